@@ -1,0 +1,121 @@
+"""The command line of a component: read from its interface, checked against it, with one clear error at the end."""
+
+import argparse
+import errno
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mafunzo import settings
+from mafunzo.entities.component import Component, parse_value
+from mafunzo.errors import FailedError, InvalidParameter, MafunzoError, OutOfMemory, StorageFull
+from mafunzo.tracking import MetricLog
+from mafunzo.wire.azureml.component import component_from_dict
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What a component was given. `values` holds literals (None for an optional input that wasn't given);
+    `paths` existing files and folders; `outputs` paths to write, whose parents exist."""
+
+    values: dict[str, Any]
+    paths: dict[str, Path | None]
+    outputs: dict[str, Path]
+    metrics: MetricLog
+
+    def path(self, name: str) -> Path:
+        """Return a path input that was given."""
+        found = self.paths[name]
+        if found is None:
+            raise InvalidParameter(f"--{name} is missing.")
+        return found
+
+
+def run(source: str, work: Callable[[Arguments], None], argv: Sequence[str] | None = None) -> None:
+    """Run `work` as the command line of the component whose module is `source` (`__file__`), then exit.
+
+    Errors go to stderr and, inside of a job, to `error.json` in the step's folder.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    component = load_interface(Path(source).with_suffix(".yml"))
+    step_folder = settings.load().step_folder
+    try:
+        arguments = parse(component, sys.argv[1:] if argv is None else argv, step_folder)
+        work(arguments)
+    except MafunzoError as error:
+        _tell(error, step_folder)
+        sys.exit(error.exit_code)
+    except Exception as error:  # noqa: BLE001 - the border of the process: whatever broke becomes its record
+        known = _translate(error)
+        if isinstance(known, FailedError) and known.code == "failed":
+            traceback.print_exc()
+        _tell(known, step_folder)
+        sys.exit(known.exit_code)
+
+
+def load_interface(path: Path) -> Component:
+    """Read a component's YAML file."""
+    return component_from_dict(yaml.safe_load(path.read_text(encoding="utf-8")), path.name)
+
+
+def parse(component: Component, argv: Sequence[str], step_folder: Path | None = None) -> Arguments:
+    """Check `argv` against the interface; raises `InvalidParameter` with all faults."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m mafunzo.components.{component.name}", description=component.description, allow_abbrev=False
+    )
+    for declared in component.inputs.values():
+        default = "" if declared.default is None else f" (default: {declared.default})"
+        text = (declared.description + default).replace("%", "%%")
+        parser.add_argument(f"--{declared.name}", help=text, metavar=declared.type.upper())
+    for output in component.outputs.values():
+        parser.add_argument(
+            f"--{output.name}", help=output.description.replace("%", "%%"), metavar="PATH", required=True
+        )
+    given = vars(parser.parse_args(argv))
+    values: dict[str, Any] = {}
+    paths: dict[str, Path | None] = {}
+    faults: list[str] = []
+    for name, declared in component.inputs.items():
+        raw = given[name] if given[name] is not None else declared.default
+        if raw is None:
+            if declared.is_required:
+                faults.append(f"--{name} is missing.")
+            (paths if declared.is_path else values)[name] = None
+        elif declared.is_path:
+            paths[name] = path = Path(str(raw))
+            if not path.exists():
+                faults.append(f"--{name} is '{raw}', which doesn't exist.")
+        else:
+            values[name], fault = parse_value(declared, raw)
+            faults += [fault] if fault else []
+    if faults:
+        raise InvalidParameter(f"{component.name} can't start.", faults)
+    outputs = {name: Path(given[name]) for name in component.outputs}
+    for path in outputs.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return Arguments(values, paths, outputs, MetricLog(step_folder / "metrics.jsonl" if step_folder else None))
+
+
+def _translate(error: Exception) -> MafunzoError:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return StorageFull(f"The disk is full at {error.filename or 'an output'}. Free space, then run the job again.")
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return OutOfMemory(
+            "Out of memory. Lower per_device_train_batch_size or max_seq_length, or set apply_lora to true."
+        )
+    return FailedError(f"{type(error).__name__}: {error}")
+
+
+def _tell(error: MafunzoError, step_folder: Path | None) -> None:
+    sys.stdout.flush()
+    sys.stderr.write(f"error: {error}\n")
+    if step_folder is not None:
+        record = {"code": error.code, "message": error.message, "faults": list(error.faults)}
+        (step_folder / "error.json").write_text(json.dumps(record), encoding="utf-8")

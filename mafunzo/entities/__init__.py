@@ -1,0 +1,1 @@
+"""Nouns that a user can name: frozen values without I/O."""

@@ -1,0 +1,70 @@
+"""What a workspace or a registry keeps by name and version: models, data, components, environments."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+class AssetType(StrEnum):
+    """The four kinds of asset."""
+
+    MODEL = "model"
+    DATA = "data"
+    COMPONENT = "component"
+    ENVIRONMENT = "environment"
+
+
+class FolderType(StrEnum):
+    """What the bytes of an asset, input or output are: Azure ML's names."""
+
+    URI_FILE = "uri_file"
+    URI_FOLDER = "uri_folder"
+    MLFLOW_MODEL = "mlflow_model"
+    CUSTOM_MODEL = "custom_model"
+
+
+WORKSPACE_SCOPE = "workspace"
+REGISTRY_SCOPE = "registry:azureml"
+
+
+@dataclass(frozen=True)
+class AssetKey:
+    """The name of an asset. `scope` is `workspace` or `registry:<name>`."""
+
+    scope: str
+    type: AssetType
+    name: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.version}"
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One version of an asset.
+
+    artifact: the hash under which its bytes are stored, or None for one that is on offer but not fetched.
+    folder_type: what the bytes are.
+    properties: facts that the maker recorded (for a model: base, job, licence, context length ...).
+    """
+
+    key: AssetKey
+    folder_type: FolderType
+    artifact: str | None = None
+    description: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    properties: Mapping[str, Any] = field(default_factory=dict)
+    is_archived: bool = False
+    created_by: str = ""
+    created_at: datetime | None = None
+
+    @property
+    def name(self) -> str:
+        return self.key.name
+
+    @property
+    def version(self) -> str:
+        return self.key.version

@@ -1,0 +1,175 @@
+"""A component's interface: what a step takes, what it writes, and the shell command between; or a pipeline of them.
+
+The checks of a value against its declaration live here, because a plan and a component's own command line both make them.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mafunzo.entities.job import Resources, Value
+
+LITERAL_TYPES = ("string", "integer", "number", "boolean")
+PATH_TYPES = ("uri_file", "uri_folder", "mlflow_model", "custom_model", "mltable")
+
+
+@dataclass(frozen=True)
+class Input:
+    """One declared input. `type` is one of `LITERAL_TYPES` or `PATH_TYPES`.
+
+    default: None where there is none. minimum, maximum: inclusive bounds; exclusive_minimum: the value must be greater.
+    refused: a value (as text; `*` for any that differs from the default) to the reason why this version refuses it.
+    aliases: other tools' names for it, accepted where a user names parameters.
+    """
+
+    name: str
+    type: str
+    description: str = ""
+    is_optional: bool = False
+    default: Value | None = None
+    enum: tuple[str, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    exclusive_minimum: float | None = None
+    refused: Mapping[str, str] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def is_path(self) -> bool:
+        return self.type in PATH_TYPES
+
+    @property
+    def is_required(self) -> bool:
+        return not self.is_optional and self.default is None
+
+
+@dataclass(frozen=True)
+class Output:
+    """One declared output; `type` is one of `PATH_TYPES`."""
+
+    name: str
+    type: str
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A component inside of a pipeline. `inputs` holds values and bindings as written: `${{parent.inputs.x}}`,
+    `${{parent.jobs.step.outputs.y}}`; `condition` names a boolean pipeline input without which the node is left out."""
+
+    name: str
+    component: str
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    resources: Resources | None = None
+    retries: int = 0
+
+
+@dataclass(frozen=True)
+class Component:
+    """A step's interface (`kind` command: has a `command`) or a pipeline's (`kind` pipeline: has `nodes`)."""
+
+    name: str
+    version: str
+    kind: Literal["command", "pipeline"]
+    display_name: str = ""
+    description: str = ""
+    inputs: Mapping[str, Input] = field(default_factory=dict)
+    outputs: Mapping[str, Output] = field(default_factory=dict)
+    command: str = ""
+    nodes: Mapping[str, Node] = field(default_factory=dict)
+    resources: Resources = field(default_factory=Resources)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    is_deterministic: bool = True
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+def parse_value(declared: Input, given: Any) -> tuple[Value | None, str]:
+    """Return `given` as the declared type and an empty text, or None and the fault: what, what was given, what to do."""
+    value, fault = _as_type(declared, given)
+    if fault or value is None:
+        return None, fault or f"{declared.name} is empty, expected {_expected(declared)}."
+    if declared.enum and str(value) not in declared.enum:
+        return None, f"{declared.name} is {_show(given)}, expected one of {', '.join(declared.enum)}." + _suggest(
+            str(value), declared.enum
+        )
+    if isinstance(value, int | float) and not isinstance(value, bool) and not _is_in_range(declared, float(value)):
+        return None, f"{declared.name} is {_show(given)}, expected {_expected(declared)}."
+    reason = refusal(declared, value)
+    if reason:
+        return None, f"{declared.name} is {_show(given)}: {reason}"
+    return value, ""
+
+
+def refusal(declared: Input, value: Value) -> str:
+    """Return why this version refuses `value`, or an empty text."""
+    as_text = _text(value)
+    if as_text in declared.refused:
+        return declared.refused[as_text]
+    is_default = declared.default is not None and as_text == _text(declared.default)
+    return "" if is_default else declared.refused.get("*", "")
+
+
+def unknown_name(name: str, known: Iterable[str]) -> str:
+    """Return the fault of a name that isn't declared, with the nearest one that is."""
+    return f"{name} is not a parameter." + _suggest(name, list(known))
+
+
+def _as_type(declared: Input, given: Any) -> tuple[Value | None, str]:
+    fault = f"{declared.name} is {_show(given)}, expected {_expected(declared)}."
+    if declared.type == "string":
+        return (_text(given), "") if isinstance(given, str | int | float | bool) else (None, fault)
+    if declared.type == "boolean":
+        text = str(given).strip().lower()
+        return (text == "true", "") if text in {"true", "false"} else (None, fault)
+    if isinstance(given, bool):
+        return None, fault
+    try:
+        number = float(given)
+    except (TypeError, ValueError):
+        return None, fault
+    if number != number or number in (float("inf"), float("-inf")):
+        return None, fault
+    if declared.type == "integer":
+        return (int(number), "") if number == int(number) else (None, fault)
+    return number, ""
+
+
+def _is_in_range(declared: Input, number: float) -> bool:
+    return not (
+        (declared.minimum is not None and number < declared.minimum)
+        or (declared.maximum is not None and number > declared.maximum)
+        or (declared.exclusive_minimum is not None and number <= declared.exclusive_minimum)
+    )
+
+
+def _expected(declared: Input) -> str:
+    if declared.enum:
+        return f"one of {', '.join(declared.enum)}"
+    noun = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "a text"}.get(
+        declared.type, "a path"
+    )
+    low, high, above = declared.minimum, declared.maximum, declared.exclusive_minimum
+    if low is not None and high is not None:
+        return f"{noun} from {low:g} to {high:g}"
+    if above is not None and high is not None:
+        return f"{noun} above {above:g} and at most {high:g}"
+    if above is not None:
+        return f"{noun} above {above:g}"
+    if low is not None:
+        return f"{noun}, {low:g} or more"
+    return f"{noun}, {high:g} or less" if high is not None else noun
+
+
+def _suggest(given: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(given, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _show(value: Any) -> str:
+    return f"'{value}'" if isinstance(value, str) else str(value)

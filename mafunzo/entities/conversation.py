@@ -1,0 +1,66 @@
+"""A conversation: messages in order, and the tools that the assistant may call. OpenAI's field names."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+JsonObject = Mapping[str, Any]
+ROLES = ("system", "developer", "user", "assistant", "tool")
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn. `content` may be None only where `tool_calls` stand; extra fields are what a template may ask for."""
+
+    role: str
+    content: str | None = None
+    tool_calls: tuple[JsonObject, ...] = ()
+    name: str | None = None
+    tool_call_id: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return OpenAI's JSON object, without the keys that aren't set."""
+        body: dict[str, Any] = {"role": self.role}
+        if self.content is not None:
+            body["content"] = self.content
+        if self.tool_calls:
+            body["tool_calls"] = [dict(call) for call in self.tool_calls]
+        if self.name is not None:
+            body["name"] = self.name
+        if self.tool_call_id is not None:
+            body["tool_call_id"] = self.tool_call_id
+        return body | dict(self.extra)
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Messages, oldest first, and tool definitions as JSON schemas."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[JsonObject, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return `{"messages": [...]}`, with `tools` where there are any."""
+        body: dict[str, Any] = {"messages": [message.as_dict() for message in self.messages]}
+        if self.tools:
+            body["tools"] = [dict(tool) for tool in self.tools]
+        return body
+
+
+def message_from_dict(body: Mapping[str, Any]) -> Message:
+    """Build a message from OpenAI's JSON object; null-valued keys count as absent."""
+    known = {"role", "content", "tool_calls", "name", "tool_call_id"}
+    return Message(
+        role=str(body["role"]),
+        content=body.get("content"),
+        tool_calls=tuple(body.get("tool_calls") or ()),
+        name=body.get("name"),
+        tool_call_id=body.get("tool_call_id"),
+        extra={key: value for key, value in body.items() if key not in known and value is not None},
+    )
+
+
+def conversation_from_dict(body: Mapping[str, Any]) -> Conversation:
+    """Build a conversation from `{"messages": [...], "tools": [...]}`."""
+    return Conversation(tuple(message_from_dict(m) for m in body["messages"]), tuple(body.get("tools") or ()))

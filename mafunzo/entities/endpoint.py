@@ -1,0 +1,61 @@
+"""An online endpoint and its deployments."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+class DeploymentStatus(StrEnum):
+    """The life of a deployment. `refused` means that serving didn't equal training."""
+
+    WAITING = "waiting"
+    STARTING = "starting"
+    VERIFYING = "verifying"
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    REFUSED = "refused"
+    FAILED = "failed"
+    DELETING = "deleting"
+
+    @property
+    def is_settled(self) -> bool:
+        return self in (DeploymentStatus.HEALTHY, DeploymentStatus.REFUSED, DeploymentStatus.FAILED)
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One model behind an endpoint, served by a worker process.
+
+    model: `name:version`; artifact: the hash of its folder. port: the worker's loopback port once it runs.
+    initial_delay_s: how long it may take to become healthy. request_timeout_s: the limit of one request.
+    verification: what the proof that serving equals training compared, and with what result.
+    """
+
+    endpoint: str
+    name: str
+    model: str
+    artifact: str
+    status: DeploymentStatus = DeploymentStatus.WAITING
+    port: int | None = None
+    attempt: int = 0
+    initial_delay_s: float = 600.0
+    request_timeout_s: float = 90.0
+    verification: Mapping[str, Any] | None = None
+    error: Mapping[str, Any] | None = None
+    created_at: datetime | None = None
+    properties: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A name that answers requests. `traffic_percent` maps a deployment to its share; keys live encrypted in the store."""
+
+    name: str
+    traffic_percent: Mapping[str, int] = field(default_factory=dict)
+    auth_mode: str = "key"
+    tags: Mapping[str, str] = field(default_factory=dict)
+    is_deleting: bool = False
+    created_by: str = ""
+    created_at: datetime | None = None

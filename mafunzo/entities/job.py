@@ -1,0 +1,151 @@
+"""A job, the steps that it was planned into, and what flows between them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+Value = str | int | float | bool
+
+
+class JobStatus(StrEnum):
+    """The life of a job. Terminal: completed, failed, canceled."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+    @property
+    def is_terminal(self) -> bool:
+        return self in (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELED)
+
+
+class StepStatus(StrEnum):
+    """The life of a step. `cached` is completed by the outputs of an earlier step; `skipped` never ran."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    CACHED = "cached"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    SKIPPED = "skipped"
+
+    @property
+    def is_terminal(self) -> bool:
+        return self not in (StepStatus.WAITING, StepStatus.RUNNING)
+
+    @property
+    def is_done(self) -> bool:
+        return self in (StepStatus.COMPLETED, StepStatus.CACHED)
+
+
+@dataclass(frozen=True)
+class LiteralInput:
+    """A parameter's value."""
+
+    value: Value
+
+
+@dataclass(frozen=True)
+class ArtifactInput:
+    """A file or folder of the store, by hash; `name` says to people where it came from (`train.jsonl`, `chitchat:2`)."""
+
+    artifact: str
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class StepOutputInput:
+    """What another step of the same job writes."""
+
+    step: str
+    output: str
+
+
+StepInput = LiteralInput | ArtifactInput | StepOutputInput
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a step or worker holds while it runs: cores, memory and devices, and how many processes share them."""
+
+    cpus: int = 1
+    gpus: int = 0
+    memory_mb: int = 0
+    processes: int = 1
+
+
+@dataclass(frozen=True)
+class StepSpec:
+    """A step as planned: what to run, from which inputs, into which outputs. Content only, so that it can be hashed.
+
+    command: the component's shell command with `${{inputs.x}}` and `${{outputs.y}}` still in it.
+    component: `name:version`; `code`: hash of the component's code and interface.
+    outputs: output name to folder type.
+    is_deterministic: whether equal inputs may reuse earlier outputs.
+    """
+
+    name: str
+    component: str
+    code: str
+    command: str
+    inputs: Mapping[str, StepInput] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    resources: Resources = Resources()
+    is_deterministic: bool = True
+    is_trusted: bool = False
+    retries: int = 0
+    code_artifact: str | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step's state.
+
+    attempt: 0 before the first start. outputs: output name to artifact hash, once done.
+    cache_key: hash of all that decides its outputs. reason: why it runs again, waits, was skipped or failed.
+    """
+
+    job: str
+    spec: StepSpec
+    status: StepStatus = StepStatus.WAITING
+    attempt: int = 0
+    cache_key: str = ""
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    reason: str = ""
+    error: Mapping[str, Any] | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request for work and its state. `outputs` maps a job output to (step, output). Higher `priority` runs first."""
+
+    name: str
+    display_name: str
+    experiment: str
+    component: str
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Mapping[str, StepOutputInput] = field(default_factory=dict)
+    status: JobStatus = JobStatus.QUEUED
+    priority: int = 0
+    force_rerun: bool = False
+    continue_on_step_failure: bool = False
+    is_cancel_requested: bool = False
+    tags: Mapping[str, str] = field(default_factory=dict)
+    properties: Mapping[str, Any] = field(default_factory=dict)
+    error: Mapping[str, Any] | None = None
+    created_by: str = ""
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None

@@ -1,0 +1,201 @@
+"""Every error that a user can meet: one tree, each class with a stable code.
+
+The three families say what a shell script needs to know, as an exit code: `UsageError` (2) what was asked is malformed,
+`RefusedError` (3) it is well-formed but may not happen now, `FailedError` (1) it was begun and broke.
+A message says what, where, what was given and what to do; `faults` lists them when there are several.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+
+class MafunzoError(Exception):
+    """The root of the tree. `code` is stable and crosses processes; `faults` has one line for each thing wrong."""
+
+    code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, faults: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.faults = tuple(faults)
+
+    def __str__(self) -> str:
+        return "\n".join([self.message, *(f"  - {fault}" for fault in self.faults)])
+
+
+class UsageError(MafunzoError):
+    """What was asked is malformed: nothing was started."""
+
+    code = "usage"
+    exit_code = 2
+
+
+class InvalidParameter(UsageError):
+    """A parameter is unknown, has the wrong type, or is out of range."""
+
+    code = "invalid_parameter"
+
+
+class InvalidFile(UsageError):
+    """A file is missing, empty, unreadable or of an unknown format."""
+
+    code = "invalid_file"
+
+
+class InvalidData(UsageError):
+    """Rows of a data file break the data contract; `faults` names each by file, row and reason."""
+
+    code = "invalid_data"
+
+
+class NotFound(UsageError):
+    """No asset, job, endpoint or catalogue entry has that name."""
+
+    code = "not_found"
+
+
+class RefusedError(MafunzoError):
+    """A well-formed request that may not happen now."""
+
+    code = "refused"
+    exit_code = 3
+
+
+class NotSupported(RefusedError):
+    """A known input or feature that this version doesn't honour."""
+
+    code = "not_supported"
+
+
+class Conflict(RefusedError):
+    """The thing exists already, is immutable, or is in a state that forbids the verb."""
+
+    code = "conflict"
+
+
+class HomeInUse(RefusedError):
+    """Another server holds the home folder."""
+
+    code = "home_in_use"
+
+
+class PortInUse(RefusedError):
+    """Another process listens on the port."""
+
+    code = "port_in_use"
+
+
+class NewerHome(RefusedError):
+    """The home's database was written by a newer version."""
+
+    code = "newer_home"
+
+
+class UnsafeModel(RefusedError):
+    """Loading the model would run code or unpickle data from its folder."""
+
+    code = "unsafe_model"
+
+
+class ServingMismatch(RefusedError):
+    """A worker doesn't answer as the tuned model did in evaluation; `faults` names what differs."""
+
+    code = "serving_mismatch"
+
+
+class GateNotPassed(RefusedError):
+    """The tuned model isn't better than its base by the job's own gate."""
+
+    code = "gate_not_passed"
+
+
+class Unauthorized(RefusedError):
+    """The key is missing or wrong."""
+
+    code = "unauthorized"
+
+
+class FailedError(MafunzoError):
+    """Something was begun and broke."""
+
+    code = "failed"
+
+
+class StepFailed(FailedError):
+    """A step of a job ended with an error."""
+
+    code = "step_failed"
+
+
+class JobFailed(FailedError):
+    """A job ended without completing."""
+
+    code = "job_failed"
+
+
+class JobCanceled(FailedError):
+    """A job was cancelled."""
+
+    code = "job_canceled"
+
+
+class StorageFull(FailedError):
+    """The disk is full; what was being written was taken back."""
+
+    code = "storage_full"
+
+
+class ArtifactCorrupt(FailedError):
+    """Stored bytes no longer have the hash that they were stored under; `faults` names each file."""
+
+    code = "artifact_corrupt"
+
+
+class Unreachable(FailedError):
+    """A hub, registry or server can't be reached."""
+
+    code = "unreachable"
+
+
+class WorkerFailed(FailedError):
+    """A worker process didn't become healthy, or died."""
+
+    code = "worker_failed"
+
+
+class ServerFailed(FailedError):
+    """The server didn't start, or didn't stop."""
+
+    code = "server_failed"
+
+
+class TimedOut(FailedError):
+    """Something took longer than its limit."""
+
+    code = "timed_out"
+
+
+class OutOfMemory(FailedError):
+    """A device or the machine has no memory left."""
+
+    code = "out_of_memory"
+
+
+class MissingExtra(FailedError):
+    """An optional dependency isn't installed; the message has the command that installs it."""
+
+    code = "missing_extra"
+
+
+def from_code(code: str, message: str, faults: Sequence[str] = ()) -> MafunzoError:
+    """Return the error that another process recorded by its `code`; an unknown code gives a `FailedError`."""
+    by_code = {cls.code: cls for cls in family()}
+    return by_code.get(code, FailedError)(message, faults)
+
+
+def family(root: type[MafunzoError] = MafunzoError) -> Iterator[type[MafunzoError]]:
+    """Yield every class of the tree, `root` first."""
+    yield root
+    for child in root.__subclasses__():
+        yield from family(child)

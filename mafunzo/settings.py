@@ -1,0 +1,59 @@
+"""The only reader of environment variables, and the folders that follow from them.
+
+Only the doors (`cli`, `server`, `Workspace()` without arguments, a component's command line) call it.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the environment says.
+
+    home: the folder that holds everything (`MAFUNZO_HOME`, default `~/.mafunzo`).
+    cache: downloads that may be fetched again and are shared by all homes (`MAFUNZO_CACHE`, default `$XDG_CACHE_HOME/mafunzo`).
+    database_url: an SQLAlchemy URL (`MAFUNZO_DATABASE_URL`), or None for SQLite in the home.
+    port: the loopback HTTP port of the server (`MAFUNZO_PORT`, default 8080).
+    offline: never ask a network (`MAFUNZO_OFFLINE`, `HF_HUB_OFFLINE`).
+    step_folder: where a step writes `metrics.jsonl` and `error.json` (`MAFUNZO_STEP_FOLDER`), or None outside of a job.
+    """
+
+    home: Path
+    cache: Path
+    database_url: str | None
+    port: int
+    offline: bool
+    step_folder: Path | None
+
+
+def load(environ: dict[str, str] | None = None) -> Settings:
+    """Read the settings from `environ`, by default the process's own environment."""
+    env = dict(os.environ) if environ is None else environ
+    user = Path(env.get("HOME", "~")).expanduser()
+    xdg_cache = Path(env.get("XDG_CACHE_HOME") or user / ".cache")
+    return Settings(
+        home=Path(env.get("MAFUNZO_HOME") or user / ".mafunzo").expanduser().absolute(),
+        cache=Path(env.get("MAFUNZO_CACHE") or xdg_cache / "mafunzo").expanduser().absolute(),
+        database_url=env.get("MAFUNZO_DATABASE_URL") or None,
+        port=_port(env.get("MAFUNZO_PORT")),
+        offline=_is_true(env.get("MAFUNZO_OFFLINE")) or _is_true(env.get("HF_HUB_OFFLINE")),
+        step_folder=Path(env["MAFUNZO_STEP_FOLDER"]) if env.get("MAFUNZO_STEP_FOLDER") else None,
+    )
+
+
+def _port(text: str | None) -> int:
+    from mafunzo.errors import InvalidParameter
+
+    try:
+        port = int(text or 8080)
+    except ValueError as error:
+        raise InvalidParameter(f"MAFUNZO_PORT is '{text}', expected a number from 0 to 65535.") from error
+    if not 0 <= port <= 65535:
+        raise InvalidParameter(f"MAFUNZO_PORT is {port}, expected a number from 0 to 65535.")
+    return port
+
+
+def _is_true(text: str | None) -> bool:
+    return (text or "").strip().lower() in {"1", "true", "yes", "on"}

@@ -1,0 +1,86 @@
+"""Numbers over time: a step's `metrics.jsonl`, which is the truth, its progress, and MLflow as a view of them.
+
+The only importer of mlflow, inside the functions that need it.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+
+class MetricLog:
+    """Appends metrics to `metrics.jsonl`, one JSON object a line: `{"time": epoch seconds, "step": n, <name>: value}`."""
+
+    def __init__(self, path: Path | None) -> None:
+        """`path` None keeps nothing: a component run by hand without a step folder."""
+        self._file: TextIO | None = path.open("a", encoding="utf-8", buffering=1) if path else None
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append one line. NaN and infinities are kept as null."""
+        if self._file is None:
+            return
+        finite = {
+            name: value if abs(value) != float("inf") and value == value else None for name, value in metrics.items()
+        }
+        self._file.write(json.dumps({"time": round(time.time(), 3), "step": step, **finite}) + "\n")
+
+
+def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a `metrics.jsonl`; a last line that is still being written is left out."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+
+class Progress:
+    """Tells how far a phase has come, on a terminal as one line that is rewritten, elsewhere as JSON lines.
+
+    A JSON line is `{"event": "progress", "phase": ..., "done": n, "total": n, "eta_s": s, <more>}`, at most one every
+    `every_s` seconds, plus the first and the last of the phase.
+    """
+
+    def __init__(self, phase: str, total: int, every_s: float = 1.0, stream: TextIO | None = None) -> None:
+        self.phase, self.total, self._every_s = phase, total, every_s
+        self._stream = stream or sys.stdout
+        self._started = time.monotonic()
+        self._last_told = float("-inf")
+
+    def update(self, done: int, **more: float) -> None:
+        """Tell that `done` of `total` are finished; `more` are numbers worth seeing now (`loss`, `tokens_per_s`)."""
+        now = time.monotonic()
+        if now - self._last_told < self._every_s and done < self.total:
+            return
+        self._last_told = now
+        elapsed = now - self._started
+        eta_s = elapsed / done * (self.total - done) if done else None
+        if self._stream.isatty():
+            end = "\n" if done >= self.total else ""
+            self._stream.write("\r\x1b[2K" + progress_text(self.phase, done, self.total, eta_s, more) + end)
+        else:
+            rounded = {name: round(value, 6) for name, value in more.items()}
+            eta = None if eta_s is None else round(eta_s, 1)
+            event = {
+                "event": "progress",
+                "phase": self.phase,
+                "done": done,
+                "total": self.total,
+                "eta_s": eta,
+                **rounded,
+            }
+            self._stream.write(json.dumps(event) + "\n")
+        self._stream.flush()
+
+
+def progress_text(phase: str, done: int, total: int, eta_s: float | None, more: Mapping[str, float]) -> str:
+    """Return one readable line: `train 12/60 [####......] loss 2.31 tokens_per_s 512 ETA 1:23`."""
+    share = done / total if total else 1.0
+    bar = "#" * int(20 * share) + "." * (20 - int(20 * share))
+    numbers = "".join(f" {name} {value:.4g}" for name, value in more.items())
+    eta = "" if eta_s is None else f" ETA {int(eta_s) // 60}:{int(eta_s) % 60:02d}"
+    return f"{phase} {done}/{total} [{bar}]{numbers}{eta}"

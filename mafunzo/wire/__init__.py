@@ -1,0 +1,1 @@
+"""Pure translation between our entities and other people's JSON and YAML."""
