@@ -1,0 +1,52 @@
+# setup: an environment in .venv with exact versions.   demo: the whole story on real data.   test: all tests.
+# check: all that CI runs.   bench: the benchmarks.   soak: hours of faults.   up: start the server.
+.PHONY: setup prefetch demo test check static wheel generate bench soak up clean
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+setup: .venv/.ready
+
+.venv/.ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+# The demo's model and conversations; what is here already isn't fetched again.
+prefetch: setup
+	@$(BIN)/mafunzo model fetch SmolLM2-135M-Instruct
+	@$(BIN)/mafunzo data fetch chitchat
+
+demo: prefetch
+	@$(BIN)/mafunzo demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: static wheel test
+
+static: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/generate.py --check
+
+wheel: setup
+	$(BIN)/python tools/check_wheel.py
+
+generate: setup
+	$(BIN)/python tools/generate.py
+
+bench: prefetch
+	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+soak: setup
+	$(BIN)/python -m pytest -m soak --timeout 14400
+
+up: setup
+	$(BIN)/mafunzo up
+
+clean:
+	rm -rf .venv build dist *.egg-info
