@@ -1,0 +1,382 @@
+"""LoRA adapters on the linear layers of a network, and their files in peft's format.
+
+`W` is a frozen weight (out x in); the adapter adds `(alpha / r) B A` to it, with `A` (r x in) and `B` (out x r) trained
+(Hu et al. 2021, arXiv 2106.09685). `A` and `B` are kept in float32, and the product is computed in the dtype of `W`.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mafunzo.errors import InvalidFile, InvalidParameter, NotSupported, UnsafeModel
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+_PREFIX = "base_model.model."
+_WEIGHT_KEY = re.compile(r"^base_model\.model\.(?P<module>.+)\.lora_(?P<part>[AB])\.weight$")
+
+# What peft can write and these layers don't compute: key of adapter_config.json -> the value that means "not used".
+_UNUSED = {
+    "bias": "none",
+    "fan_in_fan_out": False,
+    "layer_replication": None,
+    "lora_bias": False,
+    "modules_to_save": None,
+    "target_parameters": None,
+    "trainable_token_indices": None,
+    "use_bdlora": None,
+    "use_dora": False,
+    "use_qalora": False,
+}
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """The shape of an adapter.
+
+    r: rank. alpha: the product is scaled by `alpha / r` (by `alpha / sqrt(r)` if `use_rslora`).
+    dropout: share of the adapter's input that is zeroed in training.
+    targets: module names, or last parts of them (`q_proj`); empty means every linear layer except the head.
+    base: what the adapter was trained on, for people.
+    """
+
+    r: int = 8
+    alpha: float = 128
+    dropout: float = 0.0
+    targets: tuple[str, ...] = ()
+    use_rslora: bool = False
+    base: str | None = None
+
+    @property
+    def scaling(self) -> float:
+        return self.alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
+
+
+class LoraLinear(nn.Module):
+    """A frozen `nn.Linear` with an adapter beside it."""
+
+    def __init__(self, base: nn.Linear, r: int, scaling: float, dropout: float = 0.0) -> None:
+        """`A` starts uniform (He et al.), `B` at zero, so that training starts from the base."""
+        super().__init__()
+        self.base = base.requires_grad_(False)
+        self.scaling = scaling
+        self.dropout = dropout
+        device = base.weight.device
+        self.lora_A = nn.Parameter(torch.empty(r, base.in_features, dtype=torch.float32, device=device))
+        self.lora_B = nn.Parameter(torch.zeros(base.out_features, r, dtype=torch.float32, device=device))
+        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
+
+    @property
+    def weight(self) -> Tensor:
+        """The frozen weight, where an architecture asks its layer for a dtype or device."""
+        return self.base.weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        return self.base.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        dropped = nn.functional.dropout(x, self.dropout) if self.training and self.dropout > 0 else None
+        y: Tensor = _LoraProduct.apply(
+            x, dropped, self.base.weight, self.base.bias, self.lora_A, self.lora_B, self.scaling
+        )  # type: ignore[no-untyped-call]
+        return y
+
+    def merged(self) -> nn.Linear:
+        """Return the base layer with the adapter added into its weight; summed in float32, then rounded once."""
+        delta = (self.lora_B.detach() @ self.lora_A.detach()) * self.scaling
+        weight = self.base.weight
+        with torch.no_grad():
+            weight.copy_((weight.float() + delta.to(weight.device)).to(weight.dtype))
+        return self.base
+
+    def extra_repr(self) -> str:
+        return f"r={self.lora_A.shape[0]}, scaling={self.scaling:g}, dropout={self.dropout:g}"
+
+
+class _LoraProduct(torch.autograd.Function):
+    """`x W^T + b + s (x A^T) B^T` and its derivative by hand.
+
+    Autograd would keep the two products apart, and sum them in passes over memory of their own; here both are added
+    by the matrix multiplication itself. No gradient of `W` is ever computed, nor of `x` where nobody asks for it.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        dropped: Tensor | None,
+        weight: Tensor,
+        bias: Tensor | None,
+        lora_a: Tensor,
+        lora_b: Tensor,
+        scaling: float,
+    ) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        adapter_rows = rows if dropped is None else dropped.reshape(-1, x.shape[-1])
+        a, b = lora_a.to(x.dtype), lora_b.to(x.dtype)
+        hidden = adapter_rows @ a.t()
+        y = torch.nn.functional.linear(rows, weight, bias)
+        y.addmm_(hidden, b.t(), alpha=scaling)
+        ctx.save_for_backward(adapter_rows, hidden, weight, a, b)
+        ctx.scaling = scaling
+        ctx.x_shape = x.shape
+        ctx.has_dropout = dropped is not None
+        ctx.factor_dtype = lora_a.dtype
+        return y.view(*x.shape[:-1], weight.shape[0])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        adapter_rows, hidden, weight, a, b = ctx.saved_tensors
+        needs_x, needs_dropped, _, _, needs_a, needs_b, _ = ctx.needs_input_grad
+        dy = grads[0].reshape(-1, weight.shape[0])
+        d_hidden = (dy @ b).mul_(ctx.scaling)
+        d_a = (d_hidden.t() @ adapter_rows).to(ctx.factor_dtype) if needs_a else None
+        d_b = (dy.t() @ hidden).to(ctx.factor_dtype).mul_(ctx.scaling) if needs_b else None
+        d_x = dy @ weight if needs_x else None
+        d_dropped = None
+        if ctx.has_dropout and needs_dropped:
+            d_dropped = (d_hidden @ a).view(ctx.x_shape)
+        elif d_x is not None and not ctx.has_dropout:
+            d_x.addmm_(d_hidden, a)
+        return None if d_x is None else d_x.view(ctx.x_shape), d_dropped, None, None, d_a, d_b, None
+
+
+def add_adapter(network: nn.Module, config: AdapterConfig) -> list[str]:
+    """Freeze `network` and put a trainable adapter on its target layers, in place; returns the layers' names.
+
+    Raises `InvalidParameter` if a target names no linear layer.
+    """
+    names = target_names(network, config.targets)
+    network.requires_grad_(False)
+    for name in names:
+        _replace(network, name, LoraLinear(_linear(network, name), config.r, config.scaling, config.dropout))
+    return names
+
+
+def target_names(network: nn.Module, targets: Iterable[str] = ()) -> list[str]:
+    """Return the names of the linear layers that `targets` mean: all but the head if there are none."""
+    wanted = tuple(targets)
+    head = _head(network)
+    linears = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
+    if not wanted:
+        found = [name for name, module in linears.items() if module is not head]
+        if not found:
+            raise NotSupported(
+                f"{type(network).__name__} has no linear layers that LoRA can adapt: set apply_lora false."
+            )
+        return found
+    faults = []
+    chosen: dict[str, None] = {}
+    for target in wanted:
+        hits = [name for name in linears if name == target or name.endswith("." + target)]
+        if not hits:
+            known = sorted({name.rsplit(".", 1)[-1] for name, module in linears.items() if module is not head})
+            faults.append(f"lora_target_modules has '{target}', expected some of {', '.join(known)}.")
+        if any(linears[name] is head for name in hits) and _is_head_tied(network):
+            faults.append(f"lora_target_modules has '{target}', whose weight is the embedding's too: leave it out.")
+        chosen |= dict.fromkeys(hits)
+    if faults:
+        raise InvalidParameter("No adapter can be put on the network.", faults)
+    return [name for name in linears if name in chosen]
+
+
+def adapters(network: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
+    """Yield the layers that carry an adapter, by name."""
+    for name, module in network.named_modules():
+        if isinstance(module, LoraLinear):
+            yield name, module
+
+
+def adapter_tensors(network: nn.Module) -> dict[str, Tensor]:
+    """Return the adapter's weights under peft's names, sharing memory with the network."""
+    tensors = {}
+    for name, layer in adapters(network):
+        tensors[f"{_PREFIX}{name}.lora_A.weight"] = layer.lora_A.detach()
+        tensors[f"{_PREFIX}{name}.lora_B.weight"] = layer.lora_B.detach()
+    return tensors
+
+
+def save_adapter(network: nn.Module, config: AdapterConfig, folder: Path) -> None:
+    """Write `adapter_config.json` and `adapter_model.safetensors` into `folder`, as `peft` reads them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in adapter_tensors(network).items()}
+    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    body = {
+        **_UNUSED,
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "auto_mapping": None,
+        "base_model_name_or_path": config.base,
+        "revision": None,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "r": config.r,
+        "lora_alpha": int(config.alpha) if float(config.alpha).is_integer() else config.alpha,
+        "lora_dropout": config.dropout,
+        "target_modules": _shortest(network, [name for name, _ in adapters(network)]),
+        "rank_pattern": {},
+        "alpha_pattern": {},
+        "use_rslora": config.use_rslora,
+    }
+    (folder / CONFIG_FILE).write_text(json.dumps(body, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def load_adapter(network: nn.Module, folder: Path) -> AdapterConfig:
+    """Put the adapter of `folder` (ours or peft's) on `network`, in place.
+
+    Raises `UnsafeModel` for pickled weights, `NotSupported` for a variant that these layers don't compute, and
+    `InvalidFile` for an adapter that doesn't fit the network, naming every layer.
+    """
+    body = read_adapter_config(folder)
+    config = _config(body)
+    try:
+        tensors = load_file(_weights(folder))
+    except SafetensorError as error:
+        raise InvalidFile(f"{folder / WEIGHTS_FILE} can't be read: {error}") from error
+    factors, faults = _factors(tensors)
+    linears = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
+    for name, parts in factors.items():
+        faults += _misfits(name, parts, linears.get(name))
+    if faults or not factors:
+        raise InvalidFile(
+            f"{folder}: the adapter doesn't fit {type(network).__name__}.", faults or ["it has no layers."]
+        )
+    network.requires_grad_(False)
+    for name, parts in factors.items():
+        rank = parts["A"].shape[0]
+        alpha = _by_pattern(body.get("alpha_pattern") or {}, name, config.alpha)
+        scaling = alpha / (math.sqrt(rank) if config.use_rslora else rank)
+        layer = LoraLinear(linears[name], rank, scaling, config.dropout)
+        with torch.no_grad():
+            layer.lora_A.copy_(parts["A"])
+            layer.lora_B.copy_(parts["B"])
+        layer.train(network.training)
+        _replace(network, name, layer)
+    return config
+
+
+def merge_adapter(network: nn.Module) -> int:
+    """Add every adapter into the weight beside it, in place, and return how many there were."""
+    layers = list(adapters(network))
+    for name, layer in layers:
+        _replace(network, name, layer.merged())
+    return len(layers)
+
+
+def read_adapter_config(folder: Path) -> dict[str, Any]:
+    """Return `adapter_config.json`; raises `InvalidFile` if it is missing or isn't JSON."""
+    path = folder / CONFIG_FILE
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InvalidFile(f"{folder} has no {CONFIG_FILE}: it isn't an adapter folder.") from error
+    except ValueError as error:
+        raise InvalidFile(f"{path} isn't JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise InvalidFile(f"{path} isn't a JSON object.")
+    return body
+
+
+def _config(body: Mapping[str, Any]) -> AdapterConfig:
+    faults = []
+    if body.get("peft_type") != "LORA":
+        faults.append(f"peft_type is {body.get('peft_type')!r}, expected 'LORA'.")
+    for key, unused in _UNUSED.items():
+        if (body.get(key) or unused) != unused:
+            faults.append(f"{key} is {body[key]!r}.")
+    if faults:
+        raise NotSupported("The adapter uses what only peft computes: merge it with peft first.", faults)
+    targets = body.get("target_modules") or ()
+    return AdapterConfig(
+        r=int(body.get("r", 8)),
+        alpha=float(body.get("lora_alpha", 8)),
+        dropout=float(body.get("lora_dropout") or 0.0),
+        targets=(targets,) if isinstance(targets, str) else tuple(targets),
+        use_rslora=bool(body.get("use_rslora", False)),
+        base=body.get("base_model_name_or_path"),
+    )
+
+
+def _weights(folder: Path) -> Path:
+    path = folder / WEIGHTS_FILE
+    if not path.exists():
+        if (folder / "adapter_model.bin").exists():
+            raise UnsafeModel(
+                f"{folder} has adapter_model.bin, a pickle: loading it can run code. Convert it to safetensors with peft."
+            )
+        raise InvalidFile(f"{folder} has no {WEIGHTS_FILE}.")
+    return path
+
+
+def _factors(tensors: Mapping[str, Tensor]) -> tuple[dict[str, dict[str, Tensor]], list[str]]:
+    """Return A and B by module name, and a fault for each tensor that is neither."""
+    factors: dict[str, dict[str, Tensor]] = {}
+    faults = []
+    for key, tensor in tensors.items():
+        match = _WEIGHT_KEY.match(key)
+        if match is None:
+            faults.append(f"{key} isn't a LoRA weight of a linear layer.")
+        else:
+            factors.setdefault(match["module"], {})[match["part"]] = tensor
+    return factors, faults
+
+
+def _misfits(name: str, parts: Mapping[str, Tensor], linear: nn.Linear | None) -> list[str]:
+    if linear is None:
+        return [f"{name} isn't a linear layer of the network."]
+    if set(parts) != {"A", "B"}:
+        return [f"{name} has only lora_{next(iter(parts))}."]
+    rank = parts["A"].shape[0]
+    expected = {"A": (rank, linear.in_features), "B": (linear.out_features, rank)}
+    return [
+        f"{name}.lora_{part} has the shape {tuple(parts[part].shape)}, expected {shape}."
+        for part, shape in expected.items()
+        if tuple(parts[part].shape) != shape
+    ]
+
+
+def _by_pattern(pattern: Mapping[str, float], name: str, default: float) -> float:
+    """Return the value of the first key of peft's `alpha_pattern` that `name` ends on."""
+    for key, value in pattern.items():
+        if re.match(rf"(.*\.)?({key})$", name):
+            return float(value)
+    return default
+
+
+def _shortest(network: nn.Module, names: list[str]) -> list[str]:
+    """Return last parts of names if they mean exactly `names` in the network, else the whole names."""
+    last_parts = sorted({name.rsplit(".", 1)[-1] for name in names})
+    candidates = (name for name, m in network.named_modules() if isinstance(m, nn.Linear | LoraLinear))
+    meant = {name for name in candidates if name.rsplit(".", 1)[-1] in last_parts and not name.endswith(".base")}
+    return last_parts if meant == set(names) else sorted(names)
+
+
+def _is_head_tied(network: nn.Module) -> bool:
+    head, table = _head(network), network.get_input_embeddings()  # type: ignore[operator]
+    return head is not None and table is not None and head.weight is table.weight
+
+
+def _head(network: nn.Module) -> nn.Module | None:
+    found = network.get_output_embeddings() if hasattr(network, "get_output_embeddings") else None  # type: ignore[operator]
+    return found if isinstance(found, nn.Module) else None
+
+
+def _linear(network: nn.Module, name: str) -> nn.Linear:
+    module = network.get_submodule(name)
+    assert isinstance(module, nn.Linear)
+    return module
+
+
+def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, attribute = name.rpartition(".")
+    setattr(network.get_submodule(parent), attribute, module)
