@@ -164,6 +164,12 @@ class WorkerFailed(FailedError):
     code = "worker_failed"
 
 
+class Unavailable(FailedError):
+    """Nothing healthy can answer now; try again later."""
+
+    code = "unavailable"
+
+
 class ServerFailed(FailedError):
     """The server didn't start, or didn't stop."""
 

@@ -1,0 +1,260 @@
+"""What to do about each deployment now, and which deployment answers a request. Pure: no store, clock, network or process.
+
+A deployment goes waiting -> starting -> verifying -> healthy. A worker that ends by itself is started again after a
+delay that grows; one that never became healthy is given up after a few starts.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from mafunzo.entities.endpoint import Deployment, DeploymentStatus
+
+MAX_FIRST_STARTS = 3
+"""Starts of a worker that was never healthy, before its deployment has failed."""
+BACKOFF_S = 1.0
+MAX_BACKOFF_S = 60.0
+STABLE_S = 300.0
+"""A worker that was healthy for this long has made its earlier crashes forgotten."""
+UNHEALTHY_PROBES = 3
+"""Failed probes in a row after which a worker gets no more requests."""
+HUNG_PROBES = 12
+"""Failed probes in a row after which a worker is ended and started again."""
+
+Key = tuple[str, str]
+"""Endpoint and deployment."""
+
+
+class Health(StrEnum):
+    """What the last probe of a worker said."""
+
+    UNKNOWN = "unknown"
+    LOADING = "loading"
+    READY = "ready"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The end of a verification: `faults` name what differs, and none means that the worker may go live.
+
+    record: what was compared, kept with the deployment. broke: why the comparison couldn't be made, or empty.
+    """
+
+    faults: tuple[str, ...] = ()
+    record: Mapping[str, Any] | None = None
+    broke: str = ""
+
+
+@dataclass(frozen=True)
+class WorkerState:
+    """What is seen of a deployment's newest worker.
+
+    ended: how it ended, in words; empty while it runs and before the first start. is_final: another start wouldn't help.
+    port: where it listens, once it does. failed_probes: how many probes failed in a row.
+    is_verifying: whether a comparison is under way; verdict: its end.
+    """
+
+    is_running: bool = False
+    ended: str = ""
+    is_final: bool = False
+    port: int | None = None
+    health: Health = Health.UNKNOWN
+    failed_probes: int = 0
+    is_verifying: bool = False
+    verdict: Verdict | None = None
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """What is remembered of a deployment between two servers; times are seconds since the epoch.
+
+    started_at, healthy_at: of the newest worker, 0 for not yet; was_healthy: whether any worker of it ever was.
+    crashes: unasked ends in a row. retry_at: no start before. reason: why it waits, for people.
+    """
+
+    started_at: float = 0.0
+    healthy_at: float = 0.0
+    was_healthy: bool = False
+    crashes: int = 0
+    retry_at: float = 0.0
+    reason: str = ""
+
+    def as_properties(self, deployment: Deployment) -> dict[str, Any]:
+        """Return the deployment's properties with this in them."""
+        return dict(deployment.properties) | {"supervision": asdict(self)}
+
+
+@dataclass(frozen=True)
+class Start:
+    """Take a lease and start a worker."""
+
+    deployment: Deployment
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Begin to compare the worker with the tuned model."""
+
+    deployment: Deployment
+    port: int
+
+
+@dataclass(frozen=True)
+class MarkHealthy:
+    """Send requests to the worker. `record` is what the verification compared; None keeps the one that is there."""
+
+    deployment: Deployment
+    port: int
+    record: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class MarkUnhealthy:
+    """Send the worker no more requests; it still runs."""
+
+    deployment: Deployment
+    reason: str
+
+
+@dataclass(frozen=True)
+class Restart:
+    """The worker ended by itself or hangs: end what is left of it, and start another at `retry_at`."""
+
+    deployment: Deployment
+    reason: str
+    crashes: int
+    retry_at: float
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """Serving doesn't equal training: end the worker."""
+
+    deployment: Deployment
+    faults: tuple[str, ...]
+    record: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Fail:
+    """Give the deployment up: end the worker."""
+
+    deployment: Deployment
+    reason: str
+
+
+@dataclass(frozen=True)
+class Stop:
+    """End a worker that shouldn't run."""
+
+    deployment: Deployment
+
+
+@dataclass(frozen=True)
+class Remove:
+    """Nothing runs any more of a deployment that is being deleted: forget it."""
+
+    deployment: Deployment
+
+
+Action = Start | Verify | MarkHealthy | MarkUnhealthy | Restart | Refuse | Fail | Stop | Remove
+
+
+def decide(deployments: Sequence[Deployment], workers: Mapping[Key, WorkerState], now: float) -> list[Action]:
+    """Return at most one action for each deployment; a deployment without a state in `workers` was never started."""
+    actions = [_decide_one(d, workers.get((d.endpoint, d.name), WorkerState()), now) for d in deployments]
+    return [action for action in actions if action is not None]
+
+
+def choose(traffic_percent: Mapping[str, int], draw: float) -> str:
+    """Return the deployment that serves a request.
+
+    `traffic_percent` maps deployments to shares, of which one at least is positive; they need not add up to 100, because
+    those that aren't healthy were left out. `draw` is uniform in [0, 1).
+    """
+    total = sum(traffic_percent.values())
+    assert total > 0
+    point = draw * total
+    for name, share in traffic_percent.items():
+        point -= share
+        if point < 0:
+            return name
+    return [name for name, share in traffic_percent.items() if share][-1]
+
+
+def supervision(deployment: Deployment) -> Supervision:
+    """Return what was remembered of a deployment."""
+    kept = deployment.properties.get("supervision")
+    return Supervision(**kept) if kept else Supervision()
+
+
+def _decide_one(deployment: Deployment, worker: WorkerState, now: float) -> Action | None:
+    match deployment.status:
+        case DeploymentStatus.DELETING:
+            return Stop(deployment) if worker.is_running else Remove(deployment)
+        case DeploymentStatus.REFUSED | DeploymentStatus.FAILED:
+            return Stop(deployment) if worker.is_running else None
+        case DeploymentStatus.WAITING:
+            return Start(deployment) if now >= supervision(deployment).retry_at else None
+        case DeploymentStatus.STARTING | DeploymentStatus.VERIFYING:
+            return _bring_up(deployment, worker, now)
+        case DeploymentStatus.HEALTHY | DeploymentStatus.UNHEALTHY:
+            return _keep_up(deployment, worker, now)
+
+
+def _bring_up(deployment: Deployment, worker: WorkerState, now: float) -> Action | None:
+    if not worker.is_running:
+        return _after_end(deployment, worker, now)
+    verdict = worker.verdict
+    if verdict is not None and verdict.faults:
+        return Refuse(deployment, verdict.faults, verdict.record)
+    if verdict is not None and not verdict.broke:
+        assert worker.port is not None
+        return MarkHealthy(deployment, worker.port, verdict.record)
+    if now - supervision(deployment).started_at > deployment.initial_delay_s:
+        return Fail(deployment, _too_slow(deployment, worker))
+    if worker.port is not None and worker.health is Health.READY and not worker.is_verifying:
+        return Verify(deployment, worker.port)
+    return None
+
+
+def _too_slow(deployment: Deployment, worker: WorkerState) -> str:
+    doing = "its comparison with the tuned model didn't end" if worker.is_verifying else "it was still loading"
+    if worker.verdict is not None and worker.verdict.broke:
+        doing = f"its comparison with the tuned model broke: {worker.verdict.broke}"
+    return (
+        f"The worker wasn't healthy after {deployment.initial_delay_s:g} s (initial_delay): {doing}. "
+        "See its log; give it more time, or a smaller model."
+    )
+
+
+def _keep_up(deployment: Deployment, worker: WorkerState, now: float) -> Action | None:
+    if not worker.is_running:
+        return _after_end(deployment, worker, now)
+    if worker.failed_probes >= HUNG_PROBES:
+        return _restart(deployment, f"it didn't answer {worker.failed_probes} probes in a row", now)
+    is_healthy = deployment.status is DeploymentStatus.HEALTHY
+    if is_healthy and worker.failed_probes >= UNHEALTHY_PROBES:
+        return MarkUnhealthy(deployment, f"It didn't answer {worker.failed_probes} probes in a row.")
+    if not is_healthy and worker.health is Health.READY and worker.port is not None:
+        return MarkHealthy(deployment, worker.port, None)
+    return None
+
+
+def _after_end(deployment: Deployment, worker: WorkerState, now: float) -> Action:
+    how = worker.ended or "it is gone without a record of its end"
+    kept = supervision(deployment)
+    if not kept.was_healthy and worker.is_final:
+        return Fail(deployment, f"The worker refused to start: {how}.")
+    if not kept.was_healthy and kept.crashes + 1 >= MAX_FIRST_STARTS:
+        return Fail(deployment, f"The worker ended {MAX_FIRST_STARTS} times before it was healthy, at last so: {how}.")
+    return _restart(deployment, how, now)
+
+
+def _restart(deployment: Deployment, how: str, now: float) -> Restart:
+    kept = supervision(deployment)
+    was_stable = kept.healthy_at > 0 and now - kept.healthy_at > STABLE_S
+    crashes = 1 if was_stable else kept.crashes + 1
+    delay_s = min(BACKOFF_S * 2 ** (crashes - 1), MAX_BACKOFF_S)
+    return Restart(deployment, f"The worker ended: {how}. It starts again in {delay_s:g} s.", crashes, now + delay_s)
