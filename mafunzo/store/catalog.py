@@ -1,0 +1,166 @@
+"""What is on offer: base models, data sets, machine sizes and environments, one YAML file each in `mafunzo/catalog/`."""
+
+import difflib
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib.resources import files
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mafunzo.entities.compute import Hardware, MachineSize
+from mafunzo.entities.model_card import ModelCard, model_card_from_dict
+from mafunzo.errors import InvalidFile, NotFound
+
+__all__ = [
+    "DataCard",
+    "EnvironmentCard",
+    "ModelCard",
+    "data_cards",
+    "default_model",
+    "environment_cards",
+    "machine_size",
+    "machine_sizes",
+    "model_card",
+    "model_cards",
+]
+
+LOCAL = "local"
+Card = TypeVar("Card", bound=BaseModel)
+
+
+class DataCard(BaseModel):
+    """One data set on offer.
+
+    source: where its rows come from; the keys depend on `kind` and are those of `mafunzo.dataset.download`.
+    splits: name to how it is made or how many rows it has, as the file says.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str
+    version: str = "1"
+    description: str = ""
+    licence: str = ""
+
+
+class EnvironmentCard(BaseModel):
+    """An environment that a component may name; `runs_in` is where its commands run here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    version: str
+    description: str
+    runs_in: str
+    tags: dict[str, str] = Field(default_factory=dict)
+
+
+@cache
+def model_cards() -> list[ModelCard]:
+    """Return the base models by name, the default one first."""
+    cards = [model_card_from_dict(body, where) for where, body in _read("models")]
+    return sorted(cards, key=lambda card: (not card.is_default, card.name.lower()))
+
+
+def model_card(name: str, version: str | None = None) -> ModelCard:
+    """Return one base model, by its name or its repository on the hub; `version` None takes the one there is.
+
+    Raises `NotFound`, with near names.
+    """
+    cards = model_cards()
+    found = [card for card in cards if name.lower() in (card.name.lower(), _repository(card).lower())]
+    if not found:
+        known = [card.name for card in cards]
+        raise NotFound(f"No base model is called '{name}'.{_near(name, known)} `mafunzo model list` shows all.")
+    if version is not None and version != found[0].version:
+        raise NotFound(f"{found[0].name} has the version {found[0].version}, not '{version}'.")
+    return found[0]
+
+
+def default_model() -> ModelCard:
+    """Return the base model that is used where none is named."""
+    return model_cards()[0]
+
+
+@cache
+def data_cards() -> list[DataCard]:
+    """Return the data sets by name."""
+    return sorted((_checked(DataCard, body, where) for where, body in _read("data")), key=lambda card: card.name)
+
+
+@cache
+def environment_cards() -> list[EnvironmentCard]:
+    """Return the environments by name."""
+    cards = (_checked(EnvironmentCard, body, where) for where, body in _read("environments"))
+    return sorted(cards, key=lambda card: card.name)
+
+
+def machine_sizes(this_machine: Hardware | None = None) -> list[MachineSize]:
+    """Return the machine sizes by name; `local` comes first where `this_machine` says what that is."""
+    sizes = sorted(_catalogued_sizes(), key=lambda size: size.name.lower())
+    return sizes if this_machine is None else [_local(this_machine), *sizes]
+
+
+def machine_size(name: str, this_machine: Hardware | None = None) -> MachineSize:
+    """Return one machine size, whatever the case of its letters. Raises `NotFound`, with near names."""
+    sizes = machine_sizes(this_machine)
+    for size in sizes:
+        if size.name.lower() == name.lower():
+            return size
+    known = [size.name for size in sizes]
+    raise NotFound(f"No machine size is called '{name}'.{_near(name, known)} `mafunzo compute sizes` shows all.")
+
+
+@cache
+def _catalogued_sizes() -> tuple[MachineSize, ...]:
+    return tuple(_machine_size(body, where) for where, body in _read("compute"))
+
+
+class _MachineSizeFile(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    cpus: int = Field(gt=0)
+    memory_gb: float = Field(gt=0)
+    gpus: int = Field(ge=0)
+    gpu_name: str = ""
+    gpu_memory_gb: float = 0.0
+
+
+def _machine_size(body: Any, where: str) -> MachineSize:
+    return MachineSize(**_checked(_MachineSizeFile, body, where).model_dump())
+
+
+def _local(hardware: Hardware) -> MachineSize:
+    gpu_name = ", ".join(sorted(set(hardware.gpus)))
+    return MachineSize(LOCAL, hardware.cpus, round(hardware.memory_mb / 1024, 1), len(hardware.gpus), gpu_name)
+
+
+def _read(folder: str) -> Iterator[tuple[str, Any]]:
+    """Yield file name and parsed YAML of each card in a folder of the catalogue."""
+    root = files("mafunzo.catalog") / folder
+    if not root.is_dir():
+        return
+    for entry in sorted(root.iterdir(), key=lambda entry: entry.name):
+        if entry.name.endswith(".yml"):
+            yield f"catalog/{folder}/{entry.name}", yaml.safe_load(entry.read_text(encoding="utf-8"))
+
+
+def _checked(cls: type[Card], body: Any, where: str) -> Card:
+    try:
+        return cls.model_validate(body)
+    except ValidationError as error:
+        faults = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
+        raise InvalidFile(f"{where}: not a card that can be used.", faults) from error
+
+
+def _repository(card: ModelCard) -> str:
+    return card.source.repo if card.source.kind == "hub" else ""
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    by_lower = {entry.lower(): entry for entry in known}
+    close = difflib.get_close_matches(name.lower(), list(by_lower), n=3, cutoff=0.5)
+    return f" Did you mean {', '.join(by_lower[entry] for entry in close)}?" if close else ""
