@@ -1,0 +1,453 @@
+"""Bytes by content: a file or folder is stored once under the hash of what is in it, and never changes.
+
+    blobs/ab/<sha256>            the bytes of one file, read-only, shared by all artifacts that have it
+    manifests/ab/<sha256>.json   an artifact: its files' paths, hashes and sizes as sorted JSON, under the hash of that JSON
+    partial/<random>/            what is being written; anything here that no process writes was cut off
+    lock                         shared while artifacts are read and written, exclusive while they are deleted
+
+A symbolic link is followed when it leads to a file inside of the folder, and refused otherwise. Of a file's mode only the
+owner's right to execute is kept. Empty folders are kept.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import stat
+import time
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from mafunzo.errors import ArtifactCorrupt, Conflict, InvalidFile, NotFound, StorageFull
+
+PREFIX = "sha256:"
+CHUNK = 1 << 20
+GRACE_S = 3600.0
+FICLONE = 0x40049409  # linux/fs.h: share the extents of another file
+FULL = {errno.ENOSPC, errno.EDQUOT}
+NO_LINK = {errno.EXDEV, errno.EMLINK, errno.EPERM, errno.ENOTSUP}
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """One file of an artifact: `path` relative with `/`, `sha256` as 64 hex digits, `size` in bytes."""
+
+    path: str
+    sha256: str
+    size: int
+    is_executable: bool = False
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an artifact is: one file under its own name, or a folder of files and empty folders."""
+
+    kind: Literal["file", "folder"]
+    files: tuple[StoredFile, ...]
+    empty_folders: tuple[str, ...] = ()
+
+    def as_json(self) -> bytes:
+        """Return the canonical text, whose SHA-256 is the artifact's hash."""
+        body: dict[str, Any] = {
+            "kind": self.kind,
+            "files": [
+                {"path": f.path, "sha256": f.sha256, "size": f.size} | ({"executable": True} if f.is_executable else {})
+                for f in self.files
+            ],
+            "empty_folders": list(self.empty_folders),
+        }
+        return json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
+
+
+class Artifacts:
+    """The artifacts under one folder; usable from several threads and processes at once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        for name in ("blobs", "manifests", "partial"):
+            (self.root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def put(self, path: Path) -> str:
+        """Store a file (with its name) or a folder tree and return its hash, `sha256:<64 hex digits>`.
+
+        Once this returns, the bytes are on the disk. What is stored already is found intact by its hash, or written anew.
+        Raises `InvalidFile` for a missing path and for what can't be stored, naming each, and `StorageFull`; either
+        leaves nothing behind.
+        """
+        source = path.absolute()
+        sources, empty_folders = _scan(source)
+        with self._shared(), self._partial(source) as partial:
+            files = tuple(self._stage(sources[name], name, partial) for name in sorted(sources))
+            kind: Literal["file", "folder"] = "folder" if source.is_dir() else "file"
+            return self._publish(Manifest(kind, files, empty_folders), partial)
+
+    def exists(self, artifact: str) -> bool:
+        """Say whether the artifact is stored; `verify` says whether it is intact."""
+        return self._manifest_path(artifact).exists()
+
+    def describe(self, artifact: str) -> Manifest:
+        """Return what the artifact is. Raises `NotFound`, and `ArtifactCorrupt` when its manifest was changed."""
+        path = self._manifest_path(artifact)
+        try:
+            text = path.read_bytes()
+        except FileNotFoundError as error:
+            raise NotFound(f"No artifact {artifact} in {self.root}.") from error
+        if PREFIX + hashlib.sha256(text).hexdigest() != artifact:
+            raise ArtifactCorrupt(f"Artifact {artifact} is damaged.", [f"{path}: the manifest was changed"])
+        return _parse(artifact, text)
+
+    def manifest(self, artifact: str) -> tuple[StoredFile, ...]:
+        """Return the artifact's files by path. Raises as `describe`."""
+        return self.describe(artifact).files
+
+    def size(self, artifact: str) -> int:
+        """Return the bytes of the artifact's files together. Raises as `describe`."""
+        return sum(file.size for file in self.manifest(artifact))
+
+    def open_file(self, artifact: str, relative: str) -> Path:
+        """Return the stored bytes of one file, to be read only; its name there is its hash. Raises `NotFound`."""
+        for file in self.manifest(artifact):
+            if file.path == relative:
+                return self._blob(file.sha256)
+        names = ", ".join(file.path for file in self.manifest(artifact)[:10])
+        raise NotFound(f"Artifact {artifact} has no file '{relative}'. It has: {names}.")
+
+    def checkout(self, artifact: str, to: Path, is_writable: bool = False) -> Path:
+        """Lay the artifact out in the folder `to` and return the path of it: `to`, or the file in it for a single file.
+
+        Files are hard links to the stored bytes, read-only; with `is_writable`, or on another file system, they are
+        copies (which share their blocks where the file system can). Raises `Conflict` when `to` holds something that
+        would be overwritten, `NotFound`, `ArtifactCorrupt` when stored bytes are missing, and `StorageFull`; each
+        leaves nothing behind.
+        """
+        with self._shared():
+            manifest = self.describe(artifact)
+            missing = [f"{file.path}: missing" for file in manifest.files if not self._blob(file.sha256).exists()]
+            if missing:
+                raise ArtifactCorrupt(f"Artifact {artifact} is damaged.", missing)
+            with _full_disk_told(f"{to} was being written"):
+                return self._lay_out(manifest, to.absolute(), is_writable)
+
+    def verify(self, artifact: str) -> list[str]:
+        """Read every byte of the artifact again and return what is wrong, a line a file; empty when it is intact."""
+        try:
+            files = self.manifest(artifact)
+        except NotFound as error:
+            return [error.message]
+        except ArtifactCorrupt as error:
+            return list(error.faults)
+        faults = ((file, self._fault(file)) for file in files)
+        return [f"{file.path}: {fault}" for file, fault in faults if fault]
+
+    def hashes(self) -> list[str]:
+        """Return the hash of every stored artifact."""
+        return sorted(PREFIX + path.stem for path in (self.root / "manifests").glob("*/*.json"))
+
+    def delete(self, artifact: str) -> int:
+        """Delete one artifact, and the bytes that no other has; return the bytes freed. Raises `NotFound`."""
+        with self._exclusive():
+            if not self.exists(artifact):
+                raise NotFound(f"No artifact {artifact} in {self.root}.")
+            return self._sweep([artifact])
+
+    def collect(self, keep: Set[str], grace_s: float = GRACE_S) -> int:
+        """Delete every artifact that isn't in `keep` and was last put more than `grace_s` seconds ago.
+
+        Also deletes what interrupted writes left. The grace is for artifacts that were put after `keep` was gathered,
+        or whose record isn't written yet. Waits for every put and checkout that is under way. Returns the bytes freed;
+        a file that is still linked from a job's folder frees its bytes with that folder.
+        """
+        with self._exclusive():
+            before = time.time() - grace_s
+            old = [
+                artifact
+                for artifact in self.hashes()
+                if artifact not in keep and self._manifest_path(artifact).stat().st_mtime <= before
+            ]
+            return self._sweep(old)
+
+    # Writing
+
+    def _stage(self, source: Path, name: str, partial: Path) -> StoredFile:
+        """Have the bytes of `source` either in the store, intact, or in `partial` under their hash."""
+        with _readable(source) as mode:
+            digest, size = _hash_file(source)
+            is_executable = bool(mode & stat.S_IXUSR)
+            file = StoredFile(name, digest, size, is_executable)
+            staged = partial / digest
+            if not staged.exists() and self._fault(file):
+                self._blob(digest).parent.mkdir(mode=0o700, exist_ok=True)
+                if _copy_and_hash(source, staged) != digest:
+                    raise InvalidFile(f"{source} was written to while it was being stored. Store it once it is whole.")
+            return file
+
+    def _publish(self, manifest: Manifest, partial: Path) -> str:
+        """Move the staged bytes to their places, then the manifest: from that moment on the artifact exists."""
+        text = manifest.as_json()
+        digest = hashlib.sha256(text).hexdigest()
+        target = self._manifest_path(PREFIX + digest)
+        target.parent.mkdir(mode=0o700, exist_ok=True)
+        staged_manifest = partial / "manifest.json"
+        _write_durably(staged_manifest, text)
+        for staged in {partial / file.sha256 for file in manifest.files}:
+            if staged.exists():
+                blob = self._blob(staged.name)
+                staged.rename(blob)
+                _sync_folder(blob.parent)
+        _sync_folder(self.root / "blobs")
+        staged_manifest.rename(target)
+        _sync_folder(target.parent)
+        _sync_folder(target.parent.parent)
+        return PREFIX + digest
+
+    @contextmanager
+    def _partial(self, source: Path) -> Iterator[Path]:
+        folder = self.root / "partial" / secrets.token_hex(16)
+        try:
+            with _full_disk_told(f"{source} was being stored"):
+                folder.mkdir(mode=0o700)
+                yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _fault(self, file: StoredFile) -> str:
+        """Return what is wrong with the stored bytes of `file`, or an empty text."""
+        blob = self._blob(file.sha256)
+        try:
+            digest, size = _hash_file(blob)
+        except FileNotFoundError:
+            return "missing"
+        except OSError as error:
+            return f"unreadable ({error.strerror})"
+        if size != file.size:
+            return f"has {size} bytes, expected {file.size}"
+        return "" if digest == file.sha256 else "its bytes were changed"
+
+    # Laying out
+
+    def _lay_out(self, manifest: Manifest, to: Path, is_writable: bool) -> Path:
+        if manifest.kind == "file":
+            (file,) = manifest.files
+            target = to / file.path
+            if target.exists() or target.is_symlink():
+                raise Conflict(f"{target} exists already. Delete it, or choose another folder.")
+            to.mkdir(parents=True, exist_ok=True)
+            self._place(file, target, is_writable)
+            return target
+        if to.exists() and (not to.is_dir() or any(to.iterdir())):
+            raise Conflict(f"{to} exists already and isn't empty. Delete it, or choose another folder.")
+        to.parent.mkdir(parents=True, exist_ok=True)
+        partial = to.with_name(f".{to.name}.{secrets.token_hex(8)}")
+        try:
+            partial.mkdir()
+            for folder in manifest.empty_folders:
+                (partial / folder).mkdir(parents=True)
+            for file in manifest.files:
+                (partial / file.path).parent.mkdir(parents=True, exist_ok=True)
+                self._place(file, partial / file.path, is_writable)
+            partial.rename(to)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return to
+
+    def _place(self, file: StoredFile, target: Path, is_writable: bool) -> None:
+        """Link or copy. An executable file is always copied: its bytes may be shared with one that isn't."""
+        blob = self._blob(file.sha256)
+        if not is_writable and not file.is_executable:
+            try:
+                os.link(blob, target)
+                return
+            except OSError as error:
+                if error.errno not in NO_LINK:
+                    raise
+        partial = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+        try:
+            _clone_or_copy(blob, partial)
+            partial.chmod((0o644 if is_writable else 0o444) | (0o111 if file.is_executable else 0))
+            partial.rename(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    # Deleting
+
+    def _sweep(self, artifacts: list[str]) -> int:
+        """Delete artifacts, then all bytes that no remaining one has. The caller excludes every other use."""
+        for artifact in artifacts:
+            self._manifest_path(artifact).unlink()
+        used = {file.sha256 for artifact in self.hashes() for file in self.manifest(artifact)}
+        freed = sum(_delete_file(blob) for blob in (self.root / "blobs").glob("*/*") if blob.name not in used)
+        for partial in (self.root / "partial").iterdir():
+            freed += sum(_delete_file(path) for path in partial.iterdir())
+            shutil.rmtree(partial)
+        return freed
+
+    # Places and locks
+
+    def _blob(self, sha256: str) -> Path:
+        return self.root / "blobs" / sha256[:2] / sha256
+
+    def _manifest_path(self, artifact: str) -> Path:
+        digest = artifact.removeprefix(PREFIX)
+        if not artifact.startswith(PREFIX) or not _is_sha256(digest):
+            raise NotFound(f"'{artifact}' is no artifact, expected sha256: and 64 hex digits.")
+        return self.root / "manifests" / digest[:2] / f"{digest}.json"
+
+    @contextmanager
+    def _shared(self) -> Iterator[None]:
+        with self._locked(fcntl.LOCK_SH):
+            yield
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        with self._locked(fcntl.LOCK_EX):
+            yield
+
+    @contextmanager
+    def _locked(self, how: int) -> Iterator[None]:
+        descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, how)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _scan(source: Path) -> tuple[Mapping[str, Path], tuple[str, ...]]:
+    """Return the files to store by their path in the artifact, and the empty folders. Raises `InvalidFile`."""
+    if source.is_file():
+        return {source.name: source}, ()
+    if not source.is_dir():
+        raise InvalidFile(f"{source} doesn't exist, or is neither a file nor a folder.")
+    files: dict[str, Path] = {}
+    empty_folders: list[str] = []
+    faults: list[str] = []
+    for folder, folders, names in os.walk(source):
+        here = Path(folder)
+        if not folders and not names and here != source:
+            empty_folders.append(here.relative_to(source).as_posix())
+        for name in [*names, *(name for name in folders if (here / name).is_symlink())]:
+            fault = _unstorable(here / name, source)
+            if fault:
+                faults.append(f"{here / name}: {fault}")
+            files[(here / name).relative_to(source).as_posix()] = here / name
+    if faults:
+        raise InvalidFile(f"{source} can't be stored.", sorted(faults))
+    return files, tuple(sorted(empty_folders))
+
+
+def _unstorable(path: Path, root: Path) -> str:
+    """Return why `path` can't be stored as part of `root`, or an empty text."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return "its name isn't UTF-8"
+    if path.is_symlink():
+        real = path.resolve()
+        if not real.is_relative_to(root.resolve()):
+            return "a symbolic link that leads out of the folder; put a copy in its place"
+        if not real.is_file():
+            return "a symbolic link to something that isn't a file; put a copy in its place"
+    return "" if path.is_file() else "neither a file nor a folder"
+
+
+def _parse(artifact: str, text: bytes) -> Manifest:
+    body = json.loads(text)
+    files = tuple(
+        StoredFile(file["path"], file["sha256"], file["size"], file.get("executable", False)) for file in body["files"]
+    )
+    unsafe = [path for path in [*(file.path for file in files), *body["empty_folders"]] if not _is_inside(path)]
+    unsafe += [file.sha256 for file in files if not _is_sha256(file.sha256)]
+    if unsafe:
+        raise ArtifactCorrupt(f"Artifact {artifact} would write outside of its folder.", unsafe)
+    return Manifest(body["kind"], files, tuple(body["empty_folders"]))
+
+
+def _is_inside(path: str) -> bool:
+    pure = PurePosixPath(path)
+    return bool(pure.parts) and not pure.is_absolute() and ".." not in pure.parts and "\0" not in path
+
+
+def _is_sha256(text: str) -> bool:
+    return len(text) == 64 and set(text) <= set("0123456789abcdef")
+
+
+@contextmanager
+def _readable(source: Path) -> Iterator[int]:
+    """Yield the mode of `source`; a file that vanishes or may not be read is the user's to mend."""
+    try:
+        yield source.stat().st_mode
+    except (FileNotFoundError, PermissionError) as error:
+        raise InvalidFile(f"{source} can't be read: {error.strerror}.") from error
+
+
+def _hash_file(path: Path) -> tuple[str, int]:
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return digest.hexdigest(), size
+
+
+def _copy_and_hash(source: Path, target: Path) -> str:
+    """Copy `source` to the new read-only file `target`, on the disk before it returns; return the hash of what was written."""
+    digest = hashlib.sha256()
+    with source.open("rb") as reader, target.open("xb") as writer:
+        while chunk := reader.read(CHUNK):
+            digest.update(chunk)
+            writer.write(chunk)
+        writer.flush()
+        os.fchmod(writer.fileno(), 0o444)
+        os.fsync(writer.fileno())
+    return digest.hexdigest()
+
+
+def _clone_or_copy(source: Path, target: Path) -> None:
+    with source.open("rb") as reader, target.open("xb") as writer:
+        try:
+            fcntl.ioctl(writer.fileno(), FICLONE, reader.fileno())
+        except OSError:
+            shutil.copyfileobj(reader, writer, CHUNK)
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fchmod(file.fileno(), 0o444)
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _delete_file(path: Path) -> int:
+    """Delete a file and return the bytes that this frees: none while another hard link holds them."""
+    status = path.stat()
+    path.unlink()
+    return status.st_size if status.st_nlink == 1 else 0
+
+
+@contextmanager
+def _full_disk_told(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        place = Path(error.filename) if error.filename else None
+        where = f" at {place}" if place else ""
+        raise StorageFull(
+            f"The disk is full{where} while {what}. What was written is taken back; free some space and try again."
+        ) from error

@@ -1,0 +1,200 @@
+"""The one database of a home: SQLite in WAL mode in the home by default, PostgreSQL by URL, through the same code.
+
+Every write transaction excludes every other (SQLite's BEGIN IMMEDIATE, an advisory lock on PostgreSQL), so that what is
+read inside of one can't change before it ends: no lost update and no double take, whichever database it is.
+"""
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event, exc
+from sqlalchemy.engine import Connection, Dialect, Engine
+
+from mafunzo.errors import FailedError, InvalidFile, InvalidParameter, MissingExtra, StorageFull, TimedOut, Unreachable
+from mafunzo.store.home import Home
+
+BUSY_TIMEOUT_S = 60
+POSTGRESQL_LOCK = 0x6D6166756E7A6F  # "mafunzo": the advisory lock that every writer of the database takes
+SQLITE_FILE = "mafunzo.db"
+
+
+def open_database(home: Home, url: str | None = None) -> "Database":
+    """Open the database of `home`, or the one at `url`, and bring its tables up to date.
+
+    Raises `NewerHome` when a newer version wrote it, `Unreachable` when there is no server at `url`.
+    """
+    from mafunzo.store.migrations import migrate
+
+    database = connect(home, url)
+    try:
+        migrate(database)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def connect(home: Home, url: str | None = None) -> "Database":
+    """Return the database as it is, without bringing its tables up to date."""
+    return Database(home, _engine(home, url))
+
+
+class Database:
+    """Connections to one database; to be shared by the threads of a process, and opened anew in each process."""
+
+    def __init__(self, home: Home, engine: Engine) -> None:
+        self.home = home
+        self.engine = engine
+        self._writing = threading.local()
+
+    def __repr__(self) -> str:
+        return f"Database({self.engine.url.render_as_string(hide_password=True)!r})"
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.engine.dialect.name == "sqlite"
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Yield a connection on which reads and writes are one step, alone among writers; an exception undoes them.
+
+        Raises `TimedOut` when others write for a minute on end, `StorageFull` when the disk is.
+        """
+        assert not getattr(self._writing, "now", False), "a write transaction inside of another would wait for itself"
+        self._writing.now = True
+        try:
+            with _translated(self), self.engine.connect() as connection, connection.begin():
+                if not self.is_sqlite:
+                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(POSTGRESQL_LOCK)))
+                yield connection
+        finally:
+            self._writing.now = False
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """Yield a connection for reads that all see one moment; it waits for no writer, and no writer for it."""
+        if self.is_sqlite:
+            engine = self.engine.execution_options(mafunzo_begin="BEGIN")
+        else:
+            engine = self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        with _translated(self), engine.connect() as connection, connection.begin():
+            yield connection
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.engine.dispose()
+
+
+class UtcDateTime(sa.types.TypeDecorator[datetime]):
+    """A moment: given with any offset, kept and given back as UTC."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        assert value.tzinfo is not None, "a moment without its offset says nothing"
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _engine(home: Home, url: str | None) -> Engine:
+    target = _url(home, url)
+    if target.get_backend_name() == "sqlite":
+        return _sqlite_engine(target)
+    try:
+        return sa.create_engine(target, json_serializer=_to_json, pool_size=8, max_overflow=32, pool_pre_ping=True)
+    except ModuleNotFoundError as error:
+        raise MissingExtra("PostgreSQL needs its driver. Run: pip install 'mafunzo[postgres]'") from error
+
+
+def _url(home: Home, url: str | None) -> sa.URL:
+    if url is None:
+        return sa.URL.create("sqlite", database=str(home.database / SQLITE_FILE))
+    try:
+        target = sa.make_url(url)
+    except exc.ArgumentError as error:
+        raise InvalidParameter("The database URL can't be read, expected postgresql://user@host/name.") from error
+    backend = target.get_backend_name()
+    if backend not in ("sqlite", "postgresql"):
+        raise InvalidParameter(f"The database URL names '{backend}', expected postgresql://user@host/name.")
+    return target.set(drivername="postgresql+psycopg") if backend == "postgresql" else target
+
+
+def _sqlite_engine(url: sa.URL) -> Engine:
+    engine = sa.create_engine(
+        url, json_serializer=_to_json, connect_args={"timeout": BUSY_TIMEOUT_S}, pool_size=8, max_overflow=32
+    )
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None  # the driver's own BEGIN would come too late for BEGIN IMMEDIATE
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql(connection.get_execution_options().get("mafunzo_begin", "BEGIN IMMEDIATE"))
+
+    return engine
+
+
+def _to_json(value: Any) -> str:
+    """NaN isn't JSON: SQLite would keep it and PostgreSQL would not."""
+    return json.dumps(value, allow_nan=False)
+
+
+@contextmanager
+def _translated(database: Database) -> Iterator[None]:
+    """Turn the driver's faults that a user can do something about into our errors."""
+    try:
+        yield
+    except exc.TimeoutError as error:
+        raise TimedOut(f"All connections to {database!r} were busy for 30 s.") from error
+    except exc.OperationalError as error:
+        raise _operational(database, error) from error
+    except exc.DatabaseError as error:
+        if isinstance(error.orig, sqlite3.DatabaseError) and _sqlite_code(error) in _SQLITE_BROKEN:
+            raise InvalidFile(_broken(database)) from error
+        raise
+
+
+_SQLITE_BROKEN = {"SQLITE_NOTADB", "SQLITE_CORRUPT"}
+
+
+def _operational(database: Database, error: exc.OperationalError) -> Exception:
+    code = _sqlite_code(error)
+    if code == "SQLITE_FULL":
+        return StorageFull(f"{database!r}: the disk is full. Nothing of the change was kept; free some space.")
+    if code.startswith("SQLITE_BUSY"):
+        return TimedOut(f"{database!r}: other processes were writing for {BUSY_TIMEOUT_S} s on end. Try again.")
+    if code in _SQLITE_BROKEN:
+        return InvalidFile(_broken(database))
+    if database.is_sqlite:
+        return FailedError(f"{database!r}: {error.orig}.")
+    if getattr(error.orig, "sqlstate", None) == "53100":
+        return StorageFull(f"{database!r}: the disk of the database server is full. Nothing of the change was kept.")
+    reason = str(error.orig).strip().splitlines()[0]
+    return Unreachable(f"{database!r} can't be reached: {reason}. Is PostgreSQL running, and is the URL right?")
+
+
+def _sqlite_code(error: exc.DBAPIError) -> str:
+    return str(getattr(error.orig, "sqlite_errorname", ""))
+
+
+def _broken(database: Database) -> str:
+    return (
+        f"{database!r} is no database or is damaged. Copies from before each migration are in {database.home.backups}."
+    )

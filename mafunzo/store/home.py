@@ -1,0 +1,109 @@
+"""The home folder: where everything lies, the one lock on it, and its secret.
+
+database/  artifacts/  jobs/  workers/  logs/  backups/  server.lock  secret.key
+"""
+
+import fcntl
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mafunzo.errors import HomeInUse, InvalidFile, RefusedError
+
+FOLDERS = ("database", "artifacts", "jobs", "workers", "logs", "backups")
+LOCK_FILE = "server.lock"
+SECRET_FILE = "secret.key"
+
+
+class Home:
+    """A home folder; making one creates its folders, readable by their owner only."""
+
+    def __init__(self, root: Path) -> None:
+        """Raises `InvalidFile` when `root` can't be a folder of ours."""
+        self.root = root.absolute()
+        try:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for name in FOLDERS:
+                (self.root / name).mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise InvalidFile(
+                f"{self.root} can't be a home folder: {error.strerror}. Name another one with MAFUNZO_HOME."
+            ) from error
+        self.database = self.root / "database"
+        self.artifacts = self.root / "artifacts"
+        self.jobs = self.root / "jobs"
+        self.workers = self.root / "workers"
+        self.logs = self.root / "logs"
+        self.backups = self.root / "backups"
+
+    def __repr__(self) -> str:
+        return f"Home({str(self.root)!r})"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the home for one server. Raises `HomeInUse`, with the holder's pid; the lock ends with its process."""
+        path = self.root / LOCK_FILE
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise HomeInUse(
+                    f"{self.root} is in use by a server with pid {_pid_in(path) or 'unknown'}. "
+                    "Stop it with 'mafunzo down', or name another home with MAFUNZO_HOME."
+                ) from error
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            yield
+            os.ftruncate(descriptor, 0)
+        finally:
+            os.close(descriptor)
+
+    def holder(self) -> int | None:
+        """Return the pid of the server that holds the home now, or None."""
+        path = self.root / LOCK_FILE
+        if not path.exists():
+            return None
+        with path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return _pid_in(path)
+        return None
+
+    def secret(self) -> bytes:
+        """Return the home's secret (32 random bytes), made on first use and readable by its owner only.
+
+        Raises `RefusedError` when others may read it, because then it no longer is one.
+        """
+        path = self.root / SECRET_FILE
+        if not path.exists():
+            _write_once(path, secrets.token_bytes(32))
+        if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise RefusedError(f"{path} can be read by other users of this machine. Run: chmod 600 {path}")
+        return path.read_bytes()
+
+
+def _pid_in(path: Path) -> int | None:
+    text = path.read_text().strip()
+    return int(text) if text.isdigit() else None
+
+
+def _write_once(path: Path, content: bytes) -> None:
+    """Write `content` unless `path` exists by now: of several processes, the first wins, and none reads half a file."""
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(partial, path)
+        except FileExistsError:
+            return
+    finally:
+        partial.unlink()

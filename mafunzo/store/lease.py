@@ -1,0 +1,95 @@
+"""Who holds which part of this machine: taken in one step, so that two owners never hold more than there is."""
+
+import builtins
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from mafunzo.entities.compute import Hardware
+from mafunzo.entities.job import Resources
+from mafunzo.store import table
+from mafunzo.store.database import Database
+
+
+class Lease(NamedTuple):
+    """What an owner (a step's attempt, a worker) holds, and since when."""
+
+    owner: str
+    resources: Resources
+    since: datetime
+
+
+class Leases:
+    """The leases of one home, across its processes."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def take(self, owner: str, wanted: Resources, capacity: Resources | Hardware) -> bool:
+        """Take `wanted` for `owner` if `capacity` has so much left beside what the others hold; return whether it had.
+
+        An owner that holds a lease already has it replaced, or kept as it was when there isn't enough. GPUs are taken
+        one by one: `devices` tells which.
+        """
+        with self._database.transaction() as connection:
+            others = [lease for lease in connection.execute(sa.select(table.lease)) if lease.owner != owner]
+            if not _fits(wanted, _left(capacity, others)):
+                return False
+            connection.execute(sa.delete(table.lease).where(table.lease.c.owner == owner))
+            _insert(connection, owner, wanted, _free_devices(capacity, others)[: wanted.gpus])
+            return True
+
+    def release(self, owner: str) -> None:
+        """Give back what `owner` holds, if anything."""
+        with self._database.transaction() as connection:
+            connection.execute(sa.delete(table.lease).where(table.lease.c.owner == owner))
+
+    def list(self) -> builtins.list[Lease]:
+        """Return every lease, the oldest first."""
+        with self._database.snapshot() as connection:
+            rows = connection.execute(sa.select(table.lease).order_by(table.lease.c.since, table.lease.c.owner)).all()
+        return [
+            Lease(row.owner, Resources(row.cpus, row.gpus, row.memory_mb, row.processes), row.since) for row in rows
+        ]
+
+    def devices(self, owner: str) -> tuple[int, ...]:
+        """Return the indices of the GPUs that `owner` holds: what its CUDA_VISIBLE_DEVICES should be."""
+        with self._database.snapshot() as connection:
+            devices = connection.execute(sa.select(table.lease.c.devices).where(table.lease.c.owner == owner)).scalar()
+        return tuple(devices or ())
+
+
+def _fits(wanted: Resources, left: Resources) -> bool:
+    return wanted.cpus <= left.cpus and wanted.gpus <= left.gpus and wanted.memory_mb <= left.memory_mb
+
+
+def _left(capacity: Resources | Hardware, others: list[sa.Row[tuple[object, ...]]]) -> Resources:
+    return Resources(
+        cpus=capacity.cpus - sum(lease.cpus for lease in others),
+        gpus=_gpu_count(capacity) - sum(lease.gpus for lease in others),
+        memory_mb=capacity.memory_mb - sum(lease.memory_mb for lease in others),
+    )
+
+
+def _gpu_count(capacity: Resources | Hardware) -> int:
+    return len(capacity.gpus) if isinstance(capacity, Hardware) else capacity.gpus
+
+
+def _free_devices(capacity: Resources | Hardware, others: list[sa.Row[tuple[object, ...]]]) -> list[int]:
+    held = {device for lease in others for device in lease.devices}
+    return [device for device in range(_gpu_count(capacity)) if device not in held]
+
+
+def _insert(connection: Connection, owner: str, wanted: Resources, devices: list[int]) -> None:
+    row = {
+        "owner": owner,
+        "cpus": wanted.cpus,
+        "gpus": wanted.gpus,
+        "memory_mb": wanted.memory_mb,
+        "processes": wanted.processes,
+        "devices": devices,
+        "since": datetime.now(UTC),
+    }
+    connection.execute(sa.insert(table.lease).values(row))

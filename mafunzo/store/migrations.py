@@ -1,0 +1,152 @@
+"""The numbered steps from every earlier database to the present tables (`store.table`).
+
+A step never changes once it is released: what comes next is a new step. Before each, the database is copied into the
+home's `backups/`; each runs in one transaction with the row that records it, so that it happens whole or not at all.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+import mafunzo
+from mafunzo.errors import NewerHome
+from mafunzo.store import table
+from mafunzo.store.database import Database
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One step; `apply` runs inside of its transaction."""
+
+    number: int
+    name: str
+    apply: Callable[[Connection], None]
+
+
+def migrate(database: Database, migrations: "tuple[Migration, ...] | None" = None) -> None:
+    """Bring the tables up to date, with a copy before each step. Raises `NewerHome` for a database from the future.
+
+    Several processes may do so at once: each step happens once.
+    """
+    steps = MIGRATIONS if migrations is None else migrations
+    refuse_newer(database, steps)
+    for step in steps[schema_version(database) :]:
+        if step.number > 1:
+            _copy_before(database, step)
+        with database.transaction() as connection:
+            if _version(connection) == step.number - 1:
+                step.apply(connection)
+                _record(connection, step)
+                logger.info("Migrated %s to %s (%s)", database, step.number, step.name)
+    refuse_newer(database, steps)
+
+
+def schema_version(database: Database) -> int:
+    """Return the number of the last step that the database has been through; 0 for an empty one."""
+    with database.snapshot() as connection:
+        return _version(connection)
+
+
+def refuse_newer(database: Database, migrations: "tuple[Migration, ...] | None" = None) -> None:
+    """Raise `NewerHome` when the database has been through a step that this version doesn't know."""
+    known = len(MIGRATIONS if migrations is None else migrations)
+    version = schema_version(database)
+    if version <= known:
+        return
+    writer = sa.select(table.migration.c.mafunzo_version).where(table.migration.c.number == version)
+    with database.snapshot() as connection:
+        refuse_newer_version(version, str(database.home.root), connection.execute(writer).scalar_one(), known)
+
+
+def refuse_newer_version(version: int, what: str, writer: str = "", known: int | None = None) -> None:
+    """Raise `NewerHome` when this version doesn't know `version` of the tables, in which `what` was written."""
+    known = len(MIGRATIONS) if known is None else known
+    if version > known:
+        raise NewerHome(
+            f"{what} was written by {f'Mafunzo {writer}' if writer else 'a newer Mafunzo'} (database version {version}). "
+            f"This is Mafunzo {mafunzo.__version__}, which knows versions up to {known}. Run pip install -U mafunzo, "
+            "name another home with MAFUNZO_HOME, or go back to a copy from before in the home's backups folder."
+        )
+
+
+def _version(connection: Connection) -> int:
+    if not sa.inspect(connection).has_table("migration"):
+        return 0
+    return connection.execute(sa.select(sa.func.max(table.migration.c.number))).scalar() or 0
+
+
+def _record(connection: Connection, step: Migration) -> None:
+    row = {
+        "number": step.number,
+        "name": step.name,
+        "mafunzo_version": mafunzo.__version__,
+        "applied_at": datetime.now(UTC),
+    }
+    connection.execute(sa.insert(table.migration).values(row))
+
+
+def _copy_before(database: Database, step: Migration) -> None:
+    from mafunzo.store.dump import dump
+
+    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+    copy = dump(database, database.home.backups, f"before-{step.number:04d}-{moment}")
+    logger.info("Copied %s to %s", database, copy)
+
+
+def _first_tables(connection: Connection) -> None:
+    if connection.dialect.name == "sqlite":
+        words = {"ID": "INTEGER NOT NULL PRIMARY KEY", "MOMENT": "DATETIME"}
+    else:
+        words = {"ID": "BIGSERIAL PRIMARY KEY", "MOMENT": "TIMESTAMP WITH TIME ZONE"}
+    for statement in _FIRST_TABLES.format(**words).split(";"):
+        if statement.strip():
+            connection.exec_driver_sql(statement)
+
+
+_FIRST_TABLES = """
+CREATE TABLE migration (
+    number INTEGER NOT NULL PRIMARY KEY, name TEXT NOT NULL, mafunzo_version TEXT NOT NULL, applied_at {MOMENT} NOT NULL
+);
+CREATE TABLE asset (
+    id {ID}, scope TEXT NOT NULL, type TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL, artifact TEXT,
+    is_archived BOOLEAN NOT NULL, created_at {MOMENT} NOT NULL, body JSON NOT NULL,
+    UNIQUE (scope, type, name, version)
+);
+CREATE TABLE label (
+    scope TEXT NOT NULL, type TEXT NOT NULL, name TEXT NOT NULL, label TEXT NOT NULL, version TEXT NOT NULL,
+    PRIMARY KEY (scope, type, name, label)
+);
+CREATE TABLE job (
+    id {ID}, name TEXT NOT NULL UNIQUE, status TEXT NOT NULL, priority INTEGER NOT NULL,
+    is_cancel_requested BOOLEAN NOT NULL, created_at {MOMENT} NOT NULL, body JSON NOT NULL
+);
+CREATE INDEX ix_job_status ON job (status);
+CREATE TABLE step (
+    id {ID}, job TEXT NOT NULL REFERENCES job (name) ON DELETE CASCADE, name TEXT NOT NULL, position INTEGER NOT NULL,
+    component_name TEXT NOT NULL, status TEXT NOT NULL, cache_key TEXT NOT NULL, ended_at {MOMENT}, body JSON NOT NULL,
+    UNIQUE (job, name)
+);
+CREATE INDEX ix_step_cache_key ON step (cache_key);
+CREATE INDEX ix_step_component_name ON step (component_name, name);
+CREATE TABLE endpoint (
+    id {ID}, name TEXT NOT NULL UNIQUE, is_deleting BOOLEAN NOT NULL, created_at {MOMENT} NOT NULL,
+    primary_key TEXT NOT NULL, secondary_key TEXT NOT NULL, body JSON NOT NULL
+);
+CREATE TABLE deployment (
+    id {ID}, endpoint TEXT NOT NULL REFERENCES endpoint (name) ON DELETE CASCADE, name TEXT NOT NULL,
+    status TEXT NOT NULL, created_at {MOMENT} NOT NULL, body JSON NOT NULL,
+    UNIQUE (endpoint, name)
+);
+CREATE TABLE lease (
+    owner TEXT NOT NULL PRIMARY KEY, cpus INTEGER NOT NULL, gpus INTEGER NOT NULL, memory_mb BIGINT NOT NULL,
+    processes INTEGER NOT NULL, devices JSON NOT NULL, since {MOMENT} NOT NULL
+)
+"""
+
+MIGRATIONS = (Migration(1, "first tables", _first_tables),)
