@@ -37,6 +37,12 @@ class InvalidParameter(UsageError):
     code = "invalid_parameter"
 
 
+class ContextLengthExceeded(InvalidParameter):
+    """Prompt and reply together don't fit the model's context."""
+
+    code = "context_length_exceeded"
+
+
 class InvalidFile(UsageError):
     """A file is missing, empty, unreadable or of an unknown format."""
 
