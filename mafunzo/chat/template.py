@@ -1,0 +1,86 @@
+"""Messages to text by the model's own chat template: the one place where a conversation is rendered."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mafunzo.entities.conversation import Conversation, Message
+from mafunzo.errors import InvalidData
+
+TRAINING_FIELDS = frozenset({"weight"})
+"""Fields of a message that are about training; a template never sees them."""
+
+
+def render(tokenizer: Any, conversation: Conversation, add_generation_prompt: bool = False) -> str:
+    """Return the conversation as text, with the header of an assistant's turn at its end where asked.
+
+    Raises `InvalidData` with the template's own words where it refuses the conversation.
+    """
+    tools = [dict(tool) for tool in conversation.tools] or None
+    return render_messages(tokenizer, template_messages(tokenizer, conversation), tools, add_generation_prompt)
+
+
+def render_ids(tokenizer: Any, conversation: Conversation, add_generation_prompt: bool = False) -> list[int]:
+    """Return the conversation as token ids. The template writes the tokens of beginning and end; nothing adds a second."""
+    text = render(tokenizer, conversation, add_generation_prompt)
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def render_messages(
+    tokenizer: Any,
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]] | None,
+    add_generation_prompt: bool = False,
+) -> str:
+    """Return messages that are as a template wants them (see `template_messages`) as text."""
+    from jinja2 import TemplateError
+
+    try:
+        return str(
+            tokenizer.apply_chat_template(
+                list(messages), tools=tools, tokenize=False, add_generation_prompt=add_generation_prompt
+            )
+        )
+    except (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        raise InvalidData(f"the chat template of {template_name(tokenizer)} refuses it: {error}") from error
+
+
+def template_messages(tokenizer: Any, conversation: Conversation) -> list[dict[str, Any]]:
+    """Return the messages as chat templates expect them.
+
+    The arguments of a tool call become an object (OpenAI writes them as JSON in a string). `developer`, OpenAI's newer
+    name of `system`, is handed on as `system` to a template that doesn't know it.
+    """
+    knows_developer = "developer" in template_source(tokenizer, bool(conversation.tools))
+    return [_template_message(message, knows_developer) for message in conversation.messages]
+
+
+def template_source(tokenizer: Any, has_tools: bool = False) -> str:
+    """Return the Jinja source that renders a conversation with or without tools."""
+    return str(tokenizer.get_chat_template(tools=[{}] if has_tools else None))
+
+
+def template_name(tokenizer: Any) -> str:
+    """Return how errors name the template: by the model's folder."""
+    return str(tokenizer.name_or_path or "this tokenizer").rstrip("/").rsplit("/", 1)[-1]
+
+
+def _template_message(message: Message, knows_developer: bool) -> dict[str, Any]:
+    body = {key: value for key, value in message.as_dict().items() if key not in TRAINING_FIELDS}
+    if message.role == "developer" and not knows_developer:
+        body["role"] = "system"
+    if message.tool_calls:
+        body["tool_calls"] = [_template_call(call) for call in message.tool_calls]
+    return body
+
+
+def _template_call(call: Mapping[str, Any]) -> dict[str, Any]:
+    function = dict(call.get("function") or {})
+    if isinstance(function.get("arguments"), str):
+        try:
+            function["arguments"] = json.loads(function["arguments"] or "{}")
+        except json.JSONDecodeError as error:
+            raise InvalidData(
+                f"the arguments of the tool call '{function.get('name')}' aren't JSON: {error}"
+            ) from error
+    return {**call, "function": function}
