@@ -166,6 +166,12 @@ class Records:
             row["is_cancel_requested"] = job.is_cancel_requested or stored.is_cancel_requested
             connection.execute(sa.update(table.job).where(table.job.c.id == stored.id).values(row))
 
+    def request_cancel(self, name: str) -> None:
+        """Ask for a job to end, whatever the scheduler writes at the same moment. Raises `NotFound`."""
+        with self._database.transaction() as connection:
+            stored = _existing_job(connection, name)
+            connection.execute(sa.update(table.job).where(table.job.c.id == stored.id).values(is_cancel_requested=True))
+
     def delete_job(self, name: str) -> None:
         """Delete a job that has ended, and its steps. Raises `NotFound`, and `Conflict` while it is queued or runs."""
         with self._database.transaction() as connection:
