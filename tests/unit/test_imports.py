@@ -1,0 +1,44 @@
+"""What real processes have loaded: each plane pays only for itself."""
+
+import subprocess
+import sys
+
+import mafunzo
+
+HEAVY = ("torch", "transformers", "mlflow", "peft", "datasets", "pandas", "matplotlib")
+
+
+def loaded_after(program: str) -> set[str]:
+    """Run `program` in a new interpreter; return the top-level names of the modules that it has loaded."""
+    listing = "import sys; print('\\n' + ' '.join(sorted({name.split('.')[0] for name in sys.modules})))"
+    done = subprocess.run([sys.executable, "-c", f"{program}\n{listing}"], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_importing_mafunzo_loads_nothing_heavy():
+    loaded = loaded_after("import mafunzo")
+    assert not loaded & {*HEAVY, "sqlalchemy", "pydantic", "typer", "rich", "yaml"}
+
+
+def test_help_loads_nothing_heavy():
+    program = (
+        "import sys\nfrom mafunzo.cli import main\nsys.argv = ['mafunzo', '--help']\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass"
+    )
+    loaded = loaded_after(program)
+    assert not loaded & {*HEAVY, "sqlalchemy", "httpx", "pydantic", "fastapi"}
+
+
+def test_the_control_plane_loads_nothing_of_the_compute_plane():
+    loaded = loaded_after("import mafunzo.server.app, mafunzo.workspace")
+    assert not loaded & set(HEAVY)
+
+
+def test_a_step_loads_nothing_of_the_control_plane():
+    loaded = loaded_after("import mafunzo.components.finetune, mafunzo.components.evaluate")
+    assert not loaded & {"sqlalchemy", "fastapi", "typer", "mlflow"}
+
+
+def test_every_public_name_is_there():
+    for name in mafunzo.__all__:
+        assert getattr(mafunzo, name).__name__ == name
