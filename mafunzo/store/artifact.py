@@ -82,18 +82,18 @@ class Artifacts:
         """
         source = path.absolute()
         sources, empty_folders = _scan(source)
-        with self._shared(), self._partial(source) as partial:
+        with self.held(), self._partial(source) as partial:
             files = tuple(self._stage(sources[name], name, partial) for name in sorted(sources))
             kind: Literal["file", "folder"] = "folder" if source.is_dir() else "file"
             return self._publish(Manifest(kind, files, empty_folders), partial)
 
     def exists(self, artifact: str) -> bool:
         """Say whether the artifact is stored; `verify` says whether it is intact."""
-        return self._manifest_path(artifact).exists()
+        return self.manifest_path(artifact).exists()
 
     def describe(self, artifact: str) -> Manifest:
         """Return what the artifact is. Raises `NotFound`, and `ArtifactCorrupt` when its manifest was changed."""
-        path = self._manifest_path(artifact)
+        path = self.manifest_path(artifact)
         try:
             text = path.read_bytes()
         except FileNotFoundError as error:
@@ -114,7 +114,7 @@ class Artifacts:
         """Return the stored bytes of one file, to be read only; its name there is its hash. Raises `NotFound`."""
         for file in self.manifest(artifact):
             if file.path == relative:
-                return self._blob(file.sha256)
+                return self.blob_path(file.sha256)
         names = ", ".join(file.path for file in self.manifest(artifact)[:10])
         raise NotFound(f"Artifact {artifact} has no file '{relative}'. It has: {names}.")
 
@@ -126,12 +126,12 @@ class Artifacts:
         would be overwritten, `NotFound`, `ArtifactCorrupt` when stored bytes are missing, and `StorageFull`; each
         leaves nothing behind.
         """
-        with self._shared():
+        with self.held():
             manifest = self.describe(artifact)
-            missing = [f"{file.path}: missing" for file in manifest.files if not self._blob(file.sha256).exists()]
+            missing = [f"{file.path}: missing" for file in manifest.files if not self.blob_path(file.sha256).exists()]
             if missing:
                 raise ArtifactCorrupt(f"Artifact {artifact} is damaged.", missing)
-            with _full_disk_told(f"{to} was being written"):
+            with full_disk_told(f"{to} was being written"):
                 return self._lay_out(manifest, to.absolute(), is_writable)
 
     def verify(self, artifact: str) -> list[str]:
@@ -168,7 +168,7 @@ class Artifacts:
             old = [
                 artifact
                 for artifact in self.hashes()
-                if artifact not in keep and self._manifest_path(artifact).stat().st_mtime <= before
+                if artifact not in keep and self.manifest_path(artifact).stat().st_mtime <= before
             ]
             return self._sweep(old)
 
@@ -182,7 +182,7 @@ class Artifacts:
             file = StoredFile(name, digest, size, is_executable)
             staged = partial / digest
             if not staged.exists() and self._fault(file):
-                self._blob(digest).parent.mkdir(mode=0o700, exist_ok=True)
+                self.blob_path(digest).parent.mkdir(mode=0o700, exist_ok=True)
                 if _copy_and_hash(source, staged) != digest:
                     raise InvalidFile(f"{source} was written to while it was being stored. Store it once it is whole.")
             return file
@@ -191,26 +191,26 @@ class Artifacts:
         """Move the staged bytes to their places, then the manifest: from that moment on the artifact exists."""
         text = manifest.as_json()
         digest = hashlib.sha256(text).hexdigest()
-        target = self._manifest_path(PREFIX + digest)
+        target = self.manifest_path(PREFIX + digest)
         target.parent.mkdir(mode=0o700, exist_ok=True)
         staged_manifest = partial / "manifest.json"
         _write_durably(staged_manifest, text)
         for staged in {partial / file.sha256 for file in manifest.files}:
             if staged.exists():
-                blob = self._blob(staged.name)
+                blob = self.blob_path(staged.name)
                 staged.rename(blob)
-                _sync_folder(blob.parent)
-        _sync_folder(self.root / "blobs")
+                sync_folder(blob.parent)
+        sync_folder(self.root / "blobs")
         staged_manifest.rename(target)
-        _sync_folder(target.parent)
-        _sync_folder(target.parent.parent)
+        sync_folder(target.parent)
+        sync_folder(target.parent.parent)
         return PREFIX + digest
 
     @contextmanager
     def _partial(self, source: Path) -> Iterator[Path]:
         folder = self.root / "partial" / secrets.token_hex(16)
         try:
-            with _full_disk_told(f"{source} was being stored"):
+            with full_disk_told(f"{source} was being stored"):
                 folder.mkdir(mode=0o700)
                 yield folder
         finally:
@@ -218,7 +218,7 @@ class Artifacts:
 
     def _fault(self, file: StoredFile) -> str:
         """Return what is wrong with the stored bytes of `file`, or an empty text."""
-        blob = self._blob(file.sha256)
+        blob = self.blob_path(file.sha256)
         try:
             digest, size = _hash_file(blob)
         except FileNotFoundError:
@@ -258,7 +258,7 @@ class Artifacts:
 
     def _place(self, file: StoredFile, target: Path, is_writable: bool) -> None:
         """Link or copy. An executable file is always copied: its bytes may be shared with one that isn't."""
-        blob = self._blob(file.sha256)
+        blob = self.blob_path(file.sha256)
         if not is_writable and not file.is_executable:
             try:
                 os.link(blob, target)
@@ -279,7 +279,7 @@ class Artifacts:
     def _sweep(self, artifacts: list[str]) -> int:
         """Delete artifacts, then all bytes that no remaining one has. The caller excludes every other use."""
         for artifact in artifacts:
-            self._manifest_path(artifact).unlink()
+            self.manifest_path(artifact).unlink()
         used = {file.sha256 for artifact in self.hashes() for file in self.manifest(artifact)}
         freed = sum(_delete_file(blob) for blob in (self.root / "blobs").glob("*/*") if blob.name not in used)
         for partial in (self.root / "partial").iterdir():
@@ -289,17 +289,20 @@ class Artifacts:
 
     # Places and locks
 
-    def _blob(self, sha256: str) -> Path:
+    def blob_path(self, sha256: str) -> Path:
+        """Return where the bytes with that hash are, or would be."""
         return self.root / "blobs" / sha256[:2] / sha256
 
-    def _manifest_path(self, artifact: str) -> Path:
+    def manifest_path(self, artifact: str) -> Path:
+        """Return where the artifact's manifest is, or would be. Raises `NotFound` for what is no hash of an artifact."""
         digest = artifact.removeprefix(PREFIX)
         if not artifact.startswith(PREFIX) or not _is_sha256(digest):
             raise NotFound(f"'{artifact}' is no artifact, expected sha256: and 64 hex digits.")
         return self.root / "manifests" / digest[:2] / f"{digest}.json"
 
     @contextmanager
-    def _shared(self) -> Iterator[None]:
+    def held(self) -> Iterator[None]:
+        """Nothing is deleted while this is held, by any process: for a put together with the record that names it."""
         with self._locked(fcntl.LOCK_SH):
             yield
 
@@ -424,7 +427,8 @@ def _write_durably(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Have the names in `folder` on the disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -440,7 +444,8 @@ def _delete_file(path: Path) -> int:
 
 
 @contextmanager
-def _full_disk_told(what: str) -> Iterator[None]:
+def full_disk_told(what: str) -> Iterator[None]:
+    """Raise `StorageFull` where the disk is full; `what` says what was going on."""
     try:
         yield
     except OSError as error:

@@ -5,6 +5,7 @@ read inside of one can't change before it ends: no lost update and no double tak
 """
 
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ def open_database(home: Home, url: str | None = None) -> "Database":
     return database
 
 
-def connect(home: Home, url: str | None = None) -> "Database":
+def connect(home: Home, url: str | sa.URL | None = None) -> "Database":
     """Return the database as it is, without bringing its tables up to date."""
     return Database(home, _engine(home, url))
 
@@ -109,7 +110,7 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-def _engine(home: Home, url: str | None) -> Engine:
+def _engine(home: Home, url: str | sa.URL | None) -> Engine:
     target = _url(home, url)
     if target.get_backend_name() == "sqlite":
         return _sqlite_engine(target)
@@ -119,9 +120,11 @@ def _engine(home: Home, url: str | None) -> Engine:
         raise MissingExtra("PostgreSQL needs its driver. Run: pip install 'mafunzo[postgres]'") from error
 
 
-def _url(home: Home, url: str | None) -> sa.URL:
+def _url(home: Home, url: str | sa.URL | None) -> sa.URL:
     if url is None:
-        return sa.URL.create("sqlite", database=str(home.database / SQLITE_FILE))
+        file = home.database / SQLITE_FILE
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite would make it for everyone to read
+        return sa.URL.create("sqlite", database=str(file))
     try:
         target = sa.make_url(url)
     except exc.ArgumentError as error:

@@ -9,7 +9,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,10 +36,10 @@ def dump(database: Database, folder: Path, stem: str) -> Path:
 def load(file: Path, database: Database) -> None:
     """Fill the empty `database` with what `dump` wrote, and bring its tables up to date.
 
-    Raises `Conflict` when it isn't empty, `NewerHome` when a newer version wrote the dump.
+    Raises `Conflict` when it isn't empty, `NewerHome` when a newer version wrote the dump, and `InvalidFile`.
     """
-    if schema_version(database):
-        raise Conflict(f"{database} isn't empty. Name an empty database to load a backup into.")
+    refuse_newer_version(_version_of(file, database), str(file))
+    _empty(database)
     if file.suffix == ".jsonl":
         _load_lines(file, database)
     elif database.is_sqlite:
@@ -74,35 +74,60 @@ def _lines(connection: Connection) -> Iterator[dict[str, Any]]:
             yield {"table": name, "row": {key: _plain(value) for key, value in row._mapping.items()}}
 
 
-def _load_lines(file: Path, database: Database) -> None:
+def _version_of(file: Path, database: Database) -> int:
+    if file.suffix != ".jsonl":
+        with _opened(file, database) as source:
+            return schema_version(source)
     with file.open(encoding="utf-8") as lines:
         version = json.loads(next(lines, "{}")).get("version")
-        if not isinstance(version, int):
-            raise InvalidFile(f"{file} is no dump of a database of Mafunzo's: its first line names no version.")
-        refuse_newer_version(version, str(file))
-        migrate(database, MIGRATIONS[:version])
-        with database.transaction() as connection:
-            tables = _tables(connection)
-            connection.execute(sa.delete(tables["migration"]))
-            for line in lines:
-                entry = json.loads(line)
-                table = tables[entry["table"]]
-                connection.execute(sa.insert(table).values(_typed(table, entry["row"])))
-            _restart_sequences(connection, tables)
+    if not isinstance(version, int):
+        raise InvalidFile(f"{file} is no dump of a database of Mafunzo's: its first line names no version.")
+    return version
+
+
+def _empty(database: Database) -> None:
+    """Drop the tables of a database without a row (of a load that was cut off, say); refuse one that has rows."""
+    with database.transaction() as connection:
+        tables = _tables(connection)
+        for name, table in tables.items():
+            if name != "migration" and connection.execute(sa.select(sa.literal(1)).select_from(table).limit(1)).first():
+                raise Conflict(f"{database} isn't empty: it has rows in '{name}'. Name an empty database.")
+        for table in reversed(tables.values()):
+            table.drop(connection)
+
+
+def _load_lines(file: Path, database: Database) -> None:
+    migrate(database, MIGRATIONS[: _version_of(file, database)])
+    with file.open(encoding="utf-8") as lines, database.transaction() as connection:
+        next(lines)
+        tables = _tables(connection)
+        connection.execute(sa.delete(tables["migration"]))
+        for line in lines:
+            entry = json.loads(line)
+            table = tables[entry["table"]]
+            connection.execute(sa.insert(table).values(_typed(table, entry["row"])))
+        _restart_sequences(connection, tables)
 
 
 def _load_file(file: Path, database: Database) -> None:
     """A dump of SQLite's into PostgreSQL, by way of JSON lines."""
     lines = file.with_suffix(".jsonl")
-    source = connect(database.home, sa.URL.create("sqlite", database=str(file)).render_as_string())
     try:
-        _write_lines(source, lines)
-    finally:
-        source.close()
-    try:
+        with _opened(file, database) as source:
+            _write_lines(source, lines)
         _load_lines(lines, database)
     finally:
-        lines.unlink()
+        lines.unlink(missing_ok=True)
+
+
+@contextmanager
+def _opened(file: Path, database: Database) -> Iterator[Database]:
+    """Open a dump that is a database file."""
+    source = connect(database.home, sa.URL.create("sqlite", database=str(file)))
+    try:
+        yield source
+    finally:
+        source.close()
 
 
 def _tables(connection: Connection) -> dict[str, sa.Table]:
