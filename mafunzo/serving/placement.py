@@ -183,6 +183,12 @@ def choose(traffic_percent: Mapping[str, int], draw: float) -> str:
     return [name for name, share in traffic_percent.items() if share][-1]
 
 
+def is_live(deployment: Deployment) -> bool:
+    """Return whether requests may go to its worker: it is healthy, or was and is only being verified once more."""
+    is_verified_again = deployment.status is DeploymentStatus.VERIFYING and deployment.port is not None
+    return deployment.status is DeploymentStatus.HEALTHY or is_verified_again
+
+
 def supervision(deployment: Deployment) -> Supervision:
     """Return what was remembered of a deployment."""
     kept = deployment.properties.get("supervision")
@@ -196,6 +202,8 @@ def _decide_one(deployment: Deployment, worker: WorkerState, now: float) -> Acti
         case DeploymentStatus.REFUSED | DeploymentStatus.FAILED:
             return Stop(deployment) if worker.is_running else None
         case DeploymentStatus.WAITING:
+            if worker.is_running:  # of an earlier model
+                return Stop(deployment)
             return Start(deployment) if now >= supervision(deployment).retry_at else None
         case DeploymentStatus.STARTING | DeploymentStatus.VERIFYING:
             return _bring_up(deployment, worker, now)
@@ -212,7 +220,8 @@ def _bring_up(deployment: Deployment, worker: WorkerState, now: float) -> Action
     if verdict is not None and not verdict.broke:
         assert worker.port is not None
         return MarkHealthy(deployment, worker.port, verdict.record)
-    if now - supervision(deployment).started_at > deployment.initial_delay_s:
+    kept = supervision(deployment)
+    if kept.healthy_at == 0 and now - kept.started_at > deployment.initial_delay_s:
         return Fail(deployment, _too_slow(deployment, worker))
     if worker.port is not None and worker.health is Health.READY and not worker.is_verifying:
         return Verify(deployment, worker.port)

@@ -1,0 +1,165 @@
+"""The server as a process: where it is found, and how it starts in the background.
+
+The server is named by its module only (`python -m mafunzo.server`), because what stands below it must not import it.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from mafunzo.errors import HomeInUse, MafunzoError, ServerFailed, from_code
+from mafunzo.store.home import Home
+
+LOOPBACK = "127.0.0.1"
+SAME_START_S = 2.0
+"""Two readings of a process's start that differ by less are the same process (the clock may have been set)."""
+
+
+@dataclass(frozen=True)
+class ServerAddress:
+    """A server that runs: its process, by id and start (seconds since the epoch), and its loopback port."""
+
+    pid: int
+    pid_start: float
+    port: int
+    started_at: str
+
+    @property
+    def url(self) -> str:
+        return f"http://{LOOPBACK}:{self.port}"
+
+
+def find_server(home: Home) -> ServerAddress | None:
+    """Return the server that runs on `home`, or None. What a server that was killed left behind doesn't count."""
+    try:
+        address = ServerAddress(**json.loads(address_file(home).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    return address if is_alive(address.pid, address.pid_start) else None
+
+
+def write_address(home: Home, address: ServerAddress) -> None:
+    """Tell others where the server is: a file that only its user can read, written whole or not at all."""
+    path = address_file(home)
+    draft = path.with_suffix(f".{os.getpid()}")
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        json.dump(asdict(address), file)
+    draft.replace(path)
+
+
+def address_file(home: Home) -> Path:
+    """Return the path of `server.json`."""
+    return home.root / "server.json"
+
+
+def server_argv(home: Home, port: int) -> list[str]:
+    """Return the command of a server, for a process that becomes one or starts one."""
+    return [sys.executable, "-m", "mafunzo.server", "--home", str(home.root), "--port", str(port)]
+
+
+def start_in_background(
+    home: Home, port: int, database_url: str | None = None, timeout_s: float = 120.0
+) -> ServerAddress:
+    """Return the server of `home`, started if it doesn't run yet, as soon as it answers.
+
+    It has a session of its own: closing the terminal doesn't end it. Raises what its start raised (`PortInUse`,
+    `NewerHome` ...), or `ServerFailed` with the end of its log.
+    """
+    found = find_server(home)
+    if found is not None:
+        return found
+    home.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="mafunzo-start-") as folder:
+        error_file = Path(folder) / "error.json"
+        process = _spawn(home, port, database_url, error_file)
+        try:
+            return _await_answer(home, process, error_file, time.monotonic() + timeout_s)
+        except HomeInUse:  # another process started one at the same moment: theirs is as good
+            return _await_other(home, time.monotonic() + timeout_s)
+
+
+def is_alive(pid: int, pid_start: float) -> bool:
+    """Return whether that very process, and not a later one with its id, is there and no zombie."""
+    try:
+        process = psutil.Process(pid)
+        return abs(process.create_time() - pid_start) < SAME_START_S and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def answers(address: ServerAddress) -> bool:
+    """Return whether the server at `address` says that it is up."""
+    import httpx
+
+    try:
+        return httpx.get(f"{address.url}/healthz", timeout=5.0, trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def _spawn(home: Home, port: int, database_url: str | None, error_file: Path) -> "subprocess.Popen[bytes]":
+    environment = dict(os.environ)
+    if database_url:
+        environment["MAFUNZO_DATABASE_URL"] = database_url  # not on the command line: it may hold a password
+    log = os.open(log_file(home), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        return subprocess.Popen(
+            [*server_argv(home, port), "--error-file", str(error_file)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            env=environment,
+            start_new_session=True,
+        )
+    finally:
+        os.close(log)
+
+
+def log_file(home: Home) -> Path:
+    """Return the path of `server.log`."""
+    folder = home.root / "logs"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder / "server.log"
+
+
+def _await_answer(home: Home, process: "subprocess.Popen[bytes]", error_file: Path, deadline: float) -> ServerAddress:
+    while time.monotonic() < deadline:
+        found = find_server(home)
+        if found is not None and found.pid == process.pid and answers(found):
+            return found
+        if process.poll() is not None:
+            raise _error_of(home, process.returncode, error_file)
+        time.sleep(0.05)
+    process.terminate()
+    raise ServerFailed(f"The server didn't answer in time. The end of {log_file(home)}:", _tail(log_file(home)))
+
+
+def _await_other(home: Home, deadline: float) -> ServerAddress:
+    while time.monotonic() < deadline:
+        found = find_server(home)
+        if found is not None and answers(found):
+            return found
+        time.sleep(0.05)
+    raise HomeInUse(f"Another process holds {home.root}, but no server answers there.")
+
+
+def _error_of(home: Home, exit_code: int, error_file: Path) -> MafunzoError:
+    if error_file.exists():
+        record = json.loads(error_file.read_text(encoding="utf-8"))
+        return from_code(record["code"], record["message"], record["faults"])
+    return ServerFailed(
+        f"The server ended with exit code {exit_code} before it answered. The end of {log_file(home)}:",
+        _tail(log_file(home)),
+    )
+
+
+def _tail(path: Path, lines: int = 10) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]

@@ -1,0 +1,388 @@
+"""The loop that keeps a worker up for each deployment: it sees, lets `placement.decide` decide, and does.
+
+All that it needs to go on lies in the records and in the workers' folders, so that a server that was killed is followed by
+one that adopts the workers which still run.
+"""
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from mafunzo.entities.endpoint import Deployment, DeploymentStatus
+from mafunzo.entities.job import Resources
+from mafunzo.errors import FailedError, MafunzoError, NotFound, OutOfMemory, ServingMismatch, WorkerFailed
+from mafunzo.launcher.local import Exited, LocalLauncher, Running
+from mafunzo.serving.placement import (
+    Action,
+    Fail,
+    Health,
+    Key,
+    MarkHealthy,
+    MarkUnhealthy,
+    Refuse,
+    Remove,
+    Restart,
+    Start,
+    Stop,
+    Verdict,
+    Verify,
+    WorkerState,
+    decide,
+    supervision,
+)
+from mafunzo.serving.verification import how_stored, missing_files, read_reference, unverified, verify
+from mafunzo.serving.worker_folder import describe_end, is_final, log_tail, read_port, remove_folder, worker_folder
+from mafunzo.store.artifact import Artifacts
+from mafunzo.store.home import Home
+from mafunzo.store.lease import Leases
+from mafunzo.store.record import Records
+
+logger = logging.getLogger(__name__)
+
+WORKER = (sys.executable, "-m", "mafunzo.inference.worker")
+TICK_S = 0.3
+PROBE_PERIOD_S = 2.0
+PROBE_TIMEOUT_S = 10.0
+GRACE_S = 10.0
+WORKER_MEMORY_MB = 700
+"""What a worker holds beside its weights: the interpreter, torch, the cache of keys and values."""
+
+
+@dataclass
+class _Watch:
+    """What this process knows of one attempt beside its record: nothing that a later server couldn't find out again."""
+
+    attempt: int
+    probe: "Future[Health] | None" = None
+    probed_at: float = 0.0
+    health: Health = Health.UNKNOWN
+    failed_probes: int = 0
+    comparison: "Future[Verdict] | None" = None
+
+
+@dataclass
+class Supervisor:
+    """Keeps workers up. `worker` is the command that `--model`, `--name` ... are put behind."""
+
+    records: Records
+    artifacts: Artifacts
+    leases: Leases
+    launcher: LocalLauncher
+    home: Home
+    capacity: Resources
+    worker: Sequence[str] = WORKER
+    clock: Callable[[], float] = time.time
+    _watches: dict[Key, _Watch] = field(default_factory=dict)
+    _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, "supervisor"))
+    _http: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=PROBE_TIMEOUT_S, trust_env=False))
+
+    def run(self, stop: threading.Event) -> None:
+        """Tick until `stop` is set. The workers go on: a later supervisor adopts them."""
+        while not stop.is_set():
+            try:
+                has_acted = self.tick()
+            except MafunzoError:
+                logger.exception("The supervisor couldn't look after the workers; it tries again")
+                has_acted = False
+            stop.wait(0.02 if has_acted else TICK_S)
+        self.close()
+
+    def close(self) -> None:
+        """End the threads that watch. A comparison that is under way is left; the next supervisor makes it anew."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._http.close()
+
+    def tick(self) -> bool:
+        """Do at most one thing for each deployment, and return whether anything changed."""
+        deployments = self._deployments()
+        states = {_key(d): self._observe(d) for d in deployments}
+        actions = decide(deployments, states, self.clock())
+        has_changed = False
+        for action in actions:
+            try:
+                has_changed |= self._perform(action)
+            except MafunzoError as error:
+                self._give_up(action.deployment, error)
+            except OSError as error:
+                self._give_up(action.deployment, FailedError(f"{type(error).__name__}: {error}"))
+        self._watches = {key: watch for key, watch in self._watches.items() if key in states}
+        return self._remove_endpoints() or has_changed
+
+    def folder(self, deployment: Deployment) -> Path:
+        """Return the folder of a deployment's newest worker."""
+        return worker_folder(self.home, deployment)
+
+    def _deployments(self) -> list[Deployment]:
+        """Return all deployments; those of an endpoint that is being deleted are being deleted."""
+        leaving = {endpoint.name for endpoint in self.records.list_endpoints() if endpoint.is_deleting}
+        return [
+            replace(d, status=DeploymentStatus.DELETING) if d.endpoint in leaving else d
+            for d in self.records.list_deployments()
+        ]
+
+    def _remove_endpoints(self) -> bool:
+        removed = False
+        for endpoint in self.records.list_endpoints():
+            if endpoint.is_deleting and not self.records.list_deployments(endpoint.name):
+                self.records.delete_endpoint(endpoint.name)
+                remove_folder(self.home.workers / endpoint.name)
+                logger.info("Deleted endpoint %s", endpoint.name)
+                removed = True
+        return removed
+
+    # Seeing
+
+    def _observe(self, deployment: Deployment) -> WorkerState:
+        if deployment.attempt == 0:
+            return WorkerState()
+        watch = self._watches.get(_key(deployment))
+        if watch is None or watch.attempt != deployment.attempt:
+            watch = self._watches[_key(deployment)] = _Watch(deployment.attempt)
+        folder = self.folder(deployment)
+        if not folder.exists():
+            return WorkerState(ended="the server ended before the worker had started")
+        status = self.launcher.status(folder)
+        if not isinstance(status, Running):
+            record = status.record if isinstance(status, Exited) else None
+            return WorkerState(ended=describe_end(record, folder), is_final=is_final(record))
+        port = read_port(folder)
+        if port is not None:
+            self._probe(watch, port)
+        return WorkerState(
+            is_running=True,
+            port=port,
+            health=watch.health,
+            failed_probes=watch.failed_probes,
+            is_verifying=watch.comparison is not None and not watch.comparison.done(),
+            verdict=watch.comparison.result() if watch.comparison is not None and watch.comparison.done() else None,
+        )
+
+    def _probe(self, watch: _Watch, port: int) -> None:
+        """Take in the end of the last probe, and send the next when it is time."""
+        if watch.probe is not None and watch.probe.done():
+            watch.health = watch.probe.result()
+            watch.failed_probes = watch.failed_probes + 1 if watch.health is Health.UNKNOWN else 0
+            watch.probe = None
+        period_s = PROBE_PERIOD_S if watch.health is Health.READY else TICK_S
+        if watch.probe is None and self.clock() - watch.probed_at >= period_s:
+            watch.probed_at = self.clock()
+            watch.probe = self._threads.submit(self._ask_health, port)
+
+    def _ask_health(self, port: int) -> Health:
+        try:
+            answer = self._http.get(f"http://127.0.0.1:{port}/health")
+        except httpx.TransportError:
+            return Health.UNKNOWN
+        return {200: Health.READY, 503: Health.LOADING}.get(answer.status_code, Health.UNKNOWN)
+
+    # Doing
+
+    def _perform(self, action: Action) -> bool:
+        """Do it, and return whether anything changed: a worker that waits for memory doesn't change."""
+        match action:
+            case Start():
+                return self._start(action.deployment)
+            case Verify():
+                self._verify(action.deployment, action.port)
+            case MarkHealthy():
+                self._mark_healthy(action)
+            case MarkUnhealthy():
+                logger.warning("%s: %s", _name(action.deployment), action.reason)
+                self._update(action.deployment, {"reason": action.reason}, status=DeploymentStatus.UNHEALTHY)
+            case Restart():
+                self._restart(action)
+            case Refuse():
+                self._refuse(action)
+            case Fail():
+                logger.error("%s failed: %s", _name(action.deployment), action.reason)
+                log = log_tail(self.folder(action.deployment))
+                self._give_up(action.deployment, WorkerFailed(action.reason, log))
+            case Stop():
+                self._end(action.deployment)
+            case Remove():
+                self._remove(action.deployment)
+        return True
+
+    def _start(self, deployment: Deployment) -> bool:
+        wanted = self._wanted(deployment)
+        if not self.leases.take(_owner(deployment), wanted, self.capacity):
+            if not _could_ever_fit(wanted, self.capacity):
+                raise OutOfMemory(
+                    f"It needs {_show(wanted)}; this machine has {_show(self.capacity)}. Serve a smaller model."
+                )
+            reason = f"It needs {_show(wanted)}, which others hold. It starts as soon as they are done."
+            if supervision(deployment).reason != reason:
+                logger.info("%s waits: %s", _name(deployment), reason)
+                self._update(deployment, {"reason": reason})
+            return False
+        # The record comes first: after a crash in between, the next server finds an attempt that never ran, not a stray worker.
+        attempt = deployment.attempt + 1
+        started = self._update(
+            deployment,
+            {"started_at": self.clock(), "healthy_at": 0.0, "reason": ""},
+            status=DeploymentStatus.STARTING,
+            attempt=attempt,
+            port=None,
+            error=None,
+        )
+        if started is None:
+            self.leases.release(_owner(deployment))
+            return False
+        folder = self.folder(started)
+        folder.mkdir(mode=0o700, parents=True)
+        self.artifacts.checkout(started.artifact, folder / "model")
+        faults = missing_files(folder / "model")
+        if faults:
+            self._refuse(Refuse(started, faults, {"result": "refused", "faults": list(faults)}))
+            return True
+        argv = [*self.worker, "--model", str(folder / "model")]
+        base = started.properties.get("base_artifact")
+        if base:
+            self.artifacts.checkout(base, folder / "base")
+            argv += ["--base", str(folder / "base")]
+        argv += ["--name", started.endpoint, "--port", "0", "--port-file", str(folder / "port")]
+        devices = ",".join(str(device) for device in self.leases.devices(_owner(started)))
+        process = self.launcher.start(argv, folder, {"CUDA_VISIBLE_DEVICES": devices} if wanted.gpus else {})
+        logger.info("Started a worker for %s, attempt %s, process %s", _name(started), attempt, process.pid)
+        return True
+
+    def _wanted(self, deployment: Deployment) -> Resources:
+        """Return what a worker holds: memory for its weights, and no core, because it is idle between requests."""
+        stated = deployment.properties.get("resources")
+        if stated:
+            return Resources(**stated)
+        hashes = [deployment.artifact, deployment.properties.get("base_artifact")]
+        weights_mb = sum(self.artifacts.size(found) for found in hashes if found) // 2**20
+        return Resources(cpus=0, gpus=0, memory_mb=weights_mb + WORKER_MEMORY_MB)
+
+    def _verify(self, deployment: Deployment, port: int) -> None:
+        watch = self._watches[_key(deployment)]
+        watch.comparison = self._threads.submit(_compare, self.folder(deployment) / "model", port)
+        self._update(deployment, {}, status=DeploymentStatus.VERIFYING)
+        logger.info("Comparing %s with the tuned model", _name(deployment))
+
+    def _mark_healthy(self, action: MarkHealthy) -> None:
+        self._watches[_key(action.deployment)].comparison = None  # a later verification begins with a new one
+        changes: dict[str, Any] = {"status": DeploymentStatus.HEALTHY, "port": action.port, "error": None}
+        remembered: dict[str, Any] = {"reason": ""}
+        if action.record is not None:
+            changes["verification"] = dict(action.record) | {"checked_at": datetime.now(UTC).isoformat()}
+            remembered |= {"was_healthy": True, "healthy_at": self.clock()}
+        self._update(action.deployment, remembered, **changes)
+        result = (changes.get("verification") or {}).get("result", "answers again")
+        logger.info("%s is healthy on port %s: %s", _name(action.deployment), action.port, result)
+
+    def _restart(self, action: Restart) -> None:
+        logger.warning("%s: %s", _name(action.deployment), action.reason)
+        self._update(
+            action.deployment,
+            {"crashes": action.crashes, "retry_at": action.retry_at, "reason": action.reason, "healthy_at": 0.0},
+            status=DeploymentStatus.WAITING,
+            port=None,
+        )
+        self._end(action.deployment)
+
+    def _refuse(self, action: Refuse) -> None:
+        message = (
+            f"{_name(action.deployment)} doesn't answer as the tuned model did in evaluation, so it doesn't go live."
+        )
+        logger.error("%s", ServingMismatch(message, action.faults))
+        self._update(
+            action.deployment,
+            {"reason": message},
+            status=DeploymentStatus.REFUSED,
+            port=None,
+            verification=action.record,
+            error=_error_record(ServingMismatch(message, action.faults)),
+        )
+        self._end(action.deployment)
+
+    def _give_up(self, deployment: Deployment, error: MafunzoError) -> None:
+        logger.error("%s failed: %s", _name(deployment), error.message)
+        failed = self._update(
+            deployment,
+            {"reason": error.message},
+            status=DeploymentStatus.FAILED,
+            port=None,
+            error=_error_record(error),
+        )
+        self._end(failed or deployment)
+
+    def _end(self, deployment: Deployment) -> None:
+        """End the worker, and give back its lease and its folders; its log stays."""
+        folder = self.folder(deployment)
+        if folder.exists():
+            self.launcher.kill(folder, GRACE_S)
+            remove_folder(folder / "model")
+            remove_folder(folder / "base")
+        self.leases.release(_owner(deployment))
+
+    def _remove(self, deployment: Deployment) -> None:
+        self._end(deployment)
+        remove_folder(self.home.workers / deployment.endpoint / deployment.name)
+        self.records.delete_deployment(deployment.endpoint, deployment.name)
+        logger.info("Deleted deployment %s", _name(deployment))
+
+    def _update(self, deployment: Deployment, remembered: Mapping[str, Any], **changes: Any) -> Deployment | None:
+        """Write what is `remembered` (fields of `Supervision`) and changes to a deployment.
+
+        Returns None, and writes nothing, when somebody changed it since it was read: the next tick decides anew.
+        """
+        try:
+            current = self.records.get_deployment(deployment.endpoint, deployment.name)
+        except NotFound:
+            return None
+        if current.status is DeploymentStatus.DELETING or current.artifact != deployment.artifact:
+            return None
+        memory = replace(supervision(current), **remembered)
+        changed = replace(current, properties=memory.as_properties(current), **changes)
+        self.records.update_deployment(changed)
+        return changed
+
+
+def _compare(model: Path, port: int) -> Verdict:
+    """Run in a thread: seconds on a small model, minutes on a large one."""
+    try:
+        reference = read_reference(model)
+        if reference is None:
+            return unverified("The model wasn't tuned here: there is nothing to compare with.")
+        return verify(f"http://127.0.0.1:{port}", reference, how_stored(model))
+    except MafunzoError as error:
+        faults = (error.message, *error.faults)
+        return Verdict(faults, {"result": "refused", "faults": list(faults)})
+
+
+def _key(deployment: Deployment) -> Key:
+    return (deployment.endpoint, deployment.name)
+
+
+def _name(deployment: Deployment) -> str:
+    return f"{deployment.endpoint}/{deployment.name}"
+
+
+def _owner(deployment: Deployment) -> str:
+    return f"worker:{_name(deployment)}"
+
+
+def _could_ever_fit(wanted: Resources, capacity: Resources) -> bool:
+    return wanted.memory_mb <= capacity.memory_mb and wanted.cpus <= capacity.cpus and wanted.gpus <= capacity.gpus
+
+
+def _show(resources: Resources) -> str:
+    parts = [f"{resources.memory_mb} MB"]
+    parts += [f"{resources.cpus} cores"] if resources.cpus else []
+    parts += [f"{resources.gpus} GPUs"] if resources.gpus else []
+    return ", ".join(parts)
+
+
+def _error_record(error: MafunzoError) -> dict[str, Any]:
+    return {"code": error.code, "message": error.message, "faults": list(error.faults)}

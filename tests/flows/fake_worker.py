@@ -1,0 +1,179 @@
+"""A worker without a model: it speaks the dialect of `mafunzo.inference.worker`, as `fake.json` in the model's folder says.
+
+A token is a byte; a turn is `<role>text</s>` with 2 for `</s>`; a log-probability is a function of the token and its position.
+fake.json may hold: bos (token or null), eos, stop_token_ids, turn (a format), shift (added to each log-probability),
+load_s, exit_code (ends while loading), fails_probes, chunk_s (pause between the chunks of a stream), reply.
+Asked for "crash", it ends itself at once; what it saw of a disconnected client goes into `disconnected` beside its port file.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+DEFAULTS: dict[str, Any] = {
+    "bos": 1,
+    "eos": 2,
+    "stop_token_ids": [2],
+    "turn": "<{role}>{content}",
+    "shift": 0.0,
+    "load_s": 0.0,
+    "exit_code": None,
+    "fails_probes": False,
+    "chunk_s": 0.0,
+    "reply": "hello from the fake",
+}
+
+
+def tokenize(settings: dict[str, Any], messages: list[dict[str, Any]], add_generation_prompt: bool) -> list[int]:
+    tokens = [] if settings["bos"] is None else [settings["bos"]]
+    for message in messages:
+        tokens += [*settings["turn"].format(**message).encode(), settings["eos"]]
+    return tokens + (list(b"<assistant>") if add_generation_prompt else [])
+
+
+def logprobs(settings: dict[str, Any], tokens: list[int]) -> list[float | None]:
+    return [None, *(-0.01 * (token % 50) - 0.001 * at + settings["shift"] for at, token in enumerate(tokens[1:]))]
+
+
+def reference(settings: dict[str, Any] | None = None, rows: int = 2) -> dict[str, Any]:
+    """What an evaluation of the fake would have written."""
+    good = DEFAULTS | (settings or {})
+    found = []
+    for number in range(rows):
+        messages = [{"role": "user", "content": f"question {number}"}, {"role": "assistant", "content": "answer"}]
+        tokens = tokenize(good, messages, False)
+        found.append(
+            {
+                "messages": messages,
+                "token_ids": tokens,
+                "prompt_token_ids": tokenize(good, messages[:-1], True),
+                "logprobs": logprobs(good, tokens),
+            }
+        )
+    return {"tolerance": 0.01, "dtype": "float32", "stop_token_ids": good["stop_token_ids"], "rows": found}
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    settings: dict[str, Any]
+    name: str
+    folder: Path
+    ready_at: float
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        if self.path == "/health":
+            if self.settings["fails_probes"] or (self.folder / "be_silent").exists():
+                self.close_connection = True
+                return
+            self._send(200 if time.monotonic() > self.ready_at else 503, {})
+        elif self.path == "/info":
+            self._send(200, {"stop_token_ids": self.settings["stop_token_ids"]})
+        else:
+            self._send(200, {"data": [{"id": self.name}]})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/tokenize":
+            try:
+                tokens = tokenize(self.settings, body["messages"], body["add_generation_prompt"])
+            except KeyError as error:
+                self._send(400, {"error": {"message": f"the chat template fails: {error}"}})
+                return
+            self._send(200, {"tokens": tokens, "count": len(tokens)})
+        elif self.path == "/v1/completions":
+            self._complete(body)
+        else:
+            self._chat(body)
+
+    def _complete(self, body: dict[str, Any]) -> None:
+        tokens = body["prompt"]
+        texts = [bytes([token % 256]).decode("latin-1") for token in tokens]
+        found = {"token_logprobs": logprobs(self.settings, tokens), "tokens": texts}
+        self._send(200, {"object": "text_completion", "model": self.name, "choices": [{"text": "", "logprobs": found}]})
+
+    def _chat(self, body: dict[str, Any]) -> None:
+        said = body["messages"][-1]["content"]
+        if said == "crash":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if said == "slow":
+            time.sleep(30)
+        if said == "break off":
+            self.close_connection = True
+            return
+        if said == "error":
+            self._send(400, {"error": {"message": "no such parameter", "type": "invalid_request_error", "code": None}})
+            return
+        reply = {"headers": json.dumps(dict(self.headers)), "body": json.dumps(body)}.get(said, self.settings["reply"])
+        if body.get("stream"):
+            self._stream(body, reply)
+            return
+        choice = {"index": 0, "message": {"role": "assistant", "content": reply}, "finish_reason": "stop"}
+        usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+        answer = {"id": "c1", "object": "chat.completion", "created": 1, "model": body["model"], "usage": usage}
+        self._send(200, answer | {"choices": [choice]})
+
+    def _stream(self, body: dict[str, Any], reply: str) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        endless = body["messages"][-1]["content"] == "endless"
+        pieces = (f"{number} " for number in range(10**9)) if endless else reply.split(" ")
+        try:
+            for piece in pieces:
+                choice = {"index": 0, "delta": {"role": "assistant", "content": piece + " "}, "finish_reason": None}
+                event = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": body["model"]}
+                self._chunk(b"data: " + json.dumps(event | {"choices": [choice]}).encode() + b"\n\n")
+                time.sleep(0.02 if endless else self.settings["chunk_s"])
+            self._chunk(b"data: [DONE]\n\n")
+            self._chunk(b"")
+        except OSError:
+            (self.folder / "disconnected").touch()
+
+    def _chunk(self, data: bytes) -> None:
+        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+        self.wfile.flush()
+
+    def _send(self, status: int, body: dict[str, Any]) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    for name in ("model", "base", "name", "port", "port-file"):
+        parser.add_argument(f"--{name}")
+    given = parser.parse_args()
+    file = Path(given.model) / "fake.json"
+    Handler.settings = DEFAULTS | (json.loads(file.read_text()) if file.exists() else {})
+    Handler.name, Handler.folder = given.name, Path(given.port_file).parent
+    Handler.ready_at = time.monotonic() + Handler.settings["load_s"]
+    if Handler.settings["exit_code"] is not None:
+        print("error: the fake was told to end", flush=True)
+        sys.exit(Handler.settings["exit_code"])
+    ThreadingHTTPServer.daemon_threads = True
+    server = ThreadingHTTPServer(("127.0.0.1", int(given.port)), Handler)
+    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
+    draft = Path(given.port_file).with_suffix(".draft")
+    draft.write_text(str(server.server_address[1]))
+    draft.replace(given.port_file)
+    print("the fake listens", flush=True)
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

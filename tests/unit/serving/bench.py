@@ -1,0 +1,89 @@
+"""A home with a store, and a supervisor whose workers are fakes: real processes without a model."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
+from mafunzo.entities.job import Resources
+from mafunzo.launcher.local import LocalLauncher
+from mafunzo.serving.supervisor import Supervisor
+from mafunzo.store.artifact import Artifacts
+from mafunzo.store.database import open_database
+from mafunzo.store.home import Home
+from mafunzo.store.lease import Leases
+from mafunzo.store.record import Records
+from tests.flows.fake_worker import reference
+
+FAKE_WORKER = Path(__file__).parents[2] / "flows" / "fake_worker.py"
+PATIENCE_S = 60.0
+
+
+class Bench:
+    """A supervisor and all that stands around it; `moved_s` moves its clock."""
+
+    def __init__(self, root: Path) -> None:
+        self.home = Home(root / "home")
+        self.files = root / "files"
+        self.database = open_database(self.home)
+        self.records = Records(self.database)
+        self.artifacts = Artifacts(self.home.artifacts)
+        self.leases = Leases(self.database)
+        self.moved_s = 0.0
+        self.supervisors: list[Supervisor] = []
+        self.supervisor = self.new_supervisor()
+
+    def new_supervisor(self, memory_mb: int = 4000) -> Supervisor:
+        """What a server that starts after this one would have."""
+        capacity = Resources(cpus=2, gpus=0, memory_mb=memory_mb)
+        made = Supervisor(
+            self.records,
+            self.artifacts,
+            self.leases,
+            LocalLauncher(),
+            self.home,
+            capacity,
+            worker=(sys.executable, str(FAKE_WORKER)),
+            clock=lambda: time.time() + self.moved_s,
+        )
+        self.supervisors.append(made)
+        self.supervisor = made
+        return made
+
+    def model(self, settings: dict[str, Any] | None = None, with_reference: bool = True) -> str:
+        """Put a model into the store whose worker behaves as `settings` say; its reference is of one that behaves well."""
+        folder = self.files / str(len(list(self.files.glob("*"))))
+        folder.mkdir(parents=True)
+        (folder / "fake.json").write_text(json.dumps(settings or {}))
+        if with_reference:
+            (folder / "serving_reference.json").write_text(json.dumps(reference()))
+        return self.artifacts.put(folder)
+
+    def deploy(self, artifact: str, endpoint: str = "chat", name: str = "blue", **more: Any) -> Deployment:
+        if endpoint not in [e.name for e in self.records.list_endpoints()]:
+            self.records.add_endpoint(Endpoint(endpoint, {name: 100}), keys=(f"{endpoint}-key-1", f"{endpoint}-key-2"))
+        return self.records.add_deployment(Deployment(endpoint, name, "m:1", artifact, **more))
+
+    def find(self, endpoint: str = "chat", name: str = "blue") -> Deployment:
+        return self.records.get_deployment(endpoint, name)
+
+    def tick_until(self, is_reached: Callable[[], Any]) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while not is_reached():
+            self.supervisor.tick()
+            assert time.monotonic() < deadline, self.records.list_deployments()
+            time.sleep(0.02)
+
+    def settle(self, status: DeploymentStatus, name: str = "blue") -> Deployment:
+        self.tick_until(lambda: self.find(name=name).status is status)
+        return self.find(name=name)
+
+    def close(self) -> None:
+        for folder in self.home.workers.glob("*/*/*"):
+            LocalLauncher().kill(folder, 1.0)
+        for supervisor in self.supervisors:
+            supervisor.close()
+        self.database.close()
