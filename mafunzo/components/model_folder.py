@@ -1,0 +1,92 @@
+"""A plain Hugging Face folder between steps: which files belong to it, the hash of its weights, and where it comes from."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mafunzo.errors import InvalidFile
+
+FACTS_FILE = "mafunzo_model.json"
+WEIGHTS = "*.safetensors"
+NETWORK_FILES = ("config.json", "generation_config.json", "model.safetensors.index.json", WEIGHTS)
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    "additional_chat_templates/*.jinja",
+)
+LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
+
+
+def copy_files(folder: Path, patterns: tuple[str, ...], to: Path) -> None:
+    """Copy the files of `folder` that match, with the folders that they lie in; links are followed."""
+    for pattern in patterns:
+        for file in sorted(folder.glob(pattern)):
+            target = to / file.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+
+
+def check_weights(folder: Path) -> None:
+    """Open every weight file and see that the index names no other; raises `InvalidFile` with all faults."""
+    from safetensors import SafetensorError, safe_open
+
+    faults = []
+    for file in sorted(folder.glob(WEIGHTS)):
+        try:
+            with safe_open(file, framework="np") as opened:
+                opened.keys()
+        except (SafetensorError, OSError) as error:
+            faults.append(f"{file.name} is cut off or damaged: {error}")
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        named = set(read_json(index)["weight_map"].values())
+        faults += [f"{name} is missing" for name in sorted(named) if not (folder / name).exists()]
+    if faults:
+        raise InvalidFile(f"{folder}: its weights aren't whole. Fetch the model again.", faults)
+
+
+def weights_sha256(folder: Path) -> str:
+    """Return the hash of a folder's weights: what `sha256sum *.safetensors | sha256sum` prints there."""
+    lines = []
+    for file in sorted(folder.glob(WEIGHTS), key=lambda file: file.name):
+        with file.open("rb") as opened:
+            lines.append(f"{hashlib.file_digest(opened, 'sha256').hexdigest()}  {file.name}\n")
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """Return `mafunzo_model.json` of a folder, or nothing where another tool wrote the folder."""
+    path = folder / FACTS_FILE
+    return read_json(path) if path.exists() else {}
+
+
+def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write `mafunzo_model.json` into a folder."""
+    write_json(folder / FACTS_FILE, facts)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; raises `InvalidFile`."""
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidFile(f"{path} isn't a JSON file that can be read: {error}") from error
+    if not isinstance(body, dict):
+        raise InvalidFile(f"{path} is {type(body).__name__}, expected a JSON object.")
+    return body
+
+
+def write_json(path: Path, body: Mapping[str, Any]) -> None:
+    """Write a JSON object for people and programs."""
+    path.write_text(json.dumps(body, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

