@@ -75,7 +75,6 @@ def start_in_background(
     found = find_server(home)
     if found is not None:
         return found
-    home.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="mafunzo-start-") as folder:
         error_file = Path(folder) / "error.json"
         process = _spawn(home, port, database_url, error_file)
@@ -124,10 +123,8 @@ def _spawn(home: Home, port: int, database_url: str | None, error_file: Path) ->
 
 
 def log_file(home: Home) -> Path:
-    """Return the path of `server.log`."""
-    folder = home.root / "logs"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder / "server.log"
+    """Return the path of what a background server wrote beside its log: why it didn't start, or how it broke down."""
+    return home.logs / "server.out"
 
 
 def _await_answer(home: Home, process: "subprocess.Popen[bytes]", error_file: Path, deadline: float) -> ServerAddress:

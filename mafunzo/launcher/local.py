@@ -1,0 +1,298 @@
+"""Processes on this machine: start one, ask what became of it, end it with all that it started.
+
+A process is known by the folder that it runs in, so that whoever comes after a crash finds it: `process.json` and
+`exit.json` there are its runner's (see `runner.py`), and every process of its tree carries the folder in the environment
+variable `MAFUNZO_STEP_FOLDER`.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from mafunzo.errors import Conflict, FailedError
+from mafunzo.launcher.runner import EXIT_FILE, LOG_FILE, PROCESS_FILE, claim
+
+logger = logging.getLogger(__name__)
+
+MARKER = "MAFUNZO_STEP_FOLDER"
+KEPT_FROM_CHILDREN = ("MAFUNZO_DATABASE_URL",)  # it may hold a password
+SAME_START_S = 2.0  # how far apart two readings of one process's start may lie when the clock is adjusted
+START_TIMEOUT_S = 120.0
+KILL_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Started:
+    """A runner that has the folder."""
+
+    pid: int
+    pid_start: float
+
+
+@dataclass(frozen=True)
+class Running:
+    """The runner lives."""
+
+    pid: int
+    pid_start: float
+
+
+@dataclass(frozen=True)
+class ExitRecord:
+    """How it ended. exit_code: 128 + the signal where one ended it; times in epoch seconds; peak_memory_mb: of the whole tree;
+    is_out_of_memory: the kernel ended it for want of memory."""
+
+    exit_code: int
+    signal: int | None
+    pid: int
+    pid_start: float
+    started_at: float
+    ended_at: float
+    peak_memory_mb: float = 0.0
+    is_out_of_memory: bool = False
+
+    @property
+    def is_killed(self) -> bool:
+        """Whether SIGKILL or SIGTERM ended it, itself or its last command: cut off from outside."""
+        return self.exit_code in (128 + signal.SIGKILL, 128 + signal.SIGTERM)
+
+
+@dataclass(frozen=True)
+class Exited:
+    """It ended and said how."""
+
+    record: ExitRecord
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Its runner is gone without a word, or never was."""
+
+
+class LocalLauncher:
+    """Starts and ends processes on this machine. Holds no state that matters: another launcher can take over at any time."""
+
+    def __init__(self) -> None:
+        self._children: dict[Path, subprocess.Popen[bytes]] = {}
+
+    def start(
+        self,
+        command: str | Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        processes: int = 1,
+        directory: Path | None = None,
+    ) -> Started:
+        """Start a command (a text is bash's), `processes` times side by side; it works in `directory`, by default `folder`.
+
+        Raises `Conflict` if the folder was used or given up before, `FailedError` if no process could be made.
+        """
+        folder = folder.resolve()
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if (folder / PROCESS_FILE).exists():
+            raise Conflict(f"{folder} was used by another process before. Start in a new folder.")
+        argv = ["bash", "-c", command] if isinstance(command, str) else list(command)
+        runner = [sys.executable, "-m", "mafunzo.launcher.runner", str(folder), str(processes), *argv]
+        inherited = {name: value for name, value in os.environ.items() if name not in KEPT_FROM_CHILDREN}
+        own = {"PYTHONUNBUFFERED": "1", MARKER: str(folder), **_search_paths({**inherited, **environment})}
+        with (folder / LOG_FILE).open("ab") as log:
+            try:
+                child = subprocess.Popen(
+                    runner,
+                    cwd=directory or folder,
+                    env={**inherited, **environment, **own},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise FailedError(f"No process can be started in {folder}: {error}") from error
+        self._children[folder] = child
+        return self._wait_for_claim(child, folder)
+
+    def status(self, folder: Path) -> Running | Exited | Lost:
+        """Return what became of the process. `Lost` is final: the folder is given up, nothing can start there afterwards."""
+        folder = folder.resolve()
+        self._reap(folder)
+        found = _exit_record(folder)
+        if found is None:
+            runner = _runner(folder)
+            if runner is not None:
+                return Running(runner.pid, runner.create_time())
+            found = _exit_record(folder)  # it may have ended between the two looks
+        if found is not None:
+            return Exited(found)
+        if _give_up(folder):
+            return Lost()
+        return Lost() if _runner(folder) is None and _exit_record(folder) is None else self.status(folder)
+
+    def kill(self, folder: Path, grace_s: float = 10.0) -> None:
+        """End the whole tree, also what made its own session: SIGTERM, and SIGKILL after the grace.
+
+        Does nothing if nothing runs; nothing can start in the folder afterwards.
+        """
+        folder = folder.resolve()
+        _give_up(folder)
+        runner = _runner(folder)
+        told: set[int] = set()
+        deadline = time.monotonic() + grace_s
+        while time.monotonic() < deadline and (tree := list(_tree(folder, runner))):
+            for process in tree:
+                if process.pid not in told:
+                    _signal(process, signal.SIGTERM)
+                    told.add(process.pid)
+            time.sleep(0.05)
+        self._kill_for_good(folder, runner)
+        self._reap(folder)
+
+    def record(self, folder: Path) -> ExitRecord | None:
+        """Return how the process in the folder ended; None if it didn't, or left no word."""
+        return _exit_record(folder.resolve())
+
+    def was_cut_off(self, folder: Path) -> bool:
+        """Return whether a process began in the folder and was ended from outside: by a signal, or without a word."""
+        folder = folder.resolve()
+        record = _exit_record(folder)
+        if record is not None:
+            return record.is_killed and not record.is_out_of_memory
+        return (_read(folder / PROCESS_FILE) or {}).get("pid") is not None and _runner(folder) is None
+
+    def leftovers(self, folder: Path) -> list[int]:
+        """Return the pids that carry the folder's mark, its runner apart."""
+        folder = folder.resolve()
+        runner = _runner(folder)
+        return [process.pid for process in _tree(folder, runner)]
+
+    def _wait_for_claim(self, child: "subprocess.Popen[bytes]", folder: Path) -> Started:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not (folder / PROCESS_FILE).exists():
+            if child.poll() is not None or time.monotonic() > deadline:
+                child.kill()
+                child.wait()
+                del self._children[folder]
+                tail = (folder / LOG_FILE).read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
+                raise FailedError(f"The runner in {folder} ended before it began.", tail)
+            time.sleep(0.005)
+        record = _read(folder / PROCESS_FILE) or {}
+        if record.get("pid") != child.pid:
+            child.wait()
+            raise Conflict(f"{folder} was taken by another process. Start in a new folder.")
+        return Started(child.pid, float(record["pid_start"]))
+
+    def _kill_for_good(self, folder: Path, runner: psutil.Process | None) -> None:
+        deadline = time.monotonic() + KILL_TIMEOUT_S
+        while tree := list(_tree(folder, runner)):
+            for process in tree:
+                _signal(process, signal.SIGKILL)
+            if time.monotonic() > deadline:
+                pids = ", ".join(str(process.pid) for process in tree)
+                raise FailedError(f"These processes of {folder} don't end, even by SIGKILL: {pids}.")
+            time.sleep(0.02)
+        if runner is not None:
+            try:
+                runner.wait(5)  # it writes the exit record
+            except psutil.TimeoutExpired:
+                _signal(runner, signal.SIGKILL)
+
+    def _reap(self, folder: Path) -> None:
+        child = self._children.get(folder)
+        if child is not None and child.poll() is not None:
+            del self._children[folder]
+
+
+def _search_paths(environment: Mapping[str, str]) -> dict[str, str]:
+    """`python` is ours, and finds this very code, so that a checkout that isn't installed works too."""
+    ours = str(Path(__file__).resolve().parents[2])
+    python_path = [path for path in (environment.get("PYTHONPATH"), ours) if path]
+    path = [str(Path(sys.executable).parent), environment.get("PATH") or os.defpath]
+    return {"PYTHONPATH": os.pathsep.join(python_path), "PATH": os.pathsep.join(path)}
+
+
+def _runner(folder: Path) -> psutil.Process | None:
+    """Return the live runner: the same pid, start and folder, so never a stranger that was given its pid."""
+    record = _read(folder / PROCESS_FILE)
+    if record is None or record.get("pid") is None:
+        return None
+    try:
+        process = psutil.Process(int(record["pid"]))
+        is_same = abs(process.create_time() - float(record["pid_start"])) <= SAME_START_S
+        is_alive = process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return None
+    return process if is_same and is_alive and _mark(process) in (None, str(folder)) else None
+
+
+def _tree(folder: Path, runner: psutil.Process | None) -> Iterator[psutil.Process]:
+    """Yield what runs for the folder apart from its runner: its descendants, its session, whoever carries its mark."""
+    descendants: set[int] = set()
+    if runner is not None:
+        with contextlib.suppress(psutil.Error):
+            descendants = {process.pid for process in runner.children(recursive=True)}
+    session = runner.pid if runner is not None else (_read(folder / PROCESS_FILE) or {}).get("pid")
+    apart = {os.getpid(), runner.pid if runner is not None else 0}
+    for process in psutil.process_iter():
+        if process.pid in apart:
+            continue
+        try:
+            if process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            if process.pid in descendants or _mark(process) == str(folder) or _is_of_session(process, session, runner):
+                yield process
+        except psutil.Error:
+            continue
+
+
+def _is_of_session(process: psutil.Process, session: Any, runner: psutil.Process | None) -> bool:
+    """Only while the runner lives is the session's number surely its own."""
+    if runner is None or session is None:
+        return False
+    try:
+        return bool(os.getsid(process.pid) == session)
+    except OSError:
+        return False
+
+
+def _mark(process: psutil.Process) -> str | None:
+    """Return the folder that a process carries, None if it can't be read."""
+    try:
+        return str(process.environ().get(MARKER, ""))
+    except (psutil.Error, OSError):
+        return None
+
+
+def _signal(process: psutil.Process, number: int) -> None:
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        logger.debug("Process %s ended by itself", process.pid)
+
+
+def _give_up(folder: Path) -> bool:
+    """Take the folder so that a runner that is only just starting finds it taken and ends; return whether it was free."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return not (folder / PROCESS_FILE).exists() and claim(folder, {"pid": None})
+
+
+def _exit_record(folder: Path) -> ExitRecord | None:
+    record = _read(folder / EXIT_FILE)
+    return None if record is None else ExitRecord(**record)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):  # broken only by a power cut while it was written
+        return None
+    return found if isinstance(found, dict) else None
