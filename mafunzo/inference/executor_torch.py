@@ -4,8 +4,10 @@ This is the one file of the engine that knows a device: what memory it has, and 
 Shapes: B rows, Q tokens of a prompt, V the vocabulary.
 """
 
+import json
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -123,3 +125,13 @@ def _context_length(config: Any) -> int:
             )
             return short
     return longest
+
+
+def serving_dtype(folder: Path, device: torch.device | str) -> torch.dtype | None:
+    """Return float32 for bf16 or fp16 weights where the hardware would only emulate it, else None: as they are stored."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    stored = config.get("dtype") or config.get("torch_dtype") or (config.get("text_config") or {}).get("dtype")
+    if torch.device(device).type != "cpu" or stored not in ("bfloat16", "float16"):
+        return None
+    is_fast = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return None if is_fast and stored == "bfloat16" else torch.float32

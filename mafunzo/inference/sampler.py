@@ -102,6 +102,7 @@ def _nucleus_candidates(logits_V: Tensor, top_p: float) -> tuple[Tensor, Tensor]
 def _keep_nucleus(sorted_probs: Tensor, top_p: float) -> Tensor:
     """Keep the shortest prefix whose mass reaches `top_p`, at least one token."""
     before = sorted_probs.cumsum(-1) - sorted_probs
+    before[0] = -1.0
     return sorted_probs * (before < top_p)
 
 

@@ -1,0 +1,37 @@
+"""Which tokens end a reply."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from mafunzo.chat.template import render
+from mafunzo.entities.conversation import Conversation, Message
+from mafunzo.errors import InvalidData
+
+_ANSWER = "Xq7"
+
+
+def stop_token_ids(tokenizer: Any, generation_config: Any = None) -> tuple[int, ...]:
+    """Return the tokens at which a reply ends, sorted: what `generation_config.json` says, the tokenizer's end of text, and
+    the end of a turn in the chat template, which a model is trained to write even where the other two don't know it."""
+    found = set(_listed(getattr(generation_config, "eos_token_id", None)))
+    found |= set(_listed(tokenizer.eos_token_id))
+    end_of_turn = end_of_turn_id(tokenizer)
+    return tuple(sorted(found if end_of_turn is None else {*found, end_of_turn}))
+
+
+def end_of_turn_id(tokenizer: Any) -> int | None:
+    """Return the special token that the chat template writes right after an answer, None where it writes no such token."""
+    asked = Conversation((Message("user", "Hello"), Message("assistant", _ANSWER)))
+    try:
+        text = render(tokenizer, asked)
+    except InvalidData:
+        return None
+    after = text.rpartition(_ANSWER)[2]
+    ids = tokenizer(after.lstrip(), add_special_tokens=False)["input_ids"]
+    return int(ids[0]) if ids and ids[0] in tokenizer.added_tokens_decoder else None
+
+
+def _listed(value: int | Iterable[int] | None) -> list[int]:
+    if value is None:
+        return []
+    return [value] if isinstance(value, int) else list(value)

@@ -1,0 +1,109 @@
+"""Reading a request's JSON: every field is checked, all faults are told at once, and the first one is named.
+
+As OpenAI does, a field that isn't known is refused rather than ignored, and null means that a field wasn't given.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any, TypeVar
+
+from mafunzo.errors import InvalidParameter
+
+T = TypeVar("T")
+
+
+class InvalidRequest(InvalidParameter):
+    """A request has faults; `param` is the field of the first."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class Fields:
+    """The fields of one JSON object. What is read is what is known: `check` refuses the rest."""
+
+    def __init__(self, body: object, prefix: str = "") -> None:
+        if not isinstance(body, Mapping):
+            raise InvalidRequest(f"{prefix or 'The body'} must be a JSON object.", prefix or None)
+        self._body = body
+        self._prefix = f"{prefix}." if prefix else ""
+        self._read: set[str] = set()
+        self._faults: list[tuple[str, str]] = []
+
+    def raw(self, name: str) -> Any:
+        """Return a field as it is, None where it isn't given."""
+        self._read.add(name)
+        return self._body.get(name)
+
+    def number(self, name: str, low: float, high: float, default: float) -> float:
+        """Return a number from `low` to `high`."""
+        value = self.raw(name)
+        if value is None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return self._wrong(name, value, "a number", default)
+        if not low <= value <= high:
+            return self._wrong(name, value, f"{low:g} to {high:g}", default)
+        return float(value)
+
+    def integer(self, name: str, low: int | None = None, high: int | None = None) -> int | None:
+        """Return a whole number within the limits, None where it isn't given."""
+        value = self.raw(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int):
+            return self._wrong(name, value, "an integer", None)
+        if (low is not None and value < low) or (high is not None and value > high):
+            wanted = f"at least {low}" if high is None else f"{low} to {high}"
+            return self._wrong(name, value, wanted, None)
+        return value
+
+    def boolean(self, name: str, default: bool = False) -> bool:
+        """Return true or false."""
+        value = self.raw(name)
+        if value is not None and not isinstance(value, bool):
+            return self._wrong(name, value, "true or false", default)
+        return default if value is None else value
+
+    def strings(self, name: str, most: int) -> tuple[str, ...]:
+        """Return up to `most` strings, given as one string or a list."""
+        value = self.raw(name)
+        if value is None:
+            return ()
+        found = [value] if isinstance(value, str) else value
+        if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+            return self._wrong(name, value, "a string or a list of strings", ())
+        if len(found) > most:
+            return self._wrong(name, f"a list of {len(found)}", f"at most {most} strings", ())
+        return tuple(found)
+
+    def allow(self, name: str, allowed: Collection[Any], why: str) -> None:
+        """Refuse any value but those that mean what happens anyway."""
+        value = self.raw(name)
+        if value is not None and value not in allowed:
+            self.fault(name, f"{self._prefix}{name} is {_shown(value)}: {why}")
+
+    def ignore(self, *names: str) -> None:
+        """Know fields that change nothing about the answer."""
+        self._read.update(names)
+
+    def fault(self, name: str, message: str) -> None:
+        """Note a fault."""
+        self._faults.append((self._prefix + name, message))
+
+    def check(self) -> None:
+        """Raise `InvalidRequest` with all faults, unknown fields among them."""
+        for name in self._body:
+            if name not in self._read:
+                self.fault(str(name), f"Unrecognized request argument supplied: {self._prefix}{name}.")
+        if self._faults:
+            raise InvalidRequest(" ".join(message for _, message in self._faults), self._faults[0][0])
+
+    def _wrong(self, name: str, value: object, wanted: str, default: T) -> T:
+        self.fault(name, f"{self._prefix}{name} is {_shown(value)}, expected {wanted}.")
+        return default
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
