@@ -43,9 +43,10 @@ class Example:
 
 @dataclass(frozen=True)
 class Unusable:
-    """A conversation that gives no example, and why."""
+    """A conversation that gives no example, and why. is_too_long: its beginning would do, but the cut leaves no answer."""
 
     reason: str
+    is_too_long: bool = False
 
 
 class Encoder:
@@ -149,7 +150,8 @@ def _example(
     if first_trained >= kept:
         return Unusable(
             f"cut at {kept} tokens, before the assistant's first word (token {first_trained + 1} of {len(ids)}); "
-            "raise max_seq_length"
+            "raise max_seq_length",
+            is_too_long=True,
         )
     return Example(list(ids[:kept]), labels[:kept], len(ids), text, [end for _, end in offsets[:kept]])
 

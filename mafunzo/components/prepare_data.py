@@ -1,0 +1,369 @@
+"""From data files and a model's tokenizer to token ids with labels, and a report of every row.
+
+Rows are read, checked and encoded in batches, so that memory doesn't grow with the files. Nothing is written to the output
+until all of it is there.
+"""
+
+import json
+import logging
+import shutil
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from statistics import fmean, quantiles
+from typing import Any
+
+from mafunzo.chat.examples import IGNORED, Encoder, Example, Unusable, pieces
+from mafunzo.chat.tokenizer import context_length, load_tokenizer, padding_id
+from mafunzo.components.command import Arguments, run
+from mafunzo.components.length_histogram import draw
+from mafunzo.dataset.check import BadRow, Row, fingerprint, read_conversations, refuse
+from mafunzo.dataset.files import Source, open_source
+from mafunzo.dataset.split import SPLITS, Share, split
+from mafunzo.errors import Conflict, InvalidData, InvalidParameter
+from mafunzo.tracking import Progress
+
+logger = logging.getLogger(__name__)
+
+MINIMUM_TRAINING_ROWS = 10
+"""Fewer rows than that teach nothing; Azure ML refuses them as well."""
+PREVIEWED_ROWS = 5
+TOKENIZER_FILES = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+    "vocab*",
+    "merges.txt",
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """max_seq_length: tokens, or None for uncut; padding: the id that fills rows up to it, or None."""
+
+    max_seq_length: int | None
+    padding: int | None
+    batch_size: int
+    skips_bad_rows: bool
+
+
+@dataclass
+class Tally:
+    """What became of the rows of one split. full_lengths: tokens before the cut, of each kept row."""
+
+    rows_read: int = 0
+    rows_kept: int = 0
+    tokens: int = 0
+    assistant_tokens: int = 0
+    truncated: int = 0
+    bad: list[BadRow] = field(default_factory=list)
+    left_out: list[BadRow] = field(default_factory=list)
+    formats: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
+    full_lengths: "array[int]" = field(default_factory=lambda: array("l"))
+    preview: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def dropped(self) -> list[BadRow]:
+        return sorted(self.bad + self.left_out, key=lambda row: (row.file, row.row))
+
+
+def work(arguments: Arguments) -> None:
+    """Prepare the data as the component's interface says."""
+    model = arguments.path("model")
+    tokenizer = load_tokenizer(model, arguments.values["trust_remote_code"] == "true")
+    options = _options(arguments.values, tokenizer, model)
+    sources = _sources(arguments)
+    shares = _shares(sources, arguments.values["split_seed"])
+    with new_folder(arguments.outputs["prepared"]) as folder:
+        tallies = _prepare(folder, Encoder(tokenizer), sources, shares, options)
+        refuse([] if options.skips_bad_rows else [row for name in SPLITS for row in tallies[name].bad])
+        _check_enough_is_left(tallies)
+        copy_tokenizer(model, folder / "tokenizer")
+        report = _report(tallies, sources, shares, options, arguments.values)
+        write_json(folder / "report.json", report)
+        write_json(folder / "preview.json", tallies["train"].preview)
+        draw(tallies["train"].full_lengths, options.max_seq_length, folder / "lengths.png")
+    arguments.metrics.log(0, _metrics(tallies))
+    for line in summary(report):
+        logger.info("%s", line)
+
+
+def _options(values: Mapping[str, Any], tokenizer: Any, model: Path) -> Options:
+    limit, asked = context_length(tokenizer, model), values["max_seq_length"]
+    if asked == 0:
+        raise InvalidParameter(
+            "max_seq_length is 0, expected -1 (the longest that the model takes) or a number of tokens."
+        )
+    length = limit if asked == -1 else min(asked, limit or asked)
+    if length != asked and asked != -1:
+        logger.warning("max_seq_length is %s, but the model takes %s tokens: rows are cut there", asked, limit)
+    is_padded = values["pad_to_max_length"] == "true"
+    if is_padded and length is None:
+        raise InvalidParameter("pad_to_max_length is true, but the model names no longest length. Set max_seq_length.")
+    return Options(
+        length, padding_id(tokenizer) if is_padded else None, values["batch_size"], values["on_bad_row"] == "skip"
+    )
+
+
+def _sources(arguments: Arguments) -> dict[str, Source]:
+    sources: dict[str, Source] = {}
+    for name in SPLITS:
+        file, table = arguments.paths[f"{name}_file_path"], arguments.paths[f"{name}_mltable_path"]
+        if file and table:
+            logger.warning("%s_mltable_path is given, so %s_file_path isn't read", name, name)
+        if path := table or file:
+            sources[name] = open_source(path)
+    if "train" not in sources:
+        raise InvalidParameter("The training rows are missing. Pass train_file_path or train_mltable_path.")
+    return sources
+
+
+def _shares(sources: Mapping[str, Source], seed: int | None) -> dict[str, Share]:
+    """Return which rows of which file each split takes; raises `InvalidData` where there are too few for training."""
+    rows = sources["train"].count()
+    if seed is not None and len(sources) == len(SPLITS):
+        logger.warning("split_seed is %s, but each split is given as a file: nothing is drawn", seed)
+    shares = split(rows, "validation" in sources, "test" in sources, seed)
+    if len(shares["train"]) < MINIMUM_TRAINING_ROWS:
+        raise InvalidData(
+            f"{sources['train'].name} has {rows} rows, of which {len(shares['train'])} are for training, "
+            f"expected {MINIMUM_TRAINING_ROWS} or more. Add rows, or pass validation and test rows as files of their own."
+        )
+    return {name: shares.get(name) or Share(0, sources[name].count()) for name in SPLITS}
+
+
+def _prepare(
+    folder: Path, encoder: Encoder, sources: Mapping[str, Source], shares: Mapping[str, Share], options: Options
+) -> dict[str, Tally]:
+    """Write each split's files. Training comes last, because rows that are held out are kept out of it."""
+    (folder / "raw").mkdir()
+    held_out: dict[bytes, str] = {}
+    tallies: dict[str, Tally] = {}
+    for name in ("test", "validation", "train"):
+        tallies[name] = tally = Tally()
+        source = sources.get(name, sources["train"])
+        rows = read_conversations(source, shares[name].chosen().__contains__)
+        progress = Progress(f"prepare {name}", len(shares[name]))
+        with _writers(folder, name) as write:
+            while batch := list(islice(rows, options.batch_size)):
+                good = list(_good_rows(batch, tally))
+                kept = list(_without_held_out(good, held_out, tally)) if name == "train" else good
+                if name != "train":
+                    held_out.update((fingerprint(row.conversation), f"the {name} rows ({row.place})") for row in good)
+                examples = list(_encode(kept, encoder, options, tally))
+                if options.skips_bad_rows or not tally.bad:
+                    write(examples, options)
+                progress.update(tally.rows_read, rows_kept=tally.rows_kept, tokens=tally.tokens)
+    return tallies
+
+
+def _good_rows(batch: Iterable[Row | BadRow], tally: Tally) -> Iterator[Row]:
+    for row in batch:
+        tally.rows_read += 1
+        if isinstance(row, BadRow):
+            tally.bad.append(row)
+        else:
+            tally.formats[row.format] += 1
+            tally.notes.update(row.notes)
+            yield row
+
+
+def _without_held_out(rows: Iterable[Row], held_out: Mapping[bytes, str], tally: Tally) -> Iterator[Row]:
+    for row in rows:
+        where = held_out.get(fingerprint(row.conversation))
+        if where is None:
+            yield row
+        else:
+            tally.left_out.append(
+                BadRow(row.file, row.row, f"stands in {where} as well, so it is kept out of training")
+            )
+
+
+def _encode(rows: list[Row], encoder: Encoder, options: Options, tally: Tally) -> Iterator[tuple[Row, Example]]:
+    """Yield the rows that give an example; what doesn't is counted in `tally`."""
+    examples = encoder.encode([row.conversation for row in rows], options.max_seq_length)
+    for row, example in zip(rows, examples, strict=True):
+        if isinstance(example, Unusable):
+            where = tally.left_out if example.is_too_long else tally.bad
+            where.append(BadRow(row.file, row.row, example.reason))
+            continue
+        tally.rows_kept += 1
+        tally.tokens += len(example.input_ids)
+        tally.assistant_tokens += example.assistant_tokens
+        tally.truncated += example.is_truncated
+        tally.full_lengths.append(example.full_length)
+        if len(tally.preview) < PREVIEWED_ROWS:
+            tally.preview.append({"file": row.file, "row": row.row, "pieces": pieces(example)})
+        yield row, example
+
+
+@contextmanager
+def _writers(folder: Path, name: str) -> Iterator[Any]:
+    """Give a function that appends examples to a split's jsonl and parquet files, one row group at a time."""
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetWriter
+
+    ids = pa.list_(pa.int32())
+    schema = pa.schema([("input_ids", ids), ("labels", ids), ("file", pa.string()), ("row", pa.int64())])
+    with ExitStack() as stack:
+        raw = stack.enter_context((folder / "raw" / f"{name}.jsonl").open("w", encoding="utf-8"))
+        table = stack.enter_context(ParquetWriter(folder / f"{name}.parquet", schema, compression="zstd"))
+
+        def write(examples: list[tuple[Row, Example]], options: Options) -> None:
+            for row, _ in examples:
+                body = {**row.conversation.as_dict(), "file": row.file, "row": row.row}
+                raw.write(json.dumps(body, ensure_ascii=False) + "\n")
+            padded = [_padded(example, options) for _, example in examples]
+            columns = {
+                "input_ids": [input_ids for input_ids, _ in padded],
+                "labels": [labels for _, labels in padded],
+                "file": [row.file for row, _ in examples],
+                "row": [row.row for row, _ in examples],
+            }
+            if examples:
+                table.write_table(pa.table(columns, schema=schema))
+
+        yield write
+
+
+def _padded(example: Example, options: Options) -> tuple[list[int], list[int]]:
+    if options.padding is None or options.max_seq_length is None:
+        return example.input_ids, example.labels
+    missing = options.max_seq_length - len(example.input_ids)
+    return example.input_ids + [options.padding] * missing, example.labels + [IGNORED] * missing
+
+
+def _check_enough_is_left(tallies: Mapping[str, Tally]) -> None:
+    for name, tally in tallies.items():
+        least = MINIMUM_TRAINING_ROWS if name == "train" else min(1, tally.rows_read)
+        if tally.rows_kept < least:
+            reasons = Counter(row.reason for row in tally.dropped).most_common(5)
+            raise InvalidData(
+                f"Of {tally.rows_read} {name} rows {tally.rows_kept} can be used, expected {least} or more.",
+                [f"{count} rows: {reason}" for reason, count in reasons],
+            )
+
+
+def copy_tokenizer(model: Path, to: Path) -> None:
+    """Copy the tokenizer's own files, byte by byte, with its chat template."""
+    to.mkdir()
+    for pattern in TOKENIZER_FILES:
+        for found in sorted(model.glob(pattern)):
+            if found.is_file():
+                shutil.copyfile(found, to / found.name)
+
+
+def _report(
+    tallies: Mapping[str, Tally],
+    sources: Mapping[str, Source],
+    shares: Mapping[str, Share],
+    options: Options,
+    values: Mapping[str, Any],
+) -> dict[str, Any]:
+    formats = sum((tally.formats for tally in tallies.values()), Counter[str]())
+    return {
+        "splits": {name: _split_report(name, tallies[name], sources, shares[name]) for name in SPLITS},
+        "lengths": {name: lengths(tallies[name].full_lengths) for name in SPLITS},
+        "format": ", ".join(sorted(formats)),
+        "max_seq_length": options.max_seq_length,
+        "pad_to_max_length": options.padding is not None,
+        "pad_token_id": options.padding,
+        "on_bad_row": values["on_bad_row"],
+        "split_seed": values["split_seed"],
+    }
+
+
+def _split_report(name: str, tally: Tally, sources: Mapping[str, Source], share: Share) -> dict[str, Any]:
+    source = sources.get(name, sources["train"])
+    place = "drawn by seed" if share.order is not None else f"rows {share.first + 1} to {share.last}"
+    return {
+        "source": source.name,
+        "taken": place if name not in sources or name == "train" else "all",
+        "rows_read": tally.rows_read,
+        "rows_kept": tally.rows_kept,
+        "bad_rows": len(tally.bad),
+        "dropped": [{"file": row.file, "row": row.row, "reason": row.reason} for row in tally.dropped],
+        "tokens": tally.tokens,
+        "assistant_tokens": tally.assistant_tokens,
+        "truncated": tally.truncated,
+        "formats": dict(tally.formats),
+        "notes": dict(tally.notes),
+    }
+
+
+def lengths(values: Iterable[int]) -> dict[str, float]:
+    """Return statistics of lengths in tokens, before any cut; empty where there are none."""
+    ordered = sorted(values)
+    if not ordered:
+        return {}
+    tenths = quantiles(ordered, n=10, method="inclusive") if len(ordered) > 1 else ordered * 9
+    return {
+        "min": ordered[0],
+        "p10": round(tenths[0], 1),
+        "median": round(tenths[4], 1),
+        "mean": round(fmean(ordered), 1),
+        "p90": round(tenths[8], 1),
+        "max": ordered[-1],
+    }
+
+
+def summary(report: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines that tell a reader what became of the rows."""
+    for name, part in report["splits"].items():
+        share = part["assistant_tokens"] / part["tokens"] if part["tokens"] else 0.0
+        yield (
+            f"{name:<10} {part['rows_kept']:>7,} of {part['rows_read']:,} rows, {part['tokens']:,} tokens, "
+            f"{share:.0%} by the assistant, {part['truncated']:,} rows cut at {report['max_seq_length']}"
+        )
+        reasons = Counter(_kind_of(row["reason"]) for row in part["dropped"])
+        for reason, count in reasons.most_common(5):
+            yield f"{'':<10} {count:>7,} left out: {reason}"
+        for note, count in part["notes"].items():
+            yield f"{'':<10} {count:>7,} kept, though it {note}"
+
+
+def _kind_of(reason: str) -> str:
+    """Return the reason without what differs from row to row, so that alike ones are counted together."""
+    if reason.startswith("stands in "):
+        return f"{reason.split(' (')[0]} as well, so it is kept out of training"
+    return (
+        "cut before the assistant's first word; raise max_seq_length" if reason.startswith("cut at ") else reason[:160]
+    )
+
+
+def _metrics(tallies: Mapping[str, Tally]) -> dict[str, float]:
+    return {
+        f"{name}_{what}": float(getattr(tally, what))
+        for name, tally in tallies.items()
+        for what in ("rows_kept", "tokens", "assistant_tokens")
+    }
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Give a folder that becomes `target` when all is written; an error leaves nothing behind."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise Conflict(f"{target} exists already and isn't empty. Name another folder.")
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        partial.replace(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_json(path: Path, body: Any) -> None:
+    """Write readable JSON."""
+    path.write_text(json.dumps(body, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    run(__file__, work)

@@ -1,0 +1,257 @@
+"""Every row checked, with all that is wrong with it; nothing is lost silently."""
+
+import difflib
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from mafunzo.dataset.files import RawRow, Source, Wanted
+from mafunzo.dataset.formats import shape
+from mafunzo.entities.conversation import ROLES, Conversation, Message
+from mafunzo.errors import InvalidData
+
+SHOWN_BAD_ROWS = 20
+_SIMILAR_ROLES = {
+    "ai": "assistant",
+    "customer": "user",
+    "agent": "assistant",
+    "prompter": "user",
+    "instruction": "system",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A good row. `notes` say what is unusual about it, though it can be used."""
+
+    file: str
+    row: int
+    conversation: Conversation
+    format: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> str:
+        return f"{self.file}, row {self.row}"
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that can't be used, and all the reasons."""
+
+    file: str
+    row: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}, row {self.row}: {self.reason}"
+
+
+@dataclass
+class Report:
+    """What a check of one source found; `notes` count what is unusual."""
+
+    rows_read: int = 0
+    bad: list[BadRow] = field(default_factory=list)
+    formats: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def rows_kept(self) -> int:
+        return self.rows_read - len(self.bad)
+
+
+def check_source(source: Source) -> Report:
+    """Check every row of a source, without a tokenizer. Raises `InvalidFile` where a file as a whole can't be read."""
+    report = Report()
+    for row in read_conversations(source):
+        report.rows_read += 1
+        if isinstance(row, BadRow):
+            report.bad.append(row)
+        else:
+            report.formats[row.format] += 1
+            report.notes.update(row.notes)
+    return report
+
+
+def read_conversations(source: Source, wanted: Wanted | None = None) -> Iterator[Row | BadRow]:
+    """Yield each row, or those whose index is `wanted`, as a conversation or with the reasons why it isn't one."""
+    for raw in source.rows(wanted):
+        yield check_row(raw)
+
+
+def refuse(bad: Sequence[BadRow]) -> None:
+    """Raise `InvalidData` that counts all bad rows and lists the first `SHOWN_BAD_ROWS`; nothing where there are none."""
+    if not bad:
+        return
+    faults = [str(row) for row in bad[:SHOWN_BAD_ROWS]]
+    if len(bad) > SHOWN_BAD_ROWS:
+        faults.append(f"... and {len(bad) - SHOWN_BAD_ROWS} more")
+    rows = "1 row" if len(bad) == 1 else f"{len(bad)} rows"
+    raise InvalidData(f"{rows} can't be used. Correct them, or pass on_bad_row skip to leave them out.", faults)
+
+
+def check_row(raw: RawRow) -> Row | BadRow:
+    """Return a raw row as a conversation, or with every reason why it isn't one."""
+    if raw.body is None:
+        return BadRow(raw.file, raw.row, raw.fault)
+    shaped = shape(raw.body)
+    if shaped.fault:
+        return BadRow(raw.file, raw.row, shaped.fault)
+    faults: list[str] = []
+    messages = [m for m in (_message(i, body, faults) for i, body in enumerate(shaped.messages, 1)) if m is not None]
+    tools = _tools(shaped.tools, faults)
+    if not faults:
+        faults += _faults_between(messages)
+    if faults:
+        return BadRow(raw.file, raw.row, "; ".join(faults))
+    return Row(raw.file, raw.row, Conversation(tuple(messages), tools), shaped.format, tuple(_notes(messages)))
+
+
+def fingerprint(conversation: Conversation) -> bytes:
+    """Return 16 bytes that are the same for conversations that differ in white space only."""
+    parts = [
+        [m.role, " ".join((m.content or "").split()), json.dumps(m.tool_calls, sort_keys=True, default=dict)]
+        for m in conversation.messages
+    ]
+    return hashlib.blake2b(json.dumps(parts).encode("utf-8"), digest_size=16).digest()
+
+
+def _message(number: int, body: Any, faults: list[str]) -> Message | None:
+    where = f"message {number}"
+    if not isinstance(body, Mapping):
+        faults.append(f"{where} isn't an object with role and content")
+        return None
+    role = body.get("role")
+    if role is None:
+        faults.append(f"{where} has no role")
+        return None
+    if role not in ROLES:
+        faults.append(f"{where} has the role '{role}', expected one of {', '.join(ROLES)}{_suggest(str(role))}")
+        return None
+    found: list[str] = []
+    calls = _calls(where, body, found)
+    content = _content(where, role, body, bool(calls), found)
+    weight = body.get("weight")
+    if weight is not None and (role != "assistant" or isinstance(weight, bool) or weight not in (0, 1)):
+        found.append(f"{where} has the weight {weight!r}, expected 0 or 1 on a message of the assistant")
+    faults += found
+    if found:
+        return None
+    known = {"role", "content", "tool_calls", "name", "tool_call_id"}
+    extra = {key: value for key, value in body.items() if key not in known and value is not None}
+    return Message(role, content, calls, body.get("name"), body.get("tool_call_id"), extra)
+
+
+def _content(where: str, role: str, body: Mapping[str, Any], has_calls: bool, faults: list[str]) -> str | None:
+    content = body.get("content")
+    if isinstance(content, list):
+        parts = [
+            part.get("text") if isinstance(part, Mapping) and part.get("type") == "text" else None for part in content
+        ]
+        others = [part.get("type") if isinstance(part, Mapping) else part for part in content]
+        if all(isinstance(part, str) for part in parts):
+            content = "".join(str(part) for part in parts)
+        else:
+            kinds = ", ".join(sorted({str(kind) for kind in others} - {"text"})) or "parts without text"
+            faults.append(f"{where} has content that isn't text ({kinds}); chat models here read text only")
+            return None
+    if content is None:
+        if not has_calls:
+            faults.append(f"{where} ('{role}') has no content")
+        return None
+    if not isinstance(content, str):
+        faults.append(f"{where} ('{role}') has content that isn't text: {json.dumps(content, default=str)[:60]}")
+        return None
+    if not content.strip() and not has_calls and role != "tool":
+        faults.append(f"{where} ('{role}') is empty")
+    if any("\ud800" <= character <= "\udfff" for character in content):
+        faults.append(f"{where} ('{role}') holds half of a character (a lone surrogate), which no encoding can write")
+    return content
+
+
+def _calls(where: str, body: Mapping[str, Any], faults: list[str]) -> tuple[dict[str, Any], ...]:
+    calls = body.get("tool_calls") or []
+    if not isinstance(calls, list) or (calls and body.get("role") != "assistant"):
+        faults.append(f"{where} has tool_calls that aren't a list on a message of the assistant")
+        return ()
+    for number, call in enumerate(calls, 1):
+        function = call.get("function", call) if isinstance(call, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            faults.append(f"{where}, tool call {number} has no function with a name")
+            continue
+        arguments = function.get("arguments", {})
+        if isinstance(arguments, str) and not _is_json_object(arguments):
+            faults.append(f"{where}, tool call {number} has arguments that aren't a JSON object: {arguments[:60]}")
+    return () if faults else tuple(_call(call) for call in calls)
+
+
+def _call(call: Mapping[str, Any]) -> dict[str, Any]:
+    if "function" in call:
+        return {"type": "function", **call}
+    rest = {key: value for key, value in call.items() if key not in ("name", "arguments")}
+    return {"type": "function", **rest, "function": {k: call[k] for k in ("name", "arguments") if k in call}}
+
+
+def _is_json_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text or "{}"), dict)
+    except ValueError:
+        return False
+
+
+def _tools(tools: Any, faults: list[str]) -> tuple[dict[str, Any], ...]:
+    if tools is None or tools == "" or tools == []:
+        return ()
+    if not isinstance(tools, list) or not all(isinstance(tool, Mapping) for tool in tools):
+        faults.append("'tools' isn't a list of tool definitions")
+        return ()
+    if not all(isinstance((tool.get("function") or tool).get("name"), str) for tool in tools):
+        faults.append("a tool definition has no name")
+        return ()
+    return tuple(dict(tool) if "function" in tool else {"type": "function", "function": dict(tool)} for tool in tools)
+
+
+def _faults_between(messages: Sequence[Message]) -> Iterator[str]:
+    if not messages:
+        yield "'messages' is empty"
+        return
+    if len(messages) == 1:
+        yield f"has one message only ('{messages[0].role}'), expected a question and an answer"
+    elif not any(message.role == "assistant" for message in messages):
+        yield "has no turn of the assistant, so there is nothing to learn from it"
+    elif all(message.extra.get("weight") == 0 for message in messages if message.role == "assistant"):
+        yield "has weight 0 on every turn of the assistant, so there is nothing to learn from it"
+    yield from _calls_without_partner(messages)
+
+
+def _calls_without_partner(messages: Sequence[Message]) -> Iterator[str]:
+    called: list[Any] = []
+    for number, message in enumerate(messages, 1):
+        called += [call.get("id") for call in message.tool_calls]
+        if message.role != "tool":
+            continue
+        if not called:
+            yield f"message {number} is the result of a tool, but no tool call stands before it"
+        elif message.tool_call_id is not None and message.tool_call_id not in called and None not in called:
+            yield f"message {number} answers the tool call '{message.tool_call_id}', which doesn't stand before it"
+
+
+def _notes(messages: Sequence[Message]) -> Iterator[str]:
+    if messages[-1].role != "assistant":
+        yield f"ends on a turn of the {messages[-1].role}, which isn't trained"
+    pairs = {(one.role, other.role) for one, other in pairwise(messages)}
+    for role in ("user", "assistant"):
+        if (role, role) in pairs:
+            yield f"has several turns of the {role} in a row"
+    if any(message.role in ("system", "developer") for message in messages[1:]):
+        yield "has a system message that isn't the first message"
+
+
+def _suggest(role: str) -> str:
+    known = _SIMILAR_ROLES.get(role) or next(iter(difflib.get_close_matches(role, ROLES, n=1, cutoff=0.6)), None)
+    return f" (did you mean '{known}'?)" if known else ""

