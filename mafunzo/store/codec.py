@@ -5,6 +5,7 @@ refused, because writing the row back would lose it.
 """
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Hashable, Mapping
@@ -31,7 +32,7 @@ def encode(value: Any) -> Any:
         return {str(key): encode(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [encode(item) for item in value]
-    if value is None or isinstance(value, str | int | float | bool):
+    if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     raise TypeError(f"{value!r} is no JSON value and no entity")
 

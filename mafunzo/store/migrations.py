@@ -128,9 +128,9 @@ CREATE TABLE job (
 );
 CREATE INDEX ix_job_status ON job (status);
 CREATE TABLE step (
-    id {ID}, job TEXT NOT NULL REFERENCES job (name) ON DELETE CASCADE, name TEXT NOT NULL, position INTEGER NOT NULL,
+    id {ID}, job TEXT NOT NULL, name TEXT NOT NULL, position INTEGER NOT NULL,
     component_name TEXT NOT NULL, status TEXT NOT NULL, cache_key TEXT NOT NULL, ended_at {MOMENT}, body JSON NOT NULL,
-    UNIQUE (job, name)
+    UNIQUE (job, name), FOREIGN KEY (job) REFERENCES job (name) ON DELETE CASCADE
 );
 CREATE INDEX ix_step_cache_key ON step (cache_key);
 CREATE INDEX ix_step_component_name ON step (component_name, name);
@@ -139,9 +139,9 @@ CREATE TABLE endpoint (
     primary_key TEXT NOT NULL, secondary_key TEXT NOT NULL, body JSON NOT NULL
 );
 CREATE TABLE deployment (
-    id {ID}, endpoint TEXT NOT NULL REFERENCES endpoint (name) ON DELETE CASCADE, name TEXT NOT NULL,
+    id {ID}, endpoint TEXT NOT NULL, name TEXT NOT NULL,
     status TEXT NOT NULL, created_at {MOMENT} NOT NULL, body JSON NOT NULL,
-    UNIQUE (endpoint, name)
+    UNIQUE (endpoint, name), FOREIGN KEY (endpoint) REFERENCES endpoint (name) ON DELETE CASCADE
 );
 CREATE TABLE lease (
     owner TEXT NOT NULL PRIMARY KEY, cpus INTEGER NOT NULL, gpus INTEGER NOT NULL, memory_mb BIGINT NOT NULL,
