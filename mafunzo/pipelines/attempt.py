@@ -1,0 +1,176 @@
+"""One attempt of a step, which is a folder: lay out what it reads, store what it wrote, say why it failed, clean up.
+
+<home>/jobs/<job>/<step>/<attempt>/   inputs/ outputs/ code/ while it runs; log.txt metrics.jsonl error.json exit.json stay
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mafunzo.entities.job import ArtifactInput, LiteralInput, Resources, Step, StepSpec
+from mafunzo.errors import FailedError, MafunzoError, OutOfMemory, StepFailed
+from mafunzo.launcher.local import ExitRecord
+from mafunzo.launcher.runner import LOG_FILE
+from mafunzo.pipelines.command import substitute
+from mafunzo.store.artifact import Artifacts
+from mafunzo.store.home import Home
+
+ERROR_FILE = "error.json"
+MODEL_TYPES = ("mlflow_model", "custom_model")
+LAST_LINES = 10
+LAST_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What to start: bash's command, where it works, and its own environment variables."""
+
+    command: str
+    directory: Path
+    environment: dict[str, str]
+
+
+def step_folder(home: Home, step: Step) -> Path:
+    """Return the folder of the step's latest attempt."""
+    return home.jobs / step.job / step.name / str(step.attempt)
+
+
+def prepare(
+    spec: StepSpec,
+    folder: Path,
+    upstream: Mapping[str, Mapping[str, str]],
+    artifacts: Artifacts,
+    held: Resources,
+    devices: tuple[int, ...] | None,
+) -> Prepared:
+    """Lay out the inputs and return what to start.
+
+    `upstream` has the outputs of earlier steps; `devices` are the GPUs that the step holds, None on a machine without.
+    A component that isn't ours gets copies that it may write to, so that it can't change what is stored.
+    """
+    is_writable = not spec.is_trusted
+    inputs: dict[str, str] = {}
+    for name, source in spec.inputs.items():
+        if isinstance(source, LiteralInput):
+            inputs[name] = _text(source.value)
+            continue
+        stored = source.artifact if isinstance(source, ArtifactInput) else upstream[source.step][source.output]
+        inputs[name] = str(artifacts.checkout(stored, folder / "inputs" / name, is_writable))
+    directory = folder
+    if spec.code_artifact is not None:
+        directory = artifacts.checkout(spec.code_artifact, folder / "code", is_writable=True)
+    outputs = {name: folder / "outputs" / name for name in spec.outputs}
+    (folder / "outputs").mkdir()
+    for name, kind in spec.outputs.items():
+        if kind != "uri_file":
+            outputs[name].mkdir()
+    command = substitute(spec.command, inputs, {name: str(path) for name, path in outputs.items()})
+    threads = max(1, held.cpus // max(1, held.processes))
+    environment = {"OMP_NUM_THREADS": str(threads)}
+    if devices is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(str(device) for device in devices)
+    return Prepared(
+        command, directory if directory.is_dir() else directory.parent, environment | dict(spec.environment)
+    )
+
+
+def collect(spec: StepSpec, folder: Path, artifacts: Artifacts) -> dict[str, str]:
+    """Store what the step wrote and return the hashes by output; raises `StepFailed` naming each that is missing."""
+    faults = [
+        fault for name, kind in spec.outputs.items() if (fault := _missing(folder / "outputs" / name, name, kind))
+    ]
+    if faults:
+        raise StepFailed(f"Step '{spec.name}' ended without an error, but not all of its outputs are there.", faults)
+    return {name: artifacts.put(folder / "outputs" / name) for name in spec.outputs}
+
+
+def _missing(path: Path, name: str, kind: str) -> str:
+    if kind == "uri_file":
+        return "" if path.is_file() else f"{name} is no file at {path}."
+    if not path.is_dir():
+        return f"{name} is no folder at {path}."
+    return f"{name} is empty, expected a model in {path}." if kind in MODEL_TYPES and not any(path.iterdir()) else ""
+
+
+def failure(step: Step, folder: Path, record: ExitRecord | None, reason: str) -> dict[str, Any]:
+    """Return why a step failed: what its component recorded, else how its process ended and the last lines of its log."""
+    code, number = (record.exit_code, record.signal) if record else (None, None)
+    log = folder / LOG_FILE
+    facts = {"exit_code": code, "signal": number, "log": str(log) if log.exists() else None}
+    recorded = None if reason else _recorded(folder / ERROR_FILE)
+    if recorded is not None:
+        return recorded | facts
+    lines = last_lines(log)
+    end = f"; the last lines of {log}:" if lines else f"; {log} is empty." if log.exists() else "."
+    if reason:
+        return {"code": StepFailed.code, "message": f"Step '{step.name}': {reason}{end}", "faults": lines} | facts
+    if record is not None and record.is_out_of_memory:
+        message = f"Step '{step.name}' was ended by the system because memory ran out{end}"
+        return {"code": OutOfMemory.code, "message": message, "faults": lines} | facts
+    return {
+        "code": StepFailed.code,
+        "message": f"Step '{step.name}' ended with exit code {code}{end}",
+        "faults": lines,
+    } | facts
+
+
+def failure_of(error: MafunzoError | OSError) -> dict[str, Any]:
+    """Return the same for an error that we met ourselves."""
+    known = error if isinstance(error, MafunzoError) else FailedError(f"{type(error).__name__}: {error}")
+    none = {"exit_code": None, "signal": None, "log": None}
+    return {"code": known.code, "message": known.message, "faults": list(known.faults)} | none
+
+
+def last_lines(log: Path) -> list[str]:
+    """Return the last lines of a log that aren't blank; none without a log."""
+    if not log.exists():
+        return []
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - LAST_BYTES))
+        text = file.read().decode("utf-8", errors="replace")
+    lines = [line.rsplit("\r", 1)[-1].rstrip() for line in text.split("\n")]
+    return [line for line in lines if line][-LAST_LINES:]
+
+
+def clean(folder: Path, *names: str) -> None:
+    """Delete folders inside of an attempt's, also those that a component made read-only."""
+    for name in names:
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path, onerror=_unlock_and_retry)
+
+
+def _unlock_and_retry(remove: Any, path: str, _error: object) -> None:
+    Path(path).parent.chmod(0o700)
+    if Path(path).is_dir():
+        Path(path).chmod(0o700)
+        clean(Path(path).parent, Path(path).name)
+    else:
+        remove(path)
+
+
+def _recorded(path: Path) -> dict[str, Any] | None:
+    """Return a component's own record of its error; None if there is none that can be read."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            "code": str(record["code"]),
+            "message": str(record["message"]),
+            "faults": [str(fault) for fault in record.get("faults", [])],
+        }
+    except FileNotFoundError:
+        return None
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ):  # cut off while it was written, or not ours: the log says more
+        return None
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,122 @@
+"""When a step's outputs may be reused: the key of all that decides them, and why a step has to run again.
+
+The key is kept as readable JSON (`key.json` in the step's folder), so that two steps can be compared by name and value.
+"""
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+from mafunzo.entities.job import ArtifactInput, LiteralInput, StepSpec
+
+PACKAGES = (  # those whose version can change what a component writes
+    "accelerate",
+    "datasets",
+    "mafunzo",
+    "numpy",
+    "peft",
+    "pyarrow",
+    "safetensors",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
+
+Ingredients = dict[str, Any]
+
+
+def ingredients(spec: StepSpec, upstream: Mapping[str, Mapping[str, str]], versions: Mapping[str, str]) -> Ingredients:
+    """Return all that decides a step's outputs, as JSON; `upstream` has the outputs of the steps before it.
+
+    A file or folder counts by its hash, wherever it came from. Cores and memory don't count; the number of processes
+    and GPUs does, because it changes how rows are dealt out.
+    """
+    inputs: dict[str, Any] = {}
+    for name, source in spec.inputs.items():
+        if isinstance(source, LiteralInput):
+            inputs[name] = source.value
+        elif isinstance(source, ArtifactInput):
+            inputs[name] = {"artifact": source.artifact}
+        else:
+            inputs[name] = {"artifact": upstream[source.step][source.output]}
+    return {
+        "code": spec.code,
+        "code_artifact": spec.code_artifact,
+        "command": spec.command,
+        "inputs": inputs,
+        "outputs": dict(spec.outputs),
+        "variables": dict(spec.environment),
+        "processes": spec.resources.processes,
+        "gpus": spec.resources.gpus,
+        "versions": dict(versions),
+        "is_deterministic": spec.is_deterministic,
+    }
+
+
+def key_of(found: Ingredients) -> str:
+    """Return the cache key."""
+    text = json.dumps(found, sort_keys=True, separators=(",", ":"))
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def installed_versions() -> dict[str, str]:
+    """Return Python's version, the machine's kind, and the versions of the packages that decide outputs, if installed."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def differences(step: str, before: Ingredients, now: Ingredients) -> list[str]:
+    """Return what differs, a line each, the most telling first: `max_seq_length 512 -> 1024`."""
+    told = _inputs(before["inputs"], now["inputs"])
+    if before["command"] != now["command"]:
+        told.append(f"command of {step} changed")
+    if (before["code"], before["code_artifact"]) != (now["code"], now["code_artifact"]):
+        told.append(f"code of {step} changed")
+    if before["outputs"] != now["outputs"]:
+        told.append(f"outputs of {step} changed")
+    told += _values(before["versions"], now["versions"])
+    told += _values(before["variables"], now["variables"])
+    told += _values({k: before[k] for k in ("processes", "gpus")}, {k: now[k] for k in ("processes", "gpus")})
+    return told
+
+
+def _inputs(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    values = {
+        name for name in {**before, **now} if not _is_artifact(before.get(name)) and not _is_artifact(now.get(name))
+    }
+    told = _values(
+        {name: value for name, value in before.items() if name in values},
+        {name: value for name, value in now.items() if name in values},
+    )
+    for name in sorted({*before, *now} - values):
+        if name not in now:
+            told.append(f"input {name} is no longer given")
+        elif name not in before:
+            told.append(f"input {name} is new")
+        elif before[name] != now[name]:
+            told.append(f"input {name} changed")
+    return told
+
+
+def _values(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    names = [name for name in {**now, **before} if before.get(name) != now.get(name)]
+    return [f"{name} {_show(before.get(name))} -> {_show(now.get(name))}" for name in names]
+
+
+def _is_artifact(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "(none)"
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,170 @@
+"""A component's shell command with its values put in, quoted so that the shell sees exactly the value.
+
+`${{inputs.x}}` and `${{outputs.y}}` are placeholders; `$[[--x ${{inputs.x}}]]` is left out unless all inputs in it were
+given. Authors put placeholders bare, in '...' or in "...": bash's quoting rules (bash manual, 3.1.2) are followed up to each.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from mafunzo.errors import InvalidParameter
+
+PLACEHOLDER = re.compile(r"\$\{\{\s*([^{}]*?)\s*\}\}")
+REFERENCE = re.compile(r"(inputs|outputs)\.([A-Za-z_][\w-]*)")
+OPTIONAL_BLOCK = re.compile(r"\$\[\[(.*?)\]\]", re.DOTALL)
+HERE_DOCUMENT = re.compile(r"<<-?\s*['\"\\]?[A-Za-z_]")
+NUMBER = re.compile(r"-?\d+")
+
+Context = Literal["bare", "single", "double", "ansi", "arithmetic", "backtick", "here-document", "comment"]
+
+
+@dataclass(frozen=True)
+class Placeholder:
+    """One use of a value. `kind` is inputs or outputs; is_optional: it stands in a `$[[...]]`."""
+
+    kind: str
+    name: str
+    is_optional: bool
+
+
+def placeholders(command: str) -> list[Placeholder]:
+    """Return the uses of values in a command; raises `InvalidParameter` for a placeholder of another form."""
+    blocks = [match.span() for match in OPTIONAL_BLOCK.finditer(command)]
+    found, faults = [], []
+    for match in PLACEHOLDER.finditer(command):
+        reference = REFERENCE.fullmatch(match[1])
+        if reference is None:
+            faults.append(f"its command has {match[0]}, expected ${{{{inputs.<name>}}}} or ${{{{outputs.<name>}}}}.")
+            continue
+        is_optional = any(start <= match.start() < end for start, end in blocks)
+        found.append(Placeholder(reference[1], reference[2], is_optional))
+    if faults:
+        raise InvalidParameter("The command can't be used.", faults)
+    return found
+
+
+def substitute(command: str, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> str:
+    """Return the command for bash with all values in it.
+
+    Raises `InvalidParameter` if a value is missing, or stands where no quoting is safe (backticks, here-documents).
+    """
+    values = {f"inputs.{name}": value for name, value in inputs.items()}
+    values |= {f"outputs.{name}": value for name, value in outputs.items()}
+    chosen = OPTIONAL_BLOCK.sub(lambda block: block[1] if _is_given(block[1], values) else "", command)
+    faults: list[str] = []
+    pieces: list[str] = []
+    for piece in _pieces(chosen):
+        if isinstance(piece, str):
+            pieces.append(piece)
+            continue
+        reference, context = piece
+        value = values.get(reference)
+        if value is None:
+            faults.append(f"its command uses {reference}, which wasn't given.")
+            continue
+        quoted, fault = _quote(value, context)
+        pieces.append(quoted)
+        faults += [f"its command has ${{{{{reference}}}}} {fault}"] if fault else []
+    if faults:
+        raise InvalidParameter("The command can't be run.", faults)
+    return "".join(pieces)
+
+
+def _is_given(block: str, values: Mapping[str, str]) -> bool:
+    return all(match[1] in values for match in PLACEHOLDER.finditer(block))
+
+
+def _quote(value: str, context: Context) -> tuple[str, str]:
+    """Return the value as written in a context, and the fault if it can't be."""
+    if "\0" in value:
+        return "", "with a null character, which no command line can hold."
+    if context == "bare":
+        return "'" + value.replace("'", "'\\''") + "'", ""
+    if context == "single":
+        return value.replace("'", "'\\''"), ""
+    if context == "double":
+        return re.sub(r'([\\"$`])', r"\\\1", value), ""
+    if context == "ansi":
+        return re.sub(r"([\\'])", r"\\\1", value), ""
+    if context == "arithmetic":
+        return (value, "") if NUMBER.fullmatch(value) else ("", f"in arithmetic: '{value}' isn't a whole number.")
+    if context == "comment":
+        return "", ""
+    return "", f"in a {context}, where it can't be quoted safely. Put it into a variable first: value=${{{{...}}}}"
+
+
+def _pieces(command: str) -> Iterator[str | tuple[str, Context]]:
+    """Split a command into text and (reference, context) pairs, following bash's quotes, `$(...)` and `$((...))`."""
+    contexts: list[Context] = ["bare"]
+    parentheses = [0]  # open ones in each context, so that a context ends at its own
+    position = start = 0
+    while position < len(command):
+        match = PLACEHOLDER.match(command, position)
+        if match:
+            yield command[start:position]
+            yield match[1], "backtick" if "backtick" in contexts else contexts[-1]
+            position = start = match.end()
+            continue
+        position += _step(command, position, contexts, parentheses)
+    yield command[start:]
+
+
+def _step(command: str, at: int, contexts: list[Context], parentheses: list[int]) -> int:
+    """Move over one lexical unit, change the context as it asks, and return its length."""
+    char, context = command[at], contexts[-1]
+
+    def enter(new: Context, length: int) -> int:
+        contexts.append(new)
+        parentheses.append(0)
+        return length
+
+    def leave(length: int) -> int:
+        contexts.pop()
+        parentheses.pop()
+        return length
+
+    if context == "single":
+        return leave(1) if char == "'" else 1
+    if context == "comment":
+        return leave(1) if char == "\n" else 1
+    if context == "here-document":
+        return 1
+    if char == "\\":
+        return 2
+    if context == "ansi":
+        return leave(1) if char == "'" else 1
+    if command.startswith("$((", at):
+        return enter("arithmetic", 3)
+    if command.startswith("$(", at):
+        return enter("bare", 2)
+    if char == "`":
+        return leave(1) if context == "backtick" else enter("backtick", 1)
+    if char == '"':
+        return leave(1) if context == "double" else enter("double", 1)
+    if context in ("double", "backtick"):
+        return 1
+    if context == "arithmetic":
+        if char == "(":
+            parentheses[-1] += 1
+        elif char == ")" and parentheses[-1]:
+            parentheses[-1] -= 1
+        elif command.startswith("))", at):
+            return leave(2)
+        return 1
+    if command.startswith("$'", at):
+        return enter("ansi", 2)
+    if char == "'":
+        return enter("single", 1)
+    if char == "#" and (at == 0 or command[at - 1] in " \t\n;&|("):
+        return enter("comment", 1)
+    if char == "<" and HERE_DOCUMENT.match(command, at) and not command.startswith("<<<", max(0, at - 1)):
+        return enter("here-document", 2)
+    if char == "(":
+        parentheses[-1] += 1
+    elif char == ")" and parentheses[-1]:
+        parentheses[-1] -= 1
+    elif char == ")" and len(contexts) > 1:
+        return leave(1)
+    return 1

@@ -1,0 +1,418 @@
+"""The loop that runs jobs: look at all that haven't ended, decide, do.
+
+It keeps nothing in memory that matters. What happened is in the rows, the leases and the attempts' folders, each written
+before the next begins, so that a scheduler that starts after a crash goes on from there:
+- a lease is taken before the step is marked running, and given back after it is marked as ended;
+- a step is marked running before its process starts, and its processes are gone before it is marked as anything else;
+- outputs are stored before the step is marked completed, which registers them with the status in one transaction.
+"""
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+
+from mafunzo.entities.job import Job, JobStatus, Resources, Step, StepStatus
+from mafunzo.errors import MafunzoError
+from mafunzo.launcher.local import Exited, ExitRecord, LocalLauncher, Running
+from mafunzo.pipelines.attempt import clean, collect, failure, failure_of, prepare, step_folder
+from mafunzo.pipelines.cache import Ingredients, differences, ingredients, installed_versions, key_of
+from mafunzo.pipelines.decide import (
+    WAITS,
+    Action,
+    Begin,
+    Cancel,
+    Collect,
+    Fail,
+    Finish,
+    Holder,
+    JobState,
+    Process,
+    Retry,
+    Reuse,
+    Skip,
+    Start,
+    State,
+    StepState,
+    Wait,
+    decide,
+    need_of,
+    upstream,
+)
+from mafunzo.store.artifact import Artifacts
+from mafunzo.store.home import Home
+from mafunzo.store.lease import Leases
+from mafunzo.store.record import Records
+
+logger = logging.getLogger(__name__)
+
+OWNER = "job:"
+KEY_FILE = "key.json"
+HALTED_FILE = "halted"
+POLL_S = 0.2
+PAUSE_S = 5.0
+StepName = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class _Key:
+    found: Ingredients
+    key: str
+
+
+class Scheduler:
+    """Runs the jobs of one home. Only one may run at a time, which the home's lock sees to.
+
+    capacity: what steps and workers may hold together. grace_s: how long a canceled step may take to end by itself.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        artifacts: Artifacts,
+        leases: Leases,
+        launcher: LocalLauncher,
+        home: Home,
+        capacity: Resources,
+        *,
+        grace_s: float = 10.0,
+        versions: Callable[[], Mapping[str, str]] = installed_versions,
+    ) -> None:
+        self._records, self._artifacts, self._leases = records, artifacts, leases
+        self._launcher, self._home, self._capacity = launcher, home, capacity
+        self._grace_s, self._versions = grace_s, versions
+        self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="step")
+        self._busy: dict[StepName, Future[None]] = {}
+        self._paused: dict[StepName, float] = {}
+        self._keys: dict[StepName, _Key] = {}
+        self._wake = threading.Event()
+        self._is_recovered = False
+
+    def tick(self) -> bool:
+        """Look, decide and do once; return whether anything was done."""
+        if not self._is_recovered:
+            self._recover()
+            self._is_recovered = True
+        has_settled = self._settle()
+        state = State(tuple(self._job_state(job) for job in self._records.queue()), self._capacity, self._holders())
+        done = [self._do(action) for action in decide(state, self._free())]
+        return has_settled or any(done)
+
+    def run(self, stop: threading.Event) -> None:
+        """Tick until `stop` is set; running steps go on, and the next scheduler adopts them."""
+        while not stop.is_set():
+            try:
+                did_something = self.tick()
+            except Exception:  # a full disk or a busy database must not end the loop: the next tick reads the same rows
+                logger.exception("The scheduler's tick broke; it goes on")
+                stop.wait(PAUSE_S)
+                continue
+            if not did_something:
+                self._wake.wait(POLL_S)
+                self._wake.clear()
+        self.close()
+
+    def close(self) -> None:
+        """Wait for what was begun on single steps; their processes go on."""
+        self._pool.shutdown(wait=True)
+
+    def wake(self) -> None:
+        """Have the loop look now: a job was added, or is to be canceled."""
+        self._wake.set()
+
+    def halt(self) -> list[str]:
+        """End all running steps after `run` returned; they run again at the next start. Return their names, `job/step`."""
+        halted = []
+        for job in self._records.queue():
+            for step in self._records.list_steps(job.name):
+                if step.status == StepStatus.RUNNING:
+                    folder = step_folder(self._home, step)
+                    if isinstance(self._launcher.status(folder), Running):
+                        (folder / HALTED_FILE).touch()
+                    self._put_back(step, f"attempt {step.attempt} was cut off when the server was stopped")
+                    halted.append(f"{step.job}/{step.name}")
+        return halted
+
+    # Looking
+
+    def _job_state(self, job: Job) -> JobState:
+        steps = self._records.list_steps(job.name)
+        outputs = {step.name: step.outputs for step in steps if step.status.is_done}
+        return JobState(job, tuple(self._step_state(job, step, outputs) for step in steps))
+
+    def _step_state(self, job: Job, step: Step, outputs: Mapping[str, Mapping[str, str]]) -> StepState:
+        if self._is_busy(step):
+            return StepState(step, is_busy=True)
+        if step.status == StepStatus.RUNNING:
+            process = self._process(step_folder(self._home, step))
+            records = [self._launcher.record(folder) for folder in self._attempts(step)]
+            failures = sum(record is not None and _outcome(record) == Process.FAILED for record in records)
+            return StepState(step, process, failures, self._cut_offs(step))
+        if step.status == StepStatus.WAITING and upstream(step) <= set(outputs):
+            return self._reusable(job, step, outputs)
+        return StepState(step)
+
+    def _process(self, folder: Path) -> Process:
+        match self._launcher.status(folder):
+            case Exited(record):
+                return _outcome(record)
+            case Running():
+                return Process.RUNNING
+        return Process.LOST
+
+    def _attempts(self, step: Step) -> list[Path]:
+        parent = step_folder(self._home, step).parent
+        return [parent / str(number) for number in range(1, step.attempt + 1)]
+
+    def _cut_offs(self, step: Step) -> int:
+        """Return how many attempts really ran and were ended from outside, not by us."""
+        folders = [folder for folder in self._attempts(step) if not (folder / HALTED_FILE).exists()]
+        return sum(self._launcher.was_cut_off(folder) for folder in folders)
+
+    def _reusable(self, job: Job, step: Step, outputs: Mapping[str, Mapping[str, str]]) -> StepState:
+        key = self._key(step, outputs)
+        if job.force_rerun or not step.spec.is_deterministic:
+            return StepState(step)
+        earlier = self._records.find_cached(key.key)
+        if earlier is None or not all(self._artifacts.exists(stored) for stored in earlier.outputs.values()):
+            return StepState(step)
+        return StepState(step, reusable=earlier.outputs, source=f"{earlier.job}/{earlier.name}")
+
+    def _key(self, step: Step, outputs: Mapping[str, Mapping[str, str]]) -> _Key:
+        name = (step.job, step.name)
+        if name not in self._keys:
+            found = ingredients(step.spec, outputs, self._versions())
+            self._keys[name] = _Key(found, key_of(found))
+        return self._keys[name]
+
+    def _holders(self) -> tuple[Holder, ...]:
+        return tuple(Holder(lease.owner.removeprefix(OWNER), lease.resources) for lease in self._leases.list())
+
+    def _free(self) -> Resources:
+        held = [lease.resources for lease in self._leases.list()]
+        return Resources(
+            cpus=self._capacity.cpus - sum(lease.cpus for lease in held),
+            gpus=self._capacity.gpus - sum(lease.gpus for lease in held),
+            memory_mb=self._capacity.memory_mb - sum(lease.memory_mb for lease in held),
+        )
+
+    # Doing
+
+    def _do(self, action: Action) -> bool:
+        match action:
+            case Begin(job):
+                self._records.update_job(replace(job, status=JobStatus.RUNNING, started_at=_now()))
+            case Start(step):
+                return self._start(step)
+            case Reuse(step, outputs, source):
+                self._reuse(step, outputs, source)
+            case Collect(step):
+                self._submit(step, lambda: self._collect(step))
+            case Retry(step, reason):
+                self._submit(step, lambda: self._put_back(step, reason))
+            case Fail(step, reason):
+                self._submit(step, lambda: self._fail(step, reason))
+            case Cancel(step, reason):
+                self._submit(step, lambda: self._cancel(step, reason))
+            case Skip(step, reason):
+                self._end(step, StepStatus.SKIPPED, reason)
+            case Wait(step, reason):
+                self._records.update_step(replace(step, reason=reason))
+            case Finish(job, status, failed):
+                self._finish(job, status, failed)
+        return True
+
+    def _start(self, step: Step) -> bool:
+        held = need_of(step.spec.resources, self._capacity)
+        if not self._leases.take(_owner(step), held, self._capacity):
+            return False  # a worker was quicker; the next tick says who
+        try:
+            key = self._key(step, self._outputs(step.job))
+            self._write_key(step, key)
+            started = replace(
+                step,
+                status=StepStatus.RUNNING,
+                attempt=step.attempt + 1,
+                cache_key=key.key if step.spec.is_deterministic else "",
+                reason=self._explain_retry(step) if step.attempt else self._explain(step, key),
+                started_at=step.started_at or _now(),
+            )
+            self._records.update_step(started)
+        except BaseException:
+            self._leases.release(_owner(step))
+            raise
+        self._submit(started, lambda: self._launch(started, held))
+        return True
+
+    def _launch(self, step: Step, held: Resources) -> None:
+        folder = step_folder(self._home, step)
+        devices = self._leases.devices(_owner(step)) if self._capacity.gpus else None
+        try:
+            folder.mkdir(parents=True, mode=0o700)
+            ready = prepare(step.spec, folder, self._outputs(step.job), self._artifacts, held, devices)
+            self._launcher.start(
+                ready.command, folder, ready.environment, step.spec.resources.processes, ready.directory
+            )
+        except (MafunzoError, OSError) as error:
+            logger.warning("Step %s/%s can't start: %s", step.job, step.name, error)
+            self._launcher.kill(folder, self._grace_s)
+            self._end(replace(step, error=failure_of(error)), StepStatus.FAILED, "it could not be started")
+            clean(folder, "inputs", "outputs", "code")
+            return
+        logger.info("Started %s/%s, attempt %s", step.job, step.name, step.attempt)
+
+    def _collect(self, step: Step) -> None:
+        folder = step_folder(self._home, step)
+        self._launcher.kill(folder, self._grace_s)  # what it left running in the background
+        try:
+            outputs = collect(step.spec, folder, self._artifacts)
+        except (MafunzoError, OSError) as error:
+            record = self._launcher.record(folder)
+            facts = {key: failure(step, folder, record, "x")[key] for key in ("exit_code", "signal", "log")}
+            self._end(replace(step, error=failure_of(error) | facts), StepStatus.FAILED, "its outputs can't be stored")
+            clean(folder, "inputs", "code")
+            return
+        self._end(replace(step, outputs=outputs), StepStatus.COMPLETED, step.reason)
+        clean(folder, "inputs", "outputs", "code")
+        logger.info("Completed %s/%s", step.job, step.name)
+
+    def _put_back(self, step: Step, reason: str) -> None:
+        folder = step_folder(self._home, step)
+        self._launcher.kill(folder, self._grace_s)
+        self._records.update_step(replace(step, status=StepStatus.WAITING, reason=reason))
+        self._leases.release(_owner(step))
+        clean(folder, "inputs", "outputs", "code")
+        logger.info("Step %s/%s will run again: %s", step.job, step.name, reason)
+
+    def _fail(self, step: Step, reason: str) -> None:
+        folder = step_folder(self._home, step)
+        if step.attempt:
+            self._launcher.kill(folder, self._grace_s)
+        error = failure(step, folder, self._launcher.record(folder), reason)
+        self._end(replace(step, error=error), StepStatus.FAILED, reason)
+        clean(folder, "inputs", "code")
+        logger.warning("Step %s/%s failed: %s", step.job, step.name, error["message"])
+
+    def _cancel(self, step: Step, reason: str) -> None:
+        folder = step_folder(self._home, step)
+        if step.status == StepStatus.RUNNING:
+            self._launcher.kill(folder, self._grace_s)
+        self._end(step, StepStatus.CANCELED, reason)
+        clean(folder, "inputs", "outputs", "code")
+
+    def _reuse(self, step: Step, outputs: Mapping[str, str], source: str) -> None:
+        key = self._keys[step.job, step.name]
+        self._write_key(step, key)
+        reused = replace(step, cache_key=key.key, outputs=outputs, started_at=step.started_at or _now())
+        self._end(reused, StepStatus.CACHED, f"same as {source}")
+
+    def _end(self, step: Step, status: StepStatus, reason: str) -> None:
+        """Write the step's end, with its outputs or its error, in one transaction, then give back what it held."""
+        self._records.update_step(replace(step, status=status, reason=reason, ended_at=_now()))
+        self._leases.release(_owner(step))
+
+    def _finish(self, job: Job, status: JobStatus, failed: Step | None) -> None:
+        error = None
+        if failed is not None and failed.error is not None:
+            told = failed.error["message"]
+            prefix = "" if f"'{failed.name}'" in told else f"Step '{failed.name}': "
+            error = {**failed.error, "message": f"{prefix}{told}", "step": failed.name}
+        self._records.update_job(replace(job, status=status, error=error, ended_at=_now()))
+        self._keys = {name: key for name, key in self._keys.items() if name[0] != job.name}
+        logger.info("Job %s %s", job.name, status)
+
+    # Why a step runs
+
+    def _explain(self, step: Step, key: _Key) -> str:
+        job = self._records.get_job(step.job)
+        if job.force_rerun:
+            return "force_rerun is set"
+        if not step.spec.is_deterministic:
+            return "it isn't deterministic"
+        before = self._records.last_step_like(step.spec.component, step.name)
+        if before is None:
+            return "it runs for the first time"
+        try:
+            path = self._home.jobs / before.job / before.name / KEY_FILE
+            told = differences(step.name, json.loads(path.read_text(encoding="utf-8")), key.found)
+        except (OSError, ValueError, KeyError):  # the folder of that job was deleted, or is of another version
+            return f"what decided its outputs in {before.job} is no longer known"
+        return f"{'; '.join(told)} (since {before.job})" if told else f"its outputs in {before.job} were deleted"
+
+    def _explain_retry(self, step: Step) -> str:
+        if not step.reason.startswith(WAITS):
+            return step.reason
+        record = self._launcher.record(step_folder(self._home, step))
+        has_failed = record is not None and _outcome(record) == Process.FAILED
+        return f"attempt {step.attempt} {'failed' if has_failed else 'was cut off'}"
+
+    def _write_key(self, step: Step, key: _Key) -> None:
+        folder = self._home.jobs / step.job / step.name
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (folder / KEY_FILE).write_text(json.dumps(key.found, indent=1), encoding="utf-8")
+
+    def _outputs(self, job: str) -> dict[str, Mapping[str, str]]:
+        return {step.name: step.outputs for step in self._records.list_steps(job) if step.status.is_done}
+
+    # Work on a step that takes its time, beside the loop
+
+    def _submit(self, step: Step, work: Callable[[], None]) -> None:
+        self._busy[step.job, step.name] = self._pool.submit(work)
+
+    def _settle(self) -> bool:
+        """Forget the work that ended; what broke is tried again after a pause, from the rows as they are."""
+        ended = [(name, future) for name, future in self._busy.items() if future.done()]
+        for name, future in ended:
+            del self._busy[name]
+            error = future.exception()
+            if error is not None:
+                logger.error("Work on %s/%s broke; it is tried again", *name, exc_info=error)
+                self._paused[name] = monotonic() + PAUSE_S
+        self._paused = {name: until for name, until in self._paused.items() if until > monotonic()}
+        return bool(ended)
+
+    def _is_busy(self, step: Step) -> bool:
+        name = (step.job, step.name)
+        return name in self._busy or name in self._paused
+
+    # After a crash
+
+    def _recover(self) -> None:
+        """Give back leases whose steps no longer run, and clean the folders of attempts that ended."""
+        for lease in self._leases.list():
+            if lease.owner.startswith(OWNER) and lease.owner not in set(self._running_owners()):
+                self._leases.release(lease.owner)
+        for parent in self._home.jobs.glob("*/*"):
+            step = next(
+                (step for step in self._records.list_steps(parent.parent.name) if step.name == parent.name), None
+            )
+            for folder in parent.glob("[0-9]*"):
+                is_latest = step is not None and folder.name == str(step.attempt)
+                if step is None or not (is_latest and step.status == StepStatus.RUNNING):
+                    is_kept = is_latest and step is not None and step.status == StepStatus.FAILED
+                    clean(folder, "inputs", "code", *([] if is_kept else ["outputs"]))
+
+    def _running_owners(self) -> Iterator[str]:
+        for job in self._records.queue():
+            for step in self._records.list_steps(job.name):
+                if step.status == StepStatus.RUNNING:
+                    yield _owner(step)
+
+
+def _outcome(record: ExitRecord) -> Process:
+    if record.exit_code == 0:
+        return Process.SUCCEEDED
+    return Process.KILLED if record.is_killed and not record.is_out_of_memory else Process.FAILED
+
+
+def _owner(step: Step) -> str:
+    return f"{OWNER}{step.job}/{step.name}"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,214 @@
+"""Every rule of running jobs, without a process."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from mafunzo.entities.job import Job, JobStatus, LiteralInput, Resources, Step, StepOutputInput, StepSpec, StepStatus
+from mafunzo.pipelines.decide import (
+    CUT_OFF_LIMIT,
+    Action,
+    Begin,
+    Cancel,
+    Collect,
+    Fail,
+    Finish,
+    Holder,
+    JobState,
+    Process,
+    Retry,
+    Reuse,
+    Skip,
+    Start,
+    State,
+    StepState,
+    Wait,
+    decide,
+)
+
+MACHINE = Resources(cpus=2, memory_mb=8000)
+WAITING, RUNNING, COMPLETED, CACHED = StepStatus.WAITING, StepStatus.RUNNING, StepStatus.COMPLETED, StepStatus.CACHED
+FAILED, SKIPPED, CANCELED = StepStatus.FAILED, StepStatus.SKIPPED, StepStatus.CANCELED
+
+
+def step(name: str, status: StepStatus = WAITING, after: str = "", cpus: int = 1, **seen: Any) -> StepState:
+    """A step that takes the output `o` of each step that `after` names."""
+    spec = StepSpec(
+        name=name,
+        component="c:1",
+        code="",
+        command="",
+        inputs={"n": LiteralInput(1), **{one: StepOutputInput(one, "o") for one in after.split()}},
+        resources=Resources(cpus=cpus, memory_mb=seen.pop("memory_mb", 0)),
+        retries=seen.pop("retries", 0),
+    )
+    attempt, reason = seen.pop("attempt", 0 if status == WAITING else 1), seen.pop("reason", "")
+    return StepState(Step(job="j", spec=spec, status=status, attempt=attempt, reason=reason), **seen)
+
+
+def job(*steps: StepState, name: str = "j", **said: Any) -> JobState:
+    status = JobStatus.RUNNING if any(one.step.status != WAITING for one in steps) else JobStatus.QUEUED
+    made = Job(**{"name": name, "display_name": "", "experiment": "", "component": "", "status": status, **said})
+    return JobState(made, tuple(replace(one, step=replace(one.step, job=name)) for one in steps))
+
+
+def actions(*jobs: JobState, free: Resources = MACHINE, holders: tuple[Holder, ...] = ()) -> list[Action]:
+    return decide(State(jobs, MACHINE, holders), free)
+
+
+def told(*jobs: JobState, **more: Any) -> list[str]:
+    """The actions as `start a`, `finish failed`."""
+    return [
+        f"{type(action).__name__.lower()} {action.status if isinstance(action, Finish) else action.job.name if isinstance(action, Begin) else action.step.name}"
+        for action in actions(*jobs, **more)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        pytest.param([step("a"), step("b", after="a")], ["start a"], id="a step waits for the one before it"),
+        pytest.param([step("a"), step("b")], ["start a", "start b"], id="branches start side by side"),
+        pytest.param([step("a"), step("b"), step("c")], ["start a", "start b", "wait c"], id="as many as fit"),
+        pytest.param([step("a", CACHED), step("b", after="a")], ["start b"], id="reused is done"),
+        pytest.param([step("a", COMPLETED), step("b", RUNNING), step("c", after="a b")], [], id="both must be done"),
+        pytest.param([step("a", RUNNING, process=Process.RUNNING)], [], id="nothing to do"),
+        pytest.param([step("a", RUNNING, process=Process.SUCCEEDED)], ["collect a"], id="collect"),
+        pytest.param([step("a", RUNNING, is_busy=True)], [], id="what is worked on is left alone"),
+        pytest.param([step("a", is_busy=True), step("b", after="a")], [], id="also before it starts"),
+        pytest.param([step("a", COMPLETED, is_busy=True)], [], id="a job isn't finished while a step is worked on"),
+        pytest.param([step("a", COMPLETED), step("b", CACHED)], ["finish completed"], id="finished"),
+        pytest.param([step("a", FAILED), step("b", SKIPPED)], ["finish failed"], id="failed"),
+        pytest.param([step("a", RUNNING, process=Process.FAILED, failures=1)], ["fail a"], id="no retries"),
+        pytest.param([step("a", RUNNING, process=Process.FAILED, failures=2, retries=2)], ["retry a"], id="last retry"),
+        pytest.param([step("a", RUNNING, process=Process.FAILED, failures=3, retries=2)], ["fail a"], id="no more"),
+        pytest.param([step("a", RUNNING, process=Process.LOST, cut_offs=1)], ["retry a"], id="lost"),
+        pytest.param([step("a", RUNNING, process=Process.KILLED, cut_offs=1)], ["retry a"], id="killed"),
+        pytest.param([step("a", RUNNING, process=Process.LOST)], ["retry a"], id="never began"),
+        pytest.param(
+            [step("a", RUNNING, process=Process.LOST, cut_offs=CUT_OFF_LIMIT + 1)], ["fail a"], id="cut off for ever"
+        ),
+        pytest.param([step("a", FAILED), step("b", RUNNING), step("c")], ["cancel b", "skip c"], id="one failed"),
+        pytest.param(
+            [step("a", RUNNING, process=Process.FAILED, failures=1), step("b")], ["fail a"], id="no start beside"
+        ),
+        pytest.param([step("a", memory_mb=9000), step("b")], ["fail a", "start b"], id="will never fit"),
+    ],
+)
+def test_steps_of_one_job(steps: list[StepState], expected: list[str]) -> None:
+    assert told(job(*steps, status=JobStatus.RUNNING)) == expected
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        pytest.param([step("a", FAILED), step("b")], ["start b"], id="an independent branch starts"),
+        pytest.param([step("a", FAILED), step("b", RUNNING)], [], id="an independent branch runs on"),
+        pytest.param(
+            [step("a", FAILED), step("b", after="a"), step("c", after="b")], ["skip b"], id="what follows doesn't"
+        ),
+        pytest.param(
+            [step("a", FAILED), step("b", SKIPPED), step("c", after="b")], ["skip c"], id="nor what follows that"
+        ),
+        pytest.param([step("a", FAILED), step("b", COMPLETED)], ["finish failed"], id="the job failed all the same"),
+    ],
+)
+def test_a_job_that_continues_on_failure(steps: list[StepState], expected: list[str]) -> None:
+    assert told(job(*steps, continue_on_step_failure=True)) == expected
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        pytest.param([step("a", RUNNING), step("b")], ["cancel a", "cancel b"], id="all are ended"),
+        pytest.param([step("a", RUNNING, process=Process.LOST)], ["cancel a"], id="also what was lost"),
+        pytest.param([step("a", RUNNING, is_busy=True), step("b")], ["cancel b"], id="once it is not worked on"),
+        pytest.param([step("a", CANCELED), step("b", COMPLETED)], ["finish canceled"], id="canceled"),
+        pytest.param([step("a", COMPLETED), step("b", COMPLETED)], ["finish completed"], id="too late"),
+        pytest.param([step("a", FAILED), step("b", RUNNING)], ["cancel b"], id="also with a failure"),
+    ],
+)
+def test_a_job_that_is_to_be_canceled(steps: list[StepState], expected: list[str]) -> None:
+    assert told(job(*steps, is_cancel_requested=True)) == expected
+
+
+def test_reuse_needs_no_part_of_the_machine() -> None:
+    full = Resources(cpus=0)
+    (action,) = actions(job(step("a", reusable={"o": "sha256:1"}, source="k/a")), free=full)
+    assert isinstance(action, Reuse) and action.outputs == {"o": "sha256:1"} and action.source == "k/a"
+
+
+def test_a_job_begins_with_its_first_step() -> None:
+    running = job(step("a", RUNNING), status=JobStatus.QUEUED)
+    assert told(running) == ["begin j"]
+
+
+def test_a_job_without_steps_is_complete() -> None:
+    assert told(job()) == ["finish completed"]
+
+
+def test_the_second_job_says_what_it_waits_for() -> None:
+    first = job(step("a", RUNNING, cpus=2, process=Process.RUNNING), name="one")
+    held = (Holder("one/a", Resources(cpus=2)),)
+    (action,) = actions(first, job(step("a", cpus=2), name="two"), job(name="three"), free=Resources(0), holders=held)[
+        :1
+    ]
+    assert isinstance(action, Wait)
+    assert action.reason == "waits for 2 cores; one/a holds 2 cores; position 1 in the queue"
+
+
+def test_a_reason_is_told_once() -> None:
+    known = "waits for 2 cores; position 1 in the queue"
+    assert actions(job(step("a", cpus=2, reason=known)), free=Resources(cpus=1)) == []
+
+
+def test_a_job_that_runs_already_has_no_position() -> None:
+    (action,) = actions(job(step("a", COMPLETED), step("b", cpus=2)), free=Resources(cpus=1))
+    assert isinstance(action, Wait) and action.reason == "waits for 2 cores"
+
+
+def test_nothing_overtakes_a_step_that_waits_for_the_whole_machine() -> None:
+    big, small = job(step("a", cpus=2), name="big"), job(step("a", cpus=1), name="small")
+    assert told(big, small, free=Resources(cpus=1)) == ["wait a", "wait a"]
+
+
+def test_what_needs_another_part_of_the_machine_does_not_wait() -> None:
+    large = job(step("a", memory_mb=8000), name="large")
+    small = job(step("b", memory_mb=0), name="small")
+    assert told(large, small, free=Resources(cpus=2, memory_mb=4000)) == ["wait a", "start b"]
+
+
+def test_the_more_urgent_job_goes_first() -> None:
+    first, second = job(step("a", cpus=2), name="urgent"), job(step("a", cpus=2), name="other")
+    started, waiting = actions(first, second)
+    assert isinstance(started, Start) and started.step.job == "urgent"
+    assert isinstance(waiting, Wait) and waiting.step.job == "other"
+
+
+def test_zero_cores_are_all_and_too_many_are_all() -> None:
+    assert told(job(step("a", cpus=0)), free=Resources(cpus=1)) == ["wait a"]
+    assert told(job(step("a", cpus=64))) == ["start a"]
+
+
+def test_reasons_name_the_cause() -> None:
+    retry, skip, cancel, fail = (
+        actions(job(step("a", RUNNING, process=Process.FAILED, failures=1, retries=2)))[0],
+        actions(job(step("a", FAILED), step("b", after="a")))[0],
+        actions(job(step("a", FAILED), step("b", RUNNING)))[0],
+        actions(job(step("a", memory_mb=9000)))[0],
+    )
+    assert isinstance(retry, Retry) and retry.reason == "attempt 1 failed; retry 1 of 2"
+    assert isinstance(skip, Skip) and skip.reason == "step 'a' failed"
+    assert isinstance(cancel, Cancel) and cancel.reason == "step 'a' failed"
+    assert isinstance(fail, Fail) and fail.reason == "it needs 1 core, 9000 MB, this machine has 2 cores, 8000 MB"
+
+
+def test_a_finished_job_names_the_step_that_failed() -> None:
+    (action,) = actions(job(step("a", COMPLETED), step("b", FAILED), step("c", SKIPPED)))
+    assert isinstance(action, Finish) and action.failed is not None and action.failed.name == "b"
+
+
+def test_a_process_that_ended_is_collected_while_another_step_starts() -> None:
+    collected, started = actions(job(step("a", RUNNING, process=Process.SUCCEEDED), step("b")), free=Resources(cpus=1))
+    assert isinstance(collected, Collect) and isinstance(started, Start)
