@@ -73,17 +73,19 @@ class Artifacts:
         for name in ("blobs", "manifests", "partial"):
             (self.root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def put(self, path: Path) -> str:
+    def put(self, path: Path, is_final: bool = False) -> str:
         """Store a file (with its name) or a folder tree and return its hash, `sha256:<64 hex digits>`.
 
         Once this returns, the bytes are on the disk. What is stored already is found intact by its hash, or written anew.
+        is_final: nobody writes to these files any more, so they become the stored bytes themselves, read-only where they
+        are, instead of being copied (where a hard link can be made).
         Raises `InvalidFile` for a missing path and for what can't be stored, naming each, and `StorageFull`; either
         leaves nothing behind.
         """
         source = path.absolute()
         sources, empty_folders = _scan(source)
         with self.held(), self._partial(source) as partial:
-            files = tuple(self._stage(sources[name], name, partial) for name in sorted(sources))
+            files = tuple(self._stage(sources[name], name, partial, is_final) for name in sorted(sources))
             kind: Literal["file", "folder"] = "folder" if source.is_dir() else "file"
             return self._publish(Manifest(kind, files, empty_folders), partial)
 
@@ -174,7 +176,7 @@ class Artifacts:
 
     # Writing
 
-    def _stage(self, source: Path, name: str, partial: Path) -> StoredFile:
+    def _stage(self, source: Path, name: str, partial: Path, is_final: bool) -> StoredFile:
         """Have the bytes of `source` either in the store, intact, or in `partial` under their hash."""
         with _readable(source) as mode:
             digest, size = _hash_file(source)
@@ -183,7 +185,8 @@ class Artifacts:
             staged = partial / digest
             if not staged.exists() and self._fault(file):
                 self.blob_path(digest).parent.mkdir(mode=0o700, exist_ok=True)
-                if _copy_and_hash(source, staged) != digest:
+                may_link = is_final and not is_executable and not source.is_symlink()
+                if not (may_link and _linked(source, staged)) and _copy_and_hash(source, staged) != digest:
                     raise InvalidFile(f"{source} was written to while it was being stored. Store it once it is whole.")
             return file
 
@@ -195,11 +198,11 @@ class Artifacts:
         target.parent.mkdir(mode=0o700, exist_ok=True)
         staged_manifest = partial / "manifest.json"
         _write_durably(staged_manifest, text)
-        for staged in {partial / file.sha256 for file in manifest.files}:
-            if staged.exists():
-                blob = self.blob_path(staged.name)
-                staged.rename(blob)
-                sync_folder(blob.parent)
+        new = {file.sha256 for file in manifest.files if (partial / file.sha256).exists()}
+        for sha256 in new:
+            (partial / sha256).rename(self.blob_path(sha256))
+        for folder in {self.blob_path(sha256).parent for sha256 in new}:
+            sync_folder(folder)
         sync_folder(self.root / "blobs")
         staged_manifest.rename(target)
         sync_folder(target.parent)
@@ -324,23 +327,30 @@ class Artifacts:
 def _scan(source: Path) -> tuple[Mapping[str, Path], tuple[str, ...]]:
     """Return the files to store by their path in the artifact, and the empty folders. Raises `InvalidFile`."""
     if source.is_file():
+        fault = _unstorable(source, source)
+        if fault:
+            raise InvalidFile(f"{_printable(source)} can't be stored: {fault}.")
         return {source.name: source}, ()
     if not source.is_dir():
-        raise InvalidFile(f"{source} doesn't exist, or is neither a file nor a folder.")
+        raise InvalidFile(f"{_printable(source)} doesn't exist, or is neither a file nor a folder.")
     files: dict[str, Path] = {}
     empty_folders: list[str] = []
     faults: list[str] = []
-    for folder, folders, names in os.walk(source):
+
+    def note(error: OSError) -> None:
+        faults.append(f"{_printable(Path(error.filename))}: {error.strerror}")
+
+    for folder, folders, names in os.walk(source, onerror=note):
         here = Path(folder)
         if not folders and not names and here != source:
             empty_folders.append(here.relative_to(source).as_posix())
         for name in [*names, *(name for name in folders if (here / name).is_symlink())]:
             fault = _unstorable(here / name, source)
             if fault:
-                faults.append(f"{here / name}: {fault}")
+                faults.append(f"{_printable(here / name)}: {fault}")
             files[(here / name).relative_to(source).as_posix()] = here / name
     if faults:
-        raise InvalidFile(f"{source} can't be stored.", sorted(faults))
+        raise InvalidFile(f"{_printable(source)} can't be stored.", sorted(faults))
     return files, tuple(sorted(empty_folders))
 
 
@@ -357,6 +367,11 @@ def _unstorable(path: Path, root: Path) -> str:
         if not real.is_file():
             return "a symbolic link to something that isn't a file; put a copy in its place"
     return "" if path.is_file() else "neither a file nor a folder"
+
+
+def _printable(path: Path) -> str:
+    """Return a path as text that can be written anywhere, even when its name isn't UTF-8."""
+    return str(path).encode(errors="backslashreplace").decode()
 
 
 def _parse(artifact: str, text: bytes) -> Manifest:
@@ -396,6 +411,20 @@ def _hash_file(path: Path) -> tuple[str, int]:
             digest.update(chunk)
             size += len(chunk)
     return digest.hexdigest(), size
+
+
+def _linked(source: Path, target: Path) -> bool:
+    """Make `target` another name of `source`, read-only and on the disk; say whether the file systems allow it."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno in NO_LINK:
+            return False
+        raise
+    target.chmod(0o444)
+    with target.open("rb") as file:
+        os.fsync(file.fileno())
+    return True
 
 
 def _copy_and_hash(source: Path, target: Path) -> str:
