@@ -101,6 +101,25 @@ class Supervisor:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._http.close()
 
+    def halt(self) -> list[str]:
+        """End all workers after `run` returned; those that served start again with the next server. Return their names."""
+        halted = []
+        for deployment in self._deployments():
+            folder = self.folder(deployment)
+            if deployment.attempt == 0 or not isinstance(self.launcher.status(folder), Running):
+                continue
+            if not deployment.status.is_settled or deployment.status is DeploymentStatus.HEALTHY:
+                reason = "The server was stopped; it starts again with the next."
+                self._update(
+                    deployment,
+                    {"reason": reason, "retry_at": 0.0, "healthy_at": 0.0},
+                    status=DeploymentStatus.WAITING,
+                    port=None,
+                )
+            self._end(deployment)
+            halted.append(_name(deployment))
+        return halted
+
     def tick(self) -> bool:
         """Do at most one thing for each deployment, and return whether anything changed."""
         deployments = self._deployments()

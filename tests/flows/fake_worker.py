@@ -128,7 +128,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         endless = body["messages"][-1]["content"] == "endless"
-        pieces = (f"{number} " for number in range(10**9)) if endless else reply.split(" ")
+        pieces = (str(number) for number in range(10**9)) if endless else reply.split(" ")
         try:
             for piece in pieces:
                 choice = {"index": 0, "delta": {"role": "assistant", "content": piece + " "}, "finish_reason": None}

@@ -1,0 +1,46 @@
+"""`python -m mafunzo.server --home FOLDER --port PORT`: the process behind `mafunzo up`."""
+
+import argparse
+import json
+import logging
+import sys
+from pathlib import Path
+
+from mafunzo import settings
+from mafunzo.errors import MafunzoError
+from mafunzo.store.home import Home
+
+logger = logging.getLogger("mafunzo.server")
+
+
+def main() -> int:
+    """Run the server; what it can't start for goes to stderr, and as JSON into `--error-file`."""
+    found = settings.load()
+    parser = argparse.ArgumentParser(prog="python -m mafunzo.server", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--home", type=Path, default=found.home, help="the home folder (default: MAFUNZO_HOME)")
+    parser.add_argument("--port", type=int, default=found.port, help="the loopback port (default: MAFUNZO_PORT)")
+    parser.add_argument(
+        "--error-file", type=Path, help="where an error is written as JSON, for the process that starts it"
+    )
+    given = parser.parse_args()
+    try:
+        from mafunzo.server.run import log_to, serve
+
+        home = Home(given.home)
+        log_to(home)
+        serve(home, given.port, found.database_url)
+    except KeyboardInterrupt:
+        return 0
+    except MafunzoError as error:
+        logger.error("%s", error)
+        if not sys.stderr.isatty():
+            sys.stderr.write(f"error: {error}\n")
+        if given.error_file is not None:
+            record = {"code": error.code, "message": error.message, "faults": list(error.faults)}
+            given.error_file.write_text(json.dumps(record), encoding="utf-8")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""The web application: what is asked where."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from starlette.responses import JSONResponse, Response
+
+import mafunzo
+from mafunzo.errors import MafunzoError, Unauthorized
+from mafunzo.server import openai
+from mafunzo.server.auth import LoopbackOnly, bearer, is_same
+from mafunzo.server.context import Context, context_of
+
+
+def create_app(context: Context) -> FastAPI:
+    """Return the application of one server."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with context.router:
+            yield
+
+    app = FastAPI(title="Mafunzo", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app.state.context = context
+    app.add_middleware(LoopbackOnly)
+    app.add_exception_handler(MafunzoError, _refuse)
+    app.add_api_route("/healthz", healthz)
+    app.add_api_route("/metrics", metrics)
+    app.include_router(openai.router)
+    return app
+
+
+async def healthz(request: Request) -> Response:
+    """Say that the server is up, and what its loops met last."""
+    loops = {loop.name: loop.error or "running" for loop in context_of(request).loops}
+    return JSONResponse({"status": "ok", "pid": os.getpid(), "version": mafunzo.__version__, "loops": loops})
+
+
+def metrics(request: Request) -> Response:
+    """Return the metrics, to whoever has the operator's key."""
+    context = context_of(request)
+    if not is_same(bearer(request.headers), context.operator_key):
+        raise Unauthorized("The key isn't the operator's; it is in operator.key in the home folder.")
+    return Response(context.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def _refuse(_: Request, error: Exception) -> Response:
+    assert isinstance(error, MafunzoError)
+    return openai.error_response(error)

@@ -1,0 +1,91 @@
+"""Who may ask: keys of endpoints, the operator's key, and the loopback border."""
+
+import hashlib
+import hmac
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from mafunzo.entities.endpoint import Endpoint
+from mafunzo.errors import NotFound, Unauthorized
+from mafunzo.store.home import Home
+from mafunzo.store.record import Records
+
+LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
+OPERATOR_KEY_FILE = "operator.key"
+
+
+def bearer(headers: Mapping[str, str]) -> str:
+    """Return the key of a request; raises `Unauthorized` without one."""
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not key.strip():
+        raise Unauthorized("The request has no key. Send 'Authorization: Bearer <key of the endpoint>'.")
+    return key.strip()
+
+
+def endpoints_of(records: Records, key: str) -> list[Endpoint]:
+    """Return the endpoints that `key` opens; raises `Unauthorized` if it opens none.
+
+    Every key of every endpoint is compared, in constant time, so that the time taken tells nothing of which exist.
+    """
+    opened = []
+    for endpoint in records.list_endpoints():
+        try:
+            primary, secondary = records.endpoint_keys(endpoint.name)
+        except NotFound:  # deleted since it was listed
+            continue
+        is_primary, is_secondary = is_same(key, primary), is_same(key, secondary)
+        if (is_primary or is_secondary) and not endpoint.is_deleting:
+            opened.append(endpoint)
+    if not opened:
+        raise Unauthorized("The key is wrong. 'mafunzo endpoint keys NAME' shows the right one.")
+    return opened
+
+
+def is_same(given: str, expected: str) -> bool:
+    """Compare two keys in a time that depends on neither."""
+    return hmac.compare_digest(hashlib.sha256(given.encode()).digest(), hashlib.sha256(expected.encode()).digest())
+
+
+def operator_key(home: Home) -> str:
+    """Return the key that opens `/metrics`, made on first use and readable by the home's user only."""
+    path: Path = home.root / OPERATOR_KEY_FILE
+    try:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+            file.write(secrets.token_urlsafe(32))
+    except FileExistsError:
+        pass
+    return path.read_text(encoding="ascii").strip()
+
+
+class LoopbackOnly:
+    """Answers requests for a loopback name only, so that a page in a browser can't reach the server by a name of its own
+    that it lets resolve to 127.0.0.1 (DNS rebinding)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket") and not is_loopback(_host(scope)):
+            message = "This server answers for 127.0.0.1 and localhost only: the Host header names another."
+            error = {"message": message, "type": "invalid_request_error", "param": None, "code": "wrong_host"}
+            await JSONResponse({"error": error}, status_code=421)(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a Host header, with or without a port, is a loopback name."""
+    name, colon, port = host.rpartition(":")
+    if not colon or host.endswith("]"):
+        name, port = host, "0"
+    return name.lower() in LOOPBACK_NAMES and port.isdigit()
+
+
+def _host(scope: Scope) -> str:
+    hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+    return hosts[0] if len(hosts) == 1 else ""

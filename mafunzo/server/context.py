@@ -1,0 +1,65 @@
+"""What every request of one server finds: the store, the way to the workers, the loops."""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+from starlette.requests import Request
+
+from mafunzo.server.metrics import Metrics
+from mafunzo.serving.router import Router
+from mafunzo.store.record import Records
+
+logger = logging.getLogger(__name__)
+
+MAX_PAUSE_S = 30.0
+
+
+class Loop:
+    """A loop in a thread of its own. If it breaks it is written down and begun again, after a pause that grows."""
+
+    def __init__(self, name: str, run: Callable[[threading.Event], None]) -> None:
+        self.name = name
+        self.error = ""
+        self._run = run
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._keep_running, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> bool:
+        """Ask it to end after what it is doing now; return whether it did."""
+        self._stop.set()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _keep_running(self) -> None:
+        pause_s = 1.0
+        while not self._stop.is_set():
+            try:
+                self._run(self._stop)
+            except Exception as error:
+                self.error = f"{type(error).__name__}: {error}"
+                logger.exception("The %s broke; it begins again in %g s", self.name, pause_s)
+                self._stop.wait(pause_s)
+                pause_s = min(2 * pause_s, MAX_PAUSE_S)
+
+
+@dataclass(frozen=True)
+class Context:
+    """One server's parts. operator_key: what opens `/metrics`."""
+
+    records: Records
+    metrics: Metrics
+    operator_key: str
+    router: Router = field(default_factory=Router)
+    loops: Sequence[Loop] = ()
+
+
+def context_of(request: Request) -> Context:
+    """Return the context of the server that a request came to."""
+    return cast(Context, request.app.state.context)

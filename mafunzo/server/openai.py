@@ -1,0 +1,197 @@
+"""OpenAI's dialect: `model` names the endpoint, and the bearer key is that endpoint's."""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from fastapi import APIRouter, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from mafunzo.entities.endpoint import Deployment, Endpoint
+from mafunzo.errors import InvalidParameter, MafunzoError, NotFound, Unavailable
+from mafunzo.server.auth import bearer, endpoints_of
+from mafunzo.server.context import Context, context_of
+from mafunzo.serving.router import Answer, pick
+from mafunzo.wire.openai.error import error_body, status_of
+
+logger = logging.getLogger(__name__)
+
+BODY_LIMIT_BYTES = 32 * 2**20
+RETRY_AFTER_S = 1
+CLIENT_GONE = 499
+NAMES_DEPLOYMENT = ("mafunzo-deployment", "azureml-model-deployment")
+"""Request headers that name a deployment, and response headers that say which one answered."""
+
+T = TypeVar("T")
+router = APIRouter(prefix="/v1")
+
+
+@router.post("/chat/completions")
+async def chat_completions(request: Request) -> Response:
+    """Answer a conversation, at once or as a stream."""
+    return await _pass_on(request, "/v1/chat/completions")
+
+
+@router.post("/completions")
+async def completions(request: Request) -> Response:
+    """Continue a text."""
+    return await _pass_on(request, "/v1/completions")
+
+
+@router.get("/models")
+async def list_models(request: Request) -> Response:
+    """List the endpoints that the key opens."""
+    found = await run_in_threadpool(endpoints_of, context_of(request).records, bearer(request.headers))
+    return JSONResponse({"object": "list", "data": [_model(endpoint) for endpoint in found]})
+
+
+@router.get("/models/{name}")
+async def get_model(request: Request, name: str) -> Response:
+    """Return one endpoint that the key opens."""
+    found = await run_in_threadpool(endpoints_of, context_of(request).records, bearer(request.headers))
+    return JSONResponse(_model(_named(found, name)))
+
+
+@router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+async def unknown(request: Request, path: str) -> Response:
+    """Refuse what isn't there in the dialect's own words."""
+    message = f"{request.method} /v1/{path} doesn't exist here."
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": "unknown_url"}
+    return JSONResponse({"error": error}, status_code=404)
+
+
+def error_response(error: MafunzoError) -> JSONResponse:
+    """Return an error in the dialect; what may succeed later says when to try again."""
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if isinstance(error, Unavailable) else {}
+    if status_of(error) == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(error_body(error), status_code=status_of(error), headers=headers)
+
+
+@dataclass(frozen=True)
+class _Passage:
+    """One request on its way to a worker."""
+
+    context: Context
+    deployment: Deployment
+    path: str
+    began: float
+
+    def headers(self) -> dict[str, str]:
+        return dict.fromkeys(NAMES_DEPLOYMENT, self.deployment.name)
+
+    def end(self, status: int) -> None:
+        """Write the request down: where it went and how long it took, never what was said or with which key."""
+        seconds = time.monotonic() - self.began
+        endpoint, name = self.deployment.endpoint, self.deployment.name
+        self.context.metrics.finished(endpoint, name, status, seconds)
+        logger.info("POST %s %s/%s %s %.3f s", self.path, endpoint, name, status, seconds)
+
+
+class _Relay(StreamingResponse):
+    """A worker's answer on its way back. Whatever ends it, also the client's leaving, ends the worker's part of it."""
+
+    def __init__(self, passage: _Passage, answer: Answer) -> None:
+        super().__init__(answer.chunks(), answer.status, {**answer.headers, **passage.headers()})
+        self._passage, self._answer = passage, answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._answer.close()
+            self._passage.end(self._answer.status)
+
+
+class _ClientGone(Exception):
+    """Nobody waits for the answer any more."""
+
+
+async def _pass_on(request: Request, path: str) -> Response:
+    context, began = context_of(request), time.monotonic()
+    opened = await run_in_threadpool(endpoints_of, context.records, bearer(request.headers))
+    body = await _read_body(request)
+    endpoint = _named(opened, _model_name(body))
+    deployments = await run_in_threadpool(context.records.list_deployments, endpoint.name)
+    named = next((request.headers[name] for name in NAMES_DEPLOYMENT if name in request.headers), None)
+    passage = _Passage(context, pick(endpoint, deployments, named), path, began)
+    in_flight = context.metrics.in_flight.labels(endpoint.name, passage.deployment.name)
+    with in_flight.track_inprogress():
+        try:
+            answer = await _while_connected(
+                request, context.router.forward(passage.deployment, path, body, request.headers)
+            )
+            if answer.is_stream:
+                return _Relay(passage, answer)
+            content = await _while_connected(request, answer.read())
+        except MafunzoError as error:
+            passage.end(status_of(error))
+            response = error_response(error)
+            response.headers.update(passage.headers())
+            return response
+        except _ClientGone:
+            passage.end(CLIENT_GONE)
+            return Response(status_code=CLIENT_GONE)
+    passage.end(answer.status)
+    return Response(content, answer.status, {**answer.headers, **passage.headers()})
+
+
+async def _read_body(request: Request) -> bytes:
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > BODY_LIMIT_BYTES:
+            raise InvalidParameter(f"The request's body is larger than {BODY_LIMIT_BYTES // 2**20} MB.")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _model_name(body: bytes) -> str:
+    try:
+        asked = json.loads(body)
+    except ValueError as error:
+        raise InvalidParameter("The request's body isn't JSON.") from error
+    name = asked.get("model") if isinstance(asked, dict) else None
+    if not isinstance(name, str):
+        raise InvalidParameter("The request names no model: 'model' is the name of the endpoint.")
+    return name
+
+
+def _named(opened: list[Endpoint], name: str) -> Endpoint:
+    """Return the endpoint called `name`; whether others have that name isn't told."""
+    for endpoint in opened:
+        if endpoint.name == name:
+            return endpoint
+    raise NotFound(
+        f"The model '{name}' doesn't exist, or this key doesn't open it. 'model' is the name of the endpoint."
+    )
+
+
+async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Return the result of `work`, or cancel it and raise `_ClientGone` when the client leaves before."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise _ClientGone
+        return task.result()
+    finally:
+        for each in (task, gone):
+            each.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _model(endpoint: Endpoint) -> dict[str, Any]:
+    created = int(endpoint.created_at.timestamp()) if endpoint.created_at else 0
+    return {"id": endpoint.name, "object": "model", "created": created, "owned_by": "mafunzo"}

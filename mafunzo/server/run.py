@@ -1,0 +1,164 @@
+"""The server process: one a home, one port, two loops."""
+
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler
+
+import psutil
+import uvicorn
+
+from mafunzo.errors import PortInUse
+from mafunzo.launcher.hardware import capacity, hardware
+from mafunzo.launcher.local import LocalLauncher
+from mafunzo.launcher.server_process import LOOPBACK, ServerAddress, address_file, write_address
+from mafunzo.pipelines.scheduler import Scheduler
+from mafunzo.server.app import create_app
+from mafunzo.server.auth import operator_key
+from mafunzo.server.context import Context, Loop
+from mafunzo.server.metrics import Metrics
+from mafunzo.serving.supervisor import WORKER, Supervisor
+from mafunzo.store.artifact import Artifacts
+from mafunzo.store.database import open_database
+from mafunzo.store.home import Home
+from mafunzo.store.lease import Leases
+from mafunzo.store.record import Records
+
+logger = logging.getLogger(__name__)
+
+LAST_REQUESTS_S = 10
+"""How long requests that are under way may still take once the server is asked to stop."""
+LAST_TICK_S = 60.0
+LOG_BYTES = 10 * 2**20
+LOG_FILES = 3
+
+
+def serve(home: Home, port: int, database_url: str | None = None, worker: Sequence[str] = WORKER) -> None:
+    """Run the server of `home` until SIGTERM or SIGINT. Steps and workers go on: the next server adopts them.
+
+    `port` 0 takes a free one; `worker` is the command of a worker. Raises `HomeInUse`, `PortInUse` or `NewerHome`.
+    """
+    os.umask(0o077)
+    with _signals_stop(), home.lock(), listen(port) as listener:
+        database = open_database(home, database_url)
+        try:
+            records, artifacts, leases = Records(database), Artifacts(home.artifacts), Leases(database)
+            room = capacity(hardware())
+            supervisor = Supervisor(records, artifacts, leases, LocalLauncher(), home, room, worker=worker)
+            scheduler = Scheduler(records, artifacts, leases, LocalLauncher(), home, room)
+            supervisor.tick()  # so that no request goes to a port that was a worker's before the machine restarted
+            loops = (Loop("scheduler", scheduler.run), Loop("supervisor", supervisor.run))
+            context = Context(records, Metrics(records), operator_key(home), loops=loops)
+            _serve_until_stopped(home, listener, context)
+        finally:
+            database.close()
+
+
+def _serve_until_stopped(home: Home, listener: socket.socket, context: Context) -> None:
+    address = _own_address(listener)
+    config = uvicorn.Config(
+        create_app(context),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=LAST_REQUESTS_S,
+        lifespan="on",
+    )
+    for loop in context.loops:
+        loop.start()
+    write_address(home, address)
+    logger.info("Server %s is up, process %s, home %s", address.url, address.pid, home.root)
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    except KeyboardInterrupt:
+        logger.info("Asked to stop")
+    finally:
+        _ignore_signals()
+        address_file(home).unlink(missing_ok=True)
+        for loop in context.loops:
+            if not loop.stop(LAST_TICK_S):
+                logger.warning("The %s is still busy after %g s; it is left", loop.name, LAST_TICK_S)
+        logger.info("Server stopped")
+
+
+@contextmanager
+def listen(port: int) -> Iterator[socket.socket]:
+    """Yield a socket that has `port` of the loopback interface; raises `PortInUse` and names who has it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((LOOPBACK, port))
+            listener.listen(1024)
+        except OSError as error:
+            raise PortInUse(
+                f"Port {port} is in use by {_holder_of(port)}. End it, or pass another --port (0 takes a free one)."
+            ) from error
+        yield listener
+
+
+def log_to(home: Home) -> None:
+    """Write what is logged into `logs/server.log`, and onto the terminal where there is one."""
+    os.umask(0o077)
+    handlers: list[logging.Handler] = [
+        RotatingFileHandler(home.logs / "server.log", maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8")
+    ]
+    if sys.stderr.isatty():
+        handlers.append(logging.StreamHandler())
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=handlers)
+    for noisy in ("httpx", "httpcore", "aiohttp", "asyncio", "uvicorn"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _holder_of(port: int) -> str:
+    try:
+        connections = psutil.net_connections("tcp")
+    except psutil.AccessDenied:
+        return "another process"
+    for connection in connections:
+        if (
+            connection.status == psutil.CONN_LISTEN
+            and connection.laddr
+            and connection.laddr.port == port
+            and connection.pid
+        ):
+            try:
+                return f"process {connection.pid} ({psutil.Process(connection.pid).name()})"
+            except psutil.NoSuchProcess:
+                continue
+    return "another process"
+
+
+def _own_address(listener: socket.socket) -> ServerAddress:
+    return ServerAddress(
+        pid=os.getpid(),
+        pid_start=psutil.Process().create_time(),
+        port=int(listener.getsockname()[1]),
+        started_at=datetime.now(UTC).isoformat(),
+    )
+
+
+@contextmanager
+def _signals_stop() -> Iterator[None]:
+    """Let SIGTERM end the server as Ctrl-C does, in good order, also before and after uvicorn looks at signals itself.
+
+    Closing the terminal ends nothing.
+    """
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    yield
+
+
+def _ignore_signals() -> None:
+    """It is ending already."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
