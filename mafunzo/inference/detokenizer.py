@@ -66,7 +66,7 @@ class StopStrings:
         self._held += text
         hits = [(at, stop) for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if hits:
-            at, self.matched = min(hits, key=lambda hit: hit[0])
+            at, self.matched = min(hits, key=lambda hit: hit[0] + len(hit[1]))  # however the text was cut into pieces
             certain, self._held = self._held[:at], ""
             return certain
         kept = max((self._overlap(stop) for stop in self._stops), default=0)

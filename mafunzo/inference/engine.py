@@ -71,6 +71,7 @@ class Engine:
         self._state = batcher.State()
         self._live: dict[int, _Live] = {}
         self._is_closed = False
+        self._closing = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
@@ -83,10 +84,11 @@ class Engine:
         id = next(self._ids)
         stream = TokenStream(lambda: self._inbox.put(id))
         live = _Live(id, request, self._stops(request), self.tokenizer, on_event or stream.put, self.max_model_len)
-        if self._is_closed:
-            live.send(Failed(WorkerFailed("The engine is closed.")))
-        else:
-            self._inbox.put(live)
+        with self._closing:
+            if not self._is_closed:
+                self._inbox.put(live)
+                return stream
+        live.send(Failed(WorkerFailed("The engine is closed.")))
         return stream
 
     def check(self, request: Request) -> None:
@@ -132,7 +134,6 @@ class Engine:
 
     def close(self) -> None:
         """End the thread; requests that aren't done fail."""
-        self._is_closed = True
         self._inbox.put(None)
         self._thread.join()
 
@@ -157,9 +158,15 @@ class Engine:
                     except Exception as error:  # noqa: BLE001 - the loop outlives whatever a request provokes
                         self._fail(_involved(action), error)
         finally:
+            self._fail_all()
+
+    def _fail_all(self) -> None:
+        """Let nothing in any more, and fail what was."""
+        with self._closing:
             self._is_closed = True
-            for live in self._live.values():
-                live.send(Failed(WorkerFailed("The engine was closed before the reply was done.")))
+        unread = [self._inbox.get() for _ in range(self._inbox.qsize())]
+        for live in [*self._live.values(), *(message for message in unread if isinstance(message, _Live))]:
+            live.send(Failed(WorkerFailed("The engine was closed before the reply was done.")))
 
     def _take_messages(self) -> bool:
         """Take in what came; wait for something while there is nothing to do. Returns False once closed."""

@@ -125,9 +125,7 @@ def _logprobs(choice: Choice, logprobs: Sequence[TokenLogprob | None]) -> dict[s
         "tokens": list(choice.tokens),
         "token_ids": list(choice.token_ids),
         "token_logprobs": [None if entry is None else entry.logprob for entry in logprobs],
-        "top_logprobs": [
-            None if entry is None else {top.token: top.logprob for top in entry.top} for entry in logprobs
-        ],
+        "top_logprobs": [None if entry is None else _top(entry) for entry in logprobs],
         "text_offset": offsets,
     }
 
