@@ -15,10 +15,9 @@ setup: .venv/.ready
 
 # The demo's model and conversations; what is here already isn't fetched again.
 prefetch: setup
-	@$(BIN)/mafunzo model fetch SmolLM2-135M-Instruct
-	@$(BIN)/mafunzo data fetch chitchat
+	@$(BIN)/mafunzo demo --fetch-only
 
-demo: prefetch
+demo: setup
 	@$(BIN)/mafunzo demo
 
 test: setup

@@ -1,1 +1,5 @@
-""""""
+"""Everything that a user can do, once: the command line, the server and Python scripts all call these verbs."""
+
+from mafunzo.workspace.workspace import Workspace, restore
+
+__all__ = ["Workspace", "restore"]

@@ -1,0 +1,40 @@
+"""The tree of commands."""
+
+import typer
+
+from mafunzo.cli import compute, data, demo, endpoint, finetune, job, lineage, model, server
+
+app = typer.Typer(
+    help="Fine-tune a chat model, prove that it got better, register it and serve it, on hardware that you own.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 refused, 130 interrupted. Everything lies in MAFUNZO_HOME (~/.mafunzo).",
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    if version:
+        from mafunzo import __version__
+
+        print(f"mafunzo {__version__}")
+        raise typer.Exit
+
+
+app.command("demo")(demo.demo)
+app.command("up")(server.up)
+app.command("down")(server.down)
+app.add_typer(model.app, name="model")
+app.add_typer(data.app, name="data")
+app.command("finetune", context_settings={"allow_extra_args": True, "ignore_unknown_options": False})(finetune.finetune)
+app.add_typer(job.app, name="job")
+app.command("compare")(finetune.compare)
+app.command("deploy")(endpoint.deploy)
+app.add_typer(endpoint.app, name="endpoint")
+app.add_typer(compute.app, name="compute")
+app.add_typer(compute.components, name="component")
+app.add_typer(compute.environments, name="environment")
+app.command("lineage")(lineage.lineage)
+app.command("backup")(server.backup)
+app.command("restore")(server.restore)

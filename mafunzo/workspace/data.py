@@ -1,0 +1,103 @@
+"""Data files: fetched, checked row by row, split, and looked at with the loss mask."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mafunzo.dataset.check import Report, Row, check_source, read_conversations, refuse
+from mafunzo.dataset.download import Access, DataCard, HubSource, cards, find_card, get_dataset
+from mafunzo.dataset.files import open_source
+from mafunzo.dataset.split import SPLITS, split
+from mafunzo.entities.asset import Asset, AssetType
+from mafunzo.errors import Conflict
+from mafunzo.workspace.asset import find_mirror, set_mirror
+
+if TYPE_CHECKING:
+    from mafunzo.workspace.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Rows as the network will see them: pieces of text, each with whether it is learned; and the whole report."""
+
+    rows: tuple[Mapping[str, Any], ...]
+    report: Mapping[str, Any]
+
+
+class DataSets:
+    """The verbs on data."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+
+    def list(self) -> list[DataCard]:
+        """Return the data sets on offer."""
+        return [*cards().values()]
+
+    def get(self, name: str, *, to: str | Path, percent: float = 100.0, overwrite: bool = False) -> dict[str, Path]:
+        """Write the first `percent` of each split of a data set as jsonl files under `to`; return them by split.
+
+        `name` is one of the catalogue, or `org/name` of the hub or of a mirror. Raises `Conflict` for files that are there
+        already, and `Unreachable` where neither the network nor a mirror has it.
+        """
+        folder = Path(to)
+        if not overwrite and folder.exists() and any(folder.glob("*.jsonl")):
+            raise Conflict(f"{folder} holds jsonl files already. Name a new folder, or pass --overwrite.")
+        source = find_card(name).source
+        mirror = find_mirror(self._workspace, AssetType.DATA, source.repo) if isinstance(source, HubSource) else None
+        access = Access(self._workspace.cache, self._workspace.is_offline, mirror)
+        return get_dataset(name, folder, access, percent)
+
+    def check(self, file: str | Path) -> Report:
+        """Read every row; return how many there are, in which format, and all that is wrong."""
+        return check_source(open_source(Path(file).expanduser()))
+
+    def preview(self, model: str | Path, file: str | Path, rows: int = 3, max_seq_length: int = -1) -> Preview:
+        """Render rows with the model's chat template, and mark what is learned."""
+        job = self._workspace.jobs.preview(model, file, rows=rows, max_seq_length=max_seq_length).wait()
+        artifact = job.output_artifact("preview")
+        open_file = self._workspace.artifacts.open_file
+        shown = json.loads(open_file(artifact, "preview.json").read_text(encoding="utf-8"))
+        report = json.loads(open_file(artifact, "report.json").read_text(encoding="utf-8"))
+        return Preview(tuple(shown), report)
+
+    def split(self, file: str | Path, to: str | Path, seed: int | None = None) -> dict[str, tuple[Path, int]]:
+        """Write train, validation and test files (80, 10 and 10 percent, by `seed` if given); return each with its row count.
+
+        Raises `InvalidData` when a row can't be used, and `Conflict` for files that are there already.
+        """
+        source = open_source(Path(file).expanduser())
+        folder = Path(to)
+        files = {name: folder / f"{name}.jsonl" for name in SPLITS}
+        if existing := [str(path) for path in files.values() if path.exists()]:
+            raise Conflict(f"{', '.join(existing)} exists already. Name a new folder.")
+        refuse(check_source(source).bad)
+        folder.mkdir(parents=True, exist_ok=True)
+        written = {}
+        for name, share in split(source.count(), False, False, seed).items():
+            with files[name].open("w", encoding="utf-8") as out:
+                for row in read_conversations(source, share.chosen()):
+                    assert isinstance(row, Row), "bad rows were refused above"
+                    out.write(json.dumps(row.conversation.as_dict(), ensure_ascii=False) + "\n")
+            written[name] = (files[name], len(share))
+        return written
+
+    def mirror(self, repository: str, folder: str | Path) -> Asset:
+        """Name the folder where the hub's data set `org/name` is found from now on."""
+        return set_mirror(self._workspace, AssetType.DATA, repository, Path(folder))
+
+    def require_file(self, file: Path) -> None:
+        """Raise `InvalidFile` unless `file` is there, isn't empty and has a known format."""
+        open_source(file)
+
+    def require_good(self, files: Iterable[Path], on_bad_row: str) -> None:
+        """Raise `InvalidData` naming every bad row of all files, unless the policy is to skip them; `InvalidFile` as above."""
+        bad = []
+        for file in files:
+            bad += check_source(open_source(file)).bad
+        if on_bad_row != "skip":
+            refuse(bad)

@@ -1,0 +1,294 @@
+"""Endpoints: serving a registered model, asking it, and taking it away again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from mafunzo.entities.asset import Asset
+from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
+from mafunzo.errors import (
+    Conflict,
+    FailedError,
+    InvalidParameter,
+    NotFound,
+    TimedOut,
+    Unauthorized,
+    WorkerFailed,
+    from_code,
+)
+
+if TYPE_CHECKING:
+    from mafunzo.workspace.workspace import Workspace
+
+
+class Endpoints:
+    """The verbs on endpoints and their deployments."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+
+    def list(self) -> list[Endpoint]:
+        """Return the endpoints."""
+        return self._workspace.records.list_endpoints()
+
+    def get(self, name: str) -> EndpointHandle:
+        """Return an endpoint by name; raises `NotFound`."""
+        self._workspace.records.get_endpoint(name)
+        return EndpointHandle(self._workspace, name)
+
+    def create(self, name: str, tags: Mapping[str, str] | None = None) -> EndpointHandle:
+        """Create an endpoint with two new keys and no deployment; raises `Conflict` when it exists."""
+        _require_name("endpoint", name)
+        endpoint = Endpoint(name, tags=dict(tags or {}), created_by=self._workspace.user, created_at=datetime.now(UTC))
+        self._workspace.records.add_endpoint(endpoint, keys=(_new_key(), _new_key()))
+        return EndpointHandle(self._workspace, name)
+
+    def deploy(
+        self,
+        model: str | Asset,
+        *,
+        endpoint: str,
+        deployment: str = "default",
+        traffic: int | None = None,
+        timeout_s: float = 600.0,
+    ) -> EndpointHandle:
+        """Serve `model`; return once its worker is healthy and proven. See `Workspace.deploy`.
+
+        `traffic` is the new deployment's share in percent: 100 when None and it is the endpoint's first, else 0; the others
+        keep their proportions in the rest. Raises `ServingMismatch`, `WorkerFailed` or `TimedOut`; a new endpoint whose first
+        deployment didn't go live is taken away again.
+        """
+        _require_name("deployment", deployment)
+        if traffic is not None and not 0 <= traffic <= 100:
+            raise InvalidParameter(f"traffic is {traffic}, expected 0 to 100 percent.")
+        asset = model if isinstance(model, Asset) else self._workspace.models.get(model)
+        if asset.artifact is None:
+            raise InvalidParameter(
+                f"{asset.key} is on offer but not registered. Fine-tune it, or download and register it."
+            )
+        known = {e.name for e in self._workspace.records.list_endpoints()}
+        handle = self.get(endpoint) if endpoint in known else self.create(endpoint)
+        if any(found.name == deployment for found in handle.deployments):
+            raise Conflict(
+                f"Endpoint {endpoint} has a deployment '{deployment}' already. Name another one, or delete it."
+            )
+        self._workspace.records.add_deployment(
+            Deployment(
+                endpoint=endpoint,
+                name=deployment,
+                model=str(asset.key),
+                artifact=asset.artifact,
+                initial_delay_s=timeout_s,
+                created_at=datetime.now(UTC),
+                properties={"base_artifact": asset.properties.get("base_artifact")},
+            )
+        )
+        self._workspace.up()
+        try:
+            handle.wait(deployment, timeout_s)
+        except FailedError:
+            self._take_back(handle, endpoint in known)
+            raise
+        except KeyboardInterrupt:
+            self._take_back(handle, endpoint in known)
+            raise
+        share = traffic if traffic is not None else (0 if handle.endpoint.traffic_percent else 100)
+        handle.set_traffic(_shared(handle.endpoint.traffic_percent, deployment, share))
+        return handle
+
+    def _take_back(self, handle: EndpointHandle, was_known: bool) -> None:
+        if not was_known:
+            handle.delete()
+
+
+class EndpointHandle:
+    """An endpoint that exists."""
+
+    def __init__(self, workspace: Workspace, name: str) -> None:
+        self._workspace = workspace
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"Endpoint({self.name!r})"
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return self._workspace.records.get_endpoint(self.name)
+
+    @property
+    def deployments(self) -> list[Deployment]:
+        return self._workspace.records.list_deployments(self.name)
+
+    @property
+    def keys(self) -> tuple[str, str]:
+        """The primary and the secondary key."""
+        return self._workspace.records.endpoint_keys(self.name)
+
+    @property
+    def url(self) -> str:
+        """Where OpenAI's SDK finds it (`base_url`), with `model` naming the endpoint."""
+        return f"{self._workspace.up().url}/v1"
+
+    def wait(self, deployment: str, timeout_s: float) -> Deployment:
+        """Return the deployment once it is healthy; raises what it failed with, or `TimedOut`."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            found = self._workspace.records.get_deployment(self.name, deployment)
+            if found.status is DeploymentStatus.HEALTHY:
+                return found
+            if found.status.is_settled:
+                error = found.error or {}
+                code = str(error.get("code", "worker_failed"))
+                raise from_code(code, str(error.get("message", "The worker failed.")), tuple(error.get("faults") or ()))
+            if time.monotonic() > deadline:
+                raise TimedOut(
+                    f"Deployment {self.name}/{deployment} is still {found.status} after {timeout_s:g} s. "
+                    f"See `mafunzo endpoint logs {self.name}`, or allow more with --timeout."
+                )
+            time.sleep(0.1)
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], deployment: str | None = None, **parameters: Any) -> str:
+        """Return the reply to `messages`; `parameters` are OpenAI's (`temperature`, `max_tokens` ...)."""
+        body = {"model": self.name, "messages": [dict(m) for m in messages], **parameters}
+        return str(self.invoke(body, deployment)["choices"][0]["message"]["content"])
+
+    def stream(
+        self, messages: Sequence[Mapping[str, Any]], deployment: str | None = None, **parameters: Any
+    ) -> Iterator[str]:
+        """Yield the reply piece by piece, as the model writes it."""
+        import httpx
+
+        body = {"model": self.name, "messages": [dict(m) for m in messages], "stream": True, **parameters}
+        address = f"{self.url}/chat/completions"
+        with (
+            httpx.Client(timeout=None, trust_env=False) as client,
+            client.stream("POST", address, json=body, headers=self._headers(deployment)) as answer,
+        ):
+            if answer.status_code != 200:
+                answer.read()
+                raise _refusal(answer.status_code, answer.text)
+            for line in answer.iter_lines():
+                if line.startswith("data: ") and line != "data: [DONE]":
+                    event = json.loads(line.removeprefix("data: "))
+                    if "error" in event:
+                        raise WorkerFailed(str(event["error"].get("message", event["error"])))
+                    for choice in event["choices"]:
+                        yield choice["delta"].get("content") or ""
+
+    def invoke(self, body: Mapping[str, Any], deployment: str | None = None) -> dict[str, Any]:
+        """Send OpenAI's request as it is; return its JSON answer. Raises `Unauthorized`, `InvalidParameter` or `WorkerFailed`."""
+        import httpx
+
+        address = f"{self.url}/chat/completions"
+        with httpx.Client(timeout=None, trust_env=False) as client:
+            answer = client.post(address, json={**body, "model": self.name}, headers=self._headers(deployment))
+        if answer.status_code != 200:
+            raise _refusal(answer.status_code, answer.text)
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def regenerate_key(self, which: str = "primary") -> str:
+        """Replace one key by a new one, at once; return it."""
+        if which not in ("primary", "secondary"):
+            raise InvalidParameter(f"'{which}' isn't a key, expected primary or secondary.")
+        primary, secondary = self.keys
+        new = _new_key()
+        both = (new, secondary) if which == "primary" else (primary, new)
+        self._workspace.records.set_endpoint_keys(self.name, both)
+        return new
+
+    def set_traffic(self, traffic_percent: Mapping[str, int]) -> None:
+        """Split the requests over deployments; the shares add up to 100, or to 0 for none."""
+        known = {found.name: found for found in self.deployments}
+        faults = [f"Endpoint {self.name} has no deployment '{name}'." for name in traffic_percent if name not in known]
+        faults += [
+            f"{name} is {share}, expected 0 to 100." for name, share in traffic_percent.items() if not 0 <= share <= 100
+        ]
+        if not faults and sum(traffic_percent.values()) not in (0, 100):
+            faults.append(f"The shares add up to {sum(traffic_percent.values())}, expected 100 (or 0).")
+        if faults:
+            raise InvalidParameter(f"The traffic of {self.name} can't be set.", faults)
+        shares = {name: share for name, share in traffic_percent.items() if share}
+        self._workspace.records.update_endpoint(dataclasses.replace(self.endpoint, traffic_percent=shares))
+
+    def verify(self, deployment: str | None = None, timeout_s: float = 120.0) -> dict[str, Any]:
+        """Prove again that each deployment answers as its model did in evaluation; return what was compared."""
+        proofs: dict[str, Any] = {}
+        for found in self.deployments:
+            if deployment not in (None, found.name):
+                continue
+            if found.status is not DeploymentStatus.HEALTHY:
+                raise Conflict(f"Deployment {self.name}/{found.name} is {found.status}, so it can't be asked.")
+            renewed = dataclasses.replace(found, status=DeploymentStatus.VERIFYING, verification=None)
+            self._workspace.records.update_deployment(renewed)
+            proofs[found.name] = self.wait(found.name, timeout_s).verification
+        if not proofs:
+            raise NotFound(f"Endpoint {self.name} has no deployment '{deployment or ''}'.")
+        return proofs
+
+    def logs(self, deployment: str | None = None, lines: int = 50) -> dict[str, str]:
+        """Return the end of each worker's log."""
+        found = {}
+        for each in self.deployments:
+            if deployment in (None, each.name):
+                file = self._workspace.home.workers / self.name / each.name / str(max(each.attempt, 1)) / "log.txt"
+                text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+                found[each.name] = "\n".join(text.splitlines()[-lines:])
+        return found
+
+    def delete(self, timeout_s: float = 60.0) -> None:
+        """Delete the endpoint and its deployments; return once their processes, ports and memory are free."""
+        self._workspace.records.update_endpoint(dataclasses.replace(self.endpoint, is_deleting=True))
+        self._workspace.up()
+        deadline = time.monotonic() + timeout_s
+        while self.name in {found.name for found in self._workspace.records.list_endpoints()}:
+            if time.monotonic() > deadline:
+                raise TimedOut(
+                    f"Endpoint {self.name} isn't gone after {timeout_s:g} s. `mafunzo down` ends everything."
+                )
+            time.sleep(0.05)
+
+    def _headers(self, deployment: str | None) -> dict[str, str]:
+        headers = {"Authorization": f"Bearer {self.keys[0]}"}
+        return headers | ({"mafunzo-deployment": deployment} if deployment else {})
+
+
+def _new_key() -> str:
+    return secrets.token_urlsafe(32)
+
+
+def _require_name(kind: str, name: str) -> None:
+    is_good = (
+        0 < len(name) <= 63 and name[0].isalnum() and all(c.isascii() and (c.isalnum() or c in "-_.") for c in name)
+    )
+    if not is_good:
+        raise InvalidParameter(
+            f"'{name}' can't name an {kind}, expected letters, digits, '-', '_' and '.', 63 at most."
+        )
+
+
+def _shared(before: Mapping[str, int], deployment: str, share: int) -> dict[str, int]:
+    """Return the traffic with `deployment` at `share` and the others in their old proportions; it adds up to 100."""
+    others = {name: percent for name, percent in before.items() if name != deployment and percent}
+    if not others:
+        return {deployment: share} if share in (0, 100) else {deployment: 100}
+    total, rest = sum(others.values()), 100 - share
+    shares = {name: percent * rest // total for name, percent in others.items()}
+    first = next(iter(shares))
+    shares[first] += rest - sum(shares.values())
+    return {**shares, deployment: share}
+
+
+def _refusal(status: int, text: str) -> Exception:
+    try:
+        message = json.loads(text)["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        message = text[:500]
+    kinds = {400: InvalidParameter, 401: Unauthorized, 404: NotFound, 422: InvalidParameter, 504: TimedOut}
+    return kinds.get(status, WorkerFailed)(f"The endpoint answered {status}: {message}")

@@ -1,0 +1,128 @@
+"""A home folder and all the verbs on it."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mafunzo import settings
+from mafunzo.entities.asset import Asset
+from mafunzo.launcher.server_process import ServerAddress, server_argv, start_in_background
+from mafunzo.store.artifact import Artifacts
+from mafunzo.store.database import open_database
+from mafunzo.store.home import Home
+from mafunzo.store.record import Records
+from mafunzo.workspace.asset import Models
+from mafunzo.workspace.compute import Computes
+from mafunzo.workspace.data import DataSets
+from mafunzo.workspace.endpoint import EndpointHandle, Endpoints
+from mafunzo.workspace.job import JobHandle, Jobs
+from mafunzo.workspace.lineage import Lineage, trace
+from mafunzo.workspace.shutdown import DownReport, shut_down
+
+
+class Workspace:
+    """The verbs over one home folder. Verbs that need the server start it in the background."""
+
+    def __init__(
+        self, home: str | Path | None = None, *, port: int | None = None, database_url: str | None = None
+    ) -> None:
+        """Open `home` (default `MAFUNZO_HOME`, or `~/.mafunzo`); `port` is where a server that it starts listens."""
+        environment = settings.load()
+        self.home = Home(Path(home).expanduser().absolute() if home else environment.home)
+        self.port = environment.port if port is None else port
+        self.cache = environment.cache
+        self.is_offline = environment.offline
+        self.database_url = database_url or environment.database_url
+        self.user = getpass.getuser()
+        self.database = open_database(self.home, self.database_url)
+        self.records = Records(self.database)
+        self.artifacts = Artifacts(self.home.artifacts)
+        self.models = Models(self)
+        self.data = DataSets(self)
+        self.jobs = Jobs(self)
+        self.endpoints = Endpoints(self)
+        self.computes = Computes(self)
+
+    def finetune(
+        self,
+        *,
+        model: str | Path | Asset,
+        train: str | Path,
+        validation: str | Path | None = None,
+        test: str | Path | None = None,
+        **parameters: Any,
+    ) -> JobHandle:
+        """Fine-tune `model` on the conversations of `train`; return the job as soon as it is in the queue.
+
+        `parameters` are the pipeline's inputs (`docs/reference/parameters.md`), or `job_name`, `display_name`, `experiment`,
+        `priority`, `force_rerun`. Every fault of the request is raised at once, before anything is written.
+        """
+        return self.jobs.finetune(model=model, train=train, validation=validation, test=test, **parameters)
+
+    def compare(self, model: str, data: str | Path, against: str | None = None, **parameters: Any) -> JobHandle:
+        """Evaluate `model` and its base (or `against`) on the rows of `data`."""
+        return self.jobs.compare(model=model, data=data, against=against, **parameters)
+
+    def deploy(
+        self,
+        model: str | Asset,
+        *,
+        endpoint: str,
+        deployment: str = "default",
+        traffic: int | None = None,
+        timeout_s: float = 600.0,
+    ) -> EndpointHandle:
+        """Serve a registered model behind `endpoint`, which is made if it isn't there; return once it is proven and live."""
+        return self.endpoints.deploy(
+            model, endpoint=endpoint, deployment=deployment, traffic=traffic, timeout_s=timeout_s
+        )
+
+    def lineage(self, thing: str) -> Lineage:
+        """Trace a model or job back to its base, data, parameters and code, and verify every hash on the way."""
+        return trace(self, thing)
+
+    def backup(self, file: str | Path) -> None:
+        """Write the whole home into one file, while everything runs."""
+        from mafunzo.store.backup import backup
+
+        backup(self.home, self.database, self.artifacts, Path(file))
+
+    def collect(self) -> int:
+        """Free the disk of bytes that nothing refers to any more; return how many bytes."""
+        return self.artifacts.collect(self.records.referenced_artifacts())
+
+    def up(self) -> ServerAddress:
+        """Start the server in the background, unless it runs; return its address once it answers."""
+        return start_in_background(self.home, self.port, self.database_url)
+
+    def serve(self) -> NoReturn:
+        """Become the server: it takes this process's place until Ctrl-C or `down` ends it."""
+        self.close()
+        if self.database_url:
+            os.environ["MAFUNZO_DATABASE_URL"] = self.database_url
+        argv = server_argv(self.home, self.port)
+        os.execv(argv[0], argv)
+
+    def down(self) -> DownReport:
+        """Stop the server and all that it started; return what was freed, after a second look found none of it."""
+        return shut_down(self.home, self.database_url)
+
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the database. What runs goes on."""
+        self.database.close()
+
+
+def restore(file: str | Path, home: str | Path) -> None:
+    """Restore a backup into the empty folder `home`, and verify every hash."""
+    from mafunzo.store.backup import restore as restore_home
+
+    restore_home(Path(file), Home(Path(home)))

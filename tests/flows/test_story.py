@@ -1,0 +1,190 @@
+"""The main story, from conversations to a deleted endpoint, with a tiny model."""
+
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+from openai import AuthenticationError, OpenAI
+
+from mafunzo import Workspace
+from mafunzo.errors import ArtifactCorrupt, Conflict, InvalidParameter, NotFound
+from mafunzo.workspace.endpoint import EndpointHandle
+from mafunzo.workspace.job import JobHandle
+
+CONVERSATIONS = Path(__file__).parent.parent.parent / "examples" / "conversations.jsonl"
+PARAMETERS = {
+    "apply_lora": True,
+    "lora_r": 4,
+    "learning_rate": 1e-3,
+    "num_train_epochs": 1,
+    "max_seq_length": 128,
+    "per_device_train_batch_size": 4,
+    "logging_steps": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def job(workspace: Workspace) -> JobHandle:
+    return workspace.finetune(model="tiny-llama", train=CONVERSATIONS, **PARAMETERS).wait(timeout_s=400)
+
+
+@pytest.fixture(scope="module")
+def endpoint(workspace: Workspace, job: JobHandle) -> EndpointHandle:
+    model = workspace.models.register(job, name="greeter")
+    return workspace.deploy(model, endpoint="greeter", timeout_s=200)
+
+
+def test_every_step_completes_and_leaves_its_log(job):
+    assert [(step.name, str(step.status)) for step in job.steps] == [
+        ("import_model", "completed"),
+        ("prepare_data", "completed"),
+        ("finetune", "completed"),
+        ("evaluate", "completed"),
+        ("package_model", "completed"),
+    ]
+    assert all((job.folder(step.name) / "exit.json").exists() for step in job.steps)
+    assert "rows" in job.logs("prepare_data")
+
+
+def test_metrics_have_the_names_of_the_field(job):
+    names = {name for line in job.metrics("finetune")["finetune"] for name in line}
+    assert {
+        "loss",
+        "learning_rate",
+        "grad_norm",
+        "epoch",
+        "eval_loss",
+        "train_loss",
+        "train_runtime",
+        "num_tokens",
+    } <= names
+
+
+def test_the_outputs_are_what_others_read(job, tmp_path):
+    folders = {folder.name: folder for folder in job.download(tmp_path)}
+    assert (folders["mlflow_model_folder"] / "MLmodel").exists()
+    assert (folders["pytorch_model_folder"] / "adapter_model.safetensors").exists()
+    assert not (folders["pytorch_model_folder"] / "model.safetensors").exists(), "an adapter is stored without its base"
+    assert json.loads((folders["evaluation_result"] / "evaluationResult" / "metrics.json").read_text())
+    assert "<html" in (folders["evaluation_result"] / "report.html").read_text()
+
+
+def test_a_second_run_takes_every_step_from_the_cache_and_says_so(workspace, job):
+    again = workspace.finetune(model="tiny-llama", train=CONVERSATIONS, **PARAMETERS).wait(timeout_s=60)
+    assert {str(step.status) for step in again.steps} == {"cached"}
+    assert all(job.name in step.reason for step in again.steps)
+    assert again.output_artifact("mlflow_model_folder") == job.output_artifact("mlflow_model_folder")
+
+
+def test_a_changed_parameter_runs_its_step_again_and_says_why(workspace, job):
+    changed = workspace.finetune(model="tiny-llama", train=CONVERSATIONS, **{**PARAMETERS, "max_seq_length": 96})
+    changed.wait(timeout_s=400)
+    steps = {step.name: step for step in changed.steps}
+    assert str(steps["import_model"].status) == "cached"
+    assert "max_seq_length 128 -> 96" in steps["prepare_data"].reason.replace("→", "->")
+
+
+def test_the_endpoint_has_proven_that_it_serves_what_was_trained(endpoint):
+    (deployment,) = endpoint.deployments
+    assert str(deployment.status) == "healthy"
+    assert deployment.verification
+
+
+def test_openai_s_sdk_gets_answers_whole_and_streamed(endpoint):
+    client = OpenAI(base_url=endpoint.url, api_key=endpoint.keys[0], max_retries=0)
+    asked = {
+        "model": "greeter",
+        "messages": [{"role": "user", "content": "Habari!"}],
+        "max_tokens": 8,
+        "temperature": 0,
+    }
+    whole = client.chat.completions.create(**asked)
+    pieces = [chunk.choices[0].delta.content or "" for chunk in client.chat.completions.create(**asked, stream=True)]
+    assert whole.model == "greeter"
+    assert "".join(pieces) == whole.choices[0].message.content
+    assert whole.usage.completion_tokens <= 8
+
+
+def test_without_the_key_nothing_is_answered(endpoint):
+    body = {"model": "greeter", "messages": [{"role": "user", "content": "Habari!"}]}
+    assert httpx.post(f"{endpoint.url}/chat/completions", json=body).status_code == 401
+    with pytest.raises(AuthenticationError):
+        OpenAI(base_url=endpoint.url, api_key="wrong", max_retries=0).chat.completions.create(**body)
+
+
+def test_a_new_key_replaces_the_old_one_at_once(endpoint):
+    old = endpoint.keys[1]
+    endpoint.regenerate_key("secondary")
+    body = {"model": "greeter", "messages": [{"role": "user", "content": "Habari!"}], "max_tokens": 2}
+    headers = {"Authorization": f"Bearer {old}"}
+    assert httpx.post(f"{endpoint.url}/chat/completions", json=body, headers=headers).status_code == 401
+
+
+def test_a_model_that_is_served_cannot_be_deleted(workspace, endpoint):
+    with pytest.raises(Conflict, match="greeter/default"):
+        workspace.models.delete("greeter:1")
+
+
+def test_lineage_verifies_every_hash_and_names_a_changed_byte(workspace, job, endpoint):
+    lineage = workspace.lineage("greeter")
+    assert lineage.faults == []
+    text = "\n".join(lineage.lines())
+    for word in ("model greeter:1", f"job {job.name}", "conversations.jsonl", "finetune", "learning_rate=0.001"):
+        assert word in text
+    artifact = job.output_artifact("evaluation_result")
+    stored = workspace.artifacts.open_file(artifact, "evaluationResult/metrics.json")
+    body = stored.read_bytes()
+    stored.chmod(0o644)
+    stored.write_bytes(body.replace(b"{", b"[", 1))
+    try:
+        with pytest.raises(ArtifactCorrupt, match="metrics.json"):
+            workspace.lineage("greeter").require_intact()
+    finally:
+        stored.write_bytes(body)
+        stored.chmod(0o444)
+
+
+def test_a_tuned_model_is_the_base_of_the_next(workspace, endpoint):
+    job = workspace.finetune(model="greeter", train=CONVERSATIONS, max_steps=2, **PARAMETERS).wait(timeout_s=400)
+    second = workspace.models.register(job, name="greeter")
+    assert second.version == "2"
+    assert second.properties["base_model"]["reference"] == "greeter:1"
+
+
+def test_compare_sets_tuned_against_base(workspace, endpoint, tmp_path):
+    job = workspace.compare("greeter:1", CONVERSATIONS).wait(timeout_s=300)
+    (folder,) = job.download(tmp_path, "evaluation_result")
+    assert (folder / "report.html").exists()
+
+
+def test_a_deleted_endpoint_is_gone(workspace, job):
+    model = workspace.models.register(job, name="short-lived")
+    endpoint = workspace.deploy(model, endpoint="short-lived", timeout_s=200)
+    key, url = endpoint.keys[0], endpoint.url
+    endpoint.delete()
+    with pytest.raises(NotFound):
+        workspace.endpoints.get("short-lived")
+    body = {"model": "short-lived", "messages": [{"role": "user", "content": "Habari!"}]}
+    answer = httpx.post(f"{url}/chat/completions", json=body, headers={"Authorization": f"Bearer {key}"})
+    assert answer.status_code in (401, 404)
+    assert workspace.models.delete("short-lived") >= 0
+
+
+def test_all_faults_of_a_request_come_back_at_once_and_nothing_is_written(workspace, tmp_path):
+    jobs = len(workspace.jobs.list())
+    with pytest.raises(InvalidParameter) as caught:
+        workspace.finetune(
+            model="no-such-model", train=tmp_path / "missing.jsonl", learning_rate=-1, lora_rr=4, deepspeed_stage="3"
+        )
+    text = str(caught.value)
+    for word in (
+        "no-such-model",
+        "missing.jsonl",
+        "learning_rate is -1",
+        "lora_rr",
+        "Did you mean lora_r?",
+        "DeepSpeed",
+    ):
+        assert word in text
+    assert len(workspace.jobs.list()) == jobs
