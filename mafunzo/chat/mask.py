@@ -9,6 +9,7 @@ its generation prompt), so that training starts where generation will; it ends a
 What the template puts before the content there, such as an empty reasoning block, is generated, and so it is trained.
 """
 
+import hashlib
 import json
 import re
 from collections import OrderedDict
@@ -21,6 +22,7 @@ from mafunzo.entities.conversation import Conversation
 from mafunzo.errors import InvalidData
 
 REMEMBERED_SHAPES = 512
+REMEMBERED_PROMPTS = 4096
 _SENTINEL = re.compile(r"xSENTINEL(\d{6})x")
 _OPENING_TAG = re.compile(r"^<[\w-]+>")
 _CLOSING_TAG = re.compile(r"</[\w-]+>$")
@@ -50,6 +52,7 @@ class SpanFinder:
         added = sorted((token.content for token in tokenizer.added_tokens_decoder.values()), key=len, reverse=True)
         self._added = re.compile("|".join(re.escape(token) for token in added if token) or r"(?!)")
         self._shapes: OrderedDict[str, _Shape] = OrderedDict()
+        self._prompts: dict[str, _Shape] = {}
 
     def find(self, conversation: Conversation) -> tuple[str, list[Span]]:
         """Return the rendered conversation and the span of each assistant turn, in order.
@@ -64,7 +67,10 @@ class SpanFinder:
         shape = self._shapes.get(key)
         starts = align(text, shape.literals, [contents[m] for m in shape.order]) if shape else None
         if shape is None or starts is None:  # unseen, or of another day, for a template that writes the date
-            shape = self._shapes[key] = _Shaper(self._tokenizer, self._added, self._name).shape(hollow, tools)
+            if shape is not None or len(self._prompts) > REMEMBERED_PROMPTS:
+                self._prompts.clear()
+            shaper = _Shaper(self._tokenizer, self._added, self._name, self._prompts)
+            shape = self._shapes[key] = shaper.shape(hollow, tools)
             starts = align(text, shape.literals, [contents[m] for m in shape.order])
         self._shapes.move_to_end(key)
         if len(self._shapes) > REMEMBERED_SHAPES:
@@ -160,19 +166,31 @@ def _hollow_out(messages: Messages) -> tuple[list[dict[str, Any]], dict[int, str
     return hollow, contents
 
 
+def _digests(hollow: Messages, tools: Sequence[Mapping[str, Any]] | None) -> list[str]:
+    """Return for each message a digest of all that stands before it."""
+    running = hashlib.blake2b(json.dumps(tools, sort_keys=True, default=str).encode(), digest_size=16)
+    digests = []
+    for message in hollow:
+        digests.append(running.hexdigest())
+        running.update(json.dumps(message, sort_keys=True, default=str).encode())
+    return digests
+
+
 class _Shaper:
     """Works out one shape."""
 
-    def __init__(self, tokenizer: Any, added: re.Pattern[str], name: str) -> None:
-        self._tokenizer, self._added, self._name = tokenizer, added, name
+    def __init__(self, tokenizer: Any, added: re.Pattern[str], name: str, prompts: "dict[str, _Shape]") -> None:
+        """`prompts` remembers the prompts that are served for a turn, by a digest of the messages before it."""
+        self._tokenizer, self._added, self._name, self._prompts = tokenizer, added, name, prompts
 
     def shape(self, hollow: Messages, tools: Sequence[Mapping[str, Any]] | None) -> _Shape:
         """Return the shape with its turns; raises `InvalidData` where a turn's ends can't be proven."""
         plain = self._split(hollow, tools)
         self._check_nothing_is_left_out(hollow, plain, tools)
         stop = self._end_of_turn(tools)
+        digests = _digests(hollow, tools)
         turns = [
-            self._turn(index, hollow, plain, tools, stop)
+            self._turn(index, hollow, plain, tools, stop, digests[index])
             for index, message in enumerate(hollow)
             if message["role"] == "assistant"
         ]
@@ -198,11 +216,17 @@ class _Shaper:
             raise InvalidData(f"the chat template of {self._name} leaves out the tool definitions ('tools')")
 
     def _turn(
-        self, index: int, hollow: Messages, shape: _Shape, tools: Sequence[Mapping[str, Any]] | None, stop: str
+        self,
+        index: int,
+        hollow: Messages,
+        shape: _Shape,
+        tools: Sequence[Mapping[str, Any]] | None,
+        stop: str,
+        digest: str,
     ) -> _Turn:
         before = sum(message < index for message in shape.order)
         has_content = index in shape.order
-        start = self._start(index, hollow, shape, tools, before, has_content)
+        start = self._start(index, hollow, shape, tools, before, has_content, digest)
         calls = hollow[index].get("tool_calls") or ()
         end_literal = before + has_content
         rest_from = 0 if has_content else start
@@ -226,6 +250,7 @@ class _Shaper:
         tools: Sequence[Mapping[str, Any]] | None,
         before: int,
         has_content: bool,
+        digest: str,
     ) -> int:
         """Return where in its literal the turn begins: where the prompt that is served for it ends."""
         literal = shape.literals[before]
@@ -234,7 +259,9 @@ class _Shaper:
             if not header or not (literal.endswith(header) if has_content else literal.count(header) == 1):
                 raise self._unproven(index, "no turn stands before it")
             return literal.index(header) + len(header) if not has_content else len(literal)
-        prompt = self._split(hollow[:index], tools, add_generation_prompt=True)
+        if digest not in self._prompts:
+            self._prompts[digest] = self._split(hollow[:index], tools, add_generation_prompt=True)
+        prompt = self._prompts[digest]
         if prompt.order != shape.order[:before]:
             raise self._unproven(index, "the prompt that is served for it holds other messages")
         tail = prompt.literals[-1]

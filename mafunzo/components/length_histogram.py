@@ -9,8 +9,8 @@ SHOWN_SHARE = 0.97
 """The axis ends where so many conversations are shown; the few longer ones are counted in the text."""
 
 
-def draw(lengths: Sequence[int], max_seq_length: int | None, path: Path) -> None:
-    """Write a histogram of lengths (tokens, before the cut) as PNG; a line stands where rows are cut."""
+def draw(lengths: Sequence[int], split: str, max_seq_length: int | None, path: Path) -> None:
+    """Write a histogram of a split's lengths (tokens, before the cut) as PNG; a line stands where rows are cut."""
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -38,7 +38,7 @@ def draw(lengths: Sequence[int], max_seq_length: int | None, path: Path) -> None
         )
     longer = sum(length > shown for length in ordered)
     beyond = f" ({longer:,} longer ones, up to {ordered[-1]:,}, aren't shown)" if longer else ""
-    axes.set_title(f"Length of {len(lengths):,} training conversations")
+    axes.set_title(f"Length of {len(lengths):,} conversations ({split})")
     axes.set_xlabel(f"tokens{beyond}")
     axes.set_ylabel("conversations")
     axes.set_xlim(0, shown)

@@ -82,33 +82,40 @@ def work(arguments: Arguments) -> None:
     shares = _shares(sources, arguments.values["split_seed"])
     with new_folder(arguments.outputs["prepared"]) as folder:
         tallies = _prepare(folder, Encoder(tokenizer), sources, shares, options)
-        refuse([] if options.skips_bad_rows else [row for name in SPLITS for row in tallies[name].bad])
+        refuse([] if options.skips_bad_rows else [row for tally in tallies.values() for row in tally.bad])
         _check_enough_is_left(tallies)
         copy_tokenizer(model, folder / "tokenizer")
         report = _report(tallies, sources, shares, options, arguments.values)
         write_json(folder / "report.json", report)
-        write_json(folder / "preview.json", tallies["train"].preview)
-        draw(tallies["train"].full_lengths, options.max_seq_length, folder / "lengths.png")
+        first = next(iter(tallies))
+        write_json(folder / "preview.json", tallies[first].preview)
+        draw(tallies[first].full_lengths, first, options.max_seq_length, folder / "lengths.png")
     arguments.metrics.log(0, _metrics(tallies))
     for line in summary(report):
         logger.info("%s", line)
 
 
-def _options(values: Mapping[str, Any], tokenizer: Any, model: Path) -> Options:
-    limit, asked = context_length(tokenizer, model), values["max_seq_length"]
+def sequence_length(asked: int, tokenizer: Any, model: Path) -> int | None:
+    """Return where rows are cut, in tokens: -1 asks for the longest that the model takes. None if nobody knows a limit."""
     if asked == 0:
         raise InvalidParameter(
             "max_seq_length is 0, expected -1 (the longest that the model takes) or a number of tokens."
         )
-    length = limit if asked == -1 else min(asked, limit or asked)
-    if length != asked and asked != -1:
+    limit = context_length(tokenizer, model)
+    if asked == -1 or limit is None:
+        return limit if asked == -1 else asked
+    if asked > limit:
         logger.warning("max_seq_length is %s, but the model takes %s tokens: rows are cut there", asked, limit)
+    return min(asked, limit)
+
+
+def _options(values: Mapping[str, Any], tokenizer: Any, model: Path) -> Options:
+    length = sequence_length(values["max_seq_length"], tokenizer, model)
     is_padded = values["pad_to_max_length"] == "true"
     if is_padded and length is None:
         raise InvalidParameter("pad_to_max_length is true, but the model names no longest length. Set max_seq_length.")
-    return Options(
-        length, padding_id(tokenizer) if is_padded else None, values["batch_size"], values["on_bad_row"] == "skip"
-    )
+    padding = padding_id(tokenizer) if is_padded else None
+    return Options(length, padding, values["batch_size"], values["on_bad_row"] == "skip")
 
 
 def _sources(arguments: Arguments) -> dict[str, Source]:
@@ -120,13 +127,18 @@ def _sources(arguments: Arguments) -> dict[str, Source]:
         if path := table or file:
             sources[name] = open_source(path)
     if "train" not in sources:
-        raise InvalidParameter("The training rows are missing. Pass train_file_path or train_mltable_path.")
+        if "test" not in sources:
+            raise InvalidParameter("The training rows are missing. Pass train_file_path or train_mltable_path.")
+        logger.warning("No training rows are given: the others are prepared for an evaluation only")
     return sources
 
 
 def _shares(sources: Mapping[str, Source], seed: int | None) -> dict[str, Share]:
     """Return which rows of which file each split takes; raises `InvalidData` where there are too few for training."""
-    rows = sources["train"].count()
+    given = {name: Share(0, sources[name].count()) for name in SPLITS if name in sources}
+    if "train" not in sources:
+        return given
+    rows = len(given["train"])
     if seed is not None and len(sources) == len(SPLITS):
         logger.warning("split_seed is %s, but each split is given as a file: nothing is drawn", seed)
     shares = split(rows, "validation" in sources, "test" in sources, seed)
@@ -135,20 +147,20 @@ def _shares(sources: Mapping[str, Source], seed: int | None) -> dict[str, Share]
             f"{sources['train'].name} has {rows} rows, of which {len(shares['train'])} are for training, "
             f"expected {MINIMUM_TRAINING_ROWS} or more. Add rows, or pass validation and test rows as files of their own."
         )
-    return {name: shares.get(name) or Share(0, sources[name].count()) for name in SPLITS}
+    return {name: shares.get(name) or given[name] for name in SPLITS}
 
 
 def _prepare(
     folder: Path, encoder: Encoder, sources: Mapping[str, Source], shares: Mapping[str, Share], options: Options
 ) -> dict[str, Tally]:
-    """Write each split's files. Training comes last, because rows that are held out are kept out of it."""
+    """Write each split's files. Training is read last, because rows that are held out are kept out of it."""
     (folder / "raw").mkdir()
     held_out: dict[bytes, str] = {}
     tallies: dict[str, Tally] = {}
-    for name in ("test", "validation", "train"):
+    for name in sorted(shares, key=SPLITS.index, reverse=True):
         tallies[name] = tally = Tally()
-        source = sources.get(name, sources["train"])
-        rows = read_conversations(source, shares[name].chosen().__contains__)
+        source = sources[name if name in sources else "train"]
+        rows = read_conversations(source, shares[name].chosen())
         progress = Progress(f"prepare {name}", len(shares[name]))
         with _writers(folder, name) as write:
             while batch := list(islice(rows, options.batch_size)):
@@ -160,7 +172,7 @@ def _prepare(
                 if options.skips_bad_rows or not tally.bad:
                     write(examples, options)
                 progress.update(tally.rows_read, rows_kept=tally.rows_kept, tokens=tally.tokens)
-    return tallies
+    return {name: tallies[name] for name in SPLITS if name in tallies}
 
 
 def _good_rows(batch: Iterable[Row | BadRow], tally: Tally) -> Iterator[Row]:
@@ -268,8 +280,8 @@ def _report(
 ) -> dict[str, Any]:
     formats = sum((tally.formats for tally in tallies.values()), Counter[str]())
     return {
-        "splits": {name: _split_report(name, tallies[name], sources, shares[name]) for name in SPLITS},
-        "lengths": {name: lengths(tallies[name].full_lengths) for name in SPLITS},
+        "splits": {name: _split_report(name, tallies[name], sources, shares[name]) for name in tallies},
+        "lengths": {name: lengths(tallies[name].full_lengths) for name in tallies},
         "format": ", ".join(sorted(formats)),
         "max_seq_length": options.max_seq_length,
         "pad_to_max_length": options.padding is not None,
@@ -280,7 +292,7 @@ def _report(
 
 
 def _split_report(name: str, tally: Tally, sources: Mapping[str, Source], share: Share) -> dict[str, Any]:
-    source = sources.get(name, sources["train"])
+    source = sources[name if name in sources else "train"]
     place = "drawn by seed" if share.order is not None else f"rows {share.first + 1} to {share.last}"
     return {
         "source": source.name,

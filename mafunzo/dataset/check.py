@@ -169,9 +169,17 @@ def _content(where: str, role: str, body: Mapping[str, Any], has_calls: bool, fa
         return None
     if not content.strip() and not has_calls and role != "tool":
         faults.append(f"{where} ('{role}') is empty")
-    if any("\ud800" <= character <= "\udfff" for character in content):
+    if not _can_be_written(content):
         faults.append(f"{where} ('{role}') holds half of a character (a lone surrogate), which no encoding can write")
     return content
+
+
+def _can_be_written(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _calls(where: str, body: Mapping[str, Any], faults: list[str]) -> tuple[dict[str, Any], ...]:

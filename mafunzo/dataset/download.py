@@ -115,28 +115,22 @@ def find_card(name: str) -> DataCard:
 
 
 def get_dataset(
-    name: str, to: Path, access: Access, percent: float = 100.0, splits: Sequence[str] | None = None
+    name: str, to: Path, access: Access, percent: float = 100.0, splits: Sequence[str] = ()
 ) -> dict[str, Path]:
     """Write each split of a data set (or those named) as `<split>.jsonl` into `to`; return the files by split.
 
     `percent` takes that share of each split from its beginning. Existing files are replaced.
-    Raises `NotFound`, `Unreachable`, `InvalidParameter`, `ArtifactCorrupt`.
+    Raises `NotFound`, `Unreachable`, `InvalidParameter`, `InvalidFile`, `InvalidData` or `ArtifactCorrupt`.
     """
     if not 0 < percent <= 100:
-        raise InvalidParameter(f"percent is {percent:g}, expected more than 0 and at most 100.")
-    card = find_card(name)
-    parts = (
-        _package_rows(card.source, access) if isinstance(card.source, PypiSource) else _hub_rows(card.source, access)
-    )
-    unknown = sorted(set(splits or ()) - set(parts))
-    if unknown:
+        raise InvalidParameter(f"percent is {percent:g}, expected a number above 0 and at most 100.")
+    source = find_card(name).source
+    parts = _package_rows(source, access) if isinstance(source, PypiSource) else _hub_rows(source, access)
+    if unknown := sorted(set(splits) - set(parts)):
         raise InvalidParameter(f"{name} has no split {', '.join(unknown)}. It has {', '.join(parts)}.")
     to.mkdir(parents=True, exist_ok=True)
-    return {
-        split: _write(to / f"{split}.jsonl", part, percent)
-        for split, part in parts.items()
-        if not splits or split in splits
-    }
+    chosen = {split: part for split, part in parts.items() if not splits or split in splits}
+    return {split: _write(to / f"{split}.jsonl", part, percent) for split, part in chosen.items()}
 
 
 @dataclass(frozen=True)
@@ -250,7 +244,7 @@ def _hub_rows(source: HubSource, access: Access) -> dict[str, _Part]:
 
 def _file_part(source: Source) -> _Part:
     def read(rows: int) -> Iterator[Mapping[str, Any]]:
-        for raw in source.rows(lambda index: index < rows):
+        for raw in source.rows(range(rows)):
             if raw.body is None:
                 raise InvalidData(f"{raw.file}, row {raw.row}: {raw.fault}.")
             yield raw.body
@@ -264,9 +258,11 @@ def _mirrored(source: HubSource, mirror: Path) -> Path:
     for folder in (mirror / source.repo, mirror / source.repo.split("/")[1]):
         if folder.is_dir():
             return folder
-    raise Unreachable(
-        f"{source.repo} isn't in the mirror {mirror}: there is no folder {mirror / source.repo}. Copy the data set there, or "
-        "ask the hub by leaving the mirror out."
+    if mirror.is_dir() and any(path.suffix.lower() in SUFFIXES for path in mirror.rglob("*")):
+        return mirror
+    raise InvalidFile(
+        f"{mirror} has neither the folder {source.repo} nor data files: it isn't a mirror of {source.repo}. Name another "
+        f"folder: mafunzo data mirror {source.repo} FOLDER"
     )
 
 

@@ -6,7 +6,7 @@ A row is named by its file and a number that an editor shows: the line of a json
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ KINDS = "jsonl, json, csv, tsv or parquet"
 _CHUNK = 1 << 20
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
-Wanted = Callable[[int], bool]
+Wanted = Container[int]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Source:
             count = 0
             for raw in _READERS[kind_of(path)](path, first, wanted):
                 count = raw.index - first + 1
-                if wanted is None or wanted(raw.index):
+                if wanted is None or raw.index in wanted:
                     yield raw
             first += count
 
@@ -66,7 +66,7 @@ class Source:
             if kind_of(path) == "parquet":
                 total += int(_parquet(path).metadata.num_rows)
             else:
-                total += sum(1 for _ in _READERS[kind_of(path)](path, 0, lambda index: False))
+                total += sum(1 for _ in _READERS[kind_of(path)](path, 0, ()))
         if total == 0:
             raise InvalidFile(f"{self.name} has no rows.")
         return total
@@ -122,7 +122,7 @@ def _read_jsonl(path: Path, first: int, wanted: Wanted | None) -> Iterator[RawRo
             if number == 1 and line.lstrip()[:1] == b"[":
                 yield from _read_array(path, first, wanted)
                 return
-            if wanted is None or wanted(index):
+            if wanted is None or index in wanted:
                 body, fault = _parse_line(line)
                 yield RawRow(path.name, number, index, body, fault)
             else:
@@ -250,7 +250,7 @@ def _read_parquet(path: Path, first: int, wanted: Wanted | None) -> Iterator[Raw
     for batch in file.iter_batches(batch_size=256):
         rows = range(index, index + batch.num_rows)
         index += batch.num_rows
-        if wanted is not None and not any(wanted(i) for i in rows):
+        if wanted is not None and not any(i in wanted for i in rows):
             yield RawRow(path.name, rows[-1] - first + 1, rows[-1], None)
             continue
         for i, values in zip(rows, batch.to_pylist(), strict=True):
