@@ -1,6 +1,6 @@
 """Numbers over time: a step's `metrics.jsonl`, which is the truth, its progress, and MLflow as a view of them.
 
-The only importer of mlflow, inside the functions that need it.
+`mlflow_view`, a process of its own, is the only importer of mlflow; this module stays light, because steps import it.
 """
 
 import json

@@ -1,0 +1,62 @@
+"""What MLflow's view shows of a job besides its metrics: `job.json` in the job's folder, written by whoever keeps the books."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+FILE = "job.json"
+
+
+@dataclass(frozen=True)
+class StepFacts:
+    """A step as people see it. `status` is a `StepStatus`; times are epoch seconds; `parameters` its literal inputs."""
+
+    name: str
+    status: str
+    attempt: int = 0
+    started_at: float | None = None
+    ended_at: float | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class JobFacts:
+    """A job as people see it. `status` is a `JobStatus`; times are epoch seconds; `parameters` its literal inputs."""
+
+    name: str
+    experiment: str
+    display_name: str = ""
+    status: str = "running"
+    created_by: str = ""
+    started_at: float | None = None
+    ended_at: float | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    steps: tuple[StepFacts, ...] = ()
+
+
+def write_job_facts(jobs: Path, facts: JobFacts) -> bool:
+    """Write `<jobs>/<job>/job.json` at once if it says something new; returns whether it did."""
+    folder = jobs / facts.name
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(asdict(facts), indent=1, ensure_ascii=False)
+    path = folder / FILE
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return False
+    scratch = folder / f".{FILE}.{os.getpid()}"
+    scratch.write_text(text, encoding="utf-8")
+    scratch.replace(path)
+    return True
+
+
+def read_job_facts(folder: Path) -> JobFacts:
+    """Read a job's `job.json`; a folder without one is a job of which only the name is known."""
+    path = folder / FILE
+    if not path.exists():
+        return JobFacts(name=folder.name, experiment="mafunzo", display_name=folder.name)
+    body = json.loads(path.read_text(encoding="utf-8"))
+    steps = tuple(StepFacts(**step) for step in body.pop("steps"))
+    return JobFacts(**body, steps=steps)
