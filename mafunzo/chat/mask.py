@@ -208,7 +208,7 @@ class _Shaper:
         for index, message in enumerate(hollow):
             times = shape.order.count(index)
             if _SENTINEL.search(message.get("content") or "") and times != 1:
-                what = "leaves out" if times == 0 else "repeats"
+                what = "leaves out or rewrites" if times == 0 else "repeats"
                 raise InvalidData(f"the chat template of {self._name} {what} message {index + 1} ('{message['role']}')")
         if list(shape.order) != sorted(shape.order):
             raise InvalidData(f"the chat template of {self._name} changes the order of its messages")
