@@ -5,7 +5,6 @@ A process is known by the folder that it runs in, so that whoever comes after a 
 variable `MAFUNZO_STEP_FOLDER`.
 """
 
-import contextlib
 import json
 import logging
 import os
@@ -13,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,11 @@ import psutil
 
 from mafunzo.errors import Conflict, FailedError
 from mafunzo.launcher.runner import EXIT_FILE, LOG_FILE, PROCESS_FILE, claim
+from mafunzo.launcher.tree import MARKER as MARKER
+from mafunzo.launcher.tree import Tree, mark_of
 
 logger = logging.getLogger(__name__)
 
-MARKER = "MAFUNZO_STEP_FOLDER"
 KEPT_FROM_CHILDREN = ("MAFUNZO_DATABASE_URL",)  # it may hold a password
 SAME_START_S = 2.0  # how far apart two readings of one process's start may lie when the clock is adjusted
 START_TIMEOUT_S = 120.0
@@ -85,6 +85,7 @@ class LocalLauncher:
 
     def __init__(self) -> None:
         self._children: dict[Path, subprocess.Popen[bytes]] = {}
+        self._tree = Tree()
 
     def start(
         self,
@@ -148,7 +149,7 @@ class LocalLauncher:
         runner = _runner(folder)
         told: set[int] = set()
         deadline = time.monotonic() + grace_s
-        while time.monotonic() < deadline and (tree := list(_tree(folder, runner))):
+        while time.monotonic() < deadline and (tree := self._tree_of(folder, runner)):
             for process in tree:
                 if process.pid not in told:
                     _signal(process, signal.SIGTERM)
@@ -173,15 +174,17 @@ class LocalLauncher:
         """Return the pids that carry the folder's mark, its runner apart."""
         folder = folder.resolve()
         runner = _runner(folder)
-        return [process.pid for process in _tree(folder, runner)]
+        return [process.pid for process in self._tree_of(folder, runner)]
 
     def _wait_for_claim(self, child: "subprocess.Popen[bytes]", folder: Path) -> Started:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not (folder / PROCESS_FILE).exists():
             if child.poll() is not None or time.monotonic() > deadline:
                 child.kill()
-                child.wait()
+                code = child.wait()
                 del self._children[folder]
+                if code == -signal.SIGKILL and claim(folder, {"pid": child.pid, "pid_start": 0.0}):
+                    return Started(child.pid, 0.0)  # cut off from outside before it began: lost, as if it were later
                 tail = (folder / LOG_FILE).read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
                 raise FailedError(f"The runner in {folder} ended before it began.", tail)
             time.sleep(0.005)
@@ -191,9 +194,13 @@ class LocalLauncher:
             raise Conflict(f"{folder} was taken by another process. Start in a new folder.")
         return Started(child.pid, float(record["pid_start"]))
 
+    def _tree_of(self, folder: Path, runner: psutil.Process | None) -> list[psutil.Process]:
+        session = (_read(folder / PROCESS_FILE) or {}).get("pid")
+        return self._tree.of(folder, runner, session)
+
     def _kill_for_good(self, folder: Path, runner: psutil.Process | None) -> None:
         deadline = time.monotonic() + KILL_TIMEOUT_S
-        while tree := list(_tree(folder, runner)):
+        while tree := self._tree_of(folder, runner):
             for process in tree:
                 _signal(process, signal.SIGKILL)
             if time.monotonic() > deadline:
@@ -229,46 +236,8 @@ def _runner(folder: Path) -> psutil.Process | None:
         process = psutil.Process(int(record["pid"]))
         is_same = abs(process.create_time() - float(record["pid_start"])) <= SAME_START_S
         is_alive = process.status() != psutil.STATUS_ZOMBIE
+        return process if is_same and is_alive and mark_of(process) in (None, str(folder)) else None
     except psutil.Error:
-        return None
-    return process if is_same and is_alive and _mark(process) in (None, str(folder)) else None
-
-
-def _tree(folder: Path, runner: psutil.Process | None) -> Iterator[psutil.Process]:
-    """Yield what runs for the folder apart from its runner: its descendants, its session, whoever carries its mark."""
-    descendants: set[int] = set()
-    if runner is not None:
-        with contextlib.suppress(psutil.Error):
-            descendants = {process.pid for process in runner.children(recursive=True)}
-    session = runner.pid if runner is not None else (_read(folder / PROCESS_FILE) or {}).get("pid")
-    apart = {os.getpid(), runner.pid if runner is not None else 0}
-    for process in psutil.process_iter():
-        if process.pid in apart:
-            continue
-        try:
-            if process.status() == psutil.STATUS_ZOMBIE:
-                continue
-            if process.pid in descendants or _mark(process) == str(folder) or _is_of_session(process, session, runner):
-                yield process
-        except psutil.Error:
-            continue
-
-
-def _is_of_session(process: psutil.Process, session: Any, runner: psutil.Process | None) -> bool:
-    """Only while the runner lives is the session's number surely its own."""
-    if runner is None or session is None:
-        return False
-    try:
-        return bool(os.getsid(process.pid) == session)
-    except OSError:
-        return False
-
-
-def _mark(process: psutil.Process) -> str | None:
-    """Return the folder that a process carries, None if it can't be read."""
-    try:
-        return str(process.environ().get(MARKER, ""))
-    except (psutil.Error, OSError):
         return None
 
 

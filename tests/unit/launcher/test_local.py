@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mafunzo.errors import Conflict
+from mafunzo.errors import Conflict, FailedError
 from mafunzo.launcher.local import Exited, LocalLauncher, Lost, Running
 
 
@@ -121,6 +121,22 @@ def test_a_killed_command_leaves_the_signal_in_its_record(folder: Path) -> None:
     LocalLauncher().start("kill -9 $$", folder, {})
     record = ended(folder).record
     assert (record.exit_code, record.signal, record.is_killed, record.is_out_of_memory) == (137, 9, True, False)
+
+
+def test_a_runner_that_was_killed_before_it_began_is_lost(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os; os.kill(os.getpid(), 9)")
+    launcher = LocalLauncher()
+    launcher.start("true", folder, {"PYTHONPATH": str(tmp_path)})
+    assert isinstance(launcher.status(folder), Lost) and launcher.was_cut_off(folder)
+
+
+def test_a_runner_that_can_not_begin_says_why(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys; sys.stderr.write('no luck'); sys.stderr.flush(); import os; os._exit(3)"
+    )
+    with pytest.raises(FailedError, match="ended before it began") as caught:
+        LocalLauncher().start("true", folder, {"PYTHONPATH": str(tmp_path)})
+    assert caught.value.faults == ("no luck",)
 
 
 def test_nothing_can_start_in_a_folder_that_was_given_up(folder: Path) -> None:

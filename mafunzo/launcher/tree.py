@@ -1,0 +1,103 @@
+"""Which processes run for a folder: descendants of its runner, its session, whoever carries its mark, and their descendants.
+
+A process shows no environment at all while it executes a program anew, for some milliseconds; it's looked at again before it
+is taken for a stranger, because a child that is missed would outlive its step.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+MARKER = "MAFUNZO_STEP_FOLDER"
+LOOKS, LOOK_EVERY_S = 10, 0.01
+
+
+@dataclass(frozen=True)
+class _Seen:
+    process: psutil.Process
+    parent: int
+    session: int
+    mark: str | None  # None: no environment could be read
+
+    @property
+    def identity(self) -> tuple[int, float]:
+        return self.process.pid, self.process.create_time()
+
+
+class Tree:
+    """Finds processes by folder; remembers strangers that never show an environment."""
+
+    def __init__(self) -> None:
+        self._strangers: set[tuple[int, float]] = set()
+
+    def of(self, folder: Path, runner: psutil.Process | None, session: int | None) -> list[psutil.Process]:
+        """Return what runs for `folder`, its runner and this very process apart.
+
+        `session` is that of its runner, living or not; it can't be given to others while a process is in it.
+        """
+        apart = {os.getpid(), runner.pid if runner is not None else 0}
+        seen = {one.process.pid: one for one in map(_look, psutil.process_iter()) if one is not None}
+        found = _members(seen.values(), folder, runner, session)
+        if not found - apart:
+            again = self._look_again(seen)
+            found = _members((seen | again).values(), folder, runner, session)
+        return [seen[pid].process for pid in found - apart if pid in seen]
+
+    def _look_again(self, seen: Mapping[int, _Seen]) -> dict[int, _Seen]:
+        """Return what the processes without an environment show once they have one, or have gone."""
+        hidden = {one.identity: one for one in seen.values() if one.mark is None}
+        self._strangers &= set(hidden)
+        unclear = {identity: one for identity, one in hidden.items() if identity not in self._strangers}
+        shown: dict[int, _Seen] = {}
+        for _ in range(LOOKS):
+            if not unclear:
+                return shown
+            time.sleep(LOOK_EVERY_S)
+            for identity, one in list(unclear.items()):
+                now = _look(one.process) if one.process.is_running() else None
+                if now is None or now.mark is not None:
+                    del unclear[identity]
+                    shown |= {one.process.pid: now} if now is not None else {}
+        self._strangers |= set(unclear)
+        return shown
+
+
+def mark_of(process: psutil.Process) -> str | None:
+    """Return the folder that a process carries, "" for none, None if it shows no environment now. Raises psutil's errors."""
+    environment = process.environ()
+    return str(environment.get(MARKER, "")) if environment else None
+
+
+def _look(process: psutil.Process) -> _Seen | None:
+    """Return what is seen of a process; None if it's gone, or a thread of the kernel."""
+    with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+        if process.status() == psutil.STATUS_ZOMBIE or process.memory_info().vms == 0:
+            return None
+        try:
+            mark = mark_of(process)
+        except psutil.AccessDenied:  # another user's
+            mark = ""
+        return _Seen(process, process.ppid(), os.getsid(process.pid), mark)
+    return None
+
+
+def _members(seen: Iterable[_Seen], folder: Path, runner: psutil.Process | None, session: int | None) -> set[int]:
+    found = {runner.pid} if runner is not None else set()
+    rest = []
+    for one in seen:
+        is_of_session = session is not None and one.session == session and one.mark in (None, str(folder))
+        if one.mark == str(folder) or is_of_session:
+            found.add(one.process.pid)
+        else:
+            rest.append(one)
+    has_grown = True
+    while has_grown:
+        born = {one.process.pid for one in rest if one.parent in found and one.process.pid not in found}
+        found |= born
+        has_grown = bool(born)
+    return found

@@ -1,0 +1,229 @@
+"""A storm of kill -9: of the scheduler, of steps, of both, at random moments; and what must be true when it is over."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from mafunzo.entities.component import Component, Input, Node, Output
+from mafunzo.entities.compute import Hardware
+from mafunzo.entities.job import ArtifactInput, JobStatus, Resources, StepStatus
+from mafunzo.launcher.local import MARKER
+from mafunzo.pipelines.plan import Facts, PinnedComponent, PlanRequest, plan
+from mafunzo.store.artifact import Artifacts
+from mafunzo.store.database import open_database
+from mafunzo.store.home import Home
+from mafunzo.store.lease import Leases
+from mafunzo.store.record import Records
+
+CPUS = 2
+CHANGES_OF_A_JOB = 150  # about as many as a scheduler makes for one job: it dies before one of them
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Storm:
+    """What happened, and what was wrong in the end."""
+
+    seed: int
+    kills: Counter[str] = field(default_factory=Counter)
+    jobs: int = 0
+    attempts: int = 0
+    starts: int = 0
+    seconds: float = 0.0
+    faults: list[str] = field(default_factory=list)
+
+
+class World:
+    """A home, and jobs of shell components whose right answers are known.
+
+    Each step holds a lock while it runs: an attempt that runs beside another of the same step leaves word of it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.home = Home(root)
+        self.database = open_database(self.home)
+        self.records, self.leases = Records(self.database), Leases(self.database)
+        self.artifacts = Artifacts(self.home.artifacts)
+        self.overlaps = root / "overlaps"
+        self.expected: dict[str, str] = {}
+
+    def add_job(self, number: int, rng: random.Random) -> None:
+        """Two branches and a join: the words of a file in upper case, and counted."""
+        name, text = f"job-{number}", " ".join(rng.choices(["sun", "moon", "star", "sky"], k=rng.randint(3, 9)))
+        given = self.root / "given.txt"
+        given.write_text(text)
+        lock = f"exec 9> {self.root}/lock-{name}-${{{{inputs.me}}}}; flock -n 9 || echo ${{{{inputs.me}}}} >> {self.overlaps}; "
+        nap = f"sleep {rng.uniform(0.05, 0.5):.2f}; "
+        upper = _component("upper", lock + nap + "setsid sleep 60 & tr a-z A-Z < ${{inputs.a}} > ${{outputs.o}}", "a")
+        count = _component("count", lock + nap + "wc -w < ${{inputs.a}} > ${{outputs.o}}; " + nap, "a")
+        join = _component(
+            "join",
+            lock + "cat ${{inputs.a}} > ${{outputs.o}}; " + nap + "cat ${{inputs.b}} >> ${{outputs.o}}",
+            "a",
+            "b",
+        )
+        data = "${{parent.inputs.data}}"
+        nodes = {
+            "upper": Node("upper", "upper", {"me": "upper", "a": data}),
+            "count": Node("count", "count", {"me": "count", "a": data}),
+            "join": Node(
+                "join",
+                "join",
+                {"me": "join", "a": "${{parent.jobs.upper.outputs.o}}", "b": "${{parent.jobs.count.outputs.o}}"},
+                {"o": "${{parent.outputs.result}}"},
+            ),
+        }
+        whole = Component(
+            "words",
+            "1",
+            "pipeline",
+            inputs={"data": Input("data", "uri_file")},
+            outputs={"result": Output("result", "uri_file")},
+            nodes=nodes,
+        )
+        pinned = {part.name: PinnedComponent(part, f"sha256:{part.name}") for part in (upper, count, join)}
+        facts = Facts(pinned, Hardware(CPUS, 8000), datetime.now(UTC))
+        inputs = {"data": ArtifactInput(self.artifacts.put(given), "given.txt")}
+        request = PlanRequest(name, whole, inputs, priority=rng.randint(0, 2), force_rerun=True)
+        self.records.add_job(*plan(request, facts))
+        self.expected[name] = f"{text.upper()}{len(text.split())}\n"
+
+    def step_processes(self) -> dict[str, list[psutil.Process]]:
+        """Return what runs of this home's steps, by step folder, the runner first."""
+        found: dict[str, list[psutil.Process]] = {}
+        for process in psutil.process_iter():
+            try:
+                folder = process.environ().get(MARKER, "")
+                if folder.startswith(str(self.root)) and process.status() != psutil.STATUS_ZOMBIE:
+                    found.setdefault(folder, []).append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def faults(self) -> list[str]:
+        """Return all that isn't as it must be, once nothing is left to do."""
+        told = [f"{pid} still runs" for group in self.step_processes().values() for pid in group]
+        told += [f"{lease.owner} still holds a lease" for lease in self.leases.list()]
+        told += [f"two attempts ran at once: {self.overlaps.read_text()}"] if self.overlaps.exists() else []
+        for name, text in self.expected.items():
+            job = self.records.get_job(name)
+            if job.status != JobStatus.COMPLETED:
+                told.append(f"{name} is {job.status}: {job.error}")
+                continue
+            for step in self.records.list_steps(name):
+                told += [f"{name}/{step.name} is {step.status}"] if step.status != StepStatus.COMPLETED else []
+                told += [
+                    f"{name}/{step.name}: {fault}"
+                    for stored in step.outputs.values()
+                    for fault in self.artifacts.verify(stored)
+                ]
+                told += (
+                    [f"{name}/{step.name} has the outputs {dict(step.outputs)}"] if set(step.outputs) != {"o"} else []
+                )
+            result = job.outputs["result"]
+            stored = next(
+                step.outputs[result.output] for step in self.records.list_steps(name) if step.name == result.step
+            )
+            found = self.artifacts.open_file(stored, "o").read_text()
+            told += [f"{name} wrote {found!r}, expected {text!r}"] if found != text else []
+        left = [path for part in ("inputs", "outputs", "code") for path in self.home.jobs.glob(f"*/*/*/{part}")]
+        told += [f"{path} is left" for path in left]
+        return told
+
+
+def rage(root: Path, seed: int, kills: int = 10) -> Storm:
+    """Run jobs on a new home while `kills` kills fall, then let them finish, and look at what is there."""
+    rng, world, storm = random.Random(seed), World(root), Storm(seed)
+    began = time.monotonic()
+    scheduler: subprocess.Popen[bytes] | None = None
+    try:
+        while sum(storm.kills.values()) < kills:
+            if len(world.records.queue()) < 2:
+                storm.jobs += 1
+                world.add_job(storm.jobs, rng)
+            if scheduler is None or scheduler.poll() is not None:
+                if scheduler is not None and scheduler.returncode == -signal.SIGKILL:
+                    storm.kills["scheduler, before a change"] += 1
+                scheduler = _start(root, rng.choice([0, 0, rng.randint(1, CHANGES_OF_A_JOB)]))
+                storm.starts += 1
+            _wait(scheduler, rng.uniform(0.1, 2.0))
+            if scheduler.poll() is None:
+                _strike(rng.choice(["scheduler", "step", "step", "step and scheduler"]), world, scheduler, rng, storm)
+        if scheduler is not None:
+            scheduler.kill()
+            scheduler.wait()
+        storm.starts += 1
+        scheduler = _start(root, 0)
+        try:
+            scheduler.wait(300)
+        except subprocess.TimeoutExpired:
+            storm.faults.append("the jobs didn't end within 300 s")
+        storm.faults += world.faults()
+        storm.attempts = sum(step.attempt for name in world.expected for step in world.records.list_steps(name))
+    finally:
+        if scheduler is not None:
+            scheduler.kill()
+            scheduler.wait()
+        for group in world.step_processes().values():
+            for process in group:
+                process.kill()
+        world.database.close()
+    storm.seconds = round(time.monotonic() - began, 1)
+    return storm
+
+
+def _strike(kind: str, world: World, scheduler: "subprocess.Popen[bytes]", rng: random.Random, storm: Storm) -> None:
+    """Kill; with "step", either one process of a step's tree (its runner as likely as any) or all of them."""
+    groups = list(world.step_processes().values()) if "step" in kind else []
+    if kind == "step" and not groups:
+        return
+    if groups:
+        group = rng.choice(groups)
+        for process in rng.choice([group, [rng.choice(group)]]):
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+    if "scheduler" in kind:
+        scheduler.kill()
+        scheduler.wait()
+    storm.kills[kind if groups or "step" not in kind else "scheduler"] += 1
+
+
+def _start(root: Path, die_at: int) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "tests.faults.run_scheduler", str(root), str(CPUS), str(die_at)]
+    with (root / "scheduler.log").open("ab") as log:
+        return subprocess.Popen(
+            command, cwd=REPOSITORY, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        )
+
+
+def _wait(scheduler: "subprocess.Popen[bytes]", seconds: float) -> None:
+    try:
+        scheduler.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return
+
+
+def _component(name: str, command: str, *files: str) -> Component:
+    inputs: dict[str, Any] = {file: Input(file, "uri_file") for file in files} | {"me": Input("me", "string")}
+    return Component(
+        name,
+        "1",
+        "command",
+        inputs=inputs,
+        outputs={"o": Output("o", "uri_file")},
+        command=command,
+        resources=Resources(cpus=1),
+    )
