@@ -39,7 +39,8 @@ from mafunzo.serving.placement import (
     decide,
     supervision,
 )
-from mafunzo.serving.verification import how_stored, missing_files, read_reference, unverified, verify
+from mafunzo.serving.reference import how_stored, missing_files, read_reference, wrong_base
+from mafunzo.serving.verification import unverified, verify
 from mafunzo.serving.worker_folder import describe_end, is_final, log_tail, read_port, remove_folder, worker_folder
 from mafunzo.store.artifact import Artifacts
 from mafunzo.store.home import Home
@@ -259,15 +260,16 @@ class Supervisor:
         folder = self.folder(started)
         folder.mkdir(mode=0o700, parents=True)
         self.artifacts.checkout(started.artifact, folder / "model")
+        argv = [*self.worker, "--model", str(folder / "model")]
+        base = started.properties.get("base_artifact")
         faults = missing_files(folder / "model")
+        if base:
+            faults += wrong_base(folder / "model", self.artifacts.manifest(base))
+            self.artifacts.checkout(base, folder / "base")
+            argv += ["--base", str(folder / "base")]
         if faults:
             self._refuse(Refuse(started, faults, {"result": "refused", "faults": list(faults)}))
             return True
-        argv = [*self.worker, "--model", str(folder / "model")]
-        base = started.properties.get("base_artifact")
-        if base:
-            self.artifacts.checkout(base, folder / "base")
-            argv += ["--base", str(folder / "base")]
         argv += ["--name", started.endpoint, "--port", "0", "--port-file", str(folder / "port")]
         devices = ",".join(str(device) for device in self.leases.devices(_owner(started)))
         process = self.launcher.start(argv, folder, {"CUDA_VISIBLE_DEVICES": devices} if wanted.gpus else {})

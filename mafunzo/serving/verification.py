@@ -5,100 +5,19 @@ of each token under the tuned network. The worker must render the same ids, stop
 log-probabilities within the stated tolerance. Each fault begins with what differs: template, BOS, EOS, adapter, merge, weights.
 """
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import httpx
-from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mafunzo.errors import InvalidFile
+from mafunzo.serving.logprob import Difference, Distance, measure
 from mafunzo.serving.placement import Verdict
+from mafunzo.serving.reference import Reference, ReferenceRow, Weights
 
-REFERENCE_FILE = "serving_reference.json"
 REQUEST_TIMEOUT_S = 300.0
-MAX_FAULTS = 12
 SHOWN_TOKENS = 5
-
-Weights = Literal["adapter", "merge", "weights"]
-"""How the tuned weights are stored, which is what a difference in log-probabilities is named after."""
-
-
-class ReferenceRow(BaseModel):
-    """One held-out conversation. `prompt_token_ids` is it without its last answer, ready to be answered."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    messages: list[dict[str, Any]]
-    tools: list[dict[str, Any]] | None = None
-    token_ids: list[int]
-    prompt_token_ids: list[int]
-    logprobs: list[float | None]
-
-
-class Reference(BaseModel):
-    """What evaluation wrote down. `tolerance` is the largest difference of a log-probability that counts as equal."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    tolerance: float
-    dtype: str = ""
-    stop_token_ids: list[int]
-    rows: list[ReferenceRow]
-
-
-@dataclass(frozen=True)
-class Difference:
-    """The largest difference of a log-probability, and where."""
-
-    size: float
-    row: int
-    position: int
-    expected: float
-    given: float | None
-
-
-def read_reference(folder: Path) -> Reference | None:
-    """Return the reference of a model's folder, or None where there is none: a model that wasn't tuned here."""
-    path = folder / REFERENCE_FILE
-    if not path.exists():
-        return None
-    try:
-        reference = Reference.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        faults = [f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()]
-        raise InvalidFile(f"{path} isn't a serving reference.", faults[:MAX_FAULTS]) from error
-    if not reference.rows:
-        raise InvalidFile(f"{path} has no rows: there is nothing to compare with. Run the evaluation again.")
-    return reference
-
-
-def how_stored(folder: Path) -> Weights:
-    """Return how the weights of a model's folder are stored."""
-    if adapter_folder(folder) is not None:
-        return "adapter"
-    facts_file = folder / "mafunzo_model.json"
-    facts = json.loads(facts_file.read_text(encoding="utf-8")) if facts_file.exists() else {}
-    return "merge" if facts.get("merge_lora_weights") or facts.get("merged") else "weights"
-
-
-def adapter_folder(folder: Path) -> Path | None:
-    """Return where a package keeps its adapter, or None for one that has whole weights."""
-    for candidate in (folder / "data" / "adapter", folder):
-        if (candidate / "adapter_config.json").exists():
-            return candidate
-    return None
-
-
-def missing_files(folder: Path) -> tuple[str, ...]:
-    """Return a fault for each file without which the folder can't be served as it was tuned."""
-    adapter = adapter_folder(folder)
-    if adapter is not None and not (adapter / "adapter_model.safetensors").exists():
-        return (f"adapter: {adapter.relative_to(folder) / 'adapter_model.safetensors'} is missing from the package.",)
-    return ()
 
 
 def verify(url: str, reference: Reference, stored: Weights, client: httpx.Client | None = None) -> Verdict:
@@ -107,11 +26,11 @@ def verify(url: str, reference: Reference, stored: Weights, client: httpx.Client
         worker = _Worker(http, url)
         try:
             faults = [*_compare_stops(worker, reference), *_compare_tokens(worker, reference)]
-            weight_faults, worst = _compare_weights(worker, reference, stored)
+            weight_faults, distance = _compare_weights(worker, reference, stored)
         except httpx.TransportError as error:
             return Verdict(broke=f"{type(error).__name__}: {error}")
     faults += weight_faults
-    record = _record(reference, worst) | {"result": "refused" if faults else "verified", "faults": faults}
+    record = _record(reference, distance) | {"result": "refused" if faults else "verified", "faults": faults}
     return Verdict(tuple(faults), record)
 
 
@@ -189,6 +108,19 @@ def _compare_stops(worker: _Worker, reference: Reference) -> Iterator[str]:
             f"EOS: the worker stops at the tokens {given}; in evaluation {worker.text(missing)} ended a turn too. "
             "Look at eos_token_id in generation_config.json and config.json, and eos_token in tokenizer_config.json."
         )
+    cut = sorted((set(given) - set(reference.stop_token_ids)) & _answer_tokens(reference))
+    if cut:
+        yield f"EOS: the worker stops at {worker.text(cut)} as well, which stands inside of answers and would cut them off."
+
+
+def _answer_tokens(reference: Reference) -> set[int]:
+    """Return the tokens of the last answers."""
+    return {
+        token
+        for row in reference.rows
+        if row.token_ids[: len(row.prompt_token_ids)] == row.prompt_token_ids
+        for token in row.token_ids[len(row.prompt_token_ids) :]
+    }
 
 
 def _compare_tokens(worker: _Worker, reference: Reference) -> Iterator[str]:
@@ -244,54 +176,72 @@ def _differs_only_at_stops(expected: Sequence[int], given: Sequence[int], stops:
     return kept == [token for token in given if token not in stops]
 
 
-def _compare_weights(worker: _Worker, reference: Reference, stored: Weights) -> tuple[list[str], Difference | None]:
-    """Give every row's ids to the worker as they are, whatever its template; return the faults and the largest difference."""
-    worst: Difference | None = None
+def _compare_weights(worker: _Worker, reference: Reference, stored: Weights) -> tuple[list[str], Distance | None]:
+    """Give every row's ids to the worker as they are, whatever its template; return the faults and the distance."""
+    given = []
     for number, row in enumerate(reference.rows):
         try:
-            given, _ = worker.logprobs(row.token_ids)
+            found, _ = worker.logprobs(row.token_ids)
         except _Refusal as refusal:
-            return [f"{stored}: row {number}: {refusal}."], worst
-        if len(given) != len(row.logprobs):
-            return [
-                f"{stored}: row {number}: the worker gave {len(given)} log-probabilities for {len(row.logprobs)} tokens."
-            ], worst
-        for position, (was, now) in enumerate(zip(row.logprobs, given, strict=True)):
-            if was is None:
-                continue
-            size = abs(was - now) if now is not None and math.isfinite(now) else math.inf
-            if worst is None or size > worst.size:
-                worst = Difference(size, number, position, was, now)
-    if worst is None or worst.size <= reference.tolerance:
-        return [], worst
-    return [_tell_weights(worker, reference, stored, worst)], worst
+            return [f"{stored}: row {number}: {refusal}."], None
+        if len(found) != len(row.logprobs):
+            counts = f"{len(found)} log-probabilities for {len(row.logprobs)} tokens"
+            return [f"{stored}: row {number}: the worker gave {counts}."], None
+        given.append(found)
+    distance = measure(reference, given)
+    return list(_weight_faults(worker, reference, stored, distance)), distance
 
 
-def _tell_weights(worker: _Worker, reference: Reference, stored: Weights, worst: Difference) -> str:
-    token = reference.rows[worst.row].token_ids[worst.position]
-    given = "none" if worst.given is None else f"{worst.given:.4f}"
+def _weight_faults(worker: _Worker, reference: Reference, stored: Weights, distance: Distance) -> Iterator[str]:
     meaning = {
-        "adapter": "the adapter isn't the one that was evaluated, isn't applied, or stands on another base",
+        "adapter": "the adapter isn't the one that was evaluated, isn't applied as it was, or stands on another base",
         "merge": "the adapter wasn't merged into the weights as it was evaluated",
         "weights": "the weights aren't those that were evaluated",
     }[stored]
+    if distance.largest.size > reference.tolerance:
+        where = _where(worker, reference, distance.largest)
+        yield f"{stored}: {where}; they may differ by {reference.tolerance:g}: {meaning}."
+    if reference.mean_tolerance is not None and distance.mean > reference.mean_tolerance:
+        yield (
+            f"{stored}: the log-probabilities differ by {distance.mean:.4f} on average, and may by "
+            f"{reference.mean_tolerance:g}: {meaning}."
+        )
+    if distance.is_base:
+        yield f"{stored}: the worker answers as the base, not as the tuned model (it shows {distance.share:.0%} of the tuning)."
+    if distance.is_overdone:
+        yield f"{stored}: the worker shows {distance.share:.0%} of the tuning: it is applied more than once, or scaled up."
+
+
+def _where(worker: _Worker, reference: Reference, found: Difference) -> str:
+    token = reference.rows[found.row].token_ids[found.position]
+    given = "none" if found.given is None else f"{found.given:.4f}"
     return (
-        f"{stored}: row {worst.row}, position {worst.position}, token {worker.text([token])}: "
-        f"log-probability {given}, in evaluation {worst.expected:.4f}; "
-        f"they differ by {worst.size:.4f}, more than {reference.tolerance:g}: {meaning}."
+        f"row {found.row}, position {found.position}, token {worker.text([token])}: log-probability {given}, in evaluation "
+        f"{found.expected:.4f}, which is {found.size:.4f} apart"
     )
 
 
-def _record(reference: Reference, worst: Difference | None) -> dict[str, Any]:
-    return {
+def _record(reference: Reference, distance: Distance | None) -> dict[str, Any]:
+    compared: dict[str, Any] = {
         "rows": len(reference.rows),
         "tokens": sum(len(row.token_ids) for row in reference.rows),
         "tolerance": reference.tolerance,
+        "mean_tolerance": reference.mean_tolerance,
         "dtype": reference.dtype,
-        "worst_difference": None if worst is None or not math.isfinite(worst.size) else worst.size,
-        "worst_row": None if worst is None else worst.row,
-        "worst_position": None if worst is None else worst.position,
     }
+    if distance is None:
+        return compared
+    return compared | {
+        "largest_difference": _finite(distance.largest.size),
+        "largest_at": {"row": distance.largest.row, "position": distance.largest.position},
+        "mean_difference": _finite(distance.mean),
+        "tuning_share": distance.share,
+        "is_told_from_base": distance.is_told_from_base,
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _why(response: httpx.Response) -> str:

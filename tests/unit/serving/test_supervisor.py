@@ -37,7 +37,7 @@ def test_a_deployment_goes_live_once_its_worker_is_verified(bench: Bench) -> Non
     assert found.verification is not None
     assert found.verification["result"] == "verified"
     assert found.verification["rows"] == 2
-    assert found.verification["worst_difference"] == 0
+    assert found.verification["largest_difference"] == 0
     assert httpx.get(f"http://127.0.0.1:{found.port}/v1/models").json()["data"][0]["id"] == "chat"
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from mafunzo.errors import InvalidFile
-from mafunzo.serving.verification import Reference, how_stored, missing_files, read_reference, verify
+from mafunzo.serving.reference import Reference
+from mafunzo.serving.verification import verify
 from tests.flows.fake_worker import reference
 from tests.unit.serving.bench import FAKE_WORKER, PATIENCE_S
 
@@ -57,7 +57,7 @@ def test_a_difference_within_the_tolerance_is_recorded_and_no_fault(start_worker
     verdict = verify(start_worker({"shift": 0.009}), good(), "merge")
     assert verdict.faults == ()
     assert verdict.record is not None
-    assert verdict.record["worst_difference"] == pytest.approx(0.009)
+    assert verdict.record["largest_difference"] == pytest.approx(0.009)
 
 
 @pytest.mark.parametrize(
@@ -88,9 +88,18 @@ def test_a_difference_within_the_tolerance_is_recorded_and_no_fault(start_worker
         pytest.param({"stop_token_ids": [3]}, "EOS: the worker stops at the tokens [3]", "[2]", id="stops elsewhere"),
         pytest.param({"stop_token_ids": []}, "EOS: the worker stops at the tokens []", "[2]", id="stops nowhere"),
         pytest.param(
-            {"shift": 0.5}, "adapter: row 0, position", "they differ by 0.5000, more than 0.01", id="other weights"
+            {"stop_token_ids": [2, ord("w")]},
+            "EOS: the worker stops at 'w' (ids [119]) as well",
+            "would cut them off",
+            id="stops inside of answers",
         ),
-        pytest.param({"shift": float("nan")}, "adapter: row 0, position 1", "they differ by inf", id="not a number"),
+        pytest.param(
+            {"shift": 0.5},
+            "adapter: row 0, position",
+            "which is 0.5000 apart; they may differ by 0.01",
+            id="other weights",
+        ),
+        pytest.param({"shift": float("nan")}, "adapter: row 0, position 1", "which is inf apart", id="not a number"),
     ],
 )
 def test_what_differs_is_named(start_worker: StartWorker, settings: dict[str, Any], begins: str, contains: str) -> None:
@@ -117,32 +126,3 @@ def test_a_worker_that_is_gone_breaks_the_comparison_instead_of_failing_it() -> 
     verdict = verify("http://127.0.0.1:1", good(), "merge")
     assert verdict.faults == ()
     assert "ConnectError" in verdict.broke
-
-
-def test_a_folder_without_a_reference_has_none(tmp_path: Path) -> None:
-    assert read_reference(tmp_path) is None
-
-
-def test_a_broken_reference_is_refused_with_all_its_faults(tmp_path: Path) -> None:
-    (tmp_path / "serving_reference.json").write_text('{"tolerance": "wide", "rows": [{"messages": []}]}')
-    with pytest.raises(InvalidFile) as caught:
-        read_reference(tmp_path)
-    assert "isn't a serving reference" in caught.value.message
-    assert any(fault.startswith("tolerance: ") for fault in caught.value.faults)
-    assert any(fault.startswith("stop_token_ids: ") for fault in caught.value.faults)
-
-
-def test_a_reference_without_rows_proves_nothing_and_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "serving_reference.json").write_text('{"tolerance": 0.1, "stop_token_ids": [2], "rows": []}')
-    with pytest.raises(InvalidFile, match="has no rows"):
-        read_reference(tmp_path)
-
-
-def test_the_way_in_which_weights_are_stored_is_read_from_the_package(tmp_path: Path) -> None:
-    assert how_stored(tmp_path) == "weights"
-    (tmp_path / "mafunzo_model.json").write_text('{"merge_lora_weights": true}')
-    assert how_stored(tmp_path) == "merge"
-    (tmp_path / "data" / "adapter").mkdir(parents=True)
-    (tmp_path / "data" / "adapter" / "adapter_config.json").write_text("{}")
-    assert how_stored(tmp_path) == "adapter"
-    assert missing_files(tmp_path) == ("adapter: data/adapter/adapter_model.safetensors is missing from the package.",)

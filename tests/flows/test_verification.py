@@ -1,0 +1,266 @@
+"""Real workers with a tiny real network: a good package goes live, and each way of spoiling it is refused and named.
+
+What the workers are held against is computed by plain transformers and peft.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from mafunzo.chat.adapter import AdapterConfig, adapters, add_adapter, save_adapter
+from mafunzo.chat.network import load_network
+from mafunzo.components.command import Arguments
+from mafunzo.components.model_folder import TOKENIZER_FILES, copy_files, weights_sha256, write_facts
+from mafunzo.components.package_model import package_model
+from mafunzo.components.tiny_model import make
+from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
+from mafunzo.evaluation.serving_reference import serving_reference
+from mafunzo.serving.supervisor import WORKER
+from mafunzo.tracking import MetricLog
+from tests.unit.serving.bench import Bench
+
+LOADING_S = 500.0
+ROWS: list[dict[str, Any]] = [
+    {
+        "messages": [
+            {"role": "user", "content": f"What is your name, and where do you live? ({number})"},
+            {"role": "assistant", "content": "My name is Sam. I live in a small town near the sea."},
+            {"role": "user", "content": "Do you like it there?"},
+            {"role": "assistant", "content": "Yes, it is quiet, and the people are friendly."},
+        ]
+    }
+    for number in range(3)
+]
+Spoil = Callable[[Path], None]
+
+
+@dataclass(frozen=True)
+class Packages:
+    """Good packages of one recipe: merged, and as an adapter beside its base."""
+
+    base: Path
+    tuned: Path
+    merged: Path
+    adapter: Path
+
+
+def make_packages(root: Path, recipe: str) -> Packages:
+    base, tuned = root / "base", root / "tuned"
+    make(recipe, 0, base)
+    facts = {"name": recipe, "version": "1", "source": f"made:{recipe}", "licence": "apache-2.0", "base": None}
+    write_facts(base, facts | {"weights_sha256": weights_sha256(base)})
+    network = load_network(base)
+    torch.manual_seed(1)
+    add_adapter(network, config := AdapterConfig(r=4, alpha=8))
+    for _, layer in adapters(network):
+        torch.nn.init.normal_(layer.lora_B, std=0.1)
+    save_adapter(network, config, tuned)
+    copy_files(base, TOKENIZER_FILES, tuned)
+    merged, adapter = (package(root, base, tuned, is_merged) for is_merged in (True, False))
+    return Packages(base, tuned, merged, adapter)
+
+
+def package(root: Path, base: Path, tuned: Path, is_merged: bool) -> Path:
+    """Write what the packaging step writes."""
+    evaluation = root / f"evaluation-{is_merged}"
+    evaluation.mkdir()
+    reference = serving_reference(base, tuned, is_merged, ROWS, 3, 400, torch.float32)
+    (evaluation / "serving_reference.json").write_text(json.dumps(reference))
+    out = root / f"package-{is_merged}"
+    values = {"merge_lora_weights": str(is_merged).lower(), "trust_remote_code": "false", "name": "tiny"}
+    paths = {"model": base, "tuned": tuned, "prepared": None, "evaluation": evaluation}
+    package_model(Arguments(values, paths, {"mlflow_model_folder": out}, MetricLog(None)))
+    return out
+
+
+def edit_json(file: str, **changes: Any) -> Spoil:
+    def spoil(folder: Path) -> None:
+        [path] = folder.glob(f"data/*/{file}")
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return spoil
+
+
+def edit_template(old: str, new: str) -> Spoil:
+    def spoil(folder: Path) -> None:
+        [path] = folder.glob("data/*/chat_template.jinja")
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+
+    return spoil
+
+
+def set_token(kind: str, token: str) -> Spoil:
+    """Change a special token in the tokenizer's configuration."""
+    return edit_json("tokenizer_config.json", **{kind: token})
+
+
+def edit_adapter(change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> Spoil:
+    def spoil(folder: Path) -> None:
+        path = folder / "data" / "adapter" / "adapter_model.safetensors"
+        save_file(change(load_file(path)), path, metadata={"format": "pt"})
+
+    return spoil
+
+
+def drop_adapter(folder: Path) -> None:
+    (folder / "data" / "adapter" / "adapter_model.safetensors").unlink()
+
+
+def merge_times(times: int) -> Callable[[Packages], Spoil]:
+    """Write weights into which the adapter was merged so many times."""
+
+    def of(packages: Packages) -> Spoil:
+        def spoil(folder: Path) -> None:
+            network = load_network(packages.base)
+            for _ in range(times):
+                network.save_pretrained(folder / "data" / "again")
+                network = load_network(folder / "data" / "again", packages.tuned, merge=True)
+            network.save_pretrained(folder / "data" / "again")
+            shutil.move(
+                folder / "data" / "again" / "model.safetensors", folder / "data" / "model" / "model.safetensors"
+            )
+            shutil.rmtree(folder / "data" / "again")
+
+        return spoil
+
+    return of
+
+
+def zero_b(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor * 0 if "lora_B" in name else tensor for name, tensor in tensors.items()}
+
+
+def first_layer_only(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if ".layers.0." in name}
+
+
+def always(spoil: Spoil) -> Callable[[Packages], Spoil]:
+    return lambda _: spoil
+
+
+@dataclass(frozen=True)
+class Case:
+    """A spoiled package. names: what the first fault begins with; says: what some fault contains."""
+
+    kind: str
+    names: str
+    says: str
+    spoil: Callable[[Packages], Spoil] | None = None
+    recipe: str = "tiny-llama"
+    has_other_base: bool = False
+
+
+CASES = {
+    "template": Case(
+        "merged", "template", "conversation: the token ids differ", always(edit_template("| trim", "| upper"))
+    ),
+    "generation-prompt": Case(
+        "merged",
+        "template",
+        "prompt: the token ids differ",
+        always(edit_template("{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}", "{{- 'assistant: ' }}")),
+    ),
+    "broken-template": Case(
+        "merged", "template", "answers /tokenize with", always(edit_template("| trim", "| nonsense"))
+    ),
+    "end-of-turn": Case(
+        "merged",
+        "EOS",
+        "a turn ends with '<|end_of_text|>'",
+        always(edit_template("'<|eot_id|>' }}\n{%- endfor", "'<|end_of_text|>' }}\n{%- endfor")),
+    ),
+    "eos-in-generation-config": Case(
+        "merged", "EOS", "'<|end_of_text|>'", always(edit_json("generation_config.json", eos_token_id=405))
+    ),
+    "eos-in-tokenizer": Case(
+        "merged", "EOS", "a turn ends with '<s>'", always(set_token("eos_token", "<s>")), recipe="tiny-phi3"
+    ),
+    "bos-in-tokenizer": Case(
+        "merged", "BOS", "the first token is '<|end_of_text|>'", always(set_token("bos_token", "<|end_of_text|>"))
+    ),
+    "bos-left-out": Case("merged", "BOS", "leaves out the first token", always(edit_template("{{- bos_token }}", ""))),
+    "bos-doubled": Case(
+        "merged",
+        "BOS",
+        "before the first token",
+        always(edit_template("{{- bos_token }}", "{{- bos_token + bos_token }}")),
+    ),
+    "not-merged": Case("merged", "merge", "answers as the base", merge_times(0)),
+    "merged-twice": Case("merged", "merge", "in evaluation", merge_times(2)),
+    "adapter-missing": Case("adapter", "adapter", "adapter_model.safetensors is missing", always(drop_adapter)),
+    "adapter-zeroed": Case("adapter", "adapter", "answers as the base", always(edit_adapter(zero_b))),
+    "adapter-half": Case("adapter", "adapter", "which is", always(edit_adapter(first_layer_only))),
+    "adapter-scaled": Case(
+        "adapter",
+        "adapter",
+        "in evaluation",
+        always(edit_json("adapter_config.json", lora_alpha=16)),
+    ),
+    "other-base": Case("adapter", "adapter", "would stand on another base", has_other_base=True),
+}
+GOOD = {
+    "good-merged": Case("merged", "", ""),
+    "good-adapter": Case("adapter", "", ""),
+    "good-phi3": Case("merged", "", "", recipe="tiny-phi3"),
+}
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Deployment]]:
+    """Every case deployed side by side, as it has settled."""
+    root = tmp_path_factory.mktemp("verification")
+    bench = Bench(root)
+    bench.new_supervisor(memory_mb=10**6).worker = (*WORKER, "--threads", "1")
+    packages = {recipe: make_packages(root / recipe, recipe) for recipe in ("tiny-llama", "tiny-phi3")}
+    make("tiny-llama", 7, other := root / "other")
+    bench.records.add_endpoint(Endpoint("chat"), keys=("key-1", "key-2"))
+    for name, case in (GOOD | CASES).items():
+        good = packages[case.recipe]
+        shutil.copytree(good.merged if case.kind == "merged" else good.adapter, folder := root / "cases" / name)
+        if case.spoil is not None:
+            case.spoil(good)(folder)
+        base = other if case.has_other_base else good.base
+        properties = {"base_artifact": bench.artifacts.put(base)} if case.kind == "adapter" else {}
+        bench.deploy(bench.artifacts.put(folder), name=name, initial_delay_s=LOADING_S, properties=properties)
+    deadline = time.monotonic() + LOADING_S
+    while not all(found.status.is_settled for found in bench.records.list_deployments()):
+        bench.supervisor.tick()
+        assert time.monotonic() < deadline, [(d.name, d.status) for d in bench.records.list_deployments()]
+        time.sleep(0.1)
+    yield {found.name: found for found in bench.records.list_deployments()}
+    bench.close()
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_good_package_goes_live_proven(deployed: dict[str, Deployment], name: str) -> None:
+    found = deployed[name]
+    assert found.status is DeploymentStatus.HEALTHY, found.error
+    assert found.verification is not None
+    assert found.verification["result"] == "verified"
+    assert found.verification["is_told_from_base"], "the comparison can tell the tuned model from its base"
+    assert found.verification["tuning_share"] == pytest.approx(1.0, abs=0.01)
+    assert found.verification["largest_difference"] < found.verification["tolerance"]
+    assert found.verification["rows"] == 3
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_spoiled_package_is_refused_and_what_differs_is_named(deployed: dict[str, Deployment], name: str) -> None:
+    found, case = deployed[name], CASES[name]
+    assert found.status is DeploymentStatus.REFUSED, (found.status, found.error, found.verification)
+    assert found.error is not None
+    assert found.error["code"] == "serving_mismatch"
+    faults = found.error["faults"]
+    assert faults[0].startswith(f"{case.names}: "), faults
+    assert any(case.says in fault for fault in faults), faults
+    assert {fault.partition(":")[0] for fault in faults} == {case.names}, f"only what was spoiled is named: {faults}"
+    assert found.port is None
