@@ -17,7 +17,7 @@ import shutil
 import sqlite3
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 INDEX = "mafunzo-backup.json"
 FORMAT = 1
+STAGING = ".restore-"
 LEFT_OUT = {"artifacts", "backups", "database", "workers", LOCK_FILE, "server.json"}
 SQLITE_HEADER = b"SQLite format 3\0"
 SQLITE_BESIDE = ("-wal", "-shm", "-journal")
@@ -96,7 +97,7 @@ def restore(file: Path, home: Home, url: str | None = None) -> None:
     """
     with home.lock():
         _refuse_used(home)
-        staging = Home(home.root / f".restore-{secrets.token_hex(8)}")
+        staging = Home(home.root / f"{STAGING}{secrets.token_hex(8)}")
         try:
             with full_disk_told(f"{file} was being restored"):
                 index = _extract(file.absolute(), staging.root)
@@ -159,8 +160,10 @@ class _Writer:
             )
 
     def _add_others(self) -> None:
-        for path in _walk(self._home.root, LEFT_OUT):
+        for path in _walk(self._home.root):
             name = path.relative_to(self._home.root).as_posix()
+            if name.partition("/")[0] in LEFT_OUT or name.startswith(STAGING):
+                continue
             try:
                 if path.is_symlink():
                     logger.warning("Left the symbolic link %s out of the backup", path)
@@ -180,9 +183,7 @@ class _Writer:
             return
         with tempfile.TemporaryDirectory(dir=self._target.parent, prefix=".mafunzo-") as folder:
             copy = Path(folder) / "copy"
-            with path.open("rb") as file:
-                is_sqlite = file.read(len(SQLITE_HEADER)) == SQLITE_HEADER
-            if not is_sqlite or not _copied_as_database(path, copy):
+            if not (_is_sqlite(path) and _copied_as_database(path, copy)):
                 shutil.copyfile(path, copy)
             copy.chmod(status.st_mode & 0o777)
             self._add(name, copy)
@@ -231,15 +232,25 @@ class _HashingReader:
         return chunk
 
 
-def _walk(root: Path, left_out: Iterable[str] = ()) -> Iterator[Path]:
-    """Yield what is below `root`, in order, a folder before what is in it."""
+def _walk(root: Path) -> Iterator[Path]:
+    """Yield what is below `root`, in order, a folder before what is in it; not what SQLite keeps beside its files."""
     for path in sorted(root.iterdir()):
-        is_beside = path.name.endswith(SQLITE_BESIDE) and path.with_name(path.name.rpartition("-")[0]).exists()
-        if path.name in left_out or is_beside or path.name.startswith(".restore-"):
-            continue
-        yield path
-        if path.is_dir() and not path.is_symlink():
-            yield from _walk(path)
+        if not _is_beside_sqlite(path):
+            yield path
+            if path.is_dir() and not path.is_symlink():
+                yield from _walk(path)
+
+
+def _is_beside_sqlite(path: Path) -> bool:
+    if not path.name.endswith(SQLITE_BESIDE):
+        return False
+    beside = path.with_name(path.name.rpartition("-")[0])
+    return beside.is_file() and _is_sqlite(beside)
+
+
+def _is_sqlite(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(SQLITE_HEADER)) == SQLITE_HEADER
 
 
 def _copied_as_database(source: Path, target: Path) -> bool:

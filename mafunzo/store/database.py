@@ -4,6 +4,7 @@ Every write transaction excludes every other (SQLite's BEGIN IMMEDIATE, an advis
 read inside of one can't change before it ends: no lost update and no double take, whichever database it is.
 """
 
+import hashlib
 import json
 import os
 import sqlite3
@@ -17,8 +18,17 @@ import sqlalchemy as sa
 from sqlalchemy import event, exc
 from sqlalchemy.engine import Connection, Dialect, Engine
 
-from mafunzo.errors import FailedError, InvalidFile, InvalidParameter, MissingExtra, StorageFull, TimedOut, Unreachable
-from mafunzo.store.home import Home
+from mafunzo.errors import (
+    Conflict,
+    FailedError,
+    InvalidFile,
+    InvalidParameter,
+    MissingExtra,
+    StorageFull,
+    TimedOut,
+    Unreachable,
+)
+from mafunzo.store.home import SECRET_FILE, Home
 
 BUSY_TIMEOUT_S = 60
 POSTGRESQL_LOCK = 0x6D6166756E7A6F  # "mafunzo": the advisory lock that every writer of the database takes
@@ -28,13 +38,16 @@ SQLITE_FILE = "mafunzo.db"
 def open_database(home: Home, url: str | None = None) -> "Database":
     """Open the database of `home`, or the one at `url`, and bring its tables up to date.
 
-    Raises `NewerHome` when a newer version wrote it, `Unreachable` when there is no server at `url`.
+    Raises `NewerHome` when a newer version wrote it, `Unreachable` when there is no server at `url`, and `Conflict` when
+    the database at `url` belongs to another home: one with another secret.
     """
     from mafunzo.store.migrations import migrate
 
     database = connect(home, url)
     try:
         migrate(database)
+        if not database.is_sqlite:
+            _claim(database)
     except BaseException:
         database.close()
         raise
@@ -56,6 +69,11 @@ class Database:
 
     def __repr__(self) -> str:
         return f"Database({self.engine.url.render_as_string(hide_password=True)!r})"
+
+    def __str__(self) -> str:
+        """Where it is, without a password."""
+        url = self.engine.url
+        return str(url.database) if self.is_sqlite else url.render_as_string(hide_password=True)
 
     @property
     def is_sqlite(self) -> bool:
@@ -108,6 +126,22 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _claim(database: Database) -> None:
+    """Have a database on a server belong to the home that opens it first, as two would start each other's jobs."""
+    from mafunzo.store.table import owner
+
+    own = hashlib.sha256(b"mafunzo home" + database.home.secret()).hexdigest()
+    with database.transaction() as connection:
+        known = connection.execute(sa.select(owner.c.home)).scalar()
+        if known is None:
+            connection.execute(sa.insert(owner).values(home=own))
+    if known not in (None, own):
+        raise Conflict(
+            f"{database} belongs to another home than {database.home.root}: its {SECRET_FILE} is another one. "
+            "Name an empty database, or put the secret of the home that it belongs to back from a backup."
+        )
 
 
 def _engine(home: Home, url: str | sa.URL | None) -> Engine:
@@ -165,7 +199,7 @@ def _translated(database: Database) -> Iterator[None]:
     try:
         yield
     except exc.TimeoutError as error:
-        raise TimedOut(f"All connections to {database!r} were busy for 30 s.") from error
+        raise TimedOut(f"All connections to {database} were busy for 30 s.") from error
     except exc.OperationalError as error:
         raise _operational(database, error) from error
     except exc.DatabaseError as error:
@@ -180,17 +214,17 @@ _SQLITE_BROKEN = {"SQLITE_NOTADB", "SQLITE_CORRUPT"}
 def _operational(database: Database, error: exc.OperationalError) -> Exception:
     code = _sqlite_code(error)
     if code == "SQLITE_FULL":
-        return StorageFull(f"{database!r}: the disk is full. Nothing of the change was kept; free some space.")
+        return StorageFull(f"{database}: the disk is full. Nothing of the change was kept; free some space.")
     if code.startswith("SQLITE_BUSY"):
-        return TimedOut(f"{database!r}: other processes were writing for {BUSY_TIMEOUT_S} s on end. Try again.")
+        return TimedOut(f"{database}: other processes were writing for {BUSY_TIMEOUT_S} s on end. Try again.")
     if code in _SQLITE_BROKEN:
         return InvalidFile(_broken(database))
     if database.is_sqlite:
-        return FailedError(f"{database!r}: {error.orig}.")
+        return FailedError(f"{database}: {error.orig}.")
     if getattr(error.orig, "sqlstate", None) == "53100":
-        return StorageFull(f"{database!r}: the disk of the database server is full. Nothing of the change was kept.")
+        return StorageFull(f"{database}: the disk of the database server is full. Nothing of the change was kept.")
     reason = str(error.orig).strip().splitlines()[0]
-    return Unreachable(f"{database!r} can't be reached: {reason}. Is PostgreSQL running, and is the URL right?")
+    return Unreachable(f"{database} can't be reached: {reason}. Is PostgreSQL running, and is the URL right?")
 
 
 def _sqlite_code(error: exc.DBAPIError) -> str:
@@ -198,6 +232,4 @@ def _sqlite_code(error: exc.DBAPIError) -> str:
 
 
 def _broken(database: Database) -> str:
-    return (
-        f"{database!r} is no database or is damaged. Copies from before each migration are in {database.home.backups}."
-    )
+    return f"{database} is no database or is damaged. Copies from before each migration are in {database.home.backups}."

@@ -90,7 +90,10 @@ def _empty(database: Database) -> None:
     with database.transaction() as connection:
         tables = _tables(connection)
         for name, table in tables.items():
-            if name != "migration" and connection.execute(sa.select(sa.literal(1)).select_from(table).limit(1)).first():
+            if (
+                name not in ("migration", "owner")
+                and connection.execute(sa.select(sa.literal(1)).select_from(table).limit(1)).first()
+            ):
                 raise Conflict(f"{database} isn't empty: it has rows in '{name}'. Name an empty database.")
         for table in reversed(tables.values()):
             table.drop(connection)
@@ -102,6 +105,7 @@ def _load_lines(file: Path, database: Database) -> None:
         next(lines)
         tables = _tables(connection)
         connection.execute(sa.delete(tables["migration"]))
+        connection.execute(sa.delete(tables["owner"]))
         for line in lines:
             entry = json.loads(line)
             table = tables[entry["table"]]

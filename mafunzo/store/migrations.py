@@ -30,14 +30,15 @@ class Migration:
 
 
 def migrate(database: Database, migrations: "tuple[Migration, ...] | None" = None) -> None:
-    """Bring the tables up to date, with a copy before each step. Raises `NewerHome` for a database from the future.
+    """Bring the tables up to date, with a copy before each step of a database that isn't new.
 
-    Several processes may do so at once: each step happens once.
+    Raises `NewerHome` for a database from the future. Several processes may do so at once: each step happens once.
     """
     steps = MIGRATIONS if migrations is None else migrations
     refuse_newer(database, steps)
-    for step in steps[schema_version(database) :]:
-        if step.number > 1:
+    version = schema_version(database)
+    for step in steps[version:]:
+        if version:
             _copy_before(database, step)
         with database.transaction() as connection:
             if _version(connection) == step.number - 1:
@@ -113,6 +114,7 @@ _FIRST_TABLES = """
 CREATE TABLE migration (
     number INTEGER NOT NULL PRIMARY KEY, name TEXT NOT NULL, mafunzo_version TEXT NOT NULL, applied_at {MOMENT} NOT NULL
 );
+CREATE TABLE owner (home TEXT NOT NULL PRIMARY KEY);
 CREATE TABLE asset (
     id {ID}, scope TEXT NOT NULL, type TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL, artifact TEXT,
     is_archived BOOLEAN NOT NULL, created_at {MOMENT} NOT NULL, body JSON NOT NULL,

@@ -20,6 +20,12 @@ migration = sa.Table(
     sa.Column("applied_at", UtcDateTime, nullable=False),
 )
 
+owner = sa.Table(
+    "owner",
+    metadata,
+    sa.Column("home", sa.Text, primary_key=True),
+)
+
 asset = sa.Table(
     "asset",
     metadata,

@@ -203,6 +203,22 @@ def test_symbolic_links_and_sockets_are_left_out(
     assert not os.path.lexists(empty.jobs / "link") and not (empty.jobs / "pipe").exists()
 
 
+def test_files_that_only_look_like_those_of_sqlite_are_kept(
+    home: Home, database: Database, artifacts: Artifacts, filled: str, tmp_path: Path, empty: Home
+) -> None:
+    for name, content in (
+        ("run", b"a"),
+        ("run-wal", b"b"),
+        (".restore-x", b"c"),
+        ("fake.db", b"SQLite format 3\0 or not"),
+    ):
+        (home.jobs / name).write_bytes(content)
+    backup(home, database, artifacts, tmp_path / "home.tar")
+    restore(tmp_path / "home.tar", empty)
+    for name in ("run", "run-wal", ".restore-x", "fake.db"):
+        assert (empty.jobs / name).read_bytes() == (home.jobs / name).read_bytes()
+
+
 # Refused restores: each leaves the home as empty as it was
 
 

@@ -8,7 +8,7 @@ from subprocess import Popen
 import pytest
 import sqlalchemy as sa
 
-from mafunzo.errors import InvalidFile, InvalidParameter, Unreachable
+from mafunzo.errors import Conflict, InvalidFile, InvalidParameter, Unreachable
 from mafunzo.store import table
 from mafunzo.store.database import Database, connect, open_database
 from mafunzo.store.home import Home
@@ -145,6 +145,16 @@ def test_a_file_that_is_no_database_is_named(home: Home) -> None:
 def test_a_url_of_something_else_is_refused_without_repeating_it(home: Home, url: str) -> None:
     with pytest.raises(InvalidParameter, match="expected postgresql://user@host/name"):
         connect(home, url)
+
+
+def test_a_database_on_a_server_belongs_to_one_home(
+    home: Home, tmp_path: Path, new_postgresql_database: Callable[[], str]
+) -> None:
+    url = new_postgresql_database()
+    open_database(home, url).close()
+    open_database(home, url).close()
+    with pytest.raises(Conflict, match=r"belongs to another home than .*other: its secret\.key is another one"):
+        open_database(Home(tmp_path / "other"), url)
 
 
 def test_a_server_that_is_not_there_is_said_to_be_unreachable_without_the_password(home: Home, tmp_path: Path) -> None:

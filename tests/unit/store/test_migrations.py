@@ -87,6 +87,13 @@ def test_a_step_makes_a_copy_first_and_happens_once(database: Database, home: Ho
         assert '"table": "label"' in copy.read_text()
 
 
+def test_a_new_database_goes_through_all_steps_without_copies(home: Home) -> None:
+    database = connect(home)
+    migrate(database, NEXT)
+    assert (schema_version(database), list(home.backups.iterdir())) == (len(NEXT), [])
+    database.close()
+
+
 def test_a_step_that_fails_changes_nothing(database: Database) -> None:
     before = _shape(database)
     with pytest.raises(RuntimeError, match="power cut"):

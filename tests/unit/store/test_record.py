@@ -1,3 +1,4 @@
+import secrets
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -5,6 +6,8 @@ from subprocess import Popen
 
 import pytest
 import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
@@ -44,6 +47,14 @@ for number in range(15):
         pass
 print(won)
 """
+
+
+numbers = st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False)
+json_values = st.recursive(
+    st.none() | st.booleans() | numbers | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
 
 
 def _hash(letter: str) -> str:
@@ -88,6 +99,13 @@ def test_an_asset_comes_back_as_it_was_added(records: Records) -> None:
         AssetType,
         float,
     )
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.text(), json_values, max_size=4))
+def test_any_properties_come_back_as_they_were(records: Records, properties: dict[str, object]) -> None:
+    asset = records.add_asset(_asset(version=secrets.token_hex(8), properties=properties))
+    assert records.get_asset(asset.key).properties == properties
 
 
 def test_an_asset_without_a_moment_gets_one(records: Records) -> None:
