@@ -1,0 +1,69 @@
+"""Which deployment answers a request."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
+from mafunzo.errors import NotFound, Unavailable
+from mafunzo.serving.router import pick
+
+HEALTHY, WAITING, VERIFYING = DeploymentStatus.HEALTHY, DeploymentStatus.WAITING, DeploymentStatus.VERIFYING
+
+
+def made(**statuses: DeploymentStatus) -> list[Deployment]:
+    return [Deployment("chat", name, "m:1", "sha256:0", status=status) for name, status in statuses.items()]
+
+
+def chat(**traffic_percent: int) -> Endpoint:
+    return Endpoint("chat", traffic_percent)
+
+
+@pytest.mark.parametrize(
+    ("traffic", "statuses", "draw", "expected"),
+    [
+        pytest.param({"blue": 90, "green": 10}, {"blue": HEALTHY, "green": HEALTHY}, 0.95, "green", id="by its share"),
+        pytest.param(
+            {"blue": 90, "green": 10}, {"blue": WAITING, "green": HEALTHY}, 0.1, "green", id="the healthy one"
+        ),
+        pytest.param({"blue": 100, "gone": 0}, {"blue": HEALTHY}, 0.99, "blue", id="a share of a deleted one"),
+    ],
+)
+def test_a_request_goes_to_a_healthy_deployment_by_traffic(
+    traffic: dict[str, int], statuses: dict[str, DeploymentStatus], draw: float, expected: str
+) -> None:
+    assert pick(chat(**traffic), made(**statuses), None, lambda: draw).name == expected
+
+
+def test_a_named_deployment_answers_without_any_traffic() -> None:
+    assert pick(chat(blue=100), made(blue=HEALTHY, green=HEALTHY), "green").name == "green"
+
+
+def test_a_deployment_that_is_only_verified_again_goes_on_answering() -> None:
+    again = Deployment("chat", "blue", "m:1", "sha256:0", status=VERIFYING, port=4000)
+    assert pick(chat(blue=100), [again], None) is again
+    first = Deployment("chat", "blue", "m:1", "sha256:0", status=VERIFYING)
+    with pytest.raises(Unavailable):
+        pick(chat(blue=100), [first], None)
+
+
+@pytest.mark.parametrize(
+    ("traffic", "statuses", "named", "message"),
+    [
+        pytest.param(
+            {"blue": 100}, {"blue": WAITING}, None, r"no healthy deployment now \(blue is waiting\)", id="down"
+        ),
+        pytest.param({}, {"blue": HEALTHY}, None, "No deployment of endpoint 'chat' gets traffic", id="no traffic"),
+        pytest.param({"blue": 100}, {"blue": WAITING}, "blue", "'chat/blue' is waiting", id="the named one is down"),
+    ],
+)
+def test_without_a_healthy_deployment_the_reason_is_told(
+    traffic: dict[str, int], statuses: Mapping[str, DeploymentStatus], named: str | None, message: str
+) -> None:
+    with pytest.raises(Unavailable, match=message):
+        pick(chat(**traffic), made(**statuses), named)
+
+
+def test_an_unknown_deployment_is_told() -> None:
+    with pytest.raises(NotFound, match="no deployment 'red'"):
+        pick(chat(blue=100), made(blue=HEALTHY), "red")
