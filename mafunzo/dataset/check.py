@@ -135,7 +135,7 @@ def _message(number: int, body: Any, faults: list[str]) -> Message | None:
         return None
     found: list[str] = []
     calls = _calls(where, body, found)
-    content = _content(where, role, body, bool(calls), found)
+    content = _content(where, role, body, bool(body.get("tool_calls")), found)
     weight = body.get("weight")
     if weight is not None and (role != "assistant" or isinstance(weight, bool) or weight not in (0, 1)):
         found.append(f"{where} has the weight {weight!r}, expected 0 or 1 on a message of the assistant")

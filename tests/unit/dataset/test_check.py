@@ -1,0 +1,128 @@
+"""Every bad row with every reason, and nothing lost on the way."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mafunzo.dataset.check import BadRow, Row, check_row, check_source, fingerprint, refuse
+from mafunzo.dataset.files import RawRow, open_source
+from mafunzo.entities.conversation import conversation_from_dict
+from mafunzo.errors import InvalidData
+
+U = {"role": "user", "content": "Hi."}
+A = {"role": "assistant", "content": "Hello!"}
+CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+def checked(messages: Any, **more: Any) -> Row | BadRow:
+    return check_row(RawRow("train.jsonl", 17, 16, {"messages": messages, **more}))
+
+
+@pytest.mark.parametrize(
+    "messages, reason",
+    [
+        pytest.param([], "'messages' is empty", id="empty"),
+        pytest.param([A], "has one message only ('assistant'), expected a question and an answer", id="one message"),
+        pytest.param([U, U], "has no turn of the assistant, so there is nothing to learn from it", id="no assistant"),
+        pytest.param(["x", U, A], "message 1 isn't an object with role and content", id="no object"),
+        pytest.param([{"content": "x"}, A], "message 1 has no role", id="no role"),
+        pytest.param([{"role": "usr", "content": "x"}, A], "message 1 has the role 'usr', expected one of system, developer, user, assistant, tool (did you mean 'user'?)", id="unknown role"),
+        pytest.param([{"role": "ai", "content": "x"}, A], "message 1 has the role 'ai', expected one of system, developer, user, assistant, tool (did you mean 'assistant'?)", id="another tool's role"),
+        pytest.param([{"role": "user"}, A], "message 1 ('user') has no content", id="no content"),
+        pytest.param([{"role": "user", "content": 7}, A], "message 1 ('user') has content that isn't text: 7", id="number"),
+        pytest.param([U, {"role": "assistant", "content": " \n"}], "message 2 ('assistant') is empty", id="white space"),
+        pytest.param([{"role": "user", "content": [{"type": "image_url", "image_url": {}}, {"type": "text", "text": "x"}]}, A], "message 1 has content that isn't text (image_url); chat models here read text only", id="picture"),
+        pytest.param([{"role": "user", "content": "\ud83d"}, A], "message 1 ('user') holds half of a character (a lone surrogate), which no encoding can write", id="half a character"),
+        pytest.param([U, {"role": "tool", "content": "x"}, A], "message 2 is the result of a tool, but no tool call stands before it", id="result without call"),
+        pytest.param([U, {"role": "assistant", "tool_calls": [CALL]}, {"role": "tool", "tool_call_id": "c2", "content": "x"}, A], "message 3 answers the tool call 'c2', which doesn't stand before it", id="result of another call"),
+        pytest.param([U, {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{x"}}]}], "message 2, tool call 1 has arguments that aren't a JSON object: {x", id="arguments"),
+        pytest.param([U, {"role": "assistant", "tool_calls": [{"id": "1"}]}], "message 2, tool call 1 has no function with a name", id="no name"),
+        pytest.param([{**U, "tool_calls": [CALL]}, A], "message 1 has tool_calls that aren't a list on a message of the assistant", id="call by the user"),
+        pytest.param([U, {**A, "weight": 2}], "message 2 has the weight 2, expected 0 or 1 on a message of the assistant", id="weight 2"),
+        pytest.param([{**U, "weight": 1}, A], "message 1 has the weight 1, expected 0 or 1 on a message of the assistant", id="weight of the user"),
+        pytest.param([U, {**A, "weight": 0}], "has weight 0 on every turn of the assistant, so there is nothing to learn from it", id="all weights 0"),
+        pytest.param([{"role": "usr", "content": "x"}, {"role": "assistant"}], "message 1 has the role 'usr', expected one of system, developer, user, assistant, tool (did you mean 'user'?); message 2 ('assistant') has no content", id="all reasons at once"),
+    ],
+)  # fmt: skip
+def test_a_bad_row_says_every_reason(messages: Any, reason: str) -> None:
+    assert checked(messages) == BadRow("train.jsonl", 17, reason)
+
+
+def test_tools_must_be_definitions_with_names() -> None:
+    assert checked([U, A], tools="x") == BadRow("train.jsonl", 17, "'tools' isn't a list of tool definitions")
+    assert checked([U, A], tools=[{"function": {}}]) == BadRow("train.jsonl", 17, "a tool definition has no name")
+    row = checked([U, A], tools=[{"name": "f", "parameters": {}}])
+    assert isinstance(row, Row)
+    assert row.conversation.tools == ({"type": "function", "function": {"name": "f", "parameters": {}}},)
+
+
+@pytest.mark.parametrize(
+    "messages, notes",
+    [
+        pytest.param([U, A], (), id="nothing unusual"),
+        pytest.param([U, A, U], ("ends on a turn of the user, which isn't trained",), id="trailing user"),
+        pytest.param([U, U, A], ("has several turns of the user in a row",), id="two users"),
+        pytest.param([U, A, A], ("has several turns of the assistant in a row",), id="two assistants"),
+        pytest.param([U, {"role": "system", "content": "x"}, A], ("has a system message that isn't the first message",), id="late system"),
+    ],
+)  # fmt: skip
+def test_what_is_unusual_is_noted_and_kept(messages: Any, notes: tuple[str, ...]) -> None:
+    row = checked(messages)
+    assert isinstance(row, Row)
+    assert row.notes == notes
+    assert len(row.conversation.messages) == len(messages)
+
+
+def test_parts_of_text_are_joined_and_calls_need_no_content() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    row = checked(
+        [
+            {"role": "user", "content": parts},
+            {"role": "assistant", "tool_calls": [CALL]},
+            {"role": "tool", "content": ""},
+            A,
+        ]
+    )
+    assert isinstance(row, Row)
+    assert [message.content for message in row.conversation.messages] == ["ab", None, "", "Hello!"]
+    assert row.conversation.messages[1].tool_calls == (CALL,)
+
+
+def test_further_fields_of_a_message_stay_for_the_template() -> None:
+    row = checked([U, {**A, "reasoning_content": "hm", "weight": 1, "refusal": None}])
+    assert isinstance(row, Row)
+    assert row.conversation.messages[1].extra == {"reasoning_content": "hm", "weight": 1}
+
+
+def test_a_report_counts_every_row_of_a_file(tmp_path: Path) -> None:
+    lines = [
+        json.dumps({"messages": [U, A]}),
+        "{",
+        json.dumps({"x": 1}),
+        json.dumps({"prompt": "a", "completion": "b"}),
+    ]
+    path = tmp_path / "train.jsonl"
+    path.write_text("\n".join(lines))
+    report = check_source(open_source(path))
+    assert (report.rows_read, report.rows_kept) == (4, 2)
+    assert [row.row for row in report.bad] == [2, 3]
+    assert report.formats == {"messages": 1, "prompt_completion": 1}
+
+
+def test_a_refusal_lists_some_bad_rows_and_counts_all() -> None:
+    with pytest.raises(InvalidData) as raised:
+        refuse([BadRow("a.jsonl", number, "is bad") for number in range(1, 26)])
+    assert raised.value.message == "25 rows can't be used. Correct them, or pass on_bad_row skip to leave them out."
+    assert raised.value.faults[0] == "a.jsonl, row 1: is bad"
+    assert raised.value.faults[-1] == "... and 5 more"
+    assert len(raised.value.faults) == 21
+    refuse([])
+
+
+def test_conversations_that_differ_in_white_space_are_the_same() -> None:
+    one = conversation_from_dict({"messages": [{"role": "user", "content": "Hi  there.\n"}, A]})
+    same = conversation_from_dict({"messages": [{"role": "user", "content": "Hi there."}, A], "tools": []})
+    other = conversation_from_dict({"messages": [{"role": "assistant", "content": "Hi there."}, A]})
+    assert fingerprint(one) == fingerprint(same) != fingerprint(other)
