@@ -18,6 +18,7 @@ from transformers.modeling_utils import PreTrainedModel
 from mafunzo.errors import NotSupported
 from mafunzo.inference.attention import attend_by_rows
 from mafunzo.inference.kv_cache import SlotCache
+from mafunzo.inference.packing import pack_linears
 
 logger = logging.getLogger(__name__)
 
@@ -27,22 +28,24 @@ MEMORY_SHARE = 0.4
 class TorchExecutor:
     """Runs a network over sequences that it knows by id. Not thread-safe: one thread calls it.
 
-    `max_model_len` is the longest sequence, prompt and reply together. `network` may be a peft model.
+    `max_model_len` is the longest sequence, prompt and reply together. `pack_weights`: on a CPU, lay the weights out for
+    speed; nothing else can use the network then.
     """
 
-    def __init__(self, network: Any, max_model_len: int | None = None) -> None:
+    def __init__(self, network: PreTrainedModel, max_model_len: int | None = None, pack_weights: bool = False) -> None:
         network.eval()
         self.network = network
-        plain: PreTrainedModel = network.get_base_model() if hasattr(network, "get_base_model") else network
-        attend_by_rows(plain)
-        self.config = plain.config.get_text_config()
-        parameter = next(plain.parameters())
+        attend_by_rows(network)
+        self.config = network.config.get_text_config()
+        parameter = next(network.parameters())
         self.device: torch.device = parameter.device
         self.dtype: torch.dtype = parameter.dtype
-        self.vocab_size: int = plain.get_input_embeddings().num_embeddings
+        self.vocab_size: int = network.get_input_embeddings().num_embeddings
         self.max_model_len = min(_context_length(self.config), max_model_len or 1 << 30)
-        self.parameters: int = sum(p.numel() for p in plain.parameters())
+        self.parameters: int = sum(p.numel() for p in network.parameters())
         self.cache = SlotCache(self.config.num_hidden_layers, self.device)
+        if pack_weights and self.device.type == "cpu":
+            pack_linears(network)
         self._warm_up()
 
     @torch.inference_mode()

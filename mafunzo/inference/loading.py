@@ -64,7 +64,7 @@ def load_model(
     network = load_network(
         folders.network, folders.adapter, device=device, dtype=serving_dtype(folders.network, device)
     )
-    executor = TorchExecutor(network)
+    executor = TorchExecutor(network, pack_weights=True)
     stops = stop_token_ids(tokenizer, network.generation_config)
     logger.info("Loaded %s: %s, stops at %s", folder, executor.dtype, tokenizer.convert_ids_to_tokens(list(stops)))
     engine = Engine(executor, tokenizer, stops, max_batch)

@@ -51,12 +51,13 @@ def batched_greedy(executor: TorchExecutor, prompts: list[list[int]], chunk: int
     return replies
 
 
+@pytest.mark.parametrize("is_packed", [False, True], ids=["plain weights", "packed weights"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_greedy_tokens_of_a_mixed_batch_are_those_of_plain_generate(architecture: str) -> None:
+def test_greedy_tokens_of_a_mixed_batch_are_those_of_plain_generate(architecture: str, is_packed: bool) -> None:
     network = make_network(architecture)
     expected = [plain_greedy(network, prompt) for prompt in prompts()]
     assert len({token for reply in expected for token in reply}) > 10, "the replies must vary to be worth comparing"
-    executor = TorchExecutor(copy.deepcopy(network))
+    executor = TorchExecutor(copy.deepcopy(network), pack_weights=is_packed)
     assert batched_greedy(executor, prompts()) == expected
 
 

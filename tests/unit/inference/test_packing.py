@@ -1,0 +1,46 @@
+"""Packed layers compute what the layers that they replace compute."""
+
+import pytest
+import torch
+from tiny_networks import make_network
+from torch import nn
+
+from mafunzo.chat.adapter import AdapterConfig, LoraLinear, adapters, add_adapter
+from mafunzo.inference.packing import PackedLinear, PackedLora, pack_linears
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize("shape", [(1, 1, 96), (16, 1, 96), (1, 70, 96), (5, 96)])
+def test_a_packed_layer_gives_the_same(dtype: torch.dtype, has_bias: bool, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(96, 160, bias=has_bias).to(dtype)
+    x = torch.randn(shape).to(dtype)
+    with torch.inference_mode():
+        torch.testing.assert_close(PackedLinear(linear)(x), linear(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_packed_adapter_gives_the_same(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    layer = LoraLinear(nn.Linear(96, 160).to(dtype), r=8, scaling=2.0).eval()
+    nn.init.normal_(layer.lora_B)
+    x = torch.randn(3, 5, 96).to(dtype)
+    with torch.inference_mode():
+        torch.testing.assert_close(PackedLora(layer)(x), layer(x))
+
+
+@pytest.mark.parametrize("has_adapter", [False, True], ids=["plain", "with an adapter"])
+def test_a_packed_network_gives_the_same(has_adapter: bool) -> None:
+    network = make_network("llama")
+    if has_adapter:
+        add_adapter(network, AdapterConfig(r=4, targets=("q_proj", "down_proj")))
+        for _, layer in adapters(network):
+            nn.init.normal_(layer.lora_B, std=0.1)
+    ids = torch.tensor([[5, 6, 7, 8, 9]])
+    with torch.inference_mode():
+        expected = network(ids).logits
+        count = pack_linears(network)
+        assert torch.allclose(network(ids).logits, expected, atol=1e-4)
+    assert count == 3 * 7 + 1
+    assert not any(isinstance(module, nn.Linear | LoraLinear) for module in network.modules())
