@@ -1,0 +1,75 @@
+"""Compare a tuned model with its base on held-out rows; write the report, and what an endpoint must reproduce."""
+
+import logging
+import sys
+
+import torch
+
+from mafunzo.components.command import Arguments, run
+from mafunzo.evaluation.config import read_config
+from mafunzo.evaluation.evaluate import Request, check_gate_metric, evaluate
+from mafunzo.evaluation.gate import check_gate
+from mafunzo.evaluation.report import logged_metrics, table_text, write_report
+from mafunzo.evaluation.serving_reference import serving_reference, write_json
+from mafunzo.evaluation.tasks import raw_rows
+from mafunzo.inference.executor_torch import serving_dtype
+
+logger = logging.getLogger(__name__)
+
+
+def work(arguments: Arguments) -> None:
+    """Everything is written before the gate is looked at, so that a model that fails it can be understood."""
+    values = arguments.values
+    request = _request(arguments)
+    check_gate_metric(values["gate"], values["gate_metric"], request)
+    out = arguments.outputs["evaluation_result"]
+    out.mkdir(parents=True, exist_ok=True)
+    logger.info("Evaluating %s and %s on %s", request.base, request.tuned, request.device)
+    evaluation = evaluate(request, scratch=out)
+    write_report(evaluation, out)
+    logger.info("Asking plain transformers what the endpoint must reproduce")
+    reference = serving_reference(
+        request.base,
+        request.tuned,
+        request.merge,
+        raw_rows(request.prepared),
+        rows=values["reference_rows"],
+        max_tokens=values["reference_max_tokens"],
+        dtype=request.dtype,
+        device=request.device,
+        trust_remote_code=request.trust_remote_code,
+    )
+    write_json(out / "serving_reference.json", reference)
+    arguments.metrics.log(0, logged_metrics(evaluation))
+    sys.stdout.write(f"\n{table_text(evaluation)}\nThe whole report is {out / 'report.html'}\n")
+    check_gate(
+        values["gate"],
+        values["gate_metric"],
+        evaluation.comparisons,
+        values["gate_max_kl"],
+        evaluation.forgetting.kl if evaluation.forgetting else None,
+    )
+
+
+def _request(arguments: Arguments) -> Request:
+    values = arguments.values
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Request(
+        base=arguments.path("model"),
+        tuned=arguments.path("tuned"),
+        prepared=arguments.path("prepared"),
+        merge=values["merge_lora_weights"] == "true",
+        config=read_config(arguments.paths["evaluation_config"], values["evaluation_config_params"]),
+        max_evaluation_rows=values["max_evaluation_rows"],
+        generation_rows=values["generation_rows"],
+        max_new_tokens=values["max_new_tokens"],
+        forgetting_prompts=values["forgetting_prompts"],
+        seed=values["seed"],
+        dtype=serving_dtype(arguments.path("model"), device),
+        device=device,
+        trust_remote_code=values["trust_remote_code"] == "true",
+    )
+
+
+if __name__ == "__main__":
+    run(__file__, work)

@@ -1,0 +1,120 @@
+"""What may be chosen of an evaluation: the keys of `evaluation_config` and `evaluation_config_params`, honoured or refused.
+
+The names and defaults are those of Azure ML's evaluation components.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mafunzo.entities.component import unknown_name
+from mafunzo.errors import InvalidFile, InvalidParameter
+from mafunzo.evaluation.metrics import METRIC_NAMES
+
+Check = Callable[[str, Any], list[str]]
+
+BLEU_TOKENIZERS = ("13a", "intl", "char", "zh", "none")
+JUDGED = ("conversation_groundedness_score", "gpt_groundedness", "gpt_relevance", "gpt_retrieval_score")
+REFUSED: Mapping[str, str] = {
+    "openai_config_params": "metrics that another model judges aren't supported; leave it out.",
+    "model_id": "perplexity is measured with the evaluated model itself, never with another; leave it out.",
+}
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """The choices that were made.
+
+    metrics: which to measure. tokenizer: sacrebleu's, for BLEU. smoothing: BLEU's counts plus one. stemmer: Porter stems
+    for ROUGE. aggregator: False adds every row's own ROUGE to `metrics.json`. batch_size: most rows in one forward.
+    """
+
+    metrics: tuple[str, ...] = METRIC_NAMES
+    tokenizer: str = "13a"
+    smoothing: bool = False
+    stemmer: bool = False
+    aggregator: bool = True
+    batch_size: int = 16
+
+
+def read_config(file: Path | None, params: str | None) -> EvaluationConfig:
+    """Read both inputs; a key of `params` wins over the file's. Raises `InvalidFile` or `InvalidParameter` with all faults."""
+    given: dict[str, Any] = {}
+    if file is not None:
+        given |= _object(file.read_text(encoding="utf-8"), f"evaluation_config ({file.name})")
+    if params:
+        given |= _object(params, "evaluation_config_params")
+    faults = [fault for key, value in given.items() for fault in _faults(key, value)]
+    if faults:
+        raise InvalidParameter("The evaluation's configuration can't be used.", faults)
+    known = {key: value for key, value in given.items() if key in _CHECKS and value is not None}
+    if "metrics" in known:
+        known["metrics"] = tuple(name for name in METRIC_NAMES if name in known["metrics"])
+    return EvaluationConfig(**{key: known[key] for key in known if key not in _FIXED})
+
+
+def _object(text: str, where: str) -> dict[str, Any]:
+    try:
+        body = json.loads(text)
+    except ValueError as error:
+        raise InvalidFile(f"{where} is not JSON: {error}. Give an object such as {{'metrics': ['rouge1']}}.") from error
+    if not isinstance(body, dict):
+        raise InvalidFile(f"{where} is a {type(body).__name__}, expected an object such as {{'metrics': ['rouge1']}}.")
+    return body
+
+
+def _faults(key: str, value: Any) -> list[str]:
+    if value is None and (key in _CHECKS or key in REFUSED):
+        return []
+    if key in REFUSED:
+        return [f"{key} is {value!r}: {REFUSED[key]}"]
+    if key in _CHECKS:
+        return _CHECKS[key](key, value)
+    return [unknown_name(key, [*_CHECKS, *REFUSED])]
+
+
+def _metric_names(key: str, value: Any) -> list[str]:
+    if not isinstance(value, list) or not value or not all(isinstance(name, str) for name in value):
+        return [f"{key} is {value!r}, expected a list of names out of {', '.join(METRIC_NAMES)}."]
+    judged = [
+        f"{key}: {name} needs another model as a judge, which isn't supported." for name in value if name in JUDGED
+    ]
+    unknown = [name for name in value if name not in METRIC_NAMES and name not in JUDGED]
+    return judged + [f"{key}: {unknown_name(name, METRIC_NAMES)}" for name in unknown]
+
+
+def _tokenizer(key: str, value: Any) -> list[str]:
+    return [] if value in BLEU_TOKENIZERS else [f"{key} is {value!r}, expected one of {', '.join(BLEU_TOKENIZERS)}."]
+
+
+def _truth(key: str, value: Any) -> list[str]:
+    return [] if isinstance(value, bool) else [f"{key} is {value!r}, expected true or false."]
+
+
+def _batch_size(key: str, value: Any) -> list[str]:
+    is_size = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return [] if is_size else [f"{key} is {value!r}, expected a whole number, 1 or more."]
+
+
+def _only(wanted: bool, reason: str) -> Check:
+    return lambda key, value: [] if value is wanted else [f"{key} is {value!r}: {reason}"]
+
+
+_FIXED: Mapping[str, Check] = {
+    "add_start_token": _only(True, "the chat template decides what a conversation starts with; leave it out."),
+    "score_all_conversations": _only(False, "replies are generated for the last assistant turn only; leave it out."),
+    "use_previous_conversation": _only(
+        False, "a reply is generated after the reference's own earlier turns; leave it out."
+    ),
+}
+_CHECKS: Mapping[str, Check] = {
+    "metrics": _metric_names,
+    "tokenizer": _tokenizer,
+    "smoothing": _truth,
+    "stemmer": _truth,
+    "aggregator": _truth,
+    "batch_size": _batch_size,
+    **_FIXED,
+}

@@ -1,0 +1,45 @@
+"""The gate: what a tuned model must show by its intervals before the pipeline goes on."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from mafunzo.errors import GateNotPassed
+from mafunzo.evaluation.compare import Comparison, Estimate
+
+Demand = Literal["none", "better", "not_worse"]
+
+
+def check_gate(
+    demand: Demand, metric: str, comparisons: Mapping[str, Comparison], max_kl: float | None, kl: Estimate | None
+) -> None:
+    """Raise `GateNotPassed` unless the demands hold.
+
+    better: the difference's interval lies wholly on the better side of zero. not_worse: it doesn't lie wholly on the
+    worse side. max_kl: the interval of KL(base || tuned) on general prompts doesn't lie wholly above it.
+    """
+    faults = []
+    if demand != "none":
+        faults += _demand_faults(demand, comparisons[metric])
+    if max_kl is not None and kl is not None and kl.low > max_kl:
+        faults.append(
+            f"KL to the base on general prompts is {kl.value:.4g} ({kl.low:.4g} to {kl.high:.4g}), gate_max_kl is {max_kl:g}."
+        )
+    if faults:
+        raise GateNotPassed(
+            "The tuned model didn't pass the gate. Train on more or better data, change the learning rate or the epochs, "
+            "or set gate to none to go on regardless.",
+            faults,
+        )
+
+
+def _demand_faults(demand: Demand, compared: Comparison) -> list[str]:
+    is_passed = compared.is_better is True if demand == "better" else compared.is_better is not False
+    if is_passed:
+        return []
+    side = "above" if compared.is_higher_better else "below"
+    wanted = f"wholly {side} 0" if demand == "better" else f"not wholly on the other side of 0 ({side} is better)"
+    difference = compared.difference
+    return [
+        f"{compared.name}: {compared.base.value:.4g} -> {compared.tuned.value:.4g}, difference {difference.value:+.4g} "
+        f"({difference.low:+.4g} to {difference.high:+.4g}, 95%), expected {wanted}: gate is {demand}."
+    ]

@@ -1,0 +1,103 @@
+"""What both models are asked: held-out rows as tokens, held-out conversations as prompts, and prompts of other domains."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet
+
+from mafunzo.entities.conversation import Conversation, conversation_from_dict
+from mafunzo.errors import InvalidFile
+
+
+@dataclass(frozen=True)
+class EncodedRow:
+    """A rendered conversation; `labels` is -100 where a token isn't an assistant's."""
+
+    input_ids: list[int]
+    labels: list[int]
+    file: str
+    row: int
+
+
+@dataclass(frozen=True)
+class ReplyTask:
+    """A conversation up to its last assistant turn (`prompt`), and that turn (`reference`)."""
+
+    prompt: Conversation
+    reference: str
+    file: str
+    row: int
+
+
+@dataclass(frozen=True)
+class GeneralPrompt:
+    """A question of another domain than the tuning data's."""
+
+    topic: str
+    prompt: str
+
+
+def held_out_rows(prepared: Path) -> list[EncodedRow]:
+    """Read `test.parquet`. Raises `InvalidFile` if it is missing or has no row."""
+    path = prepared / "test.parquet"
+    if not path.exists():
+        raise InvalidFile(f"{prepared} has no test.parquet: it isn't prepare_data's output.")
+    table = pyarrow.parquet.read_table(path)
+    rows = [EncodedRow(**row) for row in table.select(["input_ids", "labels", "file", "row"]).to_pylist()]
+    if not rows:
+        raise InvalidFile(f"{path} has no rows, so there is nothing to evaluate on. Give a test file, or more data.")
+    return rows
+
+
+def reply_tasks(prepared: Path) -> list[ReplyTask]:
+    """Read the conversations of `raw/test.jsonl` that have an assistant's text as last assistant turn."""
+    found = [_reply_task(body) for body in raw_rows(prepared)]
+    return [task for task in found if task is not None]
+
+
+def raw_rows(prepared: Path) -> list[dict[str, Any]]:
+    """Read `raw/test.jsonl`: the normalised held-out rows, before they became tokens."""
+    path = prepared / "raw" / "test.jsonl"
+    if not path.exists():
+        raise InvalidFile(f"{prepared} has no raw/test.jsonl: it isn't prepare_data's output.")
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def general_prompts() -> list[GeneralPrompt]:
+    """Return the prompts of other domains that come with Mafunzo; any leading part of them is varied too."""
+    text = files("mafunzo.evaluation").joinpath("prompts.jsonl").read_text(encoding="utf-8")
+    return [GeneralPrompt(**json.loads(line)) for line in text.splitlines()]
+
+
+def sample_indices(count: int, wanted: int, seed: int) -> list[int]:
+    """Return `wanted` of `range(count)` (all if it is -1 or more than there are), drawn without replacement, in order."""
+    if wanted < 0 or wanted >= count:
+        return list(range(count))
+    return sorted(int(index) for index in np.random.default_rng(seed).choice(count, size=wanted, replace=False))
+
+
+def batches_by_length(lengths: Sequence[int], most_rows: int, most_tokens: int) -> list[list[int]]:
+    """Group indices into batches of like length: padded to its longest, a batch has at most `most_tokens` (or one row)."""
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        batch = batches[-1] if batches else []
+        if batch and len(batch) < most_rows and lengths[batch[0]] * (len(batch) + 1) <= most_tokens:
+            batch.append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
+def _reply_task(body: dict[str, Any]) -> ReplyTask | None:
+    conversation = conversation_from_dict(body)
+    last = max((i for i, m in enumerate(conversation.messages) if m.role == "assistant"), default=0)
+    reference = conversation.messages[last].content
+    if last == 0 or not reference:
+        return None
+    prompt = Conversation(conversation.messages[:last], conversation.tools)
+    return ReplyTask(prompt, reference, str(body.get("file", "")), int(body.get("row", 0)))

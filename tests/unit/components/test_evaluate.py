@@ -1,0 +1,71 @@
+"""The component as a process: argv and folders in, folder out."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_evaluation import Folders, make_folders
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    return make_folders(tmp_path_factory.mktemp("evaluate"))
+
+
+def run(given: Folders, step: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    step.mkdir(exist_ok=True)
+    argv = [sys.executable, "-m", "mafunzo.components.evaluate", "--model", given.base, "--tuned", given.tuned]
+    argv += ["--prepared", given.prepared, "--evaluation_result", step / "out", "--max_new_tokens", "4"]
+    argv += ["--forgetting_prompts", "12", "--generation_rows", "6", *options]
+    environment = os.environ | {"MAFUNZO_STEP_FOLDER": str(step), "OMP_NUM_THREADS": "1"}
+    return subprocess.run([str(a) for a in argv], capture_output=True, text=True, env=environment, check=False)
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def test_a_tuned_model_that_learned_passes_the_gate_and_leaves_everything_behind(
+    given: Folders, tmp_path: Path
+) -> None:
+    done = run(given, tmp_path / "step", "--gate", "better")
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "step" / "out"
+    metrics = read(out / "evaluationResult" / "metrics.json")
+    assert metrics["comparisons"]["loss"]["is_better"] is True
+    assert metrics["loss"] == metrics["comparisons"]["loss"]["tuned"]["value"]
+    assert metrics["forgetting"]["prompts"] == 12
+    assert len((out / "samples.jsonl").read_text().splitlines()) == 6
+    assert {path.name for path in out.glob("*.png")} == {"loss_by_row.png", "metrics.png", "forgetting.png"}
+    assert "http" not in (out / "report.html").read_text().split("<main>")[0]
+    reference = read(out / "serving_reference.json")
+    assert len(reference["rows"]) == 4 and reference["dtype"] == "float32"
+    (line,) = [json.loads(text) for text in (tmp_path / "step" / "metrics.jsonl").read_text().splitlines()]
+    assert line["tuned_loss"] == line["eval_loss"] < line["base_loss"]
+    assert "Perplexity" in done.stdout and '"event": "progress"' in done.stdout
+    assert not list(out.rglob("*.f16"))
+
+
+def test_a_model_that_is_not_better_is_refused_after_the_report_is_written(given: Folders, tmp_path: Path) -> None:
+    unchanged = Folders(given.base, given.base, given.prepared)
+    done = run(unchanged, tmp_path / "step", "--gate", "better", "--gate_metric", "token_accuracy")
+    assert done.returncode == 3
+    error = read(tmp_path / "step" / "error.json")
+    assert error["code"] == "gate_not_passed"
+    assert "token_accuracy" in error["faults"][0] and "gate is better" in error["faults"][0]
+    assert (tmp_path / "step" / "out" / "report.html").exists()
+
+
+def test_all_faults_of_the_configuration_are_told_before_a_network_is_loaded(given: Folders, tmp_path: Path) -> None:
+    params = json.dumps({"metrics": ["rouge1", "gpt_relevance"], "smothing": True, "model_id": "gpt2"})
+    done = run(given, tmp_path / "step", "--evaluation_config_params", params)
+    assert done.returncode == 2
+    faults = read(tmp_path / "step" / "error.json")["faults"]
+    assert any("gpt_relevance needs another model as a judge" in fault for fault in faults)
+    assert any("smothing is not a parameter. Did you mean smoothing?" in fault for fault in faults)
+    assert any("model_id" in fault and "never with another" in fault for fault in faults)
+    assert "Loading" not in done.stdout
