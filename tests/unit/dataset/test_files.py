@@ -141,18 +141,18 @@ def test_a_file_that_cant_be_read_says_what_to_do(tmp_path: Path, name: str, con
 
 
 def test_missing_files_and_files_of_blank_lines_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidFile, match="doesn't exist. Check the path"):
+    with pytest.raises(InvalidFile, match="doesn't exist"):
         open_source(tmp_path / "none.jsonl")
     with pytest.raises(InvalidFile, match="has no rows"):
         open_source(write(tmp_path / "a.jsonl", "\n\n")).count()
+    (tmp_path / "empty").mkdir()
     with pytest.raises(InvalidFile, match="has no data file"):
-        open_source(tmp_path / ".." / tmp_path.name / "empty" if (tmp_path / "empty").mkdir() else tmp_path / "empty")
+        open_source(tmp_path / "empty")
 
 
 def test_a_folder_and_an_mltable_give_the_rows_of_all_their_files(tmp_path: Path) -> None:
-    write(
-        tmp_path / "data" / "1.jsonl" if (tmp_path / "data").mkdir() else tmp_path / "data" / "1.jsonl", lines(ROWS[:2])
-    )
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data" / "1.jsonl", lines(ROWS[:2]))
     write(tmp_path / "data" / "2.csv", "id,messages\n7,x\n")
     source = open_source(tmp_path / "data")
     assert [(row.file, row.row, row.index) for row in source.rows()] == [
