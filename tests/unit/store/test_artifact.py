@@ -84,7 +84,7 @@ def _mode(path: Path) -> int:
 # In and out
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(trees, st.booleans())
 def test_any_tree_comes_out_as_it_went_in_and_goes_in_under_the_same_hash(
     tree: dict[str, object], is_writable: bool
