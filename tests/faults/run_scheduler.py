@@ -1,6 +1,7 @@
-"""A scheduler in its own process, until no job is open: `python -m tests.faults.run_scheduler HOME CPUS DIE_AT`.
+"""A scheduler in its own process, until no job is open: `python -m tests.faults.run_scheduler HOME CPUS DIE_AT DELAY_MS`.
 
-With DIE_AT above 0 it kills itself with SIGKILL just before it changes anything in the home, or commits, for the DIE_AT-th time.
+It counts its changes: each time that it is about to change something in the home, to start a process, or to commit. With DIE_AT above 0 it
+kills itself with SIGKILL at that change, or DELAY_MS later. At the end it prints how many changes it made.
 """
 
 import os
@@ -26,12 +27,13 @@ CHANGES = {"os.rename", "os.link", "os.mkdir", "os.rmdir", "os.remove", "os.syml
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
-def main(root: Path, cpus: int, die_at: int) -> None:
+def main(root: Path, cpus: int, die_at: int, delay_ms: float) -> None:
     home = Home(root)
     with home.lock():
         database = open_database(home)
-        if die_at:
-            die_before_change(die_at, root, database.engine)
+        changes = Changes(root, die_at, delay_ms)
+        sys.addaudithook(changes.hook)
+        event.listen(database.engine, "commit", lambda _: changes.count())
         records = Records(database)
         scheduler = Scheduler(
             records,
@@ -51,28 +53,37 @@ def main(root: Path, cpus: int, die_at: int) -> None:
         stop.set()
         scheduler.wake()
         loop.join()
+        print(changes.made)
 
 
-def die_before_change(number: int, root: Path, engine: Any) -> None:
-    left = number
+class Changes:
+    """Counts, and dies at one of them."""
 
-    def count() -> None:
-        nonlocal left
-        left -= 1
-        if left <= 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+    def __init__(self, root: Path, die_at: int, delay_ms: float) -> None:
+        self.made = 0
+        self._root, self._die_at, self._delay_ms = str(root), die_at, delay_ms
 
-    def hook(name: str, arguments: tuple[Any, ...]) -> None:
+    def count(self) -> None:
+        self.made += 1
+        if self.made == self._die_at:
+            if self._delay_ms:
+                threading.Timer(self._delay_ms / 1000, os.kill, (os.getpid(), signal.SIGKILL)).start()
+            else:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def hook(self, name: str, arguments: tuple[Any, ...]) -> None:
         if name == "open":
             path, _, flags = arguments
-            if isinstance(path, str) and path.startswith(str(root)) and flags & WRITES:
-                count()
-        elif name in CHANGES and (name == "subprocess.Popen" or str(arguments[0]).startswith(str(root))):
-            count()
+            if isinstance(path, str) and path.startswith(self._root) and flags & WRITES:
+                self.count()
+        elif name == "subprocess.Popen" or (name in CHANGES and self._is_inside(str(arguments[0]))):
+            self.count()
 
-    sys.addaudithook(hook)
-    event.listen(engine, "commit", lambda _: count())
+    def _is_inside(self, path: str) -> bool:
+        return path.startswith(self._root) or not path.startswith(
+            "/"
+        )  # relative to an open folder, as shutil.rmtree does
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))

@@ -154,8 +154,9 @@ def rage(root: Path, seed: int, kills: int = 10) -> Storm:
                 world.add_job(storm.jobs, rng)
             if scheduler is None or scheduler.poll() is not None:
                 if scheduler is not None and scheduler.returncode == -signal.SIGKILL:
-                    storm.kills["scheduler, before a change"] += 1
-                scheduler = _start(root, rng.choice([0, 0, rng.randint(1, CHANGES_OF_A_JOB)]))
+                    storm.kills["scheduler, at a change"] += 1
+                delay_ms = rng.choice([0.0, 0.0, rng.uniform(1, 40)])
+                scheduler = _start(root, rng.choice([0, 0, rng.randint(1, CHANGES_OF_A_JOB)]), delay_ms)
                 storm.starts += 1
             _wait(scheduler, rng.uniform(0.1, 2.0))
             if scheduler.poll() is None:
@@ -164,7 +165,7 @@ def rage(root: Path, seed: int, kills: int = 10) -> Storm:
             scheduler.kill()
             scheduler.wait()
         storm.starts += 1
-        scheduler = _start(root, 0)
+        scheduler = _start(root)
         try:
             scheduler.wait(300)
         except subprocess.TimeoutExpired:
@@ -181,6 +182,34 @@ def rage(root: Path, seed: int, kills: int = 10) -> Storm:
         world.database.close()
     storm.seconds = round(time.monotonic() - began, 1)
     return storm
+
+
+def changes_of_a_job(root: Path) -> int:
+    """Return how many changes a scheduler makes for one job."""
+    world = World(root)
+    world.add_job(1, random.Random(0))
+    world.database.close()
+    scheduler = _start(root)
+    assert scheduler.wait(300) == 0
+    return int((root / "scheduler.log").read_text().split()[-1])
+
+
+def die_at_change(root: Path, number: int, delay_ms: float) -> list[str]:
+    """Run one job with a scheduler that dies at its `number`-th change, then with another; return all that is wrong then."""
+    world = World(root)
+    try:
+        world.add_job(1, random.Random(0))
+        if _start(root, number, delay_ms).wait(300) not in (0, -signal.SIGKILL):
+            return [f"the scheduler broke: {(root / 'scheduler.log').read_text()[-2000:]}"]
+        last = _start(root)
+        try:
+            last.wait(300)
+        except subprocess.TimeoutExpired:
+            last.kill()
+            return ["the job didn't end within 300 s", *world.faults()]
+        return world.faults()
+    finally:
+        world.database.close()
 
 
 def _strike(kind: str, world: World, scheduler: "subprocess.Popen[bytes]", rng: random.Random, storm: Storm) -> None:
@@ -201,8 +230,8 @@ def _strike(kind: str, world: World, scheduler: "subprocess.Popen[bytes]", rng: 
     storm.kills[kind if groups or "step" not in kind else "scheduler"] += 1
 
 
-def _start(root: Path, die_at: int) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "tests.faults.run_scheduler", str(root), str(CPUS), str(die_at)]
+def _start(root: Path, die_at: int = 0, delay_ms: float = 0.0) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "tests.faults.run_scheduler", str(root), str(CPUS), str(die_at), str(delay_ms)]
     with (root / "scheduler.log").open("ab") as log:
         return subprocess.Popen(
             command, cwd=REPOSITORY, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}
