@@ -163,7 +163,8 @@ class Artifacts:
 
         Also deletes what interrupted writes left. The grace is for artifacts that were put after `keep` was gathered,
         or whose record isn't written yet. Waits for every put and checkout that is under way. Returns the bytes freed;
-        a file that is still linked from a job's folder frees its bytes with that folder.
+        a file that is still linked from a job's folder frees its bytes with that folder. Raises `ArtifactCorrupt`, and
+        deletes nothing, when the manifest of an artifact that stays is damaged: delete or put that one again first.
         """
         with self._exclusive():
             before = time.time() - grace_s
@@ -280,10 +281,14 @@ class Artifacts:
     # Deleting
 
     def _sweep(self, artifacts: list[str]) -> int:
-        """Delete artifacts, then all bytes that no remaining one has. The caller excludes every other use."""
+        """Delete artifacts, then all bytes that no remaining one has. The caller excludes every other use.
+
+        Raises `ArtifactCorrupt` before anything is deleted when it isn't known what a remaining one has.
+        """
+        remaining = set(self.hashes()) - set(artifacts)
+        used = {file.sha256 for artifact in remaining for file in self.manifest(artifact)}
         for artifact in artifacts:
             self.manifest_path(artifact).unlink()
-        used = {file.sha256 for artifact in self.hashes() for file in self.manifest(artifact)}
         freed = sum(_delete_file(blob) for blob in (self.root / "blobs").glob("*/*") if blob.name not in used)
         for partial in (self.root / "partial").iterdir():
             freed += sum(_delete_file(path) for path in partial.iterdir())

@@ -367,6 +367,21 @@ def test_deleting_one_artifact_leaves_the_bytes_of_others(artifacts: Artifacts, 
     assert artifacts.verify(single) == []
 
 
+def test_collection_deletes_nothing_while_it_is_unknown_what_an_artifact_has(
+    artifacts: Artifacts, folder: Path
+) -> None:
+    damaged, other = artifacts.put(folder), artifacts.put(folder / "a.txt")
+    _damage(artifacts.manifest_path(damaged), b"{}")
+    with pytest.raises(ArtifactCorrupt, match="the manifest was changed"):
+        artifacts.collect({damaged}, grace_s=0)
+    assert artifacts.exists(other) and artifacts.verify(other) == []
+    assert artifacts.put(folder) == damaged
+    artifacts.collect({damaged}, grace_s=0)
+    assert artifacts.hashes() == [damaged] and artifacts.verify(damaged) == []
+    _damage(artifacts.manifest_path(damaged), b"{}")
+    assert artifacts.delete(damaged) == 5004
+
+
 def test_collection_beside_puts_never_takes_what_they_hold(
     artifacts: Artifacts, folder: Path, start_python: Callable[..., Popen[str]]
 ) -> None:
