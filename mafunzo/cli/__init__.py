@@ -1,4 +1,7 @@
-"""The command line: Azure ML's nouns and verbs over `Workspace`. Exit codes: 0 done, 1 failed, 2 usage, 3 refused, 130 interrupted."""
+"""The command line: Azure ML's nouns and verbs over `Workspace`.
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 refused, 130 interrupted.
+"""
 
 import sys
 

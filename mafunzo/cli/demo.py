@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mafunzo.cli.output import human_size
+from mafunzo.cli.output import human_size, print_table
 
 if TYPE_CHECKING:
     from mafunzo.workspace import Workspace
@@ -75,9 +76,9 @@ def _tell(workspace: Workspace, model: str, rows: int, folder: Path) -> None:
     print(f"  job {job.name}; closing this terminal wouldn't end it")
     job.stream()
     results = folder / "results"
-    report = _write_results(workspace, job, results)
+    _write_results(workspace, job, results)
     _title("3. Did it get better? On the held-out conversations, base -> tuned, with 95% intervals")
-    _print_comparison(report, results)
+    _print_comparison(results / "evaluation_result")
     _title("4. Register it, with its lineage")
     tuned = workspace.models.register(job, name="chitchat")
     lineage = workspace.lineage(str(tuned.key))
@@ -122,20 +123,43 @@ def _conversations(workspace: Workspace, folder: Path, rows: int) -> dict[str, P
     return files
 
 
-def _print_comparison(report: Path, results: Path) -> None:
-    raise NotImplementedError
+def _print_comparison(folder: Path) -> None:
+    metrics = json.loads((folder / "evaluationResult" / "metrics.json").read_text(encoding="utf-8"))
+    rows = []
+    for name in ("loss", "perplexity", "token_accuracy", "rougeL", "bleu_4"):
+        found = metrics["comparisons"].get(name)
+        if found:
+            better = {True: "better", False: "worse", None: "no clear difference"}[found["is_better"]]
+            values = [_interval(found[which]) for which in ("base", "tuned", "difference")]
+            rows.append((found["title"], *values, better))
+    print_table(("", "base", "tuned", "difference", ""), rows, "no metrics")
+    forgetting = metrics.get("forgetting")
+    if forgetting:
+        print(
+            f"  on {forgetting['prompts']} general prompts the tuned model is {_interval(forgetting['kl'])} nats from its base"
+        )
+    print(f"  {metrics['verdict']}")
+    samples = (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()[:3]
+    for sample in map(json.loads, samples):
+        print(f"\n  {'asked':8} {_one_line(sample['messages'][-1]['content'])}")
+        for which in ("reference", "base", "tuned"):
+            print(f"  {which:8} {_one_line(sample[which])}")
 
 
-def _write_results(workspace: Workspace, job: JobHandle, results: Path) -> Path:
-    import shutil
+def _interval(estimate: Mapping[str, float]) -> str:
+    return f"{estimate['value']:.4g} [{estimate['low']:.4g}, {estimate['high']:.4g}]"
 
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:150]
+
+
+def _write_results(workspace: Workspace, job: JobHandle, results: Path) -> None:
     if results.exists():
         shutil.rmtree(results)
     job.download(results)
-    prepared = workspace.home.root / "results" / "prepared"
-    artifact = next(step for step in job.steps if step.name == "prepare_data").outputs["prepared"]
-    workspace.artifacts.checkout(artifact, prepared, is_writable=True)
-    return results / "evaluation_result"
+    prepared = next(step for step in job.steps if step.name == "prepare_data").outputs["prepared"]
+    workspace.artifacts.checkout(prepared, results / "prepared", is_writable=True)
 
 
 def _ask(endpoint: EndpointHandle) -> None:
@@ -150,9 +174,8 @@ def _ask(endpoint: EndpointHandle) -> None:
         answer = endpoint.invoke(asked)
         took = time.monotonic() - begun
         tokens = answer["usage"]["completion_tokens"]
-        print(
-            f"  > {question}\n    {answer['choices'][0]['message']['content'].strip()}\n    ({tokens} tokens, {tokens / took:.0f} tokens/s)"
-        )
+        print(f"  > {question}\n    {_one_line(answer['choices'][0]['message']['content'])}")
+        print(f"    ({tokens} tokens, {tokens / took:.0f} tokens/s)")
 
 
 def _proof(endpoint: EndpointHandle) -> str:

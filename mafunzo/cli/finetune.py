@@ -119,6 +119,6 @@ def _print_plan(job: Any, steps: list[Any], as_json: bool) -> None:
     print_facts({"job": job.display_name, "experiment": job.experiment})
     for step in steps:
         literals = {name: value.value for name, value in step.spec.inputs.items() if isinstance(value, LiteralInput)}
-        rows = [(name, value) for name, value in literals.items()]
+        rows = list(literals.items())
         print(f"\n{step.name} ({step.spec.component}, {step.spec.resources.cpus or 'all'} cores)")
         print_table(("parameter", "value"), rows, "  no parameters")

@@ -4,6 +4,7 @@ import argparse
 import errno
 import json
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -44,6 +45,9 @@ def run(source: str, work: Callable[[Arguments], None], argv: Sequence[str] | No
     Errors go to stderr and, inside of a job, to `error.json` in the step's folder.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    os.environ.setdefault(
+        "TQDM_DISABLE", "1"
+    )  # libraries' own bars fill a log with carriage returns; ours are in tracking
     component = load_interface(Path(source).with_suffix(".yml"))
     step_folder = settings.load().step_folder
     try:

@@ -182,7 +182,10 @@ class EndpointHandle:
                         yield choice["delta"].get("content") or ""
 
     def invoke(self, body: Mapping[str, Any], deployment: str | None = None) -> dict[str, Any]:
-        """Send OpenAI's request as it is; return its JSON answer. Raises `Unauthorized`, `InvalidParameter` or `WorkerFailed`."""
+        """Send OpenAI's request as it is; return its JSON answer.
+
+        Raises `Unauthorized`, `InvalidParameter`, `NotFound`, `TimedOut` or `WorkerFailed`.
+        """
         import httpx
 
         address = f"{self.url}/chat/completions"

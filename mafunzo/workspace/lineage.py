@@ -155,5 +155,6 @@ def _row_counts(workspace: Workspace, prepared: str) -> dict[str, Any]:
 
 def _short(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}={_short(item)}" for key, item in value.items())
+        inner = ((key, f"({_short(item)})" if isinstance(item, Mapping) else item) for key, item in value.items())
+        return ", ".join(f"{key}={item}" for key, item in inner)
     return str(value)

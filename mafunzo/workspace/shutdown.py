@@ -151,6 +151,8 @@ def _inventory(home: Home) -> Iterator[EndedProcess]:
 def _server(home: Home) -> psutil.Process | None:
     address = find_server(home)
     pid = home.holder() or (address.pid if address else None)
+    if pid == os.getpid():  # which holds the lock while it looks again
+        return None
     try:
         return psutil.Process(pid) if pid is not None else None
     except psutil.NoSuchProcess:

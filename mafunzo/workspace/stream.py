@@ -96,8 +96,7 @@ class _Tail:
             body = file.read()
         end = len(body) if is_last else body.rfind(b"\n") + 1
         self._offset += end
-        for line in body[:end].decode("utf-8", "replace").splitlines():
-            yield line
+        yield from body[:end].decode("utf-8", "replace").splitlines()
 
 
 def _log_event(step: str, line: str) -> Event:
