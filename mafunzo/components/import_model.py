@@ -233,12 +233,13 @@ def _merge(adapter: Origin, given: Origin | None, access: Access, out: Path) -> 
 
 def _refetched(adapter: Origin, access: Access) -> Origin:
     """Fetch the base that an adapter recorded; raises `InvalidFile` if that can't be done from the record."""
-    card = (adapter.base or {}).get("card") or {}
-    if not card.get("source"):
+    recorded = adapter.base or {}
+    card = recorded.get("card") or {}
+    if not card.get("source") or recorded.get("base"):
+        known = f", {recorded['name']} ({recorded.get('source')})" if recorded.get("name") else ""
         raise InvalidFile(
-            f"{adapter.network} holds an adapter without its base"
-            + (f", {adapter.base.get('name')}" if adapter.base else "")
-            + ". Name the base as well, with --base_model_path, --mlflow_model_path or --huggingface_id."
+            f"{adapter.network} holds an adapter without its base{known}. "
+            "Name the base as well, with --base_model_path, --mlflow_model_path or --huggingface_id."
         )
     return _fetched(card, access, "the adapter's base")
 

@@ -68,7 +68,7 @@ def _introduction(facts: CardFacts) -> Iterator[str]:
 
 
 def _evaluation(facts: CardFacts) -> Iterator[str]:
-    compared = _comparisons(facts.metrics)
+    compared = facts.metrics.get("comparisons") or {}
     if not compared:
         return
     yield "\n## Evaluation\n"
@@ -86,13 +86,6 @@ def _evaluation(facts: CardFacts) -> Iterator[str]:
             f"\nOn {forgetting.get('prompts', 'the')} general prompts, the distribution moved by KL = "
             f"{_estimate(forgetting['kl'])} nats a token from the base's."
         )
-
-
-def _comparisons(metrics: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Return the rows of the table: every entry that has both `base` and `tuned`."""
-    found = metrics.get("metrics") or metrics.get("comparisons") or {}
-    entries = found.items() if isinstance(found, Mapping) else ((row.get("name", ""), row) for row in found)
-    return {name: row for name, row in entries if isinstance(row, Mapping) and {"base", "tuned"} <= row.keys()}
 
 
 def _estimate(value: Any) -> str:

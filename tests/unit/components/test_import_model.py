@@ -257,6 +257,17 @@ def test_an_adapter_without_a_base_says_how_to_name_one(
     assert "--base_model_path" in failure(imported, InvalidFile, pytorch_model_path=adapter)
 
 
+def test_an_adapter_of_a_model_that_was_tuned_itself_asks_for_that_model(
+    folder: Path, tmp_path: Path, imported: Import, adapter_of: Any
+) -> None:
+    adapter = adapter_of(folder, tmp_path / "adapter")
+    card = {"name": "tiny-llama", "source": {"kind": "made", "recipe": "tiny-llama"}}
+    base = {"name": "greeter", "source": "mlflow:greeter", "card": card, "base": {"name": "tiny-llama"}}
+    (adapter / "finetune_args.json").write_text(json.dumps({"base": base}))
+    text = failure(imported, InvalidFile, pytorch_model_path=adapter)
+    assert "without its base, greeter (mlflow:greeter)" in text
+
+
 def test_a_models_mlflow_folder_of_the_transformers_flavor_is_imported(
     folder: Path, tmp_path: Path, imported: Import
 ) -> None:

@@ -54,7 +54,7 @@ def work(tmp_path_factory: pytest.TempPathFactory, card_folder: Any, adapter_of:
         "difference": estimate,
         "is_better": None,
     }
-    metrics = {"metrics": {"loss": loss}, "forgetting": {"kl": estimate, "prompts": 200}}
+    metrics = {"comparisons": {"loss": loss}, "forgetting": {"kl": estimate, "prompts": 200}}
     (root / "evaluation" / "evaluationResult" / "metrics.json").write_text(json.dumps(metrics))
     (root / "evaluation" / "serving_reference.json").write_text(json.dumps({"dtype": "bfloat16", "rows": []}))
     return root
