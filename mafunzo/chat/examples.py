@@ -76,11 +76,6 @@ class Encoder:
             )
         return examples
 
-    def refusal(self, conversation: Conversation) -> str:
-        """Return why the template can't render the conversation with provable turns, or an empty text."""
-        found = self._find(conversation)
-        return found.reason if isinstance(found, Unusable) else ""
-
     def _find(self, conversation: Conversation) -> tuple[str, list[Span]] | Unusable:
         try:
             return self._spans.find(conversation)

@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 MINIMUM_TRAINING_ROWS = 10
 """Fewer rows than that teach nothing; Azure ML refuses them as well."""
 PREVIEWED_ROWS = 5
+Places = dict[bytes, tuple[str, str]]
+"""A conversation's fingerprint to the split and the place where it was seen first."""
 TOKENIZER_FILES = (
     "tokenizer*",
     "special_tokens_map.json",
@@ -155,7 +157,8 @@ def _prepare(
 ) -> dict[str, Tally]:
     """Write each split's files. Training is read last, because rows that are held out are kept out of it."""
     (folder / "raw").mkdir()
-    held_out: dict[bytes, str] = {}
+    held_out: Places = {}
+    trained: Places = {}
     tallies: dict[str, Tally] = {}
     for name in sorted(shares, key=SPLITS.index, reverse=True):
         tallies[name] = tally = Tally()
@@ -166,8 +169,7 @@ def _prepare(
             while batch := list(islice(rows, options.batch_size)):
                 good = list(_good_rows(batch, tally))
                 kept = list(_without_held_out(good, held_out, tally)) if name == "train" else good
-                if name != "train":
-                    held_out.update((fingerprint(row.conversation), f"the {name} rows ({row.place})") for row in good)
+                _remember(kept, name, held_out if name != "train" else trained, tally)
                 examples = list(_encode(kept, encoder, options, tally))
                 if options.skips_bad_rows or not tally.bad:
                     write(examples, options)
@@ -186,15 +188,25 @@ def _good_rows(batch: Iterable[Row | BadRow], tally: Tally) -> Iterator[Row]:
             yield row
 
 
-def _without_held_out(rows: Iterable[Row], held_out: Mapping[bytes, str], tally: Tally) -> Iterator[Row]:
+def _remember(rows: Iterable[Row], name: str, places: Places, tally: Tally) -> None:
+    """Note the first place of each conversation; one that has a place already is counted."""
     for row in rows:
-        where = held_out.get(fingerprint(row.conversation))
-        if where is None:
+        first = places.setdefault(fingerprint(row.conversation), (name, row.place))
+        if first == (name, row.place):
+            continue
+        tally.notes[
+            "stands more than once in these rows" if first[0] == name else f"stands in the {first[0]} rows too"
+        ] += 1
+
+
+def _without_held_out(rows: Iterable[Row], held_out: Places, tally: Tally) -> Iterator[Row]:
+    for row in rows:
+        found = held_out.get(fingerprint(row.conversation))
+        if found is None:
             yield row
         else:
-            tally.left_out.append(
-                BadRow(row.file, row.row, f"stands in {where} as well, so it is kept out of training")
-            )
+            where = f"stands in the {found[0]} rows ({found[1]}) as well, so it is kept out of training"
+            tally.left_out.append(BadRow(row.file, row.row, where))
 
 
 def _encode(rows: list[Row], encoder: Encoder, options: Options, tally: Tally) -> Iterator[tuple[Row, Example]]:
@@ -331,7 +343,7 @@ def summary(report: Mapping[str, Any]) -> Iterator[str]:
         share = part["assistant_tokens"] / part["tokens"] if part["tokens"] else 0.0
         yield (
             f"{name:<10} {part['rows_kept']:>7,} of {part['rows_read']:,} rows, {part['tokens']:,} tokens, "
-            f"{share:.0%} by the assistant, {part['truncated']:,} rows cut at {report['max_seq_length']}"
+            f"{share:.0%} by the assistant, {part['truncated']:,} rows cut at {report['max_seq_length'] or 'no length'}"
         )
         reasons = Counter(_kind_of(row["reason"]) for row in part["dropped"])
         for reason, count in reasons.most_common(5):

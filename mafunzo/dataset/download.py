@@ -75,7 +75,8 @@ class Access:
 def cards() -> dict[str, DataCard]:
     """Return the catalogue's data sets by name."""
     folder = resources.files("mafunzo.catalog") / "data"
-    found = [card_from_yaml(file.read_text(encoding="utf-8"), file.name) for file in folder.iterdir()]
+    files = [file for file in folder.iterdir() if file.name.endswith(".yml")]
+    found = [card_from_yaml(file.read_text(encoding="utf-8"), file.name) for file in files]
     return {card.name: card for card in sorted(found, key=lambda card: card.name)}
 
 

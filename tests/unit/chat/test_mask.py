@@ -220,6 +220,7 @@ def test_reasoning_is_trained_where_the_template_keeps_it() -> None:
     [
         pytest.param("phi3", CALLS, "leaves out|refuses it", id="phi3 knows no tools"),
         pytest.param("llama3", CALLS, r"leaves out the tool definitions \('tools'\)", id="llama3 knows no tools"),
+        pytest.param("smollm2", conversation_from_dict({"messages": [{"role": "user", "content": "Weather?"}, call("Let me look.")]}), "leaves out the tool calls of message 2", id="calls that are dropped"),
         pytest.param("gemma", TABLE["s u a"], "System role not supported", id="gemma has no system"),
         pytest.param("gemma3", TABLE["u u a"], "roles must alternate", id="gemma alternates"),
         pytest.param("phi3", say(("u", "1"), ("t", "2"), ("a", "3")), r"leaves out or rewrites message 2 \('tool'\)", id="a role that is dropped"),

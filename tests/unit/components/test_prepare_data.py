@@ -138,6 +138,18 @@ def test_rows_that_are_held_out_are_named_and_kept_out_of_training(
     assert report["splits"]["train"]["bad_rows"] == 0
 
 
+def test_rows_that_repeat_are_counted_and_kept(prepare: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    train = write(tmp_path / "train.jsonl", [talk(i % 11) for i in range(14)])
+    test = write(tmp_path / "test.jsonl", [talk(90), talk(91), talk(91)])
+    report = prepare(
+        train_file_path=train, test_file_path=test, validation_file_path=write(tmp_path / "v.jsonl", [talk(90)])
+    )
+    assert report["splits"]["train"]["notes"] == {"stands more than once in these rows": 3}
+    assert report["splits"]["train"]["rows_kept"] == 14
+    assert report["splits"]["test"]["notes"] == {"stands more than once in these rows": 1}
+    assert report["splits"]["validation"]["notes"] == {"stands in the test rows too": 1}
+
+
 BAD = [talk(i) for i in range(12)] + ["{broken", {"text": "x"}, talk(14, {"role": "tool", "content": "x"}), talk(15)]
 
 
