@@ -71,7 +71,10 @@ StepInput = LiteralInput | ArtifactInput | StepOutputInput
 
 @dataclass(frozen=True)
 class Resources:
-    """What a step or worker holds while it runs: cores, memory and devices, and how many processes share them."""
+    """What a step or worker holds while it runs: cores, memory and devices, and how many processes share them.
+
+    Asked for by a step, 0 cores are all that the machine has.
+    """
 
     cpus: int = 1
     gpus: int = 0

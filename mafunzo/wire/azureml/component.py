@@ -1,6 +1,7 @@
 """Azure ML's component schema (`x.yml`, or a registry's componentSpec) to and from a `Component`.
 
-Keys of our own begin with `x-`: `x-refused`, `x-aliases`, `x-exclusive-minimum`, `x-cpus`, `x-retries`.
+Keys of our own begin with `x-`: `x-refused`, `x-aliases`, `x-exclusive-minimum`, `x-cpus`, `x-retries`. A component that
+doesn't state `x-cpus` has all cores to itself, as a step has its node on Azure.
 """
 
 from collections.abc import Mapping
@@ -82,7 +83,7 @@ def _resources(body: Mapping[str, Any]) -> Resources:
     given = body.get("resources") or {}
     distribution = body.get("distribution") or {}
     return Resources(
-        cpus=int(given.get("x-cpus", 1)),
+        cpus=int(given.get("x-cpus", 0)),
         gpus=int(given.get("x-gpus", 0)),
         memory_mb=int(given.get("x-memory-mb", 0)),
         processes=int(distribution.get("process_count_per_instance", 1)),
