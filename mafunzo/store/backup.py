@@ -19,6 +19,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from importlib import metadata
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal
@@ -26,7 +27,6 @@ from typing import IO, Literal
 import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-import mafunzo
 from mafunzo.errors import ArtifactCorrupt, Conflict, InvalidFile, NewerHome, NotFound
 from mafunzo.store import table
 from mafunzo.store.artifact import CHUNK, FULL, Artifacts, full_disk_told, sync_folder
@@ -205,7 +205,7 @@ class _Writer:
         index = Index.model_validate(
             {
                 "format": FORMAT,
-                "mafunzo_version": mafunzo.__version__,
+                "mafunzo_version": metadata.version("mafunzo"),
                 "created_at": datetime.now(UTC),
                 "database": dumped,
                 "files": self._files,

@@ -8,11 +8,11 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import metadata
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-import mafunzo
 from mafunzo.errors import NewerHome
 from mafunzo.store import table
 from mafunzo.store.database import Database
@@ -71,7 +71,7 @@ def refuse_newer_version(version: int, what: str, writer: str = "", known: int |
     if version > known:
         raise NewerHome(
             f"{what} was written by {f'Mafunzo {writer}' if writer else 'a newer Mafunzo'} (database version {version}). "
-            f"This is Mafunzo {mafunzo.__version__}, which knows versions up to {known}. Run pip install -U mafunzo, "
+            f"This is Mafunzo {metadata.version('mafunzo')}, which knows versions up to {known}. Run pip install -U mafunzo, "
             "name another home with MAFUNZO_HOME, or go back to a copy from before in the home's backups folder."
         )
 
@@ -86,7 +86,7 @@ def _record(connection: Connection, step: Migration) -> None:
     row = {
         "number": step.number,
         "name": step.name,
-        "mafunzo_version": mafunzo.__version__,
+        "mafunzo_version": metadata.version("mafunzo"),
         "applied_at": datetime.now(UTC),
     }
     connection.execute(sa.insert(table.migration).values(row))
