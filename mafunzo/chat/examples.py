@@ -6,6 +6,7 @@ and an end-of-turn token that swallows the line break after it (Phi-3's does) be
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -55,6 +56,8 @@ class Encoder:
     def __init__(self, tokenizer: Any) -> None:
         self._spans = SpanFinder(tokenizer)
         self._backend = _offset_exact(tokenizer)
+        special = [re.escape(token.content) for token in tokenizer.added_tokens_decoder.values() if token.special]
+        self._special = re.compile("|".join(special) or r"(?!)")
 
     def encode(self, conversations: Sequence[Conversation], max_seq_length: int | None) -> list[Example | Unusable]:
         """Return an example for each conversation, cut on the right at `max_seq_length` tokens (None: not cut).
@@ -75,6 +78,14 @@ class Encoder:
                 _example(text, _trained(conversation, spans), encoding.ids, encoding.offsets, max_seq_length)
             )
         return examples
+
+    def own_token(self, conversation: Conversation) -> str:
+        """Return the first special token that stands in the text of a message, or an empty text.
+
+        It is encoded as that token, as `apply_chat_template` does it, so a text can end its own turn.
+        """
+        found = (self._special.search(message.content or "") for message in conversation.messages)
+        return next((match.group() for match in found if match), "")
 
     def _find(self, conversation: Conversation) -> tuple[str, list[Span]] | Unusable:
         try:

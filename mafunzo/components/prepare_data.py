@@ -7,19 +7,18 @@ until all of it is there.
 import json
 import logging
 import shutil
-from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from statistics import fmean, quantiles
 from typing import Any
 
 from mafunzo.chat.examples import IGNORED, Encoder, Example, Unusable, pieces
 from mafunzo.chat.tokenizer import context_length, load_tokenizer, padding_id
 from mafunzo.components.command import Arguments, run
+from mafunzo.components.data_report import Tally, as_json, metrics, summary
 from mafunzo.components.length_histogram import draw
 from mafunzo.dataset.check import BadRow, Row, fingerprint, read_conversations, refuse
 from mafunzo.dataset.files import Source, open_source
@@ -54,27 +53,6 @@ class Options:
     skips_bad_rows: bool
 
 
-@dataclass
-class Tally:
-    """What became of the rows of one split. full_lengths: tokens before the cut, of each kept row."""
-
-    rows_read: int = 0
-    rows_kept: int = 0
-    tokens: int = 0
-    assistant_tokens: int = 0
-    truncated: int = 0
-    bad: list[BadRow] = field(default_factory=list)
-    left_out: list[BadRow] = field(default_factory=list)
-    formats: Counter[str] = field(default_factory=Counter)
-    notes: Counter[str] = field(default_factory=Counter)
-    full_lengths: "array[int]" = field(default_factory=lambda: array("l"))
-    preview: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def dropped(self) -> list[BadRow]:
-        return sorted(self.bad + self.left_out, key=lambda row: (row.file, row.row))
-
-
 def work(arguments: Arguments) -> None:
     """Prepare the data as the component's interface says."""
     model = arguments.path("model")
@@ -87,12 +65,12 @@ def work(arguments: Arguments) -> None:
         refuse([] if options.skips_bad_rows else [row for tally in tallies.values() for row in tally.bad])
         _check_enough_is_left(tallies)
         copy_tokenizer(model, folder / "tokenizer")
-        report = _report(tallies, sources, shares, options, arguments.values)
+        report = as_json(tallies, _settings(options, arguments.values))
         write_json(folder / "report.json", report)
         first = next(iter(tallies))
         write_json(folder / "preview.json", tallies[first].preview)
         draw(tallies[first].full_lengths, first, options.max_seq_length, folder / "lengths.png")
-    arguments.metrics.log(0, _metrics(tallies))
+    arguments.metrics.log(0, metrics(tallies))
     for line in summary(report):
         logger.info("%s", line)
 
@@ -118,6 +96,16 @@ def _options(values: Mapping[str, Any], tokenizer: Any, model: Path) -> Options:
         raise InvalidParameter("pad_to_max_length is true, but the model names no longest length. Set max_seq_length.")
     padding = padding_id(tokenizer) if is_padded else None
     return Options(length, padding, values["batch_size"], values["on_bad_row"] == "skip")
+
+
+def _settings(options: Options, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "max_seq_length": options.max_seq_length,
+        "pad_to_max_length": options.padding is not None,
+        "pad_token_id": options.padding,
+        "on_bad_row": values["on_bad_row"],
+        "split_seed": values["split_seed"],
+    }
 
 
 def _sources(arguments: Arguments) -> dict[str, Source]:
@@ -161,8 +149,8 @@ def _prepare(
     trained: Places = {}
     tallies: dict[str, Tally] = {}
     for name in sorted(shares, key=SPLITS.index, reverse=True):
-        tallies[name] = tally = Tally()
         source = sources[name if name in sources else "train"]
+        tallies[name] = tally = Tally(source.name, _taken(shares[name], name, sources))
         rows = read_conversations(source, shares[name].chosen())
         progress = Progress(f"prepare {name}", len(shares[name]))
         with _writers(folder, name) as write:
@@ -175,6 +163,12 @@ def _prepare(
                     write(examples, options)
                 progress.update(tally.rows_read, rows_kept=tally.rows_kept, tokens=tally.tokens)
     return {name: tallies[name] for name in SPLITS if name in tallies}
+
+
+def _taken(share: Share, name: str, sources: Mapping[str, Source]) -> str:
+    if name in sources and name != "train":
+        return "all"
+    return "drawn by seed" if share.order is not None else f"rows {share.first + 1} to {share.last}"
 
 
 def _good_rows(batch: Iterable[Row | BadRow], tally: Tally) -> Iterator[Row]:
@@ -217,6 +211,8 @@ def _encode(rows: list[Row], encoder: Encoder, options: Options, tally: Tally) -
             where = tally.left_out if example.is_too_long else tally.bad
             where.append(BadRow(row.file, row.row, example.reason))
             continue
+        if own := encoder.own_token(row.conversation):
+            tally.notes[f"has '{own}', a token of the model's own, in its text"] += 1
         tally.rows_kept += 1
         tally.tokens += len(example.input_ids)
         tally.assistant_tokens += example.assistant_tokens
@@ -281,92 +277,6 @@ def copy_tokenizer(model: Path, to: Path) -> None:
         for found in sorted(model.glob(pattern)):
             if found.is_file():
                 shutil.copyfile(found, to / found.name)
-
-
-def _report(
-    tallies: Mapping[str, Tally],
-    sources: Mapping[str, Source],
-    shares: Mapping[str, Share],
-    options: Options,
-    values: Mapping[str, Any],
-) -> dict[str, Any]:
-    formats = sum((tally.formats for tally in tallies.values()), Counter[str]())
-    return {
-        "splits": {name: _split_report(name, tallies[name], sources, shares[name]) for name in tallies},
-        "lengths": {name: lengths(tallies[name].full_lengths) for name in tallies},
-        "format": ", ".join(sorted(formats)),
-        "max_seq_length": options.max_seq_length,
-        "pad_to_max_length": options.padding is not None,
-        "pad_token_id": options.padding,
-        "on_bad_row": values["on_bad_row"],
-        "split_seed": values["split_seed"],
-    }
-
-
-def _split_report(name: str, tally: Tally, sources: Mapping[str, Source], share: Share) -> dict[str, Any]:
-    source = sources[name if name in sources else "train"]
-    place = "drawn by seed" if share.order is not None else f"rows {share.first + 1} to {share.last}"
-    return {
-        "source": source.name,
-        "taken": place if name not in sources or name == "train" else "all",
-        "rows_read": tally.rows_read,
-        "rows_kept": tally.rows_kept,
-        "bad_rows": len(tally.bad),
-        "dropped": [{"file": row.file, "row": row.row, "reason": row.reason} for row in tally.dropped],
-        "tokens": tally.tokens,
-        "assistant_tokens": tally.assistant_tokens,
-        "truncated": tally.truncated,
-        "formats": dict(tally.formats),
-        "notes": dict(tally.notes),
-    }
-
-
-def lengths(values: Iterable[int]) -> dict[str, float]:
-    """Return statistics of lengths in tokens, before any cut; empty where there are none."""
-    ordered = sorted(values)
-    if not ordered:
-        return {}
-    tenths = quantiles(ordered, n=10, method="inclusive") if len(ordered) > 1 else ordered * 9
-    return {
-        "min": ordered[0],
-        "p10": round(tenths[0], 1),
-        "median": round(tenths[4], 1),
-        "mean": round(fmean(ordered), 1),
-        "p90": round(tenths[8], 1),
-        "max": ordered[-1],
-    }
-
-
-def summary(report: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the lines that tell a reader what became of the rows."""
-    for name, part in report["splits"].items():
-        share = part["assistant_tokens"] / part["tokens"] if part["tokens"] else 0.0
-        yield (
-            f"{name:<10} {part['rows_kept']:>7,} of {part['rows_read']:,} rows, {part['tokens']:,} tokens, "
-            f"{share:.0%} by the assistant, {part['truncated']:,} rows cut at {report['max_seq_length'] or 'no length'}"
-        )
-        reasons = Counter(_kind_of(row["reason"]) for row in part["dropped"])
-        for reason, count in reasons.most_common(5):
-            yield f"{'':<10} {count:>7,} left out: {reason}"
-        for note, count in part["notes"].items():
-            yield f"{'':<10} {count:>7,} kept, though it {note}"
-
-
-def _kind_of(reason: str) -> str:
-    """Return the reason without what differs from row to row, so that alike ones are counted together."""
-    if reason.startswith("stands in "):
-        return f"{reason.split(' (')[0]} as well, so it is kept out of training"
-    return (
-        "cut before the assistant's first word; raise max_seq_length" if reason.startswith("cut at ") else reason[:160]
-    )
-
-
-def _metrics(tallies: Mapping[str, Tally]) -> dict[str, float]:
-    return {
-        f"{name}_{what}": float(getattr(tally, what))
-        for name, tally in tallies.items()
-        for what in ("rows_kept", "tokens", "assistant_tokens")
-    }
 
 
 @contextmanager

@@ -117,6 +117,12 @@ def test_many_rows_are_encoded_as_each_alone_and_bad_ones_keep_their_place() -> 
         assert Encoder(family("gemma")).encode([row], None) == [found]
 
 
+def test_a_special_token_in_a_text_is_named() -> None:
+    tricky = say(("user", "Hi."), ("assistant", "a <|end|> b"))
+    assert Encoder(family("phi3")).own_token(tricky) == "<|end|>"
+    assert Encoder(family("phi3")).own_token(TALK) == ""
+
+
 def test_shapes_that_are_forgotten_are_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mafunzo.chat.mask.REMEMBERED_SHAPES", 1)
     monkeypatch.setattr("mafunzo.chat.mask.REMEMBERED_PROMPTS", 1)

@@ -1,0 +1,113 @@
+"""What became of every row: counted while it is prepared, then written for a machine and told to a reader."""
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from statistics import fmean, quantiles
+from typing import Any
+
+from mafunzo.dataset.check import BadRow
+
+
+@dataclass
+class Tally:
+    """What became of the rows of one split.
+
+    source: the names of its files; taken: which of their rows. bad: rows that can't be used; left_out: good rows that are too
+    long or held out. full_lengths: tokens before the cut, of each kept row. preview: the first rows with their mask.
+    """
+
+    source: str
+    taken: str
+    rows_read: int = 0
+    rows_kept: int = 0
+    tokens: int = 0
+    assistant_tokens: int = 0
+    truncated: int = 0
+    bad: list[BadRow] = field(default_factory=list)
+    left_out: list[BadRow] = field(default_factory=list)
+    formats: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
+    full_lengths: "array[int]" = field(default_factory=lambda: array("l"))
+    preview: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def dropped(self) -> list[BadRow]:
+        return sorted(self.bad + self.left_out, key=lambda row: (row.file, row.row))
+
+
+def as_json(tallies: Mapping[str, Tally], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the report by split, with the `settings` that led to it."""
+    formats = sum((tally.formats for tally in tallies.values()), Counter[str]())
+    return {
+        "splits": {name: _split_report(tally) for name, tally in tallies.items()},
+        "lengths": {name: lengths(tally.full_lengths) for name, tally in tallies.items()},
+        "format": ", ".join(sorted(formats)),
+        **settings,
+    }
+
+
+def _split_report(tally: Tally) -> dict[str, Any]:
+    return {
+        "source": tally.source,
+        "taken": tally.taken,
+        "rows_read": tally.rows_read,
+        "rows_kept": tally.rows_kept,
+        "bad_rows": len(tally.bad),
+        "dropped": [{"file": row.file, "row": row.row, "reason": row.reason} for row in tally.dropped],
+        "tokens": tally.tokens,
+        "assistant_tokens": tally.assistant_tokens,
+        "truncated": tally.truncated,
+        "formats": dict(tally.formats),
+        "notes": dict(tally.notes),
+    }
+
+
+def lengths(values: Iterable[int]) -> dict[str, float]:
+    """Return statistics of lengths in tokens, before any cut; empty where there are none."""
+    ordered = sorted(values)
+    if not ordered:
+        return {}
+    tenths = quantiles(ordered, n=10, method="inclusive") if len(ordered) > 1 else ordered * 9
+    return {
+        "min": ordered[0],
+        "p10": round(tenths[0], 1),
+        "median": round(tenths[4], 1),
+        "mean": round(fmean(ordered), 1),
+        "p90": round(tenths[8], 1),
+        "max": ordered[-1],
+    }
+
+
+def summary(report: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines that tell a reader what became of the rows."""
+    for name, part in report["splits"].items():
+        share = part["assistant_tokens"] / part["tokens"] if part["tokens"] else 0.0
+        yield (
+            f"{name:<10} {part['rows_kept']:>7,} of {part['rows_read']:,} rows, {part['tokens']:,} tokens, "
+            f"{share:.0%} by the assistant, {part['truncated']:,} rows cut at {report['max_seq_length'] or 'no length'}"
+        )
+        reasons = Counter(_kind_of(row["reason"]) for row in part["dropped"])
+        for reason, count in reasons.most_common(5):
+            yield f"{'':<10} {count:>7,} left out: {reason}"
+        for note, count in part["notes"].items():
+            yield f"{'':<10} {count:>7,} kept; the row {note}"
+
+
+def _kind_of(reason: str) -> str:
+    """Return the reason without what differs from row to row, so that alike ones are counted together."""
+    if reason.startswith("stands in "):
+        return f"{reason.split(' (')[0]} as well, so it is kept out of training"
+    return (
+        "cut before the assistant's first word; raise max_seq_length" if reason.startswith("cut at ") else reason[:160]
+    )
+
+
+def metrics(tallies: Mapping[str, Tally]) -> dict[str, float]:
+    """Return the numbers of each split that are worth comparing between jobs."""
+    return {
+        f"{name}_{what}": float(getattr(tally, what))
+        for name, tally in tallies.items()
+        for what in ("rows_kept", "tokens", "assistant_tokens")
+    }
