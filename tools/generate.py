@@ -48,6 +48,8 @@ COMPUTE = {
     "evaluate": "compute_model_evaluation",
     "package_model": "compute_finetune",
 }
+# Where a component's name for an input is too short for a whole pipeline: (step, parameter) -> its name there.
+RENAMED = {("package_model", "model_name"): "name"}
 OUTPUTS = {
     "pytorch_model_folder": (
         "uri_folder",
@@ -139,7 +141,7 @@ def node(name: str) -> dict[str, Any]:
     """Return a step of the pipeline with all its bindings."""
     wiring = NODES[name]
     bound = {key: f"${{{{parent.jobs.{source.replace('.', '.outputs.')}}}}}" for key, source in wiring["from"].items()}
-    bound |= {p.name: f"${{{{parent.inputs.{p.name}}}}}" for p in parameters_of(name)}
+    bound |= {RENAMED.get((name, p.name), p.name): f"${{{{parent.inputs.{p.name}}}}}" for p in parameters_of(name)}
     body: dict[str, Any] = {
         "type": "command",
         "component": name,

@@ -169,7 +169,8 @@ _MODEL = (
     Parameter(
         "finetune_config_path",
         "uri_file",
-        "A JSON file about the base model, as Azure ML packages with its models.",
+        "A JSON file about the base model, as Azure ML packages with its models; its chat_template and special_tokens "
+        "replace those of the model.",
         steps=(_IMPORT,),
     ),
     Parameter(
@@ -439,11 +440,11 @@ _OPTIMIZER = (
     Parameter(
         "seed",
         "integer",
-        "The seed of shuffling, dropout and new weights.",
+        "The seed of shuffling, dropout and new weights, and of what the evaluation draws.",
         default=42,
         minimum=0,
         maximum=2**32 - 1,
-        steps=(_FINETUNE,),
+        steps=(_FINETUNE, _EVALUATE),
         aliases=("random_seed",),
     ),
     Parameter(
@@ -529,12 +530,10 @@ _DURING = (
     Parameter(
         "resume_from_checkpoint",
         "string",
-        "Whether a step that was cut off goes on from its newest whole checkpoint.",
+        "Whether a step that was cut off goes on, bit for bit, from the newest whole checkpoint of its earlier attempts or "
+        "of its output folder. Without one it starts from the beginning and says so.",
         default="false",
         enum=TRUTH,
-        refused={
-            "true": "going on from a checkpoint isn't supported yet. A step that was cut off starts from its inputs."
-        },
         steps=(_FINETUNE,),
     ),
     Parameter(
@@ -622,7 +621,115 @@ _EVALUATION = (
     ),
 )
 
+_OURS_EVALUATION = (
+    Parameter(
+        "max_evaluation_rows",
+        "integer",
+        "Held-out rows for loss, perplexity and token accuracy, drawn by seed; -1 takes all.",
+        default=-1,
+        minimum=-1,
+        unit="rows",
+        steps=(_EVALUATE,),
+        is_azure=False,
+    ),
+    Parameter(
+        "generation_rows",
+        "integer",
+        "Held-out conversations that both models answer, drawn by seed; -1 takes all, 0 none.",
+        default=50,
+        minimum=-1,
+        unit="rows",
+        steps=(_EVALUATE,),
+        is_azure=False,
+    ),
+    Parameter(
+        "max_new_tokens",
+        "integer",
+        "The longest reply in the evaluation.",
+        default=64,
+        minimum=1,
+        unit="tokens",
+        steps=(_EVALUATE,),
+        is_azure=False,
+    ),
+    Parameter(
+        "forgetting_prompts",
+        "integer",
+        "General prompts on which the tuned model is compared with its base for what it forgot; -1 takes all, 0 leaves "
+        "the check out.",
+        default=-1,
+        minimum=-1,
+        unit="prompts",
+        steps=(_EVALUATE,),
+        is_azure=False,
+    ),
+    Parameter(
+        "reference_rows",
+        "integer",
+        "Held-out conversations that an endpoint must reproduce before it goes live.",
+        default=4,
+        minimum=1,
+        unit="rows",
+        steps=(_EVALUATE,),
+        is_azure=False,
+    ),
+    Parameter(
+        "reference_max_tokens",
+        "integer",
+        "Longer ones of these are cut after an earlier turn of the assistant.",
+        default=512,
+        minimum=16,
+        unit="tokens",
+        steps=(_EVALUATE,),
+        is_azure=False,
+    ),
+    Parameter(
+        "gate",
+        "string",
+        "Fails the job unless the tuned model is better, or not worse, by the interval of gate_metric's difference.",
+        default="none",
+        enum=("none", "better", "not_worse"),
+        steps=(_EVALUATE,),
+        is_azure=False,
+    ),
+    Parameter(
+        "gate_metric",
+        "string",
+        "What the gate looks at.",
+        default="loss",
+        enum=(
+            *("loss", "perplexity", "token_accuracy", "rouge1", "rouge2", "rougeL", "rougeLsum"),
+            *("bleu_1", "bleu_2", "bleu_3", "bleu_4"),
+        ),
+        steps=(_EVALUATE,),
+        is_azure=False,
+    ),
+    Parameter(
+        "gate_max_kl",
+        "number",
+        "Fails the job if the tuned model moved further than this on general prompts, by its interval.",
+        minimum=0,
+        unit="nats per token",
+        steps=(_EVALUATE,),
+        is_azure=False,
+    ),
+    Parameter(
+        "model_name",
+        "string",
+        "What the packaged model is called in its card; if left out, the base's name with -tuned.",
+        steps=(_PACKAGE,),
+        is_azure=False,
+    ),
+)
+
 _OURS = (
+    Parameter(
+        "base_model_path",
+        "custom_model",
+        "The Hugging Face folder of the base, where the model to tune further is an adapter.",
+        steps=(_IMPORT,),
+        is_azure=False,
+    ),
     Parameter(
         "mirror",
         "string",
@@ -681,7 +788,19 @@ _OURS = (
 
 PARAMETERS: Mapping[str, Parameter] = {
     parameter.name: parameter
-    for group in (_MACHINES, _MODEL, _DATA, _LORA, _SCHEDULE, _OPTIMIZER, _DURING, _DISTRIBUTED, _EVALUATION, _OURS)
+    for group in (
+        _MACHINES,
+        _MODEL,
+        _DATA,
+        _LORA,
+        _SCHEDULE,
+        _OPTIMIZER,
+        _DURING,
+        _DISTRIBUTED,
+        _EVALUATION,
+        _OURS,
+        _OURS_EVALUATION,
+    )
     for parameter in group
 }
 

@@ -1,0 +1,34 @@
+"""Trains a LoRA adapter or all weights of a chat model: `python -m mafunzo.components.finetune --help`."""
+
+from pathlib import Path
+
+from mafunzo.components.command import Arguments, run
+from mafunzo.training.finetune import Request, finetune
+
+
+def work(arguments: Arguments) -> None:
+    """Train, and write pytorch_model_folder."""
+    output = arguments.outputs["pytorch_model_folder"]
+    finetune(
+        Request(
+            base=arguments.path("model"),
+            prepared=arguments.path("prepared"),
+            output=output,
+            values=arguments.values,
+            metrics=arguments.metrics,
+            earlier=earlier_outputs(output),
+        )
+    )
+
+
+def earlier_outputs(output: Path) -> tuple[Path, ...]:
+    """Return the same output of the step's earlier attempts: `<step>/<attempt>/outputs/<name>`, newest first."""
+    attempt = output.absolute().parent.parent
+    if output.absolute().parent.name != "outputs" or not attempt.name.isdigit():
+        return ()
+    siblings = [path for path in attempt.parent.iterdir() if path.name.isdigit() and int(path.name) < int(attempt.name)]
+    return tuple(path / "outputs" / output.name for path in sorted(siblings, key=lambda p: int(p.name), reverse=True))
+
+
+if __name__ == "__main__":
+    run(__file__, work)

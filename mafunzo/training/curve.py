@@ -1,0 +1,45 @@
+"""The picture of a training run: loss on training and validation rows over optimizer steps."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def draw_loss(history: Sequence[Mapping[str, Any]], best_step: int | None, path: Path) -> None:
+    """Write `loss.png` from a trainer's `log_history`; marks the step whose weights are the result."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    train = [(entry["step"], entry["loss"]) for entry in history if entry.get("loss") is not None]
+    held_out = [(entry["step"], entry["eval_loss"]) for entry in history if entry.get("eval_loss") is not None]
+    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    if train:
+        marker = "." if len(train) < 60 else ""
+        axes.plot(*zip(*train, strict=True), color="#3b6ea5", linewidth=1.5, marker=marker, label="training rows")
+    if held_out:
+        axes.plot(
+            *zip(*held_out, strict=True), color="#c8553d", linewidth=1.5, marker="o", label="validation rows", zorder=3
+        )
+        best = next((loss for step, loss in held_out if step == best_step), None)
+        if best is not None and best_step is not None:
+            axes.annotate(
+                f"kept: step {best_step}, loss {best:.3f}",
+                (best_step, best),
+                xytext=(0, 14),
+                textcoords="offset points",
+                ha="right" if best_step > max(step for step, _ in held_out) / 2 else "left",
+                color="#c8553d",
+            )
+    axes.set_xlabel("optimizer step")
+    axes.set_ylabel("loss (nats per assistant token)")
+    axes.set_title("Loss during training")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    if train or held_out:
+        axes.legend(frameon=False)
+    figure.savefig(path)

@@ -1,0 +1,127 @@
+"""The loss: the sum of negative log-probabilities at the assistant's tokens, without ever keeping all logits.
+
+Legend: N label positions, H width of the network, V vocabulary, R rows of a part.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+IGNORED = -100
+CHUNK = 256
+PART = 32
+
+
+@dataclass(frozen=True)
+class Head:
+    """What turns a hidden state into logits: `softcap(multiplier * (weight x + bias))`; a softcap of 0 is none."""
+
+    weight_VH: Tensor
+    bias_V: Tensor | None = None
+    multiplier: float = 1.0
+    softcap: float = 0.0
+
+
+def head_loss(hidden_NH: Tensor, head: Head, targets_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the summed loss in nats and the number of positions whose likeliest token is the target.
+
+    Logits exist for `CHUNK` positions at a time; where gradients are wanted they are computed in the same pass, so that
+    nothing of size N x V is kept.
+    """
+    wants_grad = torch.is_grad_enabled() and (hidden_NH.requires_grad or head.weight_VH.requires_grad)
+    with torch.autocast(hidden_NH.device.type, enabled=False):
+        loss, correct = _HeadLoss.apply(
+            hidden_NH, head.weight_VH, head.bias_V, targets_N, head.multiplier, head.softcap, wants_grad
+        )  # type: ignore[no-untyped-call]
+    return loss, correct
+
+
+class _HeadLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_NH: Tensor,
+        weight_VH: Tensor,
+        bias_V: Tensor | None,
+        targets_N: Tensor,
+        multiplier: float,
+        softcap: float,
+        wants_grad: bool,
+    ) -> tuple[Tensor, Tensor]:
+        dtype = hidden_NH.dtype
+        weight = weight_VH.to(dtype)
+        needs_hidden = wants_grad and ctx.needs_input_grad[0]
+        needs_weight = wants_grad and ctx.needs_input_grad[1]
+        needs_bias = wants_grad and ctx.needs_input_grad[2]
+        loss = torch.zeros((), dtype=torch.float32, device=hidden_NH.device)
+        correct = torch.zeros((), dtype=torch.int64, device=hidden_NH.device)
+        d_hidden = torch.empty_like(hidden_NH) if needs_hidden else None
+        d_weight = torch.zeros_like(weight_VH, dtype=torch.float32) if needs_weight else None
+        d_bias = torch.zeros_like(bias_V, dtype=torch.float32) if needs_bias and bias_V is not None else None
+        for start in range(0, hidden_NH.shape[0], CHUNK):
+            end = min(start + CHUNK, hidden_NH.shape[0])
+            hidden = hidden_NH[start:end]
+            logits = hidden @ weight.t()
+            for low in range(0, end - start, PART):
+                part = logits[low : low + PART]
+                targets = targets_N[start + low : start + low + PART]
+                part_loss, part_correct = _in_part(part, bias_V, targets, multiplier, softcap, wants_grad)
+                loss += part_loss
+                correct += part_correct
+            if d_hidden is not None:
+                torch.matmul(logits, weight, out=d_hidden[start:end])
+            if d_weight is not None:
+                d_weight += logits.t() @ hidden
+            if d_bias is not None:
+                d_bias += logits.sum(0, dtype=torch.float32)
+        ctx.scale = multiplier
+        ctx.dtypes = weight_VH.dtype, None if bias_V is None else bias_V.dtype
+        ctx.save_for_backward(d_hidden, d_weight, d_bias)
+        ctx.mark_non_differentiable(correct)
+        return loss, correct
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        d_hidden, d_weight, d_bias = ctx.saved_tensors
+        weight_dtype, bias_dtype = ctx.dtypes
+        scale = float(grads[0]) * ctx.scale
+        return (
+            None if d_hidden is None else d_hidden.mul_(scale),
+            None if d_weight is None else d_weight.mul_(scale).to(weight_dtype),
+            None if d_bias is None else d_bias.mul_(scale).to(bias_dtype),
+            None,
+            None,
+            None,
+            None,
+        )
+
+
+def _in_part(
+    logits_RV: Tensor, bias_V: Tensor | None, targets_R: Tensor, multiplier: float, softcap: float, wants_grad: bool
+) -> tuple[Tensor, Tensor]:
+    """Return loss and hits of a few rows; if `wants_grad`, the logits are overwritten by the loss's derivative.
+
+    Few rows at a time, because their float32 copy then stays in the processor's cache.
+    """
+    exact = logits_RV.float()
+    if bias_V is not None:
+        exact += bias_V
+    if multiplier != 1.0:
+        exact *= multiplier
+    if softcap:
+        exact = torch.tanh(exact / softcap) * softcap
+    rows = torch.arange(exact.shape[0], device=exact.device)
+    at_target = exact[rows, targets_R]
+    highest = exact.amax(-1)
+    correct = (at_target >= highest).sum()
+    if not wants_grad:
+        return (torch.logsumexp(exact, -1) - at_target).sum(), correct
+    probability = torch.softmax(exact, -1)
+    log_sum = highest - probability.amax(-1).log()
+    probability[rows, targets_R] -= 1.0
+    if softcap:
+        probability *= 1 - (exact / softcap).square()
+    logits_RV.copy_(probability)
+    return (log_sum - at_target).sum(), correct
