@@ -10,8 +10,9 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -157,7 +158,7 @@ def _engine(home: Home, url: str | sa.URL | None) -> Engine:
 def _url(home: Home, url: str | sa.URL | None) -> sa.URL:
     if url is None:
         file = home.database / SQLITE_FILE
-        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite would make it for everyone to read
+        _make_private(file)
         return sa.URL.create("sqlite", database=str(file))
     try:
         target = sa.make_url(url)
@@ -167,6 +168,16 @@ def _url(home: Home, url: str | sa.URL | None) -> sa.URL:
     if backend not in ("sqlite", "postgresql"):
         raise InvalidParameter(f"The database URL names '{backend}', expected postgresql://user@host/name.")
     return target.set(drivername="postgresql+psycopg") if backend == "postgresql" else target
+
+
+def _make_private(file: Path) -> None:
+    """Make the file for its owner only; SQLite would make it for everyone to read.
+
+    A file that is there is never opened: closing it would take away the locks that SQLite holds on it for this process's
+    other connections (POSIX locks go with the first descriptor that is closed), and two writers would damage the database.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _sqlite_engine(url: sa.URL) -> Engine:

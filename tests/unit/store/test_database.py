@@ -103,6 +103,20 @@ def test_a_process_killed_in_a_transaction_leaves_no_trace_and_no_lock(
     assert _version(database) == "later"
 
 
+def test_opening_a_home_again_leaves_the_locks_of_its_other_connections(
+    home: Home, start_python: Callable[..., Popen[str]]
+) -> None:
+    database = open_database(home)
+    _add_label(database, "1")
+    open_database(home).close()
+    assert start_python(ADD_ONE, home.root, "").wait() == 0  # the last one to leave would take the log away
+    with database.transaction() as connection:
+        connection.execute(sa.update(table.label).values(version="100"))
+    assert start_python(ADD_ONE, home.root, "").wait() == 0
+    assert _version(database) == "125"
+    database.close()
+
+
 def test_a_transaction_inside_of_another_is_a_bug_that_shows(database: Database) -> None:
     with database.transaction(), pytest.raises(AssertionError, match="would wait for itself"), database.transaction():
         pass
