@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,60 +13,19 @@ from typing import Any
 
 import httpx
 import openai
-import psutil
 import pytest
 
-from mafunzo.entities.endpoint import Deployment, DeploymentStatus
+from mafunzo.entities.endpoint import DeploymentStatus
 from mafunzo.errors import HomeInUse, PortInUse
-from mafunzo.launcher.server_process import ServerAddress, find_server, start_in_background
+from mafunzo.launcher.server_process import find_server, start_in_background
 from mafunzo.server.auth import operator_key
 from mafunzo.serving.worker_folder import worker_folder
 from mafunzo.store.home import Home
 from mafunzo.workspace.shutdown import shut_down
-from tests.unit.serving.bench import PATIENCE_S, Bench
+from tests.flows.served import Served
+from tests.unit.serving.bench import PATIENCE_S
 
-RUN_SERVER = Path(__file__).parent / "run_server.py"
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
-
-
-class Served(Bench):
-    """A home whose server is a process of its own; this process only writes what a user asks for."""
-
-    address: ServerAddress
-
-    def start(self) -> None:
-        root = str(Path(__file__).parents[2])
-        environment = {**os.environ, "PYTHONPATH": root}
-        self.process = subprocess.Popen([sys.executable, str(RUN_SERVER), str(self.home.root), "0"], env=environment)
-        self.wait_for(lambda: find_server(self.home) is not None)
-        found = find_server(self.home)
-        assert found is not None
-        self.address = found
-
-    def wait_for(self, is_reached: Any) -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        while not is_reached():
-            assert time.monotonic() < deadline, self.records.list_deployments()
-            time.sleep(0.02)
-
-    def go_live(self, settings: dict[str, Any] | None = None, endpoint: str = "chat", **more: Any) -> Deployment:
-        name = more.pop("name", "blue")
-        self.deploy(self.model(settings), endpoint, name, **more)
-        self.wait_for(lambda: self.find(endpoint, name).status is DeploymentStatus.HEALTHY)
-        return self.find(endpoint, name)
-
-    def client(self, key: str = "chat-key-1", **more: Any) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.address.url}/v1", api_key=key, max_retries=0, **more)
-
-    def say(self, content: str, key: str = "chat-key-1", model: str = "chat", **more: Any) -> Any:
-        return self.client(key).chat.completions.create(
-            model=model, messages=[{"role": "user", "content": content}], **more
-        )
-
-    def stop(self) -> None:
-        shut_down(self.home)
-        self.process.wait(PATIENCE_S)
-        self.close()
 
 
 @pytest.fixture(scope="module")
@@ -356,42 +314,6 @@ def test_requests_under_way_are_answered_before_the_server_stops(own: Served) ->
     os.kill(own.process.pid, signal.SIGTERM)
     assert [first, *(chunk.choices[0].delta.content for chunk in stream)] == ["hello ", "from ", "the ", "fake "]
     own.process.wait(PATIENCE_S)
-
-
-def test_down_ends_everything_and_proves_it(own: Served) -> None:
-    found = own.go_live()
-    with ThreadPoolExecutor(1) as threads:
-        answer = threads.submit(own.say, "slow")
-        report = shut_down(own.home)
-        assert isinstance(answer.exception(), openai.APIError), "a request under way is cut off in the end"
-    assert {process.purpose for process in report.processes} == {"server", "worker chat/blue"}
-    assert {own.address.port, found.port} <= set(report.ports)
-    assert report.memory_mb > 10
-    assert report.deployments == ("chat/blue",)
-    assert not any(psutil.pid_exists(process.pid) for process in report.processes if process.pid != own.process.pid)
-    assert own.home.holder() is None
-    assert own.leases.list() == []
-    assert report.lines()[-1].endswith("looked again: none of them is left.")
-    assert shut_down(own.home).lines()[0].startswith("Nothing was running")
-
-
-def test_down_ends_workers_whose_server_was_killed(own: Served) -> None:
-    own.go_live()
-    os.kill(own.process.pid, signal.SIGKILL)
-    own.process.wait()
-    report = shut_down(own.home)
-    assert {process.purpose for process in report.processes} == {"worker chat/blue"}
-
-
-def test_what_was_served_before_down_is_served_again_after_up(own: Served) -> None:
-    before = own.go_live()
-    shut_down(own.home)
-    own.process.wait(PATIENCE_S)
-    assert own.find().status is DeploymentStatus.WAITING
-    own.start()
-    own.wait_for(lambda: own.find().status is DeploymentStatus.HEALTHY)
-    assert own.find().attempt == before.attempt + 1
-    assert own.say("hello").choices
 
 
 def test_a_server_in_the_background_outlives_who_started_it(tmp_path: Path) -> None:

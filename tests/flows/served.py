@@ -1,0 +1,57 @@
+"""A home whose server is a process of its own, with fake workers."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import openai
+
+from mafunzo.entities.endpoint import Deployment, DeploymentStatus
+from mafunzo.launcher.server_process import ServerAddress, find_server
+from mafunzo.workspace.shutdown import shut_down
+from tests.unit.serving.bench import PATIENCE_S, Bench
+
+RUN_SERVER = Path(__file__).parent / "run_server.py"
+
+
+class Served(Bench):
+    """A home whose server is a process of its own; this process only writes what a user asks for."""
+
+    address: ServerAddress
+
+    def start(self) -> None:
+        root = str(Path(__file__).parents[2])
+        environment = {**os.environ, "PYTHONPATH": root}
+        self.process = subprocess.Popen([sys.executable, str(RUN_SERVER), str(self.home.root), "0"], env=environment)
+        self.wait_for(lambda: find_server(self.home) is not None)
+        found = find_server(self.home)
+        assert found is not None
+        self.address = found
+
+    def wait_for(self, is_reached: Any) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while not is_reached():
+            assert time.monotonic() < deadline, self.records.list_deployments()
+            time.sleep(0.02)
+
+    def go_live(self, settings: dict[str, Any] | None = None, endpoint: str = "chat", **more: Any) -> Deployment:
+        name = more.pop("name", "blue")
+        self.deploy(self.model(settings), endpoint, name, **more)
+        self.wait_for(lambda: self.find(endpoint, name).status is DeploymentStatus.HEALTHY)
+        return self.find(endpoint, name)
+
+    def client(self, key: str = "chat-key-1", **more: Any) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.address.url}/v1", api_key=key, max_retries=0, **more)
+
+    def say(self, content: str, key: str = "chat-key-1", model: str = "chat", **more: Any) -> Any:
+        return self.client(key).chat.completions.create(
+            model=model, messages=[{"role": "user", "content": content}], **more
+        )
+
+    def stop(self) -> None:
+        shut_down(self.home)
+        self.process.wait(PATIENCE_S)
+        self.close()
