@@ -17,14 +17,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from mafunzo.components.model_folder import WEIGHTS, check_weights
 from mafunzo.entities.model_card import HubSource, MadeSource, PypiSource, Source
-from mafunzo.errors import ArtifactCorrupt, FailedError, InvalidFile, Unreachable, UnsafeModel
+from mafunzo.errors import ArtifactCorrupt, FailedError, InvalidFile, MafunzoError, Unreachable, UnsafeModel
 
 logger = logging.getLogger(__name__)
 
 # A change of what the conversion writes needs a new number here, so that older conversions aren't found in the cache.
 CONVERSION = 1
-WEIGHTS = "*.safetensors"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 HUB_FILES = (
     WEIGHTS,
@@ -143,38 +143,60 @@ def _from_mirror(source: HubSource, mirror: Path) -> Path:
 
 def _from_hub(source: HubSource, access: Access) -> Fetched:
     """Fetch a snapshot into the hub's own cache (HF_HOME), with HF_TOKEN and HF_HUB_OFFLINE honoured by the client."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-    patterns = [*HUB_FILES, *(["*.py"] if access.trust_remote_code else [])]
-    logger.info("Fetching %s from the Hugging Face hub", source.repo)
+    named = f"name a folder that has it: mafunzo model mirror {source.repo} FOLDER"
     try:
         if not access.offline:
+            logger.info("Fetching %s from the Hugging Face hub", source.repo)
             _check_has_safetensors(source)
-        found = snapshot_download(
-            source.repo,
-            revision=source.revision,
-            allow_patterns=patterns,
-            ignore_patterns=list(HUB_IGNORED),
-            local_files_only=access.offline,
-        )
+        return _snapshot(source, access, access.offline)
+    except MafunzoError:
+        raise
     except GatedRepoError as error:
         raise Unreachable(
-            f"{source.repo} asks for consent on the Hugging Face hub. Give it on the model's page, then set HF_TOKEN; or "
-            f"name a folder that has it: mafunzo model mirror {source.repo} FOLDER"
+            f"{source.repo} asks for consent on the Hugging Face hub. Give it on the model's page, then set HF_TOKEN; "
+            f"or {named}"
         ) from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise Unreachable(
             f"The Hugging Face hub has no {source.repo} at revision {source.revision}, or it is private (set HF_TOKEN). "
-            f"Check the name, or name a folder that has it: mafunzo model mirror {source.repo} FOLDER"
+            f"Check the name, or {named}"
         ) from error
-    except (HfHubHTTPError, OSError, ValueError, RuntimeError) as error:
+    except Exception as error:
+        cached = _cached_snapshot(source, access)
+        if cached is not None:
+            logger.info("The hub can't be reached: taking %s from its cache", source.repo)
+            return cached
         raise Unreachable(
             f"{source.repo} can't be fetched from the Hugging Face hub ({_first_line(error)}). Connect this machine to the "
-            f"network, or name a folder that has it: mafunzo model mirror {source.repo} FOLDER"
+            f"network, or {named}"
         ) from error
-    folder = Path(found)
-    return Fetched(folder, folder.name)
+
+
+def _snapshot(source: HubSource, access: Access, is_offline: bool) -> Fetched:
+    from huggingface_hub import snapshot_download
+
+    found = snapshot_download(
+        source.repo,
+        revision=source.revision,
+        allow_patterns=[*HUB_FILES, *(["*.py"] if access.trust_remote_code else [])],
+        ignore_patterns=list(HUB_IGNORED),
+        local_files_only=is_offline,
+    )
+    return Fetched(Path(found), Path(found).name)
+
+
+def _cached_snapshot(source: HubSource, access: Access) -> Fetched | None:
+    """Return what the hub's own cache has, if that is a whole model."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        found = _snapshot(source, access, is_offline=True)
+        check_weights(found.folder)
+    except (LocalEntryNotFoundError, InvalidFile):
+        return None
+    return found if any(found.folder.glob(WEIGHTS)) else None
 
 
 def _check_has_safetensors(source: HubSource) -> None:
