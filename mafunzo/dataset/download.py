@@ -296,9 +296,12 @@ def _snapshot(source: HubSource, access: Access) -> Path:
             f"HF_TOKEN). Check the name, or name a folder that has it: mafunzo data mirror {source.repo} FOLDER"
         ) from error
     except (HfHubHTTPError, OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
+        first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+        reason = (
+            "this machine is told to stay offline, and the hub's cache hasn't got it" if access.offline else first_line
+        )
         raise Unreachable(
-            f"{source.repo} can't be fetched from the Hugging Face hub ({reason[0][:200]}). {both_ways}"
+            f"{source.repo} can't be fetched from the Hugging Face hub: {reason.rstrip('.')}. {both_ways}"
         ) from error
     return Path(found)
 

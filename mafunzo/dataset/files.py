@@ -326,7 +326,7 @@ def _mltable_entry(entry: Any, path: Path) -> list[Path]:
 
 def _parse_line(line: bytes) -> tuple[dict[str, Any] | None, str]:
     try:
-        value = json.loads(line.decode("utf-8"), object_pairs_hook=_unique_keys)
+        value = json.loads(line.decode("utf-8").rstrip(), object_pairs_hook=_unique_keys)
     except ValueError as error:
         return None, _reason(error)
     return (value, "") if isinstance(value, dict) else (None, _not_object(value))

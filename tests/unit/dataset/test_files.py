@@ -75,6 +75,8 @@ def test_a_bad_line_is_one_bad_row_with_its_line_number(tmp_path: Path) -> None:
         7: "is null, expected an object",
         8: "has the key 'a' twice",
     }
+    unfinished = list(open_source(write(tmp_path / "b.jsonl", "{\n{}\n")).rows())
+    assert unfinished[0].fault == "isn't JSON: Expecting property name enclosed in double quotes (column 2)"
     assert [row.row for row in rows] == [1, 2, 4, 5, 6, 7, 8, 9, 10, 11]
     assert [row.index for row in rows] == list(range(10))
 
