@@ -231,7 +231,10 @@ def _bind(
 ) -> StepInput | _Broken | None:
     """Return what feeds a step's input; None if nothing does (an optional input of the job that wasn't given)."""
     if isinstance(written, Mapping):  # {type: uri_folder, path: ${{...}}, mode: ro_mount}
-        written = written.get("path")
+        if "path" not in written:
+            faults.append(f"{where}: {declared.name} is {dict(written)}, expected a value or one with a path.")
+            return _Broken()
+        written = written["path"]
     if written is None:
         return None
     text = written.strip() if isinstance(written, str) else ""

@@ -10,7 +10,7 @@ before the next begins, so that a scheduler that starts after a crash goes on fr
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -99,8 +99,10 @@ class Scheduler:
             self._recover()
             self._is_recovered = True
         has_settled = self._settle()
-        state = State(tuple(self._job_state(job) for job in self._records.queue()), self._capacity, self._holders())
-        done = [self._do(action) for action in decide(state, self._free())]
+        held = self._leases.list()
+        holders = tuple(Holder(lease.owner.removeprefix(OWNER), lease.resources) for lease in held)
+        state = State(tuple(self._job_state(job) for job in self._records.queue()), self._capacity, holders)
+        done = [self._do(action) for action in decide(state, _left(self._capacity, holders))]
         return has_settled or any(done)
 
     def run(self, stop: threading.Event) -> None:
@@ -150,9 +152,9 @@ class Scheduler:
             return StepState(step, is_busy=True)
         if step.status == StepStatus.RUNNING:
             process = self._process(step_folder(self._home, step))
-            records = [self._launcher.record(folder) for folder in self._attempts(step)]
-            failures = sum(record is not None and _outcome(record) == Process.FAILED for record in records)
-            return StepState(step, process, failures, self._cut_offs(step))
+            if process in (Process.RUNNING, Process.SUCCEEDED):
+                return StepState(step, process)
+            return StepState(step, process, self._failures(step), self._cut_offs(step))
         if step.status == StepStatus.WAITING and upstream(step) <= set(outputs):
             return self._reusable(job, step, outputs)
         return StepState(step)
@@ -168,6 +170,10 @@ class Scheduler:
     def _attempts(self, step: Step) -> list[Path]:
         parent = step_folder(self._home, step).parent
         return [parent / str(number) for number in range(1, step.attempt + 1)]
+
+    def _failures(self, step: Step) -> int:
+        records = [self._launcher.record(folder) for folder in self._attempts(step)]
+        return sum(record is not None and _outcome(record) == Process.FAILED for record in records)
 
     def _cut_offs(self, step: Step) -> int:
         """Return how many attempts really ran and were ended from outside, not by us."""
@@ -189,17 +195,6 @@ class Scheduler:
             found = ingredients(step.spec, outputs, self._versions())
             self._keys[name] = _Key(found, key_of(found))
         return self._keys[name]
-
-    def _holders(self) -> tuple[Holder, ...]:
-        return tuple(Holder(lease.owner.removeprefix(OWNER), lease.resources) for lease in self._leases.list())
-
-    def _free(self) -> Resources:
-        held = [lease.resources for lease in self._leases.list()]
-        return Resources(
-            cpus=self._capacity.cpus - sum(lease.cpus for lease in held),
-            gpus=self._capacity.gpus - sum(lease.gpus for lease in held),
-            memory_mb=self._capacity.memory_mb - sum(lease.memory_mb for lease in held),
-        )
 
     # Doing
 
@@ -252,9 +247,10 @@ class Scheduler:
     def _launch(self, step: Step, held: Resources) -> None:
         folder = step_folder(self._home, step)
         devices = self._leases.devices(_owner(step)) if self._capacity.gpus else None
+        earlier = self._outputs(step.job)
         try:
             folder.mkdir(parents=True, mode=0o700)
-            ready = prepare(step.spec, folder, self._outputs(step.job), self._artifacts, held, devices)
+            ready = prepare(step.spec, folder, earlier, self._artifacts, held, devices)
             self._launcher.start(
                 ready.command, folder, ready.environment, step.spec.resources.processes, ready.directory
             )
@@ -402,6 +398,15 @@ class Scheduler:
             for step in self._records.list_steps(job.name):
                 if step.status == StepStatus.RUNNING:
                     yield _owner(step)
+
+
+def _left(capacity: Resources, holders: Iterable[Holder]) -> Resources:
+    held = [holder.resources for holder in holders]
+    return Resources(
+        cpus=capacity.cpus - sum(one.cpus for one in held),
+        gpus=capacity.gpus - sum(one.gpus for one in held),
+        memory_mb=capacity.memory_mb - sum(one.memory_mb for one in held),
+    )
 
 
 def _outcome(record: ExitRecord) -> Process:

@@ -33,7 +33,7 @@ def component_from_dict(body: Mapping[str, Any], where: str) -> Component:
         description=str(body.get("description", "")),
         inputs=inputs,
         outputs=outputs,
-        command=" ".join(str(body.get("command", "")).split("\n")).strip() if kind == "command" else "",
+        command=str(body.get("command", "")).strip() if kind == "command" else "",
         nodes={name: _node(name, node) for name, node in (body.get("jobs") or {}).items()},
         resources=_resources(body),
         environment={str(k): str(v) for k, v in (body.get("environment_variables") or {}).items()},
