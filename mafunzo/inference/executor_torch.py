@@ -96,10 +96,14 @@ class TorchExecutor:
         return int(2 * config.num_hidden_layers * heads * width * self.dtype.itemsize)
 
     def _warm_up(self) -> None:
-        """Run two rows for a step, so that an architecture that doesn't work fails now and not in a request."""
-        for id in (0, 1):
-            self.prefill(id, [0] * (id + 1))
-        self.decode({0: 0, 1: 0})
+        """Run two rows for a step, so that an architecture that doesn't work is refused now and doesn't fail in a request."""
+        try:
+            for id in (0, 1):
+                self.prefill(id, [0] * (id + 1))
+            self.decode({0: 0, 1: 0})
+        except (TypeError, AttributeError, IndexError, RuntimeError) as error:
+            name = type(self.network).__name__
+            raise NotSupported(f"{name} can't be served in batches: {type(error).__name__}: {error}") from error
         for id in (0, 1):
             self.free(id)
 

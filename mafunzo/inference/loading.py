@@ -1,11 +1,13 @@
 """From a folder to an engine that is ready: where the weights, the adapter and the tokenizer are, and in which precision."""
 
+import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import GenerationConfig
 
 from mafunzo.chat.network import load_network
 from mafunzo.chat.tokenizer import load_tokenizer
@@ -15,6 +17,9 @@ from mafunzo.inference.executor_torch import TorchExecutor, serving_dtype
 from mafunzo.inference.stop import stop_token_ids
 
 logger = logging.getLogger(__name__)
+
+
+FACTS_FILE = "mafunzo_model.json"
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ def find_model(folder: Path, base: Path | None = None) -> ModelFolders:
         if (found / "adapter_config.json").exists() and not (found / "config.json").exists():
             if base is None:
                 raise InvalidParameter(f"{found} is an adapter: name the model that it was trained on with --base.")
+            _check_base(folder, base)
             return ModelFolders(find_model(base).network, found, found)
         if (found / "config.json").exists():
             return ModelFolders(found, found)
@@ -65,7 +71,31 @@ def load_model(
         folders.network, folders.adapter, device=device, dtype=serving_dtype(folders.network, device)
     )
     executor = TorchExecutor(network, pack_weights=True)
-    stops = stop_token_ids(tokenizer, network.generation_config)
+    stops = stop_token_ids(tokenizer, _generation_config(folders, network.generation_config))
     logger.info("Loaded %s: %s, stops at %s", folder, executor.dtype, tokenizer.convert_ids_to_tokens(list(stops)))
     engine = Engine(executor, tokenizer, stops, max_batch)
     return LoadedModel(engine, tokenizer, str(executor.dtype).removeprefix("torch."), executor.parameters)
+
+
+def _check_base(adapter: Path, base: Path) -> None:
+    """Refuse a base whose recorded weights aren't those that the adapter was trained on; unrecorded ones pass."""
+    wanted = (_facts(adapter).get("base") or {}).get("weights_sha256")
+    given = _facts(base).get("weights_sha256")
+    if wanted and given and wanted != given:
+        raise InvalidParameter(
+            f"--base {base} has weights with the hash {given[:12]}..., but the adapter was trained on {wanted[:12]}..., "
+            f"those of {_facts(adapter)['base'].get('name', 'another model')}."
+        )
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    path = folder / FACTS_FILE
+    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return facts
+
+
+def _generation_config(folders: ModelFolders, of_network: Any) -> Any:
+    """Return the generation settings beside the tokenizer, which a tuned model may have of its own, else the network's."""
+    if not (folders.tokenizer / "generation_config.json").exists():
+        return of_network
+    return GenerationConfig.from_pretrained(folders.tokenizer, local_files_only=True)

