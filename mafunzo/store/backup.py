@@ -17,7 +17,7 @@ import shutil
 import sqlite3
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib import metadata
 from io import BytesIO
@@ -160,10 +160,8 @@ class _Writer:
             )
 
     def _add_others(self) -> None:
-        for path in _walk(self._home.root):
+        for path in _walk(self._home.root, lambda name: name in LEFT_OUT or name.startswith(STAGING)):
             name = path.relative_to(self._home.root).as_posix()
-            if name.partition("/")[0] in LEFT_OUT or name.startswith(STAGING):
-                continue
             try:
                 if path.is_symlink():
                     logger.warning("Left the symbolic link %s out of the backup", path)
@@ -232,10 +230,14 @@ class _HashingReader:
         return chunk
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    """Yield what is below `root`, in order, a folder before what is in it; not what SQLite keeps beside its files."""
+def _walk(root: Path, is_left_out: Callable[[str], bool] = lambda name: False) -> Iterator[Path]:
+    """Yield what is below `root`, in order, a folder before what is in it; not what SQLite keeps beside its files.
+
+    `is_left_out` is asked of the names directly in `root`. The database in use must be: closing a file that was only looked
+    into drops the locks that this process's connections have on it.
+    """
     for path in sorted(root.iterdir()):
-        if not _is_beside_sqlite(path):
+        if not is_left_out(path.name) and not _is_beside_sqlite(path):
             yield path
             if path.is_dir() and not path.is_symlink():
                 yield from _walk(path)

@@ -50,6 +50,17 @@ while True:
         artifacts.collect(records.referenced_artifacts(), grace_s=0)
 """
 
+LEAVE_LAST = """
+import sys
+from pathlib import Path
+from mafunzo.store.database import open_database
+from mafunzo.store.home import Home
+from mafunzo.store.record import Records
+database = open_database(Home(Path(sys.argv[1])))
+print([asset.version for asset in Records(database).list_assets()])
+database.close()
+"""
+
 
 @pytest.fixture
 def filled(home: Home, database: Database, artifacts: Artifacts, tmp_path: Path) -> str:
@@ -217,6 +228,19 @@ def test_files_that_only_look_like_those_of_sqlite_are_kept(
     restore(tmp_path / "home.tar", empty)
     for name in ("run", "run-wal", ".restore-x", "fake.db"):
         assert (empty.jobs / name).read_bytes() == (home.jobs / name).read_bytes()
+
+
+@pytest.mark.parametrize("url", [None], ids=["sqlite"])
+def test_a_backup_leaves_the_locks_on_the_database_in_use(
+    home: Home, database: Database, artifacts: Artifacts, tar: Path, start_python: Callable[..., Popen[str]]
+) -> None:
+    records = Records(database)
+    with database.snapshot():
+        assert start_python(LEAVE_LAST, home.root).wait() == 0
+        assert (home.database / "mafunzo.db-wal").exists()
+    records.add_asset(Asset(replace(KEY, version="2"), FolderType.CUSTOM_MODEL))
+    restored = start_python(LEAVE_LAST, home.root)
+    assert restored.communicate()[0] == "['2', '1']\n"
 
 
 # Refused restores: each leaves the home as empty as it was
