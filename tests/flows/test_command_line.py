@@ -1,0 +1,189 @@
+"""The command line as a newcomer meets it: real processes, their exit codes, and what they say when the input is bad."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+CONVERSATIONS = Path(__file__).parent.parent.parent / "examples" / "conversations.jsonl"
+COMMANDS = [
+    "demo up down finetune compare deploy lineage backup restore",
+    "model list|model show|model import|model register|model download|model mirror|model archive|model delete",
+    "data list|data get|data check|data preview|data split|data mirror",
+    "job list|job show|job stream|job logs|job metrics|job cancel|job download",
+    "endpoint list|endpoint show|endpoint invoke|endpoint chat|endpoint keys|endpoint traffic|endpoint logs",
+    "endpoint verify|endpoint delete|compute sizes|component list|component show|environment list",
+]
+ALL_COMMANDS = [command for line in COMMANDS for command in (line.split("|") if "|" in line else line.split())]
+
+
+class Shell:
+    """Runs `mafunzo` with a home of its own."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.environment = os.environ | {
+            "MAFUNZO_HOME": str(home),
+            "MAFUNZO_PORT": "0",
+            "NO_COLOR": "1",
+            "COLUMNS": "120",
+        }
+
+    def __call__(self, *words: str | Path, code: int = 0, **environment: str) -> str:
+        """Run a command; return what it printed on both streams. Fails unless its exit code is `code`."""
+        program = "from mafunzo.cli import main; main()"
+        argv = [sys.executable, "-c", program, *map(str, words)]
+        done = subprocess.run(argv, capture_output=True, text=True, env=self.environment | environment, timeout=500)
+        told = done.stdout + done.stderr
+        assert done.returncode == code, f"{words} ended with {done.returncode}:\n{told}"
+        assert "Traceback" not in told
+        return told
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    shell = Shell(tmp_path_factory.mktemp("home"))
+    yield shell
+    shell("down")
+
+
+def rows(count: int) -> list[str]:
+    messages = [{"role": "user", "content": "Habari?"}, {"role": "assistant", "content": "Nzuri!"}]
+    return [json.dumps({"messages": messages, "id": number}) for number in range(count)]
+
+
+@pytest.mark.parametrize("command", ALL_COMMANDS)
+def test_every_command_has_help_that_teaches(command, shell):
+    told = shell(*command.split(), "--help")
+    assert "Usage:" in told
+    assert len(told.splitlines()) > 8
+
+
+def test_an_unknown_command_is_a_usage_error(shell):
+    assert "No such command" in shell("finetunee", code=2)
+
+
+@pytest.mark.parametrize("noun", ["model", "data", "job", "endpoint", "component", "environment"])
+def test_every_list_prints_json(noun, shell):
+    assert isinstance(json.loads(shell(noun, "list", "--json")), list)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        pytest.param('{"messages": [{"role": "user", ', "row 17: ", id="broken JSON"),
+        pytest.param('{"text_": "nothing here"}', "messages", id="no messages"),
+        pytest.param(
+            '{"messages": [{"role": "user", "content": "a"}, {"role": "asistant", "content": "b"}]}',
+            "id you mean 'assistant'?",
+            id="unknown role",
+        ),
+    ],
+)
+def test_a_bad_row_is_named_by_file_row_and_reason_before_anything_starts(line, expected, shell, tmp_path):
+    file = tmp_path / "train.jsonl"
+    lines = rows(20)
+    lines[16] = line
+    file.write_text("\n".join(lines) + "\n")
+    for words in (["data", "check", file], ["finetune", "--model", "tiny-llama", "--train", file]):
+        told = shell(*words, code=2)
+        assert "train.jsonl, row 17" in told
+        assert expected in told
+    assert json.loads(shell("job", "list", "--json")) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        pytest.param(["--train", "{folder}/missing.jsonl"], "missing.jsonl doesn't exist", id="missing file"),
+        pytest.param(["--train", "{folder}/empty.jsonl"], "empty", id="empty file"),
+        pytest.param(["--train", "{good}", "lora_rank_=4"], "Did you mean lora_rank", id="unknown parameter"),
+        pytest.param(["--train", "{good}", "learning_rate=0"], "learning_rate is '0'", id="out of range"),
+        pytest.param(
+            ["--train", "{good}", "lr_scheduler_type=cosin"], "Did you mean cosine?", id="not one of the values"
+        ),
+        pytest.param(["--train", "{good}", "apply_deepspeed=true"], "DeepSpeed", id="not honoured yet"),
+        pytest.param(["--train", "{good}", "--model", "tiny-lama"], "Did you mean tiny-llama", id="unknown model"),
+        pytest.param(["{folder}/none.yml"], "none.yml can't be read", id="missing configuration"),
+    ],
+)
+def test_bad_input_gets_one_clear_error(words, expected, shell, tmp_path):
+    (tmp_path / "empty.jsonl").write_text("")
+    given = [word.format(folder=tmp_path, good=CONVERSATIONS) for word in words]
+    model = [] if "--model" in given else ["--model", "tiny-llama"]
+    told = shell("finetune", *model, *given, code=2)
+    assert expected in told
+    assert told.startswith("error: ")
+
+
+def test_a_hub_that_cannot_be_reached_says_both_ways(shell):
+    told = shell(
+        "finetune",
+        "--model",
+        "nobody/no-such-model",
+        "--train",
+        CONVERSATIONS,
+        code=1,
+        HF_ENDPOINT="http://127.0.0.1:9",
+    )
+    assert "nobody/no-such-model" in told
+    assert "mafunzo model mirror" in told
+
+
+def test_a_mirror_stands_in_for_the_hub(shell, tmp_path):
+    shell("model", "download", "tiny-phi3", "--to", tmp_path / "tiny")
+    shell("model", "mirror", "microsoft/Phi-3-mini-4k-instruct", tmp_path / "tiny")
+    shell("model", "download", "Phi-3-mini-4k-instruct", "--to", tmp_path / "phi3")
+    assert json.loads((tmp_path / "phi3" / "config.json").read_text())["model_type"] == "phi3"
+
+
+def test_preview_shows_what_is_learned(shell):
+    told = json.loads(shell("data", "preview", CONVERSATIONS, "--model", "tiny-llama", "--rows", "2", "--json"))
+    learned = "".join(piece["text"] for piece in told["rows"][0]["pieces"] if piece["trained"])
+    first = json.loads(CONVERSATIONS.read_text().splitlines()[0])["messages"]
+    assert all(message["content"] in learned for message in first if message["role"] == "assistant")
+    assert not any(message["content"] in learned for message in first if message["role"] != "assistant")
+
+
+def test_a_port_in_use_is_refused_and_its_holder_named(tmp_path):
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        told = Shell(tmp_path / "home")("up", "--detach", "--port", str(port), code=3)
+    assert f"Port {port} is in use" in told
+    assert str(os.getpid()) in told
+
+
+def test_a_second_server_on_the_same_home_is_refused(tmp_path):
+    shell = Shell(tmp_path / "home")
+    shell("up", "--detach")
+    try:
+        assert "is in use by a server" in shell("up", "--port", "0", code=3)
+    finally:
+        told = shell("down")
+    assert "none of them is left" in told
+    assert "Nothing was running" in shell("down")
+
+
+def test_a_backup_is_restored_into_an_empty_home(shell, tmp_path):
+    shell("data", "preview", CONVERSATIONS, "--model", "tiny-llama", "--json")
+    shell("backup", tmp_path / "home.tar")
+    restored = Shell(tmp_path / "restored")
+    assert "every hash is right" in restored("restore", tmp_path / "home.tar")
+    assert len(json.loads(restored("job", "list", "--json"))) == len(json.loads(shell("job", "list", "--json")))
+
+
+def test_a_dry_run_prints_the_plan_and_starts_nothing(tmp_path):
+    shell = Shell(tmp_path / "home")
+    told = shell(
+        "finetune", "--model", "tiny-llama", "--train", CONVERSATIONS, "lora_rank=4", "apply_lora=true", "--dry-run"
+    )
+    assert "finetune" in told and "lora_r" in told
+    assert json.loads(shell("job", "list", "--json")) == []
+    assert "Nothing was running" in shell("down")
