@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_evaluation import Folders, make_folders
+
+from tests.unit.evaluation.tiny_evaluation import Folders, make_folders
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,8 @@
 """A tiny base, an adapter of it that was really trained, and held-out rows as prepare_data leaves them."""
 
 import pytest
-from tiny_evaluation import Folders, make_folders
+
+from tests.unit.evaluation.tiny_evaluation import Folders, make_folders
 
 
 @pytest.fixture(scope="session")
