@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
 
 from mafunzo.chat.adapter import CONFIG_FILE, load_adapter, merge_adapter
 from mafunzo.errors import InvalidFile, UnsafeModel
@@ -35,6 +36,7 @@ def load_network(
     Raises `UnsafeModel` for pickled weights or code that wasn't asked for, `InvalidFile` for what can't be used.
     """
     config = check_folder(base, trust_remote_code)
+    disable_progress_bar()
     options: dict[str, Any] = {"attn_implementation": attention} if attention else {}
     try:
         network, info = AutoModelForCausalLM.from_pretrained(

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from mafunzo.chat.network import load_network
 from mafunzo.errors import FailedError, InvalidFile, InvalidParameter
 from mafunzo.tracking import MetricLog, read_metrics
+from mafunzo.training.batch import Course
 from mafunzo.training.finetune import Request, finetune
 from tests.unit.training.tiny import learnable_rows, random_rows, write_base, write_prepared
 
@@ -281,9 +282,16 @@ def test_before_the_first_step_it_says_what_it_trains(tmp_path, base, prepared, 
         assert words in text
 
 
-def test_a_loss_that_is_not_a_number_stops_training(tmp_path, base, prepared):
-    with pytest.raises(FailedError, match=r"The loss is (nan|inf) at step [2-6] of 6 .*lower learning_rate"):
-        train(tmp_path, base, prepared, **LORA | {"lora_alpha": 10**15, "max_grad_norm": 0.0})
+def test_a_loss_that_is_not_a_number_stops_training(tmp_path, base):
+    """A row of the third step holds a token whose embedding isn't a number."""
+    weights = load_file(base / "model.safetensors")
+    weights["model.embed_tokens.weight"][66] = float("nan")
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    rows = learnable_rows(24)
+    rows[Course(24, 4, 1, 1, -1, seed=42).rows_of(2)[0]] = ([5, 6, 66, 7], [-100, -100, 66, 7])
+    prepared = write_prepared(tmp_path / "p", rows, learnable_rows(4, seed=1))
+    with pytest.raises(FailedError, match=r"The loss is nan at step 3 of 6 .*lower learning_rate"):
+        train(tmp_path, base, prepared, **LORA)
 
 
 def test_a_base_that_gives_no_number_is_named_as_the_cause(tmp_path, base, prepared):
