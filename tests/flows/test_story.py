@@ -138,7 +138,7 @@ def test_lineage_verifies_every_hash_and_names_a_changed_byte(workspace, job, en
     stored.chmod(0o644)
     stored.write_bytes(body.replace(b"{", b"[", 1))
     try:
-        with pytest.raises(ArtifactCorrupt, match="metrics.json"):
+        with pytest.raises(ArtifactCorrupt, match=r"metrics\.json"):
             workspace.lineage("greeter").require_intact()
     finally:
         stored.write_bytes(body)

@@ -1,0 +1,36 @@
+"""Tests of `mafunzo.settings`."""
+
+from pathlib import Path
+
+import pytest
+
+from mafunzo import settings
+from mafunzo.errors import InvalidParameter
+
+
+def test_without_variables_everything_lies_under_the_user_s_folder():
+    found = settings.load({"HOME": "/home/amina"})
+    assert found.home == Path("/home/amina/.mafunzo")
+    assert found.cache == Path("/home/amina/.cache/mafunzo")
+    assert (found.port, found.database_url, found.offline, found.step_folder) == (8080, None, False, None)
+
+
+def test_variables_win():
+    environment = {
+        "HOME": "/home/amina",
+        "MAFUNZO_HOME": "/data/m",
+        "XDG_CACHE_HOME": "/c",
+        "MAFUNZO_PORT": "0",
+        "HF_HUB_OFFLINE": "1",
+        "MAFUNZO_DATABASE_URL": "postgresql+psycopg://u@h/d",
+    }
+    found = settings.load(environment)
+    assert (found.home, found.cache, found.port) == (Path("/data/m"), Path("/c/mafunzo"), 0)
+    assert found.offline
+    assert found.database_url == "postgresql+psycopg://u@h/d"
+
+
+@pytest.mark.parametrize("port", ["eighty", "70000", "-1"])
+def test_a_bad_port_is_named(port):
+    with pytest.raises(InvalidParameter, match="MAFUNZO_PORT"):
+        settings.load({"HOME": "/h", "MAFUNZO_PORT": port})
