@@ -132,12 +132,15 @@ class Scheduler:
         halted = []
         for job in self._records.queue():
             for step in self._records.list_steps(job.name):
-                if step.status == StepStatus.RUNNING:
-                    folder = step_folder(self._home, step)
-                    if isinstance(self._launcher.status(folder), Running):
-                        (folder / HALTED_FILE).touch()
-                    self._put_back(step, f"attempt {step.attempt} was cut off when the server was stopped")
-                    halted.append(f"{step.job}/{step.name}")
+                if step.status != StepStatus.RUNNING:
+                    continue
+                folder = step_folder(self._home, step)
+                if isinstance(self._launcher.status(folder), Exited):  # its outputs are stored at the next start
+                    self._launcher.kill(folder, self._grace_s)
+                    continue
+                (folder / HALTED_FILE).touch()
+                self._put_back(step, f"attempt {step.attempt} was cut off when the server was stopped")
+                halted.append(f"{step.job}/{step.name}")
         return halted
 
     # Looking

@@ -458,6 +458,17 @@ def test_halting_ends_what_runs_and_it_goes_on_at_the_next_start(bench: Bench) -
     assert bench.scheduler.halt() == []
 
 
+def test_halting_keeps_the_work_of_a_step_that_has_just_ended(bench: Bench) -> None:
+    gate = held_up(bench)
+    gate.touch()
+    _wait(lambda: (bench.folder("j", "hold") / "exit.json").exists())
+    bench.scheduler.close()
+    assert bench.scheduler.halt() == []
+    bench.scheduler = bench.new_scheduler()
+    assert bench.finish("j").status == JobStatus.COMPLETED
+    assert bench.step("j", "hold").attempt == 1
+
+
 def test_a_full_disk_while_outputs_are_stored_fails_the_step_and_not_the_loop(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
