@@ -10,10 +10,11 @@ from typing import Any
 import psutil
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from starlette.exceptions import HTTPException
 
 from mafunzo.chat.template import render_ids
 from mafunzo.entities.conversation import Conversation
-from mafunzo.errors import InvalidData, MafunzoError, Unavailable
+from mafunzo.errors import FailedError, InvalidData, InvalidParameter, MafunzoError, NotFound, Unavailable
 from mafunzo.inference.loading import LoadedModel
 from mafunzo.inference.metrics import Metrics
 from mafunzo.inference.request import Delta, Event, Failed, Finished, FinishReason, Reply
@@ -129,6 +130,8 @@ def make_app(service: Service) -> FastAPI:
     app = FastAPI(title="Mafunzo worker", docs_url=None, redoc_url=None, openapi_url=None)
     app.exception_handler(MafunzoError)(_tell_error)
     app.exception_handler(Disconnected)(_tell_nobody)
+    app.exception_handler(HTTPException)(_tell_http)
+    app.exception_handler(Exception)(_tell_fault)
     _add_facts(app, service)
 
     @app.post("/v1/chat/completions")
@@ -217,17 +220,31 @@ async def _json(request: Request) -> Any:
 
 async def _tell_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, MafunzoError)
-    return JSONResponse(error_body(error, _param(error)), status_of(error))
+    return JSONResponse(error_body(error, _param(error, request.url.path)), status_of(error))
+
+
+async def _tell_http(request: Request, error: Exception) -> Response:
+    """Tell of an unknown path or method in the same shape."""
+    assert isinstance(error, HTTPException)
+    body = error_body(NotFound(f"{request.method} {request.url.path}: {error.detail}."))
+    body["error"]["code"] = None
+    return JSONResponse(body, error.status_code)
+
+
+async def _tell_fault(request: Request, error: Exception) -> Response:
+    """Tell of a fault of ours, which uvicorn logs with its traceback."""
+    return JSONResponse(error_body(FailedError(f"The request failed: {type(error).__name__}: {error}")), 500)
 
 
 async def _tell_nobody(request: Request, error: Exception) -> Response:
     return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
-def _param(error: MafunzoError) -> str | None:
+def _param(error: MafunzoError, path: str) -> str | None:
     if isinstance(error, InvalidRequest):
         return error.param
-    return "messages" if error.code in ("invalid_data", "context_length_exceeded") else None
+    # What else is invalid is what the engine refuses about the prompt.
+    return ("messages" if "chat" in path else "prompt") if isinstance(error, InvalidParameter) else None
 
 
 def _render(service: Service, conversation: Conversation, add_generation_prompt: bool) -> list[int]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -297,8 +298,29 @@ def test_a_body_that_is_not_json_is_refused(worker: Worker) -> None:
 
 
 def test_token_ids_outside_the_vocabulary_are_refused(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="isn't in the vocabulary"):
+    with pytest.raises(openai.BadRequestError, match="isn't in the vocabulary") as caught:
         client.completions.create(model="chat", prompt=[5, 10**6], max_tokens=1)
+    assert caught.value.param == "prompt"
+
+
+def test_an_unknown_path_is_told_in_the_same_shape(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="POST /v1/embeddings"):
+        client.embeddings.create(model="chat", input="x")
+
+
+def test_a_worker_that_loads_says_so(model: Path, tmp_path: Path) -> None:
+    fifo = tmp_path / "model" / "config.json"
+    shutil.copytree(model, tmp_path / "model")
+    fifo.unlink()
+    os.mkfifo(fifo)  # loading waits for whoever writes to it
+    worker = start(tmp_path / "worker", tmp_path / "model")
+    try:
+        assert worker.get("/health").status_code == 503
+        answer = worker.post("/v1/chat/completions", {"messages": ASK})
+        assert answer.status_code == 503
+        assert "'chat' is loading" in answer.json()["error"]["message"]
+    finally:
+        assert worker.end() == 0
 
 
 @pytest.mark.parametrize("is_stream", [True, False], ids=["streamed", "whole"])
