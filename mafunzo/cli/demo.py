@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from mafunzo.cli.output import human_size, print_table
+from mafunzo.entities.job import JobStatus
 
 if TYPE_CHECKING:
     from mafunzo.workspace import Workspace
@@ -56,6 +57,8 @@ def demo(
             workspace.models.import_(model).stream()
             workspace.down()
             return
+        for unfinished in workspace.jobs.list((JobStatus.QUEUED, JobStatus.RUNNING)):
+            workspace.jobs.get(unfinished.name).cancel()  # of a demo that was interrupted
         try:
             _tell(workspace, model, rows, folder)
         finally:
