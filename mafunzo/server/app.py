@@ -1,5 +1,6 @@
 """The web application: what is asked where."""
 
+import hmac
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,8 +11,9 @@ from starlette.responses import JSONResponse, Response
 import mafunzo
 from mafunzo.errors import MafunzoError, Unauthorized
 from mafunzo.server import openai
-from mafunzo.server.auth import LoopbackOnly, bearer, is_same
+from mafunzo.server.auth import LoopbackOnly, bearer
 from mafunzo.server.context import Context, context_of
+from mafunzo.server.directory import digest
 
 
 def create_app(context: Context) -> FastAPI:
@@ -41,7 +43,7 @@ async def healthz(request: Request) -> Response:
 def metrics(request: Request) -> Response:
     """Return the metrics, to whoever has the operator's key."""
     context = context_of(request)
-    if not is_same(bearer(request.headers), context.operator_key):
+    if not hmac.compare_digest(digest(bearer(request.headers)), digest(context.operator_key)):
         raise Unauthorized("The key isn't the operator's; it is in operator.key in the home folder.")
     return Response(context.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 

@@ -1,7 +1,5 @@
-"""Who may ask: keys of endpoints, the operator's key, and the loopback border."""
+"""Who may ask: the key in a request, the operator's key, and the loopback border."""
 
-import hashlib
-import hmac
 import os
 import secrets
 from collections.abc import Mapping
@@ -10,10 +8,8 @@ from pathlib import Path
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mafunzo.entities.endpoint import Endpoint
-from mafunzo.errors import NotFound, Unauthorized
+from mafunzo.errors import Unauthorized
 from mafunzo.store.home import Home
-from mafunzo.store.record import Records
 
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 OPERATOR_KEY_FILE = "operator.key"
@@ -25,30 +21,6 @@ def bearer(headers: Mapping[str, str]) -> str:
     if scheme.lower() != "bearer" or not key.strip():
         raise Unauthorized("The request has no key. Send 'Authorization: Bearer <key of the endpoint>'.")
     return key.strip()
-
-
-def endpoints_of(records: Records, key: str) -> list[Endpoint]:
-    """Return the endpoints that `key` opens; raises `Unauthorized` if it opens none.
-
-    Every key of every endpoint is compared, in constant time, so that the time taken tells nothing of which exist.
-    """
-    opened = []
-    for endpoint in records.list_endpoints():
-        try:
-            primary, secondary = records.endpoint_keys(endpoint.name)
-        except NotFound:  # deleted since it was listed
-            continue
-        is_primary, is_secondary = is_same(key, primary), is_same(key, secondary)
-        if (is_primary or is_secondary) and not endpoint.is_deleting:
-            opened.append(endpoint)
-    if not opened:
-        raise Unauthorized("The key is wrong. 'mafunzo endpoint keys NAME' shows the right one.")
-    return opened
-
-
-def is_same(given: str, expected: str) -> bool:
-    """Compare two keys in a time that depends on neither."""
-    return hmac.compare_digest(hashlib.sha256(given.encode()).digest(), hashlib.sha256(expected.encode()).digest())
 
 
 def operator_key(home: Home) -> str:

@@ -8,9 +8,9 @@ from typing import cast
 
 from starlette.requests import Request
 
+from mafunzo.server.directory import Directory
 from mafunzo.server.metrics import Metrics
 from mafunzo.serving.router import Router
-from mafunzo.store.record import Records
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Loop:
 class Context:
     """One server's parts. operator_key: what opens `/metrics`."""
 
-    records: Records
+    directory: Directory
     metrics: Metrics
     operator_key: str
     router: Router = field(default_factory=Router)

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from mafunzo.entities.endpoint import Deployment, Endpoint
-from mafunzo.errors import InvalidParameter, MafunzoError, NotFound, Unavailable
-from mafunzo.server.auth import bearer, endpoints_of
+from mafunzo.errors import InvalidParameter, MafunzoError, Unavailable
+from mafunzo.server.auth import bearer
 from mafunzo.server.context import Context, context_of
+from mafunzo.server.directory import Entry
 from mafunzo.serving.router import Answer, pick
 from mafunzo.wire.openai.error import error_body, status_of
 
@@ -47,15 +47,17 @@ async def completions(request: Request) -> Response:
 @router.get("/models")
 async def list_models(request: Request) -> Response:
     """List the endpoints that the key opens."""
-    found = await run_in_threadpool(endpoints_of, context_of(request).records, bearer(request.headers))
-    return JSONResponse({"object": "list", "data": [_model(endpoint) for endpoint in found]})
+    key = bearer(request.headers)
+    found = await context_of(request).directory.ask(lambda snapshot: snapshot.opened_by(key))
+    return JSONResponse({"object": "list", "data": [_model(entry.endpoint) for entry in found]})
 
 
 @router.get("/models/{name}")
 async def get_model(request: Request, name: str) -> Response:
     """Return one endpoint that the key opens."""
-    found = await run_in_threadpool(endpoints_of, context_of(request).records, bearer(request.headers))
-    return JSONResponse(_model(_named(found, name)))
+    key = bearer(request.headers)
+    found = await context_of(request).directory.ask(lambda snapshot: snapshot.find(key, name))
+    return JSONResponse(_model(found.endpoint))
 
 
 @router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
@@ -115,13 +117,14 @@ class _ClientGone(Exception):
 
 async def _pass_on(request: Request, path: str) -> Response:
     context, began = context_of(request), time.monotonic()
-    opened = await run_in_threadpool(endpoints_of, context.records, bearer(request.headers))
+    key = bearer(request.headers)
+    await context.directory.ask(lambda snapshot: snapshot.opened_by(key))  # before the body is taken in
     body = await _read_body(request)
-    endpoint = _named(opened, _model_name(body))
-    deployments = await run_in_threadpool(context.records.list_deployments, endpoint.name)
+    model = _model_name(body)
     named = next((request.headers[name] for name in NAMES_DEPLOYMENT if name in request.headers), None)
-    passage = _Passage(context, pick(endpoint, deployments, named), path, began)
-    in_flight = context.metrics.in_flight.labels(endpoint.name, passage.deployment.name)
+    deployment = await context.directory.ask(lambda snapshot: _route(snapshot.find(key, model), named))
+    passage = _Passage(context, deployment, path, began)
+    in_flight = context.metrics.in_flight.labels(deployment.endpoint, deployment.name)
     with in_flight.track_inprogress():
         try:
             answer = await _while_connected(
@@ -163,14 +166,8 @@ def _model_name(body: bytes) -> str:
     return name
 
 
-def _named(opened: list[Endpoint], name: str) -> Endpoint:
-    """Return the endpoint called `name`; whether others have that name isn't told."""
-    for endpoint in opened:
-        if endpoint.name == name:
-            return endpoint
-    raise NotFound(
-        f"The model '{name}' doesn't exist, or this key doesn't open it. 'model' is the name of the endpoint."
-    )
+def _route(entry: Entry, named: str | None) -> Deployment:
+    return pick(entry.endpoint, entry.deployments, named)
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:

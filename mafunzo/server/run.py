@@ -21,6 +21,7 @@ from mafunzo.pipelines.scheduler import Scheduler
 from mafunzo.server.app import create_app
 from mafunzo.server.auth import operator_key
 from mafunzo.server.context import Context, Loop
+from mafunzo.server.directory import Directory
 from mafunzo.server.metrics import Metrics
 from mafunzo.serving.supervisor import WORKER, Supervisor
 from mafunzo.store.artifact import Artifacts
@@ -53,7 +54,7 @@ def serve(home: Home, port: int, database_url: str | None = None, worker: Sequen
             scheduler = Scheduler(records, artifacts, leases, LocalLauncher(), home, room)
             supervisor.tick()  # so that no request goes to a port that was a worker's before the machine restarted
             loops = (Loop("scheduler", scheduler.run), Loop("supervisor", supervisor.run))
-            context = Context(records, Metrics(records), operator_key(home), loops=loops)
+            context = Context(Directory(records), Metrics(records), operator_key(home), loops=loops)
             _serve_until_stopped(home, listener, context)
         finally:
             database.close()
@@ -89,7 +90,8 @@ def _serve_until_stopped(home: Home, listener: socket.socket, context: Context) 
 @contextmanager
 def listen(port: int) -> Iterator[socket.socket]:
     """Yield a socket that has `port` of the loopback interface; raises `PortInUse` and names who has it."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+    # The protocol is named because asyncio turns Nagle's delay (40 ms an answer) off only for a socket that names it.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((LOOPBACK, port))

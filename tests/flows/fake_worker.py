@@ -62,6 +62,7 @@ def reference(settings: dict[str, Any] | None = None, rows: int = 2) -> dict[str
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     settings: dict[str, Any]
     name: str
     folder: Path
