@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 import mafunzo
 from mafunzo.errors import MafunzoError, Unauthorized
-from mafunzo.server import openai
+from mafunzo.server import mlflow, openai
 from mafunzo.server.auth import LoopbackOnly, bearer
 from mafunzo.server.context import Context, context_of
 from mafunzo.server.directory import digest
@@ -31,6 +31,7 @@ def create_app(context: Context) -> FastAPI:
     app.add_api_route("/healthz", healthz)
     app.add_api_route("/metrics", metrics)
     app.include_router(openai.router)
+    app.include_router(mlflow.router)
     return app
 
 

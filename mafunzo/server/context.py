@@ -4,13 +4,16 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from starlette.requests import Request
 
 from mafunzo.server.directory import Directory
 from mafunzo.server.metrics import Metrics
 from mafunzo.serving.router import Router
+
+if TYPE_CHECKING:
+    from mafunzo.server.mlflow import MlflowView
 
 logger = logging.getLogger(__name__)
 
@@ -51,13 +54,14 @@ class Loop:
 
 @dataclass(frozen=True)
 class Context:
-    """One server's parts. operator_key: what opens `/metrics`."""
+    """One server's parts. operator_key: what opens `/metrics` and `/mlflow`."""
 
     directory: Directory
     metrics: Metrics
     operator_key: str
     router: Router = field(default_factory=Router)
     loops: Sequence[Loop] = ()
+    mlflow: "MlflowView | None" = None
 
 
 def context_of(request: Request) -> Context:

@@ -23,6 +23,7 @@ from mafunzo.server.auth import operator_key
 from mafunzo.server.context import Context, Loop
 from mafunzo.server.directory import Directory
 from mafunzo.server.metrics import Metrics
+from mafunzo.server.mlflow import MlflowView
 from mafunzo.serving.supervisor import WORKER, Supervisor
 from mafunzo.store.artifact import Artifacts
 from mafunzo.store.database import open_database
@@ -53,8 +54,13 @@ def serve(home: Home, port: int, database_url: str | None = None, worker: Sequen
             supervisor = Supervisor(records, artifacts, leases, LocalLauncher(), home, room, worker=worker)
             scheduler = Scheduler(records, artifacts, leases, LocalLauncher(), home, room)
             supervisor.tick()  # so that no request goes to a port that was a worker's before the machine restarted
-            loops = (Loop("scheduler", scheduler.run), Loop("supervisor", supervisor.run))
-            context = Context(Directory(records), Metrics(records), operator_key(home), loops=loops)
+            view = MlflowView(home, records)
+            loops = (
+                Loop("scheduler", scheduler.run),
+                Loop("supervisor", supervisor.run),
+                Loop("mlflow", view.run),
+            )
+            context = Context(Directory(records), Metrics(records), operator_key(home), loops=loops, mlflow=view)
             _serve_until_stopped(home, listener, context)
         finally:
             database.close()

@@ -6,6 +6,7 @@ It may die or be deleted at any time: what it shows is rebuilt from the jobs' fo
 """
 
 import argparse
+import hmac
 import json
 import logging
 import os
@@ -186,8 +187,13 @@ def _new_lines(file: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
     return [json.loads(line) for line in whole.splitlines() if line.strip()], start + len(whole)
 
 
-def serve(home: Path, port: int, port_file: Path | None, every_s: float, parent: int | None) -> None:
-    """Take jobs in and serve until the process is ended, or until the process `parent` is gone."""
+def serve(
+    home: Path, port: int, port_file: Path | None, every_s: float, parent: int | None, token: str | None = None
+) -> None:
+    """Take jobs in and serve until the process is ended, or until the process `parent` is gone.
+
+    token: who doesn't send it as a bearer token gets 401.
+    """
     listener = _listen(port)
     folder = home / "mlflow"
     (folder / "artifacts").mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -199,7 +205,8 @@ def serve(home: Path, port: int, port_file: Path | None, every_s: float, parent:
     from mlflow.server.fastapi_app import app
 
     view = View(home / "jobs", MlflowClient(tracking_uri=database))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+    guarded = app if token is None else TokenOnly(app, token)
+    server = uvicorn.Server(uvicorn.Config(guarded, log_level="warning", access_log=False))
     stop = threading.Event()
     taker = threading.Thread(target=_take_in, args=(view, stop, every_s, parent, server), daemon=True)
     taker.start()
@@ -211,6 +218,22 @@ def serve(home: Path, port: int, port_file: Path | None, every_s: float, parent:
     server.run(sockets=[listener])
     stop.set()
     taker.join(timeout=10)
+
+
+class TokenOnly:
+    """Answers requests with the right bearer token only: other users of this machine reach loopback ports as well."""
+
+    def __init__(self, app: Any, token: str) -> None:
+        self._app = app
+        self._expected = f"Bearer {token}".encode()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        given = next((value for name, value in scope.get("headers", ()) if name == b"authorization"), b"")
+        if scope["type"] == "http" and not hmac.compare_digest(given, self._expected):
+            await send({"type": "http.response.start", "status": 401, "headers": [(b"www-authenticate", b"Bearer")]})
+            await send({"type": "http.response.body", "body": b"The token is missing or wrong.\n"})
+            return
+        await self._app(scope, receive, send)
 
 
 def _configure(database: str, artifacts: Path) -> None:
@@ -269,6 +292,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--port-file", type=Path, help="where to write the port once it is taken")
     parser.add_argument("--every", type=float, default=1.0, metavar="SECONDS", help="how often to look for new lines")
     parser.add_argument("--parent", type=int, metavar="PID", help="end when this process is gone")
+    parser.add_argument("--token-file", type=Path, help="holds the bearer token that requests must have")
     given = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    serve(given.home.absolute(), given.port, given.port_file, given.every, given.parent)
+    token = given.token_file.read_text(encoding="ascii").strip() if given.token_file else None
+    serve(given.home.absolute(), given.port, given.port_file, given.every, given.parent, token)

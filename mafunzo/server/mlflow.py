@@ -1,0 +1,212 @@
+"""MLflow under `/mlflow`, for the operator's key: a child process that is started when it is first asked for.
+
+`MLFLOW_TRACKING_URI=http://127.0.0.1:8080/mlflow` with `MLFLOW_TRACKING_TOKEN=<operator key>` is all that a client needs; a
+browser asks for a password, which is the same key. The child listens on a port of its own for a token of its own.
+"""
+
+import base64
+import binascii
+import hmac
+import logging
+import os
+import secrets
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+
+import aiohttp
+from fastapi import APIRouter, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import RedirectResponse, Response, StreamingResponse
+
+from mafunzo.entities.job import ArtifactInput, Job, LiteralInput, Step
+from mafunzo.errors import ServerFailed, Unauthorized
+from mafunzo.launcher.local import MARKER
+from mafunzo.server.context import context_of
+from mafunzo.store.home import Home
+from mafunzo.store.record import Records
+from mafunzo.tracking.job_facts import JobFacts, StepFacts, write_job_facts
+
+logger = logging.getLogger(__name__)
+
+START_LIMIT_S = 180.0
+END_LIMIT_S = 10.0
+EVERY_S = 1.0
+DROPPED_HEADERS = {"host", "authorization", "origin", "referer", "connection", "content-length", "transfer-encoding"}
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+
+router = APIRouter(prefix="/mlflow")
+
+
+class MlflowView:
+    """The child process, and the facts about jobs that it reads beside their metrics."""
+
+    def __init__(self, home: Home, records: Records) -> None:
+        self._home = home
+        self._records = records
+        self._folder = home.root / "mlflow"
+        self._starting = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._address = ""
+        self._token = ""
+        self._settled: set[str] = set()
+
+    def address(self) -> tuple[str, str]:
+        """Return the child's address and token; starts it if it doesn't run. Raises `ServerFailed`."""
+        with self._starting:
+            if self._process is None or self._process.poll() is not None:
+                self._start()
+            return self._address, self._token
+
+    def run(self, stop: threading.Event) -> None:
+        """Keep the facts up to date while the child runs, and end it at the end."""
+        try:
+            while not stop.wait(EVERY_S):
+                if self._process is not None:
+                    self.write_facts()
+        finally:
+            self._end()
+
+    def write_facts(self) -> None:
+        """Write `job.json` for every job; one that has ended is written once."""
+        for job in self._records.list_jobs():
+            if job.name not in self._settled:
+                write_job_facts(self._home.jobs, job_facts(job, self._records.list_steps(job.name)))
+                if job.status.is_terminal:
+                    self._settled.add(job.name)
+
+    def _start(self) -> None:
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        self.write_facts()
+        port_file, token_file = self._folder / "port", self._folder / "token"
+        port_file.unlink(missing_ok=True)
+        self._token = secrets.token_urlsafe(32)
+        _write_secret(token_file, self._token)
+        argv = [sys.executable, "-m", "mafunzo.tracking", "--home", str(self._home.root), "--port-file", str(port_file)]
+        argv += ["--token-file", str(token_file), "--parent", str(os.getpid())]
+        with (self._home.logs / "mlflow.log").open("ab") as log:
+            environment = {**os.environ, MARKER: str(self._folder)}
+            self._process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+            )
+        deadline = time.monotonic() + START_LIMIT_S
+        while not port_file.exists():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self._end()
+                raise ServerFailed(f"MLflow didn't start. {self._home.logs / 'mlflow.log'} says why.")
+            time.sleep(0.05)
+        self._address = f"http://127.0.0.1:{port_file.read_text(encoding='utf-8')}"
+        logger.info("Started MLflow, process %s, at %s", self._process.pid, self._address)
+
+    def _end(self) -> None:
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(END_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def job_facts(job: Job, steps: list[Step]) -> JobFacts:
+    """Return what MLflow shows of a job."""
+    return JobFacts(
+        name=job.name,
+        experiment=job.experiment,
+        display_name=job.display_name,
+        status=str(job.status),
+        created_by=job.created_by,
+        started_at=job.started_at.timestamp() if job.started_at else None,
+        ended_at=job.ended_at.timestamp() if job.ended_at else None,
+        parameters=dict(_job_parameters(job.inputs)),
+        tags={"mafunzo.component": job.component, **job.tags},
+        steps=tuple(_step_facts(step) for step in steps),
+    )
+
+
+def _step_facts(step: Step) -> StepFacts:
+    given = step.spec.inputs.items()
+    parameters = {name: value.value for name, value in given if isinstance(value, LiteralInput)}
+    files = {name: value.name or value.artifact for name, value in given if isinstance(value, ArtifactInput)}
+    return StepFacts(
+        name=step.name,
+        status=str(step.status),
+        attempt=step.attempt,
+        started_at=step.started_at.timestamp() if step.started_at else None,
+        ended_at=step.ended_at.timestamp() if step.ended_at else None,
+        parameters={**parameters, **files},
+    )
+
+
+def _job_parameters(inputs: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+    for name, value in inputs.items():
+        yield name, (value.get("name") or value.get("artifact")) if isinstance(value, Mapping) else value
+
+
+def _write_secret(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+        file.write(text)
+
+
+@router.get("")
+async def with_slash() -> Response:
+    """Lead to the pages, whose links are relative."""
+    return RedirectResponse("/mlflow/")
+
+
+@router.api_route("/{path:path}", methods=METHODS, include_in_schema=False)
+async def pass_on(request: Request, path: str) -> Response:
+    """Pass a request on to MLflow, and its answer back as it comes."""
+    context = context_of(request)
+    if not hmac.compare_digest(_key(request.headers).encode(), context.operator_key.encode()):
+        return Response(
+            "MLflow asks for the operator's key; it is in operator.key in the home folder. Clients send it as "
+            "MLFLOW_TRACKING_TOKEN, a browser as the password.\n",
+            status_code=401,
+            headers={"WWW-Authenticate": 'Basic realm="mafunzo, the operator\'s key"'},
+            media_type="text/plain",
+        )
+    assert context.mlflow is not None
+    address, token = await run_in_threadpool(context.mlflow.address)
+    headers = [(n, v) for n, v in request.headers.items() if n.lower() not in DROPPED_HEADERS]
+    session = aiohttp.ClientSession(auto_decompress=False)
+    try:
+        answer = await session.request(
+            request.method,
+            f"{address}/{path}",
+            params=list(request.query_params.multi_items()),
+            data=await request.body(),
+            headers=[*headers, ("Authorization", f"Bearer {token}")],
+            allow_redirects=False,
+        )
+    except BaseException:
+        await session.close()
+        raise
+
+    async def body() -> AsyncIterator[bytes]:
+        try:
+            async for part in answer.content.iter_any():
+                yield part
+        finally:
+            await session.close()
+
+    passed = {name: value for name, value in answer.headers.items() if name.lower() not in DROPPED_HEADERS}
+    return StreamingResponse(body(), answer.status, passed)
+
+
+def _key(headers: Mapping[str, str]) -> str:
+    """Return the key of a bearer token, or the password of a browser; an empty text if there is neither."""
+    scheme, _, value = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip()
+    if scheme.lower() != "basic":
+        return ""
+    try:
+        return base64.b64decode(value, validate=True).decode().partition(":")[2]
+    except (binascii.Error, UnicodeDecodeError) as error:
+        raise Unauthorized("The Authorization header isn't what HTTP basic authentication sends.") from error

@@ -1,0 +1,107 @@
+"""Stock MLflow's client against a real server: a job's metrics are there, for the operator's key only."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from mlflow import MlflowClient
+
+from mafunzo.entities.job import ArtifactInput, Job, JobStatus, LiteralInput, Step, StepSpec, StepStatus
+from mafunzo.server.auth import operator_key
+from mafunzo.store.database import open_database
+from mafunzo.store.home import Home
+from mafunzo.store.record import Records
+from tests.flows.served import Served
+
+BEGAN = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server on a home that has one finished job."""
+    root = tmp_path_factory.mktemp("mlflow")
+    made = Served(root)
+    add_finished_job(made.home)
+    made.start()
+    yield made
+    made.stop()
+
+
+def add_finished_job(home: Home) -> None:
+    """Leave behind what a finished fine-tuning step leaves."""
+    inputs = {
+        "learning_rate": LiteralInput(0.0002),
+        "train_file_path": ArtifactInput("sha256:" + "0" * 64, "train.jsonl"),
+    }
+    spec = StepSpec(name="finetune", component="finetune:1", code="sha256:1", command="true", inputs=inputs)
+    step = Step("job1", spec, StepStatus.COMPLETED, attempt=1, started_at=BEGAN, ended_at=BEGAN)
+    job = Job(
+        name="job1",
+        display_name="tiny on chitchat",
+        experiment="chat",
+        component="chat_completion_pipeline:1",
+        inputs={"learning_rate": 0.0002, "train_file_path": {"artifact": "sha256:0", "name": "train.jsonl"}},
+        status=JobStatus.COMPLETED,
+        tags={"team": "one"},
+        started_at=BEGAN,
+        ended_at=BEGAN,
+    )
+    database = open_database(home)
+    try:
+        Records(database).add_job(job, [step])
+    finally:
+        database.close()
+    folder = home.jobs / "job1" / "finetune" / "1"
+    folder.mkdir(parents=True)
+    lines = [{"time": 1767268800 + n, "step": n, "loss": 3.0 - n / 10} for n in range(1, 4)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_a_jobs_metrics_are_read_with_stock_mlflow(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", operator_key(served.home))
+    client = MlflowClient(tracking_uri=f"{served.address.url}/mlflow")
+    experiment = client.get_experiment_by_name("chat")
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    job, step = runs["tiny on chitchat"], runs["finetune"]
+    assert [point.value for point in client.get_metric_history(step.info.run_id, "loss")] == [2.9, 2.8, 2.7]
+    assert step.data.tags["mlflow.parentRunId"] == job.info.run_id
+    assert step.data.params == {"learning_rate": "0.0002", "train_file_path": "train.jsonl"}
+    assert (job.data.tags["mafunzo.job"], job.data.tags["team"]) == ("job1", "one")
+    assert job.info.status == step.info.status == "FINISHED"
+
+
+def test_without_the_operators_key_nothing_is_told(served: Served) -> None:
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic eDp3cm9uZw=="}):
+        assert httpx.get(f"{served.address.url}/mlflow/", headers=headers).status_code == 401
+
+
+def test_a_browser_that_sends_the_key_as_its_password_gets_the_pages(served: Served) -> None:
+    key = operator_key(served.home)
+    page = httpx.get(f"{served.address.url}/mlflow", auth=("operator", key), follow_redirects=True, timeout=200)
+    assert "<!doctype html" in page.text[:100].lower()
+    assert httpx.get(f"{served.address.url}/mlflow/health", auth=("operator", key)).text == "OK"
+
+
+def test_mlflows_own_port_is_closed_to_who_has_no_token(served: Served) -> None:
+    key = operator_key(served.home)
+    httpx.get(f"{served.address.url}/mlflow/health", auth=("operator", key), timeout=200)
+    port = (served.home.root / "mlflow" / "port").read_text()
+    assert httpx.get(f"http://127.0.0.1:{port}/health").status_code == 401
+    assert oct((served.home.root / "mlflow" / "token").stat().st_mode)[-3:] == "600"
+
+
+def test_mlflow_ends_with_the_server(tmp_path: Path) -> None:
+    own = Served(tmp_path)
+    own.start()
+    try:
+        auth = ("operator", operator_key(own.home))
+        assert httpx.get(f"{own.address.url}/mlflow/health", auth=auth, timeout=200).text == "OK"
+        port = int((own.home.root / "mlflow" / "port").read_text())
+        child = next(c.pid for c in psutil.net_connections("tcp") if c.laddr.port == port and c.status == "LISTEN")
+    finally:
+        own.stop()
+    assert not psutil.pid_exists(child)
