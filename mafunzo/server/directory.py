@@ -1,4 +1,4 @@
-"""What requests need of the store, kept for a moment: reading it costs fifty times what passing a request on does."""
+"""What requests need of the store, kept for a moment: reading it costs more than passing a request on does."""
 
 import asyncio
 import hashlib
