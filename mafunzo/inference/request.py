@@ -73,7 +73,7 @@ Event = PromptRead | Delta | Finished | Failed
 
 @dataclass
 class Reply:
-    """A whole answer. `token_ids` has neither the stop token nor what came after a stop string."""
+    """A whole answer. `token_ids` leaves out the stop token; the text ends before a stop string, whose tokens are in it."""
 
     text: str = ""
     token_ids: list[int] = field(default_factory=list)
