@@ -7,7 +7,7 @@ import torch
 
 from mafunzo.components.command import Arguments, run
 from mafunzo.evaluation.config import read_config
-from mafunzo.evaluation.evaluate import Request, check_gate_metric, evaluate
+from mafunzo.evaluation.evaluate import Request, check_request, evaluate
 from mafunzo.evaluation.gate import check_gate
 from mafunzo.evaluation.report import logged_metrics, table_text, write_report
 from mafunzo.evaluation.serving_reference import serving_reference, write_json
@@ -21,7 +21,7 @@ def work(arguments: Arguments) -> None:
     """Everything is written before the gate is looked at, so that a model that fails it can be understood."""
     values = arguments.values
     request = _request(arguments)
-    check_gate_metric(values["gate"], values["gate_metric"], request)
+    check_request(request, values["gate"], values["gate_metric"])
     out = arguments.outputs["evaluation_result"]
     out.mkdir(parents=True, exist_ok=True)
     logger.info("Evaluating %s and %s on %s", request.base, request.tuned, request.device)
@@ -62,6 +62,7 @@ def _request(arguments: Arguments) -> Request:
         config=read_config(arguments.paths["evaluation_config"], values["evaluation_config_params"]),
         max_evaluation_rows=values["max_evaluation_rows"],
         generation_rows=values["generation_rows"],
+        max_prompt_tokens=values["max_prompt_tokens"],
         max_new_tokens=values["max_new_tokens"],
         forgetting_prompts=values["forgetting_prompts"],
         seed=values["seed"],

@@ -1,38 +1,38 @@
 """The evaluation: base and tuned model, one after the other, on the same rows, prompts and general questions."""
 
 import gc
-import hashlib
-import json
 import logging
-import os
-import platform
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 
 from mafunzo.chat.network import load_network
 from mafunzo.chat.template import render_ids
 from mafunzo.chat.tokenizer import context_length, load_tokenizer
 from mafunzo.entities.conversation import Conversation, Message
-from mafunzo.errors import InvalidParameter, NotSupported
+from mafunzo.errors import InvalidData, InvalidParameter, NotSupported
 from mafunzo.evaluation import forgetting, metrics, tasks
-from mafunzo.evaluation.compare import Comparison, Estimate, compare, estimate_ratio
+from mafunzo.evaluation.compare import compare, estimate_ratio
 from mafunzo.evaluation.config import EvaluationConfig
+from mafunzo.evaluation.facts import data_facts, device_name, model_facts
 from mafunzo.evaluation.forgetting import RenderedReply
 from mafunzo.evaluation.generation import generate
 from mafunzo.evaluation.likelihood import likelihood_sums, vocabulary_size
 from mafunzo.evaluation.metrics import Floats
+from mafunzo.evaluation.result import Evaluation, Forgetting, Sample
 from mafunzo.evaluation.serving_reference import stop_token_ids
+from mafunzo.inference.executor_torch import TorchExecutor
 from mafunzo.tracking import Progress
 
 logger = logging.getLogger(__name__)
+
+GENERAL_BATCH_SIZE = 64
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Request:
     config: EvaluationConfig = field(default_factory=EvaluationConfig)
     max_evaluation_rows: int = -1
     generation_rows: int = 50
+    max_prompt_tokens: int = 512
     max_new_tokens: int = 64
     forgetting_prompts: int = -1
     seed: int = 42
@@ -59,44 +60,6 @@ class Request:
     @property
     def is_adapter(self) -> bool:
         return (self.tuned / "adapter_config.json").exists()
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One held-out conversation with the reference's reply and both models'."""
-
-    prompt: Conversation
-    reference: str
-    base: str
-    tuned: str
-    file: str
-    row: int
-
-
-@dataclass(frozen=True)
-class Forgetting:
-    """What tuning changed on general prompts. `kl` in nats a token; `same_top_token` the share of positions."""
-
-    kl: Estimate
-    same_top_token: Estimate
-    prompts: int
-    positions: int
-    reply_tokens: int
-    kl_by_prompt: list[float]
-    topics: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What was found. `comparisons` by metric; the arrays are row by row, for pictures."""
-
-    comparisons: dict[str, Comparison]
-    forgetting: Forgetting | None
-    samples: list[Sample]
-    base_loss_by_row: Floats
-    tuned_loss_by_row: Floats
-    rouge_by_row: dict[str, dict[str, list[float]]]
-    facts: dict[str, Any]
 
 
 @dataclass
@@ -111,15 +74,14 @@ class _Answers:
 
 @dataclass(frozen=True)
 class _Questions:
-    """What both networks are asked; prompts are token ids."""
+    """What both networks are asked. `general_prompts` are token ids."""
 
     rows: list[tasks.EncodedRow]
     reply_tasks: list[tasks.ReplyTask]
-    reply_prompts: list[list[int]]
     general: list[tasks.GeneralPrompt]
     general_prompts: list[list[int]]
     stop_token_ids: list[int]
-    skipped_long: int
+    unusable_prompts: int
 
 
 def evaluate(request: Request, scratch: Path) -> Evaluation:
@@ -130,17 +92,8 @@ def evaluate(request: Request, scratch: Path) -> Evaluation:
     questions = _questions(request, tokenizer)
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         stored = Path(folder) / "base_logprobs.f16"
-        with _network(request, "base") as network:
-            vocabulary = vocabulary_size(network)
-            base = _ask(network, "base", request, questions, tokenizer)
-            with _timed(base.seconds, "forgetting"):
-                replies = _general_replies(network, request, questions, vocabulary)
-                _write_base(network, replies, stored)
-            facts = _facts(request, network, questions)
-        with _network(request, "tuned") as network:
-            tuned = _ask(network, "tuned", request, questions, tokenizer)
-            with _timed(tuned.seconds, "forgetting"):
-                divergence = _divergence(network, replies, stored)
+        base, replies, facts = _ask_base(request, questions, tokenizer, stored)
+        tuned, divergence = _ask_tuned(request, questions, tokenizer, replies, stored)
     facts["seconds"] = {"base": base.seconds, "tuned": tuned.seconds, "all": round(time.monotonic() - started, 1)}
     facts["generated_tokens"] = {"base": base.generated_tokens, "tuned": tuned.generated_tokens}
     return _evaluation(request, questions, base, tuned, divergence, replies, facts)
@@ -150,28 +103,59 @@ def _questions(request: Request, tokenizer: Any) -> _Questions:
     rows = tasks.held_out_rows(request.prepared)
     rows = [rows[i] for i in tasks.sample_indices(len(rows), request.max_evaluation_rows, request.seed)]
     wants_replies = any(metrics.metrics()[name].source == "reply" for name in request.config.metrics)
-    found = tasks.reply_tasks(request.prepared) if wants_replies and request.generation_rows else []
-    prompts = [render_ids(tokenizer, task.prompt, add_generation_prompt=True) for task in found]
-    longest = (context_length(tokenizer, request.base) or 1 << 30) - request.max_new_tokens
-    fitting = [i for i, ids in enumerate(prompts) if len(ids) <= longest]
-    chosen = [fitting[i] for i in tasks.sample_indices(len(fitting), request.generation_rows, request.seed)]
+    context = context_length(tokenizer, request.base) or 1 << 30
+    chosen, unusable = tasks.reply_tasks(
+        request.prepared,
+        tokenizer,
+        request.generation_rows if wants_replies else 0,
+        request.max_prompt_tokens,
+        context - request.max_new_tokens,
+        request.seed,
+    )
     general = tasks.general_prompts()
     general = general if request.forgetting_prompts < 0 else general[: request.forgetting_prompts]
     asked = [Conversation((Message("user", prompt.prompt),)) for prompt in general]
     return _Questions(
         rows=rows,
-        reply_tasks=[found[i] for i in chosen],
-        reply_prompts=[prompts[i] for i in chosen],
+        reply_tasks=chosen,
         general=general,
         general_prompts=[render_ids(tokenizer, conversation, add_generation_prompt=True) for conversation in asked],
         stop_token_ids=stop_token_ids(request.base, request.tuned, tokenizer, request.trust_remote_code),
-        skipped_long=len(prompts) - len(fitting),
+        unusable_prompts=unusable,
     )
 
 
-@contextmanager
-def _network(request: Request, which: str) -> Iterator[PreTrainedModel]:
-    """Load one of the two networks, and free it afterwards: they are never in memory together."""
+def _ask_base(
+    request: Request, questions: _Questions, tokenizer: Any, stored: Path
+) -> tuple[_Answers, list[RenderedReply], dict[str, Any]]:
+    executor = _open(request, "base")
+    answers = _ask(executor, "base", request, questions, tokenizer)
+    with _timed(answers.seconds, "forgetting"):
+        replies = _general_replies(executor, request, questions, tokenizer)
+        if replies:
+            progress = Progress("base: distributions", len(replies))
+            forgetting.write_base(executor.network, replies, stored, progress.update)
+    return answers, replies, _facts(request, executor, questions)
+
+
+def _ask_tuned(
+    request: Request, questions: _Questions, tokenizer: Any, replies: Sequence[RenderedReply], stored: Path
+) -> tuple[_Answers, Floats | None]:
+    executor = _open(request, "tuned")
+    answers = _ask(executor, "tuned", request, questions, tokenizer)
+    divergence = None
+    with _timed(answers.seconds, "forgetting"):
+        if replies:
+            progress = Progress("tuned: divergence", len(replies))
+            divergence = forgetting.divergence_sums(executor.network, replies, stored, progress.update)
+    return answers, divergence
+
+
+def _open(request: Request, which: str) -> TorchExecutor:
+    """Load one of the two networks; the one before is freed first, so that they are never in memory together."""
+    gc.collect()
+    if request.device.startswith("cuda"):
+        torch.cuda.empty_cache()
     logger.info("Loading the %s model", which)
     is_whole = which == "tuned" and not request.is_adapter
     network = load_network(
@@ -182,27 +166,22 @@ def _network(request: Request, which: str) -> Iterator[PreTrainedModel]:
         device=request.device,
         trust_remote_code=request.trust_remote_code,
     )
-    try:
-        yield network
-    finally:
-        del network
-        gc.collect()
-        if request.device.startswith("cuda"):
-            torch.cuda.empty_cache()
+    return TorchExecutor(network, pack_weights=True)
 
 
-def _ask(network: PreTrainedModel, which: str, request: Request, questions: _Questions, tokenizer: Any) -> _Answers:
+def _ask(executor: TorchExecutor, which: str, request: Request, questions: _Questions, tokenizer: Any) -> _Answers:
     seconds: dict[str, float] = {}
     with _timed(seconds, "loss"):
         progress = Progress(f"{which}: loss", len(questions.rows))
-        likelihood = likelihood_sums(network, questions.rows, request.config.batch_size, progress.update)
+        likelihood = likelihood_sums(executor.network, questions.rows, request.config.batch_size, progress.update)
     answers = _Answers(likelihood, seconds=seconds)
-    if questions.reply_prompts:
+    if questions.reply_tasks:
         with _timed(seconds, "replies"):
-            progress = Progress(f"{which}: replies", len(questions.reply_prompts))
+            progress = Progress(f"{which}: replies", len(questions.reply_tasks))
             replies = generate(
-                network,
-                questions.reply_prompts,
+                executor,
+                tokenizer,
+                [task.prompt_ids for task in questions.reply_tasks],
                 request.max_new_tokens,
                 questions.stop_token_ids,
                 request.config.batch_size,
@@ -214,26 +193,21 @@ def _ask(network: PreTrainedModel, which: str, request: Request, questions: _Que
 
 
 def _general_replies(
-    network: PreTrainedModel, request: Request, questions: _Questions, vocabulary: int
+    executor: TorchExecutor, request: Request, questions: _Questions, tokenizer: Any
 ) -> list[RenderedReply]:
     if not questions.general_prompts:
         return []
-    count = forgetting.reply_tokens_that_fit(len(questions.general_prompts), vocabulary)
-    progress = Progress("base: general replies", len(questions.general_prompts))
-    batch_size = max(request.config.batch_size, 64)
-    replies = generate(network, questions.general_prompts, count, questions.stop_token_ids, batch_size, progress.update)
+    count = forgetting.reply_tokens_that_fit(len(questions.general_prompts), vocabulary_size(executor.network))
+    replies = generate(
+        executor,
+        tokenizer,
+        questions.general_prompts,
+        count,
+        questions.stop_token_ids,
+        max(request.config.batch_size, GENERAL_BATCH_SIZE),
+        Progress("base: general replies", len(questions.general_prompts)).update,
+    )
     return [RenderedReply(prompt, reply) for prompt, reply in zip(questions.general_prompts, replies, strict=True)]
-
-
-def _write_base(network: PreTrainedModel, replies: Sequence[RenderedReply], stored: Path) -> None:
-    if replies:
-        forgetting.write_base(network, replies, stored, Progress("base: distributions", len(replies)).update)
-
-
-def _divergence(network: PreTrainedModel, replies: Sequence[RenderedReply], stored: Path) -> Floats | None:
-    if not replies:
-        return None
-    return forgetting.divergence_sums(network, replies, stored, Progress("tuned: divergence", len(replies)).update)
 
 
 def _evaluation(
@@ -259,6 +233,10 @@ def _evaluation(
         for source, pair in sums.items()
         for comparison in compare([m for m in wanted if m.source == source], *pair, seed=request.seed)
     }
+    if not compared:
+        raise InvalidData(
+            "No held-out conversation has an assistant's turn that the model's context has room to answer."
+        )
     pairs = zip(questions.reply_tasks, base.replies, tuned.replies, strict=True)
     return Evaluation(
         comparisons={metric.name: compared[metric.name] for metric in wanted if metric.name in compared},
@@ -299,43 +277,25 @@ def _rouge_by_row(pair: tuple[Floats, Floats], config: EvaluationConfig) -> dict
     }
 
 
-def _facts(request: Request, network: PreTrainedModel, questions: _Questions) -> dict[str, Any]:
+def _facts(request: Request, executor: TorchExecutor, questions: _Questions) -> dict[str, Any]:
     return {
-        "base": _model_facts(request.base),
+        "base": model_facts(request.base),
         "tuned": {"kind": "adapter" if request.is_adapter else "whole model", "merged": request.merge},
-        "architecture": str(network.config.model_type),
-        "parameters_count": sum(p.numel() for p in network.parameters()),
-        "dtype": str(network.dtype).removeprefix("torch."),
-        "device": _device_name(request.device),
+        "architecture": str(executor.network.config.model_type),
+        "parameters_count": executor.parameters,
+        "dtype": str(executor.dtype).removeprefix("torch."),
+        "device": device_name(request.device),
         "stop_token_ids": questions.stop_token_ids,
-        "data": {
-            "rows": len(questions.rows),
-            "tokens": sum(len(row.input_ids) for row in questions.rows),
-            "assistant_tokens": sum(label != -100 for row in questions.rows for label in row.labels[1:]),
-            "files": sorted({row.file for row in questions.rows}),
-            "replies": len(questions.reply_prompts),
-            "prompts_too_long": questions.skipped_long,
-            "test_sha256": hashlib.sha256((request.prepared / "test.parquet").read_bytes()).hexdigest(),
-        },
+        "data": data_facts(request.prepared, questions.rows)
+        | {"replies": len(questions.reply_tasks), "unusable_prompts": questions.unusable_prompts},
         "settings": {
+            "max_prompt_tokens": request.max_prompt_tokens,
             "max_new_tokens": request.max_new_tokens,
             "decoding": "greedy",
             "seed": request.seed,
             **asdict(request.config),
         },
     }
-
-
-def _model_facts(base: Path) -> dict[str, Any]:
-    path = base / "mafunzo_model.json"
-    facts: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return {key: facts[key] for key in ("name", "version", "source", "licence", "weights_sha256") if key in facts}
-
-
-def _device_name(device: str) -> str:
-    if device.startswith("cuda"):
-        return str(torch.cuda.get_device_name(device))
-    return f"CPU {platform.machine()}, {torch.get_num_threads()} of {os.cpu_count()} cores"
 
 
 def _check_same_tokens(tuned: Any, base: Any, request: Request) -> None:
@@ -354,13 +314,15 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     seconds[name] = round(time.monotonic() - started, 1)
 
 
-def check_gate_metric(demand: str, metric: str, request: Request) -> None:
-    """Raise `InvalidParameter` for a gate on something that isn't measured."""
-    if demand == "none":
+def check_request(request: Request, gate: str, gate_metric: str) -> None:
+    """Raise `InvalidParameter` where nothing would be measured, or not what the gate looks at."""
+    known = metrics.metrics()
+    without_replies = [name for name in request.config.metrics if known[name].source != "reply"]
+    if request.generation_rows == 0 and not without_replies:
+        raise InvalidParameter("Every metric that was asked for needs replies, but generation_rows is 0.")
+    if gate == "none":
         return
-    if metric not in request.config.metrics:
-        raise InvalidParameter(
-            f"gate_metric is '{metric}', which the evaluation's configuration leaves out of metrics."
-        )
-    if metrics.metrics()[metric].source == "reply" and request.generation_rows == 0:
-        raise InvalidParameter(f"gate_metric is '{metric}', which needs replies, but generation_rows is 0.")
+    if gate_metric not in request.config.metrics:
+        raise InvalidParameter(f"gate_metric is '{gate_metric}', which the configuration's metrics leave out.")
+    if request.generation_rows == 0 and gate_metric not in without_replies:
+        raise InvalidParameter(f"gate_metric is '{gate_metric}', which needs replies, but generation_rows is 0.")

@@ -1,7 +1,7 @@
 """Forgetting: how far tuning moved the model on questions that have nothing to do with the tuning data.
 
-Measured is KL(base || tuned), in nats a token, of the next-token distributions over the whole vocabulary, at each position
-of the reply that the base model gives (greedy, its first tokens) to each general prompt rendered as a conversation. 0 is
+Measured is KL(base || tuned), in nats a token, of the next-token distributions over the whole vocabulary, after each general
+prompt (rendered as a conversation) and after each of the first tokens of the base model's greedy reply to it. 0 is
 "unchanged". The two networks are never in memory together: the base's distributions wait in a file (float16).
 """
 
@@ -25,7 +25,7 @@ FILE_BYTES = 2**30
 
 @dataclass(frozen=True)
 class RenderedReply:
-    """A prompt's token ids, and those of the base model's reply to it."""
+    """A prompt's token ids, and those of the base model's reply to it, which may be empty."""
 
     prompt_ids: list[int]
     reply_ids: list[int]
@@ -33,14 +33,14 @@ class RenderedReply:
 
 def reply_tokens_that_fit(prompts: int, vocabulary: int) -> int:
     """Return how many reply tokens a prompt may have, so that the file of distributions stays below `FILE_BYTES`."""
-    return max(1, min(REPLY_TOKENS, FILE_BYTES // (2 * vocabulary * max(1, prompts))))
+    return max(1, min(REPLY_TOKENS, FILE_BYTES // (2 * vocabulary * max(1, prompts)) - 1))
 
 
 @torch.inference_mode()
 def write_base(
     network: PreTrainedModel, replies: Sequence[RenderedReply], file: Path, on_progress: Callable[[int], None]
 ) -> None:
-    """Write the base's log-probabilities at every reply position to `file`, for `divergence_sums` to read."""
+    """Write the base's log-probabilities at every position of the replies to `file`, for `divergence_sums` to read."""
     done = 0
     with file.open("wb") as out:
         for batch, logits in _forwards(network, replies):
@@ -77,7 +77,7 @@ def _forwards(network: PreTrainedModel, replies: Sequence[RenderedReply]) -> Ite
     lengths = [len(reply.prompt_ids) + len(reply.reply_ids) for reply in replies]
     for batch in batches_by_length(lengths, len(replies), tokens_at_once(network)):
         rows = [replies[i] for i in batch]
-        positions = [range(len(row.prompt_ids), len(row.prompt_ids) + len(row.reply_ids)) for row in rows]
+        positions = [range(len(row.prompt_ids), len(row.prompt_ids) + len(row.reply_ids) + 1) for row in rows]
         yield batch, reply_logits(network, [row.prompt_ids + row.reply_ids for row in rows], positions)
 
 

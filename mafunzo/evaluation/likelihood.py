@@ -40,7 +40,10 @@ def likelihood_sums(
 def reply_logits(
     network: PreTrainedModel, token_ids: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]
 ) -> list[Tensor]:
-    """Return for each row the logits (N, V) that predict its tokens at `positions` (each 1 or more), in one forward."""
+    """Return for each row the logits (N, V) that predict its tokens at `positions`, in one forward.
+
+    Positions count from 0, and are 1 or more; one beyond the last token asks for what would follow.
+    """
     longest = max(len(ids) for ids in token_ids)
     ids_BT = torch.zeros((len(token_ids), longest), dtype=torch.long)
     mask_BT = torch.zeros_like(ids_BT)

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mafunzo.evaluation.compare import Comparison, Estimate
-from mafunzo.evaluation.evaluate import Evaluation, Forgetting
 from mafunzo.evaluation.metrics import Floats
+from mafunzo.evaluation.result import Evaluation, Forgetting
 
 BASE, TUNED, BETTER, WORSE, INK, FAINT = "#9aa5b1", "#2f6fde", "#1a8a5f", "#c4483a", "#243240", "#dfe5ec"
 DOTS_PER_INCH = 130

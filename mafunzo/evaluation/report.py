@@ -11,14 +11,14 @@ from typing import Any
 import jinja2
 
 from mafunzo.evaluation.compare import CONFIDENCE, RESAMPLES, Comparison, Estimate
-from mafunzo.evaluation.evaluate import Evaluation
 from mafunzo.evaluation.picture import pictures
+from mafunzo.evaluation.result import Evaluation
 
 FEW_ROWS = 20
 SHOWN_SAMPLES = 12
 KL_MEANING = (
-    "KL(base || tuned) of the next-token distributions over the whole vocabulary, at each position of the base model's "
-    "own greedy reply to each prompt; 0 means unchanged."
+    "KL(base || tuned) of the next-token distributions over the whole vocabulary, after each prompt and after each of the "
+    "first tokens of the base model's own greedy reply to it; 0 means unchanged."
 )
 
 
@@ -108,7 +108,7 @@ def warnings(evaluation: Evaluation) -> list[str]:
     rows = {comparison.rows for comparison in evaluation.comparisons.values()}
     if rows and min(rows) < FEW_ROWS:
         told.append(f"Only {min(rows)} rows: bootstrap intervals of so few are too narrow. Hold out more.")
-    skipped = evaluation.facts.get("data", {}).get("prompts_too_long", 0)
+    skipped = evaluation.facts.get("data", {}).get("unusable_prompts", 0)
     if skipped:
         told.append(
             f"{skipped} prompts leave no room for a reply in the model's context and were left out of the replies."

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 
+from mafunzo.chat.template import render_ids
 from mafunzo.entities.conversation import Conversation, conversation_from_dict
 from mafunzo.errors import InvalidFile
 
@@ -26,9 +27,10 @@ class EncodedRow:
 
 @dataclass(frozen=True)
 class ReplyTask:
-    """A conversation up to its last assistant turn (`prompt`), and that turn (`reference`)."""
+    """A conversation up to an assistant turn (`prompt`, whose token ids are `prompt_ids`), and that turn (`reference`)."""
 
     prompt: Conversation
+    prompt_ids: list[int]
     reference: str
     file: str
     row: int
@@ -54,10 +56,28 @@ def held_out_rows(prepared: Path) -> list[EncodedRow]:
     return rows
 
 
-def reply_tasks(prepared: Path) -> list[ReplyTask]:
-    """Read the conversations of `raw/test.jsonl` that have an assistant's text as last assistant turn."""
-    found = [_reply_task(body) for body in raw_rows(prepared)]
-    return [task for task in found if task is not None]
+def reply_tasks(
+    prepared: Path, tokenizer: Any, wanted: int, most_tokens: int, context_tokens: int, seed: int
+) -> tuple[list[ReplyTask], int]:
+    """Draw `wanted` conversations of `raw/test.jsonl` (-1: all), and return them in order, with how many can't be used.
+
+    A reply is asked for at the last assistant turn; where the prompt would be longer than `most_tokens`, at the last one
+    where it isn't, else at the first. A prompt of more than `context_tokens` can't be used; another row takes its place.
+    """
+    rows = raw_rows(prepared)
+    wanted = len(rows) if wanted < 0 else wanted
+    drawn = np.random.default_rng(seed).permutation(len(rows))
+    found: dict[int, ReplyTask] = {}
+    unusable = 0
+    for index in drawn:
+        if len(found) == wanted:
+            break
+        task = _reply_task(rows[index], tokenizer, most_tokens)
+        if task is not None and len(task.prompt_ids) <= context_tokens:
+            found[int(index)] = task
+        else:
+            unusable += 1
+    return [found[index] for index in sorted(found)], unusable
 
 
 def raw_rows(prepared: Path) -> list[dict[str, Any]]:
@@ -93,11 +113,15 @@ def batches_by_length(lengths: Sequence[int], most_rows: int, most_tokens: int) 
     return batches
 
 
-def _reply_task(body: dict[str, Any]) -> ReplyTask | None:
+def _reply_task(body: dict[str, Any], tokenizer: Any, most_tokens: int) -> ReplyTask | None:
     conversation = conversation_from_dict(body)
-    last = max((i for i, m in enumerate(conversation.messages) if m.role == "assistant"), default=0)
-    reference = conversation.messages[last].content
-    if last == 0 or not reference:
-        return None
-    prompt = Conversation(conversation.messages[:last], conversation.tools)
-    return ReplyTask(prompt, reference, str(body.get("file", "")), int(body.get("row", 0)))
+    turns = [i for i, m in enumerate(conversation.messages) if i > 0 and m.role == "assistant" and m.content]
+    task = None
+    for turn in reversed(turns):
+        prompt = Conversation(conversation.messages[:turn], conversation.tools)
+        ids = render_ids(tokenizer, prompt, add_generation_prompt=True)
+        reference = str(conversation.messages[turn].content)
+        task = ReplyTask(prompt, ids, reference, str(body.get("file", "")), int(body.get("row", 0)))
+        if len(ids) <= most_tokens:
+            break
+    return task

@@ -17,7 +17,7 @@ from tests.unit.evaluation.tiny_evaluation import Folders
 def replies(folders: Folders) -> list[RenderedReply]:
     tokenizer = load_tokenizer(folders.base)
     asked = [Conversation((Message("user", prompt.prompt),)) for prompt in general_prompts()[:9]]
-    return [RenderedReply(render_ids(tokenizer, c, True), list(range(5, 6 + i % 4))) for i, c in enumerate(asked)]
+    return [RenderedReply(render_ids(tokenizer, c, True), list(range(5, 5 + i % 4))) for i, c in enumerate(asked)]
 
 
 def test_there_are_at_least_200_different_prompts_of_ten_topics() -> None:
@@ -36,10 +36,10 @@ def test_divergence_is_that_of_the_slow_obvious_way(
     sums = divergence_sums(tuned, replies, tmp_path / "f", lambda done: None)
     for reply, (kl, positions, same) in zip(replies, sums, strict=True):
         ids = torch.tensor([reply.prompt_ids + reply.reply_ids])
-        first, last = len(reply.prompt_ids) - 1, ids.shape[1] - 1
+        first, last = len(reply.prompt_ids) - 1, ids.shape[1]
         p = base(input_ids=ids).logits[0, first:last].float().log_softmax(-1)
         q = tuned(input_ids=ids).logits[0, first:last].float().log_softmax(-1)
-        assert positions == len(reply.reply_ids)
+        assert positions == len(reply.reply_ids) + 1
         assert kl == pytest.approx(float((p.exp() * (p - q)).sum()), rel=2e-3, abs=1e-4)
         assert same == float((p.argmax(-1) == q.argmax(-1)).sum())
     assert sums[:, 0].min() > 0.01
@@ -66,4 +66,4 @@ def test_another_vocabulary_is_refused(folders: Folders, replies: list[RenderedR
 
 def test_the_file_of_distributions_stays_below_its_bound() -> None:
     assert reply_tokens_that_fit(263, 49152) == 16
-    assert reply_tokens_that_fit(263, 262144) * 263 * 262144 * 2 <= 2**30
+    assert (reply_tokens_that_fit(263, 262144) + 1) * 263 * 262144 * 2 <= 2**30

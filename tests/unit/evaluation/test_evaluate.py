@@ -1,0 +1,100 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from mafunzo.components.tiny_model import make
+from mafunzo.errors import InvalidParameter, NotSupported
+from mafunzo.evaluation.config import EvaluationConfig
+from mafunzo.evaluation.evaluate import Request, check_request, evaluate
+from mafunzo.evaluation.report import logged_metrics, metrics_body, report_html, table_text, warnings
+from mafunzo.evaluation.result import Evaluation
+from tests.unit.evaluation.tiny_evaluation import Folders
+
+
+def request(folders: Folders, **changes: object) -> Request:
+    base = Request(folders.base, folders.tuned, folders.prepared, max_new_tokens=6, generation_rows=5)
+    return dataclasses.replace(base, **({"forgetting_prompts": 8} | changes))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def found(folders: Folders, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
+    return evaluate(request(folders), tmp_path_factory.mktemp("scratch"))
+
+
+def test_an_adapter_that_saw_the_rows_is_shown_to_be_better(found: Evaluation) -> None:
+    assert found.comparisons["loss"].is_better and found.comparisons["perplexity"].is_better
+    assert len(found.comparisons) == 11
+    assert (found.tuned_loss_by_row < found.base_loss_by_row).all()
+    assert found.forgetting is not None and found.forgetting.kl.low > 0
+
+
+@pytest.mark.parametrize("merge", [True, False])
+def test_merged_or_beside_the_weights_the_adapter_is_applied(
+    folders: Folders, found: Evaluation, tmp_path: Path, merge: bool
+) -> None:
+    again = evaluate(request(folders, merge=merge, generation_rows=0, forgetting_prompts=0), tmp_path)
+    assert again.tuned_loss_by_row == pytest.approx(found.tuned_loss_by_row, abs=1e-4)
+    assert again.forgetting is None and not again.samples
+
+
+def test_two_whole_models_can_be_compared(folders: Folders, tmp_path: Path) -> None:
+    make("tiny-llama", 8, tmp_path / "other")
+    same = evaluate(request(dataclasses.replace(folders, tuned=folders.base)), tmp_path)
+    assert same.comparisons["loss"].difference.value == 0 and same.comparisons["loss"].is_better is None
+    assert all(sample.base == sample.tuned for sample in same.samples)
+    assert same.forgetting is not None and same.forgetting.kl.value < 1e-5
+    other = evaluate(request(dataclasses.replace(folders, tuned=tmp_path / "other")), tmp_path)
+    assert other.comparisons["loss"].difference.value != 0
+
+
+def test_models_that_cut_text_differently_are_not_compared(folders: Folders, tmp_path: Path) -> None:
+    make("tiny-phi3", 8, tmp_path / "phi3")
+    with pytest.raises(NotSupported, match="cut text into different tokens"):
+        evaluate(request(dataclasses.replace(folders, tuned=tmp_path / "phi3")), tmp_path)
+
+
+def test_only_the_metrics_that_were_asked_for_are_measured(folders: Folders, tmp_path: Path) -> None:
+    config = EvaluationConfig(metrics=("loss", "rouge1"), aggregator=False)
+    body = metrics_body(evaluate(request(folders, config=config, forgetting_prompts=0), tmp_path))
+    assert list(body["comparisons"]) == ["loss", "rouge1"]
+    assert len(body["rows"]["tuned"]["rouge1"]) == 5
+
+
+def test_nothing_stays_in_the_scratch_folder(folders: Folders, tmp_path: Path) -> None:
+    evaluate(request(folders, generation_rows=0), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_gate_on_what_is_not_measured_is_refused_at_once(folders: Folders) -> None:
+    only_loss = EvaluationConfig(metrics=("loss",))
+    with pytest.raises(InvalidParameter, match="gate_metric is 'rougeL', which the configuration's metrics leave out"):
+        check_request(request(folders, config=only_loss), "better", "rougeL")
+    with pytest.raises(InvalidParameter, match="needs replies, but generation_rows is 0"):
+        check_request(request(folders, generation_rows=0), "better", "rougeL")
+    with pytest.raises(InvalidParameter, match="Every metric"):
+        check_request(request(folders, generation_rows=0, config=EvaluationConfig(metrics=("rouge1",))), "none", "loss")
+    check_request(request(folders, config=only_loss), "none", "rougeL")
+
+
+def test_metrics_have_the_references_names_and_the_logged_ones_their_own(found: Evaluation) -> None:
+    body = json.loads(json.dumps(metrics_body(found)))
+    assert {"perplexity", "rouge1", "rouge2", "rougeL", "rougeLsum", "bleu_1", "bleu_4"} <= set(body)
+    assert set(body["comparisons"]["loss"]["difference"]) == {"value", "low", "high"}
+    logged = logged_metrics(found)
+    assert logged["eval_loss"] == logged["tuned_loss"] == found.comparisons["loss"].tuned.value
+    assert logged["loss_difference"] == pytest.approx(logged["tuned_loss"] - logged["base_loss"])
+
+
+def test_the_page_needs_no_network_and_escapes_what_models_write(found: Evaluation) -> None:
+    sample = dataclasses.replace(found.samples[0], tuned="<script>alert(1)</script>")
+    page = report_html(dataclasses.replace(found, samples=[sample]), {"loss_by_row.png": b"x", "forgetting.png": b"x"})
+    assert "<script>" not in page and "&lt;script&gt;" in page
+    assert 'src="http' not in page and "href=" not in page
+    assert "The tuned model is better on the held-out rows" in page
+
+
+def test_few_rows_are_warned_of(found: Evaluation) -> None:
+    assert warnings(found) == ["Only 5 rows: bootstrap intervals of so few are too narrow. Hold out more."]
+    assert "better" in table_text(found) and "Forgetting on 8 general prompts" in table_text(found)
