@@ -14,10 +14,8 @@ from mafunzo.entities.model_card import ModelCard, model_card_from_dict
 from mafunzo.errors import InvalidFile, NotFound
 
 __all__ = [
-    "DataCard",
     "EnvironmentCard",
     "ModelCard",
-    "data_cards",
     "default_model",
     "environment_cards",
     "machine_size",
@@ -28,21 +26,6 @@ __all__ = [
 
 LOCAL = "local"
 Card = TypeVar("Card", bound=BaseModel)
-
-
-class DataCard(BaseModel):
-    """One data set on offer.
-
-    source: where its rows come from; the keys depend on `kind` and are those of `mafunzo.dataset.download`.
-    splits: name to how it is made or how many rows it has, as the file says.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    name: str
-    version: str = "1"
-    description: str = ""
-    licence: str = ""
 
 
 class EnvironmentCard(BaseModel):
@@ -82,12 +65,6 @@ def model_card(name: str, version: str | None = None) -> ModelCard:
 def default_model() -> ModelCard:
     """Return the base model that is used where none is named."""
     return model_cards()[0]
-
-
-@cache
-def data_cards() -> list[DataCard]:
-    """Return the data sets by name."""
-    return sorted((_checked(DataCard, body, where) for where, body in _read("data")), key=lambda card: card.name)
 
 
 @cache
