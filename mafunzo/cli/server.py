@@ -11,14 +11,20 @@ def up(
     port: int = typer.Option(None, help="The loopback HTTP port; default MAFUNZO_PORT, or 8080."),
     detach: bool = typer.Option(False, "--detach", help="Return once it answers; it goes on in the background."),
 ) -> None:
-    """Start the server: it runs the jobs' steps and the endpoints' workers. Ctrl-C stops it."""
+    """Start the server: it runs the jobs' steps and the endpoints' workers.
+
+    Ctrl-C stops the server only: what it started goes on, and the next server finds it again. `mafunzo down` ends all of it.
+    """
     from mafunzo.workspace import Workspace
 
     workspace = Workspace(port=port)
     if detach:
         address = workspace.up()
-        print(f"Server {address.url} (process {address.pid}), home {workspace.home.root}")
-        print("Keys of an endpoint: mafunzo endpoint keys NAME. Stop all with: mafunzo down")
+        print(f"OpenAI's dialect  {address.url}/v1, with an endpoint's key: mafunzo endpoint keys NAME")
+        print(
+            f"MLflow            {address.url}/mlflow/, with the key in {workspace.home.root / 'operator.key'} as password"
+        )
+        print(f"Process           {address.pid}, home {workspace.home.root}. It ends with: mafunzo down")
     else:
         workspace.serve()
 

@@ -80,8 +80,8 @@ def _machine(step: str, size: str) -> tuple[Parameter, Parameter]:
         Parameter(
             f"compute_{step}",
             "string",
-            f"Where the {name} step runs: `serverless` and `local` mean this machine, another name one that was created "
-            "under it. It also waits there for free cores and memory.",
+            f"Where the {name} step runs: `serverless` and `local` both mean this machine, where it waits for free cores "
+            "and memory; another name is refused.",
             default="serverless",
         ),
         Parameter(

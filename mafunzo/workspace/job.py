@@ -71,6 +71,7 @@ class Jobs:
         for name, file in given_files.items():
             for upload in _collect(faults, lambda file=file: self._upload(file)):
                 inputs[name] = upload
+        faults += _unknown_computes(inputs)
         policy = str(inputs.get("on_bad_row", "fail"))
         _collect(faults, lambda: self._workspace.data.require_good(given_files.values(), policy))
         options.setdefault("experiment", f"chat_completion_{_title(model)}")
@@ -310,6 +311,15 @@ def _collect(faults: list[str], work: Any) -> list[Any]:
     except UsageError as error:
         faults += [error.message, *error.faults] if error.faults else [error.message]
         return []
+
+
+def _unknown_computes(inputs: Mapping[str, Any]) -> list[str]:
+    computes = {name: value for name, value in inputs.items() if name.startswith("compute_")}
+    return [
+        f"{name} is '{value}', but no compute has that name. Use local, which is this machine, or leave it out."
+        for name, value in computes.items()
+        if value not in ("local", "serverless")
+    ]
 
 
 def _is_true(value: Any) -> bool:
