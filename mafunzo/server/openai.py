@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 BODY_LIMIT_BYTES = 32 * 2**20
 RETRY_AFTER_S = 1
 CLIENT_GONE = 499
+INTERNAL_ERROR = 500
 NAMES_DEPLOYMENT = ("mafunzo-deployment", "azureml-model-deployment")
 """Request headers that name a deployment, and response headers that say which one answered."""
 
@@ -88,10 +89,15 @@ class _Passage:
     def headers(self) -> dict[str, str]:
         return dict.fromkeys(NAMES_DEPLOYMENT, self.deployment.name)
 
+    def begin(self) -> None:
+        """Count the request as being answered; `end` must follow."""
+        self.context.metrics.in_flight.labels(self.deployment.endpoint, self.deployment.name).inc()
+
     def end(self, status: int) -> None:
         """Write the request down: where it went and how long it took, never what was said or with which key."""
         seconds = time.monotonic() - self.began
         endpoint, name = self.deployment.endpoint, self.deployment.name
+        self.context.metrics.in_flight.labels(endpoint, name).dec()
         self.context.metrics.finished(endpoint, name, status, seconds)
         logger.info("POST %s %s/%s %s %.3f s", self.path, endpoint, name, status, seconds)
 
@@ -124,23 +130,24 @@ async def _pass_on(request: Request, path: str) -> Response:
     named = next((request.headers[name] for name in NAMES_DEPLOYMENT if name in request.headers), None)
     deployment = await context.directory.ask(lambda snapshot: _route(snapshot.find(key, model), named))
     passage = _Passage(context, deployment, path, began)
-    in_flight = context.metrics.in_flight.labels(deployment.endpoint, deployment.name)
-    with in_flight.track_inprogress():
-        try:
-            answer = await _while_connected(
-                request, context.router.forward(passage.deployment, path, body, request.headers)
-            )
-            if answer.is_stream:
-                return _Relay(passage, answer)
-            content = await _while_connected(request, answer.read())
-        except MafunzoError as error:
-            passage.end(status_of(error))
-            response = error_response(error)
-            response.headers.update(passage.headers())
-            return response
-        except _ClientGone:
-            passage.end(CLIENT_GONE)
-            return Response(status_code=CLIENT_GONE)
+    passage.begin()
+    try:
+        forwarding = context.router.forward(deployment, path, body, request.headers)
+        answer = await _while_connected(request, forwarding)
+        if answer.is_stream:
+            return _Relay(passage, answer)
+        content = await _while_connected(request, answer.read())
+    except MafunzoError as error:
+        passage.end(status_of(error))
+        response = error_response(error)
+        response.headers.update(passage.headers())
+        return response
+    except _ClientGone:
+        passage.end(CLIENT_GONE)
+        return Response(status_code=CLIENT_GONE)
+    except BaseException:
+        passage.end(INTERNAL_ERROR)
+        raise
     passage.end(answer.status)
     return Response(content, answer.status, {**answer.headers, **passage.headers()})
 

@@ -80,6 +80,7 @@ def _serve_until_stopped(home: Home, listener: socket.socket, context: Context) 
         loop.start()
     write_address(home, address)
     logger.info("Server %s is up, process %s, home %s", address.url, address.pid, home.root)
+    logger.info("OpenAI's SDK: base_url %s/v1; the key: mafunzo endpoint keys NAME", address.url)
     try:
         uvicorn.Server(config).run(sockets=[listener])
     except KeyboardInterrupt:
@@ -90,7 +91,7 @@ def _serve_until_stopped(home: Home, listener: socket.socket, context: Context) 
         for loop in context.loops:
             if not loop.stop(LAST_TICK_S):
                 logger.warning("The %s is still busy after %g s; it is left", loop.name, LAST_TICK_S)
-        logger.info("Server stopped")
+        logger.info("Server stopped. Steps and workers that run go on, for the next server; 'mafunzo down' ends them")
 
 
 @contextmanager
@@ -162,11 +163,15 @@ def _signals_stop() -> Iterator[None]:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, _do_nothing)
     yield
 
 
 def _ignore_signals() -> None:
     """It is ending already."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _do_nothing)
+    signal.signal(signal.SIGINT, _do_nothing)
+
+
+def _do_nothing(*_: object) -> None:
+    """Instead of SIG_IGN, which a step that the last tick starts would inherit, so that it couldn't be ended."""

@@ -125,6 +125,7 @@ class Router:
         timeout_s = deployment.request_timeout_s
         deadline = asyncio.get_running_loop().time() + timeout_s
         passed = {name: headers[name] for name in PASSED_REQUEST_HEADERS if name in headers}
+        passed["accept-encoding"] = "identity"
         try:
             async with asyncio.timeout_at(deadline):
                 response = await self._session.post(

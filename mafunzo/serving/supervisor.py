@@ -41,7 +41,17 @@ from mafunzo.serving.placement import (
 )
 from mafunzo.serving.reference import how_stored, missing_files, read_reference, wrong_base
 from mafunzo.serving.verification import unverified, verify
-from mafunzo.serving.worker_folder import describe_end, is_final, log_tail, read_port, remove_folder, worker_folder
+from mafunzo.serving.worker_folder import (
+    attempts,
+    describe_end,
+    forget_old_attempts,
+    is_final,
+    log_tail,
+    next_attempt,
+    read_port,
+    remove_folder,
+    worker_folder,
+)
 from mafunzo.store.artifact import Artifacts
 from mafunzo.store.home import Home
 from mafunzo.store.lease import Leases
@@ -82,6 +92,7 @@ class Supervisor:
     capacity: Resources
     worker: Sequence[str] = WORKER
     clock: Callable[[], float] = time.time
+    _has_swept: bool = False
     _watches: dict[Key, _Watch] = field(default_factory=dict)
     _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, "supervisor"))
     _http: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=PROBE_TIMEOUT_S, trust_env=False))
@@ -124,6 +135,8 @@ class Supervisor:
     def tick(self) -> bool:
         """Do at most one thing for each deployment, and return whether anything changed."""
         deployments = self._deployments()
+        if not self._has_swept:
+            self._sweep(deployments)
         states = {_key(d): self._observe(d) for d in deployments}
         actions = decide(deployments, states, self.clock())
         has_changed = False
@@ -148,6 +161,15 @@ class Supervisor:
             replace(d, status=DeploymentStatus.DELETING) if d.endpoint in leaving else d
             for d in self.records.list_deployments()
         ]
+
+    def _sweep(self, deployments: Sequence[Deployment]) -> None:
+        """End workers that no record knows of: the home's database was put back to an earlier state."""
+        known = {self.folder(deployment) for deployment in deployments}
+        for folder in attempts(self.home):
+            if folder not in known and isinstance(self.launcher.status(folder), Running):
+                logger.warning("Ending a worker that no deployment has: %s", folder)
+                self.launcher.kill(folder, GRACE_S)
+        self._has_swept = True
 
     def _remove_endpoints(self) -> bool:
         removed = False
@@ -223,7 +245,6 @@ class Supervisor:
             case Refuse():
                 self._refuse(action)
             case Fail():
-                logger.error("%s failed: %s", _name(action.deployment), action.reason)
                 log = log_tail(self.folder(action.deployment))
                 self._give_up(action.deployment, WorkerFailed(action.reason, log))
             case Stop():
@@ -245,7 +266,7 @@ class Supervisor:
                 self._update(deployment, {"reason": reason})
             return False
         # The record comes first: after a crash in between, the next server finds an attempt that never ran, not a stray worker.
-        attempt = deployment.attempt + 1
+        attempt = next_attempt(self.home, deployment)
         started = self._update(
             deployment,
             {"started_at": self.clock(), "healthy_at": 0.0, "reason": ""},
@@ -259,6 +280,7 @@ class Supervisor:
             return False
         folder = self.folder(started)
         folder.mkdir(mode=0o700, parents=True)
+        forget_old_attempts(self.home, started)
         self.artifacts.checkout(started.artifact, folder / "model")
         argv = [*self.worker, "--model", str(folder / "model")]
         base = started.properties.get("base_artifact")

@@ -12,6 +12,7 @@ from mafunzo.entities.endpoint import Deployment
 from mafunzo.launcher.local import ExitRecord
 from mafunzo.store.home import Home
 
+KEPT_ATTEMPTS = 10
 LOG_LINES = 12
 LOG_TAIL_BYTES = 8192
 FINAL_EXIT_CODES = (2, 3)
@@ -21,6 +22,26 @@ FINAL_EXIT_CODES = (2, 3)
 def worker_folder(home: Home, deployment: Deployment) -> Path:
     """Return the folder of a deployment's newest worker."""
     return home.workers / deployment.endpoint / deployment.name / str(deployment.attempt)
+
+
+def attempts(home: Home) -> list[Path]:
+    """Return the folders of all workers that ever ran and aren't forgotten."""
+    return sorted(home.workers.glob("*/*/*"))
+
+
+def next_attempt(home: Home, deployment: Deployment) -> int:
+    """Return a number that neither the record nor any folder has: a folder serves one process only."""
+    parent = home.workers / deployment.endpoint / deployment.name
+    used = [int(folder.name) for folder in parent.glob("*") if folder.name.isdigit()]
+    return max([deployment.attempt, *used]) + 1
+
+
+def forget_old_attempts(home: Home, deployment: Deployment) -> None:
+    """Remove all but the newest folders of a deployment; a model that crashes for days leaves one a minute."""
+    parent = home.workers / deployment.endpoint / deployment.name
+    for folder in parent.glob("*"):
+        if folder.name.isdigit() and int(folder.name) <= deployment.attempt - KEPT_ATTEMPTS:
+            remove_folder(folder)
 
 
 def read_port(folder: Path) -> int | None:

@@ -90,7 +90,8 @@ def test_a_worker_that_never_starts_has_failed_after_three_attempts_with_its_log
     bench.deploy(bench.model({"exit_code": 1}))
 
     def has_failed() -> bool:
-        bench.moved_s += 60
+        if bench.find().status is DeploymentStatus.WAITING:
+            bench.moved_s += 60
         return bench.find().status is DeploymentStatus.FAILED
 
     bench.tick_until(has_failed)
@@ -232,3 +233,27 @@ def test_workers_see_their_base_beside_their_adapter(bench: Bench, tmp_path: Pat
     assert (folder / "base" / "config.json").exists()
     command = " ".join(psutil.Process(running_pid(bench)).children()[0].cmdline())
     assert f"--base {folder / 'base'}" in command
+
+
+def test_a_worker_that_no_record_knows_of_is_ended_by_the_next_server(bench: Bench) -> None:
+    bench.deploy(bench.model())
+    bench.settle(HEALTHY)
+    pid = running_pid(bench)
+    bench.records.delete_endpoint("chat")
+    bench.new_supervisor().tick()
+    assert not psutil.pid_exists(pid)
+
+
+def test_a_folder_that_is_there_already_is_not_used_again(bench: Bench) -> None:
+    (bench.home.workers / "chat" / "blue" / "4").mkdir(parents=True)
+    bench.deploy(bench.model())
+    assert bench.settle(HEALTHY).attempt == 5
+
+
+def test_only_the_newest_attempts_keep_their_folders(bench: Bench) -> None:
+    parent = bench.home.workers / "chat" / "blue"
+    for number in range(1, 31):
+        (parent / str(number)).mkdir(parents=True)
+    bench.deploy(bench.model(), attempt=30)
+    bench.settle(HEALTHY)
+    assert sorted(int(folder.name) for folder in parent.iterdir()) == list(range(22, 32))
