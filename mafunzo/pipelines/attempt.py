@@ -84,7 +84,8 @@ def collect(spec: StepSpec, folder: Path, artifacts: Artifacts) -> dict[str, str
     ]
     if faults:
         raise StepFailed(f"Step '{spec.name}' ended without an error, but not all of its outputs are there.", faults)
-    return {name: artifacts.put(folder / "outputs" / name) for name in spec.outputs}
+    # Our own steps' files become the stored bytes without a copy; a user's process might still hold one of theirs open.
+    return {name: artifacts.put(folder / "outputs" / name, is_final=spec.is_trusted) for name in spec.outputs}
 
 
 def _missing(path: Path, name: str, kind: str) -> str:
