@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 def work(arguments: Arguments) -> None:
     """Everything is written before the gate is looked at, so that a model that fails it can be understood."""
     values = arguments.values
+    logging.getLogger("absl").setLevel(logging.WARNING)  # rouge-score tells of each scorer that it makes
     request = _request(arguments)
     check_request(request, values["gate"], values["gate_metric"])
     out = arguments.outputs["evaluation_result"]

@@ -86,10 +86,10 @@ def _metric(axes: Axes, comparison: Comparison) -> None:
         axes.bar(x, estimate.value, color=colour, width=0.62)
         axes.errorbar(x, estimate.value, yerr=_reach(estimate), color=INK, capsize=4, linewidth=1.1)
         axes.annotate(
-            f"{estimate.value:.4g}", (x, estimate.high), (0, 3), textcoords="offset points", ha="center", fontsize=8
+            f"{estimate.value:.3g}", (x, estimate.high), (0, 3), textcoords="offset points", ha="center", fontsize=8
         )
     axes.set_xticks([0, 1], ["base", "tuned"])
-    axes.set_ylim(0, max(comparison.base.high, comparison.tuned.high, 1e-9) * 1.2)
+    axes.set_ylim(0, (max(comparison.base.high, comparison.tuned.high) or 1.0) * 1.2)
     arrow = "higher is better" if comparison.is_higher_better else "lower is better"
     axes.set_title(f"{comparison.title.split(' (')[0]}\n", fontsize=9)
     axes.text(0.5, 1.02, arrow, transform=axes.transAxes, ha="center", fontsize=7, color="#66727f")

@@ -16,6 +16,7 @@ from mafunzo.evaluation.result import Evaluation
 
 FEW_ROWS = 20
 SHOWN_SAMPLES = 12
+SHOWN_TURNS = 6
 KL_MEANING = (
     "KL(base || tuned) of the next-token distributions over the whole vocabulary, after each prompt and after each of the "
     "first tokens of the base model's own greedy reply to it; 0 means unchanged."
@@ -94,12 +95,13 @@ def decisive(evaluation: Evaluation) -> Comparison:
 def verdict(evaluation: Evaluation) -> str:
     """Return in one sentence whether the tuned model got better."""
     found = decisive(evaluation)
-    change = f"{_label(found)} {_number(found.base.value)} to {_number(found.tuned.value)}"
-    bounds = f"difference {_signed(found.difference)}"
+    name = _label(found) if _label(found).isupper() else _label(found).lower()
+    change = f"{name} went from {_number(found.base.value)} to {_number(found.tuned.value)}"
+    bounds = f"{_signed_value(found.difference.low)} to {_signed_value(found.difference.high)}"
     if found.is_better is None:
-        return f"No difference is shown on the held-out rows: {change}, {bounds} holds zero."
+        return f"No difference is shown on the held-out rows: {change} (95% interval of the difference, {bounds}, holds zero)."
     word = "better" if found.is_better else "worse"
-    return f"The tuned model is {word} on the held-out rows: {change}, {bounds}."
+    return f"The tuned model is {word} on the held-out rows: {change} (95% interval of the difference: {bounds})."
 
 
 def warnings(evaluation: Evaluation) -> list[str]:
@@ -159,6 +161,7 @@ def report_html(evaluation: Evaluation, made: Mapping[str, bytes]) -> str:
         pictures={name: base64.b64encode(png).decode("ascii") for name, png in made.items()},
         samples=evaluation.samples[:SHOWN_SAMPLES],
         sample_count=len(evaluation.samples),
+        shown_turns=SHOWN_TURNS,
         facts=_flat(evaluation.facts),
         model=evaluation.facts.get("base", {}).get("name", ""),
         rows=len(evaluation.base_loss_by_row),
@@ -183,11 +186,11 @@ def _label(found: Comparison) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}"
+    return f"{value:.2f}" if abs(value) >= 10 else f"{value:.3f}"
 
 
 def _signed_value(value: float) -> str:
-    return f"{value:+.2f}" if abs(value) >= 10 else f"{value:+.4f}"
+    return f"{value:+.2f}" if abs(value) >= 10 else f"{value:+.3f}"
 
 
 def _bounds(estimate: Estimate) -> str:
