@@ -92,7 +92,8 @@ class World:
             outputs={"result": Output("result", "uri_file")},
             nodes=nodes,
         )
-        pinned = {part.name: PinnedComponent(part, f"sha256:{part.name}") for part in (upper, count, join)}
+        is_ours = rng.choice([True, False])
+        pinned = {part.name: PinnedComponent(part, f"sha256:{part.name}", is_ours) for part in (upper, count, join)}
         facts = Facts(pinned, Hardware(CPUS, 8000), datetime.now(UTC))
         inputs = {"data": ArtifactInput(self.artifacts.put(given), "given.txt")}
         request = PlanRequest(name, whole, inputs, priority=rng.randint(0, 2), force_rerun=True)
