@@ -1,23 +1,16 @@
-"""What requests need of the store, kept for a moment: reading it costs more than passing a request on does."""
+"""What requests need of the store, kept until something is written: reading it costs more than passing a request on."""
 
 import asyncio
 import hashlib
 import hmac
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from starlette.concurrency import run_in_threadpool
 
 from mafunzo.entities.endpoint import Deployment, Endpoint
-from mafunzo.errors import MafunzoError, NotFound, Unauthorized
+from mafunzo.errors import NotFound, Unauthorized
 from mafunzo.store.record import Records
-
-MAX_AGE_S = 0.25
-"""How long a key that was replaced, or traffic that was shifted, may go on to count."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,10 +29,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All endpoints that aren't being deleted, as they were at one moment. read_at: on the monotonic clock."""
+    """All endpoints that aren't being deleted, as they were at one moment."""
 
     entries: Sequence[Entry]
-    read_at: float
 
     def opened_by(self, key: str) -> list[Entry]:
         """Return what `key` opens; raises `Unauthorized` if that is nothing.
@@ -66,32 +58,29 @@ class Snapshot:
 
 
 class Directory:
-    """The newest snapshot."""
+    """The newest snapshot, read again only when something was written since."""
 
-    def __init__(self, records: Records, clock: Callable[[], float] = time.monotonic) -> None:
-        self._records, self._clock = records, clock
-        self._newest = Snapshot((), float("-inf"))
+    def __init__(self, records: Records, version: Callable[[], int | None]) -> None:
+        """`version` returns a number that changes with every write, or None where there is none: then each call reads."""
+        self._records, self._version = records, version
+        self._newest: Snapshot | None = None
+        self._newest_version: int | None = None
         self._reading = asyncio.Lock()
 
-    async def ask(self, question: Callable[[Snapshot], T]) -> T:
-        """Return the answer of a snapshot that is at most a moment old. A refusal is always that of a fresh one: what was
-        made just now is there."""
-        asked_at = self._clock()
-        snapshot = await self._not_older_than(asked_at - MAX_AGE_S)
-        try:
-            return question(snapshot)
-        except MafunzoError:
-            if snapshot.read_at >= asked_at:
-                raise
-        return question(await self._not_older_than(asked_at))
+    async def newest(self) -> Snapshot:
+        """Return the endpoints with all that was written before the call."""
+        if self._is_current():
+            assert self._newest is not None
+            return self._newest
+        async with self._reading:
+            if self._newest is None or not self._is_current():
+                version = self._version()  # before the reading: what is written meanwhile is read the next time
+                self._newest = Snapshot(await run_in_threadpool(read, self._records))
+                self._newest_version = version
+            return self._newest
 
-    async def _not_older_than(self, moment: float) -> Snapshot:
-        if self._newest.read_at < moment:
-            async with self._reading:  # many that wait are served by one reading
-                if self._newest.read_at < moment:
-                    read_at = self._clock()
-                    self._newest = Snapshot(await run_in_threadpool(read, self._records), read_at)
-        return self._newest
+    def _is_current(self) -> bool:
+        return self._newest_version is not None and self._version() == self._newest_version
 
 
 def read(records: Records) -> list[Entry]:

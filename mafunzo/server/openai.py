@@ -16,7 +16,6 @@ from mafunzo.entities.endpoint import Deployment, Endpoint
 from mafunzo.errors import InvalidParameter, MafunzoError, Unavailable
 from mafunzo.server.auth import bearer
 from mafunzo.server.context import Context, context_of
-from mafunzo.server.directory import Entry
 from mafunzo.serving.router import Answer, pick
 from mafunzo.wire.openai.error import error_body, status_of
 
@@ -48,17 +47,16 @@ async def completions(request: Request) -> Response:
 @router.get("/models")
 async def list_models(request: Request) -> Response:
     """List the endpoints that the key opens."""
-    key = bearer(request.headers)
-    found = await context_of(request).directory.ask(lambda snapshot: snapshot.opened_by(key))
+    snapshot = await context_of(request).directory.newest()
+    found = snapshot.opened_by(bearer(request.headers))
     return JSONResponse({"object": "list", "data": [_model(entry.endpoint) for entry in found]})
 
 
 @router.get("/models/{name}")
 async def get_model(request: Request, name: str) -> Response:
     """Return one endpoint that the key opens."""
-    key = bearer(request.headers)
-    found = await context_of(request).directory.ask(lambda snapshot: snapshot.find(key, name))
-    return JSONResponse(_model(found.endpoint))
+    snapshot = await context_of(request).directory.newest()
+    return JSONResponse(_model(snapshot.find(bearer(request.headers), name).endpoint))
 
 
 @router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
@@ -124,11 +122,11 @@ class _ClientGone(Exception):
 async def _pass_on(request: Request, path: str) -> Response:
     context, began = context_of(request), time.monotonic()
     key = bearer(request.headers)
-    await context.directory.ask(lambda snapshot: snapshot.opened_by(key))  # before the body is taken in
+    (await context.directory.newest()).opened_by(key)  # before the body is taken in
     body = await _read_body(request)
-    model = _model_name(body)
+    entry = (await context.directory.newest()).find(key, _model_name(body))
     named = next((request.headers[name] for name in NAMES_DEPLOYMENT if name in request.headers), None)
-    deployment = await context.directory.ask(lambda snapshot: _route(snapshot.find(key, model), named))
+    deployment = pick(entry.endpoint, entry.deployments, named)
     passage = _Passage(context, deployment, path, began)
     passage.begin()
     try:
@@ -171,10 +169,6 @@ def _model_name(body: bytes) -> str:
     if not isinstance(name, str):
         raise InvalidParameter("The request names no model: 'model' is the name of the endpoint.")
     return name
-
-
-def _route(entry: Entry, named: str | None) -> Deployment:
-    return pick(entry.endpoint, entry.deployments, named)
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:

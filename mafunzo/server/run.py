@@ -60,7 +60,9 @@ def serve(home: Home, port: int, database_url: str | None = None, worker: Sequen
                 Loop("supervisor", supervisor.run),
                 Loop("mlflow", view.run),
             )
-            context = Context(Directory(records), Metrics(records), operator_key(home), loops=loops, mlflow=view)
+            context = Context(
+                Directory(records, database.version), Metrics(records), operator_key(home), loops=loops, mlflow=view
+            )
             _serve_until_stopped(home, listener, context)
         finally:
             database.close()

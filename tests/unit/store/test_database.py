@@ -175,3 +175,17 @@ def test_a_server_that_is_not_there_is_said_to_be_unreachable_without_the_passwo
     with pytest.raises(Unreachable, match="Is PostgreSQL running") as raised:
         open_database(home, f"postgresql://me:hidden-word@/name?host={tmp_path}")
     assert "hidden-word" not in str(raised.value)
+
+
+def test_the_version_changes_with_each_write_and_only_then(home: Home) -> None:
+    database, another = open_database(home), open_database(home)
+    first = database.version()
+    assert database.version() == first
+    _add_label(database, "1")
+    second = database.version()
+    assert second != first
+    with another.transaction() as connection:
+        connection.execute(sa.update(table.label).values(version="2"))
+    assert database.version() not in (first, second)
+    database.close()
+    another.close()
