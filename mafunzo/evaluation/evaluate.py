@@ -10,13 +10,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from mafunzo.chat.network import load_network
 from mafunzo.chat.template import render_ids
 from mafunzo.chat.tokenizer import context_length, load_tokenizer
 from mafunzo.entities.conversation import Conversation, Message
-from mafunzo.errors import InvalidData, InvalidParameter, NotSupported
+from mafunzo.errors import FailedError, InvalidData, InvalidParameter, NotSupported
 from mafunzo.evaluation import forgetting, metrics, tasks
 from mafunzo.evaluation.compare import compare, estimate_ratio
 from mafunzo.evaluation.config import EvaluationConfig
@@ -174,6 +175,7 @@ def _ask(executor: TorchExecutor, which: str, request: Request, questions: _Ques
     with _timed(seconds, "loss"):
         progress = Progress(f"{which}: loss", len(questions.rows))
         likelihood = likelihood_sums(executor.network, questions.rows, request.config.batch_size, progress.update)
+    _check_finite(likelihood, which, questions.rows)
     answers = _Answers(likelihood, seconds=seconds)
     if questions.reply_tasks:
         with _timed(seconds, "replies"):
@@ -304,6 +306,15 @@ def _check_same_tokens(tuned: Any, base: Any, request: Request) -> None:
         raise NotSupported(
             f"{request.tuned} and {request.base} cut text into different tokens, so their losses a token can't be compared. "
             "Compare a tuned model with the base that it was tuned from."
+        )
+
+
+def _check_finite(likelihood: Floats, which: str, rows: Sequence[tasks.EncodedRow]) -> None:
+    broken = [row for row, sums in zip(rows, likelihood, strict=True) if not np.isfinite(sums).all()]
+    if broken:
+        raise FailedError(
+            f"The {which} model gives no finite loss on {len(broken)} of {len(rows)} rows, the first one {broken[0].file}, "
+            f"row {broken[0].row}: its weights are broken. If its training diverged, lower learning_rate."
         )
 
 

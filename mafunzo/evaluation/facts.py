@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from mafunzo.chat.examples import IGNORED
 from mafunzo.evaluation.tasks import EncodedRow
 
 
@@ -25,7 +26,7 @@ def data_facts(prepared: Path, rows: Sequence[EncodedRow]) -> dict[str, Any]:
     return {
         "rows": len(rows),
         "tokens": sum(len(row.input_ids) for row in rows),
-        "assistant_tokens": sum(label != -100 for row in rows for label in row.labels[1:]),
+        "assistant_tokens": sum(label != IGNORED for row in rows for label in row.labels[1:]),
         "files": sorted({row.file for row in rows}),
         "test_sha256": hashlib.sha256((prepared / "test.parquet").read_bytes()).hexdigest(),
     }

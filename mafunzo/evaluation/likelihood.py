@@ -12,10 +12,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from mafunzo.chat.examples import IGNORED
 from mafunzo.evaluation.metrics import LIKELIHOOD_COLUMNS, Floats
 from mafunzo.evaluation.tasks import EncodedRow, batches_by_length
 
 LOGITS_CELLS = 128 * 2**20
+CPU_TOKENS = (
+    1024  # a CPU is as fast with these as with more, and spends less on padding and on logits that nobody asks for
+)
 POSITIONS_AT_ONCE = 256
 
 
@@ -25,12 +29,13 @@ def likelihood_sums(
 ) -> Floats:
     """Return each row's loss, tokens and correct tokens over its assistant tokens, shaped (rows, `LIKELIHOOD_COLUMNS`)."""
     sums = np.zeros((len(rows), len(LIKELIHOOD_COLUMNS)))
+    wanted = [[t for t, label in enumerate(row.labels) if t > 0 and label != IGNORED] for row in rows]
+    token_ids = [row.input_ids[: positions[-1]] for row, positions in zip(rows, wanted, strict=True)]
     done = 0
-    for batch in batches_by_length([len(row.input_ids) for row in rows], batch_size, tokens_at_once(network)):
-        wanted = [[t for t, label in enumerate(rows[i].labels) if t > 0 and label != -100] for i in batch]
-        logits = reply_logits(network, [rows[i].input_ids for i in batch], wanted)
-        for i, logits_NV, positions in zip(batch, logits, wanted, strict=True):
-            labels_N = torch.tensor([rows[i].labels[t] for t in positions], device=logits_NV.device)
+    for batch in batches_by_length([len(ids) for ids in token_ids], batch_size, tokens_at_once(network)):
+        logits = reply_logits(network, [token_ids[i] for i in batch], [wanted[i] for i in batch])
+        for i, logits_NV in zip(batch, logits, strict=True):
+            labels_N = torch.tensor([rows[i].labels[t] for t in wanted[i]], device=logits_NV.device)
             sums[i] = _row_sums(logits_NV, labels_N)
         done += len(batch)
         on_progress(done)
@@ -63,7 +68,8 @@ def reply_logits(
 
 def tokens_at_once(network: PreTrainedModel) -> int:
     """Return how many padded tokens a forward may hold, so that its logits stay below `LOGITS_CELLS`."""
-    return max(1, LOGITS_CELLS // vocabulary_size(network))
+    room = max(1, LOGITS_CELLS // vocabulary_size(network))
+    return min(room, CPU_TOKENS) if network.device.type == "cpu" else room
 
 
 def vocabulary_size(network: PreTrainedModel) -> int:

@@ -21,19 +21,14 @@ def draw_loss(history: Sequence[Mapping[str, Any]], best_step: int | None, path:
         marker = "." if len(train) < 60 else ""
         axes.plot(*zip(*train, strict=True), color="#3b6ea5", linewidth=1.5, marker=marker, label="training rows")
     if held_out:
+        axes.plot(*zip(*held_out, strict=True), color="#c8553d", linewidth=1.5, marker="o", label="validation rows")
+    kept = [(step, loss) for step, loss in held_out if step == best_step]
+    if kept:
+        label = f"kept: step {kept[0][0]}, loss {kept[0][1]:.3f}"
         axes.plot(
-            *zip(*held_out, strict=True), color="#c8553d", linewidth=1.5, marker="o", label="validation rows", zorder=3
+            *kept[0], color="none", markeredgecolor="#222222", marker="o", markersize=12, linestyle="", label=label
         )
-        best = next((loss for step, loss in held_out if step == best_step), None)
-        if best is not None and best_step is not None:
-            axes.annotate(
-                f"kept: step {best_step}, loss {best:.3f}",
-                (best_step, best),
-                xytext=(0, 14),
-                textcoords="offset points",
-                ha="right" if best_step > max(step for step, _ in held_out) / 2 else "left",
-                color="#c8553d",
-            )
+    axes.set_xlim(0, 1.04 * max((step for step, _ in [*train, *held_out]), default=1))
     axes.set_xlabel("optimizer step")
     axes.set_ylabel("loss (nats per assistant token)")
     axes.set_title("Loss during training")

@@ -3,9 +3,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
+from mafunzo.chat.network import load_network
+from mafunzo.chat.tokenizer import load_tokenizer
 from mafunzo.components.tiny_model import make
-from mafunzo.errors import InvalidParameter, NotSupported
+from mafunzo.errors import FailedError, InvalidParameter, NotSupported
 from mafunzo.evaluation.config import EvaluationConfig
 from mafunzo.evaluation.evaluate import Request, check_request, evaluate
 from mafunzo.evaluation.report import logged_metrics, metrics_body, report_html, table_text, warnings
@@ -53,6 +56,19 @@ def test_models_that_cut_text_differently_are_not_compared(folders: Folders, tmp
     make("tiny-phi3", 8, tmp_path / "phi3")
     with pytest.raises(NotSupported, match="cut text into different tokens"):
         evaluate(request(dataclasses.replace(folders, tuned=tmp_path / "phi3")), tmp_path)
+
+
+def test_a_model_whose_training_diverged_is_named_as_such(folders: Folders, tmp_path: Path) -> None:
+    network, tokenizer = load_network(folders.base), load_tokenizer(folders.base)
+    with torch.no_grad():
+        network.get_input_embeddings().weight.fill_(float("nan"))
+    network.save_pretrained(tmp_path / "diverged")
+    tokenizer.save_pretrained(tmp_path / "diverged")
+    diverged = dataclasses.replace(folders, tuned=tmp_path / "diverged")
+    with pytest.raises(
+        FailedError, match=r"tuned model gives no finite loss on 24 of 24 rows, the first one test\.jsonl, row 1"
+    ):
+        evaluate(request(diverged), tmp_path)
 
 
 def test_only_the_metrics_that_were_asked_for_are_measured(folders: Folders, tmp_path: Path) -> None:
