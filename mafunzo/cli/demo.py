@@ -30,9 +30,12 @@ PARAMETERS: Mapping[str, Any] = {
     "warmup_ratio": 0.05,
     "num_train_epochs": 1,
     "per_device_train_batch_size": 8,
+    "per_device_eval_batch_size": 8,
     "gradient_accumulation_steps": 1,
     "precision": "16",
     "logging_steps": 5,
+    "generation_rows": 32,
+    "forgetting_prompts": 200,
     "gate": "better",
 }
 
@@ -129,12 +132,12 @@ def _conversations(workspace: Workspace, folder: Path, rows: int) -> dict[str, P
 def _print_comparison(folder: Path) -> None:
     metrics = json.loads((folder / "evaluationResult" / "metrics.json").read_text(encoding="utf-8"))
     rows = []
-    for name in ("loss", "perplexity", "token_accuracy", "rougeL", "bleu_4"):
+    for name in ("loss", "perplexity", "token_accuracy", "rougeL"):
         found = metrics["comparisons"].get(name)
         if found:
-            better = {True: "better", False: "worse", None: "no clear difference"}[found["is_better"]]
+            better = {True: "better", False: "worse", None: "unclear"}[found["is_better"]]
             values = [_interval(found[which]) for which in ("base", "tuned", "difference")]
-            rows.append((found["title"], *values, better))
+            rows.append((found["title"].split(" (")[0], *values, better))
     print_table(("", "base", "tuned", "difference", ""), rows, "no metrics")
     forgetting = metrics.get("forgetting")
     if forgetting:
@@ -144,9 +147,9 @@ def _print_comparison(folder: Path) -> None:
     print(f"  {metrics['verdict']}")
     samples = (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()[:3]
     for sample in map(json.loads, samples):
-        print(f"\n  {'asked':8} {_one_line(sample['messages'][-1]['content'])}")
+        print(f"\n  {'asked':9} {_one_line(sample['messages'][-1]['content'])}")
         for which in ("reference", "base", "tuned"):
-            print(f"  {which:8} {_one_line(sample[which])}")
+            print(f"  {which:9} {_one_line(sample[which])}")
 
 
 def _interval(estimate: Mapping[str, float]) -> str:
@@ -183,7 +186,10 @@ def _ask(endpoint: EndpointHandle) -> None:
 
 def _proof(endpoint: EndpointHandle) -> str:
     proof = endpoint.deployments[0].verification or {}
-    return ", ".join(f"{name} {value}" for name, value in proof.items() if not isinstance(value, dict | list))
+    return (
+        f"{proof['result']} on {proof['rows']} held-out conversations, {proof['tokens']:,} tokens: equal token ids; "
+        f"log-probabilities at most {proof['largest_difference']:.2g} apart (allowed: {proof['tolerance']:g})"
+    )
 
 
 def _print_costs(job: JobHandle) -> None:

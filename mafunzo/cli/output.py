@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import typer
 
+PIPED_WIDTH = 200
+"""Columns of a table that isn't for a terminal: whoever reads it there wants a row in one line."""
 AS_JSON = typer.Option(False, "--json", help="Print JSON instead of a table.")
 
 
@@ -27,7 +30,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: st
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
-    Console(soft_wrap=False).print(table) if table.row_count else print(empty)
+    width = None if sys.stdout.isatty() else PIPED_WIDTH
+    Console(soft_wrap=False, width=width).print(table) if table.row_count else print(empty)
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:

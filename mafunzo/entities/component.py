@@ -56,7 +56,7 @@ class Output:
 @dataclass(frozen=True)
 class Node:
     """A component inside of a pipeline. `inputs` holds values and bindings as written: `${{parent.inputs.x}}`,
-    `${{parent.jobs.step.outputs.y}}`; `condition` names a boolean pipeline input without which the node is left out."""
+    `${{parent.jobs.step.outputs.y}}`."""
 
     name: str
     component: str
