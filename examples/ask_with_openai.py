@@ -1,6 +1,6 @@
 """Ask an endpoint with OpenAI's own SDK: only the address and the key differ.
 
-    python examples/ask_with_openai.py ENDPOINT
+python examples/ask_with_openai.py ENDPOINT
 """
 
 import sys

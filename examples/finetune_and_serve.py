@@ -1,6 +1,6 @@
 """Fine-tune a model, register it, serve it, ask it, delete the endpoint: the Python API from beginning to end.
 
-    python examples/finetune_and_serve.py [MODEL]
+python examples/finetune_and_serve.py [MODEL]
 """
 
 import sys

@@ -32,9 +32,13 @@ class UsageError(MafunzoError):
 
 
 class InvalidParameter(UsageError):
-    """A parameter is unknown, has the wrong type, or is out of range."""
+    """A parameter is unknown, has the wrong type, or is out of range. `param` is its name where there is just one."""
 
     code = "invalid_parameter"
+
+    def __init__(self, message: str, faults: Sequence[str] = (), param: str | None = None) -> None:
+        super().__init__(message, faults)
+        self.param = param
 
 
 class ContextLengthExceeded(InvalidParameter):

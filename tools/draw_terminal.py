@@ -47,7 +47,14 @@ def draw(lines: list[str], out: Path) -> None:
         weight = "bold" if TITLE.match(line) else "normal"
         height_share = 1 - (number + 1) * LINE_INCHES / height
         figure.text(
-            0.25 / width, height_share, line, family="DejaVu Sans Mono", size=10.2, color=colour, weight=weight, va="center"
+            0.25 / width,
+            height_share,
+            line,
+            family="DejaVu Sans Mono",
+            size=10.2,
+            color=colour,
+            weight=weight,
+            va="center",
         )
     figure.savefig(out, dpi=110)
 

@@ -1,4 +1,4 @@
-"""Writes what follows from `mafunzo/training/config.py` and `mafunzo/cli/`: two component interfaces and two references.
+"""Writes what follows from `mafunzo/training/config.py` and `mafunzo/cli/`: component interfaces and references.
 
 python tools/generate.py            write the files that differ
 python tools/generate.py --check    write nothing; fail if one differs
@@ -49,6 +49,7 @@ COMPUTE = {
     "package_model": "compute_finetune",
 }
 # Where a component's name for an input is too short for a whole pipeline: (step, parameter) -> its name there.
+_COMPARED = {"model": "import_model", "tuned": "import_tuned"}
 RENAMED = {("package_model", "model_name"): "name"}
 OUTPUTS = {
     "pytorch_model_folder": (
@@ -79,6 +80,7 @@ def generated() -> dict[Path, str]:
     return {
         ROOT / "mafunzo/components/finetune.yml": _yaml(finetune()),
         ROOT / "mafunzo/components/chat_completion_pipeline.yml": _yaml(pipeline()),
+        ROOT / "mafunzo/components/compare_models.yml": _yaml(comparison()),
         ROOT / "docs/reference/parameters.md": table(),
         ROOT / "docs/reference/cli.md": commands(),
     }
@@ -135,6 +137,7 @@ def finetune() -> dict[str, Any]:
                 "checkpoint-N/, trainer_state.json, all_results.json, finetune_args.json and loss.png.",
             }
         },
+        "resources": {"x-gpus-if-any": 1},
         "command": " ".join(command),
     }
 
@@ -152,6 +155,42 @@ def pipeline() -> dict[str, Any]:
         "inputs": {name: declaration(parameter) for name, parameter in PARAMETERS.items()},
         "outputs": {name: {"type": kind, "description": text} for name, (kind, text) in OUTPUTS.items()},
         "jobs": {name: node(name) for name in NODES},
+    }
+
+
+def comparison() -> dict[str, Any]:
+    """Return the interface of the pipeline behind `mafunzo compare`."""
+    models = ("huggingface_id", "pytorch_model_path", "mlflow_model_path", "base_model_path", "mirror")
+    rows = ("test_file_path", "max_seq_length", "on_bad_row")
+    measures = tuple(p.name for p in parameters_of("evaluate"))
+    inputs = {f"{prefix}{name}": declaration(PARAMETERS[name]) for prefix in ("", "tuned_") for name in models}
+    inputs |= {name: declaration(PARAMETERS[name]) for name in (*rows, *measures)}
+    inputs["test_file_path"].pop("optional")
+
+    def step(component: str, bound: dict[str, str], **more: Any) -> dict[str, Any]:
+        return {"type": "command", "component": component, "inputs": bound, **more}
+
+    def given(names: tuple[str, ...], prefix: str = "") -> dict[str, str]:
+        return {name: f"${{{{parent.inputs.{prefix}{name}}}}}" for name in names}
+
+    made = {name: f"${{{{parent.jobs.{step}.outputs.model}}}}" for name, step in _COMPARED.items()}
+    prepared = "${{parent.jobs.prepare_data.outputs.prepared}}"
+    result = {"outputs": {"evaluation_result": "${{parent.outputs.evaluation_result}}"}}
+    return {
+        "$schema": "https://azuremlschemas.azureedge.net/latest/pipelineComponent.schema.json",
+        "name": "compare_models",
+        "version": "1",
+        "type": "pipeline",
+        "display_name": "Compare two models",
+        "description": "Evaluates two models on the same held-out conversations, with paired differences and their intervals.",
+        "inputs": inputs,
+        "outputs": {"evaluation_result": {"type": "uri_folder", "description": OUTPUTS["evaluation_result"][1]}},
+        "jobs": {
+            "import_model": step("import_model", given(models)),
+            "import_tuned": step("import_model", given(models, "tuned_")),
+            "prepare_data": step("prepare_data", {"model": made["model"], **given(rows)}),
+            "evaluate": step("evaluate", {**made, "prepared": prepared, **given(measures)}, **result),
+        },
     }
 
 

@@ -9,7 +9,6 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from mafunzo.chat.mask import Span, SpanFinder
@@ -92,22 +91,6 @@ class Encoder:
             return self._spans.find(conversation)
         except InvalidData as error:
             return Unusable(error.message)
-
-
-def encode_with_labels(
-    tokenizer: Any, conversation: Conversation, max_seq_length: int | None = None
-) -> tuple[list[int], list[int]]:
-    """Return the token ids of a conversation and its labels; raises `InvalidData` where it gives no example."""
-    example = encoder(tokenizer).encode([conversation], max_seq_length)[0]
-    if isinstance(example, Unusable):
-        raise InvalidData(f"This conversation can't be trained on: {example.reason}.")
-    return example.input_ids, example.labels
-
-
-@lru_cache(maxsize=8)
-def encoder(tokenizer: Any) -> Encoder:
-    """Return the encoder of a tokenizer, made once."""
-    return Encoder(tokenizer)
 
 
 def pieces(example: Example) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 import typer
 
 from mafunzo.cli.output import AS_JSON, print_facts, print_json, print_table
+from mafunzo.errors import NotFound
 
 app = typer.Typer(help="Machines: this one, and the sizes that model cards name.", no_args_is_help=True)
 components = typer.Typer(help="The components that pipelines are made of.", no_args_is_help=True)
@@ -20,6 +21,20 @@ def sizes(as_json: bool = AS_JSON) -> None:
         return
     rows = [(s.name, s.cpus, s.memory_gb, s.gpus or "", s.gpu_name) for s in found]
     print_table(("name", "cores", "memory GB", "GPUs", "GPU"), rows, "No sizes.")
+
+
+@app.command()
+def show(name: str = typer.Argument(help="local, or a size's name."), as_json: bool = AS_JSON) -> None:
+    """Show a machine size; `local` is this machine."""
+    from mafunzo.workspace import Workspace
+
+    size = Workspace().computes.get(name)
+    if as_json:
+        print_json(size)
+        return
+    print_facts({"name": size.name, "cores": size.cpus, "memory GB": size.memory_gb})
+    if size.gpus:
+        print_facts({"GPUs": size.gpus, "GPU": size.gpu_name, "GPU memory GB": size.gpu_memory_gb or None})
 
 
 @components.command("list")
@@ -67,3 +82,15 @@ def list_environments(as_json: bool = AS_JSON) -> None:
     print_table(
         ("name", "version", "description"), [(c.name, c.version, c.description) for c in found], "No environments."
     )
+
+
+@environments.command("show")
+def show_environment(name: str = typer.Argument(help="The environment's name."), as_json: bool = AS_JSON) -> None:
+    """Show an environment, and where its commands run here."""
+    from mafunzo.store import catalog
+
+    cards = {card.name: card for card in catalog.environment_cards()}
+    if name not in cards:
+        raise NotFound(f"No environment is called '{name}'. There are: {', '.join(cards)}.")
+    facts = cards[name].model_dump()
+    print_json(facts) if as_json else print_facts(facts)

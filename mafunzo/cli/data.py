@@ -30,11 +30,16 @@ def get(
     to: Path = typer.Option(..., help="The folder to write jsonl files into."),
     percent: float = typer.Option(100.0, help="The first N percent of each split."),
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace files that are there."),
+    as_json: bool = AS_JSON,
 ) -> None:
     """Write a data set as jsonl files of conversations."""
     from mafunzo.workspace import Workspace
 
-    for file in Workspace().data.get(name, to=to, percent=percent, overwrite=overwrite).values():
+    files = Workspace().data.get(name, to=to, percent=percent, overwrite=overwrite)
+    if as_json:
+        print_json(files)
+        return
+    for file in files.values():
         print(file)
 
 
@@ -110,9 +115,13 @@ def split(
 def mirror(
     repository: str = typer.Argument(help="org/name, as on the hub."),
     folder: Path = typer.Argument(help="Where its files lie."),
+    as_json: bool = AS_JSON,
 ) -> None:
     """Name the folder where a hub's data set is found, for machines without the hub."""
     from mafunzo.workspace import Workspace
 
-    asset = Workspace().data.mirror(repository, folder)
-    print(f"{repository} is found in {asset.properties['folder']}")
+    found = Workspace().data.mirror(repository, folder).properties["folder"]
+    if as_json:
+        print_json({"repository": repository, "folder": found})
+    else:
+        print(f"{repository} is found in {found}")

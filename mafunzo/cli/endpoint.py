@@ -18,7 +18,9 @@ def deploy(
     model: str = typer.Argument(help="A registered model: name or name:version."),
     endpoint: str = typer.Option(..., help="The endpoint; made if it isn't there."),
     deployment: str = typer.Option("default", help="The deployment's name."),
-    traffic: int = typer.Option(None, help="Its share of the requests in percent; default 100 for the first, else 0."),
+    traffic: int = typer.Option(
+        None, help="Its percent of the requests; default 100 for the first, else 0. The first takes 100 or 0."
+    ),
     timeout: float = typer.Option(600.0, help="How many seconds it may take to become healthy."),
     as_json: bool = AS_JSON,
 ) -> None:
@@ -46,10 +48,13 @@ def list_endpoints(as_json: bool = AS_JSON) -> None:
     if as_json:
         print_json(endpoints)
         return
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for endpoint in endpoints:
-        for d in workspace.records.list_deployments(endpoint.name):
+        deployments = workspace.records.list_deployments(endpoint.name)
+        for d in deployments:
             rows.append((endpoint.name, d.name, d.model, d.status, f"{endpoint.traffic_percent.get(d.name, 0)} %"))
+        if not deployments:
+            rows.append((endpoint.name, "none", "", "", ""))
     print_table(
         ("endpoint", "deployment", "model", "status", "traffic"), rows, "No endpoints. Make one: mafunzo deploy"
     )
@@ -133,7 +138,11 @@ def keys(
 
 
 @app.command()
-def traffic(name: str = NAME, shares: list[str] = typer.Argument(help="deployment=percent, adding up to 100.")) -> None:
+def traffic(
+    name: str = NAME,
+    shares: list[str] = typer.Argument(help="deployment=percent, adding up to 100."),
+    as_json: bool = AS_JSON,
+) -> None:
     """Split the requests over the deployments."""
     from mafunzo.workspace import Workspace
 
@@ -143,17 +152,27 @@ def traffic(name: str = NAME, shares: list[str] = typer.Argument(help="deploymen
     parsed = {share.partition("=")[0]: int(share.partition("=")[2]) for share in shares}
     handle = Workspace().endpoints.get(name)
     handle.set_traffic(parsed)
-    print_facts({"traffic": handle.endpoint.traffic_percent})
+    if as_json:
+        print_json({"endpoint": name, "traffic_percent": handle.endpoint.traffic_percent})
+    else:
+        print_facts({"traffic": handle.endpoint.traffic_percent})
 
 
 @app.command()
 def logs(
-    name: str = NAME, deployment: str = DEPLOYMENT, lines: int = typer.Option(50, help="How many, from the end.")
+    name: str = NAME,
+    deployment: str = DEPLOYMENT,
+    lines: int = typer.Option(50, help="How many, from the end."),
+    as_json: bool = AS_JSON,
 ) -> None:
     """Print the end of the workers' logs."""
     from mafunzo.workspace import Workspace
 
-    for each, text in Workspace().endpoints.get(name).logs(deployment, lines).items():
+    found = Workspace().endpoints.get(name).logs(deployment, lines)
+    if as_json:
+        print_json(found)
+        return
+    for each, text in found.items():
         print(f"--- {each}\n{text}")
 
 
@@ -173,12 +192,23 @@ def verify(name: str = NAME, deployment: str = DEPLOYMENT, as_json: bool = AS_JS
 
 
 @app.command()
-def delete(name: str = NAME) -> None:
-    """Delete an endpoint; its process, port and memory are free when this returns."""
+def delete(
+    name: str = NAME,
+    deployment: str | None = typer.Option(None, help="Delete this deployment only; its traffic goes to the others."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Delete an endpoint, or one deployment of it; its process, port and memory are free when this returns."""
     from mafunzo.workspace import Workspace
 
-    Workspace().endpoints.get(name).delete()
-    print(f"Deleted {name}")
+    handle = Workspace().endpoints.get(name)
+    if deployment is None:
+        handle.delete()
+    else:
+        handle.delete_deployment(deployment)
+    if as_json:
+        print_json({"deleted": {"endpoint": name, "deployment": deployment}})
+    else:
+        print(f"Deleted {name}" if deployment is None else f"Deleted {name}/{deployment}")
 
 
 def _ask() -> str:

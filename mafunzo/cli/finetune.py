@@ -1,12 +1,15 @@
 """`mafunzo finetune` and `mafunzo compare`."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from mafunzo.cli.output import AS_JSON, print_facts, print_json, print_table
 from mafunzo.errors import InvalidFile, InvalidParameter
+
+if TYPE_CHECKING:
+    from mafunzo.workspace.job import JobHandle
 
 CONFIG = typer.Argument(None, help="A YAML file of parameters, then key=value pairs that win over it.")
 DETACH = typer.Option(False, "--detach", help="Return once the job is in the queue; it goes on in the background.")
@@ -22,6 +25,8 @@ def finetune(
     test: Path = typer.Option(
         None, help="Held-out conversations that compare base and tuned; default the end of --train."
     ),
+    on_bad_row: str = typer.Option(None, help="fail or skip: what happens when rows can't be used; default fail."),
+    priority: int = typer.Option(None, help="Jobs of a higher priority run first; default 0."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Print the plan and start nothing."),
     detach: bool = DETACH,
     as_json: bool = AS_JSON,
@@ -34,32 +39,23 @@ def finetune(
     """
     from mafunzo.workspace import Workspace
 
-    given = _merge(config or [], {"model": model, "train": train, "validation": validation, "test": test})
-    missing = [
-        f"{name} is missing: give --{name}, or {name}: in the file." for name in ("model", "train") if name not in given
-    ]
-    if missing:
-        raise InvalidParameter("The job can't be planned.", missing)
+    options = {"model": model, "train": train, "validation": validation, "test": test}
+    given = _merge(config or [], {**options, "on_bad_row": on_bad_row, "priority": priority})
     workspace = Workspace()
     if dry_run:
         _print_plan(*workspace.jobs.plan_finetune(**given), as_json)
         return
     job = workspace.finetune(**given)
-    if as_json and detach:
-        print_json(job.job)
-    elif detach:
-        print(job.name)
-    else:
-        job.stream()
-        if not as_json:
-            print(f"Register it: mafunzo model register {job.name} --name NAME")
+    _follow(job, detach, as_json, f"Register it: mafunzo model register {job.name} --name NAME")
 
 
 def compare(
     model: str = typer.Argument(help="A registered model, or a folder."),
     data: Path = typer.Option(..., help="Held-out conversations."),
     against: str = typer.Option(None, help="The other model; default the base that it was tuned from."),
-    parameters: list[str] = typer.Option([], "--set", help="key=value for the evaluate component."),
+    parameters: list[str] = typer.Option(
+        [], "--set", help="key=value, as often as needed: a parameter of the evaluation."
+    ),
     detach: bool = DETACH,
     as_json: bool = AS_JSON,
 ) -> None:
@@ -67,12 +63,17 @@ def compare(
     from mafunzo.workspace import Workspace
 
     job = Workspace().compare(model, data, against, **_pairs(parameters))
-    if detach:
-        print_json(job.job) if as_json else print(job.name)
-        return
-    job.stream()
-    if not as_json:
-        print(f"Report: mafunzo job download {job.name} --to FOLDER --output evaluation_result")
+    _follow(job, detach, as_json, f"Report: mafunzo job download {job.name} --to FOLDER --output evaluation_result")
+
+
+def _follow(job: "JobHandle", detach: bool, as_json: bool, next_step: str) -> None:
+    """Return at once, or show the job until it ends; with `--json` the last thing printed is the job as JSON."""
+    if not detach:
+        job.stream()
+    if as_json:
+        print_json(job.job)
+    else:
+        print(job.name if detach else next_step)
 
 
 def _merge(config: list[str], options: dict[str, Any]) -> dict[str, Any]:
@@ -97,17 +98,23 @@ def _read_config(file: Path) -> dict[str, Any]:
         raise InvalidFile(f"{file} isn't YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(body, dict):
         raise InvalidFile(f"{file} holds no parameters, expected lines like `num_train_epochs: 1`.")
-    for name in ("train", "validation", "test", "train_file_path", "validation_file_path", "test_file_path"):
-        if isinstance(body.get(name), str) and not Path(body[name]).expanduser().is_absolute():
-            body[name] = str(file.parent / body[name])
-    return {str(name): value for name, value in body.items()}
+    return {str(name): _beside(file, str(name), value) for name, value in body.items()}
+
+
+def _beside(file: Path, name: str, value: Any) -> Any:
+    """Return a relative path as it is meant in a file: from the file's own folder."""
+    if not isinstance(value, str) or Path(value).expanduser().is_absolute():
+        return value
+    is_data = name in ("train", "validation", "test") or name.endswith(("_file_path", "_mltable_path"))
+    is_other = name in ("model", "evaluation_config", "deepspeed") or name.endswith("_path")
+    return str(file.parent / value) if is_data or (is_other and (file.parent / value).exists()) else value
 
 
 def _pairs(words: list[str]) -> dict[str, Any]:
     faults = [f"'{word}' isn't key=value." for word in words if "=" not in word]
     if faults:
         raise InvalidParameter("The parameters can't be read.", faults)
-    return {word.partition("=")[0].lstrip("-"): word.partition("=")[2] for word in words}
+    return {word.partition("=")[0]: word.partition("=")[2] for word in words}
 
 
 def _print_plan(job: Any, steps: list[Any], as_json: bool) -> None:

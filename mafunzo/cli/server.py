@@ -5,11 +5,13 @@ from pathlib import Path
 import typer
 
 from mafunzo.cli.output import AS_JSON, human_size, print_json
+from mafunzo.errors import InvalidParameter
 
 
 def up(
     port: int = typer.Option(None, help="The loopback HTTP port; default MAFUNZO_PORT, or 8080."),
     detach: bool = typer.Option(False, "--detach", help="Return once it answers; it goes on in the background."),
+    as_json: bool = typer.Option(False, "--json", help="With --detach: print JSON instead of text."),
 ) -> None:
     """Start the server: it runs the jobs' steps and the endpoints' workers.
 
@@ -17,16 +19,21 @@ def up(
     """
     from mafunzo.workspace import Workspace
 
-    workspace = Workspace(port=port)
-    if detach:
-        address = workspace.up()
-        print(f"OpenAI's dialect  {address.url}/v1, with an endpoint's key: mafunzo endpoint keys NAME")
-        print(
-            f"MLflow            {address.url}/mlflow/, with the key in {workspace.home.root / 'operator.key'} as password"
+    if as_json and not detach:
+        raise InvalidParameter(
+            "--json is given without --detach, and a server in the foreground prints its log. Add it."
         )
-        print(f"Process           {address.pid}, home {workspace.home.root}. It ends with: mafunzo down")
-    else:
+    workspace = Workspace(port=port)
+    if not detach:
         workspace.serve()
+    address, root = workspace.up(), workspace.home.root
+    openai, mlflow, key = f"{address.url}/v1", f"{address.url}/mlflow/", root / "operator.key"
+    if as_json:
+        print_json({"openai": openai, "mlflow": mlflow, "mlflow_password_file": key, "pid": address.pid, "home": root})
+        return
+    print(f"OpenAI's dialect  {openai}, with an endpoint's key: mafunzo endpoint keys NAME")
+    print(f"MLflow            {mlflow}, with the key in {key} as password")
+    print(f"Process           {address.pid}, home {root}. It ends with: mafunzo down")
 
 
 def down(as_json: bool = AS_JSON) -> None:
@@ -41,20 +48,27 @@ def down(as_json: bool = AS_JSON) -> None:
         print(line)
 
 
-def backup(file: Path) -> None:
+def backup(file: Path, as_json: bool = AS_JSON) -> None:
     """Write the whole home into one file, while everything runs."""
     from mafunzo.workspace import Workspace
 
     workspace = Workspace()
     workspace.backup(file)
-    print(f"Backed up {workspace.home.root} to {file} ({human_size(file.stat().st_size)})")
+    size, root = file.stat().st_size, workspace.home.root
+    if as_json:
+        print_json({"home": root, "file": file, "bytes": size})
+    else:
+        print(f"Backed up {root} to {file} ({human_size(size)})")
 
 
-def restore(file: Path) -> None:
+def restore(file: Path, as_json: bool = AS_JSON) -> None:
     """Restore a backup into an empty home, and verify every hash."""
     from mafunzo import settings
     from mafunzo.workspace import restore as restore_home
 
     home = settings.load().home
     restore_home(file, home)
-    print(f"Restored {file} to {home}; every hash is right")
+    if as_json:
+        print_json({"home": home, "file": file})
+    else:
+        print(f"Restored {file} to {home}; every hash is right")

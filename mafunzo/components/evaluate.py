@@ -6,8 +6,9 @@ import sys
 import torch
 
 from mafunzo.components.command import Arguments, run
-from mafunzo.evaluation.config import read_config
-from mafunzo.evaluation.evaluate import Request, check_request, evaluate
+from mafunzo.entities.evaluation import EvaluationConfig, evaluation_config, unmeasured
+from mafunzo.errors import InvalidParameter
+from mafunzo.evaluation.evaluate import Request, evaluate
 from mafunzo.evaluation.gate import check_gate
 from mafunzo.evaluation.report import logged_metrics, table_text, write_report
 from mafunzo.evaluation.serving_reference import serving_reference, write_json
@@ -22,7 +23,9 @@ def work(arguments: Arguments) -> None:
     values = arguments.values
     logging.getLogger("absl").setLevel(logging.WARNING)  # rouge-score tells of each scorer that it makes
     request = _request(arguments)
-    check_request(request, values["gate"], values["gate_metric"])
+    faults = unmeasured(request.config, values["generation_rows"], values["gate"], values["gate_metric"])
+    if faults:
+        raise InvalidParameter("The evaluation can't start.", faults)
     out = arguments.outputs["evaluation_result"]
     out.mkdir(parents=True, exist_ok=True)
     logger.info("Evaluating %s and %s on %s", request.base, request.tuned, request.device)
@@ -60,7 +63,7 @@ def _request(arguments: Arguments) -> Request:
         tuned=arguments.path("tuned"),
         prepared=arguments.path("prepared"),
         merge=values["merge_lora_weights"] == "true",
-        config=read_config(arguments.paths["evaluation_config"], values["evaluation_config_params"]),
+        config=_config(arguments),
         max_evaluation_rows=values["max_evaluation_rows"],
         generation_rows=values["generation_rows"],
         max_prompt_tokens=values["max_prompt_tokens"],
@@ -71,6 +74,12 @@ def _request(arguments: Arguments) -> Request:
         device=device,
         trust_remote_code=values["trust_remote_code"] == "true",
     )
+
+
+def _config(arguments: Arguments) -> EvaluationConfig:
+    file, params = arguments.paths["evaluation_config"], arguments.values["evaluation_config_params"]
+    texts = {f"evaluation_config ({file.name})": file.read_text(encoding="utf-8")} if file else {}
+    return evaluation_config(texts | ({"evaluation_config_params": params} if params else {}))
 
 
 if __name__ == "__main__":

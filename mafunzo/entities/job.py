@@ -73,13 +73,15 @@ StepInput = LiteralInput | ArtifactInput | StepOutputInput
 class Resources:
     """What a step or worker holds while it runs: cores, memory and devices, and how many processes share them.
 
-    Asked for by a step, 0 cores are all that the machine has.
+    Asked for by a step, 0 cores are all that the machine has. gpus_if_any: how many it takes where there are any, for a step
+    that runs without them too; a step as planned has them in `gpus`.
     """
 
     cpus: int = 1
     gpus: int = 0
     memory_mb: int = 0
     processes: int = 1
+    gpus_if_any: int = 0
 
 
 @dataclass(frozen=True)

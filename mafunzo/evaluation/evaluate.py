@@ -17,10 +17,10 @@ from mafunzo.chat.network import load_network
 from mafunzo.chat.template import render_ids
 from mafunzo.chat.tokenizer import context_length, load_tokenizer
 from mafunzo.entities.conversation import Conversation, Message
-from mafunzo.errors import FailedError, InvalidData, InvalidParameter, NotSupported
+from mafunzo.entities.evaluation import EvaluationConfig
+from mafunzo.errors import FailedError, InvalidData, NotSupported
 from mafunzo.evaluation import forgetting, metrics, tasks
 from mafunzo.evaluation.compare import compare, estimate_ratio
-from mafunzo.evaluation.config import EvaluationConfig
 from mafunzo.evaluation.facts import data_facts, device_name, model_facts
 from mafunzo.evaluation.forgetting import RenderedReply
 from mafunzo.evaluation.generation import generate
@@ -323,17 +323,3 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     started = time.monotonic()
     yield
     seconds[name] = round(time.monotonic() - started, 1)
-
-
-def check_request(request: Request, gate: str, gate_metric: str) -> None:
-    """Raise `InvalidParameter` where nothing would be measured, or not what the gate looks at."""
-    known = metrics.metrics()
-    without_replies = [name for name in request.config.metrics if known[name].source != "reply"]
-    if request.generation_rows == 0 and not without_replies:
-        raise InvalidParameter("Every metric that was asked for needs replies, but generation_rows is 0.")
-    if gate == "none":
-        return
-    if gate_metric not in request.config.metrics:
-        raise InvalidParameter(f"gate_metric is '{gate_metric}', which the configuration's metrics leave out.")
-    if request.generation_rows == 0 and gate_metric not in without_replies:
-        raise InvalidParameter(f"gate_metric is '{gate_metric}', which needs replies, but generation_rows is 0.")

@@ -92,9 +92,6 @@ def metrics(is_smoothed: bool = False) -> dict[str, Metric]:
     return {metric.name: metric for metric in found}
 
 
-METRIC_NAMES = tuple(metrics())
-
-
 def reply_sums(replies: Sequence[str], references: Sequence[str], tokenizer: str, is_stemmed: bool) -> Floats:
     """Return the sums of each reply against its reference, shaped (rows, `REPLY_COLUMNS`).
 

@@ -33,6 +33,8 @@ from mafunzo.inference.sampler import Sampler, Sampling, TokenLogprob, logprob
 logger = logging.getLogger(__name__)
 
 GREEDY = Sampling(temperature=0)
+PROMPT = "prompt"
+"""What the engine's refusals are about."""
 
 
 class Executor(Protocol):
@@ -95,18 +97,19 @@ class Engine:
         """Raise `InvalidParameter` for what can't be answered."""
         ids = request.prompt_token_ids
         if not ids:
-            raise InvalidParameter("The prompt has no tokens.")
+            raise InvalidParameter("The prompt has no tokens.", param=PROMPT)
         room = self.max_model_len - len(ids)
         wanted = 1 if request.max_tokens is None else request.max_tokens
         if room < wanted:
             raise ContextLengthExceeded(
                 f"This model's maximum context length is {self.max_model_len} tokens. However, the prompt has {len(ids)} "
-                f"tokens and {wanted} were asked for: {len(ids) + wanted} in all. Shorten the messages or the completion."
+                f"tokens and {wanted} were asked for: {len(ids) + wanted} in all. Shorten the messages or the completion.",
+                param=PROMPT,
             )
         faults = [id for id in ids if not 0 <= id < self.executor.vocab_size]
         if faults:
             raise InvalidParameter(
-                f"Token id {faults[0]} isn't in the vocabulary: 0 to {self.executor.vocab_size - 1}."
+                f"Token id {faults[0]} isn't in the vocabulary: 0 to {self.executor.vocab_size - 1}.", param=PROMPT
             )
 
     def generate(

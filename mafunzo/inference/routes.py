@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from mafunzo.chat.template import render_ids
 from mafunzo.entities.conversation import Conversation
 from mafunzo.errors import FailedError, InvalidData, InvalidParameter, MafunzoError, NotFound, Unavailable
+from mafunzo.inference.engine import PROMPT
 from mafunzo.inference.loading import LoadedModel
 from mafunzo.inference.metrics import Metrics
 from mafunzo.inference.request import Delta, Event, Failed, Finished, FinishReason, Reply
@@ -39,7 +40,6 @@ from mafunzo.wire.openai.chat import (
 )
 from mafunzo.wire.openai.completions import Choice, CompletionRequest, Prompt, completion, completion_request_from_dict
 from mafunzo.wire.openai.error import error_body, status_of
-from mafunzo.wire.openai.field import InvalidRequest
 from mafunzo.wire.openai.tool_call import ToolCallFilter
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's number; nobody receives it
@@ -215,7 +215,7 @@ async def _json(request: Request) -> Any:
     try:
         return json.loads(await request.body())
     except ValueError as error:
-        raise InvalidRequest(f"The body isn't JSON: {error}") from error
+        raise InvalidParameter(f"The body isn't JSON: {error}") from error
 
 
 async def _tell_error(request: Request, error: Exception) -> Response:
@@ -241,17 +241,16 @@ async def _tell_nobody(request: Request, error: Exception) -> Response:
 
 
 def _param(error: MafunzoError, path: str) -> str | None:
-    if isinstance(error, InvalidRequest):
-        return error.param
-    # What else is invalid is what the engine refuses about the prompt.
-    return ("messages" if "chat" in path else "prompt") if isinstance(error, InvalidParameter) else None
+    if not isinstance(error, InvalidParameter):
+        return None
+    return "messages" if error.param == PROMPT and "chat" in path else error.param
 
 
 def _render(service: Service, conversation: Conversation, add_generation_prompt: bool) -> list[int]:
     try:
         return render_ids(service.loaded.tokenizer, conversation, add_generation_prompt)
     except InvalidData as error:
-        raise InvalidRequest(f"messages: {error.message}", "messages") from error
+        raise InvalidParameter(f"messages: {error.message}", param="messages") from error
 
 
 def _engine_request(prompt: Sequence[int], options: Options, is_echo: bool = False) -> EngineRequest:

@@ -170,12 +170,6 @@ class LocalLauncher:
             return record.is_killed and not record.is_out_of_memory
         return (_read(folder / PROCESS_FILE) or {}).get("pid") is not None and _runner(folder) is None
 
-    def leftovers(self, folder: Path) -> list[int]:
-        """Return the pids that carry the folder's mark, its runner apart."""
-        folder = folder.resolve()
-        runner = _runner(folder)
-        return [process.pid for process in self._tree_of(folder, runner)]
-
     def _wait_for_claim(self, child: "subprocess.Popen[bytes]", folder: Path) -> Started:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not (folder / PROCESS_FILE).exists():

@@ -1,6 +1,7 @@
 """One attempt of a step, which is a folder: lay out what it reads, store what it wrote, say why it failed, clean up.
 
-<home>/jobs/<job>/<step>/<attempt>/   inputs/ outputs/ code/ while it runs; log.txt metrics.jsonl error.json exit.json stay
+<home>/jobs/<job>/<step>/<attempt>/   inputs/ code/ while it runs, outputs/ until the step has ended (a later attempt may go on
+from them); log.txt metrics.jsonl error.json exit.json stay
 """
 
 import json

@@ -341,7 +341,8 @@ def _resources(wanted: Resources, hardware: Hardware, where: str, faults: list[s
         faults.append(f"{where}: it needs {wanted.memory_mb} MB of memory, this machine has {hardware.memory_mb} MB.")
     if wanted.processes < 1:
         faults.append(f"{where}: it runs as {wanted.processes} processes, expected 1 or more.")
-    return replace(wanted, cpus=min(wanted.cpus, hardware.cpus) or hardware.cpus)
+    gpus = max(wanted.gpus, min(wanted.gpus_if_any, len(hardware.gpus)))
+    return replace(wanted, cpus=min(wanted.cpus, hardware.cpus) or hardware.cpus, gpus=gpus, gpus_if_any=0)
 
 
 def _outputs(pipeline: Component, facts: Facts, faults: list[str]) -> dict[str, StepOutputInput]:

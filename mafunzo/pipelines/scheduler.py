@@ -274,10 +274,10 @@ class Scheduler:
             record = self._launcher.record(folder)
             facts = {key: failure(step, folder, record, "x")[key] for key in ("exit_code", "signal", "log")}
             self._end(replace(step, error=failure_of(error) | facts), StepStatus.FAILED, "its outputs can't be stored")
-            clean(folder, "inputs", "code")
+            self._clean(step, keeps_last_outputs=True)
             return
         self._end(replace(step, outputs=outputs), StepStatus.COMPLETED, step.reason)
-        clean(folder, "inputs", "outputs", "code")
+        self._clean(step)
         logger.info("Completed %s/%s", step.job, step.name)
 
     def _put_back(self, step: Step, reason: str) -> None:
@@ -285,7 +285,7 @@ class Scheduler:
         self._launcher.kill(folder, self._grace_s)
         self._records.update_step(replace(step, status=StepStatus.WAITING, reason=reason))
         self._leases.release(_owner(step))
-        clean(folder, "inputs", "outputs", "code")
+        clean(folder, "inputs", "code")  # the next attempt may go on from what is in outputs
         logger.info("Step %s/%s will run again: %s", step.job, step.name, reason)
 
     def _fail(self, step: Step, reason: str) -> None:
@@ -294,7 +294,7 @@ class Scheduler:
             self._launcher.kill(folder, self._grace_s)
         error = failure(step, folder, self._launcher.record(folder), reason)
         self._end(replace(step, error=error), StepStatus.FAILED, reason)
-        clean(folder, "inputs", "code")
+        self._clean(step, keeps_last_outputs=True)
         logger.warning("Step %s/%s failed: %s", step.job, step.name, error["message"])
 
     def _cancel(self, step: Step, reason: str) -> None:
@@ -302,7 +302,13 @@ class Scheduler:
         if step.status == StepStatus.RUNNING:
             self._launcher.kill(folder, self._grace_s)
         self._end(step, StepStatus.CANCELED, reason)
-        clean(folder, "inputs", "outputs", "code")
+        self._clean(step)
+
+    def _clean(self, step: Step, keeps_last_outputs: bool = False) -> None:
+        """Delete what the attempts of a step that has ended laid out and wrote; their logs stay."""
+        for folder in self._attempts(step):
+            is_kept = keeps_last_outputs and folder.name == str(step.attempt)
+            clean(folder, "inputs", "code", *([] if is_kept else ["outputs"]))
 
     def _reuse(self, step: Step, outputs: Mapping[str, str], source: str) -> None:
         key = self._keys[step.job, step.name]
@@ -393,7 +399,8 @@ class Scheduler:
             for folder in parent.glob("[0-9]*"):
                 is_latest = step is not None and folder.name == str(step.attempt)
                 if step is None or not (is_latest and step.status == StepStatus.RUNNING):
-                    is_kept = is_latest and step is not None and step.status == StepStatus.FAILED
+                    is_open = step is not None and not step.status.is_terminal
+                    is_kept = is_open or (is_latest and step is not None and step.status == StepStatus.FAILED)
                     clean(folder, "inputs", "code", *([] if is_kept else ["outputs"]))
 
     def _running_owners(self) -> Iterator[str]:

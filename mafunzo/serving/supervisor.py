@@ -299,13 +299,13 @@ class Supervisor:
         return True
 
     def _wanted(self, deployment: Deployment) -> Resources:
-        """Return what a worker holds: memory for its weights, and no core, because it is idle between requests."""
+        """Return what a worker holds: a GPU where there is one, memory for its weights, and no core: it is idle in between."""
         stated = deployment.properties.get("resources")
         if stated:
             return Resources(**stated)
         hashes = [deployment.artifact, deployment.properties.get("base_artifact")]
         weights_mb = sum(self.artifacts.size(found) for found in hashes if found) // 2**20
-        return Resources(cpus=0, gpus=0, memory_mb=weights_mb + WORKER_MEMORY_MB)
+        return Resources(cpus=0, gpus=min(1, self.capacity.gpus), memory_mb=weights_mb + WORKER_MEMORY_MB)
 
     def _verify(self, deployment: Deployment, port: int) -> None:
         watch = self._watches[_key(deployment)]
@@ -373,6 +373,7 @@ class Supervisor:
         self._end(deployment)
         remove_folder(self.home.workers / deployment.endpoint / deployment.name)
         self.records.delete_deployment(deployment.endpoint, deployment.name)
+        self._watches.pop(_key(deployment), None)  # one that is made under the same name is another
         logger.info("Deleted deployment %s", _name(deployment))
 
     def _update(self, deployment: Deployment, remembered: Mapping[str, Any], **changes: Any) -> Deployment | None:

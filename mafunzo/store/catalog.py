@@ -16,7 +16,6 @@ from mafunzo.errors import InvalidFile, NotFound
 __all__ = [
     "EnvironmentCard",
     "ModelCard",
-    "default_model",
     "environment_cards",
     "machine_size",
     "machine_sizes",
@@ -60,11 +59,6 @@ def model_card(name: str, version: str | None = None) -> ModelCard:
     if version is not None and version != found[0].version:
         raise NotFound(f"{found[0].name} has the version {found[0].version}, not '{version}'.")
     return found[0]
-
-
-def default_model() -> ModelCard:
-    """Return the base model that is used where none is named."""
-    return model_cards()[0]
 
 
 @cache

@@ -6,12 +6,13 @@
 Imports no torch.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from mafunzo.entities.component import Input, parse_value
+from mafunzo.entities.evaluation import METRIC_NAMES
+from mafunzo.entities.finetuning import faults_between
 from mafunzo.entities.job import Value
 
 TRUTH = ("true", "false")
@@ -136,7 +137,8 @@ _MACHINES = (
     Parameter(
         "number_of_gpu_to_use_finetuning",
         "integer",
-        "How many GPUs train together. The step runs with what the machine has, one GPU or the CPU, and says so in a line.",
+        "How many GPUs train together. One process trains here, on one GPU or the CPU; it takes as many more forward passes a "
+        "step, so that the effective batch is the same, and says so in a line.",
         default=1,
         minimum=1,
         unit="GPUs",
@@ -330,8 +332,8 @@ _SCHEDULE = (
     Parameter(
         "gradient_accumulation_steps",
         "integer",
-        "Forward passes per optimizer step. The effective batch is this times per_device_train_batch_size; the loss is the "
-        "mean over all its assistant tokens.",
+        "Forward passes per optimizer step. The effective batch is this times per_device_train_batch_size, times the GPUs that "
+        "were asked for; the loss is the mean over all its assistant tokens.",
         default=1,
         minimum=1,
         unit="forward passes",
@@ -643,6 +645,16 @@ _OURS_EVALUATION = (
         is_azure=False,
     ),
     Parameter(
+        "max_prompt_tokens",
+        "integer",
+        "A conversation is answered at its last assistant turn whose prompt is at most this long, else at its first.",
+        default=512,
+        minimum=1,
+        unit="tokens",
+        steps=(_EVALUATE,),
+        is_azure=False,
+    ),
+    Parameter(
         "max_new_tokens",
         "integer",
         "The longest reply in the evaluation.",
@@ -697,10 +709,7 @@ _OURS_EVALUATION = (
         "string",
         "What the gate looks at.",
         default="loss",
-        enum=(
-            *("loss", "perplexity", "token_accuracy", "rouge1", "rouge2", "rougeL", "rougeLsum"),
-            *("bleu_1", "bleu_2", "bleu_3", "bleu_4"),
-        ),
+        enum=METRIC_NAMES,
         steps=(_EVALUATE,),
         is_azure=False,
     ),
@@ -826,40 +835,5 @@ def resolve(given: Mapping[str, Any], step: str = _FINETUNE) -> tuple[dict[str, 
 
 def check(values: Mapping[str, Any]) -> list[str]:
     """Return the faults between parameters that are each in their range; a parameter that isn't given has its default."""
-
-    def value(name: str) -> Any:
-        given = values.get(name)
-        return PARAMETERS[name].default if given is None else given
-
-    faults = []
-    evaluates = value("evaluation_strategy") != "disable"
-    if value("apply_early_stopping") == "true" and not evaluates:
-        faults.append(
-            "apply_early_stopping is 'true' while evaluation_strategy is 'disable': there is no validation loss to stop by. "
-            "Use epoch or steps."
-        )
-    if value("evaluation_steps_interval") > 0 and value("evaluation_strategy") != "steps":
-        faults.append(
-            f"evaluation_steps_interval is {value('evaluation_steps_interval')} while evaluation_strategy is "
-            f"'{value('evaluation_strategy')}'. Use evaluation_strategy steps."
-        )
-    if value("max_steps") == 0:
-        faults.append("max_steps is 0, expected 1 or more, or -1 to train for num_train_epochs.")
-    if value("save_total_limit") == 0:
-        faults.append("save_total_limit is 0, expected 1 or more, or -1 to keep all checkpoints.")
-    if value("max_seq_length") == 0:
-        faults.append("max_seq_length is 0, expected 1 or more, or -1 for the longest that the model takes.")
-    if value("warmup_steps") > 0 and value("warmup_ratio") > 0:
-        faults.append("warmup_steps and warmup_ratio are both given. Leave one of them out.")
-    if value("max_steps") > 0 and value("warmup_steps") > value("max_steps"):
-        faults.append(f"warmup_steps is {value('warmup_steps')}, more than all {value('max_steps')} of max_steps.")
-    if value("lora_target_modules") and value("apply_lora") != "true":
-        faults.append("lora_target_modules is given while apply_lora is 'false'. Set apply_lora true, or leave it out.")
-    if value("lora_target_modules") and not split_names(value("lora_target_modules")):
-        faults.append(f"lora_target_modules is '{value('lora_target_modules')}', expected names with commas between.")
-    return faults
-
-
-def split_names(text: str | None) -> tuple[str, ...]:
-    """Return the names in `q_proj,v_proj`, also with spaces or as a list in brackets."""
-    return tuple(name for name in re.split(r"[\s,\[\]'\"]+", text or "") if name)
+    defaults = {name: parameter.default for name, parameter in PARAMETERS.items()}
+    return faults_between(defaults | {name: value for name, value in values.items() if value is not None})

@@ -17,11 +17,12 @@ from transformers import PreTrainedModel
 
 from mafunzo.chat.adapter import AdapterConfig, adapters, add_adapter
 from mafunzo.chat.network import load_network
+from mafunzo.entities.finetuning import split_names
 from mafunzo.errors import FailedError, InvalidFile, InvalidParameter, OutOfMemory
 from mafunzo.tracking import MetricLog, Progress
 from mafunzo.training import checkpoint, network, precision
 from mafunzo.training.batch import Batch, Course, Rows, pack, read_rows, split
-from mafunzo.training.config import resolve, split_names
+from mafunzo.training.config import resolve
 from mafunzo.training.curve import draw_loss
 from mafunzo.training.estimate import estimate_s, rendered_example
 from mafunzo.training.optimizer import clip, make_optimizer, make_schedule
@@ -101,7 +102,7 @@ class _Run:
         self.course = Course(
             n_rows=len(train),
             batch=values["per_device_train_batch_size"],
-            accumulation=values["gradient_accumulation_steps"],
+            accumulation=values["gradient_accumulation_steps"] * values["number_of_gpu_to_use_finetuning"],
             epochs=values["num_train_epochs"],
             max_steps=values["max_steps"],
             seed=values["seed"],
@@ -134,9 +135,12 @@ class _Run:
         asked, present = values["number_of_gpu_to_use_finetuning"], torch.cuda.device_count()
         if self.precision.note:
             logger.info("%s", self.precision.note)
-        if asked > 1 or (asked == 1 and present > 1):
+        if asked > 1:
             logger.info(
-                "number_of_gpu_to_use_finetuning is %d; the machine has %d, and one process trains.", asked, present
+                "Asked for %d GPUs, one process trains (GPUs here: %d): %d forward passes a step keep the effective batch",
+                asked,
+                present,
+                course.accumulation,
             )
         if self.validation is None and values["evaluation_strategy"] != "disable":
             logger.info("There are no validation rows: the weights of the last step are kept.")
@@ -186,6 +190,7 @@ class _Run:
                 f"{found} was written with other parameters or rows. Set resume_from_checkpoint false, or use the same."
             )
         self.state = State(**saved["mafunzo"]["state"])
+        self._log_checkpoint("load")
         for path in checkpoint.checkpoints(found.parent):
             if path.parent != self.request.output:
                 shutil.copytree(path, self.request.output / path.name, dirs_exist_ok=True)
@@ -397,8 +402,13 @@ class _Run:
         checkpoint.save_checkpoint(
             output, state.step, self.network, self.adapter, self.optimizer, self.schedule, self._trainer_state()
         )
+        self._log_checkpoint("save")
         best = output / f"checkpoint-{state.best_step}" if state.best_step is not None else None
         checkpoint.prune(output, self.values["save_total_limit"], best)
+
+    def _log_checkpoint(self, what: str) -> None:
+        """Log the step of a checkpoint as a metric; the history, which checkpoints hold, knows nothing of them."""
+        self.request.metrics.log(self.state.step, {f"checkpoint_{what}_step": self.state.step})
 
     def _trainer_state(self) -> dict[str, Any]:
         """Return the state in the shape of Hugging Face's `trainer_state.json`, with our own under `mafunzo`."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from mafunzo.entities.asset import REGISTRY_SCOPE, WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType
-from mafunzo.entities.job import ArtifactInput, Job
+from mafunzo.entities.job import ArtifactInput, Job, JobStatus, Step
 from mafunzo.entities.model_card import ModelCard
 from mafunzo.errors import Conflict, InvalidFile, InvalidParameter, NotFound
 from mafunzo.store import catalog
+from mafunzo.store.codec import encode
+from mafunzo.store.record import ARTIFACT_HASH
 from mafunzo.wire.azureml.asset import AssetReference, JobOutputReference, parse_reference
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from mafunzo.workspace.workspace import Workspace
 
 MIRROR_SCOPE = "registry:mirror"
+MLFLOW_OUTPUT = "mlflow_model_folder"
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,14 @@ class ModelSource:
     inputs: Mapping[str, Upload | ArtifactInput | str]
     defaults: Mapping[str, Any] = field(default_factory=dict)
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Holders:
+    """What names an artifact: jobs by name, registered models as `name:version`."""
+
+    jobs: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
 
 
 class Models:
@@ -98,23 +110,22 @@ class Models:
         *,
         name: str,
         version: str | None = None,
-        output: str = "mlflow_model_folder",
+        output: str | None = None,
         description: str = "",
         tags: Mapping[str, str] | None = None,
     ) -> Asset:
-        """Register a job's output, or a folder, as the next version of the model `name`.
+        """Register a job's output (default `mlflow_model_folder`), or a folder, as the next version of the model `name`.
 
-        Raises `Conflict` when that version exists or the job hasn't completed.
+        Raises `Conflict` when that version exists or the job hasn't completed, `NotFound` when the job has no such output,
+        and `InvalidParameter` for an output of a folder.
         """
-        records = self._workspace.records
         if isinstance(source, Path) or (isinstance(source, str) and Path(source).is_dir()):
-            artifact, properties = self._workspace.artifacts.put(Path(source)), {"folder": str(Path(source).absolute())}
+            artifact, properties, folder_type = self._put_folder(Path(source), output)
         else:
-            job_name, output = _job_and_output(source, output)
-            artifact, properties = self._output_of(records.get_job(job_name), output)
+            artifact, properties, folder_type = self._take_output(*_job_and_output(source, output))
         asset = Asset(
             key=AssetKey(WORKSPACE_SCOPE, AssetType.MODEL, name, version or self._next_version(name)),
-            folder_type=FolderType.MLFLOW_MODEL if output == "mlflow_model_folder" else FolderType.CUSTOM_MODEL,
+            folder_type=folder_type,
             artifact=artifact,
             description=description,
             tags=dict(tags or {}),
@@ -122,7 +133,7 @@ class Models:
             created_by=self._workspace.user,
             created_at=datetime.now(UTC),
         )
-        records.add_asset(asset)
+        self._workspace.records.add_asset(asset)
         return asset
 
     def download(self, reference: str, to: str | Path) -> Path:
@@ -150,7 +161,7 @@ class Models:
         return asset
 
     def delete(self, reference: str) -> int:
-        """Delete a registered version and free its bytes; return how many bytes were freed.
+        """Delete a registered version and free the bytes that nothing else holds (`holders` says what does); return how many.
 
         Raises `Conflict` when a deployment serves it.
         """
@@ -160,7 +171,23 @@ class Models:
             where = ", ".join(f"{d.endpoint}/{d.name}" for d in served)
             raise Conflict(f"Model {asset.key} is served by {where}. Delete the endpoint first.")
         self._workspace.records.delete_asset(asset.key)
-        return self._workspace.collect()
+        return free(self._workspace, named_artifacts(asset), asset.created_at)
+
+    def made_by(self, job: str) -> tuple[Asset, ...]:
+        """Return the registered models, archived ones too, that came from a job."""
+        models = self._workspace.records.list_assets(scope=WORKSPACE_SCOPE, type=AssetType.MODEL, with_archived=True)
+        return tuple(asset for asset in models if asset.properties.get("job") == job)
+
+    def holders(self, artifact: str) -> Holders:
+        """Return which jobs and registered models name the bytes of an artifact, so that they stay on the disk."""
+        records = self._workspace.records
+        jobs = [
+            job.name
+            for job in records.list_jobs()
+            if artifact in named_artifacts(job).union(*map(named_artifacts, records.list_steps(job.name)))
+        ]
+        models = records.list_assets(scope=WORKSPACE_SCOPE, type=AssetType.MODEL, with_archived=True)
+        return Holders(tuple(jobs), tuple(str(m.key) for m in models if artifact in named_artifacts(m)))
 
     def _own(self, reference: str) -> Asset:
         asset = self.get(reference)
@@ -189,11 +216,29 @@ class Models:
         )
         return str(max((int(a.version) for a in versions if a.version.isdigit()), default=0) + 1)
 
-    def _output_of(self, job: Job, output: str) -> tuple[str, dict[str, Any]]:
+    def _put_folder(self, folder: Path, output: str | None) -> tuple[str, dict[str, Any], FolderType]:
+        """Store a folder; return its hash, where it was, and whether it is an MLflow model."""
+        if output is not None:
+            raise InvalidParameter(
+                f"output is {output}, but {folder} is a folder, and only a job has outputs. Leave output out."
+            )
+        is_mlflow = (folder / "MLmodel").exists()
+        kind = FolderType.MLFLOW_MODEL if is_mlflow else FolderType.CUSTOM_MODEL
+        return self._workspace.artifacts.put(folder), {"folder": str(folder.absolute())}, kind
+
+    def _take_output(self, job_name: str, output: str) -> tuple[str, dict[str, Any], FolderType]:
+        """Return the hash of a completed job's output, its lineage, and whether it is an MLflow model."""
         from mafunzo.workspace.lineage import facts_of_job
 
-        artifact = self._workspace.jobs.get(job.name).output_artifact(output)
-        return artifact, facts_of_job(self._workspace, job, output)
+        handle = self._workspace.jobs.get(job_name)
+        job = handle.job
+        if job.status is not JobStatus.COMPLETED:
+            raise Conflict(
+                f"Job {job.name} is {job.status}; only a completed job's output can be registered. "
+                f"`mafunzo job show {job.name}` says how it stands."
+            )
+        kind = FolderType.MLFLOW_MODEL if output == MLFLOW_OUTPUT else FolderType.CUSTOM_MODEL
+        return handle.output_artifact(output), facts_of_job(self._workspace, job, output), kind
 
     def _source_registered(self, asset: Asset, artifact: str) -> ModelSource:
         inputs = {"mlflow_model_path": ArtifactInput(artifact, str(asset.key))}
@@ -240,6 +285,27 @@ class Models:
             return self._workspace.artifacts.put(folder)
 
 
+def named_artifacts(entity: Asset | Job | Step) -> set[str]:
+    """Return every artifact hash that stands anywhere in an entity."""
+    return set(ARTIFACT_HASH.findall(json.dumps(encode(entity))))
+
+
+def free(workspace: Workspace, artifacts: Iterable[str], named_until: datetime | None) -> int:
+    """Delete what only deleted records named, at once; return the bytes freed, with those of a collection.
+
+    `artifacts` are the hashes that the deleted records named, the last of them at `named_until`. One that was put again
+    since then may be about to be named by a new record: the grace of `Artifacts.collect` protects it.
+    """
+    unused = {found for found in artifacts if workspace.artifacts.exists(found)}
+    unused -= workspace.records.referenced_artifacts()
+    freed = 0
+    for artifact in unused:
+        put_at = workspace.artifacts.manifest_path(artifact).stat().st_mtime
+        if named_until is not None and put_at <= named_until.timestamp():
+            freed += workspace.artifacts.delete(artifact)
+    return freed + workspace.collect()
+
+
 def set_mirror(workspace: Workspace, kind: AssetType, repository: str, folder: Path) -> Asset:
     """Remember where the hub's `org/name` is found; raises `InvalidFile` when the folder isn't there."""
     if not folder.is_dir():
@@ -278,12 +344,16 @@ def _offered(card: ModelCard) -> Asset:
     )
 
 
-def _job_and_output(source: JobHandle | str | Path, output: str) -> tuple[str, str]:
+def _job_and_output(source: JobHandle | str | Path, output: str | None) -> tuple[str, str]:
     if isinstance(source, str):
         parsed = parse_reference(source)
-        return (parsed.job, parsed.output) if isinstance(parsed, JobOutputReference) else (source, output)
+        if not isinstance(parsed, JobOutputReference):
+            return source, output or MLFLOW_OUTPUT
+        if output not in (None, parsed.output):
+            raise InvalidParameter(f"{source} names the output {parsed.output}, but output is {output}. Keep one.")
+        return parsed.job, parsed.output
     assert not isinstance(source, Path)
-    return source.name, output
+    return source.name, output or MLFLOW_OUTPUT
 
 
 def _fingerprint(folder: Path) -> str:

@@ -25,15 +25,11 @@ class Computes:
 
     def sizes(self) -> list[MachineSize]:
         """Return the sizes on offer: `local`, which is this machine, then Azure's names."""
-        found = self.hardware()
-        local = MachineSize(
-            name="local",
-            cpus=found.cpus,
-            memory_gb=round(found.memory_mb / 1024, 1),
-            gpus=len(found.gpus),
-            gpu_name=found.gpus[0] if found.gpus else "",
-        )
-        return [local, *(size for size in catalog.machine_sizes() if size.name != "local")]
+        return catalog.machine_sizes(self.hardware())
+
+    def get(self, name: str) -> MachineSize:
+        """Return one size, `local` or one of Azure's names; raises `NotFound` with near names."""
+        return catalog.machine_size(name, self.hardware())
 
 
 @functools.cache

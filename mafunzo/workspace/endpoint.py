@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,8 +15,8 @@ from mafunzo.entities.asset import Asset
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
 from mafunzo.errors import (
     Conflict,
-    FailedError,
     InvalidParameter,
+    MafunzoError,
     NotFound,
     TimedOut,
     Unauthorized,
@@ -25,6 +26,8 @@ from mafunzo.errors import (
 
 if TYPE_CHECKING:
     from mafunzo.workspace.workspace import Workspace
+
+logger = logging.getLogger(__name__)
 
 
 class Endpoints:
@@ -60,51 +63,46 @@ class Endpoints:
     ) -> EndpointHandle:
         """Serve `model`; return once its worker is healthy and proven. See `Workspace.deploy`.
 
-        `traffic` is the new deployment's share in percent: 100 when None and it is the endpoint's first, else 0; the others
-        keep their proportions in the rest. Raises `ServingMismatch`, `WorkerFailed` or `TimedOut`; a new endpoint whose first
-        deployment didn't go live is taken away again.
+        `traffic` is the new deployment's share in percent: 100 when None and no other has any, else 0; the others keep
+        their proportions in the rest. Raises `ServingMismatch`, `WorkerFailed` or `TimedOut`. Whatever is raised, nothing
+        of this call is left: neither the deployment nor an endpoint that was made for it.
         """
         _require_name("deployment", deployment)
-        if traffic is not None and not 0 <= traffic <= 100:
-            raise InvalidParameter(f"traffic is {traffic}, expected 0 to 100 percent.")
         asset = model if isinstance(model, Asset) else self._workspace.models.get(model)
         if asset.artifact is None:
             raise InvalidParameter(
                 f"{asset.key} is on offer but not registered. Fine-tune it, or download and register it."
             )
-        known = {e.name for e in self._workspace.records.list_endpoints()}
-        handle = self.get(endpoint) if endpoint in known else self.create(endpoint)
-        if any(found.name == deployment for found in handle.deployments):
+        found = {e.name: e for e in self._workspace.records.list_endpoints()}.get(endpoint)
+        _shared(found.traffic_percent if found else {}, deployment, traffic)  # refused before anything is written
+        if any(d.name == deployment for d in self._workspace.records.list_deployments(endpoint)):
             raise Conflict(
-                f"Endpoint {endpoint} has a deployment '{deployment}' already. Name another one, or delete it."
+                f"Endpoint {endpoint} has a deployment '{deployment}' already. Name another one, or delete it: "
+                f"mafunzo endpoint delete {endpoint} --deployment {deployment}"
             )
+        self._workspace.up()
+        handle = self.get(endpoint) if found else self.create(endpoint)
+        self._add(handle, deployment, asset, asset.artifact, timeout_s)
+        try:
+            handle.wait(deployment, timeout_s)
+            handle.set_traffic(_shared(handle.endpoint.traffic_percent, deployment, traffic))
+        except (MafunzoError, KeyboardInterrupt):
+            _take_back(handle, deployment, is_new=found is None)
+            raise
+        return handle
+
+    def _add(self, handle: EndpointHandle, deployment: str, asset: Asset, artifact: str, timeout_s: float) -> None:
         self._workspace.records.add_deployment(
             Deployment(
-                endpoint=endpoint,
+                endpoint=handle.name,
                 name=deployment,
                 model=str(asset.key),
-                artifact=asset.artifact,
+                artifact=artifact,
                 initial_delay_s=timeout_s,
                 created_at=datetime.now(UTC),
                 properties={"base_artifact": asset.properties.get("base_artifact")},
             )
         )
-        self._workspace.up()
-        try:
-            handle.wait(deployment, timeout_s)
-        except FailedError:
-            self._take_back(handle, endpoint in known)
-            raise
-        except KeyboardInterrupt:
-            self._take_back(handle, endpoint in known)
-            raise
-        share = traffic if traffic is not None else (0 if handle.endpoint.traffic_percent else 100)
-        handle.set_traffic(_shared(handle.endpoint.traffic_percent, deployment, share))
-        return handle
-
-    def _take_back(self, handle: EndpointHandle, was_known: bool) -> None:
-        if not was_known:
-            handle.delete()
 
 
 class EndpointHandle:
@@ -149,7 +147,7 @@ class EndpointHandle:
             if time.monotonic() > deadline:
                 raise TimedOut(
                     f"Deployment {self.name}/{deployment} is still {found.status} after {timeout_s:g} s. "
-                    f"See `mafunzo endpoint logs {self.name}`, or allow more with --timeout."
+                    f"{self._last_words(deployment)}Allow more with --timeout."
                 )
             time.sleep(0.1)
 
@@ -257,6 +255,31 @@ class EndpointHandle:
                 )
             time.sleep(0.05)
 
+    def delete_deployment(self, name: str, timeout_s: float = 60.0) -> None:
+        """Delete one deployment; return once its process, port and memory are free. Its traffic goes to the others.
+
+        Raises `NotFound`, and `TimedOut` when its worker doesn't end.
+        """
+        records = self._workspace.records
+        records.get_deployment(self.name, name)
+        if self.endpoint.traffic_percent.get(name):
+            self.set_traffic(_shared(self.endpoint.traffic_percent, name, 0))
+        found = records.get_deployment(self.name, name)
+        records.update_deployment(dataclasses.replace(found, status=DeploymentStatus.DELETING))
+        self._workspace.up()
+        deadline = time.monotonic() + timeout_s
+        while name in {found.name for found in self.deployments}:
+            if time.monotonic() > deadline:
+                raise TimedOut(
+                    f"Deployment {self.name}/{name} isn't gone after {timeout_s:g} s. `mafunzo down` ends everything."
+                )
+            time.sleep(0.05)
+
+    def _last_words(self, deployment: str) -> str:
+        """Return the end of a worker's log as a sentence, or an empty text."""
+        lines = self.logs(deployment, 1).get(deployment, "").strip()
+        return f"Its log ends with: {lines}. " if lines else ""
+
     def _headers(self, deployment: str | None) -> dict[str, str]:
         headers = {"Authorization": f"Bearer {self.keys[0]}"}
         return headers | ({"mafunzo-deployment": deployment} if deployment else {})
@@ -276,11 +299,37 @@ def _require_name(kind: str, name: str) -> None:
         )
 
 
-def _shared(before: Mapping[str, int], deployment: str, share: int) -> dict[str, int]:
-    """Return the traffic with `deployment` at `share` and the others in their old proportions; it adds up to 100."""
+def _take_back(handle: EndpointHandle, deployment: str, is_new: bool) -> None:
+    """Delete a deployment that didn't go live, and its endpoint when that was made for it and nothing else is in it.
+
+    What can't be deleted is logged, not raised: why the deployment failed is what the user has to read.
+    """
+    try:
+        if deployment in {found.name for found in handle.deployments}:
+            handle.delete_deployment(deployment)
+        if is_new and not handle.deployments:
+            handle.delete()
+    except MafunzoError as error:
+        logger.warning("Couldn't take back %s/%s: %s", handle.name, deployment, error)
+
+
+def _shared(before: Mapping[str, int], deployment: str, share: int | None) -> dict[str, int]:
+    """Return the traffic with `deployment` at `share` and the others in their old proportions; it adds up to 100, or to 0.
+
+    None is 100 where no other has a share, else 0. Raises `InvalidParameter` for a share that can't be.
+    """
     others = {name: percent for name, percent in before.items() if name != deployment and percent}
+    if share is None:
+        share = 0 if others else 100
+    if not 0 <= share <= 100:
+        raise InvalidParameter(f"traffic is {share}, expected 0 to 100 percent.")
     if not others:
-        return {deployment: share} if share in (0, 100) else {deployment: 100}
+        if share not in (0, 100):
+            raise InvalidParameter(
+                f"traffic is {share}, but no other deployment gets requests, so that nothing would take the other "
+                f"{100 - share} percent. Deployment '{deployment}' can take 100, or 0."
+            )
+        return {deployment: share}
     total, rest = sum(others.values()), 100 - share
     shares = {name: percent * rest // total for name, percent in others.items()}
     first = next(iter(shares))
@@ -293,5 +342,11 @@ def _refusal(status: int, text: str) -> Exception:
         message = json.loads(text)["error"]["message"]
     except (ValueError, KeyError, TypeError):
         message = text[:500]
-    kinds = {400: InvalidParameter, 401: Unauthorized, 404: NotFound, 422: InvalidParameter, 504: TimedOut}
+    kinds: dict[int, type[MafunzoError]] = {
+        400: InvalidParameter,
+        401: Unauthorized,
+        404: NotFound,
+        422: InvalidParameter,
+        504: TimedOut,
+    }
     return kinds.get(status, WorkerFailed)(f"The endpoint answered {status}: {message}")

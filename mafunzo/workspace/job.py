@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
-import secrets
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mafunzo.entities.asset import Asset
-from mafunzo.entities.component import Component, unknown_name
 from mafunzo.entities.job import ArtifactInput, Job, JobStatus, Step, StepOutputInput
-from mafunzo.errors import InvalidParameter, JobCanceled, JobFailed, NotFound, TimedOut, UsageError, from_code
-from mafunzo.pipelines.plan import Facts, PinnedComponent, PlanRequest, plan
+from mafunzo.errors import Conflict, InvalidParameter, JobCanceled, JobFailed, NotFound, TimedOut, from_code
 from mafunzo.tracking import read_metrics
-from mafunzo.workspace.asset import Upload
+from mafunzo.workspace.asset import ModelSource, free, named_artifacts
 from mafunzo.workspace.component import shipped
+from mafunzo.workspace.request import Draft, Request
 from mafunzo.workspace.stream import Event, follow, render
 
 if TYPE_CHECKING:
     from mafunzo.workspace.workspace import Workspace
 
-Faults = list[str]
 Steps = list[Step]  # the class below has a verb called list
-JOB_OPTIONS = ("job_name", "display_name", "experiment", "priority", "force_rerun", "continue_on_step_failure", "tags")
+SPLITS = ("train", "validation", "test")
 
 
 class Jobs:
@@ -44,115 +40,117 @@ class Jobs:
         self._workspace.records.get_job(name)
         return JobHandle(self._workspace, name)
 
-    def finetune(self, *, model: str | Path | Asset, train: str | Path, **given: Any) -> JobHandle:
+    def finetune(
+        self,
+        *,
+        model: str | Path | Asset | None = None,
+        train: str | Path | None = None,
+        validation: str | Path | None = None,
+        test: str | Path | None = None,
+        **given: Any,
+    ) -> JobHandle:
         """Plan a fine-tuning pipeline and put it into the queue. See `Workspace.finetune`."""
-        job, steps = self.plan_finetune(model=model, train=train, **given)
-        return self._enqueue(job, steps)
+        return self._enqueue(self._finetuning(model, train, validation, test, given))
 
     def plan_finetune(
         self,
         *,
-        model: str | Path | Asset,
-        train: str | Path,
+        model: str | Path | Asset | None = None,
+        train: str | Path | None = None,
         validation: str | Path | None = None,
         test: str | Path | None = None,
         **given: Any,
     ) -> tuple[Job, Steps]:
-        """Return the job and its steps without putting them into the queue; all faults of the request are raised at once."""
-        component = shipped("chat_completion_pipeline").component
-        faults: Faults = []
-        options, parameters = _split_options(given)
-        inputs = _canonical(component, parameters, faults)
-        for source in _collect(faults, lambda: self._workspace.models.source(model)):
-            inputs = {**source.defaults, **inputs, **source.inputs}
-            faults += _out_of_card(source.ranges, inputs, source.name)
-        files = {"train_file_path": train, "validation_file_path": validation, "test_file_path": test}
-        given_files = {name: Path(path).expanduser() for name, path in files.items() if path is not None}
-        for name, file in given_files.items():
-            for upload in _collect(faults, lambda file=file: self._upload(file)):
-                inputs[name] = upload
-        faults += _unknown_computes(inputs)
-        policy = str(inputs.get("on_bad_row", "fail"))
-        _collect(faults, lambda: self._workspace.data.require_good(given_files.values(), policy))
-        options.setdefault("experiment", f"chat_completion_{_title(model)}")
-        options.setdefault("display_name", f"{_title(model)} on {Path(train).name}")
-        return self._plan("chat_completion_pipeline", "finetune", inputs, options, faults)
+        """Return the job and its steps, and store nothing; all faults of the request are raised at once."""
+        return self._finetuning(model, train, validation, test, given).planned()
 
     def compare(self, *, model: str, data: str | Path, against: str | None = None, **given: Any) -> JobHandle:
         """Evaluate two models on the same rows. Without `against`, the base that `model` was tuned from."""
-        faults: Faults = []
-        options, parameters = _split_options(given)
-        inputs = _canonical(shipped("compare_models").component, parameters, faults)
-        for upload in _collect(faults, lambda: self._upload(Path(data).expanduser())):
-            inputs["test_file_path"] = upload
-        for source in _collect(faults, lambda: self._workspace.models.source(model)):
-            inputs |= {f"tuned_{name}": value for name, value in source.inputs.items()}
-        base = against or self._base_of(model)
-        if base is None:
-            faults.append(f"{model} has no known base: name one with --against.")
-        else:
-            for source in _collect(faults, lambda: self._workspace.models.source(base)):
-                inputs |= source.inputs
-        options.setdefault("experiment", "compare")
-        options.setdefault("display_name", f"{model} against {base}")
-        return self._enqueue(*self._plan("compare_models", "compare", inputs, options, faults))
+        request = Request(self._workspace, shipped("compare_models").component)
+        request.take(given)
+        request.files({"test_file_path": data})
+        request.rows(["test_file_path"])
+        request.check_evaluation()
+        request.uploads()
+        for source in request.attempt(lambda: self._workspace.models.source(model)):
+            request.inputs |= {f"tuned_{name}": value for name, value in source.inputs.items()}
+        for source in request.attempt(lambda: self._other(model, against)):
+            request.inputs |= source.inputs
+            request.options.setdefault("display_name", f"{model} against {source.name}")
+        request.options.setdefault("experiment", "compare")
+        return self._enqueue(request.draft("compare"))
 
     def import_model(self, reference: str) -> JobHandle:
         """Fetch and convert a model; the job's output `model` is a plain Hugging Face folder."""
-        source = self._workspace.models.source(reference)
-        options = {"experiment": "import", "display_name": f"import {reference}"}
-        return self._enqueue(*self._plan("import_model_pipeline", "import", source.inputs, options, []))
+        request = Request(self._workspace, shipped("import_model_pipeline").component)
+        request.inputs |= self._workspace.models.source(reference).inputs
+        request.options |= {"experiment": "import", "display_name": f"import {reference}"}
+        return self._enqueue(request.draft("import"))
 
     def preview(self, model: str | Path, data: str | Path, **parameters: Any) -> JobHandle:
         """Render rows of `data` with the model's chat template and the loss mask."""
-        source = self._workspace.models.source(model)
-        inputs = {**source.inputs, "train_file_path": self._upload(Path(data).expanduser()), **parameters}
-        options = {"experiment": "preview", "display_name": f"preview {Path(data).name}"}
-        return self._enqueue(*self._plan("preview_data_pipeline", "preview", inputs, options, []))
+        self._workspace.data.require_file(Path(data).expanduser())
+        request = Request(self._workspace, shipped("preview_data_pipeline").component)
+        request.inputs |= {**self._workspace.models.source(model).inputs, "train_file_path": data, **parameters}
+        request.options |= {"experiment": "preview", "display_name": f"preview {Path(data).name}"}
+        request.uploads()
+        return self._enqueue(request.draft("preview"))
 
-    def _base_of(self, model: str | Path) -> str | None:
-        try:
-            return str(self._workspace.models.get(str(model)).properties["base_model"]["reference"])
-        except (NotFound, KeyError):
-            return None
+    def delete(self, name: str, is_forced: bool = False) -> int:
+        """Delete a job that has ended, its logs, and the bytes that nothing else holds; return how many bytes were freed.
 
-    def _plan(
-        self, pipeline: str, prefix: str, inputs: Mapping[str, Any], options: Mapping[str, Any], faults: Faults
-    ) -> tuple[Job, Steps]:
-        """Plan a shipped pipeline; the faults found so far and the plan's own are raised together."""
-        component = shipped(pipeline).component
-        pinned = {node.component: _pin(node.component) for node in component.nodes.values()}
-        facts = Facts(pinned=pinned, hardware=self._workspace.computes.hardware(), now=datetime.now(UTC))
-        checked = {name: ArtifactInput("", v.name) if isinstance(v, Upload) else v for name, v in inputs.items()}
-        request = PlanRequest(
-            name=options.get("job_name") or f"{prefix}-{secrets.token_hex(4)}",
-            component=component,
-            inputs=checked,
-            experiment=options.get("experiment") or pipeline,
-            display_name=options.get("display_name") or pipeline,
-            priority=int(options.get("priority") or 0),
-            force_rerun=_is_true(options.get("force_rerun")),
-            continue_on_step_failure=_is_true(options.get("continue_on_step_failure")),
-            tags=dict(options.get("tags") or {}),
-            created_by=self._workspace.user,
-        )
-        try:
-            plan(request, facts)
-        except InvalidParameter as error:
-            faults = [*faults, *error.faults]
-        if faults:
-            raise InvalidParameter("The job can't be planned.", faults)
-        stored = {name: v.artifact() if isinstance(v, Upload) else v for name, v in inputs.items()}
-        return plan(dataclasses.replace(request, inputs=stored), facts)
+        Raises `Conflict` while it is queued or runs, and, unless forced, where a registered model's lineage leads to it.
+        """
+        workspace = self._workspace
+        job, steps = workspace.records.get_job(name), workspace.records.list_steps(name)
+        models = [str(asset.key) for asset in workspace.models.made_by(name)]
+        if models and not is_forced:
+            raise Conflict(
+                f"The lineage of {', '.join(models)} leads to job {name}. Delete that first, or pass --force."
+            )
+        workspace.records.delete_job(name)
+        shutil.rmtree(workspace.home.jobs / name, ignore_errors=True)
+        artifacts = named_artifacts(job).union(*map(named_artifacts, steps))
+        return free(workspace, artifacts, job.ended_at)
 
-    def _enqueue(self, job: Job, steps: Steps) -> JobHandle:
-        self._workspace.records.add_job(job, steps)
+    def _finetuning(
+        self,
+        model: str | Path | Asset | None,
+        train: str | Path | None,
+        validation: str | Path | None,
+        test: str | Path | None,
+        given: Mapping[str, Any],
+    ) -> Draft:
+        request = Request(self._workspace, shipped("chat_completion_pipeline").component)
+        request.take(given)
+        title = request.base(model)
+        request.files({"train_file_path": train, "validation_file_path": validation, "test_file_path": test})
+        if not {"train_file_path", "train_mltable_path"} & set(request.inputs):
+            request.faults.append("train is missing: name a file of conversations to learn from.")
+        rows = request.rows(f"{split}_{kind}_path" for split in SPLITS for kind in ("file", "mltable"))
+        request.check_finetuning()
+        request.uploads()
+        request.options.setdefault("experiment", f"chat_completion_{title}")
+        request.options.setdefault("display_name", f"{title} on {rows[0].name if rows else 'nothing'}")
+        return request.draft("finetune")
+
+    def _other(self, model: str, against: str | None) -> ModelSource:
+        """Return the model to compare with: the one that is named, else the base that was recorded with `model`."""
+        if against is not None:
+            return self._workspace.models.source(against)
+        properties = self._workspace.models.get(model).properties
+        base = properties.get("base_artifact")
+        if base is None:
+            raise InvalidParameter(f"{model} has no known base: name one with --against.")
+        name = (properties.get("base_model") or {}).get("reference") or f"the base of {model}"
+        return ModelSource(name, {"pytorch_model_path": ArtifactInput(base, name)})
+
+    def _enqueue(self, draft: Draft) -> JobHandle:
+        """Start the server first: where it can't start, nothing is left in the queue."""
         self._workspace.up()
+        job, steps = draft.stored()
+        self._workspace.records.add_job(job, steps)
         return JobHandle(self._workspace, job.name)
-
-    def _upload(self, file: Path) -> Upload:
-        self._workspace.data.require_file(file)
-        return Upload(file.name, lambda: self._workspace.artifacts.put(file))
 
 
 class JobHandle:
@@ -268,63 +266,3 @@ class JobHandle:
                 )
                 return error
         return JobFailed(f"Job {self.name} failed: {(job.error or {}).get('message', 'no step says why')}")
-
-
-def _pin(name: str) -> PinnedComponent:
-    found = shipped(name)
-    return PinnedComponent(component=found.component, code=found.code, is_trusted=True)
-
-
-def _split_options(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    options = {name: value for name, value in given.items() if name in JOB_OPTIONS}
-    return options, {name: value for name, value in given.items() if name not in JOB_OPTIONS}
-
-
-def _canonical(component: Component, given: Mapping[str, Any], faults: list[str]) -> dict[str, Any]:
-    """Return `given` under the component's own names; aliases are translated, unknown and doubled names are faults."""
-    names = {alias: declared.name for declared in component.inputs.values() for alias in declared.aliases}
-    inputs: dict[str, Any] = {}
-    for name, value in given.items():
-        known = name if name in component.inputs else names.get(name)
-        if known is None:
-            faults.append(unknown_name(name, [*component.inputs, *names, *JOB_OPTIONS]))
-        elif known in inputs:
-            faults.append(f"{name} and another name of {known} are both given. Keep one.")
-        elif value is not None:
-            inputs[known] = value
-    return inputs
-
-
-def _out_of_card(ranges: Mapping[str, Any], inputs: Mapping[str, Any], model: str) -> list[str]:
-    faults = []
-    for name, (low, high) in ranges.items():
-        value = inputs.get(name)
-        if isinstance(value, int | float) and not low <= value <= high:
-            faults.append(f"{name} is {value}, expected {low:g} to {high:g} for {model}.")
-    return faults
-
-
-def _collect(faults: list[str], work: Any) -> list[Any]:
-    """Return `[work()]`, or nothing when it raised a usage error, whose text then stands among the faults."""
-    try:
-        return [work()]
-    except UsageError as error:
-        faults += [error.message, *error.faults] if error.faults else [error.message]
-        return []
-
-
-def _unknown_computes(inputs: Mapping[str, Any]) -> list[str]:
-    computes = {name: value for name, value in inputs.items() if name.startswith("compute_")}
-    return [
-        f"{name} is '{value}', but no compute has that name. Use local, which is this machine, or leave it out."
-        for name, value in computes.items()
-        if value not in ("local", "serverless")
-    ]
-
-
-def _is_true(value: Any) -> bool:
-    return str(value).lower() == "true"
-
-
-def _title(model: str | Path | Asset) -> str:
-    return model.name if isinstance(model, Asset) else Path(str(model).removeprefix("azureml:")).name

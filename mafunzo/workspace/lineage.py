@@ -104,8 +104,14 @@ def _model_links(workspace: Workspace, asset: Asset) -> Iterator[Link]:
     facts = {"created": asset.created_at, "by": asset.created_by, "rows": asset.properties.get("rows")}
     yield Link("model", str(asset.key), facts, asset.artifact, tuple(workspace.artifacts.verify(asset.artifact)))
     job_name = asset.properties.get("job")
-    if job_name:
-        yield from _job_links(workspace, workspace.records.get_job(job_name), 1)
+    if not job_name:
+        return
+    try:
+        job = workspace.records.get_job(job_name)
+    except NotFound:
+        yield Link("job", f"{job_name} (deleted)", depth=1)
+        return
+    yield from _job_links(workspace, job, 1)
 
 
 def _job_links(workspace: Workspace, job: Job, depth: int) -> Iterator[Link]:

@@ -40,12 +40,14 @@ def follow(workspace: Workspace, name: str, poll_s: float = 0.2) -> Iterator[Eve
     while True:
         job = workspace.records.get_job(name)
         steps = workspace.records.list_steps(name)
-        if (told := _job_text(job)) != seen_job:
-            seen_job = told
-            yield Event("job", name, told, str(job.status))
+        is_news, seen_job = _job_text(job) != seen_job, _job_text(job)
+        news = Event("job", name, seen_job, str(job.status))
+        if is_news and not job.status.is_terminal:
+            yield news
         for step in steps:
             yield from _follow_step(workspace, step, seen_steps, logs)
         if job.status.is_terminal:
+            yield news
             return
         time.sleep(poll_s)
 

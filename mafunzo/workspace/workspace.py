@@ -49,8 +49,8 @@ class Workspace:
     def finetune(
         self,
         *,
-        model: str | Path | Asset,
-        train: str | Path,
+        model: str | Path | Asset | None = None,
+        train: str | Path | None = None,
         validation: str | Path | None = None,
         test: str | Path | None = None,
         **parameters: Any,
@@ -58,7 +58,8 @@ class Workspace:
         """Fine-tune `model` on the conversations of `train`; return the job as soon as it is in the queue.
 
         `parameters` are the pipeline's inputs (`docs/reference/parameters.md`), or `job_name`, `display_name`, `experiment`,
-        `priority`, `force_rerun`. Every fault of the request is raised at once, before anything is written.
+        `priority`, `force_rerun`, `continue_on_step_failure`, `tags`. Model and rows may also be given by the pipeline's own
+        inputs (`mlflow_model_path`, `train_mltable_path` ...). All faults are raised at once, before anything is written.
         """
         return self.jobs.finetune(model=model, train=train, validation=validation, test=test, **parameters)
 

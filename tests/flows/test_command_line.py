@@ -15,9 +15,10 @@ COMMANDS = [
     "demo up down finetune compare deploy lineage backup restore",
     "model list|model show|model import|model register|model download|model mirror|model archive|model delete",
     "data list|data get|data check|data preview|data split|data mirror",
-    "job list|job show|job stream|job logs|job metrics|job cancel|job download",
+    "job list|job show|job stream|job logs|job metrics|job cancel|job download|job delete",
     "endpoint list|endpoint show|endpoint invoke|endpoint chat|endpoint keys|endpoint traffic|endpoint logs",
-    "endpoint verify|endpoint delete|compute sizes|component list|component show|environment list",
+    "endpoint verify|endpoint delete|compute sizes|compute show|component list|component show",
+    "environment list|environment show",
 ]
 ALL_COMMANDS = [command for line in COMMANDS for command in (line.split("|") if "|" in line else line.split())]
 

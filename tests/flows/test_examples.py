@@ -1,16 +1,23 @@
-"""The examples do what they say, with the tiny model in place of the real one."""
+"""The examples, and the programs that pages print, do what they say, with the tiny model in place of the real one."""
 
+import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
+import mafunzo
 from mafunzo import Workspace
 
-EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+ROOT = Path(__file__).parent.parent.parent
+EXAMPLES = ROOT / "examples"
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +28,10 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
         workspace.down()
 
 
-def run(environment: dict[str, str], *words: str) -> str:
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment, timeout=500)
+def run(environment: dict[str, str], *words: str, folder: Path | None = None) -> str:
+    done = subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, env=environment, timeout=500, cwd=folder
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -48,3 +57,40 @@ def test_openai_s_sdk_asks_an_endpoint(environment):
         workspace.deploy("greeter", endpoint="asked", timeout_s=300)
         run(environment, str(EXAMPLES / "ask_with_openai.py"), "asked")
         workspace.endpoints.get("asked").delete()
+
+
+def test_the_quickstart_s_python_runs_as_it_is_printed(environment, tmp_path):
+    (program,) = blocks("docs/quickstart.md", "python")
+    assert program.count("SmolLM2-135M-Instruct") == 1
+    rows = (EXAMPLES / "conversations.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "train.jsonl").write_text("".join(rows[:-4]), encoding="utf-8")
+    (tmp_path / "test.jsonl").write_text("".join(rows[-4:]), encoding="utf-8")
+    run(environment, "-c", program.replace("SmolLM2-135M-Instruct", "tiny-llama"), folder=tmp_path)
+    with Workspace(environment["MAFUNZO_HOME"], port=0) as workspace:
+        assert workspace.models.get("chitchat").version == "1"
+        assert "chat" not in [endpoint.name for endpoint in workspace.endpoints.list()]
+
+
+def test_the_component_of_the_how_to_runs_by_hand_as_it_says(tmp_path):
+    """The package is copied, because a component's two files lie inside of it."""
+    package, page = tmp_path / "mafunzo", "docs/howto/add-a-component.md"
+    shutil.copytree(Path(mafunzo.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    for block in [*blocks(page, "yaml"), *blocks(page, "python")]:
+        name = re.match(r"# (count_rows\.\w+)\n", block)
+        assert name is not None
+        (package / "components" / name[1]).write_text(block, encoding="utf-8")
+    (tmp_path / "prepared").mkdir()
+    parquet.write_table(pa.table({"row": [1, 2, 3]}), tmp_path / "prepared" / "train.parquet")
+    (commands,) = blocks(page, "")
+    for line in commands.splitlines():
+        python, *words = line.split()
+        assert python == "python"
+        told = run(os.environ | {"PYTHONPATH": str(tmp_path)}, *words, folder=tmp_path)
+        assert "Counts the rows of a prepared folder." in told or "--help" not in words
+    assert json.loads((tmp_path / "counts" / "counts.json").read_text()) == {"rows": 3}
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """Return the code blocks of one language that a page prints; "" is the shell."""
+    parts = re.split(r"^```(\w*)\n", (ROOT / page).read_text(encoding="utf-8") + "\n", flags=re.MULTILINE)
+    return [body for opened, body in zip(parts[1::4], parts[2::4], strict=True) if opened == language]

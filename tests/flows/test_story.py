@@ -1,6 +1,7 @@
 """The main story, from conversations to a deleted endpoint, with a tiny model."""
 
 import json
+import socket
 from pathlib import Path
 
 import httpx
@@ -8,7 +9,7 @@ import pytest
 from openai import AuthenticationError, OpenAI
 
 from mafunzo import Workspace
-from mafunzo.errors import ArtifactCorrupt, Conflict, InvalidParameter, NotFound
+from mafunzo.errors import ArtifactCorrupt, Conflict, InvalidParameter, NotFound, PortInUse, ServingMismatch
 from mafunzo.workspace.endpoint import EndpointHandle
 from mafunzo.workspace.job import JobHandle
 
@@ -168,7 +169,45 @@ def test_a_deleted_endpoint_is_gone(workspace, job):
     body = {"model": "short-lived", "messages": [{"role": "user", "content": "Habari!"}]}
     answer = httpx.post(f"{url}/chat/completions", json=body, headers={"Authorization": f"Bearer {key}"})
     assert answer.status_code in (401, 404)
-    assert workspace.models.delete("short-lived") >= 0
+    assert workspace.models.delete("short-lived") == 0
+    assert job.name in workspace.models.holders(model.artifact).jobs
+
+
+def test_a_refused_deployment_leaves_nothing_and_a_good_one_takes_its_name(workspace, job, endpoint, tmp_path):
+    (folder,) = job.download(tmp_path, "mlflow_model_folder")
+    (template,) = folder.glob("data/*/chat_template.jinja")
+    template.write_text(template.read_text().replace("| trim", "| upper"))
+    spoiled = workspace.models.register(folder, name="spoiled")
+    with pytest.raises(ServingMismatch, match="token ids differ"):
+        workspace.deploy(spoiled, endpoint="fresh", timeout_s=200)
+    with pytest.raises(ServingMismatch):
+        workspace.deploy(spoiled, endpoint="greeter", deployment="blue", timeout_s=200)
+    assert [found.name for found in workspace.endpoints.list()] == ["greeter"]
+    assert [found.name for found in endpoint.deployments] == ["default"]
+    workspace.deploy("greeter:1", endpoint="greeter", deployment="blue", traffic=30, timeout_s=200)
+    assert endpoint.endpoint.traffic_percent == {"default": 70, "blue": 30}
+    endpoint.delete_deployment("blue")
+    assert endpoint.endpoint.traffic_percent == {"default": 100}
+    assert workspace.models.delete("spoiled") > 0
+
+
+def test_a_first_deployment_with_half_the_traffic_is_refused_before_anything_is_written(workspace, job, endpoint):
+    with pytest.raises(InvalidParameter, match="traffic is 50"):
+        workspace.deploy("greeter:1", endpoint="half", traffic=50)
+    assert [found.name for found in workspace.endpoints.list()] == ["greeter"]
+
+
+def test_without_a_server_nothing_is_deployed(tmp_path):
+    (folder := tmp_path / "model").mkdir()
+    (folder / "MLmodel").write_text("flavors: {}")
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        with Workspace(tmp_path / "home", port=holder.getsockname()[1]) as workspace:
+            model = workspace.models.register(folder, name="any")
+            with pytest.raises(PortInUse):
+                workspace.deploy(model, endpoint="any")
+            assert workspace.endpoints.list() == []
 
 
 def test_all_faults_of_a_request_come_back_at_once_and_nothing_is_written(workspace, tmp_path):

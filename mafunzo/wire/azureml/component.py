@@ -1,7 +1,8 @@
 """Azure ML's component schema (`x.yml`, or a registry's componentSpec) to and from a `Component`.
 
-Keys of our own begin with `x-`: `x-refused`, `x-aliases`, `x-exclusive-minimum`, `x-cpus`, `x-retries`. A component that
-doesn't state `x-cpus` has all cores to itself, as a step has its node on Azure.
+Keys of our own begin with `x-`: `x-refused`, `x-aliases`, `x-exclusive-minimum`, `x-cpus`, `x-gpus` (it can't run with fewer),
+`x-gpus-if-any` (it runs with fewer too), `x-memory-mb`, `x-retries`. A component that doesn't state `x-cpus` has all cores to
+itself, as a step has its node on Azure.
 """
 
 from collections.abc import Mapping
@@ -85,6 +86,7 @@ def _resources(body: Mapping[str, Any]) -> Resources:
     return Resources(
         cpus=int(given.get("x-cpus", 0)),
         gpus=int(given.get("x-gpus", 0)),
+        gpus_if_any=int(given.get("x-gpus-if-any", 0)),
         memory_mb=int(given.get("x-memory-mb", 0)),
         processes=int(distribution.get("process_count_per_instance", 1)),
     )

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mafunzo.entities.conversation import ROLES, Conversation, message_from_dict
-from mafunzo.wire.openai.field import Fields, InvalidRequest
+from mafunzo.errors import InvalidParameter
+from mafunzo.wire.openai.field import Fields
 
 MAX_STOPS = 4
 MAX_TOP_LOGPROBS = 20
@@ -72,7 +73,7 @@ class Heading:
 
 
 def chat_request_from_dict(body: object) -> ChatRequest:
-    """Check a request and return what it asks for; raises `InvalidRequest` with all faults."""
+    """Check a request and return what it asks for; raises `InvalidParameter` with all faults."""
     fields = Fields(body)
     model = fields.raw("model")
     conversation = _read_conversation(fields)
@@ -97,7 +98,7 @@ def chat_request_from_dict(body: object) -> ChatRequest:
 
 
 def conversation_from_request(body: object, prefix: str = "") -> Conversation:
-    """Return the `messages` and `tools` of any request that has them; raises `InvalidRequest`."""
+    """Return the `messages` and `tools` of any request that has them; raises `InvalidParameter`."""
     fields = Fields(body, prefix)
     conversation = _read_conversation(fields)
     fields.ignore(*(body if isinstance(body, Mapping) else ()))
@@ -133,7 +134,7 @@ def read_stream(fields: Fields) -> tuple[bool, bool]:
         include_usage = options.boolean("include_usage")
         options.ignore("include_obfuscation")
         options.check()
-    except InvalidRequest as error:
+    except InvalidParameter as error:
         fields.fault("stream_options", error.message)
         return is_stream, False
     return is_stream, include_usage

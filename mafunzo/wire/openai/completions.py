@@ -50,7 +50,7 @@ class Choice:
 
 
 def completion_request_from_dict(body: object) -> CompletionRequest:
-    """Check a request and return what it asks for; raises `InvalidRequest` with all faults."""
+    """Check a request and return what it asks for; raises `InvalidParameter` with all faults."""
     fields = Fields(body)
     model = fields.raw("model")
     prompts = _read_prompts(fields)

@@ -11,20 +11,12 @@ from mafunzo.errors import InvalidParameter
 T = TypeVar("T")
 
 
-class InvalidRequest(InvalidParameter):
-    """A request has faults; `param` is the field of the first."""
-
-    def __init__(self, message: str, param: str | None = None) -> None:
-        super().__init__(message)
-        self.param = param
-
-
 class Fields:
     """The fields of one JSON object. What is read is what is known: `check` refuses the rest."""
 
     def __init__(self, body: object, prefix: str = "") -> None:
         if not isinstance(body, Mapping):
-            raise InvalidRequest(f"{prefix or 'The body'} must be a JSON object.", prefix or None)
+            raise InvalidParameter(f"{prefix or 'The body'} must be a JSON object.", param=prefix or None)
         self._body = body
         self._prefix = f"{prefix}." if prefix else ""
         self._read: set[str] = set()
@@ -92,12 +84,12 @@ class Fields:
         self._faults.append((self._prefix + name, message))
 
     def check(self) -> None:
-        """Raise `InvalidRequest` with all faults, unknown fields among them."""
+        """Raise `InvalidParameter` with all faults, unknown fields among them."""
         for name in self._body:
             if name not in self._read:
                 self.fault(str(name), f"Unrecognized request argument supplied: {self._prefix}{name}.")
         if self._faults:
-            raise InvalidRequest(" ".join(message for _, message in self._faults), self._faults[0][0])
+            raise InvalidParameter(" ".join(message for _, message in self._faults), param=self._faults[0][0])
 
     def _wrong(self, name: str, value: object, wanted: str, default: T) -> T:
         self.fault(name, f"{self._prefix}{name} is {_shown(value)}, expected {wanted}.")

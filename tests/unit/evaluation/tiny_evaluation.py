@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from chat_families import encode_with_labels
 
 from mafunzo.chat.adapter import AdapterConfig, adapters, add_adapter, save_adapter
-from mafunzo.chat.examples import encode_with_labels
 from mafunzo.chat.network import load_network
 from mafunzo.chat.tokenizer import load_tokenizer
 from mafunzo.components.tiny_model import make

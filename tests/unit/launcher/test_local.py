@@ -14,6 +14,7 @@ import pytest
 
 from mafunzo.errors import Conflict, FailedError
 from mafunzo.launcher.local import Exited, LocalLauncher, Lost, Running
+from tests.unit.launcher.leftover import leftovers
 
 
 @pytest.fixture
@@ -94,6 +95,7 @@ def test_a_stranger_that_was_given_the_pid_is_not_taken_for_ours(folder: Path) -
     folder.mkdir()
     stranger = subprocess.Popen(["sleep", "600"])
     try:
+        until(lambda: bool(psutil.Process(stranger.pid).environ()))  # it has none for a moment, while it begins
         start = psutil.Process(stranger.pid).create_time()
         (folder / "process.json").write_text(json.dumps({"pid": stranger.pid, "pid_start": start - 3600}))
         assert isinstance(LocalLauncher().status(folder), Lost)
@@ -112,9 +114,9 @@ def test_what_was_killed_with_its_runner_is_lost(folder: Path) -> None:
     launcher = LocalLauncher()
     until(lambda: isinstance(launcher.status(folder), Lost))
     assert launcher.was_cut_off(folder)
-    until(lambda: len(launcher.leftovers(folder)) == 1)
+    until(lambda: len(leftovers(folder)) == 1)
     launcher.kill(folder, grace_s=0)
-    assert launcher.leftovers(folder) == []
+    assert leftovers(folder) == []
 
 
 def test_a_killed_command_leaves_the_signal_in_its_record(folder: Path) -> None:
@@ -172,7 +174,7 @@ def test_kill_ends_grandchildren_also_in_their_own_session_and_deaf_to_sigterm(f
     assert all(lives(pid) for pid in pids)
     launcher.kill(folder, grace_s=0.3)
     assert not any(lives(pid) for pid in [started.pid, *pids])
-    assert launcher.leftovers(folder) == []
+    assert leftovers(folder) == []
     launcher.kill(folder, grace_s=0.3)
 
 

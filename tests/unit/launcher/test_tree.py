@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from mafunzo.launcher.tree import MARKER, Tree, mark_of
 def marked(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     environment = {**os.environ, MARKER: str(tmp_path)}
     child = subprocess.Popen(["bash", "-c", "sleep 600 & wait"], env=environment, start_new_session=True)
+    while not psutil.Process(child.pid).children():
+        time.sleep(0.01)
     yield child
     os.killpg(child.pid, 9)
     child.wait()

@@ -19,6 +19,7 @@ from mafunzo.store.database import open_database
 from mafunzo.store.home import Home
 from mafunzo.store.lease import Leases
 from mafunzo.store.record import Records
+from tests.unit.launcher.leftover import leftovers
 
 MACHINE = Resources(cpus=2, memory_mb=8000)
 VERSIONS = {"python": "3"}
@@ -161,7 +162,7 @@ class Bench:
 
     def leftovers(self) -> list[int]:
         """Processes of any attempt that still live."""
-        return [pid for folder in self.home.jobs.glob("*/*/[0-9]*") for pid in self.launcher.leftovers(folder)]
+        return [pid for folder in self.home.jobs.glob("*/*/[0-9]*") for pid in leftovers(folder)]
 
     def close(self) -> None:
         for made in self.schedulers:

@@ -475,7 +475,7 @@ def test_a_full_disk_while_outputs_are_stored_fails_the_step_and_not_the_loop(
     from mafunzo.errors import StorageFull
     from mafunzo.store.artifact import Artifacts
 
-    def full(self: Artifacts, path: Path) -> str:
+    def full(self: Artifacts, path: Path, is_final: bool = False) -> str:
         raise StorageFull("The disk is full.")
 
     given = bench.file("a.txt", "x")

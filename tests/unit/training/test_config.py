@@ -8,7 +8,8 @@ import yaml
 
 from mafunzo.components.command import load_interface
 from mafunzo.entities.component import PATH_TYPES, parse_value
-from mafunzo.training.config import PARAMETERS, STEPS, check, parameters_of, resolve, split_names
+from mafunzo.entities.finetuning import split_names
+from mafunzo.training.config import PARAMETERS, STEPS, check, parameters_of, resolve
 
 ROOT = Path(__file__).resolve().parents[3]
 COMPONENTS = ROOT / "mafunzo" / "components"

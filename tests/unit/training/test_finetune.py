@@ -125,6 +125,24 @@ def test_with_no_adapter_trained_yet_the_first_loss_is_the_base_s(tmp_path, base
     assert history(folder, "loss")[0] == pytest.approx(total / count, rel=1e-5)
 
 
+def test_each_checkpoint_that_is_saved_or_gone_on_from_is_a_metric(tmp_path, base, prepared):
+    values = LORA | {"num_train_epochs": 3, "resume_from_checkpoint": "true"}
+    _, whole = train(tmp_path, base, prepared, "whole", **values)
+    again = tmp_path / "again"
+    again.mkdir()
+    (whole / "checkpoint-12").rename(again / "checkpoint-12")
+    train(tmp_path, base, prepared, "again", **values)
+    assert checkpoint_metrics(tmp_path / "whole.jsonl") == [("save", step, step) for step in (6, 12, 18)]
+    assert checkpoint_metrics(tmp_path / "again.jsonl") == [("load", 12, 12), ("save", 18, 18)]
+    assert history(again, "checkpoint_save_step") == history(again, "checkpoint_load_step") == []
+
+
+def checkpoint_metrics(path: Path) -> list[tuple[str, int, int]]:
+    """What was done with a checkpoint, its step, and the step that this was logged at."""
+    names = {"checkpoint_save_step": "save", "checkpoint_load_step": "load"}
+    return [(names[name], line[name], line["step"]) for line in read_metrics(path) for name in line if name in names]
+
+
 @pytest.mark.parametrize("values", [LORA, FULL], ids=["LoRA", "full"])
 def test_accumulated_forward_passes_equal_one_big_batch(tmp_path, base, values):
     """Rows of very different lengths: the mean is over all tokens of the step, not over the passes."""
@@ -273,9 +291,9 @@ def test_before_the_first_step_it_says_what_it_trains(tmp_path, base, prepared, 
     for words in (
         "LoRA r=4 on 14 layers",
         "Rows: 24 to train on",
-        "Steps: 6 of 4 rows (4 x 1 accumulated), 1.00 epochs",
+        "Steps: 2 of 16 rows (4 x 4 accumulated), 1.00 epochs",
         "Computes in float32 on cpu",
-        "number_of_gpu_to_use_finetuning is 4; the machine has 0",
+        "Asked for 4 GPUs, one process trains (GPUs here: 0): 4 forward passes a step keep the effective batch",
         "trained pieces in [[ ]]: w",
         "Estimate: about",
     ):

@@ -6,6 +6,7 @@ import pytest
 from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
+from mafunzo.errors import InvalidParameter
 from mafunzo.wire.openai.chat import (
     Heading,
     Options,
@@ -20,7 +21,6 @@ from mafunzo.wire.openai.chat import (
     usage_chunk,
 )
 from mafunzo.wire.openai.completions import Choice, completion, completion_request_from_dict
-from mafunzo.wire.openai.field import InvalidRequest
 from mafunzo.wire.openai.tool_call import ToolCallFilter
 
 HI = {"messages": [{"role": "user", "content": "Hi"}]}
@@ -118,21 +118,21 @@ def test_a_conversation_with_tool_calls_is_read_whole() -> None:
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_refused_by_name(given: dict[str, Any], param: str, text: str) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidParameter) as caught:
         chat_request_from_dict(HI | given)
     assert caught.value.param == param
     assert text in caught.value.message
 
 
 def test_all_faults_are_told_at_once() -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidParameter) as caught:
         chat_request_from_dict(HI | {"n": 3, "temperature": 9, "what": 1})
     assert all(word in caught.value.message for word in ("n is 3", "temperature is 9", "what"))
 
 
 @pytest.mark.parametrize("body", [None, [], "x", 5])
 def test_a_body_that_is_no_object_is_refused(body: object) -> None:
-    with pytest.raises(InvalidRequest, match="must be a JSON object"):
+    with pytest.raises(InvalidParameter, match="must be a JSON object"):
         chat_request_from_dict(body)
 
 
@@ -185,7 +185,7 @@ def test_a_prompt_may_be_text_or_token_ids(prompt: object, expected: object) -> 
 def test_scoring_a_prompt_needs_echo() -> None:
     asked = completion_request_from_dict({"prompt": [1, 2], "max_tokens": 0, "echo": True, "logprobs": 1})
     assert (asked.options.max_tokens, asked.options.logprobs, asked.is_echo) == (0, 1, True)
-    with pytest.raises(InvalidRequest, match="needs echo"):
+    with pytest.raises(InvalidParameter, match="needs echo"):
         completion_request_from_dict({"prompt": "a", "max_tokens": 0})
 
 
@@ -205,7 +205,7 @@ def test_scoring_a_prompt_needs_echo() -> None:
     ],
 )
 def test_what_is_wrong_with_a_text_completion_is_refused_by_name(given: dict[str, Any], param: str) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidParameter) as caught:
         completion_request_from_dict(given)
     assert caught.value.param == param
 

@@ -6,12 +6,15 @@ The names and defaults are those of Azure ML's evaluation components.
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from mafunzo.entities.component import unknown_name
 from mafunzo.errors import InvalidFile, InvalidParameter
-from mafunzo.evaluation.metrics import METRIC_NAMES
+
+LIKELIHOOD_METRICS = ("loss", "perplexity", "token_accuracy")
+REPLY_METRICS = ("rouge1", "rouge2", "rougeL", "rougeLsum", "bleu_1", "bleu_2", "bleu_3", "bleu_4")
+METRIC_NAMES = LIKELIHOOD_METRICS + REPLY_METRICS
+"""In the order in which they are shown; those of replies need text that both models generate."""
 
 Check = Callable[[str, Any], list[str]]
 
@@ -39,13 +42,11 @@ class EvaluationConfig:
     batch_size: int = 16
 
 
-def read_config(file: Path | None, params: str | None) -> EvaluationConfig:
-    """Read both inputs; a key of `params` wins over the file's. Raises `InvalidFile` or `InvalidParameter` with all faults."""
+def evaluation_config(texts: Mapping[str, str]) -> EvaluationConfig:
+    """Read JSON texts by where they come from; a key of a later one wins. Raises `InvalidFile` or `InvalidParameter`."""
     given: dict[str, Any] = {}
-    if file is not None:
-        given |= _object(file.read_text(encoding="utf-8"), f"evaluation_config ({file.name})")
-    if params:
-        given |= _object(params, "evaluation_config_params")
+    for where, text in texts.items():
+        given |= _object(text, where)
     faults = [fault for key, value in given.items() for fault in _faults(key, value)]
     if faults:
         raise InvalidParameter("The evaluation's configuration can't be used.", faults)
@@ -53,6 +54,20 @@ def read_config(file: Path | None, params: str | None) -> EvaluationConfig:
     if "metrics" in known:
         known["metrics"] = tuple(name for name in METRIC_NAMES if name in known["metrics"])
     return EvaluationConfig(**{key: known[key] for key in known if key not in _FIXED})
+
+
+def unmeasured(config: EvaluationConfig, generation_rows: int, gate: str, gate_metric: str) -> list[str]:
+    """Return the faults where nothing would be measured, or not what the gate looks at."""
+    without_replies = [name for name in config.metrics if name in LIKELIHOOD_METRICS]
+    if generation_rows == 0 and not without_replies:
+        return ["Every metric that was asked for needs replies, but generation_rows is 0."]
+    if gate == "none":
+        return []
+    if gate_metric not in config.metrics:
+        return [f"gate_metric is '{gate_metric}', which the configuration's metrics leave out."]
+    if generation_rows == 0 and gate_metric not in without_replies:
+        return [f"gate_metric is '{gate_metric}', which needs replies, but generation_rows is 0."]
+    return []
 
 
 def _object(text: str, where: str) -> dict[str, Any]:

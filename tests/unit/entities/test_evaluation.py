@@ -1,33 +1,39 @@
 import json
-from pathlib import Path
 
 import pytest
 
+from mafunzo.entities.evaluation import METRIC_NAMES, EvaluationConfig, evaluation_config, unmeasured
 from mafunzo.errors import InvalidFile, InvalidParameter
-from mafunzo.evaluation.config import EvaluationConfig, read_config
+from mafunzo.evaluation.metrics import metrics
+
+
+def read(params: str) -> EvaluationConfig:
+    return evaluation_config({"evaluation_config_params": params})
+
+
+def test_every_metric_that_may_be_named_is_measured() -> None:
+    assert tuple(metrics()) == METRIC_NAMES
 
 
 def test_nothing_given_measures_everything() -> None:
-    assert read_config(None, None) == EvaluationConfig()
+    assert evaluation_config({}) == EvaluationConfig()
 
 
-def test_the_tutorials_own_file_is_honoured(tmp_path: Path) -> None:
-    file = tmp_path / "eval-config.json"
+def test_the_tutorials_own_file_is_honoured() -> None:
     body = {
         "metrics": ["rouge1", "rouge2", "bleu_3", "bleu_4"],
         "aggregator": True,
         "stemmer": True,
         "smoothing": False,
     }
-    file.write_text(json.dumps(body))
-    config = read_config(file, None)
+    config = evaluation_config({"evaluation_config": json.dumps(body)})
     assert config.metrics == ("rouge1", "rouge2", "bleu_3", "bleu_4")
     assert config.stemmer and config.aggregator and not config.smoothing
 
 
-def test_a_key_of_the_params_wins_over_the_files(tmp_path: Path) -> None:
-    (tmp_path / "f.json").write_text('{"batch_size": 2, "stemmer": true}')
-    config = read_config(tmp_path / "f.json", '{"batch_size": 5}')
+def test_a_key_of_the_params_wins_over_the_files() -> None:
+    texts = {"evaluation_config": '{"batch_size": 2, "stemmer": true}', "evaluation_config_params": '{"batch_size": 5}'}
+    config = evaluation_config(texts)
     assert (config.batch_size, config.stemmer) == (5, True)
 
 
@@ -50,17 +56,25 @@ def test_a_key_of_the_params_wins_over_the_files(tmp_path: Path) -> None:
 )
 def test_what_is_not_honoured_is_refused_by_name(params: dict[str, object], fault: str) -> None:
     with pytest.raises(InvalidParameter) as error:
-        read_config(None, json.dumps(params))
+        read(json.dumps(params))
     assert fault in error.value.faults[0]
 
 
 def test_the_originals_defaults_written_out_are_accepted() -> None:
     params = {"model_id": None, "add_start_token": True, "score_all_conversations": False, "tokenizer": None}
-    assert read_config(None, json.dumps(params)) == EvaluationConfig()
+    assert read(json.dumps(params)) == EvaluationConfig()
 
 
 def test_text_that_is_not_json_is_named() -> None:
     with pytest.raises(InvalidFile, match="evaluation_config_params is not JSON"):
-        read_config(None, "{metrics: rouge1}")
+        read("{metrics: rouge1}")
     with pytest.raises(InvalidFile, match="is a list, expected an object"):
-        read_config(None, "[1]")
+        read("[1]")
+
+
+def test_a_gate_must_look_at_something_that_is_measured() -> None:
+    only_loss, only_rouge = EvaluationConfig(metrics=("loss",)), EvaluationConfig(metrics=("rouge1",))
+    assert "leave out" in unmeasured(only_loss, 50, "better", "rougeL")[0]
+    assert "needs replies" in unmeasured(EvaluationConfig(), 0, "better", "rougeL")[0]
+    assert "Every metric" in unmeasured(only_rouge, 0, "none", "loss")[0]
+    assert unmeasured(only_loss, 50, "none", "rougeL") == []

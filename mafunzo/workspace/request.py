@@ -1,0 +1,241 @@
+"""From what a user says to the inputs of a pipeline: spellings, options, files, the base model, and all faults at once.
+
+Nothing is stored here: a file or folder becomes an `Upload`, whose bytes are stored once the whole job is known to be good.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mafunzo.entities.asset import Asset
+from mafunzo.entities.component import Component, Input, parse_value, unknown_name
+from mafunzo.entities.evaluation import evaluation_config, unmeasured
+from mafunzo.entities.finetuning import faults_between
+from mafunzo.entities.job import ArtifactInput, Job, Step
+from mafunzo.errors import InvalidFile, InvalidParameter, UsageError
+from mafunzo.pipelines.plan import Facts, PinnedComponent, PlanRequest, plan
+from mafunzo.workspace.asset import ModelSource, Upload
+from mafunzo.workspace.component import shipped
+
+if TYPE_CHECKING:
+    from mafunzo.workspace.workspace import Workspace
+
+T = TypeVar("T")
+OPTIONS: Mapping[str, Input] = {
+    option.name: option
+    for option in (
+        Input("job_name", "string"),
+        Input("display_name", "string"),
+        Input("experiment", "string"),
+        Input("priority", "integer"),
+        Input("force_rerun", "boolean"),
+        Input("continue_on_step_failure", "boolean"),
+    )
+}
+MODEL_INPUTS = ("pytorch_model_path", "mlflow_model_path", "huggingface_id")
+"""The inputs that name a base model; the first that is given wins, and its card's defaults count."""
+LOCAL_COMPUTES = ("local", "serverless")
+
+
+@dataclass
+class Request:
+    """A job as it is being asked for; each verb adds inputs, and faults instead of raising."""
+
+    workspace: Workspace
+    component: Component
+    inputs: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+    def take(self, given: Mapping[str, Any]) -> None:
+        """Take in parameters and options by any of their names; what isn't given is None."""
+        names = {alias: declared.name for declared in self.component.inputs.values() for alias in declared.aliases}
+        for name, value in given.items():
+            known = name if name in self.component.inputs else names.get(name)
+            if value is None:
+                continue
+            if name in OPTIONS:
+                parsed, fault = parse_value(OPTIONS[name], value)
+                self.options[name] = parsed
+                self.faults += [fault] if fault else []
+            elif name == "tags":
+                self.tags = self._tags(value)
+            elif known is None:
+                self.faults.append(unknown_name(name, [*self.component.inputs, *names, *OPTIONS, "tags"]))
+            elif known in self.inputs:
+                self.faults.append(f"{name} and another name of {known} are both given. Keep one.")
+            else:
+                self.inputs[known] = value
+
+    def base(self, model: str | Path | Asset | None) -> str:
+        """Take in the base model, by `model` or by the pipeline's own inputs; return its name for people."""
+        named = [name for name in MODEL_INPUTS if name in self.inputs]
+        if model is not None and named:
+            self.faults.append(f"model and {named[0]} both name the base model. Keep one.")
+        if model is None and not named:
+            self.faults.append(
+                "model is missing: name a model of `mafunzo model list`, org/name of a hub, or a folder."
+            )
+        wanted = model if model is not None else next((self.inputs.pop(name) for name in named[:1]), None)
+        for name in named:
+            self.inputs.pop(name, None)
+        if wanted is None:
+            return "model"
+        for source in self.attempt(lambda: self.workspace.models.source(wanted)):
+            self.inputs = {**source.defaults, **self.inputs, **source.inputs}
+            self._check_ranges(source)
+        return wanted.name if isinstance(wanted, Asset) else Path(str(wanted).removeprefix("azureml:")).name
+
+    def files(self, given: Mapping[str, str | Path | None]) -> None:
+        """Take in files under the names of inputs, beside those that stand among the parameters already."""
+        for name, path in given.items():
+            if path is not None and name in self.inputs:
+                self.faults.append(f"{name} is given twice. Keep one.")
+            elif path is not None:
+                self.inputs[name] = path
+
+    def uploads(self) -> None:
+        """Turn every path among the inputs into an upload."""
+        for name, value in self.inputs.items():
+            if self.component.inputs[name].is_path and isinstance(value, str | Path):
+                found = self.attempt(partial(_upload, self.workspace, name, Path(value)))
+                self.inputs[name] = found[0] if found else ArtifactInput("")  # told: the plan need not tell it again
+
+    def rows(self, names: Iterable[str]) -> list[Path]:
+        """Check every row of the data files under these inputs; return their paths."""
+        given = [
+            Path(self.inputs[name]).expanduser() for name in names if isinstance(self.inputs.get(name), str | Path)
+        ]
+        found = [path for path in given if path.exists()]
+        policy = str(self.inputs.get("on_bad_row", "fail"))
+        self.attempt(lambda: self.workspace.data.require_good(found, policy))
+        return given
+
+    def check_finetuning(self) -> None:
+        """Find the faults between parameters that are each in their range."""
+        values = self._values()
+        self.faults += faults_between(values)
+        self.check_evaluation()
+
+    def check_evaluation(self) -> None:
+        """Find the faults of what is to be measured."""
+        values = self._values()
+        texts: dict[str, str] = {}
+        file = self.inputs.get("evaluation_config")
+        if isinstance(file, str | Path) and Path(file).expanduser().is_file():
+            texts[f"evaluation_config ({file})"] = Path(file).expanduser().read_text(encoding="utf-8")
+        if values.get("evaluation_config_params"):
+            texts["evaluation_config_params"] = str(values["evaluation_config_params"])
+        for config in self.attempt(lambda: evaluation_config(texts)):
+            given = (values[name] for name in ("generation_rows", "gate", "gate_metric"))
+            self.faults += unmeasured(config, *given)
+
+    def attempt(self, work: Callable[[], T]) -> list[T]:
+        """Return `[work()]`, or nothing when it raised a usage error, whose text then stands among the faults."""
+        try:
+            return [work()]
+        except UsageError as error:
+            self.faults += [error.message, *error.faults] if error.faults else [error.message]
+            return []
+
+    def draft(self, prefix: str) -> Draft:
+        """Plan the job; raises `InvalidParameter` with all faults that were found, the plan's own too."""
+        pinned = {node.component: _pin(node.component) for node in self.component.nodes.values()}
+        facts = Facts(pinned=pinned, hardware=self.workspace.computes.hardware(), now=datetime.now(UTC))
+        request = PlanRequest(
+            name=self.options.get("job_name") or f"{prefix}-{secrets.token_hex(4)}",
+            component=self.component,
+            inputs={name: _promised(value) for name, value in self.inputs.items()},
+            experiment=self.options.get("experiment") or self.component.name,
+            display_name=self.options.get("display_name") or self.component.name,
+            priority=self.options.get("priority") or 0,
+            force_rerun=self.options.get("force_rerun") or False,
+            continue_on_step_failure=self.options.get("continue_on_step_failure") or False,
+            tags=self.tags,
+            created_by=self.workspace.user,
+        )
+        self._check_computes()
+        faults = self.faults
+        try:
+            plan(request, facts)
+        except InvalidParameter as error:
+            faults = [*faults, *error.faults]
+        if faults:
+            raise InvalidParameter("The job can't be planned.", list(dict.fromkeys(faults)))
+        return Draft(request, facts, {name: v for name, v in self.inputs.items() if isinstance(v, Upload)})
+
+    def _values(self) -> dict[str, Any]:
+        """Return every literal input as its type; a broken one, which the plan tells of, has its default."""
+        values: dict[str, Any] = {}
+        for name, declared in self.component.inputs.items():
+            given = self.inputs.get(name)
+            parsed = None if declared.is_path or given is None else parse_value(declared, given)[0]
+            values[name] = declared.default if parsed is None else parsed
+        return values
+
+    def _check_ranges(self, source: ModelSource) -> None:
+        values = self._values()
+        for name, (low, high) in source.ranges.items():
+            value = values.get(name)
+            if isinstance(value, int | float) and not low <= value <= high:
+                self.faults.append(f"{name} is {value}, expected {low:g} to {high:g} for {source.name}.")
+
+    def _check_computes(self) -> None:
+        for name, value in self.inputs.items():
+            if name.startswith("compute_") and value not in LOCAL_COMPUTES:
+                self.faults.append(
+                    f"{name} is '{value}', but no compute has that name. Use local, which is this machine, or leave it out."
+                )
+
+    def _tags(self, given: Any) -> dict[str, str]:
+        if isinstance(given, Mapping):
+            return {str(name): str(value) for name, value in given.items()}
+        pairs = [pair.partition("=") for pair in str(given).split(",")]
+        self.faults += (
+            [f"tags is '{given}', expected name=value pairs with commas between."]
+            if not all(name and equals for name, equals, _ in pairs)
+            else []
+        )
+        return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A job that is known to be good, before anything of it is stored."""
+
+    request: PlanRequest
+    facts: Facts
+    uploads: Mapping[str, Upload]
+
+    def planned(self) -> tuple[Job, list[Step]]:
+        """Return the job and its steps, with no bytes behind its files."""
+        return plan(self.request, self.facts)
+
+    def stored(self) -> tuple[Job, list[Step]]:
+        """Store the files; return the job and its steps."""
+        inputs = {**self.request.inputs, **{name: upload.artifact() for name, upload in self.uploads.items()}}
+        return plan(dataclasses.replace(self.request, inputs=inputs), self.facts)
+
+
+def _upload(workspace: Workspace, name: str, path: Path) -> Upload:
+    path = path.expanduser()
+    if not path.exists():
+        raise InvalidFile(f"{name} is '{path}', which doesn't exist. Check the path.")
+    return Upload(path.name, lambda: workspace.artifacts.put(path))
+
+
+def _promised(value: Any) -> Any:
+    return ArtifactInput("", value.name) if isinstance(value, Upload) else value
+
+
+def _pin(name: str) -> PinnedComponent:
+    found = shipped(name)
+    return PinnedComponent(component=found.component, code=found.code, is_trusted=True)

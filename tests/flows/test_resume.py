@@ -1,0 +1,56 @@
+"""A training step that is killed in the middle of a job goes on from its last checkpoint, bit for bit."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from mafunzo import Workspace
+from mafunzo.workspace.job import JobHandle
+
+CONVERSATIONS = Path(__file__).parent.parent.parent / "examples" / "conversations.jsonl"
+PARAMETERS: dict[str, Any] = {
+    "apply_lora": True,
+    "lora_dropout": 0.1,
+    "learning_rate": 1e-3,
+    "max_steps": 300,
+    "max_seq_length": 64,
+    "evaluation_strategy": "steps",
+    "eval_steps": 25,
+    "save_total_limit": 2,
+    "generation_rows": 2,
+    "forgetting_prompts": 2,
+}
+
+
+def test_a_killed_step_goes_on_from_its_checkpoint_to_the_same_weights(workspace: Workspace) -> None:
+    whole = workspace.finetune(model="tiny-llama", train=CONVERSATIONS, **PARAMETERS).wait(timeout_s=400)
+    job = workspace.finetune(model="tiny-llama", train=CONVERSATIONS, resume_from_checkpoint=True, **PARAMETERS)
+    kill_after_a_checkpoint(job, workspace)
+    job.wait(timeout_s=400)
+    step = next(step for step in job.steps if step.name == "finetune")
+    assert step.attempt == 2
+    assert "Goes on from checkpoint-" in job.logs("finetune")
+    assert weights(workspace, job) == weights(workspace, whole)
+    assert list((workspace.home.jobs / job.name).glob("*/*/outputs")) == []
+
+
+def kill_after_a_checkpoint(job: JobHandle, workspace: Workspace) -> None:
+    """Kill the training process, as the system does when memory runs out, once a whole checkpoint is there."""
+    attempt = workspace.home.jobs / job.name / "finetune" / "1"
+    deadline = time.monotonic() + 120
+    while not list(attempt.glob("outputs/*/checkpoint-*/manifest.json")):
+        assert time.monotonic() < deadline and not job.status.is_terminal, job.logs("finetune")
+        time.sleep(0.02)
+    runner = psutil.Process(json.loads((attempt / "process.json").read_text())["pid"])
+    for process in [runner, *runner.children(recursive=True)]:
+        os.kill(process.pid, signal.SIGKILL)
+
+
+def weights(workspace: Workspace, job: JobHandle) -> str:
+    files = workspace.artifacts.manifest(job.output_artifact("pytorch_model_folder"))
+    return next(file.sha256 for file in files if file.path == "adapter_model.safetensors")

@@ -1,0 +1,23 @@
+"""What still runs for a step's folder, found the slow obvious way: by looking at every process's environment."""
+
+import contextlib
+import json
+from pathlib import Path
+
+import psutil
+
+from mafunzo.launcher.tree import MARKER
+
+
+def leftovers(folder: Path) -> list[int]:
+    """Return the living processes that carry the folder's mark, its runner apart."""
+    folder = folder.resolve()
+    record = folder / "process.json"
+    runner = json.loads(record.read_text()).get("pid") if record.exists() else None
+    return [process.pid for process in psutil.process_iter() if process.pid != runner and _carries(process, folder)]
+
+
+def _carries(process: psutil.Process, folder: Path) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARKER) == str(folder)
+    return False
