@@ -16,6 +16,7 @@ class Settings:
     cache: downloads that may be fetched again and are shared by all homes (`MAFUNZO_CACHE`, default `$XDG_CACHE_HOME/mafunzo`).
     database_url: an SQLAlchemy URL (`MAFUNZO_DATABASE_URL`), or None for SQLite in the home.
     port: the loopback HTTP port of the server (`MAFUNZO_PORT`, default 8080).
+    azure_port: its loopback https port, for the Azure SDK (`MAFUNZO_AZURE_PORT`, default 8443; 0 where `MAFUNZO_PORT` is 0).
     offline: never ask a network (`MAFUNZO_OFFLINE`, `HF_HUB_OFFLINE`).
     step_folder: where a step writes `metrics.jsonl` and `error.json` (`MAFUNZO_STEP_FOLDER`), or None outside of a job.
     """
@@ -24,6 +25,7 @@ class Settings:
     cache: Path
     database_url: str | None
     port: int
+    azure_port: int
     offline: bool
     step_folder: Path | None
 
@@ -37,21 +39,24 @@ def load(environ: dict[str, str] | None = None) -> Settings:
         home=Path(env.get("MAFUNZO_HOME") or user / ".mafunzo").expanduser().absolute(),
         cache=Path(env.get("MAFUNZO_CACHE") or xdg_cache / "mafunzo").expanduser().absolute(),
         database_url=env.get("MAFUNZO_DATABASE_URL") or None,
-        port=_port(env.get("MAFUNZO_PORT")),
+        port=_port("MAFUNZO_PORT", env.get("MAFUNZO_PORT"), 8080),
+        azure_port=_port(
+            "MAFUNZO_AZURE_PORT", env.get("MAFUNZO_AZURE_PORT"), 0 if env.get("MAFUNZO_PORT") == "0" else 8443
+        ),
         offline=_is_true(env.get("MAFUNZO_OFFLINE")) or _is_true(env.get("HF_HUB_OFFLINE")),
         step_folder=Path(env["MAFUNZO_STEP_FOLDER"]) if env.get("MAFUNZO_STEP_FOLDER") else None,
     )
 
 
-def _port(text: str | None) -> int:
+def _port(name: str, text: str | None, default: int) -> int:
     from mafunzo.errors import InvalidParameter
 
     try:
-        port = int(text or 8080)
+        port = int(text or default)
     except ValueError as error:
-        raise InvalidParameter(f"MAFUNZO_PORT is '{text}', expected a number from 0 to 65535.") from error
+        raise InvalidParameter(f"{name} is '{text}', expected a number from 0 to 65535.") from error
     if not 0 <= port <= 65535:
-        raise InvalidParameter(f"MAFUNZO_PORT is {port}, expected a number from 0 to 65535.")
+        raise InvalidParameter(f"{name} is {port}, expected a number from 0 to 65535.")
     return port
 
 

@@ -2,7 +2,7 @@
 
 import typer
 
-from mafunzo.cli import compute, data, demo, endpoint, finetune, job, lineage, model, server
+from mafunzo.cli import azure, compute, data, demo, endpoint, finetune, job, lineage, model, server
 
 app = typer.Typer(
     help="Fine-tune a chat model, prove that it got better, register it and serve it, on hardware that you own.",
@@ -25,6 +25,7 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 app.command("demo")(demo.demo)
 app.command("up")(server.up)
 app.command("down")(server.down)
+app.command("env")(azure.env)
 app.add_typer(model.app, name="model")
 app.add_typer(data.app, name="data")
 app.command("finetune", context_settings={"allow_extra_args": True, "ignore_unknown_options": False})(finetune.finetune)

@@ -10,6 +10,9 @@ from mafunzo.errors import InvalidParameter
 
 def up(
     port: int = typer.Option(None, help="The loopback HTTP port; default MAFUNZO_PORT, or 8080."),
+    azure_port: int = typer.Option(
+        None, help="The loopback https port, for the Azure SDK; default MAFUNZO_AZURE_PORT, or 8443."
+    ),
     detach: bool = typer.Option(False, "--detach", help="Return once it answers; it goes on in the background."),
     as_json: bool = typer.Option(False, "--json", help="With --detach: print JSON instead of text."),
 ) -> None:
@@ -23,15 +26,17 @@ def up(
         raise InvalidParameter(
             "--json is given without --detach, and a server in the foreground prints its log. Add it."
         )
-    workspace = Workspace(port=port)
+    workspace = Workspace(port=port, azure_port=azure_port)
     if not detach:
         workspace.serve()
     address, root = workspace.up(), workspace.home.root
     openai, mlflow, key = f"{address.url}/v1", f"{address.url}/mlflow/", root / "operator.key"
     if as_json:
-        print_json({"openai": openai, "mlflow": mlflow, "mlflow_password_file": key, "pid": address.pid, "home": root})
+        facts = {"openai": openai, "azure": address.azure_url, "mlflow": mlflow, "mlflow_password_file": key}
+        print_json({**facts, "pid": address.pid, "home": root})
         return
     print(f"OpenAI's dialect  {openai}, with an endpoint's key: mafunzo endpoint keys NAME")
+    print(f"The Azure SDK     {address.azure_url}, with the environment of: mafunzo env")
     print(f"MLflow            {mlflow}, with the key in {key} as password")
     print(f"Process           {address.pid}, home {root}. It ends with: mafunzo down")
 

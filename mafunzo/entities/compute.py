@@ -1,6 +1,9 @@
-"""Machines: the sizes on offer and what this one has."""
+"""Machines: the sizes on offer, what this one has, and clusters by name."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -22,3 +25,22 @@ class Hardware:
     cpus: int
     memory_mb: int
     gpus: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A cluster that a user made under a name of their own, as jobs write it. Its steps run on this machine, whatever its size.
+
+    size: a machine size's name. tier: dedicated or low_priority. idle_s: how long Azure would keep an idle machine.
+    """
+
+    name: str
+    size: str
+    tier: str = "dedicated"
+    min_instances: int = 0
+    max_instances: int = 1
+    idle_s: int = 120
+    tags: Mapping[str, str] = field(default_factory=dict)
+    properties: Mapping[str, Any] = field(default_factory=dict)
+    created_by: str = ""
+    created_at: datetime | None = None

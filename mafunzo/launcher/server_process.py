@@ -24,16 +24,24 @@ SAME_START_S = 2.0
 
 @dataclass(frozen=True)
 class ServerAddress:
-    """A server that runs: its process, by id and start (seconds since the epoch), and its loopback port."""
+    """A server that runs: its process, by id and start (seconds since the epoch), and its loopback ports.
+
+    port: http, for OpenAI's dialect and MLflow. azure_port: https, for the Azure SDK.
+    """
 
     pid: int
     pid_start: float
     port: int
     started_at: str
+    azure_port: int
 
     @property
     def url(self) -> str:
         return f"http://{LOOPBACK}:{self.port}"
+
+    @property
+    def azure_url(self) -> str:
+        return f"https://{LOOPBACK}:{self.azure_port}"
 
 
 def find_server(home: Home) -> ServerAddress | None:
@@ -59,13 +67,14 @@ def address_file(home: Home) -> Path:
     return home.root / "server.json"
 
 
-def server_argv(home: Home, port: int) -> list[str]:
+def server_argv(home: Home, port: int, azure_port: int) -> list[str]:
     """Return the command of a server, for a process that becomes one or starts one."""
-    return [sys.executable, "-m", "mafunzo.server", "--home", str(home.root), "--port", str(port)]
+    argv = [sys.executable, "-m", "mafunzo.server", "--home", str(home.root), "--port", str(port)]
+    return [*argv, "--azure-port", str(azure_port)]
 
 
 def start_in_background(
-    home: Home, port: int, database_url: str | None = None, timeout_s: float = 120.0
+    home: Home, port: int, azure_port: int, database_url: str | None = None, timeout_s: float = 120.0
 ) -> ServerAddress:
     """Return the server of `home`, started if it doesn't run yet, as soon as it answers.
 
@@ -77,7 +86,7 @@ def start_in_background(
         return found
     with tempfile.TemporaryDirectory(prefix="mafunzo-start-") as folder:
         error_file = Path(folder) / "error.json"
-        process = _spawn(home, port, database_url, error_file)
+        process = _spawn(home, port, azure_port, database_url, error_file)
         try:
             return _await_answer(home, process, error_file, time.monotonic() + timeout_s)
         except HomeInUse:  # another process started one at the same moment: theirs is as good
@@ -103,14 +112,16 @@ def answers(address: ServerAddress) -> bool:
         return False
 
 
-def _spawn(home: Home, port: int, database_url: str | None, error_file: Path) -> "subprocess.Popen[bytes]":
+def _spawn(
+    home: Home, port: int, azure_port: int, database_url: str | None, error_file: Path
+) -> "subprocess.Popen[bytes]":
     environment = dict(os.environ)
     if database_url:
         environment["MAFUNZO_DATABASE_URL"] = database_url  # not on the command line: it may hold a password
     log = os.open(log_file(home), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         return subprocess.Popen(
-            [*server_argv(home, port), "--error-file", str(error_file)],
+            [*server_argv(home, port, azure_port), "--error-file", str(error_file)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -5,15 +5,17 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from starlette.responses import JSONResponse, Response
 
 import mafunzo
 from mafunzo.errors import MafunzoError, Unauthorized
-from mafunzo.server import mlflow, openai
+from mafunzo.server import azureml, blob, mlflow, openai
 from mafunzo.server.auth import LoopbackOnly, bearer
+from mafunzo.server.azure_context import AzureContext, require_token
 from mafunzo.server.context import Context, context_of
 from mafunzo.server.directory import digest
+from mafunzo.wire.azureml.envelope import error_body, status_of
 
 
 def create_app(context: Context) -> FastAPI:
@@ -35,6 +37,19 @@ def create_app(context: Context) -> FastAPI:
     return app
 
 
+def create_azure_app(context: AzureContext) -> FastAPI:
+    """Return the application of the https port, which speaks Azure's dialects."""
+    app = FastAPI(title="Mafunzo for the Azure SDK", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.context = context
+    app.add_middleware(azureml.NormalPaths)
+    app.add_middleware(LoopbackOnly)
+    app.add_exception_handler(MafunzoError, _refuse_on_azure)
+    app.include_router(azureml.public)
+    app.include_router(blob.router)
+    app.include_router(azureml.router, dependencies=[Depends(require_token)])
+    return app
+
+
 async def healthz(request: Request) -> Response:
     """Say that the server is up, and what its loops met last."""
     loops = {loop.name: loop.error or "running" for loop in context_of(request).loops}
@@ -52,3 +67,10 @@ def metrics(request: Request) -> Response:
 async def _refuse(_: Request, error: Exception) -> Response:
     assert isinstance(error, MafunzoError)
     return openai.error_response(error)
+
+
+async def _refuse_on_azure(request: Request, error: Exception) -> Response:
+    assert isinstance(error, MafunzoError)
+    if request.url.path.startswith(blob.ROOT):
+        return blob.refuse(request, error)
+    return JSONResponse(error_body(error), status_code=status_of(error))

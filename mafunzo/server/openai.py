@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from mafunzo.entities.endpoint import Deployment, Endpoint
 from mafunzo.errors import InvalidParameter, MafunzoError, Unavailable
 from mafunzo.server.auth import bearer
+from mafunzo.server.body import limited_body
 from mafunzo.server.context import Context, context_of
 from mafunzo.serving.router import Answer, pick
 from mafunzo.wire.openai.error import error_body, status_of
@@ -123,7 +124,7 @@ async def _pass_on(request: Request, path: str) -> Response:
     context, began = context_of(request), time.monotonic()
     key = bearer(request.headers)
     (await context.directory.newest()).opened_by(key)  # before the body is taken in
-    body = await _read_body(request)
+    body = await limited_body(request, BODY_LIMIT_BYTES)
     entry = (await context.directory.newest()).find(key, _model_name(body))
     named = next((request.headers[name] for name in NAMES_DEPLOYMENT if name in request.headers), None)
     deployment = pick(entry.endpoint, entry.deployments, named)
@@ -148,16 +149,6 @@ async def _pass_on(request: Request, path: str) -> Response:
         raise
     passage.end(answer.status)
     return Response(content, answer.status, {**answer.headers, **passage.headers()})
-
-
-async def _read_body(request: Request) -> bytes:
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > BODY_LIMIT_BYTES:
-            raise InvalidParameter(f"The request's body is larger than {BODY_LIMIT_BYTES // 2**20} MB.")
-        chunks.append(chunk)
-    return b"".join(chunks)
 
 
 def _model_name(body: bytes) -> str:

@@ -1,5 +1,6 @@
 """The server process: one a home, one port, two loops."""
 
+import asyncio
 import logging
 import os
 import signal
@@ -9,27 +10,35 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
+from typing import Any
 
 import psutil
 import uvicorn
+from fastapi import FastAPI
 
 from mafunzo.errors import PortInUse
 from mafunzo.launcher.hardware import capacity, hardware
 from mafunzo.launcher.local import LocalLauncher
 from mafunzo.launcher.server_process import LOOPBACK, ServerAddress, address_file, write_address
 from mafunzo.pipelines.scheduler import Scheduler
-from mafunzo.server.app import create_app
+from mafunzo.server import tls
+from mafunzo.server.app import create_app, create_azure_app
 from mafunzo.server.auth import operator_key
+from mafunzo.server.azure_context import AzureContext
 from mafunzo.server.context import Context, Loop
 from mafunzo.server.directory import Directory
+from mafunzo.server.identity import identity_of
 from mafunzo.server.metrics import Metrics
 from mafunzo.server.mlflow import MlflowView
 from mafunzo.serving.supervisor import WORKER, Supervisor
 from mafunzo.store.artifact import Artifacts
+from mafunzo.store.blob import Blobs
 from mafunzo.store.database import open_database
 from mafunzo.store.home import Home
 from mafunzo.store.lease import Leases
 from mafunzo.store.record import Records
+from mafunzo.wire.azureml.envelope import Place
+from mafunzo.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +49,20 @@ LOG_BYTES = 10 * 2**20
 LOG_FILES = 3
 
 
-def serve(home: Home, port: int, database_url: str | None = None, worker: Sequence[str] = WORKER) -> None:
+def serve(
+    home: Home, port: int, azure_port: int, database_url: str | None = None, worker: Sequence[str] = WORKER
+) -> None:
     """Run the server of `home` until SIGTERM or SIGINT. Steps and workers go on: the next server adopts them.
 
-    `port` 0 takes a free one; `worker` is the command of a worker. Raises `HomeInUse`, `PortInUse` or `NewerHome`.
+    A port of 0 takes a free one; `worker` is the command of a worker. Raises `HomeInUse`, `PortInUse` or `NewerHome`.
     """
     os.umask(0o077)
-    with _signals_stop(), home.lock(), listen(port) as listener:
+    with (
+        _signals_stop(),
+        home.lock(),
+        listen(port, "--port") as listener,
+        listen(azure_port, "--azure-port") as azure_listener,
+    ):
         database = open_database(home, database_url)
         try:
             records, artifacts, leases = Records(database), Artifacts(home.artifacts), Leases(database)
@@ -63,28 +79,71 @@ def serve(home: Home, port: int, database_url: str | None = None, worker: Sequen
             context = Context(
                 Directory(records, database.version), Metrics(records), operator_key(home), loops=loops, mlflow=view
             )
-            _serve_until_stopped(home, listener, context)
+            with Workspace(home.root, port=port, azure_port=azure_port, database_url=database_url) as workspace:
+                azure = _azure_server(home, azure_listener, workspace)
+                _serve_until_stopped(home, listener, context, azure, azure_listener)
         finally:
             database.close()
 
 
-def _serve_until_stopped(home: Home, listener: socket.socket, context: Context) -> None:
-    address = _own_address(listener)
-    config = uvicorn.Config(
-        create_app(context),
+def _azure_server(home: Home, listener: socket.socket, workspace: Workspace) -> uvicorn.Server:
+    """Return the https server of the Azure SDK's dialect; the http server's end ends it."""
+    certificate, identity = tls.certificate(home), identity_of(home, workspace.user)
+    context = AzureContext(
+        place=Place(f"https://{LOOPBACK}:{_port_of(listener)}"),
+        identity=identity,
+        sas=identity.sas(),
+        workspace=workspace,
+        blobs=Blobs(workspace.records, workspace.artifacts, home),
+    )
+    config = _config(
+        create_azure_app(context), ssl_certfile=certificate.certificate, ssl_keyfile=certificate.key, lifespan="off"
+    )
+    return _Quiet(config)
+
+
+class _Quiet(uvicorn.Server):
+    """A server that leaves signals to the one beside it."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _run_both(
+    server: uvicorn.Server, listener: socket.socket, azure: uvicorn.Server, azure_listener: socket.socket
+) -> None:
+    beside = asyncio.create_task(azure.serve(sockets=[azure_listener]))
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        azure.should_exit = True
+        await beside
+
+
+def _config(app: FastAPI, **more: Any) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=LAST_REQUESTS_S,
-        lifespan="on",
+        **more,
     )
+
+
+def _serve_until_stopped(
+    home: Home, listener: socket.socket, context: Context, azure: uvicorn.Server, azure_listener: socket.socket
+) -> None:
+    address = _own_address(listener, azure_listener)
+    server = uvicorn.Server(_config(create_app(context), lifespan="on"))
     for loop in context.loops:
         loop.start()
     write_address(home, address)
     logger.info("Server %s is up, process %s, home %s", address.url, address.pid, home.root)
     logger.info("OpenAI's SDK: base_url %s/v1; the key: mafunzo endpoint keys NAME", address.url)
     try:
-        uvicorn.Server(config).run(sockets=[listener])
+        asyncio.run(_run_both(server, listener, azure, azure_listener))
     except KeyboardInterrupt:
         logger.info("Asked to stop")
     finally:
@@ -97,8 +156,11 @@ def _serve_until_stopped(home: Home, listener: socket.socket, context: Context) 
 
 
 @contextmanager
-def listen(port: int) -> Iterator[socket.socket]:
-    """Yield a socket that has `port` of the loopback interface; raises `PortInUse` and names who has it."""
+def listen(port: int, option: str = "--port") -> Iterator[socket.socket]:
+    """Yield a socket that has `port` of the loopback interface; raises `PortInUse` and names who has it.
+
+    `option` chooses another port.
+    """
     # The protocol is named because asyncio turns Nagle's delay (40 ms an answer) off only for a socket that names it.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -107,7 +169,7 @@ def listen(port: int) -> Iterator[socket.socket]:
             listener.listen(1024)
         except OSError as error:
             raise PortInUse(
-                f"Port {port} is in use by {_holder_of(port)}. End it, or pass another --port (0 takes a free one)."
+                f"Port {port} is in use by {_holder_of(port)}. End it, or pass another {option} (0 takes a free one)."
             ) from error
         yield listener
 
@@ -144,12 +206,17 @@ def _holder_of(port: int) -> str:
     return "another process"
 
 
-def _own_address(listener: socket.socket) -> ServerAddress:
+def _port_of(listener: socket.socket) -> int:
+    return int(listener.getsockname()[1])
+
+
+def _own_address(listener: socket.socket, azure_listener: socket.socket) -> ServerAddress:
     return ServerAddress(
         pid=os.getpid(),
         pid_start=psutil.Process().create_time(),
-        port=int(listener.getsockname()[1]),
+        port=_port_of(listener),
         started_at=datetime.now(UTC).isoformat(),
+        azure_port=_port_of(azure_listener),
     )
 
 

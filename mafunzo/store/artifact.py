@@ -20,11 +20,11 @@ import stat
 import time
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from mafunzo.errors import ArtifactCorrupt, Conflict, InvalidFile, NotFound, StorageFull
+from mafunzo.errors import ArtifactCorrupt, Conflict, InvalidFile, InvalidParameter, NotFound, StorageFull
 
 PREFIX = "sha256:"
 CHUNK = 1 << 20
@@ -88,6 +88,23 @@ class Artifacts:
             files = tuple(self._stage(sources[name], name, partial, is_final) for name in sorted(sources))
             kind: Literal["file", "folder"] = "folder" if source.is_dir() else "file"
             return self._publish(Manifest(kind, files, empty_folders), partial)
+
+    def assemble(self, files: Mapping[str, tuple[str, str]]) -> str:
+        """Return the artifact of a folder made of stored files: its paths to (artifact, path in it). No bytes are copied.
+
+        Raises `NotFound`, and `InvalidParameter` for a path that would lead out of the folder.
+        """
+        with self.held(), self._partial(self.root) as partial:
+            found = []
+            for path in sorted(files):
+                if not _is_inside(path):
+                    raise InvalidParameter(f"'{path}' would lie outside of the folder. Use a path inside of it.")
+                artifact, inner = files[path]
+                stored = next((file for file in self.manifest(artifact) if file.path == inner), None)
+                if stored is None:
+                    raise NotFound(f"Artifact {artifact} has no file '{inner}'.")
+                found.append(replace(stored, path=path))
+            return self._publish(Manifest("folder", tuple(found), ()), partial)
 
     def exists(self, artifact: str) -> bool:
         """Say whether the artifact is stored; `verify` says whether it is intact."""

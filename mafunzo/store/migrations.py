@@ -100,14 +100,19 @@ def _copy_before(database: Database, step: Migration) -> None:
     logger.info("Copied %s to %s", database, copy)
 
 
-def _first_tables(connection: Connection) -> None:
-    if connection.dialect.name == "sqlite":
-        words = {"ID": "INTEGER NOT NULL PRIMARY KEY", "MOMENT": "DATETIME"}
-    else:
-        words = {"ID": "BIGSERIAL PRIMARY KEY", "MOMENT": "TIMESTAMP WITH TIME ZONE"}
-    for statement in _FIRST_TABLES.format(**words).split(";"):
-        if statement.strip():
-            connection.exec_driver_sql(statement)
+def _creating(tables: str) -> Callable[[Connection], None]:
+    """Return the step that runs `tables`, statements with ID and MOMENT in the words of the database."""
+
+    def apply(connection: Connection) -> None:
+        if connection.dialect.name == "sqlite":
+            words = {"ID": "INTEGER NOT NULL PRIMARY KEY", "MOMENT": "DATETIME"}
+        else:
+            words = {"ID": "BIGSERIAL PRIMARY KEY", "MOMENT": "TIMESTAMP WITH TIME ZONE"}
+        for statement in tables.format(**words).split(";"):
+            if statement.strip():
+                connection.exec_driver_sql(statement)
+
+    return apply
 
 
 _FIRST_TABLES = """
@@ -151,4 +156,15 @@ CREATE TABLE lease (
 )
 """
 
-MIGRATIONS = (Migration(1, "first tables", _first_tables),)
+_COMPUTES_AND_BLOBS = """
+CREATE TABLE compute (id {ID}, name TEXT NOT NULL UNIQUE, created_at {MOMENT} NOT NULL, body JSON NOT NULL);
+CREATE TABLE blob (
+    id {ID}, container TEXT NOT NULL, name TEXT NOT NULL, artifact TEXT NOT NULL, modified_at {MOMENT} NOT NULL,
+    body JSON NOT NULL, UNIQUE (container, name)
+)
+"""
+
+MIGRATIONS = (
+    Migration(1, "first tables", _creating(_FIRST_TABLES)),
+    Migration(2, "computes and blobs", _creating(_COMPUTES_AND_BLOBS)),
+)

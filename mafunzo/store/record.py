@@ -11,6 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from mafunzo.entities.asset import Asset, AssetKey, AssetType
+from mafunzo.entities.blob import Blob
+from mafunzo.entities.compute import Compute
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
 from mafunzo.entities.job import Job, JobStatus, Step, StepStatus
 from mafunzo.errors import Conflict, NotFound
@@ -22,11 +24,11 @@ from mafunzo.store.secret import seal, unseal
 ARTIFACT_HASH = re.compile(r"sha256:[0-9a-f]{64}")
 LATEST = "latest"
 Row = sa.Row[Any]
-Entity = TypeVar("Entity", Asset, Job, Step, Endpoint, Deployment)
+Entity = TypeVar("Entity", Asset, Job, Step, Endpoint, Deployment, Compute, Blob)
 
 
 class Records:
-    """Every asset, job, step, endpoint and deployment of one home."""
+    """Every asset, job, step, endpoint, deployment, compute and blob of one home."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -310,6 +312,67 @@ class Records:
             stored = _existing_deployment(connection, endpoint, name)
             connection.execute(sa.delete(table.deployment).where(table.deployment.c.id == stored.id))
 
+    # Computes
+
+    def put_compute(self, compute: Compute) -> Compute:
+        """Add a compute, or replace the one of that name, and return it with its moment of creation."""
+        with self._database.transaction() as connection:
+            stored = _first(connection, table.compute, table.compute.c.name == compute.name)
+            created_at = stored.created_at if stored else compute.created_at or datetime.now(UTC)
+            compute = replace(compute, created_at=created_at)
+            row = _to_row(table.compute, compute)
+            if stored is None:
+                connection.execute(sa.insert(table.compute).values(row))
+            else:
+                connection.execute(sa.update(table.compute).where(table.compute.c.id == stored.id).values(row))
+        return compute
+
+    def get_compute(self, name: str) -> Compute:
+        """Return a compute. Raises `NotFound`, with similar names."""
+        with self._database.snapshot() as connection:
+            return _to_entity(Compute, _existing_compute(connection, name))
+
+    def list_computes(self) -> list[Compute]:
+        """Return every compute by name."""
+        with self._database.snapshot() as connection:
+            rows = connection.execute(sa.select(table.compute).order_by(table.compute.c.name)).all()
+        return [_to_entity(Compute, row) for row in rows]
+
+    def delete_compute(self, name: str) -> None:
+        """Delete a compute. Raises `NotFound`."""
+        with self._database.transaction() as connection:
+            stored = _existing_compute(connection, name)
+            connection.execute(sa.delete(table.compute).where(table.compute.c.id == stored.id))
+
+    # Blobs
+
+    def put_blob(self, blob: Blob) -> None:
+        """Add a blob, or replace the one of that name."""
+        row = _to_row(table.blob, blob)
+        with self._database.transaction() as connection:
+            connection.execute(sa.delete(table.blob).where(_is_blob(blob.container, blob.name)))
+            connection.execute(sa.insert(table.blob).values(row))
+
+    def find_blob(self, container: str, name: str) -> Blob | None:
+        """Return a blob, or None."""
+        with self._database.snapshot() as connection:
+            row = _first(connection, table.blob, _is_blob(container, name))
+        return None if row is None else _to_entity(Blob, row)
+
+    def list_blobs(self, container: str, prefix: str = "") -> list[Blob]:
+        """Return the blobs of a container whose names begin with `prefix`, by name."""
+        query = sa.select(table.blob).where(table.blob.c.container == container).order_by(table.blob.c.name)
+        if prefix:
+            query = query.where(table.blob.c.name.startswith(prefix, autoescape=True))
+        with self._database.snapshot() as connection:
+            return [_to_entity(Blob, row) for row in connection.execute(query)]
+
+    def delete_blob(self, container: str, name: str) -> bool:
+        """Delete a blob; return whether it was there."""
+        with self._database.transaction() as connection:
+            gone = connection.execute(sa.delete(table.blob).where(_is_blob(container, name)))
+        return bool(gone.rowcount)
+
     # All of them
 
     def referenced_artifacts(self) -> set[str]:
@@ -319,7 +382,8 @@ class Records:
             for body in (table.asset.c.body, table.job.c.body, table.step.c.body, table.deployment.c.body):
                 for text in connection.execute(sa.select(sa.cast(body, sa.Text))).scalars():
                     artifacts.update(ARTIFACT_HASH.findall(text))
-            artifacts.update(connection.execute(sa.select(table.asset.c.artifact)).scalars())
+            for column in (table.asset.c.artifact, table.blob.c.artifact):
+                artifacts.update(connection.execute(sa.select(column)).scalars())
         return {artifact for artifact in artifacts if artifact}
 
 
@@ -376,6 +440,10 @@ def _is_deployment(endpoint: str, name: str) -> sa.ColumnElement[bool]:
     return sa.and_(table.deployment.c.endpoint == endpoint, table.deployment.c.name == name)
 
 
+def _is_blob(container: str, name: str) -> sa.ColumnElement[bool]:
+    return sa.and_(table.blob.c.container == container, table.blob.c.name == name)
+
+
 def _first(connection: Connection, of: sa.Table, where: sa.ColumnElement[bool]) -> Row | None:
     return connection.execute(sa.select(of).where(where)).first()
 
@@ -399,6 +467,14 @@ def _existing_endpoint(connection: Connection, name: str) -> Row:
     if row is None:
         names = connection.execute(sa.select(table.endpoint.c.name)).scalars()
         raise NotFound(f"No endpoint '{name}'." + _near(name, names))
+    return row
+
+
+def _existing_compute(connection: Connection, name: str) -> Row:
+    row = _first(connection, table.compute, table.compute.c.name == name)
+    if row is None:
+        names = connection.execute(sa.select(table.compute.c.name)).scalars()
+        raise NotFound(f"No compute '{name}'." + _near(name, names))
     return row
 
 

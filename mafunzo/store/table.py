@@ -105,6 +105,27 @@ deployment = sa.Table(
     sa.UniqueConstraint("endpoint", "name"),
 )
 
+compute = sa.Table(
+    "compute",
+    metadata,
+    sa.Column("id", BigId, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("body", sa.JSON, nullable=False),
+)
+
+blob = sa.Table(
+    "blob",
+    metadata,
+    sa.Column("id", BigId, primary_key=True),
+    sa.Column("container", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("artifact", sa.Text, nullable=False),
+    sa.Column("modified_at", UtcDateTime, nullable=False),
+    sa.Column("body", sa.JSON, nullable=False),
+    sa.UniqueConstraint("container", "name"),
+)
+
 lease = sa.Table(
     "lease",
     metadata,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mafunzo.workspace.workspace import Workspace
 
 MIRROR_SCOPE = "registry:mirror"
+Assets = list[Asset]  # the class below has a verb called list
 MLFLOW_OUTPUT = "mlflow_model_folder"
 
 
@@ -71,8 +72,12 @@ class Models:
         registered = self._workspace.records.list_assets(
             scope=WORKSPACE_SCOPE, type=AssetType.MODEL, name=name, with_archived=with_archived
         )
-        on_offer = [_offered(card) for card in catalog.model_cards() if name in (None, card.name)]
-        return [*registered, *on_offer]
+        return [*registered, *self.on_offer(name)]
+
+    def on_offer(self, name: str | None = None) -> Assets:
+        """Return the catalogue's models, or the versions of one, its default first."""
+        cards = [card for card in catalog.model_cards() if name in (None, card.name)]
+        return [_offered(card) for card in sorted(cards, key=lambda card: not card.is_default)]
 
     def get(self, reference: str) -> Asset:
         """Return one version of a model: registered, or on offer; raises `NotFound` with near names."""

@@ -1,16 +1,25 @@
-"""Machines: the sizes on offer, and what this one has."""
+"""Machines: the sizes on offer, what this one has, and clusters under names of the user's own."""
 
 from __future__ import annotations
 
 import functools
+import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mafunzo.entities.compute import Hardware, MachineSize
+from mafunzo.entities.compute import Compute, Hardware, MachineSize
+from mafunzo.errors import Conflict, InvalidParameter
 from mafunzo.launcher.hardware import hardware
 from mafunzo.store import catalog
 
 if TYPE_CHECKING:
     from mafunzo.workspace.workspace import Workspace
+
+LOCAL = "local"
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{1,31}")
+"""As Azure has it: 2 to 32 letters, digits and hyphens, a letter first."""
+TIERS = ("dedicated", "low_priority")
+Clusters = list[Compute]  # the class below has a verb called list
 
 
 class Computes:
@@ -30,6 +39,58 @@ class Computes:
     def get(self, name: str) -> MachineSize:
         """Return one size, `local` or one of Azure's names; raises `NotFound` with near names."""
         return catalog.machine_size(name, self.hardware())
+
+    def list(self) -> Clusters:
+        """Return the computes that a job may name: `local`, then the clusters that were made, by name."""
+        return [Compute(LOCAL, LOCAL), *self._workspace.records.list_computes()]
+
+    def find(self, name: str) -> Compute:
+        """Return a compute by name; raises `NotFound` with near names."""
+        return Compute(LOCAL, LOCAL) if name == LOCAL else self._workspace.records.get_compute(name)
+
+    def create(self, compute: Compute) -> Compute:
+        """Make a cluster, or change the one of that name; its steps run on this machine.
+
+        Raises `InvalidParameter` with all faults of its name, tier and counts, `NotFound` for an unknown size.
+        """
+        faults = []
+        if compute.name == LOCAL or not NAME.fullmatch(compute.name):
+            faults.append(
+                f"the name is '{compute.name}', expected 2 to 32 letters, digits and '-', a letter first; not {LOCAL}."
+            )
+        if compute.tier not in TIERS:
+            faults.append(f"tier is '{compute.tier}', expected {' or '.join(TIERS)}.")
+        if not 0 <= compute.min_instances <= compute.max_instances or compute.max_instances < 1:
+            counts = f"{compute.min_instances} and {compute.max_instances}"
+            faults.append(
+                f"min_instances and max_instances are {counts}, expected 0 or more, and 1 or more and not fewer."
+            )
+        if faults:
+            raise InvalidParameter(f"Compute '{compute.name}' can't be made.", faults)
+        size = self.get(compute.size)
+        return self._workspace.records.put_compute(replace(compute, size=size.name))
+
+    def rescale(
+        self, name: str, min_instances: int | None = None, max_instances: int | None = None, idle_s: int | None = None
+    ) -> Compute:
+        """Change a cluster's scale; None keeps what it has. Raises as `create`, and `NotFound`."""
+        if name == LOCAL:
+            raise Conflict(f"{LOCAL} is this machine; it can't be changed.")
+        found = self.find(name)
+        return self.create(
+            replace(
+                found,
+                min_instances=found.min_instances if min_instances is None else min_instances,
+                max_instances=found.max_instances if max_instances is None else max_instances,
+                idle_s=found.idle_s if idle_s is None else idle_s,
+            )
+        )
+
+    def delete(self, name: str) -> None:
+        """Delete a cluster; raises `NotFound`, and `Conflict` for `local`."""
+        if name == LOCAL:
+            raise Conflict(f"{LOCAL} is this machine; it can't be deleted.")
+        self._workspace.records.delete_compute(name)
 
 
 @functools.cache

@@ -41,7 +41,7 @@ OPTIONS: Mapping[str, Input] = {
 }
 MODEL_INPUTS = ("pytorch_model_path", "mlflow_model_path", "huggingface_id")
 """The inputs that name a base model; the first that is given wins, and its card's defaults count."""
-LOCAL_COMPUTES = ("local", "serverless")
+SERVERLESS = "serverless"
 
 
 @dataclass
@@ -189,10 +189,12 @@ class Request:
                 self.faults.append(f"{name} is {value}, expected {low:g} to {high:g} for {source.name}.")
 
     def _check_computes(self) -> None:
+        known = {SERVERLESS, *(compute.name for compute in self.workspace.computes.list())}
         for name, value in self.inputs.items():
-            if name.startswith("compute_") and value not in LOCAL_COMPUTES:
+            if name.startswith("compute_") and value not in known:
                 self.faults.append(
-                    f"{name} is '{value}', but no compute has that name. Use local, which is this machine, or leave it out."
+                    f"{name} is '{value}', but no compute has that name. Use local, which is this machine, leave it out, or "
+                    f"make one: mafunzo compute create {value} --size SIZE"
                 )
 
     def _tags(self, given: Any) -> dict[str, str]:

@@ -27,12 +27,22 @@ class Workspace:
     """The verbs over one home folder. Verbs that need the server start it in the background."""
 
     def __init__(
-        self, home: str | Path | None = None, *, port: int | None = None, database_url: str | None = None
+        self,
+        home: str | Path | None = None,
+        *,
+        port: int | None = None,
+        azure_port: int | None = None,
+        database_url: str | None = None,
     ) -> None:
-        """Open `home` (default `MAFUNZO_HOME`, or `~/.mafunzo`); `port` is where a server that it starts listens."""
+        """Open `home` (default `MAFUNZO_HOME`, or `~/.mafunzo`).
+
+        `port` (http) and `azure_port` (https) are where a server that it starts listens; where only `port` is given and is 0,
+        both are free ones.
+        """
         environment = settings.load()
         self.home = Home(Path(home).expanduser().absolute() if home else environment.home)
         self.port = environment.port if port is None else port
+        self.azure_port = (0 if port == 0 else environment.azure_port) if azure_port is None else azure_port
         self.cache = environment.cache
         self.is_offline = environment.offline
         self.database_url = database_url or environment.database_url
@@ -97,14 +107,14 @@ class Workspace:
 
     def up(self) -> ServerAddress:
         """Start the server in the background, unless it runs; return its address once it answers."""
-        return start_in_background(self.home, self.port, self.database_url)
+        return start_in_background(self.home, self.port, self.azure_port, self.database_url)
 
     def serve(self) -> NoReturn:
         """Become the server: it takes this process's place until Ctrl-C or `down` ends it."""
         self.close()
         if self.database_url:
             os.environ["MAFUNZO_DATABASE_URL"] = self.database_url
-        argv = server_argv(self.home, self.port)
+        argv = server_argv(self.home, self.port, self.azure_port)
         os.execv(argv[0], argv)
 
     def down(self) -> DownReport:

@@ -13,4 +13,4 @@ if __name__ == "__main__":
     home = Home(Path(sys.argv[1]))
     log_to(home)
     with contextlib.suppress(KeyboardInterrupt):
-        serve(home, int(sys.argv[2]), worker=(sys.executable, str(FAKE_WORKER)))
+        serve(home, int(sys.argv[2]), 0, worker=(sys.executable, str(FAKE_WORKER)))

@@ -12,12 +12,13 @@ import pytest
 
 CONVERSATIONS = Path(__file__).parent.parent.parent / "examples" / "conversations.jsonl"
 COMMANDS = [
-    "demo up down finetune compare deploy lineage backup restore",
+    "demo up down env finetune compare deploy lineage backup restore",
     "model list|model show|model import|model register|model download|model mirror|model archive|model delete",
     "data list|data get|data check|data preview|data split|data mirror",
     "job list|job show|job stream|job logs|job metrics|job cancel|job download|job delete",
     "endpoint list|endpoint show|endpoint invoke|endpoint chat|endpoint keys|endpoint traffic|endpoint logs",
-    "endpoint verify|endpoint delete|compute sizes|compute show|component list|component show",
+    "endpoint verify|endpoint delete|compute list|compute create|compute show|compute delete|compute sizes",
+    "component list|component show",
     "environment list|environment show",
 ]
 ALL_COMMANDS = [command for line in COMMANDS for command in (line.split("|") if "|" in line else line.split())]
@@ -69,7 +70,7 @@ def test_an_unknown_command_is_a_usage_error(shell):
     assert "No such command" in shell("finetunee", code=2)
 
 
-@pytest.mark.parametrize("noun", ["model", "data", "job", "endpoint", "component", "environment"])
+@pytest.mark.parametrize("noun", ["model", "data", "job", "endpoint", "component", "environment", "compute"])
 def test_every_list_prints_json(noun, shell):
     assert isinstance(json.loads(shell(noun, "list", "--json")), list)
 

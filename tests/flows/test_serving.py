@@ -194,13 +194,13 @@ def test_a_second_server_on_the_same_home_is_refused_and_names_the_first(served:
 
 
 def test_starting_a_server_that_runs_returns_it(served: Served) -> None:
-    assert start_in_background(served.home, 0) == served.address
+    assert start_in_background(served.home, 0, 0) == served.address
 
 
 def test_a_port_that_is_taken_is_refused_and_names_who_has_it(served: Served, tmp_path: Path) -> None:
     home = Home(tmp_path / "another")
     with pytest.raises(PortInUse, match=f"Port {served.address.port} is in use by process {served.address.pid} "):
-        start_in_background(home, served.address.port)
+        start_in_background(home, served.address.port, 0)
     assert home.holder() is None
 
 
@@ -322,7 +322,7 @@ def test_a_server_in_the_background_outlives_who_started_it(tmp_path: Path) -> N
     code = (
         "import sys; from pathlib import Path; from mafunzo.store.home import Home;"
         "from mafunzo.launcher.server_process import start_in_background;"
-        "print(start_in_background(Home(Path(sys.argv[1])), 0).port)"
+        "print(start_in_background(Home(Path(sys.argv[1])), 0, 0).port)"
     )
     starter = subprocess.run([sys.executable, "-c", code, str(home.root)], capture_output=True, text=True, check=True)
     found = find_server(home)
@@ -336,6 +336,6 @@ def test_a_server_in_the_background_outlives_who_started_it(tmp_path: Path) -> N
 def test_two_that_start_a_server_at_once_share_it(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     with ThreadPoolExecutor(2) as threads:
-        first, second = threads.map(lambda _: start_in_background(home, 0), range(2))
+        first, second = threads.map(lambda _: start_in_background(home, 0, 0), range(2))
     assert first == second
     shut_down(home)

@@ -1,7 +1,13 @@
-"""How Azure ML writes the name of an asset: `name`, `name:version`, `azureml:name@label`, `azureml://registries/...`, `azureml://jobs/...`."""
+"""Assets as Azure ML writes them: their names (`name:version`, `azureml://registries/...`, ...), and their versions as JSON."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetType
+from mafunzo.entities.component import Component, Input
+from mafunzo.wire.azureml.envelope import registry_id, resource, resource_id, system_data
 
 _REGISTRY = re.compile(
     r"azureml://registries/(?P<registry>[^/]+)/(?P<kind>\w+)/(?P<name>[^/]+)(/(versions/(?P<version>[^/]+)|labels/(?P<label>[^/]+)))?$"
@@ -38,3 +44,111 @@ def parse_reference(text: str) -> AssetReference | JobOutputReference | None:
     parts = match.groupdict()
     label = parts["label"] if parts["label"] != "latest" else None
     return AssetReference(parts["name"], parts["version"], label, parts.get("registry"))
+
+
+NOUNS: Mapping[AssetType, str] = {
+    AssetType.MODEL: "models",
+    AssetType.DATA: "data",
+    AssetType.COMPONENT: "components",
+    AssetType.ENVIRONMENT: "environments",
+}
+_SPEC_TYPES = {"string": "String", "integer": "Integer", "number": "Number", "boolean": "Boolean"}
+
+
+def asset_id(asset: Asset) -> str:
+    """Return the id of a version: of the registry, or in the workspace."""
+    parts = (NOUNS[asset.key.type], asset.name, "versions", asset.version)
+    return registry_id(*parts) if asset.key.scope == REGISTRY_SCOPE else resource_id(*parts)
+
+
+def model_body(asset: Asset) -> dict[str, Any]:
+    """Return a version of a model; one of the catalogue tells in tags what suits it, as Azure's own registry does."""
+    properties = {
+        "description": asset.description,
+        "tags": {**asset.tags, **card_tags(asset.properties.get("card") or {})},
+        "properties": {},
+        "isArchived": asset.is_archived,
+        "isAnonymous": False,
+        "modelType": str(asset.folder_type),
+        "modelUri": f"{asset_id(asset)}/content",
+        "flavors": {"python_function": {"data": {}}} if asset.folder_type == "mlflow_model" else {},
+        "provisioningState": "Succeeded",
+        "stage": None,
+    }
+    return _version(asset, properties)
+
+
+def card_tags(card: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a model's card says as tags: lists and mappings as Python's literals, which scripts read by `ast`."""
+    if not card:
+        return {}
+    tags = {str(name): str(value) for name, value in (card.get("tags") or {}).items()}
+    for name in ("finetune_compute_allow_list", "inference_compute_allow_list"):
+        if card.get(name):
+            tags[name] = repr(list(card[name]))
+    if card.get("defaults"):
+        tags["model_specific_defaults"] = repr(dict(card["defaults"]))
+    return tags
+
+
+def component_body(component: Component) -> dict[str, Any]:
+    """Return a version of a component that ships with Mafunzo, with the interface that a client builds a node from."""
+    id = registry_id("components", component.name, "versions", component.version)
+    spec = {
+        "name": component.name,
+        "version": component.version,
+        "display_name": component.display_name,
+        "description": component.description,
+        "type": component.kind,
+        "is_deterministic": str(component.is_deterministic),
+        "tags": dict(component.tags),
+        "inputs": {name: _input_spec(declared) for name, declared in component.inputs.items()},
+        "outputs": {name: {"type": found.type} for name, found in component.outputs.items()},
+    }
+    properties = {
+        "description": component.description,
+        "tags": dict(component.tags),
+        "properties": {},
+        "isArchived": False,
+        "isAnonymous": False,
+        "componentSpec": spec,
+        "provisioningState": "Succeeded",
+    }
+    return resource(
+        id, component.version, "registries/components/versions", properties, systemData=system_data("catalogue", None)
+    )
+
+
+def container_body(kind: AssetType, name: str, versions: list[str]) -> dict[str, Any]:
+    """Return the container of all versions of an asset, the newest of which comes first in `versions`."""
+    numbers = [int(version) for version in versions if version.isdigit()]
+    properties: dict[str, Any] = {
+        "isArchived": False,
+        "latestVersion": versions[0] if versions else None,
+        "nextVersion": str(max(numbers, default=0) + 1),
+        "tags": {},
+        "properties": {},
+    }
+    return resource(resource_id(NOUNS[kind], name), name, f"workspaces/{NOUNS[kind]}", properties)
+
+
+def _version(asset: Asset, properties: Mapping[str, Any]) -> dict[str, Any]:
+    place = "registries" if asset.key.scope == REGISTRY_SCOPE else "workspaces"
+    kind = f"{place}/{NOUNS[asset.key.type]}/versions"
+    made = system_data(asset.created_by, asset.created_at)
+    return resource(asset_id(asset), asset.version, kind, properties, systemData=made)
+
+
+def _input_spec(declared: Input) -> dict[str, Any]:
+    """Return an input as a registry writes it: every number as text."""
+    spec: dict[str, Any] = {"type": _SPEC_TYPES.get(declared.type, declared.type), "description": declared.description}
+    if declared.is_optional:
+        spec["optional"] = True
+    if declared.default is not None:
+        spec["default"] = str(declared.default)
+    if declared.enum:
+        spec["enum"] = list(declared.enum)
+    for name, bound in (("min", declared.minimum), ("max", declared.maximum)):
+        if bound is not None:
+            spec[name] = f"{bound:g}"
+    return spec

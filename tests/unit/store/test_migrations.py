@@ -106,7 +106,8 @@ def test_a_step_that_fails_changes_nothing(database: Database) -> None:
 def test_older_code_refuses_a_newer_home_and_says_what_to_do(database: Database, home: Home, url: str | None) -> None:
     migrate(database, NEXT)
     with pytest.raises(
-        NewerHome, match=r"database version 2.*knows versions up to 1.*pip install -U mafunzo"
+        NewerHome,
+        match=rf"database version {len(NEXT)}.*knows versions up to {len(MIGRATIONS)}.*pip install -U mafunzo",
     ) as raised:
         open_database(home, url)
     assert str(home.root) in str(raised.value)

@@ -1,0 +1,307 @@
+"""Azure Resource Manager's and Azure ML's dialect: what the Azure SDK asks of a workspace and of the registry.
+
+Routes are matched by path, whatever the api-version: `NormalPaths` takes off the service's name and the spelling's variants.
+"""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from mafunzo.entities.asset import AssetType
+from mafunzo.errors import InvalidParameter, NotFound, NotSupported
+from mafunzo.server.azure_context import AzureContext, azure_context, body_of
+from mafunzo.wire.azureml import asset as asset_wire
+from mafunzo.wire.azureml import compute as compute_wire
+from mafunzo.wire.azureml.envelope import (
+    CLOUD,
+    LOCATION,
+    PROVIDER,
+    REGISTRY,
+    RESOURCE_GROUP,
+    SUBSCRIPTION,
+    SUFFIX,
+    WORKSPACE,
+    page,
+    plain_path,
+    resource,
+    system_data,
+    workspace_id,
+)
+from mafunzo.workspace.component import shipped, shipped_names
+
+WS = f"/subscriptions/{{subscription}}/resourceGroups/{{group}}/providers/{PROVIDER}/workspaces/{{workspace}}"
+REG = f"/subscriptions/{{subscription}}/resourceGroups/{{group}}/providers/{PROVIDER}/registries/{{registry}}"
+DATASTORE = "workspaceblobstore"
+CONTAINER = "azureml-blobstore"
+
+public = APIRouter()
+router = APIRouter()
+
+
+class NormalPaths:
+    """Spells every path in one way before it is matched."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope = {**scope, "path": plain_path(scope["path"])}
+        await self.app(scope, receive, send)
+
+
+# What is asked before there is a token
+
+
+@public.get("/metadata/endpoints")
+def cloud_metadata(request: Request) -> Any:
+    """Describe the cloud that this server is."""
+    place = azure_context(request).place
+    return [
+        {
+            "name": CLOUD,
+            "portal": place.base,
+            "resourceManager": place.base,
+            "authentication": {"loginEndpoint": place.base, "audiences": [place.base], "tenant": "common"},
+            "suffixes": {"storage": SUFFIX},
+        }
+    ]
+
+
+@public.get("/msi/token")
+def managed_identity(request: Request, resource: str = "") -> Any:
+    """Give a token to whoever knows the home's secret."""
+    identity = azure_context(request).identity
+    identity.check_header(request.headers.get("x-identity-header", ""))
+    if not resource:
+        raise InvalidParameter("The request names no resource to give a token for.", param="resource")
+    token, ends = identity.token(resource)
+    return {"access_token": token, "expires_on": str(ends), "resource": resource, "token_type": "Bearer"}
+
+
+@public.get("/registrymanagement/v1.0/registries/{name}/discovery")
+def discover_registry(request: Request, name: str) -> Any:
+    """Say where a registry is: here."""
+    _require_registry(name)
+    place = azure_context(request).place
+    return {
+        "registryName": name,
+        "primaryRegion": LOCATION,
+        "primaryRegionResourceProviderUri": f"{place.base}/",
+        "subscriptionId": SUBSCRIPTION,
+        "resourceGroup": RESOURCE_GROUP,
+    }
+
+
+# The workspace
+
+
+@router.get(WS)
+def get_workspace(request: Request, workspace: str) -> Any:
+    """Return the one workspace of this home."""
+    context = azure_context(request)
+    _require_workspace(workspace)
+    properties = {
+        "friendlyName": WORKSPACE,
+        "description": f"Mafunzo in {context.workspace.home.root}",
+        "discoveryUrl": f"{context.place.base}/discovery",
+        "mlFlowTrackingUri": f"{context.place.base}/mlflow",
+        "provisioningState": "Succeeded",
+        "workspaceId": SUBSCRIPTION,
+        "storageAccount": f"{workspace_id()}/storage",
+        "publicNetworkAccess": "Disabled",
+    }
+    return resource(
+        workspace_id(),
+        WORKSPACE,
+        "workspaces",
+        properties,
+        location=LOCATION,
+        kind="Default",
+        identity={"type": "SystemAssigned"},
+        tags={},
+        systemData=system_data(context.workspace.user, None),
+    )
+
+
+@router.get(f"/subscriptions/{{subscription}}/resourceGroups/{{group}}/providers/{PROVIDER}/workspaces")
+def list_workspaces(request: Request) -> Any:
+    """List the one workspace of this home."""
+    return page([get_workspace(request, WORKSPACE)])
+
+
+# Computes
+
+
+@router.get(f"{WS}/computes")
+def list_computes(request: Request) -> Any:
+    """List the clusters that were made."""
+    return page(map(compute_wire.compute_body, azure_context(request).workspace.computes.list()))
+
+
+@router.get(f"{WS}/computes/{{name}}")
+def get_compute(request: Request, name: str) -> Any:
+    """Return one cluster."""
+    return compute_wire.compute_body(azure_context(request).workspace.computes.find(name))
+
+
+@router.put(f"{WS}/computes/{{name}}")
+async def put_compute(request: Request, name: str) -> Response:
+    """Make a cluster, or change it. It is there at once: its steps run on this machine."""
+    context = azure_context(request)
+    asked = compute_wire.compute_from_body(name, await body_of(request), context.workspace.user)
+    made = await context.in_thread(lambda: context.workspace.computes.create(asked))
+    return JSONResponse(compute_wire.compute_body(made), status_code=201)
+
+
+@router.patch(f"{WS}/computes/{{name}}")
+async def patch_compute(request: Request, name: str) -> Response:
+    """Change a cluster's scale settings."""
+    context, body = azure_context(request), await body_of(request)
+    changed = await context.in_thread(lambda: context.workspace.computes.rescale(name, **_scale_settings(body)))
+    return JSONResponse(compute_wire.compute_body(changed))
+
+
+@router.delete(f"{WS}/computes/{{name}}")
+def delete_compute(request: Request, name: str) -> Response:
+    """Delete a cluster."""
+    azure_context(request).workspace.computes.delete(name)
+    return Response(status_code=200)
+
+
+@router.get(f"/subscriptions/{{subscription}}/providers/{PROVIDER}/locations/{{location}}/vmSizes")
+def list_sizes(request: Request) -> Any:
+    """List machine sizes; `local` is this machine, and counts its GPUs truly."""
+    return page(map(compute_wire.size_body, azure_context(request).workspace.computes.sizes()))
+
+
+# The registry
+
+
+@router.get(f"{REG}/models")
+def list_registry_models(request: Request, registry: str) -> Any:
+    """List the names of the catalogue's models."""
+    _require_registry(registry)
+    found = azure_context(request).workspace.models.on_offer()
+    names = dict.fromkeys(asset.name for asset in found)
+    return page(
+        asset_wire.container_body(AssetType.MODEL, name, [a.version for a in found if a.name == name]) for name in names
+    )
+
+
+@router.get(f"{REG}/models/{{name}}/versions")
+def list_registry_versions(request: Request, registry: str, name: str) -> Any:
+    """List the versions of a model of the catalogue, its default first."""
+    _require_registry(registry)
+    found = azure_context(request).workspace.models.on_offer(name)
+    if not found:
+        raise NotFound(f"The registry has no model '{name}'. `mafunzo model list` shows all.")
+    return page(map(asset_wire.model_body, found))
+
+
+@router.get(f"{REG}/models/{{name}}/versions/{{version}}")
+def get_registry_model(request: Request, registry: str, name: str, version: str) -> Any:
+    """Return one version of a model of the catalogue."""
+    _require_registry(registry)
+    found = {asset.version: asset for asset in azure_context(request).workspace.models.on_offer(name)}
+    if version not in found:
+        known = f" It has {', '.join(found)}." if found else ""
+        raise NotFound(f"The registry has no model '{name}' of version {version}.{known}")
+    return asset_wire.model_body(found[version])
+
+
+@router.get(f"{REG}/components/{{name}}/versions")
+def list_registry_components(registry: str, name: str) -> Any:
+    """List the versions of a component that ships with Mafunzo: there is one."""
+    _require_registry(registry)
+    return page([_component(name)])
+
+
+@router.get(f"{REG}/components/{{name}}/versions/{{version}}")
+def get_registry_component(registry: str, name: str, version: str) -> Any:
+    """Return a component that ships with Mafunzo."""
+    _require_registry(registry)
+    found = _component(name)
+    if found["name"] != version:
+        raise NotFound(f"The registry has version {found['name']} of the component '{name}', not {version}.")
+    return found
+
+
+# Where files go
+
+
+@router.get(f"{WS}/datastores")
+def list_datastores(request: Request) -> Any:
+    """List the datastores: the home's own is the only one."""
+    return page([_datastore(azure_context(request))])
+
+
+@router.get(f"{WS}/datastores/{{name}}")
+def get_datastore(request: Request, name: str) -> Any:
+    """Return the home's own datastore."""
+    _require_datastore(name)
+    return _datastore(azure_context(request))
+
+
+@router.post(f"{WS}/datastores/{{name}}/listSecrets")
+def list_secrets(request: Request, name: str) -> Any:
+    """Give a signature that opens the datastore's container for an hour."""
+    _require_datastore(name)
+    return {"secretsType": "Sas", "sasToken": azure_context(request).sas.sign(CONTAINER, "rcwdl")}
+
+
+@router.api_route("/{path:path}", methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+def unknown(request: Request, path: str) -> Response:
+    """Refuse what isn't there, and name it."""
+    raise NotSupported(f"{request.method} /{path} isn't something that this version of Mafunzo answers.")
+
+
+def _component(name: str) -> dict[str, Any]:
+    if name not in shipped_names():
+        raise NotFound(f"The registry has no component '{name}'. It has: {', '.join(shipped_names())}.")
+    return asset_wire.component_body(shipped(name).component)
+
+
+def _datastore(context: AzureContext) -> dict[str, Any]:
+    properties = {
+        "datastoreType": "AzureBlob",
+        "accountName": context.place.storage_account,
+        "containerName": CONTAINER,
+        "endpoint": SUFFIX,
+        "protocol": "https",
+        "isDefault": True,
+        "credentials": {"credentialsType": "AccountKey"},
+        "description": "Files of this home, each stored by its content",
+        "tags": {},
+        "properties": {},
+    }
+    id = f"{workspace_id()}/datastores/{DATASTORE}"
+    return resource(id, DATASTORE, "workspaces/datastores", properties, systemData=system_data("mafunzo", None))
+
+
+def _scale_settings(body: dict[str, Any]) -> dict[str, int]:
+    given = (((body.get("properties") or {}).get("properties")) or {}).get("scaleSettings") or {}
+    names = {"minNodeCount": "min_instances", "maxNodeCount": "max_instances"}
+    found = {ours: int(given[theirs]) for theirs, ours in names.items() if given.get(theirs) is not None}
+    if given.get("nodeIdleTimeBeforeScaleDown"):
+        found["idle_s"] = compute_wire.seconds_of(str(given["nodeIdleTimeBeforeScaleDown"]))
+    return found
+
+
+def _require_workspace(name: str) -> None:
+    if name.lower() != WORKSPACE:
+        raise NotFound(
+            f"No workspace is called '{name}'. This home's is '{WORKSPACE}', as in config.json of `mafunzo env`."
+        )
+
+
+def _require_registry(name: str) -> None:
+    if name.lower() != REGISTRY:
+        raise NotFound(f"No registry is called '{name}'. There is '{REGISTRY}'.")
+
+
+def _require_datastore(name: str) -> None:
+    if name != DATASTORE:
+        raise NotFound(f"No datastore is called '{name}'. There is '{DATASTORE}'.")

@@ -1,0 +1,92 @@
+"""Computes and machine sizes in Azure's JSON. What a body has beyond what we know is kept and given back."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from mafunzo.entities.compute import Compute, MachineSize
+from mafunzo.errors import InvalidParameter, NotSupported
+from mafunzo.wire.azureml.envelope import LOCATION, resource, resource_id, system_data
+
+AML_COMPUTE = "AmlCompute"
+_DURATION = re.compile(r"P(?:(?P<days>\d+)D)?(?:T(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+)S)?)?")
+
+
+def compute_from_body(name: str, body: Mapping[str, Any], created_by: str) -> Compute:
+    """Read a PUT's body; raises `NotSupported` for other kinds than AmlCompute, `InvalidParameter` without a size."""
+    properties = body.get("properties") or {}
+    kind = properties.get("computeType")
+    if kind != AML_COMPUTE:
+        raise NotSupported(f"Compute '{name}' is of the type {kind}; only {AML_COMPUTE} clusters can be made here.")
+    inner = properties.get("properties") or {}
+    size = inner.get("vmSize")
+    if not size:
+        raise InvalidParameter(f"Compute '{name}' has no size. Name one of `mafunzo compute sizes`.", param="vmSize")
+    scale = inner.get("scaleSettings") or {}
+    return Compute(
+        name=name,
+        size=str(size),
+        tier="low_priority" if str(inner.get("vmPriority", "")).lower() == "lowpriority" else "dedicated",
+        min_instances=int(scale.get("minNodeCount") or 0),
+        max_instances=int(scale.get("maxNodeCount") or 1),
+        idle_s=seconds_of(str(scale.get("nodeIdleTimeBeforeScaleDown") or "PT2M")),
+        tags={str(key): str(value) for key, value in (body.get("tags") or {}).items()},
+        properties={"body": dict(body)},
+        created_by=created_by,
+    )
+
+
+def compute_body(compute: Compute) -> dict[str, Any]:
+    """Return a compute as a GET answers it."""
+    given = (compute.properties.get("body") or {}).get("properties") or {}
+    inner = dict(given.get("properties") or {})
+    inner |= {
+        "vmSize": compute.size,
+        "vmPriority": "LowPriority" if compute.tier == "low_priority" else "Dedicated",
+        "scaleSettings": {
+            "minNodeCount": compute.min_instances,
+            "maxNodeCount": compute.max_instances,
+            "nodeIdleTimeBeforeScaleDown": f"PT{compute.idle_s}S",
+        },
+        "allocationState": "Steady",
+        "currentNodeCount": compute.min_instances,
+        "targetNodeCount": compute.min_instances,
+        "osType": inner.get("osType") or "Linux",
+    }
+    system = system_data(compute.created_by, compute.created_at)
+    properties = {**given, "computeType": AML_COMPUTE, "provisioningState": "Succeeded", "properties": inner}
+    properties |= {"createdOn": system["createdAt"], "computeLocation": LOCATION, "isAttachedCompute": False}
+    return resource(
+        resource_id("computes", compute.name),
+        compute.name,
+        "workspaces/computes",
+        properties,
+        location=LOCATION,
+        tags=dict(compute.tags),
+        systemData=system,
+    )
+
+
+def size_body(size: MachineSize) -> dict[str, Any]:
+    """Return a machine size; Azure's names of its facts."""
+    return {
+        "name": size.name,
+        "family": size.name.split("_")[0],
+        "vCPUs": size.cpus,
+        "gpus": size.gpus,
+        "memoryGB": size.memory_gb,
+        "osVhdSizeMB": 0,
+        "maxResourceVolumeMB": 0,
+        "lowPriorityCapable": True,
+        "premiumIO": False,
+        "supportedComputeTypes": [AML_COMPUTE],
+    }
+
+
+def seconds_of(duration: str) -> int:
+    """Return the seconds of an ISO 8601 duration such as `PT2M` or `P1DT30S`; raises `InvalidParameter`."""
+    match = _DURATION.fullmatch(duration)
+    if match is None or duration in ("P", "PT"):
+        raise InvalidParameter(f"'{duration}' isn't a duration, expected ISO 8601 such as PT120S.")
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds

@@ -1,0 +1,129 @@
+"""What is around every resource of Azure's wire: names, ids, errors, pages, and operations that take their time.
+
+The subscription's id has one digit too many on purpose: Azure's SDK knows it as a test's and never sends telemetry for it.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from mafunzo import errors
+from mafunzo.errors import MafunzoError
+
+SUBSCRIPTION = "00000000-0000-0000-0000-000000000"
+RESOURCE_GROUP = "mafunzo"
+WORKSPACE = "mafunzo"
+LOCATION = "local"
+CLOUD = "Mafunzo"
+SUFFIX = "local"
+PROVIDER = "Microsoft.MachineLearningServices"
+REGISTRY = "azureml"
+
+STATUS: dict[type[MafunzoError], int] = {
+    errors.MafunzoError: 500,
+    errors.UsageError: 400,
+    errors.NotFound: 404,
+    errors.RefusedError: 409,
+    errors.NotSupported: 400,
+    errors.Unauthorized: 401,
+    errors.FailedError: 500,
+    errors.StorageFull: 507,
+}
+"""A class that isn't here has the status of its nearest ancestor. Azure's clients try 5xx again, so that few are."""
+
+CODES: Mapping[str, str] = {
+    "not_found": "ResourceNotFound",
+    "conflict": "ResourceConflict",
+    "unauthorized": "InvalidAuthenticationToken",
+    "not_supported": "OperationNotSupported",
+}
+"""Our codes that Azure's clients know by another name; the others are `UserError` or `SystemError`."""
+
+_KNOWN_SEGMENTS = {
+    name.lower(): name
+    for name in ("subscriptions", "resourceGroups", "providers", PROVIDER, "workspaces", "registries", "locations")
+}
+_SERVICE_PREFIX = re.compile(r"^/(mferp/managementfrontend|modelregistry/v1\.0|assetstore/v1\.0|dataset/v1\.0)(?=/)")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the server is: `base` is its https address without a slash at the end, `blob_account` the name of its blobs."""
+
+    base: str
+
+    @property
+    def host(self) -> str:
+        """`127.0.0.1:8443`"""
+        return self.base.removeprefix("https://")
+
+    @property
+    def storage_account(self) -> str:
+        """What makes the SDK's `https://<account>.blob.<suffix>` an address of this server, with no name to look up."""
+        return f"{self.host}/mafunzo"
+
+    @property
+    def blob_root(self) -> str:
+        """The path under which the SDK then asks for blobs."""
+        return f"/mafunzo.blob.{SUFFIX}"
+
+
+def workspace_id() -> str:
+    """Return the workspace's ARM id."""
+    return f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{RESOURCE_GROUP}/providers/{PROVIDER}/workspaces/{WORKSPACE}"
+
+
+def resource_id(*parts: str) -> str:
+    """Return the ARM id of something in the workspace: `resource_id("models", "chat", "versions", "1")`."""
+    return "/".join([workspace_id(), *parts])
+
+
+def registry_id(*parts: str) -> str:
+    """Return the id of something in the registry: `azureml://registries/azureml/models/...`."""
+    return "/".join([f"azureml://registries/{REGISTRY}", *parts])
+
+
+def plain_path(path: str) -> str:
+    """Return a path without the name of the service that Azure has in front, its known parts spelled in one way."""
+    path = _SERVICE_PREFIX.sub("", path)
+    return "/".join(_KNOWN_SEGMENTS.get(part.lower(), part) for part in path.split("/"))
+
+
+def resource(id: str, name: str, type: str, properties: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """Return a resource's envelope; `type` without the provider's name."""
+    return {"id": id, "name": name, "type": f"{PROVIDER}/{type}", "properties": dict(properties), **more}
+
+
+def page(values: Iterable[Mapping[str, Any]], next_link: str | None = None) -> dict[str, Any]:
+    """Return a page of a list."""
+    return {"value": list(values)} | ({"nextLink": next_link} if next_link else {})
+
+
+def system_data(created_by: str, created_at: datetime | None) -> dict[str, str]:
+    """Return who made a thing, and when."""
+    moment = (created_at or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return {
+        "createdBy": created_by,
+        "createdByType": "User",
+        "createdAt": moment,
+        "lastModifiedBy": created_by,
+        "lastModifiedAt": moment,
+    }
+
+
+def status_of(error: MafunzoError) -> int:
+    """Return the HTTP status of an error."""
+    return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
+
+
+def error_body(error: MafunzoError) -> dict[str, Any]:
+    """Return an error as Azure's clients read it; each fault is a detail of its own, and stands in the message too."""
+    code = CODES.get(error.code, "SystemError" if status_of(error) >= 500 else "UserError")
+    return {"error": {"code": code, "message": str(error), "details": details(error.faults, code)}}
+
+
+def details(faults: Sequence[str], code: str) -> list[dict[str, str]]:
+    """Return faults as the details of an error."""
+    return [{"code": code, "message": fault} for fault in faults]

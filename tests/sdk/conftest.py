@@ -1,0 +1,73 @@
+"""The real Azure SDK against a real server, in the environment that `mafunzo env` prints."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mafunzo import Workspace
+from mafunzo.server.client_environment import azure_environment, workspace_config
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    """A workspace whose server is ended at the end, with the proof that nothing is left."""
+    with Workspace(tmp_path_factory.mktemp("home"), port=0) as opened:
+        opened.up()
+        yield opened
+        opened.down()
+
+
+@pytest.fixture(scope="session")
+def environment(workspace: Workspace) -> Iterator[dict[str, str]]:
+    """The variables, set in this process too while the tests run."""
+    variables = azure_environment(workspace.home, workspace.up(), workspace.user)
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    yield variables
+    for name, value in before.items():
+        os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@pytest.fixture(scope="session")
+def credential(environment: dict[str, str]) -> Any:
+    from azure.identity import DefaultAzureCredential
+
+    return DefaultAzureCredential()
+
+
+@pytest.fixture(scope="session")
+def client(credential: Any) -> Any:
+    """A client of the workspace."""
+    from azure.ai.ml import MLClient
+
+    return MLClient(credential, *workspace_config().values())
+
+
+@pytest.fixture(scope="session")
+def registry(credential: Any) -> Any:
+    """A client of the registry."""
+    from azure.ai.ml import MLClient
+
+    return MLClient(credential, registry_name="azureml")
+
+
+@pytest.fixture
+def container(client: Any, workspace: Workspace) -> Any:
+    """Azure Storage's own client of the datastore's container, opened as the SDK opens it."""
+    from azure.storage.blob import ContainerClient
+
+    store = client.datastores.get("workspaceblobstore", include_secrets=True)
+    url = f"https://{store.account_name}.blob.{store.endpoint}"
+    return ContainerClient(url, store.container_name, credential=store.credentials.sas_token)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of files to upload."""
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "train.jsonl").write_text('{"a": 1}\n' * 100)
+    (tmp_path / "sub" / "more.txt").write_text("more")
+    return tmp_path

@@ -1,0 +1,76 @@
+"""The certificate of the https port: what clients trust, and when it is made anew."""
+
+import socket
+import ssl
+import stat
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from mafunzo.server.tls import LIFETIME, RENEWED_BEFORE, Certificate, certificate
+from mafunzo.store.home import Home
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+def name_that_is_served(found: Certificate, name: str) -> str:
+    """Shake hands over a real socket with a client that trusts only the authority; return the version of TLS."""
+    ours, theirs = socket.socketpair()
+    server = threading.Thread(target=lambda: found.context().wrap_socket(ours, server_side=True).close())
+    server.start()
+    try:
+        with ssl.create_default_context(cafile=found.authority).wrap_socket(theirs, server_hostname=name) as client:
+            return str(client.version())
+    finally:
+        server.join()
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
+def test_a_client_that_trusts_the_authority_trusts_the_server(home: Home, name: str) -> None:
+    assert name_that_is_served(certificate(home), name) == "TLSv1.3"
+
+
+def test_it_is_kept_from_start_to_start(home: Home) -> None:
+    before = certificate(home).certificate.read_bytes()
+    assert certificate(home).certificate.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "reason", ["it ends soon", "another key lies there", "it is cut off", "the authority is another's", "other names"]
+)
+def test_it_is_made_anew_when_it_no_longer_serves(home: Home, tmp_path: Path, reason: str) -> None:
+    found = certificate(home)
+    before = found.certificate.read_bytes()
+    other = certificate(Home(tmp_path / "other"))
+    now, names = datetime.now(UTC), ("127.0.0.1", "::1", "localhost")
+    match reason:
+        case "it ends soon":
+            now += LIFETIME - RENEWED_BEFORE + timedelta(hours=1)
+        case "another key lies there":
+            found.key.write_bytes(other.key.read_bytes())
+        case "it is cut off":
+            found.certificate.write_bytes(before[:100])
+        case "the authority is another's":
+            found.authority.write_bytes(other.authority.read_bytes())
+        case "other names":
+            names = ("127.0.0.1", "::1", "localhost", "host.test")
+    assert certificate(home, names, now).certificate.read_bytes() != before
+
+
+def test_no_key_of_the_authority_is_kept_and_nobody_else_reads_the_servers(home: Home) -> None:
+    found = certificate(home)
+    keys = [path for path in found.key.parent.iterdir() if b"PRIVATE KEY" in path.read_bytes()]
+    assert keys == [found.key]
+    assert stat.S_IMODE(found.key.stat().st_mode) == 0o600
+
+
+def test_the_bundle_holds_the_public_authorities_too(home: Home) -> None:
+    found = certificate(home)
+    text = found.bundle.read_text()
+    assert found.authority.read_text() in text
+    assert text.count("BEGIN CERTIFICATE") > 100
