@@ -12,8 +12,8 @@ from mafunzo.errors import InvalidParameter
 from mafunzo.server.auth import bearer
 from mafunzo.server.body import limited_body
 from mafunzo.server.identity import Identity
+from mafunzo.server.job_log import JobLogs
 from mafunzo.server.sas import Sas
-from mafunzo.store.blob import Blobs
 from mafunzo.wire.azureml.envelope import SUFFIX, Place
 from mafunzo.workspace import Workspace
 
@@ -29,7 +29,7 @@ class AzureContext:
     identity: Identity
     sas: Sas
     workspace: Workspace
-    blobs: Blobs
+    job_logs: JobLogs
 
     @property
     def audiences(self) -> frozenset[str]:

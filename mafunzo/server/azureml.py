@@ -6,16 +6,20 @@ Routes are matched by path, whatever the api-version: `NormalPaths` takes off th
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mafunzo.entities.asset import AssetType
+from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType
 from mafunzo.errors import InvalidParameter, NotFound, NotSupported
 from mafunzo.server.azure_context import AzureContext, azure_context, body_of
+from mafunzo.server.sas import READ
 from mafunzo.wire.azureml import asset as asset_wire
 from mafunzo.wire.azureml import compute as compute_wire
+from mafunzo.wire.azureml import job as job_wire
 from mafunzo.wire.azureml.envelope import (
     CLOUD,
+    CONTAINER,
+    DATASTORE,
     LOCATION,
     PROVIDER,
     REGISTRY,
@@ -33,8 +37,7 @@ from mafunzo.workspace.component import shipped, shipped_names
 
 WS = f"/subscriptions/{{subscription}}/resourceGroups/{{group}}/providers/{PROVIDER}/workspaces/{{workspace}}"
 REG = f"/subscriptions/{{subscription}}/resourceGroups/{{group}}/providers/{PROVIDER}/registries/{{registry}}"
-DATASTORE = "workspaceblobstore"
-CONTAINER = "azureml-blobstore"
+LOGS = "/logs"
 
 public = APIRouter()
 router = APIRouter()
@@ -229,6 +232,106 @@ def get_registry_component(registry: str, name: str, version: str) -> Any:
     return found
 
 
+# Jobs
+
+
+@router.get(f"{WS}/jobs")
+def list_jobs(request: Request) -> Any:
+    """List the jobs, newest first."""
+    context = azure_context(request)
+    return page(job_wire.job_body(job, _pages(context)) for job in context.workspace.jobs.list())
+
+
+@router.get(f"{WS}/jobs/{{name}}")
+def get_job(request: Request, name: str) -> Any:
+    """Return one job."""
+    context = azure_context(request)
+    return job_wire.job_body(context.workspace.jobs.get(name).job, _pages(context))
+
+
+@router.put(f"{WS}/jobs/{{name}}")
+async def put_job(request: Request, name: str) -> Response:
+    """Put a job into the queue, once every fault of it is known to be none."""
+    context = azure_context(request)
+    asked = job_wire.job_from_body(name, await body_of(request))
+    handle = await context.in_thread(lambda: context.workspace.jobs.create(name, asked))
+    return JSONResponse(job_wire.job_body(handle.job, _pages(context)), status_code=201)
+
+
+@router.post(f"{WS}/jobs/{{name}}/cancel")
+def cancel_job(request: Request, name: str) -> Response:
+    """Ask for a job to end."""
+    azure_context(request).workspace.jobs.get(name).cancel()
+    return Response(status_code=200)
+
+
+@router.get(f"{WS}/runs/{{name}}/details")
+def get_run_details(request: Request, name: str) -> Any:
+    """Return how far a job is, and where what it prints can be read."""
+    context = azure_context(request)
+    job = context.workspace.jobs.get(name).job
+    return job_wire.run_details(job, f"{context.place.base}{LOGS}/{name}?{context.sas.sign(_log_of(name), READ)}")
+
+
+@public.get(f"{LOGS}/{{name}}")
+def get_log(request: Request, name: str) -> Response:
+    """Return what a job has printed so far, to whoever has the signed address."""
+    context = azure_context(request)
+    context.sas.check(_log_of(name), READ, request.query_params)
+    return PlainTextResponse(context.job_logs.text(name))
+
+
+@public.get("/discovery")
+def discover_services(request: Request) -> Any:
+    """Say where the run history is: here."""
+    base = azure_context(request).place.base
+    return {"api": base, "history": base, "experimentation": base, "studio": base}
+
+
+# Models of the workspace
+
+
+@router.get(f"{WS}/models")
+def list_models(request: Request) -> Any:
+    """List the names of the registered models."""
+    found = _registered(request)
+    names = dict.fromkeys(asset.name for asset in found)
+    return page(
+        asset_wire.container_body(AssetType.MODEL, name, [a.version for a in found if a.name == name]) for name in names
+    )
+
+
+@router.get(f"{WS}/models/{{name}}")
+def get_model_container(request: Request, name: str) -> Any:
+    """Return the container of a registered model's versions."""
+    found = _registered(request, name)
+    if not found:
+        raise NotFound(f"No model '{name}' is registered.")
+    return asset_wire.container_body(AssetType.MODEL, name, [asset.version for asset in found])
+
+
+@router.get(f"{WS}/models/{{name}}/versions")
+def list_model_versions(request: Request, name: str) -> Any:
+    """List the versions of a registered model, newest first."""
+    return page(map(asset_wire.model_body, _registered(request, name)))
+
+
+@router.get(f"{WS}/models/{{name}}/versions/{{version}}")
+def get_model(request: Request, name: str, version: str) -> Any:
+    """Return one version of a registered model."""
+    key = AssetKey(WORKSPACE_SCOPE, AssetType.MODEL, name, version)
+    return asset_wire.model_body(azure_context(request).workspace.records.get_asset(key))
+
+
+@router.put(f"{WS}/models/{{name}}/versions/{{version}}")
+async def put_model(request: Request, name: str, version: str) -> Response:
+    """Register a job's output, or uploaded files, as a version of a model, with its lineage."""
+    context = azure_context(request)
+    asked = asset_wire.model_from_body(await body_of(request))
+    made = await context.in_thread(lambda: context.workspace.models.register_from(asked, name, version))
+    return JSONResponse(asset_wire.model_body(made), status_code=201)
+
+
 # Where files go
 
 
@@ -256,6 +359,20 @@ def list_secrets(request: Request, name: str) -> Any:
 def unknown(request: Request, path: str) -> Response:
     """Refuse what isn't there, and name it."""
     raise NotSupported(f"{request.method} /{path} isn't something that this version of Mafunzo answers.")
+
+
+def _registered(request: Request, name: str | None = None) -> list[Asset]:
+    workspace = azure_context(request).workspace
+    is_all = request.query_params.get("listViewType", "ActiveOnly") != "ActiveOnly"
+    return workspace.records.list_assets(WORKSPACE_SCOPE, AssetType.MODEL, name, with_archived=is_all)
+
+
+def _pages(context: AzureContext) -> str:
+    return f"{context.place.base}/jobs"
+
+
+def _log_of(job: str) -> str:
+    return f"log of {job}"
 
 
 def _component(name: str) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def list_blobs(
         raise NotSupported("A container can be listed only: comp=list.")
     if request.query_params.get("delimiter"):
         raise NotSupported("A list by folders (delimiter) isn't supported.")
-    found = [blob for blob in context.blobs.list(container, prefix) if blob.name > marker]
+    found = [blob for blob in context.workspace.blobs.list(container, prefix) if blob.name > marker]
     size = max(1, min(maxresults, PAGE))
     return Response(
         _listing(context.place.base + ROOT, container, found[:size], len(found) > size), media_type="application/xml"
@@ -61,7 +61,7 @@ def head_blob(request: Request, container: str, name: str) -> Response:
     """Say what a blob is."""
     context = azure_context(request)
     context.sas.check(container, READ, request.query_params)
-    blob = context.blobs.get(container, name)
+    blob = context.workspace.blobs.get(container, name)
     return Response(headers={**_headers(blob), "content-length": str(blob.size), "accept-ranges": "bytes"})
 
 
@@ -70,10 +70,10 @@ def get_blob(request: Request, container: str, name: str) -> Response:
     """Send a blob, or a range of it."""
     context = azure_context(request)
     context.sas.check(container, READ, request.query_params)
-    blob = context.blobs.get(container, name)
+    blob = context.workspace.blobs.get(container, name)
     if wanted := request.headers.get("x-ms-range"):  # which the client sends in place of the standard's header
         request.scope["headers"] = [*request.scope["headers"], (b"range", wanted.encode("latin-1"))]
-    return FileResponse(context.blobs.path(blob), headers=_headers(blob), media_type=blob.content_type)
+    return FileResponse(context.workspace.blobs.path(blob), headers=_headers(blob), media_type=blob.content_type)
 
 
 @router.put("/{container}/{name:path}")
@@ -87,22 +87,22 @@ async def put_blob(request: Request, container: str, name: str) -> Response:
     match query.get("comp"):
         case None:
             _require_block_blob(headers)
-            with context.blobs.draft() as draft:
+            with context.workspace.blobs.draft() as draft:
                 await _receive(request, draft)
-                blob = await run_in_threadpool(context.blobs.put, container, name, draft, kind, metadata)
+                blob = await run_in_threadpool(context.workspace.blobs.put, container, name, draft, kind, metadata)
             return Response(status_code=201, headers=_headers(blob))
         case "block":
             block = _block_id(query.get("blockid", ""))
-            with context.blobs.draft() as draft:
+            with context.workspace.blobs.draft() as draft:
                 await _receive(request, draft)
-                await run_in_threadpool(context.blobs.put_block, container, name, block, draft)
+                await run_in_threadpool(context.workspace.blobs.put_block, container, name, block, draft)
             return Response(status_code=201, headers={"x-ms-version": VERSION})
         case "blocklist":
             blocks = _block_list(await limited_body(request, LIST_LIMIT_BYTES))
-            blob = await run_in_threadpool(context.blobs.put_blocks, container, name, blocks, kind, metadata)
+            blob = await run_in_threadpool(context.workspace.blobs.put_blocks, container, name, blocks, kind, metadata)
             return Response(status_code=201, headers=_headers(blob))
         case "metadata":
-            blob = await run_in_threadpool(context.blobs.set_metadata, container, name, metadata)
+            blob = await run_in_threadpool(context.workspace.blobs.set_metadata, container, name, metadata)
             return Response(status_code=200, headers=_headers(blob))
         case other:
             raise NotSupported(f"comp={other} isn't supported for a blob.")
@@ -113,7 +113,7 @@ def delete_blob(request: Request, container: str, name: str) -> Response:
     """Delete a blob."""
     context = azure_context(request)
     context.sas.check(container, DELETE, request.query_params)
-    context.blobs.delete(container, name)
+    context.workspace.blobs.delete(container, name)
     return Response(status_code=202, headers={"x-ms-version": VERSION})
 
 

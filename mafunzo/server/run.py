@@ -28,11 +28,11 @@ from mafunzo.server.azure_context import AzureContext
 from mafunzo.server.context import Context, Loop
 from mafunzo.server.directory import Directory
 from mafunzo.server.identity import identity_of
+from mafunzo.server.job_log import JobLogs
 from mafunzo.server.metrics import Metrics
 from mafunzo.server.mlflow import MlflowView
 from mafunzo.serving.supervisor import WORKER, Supervisor
 from mafunzo.store.artifact import Artifacts
-from mafunzo.store.blob import Blobs
 from mafunzo.store.database import open_database
 from mafunzo.store.home import Home
 from mafunzo.store.lease import Leases
@@ -94,7 +94,7 @@ def _azure_server(home: Home, listener: socket.socket, workspace: Workspace) -> 
         identity=identity,
         sas=identity.sas(),
         workspace=workspace,
-        blobs=Blobs(workspace.records, workspace.artifacts, home),
+        job_logs=JobLogs(workspace),
     )
     config = _config(
         create_azure_app(context), ssl_certfile=certificate.certificate, ssl_keyfile=certificate.key, lifespan="off"

@@ -20,7 +20,7 @@ from mafunzo.errors import Conflict, InvalidFile, InvalidParameter, NotFound
 from mafunzo.store import catalog
 from mafunzo.store.codec import encode
 from mafunzo.store.record import ARTIFACT_HASH
-from mafunzo.wire.azureml.asset import AssetReference, JobOutputReference, parse_reference
+from mafunzo.wire.azureml.asset import AssetReference, JobOutputReference, ModelRequest, asset_id, parse_reference
 
 if TYPE_CHECKING:
     from mafunzo.workspace.job import JobHandle
@@ -140,6 +140,30 @@ class Models:
         )
         self._workspace.records.add_asset(asset)
         return asset
+
+    def register_from(self, asked: ModelRequest, name: str, version: str) -> Asset:
+        """Register what Azure's wire asks for; an archived or changed version that exists is updated.
+
+        Raises `Conflict` for other files under the name of a version that exists.
+        """
+        known = {
+            asset.version: asset
+            for asset in self._workspace.records.list_assets(
+                scope=WORKSPACE_SCOPE, type=AssetType.MODEL, name=name, with_archived=True
+            )
+        }
+        if version in known:
+            if asked.path not in (known[version].properties.get("path"), f"{asset_id(known[version])}/content"):
+                raise Conflict(f"Model {name}:{version} exists already. A version never changes; choose another one.")
+            changed = dataclasses.replace(
+                known[version], description=asked.description, tags=asked.tags, is_archived=asked.is_archived
+            )
+            self._workspace.records.update_asset(changed)
+            return changed
+        made = self.register(asked.path, name=name, version=version, description=asked.description, tags=asked.tags)
+        kept = dataclasses.replace(made, properties={**made.properties, "path": asked.path})
+        self._workspace.records.update_asset(kept)
+        return kept
 
     def download(self, reference: str, to: str | Path) -> Path:
         """Write a registered model, or one on offer, as plain files under `to`; return the folder."""

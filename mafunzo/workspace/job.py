@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mafunzo.entities.asset import Asset
+from mafunzo.entities.component import unknown_name
 from mafunzo.entities.job import ArtifactInput, Job, JobStatus, Step, StepOutputInput
 from mafunzo.errors import Conflict, InvalidParameter, JobCanceled, JobFailed, NotFound, TimedOut, from_code
 from mafunzo.tracking import read_metrics
+from mafunzo.wire.azureml.job import RegistryJob
 from mafunzo.workspace.asset import ModelSource, free, named_artifacts
 from mafunzo.workspace.component import shipped
-from mafunzo.workspace.request import Draft, Request
+from mafunzo.workspace.request import MODEL_INPUTS, Draft, Request, with_outputs
 from mafunzo.workspace.stream import Event, follow, render
 
 if TYPE_CHECKING:
@@ -63,6 +65,32 @@ class Jobs:
     ) -> tuple[Job, Steps]:
         """Return the job and its steps, and store nothing; all faults of the request are raised at once."""
         return self._finetuning(model, train, validation, test, given).planned()
+
+    def create(self, name: str, asked: RegistryJob) -> JobHandle:
+        """Put a job that came over Azure's wire into the queue; all its faults are raised at once.
+
+        A job of that name that exists is returned as it is: a client that heard no answer asks again.
+        """
+        if any(job.name == name for job in self.list()):
+            return self.get(name)
+        pipeline = shipped(asked.component).component
+        request = Request(self._workspace, with_outputs(pipeline, asked.outputs))
+        request.faults += [
+            unknown_name(name, pipeline.outputs) for name in asked.outputs if name not in pipeline.outputs
+        ]
+        request.take({"job_name": name, "display_name": asked.display_name, "experiment": asked.experiment})
+        request.options |= {
+            "force_rerun": asked.force_rerun,
+            "continue_on_step_failure": asked.continue_on_step_failure,
+        }
+        request.tags, request.properties = asked.tags, asked.properties
+        request.take_stored(asked.inputs)
+        if set(MODEL_INPUTS) & set(request.component.inputs):
+            request.base(None, has_defaults=False)
+        request.rows(f"{split}_{kind}_path" for split in SPLITS for kind in ("file", "mltable"))
+        request.check_finetuning()
+        request.uploads()
+        return self._enqueue(request.draft("job"))
 
     def compare(self, *, model: str, data: str | Path, against: str | None = None, **given: Any) -> JobHandle:
         """Evaluate two models on the same rows. Without `against`, the base that `model` was tuned from."""

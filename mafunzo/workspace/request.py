@@ -21,6 +21,8 @@ from mafunzo.entities.finetuning import faults_between
 from mafunzo.entities.job import ArtifactInput, Job, Step
 from mafunzo.errors import InvalidFile, InvalidParameter, UsageError
 from mafunzo.pipelines.plan import Facts, PinnedComponent, PlanRequest, plan
+from mafunzo.wire.azureml.envelope import CONTAINER, DATASTORE
+from mafunzo.wire.azureml.job import StoredPath
 from mafunzo.workspace.asset import ModelSource, Upload
 from mafunzo.workspace.component import shipped
 
@@ -53,6 +55,7 @@ class Request:
     inputs: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
+    properties: Mapping[str, Any] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
 
     def take(self, given: Mapping[str, Any]) -> None:
@@ -75,8 +78,25 @@ class Request:
             else:
                 self.inputs[known] = value
 
-    def base(self, model: str | Path | Asset | None) -> str:
-        """Take in the base model, by `model` or by the pipeline's own inputs; return its name for people."""
+    def take_stored(self, given: Mapping[str, str | StoredPath]) -> None:
+        """Take in inputs that came over a wire: literals as text, and files that were uploaded."""
+        self.take({name: value for name, value in given.items() if not isinstance(value, StoredPath)})
+        for name, value in given.items():
+            if not isinstance(value, StoredPath):
+                continue
+            if name not in self.component.inputs:
+                self.faults.append(unknown_name(name, self.component.inputs))
+            elif value.datastore != DATASTORE:
+                self.faults.append(f"{name} lies in the datastore '{value.datastore}'. There is '{DATASTORE}'.")
+            else:
+                for artifact in self.attempt(partial(self.workspace.blobs.artifact, CONTAINER, value.path)):
+                    self.inputs[name] = ArtifactInput(artifact, Path(value.path).name)
+
+    def base(self, model: str | Path | Asset | None, has_defaults: bool = True) -> str:
+        """Take in the base model, by `model` or by the pipeline's own inputs; return its name for people.
+
+        has_defaults: whether its card's defaults stand in for what isn't given; its ranges hold in any case.
+        """
         named = [name for name in MODEL_INPUTS if name in self.inputs]
         if model is not None and named:
             self.faults.append(f"model and {named[0]} both name the base model. Keep one.")
@@ -87,10 +107,13 @@ class Request:
         wanted = model if model is not None else next((self.inputs.pop(name) for name in named[:1]), None)
         for name in named:
             self.inputs.pop(name, None)
+        if isinstance(wanted, ArtifactInput):  # uploaded already
+            self.inputs[named[0]] = wanted
+            return wanted.name
         if wanted is None:
             return "model"
         for source in self.attempt(lambda: self.workspace.models.source(wanted)):
-            self.inputs = {**source.defaults, **self.inputs, **source.inputs}
+            self.inputs = {**(source.defaults if has_defaults else {}), **self.inputs, **source.inputs}
             self._check_ranges(source)
         return wanted.name if isinstance(wanted, Asset) else Path(str(wanted).removeprefix("azureml:")).name
 
@@ -160,6 +183,7 @@ class Request:
             force_rerun=self.options.get("force_rerun") or False,
             continue_on_step_failure=self.options.get("continue_on_step_failure") or False,
             tags=self.tags,
+            properties=self.properties,
             created_by=self.workspace.user,
         )
         self._check_computes()
@@ -207,6 +231,19 @@ class Request:
             else []
         )
         return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def with_outputs(pipeline: Component, names: Mapping[str, str]) -> Component:
+    """Return a pipeline that gives some of its outputs, each under another name: `names` maps its own to those."""
+    given = {theirs: pipeline.outputs[ours] for ours, theirs in names.items() if ours in pipeline.outputs}
+    renamed = {f"${{{{parent.outputs.{ours}}}}}": f"${{{{parent.outputs.{theirs}}}}}" for ours, theirs in names.items()}
+    nodes = {
+        name: dataclasses.replace(
+            node, outputs={output: renamed[target] for output, target in node.outputs.items() if target in renamed}
+        )
+        for name, node in pipeline.nodes.items()
+    }
+    return dataclasses.replace(pipeline, outputs=given, nodes=nodes)
 
 
 @dataclass(frozen=True)

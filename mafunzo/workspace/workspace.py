@@ -11,6 +11,7 @@ from mafunzo import settings
 from mafunzo.entities.asset import Asset
 from mafunzo.launcher.server_process import ServerAddress, server_argv, start_in_background
 from mafunzo.store.artifact import Artifacts
+from mafunzo.store.blob import Blobs
 from mafunzo.store.database import open_database
 from mafunzo.store.home import Home
 from mafunzo.store.record import Records
@@ -50,6 +51,7 @@ class Workspace:
         self.database = open_database(self.home, self.database_url)
         self.records = Records(self.database)
         self.artifacts = Artifacts(self.home.artifacts)
+        self.blobs = Blobs(self.records, self.artifacts, self.home)
         self.models = Models(self)
         self.data = DataSets(self)
         self.jobs = Jobs(self)

@@ -102,7 +102,7 @@ def test_a_bad_row_is_named_by_file_row_and_reason_before_anything_starts(line, 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        pytest.param(["--train", "{folder}/missing.jsonl"], "missing.jsonl doesn't exist", id="missing file"),
+        pytest.param(["--train", "{folder}/missing.jsonl"], "missing.jsonl', which doesn't exist", id="missing file"),
         pytest.param(["--train", "{folder}/empty.jsonl"], "empty", id="empty file"),
         pytest.param(["--train", "{good}", "lora_rank_=4"], "Did you mean lora_rank", id="unknown parameter"),
         pytest.param(["--train", "{good}", "learning_rate=0"], "learning_rate is '0'", id="out of range"),

@@ -7,6 +7,7 @@ from typing import Any
 
 from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetType
 from mafunzo.entities.component import Component, Input
+from mafunzo.errors import InvalidParameter
 from mafunzo.wire.azureml.envelope import registry_id, resource, resource_id, system_data
 
 _REGISTRY = re.compile(
@@ -89,6 +90,30 @@ def card_tags(card: Mapping[str, Any]) -> dict[str, str]:
     if card.get("defaults"):
         tags["model_specific_defaults"] = repr(dict(card["defaults"]))
     return tags
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """What a PUT of a model's version asks for. path: a job's output, a datastore's path, or another address."""
+
+    path: str
+    description: str
+    tags: Mapping[str, str]
+    is_archived: bool = False
+
+
+def model_from_body(body: Mapping[str, Any]) -> ModelRequest:
+    """Read a PUT's body; raises `InvalidParameter` without the address of the model's files."""
+    properties = body.get("properties") or {}
+    path = str(properties.get("modelUri") or "")
+    if not path:
+        raise InvalidParameter("The model has no path. Name a job's output, or files to upload.", param="modelUri")
+    return ModelRequest(
+        path=path,
+        description=str(properties.get("description") or ""),
+        tags={str(key): str(value) for key, value in (properties.get("tags") or {}).items()},
+        is_archived=bool(properties.get("isArchived", False)),
+    )
 
 
 def component_body(component: Component) -> dict[str, Any]:

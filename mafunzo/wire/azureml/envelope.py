@@ -20,6 +20,9 @@ CLOUD = "Mafunzo"
 SUFFIX = "local"
 PROVIDER = "Microsoft.MachineLearningServices"
 REGISTRY = "azureml"
+DATASTORE = "workspaceblobstore"
+CONTAINER = "azureml-blobstore"
+"""The home's own datastore, and the container of blobs that it is."""
 
 STATUS: dict[type[MafunzoError], int] = {
     errors.MafunzoError: 500,
@@ -45,7 +48,7 @@ _KNOWN_SEGMENTS = {
     name.lower(): name
     for name in ("subscriptions", "resourceGroups", "providers", PROVIDER, "workspaces", "registries", "locations")
 }
-_SERVICE_PREFIX = re.compile(r"^/(mferp/managementfrontend|modelregistry/v1\.0|assetstore/v1\.0|dataset/v1\.0)(?=/)")
+_SERVICE_PREFIX = re.compile(r"^/(mferp/managementfrontend|history/v1\.0)(?=/)")
 
 
 @dataclass(frozen=True)
