@@ -2,11 +2,11 @@
 
     python benchmarks/bench_training.py [--model FOLDER] [--rounds 3]
 
-24 real conversations of two people, 3 optimizer steps of 8 rows, LoRA r=16 on all linear layers, bfloat16. Each run is a
-process of its own; a round measures all of them, one after the other, and the result is the median of the rounds' ratios.
-Tokens are those of the rows, the same for all; seconds those of the training loop, loading apart. TRL runs as it comes
-(float32 weights under autocast, activations computed again), and with the settings that were best for it on a CPU (bfloat16
-weights, activations kept, a row at a time). The losses of all must agree, or nothing is written.
+24 real conversations of two people, 3 optimizer steps of 8 rows in the same order, LoRA r=16 on all linear layers, bfloat16.
+Each run is a process of its own; a round measures all of them, one after the other, and the result is the median of the
+rounds' ratios. Tokens are those of the rows, the same for all; seconds those of the training loop, loading apart. TRL runs as
+it comes (float32 weights under autocast, activations computed again), and with the settings that were best for it on a CPU
+(bfloat16 weights, activations kept, a row at a time). The losses of all must agree, or nothing is written.
 """
 
 import argparse
@@ -24,8 +24,9 @@ from record import cached_model, machine, medians, write
 
 from mafunzo import settings
 from mafunzo.dataset.download import Access, get_dataset
+from mafunzo.training.batch import order
 
-ROWS, STEPS, BATCH, RATE = 24, 3, 8, 2e-4
+ROWS, STEPS, BATCH, RATE, SEED = 24, 3, 8, 2e-4, 42
 PEERS = {
     "trl": {"per_device_train_batch_size": BATCH},
     "trl, tuned": {
@@ -104,6 +105,7 @@ def run_ours(model: Path, prepared: Path, output: Path) -> dict[str, float]:
         apply_lora="true",
         lora_r=16,
         lora_alpha=32,
+        seed=SEED,
         learning_rate=RATE,
         lr_scheduler_type="constant",
         precision="16",
@@ -126,6 +128,7 @@ def run_trl(name: str, prepared: Path, model: str) -> dict[str, float]:
     from trl import SFTConfig, SFTTrainer
 
     table = pq.read_table(prepared / "train.parquet", columns=["input_ids", "labels"])
+    table = table.take(order(table.num_rows, SEED, 0))
     settings_of = {"bf16": True, "max_length": None, **PEERS[name]}
     with tempfile.TemporaryDirectory() as output:
         config = SFTConfig(
@@ -135,6 +138,7 @@ def run_trl(name: str, prepared: Path, model: str) -> dict[str, float]:
             max_steps=STEPS,
             logging_steps=1,
             save_strategy="no",
+            train_sampling_strategy="sequential",
             report_to=[],
             use_cpu=True,
             disable_tqdm=True,

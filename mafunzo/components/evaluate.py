@@ -45,7 +45,7 @@ def work(arguments: Arguments) -> None:
     )
     write_json(out / "serving_reference.json", reference)
     arguments.metrics.log(0, logged_metrics(evaluation))
-    sys.stdout.write(f"\n{table_text(evaluation)}\nThe whole report is {out / 'report.html'}\n")
+    sys.stdout.write(f"\n{table_text(evaluation)}\nThe whole report is report.html of the output evaluation_result\n")
     check_gate(
         values["gate"],
         values["gate_metric"],

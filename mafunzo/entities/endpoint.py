@@ -6,6 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+DEFAULT_REQUEST_TIMEOUT_S = 90.0
+
 
 class DeploymentStatus(StrEnum):
     """The life of a deployment. `refused` means that serving didn't equal training."""
@@ -41,7 +43,7 @@ class Deployment:
     port: int | None = None
     attempt: int = 0
     initial_delay_s: float = 600.0
-    request_timeout_s: float = 90.0
+    request_timeout_s: float = DEFAULT_REQUEST_TIMEOUT_S
     verification: Mapping[str, Any] | None = None
     error: Mapping[str, Any] | None = None
     created_at: datetime | None = None
@@ -59,3 +61,4 @@ class Endpoint:
     is_deleting: bool = False
     created_by: str = ""
     created_at: datetime | None = None
+    properties: Mapping[str, Any] = field(default_factory=dict)

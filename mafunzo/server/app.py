@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 import mafunzo
 from mafunzo.errors import MafunzoError, Unauthorized
-from mafunzo.server import azureml, blob, mlflow, openai
+from mafunzo.server import azureml, blob, mlflow, openai, scoring
 from mafunzo.server.auth import LoopbackOnly, bearer
 from mafunzo.server.azure_context import AzureContext, require_token
 from mafunzo.server.context import Context, context_of
@@ -46,6 +46,7 @@ def create_azure_app(context: AzureContext) -> FastAPI:
     app.add_exception_handler(MafunzoError, _refuse_on_azure)
     app.include_router(azureml.public)
     app.include_router(blob.router)
+    app.include_router(scoring.router)
     app.include_router(azureml.router, dependencies=[Depends(require_token)])
     return app
 

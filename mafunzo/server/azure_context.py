@@ -11,6 +11,7 @@ from starlette.requests import Request
 from mafunzo.errors import InvalidParameter
 from mafunzo.server.auth import bearer
 from mafunzo.server.body import limited_body
+from mafunzo.server.context import Context
 from mafunzo.server.identity import Identity
 from mafunzo.server.job_log import JobLogs
 from mafunzo.server.sas import Sas
@@ -23,13 +24,14 @@ BODY_LIMIT_BYTES = 8 * 2**20
 
 @dataclass(frozen=True)
 class AzureContext:
-    """The https port's parts."""
+    """The https port's parts. `serving` is the http port's, whose ways to the workers it shares."""
 
     place: Place
     identity: Identity
     sas: Sas
     workspace: Workspace
     job_logs: JobLogs
+    serving: Context
 
     @property
     def audiences(self) -> frozenset[str]:

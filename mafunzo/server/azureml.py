@@ -10,11 +10,13 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType
-from mafunzo.errors import InvalidParameter, NotFound, NotSupported
+from mafunzo.entities.endpoint import Deployment
+from mafunzo.errors import InvalidParameter, NotFound, NotSupported, from_code
 from mafunzo.server.azure_context import AzureContext, azure_context, body_of
 from mafunzo.server.sas import READ
 from mafunzo.wire.azureml import asset as asset_wire
 from mafunzo.wire.azureml import compute as compute_wire
+from mafunzo.wire.azureml import endpoint as endpoint_wire
 from mafunzo.wire.azureml import job as job_wire
 from mafunzo.wire.azureml.envelope import (
     CLOUD,
@@ -27,6 +29,8 @@ from mafunzo.wire.azureml.envelope import (
     SUBSCRIPTION,
     SUFFIX,
     WORKSPACE,
+    error_body,
+    operation_path,
     page,
     plain_path,
     resource,
@@ -38,6 +42,8 @@ from mafunzo.workspace.component import shipped, shipped_names
 WS = f"/subscriptions/{{subscription}}/resourceGroups/{{group}}/providers/{PROVIDER}/workspaces/{{workspace}}"
 REG = f"/subscriptions/{{subscription}}/resourceGroups/{{group}}/providers/{PROVIDER}/registries/{{registry}}"
 LOGS = "/logs"
+POLL_S = "1"
+"""Seconds after which a client asks again how far an operation is; else Azure's wait half a minute."""
 
 public = APIRouter()
 router = APIRouter()
@@ -332,6 +338,119 @@ async def put_model(request: Request, name: str, version: str) -> Response:
     return JSONResponse(asset_wire.model_body(made), status_code=201)
 
 
+# Online endpoints
+
+
+@router.get(f"{WS}/onlineEndpoints")
+def list_endpoints(request: Request) -> Any:
+    """List the endpoints."""
+    context = azure_context(request)
+    return page(endpoint_wire.endpoint_body(found, context.place.base) for found in context.workspace.endpoints.list())
+
+
+@router.get(f"{WS}/onlineEndpoints/{{name}}")
+def get_endpoint(request: Request, name: str) -> Any:
+    """Return one endpoint."""
+    context = azure_context(request)
+    return endpoint_wire.endpoint_body(context.workspace.endpoints.get(name).endpoint, context.place.base)
+
+
+@router.put(f"{WS}/onlineEndpoints/{{name}}")
+async def put_endpoint(request: Request, name: str) -> Response:
+    """Make an endpoint, or change its traffic and tags."""
+    context = azure_context(request)
+    asked = endpoint_wire.endpoint_from_body(name, await body_of(request))
+    handle = await context.in_thread(lambda: context.workspace.endpoints.put(name, asked))
+    return JSONResponse(endpoint_wire.endpoint_body(handle.endpoint, context.place.base), status_code=201)
+
+
+@router.delete(f"{WS}/onlineEndpoints/{{name}}")
+def delete_endpoint(request: Request, name: str) -> Response:
+    """Begin to delete an endpoint with its deployments."""
+    context = azure_context(request)
+    context.workspace.endpoints.get(name).begin_delete()
+    return _accepted(context, f"endpoint-deleted:{name}")
+
+
+@router.post(f"{WS}/onlineEndpoints/{{name}}/listKeys")
+def list_keys(request: Request, name: str) -> Any:
+    """Return the keys that open an endpoint."""
+    primary, secondary = azure_context(request).workspace.endpoints.get(name).keys
+    return {"primaryKey": primary, "secondaryKey": secondary}
+
+
+@router.post(f"{WS}/onlineEndpoints/{{name}}/regenerateKeys")
+async def regenerate_keys(request: Request, name: str) -> Response:
+    """Replace one key by a new one, at once."""
+    context, body = azure_context(request), await body_of(request)
+    handle = context.workspace.endpoints.get(name)
+    await context.in_thread(lambda: handle.regenerate_key(str(body.get("keyType", "Primary")).lower()))
+    return Response(status_code=200)
+
+
+@router.get(f"{WS}/onlineEndpoints/{{endpoint}}/deployments")
+def list_deployments(request: Request, endpoint: str) -> Any:
+    """List an endpoint's deployments."""
+    found = azure_context(request).workspace.endpoints.get(endpoint).deployments
+    return page(map(endpoint_wire.deployment_body, found))
+
+
+@router.get(f"{WS}/onlineEndpoints/{{endpoint}}/deployments/{{name}}")
+def get_deployment(request: Request, endpoint: str, name: str) -> Any:
+    """Return one deployment."""
+    return endpoint_wire.deployment_body(azure_context(request).workspace.records.get_deployment(endpoint, name))
+
+
+@router.put(f"{WS}/onlineEndpoints/{{endpoint}}/deployments/{{name}}")
+async def put_deployment(request: Request, endpoint: str, name: str) -> Response:
+    """Begin to serve a model; it is there once it has proven that it answers as in evaluation."""
+    context = azure_context(request)
+    asked = endpoint_wire.deployment_from_body(name, await body_of(request))
+    made = await context.in_thread(lambda: context.workspace.endpoints.put_deployment(endpoint, name, asked))
+    headers = _operation_headers(context, f"deployment:{endpoint}:{name}")
+    return JSONResponse(endpoint_wire.deployment_body(made), status_code=201, headers=headers)
+
+
+@router.delete(f"{WS}/onlineEndpoints/{{endpoint}}/deployments/{{name}}")
+def delete_deployment(request: Request, endpoint: str, name: str) -> Response:
+    """Begin to delete a deployment; its traffic goes to the others."""
+    context = azure_context(request)
+    context.workspace.endpoints.get(endpoint).begin_delete_deployment(name)
+    return _accepted(context, f"deployment-deleted:{endpoint}:{name}")
+
+
+@router.post(f"{WS}/onlineEndpoints/{{endpoint}}/deployments/{{name}}/getLogs")
+async def get_deployment_logs(request: Request, endpoint: str, name: str) -> Any:
+    """Return the end of a worker's log."""
+    context, body = azure_context(request), await body_of(request)
+    context.workspace.records.get_deployment(endpoint, name)
+    found = context.workspace.endpoints.get(endpoint).logs(name, int(body.get("tail") or 100))
+    return {"content": found.get(name, "")}
+
+
+@router.get(operation_path("{what}"))
+def get_operation(request: Request, what: str) -> Response:
+    """Say how far an operation is: what it was to reach is looked at, so that nothing has to be remembered."""
+    records = azure_context(request).workspace.records
+    kind, _, name = what.partition(":")
+    endpoint, _, deployment = name.partition(":")
+    there = {d.name: d for d in records.list_deployments(endpoint)}
+    found: dict[str, Any]
+    match kind:
+        case "deployment" if deployment in there:
+            state = endpoint_wire.provisioning_state(there[deployment])
+            found = {"status": state if state in ("Succeeded", "Failed") else "InProgress"}
+            if state == "Failed":
+                found["error"] = _why(there[deployment])
+        case "deployment-deleted":
+            found = {"status": "InProgress" if deployment in there else "Succeeded"}
+        case "endpoint-deleted":
+            found = {"status": "InProgress" if name in {e.name for e in records.list_endpoints()} else "Succeeded"}
+        case _:
+            raise NotFound(f"No operation '{what}' is known.")
+    return JSONResponse(found, headers={"Retry-After": POLL_S})
+
+
 # Where files go
 
 
@@ -359,6 +478,22 @@ def list_secrets(request: Request, name: str) -> Any:
 def unknown(request: Request, path: str) -> Response:
     """Refuse what isn't there, and name it."""
     raise NotSupported(f"{request.method} /{path} isn't something that this version of Mafunzo answers.")
+
+
+def _operation_headers(context: AzureContext, what: str) -> dict[str, str]:
+    return {"Azure-AsyncOperation": f"{context.place.base}{operation_path(what)}", "Retry-After": POLL_S}
+
+
+def _accepted(context: AzureContext, what: str) -> Response:
+    return Response(status_code=202, headers=_operation_headers(context, what))
+
+
+def _why(deployment: Deployment) -> dict[str, Any]:
+    """Return why a deployment isn't served, as an operation's error."""
+    told = deployment.error or {}
+    error = from_code(str(told.get("code", "failed")), str(told.get("message", "it failed")), told.get("faults") or ())
+    found: dict[str, Any] = error_body(error)["error"]
+    return found
 
 
 def _registered(request: Request, name: str | None = None) -> list[Asset]:

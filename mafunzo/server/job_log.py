@@ -66,8 +66,8 @@ class Lines:
         if event.kind == "line":
             return f"{event.name}: {event.text}"
         took = f" in {event.numbers['seconds']:g} s" if event.numbers.get("seconds") is not None else ""
-        text = f": {event.text}" if event.text and event.text != event.status else ""
-        return f"{event.kind} {event.name} {event.status}{took}{text}"
+        text = "" if event.status == "completed" else event.text.removeprefix(event.status).lstrip(": ")
+        return f"{event.kind} {event.name} {event.status}{took}" + (f": {text}" if text else "")
 
     def _progress(self, event: Event) -> str | None:
         numbers = dict(event.numbers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 MIRROR_SCOPE = "registry:mirror"
 Assets = list[Asset]  # the class below has a verb called list
+_VERSION_ID = re.compile(r"/models/(?P<name>[^/]+)/versions/(?P<version>[^/]+)$")
 MLFLOW_OUTPUT = "mlflow_model_folder"
 
 
@@ -90,6 +92,15 @@ class Models:
         if isinstance(parsed, JobOutputReference):
             raise InvalidParameter(f"{reference} is the output of a job: register it, then name the model.")
         raise NotFound(f"No model is called '{reference}'. `mafunzo model list` shows all.")
+
+    def by_id(self, id: str) -> Asset:
+        """Return the version that an id of Azure's wire names (`.../models/<name>/versions/<version>`), or a reference."""
+        match = _VERSION_ID.search(id)
+        if match is None or id.startswith("azureml://registries/"):
+            return self.get(id)
+        return self._workspace.records.get_asset(
+            AssetKey(WORKSPACE_SCOPE, AssetType.MODEL, match["name"], match["version"])
+        )
 
     def source(self, reference: str | Path | Asset) -> ModelSource:
         """Return how a job takes `reference` as its base model."""

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from mafunzo.entities.asset import Asset
-from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
+from mafunzo.entities.endpoint import DEFAULT_REQUEST_TIMEOUT_S, Deployment, DeploymentStatus, Endpoint
 from mafunzo.errors import (
     Conflict,
     InvalidParameter,
@@ -25,6 +25,7 @@ from mafunzo.errors import (
 )
 
 if TYPE_CHECKING:
+    from mafunzo.wire.azureml.endpoint import DeploymentRequest, EndpointRequest
     from mafunzo.workspace.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,55 @@ class Endpoints:
         endpoint = Endpoint(name, tags=dict(tags or {}), created_by=self._workspace.user, created_at=datetime.now(UTC))
         self._workspace.records.add_endpoint(endpoint, keys=(_new_key(), _new_key()))
         return EndpointHandle(self._workspace, name)
+
+    def put(self, name: str, asked: EndpointRequest) -> EndpointHandle:
+        """Make the endpoint that Azure's wire asks for, or change its traffic, tags and properties.
+
+        Raises `InvalidParameter` for traffic to deployments that aren't there.
+        """
+        if not any(endpoint.name == name for endpoint in self.list()):
+            if asked.traffic_percent:
+                raise InvalidParameter(
+                    f"Endpoint {name} is new, so that no deployment can get traffic yet. Set it later."
+                )
+            self.create(name)
+        handle = self.get(name)
+        handle.set_traffic(asked.traffic_percent)
+        changed = dataclasses.replace(handle.endpoint, tags=asked.tags, properties=asked.properties)
+        self._workspace.records.update_endpoint(changed)
+        return handle
+
+    def put_deployment(self, endpoint: str, name: str, asked: DeploymentRequest) -> Deployment:
+        """Begin to serve a registered model, as Azure's wire asks; return at once. It gets no traffic by itself.
+
+        Of a deployment that exists, time-outs are changed. Raises `Conflict` for another model under its name.
+        """
+        _require_name("deployment", name)
+        asset = self._workspace.models.by_id(asked.model)
+        found = {d.name: d for d in self.get(endpoint).deployments}.get(name)
+        if found is None:
+            self._workspace.up()
+            return self._add(
+                self.get(endpoint),
+                name,
+                asset,
+                initial_delay_s=asked.initial_delay_s,
+                request_timeout_s=asked.request_timeout_s,
+                properties=asked.properties,
+            )
+        if found.artifact != asset.artifact:
+            raise Conflict(
+                f"Deployment {endpoint}/{name} serves {found.model}. Deploy {asset.key} under another name, give it the "
+                f"traffic, and delete this one."
+            )
+        changed = dataclasses.replace(
+            found,
+            initial_delay_s=asked.initial_delay_s,
+            request_timeout_s=asked.request_timeout_s,
+            properties={**found.properties, **asked.properties},
+        )
+        self._workspace.records.update_deployment(changed)
+        return changed
 
     def deploy(
         self,
@@ -82,7 +132,7 @@ class Endpoints:
             )
         self._workspace.up()
         handle = self.get(endpoint) if found else self.create(endpoint)
-        self._add(handle, deployment, asset, asset.artifact, timeout_s)
+        self._add(handle, deployment, asset, initial_delay_s=timeout_s)
         try:
             handle.wait(deployment, timeout_s)
             handle.set_traffic(_shared(handle.endpoint.traffic_percent, deployment, traffic))
@@ -91,16 +141,30 @@ class Endpoints:
             raise
         return handle
 
-    def _add(self, handle: EndpointHandle, deployment: str, asset: Asset, artifact: str, timeout_s: float) -> None:
-        self._workspace.records.add_deployment(
+    def _add(
+        self,
+        handle: EndpointHandle,
+        deployment: str,
+        asset: Asset,
+        *,
+        initial_delay_s: float,
+        request_timeout_s: float = DEFAULT_REQUEST_TIMEOUT_S,
+        properties: Mapping[str, Any] | None = None,
+    ) -> Deployment:
+        if asset.artifact is None:
+            raise InvalidParameter(
+                f"{asset.key} is on offer but not registered. Fine-tune it, or download and register it."
+            )
+        return self._workspace.records.add_deployment(
             Deployment(
                 endpoint=handle.name,
                 name=deployment,
                 model=str(asset.key),
-                artifact=artifact,
-                initial_delay_s=timeout_s,
+                artifact=asset.artifact,
                 created_at=datetime.now(UTC),
-                properties={"base_artifact": asset.properties.get("base_artifact")},
+                properties={"base_artifact": asset.properties.get("base_artifact"), **(properties or {})},
+                initial_delay_s=initial_delay_s,
+                request_timeout_s=request_timeout_s,
             )
         )
 
@@ -243,10 +307,14 @@ class EndpointHandle:
                 found[each.name] = "\n".join(text.splitlines()[-lines:])
         return found
 
-    def delete(self, timeout_s: float = 60.0) -> None:
-        """Delete the endpoint and its deployments; return once their processes, ports and memory are free."""
+    def begin_delete(self) -> None:
+        """Ask for the endpoint and its deployments to go, and return at once."""
         self._workspace.records.update_endpoint(dataclasses.replace(self.endpoint, is_deleting=True))
         self._workspace.up()
+
+    def delete(self, timeout_s: float = 60.0) -> None:
+        """Delete the endpoint and its deployments; return once their processes, ports and memory are free."""
+        self.begin_delete()
         deadline = time.monotonic() + timeout_s
         while self.name in {found.name for found in self._workspace.records.list_endpoints()}:
             if time.monotonic() > deadline:
@@ -255,11 +323,8 @@ class EndpointHandle:
                 )
             time.sleep(0.05)
 
-    def delete_deployment(self, name: str, timeout_s: float = 60.0) -> None:
-        """Delete one deployment; return once its process, port and memory are free. Its traffic goes to the others.
-
-        Raises `NotFound`, and `TimedOut` when its worker doesn't end.
-        """
+    def begin_delete_deployment(self, name: str) -> None:
+        """Give a deployment's traffic to the others, ask for it to go, and return at once; raises `NotFound`."""
         records = self._workspace.records
         records.get_deployment(self.name, name)
         if self.endpoint.traffic_percent.get(name):
@@ -267,6 +332,13 @@ class EndpointHandle:
         found = records.get_deployment(self.name, name)
         records.update_deployment(dataclasses.replace(found, status=DeploymentStatus.DELETING))
         self._workspace.up()
+
+    def delete_deployment(self, name: str, timeout_s: float = 60.0) -> None:
+        """Delete one deployment; return once its process, port and memory are free. Its traffic goes to the others.
+
+        Raises `NotFound`, and `TimedOut` when its worker doesn't end.
+        """
+        self.begin_delete_deployment(name)
         deadline = time.monotonic() + timeout_s
         while name in {found.name for found in self.deployments}:
             if time.monotonic() > deadline:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -134,13 +135,18 @@ class Request:
 
     def rows(self, names: Iterable[str]) -> list[Path]:
         """Check every row of the data files under these inputs; return their paths."""
-        given = [
-            Path(self.inputs[name]).expanduser() for name in names if isinstance(self.inputs.get(name), str | Path)
-        ]
-        found = [path for path in given if path.exists()]
+        given = {name: self.inputs[name] for name in names if name in self.inputs}
+        paths = [Path(value).expanduser() for value in given.values() if isinstance(value, str | Path)]
         policy = str(self.inputs.get("on_bad_row", "fail"))
-        self.attempt(lambda: self.workspace.data.require_good(found, policy))
-        return given
+        with tempfile.TemporaryDirectory(prefix="mafunzo-rows-") as scratch:
+            stored = [
+                self.workspace.artifacts.checkout(value.artifact, Path(scratch) / name)
+                for name, value in given.items()
+                if isinstance(value, ArtifactInput)
+            ]
+            found = [*(path for path in paths if path.exists()), *stored]
+            self.attempt(lambda: self.workspace.data.require_good(found, policy))
+        return paths
 
     def check_finetuning(self) -> None:
         """Find the faults between parameters that are each in their range."""

@@ -152,7 +152,7 @@ def test_data_is_mirrored_fetched_checked_and_split(shell, tmp_path):
 
 
 def test_machines_and_environments_are_shown(shell):
-    assert as_json(shell, "compute", "show", "local")["cpus"] >= 1
+    assert as_json(shell, "compute", "show", "local")["size"]["cpus"] >= 1
     assert "A100" in shell("compute", "show", "Standard_NC24ads_A100_v4")
     assert "Did you mean" in shell("compute", "show", "Standard_NC24ads_A100_v5", code=2)
     assert as_json(shell, "environment", "show", "local")["name"] == "local"

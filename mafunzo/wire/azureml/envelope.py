@@ -33,6 +33,9 @@ STATUS: dict[type[MafunzoError], int] = {
     errors.Unauthorized: 401,
     errors.FailedError: 500,
     errors.StorageFull: 507,
+    errors.Unavailable: 503,
+    errors.WorkerFailed: 502,
+    errors.TimedOut: 504,
 }
 """A class that isn't here has the status of its nearest ancestor. Azure's clients try 5xx again, so that few are."""
 
@@ -114,6 +117,11 @@ def system_data(created_by: str, created_at: datetime | None) -> dict[str, str]:
         "lastModifiedBy": created_by,
         "lastModifiedAt": moment,
     }
+
+
+def operation_path(what: str) -> str:
+    """Return where a client asks how far an operation is; `what` says which."""
+    return f"/subscriptions/{SUBSCRIPTION}/providers/{PROVIDER}/locations/{LOCATION}/operationsStatus/{what}"
 
 
 def status_of(error: MafunzoError) -> int:

@@ -1,0 +1,58 @@
+"""Asking an endpoint in Azure's dialect: `POST /endpoints/<endpoint>/score`, with the endpoint's key."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from mafunzo.entities.endpoint import Deployment
+from mafunzo.errors import InvalidParameter
+from mafunzo.server.auth import bearer
+from mafunzo.server.azure_context import azure_context
+from mafunzo.server.body import limited_body
+from mafunzo.server.context import Context
+from mafunzo.server.openai import BODY_LIMIT_BYTES, NAMES_DEPLOYMENT
+from mafunzo.serving.router import pick
+from mafunzo.wire.azureml.endpoint import scoring_path
+from mafunzo.wire.azureml.scoring import answer_body, requests_from_body
+
+router = APIRouter()
+
+
+@router.post(scoring_path("{endpoint}"))
+async def score(request: Request, endpoint: str) -> Response:
+    """Answer every conversation of a request; an error of any is the answer, with its own status."""
+    serving = azure_context(request).serving
+    entry = (await serving.directory.newest()).find(bearer(request.headers), endpoint)
+    asked, is_list = requests_from_body(await _json(request), endpoint)
+    named = next((request.headers[name] for name in NAMES_DEPLOYMENT if name in request.headers), None)
+    deployment = pick(entry.endpoint, entry.deployments, named)
+    answers = await asyncio.gather(*(_ask(serving, deployment, body, request.headers) for body in asked))
+    broken = next((answer for status, answer in answers if status != 200), None)
+    headers = dict.fromkeys(NAMES_DEPLOYMENT, deployment.name)
+    if broken is not None:
+        status = next(status for status, _ in answers if status != 200)
+        return JSONResponse(broken, status_code=status, headers=headers)
+    return JSONResponse(answer_body([answer for _, answer in answers], is_list), headers=headers)
+
+
+async def _ask(
+    serving: Context, deployment: Deployment, body: Mapping[str, Any], headers: Mapping[str, str]
+) -> tuple[int, dict[str, Any]]:
+    """Return the worker's status and JSON answer."""
+    content = json.dumps(body).encode()
+    answer = await serving.router.forward(
+        deployment, "/v1/chat/completions", content, {"content-type": "application/json"}
+    )
+    found: dict[str, Any] = json.loads(await answer.read())
+    return answer.status, found
+
+
+async def _json(request: Request) -> Any:
+    try:
+        return json.loads(await limited_body(request, BODY_LIMIT_BYTES))
+    except ValueError as error:
+        raise InvalidParameter("The request's body isn't JSON.") from error

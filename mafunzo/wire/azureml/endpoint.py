@@ -1,0 +1,144 @@
+"""Online endpoints and their deployments in Azure's JSON. Bodies are kept, and given back with what we know put in."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
+from mafunzo.errors import InvalidParameter, NotSupported
+from mafunzo.wire.azureml.compute import seconds_of
+from mafunzo.wire.azureml.envelope import LOCATION, resource, resource_id, system_data
+
+BODY = "azureml_body"
+DEFAULT_INITIAL_DELAY_S = 600.0
+DEFAULT_TIMEOUT_S = 5.0
+_PROVISIONING: Mapping[DeploymentStatus, str] = {
+    DeploymentStatus.HEALTHY: "Succeeded",
+    DeploymentStatus.UNHEALTHY: "Succeeded",
+    DeploymentStatus.REFUSED: "Failed",
+    DeploymentStatus.FAILED: "Failed",
+    DeploymentStatus.DELETING: "Deleting",
+}
+"""The others are `Creating`."""
+
+
+@dataclass(frozen=True)
+class EndpointRequest:
+    """What a PUT of an endpoint asks for."""
+
+    traffic_percent: Mapping[str, int]
+    tags: Mapping[str, str]
+    properties: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class DeploymentRequest:
+    """What a PUT of a deployment asks for. model: the id of a registered version."""
+
+    model: str
+    initial_delay_s: float
+    request_timeout_s: float
+    properties: Mapping[str, Any]
+
+
+def endpoint_from_body(name: str, body: Mapping[str, Any]) -> EndpointRequest:
+    """Read a PUT's body; raises `NotSupported` for another way to ask than by key, and for mirrored traffic."""
+    properties = body.get("properties") or {}
+    mode = str(properties.get("authMode") or "Key")
+    if mode.lower() != "key":
+        raise NotSupported(f"Endpoint '{name}' has auth_mode {mode}. Endpoints are opened by key here: auth_mode key.")
+    if any((properties.get("mirrorTraffic") or {}).values()):
+        raise NotSupported(f"Endpoint '{name}' mirrors traffic, which isn't supported yet. Leave mirror_traffic out.")
+    return EndpointRequest(
+        traffic_percent={str(key): int(share) for key, share in (properties.get("traffic") or {}).items()},
+        tags={str(key): str(value) for key, value in (body.get("tags") or {}).items()},
+        properties={BODY: dict(body)},
+    )
+
+
+def endpoint_body(endpoint: Endpoint, base: str) -> dict[str, Any]:
+    """Return an endpoint as a GET answers it; `base` is the server's https address."""
+    kept = endpoint.properties.get(BODY) or {}
+    properties = {
+        **(kept.get("properties") or {}),
+        "authMode": "Key",
+        "scoringUri": f"{base}{scoring_path(endpoint.name)}",
+        "swaggerUri": None,
+        "traffic": dict(endpoint.traffic_percent),
+        "mirrorTraffic": {},
+        "provisioningState": "Deleting" if endpoint.is_deleting else "Succeeded",
+        "publicNetworkAccess": "Disabled",
+    }
+    properties.pop("keys", None)
+    return resource(
+        resource_id("onlineEndpoints", endpoint.name),
+        endpoint.name,
+        "workspaces/onlineEndpoints",
+        properties,
+        location=LOCATION,
+        kind="Managed",
+        identity={"type": "SystemAssigned"},
+        tags=dict(endpoint.tags),
+        systemData=system_data(endpoint.created_by, endpoint.created_at),
+    )
+
+
+def scoring_path(endpoint: str) -> str:
+    """Return the path at which an endpoint is asked in Azure's dialect."""
+    return f"/endpoints/{endpoint}/score"
+
+
+def deployment_from_body(name: str, body: Mapping[str, Any]) -> DeploymentRequest:
+    """Read a PUT's body; raises `NotSupported` or `InvalidParameter` with what can't be done."""
+    properties = body.get("properties") or {}
+    faults = []
+    if properties.get("codeConfiguration"):
+        faults.append("code_configuration (a scoring script of one's own) isn't supported; leave it out.")
+    if properties.get("environmentId"):
+        faults.append("environment isn't supported; leave it out: the model brings all that it needs.")
+    capacity = (body.get("sku") or {}).get("capacity", 1)
+    if capacity not in (None, 1):
+        faults.append(f"instance_count is {capacity}; a deployment is one worker here, which answers many at once.")
+    if faults:
+        raise NotSupported(f"Deployment '{name}' can't be made.", faults)
+    model = str(properties.get("model") or "").removeprefix("azureml:")
+    if not model:
+        raise InvalidParameter(f"Deployment '{name}' names no model.", param="model")
+    probe, settings = properties.get("livenessProbe") or {}, properties.get("requestSettings") or {}
+    delay, limit = probe.get("initialDelay"), settings.get("requestTimeout")
+    return DeploymentRequest(
+        model=model,
+        initial_delay_s=float(seconds_of(str(delay))) if delay else DEFAULT_INITIAL_DELAY_S,
+        request_timeout_s=float(seconds_of(str(limit))) if limit else DEFAULT_TIMEOUT_S,
+        properties={BODY: dict(body)},
+    )
+
+
+def deployment_body(deployment: Deployment) -> dict[str, Any]:
+    """Return a deployment as a GET answers it."""
+    kept = deployment.properties.get(BODY) or {}
+    given = dict(kept.get("properties") or {})
+    properties = {
+        **given,
+        "endpointComputeType": "Managed",
+        "scaleSettings": {"scaleType": "Default"},
+        "model": given.get("model") or deployment.model,
+        "provisioningState": provisioning_state(deployment),
+        "properties": {"mafunzo.status": str(deployment.status), **(given.get("properties") or {})},
+    }
+    return resource(
+        resource_id("onlineEndpoints", deployment.endpoint, "deployments", deployment.name),
+        deployment.name,
+        "workspaces/onlineEndpoints/deployments",
+        properties,
+        location=LOCATION,
+        kind="Managed",
+        sku=kept.get("sku") or {"name": "Default", "capacity": 1},
+        tags=dict(kept.get("tags") or {}),
+        systemData=system_data("", deployment.created_at),
+    )
+
+
+def provisioning_state(deployment: Deployment) -> str:
+    """Return Azure's word for how far a deployment is."""
+    return _PROVISIONING.get(deployment.status, "Creating")

@@ -1,0 +1,75 @@
+"""Azure's scoring dialect (`/score`) to OpenAI's, which workers speak, and the answers back.
+
+`input_string` is one conversation (a list of messages) or a list of conversations; each is answered: one gives
+`{"output": "text"}`, a list gives `{"output": ["text", ...]}` in its order.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mafunzo.entities.component import unknown_name
+from mafunzo.errors import InvalidParameter
+
+MAX_CONVERSATIONS = 64
+_NAMES = {
+    "max_new_tokens": "max_tokens",
+    "max_gen_len": "max_tokens",
+    "max_tokens": "max_tokens",
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "stop": "stop",
+    "seed": "seed",
+}
+_OTHERS = ("do_sample", "return_full_text")
+
+
+def requests_from_body(body: Any, model: str) -> tuple[list[dict[str, Any]], bool]:
+    """Return OpenAI's request for each conversation, and whether a list of them was given.
+
+    Raises `InvalidParameter` with all faults.
+    """
+    given = body.get("input_data") if isinstance(body, Mapping) else None
+    if not isinstance(given, Mapping) or not isinstance(given.get("input_string"), list):
+        raise InvalidParameter(
+            'The body has no conversation. Send {"input_data": {"input_string": [{"role": "user", "content": "..."}], '
+            '"parameters": {}}}.',
+            param="input_data.input_string",
+        )
+    conversations, is_list = _conversations(given["input_string"])
+    parameters = {**(body.get("params") or {}), **(given.get("parameters") or {})}
+    options = _options(parameters)
+    return [{"model": model, "messages": messages, **options} for messages in conversations], is_list
+
+
+def answer_body(answers: Sequence[Mapping[str, Any]], is_list: bool) -> dict[str, Any]:
+    """Return what `/score` answers, from OpenAI's answers."""
+    texts = [answer["choices"][0]["message"].get("content") or "" for answer in answers]
+    return {"output": texts if is_list else texts[0]}
+
+
+def _conversations(given: list[Any]) -> tuple[list[list[Any]], bool]:
+    is_list = bool(given) and all(isinstance(one, list) for one in given)
+    conversations = given if is_list else [given]
+    faults = []
+    if len(conversations) > MAX_CONVERSATIONS:
+        faults.append(f"{len(conversations)} conversations, expected {MAX_CONVERSATIONS} at most. Send them in parts.")
+    for number, messages in enumerate(conversations, start=1):
+        if not messages or not all(isinstance(message, Mapping) and "role" in message for message in messages):
+            faults.append(f"conversation {number} isn't a list of messages with role and content.")
+    if faults:
+        raise InvalidParameter("input_string can't be answered.", faults, param="input_data.input_string")
+    return conversations, is_list
+
+
+def _options(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    faults = [unknown_name(name, [*_NAMES, *_OTHERS]) for name in parameters if name not in (*_NAMES, *_OTHERS)]
+    if parameters.get("return_full_text"):
+        faults.append("return_full_text is true: only the reply is returned. Leave it out.")
+    if faults:
+        raise InvalidParameter("parameters can't be used.", faults, param="input_data.parameters")
+    options = {_NAMES[name]: value for name, value in parameters.items() if name in _NAMES and value is not None}
+    if parameters.get("do_sample") is False:
+        options["temperature"] = 0
+        options.pop("top_p", None)
+    return options
