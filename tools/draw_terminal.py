@@ -11,7 +11,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 BACK, INK, BRIGHT, GREEN, GREY = "#0f1720", "#c9d4df", "#ffffff", "#5fd39a", "#8795a4"
-LINE_INCHES, COLUMN_INCHES, MOST_COLUMNS = 0.19, 0.088, 128
+LINE_INCHES, COLUMN_INCHES, MOST_COLUMNS = 0.19, 0.0915, 128
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 TITLE = re.compile(r"^(\d\. |Everything is stopped)")
 GOOD = re.compile(r"\b(better|verified|completed|cached)\b")
@@ -43,7 +43,7 @@ def draw(lines: list[str], out: Path) -> None:
     figure = Figure(figsize=(width, height), facecolor=BACK)
     for number, line in enumerate(lines):
         colour = BRIGHT if TITLE.match(line) else GREY if line.lstrip().startswith(("picture", "asked")) else INK
-        colour = GREEN if GOOD.search(line) and not TITLE.match(line) else colour
+        colour = GREEN if GOOD.search(line) and colour is INK else colour
         weight = "bold" if TITLE.match(line) else "normal"
         height_share = 1 - (number + 1) * LINE_INCHES / height
         figure.text(

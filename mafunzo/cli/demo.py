@@ -153,7 +153,7 @@ def _print_comparison(folder: Path) -> None:
 
 
 def _interval(estimate: Mapping[str, float]) -> str:
-    return f"{estimate['value']:.4g} [{estimate['low']:.4g}, {estimate['high']:.4g}]"
+    return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
 
 
 def _one_line(text: str) -> str:
@@ -199,9 +199,10 @@ def _print_costs(job: JobHandle) -> None:
         total += took
         record = job.folder(step.name) / "exit.json"
         peak = json.loads(record.read_text()).get("peak_memory_mb", 0) if record.exists() else 0
+        memory = f"peak {human_size(peak * 1e6):>9}" if peak else " " * 14
         why = step.reason if step.status == "cached" else ""
-        print(f"  {step.name:14} {_duration(took):>9}   peak {human_size(peak * 1e6):>9}   {step.status} {why}")
-    print(f"  {'together':14} {_duration(total):>9}")
+        print(f"  {step.name:14} {_duration(took):>11}   {memory}   {step.status} {why}".rstrip())
+    print(f"  {'together':14} {_duration(total):>11}")
     for line in reversed(job.metrics().get("finetune", [])):
         if "train_tokens_per_second" in line:
             print(f"  training ran at {line['train_tokens_per_second']:.0f} tokens/s")
