@@ -28,6 +28,10 @@ def faults_between(values: Mapping[str, Any]) -> list[str]:
         faults.append("warmup_steps and warmup_ratio are both given. Leave one of them out.")
     if 0 < values["max_steps"] < values["warmup_steps"]:
         faults.append(f"warmup_steps is {values['warmup_steps']}, more than all {values['max_steps']} of max_steps.")
+    if values["apply_deepspeed"] == "true" and values["auto_find_batch_size"] == "true":
+        faults.append(
+            "apply_deepspeed and auto_find_batch_size are both 'true', which DeepSpeed can't do. Set one to false."
+        )
     if values["lora_target_modules"] and values["apply_lora"] != "true":
         faults.append("lora_target_modules is given while apply_lora is 'false'. Set apply_lora true, or leave it out.")
     if values["lora_target_modules"] and not split_names(values["lora_target_modules"]):

@@ -579,16 +579,18 @@ _DISTRIBUTED = (
     Parameter(
         "apply_deepspeed",
         "string",
-        "Whether DeepSpeed shards optimizer, gradients and weights over processes.",
+        "Whether DeepSpeed takes the optimizer steps, with the optimizer's state and gradients sharded over the processes.",
         default="false",
         enum=TRUTH,
-        refused={"true": "DeepSpeed isn't supported yet. Leave it out: the step trains in one process."},
+        steps=(_FINETUNE,),
     ),
     Parameter(
         "deepspeed",
         "uri_file",
         "A DeepSpeed configuration of one's own.",
-        refused={"*": "DeepSpeed isn't supported yet. Leave it out: the step trains in one process."},
+        refused={
+            "*": "a configuration of one's own isn't supported yet. Leave it out: stage 2 runs with DeepSpeed's defaults."
+        },
     ),
     Parameter(
         "deepspeed_stage",
@@ -596,7 +598,8 @@ _DISTRIBUTED = (
         "What DeepSpeed shards, where apply_deepspeed is true: optimizer and gradients (2), or weights too (3).",
         default="2",
         enum=("2", "3"),
-        refused={"3": "DeepSpeed isn't supported yet. Leave it out: the step trains in one process."},
+        steps=(_FINETUNE,),
+        refused={"3": "sharded weights aren't supported yet. Use 2."},
     ),
     Parameter(
         "apply_ort",

@@ -25,7 +25,8 @@ from mafunzo.training.batch import Batch, Course, Rows, pack, read_rows, split
 from mafunzo.training.config import resolve
 from mafunzo.training.curve import draw_loss
 from mafunzo.training.estimate import estimate_s, rendered_example
-from mafunzo.training.optimizer import clip, make_optimizer, make_schedule
+from mafunzo.training.optimizer import make_optimizer, make_schedule
+from mafunzo.training.stepper import ZERO_STAGE, make_stepper
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ class _Run:
         self.batch_size = self.course.batch
         self.optimizer = make_optimizer(base, values)
         self.schedule = make_schedule(self.optimizer, values, self.course.total_steps)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision.needs_scaler)
+        self.stepper = make_stepper(base, self.optimizer, values, self.precision, self.device)
         self.state = State()
 
     def _make_trainable(self, base: PreTrainedModel) -> AdapterConfig | None:
@@ -168,6 +169,8 @@ class _Run:
             course.accumulation,
             course.epoch_after(course.total_steps),
         )
+        if values["apply_deepspeed"] == "true":
+            logger.info("DeepSpeed's ZeRO stage %d takes the steps", ZERO_STAGE)
         logger.info("Computes in %s on %s%s", precision.name(self.precision.compute), self.device, threads)
         example = rendered_example(self.request.prepared, self.rows)
         if example:
@@ -184,6 +187,7 @@ class _Run:
             logger.info("There is no checkpoint to go on from: training starts at step 0.")
             return
         saved = checkpoint.load_checkpoint(found, self.network, self.is_lora, self.optimizer, self.schedule)
+        self.stepper.weights_were_loaded()
         ours = {key: saved["mafunzo"].get(key) for key in ("values", "rows")}
         if ours != self._identity():
             raise InvalidParameter(
@@ -247,25 +251,25 @@ class _Run:
         """Take one optimizer step and return its loss; None if memory ran out and the batch size was halved instead."""
         state = self.state
         n_targets = sum(batch.n_targets for batch in batches)
+        last = max((index for index, batch in enumerate(batches) if batch.n_targets), default=None)
         loss_sum, correct = 0.0, 0
         try:
-            for batch in batches:
+            for index, batch in enumerate(batches):
                 with self._autocast():
                     batch_loss, hits = network.batch_loss(self.runner, batch)
                 if batch_loss.requires_grad:
-                    self.scaler.scale(batch_loss / max(n_targets, 1)).backward()  # type: ignore[no-untyped-call]
+                    self.stepper.backward(batch_loss / max(n_targets, 1), is_last=index == last)
                 loss_sum += float(batch_loss.detach())
                 correct += hits
         except Exception as error:
             if not _is_out_of_memory(error):
                 raise
-            self.optimizer.zero_grad(set_to_none=True)
+            self.stepper.clear()
             self._halve_batch(error)
             return None
         loss = loss_sum / max(n_targets, 1)
         rate = self.schedule.get_last_lr()[0]
-        self.scaler.unscale_(self.optimizer) if self.precision.needs_scaler else None
-        norm = clip(self.network.parameters(), self.values["max_grad_norm"])
+        norm = self.stepper.step() if math.isfinite(loss) else math.nan
         if not math.isfinite(loss) or not (math.isfinite(norm) or self.precision.needs_scaler):
             what = f"The loss is {loss}" if not math.isfinite(loss) else f"The gradient's norm is {norm}"
             advice = "lower learning_rate, add a warm-up, or use precision 32"
@@ -277,10 +281,7 @@ class _Run:
                 f"{what} at step {state.step + 1} of {self.course.total_steps} (learning rate {rate:g}). Training can't go "
                 f"on from there: {advice}."
             )
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
         self.schedule.step()
-        self.optimizer.zero_grad(set_to_none=True)
         state.step += 1
         state.tokens += sum(batch.n_tokens for batch in batches)
         state.loss_sum += loss

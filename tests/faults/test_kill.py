@@ -7,7 +7,6 @@ import random
 import subprocess
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -58,7 +57,7 @@ def test_fifty_storms_lose_nothing(tmp_path: Path) -> None:
         "kills": dict(kills),
         "jobs": sum(storm.jobs for storm in storms),
         "attempts": sum(storm.attempts for storm in storms),
-        "each": [asdict(storm) for storm in storms],
+        "each": [vars(storm) for storm in storms],
     }
     _write("soak_kill", "kill -9 of the scheduler, of steps, of both, while jobs of three steps run", counts, faults)
     assert faults == {}

@@ -29,6 +29,7 @@ LORA = {
     "logging_steps": 1,
 }
 FULL = LORA | {"apply_lora": "false", "learning_rate": 0.003}
+ZERO = FULL | {"apply_deepspeed": "true"}
 
 
 @pytest.fixture
@@ -165,6 +166,28 @@ def test_packing_equals_not_packing(tmp_path, base, prepared, monkeypatch):
     assert json.loads((alone / "finetune_args.json").read_text())["rows_packed"] is False
     for key in ("loss", "grad_norm", "eval_loss"):
         assert history(alone, key) == pytest.approx(history(packed, key), rel=1e-4)
+
+
+@pytest.mark.parametrize("values", [LORA, FULL], ids=["LoRA", "full"])
+def test_deepspeed_takes_the_same_steps(tmp_path, base, prepared, values, caplog):
+    """With clipping that bites, weight decay and accumulation, over whole and cut steps; so does the folder's content."""
+    values = values | {
+        "max_grad_norm": 0.1,
+        "weight_decay": 0.1,
+        "gradient_accumulation_steps": 3,
+        "num_train_epochs": 2,
+    }
+    _, plain = train(tmp_path, base, prepared, "plain", **values)
+    with caplog.at_level("INFO"):
+        _, zero = train(tmp_path, base, prepared, "zero", **values, apply_deepspeed="true")
+    assert "DeepSpeed's ZeRO stage 2 takes the steps" in caplog.text
+    for key in ("loss", "grad_norm", "eval_loss"):
+        assert history(zero, key) == pytest.approx(history(plain, key), rel=1e-4)
+    file = "adapter_model.safetensors" if values["apply_lora"] == "true" else "model.safetensors"
+    ours, theirs = load_file(zero / file), load_file(plain / file)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], rtol=1e-3, atol=1e-5)
 
 
 def test_recomputed_activations_give_the_same_losses(tmp_path, base, prepared):
@@ -333,7 +356,7 @@ def test_a_folder_that_was_not_prepared_is_refused(tmp_path, base):
         train(tmp_path, base, tmp_path / "empty", **LORA)
 
 
-@pytest.mark.parametrize("values", [LORA, FULL], ids=["LoRA", "full"])
+@pytest.mark.parametrize("values", [LORA, FULL, ZERO], ids=["LoRA", "full", "DeepSpeed"])
 def test_going_on_from_a_checkpoint_gives_the_same_bits(tmp_path, base, prepared, values):
     """A second run finds the first one's checkpoint in an earlier attempt's folder; dropout tests the random state."""
     values = values | {"num_train_epochs": 3, "lora_dropout": 0.1, "resume_from_checkpoint": "true"}
