@@ -4,6 +4,7 @@ Only safetensors are read: a pickle runs whatever code its author put in. Code o
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,13 @@ from mafunzo.chat.adapter import CONFIG_FILE, load_adapter, merge_adapter
 from mafunzo.errors import InvalidFile, UnsafeModel
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".msgpack", ".h5")
+
+
+def save_network(network: PreTrainedModel, folder: Path) -> None:
+    """Write a network as `model.safetensors` (or shards of it), config.json and generation_config.json."""
+    # transformers imports DeepSpeed on the way, which warns where it has to find out by itself what it runs on
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+    network.save_pretrained(folder)
 
 
 def load_network(

@@ -25,6 +25,7 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 app.command("demo")(demo.demo)
 app.command("up")(server.up)
 app.command("down")(server.down)
+app.command("run", context_settings={"allow_interspersed_args": False, "allow_extra_args": True})(azure.run)
 app.command("env")(azure.env)
 app.add_typer(model.app, name="model")
 app.add_typer(data.app, name="data")

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+from mafunzo.chat.network import save_network
+
 
 def convert(gguf: Path, folder: Path) -> None:
     """Write the weights of `gguf`, dequantized to bf16, its tokenizer and chat template into `folder`."""
@@ -16,7 +18,7 @@ def convert(gguf: Path, folder: Path) -> None:
     )
     tokenizer = AutoTokenizer.from_pretrained(**source)
     tokenizer.model_max_length = network.config.max_position_embeddings
-    network.save_pretrained(folder)
+    save_network(network, folder)
     tokenizer.save_pretrained(folder)
     _forget(folder / "config.json", "_name_or_path", "_model_name_or_path")
     _forget(folder / "tokenizer_config.json", "is_local", "local_files_only")

@@ -14,7 +14,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from mafunzo import settings
 from mafunzo.chat.adapter import CONFIG_FILE as ADAPTER_CONFIG
-from mafunzo.chat.network import check_folder, load_network
+from mafunzo.chat.network import check_folder, load_network, save_network
 from mafunzo.chat.template import render
 from mafunzo.chat.tokenizer import load_tokenizer
 from mafunzo.components import finetune_config
@@ -225,7 +225,7 @@ def _merge(adapter: Origin, given: Origin | None, access: Access, out: Path) -> 
             f"have the hash {expected}; {base.name} has {found}. Name the base that it was trained on."
         )
     network = load_network(base.network, adapter.network, merge=True, trust_remote_code=access.trust_remote_code)
-    network.save_pretrained(out)
+    save_network(network, out)
     copy_files(base.network, (*LICENCE_FILES, "generation_config.json"), out)
     copy_files(base.tokenizer, TOKENIZER_FILES, out)
     _clean(out / "config.json", access.trust_remote_code)

@@ -17,7 +17,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from mafunzo.chat.adapter import CONFIG_FILE as ADAPTER_CONFIG
 from mafunzo.chat.adapter import WEIGHTS_FILE as ADAPTER_WEIGHTS
-from mafunzo.chat.network import check_folder, load_network
+from mafunzo.chat.network import check_folder, load_network, save_network
 from mafunzo.components import mlflow_loader, model_card
 from mafunzo.components.command import Arguments, run
 from mafunzo.components.model_folder import (
@@ -136,7 +136,7 @@ def _write_network(
         dtype=dtype,
         trust_remote_code=trusts_code,
     )
-    network.save_pretrained(folder)
+    save_network(network, folder)
     copy_files(base, ("generation_config.json",), folder)
     if trusts_code and check_folder(base, trusts_code).get("auto_map"):
         copy_files(base, ("*.py",), folder)

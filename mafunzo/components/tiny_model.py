@@ -13,6 +13,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, Phi3Config, PretrainedConfig, PreTrainedTokenizerFast
 
+from mafunzo.chat.network import save_network
 from mafunzo.errors import NotFound
 
 MERGED_VOCABULARY = 400
@@ -61,7 +62,7 @@ def make(name: str, seed: int, folder: Path) -> None:
     network.generation_config.pad_token_id = ids[recipe.pad]
     network.generation_config.bos_token_id = ids[recipe.bos] if recipe.bos else None
     folder.mkdir(parents=True, exist_ok=True)
-    network.save_pretrained(folder)
+    save_network(network, folder)
     tokenizer.save_pretrained(folder)
 
 

@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedModel
 
 from mafunzo.chat.adapter import WEIGHTS_FILE, AdapterConfig, adapter_tensors, save_adapter
+from mafunzo.chat.network import save_network
 from mafunzo.errors import ArtifactCorrupt
 
 MANIFEST = "manifest.json"
@@ -65,7 +66,7 @@ def save_weights(network: PreTrainedModel, adapter: AdapterConfig | None, folder
     if adapter is not None:
         save_adapter(network, adapter, folder)
     else:
-        network.save_pretrained(folder)
+        save_network(network, folder)
 
 
 def load_weights(network: PreTrainedModel, is_adapter: bool, folder: Path) -> None:

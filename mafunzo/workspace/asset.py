@@ -277,8 +277,10 @@ class Models:
                 f"Job {job.name} is {job.status}; only a completed job's output can be registered. "
                 f"`mafunzo job show {job.name}` says how it stands."
             )
-        kind = FolderType.MLFLOW_MODEL if output == MLFLOW_OUTPUT else FolderType.CUSTOM_MODEL
-        return handle.output_artifact(output), facts_of_job(self._workspace, job, output), kind
+        artifact = handle.output_artifact(output)
+        is_mlflow = any(file.path == "MLmodel" for file in self._workspace.artifacts.manifest(artifact))
+        kind = FolderType.MLFLOW_MODEL if is_mlflow else FolderType.CUSTOM_MODEL
+        return artifact, facts_of_job(self._workspace, job, output), kind
 
     def _source_registered(self, asset: Asset, artifact: str) -> ModelSource:
         inputs = {"mlflow_model_path": ArtifactInput(artifact, str(asset.key))}

@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 SERVER_GRACE_S = 60.0
 """For its last requests and what its loops are doing; it can be killed at any moment without harm."""
 GRACE_S = 10.0
+POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -100,13 +102,12 @@ def _end_server(home: Home) -> None:
     try:
         process = psutil.Process(pid)
         process.terminate()
-        process.wait(SERVER_GRACE_S)
+        if not _has_ended(process, SERVER_GRACE_S):
+            logger.warning("The server, process %s, didn't end in %g s; it is killed", pid, SERVER_GRACE_S)
+            process.kill()
+            _has_ended(process, GRACE_S)
     except psutil.NoSuchProcess:
         return
-    except psutil.TimeoutExpired:
-        logger.warning("The server, process %s, didn't end in %g s; it is killed", pid, SERVER_GRACE_S)
-        process.kill()
-        process.wait(GRACE_S)
 
 
 def _halt_loops(home: Home, database_url: str | None) -> tuple[list[str], list[str]]:
@@ -204,12 +205,24 @@ def _end(seen: EndedProcess, grace_s: float) -> None:
         return
     try:
         process.terminate()
-        process.wait(grace_s)
-    except psutil.TimeoutExpired:
-        process.kill()
-        process.wait(grace_s)
+        if not _has_ended(process, grace_s):
+            process.kill()
+            _has_ended(process, grace_s)
     except psutil.NoSuchProcess:
         return
+
+
+def _has_ended(process: psutil.Process, timeout_s: float) -> bool:
+    """Wait for a process to end, and return whether it did. One that its parent hasn't asked after yet has ended too."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        try:
+            process.wait(POLL_S)
+            return True
+        except psutil.TimeoutExpired:
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return True
+    return False
 
 
 def _alive(seen: EndedProcess) -> psutil.Process | None:

@@ -194,6 +194,7 @@ def test_what_is_not_built_yet_is_refused(client):
 
 def test_the_registered_model_has_its_lineage_and_never_changes(model, job, client, workspace: Workspace):
     assert (model.name, model.version, model.description) == ("tuned", "1700000000", "tuned here")
+    assert model.type == "mlflow_model"
     assert workspace.lineage("tuned").faults == []
     assert f"job {job[0].name}" in "\n".join(workspace.lineage("tuned").lines())
     assert [found.version for found in client.models.list(name="tuned")] == ["1700000000"]
