@@ -55,28 +55,32 @@ class EgressProxy:
         if upstream and (parts.scheme not in ("http", "") or not parts.hostname):
             raise InvalidParameter(f"HTTPS_PROXY is '{upstream}', expected http://HOST:PORT.")
         self._upstream = (parts.hostname, parts.port or 80) if parts.hostname else None
-        self._loop = asyncio.new_event_loop()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop = asyncio.Event()
         self._listening = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True, name="egress proxy")
         self.port = 0
 
     def __enter__(self) -> "EgressProxy":
-        threading.Thread(target=self._run, daemon=True, name="egress proxy").start()
+        self._thread.start()
         self._listening.wait()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0, limit=_HEAD_LIMIT))
+    async def _run(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=_HEAD_LIMIT)
         self.port = server.sockets[0].getsockname()[1]
         self._listening.set()
-        self._loop.run_forever()
+        await self._stop.wait()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -120,7 +124,11 @@ class EgressProxy:
         try:
             there_writer.write(first)
             writer.write(greeting)
-            await asyncio.gather(_copy(reader, there_writer), _copy(there_reader, writer))
+            async with asyncio.TaskGroup() as both:
+                both.create_task(_copy(reader, there_writer))
+                both.create_task(_copy(there_reader, writer))
+        except* OSError:
+            pass  # one side broke off, which ends both
         finally:
             there_writer.close()
 
@@ -143,7 +151,7 @@ async def _refuse(writer: asyncio.StreamWriter, status: int, why: str) -> None:
 
 def proxy_environment(url: str, before: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that send a program's requests through the proxy, save those to this machine."""
-    spared = [name for key in ("NO_PROXY", "no_proxy") if (name := before.get(key))]
+    spared = [name for key in ("NO_PROXY", "no_proxy") for name in before.get(key, "").split(",") if name]
     no_proxy = ",".join(dict.fromkeys(["127.0.0.1", "localhost", *spared]))
     names = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")
     return {**dict.fromkeys(names, url), "NO_PROXY": no_proxy, "no_proxy": no_proxy}

@@ -81,8 +81,8 @@ def _machine(step: str, size: str) -> tuple[Parameter, Parameter]:
         Parameter(
             f"compute_{step}",
             "string",
-            f"Where the {name} step runs: `serverless` and `local` both mean this machine, where it waits for free cores "
-            "and memory; another name is refused.",
+            f"Where the {name} step runs: on this machine, where it waits for free cores and memory. Expects `serverless`, "
+            "`local`, or the name of a compute of the workspace.",
             default="serverless",
         ),
         Parameter(

@@ -1,0 +1,96 @@
+"""Endpoints and deployments in Azure's JSON: what is asked comes back as it was, with what we know put in."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
+from mafunzo.errors import InvalidParameter, NotSupported
+from mafunzo.wire.azureml.endpoint import (
+    DEFAULT_INITIAL_DELAY_S,
+    DEFAULT_TIMEOUT_S,
+    deployment_body,
+    deployment_from_body,
+    endpoint_body,
+    endpoint_from_body,
+)
+
+AT = datetime(2026, 1, 2, tzinfo=UTC)
+HERE = "https://127.0.0.1:8443"
+MODEL = "/subscriptions/s/models/m/versions/1"
+DEPLOYMENT: dict[str, Any] = {
+    "properties": {
+        "model": MODEL,
+        "instanceType": "Standard_NC6s_v3",
+        "livenessProbe": {"initialDelay": "PT10M"},
+        "requestSettings": {"requestTimeout": "PT1M30S"},
+    },
+    "sku": {"name": "Default", "capacity": 1},
+    "tags": {"a": "b"},
+}
+
+
+def test_an_endpoint_comes_back_as_it_was_asked_for() -> None:
+    body = {"properties": {"authMode": "Key", "description": "d", "traffic": {"blue": 100}}, "tags": {"team": "a"}}
+    asked = endpoint_from_body("chat", body)
+    endpoint = Endpoint("chat", asked.traffic_percent, tags=asked.tags, created_at=AT, properties=asked.properties)
+    shown = endpoint_body(endpoint, HERE)
+    assert shown["properties"]["description"] == "d" and shown["tags"] == {"team": "a"}
+    assert shown["properties"]["traffic"] == {"blue": 100}
+    assert shown["properties"]["scoringUri"] == f"{HERE}/endpoints/chat/score"
+    assert shown["properties"]["provisioningState"] == "Succeeded"
+
+
+@pytest.mark.parametrize(
+    ("properties", "told"),
+    [({"authMode": "AMLToken"}, "auth_mode AMLToken"), ({"mirrorTraffic": {"blue": 10}}, "mirrors traffic")],
+)
+def test_an_endpoint_of_another_kind_is_refused(properties: dict[str, Any], told: str) -> None:
+    with pytest.raises(NotSupported, match=told):
+        endpoint_from_body("chat", {"properties": properties})
+
+
+def test_a_deployment_comes_back_as_it_was_asked_for() -> None:
+    asked = deployment_from_body("blue", DEPLOYMENT)
+    assert (asked.model, asked.initial_delay_s, asked.request_timeout_s) == (MODEL, 600, 90)
+    deployment = Deployment("chat", "blue", "m:1", "0" * 64, created_at=AT, properties=asked.properties)
+    shown = deployment_body(deployment)
+    given = DEPLOYMENT["properties"]
+    assert {name: shown["properties"][name] for name in given} == given
+    assert (shown["sku"], shown["tags"]) == (DEPLOYMENT["sku"], DEPLOYMENT["tags"])
+
+
+def test_what_is_left_out_has_azures_defaults() -> None:
+    asked = deployment_from_body("blue", {"properties": {"model": f"azureml:{MODEL}"}})
+    assert (asked.model, asked.initial_delay_s, asked.request_timeout_s) == (
+        MODEL,
+        DEFAULT_INITIAL_DELAY_S,
+        DEFAULT_TIMEOUT_S,
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        (DeploymentStatus.WAITING, "Creating"),
+        (DeploymentStatus.VERIFYING, "Creating"),
+        (DeploymentStatus.HEALTHY, "Succeeded"),
+        (DeploymentStatus.REFUSED, "Failed"),
+        (DeploymentStatus.FAILED, "Failed"),
+        (DeploymentStatus.DELETING, "Deleting"),
+    ],
+)
+def test_a_status_in_azures_words(status: DeploymentStatus, state: str) -> None:
+    shown = deployment_body(Deployment("chat", "blue", "m:1", "0" * 64, status, created_at=AT))
+    assert shown["properties"]["provisioningState"] == state
+
+
+def test_all_that_a_deployment_cannot_be_is_told_at_once() -> None:
+    body = {"properties": {"codeConfiguration": {"codeId": "c"}, "environmentId": "e"}, "sku": {"capacity": 3}}
+    with pytest.raises(NotSupported) as refused:
+        deployment_from_body("blue", body)
+    for fault in ("code_configuration", "environment isn't supported", "instance_count is 3"):
+        assert fault in str(refused.value)
+    with pytest.raises(InvalidParameter, match="names no model"):
+        deployment_from_body("blue", {"properties": {}})
