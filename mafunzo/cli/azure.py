@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,6 +58,9 @@ def run(
     context: typer.Context,
     program: str = typer.Argument(help="A Python file, or with -m a module.", metavar="SCRIPT"),
     is_module: bool = typer.Option(False, "-m", help="SCRIPT is a module's name."),
+    python: Path = typer.Option(
+        None, help="The interpreter, of an environment with an SDK of its own; default the one that runs Mafunzo."
+    ),
 ) -> None:
     """Run a Python program written for the Azure SDK on this machine, unchanged; what follows SCRIPT are its arguments.
 
@@ -67,6 +71,9 @@ def run(
     from mafunzo.server.egress import EgressProxy, proxy_environment
     from mafunzo.workspace import Workspace
 
+    interpreter = sys.executable if python is None else shutil.which(python)
+    if interpreter is None:
+        raise InvalidParameter(f"--python is {python}, which can't be run. Name an environment's bin/python.")
     if not is_module:
         _provide(Path(program))
     before = dict(os.environ)
@@ -79,7 +86,7 @@ def run(
     ):
         environment = before | variables | proxy_environment(proxy.url, before)
         environment |= {"PATH": path, "MAFUNZO_HOME": str(workspace.home.root)}
-        command = [sys.executable, *(["-m"] if is_module else []), program, *context.args]
+        command = [interpreter, *(["-m"] if is_module else []), program, *context.args]
         status = _wait(subprocess.Popen(command, env=environment))
     sys.exit(status)
 

@@ -99,6 +99,7 @@ def test_microsofts_hosts_are_refused_and_the_exit_code_is_the_programs(place):
         mafunzo(place, "down")
     assert told.count("refused") == 3 and told.count("403") == 3
     assert "can't be read" in mafunzo(place, "run", "missing.py", code=2)
+    assert "can't be run" in mafunzo(place, "run", "--python", "/nowhere/python", script, code=2)
 
 
 def test_with_the_server_gone_it_fails_closed(place):
