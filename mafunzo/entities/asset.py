@@ -21,6 +21,7 @@ class FolderType(StrEnum):
 
     URI_FILE = "uri_file"
     URI_FOLDER = "uri_folder"
+    MLTABLE = "mltable"
     MLFLOW_MODEL = "mlflow_model"
     CUSTOM_MODEL = "custom_model"
 

@@ -24,7 +24,10 @@ BODY_LIMIT_BYTES = 8 * 2**20
 
 @dataclass(frozen=True)
 class AzureContext:
-    """The https port's parts. `serving` is the http port's, whose ways to the workers it shares."""
+    """The https port's parts. `serving` is the http port's, whose ways to the workers it shares.
+
+    mlflow_uri: where MLflow's own client finds the runs, with the key that opens them.
+    """
 
     place: Place
     identity: Identity
@@ -32,6 +35,7 @@ class AzureContext:
     workspace: Workspace
     job_logs: JobLogs
     serving: Context
+    mlflow_uri: str
 
     @property
     def audiences(self) -> frozenset[str]:

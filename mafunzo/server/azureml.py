@@ -3,6 +3,7 @@
 Routes are matched by path, whatever the api-version: `NormalPaths` takes off the service's name and the spelling's variants.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -116,7 +117,7 @@ def get_workspace(request: Request, workspace: str) -> Any:
         "friendlyName": WORKSPACE,
         "description": f"Mafunzo in {context.workspace.home.root}",
         "discoveryUrl": f"{context.place.base}/discovery",
-        "mlFlowTrackingUri": f"{context.place.base}/mlflow",
+        "mlFlowTrackingUri": context.mlflow_uri,
         "provisioningState": "Succeeded",
         "workspaceId": SUBSCRIPTION,
         "storageAccount": f"{workspace_id()}/storage",
@@ -338,6 +339,51 @@ async def put_model(request: Request, name: str, version: str) -> Response:
     return JSONResponse(asset_wire.model_body(made), status_code=201)
 
 
+# Registered data
+
+
+@router.get(f"{WS}/data")
+def list_data(request: Request) -> Any:
+    """List the names of registered data."""
+    found = _shown(request, azure_context(request).workspace.data.registered())
+    names = dict.fromkeys(asset.name for asset in found)
+    return page(
+        asset_wire.container_body(AssetType.DATA, name, [a.version for a in found if a.name == name]) for name in names
+    )
+
+
+@router.get(f"{WS}/data/{{name}}")
+def get_data_container(request: Request, name: str) -> Any:
+    """Return the container of the versions of registered data."""
+    found = azure_context(request).workspace.data.registered(name)
+    if not found:
+        raise NotFound(f"No data '{name}' is registered.")
+    return asset_wire.container_body(AssetType.DATA, name, [asset.version for asset in found])
+
+
+@router.get(f"{WS}/data/{{name}}/versions")
+def list_data_versions(request: Request, name: str) -> Any:
+    """List the versions of registered data, newest first."""
+    found = _shown(request, azure_context(request).workspace.data.registered(name))
+    return page(map(asset_wire.data_body, found))
+
+
+@router.get(f"{WS}/data/{{name}}/versions/{{version}}")
+def get_data(request: Request, name: str, version: str) -> Any:
+    """Return one version of registered data."""
+    key = AssetKey(WORKSPACE_SCOPE, AssetType.DATA, name, version)
+    return asset_wire.data_body(azure_context(request).workspace.records.get_asset(key))
+
+
+@router.put(f"{WS}/data/{{name}}/versions/{{version}}")
+async def put_data(request: Request, name: str, version: str) -> Response:
+    """Register uploaded files as a version of data, or change what is said of one."""
+    context = azure_context(request)
+    asked = asset_wire.data_from_body(name, await body_of(request))
+    made = await context.in_thread(lambda: context.workspace.data.register_from(asked, name, version))
+    return JSONResponse(asset_wire.data_body(made), status_code=201)
+
+
 # Online endpoints
 
 
@@ -496,10 +542,15 @@ def _why(deployment: Deployment) -> dict[str, Any]:
     return found
 
 
+def _shown(request: Request, assets: Iterable[Asset]) -> list[Asset]:
+    """Return what a list's `listViewType` asks for: the active ones by default, the archived ones, or all."""
+    view = request.query_params.get("listViewType", "ActiveOnly").lower()
+    return [asset for asset in assets if view == "all" or asset.is_archived == (view == "archivedonly")]
+
+
 def _registered(request: Request, name: str | None = None) -> list[Asset]:
-    workspace = azure_context(request).workspace
-    is_all = request.query_params.get("listViewType", "ActiveOnly") != "ActiveOnly"
-    return workspace.records.list_assets(WORKSPACE_SCOPE, AssetType.MODEL, name, with_archived=is_all)
+    records = azure_context(request).workspace.records
+    return _shown(request, records.list_assets(WORKSPACE_SCOPE, AssetType.MODEL, name, with_archived=True))
 
 
 def _pages(context: AzureContext) -> str:

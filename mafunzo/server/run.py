@@ -80,13 +80,16 @@ def serve(
                 Directory(records, database.version), Metrics(records), operator_key(home), loops=loops, mlflow=view
             )
             with Workspace(home.root, port=port, azure_port=azure_port, database_url=database_url) as workspace:
-                azure = _azure_server(home, azure_listener, workspace, context)
+                mlflow_uri = f"http://mafunzo:{operator_key(home)}@{LOOPBACK}:{_port_of(listener)}/mlflow"
+                azure = _azure_server(home, azure_listener, workspace, context, mlflow_uri)
                 _serve_until_stopped(home, listener, context, azure, azure_listener)
         finally:
             database.close()
 
 
-def _azure_server(home: Home, listener: socket.socket, workspace: Workspace, serving: Context) -> uvicorn.Server:
+def _azure_server(
+    home: Home, listener: socket.socket, workspace: Workspace, serving: Context, mlflow_uri: str
+) -> uvicorn.Server:
     """Return the https server of the Azure SDK's dialect; the http server's end ends it."""
     certificate, identity = tls.certificate(home), identity_of(home, workspace.user)
     context = AzureContext(
@@ -96,6 +99,7 @@ def _azure_server(home: Home, listener: socket.socket, workspace: Workspace, ser
         workspace=workspace,
         job_logs=JobLogs(workspace),
         serving=serving,
+        mlflow_uri=mlflow_uri,
     )
     config = _config(
         create_azure_app(context), ssl_certfile=certificate.certificate, ssl_keyfile=certificate.key, lifespan="off"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,13 @@ from mafunzo.dataset.check import Report, Row, check_source, read_conversations,
 from mafunzo.dataset.download import Access, DataCard, HubSource, cards, find_card, get_dataset
 from mafunzo.dataset.files import open_source
 from mafunzo.dataset.split import SPLITS, split
-from mafunzo.entities.asset import Asset, AssetType
-from mafunzo.errors import Conflict
+from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType
+from mafunzo.errors import Conflict, NotFound
+from mafunzo.wire.azureml.envelope import CONTAINER, DATASTORE
 from mafunzo.workspace.asset import find_mirror, set_mirror
 
 if TYPE_CHECKING:
+    from mafunzo.wire.azureml.asset import DataRequest
     from mafunzo.workspace.workspace import Workspace
 
 
@@ -37,6 +40,39 @@ class DataSets:
     def list(self) -> list[DataCard]:
         """Return the data sets on offer."""
         return [*cards().values()]
+
+    def registered(self, name: str | None = None) -> tuple[Asset, ...]:
+        """Return the versions of registered data, archived ones too, newest first."""
+        records = self._workspace.records
+        return tuple(records.list_assets(WORKSPACE_SCOPE, AssetType.DATA, name, with_archived=True))
+
+    def register_from(self, asked: DataRequest, name: str, version: str) -> Asset:
+        """Register uploaded files as Azure's wire asks; of a version that exists, what may change is changed.
+
+        Raises `Conflict` for other files under the name of a version that exists, and `NotFound` for files that aren't there.
+        """
+        if asked.path.datastore != DATASTORE:
+            raise NotFound(f"Data '{name}' lies in the datastore '{asked.path.datastore}'. There is '{DATASTORE}'.")
+        artifact = self._workspace.blobs.artifact(CONTAINER, asked.path.path)
+        known = {asset.version: asset for asset in self.registered(name)}.get(version)
+        if known and (known.artifact, known.folder_type) != (artifact, asked.folder_type):
+            raise Conflict(f"Data {name}:{version} exists already. A version never changes; choose another one.")
+        asset = Asset(
+            key=AssetKey(WORKSPACE_SCOPE, AssetType.DATA, name, version),
+            folder_type=asked.folder_type,
+            artifact=artifact,
+            description=asked.description,
+            tags=asked.tags,
+            properties={"uri": asked.uri},
+            is_archived=asked.is_archived,
+            created_by=known.created_by if known else self._workspace.user,
+            created_at=known.created_at if known else datetime.now(UTC),
+        )
+        if known:
+            self._workspace.records.update_asset(asset)
+        else:
+            self._workspace.records.add_asset(asset)
+        return asset
 
     def get(self, name: str, *, to: str | Path, percent: float = 100.0, overwrite: bool = False) -> dict[str, Path]:
         """Write the first `percent` of each split of a data set as jsonl files under `to`; return them by split.

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mafunzo.entities.asset import Asset
+from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType
 from mafunzo.entities.component import Component, Input, parse_value, unknown_name
 from mafunzo.entities.evaluation import evaluation_config, unmeasured
 from mafunzo.entities.finetuning import faults_between
@@ -23,7 +23,7 @@ from mafunzo.entities.job import ArtifactInput, Job, Step
 from mafunzo.errors import InvalidFile, InvalidParameter, UsageError
 from mafunzo.pipelines.plan import Facts, PinnedComponent, PlanRequest, plan
 from mafunzo.wire.azureml.envelope import CONTAINER, DATASTORE
-from mafunzo.wire.azureml.job import StoredPath
+from mafunzo.wire.azureml.job import DataVersion, StoredPath
 from mafunzo.workspace.asset import ModelSource, Upload
 from mafunzo.workspace.component import shipped
 
@@ -79,14 +79,18 @@ class Request:
             else:
                 self.inputs[known] = value
 
-    def take_stored(self, given: Mapping[str, str | StoredPath]) -> None:
-        """Take in inputs that came over a wire: literals as text, and files that were uploaded."""
-        self.take({name: value for name, value in given.items() if not isinstance(value, StoredPath)})
+    def take_stored(self, given: Mapping[str, str | StoredPath | DataVersion]) -> None:
+        """Take in inputs that came over a wire: literals as text, files that were uploaded, and registered data."""
+        self.take({name: value for name, value in given.items() if isinstance(value, str)})
         for name, value in given.items():
-            if not isinstance(value, StoredPath):
+            if isinstance(value, str):
                 continue
             if name not in self.component.inputs:
                 self.faults.append(unknown_name(name, self.component.inputs))
+            elif isinstance(value, DataVersion):
+                key = AssetKey(WORKSPACE_SCOPE, AssetType.DATA, value.name, value.version)
+                for asset in self.attempt(partial(self.workspace.records.get_asset, key)):
+                    self.inputs[name] = ArtifactInput(asset.artifact or "", str(key))
             elif value.datastore != DATASTORE:
                 self.faults.append(f"{name} lies in the datastore '{value.datastore}'. There is '{DATASTORE}'.")
             else:

@@ -155,6 +155,21 @@ def test_the_parameters_reached_the_steps(job, workspace: Workspace):
     assert (values["learning_rate"], values["precision"], values["lora_r"]) == (5e-4, "16", 8)
 
 
+def test_mlflows_own_client_reads_the_metrics_of_the_job(job, client):
+    import mlflow
+
+    mlflow.set_tracking_uri(client.workspaces.get(client.workspace_name).mlflow_tracking_uri)
+    try:
+        deadline, found = time.monotonic() + 60, {}
+        while "finetune" not in found and time.monotonic() < deadline:  # the view fills once it is first asked for
+            runs = mlflow.search_runs(experiment_names=["the-experiment"], output_format="list")
+            found = {run.info.run_name: run for run in runs}
+            time.sleep(0.5)
+        assert found["finetune"].data.metrics["eval_loss"] > 0
+    finally:
+        mlflow.set_tracking_uri(None)
+
+
 def test_a_bad_row_is_named_before_anything_starts(submit, client):
     with pytest.raises(HttpResponseError, match=r"bad\.jsonl, row 17"):
         submit(train="bad.jsonl")

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetType
+from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetType, FolderType
 from mafunzo.entities.component import Component, Input
-from mafunzo.errors import InvalidParameter
+from mafunzo.errors import InvalidParameter, NotSupported
 from mafunzo.wire.azureml.envelope import registry_id, resource, resource_id, system_data
+from mafunzo.wire.azureml.job import StoredPath, stored_path
 
 _REGISTRY = re.compile(
     r"azureml://registries/(?P<registry>[^/]+)/(?P<kind>\w+)/(?P<name>[^/]+)(/(versions/(?P<version>[^/]+)|labels/(?P<label>[^/]+)))?$"
@@ -53,6 +54,7 @@ NOUNS: Mapping[AssetType, str] = {
     AssetType.COMPONENT: "components",
     AssetType.ENVIRONMENT: "environments",
 }
+DATA_TYPES = (FolderType.URI_FILE, FolderType.URI_FOLDER, FolderType.MLTABLE)
 _SPEC_TYPES = {"string": "String", "integer": "Integer", "number": "Number", "boolean": "Boolean"}
 
 
@@ -114,6 +116,53 @@ def model_from_body(body: Mapping[str, Any]) -> ModelRequest:
         tags={str(key): str(value) for key, value in (properties.get("tags") or {}).items()},
         is_archived=bool(properties.get("isArchived", False)),
     )
+
+
+@dataclass(frozen=True)
+class DataRequest:
+    """What a PUT of a version of data asks for. uri: as it came, for whoever asks again; path: what it names."""
+
+    uri: str
+    path: StoredPath
+    folder_type: FolderType
+    description: str
+    tags: Mapping[str, str]
+    is_archived: bool
+
+
+def data_from_body(name: str, body: Mapping[str, Any]) -> DataRequest:
+    """Read a PUT's body; raises `NotSupported` for data that lies elsewhere, `InvalidParameter` for another type."""
+    properties = body.get("properties") or {}
+    uri, kind = str(properties.get("dataUri") or ""), str(properties.get("dataType") or "")
+    if kind not in DATA_TYPES:
+        raise InvalidParameter(f"Data '{name}' is of type '{kind}', expected one of {', '.join(DATA_TYPES)}.")
+    path = stored_path(uri)
+    if path is None:
+        raise NotSupported(
+            f"Data '{name}' lies at '{uri}'. Files that were uploaded can be registered: name a local path."
+        )
+    return DataRequest(
+        uri=uri,
+        path=path,
+        folder_type=FolderType(kind),
+        description=str(properties.get("description") or ""),
+        tags={str(key): str(value) for key, value in (properties.get("tags") or {}).items()},
+        is_archived=bool(properties.get("isArchived", False)),
+    )
+
+
+def data_body(asset: Asset) -> dict[str, Any]:
+    """Return a version of registered data."""
+    properties = {
+        "description": asset.description,
+        "tags": dict(asset.tags),
+        "properties": {},
+        "isArchived": asset.is_archived,
+        "isAnonymous": False,
+        "dataType": str(asset.folder_type),
+        "dataUri": asset.properties["uri"],
+    }
+    return _version(asset, properties)
 
 
 def component_body(component: Component) -> dict[str, Any]:

@@ -29,6 +29,7 @@ _PARENT_OUTPUT = re.compile(r"\$\{\{\s*parent\.outputs\.([\w-]+)\s*\}\}")
 _COMPONENT = re.compile(
     r"azureml://registries/(?P<registry>[^/]+)/components/(?P<name>[^/]+)(/(versions|labels)/[^/]+)?"
 )
+_DATA = re.compile(r"(?:azureml:)?/subscriptions/[^:]+/data/(?P<name>[^/]+)/versions/(?P<version>[^/]+)")
 _DATASTORE = re.compile(r"azureml://(?:subscriptions/.+/)?datastores/(?P<datastore>[^/]+)/paths/(?P<path>.+?)/?")
 
 
@@ -41,12 +42,20 @@ class StoredPath:
 
 
 @dataclass(frozen=True)
+class DataVersion:
+    """A version of registered data that an input names: `azureml:talks:1`, or its id."""
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True)
 class RegistryJob:
     """A job of one pipeline of the registry. inputs: by the pipeline's names, as text or a path; outputs: its outputs' names
     to those of the job."""
 
     component: str
-    inputs: Mapping[str, str | StoredPath]
+    inputs: Mapping[str, str | StoredPath | DataVersion]
     outputs: Mapping[str, str]
     display_name: str
     experiment: str
@@ -138,7 +147,13 @@ def _value(given: Mapping[str, Any]) -> Any:
     )
 
 
-def _bound(name: str, given: Mapping[str, Any], outer: Mapping[str, Any]) -> str | StoredPath:
+def stored_path(uri: str) -> StoredPath | None:
+    """Return the path of a datastore that an address names, or None for another address."""
+    path = _DATASTORE.fullmatch(uri)
+    return StoredPath(path["datastore"], path["path"]) if path else None
+
+
+def _bound(name: str, given: Mapping[str, Any], outer: Mapping[str, Any]) -> str | StoredPath | DataVersion:
     value = _value(given)
     if match := _PARENT_INPUT.fullmatch(str(value).strip()):
         if match[1] not in outer:
@@ -146,8 +161,8 @@ def _bound(name: str, given: Mapping[str, Any], outer: Mapping[str, Any]) -> str
         value = outer[match[1]]
     if "${{" in str(value):
         raise NotSupported(f"{name} is '{value}'. A value, a path, or an input of the job can be given.")
-    path = _DATASTORE.fullmatch(str(value))
-    return StoredPath(path["datastore"], path["path"]) if path else str(value)
+    data = _DATA.fullmatch(str(value))
+    return DataVersion(data["name"], data["version"]) if data else stored_path(str(value)) or str(value)
 
 
 def _outputs(node: str, given: Mapping[str, Any]) -> dict[str, str]:
