@@ -266,7 +266,7 @@ def _check_enough_is_left(tallies: Mapping[str, Tally]) -> None:
             reasons = Counter(row.reason for row in tally.dropped).most_common(5)
             raise InvalidData(
                 f"Of {tally.rows_read} {name} rows {tally.rows_kept} can be used, expected {least} or more.",
-                [f"{count} rows: {reason}" for reason, count in reasons],
+                [f"{count} {'row' if count == 1 else 'rows'}: {reason}" for reason, count in reasons],
             )
 
 
