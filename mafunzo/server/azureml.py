@@ -277,6 +277,31 @@ def get_run_details(request: Request, name: str) -> Any:
     return job_wire.run_details(job, f"{context.place.base}{LOGS}/{name}?{context.sas.sign(_log_of(name), READ)}")
 
 
+@router.post(f"{WS}/rundata")
+async def get_run_data(request: Request) -> Any:
+    """Return how far a job is, and which outputs it has."""
+    body = await body_of(request)
+    return job_wire.run_data(azure_context(request).workspace.jobs.get(str(body.get("runId"))).job)
+
+
+@router.post(f"{WS}/dataversion/batchGetResolvedUris")
+async def resolve_outputs(request: Request) -> Any:
+    """Show the files of outputs in the datastore, and say where they lie."""
+    context, body = azure_context(request), await body_of(request)
+
+    def show() -> dict[str, Any]:
+        found = {}
+        for id in map(str, body.get("values") or ()):
+            reference = asset_wire.parse_reference(id)
+            if not isinstance(reference, asset_wire.JobOutputReference):
+                raise InvalidParameter(f"'{id}' isn't the id of a job's output: azureml://jobs/JOB/outputs/OUTPUT.")
+            path = context.workspace.jobs.get(reference.job).publish(reference.output)
+            found[id] = {"uri": job_wire.datastore_uri(path)}
+        return found
+
+    return {"values": await context.in_thread(show)}
+
+
 @public.get(f"{LOGS}/{{name}}")
 def get_log(request: Request, name: str) -> Response:
     """Return what a job has printed so far, to whoever has the signed address."""

@@ -150,6 +150,33 @@ class Blobs:
             raise NotFound(f"Container '{container}' has neither a blob '{name}' nor any below it.")
         return self._artifacts.assemble({found.name.removeprefix(prefix): self._stored(found) for found in below})
 
+    def publish(self, container: str, prefix: str, artifact: str) -> None:
+        """Show an artifact's files as blobs under `prefix/`, where they aren't yet. No bytes are copied."""
+        shown = {blob.name for blob in self.list(container, f"{prefix}/")}
+        for file in self._artifacts.manifest(artifact):
+            name = f"{prefix}/{file.path}"
+            if name in shown:
+                continue
+            alone = self._artifacts.assemble({_file_name(name): (artifact, file.path)})
+            self._records.put_blob(
+                Blob(
+                    container=container,
+                    name=name,
+                    artifact=alone,
+                    size=file.size,
+                    etag=f'"0x{file.sha256[:16].upper()}"',
+                    content_type="application/octet-stream",
+                    modified_at=datetime.now(UTC),
+                )
+            )
+
+    def withdraw(self, container: str, prefix: str) -> set[str]:
+        """Delete all blobs under `prefix/`, and return the artifacts that they were."""
+        found = self.list(container, f"{prefix}/")
+        for blob in found:
+            self._records.delete_blob(container, blob.name)
+        return {blob.artifact for blob in found}
+
     def forget_abandoned(self, now: float | None = None) -> None:
         """Delete the blocks of uploads that nobody has gone on with for a week."""
         before = (time.time() if now is None else now) - ABANDONED_S

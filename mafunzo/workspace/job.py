@@ -14,6 +14,7 @@ from mafunzo.entities.component import unknown_name
 from mafunzo.entities.job import ArtifactInput, Job, JobStatus, Step, StepOutputInput
 from mafunzo.errors import Conflict, InvalidParameter, JobCanceled, JobFailed, NotFound, TimedOut, from_code
 from mafunzo.tracking import read_metrics
+from mafunzo.wire.azureml.envelope import CONTAINER
 from mafunzo.wire.azureml.job import RegistryJob
 from mafunzo.workspace.asset import ModelSource, free, named_artifacts
 from mafunzo.workspace.component import shipped
@@ -138,7 +139,8 @@ class Jobs:
             )
         workspace.records.delete_job(name)
         shutil.rmtree(workspace.home.jobs / name, ignore_errors=True)
-        artifacts = named_artifacts(job).union(*map(named_artifacts, steps))
+        shown = workspace.blobs.withdraw(CONTAINER, f"jobs/{name}")
+        artifacts = named_artifacts(job).union(shown, *map(named_artifacts, steps))
         return free(workspace, artifacts, job.ended_at)
 
     def _finetuning(
@@ -231,6 +233,12 @@ class JobHandle:
         if not job.status.is_terminal:
             self._workspace.records.request_cancel(self.name)
             self._workspace.up()
+
+    def publish(self, output: str) -> str:
+        """Show an output's files in the datastore; return their path there. Raises as `output_artifact`."""
+        path = f"jobs/{self.name}/outputs/{output}"
+        self._workspace.blobs.publish(CONTAINER, path, self.output_artifact(output))
+        return path
 
     def output_artifact(self, output: str) -> str:
         """Return the hash of a job's output; raises `NotFound` or `JobFailed` when it isn't there."""

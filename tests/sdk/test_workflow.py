@@ -155,6 +155,16 @@ def test_the_parameters_reached_the_steps(job, workspace: Workspace):
     assert (values["learning_rate"], values["precision"], values["lora_r"]) == (5e-4, "16", 8)
 
 
+def test_the_output_of_a_job_is_downloaded(job, client, tmp_path, workspace: Workspace):
+    for _ in range(2):  # the second time its files are shown already
+        client.jobs.download(job[0].name, output_name="trained_model", download_path=tmp_path)
+    folder = tmp_path / "named-outputs" / "trained_model"
+    theirs = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    artifact = workspace.jobs.get(job[0].name).output_artifact("trained_model")
+    assert theirs == {file.path: file.size for file in workspace.artifacts.manifest(artifact)}
+    assert "MLmodel" in theirs
+
+
 def test_mlflows_own_client_reads_the_metrics_of_the_job(job, client):
     import mlflow
 

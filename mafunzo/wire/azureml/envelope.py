@@ -51,7 +51,7 @@ _KNOWN_SEGMENTS = {
     name.lower(): name
     for name in ("subscriptions", "resourceGroups", "providers", PROVIDER, "workspaces", "registries", "locations")
 }
-_SERVICE_PREFIX = re.compile(r"^/(mferp/managementfrontend|history/v1\.0)(?=/)")
+_SERVICE_PREFIX = re.compile(r"^/(mferp/managementfrontend|(history|data)/v1\.0)(?=/)")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,15 @@ from typing import Any
 
 from mafunzo.entities.job import Job, JobStatus
 from mafunzo.errors import InvalidParameter, NotSupported
-from mafunzo.wire.azureml.envelope import resource, resource_id, system_data
+from mafunzo.wire.azureml.envelope import (
+    DATASTORE,
+    RESOURCE_GROUP,
+    SUBSCRIPTION,
+    WORKSPACE,
+    resource,
+    resource_id,
+    system_data,
+)
 
 STATUS: Mapping[JobStatus, str] = {
     JobStatus.QUEUED: "Queued",
@@ -98,7 +106,7 @@ def job_body(job: Job, pages: str) -> dict[str, Any]:
     """Return a job as a GET answers it; `pages` is where people look at it."""
     kept = dict((job.properties.get(BODY) or {}).get("properties") or {})
     outputs = kept.get("outputs") or {name: {"jobOutputType": "uri_folder"} for name in job.outputs}
-    found = {name: {**given, "uri": f"azureml://jobs/{job.name}/outputs/{name}"} for name, given in outputs.items()}
+    found = {name: {**given, "uri": output_id(job.name, name)} for name, given in outputs.items()}
     properties = {
         **kept,
         "jobType": "Pipeline",
@@ -132,6 +140,26 @@ def run_details(job: Job, log: str) -> dict[str, Any]:
         "error": _error(job.error) if job.error else None,
         "submittedBy": job.created_by,
     }
+
+
+def run_data(job: Job) -> dict[str, Any]:
+    """Return a run's data as its history tells them: its state, and its outputs under ids that are resolved to paths.
+
+    An output that is a model is called a folder too: azure-ai-ml 1.35 breaks off before it asks where a model lies.
+    """
+    outputs = {name: {"assetId": output_id(job.name, name), "type": "uri_folder"} for name in job.outputs}
+    return {"runMetadata": {"runId": job.name, "status": status_of_job(job), "outputs": outputs}}
+
+
+def output_id(job: str, output: str) -> str:
+    """Return the id of a job's output."""
+    return f"azureml://jobs/{job}/outputs/{output}"
+
+
+def datastore_uri(path: str) -> str:
+    """Return the long address of a path of the datastore."""
+    place = f"subscriptions/{SUBSCRIPTION}/resourcegroups/{RESOURCE_GROUP}/workspaces/{WORKSPACE}"
+    return f"azureml://{place}/datastores/{DATASTORE}/paths/{path}"
 
 
 def status_of_job(job: Job) -> str:

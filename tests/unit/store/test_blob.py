@@ -129,3 +129,22 @@ def test_what_broke_off_leaves_nothing(blobs: Blobs, home: Home) -> None:
         draft.write(b"half")
         raise RuntimeError("the client went away")
     assert list((home.root / "uploads").iterdir()) == []
+
+
+def test_an_artifacts_files_are_shown_and_withdrawn_without_a_copy(
+    blobs: Blobs, artifacts: Artifacts, tmp_path: Path
+) -> None:
+    (tmp_path / "out" / "data").mkdir(parents=True)
+    (tmp_path / "out" / "MLmodel").write_text("flavors")
+    (tmp_path / "out" / "data" / "model.bin").write_bytes(b"weights")
+    artifact = artifacts.put(tmp_path / "out")
+    stored = len(list((artifacts.root / "blobs").glob("*/*")))
+    for _ in range(2):
+        blobs.publish("files", "jobs/one/outputs/model", artifact)
+    put(blobs, "jobs/one-more", b"another's")
+    names = [blob.name for blob in blobs.list("files", "jobs/one/")]
+    assert names == ["jobs/one/outputs/model/MLmodel", "jobs/one/outputs/model/data/model.bin"]
+    assert blobs.path(blobs.get("files", names[1])).read_bytes() == b"weights"
+    assert len(list((artifacts.root / "blobs").glob("*/*"))) == stored + 1
+    assert len(blobs.withdraw("files", "jobs/one")) == 2
+    assert [blob.name for blob in blobs.list("files")] == ["jobs/one-more"]
