@@ -50,7 +50,7 @@ def test_a_models_own_ranges_hold(workspace, as_text):
         pytest.param({"compute_finetune": "gpu-cluster"}, "no compute has that name", id="compute"),
         pytest.param({"huggingface_id": "org/name"}, "model and huggingface_id both name the base model", id="two bases"),
         pytest.param({"base_model": "org/name"}, "both name the base model", id="two bases by an alias"),
-        pytest.param({"deepspeed": ROWS}, "DeepSpeed isn't supported yet", id="a refused file says why"),
+        pytest.param({"deepspeed": ROWS}, "a configuration of one's own isn't supported yet", id="a refused file says why"),
         pytest.param({"evaluation_config": "/no/file.json"}, "evaluation_config is '/no/file.json', which doesn't exist", id="file"),
         pytest.param({"train_file_path": ROWS}, "train_file_path is given twice", id="rows twice"),
         pytest.param({"learning_rat": 1}, "Did you mean learning_rate?", id="typo"),
