@@ -46,7 +46,7 @@ def env(
     if format is Format.KERNEL:
         print(f"The kernel 'Mafunzo' is installed: {_install_kernel(workspace.home.root)}")
         return
-    variables = azure_environment(workspace.home, workspace.up(), workspace.user)
+    variables = azure_environment(workspace.home, workspace.up(), workspace.user, os.environ)
     if format is Format.JSON:
         print(json.dumps(variables, indent=2))
         return
@@ -65,7 +65,7 @@ def run(
     """Run a Python program written for the Azure SDK on this machine, unchanged; what follows SCRIPT are its arguments.
 
     The server is started if it isn't up. Where the SDK would find no config.json, one is written and named; a script that
-    calls download-dataset.py and has none beside it gets ours. Nothing of the program reaches Microsoft's hosts.
+    calls download-dataset.py, where the current folder has none, gets ours. Nothing of the program reaches Microsoft's hosts.
     """
     from mafunzo.server.client_environment import azure_environment
     from mafunzo.server.egress import EgressProxy, proxy_environment
@@ -78,7 +78,7 @@ def run(
         _provide(Path(program))
     before = dict(os.environ)
     workspace = Workspace()
-    variables = azure_environment(workspace.home, workspace.up(), workspace.user)
+    variables = azure_environment(workspace.home, workspace.up(), workspace.user, before)
     _provide_config(workspace.home.root)
     with (
         EgressProxy(before.get("HTTPS_PROXY") or before.get("https_proxy")) as proxy,
@@ -128,7 +128,7 @@ def _provide_config(home: Path) -> None:
 def _path_with_python(before: Mapping[str, str]) -> Iterator[str]:
     """Give a PATH on which `python` is the one that runs Mafunzo."""
     path, folder = before.get("PATH", os.defpath), Path(sys.executable).parent
-    if (folder / "python").exists():
+    if (folder / "python").exists() and (folder / "python").samefile(sys.executable):
         yield f"{folder}{os.pathsep}{path}"
         return
     with tempfile.TemporaryDirectory(prefix="mafunzo-python-") as made:

@@ -330,7 +330,8 @@ def list_models(request: Request) -> Any:
 @router.get(f"{WS}/models/{{name}}")
 def get_model_container(request: Request, name: str) -> Any:
     """Return the container of a registered model's versions."""
-    found = _registered(request, name)
+    records = azure_context(request).workspace.records
+    found = records.list_assets(WORKSPACE_SCOPE, AssetType.MODEL, name, with_archived=True)  # no number is given twice
     if not found:
         raise NotFound(f"No model '{name}' is registered.")
     return asset_wire.container_body(AssetType.MODEL, name, [asset.version for asset in found])
@@ -486,7 +487,10 @@ async def get_deployment_logs(request: Request, endpoint: str, name: str) -> Any
     """Return the end of a worker's log."""
     context, body = azure_context(request), await body_of(request)
     context.workspace.records.get_deployment(endpoint, name)
-    found = context.workspace.endpoints.get(endpoint).logs(name, int(body.get("tail") or 100))
+    tail = body.get("tail") or 100
+    if not isinstance(tail, int) or tail < 1:
+        raise InvalidParameter(f"tail is {tail!r}, expected a number of lines, 1 or more.", param="tail")
+    found = context.workspace.endpoints.get(endpoint).logs(name, tail)
     return {"content": found.get(name, "")}
 
 
@@ -618,7 +622,7 @@ def _scale_settings(body: dict[str, Any]) -> dict[str, int]:
 def _require_workspace(name: str) -> None:
     if name.lower() != WORKSPACE:
         raise NotFound(
-            f"No workspace is called '{name}'. This home's is '{WORKSPACE}', as in config.json of `mafunzo env`."
+            f"No workspace is called '{name}'. This home's is '{WORKSPACE}'; `mafunzo run` writes a config.json that names it."
         )
 
 

@@ -3,16 +3,15 @@
 from collections.abc import Mapping
 
 from mafunzo.launcher.server_process import ServerAddress
+from mafunzo.server.egress import no_proxy_environment
 from mafunzo.server.identity import identity_of
 from mafunzo.server.tls import certificate
 from mafunzo.store.home import Home
 from mafunzo.wire.azureml.envelope import CLOUD, RESOURCE_GROUP, SUBSCRIPTION, WORKSPACE
 
-LOOPBACK_NAMES = "127.0.0.1,localhost"
 
-
-def azure_environment(home: Home, address: ServerAddress, user: str) -> dict[str, str]:
-    """Return the variables for a client of the server at `address`.
+def azure_environment(home: Home, address: ServerAddress, user: str, before: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables for a client of the server at `address`, to be set on top of the environment `before`.
 
     The cloud is always named: without it the SDK goes on to public Azure where the server doesn't answer.
     """
@@ -27,8 +26,8 @@ def azure_environment(home: Home, address: ServerAddress, user: str) -> dict[str
         "AZURE_TOKEN_CREDENTIALS": "ManagedIdentityCredential",
         "AZUREML_RUN_POLLING_INTERVAL_MIN": "1",
         "AZUREML_RUN_POLLING_INTERVAL_MAX": "5",
-        "NO_PROXY": LOOPBACK_NAMES,
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        **no_proxy_environment(before),
     }
 
 

@@ -5,29 +5,38 @@ With this proxy in its environment such a request fails at once, with the reason
 """
 
 import asyncio
+import base64
+import contextlib
+import ipaddress
 import threading
 from collections.abc import Mapping
-from urllib.parse import urlsplit
+from dataclasses import dataclass
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from mafunzo.errors import InvalidParameter
 
 MICROSOFT = (
     "aka.ms",
     "applicationinsights.io",
+    "azure.cn",
     "azure.com",
     "azure.net",
+    "azure.us",
     "azureedge.net",
     "azureml.ms",
     "azureml.net",
+    "chinacloudapi.cn",
     "live.com",
     "live.net",
     "microsoft.com",
     "microsoftazuread-sso.com",
     "microsoftonline.com",
+    "microsoftonline.us",
     "msauth.net",
     "msftauth.net",
     "office.com",
     "trafficmanager.net",
+    "usgovcloudapi.net",
     "visualstudio.com",
     "windows.net",
     "169.254.169.254",
@@ -36,6 +45,7 @@ MICROSOFT = (
 
 _HEAD_LIMIT = 64 * 1024
 _HEAD_S = 30.0
+_PIECE_BYTES = 65536
 
 
 def is_refused(host: str) -> bool:
@@ -47,14 +57,11 @@ def is_refused(host: str) -> bool:
 class EgressProxy:
     """Listens on a free loopback port, in a thread of its own, while it is entered.
 
-    upstream: the proxy that the user has already (`http://host:port`), through which everything then goes.
+    upstream: the proxy that the user has already (`http://user:password@host:port`), through which everything then goes.
     """
 
     def __init__(self, upstream: str | None = None) -> None:
-        parts = urlsplit(upstream or "")
-        if upstream and (parts.scheme not in ("http", "") or not parts.hostname):
-            raise InvalidParameter(f"HTTPS_PROXY is '{upstream}', expected http://HOST:PORT.")
-        self._upstream = (parts.hostname, parts.port or 80) if parts.hostname else None
+        self._upstream = _Upstream.of(upstream) if upstream else None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
         self._listening = threading.Event()
@@ -84,46 +91,31 @@ class EgressProxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _HEAD_S)
-            method, target, version = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
-            parts = urlsplit(f"//{target}" if method == "CONNECT" else target)
-            host, port = parts.hostname or "", parts.port or 80
-            if is_refused(host):
-                await _refuse(writer, 403, f"{host} is Microsoft's: nothing of this program leaves for Azure.")
-            elif method == "CONNECT" or self._upstream:
-                await self._tunnel(method, head, host, port, reader, writer)
+            head = _Head.of(await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _HEAD_S))
+            if is_refused(head.host):
+                await _refuse(writer, 403, f"{head.host} is Microsoft's: nothing of this program leaves for Azure.")
+            elif head.method == "CONNECT":
+                await self._tunnel(head, reader, writer)
+            elif "transfer-encoding" in head.headers:
+                await _refuse(writer, 411, "A plain http request needs a Content-Length here.")
             else:
-                path = parts._replace(scheme="", netloc="").geturl() or "/"
-                rest = head.split(b"\r\n", 1)[1]
-                await self._join(host, port, f"{method} {path} {version}\r\n".encode("latin-1") + rest, reader, writer)
+                await self._forward(head, reader, writer)
         except (OSError, ValueError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
             await _refuse(writer, 502, str(error))
         finally:
             writer.close()
 
-    async def _tunnel(
-        self, method: str, head: bytes, host: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        if self._upstream:
-            await self._join(*self._upstream, head, reader, writer)
-            return
-        assert method == "CONNECT"
-        await self._join(host, port, b"", reader, writer, b"HTTP/1.1 200 Connection established\r\n\r\n")
-
-    async def _join(
-        self,
-        host: str,
-        port: int,
-        first: bytes,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        greeting: bytes = b"",
-    ) -> None:
-        """Copy both ways between a client and a host until either ends."""
-        there_reader, there_writer = await asyncio.open_connection(host, port)
+    async def _tunnel(self, head: "_Head", reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Join a client with a host until both have said all."""
+        to = self._upstream
+        there_reader, there_writer = await asyncio.open_connection(
+            *((to.host, to.port) if to else (head.host, head.port))
+        )
         try:
-            there_writer.write(first)
-            writer.write(greeting)
+            if to:
+                there_writer.write(head.text(head.target, to.authorization))
+            else:
+                writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
             async with asyncio.TaskGroup() as both:
                 both.create_task(_copy(reader, there_writer))
                 both.create_task(_copy(there_reader, writer))
@@ -132,9 +124,96 @@ class EgressProxy:
         finally:
             there_writer.close()
 
+    async def _forward(self, head: "_Head", reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Send one plain http request on, and its answer back: the next one comes over a connection of its own.
+
+        A client takes one connection for all hosts behind a proxy, and each request's host has to be looked at.
+        """
+        to = self._upstream
+        there_reader, there_writer = await asyncio.open_connection(
+            *((to.host, to.port) if to else (head.host, head.port))
+        )
+        try:
+            alone = {"connection": "Connection: close", **(to.authorization if to else {})}
+            there_writer.write(head.text(head.target if to else head.path, alone))
+            left = int(head.headers.get("content-length", "0"))
+            while left > 0 and (data := await reader.read(min(left, _PIECE_BYTES))):
+                there_writer.write(data)
+                await there_writer.drain()
+                left -= len(data)
+            await _copy(there_reader, writer)
+        finally:
+            there_writer.close()
+
+
+@dataclass(frozen=True)
+class _Upstream:
+    host: str
+    port: int
+    authorization: Mapping[str, str]
+    """The header line that the proxy asks for, under the header's name; nothing without a user."""
+
+    @classmethod
+    def of(cls, url: str) -> "_Upstream":
+        parts = urlsplit(url if "//" in url else f"//{url}")
+        try:
+            host, port = parts.hostname, parts.port or 80
+        except ValueError:
+            host, port = None, 0
+        if parts.scheme not in ("http", "") or host is None:
+            raise InvalidParameter("HTTPS_PROXY isn't an address that can be used. Expected http://HOST:PORT.")
+        if parts.username is None:
+            return cls(host, port, {})
+        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+        line = f"Proxy-Authorization: Basic {base64.b64encode(user).decode()}"
+        return cls(host, port, {"proxy-authorization": line})
+
+
+@dataclass(frozen=True)
+class _Head:
+    """The first lines of a request. headers: by lower-case names; lines: as they came."""
+
+    method: str
+    target: str
+    version: str
+    lines: tuple[str, ...]
+
+    @classmethod
+    def of(cls, raw: bytes) -> "_Head":
+        first, *lines = raw.decode("latin-1").rstrip("\r\n").split("\r\n")
+        method, target, version = first.split(" ")
+        return cls(method, target, version, tuple(lines))
+
+    @property
+    def _parts(self) -> SplitResult:
+        return urlsplit(f"//{self.target}" if self.method == "CONNECT" else self.target)
+
+    @property
+    def host(self) -> str:
+        return self._parts.hostname or ""
+
+    @property
+    def port(self) -> int:
+        return self._parts.port or 80
+
+    @property
+    def path(self) -> str:
+        return self._parts._replace(scheme="", netloc="").geturl() or "/"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in self.lines)}
+
+    def text(self, target: str, instead: Mapping[str, str]) -> bytes:
+        """Return the head for the next hop: `instead` holds lines by the names of the headers that they replace."""
+        dropped = {*instead, "proxy-connection", "keep-alive", "proxy-authorization"}
+        kept = [line for line in self.lines if line.partition(":")[0].strip().lower() not in dropped]
+        lines = [f"{self.method} {target} {self.version}", *kept, *instead.values(), "", ""]
+        return "\r\n".join(lines).encode("latin-1")
+
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65536):
+    while data := await reader.read(_PIECE_BYTES):
         writer.write(data)
         await writer.drain()
     if writer.can_write_eof():
@@ -151,7 +230,25 @@ async def _refuse(writer: asyncio.StreamWriter, status: int, why: str) -> None:
 
 def proxy_environment(url: str, before: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that send a program's requests through the proxy, save those to this machine."""
-    spared = [name for key in ("NO_PROXY", "no_proxy") for name in before.get(key, "").split(",") if name]
-    no_proxy = ",".join(dict.fromkeys(["127.0.0.1", "localhost", *spared]))
     names = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")
-    return {**dict.fromkeys(names, url), "NO_PROXY": no_proxy, "no_proxy": no_proxy}
+    return {**dict.fromkeys(names, url), **no_proxy_environment(before)}
+
+
+def no_proxy_environment(before: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that name what is asked without a proxy: this machine, and what the user names already.
+
+    What would spare a host of Microsoft's is left out.
+    """
+    given = [name.strip() for key in ("NO_PROXY", "no_proxy") for name in before.get(key, "").split(",")]
+    spared = [name for name in given if name and not _spares_microsoft(name)]
+    return dict.fromkeys(("NO_PROXY", "no_proxy"), ",".join(dict.fromkeys(["127.0.0.1", "localhost", *spared])))
+
+
+def _spares_microsoft(name: str) -> bool:
+    """Return whether an entry of NO_PROXY covers one of Microsoft's hosts: itself, all below it, or what it is below."""
+    bare = name.lower().removeprefix("*").lstrip(".").split(":")[0]
+    if "/" in bare:
+        with contextlib.suppress(ValueError):
+            network = ipaddress.ip_network(bare, strict=False)
+            return any(ipaddress.ip_address(host) in network for host in MICROSOFT if host[0].isdigit())
+    return not bare or is_refused(bare) or any(known.endswith(f".{bare}") for known in MICROSOFT)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from mafunzo.entities.endpoint import Deployment
-from mafunzo.errors import InvalidParameter
+from mafunzo.errors import InvalidParameter, WorkerFailed
 from mafunzo.server.auth import bearer
 from mafunzo.server.azure_context import azure_context
 from mafunzo.server.body import limited_body
@@ -30,7 +30,12 @@ async def score(request: Request, endpoint: str) -> Response:
     asked, is_list = requests_from_body(await _json(request), endpoint)
     named = next((request.headers[name] for name in NAMES_DEPLOYMENT if name in request.headers), None)
     deployment = pick(entry.endpoint, entry.deployments, named)
-    answers = await asyncio.gather(*(_ask(serving, deployment, body, request.headers) for body in asked))
+    tasks = [asyncio.create_task(_ask(serving, deployment, body)) for body in asked]
+    try:
+        answers = await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:  # where one broke off, nobody waits for the others
+            task.cancel()
     broken = next((answer for status, answer in answers if status != 200), None)
     headers = dict.fromkeys(NAMES_DEPLOYMENT, deployment.name)
     if broken is not None:
@@ -39,15 +44,20 @@ async def score(request: Request, endpoint: str) -> Response:
     return JSONResponse(answer_body([answer for _, answer in answers], is_list), headers=headers)
 
 
-async def _ask(
-    serving: Context, deployment: Deployment, body: Mapping[str, Any], headers: Mapping[str, str]
-) -> tuple[int, dict[str, Any]]:
-    """Return the worker's status and JSON answer."""
+async def _ask(serving: Context, deployment: Deployment, body: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Return the worker's status and JSON answer; raises `WorkerFailed` for another answer."""
     content = json.dumps(body).encode()
     answer = await serving.router.forward(
         deployment, "/v1/chat/completions", content, {"content-type": "application/json"}
     )
-    found: dict[str, Any] = json.loads(await answer.read())
+    text = await answer.read()
+    try:
+        found: dict[str, Any] = json.loads(text)
+    except ValueError as error:
+        raise WorkerFailed(
+            f"The worker of {deployment.endpoint}/{deployment.name} answered HTTP {answer.status} without JSON. "
+            f"Its log says why: mafunzo endpoint logs {deployment.endpoint}"
+        ) from error
     return answer.status, found
 
 

@@ -269,7 +269,7 @@ class _Run:
             return None
         loss = loss_sum / max(n_targets, 1)
         rate = self.schedule.get_last_lr()[0]
-        norm = self.stepper.step() if math.isfinite(loss) else math.nan
+        norm = self._take_step() if math.isfinite(loss) else math.nan
         if not math.isfinite(loss) or not (math.isfinite(norm) or self.precision.needs_scaler):
             what = f"The loss is {loss}" if not math.isfinite(loss) else f"The gradient's norm is {norm}"
             advice = "lower learning_rate, add a warm-up, or use precision 32"
@@ -292,6 +292,18 @@ class _Run:
         seen["targets"] += n_targets
         seen |= {"grad_norm": norm, "learning_rate": float(rate)}
         return loss
+
+    def _take_step(self) -> float:
+        """Take the optimizer's step and return the gradient's norm; raises `OutOfMemory`, as its state is made at the first."""
+        try:
+            return self.stepper.step()
+        except Exception as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise OutOfMemory(
+                "Out of memory while the optimizer took a step: its state has two numbers for each trained weight. Set "
+                "apply_lora true, lower lora_r, or set optim adafactor."
+            ) from error
 
     def _halve_batch(self, error: BaseException) -> None:
         if self.values["auto_find_batch_size"] != "true" or self.batch_size == 1:

@@ -113,6 +113,8 @@ class Zero:
         return float(self._engine.get_global_grad_norm())
 
     def clear(self) -> None:
+        """Forget the gradients of weights. What was reduced already stays: a step that broke off can't be taken again, which
+        is why auto_find_batch_size is refused with DeepSpeed."""
         self._optimizer.zero_grad(set_to_none=True)
 
     def weights_were_loaded(self) -> None:

@@ -73,7 +73,8 @@ class Endpoints:
     def put_deployment(self, endpoint: str, name: str, asked: DeploymentRequest) -> Deployment:
         """Begin to serve a registered model, as Azure's wire asks; return at once. It gets no traffic by itself.
 
-        Of a deployment that exists, time-outs are changed. Raises `Conflict` for another model under its name.
+        Of a deployment that exists, time-outs are changed. Raises `Conflict` for another model under its name, and for one that
+        failed or is being deleted.
         """
         _require_name("deployment", name)
         asset = self._workspace.models.by_id(asked.model)
@@ -88,6 +89,9 @@ class Endpoints:
                 request_timeout_s=asked.request_timeout_s,
                 properties=asked.properties,
             )
+        if found.status in (DeploymentStatus.DELETING, DeploymentStatus.FAILED, DeploymentStatus.REFUSED):
+            what = "Ask again when it is gone." if found.status is DeploymentStatus.DELETING else "Delete it first."
+            raise Conflict(f"Deployment {endpoint}/{name} is {found.status}. {what}")
         if found.artifact != asset.artifact:
             raise Conflict(
                 f"Deployment {endpoint}/{name} serves {found.model}. Deploy {asset.key} under another name, give it the "

@@ -49,11 +49,20 @@ def endpoint_from_body(name: str, body: Mapping[str, Any]) -> EndpointRequest:
         raise NotSupported(f"Endpoint '{name}' has auth_mode {mode}. Endpoints are opened by key here: auth_mode key.")
     if any((properties.get("mirrorTraffic") or {}).values()):
         raise NotSupported(f"Endpoint '{name}' mirrors traffic, which isn't supported yet. Leave mirror_traffic out.")
+    traffic = properties.get("traffic") or {}
+    if not isinstance(traffic, Mapping) or not all(_is_whole(share) for share in traffic.values()):
+        raise InvalidParameter(
+            f"Endpoint '{name}' has traffic {traffic}, expected whole percents by deployment.", param="traffic"
+        )
     return EndpointRequest(
-        traffic_percent={str(key): int(share) for key, share in (properties.get("traffic") or {}).items()},
+        traffic_percent={str(key): int(share) for key, share in traffic.items()},
         tags={str(key): str(value) for key, value in (body.get("tags") or {}).items()},
         properties={BODY: dict(body)},
     )
+
+
+def _is_whole(share: Any) -> bool:
+    return isinstance(share, int | float) and not isinstance(share, bool) and float(share).is_integer()
 
 
 def endpoint_body(endpoint: Endpoint, base: str) -> dict[str, Any]:
@@ -101,7 +110,8 @@ def deployment_from_body(name: str, body: Mapping[str, Any]) -> DeploymentReques
         faults.append(f"instance_count is {capacity}; a deployment is one worker here, which answers many at once.")
     if faults:
         raise NotSupported(f"Deployment '{name}' can't be made.", faults)
-    model = str(properties.get("model") or "").removeprefix("azureml:")
+    model = str(properties.get("model") or "")
+    model = model if model.startswith("azureml://") else model.removeprefix("azureml:")
     if not model:
         raise InvalidParameter(f"Deployment '{name}' names no model.", param="model")
     probe, settings = properties.get("livenessProbe") or {}, properties.get("requestSettings") or {}
@@ -124,7 +134,7 @@ def deployment_body(deployment: Deployment) -> dict[str, Any]:
         "scaleSettings": {"scaleType": "Default"},
         "model": given.get("model") or deployment.model,
         "provisioningState": provisioning_state(deployment),
-        "properties": {"mafunzo.status": str(deployment.status), **(given.get("properties") or {})},
+        "properties": {**(given.get("properties") or {}), "mafunzo.status": str(deployment.status)},
     }
     return resource(
         resource_id("onlineEndpoints", deployment.endpoint, "deployments", deployment.name),

@@ -1,6 +1,7 @@
 """What is around every resource of Azure's wire: names, ids, errors, pages, and operations that take their time.
 
-The subscription's id has one digit too many on purpose: Azure's SDK knows it as a test's and never sends telemetry for it.
+The last group of the subscription's id is three digits short on purpose: Azure's SDK knows it as a test's, and never sends
+telemetry for it.
 """
 
 import re

@@ -37,8 +37,7 @@ def requests_from_body(body: Any, model: str) -> tuple[list[dict[str, Any]], boo
             param="input_data.input_string",
         )
     conversations, is_list = _conversations(given["input_string"])
-    parameters = {**(body.get("params") or {}), **(given.get("parameters") or {})}
-    options = _options(parameters)
+    options = _options(_mapping(body, "params"), _mapping(given, "parameters"))
     return [{"model": model, "messages": messages, **options} for messages in conversations], is_list
 
 
@@ -62,14 +61,31 @@ def _conversations(given: list[Any]) -> tuple[list[list[Any]], bool]:
     return conversations, is_list
 
 
-def _options(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    faults = [unknown_name(name, [*_NAMES, *_OTHERS]) for name in parameters if name not in (*_NAMES, *_OTHERS)]
-    if parameters.get("return_full_text"):
+def _mapping(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = body.get(name) or {}
+    if not isinstance(found, Mapping):
+        raise InvalidParameter(f"{name} is {found!r}, expected an object of parameters.", param=name)
+    return found
+
+
+def _options(params: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return OpenAI's options; `parameters` win over `params`."""
+    given = {name: value for name, value in {**params, **parameters}.items() if value is not None}
+    faults = [unknown_name(name, [*_NAMES, *_OTHERS]) for name in given if name not in (*_NAMES, *_OTHERS)]
+    faults += [
+        f"{name} is {given[name]!r}, expected true or false."
+        for name in _OTHERS
+        if name in given and not isinstance(given[name], bool)
+    ]
+    if given.get("return_full_text") is True:
         faults.append("return_full_text is true: only the reply is returned. Leave it out.")
+    lengths = [name for name in given if _NAMES.get(name) == "max_tokens"]
+    if len(lengths) > 1:
+        faults.append(f"{' and '.join(lengths)} all say how long a reply may be. Keep one.")
     if faults:
         raise InvalidParameter("parameters can't be used.", faults, param="input_data.parameters")
-    options = {_NAMES[name]: value for name, value in parameters.items() if name in _NAMES and value is not None}
-    if parameters.get("do_sample") is False:
+    options = {_NAMES[name]: value for name, value in given.items() if name in _NAMES}
+    if given.get("do_sample") is False:
         options["temperature"] = 0
         options.pop("top_p", None)
     return options

@@ -1,6 +1,8 @@
 """The proxy in front of a program: all but Microsoft's hosts are let through, whole and in both directions."""
 
+import base64
 import http.server
+import socket
 import threading
 from collections.abc import Iterator
 
@@ -8,7 +10,7 @@ import httpx
 import pytest
 
 from mafunzo.errors import InvalidParameter
-from mafunzo.server.egress import EgressProxy, is_refused, proxy_environment
+from mafunzo.server.egress import EgressProxy, is_refused, no_proxy_environment, proxy_environment
 
 
 class Echo(http.server.BaseHTTPRequestHandler):
@@ -60,6 +62,43 @@ def test_a_tunnel_to_microsoft_is_refused() -> None:
         ask(proxy.url, "https://login.microsoftonline.com/common")
 
 
+def test_each_request_of_a_connection_is_looked_at(server: str) -> None:
+    """A client keeps one connection to a proxy for all hosts behind it."""
+    with EgressProxy() as proxy, httpx.Client(proxy=proxy.url, trust_env=False) as client:
+        answers = [client.post(url) for url in (server, "http://169.254.169.254/metadata", f"{server}/again")]
+    assert [answer.status_code for answer in answers] == [200, 403, 200]
+    assert answers[2].text == "/again "
+
+
+def test_a_second_request_on_the_first_ones_heels_is_not_passed_on(server: str) -> None:
+    first = f"POST {server}/one HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nok"
+    second = "POST http://management.azure.com/two HTTP/1.1\r\nHost: y\r\nContent-Length: 0\r\n\r\n"
+    with EgressProxy() as proxy, socket.create_connection(("127.0.0.1", proxy.port)) as client:
+        client.sendall((first + second).encode())
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    assert answer.count(b"HTTP/1.") == 1 and answer.endswith(b"/one ok")
+
+
+def test_the_users_own_proxy_is_told_who_asks() -> None:
+    heads = []
+
+    class Proxy(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            heads.append((self.path, self.headers.get("Proxy-Authorization")))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        upstream = f"http://amina:p%40ss@127.0.0.1:{server.server_address[1]}"
+        with EgressProxy(upstream) as proxy, httpx.Client(proxy=proxy.url, trust_env=False) as client:
+            assert client.get("http://pypi.org/simple").status_code == 204
+        server.shutdown()
+    assert heads == [("http://pypi.org/simple", f"Basic {base64.b64encode(b'amina:p@ss').decode()}")]
+
+
 def test_a_host_that_is_not_there_is_a_bad_gateway() -> None:
     with EgressProxy() as proxy:
         assert ask(proxy.url, "http://127.0.0.1:1/").status_code == 502
@@ -87,6 +126,17 @@ def test_the_environment_keeps_what_the_user_spares_already() -> None:
     assert variables["no_proxy"] == "127.0.0.1,localhost,intranet"
 
 
-def test_a_proxy_of_another_kind_is_refused() -> None:
-    with pytest.raises(InvalidParameter, match="expected http://HOST:PORT"):
-        EgressProxy("socks5://127.0.0.1:1080")
+@pytest.mark.parametrize(
+    "entry",
+    ["*", ".azure.com", "azure.com:443", "*.windows.net", "com", "169.254.169.254", "169.254.0.0/16", "login.live.com"],
+)
+def test_what_would_spare_microsoft_is_left_out(entry: str) -> None:
+    variables = no_proxy_environment({"no_proxy": f"{entry},10.0.0.0/8,example.org"})
+    assert variables["NO_PROXY"] == "127.0.0.1,localhost,10.0.0.0/8,example.org"
+
+
+@pytest.mark.parametrize("url", ["socks5://secret@127.0.0.1:1080", "http://proxy:abc", "https://u:secret@proxy:3128"])
+def test_a_proxy_of_another_kind_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(InvalidParameter, match="Expected http://HOST:PORT") as refused:
+        EgressProxy(url)
+    assert "secret" not in str(refused.value)

@@ -51,6 +51,17 @@ def test_an_endpoint_of_another_kind_is_refused(properties: dict[str, Any], told
         endpoint_from_body("chat", {"properties": properties})
 
 
+@pytest.mark.parametrize("traffic", [{"a": None}, "x", {"a": 33.7}, {"a": True}])
+def test_traffic_that_is_no_percents_is_refused(traffic: Any) -> None:
+    with pytest.raises(InvalidParameter, match="expected whole percents"):
+        endpoint_from_body("chat", {"properties": {"traffic": traffic}})
+
+
+def test_a_model_of_the_registry_keeps_its_address() -> None:
+    address = "azureml://registries/azureml/models/tiny-llama/versions/1"
+    assert deployment_from_body("blue", {"properties": {"model": address}}).model == address
+
+
 def test_a_deployment_comes_back_as_it_was_asked_for() -> None:
     asked = deployment_from_body("blue", DEPLOYMENT)
     assert (asked.model, asked.initial_delay_s, asked.request_timeout_s) == (MODEL, 600, 90)

@@ -58,6 +58,10 @@ def test_parameters_win_over_params() -> None:
         (body([]), ["conversation 1 isn't a list"]),
         (body([ONE, [], [{"content": "x"}]]), ["conversation 2 isn't", "conversation 3 isn't"]),
         (body([ONE] * (MAX_CONVERSATIONS + 1)), [f"expected {MAX_CONVERSATIONS} at most"]),
+        ({**body(ONE), "params": "x"}, ["params is 'x', expected an object"]),
+        ({"input_data": {"input_string": ONE, "parameters": [1]}}, ["parameters is [1], expected an object"]),
+        (body(ONE, do_sample="false"), ["do_sample is 'false', expected true or false"]),
+        (body(ONE, max_tokens=1, max_new_tokens=2), ["max_tokens and max_new_tokens all say"]),
         (body(ONE, temprature=1, return_full_text=True), ["Did you mean temperature", "only the reply is returned"]),
     ],
 )
