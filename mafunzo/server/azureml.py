@@ -332,9 +332,7 @@ def get_model_container(request: Request, name: str) -> Any:
     """Return the container of a registered model's versions."""
     records = azure_context(request).workspace.records
     found = records.list_assets(WORKSPACE_SCOPE, AssetType.MODEL, name, with_archived=True)  # no number is given twice
-    if not found:
-        raise NotFound(f"No model '{name}' is registered.")
-    return asset_wire.container_body(AssetType.MODEL, name, [asset.version for asset in found])
+    return _container(AssetType.MODEL, name, found)
 
 
 @router.get(f"{WS}/models/{{name}}/versions")
@@ -373,9 +371,7 @@ def list_data(request: Request) -> Any:
 def get_data_container(request: Request, name: str) -> Any:
     """Return the container of the versions of registered data."""
     found = azure_context(request).workspace.data.registered(name)
-    if not found:
-        raise NotFound(f"No data '{name}' is registered.")
-    return asset_wire.container_body(AssetType.DATA, name, [asset.version for asset in found])
+    return _container(AssetType.DATA, name, found)
 
 
 @router.get(f"{WS}/data/{{name}}/versions")
@@ -560,6 +556,13 @@ def _why(deployment: Deployment) -> dict[str, Any]:
     error = from_code(str(told.get("code", "failed")), str(told.get("message", "it failed")), told.get("faults") or ())
     found: dict[str, Any] = error_body(error)["error"]
     return found
+
+
+def _container(kind: AssetType, name: str, found: Sequence[Asset]) -> Any:
+    """Return what holds the versions of an asset, given newest first; raises `NotFound` where there is none."""
+    if not found:
+        raise NotFound(f"No {kind} '{name}' is registered.")
+    return asset_wire.container_body(kind, name, [asset.version for asset in found])
 
 
 def _containers(kind: AssetType, found: Sequence[Asset]) -> Any:

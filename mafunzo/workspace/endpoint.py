@@ -78,11 +78,12 @@ class Endpoints:
         """
         _require_name("deployment", name)
         asset = self._workspace.models.by_id(asked.model)
-        found = {d.name: d for d in self.get(endpoint).deployments}.get(name)
+        handle = self.get(endpoint)
+        found = {d.name: d for d in handle.deployments}.get(name)
         if found is None:
             self._workspace.up()
             return self._add(
-                self.get(endpoint),
+                handle,
                 name,
                 asset,
                 initial_delay_s=asked.initial_delay_s,
@@ -123,10 +124,7 @@ class Endpoints:
         """
         _require_name("deployment", deployment)
         asset = model if isinstance(model, Asset) else self._workspace.models.get(model)
-        if asset.artifact is None:
-            raise InvalidParameter(
-                f"{asset.key} is on offer but not registered. Fine-tune it, or download and register it."
-            )
+        _require_stored(asset)
         found = {e.name: e for e in self._workspace.records.list_endpoints()}.get(endpoint)
         _shared(found.traffic_percent if found else {}, deployment, traffic)  # refused before anything is written
         if any(d.name == deployment for d in self._workspace.records.list_deployments(endpoint)):
@@ -155,16 +153,12 @@ class Endpoints:
         request_timeout_s: float = DEFAULT_REQUEST_TIMEOUT_S,
         properties: Mapping[str, Any] | None = None,
     ) -> Deployment:
-        if asset.artifact is None:
-            raise InvalidParameter(
-                f"{asset.key} is on offer but not registered. Fine-tune it, or download and register it."
-            )
         return self._workspace.records.add_deployment(
             Deployment(
                 endpoint=handle.name,
                 name=deployment,
                 model=str(asset.key),
-                artifact=asset.artifact,
+                artifact=_require_stored(asset),
                 created_at=datetime.now(UTC),
                 properties={"base_artifact": asset.properties.get("base_artifact"), **(properties or {})},
                 initial_delay_s=initial_delay_s,
@@ -363,6 +357,15 @@ class EndpointHandle:
 
 def _new_key() -> str:
     return secrets.token_urlsafe(32)
+
+
+def _require_stored(asset: Asset) -> str:
+    """Return the hash of a model's files; raises `InvalidParameter` for one that is on offer only."""
+    if asset.artifact is None:
+        raise InvalidParameter(
+            f"{asset.key} is on offer but not registered. Fine-tune it, or download and register it."
+        )
+    return asset.artifact
 
 
 def _require_name(kind: str, name: str) -> None:
