@@ -18,6 +18,8 @@ from mafunzo.errors import NotFound
 
 MERGED_VOCABULARY = 400
 CONTEXT_LENGTH = 2048
+LONG_CONTEXT_LENGTH = 8192
+"""Phi-3's: so few merges make several times the tokens of a real tokenizer, and what a real model holds must fit."""
 _ENGLISH = """
 Hello! How are you today? I am fine, thank you. What did you do this morning? I went for a walk with my dog, and then I had
 some coffee with a friend of mine. That sounds nice. What is your name? My name is Sam. Where do you live? I live in a small
@@ -44,6 +46,7 @@ class Recipe:
     writes_bos: bool
     chat_template: str
     config: Callable[[int, Mapping[str, int]], PretrainedConfig]
+    context_length: int = CONTEXT_LENGTH
 
 
 def make(name: str, seed: int, folder: Path) -> None:
@@ -86,7 +89,7 @@ def _tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
         bos_token=recipe.bos,
         eos_token=recipe.eos,
         pad_token=recipe.pad,
-        model_max_length=CONTEXT_LENGTH,
+        model_max_length=recipe.context_length,
         clean_up_tokenization_spaces=False,
     )
     tokenizer.chat_template = recipe.chat_template
@@ -117,8 +120,8 @@ def _phi3(vocabulary: int, ids: Mapping[str, int]) -> PretrainedConfig:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=4,
-        max_position_embeddings=CONTEXT_LENGTH,
-        original_max_position_embeddings=CONTEXT_LENGTH,
+        max_position_embeddings=LONG_CONTEXT_LENGTH,
+        original_max_position_embeddings=LONG_CONTEXT_LENGTH,
         sliding_window=1023,
         tie_word_embeddings=False,
         bos_token_id=ids["<s>"],
@@ -192,5 +195,6 @@ RECIPES: dict[str, Recipe] = {
         writes_bos=False,
         chat_template=_PHI3_TEMPLATE,
         config=_phi3,
+        context_length=LONG_CONTEXT_LENGTH,
     ),
 }

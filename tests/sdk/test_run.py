@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -72,9 +73,9 @@ def test_a_program_for_azure_runs_to_its_end_with_no_way_out(place):
         "Asked for 8 GPUs, one process trains",
         "DeepSpeed's ZeRO stage 2 takes the steps",
         "Loss (nats a token)",
-        "The answer: ['",
     ):
         assert words in told
+    assert re.search(r"The answer: \[(['\"])", told)  # Python quotes an apostrophe in the other way
     hosts = set((place / HOSTS).read_text().split())
     assert "127.0.0.1" in hosts and hosts <= {"127.0.0.1", "localhost", "0.0.0.0", "::1", "::"}
 

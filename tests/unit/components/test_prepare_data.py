@@ -69,7 +69,7 @@ def test_one_file_gives_three_splits_with_all_that_later_steps_read(
     assert kept == {"train": (16, 16), "validation": (2, 2), "test": (2, 2)}
     assert report["splits"]["validation"]["taken"] == "rows 17 to 18"
     assert report["format"] == "messages"
-    assert report["max_seq_length"] == 2048
+    assert report["max_seq_length"] == 8192
     folder = tmp_path / "prepared"
     assert {path.name for path in folder.iterdir()} == {
         "raw", "tokenizer", "report.json", "preview.json", "lengths.png",
