@@ -78,7 +78,7 @@ def model_body(asset: Asset) -> dict[str, Any]:
         "provisioningState": "Succeeded",
         "stage": None,
     }
-    return _version(asset, properties)
+    return version_body(asset, properties)
 
 
 def card_tags(card: Mapping[str, Any]) -> dict[str, str]:
@@ -162,7 +162,7 @@ def data_body(asset: Asset) -> dict[str, Any]:
         "dataType": str(asset.folder_type),
         "dataUri": asset.properties["uri"],
     }
-    return _version(asset, properties)
+    return version_body(asset, properties)
 
 
 def component_body(component: Component) -> dict[str, Any]:
@@ -206,7 +206,8 @@ def container_body(kind: AssetType, name: str, versions: list[str]) -> dict[str,
     return resource(resource_id(NOUNS[kind], name), name, f"workspaces/{NOUNS[kind]}", properties)
 
 
-def _version(asset: Asset, properties: Mapping[str, Any]) -> dict[str, Any]:
+def version_body(asset: Asset, properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the resource that a version is, of the registry or in the workspace, around its properties."""
     place = "registries" if asset.key.scope == REGISTRY_SCOPE else "workspaces"
     kind = f"{place}/{NOUNS[asset.key.type]}/versions"
     made = system_data(asset.created_by, asset.created_at)

@@ -1,0 +1,163 @@
+"""Conda's environment files (`environment.yml`): what they ask of Python, of conda and of pip."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from mafunzo.entities.environment import is_python_condition
+
+_PACKAGE = re.compile(r"(?:[\w./-]+::)?(?P<name>[A-Za-z0-9_][\w.-]*)\s*(?P<version>[=<>!~\s].*)?")
+_BUILD = re.compile(r"(?<=\d)=[\w*]+$")
+"""What `conda env export` adds to a version: `3.10.4=h12debd9_0`."""
+
+_REQUIREMENT = re.compile(r"[A-Za-z0-9][\w.-]*\s*(\[[^\]]*\])?\s*([=<>!~;@(#].*)?")
+_REMOTE = re.compile(r"(https?|(git|hg|svn|bzr)\+\w+)://\S+.*")
+_LOCAL_PATH = re.compile(r"[./~].*|[A-Za-z]:\\.*|file:.*|[^:]*@ *file:.*|[^:]*\.(whl|zip|tar\.\w+)")
+_OPTION = re.compile(r"(?P<option>--[\w-]+|-\w?)[\s=]*(?P<value>.*)")
+_FILE_OPTIONS = ("-r", "--requirement", "-c", "--constraint", "-e", "--editable")
+_PLACE_OPTIONS = ("-f", "--find-links")
+_INDEX_OPTIONS = ("-i", "--index-url", "--extra-index-url", "--no-index", "--trusted-host")
+_CHOICE_OPTIONS = ("--pre", "--prefer-binary", "--no-binary", "--only-binary", "--require-hashes")
+_OPTIONS = _PLACE_OPTIONS + _INDEX_OPTIONS + _CHOICE_OPTIONS
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class CondaFile:
+    """What a file asks for, all as written. python: the version, or conditions on it; empty for any."""
+
+    python: str = ""
+    conda_packages: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+def conda_from_text(text: str) -> tuple[CondaFile, list[str]]:
+    """Return what a file asks for, and all that is wrong with it. An empty text asks for nothing."""
+    faults: list[str] = []
+    body = _parsed(text, faults)
+    named, packages = _dependencies(body, faults)
+    variables = _variables(body.get("variables") or {}, faults)
+    versions = dict(map(_package, named))
+    python = versions.get("python", "")
+    if python and not is_python_condition(python):
+        faults.append(f"python is '{python}', expected python=3.10 or conditions such as python>=3.9,<3.12.")
+    conda_packages = tuple(entry for entry in named if _package(entry)[0] not in ("python", "pip"))
+    return CondaFile(python, conda_packages, tuple(packages), variables), faults
+
+
+def conda_text(conda: CondaFile, name: str) -> str:
+    """Return a file that asks for the same."""
+    python = f"python={conda.python}" if conda.python[:1].isdigit() else f"python{conda.python}"
+    dependencies: list[Any] = [python, "pip", *conda.conda_packages]
+    body: dict[str, Any] = {"name": name, "dependencies": dependencies}
+    if conda.packages:
+        dependencies.append({"pip": list(conda.packages)})
+    if conda.variables:
+        body["variables"] = dict(conda.variables)
+    return yaml.safe_dump(body, sort_keys=False)
+
+
+def _parsed(text: str, faults: list[str]) -> Mapping[str, Any]:
+    """Return the file's mapping, every scalar in it a text; an empty one for what is no mapping."""
+    try:
+        found = yaml.load(text, Loader=yaml.BaseLoader)
+    except (yaml.YAMLError, RecursionError) as error:
+        faults.append(f"it isn't YAML: {' '.join(str(error).split())}")
+        return {}
+    if not found:
+        return {}
+    if not isinstance(found, dict):
+        faults.append(f"it is {_show(found)}, expected a mapping with the key dependencies.")
+        return {}
+    if "dependencies" not in found:
+        faults.append(f"dependencies is missing; there are: {', '.join(found)}.")
+    return found
+
+
+def _dependencies(body: Mapping[str, Any], faults: list[str]) -> tuple[list[str], list[str]]:
+    """Return conda's packages and pip's."""
+    named: list[str] = []
+    packages: list[str] = []
+    for entry in _entries(body.get("dependencies") or [], "dependencies", faults):
+        if isinstance(entry, str) and _PACKAGE.fullmatch(entry):
+            named.append(entry)
+        elif isinstance(entry, dict) and list(entry) == ["pip"]:
+            packages += _requirements(_entries(entry["pip"] or [], "pip", faults), faults)
+        else:
+            faults.append(f"dependencies has {_show(entry)}, expected a package such as python=3.10, or the list pip.")
+    return named, packages
+
+
+def _entries(found: Any, where: str, faults: list[str]) -> list[Any]:
+    if not isinstance(found, list):
+        faults.append(f"{where} is {_show(found)}, expected a list.")
+        return []
+    return [entry.strip() if isinstance(entry, str) else entry for entry in found]
+
+
+def _requirements(entries: Iterable[Any], faults: list[str]) -> list[str]:
+    """Return the lines of the pip part that can be used."""
+    good: list[str] = []
+    for entry in entries:
+        fault = _requirement_fault(entry) if isinstance(entry, str) else "expected a requirement such as numpy>=1.26."
+        if fault:
+            faults.append(f"pip has {_show(entry)}, {fault}")
+        else:
+            good.append(entry)
+    return good
+
+
+def _requirement_fault(text: str) -> str:
+    """Return what is wrong with a line of the pip part; empty for nothing."""
+    if "\n" in text:
+        return "expected one requirement an entry."
+    if text.startswith("-"):
+        return _option_fault(text)
+    if _LOCAL_PATH.fullmatch(text):
+        return "a local path, which isn't there when the environment is built. Name a package of an index, or a URL."
+    if not _REQUIREMENT.fullmatch(text) and not _REMOTE.fullmatch(text):
+        return "expected a requirement such as numpy>=1.26."
+    return ""
+
+
+def _option_fault(text: str) -> str:
+    match = _OPTION.fullmatch(text)
+    option, value = (match["option"], match["value"]) if match else (text, "")
+    if option in _FILE_OPTIONS:
+        return "which reads files that aren't there when the environment is built. List its requirements here."
+    if option not in _OPTIONS:
+        return f"expected a requirement, or one of {', '.join(_OPTIONS)}."
+    if option in _PLACE_OPTIONS and not (value.startswith("/") or "://" in value):
+        return "a path that isn't there when the environment is built. Name an absolute one, or a URL."
+    return ""
+
+
+def _package(entry: str) -> tuple[str, str]:
+    """Return name and version of one of conda's packages: `conda-forge::python==3.10.4` is (python, 3.10.4)."""
+    match = _PACKAGE.fullmatch(entry)
+    assert match is not None, "checked before"
+    version = _BUILD.sub("", (match["version"] or "").strip())
+    return match["name"].lower(), re.sub(r"^==? *", "", version)
+
+
+def _variables(found: Any, faults: list[str]) -> dict[str, str]:
+    if not isinstance(found, dict):
+        faults.append(f"variables is {_show(found)}, expected a mapping.")
+        return {}
+    faults += [
+        f"variables has {name}: {_show(value)}, expected a variable's name and a text."
+        for name, value in found.items()
+        if not _VARIABLE.fullmatch(name) or not isinstance(value, str)
+    ]
+    return found
+
+
+def _show(value: Any) -> str:
+    """Return what was given, for people: a text itself, of anything else only what it is (it may be huge)."""
+    if isinstance(value, str):
+        return f"'{' '.join(value.split())}'"
+    return "a list" if isinstance(value, list) else f"a mapping of {', '.join(value)}"
