@@ -60,7 +60,7 @@ class InvalidData(UsageError):
 
 
 class NotFound(UsageError):
-    """No asset, job, endpoint or catalogue entry has that name."""
+    """No asset, job, endpoint, user or catalogue entry has that name."""
 
     code = "not_found"
 
@@ -124,6 +124,12 @@ class Unauthorized(RefusedError):
     """The key is missing or wrong."""
 
     code = "unauthorized"
+
+
+class Forbidden(RefusedError):
+    """Who asks is known, and may not do this."""
+
+    code = "forbidden"
 
 
 class FailedError(MafunzoError):

@@ -164,7 +164,14 @@ CREATE TABLE blob (
 )
 """
 
+_USERS = """
+CREATE TABLE "user" (
+    id {ID}, name TEXT NOT NULL UNIQUE, token_hash TEXT NOT NULL UNIQUE, created_at {MOMENT} NOT NULL, body JSON NOT NULL
+)
+"""
+
 MIGRATIONS = (
     Migration(1, "first tables", _creating(_FIRST_TABLES)),
     Migration(2, "computes and blobs", _creating(_COMPUTES_AND_BLOBS)),
+    Migration(3, "users", _creating(_USERS)),
 )

@@ -15,6 +15,7 @@ from mafunzo.entities.blob import Blob
 from mafunzo.entities.compute import Compute
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
 from mafunzo.entities.job import Job, JobStatus, Step, StepStatus
+from mafunzo.entities.user import User
 from mafunzo.errors import Conflict, NotFound
 from mafunzo.store import table
 from mafunzo.store.codec import decode, encode
@@ -24,11 +25,11 @@ from mafunzo.store.secret import seal, unseal
 ARTIFACT_HASH = re.compile(r"sha256:[0-9a-f]{64}")
 LATEST = "latest"
 Row = sa.Row[Any]
-Entity = TypeVar("Entity", Asset, Job, Step, Endpoint, Deployment, Compute, Blob)
+Entity = TypeVar("Entity", Asset, Job, Step, Endpoint, Deployment, Compute, Blob, User)
 
 
 class Records:
-    """Every asset, job, step, endpoint, deployment, compute and blob of one home."""
+    """Every asset, job, step, endpoint, deployment, compute, blob and user of one home."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -315,11 +316,14 @@ class Records:
     # Computes
 
     def put_compute(self, compute: Compute) -> Compute:
-        """Add a compute, or replace the one of that name, and return it with its moment of creation."""
+        """Add a compute, or replace the one of that name, and return it with who made it first, and when."""
         with self._database.transaction() as connection:
             stored = _first(connection, table.compute, table.compute.c.name == compute.name)
-            created_at = stored.created_at if stored else compute.created_at or datetime.now(UTC)
-            compute = replace(compute, created_at=created_at)
+            if stored is None:
+                compute = replace(compute, created_at=compute.created_at or datetime.now(UTC))
+            else:
+                first = _to_entity(Compute, stored)
+                compute = replace(compute, created_by=first.created_by, created_at=first.created_at)
             row = _to_row(table.compute, compute)
             if stored is None:
                 connection.execute(sa.insert(table.compute).values(row))
@@ -372,6 +376,52 @@ class Records:
         with self._database.transaction() as connection:
             gone = connection.execute(sa.delete(table.blob).where(_is_blob(container, name)))
         return bool(gone.rowcount)
+
+    # Users
+
+    def add_user(self, user: User, token_hash: str) -> User:
+        """Add a user and return them with their moment of creation. Raises `Conflict` if the name is taken."""
+        user = replace(user, created_at=user.created_at or datetime.now(UTC))
+        with self._database.transaction() as connection:
+            if _first(connection, table.user, table.user.c.name == user.name) is not None:
+                raise Conflict(
+                    f"User {user.name} exists already. For a new token: mafunzo user rotate {user.name}. For another role, "
+                    f"delete them first: mafunzo user delete {user.name}"
+                )
+            row = _to_row(table.user, user) | {"token_hash": token_hash}
+            connection.execute(sa.insert(table.user).values(row))
+        return user
+
+    def get_user(self, name: str) -> User:
+        """Return a user. Raises `NotFound`, with similar names."""
+        with self._database.snapshot() as connection:
+            return _to_entity(User, _existing_user(connection, name))
+
+    def find_user(self, token_hash: str) -> User | None:
+        """Return whose token has that hash, or None."""
+        with self._database.snapshot() as connection:
+            row = _first(connection, table.user, table.user.c.token_hash == token_hash)
+        return None if row is None else _to_entity(User, row)
+
+    def list_users(self) -> list[User]:
+        """Return every user by name."""
+        with self._database.snapshot() as connection:
+            rows = connection.execute(sa.select(table.user).order_by(table.user.c.name)).all()
+        return [_to_entity(User, row) for row in rows]
+
+    def update_user(self, user: User, token_hash: str | None = None) -> None:
+        """Replace a user's state, and their token's hash unless it is None. Raises `NotFound`."""
+        with self._database.transaction() as connection:
+            stored = _existing_user(connection, user.name)
+            row = _to_row(table.user, replace(user, created_at=stored.created_at))
+            row |= {} if token_hash is None else {"token_hash": token_hash}
+            connection.execute(sa.update(table.user).where(table.user.c.id == stored.id).values(row))
+
+    def delete_user(self, name: str) -> None:
+        """Delete a user. Raises `NotFound`."""
+        with self._database.transaction() as connection:
+            stored = _existing_user(connection, name)
+            connection.execute(sa.delete(table.user).where(table.user.c.id == stored.id))
 
     # All of them
 
@@ -475,6 +525,13 @@ def _existing_compute(connection: Connection, name: str) -> Row:
     if row is None:
         names = connection.execute(sa.select(table.compute.c.name)).scalars()
         raise NotFound(f"No compute '{name}'." + _near(name, names))
+    return row
+
+
+def _existing_user(connection: Connection, name: str) -> Row:
+    row = _first(connection, table.user, table.user.c.name == name)
+    if row is None:
+        raise NotFound(f"No user '{name}'." + _near(name, connection.execute(sa.select(table.user.c.name)).scalars()))
     return row
 
 

@@ -126,6 +126,16 @@ blob = sa.Table(
     sa.UniqueConstraint("container", "name"),
 )
 
+user = sa.Table(
+    "user",
+    metadata,
+    sa.Column("id", BigId, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("token_hash", sa.Text, nullable=False, unique=True),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("body", sa.JSON, nullable=False),
+)
+
 lease = sa.Table(
     "lease",
     metadata,

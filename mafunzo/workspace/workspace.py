@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import getpass
 import os
 from pathlib import Path
@@ -22,6 +23,7 @@ from mafunzo.workspace.endpoint import EndpointHandle, Endpoints
 from mafunzo.workspace.job import JobHandle, Jobs
 from mafunzo.workspace.lineage import Lineage, trace
 from mafunzo.workspace.shutdown import DownReport, shut_down
+from mafunzo.workspace.user import Users
 
 
 class Workspace:
@@ -47,16 +49,32 @@ class Workspace:
         self.cache = environment.cache
         self.is_offline = environment.offline
         self.database_url = database_url or environment.database_url
-        self.user = getpass.getuser()
+        self.home_user = getpass.getuser()
+        self.user = self.home_user
         self.database = open_database(self.home, self.database_url)
         self.records = Records(self.database)
         self.artifacts = Artifacts(self.home.artifacts)
         self.blobs = Blobs(self.records, self.artifacts, self.home)
+        self._open_verbs()
+
+    def _open_verbs(self) -> None:
         self.models = Models(self)
         self.data = DataSets(self)
         self.jobs = Jobs(self)
         self.endpoints = Endpoints(self)
         self.computes = Computes(self)
+        self.users = Users(self)
+
+    def acting_as(self, user: str) -> Workspace:
+        """Return this workspace as it is for `user`: what it makes carries their name.
+
+        A view, and not a variable of the thread: who acts is passed on with the workspace, into whatever thread or later
+        moment the work happens, and can't leak into another request. It shares the database: close the original only.
+        """
+        view = copy.copy(self)
+        view.user = user
+        view._open_verbs()
+        return view
 
     def finetune(
         self,

@@ -32,6 +32,7 @@ STATUS: dict[type[MafunzoError], int] = {
     errors.RefusedError: 409,
     errors.NotSupported: 400,
     errors.Unauthorized: 401,
+    errors.Forbidden: 403,
     errors.FailedError: 500,
     errors.StorageFull: 507,
     errors.Unavailable: 503,
@@ -44,6 +45,7 @@ CODES: Mapping[str, str] = {
     "not_found": "ResourceNotFound",
     "conflict": "ResourceConflict",
     "unauthorized": "InvalidAuthenticationToken",
+    "forbidden": "AuthorizationFailed",
     "not_supported": "OperationNotSupported",
 }
 """Our codes that Azure's clients know by another name; the others are `UserError` or `SystemError`."""

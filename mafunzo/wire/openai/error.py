@@ -12,6 +12,7 @@ STATUS: dict[type[MafunzoError], int] = {
     errors.RefusedError: 409,
     errors.NotSupported: 400,
     errors.Unauthorized: 401,
+    errors.Forbidden: 403,
     errors.FailedError: 500,
     errors.StorageFull: 507,
     errors.Unavailable: 503,

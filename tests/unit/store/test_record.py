@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType
+from mafunzo.entities.compute import Compute
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
 from mafunzo.entities.job import (
     ArtifactInput,
@@ -22,6 +23,7 @@ from mafunzo.entities.job import (
     StepSpec,
     StepStatus,
 )
+from mafunzo.entities.user import Role, User
 from mafunzo.errors import Conflict, NewerHome, NotFound
 from mafunzo.store import table
 from mafunzo.store.database import Database
@@ -411,6 +413,39 @@ def test_an_endpoint_takes_its_deployments_with_it(records: Records) -> None:
 
 
 # All of them
+
+
+# Computes and users
+
+
+def test_a_compute_that_is_changed_keeps_its_maker(records: Records) -> None:
+    records.put_compute(Compute("big", "Standard_NC6", created_by="amina", created_at=NOON))
+    changed = records.put_compute(Compute("big", "Standard_NC6", max_instances=4, created_by="juma"))
+    assert (changed.created_by, changed.created_at, changed.max_instances) == ("amina", NOON, 4)
+    assert records.get_compute("big") == changed
+
+
+def test_a_user_is_found_by_the_hash_of_the_newest_token(records: Records) -> None:
+    user = User("amina", Role.READER, token_id="abc", created_by="root", created_at=NOON, token_at=NOON)
+    assert records.add_user(user, "hash 1") == user
+    assert (records.get_user("amina"), records.find_user("hash 1"), records.list_users()) == (user, user, [user])
+    revoked = replace(user, is_revoked=True)
+    records.update_user(revoked)
+    assert records.find_user("hash 1") == revoked
+    records.update_user(replace(user, token_id="def"), "hash 2")
+    assert records.find_user("hash 1") is None
+    assert records.find_user("hash 2") == replace(user, token_id="def")
+
+
+def test_faults_of_users_name_what_is_near(records: Records) -> None:
+    records.add_user(User("amina", Role.OWNER, token_id="abc"), "hash")
+    with pytest.raises(Conflict, match="User amina exists already"):
+        records.add_user(User("amina", Role.READER, token_id="def"), "hash 2")
+    for verb in (records.get_user, records.delete_user):
+        with pytest.raises(NotFound, match=r"No user 'amna'\. Did you mean amina\?"):
+            verb("amna")
+    records.delete_user("amina")
+    assert records.list_users() == []
 
 
 def test_every_hash_in_any_record_is_referenced(records: Records) -> None:
