@@ -139,6 +139,7 @@ def _step_facts(step: Step) -> StepFacts:
         started_at=step.started_at.timestamp() if step.started_at else None,
         ended_at=step.ended_at.timestamp() if step.ended_at else None,
         parameters={**parameters, **files},
+        is_users=not step.spec.is_trusted,
     )
 
 

@@ -1,6 +1,7 @@
 """Numbers over time: a step's `metrics.jsonl`, which is the truth, its progress, and MLflow as a view of them.
 
-`mlflow_view`, a process of its own, is the only importer of mlflow; this module stays light, because steps import it.
+`mlflow_server`, a process of its own, is the only one that imports mlflow, with `mlflow_view` and `mlflow_store`; this module
+stays light, because steps import it.
 """
 
 import json

@@ -12,7 +12,10 @@ FILE = "job.json"
 
 @dataclass(frozen=True)
 class StepFacts:
-    """A step as people see it. `status` is a `StepStatus`; times are epoch seconds; `parameters` its literal inputs."""
+    """A step as people see it. `status` is a `StepStatus`; times are epoch seconds; `parameters` its literal inputs.
+
+    is_users: its component is the user's own, which may log into the run while it runs.
+    """
 
     name: str
     status: str
@@ -20,6 +23,11 @@ class StepFacts:
     started_at: float | None = None
     ended_at: float | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    is_users: bool = False
+
+    @property
+    def may_run(self) -> bool:
+        return self.status in ("waiting", "running")
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,11 @@ class JobFacts:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     steps: tuple[StepFacts, ...] = ()
+
+    @property
+    def is_one_command(self) -> bool:
+        """Whether the job is one step of the user's own, so that both share a run."""
+        return len(self.steps) == 1 and self.steps[0].is_users
 
 
 def write_job_facts(jobs: Path, facts: JobFacts) -> bool:

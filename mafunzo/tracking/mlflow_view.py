@@ -1,32 +1,27 @@
-"""MLflow as a view of the jobs in a home: takes their `metrics.jsonl` in, and serves MLflow's API and pages on loopback.
+"""Shows jobs in MLflow: a job is a run of its experiment, each attempt of a step a run under it.
 
-`python -m mafunzo.tracking --home FOLDER --port-file FILE` is a process of its own with its own database, one
-worker, and neither job execution nor telemetry. A job is a run of its experiment, each attempt of a step a run under it.
-It may die or be deleted at any time: what it shows is rebuilt from the jobs' folders, and no line is taken in twice.
+Runs that show jobs are rebuilt from the jobs' folders where they are missing, and no line of metrics is taken in twice.
 """
 
-import argparse
-import hmac
 import json
-import logging
+import math
 import os
-import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mafunzo.errors import PortInUse
-from mafunzo.tracking.job_facts import JobFacts, StepFacts, read_job_facts
+from mlflow.entities import Experiment, ExperimentTag, Metric, Param, RunStatus, RunTag, ViewType
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
-logger = logging.getLogger(__name__)
+from mafunzo.tracking.job_facts import FILE, JobFacts, StepFacts, read_job_facts
+from mafunzo.tracking.mlflow_store import JOBS_TAG, KEY_TAG, RunStore
+from mafunzo.tracking.step_environment import job_run_id, step_run_id
 
 METRICS_FILE = "metrics.jsonl"
 BATCH = 900
+PARAMETER_BATCH = 100
 PARAMETER_LENGTH = 6000
 TAG_LENGTH = 5000
 # Job or step status to MLflow's run status.
@@ -40,70 +35,119 @@ STATUSES = {
     "canceled": "KILLED",
     "skipped": "KILLED",
 }
-KEY_TAG = "mafunzo.key"
 OFFSET_TAG = "mafunzo.offset"
 
 
 @dataclass
 class _Run:
-    """A run in MLflow: how many bytes of its `metrics.jsonl` it holds, and what was last written besides."""
+    """A run in MLflow: how many bytes of each `metrics.jsonl` it holds, and what was last written besides."""
 
     id: str
-    offset: int = 0
+    offsets: dict[str, int] = field(default_factory=dict)
     status: str = ""
     tags: dict[str, str] = field(default_factory=dict)
 
 
 class View:
-    """Takes jobs in. Runs are found again by their key: `job`, or `job/step/attempt`."""
+    """Takes jobs in. Runs are found again by their key: `job`, or `job/step/attempt`.
 
-    def __init__(self, jobs: Path, client: "MlflowClient") -> None:
+    A job of one command of the user's own is one run. What a user's step logs with MLflow while it runs comes back into its
+    `metrics.jsonl`, which is the truth for the rest of Mafunzo.
+    """
+
+    def __init__(self, jobs: Path, store: RunStore) -> None:
         self._jobs = jobs
-        self._client = client
-        self._experiments: dict[str, str] = {}
+        self._store = store
+        self._experiments: dict[str, Experiment] = {}
         self._runs = dict(self._existing())
         self._seen: dict[str, tuple[tuple[str, int, int], ...]] = {}
+        self._open: dict[str, Path] = {}
+        self._taking = threading.Lock()
 
     def tick(self) -> int:
         """Take in what is new, and return how many lines of metrics that were."""
-        folders = sorted(folder for folder in self._jobs.iterdir() if folder.is_dir()) if self._jobs.exists() else []
-        return sum(self._take_job(folder) for folder in folders)
+        with self._taking:
+            folders = (
+                sorted(folder for folder in self._jobs.iterdir() if folder.is_dir()) if self._jobs.exists() else []
+            )
+            return sum(self._take_job(folder) for folder in folders)
+
+    def is_open(self, run_id: str) -> bool:
+        """Return whether the run is that of a user's step which runs."""
+        return run_id in self._open
+
+    def look_for(self, run_id: str) -> None:
+        """Take jobs in now, in case the run is that of a step which has just been started."""
+        self.tick()
+
+    def keep(self, run_id: str, metrics: Sequence[Metric]) -> None:
+        """Append to the step's `metrics.jsonl` what it has logged into its run."""
+        folder = self._open.get(run_id)
+        if folder is None or not metrics:
+            return
+        lines = [
+            {"time": m.timestamp / 1000, "step": m.step, m.key: m.value if math.isfinite(m.value) else None}
+            for m in metrics
+        ]
+        with (folder / METRICS_FILE).open("a", encoding="utf-8") as file:
+            file.write("".join(json.dumps(line) + "\n" for line in lines))
 
     def _take_job(self, folder: Path) -> int:
+        attempts = sorted(path for path in folder.glob("*/*") if path.is_dir() and path.name.isdigit())
         fingerprint = tuple(
-            (str(file), file.stat().st_size, file.stat().st_mtime_ns)
-            for file in [*sorted(folder.glob("job.json")), *sorted(folder.glob(f"*/*/{METRICS_FILE}"))]
+            (str(path), path.stat().st_size, path.stat().st_mtime_ns)
+            for path in [folder / FILE, *(attempt / METRICS_FILE for attempt in attempts), *attempts]
+            if path.exists()
         )
-        if self._seen.get(folder.name) == fingerprint:
+        if not fingerprint or self._seen.get(folder.name) == fingerprint:
             return 0
         facts = read_job_facts(folder)
         tags = {"mafunzo.job": facts.name, "mlflow.user": facts.created_by, **facts.tags}
-        parent = self._run(
-            facts, facts.name, facts.display_name or facts.name, facts.parameters, tags, facts.started_at
-        )
+        parent = self._run(facts, facts.name, facts.display_name or facts.name, tags, facts.started_at)
         steps = {step.name: step for step in facts.steps}
-        lines = 0
-        for file in sorted(folder.glob(f"*/*/{METRICS_FILE}")):
-            lines += self._take_step(facts, steps.get(file.parts[-3]), file, parent)
+        lines = sum(self._take_attempt(facts, steps.get(path.parent.name), path, parent) for path in attempts)
         self._end(parent, facts.status, facts.ended_at)
         self._seen[folder.name] = fingerprint
         return lines
 
-    def _take_step(self, job: JobFacts, step: StepFacts | None, file: Path, parent: _Run) -> int:
-        name, attempt = file.parts[-3], file.parts[-2]
+    def _take_attempt(self, job: JobFacts, step: StepFacts | None, folder: Path, parent: _Run) -> int:
+        name, attempt = folder.parent.name, folder.name
         step = step or StepFacts(name=name, status="running")
-        title = name if attempt == "1" else f"{name} (attempt {attempt})"
-        tags = {"mafunzo.job": job.name, "mafunzo.step": name, "mlflow.parentRunId": parent.id}
-        run = self._run(job, f"{job.name}/{name}/{attempt}", title, step.parameters, tags, step.started_at)
-        lines, end = _new_lines(file, run.offset)
+        if not (step.is_users or (folder / METRICS_FILE).exists()):
+            return 0
+        run = parent if job.is_one_command else self._step_run(job, step, attempt, parent)
+        if step.is_users:
+            self._open_or_close(run.id, step, folder)
+        lines = self._take_lines(run, parent, folder)
+        if run is not parent:
+            is_newest = step.attempt in (0, int(attempt))
+            self._end(run, step.status if is_newest else "failed", step.ended_at)
+        return lines
+
+    def _step_run(self, job: JobFacts, step: StepFacts, attempt: str, parent: _Run) -> _Run:
+        title = step.name if attempt == "1" else f"{step.name} (attempt {attempt})"
+        tags = {"mafunzo.job": job.name, "mafunzo.step": step.name, "mlflow.parentRunId": parent.id}
+        return self._run(job, f"{job.name}/{step.name}/{attempt}", title, tags, step.started_at, step)
+
+    def _open_or_close(self, run_id: str, step: StepFacts, folder: Path) -> None:
+        """Open the run for the newest attempt of a step that may run, and close it else."""
+        newest = max(int(path.name) for path in folder.parent.iterdir() if path.name.isdigit())
+        if step.may_run and int(folder.name) == newest:
+            self._open[run_id] = folder
+        elif self._open.get(run_id) == folder:
+            del self._open[run_id]
+
+    def _take_lines(self, run: _Run, parent: _Run, folder: Path) -> int:
+        file, offset_tag = folder / METRICS_FILE, f"{OFFSET_TAG}.{folder.parent.name}.{folder.name}"
+        if not file.exists():
+            return 0
+        lines, end = _new_lines(file, run.offsets.get(offset_tag, 0))
         if lines:
             # MLflow drops a metric that it holds already, so a crash between the two writes below repeats harmlessly.
-            for target in (run, parent):
-                self._log(target.id, lines)
-            run.offset = end
-            self._client.set_tag(run.id, OFFSET_TAG, str(end))
-        is_newest = step.attempt in (0, int(attempt)) if attempt.isdigit() else True
-        self._end(run, step.status if is_newest else "failed", step.ended_at)
+            for target in {run.id, parent.id}:
+                self._log(target, lines)
+            run.offsets[offset_tag] = end
+            self._tag(run.id, {offset_tag: str(end)})
         return len(lines)
 
     def _run(
@@ -111,66 +155,82 @@ class View:
         job: JobFacts,
         key: str,
         title: str,
-        parameters: Mapping[str, Any],
         tags: Mapping[str, str],
         started_at: float | None,
+        step: StepFacts | None = None,
     ) -> _Run:
-        from mlflow.entities import Param, RunTag
-
         written = {name: str(value)[:TAG_LENGTH] for name, value in tags.items() if value}
         found = self._runs.get(key)
         if found is None:
-            start_ms = None if started_at is None else int(started_at * 1000)
-            created = self._client.create_run(
-                self._experiment(job.experiment), start_ms, {**written, KEY_TAG: key}, run_name=title
-            )
-            found = self._runs[key] = _Run(created.info.run_id, status="RUNNING", tags=written)
-            params = [Param(name, str(value)[:PARAMETER_LENGTH]) for name, value in parameters.items()]
-            self._client.log_batch(found.id, params=params[:BATCH])
+            found = self._runs[key] = self._new_run(job, key, title, written, started_at, step)
         elif found.tags != written:
-            self._client.log_batch(found.id, tags=[RunTag(name, value) for name, value in written.items()])
-            found.tags = written
+            self._tag(found.id, written)
+        found.tags = written
         return found
 
-    def _log(self, run_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
-        from mlflow.entities import Metric
+    def _new_run(
+        self,
+        job: JobFacts,
+        key: str,
+        title: str,
+        tags: Mapping[str, str],
+        started_at: float | None,
+        step: StepFacts | None,
+    ) -> _Run:
+        """Make a run under the id that the step is told. A user's own step logs its parameters itself."""
+        attempt = int(key.rpartition("/")[2]) if step else 0
+        run_id = step_run_id(job.name, step.name, attempt, is_alone=False) if step else job_run_id(job.name)
+        start_ms = None if started_at is None else int(started_at * 1000)
+        run_tags = [RunTag(name, value) for name, value in {**tags, KEY_TAG: key}.items()]
+        self._store.add_run(run_id, self._experiment(job.experiment), start_ms, title, run_tags)
+        logs_its_own = step.is_users if step else job.is_one_command
+        given = {} if logs_its_own else (step.parameters if step else job.parameters)
+        params = [Param(name, str(value)[:PARAMETER_LENGTH]) for name, value in given.items()]
+        for start in range(0, len(params), PARAMETER_BATCH):
+            self._store.log_batch(run_id, [], params[start : start + PARAMETER_BATCH], [])
+        return _Run(run_id, status="RUNNING")
 
+    def _tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+        self._store.log_batch(run_id, [], [], [RunTag(name, value) for name, value in tags.items()])
+
+    def _log(self, run_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
         metrics = [
-            Metric(name, float(value), int(line.get("time", 0) * 1000), int(line.get("step", 0)))
+            Metric(name, float(value), round(line.get("time", 0) * 1000), int(line.get("step", 0)))
             for line in lines
             for name, value in line.items()
             if name not in ("time", "step") and isinstance(value, int | float)
         ]
         for start in range(0, len(metrics), BATCH):
-            self._client.log_batch(run_id, metrics=metrics[start : start + BATCH])
+            self._store.log_batch(run_id, metrics[start : start + BATCH], [], [])
 
     def _end(self, run: _Run, status: str, ended_at: float | None) -> None:
         wanted = STATUSES.get(status, "RUNNING")
         if run.status == wanted:
             return
-        if wanted in ("RUNNING", "SCHEDULED"):
-            self._client.update_run(run.id, status=wanted)
-        else:
-            self._client.set_terminated(run.id, wanted, None if ended_at is None else int(ended_at * 1000))
+        end_ms = None if wanted in ("RUNNING", "SCHEDULED") else int((ended_at or time.time()) * 1000)
+        self._store.update_run_info(run.id, RunStatus.from_string(wanted), end_ms, None)
         run.status = wanted
 
-    def _experiment(self, name: str) -> str:
+    def _experiment(self, name: str) -> Experiment:
         if name not in self._experiments:
-            found = self._client.get_experiment_by_name(name)
+            found = self._store.get_experiment_by_name(name)
+            id = self._store.create_experiment(name) if found is None else found.experiment_id
             if found is not None and found.lifecycle_stage == "deleted":
-                self._client.restore_experiment(found.experiment_id)
-            self._experiments[name] = found.experiment_id if found else self._client.create_experiment(name)
+                self._store.restore_experiment(id)
+            self._store.set_experiment_tag(id, ExperimentTag(JOBS_TAG, "true"))
+            self._experiments[name] = self._store.get_experiment(id)
         return self._experiments[name]
 
     def _existing(self) -> Iterator[tuple[str, _Run]]:
         """Yield the runs that an earlier process made."""
-        experiments = [experiment.experiment_id for experiment in self._client.search_experiments()]
+        experiments = [found.experiment_id for found in self._store.search_experiments(ViewType.ALL)]
         token = None
         while experiments:
-            page = self._client.search_runs(experiments, f"tags.`{KEY_TAG}` != ''", max_results=1000, page_token=token)
+            query = (f"tags.`{KEY_TAG}` != ''", ViewType.ALL, 1000, None, token)
+            page = self._store.search_runs(experiments, *query)
             for run in page:
-                tags = run.data.tags
-                yield tags[KEY_TAG], _Run(run.info.run_id, int(tags.get(OFFSET_TAG, 0)), run.info.status)
+                offsets = {name: int(value) for name, value in run.data.tags.items() if name.startswith(OFFSET_TAG)}
+                yield run.data.tags[KEY_TAG], _Run(run.info.run_id, offsets, run.info.status)
             token = page.token
             if not token:
                 return
@@ -185,115 +245,3 @@ def _new_lines(file: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
         text = opened.read()
     whole = text[: text.rfind(b"\n") + 1]
     return [json.loads(line) for line in whole.splitlines() if line.strip()], start + len(whole)
-
-
-def serve(
-    home: Path, port: int, port_file: Path | None, every_s: float, parent: int | None, token: str | None = None
-) -> None:
-    """Take jobs in and serve until the process is ended, or until the process `parent` is gone.
-
-    token: who doesn't send it as a bearer token gets 401.
-    """
-    listener = _listen(port)
-    folder = home / "mlflow"
-    (folder / "artifacts").mkdir(parents=True, exist_ok=True, mode=0o700)
-    database = f"sqlite:///{folder / 'mlflow.db'}"
-    _configure(database, folder / "artifacts")
-
-    import uvicorn
-    from mlflow import MlflowClient
-    from mlflow.server.fastapi_app import app
-
-    view = View(home / "jobs", MlflowClient(tracking_uri=database))
-    guarded = app if token is None else TokenOnly(app, token)
-    server = uvicorn.Server(uvicorn.Config(guarded, log_level="warning", access_log=False))
-    stop = threading.Event()
-    taker = threading.Thread(target=_take_in, args=(view, stop, every_s, parent, server), daemon=True)
-    taker.start()
-    if port_file is not None:
-        scratch = port_file.with_name(f".{port_file.name}.{os.getpid()}")
-        scratch.write_text(str(listener.getsockname()[1]), encoding="utf-8")
-        scratch.replace(port_file)
-    logger.info("MLflow listens on http://127.0.0.1:%d", listener.getsockname()[1])
-    server.run(sockets=[listener])
-    stop.set()
-    taker.join(timeout=10)
-
-
-class TokenOnly:
-    """Answers requests with the right bearer token only: other users of this machine reach loopback ports as well."""
-
-    def __init__(self, app: Any, token: str) -> None:
-        self._app = app
-        self._expected = f"Bearer {token}".encode()
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        given = next((value for name, value in scope.get("headers", ()) if name == b"authorization"), b"")
-        if scope["type"] == "http" and not hmac.compare_digest(given, self._expected):
-            await send({"type": "http.response.start", "status": 401, "headers": [(b"www-authenticate", b"Bearer")]})
-            await send({"type": "http.response.body", "body": b"The token is missing or wrong.\n"})
-            return
-        await self._app(scope, receive, send)
-
-
-def _configure(database: str, artifacts: Path) -> None:
-    """Set what MLflow's server reads from its environment; it must happen before the server is imported."""
-    os.environ.update(
-        {
-            "_MLFLOW_SERVER_FILE_STORE": database,
-            "_MLFLOW_SERVER_REGISTRY_STORE": database,
-            "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
-            "_MLFLOW_SERVER_ARTIFACT_DESTINATION": artifacts.as_uri(),
-            "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-            "DO_NOT_TRACK": "true",
-            "MLFLOW_TRACKING_URI": database,
-        }
-    )
-
-
-def _listen(port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(("127.0.0.1", port))
-        listener.listen(128)
-    except OSError as error:
-        listener.close()
-        raise PortInUse(f"MLflow's port {port} is in use. Choose another one, or 0 for any that is free.") from error
-    return listener
-
-
-def _take_in(view: View, stop: threading.Event, every_s: float, parent: int | None, server: Any) -> None:
-    """Take jobs in again and again; a line that can't be read must not end the pages."""
-    while not stop.is_set():
-        if parent is not None and not _is_running(parent):
-            server.should_exit = True
-            return
-        try:
-            view.tick()
-        except Exception:  # the thread's border: the next tick tries again
-            logger.exception("Could not take in what the jobs have written")
-        stop.wait(every_s)
-
-
-def _is_running(pid: int) -> bool:
-    import psutil
-
-    return bool(psutil.pid_exists(pid)) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m mafunzo.tracking", description=__doc__)
-    parser.add_argument("--home", type=Path, required=True, help="the home folder, which has jobs/")
-    parser.add_argument("--port", type=int, default=0, help="the loopback port; 0 takes one that is free")
-    parser.add_argument("--port-file", type=Path, help="where to write the port once it is taken")
-    parser.add_argument("--every", type=float, default=1.0, metavar="SECONDS", help="how often to look for new lines")
-    parser.add_argument("--parent", type=int, metavar="PID", help="end when this process is gone")
-    parser.add_argument("--token-file", type=Path, help="holds the bearer token that requests must have")
-    given = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    token = given.token_file.read_text(encoding="ascii").strip() if given.token_file else None
-    serve(given.home.absolute(), given.port, given.port_file, given.every, given.parent, token)

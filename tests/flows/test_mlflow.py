@@ -37,7 +37,9 @@ def add_finished_job(home: Home) -> None:
         "learning_rate": LiteralInput(0.0002),
         "train_file_path": ArtifactInput("sha256:" + "0" * 64, "train.jsonl"),
     }
-    spec = StepSpec(name="finetune", component="finetune:1", code="sha256:1", command="true", inputs=inputs)
+    spec = StepSpec(
+        name="finetune", component="finetune:1", code="sha256:1", command="true", inputs=inputs, is_trusted=True
+    )
     step = Step("job1", spec, StepStatus.COMPLETED, attempt=1, started_at=BEGAN, ended_at=BEGAN)
     job = Job(
         name="job1",

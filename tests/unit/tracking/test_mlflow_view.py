@@ -18,20 +18,9 @@ from mlflow.entities import Run
 
 from mafunzo.errors import PortInUse
 from mafunzo.tracking.job_facts import JobFacts, StepFacts, read_job_facts, write_job_facts
-from mafunzo.tracking.mlflow_view import View, _listen
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
-    return path
-
-
-@pytest.fixture
-def client(empty_database: Path, tmp_path: Path) -> MlflowClient:
-    shutil.copy(empty_database, tmp_path / "mlflow.db")
-    return MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+from mafunzo.tracking.mlflow_server import _listen
+from mafunzo.tracking.mlflow_store import RunStore
+from mafunzo.tracking.mlflow_view import View
 
 
 def write_metrics(jobs: Path, step: str, *lines: dict[str, object], attempt: int = 1, end: str = "\n") -> None:
@@ -62,11 +51,11 @@ def facts(**changes: object) -> JobFacts:
 
 
 def test_a_job_is_a_run_and_each_step_a_run_under_it_with_parameters_and_tags(
-    client: MlflowClient, tmp_path: Path
+    store: RunStore, client: MlflowClient, tmp_path: Path
 ) -> None:
     write_job_facts(tmp_path / "jobs", facts())
     write_metrics(tmp_path / "jobs", "finetune", {"time": 101.5, "step": 10, "loss": 2.5, "learning_rate": 0.0001})
-    assert View(tmp_path / "jobs", client).tick() == 1
+    assert View(tmp_path / "jobs", store).tick() == 1
     found = runs(client, "chat")
     job, step = found["job1"], found["job1/finetune/1"]
     assert step.data.tags["mlflow.parentRunId"] == job.info.run_id
@@ -81,49 +70,53 @@ def test_a_job_is_a_run_and_each_step_a_run_under_it_with_parameters_and_tags(
     assert client.get_metric_history(job.info.run_id, "loss")[0].value == 2.5
 
 
-def test_lines_are_taken_in_once_however_often_it_looks_and_starts(client: MlflowClient, tmp_path: Path) -> None:
+def test_lines_are_taken_in_once_however_often_it_looks_and_starts(
+    store: RunStore, client: MlflowClient, tmp_path: Path
+) -> None:
     write_metrics(tmp_path / "jobs", "finetune", *({"time": n, "step": n, "loss": 1 / n} for n in range(1, 6)))
-    view = View(tmp_path / "jobs", client)
+    view = View(tmp_path / "jobs", store)
     assert [view.tick(), view.tick()] == [5, 0]
     write_metrics(tmp_path / "jobs", "finetune", {"time": 6, "step": 6, "loss": 0.1})
-    again = View(tmp_path / "jobs", client)
+    again = View(tmp_path / "jobs", store)
     assert [again.tick(), again.tick()] == [1, 0]
     history = client.get_metric_history(runs(client)["job1/finetune/1"].info.run_id, "loss")
     assert sorted(point.step for point in history) == [1, 2, 3, 4, 5, 6]
     assert len(runs(client)) == 2
 
 
-def test_a_crash_before_the_offset_was_kept_repeats_no_point(client: MlflowClient, tmp_path: Path) -> None:
+def test_a_crash_before_the_offset_was_kept_repeats_no_point(
+    store: RunStore, client: MlflowClient, tmp_path: Path
+) -> None:
     write_metrics(tmp_path / "jobs", "finetune", *({"time": n, "step": n, "loss": 1 / n} for n in range(1, 6)))
-    View(tmp_path / "jobs", client).tick()
+    View(tmp_path / "jobs", store).tick()
     run = runs(client)["job1/finetune/1"].info.run_id
-    client.set_tag(run, "mafunzo.offset", "0")
-    assert View(tmp_path / "jobs", client).tick() == 5
+    client.set_tag(run, "mafunzo.offset.finetune.1", "0")
+    assert View(tmp_path / "jobs", store).tick() == 5
     assert len(client.get_metric_history(run, "loss")) == 5
 
 
-def test_a_line_that_is_still_being_written_waits(client: MlflowClient, tmp_path: Path) -> None:
+def test_a_line_that_is_still_being_written_waits(store: RunStore, client: MlflowClient, tmp_path: Path) -> None:
     write_metrics(tmp_path / "jobs", "finetune", {"time": 1, "step": 1, "loss": 2.0})
     write_metrics(tmp_path / "jobs", "finetune", {"time": 2, "step": 2, "loss": 1.0}, end="")
-    view = View(tmp_path / "jobs", client)
+    view = View(tmp_path / "jobs", store)
     assert view.tick() == 1
     with (tmp_path / "jobs" / "job1" / "finetune" / "1" / "metrics.jsonl").open("a") as file:
         file.write("\n")
     assert view.tick() == 1
 
 
-def test_values_that_are_no_numbers_are_left_out(client: MlflowClient, tmp_path: Path) -> None:
+def test_values_that_are_no_numbers_are_left_out(store: RunStore, client: MlflowClient, tmp_path: Path) -> None:
     write_metrics(tmp_path / "jobs", "finetune", {"time": 1, "step": 1, "loss": None, "epoch": 0.5})
-    View(tmp_path / "jobs", client).tick()
+    View(tmp_path / "jobs", store).tick()
     assert runs(client)["job1/finetune/1"].data.metrics == {"epoch": 0.5}
 
 
-def test_each_attempt_of_a_step_is_a_run_of_its_own(client: MlflowClient, tmp_path: Path) -> None:
+def test_each_attempt_of_a_step_is_a_run_of_its_own(store: RunStore, client: MlflowClient, tmp_path: Path) -> None:
     step = StepFacts("finetune", "completed", attempt=2)
     write_job_facts(tmp_path / "jobs", facts(status="completed", steps=(step,)))
     for attempt in (1, 2):
         write_metrics(tmp_path / "jobs", "finetune", {"time": 1, "step": 1, "loss": attempt}, attempt=attempt)
-    View(tmp_path / "jobs", client).tick()
+    View(tmp_path / "jobs", store).tick()
     found = runs(client, "chat")
     assert found["job1/finetune/1"].info.status == "FAILED"
     assert found["job1/finetune/2"].info.status == "FINISHED"
@@ -134,9 +127,11 @@ def test_each_attempt_of_a_step_is_a_run_of_its_own(client: MlflowClient, tmp_pa
     ("status", "expected"),
     [("completed", "FINISHED"), ("failed", "FAILED"), ("canceled", "KILLED"), ("queued", "SCHEDULED")],
 )
-def test_a_change_of_status_reaches_the_run(status: str, expected: str, client: MlflowClient, tmp_path: Path) -> None:
+def test_a_change_of_status_reaches_the_run(
+    status: str, expected: str, store: RunStore, client: MlflowClient, tmp_path: Path
+) -> None:
     write_job_facts(tmp_path / "jobs", facts())
-    view = View(tmp_path / "jobs", client)
+    view = View(tmp_path / "jobs", store)
     view.tick()
     assert runs(client, "chat")["job1"].info.status == "RUNNING"
     write_job_facts(tmp_path / "jobs", facts(status=status, ended_at=200.0))

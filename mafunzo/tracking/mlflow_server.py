@@ -1,0 +1,173 @@
+"""The process that serves MLflow's API and pages on loopback, and shows jobs in them.
+
+`python -m mafunzo.tracking --home FOLDER --port-file FILE` is a process of its own with its own database, one
+worker, and neither job execution nor telemetry. It may die at any time. Its database is data, because users' own runs have no
+other home.
+"""
+
+import argparse
+import asyncio
+import hmac
+import json
+import logging
+import os
+import re
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mafunzo.errors import PortInUse
+
+if TYPE_CHECKING:
+    from mafunzo.tracking.mlflow_view import View
+
+logger = logging.getLogger(__name__)
+
+ARTIFACT_ROOT = "mlflow-artifacts:/"
+_ARTIFACT_OF_A_RUN = re.compile(
+    r"/(ajax-)?api/2\.0/mlflow-artifacts/(artifacts|mpu/\w+)/[^/]+/(?P<run>[^/]+)/artifacts(/|$)"
+)
+
+
+def serve(
+    home: Path, port: int, port_file: Path | None, every_s: float, parent: int | None, token: str | None = None
+) -> None:
+    """Take jobs in and serve until the process is ended, or until the process `parent` is gone.
+
+    token: who doesn't send it as a bearer token gets 401.
+    """
+    listener = _listen(port)
+    folder = home / "mlflow"
+    (folder / "artifacts").mkdir(parents=True, exist_ok=True, mode=0o700)
+    database = f"sqlite:///{folder / 'mlflow.db'}"
+    _configure(database, folder / "artifacts")
+
+    import uvicorn
+    from mlflow.server import handlers
+    from mlflow.server.fastapi_app import app
+
+    from mafunzo.tracking.mlflow_store import RunStore, UserStore
+    from mafunzo.tracking.mlflow_view import View
+
+    view = View(home / "jobs", RunStore(database, ARTIFACT_ROOT))
+    store = handlers._tracking_store = UserStore(database, ARTIFACT_ROOT, view)
+    gate = Gate(app, token, store.require_open)
+    server = uvicorn.Server(uvicorn.Config(gate, log_level="warning", access_log=False))
+    stop = threading.Event()
+    taker = threading.Thread(target=_keep_taking_in, args=(view, stop, every_s, parent, server), daemon=True)
+    _take_in(view)  # so that the first answer tells all that was there before
+    taker.start()
+    if port_file is not None:
+        scratch = port_file.with_name(f".{port_file.name}.{os.getpid()}")
+        scratch.write_text(str(listener.getsockname()[1]), encoding="utf-8")
+        scratch.replace(port_file)
+    logger.info("MLflow listens on http://127.0.0.1:%d", listener.getsockname()[1])
+    server.run(sockets=[listener])
+    stop.set()
+    taker.join(timeout=10)
+
+
+class Gate:
+    """Lets in who has the token, because other users of this machine reach loopback ports as well.
+
+    Files of a run that shows a job are read only, as the run itself is: MLflow's store is not asked when one is written.
+    """
+
+    def __init__(self, app: Any, token: str | None, require_open: Callable[[str], None]) -> None:
+        self._app = app
+        self._expected = None if token is None else f"Bearer {token}".encode()
+        self._require_open = require_open
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        refusal = await self._refusal(scope) if scope["type"] == "http" else None
+        if refusal is None:
+            await self._app(scope, receive, send)
+            return
+        status, body = refusal
+        headers = [(b"content-type", b"application/json"), (b"www-authenticate", b"Bearer")]
+        await send({"type": "http.response.start", "status": status, "headers": headers[: 2 if status == 401 else 1]})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _refusal(self, scope: Any) -> tuple[int, bytes] | None:
+        """Return the status and body that refuse a request, or None."""
+        from mlflow.exceptions import MlflowException
+
+        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        if self._expected is not None and not hmac.compare_digest(given, self._expected):
+            return 401, json.dumps({"message": "The token is missing or wrong."}).encode()
+        written = None if scope["method"] in ("GET", "HEAD") else _ARTIFACT_OF_A_RUN.match(scope["path"])
+        try:
+            if written:
+                await asyncio.to_thread(self._require_open, written["run"])
+        except MlflowException as error:
+            return error.get_http_status_code(), error.serialize_as_json().encode()
+        return None
+
+
+def _configure(database: str, artifacts: Path) -> None:
+    """Set what MLflow reads from its environment; it must happen before any of it is imported."""
+    os.environ.update(
+        {
+            "_MLFLOW_SERVER_FILE_STORE": database,
+            "_MLFLOW_SERVER_REGISTRY_STORE": database,
+            "_MLFLOW_SERVER_ARTIFACT_ROOT": ARTIFACT_ROOT,
+            "_MLFLOW_SERVER_ARTIFACT_DESTINATION": artifacts.as_uri(),
+            "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "DO_NOT_TRACK": "true",
+            "MLFLOW_TRACKING_URI": database,
+        }
+    )
+
+
+def _listen(port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise PortInUse(f"MLflow's port {port} is in use. Choose another one, or 0 for any that is free.") from error
+    return listener
+
+
+def _keep_taking_in(view: "View", stop: threading.Event, every_s: float, parent: int | None, server: Any) -> None:
+    """Take jobs in again and again, until the process `parent` is gone."""
+    while not stop.wait(every_s):
+        if parent is not None and not _is_running(parent):
+            server.should_exit = True
+            return
+        _take_in(view)
+
+
+def _take_in(view: "View") -> None:
+    """Take jobs in; a line that can't be read must not end the pages."""
+    try:
+        view.tick()
+    except Exception:  # the border: the next tick tries again
+        logger.exception("Could not take in what the jobs have written")
+
+
+def _is_running(pid: int) -> bool:
+    import psutil
+
+    return bool(psutil.pid_exists(pid)) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m mafunzo.tracking", description=__doc__)
+    parser.add_argument("--home", type=Path, required=True, help="the home folder, which has jobs/")
+    parser.add_argument("--port", type=int, default=0, help="the loopback port; 0 takes one that is free")
+    parser.add_argument("--port-file", type=Path, help="where to write the port once it is taken")
+    parser.add_argument("--every", type=float, default=1.0, metavar="SECONDS", help="how often to look for new lines")
+    parser.add_argument("--parent", type=int, metavar="PID", help="end when this process is gone")
+    parser.add_argument("--token-file", type=Path, help="holds the bearer token that requests must have")
+    given = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    token = given.token_file.read_text(encoding="ascii").strip() if given.token_file else None
+    serve(given.home.absolute(), given.port, given.port_file, given.every, given.parent, token)

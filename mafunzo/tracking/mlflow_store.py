@@ -1,0 +1,153 @@
+"""MLflow's own store, twice: as the view writes to it, and as users do, who may not change what a job has recorded.
+
+Both are on one database. Users' own runs have no other home than this: it is data, and is backed up.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, Protocol
+
+from mlflow.entities import Experiment, LifecycleStage, Metric, Param, Run, RunStatus, RunTag, SourceType
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.store.tracking.dbmodels.models import SqlRun, SqlTag
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+KEY_TAG = "mafunzo.key"
+"""On every run that shows a job or a step: `job`, or `job/step/attempt`."""
+JOBS_TAG = "mafunzo.jobs"
+"""On every experiment that has such a run."""
+OWN_TAGS = ("mafunzo.", "mlflow.parentRunId", "mlflow.user")
+
+
+class RunStore(SqlAlchemyStore):  # type: ignore[misc]
+    """The store as the view writes to it."""
+
+    def add_run(
+        self, run_id: str, experiment: Experiment, start_ms: int | None, title: str, tags: Sequence[RunTag]
+    ) -> None:
+        """Add a run under an id that is known beforehand, as `create_run` adds one under a random id."""
+        with self.ManagedSessionMaker(read_only=False) as session:
+            run = SqlRun(
+                name=title,
+                artifact_uri=f"{experiment.artifact_location}/{run_id}/{self.ARTIFACTS_FOLDER_NAME}",
+                run_uuid=run_id,
+                experiment_id=experiment.experiment_id,
+                source_type=SourceType.to_string(SourceType.UNKNOWN),
+                source_name="",
+                source_version="",
+                entry_point_name="",
+                user_id="",
+                status=RunStatus.to_string(RunStatus.RUNNING),
+                start_time=start_ms,
+                lifecycle_stage=LifecycleStage.ACTIVE,
+            )
+            run.tags = [SqlTag(key=tag.key, value=tag.value) for tag in [*tags, RunTag("mlflow.runName", title)]]
+            session.add(run)
+
+
+class OpenRuns(Protocol):
+    """What the view knows of the runs that users' own steps log into while they run."""
+
+    def is_open(self, run_id: str) -> bool:
+        """Return whether the run is a running step's own."""
+
+    def look_for(self, run_id: str) -> None:
+        """Take jobs in now, in case the run is that of a step which has just been started."""
+
+    def keep(self, run_id: str, metrics: Sequence[Metric]) -> None:
+        """Append to the step's `metrics.jsonl` what it has logged."""
+
+
+def _if_open(inherited: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(inherited)
+    def change(self: "UserStore", run_id: str, *values: Any, **more: Any) -> Any:
+        self.require_open(run_id)
+        return inherited(self, run_id, *values, **more)
+
+    return change
+
+
+def _if_without_jobs(inherited: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(inherited)
+    def change(self: "UserStore", experiment_id: str, *values: Any) -> Any:
+        if JOBS_TAG in self.get_experiment(experiment_id).tags:
+            raise MlflowException(
+                f"Experiment {experiment_id} has runs that show jobs of Mafunzo: it can be neither deleted nor renamed.",
+                PERMISSION_DENIED,
+            )
+        return inherited(self, experiment_id, *values)
+
+    return change
+
+
+class UserStore(SqlAlchemyStore):  # type: ignore[misc]
+    """The store as users write to it: a run that shows a job takes tags and notes only.
+
+    The one exception is the run of a user's own step while it runs, which takes all that the step logs.
+    """
+
+    def __init__(self, uri: str, artifact_root: str, runs: OpenRuns) -> None:
+        super().__init__(uri, artifact_root)
+        self._open_runs = runs
+
+    def get_run(self, run_id: str) -> Run:
+        try:
+            return super().get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                raise
+            self._open_runs.look_for(run_id)
+            return super().get_run(run_id)
+
+    def log_metric(self, run_id: str, metric: Metric) -> None:
+        self.require_open(run_id)
+        super().log_metric(run_id, metric)
+        self._open_runs.keep(run_id, [metric])
+
+    def log_batch(
+        self, run_id: str, metrics: Sequence[Metric], params: Sequence[Param], tags: Sequence[RunTag]
+    ) -> None:
+        if metrics or params:
+            self.require_open(run_id)
+        self._require_not_ours(run_id, [tag.key for tag in tags])
+        super().log_batch(run_id, metrics, params, tags)
+        self._open_runs.keep(run_id, metrics)
+
+    def set_tag(self, run_id: str, tag: RunTag) -> None:
+        self._require_not_ours(run_id, [tag.key])
+        super().set_tag(run_id, tag)
+
+    def delete_tag(self, run_id: str, key: str) -> None:
+        self._require_not_ours(run_id, [key])
+        super().delete_tag(run_id, key)
+
+    update_run_info = _if_open(SqlAlchemyStore.update_run_info)
+    log_param = _if_open(SqlAlchemyStore.log_param)
+    log_inputs = _if_open(SqlAlchemyStore.log_inputs)
+    log_outputs = _if_open(SqlAlchemyStore.log_outputs)
+    record_logged_model = _if_open(SqlAlchemyStore.record_logged_model)
+    delete_experiment = _if_without_jobs(SqlAlchemyStore.delete_experiment)
+    rename_experiment = _if_without_jobs(SqlAlchemyStore.rename_experiment)
+
+    def delete_run(self, run_id: str) -> None:
+        if self._shows_a_job(run_id):
+            raise _refusal(run_id, "it can't be deleted")
+        super().delete_run(run_id)
+
+    def require_open(self, run_id: str) -> None:
+        """Raise `MlflowException` for a run that shows a job, unless it is a user's step that runs."""
+        if self._shows_a_job(run_id) and not self._open_runs.is_open(run_id):
+            raise _refusal(run_id, "it takes tags and notes only")
+
+    def _shows_a_job(self, run_id: str) -> bool:
+        return KEY_TAG in self.get_run(run_id).data.tags
+
+    def _require_not_ours(self, run_id: str, keys: Sequence[str]) -> None:
+        ours = [key for key in keys if key.startswith(OWN_TAGS)]
+        if ours and self._shows_a_job(run_id):
+            raise _refusal(run_id, f"its tag {ours[0]} is Mafunzo's own")
+
+
+def _refusal(run_id: str, reason: str) -> MlflowException:
+    return MlflowException(f"Run {run_id} shows a job of Mafunzo: {reason}.", PERMISSION_DENIED)
