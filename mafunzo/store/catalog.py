@@ -28,15 +28,20 @@ Card = TypeVar("Card", bound=BaseModel)
 
 
 class EnvironmentCard(BaseModel):
-    """An environment that a component may name; `runs_in` is where its commands run here."""
+    """An environment that a command may name.
+
+    names: patterns of the other names that it has, in small letters, without `AzureML-`. python: the version that it asks for.
+    packages: pip's requirements; none for the environment that Mafunzo itself runs in.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     version: str
     description: str
-    runs_in: str
-    tags: dict[str, str] = Field(default_factory=dict)
+    names: tuple[str, ...] = ()
+    python: str = ""
+    packages: tuple[str, ...] = ()
 
 
 @cache

@@ -96,13 +96,6 @@ def test_a_size_is_found_whatever_the_case_and_an_unknown_one_gets_near_names() 
         catalog.machine_size("Standard_NC24sv3")
 
 
-def test_environments_run_on_this_machine() -> None:
-    assert {card.name: card.runs_in for card in catalog.environment_cards()} == {
-        "acft-hf-nlp-gpu": "local",
-        "local": "local",
-    }
-
-
 def test_a_card_with_an_unknown_key_and_a_wrong_value_is_refused_with_both_faults() -> None:
     path = files("mafunzo.catalog") / "models" / "tiny-llama.yml"
     body = yaml.safe_load(path.read_text(encoding="utf-8")) | {"licnce": "mit", "parameters": 0}
