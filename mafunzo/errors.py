@@ -132,6 +132,16 @@ class Forbidden(RefusedError):
     code = "forbidden"
 
 
+class BlobRefused(RefusedError):
+    """A blob or container isn't what a request needs it to be; `reason` is Azure Storage's name for that."""
+
+    code = "blob_refused"
+
+    def __init__(self, message: str, faults: Sequence[str] = (), reason: str = "InvalidInput") -> None:
+        super().__init__(message, faults)
+        self.reason = reason
+
+
 class FailedError(MafunzoError):
     """Something was begun and broke."""
 

@@ -70,8 +70,6 @@ async def _refuse(_: Request, error: Exception) -> Response:
     return openai.error_response(error)
 
 
-async def _refuse_on_azure(request: Request, error: Exception) -> Response:
+async def _refuse_on_azure(_: Request, error: Exception) -> Response:
     assert isinstance(error, MafunzoError)
-    if request.url.path.startswith(blob.ROOT):
-        return blob.refuse(request, error)
     return JSONResponse(error_body(error), status_code=status_of(error))

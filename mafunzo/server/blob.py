@@ -1,186 +1,369 @@
-"""Azure Blob Storage's dialect, as far as Azure's SDK speaks it: whole blobs, blocks, metadata, ranges and lists."""
+"""Azure Blob Storage's dialect: containers, and block blobs in them."""
 
 import base64
 import binascii
+import hashlib
 import re
-from collections.abc import Iterator, Mapping
-from email.utils import format_datetime
-from typing import BinaryIO
-from xml.etree import ElementTree
-from xml.sax.saxutils import escape
+import secrets
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
+from typing import Any, BinaryIO
 
 from fastapi import APIRouter, Request
+from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 from starlette.responses import FileResponse, Response
 
 from mafunzo.entities.blob import Blob
-from mafunzo.errors import InvalidParameter, MafunzoError, NotSupported
+from mafunzo.errors import BlobRefused, MafunzoError, NotSupported
 from mafunzo.server.azure_context import azure_context
+from mafunzo.server.blob_access import MANAGE, permissions, refuse_without, require
 from mafunzo.server.body import limited_body
-from mafunzo.server.sas import DELETE, LIST, READ, VERSION, WRITE
-from mafunzo.wire.azureml.envelope import SUFFIX, status_of
+from mafunzo.server.sas import CREATE, DELETE, LIST, READ, WRITE
+from mafunzo.store.blob import Blobs
+from mafunzo.wire.azureml import blob as wire
+from mafunzo.wire.azureml import blob_xml
+from mafunzo.wire.azureml.envelope import CONTAINER, SUFFIX
 
 ROOT = f"/mafunzo.blob.{SUFFIX}"
-METADATA = "x-ms-meta-"
+BLOB_LIMIT_BYTES = 5000 * 2**20
+"""What may come in one request; a larger blob comes in blocks."""
 LIST_LIMIT_BYTES = 8 * 2**20
+HASHED_RANGE_BYTES = 4 * 2**20
 PAGE = 5000
+METHODS = ["GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"]
+NOT_SUPPORTED = (
+    "x-ms-access-tier",
+    "x-ms-content-crc64",
+    "x-ms-copy-source",
+    "x-ms-encryption-key",
+    "x-ms-immutability-policy-until-date",
+    "x-ms-legal-hold",
+    "x-ms-structured-body",
+    "x-ms-tags",
+)
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,1024}")
 
-router = APIRouter(prefix=ROOT)
+
+class BlobRoute(APIRoute):
+    """Answers as Azure Storage does: refusals are XML with their code in a header, and every answer has an id."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def answer(request: Request) -> Response:
+            try:
+                response = await handle(request)
+            except MafunzoError as error:
+                response = _refusal(request, error)
+            except ClientDisconnect:
+                response = Response(status_code=400)
+            response.headers.update(_ids(request))
+            return response
+
+        return answer
 
 
-def refuse(request: Request, error: MafunzoError) -> Response:
-    """Return an error as Azure's storage client reads it: a code in a header, and XML."""
-    codes = {"not_found": "BlobNotFound", "unauthorized": "AuthenticationFailed", "invalid_parameter": "InvalidInput"}
-    code = codes.get(error.code, "UnsupportedHeader" if isinstance(error, NotSupported) else "InternalError")
-    status = 403 if error.code == "unauthorized" else status_of(error)
-    body = f"<?xml version='1.0' encoding='utf-8'?><Error><Code>{code}</Code><Message>{escape(str(error))}</Message></Error>"
-    headers = {"x-ms-error-code": code, "x-ms-version": VERSION}
-    return Response("" if request.method == "HEAD" else body, status, headers, media_type="application/xml")
+router = APIRouter(prefix=ROOT, route_class=BlobRoute)
 
 
-@router.get("/{container}")
-def list_blobs(
-    request: Request, container: str, prefix: str = "", marker: str = "", maxresults: int = PAGE
-) -> Response:
-    """List the blobs of a container in pages; the marker of a page is the name of its last blob."""
-    context = azure_context(request)
-    context.sas.check(container, LIST, request.query_params)
+@router.get("/")
+def list_containers(request: Request) -> Response:
+    """List the containers."""
+    require(request, MANAGE)
     if request.query_params.get("comp") != "list":
-        raise NotSupported("A container can be listed only: comp=list.")
-    if request.query_params.get("delimiter"):
-        raise NotSupported("A list by folders (delimiter) isn't supported.")
-    found = [blob for blob in context.workspace.blobs.list(container, prefix) if blob.name > marker]
-    size = max(1, min(maxresults, PAGE))
-    return Response(
-        _listing(context.place.base + ROOT, container, found[:size], len(found) > size), media_type="application/xml"
-    )
+        raise NotSupported("Of the account, the containers can be listed: comp=list.")
+    found = _blobs(request).containers()
+    shown = [one for one in found if one.name.startswith(request.query_params.get("prefix", ""))]
+    return _xml(blob_xml.containers_xml(_base(request), shown, "metadata" in _included(request)))
 
 
-@router.head("/{container}/{name:path}")
-def head_blob(request: Request, container: str, name: str) -> Response:
-    """Say what a blob is."""
-    context = azure_context(request)
-    context.sas.check(container, READ, request.query_params)
-    blob = context.workspace.blobs.get(container, name)
-    return Response(headers={**_headers(blob), "content-length": str(blob.size), "accept-ranges": "bytes"})
+@router.put("/{container}")
+def create_container(request: Request, container: str) -> Response:
+    """Make a container."""
+    require(request, MANAGE, container)
+    _require_container_request(request)
+    wire.check_container_name(container)
+    made = _blobs(request).create_container(container, wire.metadata_from_headers(request.headers))
+    return Response(status_code=201, headers=wire.written_headers(made))
 
 
-@router.get("/{container}/{name:path}")
-def get_blob(request: Request, container: str, name: str) -> Response:
-    """Send a blob, or a range of it."""
-    context = azure_context(request)
-    context.sas.check(container, READ, request.query_params)
-    blob = context.workspace.blobs.get(container, name)
-    if wanted := request.headers.get("x-ms-range"):  # which the client sends in place of the standard's header
-        request.scope["headers"] = [*request.scope["headers"], (b"range", wanted.encode("latin-1"))]
-    return FileResponse(context.workspace.blobs.path(blob), headers=_headers(blob), media_type=blob.content_type)
+@router.api_route("/{container}", methods=["GET", "HEAD"])
+def get_container(request: Request, container: str) -> Response:
+    """Say what a container is, or list its blobs."""
+    if request.query_params.get("comp") == "list" and request.method == "GET":
+        return _list_blobs(request, container)
+    require(request, MANAGE, container)
+    _require_container_request(request, "metadata")
+    return Response(headers=wire.container_headers(_blobs(request).container(container)))
+
+
+@router.delete("/{container}")
+def delete_container(request: Request, container: str) -> Response:
+    """Delete a container with its blobs."""
+    require(request, MANAGE, container)
+    _require_container_request(request)
+    if container == CONTAINER:
+        raise NotSupported(f"The container '{CONTAINER}' is the workspace's own, and can't be deleted.")
+    _blobs(request).delete_container(container)
+    return Response(status_code=202)
+
+
+@router.api_route("/{container}/{name:path}", methods=["GET", "HEAD"])
+def read_blob(request: Request, container: str, name: str) -> Response:
+    """Say what a blob is, and send it, a range of it, or the list of its blocks."""
+    require(request, READ, container, name)
+    _check_names(request, container, name)
+    _blobs(request).container(container)
+    match request.query_params.get("comp"):
+        case "blocklist":
+            return _block_list(request, container, name)
+        case None | "metadata":
+            return _send(request, _blobs(request).get(container, name))
+        case other:
+            raise NotSupported(f"comp={other} isn't supported for reading a blob.")
 
 
 @router.put("/{container}/{name:path}")
-async def put_blob(request: Request, container: str, name: str) -> Response:
-    """Store a blob, a block of one, the list that puts blocks together, or a blob's metadata."""
-    context, query = azure_context(request), request.query_params
-    context.sas.check(container, WRITE, query)
-    headers = request.headers
-    metadata = {key.removeprefix(METADATA): value for key, value in headers.items() if key.startswith(METADATA)}
-    kind = headers.get("x-ms-blob-content-type", "")
-    match query.get("comp"):
+async def write_blob(request: Request, container: str, name: str) -> Response:
+    """Store a blob, a block of one, the list that puts blocks together, or what is said of a blob."""
+    allowed = permissions(request, container, name)
+    refuse_without(CREATE if CREATE in allowed else WRITE, allowed)
+    _check_names(request, container, name)
+    _refuse_unsupported(request.headers)
+    await run_in_threadpool(_blobs(request).container, container)
+    what: dict[str, Any] = {
+        "condition": replace(wire.condition_from_headers(request.headers), may_overwrite=WRITE in allowed)
+    }
+    match request.query_params.get("comp"):
         case None:
-            _require_block_blob(headers)
-            with context.workspace.blobs.draft() as draft:
-                await _receive(request, draft)
-                blob = await run_in_threadpool(context.workspace.blobs.put, container, name, draft, kind, metadata)
-            return Response(status_code=201, headers=_headers(blob))
+            return await _put_blob(request, container, name, what)
         case "block":
-            block = _block_id(query.get("blockid", ""))
-            with context.workspace.blobs.draft() as draft:
-                await _receive(request, draft)
-                await run_in_threadpool(context.workspace.blobs.put_block, container, name, block, draft)
-            return Response(status_code=201, headers={"x-ms-version": VERSION})
+            return await _put_block(request, container, name)
         case "blocklist":
-            blocks = _block_list(await limited_body(request, LIST_LIMIT_BYTES))
-            blob = await run_in_threadpool(context.workspace.blobs.put_blocks, container, name, blocks, kind, metadata)
-            return Response(status_code=201, headers=_headers(blob))
+            return await _put_block_list(request, container, name, what)
         case "metadata":
-            blob = await run_in_threadpool(context.workspace.blobs.set_metadata, container, name, metadata)
-            return Response(status_code=200, headers=_headers(blob))
+            what["metadata"] = wire.metadata_from_headers(request.headers)
+        case "properties":
+            what |= _said(request.headers)
         case other:
-            raise NotSupported(f"comp={other} isn't supported for a blob.")
+            raise NotSupported(f"comp={other} isn't supported for writing a blob.")
+    changed = await run_in_threadpool(lambda: _blobs(request).change(container, name, **what))
+    return Response(headers=wire.written_headers(changed))
 
 
 @router.delete("/{container}/{name:path}")
 def delete_blob(request: Request, container: str, name: str) -> Response:
     """Delete a blob."""
-    context = azure_context(request)
-    context.sas.check(container, DELETE, request.query_params)
-    context.workspace.blobs.delete(container, name)
-    return Response(status_code=202, headers={"x-ms-version": VERSION})
+    require(request, DELETE, container, name)
+    _check_names(request, container, name)
+    _blobs(request).container(container)
+    _blobs(request).delete(container, name, wire.condition_from_headers(request.headers))
+    return Response(status_code=202)
 
 
-async def _receive(request: Request, draft: BinaryIO) -> None:
-    """Write a request's body into a file as it comes."""
-    async for chunk in request.stream():
-        await run_in_threadpool(draft.write, chunk)
+@router.api_route("/{path:path}", methods=METHODS, include_in_schema=False)
+def unknown(request: Request, path: str) -> Response:
+    """Refuse what isn't there."""
+    raise BlobRefused(f"{request.method} isn't supported for /{path}.", reason="UnsupportedHttpVerb")
 
 
-def _require_block_blob(headers: Mapping[str, str]) -> None:
-    kind = headers.get("x-ms-blob-type")
+def _list_blobs(request: Request, container: str) -> Response:
+    require(request, LIST, container)
+    _blobs(request).container(container)
+    if "uncommittedblobs" in _included(request):
+        raise NotSupported("A list of blobs that aren't whole yet isn't supported; that of one blob's blocks is.")
+    query = request.query_params
+    asked = blob_xml.ListRequest(
+        prefix=query.get("prefix", ""),
+        marker=query.get("marker", ""),
+        delimiter=query.get("delimiter", ""),
+        size=_page_size(query.get("maxresults", str(PAGE))),
+        with_metadata="metadata" in _included(request),
+    )
+    page = blob_xml.page_of(_blobs(request).list(container, asked.prefix), asked)
+    return _xml(blob_xml.blobs_xml(_base(request), container, asked, page))
+
+
+def _block_list(request: Request, container: str, name: str) -> Response:
+    asked = request.query_params.get("blocklisttype", "committed").lower()
+    waiting = _blobs(request).blocks.list(container, name)
+    if waiting and asked != "committed":
+        found = next((blob for blob in _blobs(request).list(container, name) if blob.name == name), None)
+    else:
+        found = _blobs(request).get(container, name)
+    committed = found.blocks if found is not None else ()
+    body = blob_xml.block_list_xml(
+        None if asked == "uncommitted" else committed, None if asked == "committed" else waiting
+    )
+    headers = {} if found is None else {**wire.written_headers(found), "x-ms-blob-content-length": str(found.size)}
+    return _xml(body, headers)
+
+
+def _send(request: Request, blob: Blob) -> Response:
+    """Return a blob, or the range of it that is asked for."""
+    wire.condition_from_headers(request.headers).check_read(blob)
+    headers = wire.blob_headers(blob)
+    if request.method == "HEAD" or request.query_params.get("comp") == "metadata":
+        return Response(headers={**headers, "content-length": str(blob.size if request.method == "HEAD" else 0)})
+    try:
+        asked = wire.range_from_headers(request.headers, blob.size)
+    except BlobRefused as error:
+        response = _refusal(request, error)
+        response.headers["content-range"] = f"bytes */{blob.size}"
+        return response
+    path = _blobs(request).path(blob)
+    others = [(n, v) for n, v in request.scope["headers"] if n not in (b"range", b"if-range")]
+    if asked is None:
+        request.scope["headers"] = others
+        return FileResponse(path, headers=headers)
+    first, last = asked
+    if md5 := headers.pop("content-md5", ""):
+        headers["x-ms-blob-content-md5"] = md5
+    if request.headers.get("x-ms-range-get-content-md5", "").lower() == "true":
+        with path.open("rb") as file:
+            headers["content-md5"] = _range_md5(file, first, last - first + 1)
+    request.scope["headers"] = [*others, (b"range", f"bytes={first}-{last}".encode())]
+    return FileResponse(path, headers=headers)
+
+
+async def _put_blob(request: Request, container: str, name: str, what: dict[str, Any]) -> Response:
+    kind = request.headers.get("x-ms-blob-type")
     if kind != "BlockBlob":
         raise NotSupported(f"A blob of the type {kind} isn't supported; BlockBlob is.")
-    if headers.get("x-ms-copy-source"):
-        raise NotSupported("A blob can't be copied from an address (x-ms-copy-source). Upload it.")
+    what |= {"metadata": wire.metadata_from_headers(request.headers), **_said(request.headers)}
+    with _blobs(request).draft() as draft:
+        md5 = await _receive(request, draft)
+        _check_md5(what["settings"].setdefault("content-md5", md5), md5)
+        blob = await run_in_threadpool(lambda: _blobs(request).put(container, name, draft, **what))
+    return Response(status_code=201, headers={**wire.written_headers(blob), "content-md5": md5})
+
+
+async def _put_block(request: Request, container: str, name: str) -> Response:
+    block = _block_id(request.query_params.get("blockid", ""))
+    with _blobs(request).draft() as draft:
+        md5 = await _receive(request, draft)
+        await run_in_threadpool(_blobs(request).blocks.put, container, name, block, draft)
+    return Response(status_code=201, headers={"content-md5": md5})
+
+
+async def _put_block_list(request: Request, container: str, name: str, what: dict[str, Any]) -> Response:
+    body = await limited_body(request, LIST_LIMIT_BYTES)
+    _check_md5(request.headers.get("content-md5"), _md5(hashlib.md5(body, usedforsecurity=False)))
+    uses = blob_xml.block_uses_from_xml(body)
+    what |= {"metadata": wire.metadata_from_headers(request.headers), **_said(request.headers)}
+    blob = await run_in_threadpool(lambda: _blobs(request).put_blocks(container, name, uses, **what))
+    return Response(status_code=201, headers=wire.written_headers(blob))
+
+
+async def _receive(request: Request, draft: BinaryIO) -> str:
+    """Write a request's body into a file as it comes, and return its MD5 hash; raises `BlobRefused`."""
+    digest, size = hashlib.md5(usedforsecurity=False), int(request.headers.get("content-length", 0))
+    if size <= BLOB_LIMIT_BYTES:
+        size = 0
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > BLOB_LIMIT_BYTES:
+                break
+            await run_in_threadpool(draft.write, chunk)
+            digest.update(chunk)
+    if size > BLOB_LIMIT_BYTES:
+        raise BlobRefused(
+            f"The body is larger than {BLOB_LIMIT_BYTES} bytes. Send blocks.", reason="RequestBodyTooLarge"
+        )
+    _check_md5(request.headers.get("content-md5"), _md5(digest))
+    return _md5(digest)
+
+
+def _check_md5(expected: str | None, found: str) -> None:
+    if expected and expected != found:
+        raise BlobRefused(f"The bytes that came have the MD5 hash {found}, expected {expected}.", reason="Md5Mismatch")
+
+
+def _md5(digest: "hashlib._Hash") -> str:
+    return base64.b64encode(digest.digest()).decode()
+
+
+def _range_md5(file: BinaryIO, first: int, size: int) -> str:
+    if size > HASHED_RANGE_BYTES:
+        raise BlobRefused(
+            f"The MD5 hash of a range is given for at most {HASHED_RANGE_BYTES} bytes.", reason="OutOfRangeInput"
+        )
+    file.seek(first)
+    return _md5(hashlib.md5(file.read(size), usedforsecurity=False))
+
+
+def _refuse_unsupported(headers: Mapping[str, str]) -> None:
+    for name in NOT_SUPPORTED:
+        if name in headers:
+            raise NotSupported(f"The header {name} isn't supported for a blob. Send the request without it.")
+
+
+def _check_names(request: Request, container: str, name: str) -> None:
+    """Refuse names that can't be, and a slash that hides as %2F."""
+    wire.check_container_name(container)
+    wire.check_blob_name(name)
+    if b"%2f" in request.scope["raw_path"].lower():
+        raise BlobRefused("The address has an encoded slash (%2F). Send it as it is.", reason="InvalidUri")
 
 
 def _block_id(text: str) -> str:
     try:
-        base64.b64decode(text, validate=True)
-    except binascii.Error as error:
-        raise InvalidParameter("blockid isn't base64.") from error
-    if not 0 < len(text) <= 128:
-        raise InvalidParameter("blockid is missing, or longer than 128 characters.")
+        size = len(base64.b64decode(text, validate=True))
+    except (binascii.Error, ValueError):
+        size = 0
+    if not 0 < size <= wire.BLOCK_ID_LIMIT_BYTES:
+        raise BlobRefused(
+            f"blockid isn't 1 to {wire.BLOCK_ID_LIMIT_BYTES} bytes in base64.", reason="InvalidQueryParameterValue"
+        )
     return text
 
 
-def _block_list(body: bytes) -> list[str]:
-    """Return the ids of a block list. A document type, which could define entities, is refused."""
-    if re.search(rb"<!\s*(DOCTYPE|ENTITY)", body, re.IGNORECASE):
-        raise InvalidParameter("The block list has a document type.")
-    try:
-        return [found.text or "" for found in ElementTree.fromstring(body)]
-    except ElementTree.ParseError as error:
-        raise InvalidParameter(f"The block list isn't XML: {error}.") from error
+def _page_size(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) == 0:
+        raise BlobRefused(f"maxresults is '{text}', expected 1 or more.", reason="OutOfRangeQueryParameterValue")
+    return min(int(text), PAGE)
 
 
-def _headers(blob: Blob) -> dict[str, str]:
-    assert blob.modified_at is not None
-    return {
-        "etag": blob.etag,
-        "last-modified": format_datetime(blob.modified_at, usegmt=True),
-        "x-ms-blob-type": "BlockBlob",
-        "x-ms-version": VERSION,
-        "content-type": blob.content_type,
-        **{f"{METADATA}{name}": value for name, value in blob.metadata.items()},
-    }
+def _said(headers: Mapping[str, str]) -> dict[str, Any]:
+    """Return what a client says of a blob's bytes."""
+    kind = headers.get("x-ms-blob-content-type") or "application/octet-stream"
+    return {"content_type": kind, "settings": wire.settings_from_headers(headers)}
 
 
-def _listing(base: str, container: str, blobs: list[Blob], has_more: bool) -> str:
-    marker = escape(blobs[-1].name) if has_more else ""
-    return "".join(
-        (
-            "<?xml version='1.0' encoding='utf-8'?>",
-            f'<EnumerationResults ServiceEndpoint="{escape(base)}/" ContainerName="{escape(container)}"><Blobs>',
-            *_entries(blobs),
-            f"</Blobs><NextMarker>{marker}</NextMarker></EnumerationResults>",
+def _included(request: Request) -> set[str]:
+    return {part for text in request.query_params.getlist("include") for part in text.split(",")}
+
+
+def _require_container_request(request: Request, *comps: str) -> None:
+    query = request.query_params
+    if query.get("restype") != "container" or query.get("comp") not in (None, *comps):
+        raise NotSupported(
+            "A container can be made, shown, listed and deleted: restype=container, and comp=list to list."
         )
-    )
 
 
-def _entries(blobs: list[Blob]) -> Iterator[str]:
-    for blob in blobs:
-        assert blob.modified_at is not None
-        yield (
-            f"<Blob><Name>{escape(blob.name)}</Name><Properties>"
-            f"<Last-Modified>{format_datetime(blob.modified_at, usegmt=True)}</Last-Modified><Etag>{escape(blob.etag)}</Etag>"
-            f"<Content-Length>{blob.size}</Content-Length><Content-Type>{escape(blob.content_type)}</Content-Type>"
-            "<BlobType>BlockBlob</BlobType></Properties></Blob>"
-        )
+def _xml(body: str, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(body, headers=headers, media_type="application/xml")
+
+
+def _refusal(request: Request, error: MafunzoError) -> Response:
+    status, code = wire.refusal(error)
+    is_empty = request.method == "HEAD" or status == wire.NOT_MODIFIED
+    body = "" if is_empty else blob_xml.error_xml(code, str(error))
+    return Response(body, status, {"x-ms-error-code": code}, media_type="application/xml")
+
+
+def _ids(request: Request) -> dict[str, str]:
+    given = request.headers.get("x-ms-client-request-id", "")
+    echo = {"x-ms-client-request-id": given} if _REQUEST_ID.fullmatch(given) else {}
+    return {"x-ms-request-id": secrets.token_hex(16), "x-ms-version": wire.VERSION, **echo}
+
+
+def _blobs(request: Request) -> Blobs:
+    return azure_context(request).workspace.blobs
+
+
+def _base(request: Request) -> str:
+    return azure_context(request).place.base + ROOT

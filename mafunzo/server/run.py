@@ -37,7 +37,7 @@ from mafunzo.store.database import open_database
 from mafunzo.store.home import Home
 from mafunzo.store.lease import Leases
 from mafunzo.store.record import Records
-from mafunzo.wire.azureml.envelope import Place
+from mafunzo.wire.azureml.envelope import CONTAINER, Place
 from mafunzo.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -91,6 +91,8 @@ def _azure_server(
     home: Home, listener: socket.socket, workspace: Workspace, serving: Context, mlflow_uri: str
 ) -> uvicorn.Server:
     """Return the https server of the Azure SDK's dialect; the http server's end ends it."""
+    workspace.blobs.ensure_container(CONTAINER)
+    workspace.blobs.blocks.forget_abandoned()
     certificate, identity = tls.certificate(home), identity_of(home, workspace.user)
     context = AzureContext(
         place=Place(f"https://{LOOPBACK}:{_port_of(listener)}"),

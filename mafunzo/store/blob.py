@@ -1,43 +1,71 @@
 """Uploaded files: each stored by its content, once, under as many names as it was given.
 
-A blob comes whole, or in blocks that are put together when all are there. Blocks wait in `<home>/uploads/<blob>/<block>`.
+A blob comes whole, or in blocks (`store.block`) that are put together when all are there.
 """
 
-import contextlib
-import hashlib
 import os
 import secrets
 import shutil
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from mafunzo.entities.blob import Blob
-from mafunzo.errors import InvalidParameter, NotFound
+from mafunzo.entities.blob import UNCONDITIONAL, Blob, Block, BlockUse, Condition, Container
+from mafunzo.errors import BlobRefused, InvalidParameter, NotFound
 from mafunzo.store.artifact import Artifacts
+from mafunzo.store.block import Blocks
 from mafunzo.store.home import Home
 from mafunzo.store.record import Records
 
 CHUNK_BYTES = 2**20
-ABANDONED_S = 7 * 24 * 3600.0
-"""After which blocks of an upload that was never finished are deleted."""
+PART_LIMIT_BYTES = 255
+"""How long a part of a blob's name may be, as each becomes the name of a file or folder."""
 
 
 class Blobs:
-    """The blobs of one home."""
+    """The blobs of one home, in their containers."""
 
     def __init__(self, records: Records, artifacts: Artifacts, home: Home) -> None:
         self._records = records
         self._artifacts = artifacts
         self._uploads = home.root / "uploads"
+        self.blocks = Blocks(self._uploads)
+
+    def create_container(self, name: str, metadata: Mapping[str, str] | None = None) -> Container:
+        """Make a container and return it; raises `Conflict` when the name is taken."""
+        container = Container(name, _new_etag(), dict(metadata or {}), datetime.now(UTC))
+        self._records.add_container(container)
+        return container
+
+    def ensure_container(self, name: str) -> None:
+        """Make a container unless it is there."""
+        if self._records.find_container(name) is None:
+            self.create_container(name)
+
+    def container(self, name: str) -> Container:
+        """Return a container; raises `BlobRefused`."""
+        found = self._records.find_container(name)
+        if found is None:
+            raise _no_container(name)
+        return found
+
+    def containers(self) -> list[Container]:
+        """Return all containers, by name."""
+        return self._records.list_containers()
+
+    def delete_container(self, name: str) -> None:
+        """Delete a container and all blobs in it; raises `BlobRefused`."""
+        if not self._records.delete_container(name):
+            raise _no_container(name)
+        self.blocks.discard_all(name)
 
     @contextmanager
     def draft(self) -> Iterator[BinaryIO]:
-        """Give a file to write an upload into, chunk by chunk, for `put` or `put_block`; it is gone afterwards."""
+        """Give a file to write an upload into, chunk by chunk, for `put` or `blocks.put`; it is gone afterwards."""
         self._uploads.mkdir(mode=0o700, exist_ok=True)
         path = self._uploads / f".draft-{secrets.token_hex(16)}"
         try:
@@ -52,99 +80,106 @@ class Blobs:
         container: str,
         name: str,
         file: BinaryIO,
-        content_type: str = "",
-        metadata: Mapping[str, str] | None = None,
+        condition: Condition = UNCONDITIONAL,
+        blocks: Sequence[Block] = (),
+        **said: Any,
     ) -> Blob:
-        """Store a draft as a blob and return it; raises `StorageFull`."""
+        """Store a draft as a blob and return it; raises `StorageFull`, and `BlobRefused` unless `condition` holds.
+
+        said: `content_type`, `metadata` and `settings`, as in `Blob`.
+        """
         file.flush()
-        folder = self._folder(container, name) / secrets.token_hex(8)
+        folder = self.blocks.folder(container, name) / secrets.token_hex(8)
         folder.mkdir(parents=True, mode=0o700)
         try:
             source = folder / _file_name(name)
             os.link(file.name, source)
-            artifact = self._artifacts.put(source)
+            now = datetime.now(UTC)
             blob = Blob(
                 container=container,
                 name=name,
-                artifact=artifact,
+                artifact=self._artifacts.put(source),
                 size=source.stat().st_size,
-                etag=f'"0x{secrets.token_hex(8).upper()}"',
-                content_type=content_type or "application/octet-stream",
-                metadata=dict(metadata or {}),
-                modified_at=datetime.now(UTC),
+                etag=_new_etag(),
+                modified_at=now,
+                blocks=tuple(blocks),
+                created_at=now,
+                **said,
             )
-            self._records.put_blob(blob)
-            return blob
+            return self._records.write_blob(container, name, partial(_replaced, blob, condition))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-            with contextlib.suppress(OSError):  # blocks of another upload may wait there
-                folder.parent.rmdir()
-
-    def put_block(self, container: str, name: str, block: str, file: BinaryIO) -> None:
-        """Keep a draft as one block of a blob that isn't whole yet."""
-        file.flush()
-        folder = self._folder(container, name) / "blocks"
-        folder.mkdir(parents=True, mode=0o700, exist_ok=True)
-        target = folder / _digest(block)
-        target.unlink(missing_ok=True)
-        os.link(file.name, target)
+            self.blocks.tidy(container, name)
 
     def put_blocks(
         self,
         container: str,
         name: str,
-        blocks: Iterable[str],
-        content_type: str = "",
-        metadata: Mapping[str, str] | None = None,
+        uses: Sequence[BlockUse],
+        condition: Condition = UNCONDITIONAL,
+        **said: Any,
     ) -> Blob:
-        """Put blocks together, in this order, as a blob; raises `InvalidParameter` for a block that isn't there."""
-        folder = self._folder(container, name) / "blocks"
-        paths = [folder / _digest(block) for block in blocks]
-        missing = [path for path in paths if not path.exists()]
+        """Put blocks together, in this order, as a blob; raises `BlobRefused` for a block that isn't there."""
+        there = self._records.find_blob(container, name)
+        condition.check_write(there)
+        parts = [self._part(container, name, use, there) for use in uses]
+        missing = sum(part is None for part in parts)
         if missing:
-            raise InvalidParameter(
-                f"{len(missing)} of {len(paths)} blocks of '{name}' weren't uploaded. Upload it again."
+            raise BlobRefused(
+                f"{missing} of {len(parts)} blocks of '{name}' weren't uploaded. Upload it again.",
+                reason="InvalidBlockList",
             )
         with self.draft() as whole:
-            for path in paths:
-                with path.open("rb") as part:
-                    shutil.copyfileobj(part, whole, CHUNK_BYTES)
-            blob = self.put(container, name, whole, content_type, metadata)
-        shutil.rmtree(folder.parent)
+            for part in filter(None, parts):
+                part.copy_to(whole)
+            blocks = [Block(use.id, part.size) for use, part in zip(uses, parts, strict=True) if part]
+            blob = self.put(container, name, whole, condition, blocks, **said)
+        self.blocks.discard(container, name)
         return blob
+
+    def change(self, container: str, name: str, condition: Condition = UNCONDITIONAL, **said: Any) -> Blob:
+        """Replace what is said of a blob (see `put`) and return it; raises `NotFound` and `BlobRefused`."""
+
+        def changed(there: Blob | None) -> Blob:
+            if there is None:
+                raise _no_blob(container, name)
+            condition.check_write(there)
+            return replace(there, etag=_new_etag(), modified_at=datetime.now(UTC), **said)
+
+        return self._records.write_blob(container, name, changed)
+
+    def delete(self, container: str, name: str, condition: Condition = UNCONDITIONAL) -> None:
+        """Delete a blob; its bytes go with the next collection, unless something else holds them.
+
+        Raises `NotFound`, and `BlobRefused` unless `condition` holds.
+        """
+        if not self._records.delete_blob(container, name, condition):
+            raise _no_blob(container, name)
 
     def get(self, container: str, name: str) -> Blob:
         """Return a blob; raises `NotFound`."""
         found = self._records.find_blob(container, name)
         if found is None:
-            raise NotFound(f"Container '{container}' has no blob '{name}'.")
+            raise _no_blob(container, name)
         return found
 
     def path(self, blob: Blob) -> Path:
         """Return the stored bytes of a blob, to be read only."""
         return self._artifacts.open_file(blob.artifact, blob.file_name)
 
-    def set_metadata(self, container: str, name: str, metadata: Mapping[str, str]) -> Blob:
-        """Replace a blob's metadata and return it; raises `NotFound`."""
-        blob = replace(self.get(container, name), metadata=dict(metadata), modified_at=datetime.now(UTC))
-        self._records.put_blob(blob)
-        return blob
-
     def list(self, container: str, prefix: str = "") -> list[Blob]:
         """Return the blobs whose names begin with `prefix`, by name."""
         return self._records.list_blobs(container, prefix)
 
-    def delete(self, container: str, name: str) -> None:
-        """Delete a blob; its bytes go with the next collection, unless something else holds them. Raises `NotFound`."""
-        if not self._records.delete_blob(container, name):
-            raise NotFound(f"Container '{container}' has no blob '{name}'.")
-
     def artifact(self, container: str, name: str) -> str:
-        """Return the artifact of the blob `name`, or of the folder of all blobs below `name/`; raises `NotFound`."""
-        blob = self._records.find_blob(container, name)
+        """Return the artifact of the blob `name`, or of the folder of all blobs below `name/`; raises `NotFound`.
+
+        An empty name is the folder of all blobs.
+        """
+        blob = self._records.find_blob(container, name) if name else None
         if blob is not None:
             return blob.artifact
-        prefix = f"{name.rstrip('/')}/"
+        prefix = f"{name.rstrip('/')}/" if name else ""
         below = self._records.list_blobs(container, prefix)
         if not below:
             raise NotFound(f"Container '{container}' has neither a blob '{name}' nor any below it.")
@@ -152,23 +187,15 @@ class Blobs:
 
     def publish(self, container: str, prefix: str, artifact: str) -> None:
         """Show an artifact's files as blobs under `prefix/`, where they aren't yet. No bytes are copied."""
+        self.ensure_container(container)
         shown = {blob.name for blob in self.list(container, f"{prefix}/")}
         for file in self._artifacts.manifest(artifact):
             name = f"{prefix}/{file.path}"
             if name in shown:
                 continue
             alone = self._artifacts.assemble({_file_name(name): (artifact, file.path)})
-            self._records.put_blob(
-                Blob(
-                    container=container,
-                    name=name,
-                    artifact=alone,
-                    size=file.size,
-                    etag=f'"0x{file.sha256[:16].upper()}"',
-                    content_type="application/octet-stream",
-                    modified_at=datetime.now(UTC),
-                )
-            )
+            blob = Blob(container, name, alone, file.size, _new_etag(), modified_at=datetime.now(UTC))
+            self._records.write_blob(container, name, partial(_replaced, blob, UNCONDITIONAL))
 
     def withdraw(self, container: str, prefix: str) -> set[str]:
         """Delete all blobs under `prefix/`, and return the artifacts that they were."""
@@ -177,26 +204,62 @@ class Blobs:
             self._records.delete_blob(container, blob.name)
         return {blob.artifact for blob in found}
 
-    def forget_abandoned(self, now: float | None = None) -> None:
-        """Delete the blocks of uploads that nobody has gone on with for a week."""
-        before = (time.time() if now is None else now) - ABANDONED_S
-        for folder in self._uploads.glob("*/blocks"):
-            if folder.stat().st_mtime < before:
-                shutil.rmtree(folder.parent, ignore_errors=True)
+    def _part(self, container: str, name: str, use: BlockUse, there: Blob | None) -> "_Part | None":
+        """Return where a block's bytes are, or None."""
+        waiting = self.blocks.path(container, name, use.id)
+        if use.may_wait and waiting.exists():
+            return _Part(waiting, 0, waiting.stat().st_size)
+        if there is None or not use.may_be_committed:
+            return None
+        offset = 0
+        for block in there.blocks:
+            if block.id == use.id:
+                return _Part(self.path(there), offset, block.size)
+            offset += block.size
+        return None
 
     def _stored(self, blob: Blob) -> tuple[str, str]:
         return blob.artifact, blob.file_name
 
-    def _folder(self, container: str, name: str) -> Path:
-        return self._uploads / _digest(f"{container}/{name}")
+
+@dataclass(frozen=True)
+class _Part:
+    """A stretch of a file, in bytes."""
+
+    path: Path
+    offset: int
+    size: int
+
+    def copy_to(self, whole: BinaryIO) -> None:
+        with self.path.open("rb") as source:
+            source.seek(self.offset)
+            left = self.size
+            while left and (chunk := source.read(min(CHUNK_BYTES, left))):
+                left -= whole.write(chunk)
+
+
+def _replaced(blob: Blob, condition: Condition, there: Blob | None) -> Blob:
+    condition.check_write(there)
+    return blob
+
+
+def _no_container(name: str) -> BlobRefused:
+    return BlobRefused(f"There is no container '{name}'. Create it first.", reason="ContainerNotFound")
+
+
+def _no_blob(container: str, name: str) -> NotFound:
+    return NotFound(f"Container '{container}' has no blob '{name}'.")
+
+
+def _new_etag() -> str:
+    return f'"0x{secrets.token_hex(8).upper()}"'
 
 
 def _file_name(name: str) -> str:
+    """Return the last part of a blob's name; raises `InvalidParameter` where it can't be a file's."""
     last = name.rsplit("/", 1)[-1]
     if last in ("", ".", "..") or "\0" in last:
         raise InvalidParameter(f"'{name}' can't name a blob: its last part isn't a file's name.")
+    if any(len(part.encode()) > PART_LIMIT_BYTES for part in name.split("/")):
+        raise InvalidParameter(f"'{name}' can't name a blob: a part of it has more than {PART_LIMIT_BYTES} bytes.")
     return last
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

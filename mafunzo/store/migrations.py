@@ -170,8 +170,13 @@ CREATE TABLE "user" (
 )
 """
 
+_CONTAINERS = """
+CREATE TABLE container (id {ID}, name TEXT NOT NULL UNIQUE, modified_at {MOMENT} NOT NULL, body JSON NOT NULL)
+"""
+
 MIGRATIONS = (
     Migration(1, "first tables", _creating(_FIRST_TABLES)),
     Migration(2, "computes and blobs", _creating(_COMPUTES_AND_BLOBS)),
     Migration(3, "users", _creating(_USERS)),
+    Migration(4, "containers of blobs", _creating(_CONTAINERS)),
 )

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -11,12 +11,12 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from mafunzo.entities.asset import Asset, AssetKey, AssetType
-from mafunzo.entities.blob import Blob
+from mafunzo.entities.blob import UNCONDITIONAL, Blob, Condition, Container
 from mafunzo.entities.compute import Compute
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
 from mafunzo.entities.job import Job, JobStatus, Step, StepStatus
 from mafunzo.entities.user import User
-from mafunzo.errors import Conflict, NotFound
+from mafunzo.errors import BlobRefused, Conflict, NotFound
 from mafunzo.store import table
 from mafunzo.store.codec import decode, encode
 from mafunzo.store.database import Database
@@ -25,7 +25,7 @@ from mafunzo.store.secret import seal, unseal
 ARTIFACT_HASH = re.compile(r"sha256:[0-9a-f]{64}")
 LATEST = "latest"
 Row = sa.Row[Any]
-Entity = TypeVar("Entity", Asset, Job, Step, Endpoint, Deployment, Compute, Blob, User)
+Entity = TypeVar("Entity", Asset, Job, Step, Endpoint, Deployment, Compute, Container, Blob, User)
 
 
 class Records:
@@ -350,32 +350,67 @@ class Records:
 
     # Blobs
 
-    def put_blob(self, blob: Blob) -> None:
-        """Add a blob, or replace the one of that name."""
-        row = _to_row(table.blob, blob)
+    def add_container(self, container: Container) -> None:
+        """Add a container of blobs. Raises `Conflict` when the name is taken."""
         with self._database.transaction() as connection:
-            connection.execute(sa.delete(table.blob).where(_is_blob(blob.container, blob.name)))
-            connection.execute(sa.insert(table.blob).values(row))
+            if _first(connection, table.container, table.container.c.name == container.name) is not None:
+                raise Conflict(f"A container '{container.name}' exists already. Choose another name.")
+            connection.execute(sa.insert(table.container).values(_to_row(table.container, container)))
+
+    def find_container(self, name: str) -> Container | None:
+        """Return a container, or None."""
+        with self._database.snapshot() as connection:
+            row = _first(connection, table.container, table.container.c.name == name)
+        return None if row is None else _to_entity(Container, row)
+
+    def list_containers(self) -> list[Container]:
+        """Return all containers that were added, by name."""
+        with self._database.snapshot() as connection:
+            found = connection.execute(sa.select(table.container).order_by(table.container.c.name))
+            return [_to_entity(Container, row) for row in found]
+
+    def delete_container(self, name: str) -> bool:
+        """Delete a container and all blobs in it; return whether it was there."""
+        with self._database.transaction() as connection:
+            connection.execute(sa.delete(table.blob).where(table.blob.c.container == name))
+            gone = connection.execute(sa.delete(table.container).where(table.container.c.name == name))
+        return bool(gone.rowcount)
+
+    def write_blob(self, container: str, name: str, make: Callable[[Blob | None], Blob]) -> Blob:
+        """Store and return what `make` makes of the blob that has the name so far; what it raises changes nothing.
+
+        Raises `BlobRefused` when there is no such container.
+        """
+        with self._database.transaction() as connection:
+            if _first(connection, table.container, table.container.c.name == container) is None:
+                raise BlobRefused(f"There is no container '{container}'.", reason="ContainerNotFound")
+            blob = make(_blob(connection, container, name))
+            connection.execute(sa.delete(table.blob).where(_is_blob(container, name)))
+            connection.execute(sa.insert(table.blob).values(_to_row(table.blob, blob)))
+        return blob
 
     def find_blob(self, container: str, name: str) -> Blob | None:
         """Return a blob, or None."""
         with self._database.snapshot() as connection:
-            row = _first(connection, table.blob, _is_blob(container, name))
-        return None if row is None else _to_entity(Blob, row)
+            return _blob(connection, container, name)
 
     def list_blobs(self, container: str, prefix: str = "") -> list[Blob]:
         """Return the blobs of a container whose names begin with `prefix`, by name."""
-        query = sa.select(table.blob).where(table.blob.c.container == container).order_by(table.blob.c.name)
+        query = sa.select(table.blob).where(table.blob.c.container == container)
         if prefix:
-            query = query.where(table.blob.c.name.startswith(prefix, autoescape=True))
+            query = query.where(sa.func.substr(table.blob.c.name, 1, len(prefix)) == prefix)  # LIKE takes A for a
         with self._database.snapshot() as connection:
-            return [_to_entity(Blob, row) for row in connection.execute(query)]
+            found = [_to_entity(Blob, row) for row in connection.execute(query)]
+        return sorted(found, key=lambda blob: blob.name)  # whatever order the database's language has
 
-    def delete_blob(self, container: str, name: str) -> bool:
-        """Delete a blob; return whether it was there."""
+    def delete_blob(self, container: str, name: str, condition: Condition = UNCONDITIONAL) -> bool:
+        """Delete a blob; return whether it was there. Raises `BlobRefused` when `condition` doesn't hold."""
         with self._database.transaction() as connection:
-            gone = connection.execute(sa.delete(table.blob).where(_is_blob(container, name)))
-        return bool(gone.rowcount)
+            there = _blob(connection, container, name)
+            if there is not None:
+                condition.check_write(there)
+                connection.execute(sa.delete(table.blob).where(_is_blob(container, name)))
+        return there is not None
 
     # Users
 
@@ -492,6 +527,11 @@ def _is_deployment(endpoint: str, name: str) -> sa.ColumnElement[bool]:
 
 def _is_blob(container: str, name: str) -> sa.ColumnElement[bool]:
     return sa.and_(table.blob.c.container == container, table.blob.c.name == name)
+
+
+def _blob(connection: Connection, container: str, name: str) -> Blob | None:
+    row = _first(connection, table.blob, _is_blob(container, name))
+    return None if row is None else _to_entity(Blob, row)
 
 
 def _first(connection: Connection, of: sa.Table, where: sa.ColumnElement[bool]) -> Row | None:

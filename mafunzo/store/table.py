@@ -114,6 +114,15 @@ compute = sa.Table(
     sa.Column("body", sa.JSON, nullable=False),
 )
 
+container = sa.Table(
+    "container",
+    metadata,
+    sa.Column("id", BigId, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("modified_at", UtcDateTime, nullable=False),
+    sa.Column("body", sa.JSON, nullable=False),
+)
+
 blob = sa.Table(
     "blob",
     metadata,

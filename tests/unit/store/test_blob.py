@@ -2,13 +2,17 @@
 
 import os
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from mafunzo.errors import InvalidParameter, NotFound
+from mafunzo.entities.blob import BlockUse, Condition
+from mafunzo.errors import BlobRefused, Conflict, InvalidParameter, NotFound
 from mafunzo.store.artifact import Artifacts
-from mafunzo.store.blob import ABANDONED_S, Blobs
+from mafunzo.store.blob import Blobs
+from mafunzo.store.block import ABANDONED_S
 from mafunzo.store.database import Database
 from mafunzo.store.home import Home
 from mafunzo.store.record import Records
@@ -16,7 +20,9 @@ from mafunzo.store.record import Records
 
 @pytest.fixture
 def blobs(database: Database, artifacts: Artifacts, home: Home) -> Blobs:
-    return Blobs(Records(database), artifacts, home)
+    found = Blobs(Records(database), artifacts, home)
+    found.create_container("files")
+    return found
 
 
 def put(blobs: Blobs, name: str, body: bytes, container: str = "files", **more: object) -> None:
@@ -28,7 +34,7 @@ def put(blobs: Blobs, name: str, body: bytes, container: str = "files", **more: 
 def put_block(blobs: Blobs, name: str, block: str, body: bytes) -> None:
     with blobs.draft() as draft:
         draft.write(body)
-        blobs.put_block("files", name, block, draft)
+        blobs.blocks.put("files", name, block, draft)
 
 
 def test_a_blob_is_what_was_uploaded(blobs: Blobs) -> None:
@@ -56,15 +62,15 @@ def test_a_name_that_is_written_again_has_the_new_bytes_and_another_etag(blobs: 
 def test_blocks_are_put_together_in_the_order_that_is_asked(blobs: Blobs, home: Home) -> None:
     for block, body in (("MQ==", b"one "), ("Mg==", b"two "), ("Mw==", b"three ")):
         put_block(blobs, "big", block, body)
-    found = blobs.put_blocks("files", "big", ["Mw==", "MQ==", "MQ=="])
+    found = blobs.put_blocks("files", "big", [BlockUse("Mw=="), BlockUse("MQ=="), BlockUse("MQ==")])
     assert blobs.path(found).read_bytes() == b"three one one "
     assert list((home.root / "uploads").iterdir()) == []
 
 
 def test_a_block_that_was_not_uploaded_is_told(blobs: Blobs) -> None:
     put_block(blobs, "big", "MQ==", b"one")
-    with pytest.raises(InvalidParameter, match="1 of 2 blocks of 'big' weren't uploaded"):
-        blobs.put_blocks("files", "big", ["MQ==", "Mg=="])
+    with pytest.raises(BlobRefused, match="1 of 2 blocks of 'big' weren't uploaded"):
+        blobs.put_blocks("files", "big", [BlockUse("MQ=="), BlockUse("Mg==")])
     with pytest.raises(NotFound):
         blobs.get("files", "big")
 
@@ -90,7 +96,7 @@ def test_a_list_takes_its_prefix_literally(blobs: Blobs) -> None:
     assert blobs.list("others") == []
 
 
-@pytest.mark.parametrize("name", ["..", "a/..", "a/", ".", "a/\0"])
+@pytest.mark.parametrize("name", ["..", "a/..", "a/", ".", "a/\0", "n" * 256, f"{'é' * 128}/x"])
 def test_a_name_that_is_no_files_name_is_refused(blobs: Blobs, name: str) -> None:
     with pytest.raises(InvalidParameter, match="can't name a blob"):
         put(blobs, name, b"x")
@@ -117,11 +123,11 @@ def test_the_bytes_of_a_blob_are_kept_until_it_is_deleted(
 def test_blocks_that_nobody_put_together_are_forgotten_after_a_week(blobs: Blobs, home: Home) -> None:
     put_block(blobs, "old", "MQ==", b"1")
     put_block(blobs, "new", "MQ==", b"1")
-    (old, *_) = sorted((home.root / "uploads").iterdir(), key=lambda path: path.stat().st_mtime)
+    (old, *_) = sorted((home.root / "uploads").glob("*/*"), key=lambda path: path.stat().st_mtime)
     os.utime(old / "blocks", (time.time() - ABANDONED_S - 1,) * 2)
-    blobs.forget_abandoned()
+    blobs.blocks.forget_abandoned()
     assert not old.exists()
-    assert len(list((home.root / "uploads").iterdir())) == 1
+    assert len(list((home.root / "uploads").glob("*/*"))) == 1
 
 
 def test_what_broke_off_leaves_nothing(blobs: Blobs, home: Home) -> None:
@@ -148,3 +154,77 @@ def test_an_artifacts_files_are_shown_and_withdrawn_without_a_copy(
     assert len(list((artifacts.root / "blobs").glob("*/*"))) == stored + 1
     assert len(blobs.withdraw("files", "jobs/one")) == 2
     assert [blob.name for blob in blobs.list("files")] == ["jobs/one-more"]
+
+
+def test_a_block_of_the_blob_that_is_there_can_be_kept(blobs: Blobs) -> None:
+    put_block(blobs, "big", "MQ==", b"one ")
+    put_block(blobs, "big", "Mg==", b"two ")
+    blobs.put_blocks("files", "big", [BlockUse("MQ=="), BlockUse("Mg==")])
+    put_block(blobs, "big", "MQ==", b"new ")
+    uses = [
+        BlockUse("Mg=="),
+        BlockUse("MQ==", may_be_committed=False),
+        BlockUse("MQ==", may_wait=False),
+        BlockUse("MQ=="),
+    ]
+    found = blobs.put_blocks("files", "big", uses)
+    assert blobs.path(found).read_bytes() == b"two new one new "
+    assert [(block.id, block.size) for block in found.blocks] == [("Mg==", 4), ("MQ==", 4), ("MQ==", 4), ("MQ==", 4)]
+    with pytest.raises(BlobRefused, match="1 of 1 blocks"):
+        blobs.put_blocks("files", "big", [BlockUse("MQ==", may_be_committed=False)])
+
+
+def test_blocks_that_wait_are_told_by_id(blobs: Blobs) -> None:
+    put_block(blobs, "big", "Mg==", b"two")
+    put_block(blobs, "big", "MQ==", b"1")
+    assert [(block.id, block.size) for block in blobs.blocks.list("files", "big")] == [("MQ==", 1), ("Mg==", 3)]
+    assert blobs.blocks.list("files", "other") == []
+
+
+def test_of_two_writers_that_want_no_blob_to_be_there_one_is_refused(blobs: Blobs) -> None:
+    is_new = Condition(none_match=frozenset("*"))
+
+    def write(number: int) -> str:
+        try:
+            put(blobs, "x", b"%d" % number, condition=is_new)
+        except BlobRefused as refused:
+            return refused.reason
+        return "written"
+
+    with ThreadPoolExecutor(8) as pool:
+        found = Counter(pool.map(write, range(8)))
+    assert found == {"written": 1, "BlobAlreadyExists": 7}
+
+
+def test_a_condition_is_checked_by_what_is_there(blobs: Blobs) -> None:
+    put(blobs, "x", b"old")
+    etag = blobs.get("files", "x").etag.strip('"')
+    blobs.change("files", "x", Condition(match=frozenset({etag})), metadata={"a": "b"})
+    for verb in (blobs.delete, blobs.change):
+        with pytest.raises(BlobRefused, match="doesn't hold"):
+            verb("files", "x", Condition(match=frozenset({etag})))
+    assert dict(blobs.get("files", "x").metadata) == {"a": "b"}
+
+
+def test_a_container_is_made_once_and_deleted_with_its_blobs(blobs: Blobs, home: Home) -> None:
+    with pytest.raises(Conflict, match="'files' exists already"):
+        blobs.create_container("files")
+    put(blobs, "x", b"x")
+    put_block(blobs, "y", "MQ==", b"y")
+    blobs.delete_container("files")
+    assert list((home.root / "uploads").iterdir()) == []
+    for verb in (blobs.container, blobs.delete_container):
+        with pytest.raises(BlobRefused, match="no container 'files'"):
+            verb("files")
+    with pytest.raises(BlobRefused, match="no container 'files'"):
+        put(blobs, "x", b"x")
+    blobs.ensure_container("files")
+    blobs.ensure_container("files")
+    assert blobs.list("files") == []
+
+
+def test_a_prefix_is_taken_as_it_is_spelled(blobs: Blobs) -> None:
+    put(blobs, "A/x", b"x")
+    put(blobs, "a/y", b"y")
+    assert [blob.name for blob in blobs.list("files", "a/")] == ["a/y"]
+    assert [blob.name for blob in blobs.list("files")] == ["A/x", "a/y"]

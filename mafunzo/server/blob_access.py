@@ -1,0 +1,51 @@
+"""Who may read and write blobs: whoever signs with the account's key, or has an address that was signed with it."""
+
+from starlette.requests import Request
+
+from mafunzo.errors import BlobRefused, Unauthorized
+from mafunzo.server.azure_context import azure_context
+from mafunzo.server.sas import ACCOUNT, CREATE, DELETE, LIST, READ, WRITE
+from mafunzo.server.shared_key import check_shared_key
+from mafunzo.wire.azureml.envelope import SUFFIX
+
+MANAGE = "*"
+"""What the account's key alone allows: to make, show and delete containers."""
+
+EVERYTHING = READ + WRITE + CREATE + LIST + DELETE + MANAGE
+
+
+def permissions(request: Request, container: str = "", blob: str = "") -> str:
+    """Return what a request may do with a container, or a blob in it. Raises `Unauthorized`."""
+    sas, accounts = azure_context(request).sas, _accounts(request)
+    scheme = request.headers.get("authorization", "").partition(" ")[0]
+    if scheme == "SharedKey":
+        check_shared_key(request, sas, accounts)
+        return EVERYTHING
+    if scheme:
+        raise Unauthorized(
+            f"'Authorization: {scheme}' doesn't open blobs. The account's key (SharedKey) or a SAS does."
+        )
+    if "sig" not in request.query_params:
+        raise Unauthorized("The request is signed neither with the account's key nor by its address (SAS).")
+    return sas.permissions(request.query_params, container, blob, accounts)
+
+
+def require(request: Request, permission: str, container: str = "", blob: str = "") -> None:
+    """Raise `Unauthorized` or `BlobRefused` unless a request may do what `permission` stands for."""
+    refuse_without(permission, permissions(request, container, blob))
+
+
+def refuse_without(permission: str, allowed: str) -> None:
+    """Raise `BlobRefused` unless `permission` is among those that are allowed."""
+    if permission not in allowed:
+        told = (
+            "only the account's key allows this"
+            if permission == MANAGE
+            else f"it allows '{allowed}', not '{permission}'"
+        )
+        raise BlobRefused(f"The signature isn't enough: {told}.", reason="AuthorizationPermissionMismatch")
+
+
+def _accounts(request: Request) -> tuple[str, ...]:
+    """Return the names under which clients know the account: its own, the SDK's, and the one in the client's address."""
+    return ACCOUNT, f"{request.headers.get('host', '')}/{ACCOUNT}", f"{ACCOUNT}.blob.{SUFFIX}"

@@ -1,0 +1,192 @@
+"""Azure Blob Storage's dialect: its codes, names and headers.
+
+https://learn.microsoft.com/rest/api/storageservices/blob-service-rest-api, service version 2023-11-03.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import format_datetime, parsedate_to_datetime
+
+from mafunzo.entities.blob import Blob, Condition, Container
+from mafunzo.errors import BlobRefused, MafunzoError, NotSupported
+from mafunzo.wire.azureml.envelope import status_of
+
+VERSION = "2023-11-03"
+METADATA = "x-ms-meta-"
+METADATA_LIMIT_BYTES = 8 * 2**10
+NAME_LIMIT = 1024
+BLOCK_ID_LIMIT_BYTES = 64
+NOT_MODIFIED = 304
+
+STATUS: Mapping[str, int] = {
+    "AuthenticationFailed": 403,
+    "AuthorizationPermissionMismatch": 403,
+    "AuthorizationResourceTypeMismatch": 403,
+    "BlobAlreadyExists": 409,
+    "BlobNotFound": 404,
+    "ConditionNotMet": 412,
+    "ContainerAlreadyExists": 409,
+    "ContainerNotFound": 404,
+    "InvalidRange": 416,
+    "NotModified": NOT_MODIFIED,
+    "RequestBodyTooLarge": 413,
+    "UnauthorizedBlobOverwrite": 403,
+    "UnsupportedHttpVerb": 405,
+}
+"""Azure Storage's names for what is wrong that have another status than 400."""
+
+REASONS: Mapping[str, str] = {
+    "conflict": "ContainerAlreadyExists",
+    "invalid_parameter": "InvalidInput",
+    "not_found": "BlobNotFound",
+    "unauthorized": "AuthenticationFailed",
+}
+"""Our codes as Azure Storage names them where a blob or container is what was asked for."""
+
+SETTINGS: Mapping[str, str] = {
+    "x-ms-blob-cache-control": "cache-control",
+    "x-ms-blob-content-disposition": "content-disposition",
+    "x-ms-blob-content-encoding": "content-encoding",
+    "x-ms-blob-content-language": "content-language",
+    "x-ms-blob-content-md5": "content-md5",
+}
+"""The headers that say something of a blob's bytes, and those that say it again to whoever reads them."""
+
+_CONTAINER_NAME = re.compile(r"[a-z0-9](?:-?[a-z0-9]){2,62}")
+_METADATA_NAME = re.compile(r"[a-z_][a-z0-9_]*")
+_ODD_CHARACTERS = re.compile(r"[\x00-\x1f\x7f\\\ufffd-\uffff]")
+_RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")
+
+
+def refusal(error: MafunzoError) -> tuple[int, str]:
+    """Return an error's HTTP status and its name at Azure Storage."""
+    if isinstance(error, BlobRefused):
+        return STATUS.get(error.reason, 400), "ConditionNotMet" if error.reason == "NotModified" else error.reason
+    reason = "UnsupportedHeader" if isinstance(error, NotSupported) else REASONS.get(error.code, "InternalError")
+    return STATUS.get(reason, status_of(error)), reason
+
+
+def check_container_name(name: str) -> None:
+    """Raise `BlobRefused` for a name that no container can have."""
+    if not 3 <= len(name) <= 63:
+        raise BlobRefused(f"A container's name has 3 to 63 characters, not {len(name)}.", reason="OutOfRangeInput")
+    if not _CONTAINER_NAME.fullmatch(name):
+        raise BlobRefused(
+            f"'{name}' can't name a container: lower-case letters, digits and single hyphens between them can.",
+            reason="InvalidResourceName",
+        )
+
+
+def check_blob_name(name: str) -> None:
+    """Raise `BlobRefused` for a name that no blob can have: each part between slashes must be able to name a file."""
+    if not 1 <= len(name) <= NAME_LIMIT:
+        raise BlobRefused(f"A blob's name has 1 to {NAME_LIMIT} characters, not {len(name)}.", reason="OutOfRangeInput")
+    if any(part in ("", ".", "..") for part in name.split("/")) or _ODD_CHARACTERS.search(name):
+        raise BlobRefused(
+            f"{name!r} can't name a blob: a part of it is empty, '.' or '..', or it has a backslash or a control character.",
+            reason="InvalidResourceName",
+        )
+
+
+def metadata_from_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return what a client keeps with a blob or container; raises `BlobRefused`."""
+    found = {key.removeprefix(METADATA): value for key, value in headers.items() if key.startswith(METADATA)}
+    odd = [name for name in found if not _METADATA_NAME.fullmatch(name)]
+    if odd:
+        raise BlobRefused(f"'{odd[0]}' can't name metadata: letters, digits and _ can.", reason="InvalidMetadata")
+    if sum(len(name) + len(value) for name, value in found.items()) > METADATA_LIMIT_BYTES:
+        raise BlobRefused(f"There are more than {METADATA_LIMIT_BYTES} bytes of metadata.", reason="MetadataTooLarge")
+    return found
+
+
+def settings_from_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return what else a client says of a blob's bytes, by the header that says it again."""
+    return {theirs: headers[ours] for ours, theirs in SETTINGS.items() if headers.get(ours)}
+
+
+def condition_from_headers(headers: Mapping[str, str]) -> Condition:
+    """Return what must hold of a blob for a request to be done; raises `BlobRefused` and `NotSupported`."""
+    for unknown in ("x-ms-if-tags", "x-ms-lease-id"):
+        if unknown in headers:
+            raise NotSupported(f"The condition {unknown} isn't supported: blobs have neither tags nor leases here.")
+    return Condition(
+        match=_etags(headers.get("if-match", "")),
+        none_match=_etags(headers.get("if-none-match", "")),
+        modified_since=moment_of(headers, "if-modified-since"),
+        unmodified_since=moment_of(headers, "if-unmodified-since"),
+    )
+
+
+def moment_of(headers: Mapping[str, str], name: str) -> datetime | None:
+    """Return the moment that a header says, or None without it; raises `BlobRefused`."""
+    if not headers.get(name):
+        return None
+    try:
+        found = parsedate_to_datetime(headers[name])
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise BlobRefused(f"{name} is '{headers[name]}', no date of HTTP's.", reason="InvalidHeaderValue") from error
+
+
+def range_from_headers(headers: Mapping[str, str], size: int) -> tuple[int, int] | None:
+    """Return the first and last byte of a blob of `size` that are asked for, or None for all; raises `BlobRefused`."""
+    asked = headers.get("x-ms-range") or headers.get("range")
+    if not asked:
+        return None
+    found = _RANGE.fullmatch(asked.strip())
+    if found is None or (found[2] and int(found[2]) < int(found[1])):
+        raise BlobRefused(f"The range '{asked}' isn't bytes=FIRST- or bytes=FIRST-LAST.", reason="InvalidHeaderValue")
+    if int(found[1]) >= size:
+        raise BlobRefused(f"The range '{asked}' begins behind the blob's {size} bytes.", reason="InvalidRange")
+    return int(found[1]), min(int(found[2] or size), size - 1)
+
+
+def blob_headers(blob: Blob) -> dict[str, str]:
+    """Return what is told of a blob beside its bytes."""
+    assert blob.modified_at is not None
+    return {
+        "accept-ranges": "bytes",
+        "content-type": blob.content_type,
+        "etag": blob.etag,
+        "last-modified": http_date(blob.modified_at),
+        "x-ms-blob-type": "BlockBlob",
+        "x-ms-creation-time": http_date(blob.created_at or blob.modified_at),
+        "x-ms-lease-state": "available",
+        "x-ms-lease-status": "unlocked",
+        **blob.settings,
+        **_metadata_headers(blob.metadata),
+    }
+
+
+def container_headers(container: Container) -> dict[str, str]:
+    """Return what is told of a container."""
+    assert container.modified_at is not None
+    return {
+        "etag": container.etag,
+        "last-modified": http_date(container.modified_at),
+        "x-ms-has-immutability-policy": "false",
+        "x-ms-has-legal-hold": "false",
+        "x-ms-lease-state": "available",
+        "x-ms-lease-status": "unlocked",
+        **_metadata_headers(container.metadata),
+    }
+
+
+def written_headers(of: Blob | Container) -> dict[str, str]:
+    """Return what is told of a blob or container that was just written."""
+    assert of.modified_at is not None
+    return {"etag": of.etag, "last-modified": http_date(of.modified_at)}
+
+
+def http_date(moment: datetime) -> str:
+    """Return a moment as HTTP writes it."""
+    return format_datetime(moment.astimezone(UTC), usegmt=True)
+
+
+def _metadata_headers(metadata: Mapping[str, str]) -> dict[str, str]:
+    return {f"{METADATA}{name}": value for name, value in metadata.items()}
+
+
+def _etags(text: str) -> frozenset[str]:
+    return frozenset(part.strip().removeprefix("W/").strip('"') for part in text.split(",") if part.strip())
