@@ -8,12 +8,13 @@ from typing import Any
 
 
 class AssetType(StrEnum):
-    """The four kinds of asset."""
+    """The kinds of asset. Code is a folder that commands of the user's own components work in."""
 
     MODEL = "model"
     DATA = "data"
     COMPONENT = "component"
     ENVIRONMENT = "environment"
+    CODE = "code"
 
 
 class FolderType(StrEnum):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mafunzo.entities.job import Resources, Value
+from mafunzo.entities.job import Destination, Resources, Value
 
 LITERAL_TYPES = ("string", "integer", "number", "boolean")
 PATH_TYPES = ("uri_file", "uri_folder", "mlflow_model", "custom_model", "mltable")
@@ -56,7 +56,10 @@ class Output:
 @dataclass(frozen=True)
 class Node:
     """A component inside of a pipeline. `inputs` holds values and bindings as written: `${{parent.inputs.x}}`,
-    `${{parent.jobs.step.outputs.y}}`."""
+    `${{parent.jobs.step.outputs.y}}`.
+
+    environment: variables beside the component's own. destinations: what else becomes of outputs. timeout_s: 0 is none.
+    """
 
     name: str
     component: str
@@ -64,6 +67,9 @@ class Node:
     outputs: Mapping[str, str] = field(default_factory=dict)
     resources: Resources | None = None
     retries: int = 0
+    environment: Mapping[str, str] = field(default_factory=dict)
+    destinations: Mapping[str, Destination] = field(default_factory=dict)
+    timeout_s: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from mafunzo.entities.environment import Environment
+
+DEFAULT_OUTPUT = "default"
+"""The output of a user's command that is what it wrote to `./outputs`, whatever else it declares."""
 Value = str | int | float | bool
 
 
@@ -85,6 +89,19 @@ class Resources:
 
 
 @dataclass(frozen=True)
+class Destination:
+    """What else becomes of an output once its step is done: a version of an asset, blobs under a path of the datastore.
+
+    asset_version: empty for the next one.
+    """
+
+    folder_type: str
+    asset_name: str = ""
+    asset_version: str = ""
+    path: str = ""
+
+
+@dataclass(frozen=True)
 class StepSpec:
     """A step as planned: what to run, from which inputs, into which outputs. Content only, so that it can be hashed.
 
@@ -92,6 +109,8 @@ class StepSpec:
     component: `name:version`; `code`: hash of the component's code and interface.
     outputs: output name to folder type.
     is_deterministic: whether equal inputs may reuse earlier outputs.
+    code_artifact: the folder that the command works in; runtime: the packages that it finds, None for Mafunzo's own.
+    timeout_s: how long it may run, all attempts together; 0 is for ever.
     """
 
     name: str
@@ -106,6 +125,9 @@ class StepSpec:
     is_trusted: bool = False
     retries: int = 0
     code_artifact: str | None = None
+    runtime: Environment | None = None
+    destinations: Mapping[str, Destination] = field(default_factory=dict)
+    timeout_s: float = 0.0
 
 
 @dataclass(frozen=True)

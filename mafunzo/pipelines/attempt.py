@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mafunzo.entities.job import ArtifactInput, LiteralInput, Resources, Step, StepSpec
+from mafunzo.entities.job import DEFAULT_OUTPUT, ArtifactInput, LiteralInput, Resources, Step, StepSpec
 from mafunzo.errors import FailedError, MafunzoError, OutOfMemory, StepFailed
+from mafunzo.launcher.environment import setup_command
 from mafunzo.launcher.local import ExitRecord
 from mafunzo.launcher.runner import LOG_FILE
 from mafunzo.pipelines.command import substitute
@@ -20,6 +21,7 @@ from mafunzo.store.artifact import Artifacts
 from mafunzo.store.home import Home
 
 ERROR_FILE = "error.json"
+DEFAULT_FOLDER = "outputs"
 MODEL_TYPES = ("mlflow_model", "custom_model")
 LAST_LINES = 10
 LAST_BYTES = 64 * 1024
@@ -46,10 +48,12 @@ def prepare(
     artifacts: Artifacts,
     held: Resources,
     devices: tuple[int, ...] | None,
+    environments: Path,
 ) -> Prepared:
     """Lay out the inputs and return what to start.
 
-    `upstream` has the outputs of earlier steps; `devices` are the GPUs that the step holds, None on a machine without.
+    `upstream` has the outputs of earlier steps; `devices` are the GPUs that the step holds, None on a machine without;
+    `environments` is where virtual environments are kept.
     A component that isn't ours gets copies that it may write to, so that it can't change what is stored.
     """
     is_writable = not spec.is_trusted
@@ -60,22 +64,34 @@ def prepare(
             continue
         stored = source.artifact if isinstance(source, ArtifactInput) else upstream[source.step][source.output]
         inputs[name] = str(artifacts.checkout(stored, folder / "inputs" / name, is_writable))
-    directory = folder
-    if spec.code_artifact is not None:
-        directory = artifacts.checkout(spec.code_artifact, folder / "code", is_writable=True)
     outputs = {name: folder / "outputs" / name for name in spec.outputs}
     (folder / "outputs").mkdir()
     for name, kind in spec.outputs.items():
         if kind != "uri_file":
             outputs[name].mkdir()
+    has_own_folder = spec.code_artifact is not None or DEFAULT_OUTPUT in spec.outputs
+    directory = _lay_out_code(spec, folder, artifacts) if has_own_folder else folder
     command = substitute(spec.command, inputs, {name: str(path) for name, path in outputs.items()})
+    if spec.runtime is not None:
+        command = f"{setup_command(environments, spec.runtime)}\n{command}"
     threads = max(1, held.cpus // max(1, held.processes))
     environment = {"OMP_NUM_THREADS": str(threads)}
     if devices is not None:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(str(device) for device in devices)
-    return Prepared(
-        command, directory if directory.is_dir() else directory.parent, environment | dict(spec.environment)
-    )
+    return Prepared(command, directory, environment | dict(spec.environment))
+
+
+def _lay_out_code(spec: StepSpec, folder: Path, artifacts: Artifacts) -> Path:
+    """Return the folder that a user's command works in: its code, and in it `outputs`, whose files are the output `default`."""
+    directory = folder / "code"
+    if spec.code_artifact is not None:
+        found = artifacts.checkout(spec.code_artifact, directory, is_writable=True)
+        directory = found if found.is_dir() else found.parent
+    directory.mkdir(exist_ok=True)
+    place = directory / DEFAULT_FOLDER
+    if DEFAULT_OUTPUT in spec.outputs and not place.exists():
+        place.symlink_to(folder / "outputs" / DEFAULT_OUTPUT, target_is_directory=True)
+    return directory
 
 
 def collect(spec: StepSpec, folder: Path, artifacts: Artifacts) -> dict[str, str]:

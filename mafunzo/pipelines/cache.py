@@ -49,6 +49,7 @@ def ingredients(spec: StepSpec, upstream: Mapping[str, Mapping[str, str]], versi
         "inputs": inputs,
         "outputs": dict(spec.outputs),
         "variables": dict(spec.environment),
+        **({"packages": list(spec.runtime.packages), "python": spec.runtime.python} if spec.runtime else {}),
         "processes": spec.resources.processes,
         "gpus": spec.resources.gpus,
         "versions": dict(versions),
@@ -82,6 +83,8 @@ def differences(step: str, before: Ingredients, now: Ingredients) -> list[str]:
         told.append(f"code of {step} changed")
     if before["outputs"] != now["outputs"]:
         told.append(f"outputs of {step} changed")
+    if before.get("packages") != now.get("packages") or before.get("python") != now.get("python"):
+        told.append(f"environment of {step} changed")
     told += _values(before["versions"], now["versions"])
     told += _values(before["variables"], now["variables"])
     told += _values({k: before[k] for k in ("processes", "gpus")}, {k: now[k] for k in ("processes", "gpus")})

@@ -31,6 +31,7 @@ class StepState:
     process: of its latest attempt, if the step is running. failures, cut_offs: of its attempts up to now.
     reusable: outputs of an earlier step that may be taken over; source says whose.
     is_busy: a thread is at work on it (its inputs are laid out, its outputs stored), so that it's left alone.
+    is_overdue: it runs for longer than it may.
     """
 
     step: Step
@@ -40,6 +41,7 @@ class StepState:
     reusable: Mapping[str, str] | None = None
     source: str = ""
     is_busy: bool = False
+    is_overdue: bool = False
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,8 @@ def _on_end(state: StepState) -> Action | None:
     match state.process:
         case Process.SUCCEEDED:
             return Collect(step)
+        case Process.RUNNING if state.is_overdue:
+            return Fail(step, f"it ran longer than its limit of {step.spec.timeout_s:g} s")
         case Process.FAILED if state.failures <= step.spec.retries:
             return Retry(step, f"attempt {step.attempt} failed; retry {state.failures} of {step.spec.retries}")
         case Process.FAILED:

@@ -11,6 +11,7 @@ from typing import Any
 
 from mafunzo.entities.component import Component, Input, Node, parse_value, unknown_name
 from mafunzo.entities.compute import Hardware
+from mafunzo.entities.environment import Environment
 from mafunzo.entities.job import (
     ArtifactInput,
     Job,
@@ -27,7 +28,7 @@ from mafunzo.pipelines.command import placeholders
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,254}")
 PARENT_INPUT = re.compile(r"\$\{\{\s*parent\.inputs\.([\w-]+)\s*\}\}")
-STEP_OUTPUT = re.compile(r"\$\{\{\s*parent\.jobs\.([\w-]+)\.outputs\.([\w-]+)\s*\}\}")
+STEP_OUTPUT = re.compile(r"\$\{\{\s*parent\.jobs\.([\w.-]+)\.outputs\.([\w-]+)\s*\}\}")
 PARENT_OUTPUT = re.compile(r"\$\{\{\s*parent\.outputs\.([\w-]+)\s*\}\}")
 ACCEPTS = {  # an input's type to the types that may feed it: a model is a folder, and MLflow's kind of model is a model
     "uri_file": ("uri_file",),
@@ -43,13 +44,15 @@ class PinnedComponent:
     """A node's component as it is now.
 
     code: hash of its code and interface. is_trusted: it is ours, and keeps its hands off its inputs.
-    code_artifact: a user's code folder in the store, where the command works.
+    code_artifact: a user's code folder in the store, where the command works; runtime: the packages that it finds, None for
+    Mafunzo's own.
     """
 
     component: Component
     code: str
     is_trusted: bool = False
     code_artifact: str | None = None
+    runtime: Environment | None = None
 
 
 @dataclass(frozen=True)
@@ -211,12 +214,15 @@ def _step(
         command=component.command,
         inputs={name: inputs[name] for name in component.inputs if name in inputs},
         outputs={name: output.type for name, output in component.outputs.items()},
-        environment=component.environment,
+        environment={**component.environment, **node.environment},
         resources=_resources(node.resources or component.resources, facts.hardware, where, faults),
         is_deterministic=component.is_deterministic,
         is_trusted=pinned.is_trusted,
         retries=node.retries,
         code_artifact=pinned.code_artifact,
+        runtime=pinned.runtime,
+        destinations=node.destinations,
+        timeout_s=node.timeout_s,
     )
 
 

@@ -44,7 +44,9 @@ from mafunzo.pipelines.decide import (
     need_of,
     upstream,
 )
+from mafunzo.pipelines.delivery import deliver
 from mafunzo.store.artifact import Artifacts
+from mafunzo.store.blob import Blobs
 from mafunzo.store.home import Home
 from mafunzo.store.lease import Leases
 from mafunzo.store.record import Records
@@ -53,6 +55,7 @@ logger = logging.getLogger(__name__)
 
 OWNER = "job:"
 KEY_FILE = "key.json"
+ENVIRONMENTS_FOLDER = "environments"
 HALTED_FILE = "halted"
 POLL_S = 0.2
 PAUSE_S = 5.0
@@ -85,6 +88,7 @@ class Scheduler:
     ) -> None:
         self._records, self._artifacts, self._leases = records, artifacts, leases
         self._launcher, self._home, self._capacity = launcher, home, capacity
+        self._blobs = Blobs(records, artifacts, home)
         self._grace_s, self._versions = grace_s, versions
         self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="step")
         self._busy: dict[StepName, Future[None]] = {}
@@ -156,7 +160,7 @@ class Scheduler:
         if step.status == StepStatus.RUNNING:
             process = self._process(step_folder(self._home, step))
             if process in (Process.RUNNING, Process.SUCCEEDED):
-                return StepState(step, process)
+                return StepState(step, process, is_overdue=_is_overdue(step))
             return StepState(step, process, self._failures(step), self._cut_offs(step))
         if step.status == StepStatus.WAITING and upstream(step) <= set(outputs):
             return self._reusable(job, step, outputs)
@@ -253,7 +257,9 @@ class Scheduler:
         earlier = self._outputs(step.job)
         try:
             folder.mkdir(parents=True, mode=0o700)
-            ready = prepare(step.spec, folder, earlier, self._artifacts, held, devices)
+            ready = prepare(
+                step.spec, folder, earlier, self._artifacts, held, devices, self._home.root / ENVIRONMENTS_FOLDER
+            )
             self._launcher.start(
                 ready.command, folder, ready.environment, step.spec.resources.processes, ready.directory
             )
@@ -270,6 +276,7 @@ class Scheduler:
         self._launcher.kill(folder, self._grace_s)  # what it left running in the background
         try:
             outputs = collect(step.spec, folder, self._artifacts)
+            self._deliver(step, outputs)
         except (MafunzoError, OSError) as error:
             record = self._launcher.record(folder)
             facts = {key: failure(step, folder, record, "x")[key] for key in ("exit_code", "signal", "log")}
@@ -279,6 +286,11 @@ class Scheduler:
         self._end(replace(step, outputs=outputs), StepStatus.COMPLETED, step.reason)
         self._clean(step)
         logger.info("Completed %s/%s", step.job, step.name)
+
+    def _deliver(self, step: Step, outputs: Mapping[str, str]) -> None:
+        """Do what else was asked of a step's outputs; doing it again changes nothing. Raises `Conflict` for a version taken."""
+        for output, destination in step.spec.destinations.items():
+            deliver(destination, outputs[output], step, output, self._records, self._blobs)
 
     def _put_back(self, step: Step, reason: str) -> None:
         folder = step_folder(self._home, step)
@@ -314,6 +326,12 @@ class Scheduler:
         key = self._keys[step.job, step.name]
         self._write_key(step, key)
         reused = replace(step, cache_key=key.key, outputs=outputs, started_at=step.started_at or _now())
+        try:
+            self._deliver(step, outputs)
+        except MafunzoError as error:
+            failed = replace(reused, outputs={}, error=failure_of(error))
+            self._end(failed, StepStatus.FAILED, "its outputs can't be delivered")
+            return
         self._end(reused, StepStatus.CACHED, f"same as {source}")
 
     def _end(self, step: Step, status: StepStatus, reason: str) -> None:
@@ -423,6 +441,12 @@ def _outcome(record: ExitRecord) -> Process:
     if record.exit_code == 0:
         return Process.SUCCEEDED
     return Process.KILLED if record.is_killed and not record.is_out_of_memory else Process.FAILED
+
+
+def _is_overdue(step: Step) -> bool:
+    if not step.spec.timeout_s or step.started_at is None:
+        return False
+    return (_now() - step.started_at).total_seconds() > step.spec.timeout_s
 
 
 def _owner(step: Step) -> str:

@@ -3,26 +3,25 @@
 Routes are matched by path, whatever the api-version: `NormalPaths` takes off the service's name and the spelling's variants.
 """
 
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType
+from mafunzo.entities.asset import AssetType
 from mafunzo.entities.endpoint import Deployment
 from mafunzo.errors import InvalidParameter, NotFound, NotSupported, from_code
+from mafunzo.server.azure_asset import containers
 from mafunzo.server.azure_context import AzureContext, azure_context, body_of
-from mafunzo.server.sas import READ
+from mafunzo.server.azure_page import REG, WS, paged
 from mafunzo.wire.azureml import asset as asset_wire
 from mafunzo.wire.azureml import compute as compute_wire
 from mafunzo.wire.azureml import endpoint as endpoint_wire
-from mafunzo.wire.azureml import job as job_wire
 from mafunzo.wire.azureml.envelope import (
     CLOUD,
-    CONTAINER,
     DATASTORE,
+    DATASTORES,
     LOCATION,
     PROVIDER,
     REGISTRY,
@@ -40,9 +39,6 @@ from mafunzo.wire.azureml.envelope import (
 )
 from mafunzo.workspace.component import shipped, shipped_names
 
-WS = f"/subscriptions/{{subscription}}/resourceGroups/{{group}}/providers/{PROVIDER}/workspaces/{{workspace}}"
-REG = f"/subscriptions/{{subscription}}/resourceGroups/{{group}}/providers/{PROVIDER}/registries/{{registry}}"
-LOGS = "/logs"
 POLL_S = "1"
 """Seconds after which a client asks again how far an operation is; else Azure's wait half a minute."""
 
@@ -148,7 +144,7 @@ def list_workspaces(request: Request) -> Any:
 @router.get(f"{WS}/computes")
 def list_computes(request: Request) -> Any:
     """List the clusters that were made."""
-    return page(map(compute_wire.compute_body, azure_context(request).workspace.computes.list()))
+    return paged(request, map(compute_wire.compute_body, azure_context(request).workspace.computes.list()))
 
 
 @router.get(f"{WS}/computes/{{name}}")
@@ -184,7 +180,7 @@ def delete_compute(request: Request, name: str) -> Response:
 @router.get(f"/subscriptions/{{subscription}}/providers/{PROVIDER}/locations/{{location}}/vmSizes")
 def list_sizes(request: Request) -> Any:
     """List machine sizes; `local` is this machine, and counts its GPUs truly."""
-    return page(map(compute_wire.size_body, azure_context(request).workspace.computes.sizes()))
+    return paged(request, map(compute_wire.size_body, azure_context(request).workspace.computes.sizes()))
 
 
 # The registry
@@ -195,7 +191,7 @@ def list_registry_models(request: Request, registry: str) -> Any:
     """List the names of the catalogue's models."""
     _require_registry(registry)
     found = azure_context(request).workspace.models.on_offer()
-    return _containers(AssetType.MODEL, found)
+    return containers(request, AssetType.MODEL, found)
 
 
 @router.get(f"{REG}/models/{{name}}/versions")
@@ -205,7 +201,7 @@ def list_registry_versions(request: Request, registry: str, name: str) -> Any:
     found = azure_context(request).workspace.models.on_offer(name)
     if not found:
         raise NotFound(f"The registry has no model '{name}'. `mafunzo model list` shows all.")
-    return page(map(asset_wire.model_body, found))
+    return paged(request, map(asset_wire.model_body, found))
 
 
 @router.get(f"{REG}/models/{{name}}/versions/{{version}}")
@@ -236,78 +232,7 @@ def get_registry_component(registry: str, name: str, version: str) -> Any:
     return found
 
 
-# Jobs
-
-
-@router.get(f"{WS}/jobs")
-def list_jobs(request: Request) -> Any:
-    """List the jobs, newest first."""
-    context = azure_context(request)
-    return page(job_wire.job_body(job, _pages(context)) for job in context.workspace.jobs.list())
-
-
-@router.get(f"{WS}/jobs/{{name}}")
-def get_job(request: Request, name: str) -> Any:
-    """Return one job."""
-    context = azure_context(request)
-    return job_wire.job_body(context.workspace.jobs.get(name).job, _pages(context))
-
-
-@router.put(f"{WS}/jobs/{{name}}")
-async def put_job(request: Request, name: str) -> Response:
-    """Put a job into the queue, once every fault of it is known to be none."""
-    context = azure_context(request)
-    asked = job_wire.job_from_body(name, await body_of(request))
-    handle = await context.in_thread(lambda: context.workspace.jobs.create(name, asked))
-    return JSONResponse(job_wire.job_body(handle.job, _pages(context)), status_code=201)
-
-
-@router.post(f"{WS}/jobs/{{name}}/cancel")
-def cancel_job(request: Request, name: str) -> Response:
-    """Ask for a job to end."""
-    azure_context(request).workspace.jobs.get(name).cancel()
-    return Response(status_code=200)
-
-
-@router.get(f"{WS}/runs/{{name}}/details")
-def get_run_details(request: Request, name: str) -> Any:
-    """Return how far a job is, and where what it prints can be read."""
-    context = azure_context(request)
-    job = context.workspace.jobs.get(name).job
-    return job_wire.run_details(job, f"{context.place.base}{LOGS}/{name}?{context.sas.sign(_log_of(name), READ)}")
-
-
-@router.post(f"{WS}/rundata")
-async def get_run_data(request: Request) -> Any:
-    """Return how far a job is, and which outputs it has."""
-    body = await body_of(request)
-    return job_wire.run_data(azure_context(request).workspace.jobs.get(str(body.get("runId"))).job)
-
-
-@router.post(f"{WS}/dataversion/batchGetResolvedUris")
-async def resolve_outputs(request: Request) -> Any:
-    """Show the files of outputs in the datastore, and say where they lie."""
-    context, body = azure_context(request), await body_of(request)
-
-    def show() -> dict[str, Any]:
-        found = {}
-        for id in map(str, body.get("values") or ()):
-            reference = asset_wire.parse_reference(id)
-            if not isinstance(reference, asset_wire.JobOutputReference):
-                raise InvalidParameter(f"'{id}' isn't the id of a job's output: azureml://jobs/JOB/outputs/OUTPUT.")
-            path = context.workspace.jobs.get(reference.job).publish(reference.output)
-            found[id] = {"uri": job_wire.datastore_uri(path)}
-        return found
-
-    return {"values": await context.in_thread(show)}
-
-
-@public.get(f"{LOGS}/{{name}}")
-def get_log(request: Request, name: str) -> Response:
-    """Return what a job has printed so far, to whoever has the signed address."""
-    context = azure_context(request)
-    context.sas.check(_log_of(name), READ, request.query_params)
-    return PlainTextResponse(context.job_logs.text(name))
+# The run history
 
 
 @public.get("/discovery")
@@ -317,86 +242,6 @@ def discover_services(request: Request) -> Any:
     return {"api": base, "history": base, "experimentation": base, "studio": base}
 
 
-# Models of the workspace
-
-
-@router.get(f"{WS}/models")
-def list_models(request: Request) -> Any:
-    """List the names of the registered models."""
-    found = _registered(request)
-    return _containers(AssetType.MODEL, found)
-
-
-@router.get(f"{WS}/models/{{name}}")
-def get_model_container(request: Request, name: str) -> Any:
-    """Return the container of a registered model's versions."""
-    records = azure_context(request).workspace.records
-    found = records.list_assets(WORKSPACE_SCOPE, AssetType.MODEL, name, with_archived=True)  # no number is given twice
-    return _container(AssetType.MODEL, name, found)
-
-
-@router.get(f"{WS}/models/{{name}}/versions")
-def list_model_versions(request: Request, name: str) -> Any:
-    """List the versions of a registered model, newest first."""
-    return page(map(asset_wire.model_body, _registered(request, name)))
-
-
-@router.get(f"{WS}/models/{{name}}/versions/{{version}}")
-def get_model(request: Request, name: str, version: str) -> Any:
-    """Return one version of a registered model."""
-    key = AssetKey(WORKSPACE_SCOPE, AssetType.MODEL, name, version)
-    return asset_wire.model_body(azure_context(request).workspace.records.get_asset(key))
-
-
-@router.put(f"{WS}/models/{{name}}/versions/{{version}}")
-async def put_model(request: Request, name: str, version: str) -> Response:
-    """Register a job's output, or uploaded files, as a version of a model, with its lineage."""
-    context = azure_context(request)
-    asked = asset_wire.model_from_body(await body_of(request))
-    made = await context.in_thread(lambda: context.workspace.models.register_from(asked, name, version))
-    return JSONResponse(asset_wire.model_body(made), status_code=201)
-
-
-# Registered data
-
-
-@router.get(f"{WS}/data")
-def list_data(request: Request) -> Any:
-    """List the names of registered data."""
-    found = _shown(request, azure_context(request).workspace.data.registered())
-    return _containers(AssetType.DATA, found)
-
-
-@router.get(f"{WS}/data/{{name}}")
-def get_data_container(request: Request, name: str) -> Any:
-    """Return the container of the versions of registered data."""
-    found = azure_context(request).workspace.data.registered(name)
-    return _container(AssetType.DATA, name, found)
-
-
-@router.get(f"{WS}/data/{{name}}/versions")
-def list_data_versions(request: Request, name: str) -> Any:
-    """List the versions of registered data, newest first."""
-    found = _shown(request, azure_context(request).workspace.data.registered(name))
-    return page(map(asset_wire.data_body, found))
-
-
-@router.get(f"{WS}/data/{{name}}/versions/{{version}}")
-def get_data(request: Request, name: str, version: str) -> Any:
-    """Return one version of registered data."""
-    key = AssetKey(WORKSPACE_SCOPE, AssetType.DATA, name, version)
-    return asset_wire.data_body(azure_context(request).workspace.records.get_asset(key))
-
-
-@router.put(f"{WS}/data/{{name}}/versions/{{version}}")
-async def put_data(request: Request, name: str, version: str) -> Response:
-    """Register uploaded files as a version of data, or change what is said of one."""
-    context = azure_context(request)
-    asked = asset_wire.data_from_body(name, await body_of(request))
-    made = await context.in_thread(lambda: context.workspace.data.register_from(asked, name, version))
-    return JSONResponse(asset_wire.data_body(made), status_code=201)
-
-
 # Online endpoints
 
 
@@ -404,7 +249,8 @@ async def put_data(request: Request, name: str, version: str) -> Response:
 def list_endpoints(request: Request) -> Any:
     """List the endpoints."""
     context = azure_context(request)
-    return page(endpoint_wire.endpoint_body(found, context.place.base) for found in context.workspace.endpoints.list())
+    found = context.workspace.endpoints.list()
+    return paged(request, [endpoint_wire.endpoint_body(one, context.place.base) for one in found])
 
 
 @router.get(f"{WS}/onlineEndpoints/{{name}}")
@@ -451,7 +297,7 @@ async def regenerate_keys(request: Request, name: str) -> Response:
 def list_deployments(request: Request, endpoint: str) -> Any:
     """List an endpoint's deployments."""
     found = azure_context(request).workspace.endpoints.get(endpoint).deployments
-    return page(map(endpoint_wire.deployment_body, found))
+    return paged(request, map(endpoint_wire.deployment_body, found))
 
 
 @router.get(f"{WS}/onlineEndpoints/{{endpoint}}/deployments/{{name}}")
@@ -518,25 +364,23 @@ def get_operation(request: Request, what: str) -> Response:
 
 @router.get(f"{WS}/datastores")
 def list_datastores(request: Request) -> Any:
-    """List the datastores: the home's own is the only one."""
-    return page([_datastore(azure_context(request))])
+    """List the datastores: the home's own, and the one of what jobs print."""
+    return page(_datastore(azure_context(request), name) for name in DATASTORES)
 
 
 @router.get(f"{WS}/datastores/{{name}}")
 def get_datastore(request: Request, name: str) -> Any:
-    """Return the home's own datastore."""
-    _require_datastore(name)
-    return _datastore(azure_context(request))
+    """Return a datastore of the home."""
+    return _datastore(azure_context(request), name)
 
 
 @router.post(f"{WS}/datastores/{{name}}/listSecrets")
 async def list_secrets(request: Request, name: str) -> Any:
     """Give a signature that opens the datastore's container for an hour, or else the account's key."""
-    _require_datastore(name)
+    container, sas = _container_of(name), azure_context(request).sas
     asked = await body_of(request) if request.headers.get("content-length", "0") != "0" else {}
-    sas = azure_context(request).sas
     if asked.get("expirableSecret"):
-        return {"secretsType": "Sas", "sasToken": sas.sign(CONTAINER, "rcwdl")}
+        return {"secretsType": "Sas", "sasToken": sas.sign(container, "rcwdl")}
     return {"secretsType": "AccountKey", "key": sas.account_key}
 
 
@@ -562,59 +406,27 @@ def _why(deployment: Deployment) -> dict[str, Any]:
     return found
 
 
-def _container(kind: AssetType, name: str, found: Sequence[Asset]) -> Any:
-    """Return what holds the versions of an asset, given newest first; raises `NotFound` where there is none."""
-    if not found:
-        raise NotFound(f"No {kind} '{name}' is registered.")
-    return asset_wire.container_body(kind, name, [asset.version for asset in found])
-
-
-def _containers(kind: AssetType, found: Sequence[Asset]) -> Any:
-    """Return a page of the names of assets, each with its newest version."""
-    names = dict.fromkeys(asset.name for asset in found)
-    return page(asset_wire.container_body(kind, name, [a.version for a in found if a.name == name]) for name in names)
-
-
-def _shown(request: Request, assets: Iterable[Asset]) -> list[Asset]:
-    """Return what a list's `listViewType` asks for: the active ones by default, the archived ones, or all."""
-    view = request.query_params.get("listViewType", "ActiveOnly").lower()
-    return [asset for asset in assets if view == "all" or asset.is_archived == (view == "archivedonly")]
-
-
-def _registered(request: Request, name: str | None = None) -> list[Asset]:
-    records = azure_context(request).workspace.records
-    return _shown(request, records.list_assets(WORKSPACE_SCOPE, AssetType.MODEL, name, with_archived=True))
-
-
-def _pages(context: AzureContext) -> str:
-    return f"{context.place.base}/jobs"
-
-
-def _log_of(job: str) -> str:
-    return f"log of {job}"
-
-
 def _component(name: str) -> dict[str, Any]:
     if name not in shipped_names():
         raise NotFound(f"The registry has no component '{name}'. It has: {', '.join(shipped_names())}.")
     return asset_wire.component_body(shipped(name).component)
 
 
-def _datastore(context: AzureContext) -> dict[str, Any]:
+def _datastore(context: AzureContext, name: str) -> dict[str, Any]:
     properties = {
         "datastoreType": "AzureBlob",
         "accountName": context.place.storage_account,
-        "containerName": CONTAINER,
+        "containerName": _container_of(name),
         "endpoint": SUFFIX,
         "protocol": "https",
-        "isDefault": True,
+        "isDefault": name == DATASTORE,
         "credentials": {"credentialsType": "AccountKey"},
         "description": "Files of this home, each stored by its content",
         "tags": {},
         "properties": {},
     }
-    id = f"{workspace_id()}/datastores/{DATASTORE}"
-    return resource(id, DATASTORE, "workspaces/datastores", properties, systemData=system_data("mafunzo", None))
+    id = f"{workspace_id()}/datastores/{name}"
+    return resource(id, name, "workspaces/datastores", properties, systemData=system_data("mafunzo", None))
 
 
 def _scale_settings(body: dict[str, Any]) -> dict[str, int]:
@@ -638,6 +450,8 @@ def _require_registry(name: str) -> None:
         raise NotFound(f"No registry is called '{name}'. There is '{REGISTRY}'.")
 
 
-def _require_datastore(name: str) -> None:
-    if name != DATASTORE:
-        raise NotFound(f"No datastore is called '{name}'. There is '{DATASTORE}'.")
+def _container_of(datastore: str) -> str:
+    """Return the container of blobs that a datastore is; raises `NotFound`."""
+    if datastore not in DATASTORES:
+        raise NotFound(f"No datastore is called '{datastore}'. There are: {', '.join(DATASTORES)}.")
+    return DATASTORES[datastore]

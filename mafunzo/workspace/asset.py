@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +20,10 @@ from mafunzo.errors import Conflict, InvalidFile, InvalidParameter, NotFound
 from mafunzo.store import catalog
 from mafunzo.store.codec import encode
 from mafunzo.store.record import ARTIFACT_HASH
-from mafunzo.wire.azureml.asset import AssetReference, JobOutputReference, ModelRequest, asset_id, parse_reference
+from mafunzo.wire.azureml.asset import ModelRequest, asset_id
+from mafunzo.wire.azureml.envelope import CONTAINER, DATASTORE
+from mafunzo.wire.azureml.reference import AssetReference, JobOutputReference, StoredPath, parse_reference
+from mafunzo.workspace.version import referenced
 
 if TYPE_CHECKING:
     from mafunzo.workspace.job import JobHandle
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 
 MIRROR_SCOPE = "registry:mirror"
 Assets = list[Asset]  # the class below has a verb called list
-_VERSION_ID = re.compile(r"/models/(?P<name>[^/]+)/versions/(?P<version>[^/]+)$")
 MLFLOW_OUTPUT = "mlflow_model_folder"
 
 
@@ -95,12 +96,10 @@ class Models:
 
     def by_id(self, id: str) -> Asset:
         """Return the version that an id of Azure's wire names (`.../models/<name>/versions/<version>`), or a reference."""
-        match = _VERSION_ID.search(id)
-        if match is None or id.startswith("azureml://registries/"):
+        parsed = parse_reference(id)
+        if not isinstance(parsed, AssetReference) or parsed.kind != "models" or parsed.registry:
             return self.get(id)
-        return self._workspace.records.get_asset(
-            AssetKey(WORKSPACE_SCOPE, AssetType.MODEL, match["name"], match["version"])
-        )
+        return referenced(self._workspace, AssetType.MODEL, parsed)
 
     def source(self, reference: str | Path | Asset) -> ModelSource:
         """Return how a job takes `reference` as its base model."""
@@ -127,21 +126,27 @@ class Models:
         name: str,
         version: str | None = None,
         output: str | None = None,
+        folder_type: FolderType | None = None,
         description: str = "",
         tags: Mapping[str, str] | None = None,
     ) -> Asset:
-        """Register a job's output (default `mlflow_model_folder`), or a folder, as the next version of the model `name`.
+        """Register a job's output (default `mlflow_model_folder`), a folder, or a datastore's path as a version of a model.
 
-        Raises `Conflict` when that version exists or the job hasn't completed, `NotFound` when the job has no such output,
-        and `InvalidParameter` for an output of a folder.
+        folder_type: by default an MLflow model where there is an `MLmodel`, else a custom one. Raises `Conflict` when that
+        version exists or the job hasn't completed, `NotFound` when the job has no such output, and `InvalidParameter` for an
+        output of a folder, or for something called an MLflow model that has no `MLmodel`.
         """
         if isinstance(source, Path) or (isinstance(source, str) and Path(source).is_dir()):
-            artifact, properties, folder_type = self._put_folder(Path(source), output)
+            artifact, properties, found = self._put_folder(Path(source), output)
+        elif isinstance(source, str) and isinstance(path := parse_reference(source), StoredPath):
+            artifact, properties, found = self._take_blobs(path)
         else:
-            artifact, properties, folder_type = self._take_output(*_job_and_output(source, output))
+            artifact, properties, found = self._take_output(_output_of(source, output))
+        if folder_type is FolderType.MLFLOW_MODEL and found is not folder_type:
+            raise InvalidParameter(f"Model {name} is to be an mlflow_model, but {source} has no file MLmodel.")
         asset = Asset(
             key=AssetKey(WORKSPACE_SCOPE, AssetType.MODEL, name, version or self._next_version(name)),
-            folder_type=folder_type,
+            folder_type=folder_type or found,
             artifact=artifact,
             description=description,
             tags=dict(tags or {}),
@@ -171,7 +176,14 @@ class Models:
             )
             self._workspace.records.update_asset(changed)
             return changed
-        made = self.register(asked.path, name=name, version=version, description=asked.description, tags=asked.tags)
+        made = self.register(
+            asked.path,
+            name=name,
+            version=version,
+            folder_type=asked.folder_type,
+            description=asked.description,
+            tags=asked.tags,
+        )
         kept = dataclasses.replace(made, properties={**made.properties, "path": asked.path})
         self._workspace.records.update_asset(kept)
         return kept
@@ -262,25 +274,33 @@ class Models:
             raise InvalidParameter(
                 f"output is {output}, but {folder} is a folder, and only a job has outputs. Leave output out."
             )
-        is_mlflow = (folder / "MLmodel").exists()
-        kind = FolderType.MLFLOW_MODEL if is_mlflow else FolderType.CUSTOM_MODEL
-        return self._workspace.artifacts.put(folder), {"folder": str(folder.absolute())}, kind
+        artifact = self._workspace.artifacts.put(folder)
+        return artifact, {"folder": str(folder.absolute())}, self._kind_of(artifact)
 
-    def _take_output(self, job_name: str, output: str) -> tuple[str, dict[str, Any], FolderType]:
+    def _take_blobs(self, path: StoredPath) -> tuple[str, dict[str, Any], FolderType]:
+        """Return the hash of what was uploaded to a datastore's path, where it was, and whether it is an MLflow model."""
+        if path.datastore != DATASTORE:
+            raise NotFound(f"The model lies in the datastore '{path.datastore}'. There is '{DATASTORE}'.")
+        artifact = self._workspace.blobs.artifact(CONTAINER, path.path)
+        return artifact, {"uploaded": path.path}, self._kind_of(artifact)
+
+    def _take_output(self, wanted: JobOutputReference) -> tuple[str, dict[str, Any], FolderType]:
         """Return the hash of a completed job's output, its lineage, and whether it is an MLflow model."""
         from mafunzo.workspace.lineage import facts_of_job
 
-        handle = self._workspace.jobs.get(job_name)
+        handle = self._workspace.jobs.get(wanted.job)
         job = handle.job
         if job.status is not JobStatus.COMPLETED:
             raise Conflict(
                 f"Job {job.name} is {job.status}; only a completed job's output can be registered. "
                 f"`mafunzo job show {job.name}` says how it stands."
             )
-        artifact = handle.output_artifact(output)
+        artifact = handle.output_artifact(wanted.output, wanted.path)
+        return artifact, facts_of_job(self._workspace, job, wanted.output), self._kind_of(artifact)
+
+    def _kind_of(self, artifact: str) -> FolderType:
         is_mlflow = any(file.path == "MLmodel" for file in self._workspace.artifacts.manifest(artifact))
-        kind = FolderType.MLFLOW_MODEL if is_mlflow else FolderType.CUSTOM_MODEL
-        return artifact, facts_of_job(self._workspace, job, output), kind
+        return FolderType.MLFLOW_MODEL if is_mlflow else FolderType.CUSTOM_MODEL
 
     def _source_registered(self, asset: Asset, artifact: str) -> ModelSource:
         inputs = {"mlflow_model_path": ArtifactInput(artifact, str(asset.key))}
@@ -386,16 +406,16 @@ def _offered(card: ModelCard) -> Asset:
     )
 
 
-def _job_and_output(source: JobHandle | str | Path, output: str | None) -> tuple[str, str]:
+def _output_of(source: JobHandle | str | Path, output: str | None) -> JobOutputReference:
     if isinstance(source, str):
         parsed = parse_reference(source)
         if not isinstance(parsed, JobOutputReference):
-            return source, output or MLFLOW_OUTPUT
+            return JobOutputReference(source, output or MLFLOW_OUTPUT)
         if output not in (None, parsed.output):
             raise InvalidParameter(f"{source} names the output {parsed.output}, but output is {output}. Keep one.")
-        return parsed.job, parsed.output
+        return parsed
     assert not isinstance(source, Path)
-    return source.name, output or MLFLOW_OUTPUT
+    return JobOutputReference(source.name, output or MLFLOW_OUTPUT)
 
 
 def _fingerprint(folder: Path) -> str:

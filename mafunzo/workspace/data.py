@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType
 from mafunzo.errors import Conflict, NotFound
 from mafunzo.wire.azureml.envelope import CONTAINER, DATASTORE
 from mafunzo.workspace.asset import find_mirror, set_mirror
+from mafunzo.workspace.version import put_version
 
 if TYPE_CHECKING:
     from mafunzo.wire.azureml.asset import DataRequest
@@ -41,11 +41,6 @@ class DataSets:
         """Return the data sets on offer."""
         return [*cards().values()]
 
-    def registered(self, name: str | None = None) -> tuple[Asset, ...]:
-        """Return the versions of registered data, archived ones too, newest first."""
-        records = self._workspace.records
-        return tuple(records.list_assets(WORKSPACE_SCOPE, AssetType.DATA, name, with_archived=True))
-
     def register_from(self, asked: DataRequest, name: str, version: str) -> Asset:
         """Register uploaded files as Azure's wire asks; of a version that exists, what may change is changed.
 
@@ -54,25 +49,19 @@ class DataSets:
         if asked.path.datastore != DATASTORE:
             raise NotFound(f"Data '{name}' lies in the datastore '{asked.path.datastore}'. There is '{DATASTORE}'.")
         artifact = self._workspace.blobs.artifact(CONTAINER, asked.path.path)
-        known = {asset.version: asset for asset in self.registered(name)}.get(version)
-        if known and (known.artifact, known.folder_type) != (artifact, asked.folder_type):
-            raise Conflict(f"Data {name}:{version} exists already. A version never changes; choose another one.")
-        asset = Asset(
-            key=AssetKey(WORKSPACE_SCOPE, AssetType.DATA, name, version),
-            folder_type=asked.folder_type,
-            artifact=artifact,
-            description=asked.description,
-            tags=asked.tags,
-            properties={"uri": asked.uri},
-            is_archived=asked.is_archived,
-            created_by=known.created_by if known else self._workspace.user,
-            created_at=known.created_at if known else datetime.now(UTC),
+        return put_version(
+            self._workspace,
+            Asset(
+                key=AssetKey(WORKSPACE_SCOPE, AssetType.DATA, name, version),
+                folder_type=asked.folder_type,
+                artifact=artifact,
+                description=asked.description,
+                tags=asked.tags,
+                properties={"uri": asked.uri},
+                is_archived=asked.is_archived,
+            ),
+            is_replaced=True,
         )
-        if known:
-            self._workspace.records.update_asset(asset)
-        else:
-            self._workspace.records.add_asset(asset)
-        return asset
 
     def get(self, name: str, *, to: str | Path, percent: float = 100.0, overwrite: bool = False) -> dict[str, Path]:
         """Write the first `percent` of each split of a data set as jsonl files under `to`; return them by split.

@@ -10,21 +10,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mafunzo.entities.asset import Asset
-from mafunzo.entities.component import unknown_name
-from mafunzo.entities.job import ArtifactInput, Job, JobStatus, Step, StepOutputInput
+from mafunzo.entities.component import Component, unknown_name
+from mafunzo.entities.job import DEFAULT_OUTPUT, ArtifactInput, Job, JobStatus, Step, StepOutputInput
 from mafunzo.errors import Conflict, InvalidParameter, JobCanceled, JobFailed, NotFound, TimedOut, from_code
+from mafunzo.pipelines.plan import PARENT_OUTPUT
 from mafunzo.tracking import read_metrics
-from mafunzo.wire.azureml.envelope import CONTAINER
-from mafunzo.wire.azureml.job import RegistryJob
+from mafunzo.wire.azureml.envelope import ARTIFACT_CONTAINER, CONTAINER
+from mafunzo.wire.azureml.job import JobRequest, RunChange, artifact_path, changed, child_name
 from mafunzo.workspace.asset import ModelSource, free, named_artifacts
 from mafunzo.workspace.component import shipped
 from mafunzo.workspace.request import MODEL_INPUTS, Draft, Request, with_outputs
 from mafunzo.workspace.stream import Event, follow, render
+from mafunzo.workspace.submission import bound_inputs, registry_pipeline, submission
 
 if TYPE_CHECKING:
     from mafunzo.workspace.workspace import Workspace
 
 Steps = list[Step]  # the class below has a verb called list
+ARTIFACTS = "artifacts"
 SPLITS = ("train", "validation", "test")
 
 
@@ -42,6 +45,22 @@ class Jobs:
         """Return a job by name; raises `NotFound`."""
         self._workspace.records.get_job(name)
         return JobHandle(self._workspace, name)
+
+    def find_step(self, name: str) -> Step | None:
+        """Return the step that is called `<job>.<step>`, or None."""
+        parts = name.split(".")
+        jobs = {".".join(parts[:end]): ".".join(parts[end:]) for end in range(1, len(parts))}
+        for job, wanted in jobs.items():
+            for step in self._workspace.records.list_steps(job):
+                if step.name == wanted:
+                    return step
+        return None
+
+    def change(self, name: str, change: RunChange) -> Job:
+        """Change what a job is called, its description and tags, or hide it from lists; return it. Raises `NotFound`."""
+        job = changed(self._workspace.records.get_job(name), change)
+        self._workspace.records.update_job(job)
+        return job
 
     def finetune(
         self,
@@ -67,31 +86,17 @@ class Jobs:
         """Return the job and its steps, and store nothing; all faults of the request are raised at once."""
         return self._finetuning(model, train, validation, test, given).planned()
 
-    def create(self, name: str, asked: RegistryJob) -> JobHandle:
+    def create(self, name: str, asked: JobRequest) -> JobHandle:
         """Put a job that came over Azure's wire into the queue; all its faults are raised at once.
 
         A job of that name that exists is returned as it is: a client that heard no answer asks again.
         """
         if any(job.name == name for job in self.list()):
             return self.get(name)
-        pipeline = shipped(asked.component).component
-        request = Request(self._workspace, with_outputs(pipeline, asked.outputs))
-        request.faults += [
-            unknown_name(name, pipeline.outputs) for name in asked.outputs if name not in pipeline.outputs
-        ]
-        request.take({"job_name": name, "display_name": asked.display_name, "experiment": asked.experiment})
-        request.options |= {
-            "force_rerun": asked.force_rerun,
-            "continue_on_step_failure": asked.continue_on_step_failure,
-        }
-        request.tags, request.properties = asked.tags, asked.properties
-        request.take_stored(asked.inputs)
-        if set(MODEL_INPUTS) & set(request.component.inputs):
-            request.base(None, has_defaults=False)
-        request.rows(f"{split}_{kind}_path" for split in SPLITS for kind in ("file", "mltable"))
-        request.check_finetuning()
-        request.uploads()
-        return self._enqueue(request.draft("job"))
+        component = registry_pipeline(asked)
+        if component is None:
+            return self._enqueue(submission(self._workspace, name, asked))
+        return self._enqueue(self._of_registry(name, shipped(component).component, asked))
 
     def compare(self, *, model: str, data: str | Path, against: str | None = None, **given: Any) -> JobHandle:
         """Evaluate two models on the same rows. Without `against`, the base that `model` was tuned from."""
@@ -140,6 +145,8 @@ class Jobs:
         workspace.records.delete_job(name)
         shutil.rmtree(workspace.home.jobs / name, ignore_errors=True)
         shown = workspace.blobs.withdraw(CONTAINER, f"jobs/{name}")
+        for path in map(artifact_path, (name, *map(child_name, steps))):
+            shown |= workspace.blobs.withdraw(ARTIFACT_CONTAINER, path)
         artifacts = named_artifacts(job).union(shown, *map(named_artifacts, steps))
         return free(workspace, artifacts, job.ended_at)
 
@@ -163,6 +170,26 @@ class Jobs:
         request.options.setdefault("experiment", f"chat_completion_{title}")
         request.options.setdefault("display_name", f"{title} on {rows[0].name if rows else 'nothing'}")
         return request.draft("finetune")
+
+    def _of_registry(self, name: str, pipeline: Component, asked: JobRequest) -> Draft:
+        """Return a job of one node, a pipeline that ships with Mafunzo, with the checks that `finetune` makes too."""
+        (node,) = asked.pipeline.nodes.values()
+        names = {output: match[1] for output, text in node.outputs.items() if (match := PARENT_OUTPUT.fullmatch(text))}
+        request = Request(self._workspace, with_outputs(pipeline, names))
+        request.faults += [unknown_name(output, pipeline.outputs) for output in names if output not in pipeline.outputs]
+        request.take({"job_name": name, "display_name": asked.display_name, "experiment": asked.experiment})
+        request.options |= {
+            "force_rerun": asked.force_rerun,
+            "continue_on_step_failure": asked.continue_on_step_failure,
+        }
+        request.tags, request.properties = asked.tags, asked.properties
+        request.take_stored(bound_inputs(node, asked.inputs))
+        if set(MODEL_INPUTS) & set(request.component.inputs):
+            request.base(None, has_defaults=False)
+        request.rows(f"{split}_{kind}_path" for split in SPLITS for kind in ("file", "mltable"))
+        request.check_finetuning()
+        request.uploads()
+        return request.draft("job")
 
     def _other(self, model: str, against: str | None) -> ModelSource:
         """Return the model to compare with: the one that is named, else the base that was recorded with `model`."""
@@ -234,16 +261,55 @@ class JobHandle:
             self._workspace.records.request_cancel(self.name)
             self._workspace.up()
 
-    def publish(self, output: str) -> str:
-        """Show an output's files in the datastore; return their path there. Raises as `output_artifact`."""
-        path = f"jobs/{self.name}/outputs/{output}"
-        self._workspace.blobs.publish(CONTAINER, path, self.output_artifact(output))
+    def publish(self, output: str, step: str | None = None) -> str:
+        """Show an output's files, of the job or of one step, in the datastore; return their path there.
+
+        Raises as `output_artifact`.
+        """
+        path = f"jobs/{self.name}/{f'{step}/' if step else ''}outputs/{output}"
+        artifact = self._step(step).outputs[output] if step else self.output_artifact(output)
+        self._workspace.blobs.publish(CONTAINER, path, artifact)
         return path
 
-    def output_artifact(self, output: str) -> str:
-        """Return the hash of a job's output; raises `NotFound` or `JobFailed` when it isn't there."""
+    def publish_files(self, path: str, step: str | None = None) -> None:
+        """Show what the job or one step printed and wrote to `./outputs` in the store of artifacts, below `path`."""
+        artifact = self._files_of([self._step(step)] if step else self.steps)
+        self._workspace.blobs.publish(ARTIFACT_CONTAINER, path, artifact)
+
+    def _files_of(self, steps: Steps) -> str:
+        """Return what steps printed, and what they wrote to `./outputs`, as one folder."""
+        artifacts = self._workspace.artifacts
+        files: dict[str, tuple[str, str]] = {}
+        for step in steps:
+            prefix = f"{step.name}/" if len(steps) > 1 else ""
+            log = self.folder(step.name) / "log.txt"
+            if log.exists():
+                files[f"user_logs/{prefix}std_log.txt"] = (artifacts.put(log), log.name)
+            stored = step.outputs.get(DEFAULT_OUTPUT)
+            for file in artifacts.manifest(stored) if stored else ():
+                files[f"outputs/{prefix}{file.path}"] = (str(stored), file.path)
+        return artifacts.assemble(files)
+
+    def output_artifact(self, output: str, path: str = "") -> str:
+        """Return the hash of a job's output, or of the file or folder `path` of it; raises `NotFound` or `JobFailed`.
+
+        What a user's command wrote to `./outputs` is the output `default`, which Azure's addresses call `artifacts`.
+        """
+        artifact = self._whole_output(output)
+        if output == ARTIFACTS:  # there, `./outputs` is a folder among others
+            path = path.removeprefix("outputs").lstrip("/")
+        if not path:
+            return artifact
+        files = [file.path for file in self._workspace.artifacts.manifest(artifact)]
+        below = {file: file.removeprefix(f"{path}/") for file in files if file.startswith(f"{path}/")}
+        chosen = below or {file: Path(file).name for file in files if file == path}
+        if not chosen:
+            raise NotFound(f"Output {output} of job {self.name} has no '{path}'. It has: {', '.join(files[:10])}.")
+        return self._workspace.artifacts.assemble({name: (artifact, file) for file, name in chosen.items()})
+
+    def _whole_output(self, output: str) -> str:
         job = self.job
-        source = job.outputs.get(output)
+        source = job.outputs.get(output) or self._default_output(output)
         if source is None:
             raise NotFound(f"Job {self.name} has no output '{output}'. It has: {', '.join(job.outputs) or 'none'}.")
         artifact = self._step(source.step).outputs.get(source.output)
@@ -252,6 +318,12 @@ class JobHandle:
                 f"Job {self.name} is {job.status} and has no {output}. `mafunzo job show {self.name}` says why."
             )
         return artifact
+
+    def _default_output(self, output: str) -> StepOutputInput | None:
+        """Return which step's `./outputs` is meant: of the last one that has it."""
+        steps = [step for step in self.steps if DEFAULT_OUTPUT in step.spec.outputs]
+        is_meant = output in (DEFAULT_OUTPUT, ARTIFACTS) and bool(steps)
+        return StepOutputInput(steps[-1].name, DEFAULT_OUTPUT) if is_meant else None
 
     def download(self, to: str | Path, output: str | None = None) -> list[Path]:
         """Write one output, or all, under `to`; return the folders."""

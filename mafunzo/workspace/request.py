@@ -15,17 +15,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType
+from mafunzo.entities.asset import Asset
 from mafunzo.entities.component import Component, Input, parse_value, unknown_name
 from mafunzo.entities.evaluation import evaluation_config, unmeasured
 from mafunzo.entities.finetuning import faults_between
 from mafunzo.entities.job import ArtifactInput, Job, Step
 from mafunzo.errors import InvalidFile, InvalidParameter, UsageError
 from mafunzo.pipelines.plan import Facts, PinnedComponent, PlanRequest, plan
-from mafunzo.wire.azureml.envelope import CONTAINER, DATASTORE
-from mafunzo.wire.azureml.job import DataVersion, StoredPath
+from mafunzo.wire.azureml.reference import AssetReference, PathInput, parse_reference
 from mafunzo.workspace.asset import ModelSource, Upload
 from mafunzo.workspace.component import shipped
+from mafunzo.workspace.reference import stored
 
 if TYPE_CHECKING:
     from mafunzo.workspace.workspace import Workspace
@@ -79,23 +79,18 @@ class Request:
             else:
                 self.inputs[known] = value
 
-    def take_stored(self, given: Mapping[str, str | StoredPath | DataVersion]) -> None:
-        """Take in inputs that came over a wire: literals as text, files that were uploaded, and registered data."""
-        self.take({name: value for name, value in given.items() if isinstance(value, str)})
+    def take_stored(self, given: Mapping[str, str | PathInput]) -> None:
+        """Take in inputs that came over a wire: literals as text, and what addresses name, of which a model stays a name."""
+        texts = {name: value if isinstance(value, str) else _model_name(value.uri) for name, value in given.items()}
+        self.take({name: text for name, text in texts.items() if text})
         for name, value in given.items():
-            if isinstance(value, str):
+            if isinstance(value, str) or texts[name]:
                 continue
             if name not in self.component.inputs:
                 self.faults.append(unknown_name(name, self.component.inputs))
-            elif isinstance(value, DataVersion):
-                key = AssetKey(WORKSPACE_SCOPE, AssetType.DATA, value.name, value.version)
-                for asset in self.attempt(partial(self.workspace.records.get_asset, key)):
-                    self.inputs[name] = ArtifactInput(asset.artifact or "", str(key))
-            elif value.datastore != DATASTORE:
-                self.faults.append(f"{name} lies in the datastore '{value.datastore}'. There is '{DATASTORE}'.")
             else:
-                for artifact in self.attempt(partial(self.workspace.blobs.artifact, CONTAINER, value.path)):
-                    self.inputs[name] = ArtifactInput(artifact, Path(value.path).name)
+                for found in self.attempt(partial(stored, self.workspace, name, value.uri)):
+                    self.inputs[name] = found
 
     def base(self, model: str | Path | Asset | None, has_defaults: bool = True) -> str:
         """Take in the base model, by `model` or by the pipeline's own inputs; return its name for people.
@@ -279,6 +274,14 @@ def _upload(workspace: Workspace, name: str, path: Path) -> Upload:
     if not path.exists():
         raise InvalidFile(f"{name} is '{path}', which doesn't exist. Check the path.")
     return Upload(path.name, lambda: workspace.artifacts.put(path))
+
+
+def _model_name(uri: str) -> str:
+    """Return the name of the model at an address; an empty text for an address of something else."""
+    reference = parse_reference(uri)
+    if not isinstance(reference, AssetReference) or reference.kind != "models":
+        return ""
+    return uri if reference.registry else f"azureml:{reference}"
 
 
 def _promised(value: Any) -> Any:

@@ -17,6 +17,7 @@ from mafunzo.store.database import open_database
 from mafunzo.store.home import Home
 from mafunzo.store.record import Records
 from mafunzo.workspace.asset import Models
+from mafunzo.workspace.code import Codes
 from mafunzo.workspace.compute import Computes
 from mafunzo.workspace.data import DataSets
 from mafunzo.workspace.endpoint import EndpointHandle, Endpoints
@@ -24,6 +25,7 @@ from mafunzo.workspace.job import JobHandle, Jobs
 from mafunzo.workspace.lineage import Lineage, trace
 from mafunzo.workspace.shutdown import DownReport, shut_down
 from mafunzo.workspace.user import Users
+from mafunzo.workspace.user_component import Components, Environments
 
 
 class Workspace:
@@ -60,6 +62,9 @@ class Workspace:
     def _open_verbs(self) -> None:
         self.models = Models(self)
         self.data = DataSets(self)
+        self.components = Components(self)
+        self.environments = Environments(self)
+        self.codes = Codes(self)
         self.jobs = Jobs(self)
         self.endpoints = Endpoints(self)
         self.computes = Computes(self)

@@ -1,6 +1,5 @@
-"""Assets as Azure ML writes them: their names (`name:version`, `azureml://registries/...`, ...), and their versions as JSON."""
+"""Versions of assets as Azure ML's JSON: what a PUT asks for, and what a GET answers."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,51 +8,16 @@ from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetType, FolderType
 from mafunzo.entities.component import Component, Input
 from mafunzo.errors import InvalidParameter, NotSupported
 from mafunzo.wire.azureml.envelope import registry_id, resource, resource_id, system_data
-from mafunzo.wire.azureml.job import StoredPath, stored_path
-
-_REGISTRY = re.compile(
-    r"azureml://registries/(?P<registry>[^/]+)/(?P<kind>\w+)/(?P<name>[^/]+)(/(versions/(?P<version>[^/]+)|labels/(?P<label>[^/]+)))?$"
-)
-_JOB_OUTPUT = re.compile(r"azureml://jobs/(?P<job>[^/]+)/outputs/(?P<output>[^/]+)(/paths/?)?$")
-_SHORT = re.compile(r"(azureml:)?(?P<name>[^:@/]+)(:(?P<version>[^:@/]+)|@(?P<label>[^:@/]+))?$")
-
-
-@dataclass(frozen=True)
-class AssetReference:
-    """A name as a user wrote it. `registry` None means the workspace first, then the catalogue; no version means the newest."""
-
-    name: str
-    version: str | None = None
-    label: str | None = None
-    registry: str | None = None
-
-
-@dataclass(frozen=True)
-class JobOutputReference:
-    """`azureml://jobs/<job>/outputs/<output>`."""
-
-    job: str
-    output: str
-
-
-def parse_reference(text: str) -> AssetReference | JobOutputReference | None:
-    """Return what `text` names, or None when it has none of Azure ML's forms."""
-    if match := _JOB_OUTPUT.match(text):
-        return JobOutputReference(match["job"], match["output"])
-    match = _REGISTRY.match(text) or _SHORT.match(text)
-    if match is None:
-        return None
-    parts = match.groupdict()
-    label = parts["label"] if parts["label"] != "latest" else None
-    return AssetReference(parts["name"], parts["version"], label, parts.get("registry"))
-
+from mafunzo.wire.azureml.reference import StoredPath, stored_path
 
 NOUNS: Mapping[AssetType, str] = {
     AssetType.MODEL: "models",
     AssetType.DATA: "data",
     AssetType.COMPONENT: "components",
     AssetType.ENVIRONMENT: "environments",
+    AssetType.CODE: "codes",
 }
+MODEL_TYPES = (FolderType.MLFLOW_MODEL, FolderType.CUSTOM_MODEL)
 DATA_TYPES = (FolderType.URI_FILE, FolderType.URI_FOLDER, FolderType.MLTABLE)
 _SPEC_TYPES = {"string": "String", "integer": "Integer", "number": "Number", "boolean": "Boolean"}
 
@@ -99,6 +63,7 @@ class ModelRequest:
     """What a PUT of a model's version asks for. path: a job's output, a datastore's path, or another address."""
 
     path: str
+    folder_type: FolderType
     description: str
     tags: Mapping[str, str]
     is_archived: bool = False
@@ -110,8 +75,14 @@ def model_from_body(body: Mapping[str, Any]) -> ModelRequest:
     path = str(properties.get("modelUri") or "")
     if not path:
         raise InvalidParameter("The model has no path. Name a job's output, or files to upload.", param="modelUri")
+    kind = str(properties.get("modelType") or FolderType.CUSTOM_MODEL)
+    if kind not in MODEL_TYPES:
+        raise NotSupported(
+            f"The model is of type '{kind}'. Models of the types {', '.join(MODEL_TYPES)} can be registered."
+        )
     return ModelRequest(
         path=path,
+        folder_type=FolderType(kind),
         description=str(properties.get("description") or ""),
         tags={str(key): str(value) for key, value in (properties.get("tags") or {}).items()},
         is_archived=bool(properties.get("isArchived", False)),
@@ -193,11 +164,25 @@ def component_body(component: Component) -> dict[str, Any]:
     )
 
 
-def container_body(kind: AssetType, name: str, versions: list[str]) -> dict[str, Any]:
+def component_version_body(asset: Asset) -> dict[str, Any]:
+    """Return a version of a component of the user's own: what was sent."""
+    properties = {
+        "description": asset.description,
+        "tags": dict(asset.tags),
+        "properties": asset.properties["properties"],
+        "isArchived": asset.is_archived,
+        "isAnonymous": asset.properties["is_anonymous"],
+        "componentSpec": asset.properties["spec"],
+        "provisioningState": "Succeeded",
+    }
+    return version_body(asset, properties)
+
+
+def container_body(kind: AssetType, name: str, versions: list[str], is_archived: bool = False) -> dict[str, Any]:
     """Return the container of all versions of an asset, the newest of which comes first in `versions`."""
     numbers = [int(version) for version in versions if version.isdigit()]
     properties: dict[str, Any] = {
-        "isArchived": False,
+        "isArchived": is_archived,
         "latestVersion": versions[0] if versions else None,
         "nextVersion": str(max(numbers, default=0) + 1),
         "tags": {},

@@ -5,12 +5,28 @@ Keys of our own begin with `x-`: `x-refused`, `x-aliases`, `x-exclusive-minimum`
 itself, as a step has its node on Azure.
 """
 
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from mafunzo.entities.component import LITERAL_TYPES, PATH_TYPES, Component, Input, Node, Output
-from mafunzo.entities.job import Resources
-from mafunzo.errors import InvalidFile
+from mafunzo.entities.job import Destination, Resources
+from mafunzo.errors import InvalidFile, InvalidParameter, NotSupported
+from mafunzo.wire.azureml.compute import seconds_of
+from mafunzo.wire.azureml.reference import PathInput, stored_path
+
+NODE_TYPES = ("command", "pipeline")
+MAX_PROCESSES = 64
+_PARENT_OUTPUT = re.compile(r"\$\{\{\s*parent\.outputs\.([\w-]+)\s*\}\}")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a user's command works, and in which packages: names of a code asset and of an environment."""
+
+    code: str | None = None
+    environment: str | None = None
 
 
 def component_from_dict(body: Mapping[str, Any], where: str) -> Component:
@@ -28,19 +44,25 @@ def component_from_dict(body: Mapping[str, Any], where: str) -> Component:
         raise InvalidFile(f"{where}: not a component that can be used.", faults)
     return Component(
         name=str(body["name"]),
-        version=str(body.get("version", "1")),
+        version=str(body.get("version") or "1"),
         kind=kind,
-        display_name=str(body.get("display_name", body["name"])),
-        description=str(body.get("description", "")),
+        display_name=str(body.get("display_name") or body["name"]),
+        description=str(body.get("description") or ""),
         inputs=inputs,
         outputs=outputs,
         command=str(body.get("command", "")).strip() if kind == "command" else "",
-        nodes={name: _node(name, node) for name, node in (body.get("jobs") or {}).items()},
-        resources=_resources(body),
-        environment={str(k): str(v) for k, v in (body.get("environment_variables") or {}).items()},
-        is_deterministic=bool(body.get("is_deterministic", True)),
-        tags={str(k): str(v) for k, v in (body.get("tags") or {}).items()},
+        nodes={name: node_from_body(name, node) for name, node in (body.get("jobs") or {}).items()},
+        resources=resources_from_body(body),
+        environment=_texts(body.get("environment_variables")),
+        is_deterministic=_is_true(body.get("is_deterministic", True)),
+        tags=_texts(body.get("tags")),
     )
+
+
+def source_of(spec: Mapping[str, Any]) -> Source:
+    """Return what a command's specification names as its code and environment, as written in YAML or in JSON."""
+    code, environment = spec.get("code", spec.get("codeId")), spec.get("environment", spec.get("environmentId"))
+    return Source(str(code) if code else None, str(environment) if environment else None)
 
 
 def _input(name: str, spec: Mapping[str, Any], faults: list[str]) -> Input:
@@ -50,43 +72,123 @@ def _input(name: str, spec: Mapping[str, Any], faults: list[str]) -> Input:
     return Input(
         name=name,
         type=kind,
-        description=str(spec.get("description", "")).strip(),
-        is_optional=bool(spec.get("optional", False)),
+        description=str(spec.get("description") or "").strip(),
+        is_optional=_is_true(spec.get("optional", False)),
         default=spec.get("default"),
         enum=tuple(str(value) for value in spec.get("enum") or ()),
-        minimum=spec.get("min"),
-        maximum=spec.get("max"),
+        minimum=_bound(name, spec, "min", faults),
+        maximum=_bound(name, spec, "max", faults),
         exclusive_minimum=spec.get("x-exclusive-minimum"),
         refused={str(k): str(v) for k, v in (spec.get("x-refused") or {}).items()},
         aliases=tuple(spec.get("x-aliases") or ()),
     )
 
 
+def _bound(name: str, spec: Mapping[str, Any], key: str, faults: list[str]) -> float | None:
+    """Return a bound, which Azure's SDK writes as a text."""
+    try:
+        return None if spec.get(key) is None else float(spec[key])
+    except (TypeError, ValueError):
+        faults.append(f"input {name} has {key} {spec[key]!r}, expected a number.")
+        return None
+
+
 def _output(name: str, spec: Mapping[str, Any], faults: list[str]) -> Output:
     kind = str(spec.get("type", "uri_folder")).lower()
     if kind not in PATH_TYPES:
         faults.append(f"output {name} has the type '{kind}', expected one of {', '.join(PATH_TYPES)}.")
-    return Output(name=name, type=kind, description=str(spec.get("description", "")).strip())
+    return Output(name=name, type=kind, description=str(spec.get("description") or "").strip())
 
 
-def _node(name: str, body: Mapping[str, Any]) -> Node:
+def node_from_body(name: str, body: Mapping[str, Any]) -> Node:
+    """Read a node of a pipeline, as YAML or JSON has it; raises `NotSupported` for a kind of node that doesn't run here."""
+    kind = str(body.get("type") or NODE_TYPES[0])
+    if kind not in NODE_TYPES:
+        raise NotSupported(f"Node '{name}' is of the type {kind}. Nodes of commands and pipelines run here.")
+    outputs = body.get("outputs") or {}
     return Node(
         name=name,
-        component=str(body.get("component", "")),
-        inputs=dict(body.get("inputs") or {}),
-        outputs={key: str(value) for key, value in (body.get("outputs") or {}).items()},
-        resources=_resources(body) if body.get("resources") else None,
+        component=str(body.get("componentId") or body.get("component") or ""),
+        inputs={key: input_from_body(given) for key, given in (body.get("inputs") or {}).items()},
+        outputs={key: text for key, given in outputs.items() if (text := _output_binding(given))},
+        resources=resources_from_body(body) if body.get("resources") or body.get("distribution") else None,
         retries=int(body.get("x-retries", 0)),
+        environment=_texts(body.get("environment_variables") or body.get("environmentVariables")),
+        destinations={
+            key: found
+            for key, given in outputs.items()
+            if isinstance(given, Mapping) and (found := destination_from_body(key, given))
+        },
+        timeout_s=timeout_from_body(body),
     )
 
 
-def _resources(body: Mapping[str, Any]) -> Resources:
+def input_from_body(given: Any) -> Any:
+    """Return an input's value or binding as written, or the path that it names; None for one that isn't given."""
+    if not isinstance(given, Mapping):
+        return given
+    if "value" in given:
+        return given["value"]
+    address = given.get("uri", given.get("path"))
+    if address is None or "${{" in str(address):
+        return address
+    kind = given.get("job_input_type") or given.get("jobInputType") or given.get("type")
+    return PathInput(str(address), str(kind or "uri_folder"))
+
+
+def destination_from_body(name: str, given: Mapping[str, Any]) -> Destination | None:
+    """Return where an output goes besides; None where it says nothing of it. Raises `NotSupported` for another datastore's."""
+    asset = str(given.get("assetName") or given.get("name") or "")
+    version = str(given.get("assetVersion") or given.get("version") or "")
+    address = str(given.get("uri") or given.get("path") or "")
+    path = stored_path(address)
+    if address and "${{" in address:
+        address, path = "", None
+    if address and path is None:
+        raise NotSupported(
+            f"Output {name} is to go to '{address}'. It can go to azureml://datastores/<name>/paths/<path>."
+        )
+    if not asset and path is None:
+        return None
+    kind = given.get("jobOutputType") or given.get("job_output_type") or given.get("type") or "uri_folder"
+    return Destination(str(kind), asset, version, path.path if path else "")
+
+
+def resources_from_body(body: Mapping[str, Any]) -> Resources:
+    """Return what a command holds. A distributed one runs the processes of all its instances here, side by side."""
     given = body.get("resources") or {}
     distribution = body.get("distribution") or {}
+    processes = int(distribution.get("process_count_per_instance", distribution.get("processCountPerInstance")) or 1)
+    if distribution:
+        processes *= int(given.get("instance_count", given.get("instanceCount")) or 1)
+    if not 1 <= processes <= MAX_PROCESSES:
+        raise InvalidParameter(f"distribution asks for {processes} processes in all, expected 1 to {MAX_PROCESSES}.")
     return Resources(
         cpus=int(given.get("x-cpus", 0)),
         gpus=int(given.get("x-gpus", 0)),
         gpus_if_any=int(given.get("x-gpus-if-any", 0)),
         memory_mb=int(given.get("x-memory-mb", 0)),
-        processes=int(distribution.get("process_count_per_instance", 1)),
+        processes=processes,
     )
+
+
+def timeout_from_body(body: Mapping[str, Any]) -> float:
+    """Return a command's limit in seconds (an ISO 8601 duration, or a number), 0 for none."""
+    limit = (body.get("limits") or {}).get("timeout")
+    if limit is None:
+        return 0.0
+    return float(limit) if isinstance(limit, int | float) else float(seconds_of(str(limit)))
+
+
+def _output_binding(given: Any) -> str:
+    """Return `${{parent.outputs.x}}` where an output is bound to the job's, else an empty text."""
+    text = str((given.get("value") or given.get("path") or "") if isinstance(given, Mapping) else given or "")
+    return text if not isinstance(given, Mapping) or _PARENT_OUTPUT.fullmatch(text.strip()) else ""
+
+
+def _texts(given: Mapping[str, Any] | None) -> dict[str, str]:
+    return {str(key): str(value) for key, value in (given or {}).items()}
+
+
+def _is_true(value: Any) -> bool:
+    return str(value).lower() == "true"

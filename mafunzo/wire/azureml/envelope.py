@@ -24,6 +24,10 @@ REGISTRY = "azureml"
 DATASTORE = "workspaceblobstore"
 CONTAINER = "azureml-blobstore"
 """The home's own datastore, and the container of blobs that it is."""
+ARTIFACT_DATASTORE = "workspaceartifactstore"
+ARTIFACT_CONTAINER = "azureml"
+"""Where what jobs print and write besides their outputs is shown."""
+DATASTORES = {DATASTORE: CONTAINER, ARTIFACT_DATASTORE: ARTIFACT_CONTAINER}
 
 STATUS: dict[type[MafunzoError], int] = {
     errors.MafunzoError: 500,

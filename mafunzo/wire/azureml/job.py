@@ -1,17 +1,27 @@
-"""Pipeline jobs in Azure's JSON: what a PUT asks for, and what a GET and the run's history answer.
+"""Jobs in Azure's JSON: what a PUT asks for, and what a GET and the run's history answer.
 
-A job of one node that is a pipeline of the registry is what scripts of this workflow send. What isn't translated is refused, so
-that nothing is silently left out; the body is kept and given back as it came.
+A pipeline job's nodes name components by their ids; a command job is a pipeline of one node here. What isn't translated is
+refused, so that nothing is silently left out; the body is kept and given back as it came.
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from mafunzo.entities.job import Job, JobStatus
-from mafunzo.errors import InvalidParameter, NotSupported
+from mafunzo.entities.component import PATH_TYPES, Component, Input, Node, Output
+from mafunzo.entities.job import Destination, Job, JobStatus, Step, StepStatus
+from mafunzo.errors import InvalidParameter, MafunzoError, NotSupported
+from mafunzo.wire.azureml.component import (
+    Source,
+    destination_from_body,
+    input_from_body,
+    node_from_body,
+    resources_from_body,
+    source_of,
+    timeout_from_body,
+)
 from mafunzo.wire.azureml.envelope import (
     DATASTORE,
     RESOURCE_GROUP,
@@ -21,6 +31,7 @@ from mafunzo.wire.azureml.envelope import (
     resource_id,
     system_data,
 )
+from mafunzo.wire.azureml.reference import PathInput
 
 STATUS: Mapping[JobStatus, str] = {
     JobStatus.QUEUED: "Queued",
@@ -29,70 +40,72 @@ STATUS: Mapping[JobStatus, str] = {
     JobStatus.FAILED: "Failed",
     JobStatus.CANCELED: "Canceled",
 }
+STEP_STATUS: Mapping[StepStatus, str] = {
+    StepStatus.WAITING: "NotStarted",
+    StepStatus.RUNNING: "Running",
+    StepStatus.COMPLETED: "Completed",
+    StepStatus.CACHED: "Completed",
+    StepStatus.FAILED: "Failed",
+    StepStatus.CANCELED: "Canceled",
+    StepStatus.SKIPPED: "Canceled",
+}
 EXECUTION_LOG = "logs/azureml/executionlogs.txt"
+USER_LOG = "user_logs/std_log.txt"
+COMMAND = "command"
+"""The step of a command job."""
 BODY = "azureml_body"
 """Under which a job keeps the body that it came with."""
+ARCHIVED = "is_archived"
+"""Under which a job keeps whether it is hidden from lists."""
 _PARENT_INPUT = re.compile(r"\$\{\{\s*parent\.inputs\.([\w-]+)\s*\}\}")
-_PARENT_OUTPUT = re.compile(r"\$\{\{\s*parent\.outputs\.([\w-]+)\s*\}\}")
-_COMPONENT = re.compile(
-    r"azureml://registries/(?P<registry>[^/]+)/components/(?P<name>[^/]+)(/(versions|labels)/[^/]+)?"
-)
-_DATA = re.compile(r"(?:azureml:)?/subscriptions/[^:]+/data/(?P<name>[^/]+)/versions/(?P<version>[^/]+)")
-_DATASTORE = re.compile(r"azureml://(?:subscriptions/.+/)?datastores/(?P<datastore>[^/]+)/paths/(?P<path>.+?)/?")
 
 
 @dataclass(frozen=True)
-class StoredPath:
-    """A path of a datastore that an input names: `azureml://datastores/workspaceblobstore/paths/a/train.jsonl`."""
+class JobRequest:
+    """A job that was asked for.
 
-    datastore: str
-    path: str
+    pipeline: its nodes name components, and its inputs are all given: by name in `inputs`, a text or a path. commands: what a
+    node runs that names no component, by the node's `component`. computes: who names which. destinations: of its outputs.
+    """
 
-
-@dataclass(frozen=True)
-class DataVersion:
-    """A version of registered data that an input names: `azureml:talks:1`, or its id."""
-
-    name: str
-    version: str
-
-
-@dataclass(frozen=True)
-class RegistryJob:
-    """A job of one pipeline of the registry. inputs: by the pipeline's names, as text or a path; outputs: its outputs' names
-    to those of the job."""
-
-    component: str
-    inputs: Mapping[str, str | StoredPath | DataVersion]
-    outputs: Mapping[str, str]
-    display_name: str
-    experiment: str
-    force_rerun: bool
-    continue_on_step_failure: bool
-    tags: Mapping[str, str]
-    properties: Mapping[str, Any]
+    pipeline: Component
+    inputs: Mapping[str, str | PathInput]
+    commands: Mapping[str, tuple[Component, Source]] = field(default_factory=dict)
+    computes: Mapping[str, str] = field(default_factory=dict)
+    destinations: Mapping[str, Destination] = field(default_factory=dict)
+    display_name: str = ""
+    experiment: str = ""
+    force_rerun: bool = False
+    continue_on_step_failure: bool = False
+    tags: Mapping[str, str] = field(default_factory=dict)
+    properties: Mapping[str, Any] = field(default_factory=dict)
 
 
-def job_from_body(name: str, body: Mapping[str, Any]) -> RegistryJob:
+def job_from_body(name: str, body: Mapping[str, Any]) -> JobRequest:
     """Read a PUT's body; raises `NotSupported` or `InvalidParameter` with all faults."""
     properties = body.get("properties") or {}
-    nodes = properties.get("jobs") or {}
-    if properties.get("jobType") != "Pipeline":
-        raise NotSupported(f"Job '{name}' is a {properties.get('jobType')} job. Pipeline jobs run here.")
-    if len(nodes) != 1:
-        raise NotSupported(
-            f"Job '{name}' has {len(nodes)} nodes. A job of one node, a pipeline of the registry, runs here."
-        )
-    ((node_name, node),) = nodes.items()
-    component = _COMPONENT.fullmatch(str(node.get("componentId", "")))
-    if component is None:
-        raise NotSupported(f"Node '{node_name}' is {node.get('componentId')}. A pipeline of the registry runs here.")
+    kind = properties.get("jobType")
+    if kind not in ("Pipeline", "Command"):
+        raise NotSupported(f"Job '{name}' is a {kind} job. Command and pipeline jobs run here.")
+    commands = {} if kind == "Pipeline" else {COMMAND: (_command(name, properties), source_of(properties))}
+    nodes = _nodes(name, properties) if kind == "Pipeline" else {COMMAND: _only_node(properties)}
     settings = properties.get("settings") or {}
-    outer = {key: _value(given) for key, given in (properties.get("inputs") or {}).items()}
-    return RegistryJob(
-        component=component["name"],
-        inputs={key: _bound(key, given, outer) for key, given in (node.get("inputs") or {}).items()},
-        outputs=_outputs(node_name, node.get("outputs") or {}),
+    inputs = _given(properties.get("inputs") or {})
+    outputs = properties.get("outputs") or {}
+    pipeline = Component(
+        name=str(properties.get("displayName") or name),
+        version="1",
+        kind="pipeline",
+        inputs={key: Input(key, _type_of(value)) for key, value in inputs.items()},
+        outputs={key: Output(key, str(given.get("jobOutputType") or "uri_folder")) for key, given in outputs.items()},
+        nodes=nodes,
+    )
+    return JobRequest(
+        pipeline=pipeline,
+        inputs=inputs,
+        commands=commands,
+        computes=_computes(properties),
+        destinations={key: found for key, given in outputs.items() if (found := destination_from_body(key, given))},
         display_name=str(properties.get("displayName") or name),
         experiment=str(properties.get("experimentName") or "Default"),
         force_rerun=_is_true(settings.get("force_rerun")),
@@ -102,6 +115,83 @@ def job_from_body(name: str, body: Mapping[str, Any]) -> RegistryJob:
     )
 
 
+def _nodes(job: str, properties: Mapping[str, Any]) -> dict[str, Node]:
+    """Return a pipeline's nodes, without what is bound to an input that the job wasn't given. All faults come at once."""
+    given = set(properties.get("inputs") or {})
+    nodes, faults = {}, []
+    for name, body in (properties.get("jobs") or {}).items():
+        try:
+            nodes[name] = _without_missing(node_from_body(name, body), given)
+        except MafunzoError as error:
+            faults += [*(error.faults or [error.message])]
+    if faults:
+        raise NotSupported(f"Job '{job}' can't be run.", faults)
+    if not nodes:
+        raise InvalidParameter(f"Job '{job}' has no nodes. A pipeline runs one component or more.")
+    return nodes
+
+
+def _without_missing(node: Node, given: set[str]) -> Node:
+    kept = {
+        name: value
+        for name, value in node.inputs.items()
+        if not (isinstance(value, str) and (match := _PARENT_INPUT.fullmatch(value.strip())) and match[1] not in given)
+    }
+    return replace(node, inputs=kept)
+
+
+def _command(name: str, properties: Mapping[str, Any]) -> Component:
+    """Return a command job's command as a component of just the inputs and outputs that it has."""
+    if not properties.get("command"):
+        raise InvalidParameter(f"Job '{name}' has no command. Say what to run.", param="command")
+    inputs = _given(properties.get("inputs") or {})
+    outputs = properties.get("outputs") or {}
+    return Component(
+        name=COMMAND,
+        version="1",
+        kind="command",
+        inputs={key: Input(key, _type_of(value)) for key, value in inputs.items()},
+        outputs={key: Output(key, str(given.get("jobOutputType") or "uri_folder")) for key, given in outputs.items()},
+        command=str(properties["command"]),
+        resources=resources_from_body(properties),
+        environment={str(key): str(value) for key, value in (properties.get("environmentVariables") or {}).items()},
+    )
+
+
+def _only_node(properties: Mapping[str, Any]) -> Node:
+    """Return the node of a command job, whose inputs and outputs are the job's."""
+    return Node(
+        name=COMMAND,
+        component=COMMAND,
+        inputs={key: f"${{{{parent.inputs.{key}}}}}" for key in _given(properties.get("inputs") or {})},
+        outputs={key: f"${{{{parent.outputs.{key}}}}}" for key in properties.get("outputs") or {}},
+        timeout_s=timeout_from_body(properties),
+    )
+
+
+def _given(inputs: Mapping[str, Any]) -> dict[str, str | PathInput]:
+    """Return a job's inputs that have a value."""
+    found = {key: input_from_body(given) for key, given in inputs.items()}
+    return {
+        key: value if isinstance(value, PathInput) else str(value) for key, value in found.items() if value is not None
+    }
+
+
+def _type_of(value: str | PathInput) -> str:
+    """A literal comes as text, whatever it is: the node that takes it knows its type."""
+    return "string" if isinstance(value, str) or value.type not in PATH_TYPES else value.type
+
+
+def _computes(properties: Mapping[str, Any]) -> dict[str, str]:
+    """Return which compute the job and its nodes name, by who names it."""
+    named = {
+        "compute": properties.get("computeId"),
+        "default_compute": (properties.get("settings") or {}).get("default_compute"),
+    }
+    named |= {f"compute of '{name}'": node.get("computeId") for name, node in (properties.get("jobs") or {}).items()}
+    return {who: str(id).rstrip("/").rsplit("/", 1)[-1].removeprefix("azureml:") for who, id in named.items() if id}
+
+
 def job_body(job: Job, pages: str) -> dict[str, Any]:
     """Return a job as a GET answers it; `pages` is where people look at it."""
     kept = dict((job.properties.get(BODY) or {}).get("properties") or {})
@@ -109,7 +199,7 @@ def job_body(job: Job, pages: str) -> dict[str, Any]:
     found = {name: {**given, "uri": output_id(job.name, name)} for name, given in outputs.items()}
     properties = {
         **kept,
-        "jobType": "Pipeline",
+        "jobType": kept.get("jobType") or "Pipeline",
         "displayName": job.display_name,
         "experimentName": job.experiment,
         "status": status_of_job(job),
@@ -118,11 +208,91 @@ def job_body(job: Job, pages: str) -> dict[str, Any]:
         "services": {"Studio": {"endpoint": pages, "jobServiceType": "Studio", "status": None, "errorMessage": None}},
         "outputs": found,
         "inputs": kept.get("inputs") or {},
-        "jobs": kept.get("jobs") or {},
-        "isArchived": bool(kept.get("isArchived", False)),
+        "isArchived": is_archived(job),
     }
+    if properties["jobType"] == "Pipeline":
+        properties["jobs"] = kept.get("jobs") or {}
     made = system_data(job.created_by, job.created_at)
     return resource(resource_id("jobs", job.name), job.name, "workspaces/jobs", properties, systemData=made)
+
+
+def is_archived(job: Job) -> bool:
+    """Return whether a job is hidden from lists."""
+    return bool(job.properties.get(ARCHIVED))
+
+
+def is_command(job: Job) -> bool:
+    """Return whether a job came as a single command."""
+    return ((job.properties.get(BODY) or {}).get("properties") or {}).get("jobType") == "Command"
+
+
+def artifact_path(name: str) -> str:
+    """Return where in the store of artifacts a client looks for what a job, or a step, printed and wrote besides outputs."""
+    return f"ExperimentRun/dcid.{name}"
+
+
+def child_name(step: Step) -> str:
+    """Return under which name a step is a job of its own."""
+    return f"{step.job}.{step.name}"
+
+
+def child_body(step: Step) -> dict[str, Any]:
+    """Return a step as a GET of a job answers it: without properties, which sends the client to the run's history."""
+    name = child_name(step)
+    return resource(resource_id("jobs", name), name, "workspaces/jobs", {}) | {"properties": None}
+
+
+def run_body(job: Job) -> dict[str, Any]:
+    """Return a job as its run's history tells it."""
+    return _run(job.name, job, status_of_job(job), job.display_name, job.started_at, job.ended_at, job.error) | {
+        "tags": dict(job.tags),
+        "hidden": is_archived(job),
+    }
+
+
+def child_run_body(job: Job, step: Step) -> dict[str, Any]:
+    """Return a step as its run's history tells it."""
+    status = STEP_STATUS[step.status]
+    body = _run(child_name(step), job, status, step.name, step.started_at, step.ended_at, step.error)
+    component = {"azureml.moduleName": step.spec.component, "azureml.parameters": step.reason}
+    return body | {"parentRunId": job.name, "rootRunId": job.name, "properties": component, "tags": {}}
+
+
+@dataclass(frozen=True)
+class RunChange:
+    """What a PATCH of a run changes; None leaves it as it is."""
+
+    display_name: str | None = None
+    description: str | None = None
+    tags: Mapping[str, str] | None = None
+    is_archived: bool | None = None
+
+
+def change_from_body(body: Mapping[str, Any]) -> RunChange:
+    """Read a PATCH of a run."""
+    tags = body.get("tags")
+    return RunChange(
+        display_name=body.get("displayName"),
+        description=body.get("description"),
+        tags=None if tags is None else {str(key): str(value) for key, value in tags.items()},
+        is_archived=body.get("hidden"),
+    )
+
+
+def changed(job: Job, change: RunChange) -> Job:
+    """Return a job with what a PATCH changes of it."""
+    properties = dict(job.properties)
+    if change.is_archived is not None:
+        properties[ARCHIVED] = change.is_archived
+    if change.description is not None:
+        body = properties.get(BODY) or {}
+        properties[BODY] = {**body, "properties": {**(body.get("properties") or {}), "description": change.description}}
+    return replace(
+        job,
+        display_name=change.display_name or job.display_name,
+        tags=job.tags if change.tags is None else change.tags,
+        properties=properties,
+    )
 
 
 def run_details(job: Job, log: str) -> dict[str, Any]:
@@ -135,20 +305,20 @@ def run_details(job: Job, log: str) -> dict[str, Any]:
         "properties": {},
         "inputDatasets": [],
         "outputDatasets": [],
-        "logFiles": {EXECUTION_LOG: log},
+        "logFiles": {USER_LOG if is_command(job) else EXECUTION_LOG: log},
         "warnings": [],
         "error": _error(job.error) if job.error else None,
         "submittedBy": job.created_by,
     }
 
 
-def run_data(job: Job) -> dict[str, Any]:
+def run_data(name: str, status: str, outputs: Iterable[str]) -> dict[str, Any]:
     """Return a run's data as its history tells them: its state, and its outputs under ids that are resolved to paths.
 
     An output that is a model is called a folder too: azure-ai-ml 1.35 breaks off before it asks where a model lies.
     """
-    outputs = {name: {"assetId": output_id(job.name, name), "type": "uri_folder"} for name in job.outputs}
-    return {"runMetadata": {"runId": job.name, "status": status_of_job(job), "outputs": outputs}}
+    found = {output: {"assetId": output_id(name, output), "type": "uri_folder"} for output in outputs}
+    return {"runMetadata": {"runId": name, "status": status, "outputs": found}}
 
 
 def output_id(job: str, output: str) -> str:
@@ -168,39 +338,30 @@ def status_of_job(job: Job) -> str:
     return "CancelRequested" if is_ending else STATUS[job.status]
 
 
-def _value(given: Mapping[str, Any]) -> Any:
-    """Return a job's or node's input: its literal value, or its path."""
-    return (
-        given.get("value") if given.get("job_input_type", given.get("jobInputType")) == "literal" else given.get("uri")
-    )
-
-
-def stored_path(uri: str) -> StoredPath | None:
-    """Return the path of a datastore that an address names, or None for another address."""
-    path = _DATASTORE.fullmatch(uri)
-    return StoredPath(path["datastore"], path["path"]) if path else None
-
-
-def _bound(name: str, given: Mapping[str, Any], outer: Mapping[str, Any]) -> str | StoredPath | DataVersion:
-    value = _value(given)
-    if match := _PARENT_INPUT.fullmatch(str(value).strip()):
-        if match[1] not in outer:
-            raise InvalidParameter(f"{name} comes from the job's input {match[1]}, which the job doesn't have.")
-        value = outer[match[1]]
-    if "${{" in str(value):
-        raise NotSupported(f"{name} is '{value}'. A value, a path, or an input of the job can be given.")
-    data = _DATA.fullmatch(str(value))
-    return DataVersion(data["name"], data["version"]) if data else stored_path(str(value)) or str(value)
-
-
-def _outputs(node: str, given: Mapping[str, Any]) -> dict[str, str]:
-    found = {}
-    for name, output in given.items():
-        match = _PARENT_OUTPUT.fullmatch(str(output.get("value", "")).strip())
-        if match is None:
-            raise NotSupported(f"Output {name} of node '{node}' is {dict(output)}. It can be an output of the job.")
-        found[name] = match[1]
-    return found
+def _run(
+    id: str,
+    job: Job,
+    status: str,
+    name: str,
+    began: datetime | None,
+    ended: datetime | None,
+    error: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    return {
+        "runId": id,
+        "experimentId": job.experiment,
+        "status": status,
+        "displayName": name,
+        "createdUtc": _moment(job.created_at),
+        "startTimeUtc": _moment(began),
+        "endTimeUtc": _moment(ended),
+        "createdBy": {"userName": job.created_by},
+        "properties": {},
+        "tags": {},
+        "services": {},
+        "runType": "azureml.StepRun" if id != job.name else "azureml.PipelineRun",
+        "error": _error(error) if error else None,
+    }
 
 
 def _error(error: Mapping[str, Any]) -> dict[str, Any]:

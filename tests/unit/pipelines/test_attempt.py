@@ -82,6 +82,6 @@ def test_a_process_sees_the_devices_and_cores_that_it_holds(
     tmp_path: Path, devices: tuple[int, ...] | None, expected: dict[str, str]
 ) -> None:
     held = Resources(cpus=4, processes=2)
-    ready = prepare(SPEC, tmp_path, {}, Artifacts(tmp_path / "store"), held, devices)
+    ready = prepare(SPEC, tmp_path, {}, Artifacts(tmp_path / "store"), held, devices, tmp_path / "environments")
     assert ready.environment == expected and ready.directory == tmp_path
     assert ready.command == f"run '{tmp_path}/outputs/out'"

@@ -1,0 +1,162 @@
+"""Models, data, components, environments and code of the workspace: one set of routes for every kind of asset."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType
+from mafunzo.errors import NotFound
+from mafunzo.server.azure_context import AzureContext, azure_context, body_of
+from mafunzo.server.azure_page import WS, listed, paged
+from mafunzo.server.sas import READ, WRITE
+from mafunzo.wire.azureml import asset as asset_wire
+from mafunzo.wire.azureml import code as code_wire
+from mafunzo.wire.azureml.environment import environment_body
+from mafunzo.workspace import Workspace
+from mafunzo.workspace.version import archive_all, registered
+
+DEFAULT_VERSION = "azureml_default"
+"""By which the SDK means a component's newest version."""
+
+router = APIRouter()
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What differs between kinds: how a version is written, and how one is registered from a PUT's body."""
+
+    type: AssetType
+    body: Callable[[Asset], dict[str, Any]]
+    put: Callable[[Workspace, Mapping[str, Any], str, str], Asset]
+
+
+KINDS: Mapping[str, Kind] = {
+    "models": Kind(
+        AssetType.MODEL,
+        asset_wire.model_body,
+        lambda workspace, body, name, version: workspace.models.register_from(
+            asset_wire.model_from_body(body), name, version
+        ),
+    ),
+    "data": Kind(
+        AssetType.DATA,
+        asset_wire.data_body,
+        lambda workspace, body, name, version: workspace.data.register_from(
+            asset_wire.data_from_body(name, body), name, version
+        ),
+    ),
+    "components": Kind(
+        AssetType.COMPONENT,
+        asset_wire.component_version_body,
+        lambda workspace, body, name, version: workspace.components.register_from(body, name, version),
+    ),
+    "environments": Kind(
+        AssetType.ENVIRONMENT,
+        environment_body,
+        lambda workspace, body, name, version: workspace.environments.register_from(body, name, version),
+    ),
+    "codes": Kind(
+        AssetType.CODE,
+        code_wire.code_body,
+        lambda workspace, body, name, version: workspace.codes.register_from(body, name, version),
+    ),
+}
+"""By what a path calls them."""
+
+
+def _add_routes(noun: str, kind: Kind) -> None:
+    """Add the routes of one kind of asset."""
+
+    def list_names(request: Request) -> Any:
+        """List the names, each with its newest version."""
+        return _names(request, kind.type, _registered(request, kind))
+
+    def get_container(request: Request, name: str) -> Any:
+        """Return the container of all versions of a name."""
+        return container(kind.type, name, _registered(request, kind, name))
+
+    async def put_container(request: Request, name: str) -> Response:
+        """Hide all versions of a name from lists, or show them again."""
+        context, body = azure_context(request), await body_of(request)
+        is_archived = bool((body.get("properties") or {}).get("isArchived", False))
+        found = await context.in_thread(lambda: archive_all(context.workspace, kind.type, name, is_archived))
+        return JSONResponse(container(kind.type, name, found))
+
+    def list_versions(request: Request, name: str) -> Any:
+        """List the versions of a name, newest first."""
+        found = [asset for asset in _registered(request, kind, name) if _has_hash(request, asset)]
+        return paged(request, [kind.body(asset) for asset in listed(request, found, lambda asset: asset.is_archived)])
+
+    def get_version(request: Request, name: str, version: str) -> Any:
+        """Return one version."""
+        return kind.body(_version(azure_context(request).workspace, kind, name, version))
+
+    async def put_version(request: Request, name: str, version: str) -> Response:
+        """Register a version, or change what may change of one."""
+        context, body = azure_context(request), await body_of(request)
+        made = await context.in_thread(lambda: kind.put(context.workspace, body, name, version))
+        return JSONResponse(kind.body(made), status_code=201)
+
+    path = f"{WS}/{noun}"
+    router.add_api_route(path, list_names, methods=["GET"], name=f"list_{noun}")
+    router.add_api_route(f"{path}/{{name}}", get_container, methods=["GET"], name=f"get_{noun}_container")
+    router.add_api_route(f"{path}/{{name}}", put_container, methods=["PUT"], name=f"put_{noun}_container")
+    router.add_api_route(f"{path}/{{name}}/versions", list_versions, methods=["GET"], name=f"list_{noun}_versions")
+    one = f"{path}/{{name}}/versions/{{version}}"
+    router.add_api_route(one, get_version, methods=["GET"], name=f"get_{noun}_version")
+    router.add_api_route(one, put_version, methods=["PUT"], name=f"put_{noun}_version")
+
+
+for _noun, _kind in KINDS.items():
+    _add_routes(_noun, _kind)
+
+
+@router.post(f"{WS}/codes/{{name}}/versions/{{version}}/startPendingUpload")
+def start_upload(request: Request) -> Any:
+    """Give a container of its own to upload a folder into."""
+    context = azure_context(request)
+    name = context.workspace.codes.new_container()
+    return code_wire.upload_body(blob_address(context, name), context.sas.sign(name, f"{READ}c{WRITE}l"))
+
+
+def blob_address(context: AzureContext, container: str) -> str:
+    """Return the address of a container of blobs."""
+    return f"{context.place.base}{context.place.blob_root}/{container}"
+
+
+def container(kind: AssetType, name: str, found: Sequence[Asset]) -> Any:
+    """Return what holds the versions of an asset, given newest first; raises `NotFound` where there is none."""
+    if not found:
+        raise NotFound(f"No {kind} '{name}' is registered.")
+    is_archived = all(asset.is_archived for asset in found)
+    return asset_wire.container_body(kind, name, [asset.version for asset in found], is_archived)
+
+
+def containers(request: Request, kind: AssetType, found: Sequence[Asset]) -> Any:
+    """Return a page of the names of assets, each with its newest version."""
+    names = dict.fromkeys(asset.name for asset in found)
+    return paged(request, [container(kind, name, [a for a in found if a.name == name]) for name in names])
+
+
+def _names(request: Request, kind: AssetType, found: Sequence[Asset]) -> Any:
+    return containers(request, kind, listed(request, found, lambda asset: asset.is_archived))
+
+
+def _registered(request: Request, kind: Kind, name: str | None = None) -> list[Asset]:
+    plain = name and name.removeprefix("azureml:")  # which the SDK leaves there, for `azureml:NAME@latest`
+    found = registered(azure_context(request).workspace, kind.type, plain)
+    return [asset for asset in found if name or not asset.properties.get("is_anonymous")]
+
+
+def _has_hash(request: Request, asset: Asset) -> bool:
+    wanted = request.query_params.get("hash")
+    return wanted is None or asset.properties.get("hash") == wanted
+
+
+def _version(workspace: Workspace, kind: Kind, name: str, version: str) -> Asset:
+    if version == DEFAULT_VERSION:
+        return workspace.records.latest_asset(WORKSPACE_SCOPE, kind.type, name)
+    return workspace.records.get_asset(AssetKey(WORKSPACE_SCOPE, kind.type, name, version))

@@ -1,0 +1,168 @@
+"""Jobs over Azure's wire: as resources, and as the runs of its history."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from mafunzo.entities.job import DEFAULT_OUTPUT, Job
+from mafunzo.errors import InvalidParameter
+from mafunzo.server.azure_context import AzureContext, azure_context, body_of
+from mafunzo.server.azure_page import WS, listed, paged
+from mafunzo.server.sas import READ
+from mafunzo.wire.azureml import job as job_wire
+from mafunzo.wire.azureml.reference import JobOutputReference, parse_reference
+
+LOGS = "/logs"
+
+public = APIRouter()
+router = APIRouter()
+
+
+@router.get(f"{WS}/jobs")
+def list_jobs(request: Request) -> Any:
+    """List the jobs, newest first."""
+    context = azure_context(request)
+    found = [job for job in context.workspace.jobs.list() if _is_wanted(request, job)]
+    shown = listed(request, found, job_wire.is_archived)
+    return paged(request, [job_wire.job_body(job, _pages(context)) for job in shown])
+
+
+@router.get(f"{WS}/jobs/{{name}}")
+def get_job(request: Request, name: str) -> Any:
+    """Return one job; a step of one is a job too."""
+    context = azure_context(request)
+    step = context.workspace.jobs.find_step(name)
+    if step is not None:
+        return job_wire.child_body(step)
+    return job_wire.job_body(context.workspace.jobs.get(name).job, _pages(context))
+
+
+@router.put(f"{WS}/jobs/{{name}}")
+async def put_job(request: Request, name: str) -> Response:
+    """Put a job into the queue, once every fault of it is known to be none."""
+    context = azure_context(request)
+    asked = job_wire.job_from_body(name, await body_of(request))
+    handle = await context.in_thread(lambda: context.workspace.jobs.create(name, asked))
+    return JSONResponse(job_wire.job_body(handle.job, _pages(context)), status_code=201)
+
+
+@router.delete(f"{WS}/jobs/{{name}}")
+def delete_job(request: Request, name: str) -> Response:
+    """Delete a job that has ended, and the bytes that nothing else holds."""
+    azure_context(request).workspace.jobs.delete(name)
+    return Response(status_code=200)
+
+
+@router.post(f"{WS}/jobs/{{name}}/cancel")
+def cancel_job(request: Request, name: str) -> Response:
+    """Ask for a job to end."""
+    azure_context(request).workspace.jobs.get(name).cancel()
+    return Response(status_code=200)
+
+
+@router.get(f"{WS}/runs/{{name}}")
+def get_run(request: Request, name: str) -> Any:
+    """Return a job, or a step of one, as its run."""
+    jobs = azure_context(request).workspace.jobs
+    step = jobs.find_step(name)
+    if step is not None:
+        return job_wire.child_run_body(jobs.get(step.job).job, step)
+    return job_wire.run_body(jobs.get(name).job)
+
+
+@router.get(f"{WS}/runs/{{name}}/children")
+def list_children(request: Request, name: str) -> Any:
+    """List the steps of a job as runs of their own."""
+    handle = azure_context(request).workspace.jobs.get(name)
+    job = handle.job
+    return paged(request, [job_wire.child_run_body(job, step) for step in handle.steps])
+
+
+@router.patch(f"{WS}/experiments/{{experiment}}/runs/{{name}}")
+async def patch_run(request: Request, name: str) -> Response:
+    """Change what a job is called, its description and tags, or hide it from lists."""
+    context = azure_context(request)
+    change = job_wire.change_from_body(await body_of(request))
+    job = await context.in_thread(lambda: context.workspace.jobs.change(name, change))
+    return JSONResponse(job_wire.run_body(job))
+
+
+@router.get(f"{WS}/runs/{{name}}/details")
+def get_run_details(request: Request, name: str) -> Any:
+    """Return how far a job is, and where what it prints can be read."""
+    context = azure_context(request)
+    job = context.workspace.jobs.get(name).job
+    return job_wire.run_details(job, f"{context.place.base}{LOGS}/{name}?{context.sas.sign(_log_of(name), READ)}")
+
+
+@router.get(f"{WS}/runs/{{name}}/serviceinstances/{{node}}")
+def list_services(request: Request, name: str, node: str) -> Any:
+    """Return the interactive services of a job's node: none are run here."""
+    azure_context(request).workspace.jobs.get(name)
+    return {"instances": {}}
+
+
+@router.post(f"{WS}/rundata")
+async def get_run_data(request: Request) -> Any:
+    """Return how far a job is, and which outputs it has."""
+    context, body = azure_context(request), await body_of(request)
+    return await context.in_thread(lambda: _run_data(context, str(body.get("runId"))))
+
+
+@router.post(f"{WS}/dataversion/batchGetResolvedUris")
+async def resolve_outputs(request: Request) -> Any:
+    """Show the files of outputs in the datastore, and say where they lie."""
+    context, body = azure_context(request), await body_of(request)
+
+    def show() -> dict[str, Any]:
+        return {id: {"uri": _published(context, id)} for id in map(str, body.get("values") or ())}
+
+    return {"values": await context.in_thread(show)}
+
+
+@public.get(f"{LOGS}/{{name}}")
+def get_log(request: Request, name: str) -> Response:
+    """Return what a job has printed so far, to whoever has the signed address."""
+    context = azure_context(request)
+    context.sas.check(_log_of(name), READ, request.query_params)
+    return PlainTextResponse(context.job_logs.text(name))
+
+
+def _is_wanted(request: Request, job: Job) -> bool:
+    """Return whether a job has the tag and the type that a list asks for: `tag=name`, or `tag=name=value`."""
+    tag, _, value = request.query_params.get("tag", "").partition("=")
+    kind = request.query_params.get("jobType")
+    has_tag = not tag or (tag in job.tags and value in ("", job.tags[tag]))
+    return has_tag and kind in (None, "", "Command" if job_wire.is_command(job) else "Pipeline")
+
+
+def _run_data(context: AzureContext, name: str) -> dict[str, Any]:
+    """Return a run's data. Of one that has ended, its logs and `./outputs` are shown where a client looks for them."""
+    jobs = context.workspace.jobs
+    step = jobs.find_step(name)
+    handle = jobs.get(step.job if step else name)
+    status = job_wire.STEP_STATUS[step.status] if step else job_wire.status_of_job(handle.job)
+    if (step or handle).status.is_terminal:
+        handle.publish_files(job_wire.artifact_path(name), step.name if step else None)
+    outputs = step.outputs if step else handle.job.outputs
+    return job_wire.run_data(name, status, [output for output in outputs if output != DEFAULT_OUTPUT])
+
+
+def _published(context: AzureContext, id: str) -> str:
+    reference = parse_reference(id)
+    if not isinstance(reference, JobOutputReference):
+        raise InvalidParameter(f"'{id}' isn't the id of a job's output: azureml://jobs/JOB/outputs/OUTPUT.")
+    jobs = context.workspace.jobs
+    step = jobs.find_step(reference.job)
+    if step is not None:
+        return job_wire.datastore_uri(jobs.get(step.job).publish(reference.output, step.name))
+    return job_wire.datastore_uri(jobs.get(reference.job).publish(reference.output))
+
+
+def _pages(context: AzureContext) -> str:
+    return f"{context.place.base}/jobs"
+
+
+def _log_of(job: str) -> str:
+    return f"log of {job}"

@@ -1,0 +1,53 @@
+"""Lists over Azure's wire: which of the things a request wants to see, and in which pages."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+
+from mafunzo.errors import InvalidParameter
+from mafunzo.server.azure_context import azure_context
+from mafunzo.wire.azureml.envelope import PROVIDER, page
+
+WS = f"/subscriptions/{{subscription}}/resourceGroups/{{group}}/providers/{PROVIDER}/workspaces/{{workspace}}"
+REG = f"/subscriptions/{{subscription}}/resourceGroups/{{group}}/providers/{PROVIDER}/registries/{{registry}}"
+PAGE = 100
+TOP, SKIP = "$top", "$skip"
+
+T = TypeVar("T")
+
+
+def listed(request: Request, things: Iterable[T], is_archived: Callable[[T], bool]) -> list[T]:
+    """Return what a list's `listViewType` asks for (the active ones by default, the archived ones, or all) in its order.
+
+    `things` come newest first, which is the order unless `$orderBy` asks for the oldest first.
+    """
+    view = request.query_params.get("listViewType", "ActiveOnly").lower()
+    found = [thing for thing in things if view == "all" or is_archived(thing) == (view == "archivedonly")]
+    is_oldest_first = (
+        request.query_params.get("$orderBy", request.query_params.get("orderBy", "")).lower().endswith(" asc")
+    )
+    return found[::-1] if is_oldest_first else found
+
+
+def paged(request: Request, things: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Return one page of a list, with the address of the next one."""
+    bodies = list(things)
+    first, size = _number(request, SKIP, 0), min(_number(request, TOP, PAGE), PAGE)
+    shown, rest = bodies[first : first + size], len(bodies) - first - size
+    wanted = request.query_params.get(TOP)
+    is_last = rest <= 0 or (wanted is not None and int(wanted) <= PAGE)  # a client that names a number wants no more
+    if is_last:
+        return page(shown)
+    query = {**request.query_params, SKIP: str(first + size)}
+    return page(shown, f"{azure_context(request).place.base}{request.url.path}?{urlencode(query)}")
+
+
+def _number(request: Request, name: str, default: int) -> int:
+    given = request.query_params.get(name)
+    if given is None:
+        return default
+    if not given.isdigit():
+        raise InvalidParameter(f"{name} is '{given}', expected a number, 0 or more.", param=name)
+    return int(given)

@@ -1,0 +1,171 @@
+"""A job of the user's own components, or of several: all that it names is looked up, and it becomes one flat pipeline."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mafunzo.entities.component import Component, Node, Output
+from mafunzo.entities.job import DEFAULT_OUTPUT, ArtifactInput, Destination
+from mafunzo.errors import InvalidParameter, UsageError
+from mafunzo.pipelines.flatten import Flat, flatten
+from mafunzo.pipelines.plan import PARENT_INPUT, PARENT_OUTPUT, Facts, PinnedComponent, PlanRequest, plan
+from mafunzo.wire.azureml.job import JobRequest
+from mafunzo.wire.azureml.reference import AssetReference, PathInput, parse_reference
+from mafunzo.workspace.asset import Upload
+from mafunzo.workspace.component import shipped_names
+from mafunzo.workspace.reference import stored
+from mafunzo.workspace.request import SERVERLESS, Draft
+
+if TYPE_CHECKING:
+    from mafunzo.workspace.workspace import Workspace
+
+T = TypeVar("T")
+
+
+def registry_pipeline(asked: JobRequest) -> str | None:
+    """Return the pipeline of the registry that a job of one node runs, or None for another job."""
+    if len(asked.pipeline.nodes) != 1 or asked.commands:
+        return None
+    (node,) = asked.pipeline.nodes.values()
+    reference = parse_reference(node.component)
+    is_shipped = isinstance(reference, AssetReference) and reference.registry and reference.name in shipped_names()
+    return reference.name if is_shipped and isinstance(reference, AssetReference) else None
+
+
+def bound_inputs(node: Node, given: Mapping[str, str | PathInput]) -> dict[str, str | PathInput]:
+    """Return a node's inputs, with what the job was given in the place of what is bound to that.
+
+    Raises `InvalidParameter` for what is bound to anything else.
+    """
+    found: dict[str, str | PathInput] = {}
+    for name, value in node.inputs.items():
+        match = PARENT_INPUT.fullmatch(value.strip()) if isinstance(value, str) else None
+        text = given[match[1]] if match else value
+        if isinstance(text, str) and "${{" in text:
+            raise InvalidParameter(f"{name} is '{text}'. A value, a path, or an input of the job can be given.")
+        found[name] = text if isinstance(text, PathInput) else str(text)
+    return found
+
+
+def submission(workspace: Workspace, name: str, asked: JobRequest) -> Draft:
+    """Look up what a job names, and plan it. Raises `InvalidParameter` with all faults, before anything is stored."""
+    work = _Submission(workspace, asked)
+    flat = work.flat()
+    job_inputs = {key: work.given(key, value) for key, value in asked.inputs.items()}
+    pipeline = dataclasses.replace(flat.pipeline, nodes=work.settled(flat, job_inputs))
+    request = PlanRequest(
+        name=name,
+        component=pipeline,
+        inputs={key: _promised(value) for key, value in job_inputs.items()},
+        experiment=asked.experiment,
+        display_name=asked.display_name,
+        force_rerun=asked.force_rerun,
+        continue_on_step_failure=asked.continue_on_step_failure,
+        tags=asked.tags,
+        properties=asked.properties,
+        created_by=workspace.user,
+    )
+    facts = Facts(flat.pinned, workspace.computes.hardware(), datetime.now(UTC))
+    work.check_computes()
+    faults = work.faults
+    try:
+        plan(request, facts)
+    except InvalidParameter as error:
+        faults = [*faults, *error.faults]
+    if faults:
+        raise InvalidParameter(f"Job '{name}' can't be planned.", list(dict.fromkeys(faults)))
+    return Draft(request, facts, {key: value for key, value in job_inputs.items() if isinstance(value, Upload)})
+
+
+class _Submission:
+    """Looks things up; a fault is kept, and the work goes on, so that all are told at once."""
+
+    def __init__(self, workspace: Workspace, asked: JobRequest) -> None:
+        self._workspace = workspace
+        self._asked = asked
+        self.faults: list[str] = []
+
+    def flat(self) -> Flat:
+        """Return the job's pipeline as one of commands, each with the output that collects `./outputs`."""
+        flat = flatten(self._asked.pipeline, self._pin)
+        return Flat(_with_destinations(flat.pipeline, self._asked.destinations), flat.pinned)
+
+    def given(self, name: str, value: str | PathInput) -> Any:
+        """Return an input of the job: its text, or what it names in the store."""
+        if isinstance(value, str):
+            return value
+        return self._found(lambda: stored(self._workspace, name, value.uri))
+
+    def settled(self, flat: Flat, job_inputs: Mapping[str, Any]) -> dict[str, Node]:
+        """Return the nodes with every path that they name themselves looked up."""
+        nodes = {}
+        for name, node in flat.pipeline.nodes.items():
+            declared = flat.pinned[node.component].component.inputs
+            inputs = dict(node.inputs)
+            for key, value in node.inputs.items():
+                address = _address(value, key in declared and declared[key].is_path, job_inputs)
+                if address is not None:
+                    found = self._found(partial(stored, self._workspace, f"step '{name}': {key}", address))
+                    inputs[key] = found.artifact() if isinstance(found, Upload) else found
+            nodes[name] = dataclasses.replace(node, inputs=inputs)
+        return nodes
+
+    def check_computes(self) -> None:
+        """Find the computes that nobody has made."""
+        known = {SERVERLESS, *(compute.name for compute in self._workspace.computes.list())}
+        self.faults += [
+            f"{who} is '{name}', but no compute has that name. Use local, which is this machine, leave it out, or make one: "
+            f"mafunzo compute create {name} --size SIZE"
+            for who, name in self._asked.computes.items()
+            if name not in known
+        ]
+
+    def _pin(self, key: str) -> PinnedComponent:
+        components = self._workspace.components
+        own = self._asked.commands.get(key)
+        pinned = components.pinned(*own) if own else components.pin(key)
+        if pinned.component.kind == "pipeline" or pinned.is_trusted or DEFAULT_OUTPUT in pinned.component.outputs:
+            return pinned
+        outputs = {**pinned.component.outputs, DEFAULT_OUTPUT: Output(DEFAULT_OUTPUT, "uri_folder")}
+        return dataclasses.replace(pinned, component=dataclasses.replace(pinned.component, outputs=outputs))
+
+    def _found(self, work: Callable[[], T]) -> T | ArtifactInput:
+        """Return `work()`; where it raises, keep the fault and return a promise that the plan takes as it is."""
+        try:
+            return work()
+        except UsageError as error:
+            self.faults += [error.message, *error.faults] if error.faults else [error.message]
+        return ArtifactInput("")
+
+
+def _address(value: Any, is_path: bool, job_inputs: Mapping[str, Any]) -> str | None:
+    """Return the address that a node's input names: itself, or by a text of the job that stands for a path."""
+    if isinstance(value, PathInput):
+        return value.uri
+    if not is_path or not isinstance(value, str):
+        return None
+    if match := PARENT_INPUT.fullmatch(value.strip()):
+        text = job_inputs.get(match[1])
+        return text if isinstance(text, str) else None
+    return None if "${{" in value else value
+
+
+def _with_destinations(pipeline: Component, destinations: Mapping[str, Destination]) -> Component:
+    """Return a pipeline whose steps know what else becomes of the job's outputs that they write."""
+    nodes = {}
+    for name, node in pipeline.nodes.items():
+        own = {
+            output: destinations[match[1]]
+            for output, written in node.outputs.items()
+            if (match := PARENT_OUTPUT.fullmatch(written.strip())) and match[1] in destinations
+        }
+        nodes[name] = dataclasses.replace(node, destinations={**node.destinations, **own})
+    return dataclasses.replace(pipeline, nodes=nodes)
+
+
+def _promised(value: Any) -> Any:
+    return ArtifactInput("", value.name) if isinstance(value, Upload) else value

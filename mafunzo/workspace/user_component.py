@@ -1,0 +1,134 @@
+"""Components and environments of the user's own: registered over a wire, and looked up by the names that jobs have for them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from mafunzo.entities.asset import Asset, AssetType
+from mafunzo.entities.component import Component
+from mafunzo.entities.environment import Environment
+from mafunzo.errors import InvalidParameter, NotFound
+from mafunzo.pipelines.plan import PinnedComponent
+from mafunzo.store.environment_catalog import curated_environment
+from mafunzo.wire.azureml.component import Source, component_from_dict, source_of
+from mafunzo.wire.azureml.envelope import registry_id
+from mafunzo.wire.azureml.environment import environment_from_body
+from mafunzo.wire.azureml.reference import AssetReference, parse_reference
+from mafunzo.workspace.component import shipped, shipped_names
+from mafunzo.workspace.version import put_version, referenced, registered, version_of
+
+if TYPE_CHECKING:
+    from mafunzo.workspace.workspace import Workspace
+
+
+class Components:
+    """The verbs on components."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+
+    def register_from(self, body: Mapping[str, Any], name: str, version: str) -> Asset:
+        """Register a component as Azure's wire asks.
+
+        Raises `InvalidFile` or `NotSupported` for an interface that can't be used, `NotFound` for code or an environment that
+        isn't there, and `Conflict` for another interface under the name of a version that exists.
+        """
+        said = body.get("properties") or {}
+        spec = {**(said.get("componentSpec") or {}), "name": name, "version": version}
+        component = component_from_dict(spec, f"component {name}:{version}")
+        if component.kind == "command":
+            self._source(source_of(spec))
+        properties = {
+            "spec": spec,
+            "properties": dict(said.get("properties") or {}),
+            "is_anonymous": bool(said.get("isAnonymous", False)),
+        }
+        asset = version_of(AssetType.COMPONENT, name, version, properties, body)
+        return put_version(self._workspace, asset, is_replaced=bool(properties["is_anonymous"]))
+
+    def pin(self, written: str) -> PinnedComponent:
+        """Return what a node's name of a component stands for, with its code and environment. Raises `NotFound`."""
+        reference = parse_reference(written)
+        if not isinstance(reference, AssetReference):
+            raise NotFound(f"'{written}' doesn't name a component. Register one, or name one as azureml:NAME:VERSION.")
+        if reference.registry is not None:
+            return _shipped(reference.name)
+        if not registered(self._workspace, AssetType.COMPONENT, reference.name) and reference.name in shipped_names():
+            return _shipped(reference.name)
+        spec = referenced(self._workspace, AssetType.COMPONENT, reference).properties["spec"]
+        return self.pinned(component_from_dict(spec, str(reference)), source_of(spec))
+
+    def pinned(self, component: Component, source: Source) -> PinnedComponent:
+        """Return a component of the user's with what its source names. Raises `NotFound`."""
+        if component.kind == "pipeline":
+            return PinnedComponent(component, code=_hash(component.name, component.version))
+        code, environment = self._source(source)
+        variables = environment.variables if environment else {}
+        return PinnedComponent(
+            component=replace(component, environment={**variables, **component.environment}),
+            code=_hash(component.command),
+            code_artifact=code,
+            runtime=environment,
+        )
+
+    def _source(self, source: Source) -> tuple[str | None, Environment | None]:
+        return self._code(source.code), self._workspace.environments.find(source.environment)
+
+    def _code(self, written: str | None) -> str | None:
+        if written is None:
+            return None
+        reference = parse_reference(written)
+        if not isinstance(reference, AssetReference):
+            raise InvalidParameter(f"code is '{written}', expected a folder that was uploaded.", param="code")
+        return referenced(self._workspace, AssetType.CODE, reference).artifact
+
+
+class Environments:
+    """The verbs on environments."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+
+    def register_from(self, body: Mapping[str, Any], name: str, version: str) -> Asset:
+        """Register an environment as Azure's wire asks; raises `InvalidParameter`, `NotSupported` and `Conflict`."""
+        environment_from_body(name, version, body)
+        said = dict(body.get("properties") or {})
+        kept = {key: value for key, value in said.items() if key not in ("description", "tags", "isArchived")}
+        asset = version_of(AssetType.ENVIRONMENT, name, version, {"body": {"properties": kept}}, body)
+        return put_version(self._workspace, asset, is_replaced=bool(said.get("isAnonymous", False)))
+
+    def find(self, written: str | None) -> Environment | None:
+        """Return the environment that a command names, None for Mafunzo's own; raises `NotFound`."""
+        if not written:
+            return None
+        reference = parse_reference(written)
+        if not isinstance(reference, AssetReference):
+            raise NotFound(f"'{written}' doesn't name an environment. Name one as azureml:NAME:VERSION.")
+        is_ours = reference.registry is None and registered(self._workspace, AssetType.ENVIRONMENT, reference.name)
+        curated = None if is_ours else curated_environment(reference.name)
+        if curated is not None:
+            return curated
+        if reference.registry is not None:
+            raise NotFound(
+                f"The registry has no environment '{reference.name}'. Make one with an image and a conda file."
+            )
+        asset = referenced(self._workspace, AssetType.ENVIRONMENT, reference)
+        return environment_from_body(asset.name, asset.version, asset.properties["body"])
+
+
+def _shipped(name: str) -> PinnedComponent:
+    """Return a component that ships with Mafunzo; the nodes of a pipeline among them are such too."""
+    found = shipped(name)
+    nodes = {
+        step: replace(node, component=registry_id("components", node.component))
+        for step, node in found.component.nodes.items()
+    }
+    return PinnedComponent(replace(found.component, nodes=nodes), code=found.code, is_trusted=True)
+
+
+def _hash(*parts: str) -> str:
+    return f"sha256:{hashlib.sha256(json.dumps(parts).encode()).hexdigest()}"

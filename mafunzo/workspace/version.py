@@ -1,0 +1,81 @@
+"""Versions that never change: one rule for every kind of asset that is registered over a wire."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType
+from mafunzo.errors import Conflict, NotFound
+from mafunzo.wire.azureml.reference import AssetReference
+
+if TYPE_CHECKING:
+    from mafunzo.workspace.workspace import Workspace
+
+
+def registered(workspace: Workspace, kind: AssetType, name: str | None = None) -> list[Asset]:
+    """Return the versions of the workspace's assets of a kind, archived ones too, newest first."""
+    return workspace.records.list_assets(WORKSPACE_SCOPE, kind, name, with_archived=True)
+
+
+def referenced(workspace: Workspace, kind: AssetType, wanted: AssetReference) -> Asset:
+    """Return the version of the workspace that a reference names: by number, by label, or the newest. Raises `NotFound`."""
+    records = workspace.records
+    if wanted.version is not None:
+        return records.get_asset(AssetKey(WORKSPACE_SCOPE, kind, wanted.name, wanted.version))
+    return records.get_labelled(WORKSPACE_SCOPE, kind, wanted.name, wanted.label or "latest")
+
+
+def put_version(workspace: Workspace, asset: Asset, is_replaced: bool = False) -> Asset:
+    """Add a version, or change what may change of one that exists: description, tags, whether it is archived.
+
+    is_replaced: its properties may change too, as those of one without a name of its own, whose version says its content.
+    Raises `Conflict` for other content (`artifact`, `folder_type`, `properties`) under the name of a version that exists.
+    """
+    known = {found.version: found for found in registered(workspace, asset.key.type, asset.name)}.get(asset.version)
+    if known is None:
+        made = dataclasses.replace(asset, created_by=workspace.user, created_at=datetime.now(UTC))
+        return workspace.records.add_asset(made)
+    is_same = (known.artifact, known.folder_type) == (asset.artifact, asset.folder_type)
+    if not is_same or (known.properties != asset.properties and not is_replaced):
+        raise Conflict(
+            f"{str(asset.key.type).capitalize()} {asset.key} exists already. A version never changes; choose another one."
+        )
+    changed = dataclasses.replace(asset, created_by=known.created_by, created_at=known.created_at)
+    workspace.records.update_asset(changed)
+    return changed
+
+
+def archive_all(workspace: Workspace, kind: AssetType, name: str, is_archived: bool) -> list[Asset]:
+    """Hide all versions of a name from lists, or show them again; return them, newest first. Raises `NotFound`."""
+    found = registered(workspace, kind, name)
+    if not found:
+        raise NotFound(f"No {kind} '{name}' is registered.")
+    changed = [dataclasses.replace(asset, is_archived=is_archived) for asset in found]
+    for asset in changed:
+        workspace.records.update_asset(asset)
+    return changed
+
+
+def version_of(
+    kind: AssetType,
+    name: str,
+    version: str,
+    properties: Mapping[str, Any],
+    body: Mapping[str, Any],
+    artifact: str | None = None,
+    folder_type: FolderType = FolderType.URI_FOLDER,
+) -> Asset:
+    """Return a version whose description, tags and archived flag stand in the `properties` of a PUT's body."""
+    said = body.get("properties") or {}
+    return Asset(
+        key=AssetKey(WORKSPACE_SCOPE, kind, name, version),
+        folder_type=folder_type,
+        artifact=artifact,
+        description=str(said.get("description") or ""),
+        tags={str(key): str(value) for key, value in (said.get("tags") or {}).items()},
+        properties=properties,
+        is_archived=bool(said.get("isArchived", False)),
+    )
