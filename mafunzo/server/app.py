@@ -15,6 +15,7 @@ from mafunzo.server.auth import LoopbackOnly, bearer
 from mafunzo.server.azure_context import AzureContext, require_token
 from mafunzo.server.context import Context, context_of
 from mafunzo.server.directory import digest
+from mafunzo.server.limits import Limits
 from mafunzo.wire.azureml.envelope import error_body, status_of
 
 
@@ -28,6 +29,7 @@ def create_app(context: Context) -> FastAPI:
 
     app = FastAPI(title="Mafunzo", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.context = context
+    app.add_middleware(Limits)
     app.add_middleware(LoopbackOnly)
     app.add_exception_handler(MafunzoError, _refuse)
     app.add_api_route("/healthz", healthz)
@@ -42,6 +44,7 @@ def create_azure_app(context: AzureContext) -> FastAPI:
     app = FastAPI(title="Mafunzo for the Azure SDK", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.context = context
     app.add_middleware(azureml.NormalPaths)
+    app.add_middleware(Limits)
     app.add_middleware(LoopbackOnly)
     app.add_exception_handler(MafunzoError, _refuse_on_azure)
     app.include_router(azureml.public)

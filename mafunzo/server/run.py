@@ -29,6 +29,7 @@ from mafunzo.server.context import Context, Loop
 from mafunzo.server.directory import Directory
 from mafunzo.server.identity import identity_of
 from mafunzo.server.job_log import JobLogs
+from mafunzo.server.limits import server_options
 from mafunzo.server.metrics import Metrics
 from mafunzo.server.mlflow import MlflowView
 from mafunzo.serving.supervisor import WORKER, Supervisor
@@ -135,6 +136,7 @@ def _config(app: FastAPI, **more: Any) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=LAST_REQUESTS_S,
+        **server_options(),
         **more,
     )
 
