@@ -184,6 +184,37 @@ def test_a_distributed_command_runs_all_its_processes(client, environment_asset,
     }
 
 
+CONDA = """
+name: small
+channels: [conda-forge]
+dependencies:
+  - python=3.11
+  - pip
+  - pip:
+      - humanize==4.9.0
+"""
+
+
+def test_an_environment_is_built_once_from_pips_part_of_a_conda_file(client, tmp_path, wait, workspace):
+    (tmp_path / "conda.yml").write_text(CONDA)
+    asked = Environment(name="small", image="mcr.microsoft.com/any", conda_file=tmp_path / "conda.yml")
+    made = client.environments.create_or_update(asked)
+    assert (made.version, client.environments.get("small", label="latest").version) == ("1", "1")
+
+    def log_of(text: str) -> str:
+        program = (
+            f"import humanize, sys; print({text!r}, humanize.intcomma(12345), humanize.__file__.startswith(sys.prefix))"
+        )
+        job = command(command=f'python -c "{program}"', environment=f"azureml:small:{made.version}")
+        name = client.jobs.create_or_update(job).name
+        assert wait(name).status == "Completed"
+        return workspace.jobs.get(name).logs("command")
+
+    first, second = log_of("first"), log_of("second")
+    assert "first 12,345 True" in first and "Installing collected packages: humanize" in first
+    assert "second 12,345 True" in second and "Installing" not in second
+
+
 def test_all_that_is_wrong_with_a_command_is_told_at_once(client, environment_asset):
     asked = command(
         command="cat ${{inputs.file}}",
@@ -384,7 +415,8 @@ experiment_name: files
 inputs:
   number: 0.25
 outputs:
-  out: ${{parent.jobs.inline.outputs.out}}
+  out:
+    type: uri_folder
 settings:
   default_compute: azureml:local
 jobs:
@@ -400,8 +432,7 @@ jobs:
     inputs:
       from: ${{parent.jobs.first.outputs.out}}
     outputs:
-      out:
-        type: uri_folder
+      out: ${{parent.outputs.out}}
 """
 
 

@@ -1,0 +1,62 @@
+"""Tests of `mafunzo.pipelines.delivery`."""
+
+from pathlib import Path
+
+import pytest
+
+from mafunzo import Workspace
+from mafunzo.entities.asset import WORKSPACE_SCOPE, AssetType
+from mafunzo.entities.job import Destination, Job, Step, StepSpec
+from mafunzo.errors import Conflict
+from mafunzo.pipelines.delivery import deliver
+from mafunzo.wire.azureml.envelope import CONTAINER
+
+
+@pytest.fixture
+def workspace(tmp_path: Path):
+    with Workspace(tmp_path / "home") as opened:
+        yield opened
+
+
+@pytest.fixture
+def deliver_to(workspace: Workspace, tmp_path: Path):
+    """Deliver the output `out` of a step of a new job, whose one file has a text in it."""
+
+    def deliver_to(job: str, destination: Destination, text: str = "rows") -> None:
+        if job not in {known.name for known in workspace.jobs.list()}:
+            workspace.records.add_job(Job(job, job, "e", "c:1", created_by="amina"), [])
+        (folder := tmp_path / text).mkdir(exist_ok=True)
+        (folder / "rows.txt").write_text(text)
+        step = Step(job, StepSpec("s", "c:1", "code", "true"))
+        deliver(destination, workspace.artifacts.put(folder), step, "out", workspace.records, workspace.blobs)
+
+    return deliver_to
+
+
+def versions(workspace: Workspace, kind: AssetType) -> list[tuple[str, str]]:
+    return [
+        (asset.version, asset.created_by) for asset in workspace.records.list_assets(WORKSPACE_SCOPE, kind, "found")
+    ]
+
+
+def test_an_output_becomes_the_next_version_and_only_once(workspace: Workspace, deliver_to) -> None:
+    destination = Destination("uri_folder", asset_name="found")
+    for job in ("one", "one", "two"):  # the second time is after a crash
+        deliver_to(job, destination)
+    assert versions(workspace, AssetType.DATA) == [("2", "amina"), ("1", "amina")]
+    deliver_to("three", Destination("custom_model", asset_name="found"))
+    assert versions(workspace, AssetType.MODEL) == [("1", "amina")]
+
+
+def test_a_version_that_is_asked_for_keeps_its_bytes(workspace: Workspace, deliver_to) -> None:
+    destination = Destination("uri_folder", asset_name="found", asset_version="7")
+    deliver_to("one", destination)
+    deliver_to("two", destination)
+    with pytest.raises(Conflict, match="Output out is to be data found:7, which has other bytes already"):
+        deliver_to("three", destination, text="others")
+    assert versions(workspace, AssetType.DATA) == [("7", "amina")]
+
+
+def test_an_output_is_shown_under_a_path_of_the_datastore(workspace: Workspace, deliver_to) -> None:
+    deliver_to("one", Destination("uri_folder", path="results/may"))
+    assert [blob.name for blob in workspace.blobs.list(CONTAINER, "results/")] == ["results/may/rows.txt"]
