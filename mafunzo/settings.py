@@ -15,8 +15,9 @@ class Settings:
     home: the folder that holds everything (`MAFUNZO_HOME`, default `~/.mafunzo`).
     cache: downloads that may be fetched again and are shared by all homes (`MAFUNZO_CACHE`, default `$XDG_CACHE_HOME/mafunzo`).
     database_url: an SQLAlchemy URL (`MAFUNZO_DATABASE_URL`), or None for SQLite in the home.
-    port: the loopback HTTP port of the server (`MAFUNZO_PORT`, default 8080).
-    azure_port: its loopback https port, for the Azure SDK (`MAFUNZO_AZURE_PORT`, default 8443; 0 where `MAFUNZO_PORT` is 0).
+    port: the HTTP port of the server (`MAFUNZO_PORT`, default 8080).
+    azure_port: its https port, for the Azure SDK (`MAFUNZO_AZURE_PORT`, default 8443; 0 where `MAFUNZO_PORT` is 0).
+    listen: the address of both ports (`MAFUNZO_LISTEN`, default 127.0.0.1: nobody but this machine).
     offline: never ask a network (`MAFUNZO_OFFLINE`, `HF_HUB_OFFLINE`).
     step_folder: where a step writes `metrics.jsonl` and `error.json` (`MAFUNZO_STEP_FOLDER`), or None outside of a job.
     """
@@ -26,6 +27,7 @@ class Settings:
     database_url: str | None
     port: int
     azure_port: int
+    listen: str
     offline: bool
     step_folder: Path | None
 
@@ -43,6 +45,7 @@ def load(environ: dict[str, str] | None = None) -> Settings:
         azure_port=_port(
             "MAFUNZO_AZURE_PORT", env.get("MAFUNZO_AZURE_PORT"), 0 if env.get("MAFUNZO_PORT") == "0" else 8443
         ),
+        listen=env.get("MAFUNZO_LISTEN") or "127.0.0.1",
         offline=_is_true(env.get("MAFUNZO_OFFLINE")) or _is_true(env.get("HF_HUB_OFFLINE")),
         step_folder=Path(env["MAFUNZO_STEP_FOLDER"]) if env.get("MAFUNZO_STEP_FOLDER") else None,
     )

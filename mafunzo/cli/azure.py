@@ -13,13 +13,22 @@ from contextlib import contextmanager
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from mafunzo.errors import InvalidFile, InvalidParameter
 
+if TYPE_CHECKING:
+    from mafunzo.server.client_environment import Access
+
 DOWNLOADER = "download-dataset.py"
 KERNEL = "mafunzo"
+SERVER = typer.Option(
+    None, metavar="URL", help="A server on another machine, https://HOST:PORT, with --token-file and --ca-file."
+)
+TOKEN_FILE = typer.Option(None, metavar="FILE", help="The file that holds your token (mafunzo user create).")
+CA_FILE = typer.Option(None, metavar="FILE", help="The file that mafunzo env --write-ca made on the server's machine.")
 
 
 class Format(StrEnum):
@@ -34,19 +43,31 @@ def env(
     format: Format = typer.Option(
         Format.SHELL, help="shell: lines for `eval`; json: an object; kernel: install a Jupyter kernel that has it."
     ),
+    server: str | None = SERVER,
+    token_file: Path | None = TOKEN_FILE,
+    ca_file: Path | None = CA_FILE,
+    write_ca: Path | None = typer.Option(
+        None,
+        metavar="FILE",
+        help="Write the public certificates that clients of this server trust, for others to copy.",
+    ),
 ) -> None:
     """Print the environment that points the Azure SDK (azure-ai-ml, azure-identity) at this machine, and start the server.
 
-    Example: eval "$(mafunzo env)". It holds a secret of this home: whoever has it may do what you may.
+    Example: eval "$(mafunzo env)". It holds a secret of this home: whoever has it may do what you may. With --server it is the
+    environment of a user of another machine's server, and holds their own token.
     """
     from mafunzo.server.client_environment import azure_environment
     from mafunzo.workspace import Workspace
 
-    workspace = Workspace()
-    if format is Format.KERNEL:
-        print(f"The kernel 'Mafunzo' is installed: {_install_kernel(workspace.home.root)}")
+    if write_ca is not None:
+        _write_authorities(write_ca)
         return
-    variables = azure_environment(workspace.home, workspace.up(), workspace.user, os.environ)
+    if format is Format.KERNEL:
+        _require_no_server(server)
+        print(f"The kernel 'Mafunzo' is installed: {_install_kernel(Workspace().home.root)}")
+        return
+    variables = azure_environment(_access(server, token_file, ca_file), os.environ)
     if format is Format.JSON:
         print(json.dumps(variables, indent=2))
         return
@@ -61,15 +82,18 @@ def run(
     python: Path = typer.Option(
         None, help="The interpreter, of an environment with an SDK of its own; default the one that runs Mafunzo."
     ),
+    server: str | None = SERVER,
+    token_file: Path | None = TOKEN_FILE,
+    ca_file: Path | None = CA_FILE,
 ) -> None:
     """Run a Python program written for the Azure SDK on this machine, unchanged; what follows SCRIPT are its arguments.
 
     The server is started if it isn't up. Where the SDK would find no config.json, one is written and named; a script that
     calls download-dataset.py, where the current folder has none, gets ours. Nothing of the program reaches Microsoft's hosts.
     """
+    from mafunzo import settings
     from mafunzo.server.client_environment import azure_environment
     from mafunzo.server.egress import EgressProxy, proxy_environment
-    from mafunzo.workspace import Workspace
 
     interpreter = sys.executable if python is None else shutil.which(python)
     if interpreter is None:
@@ -77,18 +101,53 @@ def run(
     if not is_module:
         _provide(Path(program))
     before = dict(os.environ)
-    workspace = Workspace()
-    variables = azure_environment(workspace.home, workspace.up(), workspace.user, before)
-    _provide_config(workspace.home.root)
+    access, home = _access(server, token_file, ca_file), settings.load().home
+    variables = azure_environment(access, before)
+    _provide_config(server or str(home))
     with (
         EgressProxy(before.get("HTTPS_PROXY") or before.get("https_proxy")) as proxy,
         _path_with_python(before) as path,
     ):
-        environment = before | variables | proxy_environment(proxy.url, before)
-        environment |= {"PATH": path, "MAFUNZO_HOME": str(workspace.home.root)}
+        environment = before | variables | proxy_environment(proxy.url, before | variables)
+        environment |= {"PATH": path, "MAFUNZO_HOME": str(home)}
         command = [interpreter, *(["-m"] if is_module else []), program, *context.args]
         status = _wait(subprocess.Popen(command, env=environment))
     sys.exit(status)
+
+
+def _access(server: str | None, token_file: Path | None, ca_file: Path | None) -> "Access":
+    """Return the way to the server that is named, or to this home's own, which is started."""
+    from mafunzo.server.client_environment import access_of_home, access_of_user
+    from mafunzo.workspace import Workspace
+
+    if server is None and token_file is None and ca_file is None:
+        workspace = Workspace()
+        return access_of_home(workspace.home, workspace.up(), workspace.user)
+    if server is None or token_file is None or ca_file is None:
+        raise InvalidParameter("--server, --token-file and --ca-file belong together: give all three, or none.")
+    return access_of_user(server, token_file, ca_file)
+
+
+def _require_no_server(server: str | None) -> None:
+    if server is not None:
+        raise InvalidParameter("A kernel is of this machine's server. For another one, take --format shell or json.")
+
+
+def _write_authorities(file: Path) -> None:
+    """Write what clients of this home's server trust. It is no secret, but must not be swapped on its way to them."""
+    from mafunzo.server.tls import files, fingerprint
+    from mafunzo.workspace import Workspace
+
+    workspace = Workspace()
+    workspace.up()
+    found = files(workspace.home)
+    try:
+        shutil.copyfile(found.bundle, file)
+    except OSError as error:
+        raise InvalidFile(f"{file} can't be written: {error.strerror}.") from error
+    print(
+        f"Wrote {file}: the public authorities and this server's own, whose SHA-256 is {fingerprint(found.authority)}"
+    )
 
 
 def _wait(child: "subprocess.Popen[bytes]") -> int:
@@ -112,7 +171,7 @@ def _provide(script: Path) -> None:
         _say(f"wrote {target}, which {script} calls")
 
 
-def _provide_config(home: Path) -> None:
+def _provide_config(where: str) -> None:
     """Write config.json into the current folder where the SDK would find none in it or above."""
     from mafunzo.server.client_environment import workspace_config
 
@@ -121,7 +180,7 @@ def _provide_config(home: Path) -> None:
     if any((folder / name).is_file() for folder in (here, *here.parents) for name in names):
         return
     (here / "config.json").write_text(json.dumps(workspace_config(), indent=2) + "\n", encoding="utf-8")
-    _say(f"wrote config.json, which names the workspace in {home}")
+    _say(f"wrote config.json, which names the workspace in {where}")
 
 
 @contextmanager

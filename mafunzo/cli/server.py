@@ -9,9 +9,15 @@ from mafunzo.errors import InvalidParameter
 
 
 def up(
-    port: int = typer.Option(None, help="The loopback HTTP port; default MAFUNZO_PORT, or 8080."),
+    port: int = typer.Option(None, help="The HTTP port; default MAFUNZO_PORT, or 8080."),
     azure_port: int = typer.Option(
-        None, help="The loopback https port, for the Azure SDK; default MAFUNZO_AZURE_PORT, or 8443."
+        None, help="The https port, for the Azure SDK; default MAFUNZO_AZURE_PORT, or 8443."
+    ),
+    listen: str = typer.Option(
+        None,
+        metavar="ADDRESS",
+        help="The address of both ports, 0.0.0.0 for all; default MAFUNZO_LISTEN, or 127.0.0.1: this machine only. "
+        "Any other one needs a user who is an owner (mafunzo user create).",
     ),
     detach: bool = typer.Option(False, "--detach", help="Return once it answers; it goes on in the background."),
     as_json: bool = typer.Option(False, "--json", help="With --detach: print JSON instead of text."),
@@ -26,7 +32,7 @@ def up(
         raise InvalidParameter(
             "--json is given without --detach, and a server in the foreground prints its log. Add it."
         )
-    workspace = Workspace(port=port, azure_port=azure_port)
+    workspace = Workspace(port=port, azure_port=azure_port, listen=listen)
     if not detach:
         workspace.serve()
     address, root = workspace.up(), workspace.home.root

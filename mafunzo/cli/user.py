@@ -1,13 +1,18 @@
 """`mafunzo user`: who may ask over the network, with which role, and what they asked."""
 
 import os
+import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import typer
 
 from mafunzo.cli.output import AS_JSON, print_facts, print_json, print_table
 from mafunzo.entities.user import Role, User
-from mafunzo.errors import InvalidFile
+from mafunzo.errors import InvalidFile, InvalidParameter
+
+AGE = re.compile(r"([0-9]{1,6})([mhd])")
+UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 app = typer.Typer(help="Users of a server that a team shares (mafunzo up --listen).", no_args_is_help=True)
 NAME = typer.Argument(help="The user's name.")
@@ -86,6 +91,51 @@ def delete(name: str = NAME, as_json: bool = AS_JSON) -> None:
 
     Workspace().users.delete(name)
     print_json({"deleted": name}) if as_json else print(f"Deleted {name}")
+
+
+@app.command()
+def log(
+    user: str | None = typer.Option(None, help="Only what this user asked."),
+    since: str | None = typer.Option(
+        None, help="Only what was asked since: 2026-05-06, 2026-05-06T12:30, 90m, 2h or 3d."
+    ),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Show who asked for what: each change, each secret that was read, each request that was refused."""
+    from mafunzo.workspace import Workspace
+
+    found = Workspace().users.log(user, None if since is None else _moment(since))
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (
+            e.time,
+            e.user or "-",
+            e.role or "-",
+            e.address,
+            e.method,
+            " ".join([e.what, *e.ids.values()]),
+            e.status,
+            f"{e.duration_ms:.0f} ms",
+        )
+        for e in found
+    ]
+    columns = ("time", "user", "role", "from", "method", "what", "status", "took")
+    print_table(columns, rows, "Nothing was asked over the network.")
+
+
+def _moment(text: str) -> datetime:
+    """Return the moment that a date, a time (this machine's, unless it names its offset) or an age names."""
+    age = AGE.fullmatch(text)
+    if age:
+        return datetime.now(UTC) - timedelta(**{UNITS[age[2]]: int(age[1])})
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except ValueError as error:
+        raise InvalidParameter(
+            f"--since is '{text}', expected a date or time (2026-05-06, 2026-05-06T12:30) or an age (90m, 2h, 3d)."
+        ) from error
 
 
 def _require_new(file: Path | None) -> None:

@@ -46,6 +46,7 @@ class Deployment:
     request_timeout_s: float = DEFAULT_REQUEST_TIMEOUT_S
     verification: Mapping[str, Any] | None = None
     error: Mapping[str, Any] | None = None
+    created_by: str = ""
     created_at: datetime | None = None
     properties: Mapping[str, Any] = field(default_factory=dict)
 

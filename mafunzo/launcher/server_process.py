@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,9 +25,9 @@ SAME_START_S = 2.0
 
 @dataclass(frozen=True)
 class ServerAddress:
-    """A server that runs: its process, by id and start (seconds since the epoch), and its loopback ports.
+    """A server that runs: its process, by id and start (seconds since the epoch), and its ports.
 
-    port: http, for OpenAI's dialect and MLflow. azure_port: https, for the Azure SDK.
+    port: http, for OpenAI's dialect and MLflow. azure_port: https, for the Azure SDK. listen: the address of both.
     """
 
     pid: int
@@ -34,14 +35,21 @@ class ServerAddress:
     port: int
     started_at: str
     azure_port: int
+    listen: str = LOOPBACK
+
+    @property
+    def host(self) -> str:
+        """Where this machine finds it, as it stands in a URL."""
+        own = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(self.listen, self.listen)
+        return f"[{own}]" if ":" in own else own
 
     @property
     def url(self) -> str:
-        return f"http://{LOOPBACK}:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def azure_url(self) -> str:
-        return f"https://{LOOPBACK}:{self.azure_port}"
+        return f"https://{self.host}:{self.azure_port}"
 
 
 def find_server(home: Home) -> ServerAddress | None:
@@ -67,14 +75,19 @@ def address_file(home: Home) -> Path:
     return home.root / "server.json"
 
 
-def server_argv(home: Home, port: int, azure_port: int) -> list[str]:
+def server_argv(home: Home, port: int, azure_port: int, listen: str = LOOPBACK) -> list[str]:
     """Return the command of a server, for a process that becomes one or starts one."""
     argv = [sys.executable, "-m", "mafunzo.server", "--home", str(home.root), "--port", str(port)]
-    return [*argv, "--azure-port", str(azure_port)]
+    return [*argv, "--azure-port", str(azure_port), "--listen", listen]
 
 
 def start_in_background(
-    home: Home, port: int, azure_port: int, database_url: str | None = None, timeout_s: float = 120.0
+    home: Home,
+    port: int,
+    azure_port: int,
+    database_url: str | None = None,
+    timeout_s: float = 120.0,
+    listen: str = LOOPBACK,
 ) -> ServerAddress:
     """Return the server of `home`, started if it doesn't run yet, as soon as it answers.
 
@@ -86,7 +99,7 @@ def start_in_background(
         return found
     with tempfile.TemporaryDirectory(prefix="mafunzo-start-") as folder:
         error_file = Path(folder) / "error.json"
-        process = _spawn(home, port, azure_port, database_url, error_file)
+        process = _spawn(home, server_argv(home, port, azure_port, listen), database_url, error_file)
         try:
             return _await_answer(home, process, error_file, time.monotonic() + timeout_s)
         except HomeInUse:  # another process started one at the same moment: theirs is as good
@@ -112,16 +125,14 @@ def answers(address: ServerAddress) -> bool:
         return False
 
 
-def _spawn(
-    home: Home, port: int, azure_port: int, database_url: str | None, error_file: Path
-) -> "subprocess.Popen[bytes]":
+def _spawn(home: Home, argv: Sequence[str], database_url: str | None, error_file: Path) -> "subprocess.Popen[bytes]":
     environment = dict(os.environ)
     if database_url:
         environment["MAFUNZO_DATABASE_URL"] = database_url  # not on the command line: it may hold a password
     log = os.open(log_file(home), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         return subprocess.Popen(
-            [*server_argv(home, port, azure_port), "--error-file", str(error_file)],
+            [*argv, "--error-file", str(error_file)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -18,8 +18,9 @@ def main() -> int:
     found = settings.load()
     parser = argparse.ArgumentParser(prog="python -m mafunzo.server", description=__doc__, allow_abbrev=False)
     parser.add_argument("--home", type=Path, default=found.home, help="the home folder (default: MAFUNZO_HOME)")
-    parser.add_argument("--port", type=int, default=found.port, help="the loopback port (default: MAFUNZO_PORT)")
+    parser.add_argument("--port", type=int, default=found.port, help="the http port (default: MAFUNZO_PORT)")
     parser.add_argument("--azure-port", type=int, default=found.azure_port, help="the https port (MAFUNZO_AZURE_PORT)")
+    parser.add_argument("--listen", default=found.listen, help="the address of both (default: MAFUNZO_LISTEN)")
     parser.add_argument(
         "--error-file", type=Path, help="where an error is written as JSON, for the process that starts it"
     )
@@ -29,7 +30,7 @@ def main() -> int:
 
         home = Home(given.home)
         log_to(home)
-        serve(home, given.port, given.azure_port, found.database_url)
+        serve(home, given.port, given.azure_port, found.database_url, address=given.listen)
     except KeyboardInterrupt:
         return 0
     except MafunzoError as error:

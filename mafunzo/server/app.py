@@ -10,8 +10,9 @@ from starlette.responses import JSONResponse, Response
 
 import mafunzo
 from mafunzo.errors import MafunzoError, Unauthorized
-from mafunzo.server import azure_asset, azure_job, azureml, blob, mlflow, openai, scoring
-from mafunzo.server.auth import LoopbackOnly, bearer
+from mafunzo.server import access, azure_asset, azure_job, azureml, blob, mlflow, openai, operator, scoring
+from mafunzo.server.audit import Audit
+from mafunzo.server.auth import KnownNames, bearer
 from mafunzo.server.azure_context import AzureContext, require_token
 from mafunzo.server.context import Context, context_of
 from mafunzo.server.directory import digest
@@ -29,8 +30,9 @@ def create_app(context: Context) -> FastAPI:
 
     app = FastAPI(title="Mafunzo", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.context = context
+    app.add_middleware(Audit, log=context.audit, is_told=operator.is_told)
     app.add_middleware(Limits)
-    app.add_middleware(LoopbackOnly)
+    app.add_middleware(KnownNames, names=context.names)
     app.add_exception_handler(MafunzoError, _refuse)
     app.add_api_route("/healthz", healthz)
     app.add_api_route("/metrics", metrics)
@@ -43,9 +45,10 @@ def create_azure_app(context: AzureContext) -> FastAPI:
     """Return the application of the https port, which speaks Azure's dialects."""
     app = FastAPI(title="Mafunzo for the Azure SDK", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.context = context
+    app.add_middleware(Audit, log=context.serving.audit, is_told=access.is_told)
     app.add_middleware(azureml.NormalPaths)
     app.add_middleware(Limits)
-    app.add_middleware(LoopbackOnly)
+    app.add_middleware(KnownNames, names=context.serving.names)
     app.add_exception_handler(MafunzoError, _refuse_on_azure)
     app.include_router(azureml.public)
     app.include_router(blob.router)

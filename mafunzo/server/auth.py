@@ -1,8 +1,8 @@
-"""Who may ask: the key in a request, the operator's key, and the loopback border."""
+"""Who may ask: the key in a request, the operator's key, and the names that the server answers to."""
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from starlette.responses import JSONResponse
@@ -11,7 +11,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from mafunzo.errors import Unauthorized
 from mafunzo.store.home import Home
 
-LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 OPERATOR_KEY_FILE = "operator.key"
 
 
@@ -34,28 +33,30 @@ def operator_key(home: Home) -> str:
     return path.read_text(encoding="ascii").strip()
 
 
-class LoopbackOnly:
-    """Answers requests for a loopback name only, so that a page in a browser can't reach the server by a name of its own
-    that it lets resolve to 127.0.0.1 (DNS rebinding)."""
+class KnownNames:
+    """Answers requests for the server's own names only, so that a page in a browser can't reach it by a name of the page's
+    own that it lets resolve to this machine (DNS rebinding)."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, names: Sequence[str]) -> None:
+        self.app, self._names = app, tuple(names)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] in ("http", "websocket") and not is_loopback(_host(scope)):
-            message = "This server answers for 127.0.0.1 and localhost only: the Host header names another."
+        if scope["type"] in ("http", "websocket") and not is_among(_host(scope), self._names):
+            message = f"This server answers for {', '.join(self._names)} only: the Host header names another."
             error = {"message": message, "type": "invalid_request_error", "param": None, "code": "wrong_host"}
             await JSONResponse({"error": error}, status_code=421)(scope, receive, send)
             return
         await self.app(scope, receive, send)
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether a Host header, with or without a port, is a loopback name."""
+def is_among(host: str, names: Collection[str]) -> bool:
+    """Return whether a Host header, with or without a port, is one of `names`; there, an address stands without brackets."""
     name, colon, port = host.rpartition(":")
     if not colon or host.endswith("]"):
         name, port = host, "0"
-    return name.lower() in LOOPBACK_NAMES and port.isdigit()
+    is_ipv6 = name.startswith("[") and name.endswith("]")
+    bare = name[1:-1] if is_ipv6 else name
+    return bare.lower() in names and is_ipv6 == (":" in bare) and port.isdecimal()
 
 
 def _host(scope: Scope) -> str:

@@ -1,18 +1,19 @@
 """What every request over Azure's wire finds, and who may ask."""
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from mafunzo.errors import InvalidParameter
+from mafunzo.errors import InvalidParameter, Unauthorized
+from mafunzo.server.access import admit, authorize, caller_of
 from mafunzo.server.auth import bearer
 from mafunzo.server.body import limited_body
 from mafunzo.server.context import Context
-from mafunzo.server.identity import Identity
+from mafunzo.server.identity import MLFLOW_AUDIENCE, MLFLOW_LIFETIME_S, Caller, Identity
 from mafunzo.server.job_log import JobLogs
 from mafunzo.server.sas import Sas
 from mafunzo.wire.azureml.envelope import SUFFIX, Place
@@ -24,23 +25,42 @@ BODY_LIMIT_BYTES = 8 * 2**20
 
 @dataclass(frozen=True)
 class AzureContext:
-    """The https port's parts. `serving` is the http port's, whose ways to the workers it shares.
+    """The https port's parts, as they are for one request. `serving` is the http port's, whose ways to the workers it shares.
 
-    mlflow_uri: where MLflow's own client finds the runs, with the key that opens them.
+    caller: who asks, once that is known. place: this server under the name that the request calls it by. workspace: the verbs,
+    in the caller's name. http_port: where MLflow is found.
     """
 
+    caller: Caller
     place: Place
     identity: Identity
-    sas: Sas
     workspace: Workspace
     job_logs: JobLogs
     serving: Context
-    mlflow_uri: str
+    http_port: int
 
     @property
     def audiences(self) -> frozenset[str]:
         """What a token may be for: this server, or Azure ML of its cloud."""
         return frozenset({self.place.base, f"https://ml.azure.{SUFFIX}", f"https://storage.azure.{SUFFIX}"})
+
+    @property
+    def mlflow_uri(self) -> str:
+        """Where MLflow's own client finds the runs, with what opens them for the caller."""
+        key = self.serving.operator_key
+        if self.caller != self.identity.owner:
+            key, _ = self.identity.token(MLFLOW_AUDIENCE, self.caller, lifetime_s=MLFLOW_LIFETIME_S)
+        return f"http://mafunzo:{key}@{self.place.name}:{self.http_port}/mlflow"
+
+    @property
+    def sas(self) -> Sas:
+        """What signs for the caller."""
+        return self.identity.sas(self.caller)
+
+    def callers(self) -> Iterator[Caller]:
+        """Yield all who may ask: the home's own user, then the users who aren't revoked."""
+        yield self.identity.owner
+        yield from (caller_of(user) for user in self.workspace.users.list() if not user.is_revoked)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Do what blocks beside the event loop."""
@@ -48,14 +68,39 @@ class AzureContext:
 
 
 def azure_context(request: Request) -> AzureContext:
-    """Return the context of the server that a request came to."""
-    return cast(AzureContext, request.app.state.context)
+    """Return the context of the server that a request came to, for who asks and under the name that they call it by.
+
+    Where nobody has said who asks (a signed address, an endpoint's key), it is the home's own.
+    """
+    context = cast(AzureContext, request.app.state.context)
+    caller = getattr(request.state, "caller", context.caller)
+    workspace = context.workspace.acting_as(caller.user)
+    return replace(context, caller=caller, place=Place(f"https://{request.headers['host']}"), workspace=workspace)
 
 
 def require_token(request: Request) -> None:
-    """Raise `Unauthorized` unless the request has a token that this server gave."""
+    """Raise `Unauthorized` unless the request has a token that this server gave, `Forbidden` where its role isn't enough."""
     context = azure_context(request)
-    request.state.user = context.identity.check_token(bearer(request.headers), context.audiences)
+    request.state.caller = context.identity.check_token(bearer(request.headers), context.audiences)
+    request.state.caller = admit(request.state.caller, context.workspace.users)
+    authorize(request.state.caller, request, context.workspace)
+
+
+def whoever_signed(request: Request, check: Callable[[Sas], T]) -> T:
+    """Return what `check` finds with the key of whoever signed the request, who is its caller from then on.
+
+    Raises what `check` raises where it is nobody's: `Unauthorized`.
+    """
+    context, refusals = azure_context(request), []
+    for caller in context.callers():
+        try:
+            found = check(context.identity.sas(caller))
+        except Unauthorized as error:
+            refusals.append(error)
+            continue
+        request.state.caller = caller
+        return found
+    raise refusals[0]
 
 
 async def body_of(request: Request) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from mafunzo.entities.job import DEFAULT_OUTPUT, Job
 from mafunzo.errors import InvalidParameter
-from mafunzo.server.azure_context import AzureContext, azure_context, body_of
+from mafunzo.server.azure_context import AzureContext, azure_context, body_of, whoever_signed
 from mafunzo.server.azure_page import WS, listed, paged
 from mafunzo.server.sas import READ
 from mafunzo.wire.azureml import job as job_wire
@@ -125,7 +125,7 @@ async def resolve_outputs(request: Request) -> Any:
 def get_log(request: Request, name: str) -> Response:
     """Return what a job has printed so far, to whoever has the signed address."""
     context = azure_context(request)
-    context.sas.check(_log_of(name), READ, request.query_params)
+    whoever_signed(request, lambda sas: sas.check(_log_of(name), READ, request.query_params))
     return PlainTextResponse(context.job_logs.text(name))
 
 

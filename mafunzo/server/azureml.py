@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from mafunzo.entities.asset import AssetType
 from mafunzo.entities.endpoint import Deployment
 from mafunzo.errors import InvalidParameter, NotFound, NotSupported, from_code
+from mafunzo.server.access import SIGNED_FOR, caller_with
 from mafunzo.server.azure_asset import containers
 from mafunzo.server.azure_context import AzureContext, azure_context, body_of
 from mafunzo.server.azure_page import REG, WS, paged
@@ -78,12 +79,13 @@ def cloud_metadata(request: Request) -> Any:
 
 @public.get("/msi/token")
 def managed_identity(request: Request, resource: str = "") -> Any:
-    """Give a token to whoever knows the home's secret."""
-    identity = azure_context(request).identity
-    identity.check_header(request.headers.get("x-identity-header", ""))
+    """Give a token to whoever knows the home's secret, or has a user's token."""
+    context = azure_context(request)
+    secret = request.headers.get("x-identity-header", "")
+    request.state.caller = caller_with(secret, context.identity, context.workspace.users)
     if not resource:
         raise InvalidParameter("The request names no resource to give a token for.", param="resource")
-    token, ends = identity.token(resource)
+    token, ends = context.identity.token(resource, request.state.caller)
     return {"access_token": token, "expires_on": str(ends), "resource": resource, "token_type": "Bearer"}
 
 
@@ -376,12 +378,12 @@ def get_datastore(request: Request, name: str) -> Any:
 
 @router.post(f"{WS}/datastores/{{name}}/listSecrets")
 async def list_secrets(request: Request, name: str) -> Any:
-    """Give a signature that opens the datastore's container for an hour, or else the account's key."""
-    container, sas = _container_of(name), azure_context(request).sas
+    """Give a signature that opens the datastore's container for an hour, or else the account's key: both the caller's own."""
+    container, context = _container_of(name), azure_context(request)
     asked = await body_of(request) if request.headers.get("content-length", "0") != "0" else {}
     if asked.get("expirableSecret"):
-        return {"secretsType": "Sas", "sasToken": sas.sign(container, "rcwdl")}
-    return {"secretsType": "AccountKey", "key": sas.account_key}
+        return {"secretsType": "Sas", "sasToken": context.sas.sign(container, SIGNED_FOR[context.caller.role])}
+    return {"secretsType": "AccountKey", "key": context.sas.account_key}
 
 
 @router.api_route("/{path:path}", methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)

@@ -128,7 +128,7 @@ def read_blob(request: Request, container: str, name: str) -> Response:
 @router.put("/{container}/{name:path}")
 async def write_blob(request: Request, container: str, name: str) -> Response:
     """Store a blob, a block of one, the list that puts blocks together, or what is said of a blob."""
-    allowed = permissions(request, container, name)
+    allowed = await run_in_threadpool(permissions, request, container, name)
     refuse_without(CREATE if CREATE in allowed else WRITE, allowed)
     _check_names(request, container, name)
     _refuse_unsupported(request.headers)

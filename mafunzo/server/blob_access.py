@@ -2,21 +2,29 @@
 
 from starlette.requests import Request
 
+from mafunzo.entities.user import Role
 from mafunzo.errors import BlobRefused, Unauthorized
-from mafunzo.server.azure_context import azure_context
-from mafunzo.server.sas import ACCOUNT, CREATE, DELETE, LIST, READ, WRITE
+from mafunzo.server.access import SIGNED_FOR
+from mafunzo.server.azure_context import azure_context, whoever_signed
+from mafunzo.server.sas import ACCOUNT, CREATE, DELETE, LIST, READ, WRITE, Sas
 from mafunzo.server.shared_key import check_shared_key
 from mafunzo.wire.azureml.envelope import SUFFIX
 
 MANAGE = "*"
-"""What the account's key alone allows: to make, show and delete containers."""
+"""What an owner's account key alone allows: to make, show and delete containers."""
 
 EVERYTHING = READ + WRITE + CREATE + LIST + DELETE + MANAGE
 
 
 def permissions(request: Request, container: str = "", blob: str = "") -> str:
     """Return what a request may do with a container, or a blob in it. Raises `Unauthorized`."""
-    sas, accounts = azure_context(request).sas, _accounts(request)
+    allowed = whoever_signed(request, lambda sas: _signed_for(request, sas, container, blob))
+    role = azure_context(request).caller.role
+    return allowed if role is Role.OWNER else "".join(letter for letter in allowed if letter in SIGNED_FOR[role])
+
+
+def _signed_for(request: Request, sas: Sas, container: str, blob: str) -> str:
+    accounts = _accounts(request)
     scheme = request.headers.get("authorization", "").partition(" ")[0]
     if scheme == "SharedKey":
         check_shared_key(request, sas, accounts)
@@ -39,7 +47,7 @@ def refuse_without(permission: str, allowed: str) -> None:
     """Raise `BlobRefused` unless `permission` is among those that are allowed."""
     if permission not in allowed:
         told = (
-            "only the account's key allows this"
+            "only the account's key of an owner allows this"
             if permission == MANAGE
             else f"it allows '{allowed}', not '{permission}'"
         )

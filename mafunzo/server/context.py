@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, cast
 from starlette.requests import Request
 
 from mafunzo.server.directory import Directory
+from mafunzo.server.identity import Identity
 from mafunzo.server.metrics import Metrics
 from mafunzo.serving.router import Router
+from mafunzo.store.audit import AuditLog
+from mafunzo.workspace.user import Users
 
 if TYPE_CHECKING:
     from mafunzo.server.mlflow import MlflowView
@@ -54,11 +57,15 @@ class Loop:
 
 @dataclass(frozen=True)
 class Context:
-    """One server's parts. operator_key: what opens `/metrics` and `/mlflow`."""
+    """One server's parts. operator_key: what opens `/metrics` and `/mlflow`. names: what clients may call the server."""
 
     directory: Directory
     metrics: Metrics
     operator_key: str
+    identity: Identity
+    users: Users
+    audit: AuditLog
+    names: Sequence[str]
     router: Router = field(default_factory=Router)
     loops: Sequence[Loop] = ()
     mlflow: "MlflowView | None" = None

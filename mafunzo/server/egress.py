@@ -234,14 +234,14 @@ def proxy_environment(url: str, before: Mapping[str, str]) -> dict[str, str]:
     return {**dict.fromkeys(names, url), **no_proxy_environment(before)}
 
 
-def no_proxy_environment(before: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that name what is asked without a proxy: this machine, and what the user names already.
+def no_proxy_environment(before: Mapping[str, str], host: str = "127.0.0.1") -> dict[str, str]:
+    """Return the variables that name what is asked without a proxy: this machine, the server, and what the user names already.
 
     What would spare a host of Microsoft's is left out.
     """
     given = [name.strip() for key in ("NO_PROXY", "no_proxy") for name in before.get(key, "").split(",")]
     spared = [name for name in given if name and not _spares_microsoft(name)]
-    return dict.fromkeys(("NO_PROXY", "no_proxy"), ",".join(dict.fromkeys(["127.0.0.1", "localhost", *spared])))
+    return dict.fromkeys(("NO_PROXY", "no_proxy"), ",".join(dict.fromkeys(["127.0.0.1", "localhost", host, *spared])))
 
 
 def _spares_microsoft(name: str) -> bool:

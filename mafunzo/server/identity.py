@@ -1,7 +1,8 @@
-"""Who asks over Azure's wire: tokens that the identity endpoint gives to whoever knows the home's secret.
+"""Who asks over Azure's wire: tokens that the identity endpoint gives to whoever knows the home's secret, or a user's own.
 
 A token is a JWT (RFC 7519) signed with HS256 under a key that is derived from the home's secret. The Azure SDK reads its
-`aud`, `tid` and `exp`; the server checks the signature and all three.
+`aud`, `tid` and `exp`; the server checks the signature and all three. It says who asks and in which role; whether that still
+holds is looked up on each request (`server/access.py`).
 """
 
 import base64
@@ -14,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mafunzo.entities.user import Role
 from mafunzo.errors import Unauthorized
 from mafunzo.server.sas import Sas
 from mafunzo.store.home import Home
@@ -21,11 +23,26 @@ from mafunzo.store.home import Home
 TENANT = "00000000-0000-0000-0000-000000000001"
 LIFETIME_S = 3600
 LEEWAY_S = 60
+MLFLOW_AUDIENCE = "mafunzo/mlflow"
+MLFLOW_LIFETIME_S = 24 * 3600
+"""It stands in the address that a client keeps for as long as its program runs; a revoked user's is refused at once."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks, in which role. token_id: which of a user's tokens they have; the user of the home itself has none."""
+
+    user: str
+    role: Role
+    token_id: str = ""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Signs and checks what proves who asks; every key is derived from the home's secret for one use."""
+    """Signs and checks what proves who asks; every key is derived from the home's secret for one use.
+
+    user: the user of the home itself, who is an owner.
+    """
 
     secret: bytes
     user: str
@@ -35,15 +52,24 @@ class Identity:
         """What a client sends as `X-IDENTITY-HEADER`."""
         return self._derive("identity header").hex()
 
-    def token(self, audience: str, now: float | None = None) -> tuple[str, int]:
+    @property
+    def owner(self) -> Caller:
+        """The user of the home."""
+        return Caller(self.user, Role.OWNER)
+
+    def token(
+        self, audience: str, caller: Caller, now: float | None = None, lifetime_s: int = LIFETIME_S
+    ) -> tuple[str, int]:
         """Return a token for `audience`, and when it ends, in seconds since the epoch."""
         begin = int(time.time() if now is None else now)
-        end = begin + LIFETIME_S
+        end = begin + lifetime_s
         claims = {
             "aud": audience,
             "iss": "mafunzo",
             "tid": TENANT,
-            "oid": self.user,
+            "oid": caller.user,
+            "roles": [caller.role],
+            "token_id": caller.token_id,
             "iat": begin,
             "nbf": begin,
             "exp": end,
@@ -51,8 +77,11 @@ class Identity:
         signed = f"{_segment({'alg': 'HS256', 'typ': 'JWT'})}.{_segment(claims)}"
         return f"{signed}.{_encode(self._sign('token', signed.encode()))}", end
 
-    def check_token(self, token: str, audiences: frozenset[str], now: float | None = None) -> str:
-        """Return who the token was given to; raises `Unauthorized` for a wrong signature, audience or time."""
+    def check_token(self, token: str, audiences: frozenset[str], now: float | None = None) -> Caller:
+        """Return who the token was given to, as they were then.
+
+        Raises `Unauthorized` for a wrong signature, audience or time.
+        """
         signed, _, signature = token.rpartition(".")
         header, _, body = signed.partition(".")
         if not hmac.compare_digest(_encode(self._sign("token", signed.encode())).encode(), signature.encode()):
@@ -65,16 +94,16 @@ class Identity:
         moment = time.time() if now is None else now
         if not claims["nbf"] - LEEWAY_S <= moment < claims["exp"] + LEEWAY_S:
             raise Unauthorized("The token has ended. Ask the identity endpoint for another one.")
-        return str(claims["oid"])
+        return Caller(claims["oid"], Role(claims["roles"][0]), claims["token_id"])
 
-    def check_header(self, given: str) -> None:
-        """Raise `Unauthorized` unless `given` is the home's identity header."""
-        if not hmac.compare_digest(given.encode(), self.header.encode()):
-            raise Unauthorized("X-IDENTITY-HEADER isn't this home's secret. Take the environment from `mafunzo env`.")
+    def is_header(self, given: str) -> bool:
+        """Return whether `given` is the home's identity header."""
+        return hmac.compare_digest(given.encode(), self.header.encode())
 
-    def sas(self) -> Sas:
-        """Return what signs the addresses of blobs."""
-        return Sas(self._derive("blobs"))
+    def sas(self, caller: Caller) -> Sas:
+        """Return what signs for a caller: each has an account key of their own, which ends with their token."""
+        own = f"blobs of {caller.user} with {caller.token_id}" if caller.token_id else "blobs"
+        return Sas(self._derive(own))
 
     def _sign(self, use: str, body: bytes) -> bytes:
         return hmac.new(self._derive(use), body, hashlib.sha256).digest()

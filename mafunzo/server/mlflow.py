@@ -6,7 +6,6 @@ browser asks for a password, which is the same key. The child listens on a port 
 
 import base64
 import binascii
-import hmac
 import logging
 import os
 import secrets
@@ -23,9 +22,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from mafunzo.entities.job import ArtifactInput, Job, LiteralInput, Step
+from mafunzo.entities.user import Role
 from mafunzo.errors import ServerFailed, Unauthorized
 from mafunzo.launcher.local import MARKER
+from mafunzo.server.access import require
 from mafunzo.server.context import context_of
+from mafunzo.server.operator import operator_with, reads_only
 from mafunzo.store.home import Home
 from mafunzo.store.record import Records
 from mafunzo.tracking.job_facts import JobFacts, StepFacts, write_job_facts
@@ -160,18 +162,23 @@ async def with_slash() -> Response:
     return RedirectResponse("/mlflow/")
 
 
-@router.api_route("/{path:path}", methods=METHODS, include_in_schema=False)
+@router.api_route("/{path:path}", methods=METHODS, include_in_schema=False, name="mlflow")
 async def pass_on(request: Request, path: str) -> Response:
     """Pass a request on to MLflow, and its answer back as it comes."""
     context = context_of(request)
-    if not hmac.compare_digest(_key(request.headers).encode(), context.operator_key.encode()):
+    try:
+        caller = await run_in_threadpool(operator_with, _key(request.headers), context)
+    except Unauthorized as error:
         return Response(
-            "MLflow asks for the operator's key; it is in operator.key in the home folder. Clients send it as "
-            "MLFLOW_TRACKING_TOKEN, a browser as the password.\n",
+            "MLflow asks for the operator's key, which is in operator.key in the home folder, or for a user's token. Clients "
+            f"send it as MLFLOW_TRACKING_TOKEN, a browser as the password. {error}\n",
             status_code=401,
             headers={"WWW-Authenticate": 'Basic realm="mafunzo, the operator\'s key"'},
             media_type="text/plain",
         )
+    request.state.caller = caller
+    if not reads_only(request.method, path):
+        require(caller, Role.CONTRIBUTOR, "change what MLflow shows")
     assert context.mlflow is not None
     address, token = await run_in_threadpool(context.mlflow.address)
     headers = [(n, v) for n, v in request.headers.items() if n.lower() not in DROPPED_HEADERS]

@@ -16,7 +16,6 @@ import psutil
 import uvicorn
 from fastapi import FastAPI
 
-from mafunzo.errors import PortInUse
 from mafunzo.launcher.hardware import capacity, hardware
 from mafunzo.launcher.local import LocalLauncher
 from mafunzo.launcher.server_process import LOOPBACK, ServerAddress, address_file, write_address
@@ -30,10 +29,12 @@ from mafunzo.server.directory import Directory
 from mafunzo.server.identity import identity_of
 from mafunzo.server.job_log import JobLogs
 from mafunzo.server.limits import server_options
+from mafunzo.server.listen import listen, names_of, require_owner
 from mafunzo.server.metrics import Metrics
 from mafunzo.server.mlflow import MlflowView
 from mafunzo.serving.supervisor import WORKER, Supervisor
 from mafunzo.store.artifact import Artifacts
+from mafunzo.store.audit import AuditLog
 from mafunzo.store.database import open_database
 from mafunzo.store.home import Home
 from mafunzo.store.lease import Leases
@@ -51,22 +52,30 @@ LOG_FILES = 3
 
 
 def serve(
-    home: Home, port: int, azure_port: int, database_url: str | None = None, worker: Sequence[str] = WORKER
+    home: Home,
+    port: int,
+    azure_port: int,
+    database_url: str | None = None,
+    worker: Sequence[str] = WORKER,
+    address: str = LOOPBACK,
 ) -> None:
     """Run the server of `home` until SIGTERM or SIGINT. Steps and workers go on: the next server adopts them.
 
-    A port of 0 takes a free one; `worker` is the command of a worker. Raises `HomeInUse`, `PortInUse` or `NewerHome`.
+    A port of 0 takes a free one; `worker` is the command of a worker; both ports listen on `address`. Raises `HomeInUse`,
+    `PortInUse`, `NewerHome`, or `RefusedError` for an address that others reach while the home has no owner among its users.
     """
     os.umask(0o077)
+    names = names_of(address)
     with (
         _signals_stop(),
         home.lock(),
-        listen(port, "--port") as listener,
-        listen(azure_port, "--azure-port") as azure_listener,
+        listen(port, "--port", address) as listener,
+        listen(azure_port, "--azure-port", address) as azure_listener,
     ):
         database = open_database(home, database_url)
         try:
             records, artifacts, leases = Records(database), Artifacts(home.artifacts), Leases(database)
+            require_owner(address, records.list_users())
             room = capacity(hardware())
             supervisor = Supervisor(records, artifacts, leases, LocalLauncher(), home, room, worker=worker)
             scheduler = Scheduler(records, artifacts, leases, LocalLauncher(), home, room)
@@ -77,32 +86,38 @@ def serve(
                 Loop("supervisor", supervisor.run),
                 Loop("mlflow", view.run),
             )
-            context = Context(
-                Directory(records, database.version), Metrics(records), operator_key(home), loops=loops, mlflow=view
-            )
             with Workspace(home.root, port=port, azure_port=azure_port, database_url=database_url) as workspace:
-                mlflow_uri = f"http://mafunzo:{operator_key(home)}@{LOOPBACK}:{_port_of(listener)}/mlflow"
-                azure = _azure_server(home, azure_listener, workspace, context, mlflow_uri)
-                _serve_until_stopped(home, listener, context, azure, azure_listener)
+                context = Context(
+                    Directory(records, database.version),
+                    Metrics(records),
+                    operator_key(home),
+                    identity_of(home, workspace.home_user),
+                    workspace.users,
+                    AuditLog(home),
+                    names,
+                    loops=loops,
+                    mlflow=view,
+                )
+                own = _own_address(listener, azure_listener, address)
+                azure = _azure_server(home, own, workspace, context)
+                _serve_until_stopped(home, own, listener, context, azure, azure_listener)
         finally:
             database.close()
 
 
-def _azure_server(
-    home: Home, listener: socket.socket, workspace: Workspace, serving: Context, mlflow_uri: str
-) -> uvicorn.Server:
+def _azure_server(home: Home, own: ServerAddress, workspace: Workspace, serving: Context) -> uvicorn.Server:
     """Return the https server of the Azure SDK's dialect; the http server's end ends it."""
     workspace.blobs.ensure_container(CONTAINER)
     workspace.blobs.blocks.forget_abandoned()
-    certificate, identity = tls.certificate(home), identity_of(home, workspace.user)
+    certificate, identity = tls.certificate(home, serving.names), serving.identity
     context = AzureContext(
-        place=Place(f"https://{LOOPBACK}:{_port_of(listener)}"),
+        caller=identity.owner,
+        place=Place(own.azure_url),
         identity=identity,
-        sas=identity.sas(),
         workspace=workspace,
         job_logs=JobLogs(workspace),
         serving=serving,
-        mlflow_uri=mlflow_uri,
+        http_port=own.port,
     )
     config = _config(
         create_azure_app(context), ssl_certfile=certificate.certificate, ssl_keyfile=certificate.key, lifespan="off"
@@ -142,9 +157,13 @@ def _config(app: FastAPI, **more: Any) -> uvicorn.Config:
 
 
 def _serve_until_stopped(
-    home: Home, listener: socket.socket, context: Context, azure: uvicorn.Server, azure_listener: socket.socket
+    home: Home,
+    address: ServerAddress,
+    listener: socket.socket,
+    context: Context,
+    azure: uvicorn.Server,
+    azure_listener: socket.socket,
 ) -> None:
-    address = _own_address(listener, azure_listener)
     server = uvicorn.Server(_config(create_app(context), lifespan="on"))
     for loop in context.loops:
         loop.start()
@@ -164,25 +183,6 @@ def _serve_until_stopped(
         logger.info("Server stopped. Steps and workers that run go on, for the next server; 'mafunzo down' ends them")
 
 
-@contextmanager
-def listen(port: int, option: str = "--port") -> Iterator[socket.socket]:
-    """Yield a socket that has `port` of the loopback interface; raises `PortInUse` and names who has it.
-
-    `option` chooses another port.
-    """
-    # The protocol is named because asyncio turns Nagle's delay (40 ms an answer) off only for a socket that names it.
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((LOOPBACK, port))
-            listener.listen(1024)
-        except OSError as error:
-            raise PortInUse(
-                f"Port {port} is in use by {_holder_of(port)}. End it, or pass another {option} (0 takes a free one)."
-            ) from error
-        yield listener
-
-
 def log_to(home: Home) -> None:
     """Write what is logged into `logs/server.log`, and onto the terminal where there is one."""
     os.umask(0o077)
@@ -196,36 +196,18 @@ def log_to(home: Home) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-def _holder_of(port: int) -> str:
-    try:
-        connections = psutil.net_connections("tcp")
-    except psutil.AccessDenied:
-        return "another process"
-    for connection in connections:
-        if (
-            connection.status == psutil.CONN_LISTEN
-            and connection.laddr
-            and connection.laddr.port == port
-            and connection.pid
-        ):
-            try:
-                return f"process {connection.pid} ({psutil.Process(connection.pid).name()})"
-            except psutil.NoSuchProcess:
-                continue
-    return "another process"
-
-
 def _port_of(listener: socket.socket) -> int:
     return int(listener.getsockname()[1])
 
 
-def _own_address(listener: socket.socket, azure_listener: socket.socket) -> ServerAddress:
+def _own_address(listener: socket.socket, azure_listener: socket.socket, address: str) -> ServerAddress:
     return ServerAddress(
         pid=os.getpid(),
         pid_start=psutil.Process().create_time(),
         port=_port_of(listener),
         started_at=datetime.now(UTC).isoformat(),
         azure_port=_port_of(azure_listener),
+        listen=address,
     )
 
 

@@ -92,10 +92,10 @@ class Sas:
         if query.get("sr") == "b" and not blob:
             raise BlobRefused("The signature is for a blob only.", reason="AuthorizationResourceTypeMismatch")
         path = f"{container}/{blob}" if query.get("sr") == "b" else container
+        _check_time(query, time.time() if now is None else now)
         expected = [self.signature(string_to_sign(query, f"{account}/{path}")) for account in accounts]
         if not any(hmac.compare_digest(query.get("sig", "").encode(), one.encode()) for one in expected):
             raise Unauthorized(f"The address has no right signature for '{path}'.")
-        _check_time(query, time.time() if now is None else now)
         return query.get("sp", "")
 
     def signature(self, text: str) -> str:

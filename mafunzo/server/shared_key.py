@@ -37,11 +37,11 @@ def check_shared_key(request: Request, sas: Sas, accounts: Collection[str], now:
     account, _, signature = request.headers["authorization"].removeprefix("SharedKey ").rpartition(":")
     if account not in accounts:
         raise Unauthorized(f"'{account}' isn't the name of this server's storage account.")
+    _check_date(request.headers, time.time() if now is None else now)
     path, query = request.scope["raw_path"].decode("ascii"), request.scope["query_string"].decode("latin-1")
     expected = sas.signature(string_to_sign(request.method, path, query, request.headers, account))
     if not hmac.compare_digest(signature.encode(), expected.encode()):
         raise Unauthorized("The request isn't signed with the account's key. Ask the datastore for its secrets again.")
-    _check_date(request.headers, time.time() if now is None else now)
 
 
 def string_to_sign(method: str, path: str, query: str, headers: Mapping[str, str], account: str) -> str:

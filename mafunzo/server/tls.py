@@ -25,7 +25,6 @@ logger = logging.getLogger(__name__)
 
 LIFETIME = timedelta(days=365)
 RENEWED_BEFORE = timedelta(days=30)
-NAMES = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True)
@@ -45,16 +44,27 @@ class Certificate:
         return context
 
 
-def certificate(home: Home, names: Sequence[str] = NAMES, now: datetime | None = None) -> Certificate:
-    """Return the home's certificate, made on first use and renewed a month before it ends, or when `names` changes."""
+def files(home: Home) -> Certificate:
+    """Return where the home's certificate is, or will be once a server has started."""
     folder = home.root / "tls"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    found = Certificate(folder / "authority.pem", folder / "bundle.pem", folder / "server.pem", folder / "server.key")
+    return Certificate(folder / "authority.pem", folder / "bundle.pem", folder / "server.pem", folder / "server.key")
+
+
+def certificate(home: Home, names: Sequence[str], now: datetime | None = None) -> Certificate:
+    """Return the home's certificate, made on first use and anew a month before it ends, or when it lacks one of `names`."""
+    found = files(home)
+    found.key.parent.mkdir(mode=0o700, exist_ok=True)
     if not _is_good(found, names, now or datetime.now(UTC)):
         _make(found, names, now or datetime.now(UTC))
         logger.info("Made a certificate for %s, which %s vouches for", ", ".join(names), found.authority)
     _write(found.bundle, Path(certifi.where()).read_bytes().rstrip() + b"\n" + found.authority.read_bytes())
     return found
+
+
+def fingerprint(certificate_file: Path) -> str:
+    """Return the SHA-256 of a certificate, as people compare it and `openssl x509 -fingerprint -sha256` prints it."""
+    found = x509.load_pem_x509_certificate(certificate_file.read_bytes())
+    return found.fingerprint(hashes.SHA256()).hex(":").upper()
 
 
 def _is_good(found: Certificate, names: Sequence[str], now: datetime) -> bool:
@@ -67,7 +77,7 @@ def _is_good(found: Certificate, names: Sequence[str], now: datetime) -> bool:
         return False
     of_leaf = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     is_ours = leaf.public_key() == key.public_key()
-    return is_ours and list(of_leaf) == _general_names(names) and leaf.not_valid_after_utc - now > RENEWED_BEFORE
+    return is_ours and set(_general_names(names)) <= set(of_leaf) and leaf.not_valid_after_utc - now > RENEWED_BEFORE
 
 
 def _make(found: Certificate, names: Sequence[str], now: datetime) -> None:

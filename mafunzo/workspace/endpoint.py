@@ -159,6 +159,7 @@ class Endpoints:
                 name=deployment,
                 model=str(asset.key),
                 artifact=_require_stored(asset),
+                created_by=self._workspace.user,
                 created_at=datetime.now(UTC),
                 properties={"base_artifact": asset.properties.get("base_artifact"), **(properties or {})},
                 initial_delay_s=initial_delay_s,

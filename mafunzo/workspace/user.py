@@ -9,8 +9,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from mafunzo.entities.audit import AuditEntry
 from mafunzo.entities.user import Role, User
 from mafunzo.errors import Conflict, InvalidParameter, NotFound, Unauthorized
+from mafunzo.store.audit import AuditLog
 
 if TYPE_CHECKING:
     from mafunzo.workspace.workspace import Workspace
@@ -20,6 +22,7 @@ TOKEN_PREFIX = "mafunzo-"
 """So that a search for lost secrets finds a token."""
 TOKEN_ID_LENGTH = 12
 UserList = list[User]  # the class below has a verb called list
+Entries = list[AuditEntry]
 
 
 class Users:
@@ -71,9 +74,13 @@ class Users:
         """Delete a user. What they made stays, under their name. Raises `NotFound`."""
         self._workspace.records.delete_user(name)
 
-    def has_owner(self) -> bool:
-        """Return whether any user who isn't revoked is an owner."""
-        return any(user.role is Role.OWNER and not user.is_revoked for user in self.list())
+    def log(self, user: str | None = None, since: datetime | None = None) -> Entries:
+        """Return what was asked over the network, oldest first: by one user, or since a moment."""
+        return [
+            entry
+            for entry in AuditLog(self._workspace.home).read()
+            if user in (None, entry.user) and (since is None or entry.time >= since)
+        ]
 
     def with_token(self, token: str) -> User:
         """Return whose token this is; raises `Unauthorized` for nobody's, and for a revoked user's."""

@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 
 from mafunzo import settings
 from mafunzo.entities.asset import Asset
-from mafunzo.launcher.server_process import ServerAddress, server_argv, start_in_background
+from mafunzo.errors import Conflict
+from mafunzo.launcher.server_process import LOOPBACK, ServerAddress, server_argv, start_in_background
 from mafunzo.store.artifact import Artifacts
 from mafunzo.store.blob import Blobs
 from mafunzo.store.database import open_database
@@ -37,17 +38,19 @@ class Workspace:
         *,
         port: int | None = None,
         azure_port: int | None = None,
+        listen: str | None = None,
         database_url: str | None = None,
     ) -> None:
         """Open `home` (default `MAFUNZO_HOME`, or `~/.mafunzo`).
 
-        `port` (http) and `azure_port` (https) are where a server that it starts listens; where only `port` is given and is 0,
-        both are free ones.
+        `port` (http) and `azure_port` (https) of the address `listen` are where a server that it starts listens; where only
+        `port` is given and is 0, both are free ones.
         """
         environment = settings.load()
         self.home = Home(Path(home).expanduser().absolute() if home else environment.home)
         self.port = environment.port if port is None else port
         self.azure_port = (0 if port == 0 else environment.azure_port) if azure_port is None else azure_port
+        self.listen = listen or environment.listen
         self.cache = environment.cache
         self.is_offline = environment.offline
         self.database_url = database_url or environment.database_url
@@ -131,15 +134,24 @@ class Workspace:
         return self.artifacts.collect(self.records.referenced_artifacts())
 
     def up(self) -> ServerAddress:
-        """Start the server in the background, unless it runs; return its address once it answers."""
-        return start_in_background(self.home, self.port, self.azure_port, self.database_url)
+        """Start the server in the background, unless it runs; return its address once it answers.
+
+        Raises `Conflict` when it runs already, and doesn't listen where it is asked to.
+        """
+        found = start_in_background(self.home, self.port, self.azure_port, self.database_url, listen=self.listen)
+        if self.listen not in (LOOPBACK, found.listen):
+            raise Conflict(
+                f"The server of {self.home.root} runs and listens on {found.listen}, not {self.listen}. Stop it first: "
+                "mafunzo down"
+            )
+        return found
 
     def serve(self) -> NoReturn:
         """Become the server: it takes this process's place until Ctrl-C or `down` ends it."""
         self.close()
         if self.database_url:
             os.environ["MAFUNZO_DATABASE_URL"] = self.database_url
-        argv = server_argv(self.home, self.port, self.azure_port)
+        argv = server_argv(self.home, self.port, self.azure_port, self.listen)
         os.execv(argv[0], argv)
 
     def down(self) -> DownReport:

@@ -18,7 +18,7 @@ COMMANDS = [
     "job list|job show|job stream|job logs|job metrics|job cancel|job download|job delete",
     "endpoint list|endpoint show|endpoint invoke|endpoint chat|endpoint keys|endpoint traffic|endpoint logs",
     "endpoint verify|endpoint delete|compute list|compute create|compute show|compute delete|compute sizes",
-    "component list|component show|user create|user list|user show|user rotate|user revoke|user delete",
+    "component list|component show|user create|user list|user show|user rotate|user revoke|user delete|user log",
     "environment list|environment show",
 ]
 ALL_COMMANDS = [command for line in COMMANDS for command in (line.split("|") if "|" in line else line.split())]

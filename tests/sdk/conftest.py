@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mafunzo import Workspace
-from mafunzo.server.client_environment import azure_environment, workspace_config
+from mafunzo.server.client_environment import access_of_home, azure_environment, workspace_config
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +23,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
 @pytest.fixture(scope="session")
 def environment(workspace: Workspace) -> Iterator[dict[str, str]]:
     """The variables, set in this process too while the tests run."""
-    variables = azure_environment(workspace.home, workspace.up(), workspace.user, os.environ)
+    variables = azure_environment(access_of_home(workspace.home, workspace.up(), workspace.user), os.environ)
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     yield variables

@@ -12,6 +12,7 @@ def test_without_variables_everything_lies_under_the_user_s_folder():
     found = settings.load({"HOME": "/home/amina"})
     assert found.home == Path("/home/amina/.mafunzo")
     assert found.cache == Path("/home/amina/.cache/mafunzo")
+    assert found.listen == "127.0.0.1"
     assert (found.port, found.database_url, found.offline, found.step_folder) == (8080, None, False, None)
 
 
@@ -21,12 +22,13 @@ def test_variables_win():
         "MAFUNZO_HOME": "/data/m",
         "XDG_CACHE_HOME": "/c",
         "MAFUNZO_PORT": "0",
+        "MAFUNZO_LISTEN": "0.0.0.0",
         "HF_HUB_OFFLINE": "1",
         "MAFUNZO_DATABASE_URL": "postgresql+psycopg://u@h/d",
     }
     found = settings.load(environment)
     assert (found.home, found.cache, found.port) == (Path("/data/m"), Path("/c/mafunzo"), 0)
-    assert found.offline
+    assert found.offline and found.listen == "0.0.0.0"
     assert found.database_url == "postgresql+psycopg://u@h/d"
 
 

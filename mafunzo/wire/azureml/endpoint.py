@@ -145,7 +145,7 @@ def deployment_body(deployment: Deployment) -> dict[str, Any]:
         kind="Managed",
         sku=kept.get("sku") or {"name": "Default", "capacity": 1},
         tags=dict(kept.get("tags") or {}),
-        systemData=system_data("", deployment.created_at),
+        systemData=system_data(deployment.created_by, deployment.created_at),
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from mafunzo import errors
 from mafunzo.errors import MafunzoError
@@ -71,6 +72,12 @@ class Place:
     def host(self) -> str:
         """`127.0.0.1:8443`"""
         return self.base.removeprefix("https://")
+
+    @property
+    def name(self) -> str:
+        """The host without its port: `127.0.0.1`, `gpu-box`, `[::1]`."""
+        name = str(urlsplit(self.base).hostname)
+        return f"[{name}]" if ":" in name else name
 
     @property
     def storage_account(self) -> str:

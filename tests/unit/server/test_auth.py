@@ -1,11 +1,12 @@
-"""Keys, and the loopback border."""
+"""Keys, and the names that the server answers to."""
 
 from pathlib import Path
 
 import pytest
 
 from mafunzo.errors import Unauthorized
-from mafunzo.server.auth import bearer, is_loopback, operator_key
+from mafunzo.server.auth import bearer, is_among, operator_key
+from mafunzo.server.listen import LOOPBACK_NAMES
 from mafunzo.store.home import Home
 
 
@@ -26,10 +27,14 @@ from mafunzo.store.home import Home
         ("127.0.0.1:x", False),
         ("localhost:", False),
         ("0.0.0.0:8080", False),
+        ("::1", False),
+        ("[127.0.0.1]", False),
+        ("localhost:8080@evil.example", False),
+        ("localhost:²", False),
     ],
 )
-def test_only_loopback_names_are_answered(host: str, expected: bool) -> None:
-    assert is_loopback(host) is expected
+def test_only_the_server_s_names_are_answered(host: str, expected: bool) -> None:
+    assert is_among(host, LOOPBACK_NAMES) is expected
 
 
 @pytest.mark.parametrize("header", ["", "key", "Basic key", "Bearer", "Bearer "])

@@ -3,13 +3,15 @@
 import socket
 import ssl
 import stat
+import subprocess
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from mafunzo.server.tls import LIFETIME, RENEWED_BEFORE, Certificate, certificate
+from mafunzo.server.listen import LOOPBACK_NAMES
+from mafunzo.server.tls import LIFETIME, RENEWED_BEFORE, Certificate, certificate, fingerprint
 from mafunzo.store.home import Home
 
 
@@ -32,22 +34,22 @@ def name_that_is_served(found: Certificate, name: str) -> str:
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
 def test_a_client_that_trusts_the_authority_trusts_the_server(home: Home, name: str) -> None:
-    assert name_that_is_served(certificate(home), name) == "TLSv1.3"
+    assert name_that_is_served(certificate(home, LOOPBACK_NAMES), name) == "TLSv1.3"
 
 
 def test_it_is_kept_from_start_to_start(home: Home) -> None:
-    before = certificate(home).certificate.read_bytes()
-    assert certificate(home).certificate.read_bytes() == before
+    before = certificate(home, LOOPBACK_NAMES).certificate.read_bytes()
+    assert certificate(home, LOOPBACK_NAMES).certificate.read_bytes() == before
 
 
 @pytest.mark.parametrize(
-    "reason", ["it ends soon", "another key lies there", "it is cut off", "the authority is another's", "other names"]
+    "reason", ["it ends soon", "another key lies there", "it is cut off", "the authority is another's", "a name more"]
 )
 def test_it_is_made_anew_when_it_no_longer_serves(home: Home, tmp_path: Path, reason: str) -> None:
-    found = certificate(home)
+    found = certificate(home, LOOPBACK_NAMES)
     before = found.certificate.read_bytes()
-    other = certificate(Home(tmp_path / "other"))
-    now, names = datetime.now(UTC), ("127.0.0.1", "::1", "localhost")
+    other = certificate(Home(tmp_path / "other"), LOOPBACK_NAMES)
+    now, names = datetime.now(UTC), LOOPBACK_NAMES
     match reason:
         case "it ends soon":
             now += LIFETIME - RENEWED_BEFORE + timedelta(hours=1)
@@ -57,20 +59,32 @@ def test_it_is_made_anew_when_it_no_longer_serves(home: Home, tmp_path: Path, re
             found.certificate.write_bytes(before[:100])
         case "the authority is another's":
             found.authority.write_bytes(other.authority.read_bytes())
-        case "other names":
-            names = ("127.0.0.1", "::1", "localhost", "host.test")
+        case "a name more":
+            names = (*LOOPBACK_NAMES, "host.test")
     assert certificate(home, names, now).certificate.read_bytes() != before
 
 
+def test_a_name_less_needs_no_other_certificate(home: Home) -> None:
+    before = certificate(home, (*LOOPBACK_NAMES, "host.test")).certificate.read_bytes()
+    assert certificate(home, LOOPBACK_NAMES).certificate.read_bytes() == before
+
+
+def test_its_fingerprint_is_what_openssl_prints(home: Home) -> None:
+    found = certificate(home, LOOPBACK_NAMES).authority
+    argv = ["openssl", "x509", "-in", str(found), "-noout", "-fingerprint", "-sha256"]
+    told = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    assert told.strip().partition("=")[2] == fingerprint(found)
+
+
 def test_no_key_of_the_authority_is_kept_and_nobody_else_reads_the_servers(home: Home) -> None:
-    found = certificate(home)
+    found = certificate(home, LOOPBACK_NAMES)
     keys = [path for path in found.key.parent.iterdir() if b"PRIVATE KEY" in path.read_bytes()]
     assert keys == [found.key]
     assert stat.S_IMODE(found.key.stat().st_mode) == 0o600
 
 
 def test_the_bundle_holds_the_public_authorities_too(home: Home) -> None:
-    found = certificate(home)
+    found = certificate(home, LOOPBACK_NAMES)
     text = found.bundle.read_text()
     assert found.authority.read_text() in text
     assert text.count("BEGIN CERTIFICATE") > 100

@@ -16,10 +16,16 @@ ARM = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServ
         ("chitchat@latest", AssetReference("chitchat")),
         ("chitchat@good", AssetReference("chitchat", label="good")),
         ("azureml://registries/azureml/models/phi/versions/3", AssetReference("phi", "3", None, "azureml", "models")),
-        ("azureml://registries/azureml/models/phi/labels/latest", AssetReference("phi", None, None, "azureml", "models")),
+        (
+            "azureml://registries/azureml/models/phi/labels/latest",
+            AssetReference("phi", None, None, "azureml", "models"),
+        ),
         ("azureml://jobs/j1/outputs/trained_model", JobOutputReference("j1", "trained_model")),
         ("azureml://jobs/j1/outputs/trained_model/paths/", JobOutputReference("j1", "trained_model")),
-        ("azureml://jobs/j1/outputs/artifacts/paths/outputs/model/", JobOutputReference("j1", "artifacts", "outputs/model")),
+        (
+            "azureml://jobs/j1/outputs/artifacts/paths/outputs/model/",
+            JobOutputReference("j1", "artifacts", "outputs/model"),
+        ),
         (f"{ARM}/data/talks/versions/1", AssetReference("talks", "1", kind="data")),
         (f"azureml:{ARM}/codes/c/versions/2", AssetReference("c", "2", kind="codes")),
         ("azureml://datastores/d/paths/a/b.csv", StoredPath("d", "a/b.csv")),
