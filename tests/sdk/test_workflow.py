@@ -208,15 +208,6 @@ def test_a_job_can_be_canceled(submit, client):
     assert status == "Canceled"
 
 
-def test_what_is_not_built_yet_is_refused(client):
-    from azure.ai.ml import command
-
-    with pytest.raises(HttpResponseError, match=r"is a Command job|isn't something that this version"):
-        client.jobs.create_or_update(
-            command(command="echo hi", environment="azureml:local@latest", compute="local", name="hi")
-        )
-
-
 def test_the_registered_model_has_its_lineage_and_never_changes(model, job, client, workspace: Workspace):
     assert (model.name, model.version, model.description) == ("tuned", "1700000000", "tuned here")
     assert model.type == "mlflow_model"
