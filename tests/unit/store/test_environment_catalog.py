@@ -24,9 +24,9 @@ OURS = ()
         ("AzureML-sklearn-0.24.1-ubuntu18.04-py37-cpu-inference", "scikit-learn~=0.24.2; python_version < '3.10'"),
         ("AzureML-lightgbm-3.3", "lightgbm~=4.6"),
         ("AzureML-lightgbm-3.2-ubuntu18.04-py37-cpu", "lightgbm~=3.2.1"),
-        ("AzureML-tensorflow-2.4-ubuntu18.04-py37-cuda11-gpu", "tensorflow~=2.12.0"),
-        ("AzureML-TensorFlow-2.1-CPU", "tensorflow~=2.12.0"),
-        ("AzureML-tensorflow-2.12-cuda11", "tensorflow~=2.12.0"),
+        ("AzureML-tensorflow-2.4-ubuntu18.04-py37-cuda11-gpu", "tensorflow~=2.15.0; python_version < '3.12'"),
+        ("AzureML-TensorFlow-2.1-CPU", "tensorflow~=2.15.0; python_version < '3.12'"),
+        ("AzureML-tensorflow-2.12-cuda11", "tensorflow~=2.15.0; python_version < '3.12'"),
         ("AzureML-tensorflow-2.16-ubuntu22.04-py311-cuda121-gpu", "tensorflow~=2.16.1"),
     ],
 )
