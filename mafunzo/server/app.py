@@ -53,6 +53,7 @@ def create_azure_app(context: AzureContext) -> FastAPI:
     app.include_router(azureml.public)
     app.include_router(blob.router)
     app.include_router(scoring.router)
+    app.include_router(mlflow.azure_router, dependencies=[Depends(require_token)])
     app.include_router(azure_job.public)
     for router in (azure_asset.router, azure_job.router, azureml.router):  # the last one refuses what nobody has taken
         app.include_router(router, dependencies=[Depends(require_token)])

@@ -4,19 +4,18 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from starlette.requests import Request
 
 from mafunzo.server.directory import Directory
 from mafunzo.server.identity import Identity
 from mafunzo.server.metrics import Metrics
+from mafunzo.server.mlflow_child import MlflowView
+from mafunzo.server.mlflow_registry import Registry
 from mafunzo.serving.router import Router
 from mafunzo.store.audit import AuditLog
 from mafunzo.workspace.user import Users
-
-if TYPE_CHECKING:
-    from mafunzo.server.mlflow import MlflowView
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +56,10 @@ class Loop:
 
 @dataclass(frozen=True)
 class Context:
-    """One server's parts. operator_key: what opens `/metrics` and `/mlflow`. names: what clients may call the server."""
+    """One server's parts. operator_key: what opens `/metrics` and `/mlflow`; registry: MLflow's, of models.
+
+    names: what clients may call the server.
+    """
 
     directory: Directory
     metrics: Metrics
@@ -66,9 +68,10 @@ class Context:
     users: Users
     audit: AuditLog
     names: Sequence[str]
+    mlflow: MlflowView
+    registry: Registry
     router: Router = field(default_factory=Router)
     loops: Sequence[Loop] = ()
-    mlflow: "MlflowView | None" = None
 
 
 def context_of(request: Request) -> Context:

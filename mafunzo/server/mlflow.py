@@ -1,159 +1,44 @@
-"""MLflow under `/mlflow`, for the operator's key: a child process that is started when it is first asked for.
+"""MLflow for its own clients, for `azureml-mlflow`, and in a browser.
 
-`MLFLOW_TRACKING_URI=http://127.0.0.1:8080/mlflow` with `MLFLOW_TRACKING_TOKEN=<operator key>` is all that a client needs; a
-browser asks for a password, which is the same key. The child listens on a port of its own for a token of its own.
+`MLFLOW_TRACKING_URI=http://127.0.0.1:8080/mlflow` with `MLFLOW_TRACKING_TOKEN=<operator key, or a user's token>` is all that a
+client needs; a browser asks for a password, which is the same key. `azureml-mlflow` comes to the https port with a token of
+Azure's dialect. The model registry is answered from the workspace's models, the rest by MLflow itself, in a child process.
 """
 
 import base64
 import binascii
-import logging
-import os
-import secrets
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from pathlib import Path
+import json
+import re
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 import aiohttp
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import RedirectResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 
-from mafunzo.entities.job import ArtifactInput, Job, LiteralInput, Step
 from mafunzo.entities.user import Role
-from mafunzo.errors import ServerFailed, Unauthorized
-from mafunzo.launcher.local import MARKER
-from mafunzo.server.access import require
-from mafunzo.server.context import context_of
-from mafunzo.server.operator import operator_with, reads_only
-from mafunzo.store.home import Home
-from mafunzo.store.record import Records
-from mafunzo.tracking.job_facts import JobFacts, StepFacts, write_job_facts
+from mafunzo.errors import InvalidParameter, MafunzoError, NotSupported, Unauthorized
+from mafunzo.server.access import READING, reads_only, require
+from mafunzo.server.azure_context import azure_context
+from mafunzo.server.body import limited_body
+from mafunzo.server.context import Context, context_of
+from mafunzo.server.identity import Caller
+from mafunzo.server.operator import operator_with
+from mafunzo.wire.azureml.envelope import PROVIDER
+from mafunzo.wire.mlflow import registry as wire
 
-logger = logging.getLogger(__name__)
-
-START_LIMIT_S = 180.0
-END_LIMIT_S = 10.0
-EVERY_S = 1.0
-DROPPED_HEADERS = {"host", "authorization", "origin", "referer", "connection", "content-length", "transfer-encoding"}
+DROPPED_HEADERS = {"host", "authorization", "origin", "referer", "connection", "transfer-encoding"}
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+WS = f"/subscriptions/{{subscription}}/resourceGroups/{{group}}/providers/{PROVIDER}/workspaces/{{workspace}}"
+BODY_LIMIT_BYTES = 8 * 2**20
+_REGISTRY = re.compile(r"(ajax-)?api/2\.0/mlflow/(?P<operation>(registered-models|model-versions)/.+)")
+_ARTIFACTS = re.compile(r"(ajax-)?api/2\.0/mlflow-artifacts/artifacts(/(?P<path>.*))?")
+_RUN = re.compile(r"(ajax-)?api/2\.0/mlflow/runs/get")
+_JSON_ARTIFACT_ROOT = f'"{wire.ARTIFACTS}'.encode()
 
 router = APIRouter(prefix="/mlflow")
-
-
-class MlflowView:
-    """The child process, and the facts about jobs that it reads beside their metrics."""
-
-    def __init__(self, home: Home, records: Records) -> None:
-        self._home = home
-        self._records = records
-        self._folder = home.root / "mlflow"
-        self._starting = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._address = ""
-        self._token = ""
-        self._settled: set[str] = set()
-
-    def address(self) -> tuple[str, str]:
-        """Return the child's address and token; starts it if it doesn't run. Raises `ServerFailed`."""
-        with self._starting:
-            if self._process is None or self._process.poll() is not None:
-                self._start()
-            return self._address, self._token
-
-    def run(self, stop: threading.Event) -> None:
-        """Keep the facts up to date while the child runs, and end it at the end."""
-        try:
-            while not stop.wait(EVERY_S):
-                if self._process is not None:
-                    self.write_facts()
-        finally:
-            self._end()
-
-    def write_facts(self) -> None:
-        """Write `job.json` for every job; one that has ended is written once."""
-        for job in self._records.list_jobs():
-            if job.name not in self._settled:
-                write_job_facts(self._home.jobs, job_facts(job, self._records.list_steps(job.name)))
-                if job.status.is_terminal:
-                    self._settled.add(job.name)
-
-    def _start(self) -> None:
-        self._folder.mkdir(mode=0o700, exist_ok=True)
-        self.write_facts()
-        port_file, token_file = self._folder / "port", self._folder / "token"
-        port_file.unlink(missing_ok=True)
-        self._token = secrets.token_urlsafe(32)
-        _write_secret(token_file, self._token)
-        argv = [sys.executable, "-m", "mafunzo.tracking", "--home", str(self._home.root), "--port-file", str(port_file)]
-        argv += ["--token-file", str(token_file), "--parent", str(os.getpid())]
-        with (self._home.logs / "mlflow.log").open("ab") as log:
-            environment = {**os.environ, MARKER: str(self._folder)}
-            self._process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
-            )
-        deadline = time.monotonic() + START_LIMIT_S
-        while not port_file.exists():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self._end()
-                raise ServerFailed(f"MLflow didn't start. {self._home.logs / 'mlflow.log'} says why.")
-            time.sleep(0.05)
-        self._address = f"http://127.0.0.1:{port_file.read_text(encoding='utf-8')}"
-        logger.info("Started MLflow, process %s, at %s", self._process.pid, self._address)
-
-    def _end(self) -> None:
-        if self._process is None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(END_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-
-def job_facts(job: Job, steps: list[Step]) -> JobFacts:
-    """Return what MLflow shows of a job."""
-    return JobFacts(
-        name=job.name,
-        experiment=job.experiment,
-        display_name=job.display_name,
-        status=str(job.status),
-        created_by=job.created_by,
-        started_at=job.started_at.timestamp() if job.started_at else None,
-        ended_at=job.ended_at.timestamp() if job.ended_at else None,
-        parameters=dict(_job_parameters(job.inputs)),
-        tags={"mafunzo.component": job.component, **job.tags},
-        steps=tuple(_step_facts(step) for step in steps),
-    )
-
-
-def _step_facts(step: Step) -> StepFacts:
-    given = step.spec.inputs.items()
-    parameters = {name: value.value for name, value in given if isinstance(value, LiteralInput)}
-    files = {name: value.name or value.artifact for name, value in given if isinstance(value, ArtifactInput)}
-    return StepFacts(
-        name=step.name,
-        status=str(step.status),
-        attempt=step.attempt,
-        started_at=step.started_at.timestamp() if step.started_at else None,
-        ended_at=step.ended_at.timestamp() if step.ended_at else None,
-        parameters={**parameters, **files},
-        is_users=not step.spec.is_trusted,
-    )
-
-
-def _job_parameters(inputs: Mapping[str, object]) -> Iterator[tuple[str, object]]:
-    for name, value in inputs.items():
-        yield name, (value.get("name") or value.get("artifact")) if isinstance(value, Mapping) else value
-
-
-def _write_secret(path: Path, text: str) -> None:
-    path.unlink(missing_ok=True)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-        file.write(text)
+azure_router = APIRouter(prefix="/mlflow")
 
 
 @router.get("")
@@ -163,8 +48,8 @@ async def with_slash() -> Response:
 
 
 @router.api_route("/{path:path}", methods=METHODS, include_in_schema=False, name="mlflow")
-async def pass_on(request: Request, path: str) -> Response:
-    """Pass a request on to MLflow, and its answer back as it comes."""
+async def for_operator(request: Request, path: str) -> Response:
+    """Answer whoever has the operator's key or a user's token."""
     context = context_of(request)
     try:
         caller = await run_in_threadpool(operator_with, _key(request.headers), context)
@@ -177,18 +62,75 @@ async def pass_on(request: Request, path: str) -> Response:
             media_type="text/plain",
         )
     request.state.caller = caller
-    if not reads_only(request.method, path):
-        require(caller, Role.CONTRIBUTOR, "change what MLflow shows")
-    assert context.mlflow is not None
+    if request.headers.get("origin", _own_origin(request)) != _own_origin(request):
+        return Response("A page of another site can't use MLflow here.\n", status_code=403, media_type="text/plain")
+    return await _answer(request, context, caller, path)
+
+
+@azure_router.api_route(f"/{{version}}{WS}/{{path:path}}", methods=METHODS, include_in_schema=False, name="mlflow")
+async def for_azure(request: Request, path: str) -> Response:
+    """Answer `azureml-mlflow`, whose token has been checked, with addresses of files that its MLflow can read."""
+    context = azure_context(request)
+    answer = await _answer(request, context.serving, context.caller, path)
+    if not str(answer.headers.get("content-type")).startswith("application/json"):
+        return answer
+    root = f'"{context.mlflow_uri}/api/2.0/mlflow-artifacts/artifacts/'.encode()
+    body = (await _body_of(answer)).replace(_JSON_ARTIFACT_ROOT, root)
+    return Response(body, answer.status_code, media_type="application/json")
+
+
+async def _answer(request: Request, context: Context, caller: Caller, path: str) -> Response:
+    """Answer one who may ask; an error is told in MLflow's way."""
+    try:
+        if not reads_only(request.method, path):
+            require(caller, Role.CONTRIBUTOR, "change what MLflow shows")
+        if match := _REGISTRY.fullmatch(path):
+            return await _registry(request, context, caller, path, match["operation"])
+        if match := _ARTIFACTS.fullmatch(path):
+            folder, _, file = (match["path"] or request.query_params.get("path", "")).partition("/")
+            if folder == wire.FOLDER:
+                return await _model_file(request, context, file, is_list=not match["path"])
+        if _RUN.fullmatch(path):  # perhaps of a step that has begun this moment
+            await run_in_threadpool(context.mlflow.write_facts)
+        has_body = not {"content-length", "transfer-encoding"}.isdisjoint(request.headers.keys())
+        return await _pass_on(request, context, path, request.stream() if has_body else None)
+    except MafunzoError as error:
+        status, body = wire.error_body(error, is_creation=False)
+        return JSONResponse(body, status)
+
+
+async def _registry(request: Request, context: Context, caller: Caller, path: str, operation: str) -> Response:
+    if request.method == "DELETE" and operation.endswith("/delete"):
+        require(caller, Role.OWNER, "delete registered models")
+    body = await limited_body(request, BODY_LIMIT_BYTES)
+    registry, given = context.registry.acting_as(caller.user), {**_query(request), **_object(body)}
+    found = await run_in_threadpool(registry.answer, request.method, operation, given)
+    return await _pass_on(request, context, path, body or None) if found is None else JSONResponse(found[1], found[0])
+
+
+async def _model_file(request: Request, context: Context, path: str, is_list: bool) -> Response:
+    """Answer with a file of a registered model, or with the list of a folder's."""
+    if request.method not in READING:
+        raise NotSupported("The files of a registered model never change. Register a new version.")
+    if is_list:
+        return JSONResponse(await run_in_threadpool(context.registry.list_files, path))
+    file = await run_in_threadpool(context.registry.open_file, path)
+    return FileResponse(file, filename=path.rpartition("/")[2], media_type="application/octet-stream")
+
+
+async def _pass_on(
+    request: Request, context: Context, path: str, body: bytes | AsyncIterator[bytes] | None
+) -> Response:
+    """Pass a request on to MLflow as it comes, and its answer back as it comes."""
     address, token = await run_in_threadpool(context.mlflow.address)
     headers = [(n, v) for n, v in request.headers.items() if n.lower() not in DROPPED_HEADERS]
-    session = aiohttp.ClientSession(auto_decompress=False)
+    session = aiohttp.ClientSession(auto_decompress=False, timeout=aiohttp.ClientTimeout(total=None))
     try:
         answer = await session.request(
             request.method,
             f"{address}/{path}",
             params=list(request.query_params.multi_items()),
-            data=await request.body(),
+            data=body,
             headers=[*headers, ("Authorization", f"Bearer {token}")],
             allow_redirects=False,
         )
@@ -196,7 +138,7 @@ async def pass_on(request: Request, path: str) -> Response:
         await session.close()
         raise
 
-    async def body() -> AsyncIterator[bytes]:
+    async def parts() -> AsyncIterator[bytes]:
         try:
             async for part in answer.content.iter_any():
                 yield part
@@ -204,7 +146,34 @@ async def pass_on(request: Request, path: str) -> Response:
             await session.close()
 
     passed = {name: value for name, value in answer.headers.items() if name.lower() not in DROPPED_HEADERS}
-    return StreamingResponse(body(), answer.status, passed)
+    return StreamingResponse(parts(), answer.status, passed)
+
+
+async def _body_of(answer: Response) -> bytes:
+    if isinstance(answer, StreamingResponse):
+        return b"".join([part async for part in answer.body_iterator if isinstance(part, bytes)])
+    return bytes(answer.body)
+
+
+def _query(request: Request) -> dict[str, Any]:
+    """Return the parameters of an address; one that comes several times is a list."""
+    names = request.query_params.keys()
+    values = {name: request.query_params.getlist(name) for name in names}
+    return {name: found[0] if len(found) == 1 else found for name, found in values.items()}
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(body or b"{}")
+    except ValueError as error:
+        raise InvalidParameter("The request's body isn't JSON.") from error
+    if not isinstance(found, dict):
+        raise InvalidParameter("The request's body isn't a JSON object.")
+    return found
+
+
+def _own_origin(request: Request) -> str:
+    return f"{request.url.scheme}://{request.headers.get('host', '')}"
 
 
 def _key(headers: Mapping[str, str]) -> str:

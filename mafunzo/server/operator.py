@@ -4,7 +4,7 @@ import hmac
 
 from starlette.types import Scope
 
-from mafunzo.server.access import READING, admit, caller_of
+from mafunzo.server.access import admit, caller_of, reads_only
 from mafunzo.server.audit import REFUSED
 from mafunzo.server.context import Context
 from mafunzo.server.identity import MLFLOW_AUDIENCE, Caller
@@ -19,12 +19,6 @@ def is_told(scope: Scope, status: int) -> bool:
     if not path.startswith(PATHS):
         return False
     return status in REFUSED or not reads_only(scope["method"], path)
-
-
-def reads_only(method: str, path: str) -> bool:
-    """Return whether a request of MLflow's only looks something up, which it also does by POST."""
-    last = path.rpartition("/")[2]
-    return method in READING or (method == "POST" and (last.startswith("search") or last == "graphql"))
 
 
 def operator_with(key: str, context: Context) -> Caller:

@@ -31,7 +31,8 @@ from mafunzo.server.job_log import JobLogs
 from mafunzo.server.limits import server_options
 from mafunzo.server.listen import listen, names_of, require_owner
 from mafunzo.server.metrics import Metrics
-from mafunzo.server.mlflow import MlflowView
+from mafunzo.server.mlflow_child import MlflowView
+from mafunzo.server.mlflow_registry import Registry
 from mafunzo.serving.supervisor import WORKER, Supervisor
 from mafunzo.store.artifact import Artifacts
 from mafunzo.store.audit import AuditLog
@@ -88,15 +89,16 @@ def serve(
             )
             with Workspace(home.root, port=port, azure_port=azure_port, database_url=database_url) as workspace:
                 context = Context(
-                    Directory(records, database.version),
-                    Metrics(records),
-                    operator_key(home),
-                    identity_of(home, workspace.home_user),
-                    workspace.users,
-                    AuditLog(home),
-                    names,
-                    loops=loops,
+                    directory=Directory(records, database.version),
+                    metrics=Metrics(records),
+                    operator_key=operator_key(home),
+                    identity=identity_of(home, workspace.home_user),
+                    users=workspace.users,
+                    audit=AuditLog(home),
+                    names=names,
                     mlflow=view,
+                    registry=Registry(workspace, view.artifacts),
+                    loops=loops,
                 )
                 own = _own_address(listener, azure_listener, address)
                 azure = _azure_server(home, own, workspace, context)

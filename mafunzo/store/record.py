@@ -122,6 +122,20 @@ class Records:
                 raise NotFound(f"No version of {type} '{name}' in {scope} has the label '{label}'. Labels: {known}.")
             return _to_asset(_existing_asset(connection, AssetKey(scope, type, name, versions[label])))
 
+    def list_labels(self, scope: str, type: AssetType, name: str) -> dict[str, str]:
+        """Return the labels that were put on versions of a name, each with its version."""
+        query = sa.select(table.label.c.label, table.label.c.version).order_by(table.label.c.label)
+        with self._database.snapshot() as connection:
+            rows = connection.execute(query.filter_by(scope=scope, type=str(type), name=name))
+            return {row.label: row.version for row in rows}
+
+    def delete_label(self, scope: str, type: AssetType, name: str, label: str) -> bool:
+        """Take a label off; return whether it was there."""
+        of_name = {"scope": scope, "type": str(type), "name": name, "label": label}
+        with self._database.transaction() as connection:
+            gone = connection.execute(sa.delete(table.label).filter_by(**of_name))
+        return bool(gone.rowcount)
+
     # Jobs and their steps
 
     def add_job(self, job: Job, steps: Sequence[Step]) -> Job:

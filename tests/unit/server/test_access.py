@@ -11,16 +11,26 @@ from mafunzo import Workspace
 from mafunzo.entities.compute import Compute
 from mafunzo.entities.user import Role
 from mafunzo.errors import Forbidden, NotFound, Unauthorized
-from mafunzo.server import azure_asset, azure_job, azureml, blob, scoring
-from mafunzo.server.access import MAKERS, NEEDS, READING, SECRETS, Need, admit, authorize, caller_of, caller_with
+from mafunzo.server import azure_asset, azure_job, azureml, blob, mlflow, scoring
+from mafunzo.server.access import (
+    MAKERS,
+    NEEDS,
+    READING,
+    SECRETS,
+    Need,
+    admit,
+    authorize,
+    caller_of,
+    caller_with,
+    reads_only,
+)
 from mafunzo.server.identity import Caller, Identity, identity_of
-from mafunzo.server.operator import reads_only
 
 OPEN = (azureml.public, azure_job.public, blob.router, scoring.router)
 """Whose routes ask for no token."""
 ROUTES = [
     route
-    for router in (*OPEN, azure_asset.router, azure_job.router, azureml.router)
+    for router in (*OPEN, mlflow.azure_router, azure_asset.router, azure_job.router, azureml.router)
     for route in router.routes
     if isinstance(route, APIRoute)
 ]
@@ -58,7 +68,14 @@ def test_routes_without_a_token_are_those_that_ask_for_something_else_or_tell_no
 def test_what_a_reader_may_ask_changes_nothing(route: APIRoute) -> None:
     """Those that read by POST are named here."""
     if NEEDS[route.name] is Role.READER and not route.methods <= READING:
-        assert route.name in {"get_run_data", "resolve_outputs", "list_secrets", "get_deployment_logs", "unknown"}
+        assert route.name in {
+            "get_run_data",
+            "resolve_outputs",
+            "list_secrets",
+            "get_deployment_logs",
+            "mlflow",
+            "unknown",
+        }
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,119 @@
+"""MLflow's searches: `name LIKE 'chat%' AND tags.stage = 'ready'`, an order, and pages."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from mafunzo.errors import InvalidParameter
+
+Facts = dict[str, str | int]
+"""What is known of a thing that is searched, by key; a tag's key begins with `tags.`."""
+T = TypeVar("T")
+DEFAULT_PAGE = 100
+
+_VALUE = r"'[^']*'|\"[^\"]*\"|-?\d+"
+_CLAUSE = re.compile(
+    rf"""\s* ((?P<kind>tags?|attributes?)\.)? (?P<key>`[^`]+`|"[^"]+"|\w[\w.]*) \s*
+    (?P<operator>!=|>=|<=|=|>|<|(NOT\s+)?IN|I?LIKE)
+    \s* (?P<value>{_VALUE}|\(\s*({_VALUE})(\s*,\s*({_VALUE}))*\s*\)) \s* (?P<end>AND\b|$)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_ORDER = re.compile(r"\s*(?P<key>\w+)\s*(?P<direction>ASC|DESC)?\s*$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Clause:
+    """One comparison; `values` are several with IN only."""
+
+    key: str
+    operator: str
+    values: tuple[str, ...]
+
+    def holds(self, facts: Facts) -> bool:
+        """Return whether it holds of a thing; what has no such tag fails."""
+        found = facts.get(self.key)
+        return found is not None and _COMPARISONS[self.operator](found, self.values)
+
+
+def parse_filter(text: str, keys: Sequence[str]) -> list[Clause]:
+    """Return the comparisons of a filter; `keys` are those besides tags. Raises `InvalidParameter`."""
+    clauses, at, rest = [], 0, text.strip()
+    while at < len(rest):
+        match = _CLAUSE.match(rest, at)
+        if match is None:
+            raise InvalidParameter(
+                f"The filter \"{text}\" can't be read from '{rest[at:]}'. Write comparisons joined by AND, such as "
+                "name = 'chat' AND tags.stage = 'ready'.",
+                param="filter",
+            )
+        clauses.append(_clause(match, keys))
+        at = match.end()
+    return clauses
+
+
+def select(
+    things: Sequence[T], facts_of: Callable[[T], Facts], keys: Sequence[str], given: Mapping[str, Any]
+) -> tuple[list[T], str]:
+    """Return a page of the things that a search asks for, and the token of the next page; raises `InvalidParameter`."""
+    clauses = parse_filter(str(given.get("filter") or ""), keys)
+    found = [thing for thing in things if all(clause.holds(facts_of(thing)) for clause in clauses)]
+    for order in reversed(_texts(given.get("order_by"))):
+        match = _ORDER.match(order)
+        key = {"timestamp": "last_updated_timestamp"}.get(match["key"], match["key"]) if match else ""
+        if match is None or key not in keys:
+            raise InvalidParameter(f"order_by is '{order}', expected one of {', '.join(keys)}, with ASC or DESC.")
+        found.sort(key=lambda thing: facts_of(thing)[key], reverse=(match["direction"] or "").upper() == "DESC")
+    begin, most = _number(given, "page_token", 0), _number(given, "max_results", DEFAULT_PAGE)
+    end = begin + most
+    return found[begin:end], str(end) if end < len(found) else ""
+
+
+def _clause(match: re.Match[str], keys: Sequence[str]) -> Clause:
+    key = match["key"].strip('`"')
+    if (match["kind"] or "").lower().startswith("tag"):
+        key = f"tags.{key}"
+    elif key not in keys:
+        raise InvalidParameter(f"The filter asks for '{key}', expected {', '.join(keys)} or tags.NAME.", param="filter")
+    operator = re.sub(r"\s+", " ", match["operator"].upper())
+    values = [value[1:-1] if value[0] in "'\"" else value for value in re.findall(_VALUE, match["value"])]
+    return Clause(key, operator, tuple(values))
+
+
+def _number(given: Mapping[str, Any], name: str, default: int) -> int:
+    text = str(given.get(name) or default)
+    if not text.isdigit():
+        raise InvalidParameter(f"{name} is '{text}', expected a number, 0 or more.", param=name)
+    return int(text)
+
+
+def _texts(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or ())
+
+
+def _like(found: str | int, pattern: str, flags: int = 0) -> bool:
+    parts = (".*" if part == "%" else "." if part == "_" else re.escape(part) for part in re.split("([%_])", pattern))
+    return re.fullmatch("".join(parts), str(found), flags | re.DOTALL) is not None
+
+
+def _compared(found: str | int, value: str) -> int:
+    """Return -1, 0 or 1; numbers are compared as numbers."""
+    if isinstance(found, int):
+        if not value.lstrip("-").isdigit():
+            raise InvalidParameter(f"The filter compares a number with '{value}', expected a number.", param="filter")
+        return (found > int(value)) - (found < int(value))
+    return (found > value) - (found < value)
+
+
+_COMPARISONS: Mapping[str, Callable[[str | int, Sequence[str]], bool]] = {
+    "=": lambda found, values: _compared(found, values[0]) == 0,
+    "!=": lambda found, values: _compared(found, values[0]) != 0,
+    ">": lambda found, values: _compared(found, values[0]) > 0,
+    ">=": lambda found, values: _compared(found, values[0]) >= 0,
+    "<": lambda found, values: _compared(found, values[0]) < 0,
+    "<=": lambda found, values: _compared(found, values[0]) <= 0,
+    "IN": lambda found, values: any(_compared(found, value) == 0 for value in values),
+    "NOT IN": lambda found, values: all(_compared(found, value) != 0 for value in values),
+    "LIKE": lambda found, values: _like(found, values[0]),
+    "ILIKE": lambda found, values: _like(found, values[0], re.IGNORECASE),
+}
