@@ -66,10 +66,7 @@ def write_job_facts(jobs: Path, facts: JobFacts) -> bool:
 
 
 def read_job_facts(folder: Path) -> JobFacts:
-    """Read a job's `job.json`; a folder without one is a job of which only the name is known."""
-    path = folder / FILE
-    if not path.exists():
-        return JobFacts(name=folder.name, experiment="mafunzo", display_name=folder.name)
-    body = json.loads(path.read_text(encoding="utf-8"))
+    """Read a job's `job.json`."""
+    body = json.loads((folder / FILE).read_text(encoding="utf-8"))
     steps = tuple(StepFacts(**step) for step in body.pop("steps"))
     return JobFacts(**body, steps=steps)

@@ -15,6 +15,7 @@ from typing import Any
 
 from mlflow.entities import Experiment, ExperimentTag, Metric, Param, RunStatus, RunTag, ViewType
 
+from mafunzo.tracking import read_metrics
 from mafunzo.tracking.job_facts import FILE, JobFacts, StepFacts, read_job_facts
 from mafunzo.tracking.mlflow_store import JOBS_TAG, KEY_TAG, RunStore
 from mafunzo.tracking.step_environment import job_run_id, step_run_id
@@ -85,21 +86,23 @@ class View:
         folder = self._open.get(run_id)
         if folder is None or not metrics:
             return
-        lines = [
-            {"time": m.timestamp / 1000, "step": m.step, m.key: m.value if math.isfinite(m.value) else None}
-            for m in metrics
-        ]
-        with (folder / METRICS_FILE).open("a", encoding="utf-8") as file:
-            file.write("".join(json.dumps(line) + "\n" for line in lines))
+        file = folder / METRICS_FILE
+        # MLflow's log_model logs the metrics of its step again, for the model.
+        known = set(map(_point, read_metrics(file))) if any(metric.model_id for metric in metrics) else set()
+        lines = [line for line in map(_line, metrics) if _point(line) not in known]
+        with file.open("a", encoding="utf-8") as opened:
+            opened.write("".join(json.dumps(line) + "\n" for line in lines))
 
     def _take_job(self, folder: Path) -> int:
+        if not (folder / FILE).exists():  # its experiment isn't known yet
+            return 0
         attempts = sorted(path for path in folder.glob("*/*") if path.is_dir() and path.name.isdigit())
         fingerprint = tuple(
             (str(path), path.stat().st_size, path.stat().st_mtime_ns)
             for path in [folder / FILE, *(attempt / METRICS_FILE for attempt in attempts), *attempts]
             if path.exists()
         )
-        if not fingerprint or self._seen.get(folder.name) == fingerprint:
+        if self._seen.get(folder.name) == fingerprint:
             return 0
         facts = read_job_facts(folder)
         tags = {"mafunzo.job": facts.name, "mlflow.user": facts.created_by, **facts.tags}
@@ -234,6 +237,15 @@ class View:
             token = page.token
             if not token:
                 return
+
+
+def _line(metric: Metric) -> dict[str, Any]:
+    value = metric.value if math.isfinite(metric.value) else None
+    return {"time": metric.timestamp / 1000, "step": metric.step, metric.key: value}
+
+
+def _point(line: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted(line.items()))
 
 
 def _new_lines(file: Path, offset: int) -> tuple[list[dict[str, Any]], int]:

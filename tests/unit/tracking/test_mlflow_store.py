@@ -116,6 +116,17 @@ def test_a_command_jobs_run_is_there_once_its_step_was_laid_out_and_takes_what_t
     assert users.get_run("job1").data.params == {"lr": "0.2"}
 
 
+def test_what_is_logged_again_for_a_model_is_kept_once(jobs: Path, users: UserStore) -> None:
+    start_job(jobs, STEP)
+    users.log_metric("job1", LOSS)
+    experiment = users.get_experiment_by_name("chat").experiment_id
+    model = users.create_logged_model(experiment, "model", "job1").model_id
+    again = Metric(LOSS.key, LOSS.value, LOSS.timestamp, LOSS.step, model_id=model)
+    users.log_batch("job1", [again, Metric("accuracy", 0.5, LOSS.timestamp, 3, model_id=model)], [], [])
+    lines = list(read_metrics(jobs / "job1" / "train" / "1" / "metrics.jsonl"))
+    assert [sorted(line.keys() - {"time", "step"}) for line in lines] == [["loss"], ["accuracy"]]
+
+
 def test_what_one_step_of_several_logs_is_its_own_and_its_jobs(jobs: Path, users: UserStore, view: View) -> None:
     start_job(jobs, STEP, StepFacts("score", "waiting", is_users=True))
     run = step_run_id("job1", "train", 1, is_alone=False)

@@ -26,6 +26,8 @@ from mafunzo.tracking.mlflow_view import View
 def write_metrics(jobs: Path, step: str, *lines: dict[str, object], attempt: int = 1, end: str = "\n") -> None:
     folder = jobs / "job1" / step / str(attempt)
     folder.mkdir(parents=True, exist_ok=True)
+    if not (jobs / "job1" / "job.json").exists():
+        write_job_facts(jobs, JobFacts("job1", "mafunzo"))
     with (folder / "metrics.jsonl").open("a") as file:
         file.write("".join(json.dumps(line) + end for line in lines))
 
@@ -139,6 +141,18 @@ def test_a_change_of_status_reaches_the_run(
     run = runs(client, "chat")["job1"].info
     assert run.status == expected
     assert run.end_time == (None if status == "queued" else 200_000)
+
+
+def test_a_job_whose_facts_are_still_to_come_waits_for_them(
+    store: RunStore, client: MlflowClient, tmp_path: Path
+) -> None:
+    write_metrics(tmp_path / "jobs", "finetune", {"time": 1, "step": 1, "loss": 2.0})
+    (tmp_path / "jobs" / "job1" / "job.json").unlink()
+    view = View(tmp_path / "jobs", store)
+    assert view.tick() == 0
+    write_job_facts(tmp_path / "jobs", facts())
+    assert view.tick() == 1
+    assert sorted(runs(client, "chat")) == ["job1", "job1/finetune/1"]
 
 
 def test_facts_are_written_only_if_they_say_something_new(tmp_path: Path) -> None:
