@@ -38,12 +38,20 @@ def up(
     address, root = workspace.up(), workspace.home.root
     openai, mlflow, key = f"{address.url}/v1", f"{address.url}/mlflow/", root / "operator.key"
     if as_json:
-        facts = {"openai": openai, "azure": address.azure_url, "mlflow": mlflow, "mlflow_password_file": key}
+        facts = {
+            "listen": address.listen,
+            "openai": openai,
+            "azure": address.azure_url,
+            "mlflow": mlflow,
+            "mlflow_password_file": key,
+        }
         print_json({**facts, "pid": address.pid, "home": root})
         return
     print(f"OpenAI's dialect  {openai}, with an endpoint's key: mafunzo endpoint keys NAME")
     print(f"The Azure SDK     {address.azure_url}, with the environment of: mafunzo env")
     print(f"MLflow            {mlflow}, with the key in {key} as password")
+    if not address.is_private:
+        print(f"For others        it listens on {address.listen}: mafunzo user list, mafunzo env --write-ca FILE")
     print(f"Process           {address.pid}, home {root}. It ends with: mafunzo down")
 
 

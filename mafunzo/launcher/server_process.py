@@ -38,6 +38,11 @@ class ServerAddress:
     listen: str = LOOPBACK
 
     @property
+    def is_private(self) -> bool:
+        """Whether nobody but this machine reaches it."""
+        return self.listen == LOOPBACK
+
+    @property
     def host(self) -> str:
         """Where this machine finds it, as it stands in a URL."""
         own = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(self.listen, self.listen)

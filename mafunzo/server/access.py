@@ -114,16 +114,23 @@ SIGNED_FOR: Mapping[Role, str] = {Role.READER: "rl", Role.CONTRIBUTOR: "rcwl", R
 SECRETS = frozenset({"managed_identity", "list_keys", "list_secrets"})
 """Routes whose answer is a secret."""
 
+MARKS = ("registered-models/delete-tag", "registered-models/alias", "model-versions/delete-tag")
+"""What MLflow asks to DELETE without anything but a mark being lost."""
+
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 """HTTP's methods that change nothing."""
 READ_BY_POST = frozenset({"graphql", "get-latest-versions"})
 """What MLflow only looks up by POST, besides its searches."""
 
 
-def reads_only(method: str, path: str) -> bool:
-    """Return whether a request of MLflow's only looks something up, which it also does by POST."""
+def needed_by_mlflow(method: str, path: str) -> Role:
+    """Return which role a request of MLflow's needs. It looks things up by POST too, and takes marks off by DELETE."""
     last = path.rpartition("/")[2]
-    return method in READING or (method == "POST" and (last.startswith("search") or last in READ_BY_POST))
+    if method in READING or (method == "POST" and (last.startswith("search") or last in READ_BY_POST)):
+        return Role.READER
+    if last == "delete" or (method == "DELETE" and not path.endswith(MARKS)):
+        return Role.OWNER
+    return Role.CONTRIBUTOR
 
 
 def is_told(scope: Scope, status: int) -> bool:
@@ -132,7 +139,7 @@ def is_told(scope: Scope, status: int) -> bool:
     if status in REFUSED or name in SECRETS:
         return True
     if name == "mlflow":
-        return not reads_only(scope["method"], scope["path"])
+        return needed_by_mlflow(scope["method"], scope["path"]) is not Role.READER
     return scope["method"] not in READING and NEEDS.get(name) is not Role.READER
 
 
@@ -163,10 +170,8 @@ def authorize(caller: Caller, request: Request, workspace: Workspace) -> None:
     if need is Need.MAKER:
         require(caller, Role.CONTRIBUTOR, name)
         if caller.role is not Role.OWNER and (maker := MAKERS[name](workspace, ids)) != caller.user:
-            raise Forbidden(
-                f"{_told(caller)} may {_verb(name)} only what they made. This was made by {maker or 'nobody known'}: "
-                "it needs them, or an owner."
-            )
+            made_by = maker or "nobody known"
+            raise Forbidden(f"{_may_not(caller, name)}: it was made by {made_by}, and needs them or an owner.")
     elif isinstance(need, Role):
         require(caller, need, name)
 
@@ -174,7 +179,7 @@ def authorize(caller: Caller, request: Request, workspace: Workspace) -> None:
 def require(caller: Caller, needed: Role, name: str) -> None:
     """Raise `Forbidden` unless the caller's role includes `needed`; `name` is the route's."""
     if not caller.role.includes(needed):
-        raise Forbidden(f"{_told(caller)} may not {_verb(name)}: it needs the role {needed}.")
+        raise Forbidden(f"{_may_not(caller, name)}: it needs the role {needed}.")
 
 
 def caller_of(user: User) -> Caller:
@@ -182,9 +187,5 @@ def caller_of(user: User) -> Caller:
     return Caller(user.name, user.role, user.token_id)
 
 
-def _told(caller: Caller) -> str:
-    return f"User {caller.user}, whose role is {caller.role},"
-
-
-def _verb(name: str) -> str:
-    return name.replace("_", " ")
+def _may_not(caller: Caller, name: str) -> str:
+    return f"User {caller.user}, whose role is {caller.role}, may not {name.replace('_', ' ')}"

@@ -29,7 +29,7 @@ def create_app(context: Context) -> FastAPI:
             yield
 
     app = FastAPI(title="Mafunzo", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
-    app.state.context = context
+    app.state.serving = context
     app.add_middleware(Audit, log=context.audit, is_told=operator.is_told)
     app.add_middleware(Limits)
     app.add_middleware(KnownNames, names=context.names)
@@ -44,7 +44,7 @@ def create_app(context: Context) -> FastAPI:
 def create_azure_app(context: AzureContext) -> FastAPI:
     """Return the application of the https port, which speaks Azure's dialects."""
     app = FastAPI(title="Mafunzo for the Azure SDK", docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.context = context
+    app.state.context, app.state.serving = context, context.serving
     app.add_middleware(Audit, log=context.serving.audit, is_told=access.is_told)
     app.add_middleware(azureml.NormalPaths)
     app.add_middleware(Limits)
@@ -54,6 +54,7 @@ def create_azure_app(context: AzureContext) -> FastAPI:
     app.include_router(blob.router)
     app.include_router(scoring.router)
     app.include_router(mlflow.azure_router, dependencies=[Depends(require_token)])
+    app.include_router(mlflow.router)
     app.include_router(azure_job.public)
     for router in (azure_asset.router, azure_job.router, azureml.router):  # the last one refuses what nobody has taken
         app.include_router(router, dependencies=[Depends(require_token)])

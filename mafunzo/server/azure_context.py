@@ -15,6 +15,7 @@ from mafunzo.server.body import limited_body
 from mafunzo.server.context import Context
 from mafunzo.server.identity import MLFLOW_AUDIENCE, MLFLOW_LIFETIME_S, Caller, Identity
 from mafunzo.server.job_log import JobLogs
+from mafunzo.server.listen import LOOPBACK_NAMES
 from mafunzo.server.sas import Sas
 from mafunzo.wire.azureml.envelope import SUFFIX, Place
 from mafunzo.workspace import Workspace
@@ -50,7 +51,9 @@ class AzureContext:
         key = self.serving.operator_key
         if self.caller != self.identity.owner:
             key, _ = self.identity.token(MLFLOW_AUDIENCE, self.caller, lifetime_s=MLFLOW_LIFETIME_S)
-        return f"http://mafunzo:{key}@{self.place.name}:{self.http_port}/mlflow"
+        if self.place.name in LOOPBACK_NAMES:  # nobody listens there, and a client needs no authority of ours
+            return f"http://mafunzo:{key}@{self.place.name}:{self.http_port}/mlflow"
+        return f"https://mafunzo:{key}@{self.place.host}/mlflow"
 
     @property
     def sas(self) -> Sas:

@@ -76,4 +76,4 @@ class Context:
 
 def context_of(request: Request) -> Context:
     """Return the context of the server that a request came to."""
-    return cast(Context, request.app.state.context)
+    return cast(Context, request.app.state.serving)

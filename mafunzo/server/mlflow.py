@@ -17,9 +17,8 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 
-from mafunzo.entities.user import Role
 from mafunzo.errors import InvalidParameter, MafunzoError, NotSupported, Unauthorized
-from mafunzo.server.access import READING, reads_only, require
+from mafunzo.server.access import READING, needed_by_mlflow, require
 from mafunzo.server.azure_context import azure_context
 from mafunzo.server.body import limited_body
 from mafunzo.server.context import Context, context_of
@@ -82,8 +81,7 @@ async def for_azure(request: Request, path: str) -> Response:
 async def _answer(request: Request, context: Context, caller: Caller, path: str) -> Response:
     """Answer one who may ask; an error is told in MLflow's way."""
     try:
-        if not reads_only(request.method, path):
-            require(caller, Role.CONTRIBUTOR, "change what MLflow shows")
+        require(caller, needed_by_mlflow(request.method, path), "change or delete what MLflow shows")
         if match := _REGISTRY.fullmatch(path):
             return await _registry(request, context, caller, path, match["operation"])
         if match := _ARTIFACTS.fullmatch(path):
@@ -100,8 +98,6 @@ async def _answer(request: Request, context: Context, caller: Caller, path: str)
 
 
 async def _registry(request: Request, context: Context, caller: Caller, path: str, operation: str) -> Response:
-    if request.method == "DELETE" and operation.endswith("/delete"):
-        require(caller, Role.OWNER, "delete registered models")
     body = await limited_body(request, BODY_LIMIT_BYTES)
     registry, given = context.registry.acting_as(caller.user), {**_query(request), **_object(body)}
     found = await run_in_threadpool(registry.answer, request.method, operation, given)

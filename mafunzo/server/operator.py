@@ -4,7 +4,8 @@ import hmac
 
 from starlette.types import Scope
 
-from mafunzo.server.access import admit, caller_of, reads_only
+from mafunzo.entities.user import Role
+from mafunzo.server.access import admit, caller_of, needed_by_mlflow
 from mafunzo.server.audit import REFUSED
 from mafunzo.server.context import Context
 from mafunzo.server.identity import MLFLOW_AUDIENCE, Caller
@@ -18,7 +19,7 @@ def is_told(scope: Scope, status: int) -> bool:
     path = str(scope["path"])
     if not path.startswith(PATHS):
         return False
-    return status in REFUSED or not reads_only(scope["method"], path)
+    return status in REFUSED or needed_by_mlflow(scope["method"], path) is not Role.READER
 
 
 def operator_with(key: str, context: Context) -> Caller:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 import ssl
 import stat
 import subprocess
@@ -14,8 +15,8 @@ from typing import Any
 import httpx
 import mlflow
 import pytest
-from azure.ai.ml import MLClient
-from azure.ai.ml.entities import AmlCompute, Data, ManagedOnlineEndpoint
+from azure.ai.ml import MLClient, command
+from azure.ai.ml.entities import AmlCompute, Data, Environment, ManagedOnlineEndpoint
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
 from azure.identity import ManagedIdentityCredential
 from azure.storage.blob import ContainerClient
@@ -23,6 +24,7 @@ from azure.storage.blob import ContainerClient
 from mafunzo import Workspace
 from mafunzo.errors import Conflict, RefusedError
 from mafunzo.server.client_environment import access_of_user, azure_environment, workspace_config
+from mafunzo.server.listen import names_of
 from tests.flows.test_command_line import Shell
 
 ADDRESS = "127.0.0.2"
@@ -127,7 +129,7 @@ def test_what_a_user_makes_carries_their_name(as_user: Any, folder: Path) -> Non
     client = as_user("carol")
     client.compute.begin_create_or_update(AmlCompute(name="big", size="Standard_NC6", max_instances=2)).result()
     for deleting, name in ((client.compute.begin_delete, "big"), (client.online_endpoints.begin_delete, "chat")):
-        with pytest.raises(HttpResponseError, match=r"only what they made\. This was made by cyril") as refused:
+        with pytest.raises(HttpResponseError, match="was made by cyril, and needs them or an owner") as refused:
             deleting(name).wait()
         assert refused.value.status_code == 403
     with pytest.raises(HttpResponseError, match="needs the role owner"):
@@ -164,15 +166,65 @@ def test_files_open_for_a_user_as_far_as_their_role_goes(as_user: Any, team: Tea
     list(files_of("cyril").list_blobs())
 
 
+def test_a_job_is_its_maker_s(as_user: Any, team: Team) -> None:
+    client = as_user("cyril")
+    environment = Environment(name="plain", image="mcr.microsoft.com/azureml/any", version="1")
+    job = client.jobs.create_or_update(command(command="sleep 600", environment=environment, compute="local"))
+    assert client.jobs.get(job.name).creation_context.created_by == "cyril"
+    with pytest.raises(HttpResponseError, match="may not cancel job: it was made by cyril, and needs them or an owner"):
+        as_user("carol").jobs.begin_cancel(job.name).wait()
+    with pytest.raises(HttpResponseError, match="whose role is reader, may not put"):
+        as_user("rita").jobs.create_or_update(command(command="true", environment=environment, compute="local"))
+    assert re.search(r"by\W+cyril", team.shell("lineage", job.name))
+    as_user("cyril").jobs.begin_cancel(job.name).wait()
+
+
+def test_every_address_and_name_of_the_machine_leads_to_one_server(tmp_path: Path, folder: Path) -> None:
+    """Also to its files, whose addresses the SDK makes from what it called the server by."""
+    shell, ca_file = Shell(tmp_path / "home"), tmp_path / "ca.pem"
+    shell("user", "create", "olga", "--role", "owner", "--token-file", tmp_path / "token")
+    up = json.loads(shell("up", "--detach", "--json", "--listen", "0.0.0.0"))
+    try:
+        shell("env", "--write-ca", ca_file)
+        hosts = [host for host in names_of("0.0.0.0") if ":" not in host and is_here(host)]
+        assert len(hosts) > 1
+        for host in hosts:
+            access = access_of_user(up["azure"].replace("127.0.0.1", host), tmp_path / "token", ca_file)
+            program = (
+                "from azure.ai.ml import MLClient\nfrom azure.ai.ml.entities import Data\n"
+                "from azure.identity import ManagedIdentityCredential\nimport sys\n"
+                "client = MLClient(ManagedIdentityCredential(), *sys.argv[1:4])\n"
+                "made = client.data.create_or_update(Data(name='d', path=sys.argv[4], type='uri_folder'))\n"
+                "client.datastores.get('workspaceblobstore')\nprint(made.version, made.creation_context.created_by)\n"
+            )
+            environment = os.environ | azure_environment(access, os.environ)
+            argv = [sys.executable, "-c", program, *workspace_config().values(), str(folder)]
+            done = subprocess.run(argv, env=environment, capture_output=True, text=True)
+            assert done.stdout.split()[1:] == ["olga"], done.stderr
+    finally:
+        shell("down")
+
+
+def is_here(host: str) -> bool:
+    """Return whether a name is known to this machine's resolver."""
+    try:
+        return bool(socket.getaddrinfo(host, 0, socket.AF_INET))
+    except OSError:
+        return False
+
+
 def test_mlflow_opens_for_a_user_as_far_as_their_role_goes(as_user: Any) -> None:
     uri = as_user("rita").workspaces.get().mlflow_tracking_uri
-    assert f"@{ADDRESS}:" in uri
+    assert uri.startswith("https://mafunzo:") and f"@{ADDRESS}:" in uri
     client = mlflow.MlflowClient(uri)
     assert client.search_experiments()
     with pytest.raises(mlflow.MlflowException, match="needs the role contributor"):
         client.create_experiment("not this one")
     client = mlflow.MlflowClient(as_user("cyril").workspaces.get().mlflow_tracking_uri)
-    client.create_experiment("this one")
+    made = client.create_experiment("this one")
+    client.log_text(client.create_run(made).info.run_id, "habari", "greeting.txt")
+    with pytest.raises(mlflow.MlflowException, match="needs the role owner"):
+        client.delete_experiment(made)
 
 
 def test_a_revoked_user_is_refused_at_once_and_a_new_token_lets_them_in(as_user: Any, team: Team) -> None:
