@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from mafunzo.entities.environment import Environment
+from mafunzo.entities.sweep import Sweep
 
 DEFAULT_OUTPUT = "default"
 """The output of a user's command that is what it wrote to `./outputs`, whatever else it declares."""
@@ -156,7 +157,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Job:
-    """A request for work and its state. `outputs` maps a job output to (step, output). Higher `priority` runs first."""
+    """A request for work and its state. `outputs` maps a job output to (step, output). Higher `priority` runs first.
+
+    sweep: its steps are trials of one, and the job is what the best of them is.
+    """
 
     name: str
     display_name: str
@@ -172,6 +176,7 @@ class Job:
     tags: Mapping[str, str] = field(default_factory=dict)
     properties: Mapping[str, Any] = field(default_factory=dict)
     error: Mapping[str, Any] | None = None
+    sweep: Sweep | None = None
     created_by: str = ""
     created_at: datetime | None = None
     started_at: datetime | None = None

@@ -5,9 +5,11 @@ from them); log.txt metrics.jsonl error.json exit.json stay
 """
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from mafunzo.store.artifact import Artifacts
 from mafunzo.store.home import Home
 
 ERROR_FILE = "error.json"
+METRICS_FILE = "metrics.jsonl"
 DEFAULT_FOLDER = "outputs"
 MODEL_TYPES = ("mlflow_model", "custom_model")
 LAST_LINES = 10
@@ -151,6 +154,30 @@ def last_lines(log: Path) -> list[str]:
         text = file.read().decode("utf-8", errors="replace")
     lines = [line.rsplit("\r", 1)[-1].rstrip() for line in text.split("\n")]
     return [line for line in lines if line][-LAST_LINES:]
+
+
+def logged_values(folder: Path, metric: str) -> tuple[float | None, ...]:
+    """Return what an attempt has logged of a metric, in order; None stands for a value that isn't finite."""
+    path = folder / METRICS_FILE
+    return _values(path, path.stat().st_size, metric) if path.exists() else ()
+
+
+@lru_cache(maxsize=4096)
+def _values(path: Path, _size: int, metric: str) -> tuple[float | None, ...]:
+    """Read a file once for each size that it has had."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        lines = [_metrics(line) for line in file if line.endswith("\n")]
+    found = [line[metric] for line in lines if metric in line]
+    return tuple(value if isinstance(value, int | float) and math.isfinite(value) else None for value in found)
+
+
+def _metrics(line: str) -> dict[str, Any]:
+    """Return a line's metrics; none for a line that a user's program wrote and that isn't one of metrics."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def clean(folder: Path, *names: str) -> None:

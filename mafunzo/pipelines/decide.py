@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mafunzo.entities.job import Job, JobStatus, Resources, Step, StepOutputInput, StepStatus
+from mafunzo.entities.sweep import Sweep
+from mafunzo.pipelines.stopping import Trial, best_of, falling_behind
 
 CUT_OFF_LIMIT = 10
 WAITS = "waits for"  # how the reason of a step that could run but for the machine begins
@@ -31,7 +33,7 @@ class StepState:
     process: of its latest attempt, if the step is running. failures, cut_offs: of its attempts up to now.
     reusable: outputs of an earlier step that may be taken over; source says whose.
     is_busy: a thread is at work on it (its inputs are laid out, its outputs stored), so that it's left alone.
-    is_overdue: it runs for longer than it may.
+    is_overdue: it runs for longer than it may. values: what a trial has logged of its sweep's metric, in order.
     """
 
     step: Step
@@ -42,14 +44,16 @@ class StepState:
     source: str = ""
     is_busy: bool = False
     is_overdue: bool = False
+    values: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True)
 class JobState:
-    """A job and its steps, in the order planned."""
+    """A job and its steps, in the order planned. is_overdue: it runs for longer than it may."""
 
     job: Job
     steps: tuple[StepState, ...]
+    is_overdue: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,11 +145,16 @@ class Wait:
 
 @dataclass(frozen=True)
 class Finish:
-    """Every step has ended: so has the job. failed: the first step that failed."""
+    """Every step has ended: so has the job. failed: the first step that failed. best: a sweep's best trial.
+
+    reason: why it failed, where that isn't a step's failure.
+    """
 
     job: Job
     status: JobStatus
     failed: Step | None = None
+    best: Trial | None = None
+    reason: str = ""
 
 
 Action = Begin | Start | Reuse | Collect | Retry | Fail | Cancel | Skip | Wait | Finish
@@ -157,12 +166,11 @@ def decide(state: State, free: Resources) -> list[Action]:
     queued = [job.job.name for job in state.jobs if job.job.status == JobStatus.QUEUED]
     left = free
     for job in state.jobs:
-        decided = _ended(job) or [action for step in job.steps if (action := _on_process(job, step)) is not None]
+        decided = _ended(job) or _on_processes(job)
         if not any(isinstance(action, Finish | Fail | Cancel | Skip) for action in decided):
-            for step in job.steps:
-                if not step.is_busy and step.step.status == StepStatus.WAITING:
-                    action, left = _on_waiting(job, step, left, state, queued)
-                    decided += [action] if action is not None else []
+            for step in _startable(job):
+                action, left = _on_waiting(job, step, left, state, queued)
+                decided += [action] if action is not None else []
         if job.job.status == JobStatus.QUEUED and any(step.step.status != StepStatus.WAITING for step in job.steps):
             actions.append(Begin(job.job))
         actions += decided
@@ -173,6 +181,8 @@ def _ended(job: JobState) -> list[Action]:
     if any(not step.step.status.is_terminal or step.is_busy for step in job.steps):
         return []
     failed = next((step.step for step in job.steps if step.step.status == StepStatus.FAILED), None)
+    if job.job.sweep is not None:
+        return [_ended_sweep(job, job.job.sweep, failed)]
     if all(step.step.status.is_done for step in job.steps):
         return [Finish(job.job, JobStatus.COMPLETED)]
     if job.job.is_cancel_requested:
@@ -180,13 +190,49 @@ def _ended(job: JobState) -> list[Action]:
     return [Finish(job.job, JobStatus.FAILED, failed)]
 
 
-def _on_process(job: JobState, state: StepState) -> Action | None:
-    """Return what the end of a step's process, of the job or of a step before it asks for."""
+def _ended_sweep(job: JobState, sweep: Sweep, failed: Step | None) -> Finish:
+    """Return the end of a sweep: it is done when any of its trials is, and has logged the metric."""
+    best = best_of(sweep, _trials(job))
+    is_cut_short = job.job.is_cancel_requested or job.is_overdue
+    if is_cut_short and not all(state.step.status.is_done for state in job.steps):
+        return Finish(job.job, JobStatus.CANCELED, failed, best)
+    if best is not None:
+        return Finish(job.job, JobStatus.COMPLETED, best=best)
+    if any(state.step.status.is_done for state in job.steps):
+        reason = (
+            f"No trial logged the metric '{sweep.metric}'. Log it with mlflow.log_metric(\"{sweep.metric}\", value)."
+        )
+        return Finish(job.job, JobStatus.FAILED, reason=reason)
+    return Finish(job.job, JobStatus.FAILED, failed)
+
+
+def _on_processes(job: JobState) -> list[Action]:
+    behind = falling_behind(job.job.sweep, _trials(job)) if job.job.sweep is not None else {}
+    return [action for step in job.steps if (action := _on_process(job, step, behind)) is not None]
+
+
+def _trials(job: JobState) -> list[Trial]:
+    return [Trial(state.step, state.values) for state in job.steps]
+
+
+def _startable(job: JobState) -> list[StepState]:
+    """Return the steps that wait, of a sweep only as many as may run beside those that do."""
+    open_steps = [state for state in job.steps if not state.step.status.is_terminal]
+    waiting = [state for state in open_steps if state.step.status == StepStatus.WAITING and not state.is_busy]
+    if job.job.sweep is None:
+        return waiting
+    return waiting[: max(0, job.job.sweep.max_parallel - (len(open_steps) - len(waiting)))]
+
+
+def _on_process(job: JobState, state: StepState, behind: Mapping[str, str]) -> Action | None:
+    """Return what the end of a step's process, of the job or of a step before it asks for; `behind` says which trial loses."""
     step = state.step
     if state.is_busy or step.status.is_terminal:
         return None
     if job.job.is_cancel_requested:
         return Cancel(step, "the job was canceled")
+    if job.is_overdue:
+        return Cancel(step, "the job ran longer than its limit")
     broken = _broken_upstream(job, step)
     if broken is not None:
         return Skip(step, f"step '{broken.name}' {_past(broken)}")
@@ -197,6 +243,8 @@ def _on_process(job: JobState, state: StepState) -> Action | None:
         return Cancel(step, f"step '{failed.name}' failed")
     if step.status == StepStatus.WAITING:
         return None
+    if step.name in behind and state.process == Process.RUNNING:
+        return Cancel(step, behind[step.name])
     return _on_end(state)
 
 

@@ -23,6 +23,7 @@ from mafunzo.entities.job import (
     StepSpec,
     Value,
 )
+from mafunzo.entities.sweep import Sweep
 from mafunzo.errors import InvalidParameter
 from mafunzo.pipelines.command import placeholders
 
@@ -70,6 +71,7 @@ class PlanRequest:
     tags: Mapping[str, str] = field(default_factory=dict)
     properties: Mapping[str, Any] = field(default_factory=dict)
     created_by: str = ""
+    sweep: Sweep | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ def plan(request: PlanRequest, facts: Facts) -> tuple[Job, list[Step]]:
         continue_on_step_failure=request.continue_on_step_failure,
         tags=request.tags,
         properties=request.properties,
+        sweep=request.sweep,
         created_by=request.created_by,
         created_at=facts.now,
     )

@@ -16,11 +16,30 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
-from mafunzo.entities.job import Job, JobStatus, Resources, Step, StepStatus
-from mafunzo.errors import MafunzoError
+from mafunzo.entities.job import (
+    DEFAULT_OUTPUT,
+    Job,
+    JobStatus,
+    LiteralInput,
+    Resources,
+    Step,
+    StepOutputInput,
+    StepStatus,
+)
+from mafunzo.entities.sweep import BEST_TRIAL, BEST_VALUE, Sweep
+from mafunzo.errors import JobFailed, MafunzoError
 from mafunzo.launcher.local import Exited, ExitRecord, LocalLauncher, Running
-from mafunzo.pipelines.attempt import clean, collect, failure, failure_of, prepare, step_folder
+from mafunzo.pipelines.attempt import (
+    clean,
+    collect,
+    failure,
+    failure_of,
+    logged_values,
+    prepare,
+    step_folder,
+)
 from mafunzo.pipelines.cache import Ingredients, differences, ingredients, installed_versions, key_of
 from mafunzo.pipelines.decide import (
     WAITS,
@@ -45,6 +64,7 @@ from mafunzo.pipelines.decide import (
     upstream,
 )
 from mafunzo.pipelines.delivery import deliver
+from mafunzo.pipelines.stopping import Trial
 from mafunzo.store.artifact import Artifacts
 from mafunzo.store.blob import Blobs
 from mafunzo.store.home import Home
@@ -152,7 +172,13 @@ class Scheduler:
     def _job_state(self, job: Job) -> JobState:
         steps = self._records.list_steps(job.name)
         outputs = {step.name: step.outputs for step in steps if step.status.is_done}
-        return JobState(job, tuple(self._step_state(job, step, outputs) for step in steps))
+        states = tuple(self._step_state(job, step, outputs) for step in steps)
+        if job.sweep is None:
+            return JobState(job, states)
+        folders = (step_folder(self._home, step) for step in steps)
+        values = (logged_values(folder, job.sweep.metric) for folder in folders)
+        trials = (replace(state, values=logged) for state, logged in zip(states, values, strict=True))
+        return JobState(job, tuple(trials), is_overdue=_has_passed(job.started_at, job.sweep.timeout_s))
 
     def _step_state(self, job: Job, step: Step, outputs: Mapping[str, Mapping[str, str]]) -> StepState:
         if self._is_busy(step):
@@ -160,7 +186,7 @@ class Scheduler:
         if step.status == StepStatus.RUNNING:
             process = self._process(step_folder(self._home, step))
             if process in (Process.RUNNING, Process.SUCCEEDED):
-                return StepState(step, process, is_overdue=_is_overdue(step))
+                return StepState(step, process, is_overdue=_has_passed(step.started_at, step.spec.timeout_s))
             return StepState(step, process, self._failures(step), self._cut_offs(step))
         if step.status == StepStatus.WAITING and upstream(step) <= set(outputs):
             return self._reusable(job, step, outputs)
@@ -225,8 +251,8 @@ class Scheduler:
                 self._end(step, StepStatus.SKIPPED, reason)
             case Wait(step, reason):
                 self._records.update_step(replace(step, reason=reason))
-            case Finish(job, status, failed):
-                self._finish(job, status, failed)
+            case Finish():
+                self._finish(action)
         return True
 
     def _start(self, step: Step) -> bool:
@@ -276,7 +302,10 @@ class Scheduler:
         self._launcher.kill(folder, self._grace_s)  # what it left running in the background
         try:
             outputs = collect(step.spec, folder, self._artifacts)
-            self._deliver(step, outputs)
+            if (
+                self._records.get_job(step.job).sweep is None
+            ):  # of a sweep only the best trial's go anywhere, at its end
+                self._deliver(step, outputs)
         except (MafunzoError, OSError) as error:
             record = self._launcher.record(folder)
             facts = {key: failure(step, folder, record, "x")[key] for key in ("exit_code", "signal", "log")}
@@ -339,20 +368,34 @@ class Scheduler:
         self._records.update_step(replace(step, status=status, reason=reason, ended_at=_now()))
         self._leases.release(_owner(step))
 
-    def _finish(self, job: Job, status: JobStatus, failed: Step | None) -> None:
-        error = None
-        if failed is not None and failed.error is not None:
-            told = failed.error["message"]
-            prefix = "" if f"'{failed.name}'" in told else f"Step '{failed.name}': "
-            error = {**failed.error, "message": f"{prefix}{told}", "step": failed.name}
-        self._records.update_job(replace(job, status=status, error=error, ended_at=_now()))
+    def _finish(self, end: Finish) -> None:
+        job = replace(end.job, status=end.status, error=_error_of(end), ended_at=_now())
+        if end.best is not None:
+            job = self._with_best(job, end.best)
+        self._records.update_job(job)
         self._keys = {name: key for name, key in self._keys.items() if name[0] != job.name}
-        logger.info("Job %s %s", job.name, status)
+        logger.info("Job %s %s", job.name, job.status)
+
+    def _with_best(self, job: Job, best: Trial) -> Job:
+        """Return a sweep that has ended with its best trial's outputs as its own; where they can't be delivered, it failed."""
+        step = best.step
+        outputs = {name: StepOutputInput(step.name, name) for name in step.outputs if name != DEFAULT_OUTPUT}
+        properties = {**job.properties, BEST_TRIAL: step.name, BEST_VALUE: best.values[-1]}
+        job = replace(job, outputs=outputs, properties=properties)
+        if job.status is not JobStatus.COMPLETED:
+            return job
+        try:
+            self._deliver(step, step.outputs)
+        except MafunzoError as error:
+            return replace(job, status=JobStatus.FAILED, error=failure_of(error))
+        return job
 
     # Why a step runs
 
     def _explain(self, step: Step, key: _Key) -> str:
         job = self._records.get_job(step.job)
+        if job.sweep is not None:
+            return _values_of(step, job.sweep)
         if job.force_rerun:
             return "force_rerun is set"
         if not step.spec.is_deterministic:
@@ -443,10 +486,26 @@ def _outcome(record: ExitRecord) -> Process:
     return Process.KILLED if record.is_killed and not record.is_out_of_memory else Process.FAILED
 
 
-def _is_overdue(step: Step) -> bool:
-    if not step.spec.timeout_s or step.started_at is None:
-        return False
-    return (_now() - step.started_at).total_seconds() > step.spec.timeout_s
+def _has_passed(since: datetime | None, limit_s: float) -> bool:
+    """Return whether a limit is over; 0 is none."""
+    return bool(limit_s) and since is not None and (_now() - since).total_seconds() > limit_s
+
+
+def _error_of(end: Finish) -> dict[str, Any] | None:
+    """Return why a job failed: what its step failed with, or what it says itself."""
+    if end.reason:
+        return failure_of(JobFailed(end.reason))
+    if end.failed is None or end.failed.error is None:
+        return None
+    told = end.failed.error["message"]
+    prefix = "" if f"'{end.failed.name}'" in told else f"Step '{end.failed.name}': "
+    return {**end.failed.error, "message": f"{prefix}{told}", "step": end.failed.name}
+
+
+def _values_of(step: Step, sweep: Sweep) -> str:
+    """Return a trial's values for people."""
+    given = ((name, step.spec.inputs[name]) for name in sweep.space)
+    return ", ".join(f"{name} {value.value}" for name, value in given if isinstance(value, LiteralInput))
 
 
 def _owner(step: Step) -> str:

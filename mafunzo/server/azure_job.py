@@ -134,7 +134,7 @@ def _is_wanted(request: Request, job: Job) -> bool:
     tag, _, value = request.query_params.get("tag", "").partition("=")
     kind = request.query_params.get("jobType")
     has_tag = not tag or (tag in job.tags and value in ("", job.tags[tag]))
-    return has_tag and kind in (None, "", "Command" if job_wire.is_command(job) else "Pipeline")
+    return has_tag and kind in (None, "", job_wire.kind_of(job))
 
 
 def _run_data(context: AzureContext, name: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from mafunzo.entities.asset import Asset
 from mafunzo.entities.component import Component, unknown_name
 from mafunzo.entities.job import DEFAULT_OUTPUT, ArtifactInput, Job, JobStatus, Step, StepOutputInput
+from mafunzo.entities.sweep import BEST_TRIAL
 from mafunzo.errors import Conflict, InvalidParameter, JobCanceled, JobFailed, NotFound, TimedOut, from_code
 from mafunzo.pipelines.plan import PARENT_OUTPUT
 from mafunzo.tracking import read_metrics
@@ -272,12 +273,16 @@ class JobHandle:
         return path
 
     def publish_files(self, path: str, step: str | None = None) -> None:
-        """Show what the job or one step printed and wrote to `./outputs` in the store of artifacts, below `path`."""
-        artifact = self._files_of([self._step(step)] if step else self.steps)
+        """Show what the job or one step printed and wrote to `./outputs` in the store of artifacts, below `path`.
+
+        Of a whole sweep only what its trials printed: each has `./outputs` of its own.
+        """
+        has_outputs = step is not None or self.job.sweep is None
+        artifact = self._files_of([self._step(step)] if step else self.steps, has_outputs)
         self._workspace.blobs.publish(ARTIFACT_CONTAINER, path, artifact)
 
-    def _files_of(self, steps: Steps) -> str:
-        """Return what steps printed, and what they wrote to `./outputs`, as one folder."""
+    def _files_of(self, steps: Steps, has_outputs: bool) -> str:
+        """Return what steps printed and, if so asked, what they wrote to `./outputs`, as one folder."""
         artifacts = self._workspace.artifacts
         files: dict[str, tuple[str, str]] = {}
         for step in steps:
@@ -285,7 +290,7 @@ class JobHandle:
             log = self.folder(step.name) / "log.txt"
             if log.exists():
                 files[f"user_logs/{prefix}std_log.txt"] = (artifacts.put(log), log.name)
-            stored = step.outputs.get(DEFAULT_OUTPUT)
+            stored = step.outputs.get(DEFAULT_OUTPUT) if has_outputs else None
             for file in artifacts.manifest(stored) if stored else ():
                 files[f"outputs/{prefix}{file.path}"] = (str(stored), file.path)
         return artifacts.assemble(files)
@@ -320,10 +325,11 @@ class JobHandle:
         return artifact
 
     def _default_output(self, output: str) -> StepOutputInput | None:
-        """Return which step's `./outputs` is meant: of the last one that has it."""
+        """Return which step's `./outputs` is meant: of the last one that has it, or of a sweep's best trial."""
         steps = [step for step in self.steps if DEFAULT_OUTPUT in step.spec.outputs]
-        is_meant = output in (DEFAULT_OUTPUT, ARTIFACTS) and bool(steps)
-        return StepOutputInput(steps[-1].name, DEFAULT_OUTPUT) if is_meant else None
+        if output not in (DEFAULT_OUTPUT, ARTIFACTS) or not steps:
+            return None
+        return StepOutputInput(self.job.properties.get(BEST_TRIAL, steps[-1].name), DEFAULT_OUTPUT)
 
     def download(self, to: str | Path, output: str | None = None) -> list[Path]:
         """Write one output, or all, under `to`; return the folders."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import secrets
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -10,9 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mafunzo.entities.component import Component, Node, Output
 from mafunzo.entities.job import DEFAULT_OUTPUT, ArtifactInput, Destination
+from mafunzo.entities.sweep import Sweep
 from mafunzo.errors import InvalidParameter, UsageError
 from mafunzo.pipelines.flatten import Flat, flatten
 from mafunzo.pipelines.plan import PARENT_INPUT, PARENT_OUTPUT, Facts, PinnedComponent, PlanRequest, plan
+from mafunzo.pipelines.sweep import draw, with_trials
 from mafunzo.wire.azureml.job import JobRequest
 from mafunzo.wire.azureml.reference import AssetReference, PathInput, parse_reference
 from mafunzo.workspace.asset import Upload
@@ -70,15 +73,34 @@ def submission(workspace: Workspace, name: str, asked: JobRequest) -> Draft:
         created_by=workspace.user,
     )
     facts = Facts(flat.pinned, workspace.computes.hardware(), datetime.now(UTC))
+    if asked.sweep is not None:
+        request = _swept(request, asked.sweep, facts)
     work.check_computes()
     faults = work.faults
     try:
-        plan(request, facts)
+        plan(_with_one_trial(request), facts)
     except InvalidParameter as error:
         faults = [*faults, *error.faults]
     if faults:
         raise InvalidParameter(f"Job '{name}' can't be planned.", list(dict.fromkeys(faults)))
     return Draft(request, facts, {key: value for key, value in job_inputs.items() if isinstance(value, Upload)})
+
+
+def _swept(request: PlanRequest, sweep: Sweep, facts: Facts) -> PlanRequest:
+    """Return a request for the trials of a sweep, which share the machine's cores. Without a seed it gets one."""
+    sweep = sweep if sweep.seed is not None else dataclasses.replace(sweep, seed=secrets.randbelow(2**31))
+    (node,) = request.component.nodes.values()
+    cpus = max(1, facts.hardware.cpus // sweep.max_parallel)
+    resources = dataclasses.replace(facts.pinned[node.component].component.resources, cpus=cpus)
+    return dataclasses.replace(request, component=with_trials(request.component, draw(sweep), resources), sweep=sweep)
+
+
+def _with_one_trial(request: PlanRequest) -> PlanRequest:
+    """Return a request without all but the first trial of a sweep: what is wrong with one is wrong with each."""
+    if request.sweep is None:
+        return request
+    nodes = dict(list(request.component.nodes.items())[:1])
+    return dataclasses.replace(request, component=dataclasses.replace(request.component, nodes=nodes))
 
 
 class _Submission:

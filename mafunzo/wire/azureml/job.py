@@ -1,9 +1,11 @@
 """Jobs in Azure's JSON: what a PUT asks for, and what a GET and the run's history answer.
 
-A pipeline job's nodes name components by their ids; a command job is a pipeline of one node here. What isn't translated is
-refused, so that nothing is silently left out; the body is kept and given back as it came.
+A pipeline job's nodes name components by their ids; a command job is a pipeline of one node here, and so is a sweep, whose
+node is its trial. What isn't translated is refused, so that nothing is silently left out; the body is kept and given back as it
+came.
 """
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,7 +13,8 @@ from datetime import datetime
 from typing import Any
 
 from mafunzo.entities.component import PATH_TYPES, Component, Input, Node, Output
-from mafunzo.entities.job import Destination, Job, JobStatus, Step, StepStatus
+from mafunzo.entities.job import Destination, Job, JobStatus, LiteralInput, Step, StepStatus
+from mafunzo.entities.sweep import BEST_TRIAL, BEST_VALUE, Sweep
 from mafunzo.errors import InvalidParameter, MafunzoError, NotSupported
 from mafunzo.wire.azureml.component import (
     Source,
@@ -32,6 +35,7 @@ from mafunzo.wire.azureml.envelope import (
     system_data,
 )
 from mafunzo.wire.azureml.reference import PathInput
+from mafunzo.wire.azureml.sweep import sweep_from_body, swept_inputs, trial_from_body
 
 STATUS: Mapping[JobStatus, str] = {
     JobStatus.QUEUED: "Queued",
@@ -49,10 +53,16 @@ STEP_STATUS: Mapping[StepStatus, str] = {
     StepStatus.CANCELED: "Canceled",
     StepStatus.SKIPPED: "Canceled",
 }
-EXECUTION_LOG = "logs/azureml/executionlogs.txt"
-USER_LOG = "user_logs/std_log.txt"
+LOGS = {
+    "Command": "user_logs/std_log.txt",
+    "Pipeline": "logs/azureml/executionlogs.txt",
+    "Sweep": "azureml-logs/hyperdrive.txt",
+}
+"""What a client prints of a job while it runs, by the kind of the job."""
 COMMAND = "command"
 """The step of a command job."""
+TRIAL = "trial"
+"""The node of a sweep job, of which its steps are made."""
 BODY = "azureml_body"
 """Under which a job keeps the body that it came with."""
 ARCHIVED = "is_archived"
@@ -66,6 +76,7 @@ class JobRequest:
 
     pipeline: its nodes name components, and its inputs are all given: by name in `inputs`, a text or a path. commands: what a
     node runs that names no component, by the node's `component`. computes: who names which. destinations: of its outputs.
+    sweep: the job is one, and its only node is to become its trials.
     """
 
     pipeline: Component
@@ -79,40 +90,71 @@ class JobRequest:
     continue_on_step_failure: bool = False
     tags: Mapping[str, str] = field(default_factory=dict)
     properties: Mapping[str, Any] = field(default_factory=dict)
+    sweep: Sweep | None = None
 
 
 def job_from_body(name: str, body: Mapping[str, Any]) -> JobRequest:
     """Read a PUT's body; raises `NotSupported` or `InvalidParameter` with all faults."""
     properties = body.get("properties") or {}
+    readers = {"Pipeline": _pipeline_job, "Command": _command_job, "Sweep": _sweep_job}
     kind = properties.get("jobType")
-    if kind not in ("Pipeline", "Command"):
-        raise NotSupported(f"Job '{name}' is a {kind} job. Command and pipeline jobs run here.")
-    commands = {} if kind == "Pipeline" else {COMMAND: (_command(name, properties), source_of(properties))}
-    nodes = _nodes(name, properties) if kind == "Pipeline" else {COMMAND: _only_node(properties)}
+    if kind not in readers:
+        raise NotSupported(f"Job '{name}' is a {kind} job. Command, pipeline and sweep jobs run here.")
     settings = properties.get("settings") or {}
+    return replace(
+        readers[kind](name, properties),
+        computes=_computes(properties),
+        display_name=str(properties.get("displayName") or name),
+        experiment=str(properties.get("experimentName") or "Default"),
+        force_rerun=_is_true(settings.get("force_rerun")),
+        continue_on_step_failure=kind == "Sweep" or _is_true(settings.get("continue_on_step_failure")),
+        tags={str(key): str(value) for key, value in (properties.get("tags") or {}).items()},
+        properties={BODY: dict(body)},
+    )
+
+
+def _pipeline_job(name: str, properties: Mapping[str, Any]) -> JobRequest:
+    return _request(name, properties, _nodes(name, properties))
+
+
+def _command_job(name: str, properties: Mapping[str, Any]) -> JobRequest:
+    commands = {COMMAND: (_command(name, properties), source_of(properties))}
+    return replace(_request(name, properties, {COMMAND: _only_node(properties)}), commands=commands)
+
+
+def _sweep_job(name: str, properties: Mapping[str, Any]) -> JobRequest:
+    """Read a sweep. Its outputs are the best trial's, so that nothing of them is bound or goes anywhere before there is one."""
+    sweep = sweep_from_body(name, properties)
+    trial = trial_from_body(properties)
+    command = _command(name, trial)
+    command = replace(command, inputs={**command.inputs, **swept_inputs(sweep)}, is_deterministic=False)
+    node = replace(_only_node(trial), name=TRIAL, outputs={}, destinations=_destinations(properties))
+    request = _request(name, {**properties, "outputs": {}}, {TRIAL: node})
+    return replace(request, commands={COMMAND: (command, source_of(trial))}, sweep=sweep)
+
+
+def _request(name: str, properties: Mapping[str, Any], nodes: Mapping[str, Node]) -> JobRequest:
+    """Return a request for what `nodes` do with the job's inputs and outputs."""
     inputs = _given(properties.get("inputs") or {})
-    outputs = properties.get("outputs") or {}
     pipeline = Component(
         name=str(properties.get("displayName") or name),
         version="1",
         kind="pipeline",
         inputs={key: Input(key, _type_of(value)) for key, value in inputs.items()},
-        outputs={key: Output(key, str(given.get("jobOutputType") or "uri_folder")) for key, given in outputs.items()},
+        outputs=_outputs(properties),
         nodes=nodes,
     )
-    return JobRequest(
-        pipeline=pipeline,
-        inputs=inputs,
-        commands=commands,
-        computes=_computes(properties),
-        destinations={key: found for key, given in outputs.items() if (found := destination_from_body(key, given))},
-        display_name=str(properties.get("displayName") or name),
-        experiment=str(properties.get("experimentName") or "Default"),
-        force_rerun=_is_true(settings.get("force_rerun")),
-        continue_on_step_failure=_is_true(settings.get("continue_on_step_failure")),
-        tags={str(key): str(value) for key, value in (properties.get("tags") or {}).items()},
-        properties={BODY: dict(body)},
-    )
+    return JobRequest(pipeline=pipeline, inputs=inputs, destinations=_destinations(properties))
+
+
+def _outputs(properties: Mapping[str, Any]) -> dict[str, Output]:
+    outputs = properties.get("outputs") or {}
+    return {key: Output(key, str(given.get("jobOutputType") or "uri_folder")) for key, given in outputs.items()}
+
+
+def _destinations(properties: Mapping[str, Any]) -> dict[str, Destination]:
+    outputs = properties.get("outputs") or {}
+    return {key: found for key, given in outputs.items() if (found := destination_from_body(key, given))}
 
 
 def _nodes(job: str, properties: Mapping[str, Any]) -> dict[str, Node]:
@@ -141,17 +183,16 @@ def _without_missing(node: Node, given: set[str]) -> Node:
 
 
 def _command(name: str, properties: Mapping[str, Any]) -> Component:
-    """Return a command job's command as a component of just the inputs and outputs that it has."""
+    """Return a command job's command, or a sweep's trial, as a component of just the inputs and outputs that it has."""
     if not properties.get("command"):
         raise InvalidParameter(f"Job '{name}' has no command. Say what to run.", param="command")
     inputs = _given(properties.get("inputs") or {})
-    outputs = properties.get("outputs") or {}
     return Component(
         name=COMMAND,
         version="1",
         kind="command",
         inputs={key: Input(key, _type_of(value)) for key, value in inputs.items()},
-        outputs={key: Output(key, str(given.get("jobOutputType") or "uri_folder")) for key, given in outputs.items()},
+        outputs=_outputs(properties),
         command=str(properties["command"]),
         resources=resources_from_body(properties),
         environment={str(key): str(value) for key, value in (properties.get("environmentVariables") or {}).items()},
@@ -199,12 +240,12 @@ def job_body(job: Job, pages: str) -> dict[str, Any]:
     found = {name: {**given, "uri": output_id(job.name, name)} for name, given in outputs.items()}
     properties = {
         **kept,
-        "jobType": kept.get("jobType") or "Pipeline",
+        "jobType": kind_of(job),
         "displayName": job.display_name,
         "experimentName": job.experiment,
         "status": status_of_job(job),
         "tags": dict(job.tags),
-        "properties": dict(kept.get("properties") or {}),
+        "properties": {**(kept.get("properties") or {}), **_best_of(job)},
         "services": {"Studio": {"endpoint": pages, "jobServiceType": "Studio", "status": None, "errorMessage": None}},
         "outputs": found,
         "inputs": kept.get("inputs") or {},
@@ -221,9 +262,19 @@ def is_archived(job: Job) -> bool:
     return bool(job.properties.get(ARCHIVED))
 
 
-def is_command(job: Job) -> bool:
-    """Return whether a job came as a single command."""
-    return ((job.properties.get(BODY) or {}).get("properties") or {}).get("jobType") == "Command"
+def kind_of(job: Job) -> str:
+    """Return Azure's word for what kind of a job it is."""
+    return str(((job.properties.get(BODY) or {}).get("properties") or {}).get("jobType") or "Pipeline")
+
+
+def _best_of(job: Job) -> dict[str, str]:
+    """Return what a sweep's properties tell of its best trial, under the names that the SDK looks for."""
+    if BEST_TRIAL not in job.properties:
+        return {}
+    return {
+        "best_child_run_id": f"{job.name}.{job.properties[BEST_TRIAL]}",
+        "score": str(job.properties[BEST_VALUE]),
+    }
 
 
 def artifact_path(name: str) -> str:
@@ -255,7 +306,14 @@ def child_run_body(job: Job, step: Step) -> dict[str, Any]:
     status = STEP_STATUS[step.status]
     body = _run(child_name(step), job, status, step.name, step.started_at, step.ended_at, step.error)
     component = {"azureml.moduleName": step.spec.component, "azureml.parameters": step.reason}
-    return body | {"parentRunId": job.name, "rootRunId": job.name, "properties": component, "tags": {}}
+    tags = {"hyperparameters": json.dumps(_swept(job.sweep, step))} if job.sweep else {}
+    return body | {"parentRunId": job.name, "rootRunId": job.name, "properties": component, "tags": tags}
+
+
+def _swept(sweep: Sweep, step: Step) -> dict[str, Any]:
+    """Return the values that a trial was given."""
+    given = {name: step.spec.inputs[name] for name in sweep.space}
+    return {name: value.value for name, value in given.items() if isinstance(value, LiteralInput)}
 
 
 @dataclass(frozen=True)
@@ -305,7 +363,7 @@ def run_details(job: Job, log: str) -> dict[str, Any]:
         "properties": {},
         "inputDatasets": [],
         "outputDatasets": [],
-        "logFiles": {USER_LOG if is_command(job) else EXECUTION_LOG: log},
+        "logFiles": {LOGS[kind_of(job)]: log},
         "warnings": [],
         "error": _error(job.error) if job.error else None,
         "submittedBy": job.created_by,

@@ -7,7 +7,7 @@ import pytest
 from mafunzo.entities.job import Resources, Step, StepSpec
 from mafunzo.errors import StepFailed, StorageFull
 from mafunzo.launcher.local import ExitRecord
-from mafunzo.pipelines.attempt import clean, collect, failure, failure_of, last_lines, prepare
+from mafunzo.pipelines.attempt import clean, collect, failure, failure_of, last_lines, logged_values, prepare
 from mafunzo.store.artifact import Artifacts
 
 SPEC = StepSpec(name="train", component="c:1", code="", command="run ${{outputs.out}}", outputs={"out": "uri_file"})
@@ -85,3 +85,13 @@ def test_a_process_sees_the_devices_and_cores_that_it_holds(
     ready = prepare(SPEC, tmp_path, {}, Artifacts(tmp_path / "store"), held, devices, tmp_path / "environments")
     assert ready.environment == expected and ready.directory == tmp_path
     assert ready.command == f"run '{tmp_path}/outputs/out'"
+
+
+def test_logged_values_are_read_as_a_program_writes_them(tmp_path: Path) -> None:
+    assert logged_values(tmp_path, "loss") == ()
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"step": 1, "loss": 2.5}\n{"step": 1, "other": 1}\nnot json\n[1]\n{"step": 2, "loss": null}\n')
+    assert logged_values(tmp_path, "loss") == (2.5, None)
+    with file.open("a") as growing:
+        growing.write('{"loss": 1}\n{"loss": NaN}\n{"loss": 0')
+    assert logged_values(tmp_path, "loss") == (2.5, None, 1, None)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from mafunzo.entities.job import Job, JobStatus, LiteralInput, Resources, Step, StepOutputInput, StepSpec, StepStatus
+from mafunzo.entities.sweep import EarlyTermination, Goal, Policy, Sweep
 from mafunzo.pipelines.decide import (
     CUT_OFF_LIMIT,
     Action,
@@ -131,6 +132,74 @@ def test_a_job_that_continues_on_failure(steps: list[StepState], expected: list[
 )
 def test_a_job_that_is_to_be_canceled(steps: list[StepState], expected: list[str]) -> None:
     assert told(job(*steps, is_cancel_requested=True)) == expected
+
+
+SWEEP = Sweep("loss", Goal.MINIMIZE, {}, max_parallel=2, early_termination=EarlyTermination(Policy.MEDIAN))
+
+
+def trials(*steps: StepState, is_overdue: bool = False, **said: Any) -> JobState:
+    return replace(job(*steps, continue_on_step_failure=True, sweep=SWEEP, **said), is_overdue=is_overdue)
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        pytest.param([step("a"), step("b"), step("c")], ["start a", "start b"], id="as many as may run side by side"),
+        pytest.param([step("a", RUNNING), step("b"), step("c")], ["start b"], id="one beside one"),
+        pytest.param([step("a", RUNNING), step("b", is_busy=True), step("c")], [], id="what is worked on counts"),
+        pytest.param([step("a", COMPLETED), step("b", FAILED), step("c")], ["start c"], id="a failure ends no other"),
+        pytest.param(
+            [
+                step("a", COMPLETED, values=(1,)),
+                step("b", COMPLETED, values=(1,)),
+                step("c", RUNNING, process=Process.RUNNING, values=(9,)),
+                step("d"),
+            ],
+            ["cancel c"],
+            id="one falls behind",
+        ),
+        pytest.param(
+            [
+                step("a", COMPLETED, values=(1,)),
+                step("b", COMPLETED, values=(1,)),
+                step("c", RUNNING, process=Process.SUCCEEDED, values=(9,)),
+            ],
+            ["collect c"],
+            id="what is through isn't ended",
+        ),
+        pytest.param(
+            [step("a", COMPLETED, values=(1,)), step("b", CANCELED, values=(9,))],
+            ["finish completed"],
+            id="ended early",
+        ),
+        pytest.param([step("a", FAILED), step("b", COMPLETED, values=(9,))], ["finish completed"], id="one is enough"),
+        pytest.param([step("a", FAILED), step("b", COMPLETED)], ["finish failed"], id="none logged the metric"),
+        pytest.param([step("a", FAILED, values=(1,))], ["finish failed"], id="none is done"),
+    ],
+)
+def test_trials_of_a_sweep(steps: list[StepState], expected: list[str]) -> None:
+    assert told(trials(*steps, status=JobStatus.RUNNING)) == expected
+
+
+def test_a_sweep_beyond_its_limit_is_ended_with_all_its_trials() -> None:
+    running, waiting = actions(trials(step("a", RUNNING), step("b"), is_overdue=True))
+    assert isinstance(running, Cancel) and isinstance(waiting, Cancel)
+    assert running.reason == "the job ran longer than its limit"
+    assert told(trials(step("a", COMPLETED, values=(1,)), step("b", CANCELED), is_overdue=True)) == ["finish canceled"]
+    assert told(trials(step("a", COMPLETED, values=(1,)), is_overdue=True)) == ["finish completed"]
+
+
+def test_a_sweep_that_has_ended_names_its_best_trial_or_says_what_none_did() -> None:
+    (found,) = actions(trials(step("a", COMPLETED, values=(2,)), step("b", COMPLETED, values=(3, 1))))
+    assert isinstance(found, Finish) and found.best is not None and found.best.step.name == "b"
+    (none,) = actions(trials(step("a", COMPLETED), step("b", FAILED)))
+    assert (
+        isinstance(none, Finish)
+        and none.failed is None
+        and none.reason.startswith("No trial logged the metric 'loss'.")
+    )
+    (broken,) = actions(trials(step("a", FAILED), step("b", CANCELED)))
+    assert isinstance(broken, Finish) and broken.failed is not None and broken.failed.name == "a"
 
 
 def test_reuse_needs_no_part_of_the_machine() -> None:

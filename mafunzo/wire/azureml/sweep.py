@@ -1,0 +1,239 @@
+"""A sweep job's own part of Azure's JSON: search space, sampling, limits, objective and early termination, and its trial."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mafunzo.entities.component import Input
+from mafunzo.entities.sweep import Distribution, EarlyTermination, Goal, Policy, Sampling, Sweep
+from mafunzo.errors import InvalidParameter
+from mafunzo.wire.azureml.compute import seconds_of
+
+MAX_TRIALS = 1000
+"""As many as Azure runs where none is said, and as many steps as a job may have."""
+MAX_LOGARITHM = 300.0
+"""The greatest whose value is a number, also for the base 10."""
+ARGUMENTS: Mapping[str, tuple[str, ...]] = {
+    "choice": ("values",),
+    "randint": ("upper",),
+    "uniform": ("min_value", "max_value"),
+    "loguniform": ("min_value", "max_value"),
+    "quniform": ("min_value", "max_value", "q"),
+    "qloguniform": ("min_value", "max_value", "q"),
+    "normal": ("mu", "sigma"),
+    "lognormal": ("mu", "sigma"),
+    "qnormal": ("mu", "sigma", "q"),
+    "qlognormal": ("mu", "sigma", "q"),
+}
+POLICIES = {
+    "MedianStopping": Policy.MEDIAN,
+    "Bandit": Policy.BANDIT,
+    "TruncationSelection": Policy.TRUNCATION,
+}
+_SEARCH_SPACE = re.compile(r"\$\{\{\s*search_space\.([^{}\s]+)\s*\}\}")
+
+
+def sweep_from_body(name: str, properties: Mapping[str, Any]) -> Sweep:
+    """Read what a sweep job looks for; raises `InvalidParameter` with all faults."""
+    faults: list[str] = []
+    space = {key: _distribution(key, given, faults) for key, given in (properties.get("searchSpace") or {}).items()}
+    sampling, seed, log_base = _sampling(properties.get("samplingAlgorithm") or {}, faults)
+    objective = properties.get("objective") or {}
+    limits = properties.get("limits") or {}
+    max_trials = _whole("max_total_trials", limits.get("maxTotalTrials"), 1, MAX_TRIALS, MAX_TRIALS, faults)
+    sweep = Sweep(
+        metric=str(objective.get("primaryMetric") or ""),
+        goal=_goal(objective.get("goal"), faults),
+        space={key: distribution for key, distribution in space.items() if distribution},
+        sampling=sampling,
+        max_trials=max_trials,
+        max_parallel=min(
+            max_trials, _whole("max_concurrent_trials", limits.get("maxConcurrentTrials"), 1, None, max_trials, faults)
+        ),
+        timeout_s=_seconds("timeout", limits.get("timeout"), faults),
+        early_termination=_early_termination(properties.get("earlyTermination"), faults),
+        seed=seed,
+        log_base=log_base,
+    )
+    _seconds("trial_timeout", limits.get("trialTimeout"), faults)
+    faults += _faults_between(sweep, properties, set(space))
+    if faults:
+        raise InvalidParameter(f"Sweep job '{name}' can't be run.", faults)
+    return sweep
+
+
+def trial_from_body(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a sweep job's trial as a command job's body has it, with the parameters that are swept as inputs."""
+    trial = properties.get("trial") or {}
+    return {
+        **trial,
+        "command": _SEARCH_SPACE.sub(r"${{inputs.\1}}", str(trial.get("command") or "")),
+        "inputs": properties.get("inputs") or {},
+        "outputs": properties.get("outputs") or {},
+        "resources": properties.get("resources") or trial.get("resources"),
+        "limits": {"timeout": (properties.get("limits") or {}).get("trialTimeout")},
+    }
+
+
+def swept_inputs(sweep: Sweep) -> dict[str, Input]:
+    """Return the inputs of a trial that are swept."""
+    return {name: Input(name, _type_of(distribution)) for name, distribution in sweep.space.items()}
+
+
+def _distribution(name: str, given: Any, faults: list[str]) -> Distribution | None:
+    """Return where a parameter's values come from: `["uniform", [0.1, 0.9]]`, `["choice", [[1, 2]]]`."""
+    kind = str(given[0]) if isinstance(given, list) and len(given) == 2 else ""
+    if kind not in ARGUMENTS:
+        faults.append(f"search space: {name} is {given}, expected one of {', '.join(ARGUMENTS)} and its arguments.")
+        return None
+    arguments = given[1] if isinstance(given[1], list) else [given[1]]
+    if kind == "choice" and len(arguments) == 1 and isinstance(arguments[0], list):
+        arguments = arguments[0]
+    found = list(_faults_of(kind, arguments))
+    faults += [f"search space: {name} is {kind}: {fault}" for fault in found]
+    return None if found else Distribution(kind, tuple(arguments))
+
+
+def _faults_of(kind: str, arguments: list[Any]) -> Iterator[str]:
+    if kind == "choice":
+        if not arguments:
+            yield "it has no values, expected one or more."
+        if not all(isinstance(value, str | int | float) for value in arguments):
+            yield "a value isn't a text, a number, true or false. Spaces within values aren't swept here."
+        return
+    names = ARGUMENTS[kind]
+    if len(arguments) != len(names) or not all(_is_number(value) for value in arguments):
+        yield f"its arguments are {arguments}, expected the numbers {', '.join(names)}."
+        return
+    said = dict(zip(names, arguments, strict=True))
+    if "upper" in said and (said["upper"] < 1 or said["upper"] != int(said["upper"])):
+        yield f"upper is {said['upper']}, expected a whole number of 1 or more."
+    if "min_value" in said and said["min_value"] > said["max_value"]:
+        yield f"min_value is {said['min_value']}, more than max_value, {said['max_value']}."
+    for positive in ("sigma", "q"):
+        if said.get(positive, 1) <= 0:
+            yield f"{positive} is {said[positive]}, expected more than 0."
+    logarithm = said.get("max_value", said.get("mu", 0) + 6 * said.get("sigma", 0))
+    if "log" in kind and logarithm > MAX_LOGARITHM:
+        yield f"its values are logarithms, and {logarithm:g} is more than {MAX_LOGARITHM:g}."
+
+
+def _sampling(given: Mapping[str, Any], faults: list[str]) -> tuple[Sampling, int | None, float]:
+    """Return how values are drawn, from which seed, and the base of logarithms."""
+    kind = str(given.get("samplingAlgorithmType") or "Random").lower()
+    rule = str(given.get("rule") or "random").lower()
+    seed, base = given.get("seed"), given.get("logbase")
+    if kind == "bayesian":
+        faults.append(
+            "sampling_algorithm is bayesian, which isn't built yet. grid, random and its rule sobol run here."
+        )
+    elif kind not in ("grid", "random"):
+        faults.append(f"sampling_algorithm is '{kind}', expected grid or random.")
+    if rule not in ("random", "sobol"):
+        faults.append(f"sampling_algorithm: rule is '{rule}', expected random or sobol.")
+    if seed is not None and not (isinstance(seed, int) and 0 <= seed < 2**32):
+        faults.append(f"sampling_algorithm: seed is {seed}, expected a whole number from 0 to {2**32 - 1}.")
+    log_base = math.e if base in (None, "e") else _float(base)
+    if log_base is None or not 1 < log_base <= 10:
+        faults.append(f"sampling_algorithm: logbase is {base}, expected e, or a number above 1 and at most 10.")
+    sampling = Sampling.GRID if kind == "grid" else Sampling.SOBOL if rule == "sobol" else Sampling.RANDOM
+    return sampling, seed, log_base or math.e
+
+
+def _goal(given: Any, faults: list[str]) -> Goal:
+    text = str(given).lower()
+    if text not in list(Goal):
+        faults.append(f"objective: goal is '{given}', expected minimize or maximize.")
+        return Goal.MINIMIZE
+    return Goal(text)
+
+
+def _early_termination(given: Mapping[str, Any] | None, faults: list[str]) -> EarlyTermination | None:
+    if not given:
+        return None
+    where, kind = "early_termination", given.get("policyType")
+    if kind not in POLICIES:
+        faults.append(f"{where}: type is '{kind}', expected one of {', '.join(POLICIES)}.")
+        return None
+    found = EarlyTermination(
+        policy=POLICIES[kind],
+        interval=_whole(f"{where}: evaluation_interval", given.get("evaluationInterval") or None, 1, None, 1, faults),
+        delay=_whole(f"{where}: delay_evaluation", given.get("delayEvaluation"), 0, None, 0, faults),
+        slack_factor=_float(given.get("slackFactor") or 0) or 0.0,
+        slack_amount=_float(given.get("slackAmount") or 0) or 0.0,
+        percent=_float(given.get("truncationPercentage") or 0) or 0.0,
+    )
+    if found.policy is Policy.BANDIT and (bool(found.slack_factor) == bool(found.slack_amount) or _slack(found) < 0):
+        faults.append(f"{where}: a bandit policy has one of slack_factor and slack_amount, more than 0.")
+    if found.policy is Policy.TRUNCATION and not 1 <= found.percent <= 99:
+        faults.append(f"{where}: truncation_percentage is {found.percent:g}, expected 1 to 99.")
+    return found
+
+
+def _slack(policy: EarlyTermination) -> float:
+    return min(policy.slack_factor, policy.slack_amount)
+
+
+def _faults_between(sweep: Sweep, properties: Mapping[str, Any], named: set[str]) -> Iterator[str]:
+    """Yield what is wrong with parts that are each right. `named`: the parameters of the search space, broken ones too."""
+    if not sweep.metric:
+        yield "objective: primary_metric is missing. Name the metric that trials log."
+    if not named:
+        yield "the search space is empty. Give one parameter or more."
+    if sweep.sampling is Sampling.GRID:
+        for name, distribution in sweep.space.items():
+            if distribution.kind != "choice":
+                yield f"search space: {name} is {distribution.kind}, but a grid is made of choices. Use choice, or random."
+    for name in sorted(named & set(properties.get("inputs") or {})):
+        yield f"{name} is both an input and in the search space. Keep one."
+    command = str((properties.get("trial") or {}).get("command") or "")
+    if not command:
+        yield "the trial has no command. Say what to run."
+    for name in sorted(set(_SEARCH_SPACE.findall(command)) - named):
+        yield f"the command uses search_space.{name}, which the search space doesn't have."
+
+
+def _whole(name: str, given: Any, least: int, most: int | None, default: int, faults: list[str]) -> int:
+    if given is None:
+        return default
+    if isinstance(given, int) and given >= least and (most is None or given <= most):
+        return given
+    faults.append(
+        f"{name} is {given}, expected a whole number{f' from {least} to {most}' if most else f', {least} or more'}."
+    )
+    return default
+
+
+def _seconds(name: str, given: Any, faults: list[str]) -> float:
+    try:
+        return 0.0 if given is None else float(seconds_of(str(given)))
+    except InvalidParameter as error:
+        faults.append(f"{name}: {error.message}")
+        return 0.0
+
+
+def _float(given: Any) -> float | None:
+    try:
+        number = float(given)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _type_of(distribution: Distribution) -> str:
+    """Return the type of a parameter's values."""
+    if distribution.kind == "randint" or (distribution.quantum or 0.5).is_integer():
+        return "integer"
+    if distribution.kind != "choice":
+        return "number"
+    kinds = {type(value) for value in distribution.arguments}
+    if kinds == {bool}:
+        return "boolean"
+    if kinds == {int}:
+        return "integer"
+    return "number" if kinds <= {int, float} else "string"
