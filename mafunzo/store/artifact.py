@@ -99,12 +99,13 @@ class Artifacts:
             for path in sorted(files):
                 if not _is_inside(path):
                     raise InvalidParameter(f"'{path}' would lie outside of the folder. Use a path inside of it.")
-                artifact, inner = files[path]
-                stored = next((file for file in self.manifest(artifact) if file.path == inner), None)
-                if stored is None:
-                    raise NotFound(f"Artifact {artifact} has no file '{inner}'.")
-                found.append(replace(stored, path=path))
+                found.append(replace(self._stored(*files[path]), path=path))
             return self._publish(Manifest("folder", tuple(found), ()), partial)
+
+    def extract(self, artifact: str, path: str, name: str) -> str:
+        """Return the artifact of one file of a stored artifact, called `name`. No bytes are copied. Raises `NotFound`."""
+        with self.held(), self._partial(self.root) as partial:
+            return self._publish(Manifest("file", (replace(self._stored(artifact, path), path=name),), ()), partial)
 
     def exists(self, artifact: str) -> bool:
         """Say whether the artifact is stored; `verify` says whether it is intact."""
@@ -236,6 +237,12 @@ class Artifacts:
                 yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _stored(self, artifact: str, path: str) -> StoredFile:
+        stored = next((file for file in self.manifest(artifact) if file.path == path), None)
+        if stored is None:
+            raise NotFound(f"Artifact {artifact} has no file '{path}'.")
+        return stored
 
     def _fault(self, file: StoredFile) -> str:
         """Return what is wrong with the stored bytes of `file`, or an empty text."""

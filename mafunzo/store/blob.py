@@ -193,7 +193,7 @@ class Blobs:
             name = f"{prefix}/{file.path}"
             if name in shown:
                 continue
-            alone = self._artifacts.assemble({_file_name(name): (artifact, file.path)})
+            alone = self._artifacts.extract(artifact, file.path, _file_name(name))
             blob = Blob(container, name, alone, file.size, _new_etag(), modified_at=datetime.now(UTC))
             self._records.write_blob(container, name, partial(_replaced, blob, UNCONDITIONAL))
 

@@ -151,6 +151,7 @@ def test_an_artifacts_files_are_shown_and_withdrawn_without_a_copy(
     names = [blob.name for blob in blobs.list("files", "jobs/one/")]
     assert names == ["jobs/one/outputs/model/MLmodel", "jobs/one/outputs/model/data/model.bin"]
     assert blobs.path(blobs.get("files", names[1])).read_bytes() == b"weights"
+    assert artifacts.checkout(blobs.artifact("files", names[1]), tmp_path / "taken").is_file()
     assert len(list((artifacts.root / "blobs").glob("*/*"))) == stored + 1
     assert len(blobs.withdraw("files", "jobs/one")) == 2
     assert [blob.name for blob in blobs.list("files")] == ["jobs/one-more"]
