@@ -2,7 +2,7 @@
 
 import typer
 
-from mafunzo.cli import azure, compute, data, demo, endpoint, finetune, job, lineage, model, server, user
+from mafunzo.cli import azure, compute, create, data, demo, endpoint, finetune, job, lineage, model, server, user
 
 app = typer.Typer(
     help="Fine-tune a chat model, prove that it got better, register it and serve it, on hardware that you own.",
@@ -38,6 +38,7 @@ app.add_typer(compute.app, name="compute")
 app.add_typer(compute.components, name="component")
 app.add_typer(compute.environments, name="environment")
 app.add_typer(user.app, name="user")
+app.command("create")(create.create)
 app.command("lineage")(lineage.lineage)
 app.command("backup")(server.backup)
 app.command("restore")(server.restore)

@@ -46,7 +46,7 @@ def finetune(
         _print_plan(*workspace.jobs.plan_finetune(**given), as_json)
         return
     job = workspace.finetune(**given)
-    _follow(job, detach, as_json, f"Register it: mafunzo model register {job.name} --name NAME")
+    follow(job, detach, as_json, f"Register it: mafunzo model register {job.name} --name NAME")
 
 
 def compare(
@@ -62,11 +62,11 @@ def compare(
     """Evaluate two models on the same held-out rows; print the differences with their intervals."""
     from mafunzo.workspace import Workspace
 
-    job = Workspace().compare(model, data, against, **_pairs(parameters))
-    _follow(job, detach, as_json, f"Report: mafunzo job download {job.name} --to FOLDER --output evaluation_result")
+    job = Workspace().compare(model, data, against, **pairs(parameters))
+    follow(job, detach, as_json, f"Report: mafunzo job download {job.name} --to FOLDER --output evaluation_result")
 
 
-def _follow(job: "JobHandle", detach: bool, as_json: bool, next_step: str) -> None:
+def follow(job: "JobHandle", detach: bool, as_json: bool, next_step: str) -> None:
     """Return at once, or show the job until it ends; with `--json` the last thing printed is the job as JSON."""
     if not detach:
         job.stream()
@@ -81,7 +81,7 @@ def _merge(config: list[str], options: dict[str, Any]) -> dict[str, Any]:
     if len(files) > 1:
         raise InvalidParameter(f"Two configuration files are given: {', '.join(files)}. Keep one.")
     given = _read_config(Path(files[0])) if files else {}
-    given |= _pairs([word for word in config if "=" in word])
+    given |= pairs([word for word in config if "=" in word])
     given |= {name: value for name, value in options.items() if value is not None}
     names = {"train_file_path": "train", "validation_file_path": "validation", "test_file_path": "test"}
     return {names.get(name, name): value for name, value in given.items()}
@@ -110,7 +110,8 @@ def _beside(file: Path, name: str, value: Any) -> Any:
     return str(file.parent / value) if is_data or (is_other and (file.parent / value).exists()) else value
 
 
-def _pairs(words: list[str]) -> dict[str, Any]:
+def pairs(words: list[str]) -> dict[str, Any]:
+    """Return what `key=value` words say; raises `InvalidParameter` for any other word."""
     faults = [f"'{word}' isn't key=value." for word in words if "=" not in word]
     if faults:
         raise InvalidParameter("The parameters can't be read.", faults)

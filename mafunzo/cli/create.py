@@ -1,0 +1,40 @@
+"""`mafunzo create`: anything that a file of `az ml` describes."""
+
+from pathlib import Path
+
+import typer
+
+from mafunzo.cli.finetune import DETACH, follow, pairs
+from mafunzo.cli.output import AS_JSON, print_json
+
+DEPLOYMENT_TIMEOUT_S = 600.0
+
+
+def create(
+    file: Path = typer.Option(..., "--file", "-f", help="A YAML file that az ml takes; its paths are relative to it."),
+    changes: list[str] = typer.Option([], "--set", help="key=value, or key.below=value: wins over the file's."),
+    detach: bool = DETACH,
+    as_json: bool = AS_JSON,
+) -> None:
+    """Make what a file describes: a model, data, component, environment, compute, job, endpoint or deployment.
+
+    A job is followed to its end, and a deployment until it answers, unless --detach is given.
+    """
+    from mafunzo.wire.azureml.file_keys import FileKind
+    from mafunzo.workspace import Workspace
+    from mafunzo.workspace.creation import create as create_from
+
+    workspace = Workspace()
+    made = create_from(workspace, file, pairs(changes))
+    if made.kind is FileKind.JOB:
+        if not as_json and not detach:
+            print(made.name)
+        next_step = f"Outputs: mafunzo job download {made.name} --to FOLDER"
+        follow(workspace.jobs.get(made.name), detach, as_json, next_step)
+        return
+    if made.kind is FileKind.DEPLOYMENT and not detach:
+        workspace.endpoints.get(made.endpoint).wait(made.name, DEPLOYMENT_TIMEOUT_S)
+    if as_json:
+        print_json(made)
+    else:
+        print(f"Made {made.kind} {f'{made.name}:{made.version}' if made.version else made.name}")

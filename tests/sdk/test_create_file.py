@@ -1,0 +1,269 @@
+"""A file made by `mafunzo create -f` is what the Azure SDK makes of it: each is made both ways, in a home of its own."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from azure.ai.ml import (
+    load_component,
+    load_compute,
+    load_data,
+    load_environment,
+    load_job,
+    load_model,
+    load_online_deployment,
+    load_online_endpoint,
+)
+
+from mafunzo import Workspace
+from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType
+from mafunzo.entities.job import Step
+from mafunzo.errors import Conflict, InvalidFile, InvalidParameter, NotSupported
+from mafunzo.wire.azureml.component import component_from_dict, source_of
+from mafunzo.wire.azureml.reference import AssetReference, parse_reference
+from mafunzo.workspace.creation import Created, create
+
+FILES = Path(__file__).parent / "files"
+FIRST = ("plain", "compute", "environment", "data_file", "data_folder", "model", "component", "pipeline_component")
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    """A home in which every file but the jobs and the endpoint has been made by `mafunzo create`."""
+    with Workspace(tmp_path_factory.mktemp("ours"), port=0) as opened:
+        for name in FIRST:
+            create(opened, FILES / f"{name}.yml", {})
+        yield opened
+        opened.down()
+
+
+@pytest.fixture(scope="module")
+def theirs(client: Any, workspace: Workspace) -> Workspace:
+    """The home in which the Azure SDK has made them."""
+    client.environments.create_or_update(load_environment(FILES / "plain.yml"))
+    client.compute.begin_create_or_update(load_compute(FILES / "compute.yml")).result()
+    client.environments.create_or_update(load_environment(FILES / "environment.yml"))
+    client.data.create_or_update(load_data(FILES / "data_file.yml"))
+    client.data.create_or_update(load_data(FILES / "data_folder.yml"))
+    client.models.create_or_update(load_model(FILES / "model.yml"))
+    client.components.create_or_update(load_component(FILES / "component.yml"))
+    client.components.create_or_update(load_component(FILES / "pipeline_component.yml"))
+    return workspace
+
+
+def asset(workspace: Workspace, kind: AssetType, name: str, version: str) -> Asset:
+    return workspace.records.get_asset(AssetKey(WORKSPACE_SCOPE, kind, name, version))
+
+
+def component_of(workspace: Workspace, name: str) -> dict[str, Any]:
+    """Return a component's interface, and all that it names by what that is, whatever it is called."""
+    spec = asset(workspace, AssetType.COMPONENT, *name.split(":")).properties["spec"]
+    component = component_from_dict(spec, name)
+    nodes = {step: dataclasses.replace(node, component="", resources=None) for step, node in component.nodes.items()}
+    inner = {step: component_of(workspace, short(node.component)) for step, node in component.nodes.items()}
+    found = dataclasses.replace(component, name="", version="", nodes=nodes)
+    if component.kind == "pipeline":
+        return {"component": found, "nodes": inner}
+    pinned = workspace.components.pinned(component, source_of(spec))
+    return {"component": found, "code": pinned.code_artifact, "environment": unnamed(pinned.runtime)}
+
+
+def short(written: str) -> str:
+    """Return `name:version` of a component's id or name."""
+    reference = parse_reference(written)
+    assert isinstance(reference, AssetReference)
+    return str(reference)
+
+
+def unnamed(environment: Any) -> Any:
+    """An environment without a name of its own has a hash as its version, of the words that it came in."""
+    is_anonymous = environment is not None and len(environment.version) > 10
+    return dataclasses.replace(environment, version="") if is_anonymous else environment
+
+
+def planned(step: Step) -> Any:
+    """Return a step as planned, but for the hash that a component without a name has as its version."""
+    return dataclasses.replace(
+        step.spec, component=step.spec.component.split(":")[0], runtime=unnamed(step.spec.runtime)
+    )
+
+
+@pytest.mark.parametrize("name", ["tell:4", "tell_twice:1"])
+def test_a_component_is_the_same(name, ours, theirs):
+    assert component_of(ours, name) == component_of(theirs, name)
+    kind = AssetType.COMPONENT
+    mine, other = (asset(where, kind, *name.split(":")) for where in (ours, theirs))
+    assert (mine.description, mine.tags) == (other.description, other.tags)
+    assert mine.properties["spec"].get("inputs") == other.properties["spec"].get("inputs")
+    assert mine.properties["spec"].get("display_name") == other.properties["spec"].get("display_name")
+
+
+def test_an_ignored_file_of_a_folder_of_code_stays_behind(ours, theirs):
+    code = component_of(ours, "tell:4")["code"]
+    files = {file.path for file in ours.artifacts.manifest(code)}
+    assert files == {".amlignore", "main.py", "kept.log", "data/words.txt"}
+
+
+@pytest.mark.parametrize("name", ["plain:1", "small-file:3"])
+def test_an_environment_is_the_same(name, ours, theirs):
+    mine, other = (asset(where, AssetType.ENVIRONMENT, *name.split(":")) for where in (ours, theirs))
+    assert (mine.description, mine.tags) == (other.description, other.tags)
+    found = ours.environments.find(f"azureml:{name}")
+    assert found == theirs.environments.find(f"azureml:{name}")
+    assert found.packages == (("humanize==4.9.0",) if name == "small-file:3" else ())
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(AssetType.DATA, "rows-file:1"), (AssetType.DATA, "rows-folder:1"), (AssetType.MODEL, "rows-model:2")],
+)
+def test_files_are_the_same(kind, name, ours, theirs):
+    mine, other = (asset(where, kind, *name.split(":")) for where in (ours, theirs))
+    assert mine.artifact == other.artifact
+    assert (mine.folder_type, mine.description, mine.tags) == (other.folder_type, other.description, other.tags)
+
+
+def test_a_compute_is_the_same(ours, theirs):
+    mine, other = (
+        dataclasses.replace(where.computes.find("from-file"), created_at=None, properties={})
+        for where in (ours, theirs)
+    )
+    assert mine == other and (mine.tier, mine.max_instances, mine.idle_s) == ("low_priority", 3, 180)
+
+
+@pytest.mark.parametrize("name", ["command_job", "pipeline_job"])
+def test_a_job_is_planned_the_same(name, client, ours, theirs):
+    sent = theirs.jobs.get(client.jobs.create_or_update(load_job(FILES / f"{name}.yml")).name)
+    made = ours.jobs.get(create(ours, FILES / f"{name}.yml", {}).name)
+    assert [planned(step) for step in made.steps] == [planned(step) for step in sent.steps]
+    for field in ("display_name", "experiment", "tags", "outputs", "force_rerun", "continue_on_step_failure"):
+        assert getattr(made.job, field) == getattr(sent.job, field), field
+    assert dict(made.job.inputs) == dict(sent.job.inputs)
+
+
+def test_an_endpoint_and_its_deployment_are_the_same(client, ours, theirs):
+    client.online_endpoints.begin_create_or_update(load_online_endpoint(FILES / "endpoint.yml")).result()
+    client.online_deployments.begin_create_or_update(load_online_deployment(FILES / "deployment.yml"))
+    assert create(ours, FILES / "endpoint.yml", {}).name == "from-file"
+    made = create(ours, FILES / "deployment.yml", {})
+    assert (made.name, made.endpoint) == ("blue", "from-file")
+    mine, other = (where.records.get_endpoint("from-file") for where in (ours, theirs))
+    assert (mine.tags, mine.auth_mode) == (other.tags, other.auth_mode)
+    mine, other = (where.records.get_deployment("from-file", "blue") for where in (ours, theirs))
+    for field in ("model", "artifact", "initial_delay_s", "request_timeout_s"):
+        assert getattr(mine, field) == getattr(other, field), field
+    assert (mine.initial_delay_s, mine.request_timeout_s) == (30.0, 3.0)
+
+
+# The command
+
+
+def mafunzo(*arguments: Any, home: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mafunzo.cli", *map(str, arguments)]
+    variables = {**os.environ, "MAFUNZO_HOME": str(home)}
+    return subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
+
+
+def test_a_job_is_made_changed_and_followed_to_its_end(ours):
+    done = mafunzo(
+        "create", "-f", FILES / "command_job.yml", "--set", "inputs.number=5", "--set", "environment_variables.GREETING=hi",
+        "--set", "name=from-the-shell", "--set", "outputs.out.version=10", home=ours.home.root,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("from-the-shell\n") and "mafunzo job download from-the-shell" in done.stdout
+    artifact = ours.jobs.get("from-the-shell").output_artifact("out")
+    told = json.loads(ours.artifacts.open_file(artifact, "told.json").read_text())
+    assert told == {
+        "number": "5",
+        "text": None,
+        "greeting": "hi",
+        "rows": ['{"a": 1}', '{"a": 2}'],
+        "files": [".amlignore", "data/words.txt", "kept.log", "main.py"],
+    }
+    again = mafunzo("create", "-f", FILES / "command_job.yml", "--set", "name=from-the-shell", home=ours.home.root)
+    assert again.returncode == Conflict.exit_code and "exists already, and a job never changes" in again.stderr
+
+
+def test_what_was_made_is_told(ours):
+    done = mafunzo("create", "-f", FILES / "data_folder.yml", "--set", "name=other", home=ours.home.root)
+    assert (done.returncode, done.stdout) == (0, "Made data other:1\n")
+    done = mafunzo("create", "--file", FILES / "data_folder.yml", "--set", "name=other", "--json", home=ours.home.root)
+    assert json.loads(done.stdout) == {"kind": "data", "name": "other", "version": "2", "endpoint": ""}
+
+
+def test_all_faults_of_a_file_are_told_at_once_and_nothing_is_stored(ours, tmp_path):
+    document = yaml.safe_load((FILES / "pipeline_job.yml").read_text())
+    document["experimentname"] = "files"
+    document["inputs"]["rows"]["path"] = "nowhere.jsonl"
+    document["jobs"]["local_component"] = {"component": "./component.yml"}
+    document["jobs"]["registered"]["inpts"] = {}
+    (tmp_path / "pipeline_component.yml").write_text("type: pipeline\nname: empty\n")
+    (tmp_path / "component.yml").write_text("name: x\ncommand: echo\ncode: missing\ninputs: {a: {type: int}}\n")
+    (tmp_path / "job.yml").write_text(yaml.safe_dump(document))
+    before = len(ours.artifacts.hashes())
+    with pytest.raises(InvalidFile) as refused:
+        create(ours, tmp_path / "job.yml", {})
+    assert refused.value.message == f"{tmp_path / 'job.yml'} can't be used."
+    told = "\n".join(refused.value.faults)
+    for fault in (
+        "experimentname: unknown key. Did you mean experiment_name?",
+        f"inputs.rows.path: there is no {tmp_path / 'nowhere.jsonl'}.",
+        f"jobs.local_component.component (component.yml): code: there is no {tmp_path / 'missing'}.",
+        "jobs.local_component.component: input a has the type 'int', expected one of string, integer",
+        "jobs.nested.component: jobs: missing.",
+        "jobs.registered.inpts: unknown key. Did you mean inputs?",
+    ):
+        assert fault in told
+    assert len(ours.artifacts.hashes()) == before
+
+
+@pytest.mark.parametrize(
+    ("document", "told"),
+    [
+        ({"$schema": "https://azuremlschemas.azureedge.net/latest/batchEndpoint.schema.json"}, "Batch endpoints"),
+        ({"$schema": "https://azuremlschemas.azureedge.net/latest/schedule.schema.json"}, "Schedules aren't kept"),
+        ({"type": "kubernetes", "name": "k8s", "resource_id": "x"}, "Kubernetes isn't used here"),
+        ({"type": "computeinstance", "name": "ci"}, "A compute instance is a machine to work at"),
+        ({"type": "spark", "entry": {"file": "x.py"}}, "Spark isn't run here"),
+    ],
+)
+def test_what_does_not_run_here_is_refused(document, told, ours, tmp_path):
+    (tmp_path / "some.yml").write_text(yaml.safe_dump(document))
+    with pytest.raises(NotSupported, match=told):
+        create(ours, tmp_path / "some.yml", {})
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        pytest.param("[1]", "holds no mapping of keys", id="no mapping"),
+        pytest.param("a: [", "isn't YAML", id="no YAML"),
+        pytest.param("colour: red", "its keys are colour, expected a file of one of these: model, data", id="no kind"),
+        pytest.param("command: [a]\ncompute: local", "command: a list, expected a text or a number.", id="no text"),
+        pytest.param("size: STANDARD_DS3_v2\nname: a\ntier: high", "tier: 'high', expected", id="no tier"),
+    ],
+)
+def test_a_file_that_cannot_be_read_says_why(text, told, ours, tmp_path):
+    (tmp_path / "some.yml").write_text(text)
+    with pytest.raises(InvalidFile) as refused:
+        create(ours, tmp_path / "some.yml", {})
+    assert told in str(refused.value)
+
+
+def test_a_change_of_a_key_below_a_text_is_refused(ours):
+    with pytest.raises(InvalidParameter, match=r"--set command\.x=1 can't be done"):
+        create(ours, FILES / "command_job.yml", {"command.x": "1"})
+
+
+def test_a_file_without_a_schema_is_known_by_its_keys(ours, tmp_path):
+    (tmp_path / "some.yml").write_text("name: keyless\ncommand: echo ${{inputs.a}}\ninputs: {a: {type: integer}}\n")
+    assert create(ours, tmp_path / "some.yml", {}) == Created("component", "keyless", "1")
+    (tmp_path / "some.yml").write_text("name: keyless\ncommand: echo ${{inputs.a}}\ninputs: {a: 1}\n")
+    assert create(ours, tmp_path / "some.yml", {}) == Created("job", "keyless")
