@@ -2,7 +2,21 @@
 
 import typer
 
-from mafunzo.cli import azure, compute, create, data, demo, endpoint, finetune, job, lineage, model, server, user
+from mafunzo.cli import (
+    azure,
+    compute,
+    create,
+    data,
+    demo,
+    endpoint,
+    finetune,
+    job,
+    lineage,
+    mlflow,
+    model,
+    server,
+    user,
+)
 
 app = typer.Typer(
     help="Fine-tune a chat model, prove that it got better, register it and serve it, on hardware that you own.",
@@ -40,5 +54,6 @@ app.add_typer(compute.environments, name="environment")
 app.add_typer(user.app, name="user")
 app.command("create")(create.create)
 app.command("lineage")(lineage.lineage)
+app.command("mlflow")(mlflow.mlflow)
 app.command("backup")(server.backup)
 app.command("restore")(server.restore)

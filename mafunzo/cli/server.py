@@ -49,7 +49,7 @@ def up(
         return
     print(f"OpenAI's dialect  {openai}, with an endpoint's key: mafunzo endpoint keys NAME")
     print(f"The Azure SDK     {address.azure_url}, with the environment of: mafunzo env")
-    print(f"MLflow            {mlflow}, with the key in {key} as password")
+    print(f"MLflow            {mlflow}, with the key in it: mafunzo mlflow")
     if not address.is_private:
         print(f"For others        it listens on {address.listen}: mafunzo user list, mafunzo env --write-ca FILE")
     print(f"Process           {address.pid}, home {root}. It ends with: mafunzo down")

@@ -1,15 +1,16 @@
 """MLflow for its own clients, for `azureml-mlflow`, and in a browser.
 
 `MLFLOW_TRACKING_URI=http://127.0.0.1:8080/mlflow` with `MLFLOW_TRACKING_TOKEN=<operator key, or a user's token>` is all that a
-client needs; a browser asks for a password, which is the same key. `azureml-mlflow` comes to the https port with a token of
-Azure's dialect. The model registry is answered from the workspace's models, the rest by MLflow itself, in a child process.
+client needs. A browser takes the key in the address, or asks for a password, which is the same key. `azureml-mlflow` comes to
+the https port with a token of Azure's dialect. The model registry is answered from the workspace's models, the rest by MLflow
+itself, in a child process.
 """
 
 import base64
 import binascii
 import json
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -22,14 +23,15 @@ from mafunzo.server.access import READING, needed_by_mlflow, require
 from mafunzo.server.azure_context import azure_context
 from mafunzo.server.body import limited_body
 from mafunzo.server.context import Context, context_of
-from mafunzo.server.identity import Caller
+from mafunzo.server.identity import MLFLOW_AUDIENCE, MLFLOW_LIFETIME_S, Caller
 from mafunzo.server.operator import operator_with
 from mafunzo.wire.azureml.envelope import PROVIDER
 from mafunzo.wire.mlflow import registry as wire
 
-DROPPED_HEADERS = {"host", "authorization", "origin", "referer", "connection", "transfer-encoding"}
+DROPPED_HEADERS = {"host", "authorization", "cookie", "origin", "referer", "connection", "transfer-encoding"}
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 WS = f"/subscriptions/{{subscription}}/resourceGroups/{{group}}/providers/{PROVIDER}/workspaces/{{workspace}}"
+LET_IN = "in"
 BODY_LIMIT_BYTES = 8 * 2**20
 _REGISTRY = re.compile(r"(ajax-)?api/2\.0/mlflow/(?P<operation>(registered-models|model-versions)/.+)")
 _ARTIFACTS = re.compile(r"(ajax-)?api/2\.0/mlflow-artifacts/artifacts(/(?P<path>.*))?")
@@ -51,7 +53,7 @@ async def for_operator(request: Request, path: str) -> Response:
     """Answer whoever has the operator's key or a user's token."""
     context = context_of(request)
     try:
-        caller = await run_in_threadpool(operator_with, _key(request.headers), context)
+        caller = await run_in_threadpool(operator_with, _key(request), context)
     except Unauthorized as error:
         return Response(
             "MLflow asks for the operator's key, which is in operator.key in the home folder, or for a user's token. Clients "
@@ -63,7 +65,22 @@ async def for_operator(request: Request, path: str) -> Response:
     request.state.caller = caller
     if request.headers.get("origin", _own_origin(request)) != _own_origin(request):
         return Response("A page of another site can't use MLflow here.\n", status_code=403, media_type="text/plain")
+    is_page = not path and "text/html" in request.headers.get("accept", "")
+    if is_page and "authorization" in request.headers and LET_IN not in request.query_params:
+        return _let_in(request, context, caller)
     return await _answer(request, context, caller, path)
+
+
+def _let_in(request: Request, context: Context, caller: Caller) -> Response:
+    """Lead a browser to the pages at an address without the key: from one with it, pages can't ask for anything.
+
+    A cookie lets it in from then on. It isn't the key, because other servers of this machine get it too. Browsers go on to
+    send a password that was typed in, hence the mark in the address.
+    """
+    key, _ = context.identity.token(MLFLOW_AUDIENCE, caller, lifetime_s=MLFLOW_LIFETIME_S)
+    answer = RedirectResponse(f"{_own_origin(request)}/mlflow/?{LET_IN}", status_code=303)
+    answer.set_cookie(_cookie(request), key, max_age=MLFLOW_LIFETIME_S, path="/mlflow", httponly=True, samesite="lax")
+    return answer
 
 
 @azure_router.api_route(f"/{{version}}{WS}/{{path:path}}", methods=METHODS, include_in_schema=False, name="mlflow")
@@ -172,13 +189,17 @@ def _own_origin(request: Request) -> str:
     return f"{request.url.scheme}://{request.headers.get('host', '')}"
 
 
-def _key(headers: Mapping[str, str]) -> str:
-    """Return the key of a bearer token, or the password of a browser; an empty text if there is neither."""
-    scheme, _, value = headers.get("authorization", "").partition(" ")
+def _cookie(request: Request) -> str:
+    return f"mafunzo-mlflow-{request.url.port}"  # cookies are shared by all ports
+
+
+def _key(request: Request) -> str:
+    """Return the key of a bearer token, the password of a browser, or its cookie; an empty text if there is none."""
+    scheme, _, value = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return value.strip()
     if scheme.lower() != "basic":
-        return ""
+        return request.cookies.get(_cookie(request), "")
     try:
         return base64.b64decode(value, validate=True).decode().partition(":")[2]
     except (binascii.Error, UnicodeDecodeError) as error:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ARTIFACT_ROOT = "mlflow-artifacts:/"
+_OFF = re.compile(r"/(ajax-api/3\.0/(mlflow/assistant|jobs)|gateway|ajax-api/2\.0/mlflow/gateway-proxy)(/|$)")
+"""What of MLflow runs programs here or asks other servers: its assistant (which has a shell), its jobs and its gateway."""
 _ARTIFACT_OF_A_RUN = re.compile(
     r"/(ajax-)?api/2\.0/mlflow-artifacts/(artifacts|mpu/\w+)/[^/]+/(?P<run>[^/]+)/artifacts(/|$)"
 )
@@ -97,6 +99,9 @@ class Gate:
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         if self._expected is not None and not hmac.compare_digest(given, self._expected):
             return 401, json.dumps({"message": "The token is missing or wrong."}).encode()
+        if _OFF.match(scope["path"]):
+            off = {"error_code": "PERMISSION_DENIED", "message": "MLflow's assistant, jobs and gateway are off here."}
+            return 403, json.dumps(off).encode()
         written = None if scope["method"] in ("GET", "HEAD") else _ARTIFACT_OF_A_RUN.match(scope["path"])
         try:
             if written:

@@ -1,6 +1,9 @@
 """Stock MLflow's client against a real server: a job's metrics are there, for the operator's key only."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -86,6 +89,39 @@ def test_a_browser_that_sends_the_key_as_its_password_gets_the_pages(served: Ser
     page = httpx.get(f"{served.address.url}/mlflow", auth=("operator", key), follow_redirects=True, timeout=200)
     assert "<!doctype html" in page.text[:100].lower()
     assert httpx.get(f"{served.address.url}/mlflow/health", auth=("operator", key)).text == "OK"
+
+
+def test_a_browser_is_led_to_an_address_without_the_key_and_let_in_there(served: Served) -> None:
+    url, asks_for_a_page = f"{served.address.url}/mlflow/", {"Accept": "text/html,*/*"}
+    with httpx.Client(headers=asks_for_a_page, timeout=200) as browser:
+        first = browser.get(url, auth=("mafunzo", operator_key(served.home)))
+        assert (first.status_code, first.headers["location"]) == (303, f"{url}?in")
+        again = browser.get(url, auth=("mafunzo", operator_key(served.home)), follow_redirects=True)
+        assert again.status_code == 200
+        cookie = first.headers["set-cookie"]
+        assert operator_key(served.home) not in cookie
+        assert all(part in cookie for part in ("HttpOnly", "SameSite=lax", "Path=/mlflow"))
+        assert "<!doctype html" in browser.get(url).text[:100].lower()
+        found = browser.post(f"{url}ajax-api/2.0/mlflow/runs/search", json={"experiment_ids": ["1"]})
+        assert {run["info"]["run_id"] for run in found.json()["runs"]} >= {"job1"}
+        browser.cookies.set(cookie.partition("=")[0], "wrong")
+        assert browser.get(url).status_code == 401
+
+
+def test_the_command_prints_what_clients_need(served: Served) -> None:
+    environment = {**os.environ, "MAFUNZO_HOME": str(served.home.root)}
+    argv = [sys.executable, "-m", "mafunzo.cli", "mlflow"]
+    printed = subprocess.run(argv, env=environment, check=True, capture_output=True, text=True).stdout
+    assert MlflowClient(tracking_uri=printed.strip()).get_run("job1").info.run_name == "tiny on chitchat"
+    told = json.loads(subprocess.run([*argv, "--json"], env=environment, check=True, capture_output=True).stdout)
+    assert told == {"uri": f"{served.address.url}/mlflow", "key": operator_key(served.home)}
+
+
+def test_what_of_mlflow_runs_programs_or_asks_other_servers_is_off(served: Served) -> None:
+    auth = ("mafunzo", operator_key(served.home))
+    for path in ("ajax-api/3.0/mlflow/assistant/config", "gateway/x/mlflow/invocations", "ajax-api/3.0/jobs/1"):
+        answer = httpx.get(f"{served.address.url}/mlflow/{path}", auth=auth, timeout=200)
+        assert (answer.status_code, answer.json()["error_code"]) == (403, "PERMISSION_DENIED")
 
 
 def test_mlflows_own_port_is_closed_to_who_has_no_token(served: Served) -> None:

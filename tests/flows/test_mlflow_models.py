@@ -87,6 +87,15 @@ def test_a_model_that_we_registered_is_listed_and_loaded(
     assert mlflow.pyfunc.load_model("models:/ours@best").predict(["abc"]) == ["cba"]
 
 
+def test_a_version_that_isnt_a_number_is_listed_and_loaded_by_its_label(
+    workspace: Workspace, client: MlflowClient, folder: Path
+) -> None:
+    workspace.models.register(folder, name="named", version="spring")
+    workspace.records.set_label(AssetKey("workspace", AssetType.MODEL, "named", "spring"), "best")
+    assert [version.version for version in client.search_model_versions("name = 'named'")] == ["spring"]
+    assert mlflow.pyfunc.load_model("models:/named@best").predict(["abc"]) == ["cba"]
+
+
 def test_what_is_said_of_a_model_is_said_of_ours(workspace: Workspace, client: MlflowClient, folder: Path) -> None:
     register_folder(workspace, folder, "told")
     client.update_registered_model("told", "all versions")
