@@ -130,7 +130,7 @@ def get_workspace(request: Request, workspace: str) -> Any:
         kind="Default",
         identity={"type": "SystemAssigned"},
         tags={},
-        systemData=system_data(context.workspace.user, None),
+        systemData=system_data(context.workspace.home_user, None),
     )
 
 
