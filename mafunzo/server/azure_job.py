@@ -5,12 +5,13 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from mafunzo.entities.job import DEFAULT_OUTPUT, Job
+from mafunzo.entities.job import Job
 from mafunzo.errors import InvalidParameter
 from mafunzo.server.azure_context import AzureContext, azure_context, body_of, whoever_signed
 from mafunzo.server.azure_page import WS, listed, paged
 from mafunzo.server.sas import READ
 from mafunzo.wire.azureml import job as job_wire
+from mafunzo.wire.azureml.envelope import datastore_uri
 from mafunzo.wire.azureml.reference import JobOutputReference, parse_reference
 
 LOGS = "/logs"
@@ -112,13 +113,9 @@ async def get_run_data(request: Request) -> Any:
 
 @router.post(f"{WS}/dataversion/batchGetResolvedUris")
 async def resolve_outputs(request: Request) -> Any:
-    """Show the files of outputs in the datastore, and say where they lie."""
-    context, body = azure_context(request), await body_of(request)
-
-    def show() -> dict[str, Any]:
-        return {id: {"uri": _published(context, id)} for id in map(str, body.get("values") or ())}
-
-    return {"values": await context.in_thread(show)}
+    """Say where in the datastore the files of outputs lie."""
+    body = await body_of(request)
+    return {"values": {id: {"uri": _path_of(id)} for id in map(str, body.get("values") or ())}}
 
 
 @public.get(f"{LOGS}/{{name}}")
@@ -138,26 +135,24 @@ def _is_wanted(request: Request, job: Job) -> bool:
 
 
 def _run_data(context: AzureContext, name: str) -> dict[str, Any]:
-    """Return a run's data. Of one that has ended, its logs and `./outputs` are shown where a client looks for them."""
+    """Return a run's data. What one that has ended made is then shown where clients look for it."""
     jobs = context.workspace.jobs
     step = jobs.find_step(name)
-    handle = jobs.get(step.job if step else name)
-    status = job_wire.STEP_STATUS[step.status] if step else job_wire.status_of_job(handle.job)
-    if (step or handle).status.is_terminal:
-        handle.publish_files(job_wire.artifact_path(name), step.name if step else None)
-    outputs = step.outputs if step else handle.job.outputs
-    return job_wire.run_data(name, status, [output for output in outputs if output != DEFAULT_OUTPUT])
+    if step is None:
+        handle = jobs.get(name)
+        status, is_ended = job_wire.status_of_job(handle.job), handle.status.is_terminal
+    else:
+        handle, status, is_ended = jobs.get(step.job), job_wire.STEP_STATUS[step.status], step.status.is_terminal
+    shown = handle.publish(step.name if step else None) if is_ended else ()
+    return job_wire.run_data(name, status, shown)
 
 
-def _published(context: AzureContext, id: str) -> str:
+def _path_of(id: str) -> str:
+    """Return where an output is shown that `rundata` has told of."""
     reference = parse_reference(id)
     if not isinstance(reference, JobOutputReference):
         raise InvalidParameter(f"'{id}' isn't the id of a job's output: azureml://jobs/JOB/outputs/OUTPUT.")
-    jobs = context.workspace.jobs
-    step = jobs.find_step(reference.job)
-    if step is not None:
-        return job_wire.datastore_uri(jobs.get(step.job).publish(reference.output, step.name))
-    return job_wire.datastore_uri(jobs.get(reference.job).publish(reference.output))
+    return datastore_uri(job_wire.output_path(reference.job, reference.output))
 
 
 def _pages(context: AzureContext) -> str:

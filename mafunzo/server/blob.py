@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import FileResponse, Response
 
 from mafunzo.entities.blob import Blob
-from mafunzo.errors import BlobRefused, MafunzoError, NotSupported
+from mafunzo.errors import BlobRefused, MafunzoError, NotFound, NotSupported
 from mafunzo.server.azure_context import azure_context
 from mafunzo.server.blob_access import MANAGE, permissions, refuse_without, require
 from mafunzo.server.body import limited_body
@@ -301,9 +301,12 @@ def _refuse_unsupported(headers: Mapping[str, str]) -> None:
 
 
 def _check_names(request: Request, container: str, name: str) -> None:
-    """Refuse names that can't be, and a slash that hides as %2F."""
+    """Refuse names that can't be, and a slash that hides as %2F; say that there is no blob `folder/` to whoever asks."""
     wire.check_container_name(container)
-    wire.check_blob_name(name)
+    is_folder = name.endswith("/") and request.method in ("GET", "HEAD")
+    wire.check_blob_name(name[:-1] if is_folder else name)
+    if is_folder:
+        raise NotFound(f"Container '{container}' has no blob '{name}'.")
     if b"%2f" in request.scope["raw_path"].lower():
         raise BlobRefused("The address has an encoded slash (%2F). Send it as it is.", reason="InvalidUri")
 

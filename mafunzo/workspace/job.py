@@ -17,12 +17,12 @@ from mafunzo.errors import Conflict, InvalidParameter, JobCanceled, JobFailed, N
 from mafunzo.pipelines.plan import PARENT_OUTPUT
 from mafunzo.tracking import read_metrics
 from mafunzo.wire.azureml.envelope import ARTIFACT_CONTAINER, CONTAINER
-from mafunzo.wire.azureml.job import JobRequest, RunChange, artifact_path, changed, child_name
-from mafunzo.workspace.asset import ModelSource, free, named_artifacts
+from mafunzo.wire.azureml.job import JobRequest, RunChange, artifact_path, changed, child_name, output_path
+from mafunzo.workspace.asset import ModelSource, free, import_title, named_artifacts
 from mafunzo.workspace.component import shipped
 from mafunzo.workspace.request import MODEL_INPUTS, Draft, Request, with_outputs
 from mafunzo.workspace.stream import Event, follow, render
-from mafunzo.workspace.submission import bound_inputs, registry_pipeline, submission
+from mafunzo.workspace.submission import bound_inputs, registry_pipeline, submission, with_destinations
 
 if TYPE_CHECKING:
     from mafunzo.workspace.workspace import Workspace
@@ -119,7 +119,7 @@ class Jobs:
         """Fetch and convert a model; the job's output `model` is a plain Hugging Face folder."""
         request = Request(self._workspace, shipped("import_model_pipeline").component)
         request.inputs |= self._workspace.models.source(reference).inputs
-        request.options |= {"experiment": "import", "display_name": f"import {reference}"}
+        request.options |= {"experiment": "import", "display_name": import_title(reference)}
         return self._enqueue(request.draft("import"))
 
     def preview(self, model: str | Path, data: str | Path, **parameters: Any) -> JobHandle:
@@ -145,9 +145,10 @@ class Jobs:
             )
         workspace.records.delete_job(name)
         shutil.rmtree(workspace.home.jobs / name, ignore_errors=True)
-        shown = workspace.blobs.withdraw(CONTAINER, f"jobs/{name}")
-        for path in map(artifact_path, (name, *map(child_name, steps))):
-            shown |= workspace.blobs.withdraw(ARTIFACT_CONTAINER, path)
+        shown = set[str]()
+        for known in (name, *map(child_name, steps)):
+            shown |= workspace.blobs.withdraw(CONTAINER, output_path(known))
+            shown |= workspace.blobs.withdraw(ARTIFACT_CONTAINER, artifact_path(known))
         artifacts = named_artifacts(job).union(shown, *map(named_artifacts, steps))
         return free(workspace, artifacts, job.ended_at)
 
@@ -176,7 +177,7 @@ class Jobs:
         """Return a job of one node, a pipeline that ships with Mafunzo, with the checks that `finetune` makes too."""
         (node,) = asked.pipeline.nodes.values()
         names = {output: match[1] for output, text in node.outputs.items() if (match := PARENT_OUTPUT.fullmatch(text))}
-        request = Request(self._workspace, with_outputs(pipeline, names))
+        request = Request(self._workspace, with_destinations(with_outputs(pipeline, names), asked.destinations))
         request.faults += [unknown_name(output, pipeline.outputs) for output in names if output not in pipeline.outputs]
         request.take({"job_name": name, "display_name": asked.display_name, "experiment": asked.experiment})
         request.options |= {
@@ -186,7 +187,7 @@ class Jobs:
         request.tags, request.properties = asked.tags, asked.properties
         request.take_stored(bound_inputs(node, asked.inputs))
         if set(MODEL_INPUTS) & set(request.component.inputs):
-            request.base(None, has_defaults=False)
+            request.base(None, has_defaults=asked.has_model_defaults)
         request.rows(f"{split}_{kind}_path" for split in SPLITS for kind in ("file", "mltable"))
         request.check_finetuning()
         request.uploads()
@@ -262,24 +263,26 @@ class JobHandle:
             self._workspace.records.request_cancel(self.name)
             self._workspace.up()
 
-    def publish(self, output: str, step: str | None = None) -> str:
-        """Show an output's files, of the job or of one step, in the datastore; return their path there.
+    def publish(self, step: str | None = None) -> tuple[str, ...]:
+        """Show what the job, or one step, made where Azure's clients look for it: outputs, what was printed, `./outputs`.
 
-        Raises as `output_artifact`.
+        Return the names of the outputs. Of a whole sweep only what its trials printed: each has `./outputs` of its own.
         """
-        path = f"jobs/{self.name}/{f'{step}/' if step else ''}outputs/{output}"
-        artifact = self._step(step).outputs[output] if step else self.output_artifact(output)
-        self._workspace.blobs.publish(CONTAINER, path, artifact)
-        return path
-
-    def publish_files(self, path: str, step: str | None = None) -> None:
-        """Show what the job or one step printed and wrote to `./outputs` in the store of artifacts, below `path`.
-
-        Of a whole sweep only what its trials printed: each has `./outputs` of its own.
-        """
+        blobs = self._workspace.blobs
+        name = child_name(self._step(step)) if step else self.name
+        outputs = self._outputs_there(step)
+        for output, artifact in outputs.items():
+            blobs.publish(CONTAINER, output_path(name, output), artifact)
         has_outputs = step is not None or self.job.sweep is None
-        artifact = self._files_of([self._step(step)] if step else self.steps, has_outputs)
-        self._workspace.blobs.publish(ARTIFACT_CONTAINER, path, artifact)
+        files = self._files_of([self._step(step)] if step else self.steps, has_outputs)
+        blobs.publish(ARTIFACT_CONTAINER, artifact_path(name), files)
+        return tuple(outputs)
+
+    def _outputs_there(self, step: str | None) -> dict[str, str]:
+        """Return the outputs that were made, of the job or of one step, and their artifacts."""
+        if step:
+            return {name: found for name, found in self._step(step).outputs.items() if name != DEFAULT_OUTPUT}
+        return {name: self.output_artifact(name) for name, source in self.job.outputs.items() if self._has(source)}
 
     def _files_of(self, steps: Steps, has_outputs: bool) -> str:
         """Return what steps printed and, if so asked, what they wrote to `./outputs`, as one folder."""

@@ -331,6 +331,14 @@ def test_a_name_that_no_container_can_have_is_refused(account: BlobServiceClient
     assert refusal(refused)[1] in ("InvalidResourceName", "OutOfRangeInput")
 
 
+def test_a_folder_is_no_blob_to_whoever_asks_and_cannot_be_written(container: ContainerClient) -> None:
+    container.upload_blob("talks/one.txt", b"1")
+    assert not container.get_blob_client("talks/").exists()
+    with pytest.raises(HttpResponseError) as refused:
+        container.upload_blob("talks/", b"2")
+    assert refusal(refused)[1] == "InvalidResourceName"
+
+
 # Names that lead elsewhere, which the client itself would straighten
 
 

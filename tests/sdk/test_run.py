@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import venv
 from pathlib import Path
 
 import nbformat
@@ -78,6 +79,22 @@ def test_a_program_for_azure_runs_to_its_end_with_no_way_out(place):
     assert re.search(r"The answer: \[(['\"])", told)  # Python quotes an apostrophe in the other way
     hosts = set((place / HOSTS).read_text().split())
     assert "127.0.0.1" in hosts and hosts <= {"127.0.0.1", "localhost", "0.0.0.0", "::1", "::"}
+
+
+@pytest.mark.parametrize("packages", [("azure-ai-ml==1.20.0", "marshmallow<3.24"), ("azure-ai-ml==1.28.1",)], ids=str)
+def test_older_releases_of_the_sdk_run_the_same_programs(place, tmp_path, packages):
+    """1.20.0 doesn't say itself that it needs an older marshmallow. The training is taken from the cache."""
+    venv.create(tmp_path / "sdk", with_pip=True)
+    python = tmp_path / "sdk" / "bin" / "python"
+    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "azure-identity", *packages]
+    subprocess.run(install, check=True)
+    try:
+        tuned = mafunzo(place, "run", "--python", python, ROOT / "examples" / "azure_sdk.py")
+        counted = mafunzo(place, "run", "--python", python, ROOT / "examples" / "azure_pipeline.py")
+    finally:
+        mafunzo(place, "down")
+    assert "step finetune cached" in tuned and "The answer: [" in tuned
+    assert re.search(r"user +1046 ", counted) and "data/word-table/versions/" in counted
 
 
 ASKS = """

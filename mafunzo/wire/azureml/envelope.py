@@ -29,6 +29,8 @@ ARTIFACT_DATASTORE = "workspaceartifactstore"
 ARTIFACT_CONTAINER = "azureml"
 """Where what jobs print and write besides their outputs is shown."""
 DATASTORES = {DATASTORE: CONTAINER, ARTIFACT_DATASTORE: ARTIFACT_CONTAINER}
+REGISTRY_CONTAINER = "azureml-registry"
+"""Where files of the registry are shown. The SDK takes the first part of their address for the container."""
 
 STATUS: dict[type[MafunzoError], int] = {
     errors.MafunzoError: 500,
@@ -60,6 +62,8 @@ _KNOWN_SEGMENTS = {
     for name in ("subscriptions", "resourceGroups", "providers", PROVIDER, "workspaces", "registries", "locations")
 }
 _SERVICE_PREFIX = re.compile(r"^/(mferp/managementfrontend|(history|data)/v1\.0)(?=/)")
+_BLOB_ROOT = f"/mafunzo.blob.{SUFFIX}"
+_AT_ROOT = re.compile(rf"^(?=/{REGISTRY_CONTAINER}(/|$))")
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ class Place:
     @property
     def blob_root(self) -> str:
         """The path under which the SDK then asks for blobs."""
-        return f"/mafunzo.blob.{SUFFIX}"
+        return _BLOB_ROOT
 
 
 def workspace_id() -> str:
@@ -100,14 +104,23 @@ def resource_id(*parts: str) -> str:
     return "/".join([workspace_id(), *parts])
 
 
+def datastore_uri(path: str) -> str:
+    """Return the long address of a path of the datastore."""
+    place = f"subscriptions/{SUBSCRIPTION}/resourcegroups/{RESOURCE_GROUP}/workspaces/{WORKSPACE}"
+    return f"azureml://{place}/datastores/{DATASTORE}/paths/{path}"
+
+
 def registry_id(*parts: str) -> str:
     """Return the id of something in the registry: `azureml://registries/azureml/models/...`."""
     return "/".join([f"azureml://registries/{REGISTRY}", *parts])
 
 
 def plain_path(path: str) -> str:
-    """Return a path without the name of the service that Azure has in front, its known parts spelled in one way."""
-    path = _SERVICE_PREFIX.sub("", path)
+    """Return a path without the name of the service that Azure has in front, its known parts spelled in one way.
+
+    One to the registry's container, which is at the root, leads to where all containers are.
+    """
+    path = _AT_ROOT.sub(_BLOB_ROOT, _SERVICE_PREFIX.sub("", path))
     return "/".join(_KNOWN_SEGMENTS.get(part.lower(), part) for part in path.split("/"))
 
 

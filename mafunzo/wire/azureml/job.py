@@ -25,15 +25,8 @@ from mafunzo.wire.azureml.component import (
     source_of,
     timeout_from_body,
 )
-from mafunzo.wire.azureml.envelope import (
-    DATASTORE,
-    RESOURCE_GROUP,
-    SUBSCRIPTION,
-    WORKSPACE,
-    resource,
-    resource_id,
-    system_data,
-)
+from mafunzo.wire.azureml.envelope import resource, resource_id, system_data
+from mafunzo.wire.azureml.finetuning import FINE_TUNING, pipeline_properties
 from mafunzo.wire.azureml.reference import PathInput
 from mafunzo.wire.azureml.sweep import sweep_from_body, swept_inputs, trial_from_body
 
@@ -57,6 +50,7 @@ LOGS = {
     "Command": "user_logs/std_log.txt",
     "Pipeline": "logs/azureml/executionlogs.txt",
     "Sweep": "azureml-logs/hyperdrive.txt",
+    FINE_TUNING: "user_logs/std_log.txt",
 }
 """What a client prints of a job while it runs, by the kind of the job."""
 COMMAND = "command"
@@ -77,6 +71,7 @@ class JobRequest:
     pipeline: its nodes name components, and its inputs are all given: by name in `inputs`, a text or a path. commands: what a
     node runs that names no component, by the node's `component`. computes: who names which. destinations: of its outputs.
     sweep: the job is one, and its only node is to become its trials.
+    has_model_defaults: whether the base model's card says what isn't given; a client that read the card says it itself.
     """
 
     pipeline: Component
@@ -88,6 +83,7 @@ class JobRequest:
     experiment: str = ""
     force_rerun: bool = False
     continue_on_step_failure: bool = False
+    has_model_defaults: bool = False
     tags: Mapping[str, str] = field(default_factory=dict)
     properties: Mapping[str, Any] = field(default_factory=dict)
     sweep: Sweep | None = None
@@ -96,10 +92,15 @@ class JobRequest:
 def job_from_body(name: str, body: Mapping[str, Any]) -> JobRequest:
     """Read a PUT's body; raises `NotSupported` or `InvalidParameter` with all faults."""
     properties = body.get("properties") or {}
-    readers = {"Pipeline": _pipeline_job, "Command": _command_job, "Sweep": _sweep_job}
+    readers = {
+        "Pipeline": _pipeline_job,
+        "Command": _command_job,
+        "Sweep": _sweep_job,
+        FINE_TUNING: _finetuning_job,
+    }
     kind = properties.get("jobType")
     if kind not in readers:
-        raise NotSupported(f"Job '{name}' is a {kind} job. Command, pipeline and sweep jobs run here.")
+        raise NotSupported(f"Job '{name}' is a {kind} job. Command, pipeline, sweep and fine-tuning jobs run here.")
     settings = properties.get("settings") or {}
     return replace(
         readers[kind](name, properties),
@@ -131,6 +132,10 @@ def _sweep_job(name: str, properties: Mapping[str, Any]) -> JobRequest:
     node = replace(_only_node(trial), name=TRIAL, outputs={}, destinations=_destinations(properties))
     request = _request(name, {**properties, "outputs": {}}, {TRIAL: node})
     return replace(request, commands={COMMAND: (command, source_of(trial))}, sweep=sweep)
+
+
+def _finetuning_job(name: str, properties: Mapping[str, Any]) -> JobRequest:
+    return replace(_pipeline_job(name, pipeline_properties(name, properties)), has_model_defaults=True)
 
 
 def _request(name: str, properties: Mapping[str, Any], nodes: Mapping[str, Node]) -> JobRequest:
@@ -282,6 +287,11 @@ def artifact_path(name: str) -> str:
     return f"ExperimentRun/dcid.{name}"
 
 
+def output_path(name: str, output: str = "") -> str:
+    """Return where in the home's datastore a client looks for an output of a job, or of a step; without one, for all."""
+    return f"azureml/{name}/{output}" if output else f"azureml/{name}"
+
+
 def child_name(step: Step) -> str:
     """Return under which name a step is a job of its own."""
     return f"{step.job}.{step.name}"
@@ -373,7 +383,8 @@ def run_details(job: Job, log: str) -> dict[str, Any]:
 def run_data(name: str, status: str, outputs: Iterable[str]) -> dict[str, Any]:
     """Return a run's data as its history tells them: its state, and its outputs under ids that are resolved to paths.
 
-    An output that is a model is called a folder too: azure-ai-ml 1.35 breaks off before it asks where a model lies.
+    An output that is a model is called a folder too: azure-ai-ml 1.35 breaks off before it asks where a model lies. Older
+    releases know the types by other names, leave all out, and look under `output_path`.
     """
     found = {output: {"assetId": output_id(name, output), "type": "uri_folder"} for output in outputs}
     return {"runMetadata": {"runId": name, "status": status, "outputs": found}}
@@ -382,12 +393,6 @@ def run_data(name: str, status: str, outputs: Iterable[str]) -> dict[str, Any]:
 def output_id(job: str, output: str) -> str:
     """Return the id of a job's output."""
     return f"azureml://jobs/{job}/outputs/{output}"
-
-
-def datastore_uri(path: str) -> str:
-    """Return the long address of a path of the datastore."""
-    place = f"subscriptions/{SUBSCRIPTION}/resourcegroups/{RESOURCE_GROUP}/workspaces/{WORKSPACE}"
-    return f"azureml://{place}/datastores/{DATASTORE}/paths/{path}"
 
 
 def status_of_job(job: Job) -> str:

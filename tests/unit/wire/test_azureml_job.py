@@ -15,9 +15,9 @@ from mafunzo.wire.azureml.job import (
     child_body,
     child_run_body,
     is_archived,
-    is_command,
     job_body,
     job_from_body,
+    kind_of,
     run_details,
 )
 from mafunzo.wire.azureml.reference import PathInput
@@ -156,7 +156,7 @@ def test_a_job_comes_back_as_it_was_sent_with_its_state() -> None:
 def test_a_commands_log_is_called_as_the_sdk_looks_for_it() -> None:
     assert list(run_details(made(COMMAND), "log")["logFiles"]) == ["user_logs/std_log.txt"]
     assert list(run_details(made(PIPELINE), "log")["logFiles"]) == ["logs/azureml/executionlogs.txt"]
-    assert is_command(made(COMMAND)) and not is_command(made(PIPELINE))
+    assert (kind_of(made(COMMAND)), kind_of(made(PIPELINE))) == ("Command", "Pipeline")
 
 
 def test_a_step_is_a_run_under_its_job_and_has_no_properties_as_a_resource() -> None:
