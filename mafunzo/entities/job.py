@@ -130,6 +130,11 @@ class StepSpec:
     destinations: Mapping[str, Destination] = field(default_factory=dict)
     timeout_s: float = 0.0
 
+    @property
+    def literals(self) -> dict[str, Value]:
+        """The inputs that are values."""
+        return {name: given.value for name, given in self.inputs.items() if isinstance(given, LiteralInput)}
+
 
 @dataclass(frozen=True)
 class Step:

@@ -28,7 +28,7 @@ from mafunzo.entities.job import (
     StepOutputInput,
     StepStatus,
 )
-from mafunzo.entities.sweep import BEST_TRIAL, BEST_VALUE, Sweep
+from mafunzo.entities.sweep import BEST_TRIAL, BEST_VALUE, Sampling, Sweep
 from mafunzo.errors import JobFailed, MafunzoError
 from mafunzo.launcher.local import Exited, ExitRecord, LocalLauncher, Running
 from mafunzo.pipelines.attempt import (
@@ -65,6 +65,7 @@ from mafunzo.pipelines.decide import (
 )
 from mafunzo.pipelines.delivery import deliver
 from mafunzo.pipelines.stopping import Trial
+from mafunzo.pipelines.sweep import suggest
 from mafunzo.store.artifact import Artifacts
 from mafunzo.store.blob import Blobs
 from mafunzo.store.home import Home
@@ -175,10 +176,12 @@ class Scheduler:
         states = tuple(self._step_state(job, step, outputs) for step in steps)
         if job.sweep is None:
             return JobState(job, states)
-        folders = (step_folder(self._home, step) for step in steps)
-        values = (logged_values(folder, job.sweep.metric) for folder in folders)
-        trials = (replace(state, values=logged) for state, logged in zip(states, values, strict=True))
-        return JobState(job, tuple(trials), is_overdue=_has_passed(job.started_at, job.sweep.timeout_s))
+        trials = self._trials(job.sweep, steps)
+        states = tuple(replace(state, values=trial.values) for state, trial in zip(states, trials, strict=True))
+        return JobState(job, states, is_overdue=_has_passed(job.started_at, job.sweep.timeout_s))
+
+    def _trials(self, sweep: Sweep, steps: Iterable[Step]) -> list[Trial]:
+        return [Trial(step, logged_values(step_folder(self._home, step), sweep.metric)) for step in steps]
 
     def _step_state(self, job: Job, step: Step, outputs: Mapping[str, Mapping[str, str]]) -> StepState:
         if self._is_busy(step):
@@ -260,6 +263,7 @@ class Scheduler:
         if not self._leases.take(_owner(step), held, self._capacity):
             return False  # a worker was quicker; the next tick says who
         try:
+            step = self._with_values(step)
             key = self._key(step, self._outputs(step.job))
             self._write_key(step, key)
             started = replace(
@@ -276,6 +280,16 @@ class Scheduler:
             raise
         self._submit(started, lambda: self._launch(started, held))
         return True
+
+    def _with_values(self, step: Step) -> Step:
+        """Return a trial that hasn't run yet with values that those before it suggest, where its sweep asks for that."""
+        sweep = self._records.get_job(step.job).sweep
+        if sweep is None or sweep.sampling is not Sampling.BAYESIAN or step.attempt:
+            return step
+        trials = self._trials(sweep, self._records.list_steps(step.job))
+        values = {name: LiteralInput(value) for name, value in suggest(sweep, trials).items()}
+        self._keys.pop((step.job, step.name), None)
+        return replace(step, spec=replace(step.spec, inputs={**step.spec.inputs, **values}))
 
     def _launch(self, step: Step, held: Resources) -> None:
         folder = step_folder(self._home, step)
@@ -504,8 +518,7 @@ def _error_of(end: Finish) -> dict[str, Any] | None:
 
 def _values_of(step: Step, sweep: Sweep) -> str:
     """Return a trial's values for people."""
-    given = ((name, step.spec.inputs[name]) for name in sweep.space)
-    return ", ".join(f"{name} {value.value}" for name, value in given if isinstance(value, LiteralInput))
+    return ", ".join(f"{name} {step.spec.literals[name]}" for name in sweep.space)
 
 
 def _owner(step: Step) -> str:

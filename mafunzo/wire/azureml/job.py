@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from mafunzo.entities.component import PATH_TYPES, Component, Input, Node, Output
-from mafunzo.entities.job import Destination, Job, JobStatus, LiteralInput, Step, StepStatus
+from mafunzo.entities.job import Destination, Job, JobStatus, Step, StepStatus
 from mafunzo.entities.sweep import BEST_TRIAL, BEST_VALUE, Sweep
 from mafunzo.errors import InvalidParameter, MafunzoError, NotSupported
 from mafunzo.wire.azureml.component import (
@@ -316,14 +316,9 @@ def child_run_body(job: Job, step: Step) -> dict[str, Any]:
     status = STEP_STATUS[step.status]
     body = _run(child_name(step), job, status, step.name, step.started_at, step.ended_at, step.error)
     component = {"azureml.moduleName": step.spec.component, "azureml.parameters": step.reason}
-    tags = {"hyperparameters": json.dumps(_swept(job.sweep, step))} if job.sweep else {}
+    values = {name: step.spec.literals[name] for name in job.sweep.space} if job.sweep else {}
+    tags = {"hyperparameters": json.dumps(values)} if values else {}
     return body | {"parentRunId": job.name, "rootRunId": job.name, "properties": component, "tags": tags}
-
-
-def _swept(sweep: Sweep, step: Step) -> dict[str, Any]:
-    """Return the values that a trial was given."""
-    given = {name: step.spec.inputs[name] for name in sweep.space}
-    return {name: value.value for name, value in given.items() if isinstance(value, LiteralInput)}
 
 
 @dataclass(frozen=True)

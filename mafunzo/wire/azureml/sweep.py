@@ -26,6 +26,7 @@ ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "qnormal": ("mu", "sigma", "q"),
     "qlognormal": ("mu", "sigma", "q"),
 }
+KINDS = {"grid": Sampling.GRID, "random": Sampling.RANDOM, "bayesian": Sampling.BAYESIAN}
 POLICIES = {
     "MedianStopping": Policy.MEDIAN,
     "Bandit": Policy.BANDIT,
@@ -124,12 +125,8 @@ def _sampling(given: Mapping[str, Any], faults: list[str]) -> tuple[Sampling, in
     kind = str(given.get("samplingAlgorithmType") or "Random").lower()
     rule = str(given.get("rule") or "random").lower()
     seed, base = given.get("seed"), given.get("logbase")
-    if kind == "bayesian":
-        faults.append(
-            "sampling_algorithm is bayesian, which isn't built yet. grid, random and its rule sobol run here."
-        )
-    elif kind not in ("grid", "random"):
-        faults.append(f"sampling_algorithm is '{kind}', expected grid or random.")
+    if kind not in KINDS:
+        faults.append(f"sampling_algorithm is '{kind}', expected one of {', '.join(KINDS)}.")
     if rule not in ("random", "sobol"):
         faults.append(f"sampling_algorithm: rule is '{rule}', expected random or sobol.")
     if seed is not None and not (isinstance(seed, int) and 0 <= seed < 2**32):
@@ -137,7 +134,7 @@ def _sampling(given: Mapping[str, Any], faults: list[str]) -> tuple[Sampling, in
     log_base = math.e if base in (None, "e") else _float(base)
     if log_base is None or not 1 < log_base <= 10:
         faults.append(f"sampling_algorithm: logbase is {base}, expected e, or a number above 1 and at most 10.")
-    sampling = Sampling.GRID if kind == "grid" else Sampling.SOBOL if rule == "sobol" else Sampling.RANDOM
+    sampling = Sampling.SOBOL if (kind, rule) == ("random", "sobol") else KINDS.get(kind, Sampling.RANDOM)
     return sampling, seed, log_base or math.e
 
 

@@ -3,13 +3,15 @@
 import math
 from dataclasses import replace
 from statistics import fmean, pstdev
+from typing import Any
 
 import pytest
 
 from mafunzo.entities.component import Component, Node
-from mafunzo.entities.job import Resources, Value
+from mafunzo.entities.job import LiteralInput, Resources, Step, StepSpec, StepStatus, Value
 from mafunzo.entities.sweep import Distribution, Goal, Sampling, Sweep
-from mafunzo.pipelines.sweep import draw, with_trials
+from mafunzo.pipelines.stopping import Trial
+from mafunzo.pipelines.sweep import draw, suggest, with_trials
 
 
 def sweep(sampling: Sampling = Sampling.RANDOM, count: int = 400, **space: Distribution) -> Sweep:
@@ -78,6 +80,44 @@ def test_rounded_values_are_multiples(kind: str) -> None:
 def test_logarithms_have_the_base_that_was_asked_for() -> None:
     asked = replace(sweep(x=Distribution("loguniform", (2, 2))), log_base=10.0, max_trials=1)
     assert draw(asked) == [{"x": 100}]
+
+
+ALL = {
+    "choice": Distribution("choice", ("a", "b", "c")),
+    "whole": Distribution("randint", (20,)),
+    "flat": Distribution("uniform", (-1, 3)),
+    "log": Distribution("loguniform", (-5, -1)),
+    "normal": Distribution("normal", (5, 2)),
+    "lognormal": Distribution("lognormal", (0, 1)),
+    "rounded": Distribution("qlognormal", (-3, 0.1, 1)),
+}
+
+
+def trial(values: dict[str, Any], *logged: float, status: StepStatus = StepStatus.COMPLETED) -> Trial:
+    spec = StepSpec("t", "c:1", "", "", {name: LiteralInput(value) for name, value in values.items()})
+    return Trial(Step("j", spec, status, attempt=1), logged)
+
+
+def test_a_bayesian_sweep_finds_what_is_good() -> None:
+    def loss(values: dict[str, Any]) -> float:
+        return abs(values["flat"] - 2) + abs(values["normal"] - 8) + (0 if values["choice"] == "b" else 2)
+
+    asked, trials = sweep(Sampling.BAYESIAN, **ALL), []
+    for _ in range(60):
+        values = suggest(asked, trials)
+        assert values == suggest(asked, trials)
+        trials.append(trial(values, 99.0, loss(values)))
+    losses = [one.values[-1] for one in trials]
+    assert fmean(losses[-20:]) < fmean(losses[:10]) / 2
+    assert [one.step.spec.literals["choice"] for one in trials[-20:]].count("b") > 10
+
+
+def test_a_trial_that_runs_failed_or_was_silent_suggests_nothing() -> None:
+    asked = sweep(Sampling.BAYESIAN, **ALL)
+    values = suggest(asked, [])
+    done = [trial(values, float(number)) for number in range(12)]
+    mute = [trial(values, 0.0, status=StepStatus.RUNNING), trial(values, 0.0, status=StepStatus.FAILED), trial(values)]
+    assert suggest(asked, [*done, *mute]) == suggest(asked, [*done, *[trial(values)] * 3])
 
 
 def test_each_trial_is_a_step_with_its_values() -> None:

@@ -117,9 +117,9 @@ def test_every_distribution_is_read(given: list[Any], arguments: tuple[Any, ...]
         pytest.param({"searchSpace": {"n": ["randint", [3]]}}, "the command uses search_space.lr, which", id="missing"),
         pytest.param({"samplingAlgorithm": {"samplingAlgorithmType": "Grid"}}, "lr is uniform, but a grid", id="grid"),
         pytest.param(
-            {"samplingAlgorithm": {"samplingAlgorithmType": "Bayesian"}},
-            "bayesian, which isn't built yet",
-            id="bayesian",
+            {"samplingAlgorithm": {"samplingAlgorithmType": "Luck"}},
+            "is 'luck', expected one of grid, random, bayesian",
+            id="sampling",
         ),
         pytest.param(
             {"samplingAlgorithm": {"rule": "halton"}}, "rule is 'halton', expected random or sobol", id="rule"
