@@ -114,7 +114,7 @@ class _Submission:
     def flat(self) -> Flat:
         """Return the job's pipeline as one of commands, each with the output that collects `./outputs`."""
         flat = flatten(self._asked.pipeline, self._pin)
-        return Flat(_with_destinations(flat.pipeline, self._asked.destinations), flat.pinned)
+        return Flat(with_destinations(flat.pipeline, self._asked.destinations), flat.pinned)
 
     def given(self, name: str, value: str | PathInput) -> Any:
         """Return an input of the job: its text, or what it names in the store."""
@@ -176,7 +176,7 @@ def _address(value: Any, is_path: bool, job_inputs: Mapping[str, Any]) -> str | 
     return None if "${{" in value else value
 
 
-def _with_destinations(pipeline: Component, destinations: Mapping[str, Destination]) -> Component:
+def with_destinations(pipeline: Component, destinations: Mapping[str, Destination]) -> Component:
     """Return a pipeline whose steps know what else becomes of the job's outputs that they write."""
     nodes = {}
     for name, node in pipeline.nodes.items():
