@@ -29,6 +29,7 @@ class Need(StrEnum):
 
 
 ASSETS = ("models", "data", "components", "environments", "codes")
+SHELVED = ("models", "data", "components", "environments")
 
 NEEDS: Mapping[str, Role | Need] = {
     "cloud_metadata": Need.NOTHING,
@@ -52,11 +53,18 @@ NEEDS: Mapping[str, Role | Need] = {
     "patch_compute": Role.CONTRIBUTOR,
     "delete_compute": Need.MAKER,
     "list_sizes": Role.READER,
-    "list_registry_models": Role.READER,
-    "list_registry_versions": Role.READER,
-    "get_registry_model": Role.READER,
-    "list_registry_components": Role.READER,
-    "get_registry_component": Role.READER,
+    "list_nodes": Role.READER,
+    "list_usages": Role.READER,
+    "list_registries": Role.READER,
+    "get_registry": Role.READER,
+    "fetch_registry_model": Role.CONTRIBUTOR,
+    "share_asset": Role.CONTRIBUTOR,
+    **{f"list_registry_{noun}": Role.READER for noun in SHELVED},
+    **{f"get_registry_{noun}_container": Role.READER for noun in SHELVED},
+    **{f"list_registry_{noun}_versions": Role.READER for noun in SHELVED},
+    **{f"get_registry_{noun}_version": Role.READER for noun in SHELVED},
+    **{f"put_registry_{noun}_container": Role.CONTRIBUTOR for noun in SHELVED},
+    **{f"put_registry_{noun}_version": Role.CONTRIBUTOR for noun in SHELVED},
     **{f"list_{noun}": Role.READER for noun in ASSETS},
     **{f"get_{noun}_container": Role.READER for noun in ASSETS},
     **{f"put_{noun}_container": Role.CONTRIBUTOR for noun in ASSETS},

@@ -10,7 +10,18 @@ from starlette.responses import JSONResponse, Response
 
 import mafunzo
 from mafunzo.errors import MafunzoError, Unauthorized
-from mafunzo.server import access, azure_asset, azure_job, azureml, blob, mlflow, openai, operator, scoring
+from mafunzo.server import (
+    access,
+    azure_asset,
+    azure_job,
+    azure_registry,
+    azureml,
+    blob,
+    mlflow,
+    openai,
+    operator,
+    scoring,
+)
 from mafunzo.server.audit import Audit
 from mafunzo.server.auth import KnownNames, bearer
 from mafunzo.server.azure_context import AzureContext, require_token
@@ -51,12 +62,14 @@ def create_azure_app(context: AzureContext) -> FastAPI:
     app.add_middleware(KnownNames, names=context.serving.names)
     app.add_exception_handler(MafunzoError, _refuse_on_azure)
     app.include_router(azureml.public)
+    app.include_router(azure_registry.public)
     app.include_router(blob.router)
     app.include_router(scoring.router)
     app.include_router(mlflow.azure_router, dependencies=[Depends(require_token)])
     app.include_router(mlflow.router)
     app.include_router(azure_job.public)
-    for router in (azure_asset.router, azure_job.router, azureml.router):  # the last one refuses what nobody has taken
+    # the last one refuses what nobody has taken
+    for router in (azure_asset.router, azure_job.router, azure_registry.router, azureml.router):
         app.include_router(router, dependencies=[Depends(require_token)])
     return app
 

@@ -26,20 +26,27 @@ router = APIRouter()
 
 @dataclass(frozen=True)
 class Kind:
-    """What differs between kinds: how a version is written, and how one is registered from a PUT's body."""
+    """What differs between kinds: how a version is written, and how one is registered from a PUT's body.
+
+    offered: what stands in for a name that nobody has registered, as one version or as whichever is wanted.
+    show: makes a version's files be where its body says that they are.
+    """
 
     type: AssetType
     body: Callable[[Asset], dict[str, Any]]
     put: Callable[[Workspace, Mapping[str, Any], str, str], Asset]
+    offered: Callable[[Workspace, str, str | None], list[Asset]] = lambda *_: []
+    show: Callable[[Workspace, Asset], None] = lambda *_: None
 
 
 KINDS: Mapping[str, Kind] = {
     "models": Kind(
         AssetType.MODEL,
-        asset_wire.model_body,
+        lambda asset: asset_wire.model_body(asset, asset_wire.model_uri(asset)),
         lambda workspace, body, name, version: workspace.models.register_from(
             asset_wire.model_from_body(body), name, version
         ),
+        show=lambda workspace, asset: _show_model(workspace, asset),
     ),
     "data": Kind(
         AssetType.DATA,
@@ -57,6 +64,7 @@ KINDS: Mapping[str, Kind] = {
         AssetType.ENVIRONMENT,
         environment_body,
         lambda workspace, body, name, version: workspace.environments.register_from(body, name, version),
+        offered=lambda workspace, name, version: workspace.environments.on_offer(name, version),
     ),
     "codes": Kind(
         AssetType.CODE,
@@ -91,8 +99,11 @@ def _add_routes(noun: str, kind: Kind) -> None:
         return paged(request, [kind.body(asset) for asset in listed(request, found, lambda asset: asset.is_archived)])
 
     def get_version(request: Request, name: str, version: str) -> Any:
-        """Return one version."""
-        return kind.body(_version(azure_context(request).workspace, kind, name, version))
+        """Return one version, with its files where it says."""
+        workspace = azure_context(request).workspace
+        found = _version(workspace, kind, name, version)
+        kind.show(workspace, found)
+        return kind.body(found)
 
     async def put_version(request: Request, name: str, version: str) -> Response:
         """Register a version, or change what may change of one."""
@@ -135,20 +146,23 @@ def container(kind: AssetType, name: str, found: Sequence[Asset]) -> Any:
     return asset_wire.container_body(kind, name, [asset.version for asset in found], is_archived)
 
 
-def containers(request: Request, kind: AssetType, found: Sequence[Asset]) -> Any:
-    """Return a page of the names of assets, each with its newest version."""
-    names = dict.fromkeys(asset.name for asset in found)
-    return paged(request, [container(kind, name, [a for a in found if a.name == name]) for name in names])
-
-
 def _names(request: Request, kind: AssetType, found: Sequence[Asset]) -> Any:
-    return containers(request, kind, listed(request, found, lambda asset: asset.is_archived))
+    """Return a page of the names of assets, each with its newest version."""
+    shown = listed(request, found, lambda asset: asset.is_archived)
+    names = dict.fromkeys(asset.name for asset in shown)
+    return paged(request, [container(kind, name, [a for a in shown if a.name == name]) for name in names])
 
 
 def _registered(request: Request, kind: Kind, name: str | None = None) -> list[Asset]:
     plain = name and name.removeprefix("azureml:")  # which the SDK leaves there, for `azureml:NAME@latest`
-    found = registered(azure_context(request).workspace, kind.type, plain)
+    workspace = azure_context(request).workspace
+    found = registered(workspace, kind.type, plain) or (kind.offered(workspace, plain, None) if plain else [])
     return [asset for asset in found if name or not asset.properties.get("is_anonymous")]
+
+
+def _show_model(workspace: Workspace, asset: Asset) -> None:
+    if asset.artifact is not None and not asset_wire.uploaded_path(asset):
+        workspace.models.show(asset, asset.artifact)
 
 
 def _has_hash(request: Request, asset: Asset) -> bool:
@@ -159,4 +173,6 @@ def _has_hash(request: Request, asset: Asset) -> bool:
 def _version(workspace: Workspace, kind: Kind, name: str, version: str) -> Asset:
     if version == DEFAULT_VERSION:
         return workspace.records.latest_asset(WORKSPACE_SCOPE, kind.type, name)
+    if (offered := kind.offered(workspace, name, version)) and not registered(workspace, kind.type, name):
+        return offered[0]
     return workspace.records.get_asset(AssetKey(WORKSPACE_SCOPE, kind.type, name, version))

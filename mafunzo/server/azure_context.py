@@ -22,6 +22,8 @@ from mafunzo.workspace import Workspace
 
 T = TypeVar("T")
 BODY_LIMIT_BYTES = 8 * 2**20
+AZURE = "https://management.azure.com"
+"""What the SDK asks a token for before it shares with a registry, whichever cloud it is in."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class AzureContext:
     @property
     def audiences(self) -> frozenset[str]:
         """What a token may be for: this server, or Azure ML of its cloud."""
-        return frozenset({self.place.base, f"https://ml.azure.{SUFFIX}", f"https://storage.azure.{SUFFIX}"})
+        return frozenset({self.place.base, f"https://ml.azure.{SUFFIX}", f"https://storage.azure.{SUFFIX}", AZURE})
 
     @property
     def mlflow_uri(self) -> str:

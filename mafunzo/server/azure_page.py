@@ -10,8 +10,10 @@ from mafunzo.errors import InvalidParameter
 from mafunzo.server.azure_context import azure_context
 from mafunzo.wire.azureml.envelope import PROVIDER, page
 
-WS = f"/subscriptions/{{subscription}}/resourceGroups/{{group}}/providers/{PROVIDER}/workspaces/{{workspace}}"
-REG = f"/subscriptions/{{subscription}}/resourceGroups/{{group}}/providers/{PROVIDER}/registries/{{registry}}"
+OF_SUBSCRIPTION = f"/subscriptions/{{subscription}}/providers/{PROVIDER}"
+OF_GROUP = f"/subscriptions/{{subscription}}/resourceGroups/{{group}}/providers/{PROVIDER}"
+WS = f"{OF_GROUP}/workspaces/{{workspace}}"
+REG = f"{OF_GROUP}/registries/{{registry}}"
 PAGE = 100
 TOP, SKIP = "$top", "$skip"
 

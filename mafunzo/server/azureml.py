@@ -9,14 +9,12 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mafunzo.entities.asset import AssetType
 from mafunzo.entities.endpoint import Deployment
-from mafunzo.errors import InvalidParameter, NotFound, NotSupported, from_code
+from mafunzo.errors import InvalidParameter, NotFound, from_code
 from mafunzo.server.access import SIGNED_FOR, caller_with
-from mafunzo.server.azure_asset import containers
 from mafunzo.server.azure_context import AzureContext, azure_context, body_of
-from mafunzo.server.azure_page import REG, WS, paged
-from mafunzo.wire.azureml import asset as asset_wire
+from mafunzo.server.azure_page import OF_GROUP, OF_SUBSCRIPTION, WS, paged
+from mafunzo.server.azure_refused import refusal
 from mafunzo.wire.azureml import compute as compute_wire
 from mafunzo.wire.azureml import endpoint as endpoint_wire
 from mafunzo.wire.azureml.envelope import (
@@ -24,9 +22,6 @@ from mafunzo.wire.azureml.envelope import (
     DATASTORE,
     DATASTORES,
     LOCATION,
-    PROVIDER,
-    REGISTRY,
-    RESOURCE_GROUP,
     SUBSCRIPTION,
     SUFFIX,
     WORKSPACE,
@@ -38,7 +33,6 @@ from mafunzo.wire.azureml.envelope import (
     system_data,
     workspace_id,
 )
-from mafunzo.workspace.component import shipped, shipped_names
 
 POLL_S = "1"
 """Seconds after which a client asks again how far an operation is; else Azure's wait half a minute."""
@@ -89,20 +83,6 @@ def managed_identity(request: Request, resource: str = "") -> Any:
     return {"access_token": token, "expires_on": str(ends), "resource": resource, "token_type": "Bearer"}
 
 
-@public.get("/registrymanagement/v1.0/registries/{name}/discovery")
-def discover_registry(request: Request, name: str) -> Any:
-    """Say where a registry is: here."""
-    _require_registry(name)
-    place = azure_context(request).place
-    return {
-        "registryName": name,
-        "primaryRegion": LOCATION,
-        "primaryRegionResourceProviderUri": f"{place.base}/",
-        "subscriptionId": SUBSCRIPTION,
-        "resourceGroup": RESOURCE_GROUP,
-    }
-
-
 # The workspace
 
 
@@ -134,7 +114,8 @@ def get_workspace(request: Request, workspace: str) -> Any:
     )
 
 
-@router.get(f"/subscriptions/{{subscription}}/resourceGroups/{{group}}/providers/{PROVIDER}/workspaces")
+@router.get(f"{OF_GROUP}/workspaces")
+@router.get(f"{OF_SUBSCRIPTION}/workspaces")
 def list_workspaces(request: Request) -> Any:
     """List the one workspace of this home."""
     return page([get_workspace(request, WORKSPACE)])
@@ -179,59 +160,23 @@ def delete_compute(request: Request, name: str) -> Response:
     return Response(status_code=200)
 
 
-@router.get(f"/subscriptions/{{subscription}}/providers/{PROVIDER}/locations/{{location}}/vmSizes")
+@router.post(f"{WS}/computes/{{name}}/listNodes")
+def list_nodes(request: Request, name: str) -> Any:
+    """List a cluster's nodes: it holds none, since its steps run on this machine."""
+    azure_context(request).workspace.computes.find(name)
+    return {"nodes": []}
+
+
+@router.get(f"{OF_SUBSCRIPTION}/locations/{{location}}/usages")
+def list_usages() -> Any:
+    """List what of a quota is used: there is no quota."""
+    return page([])
+
+
+@router.get(f"{OF_SUBSCRIPTION}/locations/{{location}}/vmSizes")
 def list_sizes(request: Request) -> Any:
     """List machine sizes; `local` is this machine, and counts its GPUs truly."""
     return paged(request, map(compute_wire.size_body, azure_context(request).workspace.computes.sizes()))
-
-
-# The registry
-
-
-@router.get(f"{REG}/models")
-def list_registry_models(request: Request, registry: str) -> Any:
-    """List the names of the catalogue's models."""
-    _require_registry(registry)
-    found = azure_context(request).workspace.models.on_offer()
-    return containers(request, AssetType.MODEL, found)
-
-
-@router.get(f"{REG}/models/{{name}}/versions")
-def list_registry_versions(request: Request, registry: str, name: str) -> Any:
-    """List the versions of a model of the catalogue, its default first."""
-    _require_registry(registry)
-    found = azure_context(request).workspace.models.on_offer(name)
-    if not found:
-        raise NotFound(f"The registry has no model '{name}'. `mafunzo model list` shows all.")
-    return paged(request, map(asset_wire.model_body, found))
-
-
-@router.get(f"{REG}/models/{{name}}/versions/{{version}}")
-def get_registry_model(request: Request, registry: str, name: str, version: str) -> Any:
-    """Return one version of a model of the catalogue."""
-    _require_registry(registry)
-    found = {asset.version: asset for asset in azure_context(request).workspace.models.on_offer(name)}
-    if version not in found:
-        known = f" It has {', '.join(found)}." if found else ""
-        raise NotFound(f"The registry has no model '{name}' of version {version}.{known}")
-    return asset_wire.model_body(found[version])
-
-
-@router.get(f"{REG}/components/{{name}}/versions")
-def list_registry_components(registry: str, name: str) -> Any:
-    """List the versions of a component that ships with Mafunzo: there is one."""
-    _require_registry(registry)
-    return page([_component(name)])
-
-
-@router.get(f"{REG}/components/{{name}}/versions/{{version}}")
-def get_registry_component(registry: str, name: str, version: str) -> Any:
-    """Return a component that ships with Mafunzo."""
-    _require_registry(registry)
-    found = _component(name)
-    if found["name"] != version:
-        raise NotFound(f"The registry has version {found['name']} of the component '{name}', not {version}.")
-    return found
 
 
 # The run history
@@ -389,7 +334,7 @@ async def list_secrets(request: Request, name: str) -> Any:
 @router.api_route("/{path:path}", methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
 def unknown(request: Request, path: str) -> Response:
     """Refuse what isn't there, and name it."""
-    raise NotSupported(f"{request.method} /{path} isn't something that this version of Mafunzo answers.")
+    raise refusal(request.method, path)
 
 
 def _operation_headers(context: AzureContext, what: str) -> dict[str, str]:
@@ -406,12 +351,6 @@ def _why(deployment: Deployment) -> dict[str, Any]:
     error = from_code(str(told.get("code", "failed")), str(told.get("message", "it failed")), told.get("faults") or ())
     found: dict[str, Any] = error_body(error)["error"]
     return found
-
-
-def _component(name: str) -> dict[str, Any]:
-    if name not in shipped_names():
-        raise NotFound(f"The registry has no component '{name}'. It has: {', '.join(shipped_names())}.")
-    return asset_wire.component_body(shipped(name).component)
 
 
 def _datastore(context: AzureContext, name: str) -> dict[str, Any]:
@@ -445,11 +384,6 @@ def _require_workspace(name: str) -> None:
         raise NotFound(
             f"No workspace is called '{name}'. This home's is '{WORKSPACE}'; `mafunzo run` writes a config.json that names it."
         )
-
-
-def _require_registry(name: str) -> None:
-    if name.lower() != REGISTRY:
-        raise NotFound(f"No registry is called '{name}'. There is '{REGISTRY}'.")
 
 
 def _container_of(datastore: str) -> str:

@@ -20,10 +20,15 @@ from mafunzo.errors import Conflict, InvalidFile, InvalidParameter, NotFound
 from mafunzo.store import catalog
 from mafunzo.store.codec import encode
 from mafunzo.store.record import ARTIFACT_HASH
-from mafunzo.wire.azureml.asset import ModelRequest, asset_id
-from mafunzo.wire.azureml.envelope import CONTAINER, DATASTORE
-from mafunzo.wire.azureml.reference import AssetReference, JobOutputReference, StoredPath, parse_reference
-from mafunzo.workspace.version import referenced
+from mafunzo.wire.azureml.asset import ModelRequest, model_path, model_uri
+from mafunzo.wire.azureml.envelope import CONTAINER, DATASTORE, REGISTRY_CONTAINER
+from mafunzo.wire.azureml.reference import (
+    AssetReference,
+    JobOutputReference,
+    StoredPath,
+    parse_reference,
+)
+from mafunzo.workspace.version import referenced, scope_of, taken
 
 if TYPE_CHECKING:
     from mafunzo.workspace.job import JobHandle
@@ -86,8 +91,7 @@ class Models:
         """Return one version of a model: registered, or on offer; raises `NotFound` with near names."""
         parsed = parse_reference(reference)
         if isinstance(parsed, AssetReference):
-            found = self._registered(parsed) if parsed.registry is None else None
-            if found:
+            if found := self._registered(parsed):
                 return found
             return _offered(catalog.model_card(parsed.name, parsed.version))
         if isinstance(parsed, JobOutputReference):
@@ -118,6 +122,17 @@ class Models:
     def import_(self, reference: str) -> JobHandle:
         """Fetch a model from where it comes and convert it once; later jobs take it from the cache."""
         return self._workspace.jobs.import_model(reference)
+
+    def import_once(self, reference: str) -> JobHandle:
+        """Return the job that is importing a model, or begin one."""
+        for job in self._workspace.jobs.list((JobStatus.QUEUED, JobStatus.RUNNING)):
+            if job.display_name == import_title(reference):
+                return self._workspace.jobs.get(job.name)
+        return self.import_(reference)
+
+    def show(self, asset: Asset, artifact: str) -> None:
+        """Show a model's files as blobs, where its address over Azure's wire says that they are."""
+        self._workspace.blobs.publish(_container_of(asset), model_path(asset), artifact)
 
     def register(
         self,
@@ -169,8 +184,8 @@ class Models:
             )
         }
         if version in known:
-            if asked.path not in (known[version].properties.get("path"), f"{asset_id(known[version])}/content"):
-                raise Conflict(f"Model {name}:{version} exists already. A version never changes; choose another one.")
+            if asked.path not in (known[version].properties.get("path"), model_uri(known[version])):
+                raise taken(known[version])
             changed = dataclasses.replace(
                 known[version], description=asked.description, tags=asked.tags, is_archived=asked.is_archived
             )
@@ -223,7 +238,8 @@ class Models:
             where = ", ".join(f"{d.endpoint}/{d.name}" for d in served)
             raise Conflict(f"Model {asset.key} is served by {where}. Delete the endpoint first.")
         self._workspace.records.delete_asset(asset.key)
-        return free(self._workspace, named_artifacts(asset), asset.created_at)
+        shown = self._workspace.blobs.withdraw(_container_of(asset), model_path(asset))
+        return free(self._workspace, named_artifacts(asset) | shown, asset.created_at)
 
     def made_by(self, job: str) -> tuple[Asset, ...]:
         """Return the registered models, archived ones too, that came from a job."""
@@ -243,19 +259,19 @@ class Models:
 
     def _own(self, reference: str) -> Asset:
         asset = self.get(reference)
-        if asset.key.scope != WORKSPACE_SCOPE:
+        if asset.artifact is None:
             raise Conflict(f"{asset.key} belongs to the catalogue; only registered models can be changed.")
         return asset
 
     def _registered(self, wanted: AssetReference) -> Asset | None:
-        records = self._workspace.records
+        records, scope = self._workspace.records, scope_of(wanted)
         versions = records.list_assets(
-            scope=WORKSPACE_SCOPE, type=AssetType.MODEL, name=wanted.name, with_archived=wanted.version is not None
+            scope=scope, type=AssetType.MODEL, name=wanted.name, with_archived=wanted.version is not None
         )
         if not versions:
             return None
         if wanted.version is None:
-            return records.latest_asset(WORKSPACE_SCOPE, AssetType.MODEL, wanted.name)
+            return records.latest_asset(scope, AssetType.MODEL, wanted.name)
         for asset in versions:
             if asset.version == wanted.version:
                 return asset
@@ -347,6 +363,11 @@ class Models:
             return self._workspace.artifacts.put(folder)
 
 
+def import_title(reference: str) -> str:
+    """Return what a job is called that imports a model."""
+    return f"import {reference}"
+
+
 def named_artifacts(entity: Asset | Job | Step) -> set[str]:
     """Return every artifact hash that stands anywhere in an entity."""
     return set(ARTIFACT_HASH.findall(json.dumps(encode(entity))))
@@ -404,6 +425,10 @@ def _offered(card: ModelCard) -> Asset:
         properties={"card": body},
         created_by="catalogue",
     )
+
+
+def _container_of(asset: Asset) -> str:
+    return REGISTRY_CONTAINER if asset.key.scope == REGISTRY_SCOPE else CONTAINER
 
 
 def _output_of(source: JobHandle | str | Path, output: str | None) -> JobOutputReference:

@@ -8,18 +8,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mafunzo.entities.asset import Asset, AssetType
+from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetKey, AssetType, FolderType
 from mafunzo.entities.component import Component
 from mafunzo.entities.environment import Environment
 from mafunzo.errors import InvalidParameter, NotFound
 from mafunzo.pipelines.plan import PinnedComponent
-from mafunzo.store.environment_catalog import curated_environment
+from mafunzo.store.environment_catalog import curated_environment, curated_environments
 from mafunzo.wire.azureml.component import Source, component_from_dict, source_of
 from mafunzo.wire.azureml.envelope import registry_id
-from mafunzo.wire.azureml.environment import environment_from_body
+from mafunzo.wire.azureml.environment import BODY, environment_from_body, sent_body
 from mafunzo.wire.azureml.reference import AssetReference, parse_reference
 from mafunzo.workspace.component import shipped, shipped_names
-from mafunzo.workspace.version import put_version, referenced, registered, version_of
+from mafunzo.workspace.version import put_version, referenced, registered, scope_of, version_of
 
 if TYPE_CHECKING:
     from mafunzo.workspace.workspace import Workspace
@@ -98,8 +98,20 @@ class Environments:
         environment_from_body(name, version, body)
         said = dict(body.get("properties") or {})
         kept = {key: value for key, value in said.items() if key not in ("description", "tags", "isArchived")}
-        asset = version_of(AssetType.ENVIRONMENT, name, version, {"body": {"properties": kept}}, body)
+        asset = version_of(AssetType.ENVIRONMENT, name, version, {BODY: {"properties": kept}}, body)
         return put_version(self._workspace, asset, is_replaced=bool(said.get("isAnonymous", False)))
+
+    def on_offer(self, name: str | None = None, version: str | None = None) -> list[Asset]:
+        """Return the curated environments, or the one that a name of Azure's stands for.
+
+        version: under which of Azure's versions, of which each is the same here.
+        """
+        if name is None:
+            found = [replace(one, name=one.name.removeprefix("AzureML-")) for one in curated_environments()]
+        else:
+            curated = curated_environment(name)
+            found = [] if curated is None else [replace(curated, version=version or curated.version)]
+        return [_offered(one) for one in found]
 
     def find(self, written: str | None) -> Environment | None:
         """Return the environment that a command names, None for Mafunzo's own; raises `NotFound`."""
@@ -108,16 +120,25 @@ class Environments:
         reference = parse_reference(written)
         if not isinstance(reference, AssetReference):
             raise NotFound(f"'{written}' doesn't name an environment. Name one as azureml:NAME:VERSION.")
-        is_ours = reference.registry is None and registered(self._workspace, AssetType.ENVIRONMENT, reference.name)
+        is_ours = registered(self._workspace, AssetType.ENVIRONMENT, reference.name, scope_of(reference))
         curated = None if is_ours else curated_environment(reference.name)
         if curated is not None:
             return curated
-        if reference.registry is not None:
+        if reference.registry is not None and not is_ours:
             raise NotFound(
                 f"The registry has no environment '{reference.name}'. Make one with an image and a conda file."
             )
         asset = referenced(self._workspace, AssetType.ENVIRONMENT, reference)
-        return environment_from_body(asset.name, asset.version, asset.properties["body"])
+        return environment_from_body(asset.name, asset.version, asset.properties[BODY])
+
+
+def _offered(environment: Environment) -> Asset:
+    return Asset(
+        key=AssetKey(REGISTRY_SCOPE, AssetType.ENVIRONMENT, environment.name, environment.version),
+        folder_type=FolderType.URI_FOLDER,
+        properties={BODY: sent_body(environment)},
+        created_by="catalogue",
+    )
 
 
 def _shipped(name: str) -> PinnedComponent:

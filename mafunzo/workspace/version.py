@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType
+from mafunzo.entities.asset import REGISTRY_SCOPE, WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType
 from mafunzo.errors import Conflict, NotFound
 from mafunzo.wire.azureml.reference import AssetReference
 
@@ -15,17 +15,32 @@ if TYPE_CHECKING:
     from mafunzo.workspace.workspace import Workspace
 
 
-def registered(workspace: Workspace, kind: AssetType, name: str | None = None) -> list[Asset]:
+def registered(
+    workspace: Workspace, kind: AssetType, name: str | None = None, scope: str = WORKSPACE_SCOPE
+) -> list[Asset]:
     """Return the versions of the workspace's assets of a kind, archived ones too, newest first."""
-    return workspace.records.list_assets(WORKSPACE_SCOPE, kind, name, with_archived=True)
+    return workspace.records.list_assets(scope, kind, name, with_archived=True)
 
 
 def referenced(workspace: Workspace, kind: AssetType, wanted: AssetReference) -> Asset:
-    """Return the version of the workspace that a reference names: by number, by label, or the newest. Raises `NotFound`."""
-    records = workspace.records
+    """Return the registered version that a reference names: by number, by label, or the newest. Raises `NotFound`."""
+    records, scope = workspace.records, scope_of(wanted)
     if wanted.version is not None:
-        return records.get_asset(AssetKey(WORKSPACE_SCOPE, kind, wanted.name, wanted.version))
-    return records.get_labelled(WORKSPACE_SCOPE, kind, wanted.name, wanted.label or "latest")
+        return records.get_asset(AssetKey(scope, kind, wanted.name, wanted.version))
+    return records.get_labelled(scope, kind, wanted.name, wanted.label or "latest")
+
+
+def scope_of(wanted: AssetReference) -> str:
+    """Return where a reference looks: in the registry, or in the workspace."""
+    return WORKSPACE_SCOPE if wanted.registry is None else REGISTRY_SCOPE
+
+
+def share(workspace: Workspace, asset: Asset, name: str, version: str) -> Asset:
+    """Copy a version of the workspace to the registry. Raises `Conflict` where that version exists there."""
+    key = AssetKey(REGISTRY_SCOPE, asset.key.type, name, version)
+    return workspace.records.add_asset(
+        dataclasses.replace(asset, key=key, is_archived=False, created_by=workspace.user, created_at=datetime.now(UTC))
+    )
 
 
 def put_version(workspace: Workspace, asset: Asset, is_replaced: bool = False) -> Asset:
@@ -40,17 +55,26 @@ def put_version(workspace: Workspace, asset: Asset, is_replaced: bool = False) -
         return workspace.records.add_asset(made)
     is_same = (known.artifact, known.folder_type) == (asset.artifact, asset.folder_type)
     if not is_same or (known.properties != asset.properties and not is_replaced):
-        raise Conflict(
-            f"{str(asset.key.type).capitalize()} {asset.key} exists already. A version never changes; choose another one."
-        )
+        raise taken(known)
     changed = dataclasses.replace(asset, created_by=known.created_by, created_at=known.created_at)
     workspace.records.update_asset(changed)
     return changed
 
 
-def archive_all(workspace: Workspace, kind: AssetType, name: str, is_archived: bool) -> list[Asset]:
+def taken(asset: Asset) -> Conflict:
+    """Return the error for other content under the name of a version that exists; of files it begins as Azure's own."""
+    azures = "Asset paths cannot be updated. " if asset.artifact else ""
+    return Conflict(
+        f"{azures}{str(asset.key.type).capitalize()} {asset.key} exists already, with other content. "
+        "A version never changes; choose another one."
+    )
+
+
+def archive_all(
+    workspace: Workspace, kind: AssetType, name: str, is_archived: bool, scope: str = WORKSPACE_SCOPE
+) -> list[Asset]:
     """Hide all versions of a name from lists, or show them again; return them, newest first. Raises `NotFound`."""
-    found = registered(workspace, kind, name)
+    found = registered(workspace, kind, name, scope)
     if not found:
         raise NotFound(f"No {kind} '{name}' is registered.")
     changed = [dataclasses.replace(asset, is_archived=is_archived) for asset in found]

@@ -7,8 +7,8 @@ from typing import Any
 from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetType, FolderType
 from mafunzo.entities.component import Component, Input
 from mafunzo.errors import InvalidParameter, NotSupported
-from mafunzo.wire.azureml.envelope import registry_id, resource, resource_id, system_data
-from mafunzo.wire.azureml.reference import StoredPath, stored_path
+from mafunzo.wire.azureml.envelope import datastore_uri, registry_id, resource, resource_id, system_data
+from mafunzo.wire.azureml.reference import AssetReference, StoredPath, parse_reference, stored_path
 
 NOUNS: Mapping[AssetType, str] = {
     AssetType.MODEL: "models",
@@ -28,8 +28,27 @@ def asset_id(asset: Asset) -> str:
     return registry_id(*parts) if asset.key.scope == REGISTRY_SCOPE else resource_id(*parts)
 
 
-def model_body(asset: Asset) -> dict[str, Any]:
-    """Return a version of a model; one of the catalogue tells in tags what suits it, as Azure's own registry does."""
+def model_uri(asset: Asset) -> str:
+    """Return where in the datastore a registered model's files are: where they were uploaded, or else are shown."""
+    return uploaded_path(asset) or datastore_uri(model_path(asset))
+
+
+def uploaded_path(asset: Asset) -> str:
+    """Return the path of the datastore that a model was registered with; an empty text where it came from elsewhere."""
+    path = str(asset.properties.get("path") or "")
+    return path if stored_path(path) else ""
+
+
+def model_path(asset: Asset) -> str:
+    """Return under which path a model's files are shown that weren't uploaded to the datastore."""
+    return f"models/{asset.name}/{asset.version}/model"
+
+
+def model_body(asset: Asset, uri: str) -> dict[str, Any]:
+    """Return a version of a model whose files lie at `uri`.
+
+    One of the catalogue tells in tags what suits it, as Azure's own registry does.
+    """
     properties = {
         "description": asset.description,
         "tags": {**asset.tags, **card_tags(asset.properties.get("card") or {})},
@@ -37,7 +56,7 @@ def model_body(asset: Asset) -> dict[str, Any]:
         "isArchived": asset.is_archived,
         "isAnonymous": False,
         "modelType": str(asset.folder_type),
-        "modelUri": f"{asset_id(asset)}/content",
+        "modelUri": uri,
         "flavors": {"python_function": {"data": {}}} if asset.folder_type == "mlflow_model" else {},
         "provisioningState": "Succeeded",
         "stage": None,
@@ -136,6 +155,25 @@ def data_body(asset: Asset) -> dict[str, Any]:
     return version_body(asset, properties)
 
 
+@dataclass(frozen=True)
+class ShareRequest:
+    """What is to be copied from the workspace to the registry; version: empty for the one that it has."""
+
+    source: AssetReference
+    name: str
+    version: str
+
+
+def share_from_body(body: Mapping[str, Any]) -> ShareRequest:
+    """Read the body of an import into the registry; raises `InvalidParameter` for anything but a workspace's asset."""
+    properties = body.get("properties") or {}
+    source = parse_reference(str(properties.get("sourceAssetId") or ""))
+    if not isinstance(source, AssetReference) or source.registry or not source.version:
+        raise InvalidParameter("sourceAssetId names no version of an asset of this workspace.", param="sourceAssetId")
+    name, version = (str(properties.get(f"destination{part}") or "") for part in ("Name", "Version"))
+    return ShareRequest(source, name or source.name, version)
+
+
 def component_body(component: Component) -> dict[str, Any]:
     """Return a version of a component that ships with Mafunzo, with the interface that a client builds a node from."""
     id = registry_id("components", component.name, "versions", component.version)
@@ -150,6 +188,8 @@ def component_body(component: Component) -> dict[str, Any]:
         "inputs": {name: _input_spec(declared) for name, declared in component.inputs.items()},
         "outputs": {name: {"type": found.type} for name, found in component.outputs.items()},
     }
+    if component.command:
+        spec |= {"command": component.command, "environment": registry_id("environments", "local", "versions", "1")}
     properties = {
         "description": component.description,
         "tags": dict(component.tags),

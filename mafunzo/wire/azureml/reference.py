@@ -1,4 +1,4 @@
-"""Names as Azure ML writes them: `name:version`, `azureml://registries/...` and `azureml://jobs/...`, ARM ids, datastores' paths."""
+"""Names as Azure ML writes them: `name:version`, `azureml://registries/...`, `azureml://jobs/...`, ARM ids, stored paths."""
 
 import re
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ _ARM = re.compile(
     rf"(azureml:|azureml:/)?/subscriptions/[^/]+/resource[gG]roups/[^/]+/(providers/[^/]+/)?workspaces/[^/]+"
     rf"/(?P<kind>\w+)/(?P<name>[^/]+){_VERSION}"
 )
+_PLACED = re.compile(rf"(azureml:)?azureml://locations/[^/]+/workspaces/[^/]+/(?P<kind>\w+)/(?P<name>[^/]+){_VERSION}")
 _JOB_OUTPUT = re.compile(
     r"(azureml:)?azureml://(?:[^:]+/)?jobs/(?P<job>[^/]+)/outputs/(?P<output>[^/]+)(/paths(/(?P<path>.*?))?/?)?/?"
 )
@@ -69,7 +70,7 @@ def parse_reference(text: str) -> Reference | None:
         return JobOutputReference(match["job"], match["output"], match["path"] or "")
     if match := _DATASTORE.fullmatch(text):
         return StoredPath(match["datastore"], match["path"])
-    match = _REGISTRY.fullmatch(text) or _ARM.fullmatch(text) or _SHORT.fullmatch(text)
+    match = next((m for form in (_REGISTRY, _ARM, _PLACED, _SHORT) if (m := form.fullmatch(text))), None)
     if match is None:
         return None
     parts = match.groupdict()

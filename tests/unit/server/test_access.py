@@ -11,7 +11,7 @@ from mafunzo import Workspace
 from mafunzo.entities.compute import Compute
 from mafunzo.entities.user import Role
 from mafunzo.errors import Forbidden, NotFound, Unauthorized
-from mafunzo.server import azure_asset, azure_job, azureml, blob, mlflow, scoring
+from mafunzo.server import azure_asset, azure_job, azure_registry, azureml, blob, mlflow, scoring
 from mafunzo.server.access import (
     MAKERS,
     NEEDS,
@@ -26,11 +26,18 @@ from mafunzo.server.access import (
 )
 from mafunzo.server.identity import Caller, Identity, identity_of
 
-OPEN = (azureml.public, azure_job.public, blob.router, scoring.router)
+OPEN = (azureml.public, azure_job.public, azure_registry.public, blob.router, scoring.router)
 """Whose routes ask for no token."""
 ROUTES = [
     route
-    for router in (*OPEN, mlflow.azure_router, azure_asset.router, azure_job.router, azureml.router)
+    for router in (
+        *OPEN,
+        mlflow.azure_router,
+        azure_asset.router,
+        azure_job.router,
+        azure_registry.router,
+        azureml.router,
+    )
     for route in router.routes
     if isinstance(route, APIRoute)
 ]
@@ -73,6 +80,7 @@ def test_what_a_reader_may_ask_changes_nothing(route: APIRoute) -> None:
             "resolve_outputs",
             "list_secrets",
             "get_deployment_logs",
+            "list_nodes",
             "mlflow",
             "unknown",
         }

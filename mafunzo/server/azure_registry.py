@@ -1,0 +1,283 @@
+"""The registry: the catalogue's models, and the components and environments that ship with Mafunzo, and what users share."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetType
+from mafunzo.errors import Conflict, FailedError, NotFound, NotSupported, Unavailable
+from mafunzo.server.azure_context import AzureContext, azure_context, body_of
+from mafunzo.server.azure_page import OF_GROUP, OF_SUBSCRIPTION, REG, listed, paged
+from mafunzo.server.azure_refused import refusal
+from mafunzo.server.sas import LIST, READ
+from mafunzo.wire.azureml import asset as asset_wire
+from mafunzo.wire.azureml.code import upload_body
+from mafunzo.wire.azureml.envelope import (
+    LOCATION,
+    REGISTRY,
+    REGISTRY_CONTAINER,
+    RESOURCE_GROUP,
+    SUBSCRIPTION,
+    error_body,
+    page,
+    registry_id,
+    resource,
+    status_of,
+    system_data,
+)
+from mafunzo.wire.azureml.environment import environment_body
+from mafunzo.workspace import Workspace
+from mafunzo.workspace.component import shipped, shipped_names
+from mafunzo.workspace.version import archive_all, referenced, registered, share, version_of
+
+PATIENCE_S = 240.0
+"""For how long one request waits for a model that is being fetched; the client, which waits for 300, then asks again."""
+POLL_S = 0.3
+_HINTS = {
+    AssetType.MODEL: "`mafunzo model list` shows all.",
+    AssetType.COMPONENT: f"It has: {', '.join(shipped_names())}.",
+}
+
+Body = dict[str, Any]
+
+public = APIRouter()
+router = APIRouter()
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """What the registry has of one kind.
+
+    names: those that ship with Mafunzo. offered: the versions of such a name as a GET answers them, told which is wanted, if
+    one is: a curated environment is the same here in all of Azure's. body: a version that was shared.
+    """
+
+    type: AssetType
+    names: Callable[[Workspace], Iterable[str]]
+    offered: Callable[[AzureContext, str, str | None], list[Body]]
+    body: Callable[[AzureContext, Asset], Body]
+
+
+def _models(context: AzureContext, name: str, _: str | None) -> list[Body]:
+    return [_model(context, asset) for asset in context.workspace.models.on_offer(name)]
+
+
+def _model(context: AzureContext, asset: Asset) -> Body:
+    uri = f"{context.place.base}/{REGISTRY_CONTAINER}/{asset_wire.model_path(asset)}"
+    return asset_wire.model_body(asset, uri)
+
+
+def _components(_: AzureContext, name: str, __: str | None) -> list[Body]:
+    return [asset_wire.component_body(shipped(name).component)] if name in shipped_names() else []
+
+
+def _environments(context: AzureContext, name: str, version: str | None) -> list[Body]:
+    return [environment_body(asset) for asset in context.workspace.environments.on_offer(name, version)]
+
+
+SHELVES: Mapping[str, Shelf] = {
+    "models": Shelf(AssetType.MODEL, lambda of: [asset.name for asset in of.models.on_offer()], _models, _model),
+    "components": Shelf(
+        AssetType.COMPONENT,
+        lambda _: shipped_names(),
+        _components,
+        lambda _, asset: asset_wire.component_version_body(asset),
+    ),
+    "environments": Shelf(
+        AssetType.ENVIRONMENT,
+        lambda of: [asset.name for asset in of.environments.on_offer()],
+        _environments,
+        lambda _, asset: environment_body(asset),
+    ),
+    "data": Shelf(AssetType.DATA, lambda _: [], lambda *_: [], lambda _, asset: asset_wire.data_body(asset)),
+}
+"""By what a path calls them."""
+
+
+def _add_routes(noun: str, shelf: Shelf) -> None:
+    """Add the routes of one kind of asset."""
+
+    def list_names(request: Request, registry: str) -> Any:
+        """List the names, each with its newest version."""
+        require_registry(registry)
+        workspace = azure_context(request).workspace
+        shared = (asset.name for asset in registered(workspace, shelf.type, scope=REGISTRY_SCOPE))
+        names = dict.fromkeys([*shared, *shelf.names(workspace)])
+        return paged(request, listed(request, [_container(request, shelf, name) for name in names], _is_archived))
+
+    def get_container(request: Request, registry: str, name: str) -> Any:
+        """Return the container of all versions of a name."""
+        require_registry(registry)
+        return _container(request, shelf, name)
+
+    def list_versions(request: Request, registry: str, name: str) -> Any:
+        """List the versions of a name, the newest first; a client that is about to add one expects none."""
+        require_registry(registry)
+        return paged(request, listed(request, _versions(request, shelf, name), _is_archived))
+
+    def get_version(request: Request, registry: str, name: str, version: str) -> Any:
+        """Return one version."""
+        require_registry(registry)
+        found = {body["name"]: body for body in _versions(request, shelf, name, version)}
+        if version not in found:
+            known = f"It has {', '.join(found)}." if found else _HINTS.get(shelf.type, "")
+            raise NotFound(f"The registry has no {shelf.type} '{name}' of version {version}. {known}".rstrip())
+        return found[version]
+
+    async def put_container(request: Request, registry: str, name: str) -> Response:
+        """Hide all versions of a name that was shared from lists, or show them again."""
+        require_registry(registry)
+        context, body = azure_context(request), await body_of(request)
+        if not registered(context.workspace, shelf.type, name, REGISTRY_SCOPE):
+            raise refusal(request.method, request.url.path)
+        is_archived = bool((body.get("properties") or {}).get("isArchived", False))
+        await context.in_thread(lambda: archive_all(context.workspace, shelf.type, name, is_archived, REGISTRY_SCOPE))
+        return JSONResponse(_container(request, shelf, name))
+
+    async def put_version(request: Request, registry: str, name: str, version: str) -> Response:
+        """Change what may change of a version that was shared: description, tags, whether it is archived."""
+        require_registry(registry)
+        context = azure_context(request)
+        said = version_of(shelf.type, name, version, {}, await body_of(request))
+        shared = {asset.version: asset for asset in registered(context.workspace, shelf.type, name, REGISTRY_SCOPE)}
+        if version not in shared:
+            raise refusal(request.method, request.url.path)
+        changed = replace(shared[version], description=said.description, tags=said.tags, is_archived=said.is_archived)
+        await context.in_thread(lambda: context.workspace.records.update_asset(changed))
+        return JSONResponse(shelf.body(context, changed))
+
+    path = f"{REG}/{noun}"
+    router.add_api_route(path, list_names, methods=["GET"], name=f"list_registry_{noun}")
+    router.add_api_route(f"{path}/{{name}}", get_container, methods=["GET"], name=f"get_registry_{noun}_container")
+    router.add_api_route(f"{path}/{{name}}", put_container, methods=["PUT"], name=f"put_registry_{noun}_container")
+    versions = f"{path}/{{name}}/versions"
+    router.add_api_route(versions, list_versions, methods=["GET"], name=f"list_registry_{noun}_versions")
+    one = f"{versions}/{{version}}"
+    router.add_api_route(one, get_version, methods=["GET"], name=f"get_registry_{noun}_version")
+    router.add_api_route(one, put_version, methods=["PUT"], name=f"put_registry_{noun}_version")
+
+
+for _noun, _shelf in SHELVES.items():
+    _add_routes(_noun, _shelf)
+
+
+def _versions(request: Request, shelf: Shelf, name: str, version: str | None = None) -> list[Body]:
+    """Return the versions of a name, the newest first; `version` is the one that is wanted, if one is."""
+    context = azure_context(request)
+    shared = registered(context.workspace, shelf.type, name, REGISTRY_SCOPE)
+    return [shelf.body(context, asset) for asset in shared] or shelf.offered(context, name, version)
+
+
+def _container(request: Request, shelf: Shelf, name: str) -> Body:
+    versions = _versions(request, shelf, name)
+    if not versions:
+        raise NotFound(f"The registry has no {shelf.type} '{name}'. {_HINTS.get(shelf.type, '')}".rstrip())
+    names = [body["name"] for body in versions]
+    return asset_wire.container_body(shelf.type, name, names, all(map(_is_archived, versions)))
+
+
+def _is_archived(body: Body) -> bool:
+    return bool(body["properties"]["isArchived"])
+
+
+@public.get("/registrymanagement/v1.0/registries/{name}/discovery")
+def discover_registry(request: Request, name: str) -> Any:
+    """Say where a registry is: here."""
+    require_registry(name)
+    place = azure_context(request).place
+    return {
+        "registryName": name,
+        "primaryRegion": LOCATION,
+        "primaryRegionResourceProviderUri": f"{place.base}/",
+        "subscriptionId": SUBSCRIPTION,
+        "resourceGroup": RESOURCE_GROUP,
+    }
+
+
+@router.get(f"{OF_GROUP}/registries")
+@router.get(f"{OF_SUBSCRIPTION}/registries")
+def list_registries(request: Request) -> Any:
+    """List the one registry."""
+    return page([get_registry(request, REGISTRY)])
+
+
+@router.get(REG)
+def get_registry(request: Request, registry: str) -> Any:
+    """Return the one registry."""
+    require_registry(registry)
+    base = azure_context(request).place.base
+    properties = {
+        "discoveryUrl": f"{base}/registrymanagement/v1.0/registries/{registry}/discovery",
+        "publicNetworkAccess": "Disabled",
+        "regionDetails": [{"location": LOCATION}],
+    }
+    made = system_data("catalogue", None)
+    return resource(
+        registry_id(), REGISTRY, "registries", properties, location=LOCATION, tags={}, kind="", systemData=made
+    )
+
+
+@router.post(f"{REG}/import")
+async def share_asset(request: Request, registry: str) -> Response:
+    """Copy a version of the workspace to the registry, under a name that nothing has that ships with Mafunzo.
+
+    The answer is empty: the SDK takes one that isn't for something else, and asks for the version in any case.
+    """
+    require_registry(registry)
+    context, asked = azure_context(request), asset_wire.share_from_body(await body_of(request))
+    shelf = SHELVES.get(asked.source.kind or "")
+    if shelf is None:
+        raise NotSupported(f"{asked.source.kind} can't be shared. These can: {', '.join(SHELVES)}.")
+
+    def copy() -> None:
+        if shelf.offered(context, asked.name, None):
+            raise Conflict(f"The registry's {shelf.type} '{asked.name}' ships with Mafunzo. Share under another name.")
+        asset = referenced(context.workspace, shelf.type, asked.source)
+        share(context.workspace, asset, asked.name, asked.version or asset.version)
+
+    await context.in_thread(copy)
+    return Response(status_code=200)
+
+
+@router.post(f"{REG}/datarefs/{{name}}/versions/{{version}}")
+async def fetch_registry_model(request: Request, registry: str, name: str, version: str) -> Response:
+    """Fetch a model of the catalogue unless it was, show its files as blobs, and say what opens them."""
+    require_registry(registry)
+    context = azure_context(request)
+    id = registry_id("models", name, "versions", version)
+    asset = await context.in_thread(lambda: context.workspace.models.get(id))
+    artifact = asset.artifact or await _fetched(context, id)
+    if artifact is None:
+        error = Unavailable(f"Model {name}:{version} is still being fetched. `mafunzo job list` shows how far it is.")
+        return JSONResponse(error_body(error), status_of(error), {"Retry-After": "1"})
+    await context.in_thread(lambda: context.workspace.models.show(asset, artifact))
+    signature = context.sas.sign(REGISTRY_CONTAINER, f"{READ}{LIST}")
+    return JSONResponse(upload_body(f"{context.place.base}/{REGISTRY_CONTAINER}", signature))
+
+
+def require_registry(name: str) -> None:
+    """Raise `NotFound` for another registry than the one."""
+    if name.lower() != REGISTRY:
+        raise NotFound(f"No registry is called '{name}'. There is '{REGISTRY}'.")
+
+
+async def _fetched(context: AzureContext, id: str) -> str | None:
+    """Return the files of a model that is on offer, or None where fetching them takes longer than a request may.
+
+    Raises `Conflict` where it failed, since clients try again after an error of the server's.
+    """
+    job = await context.in_thread(lambda: context.workspace.models.import_once(id))
+    for _ in range(int(PATIENCE_S / POLL_S)):
+        if await context.in_thread(lambda: job.status.is_terminal):
+            break
+        await asyncio.sleep(POLL_S)
+    else:
+        return None
+    try:
+        return await context.in_thread(lambda: job.wait().output_artifact("model"))
+    except FailedError as error:
+        raise Conflict(f"{id} can't be fetched: {error}") from error
