@@ -117,8 +117,25 @@ async def _answer(request: Request, context: Context, caller: Caller, path: str)
 async def _registry(request: Request, context: Context, caller: Caller, path: str, operation: str) -> Response:
     body = await limited_body(request, BODY_LIMIT_BYTES)
     registry, given = context.registry.acting_as(caller.user), {**_query(request), **_object(body)}
+    if operation == "model-versions/create" and (named := wire.run_and_name(str(given.get("source")))):
+        given = {"run_id": named[0], **given, "source": await _logged_model(context, *named) or given["source"]}
     found = await run_in_threadpool(registry.answer, request.method, operation, given)
     return await _pass_on(request, context, path, body or None) if found is None else JSONResponse(found[1], found[0])
+
+
+async def _logged_model(context: Context, run: str, name: str) -> str | None:
+    """Return the address of the newest model that a run has logged under a name; None if it is none, or no such run."""
+    address, token = await run_in_threadpool(context.mlflow.address)
+    api, headers = f"{address}/api/2.0/mlflow", {"Authorization": f"Bearer {token}"}
+    async with aiohttp.ClientSession(headers=headers) as session:
+        async with session.get(f"{api}/runs/get", params={"run_id": run}) as answer:
+            if answer.status != 200:
+                return None
+            experiment = (await answer.json())["run"]["info"]["experiment_id"]
+        asked = wire.logged_model_search(experiment, run, name)
+        async with session.post(f"{api}/logged-models/search", json=asked) as answer:
+            models = (await answer.json()).get("models") or [] if answer.status == 200 else []
+    return f"models:/{models[0]['info']['model_id']}" if models else None
 
 
 async def _model_file(request: Request, context: Context, path: str, is_list: bool) -> Response:

@@ -164,6 +164,29 @@ def test_the_files_of_a_version_never_change(served: Served, workspace: Workspac
         assert httpx.get(f"{files}/{path}", auth=auth).status_code == 404
 
 
+def test_each_role_may_do_its_part_and_what_is_made_carries_its_makers_name(
+    served: Served, run_id: str, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"{served.address.url}/mlflow"
+    workspace.users.create("owns", "owner")
+    _, token = workspace.users.create("makes", "contributor")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", token)
+    maker = MlflowClient(url)
+    maker.create_registered_model("made")
+    maker.create_model_version("made", f"runs:/{run_id}/model")
+    made = workspace.models.get("made:1")
+    assert (made.created_by, made.properties["mlflow_run_id"]) == ("makes", run_id)
+    with pytest.raises(MlflowException, match="needs the role owner") as refusal:
+        maker.delete_model_version("made", "1")
+    assert refusal.value.error_code == "PERMISSION_DENIED"
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", workspace.users.create("looks", "reader")[1])
+    reader = MlflowClient(url)
+    assert [version.version for version in reader.get_latest_versions("made")] == ["1"]
+    assert reader.search_runs([reader.get_run(run_id).info.experiment_id])
+    with pytest.raises(MlflowException, match="needs the role contributor"):
+        reader.create_registered_model("other")
+
+
 def test_prompts_are_mlflows_own(client: MlflowClient) -> None:
     mlflow.genai.register_prompt("greeting", "Say hello to {{name}}")
     assert mlflow.genai.load_prompt("prompts:/greeting/1").template == "Say hello to {{name}}"

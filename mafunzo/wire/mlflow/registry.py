@@ -74,6 +74,18 @@ def parse_source(source: str) -> VersionSource | ArtifactSource:
     )
 
 
+def run_and_name(source: str) -> tuple[str, str] | None:
+    """Return the run and the name in `runs:/RUN/NAME`; None for another source."""
+    match = _RUN.match(source)
+    return (match["id"], match["path"]) if match else None
+
+
+def logged_model_search(experiment: str, run: str, name: str) -> dict[str, Any]:
+    """Return what asks MLflow for the model that a run has logged under a name: it isn't among the run's files."""
+    asked = f"source_run_id = '{_quotable(run)}' AND name = '{_quotable(name)}'"
+    return {"experiment_ids": [experiment], "filter": asked}
+
+
 def registered_model_body(model: RegisteredModel) -> dict[str, Any]:
     """Return a registered model; its latest version is the newest that isn't archived."""
     active = [version for version in model.versions if not version.is_archived]
@@ -147,6 +159,14 @@ def _artifacts(source: str, *parts: str | None) -> ArtifactSource:
     if any(part in ("", ".", "..") or "\0" in part for part in path.rstrip("/").split("/")):
         raise InvalidParameter(f"The model's source '{source}' isn't a path among MLflow's artifacts.")
     return ArtifactSource(path)
+
+
+def _quotable(text: str) -> str:
+    if "'" in text:
+        raise InvalidParameter(
+            f"The model's source has a quote in '{text}'. Register models:/ID, as log_model tells it."
+        )
+    return text
 
 
 def _source_of(asset: Asset) -> str:
