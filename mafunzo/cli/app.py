@@ -4,15 +4,16 @@ import typer
 
 from mafunzo.cli import (
     azure,
+    component,
     compute,
     create,
     data,
     demo,
     endpoint,
+    environment,
     finetune,
     job,
     lineage,
-    mlflow,
     model,
     server,
     user,
@@ -49,11 +50,10 @@ app.command("compare")(finetune.compare)
 app.command("deploy")(endpoint.deploy)
 app.add_typer(endpoint.app, name="endpoint")
 app.add_typer(compute.app, name="compute")
-app.add_typer(compute.components, name="component")
-app.add_typer(compute.environments, name="environment")
+app.add_typer(component.app, name="component")
+app.add_typer(environment.app, name="environment")
 app.add_typer(user.app, name="user")
 app.command("create")(create.create)
 app.command("lineage")(lineage.lineage)
-app.command("mlflow")(mlflow.mlflow)
 app.command("backup")(server.backup)
 app.command("restore")(server.restore)

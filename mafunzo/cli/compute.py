@@ -1,13 +1,10 @@
-"""`mafunzo compute`, `mafunzo component` and `mafunzo environment`: what there is to run on, and to run."""
+"""`mafunzo compute`: what there is to run on."""
 
 import typer
 
 from mafunzo.cli.output import AS_JSON, print_facts, print_json, print_table
-from mafunzo.errors import NotFound
 
 app = typer.Typer(help="Machines: this one, and the sizes that model cards name.", no_args_is_help=True)
-components = typer.Typer(help="The components that pipelines are made of.", no_args_is_help=True)
-environments = typer.Typer(help="The environments that components name.", no_args_is_help=True)
 
 
 @app.command()
@@ -80,62 +77,3 @@ def delete(name: str = typer.Argument(help="The compute's name."), as_json: bool
 
     Workspace().computes.delete(name)
     print_json({"deleted": name}) if as_json else print(f"Deleted {name}")
-
-
-@components.command("list")
-def list_components(as_json: bool = AS_JSON) -> None:
-    """List the components."""
-    from mafunzo.workspace.component import shipped, shipped_names
-
-    found = [shipped(name).component for name in shipped_names()]
-    if as_json:
-        print_json(found)
-        return
-    rows = [(c.name, c.version, c.kind, c.description.split(". ")[0]) for c in found]
-    print_table(("name", "version", "kind", "description"), rows, "No components.")
-
-
-@components.command("show")
-def show_component(name: str = typer.Argument(help="The component's name."), as_json: bool = AS_JSON) -> None:
-    """Show a component's inputs and outputs."""
-    from mafunzo.workspace.component import shipped
-
-    component = shipped(name).component
-    if as_json:
-        print_json(component)
-        return
-    print_facts({"name": component.name, "version": component.version, "description": component.description})
-    rows = [
-        (i.name, i.type, "" if i.default is None else i.default, ", ".join(i.enum), i.description)
-        for i in component.inputs.values()
-    ]
-    print_table(("input", "type", "default", "one of", "meaning"), rows, "No inputs.")
-    print_table(
-        ("output", "type", "meaning"), [(o.name, o.type, o.description) for o in component.outputs.values()], ""
-    )
-
-
-@environments.command("list")
-def list_environments(as_json: bool = AS_JSON) -> None:
-    """List the environments."""
-    from mafunzo.store import catalog
-
-    found = catalog.environment_cards()
-    if as_json:
-        print_json([card.model_dump() for card in found])
-        return
-    print_table(
-        ("name", "version", "description"), [(c.name, c.version, c.description) for c in found], "No environments."
-    )
-
-
-@environments.command("show")
-def show_environment(name: str = typer.Argument(help="The environment's name."), as_json: bool = AS_JSON) -> None:
-    """Show an environment, and where its commands run here."""
-    from mafunzo.store import catalog
-
-    cards = {card.name: card for card in catalog.environment_cards()}
-    if name not in cards:
-        raise NotFound(f"No environment is called '{name}'. There are: {', '.join(cards)}.")
-    facts = cards[name].model_dump()
-    print_json(facts) if as_json else print_facts(facts)

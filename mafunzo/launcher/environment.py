@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mafunzo.entities.environment import Environment
-from mafunzo.errors import FailedError, MafunzoError, StepFailed
+from mafunzo.errors import Conflict, FailedError, MafunzoError, StepFailed
 from mafunzo.launcher.runner import write_whole
 
 logger = logging.getLogger(__name__)
@@ -66,6 +66,21 @@ def environment_folder(root: Path, environment: Environment) -> Path:
     return _folder(root, environment, _interpreter(environment))
 
 
+def is_ready(folder: Path) -> bool:
+    """Return whether an environment is whole, and the Python that it was made of still there."""
+    return (folder / READY_FILE).exists() and (folder / "bin" / "python").exists()
+
+
+def remove(folder: Path) -> None:
+    """Delete an environment that is built; raises `Conflict` while it is being built."""
+    try:
+        with _lock(folder, wait=False):
+            (folder / READY_FILE).unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+    except BlockingIOError as error:
+        raise Conflict(f"The environment {folder} is being built. Delete it when that step has begun.") from error
+
+
 def setup_command(root: Path, environment: Environment) -> str:
     """Return bash's lines that give the commands after them an environment, built first if it isn't there.
 
@@ -90,9 +105,9 @@ def main(argv: Sequence[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     try:
         folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not _is_ready(folder):
+        if not is_ready(folder):
             with _lock(folder) as lock:
-                if not _is_ready(folder):
+                if not is_ready(folder):
                     _build(folder, python, packages, lock)
     except _CommandFailed as failure:
         reason = [line for line in failure.lines if line.startswith("ERROR:")] or failure.lines[-LAST_LINES:]
@@ -148,19 +163,19 @@ def _notes(environment: Environment, interpreter: Interpreter) -> Iterator[str]:
         yield f"The image {environment.image} isn't run: the step runs on this machine itself."
 
 
-def _is_ready(folder: Path) -> bool:
-    """Return whether an environment is whole, and the Python that it was made of still there."""
-    return (folder / READY_FILE).exists() and (folder / "bin" / "python").exists()
-
-
 @contextmanager
-def _lock(folder: Path) -> Iterator[int]:
-    """Hold an environment's lock and yield its descriptor; a child that inherits it holds the lock too, should we be killed."""
+def _lock(folder: Path, wait: bool = True) -> Iterator[int]:
+    """Hold an environment's lock and yield its descriptor; a child that inherits it holds the lock too, should we be killed.
+
+    Raises `BlockingIOError` where somebody else holds it, unless it is to `wait`.
+    """
     descriptor = os.open(f"{folder}.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if not wait:
+                raise
             logger.info("Waiting for another step that builds the environment %s", folder)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield descriptor

@@ -12,14 +12,15 @@ import pytest
 
 CONVERSATIONS = Path(__file__).parent.parent.parent / "examples" / "conversations.jsonl"
 COMMANDS = [
-    "demo up down env finetune compare deploy lineage backup restore",
+    "demo up down env create finetune compare deploy lineage backup restore",
     "model list|model show|model import|model register|model download|model mirror|model archive|model delete",
     "data list|data get|data check|data preview|data split|data mirror",
     "job list|job show|job stream|job logs|job metrics|job cancel|job download|job delete",
     "endpoint list|endpoint show|endpoint invoke|endpoint chat|endpoint keys|endpoint traffic|endpoint logs",
     "endpoint verify|endpoint delete|compute list|compute create|compute show|compute delete|compute sizes",
-    "component list|component show|user create|user list|user show|user rotate|user revoke|user delete|user log",
-    "environment list|environment show",
+    "component list|component show|component archive",
+    "user create|user list|user show|user rotate|user revoke|user delete|user log",
+    "environment list|environment show|environment archive|environment delete",
 ]
 ALL_COMMANDS = [command for line in COMMANDS for command in (line.split("|") if "|" in line else line.split())]
 

@@ -267,3 +267,23 @@ def test_a_file_without_a_schema_is_known_by_its_keys(ours, tmp_path):
     assert create(ours, tmp_path / "some.yml", {}) == Created("component", "keyless", "1")
     (tmp_path / "some.yml").write_text("name: keyless\ncommand: echo ${{inputs.a}}\ninputs: {a: 1}\n")
     assert create(ours, tmp_path / "some.yml", {}) == Created("job", "keyless")
+
+
+def test_components_and_environments_are_listed_shown_and_archived(ours):
+    def shown(*arguments: str) -> str:
+        done = mafunzo(*arguments, home=ours.home.root)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "tells what it was given" in shown("component", "list")
+    assert "humanize" in shown("environment", "show", "small-file:3")
+    assert "tell_twice" in {one["name"] for one in json.loads(shown("component", "list", "--json"))}
+    assert json.loads(shown("environment", "list", "--json"))[0]["name"] in ("small-file", "plain")
+    told = shown("component", "show", "tell:4")
+    assert "python main.py --number" in told and "how many" in told
+    assert shown("component", "archive", "tell_twice:1") == "tell_twice:1 is archived\n"
+    assert "tell_twice" not in shown("component", "list") and "tell_twice" in shown("component", "list", "--archived")
+    assert shown("component", "archive", "tell_twice:1", "--undo") == "tell_twice:1 is shown\n"
+    refused = mafunzo("environment", "delete", "plain:1", home=ours.home.root)
+    assert refused.returncode == Conflict.exit_code and "couldn't run without it" in refused.stderr
+    assert shown("environment", "delete", "small-file:3") == "Deleted small-file:3. Freed 0 B.\n"

@@ -1,0 +1,167 @@
+"""Environments with the virtual environments that steps were built of them: which there are, how big, and away with them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mafunzo.entities.asset import Asset, AssetType
+from mafunzo.entities.environment import Environment
+from mafunzo.entities.job import StepStatus
+from mafunzo.errors import Conflict, NotFound
+from mafunzo.launcher.environment import environment_folder, is_ready, remove
+from mafunzo.pipelines.scheduler import ENVIRONMENTS_FOLDER
+from mafunzo.store.catalog import EnvironmentCard, environment_cards
+from mafunzo.store.environment_catalog import curated_environment
+from mafunzo.wire.azureml.component import source_of
+from mafunzo.wire.azureml.environment import BODY, environment_from_body
+from mafunzo.wire.azureml.reference import AssetReference, parse_reference
+from mafunzo.workspace.version import referenced, registered
+
+if TYPE_CHECKING:
+    from mafunzo.workspace.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class KnownEnvironment:
+    """An environment that a step may name.
+
+    folder: where its packages are, or would be; None for Mafunzo's own. size_bytes: on the disk; 0 unless it is built.
+    """
+
+    environment: Environment
+    description: str = ""
+    is_registered: bool = False
+    is_archived: bool = False
+    folder: Path | None = None
+    is_built: bool = False
+    size_bytes: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.environment.name}:{self.environment.version}"
+
+
+def known_environments(workspace: Workspace, with_hidden: bool = False) -> list[KnownEnvironment]:
+    """Return the registered environments, newest first, then the curated ones.
+
+    with_hidden: archived ones too, and those that stand in a job or component and have no name of their own.
+    """
+    found = [
+        _registered(workspace, asset)
+        for asset in registered(workspace, AssetType.ENVIRONMENT)
+        if with_hidden or not (asset.is_archived or _is_anonymous(asset))
+    ]
+    return [*found, *(_curated(workspace, card) for card in environment_cards())]
+
+
+def known_environment(workspace: Workspace, written: str) -> KnownEnvironment:
+    """Return the environment of a name, or of `name:version`; raises `NotFound`."""
+    reference = parse_reference(written)
+    if isinstance(reference, AssetReference):
+        if registered(workspace, AssetType.ENVIRONMENT, reference.name):
+            return _registered(workspace, referenced(workspace, AssetType.ENVIRONMENT, reference))
+        if curated := curated_environment(reference.name):
+            return _known(workspace, curated)
+    known = ", ".join(sorted({one.environment.name for one in known_environments(workspace)}))
+    raise NotFound(f"No environment is called '{written}'. There are: {known}.")
+
+
+def delete_environment(workspace: Workspace, written: str, is_forced: bool = False) -> int:
+    """Delete a registered version, and what was built of it unless another one has the same; return the bytes freed.
+
+    Of a curated one, only what was built goes. Raises `Conflict` while a step uses it, and, unless forced, where a component
+    names it.
+    """
+    known = known_environment(workspace, written)
+    if not is_forced and (components := _components_with(workspace, known)):
+        raise Conflict(
+            f"Environment {known} is named by {', '.join(components)}, which couldn't run without it. Archive it, or "
+            "pass --force."
+        )
+    if steps := _running_with(workspace, known):
+        raise Conflict(f"Environment {known} is in use by {', '.join(steps)}. Delete it when they have ended.")
+    if known.is_registered:
+        reference = AssetReference(known.environment.name, known.environment.version)
+        workspace.records.delete_asset(referenced(workspace, AssetType.ENVIRONMENT, reference).key)
+    others = {one.folder for one in known_environments(workspace, with_hidden=True) if one.is_registered}
+    if known.folder is None or not known.is_built or known.folder in others:
+        return 0
+    remove(known.folder)
+    return known.size_bytes
+
+
+def _registered(workspace: Workspace, asset: Asset) -> KnownEnvironment:
+    environment = environment_from_body(asset.name, asset.version, asset.properties[BODY])
+    return _known(workspace, environment, asset.description, True, asset.is_archived)
+
+
+def _curated(workspace: Workspace, card: EnvironmentCard) -> KnownEnvironment:
+    environment = curated_environment(card.name)
+    assert environment is not None, "a card has its own name"
+    return _known(workspace, environment, card.description)
+
+
+def _known(
+    workspace: Workspace,
+    environment: Environment,
+    description: str = "",
+    is_registered: bool = False,
+    is_archived: bool = False,
+) -> KnownEnvironment:
+    if not environment.packages:
+        return KnownEnvironment(environment, description, is_registered, is_archived)
+    folder = environment_folder(workspace.home.root / ENVIRONMENTS_FOLDER, environment)
+    is_built = is_ready(folder)
+    size = _size(folder) if is_built else 0
+    return KnownEnvironment(environment, description, is_registered, is_archived, folder, is_built, size)
+
+
+def _size(folder: Path) -> int:
+    return sum(entry.stat(follow_symlinks=False).st_size for entry in _files(folder))
+
+
+def _files(folder: Path) -> list[Path]:
+    return [Path(root) / name for root, _, names in os.walk(folder) for name in names]
+
+
+def _is_anonymous(asset: Asset) -> bool:
+    return bool(asset.properties[BODY]["properties"].get("isAnonymous"))
+
+
+def _components_with(workspace: Workspace, known: KnownEnvironment) -> list[str]:
+    """Return the registered components that name a registered version."""
+    if not known.is_registered:
+        return []
+    return [
+        str(asset.key)
+        for asset in registered(workspace, AssetType.COMPONENT)
+        if _environment_of(workspace, asset) == (known.environment.name, known.environment.version)
+    ]
+
+
+def _environment_of(workspace: Workspace, component: Asset) -> tuple[str, str] | None:
+    """Return name and version of the environment of a component's, None for a curated one, or for Mafunzo's own."""
+    written = source_of(component.properties["spec"]).environment
+    reference = parse_reference(written) if written else None
+    if not isinstance(reference, AssetReference):
+        return None
+    if not registered(workspace, AssetType.ENVIRONMENT, reference.name):
+        return None
+    found = referenced(workspace, AssetType.ENVIRONMENT, reference)
+    return found.name, found.version
+
+
+def _running_with(workspace: Workspace, known: KnownEnvironment) -> list[str]:
+    """Return the steps that run in what was built of an environment."""
+    steps = [step for job in workspace.records.queue() for step in workspace.records.list_steps(job.name)]
+    root = workspace.home.root / ENVIRONMENTS_FOLDER
+    return [
+        f"{step.job}.{step.name}"
+        for step in steps
+        if step.status is StepStatus.RUNNING
+        and step.spec.runtime
+        and step.spec.runtime.packages
+        and environment_folder(root, step.spec.runtime) == known.folder
+    ]
