@@ -135,15 +135,20 @@ def test_an_output_with_a_name_is_registered(job, client):
     assert (made.version, client.models.get("extra", label="latest").version) == ("1", "1")
 
 
-def test_the_same_folder_of_code_is_uploaded_once(job, client, code, environment_asset, workspace):
+def test_the_same_folder_of_code_is_uploaded_once_and_runs_each_time(
+    job, client, code, environment_asset, workspace, wait
+):
     def submit() -> str:
         made = command(
             code=str(code), command="cat data/words.txt", environment=f"azureml:{environment_asset.name}@latest"
         )
         return client.jobs.create_or_update(made).name
 
-    uses = {workspace.jobs.get(name).steps[0].spec.code_artifact for name in (submit(), submit(), job[0].name)}
-    assert len(uses) == 1
+    names = (submit(), submit(), job[0].name)
+    assert len({workspace.jobs.get(name).steps[0].spec.code_artifact for name in names}) == 1
+    assert {str(workspace.jobs.get(wait(name).name).steps[0].status) for name in names} == {"completed"}, (
+        "none is cached"
+    )
 
 
 def test_a_command_that_fails_tells_its_last_words(client, code, environment_asset):

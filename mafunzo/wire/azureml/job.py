@@ -188,7 +188,10 @@ def _without_missing(node: Node, given: set[str]) -> Node:
 
 
 def _command(name: str, properties: Mapping[str, Any]) -> Component:
-    """Return a command job's command, or a sweep's trial, as a component of just the inputs and outputs that it has."""
+    """Return a command job's command, or a sweep's trial, as a component of just the inputs and outputs that it has.
+
+    It runs each time that it is submitted, as on Azure, where only pipelines take steps from earlier jobs.
+    """
     if not properties.get("command"):
         raise InvalidParameter(f"Job '{name}' has no command. Say what to run.", param="command")
     inputs = _given(properties.get("inputs") or {})
@@ -201,6 +204,7 @@ def _command(name: str, properties: Mapping[str, Any]) -> Component:
         command=str(properties["command"]),
         resources=resources_from_body(properties),
         environment={str(key): str(value) for key, value in (properties.get("environmentVariables") or {}).items()},
+        is_deterministic=False,
     )
 
 
