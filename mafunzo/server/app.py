@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI, Request
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 import mafunzo
@@ -45,6 +46,7 @@ def create_app(context: Context) -> FastAPI:
     app.add_middleware(Limits)
     app.add_middleware(KnownNames, names=context.names)
     app.add_exception_handler(MafunzoError, _refuse)
+    app.add_exception_handler(ClientDisconnect, _drop)
     app.add_api_route("/healthz", healthz)
     app.add_api_route("/metrics", metrics)
     app.include_router(openai.router)
@@ -61,6 +63,7 @@ def create_azure_app(context: AzureContext) -> FastAPI:
     app.add_middleware(Limits)
     app.add_middleware(KnownNames, names=context.serving.names)
     app.add_exception_handler(MafunzoError, _refuse_on_azure)
+    app.add_exception_handler(ClientDisconnect, _drop)
     app.include_router(azureml.public)
     app.include_router(azure_registry.public)
     app.include_router(blob.router)
@@ -96,3 +99,8 @@ async def _refuse(_: Request, error: Exception) -> Response:
 async def _refuse_on_azure(_: Request, error: Exception) -> Response:
     assert isinstance(error, MafunzoError)
     return JSONResponse(error_body(error), status_code=status_of(error))
+
+
+async def _drop(_: Request, error: Exception) -> Response:
+    """Answer a client that went away before its body was here: nobody hears it, and it is no fault of the server."""
+    return Response(status_code=400)

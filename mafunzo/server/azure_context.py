@@ -1,6 +1,5 @@
 """What every request over Azure's wire finds, and who may ask."""
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
@@ -11,12 +10,13 @@ from starlette.requests import Request
 from mafunzo.errors import InvalidParameter, Unauthorized
 from mafunzo.server.access import admit, authorize, caller_of
 from mafunzo.server.auth import bearer
-from mafunzo.server.body import limited_body
+from mafunzo.server.body import limited_json
 from mafunzo.server.context import Context
 from mafunzo.server.identity import MLFLOW_AUDIENCE, MLFLOW_LIFETIME_S, Caller, Identity
 from mafunzo.server.job_log import JobLogs
 from mafunzo.server.listen import LOOPBACK_NAMES
 from mafunzo.server.sas import Sas
+from mafunzo.wire.azureml.body import check_body
 from mafunzo.wire.azureml.envelope import SUFFIX, Place
 from mafunzo.workspace import Workspace
 
@@ -110,10 +110,8 @@ def whoever_signed(request: Request, check: Callable[[Sas], T]) -> T:
 
 async def body_of(request: Request) -> dict[str, Any]:
     """Return a request's JSON object; raises `InvalidParameter` for what is none, or is too large."""
-    try:
-        body = json.loads(await limited_body(request, BODY_LIMIT_BYTES))
-    except ValueError as error:
-        raise InvalidParameter("The request's body isn't JSON.") from error
+    body = await limited_json(request, BODY_LIMIT_BYTES)
     if not isinstance(body, dict):
         raise InvalidParameter("The request's body isn't a JSON object.")
+    check_body(body)
     return body

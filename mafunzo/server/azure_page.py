@@ -1,5 +1,6 @@
 """Lists over Azure's wire: which of the things a request wants to see, and in which pages."""
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 from urllib.parse import urlencode
@@ -50,6 +51,6 @@ def _number(request: Request, name: str, default: int) -> int:
     given = request.query_params.get(name)
     if given is None:
         return default
-    if not given.isdigit():
+    if not re.fullmatch(r"[0-9]{1,9}", given):
         raise InvalidParameter(f"{name} is '{given}', expected a number, 0 or more.", param=name)
     return int(given)

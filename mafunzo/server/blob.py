@@ -12,7 +12,6 @@ from typing import Any, BinaryIO
 from fastapi import APIRouter, Request
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect
 from starlette.responses import FileResponse, Response
 
 from mafunzo.entities.blob import Blob
@@ -57,8 +56,6 @@ class BlobRoute(APIRoute):
                 response = await handle(request)
             except MafunzoError as error:
                 response = _refusal(request, error)
-            except ClientDisconnect:
-                response = Response(status_code=400)
             response.headers.update(_ids(request))
             return response
 
@@ -89,7 +86,8 @@ def create_container(request: Request, container: str) -> Response:
     return Response(status_code=201, headers=wire.written_headers(made))
 
 
-@router.api_route("/{container}", methods=["GET", "HEAD"])
+@router.get("/{container}")
+@router.head("/{container}")
 def get_container(request: Request, container: str) -> Response:
     """Say what a container is, or list its blobs."""
     if request.query_params.get("comp") == "list" and request.method == "GET":
@@ -110,7 +108,8 @@ def delete_container(request: Request, container: str) -> Response:
     return Response(status_code=202)
 
 
-@router.api_route("/{container}/{name:path}", methods=["GET", "HEAD"])
+@router.get("/{container}/{name:path}")
+@router.head("/{container}/{name:path}")
 def read_blob(request: Request, container: str, name: str) -> Response:
     """Say what a blob is, and send it, a range of it, or the list of its blocks."""
     require(request, READ, container, name)

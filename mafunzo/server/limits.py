@@ -20,7 +20,7 @@ BODY_S = 30.0
 """How far a client may fall behind the slowest rate at which a body may come."""
 SLOWEST_BYTES_S = 1024
 LINGER_S = 30.0
-"""How long a client may go on sending a body once it has its answer."""
+"""How long a client may go on sending a body once it has its answer, and how long its connection may take to close."""
 READING_S = 60.0
 """How long a client may take no bytes of an answer that waits for it."""
 
@@ -68,9 +68,21 @@ class PatientProtocol(H11Protocol):
             self._deadline = min(self._deadline + len(data) / SLOWEST_BYTES_S, self.loop.time() + BODY_S)
         self._watch()
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP. Whoever is still answering the request is told that the client has gone."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        try:
+            super().send_400_response(msg)
+        except h11.LocalProtocolError:  # an answer has begun, or may have no body
+            self.transport.close()
+
     def on_response_complete(self) -> None:
         """Wait for the next request, or for the end of this one's body."""
         super().on_response_complete()
+        if self.transport.is_closing():
+            self.flow.resume_reading()  # else TLS never sees the client's end
         self._watch()
 
     def pause_writing(self) -> None:
@@ -93,15 +105,17 @@ class PatientProtocol(H11Protocol):
         if self._timer is not None:
             self._timer.cancel()
         if phase:
-            self._deadline = self.loop.time() + {"head": HEAD_S, "body": BODY_S, "lingering": LINGER_S}[phase]
+            self._deadline = self.loop.time() + {"head": HEAD_S, "body": BODY_S}.get(phase, LINGER_S)
             self._timer = self.loop.call_at(self._deadline, self._look)
 
     def _phase_now(self) -> str:
-        """Return what the client is to send; nothing while the server is to answer."""
+        """Return what the client is to do; nothing while the server is to answer."""
+        if self.transport.is_closing():
+            return "closing"
         if self.conn.their_state is h11.IDLE:
             return "head"
         if self.conn.their_state is h11.SEND_BODY:
-            return "lingering" if self.conn.our_state is h11.DONE else "body"
+            return "body" if self.conn.our_state in (h11.SEND_RESPONSE, h11.SEND_BODY) else "lingering"
         return ""
 
     def _look(self) -> None:

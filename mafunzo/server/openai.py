@@ -1,7 +1,6 @@
 """OpenAI's dialect: `model` names the endpoint, and the bearer key is that endpoint's."""
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Coroutine
@@ -15,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from mafunzo.entities.endpoint import Deployment, Endpoint
 from mafunzo.errors import InvalidParameter, MafunzoError, Unavailable
 from mafunzo.server.auth import bearer
-from mafunzo.server.body import limited_body
+from mafunzo.server.body import json_of, limited_body
 from mafunzo.server.context import Context, context_of
 from mafunzo.serving.router import Answer, pick
 from mafunzo.wire.openai.error import error_body, status_of
@@ -152,10 +151,7 @@ async def _pass_on(request: Request, path: str) -> Response:
 
 
 def _model_name(body: bytes) -> str:
-    try:
-        asked = json.loads(body)
-    except ValueError as error:
-        raise InvalidParameter("The request's body isn't JSON.") from error
+    asked = json_of(body)
     name = asked.get("model") if isinstance(asked, dict) else None
     if not isinstance(name, str):
         raise InvalidParameter("The request names no model: 'model' is the name of the endpoint.")

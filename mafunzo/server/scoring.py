@@ -9,10 +9,10 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from mafunzo.entities.endpoint import Deployment
-from mafunzo.errors import InvalidParameter, WorkerFailed
+from mafunzo.errors import WorkerFailed
 from mafunzo.server.auth import bearer
 from mafunzo.server.azure_context import azure_context
-from mafunzo.server.body import limited_body
+from mafunzo.server.body import limited_json
 from mafunzo.server.context import Context
 from mafunzo.server.openai import BODY_LIMIT_BYTES, NAMES_DEPLOYMENT
 from mafunzo.serving.router import pick
@@ -27,7 +27,7 @@ async def score(request: Request, endpoint: str) -> Response:
     """Answer every conversation of a request; an error of any is the answer, with its own status."""
     serving = azure_context(request).serving
     entry = (await serving.directory.newest()).find(bearer(request.headers), endpoint)
-    asked, is_list = requests_from_body(await _json(request), endpoint)
+    asked, is_list = requests_from_body(await limited_json(request, BODY_LIMIT_BYTES), endpoint)
     named = next((request.headers[name] for name in NAMES_DEPLOYMENT if name in request.headers), None)
     deployment = pick(entry.endpoint, entry.deployments, named)
     tasks = [asyncio.create_task(_ask(serving, deployment, body)) for body in asked]
@@ -59,10 +59,3 @@ async def _ask(serving: Context, deployment: Deployment, body: Mapping[str, Any]
             f"Its log says why: mafunzo endpoint logs {deployment.endpoint}"
         ) from error
     return answer.status, found
-
-
-async def _json(request: Request) -> Any:
-    try:
-        return json.loads(await limited_body(request, BODY_LIMIT_BYTES))
-    except ValueError as error:
-        raise InvalidParameter("The request's body isn't JSON.") from error

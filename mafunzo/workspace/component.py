@@ -3,6 +3,7 @@
 import ast
 import functools
 import hashlib
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,10 @@ class PinnedComponent:
 
     component: Component
     code: str
+
+
+_parsing = threading.Lock()
+"""As Python 3.11 counts the depth of its parsers together, two at once can fail (`SystemError`)."""
 
 
 @functools.cache
@@ -54,7 +59,9 @@ def _imported(start: Path) -> set[Path]:
         if path in seen or not path.exists():
             continue
         seen.add(path)
-        for node in ast.walk(ast.parse(path.read_bytes())):
+        with _parsing:
+            tree = ast.parse(path.read_bytes())
+        for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

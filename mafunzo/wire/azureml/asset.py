@@ -8,7 +8,7 @@ from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetType, FolderType
 from mafunzo.entities.component import Component, Input
 from mafunzo.errors import InvalidParameter, NotSupported
 from mafunzo.wire.azureml.envelope import datastore_uri, registry_id, resource, resource_id, system_data
-from mafunzo.wire.azureml.reference import AssetReference, StoredPath, parse_reference, stored_path
+from mafunzo.wire.azureml.reference import AssetReference, JobOutputReference, StoredPath, parse_reference, stored_path
 
 NOUNS: Mapping[AssetType, str] = {
     AssetType.MODEL: "models",
@@ -94,6 +94,11 @@ def model_from_body(body: Mapping[str, Any]) -> ModelRequest:
     path = str(properties.get("modelUri") or "")
     if not path:
         raise InvalidParameter("The model has no path. Name a job's output, or files to upload.", param="modelUri")
+    if not isinstance(parse_reference(path), JobOutputReference | StoredPath):  # above all no folder of the server's
+        raise NotSupported(
+            f"The model lies at '{path}'. A job's output (azureml://jobs/JOB/outputs/OUTPUT) can be registered, "
+            "or what was uploaded to the datastore (azureml://datastores/workspaceblobstore/paths/PATH)."
+        )
     kind = str(properties.get("modelType") or FolderType.CUSTOM_MODEL)
     if kind not in MODEL_TYPES:
         raise NotSupported(

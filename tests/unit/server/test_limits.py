@@ -2,10 +2,15 @@
 
 import asyncio
 import socket
+import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import uvicorn
 from starlette.requests import ClientDisconnect, Request
@@ -14,6 +19,8 @@ from starlette.types import Receive, Scope, Send
 
 from mafunzo.server import limits
 from mafunzo.server.limits import HEAD_LIMIT_BYTES, HEADER_LIMIT, Limits, server_options
+from mafunzo.server.tls import certificate
+from mafunzo.store.home import Home
 
 LIMIT_S = 0.4
 PATIENCE_S = 20.0
@@ -23,8 +30,7 @@ SOME = b"x" * 2**20
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
     """Answers with the size of what came; `/slow` takes its time before it reads, `/early` never reads, `/large` says a lot."""
     request = Request(scope, receive)
-    if scope["path"] == "/slow":
-        await asyncio.sleep(3 * LIMIT_S)
+    await asyncio.sleep({"/slow": 3 * LIMIT_S, "/early": LIMIT_S / 4}.get(scope["path"], 0.0))
     size = 0
     try:
         if scope["path"] != "/early":
@@ -36,15 +42,13 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     await content(scope, receive, send)
 
 
-@pytest.fixture
-def connect(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], socket.socket]]:
-    """Connections to a server that has less patience than ours."""
-    for name in ("HEAD_S", "BODY_S", "LINGER_S", "READING_S"):
-        monkeypatch.setattr(limits, name, LIMIT_S)
-    options: dict[str, Any] = {"log_config": None, "lifespan": "off", **server_options()}
+@contextmanager
+def serving(**more: Any) -> Iterator[tuple[uvicorn.Server, Callable[[], socket.socket]]]:
+    """A server, and how to connect to it."""
+    options: dict[str, Any] = {"log_config": None, "lifespan": "off", **server_options(), **more}
     server = uvicorn.Server(uvicorn.Config(Limits(app), **options))
     listener = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     opened: list[socket.socket] = []
 
@@ -52,12 +56,71 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], socket.soc
         opened.append(socket.create_connection(listener.getsockname(), PATIENCE_S))
         return opened[-1]
 
-    yield open_one
+    yield server, open_one
     for connection in opened:
         connection.close()
     server.should_exit = True
     thread.join(PATIENCE_S)
     listener.close()
+
+
+@pytest.fixture
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Less patience than ours."""
+    for name in ("HEAD_S", "BODY_S", "LINGER_S", "READING_S"):
+        monkeypatch.setattr(limits, name, LIMIT_S)
+
+
+@pytest.fixture
+def connect(impatience: None) -> Iterator[Callable[[], socket.socket]]:
+    """Connections to a server that has less patience than ours."""
+    with serving() as (_, open_one):
+        yield open_one
+
+
+def test_a_connection_over_tls_is_let_go_of_with_a_body_that_nobody_read(impatience: None, tmp_path: Path) -> None:
+    files = certificate(Home(tmp_path), ["127.0.0.1"])
+    trusting = ssl.create_default_context(cafile=files.authority)
+    first = b"GET /early HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
+    second = b"PUT /early HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 100000\r\n\r\n" + b"x" * 100_000
+    with serving(ssl_certfile=files.certificate, ssl_keyfile=files.key) as (_, open_one):
+        with trusting.wrap_socket(open_one(), server_hostname="127.0.0.1") as connection:
+            port = connection.getpeername()[1]
+            connection.sendall(first + second)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 OK")
+        deadline = time.monotonic() + PATIENCE_S
+        while (port, psutil.CONN_CLOSE_WAIT) in server_ends():
+            assert time.monotonic() < deadline, "The server still holds the connection."
+            threading.Event().wait(0.05)
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        pytest.param(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", id="no chunk"),
+        pytest.param(
+            b"HEAD / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", id="no chunk of a HEAD"
+        ),
+        pytest.param(
+            b"POST /early HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\nabc", id="answered before"
+        ),
+        pytest.param(
+            b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nokNONSENSE\r\n\r\n", id="no second request"
+        ),
+    ],
+)
+def test_what_is_no_http_is_no_fault_of_the_servers(
+    connect: Callable[[], socket.socket], caplog: pytest.LogCaptureFixture, request_bytes: bytes
+) -> None:
+    connection = connect()
+    connection.sendall(request_bytes)
+    answer(connection)
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def server_ends() -> set[tuple[int, str]]:
+    """Return the port and status of this process's connections."""
+    return {(one.laddr.port, one.status) for one in psutil.Process().net_connections("tcp") if one.laddr}
 
 
 def answer(connection: socket.socket) -> bytes:

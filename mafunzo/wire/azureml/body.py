@@ -1,0 +1,97 @@
+"""What every body of Azure ML's wire has in common: its outline, and texts that can be stored.
+
+Whoever reads a body relies on this: what is named here is an object, or a whole number, or isn't there.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from mafunzo.errors import InvalidParameter
+
+DEPTH_LIMIT = 64
+OBJECTS = (
+    "identity",
+    "properties",
+    "properties.componentSpec",
+    "properties.componentSpec.inputs",
+    "properties.componentSpec.outputs",
+    "properties.distribution",
+    "properties.environmentVariables",
+    "properties.flavors",
+    "properties.inputs",
+    "properties.inputs.*",
+    "properties.jobs",
+    "properties.jobs.*",
+    "properties.jobs.*.inputs",
+    "properties.jobs.*.outputs",
+    "properties.limits",
+    "properties.livenessProbe",
+    "properties.mirrorTraffic",
+    "properties.outputs",
+    "properties.outputs.*",
+    "properties.properties",
+    "properties.properties.scaleSettings",
+    "properties.requestSettings",
+    "properties.resources",
+    "properties.settings",
+    "properties.tags",
+    "sku",
+    "tags",
+)
+NUMBERS = (
+    "properties.properties.scaleSettings.maxNodeCount",
+    "properties.properties.scaleSettings.minNodeCount",
+)
+_NOT_STORED = re.compile(r"[\x00\ud800-\udfff]")
+
+
+def check_body(body: dict[str, Any]) -> None:
+    """Raise `InvalidParameter` with all that is wrong with a body's outline."""
+    faults = [
+        f"{path} is {value!r:.40}, expected an object." for path, value in _at(body, OBJECTS) if not _is_object(value)
+    ]
+    faults += [
+        f"{path} is {value!r:.40}, expected a number." for path, value in _at(body, NUMBERS) if not _is_number(value)
+    ]
+    if faults:
+        raise InvalidParameter("The request's body isn't what Azure ML's would be.", faults)
+    _check_values(body)
+
+
+def _at(body: dict[str, Any], paths: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    """Yield what stands at the paths, of which `*` is any name."""
+    for path in paths:
+        yield from _below("", body, path.split("."))
+
+
+def _below(path: str, value: Any, names: list[str]) -> Iterator[tuple[str, Any]]:
+    if not names:
+        yield path.lstrip("."), value
+    elif isinstance(value, dict):
+        for name in value if names[0] == "*" else [names[0]]:
+            if name in value:
+                yield from _below(f"{path}.{name}", value[name], names[1:])
+
+
+def _is_object(value: Any) -> bool:
+    return value is None or isinstance(value, dict)
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31)
+
+
+def _check_values(body: dict[str, Any]) -> None:
+    """Raise `InvalidParameter` for a body that is nested too deeply, or a text that no database stores."""
+    left: list[tuple[Any, int]] = [(body, 1)]
+    while left:
+        value, depth = left.pop()
+        if depth > DEPTH_LIMIT:
+            raise InvalidParameter(f"The request's body is nested more than {DEPTH_LIMIT} levels deep.")
+        if isinstance(value, dict):
+            left += [(part, depth + 1) for pair in value.items() for part in pair]
+        elif isinstance(value, list):
+            left += [(part, depth + 1) for part in value]
+        elif isinstance(value, str) and _NOT_STORED.search(value):
+            raise InvalidParameter(f"{value!r:.60} has a NUL or half a character in it.")
