@@ -119,14 +119,11 @@ def pairs(words: list[str]) -> dict[str, Any]:
 
 
 def _print_plan(job: Any, steps: list[Any], as_json: bool) -> None:
-    from mafunzo.entities.job import LiteralInput
-
     if as_json:
         print_json({"job": job, "steps": steps})
         return
     print_facts({"job": job.display_name, "experiment": job.experiment})
     for step in steps:
-        literals = {name: value.value for name, value in step.spec.inputs.items() if isinstance(value, LiteralInput)}
-        rows = list(literals.items())
+        rows = list(step.spec.literals.items())
         print(f"\n{step.name} ({step.spec.component}, {step.spec.resources.cpus or 'all'} cores)")
         print_table(("parameter", "value"), rows, "  no parameters")

@@ -200,7 +200,8 @@ def _ended_sweep(job: JobState, sweep: Sweep, failed: Step | None) -> Finish:
         return Finish(job.job, JobStatus.COMPLETED, best=best)
     if any(state.step.status.is_done for state in job.steps):
         reason = (
-            f"No trial logged the metric '{sweep.metric}'. Log it with mlflow.log_metric(\"{sweep.metric}\", value)."
+            f"No trial logged the metric '{sweep.metric}', or none ended with a number. "
+            f'Log it with mlflow.log_metric("{sweep.metric}", value).'
         )
         return Finish(job.job, JobStatus.FAILED, reason=reason)
     return Finish(job.job, JobStatus.FAILED, failed)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from mafunzo.entities.job import ArtifactInput, Job, LiteralInput, Step
+from mafunzo.entities.job import ArtifactInput, Job, Step
 from mafunzo.errors import ServerFailed
 from mafunzo.launcher.local import MARKER
 from mafunzo.store.home import Home
@@ -116,16 +116,15 @@ def job_facts(job: Job, steps: list[Step]) -> JobFacts:
 
 
 def _step_facts(step: Step) -> StepFacts:
-    given = step.spec.inputs.items()
-    parameters = {name: value.value for name, value in given if isinstance(value, LiteralInput)}
-    files = {name: value.name or value.artifact for name, value in given if isinstance(value, ArtifactInput)}
+    inputs = step.spec.inputs.items()
+    files = {name: value.name or value.artifact for name, value in inputs if isinstance(value, ArtifactInput)}
     return StepFacts(
         name=step.name,
         status=str(step.status),
         attempt=step.attempt,
         started_at=step.started_at.timestamp() if step.started_at else None,
         ended_at=step.ended_at.timestamp() if step.ended_at else None,
-        parameters={**parameters, **files},
+        parameters={**step.spec.literals, **files},
         is_users=not step.spec.is_trusted,
     )
 

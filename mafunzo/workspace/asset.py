@@ -301,18 +301,19 @@ class Models:
         return artifact, {"uploaded": path.path}, self._kind_of(artifact)
 
     def _take_output(self, wanted: JobOutputReference) -> tuple[str, dict[str, Any], FolderType]:
-        """Return the hash of a completed job's output, its lineage, and whether it is an MLflow model."""
+        """Return the hash of a completed job's or step's output, its lineage, and whether it is an MLflow model."""
         from mafunzo.workspace.lineage import facts_of_job
 
-        handle = self._workspace.jobs.get(wanted.job)
+        handle, step = self._workspace.jobs.find(wanted.job)
         job = handle.job
-        if job.status is not JobStatus.COMPLETED:
+        if not (step.status.is_done if step else job.status is JobStatus.COMPLETED):
             raise Conflict(
-                f"Job {job.name} is {job.status}; only a completed job's output can be registered. "
+                f"Job {wanted.job} is {(step or job).status}; only a completed job's output can be registered. "
                 f"`mafunzo job show {job.name}` says how it stands."
             )
-        artifact = handle.output_artifact(wanted.output, wanted.path)
-        return artifact, facts_of_job(self._workspace, job, wanted.output), self._kind_of(artifact)
+        artifact = handle.output_artifact(wanted.output, wanted.path, step.name if step else None)
+        made_by = step or handle.best_trial
+        return artifact, facts_of_job(self._workspace, job, wanted.output, made_by), self._kind_of(artifact)
 
     def _kind_of(self, artifact: str) -> FolderType:
         is_mlflow = any(file.path == "MLmodel" for file in self._workspace.artifacts.manifest(artifact))

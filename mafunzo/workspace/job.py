@@ -57,6 +57,11 @@ class Jobs:
                     return step
         return None
 
+    def find(self, name: str) -> tuple[JobHandle, Step | None]:
+        """Return the job that is called so, or the one whose step is called `<job>.<step>`, and that; raises `NotFound`."""
+        step = self.find_step(name)
+        return self.get(step.job if step else name), step
+
     def change(self, name: str, change: RunChange) -> Job:
         """Change what a job is called, its description and tags, or hide it from lists; return it. Raises `NotFound`."""
         job = changed(self._workspace.records.get_job(name), change)
@@ -231,6 +236,12 @@ class JobHandle:
         return self._workspace.records.list_steps(self.name)
 
     @property
+    def best_trial(self) -> Step | None:
+        """The trial whose outputs are a sweep's, once it has ended."""
+        name = self.job.properties.get(BEST_TRIAL)
+        return self._step(name) if name else None
+
+    @property
     def status(self) -> JobStatus:
         return self.job.status
 
@@ -298,12 +309,13 @@ class JobHandle:
                 files[f"outputs/{prefix}{file.path}"] = (str(stored), file.path)
         return artifacts.assemble(files)
 
-    def output_artifact(self, output: str, path: str = "") -> str:
-        """Return the hash of a job's output, or of the file or folder `path` of it; raises `NotFound` or `JobFailed`.
+    def output_artifact(self, output: str, path: str = "", step: str | None = None) -> str:
+        """Return the hash of an output, of the job or of one step, or of the file or folder `path` of it.
 
-        What a user's command wrote to `./outputs` is the output `default`, which Azure's addresses call `artifacts`.
+        Raises `NotFound` or `JobFailed`. What a user's command wrote to `./outputs` is the output `default`, which Azure's
+        addresses call `artifacts`.
         """
-        artifact = self._whole_output(output)
+        artifact = self._whole_output(output, step)
         if output == ARTIFACTS:  # there, `./outputs` is a folder among others
             path = path.removeprefix("outputs").lstrip("/")
         if not path:
@@ -315,11 +327,12 @@ class JobHandle:
             raise NotFound(f"Output {output} of job {self.name} has no '{path}'. It has: {', '.join(files[:10])}.")
         return self._workspace.artifacts.assemble({name: (artifact, file) for file, name in chosen.items()})
 
-    def _whole_output(self, output: str) -> str:
+    def _whole_output(self, output: str, step: str | None) -> str:
         job = self.job
-        source = job.outputs.get(output) or self._default_output(output)
+        known = {name: StepOutputInput(step, name) for name in self._step(step).spec.outputs} if step else job.outputs
+        source = known.get(output) or self._default_output(output, step)
         if source is None:
-            raise NotFound(f"Job {self.name} has no output '{output}'. It has: {', '.join(job.outputs) or 'none'}.")
+            raise NotFound(f"Job {self.name} has no output '{output}'. It has: {', '.join(known) or 'none'}.")
         artifact = self._step(source.step).outputs.get(source.output)
         if artifact is None:
             raise JobFailed(
@@ -327,12 +340,12 @@ class JobHandle:
             )
         return artifact
 
-    def _default_output(self, output: str) -> StepOutputInput | None:
-        """Return which step's `./outputs` is meant: of the last one that has it, or of a sweep's best trial."""
-        steps = [step for step in self.steps if DEFAULT_OUTPUT in step.spec.outputs]
+    def _default_output(self, output: str, step: str | None) -> StepOutputInput | None:
+        """Return which step's `./outputs` is meant: of `step`, else of a sweep's best trial, else of the last that has it."""
+        steps = [step.name for step in self.steps if DEFAULT_OUTPUT in step.spec.outputs]
         if output not in (DEFAULT_OUTPUT, ARTIFACTS) or not steps:
             return None
-        return StepOutputInput(self.job.properties.get(BEST_TRIAL, steps[-1].name), DEFAULT_OUTPUT)
+        return StepOutputInput(step or self.job.properties.get(BEST_TRIAL, steps[-1]), DEFAULT_OUTPUT)
 
     def download(self, to: str | Path, output: str | None = None) -> list[Path]:
         """Write one output, or all, under `to`; return the folders."""
@@ -374,8 +387,9 @@ class JobHandle:
         return source.output in self._step(source.step).outputs
 
     def _failure(self, job: Job) -> Exception:
+        failed = (job.error or {}).get("step")
         for step in self.steps:
-            if step.error:
+            if step.name == failed and step.error:
                 error = from_code(
                     str(step.error.get("code", "step_failed")),
                     f"Step '{step.name}' of job {self.name}: {step.error.get('message', 'failed')}",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mafunzo.entities.asset import Asset
-from mafunzo.entities.job import ArtifactInput, Job, LiteralInput, Step
+from mafunzo.entities.job import ArtifactInput, Job, Step
 from mafunzo.errors import ArtifactCorrupt, NotFound
 from mafunzo.workspace.component import shipped, shipped_names
 
@@ -69,16 +69,11 @@ def trace(workspace: Workspace, thing: str) -> Lineage:
     return Lineage(tuple(_job_links(workspace, job, 0)))
 
 
-def facts_of_job(workspace: Workspace, job: Job, output: str) -> dict[str, Any]:
-    """Return what a registered model remembers of the job that made it."""
-    steps = workspace.records.list_steps(job.name)
+def facts_of_job(workspace: Workspace, job: Job, output: str, made_by: Step | None) -> dict[str, Any]:
+    """Return what a registered model remembers of the job that made it, or of the one step that did."""
+    steps = [made_by] if made_by else workspace.records.list_steps(job.name)
     by_name = {step.name: step for step in steps}
-    literals = {
-        f"{step.name}.{name}": value.value
-        for step in steps
-        for name, value in step.spec.inputs.items()
-        if isinstance(value, LiteralInput)
-    }
+    literals = {f"{step.name}.{name}": value for step in steps for name, value in step.spec.literals.items()}
     properties: dict[str, Any] = {
         "job": job.name,
         "job_output": output,
@@ -111,17 +106,19 @@ def _model_links(workspace: Workspace, asset: Asset) -> Iterator[Link]:
     except NotFound:
         yield Link("job", f"{job_name} (deleted)", depth=1)
         return
-    yield from _job_links(workspace, job, 1)
+    yield from _job_links(workspace, job, 1, asset.properties.get("steps"))
 
 
-def _job_links(workspace: Workspace, job: Job, depth: int) -> Iterator[Link]:
+def _job_links(workspace: Workspace, job: Job, depth: int, made_by: Collection[str] | None = None) -> Iterator[Link]:
+    """Yield the links of a job; `made_by` names the steps that count, None is all."""
     yield Link(
         "job", job.name, {"status": str(job.status), "by": job.created_by, "created": job.created_at}, depth=depth
     )
     for name, given in _given(job).items():
         faults = tuple(workspace.artifacts.verify(given.artifact))
         yield Link("input", f"{name} = {given.name}", {}, given.artifact, faults, depth=depth + 1)
-    for step in workspace.records.list_steps(job.name):
+    steps = workspace.records.list_steps(job.name)
+    for step in (one for one in steps if made_by is None or one.name in made_by):
         yield _step_link(step, depth + 1)
         for name, artifact in step.outputs.items():
             faults = tuple(workspace.artifacts.verify(artifact))
@@ -129,10 +126,9 @@ def _job_links(workspace: Workspace, job: Job, depth: int) -> Iterator[Link]:
 
 
 def _step_link(step: Step, depth: int) -> Link:
-    parameters = {name: v.value for name, v in step.spec.inputs.items() if isinstance(v, LiteralInput)}
     component = step.spec.component.split(":")[0]
     is_current = shipped(component).code == step.spec.code if component in shipped_names() else None
-    facts = {"component": step.spec.component, "code": step.spec.code[:19] + "...", "parameters": parameters}
+    facts = {"component": step.spec.component, "code": step.spec.code[:19] + "...", "parameters": step.spec.literals}
     return Link("step", f"{step.name} ({step.status})", facts, is_current=is_current, depth=depth)
 
 

@@ -27,7 +27,8 @@ def stored(workspace: Workspace, where: str, uri: str) -> Stored:
                 raise NotFound(f"{where} lies in the datastore '{datastore}'. There is '{DATASTORE}'.")
             return ArtifactInput(workspace.blobs.artifact(CONTAINER, path), Path(path).name)
         case JobOutputReference(job, output, path):
-            return ArtifactInput(workspace.jobs.get(job).output_artifact(output, path), f"{job}/{output}")
+            handle, step = workspace.jobs.find(job)
+            return ArtifactInput(handle.output_artifact(output, path, step.name if step else None), f"{job}/{output}")
         case AssetReference(kind="models") as reference if reference.registry:
             return _of_catalogue(workspace, where, uri)
         case AssetReference() as reference:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from azure.ai.ml import Input, Output, command, load_job
-from azure.ai.ml.entities import Environment
+from azure.ai.ml import Input, Output, command, dsl, load_job
+from azure.ai.ml.entities import Environment, Model
 from azure.ai.ml.exceptions import JobException
 from azure.ai.ml.sweep import Choice, LogUniform, MedianStoppingPolicy, RandomSamplingAlgorithm, SweepJob, Uniform
 from azure.core.exceptions import HttpResponseError
@@ -93,6 +93,16 @@ def test_a_sweep_s_outputs_are_those_of_its_best_trial(grid, client, tmp_path):
     registered = client.data.get("swept", version="3")
     assert registered.path.endswith(f"{grid.name}/outputs/out")
     assert [one.version for one in client.data.list("swept")] == ["3"]
+
+
+def test_what_the_best_trial_made_is_registered_as_a_model(grid, client, workspace):
+    best = grid.properties["best_child_run_id"]
+    for name, path in (("by-name", "out"), ("by-path", "artifacts/paths/outputs/")):
+        model = Model(name=name, path=f"azureml://jobs/{best}/outputs/{path}", type="custom_model")
+        client.models.create_or_update(model)
+    assert {model.name for model in workspace.models.made_by(grid.name)} == {"by-name", "by-path"}
+    links = [(link.kind, link.name) for link in workspace.lineage("by-path").links if link.kind in ("job", "step")]
+    assert links == [("job", grid.name), ("step", "trial_2 (completed)")]
 
 
 def test_the_same_seed_gives_the_same_values(client, plain, wait, workspace):
@@ -212,6 +222,19 @@ def test_a_sweep_comes_from_a_file(client, plain, wait, workspace, tmp_path):
     client.jobs.download(found.name, output_name="out", download_path=tmp_path)
     assert (tmp_path / "named-outputs" / "out" / "factor.txt").read_text() == "3\n"
     assert {step.spec.timeout_s for step in workspace.jobs.get(found.name).steps} == {600}
+
+
+def test_a_sweep_as_a_node_of_a_pipeline_is_refused(client, plain):
+    trial = command(command="echo ${{inputs.n}}", inputs={"n": 1}, environment=plain)
+
+    @dsl.pipeline(default_compute="local")
+    def around():
+        trial(n=Choice([1, 2])).sweep(sampling_algorithm="grid", primary_metric="loss", goal="minimize").set_limits(
+            max_total_trials=2
+        )
+
+    with pytest.raises(HttpResponseError, match="is of the type sweep"):
+        client.jobs.create_or_update(around())
 
 
 def test_all_that_is_wrong_with_a_search_space_is_told_at_once(client, plain):
