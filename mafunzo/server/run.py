@@ -40,7 +40,7 @@ from mafunzo.store.database import open_database
 from mafunzo.store.home import Home
 from mafunzo.store.lease import Leases
 from mafunzo.store.record import Records
-from mafunzo.wire.azureml.envelope import CONTAINER, Place
+from mafunzo.wire.azureml.envelope import DATASTORES, Place
 from mafunzo.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -109,7 +109,8 @@ def serve(
 
 def _azure_server(home: Home, own: ServerAddress, workspace: Workspace, serving: Context) -> uvicorn.Server:
     """Return the https server of the Azure SDK's dialect; the http server's end ends it."""
-    workspace.blobs.ensure_container(CONTAINER)
+    for container in DATASTORES.values():
+        workspace.blobs.ensure_container(container)
     workspace.blobs.blocks.forget_abandoned()
     certificate, identity = tls.certificate(home, serving.names), serving.identity
     context = AzureContext(

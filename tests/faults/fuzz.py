@@ -61,7 +61,8 @@ class Fuzzer:
     def __init__(self, workspace: Workspace) -> None:
         address = workspace.up()
         self.port, self.azure_port = address.port, address.azure_port
-        self._trusting = ssl.create_default_context(cafile=workspace.home.root / "tls" / "authority.pem")
+        self._authority = workspace.home.root / "tls" / "authority.pem"
+        self._trusting = ssl.create_default_context(cafile=self._authority)
         self._token = self._ask_token(access_of_home(workspace.home, address, workspace.user))
         self._sas = self._ask_sas()
         self._operator_key = (workspace.home.root / "operator.key").read_text().strip()
@@ -97,6 +98,17 @@ class Fuzzer:
             if status not in (200, 201) or expected not in content:
                 faults.append(f"{method} {path.partition('?')[0]}: {status} {content[:200]!r}")
         return faults
+
+    def options(self, tls: bool) -> dict[str, Any]:
+        """Return what a client of `requests` needs to ask one of the ports, as somebody who may."""
+        scheme, port, key = ("https", self.azure_port, self._token) if tls else ("http", self.port, self._operator_key)
+        headers = {"Authorization": f"Bearer {key}"}
+        return {
+            "base_url": f"{scheme}://127.0.0.1:{port}",
+            "headers": headers,
+            "verify": str(self._authority),
+            "timeout": PATIENCE_S,
+        }
 
     # One broken request
 
