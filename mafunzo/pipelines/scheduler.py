@@ -93,6 +93,7 @@ class Scheduler:
     """Runs the jobs of one home. Only one may run at a time, which the home's lock sees to.
 
     capacity: what steps and workers may hold together. grace_s: how long a canceled step may take to end by itself.
+    user_variables: environment variables that a user's own step finds unless it sets them itself.
     """
 
     def __init__(
@@ -106,11 +107,12 @@ class Scheduler:
         *,
         grace_s: float = 10.0,
         versions: Callable[[], Mapping[str, str]] = installed_versions,
+        user_variables: Callable[[Job, Step], Mapping[str, str]] = lambda _job, _step: {},
     ) -> None:
         self._records, self._artifacts, self._leases = records, artifacts, leases
         self._launcher, self._home, self._capacity = launcher, home, capacity
         self._blobs = Blobs(records, artifacts, home)
-        self._grace_s, self._versions = grace_s, versions
+        self._grace_s, self._versions, self._user_variables = grace_s, versions, user_variables
         self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="step")
         self._busy: dict[StepName, Future[None]] = {}
         self._paused: dict[StepName, float] = {}
@@ -300,8 +302,13 @@ class Scheduler:
             ready = prepare(
                 step.spec, folder, earlier, self._artifacts, held, devices, self._home.root / ENVIRONMENTS_FOLDER
             )
+            found = {} if step.spec.is_trusted else self._user_variables(self._records.get_job(step.job), step)
             self._launcher.start(
-                ready.command, folder, ready.environment, step.spec.resources.processes, ready.directory
+                ready.command,
+                folder,
+                {**found, **ready.environment},
+                step.spec.resources.processes,
+                ready.directory,
             )
         except (MafunzoError, OSError) as error:
             logger.warning("Step %s/%s can't start: %s", step.job, step.name, error)

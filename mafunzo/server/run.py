@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from logging.handlers import RotatingFileHandler
 from typing import Any
 
@@ -16,6 +17,7 @@ import psutil
 import uvicorn
 from fastapi import FastAPI
 
+from mafunzo.entities.job import Job, Step
 from mafunzo.launcher.hardware import capacity, hardware
 from mafunzo.launcher.local import LocalLauncher
 from mafunzo.launcher.server_process import LOOPBACK, ServerAddress, address_file, write_address
@@ -40,6 +42,7 @@ from mafunzo.store.database import open_database
 from mafunzo.store.home import Home
 from mafunzo.store.lease import Leases
 from mafunzo.store.record import Records
+from mafunzo.tracking.step_environment import mlflow_variables, step_run_id
 from mafunzo.wire.azureml.envelope import DATASTORES, Place
 from mafunzo.workspace import Workspace
 
@@ -79,7 +82,16 @@ def serve(
             require_owner(address, records.list_users())
             room = capacity(hardware())
             supervisor = Supervisor(records, artifacts, leases, LocalLauncher(), home, room, worker=worker)
-            scheduler = Scheduler(records, artifacts, leases, LocalLauncher(), home, room)
+            own = _own_address(listener, azure_listener, address)
+            scheduler = Scheduler(
+                records,
+                artifacts,
+                leases,
+                LocalLauncher(),
+                home,
+                room,
+                user_variables=partial(_mlflow_of_a_step, records, own, operator_key(home)),
+            )
             supervisor.tick()  # so that no request goes to a port that was a worker's before the machine restarted
             view = MlflowView(home, records)
             loops = (
@@ -100,11 +112,17 @@ def serve(
                     registry=Registry(workspace, view.artifacts),
                     loops=loops,
                 )
-                own = _own_address(listener, azure_listener, address)
                 azure = _azure_server(home, own, workspace, context)
                 _serve_until_stopped(home, own, listener, context, azure, azure_listener)
         finally:
             database.close()
+
+
+def _mlflow_of_a_step(records: Records, own: ServerAddress, key: str, job: Job, step: Step) -> dict[str, str]:
+    """Return what makes MLflow in a user's own step log into the step's run; the only step of a job has the job's."""
+    is_alone = len(records.list_steps(job.name)) == 1
+    uri = f"http://mafunzo:{key}@{own.host}:{own.port}/mlflow"
+    return mlflow_variables(uri, job.experiment, step_run_id(job.name, step.name, step.attempt, is_alone))
 
 
 def _azure_server(home: Home, own: ServerAddress, workspace: Workspace, serving: Context) -> uvicorn.Server:

@@ -12,7 +12,6 @@ import mlflow
 import pytest
 
 from mafunzo import Workspace
-from mafunzo.tracking.step_environment import job_run_id, mlflow_variables
 from mafunzo.wire.azureml.envelope import workspace_id
 
 PROGRAM = Path(__file__).parent / "mlflow_program.py"
@@ -94,7 +93,6 @@ def ended_job(client: Any, workspace: Workspace, tmp_path_factory: pytest.TempPa
         code=str(code),
         command="python main.py model.py",
         environment=Environment(name="plain-mlflow", image="any"),
-        environment_variables=mlflow_variables(uri, "commands-with-mlflow", job_run_id("logs-with-mlflow")),
         experiment_name="commands-with-mlflow",
     )
     client.jobs.create_or_update(job)
