@@ -24,6 +24,9 @@ from mafunzo.workspace.version import put_version, referenced, registered, scope
 if TYPE_CHECKING:
     from mafunzo.workspace.workspace import Workspace
 
+MAY_CHANGE = ("description", "tags", "isArchived", "provisioningState")
+"""What of an environment's body isn't its content."""
+
 
 class Components:
     """The verbs on components."""
@@ -97,7 +100,7 @@ class Environments:
         """Register an environment as Azure's wire asks; raises `InvalidParameter`, `NotSupported` and `Conflict`."""
         environment_from_body(name, version, body)
         said = dict(body.get("properties") or {})
-        kept = {key: value for key, value in said.items() if key not in ("description", "tags", "isArchived")}
+        kept = {key: value for key, value in said.items() if key not in MAY_CHANGE and value not in (None, {})}
         asset = version_of(AssetType.ENVIRONMENT, name, version, {BODY: {"properties": kept}}, body)
         return put_version(self._workspace, asset, is_replaced=bool(said.get("isAnonymous", False)))
 
