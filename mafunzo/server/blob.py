@@ -23,7 +23,7 @@ from mafunzo.server.sas import CREATE, DELETE, LIST, READ, WRITE
 from mafunzo.store.blob import Blobs
 from mafunzo.wire.azureml import blob as wire
 from mafunzo.wire.azureml import blob_xml
-from mafunzo.wire.azureml.envelope import CONTAINER, SUFFIX
+from mafunzo.wire.azureml.envelope import DATASTORES, SUFFIX
 
 ROOT = f"/mafunzo.blob.{SUFFIX}"
 BLOB_LIMIT_BYTES = 5000 * 2**20
@@ -102,8 +102,8 @@ def delete_container(request: Request, container: str) -> Response:
     """Delete a container with its blobs."""
     require(request, MANAGE, container)
     _require_container_request(request)
-    if container == CONTAINER:
-        raise NotSupported(f"The container '{CONTAINER}' is the workspace's own, and can't be deleted.")
+    if container in DATASTORES.values():
+        raise NotSupported(f"The container '{container}' is the workspace's own, and can't be deleted.")
     _blobs(request).delete_container(container)
     return Response(status_code=202)
 

@@ -37,7 +37,7 @@ class Limits:
         if scope["type"] == "http" and len(scope["headers"]) > HEADER_LIMIT:
             told = f"The request has more than {HEADER_LIMIT} headers."
             await _refusal(431, "TooManyHeaders", told)(scope, receive, send)
-        elif scope["type"] == "http" and _CONTROL.search(scope["path"]):
+        elif scope["type"] == "http" and (_CONTROL.search(scope["path"]) or b"%00" in scope["query_string"]):
             await _refusal(400, "InvalidUri", "The address has a control character.")(scope, receive, send)
         else:
             await self.app(scope, receive, send)

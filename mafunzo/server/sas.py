@@ -21,36 +21,10 @@ ACCOUNT = "mafunzo"
 FIRST_VERSION = "2020-12-06"
 LIFETIME_S = 3600
 READ, WRITE, CREATE, LIST, DELETE = "r", "w", "c", "l", "d"
-NOT_ENFORCED = frozenset(
-    [
-        "si",
-        "sip",
-        "ses",
-        "rscc",
-        "rscd",
-        "rsce",
-        "rscl",
-        "rsct",
-        "skoid",
-        "sktid",
-        "skt",
-        "ske",
-        "sks",
-        "skv",
-        "skdutid",
-        "sduoid",
-        "saoid",
-        "suoid",
-        "scid",
-        "sdd",
-        "srh",
-        "srq",
-        "ss",
-        "srt",
-        "snapshot",
-        "versionid",
-    ]
-)
+NOT_ENFORCED = frozenset({
+    "si", "sip", "ses", "rscc", "rscd", "rsce", "rscl", "rsct", "skoid", "sktid", "skt", "ske", "sks", "skv", "skdutid",
+    "sduoid", "saoid", "suoid", "scid", "sdd", "srh", "srq", "ss", "srt", "snapshot", "versionid",
+})  # fmt: skip
 """Fields that narrow or widen a signature in ways that aren't known here: by address, policy, user, account and so on."""
 
 

@@ -317,10 +317,11 @@ def test_a_container_is_made_shown_and_deleted(account: BlobServiceClient) -> No
         assert refusal(refused) == (404, "ContainerNotFound")
 
 
-def test_the_workspaces_own_container_stays(account: BlobServiceClient) -> None:
+@pytest.mark.parametrize("name", ["azureml-blobstore", "azureml"])
+def test_a_container_of_the_workspaces_own_stays(account: BlobServiceClient, name: str) -> None:
     with pytest.raises(HttpResponseError, match="workspace's own"):
-        account.delete_container("azureml-blobstore")
-    assert account.get_container_client("azureml-blobstore").exists()
+        account.delete_container(name)
+    assert account.get_container_client(name).exists()
 
 
 @pytest.mark.parametrize("name", ["ab", "a" * 64, "Upper", "under_score", "two--hyphens", "-first", "last-", "dot.s"])

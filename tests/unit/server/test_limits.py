@@ -208,6 +208,7 @@ def test_requests_one_behind_the_other_are_answered(connect: Callable[[], socket
             b"GET / HTTP/1.1\r\nhost: x\r\n" + b"a: b\r\n" * HEADER_LIMIT, b"431 Request Header", id="many headers"
         ),
         pytest.param(b"GET /a%00b HTTP/1.1\r\nhost: x\r\n", b"400 Bad Request", id="NUL"),
+        pytest.param(b"GET /?a=%00b HTTP/1.1\r\nhost: x\r\n", b"400 Bad Request", id="NUL in the query"),
         pytest.param(b"GET /a%0d%0ab HTTP/1.1\r\nhost: x\r\n", b"400 Bad Request", id="line end"),
         pytest.param(b"GET / HTTP/1.1\r\na: " + b"b" * 2 * HEAD_LIMIT_BYTES, b"400 Bad Request", id="large header"),
         pytest.param(b"GET /" + b"b" * 2 * HEAD_LIMIT_BYTES, b"400 Bad Request", id="large address"),
