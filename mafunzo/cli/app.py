@@ -14,6 +14,7 @@ from mafunzo.cli import (
     finetune,
     job,
     lineage,
+    mlflow,
     model,
     server,
     user,
@@ -55,5 +56,6 @@ app.add_typer(environment.app, name="environment")
 app.add_typer(user.app, name="user")
 app.command("create")(create.create)
 app.command("lineage")(lineage.lineage)
+app.command("mlflow")(mlflow.mlflow)
 app.command("backup")(server.backup)
 app.command("restore")(server.restore)

@@ -53,7 +53,7 @@ def serve(
     from mafunzo.tracking.mlflow_store import RunStore, UserStore
     from mafunzo.tracking.mlflow_view import View
 
-    view = View(home / "jobs", RunStore(database, ARTIFACT_ROOT))
+    view = View(home / "jobs", folder / "artifacts", RunStore(database, ARTIFACT_ROOT))
     store = handlers._tracking_store = UserStore(database, ARTIFACT_ROOT, view)
     gate = Gate(app, token, store.require_open)
     server = uvicorn.Server(uvicorn.Config(gate, log_level="warning", access_log=False))

@@ -3,8 +3,10 @@
 Both are on one database. Users' own runs have no other home than this: it is data, and is backed up.
 """
 
+import shutil
 from collections.abc import Callable, Sequence
 from functools import wraps
+from pathlib import Path
 from typing import Any, Protocol
 
 from mlflow.entities import Experiment, LifecycleStage, Metric, Param, Run, RunStatus, RunTag, SourceType
@@ -44,6 +46,12 @@ class RunStore(SqlAlchemyStore):  # type: ignore[misc]
             )
             run.tags = [SqlTag(key=tag.key, value=tag.value) for tag in [*tags, RunTag("mlflow.runName", title)]]
             session.add(run)
+
+    def forget_run(self, run_id: str, artifacts: Path) -> None:
+        """Delete a run with its files, as `mlflow gc` deletes those that users have deleted before."""
+        experiment = self.get_run(run_id).info.experiment_id
+        self._hard_delete_run(run_id)
+        shutil.rmtree(artifacts / experiment / run_id, ignore_errors=True)
 
 
 class OpenRuns(Protocol):

@@ -8,7 +8,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,8 +56,9 @@ class View:
     `metrics.jsonl`, which is the truth for the rest of Mafunzo.
     """
 
-    def __init__(self, jobs: Path, store: RunStore) -> None:
-        self._jobs = jobs
+    def __init__(self, jobs: Path, artifacts: Path, store: RunStore) -> None:
+        """`jobs` has a folder for each job, `artifacts` the files that runs have logged."""
+        self._jobs, self._artifacts = jobs, artifacts
         self._store = store
         self._experiments: dict[str, Experiment] = {}
         self._runs = dict(self._existing())
@@ -71,6 +72,7 @@ class View:
             folders = (
                 sorted(folder for folder in self._jobs.iterdir() if folder.is_dir()) if self._jobs.exists() else []
             )
+            self._forget_all_but({folder.name for folder in folders})
             return sum(self._take_job(folder) for folder in folders)
 
     def is_open(self, run_id: str) -> bool:
@@ -92,6 +94,15 @@ class View:
         lines = [line for line in map(_line, metrics) if _point(line) not in known]
         with file.open("a", encoding="utf-8") as opened:
             opened.write("".join(json.dumps(line) + "\n" for line in lines))
+
+    def _forget_all_but(self, jobs: Set[str]) -> None:
+        """Delete the runs of jobs that were deleted."""
+        for key in [key for key in self._runs if key.partition("/")[0] not in jobs]:
+            run_id = self._runs[key].id
+            self._store.forget_run(run_id, self._artifacts)
+            self._open.pop(run_id, None)
+            self._seen.pop(key, None)
+            del self._runs[key]
 
     def _take_job(self, folder: Path) -> int:
         if not (folder / FILE).exists():  # its experiment isn't known yet

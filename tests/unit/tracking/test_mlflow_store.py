@@ -26,7 +26,7 @@ def jobs(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def view(jobs: Path, store: RunStore) -> View:
-    return View(jobs, store)
+    return View(jobs, jobs.parent / "artifacts", store)
 
 
 @pytest.fixture

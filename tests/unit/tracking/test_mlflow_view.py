@@ -57,7 +57,7 @@ def test_a_job_is_a_run_and_each_step_a_run_under_it_with_parameters_and_tags(
 ) -> None:
     write_job_facts(tmp_path / "jobs", facts())
     write_metrics(tmp_path / "jobs", "finetune", {"time": 101.5, "step": 10, "loss": 2.5, "learning_rate": 0.0001})
-    assert View(tmp_path / "jobs", store).tick() == 1
+    assert View(tmp_path / "jobs", tmp_path / "artifacts", store).tick() == 1
     found = runs(client, "chat")
     job, step = found["job1"], found["job1/finetune/1"]
     assert step.data.tags["mlflow.parentRunId"] == job.info.run_id
@@ -76,10 +76,10 @@ def test_lines_are_taken_in_once_however_often_it_looks_and_starts(
     store: RunStore, client: MlflowClient, tmp_path: Path
 ) -> None:
     write_metrics(tmp_path / "jobs", "finetune", *({"time": n, "step": n, "loss": 1 / n} for n in range(1, 6)))
-    view = View(tmp_path / "jobs", store)
+    view = View(tmp_path / "jobs", tmp_path / "artifacts", store)
     assert [view.tick(), view.tick()] == [5, 0]
     write_metrics(tmp_path / "jobs", "finetune", {"time": 6, "step": 6, "loss": 0.1})
-    again = View(tmp_path / "jobs", store)
+    again = View(tmp_path / "jobs", tmp_path / "artifacts", store)
     assert [again.tick(), again.tick()] == [1, 0]
     history = client.get_metric_history(runs(client)["job1/finetune/1"].info.run_id, "loss")
     assert sorted(point.step for point in history) == [1, 2, 3, 4, 5, 6]
@@ -90,17 +90,17 @@ def test_a_crash_before_the_offset_was_kept_repeats_no_point(
     store: RunStore, client: MlflowClient, tmp_path: Path
 ) -> None:
     write_metrics(tmp_path / "jobs", "finetune", *({"time": n, "step": n, "loss": 1 / n} for n in range(1, 6)))
-    View(tmp_path / "jobs", store).tick()
+    View(tmp_path / "jobs", tmp_path / "artifacts", store).tick()
     run = runs(client)["job1/finetune/1"].info.run_id
     client.set_tag(run, "mafunzo.offset.finetune.1", "0")
-    assert View(tmp_path / "jobs", store).tick() == 5
+    assert View(tmp_path / "jobs", tmp_path / "artifacts", store).tick() == 5
     assert len(client.get_metric_history(run, "loss")) == 5
 
 
 def test_a_line_that_is_still_being_written_waits(store: RunStore, client: MlflowClient, tmp_path: Path) -> None:
     write_metrics(tmp_path / "jobs", "finetune", {"time": 1, "step": 1, "loss": 2.0})
     write_metrics(tmp_path / "jobs", "finetune", {"time": 2, "step": 2, "loss": 1.0}, end="")
-    view = View(tmp_path / "jobs", store)
+    view = View(tmp_path / "jobs", tmp_path / "artifacts", store)
     assert view.tick() == 1
     with (tmp_path / "jobs" / "job1" / "finetune" / "1" / "metrics.jsonl").open("a") as file:
         file.write("\n")
@@ -109,7 +109,7 @@ def test_a_line_that_is_still_being_written_waits(store: RunStore, client: Mlflo
 
 def test_values_that_are_no_numbers_are_left_out(store: RunStore, client: MlflowClient, tmp_path: Path) -> None:
     write_metrics(tmp_path / "jobs", "finetune", {"time": 1, "step": 1, "loss": None, "epoch": 0.5})
-    View(tmp_path / "jobs", store).tick()
+    View(tmp_path / "jobs", tmp_path / "artifacts", store).tick()
     assert runs(client)["job1/finetune/1"].data.metrics == {"epoch": 0.5}
 
 
@@ -118,7 +118,7 @@ def test_each_attempt_of_a_step_is_a_run_of_its_own(store: RunStore, client: Mlf
     write_job_facts(tmp_path / "jobs", facts(status="completed", steps=(step,)))
     for attempt in (1, 2):
         write_metrics(tmp_path / "jobs", "finetune", {"time": 1, "step": 1, "loss": attempt}, attempt=attempt)
-    View(tmp_path / "jobs", store).tick()
+    View(tmp_path / "jobs", tmp_path / "artifacts", store).tick()
     found = runs(client, "chat")
     assert found["job1/finetune/1"].info.status == "FAILED"
     assert found["job1/finetune/2"].info.status == "FINISHED"
@@ -133,7 +133,7 @@ def test_a_change_of_status_reaches_the_run(
     status: str, expected: str, store: RunStore, client: MlflowClient, tmp_path: Path
 ) -> None:
     write_job_facts(tmp_path / "jobs", facts())
-    view = View(tmp_path / "jobs", store)
+    view = View(tmp_path / "jobs", tmp_path / "artifacts", store)
     view.tick()
     assert runs(client, "chat")["job1"].info.status == "RUNNING"
     write_job_facts(tmp_path / "jobs", facts(status=status, ended_at=200.0))
@@ -148,11 +148,32 @@ def test_a_job_whose_facts_are_still_to_come_waits_for_them(
 ) -> None:
     write_metrics(tmp_path / "jobs", "finetune", {"time": 1, "step": 1, "loss": 2.0})
     (tmp_path / "jobs" / "job1" / "job.json").unlink()
-    view = View(tmp_path / "jobs", store)
+    view = View(tmp_path / "jobs", tmp_path / "artifacts", store)
     assert view.tick() == 0
     write_job_facts(tmp_path / "jobs", facts())
     assert view.tick() == 1
     assert sorted(runs(client, "chat")) == ["job1", "job1/finetune/1"]
+
+
+def test_the_runs_of_a_deleted_job_go_with_it_and_its_name_may_come_again(
+    store: RunStore, client: MlflowClient, tmp_path: Path
+) -> None:
+    mine = client.create_run("0").info.run_id
+    write_job_facts(tmp_path / "jobs", facts())
+    write_metrics(tmp_path / "jobs", "finetune", {"time": 1, "step": 1, "loss": 2.0})
+    view = View(tmp_path / "jobs", tmp_path / "artifacts", store)
+    view.tick()
+    file = tmp_path / "artifacts" / client.get_run("job1").info.experiment_id / "job1" / "artifacts" / "a.txt"
+    file.parent.mkdir(parents=True)
+    file.write_text("of the first")
+    shutil.rmtree(tmp_path / "jobs" / "job1")
+    view.tick()
+    assert runs(client, "chat") == {}
+    assert not file.exists()
+    assert client.get_run(mine).info.lifecycle_stage == "active"
+    write_job_facts(tmp_path / "jobs", facts())
+    view.tick()
+    assert list(runs(client, "chat")) == ["job1"]
 
 
 def test_facts_are_written_only_if_they_say_something_new(tmp_path: Path) -> None:
