@@ -137,7 +137,9 @@ class Request:
         given = {name: self.inputs[name] for name in names if name in self.inputs}
         paths = [Path(value).expanduser() for value in given.values() if isinstance(value, str | Path)]
         policy = str(self.inputs.get("on_bad_row", "fail"))
-        with tempfile.TemporaryDirectory(prefix="mafunzo-rows-") as scratch:
+        with tempfile.TemporaryDirectory(
+            prefix=".rows-", dir=self.workspace.home.root
+        ) as scratch:  # hard links, no copies
             stored = [
                 self.workspace.artifacts.checkout(value.artifact, Path(scratch) / name)
                 for name, value in given.items()

@@ -19,7 +19,7 @@ from mafunzo.pipelines.sweep import draw, with_trials
 from mafunzo.wire.azureml.job import JobRequest
 from mafunzo.wire.azureml.reference import AssetReference, PathInput, parse_reference
 from mafunzo.workspace.asset import Upload
-from mafunzo.workspace.component import shipped_names
+from mafunzo.workspace.component import shipped, shipped_names
 from mafunzo.workspace.reference import stored
 from mafunzo.workspace.request import SERVERLESS, Draft
 
@@ -35,8 +35,9 @@ def registry_pipeline(asked: JobRequest) -> str | None:
         return None
     (node,) = asked.pipeline.nodes.values()
     reference = parse_reference(node.component)
-    is_shipped = isinstance(reference, AssetReference) and reference.registry and reference.name in shipped_names()
-    return reference.name if is_shipped and isinstance(reference, AssetReference) else None
+    if not isinstance(reference, AssetReference) or not reference.registry or reference.name not in shipped_names():
+        return None
+    return reference.name if shipped(reference.name).component.kind == "pipeline" else None
 
 
 def bound_inputs(node: Node, given: Mapping[str, str | PathInput]) -> dict[str, str | PathInput]:
