@@ -138,12 +138,12 @@ def test_a_compute_is_the_same(ours, theirs):
     assert mine == other and (mine.tier, mine.max_instances, mine.idle_s) == ("low_priority", 3, 180)
 
 
-@pytest.mark.parametrize("name", ["command_job", "pipeline_job"])
+@pytest.mark.parametrize("name", ["command_job", "pipeline_job", "sweep_job"])
 def test_a_job_is_planned_the_same(name, client, ours, theirs):
     sent = theirs.jobs.get(client.jobs.create_or_update(load_job(FILES / f"{name}.yml")).name)
     made = ours.jobs.get(create(ours, FILES / f"{name}.yml", {}).name)
     assert [planned(step) for step in made.steps] == [planned(step) for step in sent.steps]
-    for field in ("display_name", "experiment", "tags", "outputs", "force_rerun", "continue_on_step_failure"):
+    for field in ("display_name", "experiment", "tags", "outputs", "force_rerun", "continue_on_step_failure", "sweep"):
         assert getattr(made.job, field) == getattr(sent.job, field), field
     assert dict(made.job.inputs) == dict(sent.job.inputs)
 

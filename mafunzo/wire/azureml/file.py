@@ -14,6 +14,7 @@ from mafunzo.wire.azureml.compute import AML_COMPUTE
 from mafunzo.wire.azureml.envelope import LOCATION, resource_id
 from mafunzo.wire.azureml.file_keys import FileKind
 from mafunzo.wire.azureml.reference import AssetReference, parse_reference
+from mafunzo.wire.azureml.sweep import ARGUMENTS
 
 ANONYMOUS = "azureml_anonymous"
 """The name of components that have none of their own; their versions say what is in them."""
@@ -183,8 +184,10 @@ def _deployment(document: Mapping[str, Any], local: Local) -> Body:
 
 
 def _job(document: Mapping[str, Any], local: Local) -> Body:
+    kind = "Pipeline" if "jobs" in document else "Sweep" if "trial" in document else "Command"
+    parts = {"Pipeline": _pipeline_part, "Sweep": _sweep_part, "Command": _command_part}
     properties = {
-        "jobType": "Pipeline" if "jobs" in document else "Command",
+        "jobType": kind,
         "displayName": document.get("display_name"),
         "description": document.get("description"),
         "experimentName": document.get("experiment_name"),
@@ -194,7 +197,7 @@ def _job(document: Mapping[str, Any], local: Local) -> Body:
         "inputs": _job_inputs(document, local),
         "outputs": {name: _job_output(given) for name, given in (document.get("outputs") or {}).items()},
     }
-    more = _pipeline_part(document, local) if "jobs" in document else _command_part(document, local)
+    more = parts[kind](document, local)
     return {"properties": {key: value for key, value in {**properties, **more}.items() if value is not None}}
 
 
@@ -202,8 +205,38 @@ def _pipeline_part(document: Mapping[str, Any], local: Local) -> Body:
     return {"settings": dict(document.get("settings") or {}), "jobs": _nodes(document, local)}
 
 
-def _command_part(document: Mapping[str, Any], local: Local) -> Body:
-    sources = _sources("", document, local)
+def _sweep_part(document: Mapping[str, Any], local: Local) -> Body:
+    limits = {
+        _camel(key): _duration(value) if key.endswith("timeout") else value
+        for key, value in (document.get("limits") or {}).items()
+    }
+    trial = _command_part({"resources": document.get("resources"), **document["trial"]}, local, "trial")
+    policy = document.get("early_termination")
+    return {
+        "searchSpace": {name: _values(given) for name, given in document["search_space"].items()},
+        "samplingAlgorithm": _typed("samplingAlgorithmType", document.get("sampling_algorithm") or "random"),
+        "objective": {_camel(key): value for key, value in document["objective"].items()},
+        "earlyTermination": None if policy is None else _typed("policyType", policy),
+        "limits": {"jobLimitsType": "Sweep", **limits},
+        "trial": {key: value for key, value in trial.items() if value is not None},
+    }
+
+
+def _values(given: Mapping[str, Any]) -> list[Any]:
+    """Return where a swept parameter's values come from, as a list: `["uniform", [0.1, 0.9]]`."""
+    kind = str(given["type"])
+    return [kind, [given.get(name) for name in ARGUMENTS.get(kind, ())]]
+
+
+def _typed(name: str, given: str | Mapping[str, Any]) -> Body:
+    """Return what has a type and perhaps no more, with the type under `name`, in Azure's spelling."""
+    said = dict(given) if isinstance(given, Mapping) else {"type": given}
+    kind = "".join(word.capitalize() for word in str(said.pop("type", "")).split("_"))
+    return {name: kind, **{_camel(key): value for key, value in said.items()}}
+
+
+def _command_part(document: Mapping[str, Any], local: Local, where: str = "") -> Body:
+    sources = _sources(where, document, local)
     resources = document.get("resources") or {}
     limit = (document.get("limits") or {}).get("timeout")
     distribution = _distribution(document)

@@ -33,6 +33,7 @@ _SCHEMAS: Mapping[str, tuple[FileKind, str]] = {
     "pipelinecomponent": (FileKind.COMPONENT, "pipeline"),
     "commandjob": (FileKind.JOB, "command"),
     "pipelinejob": (FileKind.JOB, "pipeline"),
+    "sweepjob": (FileKind.JOB, "sweep"),
     "managedonlineendpoint": (FileKind.ENDPOINT, ""),
     "managedonlinedeployment": (FileKind.DEPLOYMENT, ""),
 }
@@ -48,7 +49,6 @@ _REFUSED: Mapping[str, str] = {
     "spark": "Spark isn't run here. Run a command.",
     "parallel": "Parallel steps aren't run here. Run a command over the rows.",
     "automl": "AutoML isn't run here. Run a command or a pipeline.",
-    "sweep": "Sweeps aren't started from files yet. Build it with the Azure SDK, or run a command job.",
     "import": "Imports from databases aren't run here. Run a command that fetches the rows.",
 }
 """By how the last part of `$schema`, or a `type`, begins."""
@@ -100,6 +100,8 @@ def _kind_by_keys(document: Mapping[str, Any]) -> FileKind | None:
         return FileKind.ENDPOINT
     if kind in _COMPUTE_TYPES or "size" in keys:
         return FileKind.COMPUTE
+    if "trial" in keys:
+        return FileKind.JOB
     if {"command", "jobs"} & keys:
         return FileKind.COMPONENT if _is_component(document) else FileKind.JOB
     if {"image", "conda_file", "build"} & keys:
@@ -195,6 +197,21 @@ _LIMITS: Mapping[str, Shape] = {"limits": Fields(_scalars("timeout"))}
 _NODE_KEYS: Mapping[str, Shape] = {**_JOB, **_RUN, **_LIMITS, "component": Leaf.ANYTHING}
 _SETTINGS = Fields(_scalars("default_compute default_datastore continue_on_step_failure force_rerun"))
 _NODES = Each(Fields(_NODE_KEYS))
+_SWEEP: Mapping[str, Shape] = {
+    **_JOB,
+    "trial": Fields(_RUN, required=("command",)),
+    "search_space": Each(
+        Fields({**_scalars("type upper min_value max_value mu sigma q"), "values": Leaf.ANYTHING}, required=("type",))
+    ),
+    "sampling_algorithm": Fields(_scalars("type seed rule logbase"), is_scalar_too=True),
+    "objective": Fields(_scalars("goal primary_metric"), required=("goal", "primary_metric")),
+    "early_termination": Fields(
+        _scalars("type delay_evaluation evaluation_interval slack_factor slack_amount truncation_percentage"),
+        required=("type",),
+    ),
+    "limits": Fields(_scalars("max_total_trials max_concurrent_trials timeout trial_timeout")),
+    "resources": _RUN["resources"],
+}
 _COMPONENT: Mapping[str, Shape] = {
     **_ASSET,
     **_scalars("type display_name is_deterministic"),
@@ -221,6 +238,7 @@ _SHAPES: Mapping[tuple[FileKind, str], Fields] = {
     (FileKind.COMPONENT, "pipeline"): Fields({**_COMPONENT, "jobs": _NODES}, ("name", "jobs")),
     (FileKind.JOB, "command"): Fields({**_JOB, **_RUN, **_LIMITS}, ("command",)),
     (FileKind.JOB, "pipeline"): Fields({**_JOB, "jobs": _NODES, "settings": _SETTINGS}, ("jobs",)),
+    (FileKind.JOB, "sweep"): Fields(_SWEEP, ("trial", "search_space", "objective")),
     (FileKind.ENDPOINT, ""): Fields(
         {
             **_scalars("$schema name description auth_mode public_network_access"),
@@ -259,7 +277,8 @@ def faults_of(kind: FileKind, document: Mapping[str, Any]) -> list[KeyFault]:
     variant = str(document.get("type") or "command").lower() if kind in (FileKind.COMPONENT, FileKind.JOB) else ""
     shape = _SHAPES.get((kind, variant))
     if shape is None:
-        return [KeyFault(f"type: '{variant}', expected {' or '.join(NODE_TYPES)}. {_refusal(variant)}".rstrip())]
+        known = [type for of, type in _SHAPES if of is kind]
+        return [KeyFault(f"type: '{variant}', expected {' or '.join(known)}. {_refusal(variant)}".rstrip())]
     return list(_faults(shape, document, ""))
 
 

@@ -128,7 +128,7 @@ def _sweep_job(name: str, properties: Mapping[str, Any]) -> JobRequest:
     sweep = sweep_from_body(name, properties)
     trial = trial_from_body(properties)
     command = _command(name, trial)
-    command = replace(command, inputs={**command.inputs, **swept_inputs(sweep)}, is_deterministic=False)
+    command = replace(command, inputs={**command.inputs, **swept_inputs(sweep)})
     node = replace(_only_node(trial), name=TRIAL, outputs={}, destinations=_destinations(properties))
     request = _request(name, {**properties, "outputs": {}}, {TRIAL: node})
     return replace(request, commands={COMMAND: (command, source_of(trial))}, sweep=sweep)

@@ -93,7 +93,9 @@ def test_the_type_that_a_schema_stands_for_need_not_be_written():
         (FileKind.JOB, {"command": "a", "comand": "b"}, "comand: unknown key. Did you mean command?"),
         (FileKind.JOB, {"command": "a", "limits": {"timeot": 3}}, "limits.timeot: unknown key. Did you mean timeout?"),
         (FileKind.JOB, {"command": "a", "inputs": {"b": [1]}}, "inputs.b: a list, expected a mapping."),
-        (FileKind.JOB, {"type": "sweep"}, "type: 'sweep', expected command or pipeline. Sweeps aren't started"),
+        (FileKind.JOB, {"type": "spark"}, "type: 'spark', expected command or pipeline or sweep. Spark isn't run here"),
+        (FileKind.JOB, {"type": "sweep", "trial": {"comand": "a"}}, "trial.comand: unknown key. Did you mean command?"),
+        (FileKind.JOB, {"type": "sweep", "trial": {"command": "a"}}, "search_space: missing."),
         (FileKind.COMPUTE, {"name": "a", "size": {}}, "size: a mapping, expected a text or a number."),
         (
             FileKind.JOB,
@@ -128,6 +130,30 @@ def test_a_command_jobs_body_is_read_as_the_sdks_would_be():
     model = asked.inputs["model"]
     assert isinstance(model, PathInput) and model.uri.endswith("/models/m/labels/latest")
     assert asked.pipeline.nodes["command"].timeout_s == 60
+
+
+def test_a_sweep_is_read_as_the_sdks_would_be():
+    document = {
+        "type": "sweep",
+        "search_space": {"a": {"type": "choice", "values": [1, 2]}, "b": {"type": "normal", "mu": 1, "sigma": 2}},
+        "sampling_algorithm": "bayesian",
+        "objective": {"goal": "maximize", "primary_metric": "score"},
+        "early_termination": {"type": "truncation_selection", "truncation_percentage": 20},
+        "limits": {"max_total_trials": 5, "timeout": 60, "trial_timeout": 30},
+        "trial": {"command": "echo ${{search_space.a}} ${{search_space.b}}", "code": "./src"},
+    }
+    body = body_of(FileKind.JOB, document, Elsewhere())
+    assert body["properties"]["samplingAlgorithm"] == {"samplingAlgorithmType": "Bayesian"}
+    asked = job_from_body("one", body)
+    assert asked.sweep is not None
+    assert (asked.sweep.goal, asked.sweep.metric, asked.sweep.max_trials) == ("maximize", "score", 5)
+    assert {name: (one.kind, one.arguments) for name, one in asked.sweep.space.items()} == {
+        "a": ("choice", (1, 2)),
+        "b": ("normal", (1, 2)),
+    }
+    assert asked.sweep.early_termination is not None and asked.sweep.early_termination.percent == 20
+    assert (asked.sweep.timeout_s, asked.pipeline.nodes["trial"].timeout_s) == (60, 30)
+    assert asked.commands["command"][1].code == "azureml:code:1"
 
 
 def test_a_command_in_a_pipeline_is_a_component_of_what_it_is_given():
