@@ -31,6 +31,8 @@ from mafunzo.wire.mlflow import registry as wire
 DROPPED_HEADERS = {"host", "authorization", "cookie", "origin", "referer", "connection", "transfer-encoding"}
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 WS = f"/subscriptions/{{subscription}}/resourceGroups/{{group}}/providers/{PROVIDER}/workspaces/{{workspace}}"
+MODEL_PAGE_FILE = "model-versions/get-artifact"
+"""Where the page of a model's version asks for a file of it."""
 LET_IN = "in"
 BODY_LIMIT_BYTES = 8 * 2**20
 _REGISTRY = re.compile(r"(ajax-)?api/2\.0/mlflow/(?P<operation>(registered-models|model-versions)/.+)")
@@ -105,6 +107,9 @@ async def _answer(request: Request, context: Context, caller: Caller, path: str)
             folder, _, file = (match["path"] or request.query_params.get("path", "")).partition("/")
             if folder == wire.FOLDER:
                 return await _model_file(request, context, file, is_list=not match["path"])
+        if path == MODEL_PAGE_FILE:
+            asked = request.query_params
+            return await _file(context, f"{asked.get('name')}/{asked.get('version')}/{asked.get('path')}")
         if _RUN.fullmatch(path):  # perhaps of a step that has begun this moment
             await run_in_threadpool(context.mlflow.write_facts)
         has_body = not {"content-length", "transfer-encoding"}.isdisjoint(request.headers.keys())
@@ -144,6 +149,10 @@ async def _model_file(request: Request, context: Context, path: str, is_list: bo
         raise NotSupported("The files of a registered model never change. Register a new version.")
     if is_list:
         return JSONResponse(await run_in_threadpool(context.registry.list_files, path))
+    return await _file(context, path)
+
+
+async def _file(context: Context, path: str) -> Response:
     file = await run_in_threadpool(context.registry.open_file, path)
     return FileResponse(file, filename=path.rpartition("/")[2], media_type="application/octet-stream")
 
