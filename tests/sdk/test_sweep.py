@@ -158,6 +158,19 @@ def test_a_trial_that_does_badly_is_ended_early(client, plain, wait, workspace):
     assert steps["trial_2"].reason == "loss 9 after 3 values is worse than 2, the median of the trials' averages"
 
 
+def test_trials_log_with_mlflow_each_into_a_run_of_its_own(client, plain, wait, workspace):
+    program = "import mlflow, sys; [mlflow.log_metric('loss', float(sys.argv[1]) / n, step=n) for n in (1, 2)]"
+    trial = command(command=f'python -c "{program}" ${{{{inputs.n}}}}', inputs={"n": 1}, environment=plain)
+    swept = trial(n=Choice([4, 2])).sweep(sampling_algorithm="grid", primary_metric="loss", goal="minimize")
+    found = wait(client.jobs.create_or_update(swept).name)
+    assert (found.status, found.properties["best_child_run_id"]) == ("Completed", f"{found.name}.trial_1")
+    logged = workspace.jobs.get(found.name).metrics()
+    assert {name: [line["loss"] for line in lines] for name, lines in logged.items()} == {
+        "trial_0": [4, 2],
+        "trial_1": [2, 1],
+    }
+
+
 def test_a_sweep_is_done_when_a_trial_is(client, plain, wait, workspace):
     trial = command(
         command=f"[ ${{{{inputs.n}}}} = 2 ] && {logging('${{inputs.n}}')}", inputs={"n": 1}, environment=plain
