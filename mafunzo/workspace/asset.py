@@ -254,7 +254,7 @@ class Models:
             for job in records.list_jobs()
             if artifact in named_artifacts(job).union(*map(named_artifacts, records.list_steps(job.name)))
         ]
-        models = records.list_assets(scope=WORKSPACE_SCOPE, type=AssetType.MODEL, with_archived=True)
+        models = records.list_assets(type=AssetType.MODEL, with_archived=True)
         return Holders(tuple(jobs), tuple(str(m.key) for m in models if artifact in named_artifacts(m)))
 
     def _own(self, reference: str) -> Asset:

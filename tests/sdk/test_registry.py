@@ -81,6 +81,21 @@ def test_a_model_is_fetched_when_its_files_are_first_asked_for(registry, tmp_pat
         registry.models.download("nothing", version="1", download_path=tmp_path)
 
 
+def test_a_model_that_is_being_fetched_is_not_fetched_twice(workspace: Workspace):
+    first, second = (workspace.models.import_once("tiny-llama:1") for _ in range(2))
+    assert first.name == second.name
+    first.wait(timeout_s=120)
+
+
+def test_why_a_model_cannot_be_fetched_is_told_at_once(registry, tmp_path, workspace: Workspace):
+    model = registry.models.get("gemma-2-2b-it", label="latest")
+    (tmp_path / "empty").mkdir()
+    workspace.models.mirror("google/gemma-2-2b-it", tmp_path / "empty")
+    with pytest.raises(HttpResponseError, match="it isn't a mirror of google/gemma-2-2b-it") as refused:
+        registry.models.download(model.name, version=model.version, download_path=tmp_path / "to")
+    assert refused.value.status_code < 500  # else the SDK would try again
+
+
 def test_what_is_shared_is_found_beside_what_ships(shared, registry):
     for noun in ("models", "data", "environments"):
         operations = getattr(registry, noun)
