@@ -24,6 +24,7 @@ from mafunzo.wire.azureml.envelope import (
     SUBSCRIPTION,
     error_body,
     page,
+    registry_arm_id,
     registry_id,
     resource,
     status_of,
@@ -37,10 +38,6 @@ from mafunzo.workspace.version import archive_all, referenced, registered, share
 PATIENCE_S = 240.0
 """For how long one request waits for a model that is being fetched; the client, which waits for 300, then asks again."""
 POLL_S = 0.3
-_HINTS = {
-    AssetType.MODEL: "`mafunzo model list` shows all.",
-    AssetType.COMPONENT: f"It has: {', '.join(shipped_names())}.",
-}
 
 Body = dict[str, Any]
 
@@ -53,8 +50,10 @@ class Shelf:
     """What the registry has of one kind.
 
     names: those that ship with Mafunzo. offered: the versions of such a name as a GET answers them, told which is wanted, if
-    one is: a curated environment is the same here in all of Azure's. body: a version that was shared.
+    one is: a curated environment is the same here in all of Azure's. body: a version that was shared. noun: of the client.
     """
+
+    noun: str
 
     type: AssetType
     names: Callable[[Workspace], Iterable[str]]
@@ -80,25 +79,30 @@ def _environments(context: AzureContext, name: str, version: str | None) -> list
 
 
 SHELVES: Mapping[str, Shelf] = {
-    "models": Shelf(AssetType.MODEL, lambda of: [asset.name for asset in of.models.on_offer()], _models, _model),
-    "components": Shelf(
-        AssetType.COMPONENT,
-        lambda _: shipped_names(),
-        _components,
-        lambda _, asset: asset_wire.component_version_body(asset),
-    ),
-    "environments": Shelf(
-        AssetType.ENVIRONMENT,
-        lambda of: [asset.name for asset in of.environments.on_offer()],
-        _environments,
-        lambda _, asset: environment_body(asset),
-    ),
-    "data": Shelf(AssetType.DATA, lambda _: [], lambda *_: [], lambda _, asset: asset_wire.data_body(asset)),
+    shelf.noun: shelf
+    for shelf in (
+        Shelf("models", AssetType.MODEL, lambda of: [asset.name for asset in of.models.on_offer()], _models, _model),
+        Shelf(
+            "components",
+            AssetType.COMPONENT,
+            lambda _: shipped_names(),
+            _components,
+            lambda _, asset: asset_wire.component_version_body(asset),
+        ),
+        Shelf(
+            "environments",
+            AssetType.ENVIRONMENT,
+            lambda of: [asset.name for asset in of.environments.on_offer()],
+            _environments,
+            lambda _, asset: environment_body(asset),
+        ),
+        Shelf("data", AssetType.DATA, lambda _: [], lambda *_: [], lambda _, asset: asset_wire.data_body(asset)),
+    )
 }
 """By what a path calls them."""
 
 
-def _add_routes(noun: str, shelf: Shelf) -> None:
+def _add_routes(shelf: Shelf) -> None:
     """Add the routes of one kind of asset."""
 
     def list_names(request: Request, registry: str) -> Any:
@@ -124,8 +128,9 @@ def _add_routes(noun: str, shelf: Shelf) -> None:
         require_registry(registry)
         found = {body["name"]: body for body in _versions(request, shelf, name, version)}
         if version not in found:
-            known = f"It has {', '.join(found)}." if found else _HINTS.get(shelf.type, "")
-            raise NotFound(f"The registry has no {shelf.type} '{name}' of version {version}. {known}".rstrip())
+            if not found:
+                raise _nothing(shelf, name)
+            raise NotFound(f"The registry has {shelf.type} '{name}' of version {', '.join(found)}, not {version}.")
         return found[version]
 
     async def put_container(request: Request, registry: str, name: str) -> Response:
@@ -150,19 +155,23 @@ def _add_routes(noun: str, shelf: Shelf) -> None:
         await context.in_thread(lambda: context.workspace.records.update_asset(changed))
         return JSONResponse(shelf.body(context, changed))
 
-    path = f"{REG}/{noun}"
-    router.add_api_route(path, list_names, methods=["GET"], name=f"list_registry_{noun}")
-    router.add_api_route(f"{path}/{{name}}", get_container, methods=["GET"], name=f"get_registry_{noun}_container")
-    router.add_api_route(f"{path}/{{name}}", put_container, methods=["PUT"], name=f"put_registry_{noun}_container")
+    path = f"{REG}/{shelf.noun}"
+    router.add_api_route(path, list_names, methods=["GET"], name=f"list_registry_{shelf.noun}")
+    router.add_api_route(
+        f"{path}/{{name}}", get_container, methods=["GET"], name=f"get_registry_{shelf.noun}_container"
+    )
+    router.add_api_route(
+        f"{path}/{{name}}", put_container, methods=["PUT"], name=f"put_registry_{shelf.noun}_container"
+    )
     versions = f"{path}/{{name}}/versions"
-    router.add_api_route(versions, list_versions, methods=["GET"], name=f"list_registry_{noun}_versions")
+    router.add_api_route(versions, list_versions, methods=["GET"], name=f"list_registry_{shelf.noun}_versions")
     one = f"{versions}/{{version}}"
-    router.add_api_route(one, get_version, methods=["GET"], name=f"get_registry_{noun}_version")
-    router.add_api_route(one, put_version, methods=["PUT"], name=f"put_registry_{noun}_version")
+    router.add_api_route(one, get_version, methods=["GET"], name=f"get_registry_{shelf.noun}_version")
+    router.add_api_route(one, put_version, methods=["PUT"], name=f"put_registry_{shelf.noun}_version")
 
 
-for _noun, _shelf in SHELVES.items():
-    _add_routes(_noun, _shelf)
+for _shelf in SHELVES.values():
+    _add_routes(_shelf)
 
 
 def _versions(request: Request, shelf: Shelf, name: str, version: str | None = None) -> list[Body]:
@@ -175,9 +184,15 @@ def _versions(request: Request, shelf: Shelf, name: str, version: str | None = N
 def _container(request: Request, shelf: Shelf, name: str) -> Body:
     versions = _versions(request, shelf, name)
     if not versions:
-        raise NotFound(f"The registry has no {shelf.type} '{name}'. {_HINTS.get(shelf.type, '')}".rstrip())
+        raise _nothing(shelf, name)
     names = [body["name"] for body in versions]
     return asset_wire.container_body(shelf.type, name, names, all(map(_is_archived, versions)))
+
+
+def _nothing(shelf: Shelf, name: str) -> NotFound:
+    return NotFound(
+        f"The registry has no {shelf.type} '{name}'. {shelf.noun}.list() of its client shows what there is."
+    )
 
 
 def _is_archived(body: Body) -> bool:
@@ -217,7 +232,7 @@ def get_registry(request: Request, registry: str) -> Any:
     }
     made = system_data("catalogue", None)
     return resource(
-        registry_id(), REGISTRY, "registries", properties, location=LOCATION, tags={}, kind="", systemData=made
+        registry_arm_id(), REGISTRY, "registries", properties, location=LOCATION, tags={}, kind="", systemData=made
     )
 
 

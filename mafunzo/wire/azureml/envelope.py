@@ -110,6 +110,11 @@ def datastore_uri(path: str) -> str:
     return f"azureml://{place}/datastores/{DATASTORE}/paths/{path}"
 
 
+def registry_arm_id() -> str:
+    """Return the registry's ARM id."""
+    return f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{RESOURCE_GROUP}/providers/{PROVIDER}/registries/{REGISTRY}"
+
+
 def registry_id(*parts: str) -> str:
     """Return the id of something in the registry: `azureml://registries/azureml/models/...`."""
     return "/".join([f"azureml://registries/{REGISTRY}", *parts])
