@@ -127,11 +127,14 @@ def get_log(request: Request, name: str) -> Response:
 
 
 def _is_wanted(request: Request, job: Job) -> bool:
-    """Return whether a job has the tag and the type that a list asks for: `tag=name`, or `tag=name=value`."""
+    """Return whether a job has what a list asks for: `tag=name` or `tag=name=value`, a type, `properties=name=value,...`."""
     tag, _, value = request.query_params.get("tag", "").partition("=")
     kind = request.query_params.get("jobType")
     has_tag = not tag or (tag in job.tags and value in ("", job.tags[tag]))
-    return has_tag and kind in (None, "", job_wire.kind_of(job))
+    said = job_wire.said_properties(job)
+    wanted = filter(None, request.query_params.get("properties", "").split(","))
+    has_properties = all(str(said.get(name)) == text for name, _, text in (pair.partition("=") for pair in wanted))
+    return has_tag and has_properties and kind in (None, "", job_wire.kind_of(job))
 
 
 def _run_data(context: AzureContext, name: str) -> dict[str, Any]:

@@ -43,6 +43,7 @@ def refusal(method: str, path: str) -> NotSupported:
     for noun, sentence in _REFUSED.items():
         if noun in parts:
             return NotSupported(sentence)
-    if method not in ("GET", "HEAD") and parts[-2:-1] == ["workspaces"]:
+    is_group = parts[-2:-1] == ["resourcegroups"]  # asked for before a workspace, or a store of features, is made in it
+    if is_group or (method not in ("GET", "HEAD") and parts[-2:-1] == ["workspaces"]):
         return NotSupported(_OF_WORKSPACE)
     return NotSupported(f"{method} /{path} isn't something that this version of Mafunzo answers.")

@@ -20,7 +20,7 @@ from mafunzo.errors import Conflict, InvalidFile, InvalidParameter, NotFound
 from mafunzo.store import catalog
 from mafunzo.store.codec import encode
 from mafunzo.store.record import ARTIFACT_HASH
-from mafunzo.wire.azureml.asset import ModelRequest, model_path, model_uri
+from mafunzo.wire.azureml.asset import USER_PROPERTIES, ModelRequest, model_path, model_uri
 from mafunzo.wire.azureml.envelope import CONTAINER, DATASTORE, REGISTRY_CONTAINER
 from mafunzo.wire.azureml.reference import (
     AssetReference,
@@ -187,7 +187,11 @@ class Models:
             if asked.path not in (known[version].properties.get("path"), model_uri(known[version])):
                 raise taken(known[version])
             changed = dataclasses.replace(
-                known[version], description=asked.description, tags=asked.tags, is_archived=asked.is_archived
+                known[version],
+                description=asked.description,
+                tags=asked.tags,
+                properties={**known[version].properties, USER_PROPERTIES: asked.properties},
+                is_archived=asked.is_archived,
             )
             self._workspace.records.update_asset(changed)
             return changed
@@ -199,7 +203,8 @@ class Models:
             description=asked.description,
             tags=asked.tags,
         )
-        kept = dataclasses.replace(made, properties={**made.properties, "path": asked.path})
+        facts = {"path": asked.path, USER_PROPERTIES: asked.properties}
+        kept = dataclasses.replace(made, properties={**made.properties, **facts})
         self._workspace.records.update_asset(kept)
         return kept
 

@@ -98,11 +98,12 @@ class Environments:
 
     def register_from(self, body: Mapping[str, Any], name: str, version: str) -> Asset:
         """Register an environment as Azure's wire asks; raises `InvalidParameter`, `NotSupported` and `Conflict`."""
-        environment_from_body(name, version, body)
+        environment = environment_from_body(name, version, body)
         said = dict(body.get("properties") or {})
         kept = {key: value for key, value in said.items() if key not in MAY_CHANGE and value not in (None, {})}
         asset = version_of(AssetType.ENVIRONMENT, name, version, {BODY: {"properties": kept}}, body)
-        return put_version(self._workspace, asset, is_replaced=bool(said.get("isAnonymous", False)))
+        is_replaced = bool(said.get("isAnonymous", False)) or self._means(name, version) == environment
+        return put_version(self._workspace, asset, is_replaced)
 
     def on_offer(self, name: str | None = None, version: str | None = None) -> list[Asset]:
         """Return the curated environments, or the one that a name of Azure's stands for.
@@ -133,6 +134,12 @@ class Environments:
             )
         asset = referenced(self._workspace, AssetType.ENVIRONMENT, reference)
         return environment_from_body(asset.name, asset.version, asset.properties[BODY])
+
+    def _means(self, name: str, version: str) -> Environment | None:
+        """Return what a registered version is; None where there is none. Clients send one back in other words than it came."""
+        known = registered(self._workspace, AssetType.ENVIRONMENT, name)
+        found = (environment_from_body(name, version, one.properties[BODY]) for one in known if one.version == version)
+        return next(found, None)
 
 
 def _offered(environment: Environment) -> Asset:

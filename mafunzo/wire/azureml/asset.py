@@ -1,7 +1,7 @@
 """Versions of assets as Azure ML's JSON: what a PUT asks for, and what a GET answers."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetType, FolderType
@@ -17,6 +17,8 @@ NOUNS: Mapping[AssetType, str] = {
     AssetType.ENVIRONMENT: "environments",
     AssetType.CODE: "codes",
 }
+USER_PROPERTIES = "user_properties"
+"""Under which a model keeps the properties that it was registered with."""
 MODEL_TYPES = (FolderType.MLFLOW_MODEL, FolderType.CUSTOM_MODEL)
 DATA_TYPES = (FolderType.URI_FILE, FolderType.URI_FOLDER, FolderType.MLTABLE)
 _SPEC_TYPES = {"string": "String", "integer": "Integer", "number": "Number", "boolean": "Boolean"}
@@ -52,7 +54,7 @@ def model_body(asset: Asset, uri: str) -> dict[str, Any]:
     properties = {
         "description": asset.description,
         "tags": {**asset.tags, **card_tags(asset.properties.get("card") or {})},
-        "properties": {},
+        "properties": dict(asset.properties.get(USER_PROPERTIES) or {}),
         "isArchived": asset.is_archived,
         "isAnonymous": False,
         "modelType": str(asset.folder_type),
@@ -79,12 +81,16 @@ def card_tags(card: Mapping[str, Any]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """What a PUT of a model's version asks for. path: a job's output, a datastore's path, or another address."""
+    """What a PUT of a model's version asks for. path: a job's output, a datastore's path, or another address.
+
+    properties: facts under names of the user's own, which are kept and given back.
+    """
 
     path: str
     folder_type: FolderType
     description: str
     tags: Mapping[str, str]
+    properties: Mapping[str, str] = field(default_factory=dict)
     is_archived: bool = False
 
 
@@ -109,6 +115,7 @@ def model_from_body(body: Mapping[str, Any]) -> ModelRequest:
         folder_type=FolderType(kind),
         description=str(properties.get("description") or ""),
         tags={str(key): str(value) for key, value in (properties.get("tags") or {}).items()},
+        properties={str(key): str(value) for key, value in (properties.get("properties") or {}).items()},
         is_archived=bool(properties.get("isArchived", False)),
     )
 

@@ -266,6 +266,11 @@ def job_body(job: Job, pages: str) -> dict[str, Any]:
     return resource(resource_id("jobs", job.name), job.name, "workspaces/jobs", properties, systemData=made)
 
 
+def said_properties(job: Job) -> Mapping[str, Any]:
+    """Return the properties that a job was sent with."""
+    return ((job.properties.get(BODY) or {}).get("properties") or {}).get("properties") or {}
+
+
 def is_archived(job: Job) -> bool:
     """Return whether a job is hidden from lists."""
     return bool(job.properties.get(ARCHIVED))

@@ -93,3 +93,11 @@ def test_a_version_or_all_of_a_name_are_archived_and_shown_again(workspace):
     assert names(workspace) == ["small:2", "small:1"]
     with pytest.raises(NotFound, match="No environment 'none' is registered"):
         archive(workspace, AssetType.ENVIRONMENT, "none")
+
+
+def test_an_environment_may_come_back_in_other_words(workspace):
+    register(workspace, "small")
+    words = {"image": "x", "condaFile": CONDA % "humanize", "osType": "Linux", "properties": {}, "isArchived": True}
+    assert workspace.environments.register_from({"properties": words}, "small", "1").is_archived
+    with pytest.raises(Conflict, match=r"Environment small:1 exists already, with other content"):
+        register(workspace, "small", packages="other")
