@@ -1,4 +1,4 @@
-"""Writes what follows from `mafunzo/training/config.py` and `mafunzo/cli/`: component interfaces and references.
+"""Writes what follows from `mafunzo/training/config.py`, `mafunzo/cli/` and `tools/*.yml`: interfaces and references.
 
 python tools/generate.py            write the files that differ
 python tools/generate.py --check    write nothing; fail if one differs
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from azure_coverage import coverage_page
 
 from mafunzo.training.config import PARAMETERS, Parameter, parameters_of
 
@@ -83,6 +84,7 @@ def generated() -> dict[Path, str]:
         ROOT / "mafunzo/components/compare_models.yml": _yaml(comparison()),
         ROOT / "docs/reference/parameters.md": table(),
         ROOT / "docs/reference/cli.md": commands(),
+        ROOT / "docs/reference/azure-coverage.md": coverage_page(),
     }
 
 
