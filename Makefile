@@ -3,6 +3,7 @@
 .PHONY: setup prefetch demo test check static wheel generate bench soak up clean
 
 PYTHON ?= python3.11
+WORKERS ?= 2
 BIN := .venv/bin
 
 setup: .venv/.ready
@@ -20,8 +21,9 @@ prefetch: setup
 demo: setup
 	@$(BIN)/mafunzo demo
 
+# A file's tests run in one process, so that what they set up is set up once.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 check: static wheel test
 
