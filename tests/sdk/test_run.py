@@ -144,6 +144,7 @@ def test_with_the_server_gone_it_fails_closed(place):
 
 
 def test_a_notebook_runs_in_the_kernel(place):
+    """The whole workflow too, whose training is taken from the cache."""
     told = mafunzo(place, "env", "--format", "kernel", JUPYTER_DATA_DIR=str(place / "jupyter"))
     assert "kernels/mafunzo" in told
     kernel = json.loads((place / "jupyter" / "kernels" / "mafunzo" / "kernel.json").read_text())
@@ -160,17 +161,19 @@ def test_a_notebook_runs_in_the_kernel(place):
             "print(client.workspaces.get(client.workspace_name).name, registry.models.get('tiny-phi3', label='latest').name)"
         ),
         nbformat.v4.new_code_cell("!python -c 'import mafunzo; print(mafunzo.__file__)'"),
+        nbformat.v4.new_code_cell(f"%run {ROOT / 'examples' / 'azure_sdk.py'}"),
     ]
     before = dict(os.environ)
     os.environ.update(environment(place) | {"JUPYTER_PATH": str(place / "jupyter"), "PYTHONPATH": str(place / "audit")})
     (place / HOSTS).unlink(missing_ok=True)
     try:
-        NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(place / "notebook")}}).execute()
+        NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(place / "notebook")}}).execute()
     finally:
         os.environ.clear()
         os.environ.update(before)
         mafunzo(place, "down")
     outputs = ["".join(output.get("text", "") for output in cell.outputs) for cell in notebook.cells]
     assert "mafunzo tiny-phi3" in outputs[1] and "mafunzo/__init__.py" in outputs[2]
+    assert "step finetune cached" in outputs[3] and "The answer: [" in outputs[3]
     assert (place / "notebook" / "config.json").exists()
     assert set((place / HOSTS).read_text().split()) <= {"127.0.0.1", "localhost", "0.0.0.0", "::1", "::"}
