@@ -80,18 +80,18 @@ def _add_routes(noun: str, kind: Kind) -> None:
 
     def list_names(request: Request) -> Any:
         """List the names, each with its newest version."""
-        return _names(request, kind.type, _registered(request, kind))
+        return _names(request, kind, _registered(request, kind))
 
     def get_container(request: Request, name: str) -> Any:
         """Return the container of all versions of a name."""
-        return container(kind.type, name, _registered(request, kind, name))
+        return _container(kind, name, _registered(request, kind, name))
 
     async def put_container(request: Request, name: str) -> Response:
         """Hide all versions of a name from lists, or show them again."""
         context, body = azure_context(request), await body_of(request)
         is_archived = bool((body.get("properties") or {}).get("isArchived", False))
         found = await context.in_thread(lambda: archive_all(context.workspace, kind.type, name, is_archived))
-        return JSONResponse(container(kind.type, name, found))
+        return JSONResponse(_container(kind, name, found))
 
     def list_versions(request: Request, name: str) -> Any:
         """List the versions of a name, newest first."""
@@ -138,19 +138,18 @@ def blob_address(context: AzureContext, container: str) -> str:
     return f"{context.place.base}{context.place.blob_root}/{container}"
 
 
-def container(kind: AssetType, name: str, found: Sequence[Asset]) -> Any:
+def _container(kind: Kind, name: str, found: Sequence[Asset]) -> Any:
     """Return what holds the versions of an asset, given newest first; raises `NotFound` where there is none."""
     if not found:
-        raise NotFound(f"No {kind} '{name}' is registered.")
-    is_archived = all(asset.is_archived for asset in found)
-    return asset_wire.container_body(kind, name, [asset.version for asset in found], is_archived)
+        raise NotFound(f"No {kind.type} '{name}' is registered.")
+    return asset_wire.container_body(kind.type, name, [kind.body(asset) for asset in found])
 
 
-def _names(request: Request, kind: AssetType, found: Sequence[Asset]) -> Any:
+def _names(request: Request, kind: Kind, found: Sequence[Asset]) -> Any:
     """Return a page of the names of assets, each with its newest version."""
     shown = listed(request, found, lambda asset: asset.is_archived)
     names = dict.fromkeys(asset.name for asset in shown)
-    return paged(request, [container(kind, name, [a for a in shown if a.name == name]) for name in names])
+    return paged(request, [_container(kind, name, [a for a in shown if a.name == name]) for name in names])
 
 
 def _registered(request: Request, kind: Kind, name: str | None = None) -> list[Asset]:

@@ -22,8 +22,8 @@ from mafunzo.workspace import Workspace
 
 T = TypeVar("T")
 BODY_LIMIT_BYTES = 8 * 2**20
-AZURE = "https://management.azure.com"
-"""What the SDK asks a token for before it shares with a registry, whichever cloud it is in."""
+AZURES = frozenset({"https://management.azure.com", "https://storage.azure.com"})
+"""What clients ask tokens for whichever cloud they are in: before they share with a registry, and for blobs."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class AzureContext:
     @property
     def audiences(self) -> frozenset[str]:
         """What a token may be for: this server, or Azure ML of its cloud."""
-        return frozenset({self.place.base, f"https://ml.azure.{SUFFIX}", f"https://storage.azure.{SUFFIX}", AZURE})
+        return AZURES | {self.place.base, f"https://ml.azure.{SUFFIX}", f"https://storage.azure.{SUFFIX}"}
 
     @property
     def mlflow_uri(self) -> str:
@@ -85,10 +85,15 @@ def azure_context(request: Request) -> AzureContext:
 
 def require_token(request: Request) -> None:
     """Raise `Unauthorized` unless the request has a token that this server gave, `Forbidden` where its role isn't enough."""
+    authorize(identify(request), request, azure_context(request).workspace)
+
+
+def identify(request: Request) -> Caller:
+    """Return whose token a request has, who is its caller from then on; raises `Unauthorized`."""
     context = azure_context(request)
     request.state.caller = context.identity.check_token(bearer(request.headers), context.audiences)
     request.state.caller = admit(request.state.caller, context.workspace.users)
-    authorize(request.state.caller, request, context.workspace)
+    return cast(Caller, request.state.caller)
 
 
 def whoever_signed(request: Request, check: Callable[[Sas], T]) -> T:

@@ -141,7 +141,7 @@ def _add_routes(shelf: Shelf) -> None:
             raise refusal(request.method, request.url.path)
         is_archived = bool((body.get("properties") or {}).get("isArchived", False))
         await context.in_thread(lambda: archive_all(context.workspace, shelf.type, name, is_archived, REGISTRY_SCOPE))
-        return JSONResponse(_container(request, shelf, name))
+        return JSONResponse(_container(request, shelf, name), status_code=201)
 
     async def put_version(request: Request, registry: str, name: str, version: str) -> Response:
         """Change what may change of a version that was shared: description, tags, whether it is archived."""
@@ -153,7 +153,9 @@ def _add_routes(shelf: Shelf) -> None:
             raise refusal(request.method, request.url.path)
         changed = replace(shared[version], description=said.description, tags=said.tags, is_archived=said.is_archived)
         await context.in_thread(lambda: context.workspace.records.update_asset(changed))
-        return JSONResponse(shelf.body(context, changed))
+        return JSONResponse(
+            shelf.body(context, changed), 202, {"Retry-After": "1"}
+        )  # older clients take no other status
 
     path = f"{REG}/{shelf.noun}"
     router.add_api_route(path, list_names, methods=["GET"], name=f"list_registry_{shelf.noun}")
@@ -185,8 +187,7 @@ def _container(request: Request, shelf: Shelf, name: str) -> Body:
     versions = _versions(request, shelf, name)
     if not versions:
         raise _nothing(shelf, name)
-    names = [body["name"] for body in versions]
-    return asset_wire.container_body(shelf.type, name, names, all(map(_is_archived, versions)))
+    return asset_wire.container_body(shelf.type, name, versions)
 
 
 def _nothing(shelf: Shelf, name: str) -> NotFound:

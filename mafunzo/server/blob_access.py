@@ -1,11 +1,11 @@
-"""Who may read and write blobs: whoever signs with the account's key, or has an address that was signed with it."""
+"""Who may read and write blobs: whoever signs with the account's key, has an address that was signed with it, or a token."""
 
 from starlette.requests import Request
 
 from mafunzo.entities.user import Role
 from mafunzo.errors import BlobRefused, Unauthorized
 from mafunzo.server.access import SIGNED_FOR
-from mafunzo.server.azure_context import azure_context, whoever_signed
+from mafunzo.server.azure_context import azure_context, identify, whoever_signed
 from mafunzo.server.sas import ACCOUNT, CREATE, DELETE, LIST, READ, WRITE, Sas
 from mafunzo.server.shared_key import check_shared_key
 from mafunzo.wire.azureml.envelope import SUFFIX
@@ -18,24 +18,32 @@ EVERYTHING = READ + WRITE + CREATE + LIST + DELETE + MANAGE
 
 def permissions(request: Request, container: str = "", blob: str = "") -> str:
     """Return what a request may do with a container, or a blob in it. Raises `Unauthorized`."""
-    allowed = whoever_signed(request, lambda sas: _signed_for(request, sas, container, blob))
+    if _scheme(request) == "Bearer":
+        identify(request)
+        allowed = EVERYTHING
+    else:
+        allowed = whoever_signed(request, lambda sas: _signed_for(request, sas, container, blob))
     role = azure_context(request).caller.role
     return allowed if role is Role.OWNER else "".join(letter for letter in allowed if letter in SIGNED_FOR[role])
 
 
 def _signed_for(request: Request, sas: Sas, container: str, blob: str) -> str:
     accounts = _accounts(request)
-    scheme = request.headers.get("authorization", "").partition(" ")[0]
+    scheme = _scheme(request)
     if scheme == "SharedKey":
         check_shared_key(request, sas, accounts)
         return EVERYTHING
     if scheme:
         raise Unauthorized(
-            f"'Authorization: {scheme}' doesn't open blobs. The account's key (SharedKey) or a SAS does."
+            f"'Authorization: {scheme}' doesn't open blobs. A token, the account's key (SharedKey) or a SAS does."
         )
     if "sig" not in request.query_params:
         raise Unauthorized("The request is signed neither with the account's key nor by its address (SAS).")
     return sas.permissions(request.query_params, container, blob, accounts)
+
+
+def _scheme(request: Request) -> str:
+    return request.headers.get("authorization", "").partition(" ")[0]
 
 
 def require(request: Request, permission: str, container: str = "", blob: str = "") -> None:

@@ -23,6 +23,7 @@ from azure.ai.ml.entities import (
 )
 from azure.ai.ml.entities import Workspace as AzureWorkspace
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
+from azure.storage.blob import ContainerClient
 
 from mafunzo import Workspace
 
@@ -204,6 +205,15 @@ def test_the_homes_datastores_are_listed(client):
     assert "workspaceblobstore" in {found.name for found in client.datastores.list()}
     with pytest.raises(ResourceNotFoundError, match="No datastore is called 'other'"):
         client.datastores.get("other")
+
+
+def test_azures_own_credential_opens_the_datastore(client, credential):
+    store = client.datastores.get("workspaceblobstore")
+    url = f"https://{store.account_name}.blob.{store.endpoint}"
+    container = ContainerClient(url, store.container_name, credential=credential)
+    container.upload_blob("by-token/a.txt", b"a", overwrite=True)
+    assert container.download_blob("by-token/a.txt").readall() == b"a"
+    assert [found.name for found in container.list_blobs("by-token/")] == ["by-token/a.txt"]
 
 
 def test_there_is_one_workspace(client):

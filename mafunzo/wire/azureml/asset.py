@@ -1,6 +1,6 @@
 """Versions of assets as Azure ML's JSON: what a PUT asks for, and what a GET answers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -230,17 +230,19 @@ def component_version_body(asset: Asset) -> dict[str, Any]:
     return version_body(asset, properties)
 
 
-def container_body(kind: AssetType, name: str, versions: list[str], is_archived: bool = False) -> dict[str, Any]:
-    """Return the container of all versions of an asset, the newest of which comes first in `versions`."""
-    numbers = [int(version) for version in versions if version.isdigit()]
+def container_body(kind: AssetType, name: str, versions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the container of all versions of an asset, as a GET answers each, the newest first: one at least."""
+    newest = versions[0]
+    numbers = [int(version["name"]) for version in versions if version["name"].isdigit()]
     properties: dict[str, Any] = {
-        "isArchived": is_archived,
-        "latestVersion": versions[0] if versions else None,
+        "isArchived": all(version["properties"]["isArchived"] for version in versions),
+        "latestVersion": newest["name"],
         "nextVersion": str(max(numbers, default=0) + 1),
         "tags": {},
         "properties": {},
     }
-    return resource(resource_id(NOUNS[kind], name), name, f"workspaces/{NOUNS[kind]}", properties)
+    id, made = resource_id(NOUNS[kind], name), newest["systemData"]
+    return resource(id, name, f"workspaces/{NOUNS[kind]}", properties, systemData=made)
 
 
 def version_body(asset: Asset, properties: Mapping[str, Any]) -> dict[str, Any]:
