@@ -205,7 +205,9 @@ def test_all_faults_of_a_file_are_told_at_once_and_nothing_is_stored(ours, tmp_p
     document["jobs"]["local_component"] = {"component": "./component.yml"}
     document["jobs"]["registered"]["inpts"] = {}
     (tmp_path / "pipeline_component.yml").write_text("type: pipeline\nname: empty\n")
-    (tmp_path / "component.yml").write_text("name: x\ncommand: echo\ncode: missing\ninputs: {a: {type: int}}\n")
+    (tmp_path / "component.yml").write_text(
+        "name: x\ncommand: echo\ncode: missing\nenvironment: {image: x, conda_file: none.yml}\ninputs: {a: {type: int}}\n"
+    )
     (tmp_path / "job.yml").write_text(yaml.safe_dump(document))
     before = len(ours.artifacts.hashes())
     with pytest.raises(InvalidFile) as refused:
@@ -216,6 +218,7 @@ def test_all_faults_of_a_file_are_told_at_once_and_nothing_is_stored(ours, tmp_p
         "experimentname: unknown key. Did you mean experiment_name?",
         f"inputs.rows.path: there is no {tmp_path / 'nowhere.jsonl'}.",
         f"jobs.local_component.component (component.yml): code: there is no {tmp_path / 'missing'}.",
+        "jobs.local_component.component (component.yml): environment.conda_file: there is no ",
         "jobs.local_component.component: input a has the type 'int', expected one of string, integer",
         "jobs.nested.component: jobs: missing.",
         "jobs.registered.inpts: unknown key. Did you mean inputs?",
@@ -255,6 +258,23 @@ def test_a_file_that_cannot_be_read_says_why(text, told, ours, tmp_path):
     with pytest.raises(InvalidFile) as refused:
         create(ours, tmp_path / "some.yml", {})
     assert told in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        pytest.param("name: a\ntype: uri_file\npath: none.jsonl", "path: there is no ", id="data"),
+        pytest.param(
+            "name: a\ntype: pipeline\nversion: 1\njobs: {b: {component: some.yml}}", "jobs.b.component: ", id="itself"
+        ),
+        pytest.param("name: a\ncommand: b\ncode: some.yml\nversion: 1", "code: ", id="code that is a file"),
+    ],
+)
+def test_one_thing_wrong_is_one_fault(text, fault, ours, tmp_path):
+    (tmp_path / "some.yml").write_text(text)
+    with pytest.raises(InvalidFile) as refused:
+        create(ours, tmp_path / "some.yml", {})
+    assert len(refused.value.faults) == 1 and refused.value.faults[0].startswith(fault)
 
 
 def test_a_change_of_a_key_below_a_text_is_refused(ours):

@@ -53,6 +53,12 @@ _REFUSED: Mapping[str, str] = {
 }
 """By how the last part of `$schema`, or a `type`, begins."""
 
+_REFUSED_KEYS: Mapping[str, str] = {
+    "services": "services to talk to aren't run beside a job here. Leave it out.",
+    "additional_includes": "it isn't read here. Put the files into the folder of code.",
+}
+"""Keys that Azure has, where they stand."""
+
 _COMPUTE_TYPES = ("amlcompute", "computeinstance", "virtualmachine", "kubernetes", "synapsespark")
 _JOB_ONLY = {"compute", "experiment_name", "settings", "limits", "queue_settings", "parent_job_name"}
 _COMPONENT_ONLY = {"version", "is_deterministic"}
@@ -317,7 +323,8 @@ def _key_faults(
         if name in keys:
             yield from _faults(keys[name], one, _below(where, name))
         else:
-            yield KeyFault(f"{_below(where, name)}: unknown key.{_suggestion(str(name), keys)}", is_harmless=True)
+            reason = _REFUSED_KEYS.get(str(name)) or f"unknown key.{_suggestion(str(name), keys)}"
+            yield KeyFault(f"{_below(where, name)}: {reason}", is_harmless=True)
     for name in required:
         if value.get(name) in (None, "", {}):
             yield KeyFault(f"{_below(where, name)}: missing.")

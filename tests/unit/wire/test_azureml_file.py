@@ -2,7 +2,8 @@ import pytest
 
 from mafunzo.errors import InvalidFile, NotSupported
 from mafunzo.wire.azureml.component import component_from_dict
-from mafunzo.wire.azureml.file import ANONYMOUS, body_of
+from mafunzo.wire.azureml.file import body_of
+from mafunzo.wire.azureml.file_job import ANONYMOUS
 from mafunzo.wire.azureml.file_keys import FileKind, faults_of, kind_of, with_type
 from mafunzo.wire.azureml.job import job_from_body
 from mafunzo.wire.azureml.reference import PathInput
@@ -91,6 +92,7 @@ def test_the_type_that_a_schema_stands_for_need_not_be_written():
         (FileKind.MODEL, {"name": "a"}, "path: missing."),
         (FileKind.MODEL, {"name": "a", "path": "b", "tags": "c"}, "tags: 'c', expected a mapping."),
         (FileKind.JOB, {"command": "a", "comand": "b"}, "comand: unknown key. Did you mean command?"),
+        (FileKind.JOB, {"command": "a", "services": {}}, "services: services to talk to aren't run beside a job here."),
         (FileKind.JOB, {"command": "a", "limits": {"timeot": 3}}, "limits.timeot: unknown key. Did you mean timeout?"),
         (FileKind.JOB, {"command": "a", "inputs": {"b": [1]}}, "inputs.b: a list, expected a mapping."),
         (FileKind.JOB, {"type": "spark"}, "type: 'spark', expected command or pipeline or sweep. Spark isn't run here"),
