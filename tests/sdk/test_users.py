@@ -116,6 +116,30 @@ def test_a_reader_looks_at_everything_and_changes_nothing(as_user: Any, folder: 
         client.data.create_or_update(Data(name="d", path=str(folder), type="uri_folder"))
 
 
+def test_a_users_token_opens_blobs_as_far_as_their_role_goes(as_user: Any) -> None:
+    store = as_user("cyril").datastores.get("workspaceblobstore")
+
+    def container() -> ContainerClient:
+        url = f"https://{store.account_name}.blob.{store.endpoint}"
+        return ContainerClient(url, store.container_name, credential=ManagedIdentityCredential())
+
+    container().upload_blob("by-token.txt", b"a")
+    as_user("rita")
+    assert container().download_blob("by-token.txt").readall() == b"a"
+    for name in ("by-token.txt", "another.txt"):
+        with pytest.raises(HttpResponseError, match="it allows 'rl', not 'w'"):
+            container().upload_blob(name, b"b", overwrite=True)
+
+
+def test_a_reader_shares_nothing_and_has_no_model_fetched(as_user: Any) -> None:
+    with pytest.raises(HttpResponseError, match="may not share asset: it needs the role contributor"):
+        as_user("rita").models.share(
+            "any", "1", share_with_name="ours", share_with_version="1", registry_name="azureml"
+        )
+    with pytest.raises(HttpResponseError, match="may not fetch registry model: it needs the role contributor"):
+        MLClient(ManagedIdentityCredential(), registry_name="azureml").models.download("tiny-llama", version="1")
+
+
 def test_what_a_user_makes_carries_their_name(as_user: Any, folder: Path) -> None:
     client = as_user("cyril")
     client.compute.begin_create_or_update(AmlCompute(name="big", size="Standard_NC6")).result()
