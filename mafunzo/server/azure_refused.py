@@ -24,7 +24,7 @@ _REFUSED: Mapping[str, str] = {
     "datastores": f"Files live in this home: upload them to the datastore '{DATASTORE}'. Others can't be added or deleted.",
     "computes": "Clusters aren't started, stopped or detached here: their steps run on this machine as they come.",
     "resynckeys": "The workspace has no keys to synchronize. Keys of an endpoint: online_endpoints.get_keys.",
-    "diagnose": "The workspace isn't diagnosed over this door. `mafunzo job show NAME` and the server's log tell what is wrong.",
+    "diagnose": "The workspace isn't diagnosed over this door. `mafunzo job show NAME` and the server's log say what is wrong.",
     "registries": f"The registry '{REGISTRY}' has what ships with Mafunzo and what is shared: nothing is made, changed or "
     "deleted there. Create it in the workspace; models, data and environments can then be shared.",
     "microsoft.resources": f"This home has one workspace, '{WORKSPACE}', and no other can be made. Use another "
