@@ -21,9 +21,9 @@ prefetch: setup
 demo: setup
 	@$(BIN)/mafunzo demo
 
-# A file's tests run in one process, so that what they set up is set up once.
+# A file's tests run in one process, so that what they set up is set up once; the files that take long come first.
 test: setup
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: static wheel test
 

@@ -19,6 +19,7 @@ class Settings:
     azure_port: its https port, for the Azure SDK (`MAFUNZO_AZURE_PORT`, default 8443; 0 where `MAFUNZO_PORT` is 0).
     listen: the address of both ports (`MAFUNZO_LISTEN`, default 127.0.0.1: nobody but this machine).
     offline: never ask a network (`MAFUNZO_OFFLINE`, `HF_HUB_OFFLINE`).
+    authorities: the file of those that the user trusts (`REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE`), or None for the public ones.
     step_folder: where a step writes `metrics.jsonl` and `error.json` (`MAFUNZO_STEP_FOLDER`), or None outside of a job.
     """
 
@@ -29,6 +30,7 @@ class Settings:
     azure_port: int
     listen: str
     offline: bool
+    authorities: Path | None
     step_folder: Path | None
 
 
@@ -47,6 +49,7 @@ def load(environ: dict[str, str] | None = None) -> Settings:
         ),
         listen=env.get("MAFUNZO_LISTEN") or "127.0.0.1",
         offline=_is_true(env.get("MAFUNZO_OFFLINE")) or _is_true(env.get("HF_HUB_OFFLINE")),
+        authorities=Path(bundle) if (bundle := env.get("REQUESTS_CA_BUNDLE") or env.get("CURL_CA_BUNDLE")) else None,
         step_folder=Path(env["MAFUNZO_STEP_FOLDER"]) if env.get("MAFUNZO_STEP_FOLDER") else None,
     )
 

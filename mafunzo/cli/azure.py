@@ -88,8 +88,9 @@ def run(
 ) -> None:
     """Run a Python program written for the Azure SDK on this machine, unchanged; what follows SCRIPT are its arguments.
 
-    The server is started if it isn't up. Where the SDK would find no config.json, one is written and named; a script that
-    calls download-dataset.py, where the current folder has none, gets ours. Nothing of the program reaches Microsoft's hosts.
+    The server is started if it isn't up. Where the SDK would find no config.json, one is written and named; a script, or a
+    notebook of the current folder for a module, that calls download-dataset.py, which isn't there, gets ours. Nothing of the
+    program reaches Microsoft's hosts.
     """
     from mafunzo import settings
     from mafunzo.server.client_environment import azure_environment
@@ -98,8 +99,8 @@ def run(
     interpreter = sys.executable if python is None else shutil.which(python)
     if interpreter is None:
         raise InvalidParameter(f"--python is {python}, which can't be run. Name an environment's bin/python.")
-    if not is_module:
-        _provide(Path(program))
+    for script in sorted(Path().glob("*.ipynb")) if is_module else [Path(program)]:  # a kernel is a module
+        _provide(script)
     before = dict(os.environ)
     access, home = _access(server, token_file, ca_file), settings.load().home
     variables = azure_environment(access, before)

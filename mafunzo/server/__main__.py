@@ -30,7 +30,14 @@ def main() -> int:
 
         home = Home(given.home)
         log_to(home)
-        serve(home, given.port, given.azure_port, found.database_url, address=given.listen)
+        serve(
+            home,
+            given.port,
+            given.azure_port,
+            found.database_url,
+            address=given.listen,
+            authorities=found.authorities,
+        )
     except KeyboardInterrupt:
         return 0
     except MafunzoError as error:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from logging.handlers import RotatingFileHandler
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -62,10 +63,12 @@ def serve(
     database_url: str | None = None,
     worker: Sequence[str] = WORKER,
     address: str = LOOPBACK,
+    authorities: Path | None = None,
 ) -> None:
     """Run the server of `home` until SIGTERM or SIGINT. Steps and workers go on: the next server adopts them.
 
-    A port of 0 takes a free one; `worker` is the command of a worker; both ports listen on `address`. Raises `HomeInUse`,
+    A port of 0 takes a free one; `worker` is the command of a worker; both ports listen on `address`; clients trust
+    `authorities` (default: the public ones) and ours. Raises `HomeInUse`,
     `PortInUse`, `NewerHome`, or `RefusedError` for an address that others reach while the home has no owner among its users.
     """
     os.umask(0o077)
@@ -112,7 +115,7 @@ def serve(
                     registry=Registry(workspace, view.artifacts),
                     loops=loops,
                 )
-                azure = _azure_server(home, own, workspace, context)
+                azure = _azure_server(home, own, workspace, context, authorities)
                 _serve_until_stopped(home, own, listener, context, azure, azure_listener)
         finally:
             database.close()
@@ -125,12 +128,14 @@ def _mlflow_of_a_step(records: Records, own: ServerAddress, key: str, job: Job, 
     return mlflow_variables(uri, job.experiment, step_run_id(job.name, step.name, step.attempt, is_alone))
 
 
-def _azure_server(home: Home, own: ServerAddress, workspace: Workspace, serving: Context) -> uvicorn.Server:
+def _azure_server(
+    home: Home, own: ServerAddress, workspace: Workspace, serving: Context, authorities: Path | None
+) -> uvicorn.Server:
     """Return the https server of the Azure SDK's dialect; the http server's end ends it."""
     for container in DATASTORES.values():
         workspace.blobs.ensure_container(container)
     workspace.blobs.blocks.forget_abandoned()
-    certificate, identity = tls.certificate(home, serving.names), serving.identity
+    certificate, identity = tls.certificate(home, serving.names, authorities), serving.identity
     context = AzureContext(
         caller=identity.owner,
         place=Place(own.azure_url),

@@ -50,15 +50,30 @@ def files(home: Home) -> Certificate:
     return Certificate(folder / "authority.pem", folder / "bundle.pem", folder / "server.pem", folder / "server.key")
 
 
-def certificate(home: Home, names: Sequence[str], now: datetime | None = None) -> Certificate:
-    """Return the home's certificate, made on first use and anew a month before it ends, or when it lacks one of `names`."""
+def certificate(
+    home: Home, names: Sequence[str], authorities: Path | None = None, now: datetime | None = None
+) -> Certificate:
+    """Return the home's certificate, made on first use and anew a month before it ends, or when it lacks one of `names`.
+
+    Its bundle holds `authorities` (default: the public ones) beside ours, as clients trust one file only.
+    """
     found = files(home)
     found.key.parent.mkdir(mode=0o700, exist_ok=True)
     if not _is_good(found, names, now or datetime.now(UTC)):
         _make(found, names, now or datetime.now(UTC))
         logger.info("Made a certificate for %s, which %s vouches for", ", ".join(names), found.authority)
-    _write(found.bundle, Path(certifi.where()).read_bytes().rstrip() + b"\n" + found.authority.read_bytes())
+    _write(found.bundle, _others(found, authorities).rstrip() + b"\n" + found.authority.read_bytes())
     return found
+
+
+def _others(found: Certificate, authorities: Path | None) -> bytes:
+    """Return the authorities beside ours; those that the bundle holds already where it is itself what the user trusts."""
+    if authorities is None or not authorities.is_file():
+        return Path(certifi.where()).read_bytes()
+    if not found.bundle.exists() or not authorities.samefile(found.bundle):
+        return authorities.read_bytes()
+    marker = b"-----BEGIN CERTIFICATE-----"
+    return found.bundle.read_bytes().rpartition(marker)[0]
 
 
 def fingerprint(certificate_file: Path) -> str:

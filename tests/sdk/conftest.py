@@ -20,7 +20,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
         opened.down()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def environment(workspace: Workspace) -> Iterator[dict[str, str]]:
     """The variables, set in this process too while the tests run."""
     variables = azure_environment(access_of_home(workspace.home, workspace.up(), workspace.user), os.environ)
@@ -31,14 +31,14 @@ def environment(workspace: Workspace) -> Iterator[dict[str, str]]:
         os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def credential(environment: dict[str, str]) -> Any:
     from azure.identity import DefaultAzureCredential
 
     return DefaultAzureCredential()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def client(credential: Any) -> Any:
     """A client of the workspace."""
     from azure.ai.ml import MLClient
@@ -46,7 +46,7 @@ def client(credential: Any) -> Any:
     return MLClient(credential, *workspace_config().values())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def registry(credential: Any) -> Any:
     """A client of the registry."""
     from azure.ai.ml import MLClient

@@ -28,8 +28,14 @@ def test_variables_win():
     }
     found = settings.load(environment)
     assert (found.home, found.cache, found.port) == (Path("/data/m"), Path("/c/mafunzo"), 0)
-    assert found.offline and found.listen == "0.0.0.0"
+    assert found.offline and found.listen == "0.0.0.0" and found.authorities is None
     assert found.database_url == "postgresql+psycopg://u@h/d"
+
+
+def test_the_authorities_that_requests_and_curl_trust_are_the_user_s():
+    assert settings.load({"HOME": "/h", "CURL_CA_BUNDLE": "/c.pem"}).authorities == Path("/c.pem")
+    both = {"HOME": "/h", "CURL_CA_BUNDLE": "/c.pem", "REQUESTS_CA_BUNDLE": "/r.pem"}
+    assert settings.load(both).authorities == Path("/r.pem")
 
 
 @pytest.mark.parametrize("port", ["eighty", "70000", "-1"])

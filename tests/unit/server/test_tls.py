@@ -61,7 +61,7 @@ def test_it_is_made_anew_when_it_no_longer_serves(home: Home, tmp_path: Path, re
             found.authority.write_bytes(other.authority.read_bytes())
         case "a name more":
             names = (*LOOPBACK_NAMES, "host.test")
-    assert certificate(home, names, now).certificate.read_bytes() != before
+    assert certificate(home, names, now=now).certificate.read_bytes() != before
 
 
 def test_a_name_less_needs_no_other_certificate(home: Home) -> None:
@@ -88,3 +88,13 @@ def test_the_bundle_holds_the_public_authorities_too(home: Home) -> None:
     text = found.bundle.read_text()
     assert found.authority.read_text() in text
     assert text.count("BEGIN CERTIFICATE") > 100
+
+
+def test_what_the_user_trusts_is_in_the_bundle_and_stays_there(home: Home, tmp_path: Path) -> None:
+    """A server that is started from a program that `mafunzo run` runs is told of the bundle itself."""
+    (tmp_path / "company.pem").write_text("-----BEGIN CERTIFICATE-----\ncompany\n-----END CERTIFICATE-----\n")
+    bundle = certificate(home, LOOPBACK_NAMES, tmp_path / "company.pem").bundle
+    before = bundle.read_text()
+    assert "company" in before and before.count("BEGIN CERTIFICATE") == 2
+    assert certificate(home, LOOPBACK_NAMES, bundle).bundle.read_text() == before
+    assert certificate(home, LOOPBACK_NAMES, tmp_path / "gone.pem").bundle.read_text().count("BEGIN CERTIFICATE") > 100
