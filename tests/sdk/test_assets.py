@@ -295,7 +295,10 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
     ),
     "workspaces.get_keys": (lambda of: of.workspaces.get_keys(), "The workspace has no keys of its own"),
     "workspaces.sync_keys": (lambda of: of.workspaces.begin_sync_keys(), "no keys to synchronize"),
-    "workspaces.diagnose": (lambda of: of.workspaces.begin_diagnose("mafunzo"), "`mafunzo job show NAME` and the log"),
+    "workspaces.diagnose": (
+        lambda of: of.workspaces.begin_diagnose("mafunzo"),
+        "`mafunzo job show NAME` and the server's log",
+    ),
     "workspaces.provision_network": (lambda of: of.workspaces.begin_provision_network(), NETWORK),
     "workspace_outbound_rules.list": (lambda of: of.workspace_outbound_rules.list("mafunzo"), NETWORK),
 }

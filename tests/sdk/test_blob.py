@@ -35,13 +35,13 @@ from mafunzo import Workspace
 LONG_AGO, SOON = datetime(2020, 1, 1, tzinfo=UTC), timedelta(minutes=5)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def key(client: Any) -> str:
     """The account's key, as the SDK asks for it."""
     return str(client.datastores._list_secrets("workspaceblobstore", expirable_secret=False).key)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def account(workspace: Workspace, key: str) -> Iterator[BlobServiceClient]:
     """The account, opened with its key."""
     with BlobServiceClient(f"{workspace.up().azure_url}/mafunzo.blob.local", credential=key, retry_total=0) as opened:

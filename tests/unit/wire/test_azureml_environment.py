@@ -105,7 +105,7 @@ def test_any_python_is_allowed_where_none_is_named() -> None:
         "git+https://example.org/tiny.git@v1#egg=tiny",
         "numpy; python_version < '3.12'",
         "--extra-index-url https://example.org/simple",
-        "-f /opt/wheels",
+        "-f /srv/wheels",
         "--find-links=https://example.org/wheels",
         "--pre",
     ],
