@@ -4,12 +4,17 @@ The checks of a value against its declaration live here, because a plan and a co
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mafunzo.entities.job import Destination, Resources, Value
 
+PARENT_INPUT = re.compile(r"\$\{\{\s*parent\.inputs\.([\w-]+)\s*\}\}")
+PARENT_OUTPUT = re.compile(r"\$\{\{\s*parent\.outputs\.([\w-]+)\s*\}\}")
+STEP_OUTPUT = re.compile(r"\$\{\{\s*parent\.jobs\.([\w.-]+)\.outputs\.([\w-]+)\s*\}\}")
+"""What a node's input or output is bound to, as a pipeline writes it."""
 LITERAL_TYPES = ("string", "integer", "number", "boolean")
 PATH_TYPES = ("uri_file", "uri_folder", "mlflow_model", "custom_model", "mltable")
 

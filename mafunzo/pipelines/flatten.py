@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mafunzo.entities.component import Component, Node, unknown_name
+from mafunzo.entities.component import PARENT_INPUT, PARENT_OUTPUT, STEP_OUTPUT, Component, Node, unknown_name
 from mafunzo.errors import InvalidParameter, UsageError
-from mafunzo.pipelines.plan import PARENT_INPUT, PARENT_OUTPUT, STEP_OUTPUT, PinnedComponent
+from mafunzo.pipelines.plan import PinnedComponent
 
 MAX_STEPS = 1000
 

@@ -9,7 +9,16 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from mafunzo.entities.component import Component, Input, Node, parse_value, unknown_name
+from mafunzo.entities.component import (
+    PARENT_INPUT,
+    PARENT_OUTPUT,
+    STEP_OUTPUT,
+    Component,
+    Input,
+    Node,
+    parse_value,
+    unknown_name,
+)
 from mafunzo.entities.compute import Hardware
 from mafunzo.entities.environment import Environment
 from mafunzo.entities.job import (
@@ -28,9 +37,6 @@ from mafunzo.errors import InvalidParameter
 from mafunzo.pipelines.command import placeholders
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,254}")
-PARENT_INPUT = re.compile(r"\$\{\{\s*parent\.inputs\.([\w-]+)\s*\}\}")
-STEP_OUTPUT = re.compile(r"\$\{\{\s*parent\.jobs\.([\w.-]+)\.outputs\.([\w-]+)\s*\}\}")
-PARENT_OUTPUT = re.compile(r"\$\{\{\s*parent\.outputs\.([\w-]+)\s*\}\}")
 ACCEPTS = {  # an input's type to the types that may feed it: a model is a folder, and MLflow's kind of model is a model
     "uri_file": ("uri_file",),
     "uri_folder": ("uri_folder", "custom_model", "mlflow_model", "mltable"),

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mafunzo.entities.asset import Asset
-from mafunzo.entities.component import Component, unknown_name
+from mafunzo.entities.component import PARENT_OUTPUT, Component, unknown_name
 from mafunzo.entities.job import DEFAULT_OUTPUT, ArtifactInput, Job, JobStatus, Step, StepOutputInput
 from mafunzo.entities.sweep import BEST_TRIAL
 from mafunzo.errors import Conflict, InvalidParameter, JobCanceled, JobFailed, NotFound, TimedOut, from_code
-from mafunzo.pipelines.plan import PARENT_OUTPUT
 from mafunzo.tracking import read_metrics
 from mafunzo.wire.azureml.envelope import ARTIFACT_CONTAINER, CONTAINER
 from mafunzo.wire.azureml.job import JobRequest, RunChange, artifact_path, changed, child_name, output_path

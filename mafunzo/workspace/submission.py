@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mafunzo.entities.component import Component, Node, Output
+from mafunzo.entities.component import PARENT_INPUT, PARENT_OUTPUT, Component, Node, Output
 from mafunzo.entities.job import DEFAULT_OUTPUT, ArtifactInput, Destination
 from mafunzo.entities.sweep import Sweep
 from mafunzo.errors import InvalidParameter, UsageError
 from mafunzo.pipelines.flatten import Flat, flatten
-from mafunzo.pipelines.plan import PARENT_INPUT, PARENT_OUTPUT, Facts, PinnedComponent, PlanRequest, plan
+from mafunzo.pipelines.plan import Facts, PinnedComponent, PlanRequest, plan
 from mafunzo.pipelines.sweep import draw, with_trials
 from mafunzo.wire.azureml.job import JobRequest
 from mafunzo.wire.azureml.reference import AssetReference, PathInput, parse_reference

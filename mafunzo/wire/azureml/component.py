@@ -5,12 +5,11 @@ Keys of our own begin with `x-`: `x-refused`, `x-aliases`, `x-exclusive-minimum`
 itself, as a step has its node on Azure.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mafunzo.entities.component import LITERAL_TYPES, PATH_TYPES, Component, Input, Node, Output
+from mafunzo.entities.component import LITERAL_TYPES, PARENT_OUTPUT, PATH_TYPES, Component, Input, Node, Output
 from mafunzo.entities.job import Destination, Resources
 from mafunzo.errors import InvalidFile, InvalidParameter, NotSupported
 from mafunzo.wire.azureml.compute import seconds_of
@@ -18,7 +17,6 @@ from mafunzo.wire.azureml.reference import PathInput, stored_path
 
 NODE_TYPES = ("command", "pipeline")
 MAX_PROCESSES = 64
-_PARENT_OUTPUT = re.compile(r"\$\{\{\s*parent\.outputs\.([\w-]+)\s*\}\}")
 
 
 @dataclass(frozen=True)
@@ -183,7 +181,7 @@ def timeout_from_body(body: Mapping[str, Any]) -> float:
 def _output_binding(given: Any) -> str:
     """Return `${{parent.outputs.x}}` where an output is bound to the job's, else an empty text."""
     text = str((given.get("value") or given.get("path") or "") if isinstance(given, Mapping) else given or "")
-    return text if not isinstance(given, Mapping) or _PARENT_OUTPUT.fullmatch(text.strip()) else ""
+    return text if not isinstance(given, Mapping) or PARENT_OUTPUT.fullmatch(text.strip()) else ""
 
 
 def _texts(given: Mapping[str, Any] | None) -> dict[str, str]:

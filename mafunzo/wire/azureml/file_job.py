@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from mafunzo.entities.component import STEP_OUTPUT
 from mafunzo.wire.azureml.envelope import resource_id
 from mafunzo.wire.azureml.reference import AssetReference, parse_reference
 from mafunzo.wire.azureml.sweep import ARGUMENTS
@@ -26,7 +27,6 @@ _MODES = {
 }
 _DISTRIBUTIONS = {"pytorch": "PyTorch", "mpi": "Mpi", "tensorflow": "TensorFlow", "ray": "Ray"}
 _PARENT = re.compile(r"\$\{\{\s*parent\.(inputs|outputs)\.([\w-]+)\s*\}\}")
-_STEP = re.compile(r"\$\{\{\s*parent\.jobs\.([\w-]+)\.outputs\.([\w-]+)\s*\}\}")
 Body = dict[str, Any]
 
 
@@ -218,7 +218,7 @@ class _Types:
         text = str(given).strip()
         if match := _PARENT.fullmatch(text):
             return self._of_parent("inputs", match[2])
-        if match := _STEP.fullmatch(text):
+        if match := STEP_OUTPUT.fullmatch(text):
             return self._of_step(match[1], match[2])
         names = {bool: "boolean", int: "integer", float: "number"}
         return names.get(type(given), "string")

@@ -6,13 +6,12 @@ came.
 """
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from mafunzo.entities.component import PATH_TYPES, Component, Input, Node, Output
+from mafunzo.entities.component import PARENT_INPUT, PATH_TYPES, Component, Input, Node, Output
 from mafunzo.entities.job import Destination, Job, JobStatus, Step, StepStatus
 from mafunzo.entities.sweep import BEST_TRIAL, BEST_VALUE, Sweep
 from mafunzo.errors import InvalidParameter, MafunzoError, NotSupported
@@ -61,7 +60,6 @@ BODY = "azureml_body"
 """Under which a job keeps the body that it came with."""
 ARCHIVED = "is_archived"
 """Under which a job keeps whether it is hidden from lists."""
-_PARENT_INPUT = re.compile(r"\$\{\{\s*parent\.inputs\.([\w-]+)\s*\}\}")
 
 
 @dataclass(frozen=True)
@@ -182,7 +180,7 @@ def _without_missing(node: Node, given: set[str]) -> Node:
     kept = {
         name: value
         for name, value in node.inputs.items()
-        if not (isinstance(value, str) and (match := _PARENT_INPUT.fullmatch(value.strip())) and match[1] not in given)
+        if not (isinstance(value, str) and (match := PARENT_INPUT.fullmatch(value.strip())) and match[1] not in given)
     }
     return replace(node, inputs=kept)
 
