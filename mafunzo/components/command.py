@@ -17,7 +17,7 @@ import yaml
 from mafunzo import settings
 from mafunzo.entities.component import Component, parse_value
 from mafunzo.errors import FailedError, InvalidParameter, MafunzoError, OutOfMemory, StorageFull
-from mafunzo.tracking import MetricLog
+from mafunzo.tracking import METRICS_FILE, MetricLog
 from mafunzo.wire.azureml.component import component_from_dict
 
 
@@ -104,7 +104,7 @@ def parse(component: Component, argv: Sequence[str], step_folder: Path | None = 
     outputs = {name: Path(given[name]) for name in component.outputs}
     for path in outputs.values():
         path.parent.mkdir(parents=True, exist_ok=True)
-    return Arguments(values, paths, outputs, MetricLog(step_folder / "metrics.jsonl" if step_folder else None))
+    return Arguments(values, paths, outputs, MetricLog(step_folder / METRICS_FILE if step_folder else None))
 
 
 def _translate(error: Exception) -> MafunzoError:

@@ -1,6 +1,6 @@
 """What a workspace or a registry keeps by name and version: models, data, components, environments."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -27,6 +27,7 @@ class FolderType(StrEnum):
     CUSTOM_MODEL = "custom_model"
 
 
+MODEL_TYPES = (FolderType.MLFLOW_MODEL, FolderType.CUSTOM_MODEL)
 WORKSPACE_SCOPE = "workspace"
 REGISTRY_SCOPE = "registry:azureml"
 
@@ -70,3 +71,8 @@ class Asset:
     @property
     def version(self) -> str:
         return self.key.version
+
+
+def next_version(versions: Iterable[str]) -> str:
+    """Return the number after the highest of these versions; what isn't a number doesn't count."""
+    return str(max((int(version) for version in versions if version.isdigit()), default=0) + 1)

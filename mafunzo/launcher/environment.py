@@ -2,10 +2,11 @@
 
 `setup_command` is what a step's shell runs before the step's own command. It starts this module in the step's process tree,
 
-    python -m mafunzo.launcher.environment FOLDER PYTHON PACKAGES...
+    python -m mafunzo.launcher.environment FOLDER OVERLAY PYTHON PACKAGES...
 
 so that pip's lines are in the step's log, and that what ends the step ends pip. FOLDER is named by what decides its content,
-and is whole once it holds `.ready`, which is written last. Who builds it holds `FOLDER.lock`, and the others wait.
+and is whole once it holds `.ready`, which is written last. Who builds it holds `FOLDER.lock`, and the others wait. OVERLAY is
+the step's own, for what its command installs.
 """
 
 import fcntl
@@ -26,6 +27,7 @@ from pathlib import Path
 
 from mafunzo.entities.environment import Environment
 from mafunzo.errors import Conflict, FailedError, MafunzoError, StepFailed
+from mafunzo.launcher.overlay import make_overlay, site_packages
 from mafunzo.launcher.runner import write_whole
 
 logger = logging.getLogger(__name__)
@@ -81,27 +83,43 @@ def remove(folder: Path) -> None:
         raise Conflict(f"The environment {folder} is being built. Delete it when that step has begun.") from error
 
 
-def setup_command(root: Path, environment: Environment) -> str:
+def setup_command(root: Path, environment: Environment, overlay: Path, python_path: str = "") -> str:
     """Return bash's lines that give the commands after them an environment, built first if it isn't there.
 
-    The shell ends with pip's exit code where it can't be built. An environment without packages is Mafunzo's own.
+    The shell ends with pip's exit code where it can't be built. An environment without packages is Mafunzo's own, of which
+    `overlay` must have been made; for the others it is made when they are there. python_path: where the step wants its Python
+    to look.
     """
     interpreter = _interpreter(environment)
     lines = [f"echo {shlex.quote(note)}" for note in _notes(environment, interpreter)]
     if environment.packages:
         folder = _folder(root, environment, interpreter)
-        build = [sys.executable, "-P", "-m", "mafunzo.launcher.environment", str(folder), interpreter.path]
+        build = [
+            sys.executable,
+            "-P",
+            "-m",
+            "mafunzo.launcher.environment",
+            str(folder),
+            str(overlay),
+            interpreter.path,
+        ]
         lines += [
             f"{shlex.join([*build, *environment.packages])} || exit $?",
             f"unset {' '.join(OURS_ONLY)}",
-            f'export VIRTUAL_ENV={shlex.quote(str(folder))} PATH={shlex.quote(str(folder / "bin"))}:"$PATH"',
+            f'export PATH={shlex.quote(str(folder / "bin"))}:"$PATH" PYTHONPATH={shlex.quote(python_path)}',
         ]
+    programs, packages = overlay / "bin", site_packages(overlay, interpreter.version)
+    # By PYTHONPATH programs of the environment itself, such as torchrun, find what the step installs.
+    lines.append(
+        f'export VIRTUAL_ENV={shlex.quote(str(overlay))} PATH={shlex.quote(str(programs))}:"$PATH" '
+        f'PYTHONPATH={shlex.quote(str(packages))}"${{PYTHONPATH:+:$PYTHONPATH}}"'
+    )
     return "".join(f"{line}\n" for line in lines)
 
 
 def main(argv: Sequence[str]) -> int:
     """Build an environment unless it is there; return 0, or the exit code of what failed."""
-    folder, python, packages = Path(argv[0]), argv[1], argv[2:]
+    folder, overlay, python, packages = Path(argv[0]), Path(argv[1]), argv[2], argv[3:]
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     try:
         folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -109,6 +127,7 @@ def main(argv: Sequence[str]) -> int:
             with _lock(folder) as lock:
                 if not is_ready(folder):
                     _build(folder, python, packages, lock)
+        make_overlay(overlay, folder)
     except _CommandFailed as failure:
         reason = [line for line in failure.lines if line.startswith("ERROR:")] or failure.lines[-LAST_LINES:]
         _tell(StepFailed(f"No environment can be built of {_shown(packages)}: {failure.what} failed.", reason))

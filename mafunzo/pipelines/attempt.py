@@ -1,11 +1,10 @@
 """One attempt of a step, which is a folder: lay out what it reads, store what it wrote, say why it failed, clean up.
 
-<home>/jobs/<job>/<step>/<attempt>/   inputs/ code/ while it runs, outputs/ until the step has ended (a later attempt may go on
-from them); log.txt metrics.jsonl error.json exit.json stay
+<home>/jobs/<job>/<step>/<attempt>/   inputs/ code/ environment/ while it runs, outputs/ until the step has ended (a later
+attempt may go on from them); log.txt metrics.jsonl error.json exit.json stay
 """
 
 import json
-import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,19 +12,23 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from mafunzo.entities.asset import MODEL_TYPES
 from mafunzo.entities.job import DEFAULT_OUTPUT, ArtifactInput, LiteralInput, Resources, Step, StepSpec
 from mafunzo.errors import FailedError, MafunzoError, OutOfMemory, StepFailed
 from mafunzo.launcher.environment import setup_command
 from mafunzo.launcher.local import ExitRecord
+from mafunzo.launcher.overlay import make_overlay
 from mafunzo.launcher.runner import LOG_FILE
 from mafunzo.pipelines.command import substitute
 from mafunzo.store.artifact import Artifacts
 from mafunzo.store.home import Home
+from mafunzo.tracking import METRICS_FILE, read_metrics
 
 ERROR_FILE = "error.json"
-METRICS_FILE = "metrics.jsonl"
 DEFAULT_FOLDER = "outputs"
-MODEL_TYPES = ("mlflow_model", "custom_model")
+OVERLAY_FOLDER = "environment"
+WORKING_FOLDERS = ("inputs", "code", OVERLAY_FOLDER)
+"""What an attempt needs only while it runs."""
 LAST_LINES = 10
 LAST_BYTES = 64 * 1024
 
@@ -76,7 +79,11 @@ def prepare(
     directory = _lay_out_code(spec, folder, artifacts) if has_own_folder else folder
     command = substitute(spec.command, inputs, {name: str(path) for name, path in outputs.items()})
     if spec.runtime is not None:
-        command = f"{setup_command(environments, spec.runtime)}\n{command}"
+        overlay = folder / OVERLAY_FOLDER
+        if not spec.runtime.packages:
+            make_overlay(overlay)
+        python_path = spec.environment.get("PYTHONPATH", "")
+        command = f"{setup_command(environments, spec.runtime, overlay, python_path)}\n{command}"
     threads = max(1, held.cpus // max(1, held.processes))
     environment = {"OMP_NUM_THREADS": str(threads)}
     if devices is not None:
@@ -165,19 +172,7 @@ def logged_values(folder: Path, metric: str) -> tuple[float | None, ...]:
 @lru_cache(maxsize=4096)
 def _values(path: Path, _size: int, metric: str) -> tuple[float | None, ...]:
     """Read a file once for each size that it has had."""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        lines = [_metrics(line) for line in file if line.endswith("\n")]
-    found = [line[metric] for line in lines if metric in line]
-    return tuple(value if isinstance(value, int | float) and math.isfinite(value) else None for value in found)
-
-
-def _metrics(line: str) -> dict[str, Any]:
-    """Return a line's metrics; none for a line that a user's program wrote and that isn't one of metrics."""
-    try:
-        found = json.loads(line)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
+    return tuple(line[metric] for line in read_metrics(path) if metric in line)
 
 
 def clean(folder: Path, *names: str) -> None:

@@ -2,14 +2,12 @@
 
 from datetime import UTC, datetime
 
-from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType
+from mafunzo.entities.asset import MODEL_TYPES, WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType, next_version
 from mafunzo.entities.job import Destination, Step
 from mafunzo.errors import Conflict
 from mafunzo.store.blob import Blobs
 from mafunzo.store.record import Records
 from mafunzo.wire.azureml.envelope import CONTAINER
-
-MODEL_TYPES = (FolderType.MLFLOW_MODEL, FolderType.CUSTOM_MODEL)
 
 
 def deliver(destination: Destination, artifact: str, step: Step, output: str, records: Records, blobs: Blobs) -> None:
@@ -30,7 +28,7 @@ def _register(destination: Destination, artifact: str, step: Step, output: str, 
     source = {"job": step.job, "step": step.name, "output": output}
     if any(source.items() <= asset.properties.items() for asset in known):
         return
-    version = destination.asset_version or _next_version(known)
+    version = destination.asset_version or next_version(asset.version for asset in known)
     same = next((asset for asset in known if asset.version == version), None)
     if same is not None and same.artifact != artifact:
         raise Conflict(
@@ -50,7 +48,3 @@ def _register(destination: Destination, artifact: str, step: Step, output: str, 
             created_at=datetime.now(UTC),
         )
     )
-
-
-def _next_version(known: list[Asset]) -> str:
-    return str(max((int(asset.version) for asset in known if asset.version.isdigit()), default=0) + 1)

@@ -32,6 +32,7 @@ from mafunzo.entities.sweep import BEST_TRIAL, BEST_VALUE, Sampling, Sweep
 from mafunzo.errors import JobFailed, MafunzoError
 from mafunzo.launcher.local import Exited, ExitRecord, LocalLauncher, Running
 from mafunzo.pipelines.attempt import (
+    WORKING_FOLDERS,
     clean,
     collect,
     failure,
@@ -314,7 +315,7 @@ class Scheduler:
             logger.warning("Step %s/%s can't start: %s", step.job, step.name, error)
             self._launcher.kill(folder, self._grace_s)
             self._end(replace(step, error=failure_of(error)), StepStatus.FAILED, "it could not be started")
-            clean(folder, "inputs", "outputs", "code")
+            clean(folder, "outputs", *WORKING_FOLDERS)
             return
         logger.info("Started %s/%s, attempt %s", step.job, step.name, step.attempt)
 
@@ -323,9 +324,8 @@ class Scheduler:
         self._launcher.kill(folder, self._grace_s)  # what it left running in the background
         try:
             outputs = collect(step.spec, folder, self._artifacts)
-            if (
-                self._records.get_job(step.job).sweep is None
-            ):  # of a sweep only the best trial's go anywhere, at its end
+            # Of a sweep only the best trial's outputs go anywhere, at its end.
+            if self._records.get_job(step.job).sweep is None:
                 self._deliver(step, outputs)
         except (MafunzoError, OSError) as error:
             record = self._launcher.record(folder)
@@ -347,7 +347,7 @@ class Scheduler:
         self._launcher.kill(folder, self._grace_s)
         self._records.update_step(replace(step, status=StepStatus.WAITING, reason=reason))
         self._leases.release(_owner(step))
-        clean(folder, "inputs", "code")  # the next attempt may go on from what is in outputs
+        clean(folder, *WORKING_FOLDERS)  # the next attempt may go on from what is in outputs
         logger.info("Step %s/%s will run again: %s", step.job, step.name, reason)
 
     def _fail(self, step: Step, reason: str) -> None:
@@ -370,7 +370,7 @@ class Scheduler:
         """Delete what the attempts of a step that has ended laid out and wrote; their logs stay."""
         for folder in self._attempts(step):
             is_kept = keeps_last_outputs and folder.name == str(step.attempt)
-            clean(folder, "inputs", "code", *([] if is_kept else ["outputs"]))
+            clean(folder, *WORKING_FOLDERS, *([] if is_kept else ["outputs"]))
 
     def _reuse(self, step: Step, outputs: Mapping[str, str], source: str) -> None:
         key = self._keys[step.job, step.name]
@@ -483,7 +483,7 @@ class Scheduler:
                 if step is None or not (is_latest and step.status == StepStatus.RUNNING):
                     is_open = step is not None and not step.status.is_terminal
                     is_kept = is_open or (is_latest and step is not None and step.status == StepStatus.FAILED)
-                    clean(folder, "inputs", "code", *([] if is_kept else ["outputs"]))
+                    clean(folder, *WORKING_FOLDERS, *([] if is_kept else ["outputs"]))
 
     def _running_owners(self) -> Iterator[str]:
         for job in self._records.queue():

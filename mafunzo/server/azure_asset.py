@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType
 from mafunzo.errors import NotFound
 from mafunzo.server.azure_context import AzureContext, azure_context, body_of
-from mafunzo.server.azure_page import WS, listed, paged
+from mafunzo.server.azure_page import WS, add_asset_routes, listed, paged
 from mafunzo.server.sas import READ, WRITE
 from mafunzo.wire.azureml import asset as asset_wire
 from mafunzo.wire.azureml import code as code_wire
@@ -111,14 +111,17 @@ def _add_routes(noun: str, kind: Kind) -> None:
         made = await context.in_thread(lambda: kind.put(context.workspace, body, name, version))
         return JSONResponse(kind.body(made), status_code=201)
 
-    path = f"{WS}/{noun}"
-    router.add_api_route(path, list_names, methods=["GET"], name=f"list_{noun}")
-    router.add_api_route(f"{path}/{{name}}", get_container, methods=["GET"], name=f"get_{noun}_container")
-    router.add_api_route(f"{path}/{{name}}", put_container, methods=["PUT"], name=f"put_{noun}_container")
-    router.add_api_route(f"{path}/{{name}}/versions", list_versions, methods=["GET"], name=f"list_{noun}_versions")
-    one = f"{path}/{{name}}/versions/{{version}}"
-    router.add_api_route(one, get_version, methods=["GET"], name=f"get_{noun}_version")
-    router.add_api_route(one, put_version, methods=["PUT"], name=f"put_{noun}_version")
+    add_asset_routes(
+        router,
+        f"{WS}/{noun}",
+        noun,
+        list_names=list_names,
+        get_container=get_container,
+        put_container=put_container,
+        list_versions=list_versions,
+        get_version=get_version,
+        put_version=put_version,
+    )
 
 
 for _noun, _kind in KINDS.items():

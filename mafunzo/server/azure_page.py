@@ -1,10 +1,11 @@
-"""Lists over Azure's wire: which of the things a request wants to see, and in which pages."""
+"""Where things are on Azure's wire, the routes of a kind of asset, and its lists, in pages."""
 
 import re
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
+from fastapi import APIRouter
 from starlette.requests import Request
 
 from mafunzo.errors import InvalidParameter
@@ -19,6 +20,7 @@ PAGE = 100
 TOP, SKIP = "$top", "$skip"
 
 T = TypeVar("T")
+Handler = Callable[..., Any]
 
 
 def listed(request: Request, things: Iterable[T], is_archived: Callable[[T], bool]) -> list[T]:
@@ -45,6 +47,29 @@ def paged(request: Request, things: Iterable[dict[str, Any]]) -> dict[str, Any]:
         return page(shown)
     query = {**request.query_params, SKIP: str(first + size)}
     return page(shown, f"{azure_context(request).place.base}{request.url.path}?{urlencode(query)}")
+
+
+def add_asset_routes(
+    router: APIRouter,
+    path: str,
+    name: str,
+    *,
+    list_names: Handler,
+    get_container: Handler,
+    put_container: Handler,
+    list_versions: Handler,
+    get_version: Handler,
+    put_version: Handler,
+) -> None:
+    """Add the routes of one kind of asset under `path`; `name` is the kind's in the routes' names."""
+    container, versions = f"{path}/{{name}}", f"{path}/{{name}}/versions"
+    version = f"{versions}/{{version}}"
+    router.add_api_route(path, list_names, methods=["GET"], name=f"list_{name}")
+    router.add_api_route(container, get_container, methods=["GET"], name=f"get_{name}_container")
+    router.add_api_route(container, put_container, methods=["PUT"], name=f"put_{name}_container")
+    router.add_api_route(versions, list_versions, methods=["GET"], name=f"list_{name}_versions")
+    router.add_api_route(version, get_version, methods=["GET"], name=f"get_{name}_version")
+    router.add_api_route(version, put_version, methods=["PUT"], name=f"put_{name}_version")
 
 
 def _number(request: Request, name: str, default: int) -> int:

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetType
 from mafunzo.errors import Conflict, FailedError, NotFound, NotSupported, Unavailable
 from mafunzo.server.azure_context import AzureContext, azure_context, body_of
-from mafunzo.server.azure_page import OF_GROUP, OF_SUBSCRIPTION, REG, listed, paged
+from mafunzo.server.azure_page import OF_GROUP, OF_SUBSCRIPTION, REG, add_asset_routes, listed, paged
 from mafunzo.server.azure_refused import refusal
 from mafunzo.server.sas import LIST, READ
 from mafunzo.wire.azureml import asset as asset_wire
@@ -54,7 +54,6 @@ class Shelf:
     """
 
     noun: str
-
     type: AssetType
     names: Callable[[Workspace], Iterable[str]]
     offered: Callable[[AzureContext, str, str | None], list[Body]]
@@ -153,23 +152,20 @@ def _add_routes(shelf: Shelf) -> None:
             raise refusal(request.method, request.url.path)
         changed = replace(shared[version], description=said.description, tags=said.tags, is_archived=said.is_archived)
         await context.in_thread(lambda: context.workspace.records.update_asset(changed))
-        return JSONResponse(
-            shelf.body(context, changed), 202, {"Retry-After": "1"}
-        )  # older clients take no other status
+        # Older clients take no other status.
+        return JSONResponse(shelf.body(context, changed), 202, {"Retry-After": "1"})
 
-    path = f"{REG}/{shelf.noun}"
-    router.add_api_route(path, list_names, methods=["GET"], name=f"list_registry_{shelf.noun}")
-    router.add_api_route(
-        f"{path}/{{name}}", get_container, methods=["GET"], name=f"get_registry_{shelf.noun}_container"
+    add_asset_routes(
+        router,
+        f"{REG}/{shelf.noun}",
+        f"registry_{shelf.noun}",
+        list_names=list_names,
+        get_container=get_container,
+        put_container=put_container,
+        list_versions=list_versions,
+        get_version=get_version,
+        put_version=put_version,
     )
-    router.add_api_route(
-        f"{path}/{{name}}", put_container, methods=["PUT"], name=f"put_registry_{shelf.noun}_container"
-    )
-    versions = f"{path}/{{name}}/versions"
-    router.add_api_route(versions, list_versions, methods=["GET"], name=f"list_registry_{shelf.noun}_versions")
-    one = f"{versions}/{{version}}"
-    router.add_api_route(one, get_version, methods=["GET"], name=f"get_registry_{shelf.noun}_version")
-    router.add_api_route(one, put_version, methods=["PUT"], name=f"put_registry_{shelf.noun}_version")
 
 
 for _shelf in SHELVES.values():

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType
+from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType, next_version
 from mafunzo.entities.registered_model import RegisteredModel
 from mafunzo.errors import InvalidParameter, MafunzoError, NotFound, NotSupported
 from mafunzo.tracking.step_environment import job_run_id
@@ -187,10 +187,10 @@ class Registry:
             else self._version({"name": source.name, "version": source.version})
         )
         name = _text(given, "name")
-        numbers = [int(v.version) for v in self._names.get(name).versions if v.version.isdigit()]
+        version = next_version(known.version for known in self._names.get(name).versions)
         copy = dataclasses.replace(
             origin,
-            key=AssetKey(WORKSPACE_SCOPE, AssetType.MODEL, name, str(max(numbers, default=0) + 1)),
+            key=AssetKey(WORKSPACE_SCOPE, AssetType.MODEL, name, version),
             description=str(given.get("description") or ""),
             tags=wire.tags_of(given),
             is_archived=False,

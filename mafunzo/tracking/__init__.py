@@ -5,11 +5,15 @@ stays light, because steps import it.
 """
 
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
+
+METRICS_FILE = "metrics.jsonl"
+"""In the folder of a step's attempt."""
 
 
 class MetricLog:
@@ -30,13 +34,33 @@ class MetricLog:
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a `metrics.jsonl`; a last line that is still being written is left out."""
+    """Yield the lines of a `metrics.jsonl`; a last line that is still being written is left out, and what isn't one."""
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            if line.endswith("\n"):
-                yield json.loads(line)
+    with path.open("rb") as file:
+        yield from filter(None, map(metrics_of, file))
+
+
+def metrics_of(line: bytes) -> dict[str, Any] | None:
+    """Return what a whole line of a `metrics.jsonl` says, or None: programs of users write there too.
+
+    A value that is no finite number is None; `time` and `step`, where they are missing, are 0.
+    """
+    try:
+        found = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    if not isinstance(found, dict):
+        return None
+    values = {name: value if _is_finite(value) else None for name, value in found.items()}
+    return values | {name: values.get(name) or 0 for name in ("time", "step")}
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:  # an integer that no float holds
+        return False
 
 
 class Progress:

@@ -15,12 +15,11 @@ from typing import Any
 
 from mlflow.entities import Experiment, ExperimentTag, Metric, Param, RunStatus, RunTag, ViewType
 
-from mafunzo.tracking import read_metrics
+from mafunzo.tracking import METRICS_FILE, metrics_of, read_metrics
 from mafunzo.tracking.job_facts import FILE, JobFacts, StepFacts, read_job_facts
 from mafunzo.tracking.mlflow_store import JOBS_TAG, KEY_TAG, RunStore
 from mafunzo.tracking.step_environment import job_run_id, step_run_id
 
-METRICS_FILE = "metrics.jsonl"
 BATCH = 900
 PARAMETER_BATCH = 100
 PARAMETER_LENGTH = 6000
@@ -209,7 +208,7 @@ class View:
 
     def _log(self, run_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
         metrics = [
-            Metric(name, float(value), round(line.get("time", 0) * 1000), int(line.get("step", 0)))
+            Metric(name, float(value), round(line["time"] * 1000), int(line["step"]))
             for line in lines
             for name, value in line.items()
             if name not in ("time", "step") and isinstance(value, int | float)
@@ -267,4 +266,4 @@ def _new_lines(file: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
         start = opened.tell()
         text = opened.read()
     whole = text[: text.rfind(b"\n") + 1]
-    return [json.loads(line) for line in whole.splitlines() if line.strip()], start + len(whole)
+    return list(filter(None, map(metrics_of, whole.splitlines(keepends=True)))), start + len(whole)

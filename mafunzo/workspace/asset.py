@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from mafunzo.entities.asset import REGISTRY_SCOPE, WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType
+from mafunzo.entities.asset import REGISTRY_SCOPE, WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType, next_version
 from mafunzo.entities.job import ArtifactInput, Job, JobStatus, Step
 from mafunzo.entities.model_card import ModelCard
 from mafunzo.errors import Conflict, InvalidFile, InvalidParameter, NotFound
@@ -287,7 +287,7 @@ class Models:
         versions = self._workspace.records.list_assets(
             scope=WORKSPACE_SCOPE, type=AssetType.MODEL, name=name, with_archived=True
         )
-        return str(max((int(a.version) for a in versions if a.version.isdigit()), default=0) + 1)
+        return next_version(asset.version for asset in versions)
 
     def _put_folder(self, folder: Path, output: str | None) -> tuple[str, dict[str, Any], FolderType]:
         """Store a folder; return its hash, where it was, and whether it is an MLflow model."""

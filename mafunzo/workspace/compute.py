@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,13 @@ if TYPE_CHECKING:
     from mafunzo.workspace.workspace import Workspace
 
 LOCAL = "local"
+SERVERLESS = "serverless"
+"""What Azure's clients send for a job that names no compute."""
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{1,31}")
 """As Azure has it: 2 to 32 letters, digits and hyphens, a letter first."""
 TIERS = ("dedicated", "low_priority")
 Clusters = list[Compute]  # the class below has a verb called list
+Faults = list[str]
 
 
 class Computes:
@@ -47,6 +51,16 @@ class Computes:
     def find(self, name: str) -> Compute:
         """Return a compute by name; raises `NotFound` with near names."""
         return Compute(LOCAL, LOCAL) if name == LOCAL else self._workspace.records.get_compute(name)
+
+    def faults(self, named: Mapping[str, str]) -> Faults:
+        """Return a fault for each compute that nobody has made; `named` says who names which."""
+        known = {SERVERLESS, *(compute.name for compute in self.list())}
+        return [
+            f"{who} is '{name}', but no compute has that name. Use local, which is this machine, leave it out, or make one: "
+            f"mafunzo compute create {name} --size SIZE"
+            for who, name in named.items()
+            if name not in known
+        ]
 
     def create(self, compute: Compute) -> Compute:
         """Make a cluster, or change the one of that name; its steps run on this machine.

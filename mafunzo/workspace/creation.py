@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from mafunzo.entities.asset import AssetType
+from mafunzo.entities.asset import AssetType, next_version
 from mafunzo.errors import Conflict, InvalidFile, InvalidParameter
 from mafunzo.wire.azureml.asset import data_from_body, model_from_body
 from mafunzo.wire.azureml.compute import compute_from_body
@@ -87,8 +87,7 @@ def _version(workspace: Workspace, kind: FileKind, document: Mapping[str, Any]) 
         return ""
     if document.get("version") is not None:
         return str(document["version"])
-    known = registered(workspace, ASSETS[kind], str(document["name"]))
-    return str(max((int(asset.version) for asset in known if asset.version.isdigit()), default=0) + 1)
+    return next_version(asset.version for asset in registered(workspace, ASSETS[kind], str(document["name"])))
 
 
 # What a kind is read with, and made by
@@ -103,7 +102,7 @@ class _Verb:
 
 
 def _make_job(workspace: Workspace, body: Body, asked: Created) -> None:
-    if any(job.name == asked.name for job in workspace.jobs.list()):
+    if workspace.jobs.has(asked.name):
         raise Conflict(
             f"Job {asked.name} exists already, and a job never changes. Give it another name, or leave it out."
         )

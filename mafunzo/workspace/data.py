@@ -13,10 +13,11 @@ from mafunzo.dataset.download import Access, DataCard, HubSource, cards, find_ca
 from mafunzo.dataset.files import open_source
 from mafunzo.dataset.split import SPLITS, split
 from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType
-from mafunzo.errors import Conflict, NotFound
-from mafunzo.wire.azureml.envelope import CONTAINER, DATASTORE
+from mafunzo.errors import Conflict
+from mafunzo.wire.azureml.reference import WebAddress, parse_reference
 from mafunzo.workspace.asset import find_mirror, set_mirror
-from mafunzo.workspace.version import put_version
+from mafunzo.workspace.reference import artifact_of, stored
+from mafunzo.workspace.version import put_version, registered
 
 if TYPE_CHECKING:
     from mafunzo.wire.azureml.asset import DataRequest
@@ -42,13 +43,14 @@ class DataSets:
         return [*cards().values()]
 
     def register_from(self, asked: DataRequest, name: str, version: str) -> Asset:
-        """Register uploaded files as Azure's wire asks; of a version that exists, what may change is changed.
+        """Register files as Azure's wire asks; of a version that exists, what may change is changed.
 
-        Raises `Conflict` for other files under the name of a version that exists, and `NotFound` for files that aren't there.
+        Raises `Conflict` for other files under the name of a version that exists, `NotFound` for files that aren't there, and
+        `InvalidFile` for one of the web that can't be fetched.
         """
-        if asked.path.datastore != DATASTORE:
-            raise NotFound(f"Data '{name}' lies in the datastore '{asked.path.datastore}'. There is '{DATASTORE}'.")
-        artifact = self._workspace.blobs.artifact(CONTAINER, asked.path.path)
+        artifact = self._known_of_web(asked.uri, name, version)
+        if artifact is None:
+            artifact = artifact_of(stored(self._workspace, f"Data '{name}'", asked.uri))
         return put_version(
             self._workspace,
             Asset(
@@ -62,6 +64,13 @@ class DataSets:
             ),
             is_replaced=True,
         )
+
+    def _known_of_web(self, uri: str, name: str, version: str) -> str | None:
+        """Return the bytes of a version that was fetched from this address: it keeps them, whatever is there now."""
+        if not isinstance(parse_reference(uri), WebAddress):
+            return None
+        versions = registered(self._workspace, AssetType.DATA, name)
+        return next((a.artifact for a in versions if a.version == version and a.properties["uri"] == uri), None)
 
     def get(self, name: str, *, to: str | Path, percent: float = 100.0, overwrite: bool = False) -> dict[str, Path]:
         """Write the first `percent` of each split of a data set as jsonl files under `to`; return them by split.

@@ -14,7 +14,7 @@ from mafunzo.entities.component import PARENT_OUTPUT, Component, unknown_name
 from mafunzo.entities.job import DEFAULT_OUTPUT, ArtifactInput, Job, JobStatus, Step, StepOutputInput
 from mafunzo.entities.sweep import BEST_TRIAL
 from mafunzo.errors import Conflict, InvalidParameter, JobCanceled, JobFailed, NotFound, TimedOut, from_code
-from mafunzo.tracking import read_metrics
+from mafunzo.tracking import METRICS_FILE, read_metrics
 from mafunzo.wire.azureml.envelope import ARTIFACT_CONTAINER, CONTAINER
 from mafunzo.wire.azureml.job import JobRequest, RunChange, artifact_path, changed, child_name, output_path
 from mafunzo.workspace.asset import ModelSource, free, import_title, named_artifacts
@@ -61,6 +61,14 @@ class Jobs:
         step = self.find_step(name)
         return self.get(step.job if step else name), step
 
+    def has(self, name: str) -> bool:
+        """Return whether a job has that name."""
+        try:
+            self._workspace.records.get_job(name)
+        except NotFound:
+            return False
+        return True
+
     def change(self, name: str, change: RunChange) -> Job:
         """Change what a job is called, its description and tags, or hide it from lists; return it. Raises `NotFound`."""
         job = changed(self._workspace.records.get_job(name), change)
@@ -96,7 +104,7 @@ class Jobs:
 
         A job of that name that exists is returned as it is: a client that heard no answer asks again.
         """
-        if any(job.name == name for job in self.list()):
+        if self.has(name):
             return self.get(name)
         component = registry_pipeline(asked)
         if component is None:
@@ -361,7 +369,7 @@ class JobHandle:
         """Return each step's metrics, line by line: `{"finetune": [{"time": ..., "step": 1, "loss": ...}, ...]}`."""
         names = [step] if step else [s.name for s in self.steps]
         folders = {name: self.folder(name) for name in names}
-        return {name: lines for name, at in folders.items() if (lines := list(read_metrics(at / "metrics.jsonl")))}
+        return {name: lines for name, at in folders.items() if (lines := list(read_metrics(at / METRICS_FILE)))}
 
     def logs(self, step: str) -> str:
         """Return what a step has printed so far; raises `NotFound`."""

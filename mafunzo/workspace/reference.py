@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mafunzo.entities.asset import AssetType
 from mafunzo.entities.job import ArtifactInput
-from mafunzo.errors import InvalidParameter, NotFound
+from mafunzo.errors import InvalidFile, InvalidParameter, NotFound
+from mafunzo.store.web_file import fetch, file_name, require_file
 from mafunzo.wire.azureml.envelope import CONTAINER, DATASTORE
-from mafunzo.wire.azureml.reference import AssetReference, JobOutputReference, StoredPath, parse_reference
+from mafunzo.wire.azureml.reference import AssetReference, JobOutputReference, StoredPath, WebAddress, parse_reference
 from mafunzo.workspace.asset import Upload
 from mafunzo.workspace.version import referenced
 
@@ -35,10 +37,32 @@ def stored(workspace: Workspace, where: str, uri: str) -> Stored:
             kind = AssetType.MODEL if reference.kind == "models" else AssetType.DATA
             asset = referenced(workspace, kind, reference)
             return ArtifactInput(asset.artifact or "", str(asset.key))
+        case WebAddress(url):
+            return _of_web(workspace, where, url)
     raise InvalidParameter(
-        f"{where} lies at '{uri}'. Uploaded files, registered data and models, and outputs of jobs can be taken: fetch it "
-        "first, and name the local path."
+        f"{where} lies at '{uri}'. Uploaded files, registered data and models, outputs of jobs, and files at https:// "
+        "addresses can be taken: fetch it first, and name the local path."
     )
+
+
+def artifact_of(found: Stored) -> str:
+    """Return the hash of what was found, stored first if it isn't yet."""
+    return found.artifact if isinstance(found, ArtifactInput) else found.put()
+
+
+def _of_web(workspace: Workspace, where: str, url: str) -> Upload:
+    """Return a file elsewhere, known to be there, which is fetched when it is to be stored."""
+    if workspace.is_offline:
+        raise InvalidFile(
+            f"{where} is '{url}', and Mafunzo is set to be offline. Fetch it first, and name the local path."
+        )
+    require_file(where, url)
+
+    def put() -> str:
+        with tempfile.TemporaryDirectory(prefix=".fetched-", dir=workspace.home.root) as folder:
+            return workspace.artifacts.put(fetch(where, url, Path(folder)), is_final=True)
+
+    return Upload(file_name(url), put)
 
 
 def _of_catalogue(workspace: Workspace, where: str, uri: str) -> Stored:

@@ -44,7 +44,6 @@ OPTIONS: Mapping[str, Input] = {
 }
 MODEL_INPUTS = ("pytorch_model_path", "mlflow_model_path", "huggingface_id")
 """The inputs that name a base model; the first that is given wins, and its card's defaults count."""
-SERVERLESS = "serverless"
 
 
 @dataclass
@@ -137,9 +136,8 @@ class Request:
         given = {name: self.inputs[name] for name in names if name in self.inputs}
         paths = [Path(value).expanduser() for value in given.values() if isinstance(value, str | Path)]
         policy = str(self.inputs.get("on_bad_row", "fail"))
-        with tempfile.TemporaryDirectory(
-            prefix=".rows-", dir=self.workspace.home.root
-        ) as scratch:  # hard links, no copies
+        # In the home, where a checkout is a hard link.
+        with tempfile.TemporaryDirectory(prefix=".rows-", dir=self.workspace.home.root) as scratch:
             stored = [
                 self.workspace.artifacts.checkout(value.artifact, Path(scratch) / name)
                 for name, value in given.items()
@@ -170,11 +168,7 @@ class Request:
 
     def attempt(self, work: Callable[[], T]) -> list[T]:
         """Return `[work()]`, or nothing when it raised a usage error, whose text then stands among the faults."""
-        try:
-            return [work()]
-        except UsageError as error:
-            self.faults += [error.message, *error.faults] if error.faults else [error.message]
-            return []
+        return attempt(work, self.faults)
 
     def draft(self, prefix: str) -> Draft:
         """Plan the job; raises `InvalidParameter` with all faults that were found, the plan's own too."""
@@ -183,7 +177,7 @@ class Request:
         request = PlanRequest(
             name=self.options.get("job_name") or f"{prefix}-{secrets.token_hex(4)}",
             component=self.component,
-            inputs={name: _promised(value) for name, value in self.inputs.items()},
+            inputs=self.inputs,
             experiment=self.options.get("experiment") or self.component.name,
             display_name=self.options.get("display_name") or self.component.name,
             priority=self.options.get("priority") or 0,
@@ -193,15 +187,9 @@ class Request:
             properties=self.properties,
             created_by=self.workspace.user,
         )
-        self._check_computes()
-        faults = self.faults
-        try:
-            plan(request, facts)
-        except InvalidParameter as error:
-            faults = [*faults, *error.faults]
-        if faults:
-            raise InvalidParameter("The job can't be planned.", list(dict.fromkeys(faults)))
-        return Draft(request, facts, {name: v for name, v in self.inputs.items() if isinstance(v, Upload)})
+        named = {name: str(value) for name, value in self.inputs.items() if name.startswith("compute_")}
+        self.faults += self.workspace.computes.faults(named)
+        return drafted(request, facts, self.faults)
 
     def _values(self) -> dict[str, Any]:
         """Return every literal input as its type; a broken one, which the plan tells of, has its default."""
@@ -218,15 +206,6 @@ class Request:
             value = values.get(name)
             if isinstance(value, int | float) and not low <= value <= high:
                 self.faults.append(f"{name} is {value}, expected {low:g} to {high:g} for {source.name}.")
-
-    def _check_computes(self) -> None:
-        known = {SERVERLESS, *(compute.name for compute in self.workspace.computes.list())}
-        for name, value in self.inputs.items():
-            if name.startswith("compute_") and value not in known:
-                self.faults.append(
-                    f"{name} is '{value}', but no compute has that name. Use local, which is this machine, leave it out, or "
-                    f"make one: mafunzo compute create {value} --size SIZE"
-                )
 
     def _tags(self, given: Any) -> dict[str, str]:
         if isinstance(given, Mapping):
@@ -253,22 +232,59 @@ def with_outputs(pipeline: Component, names: Mapping[str, str]) -> Component:
     return dataclasses.replace(pipeline, outputs=given, nodes=nodes)
 
 
+def attempt(work: Callable[[], T], faults: list[str]) -> list[T]:
+    """Return `[work()]`, or nothing when it raised a usage error, whose text is then added to `faults`."""
+    try:
+        return [work()]
+    except UsageError as error:
+        faults += [error.message, *error.faults] if error.faults else [error.message]
+        return []
+
+
 @dataclass(frozen=True)
 class Draft:
     """A job that is known to be good, before anything of it is stored."""
 
     request: PlanRequest
     facts: Facts
-    uploads: Mapping[str, Upload]
 
     def planned(self) -> tuple[Job, list[Step]]:
         """Return the job and its steps, with no bytes behind its files."""
-        return plan(self.request, self.facts)
+        return plan(_with_files(self.request, lambda upload: ArtifactInput("", upload.name)), self.facts)
 
     def stored(self) -> tuple[Job, list[Step]]:
         """Store the files; return the job and its steps."""
-        inputs = {**self.request.inputs, **{name: upload.artifact() for name, upload in self.uploads.items()}}
-        return plan(dataclasses.replace(self.request, inputs=inputs), self.facts)
+        return plan(_with_files(self.request, Upload.artifact), self.facts)
+
+
+def drafted(request: PlanRequest, facts: Facts, faults: list[str]) -> Draft:
+    """Return a job once it can be planned; files among its inputs, and among its nodes' own, are uploads.
+
+    Raises `InvalidParameter` with these faults and the plan's own. Of a sweep the first trial is planned: what is wrong with
+    one is wrong with each.
+    """
+    nodes = list(request.component.nodes.items())
+    component = dataclasses.replace(request.component, nodes=dict(nodes if request.sweep is None else nodes[:1]))
+    try:
+        Draft(dataclasses.replace(request, component=component), facts).planned()
+    except InvalidParameter as error:
+        faults = [*faults, *error.faults]
+    if faults:
+        raise InvalidParameter("The job can't be planned.", list(dict.fromkeys(faults)))
+    return Draft(request, facts)
+
+
+def _with_files(request: PlanRequest, artifact: Callable[[Upload], ArtifactInput]) -> PlanRequest:
+    """Return a request with an artifact in the place of each upload, of the job's inputs and of its nodes' own."""
+
+    def found(inputs: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: artifact(value) if isinstance(value, Upload) else value for name, value in inputs.items()}
+
+    nodes = {
+        name: dataclasses.replace(node, inputs=found(node.inputs)) for name, node in request.component.nodes.items()
+    }
+    component = dataclasses.replace(request.component, nodes=nodes)
+    return dataclasses.replace(request, inputs=found(request.inputs), component=component)
 
 
 def _upload(workspace: Workspace, name: str, path: Path) -> Upload:
@@ -284,10 +300,6 @@ def _model_name(uri: str) -> str:
     if not isinstance(reference, AssetReference) or reference.kind != "models":
         return ""
     return uri if reference.registry else f"azureml:{reference}"
-
-
-def _promised(value: Any) -> Any:
-    return ArtifactInput("", value.name) if isinstance(value, Upload) else value
 
 
 def _pin(name: str) -> PinnedComponent:

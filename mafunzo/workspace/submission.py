@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mafunzo.entities.component import PARENT_INPUT, PARENT_OUTPUT, Component, Node, Output
 from mafunzo.entities.job import DEFAULT_OUTPUT, ArtifactInput, Destination
 from mafunzo.entities.sweep import Sweep
-from mafunzo.errors import InvalidParameter, UsageError
+from mafunzo.errors import InvalidParameter
 from mafunzo.pipelines.flatten import Flat, flatten
-from mafunzo.pipelines.plan import Facts, PinnedComponent, PlanRequest, plan
+from mafunzo.pipelines.plan import Facts, PinnedComponent, PlanRequest
 from mafunzo.pipelines.sweep import draw, with_trials
 from mafunzo.wire.azureml.job import JobRequest
 from mafunzo.wire.azureml.reference import AssetReference, PathInput, parse_reference
-from mafunzo.workspace.asset import Upload
 from mafunzo.workspace.component import shipped, shipped_names
 from mafunzo.workspace.reference import stored
-from mafunzo.workspace.request import SERVERLESS, Draft
+from mafunzo.workspace.request import Draft, attempt, drafted
 
 if TYPE_CHECKING:
     from mafunzo.workspace.workspace import Workspace
@@ -64,7 +63,7 @@ def submission(workspace: Workspace, name: str, asked: JobRequest) -> Draft:
     request = PlanRequest(
         name=name,
         component=pipeline,
-        inputs={key: _promised(value) for key, value in job_inputs.items()},
+        inputs=job_inputs,
         experiment=asked.experiment,
         display_name=asked.display_name,
         force_rerun=asked.force_rerun,
@@ -76,15 +75,7 @@ def submission(workspace: Workspace, name: str, asked: JobRequest) -> Draft:
     facts = Facts(flat.pinned, workspace.computes.hardware(), datetime.now(UTC))
     if asked.sweep is not None:
         request = _swept(request, asked.sweep, facts)
-    work.check_computes()
-    faults = work.faults
-    try:
-        plan(_with_one_trial(request), facts)
-    except InvalidParameter as error:
-        faults = [*faults, *error.faults]
-    if faults:
-        raise InvalidParameter(f"Job '{name}' can't be planned.", list(dict.fromkeys(faults)))
-    return Draft(request, facts, {key: value for key, value in job_inputs.items() if isinstance(value, Upload)})
+    return drafted(request, facts, work.faults + workspace.computes.faults(asked.computes))
 
 
 def _swept(request: PlanRequest, sweep: Sweep, facts: Facts) -> PlanRequest:
@@ -94,14 +85,6 @@ def _swept(request: PlanRequest, sweep: Sweep, facts: Facts) -> PlanRequest:
     cpus = max(1, facts.hardware.cpus // sweep.max_parallel)
     resources = dataclasses.replace(facts.pinned[node.component].component.resources, cpus=cpus)
     return dataclasses.replace(request, component=with_trials(request.component, draw(sweep), resources), sweep=sweep)
-
-
-def _with_one_trial(request: PlanRequest) -> PlanRequest:
-    """Return a request without all but the first trial of a sweep: what is wrong with one is wrong with each."""
-    if request.sweep is None:
-        return request
-    nodes = dict(list(request.component.nodes.items())[:1])
-    return dataclasses.replace(request, component=dataclasses.replace(request.component, nodes=nodes))
 
 
 class _Submission:
@@ -132,20 +115,9 @@ class _Submission:
             for key, value in node.inputs.items():
                 address = _address(value, key in declared and declared[key].is_path, job_inputs)
                 if address is not None:
-                    found = self._found(partial(stored, self._workspace, f"step '{name}': {key}", address))
-                    inputs[key] = found.artifact() if isinstance(found, Upload) else found
+                    inputs[key] = self._found(partial(stored, self._workspace, f"step '{name}': {key}", address))
             nodes[name] = dataclasses.replace(node, inputs=inputs)
         return nodes
-
-    def check_computes(self) -> None:
-        """Find the computes that nobody has made."""
-        known = {SERVERLESS, *(compute.name for compute in self._workspace.computes.list())}
-        self.faults += [
-            f"{who} is '{name}', but no compute has that name. Use local, which is this machine, leave it out, or make one: "
-            f"mafunzo compute create {name} --size SIZE"
-            for who, name in self._asked.computes.items()
-            if name not in known
-        ]
 
     def _pin(self, key: str) -> PinnedComponent:
         components = self._workspace.components
@@ -158,11 +130,8 @@ class _Submission:
 
     def _found(self, work: Callable[[], T]) -> T | ArtifactInput:
         """Return `work()`; where it raises, keep the fault and return a promise that the plan takes as it is."""
-        try:
-            return work()
-        except UsageError as error:
-            self.faults += [error.message, *error.faults] if error.faults else [error.message]
-        return ArtifactInput("")
+        found = attempt(work, self.faults)
+        return found[0] if found else ArtifactInput("")
 
 
 def _address(value: Any, is_path: bool, job_inputs: Mapping[str, Any]) -> str | None:
@@ -188,7 +157,3 @@ def with_destinations(pipeline: Component, destinations: Mapping[str, Destinatio
         }
         nodes[name] = dataclasses.replace(node, destinations={**node.destinations, **own})
     return dataclasses.replace(pipeline, nodes=nodes)
-
-
-def _promised(value: Any) -> Any:
-    return ArtifactInput("", value.name) if isinstance(value, Upload) else value

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mafunzo.entities.asset import REGISTRY_SCOPE, WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType
 from mafunzo.errors import Conflict, NotFound
+from mafunzo.wire.azureml.envelope import texts
 from mafunzo.wire.azureml.reference import AssetReference
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def version_of(
         folder_type=folder_type,
         artifact=artifact,
         description=str(said.get("description") or ""),
-        tags={str(key): str(value) for key, value in (said.get("tags") or {}).items()},
+        tags=texts(said.get("tags")),
         properties=properties,
         is_archived=bool(said.get("isArchived", False)),
     )

@@ -85,7 +85,7 @@ def delete_environment(workspace: Workspace, written: str, is_forced: bool = Fal
     if known.is_registered:
         reference = AssetReference(known.environment.name, known.environment.version)
         workspace.records.delete_asset(referenced(workspace, AssetType.ENVIRONMENT, reference).key)
-    others = {one.folder for one in known_environments(workspace, with_hidden=True) if one.is_registered}
+    others = {_folder(workspace, _environment(asset)) for asset in registered(workspace, AssetType.ENVIRONMENT)}
     if known.folder is None or not known.is_built or known.folder in others:
         return 0
     remove(known.folder)
@@ -93,8 +93,11 @@ def delete_environment(workspace: Workspace, written: str, is_forced: bool = Fal
 
 
 def _registered(workspace: Workspace, asset: Asset) -> KnownEnvironment:
-    environment = environment_from_body(asset.name, asset.version, asset.properties[BODY])
-    return _known(workspace, environment, asset.description, True, asset.is_archived)
+    return _known(workspace, _environment(asset), asset.description, True, asset.is_archived)
+
+
+def _environment(asset: Asset) -> Environment:
+    return environment_from_body(asset.name, asset.version, asset.properties[BODY])
 
 
 def _curated(workspace: Workspace, card: EnvironmentCard) -> KnownEnvironment:
@@ -110,12 +113,15 @@ def _known(
     is_registered: bool = False,
     is_archived: bool = False,
 ) -> KnownEnvironment:
-    if not environment.packages:
-        return KnownEnvironment(environment, description, is_registered, is_archived)
-    folder = environment_folder(workspace.home.root / ENVIRONMENTS_FOLDER, environment)
-    is_built = is_ready(folder)
-    size = _size(folder) if is_built else 0
+    folder = _folder(workspace, environment)
+    is_built = folder is not None and is_ready(folder)
+    size = _size(folder) if folder is not None and is_built else 0
     return KnownEnvironment(environment, description, is_registered, is_archived, folder, is_built, size)
+
+
+def _folder(workspace: Workspace, environment: Environment) -> Path | None:
+    """Return where an environment's packages are, or would be; None for one that has none of its own."""
+    return environment_folder(workspace.home.root / ENVIRONMENTS_FOLDER, environment) if environment.packages else None
 
 
 def _size(folder: Path) -> int:
@@ -156,12 +162,11 @@ def _environment_of(workspace: Workspace, component: Asset) -> tuple[str, str] |
 def _running_with(workspace: Workspace, known: KnownEnvironment) -> list[str]:
     """Return the steps that run in what was built of an environment."""
     steps = [step for job in workspace.records.queue() for step in workspace.records.list_steps(job.name)]
-    root = workspace.home.root / ENVIRONMENTS_FOLDER
     return [
         f"{step.job}.{step.name}"
         for step in steps
         if step.status is StepStatus.RUNNING
         and step.spec.runtime
-        and step.spec.runtime.packages
-        and environment_folder(root, step.spec.runtime) == known.folder
+        and known.folder is not None
+        and _folder(workspace, step.spec.runtime) == known.folder
     ]

@@ -1,7 +1,12 @@
 """The real Azure SDK against a real server, in the environment that `mafunzo env` prints."""
 
+import functools
 import os
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +49,41 @@ def client(credential: Any) -> Any:
     from azure.ai.ml import MLClient
 
     return MLClient(credential, *workspace_config().values())
+
+
+@pytest.fixture(scope="module")
+def wait(client: Any) -> Callable[[str], Any]:
+    """Waits for a job to end, and returns it."""
+
+    def wait(name: str, seconds: float = 120) -> Any:
+        deadline = time.monotonic() + seconds
+        while (found := client.jobs.get(name)).status not in ("Completed", "Failed", "Canceled"):
+            assert time.monotonic() < deadline, found.status
+            time.sleep(0.3)
+        return found
+
+    return wait
+
+
+@dataclass(frozen=True)
+class Web:
+    """A server of files that isn't ours."""
+
+    url: str
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
+    """Files elsewhere: a folder, and where Python's own server of files shows it."""
+    folder = tmp_path_factory.mktemp("web")
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield Web(f"http://127.0.0.1:{server.server_port}", folder)
+        server.shutdown()
+        thread.join()
 
 
 @pytest.fixture(scope="module")

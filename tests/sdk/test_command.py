@@ -1,10 +1,7 @@
 """Command jobs and pipelines of the user's own components, with the real SDK as the only driver."""
 
-import contextlib
-import io
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,8 @@ from azure.ai.ml import Input, Output, command, dsl, load_component, load_job
 from azure.ai.ml.entities import CommandComponent, Environment, Model
 from azure.ai.ml.exceptions import JobException
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
+
+from tests.sdk.stream import streamed
 
 SCRIPT = """
 import argparse, json, os, pathlib
@@ -52,25 +51,6 @@ def environment_asset(client: Any) -> Any:
     return client.environments.create_or_update(
         Environment(name="plain", image="mcr.microsoft.com/azureml/any", version="1")
     )
-
-
-@pytest.fixture(scope="module")
-def wait(client: Any) -> Callable[[str], Any]:
-    def wait(name: str, seconds: float = 120) -> Any:
-        deadline = time.monotonic() + seconds
-        while (found := client.jobs.get(name)).status not in ("Completed", "Failed", "Canceled"):
-            assert time.monotonic() < deadline, found.status
-            time.sleep(0.3)
-        return found
-
-    return wait
-
-
-def streamed(client: Any, name: str) -> str:
-    told = io.StringIO()
-    with contextlib.redirect_stdout(told):
-        client.jobs.stream(name)
-    return told.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +131,34 @@ def test_the_same_folder_of_code_is_uploaded_once_and_runs_each_time(
     )
 
 
+def test_a_command_takes_a_file_of_the_web_and_installs_into_a_place_of_its_own(
+    web, client, environment_asset, workspace
+):
+    (web.folder / "iris.csv").write_text("5.1,3.5\n")
+    made = client.jobs.create_or_update(
+        command(
+            command="cat ${{inputs.iris}}; pip --version; python -c 'import sys; print(sys.prefix)'",
+            inputs={"iris": Input(type="uri_file", path=f"{web.url}/iris.csv")},
+            environment=f"azureml:{environment_asset.name}:1",
+        )
+    )
+    told = streamed(client, made.name)
+    own = workspace.jobs.get(made.name).folder(workspace.jobs.get(made.name).steps[0].name) / "environment"
+    assert "5.1,3.5\n" in told
+    assert f"{own}\n" in told
+    deadline = time.monotonic() + 30
+    while own.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not own.exists()
+    with pytest.raises(HttpResponseError, match=r"iris is '.*none.csv', which the server there answers with 404"):
+        made = command(
+            command="cat ${{inputs.iris}}",
+            inputs={"iris": Input(type="uri_file", path=f"{web.url}/none.csv")},
+            environment=f"azureml:{environment_asset.name}:1",
+        )
+        client.jobs.create_or_update(made)
+
+
 def test_a_command_that_fails_tells_its_last_words(client, code, environment_asset):
     made = client.jobs.create_or_update(
         command(code=str(code), command="python fail.py", environment=f"azureml:{environment_asset.name}:1")
@@ -207,9 +215,7 @@ def test_an_environment_is_built_once_from_pips_part_of_a_conda_file(client, tmp
     assert (made.version, client.environments.get("small", label="latest").version) == ("1", "1")
 
     def log_of(text: str) -> str:
-        program = (
-            f"import humanize, sys; print({text!r}, humanize.intcomma(12345), humanize.__file__.startswith(sys.prefix))"
-        )
+        program = f"import humanize; print({text!r}, humanize.intcomma(12345), '/environments/' in humanize.__file__)"
         job = command(command=f'python -c "{program}"', environment=f"azureml:small:{made.version}")
         name = client.jobs.create_or_update(job).name
         assert wait(name).status == "Completed"

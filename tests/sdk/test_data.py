@@ -10,6 +10,7 @@ from azure.ai.ml.entities import Data
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 
 from mafunzo import Workspace
+from mafunzo.entities.asset import WORKSPACE_SCOPE, AssetType
 
 CONVERSATIONS = Path(__file__).parent.parent.parent / "examples" / "conversations.jsonl"
 
@@ -67,10 +68,33 @@ def test_archived_data_is_hidden_until_it_is_restored(client, folder):
 def test_what_is_not_there_is_not_found(talks, client):
     with pytest.raises(ResourceNotFoundError):
         client.data.get("talks", version="9")
-    with pytest.raises(HttpResponseError, match="Files that were uploaded"):
+    with pytest.raises(HttpResponseError, match="Uploaded files, outputs of jobs"):
         client.data.create_or_update(
-            Data(name="far", version="1", type="uri_file", path="https://example.org/train.jsonl")
+            Data(name="far", version="1", type="uri_file", path="wasbs://box@there/train.jsonl")
         )
+
+
+def test_a_file_of_the_web_keeps_the_bytes_that_it_had(web, client, workspace: Workspace):
+    (web.folder / "far words.txt").write_text("far away")
+    far = Data(name="far", version="1", type="uri_file", path=f"{web.url}/far%20words.txt?part=1")
+    made = client.data.create_or_update(far)
+    assert made.path == far.path
+    (web.folder / "far words.txt").write_text("changed since")
+    made.description = "from afar"
+    assert client.data.create_or_update(made).description == "from afar"
+    (asset,) = workspace.records.list_assets(WORKSPACE_SCOPE, AssetType.DATA, "far")
+    assert workspace.artifacts.open_file(asset.artifact, "far words.txt").read_text() == "far away"
+
+
+def test_what_the_web_does_not_have_is_told(web, client):
+    for path, told in (
+        (f"{web.url}/none.txt", r"Data 'none' is '.*/none.txt', which the server there answers with 404 "),
+        ("http://127.0.0.1:9/none.txt", r"which can't be fetched \(.*\). Fetch it first"),
+    ):
+        with pytest.raises(HttpResponseError, match=told):
+            client.data.create_or_update(Data(name="none", version="1", type="uri_file", path=path))
+    with pytest.raises(HttpResponseError, match="of type 'uri_folder', expected uri_file"):
+        client.data.create_or_update(Data(name="none", version="1", type="uri_folder", path=f"{web.url}/folder"))
 
 
 def test_a_job_takes_registered_data(talks, client, registry, workspace: Workspace):

@@ -1,7 +1,6 @@
 """Sweeps over commands, with the real SDK as the only driver."""
 
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,18 +21,6 @@ def logging(value: str) -> str:
 def plain(client: Any) -> str:
     client.environments.create_or_update(Environment(name="sweeps", image="mcr.microsoft.com/azureml/any", version="1"))
     return "azureml:sweeps:1"
-
-
-@pytest.fixture(scope="module")
-def wait(client: Any) -> Callable[[str], Any]:
-    def wait(name: str, seconds: float = 120) -> Any:
-        deadline = time.monotonic() + seconds
-        while (found := client.jobs.get(name)).status not in ("Completed", "Failed", "Canceled"):
-            assert time.monotonic() < deadline, found.status
-            time.sleep(0.3)
-        return found
-
-    return wait
 
 
 @pytest.fixture(scope="module")

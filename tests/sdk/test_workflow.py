@@ -1,7 +1,5 @@
 """The whole workflow with the Azure SDK alone: a pipeline of the registry, its log, the model, an endpoint, answers, deletion."""
 
-import contextlib
-import io
 import json
 import ssl
 import time
@@ -26,6 +24,7 @@ from azure.ai.ml.exceptions import JobException
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 
 from mafunzo import Workspace
+from tests.sdk.stream import streamed
 
 ROWS = (Path(__file__).parent.parent.parent / "examples" / "conversations.jsonl").read_text().splitlines()
 PARAMETERS: dict[str, Any] = {
@@ -78,13 +77,6 @@ def submit(client: Any, registry: Any, files: Path) -> Callable[..., Any]:
         return client.jobs.create_or_update(made, experiment_name="the-experiment")
 
     return submit
-
-
-def streamed(client: Any, name: str) -> str:
-    told = io.StringIO()
-    with contextlib.redirect_stdout(told):
-        client.jobs.stream(name)
-    return told.getvalue()
 
 
 @pytest.fixture(scope="module")

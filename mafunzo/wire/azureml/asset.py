@@ -4,11 +4,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetType, FolderType
+from mafunzo.entities.asset import MODEL_TYPES, REGISTRY_SCOPE, Asset, AssetType, FolderType, next_version
 from mafunzo.entities.component import Component, Input
 from mafunzo.errors import InvalidParameter, NotSupported
-from mafunzo.wire.azureml.envelope import datastore_uri, registry_id, resource, resource_id, system_data
-from mafunzo.wire.azureml.reference import AssetReference, JobOutputReference, StoredPath, parse_reference, stored_path
+from mafunzo.wire.azureml.envelope import datastore_uri, registry_id, resource, resource_id, system_data, texts
+from mafunzo.wire.azureml.reference import (
+    AssetReference,
+    JobOutputReference,
+    StoredPath,
+    WebAddress,
+    parse_reference,
+    stored_path,
+)
 
 NOUNS: Mapping[AssetType, str] = {
     AssetType.MODEL: "models",
@@ -19,7 +26,6 @@ NOUNS: Mapping[AssetType, str] = {
 }
 USER_PROPERTIES = "user_properties"
 """Under which a model keeps the properties that it was registered with."""
-MODEL_TYPES = (FolderType.MLFLOW_MODEL, FolderType.CUSTOM_MODEL)
 DATA_TYPES = (FolderType.URI_FILE, FolderType.URI_FOLDER, FolderType.MLTABLE)
 _SPEC_TYPES = {"string": "String", "integer": "Integer", "number": "Number", "boolean": "Boolean"}
 
@@ -70,7 +76,7 @@ def card_tags(card: Mapping[str, Any]) -> dict[str, str]:
     """Return what a model's card says as tags: lists and mappings as Python's literals, which scripts read by `ast`."""
     if not card:
         return {}
-    tags = {str(name): str(value) for name, value in (card.get("tags") or {}).items()}
+    tags = texts(card.get("tags"))
     for name in ("finetune_compute_allow_list", "inference_compute_allow_list"):
         if card.get(name):
             tags[name] = repr(list(card[name]))
@@ -114,8 +120,8 @@ def model_from_body(body: Mapping[str, Any]) -> ModelRequest:
         path=path,
         folder_type=FolderType(kind),
         description=str(properties.get("description") or ""),
-        tags={str(key): str(value) for key, value in (properties.get("tags") or {}).items()},
-        properties={str(key): str(value) for key, value in (properties.get("properties") or {}).items()},
+        tags=texts(properties.get("tags")),
+        properties=texts(properties.get("properties")),
         is_archived=bool(properties.get("isArchived", False)),
     )
 
@@ -125,7 +131,6 @@ class DataRequest:
     """What a PUT of a version of data asks for. uri: as it came, for whoever asks again; path: what it names."""
 
     uri: str
-    path: StoredPath
     folder_type: FolderType
     description: str
     tags: Mapping[str, str]
@@ -138,17 +143,21 @@ def data_from_body(name: str, body: Mapping[str, Any]) -> DataRequest:
     uri, kind = str(properties.get("dataUri") or ""), str(properties.get("dataType") or "")
     if kind not in DATA_TYPES:
         raise InvalidParameter(f"Data '{name}' is of type '{kind}', expected one of {', '.join(DATA_TYPES)}.")
-    path = stored_path(uri)
-    if path is None:
+    place = parse_reference(uri)
+    if isinstance(place, WebAddress) and kind != FolderType.URI_FILE:
+        raise InvalidParameter(
+            f"Data '{name}' is at '{uri}', a file of the web, and of type '{kind}', expected uri_file."
+        )
+    if not isinstance(place, StoredPath | JobOutputReference | WebAddress):
         raise NotSupported(
-            f"Data '{name}' lies at '{uri}'. Files that were uploaded can be registered: name a local path."
+            f"Data '{name}' lies at '{uri}'. Uploaded files, outputs of jobs, and files at https:// addresses can be "
+            "registered: name a local path."
         )
     return DataRequest(
         uri=uri,
-        path=path,
         folder_type=FolderType(kind),
         description=str(properties.get("description") or ""),
-        tags={str(key): str(value) for key, value in (properties.get("tags") or {}).items()},
+        tags=texts(properties.get("tags")),
         is_archived=bool(properties.get("isArchived", False)),
     )
 
@@ -233,11 +242,10 @@ def component_version_body(asset: Asset) -> dict[str, Any]:
 def container_body(kind: AssetType, name: str, versions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the container of all versions of an asset, as a GET answers each, the newest first: one at least."""
     newest = versions[0]
-    numbers = [int(version["name"]) for version in versions if version["name"].isdigit()]
     properties: dict[str, Any] = {
         "isArchived": all(version["properties"]["isArchived"] for version in versions),
         "latestVersion": newest["name"],
-        "nextVersion": str(max(numbers, default=0) + 1),
+        "nextVersion": next_version(version["name"] for version in versions),
         "tags": {},
         "properties": {},
     }

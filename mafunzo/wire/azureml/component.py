@@ -13,6 +13,7 @@ from mafunzo.entities.component import LITERAL_TYPES, PARENT_OUTPUT, PATH_TYPES,
 from mafunzo.entities.job import Destination, Resources
 from mafunzo.errors import InvalidFile, InvalidParameter, NotSupported
 from mafunzo.wire.azureml.compute import seconds_of
+from mafunzo.wire.azureml.envelope import is_true, texts
 from mafunzo.wire.azureml.reference import PathInput, stored_path
 
 NODE_TYPES = ("command", "pipeline")
@@ -51,9 +52,9 @@ def component_from_dict(body: Mapping[str, Any], where: str) -> Component:
         command=str(body.get("command", "")).strip() if kind == "command" else "",
         nodes={name: node_from_body(name, node) for name, node in (body.get("jobs") or {}).items()},
         resources=resources_from_body(body),
-        environment=_texts(body.get("environment_variables")),
-        is_deterministic=_is_true(body.get("is_deterministic", True)),
-        tags=_texts(body.get("tags")),
+        environment=texts(body.get("environment_variables")),
+        is_deterministic=is_true(body.get("is_deterministic", True)),
+        tags=texts(body.get("tags")),
     )
 
 
@@ -71,13 +72,13 @@ def _input(name: str, spec: Mapping[str, Any], faults: list[str]) -> Input:
         name=name,
         type=kind,
         description=str(spec.get("description") or "").strip(),
-        is_optional=_is_true(spec.get("optional", False)),
+        is_optional=is_true(spec.get("optional", False)),
         default=spec.get("default"),
         enum=tuple(str(value) for value in spec.get("enum") or ()),
         minimum=_bound(name, spec, "min", faults),
         maximum=_bound(name, spec, "max", faults),
         exclusive_minimum=spec.get("x-exclusive-minimum"),
-        refused={str(k): str(v) for k, v in (spec.get("x-refused") or {}).items()},
+        refused=texts(spec.get("x-refused")),
         aliases=tuple(spec.get("x-aliases") or ()),
     )
 
@@ -111,7 +112,7 @@ def node_from_body(name: str, body: Mapping[str, Any]) -> Node:
         outputs={key: text for key, given in outputs.items() if (text := _output_binding(given))},
         resources=resources_from_body(body) if body.get("resources") or body.get("distribution") else None,
         retries=int(body.get("x-retries", 0)),
-        environment=_texts(body.get("environment_variables") or body.get("environmentVariables")),
+        environment=texts(body.get("environment_variables") or body.get("environmentVariables")),
         destinations={
             key: found
             for key, given in outputs.items()
@@ -182,11 +183,3 @@ def _output_binding(given: Any) -> str:
     """Return `${{parent.outputs.x}}` where an output is bound to the job's, else an empty text."""
     text = str((given.get("value") or given.get("path") or "") if isinstance(given, Mapping) else given or "")
     return text if not isinstance(given, Mapping) or PARENT_OUTPUT.fullmatch(text.strip()) else ""
-
-
-def _texts(given: Mapping[str, Any] | None) -> dict[str, str]:
-    return {str(key): str(value) for key, value in (given or {}).items()}
-
-
-def _is_true(value: Any) -> bool:
-    return str(value).lower() == "true"

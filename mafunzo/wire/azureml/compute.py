@@ -6,7 +6,7 @@ from typing import Any
 
 from mafunzo.entities.compute import Compute, MachineSize
 from mafunzo.errors import InvalidParameter, NotSupported
-from mafunzo.wire.azureml.envelope import LOCATION, resource, resource_id, system_data
+from mafunzo.wire.azureml.envelope import LOCATION, resource, resource_id, system_data, texts
 
 AML_COMPUTE = "AmlCompute"
 _DURATION = re.compile(r"P(?:(?P<days>\d+)D)?(?:T(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+)S)?)?")
@@ -30,7 +30,7 @@ def compute_from_body(name: str, body: Mapping[str, Any], created_by: str) -> Co
         min_instances=int(scale.get("minNodeCount") or 0),
         max_instances=int(scale.get("maxNodeCount") or 1),
         idle_s=seconds_of(str(scale.get("nodeIdleTimeBeforeScaleDown") or "PT2M")),
-        tags={str(key): str(value) for key, value in (body.get("tags") or {}).items()},
+        tags=texts(body.get("tags")),
         properties={"body": dict(body)},
         created_by=created_by,
     )

@@ -7,7 +7,7 @@ from typing import Any
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
 from mafunzo.errors import InvalidParameter, NotSupported
 from mafunzo.wire.azureml.compute import seconds_of
-from mafunzo.wire.azureml.envelope import LOCATION, resource, resource_id, system_data
+from mafunzo.wire.azureml.envelope import LOCATION, resource, resource_id, system_data, texts
 
 BODY = "azureml_body"
 DEFAULT_INITIAL_DELAY_S = 600.0
@@ -56,7 +56,7 @@ def endpoint_from_body(name: str, body: Mapping[str, Any]) -> EndpointRequest:
         )
     return EndpointRequest(
         traffic_percent={str(key): int(share) for key, share in traffic.items()},
-        tags={str(key): str(value) for key, value in (body.get("tags") or {}).items()},
+        tags=texts(body.get("tags")),
         properties={BODY: dict(body)},
     )
 

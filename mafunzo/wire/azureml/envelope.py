@@ -151,6 +151,16 @@ def system_data(created_by: str, created_at: datetime | None) -> dict[str, str]:
     }
 
 
+def texts(given: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return tags, environment variables and the like, each value as its text."""
+    return {str(name): str(value) for name, value in (given or {}).items()}
+
+
+def is_true(value: Any) -> bool:
+    """Return whether a truth value says yes, which Azure's clients send as such or as a text."""
+    return str(value).lower() == "true"
+
+
 def operation_path(what: str) -> str:
     """Return where a client asks how far an operation is; `what` says which."""
     return f"/subscriptions/{SUBSCRIPTION}/providers/{PROVIDER}/locations/{LOCATION}/operationsStatus/{what}"

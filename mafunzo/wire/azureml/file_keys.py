@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from mafunzo.entities.asset import MODEL_TYPES
 from mafunzo.errors import InvalidFile, NotSupported
-from mafunzo.wire.azureml.asset import DATA_TYPES, MODEL_TYPES
+from mafunzo.wire.azureml.asset import DATA_TYPES
 from mafunzo.wire.azureml.component import NODE_TYPES
 
 

@@ -24,7 +24,7 @@ from mafunzo.wire.azureml.component import (
     source_of,
     timeout_from_body,
 )
-from mafunzo.wire.azureml.envelope import resource, resource_id, system_data
+from mafunzo.wire.azureml.envelope import is_true, resource, resource_id, system_data, texts
 from mafunzo.wire.azureml.finetuning import FINE_TUNING, pipeline_properties
 from mafunzo.wire.azureml.reference import PathInput
 from mafunzo.wire.azureml.sweep import sweep_from_body, swept_inputs, trial_from_body
@@ -105,9 +105,9 @@ def job_from_body(name: str, body: Mapping[str, Any]) -> JobRequest:
         computes=_computes(properties),
         display_name=str(properties.get("displayName") or name),
         experiment=str(properties.get("experimentName") or "Default"),
-        force_rerun=_is_true(settings.get("force_rerun")),
-        continue_on_step_failure=kind == "Sweep" or _is_true(settings.get("continue_on_step_failure")),
-        tags={str(key): str(value) for key, value in (properties.get("tags") or {}).items()},
+        force_rerun=is_true(settings.get("force_rerun")),
+        continue_on_step_failure=kind == "Sweep" or is_true(settings.get("continue_on_step_failure")),
+        tags=texts(properties.get("tags")),
         properties={BODY: dict(body)},
     )
 
@@ -201,7 +201,7 @@ def _command(name: str, properties: Mapping[str, Any]) -> Component:
         outputs=_outputs(properties),
         command=str(properties["command"]),
         resources=resources_from_body(properties),
-        environment={str(key): str(value) for key, value in (properties.get("environmentVariables") or {}).items()},
+        environment=texts(properties.get("environmentVariables")),
         is_deterministic=False,
     )
 
@@ -344,7 +344,7 @@ def change_from_body(body: Mapping[str, Any]) -> RunChange:
     return RunChange(
         display_name=body.get("displayName"),
         description=body.get("description"),
-        tags=None if tags is None else {str(key): str(value) for key, value in tags.items()},
+        tags=None if tags is None else texts(tags),
         is_archived=body.get("hidden"),
     )
 
@@ -437,7 +437,3 @@ def _error(error: Mapping[str, Any]) -> dict[str, Any]:
 
 def _moment(moment: datetime | None) -> str | None:
     return moment.isoformat() if moment else None
-
-
-def _is_true(value: Any) -> bool:
-    return str(value).lower() == "true"

@@ -16,6 +16,7 @@ _JOB_OUTPUT = re.compile(
 _DATASTORE = re.compile(
     r"(azureml:)?azureml://(?:subscriptions/.+/)?datastores/(?P<datastore>[^/]+)/paths/(?P<path>.+?)/?"
 )
+_WEB = re.compile(r"https?://[^/?#\s]+/\S*[^/\s]")
 _SHORT = re.compile(r"(azureml:)?(?P<name>[^:@/]+)(:(?P<version>[^:@/]+)|@(?P<label>[^:@/]+))?")
 
 
@@ -54,6 +55,13 @@ class StoredPath:
 
 
 @dataclass(frozen=True)
+class WebAddress:
+    """A file elsewhere: `https://host/folder/iris.csv`."""
+
+    url: str
+
+
+@dataclass(frozen=True)
 class PathInput:
     """A file or folder that an input names by its address; `type` is what it says that it is: `uri_file` ..."""
 
@@ -61,7 +69,7 @@ class PathInput:
     type: str
 
 
-Reference = AssetReference | JobOutputReference | StoredPath
+Reference = AssetReference | JobOutputReference | StoredPath | WebAddress
 
 
 def parse_reference(text: str) -> Reference | None:
@@ -70,6 +78,8 @@ def parse_reference(text: str) -> Reference | None:
         return JobOutputReference(match["job"], match["output"], match["path"] or "")
     if match := _DATASTORE.fullmatch(text):
         return StoredPath(match["datastore"], match["path"])
+    if _WEB.fullmatch(text):
+        return WebAddress(text)
     match = next((m for form in (_REGISTRY, _ARM, _PLACED, _SHORT) if (m := form.fullmatch(text))), None)
     if match is None:
         return None

@@ -3,6 +3,7 @@
 import base64
 import fcntl
 import hashlib
+import importlib.util
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ import pytest
 from mafunzo.entities.environment import Environment
 from mafunzo.launcher.environment import environment_folder, setup_command
 from mafunzo.launcher.local import LocalLauncher
+from mafunzo.launcher.overlay import make_overlay
 from tests.unit.launcher.test_local import ended, until
 
 RUNNING = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -24,20 +26,21 @@ RUNNING = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a wheel of the package `tiny` 1.0, which has a module and a program of its name."""
+    """Return a folder with wheels of the package `tiny` 1.0 and 2.0, which has a module and a program of its name."""
     folder = tmp_path_factory.mktemp("wheels")
-    about = "tiny-1.0.dist-info"
-    files = {
-        "tiny.py": "def main():\n    print('tiny runs')\n",
-        f"{about}/METADATA": "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n",
-        f"{about}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{about}/entry_points.txt": "[console_scripts]\ntiny = tiny:main\n",
-    }
-    rows = [f"{name},sha256={_digest(text)},{len(text)}" for name, text in files.items()]
-    with zipfile.ZipFile(folder / "tiny-1.0-py3-none-any.whl", "w") as wheel:
-        for name, text in files.items():
-            wheel.writestr(name, text)
-        wheel.writestr(f"{about}/RECORD", "\n".join([*rows, f"{about}/RECORD,,", ""]))
+    for version in ("1.0", "2.0"):
+        about = f"tiny-{version}.dist-info"
+        files = {
+            "tiny.py": f"def main():\n    print('tiny {version} runs')\n",
+            f"{about}/METADATA": f"Metadata-Version: 2.1\nName: tiny\nVersion: {version}\n",
+            f"{about}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+            f"{about}/entry_points.txt": "[console_scripts]\ntiny = tiny:main\n",
+        }
+        rows = [f"{name},sha256={_digest(text)},{len(text)}" for name, text in files.items()]
+        with zipfile.ZipFile(folder / f"tiny-{version}-py3-none-any.whl", "w") as wheel:
+            for name, text in files.items():
+                wheel.writestr(name, text)
+            wheel.writestr(f"{about}/RECORD", "\n".join([*rows, f"{about}/RECORD,,", ""]))
     return folder
 
 
@@ -54,7 +57,7 @@ def tiny(wheels: Path) -> Environment:
 def root(tmp_path_factory: pytest.TempPathFactory, tiny: Environment) -> Path:
     """Return where `tiny` is built already."""
     folder = tmp_path_factory.mktemp("built") / "environments"
-    done = run(setup_command(folder, tiny), folder.parent)
+    done = run(setup_command(folder, tiny, folder.parent / "overlay"), folder.parent)
     assert done.returncode == 0, done.stdout
     return folder
 
@@ -72,25 +75,67 @@ def run(command: str, directory: Path, **variables: str) -> "subprocess.Complete
 
 
 def builder(folder: Path, packages: Sequence[str]) -> "subprocess.Popen[str]":
-    argv = [sys.executable, "-u", "-m", "mafunzo.launcher.environment", str(folder), sys.executable, *packages]
+    overlay = folder.with_name(f"overlay-of-{folder.name}")
+    argv = [
+        sys.executable,
+        "-u",
+        "-m",
+        "mafunzo.launcher.environment",
+        str(folder),
+        str(overlay),
+        sys.executable,
+        *packages,
+    ]
     return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def test_a_command_finds_the_packages_and_none_of_mafunzo_s_own(root: Path, tiny: Environment, tmp_path: Path) -> None:
     (tmp_path / "json.py").write_text("raise SystemExit('the code of a step must not be imported by what builds')")
     command = "tiny; echo $VIRTUAL_ENV; cd /; python -c 'import tiny, sys; print(sys.prefix)'; python -c 'import yaml'"
-    done = run(setup_command(root, tiny) + command, tmp_path, PYTHONPATH=os.getcwd(), PYTHONHOME="")
+    overlay = str(tmp_path / "overlay")
+    done = run(
+        setup_command(root, tiny, tmp_path / "overlay") + command, tmp_path, PYTHONPATH=os.getcwd(), PYTHONHOME=""
+    )
     folder = str(environment_folder(root, tiny))
-    assert done.stdout.splitlines()[:4] == [f"Using the environment {folder}", "tiny runs", folder, folder]
+    assert done.stdout.splitlines()[:4] == [f"Using the environment {folder}", "tiny 1.0 runs", overlay, overlay]
     assert "No module named 'yaml'" in done.stdout
 
 
 def test_what_is_built_is_used_again_as_it_is(root: Path, tiny: Environment, tmp_path: Path) -> None:
     folder = environment_folder(root, tiny)
     before = sorted(path.stat().st_mtime_ns for path in folder.rglob("*"))
-    done = run(setup_command(root, tiny) + "PYTHONDONTWRITEBYTECODE=1 tiny", tmp_path)
-    assert done.stdout.splitlines() == [f"Using the environment {folder}", "tiny runs"]
+    done = run(setup_command(root, tiny, tmp_path / "overlay") + "PYTHONDONTWRITEBYTECODE=1 tiny", tmp_path)
+    assert done.stdout.splitlines() == [f"Using the environment {folder}", "tiny 1.0 runs"]
     assert sorted(path.stat().st_mtime_ns for path in folder.rglob("*")) == before
+
+
+def test_what_a_step_installs_is_its_own(root: Path, tiny: Environment, wheels: Path, tmp_path: Path) -> None:
+    """Also programs of the environment itself find it; neither the next step nor the environment does."""
+    program = environment_folder(root, tiny) / "bin" / "tiny"
+    install = f"pip install -q --no-index -f {wheels} tiny==2.0; tiny; {program}; python -c 'import tiny; tiny.main()'"
+    done = run(setup_command(root, tiny, tmp_path / "first") + install, tmp_path)
+    assert done.stdout.splitlines()[1:] == ["tiny 2.0 runs"] * 3
+    done = run(setup_command(root, tiny, tmp_path / "second") + "tiny", tmp_path)
+    assert done.stdout.splitlines()[1:] == ["tiny 1.0 runs"]
+
+
+def test_what_a_step_installs_in_mafunzo_s_own_environment_stays_out_of_it(wheels: Path, tmp_path: Path) -> None:
+    make_overlay(tmp_path / "overlay")
+    command = f"pip install --no-index -f {wheels} tiny pyyaml; tiny; pip show -f tiny | grep Location"
+    done = run(setup_command(tmp_path, Environment("mine", "1"), tmp_path / "overlay") + command, tmp_path)
+    assert "Requirement already satisfied: pyyaml" in done.stdout
+    assert done.stdout.splitlines()[-2:] == [
+        "tiny 2.0 runs",
+        f"Location: {next((tmp_path / 'overlay').glob('lib/*/*'))}",
+    ]
+    assert importlib.util.find_spec("tiny") is None
+
+
+def test_a_step_s_own_python_path_counts(root: Path, tiny: Environment, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "mine.py").write_text("print('found')")
+    setup = setup_command(root, tiny, tmp_path / "overlay", str(tmp_path / "mine"))
+    assert run(setup + "python -c 'import mine'", tmp_path).stdout.splitlines()[-1] == "found"
 
 
 def test_the_marker_tells_what_was_installed(root: Path, tiny: Environment) -> None:
@@ -104,23 +149,23 @@ def test_a_step_s_log_has_pip_s_lines_and_a_build_that_was_cut_off_is_begun_anew
     root = tmp_path / "environments"
     folder = environment_folder(root, tiny)
     launcher = LocalLauncher()
-    launcher.start(setup_command(root, tiny) + "tiny", tmp_path / "first", {})
+    launcher.start(setup_command(root, tiny, tmp_path / "overlay") + "tiny", tmp_path / "first", {})
     until(lambda: (folder / "bin" / "python").exists())
     launcher.kill(tmp_path / "first", grace_s=0)
     assert folder.exists() and not (folder / ".ready").exists()
     (folder / "left.txt").write_text("by the first")
-    launcher.start(setup_command(root, tiny) + "tiny", tmp_path / "second", {})
+    launcher.start(setup_command(root, tiny, tmp_path / "overlay") + "tiny", tmp_path / "second", {})
     assert ended(tmp_path / "second").record.exit_code == 0
     log = (tmp_path / "second" / "log.txt").read_text()
     assert f"Removing what an unfinished build left in {folder}" in log
-    assert "Successfully installed tiny-1.0" in log and log.endswith("tiny runs\n")
+    assert "Successfully installed tiny-1.0" in log and log.endswith("tiny 1.0 runs\n")
     assert not (folder / "left.txt").exists()
 
 
 def test_what_can_not_be_installed_is_named_with_pip_s_reason_and_leaves_nothing(wheels: Path, tmp_path: Path) -> None:
     environment = Environment("mine", "1", ("--no-index", f"-f {wheels}", "tiny==9"))
     root, step = tmp_path / "environments", tmp_path / "step"
-    LocalLauncher().start(setup_command(root, environment) + "echo never", step, {})
+    LocalLauncher().start(setup_command(root, environment, tmp_path / "overlay") + "echo never", step, {})
     assert ended(step).record.exit_code == 1
     assert "never" not in (step / "log.txt").read_text()
     record = json.loads((step / "error.json").read_text())
@@ -150,7 +195,8 @@ def test_a_pip_that_outlives_its_builder_keeps_the_others_waiting(tmp_path: Path
     python.write_text(f"#!/bin/sh\necho begun\nread line < {tmp_path / 'go'}\n")
     python.chmod(0o755)
     os.mkfifo(tmp_path / "go")
-    argv = [sys.executable, "-u", "-m", "mafunzo.launcher.environment", str(folder), str(python), "tiny"]
+    overlay = str(tmp_path / "overlay")
+    argv = [sys.executable, "-u", "-m", "mafunzo.launcher.environment", str(folder), overlay, str(python), "tiny"]
     first = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
     assert first.stdout is not None
     assert [first.stdout.readline() for _ in range(2)] == ["Building an environment of tiny\n", "begun\n"]
@@ -174,7 +220,7 @@ def test_a_folder_that_can_not_be_made_is_told(tmp_path: Path) -> None:
 
 def test_passwords_of_an_index_are_not_in_the_log(tmp_path: Path) -> None:
     folder = tmp_path / "environment"
-    argv = [sys.executable, "-m", "mafunzo.launcher.environment", str(folder), "/bin/false"]
+    argv = [sys.executable, "-m", "mafunzo.launcher.environment", str(folder), str(tmp_path / "overlay"), "/bin/false"]
     done = subprocess.run([*argv, "-i https://ann:secret@host/simple", "tiny"], capture_output=True, text=True)
     assert done.returncode == 1 and "secret" not in done.stdout + done.stderr
     assert "No environment can be built of -i https://***@host/simple, tiny: venv failed." in done.stdout
@@ -198,9 +244,11 @@ def test_passwords_of_an_index_are_not_in_the_log(tmp_path: Path) -> None:
 def test_without_packages_a_step_runs_in_mafunzo_s_own_and_is_told_what_is_not_done(
     environment: Environment, told: list[str], tmp_path: Path
 ) -> None:
-    done = run(setup_command(tmp_path, environment) + "echo $VIRTUAL_ENV", tmp_path, VIRTUAL_ENV="as it was")
-    assert done.stdout.splitlines() == [*told, "as it was"]
-    assert list(tmp_path.iterdir()) == []
+    make_overlay(tmp_path / "overlay")
+    command = "python -c 'import mafunzo, sys; print(sys.prefix)'"
+    done = run(setup_command(tmp_path, environment, tmp_path / "overlay") + command, tmp_path)
+    assert done.stdout.splitlines() == [*told, str(tmp_path / "overlay")]
+    assert [path.name for path in tmp_path.iterdir()] == ["overlay"]
 
 
 def test_the_python_asked_for_is_taken_from_path_if_it_can_make_environments(
@@ -213,7 +261,9 @@ def test_the_python_asked_for_is_taken_from_path_if_it_can_make_environments(
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
 
     def told(python: str) -> str:
-        return setup_command(tmp_path, Environment("mine", "1", ("tiny",), python)).splitlines()[0]
+        return setup_command(tmp_path, Environment("mine", "1", ("tiny",), python), tmp_path / "overlay").splitlines()[
+            0
+        ]
 
     assert told("3.6") == f"echo 'Python 3.6 isn'\"'\"'t on PATH: the step runs with Python {RUNNING}.'"
     assert f"{sys.executable} tiny || exit $?" in told("3.8") and f"{sys.executable} tiny" in told(f">=3.8,<{RUNNING}")

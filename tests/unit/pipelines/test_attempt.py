@@ -90,7 +90,7 @@ def test_a_process_sees_the_devices_and_cores_that_it_holds(
 def test_logged_values_are_read_as_a_program_writes_them(tmp_path: Path) -> None:
     assert logged_values(tmp_path, "loss") == ()
     file = tmp_path / "metrics.jsonl"
-    file.write_text('{"step": 1, "loss": 2.5}\n{"step": 1, "other": 1}\nnot json\n[1]\n{"step": 2, "loss": null}\n')
+    file.write_text('{"step": 1, "loss": 2.5}\n{"step": 1, "other": 1}\nnot json\n[1]\n{"step": 2, "loss": "n/a"}\n')
     assert logged_values(tmp_path, "loss") == (2.5, None)
     with file.open("a") as growing:
         growing.write('{"loss": 1}\n{"loss": NaN}\n{"loss": 0')

@@ -113,6 +113,18 @@ def test_values_that_are_no_numbers_are_left_out(store: RunStore, client: Mlflow
     assert runs(client)["job1/finetune/1"].data.metrics == {"epoch": 0.5}
 
 
+def test_what_a_users_program_writes_that_is_no_metric_is_passed_over(
+    store: RunStore, client: MlflowClient, tmp_path: Path
+) -> None:
+    write_metrics(tmp_path / "jobs", "finetune", {"loss": 3.0})
+    with (tmp_path / "jobs" / "job1" / "finetune" / "1" / "metrics.jsonl").open("ab") as file:
+        file.write(b'loss is 2\n[1]\n\n\xff\n{"step": "late", "loss": 2}\n{"step": 1e999, "loss": 1, "big": 1')
+        file.write(b"0" * 400 + b"}\n")
+    assert View(tmp_path / "jobs", tmp_path / "artifacts", store).tick() == 3
+    history = client.get_metric_history(runs(client)["job1/finetune/1"].info.run_id, "loss")
+    assert sorted((point.step, point.value) for point in history) == [(0, 1.0), (0, 2.0), (0, 3.0)]
+
+
 def test_each_attempt_of_a_step_is_a_run_of_its_own(store: RunStore, client: MlflowClient, tmp_path: Path) -> None:
     step = StepFacts("finetune", "completed", attempt=2)
     write_job_facts(tmp_path / "jobs", facts(status="completed", steps=(step,)))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mafunzo.wire.azureml.reference import AssetReference, JobOutputReference, StoredPath, parse_reference
+from mafunzo.wire.azureml.reference import AssetReference, JobOutputReference, StoredPath, WebAddress, parse_reference
 
 ARM = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w"
 
@@ -30,7 +30,9 @@ ARM = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServ
         (f"azureml:{ARM}/codes/c/versions/2", AssetReference("c", "2", kind="codes")),
         ("azureml://datastores/d/paths/a/b.csv", StoredPath("d", "a/b.csv")),
         ("azureml://subscriptions/s/resourcegroups/g/workspaces/w/datastores/d/paths/a/b/", StoredPath("d", "a/b")),
-        ("https://example.com/a.csv", None),
+        ("https://example.com/a/b%20c.csv?sv=1", WebAddress("https://example.com/a/b%20c.csv?sv=1")),
+        ("https://example.com/", None),
+        ("wasbs://box@example.com/a.csv", None),
         ("org/name", None),
         ("", None),
     ],
