@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from azure.ai.ml import Input, Output, command, dsl, load_component, load_job
-from azure.ai.ml.entities import CommandComponent, Environment, Model
+from azure.ai.ml.entities import CommandComponent, Environment, JupyterLabJobService, Model
 from azure.ai.ml.exceptions import JobException
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 
@@ -157,6 +157,21 @@ def test_a_command_takes_a_file_of_the_web_and_installs_into_a_place_of_its_own(
             environment=f"azureml:{environment_asset.name}:1",
         )
         client.jobs.create_or_update(made)
+
+
+def test_a_service_beside_a_command_is_refused(client, environment_asset):
+    one = command(
+        command="true", environment=f"azureml:{environment_asset.name}:1", services={"lab": JupyterLabJobService()}
+    )
+    with pytest.raises(HttpResponseError, match=r"Job '.*' asks for JupyterLab\. Services aren't run"):
+        client.jobs.create_or_update(one)
+
+    @dsl.pipeline(default_compute="local")
+    def several():
+        one().name = "first"
+
+    with pytest.raises(HttpResponseError, match="Node 'first' asks for JupyterLab"):
+        client.jobs.create_or_update(several())
 
 
 def test_a_command_that_fails_tells_its_last_words(client, code, environment_asset):

@@ -104,6 +104,7 @@ def node_from_body(name: str, body: Mapping[str, Any]) -> Node:
     kind = str(body.get("type") or NODE_TYPES[0])
     if kind not in NODE_TYPES:
         raise NotSupported(f"Node '{name}' is of the type {kind}. Nodes of commands and pipelines run here.")
+    require_no_services(f"Node '{name}'", body)
     outputs = body.get("outputs") or {}
     return Node(
         name=name,
@@ -120,6 +121,14 @@ def node_from_body(name: str, body: Mapping[str, Any]) -> Node:
         },
         timeout_s=timeout_from_body(body),
     )
+
+
+def require_no_services(who: str, body: Mapping[str, Any]) -> None:
+    """Raise `NotSupported` where something to talk to is to run beside a command; those that a GET tells of are none."""
+    given = (body.get("services") or {}).values()
+    kinds = {str(service.get("jobServiceType") or service.get("job_service_type")) for service in given}
+    if wanted := sorted(kinds - {"Studio", "Tracking"}):
+        raise NotSupported(f"{who} asks for {', '.join(wanted)}. Services aren't run beside a job here: leave it out.")
 
 
 def input_from_body(given: Any) -> Any:

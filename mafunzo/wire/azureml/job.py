@@ -20,6 +20,7 @@ from mafunzo.wire.azureml.component import (
     destination_from_body,
     input_from_body,
     node_from_body,
+    require_no_services,
     resources_from_body,
     source_of,
     timeout_from_body,
@@ -192,6 +193,7 @@ def _command(name: str, properties: Mapping[str, Any]) -> Component:
     """
     if not properties.get("command"):
         raise InvalidParameter(f"Job '{name}' has no command. Say what to run.", param="command")
+    require_no_services(f"Job '{name}'", properties)
     inputs = _given(properties.get("inputs") or {})
     return Component(
         name=COMMAND,
