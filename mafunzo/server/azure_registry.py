@@ -136,22 +136,31 @@ def _add_routes(shelf: Shelf) -> None:
         """Hide all versions of a name that was shared from lists, or show them again."""
         require_registry(registry)
         context, body = azure_context(request), await body_of(request)
-        if not registered(context.workspace, shelf.type, name, REGISTRY_SCOPE):
-            raise refusal(request.method, request.url.path)
         is_archived = bool((body.get("properties") or {}).get("isArchived", False))
-        await context.in_thread(lambda: archive_all(context.workspace, shelf.type, name, is_archived, REGISTRY_SCOPE))
-        return JSONResponse(_container(request, shelf, name), status_code=201)
+
+        def change() -> Body:
+            if not registered(context.workspace, shelf.type, name, REGISTRY_SCOPE):
+                raise refusal(request.method, request.url.path)
+            archive_all(context.workspace, shelf.type, name, is_archived, REGISTRY_SCOPE)
+            return _container(request, shelf, name)
+
+        return JSONResponse(await context.in_thread(change), status_code=201)
 
     async def put_version(request: Request, registry: str, name: str, version: str) -> Response:
         """Change what may change of a version that was shared: description, tags, whether it is archived."""
         require_registry(registry)
         context = azure_context(request)
         said = version_of(shelf.type, name, version, {}, await body_of(request))
-        shared = {asset.version: asset for asset in registered(context.workspace, shelf.type, name, REGISTRY_SCOPE)}
-        if version not in shared:
-            raise refusal(request.method, request.url.path)
-        changed = replace(shared[version], description=said.description, tags=said.tags, is_archived=said.is_archived)
-        await context.in_thread(lambda: context.workspace.records.update_asset(changed))
+
+        def change() -> Asset:
+            shared = {asset.version: asset for asset in registered(context.workspace, shelf.type, name, REGISTRY_SCOPE)}
+            if version not in shared:
+                raise refusal(request.method, request.url.path)
+            made = replace(shared[version], description=said.description, tags=said.tags, is_archived=said.is_archived)
+            context.workspace.records.update_asset(made)
+            return made
+
+        changed = await context.in_thread(change)
         # Older clients take no other status.
         return JSONResponse(shelf.body(context, changed), 202, {"Retry-After": "1"})
 

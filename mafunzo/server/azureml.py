@@ -235,8 +235,8 @@ def list_keys(request: Request, name: str) -> Any:
 async def regenerate_keys(request: Request, name: str) -> Response:
     """Replace one key by a new one, at once."""
     context, body = azure_context(request), await body_of(request)
-    handle = context.workspace.endpoints.get(name)
-    await context.in_thread(lambda: handle.regenerate_key(str(body.get("keyType", "Primary")).lower()))
+    which = str(body.get("keyType", "Primary")).lower()
+    await context.in_thread(lambda: context.workspace.endpoints.get(name).regenerate_key(which))
     return Response(status_code=200)
 
 
@@ -275,12 +275,15 @@ def delete_deployment(request: Request, endpoint: str, name: str) -> Response:
 async def get_deployment_logs(request: Request, endpoint: str, name: str) -> Any:
     """Return the end of a worker's log."""
     context, body = azure_context(request), await body_of(request)
-    context.workspace.records.get_deployment(endpoint, name)
     tail = body.get("tail") or 100
     if not isinstance(tail, int) or tail < 1:
         raise InvalidParameter(f"tail is {tail!r}, expected a number of lines, 1 or more.", param="tail")
-    found = context.workspace.endpoints.get(endpoint).logs(name, tail)
-    return {"content": found.get(name, "")}
+    return await context.in_thread(lambda: {"content": _log_of(context, endpoint, name, tail)})
+
+
+def _log_of(context: AzureContext, endpoint: str, name: str, lines: int) -> str:
+    context.workspace.records.get_deployment(endpoint, name)
+    return context.workspace.endpoints.get(endpoint).logs(name, lines).get(name, "")
 
 
 @router.get(operation_path("{what}"))
