@@ -91,10 +91,16 @@ async def patch_run(request: Request, name: str) -> Response:
 
 @router.get(f"{WS}/runs/{{name}}/details")
 def get_run_details(request: Request, name: str) -> Any:
-    """Return how far a job is, and where what it prints can be read."""
+    """Return how far a job is, and where what it prints can be read.
+
+    The SDK, which asks this for `jobs.stream` alone, prints nothing of a job that has ended: the first answer is that it is
+    being finalized, so that the log of a quick job is shown too.
+    """
     context = azure_context(request)
     job = context.workspace.jobs.get(name).job
-    return job_wire.run_details(job, f"{context.place.base}{LOGS}/{name}?{context.sas.sign(_log_of(name), READ)}")
+    log = f"{context.place.base}{LOGS}/{name}?{context.sas.sign(_log_of(name), READ)}"
+    is_first = context.job_logs.begin(name)
+    return job_wire.run_details(job, log, is_finalizing=is_first and job.status.is_terminal)
 
 
 @router.get(f"{WS}/runs/{{name}}/serviceinstances/{{node}}")

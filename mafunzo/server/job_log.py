@@ -21,16 +21,21 @@ class JobLogs:
         self._followed: dict[str, threading.Thread] = {}
         self._starting = threading.Lock()
 
+    def begin(self, job: str) -> bool:
+        """Follow a job; return whether nobody has asked for that before. Raises `NotFound`."""
+        self._workspace.records.get_job(job)
+        with self._starting:
+            if job in self._followed:
+                return False
+            self._file(job).unlink(missing_ok=True)  # of a server before this one, which may have broken off
+            self._followed[job] = threading.Thread(target=self._follow, args=(job,), daemon=True, name=f"log of {job}")
+            self._followed[job].start()
+            return True
+
     def text(self, job: str) -> str:
         """Return what a job has printed; raises `NotFound`. Of one that has ended, all of it."""
         status = self._workspace.records.get_job(job).status
-        with self._starting:
-            if job not in self._followed:
-                self._file(job).unlink(missing_ok=True)  # of a server before this one, which may have broken off
-                self._followed[job] = threading.Thread(
-                    target=self._follow, args=(job,), daemon=True, name=f"log of {job}"
-                )
-                self._followed[job].start()
+        self.begin(job)
         if status.is_terminal:
             self._followed[job].join()
         file = self._file(job)

@@ -159,6 +159,14 @@ def test_a_command_takes_a_file_of_the_web_and_installs_into_a_place_of_its_own(
         client.jobs.create_or_update(made)
 
 
+def test_the_log_of_a_job_that_ended_before_anybody_looked_is_shown(client, environment_asset, wait):
+    made = client.jobs.create_or_update(
+        command(command="echo as quick as that", environment=f"azureml:{environment_asset.name}:1")
+    )
+    assert wait(made.name).status == "Completed"
+    assert "as quick as that" in streamed(client, made.name)
+
+
 def test_a_service_beside_a_command_is_refused(client, environment_asset):
     one = command(
         command="true", environment=f"azureml:{environment_asset.name}:1", services={"lab": JupyterLabJobService()}

@@ -367,11 +367,14 @@ def changed(job: Job, change: RunChange) -> Job:
     )
 
 
-def run_details(job: Job, log: str) -> dict[str, Any]:
-    """Return a run's details as its history tells them; `log` is the address of what it has printed."""
+def run_details(job: Job, log: str, is_finalizing: bool = False) -> dict[str, Any]:
+    """Return a run's details as its history tells them; `log` is the address of what it has printed.
+
+    is_finalizing: the job has ended, and its log is still to be shown.
+    """
     return {
         "runId": job.name,
-        "status": status_of_job(job),
+        "status": "Finalizing" if is_finalizing else status_of_job(job),
         "startTimeUtc": _moment(job.started_at),
         "endTimeUtc": _moment(job.ended_at),
         "properties": {},
