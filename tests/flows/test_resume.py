@@ -17,7 +17,7 @@ PARAMETERS: dict[str, Any] = {
     "apply_lora": True,
     "lora_dropout": 0.1,
     "learning_rate": 1e-3,
-    "max_steps": 300,
+    "max_steps": 120,
     "max_seq_length": 64,
     "evaluation_strategy": "steps",
     "eval_steps": 25,
