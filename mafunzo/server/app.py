@@ -25,7 +25,7 @@ from mafunzo.server import (
 )
 from mafunzo.server.audit import Audit
 from mafunzo.server.auth import KnownNames, bearer
-from mafunzo.server.azure_context import AzureContext, require_token
+from mafunzo.server.azure_context import AzureContext, require_token, require_workspace
 from mafunzo.server.context import Context, context_of
 from mafunzo.server.directory import digest
 from mafunzo.server.limits import Limits
@@ -68,12 +68,12 @@ def create_azure_app(context: AzureContext) -> FastAPI:
     app.include_router(azure_registry.public)
     app.include_router(blob.router)
     app.include_router(scoring.router)
-    app.include_router(mlflow.azure_router, dependencies=[Depends(require_token)])
+    app.include_router(mlflow.azure_router, dependencies=[Depends(require_token), Depends(require_workspace)])
     app.include_router(mlflow.router)
     app.include_router(azure_job.public)
     # the last one refuses what nobody has taken
     for router in (azure_asset.router, azure_job.router, azure_registry.router, azureml.router):
-        app.include_router(router, dependencies=[Depends(require_token)])
+        app.include_router(router, dependencies=[Depends(require_token), Depends(require_workspace)])
     return app
 
 

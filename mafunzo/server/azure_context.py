@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from mafunzo.errors import InvalidParameter, Unauthorized
+from mafunzo.errors import InvalidParameter, NotFound, Unauthorized
 from mafunzo.server.access import admit, authorize, caller_of
 from mafunzo.server.auth import bearer
 from mafunzo.server.body import limited_json
@@ -17,7 +17,7 @@ from mafunzo.server.job_log import JobLogs
 from mafunzo.server.listen import LOOPBACK_NAMES
 from mafunzo.server.sas import Sas
 from mafunzo.wire.azureml.body import check_body
-from mafunzo.wire.azureml.envelope import SUFFIX, Place
+from mafunzo.wire.azureml.envelope import RESOURCE_GROUP, SUBSCRIPTION, SUFFIX, WORKSPACE, Place
 from mafunzo.workspace import Workspace
 
 T = TypeVar("T")
@@ -94,6 +94,22 @@ def identify(request: Request) -> Caller:
     request.state.caller = context.identity.check_token(bearer(request.headers), context.audiences)
     request.state.caller = admit(request.state.caller, context.workspace.users)
     return cast(Caller, request.state.caller)
+
+
+def require_workspace(request: Request) -> None:
+    """Raise `NotFound` for another workspace than the home's, named within the home's own subscription.
+
+    In another subscription every name is the home's workspace: a script that was written for Azure names Azure's.
+    """
+    named = {part: str(name).lower() for part, name in request.path_params.items()}
+    if named.get("subscription") != SUBSCRIPTION or "workspace" not in named:
+        return
+    for part, noun, ours in (("group", "resource group", RESOURCE_GROUP), ("workspace", "workspace", WORKSPACE)):
+        if named[part] != ours:
+            raise NotFound(
+                f"No {noun} is called '{request.path_params[part]}'. This home's is '{ours}'; `mafunzo run` writes a "
+                "config.json that names it."
+            )
 
 
 def whoever_signed(request: Request, check: Callable[[Sas], T]) -> T:

@@ -87,10 +87,9 @@ def managed_identity(request: Request, resource: str = "") -> Any:
 
 
 @router.get(WS)
-def get_workspace(request: Request, workspace: str) -> Any:
+def get_workspace(request: Request) -> Any:
     """Return the one workspace of this home."""
     context = azure_context(request)
-    _require_workspace(workspace)
     properties = {
         "friendlyName": WORKSPACE,
         "description": f"Mafunzo in {context.workspace.home.root}",
@@ -118,7 +117,7 @@ def get_workspace(request: Request, workspace: str) -> Any:
 @router.get(f"{OF_SUBSCRIPTION}/workspaces")
 def list_workspaces(request: Request) -> Any:
     """List the one workspace of this home."""
-    return page([get_workspace(request, WORKSPACE)])
+    return page([get_workspace(request)])
 
 
 # Computes
@@ -380,13 +379,6 @@ def _scale_settings(body: dict[str, Any]) -> dict[str, int]:
     if given.get("nodeIdleTimeBeforeScaleDown"):
         found["idle_s"] = compute_wire.seconds_of(str(given["nodeIdleTimeBeforeScaleDown"]))
     return found
-
-
-def _require_workspace(name: str) -> None:
-    if name.lower() != WORKSPACE:
-        raise NotFound(
-            f"No workspace is called '{name}'. This home's is '{WORKSPACE}'; `mafunzo run` writes a config.json that names it."
-        )
 
 
 def _container_of(datastore: str) -> str:

@@ -16,12 +16,23 @@ from mafunzo.entities.sweep import BEST_TRIAL
 from mafunzo.errors import Conflict, InvalidParameter, JobCanceled, JobFailed, NotFound, TimedOut, from_code
 from mafunzo.tracking import METRICS_FILE, read_metrics
 from mafunzo.wire.azureml.envelope import ARTIFACT_CONTAINER, CONTAINER
-from mafunzo.wire.azureml.job import JobRequest, RunChange, artifact_path, changed, child_name, output_path
+from mafunzo.wire.azureml.job import (
+    BODY,
+    JobRequest,
+    RunChange,
+    artifact_path,
+    change_from_again,
+    changed,
+    child_name,
+    job_from_body,
+    output_path,
+    settings_of,
+)
 from mafunzo.workspace.asset import ModelSource, free, import_title, named_artifacts
 from mafunzo.workspace.component import shipped
 from mafunzo.workspace.request import MODEL_INPUTS, Draft, Request, with_outputs
 from mafunzo.workspace.stream import Event, follow, render
-from mafunzo.workspace.submission import bound_inputs, registry_pipeline, submission, with_destinations
+from mafunzo.workspace.submission import bound_inputs, only_node, registry_pipeline, submission, with_destinations
 
 if TYPE_CHECKING:
     from mafunzo.workspace.workspace import Workspace
@@ -102,14 +113,25 @@ class Jobs:
     def create(self, name: str, asked: JobRequest) -> JobHandle:
         """Put a job that came over Azure's wire into the queue; all its faults are raised at once.
 
-        A job of that name that exists is returned as it is: a client that heard no answer asks again.
+        Of a job of that name that exists, what is said of it is changed: a client that heard no answer asks again. Raises
+        `Conflict` where it has other settings.
         """
         if self.has(name):
-            return self.get(name)
+            return self._ask_again(name, asked)
         component = registry_pipeline(asked)
         if component is None:
             return self._enqueue(submission(self._workspace, name, asked))
         return self._enqueue(self._of_registry(name, shipped(component).component, asked))
+
+    def _ask_again(self, name: str, asked: JobRequest) -> JobHandle:
+        kept = self._workspace.records.get_job(name).properties.get(BODY)
+        if kept is None or settings_of(job_from_body(name, kept)) != settings_of(asked):
+            raise Conflict(
+                f"Job {name} exists already, with other settings. Only its description, tags, properties and display name can "
+                "be changed: submit the job under another name."
+            )
+        self.change(name, change_from_again(asked.properties[BODY]))
+        return self.get(name)
 
     def compare(self, *, model: str, data: str | Path, against: str | None = None, **given: Any) -> JobHandle:
         """Evaluate two models on the same rows. Without `against`, the base that `model` was tuned from."""
@@ -187,7 +209,7 @@ class Jobs:
 
     def _of_registry(self, name: str, pipeline: Component, asked: JobRequest) -> Draft:
         """Return a job of one node, a pipeline that ships with Mafunzo, with the checks that `finetune` makes too."""
-        (node,) = asked.pipeline.nodes.values()
+        node = only_node(asked)
         names = {output: match[1] for output, text in node.outputs.items() if (match := PARENT_OUTPUT.fullmatch(text))}
         request = Request(self._workspace, with_destinations(with_outputs(pipeline, names), asked.destinations))
         request.faults += [unknown_name(output, pipeline.outputs) for output in names if output not in pipeline.outputs]

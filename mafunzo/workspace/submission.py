@@ -30,13 +30,23 @@ T = TypeVar("T")
 
 def registry_pipeline(asked: JobRequest) -> str | None:
     """Return the pipeline of the registry that a job of one node runs, or None for another job."""
-    if len(asked.pipeline.nodes) != 1 or asked.commands:
+    nodes = list(asked.pipeline.nodes.values())
+    if asked.commands or len(nodes) > 1:
         return None
-    (node,) = asked.pipeline.nodes.values()
-    reference = parse_reference(node.component)
+    reference = parse_reference(nodes[0].component if nodes else asked.component)
     if not isinstance(reference, AssetReference) or not reference.registry or reference.name not in shipped_names():
         return None
     return reference.name if shipped(reference.name).component.kind == "pipeline" else None
+
+
+def only_node(asked: JobRequest) -> Node:
+    """Return the node of a job of one, or for a job that is a component, the node that it would be."""
+    if asked.pipeline.nodes:
+        (node,) = asked.pipeline.nodes.values()
+        return node
+    inputs = {name: f"${{{{parent.inputs.{name}}}}}" for name in asked.inputs}
+    outputs = {name: f"${{{{parent.outputs.{name}}}}}" for name in asked.pipeline.outputs}
+    return Node("pipeline", asked.component, inputs, outputs)
 
 
 def bound_inputs(node: Node, given: Mapping[str, str | PathInput]) -> dict[str, str | PathInput]:
@@ -97,8 +107,25 @@ class _Submission:
 
     def flat(self) -> Flat:
         """Return the job's pipeline as one of commands, each with the output that collects `./outputs`."""
-        flat = flatten(self._asked.pipeline, self._pin)
+        flat = flatten(self._whole(), self._pin)
         return Flat(with_destinations(flat.pipeline, self._asked.destinations), flat.pinned)
+
+    def _whole(self) -> Component:
+        """Return the job's pipeline; of one that is a component, with that one's nodes, inputs and outputs."""
+        asked = self._asked.pipeline
+        if not self._asked.component:
+            return asked
+        component = self._pin(self._asked.component).component
+        if component.kind != "pipeline":
+            raise InvalidParameter(
+                f"The job is component {component.name}, a command. Submit it as a command, or as a node."
+            )
+        return dataclasses.replace(
+            asked,
+            nodes=asked.nodes or component.nodes,
+            inputs={**asked.inputs, **component.inputs},
+            outputs={**component.outputs, **asked.outputs},
+        )
 
     def given(self, name: str, value: str | PathInput) -> Any:
         """Return an input of the job: its text, or what it names in the store."""

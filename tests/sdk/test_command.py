@@ -159,12 +159,43 @@ def test_a_command_takes_a_file_of_the_web_and_installs_into_a_place_of_its_own(
         client.jobs.create_or_update(made)
 
 
-def test_the_log_of_a_job_that_ended_before_anybody_looked_is_shown(client, environment_asset, wait):
+def test_the_log_of_a_job_that_ended_before_anybody_looked_is_shown(client, environment_asset, wait, capsys):
     made = client.jobs.create_or_update(
         command(command="echo as quick as that", environment=f"azureml:{environment_asset.name}:1")
     )
     assert wait(made.name).status == "Completed"
-    assert "as quick as that" in streamed(client, made.name)
+    client.jobs.stream(made.name)
+    assert "as quick as that" in capsys.readouterr().out
+
+
+def test_a_job_that_exists_is_asked_for_again_and_changes_in_what_is_said_of_it_alone(client, environment_asset, wait):
+    def asked(text: str, **said: Any) -> Any:
+        environment = f"azureml:{environment_asset.name}:1"
+        return command(name="asked-again", command=f"echo {text}", environment=environment, **said)
+
+    first = client.jobs.create_or_update(asked("one"))
+    again = client.jobs.create_or_update(asked("one", tags={"team": "b"}, description="said later"))
+    assert (again.creation_context.created_at, again.tags) == (first.creation_context.created_at, {"team": "b"})
+    assert client.jobs.get(first.name).description == "said later"
+    with pytest.raises(HttpResponseError, match="Job asked-again exists already, with other settings"):
+        client.jobs.create_or_update(asked("two"))
+    fetched = client.jobs.get(first.name)
+    fetched.properties["part"] = "1"
+    assert client.jobs.create_or_update(fetched).properties["part"] == "1"
+    assert wait(first.name).status == "Completed"
+
+
+def test_a_job_that_was_fetched_can_be_submitted_again_under_another_name(client, environment_asset, wait):
+    path = "azureml://datastores/workspaceblobstore/paths/own/place/"
+    asked = command(
+        command="echo 1 > ${{outputs.here}}/a; echo 1 > ${{outputs.there}}/a",
+        environment=f"azureml:{environment_asset.name}:1",
+        outputs={"here": Output(type="uri_folder"), "there": Output(type="uri_folder", path=path)},
+    )
+    fetched = client.jobs.get(wait(client.jobs.create_or_update(asked).name).name)
+    assert fetched.outputs.there.path == path
+    fetched.name = "submitted-again"
+    assert wait(client.jobs.create_or_update(fetched).name).status == "Completed"
 
 
 def test_a_service_beside_a_command_is_refused(client, environment_asset):
@@ -227,7 +258,7 @@ dependencies:
   - python=3.11
   - pip
   - pip:
-      - humanize==4.9.0
+      - humanize==4.11.0
 """
 
 

@@ -28,10 +28,22 @@ def test_config_json_finds_the_workspace(credential: Any, tmp_path: Path) -> Non
 
 def test_another_workspace_or_registry_is_not_found(credential: Any, registry: Any) -> None:
     identity = dict(workspace_config()) | {"workspace_name": "other"}
-    with pytest.raises(HttpResponseError, match="No workspace is called 'other'"):
-        MLClient(credential, *identity.values()).workspaces.get()
+    other = MLClient(credential, *identity.values())
+    for ask in (lambda: other.workspaces.get(), lambda: list(other.models.list()), lambda: list(other.jobs.list())):
+        with pytest.raises(HttpResponseError, match="No workspace is called 'other'"):
+            ask()
+    identity = dict(workspace_config()) | {"resource_group": "other"}
+    with pytest.raises(HttpResponseError, match="No resource group is called 'other'"):
+        list(MLClient(credential, *identity.values()).models.list())
     with pytest.raises(HttpResponseError, match="No registry is called 'other'"):
         MLClient(credential, registry_name="other").models.get("tiny-llama", label="latest")
+
+
+def test_the_names_that_a_script_has_of_azures_lead_to_the_home(credential: Any) -> None:
+    client = MLClient(credential, "11111111-1111-1111-1111-111111111111", "the-teams-group", "the-teams-workspace")
+    made = client.compute.begin_create_or_update(AmlCompute(name="theirs", size="Standard_D2s_v3")).result()
+    assert made.name in [compute.name for compute in client.compute.list()]
+    client.compute.begin_delete("theirs").result()
 
 
 def test_a_registry_model_has_the_tags_that_scripts_read(registry: Any, client: Any) -> None:

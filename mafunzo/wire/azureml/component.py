@@ -14,7 +14,7 @@ from mafunzo.entities.job import Destination, Resources
 from mafunzo.errors import InvalidFile, InvalidParameter, NotSupported
 from mafunzo.wire.azureml.compute import seconds_of
 from mafunzo.wire.azureml.envelope import is_true, texts
-from mafunzo.wire.azureml.reference import PathInput, stored_path
+from mafunzo.wire.azureml.reference import JobOutputReference, PathInput, parse_reference, stored_path
 
 NODE_TYPES = ("command", "pipeline")
 MAX_PROCESSES = 64
@@ -150,8 +150,8 @@ def destination_from_body(name: str, given: Mapping[str, Any]) -> Destination | 
     version = str(given.get("assetVersion") or given.get("version") or "")
     address = str(given.get("uri") or given.get("path") or "")
     path = stored_path(address)
-    if address and "${{" in address:
-        address, path = "", None
+    if "${{" in address or isinstance(parse_reference(address), JobOutputReference):
+        address, path = "", None  # bound to the job's, or where a job that was fetched says that its own output is
     if address and path is None:
         raise NotSupported(
             f"Output {name} is to go to '{address}'. It can go to azureml://datastores/<name>/paths/<path>."

@@ -69,7 +69,8 @@ class JobRequest:
 
     pipeline: its nodes name components, and its inputs are all given: by name in `inputs`, a text or a path. commands: what a
     node runs that names no component, by the node's `component`. computes: who names which. destinations: of its outputs.
-    sweep: the job is one, and its only node is to become its trials.
+    sweep: the job is one, and its only node is to become its trials. component: names the pipeline that the job is, whose nodes
+    are taken where it says none.
     has_model_defaults: whether the base model's card says what isn't given; a client that read the card says it itself.
     """
 
@@ -86,6 +87,7 @@ class JobRequest:
     tags: Mapping[str, str] = field(default_factory=dict)
     properties: Mapping[str, Any] = field(default_factory=dict)
     sweep: Sweep | None = None
+    component: str = ""
 
 
 def job_from_body(name: str, body: Mapping[str, Any]) -> JobRequest:
@@ -114,7 +116,11 @@ def job_from_body(name: str, body: Mapping[str, Any]) -> JobRequest:
 
 
 def _pipeline_job(name: str, properties: Mapping[str, Any]) -> JobRequest:
-    return _request(name, properties, _nodes(name, properties))
+    component = str(properties.get("componentId") or "")
+    nodes = _nodes(name, properties)
+    if not (nodes or component):
+        raise InvalidParameter(f"Job '{name}' has no nodes. A pipeline runs one component or more.")
+    return replace(_request(name, properties, nodes), component=component)
 
 
 def _command_job(name: str, properties: Mapping[str, Any]) -> JobRequest:
@@ -172,8 +178,6 @@ def _nodes(job: str, properties: Mapping[str, Any]) -> dict[str, Node]:
             faults += [*(error.faults or [error.message])]
     if faults:
         raise NotSupported(f"Job '{job}' can't be run.", faults)
-    if not nodes:
-        raise InvalidParameter(f"Job '{job}' has no nodes. A pipeline runs one component or more.")
     return nodes
 
 
@@ -246,7 +250,7 @@ def job_body(job: Job, pages: str) -> dict[str, Any]:
     """Return a job as a GET answers it; `pages` is where people look at it."""
     kept = dict((job.properties.get(BODY) or {}).get("properties") or {})
     outputs = kept.get("outputs") or {name: {"jobOutputType": "uri_folder"} for name in job.outputs}
-    found = {name: {**given, "uri": output_id(job.name, name)} for name, given in outputs.items()}
+    found = {name: {**given, "uri": given.get("uri") or output_id(job.name, name)} for name, given in outputs.items()}
     properties = {
         **kept,
         "jobType": kind_of(job),
@@ -337,28 +341,51 @@ class RunChange:
     display_name: str | None = None
     description: str | None = None
     tags: Mapping[str, str] | None = None
+    properties: Mapping[str, str] | None = None
     is_archived: bool | None = None
 
 
 def change_from_body(body: Mapping[str, Any]) -> RunChange:
     """Read a PATCH of a run."""
-    tags = body.get("tags")
+    return _change(body, body.get("hidden"))
+
+
+def change_from_again(body: Mapping[str, Any]) -> RunChange:
+    """Read what a PUT of a job that exists may change."""
+    properties = body.get("properties") or {}
+    return _change(properties, properties.get("isArchived"))
+
+
+def _change(said: Mapping[str, Any], is_archived: bool | None) -> RunChange:
+    tags, properties = said.get("tags"), said.get("properties")
     return RunChange(
-        display_name=body.get("displayName"),
-        description=body.get("description"),
+        display_name=said.get("displayName"),
+        description=said.get("description"),
         tags=None if tags is None else texts(tags),
-        is_archived=body.get("hidden"),
+        properties=None if properties is None else texts(properties),
+        is_archived=is_archived,
     )
 
 
+def settings_of(asked: JobRequest) -> JobRequest:
+    """Return what of a request can't be changed once it is a job."""
+    pipeline = replace(asked.pipeline, name="")
+    return replace(asked, pipeline=pipeline, computes={}, display_name="", experiment="", tags={}, properties={})
+
+
 def changed(job: Job, change: RunChange) -> Job:
-    """Return a job with what a PATCH changes of it."""
+    """Return a job with what is changed of it; of its properties, those that are named."""
     properties = dict(job.properties)
     if change.is_archived is not None:
         properties[ARCHIVED] = change.is_archived
+    body = properties.get(BODY) or {}
+    said = dict(body.get("properties") or {})
     if change.description is not None:
-        body = properties.get(BODY) or {}
-        properties[BODY] = {**body, "properties": {**(body.get("properties") or {}), "description": change.description}}
+        said["description"] = change.description
+    if change.properties:
+        said["properties"] = {**(said.get("properties") or {}), **change.properties}
+    if body or said:
+        properties[BODY] = {**body, "properties": said}
     return replace(
         job,
         display_name=change.display_name or job.display_name,
