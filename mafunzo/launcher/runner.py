@@ -142,7 +142,7 @@ def log_name(rank: int) -> str:
 
 
 def _rank_environment(rank: int, processes: int, port: int) -> dict[str, str]:
-    """torch.distributed's `env://` variables; none for a single process."""
+    """The variables of torch.distributed's `env://`, and those that programs of MPI go by; none for a single process."""
     if processes == 1:
         return {}
     size = str(processes)
@@ -154,6 +154,10 @@ def _rank_environment(rank: int, processes: int, port: int) -> dict[str, str]:
         "NODE_RANK": "0",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
+        "OMPI_COMM_WORLD_RANK": str(rank),
+        "OMPI_COMM_WORLD_LOCAL_RANK": str(rank),
+        "OMPI_COMM_WORLD_SIZE": size,
+        "OMPI_COMM_WORLD_LOCAL_SIZE": size,
     }
 
 

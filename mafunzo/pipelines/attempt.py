@@ -88,6 +88,9 @@ def prepare(
     environment = {"OMP_NUM_THREADS": str(threads)}
     if devices is not None:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(str(device) for device in devices)
+    if is_writable:
+        environment |= {f"AZURE_ML_INPUT_{name}": value for name, value in inputs.items()}
+        environment |= {f"AZURE_ML_OUTPUT_{name}": str(path) for name, path in outputs.items()}
     return Prepared(command, directory, environment | dict(spec.environment))
 
 

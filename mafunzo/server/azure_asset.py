@@ -108,6 +108,7 @@ def _add_routes(noun: str, kind: Kind) -> None:
     async def put_version(request: Request, name: str, version: str) -> Response:
         """Register a version, or change what may change of one."""
         context, body = azure_context(request), await body_of(request)
+        asset_wire.require_name(kind.type, name, version)
         made = await context.in_thread(lambda: kind.put(context.workspace, body, name, version))
         return JSONResponse(kind.body(made), status_code=201)
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from mafunzo.entities.job import Job
-from mafunzo.errors import InvalidParameter
+from mafunzo.errors import InvalidParameter, NotSupported
 from mafunzo.server.azure_context import AzureContext, azure_context, body_of, whoever_signed
 from mafunzo.server.azure_page import WS, listed, paged
 from mafunzo.server.sas import READ
@@ -58,7 +58,10 @@ def delete_job(request: Request, name: str) -> Response:
 @router.post(f"{WS}/jobs/{{name}}/cancel")
 def cancel_job(request: Request, name: str) -> Response:
     """Ask for a job to end."""
-    azure_context(request).workspace.jobs.get(name).cancel()
+    jobs = azure_context(request).workspace.jobs
+    if (step := jobs.find_step(name)) is not None:
+        raise NotSupported(f"{name} is a step of job {step.job}, and ends with it: cancel that job.")
+    jobs.get(name).cancel()
     return Response(status_code=200)
 
 

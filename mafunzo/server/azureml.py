@@ -116,8 +116,9 @@ def get_workspace(request: Request) -> Any:
 @router.get(f"{OF_GROUP}/workspaces")
 @router.get(f"{OF_SUBSCRIPTION}/workspaces")
 def list_workspaces(request: Request) -> Any:
-    """List the one workspace of this home."""
-    return page([get_workspace(request)])
+    """List the one workspace of this home, which is neither a hub nor a project of one."""
+    kinds = request.query_params.get("kind", "default").lower().split(",")
+    return page([get_workspace(request)] if "default" in kinds else [])
 
 
 # Computes

@@ -44,7 +44,7 @@ from mafunzo.store.home import Home
 from mafunzo.store.lease import Leases
 from mafunzo.store.record import Records
 from mafunzo.tracking.step_environment import mlflow_variables, step_run_id
-from mafunzo.wire.azureml.envelope import DATASTORES, Place
+from mafunzo.wire.azureml.envelope import DATASTORES, Place, run_variables
 from mafunzo.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -122,10 +122,11 @@ def serve(
 
 
 def _mlflow_of_a_step(records: Records, own: ServerAddress, key: str, job: Job, step: Step) -> dict[str, str]:
-    """Return what makes MLflow in a user's own step log into the step's run; the only step of a job has the job's."""
+    """Return what tells a user's own step where it runs and where MLflow logs; a job's only step has the job's run."""
     is_alone = len(records.list_steps(job.name)) == 1
     uri = f"http://mafunzo:{key}@{own.host}:{own.port}/mlflow"
-    return mlflow_variables(uri, job.experiment, step_run_id(job.name, step.name, step.attempt, is_alone))
+    run_id = step_run_id(job.name, step.name, step.attempt, is_alone)
+    return mlflow_variables(uri, job.experiment, run_id) | run_variables(job.name, job.experiment)
 
 
 def _azure_server(

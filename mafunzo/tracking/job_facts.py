@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -59,7 +60,7 @@ def write_job_facts(jobs: Path, facts: JobFacts) -> bool:
     path = folder / FILE
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return False
-    scratch = folder / f".{FILE}.{os.getpid()}"
+    scratch = folder / f".{FILE}.{os.getpid()}.{threading.get_ident()}"
     scratch.write_text(text, encoding="utf-8")
     scratch.replace(path)
     return True

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 MAY_CHANGE = ("description", "tags", "isArchived", "provisioningState")
 """What of an environment's body isn't its content."""
+SAID = ("description", "display_name", "tags", "$schema")
+"""What of a component's specification isn't its content."""
 
 
 class Components:
@@ -51,7 +53,14 @@ class Components:
             "is_anonymous": bool(said.get("isAnonymous", False)),
         }
         asset = version_of(AssetType.COMPONENT, name, version, properties, body)
-        return put_version(self._workspace, asset, is_replaced=bool(properties["is_anonymous"]))
+        is_replaced = bool(properties["is_anonymous"]) or self._is_same(name, version, spec)
+        return put_version(self._workspace, asset, is_replaced)
+
+    def _is_same(self, name: str, version: str, spec: Mapping[str, Any]) -> bool:
+        """Return whether a version has this specification, but for what is said of it."""
+        known = registered(self._workspace, AssetType.COMPONENT, name)
+        found = next((asset.properties["spec"] for asset in known if asset.version == version), None)
+        return found is not None and _content(found) == _content(spec)
 
     def pin(self, written: str) -> PinnedComponent:
         """Return what a node's name of a component stands for, with its code and environment. Raises `NotFound`."""
@@ -62,6 +71,8 @@ class Components:
             return _shipped(reference.name)
         if not registered(self._workspace, AssetType.COMPONENT, reference.name) and reference.name in shipped_names():
             return _shipped(reference.name)
+        if reference.label == "default":  # Azure's word for the version that is meant where none is named
+            reference = replace(reference, label=None)
         spec = referenced(self._workspace, AssetType.COMPONENT, reference).properties["spec"]
         return self.pinned(component_from_dict(spec, str(reference)), source_of(spec))
 
@@ -159,6 +170,10 @@ def _shipped(name: str) -> PinnedComponent:
         for step, node in found.component.nodes.items()
     }
     return PinnedComponent(replace(found.component, nodes=nodes), code=found.code, is_trusted=True)
+
+
+def _content(spec: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in spec.items() if key not in SAID}
 
 
 def _hash(*parts: str) -> str:

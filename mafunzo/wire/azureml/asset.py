@@ -1,5 +1,6 @@
 """Versions of assets as Azure ML's JSON: what a PUT asks for, and what a GET answers."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,7 +28,19 @@ NOUNS: Mapping[AssetType, str] = {
 USER_PROPERTIES = "user_properties"
 """Under which a model keeps the properties that it was registered with."""
 DATA_TYPES = (FolderType.URI_FILE, FolderType.URI_FOLDER, FolderType.MLTABLE)
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
 _SPEC_TYPES = {"string": "String", "integer": "Integer", "number": "Number", "boolean": "Boolean"}
+
+
+def require_name(kind: AssetType, name: str, version: str) -> None:
+    """Raise `InvalidParameter` for a name or version that Azure doesn't take either."""
+    for what, given in (("name", name), ("version", version)):
+        if not _NAME.fullmatch(given):
+            raise InvalidParameter(
+                f"The {what} of {kind} is '{given[:64]}', expected 1 to 255 letters (a-z), digits, '-', '_' and '.', the "
+                "first a letter or digit.",
+                param=what,
+            )
 
 
 def asset_id(asset: Asset) -> str:
@@ -57,7 +70,7 @@ def model_body(asset: Asset, uri: str) -> dict[str, Any]:
 
     One of the catalogue tells in tags what suits it, as Azure's own registry does.
     """
-    properties = {
+    properties: dict[str, Any] = {
         "description": asset.description,
         "tags": {**asset.tags, **card_tags(asset.properties.get("card") or {})},
         "properties": dict(asset.properties.get(USER_PROPERTIES) or {}),
@@ -68,6 +81,7 @@ def model_body(asset: Asset, uri: str) -> dict[str, Any]:
         "flavors": {"python_function": {"data": {}}} if asset.folder_type == "mlflow_model" else {},
         "provisioningState": "Succeeded",
         "stage": None,
+        "jobName": asset.properties.get("job"),
     }
     return version_body(asset, properties)
 

@@ -9,6 +9,7 @@ from mafunzo.errors import InvalidParameter, NotSupported
 from mafunzo.wire.azureml.envelope import LOCATION, resource, resource_id, system_data, texts
 
 AML_COMPUTE = "AmlCompute"
+NOBODY = "00000000-0000-0000-0000-000000000000"
 _DURATION = re.compile(r"P(?:(?P<days>\d+)D)?(?:T(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+)S)?)?")
 
 
@@ -38,8 +39,11 @@ def compute_from_body(name: str, body: Mapping[str, Any], created_by: str) -> Co
 
 def compute_body(compute: Compute) -> dict[str, Any]:
     """Return a compute as a GET answers it."""
-    given = (compute.properties.get("body") or {}).get("properties") or {}
+    body = compute.properties.get("body") or {}
+    given = body.get("properties") or {}
     inner = dict(given.get("properties") or {})
+    if not inner.get("subnet"):  # of a compute without one, the SDK can't send this back
+        inner.pop("enableNodePublicIp", None)
     inner |= {
         "vmSize": compute.size,
         "vmPriority": "LowPriority" if compute.tier == "low_priority" else "Dedicated",
@@ -61,10 +65,24 @@ def compute_body(compute: Compute) -> dict[str, Any]:
         compute.name,
         "workspaces/computes",
         properties,
-        location=LOCATION,
+        location=body.get("location") or LOCATION,
         tags=dict(compute.tags),
         systemData=system,
+        **_identity(body.get("identity") or {}),
     )
+
+
+def _identity(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an identity that was asked for: it stands for nobody here, under ids that say so."""
+    kind = str(given.get("type") or "None")
+    if kind == "None":
+        return {}
+    found: dict[str, Any] = {"type": kind}
+    if "SystemAssigned" in kind:
+        found |= {"principalId": NOBODY, "tenantId": NOBODY}
+    if named := given.get("userAssignedIdentities"):
+        found["userAssignedIdentities"] = {id: {"principalId": NOBODY, "clientId": NOBODY} for id in named}
+    return {"identity": found}
 
 
 def size_body(size: MachineSize) -> dict[str, Any]:

@@ -104,6 +104,17 @@ def resource_id(*parts: str) -> str:
     return "/".join([workspace_id(), *parts])
 
 
+def run_variables(job: str, experiment: str) -> dict[str, str]:
+    """Return the environment variables by which a program on Azure finds its workspace and its job."""
+    return {
+        "AZUREML_ARM_SUBSCRIPTION": SUBSCRIPTION,
+        "AZUREML_ARM_RESOURCEGROUP": RESOURCE_GROUP,
+        "AZUREML_ARM_WORKSPACE_NAME": WORKSPACE,
+        "AZUREML_ARM_PROJECT_NAME": experiment,
+        "AZUREML_ROOT_RUN_ID": job,
+    }
+
+
 def datastore_uri(path: str) -> str:
     """Return the long address of a path of the datastore."""
     place = f"subscriptions/{SUBSCRIPTION}/resourcegroups/{RESOURCE_GROUP}/workspaces/{WORKSPACE}"

@@ -250,7 +250,10 @@ def job_body(job: Job, pages: str) -> dict[str, Any]:
     """Return a job as a GET answers it; `pages` is where people look at it."""
     kept = dict((job.properties.get(BODY) or {}).get("properties") or {})
     outputs = kept.get("outputs") or {name: {"jobOutputType": "uri_folder"} for name in job.outputs}
-    found = {name: {**given, "uri": given.get("uri") or output_id(job.name, name)} for name, given in outputs.items()}
+    found = {
+        name: {"mode": "ReadWriteMount", **_said(given), "uri": given.get("uri") or output_id(job.name, name)}
+        for name, given in outputs.items()
+    }
     properties = {
         **kept,
         "jobType": kind_of(job),
@@ -261,13 +264,23 @@ def job_body(job: Job, pages: str) -> dict[str, Any]:
         "properties": {**(kept.get("properties") or {}), **_best_of(job)},
         "services": {"Studio": {"endpoint": pages, "jobServiceType": "Studio", "status": None, "errorMessage": None}},
         "outputs": found,
-        "inputs": kept.get("inputs") or {},
+        "inputs": {name: _with_mode(given) for name, given in (kept.get("inputs") or {}).items()},
         "isArchived": is_archived(job),
     }
     if properties["jobType"] == "Pipeline":
         properties["jobs"] = kept.get("jobs") or {}
     made = system_data(job.created_by, job.created_at)
     return resource(resource_id("jobs", job.name), job.name, "workspaces/jobs", properties, systemData=made)
+
+
+def _with_mode(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an input with the mode that Azure takes where none is asked for, if it is a path."""
+    is_path = "uri" in given and "value" not in given
+    return {"mode": "ReadOnlyMount", **_said(given)} if is_path else given
+
+
+def _said(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in given.items() if value is not None}
 
 
 def said_properties(job: Job) -> Mapping[str, Any]:
