@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 MAY_CHANGE = ("description", "tags", "isArchived", "provisioningState")
 """What of an environment's body isn't its content."""
-SAID = ("description", "display_name", "tags", "$schema")
-"""What of a component's specification isn't its content."""
 
 
 class Components:
@@ -57,10 +55,15 @@ class Components:
         return put_version(self._workspace, asset, is_replaced)
 
     def _is_same(self, name: str, version: str, spec: Mapping[str, Any]) -> bool:
-        """Return whether a version has this specification, but for what is said of it."""
+        """Return whether a version is this component, but for what is said of it; clients send one back in other words."""
         known = registered(self._workspace, AssetType.COMPONENT, name)
         found = next((asset.properties["spec"] for asset in known if asset.version == version), None)
-        return found is not None and _content(found) == _content(spec)
+        return found is not None and self._content(found) == self._content(spec)
+
+    def _content(self, spec: Mapping[str, Any]) -> Any:
+        component = component_from_dict(spec, "the component")
+        content = replace(component, description="", display_name="", tags={})
+        return content, self._source(source_of(spec)) if component.kind == "command" else None
 
     def pin(self, written: str) -> PinnedComponent:
         """Return what a node's name of a component stands for, with its code and environment. Raises `NotFound`."""
@@ -170,10 +173,6 @@ def _shipped(name: str) -> PinnedComponent:
         for step, node in found.component.nodes.items()
     }
     return PinnedComponent(replace(found.component, nodes=nodes), code=found.code, is_trusted=True)
-
-
-def _content(spec: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in spec.items() if key not in SAID}
 
 
 def _hash(*parts: str) -> str:

@@ -92,6 +92,12 @@ def test_versions_of_a_model_count_up_and_never_change(client, weights):
         client.models.create_or_update(Model(name="counted-model", version="1", path=str(weights)))
 
 
+@pytest.mark.parametrize("name", ["my model", "ünï", "a:b", "-lead", "a" * 256])
+def test_a_name_that_azure_does_not_take_is_refused(client, weights, name):
+    with pytest.raises(HttpResponseError, match=r"The name of model is '.*', expected 1 to 255 letters"):
+        client.models.create_or_update(Model(name=name, version="1", path=str(weights)))
+
+
 # What every kind of asset does
 
 MADE: dict[str, Callable[[Path], Any]] = {
@@ -220,6 +226,7 @@ def test_there_is_one_workspace(client):
     assert client.workspaces.get("mafunzo").location == "local"
     for scope in ("resource_group", "subscription"):
         assert [found.name for found in client.workspaces.list(scope=scope)] == ["mafunzo"]
+    assert list(client.workspaces.list(filtered_kinds=["hub", "project"])) == []
     with pytest.raises(ResourceNotFoundError, match="No workspace is called 'other'"):
         client.workspaces.get("other")
 

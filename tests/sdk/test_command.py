@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 from azure.ai.ml import Input, Output, command, dsl, load_component, load_job
-from azure.ai.ml.entities import CommandComponent, Environment, JupyterLabJobService, Model
+from azure.ai.ml.entities import (
+    CommandComponent,
+    Environment,
+    JupyterLabJobService,
+    Model,
+    PipelineJob,
+    PipelineJobSettings,
+)
 from azure.ai.ml.exceptions import JobException
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 
@@ -113,6 +120,7 @@ def test_an_output_with_a_name_is_registered(job, client):
         Model(path=f"azureml://jobs/{job[0].name}/outputs/artifacts/paths/outputs/", name="extra", type="custom_model")
     )
     assert (made.version, client.models.get("extra", label="latest").version) == ("1", "1")
+    assert client.models.get("extra", version="1").job_name == job[0].name
 
 
 def test_the_same_folder_of_code_is_uploaded_once_and_runs_each_time(
@@ -137,7 +145,8 @@ def test_a_command_takes_a_file_of_the_web_and_installs_into_a_place_of_its_own(
     (web.folder / "iris.csv").write_text("5.1,3.5\n")
     made = client.jobs.create_or_update(
         command(
-            command="cat ${{inputs.iris}}; pip --version; python -c 'import sys; print(sys.prefix)'",
+            command="cat ${{inputs.iris}}; pip --version; python -c 'import sys; print(sys.prefix)'; "
+            'basename $AZURE_ML_INPUT_iris; echo "in $AZUREML_ARM_WORKSPACE_NAME $AZUREML_ROOT_RUN_ID"',
             inputs={"iris": Input(type="uri_file", path=f"{web.url}/iris.csv")},
             environment=f"azureml:{environment_asset.name}:1",
         )
@@ -145,7 +154,8 @@ def test_a_command_takes_a_file_of_the_web_and_installs_into_a_place_of_its_own(
     told = streamed(client, made.name)
     own = workspace.jobs.get(made.name).folder(workspace.jobs.get(made.name).steps[0].name) / "environment"
     assert "5.1,3.5\n" in told
-    assert f"{own}\n" in told
+    assert f"{own}\n" in told and "iris.csv\n" in told and f"in mafunzo {made.name}\n" in told
+    assert client.jobs.get(made.name).inputs["iris"].mode == "ro_mount"
     deadline = time.monotonic() + 30
     while own.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -193,7 +203,7 @@ def test_a_job_that_was_fetched_can_be_submitted_again_under_another_name(client
         outputs={"here": Output(type="uri_folder"), "there": Output(type="uri_folder", path=path)},
     )
     fetched = client.jobs.get(wait(client.jobs.create_or_update(asked).name).name)
-    assert fetched.outputs.there.path == path
+    assert (fetched.outputs.there.path, fetched.outputs.there.mode) == (path, "rw_mount")
     fetched.name = "submitted-again"
     assert wait(client.jobs.create_or_update(fetched).name).status == "Completed"
 
@@ -329,6 +339,9 @@ def test_a_component_is_registered_listed_archived_and_never_changed(components,
     found = client.components.get("count", version="1")
     assert (found.display_name, found.description, found.tags) == ("Count", "writes a number", {"team": "a"})
     assert (found.inputs["number"].type, found.inputs["number"].max) == ("integer", 9)
+    found.description, found.display_name = "said anew", "Counts"
+    assert client.components.create_or_update(found).description == "said anew"
+    assert client.components.get("count", version="1").display_name == "Counts"
     assert client.components.get("count").version == "1"
     assert {one.name for one in client.components.list()} >= {"count", "gather"}
     assert [one.version for one in client.components.list("count")] == ["1"]
@@ -343,6 +356,41 @@ def test_a_component_is_registered_listed_archived_and_never_changed(components,
     assert list(client.components.list("gather")) == []
     client.components.restore("gather")
     assert [one.version for one in client.components.list("gather")] == ["1"]
+
+
+def test_a_pipeline_component_is_a_job_as_it_is(components, client, wait, tmp_path):
+    """Called, named in a job, or named in a file; what isn't given is its own default."""
+
+    @dsl.pipeline(name="one_count", version="1")
+    def one_count(number: int = 4):
+        one = count_by_default(number=number)
+        return {"told": one.outputs.out}
+
+    count_by_default = load_component(client=client, name="count", version="1")
+    registered = client.components.create_or_update(one_count)
+    called = registered(number=6)
+    called.settings.default_compute = "local"
+    named = PipelineJob(component="azureml:one_count:1", settings=PipelineJobSettings(default_compute="local"))
+    (tmp_path / "job.yml").write_text(
+        "type: pipeline\ncomponent: azureml:one_count:1\nsettings:\n  default_compute: azureml:local\n"
+    )
+    for asked, number in ((called, "6"), (named, "4"), (load_job(tmp_path / "job.yml"), "4")):
+        made = client.jobs.create_or_update(asked)
+        assert wait(made.name).status == "Completed"
+        assert [child.display_name for child in client.jobs.list(parent_job_name=made.name)] == ["one"]
+        client.jobs.download(made.name, output_name="told", download_path=tmp_path / made.name)
+        told = json.loads((tmp_path / made.name / "named-outputs" / "told" / "told.json").read_text())
+        assert told["number"] == number
+    with pytest.raises(HttpResponseError, match="ends with it: cancel that job"):
+        client.jobs.begin_cancel(f"{made.name}.one").result()
+
+
+def test_a_node_names_a_component_by_its_default_label(components, client, wait, tmp_path):
+    (tmp_path / "job.yml").write_text(
+        "type: pipeline\nsettings:\n  default_compute: azureml:local\n"
+        "jobs:\n  one:\n    type: command\n    component: azureml:count@default\n"
+    )
+    assert wait(client.jobs.create_or_update(load_job(tmp_path / "job.yml")).name).status == "Completed"
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from azure.ai.ml import MLClient
-from azure.ai.ml.entities import AmlCompute, KubernetesCompute
+from azure.ai.ml.entities import AmlCompute, IdentityConfiguration, KubernetesCompute
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 
 from mafunzo import Workspace
@@ -41,7 +41,7 @@ def test_another_workspace_or_registry_is_not_found(credential: Any, registry: A
 
 def test_the_names_that_a_script_has_of_azures_lead_to_the_home(credential: Any) -> None:
     client = MLClient(credential, "11111111-1111-1111-1111-111111111111", "the-teams-group", "the-teams-workspace")
-    made = client.compute.begin_create_or_update(AmlCompute(name="theirs", size="Standard_D2s_v3")).result()
+    made = client.compute.begin_create_or_update(AmlCompute(name="theirs", size="Standard_NC6")).result()
     assert made.name in [compute.name for compute in client.compute.list()]
     client.compute.begin_delete("theirs").result()
 
@@ -76,6 +76,9 @@ def test_a_cluster_is_made_listed_changed_and_deleted(client: Any, workspace: Wo
     assert client.compute.get("big").tags == {"team": "a"}
     assert {compute.name for compute in client.compute.list()} >= {"local", "big"}
     assert workspace.computes.find("big").created_by == workspace.user
+    fetched = client.compute.get("big")
+    fetched.max_instances = 4
+    assert client.compute.begin_create_or_update(fetched).result().max_instances == 4
     client.compute.begin_delete("big").wait()
     assert "big" not in {compute.name for compute in client.compute.list()}
 
@@ -93,6 +96,15 @@ def test_a_cluster_that_cannot_be_is_refused_with_the_reason(client: Any, comput
         client.compute.begin_create_or_update(compute).result()
     with pytest.raises(ResourceNotFoundError):
         client.compute.get("odd")
+
+
+def test_a_clusters_identity_and_place_are_those_that_it_was_made_with(client: Any) -> None:
+    identity = IdentityConfiguration(type="system_assigned")
+    asked = AmlCompute(name="placed", size="Standard_NC6", location="eastus", identity=identity)
+    made = client.compute.begin_create_or_update(asked).result()
+    assert (made.location, made.identity.type) == ("eastus", "system_assigned")
+    assert made.identity.principal_id
+    client.compute.begin_delete("placed").wait()
 
 
 def test_sizes_count_the_gpus_of_this_machine_truly(client: Any, workspace: Workspace) -> None:

@@ -57,15 +57,16 @@ def compute_body(compute: Compute) -> dict[str, Any]:
         "targetNodeCount": compute.min_instances,
         "osType": inner.get("osType") or "Linux",
     }
+    location = body.get("location") or LOCATION
     system = system_data(compute.created_by, compute.created_at)
     properties = {**given, "computeType": AML_COMPUTE, "provisioningState": "Succeeded", "properties": inner}
-    properties |= {"createdOn": system["createdAt"], "computeLocation": LOCATION, "isAttachedCompute": False}
+    properties |= {"createdOn": system["createdAt"], "computeLocation": location, "isAttachedCompute": False}
     return resource(
         resource_id("computes", compute.name),
         compute.name,
         "workspaces/computes",
         properties,
-        location=body.get("location") or LOCATION,
+        location=location,
         tags=dict(compute.tags),
         systemData=system,
         **_identity(body.get("identity") or {}),
