@@ -11,10 +11,16 @@ from typing import Any, Literal
 
 from mafunzo.entities.job import Destination, Resources, Value
 
-PARENT_INPUT = re.compile(r"\$\{\{\s*parent\.inputs\.([\w-]+)\s*\}\}")
+PARENT_INPUT = re.compile(r"\$\{\{\s*parent\.inputs\.([\w.-]+)\s*\}\}")
 PARENT_OUTPUT = re.compile(r"\$\{\{\s*parent\.outputs\.([\w-]+)\s*\}\}")
 STEP_OUTPUT = re.compile(r"\$\{\{\s*parent\.jobs\.([\w.-]+)\.outputs\.([\w-]+)\s*\}\}")
-"""What a node's input or output is bound to, as a pipeline writes it."""
+"""What a node's input or output is bound to, as a pipeline writes it. An input of a group has the group's name in its own:
+`group.name`."""
+COMPUTE = "compute"
+INSTANCES = "resources.instance_count"
+PROCESSES = "distribution.process_count_per_instance"
+TIMEOUT = "limits.timeout"
+"""What of a node may be bound to the pipeline's inputs besides its own inputs."""
 LITERAL_TYPES = ("string", "integer", "number", "boolean")
 PATH_TYPES = ("uri_file", "uri_folder", "mlflow_model", "custom_model", "mltable")
 
@@ -64,6 +70,8 @@ class Node:
     `${{parent.jobs.step.outputs.y}}`.
 
     environment: variables beside the component's own. destinations: what else becomes of outputs. timeout_s: 0 is none.
+    bound: by `COMPUTE`, `INSTANCES`, `PROCESSES` or `TIMEOUT`, the text that binds it to inputs of the pipeline.
+    is_distributed: it runs as the processes of all instances, `resources.processes` times those that are bound.
     """
 
     name: str
@@ -75,6 +83,8 @@ class Node:
     environment: Mapping[str, str] = field(default_factory=dict)
     destinations: Mapping[str, Destination] = field(default_factory=dict)
     timeout_s: float = 0.0
+    bound: Mapping[str, str] = field(default_factory=dict)
+    is_distributed: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,7 +148,7 @@ def _as_type(declared: Input, given: Any) -> tuple[Value | None, str]:
         return None, fault
     try:
         number = float(given)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None, fault
     if number != number or number in (float("inf"), float("-inf")):
         return None, fault

@@ -11,6 +11,8 @@ from mafunzo.entities.sweep import Sweep
 
 DEFAULT_OUTPUT = "default"
 """The output of a user's command that is what it wrote to `./outputs`, whatever else it declares."""
+MAX_PROCESSES = 64
+"""How many processes a step may run as."""
 Value = str | int | float | bool
 
 

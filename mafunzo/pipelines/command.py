@@ -12,7 +12,7 @@ from typing import Literal
 from mafunzo.errors import InvalidParameter
 
 PLACEHOLDER = re.compile(r"\$\{\{\s*([^{}]*?)\s*\}\}")
-REFERENCE = re.compile(r"(inputs|outputs)\.([A-Za-z_][\w-]*)")
+REFERENCE = re.compile(r"(inputs|outputs)\.([A-Za-z_][\w.-]*)")
 OPTIONAL_BLOCK = re.compile(r"\$\[\[(.*?)\]\]", re.DOTALL)
 HERE_DOCUMENT = re.compile(r"<<-?\s*['\"\\]?[A-Za-z_]")
 NUMBER = re.compile(r"-?\d+")

@@ -3,12 +3,13 @@
 Pure: what nodes name is looked up by the caller's `pin`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from mafunzo.entities.component import PARENT_INPUT, PARENT_OUTPUT, STEP_OUTPUT, Component, Node, unknown_name
 from mafunzo.errors import InvalidParameter, UsageError
+from mafunzo.pipelines.binding import filled
 from mafunzo.pipelines.plan import PinnedComponent
 
 MAX_STEPS = 1000
@@ -26,7 +27,7 @@ def flatten(pipeline: Component, pin: Callable[[str], PinnedComponent]) -> Flat:
     """Return the pipeline with every node that is a pipeline replaced by that one's nodes.
 
     Raises `InvalidParameter` with the fault of each node that can't be found, of each input of an inner pipeline that it
-    doesn't have or lacks, of a pipeline that contains itself, and of too many steps.
+    doesn't have or lacks, of each text that can't be filled, of a pipeline that contains itself, and of too many steps.
     """
     work = _Work(pin)
     nodes = work.nodes_of(pipeline.nodes, within=())
@@ -60,7 +61,7 @@ class _Work:
                 given = self._given(node, component)
                 inner = self.nodes_of(component.nodes, (*within, node.component))
                 sources |= _sources(name, inner)
-                found |= {f"{name}.{step}": _placed(node, step, own, given) for step, own in inner.items()}
+                found |= {f"{name}.{step}": self._placed(node, step, own, given) for step, own in inner.items()}
         if len(found) > MAX_STEPS:
             raise InvalidParameter(f"The pipeline has more than {MAX_STEPS} steps. Split it into several jobs.")
         return {name: replace(node, inputs=_rebound(node.inputs, sources)) for name, node in found.items()}
@@ -89,34 +90,51 @@ class _Work:
         ]
         return given
 
+    def _placed(self, outer: Node, name: str, node: Node, given: Mapping[str, Any]) -> Node:
+        """Return an inner pipeline's node as one of the outer pipeline's."""
+        where = f"step '{outer.name}.{name}'"
+        inputs = {
+            key: self._from_outside(outer.name, f"{where}: {key}", value, given) for key, value in node.inputs.items()
+        }
+        bound = {key: self._filled(f"{where}: {key}", text, given) for key, text in _given_ones(node.bound, given)}
+        outputs = {key: text for key, written in node.outputs.items() if (text := _to_outside(outer, written))}
+        own = {
+            key: destination
+            for key, written in node.outputs.items()
+            if (match := PARENT_OUTPUT.fullmatch(written.strip())) and (destination := outer.destinations.get(match[1]))
+        }
+        return replace(
+            node,
+            name=f"{outer.name}.{name}",
+            inputs={key: value for key, value in inputs.items() if value is not None},
+            outputs=outputs,
+            environment={**node.environment, **outer.environment},
+            destinations={**node.destinations, **own},
+            bound=bound,
+        )
 
-def _placed(outer: Node, name: str, node: Node, given: Mapping[str, Any]) -> Node:
-    """Return an inner pipeline's node as one of the outer pipeline's."""
-    inputs = {key: _from_outside(outer.name, value, given) for key, value in node.inputs.items()}
-    outputs = {key: text for key, written in node.outputs.items() if (text := _to_outside(outer, written))}
-    own = {
-        key: destination
-        for key, written in node.outputs.items()
-        if (match := PARENT_OUTPUT.fullmatch(written.strip())) and (destination := outer.destinations.get(match[1]))
-    }
-    return replace(
-        node,
-        name=f"{outer.name}.{name}",
-        inputs={key: value for key, value in inputs.items() if value is not None},
-        outputs=outputs,
-        environment={**node.environment, **outer.environment},
-        destinations={**node.destinations, **own},
-    )
+    def _from_outside(self, outer: str, who: str, value: Any, given: Mapping[str, Any]) -> Any:
+        """Return an inner node's input with what the outer pipeline gives in the place of the inner pipeline's inputs."""
+        if not isinstance(value, str):
+            return value
+        if match := PARENT_INPUT.fullmatch(value.strip()):
+            return given.get(match[1])
+        if match := STEP_OUTPUT.fullmatch(value.strip()):
+            return _binding(f"{outer}.{match[1]}.outputs.{match[2]}")
+        return self._filled(who, value, given)
+
+    def _filled(self, who: str, text: str, given: Mapping[str, Any]) -> str:
+        whole, fault = filled(text, given)
+        self.faults += [f"{who} {fault}"] if fault else []
+        return whole
 
 
-def _from_outside(outer: str, value: Any, given: Mapping[str, Any]) -> Any:
-    """Return an inner node's input with what the outer pipeline gives in the place of the inner pipeline's input."""
-    if not isinstance(value, str):
-        return value
-    if match := PARENT_INPUT.fullmatch(value.strip()):
-        return given.get(match[1])
-    match = STEP_OUTPUT.fullmatch(value.strip())
-    return _binding(f"{outer}.{match[1]}.outputs.{match[2]}") if match else value
+def _given_ones(bound: Mapping[str, str], given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what a node has bound, without what is bound to an optional input of its pipeline that isn't given."""
+    for name, text in bound.items():
+        match = PARENT_INPUT.fullmatch(text.strip())
+        if match is None or given.get(match[1], "") is not None:
+            yield name, text
 
 
 def _to_outside(outer: Node, written: str) -> str:

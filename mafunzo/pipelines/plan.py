@@ -10,9 +10,13 @@ from datetime import datetime
 from typing import Any
 
 from mafunzo.entities.component import (
+    COMPUTE,
+    INSTANCES,
     PARENT_INPUT,
     PARENT_OUTPUT,
+    PROCESSES,
     STEP_OUTPUT,
+    TIMEOUT,
     Component,
     Input,
     Node,
@@ -20,8 +24,10 @@ from mafunzo.entities.component import (
     unknown_name,
 )
 from mafunzo.entities.compute import Hardware
+from mafunzo.entities.duration import limit_of
 from mafunzo.entities.environment import Environment
 from mafunzo.entities.job import (
+    MAX_PROCESSES,
     ArtifactInput,
     Job,
     LiteralInput,
@@ -34,6 +40,7 @@ from mafunzo.entities.job import (
 )
 from mafunzo.entities.sweep import Sweep
 from mafunzo.errors import InvalidParameter
+from mafunzo.pipelines.binding import filled, inputs_of
 from mafunzo.pipelines.command import placeholders
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,254}")
@@ -216,6 +223,8 @@ def _step(
             faults.append(f"{where}: {name} is missing, expected {_article(declared.type)}.{_source(node, name)}")
     broken = {name for name in component.inputs if name not in unbound and name not in inputs}
     _check_command(component, {*inputs, *broken}, where, faults)
+    numbers = _bound_numbers(node, given, where, faults)
+    wanted = _multiplied(node.resources or component.resources, node, numbers)
     return StepSpec(
         name=node.name,
         component=f"{component.name}:{component.version}",
@@ -224,14 +233,14 @@ def _step(
         inputs={name: inputs[name] for name in component.inputs if name in inputs},
         outputs={name: output.type for name, output in component.outputs.items()},
         environment={**component.environment, **node.environment},
-        resources=_resources(node.resources or component.resources, facts.hardware, where, faults),
+        resources=_resources(wanted, facts.hardware, where, faults),
         is_deterministic=component.is_deterministic,
         is_trusted=pinned.is_trusted,
         retries=node.retries,
         code_artifact=pinned.code_artifact,
         runtime=pinned.runtime,
         destinations=node.destinations,
-        timeout_s=node.timeout_s,
+        timeout_s=numbers.get(TIMEOUT, node.timeout_s),
     )
 
 
@@ -268,12 +277,8 @@ def _bind(
         if source.name not in given:
             return None
         written = given[source.name]
-    elif "${{" in text:
-        faults.append(
-            f"{where}: {declared.name} is '{text}', expected a value, ${{{{parent.inputs.<name>}}}} "
-            "or ${{parent.jobs.<step>.outputs.<name>}}."
-        )
-        return _Broken()
+    elif isinstance(written, str) and "${{" in written:
+        written = _filled(f"{where}: {declared.name}", written, given, faults)
     if isinstance(written, _Broken):
         return written
     checked, fault = _check(declared, written)
@@ -281,6 +286,15 @@ def _bind(
         faults.append(f"{where}: {fault}")
         return checked
     return checked if isinstance(checked, ArtifactInput) else LiteralInput(checked)
+
+
+def _filled(who: str, text: str, given: Mapping[str, _Given], faults: list[str]) -> str | _Broken:
+    """Return a text with the job's values in the place of its bindings, or its fault added."""
+    if any(isinstance(given.get(name), _Broken) for name in inputs_of(text)):
+        return _Broken()
+    whole, fault = filled(text, given)
+    faults += [f"{who} {fault}"] if fault else []
+    return _Broken() if fault else whole
 
 
 def _bind_output(
@@ -348,14 +362,47 @@ def _check_command(component: Component, present: set[str], where: str, faults: 
             )
 
 
+def _bound_numbers(node: Node, given: Mapping[str, _Given], where: str, faults: list[str]) -> dict[str, float]:
+    """Return the counts and the limit of a step that are bound to the job's inputs, without those that have a fault."""
+    found: dict[str, float] = {}
+    for name, written in node.bound.items():
+        text = _Broken() if name == COMPUTE else _filled(f"{where}: {name}", written, given, faults)
+        if isinstance(text, _Broken):
+            continue
+        number, fault = _number(name, text)
+        if number is None:
+            faults.append(f"{where}: {fault}")
+        else:
+            found[name] = number
+    return found
+
+
+def _number(name: str, text: str) -> tuple[float | None, str]:
+    """Return a count, or a limit in seconds, and an empty text, or None and the fault."""
+    if name != TIMEOUT:
+        count, fault = parse_value(Input(name, "integer", minimum=1), text)
+        return None if count is None else float(count), fault
+    try:
+        return limit_of(text), ""
+    except InvalidParameter as error:
+        return None, f"{name}: {error.message}"
+
+
+def _multiplied(wanted: Resources, node: Node, counts: Mapping[str, float]) -> Resources:
+    """Return resources with the processes of a distributed step times the counts that are bound."""
+    if not node.is_distributed:
+        return wanted
+    return replace(wanted, processes=wanted.processes * int(counts.get(INSTANCES, 1)) * int(counts.get(PROCESSES, 1)))
+
+
 def _resources(wanted: Resources, hardware: Hardware, where: str, faults: list[str]) -> Resources:
     """Return what the step will hold: no more cores than there are (0 means all), and never fewer GPUs or memory than asked."""
     if wanted.gpus > len(hardware.gpus):
         faults.append(f"{where}: it needs {wanted.gpus} GPUs, this machine has {len(hardware.gpus)}.")
     if wanted.memory_mb > hardware.memory_mb:
         faults.append(f"{where}: it needs {wanted.memory_mb} MB of memory, this machine has {hardware.memory_mb} MB.")
-    if wanted.processes < 1:
-        faults.append(f"{where}: it runs as {wanted.processes} processes, expected 1 or more.")
+    if not 1 <= wanted.processes <= MAX_PROCESSES:
+        faults.append(f"{where}: it runs as {wanted.processes} processes, expected 1 to {MAX_PROCESSES}.")
     gpus = max(wanted.gpus, min(wanted.gpus_if_any, len(hardware.gpus)))
     return replace(wanted, cpus=min(wanted.cpus, hardware.cpus) or hardware.cpus, gpus=gpus, gpus_if_any=0)
 

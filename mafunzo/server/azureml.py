@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from mafunzo.entities.duration import seconds_of
 from mafunzo.entities.endpoint import Deployment
 from mafunzo.errors import InvalidParameter, NotFound, from_code
 from mafunzo.server.access import SIGNED_FOR, caller_with
@@ -378,7 +379,7 @@ def _scale_settings(body: dict[str, Any]) -> dict[str, int]:
     names = {"minNodeCount": "min_instances", "maxNodeCount": "max_instances"}
     found = {ours: int(given[theirs]) for theirs, ours in names.items() if given.get(theirs) is not None}
     if given.get("nodeIdleTimeBeforeScaleDown"):
-        found["idle_s"] = compute_wire.seconds_of(str(given["nodeIdleTimeBeforeScaleDown"]))
+        found["idle_s"] = seconds_of(str(given["nodeIdleTimeBeforeScaleDown"]))
     return found
 
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mafunzo.entities.component import PARENT_INPUT, PARENT_OUTPUT, Component, Node, Output
+from mafunzo.entities.component import COMPUTE, PARENT_INPUT, PARENT_OUTPUT, Component, Node, Output
 from mafunzo.entities.job import DEFAULT_OUTPUT, ArtifactInput, Destination
 from mafunzo.entities.sweep import Sweep
 from mafunzo.errors import InvalidParameter
+from mafunzo.pipelines.binding import filled
 from mafunzo.pipelines.flatten import Flat, flatten
 from mafunzo.pipelines.plan import Facts, PinnedComponent, PlanRequest
 from mafunzo.pipelines.sweep import draw, with_trials
-from mafunzo.wire.azureml.job import JobRequest
+from mafunzo.wire.azureml.job import JobRequest, compute_name
 from mafunzo.wire.azureml.reference import AssetReference, PathInput, parse_reference
 from mafunzo.workspace.component import shipped, shipped_names
 from mafunzo.workspace.reference import stored
@@ -57,9 +58,11 @@ def bound_inputs(node: Node, given: Mapping[str, str | PathInput]) -> dict[str, 
     found: dict[str, str | PathInput] = {}
     for name, value in node.inputs.items():
         match = PARENT_INPUT.fullmatch(value.strip()) if isinstance(value, str) else None
-        text = given[match[1]] if match else value
-        if isinstance(text, str) and "${{" in text:
-            raise InvalidParameter(f"{name} is '{text}'. A value, a path, or an input of the job can be given.")
+        text, fault = (
+            (given[match[1]], "") if match else filled(value, given) if isinstance(value, str) else (value, "")
+        )
+        if fault:
+            raise InvalidParameter(f"{name} {fault}")
         found[name] = text if isinstance(text, PathInput) else str(text)
     return found
 
@@ -85,7 +88,8 @@ def submission(workspace: Workspace, name: str, asked: JobRequest) -> Draft:
     facts = Facts(flat.pinned, workspace.computes.hardware(), datetime.now(UTC))
     if asked.sweep is not None:
         request = _swept(request, asked.sweep, facts)
-    return drafted(request, facts, work.faults + workspace.computes.faults(asked.computes))
+    computes = {**asked.computes, **work.computes({**asked.pipeline.nodes, **flat.pipeline.nodes}.values())}
+    return drafted(request, facts, work.faults + workspace.computes.faults(computes))
 
 
 def _swept(request: PlanRequest, sweep: Sweep, facts: Facts) -> PlanRequest:
@@ -146,6 +150,15 @@ class _Submission:
             nodes[name] = dataclasses.replace(node, inputs=inputs)
         return nodes
 
+    def computes(self, nodes: Iterable[Node]) -> dict[str, str]:
+        """Return which compute each node names by an input of the job, by who names it."""
+        found: dict[str, str] = {}
+        for node in nodes:
+            name, fault = filled(node.bound.get(COMPUTE, ""), self._asked.inputs)
+            self.faults += [f"step '{node.name}': {COMPUTE} {fault}"] if fault else []
+            found |= {f"compute of '{node.name}'": compute_name(name)} if name else {}
+        return found
+
     def _pin(self, key: str) -> PinnedComponent:
         components = self._workspace.components
         own = self._asked.commands.get(key)
@@ -170,7 +183,8 @@ def _address(value: Any, is_path: bool, job_inputs: Mapping[str, Any]) -> str | 
     if match := PARENT_INPUT.fullmatch(value.strip()):
         text = job_inputs.get(match[1])
         return text if isinstance(text, str) else None
-    return None if "${{" in value else value
+    text, fault = filled(value, job_inputs)
+    return None if fault else text
 
 
 def with_destinations(pipeline: Component, destinations: Mapping[str, Destination]) -> Component:

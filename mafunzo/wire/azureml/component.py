@@ -5,19 +5,31 @@ Keys of our own begin with `x-`: `x-refused`, `x-aliases`, `x-exclusive-minimum`
 itself, as a step has its node on Azure.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mafunzo.entities.component import LITERAL_TYPES, PARENT_OUTPUT, PATH_TYPES, Component, Input, Node, Output
-from mafunzo.entities.job import Destination, Resources
+from mafunzo.entities.component import (
+    COMPUTE,
+    INSTANCES,
+    LITERAL_TYPES,
+    PARENT_OUTPUT,
+    PATH_TYPES,
+    PROCESSES,
+    TIMEOUT,
+    Component,
+    Input,
+    Node,
+    Output,
+    parse_value,
+)
+from mafunzo.entities.duration import limit_of
+from mafunzo.entities.job import MAX_PROCESSES, Destination, Resources
 from mafunzo.errors import InvalidFile, InvalidParameter, NotSupported
-from mafunzo.wire.azureml.compute import seconds_of
 from mafunzo.wire.azureml.envelope import is_true, texts
 from mafunzo.wire.azureml.reference import JobOutputReference, PathInput, parse_reference, stored_path
 
 NODE_TYPES = ("command", "pipeline")
-MAX_PROCESSES = 64
 
 
 @dataclass(frozen=True)
@@ -29,7 +41,10 @@ class Source:
 
 
 def component_from_dict(body: Mapping[str, Any], where: str) -> Component:
-    """Build a component from its parsed YAML; `where` names the file in errors. Raises `InvalidFile` with all faults."""
+    """Build a component from its parsed YAML; `where` names the file in errors.
+
+    Raises `InvalidFile` with all faults of its interface, `InvalidParameter` for a number among its resources.
+    """
     faults: list[str] = []
     kind = body.get("type", "command")
     if kind not in ("command", "pipeline"):
@@ -51,7 +66,7 @@ def component_from_dict(body: Mapping[str, Any], where: str) -> Component:
         outputs=outputs,
         command=str(body.get("command", "")).strip() if kind == "command" else "",
         nodes={name: node_from_body(name, node) for name, node in (body.get("jobs") or {}).items()},
-        resources=resources_from_body(body),
+        resources=resources_from_body(where, body),
         environment=texts(body.get("environment_variables")),
         is_deterministic=is_true(body.get("is_deterministic", True)),
         tags=texts(body.get("tags")),
@@ -100,27 +115,41 @@ def _output(name: str, spec: Mapping[str, Any], faults: list[str]) -> Output:
 
 
 def node_from_body(name: str, body: Mapping[str, Any]) -> Node:
-    """Read a node of a pipeline, as YAML or JSON has it; raises `NotSupported` for a kind of node that doesn't run here."""
+    """Read a node of a pipeline, as YAML or JSON has it.
+
+    Raises `NotSupported` for a kind of node that doesn't run here, `InvalidParameter` for a number that isn't one.
+    """
+    who = f"Node '{name}'"
     kind = str(body.get("type") or NODE_TYPES[0])
     if kind not in NODE_TYPES:
-        raise NotSupported(f"Node '{name}' is of the type {kind}. Nodes of commands and pipelines run here.")
-    require_no_services(f"Node '{name}'", body)
+        raise NotSupported(f"{who} is of the type {kind}. Nodes of commands and pipelines run here.")
+    require_no_services(who, body)
+    bound = _bindings(body)
     outputs = body.get("outputs") or {}
     return Node(
         name=name,
         component=str(body.get("componentId") or body.get("component") or ""),
         inputs={key: input_from_body(given) for key, given in (body.get("inputs") or {}).items()},
         outputs={key: text for key, given in outputs.items() if (text := _output_binding(given))},
-        resources=resources_from_body(body) if body.get("resources") or body.get("distribution") else None,
-        retries=int(body.get("x-retries", 0)),
+        resources=resources_from_body(who, body, bound) if body.get("resources") or body.get("distribution") else None,
+        retries=_whole(who, "x-retries", body.get("x-retries")),
         environment=texts(body.get("environment_variables") or body.get("environmentVariables")),
         destinations={
             key: found
             for key, given in outputs.items()
             if isinstance(given, Mapping) and (found := destination_from_body(key, given))
         },
-        timeout_s=timeout_from_body(body),
+        timeout_s=0.0 if TIMEOUT in bound else timeout_from_body(who, body),
+        bound=bound,
+        is_distributed=bool(body.get("distribution")),
     )
+
+
+def _bindings(body: Mapping[str, Any]) -> dict[str, str]:
+    """Return what of a node is bound to inputs besides its own inputs, as written."""
+    said = {name: _setting(body, name) for name in (INSTANCES, PROCESSES, TIMEOUT)}
+    said[COMPUTE] = body.get("computeId") or body.get("compute")
+    return {name: text for name, text in said.items() if isinstance(text, str) and "${{" in text}
 
 
 def require_no_services(who: str, body: Mapping[str, Any]) -> None:
@@ -162,30 +191,54 @@ def destination_from_body(name: str, given: Mapping[str, Any]) -> Destination | 
     return Destination(str(kind), asset, version, path.path if path else "")
 
 
-def resources_from_body(body: Mapping[str, Any]) -> Resources:
-    """Return what a command holds. A distributed one runs the processes of all its instances here, side by side."""
-    given = body.get("resources") or {}
-    distribution = body.get("distribution") or {}
-    processes = int(distribution.get("process_count_per_instance", distribution.get("processCountPerInstance")) or 1)
-    if distribution:
-        processes *= int(given.get("instance_count", given.get("instanceCount")) or 1)
-    if not 1 <= processes <= MAX_PROCESSES:
-        raise InvalidParameter(f"distribution asks for {processes} processes in all, expected 1 to {MAX_PROCESSES}.")
+def resources_from_body(who: str, body: Mapping[str, Any], bound: Container[str] = ()) -> Resources:
+    """Return what a command holds. A distributed one runs the processes of all its instances here, side by side.
+
+    `bound` names what of it isn't known yet, which counts as one. Raises `InvalidParameter` that names `who`.
+    """
+
+    def whole(name: str, least: int = 0) -> int:
+        return _whole(who, name, None if name in bound else _setting(body, name), least)
+
+    instances, processes = whole(INSTANCES, 1), whole(PROCESSES, 1)
+    if body.get("distribution"):
+        processes *= instances
+    if processes > MAX_PROCESSES:
+        raise InvalidParameter(
+            f"{who}: distribution asks for {processes} processes in all, expected 1 to {MAX_PROCESSES}."
+        )
     return Resources(
-        cpus=int(given.get("x-cpus", 0)),
-        gpus=int(given.get("x-gpus", 0)),
-        gpus_if_any=int(given.get("x-gpus-if-any", 0)),
-        memory_mb=int(given.get("x-memory-mb", 0)),
+        cpus=whole("resources.x-cpus"),
+        gpus=whole("resources.x-gpus"),
+        gpus_if_any=whole("resources.x-gpus-if-any"),
+        memory_mb=whole("resources.x-memory-mb"),
         processes=processes,
     )
 
 
-def timeout_from_body(body: Mapping[str, Any]) -> float:
-    """Return a command's limit in seconds (an ISO 8601 duration, or a number), 0 for none."""
-    limit = (body.get("limits") or {}).get("timeout")
-    if limit is None:
-        return 0.0
-    return float(limit) if isinstance(limit, int | float) else float(seconds_of(str(limit)))
+def timeout_from_body(who: str, body: Mapping[str, Any]) -> float:
+    """Return a command's limit in seconds, 0 for none; raises `InvalidParameter` that names `who`."""
+    limit = _setting(body, TIMEOUT)
+    try:
+        return 0.0 if limit is None else limit_of(limit)
+    except InvalidParameter as error:
+        raise InvalidParameter(f"{who}: {TIMEOUT}: {error.message}") from error
+
+
+def _setting(body: Mapping[str, Any], name: str) -> Any:
+    """Return what a body says of `section.some_key`, or of `section.someKey`; None where it says nothing."""
+    section, key = name.split(".")
+    given = body.get(section) or {}
+    first, *rest = key.split("_")
+    return given.get(key, given.get(first + "".join(word.capitalize() for word in rest)))
+
+
+def _whole(who: str, name: str, given: Any, least: int = 0) -> int:
+    """Return a whole number, the least there may be where none is given; raises `InvalidParameter` that names `who`."""
+    value, fault = (least, "") if given is None else parse_value(Input(name, "integer", minimum=least), given)
+    if value is None:
+        raise InvalidParameter(f"{who}: {fault}")
+    return int(value)
 
 
 def _output_binding(given: Any) -> str:

@@ -1,16 +1,15 @@
 """Computes and machine sizes in Azure's JSON. What a body has beyond what we know is kept and given back."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from mafunzo.entities.compute import Compute, MachineSize
+from mafunzo.entities.duration import seconds_of
 from mafunzo.errors import InvalidParameter, NotSupported
 from mafunzo.wire.azureml.envelope import LOCATION, resource, resource_id, system_data, texts
 
 AML_COMPUTE = "AmlCompute"
 NOBODY = "00000000-0000-0000-0000-000000000000"
-_DURATION = re.compile(r"P(?:(?P<days>\d+)D)?(?:T(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+)S)?)?")
 
 
 def compute_from_body(name: str, body: Mapping[str, Any], created_by: str) -> Compute:
@@ -100,12 +99,3 @@ def size_body(size: MachineSize) -> dict[str, Any]:
         "premiumIO": False,
         "supportedComputeTypes": [AML_COMPUTE],
     }
-
-
-def seconds_of(duration: str) -> int:
-    """Return the seconds of an ISO 8601 duration such as `PT2M` or `P1DT30S`; raises `InvalidParameter`."""
-    match = _DURATION.fullmatch(duration)
-    if match is None or duration in ("P", "PT"):
-        raise InvalidParameter(f"'{duration}' isn't a duration, expected ISO 8601 such as PT120S.")
-    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mafunzo.entities.duration import seconds_of
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
 from mafunzo.errors import InvalidParameter, NotSupported
-from mafunzo.wire.azureml.compute import seconds_of
 from mafunzo.wire.azureml.envelope import LOCATION, resource, resource_id, system_data, texts
 
 BODY = "azureml_body"

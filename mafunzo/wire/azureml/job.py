@@ -125,7 +125,7 @@ def _pipeline_job(name: str, properties: Mapping[str, Any]) -> JobRequest:
 
 def _command_job(name: str, properties: Mapping[str, Any]) -> JobRequest:
     commands = {COMMAND: (_command(name, properties), source_of(properties))}
-    return replace(_request(name, properties, {COMMAND: _only_node(properties)}), commands=commands)
+    return replace(_request(name, properties, {COMMAND: _only_node(name, properties)}), commands=commands)
 
 
 def _sweep_job(name: str, properties: Mapping[str, Any]) -> JobRequest:
@@ -134,7 +134,7 @@ def _sweep_job(name: str, properties: Mapping[str, Any]) -> JobRequest:
     trial = trial_from_body(properties)
     command = _command(name, trial)
     command = replace(command, inputs={**command.inputs, **swept_inputs(sweep)})
-    node = replace(_only_node(trial), name=TRIAL, outputs={}, destinations=_destinations(properties))
+    node = replace(_only_node(name, trial), name=TRIAL, outputs={}, destinations=_destinations(properties))
     request = _request(name, {**properties, "outputs": {}}, {TRIAL: node})
     return replace(request, commands={COMMAND: (command, source_of(trial))}, sweep=sweep)
 
@@ -170,24 +170,29 @@ def _destinations(properties: Mapping[str, Any]) -> dict[str, Destination]:
 def _nodes(job: str, properties: Mapping[str, Any]) -> dict[str, Node]:
     """Return a pipeline's nodes, without what is bound to an input that the job wasn't given. All faults come at once."""
     given = set(properties.get("inputs") or {})
-    nodes, faults = {}, []
+    nodes, faults, is_unsupported = {}, [], False
     for name, body in (properties.get("jobs") or {}).items():
         try:
             nodes[name] = _without_missing(node_from_body(name, body), given)
         except MafunzoError as error:
             faults += [*(error.faults or [error.message])]
+            is_unsupported |= isinstance(error, NotSupported)
     if faults:
-        raise NotSupported(f"Job '{job}' can't be run.", faults)
+        raise (NotSupported if is_unsupported else InvalidParameter)(f"Job '{job}' can't be run.", faults)
     return nodes
 
 
 def _without_missing(node: Node, given: set[str]) -> Node:
-    kept = {
-        name: value
-        for name, value in node.inputs.items()
-        if not (isinstance(value, str) and (match := PARENT_INPUT.fullmatch(value.strip())) and match[1] not in given)
-    }
-    return replace(node, inputs=kept)
+    def kept(said: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            name: value
+            for name, value in said.items()
+            if not (
+                isinstance(value, str) and (match := PARENT_INPUT.fullmatch(value.strip())) and match[1] not in given
+            )
+        }
+
+    return replace(node, inputs=kept(node.inputs), bound=kept(node.bound))
 
 
 def _command(name: str, properties: Mapping[str, Any]) -> Component:
@@ -206,20 +211,20 @@ def _command(name: str, properties: Mapping[str, Any]) -> Component:
         inputs={key: Input(key, _type_of(value)) for key, value in inputs.items()},
         outputs=_outputs(properties),
         command=str(properties["command"]),
-        resources=resources_from_body(properties),
+        resources=resources_from_body(f"Job '{name}'", properties),
         environment=texts(properties.get("environmentVariables")),
         is_deterministic=False,
     )
 
 
-def _only_node(properties: Mapping[str, Any]) -> Node:
+def _only_node(name: str, properties: Mapping[str, Any]) -> Node:
     """Return the node of a command job, whose inputs and outputs are the job's."""
     return Node(
         name=COMMAND,
         component=COMMAND,
         inputs={key: f"${{{{parent.inputs.{key}}}}}" for key in _given(properties.get("inputs") or {})},
         outputs={key: f"${{{{parent.outputs.{key}}}}}" for key in properties.get("outputs") or {}},
-        timeout_s=timeout_from_body(properties),
+        timeout_s=timeout_from_body(f"Job '{name}'", properties),
     )
 
 
@@ -237,13 +242,18 @@ def _type_of(value: str | PathInput) -> str:
 
 
 def _computes(properties: Mapping[str, Any]) -> dict[str, str]:
-    """Return which compute the job and its nodes name, by who names it."""
+    """Return which compute the job and its nodes name, by who names it; without those that are bound to inputs."""
     named = {
         "compute": properties.get("computeId"),
         "default_compute": (properties.get("settings") or {}).get("default_compute"),
     }
     named |= {f"compute of '{name}'": node.get("computeId") for name, node in (properties.get("jobs") or {}).items()}
-    return {who: str(id).rstrip("/").rsplit("/", 1)[-1].removeprefix("azureml:") for who, id in named.items() if id}
+    return {who: compute_name(str(id)) for who, id in named.items() if id and "${{" not in str(id)}
+
+
+def compute_name(id: str) -> str:
+    """Return the name of the compute that an id, or a name, stands for."""
+    return id.strip().rstrip("/").rsplit("/", 1)[-1].removeprefix("azureml:")
 
 
 def job_body(job: Job, pages: str) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mafunzo.entities.component import Input
+from mafunzo.entities.duration import seconds_of
 from mafunzo.entities.sweep import Distribution, EarlyTermination, Goal, Policy, Sampling, Sweep
 from mafunzo.errors import InvalidParameter
-from mafunzo.wire.azureml.compute import seconds_of
 
 MAX_TRIALS = 1000
 """As many as Azure runs where none is said, and as many steps as a job may have."""

@@ -53,6 +53,11 @@ def test_a_placeholder_within_a_word_stays_one_word() -> None:
     assert run(substitute("printf '%s|' --x=${{inputs.x}}/end a", {"x": "b c"}, {})) == "--x=b c/end|a|"
 
 
+def test_an_input_of_a_group_has_dots_in_its_name() -> None:
+    assert placeholders("$[[a ${{inputs.g.h.x}}]]") == [Placeholder("inputs", "g.h.x", is_optional=True)]
+    assert substitute("$[[a ${{inputs.g.h.x}}]]", {"g.h.x": "b"}, {}) == "a 'b'"
+
+
 def test_outputs_are_put_in_like_inputs() -> None:
     assert substitute("cp ${{inputs.x}} ${{outputs.x}}", {"x": "a"}, {"x": "b"}) == "cp 'a' 'b'"
 

@@ -1,15 +1,17 @@
 """Tests of `mafunzo.pipelines.flatten`."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from mafunzo.entities.component import Component, Input, Node, Output
+from mafunzo.entities.component import COMPUTE, INSTANCES, TIMEOUT, Component, Input, Node, Output
 from mafunzo.entities.job import Destination
 from mafunzo.errors import InvalidParameter, NotFound
 from mafunzo.pipelines import flatten as module
 from mafunzo.pipelines.flatten import Flat, flatten
 from mafunzo.pipelines.plan import PinnedComponent
+from mafunzo.wire.azureml.reference import PathInput
 
 COPY = Component(
     name="copy",
@@ -94,6 +96,46 @@ def test_what_becomes_of_an_inner_pipelines_output_is_its_steps_to_do() -> None:
     found = flat([node]).pipeline.nodes
     assert (found["x.a"].destinations, found["x.b"].destinations) == ({}, {"rows": destination})
     assert found["x.a"].environment == {"A": "1"}
+
+
+TEXTS = pipeline(
+    "texts",
+    [
+        replace(
+            step("a", "copy", "r/${{parent.inputs.g.name}}/${{parent.inputs.count}}"),
+            bound={
+                COMPUTE: "${{parent.inputs.g.name}}",
+                INSTANCES: "${{parent.inputs.count}}",
+                TIMEOUT: "${{parent.inputs.limit}}",
+            },
+        )
+    ],
+    [Input("g.name", "string"), Input("count", "integer", default=2), Input("limit", "integer", is_optional=True)],
+)
+
+
+def test_texts_are_filled_with_what_the_outer_node_gives() -> None:
+    inner = Node("x", "texts", inputs={"g.name": "b-${{parent.inputs.rows}}"})
+    found = flat(
+        [inner, replace(inner, name="y", inputs={"g.name": "c", "limit": "${{parent.inputs.limit}}"})], texts=TEXTS
+    )
+    x, y = found.pipeline.nodes.values()
+    assert x.inputs["rows"] == "r/b-${{parent.inputs.rows}}/2"
+    assert x.bound == {COMPUTE: "b-${{parent.inputs.rows}}", INSTANCES: "2"}, "limit is optional, and isn't given"
+    assert (y.inputs["rows"], y.bound[TIMEOUT]) == ("r/c/2", "${{parent.inputs.limit}}")
+    twice = pipeline("outer", [Node("in", "texts", inputs={"g.name": "<${{parent.inputs.rows}}>"})])
+    (deep,) = flat([Node("x", "outer", inputs={"rows": "v"})], texts=TEXTS, outer=twice).pipeline.nodes.values()
+    assert (deep.name, deep.inputs["rows"], deep.bound[COMPUTE]) == ("x.in.a", "r/<v>/2", "<v>")
+
+
+def test_a_path_or_nothing_within_a_text_of_an_inner_pipeline_is_a_fault() -> None:
+    bare = pipeline("bare", [step("a", "copy", "r-${{parent.inputs.limit}}", limit="${{parent.inputs.rows}}1")])
+    with pytest.raises(InvalidParameter) as refused:
+        flat([Node("x", "bare", inputs={"rows": PathInput("azureml:rows:1", "uri_folder")})], bare=bare)
+    assert refused.value.faults == (
+        "step 'x.a': rows is 'r-${{parent.inputs.limit}}', but no input limit is given.",
+        "step 'x.a': limit is '${{parent.inputs.rows}}1', but rows is a file or folder, expected a value.",
+    )
 
 
 def test_every_fault_is_told_at_once() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mafunzo.entities.component import Component, Input, Node, Output
+from mafunzo.entities.component import COMPUTE, INSTANCES, PROCESSES, TIMEOUT, Component, Input, Node, Output
 from mafunzo.entities.compute import Hardware
 from mafunzo.entities.job import ArtifactInput, Job, LiteralInput, Resources, Step, StepOutputInput
 from mafunzo.errors import InvalidParameter
@@ -226,9 +226,26 @@ def test_a_fault_of_an_input_is_told_once(given: dict[str, Any], told: str) -> N
         ),
         pytest.param(
             with_input("train", rate="lr-${{parent.inputs.rate}}"),
-            "step 'train': rate is 'lr-${{parent.inputs.rate}}', expected a value, ${{parent.inputs.<name>}} "
+            "step 'train': rate is 'lr-0.5', expected a number from 0 to 1.",
+            id="a text that isn't a number once it is filled",
+        ),
+        pytest.param(
+            with_input("train", rate="lr-${{inputs.rate}}"),
+            "step 'train': rate is 'lr-${{inputs.rate}}', expected a value, ${{parent.inputs.<name>}} "
             "or ${{parent.jobs.<step>.outputs.<name>}}.",
             id="malformed binding",
+        ),
+        pytest.param(
+            with_input("train", mode="x-${{parent.inputs.train_file}}"),
+            "step 'train': mode is 'x-${{parent.inputs.train_file}}', but train_file is a file or folder, "
+            "expected a value.",
+            id="a file within a text",
+        ),
+        pytest.param(
+            with_input("train", mode="x-${{parent.jobs.prepare.outputs.rows}}"),
+            "step 'train': mode is 'x-${{parent.jobs.prepare.outputs.rows}}', but what a step writes is a file or "
+            "folder, expected a value.",
+            id="an output within a text",
         ),
         pytest.param(
             with_input("train", rate=7), "step 'train': rate is 7, expected a number from 0 to 1.", id="a value"
@@ -265,6 +282,62 @@ def test_a_fault_of_an_input_is_told_once(given: dict[str, Any], told: str) -> N
 )
 def test_a_fault_of_the_pipeline_is_told_by_step(pipeline: Component, told: str) -> None:
     assert faults(pipeline) == [told]
+
+
+def test_a_text_is_filled_with_the_jobs_values() -> None:
+    free = pinning("azureml:train@latest", inputs={**TRAIN.inputs, "mode": Input("mode", "string")})
+    text = with_input(
+        "train", mode="at ${{parent.inputs.rate}}, ${{ parent.inputs.limit }} rows", rate="0.${{parent.inputs.limit}}"
+    )
+    inputs = planned(text, free, limit=5)[1]["train"].spec.inputs
+    assert (inputs["mode"], inputs["rate"]) == (LiteralInput("at 0.5, 5 rows"), LiteralInput(0.5))
+    assert faults(text, free, limit="many") == ["limit is 'many', expected a whole number."], "told once"
+
+
+def test_an_input_of_a_group_has_dots_in_its_name() -> None:
+    grouped = replace(
+        with_input("train", rate="${{parent.inputs.g.h.rate}}"),
+        inputs={**PIPELINE.inputs, "g.h.rate": Input("g.h.rate", "number", default=0.75)},
+    )
+    assert planned(grouped)[1]["train"].spec.inputs["rate"] == LiteralInput(0.75)
+
+
+BOUND = {
+    INSTANCES: "${{parent.inputs.limit}}",
+    PROCESSES: "${{parent.inputs.limit}}",
+    TIMEOUT: "PT${{parent.inputs.limit}}M",
+    COMPUTE: "${{parent.inputs.mode}}",
+}
+
+
+def test_counts_and_limits_that_are_bound_are_the_jobs_values() -> None:
+    step = {"resources": Resources(processes=2), "bound": BOUND}
+    spec = planned(with_node("prepare", is_distributed=True, **step), limit=3)[1]["prepare"].spec
+    assert (spec.resources.processes, spec.timeout_s) == (18, 180)
+    alone = planned(with_node("prepare", **step), limit=3)[1]["prepare"].spec
+    assert alone.resources.processes == 2, "without a distribution instances aren't counted"
+    seconds = with_node("prepare", bound={TIMEOUT: "${{parent.inputs.limit}}"})
+    assert planned(seconds, limit=3)[1]["prepare"].spec.timeout_s == 3
+
+
+@pytest.mark.parametrize(
+    ("bound", "told"),
+    [
+        pytest.param({INSTANCES: "x${{parent.inputs.rate}}"}, "resources.instance_count is 'x0.5', expected a whole number, 1 or more.", id="no count"),
+        pytest.param({INSTANCES: "0"}, "resources.instance_count is '0', expected a whole number, 1 or more.", id="none"),
+        pytest.param({PROCESSES: "6${{parent.inputs.limit}}"}, "it runs as 69 processes, expected 1 to 64.", id="too many"),
+        pytest.param({PROCESSES: "${{parent.inputs.train_file}}"}, "distribution.process_count_per_instance is '${{parent.inputs.train_file}}', but train_file is a file or folder, expected a value.", id="a file"),
+        pytest.param({INSTANCES: "${{parent.inputs.limt}}"}, "resources.instance_count is '${{parent.inputs.limt}}', but no input limt is given. Did you mean limit?", id="unknown"),
+        pytest.param({TIMEOUT: "soon"}, "limits.timeout: 'soon' isn't a duration, expected a number of seconds, or ISO 8601 such as PT120S.", id="no limit"),
+    ],
+)  # fmt: skip
+def test_a_fault_of_what_is_bound_is_told_by_step(bound: dict[str, str], told: str) -> None:
+    assert faults(with_node("prepare", bound=bound, is_distributed=True), limit=9) == [f"step 'prepare': {told}"]
+
+
+def test_what_is_bound_to_a_broken_input_is_silent() -> None:
+    bound = with_node("prepare", bound=BOUND, is_distributed=True)
+    assert faults(bound, limit="many") == ["limit is 'many', expected a whole number."]
 
 
 def test_steps_that_wait_for_one_another_are_named() -> None:

@@ -161,7 +161,7 @@ def test_a_sweep_is_read_as_the_sdks_would_be():
 def test_a_command_in_a_pipeline_is_a_component_of_what_it_is_given():
     document = {
         "type": "pipeline",
-        "inputs": {"count": 3, "rows": {"type": "uri_file", "path": "./rows.jsonl"}},
+        "inputs": {"count": 3, "rows": {"type": "uri_file", "path": "./rows.jsonl"}, "g.rate": 0.5},
         "outputs": {"out": {"type": "mltable"}},
         "jobs": {
             "first": {"component": "./component.yml"},
@@ -174,6 +174,8 @@ def test_a_command_in_a_pipeline_is_a_component_of_what_it_is_given():
                     "literal": 0.5,
                     "is_it": True,
                     "word": "a",
+                    "grouped": "${{parent.inputs.g.rate}}",
+                    "text": "a-${{parent.inputs.count}}",
                 },
                 "outputs": {"out": "${{parent.outputs.out}}", "more": None},
             },
@@ -191,6 +193,8 @@ def test_a_command_in_a_pipeline_is_a_component_of_what_it_is_given():
         "literal": "number",
         "is_it": "boolean",
         "word": "string",
+        "grouped": "number",
+        "text": "string",
     }
     assert {name: given.type for name, given in component.outputs.items()} == {"out": "mltable", "more": "uri_folder"}
     assert local.components.count("./component.yml") == 1

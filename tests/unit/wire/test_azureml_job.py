@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from mafunzo.entities.component import COMPUTE, INSTANCES, PROCESSES, TIMEOUT
 from mafunzo.entities.job import Destination, Job, JobStatus, Step, StepSpec, StepStatus
 from mafunzo.errors import InvalidParameter, NotSupported
 from mafunzo.wire.azureml.component import Source
@@ -103,6 +104,58 @@ def test_a_pipelines_nodes_are_read_with_what_they_are_bound_to() -> None:
     assert asked.destinations == {"a": Destination("mlflow_model", "reg", "", "out")}
     assert (asked.force_rerun, asked.continue_on_step_failure) == (True, True)
     assert asked.computes == {"default_compute": "cpu", "compute of 't'": "gpu"}
+
+
+def with_node(**node: Any) -> dict[str, Any]:
+    return with_properties(PIPELINE, jobs={"a": {"type": "command", "componentId": "c", **node}})
+
+
+def test_what_a_node_has_bound_besides_its_inputs_is_kept_as_written() -> None:
+    body = with_node(
+        computeId="${{parent.inputs.n}}",
+        resources={"instance_count": "${{parent.inputs.n}}"},
+        distribution={"distribution_type": "PyTorch", "process_count_per_instance": 4},
+        limits={"timeout": "${{parent.inputs.f}}"},
+    )
+    asked = job_from_body("j", body)
+    node = asked.pipeline.nodes["a"]
+    assert node.bound == {COMPUTE: "${{parent.inputs.n}}", INSTANCES: "${{parent.inputs.n}}"}, "f wasn't given"
+    assert (node.resources.processes if node.resources else 0, node.is_distributed, node.timeout_s) == (4, True, 0)
+    assert asked.computes == {"default_compute": "cpu"}
+    several = with_node(
+        resources={"instance_count": "2"},
+        distribution={"processCountPerInstance": "${{parent.inputs.n}}"},
+        limits={"timeout": "${{parent.inputs.n}}"},
+    )
+    node = job_from_body("j", several).pipeline.nodes["a"]
+    assert node.bound == {PROCESSES: "${{parent.inputs.n}}", TIMEOUT: "${{parent.inputs.n}}"}
+    assert node.resources and node.resources.processes == 2
+
+
+@pytest.mark.parametrize(
+    ("node", "told"),
+    [
+        ({"resources": {"instance_count": "two"}}, "resources.instance_count is 'two', expected a whole number"),
+        ({"resources": {"instance_count": 0}}, "resources.instance_count is 0, expected a whole number, 1 or more"),
+        ({"resources": {"x-gpus": [1]}}, r"resources.x-gpus is \[1\], expected a whole number, 0 or more"),
+        (
+            {"distribution": {"processCountPerInstance": 1.5}},
+            "distribution.process_count_per_instance is 1.5, expected",
+        ),
+        ({"distribution": {"process_count_per_instance": 10**400}}, "distribution.process_count_per_instance is 10"),
+        ({"distribution": {"process_count_per_instance": 65}}, "distribution asks for 65 processes in all"),
+        ({"limits": {"timeout": "soon"}}, "limits.timeout: 'soon' isn't a duration"),
+        ({"x-retries": "some"}, "x-retries is 'some', expected a whole number, 0 or more"),
+    ],
+)
+def test_a_number_that_is_none_is_told_with_its_node_and_field(node: dict[str, Any], told: str) -> None:
+    with pytest.raises(InvalidParameter, match=f"Node 'a': {told}"):
+        job_from_body("j", with_node(**node))
+
+
+def test_a_number_of_a_command_job_is_told_with_its_field() -> None:
+    with pytest.raises(InvalidParameter, match=r"Job 'j': resources\.instance_count is 'two', expected"):
+        job_from_body("j", with_properties(COMMAND, resources={"instanceCount": "two"}))
 
 
 def with_properties(body: dict[str, Any], **properties: Any) -> dict[str, Any]:

@@ -1,0 +1,33 @@
+"""Lengths of time, as they are written."""
+
+import math
+import re
+from typing import Any
+
+from mafunzo.errors import InvalidParameter
+
+_DURATION = re.compile(
+    r"P(?:(?P<days>\d{1,9})D)?(?:T(?:(?P<hours>\d{1,9})H)?(?:(?P<minutes>\d{1,9})M)?(?:(?P<seconds>\d{1,9})S)?)?"
+)
+
+
+def seconds_of(duration: str) -> int:
+    """Return the seconds of an ISO 8601 duration such as `PT2M` or `P1DT30S`; raises `InvalidParameter`."""
+    match = _DURATION.fullmatch(duration)
+    if match is None or duration in ("P", "PT"):
+        raise InvalidParameter(f"'{duration}' isn't a duration, expected ISO 8601 such as PT120S.")
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def limit_of(given: Any) -> float:
+    """Return a limit's seconds: `given` is a number of them, or an ISO 8601 duration. Raises `InvalidParameter`."""
+    if isinstance(given, str) and given.strip().startswith("P"):
+        return float(seconds_of(given.strip()))
+    try:
+        seconds = float(given)
+    except (TypeError, ValueError, OverflowError):
+        seconds = -1.0
+    if not 0 <= seconds < math.inf:
+        raise InvalidParameter(f"'{given}' isn't a duration, expected a number of seconds, or ISO 8601 such as PT120S.")
+    return seconds
