@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mafunzo.workspace.workspace import Workspace
 
-_MODELS = "SELECT name, model_id FROM logged_models WHERE source_run_id = ? AND lifecycle_stage = 'active' ORDER BY rowid"
+_MODELS = (
+    "SELECT name, model_id FROM logged_models WHERE source_run_id = ? AND lifecycle_stage = 'active' ORDER BY rowid"
+)
 
 
 def logged_files(workspace: Workspace, run_id: str) -> dict[str, tuple[str, str]]:

@@ -393,6 +393,16 @@ def test_a_node_names_a_component_by_its_default_label(components, client, wait,
     assert wait(client.jobs.create_or_update(load_job(tmp_path / "job.yml")).name).status == "Completed"
 
 
+def test_a_binding_of_a_file_to_no_input_of_the_job_is_refused(components, client, tmp_path):
+    (tmp_path / "job.yml").write_text(
+        "type: pipeline\ninputs: {number: 3}\nsettings: {default_compute: azureml:local}\n"
+        "jobs:\n  one:\n    type: command\n    component: azureml:count:1\n"
+        "    inputs: {number: '${{parent.inputs.numbr}}'}\n"
+    )
+    with pytest.raises(HttpResponseError, match=r"number comes from the job's input numbr, but .*number"):
+        client.jobs.create_or_update(load_job(tmp_path / "job.yml"))
+
+
 @pytest.fixture(scope="module")
 def nested(components: dict[str, CommandComponent], client: Any) -> Any:
     """A pipeline job whose one node is a pipeline, that has ended."""

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from mafunzo.entities.component import STEP_OUTPUT
 from mafunzo.wire.azureml.envelope import resource_id
+from mafunzo.wire.azureml.job import FILE_SOURCE
 from mafunzo.wire.azureml.reference import AssetReference, parse_reference
 from mafunzo.wire.azureml.sweep import ARGUMENTS
 
@@ -80,7 +81,10 @@ def job_body(document: Mapping[str, Any], local: Local) -> Body:
 
 
 def _pipeline_part(document: Mapping[str, Any], local: Local) -> Body:
-    return {"settings": dict(document.get("settings") or {}), "jobs": node_bodies(document, local)}
+    return {
+        "settings": {"_source": FILE_SOURCE, **(document.get("settings") or {})},
+        "jobs": node_bodies(document, local),
+    }
 
 
 def _sweep_part(document: Mapping[str, Any], local: Local) -> Body:

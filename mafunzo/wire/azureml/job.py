@@ -59,6 +59,8 @@ TRIAL = "trial"
 """The node of a sweep job, of which its steps are made."""
 BODY = "azureml_body"
 """Under which a job keeps the body that it came with."""
+FILE_SOURCE = "YAML.JOB"
+"""By which the SDK says that a pipeline comes from a file."""
 ARCHIVED = "is_archived"
 """Under which a job keeps whether it is hidden from lists."""
 
@@ -168,12 +170,18 @@ def _destinations(properties: Mapping[str, Any]) -> dict[str, Destination]:
 
 
 def _nodes(job: str, properties: Mapping[str, Any]) -> dict[str, Node]:
-    """Return a pipeline's nodes, without what is bound to an input that the job wasn't given. All faults come at once."""
+    """Return a pipeline's nodes; all faults come at once.
+
+    What a program binds to a parameter that is None comes without that input of the job, and is left out. In a file it is a
+    wrong name.
+    """
     given = set(properties.get("inputs") or {})
+    is_file = (properties.get("settings") or {}).get("_source") == FILE_SOURCE
     nodes, faults, is_unsupported = {}, [], False
     for name, body in (properties.get("jobs") or {}).items():
         try:
-            nodes[name] = _without_missing(node_from_body(name, body), given)
+            node = node_from_body(name, body)
+            nodes[name] = node if is_file else _without_missing(node, given)
         except MafunzoError as error:
             faults += [*(error.faults or [error.message])]
             is_unsupported |= isinstance(error, NotSupported)
