@@ -157,9 +157,8 @@ def _names(request: Request, kind: Kind, found: Sequence[Asset]) -> Any:
 
 
 def _registered(request: Request, kind: Kind, name: str | None = None) -> list[Asset]:
-    plain = name and name.removeprefix("azureml:")  # which the SDK leaves there, for `azureml:NAME@latest`
     workspace = azure_context(request).workspace
-    found = registered(workspace, kind.type, plain) or (kind.offered(workspace, plain, None) if plain else [])
+    found = registered(workspace, kind.type, name) or (kind.offered(workspace, name, None) if name else [])
     return [asset for asset in found if name or not asset.properties.get("is_anonymous")]
 
 

@@ -63,6 +63,10 @@ _KNOWN_SEGMENTS = {
 }
 _SERVICE_PREFIX = re.compile(r"^/(mferp/managementfrontend|(history|data)/v1\.0)(?=/)")
 _BLOB_ROOT = f"/mafunzo.blob.{SUFFIX}"
+_PREFIXED_NAME = re.compile(
+    rf"^(/subscriptions/[^/]+/resourceGroups/[^/]+/providers/{PROVIDER}/(workspaces|registries)/[^/]+"
+    r"/(models|data|components|environments|codes)/)azureml:"
+)
 _AT_ROOT = re.compile(rf"^(?=/{REGISTRY_CONTAINER}(/|$))")
 
 
@@ -134,10 +138,12 @@ def registry_id(*parts: str) -> str:
 def plain_path(path: str) -> str:
     """Return a path without the name of the service that Azure has in front, its known parts spelled in one way.
 
-    One to the registry's container, which is at the root, leads to where all containers are.
+    One to the registry's container, which is at the root, leads to where all containers are. An asset's name has no
+    `azureml:` in front, which the SDK leaves there for `azureml:NAME@latest`.
     """
     path = _AT_ROOT.sub(_BLOB_ROOT, _SERVICE_PREFIX.sub("", path))
-    return "/".join(_KNOWN_SEGMENTS.get(part.lower(), part) for part in path.split("/"))
+    spelled = "/".join(_KNOWN_SEGMENTS.get(part.lower(), part) for part in path.split("/"))
+    return _PREFIXED_NAME.sub(r"\1", spelled)
 
 
 def resource(id: str, name: str, type: str, properties: Mapping[str, Any], **more: Any) -> dict[str, Any]:

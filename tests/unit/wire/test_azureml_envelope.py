@@ -4,6 +4,8 @@ import pytest
 
 from mafunzo.wire.azureml.envelope import plain_path
 
+OF_GROUP = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices"
+
 
 @pytest.mark.parametrize(
     ("path", "plain"),
@@ -14,6 +16,13 @@ from mafunzo.wire.azureml.envelope import plain_path
         ("/azureml-registry", "/mafunzo.blob.local/azureml-registry"),
         ("/azureml-registry/models/a/1/model", "/mafunzo.blob.local/azureml-registry/models/a/1/model"),
         ("/azureml-registry-of-mine/a", "/azureml-registry-of-mine/a"),
+        (f"{OF_GROUP}/workspaces/w/data/azureml:talks", f"{OF_GROUP}/workspaces/w/data/talks"),
+        (
+            f"/mferp/managementfrontend{OF_GROUP}/Registries/r/models/azureml:phi/versions/3",
+            f"{OF_GROUP}/registries/r/models/phi/versions/3",
+        ),
+        (f"{OF_GROUP}/workspaces/w/jobs/azureml:j", f"{OF_GROUP}/workspaces/w/jobs/azureml:j"),
+        ("/mafunzo.blob.local/c/data/azureml:a", "/mafunzo.blob.local/c/data/azureml:a"),
         ("/mafunzo.blob.local/azureml-registry/a", "/mafunzo.blob.local/azureml-registry/a"),
     ],
 )
