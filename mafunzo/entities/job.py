@@ -137,6 +137,13 @@ class StepSpec:
         """The inputs that are values."""
         return {name: given.value for name, given in self.inputs.items() if isinstance(given, LiteralInput)}
 
+    def output_path(self, output: str) -> str:
+        """Return where among the outputs one is written: under its name, and a file that goes to a path is called as there."""
+        destination = self.destinations.get(output)
+        if self.outputs.get(output) != "uri_file" or destination is None or not destination.path:
+            return output
+        return f"{output}/{destination.path.rsplit('/', 1)[-1]}"
+
 
 @dataclass(frozen=True)
 class Step:

@@ -47,6 +47,11 @@ def step_folder(home: Home, step: Step) -> Path:
     return home.jobs / step.job / step.name / str(step.attempt)
 
 
+def written_to(spec: StepSpec, folder: Path, output: str) -> Path:
+    """Return the file or folder that an attempt writes an output to."""
+    return folder / "outputs" / spec.output_path(output)
+
+
 def prepare(
     spec: StepSpec,
     folder: Path,
@@ -70,11 +75,11 @@ def prepare(
             continue
         stored = source.artifact if isinstance(source, ArtifactInput) else upstream[source.step][source.output]
         inputs[name] = str(artifacts.checkout(stored, folder / "inputs" / name, is_writable))
-    outputs = {name: folder / "outputs" / name for name in spec.outputs}
+    outputs = {name: written_to(spec, folder, name) for name in spec.outputs}
     (folder / "outputs").mkdir()
     for name, kind in spec.outputs.items():
-        if kind != "uri_file":
-            outputs[name].mkdir()
+        place = outputs[name].parent if kind == "uri_file" else outputs[name]
+        place.mkdir(exist_ok=True)
     has_own_folder = spec.code_artifact is not None or DEFAULT_OUTPUT in spec.outputs
     directory = _lay_out_code(spec, folder, artifacts) if has_own_folder else folder
     command = substitute(spec.command, inputs, {name: str(path) for name, path in outputs.items()})
@@ -110,12 +115,12 @@ def _lay_out_code(spec: StepSpec, folder: Path, artifacts: Artifacts) -> Path:
 def collect(spec: StepSpec, folder: Path, artifacts: Artifacts) -> dict[str, str]:
     """Store what the step wrote and return the hashes by output; raises `StepFailed` naming each that is missing."""
     faults = [
-        fault for name, kind in spec.outputs.items() if (fault := _missing(folder / "outputs" / name, name, kind))
+        fault for name, kind in spec.outputs.items() if (fault := _missing(written_to(spec, folder, name), name, kind))
     ]
     if faults:
         raise StepFailed(f"Step '{spec.name}' ended without an error, but not all of its outputs are there.", faults)
     # Our own steps' files become the stored bytes without a copy; a user's process might still hold one of theirs open.
-    return {name: artifacts.put(folder / "outputs" / name, is_final=spec.is_trusted) for name in spec.outputs}
+    return {name: artifacts.put(written_to(spec, folder, name), is_final=spec.is_trusted) for name in spec.outputs}
 
 
 def _missing(path: Path, name: str, kind: str) -> str:

@@ -47,7 +47,7 @@ def ingredients(spec: StepSpec, upstream: Mapping[str, Mapping[str, str]], versi
         "code_artifact": spec.code_artifact,
         "command": spec.command,
         "inputs": inputs,
-        "outputs": dict(spec.outputs),
+        "outputs": {name: _output(spec, name) for name in spec.outputs},
         "variables": dict(spec.environment),
         **({"packages": list(spec.runtime.packages), "python": spec.runtime.python} if spec.runtime else {}),
         "processes": spec.resources.processes,
@@ -55,6 +55,12 @@ def ingredients(spec: StepSpec, upstream: Mapping[str, Mapping[str, str]], versi
         "versions": dict(versions),
         "is_deterministic": spec.is_deterministic,
     }
+
+
+def _output(spec: StepSpec, name: str) -> str:
+    """Return an output's type, with the name of a file that its destination chooses: programs may go by its extension."""
+    path = spec.output_path(name)
+    return spec.outputs[name] if path == name else f"{spec.outputs[name]} {path}"
 
 
 def key_of(found: Ingredients) -> str:

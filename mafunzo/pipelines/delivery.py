@@ -16,7 +16,7 @@ def deliver(destination: Destination, artifact: str, step: Step, output: str, re
     Raises `Conflict` where the version that was asked for has other bytes.
     """
     if destination.path:
-        blobs.publish(CONTAINER, destination.path, artifact)
+        blobs.place(CONTAINER, destination.path, artifact)
     if destination.asset_name:
         _register(destination, artifact, step, output, records)
 

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from mafunzo.entities.blob import UNCONDITIONAL, Blob, Block, BlockUse, Condition, Container
 from mafunzo.errors import BlobRefused, InvalidParameter, NotFound
-from mafunzo.store.artifact import Artifacts
+from mafunzo.store.artifact import Artifacts, StoredFile
 from mafunzo.store.block import Blocks
 from mafunzo.store.home import Home
 from mafunzo.store.record import Records
@@ -191,11 +191,18 @@ class Blobs:
         shown = {blob.name for blob in self.list(container, f"{prefix}/")}
         for file in self._artifacts.manifest(artifact):
             name = f"{prefix}/{file.path}"
-            if name in shown:
-                continue
-            alone = self._artifacts.extract(artifact, file.path, _file_name(name))
-            blob = Blob(container, name, alone, file.size, _new_etag(), modified_at=datetime.now(UTC))
-            self._records.write_blob(container, name, partial(_replaced, blob, UNCONDITIONAL))
+            if name not in shown:
+                self._show(container, name, artifact, file)
+
+    def place(self, container: str, name: str, artifact: str) -> None:
+        """Show an artifact that is a file as the blob `name`, a folder's files under `name/`. No bytes are copied.
+
+        Blobs of these names that have other bytes are replaced.
+        """
+        self.ensure_container(container)
+        found = self._artifacts.describe(artifact)
+        for file in found.files:
+            self._show(container, name if found.kind == "file" else f"{name}/{file.path}", artifact, file)
 
     def withdraw(self, container: str, prefix: str) -> set[str]:
         """Delete all blobs under `prefix/`, and return the artifacts that they were."""
@@ -203,6 +210,14 @@ class Blobs:
         for blob in found:
             self._records.delete_blob(container, blob.name)
         return {blob.artifact for blob in found}
+
+    def _show(self, container: str, name: str, artifact: str, file: StoredFile) -> None:
+        """Show one file of an artifact as a blob; where it is shown already, nothing changes."""
+        alone = self._artifacts.extract(artifact, file.path, _file_name(name))
+        there = self._records.find_blob(container, name)
+        if there is None or there.artifact != alone:
+            blob = Blob(container, name, alone, file.size, _new_etag(), modified_at=datetime.now(UTC))
+            self._records.write_blob(container, name, partial(_replaced, blob, UNCONDITIONAL))
 
     def _part(self, container: str, name: str, use: BlockUse, there: Blob | None) -> "_Part | None":
         """Return where a block's bytes are, or None."""

@@ -54,3 +54,14 @@ def test_an_asset_is_taken_by_name_and_label(client, run, log_of, wait, workspac
     job = wait(client.jobs.create_or_update(of_one(words=given)).name)
     assert job.status == "Completed"
     assert "some words" in workspace.jobs.get(job.name).logs("shown")
+
+
+def test_a_file_goes_to_the_path_that_is_named(run, log_of, workspace, container):
+    path = "azureml://datastores/workspaceblobstore/paths/my/out.csv"
+    for text in ("first", "second"):
+        write = f"echo {text} > ${{{{outputs.f}}}}; echo ${{{{outputs.f}}}}"
+        job = run(write, outputs={"f": Output(type="uri_file", path=path)})
+    assert workspace.jobs.get(job.name).logs("command").endswith("/out.csv\n")
+    assert [blob.name for blob in container.list_blobs(name_starts_with="my/")] == ["my/out.csv"]
+    said = log_of("cat ${{inputs.i}}; echo ${{inputs.i}}", Input(type="uri_file", path=path))
+    assert "second\n" in said and said.endswith("/out.csv\n")

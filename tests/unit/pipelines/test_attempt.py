@@ -1,10 +1,11 @@
 """What a person is told of a failure, and what is left of a folder."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from mafunzo.entities.job import Resources, Step, StepSpec
+from mafunzo.entities.job import Destination, Resources, Step, StepSpec
 from mafunzo.errors import StepFailed, StorageFull
 from mafunzo.launcher.local import ExitRecord
 from mafunzo.pipelines.attempt import clean, collect, failure, failure_of, last_lines, logged_values, prepare
@@ -68,6 +69,16 @@ def test_outputs_of_the_wrong_kind_are_named(tmp_path: Path) -> None:
     with pytest.raises(StepFailed) as caught:
         collect(SPEC, tmp_path, Artifacts(tmp_path / "store"))
     assert caught.value.faults == (f"out is no file at {tmp_path / 'outputs' / 'out'}.",)
+
+
+def test_a_file_that_goes_to_a_path_is_written_under_its_name_there(tmp_path: Path) -> None:
+    spec = replace(SPEC, destinations={"out": Destination("uri_file", path="my/rows.csv")})
+    artifacts = Artifacts(tmp_path / "store")
+    ready = prepare(spec, tmp_path, {}, artifacts, Resources(), None, tmp_path / "environments")
+    assert ready.command == f"run '{tmp_path}/outputs/out/rows.csv'"
+    (tmp_path / "outputs" / "out" / "rows.csv").write_text("a,b")
+    stored = artifacts.describe(collect(spec, tmp_path, artifacts)["out"])
+    assert (stored.kind, [file.path for file in stored.files]) == ("file", ["rows.csv"])
 
 
 @pytest.mark.parametrize(

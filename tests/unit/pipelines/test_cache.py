@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mafunzo.entities.job import ArtifactInput, LiteralInput, Resources, StepOutputInput, StepSpec
+from mafunzo.entities.job import ArtifactInput, Destination, LiteralInput, Resources, StepOutputInput, StepSpec
 from mafunzo.pipelines.cache import differences, ingredients, installed_versions, key_of
 
 SPEC = StepSpec(
@@ -97,3 +97,13 @@ def test_long_values_are_shortened() -> None:
 def test_versions_name_python_and_what_is_installed() -> None:
     found = installed_versions()
     assert found["python"].startswith("3.") and "torch" in found
+
+
+def test_the_name_that_a_path_gives_to_a_file_decides_its_content() -> None:
+    def written_to(kind: str, path: str) -> Any:
+        return made(outputs={"rows": kind}, destinations={"rows": Destination(kind, path=path)})
+
+    csv, parquet = written_to("uri_file", "a/rows.csv"), written_to("uri_file", "a/rows.parquet")
+    assert differences("split", csv, parquet) == ["outputs of split changed"]
+    assert key_of(csv) == key_of(written_to("uri_file", "b/rows.csv"))
+    assert key_of(written_to("uri_folder", "a")) == key_of(made(outputs={"rows": "uri_folder"}))

@@ -60,3 +60,19 @@ def test_a_version_that_is_asked_for_keeps_its_bytes(workspace: Workspace, deliv
 def test_an_output_is_shown_under_a_path_of_the_datastore(workspace: Workspace, deliver_to) -> None:
     deliver_to("one", Destination("uri_folder", path="results/may"))
     assert [blob.name for blob in workspace.blobs.list(CONTAINER, "results/")] == ["results/may/rows.txt"]
+
+
+def test_a_file_is_shown_as_the_path_and_one_with_other_bytes_takes_its_place(workspace: Workspace, tmp_path) -> None:
+    def deliver_file(job: str, text: str) -> None:
+        (tmp_path / "out").write_text(text)
+        step = Step(job, StepSpec("s", "c:1", "code", "true", outputs={"out": "uri_file"}))
+        artifact = workspace.artifacts.put(tmp_path / "out")
+        destination = Destination("uri_file", path="my/rows.csv")
+        deliver(destination, artifact, step, "out", workspace.records, workspace.blobs)
+
+    for text in ("first", "first", "second"):
+        deliver_file(text, text)
+    (shown,) = workspace.blobs.list(CONTAINER)
+    assert (shown.name, workspace.blobs.path(shown).read_text()) == ("my/rows.csv", "second")
+    taken = workspace.artifacts.checkout(workspace.blobs.artifact(CONTAINER, "my/rows.csv"), tmp_path / "taken")
+    assert taken.name == "rows.csv"

@@ -157,6 +157,22 @@ def test_an_artifacts_files_are_shown_and_withdrawn_without_a_copy(
     assert [blob.name for blob in blobs.list("files")] == ["jobs/one-more"]
 
 
+def test_an_artifacts_files_take_the_place_of_others(blobs: Blobs, artifacts: Artifacts, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "kept").write_text("kept")
+    (tmp_path / "out" / "changed").write_text("before")
+    blobs.place("files", "a", artifacts.put(tmp_path / "out"))
+    before = {blob.name: blob.etag for blob in blobs.list("files", "a/")}
+    (tmp_path / "out" / "changed").write_text("after")
+    blobs.place("files", "a", artifacts.put(tmp_path / "out"))
+    found = {blob.name: blob for blob in blobs.list("files", "a/")}
+    assert found["a/kept"].etag == before["a/kept"]
+    assert found["a/changed"].etag != before["a/changed"]
+    assert blobs.path(found["a/changed"]).read_text() == "after"
+    blobs.place("files", "one.txt", artifacts.put(tmp_path / "out" / "kept"))
+    assert [blob.name for blob in blobs.list("files", "one")] == ["one.txt"]
+
+
 def test_a_block_of_the_blob_that_is_there_can_be_kept(blobs: Blobs) -> None:
     put_block(blobs, "big", "MQ==", b"one ")
     put_block(blobs, "big", "Mg==", b"two ")
