@@ -94,9 +94,14 @@ def _add_routes(noun: str, kind: Kind) -> None:
         return JSONResponse(_container(kind, name, found))
 
     def list_versions(request: Request, name: str) -> Any:
-        """List the versions of a name, newest first."""
+        """List the versions of a name, newest first, with the files of those that are told of where they say."""
         found = [asset for asset in _registered(request, kind, name) if _has_hash(request, asset)]
-        return paged(request, [kind.body(asset) for asset in listed(request, found, lambda asset: asset.is_archived)])
+        told = paged(request, [kind.body(asset) for asset in listed(request, found, lambda asset: asset.is_archived)])
+        shown = {body["name"] for body in told["value"]}
+        for asset in found:
+            if asset.version in shown:
+                kind.show(azure_context(request).workspace, asset)
+        return told
 
     def get_version(request: Request, name: str, version: str) -> Any:
         """Return one version, with its files where it says."""
@@ -109,8 +114,13 @@ def _add_routes(noun: str, kind: Kind) -> None:
         """Register a version, or change what may change of one."""
         context, body = azure_context(request), await body_of(request)
         asset_wire.require_name(kind.type, name, version)
-        made = await context.in_thread(lambda: kind.put(context.workspace, body, name, version))
-        return JSONResponse(kind.body(made), status_code=201)
+
+        def put() -> Asset:
+            made = kind.put(context.workspace, body, name, version)
+            kind.show(context.workspace, made)
+            return made
+
+        return JSONResponse(kind.body(await context.in_thread(put)), status_code=201)
 
     add_asset_routes(
         router,
