@@ -1,13 +1,15 @@
 """What else becomes of a step's output: a version of an asset, and blobs under a path of the datastore."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 from mafunzo.entities.asset import MODEL_TYPES, WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType, next_version
 from mafunzo.entities.job import Destination, Step
 from mafunzo.errors import Conflict
 from mafunzo.store.blob import Blobs
 from mafunzo.store.record import Records
-from mafunzo.wire.azureml.envelope import CONTAINER
+from mafunzo.wire.azureml.asset import data_path, shown_path
+from mafunzo.wire.azureml.envelope import CONTAINER, datastore_uri
 
 
 def deliver(destination: Destination, artifact: str, step: Step, output: str, records: Records, blobs: Blobs) -> None:
@@ -18,33 +20,47 @@ def deliver(destination: Destination, artifact: str, step: Step, output: str, re
     if destination.path:
         blobs.place(CONTAINER, destination.path, artifact)
     if destination.asset_name:
-        _register(destination, artifact, step, output, records)
+        asset = _registered(destination, artifact, step, output, records)
+        if path := shown_path(asset):
+            blobs.place(CONTAINER, path, artifact)
 
 
-def _register(destination: Destination, artifact: str, step: Step, output: str, records: Records) -> None:
-    folder_type = FolderType(destination.folder_type)
-    kind = AssetType.MODEL if folder_type in MODEL_TYPES else AssetType.DATA
+def _registered(destination: Destination, artifact: str, step: Step, output: str, records: Records) -> Asset:
+    """Return the version that an output is, added where it isn't known yet."""
+    kind = AssetType.MODEL if destination.folder_type in MODEL_TYPES else AssetType.DATA
     known = records.list_assets(WORKSPACE_SCOPE, kind, destination.asset_name, with_archived=True)
     source = {"job": step.job, "step": step.name, "output": output}
-    if any(source.items() <= asset.properties.items() for asset in known):
-        return
-    version = destination.asset_version or next_version(asset.version for asset in known)
-    same = next((asset for asset in known if asset.version == version), None)
+    for asset in known:
+        if source.items() <= asset.properties.items():
+            return asset
+    key = AssetKey(
+        WORKSPACE_SCOPE,
+        kind,
+        destination.asset_name,
+        destination.asset_version or next_version(asset.version for asset in known),
+    )
+    same = next((asset for asset in known if asset.key == key), None)
     if same is not None and same.artifact != artifact:
         raise Conflict(
-            f"Output {output} is to be {kind} {destination.asset_name}:{version}, which has other bytes already. "
+            f"Output {output} is to be {kind} {key}, which has other bytes already. "
             "Ask for another version, or leave it out."
         )
     if same is not None:
-        return
-    uri = f"azureml://jobs/{step.job}/outputs/{output}"
-    records.add_asset(
+        return same
+    return records.add_asset(
         Asset(
-            key=AssetKey(WORKSPACE_SCOPE, kind, destination.asset_name, version),
-            folder_type=folder_type,
+            key=key,
+            folder_type=FolderType(destination.folder_type),
             artifact=artifact,
-            properties={**source, "uri": uri},
+            properties={**source, "uri": _uri(key, step, output)},
             created_by=records.get_job(step.job).created_by,
             created_at=datetime.now(UTC),
         )
     )
+
+
+def _uri(key: AssetKey, step: Step, output: str) -> str:
+    """Return where data says that it lies, a path of its own; of a model, whose path follows from its name, whence it came."""
+    if key.type is AssetType.MODEL:
+        return f"azureml://jobs/{step.job}/outputs/{output}"
+    return datastore_uri(data_path(key.name, key.version, Path(step.spec.output_path(output)).name))

@@ -14,6 +14,7 @@ from mafunzo.dataset.files import open_source
 from mafunzo.dataset.split import SPLITS, split
 from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType
 from mafunzo.errors import Conflict
+from mafunzo.wire.azureml.asset import shown_path
 from mafunzo.wire.azureml.reference import WebAddress, parse_reference
 from mafunzo.workspace.asset import find_mirror, set_mirror
 from mafunzo.workspace.reference import artifact_of, stored
@@ -48,7 +49,7 @@ class DataSets:
         Raises `Conflict` for other files under the name of a version that exists, `NotFound` for files that aren't there, and
         `InvalidFile` for one of the web that can't be fetched.
         """
-        artifact = self._known_of_web(asked.uri, name, version)
+        artifact = self._kept(asked.uri, name, version)
         if artifact is None:
             artifact = artifact_of(stored(self._workspace, f"Data '{name}'", asked.uri))
         return put_version(
@@ -65,12 +66,13 @@ class DataSets:
             is_replaced=True,
         )
 
-    def _known_of_web(self, uri: str, name: str, version: str) -> str | None:
-        """Return the bytes of a version that was fetched from this address: it keeps them, whatever is there now."""
-        if not isinstance(parse_reference(uri), WebAddress):
-            return None
+    def _kept(self, uri: str, name: str, version: str) -> str | None:
+        """Return the bytes of a version that keeps them, whatever is at its address now: of the web, or shown by ourselves."""
         versions = registered(self._workspace, AssetType.DATA, name)
-        return next((a.artifact for a in versions if a.version == version and a.properties["uri"] == uri), None)
+        known = next((a for a in versions if a.version == version and a.properties["uri"] == uri), None)
+        if known is None or not (shown_path(known) or isinstance(parse_reference(uri), WebAddress)):
+            return None
+        return known.artifact
 
     def get(self, name: str, *, to: str | Path, percent: float = 100.0, overwrite: bool = False) -> dict[str, Path]:
         """Write the first `percent` of each split of a data set as jsonl files under `to`; return them by split.

@@ -1,6 +1,5 @@
 """What a job's outputs become, and that the addresses which the SDK tells of them work as inputs: with the real SDK alone."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,3 +64,41 @@ def test_a_file_goes_to_the_path_that_is_named(run, log_of, workspace, container
     assert [blob.name for blob in container.list_blobs(name_starts_with="my/")] == ["my/out.csv"]
     said = log_of("cat ${{inputs.i}}; echo ${{inputs.i}}", Input(type="uri_file", path=path))
     assert "second\n" in said and said.endswith("/out.csv\n")
+
+
+def test_what_a_step_registers_lies_at_a_path_of_its_own(client, wait, log_of, tmp_path):
+    write = command(
+        command="echo ${{inputs.text}} > ${{outputs.o}}/rows.txt; cp ${{outputs.o}}/rows.txt ${{outputs.f}}",
+        inputs={"text": "x"},
+        outputs={"o": Output(type="uri_folder"), "f": Output(type="uri_file")},
+        environment="azureml:plain-outputs@latest",
+    )
+
+    @dsl.pipeline(default_compute="local")
+    def two_steps():
+        first, second = write(text="first"), write(text="second")
+        first.outputs.o.name, second.outputs.o.name, second.outputs.f.name = "rows", "more-rows", "row"
+
+    assert wait(client.jobs.create_or_update(two_steps()).name).status == "Completed"
+    paths = {name: client.data.get(name, label="latest").path for name in ("rows", "more-rows", "row")}
+    assert len(set(paths.values())) == 3
+    for name, path in paths.items():
+        to = tmp_path / name
+        download_artifact_from_aml_uri(uri=path, destination=str(to), datastore_operation=client.datastores)
+        (file,) = to.iterdir()
+        assert file.read_text() == ("first\n" if name == "rows" else "second\n")
+    folder = Input(type="uri_folder", path=paths["rows"])
+    assert log_of("cat ${{inputs.i}}/rows.txt", folder).endswith("first\n")
+    assert log_of("cat ${{inputs.i}}", Input(type="uri_file", path=paths["row"])).endswith("second\n")
+    client.data.archive("rows", version="1")
+    assert client.data.get("rows", version="1").path == paths["rows"]
+
+
+def test_the_path_of_a_model_that_a_job_made_is_an_input(client, run, log_of, workspace):
+    job = run("echo weights > ${{outputs.m}}/w", outputs={"m": Output(type="custom_model", name="made")})
+    workspace.models.register(job.name, name="of-the-home", output="m")
+    taken = Model(name="taken", path=f"azureml://jobs/{job.name}/outputs/m", type="custom_model")
+    found = {name: client.models.get(name, label="latest").path for name in ("made", "of-the-home")}
+    for name, path in {**found, "taken": client.models.create_or_update(taken).path}.items():
+        assert path.endswith(f"/paths/models/{name}/1/model")
+        assert log_of("cat ${{inputs.i}}/w", Input(type="custom_model", path=path)).endswith("weights\n")

@@ -65,6 +65,19 @@ def model_path(asset: Asset) -> str:
     return f"models/{asset.name}/{asset.version}/model"
 
 
+def data_path(name: str, version: str, last: str) -> str:
+    """Return at which path data is shown that a step wrote: `last` is the file's name, or that of the folder."""
+    return f"assets/data/{name}/{version}/{last}"
+
+
+def shown_path(asset: Asset) -> str:
+    """Return the path of the datastore at which a version is shown; an empty text for one that lies elsewhere."""
+    if asset.key.type is AssetType.MODEL:
+        return "" if uploaded_path(asset) else model_path(asset)
+    found = stored_path(str(asset.properties["uri"]))
+    return found.path if found and found.path.startswith(data_path(asset.name, asset.version, "")) else ""
+
+
 def model_body(asset: Asset, uri: str) -> dict[str, Any]:
     """Return a version of a model whose files lie at `uri`.
 

@@ -1,15 +1,17 @@
 """Tests of `mafunzo.pipelines.delivery`."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mafunzo import Workspace
-from mafunzo.entities.asset import WORKSPACE_SCOPE, AssetType
+from mafunzo.entities.asset import WORKSPACE_SCOPE, AssetType, FolderType
 from mafunzo.entities.job import Destination, Job, Step, StepSpec
 from mafunzo.errors import Conflict
 from mafunzo.pipelines.delivery import deliver
-from mafunzo.wire.azureml.envelope import CONTAINER
+from mafunzo.wire.azureml.asset import DataRequest
+from mafunzo.wire.azureml.envelope import CONTAINER, datastore_uri
 
 
 @pytest.fixture
@@ -76,3 +78,44 @@ def test_a_file_is_shown_as_the_path_and_one_with_other_bytes_takes_its_place(wo
     assert (shown.name, workspace.blobs.path(shown).read_text()) == ("my/rows.csv", "second")
     taken = workspace.artifacts.checkout(workspace.blobs.artifact(CONTAINER, "my/rows.csv"), tmp_path / "taken")
     assert taken.name == "rows.csv"
+
+
+def test_what_is_registered_is_shown_at_a_path_of_its_own(workspace: Workspace, deliver_to) -> None:
+    for job, text in (("one", "first"), ("two", "second")):
+        for _ in range(2):  # the second time is after a crash
+            deliver_to(job, Destination("uri_folder", asset_name="found"), text)
+    deliver_to("three", Destination("custom_model", asset_name="found"), "third")
+    shown = {blob.name: workspace.blobs.path(blob).read_text() for blob in workspace.blobs.list(CONTAINER)}
+    assert shown == {
+        "assets/data/found/1/out/rows.txt": "first",
+        "assets/data/found/2/out/rows.txt": "second",
+        "models/found/1/model/rows.txt": "third",
+    }
+    newest, oldest = workspace.records.list_assets(WORKSPACE_SCOPE, AssetType.DATA, "found")
+    assert (newest.properties["uri"], oldest.properties["uri"]) == (
+        datastore_uri("assets/data/found/2/out"),
+        datastore_uri("assets/data/found/1/out"),
+    )
+
+
+def test_one_that_was_registered_before_keeps_its_address(workspace: Workspace, deliver_to) -> None:
+    deliver_to("one", Destination("uri_folder", asset_name="found"))
+    (asset,) = workspace.records.list_assets(WORKSPACE_SCOPE, AssetType.DATA, "found")
+    workspace.blobs.withdraw(CONTAINER, "assets")
+    old = {**asset.properties, "uri": "azureml://jobs/one/outputs/out"}
+    workspace.records.update_asset(replace(asset, properties=old))
+    deliver_to("one", Destination("uri_folder", asset_name="found"))
+    assert workspace.records.get_asset(asset.key).properties == old
+    assert workspace.blobs.list(CONTAINER) == []
+
+
+def test_data_that_a_step_made_keeps_its_bytes_when_something_is_said_of_it(workspace: Workspace, tmp_path) -> None:
+    workspace.records.add_job(Job("one", "one", "e", "c:1", created_by="amina"), [])
+    (tmp_path / "out" / "empty").mkdir(parents=True)  # which no blobs show
+    (tmp_path / "out" / "rows.txt").write_text("rows")
+    artifact, step = workspace.artifacts.put(tmp_path / "out"), Step("one", StepSpec("s", "c:1", "code", "true"))
+    deliver(Destination("uri_folder", asset_name="found"), artifact, step, "out", workspace.records, workspace.blobs)
+    uri = datastore_uri("assets/data/found/1/out")
+    asked = DataRequest(uri, FolderType.URI_FOLDER, "said", {}, is_archived=True)
+    changed = workspace.data.register_from(asked, "found", "1")
+    assert (changed.artifact, changed.description, changed.is_archived) == (artifact, "said", True)
