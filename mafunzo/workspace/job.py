@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 import time
@@ -11,9 +12,19 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from mafunzo.entities.asset import Asset
 from mafunzo.entities.component import PARENT_OUTPUT, Component, unknown_name
-from mafunzo.entities.job import DEFAULT_OUTPUT, ArtifactInput, Job, JobStatus, Step, StepOutputInput
+from mafunzo.entities.job import DEFAULT_OUTPUT, ArtifactInput, Job, JobStatus, Step, StepOutputInput, StepStatus
 from mafunzo.entities.sweep import BEST_TRIAL
-from mafunzo.errors import Conflict, InvalidParameter, JobCanceled, JobFailed, NotFound, TimedOut, from_code
+from mafunzo.errors import (
+    Conflict,
+    InvalidParameter,
+    JobCanceled,
+    JobFailed,
+    MafunzoError,
+    NotFound,
+    TimedOut,
+    from_code,
+)
+from mafunzo.pipelines.attempt import written_to
 from mafunzo.tracking import METRICS_FILE, read_metrics
 from mafunzo.wire.azureml.envelope import ARTIFACT_CONTAINER, CONTAINER
 from mafunzo.wire.azureml.job import (
@@ -36,6 +47,8 @@ from mafunzo.workspace.submission import bound_inputs, only_node, registry_pipel
 
 if TYPE_CHECKING:
     from mafunzo.workspace.workspace import Workspace
+
+logger = logging.getLogger(__name__)
 
 Steps = list[Step]  # the class below has a verb called list
 ARTIFACTS = "artifacts"
@@ -319,10 +332,22 @@ class JobHandle:
         return tuple(outputs)
 
     def _outputs_there(self, step: str | None) -> dict[str, str]:
-        """Return the outputs that were made, of the job or of one step, and their artifacts."""
-        if step:
-            return {name: found for name, found in self._step(step).outputs.items() if name != DEFAULT_OUTPUT}
-        return {name: self.output_artifact(name) for name, source in self.job.outputs.items() if self._has(source)}
+        """Return what there is of the outputs of the job, or of one step, and their artifacts."""
+        own = [name for name in self._step(step).spec.outputs if name != DEFAULT_OUTPUT] if step else []
+        sources = {name: StepOutputInput(step, name) for name in own} if step else self.job.outputs
+        found = {name: self._written(self._step(source.step), source.output) for name, source in sources.items()}
+        return {name: artifact for name, artifact in found.items() if artifact}
+
+    def _written(self, step: Step, output: str) -> str | None:
+        """Return an output's artifact; of a command that failed, what it had written, which is stored only now."""
+        place = written_to(step.spec, self.folder(step.name), output)
+        if step.status is not StepStatus.FAILED or step.spec.is_trusted or not place.exists():
+            return step.outputs.get(output)
+        try:
+            return self._workspace.artifacts.put(place)
+        except (MafunzoError, OSError) as error:  # the log is worth showing without it
+            logger.warning("What %s/%s left in %s can't be stored: %s", step.job, step.name, place, error)
+            return None
 
     def _files_of(self, steps: Steps, has_outputs: bool) -> str:
         """Return what steps printed and, if so asked, what they wrote to `./outputs`, as one folder."""
@@ -333,7 +358,7 @@ class JobHandle:
             log = self.folder(step.name) / "log.txt"
             if log.exists():
                 files[f"user_logs/{prefix}std_log.txt"] = (artifacts.put(log), log.name)
-            stored = step.outputs.get(DEFAULT_OUTPUT) if has_outputs else None
+            stored = self._written(step, DEFAULT_OUTPUT) if has_outputs else None
             for file in artifacts.manifest(stored) if stored else ():
                 files[f"outputs/{prefix}{file.path}"] = (str(stored), file.path)
         return artifacts.assemble(files)

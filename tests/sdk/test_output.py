@@ -102,3 +102,13 @@ def test_the_path_of_a_model_that_a_job_made_is_an_input(client, run, log_of, wo
     for name, path in {**found, "taken": client.models.create_or_update(taken).path}.items():
         assert path.endswith(f"/paths/models/{name}/1/model")
         assert log_of("cat ${{inputs.i}}/w", Input(type="custom_model", path=path)).endswith("weights\n")
+
+
+def test_what_a_command_had_written_when_it_failed_comes_with_its_log(client, run, tmp_path):
+    write = "echo keep > outputs/k; echo part > ${{outputs.o}}/p; echo bye; exit 1"
+    job = run(write, outputs={"o": Output(type="uri_folder"), "nothing": Output(type="uri_folder")})
+    assert job.status == "Failed"
+    client.jobs.download(job.name, download_path=tmp_path, all=True)
+    assert (tmp_path / "artifacts" / "outputs" / "k").read_text() == "keep\n"
+    assert (tmp_path / "artifacts" / "user_logs" / "std_log.txt").read_text().endswith("bye\n")
+    assert (tmp_path / "named-outputs" / "o" / "p").read_text() == "part\n"
