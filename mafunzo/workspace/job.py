@@ -26,6 +26,7 @@ from mafunzo.errors import (
 )
 from mafunzo.pipelines.attempt import written_to
 from mafunzo.tracking import METRICS_FILE, read_metrics
+from mafunzo.tracking.step_environment import step_run_id
 from mafunzo.wire.azureml.envelope import ARTIFACT_CONTAINER, CONTAINER
 from mafunzo.wire.azureml.job import (
     BODY,
@@ -41,6 +42,7 @@ from mafunzo.wire.azureml.job import (
 )
 from mafunzo.workspace.asset import ModelSource, free, import_title, named_artifacts
 from mafunzo.workspace.component import shipped
+from mafunzo.workspace.logged_file import logged_files
 from mafunzo.workspace.request import MODEL_INPUTS, Draft, Request, with_outputs
 from mafunzo.workspace.stream import Event, follow, render
 from mafunzo.workspace.submission import bound_inputs, only_node, registry_pipeline, submission, with_destinations
@@ -361,25 +363,37 @@ class JobHandle:
             stored = self._written(step, DEFAULT_OUTPUT) if has_outputs else None
             for file in artifacts.manifest(stored) if stored else ():
                 files[f"outputs/{prefix}{file.path}"] = (str(stored), file.path)
+            if has_outputs:
+                files = {f"{prefix}{path}": found for path, found in self._logged(step).items()} | files
         return artifacts.assemble(files)
+
+    def _logged(self, step: Step) -> dict[str, tuple[str, str]]:
+        """Return what a user's step has logged with MLflow: its paths to (artifact, path in it)."""
+        if step.spec.is_trusted:
+            return {}
+        run_id = step_run_id(self.name, step.name, step.attempt, is_alone=len(self.steps) == 1)
+        return logged_files(self._workspace, run_id)
 
     def output_artifact(self, output: str, path: str = "", step: str | None = None) -> str:
         """Return the hash of an output, of the job or of one step, or of the file or folder `path` of it.
 
         Raises `NotFound` or `JobFailed`. What a user's command wrote to `./outputs` is the output `default`, which Azure's
-        addresses call `artifacts`.
+        addresses call `artifacts`; there, what it has logged with MLflow lies beside it.
         """
         artifact = self._whole_output(output, step)
         if output == ARTIFACTS:  # there, `./outputs` is a folder among others
             path = path.removeprefix("outputs").lstrip("/")
         if not path:
             return artifact
-        files = [file.path for file in self._workspace.artifacts.manifest(artifact)]
-        below = {file: file.removeprefix(f"{path}/") for file in files if file.startswith(f"{path}/")}
-        chosen = below or {file: Path(file).name for file in files if file == path}
+        files = {file.path: (artifact, file.path) for file in self._workspace.artifacts.manifest(artifact)}
+        if output == ARTIFACTS and (source := self._default_output(output, step)):
+            files = self._logged(self._step(source.step)) | files
+        below = {file.removeprefix(f"{path}/"): found for file, found in files.items() if file.startswith(f"{path}/")}
+        chosen = below or {Path(file).name: found for file, found in files.items() if file == path}
         if not chosen:
-            raise NotFound(f"Output {output} of job {self.name} has no '{path}'. It has: {', '.join(files[:10])}.")
-        return self._workspace.artifacts.assemble({name: (artifact, file) for file, name in chosen.items()})
+            there = ", ".join(list(files)[:10]) or "nothing"
+            raise NotFound(f"Output {output} of job {self.name} has no '{path}'. It has: {there}.")
+        return self._workspace.artifacts.assemble(chosen)
 
     def _whole_output(self, output: str, step: str | None) -> str:
         job = self.job
