@@ -20,7 +20,7 @@ from mafunzo.errors import Conflict, InvalidFile, InvalidParameter, NotFound
 from mafunzo.store import catalog
 from mafunzo.store.codec import encode
 from mafunzo.store.record import ARTIFACT_HASH
-from mafunzo.wire.azureml.asset import USER_PROPERTIES, ModelRequest, model_path, model_uri
+from mafunzo.wire.azureml.asset import SAID, USER_PROPERTIES, ModelRequest, model_path, model_uri
 from mafunzo.wire.azureml.envelope import CONTAINER, DATASTORE, REGISTRY_CONTAINER
 from mafunzo.wire.azureml.reference import (
     AssetReference,
@@ -190,7 +190,7 @@ class Models:
                 known[version],
                 description=asked.description,
                 tags=asked.tags,
-                properties={**known[version].properties, USER_PROPERTIES: asked.properties},
+                properties={**known[version].properties, USER_PROPERTIES: asked.properties, SAID: asked.said},
                 is_archived=asked.is_archived,
             )
             self._workspace.records.update_asset(changed)
@@ -203,7 +203,7 @@ class Models:
             description=asked.description,
             tags=asked.tags,
         )
-        facts = {"path": asked.path, USER_PROPERTIES: asked.properties}
+        facts = {"path": asked.path, USER_PROPERTIES: asked.properties, SAID: asked.said}
         kept = dataclasses.replace(made, properties={**made.properties, **facts})
         self._workspace.records.update_asset(kept)
         return kept

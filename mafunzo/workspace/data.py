@@ -14,7 +14,7 @@ from mafunzo.dataset.files import open_source
 from mafunzo.dataset.split import SPLITS, split
 from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType
 from mafunzo.errors import Conflict
-from mafunzo.wire.azureml.asset import shown_path
+from mafunzo.wire.azureml.asset import SAID, shown_path
 from mafunzo.wire.azureml.reference import WebAddress, parse_reference
 from mafunzo.workspace.asset import find_mirror, set_mirror
 from mafunzo.workspace.reference import artifact_of, stored
@@ -49,9 +49,11 @@ class DataSets:
         Raises `Conflict` for other files under the name of a version that exists, `NotFound` for files that aren't there, and
         `InvalidFile` for one of the web that can't be fetched.
         """
-        artifact = self._kept(asked.uri, name, version)
+        known = self._known(asked.uri, name, version)
+        artifact = known.artifact if known and self._keeps_its_bytes(known) else None
         if artifact is None:
             artifact = artifact_of(stored(self._workspace, f"Data '{name}'", asked.uri))
+        lineage = known.properties if known else {"uri": asked.uri}
         return put_version(
             self._workspace,
             Asset(
@@ -60,19 +62,22 @@ class DataSets:
                 artifact=artifact,
                 description=asked.description,
                 tags=asked.tags,
-                properties={"uri": asked.uri},
+                properties={**lineage, SAID: asked.said},
                 is_archived=asked.is_archived,
             ),
             is_replaced=True,
         )
 
-    def _kept(self, uri: str, name: str, version: str) -> str | None:
-        """Return the bytes of a version that keeps them, whatever is at its address now: of the web, or shown by ourselves."""
+    def _known(self, uri: str, name: str, version: str) -> Asset | None:
+        """Return a version that lies at this address, in whichever way that is written."""
+        place = parse_reference(uri)
         versions = registered(self._workspace, AssetType.DATA, name)
-        known = next((a for a in versions if a.version == version and a.properties["uri"] == uri), None)
-        if known is None or not (shown_path(known) or isinstance(parse_reference(uri), WebAddress)):
-            return None
-        return known.artifact
+        found = (a for a in versions if a.version == version and parse_reference(a.properties["uri"]) == place)
+        return next(found, None)
+
+    def _keeps_its_bytes(self, known: Asset) -> bool:
+        """Return whether a version's bytes are what they were, whatever is at its address now: the web's, or shown by us."""
+        return bool(shown_path(known)) or isinstance(parse_reference(known.properties["uri"]), WebAddress)
 
     def get(self, name: str, *, to: str | Path, percent: float = 100.0, overwrite: bool = False) -> dict[str, Path]:
         """Write the first `percent` of each split of a data set as jsonl files under `to`; return them by split.

@@ -76,8 +76,14 @@ def test_an_mlflow_model_has_a_file_that_says_so(client, weights):
     with pytest.raises(HttpResponseError, match="no file MLmodel"):
         client.models.create_or_update(Model(name="flow", version="1", type="mlflow_model", path=str(weights)))
     (weights / "MLmodel").write_text("flavors: {}\n")
-    made = client.models.create_or_update(Model(name="flow", version="1", type="mlflow_model", path=str(weights)))
-    assert made.type == "mlflow_model"
+    flavors = {"python_function": {"python_version": "3.8"}}
+    asked = Model(name="flow", version="1", type="mlflow_model", path=str(weights), flavors=flavors, stage="Staging")
+    made = client.models.create_or_update(asked)
+    assert (made.type, made.stage, made.flavors["python_function"]) == (
+        "mlflow_model",
+        "Staging",
+        {"python_version": "3.8"},
+    )
 
 
 def test_versions_of_a_model_count_up_and_never_change(client, weights):

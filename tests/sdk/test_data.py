@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 from azure.ai.ml import Input
+from azure.ai.ml.constants._common import AutoDeleteCondition
 from azure.ai.ml.dsl import pipeline
 from azure.ai.ml.entities import Data
+from azure.ai.ml.entities._assets.auto_delete_setting import AutoDeleteSetting
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 
 from mafunzo import Workspace
@@ -63,6 +65,21 @@ def test_archived_data_is_hidden_until_it_is_restored(client, folder):
     assert [found.version for found in client.data.list("old", list_view_type="ALL")] == ["1"]
     client.data.restore("old", version="1")
     assert [found.version for found in client.data.list("old")] == ["1"]
+
+
+def test_what_data_is_sent_with_is_given_back(client, tmp_path):
+    (tmp_path / "MLTable").write_text("paths:\n  - file: ./a.csv\ntransformations:\n  - read_delimited\n")
+    (tmp_path / "a.csv").write_text("a,b\n1,2\n")
+    soon = AutoDeleteSetting(condition=AutoDeleteCondition.CREATED_GREATER_THAN, value="30d")
+    made = client.data.create_or_update(
+        Data(name="kept", version="1", type="mltable", path=str(tmp_path), auto_delete_setting=soon)
+    )
+    assert made.path.startswith("azureml://subscriptions/") and made.path.endswith(f"/{tmp_path.name}/")
+    found = client.data.get("kept", version="1")
+    assert (found.path, found.auto_delete_setting.value) == (made.path, "30d")
+    found.tags = {"a": "b"}
+    found.properties = {"p": "q"}
+    assert client.data.create_or_update(found).properties == {"p": "q"}
 
 
 def test_what_is_not_there_is_not_found(talks, client):

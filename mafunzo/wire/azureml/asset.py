@@ -8,7 +8,15 @@ from typing import Any
 from mafunzo.entities.asset import MODEL_TYPES, REGISTRY_SCOPE, Asset, AssetType, FolderType, next_version
 from mafunzo.entities.component import Component, Input
 from mafunzo.errors import InvalidParameter, NotSupported
-from mafunzo.wire.azureml.envelope import datastore_uri, registry_id, resource, resource_id, system_data, texts
+from mafunzo.wire.azureml.envelope import (
+    DATASTORE,
+    datastore_uri,
+    registry_id,
+    resource,
+    resource_id,
+    system_data,
+    texts,
+)
 from mafunzo.wire.azureml.reference import (
     AssetReference,
     JobOutputReference,
@@ -25,6 +33,8 @@ NOUNS: Mapping[AssetType, str] = {
     AssetType.ENVIRONMENT: "environments",
     AssetType.CODE: "codes",
 }
+SAID = "said"
+"""Under which a version keeps what it was sent with that means nothing here, and is given back."""
 USER_PROPERTIES = "user_properties"
 """Under which a model keeps the properties that it was registered with."""
 DATA_TYPES = (FolderType.URI_FILE, FolderType.URI_FOLDER, FolderType.MLTABLE)
@@ -95,6 +105,7 @@ def model_body(asset: Asset, uri: str) -> dict[str, Any]:
         "provisioningState": "Succeeded",
         "stage": None,
         "jobName": asset.properties.get("job"),
+        **(asset.properties.get(SAID) or {}),
     }
     return version_body(asset, properties)
 
@@ -116,7 +127,7 @@ def card_tags(card: Mapping[str, Any]) -> dict[str, str]:
 class ModelRequest:
     """What a PUT of a model's version asks for. path: a job's output, a datastore's path, or another address.
 
-    properties: facts under names of the user's own, which are kept and given back.
+    properties: facts under names of the user's own, which are kept and given back, as is what is `said` besides.
     """
 
     path: str
@@ -124,6 +135,7 @@ class ModelRequest:
     description: str
     tags: Mapping[str, str]
     properties: Mapping[str, str] = field(default_factory=dict)
+    said: Mapping[str, Any] = field(default_factory=dict)
     is_archived: bool = False
 
 
@@ -149,18 +161,24 @@ def model_from_body(body: Mapping[str, Any]) -> ModelRequest:
         description=str(properties.get("description") or ""),
         tags=texts(properties.get("tags")),
         properties=texts(properties.get("properties")),
+        said=_said(properties, "stage", "flavors", "autoDeleteSetting"),
         is_archived=bool(properties.get("isArchived", False)),
     )
 
 
+def _said(properties: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: properties[name] for name in names if properties.get(name)}
+
+
 @dataclass(frozen=True)
 class DataRequest:
-    """What a PUT of a version of data asks for. uri: as it came, for whoever asks again; path: what it names."""
+    """What a PUT of a version of data asks for. uri: as it came, for whoever asks again. said: what else is given back."""
 
     uri: str
     folder_type: FolderType
     description: str
     tags: Mapping[str, str]
+    said: Mapping[str, Any]
     is_archived: bool
 
 
@@ -185,6 +203,7 @@ def data_from_body(name: str, body: Mapping[str, Any]) -> DataRequest:
         folder_type=FolderType(kind),
         description=str(properties.get("description") or ""),
         tags=texts(properties.get("tags")),
+        said=_said(properties, "properties", "referencedUris", "autoDeleteSetting"),
         is_archived=bool(properties.get("isArchived", False)),
     )
 
@@ -198,9 +217,19 @@ def data_body(asset: Asset) -> dict[str, Any]:
         "isArchived": asset.is_archived,
         "isAnonymous": False,
         "dataType": str(asset.folder_type),
-        "dataUri": asset.properties["uri"],
+        "dataUri": _data_uri(asset),
+        **(asset.properties.get(SAID) or {}),
     }
     return version_body(asset, properties)
+
+
+def _data_uri(asset: Asset) -> str:
+    """Return where data lies, as Azure writes it: in the datastore by the long address, of a folder with a slash at its end."""
+    uri = str(asset.properties["uri"])
+    found = stored_path(uri)
+    if found is None or found.datastore != DATASTORE:
+        return uri
+    return datastore_uri(found.path) + ("" if asset.folder_type is FolderType.URI_FILE else "/")
 
 
 @dataclass(frozen=True)
