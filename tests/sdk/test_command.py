@@ -480,16 +480,18 @@ def test_a_second_run_reuses_what_the_first_one_made_unless_told(components, nes
     def again(number: int):
         count(number=number, text="alone")
 
-    def statuses(is_forced: bool) -> set[str]:
+    def step(is_forced: bool) -> tuple[str, str, str | None]:
+        """Return the job, how its only step ended, and which one it was taken from."""
         made = again(number=9)
         made.settings.force_rerun = is_forced
-        return {
-            str(step.status) for step in workspace.jobs.get(wait(client.jobs.create_or_update(made).name).name).steps
-        }
+        name = wait(client.jobs.create_or_update(made).name).name
+        (child,) = client.jobs.list(parent_job_name=name)
+        return name, str(workspace.jobs.get(name).steps[0].status), child.properties.get("azureml.reusedrunid")
 
-    assert statuses(False) == {"completed"}
-    assert statuses(False) == {"cached"}
-    assert statuses(True) == {"completed"}
+    name, status, _ = step(False)
+    assert status == "completed"
+    assert step(False)[1:] == ("cached", f"{name}.count")
+    assert step(True)[1:] == ("completed", None)
 
 
 def test_a_failed_step_ends_the_pipeline_unless_it_is_to_go_on(components, client, code, wait, workspace):

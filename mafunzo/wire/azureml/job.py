@@ -359,10 +359,20 @@ def child_run_body(job: Job, step: Step) -> dict[str, Any]:
     """Return a step as its run's history tells it."""
     status = STEP_STATUS[step.status]
     body = _run(child_name(step), job, status, step.name, step.started_at, step.ended_at, step.error)
-    component = {"azureml.moduleName": step.spec.component, "azureml.parameters": step.reason}
+    component = {"azureml.moduleName": step.spec.component, "azureml.parameters": step.reason, **_reuse(step)}
     values = {name: step.spec.literals[name] for name in job.sweep.space} if job.sweep else {}
     tags = {"hyperparameters": json.dumps(values)} if values else {}
     return body | {"parentRunId": job.name, "rootRunId": job.name, "properties": component, "tags": tags}
+
+
+def _reuse(step: Step) -> dict[str, str]:
+    """Return what tells that a step's outputs are those of an earlier one, which its reason names: `same as job/step`."""
+    if step.status is not StepStatus.CACHED:
+        return {}
+    return {
+        "azureml.isreused": "true",
+        "azureml.reusedrunid": step.reason.removeprefix("same as ").replace("/", ".", 1),
+    }
 
 
 @dataclass(frozen=True)
