@@ -67,6 +67,13 @@ class Computes:
 
         Raises `InvalidParameter` with all faults of its name, tier and counts, `NotFound` for an unknown size.
         """
+        if faults := self.faults_of(compute):
+            raise InvalidParameter(f"Compute '{compute.name}' can't be made.", faults)
+        size = self.get(compute.size)
+        return self._workspace.records.put_compute(replace(compute, size=size.name))
+
+    def faults_of(self, compute: Compute) -> Faults:
+        """Return all faults of a cluster's name, tier and counts."""
         faults = []
         if compute.name == LOCAL or not NAME.fullmatch(compute.name):
             faults.append(
@@ -79,10 +86,7 @@ class Computes:
             faults.append(
                 f"min_instances and max_instances are {counts}, expected 0 or more, and 1 or more and not fewer."
             )
-        if faults:
-            raise InvalidParameter(f"Compute '{compute.name}' can't be made.", faults)
-        size = self.get(compute.size)
-        return self._workspace.records.put_compute(replace(compute, size=size.name))
+        return faults
 
     def rescale(
         self, name: str, min_instances: int | None = None, max_instances: int | None = None, idle_s: int | None = None

@@ -10,29 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from mafunzo.entities.asset import AssetType, next_version
-from mafunzo.errors import Conflict, InvalidFile, InvalidParameter
+from mafunzo.entities.asset import next_version
+from mafunzo.errors import Conflict, InvalidParameter
 from mafunzo.wire.azureml.asset import data_from_body, model_from_body
 from mafunzo.wire.azureml.compute import compute_from_body
 from mafunzo.wire.azureml.endpoint import deployment_from_body, endpoint_from_body
-from mafunzo.wire.azureml.environment import environment_from_body
 from mafunzo.wire.azureml.file import body_of
 from mafunzo.wire.azureml.file_job import Body
-from mafunzo.wire.azureml.file_keys import FileKind, faults_of, kind_of, with_type
+from mafunzo.wire.azureml.file_keys import FileKind, kind_of, with_type
 from mafunzo.wire.azureml.job import job_from_body
-from mafunzo.workspace.local_file import CheckedFiles, LocalFiles, StoredFiles, component_of, read_document
+from mafunzo.workspace.file_check import ASSETS, check
+from mafunzo.workspace.local_file import LocalFiles, StoredFiles, read_document
 from mafunzo.workspace.version import registered
 
 if TYPE_CHECKING:
     from mafunzo.workspace.workspace import Workspace
-
-ASSETS: Mapping[FileKind, AssetType] = {
-    FileKind.MODEL: AssetType.MODEL,
-    FileKind.DATA: AssetType.DATA,
-    FileKind.COMPONENT: AssetType.COMPONENT,
-    FileKind.ENVIRONMENT: AssetType.ENVIRONMENT,
-}
-"""The kinds that have versions."""
 
 
 @dataclass(frozen=True)
@@ -54,31 +46,21 @@ def create(workspace: Workspace, file: Path, changes: Mapping[str, str]) -> Crea
     document = _with_changes(read_document(file), changes)
     kind = kind_of(document, str(file))
     document = with_type(document)
-    _check(workspace, file, kind, document)
+    name = _name(kind, document)
+    check(workspace, file, kind, document, name)
     body = body_of(kind, document, LocalFiles(file.parent, StoredFiles(workspace)))
     endpoint = str(document.get("endpoint_name") or "")
-    asked = Created(kind, _name(kind, document), _version(workspace, kind, document), endpoint)
-    _VERBS[kind].make(workspace, body, asked)
+    asked = Created(kind, name, _version(workspace, kind, document), endpoint)
+    _VERBS[kind](workspace, body, asked)
     return asked
 
 
-def _check(workspace: Workspace, file: Path, kind: FileKind, document: Mapping[str, Any]) -> None:
-    checked = CheckedFiles(workspace)
-    found = faults_of(kind, document)
-    if all(fault.is_harmless for fault in found):
-
-        def parse() -> None:
-            body = body_of(kind, document, LocalFiles(file.parent, checked, within=(file.resolve(),)))
-            _VERBS[kind].parse(body, _name(kind, document))
-
-        checked.attempt("", parse, None)
-    if faults := [*(fault.text for fault in found), *checked.faults]:
-        raise InvalidFile(f"{file} can't be used.", list(dict.fromkeys(faults)))
-
-
 def _name(kind: FileKind, document: Mapping[str, Any]) -> str:
+    """Return the name that is given, or for a job a new one; anything else that lacks it is told of."""
     name = document.get("name")
-    return str(name) if name is not None else f"{document['type']}-{secrets.token_hex(4)}"
+    if name is None:
+        return f"{document.get('type')}-{secrets.token_hex(4)}" if kind is FileKind.JOB else "unknown"
+    return str(name)
 
 
 def _version(workspace: Workspace, kind: FileKind, document: Mapping[str, Any]) -> str:
@@ -90,15 +72,7 @@ def _version(workspace: Workspace, kind: FileKind, document: Mapping[str, Any]) 
     return next_version(asset.version for asset in registered(workspace, ASSETS[kind], str(document["name"])))
 
 
-# What a kind is read with, and made by
-
-
-@dataclass(frozen=True)
-class _Verb:
-    """parse: raises what is wrong with the body for a name. make: does what the body asks for."""
-
-    parse: Callable[[Body, str], Any]
-    make: Callable[[Workspace, Body, Created], Any]
+# What a kind is made by
 
 
 def _make_job(workspace: Workspace, body: Body, asked: Created) -> None:
@@ -109,39 +83,28 @@ def _make_job(workspace: Workspace, body: Body, asked: Created) -> None:
     workspace.jobs.create(asked.name, job_from_body(asked.name, body))
 
 
-_VERBS: Mapping[FileKind, _Verb] = {
-    FileKind.MODEL: _Verb(
-        lambda body, name: model_from_body(body),
-        lambda workspace, body, asked: workspace.models.register_from(model_from_body(body), asked.name, asked.version),
+_VERBS: Mapping[FileKind, Callable[[Workspace, Body, Created], Any]] = {
+    FileKind.MODEL: lambda workspace, body, asked: workspace.models.register_from(
+        model_from_body(body), asked.name, asked.version
     ),
-    FileKind.DATA: _Verb(
-        lambda body, name: data_from_body(name, body),
-        lambda workspace, body, asked: workspace.data.register_from(
-            data_from_body(asked.name, body), asked.name, asked.version
-        ),
+    FileKind.DATA: lambda workspace, body, asked: workspace.data.register_from(
+        data_from_body(asked.name, body), asked.name, asked.version
     ),
-    FileKind.ENVIRONMENT: _Verb(
-        lambda body, name: environment_from_body(name, "", body),
-        lambda workspace, body, asked: workspace.environments.register_from(body, asked.name, asked.version),
+    FileKind.ENVIRONMENT: lambda workspace, body, asked: workspace.environments.register_from(
+        body, asked.name, asked.version
     ),
-    FileKind.COMPONENT: _Verb(
-        component_of,
-        lambda workspace, body, asked: workspace.components.register_from(body, asked.name, asked.version),
+    FileKind.COMPONENT: lambda workspace, body, asked: workspace.components.register_from(
+        body, asked.name, asked.version
     ),
-    FileKind.COMPUTE: _Verb(
-        lambda body, name: compute_from_body(name, body, ""),
-        lambda workspace, body, asked: workspace.computes.create(compute_from_body(asked.name, body, workspace.user)),
+    FileKind.COMPUTE: lambda workspace, body, asked: workspace.computes.create(
+        compute_from_body(asked.name, body, workspace.user)
     ),
-    FileKind.JOB: _Verb(lambda body, name: job_from_body(name, body), _make_job),
-    FileKind.ENDPOINT: _Verb(
-        lambda body, name: endpoint_from_body(name, body),
-        lambda workspace, body, asked: workspace.endpoints.put(asked.name, endpoint_from_body(asked.name, body)),
+    FileKind.JOB: _make_job,
+    FileKind.ENDPOINT: lambda workspace, body, asked: workspace.endpoints.put(
+        asked.name, endpoint_from_body(asked.name, body)
     ),
-    FileKind.DEPLOYMENT: _Verb(
-        lambda body, name: deployment_from_body(name, body),
-        lambda workspace, body, asked: workspace.endpoints.put_deployment(
-            asked.endpoint, asked.name, deployment_from_body(asked.name, body)
-        ),
+    FileKind.DEPLOYMENT: lambda workspace, body, asked: workspace.endpoints.put_deployment(
+        asked.endpoint, asked.name, deployment_from_body(asked.name, body)
     ),
 }
 

@@ -48,7 +48,7 @@ class Endpoints:
 
     def create(self, name: str, tags: Mapping[str, str] | None = None) -> EndpointHandle:
         """Create an endpoint with two new keys and no deployment; raises `Conflict` when it exists."""
-        _require_name("endpoint", name)
+        require_name("endpoint", name)
         endpoint = Endpoint(name, tags=dict(tags or {}), created_by=self._workspace.user, created_at=datetime.now(UTC))
         self._workspace.records.add_endpoint(endpoint, keys=(_new_key(), _new_key()))
         return EndpointHandle(self._workspace, name)
@@ -76,7 +76,7 @@ class Endpoints:
         Of a deployment that exists, time-outs are changed. Raises `Conflict` for another model under its name, and for one that
         failed or is being deleted.
         """
-        _require_name("deployment", name)
+        require_name("deployment", name)
         asset = self._workspace.models.by_id(asked.model)
         handle = self.get(endpoint)
         found = {d.name: d for d in handle.deployments}.get(name)
@@ -122,9 +122,9 @@ class Endpoints:
         their proportions in the rest. Raises `ServingMismatch`, `WorkerFailed` or `TimedOut`. Whatever is raised, nothing
         of this call is left: neither the deployment nor an endpoint that was made for it.
         """
-        _require_name("deployment", deployment)
+        require_name("deployment", deployment)
         asset = model if isinstance(model, Asset) else self._workspace.models.get(model)
-        _require_stored(asset)
+        require_stored(asset)
         found = {e.name: e for e in self._workspace.records.list_endpoints()}.get(endpoint)
         _shared(found.traffic_percent if found else {}, deployment, traffic)  # refused before anything is written
         if any(d.name == deployment for d in self._workspace.records.list_deployments(endpoint)):
@@ -158,7 +158,7 @@ class Endpoints:
                 endpoint=handle.name,
                 name=deployment,
                 model=str(asset.key),
-                artifact=_require_stored(asset),
+                artifact=require_stored(asset),
                 created_by=self._workspace.user,
                 created_at=datetime.now(UTC),
                 properties={"base_artifact": asset.properties.get("base_artifact"), **(properties or {})},
@@ -360,7 +360,7 @@ def _new_key() -> str:
     return secrets.token_urlsafe(32)
 
 
-def _require_stored(asset: Asset) -> str:
+def require_stored(asset: Asset) -> str:
     """Return the hash of a model's files; raises `InvalidParameter` for one that is on offer only."""
     if asset.artifact is None:
         raise InvalidParameter(
@@ -369,13 +369,15 @@ def _require_stored(asset: Asset) -> str:
     return asset.artifact
 
 
-def _require_name(kind: str, name: str) -> None:
+def require_name(kind: str, name: str) -> None:
+    """Raise `InvalidParameter` for a name that Azure doesn't take either."""
     is_good = (
         0 < len(name) <= 63 and name[0].isalnum() and all(c.isascii() and (c.isalnum() or c in "-_.") for c in name)
     )
     if not is_good:
         raise InvalidParameter(
-            f"'{name}' can't name an {kind}, expected letters, digits, '-', '_' and '.', 63 at most."
+            f"The {kind}'s name is '{name[:64]}', expected at most 63 letters, digits, '-', '_' and '.', a letter "
+            "or digit first."
         )
 
 

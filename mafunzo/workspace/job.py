@@ -45,7 +45,15 @@ from mafunzo.workspace.component import shipped
 from mafunzo.workspace.logged_file import logged_files
 from mafunzo.workspace.request import MODEL_INPUTS, Draft, Request, with_outputs
 from mafunzo.workspace.stream import Event, follow, render
-from mafunzo.workspace.submission import bound_inputs, only_node, registry_pipeline, submission, with_destinations
+from mafunzo.workspace.submission import (
+    NOTHING,
+    Promised,
+    bound_inputs,
+    only_node,
+    registry_pipeline,
+    submission,
+    with_destinations,
+)
 
 if TYPE_CHECKING:
     from mafunzo.workspace.workspace import Workspace
@@ -138,6 +146,14 @@ class Jobs:
             return self._enqueue(submission(self._workspace, name, asked))
         return self._enqueue(self._of_registry(name, shipped(component).component, asked))
 
+    def require_good(self, name: str, asked: JobRequest, promised: Promised) -> None:
+        """Raise all faults of a job, of which what is promised isn't stored yet. Nothing is stored or started."""
+        component = registry_pipeline(asked)
+        if component is None:
+            submission(self._workspace, name, asked, promised)
+        else:
+            self._of_registry(name, shipped(component).component, asked, promised)
+
     def _ask_again(self, name: str, asked: JobRequest) -> JobHandle:
         kept = self._workspace.records.get_job(name).properties.get(BODY)
         if kept is None or settings_of(job_from_body(name, kept)) != settings_of(asked):
@@ -222,7 +238,7 @@ class Jobs:
         request.options.setdefault("display_name", f"{title} on {rows[0].name if rows else 'nothing'}")
         return request.draft("finetune")
 
-    def _of_registry(self, name: str, pipeline: Component, asked: JobRequest) -> Draft:
+    def _of_registry(self, name: str, pipeline: Component, asked: JobRequest, promised: Promised = NOTHING) -> Draft:
         """Return a job of one node, a pipeline that ships with Mafunzo, with the checks that `finetune` makes too."""
         node = only_node(asked)
         names = {output: match[1] for output, text in node.outputs.items() if (match := PARENT_OUTPUT.fullmatch(text))}
@@ -234,7 +250,7 @@ class Jobs:
             "continue_on_step_failure": asked.continue_on_step_failure,
         }
         request.tags, request.properties = asked.tags, asked.properties
-        request.take_stored(bound_inputs(node, asked.inputs))
+        request.take_stored(bound_inputs(node, asked.inputs), promised.files)
         if set(MODEL_INPUTS) & set(request.component.inputs):
             request.base(None, has_defaults=asked.has_model_defaults)
         request.rows(f"{split}_{kind}_path" for split in SPLITS for kind in ("file", "mltable"))

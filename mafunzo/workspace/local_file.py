@@ -10,15 +10,20 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import yaml
 
+from mafunzo.entities.asset import AssetType, FolderType, next_version
 from mafunzo.entities.component import Component
 from mafunzo.errors import InvalidFile, RefusedError, UsageError
 from mafunzo.store.ignore import kept_files
-from mafunzo.wire.azureml.component import component_from_dict
+from mafunzo.wire.azureml.asset import model_from_body, require_name
+from mafunzo.wire.azureml.component import component_from_dict, source_of
 from mafunzo.wire.azureml.envelope import CONTAINER, DATASTORE
 from mafunzo.wire.azureml.environment import environment_from_body
 from mafunzo.wire.azureml.file import body_of
 from mafunzo.wire.azureml.file_job import ANONYMOUS, Body
 from mafunzo.wire.azureml.file_keys import FileKind, KeyFault, environment_faults, faults_of, kind_of, with_type
+from mafunzo.workspace.reference import artifact_of, stored
+from mafunzo.workspace.submission import Promised
+from mafunzo.workspace.version import registered
 
 if TYPE_CHECKING:
     from mafunzo.workspace.workspace import Workspace
@@ -26,8 +31,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 ANONYMOUS_ENVIRONMENT = "CliV2AnonymousEnvironment"
 """The name of environments that have none of their own, as the Azure SDK has it."""
-UNKNOWN = "azureml:unknown"
-"""The name of what isn't stored yet, while a file is checked; and an address of such."""
+UNKNOWN = "azureml:.unknown"
+"""The name of what isn't stored yet, while a file is checked, which nothing else can have; and an address of such."""
 UNKNOWN_URI = f"azureml://datastores/{DATASTORE}/paths/unknown"
 
 
@@ -44,6 +49,10 @@ class Sink(Protocol):
 
     def component(self, body: Body) -> str: ...
 
+    def require_source(self, component: Body) -> None: ...
+
+    def model(self, name: str, version: str | None, body: Body) -> str: ...
+
     def outputs(self, component: str) -> Mapping[str, str]: ...
 
 
@@ -59,8 +68,8 @@ class LocalFiles:
         self._prefix = prefix
         self._within = within
 
-    def uri(self, where: str, path: str) -> str:
-        return self._attempt(where, lambda: self._sink.upload(self._found(path)), UNKNOWN_URI)
+    def uri(self, where: str, path: str, kind: str) -> str:
+        return self._attempt(where, lambda: self._sink.upload(_of_kind(self._found(path), kind)), UNKNOWN_URI)
 
     def code(self, where: str, path: str) -> str:
         return self._attempt(where, lambda: self._sink.code(self._folder_at(path)), UNKNOWN)
@@ -77,13 +86,27 @@ class LocalFiles:
         return self._attempt(where, put, UNKNOWN)
 
     def component(self, where: str, given: str | Mapping[str, Any]) -> str:
+        body = self._attempt(where, lambda: self._component_body(where, given), None)
+        if body is None:
+            return UNKNOWN
+        self._attempt(where, lambda: self._sink.require_source(body), None)
+        return self._attempt(where, lambda: self._sink.component(body), UNKNOWN)
+
+    def _component_body(self, where: str, given: str | Mapping[str, Any]) -> Body:
+        document, local = self._document(where, given)
+        if "$schema" in document and (kind := kind_of(document, str(given))) is not FileKind.COMPONENT:
+            raise InvalidFile(f"$schema: it is that of a {kind}, expected a component's.")
+        document = with_type(document)
+        _refuse(faults_of(FileKind.COMPONENT, document))
+        return body_of(FileKind.COMPONENT, document, local)
+
+    def model(self, where: str, given: Mapping[str, Any]) -> str:
+        local = LocalFiles(self._folder, self._sink, f"{self._prefix}{where}.", self._within)
+        name, version = str(given["name"]), given.get("version")
+
         def put() -> str:
-            document, local = self._document(where, given)
-            if "$schema" in document and (kind := kind_of(document, str(given))) is not FileKind.COMPONENT:
-                raise InvalidFile(f"$schema: it is that of a {kind}, expected a component's.")
-            document = with_type(document)
-            _refuse(faults_of(FileKind.COMPONENT, document))
-            return self._sink.component(body_of(FileKind.COMPONENT, document, local))
+            body = body_of(FileKind.MODEL, given, local)
+            return self._sink.model(name, None if version is None else str(version), body)
 
         return self._attempt(where, put, UNKNOWN)
 
@@ -121,12 +144,17 @@ class LocalFiles:
 
 
 class CheckedFiles:
-    """Takes nothing, and keeps what is wrong."""
+    """Takes nothing, and keeps what is wrong, and what a file brings along."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
-        self._outputs: dict[str, Mapping[str, str]] = {UNKNOWN: {}}
+        self._components: dict[str, Component] = {}
+        self._files: dict[str, Path] = {}
         self.faults: list[str] = []
+
+    def promised(self) -> Promised:
+        """Return what the file brings along."""
+        return Promised(UNKNOWN, {UNKNOWN_URI: None, **self._files}, self._components)
 
     def attempt(self, where: str, work: Callable[[], T], otherwise: T) -> T:
         """Return what `work` does, or `otherwise` where it raises, whose faults are kept."""
@@ -138,7 +166,9 @@ class CheckedFiles:
             return otherwise
 
     def upload(self, path: Path) -> str:
-        return UNKNOWN_URI
+        uri = f"{UNKNOWN_URI}/{len(self._files)}"
+        self._files[uri] = path
+        return uri
 
     def code(self, folder: Path) -> str:
         return UNKNOWN
@@ -148,13 +178,25 @@ class CheckedFiles:
         return UNKNOWN
 
     def component(self, body: Body) -> str:
-        name = f"{UNKNOWN}:{len(self._outputs)}"
-        self._outputs[name] = _output_types(component_of(body, ANONYMOUS))
+        name = f"{UNKNOWN}:{len(self._components) + 1}"
+        self._components[name] = component_of(body, ANONYMOUS)
         return name
 
+    def require_source(self, component: Body) -> None:
+        """Raise the faults of what a component names as its code and environment, but for what the file brings along."""
+        named = source_of(component["properties"]["componentSpec"])
+        self._workspace.components.require_source(self.promised().without(named))
+
+    def model(self, name: str, version: str | None, body: Body) -> str:
+        require_name(AssetType.MODEL, name, version or "1")
+        model_from_body(body)
+        return UNKNOWN
+
     def outputs(self, component: str) -> Mapping[str, str]:
-        found = self._outputs.get(component)
-        return _outputs(self._workspace, component) if found is None else found
+        if component == UNKNOWN:
+            return {}
+        found = self._components.get(component)
+        return _outputs(self._workspace, component) if found is None else _output_types(found)
 
 
 class StoredFiles:
@@ -184,6 +226,19 @@ class StoredFiles:
     def component(self, body: Body) -> str:
         return self._anonymous(ANONYMOUS, body, self._workspace.components.register_from)
 
+    def require_source(self, component: Body) -> None:
+        """Registering a component looks for it."""
+
+    def model(self, name: str, version: str | None, body: Body) -> str:
+        """Register a model under its version, else under the one that has these files already, or the next number."""
+        asked = model_from_body(body)
+        known = registered(self._workspace, AssetType.MODEL, name)
+        artifact = artifact_of(stored(self._workspace, "model.path", asked.path))
+        same = [asset.version for asset in known if asset.artifact == artifact]
+        version = version or (same[0] if same else next_version(asset.version for asset in known))
+        self._workspace.models.register_from(asked, name, version)
+        return f"azureml:{name}:{version}"
+
     def outputs(self, component: str) -> Mapping[str, str]:
         return _outputs(self._workspace, component)
 
@@ -198,6 +253,19 @@ class StoredFiles:
         if path.is_file():
             return artifacts.put(path)
         return artifacts.assemble({name: (artifacts.put(path / name), Path(name).name) for name in kept_files(path)})
+
+
+def _of_kind(found: Path, kind: str) -> Path:
+    """Return a path that is what its type says; raises `InvalidFile`."""
+    if kind == FolderType.URI_FILE and found.is_dir():
+        raise InvalidFile(f"{found} is a folder, and the type is {kind}. Name a file, or set type: uri_folder.")
+    if kind in (FolderType.URI_FOLDER, FolderType.MLTABLE) and not found.is_dir():
+        raise InvalidFile(f"{found} is a file, and the type is {kind}. Name a folder, or set type: uri_file.")
+    if kind == FolderType.MLTABLE and not (found / "MLTable").is_file():
+        raise InvalidFile(
+            f"{found} has no file MLTable, which says how its rows are read. Add one, or set another type."
+        )
+    return found
 
 
 def _outputs(workspace: Workspace, component: str) -> Mapping[str, str]:

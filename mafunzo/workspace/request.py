@@ -78,8 +78,11 @@ class Request:
             else:
                 self.inputs[known] = value
 
-    def take_stored(self, given: Mapping[str, str | PathInput]) -> None:
-        """Take in inputs that came over a wire: literals as text, and what addresses name, of which a model stays a name."""
+    def take_stored(self, given: Mapping[str, str | PathInput], local: Mapping[str, Path | None]) -> None:
+        """Take in inputs that came over a wire: literals as text, and what addresses name, of which a model stays a name.
+
+        local: what lies at addresses that aren't stored yet.
+        """
         texts = {name: value if isinstance(value, str) else _model_name(value.uri) for name, value in given.items()}
         self.take({name: text for name, text in texts.items() if text})
         for name, value in given.items():
@@ -87,6 +90,8 @@ class Request:
                 continue
             if name not in self.component.inputs:
                 self.faults.append(unknown_name(name, self.component.inputs))
+            elif path := local.get(value.uri):
+                self.inputs[name] = path
             else:
                 for found in self.attempt(partial(stored, self.workspace, name, value.uri)):
                     self.inputs[name] = found

@@ -5,20 +5,24 @@ from __future__ import annotations
 import dataclasses
 import secrets
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mafunzo.entities.component import COMPUTE, PARENT_INPUT, PARENT_OUTPUT, Component, Node, Output
 from mafunzo.entities.job import DEFAULT_OUTPUT, ArtifactInput, Destination
 from mafunzo.entities.sweep import Sweep
-from mafunzo.errors import InvalidParameter
+from mafunzo.errors import InvalidParameter, UsageError
 from mafunzo.pipelines.binding import filled
 from mafunzo.pipelines.flatten import Flat, flatten
 from mafunzo.pipelines.plan import Facts, PinnedComponent, PlanRequest
 from mafunzo.pipelines.sweep import draw, with_trials
+from mafunzo.wire.azureml.component import Source
 from mafunzo.wire.azureml.job import JobRequest, compute_name
 from mafunzo.wire.azureml.reference import AssetReference, PathInput, parse_reference
+from mafunzo.workspace.asset import Upload
 from mafunzo.workspace.component import shipped, shipped_names
 from mafunzo.workspace.reference import stored
 from mafunzo.workspace.request import Draft, attempt, drafted
@@ -27,6 +31,27 @@ if TYPE_CHECKING:
     from mafunzo.workspace.workspace import Workspace
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Promised:
+    """What a job brings along, and isn't stored while it is only checked.
+
+    name: stands for code, environments and components. files: what lies at addresses; None where that is told already.
+    components: by the names that stand for them.
+    """
+
+    name: str = ""
+    files: Mapping[str, Path | None] = field(default_factory=dict)
+    components: Mapping[str, Component] = field(default_factory=dict)
+
+    def without(self, source: Source) -> Source:
+        """Return a source without what is promised."""
+        code, environment = (None if named == self.name else named for named in (source.code, source.environment))
+        return Source(code, environment)
+
+
+NOTHING = Promised()
 
 
 def registry_pipeline(asked: JobRequest) -> str | None:
@@ -67,11 +92,14 @@ def bound_inputs(node: Node, given: Mapping[str, str | PathInput]) -> dict[str, 
     return found
 
 
-def submission(workspace: Workspace, name: str, asked: JobRequest) -> Draft:
+def submission(workspace: Workspace, name: str, asked: JobRequest, promised: Promised = NOTHING) -> Draft:
     """Look up what a job names, and plan it. Raises `InvalidParameter` with all faults, before anything is stored."""
-    work = _Submission(workspace, asked)
-    flat = work.flat()
+    work = _Submission(workspace, asked, promised)
+    found = attempt(work.flat, work.faults)
     job_inputs = {key: work.given(key, value) for key, value in asked.inputs.items()}
+    if not found:
+        raise InvalidParameter("The job can't be planned.", work.faults + workspace.computes.faults(asked.computes))
+    (flat,) = found
     pipeline = dataclasses.replace(flat.pipeline, nodes=work.settled(flat, job_inputs))
     request = PlanRequest(
         name=name,
@@ -104,9 +132,10 @@ def _swept(request: PlanRequest, sweep: Sweep, facts: Facts) -> PlanRequest:
 class _Submission:
     """Looks things up; a fault is kept, and the work goes on, so that all are told at once."""
 
-    def __init__(self, workspace: Workspace, asked: JobRequest) -> None:
+    def __init__(self, workspace: Workspace, asked: JobRequest, promised: Promised) -> None:
         self._workspace = workspace
         self._asked = asked
+        self._promised = promised
         self.faults: list[str] = []
 
     def flat(self) -> Flat:
@@ -135,7 +164,7 @@ class _Submission:
         """Return an input of the job: its text, or what it names in the store."""
         if isinstance(value, str):
             return value
-        return self._found(lambda: stored(self._workspace, name, value.uri))
+        return self._found(lambda: self._stored(name, value.uri))
 
     def settled(self, flat: Flat, job_inputs: Mapping[str, Any]) -> dict[str, Node]:
         """Return the nodes with every path that they name themselves looked up."""
@@ -146,7 +175,7 @@ class _Submission:
             for key, value in node.inputs.items():
                 address = _address(value, key in declared and declared[key].is_path, job_inputs)
                 if address is not None:
-                    inputs[key] = self._found(partial(stored, self._workspace, f"step '{name}': {key}", address))
+                    inputs[key] = self._found(partial(self._stored, f"step '{name}': {key}", address))
             nodes[name] = dataclasses.replace(node, inputs=inputs)
         return nodes
 
@@ -161,12 +190,29 @@ class _Submission:
 
     def _pin(self, key: str) -> PinnedComponent:
         components = self._workspace.components
-        own = self._asked.commands.get(key)
-        pinned = components.pinned(*own) if own else components.pin(key)
+        if key in self._promised.components:
+            pinned = components.pinned(self._promised.components[key], Source())
+        elif key in self._asked.commands:
+            pinned = self._pin_own(key, *self._asked.commands[key])
+        else:
+            pinned = components.pin(key)
         if pinned.component.kind == "pipeline" or pinned.is_trusted or DEFAULT_OUTPUT in pinned.component.outputs:
             return pinned
         outputs = {**pinned.component.outputs, DEFAULT_OUTPUT: Output(DEFAULT_OUTPUT, "uri_folder")}
         return dataclasses.replace(pinned, component=dataclasses.replace(pinned.component, outputs=outputs))
+
+    def _pin_own(self, step: str, command: Component, named: Source) -> PinnedComponent:
+        """Return a command of the job's own; where what it names isn't there, keep the fault and leave that out."""
+        source = self._promised.without(named)
+        try:
+            self._workspace.components.require_source(source)
+        except UsageError as error:
+            self.faults += [f"step '{step}': {fault}" for fault in error.faults]
+            source = Source()
+        return self._workspace.components.pinned(command, source)
+
+    def _stored(self, where: str, uri: str) -> ArtifactInput | Upload:
+        return ArtifactInput("") if uri in self._promised.files else stored(self._workspace, where, uri)
 
     def _found(self, work: Callable[[], T]) -> T | ArtifactInput:
         """Return `work()`; where it raises, keep the fault and return a promise that the plan takes as it is."""

@@ -19,6 +19,7 @@ from mafunzo.wire.azureml.envelope import registry_id
 from mafunzo.wire.azureml.environment import BODY, environment_from_body, sent_body
 from mafunzo.wire.azureml.reference import AssetReference, parse_reference
 from mafunzo.workspace.component import shipped, shipped_names
+from mafunzo.workspace.request import attempt
 from mafunzo.workspace.version import put_version, referenced, registered, scope_of, version_of
 
 if TYPE_CHECKING:
@@ -91,6 +92,14 @@ class Components:
             code_artifact=code,
             runtime=environment,
         )
+
+    def require_source(self, source: Source) -> None:
+        """Raise `InvalidParameter` with all that a command names and that isn't there."""
+        faults: list[str] = []
+        attempt(lambda: self._code(source.code), faults)
+        attempt(lambda: self._workspace.environments.find(source.environment), faults)
+        if faults:
+            raise InvalidParameter("The command names what isn't there.", faults)
 
     def _source(self, source: Source) -> tuple[str | None, Environment | None]:
         return self._code(source.code), self._workspace.environments.find(source.environment)

@@ -5,7 +5,6 @@ from typing import Any
 
 import yaml
 
-from mafunzo.errors import InvalidParameter
 from mafunzo.wire.azureml.compute import AML_COMPUTE
 from mafunzo.wire.azureml.envelope import LOCATION
 from mafunzo.wire.azureml.file_job import Body, Local, address, job_body, node_bodies, sources
@@ -23,16 +22,13 @@ def body_of(kind: FileKind, document: Mapping[str, Any], local: Local) -> Body:
 
 
 def _model(document: Mapping[str, Any], local: Local) -> Body:
-    return _asset_body(
-        document,
-        modelType=str(document.get("type") or "custom_model"),
-        modelUri=address("path", str(document["path"]), local),
-    )
+    kind = str(document.get("type") or "custom_model")
+    return _asset_body(document, modelType=kind, modelUri=address("path", str(document["path"]), kind, local))
 
 
 def _data(document: Mapping[str, Any], local: Local) -> Body:
     kind = str(document.get("type") or "uri_folder")
-    return _asset_body(document, dataType=kind, dataUri=address("path", str(document["path"]), local))
+    return _asset_body(document, dataType=kind, dataUri=address("path", str(document["path"]), kind, local))
 
 
 def _environment(document: Mapping[str, Any], local: Local) -> Body:
@@ -84,8 +80,6 @@ def _asset_body(document: Mapping[str, Any], **said: Any) -> Body:
 
 def _compute(document: Mapping[str, Any], local: Local) -> Body:
     tier = str(document.get("tier") or "dedicated").lower()
-    if tier not in _TIERS:
-        raise InvalidParameter(f"tier: '{tier}', expected dedicated or low_priority.", param="tier")
     idle_s = document.get("idle_time_before_scale_down")
     scale = {
         "minNodeCount": document.get("min_instances"),
@@ -111,10 +105,10 @@ def _endpoint(document: Mapping[str, Any], local: Local) -> Body:
 def _deployment(document: Mapping[str, Any], local: Local) -> Body:
     settings, probe = document.get("request_settings") or {}, document.get("liveness_probe") or {}
     limit_ms, delay_s = settings.get("request_timeout_ms"), probe.get("initial_delay")
-    capacity = document.get("instance_count")
+    capacity, model = document.get("instance_count"), document["model"]
     properties = {
         "description": document.get("description"),
-        "model": document["model"],
+        "model": local.model("model", model) if isinstance(model, Mapping) else model,
         "properties": dict(document.get("properties") or {}),
         "environmentId": document.get("environment"),
         "codeConfiguration": document.get("code_configuration"),
@@ -124,7 +118,7 @@ def _deployment(document: Mapping[str, Any], local: Local) -> Body:
         "instanceType": document.get("instance_type"),
         "endpointComputeType": "Managed",
     }
-    sku = {"name": "Default", "capacity": 1 if capacity is None else capacity}
+    sku = {"name": "Default", "capacity": 1 if capacity is None else int(capacity)}
     return {"location": LOCATION, "properties": properties, "tags": dict(document.get("tags") or {}), "sku": sku}
 
 

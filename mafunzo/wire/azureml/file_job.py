@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from mafunzo.entities.component import STEP_OUTPUT
 from mafunzo.wire.azureml.envelope import resource_id
+from mafunzo.wire.azureml.file_value import number_of
 from mafunzo.wire.azureml.job import FILE_SOURCE
 from mafunzo.wire.azureml.reference import AssetReference, parse_reference
 from mafunzo.wire.azureml.sweep import ARGUMENTS
@@ -34,8 +35,11 @@ Body = dict[str, Any]
 class Local(Protocol):
     """Where things go that lie beside a file or stand in it. `where` is the key that names them, for errors."""
 
-    def uri(self, where: str, path: str) -> str:
-        """Return the address of the files at a path."""
+    def uri(self, where: str, path: str, kind: str) -> str:
+        """Return the address of the files at a path; `kind` says what they are to be: `uri_file` ..."""
+
+    def model(self, where: str, given: Mapping[str, Any]) -> str:
+        """Return the name of a model that stands in place."""
 
     def code(self, where: str, path: str) -> str:
         """Return the name of a folder of code."""
@@ -107,7 +111,8 @@ def _sweep_part(document: Mapping[str, Any], local: Local) -> Body:
 def _values(given: Mapping[str, Any]) -> list[Any]:
     """Return where a swept parameter's values come from, as a list: `["uniform", [0.1, 0.9]]`."""
     kind = str(given["type"])
-    return [kind, [given.get(name) for name in ARGUMENTS.get(kind, ())]]
+    arguments = [given.get(name) for name in ARGUMENTS.get(kind, ())]
+    return [kind, arguments if kind == "choice" else [number_of(one) for one in arguments]]
 
 
 def _typed(name: str, given: str | Mapping[str, Any]) -> Body:
@@ -173,7 +178,8 @@ def _node(name: str, node: Mapping[str, Any], types: "_Types", local: Local) -> 
         "resources": node.get("resources"),
         "distribution": _distribution(node) or None,
         "environment_variables": node.get("environment_variables"),
-        "limits": node.get("limits"),
+        "limits": {key: _duration(limit) for key, limit in (node.get("limits") or {}).items() if limit is not None}
+        or None,
     }
     return {key: value for key, value in body.items() if value is not None}
 
@@ -283,12 +289,12 @@ def _input_address(where: str, path: str, kind: str, local: Local) -> str:
         noun = "models" if kind in _MODEL_INPUTS else "data"
         last = ("versions", reference.version) if reference.version else ("labels", reference.label or "latest")
         return resource_id(noun, reference.name, *last)
-    return address(where, path, local)
+    return address(where, path, kind, local)
 
 
-def address(where: str, path: str, local: Local) -> str:
+def address(where: str, path: str, kind: str, local: Local) -> str:
     """Return the address of files: the one that is given, or that of a path of the file's own."""
-    return path if is_reference(path) else local.uri(where, path)
+    return path if is_reference(path) else local.uri(where, path, kind)
 
 
 def _written(given: Any) -> Body:
@@ -314,7 +320,7 @@ def _distribution(spec: Mapping[str, Any]) -> Body:
 
 
 def _duration(limit: Any) -> str:
-    return f"PT{limit}S" if isinstance(limit, int) else str(limit)
+    return f"PT{limit}S" if str(limit).isdecimal() else str(limit)
 
 
 def _camel(key: str) -> str:

@@ -10,6 +10,8 @@ from mafunzo.entities.asset import MODEL_TYPES
 from mafunzo.errors import InvalidFile, NotSupported
 from mafunzo.wire.azureml.asset import DATA_TYPES
 from mafunzo.wire.azureml.component import NODE_TYPES
+from mafunzo.wire.azureml.envelope import DATASTORE
+from mafunzo.wire.azureml.file_value import Leaf, OneOf, stand_in, value_fault, written
 
 
 class FileKind(StrEnum):
@@ -73,9 +75,12 @@ def kind_of(document: Mapping[str, Any], where: str) -> FileKind:
     schema = _schema_of(document)
     named = schema or str(document.get("type") or "").lower()
     found = _SCHEMAS[schema][0] if schema in _SCHEMAS else None if schema else _kind_by_keys(document)
-    if found is not None and not (found in (FileKind.JOB, FileKind.COMPUTE) and _refusal(named)):
+    reason = _refusal(named)
+    if found is FileKind.COMPUTE:
+        reason = reason or _refusal(str(document.get("type") or "").lower())
+    if found is not None and not (found in (FileKind.JOB, FileKind.COMPUTE) and reason):
         return found
-    if reason := _refusal(named):
+    if reason:
         raise NotSupported(f"{where}: {reason}")
     known = ", ".join(FileKind)
     what = f"$schema is '{document['$schema']}'" if schema else f"its keys are {', '.join(map(str, document))}"
@@ -131,14 +136,6 @@ def _is_component(document: Mapping[str, Any]) -> bool:
 # Which keys there may be
 
 
-class Leaf(StrEnum):
-    """What stands at the end of a path of keys: a text or number; texts or numbers by name; or anything."""
-
-    SCALAR = "a text or a number"
-    SCALARS = "names with a text or a number each"
-    ANYTHING = "anything"
-
-
 @dataclass(frozen=True)
 class Fields:
     """A mapping of these keys. required: those that can't be left out. is_scalar_too: a text may stand there instead."""
@@ -155,11 +152,15 @@ class Each:
     shape: "Shape"
 
 
-Shape = Leaf | Fields | Each
+Shape = Leaf | OneOf | Fields | Each
 
 
 def _scalars(names: str) -> dict[str, Shape]:
     return dict.fromkeys(names.split(), Leaf.SCALAR)
+
+
+def _wholes(names: str) -> dict[str, Shape]:
+    return dict.fromkeys(names.split(), Leaf.WHOLE)
 
 
 _ASSET: Mapping[str, Shape] = {
@@ -185,11 +186,12 @@ _RUN: Mapping[str, Shape] = {
     "environment_variables": Leaf.SCALARS,
     "resources": Fields(
         {
-            **_scalars("instance_count instance_type shm_size docker_args max_instance_count"),
+            **_scalars("instance_type shm_size docker_args"),
+            **_wholes("instance_count max_instance_count"),
             "properties": Leaf.ANYTHING,
         }
     ),
-    "distribution": Fields(_scalars("type process_count_per_instance"), required=("type",)),
+    "distribution": Fields(_scalars("type") | _wholes("process_count_per_instance"), required=("type",)),
 }
 _JOB: Mapping[str, Shape] = {
     **_scalars("$schema type name display_name description experiment_name compute"),
@@ -200,7 +202,7 @@ _JOB: Mapping[str, Shape] = {
     "identity": Fields(_scalars("type"), is_scalar_too=True),
     "queue_settings": Fields(_scalars("job_tier priority")),
 }
-_LIMITS: Mapping[str, Shape] = {"limits": Fields(_scalars("timeout"))}
+_LIMITS: Mapping[str, Shape] = {"limits": Fields({"timeout": Leaf.SECONDS})}
 _NODE_KEYS: Mapping[str, Shape] = {**_JOB, **_RUN, **_LIMITS, "component": Leaf.ANYTHING}
 _SETTINGS = Fields(_scalars("default_compute default_datastore continue_on_step_failure force_rerun"))
 _NODES = Each(Fields(_NODE_KEYS))
@@ -213,10 +215,19 @@ _SWEEP: Mapping[str, Shape] = {
     "sampling_algorithm": Fields(_scalars("type seed rule logbase"), is_scalar_too=True),
     "objective": Fields(_scalars("goal primary_metric"), required=("goal", "primary_metric")),
     "early_termination": Fields(
-        _scalars("type delay_evaluation evaluation_interval slack_factor slack_amount truncation_percentage"),
+        {
+            **_scalars("type"),
+            **_wholes("delay_evaluation evaluation_interval truncation_percentage"),
+            **dict.fromkeys(("slack_factor", "slack_amount"), Leaf.NUMBER),
+        },
         required=("type",),
     ),
-    "limits": Fields(_scalars("max_total_trials max_concurrent_trials timeout trial_timeout")),
+    "limits": Fields(
+        {
+            **_wholes("max_total_trials max_concurrent_trials"),
+            **dict.fromkeys(("timeout", "trial_timeout"), Leaf.SECONDS),
+        }
+    ),
     "resources": _RUN["resources"],
 }
 _COMPONENT: Mapping[str, Shape] = {
@@ -225,15 +236,20 @@ _COMPONENT: Mapping[str, Shape] = {
     "inputs": _DECLARED,
     "outputs": _DECLARED_OUTPUT,
 }
-_PROBE = Fields(_scalars("initial_delay period timeout success_threshold failure_threshold"))
+_PROBE = Fields(_wholes("initial_delay period timeout success_threshold failure_threshold"))
+_MODEL = Fields(
+    {**_ASSET, **_scalars("path stage"), "type": OneOf(MODEL_TYPES), "flavors": Leaf.ANYTHING}, ("name", "path")
+)
 _SHAPES: Mapping[tuple[FileKind, str], Fields] = {
-    (FileKind.MODEL, ""): Fields({**_ASSET, **_scalars("type path stage"), "flavors": Leaf.ANYTHING}, ("name", "path")),
-    (FileKind.DATA, ""): Fields({**_ASSET, **_scalars("type path")}, ("name", "path")),
+    (FileKind.MODEL, ""): _MODEL,
+    (FileKind.DATA, ""): Fields({**_ASSET, **_scalars("path"), "type": OneOf(DATA_TYPES)}, ("name", "path")),
     (FileKind.ENVIRONMENT, ""): Fields(_ENVIRONMENT_KEYS, ("name",)),
     (FileKind.COMPUTE, ""): Fields(
         {
-            **_scalars("$schema name type description location size tier min_instances max_instances"),
-            **_scalars("idle_time_before_scale_down ssh_public_access_enabled enable_node_public_ip"),
+            **_scalars("$schema name description location size ssh_public_access_enabled enable_node_public_ip"),
+            **_wholes("min_instances max_instances idle_time_before_scale_down"),
+            "type": OneOf(("amlcompute",)),
+            "tier": OneOf(("dedicated", "low_priority"), aliases=("lowpriority",)),
             "tags": Leaf.SCALARS,
             "ssh_settings": Leaf.ANYTHING,
             "network_settings": Leaf.ANYTHING,
@@ -256,12 +272,14 @@ _SHAPES: Mapping[tuple[FileKind, str], Fields] = {
     ),
     (FileKind.DEPLOYMENT, ""): Fields(
         {
-            **_scalars("$schema name description type endpoint_name model instance_type instance_count"),
-            **_scalars("app_insights_enabled egress_public_network_access"),
+            **_scalars("$schema name description type endpoint_name instance_type app_insights_enabled"),
+            **_scalars("egress_public_network_access"),
+            "model": Fields(_MODEL.keys, _MODEL.required, is_scalar_too=True),
+            "instance_count": Leaf.WHOLE,
             **dict.fromkeys(("tags", "properties", "environment_variables"), Leaf.SCALARS),
             **dict.fromkeys(("environment", "code_configuration", "scale_settings", "data_collector"), Leaf.ANYTHING),
             "request_settings": Fields(
-                _scalars("request_timeout_ms max_concurrent_requests_per_instance max_queue_wait_ms")
+                _wholes("request_timeout_ms max_concurrent_requests_per_instance max_queue_wait_ms")
             ),
             "liveness_probe": _PROBE,
             "readiness_probe": _PROBE,
@@ -271,12 +289,44 @@ _SHAPES: Mapping[tuple[FileKind, str], Fields] = {
 }
 
 
+_STAND_INS: Mapping[str, str] = {
+    "name": "unknown",
+    "path": f"azureml://datastores/{DATASTORE}/paths/unknown",
+    "command": "true",
+    "size": "local",
+    "endpoint_name": "unknown",
+    "model": "azureml:unknown:1",
+}
+"""What stands in for keys that are missing, so that the rest of a file can be read."""
+
+
 @dataclass(frozen=True)
 class KeyFault:
-    """What is wrong with a key. is_harmless: the rest of the file can be read all the same."""
+    """What is wrong with a key. path: the keys that lead to it.
+
+    is_harmless: the rest of the file can be read with `stand_in` in its place, or without it where that is None.
+    """
 
     text: str
+    path: tuple[str, ...] = ()
     is_harmless: bool = False
+    stand_in: Any = None
+
+
+def mended(document: Mapping[str, Any], faults: Iterable[KeyFault]) -> dict[str, Any]:
+    """Return a file with stand-ins for what is wrong with it; all faults are harmless."""
+    found = dict(document)
+    for fault in faults:
+        found = _mended(found, fault.path, fault.stand_in)
+    return found
+
+
+def _mended(document: Mapping[Any, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    first, *rest = path
+    kept = {str(key): one for key, one in document.items()}
+    if rest:
+        return {**kept, first: _mended(kept[first], tuple(rest), value)}
+    return {key: one for key, one in {**kept, first: value}.items() if key != first or value is not None}
 
 
 def faults_of(kind: FileKind, document: Mapping[str, Any]) -> list[KeyFault]:
@@ -286,49 +336,54 @@ def faults_of(kind: FileKind, document: Mapping[str, Any]) -> list[KeyFault]:
     if shape is None:
         known = [type for of, type in _SHAPES if of is kind]
         return [KeyFault(f"type: '{variant}', expected {' or '.join(known)}. {_refusal(variant)}".rstrip())]
-    return list(_faults(shape, document, ""))
+    return list(_faults(shape, document, ()))
 
 
 def environment_faults(document: Mapping[str, Any]) -> list[KeyFault]:
     """Return all that is wrong with the keys of an environment that stands in another file, or needs no name."""
-    return list(_faults(Fields(_ENVIRONMENT_KEYS), document, ""))
+    return list(_faults(Fields(_ENVIRONMENT_KEYS), document, ()))
 
 
-def _faults(shape: Shape, value: Any, where: str) -> Iterator[KeyFault]:
+def _faults(shape: Shape, value: Any, path: tuple[str, ...]) -> Iterator[KeyFault]:
     if value is None or shape is Leaf.ANYTHING:
         return
     match shape:
-        case Leaf.SCALAR:
-            if isinstance(value, Mapping | list):
-                yield KeyFault(f"{where}: {_given(value)}, expected {Leaf.SCALAR}.")
         case Leaf.SCALARS:
-            yield from _faults(Each(Leaf.SCALAR), value, where)
+            yield from _faults(Each(Leaf.SCALAR), value, path)
+        case Leaf() | OneOf():
+            if fault := value_fault(shape, value):
+                instead = stand_in(shape) or _STAND_INS.get(path[-1])
+                yield KeyFault(f"{_where(path)}: {fault}", path, is_harmless=instead is not None, stand_in=instead)
         case Fields(is_scalar_too=True) if not isinstance(value, Mapping | list):
             return
         case _ if not isinstance(value, Mapping):
-            yield KeyFault(f"{where}: {_given(value)}, expected a mapping.")
+            is_harmless = shape == Each(Leaf.SCALAR)
+            yield KeyFault(f"{_where(path)}: {written(value)}, expected a mapping.", path, is_harmless)
         case Each(each):
             for name, one in value.items():
+                below = (*path, str(name))
                 if each is _NODES.shape and isinstance(one, Mapping) and (fault := _node_fault(one)):
-                    yield KeyFault(f"{_below(where, name)}: {fault}")
+                    yield KeyFault(f"{_where(below)}: {fault}", below)
                 else:
-                    yield from _faults(each, one, _below(where, name))
+                    yield from _faults(each, one, below)
         case Fields(keys, required):
-            yield from _key_faults(keys, required, value, where)
+            yield from _key_faults(keys, required, value, path)
 
 
 def _key_faults(
-    keys: Mapping[str, Shape], required: Iterable[str], value: Mapping[Any, Any], where: str
+    keys: Mapping[str, Shape], required: Iterable[str], value: Mapping[Any, Any], path: tuple[str, ...]
 ) -> Iterator[KeyFault]:
     for name, one in value.items():
+        below = (*path, str(name))
         if name in keys:
-            yield from _faults(keys[name], one, _below(where, name))
+            yield from _faults(keys[name], one, below)
         else:
             reason = _REFUSED_KEYS.get(str(name)) or f"unknown key.{_suggestion(str(name), keys)}"
-            yield KeyFault(f"{_below(where, name)}: {reason}", is_harmless=True)
+            yield KeyFault(f"{_where(below)}: {reason}", below, is_harmless=True)
     for name in required:
         if value.get(name) in (None, "", {}):
-            yield KeyFault(f"{_below(where, name)}: missing.")
+            below, instead = (*path, name), _STAND_INS.get(name)
+            yield KeyFault(f"{_where(below)}: missing.", below, is_harmless=instead is not None, stand_in=instead)
 
 
 def _node_fault(node: Mapping[str, Any]) -> str:
@@ -344,9 +399,5 @@ def _suggestion(given: str, known: Iterable[str]) -> str:
     return f" Did you mean {close[0]}?" if close else f" There are: {', '.join(known)}."
 
 
-def _given(value: Any) -> str:
-    return "a list" if isinstance(value, list) else "a mapping" if isinstance(value, Mapping) else f"'{value}'"
-
-
-def _below(where: str, name: Any) -> str:
-    return f"{where}.{name}" if where else str(name)
+def _where(path: Iterable[str]) -> str:
+    return ".".join(path)

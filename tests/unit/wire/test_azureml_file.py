@@ -4,7 +4,7 @@ from mafunzo.errors import InvalidFile, NotSupported
 from mafunzo.wire.azureml.component import component_from_dict
 from mafunzo.wire.azureml.file import body_of
 from mafunzo.wire.azureml.file_job import ANONYMOUS
-from mafunzo.wire.azureml.file_keys import FileKind, faults_of, kind_of, with_type
+from mafunzo.wire.azureml.file_keys import FileKind, faults_of, kind_of, mended, with_type
 from mafunzo.wire.azureml.job import job_from_body
 from mafunzo.wire.azureml.reference import PathInput
 
@@ -17,7 +17,7 @@ class Elsewhere:
     def __init__(self):
         self.components = []
 
-    def uri(self, where, path):
+    def uri(self, where, path, kind):
         return f"azureml://datastores/workspaceblobstore/paths/{path.removeprefix('./')}"
 
     def code(self, where, path):
@@ -32,6 +32,9 @@ class Elsewhere:
     def component(self, where, given):
         self.components.append(given)
         return f"azureml:{ANONYMOUS}:{len(self.components)}"
+
+    def model(self, where, given):
+        return f"azureml:{given['name']}:1"
 
     def outputs(self, where, component):
         return {"file": "uri_file"}
@@ -99,6 +102,19 @@ def test_the_type_that_a_schema_stands_for_need_not_be_written():
         (FileKind.JOB, {"type": "sweep", "trial": {"comand": "a"}}, "trial.comand: unknown key. Did you mean command?"),
         (FileKind.JOB, {"type": "sweep", "trial": {"command": "a"}}, "search_space: missing."),
         (FileKind.COMPUTE, {"name": "a", "size": {}}, "size: a mapping, expected a text or a number."),
+        (FileKind.COMPUTE, {"max_instances": True}, "max_instances: 'True', expected a whole number, 0 or more."),
+        (FileKind.COMPUTE, {"min_instances": -1}, "min_instances: '-1', expected a whole number, 0 or more."),
+        (
+            FileKind.JOB,
+            {"resources": {"instance_count": "a"}},
+            "resources.instance_count: 'a', expected a whole number",
+        ),
+        (FileKind.JOB, {"limits": {"timeout": 1.5}}, "limits.timeout: '1.5', expected whole seconds, or an ISO 8601"),
+        (
+            FileKind.JOB,
+            {"type": "sweep", "early_termination": {"type": "bandit", "slack_factor": "a"}},
+            "early_termination.slack_factor: 'a', expected a number.",
+        ),
         (
             FileKind.JOB,
             {"type": "pipeline", "jobs": {"a": {"type": "spark", "entry": {}}}},
@@ -109,6 +125,19 @@ def test_the_type_that_a_schema_stands_for_need_not_be_written():
 )
 def test_a_fault_names_its_key(kind, document, told):
     assert any(fault.text.startswith(told) for fault in faults_of(kind, document))
+
+
+def test_numbers_may_be_written_as_texts():
+    document = {"type": "command", "command": "a", "limits": {"timeout": "30"}}
+    assert not faults_of(FileKind.JOB, document)
+    assert body_of(FileKind.JOB, document, Elsewhere())["properties"]["limits"]["timeout"] == "PT30S"
+
+
+def test_the_rest_of_a_file_with_faults_can_be_read():
+    document = {"name": "a", "max_instances": "b", "colour": "red", "tags": {"team": "c"}}
+    faults = faults_of(FileKind.COMPUTE, document)
+    assert all(fault.is_harmless for fault in faults)
+    assert mended(document, faults) == {"name": "a", "max_instances": 1, "size": "local", "tags": {"team": "c"}}
 
 
 def test_a_command_jobs_body_is_read_as_the_sdks_would_be():
