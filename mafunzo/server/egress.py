@@ -100,17 +100,17 @@ class EgressProxy:
                 await _refuse(writer, 411, "A plain http request needs a Content-Length here.")
             else:
                 await self._forward(head, reader, writer)
+        except _Unreachable as error:
+            await _answer(writer, 502, f"{error.host} can't be reached", str(error))
         except (OSError, ValueError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
-            await _refuse(writer, 502, str(error))
+            await _answer(writer, 502, "Bad Gateway", str(error))
         finally:
             writer.close()
 
     async def _tunnel(self, head: "_Head", reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Join a client with a host until both have said all."""
         to = self._upstream
-        there_reader, there_writer = await asyncio.open_connection(
-            *((to.host, to.port) if to else (head.host, head.port))
-        )
+        there_reader, there_writer = await self._connect(head)
         try:
             if to:
                 there_writer.write(head.text(head.target, to.authorization))
@@ -130,9 +130,7 @@ class EgressProxy:
         A client takes one connection for all hosts behind a proxy, and each request's host has to be looked at.
         """
         to = self._upstream
-        there_reader, there_writer = await asyncio.open_connection(
-            *((to.host, to.port) if to else (head.host, head.port))
-        )
+        there_reader, there_writer = await self._connect(head)
         try:
             alone = {"connection": "Connection: close", **(to.authorization if to else {})}
             there_writer.write(head.text(head.target if to else head.path, alone))
@@ -144,6 +142,24 @@ class EgressProxy:
             await _copy(there_reader, writer)
         finally:
             there_writer.close()
+
+    async def _connect(self, head: "_Head") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect with a request's host, or with the proxy on the way to it; raises `_Unreachable`."""
+        to = self._upstream
+        try:
+            return await asyncio.open_connection(*((to.host, to.port) if to else (head.host, head.port)))
+        except OSError as error:
+            through = f", because the proxy {to.host}:{to.port} can't be reached" if to else ""
+            why = f"{head.host} can't be reached{through} ({error.strerror or error})."
+            raise _Unreachable(head.host, why) from error
+
+
+class _Unreachable(Exception):
+    """No connection with a host could be made."""
+
+    def __init__(self, host: str, why: str) -> None:
+        super().__init__(why)
+        self.host = host
 
 
 @dataclass(frozen=True)
@@ -221,10 +237,15 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def _refuse(writer: asyncio.StreamWriter, status: int, why: str) -> None:
+    await _answer(writer, status, "Refused by Mafunzo", why)
+
+
+async def _answer(writer: asyncio.StreamWriter, status: int, phrase: str, why: str) -> None:
+    """Answer without asking any further. Of an answer to CONNECT, most clients show the first line only."""
     if writer.is_closing():
         return
     body = why.encode()
-    head = f"HTTP/1.1 {status} Refused by Mafunzo\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    head = f"HTTP/1.1 {status} {phrase}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     writer.write(head.encode("latin-1") + body)
 
 

@@ -120,6 +120,18 @@ def test_microsofts_hosts_are_refused_and_the_exit_code_is_the_programs(place):
     assert "can't be run" in mafunzo(place, "run", "--python", "/nowhere/python", script, code=2)
 
 
+def test_a_data_set_of_a_hub_that_cannot_be_reached_names_the_mirror(place):
+    script = place / "user" / "fetches.py"
+    fetch = '[sys.executable, "download-dataset.py", "--dataset", "org/other", "--download_dir", "other"]'
+    script.write_text(f"import subprocess, sys\nsys.exit(subprocess.run({fetch}).returncode)\n")
+    try:
+        told = mafunzo(place, "run", script, code=1, prefix=ALONE)
+    finally:
+        mafunzo(place, "down")
+    assert "huggingface.co can't be reached" in told and "mafunzo data mirror org/other FOLDER" in told
+    assert "Traceback" not in told and "Refused by Mafunzo" not in told
+
+
 def test_with_the_server_gone_it_fails_closed(place):
     """What the tutorial does where it finds no workspace would ask public Azure, or open a browser's login."""
     script = place / "user" / "closed.py"

@@ -99,9 +99,16 @@ def test_the_users_own_proxy_is_told_who_asks() -> None:
     assert heads == [("http://pypi.org/simple", f"Basic {base64.b64encode(b'amina:p@ss').decode()}")]
 
 
-def test_a_host_that_is_not_there_is_a_bad_gateway() -> None:
+def test_a_host_that_is_not_there_is_told_as_such() -> None:
     with EgressProxy() as proxy:
-        assert ask(proxy.url, "http://127.0.0.1:1/").status_code == 502
+        answer = ask(proxy.url, "http://127.0.0.1:1/")
+        with pytest.raises(httpx.ProxyError, match=r"502 nowhere.invalid can't be reached"):
+            ask(proxy.url, "https://nowhere.invalid/")
+    assert (answer.status_code, answer.reason_phrase) == (502, "127.0.0.1 can't be reached")
+    assert answer.text.startswith("127.0.0.1 can't be reached (")
+    with EgressProxy(upstream="http://127.0.0.1:1") as proxy:
+        answer = ask(proxy.url, "http://pypi.org/simple")
+    assert "pypi.org can't be reached, because the proxy 127.0.0.1:1 can't be reached (" in answer.text
 
 
 @pytest.mark.parametrize(
