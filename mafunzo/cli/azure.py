@@ -117,7 +117,8 @@ def run(
 
 
 def _access(server: str | None, token_file: Path | None, ca_file: Path | None) -> "Access":
-    """Return the way to the server that is named, or to this home's own, which is started."""
+    """Return the way to the server that is named, which lets its user in, or to this home's own, which is started."""
+    from mafunzo.server.client_check import require_access
     from mafunzo.server.client_environment import access_of_home, access_of_user
     from mafunzo.workspace import Workspace
 
@@ -126,7 +127,9 @@ def _access(server: str | None, token_file: Path | None, ca_file: Path | None) -
         return access_of_home(workspace.home, workspace.up(), workspace.user)
     if server is None or token_file is None or ca_file is None:
         raise InvalidParameter("--server, --token-file and --ca-file belong together: give all three, or none.")
-    return access_of_user(server, token_file, ca_file)
+    access = access_of_user(server, token_file, ca_file)
+    require_access(access, token_file)
+    return access
 
 
 def _require_no_server(server: str | None) -> None:

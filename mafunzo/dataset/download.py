@@ -252,7 +252,9 @@ def _snapshot(source: HubSource, access: Access) -> Path:
             f"The Hugging Face hub has no data set {source.repo} at revision {source.revision}, or it is private (set "
             f"HF_TOKEN). Check the name, or name a folder that has it: mafunzo data mirror {source.repo} FOLDER"
         ) from error
-    except Exception as error:  # the hub's client lets through what its http library raises, of which it has had several
+    except (
+        Exception
+    ) as error:  # the hub's client lets through what its http library raises, of which it has had several
         first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
         reason = (
             "this machine is told to stay offline, and the hub's cache hasn't got it" if access.offline else first_line

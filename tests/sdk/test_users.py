@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import certifi
 import httpx
 import mlflow
 import pytest
@@ -323,6 +324,36 @@ def test_a_script_of_a_member_runs_with_their_token(team: Team, server: str, tmp
     assert "expected https://HOST:PORT" in theirs(
         "env", *["http://x" if word == server else word for word in way], code=2
     )
+
+
+@pytest.mark.parametrize("verb", [["env"], ["run", "script.py"]], ids=" ".join)
+def test_a_way_to_a_server_that_leads_nowhere_is_told_before_the_script_starts(
+    team: Team, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("script.py").write_text("print('it ran')")
+    Path("wrong.token").write_text("no-token-of-this-server")
+    Path("other.pem").write_text(Path(certifi.where()).read_text())
+    token, http = team.folder / "carol.token", json.loads(team.shell("up", "--detach", "--json"))["openai"]
+    with socket.create_server((ADDRESS, 0)) as free:
+        nobody = f"https://{ADDRESS}:{free.getsockname()[1]}"
+    http_port = f"{server.rpartition(':')[0]}:{http.removesuffix('/v1').rpartition(':')[2]}"
+
+    def told(url: str, file: Path, authorities: Path, code: int) -> str:
+        words = ["--server", url, "--token-file", file, "--ca-file", authorities]
+        return Shell(tmp_path / "none")(verb[0], *words, *verb[1:], code=code)
+
+    for words in (
+        told(server, Path("wrong.token"), team.ca_file, code=3),
+        told(nobody, token, team.ca_file, code=1),
+        told(http_port, token, team.ca_file, code=1),
+        told(server, token, Path("other.pem"), code=1),
+    ):
+        assert "Traceback" not in words and "it ran" not in words and "export" not in words
+    assert f"isn't accepted by {server}" in told(server, Path("wrong.token"), team.ca_file, code=3)
+    assert f"No Mafunzo answers at {nobody}: " in told(nobody, token, team.ca_file, code=1)
+    assert "there is http, not https" in told(http_port, token, team.ca_file, code=1)
+    assert "isn't trusted by" in told(server, token, Path("other.pem"), code=1)
 
 
 def test_a_server_that_runs_does_not_pretend_to_listen_elsewhere(team: Team, server: str) -> None:
