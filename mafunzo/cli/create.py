@@ -29,8 +29,10 @@ def create(
     if made.kind is FileKind.JOB:
         if not as_json and not detach:
             print(made.name)
-        next_step = f"Outputs: mafunzo job download {made.name} --to FOLDER"
-        follow(workspace.jobs.get(made.name), detach, as_json, next_step)
+        job = workspace.jobs.get(made.name)
+        has_outputs = bool(job.job.outputs)
+        next_step = f"Outputs: mafunzo job download {made.name} --to FOLDER" if has_outputs else ""
+        follow(job, detach, as_json, next_step or f"Log: mafunzo job logs {made.name}")
         return
     if made.kind is FileKind.DEPLOYMENT and not detach:
         workspace.endpoints.get(made.endpoint).wait(made.name, DEPLOYMENT_TIMEOUT_S)

@@ -1,8 +1,9 @@
 """`mafunzo job`: what is in the queue, what runs, what has ended."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -43,11 +44,11 @@ def show(name: str = NAME, as_json: bool = AS_JSON) -> None:
         return
     facts = {"name": job.name, "status": job.status, "place in the queue": place, "priority": job.priority}
     facts |= {"what": job.display_name, "experiment": job.experiment}
-    print_facts({**facts, "created": job.created_at, "ended": job.ended_at, "error": (job.error or {}).get("message")})
+    print_facts({**facts, "created": job.created_at, "ended": job.ended_at, "error": _failure(job.error)})
     rows = []
     for step in steps:
         took = (step.ended_at - step.started_at).total_seconds() if step.started_at and step.ended_at else None
-        told = (step.error or {}).get("message") or step.reason
+        told = _failure(step.error) or step.reason
         rows.append((step.name, step.status, "" if took is None else f"{took:.1f} s", told, handle.folder(step.name)))
     print_table(("step", "status", "took", "why", "folder"), rows, "No steps.")
 
@@ -117,12 +118,17 @@ def download(
     """Write a job's outputs as plain files."""
     from mafunzo.workspace import Workspace
 
-    folders = Workspace().jobs.get(name).download(to, output)
+    handle = Workspace().jobs.get(name)
+    folders = handle.download(to, output)
     if as_json:
         print_json({"folders": folders})
         return
     for folder in folders:
         print(folder)
+    if not folders:
+        job = handle.job
+        why = f"is {job.status}, and none of its outputs is there" if job.outputs else "has no outputs"
+        print(f"Job {name} {why}. What it printed: mafunzo job logs {name}")
 
 
 @app.command()
@@ -141,6 +147,12 @@ def delete(
         print_json({"deleted": name, "freed_bytes": freed})
     else:
         print(f"Deleted job {name}. Freed {human_size(freed)}.")
+
+
+def _failure(error: Mapping[str, Any] | None) -> str:
+    """Return a failure's message without the announcement of a log's last lines, which `mafunzo job logs` shows."""
+    message = str((error or {}).get("message", ""))
+    return f"{message.rpartition('; ')[0]}." if message.endswith(":") else message
 
 
 def _places(workspace: "Workspace") -> dict[str, int]:

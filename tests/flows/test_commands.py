@@ -89,6 +89,24 @@ def test_a_job_s_outputs_become_plain_files(shell, job, tmp_path):
     assert (tmp_path / "mlflow_model_folder" / "MLmodel").exists()
 
 
+def test_a_job_without_outputs_says_so(shell, tmp_path):
+    (tmp_path / "job.yml").write_text("type: command\nname: silent\ncommand: 'true'\n")
+    told = shell("create", "-f", tmp_path / "job.yml")
+    assert "Log: mafunzo job logs silent" in told and "job download" not in told
+    told = shell("job", "download", "silent", "--to", tmp_path / "out")
+    assert told == "Job silent has no outputs. What it printed: mafunzo job logs silent\n"
+    assert as_json(shell, "job", "download", "silent", "--to", tmp_path / "out") == {"folders": []}
+
+
+@pytest.mark.parametrize("command", ["exit 3", "echo why; exit 3"])
+def test_a_failed_command_is_shown_without_announcing_lines(shell, tmp_path, command):
+    (tmp_path / "job.yml").write_text(f"type: command\ncommand: {command}\n")
+    shell("create", "-f", tmp_path / "job.yml", code=1)
+    name = as_json(shell, "job", "list")[0]["name"]
+    told = shell("job", "show", name)
+    assert told.count("ended with exit code 3") == 2 and "the last lines of" not in told
+
+
 def test_a_running_job_is_cancelled_and_deleted(shell, job):
     name = as_json(shell, *TINY, "--detach", "num_train_epochs=100", "seed=7")["name"]
     assert "is queued" in (told := shell("job", "delete", name, code=3)) or "is running" in told
