@@ -26,6 +26,7 @@ def up(
 
     Ctrl-C stops the server only: what it started goes on, and the next server finds it again. `mafunzo down` ends all of it.
     """
+    from mafunzo.launcher.server_process import address_lines
     from mafunzo.workspace import Workspace
 
     if as_json and not detach:
@@ -36,23 +37,18 @@ def up(
     if not detach:
         workspace.serve()
     address, root = workspace.up(), workspace.home.root
-    openai, mlflow, key = f"{address.url}/v1", f"{address.url}/mlflow/", root / "operator.key"
     if as_json:
         facts = {
             "listen": address.listen,
-            "openai": openai,
+            "openai": f"{address.url}/v1",
             "azure": address.azure_url,
-            "mlflow": mlflow,
-            "mlflow_password_file": key,
+            "mlflow": f"{address.url}/mlflow/",
+            "mlflow_password_file": root / "operator.key",
         }
         print_json({**facts, "pid": address.pid, "home": root})
         return
-    print(f"OpenAI's dialect  {openai}, with an endpoint's key: mafunzo endpoint keys NAME")
-    print(f"The Azure SDK     {address.azure_url}, with the environment of: mafunzo env")
-    print(f"MLflow            {mlflow}, with the key in it: mafunzo mlflow")
-    if not address.is_private:
-        print(f"For others        it listens on {address.listen}: mafunzo user list, mafunzo env --write-ca FILE")
-    print(f"Process           {address.pid}, home {root}. It ends with: mafunzo down")
+    for line in address_lines(address, workspace.home):
+        print(line)
 
 
 def down(as_json: bool = AS_JSON) -> None:

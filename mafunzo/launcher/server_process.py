@@ -80,6 +80,19 @@ def address_file(home: Home) -> Path:
     return home.root / "server.json"
 
 
+def address_lines(address: ServerAddress, home: Home) -> list[str]:
+    """Return where a server is found, and with what, for people."""
+    openai, mlflow = f"{address.url}/v1", f"{address.url}/mlflow/"
+    others = f"For others        it listens on {address.listen}: mafunzo user list, mafunzo env --write-ca FILE"
+    return [
+        f"OpenAI's dialect  {openai}, with an endpoint's key: mafunzo endpoint keys NAME",
+        f"The Azure SDK     {address.azure_url}, with the environment of: mafunzo env",
+        f"MLflow            {mlflow}, with the key in it: mafunzo mlflow",
+        *([] if address.is_private else [others]),
+        f"Process           {address.pid}, home {home.root}. It ends with: mafunzo down",
+    ]
+
+
 def server_argv(home: Home, port: int, azure_port: int, listen: str = LOOPBACK) -> list[str]:
     """Return the command of a server, for a process that becomes one or starts one."""
     argv = [sys.executable, "-m", "mafunzo.server", "--home", str(home.root), "--port", str(port)]

@@ -4,10 +4,12 @@ import argparse
 import json
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 
 from mafunzo import settings
 from mafunzo.errors import MafunzoError
+from mafunzo.launcher.server_process import ServerAddress, address_lines
 from mafunzo.store.home import Home
 
 logger = logging.getLogger("mafunzo.server")
@@ -24,6 +26,7 @@ def main() -> int:
     parser.add_argument(
         "--error-file", type=Path, help="where an error is written as JSON, for the process that starts it"
     )
+    parser.add_argument("--tell", action="store_true", help="print where it is found, as soon as it is up")
     given = parser.parse_args()
     try:
         from mafunzo.server.run import log_to, serve
@@ -37,6 +40,7 @@ def main() -> int:
             found.database_url,
             address=given.listen,
             authorities=found.authorities,
+            on_up=partial(_tell, home) if given.tell else None,
         )
     except KeyboardInterrupt:
         return 0
@@ -49,6 +53,11 @@ def main() -> int:
             given.error_file.write_text(json.dumps(record), encoding="utf-8")
         return error.exit_code
     return 0
+
+
+def _tell(home: Home, address: ServerAddress) -> None:
+    sys.stdout.write("".join(f"{line}\n" for line in address_lines(address, home)))
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

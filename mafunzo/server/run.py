@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -64,11 +64,12 @@ def serve(
     worker: Sequence[str] = WORKER,
     address: str = LOOPBACK,
     authorities: Path | None = None,
+    on_up: Callable[[ServerAddress], None] | None = None,
 ) -> None:
     """Run the server of `home` until SIGTERM or SIGINT. Steps and workers go on: the next server adopts them.
 
     A port of 0 takes a free one; `worker` is the command of a worker; both ports listen on `address`; clients trust
-    `authorities` (default: the public ones) and ours. Raises `HomeInUse`,
+    `authorities` (default: the public ones) and ours. `on_up` is called once requests are taken. Raises `HomeInUse`,
     `PortInUse`, `NewerHome`, or `RefusedError` for an address that others reach while the home has no owner among its users.
     """
     os.umask(0o077)
@@ -116,7 +117,7 @@ def serve(
                     loops=loops,
                 )
                 azure = _azure_server(home, own, workspace, context, authorities)
-                _serve_until_stopped(home, own, listener, context, azure, azure_listener)
+                _serve_until_stopped(home, own, listener, context, azure, azure_listener, on_up)
         finally:
             database.close()
 
@@ -190,6 +191,7 @@ def _serve_until_stopped(
     context: Context,
     azure: uvicorn.Server,
     azure_listener: socket.socket,
+    on_up: Callable[[ServerAddress], None] | None,
 ) -> None:
     server = uvicorn.Server(_config(create_app(context), lifespan="on"))
     for loop in context.loops:
@@ -197,6 +199,8 @@ def _serve_until_stopped(
     write_address(home, address)
     logger.info("Server %s is up, process %s, home %s", address.url, address.pid, home.root)
     logger.info("OpenAI's SDK: base_url %s/v1; the key: mafunzo endpoint keys NAME", address.url)
+    if on_up is not None:
+        on_up(address)
     try:
         asyncio.run(_run_both(server, listener, azure, azure_listener))
     except KeyboardInterrupt:

@@ -151,7 +151,7 @@ class Workspace:
         self.close()
         if self.database_url:
             os.environ["MAFUNZO_DATABASE_URL"] = self.database_url
-        argv = server_argv(self.home, self.port, self.azure_port, self.listen)
+        argv = [*server_argv(self.home, self.port, self.azure_port, self.listen), "--tell"]
         os.execv(argv[0], argv)
 
     def down(self) -> DownReport:

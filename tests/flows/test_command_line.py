@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -165,6 +166,24 @@ def test_a_port_in_use_is_refused_and_its_holder_named(tmp_path):
         told = Shell(tmp_path / "home")("up", "--detach", "--port", str(port), code=3)
     assert f"Port {port} is in use" in told
     assert str(os.getpid()) in told
+
+
+def test_a_server_in_the_foreground_tells_at_once_where_it_is(tmp_path):
+    shell = Shell(tmp_path / "home")
+    told = tmp_path / "told.txt"
+    with told.open("w") as file:
+        command = [sys.executable, "-m", "mafunzo.cli", "up"]
+        server = subprocess.Popen(command, env=shell.environment, stdout=file, stderr=file)
+    try:
+        deadline = time.monotonic() + 60
+        while "mafunzo down" not in told.read_text() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        address = json.loads(shell("up", "--detach", "--json"))
+        for found in (address["openai"], address["azure"], address["mlflow"], f"Process           {server.pid}, home "):
+            assert found in told.read_text()
+    finally:
+        server.terminate()
+        assert server.wait(60) == 0
 
 
 def test_a_second_server_on_the_same_home_is_refused(tmp_path):
