@@ -58,8 +58,9 @@ async def for_operator(request: Request, path: str) -> Response:
         caller = await run_in_threadpool(operator_with, _key(request), context)
     except Unauthorized as error:
         return Response(
-            "MLflow asks for the operator's key, which is in operator.key in the home folder, or for a user's token. Clients "
-            f"send it as MLFLOW_TRACKING_TOKEN, a browser as the password. {error}\n",
+            f"{error}\nMLflow asks for the operator's key, which `mafunzo mlflow` prints on the server's machine, or for a "
+            "user's token, which an owner makes (mafunzo user create NAME). Clients send it as MLFLOW_TRACKING_TOKEN, a "
+            "browser as the password.\n",
             status_code=401,
             headers={"WWW-Authenticate": 'Basic realm="mafunzo, the operator\'s key"'},
             media_type="text/plain",
@@ -220,7 +221,14 @@ def _cookie(request: Request) -> str:
 
 
 def _key(request: Request) -> str:
-    """Return the key of a bearer token, the password of a browser, or its cookie; an empty text if there is none."""
+    """Return the key of a bearer token, the password of a browser, or its cookie; raises `Unauthorized` without any."""
+    key = _sent_key(request)
+    if not key:
+        raise Unauthorized("The request has no key and no token.")
+    return key
+
+
+def _sent_key(request: Request) -> str:
     scheme, _, value = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return value.strip()

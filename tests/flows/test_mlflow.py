@@ -84,6 +84,12 @@ def test_without_the_operators_key_nothing_is_told(served: Served) -> None:
         assert httpx.get(f"{served.address.url}/mlflow/", headers=headers).status_code == 401
 
 
+def test_who_sends_no_key_is_told_how_to_get_one(served: Served) -> None:
+    told = httpx.get(f"{served.address.url}/mlflow/api/2.0/mlflow/experiments/search").text
+    assert told.startswith("The request has no key and no token.") and "wasn't given by this server" not in told
+    assert "`mafunzo mlflow` prints" in told and "mafunzo user create NAME" in told and "MLFLOW_TRACKING_TOKEN" in told
+
+
 def test_a_browser_that_sends_the_key_as_its_password_gets_the_pages(served: Served) -> None:
     key = operator_key(served.home)
     page = httpx.get(f"{served.address.url}/mlflow", auth=("operator", key), follow_redirects=True, timeout=200)
@@ -115,6 +121,17 @@ def test_the_command_prints_what_clients_need(served: Served) -> None:
     assert MlflowClient(tracking_uri=printed.strip()).get_run("job1").info.run_name == "tiny on chitchat"
     told = json.loads(subprocess.run([*argv, "--json"], env=environment, check=True, capture_output=True).stdout)
     assert told == {"uri": f"{served.address.url}/mlflow", "key": operator_key(served.home)}
+
+
+def test_a_shells_variables_keep_the_key_out_of_the_address(served: Served, tmp_path: Path) -> None:
+    environment = {**os.environ, "MAFUNZO_HOME": str(served.home.root)}
+    program = tmp_path / "program.py"
+    program.write_text("import mlflow\nwith mlflow.start_run(): mlflow.log_metric('loss', 1)\n")
+    ask = f"{sys.executable} -m mafunzo.cli mlflow --format shell"
+    command = ["sh", "-c", f'variables="$({ask})" && eval "$variables" && exec {sys.executable} {program}']
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert "View run " in done.stdout and served.address.url in done.stdout
+    assert operator_key(served.home) not in done.stdout + done.stderr
 
 
 def test_what_of_mlflow_runs_programs_or_asks_other_servers_is_off(served: Served) -> None:
