@@ -178,9 +178,9 @@ def _copy_last_lines(folder: Path, rank: int, code: int) -> None:
     if rank == 0:
         return
     lines = (folder / log_name(rank)).read_bytes().splitlines(keepends=True)[-LAST_LINES:]
-    head = f"process {rank} ended with {code}; the last lines of {log_name(rank)}:\n".encode()
+    end = f"; the last lines of {log_name(rank)}:" if lines else ", and had printed nothing."
     with (folder / LOG_FILE).open("ab") as log:
-        log.write(head + b"".join(lines))
+        log.write(f"process {rank} ended with {code}{end}\n".encode() + b"".join(lines))
 
 
 def _tree_memory(pid: int) -> int:

@@ -195,11 +195,15 @@ def test_several_processes_get_their_ranks_and_a_port(folder: Path) -> None:
     assert len({log[2] for log in logs}) == 1 and logs[0][2].startswith("127.0.0.1:")
 
 
-def test_one_of_several_processes_that_fails_ends_the_others_and_says_why(folder: Path) -> None:
-    command = 'if [ "$RANK" = 1 ]; then echo no luck; exit 4; else exec sleep 600; fi'
+@pytest.mark.parametrize(
+    ("says", "told"),
+    [("echo no luck", "; the last lines of log.1.txt:\nno luck\n"), ("true", ", and had printed nothing.\n")],
+)
+def test_one_of_several_processes_that_fails_ends_the_others_and_says_why(folder: Path, says: str, told: str) -> None:
+    command = f'if [ "$RANK" = 1 ]; then {says}; exit 4; else exec sleep 600; fi'
     LocalLauncher().start(command, folder, {}, processes=2)
     assert ended(folder).record.exit_code == 4
-    assert (folder / "log.txt").read_text() == "process 1 ended with 4; the last lines of log.1.txt:\nno luck\n"
+    assert (folder / "log.txt").read_text() == f"process 1 ended with 4{told}"
 
 
 def test_peak_memory_counts_the_whole_tree(folder: Path) -> None:
