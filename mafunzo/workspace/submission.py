@@ -83,12 +83,14 @@ def bound_inputs(node: Node, given: Mapping[str, str | PathInput]) -> dict[str, 
     found: dict[str, str | PathInput] = {}
     for name, value in node.inputs.items():
         match = PARENT_INPUT.fullmatch(value.strip()) if isinstance(value, str) else None
-        text, fault = (
-            (given[match[1]], "") if match else filled(value, given) if isinstance(value, str) else (value, "")
-        )
-        if fault:
-            raise InvalidParameter(f"{name} {fault}")
-        found[name] = text if isinstance(text, PathInput) else str(text)
+        if match and match[1] in given:
+            found[name] = given[match[1]]
+        elif isinstance(value, str):
+            found[name], fault = filled(value, given)
+            if fault:
+                raise InvalidParameter(f"{name} {fault}")
+        else:
+            found[name] = value if isinstance(value, PathInput) else str(value)
     return found
 
 

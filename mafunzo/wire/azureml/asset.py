@@ -178,8 +178,8 @@ class DataRequest:
     folder_type: FolderType
     description: str
     tags: Mapping[str, str]
-    said: Mapping[str, Any]
-    is_archived: bool
+    said: Mapping[str, Any] = field(default_factory=dict)
+    is_archived: bool = False
 
 
 def data_from_body(name: str, body: Mapping[str, Any]) -> DataRequest:

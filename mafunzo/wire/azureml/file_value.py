@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from mafunzo.entities.duration import seconds_of
 from mafunzo.errors import InvalidParameter
-from mafunzo.wire.azureml.compute import seconds_of
 
 
 class Leaf(StrEnum):
