@@ -78,6 +78,7 @@ def endpoint_body(endpoint: Endpoint, base: str) -> dict[str, Any]:
         "provisioningState": "Deleting" if endpoint.is_deleting else "Succeeded",
         "publicNetworkAccess": "Disabled",
     }
+    properties["properties"] = properties.get("properties") or {}  # the SDK can't read an endpoint without them
     properties.pop("keys", None)
     return resource(
         resource_id("onlineEndpoints", endpoint.name),

@@ -42,6 +42,12 @@ def test_an_endpoint_comes_back_as_it_was_asked_for() -> None:
     assert shown["properties"]["provisioningState"] == "Succeeded"
 
 
+def test_an_endpoint_that_no_body_made_has_properties_all_the_same() -> None:
+    assert endpoint_body(Endpoint("chat", created_at=AT), HERE)["properties"]["properties"] == {}
+    asked = endpoint_from_body("chat", {"properties": {"properties": None}})
+    assert endpoint_body(Endpoint("chat", properties=asked.properties), HERE)["properties"]["properties"] == {}
+
+
 @pytest.mark.parametrize(
     ("properties", "told"),
     [({"authMode": "AMLToken"}, "auth_mode AMLToken"), ({"mirrorTraffic": {"blue": 10}}, "mirrors traffic")],
