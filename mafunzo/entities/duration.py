@@ -7,16 +7,16 @@ from typing import Any
 from mafunzo.errors import InvalidParameter
 
 _DURATION = re.compile(
-    r"P(?:(?P<days>\d{1,9})D)?(?:T(?:(?P<hours>\d{1,9})H)?(?:(?P<minutes>\d{1,9})M)?(?:(?P<seconds>\d{1,9})S)?)?"
+    r"P(?:(?P<days>\d{1,9})D)?(?:T(?:(?P<hours>\d{1,9})H)?(?:(?P<minutes>\d{1,9})M)?(?:(?P<seconds>\d{1,9}(?:[.,]\d{1,9})?)S)?)?"
 )
 
 
-def seconds_of(duration: str) -> int:
-    """Return the seconds of an ISO 8601 duration such as `PT2M` or `P1DT30S`; raises `InvalidParameter`."""
+def seconds_of(duration: str) -> float:
+    """Return the seconds of an ISO 8601 duration such as `PT2.5S` or `P1DT30S`; raises `InvalidParameter`."""
     match = _DURATION.fullmatch(duration)
     if match is None or duration in ("P", "PT"):
         raise InvalidParameter(f"'{duration}' isn't a duration, expected ISO 8601 such as PT120S.")
-    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    days, hours, minutes, seconds = (float((part or "0").replace(",", ".")) for part in match.groups())
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 

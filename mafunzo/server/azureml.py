@@ -379,7 +379,7 @@ def _scale_settings(body: dict[str, Any]) -> dict[str, int]:
     names = {"minNodeCount": "min_instances", "maxNodeCount": "max_instances"}
     found = {ours: int(given[theirs]) for theirs, ours in names.items() if given.get(theirs) is not None}
     if given.get("nodeIdleTimeBeforeScaleDown"):
-        found["idle_s"] = seconds_of(str(given["nodeIdleTimeBeforeScaleDown"]))
+        found["idle_s"] = int(seconds_of(str(given["nodeIdleTimeBeforeScaleDown"])))
     return found
 
 

@@ -29,7 +29,7 @@ def compute_from_body(name: str, body: Mapping[str, Any], created_by: str) -> Co
         tier="low_priority" if str(inner.get("vmPriority", "")).lower() == "lowpriority" else "dedicated",
         min_instances=int(scale.get("minNodeCount") or 0),
         max_instances=int(scale.get("maxNodeCount") or 1),
-        idle_s=seconds_of(str(scale.get("nodeIdleTimeBeforeScaleDown") or "PT2M")),
+        idle_s=int(seconds_of(str(scale.get("nodeIdleTimeBeforeScaleDown") or "PT2M"))),
         tags=texts(body.get("tags")),
         properties={"body": dict(body)},
         created_by=created_by,

@@ -119,8 +119,8 @@ def deployment_from_body(name: str, body: Mapping[str, Any]) -> DeploymentReques
     delay, limit = probe.get("initialDelay"), settings.get("requestTimeout")
     return DeploymentRequest(
         model=model,
-        initial_delay_s=float(seconds_of(str(delay))) if delay else DEFAULT_INITIAL_DELAY_S,
-        request_timeout_s=float(seconds_of(str(limit))) if limit else DEFAULT_TIMEOUT_S,
+        initial_delay_s=seconds_of(str(delay)) if delay else DEFAULT_INITIAL_DELAY_S,
+        request_timeout_s=seconds_of(str(limit)) if limit else DEFAULT_TIMEOUT_S,
         properties={BODY: dict(body)},
     )
 

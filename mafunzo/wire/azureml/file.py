@@ -113,7 +113,7 @@ def _deployment(document: Mapping[str, Any], local: Local) -> Body:
         "environmentId": document.get("environment"),
         "codeConfiguration": document.get("code_configuration"),
         "environmentVariables": dict(document.get("environment_variables") or {}),
-        "requestSettings": {} if limit_ms is None else {"requestTimeout": f"PT{-(-int(limit_ms) // 1000)}S"},
+        "requestSettings": {} if limit_ms is None else {"requestTimeout": f"PT{int(limit_ms) / 1000}S"},
         "livenessProbe": {} if delay_s is None else {"initialDelay": f"PT{int(delay_s)}S"},
         "instanceType": document.get("instance_type"),
         "endpointComputeType": "Managed",

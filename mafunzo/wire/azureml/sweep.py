@@ -204,7 +204,7 @@ def _whole(name: str, given: Any, least: int, most: int | None, default: int, fa
 
 def _seconds(name: str, given: Any, faults: list[str]) -> float:
     try:
-        return 0.0 if given is None else float(seconds_of(str(given)))
+        return 0.0 if given is None else seconds_of(str(given))
     except InvalidParameter as error:
         faults.append(f"{name}: {error.message}")
         return 0.0

@@ -78,6 +78,11 @@ def test_a_deployment_comes_back_as_it_was_asked_for() -> None:
     assert (shown["sku"], shown["tags"]) == (DEPLOYMENT["sku"], DEPLOYMENT["tags"])
 
 
+def test_a_request_timeout_may_have_fractions_of_a_second() -> None:
+    body = {"properties": {"model": MODEL, "requestSettings": {"requestTimeout": "PT2.5S"}}}
+    assert deployment_from_body("blue", body).request_timeout_s == 2.5
+
+
 def test_what_is_left_out_has_azures_defaults() -> None:
     asked = deployment_from_body("blue", {"properties": {"model": f"azureml:{MODEL}"}})
     assert (asked.model, asked.initial_delay_s, asked.request_timeout_s) == (
