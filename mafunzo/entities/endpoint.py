@@ -31,7 +31,7 @@ class Deployment:
     """One model behind an endpoint, served by a worker process.
 
     model: `name:version`; artifact: the hash of its folder. port: the worker's loopback port once it runs.
-    initial_delay_s: how long it may take to become healthy. request_timeout_s: the limit of one request.
+    initial_delay_s: how long a worker may take to become healthy. request_timeout_s: the limit of one request.
     verification: what the proof that serving equals training compared, and with what result.
     """
 

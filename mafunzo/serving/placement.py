@@ -229,12 +229,14 @@ def _bring_up(deployment: Deployment, worker: WorkerState, now: float) -> Action
 
 
 def _too_slow(deployment: Deployment, worker: WorkerState) -> str:
-    doing = "its comparison with the tuned model didn't end" if worker.is_verifying else "it was still loading"
+    doing = "it was still loading its model"
+    if worker.is_verifying:
+        doing = "the proof that it answers as in evaluation hadn't ended"
     if worker.verdict is not None and worker.verdict.broke:
-        doing = f"its comparison with the tuned model broke: {worker.verdict.broke}"
+        doing = f"the proof that it answers as in evaluation broke: {worker.verdict.broke}"
     return (
-        f"The worker wasn't healthy after {deployment.initial_delay_s:g} s (initial_delay): {doing}. "
-        "See its log; give it more time, or a smaller model."
+        f"The worker wasn't healthy after {deployment.initial_delay_s:g} s: {doing}. See its log. Serve a smaller model, or "
+        "allow more time: --timeout, or the liveness probe's initial_delay, period and failure_threshold."
     )
 
 

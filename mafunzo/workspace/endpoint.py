@@ -86,7 +86,7 @@ class Endpoints:
                 handle,
                 name,
                 asset,
-                initial_delay_s=asked.initial_delay_s,
+                initial_delay_s=asked.start_limit_s,
                 request_timeout_s=asked.request_timeout_s,
                 properties=asked.properties,
             )
@@ -100,7 +100,7 @@ class Endpoints:
             )
         changed = dataclasses.replace(
             found,
-            initial_delay_s=asked.initial_delay_s,
+            initial_delay_s=asked.start_limit_s,
             request_timeout_s=asked.request_timeout_s,
             properties={**found.properties, **asked.properties},
         )

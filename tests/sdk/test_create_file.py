@@ -159,7 +159,7 @@ def test_an_endpoint_and_its_deployment_are_the_same(client, ours, theirs):
     mine, other = (where.records.get_deployment("from-file", "blue") for where in (ours, theirs))
     for field in ("model", "artifact", "initial_delay_s", "request_timeout_s"):
         assert getattr(mine, field) == getattr(other, field), field
-    assert (mine.initial_delay_s, mine.request_timeout_s) == (30.0, 3.0)
+    assert (mine.initial_delay_s, mine.request_timeout_s) == (1020.0, 2.5)
 
 
 # The command

@@ -10,7 +10,10 @@ from mafunzo.errors import InvalidParameter, NotSupported
 from mafunzo.wire.azureml.envelope import LOCATION, resource, resource_id, system_data, texts
 
 BODY = "azureml_body"
-DEFAULT_INITIAL_DELAY_S = 600.0
+MIN_START_S = 600.0
+"""A worker has at least as long to become healthy: what suits Azure's machines is too short to load a large model here."""
+INITIAL_DELAY_S, PERIOD_S, FAILURE_THRESHOLD = 10.0, 10.0, 30
+"""What Azure's liveness probe has where a script says nothing."""
 DEFAULT_TIMEOUT_S = 5.0
 _PROVISIONING: Mapping[DeploymentStatus, str] = {
     DeploymentStatus.HEALTHY: "Succeeded",
@@ -33,10 +36,13 @@ class EndpointRequest:
 
 @dataclass(frozen=True)
 class DeploymentRequest:
-    """What a PUT of a deployment asks for. model: the id of a registered version."""
+    """What a PUT of a deployment asks for.
+
+    model: the id of a registered version. start_limit_s: how long its worker may take to become healthy.
+    """
 
     model: str
-    initial_delay_s: float
+    start_limit_s: float
     request_timeout_s: float
     properties: Mapping[str, Any]
 
@@ -115,14 +121,26 @@ def deployment_from_body(name: str, body: Mapping[str, Any]) -> DeploymentReques
     model = model if model.startswith("azureml://") else model.removeprefix("azureml:")
     if not model:
         raise InvalidParameter(f"Deployment '{name}' names no model.", param="model")
-    probe, settings = properties.get("livenessProbe") or {}, properties.get("requestSettings") or {}
-    delay, limit = probe.get("initialDelay"), settings.get("requestTimeout")
+    limit = (properties.get("requestSettings") or {}).get("requestTimeout")
     return DeploymentRequest(
         model=model,
-        initial_delay_s=seconds_of(str(delay)) if delay else DEFAULT_INITIAL_DELAY_S,
+        start_limit_s=_start_limit_s(properties.get("livenessProbe") or {}),
         request_timeout_s=seconds_of(str(limit)) if limit else DEFAULT_TIMEOUT_S,
         properties={BODY: dict(body)},
     )
+
+
+def _start_limit_s(probe: Mapping[str, Any]) -> float:
+    """Return when the last probe that may fail has failed, as Azure counts; never less than `MIN_START_S`."""
+    delay, period = probe.get("initialDelay"), probe.get("period")
+    threshold = probe.get("failureThreshold") or FAILURE_THRESHOLD
+    if not _is_whole(threshold) or threshold < 1:
+        raise InvalidParameter(
+            f"The liveness probe's failure_threshold is {threshold!r}, expected a whole number, 1 or more.",
+            param="failure_threshold",
+        )
+    first_s = seconds_of(str(delay)) if delay else INITIAL_DELAY_S
+    return max(MIN_START_S, first_s + (seconds_of(str(period)) if period else PERIOD_S) * threshold)
 
 
 def deployment_body(deployment: Deployment) -> dict[str, Any]:

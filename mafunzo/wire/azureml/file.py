@@ -103,8 +103,7 @@ def _endpoint(document: Mapping[str, Any], local: Local) -> Body:
 
 
 def _deployment(document: Mapping[str, Any], local: Local) -> Body:
-    settings, probe = document.get("request_settings") or {}, document.get("liveness_probe") or {}
-    limit_ms, delay_s = settings.get("request_timeout_ms"), probe.get("initial_delay")
+    limit_ms = (document.get("request_settings") or {}).get("request_timeout_ms")
     capacity, model = document.get("instance_count"), document["model"]
     properties = {
         "description": document.get("description"),
@@ -114,12 +113,19 @@ def _deployment(document: Mapping[str, Any], local: Local) -> Body:
         "codeConfiguration": document.get("code_configuration"),
         "environmentVariables": dict(document.get("environment_variables") or {}),
         "requestSettings": {} if limit_ms is None else {"requestTimeout": f"PT{int(limit_ms) / 1000}S"},
-        "livenessProbe": {} if delay_s is None else {"initialDelay": f"PT{int(delay_s)}S"},
+        "livenessProbe": _probe(document.get("liveness_probe") or {}),
         "instanceType": document.get("instance_type"),
         "endpointComputeType": "Managed",
     }
     sku = {"name": "Default", "capacity": 1 if capacity is None else int(capacity)}
     return {"location": LOCATION, "properties": properties, "tags": dict(document.get("tags") or {}), "sku": sku}
+
+
+def _probe(given: Mapping[str, Any]) -> Body:
+    times = {"initialDelay": "initial_delay", "period": "period", "timeout": "timeout"}
+    counts = {"failureThreshold": "failure_threshold", "successThreshold": "success_threshold"}
+    found: Body = {name: f"PT{int(given[key])}S" for name, key in times.items() if given.get(key) is not None}
+    return found | {name: given[key] for name, key in counts.items() if given.get(key) is not None}
 
 
 _TRANSLATIONS: Mapping[FileKind, Callable[[Mapping[str, Any], Local], Body]] = {

@@ -98,6 +98,23 @@ def test_a_deployment_gets_the_action_that_its_state_asks_for(
     assert [type(action) for action in actions] == ([] if expected is None else [expected])
 
 
+@pytest.mark.parametrize(
+    ("worker", "told"),
+    [
+        pytest.param(replace(RUNS, health=Health.LOADING), "60 s: it was still loading its model.", id="loading"),
+        pytest.param(
+            replace(RUNS, is_verifying=True), "60 s: the proof that it answers as in evaluation hadn't", id="proof"
+        ),
+        pytest.param(replace(RUNS, verdict=Verdict(broke="reset")), "in evaluation broke: reset.", id="broke"),
+    ],
+)
+def test_a_deployment_that_took_too_long_says_what_was_waited_for(worker: WorkerState, told: str) -> None:
+    found = deployment(DeploymentStatus.STARTING, started_at=NOW - 61)
+    [action] = decide([found], {("chat", "blue"): worker}, NOW)
+    assert isinstance(action, Fail)
+    assert told in action.reason
+
+
 def test_the_delay_before_a_restart_doubles_up_to_a_minute() -> None:
     delays = []
     for crashes in range(9):

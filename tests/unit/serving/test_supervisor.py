@@ -117,7 +117,7 @@ def test_a_worker_that_loads_for_too_long_has_failed(bench: Bench) -> None:
     bench.moved_s += 601
     found = bench.settle(DeploymentStatus.FAILED)
     assert found.error is not None
-    assert "wasn't healthy after 600 s (initial_delay): it was still loading" in found.error["message"]
+    assert "wasn't healthy after 600 s: it was still loading its model. See its log." in found.error["message"]
 
 
 def test_a_worker_that_stops_answering_gets_no_requests_until_it_answers_again(bench: Bench) -> None:

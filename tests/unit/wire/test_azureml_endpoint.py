@@ -8,8 +8,8 @@ import pytest
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
 from mafunzo.errors import InvalidParameter, NotSupported
 from mafunzo.wire.azureml.endpoint import (
-    DEFAULT_INITIAL_DELAY_S,
     DEFAULT_TIMEOUT_S,
+    MIN_START_S,
     deployment_body,
     deployment_from_body,
     endpoint_body,
@@ -70,7 +70,7 @@ def test_a_model_of_the_registry_keeps_its_address() -> None:
 
 def test_a_deployment_comes_back_as_it_was_asked_for() -> None:
     asked = deployment_from_body("blue", DEPLOYMENT)
-    assert (asked.model, asked.initial_delay_s, asked.request_timeout_s) == (MODEL, 600, 90)
+    assert (asked.model, asked.start_limit_s, asked.request_timeout_s) == (MODEL, 900, 90)
     deployment = Deployment("chat", "blue", "m:1", "0" * 64, created_at=AT, properties=asked.properties)
     shown = deployment_body(deployment)
     given = DEPLOYMENT["properties"]
@@ -85,11 +85,30 @@ def test_a_request_timeout_may_have_fractions_of_a_second() -> None:
 
 def test_what_is_left_out_has_azures_defaults() -> None:
     asked = deployment_from_body("blue", {"properties": {"model": f"azureml:{MODEL}"}})
-    assert (asked.model, asked.initial_delay_s, asked.request_timeout_s) == (
-        MODEL,
-        DEFAULT_INITIAL_DELAY_S,
-        DEFAULT_TIMEOUT_S,
-    )
+    assert (asked.model, asked.start_limit_s, asked.request_timeout_s) == (MODEL, MIN_START_S, DEFAULT_TIMEOUT_S)
+
+
+@pytest.mark.parametrize(
+    ("probe", "seconds"),
+    [
+        pytest.param(
+            {"initialDelay": "PT1S", "period": "PT10S", "failureThreshold": 30}, MIN_START_S, id="made for Azure"
+        ),
+        pytest.param({"initialDelay": "PT10M", "period": "PT1M", "failureThreshold": 10}, 1200, id="all are counted"),
+        pytest.param({"initialDelay": "PT10M"}, 900, id="the rest has Azure's defaults"),
+        pytest.param({"failureThreshold": 100}, 1010, id="many probes may fail"),
+    ],
+)
+def test_a_worker_has_time_until_the_last_probe_that_may_fail(probe: dict[str, Any], seconds: float) -> None:
+    body = {"properties": {"model": MODEL, "livenessProbe": probe}}
+    assert deployment_from_body("blue", body).start_limit_s == seconds
+
+
+@pytest.mark.parametrize("threshold", [-1, 0.5, "many", True])
+def test_a_threshold_that_is_no_number_is_refused(threshold: Any) -> None:
+    body = {"properties": {"model": MODEL, "livenessProbe": {"failureThreshold": threshold}}}
+    with pytest.raises(InvalidParameter, match=r"failure_threshold is .* expected a whole number"):
+        deployment_from_body("blue", body)
 
 
 @pytest.mark.parametrize(
