@@ -23,7 +23,11 @@ class DeploymentStatus(StrEnum):
 
     @property
     def is_settled(self) -> bool:
-        return self in (DeploymentStatus.HEALTHY, DeploymentStatus.REFUSED, DeploymentStatus.FAILED)
+        return self is DeploymentStatus.HEALTHY or self.has_failed
+
+    @property
+    def has_failed(self) -> bool:
+        return self in (DeploymentStatus.REFUSED, DeploymentStatus.FAILED)
 
 
 @dataclass(frozen=True)

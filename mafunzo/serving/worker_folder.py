@@ -80,6 +80,17 @@ def log_tail(folder: Path) -> list[str]:
     return [line.rstrip() for line in lines if line.strip()][-LOG_LINES:]
 
 
+def last_log(home: Home, deployment: Deployment) -> str:
+    """Return the log of the newest worker that said anything; empty when none did."""
+    parent = home.workers / deployment.endpoint / deployment.name
+    for number in sorted((int(folder.name) for folder in parent.glob("*") if folder.name.isdigit()), reverse=True):
+        path = parent / str(number) / "log.txt"
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        if text.strip():
+            return text
+    return ""
+
+
 def remove_folder(path: Path) -> None:
     """Remove a folder, also one whose files and folders are read-only."""
     if not path.exists():

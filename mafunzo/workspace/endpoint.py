@@ -23,12 +23,15 @@ from mafunzo.errors import (
     WorkerFailed,
     from_code,
 )
+from mafunzo.serving.worker_folder import last_log
 
 if TYPE_CHECKING:
     from mafunzo.wire.azureml.endpoint import DeploymentRequest, EndpointRequest
     from mafunzo.workspace.workspace import Workspace
 
 logger = logging.getLogger(__name__)
+
+Lines = list[str]  # a class below has a verb called list
 
 
 class Endpoints:
@@ -73,16 +76,16 @@ class Endpoints:
     def put_deployment(self, endpoint: str, name: str, asked: DeploymentRequest) -> Deployment:
         """Begin to serve a registered model, as Azure's wire asks; return at once. It gets no traffic by itself.
 
-        Of a deployment that exists, time-outs are changed. Raises `Conflict` for another model under its name, and for one that
-        failed or is being deleted.
+        One that failed is made anew. Of any other that exists, time-outs are changed; raises `Conflict` for another model under
+        its name, and for one that is being deleted.
         """
         require_name("deployment", name)
         asset = self._workspace.models.by_id(asked.model)
         handle = self.get(endpoint)
         found = {d.name: d for d in handle.deployments}.get(name)
-        if found is None:
+        if found is None or found.status.has_failed:
             self._workspace.up()
-            return self._add(
+            new = self._new(
                 handle,
                 name,
                 asset,
@@ -90,9 +93,9 @@ class Endpoints:
                 request_timeout_s=asked.request_timeout_s,
                 properties=asked.properties,
             )
-        if found.status in (DeploymentStatus.DELETING, DeploymentStatus.FAILED, DeploymentStatus.REFUSED):
-            what = "Ask again when it is gone." if found.status is DeploymentStatus.DELETING else "Delete it first."
-            raise Conflict(f"Deployment {endpoint}/{name} is {found.status}. {what}")
+            return self._workspace.records.add_deployment(new) if found is None else self._replace(found, new)
+        if found.status is DeploymentStatus.DELETING:
+            raise Conflict(f"Deployment {endpoint}/{name} is being deleted. Ask again when it is gone.")
         if found.artifact != asset.artifact:
             raise Conflict(
                 f"Deployment {endpoint}/{name} serves {found.model}. Deploy {asset.key} under another name, give it the "
@@ -134,7 +137,7 @@ class Endpoints:
             )
         self._workspace.up()
         handle = self.get(endpoint) if found else self.create(endpoint)
-        self._add(handle, deployment, asset, initial_delay_s=timeout_s)
+        self._workspace.records.add_deployment(self._new(handle, deployment, asset, initial_delay_s=timeout_s))
         try:
             handle.wait(deployment, timeout_s)
             handle.set_traffic(_shared(handle.endpoint.traffic_percent, deployment, traffic))
@@ -143,7 +146,7 @@ class Endpoints:
             raise
         return handle
 
-    def _add(
+    def _new(
         self,
         handle: EndpointHandle,
         deployment: str,
@@ -153,19 +156,25 @@ class Endpoints:
         request_timeout_s: float = DEFAULT_REQUEST_TIMEOUT_S,
         properties: Mapping[str, Any] | None = None,
     ) -> Deployment:
-        return self._workspace.records.add_deployment(
-            Deployment(
-                endpoint=handle.name,
-                name=deployment,
-                model=str(asset.key),
-                artifact=require_stored(asset),
-                created_by=self._workspace.user,
-                created_at=datetime.now(UTC),
-                properties={"base_artifact": asset.properties.get("base_artifact"), **(properties or {})},
-                initial_delay_s=initial_delay_s,
-                request_timeout_s=request_timeout_s,
-            )
+        return Deployment(
+            endpoint=handle.name,
+            name=deployment,
+            model=str(asset.key),
+            artifact=require_stored(asset),
+            created_by=self._workspace.user,
+            created_at=datetime.now(UTC),
+            properties={"base_artifact": asset.properties.get("base_artifact"), **(properties or {})},
+            initial_delay_s=initial_delay_s,
+            request_timeout_s=request_timeout_s,
         )
+
+    def _replace(self, failed: Deployment, new: Deployment) -> Deployment:
+        """Put a new deployment in a failed one's place: its maker and its logs stay, all else that is known of it goes."""
+        placed = dataclasses.replace(
+            new, attempt=failed.attempt, created_by=failed.created_by, created_at=failed.created_at
+        )
+        self._workspace.records.update_deployment(placed)
+        return placed
 
 
 class EndpointHandle:
@@ -297,13 +306,12 @@ class EndpointHandle:
         return proofs
 
     def logs(self, deployment: str | None = None, lines: int = 50) -> dict[str, str]:
-        """Return the end of each worker's log."""
+        """Return the end of each worker's log, and of a deployment that failed also why."""
         found = {}
         for each in self.deployments:
             if deployment in (None, each.name):
-                file = self._workspace.home.workers / self.name / each.name / str(max(each.attempt, 1)) / "log.txt"
-                text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
-                found[each.name] = "\n".join(text.splitlines()[-lines:])
+                told = [*last_log(self._workspace.home, each).splitlines(), *_why_failed(each)]
+                found[each.name] = "\n".join(told[-lines:])
         return found
 
     def begin_delete(self) -> None:
@@ -379,6 +387,13 @@ def require_name(kind: str, name: str) -> None:
             f"The {kind}'s name is '{name[:64]}', expected at most 63 letters, digits, '-', '_' and '.', a letter "
             "or digit first."
         )
+
+
+def _why_failed(deployment: Deployment) -> Lines:
+    if not deployment.status.has_failed:
+        return []
+    error = deployment.error or {}
+    return [f"The deployment is {deployment.status}: {error.get('message', '')}", *map(str, error.get("faults") or ())]
 
 
 def _take_back(handle: EndpointHandle, deployment: str, is_new: bool) -> None:

@@ -2,10 +2,68 @@
 
 from typing import Any
 
+import pytest
+from azure.ai.ml.entities import (
+    ManagedOnlineDeployment,
+    ManagedOnlineEndpoint,
+    Model,
+    OnlineRequestSettings,
+    ProbeSettings,
+)
+
 from mafunzo import Workspace
+from mafunzo.components.tiny_model import make
+from mafunzo.entities.endpoint import Deployment, DeploymentStatus
 
 
 def test_an_endpoint_of_the_command_line_is_read(client: Any, workspace: Workspace) -> None:
     workspace.endpoints.create("cli-ep")
     assert client.online_endpoints.get("cli-ep").traffic == {}
     assert "cli-ep" in {found.name for found in client.online_endpoints.list()}
+
+
+@pytest.fixture(scope="module")
+def model(client: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    make("tiny-llama", 1, folder)
+    return client.models.create_or_update(Model(path=str(folder), type="custom_model", name="tiny", version="1"))
+
+
+@pytest.fixture(scope="module")
+def failed(client: Any, model: Any, workspace: Workspace) -> str:
+    """The name of an endpoint whose deployment `blue` has failed."""
+    client.online_endpoints.begin_create_or_update(ManagedOnlineEndpoint(name="chat-ep")).result()
+    error = {"code": "worker_failed", "message": "The worker was too slow."}
+    artifact = workspace.models.get("tiny:1").artifact or ""
+    workspace.records.add_deployment(
+        Deployment("chat-ep", "blue", "tiny:1", artifact, DeploymentStatus.FAILED, error=error)
+    )
+    return "chat-ep"
+
+
+def deployment(endpoint: str, model: Any, name: str = "blue", **more: Any) -> ManagedOnlineDeployment:
+    return ManagedOnlineDeployment(name=name, endpoint_name=endpoint, model=model, instance_count=1, **more)
+
+
+def test_the_log_of_a_failed_deployment_says_why(client: Any, failed: str) -> None:
+    assert "The worker was too slow." in client.online_deployments.get_logs("blue", failed, lines=10)
+
+
+@pytest.fixture(scope="module")
+def endpoint(client: Any, failed: str, model: Any) -> str:
+    """The same, after its script was run again with other settings."""
+    made = client.online_deployments.begin_create_or_update(
+        deployment(
+            failed,
+            model.id,
+            liveness_probe=ProbeSettings(initial_delay=1, period=10, failure_threshold=30),
+            request_settings=OnlineRequestSettings(request_timeout_ms=2500),
+        )
+    ).result()
+    assert made.provisioning_state == "Succeeded"
+    return failed
+
+
+def test_a_failed_deployment_is_made_anew_with_what_the_script_says_now(endpoint: str, workspace: Workspace) -> None:
+    found = workspace.records.get_deployment(endpoint, "blue")
+    assert (found.initial_delay_s, found.request_timeout_s, found.error) == (600, 2.5, None)

@@ -110,6 +110,14 @@ def test_a_worker_that_refuses_its_model_is_not_tried_again(bench: Bench) -> Non
     assert found.attempt == 1
 
 
+def test_a_failed_deployment_that_is_made_anew_goes_live(bench: Bench) -> None:
+    bench.deploy(bench.model({"exit_code": 3}))
+    failed = bench.settle(DeploymentStatus.FAILED)
+    anew = replace(failed, artifact=bench.model(), status=DeploymentStatus.WAITING, error=None, properties={})
+    bench.records.update_deployment(anew)
+    assert bench.settle(HEALTHY).attempt == 2
+
+
 def test_a_worker_that_loads_for_too_long_has_failed(bench: Bench) -> None:
     bench.deploy(bench.model({"load_s": 3600}), initial_delay_s=600)
     bench.settle(DeploymentStatus.STARTING)

@@ -1,9 +1,81 @@
-"""Tests of `mafunzo.workspace.endpoint`: how traffic is shared when a deployment comes in."""
+"""Tests of `mafunzo.workspace.endpoint` without a server: what is refused, what is written down, how traffic is shared."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mafunzo.errors import InvalidParameter
-from mafunzo.workspace.endpoint import _shared
+from mafunzo import Workspace
+from mafunzo.entities.endpoint import Deployment, DeploymentStatus
+from mafunzo.errors import Conflict, InvalidParameter
+from mafunzo.serving.placement import Supervision
+from mafunzo.wire.azureml.endpoint import DeploymentRequest
+from mafunzo.workspace.endpoint import EndpointHandle, _shared
+
+FAILED, REFUSED, HEALTHY = DeploymentStatus.FAILED, DeploymentStatus.REFUSED, DeploymentStatus.HEALTHY
+TOO_SLOW = {"code": "worker_failed", "message": "It was too slow.", "faults": ["a: 1", "b: 2"]}
+
+
+class Home(Workspace):
+    """A workspace whose server never starts."""
+
+    def up(self) -> Any:
+        return None
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    """A workspace with a registered model, `chat:1`, and an endpoint, `chat`."""
+    with Home(tmp_path / "home", port=0) as opened:
+        (folder := tmp_path / "model").mkdir()
+        (folder / "config.json").write_text("{}")
+        opened.models.register(folder, name="chat")
+        opened.endpoints.create("chat")
+        yield opened
+
+
+def deployed(workspace: Workspace, name: str, status: DeploymentStatus, **more: Any) -> Deployment:
+    artifact = workspace.models.get("chat:1").artifact or ""
+    return workspace.records.add_deployment(Deployment("chat", name, "chat:1", artifact, status, **more))
+
+
+def asked(**more: Any) -> DeploymentRequest:
+    return DeploymentRequest("chat:1", start_limit_s=900, request_timeout_s=2.5, properties={"said": "again"}, **more)
+
+
+def chat(workspace: Workspace) -> EndpointHandle:
+    return workspace.endpoints.get("chat")
+
+
+@pytest.mark.parametrize("status", [FAILED, REFUSED])
+def test_a_deployment_that_failed_is_made_anew(workspace: Workspace, status: DeploymentStatus) -> None:
+    kept = replace(deployed(workspace, "blue", status, error=TOO_SLOW, attempt=3, created_by="amina"))
+    remembered = Supervision(crashes=2, retry_at=1e12, reason="slow").as_properties(kept)
+    workspace.records.update_deployment(replace(kept, properties=remembered, verification={"result": "refused"}))
+    workspace.endpoints.put_deployment("chat", "blue", asked())
+    (found,) = chat(workspace).deployments
+    assert (found.status, found.error, found.verification) == (DeploymentStatus.WAITING, None, None)
+    assert found.properties == {"base_artifact": None, "said": "again"}, "nothing is remembered of its crashes"
+    assert (found.initial_delay_s, found.request_timeout_s) == (900, 2.5)
+    assert (found.attempt, found.created_by) == (3, "amina"), "its folders and its maker stay"
+
+
+def test_a_deployment_that_is_being_deleted_is_not_made_anew(workspace: Workspace) -> None:
+    deployed(workspace, "blue", DeploymentStatus.DELETING)
+    with pytest.raises(Conflict, match="is being deleted"):
+        workspace.endpoints.put_deployment("chat", "blue", asked())
+
+
+def test_the_log_of_a_failed_deployment_ends_with_why(workspace: Workspace) -> None:
+    deployed(workspace, "blue", FAILED, error=TOO_SLOW, attempt=2)
+    for attempt, text in (("1", "Loading\nKilled\n"), ("2", "")):
+        (folder := workspace.home.workers / "chat" / "blue" / attempt).mkdir(parents=True)
+        (folder / "log.txt").write_text(text)
+    told = chat(workspace).logs()["blue"].splitlines()
+    assert told == ["Loading", "Killed", "The deployment is failed: It was too slow.", "a: 1", "b: 2"]
+    assert chat(workspace).logs("blue", lines=1) == {"blue": "b: 2"}
 
 
 @pytest.mark.parametrize(
