@@ -266,7 +266,7 @@ async def put_deployment(request: Request, endpoint: str, name: str) -> Response
 
 @router.delete(f"{WS}/onlineEndpoints/{{endpoint}}/deployments/{{name}}")
 def delete_deployment(request: Request, endpoint: str, name: str) -> Response:
-    """Begin to delete a deployment; its traffic goes to the others."""
+    """Begin to delete a deployment that has no traffic."""
     context = azure_context(request)
     context.workspace.endpoints.get(endpoint).begin_delete_deployment(name)
     return _accepted(context, f"deployment-deleted:{endpoint}:{name}")

@@ -23,6 +23,7 @@ from mafunzo.errors import (
     WorkerFailed,
     from_code,
 )
+from mafunzo.serving.placement import supervision
 from mafunzo.serving.worker_folder import last_log
 
 if TYPE_CHECKING:
@@ -277,7 +278,10 @@ class EndpointHandle:
         return new
 
     def set_traffic(self, traffic_percent: Mapping[str, int]) -> None:
-        """Split the requests over deployments; the shares add up to 100, or to 0 for none."""
+        """Split the requests over deployments; the shares add up to 100, or to 0 for none.
+
+        Raises `InvalidParameter` for shares that can't be, `Conflict` for more traffic to a deployment that can't answer.
+        """
         known = {found.name: found for found in self.deployments}
         faults = [f"Endpoint {self.name} has no deployment '{name}'." for name in traffic_percent if name not in known]
         faults += [
@@ -287,6 +291,13 @@ class EndpointHandle:
             faults.append(f"The shares add up to {sum(traffic_percent.values())}, expected 100 (or 0).")
         if faults:
             raise InvalidParameter(f"The traffic of {self.name} can't be set.", faults)
+        before = self.endpoint.traffic_percent
+        more = [known[name] for name, share in traffic_percent.items() if share > before.get(name, 0)]
+        if states := [state for found in more if (state := _why_no_traffic(found))]:
+            raise Conflict(f"The traffic of {self.name} can't be set.", states)
+        self._write_traffic(traffic_percent)
+
+    def _write_traffic(self, traffic_percent: Mapping[str, int]) -> None:
         shares = {name: share for name, share in traffic_percent.items() if share}
         self._workspace.records.update_endpoint(dataclasses.replace(self.endpoint, traffic_percent=shares))
 
@@ -331,12 +342,13 @@ class EndpointHandle:
             time.sleep(0.05)
 
     def begin_delete_deployment(self, name: str) -> None:
-        """Give a deployment's traffic to the others, ask for it to go, and return at once; raises `NotFound`."""
+        """Ask for a deployment to go, and return at once. Raises `NotFound`, and `Conflict` for one that has traffic."""
         records = self._workspace.records
-        records.get_deployment(self.name, name)
-        if self.endpoint.traffic_percent.get(name):
-            self.set_traffic(_shared(self.endpoint.traffic_percent, name, 0))
         found = records.get_deployment(self.name, name)
+        if share := self.endpoint.traffic_percent.get(name):
+            raise Conflict(
+                f"Deployment {self.name}/{name} has {share} percent of the traffic. Set its traffic to 0, then delete it."
+            )
         records.update_deployment(dataclasses.replace(found, status=DeploymentStatus.DELETING))
         self._workspace.up()
 
@@ -345,6 +357,10 @@ class EndpointHandle:
 
         Raises `NotFound`, and `TimedOut` when its worker doesn't end.
         """
+        before = self.endpoint.traffic_percent
+        if before.get(name):
+            self._workspace.records.get_deployment(self.name, name)
+            self._write_traffic(_shared(before, name, 0))
         self.begin_delete_deployment(name)
         deadline = time.monotonic() + timeout_s
         while name in {found.name for found in self.deployments}:
@@ -387,6 +403,19 @@ def require_name(kind: str, name: str) -> None:
             f"The {kind}'s name is '{name[:64]}', expected at most 63 letters, digits, '-', '_' and '.', a letter "
             "or digit first."
         )
+
+
+def _why_no_traffic(deployment: Deployment) -> str:
+    """Return why a deployment may get no requests, with what to do; empty for one that answers, or did and comes back."""
+    name, status = deployment.name, deployment.status
+    if status is DeploymentStatus.DELETING:
+        return f"{name} is being deleted."
+    if status.has_failed:
+        why = (deployment.error or {}).get("message", "see its log.")
+        return f"{name} is {status}: {why} Create it again with what has to be different, or delete it."
+    if status in (DeploymentStatus.HEALTHY, DeploymentStatus.UNHEALTHY) or supervision(deployment).was_healthy:
+        return ""
+    return f"{name} is {status} and can't answer yet. Wait until it is healthy, then set its traffic."
 
 
 def _why_failed(deployment: Deployment) -> Lines:

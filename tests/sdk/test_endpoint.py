@@ -10,6 +10,7 @@ from azure.ai.ml.entities import (
     OnlineRequestSettings,
     ProbeSettings,
 )
+from azure.core.exceptions import HttpResponseError
 
 from mafunzo import Workspace
 from mafunzo.components.tiny_model import make
@@ -49,6 +50,13 @@ def test_the_log_of_a_failed_deployment_says_why(client: Any, failed: str) -> No
     assert "The worker was too slow." in client.online_deployments.get_logs("blue", failed, lines=10)
 
 
+def test_a_failed_deployment_gets_no_traffic(client: Any, failed: str) -> None:
+    with pytest.raises(HttpResponseError, match=r"blue is failed: The worker was too slow\. Create it again"):
+        client.online_endpoints.begin_create_or_update(
+            ManagedOnlineEndpoint(name=failed, traffic={"blue": 100})
+        ).result()
+
+
 @pytest.fixture(scope="module")
 def endpoint(client: Any, failed: str, model: Any) -> str:
     """The same, after its script was run again with other settings."""
@@ -67,3 +75,25 @@ def endpoint(client: Any, failed: str, model: Any) -> str:
 def test_a_failed_deployment_is_made_anew_with_what_the_script_says_now(endpoint: str, workspace: Workspace) -> None:
     found = workspace.records.get_deployment(endpoint, "blue")
     assert (found.initial_delay_s, found.request_timeout_s, found.error) == (600, 2.5, None)
+
+
+def test_a_deployment_that_is_being_created_gets_no_traffic(client: Any, endpoint: str, workspace: Workspace) -> None:
+    artifact = workspace.models.get("tiny:1").artifact or ""
+    far_off = {"supervision": {"retry_at": 1e12}}
+    workspace.records.add_deployment(Deployment(endpoint, "green", "tiny:1", artifact, properties=far_off))
+    with pytest.raises(HttpResponseError, match="green is waiting and can't answer yet"):
+        client.online_endpoints.begin_create_or_update(
+            ManagedOnlineEndpoint(name=endpoint, traffic={"blue": 50, "green": 50})
+        ).result()
+    client.online_deployments.begin_delete("green", endpoint).wait()
+
+
+def test_a_deployment_with_traffic_is_not_deleted(client: Any, endpoint: str) -> None:
+    found = client.online_endpoints.get(endpoint)
+    found.traffic = {"blue": 100}
+    client.online_endpoints.begin_create_or_update(found).result()
+    with pytest.raises(
+        HttpResponseError, match=r"has 100 percent of the traffic\. Set its traffic to 0, then delete it"
+    ):
+        client.online_deployments.begin_delete("blue", endpoint).wait()
+    assert [one.name for one in client.online_deployments.list(endpoint)] == ["blue"]

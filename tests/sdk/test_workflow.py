@@ -314,6 +314,8 @@ def test_traffic_to_nowhere_is_refused(endpoint, client):
 
 
 def test_a_deleted_endpoint_is_gone(endpoint, client, workspace: Workspace):
+    endpoint.traffic = {"demo": 0}
+    client.begin_create_or_update(endpoint).result()
     client.online_deployments.begin_delete("demo", "ultrachat").wait()
     assert list(client.online_deployments.list("ultrachat")) == []
     client.online_endpoints.begin_delete("ultrachat").wait()

@@ -9,7 +9,7 @@ import pytest
 
 from mafunzo import Workspace
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus
-from mafunzo.errors import Conflict, InvalidParameter
+from mafunzo.errors import Conflict, InvalidParameter, TimedOut
 from mafunzo.serving.placement import Supervision
 from mafunzo.wire.azureml.endpoint import DeploymentRequest
 from mafunzo.workspace.endpoint import EndpointHandle, _shared
@@ -76,6 +76,59 @@ def test_the_log_of_a_failed_deployment_ends_with_why(workspace: Workspace) -> N
     told = chat(workspace).logs()["blue"].splitlines()
     assert told == ["Loading", "Killed", "The deployment is failed: It was too slow.", "a: 1", "b: 2"]
     assert chat(workspace).logs("blue", lines=1) == {"blue": "b: 2"}
+
+
+@pytest.mark.parametrize(
+    ("status", "more", "told"),
+    [
+        pytest.param(FAILED, {"error": TOO_SLOW}, "blue is failed: It was too slow. Create it again with", id="failed"),
+        pytest.param(REFUSED, {"error": TOO_SLOW}, "blue is refused: It was too slow. Create it again", id="refused"),
+        pytest.param(DeploymentStatus.STARTING, {}, "blue is starting and can't answer yet. Wait until", id="starting"),
+        pytest.param(DeploymentStatus.DELETING, {}, "blue is being deleted", id="being deleted"),
+    ],
+)
+def test_a_deployment_that_cannot_answer_gets_no_traffic(
+    workspace: Workspace, status: DeploymentStatus, more: dict[str, Any], told: str
+) -> None:
+    deployed(workspace, "blue", status, **more)
+    with pytest.raises(Conflict, match=told):
+        chat(workspace).set_traffic({"blue": 100})
+    assert chat(workspace).endpoint.traffic_percent == {}
+    chat(workspace).set_traffic({"blue": 0})
+
+
+@pytest.mark.parametrize("status", [HEALTHY, DeploymentStatus.UNHEALTHY, DeploymentStatus.WAITING])
+def test_a_deployment_that_answered_once_may_get_traffic(workspace: Workspace, status: DeploymentStatus) -> None:
+    made = deployed(workspace, "blue", status)
+    workspace.records.update_deployment(replace(made, properties=Supervision(was_healthy=True).as_properties(made)))
+    chat(workspace).set_traffic({"blue": 100})
+    assert chat(workspace).endpoint.traffic_percent == {"blue": 100}
+
+
+def test_traffic_that_stays_or_shrinks_is_taken_whatever_the_state(workspace: Workspace) -> None:
+    deployed(workspace, "blue", HEALTHY)
+    green = deployed(workspace, "green", HEALTHY)
+    chat(workspace).set_traffic({"blue": 50, "green": 50})
+    workspace.records.update_deployment(replace(green, status=FAILED))
+    chat(workspace).set_traffic({"blue": 50, "green": 50})
+    chat(workspace).set_traffic({"blue": 100, "green": 0})
+    with pytest.raises(Conflict, match="green is failed"):
+        chat(workspace).set_traffic({"blue": 50, "green": 50})
+
+
+def test_a_deployment_with_traffic_is_not_deleted_unless_the_others_are_to_take_it(workspace: Workspace) -> None:
+    deployed(workspace, "blue", HEALTHY)
+    deployed(workspace, "green", HEALTHY)
+    chat(workspace).set_traffic({"blue": 30, "green": 70})
+    with pytest.raises(
+        Conflict, match=r"chat/blue has 30 percent of the traffic\. Set its traffic to 0, then delete it"
+    ):
+        chat(workspace).begin_delete_deployment("blue")
+    assert {str(found.status) for found in chat(workspace).deployments} == {"healthy"}
+    with pytest.raises(TimedOut):
+        chat(workspace).delete_deployment("blue", timeout_s=0)
+    assert chat(workspace).endpoint.traffic_percent == {"green": 100}
+    assert [found.name for found in chat(workspace).deployments if found.status is HEALTHY] == ["green"]
 
 
 @pytest.mark.parametrize(
