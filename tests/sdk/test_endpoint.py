@@ -4,6 +4,10 @@ from typing import Any
 
 import pytest
 from azure.ai.ml.entities import (
+    DataCollector,
+    DeploymentCollection,
+    KubernetesOnlineDeployment,
+    KubernetesOnlineEndpoint,
     ManagedOnlineDeployment,
     ManagedOnlineEndpoint,
     Model,
@@ -97,3 +101,25 @@ def test_a_deployment_with_traffic_is_not_deleted(client: Any, endpoint: str) ->
     ):
         client.online_deployments.begin_delete("blue", endpoint).wait()
     assert [one.name for one in client.online_deployments.list(endpoint)] == ["blue"]
+
+
+def test_an_endpoint_of_kubernetes_is_refused(client: Any, workspace: Workspace) -> None:
+    with pytest.raises(HttpResponseError, match=r"Kubernetes .* isn't used here\. Make a managed endpoint"):
+        client.online_endpoints.begin_create_or_update(
+            KubernetesOnlineEndpoint(name="k8s", compute="azureml:local")
+        ).result()
+    assert "k8s" not in {found.name for found in workspace.endpoints.list()}
+
+
+def test_a_deployment_of_kubernetes_is_refused(client: Any, endpoint: str, model: Any) -> None:
+    asked = KubernetesOnlineDeployment(name="k8s", endpoint_name=endpoint, model=model.id, instance_count=1)
+    with pytest.raises(HttpResponseError, match="of the type Kubernetes, which isn't used here; make a managed"):
+        client.online_deployments.begin_create_or_update(asked).result()
+
+
+def test_data_collection_is_refused(client: Any, endpoint: str, model: Any) -> None:
+    collector = DataCollector(collections={"model_inputs": DeploymentCollection(enabled="true")})
+    with pytest.raises(HttpResponseError, match="data collection isn't supported"):
+        client.online_deployments.begin_create_or_update(
+            deployment(endpoint, model.id, "collects", data_collector=collector)
+        ).result()

@@ -37,6 +37,8 @@ SAID = "said"
 """Under which a version keeps what it was sent with that means nothing here, and is given back."""
 USER_PROPERTIES = "user_properties"
 """Under which a model keeps the properties that it was registered with."""
+COLLECTED = "modelDataCollector/"
+"""Where in the datastore Azure puts what its deployments are asked and answer."""
 DATA_TYPES = (FolderType.URI_FILE, FolderType.URI_FOLDER, FolderType.MLTABLE)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
 _SPEC_TYPES = {"string": "String", "integer": "Integer", "number": "Number", "boolean": "Boolean"}
@@ -197,6 +199,11 @@ def data_from_body(name: str, body: Mapping[str, Any]) -> DataRequest:
         raise NotSupported(
             f"Data '{name}' lies at '{uri}'. Uploaded files, outputs of jobs, and files at https:// addresses can be "
             "registered: name a local path."
+        )
+    if isinstance(place, StoredPath) and place.path.startswith(COLLECTED):  # asked before the deployment itself
+        raise NotSupported(
+            f"Data '{name}' would hold what a deployment is asked and answers: data collection isn't supported. Leave the "
+            "deployment's data_collector out."
         )
     return DataRequest(
         uri=uri,

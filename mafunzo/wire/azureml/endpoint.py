@@ -10,6 +10,7 @@ from mafunzo.errors import InvalidParameter, NotSupported
 from mafunzo.wire.azureml.envelope import LOCATION, resource, resource_id, system_data, texts
 
 BODY = "azureml_body"
+MANAGED = "Managed"
 MIN_START_S = 600.0
 """A worker has at least as long to become healthy: what suits Azure's machines is too short to load a large model here."""
 INITIAL_DELAY_S, PERIOD_S, FAILURE_THRESHOLD = 10.0, 10.0, 30
@@ -48,8 +49,13 @@ class DeploymentRequest:
 
 
 def endpoint_from_body(name: str, body: Mapping[str, Any]) -> EndpointRequest:
-    """Read a PUT's body; raises `NotSupported` for another way to ask than by key, and for mirrored traffic."""
+    """Read a PUT's body; raises `NotSupported` for Kubernetes, another way to ask than by key, and mirrored traffic."""
     properties = body.get("properties") or {}
+    if compute := properties.get("compute"):
+        raise NotSupported(
+            f"Endpoint '{name}' is on the compute {str(compute).rpartition('/')[2]}, as one of Kubernetes is, which isn't used "
+            "here. Make a managed endpoint (ManagedOnlineEndpoint): it runs on this machine."
+        )
     mode = str(properties.get("authMode") or "Key")
     if mode.lower() != "key":
         raise NotSupported(f"Endpoint '{name}' has auth_mode {mode}. Endpoints are opened by key here: auth_mode key.")
@@ -108,6 +114,13 @@ def deployment_from_body(name: str, body: Mapping[str, Any]) -> DeploymentReques
     """Read a PUT's body; raises `NotSupported` or `InvalidParameter` with what can't be done."""
     properties = body.get("properties") or {}
     faults = []
+    if str(properties.get("endpointComputeType") or MANAGED) != MANAGED:
+        faults.append(
+            f"it is of the type {properties['endpointComputeType']}, which isn't used here; make a managed deployment "
+            "(ManagedOnlineDeployment): it runs on this machine."
+        )
+    if properties.get("dataCollector"):
+        faults.append("data_collector: data collection isn't supported; leave it out.")
     if properties.get("codeConfiguration"):
         faults.append("code_configuration (a scoring script of one's own) isn't supported; leave it out.")
     if properties.get("environmentId"):
@@ -149,7 +162,7 @@ def deployment_body(deployment: Deployment) -> dict[str, Any]:
     given = dict(kept.get("properties") or {})
     properties = {
         **given,
-        "endpointComputeType": "Managed",
+        "endpointComputeType": MANAGED,
         "scaleSettings": {"scaleType": "Default"},
         "model": given.get("model") or deployment.model,
         "provisioningState": provisioning_state(deployment),

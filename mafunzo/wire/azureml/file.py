@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from mafunzo.wire.azureml.compute import AML_COMPUTE
+from mafunzo.wire.azureml.endpoint import MANAGED
 from mafunzo.wire.azureml.envelope import LOCATION
 from mafunzo.wire.azureml.file_job import Body, Local, address, job_body, node_bodies, sources
 from mafunzo.wire.azureml.file_keys import FileKind
@@ -115,7 +116,8 @@ def _deployment(document: Mapping[str, Any], local: Local) -> Body:
         "requestSettings": {} if limit_ms is None else {"requestTimeout": f"PT{int(limit_ms) / 1000}S"},
         "livenessProbe": _probe(document.get("liveness_probe") or {}),
         "instanceType": document.get("instance_type"),
-        "endpointComputeType": "Managed",
+        "dataCollector": document.get("data_collector"),
+        "endpointComputeType": str(document.get("type") or MANAGED).capitalize(),
     }
     sku = {"name": "Default", "capacity": 1 if capacity is None else int(capacity)}
     return {"location": LOCATION, "properties": properties, "tags": dict(document.get("tags") or {}), "sku": sku}

@@ -3,7 +3,7 @@
 import pytest
 
 from mafunzo.errors import NotSupported
-from mafunzo.wire.azureml.asset import model_from_body
+from mafunzo.wire.azureml.asset import data_from_body, model_from_body
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,9 @@ def test_a_model_is_no_folder_of_the_servers(path: str) -> None:
 )
 def test_a_model_is_a_jobs_output_or_an_upload(path: str) -> None:
     assert model_from_body({"properties": {"modelUri": path}}).path == path
+
+
+def test_what_a_deployment_would_collect_is_refused_as_data():
+    uri = "azureml://datastores/workspaceblobstore/paths/modelDataCollector/chat/blue/model_inputs"
+    with pytest.raises(NotSupported, match="data collection isn't supported"):
+        data_from_body("collected", {"properties": {"dataUri": uri, "dataType": "uri_folder"}})

@@ -50,7 +50,14 @@ def test_an_endpoint_that_no_body_made_has_properties_all_the_same() -> None:
 
 @pytest.mark.parametrize(
     ("properties", "told"),
-    [({"authMode": "AMLToken"}, "auth_mode AMLToken"), ({"mirrorTraffic": {"blue": 10}}, "mirrors traffic")],
+    [
+        ({"authMode": "AMLToken"}, "auth_mode AMLToken"),
+        ({"mirrorTraffic": {"blue": 10}}, "mirrors traffic"),
+        (
+            {"compute": "/subscriptions/s/computes/aks"},
+            r"the compute aks, as one of Kubernetes is.* \(ManagedOnlineEndpoint",
+        ),
+    ],
 )
 def test_an_endpoint_of_another_kind_is_refused(properties: dict[str, Any], told: str) -> None:
     with pytest.raises(NotSupported, match=told):
@@ -128,10 +135,22 @@ def test_a_status_in_azures_words(status: DeploymentStatus, state: str) -> None:
 
 
 def test_all_that_a_deployment_cannot_be_is_told_at_once() -> None:
-    body = {"properties": {"codeConfiguration": {"codeId": "c"}, "environmentId": "e"}, "sku": {"capacity": 3}}
+    properties = {
+        "codeConfiguration": {"codeId": "c"},
+        "environmentId": "e",
+        "endpointComputeType": "Kubernetes",
+        "dataCollector": {"collections": {"model_inputs": {"dataCollectionMode": "Enabled"}}},
+    }
+    body = {"properties": properties, "sku": {"capacity": 3}}
     with pytest.raises(NotSupported) as refused:
         deployment_from_body("blue", body)
-    for fault in ("code_configuration", "environment isn't supported", "instance_count is 3"):
+    for fault in (
+        "code_configuration",
+        "environment isn't supported",
+        "instance_count is 3",
+        "it is of the type Kubernetes, which isn't used here; make a managed deployment",
+        "data_collector: data collection isn't supported",
+    ):
         assert fault in str(refused.value)
     with pytest.raises(InvalidParameter, match="names no model"):
         deployment_from_body("blue", {"properties": {}})
