@@ -301,6 +301,11 @@ def get_operation(request: Request, what: str) -> Response:
             found = {"status": state if state in ("Succeeded", "Failed") else "InProgress"}
             if state == "Failed":
                 found["error"] = _why(there[deployment])
+        case "deployment":
+            gone = NotFound(
+                f"Deployment {endpoint}/{deployment} was deleted, or its endpoint, while it was being made."
+            )
+            found = {"status": "Failed", **error_body(gone)}
         case "deployment-deleted":
             found = {"status": "InProgress" if deployment in there else "Succeeded"}
         case "endpoint-deleted":

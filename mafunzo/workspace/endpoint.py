@@ -78,9 +78,11 @@ class Endpoints:
         """Begin to serve a registered model, as Azure's wire asks; return at once. It gets no traffic by itself.
 
         One that failed is made anew. Of any other that exists, time-outs are changed; raises `Conflict` for another model under
-        its name, and for one that is being deleted.
+        its name, and for one that is being deleted, `NotFound` for an unknown machine size.
         """
         require_name("deployment", name)
+        if asked.instance_type:
+            self._workspace.computes.get(asked.instance_type)
         asset = self._workspace.models.by_id(asked.model)
         handle = self.get(endpoint)
         found = {d.name: d for d in handle.deployments}.get(name)

@@ -123,3 +123,18 @@ def test_data_collection_is_refused(client: Any, endpoint: str, model: Any) -> N
         client.online_deployments.begin_create_or_update(
             deployment(endpoint, model.id, "collects", data_collector=collector)
         ).result()
+
+
+def test_an_unknown_machine_size_is_refused(client: Any, endpoint: str, model: Any) -> None:
+    with pytest.raises(HttpResponseError, match="No machine size is called 'Standard_Bogus'"):
+        client.online_deployments.begin_create_or_update(
+            deployment(endpoint, model.id, "sized", instance_type="Standard_Bogus")
+        ).result()
+
+
+def test_a_deployment_whose_endpoint_is_deleted_meanwhile_says_so(client: Any, model: Any) -> None:
+    client.online_endpoints.begin_create_or_update(ManagedOnlineEndpoint(name="short-ep")).result()
+    made = client.online_deployments.begin_create_or_update(deployment("short-ep", model.id))
+    client.online_endpoints.begin_delete("short-ep").wait()
+    with pytest.raises(HttpResponseError, match="short-ep/blue was deleted, or its endpoint, while it was being made"):
+        made.result()

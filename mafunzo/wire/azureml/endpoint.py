@@ -40,12 +40,14 @@ class DeploymentRequest:
     """What a PUT of a deployment asks for.
 
     model: the id of a registered version. start_limit_s: how long its worker may take to become healthy.
+    instance_type: a machine size, or empty.
     """
 
     model: str
     start_limit_s: float
     request_timeout_s: float
     properties: Mapping[str, Any]
+    instance_type: str = ""
 
 
 def endpoint_from_body(name: str, body: Mapping[str, Any]) -> EndpointRequest:
@@ -140,6 +142,7 @@ def deployment_from_body(name: str, body: Mapping[str, Any]) -> DeploymentReques
         start_limit_s=_start_limit_s(properties.get("livenessProbe") or {}),
         request_timeout_s=seconds_of(str(limit)) if limit else DEFAULT_TIMEOUT_S,
         properties={BODY: dict(body)},
+        instance_type=str(properties.get("instanceType") or ""),
     )
 
 

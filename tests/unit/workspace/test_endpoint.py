@@ -9,7 +9,7 @@ import pytest
 
 from mafunzo import Workspace
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus
-from mafunzo.errors import Conflict, InvalidParameter, TimedOut
+from mafunzo.errors import Conflict, InvalidParameter, NotFound, TimedOut
 from mafunzo.serving.placement import Supervision
 from mafunzo.wire.azureml.endpoint import DeploymentRequest
 from mafunzo.workspace.endpoint import EndpointHandle, _shared
@@ -66,6 +66,14 @@ def test_a_deployment_that_is_being_deleted_is_not_made_anew(workspace: Workspac
     deployed(workspace, "blue", DeploymentStatus.DELETING)
     with pytest.raises(Conflict, match="is being deleted"):
         workspace.endpoints.put_deployment("chat", "blue", asked())
+
+
+def test_a_machine_size_is_known_or_left_out(workspace: Workspace) -> None:
+    with pytest.raises(NotFound, match=r"No machine size is called 'Standard_DS3_v3'\. Did you mean"):
+        workspace.endpoints.put_deployment("chat", "blue", asked(instance_type="Standard_DS3_v3"))
+    assert chat(workspace).deployments == []
+    workspace.endpoints.put_deployment("chat", "blue", asked(instance_type="standard_ds3_v2"))
+    workspace.endpoints.put_deployment("chat", "green", asked())
 
 
 def test_the_log_of_a_failed_deployment_ends_with_why(workspace: Workspace) -> None:
