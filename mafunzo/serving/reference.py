@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -80,6 +80,12 @@ def adapter_folder(folder: Path) -> Path | None:
         if (candidate / "adapter_config.json").exists():
             return candidate
     return None
+
+
+def holds_chat_model(files: Collection[str]) -> bool:
+    """Return whether a worker finds a model among the files of a folder, given by their paths."""
+    places = ("", "data/model/", "data/adapter/", "model/", "adapter/")
+    return any(f"{place}{name}" in files for place in places for name in ("config.json", "adapter_config.json"))
 
 
 def wrong_base(folder: Path, base: Sequence[StoredFile]) -> tuple[str, ...]:

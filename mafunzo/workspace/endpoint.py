@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import re
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from mafunzo.errors import (
     from_code,
 )
 from mafunzo.serving.placement import supervision
+from mafunzo.serving.reference import holds_chat_model
 from mafunzo.serving.worker_folder import last_log
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{1,30}[A-Za-z0-9]")
+"""Of endpoints and deployments, as Azure has it."""
 Lines = list[str]  # a class below has a verb called list
 
 
@@ -80,12 +84,13 @@ class Endpoints:
         One that failed is made anew. Of any other that exists, time-outs are changed; raises `Conflict` for another model under
         its name, and for one that is being deleted, `NotFound` for an unknown machine size.
         """
-        require_name("deployment", name)
         if asked.instance_type:
             self._workspace.computes.get(asked.instance_type)
         asset = self._workspace.models.by_id(asked.model)
         handle = self.get(endpoint)
         found = {d.name: d for d in handle.deployments}.get(name)
+        if found is None:
+            require_name("deployment", name)
         if found is None or found.status.has_failed:
             self._workspace.up()
             new = self._new(
@@ -130,8 +135,10 @@ class Endpoints:
         """
         require_name("deployment", deployment)
         asset = model if isinstance(model, Asset) else self._workspace.models.get(model)
-        require_stored(asset)
+        self._require_chat_model(asset)
         found = {e.name: e for e in self._workspace.records.list_endpoints()}.get(endpoint)
+        if found is None:
+            require_name("endpoint", endpoint)
         _shared(found.traffic_percent if found else {}, deployment, traffic)  # refused before anything is written
         if any(d.name == deployment for d in self._workspace.records.list_deployments(endpoint)):
             raise Conflict(
@@ -163,13 +170,25 @@ class Endpoints:
             endpoint=handle.name,
             name=deployment,
             model=str(asset.key),
-            artifact=require_stored(asset),
+            artifact=self._require_chat_model(asset),
             created_by=self._workspace.user,
             created_at=datetime.now(UTC),
             properties={"base_artifact": asset.properties.get("base_artifact"), **(properties or {})},
             initial_delay_s=initial_delay_s,
             request_timeout_s=request_timeout_s,
         )
+
+    def _require_chat_model(self, asset: Asset) -> str:
+        """Return the hash of a model's files; raises `InvalidParameter` for what no worker could load."""
+        artifact = require_stored(asset)
+        files = {file.path for file in self._workspace.artifacts.manifest(artifact)}
+        if not holds_chat_model(files):
+            raise InvalidParameter(
+                f"{asset.key} isn't a chat model (neither its root, data/model nor data/adapter has a config.json or an "
+                "adapter_config.json), so that it can't be served. A command job can load it.",
+                param="model",
+            )
+        return artifact
 
     def _replace(self, failed: Deployment, new: Deployment) -> Deployment:
         """Put a new deployment in a failed one's place: its maker and its logs stay, all else that is known of it goes."""
@@ -397,13 +416,10 @@ def require_stored(asset: Asset) -> str:
 
 def require_name(kind: str, name: str) -> None:
     """Raise `InvalidParameter` for a name that Azure doesn't take either."""
-    is_good = (
-        0 < len(name) <= 63 and name[0].isalnum() and all(c.isascii() and (c.isalnum() or c in "-_.") for c in name)
-    )
-    if not is_good:
+    if not NAME.fullmatch(name):
         raise InvalidParameter(
-            f"The {kind}'s name is '{name[:64]}', expected at most 63 letters, digits, '-', '_' and '.', a letter "
-            "or digit first."
+            f"The {kind}'s name is '{name[:64]}', expected 3 to 32 letters (a-z), digits and '-', a letter first, no '-' last.",
+            param="name",
         )
 
 

@@ -199,7 +199,7 @@ def test_a_first_deployment_with_half_the_traffic_is_refused_before_anything_is_
 
 def test_without_a_server_nothing_is_deployed(tmp_path):
     (folder := tmp_path / "model").mkdir()
-    (folder / "MLmodel").write_text("flavors: {}")
+    (folder / "config.json").write_text("{}")
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()

@@ -6,12 +6,26 @@ from pathlib import Path
 import pytest
 
 from mafunzo.errors import InvalidFile
-from mafunzo.serving.reference import how_stored, missing_files, read_reference, wrong_base
+from mafunzo.serving.reference import holds_chat_model, how_stored, missing_files, read_reference, wrong_base
 from mafunzo.store.artifact import StoredFile
 
 
 def test_a_folder_without_a_reference_has_none(tmp_path: Path) -> None:
     assert read_reference(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        pytest.param({"config.json"}, True, id="Hugging Face"),
+        pytest.param({"MLmodel", "data/model/config.json"}, True, id="MLflow"),
+        pytest.param({"MLmodel", "data/adapter/adapter_config.json"}, True, id="an adapter"),
+        pytest.param({"MLmodel", "model.pkl"}, False, id="sklearn"),
+        pytest.param({"old/config.json"}, False, id="elsewhere"),
+    ],
+)
+def test_a_chat_model_is_known_by_its_files(files: set[str], expected: bool) -> None:
+    assert holds_chat_model(files) is expected
 
 
 def test_a_broken_reference_is_refused_with_all_its_faults(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from mafunzo import Workspace
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus
 from mafunzo.errors import Conflict, InvalidParameter, NotFound, TimedOut
 from mafunzo.serving.placement import Supervision
-from mafunzo.wire.azureml.endpoint import DeploymentRequest
+from mafunzo.wire.azureml.endpoint import DeploymentRequest, endpoint_from_body
 from mafunzo.workspace.endpoint import EndpointHandle, _shared
 
 FAILED, REFUSED, HEALTHY = DeploymentStatus.FAILED, DeploymentStatus.REFUSED, DeploymentStatus.HEALTHY
@@ -74,6 +74,37 @@ def test_a_machine_size_is_known_or_left_out(workspace: Workspace) -> None:
     assert chat(workspace).deployments == []
     workspace.endpoints.put_deployment("chat", "blue", asked(instance_type="standard_ds3_v2"))
     workspace.endpoints.put_deployment("chat", "green", asked())
+
+
+def test_what_is_no_chat_model_is_refused_at_once(workspace: Workspace, tmp_path: Path) -> None:
+    (folder := tmp_path / "sklearn").mkdir()
+    (folder / "MLmodel").write_text("flavors: {sklearn: {}}")
+    workspace.models.register(folder, name="trees")
+    with pytest.raises(InvalidParameter, match=r"^trees:1 isn't a chat model \(neither its root"):
+        workspace.deploy("trees", endpoint="fresh")
+    with pytest.raises(InvalidParameter, match="isn't a chat model"):
+        workspace.endpoints.put_deployment("chat", "blue", replace(asked(), model="trees:1"))
+    assert [found.name for found in workspace.endpoints.list()] == ["chat"]
+    assert chat(workspace).deployments == []
+
+
+@pytest.mark.parametrize("name", ["Bad_EP", "ab", "a" * 33, "1abc", "-abc", "abc-", "a.b", "über", "abc\n", ""])
+def test_a_name_that_azure_would_not_take_is_refused(workspace: Workspace, name: str) -> None:
+    for make in (
+        lambda: workspace.endpoints.create(name),
+        lambda: workspace.endpoints.put(name, endpoint_from_body(name, {})),
+        lambda: workspace.deploy("chat", endpoint=name),
+        lambda: workspace.deploy("chat", endpoint="fresh", deployment=name),
+        lambda: workspace.endpoints.put_deployment("chat", name, asked()),
+    ):
+        with pytest.raises(InvalidParameter, match="expected 3 to 32 letters"):
+            make()
+    assert [found.name for found in workspace.endpoints.list()] == ["chat"]
+
+
+@pytest.mark.parametrize("name", ["abc", "A-1", "a" * 32, "chat--2"])
+def test_a_name_that_azure_takes_is_taken(workspace: Workspace, name: str) -> None:
+    assert workspace.endpoints.create(name).name == name
 
 
 def test_the_log_of_a_failed_deployment_ends_with_why(workspace: Workspace) -> None:
