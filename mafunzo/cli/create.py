@@ -7,7 +7,8 @@ import typer
 from mafunzo.cli.finetune import DETACH, follow, pairs
 from mafunzo.cli.output import AS_JSON, print_json
 
-DEPLOYMENT_TIMEOUT_S = 600.0
+GRACE_S = 30.0
+"""How much longer than its worker may take a deployment is waited for, so that its own reason is told."""
 
 
 def create(
@@ -35,7 +36,8 @@ def create(
         follow(job, detach, as_json, next_step or f"Log: mafunzo job logs {made.name}")
         return
     if made.kind is FileKind.DEPLOYMENT and not detach:
-        workspace.endpoints.get(made.endpoint).wait(made.name, DEPLOYMENT_TIMEOUT_S)
+        limit_s = workspace.records.get_deployment(made.endpoint, made.name).initial_delay_s
+        workspace.endpoints.get(made.endpoint).wait(made.name, limit_s + GRACE_S)
     if as_json:
         print_json(made)
     else:
