@@ -135,7 +135,7 @@ class Endpoints:
         """
         require_name("deployment", deployment)
         asset = model if isinstance(model, Asset) else self._workspace.models.get(model)
-        self._require_chat_model(asset)
+        self.require_chat_model(asset)
         found = {e.name: e for e in self._workspace.records.list_endpoints()}.get(endpoint)
         if found is None:
             require_name("endpoint", endpoint)
@@ -170,7 +170,7 @@ class Endpoints:
             endpoint=handle.name,
             name=deployment,
             model=str(asset.key),
-            artifact=self._require_chat_model(asset),
+            artifact=self.require_chat_model(asset),
             created_by=self._workspace.user,
             created_at=datetime.now(UTC),
             properties={"base_artifact": asset.properties.get("base_artifact"), **(properties or {})},
@@ -178,7 +178,7 @@ class Endpoints:
             request_timeout_s=request_timeout_s,
         )
 
-    def _require_chat_model(self, asset: Asset) -> str:
+    def require_chat_model(self, asset: Asset) -> str:
         """Return the hash of a model's files; raises `InvalidParameter` for what no worker could load."""
         artifact = require_stored(asset)
         files = {file.path for file in self._workspace.artifacts.manifest(artifact)}

@@ -114,7 +114,10 @@ def _deployment(file: _File) -> None:
     file.attempt("endpoint_name", lambda: file.workspace.records.get_endpoint(wanted))
     asked = file.take(lambda: deployment_from_body(file.name, file.body))
     if asked is not None and file.body["properties"]["model"] != UNKNOWN:
-        file.attempt("model", lambda: endpoint.require_stored(file.workspace.models.by_id(asked.model)))
+        endpoints = file.workspace.endpoints
+        file.attempt("model", lambda: endpoints.require_chat_model(file.workspace.models.by_id(asked.model)))
+    if asked is not None and asked.instance_type:
+        file.attempt("instance_type", lambda: file.workspace.computes.get(asked.instance_type))
 
 
 def _job(file: _File) -> None:

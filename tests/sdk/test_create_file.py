@@ -398,7 +398,7 @@ def test_a_machine_of_another_kind_is_refused_whatever_the_schema_says(ours, tmp
 
 def test_a_model_in_place_is_registered_once_and_deployed(ours, tmp_path):
     (tmp_path / "weights").mkdir()
-    (tmp_path / "weights" / "some.bin").write_text("weights")
+    (tmp_path / "weights" / "config.json").write_text("{}")
     ours.endpoints.create("in-place")
     text = "name: {}\nendpoint_name: in-place\nmodel: {{name: in-place, path: weights, type: custom_model}}\n"
     for name in ("blue", "green"):
