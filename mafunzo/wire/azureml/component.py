@@ -155,7 +155,7 @@ def _bindings(body: Mapping[str, Any]) -> dict[str, str]:
 def require_no_services(who: str, body: Mapping[str, Any]) -> None:
     """Raise `NotSupported` where something to talk to is to run beside a command; those that a GET tells of are none."""
     given = (body.get("services") or {}).values()
-    kinds = {str(service.get("jobServiceType") or service.get("job_service_type")) for service in given}
+    kinds = {str(one.get("jobServiceType") or one.get("job_service_type")) for one in given if one}
     if wanted := sorted(kinds - {"Studio", "Tracking"}):
         raise NotSupported(f"{who} asks for {', '.join(wanted)}. Services aren't run beside a job here: leave it out.")
 

@@ -23,6 +23,8 @@ def nested(depth: int) -> dict[str, Any]:
             "scaleSettings.maxNodeCount is '2', expected a number",
             id="text for a number",
         ),
+        pytest.param({"properties": {"jobs": {"a": {"limits": [1]}}}}, r"jobs.a.limits is \[1\]", id="list for limits"),
+        pytest.param({"properties": {"services": {"a": "b"}}}, "services.a is 'b'", id="text for a service"),
         pytest.param({"tags": {"a": "b\0"}}, "NUL or half a character", id="NUL"),
         pytest.param({"tags": {"\ud800": "b"}}, "NUL or half a character", id="half a character"),
         pytest.param(nested(DEPTH_LIMIT + 1), "more than 64 levels", id="too deep"),
