@@ -35,6 +35,7 @@ NEEDS: Mapping[str, Role | Need] = {
     "cloud_metadata": Need.NOTHING,
     "discover_registry": Need.NOTHING,
     "discover_services": Need.NOTHING,
+    "tell_where_to_look": Need.NOTHING,
     "managed_identity": Need.PROOF,
     "get_log": Need.PROOF,
     "list_containers": Need.PROOF,

@@ -6,7 +6,8 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from mafunzo.entities.job import Job
-from mafunzo.errors import InvalidParameter, NotSupported
+from mafunzo.errors import InvalidParameter, NotFound, NotSupported
+from mafunzo.pipelines.plan import NAME
 from mafunzo.server.azure_context import AzureContext, azure_context, body_of, whoever_signed
 from mafunzo.server.azure_page import WS, listed, paged
 from mafunzo.server.sas import READ
@@ -15,6 +16,8 @@ from mafunzo.wire.azureml.envelope import datastore_uri
 from mafunzo.wire.azureml.reference import JobOutputReference, parse_reference
 
 LOGS = "/logs"
+PAGES = "/jobs"
+"""Where the SDK's web view of a job leads."""
 
 public = APIRouter()
 router = APIRouter()
@@ -26,7 +29,7 @@ def list_jobs(request: Request) -> Any:
     context = azure_context(request)
     found = [job for job in context.workspace.jobs.list() if _is_wanted(request, job)]
     shown = listed(request, found, job_wire.is_archived)
-    return paged(request, [job_wire.job_body(job, _pages(context)) for job in shown])
+    return paged(request, [job_wire.job_body(job, _pages(context, job.name)) for job in shown])
 
 
 @router.get(f"{WS}/jobs/{{name}}")
@@ -36,7 +39,7 @@ def get_job(request: Request, name: str) -> Any:
     step = context.workspace.jobs.find_step(name)
     if step is not None:
         return job_wire.child_body(step)
-    return job_wire.job_body(context.workspace.jobs.get(name).job, _pages(context))
+    return job_wire.job_body(context.workspace.jobs.get(name).job, _pages(context, name))
 
 
 @router.put(f"{WS}/jobs/{{name}}")
@@ -45,7 +48,7 @@ async def put_job(request: Request, name: str) -> Response:
     context = azure_context(request)
     asked = job_wire.job_from_body(name, await body_of(request))
     handle = await context.in_thread(lambda: context.workspace.jobs.create(name, asked))
-    return JSONResponse(job_wire.job_body(handle.job, _pages(context)), status_code=201)
+    return JSONResponse(job_wire.job_body(handle.job, _pages(context, name)), status_code=201)
 
 
 @router.delete(f"{WS}/jobs/{{name}}")
@@ -127,6 +130,17 @@ async def resolve_outputs(request: Request) -> Any:
     return {"values": {id: {"uri": _path_of(id)} for id in map(str, body.get("values") or ())}}
 
 
+@public.get(f"{PAGES}/{{name}}")
+def tell_where_to_look(name: str) -> Response:
+    """Say to whoever opens a job's web view how it is looked at; nothing of the job itself is told."""
+    known = name.partition("&")[0]  # the SDK appends a parameter, whatever the address
+    if not NAME.fullmatch(known):
+        raise NotFound("No job has such a name.")
+    return PlainTextResponse(
+        f"Look at this job on the machine that it runs on:\n\n  mafunzo job show {known}\n  mafunzo job stream {known}\n"
+    )
+
+
 @public.get(f"{LOGS}/{{name}}")
 def get_log(request: Request, name: str) -> Response:
     """Return what a job has printed so far, to whoever has the signed address."""
@@ -167,8 +181,8 @@ def _path_of(id: str) -> str:
     return datastore_uri(job_wire.output_path(reference.job, reference.output))
 
 
-def _pages(context: AzureContext) -> str:
-    return f"{context.place.base}/jobs"
+def _pages(context: AzureContext, job: str) -> str:
+    return f"{context.place.base}{PAGES}/{job}"
 
 
 def _log_of(job: str) -> str:

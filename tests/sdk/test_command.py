@@ -1,9 +1,12 @@
 """Command jobs and pipelines of the user's own components, with the real SDK as the only driver."""
 
 import json
+import os
+import ssl
 import time
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from azure.ai.ml import Input, Output, command, dsl, load_component, load_job
@@ -175,7 +178,11 @@ def test_the_log_of_a_job_that_ended_before_anybody_looked_is_shown(client, envi
     )
     assert wait(made.name).status == "Completed"
     client.jobs.stream(made.name)
-    assert "as quick as that" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "as quick as that" in told
+    page = told.partition("Web View: ")[2].partition("\n")[0]
+    with urlopen(page, context=ssl.create_default_context(cafile=os.environ["REQUESTS_CA_BUNDLE"])) as answer:
+        assert f"mafunzo job show {made.name}\n" in answer.read().decode()
 
 
 def test_a_job_that_exists_is_asked_for_again_and_changes_in_what_is_said_of_it_alone(client, environment_asset, wait):
