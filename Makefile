@@ -3,7 +3,7 @@
 .PHONY: setup prefetch demo test check static wheel generate bench soak up clean
 
 PYTHON ?= python3.11
-WORKERS ?= 2
+WORKERS ?= 3
 BIN := .venv/bin
 
 setup: .venv/.ready

@@ -27,6 +27,7 @@ from mafunzo.server.identity import MLFLOW_AUDIENCE, MLFLOW_LIFETIME_S, Caller
 from mafunzo.server.operator import operator_with
 from mafunzo.wire.azureml.envelope import PROVIDER
 from mafunzo.wire.mlflow import registry as wire
+from mafunzo.wire.mlflow import run as run_wire
 
 DROPPED_HEADERS = {"host", "authorization", "cookie", "origin", "referer", "connection", "transfer-encoding"}
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
@@ -37,6 +38,7 @@ LET_IN = "in"
 BODY_LIMIT_BYTES = 8 * 2**20
 _REGISTRY = re.compile(r"(ajax-)?api/2\.0/mlflow/(?P<operation>(registered-models|model-versions)/.+)")
 _ARTIFACTS = re.compile(r"(ajax-)?api/2\.0/mlflow-artifacts/artifacts(/(?P<path>.*))?")
+_NEW_RUN = re.compile(r"(ajax-)?api/2\.0/mlflow/runs/create")
 _RUN = re.compile(r"(ajax-)?api/2\.0/mlflow/runs/get")
 _JSON_ARTIFACT_ROOT = f'"{wire.ARTIFACTS}'.encode()
 
@@ -113,6 +115,9 @@ async def _answer(request: Request, context: Context, caller: Caller, path: str)
             return await _file(context, f"{asked.get('name')}/{asked.get('version')}/{asked.get('path')}")
         if _RUN.fullmatch(path):  # perhaps of a step that has begun this moment
             await run_in_threadpool(context.mlflow.write_facts)
+        if _NEW_RUN.fullmatch(path) and caller != context.identity.owner:
+            body = _object(await limited_body(request, BODY_LIMIT_BYTES))
+            return await _pass_on(request, context, path, json.dumps(run_wire.made_by(body, caller.user)).encode())
         has_body = not {"content-length", "transfer-encoding"}.isdisjoint(request.headers.keys())
         return await _pass_on(request, context, path, request.stream() if has_body else None)
     except MafunzoError as error:
@@ -163,7 +168,8 @@ async def _pass_on(
 ) -> Response:
     """Pass a request on to MLflow as it comes, and its answer back as it comes."""
     address, token = await run_in_threadpool(context.mlflow.address)
-    headers = [(n, v) for n, v in request.headers.items() if n.lower() not in DROPPED_HEADERS]
+    dropped = DROPPED_HEADERS | ({"content-length"} if isinstance(body, bytes) else set())
+    headers = [(name, value) for name, value in request.headers.items() if name.lower() not in dropped]
     session = aiohttp.ClientSession(auto_decompress=False, timeout=aiohttp.ClientTimeout(total=None))
     try:
         answer = await session.request(

@@ -72,10 +72,10 @@ def test_what_data_is_sent_with_is_given_back(client, tmp_path):
     (tmp_path / "a.csv").write_text("a,b\n1,2\n")
     soon = AutoDeleteSetting(condition=AutoDeleteCondition.CREATED_GREATER_THAN, value="30d")
     made = client.data.create_or_update(
-        Data(name="kept", version="1", type="mltable", path=str(tmp_path), auto_delete_setting=soon)
+        Data(name="kept-table", version="1", type="mltable", path=str(tmp_path), auto_delete_setting=soon)
     )
     assert made.path.startswith("azureml://subscriptions/") and made.path.endswith(f"/{tmp_path.name}/")
-    found = client.data.get("kept", version="1")
+    found = client.data.get("kept-table", version="1")
     assert (found.path, found.auto_delete_setting.value) == (made.path, "30d")
     found.tags = {"a": "b"}
     found.properties = {"p": "q"}

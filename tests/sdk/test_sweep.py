@@ -78,7 +78,7 @@ def test_a_sweep_s_outputs_are_those_of_its_best_trial(grid, client, tmp_path):
     assert (tmp_path / "all" / "artifacts" / "outputs" / "size.txt").read_text() == "small\n"
     assert (tmp_path / "all" / "named-outputs" / "out" / "told.txt").exists()
     registered = client.data.get("swept", version="3")
-    assert registered.path.endswith("/paths/assets/data/swept/3/out")
+    assert registered.path.endswith("/paths/assets/data/swept/3/out/")
     assert [one.version for one in client.data.list("swept")] == ["3"]
 
 

@@ -247,7 +247,9 @@ def test_mlflow_opens_for_a_user_as_far_as_their_role_goes(as_user: Any) -> None
         client.create_experiment("not this one")
     client = mlflow.MlflowClient(as_user("cyril").workspaces.get().mlflow_tracking_uri)
     made = client.create_experiment("this one")
-    client.log_text(client.create_run(made).info.run_id, "habari", "greeting.txt")
+    run = client.create_run(made, tags={"mlflow.user": "rita"})
+    assert (run.info.user_id, run.data.tags["mlflow.user"]) == ("cyril", "cyril")
+    client.log_text(run.info.run_id, "habari", "greeting.txt")
     with pytest.raises(mlflow.MlflowException, match="needs the role owner"):
         client.delete_experiment(made)
 
