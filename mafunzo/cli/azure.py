@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from mafunzo.cli.output import print_exports
 from mafunzo.errors import InvalidFile, InvalidParameter
 
 if TYPE_CHECKING:
@@ -71,8 +72,7 @@ def env(
     if format is Format.JSON:
         print(json.dumps(variables, indent=2))
         return
-    for name, value in variables.items():
-        print(f"export {name}={shlex.quote(value)}")
+    print_exports(variables)
 
 
 def run(

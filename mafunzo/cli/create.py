@@ -31,9 +31,8 @@ def create(
         if not as_json and not detach:
             print(made.name)
         job = workspace.jobs.get(made.name)
-        has_outputs = bool(job.job.outputs)
-        next_step = f"Outputs: mafunzo job download {made.name} --to FOLDER" if has_outputs else ""
-        follow(job, detach, as_json, next_step or f"Log: mafunzo job logs {made.name}")
+        outputs, log = f"Outputs: mafunzo job download {made.name} --to FOLDER", f"Log: mafunzo job logs {made.name}"
+        follow(job, detach, as_json, outputs if job.job.outputs else log)
         return
     if made.kind is FileKind.DEPLOYMENT and not detach:
         limit_s = workspace.records.get_deployment(made.endpoint, made.name).initial_delay_s

@@ -1,11 +1,10 @@
 """`mafunzo mlflow`: where MLflow is."""
 
-import shlex
 from enum import StrEnum
 
 import typer
 
-from mafunzo.cli.output import AS_JSON, print_json
+from mafunzo.cli.output import AS_JSON, print_exports, print_json
 
 
 class Format(StrEnum):
@@ -35,7 +34,6 @@ def mlflow(
     if as_json or format is Format.JSON:
         print_json({"uri": f"{url}/mlflow", "key": key})
     elif format is Format.SHELL:
-        for name, value in {"MLFLOW_TRACKING_URI": f"{url}/mlflow", "MLFLOW_TRACKING_TOKEN": key}.items():
-            print(f"export {name}={shlex.quote(value)}")
+        print_exports({"MLFLOW_TRACKING_URI": f"{url}/mlflow", "MLFLOW_TRACKING_TOKEN": key})
     else:
         print(f"{url.replace('://', f'://mafunzo:{key}@')}/mlflow")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -13,6 +14,12 @@ import typer
 PIPED_WIDTH = 200
 """Columns of a table that isn't for a terminal: whoever reads it there wants a row in one line."""
 AS_JSON = typer.Option(False, "--json", help="Print JSON instead of a table.")
+
+
+def print_exports(variables: Mapping[str, str]) -> None:
+    """Print environment variables as lines for a shell's `eval`."""
+    for name, value in variables.items():
+        print(f"export {name}={shlex.quote(value)}")
 
 
 def print_json(value: Any) -> None:

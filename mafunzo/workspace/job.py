@@ -371,6 +371,7 @@ class JobHandle:
         """Return what steps printed and, if so asked, what they wrote to `./outputs`, as one folder."""
         artifacts = self._workspace.artifacts
         files: dict[str, tuple[str, str]] = {}
+        is_alone = len(self.steps) == 1
         for step in steps:
             prefix = f"{step.name}/" if len(steps) > 1 else ""
             log = self.folder(step.name) / "log.txt"
@@ -380,15 +381,14 @@ class JobHandle:
             for file in artifacts.manifest(stored) if stored else ():
                 files[f"outputs/{prefix}{file.path}"] = (str(stored), file.path)
             if has_outputs:
-                files = {f"{prefix}{path}": found for path, found in self._logged(step).items()} | files
+                files = {f"{prefix}{path}": found for path, found in self._logged(step, is_alone).items()} | files
         return artifacts.assemble(files)
 
-    def _logged(self, step: Step) -> dict[str, tuple[str, str]]:
-        """Return what a user's step has logged with MLflow: its paths to (artifact, path in it)."""
+    def _logged(self, step: Step, is_alone: bool) -> dict[str, tuple[str, str]]:
+        """Return what a user's step, alone in its job or not, has logged with MLflow: its paths to (artifact, path in it)."""
         if step.spec.is_trusted:
             return {}
-        run_id = step_run_id(self.name, step.name, step.attempt, is_alone=len(self.steps) == 1)
-        return logged_files(self._workspace, run_id)
+        return logged_files(self._workspace, step_run_id(self.name, step.name, step.attempt, is_alone))
 
     def output_artifact(self, output: str, path: str = "", step: str | None = None) -> str:
         """Return the hash of an output, of the job or of one step, or of the file or folder `path` of it.
@@ -403,7 +403,7 @@ class JobHandle:
             return artifact
         files = {file.path: (artifact, file.path) for file in self._workspace.artifacts.manifest(artifact)}
         if output == ARTIFACTS and (source := self._default_output(output, step)):
-            files = self._logged(self._step(source.step)) | files
+            files = self._logged(self._step(source.step), len(self.steps) == 1) | files
         below = {file.removeprefix(f"{path}/"): found for file, found in files.items() if file.startswith(f"{path}/")}
         chosen = below or {Path(file).name: found for file, found in files.items() if file == path}
         if not chosen:
