@@ -59,7 +59,7 @@ def _name(kind: FileKind, document: Mapping[str, Any]) -> str:
     """Return the name that is given, or for a job a new one; anything else that lacks it is told of."""
     name = document.get("name")
     if name is None:
-        return f"{document.get('type')}-{secrets.token_hex(4)}" if kind is FileKind.JOB else "unknown"
+        return f"{document.get('type') or kind}-{secrets.token_hex(4)}" if kind is FileKind.JOB else "unknown"
     return str(name)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -413,6 +414,8 @@ def test_a_change_of_a_key_below_a_text_is_refused(ours):
 
 
 def test_a_file_without_a_schema_is_known_by_its_keys(ours, tmp_path):
+    (tmp_path / "some.yml").write_text("command: echo hi\n")
+    assert re.fullmatch("(command|job)-[0-9a-f]{8}", create(ours, tmp_path / "some.yml", {}).name)
     (tmp_path / "some.yml").write_text("name: keyless\ncommand: echo ${{inputs.a}}\ninputs: {a: {type: integer}}\n")
     assert create(ours, tmp_path / "some.yml", {}) == Created("component", "keyless", "1")
     (tmp_path / "some.yml").write_text("name: keyless\ncommand: echo ${{inputs.a}}\ninputs: {a: 1}\n")
