@@ -10,7 +10,13 @@ from torch import Tensor, nn
 from mafunzo.chat.adapter import LoraLinear
 
 TYPICAL_ROWS = 16
-PACKABLE = (torch.bfloat16, torch.float32)
+
+
+def is_packable(dtype: torch.dtype) -> bool:
+    """Return whether oneDNN multiplies in `dtype` on this CPU; bfloat16 needs instructions that not every CPU has."""
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype == torch.float32
 
 
 class PackedLinear(nn.Module):
@@ -49,9 +55,9 @@ def pack_linears(network: nn.Module) -> int:
         if isinstance(module, LoraLinear):
             continue
         for name, child in list(module.named_children()):
-            if isinstance(child, LoraLinear) and child.base.weight.dtype in PACKABLE:
+            if isinstance(child, LoraLinear) and is_packable(child.base.weight.dtype):
                 setattr(module, name, PackedLora(child))
-            elif type(child) is nn.Linear and child.weight.dtype in PACKABLE:
+            elif type(child) is nn.Linear and is_packable(child.weight.dtype):
                 setattr(module, name, PackedLinear(child))
             else:
                 continue

@@ -27,6 +27,8 @@ from mafunzo.launcher.tree import Tree, mark_of
 logger = logging.getLogger(__name__)
 
 KEPT_FROM_CHILDREN = ("MAFUNZO_DATABASE_URL",)  # it may hold a password
+PASSIVE_WAIT = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""OpenMP threads wait for one another asleep: threads that spin take the cores from every other process."""
 SAME_START_S = 2.0  # how far apart two readings of one process's start may lie when the clock is adjusted
 START_TIMEOUT_S = 120.0
 KILL_TIMEOUT_S = 30.0
@@ -112,7 +114,7 @@ class LocalLauncher:
                 child = subprocess.Popen(
                     runner,
                     cwd=directory or folder,
-                    env={**inherited, **environment, **own},
+                    env={**PASSIVE_WAIT, **inherited, **environment, **own},
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,

@@ -6,10 +6,14 @@ from tiny_networks import make_network
 from torch import nn
 
 from mafunzo.chat.adapter import AdapterConfig, LoraLinear, adapters, add_adapter
-from mafunzo.inference.packing import PackedLinear, PackedLora, pack_linears
+from mafunzo.inference import packing
+from mafunzo.inference.packing import PackedLinear, PackedLora, is_packable, pack_linears
+
+DTYPES = [dtype for dtype in (torch.bfloat16, torch.float32) if is_packable(dtype)]
+"""What this CPU multiplies in."""
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("has_bias", [True, False])
 @pytest.mark.parametrize("shape", [(1, 1, 96), (16, 1, 96), (1, 70, 96), (5, 96)])
 def test_a_packed_layer_gives_the_same(dtype: torch.dtype, has_bias: bool, shape: tuple[int, ...]) -> None:
@@ -20,7 +24,7 @@ def test_a_packed_layer_gives_the_same(dtype: torch.dtype, has_bias: bool, shape
         torch.testing.assert_close(PackedLinear(linear)(x), linear(x))
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_a_packed_adapter_gives_the_same(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     layer = LoraLinear(nn.Linear(96, 160).to(dtype), r=8, scaling=2.0).eval()
@@ -44,3 +48,14 @@ def test_a_packed_network_gives_the_same(has_adapter: bool) -> None:
         assert torch.allclose(network(ids).logits, expected, atol=1e-4)
     assert count == 3 * 7 + 1
     assert not any(isinstance(module, nn.Linear | LoraLinear) for module in network.modules())
+
+
+def test_layers_in_a_dtype_that_the_cpu_does_not_multiply_in_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = make_network("llama").to(torch.bfloat16)
+    add_adapter(network, AdapterConfig(r=4, targets=("q_proj",)))
+    monkeypatch.setattr(packing, "is_packable", lambda dtype: dtype == torch.float32)
+    ids = torch.tensor([[5, 6, 7, 8, 9]])
+    with torch.inference_mode():
+        expected = network(ids).logits
+        assert pack_linears(network) == 0
+        assert torch.equal(network(ids).logits, expected)

@@ -223,6 +223,22 @@ def test_a_command_that_does_not_exist_says_so(folder: Path) -> None:
     assert "/no/such/program can't be started" in (folder / "log.txt").read_text()
 
 
+@pytest.mark.parametrize(
+    "environment, policy",
+    [
+        pytest.param({}, "PASSIVE", id="asleep by default"),
+        pytest.param({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE", id="asked"),
+    ],
+)
+def test_threads_of_a_command_wait_asleep(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], policy: str
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    LocalLauncher().start("echo policy=$OMP_WAIT_POLICY", folder, environment)
+    ended(folder)
+    assert (folder / "log.txt").read_text() == f"policy={policy}\n"
+
+
 def test_the_database_url_is_kept_from_children(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAFUNZO_DATABASE_URL", "postgresql://user:password@host/name")
     LocalLauncher().start("env", folder, {"GIVEN": "yes"})
