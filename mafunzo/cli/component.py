@@ -21,7 +21,7 @@ def list_components(
 
     shown = [
         asset
-        for asset in registered(Workspace(), AssetType.COMPONENT)
+        for asset in registered(Workspace().services, AssetType.COMPONENT)
         if not asset.properties["is_anonymous"] and (archived or not asset.is_archived)
     ]
     own = [component_from_dict(asset.properties["spec"], str(asset.key)) for asset in shown]
@@ -69,7 +69,7 @@ def archive(
     from mafunzo.workspace import Workspace
     from mafunzo.workspace.archive import archive as archive_versions
 
-    found = archive_versions(Workspace(), AssetType.COMPONENT, component, not undo)
+    found = archive_versions(Workspace().services, AssetType.COMPONENT, component, not undo)
     if as_json:
         print_json(found)
         return

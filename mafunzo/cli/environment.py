@@ -25,7 +25,7 @@ def list_environments(
     from mafunzo.workspace import Workspace
     from mafunzo.workspace.virtual_environment import known_environments
 
-    found = known_environments(Workspace(), everything)
+    found = known_environments(Workspace().services, everything)
     if as_json:
         print_json([_facts(known) for known in found])
         return
@@ -49,7 +49,7 @@ def show(environment: str = REFERENCE, as_json: bool = AS_JSON) -> None:
     from mafunzo.workspace import Workspace
     from mafunzo.workspace.virtual_environment import known_environment
 
-    known = known_environment(Workspace(), environment)
+    known = known_environment(Workspace().services, environment)
     if as_json:
         print_json(_facts(known))
         return
@@ -71,7 +71,7 @@ def archive(
     from mafunzo.workspace import Workspace
     from mafunzo.workspace.archive import archive as archive_versions
 
-    found = archive_versions(Workspace(), AssetType.ENVIRONMENT, environment, not undo)
+    found = archive_versions(Workspace().services, AssetType.ENVIRONMENT, environment, not undo)
     if as_json:
         print_json(found)
         return
@@ -90,8 +90,8 @@ def delete(
     from mafunzo.workspace.virtual_environment import delete_environment, known_environment
 
     workspace = Workspace()
-    known = known_environment(workspace, environment)
-    freed = delete_environment(workspace, str(known), force)
+    known = known_environment(workspace.services, environment)
+    freed = delete_environment(workspace.services, str(known), force)
     if as_json:
         print_json({"deleted": str(known), "freed_bytes": freed})
     else:

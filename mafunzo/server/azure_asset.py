@@ -90,7 +90,7 @@ def _add_routes(noun: str, kind: Kind) -> None:
         """Hide all versions of a name from lists, or show them again."""
         context, body = azure_context(request), await body_of(request)
         is_archived = bool((body.get("properties") or {}).get("isArchived", False))
-        found = await context.in_thread(lambda: archive_all(context.workspace, kind.type, name, is_archived))
+        found = await context.in_thread(lambda: archive_all(context.workspace.services, kind.type, name, is_archived))
         return JSONResponse(_container(kind, name, found))
 
     def list_versions(request: Request, name: str) -> Any:
@@ -168,7 +168,7 @@ def _names(request: Request, kind: Kind, found: Sequence[Asset]) -> Any:
 
 def _registered(request: Request, kind: Kind, name: str | None = None) -> list[Asset]:
     workspace = azure_context(request).workspace
-    found = registered(workspace, kind.type, name) or (kind.offered(workspace, name, None) if name else [])
+    found = registered(workspace.services, kind.type, name) or (kind.offered(workspace, name, None) if name else [])
     return [asset for asset in found if name or not asset.properties.get("is_anonymous")]
 
 
@@ -185,6 +185,6 @@ def _has_hash(request: Request, asset: Asset) -> bool:
 def _version(workspace: Workspace, kind: Kind, name: str, version: str) -> Asset:
     if version == DEFAULT_VERSION:
         return workspace.records.latest_asset(WORKSPACE_SCOPE, kind.type, name)
-    if (offered := kind.offered(workspace, name, version)) and not registered(workspace, kind.type, name):
+    if (offered := kind.offered(workspace, name, version)) and not registered(workspace.services, kind.type, name):
         return offered[0]
     return workspace.records.get_asset(AssetKey(WORKSPACE_SCOPE, kind.type, name, version))

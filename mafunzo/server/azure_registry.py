@@ -108,7 +108,7 @@ def _add_routes(shelf: Shelf) -> None:
         """List the names, each with its newest version."""
         require_registry(registry)
         workspace = azure_context(request).workspace
-        shared = (asset.name for asset in registered(workspace, shelf.type, scope=REGISTRY_SCOPE))
+        shared = (asset.name for asset in registered(workspace.services, shelf.type, scope=REGISTRY_SCOPE))
         names = dict.fromkeys([*shared, *shelf.names(workspace)])
         return paged(request, listed(request, [_container(request, shelf, name) for name in names], _is_archived))
 
@@ -139,9 +139,9 @@ def _add_routes(shelf: Shelf) -> None:
         is_archived = bool((body.get("properties") or {}).get("isArchived", False))
 
         def change() -> Body:
-            if not registered(context.workspace, shelf.type, name, REGISTRY_SCOPE):
+            if not registered(context.workspace.services, shelf.type, name, REGISTRY_SCOPE):
                 raise refusal(request.method, request.url.path)
-            archive_all(context.workspace, shelf.type, name, is_archived, REGISTRY_SCOPE)
+            archive_all(context.workspace.services, shelf.type, name, is_archived, REGISTRY_SCOPE)
             return _container(request, shelf, name)
 
         return JSONResponse(await context.in_thread(change), status_code=201)
@@ -153,7 +153,8 @@ def _add_routes(shelf: Shelf) -> None:
         said = version_of(shelf.type, name, version, {}, await body_of(request))
 
         def change() -> Asset:
-            shared = {asset.version: asset for asset in registered(context.workspace, shelf.type, name, REGISTRY_SCOPE)}
+            versions = registered(context.workspace.services, shelf.type, name, REGISTRY_SCOPE)
+            shared = {asset.version: asset for asset in versions}
             if version not in shared:
                 raise refusal(request.method, request.url.path)
             made = replace(shared[version], description=said.description, tags=said.tags, is_archived=said.is_archived)
@@ -184,7 +185,7 @@ for _shelf in SHELVES.values():
 def _versions(request: Request, shelf: Shelf, name: str, version: str | None = None) -> list[Body]:
     """Return the versions of a name, the newest first; `version` is the one that is wanted, if one is."""
     context = azure_context(request)
-    shared = registered(context.workspace, shelf.type, name, REGISTRY_SCOPE)
+    shared = registered(context.workspace.services, shelf.type, name, REGISTRY_SCOPE)
     return [shelf.body(context, asset) for asset in shared] or shelf.offered(context, name, version)
 
 
@@ -257,8 +258,8 @@ async def share_asset(request: Request, registry: str) -> Response:
     def copy() -> None:
         if shelf.offered(context, asked.name, None):
             raise Conflict(f"The registry's {shelf.type} '{asked.name}' ships with Mafunzo. Share under another name.")
-        asset = referenced(context.workspace, shelf.type, asked.source)
-        share(context.workspace, asset, asked.name, asked.version or asset.version)
+        asset = referenced(context.workspace.services, shelf.type, asked.source)
+        share(context.workspace.services, asset, asked.name, asked.version or asset.version)
 
     await context.in_thread(copy)
     return Response(status_code=200)

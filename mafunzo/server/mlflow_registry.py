@@ -28,7 +28,7 @@ class Registry:
 
     def __init__(self, workspace: Workspace, artifacts: Path) -> None:
         self._workspace = workspace
-        self._names = RegisteredModels(workspace)
+        self._names = RegisteredModels(workspace.services)
         self._artifacts = artifacts
         self._verbs: Mapping[tuple[str, str], Callable[[Given], Answer]] = {
             ("POST", "registered-models/create"): self._create_model,

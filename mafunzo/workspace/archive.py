@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
 
 from mafunzo.entities.asset import Asset, AssetType
 from mafunzo.errors import NotFound
 from mafunzo.wire.azureml.reference import AssetReference, parse_reference
+from mafunzo.workspace.services import Services
 from mafunzo.workspace.version import archive_all, referenced
 
-if TYPE_CHECKING:
-    from mafunzo.workspace.workspace import Workspace
 
-
-def archive(workspace: Workspace, kind: AssetType, written: str, is_archived: bool = True) -> list[Asset]:
+def archive(services: Services, kind: AssetType, written: str, is_archived: bool = True) -> list[Asset]:
     """Hide the version that `name:version` names, or all of `name`, or show them again; return them. Raises `NotFound`."""
     reference = parse_reference(written)
     if not isinstance(reference, AssetReference):
         raise NotFound(f"'{written}' doesn't name a registered {kind}, expected NAME or NAME:VERSION.")
     if reference.version is None and reference.label is None:
-        return archive_all(workspace, kind, reference.name, is_archived)
-    changed = dataclasses.replace(referenced(workspace, kind, reference), is_archived=is_archived)
-    workspace.records.update_asset(changed)
+        return archive_all(services, kind, reference.name, is_archived)
+    changed = dataclasses.replace(referenced(services, kind, reference), is_archived=is_archived)
+    services.records.update_asset(changed)
     return [changed]

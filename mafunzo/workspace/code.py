@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mafunzo.entities.asset import Asset, AssetType
 from mafunzo.wire.azureml.code import HASH, code_from_body
+from mafunzo.workspace.services import Services
 from mafunzo.workspace.version import put_version, version_of
-
-if TYPE_CHECKING:
-    from mafunzo.workspace.workspace import Workspace
 
 
 class Codes:
     """The verbs on code."""
 
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
+    def __init__(self, services: Services) -> None:
+        self._services = services
 
     def new_container(self) -> str:
         """Make a container to upload a folder into; return its name."""
-        return self._workspace.blobs.create_container(f"code-{secrets.token_hex(16)}").name
+        return self._services.blobs.create_container(f"code-{secrets.token_hex(16)}").name
 
     def register_from(self, body: Mapping[str, Any], name: str, version: str) -> Asset:
         """Register an uploaded folder as Azure's wire asks; raises `Conflict` and `NotFound`."""
         asked = code_from_body(body)
-        artifact = self._workspace.blobs.artifact(asked.container, asked.path)
+        artifact = self._services.blobs.artifact(asked.container, asked.path)
         said = body["properties"]
         facts = said.get("properties") or {}
         properties = {
@@ -36,4 +34,4 @@ class Codes:
             "hash_version": str(facts.get("hash_version") or ""),
             "is_anonymous": bool(said.get("isAnonymous", False)),
         }
-        return put_version(self._workspace, version_of(AssetType.CODE, name, version, properties, body, artifact))
+        return put_version(self._services, version_of(AssetType.CODE, name, version, properties, body, artifact))

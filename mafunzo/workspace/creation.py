@@ -69,7 +69,7 @@ def _version(workspace: Workspace, kind: FileKind, document: Mapping[str, Any]) 
         return ""
     if document.get("version") is not None:
         return str(document["version"])
-    return next_version(asset.version for asset in registered(workspace, ASSETS[kind], str(document["name"])))
+    return next_version(asset.version for asset in registered(workspace.services, ASSETS[kind], str(document["name"])))
 
 
 # What a kind is made by

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +16,14 @@ from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType
 from mafunzo.errors import Conflict
 from mafunzo.wire.azureml.asset import SAID, shown_path
 from mafunzo.wire.azureml.reference import WebAddress, parse_reference
-from mafunzo.workspace.asset import find_mirror, set_mirror
+from mafunzo.workspace.job import Jobs
+from mafunzo.workspace.mirror import find_mirror, set_mirror
 from mafunzo.workspace.reference import artifact_of, stored
+from mafunzo.workspace.services import Services
 from mafunzo.workspace.version import put_version, registered
 
 if TYPE_CHECKING:
     from mafunzo.wire.azureml.asset import DataRequest
-    from mafunzo.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,9 @@ class Preview:
 class DataSets:
     """The verbs on data."""
 
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._jobs = Jobs(services)
 
     def list(self) -> list[DataCard]:
         """Return the data sets on offer."""
@@ -52,10 +54,10 @@ class DataSets:
         known = self._known(asked.uri, name, version)
         artifact = known.artifact if known and self._keeps_its_bytes(known) else None
         if artifact is None:
-            artifact = artifact_of(stored(self._workspace, f"Data '{name}'", asked.uri))
+            artifact = artifact_of(stored(self._services, f"Data '{name}'", asked.uri))
         lineage = known.properties if known else {"uri": asked.uri}
         return put_version(
-            self._workspace,
+            self._services,
             Asset(
                 key=AssetKey(WORKSPACE_SCOPE, AssetType.DATA, name, version),
                 folder_type=asked.folder_type,
@@ -71,7 +73,7 @@ class DataSets:
     def _known(self, uri: str, name: str, version: str) -> Asset | None:
         """Return a version that lies at this address, in whichever way that is written."""
         place = parse_reference(uri)
-        versions = registered(self._workspace, AssetType.DATA, name)
+        versions = registered(self._services, AssetType.DATA, name)
         found = (a for a in versions if a.version == version and parse_reference(a.properties["uri"]) == place)
         return next(found, None)
 
@@ -89,8 +91,8 @@ class DataSets:
         if not overwrite and folder.exists() and any(folder.glob("*.jsonl")):
             raise Conflict(f"{folder} holds jsonl files already. Name a new folder, or pass --overwrite.")
         source = find_card(name).source
-        mirror = find_mirror(self._workspace, AssetType.DATA, source.repo) if isinstance(source, HubSource) else None
-        access = Access(self._workspace.cache, self._workspace.is_offline, mirror)
+        mirror = find_mirror(self._services, AssetType.DATA, source.repo) if isinstance(source, HubSource) else None
+        access = Access(self._services.cache, self._services.is_offline, mirror)
         return get_dataset(name, folder, access, percent)
 
     def check(self, file: str | Path) -> Report:
@@ -99,9 +101,9 @@ class DataSets:
 
     def preview(self, model: str | Path, file: str | Path, rows: int = 3, max_seq_length: int = -1) -> Preview:
         """Render rows with the model's chat template, and mark what is learned."""
-        job = self._workspace.jobs.preview(model, file, rows=rows, max_seq_length=max_seq_length).wait()
+        job = self._jobs.preview(model, file, rows=rows, max_seq_length=max_seq_length).wait()
         artifact = job.output_artifact("preview")
-        open_file = self._workspace.artifacts.open_file
+        open_file = self._services.artifacts.open_file
         shown = json.loads(open_file(artifact, "preview.json").read_text(encoding="utf-8"))
         report = json.loads(open_file(artifact, "report.json").read_text(encoding="utf-8"))
         return Preview(tuple(shown), report)
@@ -129,16 +131,4 @@ class DataSets:
 
     def mirror(self, repository: str, folder: str | Path) -> Asset:
         """Name the folder where the hub's data set `org/name` is found from now on."""
-        return set_mirror(self._workspace, AssetType.DATA, repository, Path(folder))
-
-    def require_file(self, file: Path) -> None:
-        """Raise `InvalidFile` unless `file` is there, isn't empty and has a known format."""
-        open_source(file)
-
-    def require_good(self, files: Iterable[Path], on_bad_row: str) -> None:
-        """Raise `InvalidData` naming every bad row of all files, unless the policy is to skip them; `InvalidFile` as above."""
-        bad = []
-        for file in files:
-            bad += check_source(open_source(file)).bad
-        if on_bad_row != "skip":
-            refuse(bad)
+        return set_mirror(self._services, AssetType.DATA, repository, Path(folder))

@@ -27,10 +27,12 @@ from mafunzo.errors import (
 from mafunzo.serving.placement import supervision
 from mafunzo.serving.reference import holds_chat_model
 from mafunzo.serving.worker_folder import last_log
+from mafunzo.workspace.compute import Computes
+from mafunzo.workspace.model_source import ModelSources
+from mafunzo.workspace.services import Services
 
 if TYPE_CHECKING:
     from mafunzo.wire.azureml.endpoint import DeploymentRequest, EndpointRequest
-    from mafunzo.workspace.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
@@ -42,24 +44,24 @@ Lines = list[str]  # a class below has a verb called list
 class Endpoints:
     """The verbs on endpoints and their deployments."""
 
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
+    def __init__(self, services: Services) -> None:
+        self._services = services
 
     def list(self) -> list[Endpoint]:
         """Return the endpoints."""
-        return self._workspace.records.list_endpoints()
+        return self._services.records.list_endpoints()
 
     def get(self, name: str) -> EndpointHandle:
         """Return an endpoint by name; raises `NotFound`."""
-        self._workspace.records.get_endpoint(name)
-        return EndpointHandle(self._workspace, name)
+        self._services.records.get_endpoint(name)
+        return EndpointHandle(self._services, name)
 
     def create(self, name: str, tags: Mapping[str, str] | None = None) -> EndpointHandle:
         """Create an endpoint with two new keys and no deployment; raises `Conflict` when it exists."""
         require_name("endpoint", name)
-        endpoint = Endpoint(name, tags=dict(tags or {}), created_by=self._workspace.user, created_at=datetime.now(UTC))
-        self._workspace.records.add_endpoint(endpoint, keys=(_new_key(), _new_key()))
-        return EndpointHandle(self._workspace, name)
+        endpoint = Endpoint(name, tags=dict(tags or {}), created_by=self._services.user, created_at=datetime.now(UTC))
+        self._services.records.add_endpoint(endpoint, keys=(_new_key(), _new_key()))
+        return EndpointHandle(self._services, name)
 
     def put(self, name: str, asked: EndpointRequest) -> EndpointHandle:
         """Make the endpoint that Azure's wire asks for, or change its traffic, tags and properties.
@@ -75,7 +77,7 @@ class Endpoints:
         handle = self.get(name)
         handle.set_traffic(asked.traffic_percent)
         changed = dataclasses.replace(handle.endpoint, tags=asked.tags, properties=asked.properties)
-        self._workspace.records.update_endpoint(changed)
+        self._services.records.update_endpoint(changed)
         return handle
 
     def put_deployment(self, endpoint: str, name: str, asked: DeploymentRequest) -> Deployment:
@@ -85,14 +87,14 @@ class Endpoints:
         its name, and for one that is being deleted, `NotFound` for an unknown machine size.
         """
         if asked.instance_type:
-            self._workspace.computes.get(asked.instance_type)
-        asset = self._workspace.models.by_id(asked.model)
+            Computes(self._services).get(asked.instance_type)
+        asset = ModelSources(self._services).by_id(asked.model)
         handle = self.get(endpoint)
         found = {d.name: d for d in handle.deployments}.get(name)
         if found is None:
             require_name("deployment", name)
         if found is None or found.status.has_failed:
-            self._workspace.up()
+            self._services.up()
             new = self._new(
                 handle,
                 name,
@@ -101,7 +103,7 @@ class Endpoints:
                 request_timeout_s=asked.request_timeout_s,
                 properties=asked.properties,
             )
-            return self._workspace.records.add_deployment(new) if found is None else self._replace(found, new)
+            return self._services.records.add_deployment(new) if found is None else self._replace(found, new)
         if found.status is DeploymentStatus.DELETING:
             raise Conflict(f"Deployment {endpoint}/{name} is being deleted. Ask again when it is gone.")
         if found.artifact != asset.artifact:
@@ -115,7 +117,7 @@ class Endpoints:
             request_timeout_s=asked.request_timeout_s,
             properties={**found.properties, **asked.properties},
         )
-        self._workspace.records.update_deployment(changed)
+        self._services.records.update_deployment(changed)
         return changed
 
     def deploy(
@@ -134,20 +136,20 @@ class Endpoints:
         of this call is left: neither the deployment nor an endpoint that was made for it.
         """
         require_name("deployment", deployment)
-        asset = model if isinstance(model, Asset) else self._workspace.models.get(model)
+        asset = model if isinstance(model, Asset) else ModelSources(self._services).get(model)
         self.require_chat_model(asset)
-        found = {e.name: e for e in self._workspace.records.list_endpoints()}.get(endpoint)
+        found = {e.name: e for e in self._services.records.list_endpoints()}.get(endpoint)
         if found is None:
             require_name("endpoint", endpoint)
         _shared(found.traffic_percent if found else {}, deployment, traffic)  # refused before anything is written
-        if any(d.name == deployment for d in self._workspace.records.list_deployments(endpoint)):
+        if any(d.name == deployment for d in self._services.records.list_deployments(endpoint)):
             raise Conflict(
                 f"Endpoint {endpoint} has a deployment '{deployment}' already. Name another one, or delete it: "
                 f"mafunzo endpoint delete {endpoint} --deployment {deployment}"
             )
-        self._workspace.up()
+        self._services.up()
         handle = self.get(endpoint) if found else self.create(endpoint)
-        self._workspace.records.add_deployment(self._new(handle, deployment, asset, initial_delay_s=timeout_s))
+        self._services.records.add_deployment(self._new(handle, deployment, asset, initial_delay_s=timeout_s))
         try:
             handle.wait(deployment, timeout_s)
             handle.set_traffic(_shared(handle.endpoint.traffic_percent, deployment, traffic))
@@ -171,7 +173,7 @@ class Endpoints:
             name=deployment,
             model=str(asset.key),
             artifact=self.require_chat_model(asset),
-            created_by=self._workspace.user,
+            created_by=self._services.user,
             created_at=datetime.now(UTC),
             properties={"base_artifact": asset.properties.get("base_artifact"), **(properties or {})},
             initial_delay_s=initial_delay_s,
@@ -181,7 +183,7 @@ class Endpoints:
     def require_chat_model(self, asset: Asset) -> str:
         """Return the hash of a model's files; raises `InvalidParameter` for what no worker could load."""
         artifact = require_stored(asset)
-        files = {file.path for file in self._workspace.artifacts.manifest(artifact)}
+        files = {file.path for file in self._services.artifacts.manifest(artifact)}
         if not holds_chat_model(files):
             raise InvalidParameter(
                 f"{asset.key} isn't a chat model (neither its root, data/model nor data/adapter has a config.json or an "
@@ -195,15 +197,15 @@ class Endpoints:
         placed = dataclasses.replace(
             new, attempt=failed.attempt, created_by=failed.created_by, created_at=failed.created_at
         )
-        self._workspace.records.update_deployment(placed)
+        self._services.records.update_deployment(placed)
         return placed
 
 
 class EndpointHandle:
     """An endpoint that exists."""
 
-    def __init__(self, workspace: Workspace, name: str) -> None:
-        self._workspace = workspace
+    def __init__(self, services: Services, name: str) -> None:
+        self._services = services
         self.name = name
 
     def __repr__(self) -> str:
@@ -211,27 +213,27 @@ class EndpointHandle:
 
     @property
     def endpoint(self) -> Endpoint:
-        return self._workspace.records.get_endpoint(self.name)
+        return self._services.records.get_endpoint(self.name)
 
     @property
     def deployments(self) -> list[Deployment]:
-        return self._workspace.records.list_deployments(self.name)
+        return self._services.records.list_deployments(self.name)
 
     @property
     def keys(self) -> tuple[str, str]:
         """The primary and the secondary key."""
-        return self._workspace.records.endpoint_keys(self.name)
+        return self._services.records.endpoint_keys(self.name)
 
     @property
     def url(self) -> str:
         """Where OpenAI's SDK finds it (`base_url`), with `model` naming the endpoint."""
-        return f"{self._workspace.up().url}/v1"
+        return f"{self._services.up().url}/v1"
 
     def wait(self, deployment: str, timeout_s: float) -> Deployment:
         """Return the deployment once it is healthy; raises what it failed with, or `TimedOut`."""
         deadline = time.monotonic() + timeout_s
         while True:
-            found = self._workspace.records.get_deployment(self.name, deployment)
+            found = self._services.records.get_deployment(self.name, deployment)
             if found.status is DeploymentStatus.HEALTHY:
                 return found
             if found.status.is_settled:
@@ -295,7 +297,7 @@ class EndpointHandle:
         primary, secondary = self.keys
         new = _new_key()
         both = (new, secondary) if which == "primary" else (primary, new)
-        self._workspace.records.set_endpoint_keys(self.name, both)
+        self._services.records.set_endpoint_keys(self.name, both)
         return new
 
     def set_traffic(self, traffic_percent: Mapping[str, int]) -> None:
@@ -320,7 +322,7 @@ class EndpointHandle:
 
     def _write_traffic(self, traffic_percent: Mapping[str, int]) -> None:
         shares = {name: share for name, share in traffic_percent.items() if share}
-        self._workspace.records.update_endpoint(dataclasses.replace(self.endpoint, traffic_percent=shares))
+        self._services.records.update_endpoint(dataclasses.replace(self.endpoint, traffic_percent=shares))
 
     def verify(self, deployment: str | None = None, timeout_s: float = 120.0) -> dict[str, Any]:
         """Prove again that each deployment answers as its model did in evaluation; return what was compared."""
@@ -331,7 +333,7 @@ class EndpointHandle:
             if found.status is not DeploymentStatus.HEALTHY:
                 raise Conflict(f"Deployment {self.name}/{found.name} is {found.status}, so it can't be asked.")
             renewed = dataclasses.replace(found, status=DeploymentStatus.VERIFYING, verification=None)
-            self._workspace.records.update_deployment(renewed)
+            self._services.records.update_deployment(renewed)
             proofs[found.name] = self.wait(found.name, timeout_s).verification
         if not proofs:
             raise NotFound(f"Endpoint {self.name} has no deployment '{deployment or ''}'.")
@@ -342,20 +344,20 @@ class EndpointHandle:
         found = {}
         for each in self.deployments:
             if deployment in (None, each.name):
-                told = [*last_log(self._workspace.home, each).splitlines(), *_why_failed(each)]
+                told = [*last_log(self._services.home, each).splitlines(), *_why_failed(each)]
                 found[each.name] = "\n".join(told[-lines:])
         return found
 
     def begin_delete(self) -> None:
         """Ask for the endpoint and its deployments to go, and return at once."""
-        self._workspace.records.update_endpoint(dataclasses.replace(self.endpoint, is_deleting=True))
-        self._workspace.up()
+        self._services.records.update_endpoint(dataclasses.replace(self.endpoint, is_deleting=True))
+        self._services.up()
 
     def delete(self, timeout_s: float = 60.0) -> None:
         """Delete the endpoint and its deployments; return once their processes, ports and memory are free."""
         self.begin_delete()
         deadline = time.monotonic() + timeout_s
-        while self.name in {found.name for found in self._workspace.records.list_endpoints()}:
+        while self.name in {found.name for found in self._services.records.list_endpoints()}:
             if time.monotonic() > deadline:
                 raise TimedOut(
                     f"Endpoint {self.name} isn't gone after {timeout_s:g} s. `mafunzo down` ends everything."
@@ -364,14 +366,14 @@ class EndpointHandle:
 
     def begin_delete_deployment(self, name: str) -> None:
         """Ask for a deployment to go, and return at once. Raises `NotFound`, and `Conflict` for one that has traffic."""
-        records = self._workspace.records
+        records = self._services.records
         found = records.get_deployment(self.name, name)
         if share := self.endpoint.traffic_percent.get(name):
             raise Conflict(
                 f"Deployment {self.name}/{name} has {share} percent of the traffic. Set its traffic to 0, then delete it."
             )
         records.update_deployment(dataclasses.replace(found, status=DeploymentStatus.DELETING))
-        self._workspace.up()
+        self._services.up()
 
     def delete_deployment(self, name: str, timeout_s: float = 60.0) -> None:
         """Delete one deployment; return once its process, port and memory are free. Its traffic goes to the others.
@@ -380,7 +382,7 @@ class EndpointHandle:
         """
         before = self.endpoint.traffic_percent
         if before.get(name):
-            self._workspace.records.get_deployment(self.name, name)
+            self._services.records.get_deployment(self.name, name)
             self._write_traffic(_shared(before, name, 0))
         self.begin_delete_deployment(name)
         deadline = time.monotonic() + timeout_s

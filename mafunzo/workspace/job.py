@@ -8,25 +8,22 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 from mafunzo.entities.asset import Asset
 from mafunzo.entities.component import PARENT_OUTPUT, Component, unknown_name
-from mafunzo.entities.job import DEFAULT_OUTPUT, ArtifactInput, Job, JobStatus, Step, StepOutputInput, StepStatus
+from mafunzo.entities.job import ArtifactInput, Job, JobStatus, Step
 from mafunzo.entities.sweep import BEST_TRIAL
 from mafunzo.errors import (
     Conflict,
     InvalidParameter,
     JobCanceled,
     JobFailed,
-    MafunzoError,
     NotFound,
     TimedOut,
     from_code,
 )
-from mafunzo.pipelines.attempt import written_to
 from mafunzo.tracking import METRICS_FILE, read_metrics
-from mafunzo.tracking.step_environment import step_run_id
 from mafunzo.wire.azureml.envelope import ARTIFACT_CONTAINER, CONTAINER
 from mafunzo.wire.azureml.job import (
     BODY,
@@ -40,10 +37,13 @@ from mafunzo.wire.azureml.job import (
     output_path,
     settings_of,
 )
-from mafunzo.workspace.asset import ModelSource, free, import_title, named_artifacts
 from mafunzo.workspace.component import shipped
-from mafunzo.workspace.logged_file import logged_files
+from mafunzo.workspace.job_output import JobOutputs, find_step
+from mafunzo.workspace.model_source import ModelSource, ModelSources
 from mafunzo.workspace.request import MODEL_INPUTS, Draft, Request, with_outputs
+from mafunzo.workspace.retention import free, models_made_by, named_artifacts
+from mafunzo.workspace.row_check import require_file
+from mafunzo.workspace.services import Services
 from mafunzo.workspace.stream import Event, follow, render
 from mafunzo.workspace.submission import (
     NOTHING,
@@ -55,40 +55,30 @@ from mafunzo.workspace.submission import (
     with_destinations,
 )
 
-if TYPE_CHECKING:
-    from mafunzo.workspace.workspace import Workspace
-
 logger = logging.getLogger(__name__)
 
 Steps = list[Step]  # the class below has a verb called list
-ARTIFACTS = "artifacts"
 SPLITS = ("train", "validation", "test")
 
 
 class Jobs:
     """The verbs on jobs."""
 
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
+    def __init__(self, services: Services) -> None:
+        self._services = services
 
     def list(self, statuses: tuple[JobStatus, ...] | None = None) -> list[Job]:
         """Return the jobs, newest first."""
-        return self._workspace.records.list_jobs(statuses)
+        return self._services.records.list_jobs(statuses)
 
     def get(self, name: str) -> JobHandle:
         """Return a job by name; raises `NotFound`."""
-        self._workspace.records.get_job(name)
-        return JobHandle(self._workspace, name)
+        self._services.records.get_job(name)
+        return JobHandle(self._services, name)
 
     def find_step(self, name: str) -> Step | None:
         """Return the step that is called `<job>.<step>`, or None."""
-        parts = name.split(".")
-        jobs = {".".join(parts[:end]): ".".join(parts[end:]) for end in range(1, len(parts))}
-        for job, wanted in jobs.items():
-            for step in self._workspace.records.list_steps(job):
-                if step.name == wanted:
-                    return step
-        return None
+        return find_step(self._services, name)
 
     def find(self, name: str) -> tuple[JobHandle, Step | None]:
         """Return the job that is called so, or the one whose step is called `<job>.<step>`, and that; raises `NotFound`."""
@@ -98,15 +88,15 @@ class Jobs:
     def has(self, name: str) -> bool:
         """Return whether a job has that name."""
         try:
-            self._workspace.records.get_job(name)
+            self._services.records.get_job(name)
         except NotFound:
             return False
         return True
 
     def change(self, name: str, change: RunChange) -> Job:
         """Change what a job is called, its description and tags, or hide it from lists; return it. Raises `NotFound`."""
-        job = changed(self._workspace.records.get_job(name), change)
-        self._workspace.records.update_job(job)
+        job = changed(self._services.records.get_job(name), change)
+        self._services.records.update_job(job)
         return job
 
     def finetune(
@@ -143,19 +133,19 @@ class Jobs:
             return self._ask_again(name, asked)
         component = registry_pipeline(asked)
         if component is None:
-            return self._enqueue(submission(self._workspace, name, asked))
+            return self._enqueue(submission(self._services, name, asked))
         return self._enqueue(self._of_registry(name, shipped(component).component, asked))
 
     def require_good(self, name: str, asked: JobRequest, promised: Promised) -> None:
         """Raise all faults of a job, of which what is promised isn't stored yet. Nothing is stored or started."""
         component = registry_pipeline(asked)
         if component is None:
-            submission(self._workspace, name, asked, promised)
+            submission(self._services, name, asked, promised)
         else:
             self._of_registry(name, shipped(component).component, asked, promised)
 
     def _ask_again(self, name: str, asked: JobRequest) -> JobHandle:
-        kept = self._workspace.records.get_job(name).properties.get(BODY)
+        kept = self._services.records.get_job(name).properties.get(BODY)
         if kept is None or settings_of(job_from_body(name, kept)) != settings_of(asked):
             raise Conflict(
                 f"Job {name} exists already, with other settings. Only its description, tags, properties and display name can "
@@ -166,13 +156,13 @@ class Jobs:
 
     def compare(self, *, model: str, data: str | Path, against: str | None = None, **given: Any) -> JobHandle:
         """Evaluate two models on the same rows. Without `against`, the base that `model` was tuned from."""
-        request = Request(self._workspace, shipped("compare_models").component)
+        request = Request(self._services, shipped("compare_models").component)
         request.take(given)
         request.files({"test_file_path": data})
         request.rows(["test_file_path"])
         request.check_evaluation()
         request.uploads()
-        for source in request.attempt(lambda: self._workspace.models.source(model)):
+        for source in request.attempt(lambda: ModelSources(self._services).source(model)):
             request.inputs |= {f"tuned_{name}": value for name, value in source.inputs.items()}
         for source in request.attempt(lambda: self._other(model, against)):
             request.inputs |= source.inputs
@@ -182,16 +172,16 @@ class Jobs:
 
     def import_model(self, reference: str) -> JobHandle:
         """Fetch and convert a model; the job's output `model` is a plain Hugging Face folder."""
-        request = Request(self._workspace, shipped("import_model_pipeline").component)
-        request.inputs |= self._workspace.models.source(reference).inputs
+        request = Request(self._services, shipped("import_model_pipeline").component)
+        request.inputs |= ModelSources(self._services).source(reference).inputs
         request.options |= {"experiment": "import", "display_name": import_title(reference)}
         return self._enqueue(request.draft("import"))
 
     def preview(self, model: str | Path, data: str | Path, **parameters: Any) -> JobHandle:
         """Render rows of `data` with the model's chat template and the loss mask."""
-        self._workspace.data.require_file(Path(data).expanduser())
-        request = Request(self._workspace, shipped("preview_data_pipeline").component)
-        request.inputs |= {**self._workspace.models.source(model).inputs, "train_file_path": data, **parameters}
+        require_file(Path(data).expanduser())
+        request = Request(self._services, shipped("preview_data_pipeline").component)
+        request.inputs |= {**ModelSources(self._services).source(model).inputs, "train_file_path": data, **parameters}
         request.options |= {"experiment": "preview", "display_name": f"preview {Path(data).name}"}
         request.uploads()
         return self._enqueue(request.draft("preview"))
@@ -201,21 +191,21 @@ class Jobs:
 
         Raises `Conflict` while it is queued or runs, and, unless forced, where a registered model's lineage leads to it.
         """
-        workspace = self._workspace
-        job, steps = workspace.records.get_job(name), workspace.records.list_steps(name)
-        models = [str(asset.key) for asset in workspace.models.made_by(name)]
+        services = self._services
+        job, steps = services.records.get_job(name), services.records.list_steps(name)
+        models = [str(asset.key) for asset in models_made_by(services, name)]
         if models and not is_forced:
             raise Conflict(
                 f"The lineage of {', '.join(models)} leads to job {name}. Delete that first, or pass --force."
             )
-        workspace.records.delete_job(name)
-        shutil.rmtree(workspace.home.jobs / name, ignore_errors=True)
+        services.records.delete_job(name)
+        shutil.rmtree(services.home.jobs / name, ignore_errors=True)
         shown = set[str]()
         for known in (name, *map(child_name, steps)):
-            shown |= workspace.blobs.withdraw(CONTAINER, output_path(known))
-            shown |= workspace.blobs.withdraw(ARTIFACT_CONTAINER, artifact_path(known))
+            shown |= services.blobs.withdraw(CONTAINER, output_path(known))
+            shown |= services.blobs.withdraw(ARTIFACT_CONTAINER, artifact_path(known))
         artifacts = named_artifacts(job).union(shown, *map(named_artifacts, steps))
-        return free(workspace, artifacts, job.ended_at)
+        return free(services, artifacts, job.ended_at)
 
     def _finetuning(
         self,
@@ -225,7 +215,7 @@ class Jobs:
         test: str | Path | None,
         given: Mapping[str, Any],
     ) -> Draft:
-        request = Request(self._workspace, shipped("chat_completion_pipeline").component)
+        request = Request(self._services, shipped("chat_completion_pipeline").component)
         request.take(given)
         title = request.base(model)
         request.files({"train_file_path": train, "validation_file_path": validation, "test_file_path": test})
@@ -242,7 +232,7 @@ class Jobs:
         """Return a job of one node, a pipeline that ships with Mafunzo, with the checks that `finetune` makes too."""
         node = only_node(asked)
         names = {output: match[1] for output, text in node.outputs.items() if (match := PARENT_OUTPUT.fullmatch(text))}
-        request = Request(self._workspace, with_destinations(with_outputs(pipeline, names), asked.destinations))
+        request = Request(self._services, with_destinations(with_outputs(pipeline, names), asked.destinations))
         request.faults += [unknown_name(output, pipeline.outputs) for output in names if output not in pipeline.outputs]
         request.take({"job_name": name, "display_name": asked.display_name, "experiment": asked.experiment})
         request.options |= {
@@ -261,8 +251,8 @@ class Jobs:
     def _other(self, model: str, against: str | None) -> ModelSource:
         """Return the model to compare with: the one that is named, else the base that was recorded with `model`."""
         if against is not None:
-            return self._workspace.models.source(against)
-        properties = self._workspace.models.get(model).properties
+            return ModelSources(self._services).source(against)
+        properties = ModelSources(self._services).get(model).properties
         base = properties.get("base_artifact")
         if base is None:
             raise InvalidParameter(f"{model} has no known base: name one with --against.")
@@ -271,17 +261,18 @@ class Jobs:
 
     def _enqueue(self, draft: Draft) -> JobHandle:
         """Start the server first: where it can't start, nothing is left in the queue."""
-        self._workspace.up()
+        self._services.up()
         job, steps = draft.stored()
-        self._workspace.records.add_job(job, steps)
-        return JobHandle(self._workspace, job.name)
+        self._services.records.add_job(job, steps)
+        return JobHandle(self._services, job.name)
 
 
 class JobHandle:
     """A job that was put into the queue. Closing this process doesn't end it."""
 
-    def __init__(self, workspace: Workspace, name: str) -> None:
-        self._workspace = workspace
+    def __init__(self, services: Services, name: str) -> None:
+        self._services = services
+        self._outputs = JobOutputs(services, name)
         self.name = name
 
     def __repr__(self) -> str:
@@ -289,17 +280,17 @@ class JobHandle:
 
     @property
     def job(self) -> Job:
-        return self._workspace.records.get_job(self.name)
+        return self._services.records.get_job(self.name)
 
     @property
     def steps(self) -> list[Step]:
-        return self._workspace.records.list_steps(self.name)
+        return self._services.records.list_steps(self.name)
 
     @property
     def best_trial(self) -> Step | None:
         """The trial whose outputs are a sweep's, once it has ended."""
         name = self.job.properties.get(BEST_TRIAL)
-        return self._step(name) if name else None
+        return self._outputs.step(name) if name else None
 
     @property
     def status(self) -> JobStatus:
@@ -307,7 +298,7 @@ class JobHandle:
 
     def events(self) -> Iterator[Event]:
         """Yield what happens, from the beginning of the job to its end, as it happens."""
-        return follow(self._workspace, self.name)
+        return follow(self._services, self.name)
 
     def stream(self, to: TextIO | None = None) -> JobHandle:
         """Show the job until it ends: a progress bar on a terminal, JSON lines elsewhere. Raises as `wait` does."""
@@ -331,144 +322,19 @@ class JobHandle:
         """Ask the scheduler to end the job and all its processes."""
         job = self.job
         if not job.status.is_terminal:
-            self._workspace.records.request_cancel(self.name)
-            self._workspace.up()
-
-    def publish(self, step: str | None = None) -> tuple[str, ...]:
-        """Show what the job, or one step, made where Azure's clients look for it: outputs, what was printed, `./outputs`.
-
-        Return the names of the outputs. Of a whole sweep only what its trials printed: each has `./outputs` of its own.
-        """
-        blobs = self._workspace.blobs
-        name = child_name(self._step(step)) if step else self.name
-        outputs = self._outputs_there(step)
-        for output, artifact in outputs.items():
-            blobs.publish(CONTAINER, output_path(name, output), artifact)
-        has_outputs = step is not None or self.job.sweep is None
-        files = self._files_of([self._step(step)] if step else self.steps, has_outputs)
-        blobs.publish(ARTIFACT_CONTAINER, artifact_path(name), files)
-        return tuple(outputs)
-
-    def _outputs_there(self, step: str | None) -> dict[str, str]:
-        """Return what there is of the outputs of the job, or of one step, and their artifacts."""
-        own = [name for name in self._step(step).spec.outputs if name != DEFAULT_OUTPUT] if step else []
-        sources = {name: StepOutputInput(step, name) for name in own} if step else self.job.outputs
-        found = {name: self._written(self._step(source.step), source.output) for name, source in sources.items()}
-        return {name: artifact for name, artifact in found.items() if artifact}
-
-    def _written(self, step: Step, output: str) -> str | None:
-        """Return an output's artifact; of a command that failed, what it had written, which is stored only now."""
-        place = written_to(step.spec, self.folder(step.name), output)
-        if step.status is not StepStatus.FAILED or step.spec.is_trusted or not place.exists():
-            return step.outputs.get(output)
-        try:
-            return self._workspace.artifacts.put(place)
-        except (MafunzoError, OSError) as error:  # the log is worth showing without it
-            logger.warning("What %s/%s left in %s can't be stored: %s", step.job, step.name, place, error)
-            return None
-
-    def _files_of(self, steps: Steps, has_outputs: bool) -> str:
-        """Return what steps printed and, if so asked, what they wrote to `./outputs`, as one folder."""
-        artifacts = self._workspace.artifacts
-        files: dict[str, tuple[str, str]] = {}
-        is_alone = len(self.steps) == 1
-        for step in steps:
-            prefix = f"{step.name}/" if len(steps) > 1 else ""
-            log = self.folder(step.name) / "log.txt"
-            if log.exists():
-                files[f"user_logs/{prefix}std_log.txt"] = (artifacts.put(log), log.name)
-            stored = self._written(step, DEFAULT_OUTPUT) if has_outputs else None
-            for file in artifacts.manifest(stored) if stored else ():
-                files[f"outputs/{prefix}{file.path}"] = (str(stored), file.path)
-            if has_outputs:
-                files = {f"{prefix}{path}": found for path, found in self._logged(step, is_alone).items()} | files
-        return artifacts.assemble(files)
-
-    def _logged(self, step: Step, is_alone: bool) -> dict[str, tuple[str, str]]:
-        """Return what a user's step, alone in its job or not, has logged with MLflow: its paths to (artifact, path in it)."""
-        if step.spec.is_trusted:
-            return {}
-        return logged_files(self._workspace, step_run_id(self.name, step.name, step.attempt, is_alone))
-
-    def output_artifact(self, output: str, path: str = "", step: str | None = None) -> str:
-        """Return the hash of an output, of the job or of one step, or of the file or folder `path` of it.
-
-        Raises `NotFound` or `JobFailed`. What a user's command wrote to `./outputs` is the output `default`, which Azure's
-        addresses call `artifacts`; there, what it has logged with MLflow lies beside it.
-        """
-        artifact = self._whole_output(output, step)
-        if output == ARTIFACTS:  # there, `./outputs` is a folder among others
-            path = path.removeprefix("outputs").lstrip("/")
-        if not path:
-            return artifact
-        files = {file.path: (artifact, file.path) for file in self._workspace.artifacts.manifest(artifact)}
-        if output == ARTIFACTS and (source := self._default_output(output, step)):
-            files = self._logged(self._step(source.step), len(self.steps) == 1) | files
-        below = {file.removeprefix(f"{path}/"): found for file, found in files.items() if file.startswith(f"{path}/")}
-        chosen = below or {Path(file).name: found for file, found in files.items() if file == path}
-        if not chosen:
-            there = ", ".join(list(files)[:10]) or "nothing"
-            raise NotFound(f"Output {output} of job {self.name} has no '{path}'. It has: {there}.")
-        return self._workspace.artifacts.assemble(chosen)
-
-    def _whole_output(self, output: str, step: str | None) -> str:
-        job = self.job
-        known = {name: StepOutputInput(step, name) for name in self._step(step).spec.outputs} if step else job.outputs
-        source = known.get(output) or self._default_output(output, step)
-        if source is None:
-            raise NotFound(f"Job {self.name} has no output '{output}'. It has: {', '.join(known) or 'none'}.")
-        artifact = self._step(source.step).outputs.get(source.output)
-        if artifact is None:
-            raise JobFailed(
-                f"Job {self.name} is {job.status} and has no {output}. `mafunzo job show {self.name}` says why."
-            )
-        return artifact
-
-    def _default_output(self, output: str, step: str | None) -> StepOutputInput | None:
-        """Return which step's `./outputs` is meant: of `step`, else of a sweep's best trial, else of the last that has it."""
-        steps = [step.name for step in self.steps if DEFAULT_OUTPUT in step.spec.outputs]
-        if output not in (DEFAULT_OUTPUT, ARTIFACTS) or not steps:
-            return None
-        return StepOutputInput(step or self.job.properties.get(BEST_TRIAL, steps[-1]), DEFAULT_OUTPUT)
-
-    def download(self, to: str | Path, output: str | None = None) -> list[Path]:
-        """Write one output, or all, under `to`; return the folders."""
-        job = self.job
-        names = [output] if output else [name for name in job.outputs if self._has(job.outputs[name])]
-        written = []
-        for name in names:
-            folder = Path(to) / name
-            self._workspace.artifacts.checkout(self.output_artifact(name), folder, is_writable=True)
-            written.append(folder)
-        return written
+            self._services.records.request_cancel(self.name)
+            self._services.up()
 
     def metrics(self, step: str | None = None) -> dict[str, list[dict[str, Any]]]:
         """Return each step's metrics, line by line: `{"finetune": [{"time": ..., "step": 1, "loss": ...}, ...]}`."""
         names = [step] if step else [s.name for s in self.steps]
-        folders = {name: self.folder(name) for name in names}
+        folders = {name: self._outputs.folder(name) for name in names}
         return {name: lines for name, at in folders.items() if (lines := list(read_metrics(at / METRICS_FILE)))}
 
     def logs(self, step: str) -> str:
         """Return what a step has printed so far; raises `NotFound`."""
-        file = self.folder(step) / "log.txt"
+        file = self._outputs.folder(step) / "log.txt"
         return file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
-
-    def folder(self, step: str) -> Path:
-        """Return the folder of a step's newest attempt, which holds `log.txt`, `metrics.jsonl` and `exit.json`.
-
-        A step that was taken from the cache shows the folder of the step that ran.
-        """
-        found = self._step(step)
-        return self._workspace.home.jobs / found.job / found.name / str(max(found.attempt, 1))
-
-    def _step(self, name: str) -> Step:
-        for step in self.steps:
-            if step.name == name:
-                return step
-        raise NotFound(f"Job {self.name} has no step '{name}'. It has: {', '.join(s.name for s in self.steps)}.")
-
-    def _has(self, source: StepOutputInput) -> bool:
-        return source.output in self._step(source.step).outputs
 
     def _failure(self, job: Job) -> Exception:
         failed = (job.error or {}).get("step")
@@ -481,3 +347,24 @@ class JobHandle:
                 )
                 return error
         return JobFailed(f"Job {self.name} failed: {(job.error or {}).get('message', 'no step says why')}")
+
+    def output_artifact(self, output: str, path: str = "", step: str | None = None) -> str:
+        """Return the hash of an output, of the job or of one step, or of `path` in it; raises `NotFound` or `JobFailed`."""
+        return self._outputs.artifact(output, path, step)
+
+    def download(self, to: str | Path, output: str | None = None) -> list[Path]:
+        """Write one output, or all, under `to`; return the folders."""
+        return self._outputs.download(to, output)
+
+    def publish(self, step: str | None = None) -> tuple[str, ...]:
+        """Show what the job, or one step, made where Azure's clients look for it; return the names of the outputs."""
+        return self._outputs.publish(step)
+
+    def folder(self, step: str) -> Path:
+        """Return the folder of a step's newest attempt, which holds `log.txt`, `metrics.jsonl` and `exit.json`."""
+        return self._outputs.folder(step)
+
+
+def import_title(reference: str) -> str:
+    """Return what a job is called that imports a model."""
+    return f"import {reference}"

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mafunzo.entities.asset import Asset
 from mafunzo.entities.job import ArtifactInput, Job, Step
 from mafunzo.errors import ArtifactCorrupt, NotFound
 from mafunzo.workspace.component import shipped, shipped_names
-
-if TYPE_CHECKING:
-    from mafunzo.workspace.workspace import Workspace
+from mafunzo.workspace.model_source import ModelSources
+from mafunzo.workspace.services import Services
 
 
 @dataclass(frozen=True)
@@ -59,19 +58,19 @@ class Lineage:
             raise ArtifactCorrupt("The lineage is broken: stored bytes have changed.", self.faults)
 
 
-def trace(workspace: Workspace, thing: str) -> Lineage:
+def trace(services: Services, thing: str) -> Lineage:
     """Trace a model (`name`, `name:version`) or a job; raises `NotFound`."""
     try:
-        job = workspace.records.get_job(thing)
+        job = services.records.get_job(thing)
     except NotFound:
-        asset = workspace.models.get(thing)
-        return Lineage(tuple(_model_links(workspace, asset)))
-    return Lineage(tuple(_job_links(workspace, job, 0)))
+        asset = ModelSources(services).get(thing)
+        return Lineage(tuple(_model_links(services, asset)))
+    return Lineage(tuple(_job_links(services, job, 0)))
 
 
-def facts_of_job(workspace: Workspace, job: Job, output: str, made_by: Step | None) -> dict[str, Any]:
+def facts_of_job(services: Services, job: Job, output: str, made_by: Step | None) -> dict[str, Any]:
     """Return what a registered model remembers of the job that made it, or of the one step that did."""
-    steps = [made_by] if made_by else workspace.records.list_steps(job.name)
+    steps = [made_by] if made_by else services.records.list_steps(job.name)
     by_name = {step.name: step for step in steps}
     literals = {f"{step.name}.{name}": value for step in steps for name, value in step.spec.literals.items()}
     properties: dict[str, Any] = {
@@ -86,42 +85,42 @@ def facts_of_job(workspace: Workspace, job: Job, output: str, made_by: Step | No
     if importer and importer.outputs.get("model"):
         base = importer.outputs["model"]
         properties["base_artifact"] = base
-        properties["base_model"] = _base_facts(workspace, base, job)
+        properties["base_model"] = _base_facts(services, base, job)
     if (prepare := by_name.get("prepare_data")) and prepare.outputs.get("prepared"):
-        properties["rows"] = _row_counts(workspace, prepare.outputs["prepared"])
+        properties["rows"] = _row_counts(services, prepare.outputs["prepared"])
     return properties
 
 
-def _model_links(workspace: Workspace, asset: Asset) -> Iterator[Link]:
+def _model_links(services: Services, asset: Asset) -> Iterator[Link]:
     if asset.artifact is None:
         yield Link("catalogue model", str(asset.key), {"licence": asset.tags.get("licence", "")})
         return
     facts = {"created": asset.created_at, "by": asset.created_by, "rows": asset.properties.get("rows")}
-    yield Link("model", str(asset.key), facts, asset.artifact, tuple(workspace.artifacts.verify(asset.artifact)))
+    yield Link("model", str(asset.key), facts, asset.artifact, tuple(services.artifacts.verify(asset.artifact)))
     job_name = asset.properties.get("job")
     if not job_name:
         return
     try:
-        job = workspace.records.get_job(job_name)
+        job = services.records.get_job(job_name)
     except NotFound:
         yield Link("job", f"{job_name} (deleted)", depth=1)
         return
-    yield from _job_links(workspace, job, 1, asset.properties.get("steps"))
+    yield from _job_links(services, job, 1, asset.properties.get("steps"))
 
 
-def _job_links(workspace: Workspace, job: Job, depth: int, made_by: Collection[str] | None = None) -> Iterator[Link]:
+def _job_links(services: Services, job: Job, depth: int, made_by: Collection[str] | None = None) -> Iterator[Link]:
     """Yield the links of a job; `made_by` names the steps that count, None is all."""
     yield Link(
         "job", job.name, {"status": str(job.status), "by": job.created_by, "created": job.created_at}, depth=depth
     )
     for name, given in _given(job).items():
-        faults = tuple(workspace.artifacts.verify(given.artifact))
+        faults = tuple(services.artifacts.verify(given.artifact))
         yield Link("input", f"{name} = {given.name}", {}, given.artifact, faults, depth=depth + 1)
-    steps = workspace.records.list_steps(job.name)
+    steps = services.records.list_steps(job.name)
     for step in (one for one in steps if made_by is None or one.name in made_by):
         yield _step_link(step, depth + 1)
         for name, artifact in step.outputs.items():
-            faults = tuple(workspace.artifacts.verify(artifact))
+            faults = tuple(services.artifacts.verify(artifact))
             yield Link("output", f"{step.name}.{name}", {}, artifact, faults, depth=depth + 2)
 
 
@@ -140,15 +139,15 @@ def _given(job: Job) -> dict[str, ArtifactInput]:
     }
 
 
-def _base_facts(workspace: Workspace, artifact: str, job: Job) -> dict[str, Any]:
-    recorded = json.loads(workspace.artifacts.open_file(artifact, "mafunzo_model.json").read_text(encoding="utf-8"))
+def _base_facts(services: Services, artifact: str, job: Job) -> dict[str, Any]:
+    recorded = json.loads(services.artifacts.open_file(artifact, "mafunzo_model.json").read_text(encoding="utf-8"))
     reference = next((value.name for name, value in _given(job).items() if name.endswith("model_path")), "")
     kept = ("name", "version", "source", "licence", "weights_sha256")
     return {"reference": reference, "artifact": artifact, **{key: recorded.get(key) for key in kept}}
 
 
-def _row_counts(workspace: Workspace, prepared: str) -> dict[str, Any]:
-    report = json.loads(workspace.artifacts.open_file(prepared, "report.json").read_text(encoding="utf-8"))
+def _row_counts(services: Services, prepared: str) -> dict[str, Any]:
+    report = json.loads(services.artifacts.open_file(prepared, "report.json").read_text(encoding="utf-8"))
     return {
         name: {"read": split["rows_read"], "kept": split["rows_kept"], "dropped": len(split["dropped"])}
         for name, split in report["splits"].items()

@@ -232,8 +232,8 @@ class StoredFiles:
     def model(self, name: str, version: str | None, body: Body) -> str:
         """Register a model under its version, else under the one that has these files already, or the next number."""
         asked = model_from_body(body)
-        known = registered(self._workspace, AssetType.MODEL, name)
-        artifact = artifact_of(stored(self._workspace, "model.path", asked.path))
+        known = registered(self._workspace.services, AssetType.MODEL, name)
+        artifact = artifact_of(stored(self._workspace.services, "model.path", asked.path))
         same = [asset.version for asset in known if asset.artifact == artifact]
         version = version or (same[0] if same else next_version(asset.version for asset in known))
         self._workspace.models.register_from(asked, name, version)

@@ -6,25 +6,23 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from mafunzo.workspace.workspace import Workspace
+from mafunzo.workspace.services import Services
 
 _MODELS = (
     "SELECT name, model_id FROM logged_models WHERE source_run_id = ? AND lifecycle_stage = 'active' ORDER BY rowid"
 )
 
 
-def logged_files(workspace: Workspace, run_id: str) -> dict[str, tuple[str, str]]:
+def logged_files(services: Services, run_id: str) -> dict[str, tuple[str, str]]:
     """Store what a run has logged; return its paths to (artifact, path in it). A model's files lie in a folder of its name.
 
     Of two models that were logged under one name, the later one counts.
     """
     files: dict[str, tuple[str, str]] = {}
-    for prefix, folder in _folders(workspace.home.root / "mlflow", run_id):
-        stored = workspace.artifacts.put(folder)
-        files |= {f"{prefix}{file.path}": (stored, file.path) for file in workspace.artifacts.manifest(stored)}
+    for prefix, folder in _folders(services.home.root / "mlflow", run_id):
+        stored = services.artifacts.put(folder)
+        files |= {f"{prefix}{file.path}": (stored, file.path) for file in services.artifacts.manifest(stored)}
     return files
 
 

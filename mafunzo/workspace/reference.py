@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mafunzo.entities.asset import AssetType
 from mafunzo.entities.job import ArtifactInput
@@ -12,33 +11,33 @@ from mafunzo.errors import InvalidFile, InvalidParameter, NotFound
 from mafunzo.store.web_file import fetch, file_name, require_file
 from mafunzo.wire.azureml.envelope import CONTAINER, DATASTORE
 from mafunzo.wire.azureml.reference import AssetReference, JobOutputReference, StoredPath, WebAddress, parse_reference
-from mafunzo.workspace.asset import Upload
+from mafunzo.workspace.job_output import JobOutputs, find_step
+from mafunzo.workspace.model_source import ModelSources, Upload
+from mafunzo.workspace.services import Services
 from mafunzo.workspace.version import referenced
-
-if TYPE_CHECKING:
-    from mafunzo.workspace.workspace import Workspace
 
 Stored = ArtifactInput | Upload
 
 
-def stored(workspace: Workspace, where: str, uri: str) -> Stored:
+def stored(services: Services, where: str, uri: str) -> Stored:
     """Return what `uri`, given at `where`, names; raises `NotFound`, and `InvalidParameter` for what can't be taken."""
     match parse_reference(uri):
         case StoredPath(datastore, path):
             if datastore != DATASTORE:
                 raise NotFound(f"{where} lies in the datastore '{datastore}'. There is '{DATASTORE}'.")
-            return ArtifactInput(workspace.blobs.artifact(CONTAINER, path), Path(path).name)
+            return ArtifactInput(services.blobs.artifact(CONTAINER, path), Path(path).name)
         case JobOutputReference(job, output, path):
-            handle, step = workspace.jobs.find(job)
-            return ArtifactInput(handle.output_artifact(output, path, step.name if step else None), f"{job}/{output}")
+            step = find_step(services, job)
+            outputs = JobOutputs(services, step.job if step else job)
+            return ArtifactInput(outputs.artifact(output, path, step.name if step else None), f"{job}/{output}")
         case AssetReference(kind="models") as reference if reference.registry:
-            return _of_catalogue(workspace, where, uri)
+            return _of_catalogue(services, where, uri)
         case AssetReference() as reference:
             kind = AssetType.MODEL if reference.kind == "models" else AssetType.DATA
-            asset = referenced(workspace, kind, reference)
+            asset = referenced(services, kind, reference)
             return ArtifactInput(asset.artifact or "", str(asset.key))
         case WebAddress(url):
-            return _of_web(workspace, where, url)
+            return _of_web(services, where, url)
     raise InvalidParameter(
         f"{where} lies at '{uri}'. Uploaded files, registered data and models, outputs of jobs, and files at https:// "
         "addresses can be taken: fetch it first, and name the local path."
@@ -50,23 +49,23 @@ def artifact_of(found: Stored) -> str:
     return found.artifact if isinstance(found, ArtifactInput) else found.put()
 
 
-def _of_web(workspace: Workspace, where: str, url: str) -> Upload:
+def _of_web(services: Services, where: str, url: str) -> Upload:
     """Return a file elsewhere, known to be there, which is fetched when it is to be stored."""
-    if workspace.is_offline:
+    if services.is_offline:
         raise InvalidFile(
             f"{where} is '{url}', and Mafunzo is set to be offline. Fetch it first, and name the local path."
         )
     require_file(where, url)
 
     def put() -> str:
-        with tempfile.TemporaryDirectory(prefix=".fetched-", dir=workspace.home.root) as folder:
-            return workspace.artifacts.put(fetch(where, url, Path(folder)), is_final=True)
+        with tempfile.TemporaryDirectory(prefix=".fetched-", dir=services.home.root) as folder:
+            return services.artifacts.put(fetch(where, url, Path(folder)), is_final=True)
 
     return Upload(file_name(url), put)
 
 
-def _of_catalogue(workspace: Workspace, where: str, uri: str) -> Stored:
-    inputs = workspace.models.source(uri).inputs
+def _of_catalogue(services: Services, where: str, uri: str) -> Stored:
+    inputs = ModelSources(services).source(uri).inputs
     found = next((value for value in inputs.values() if not isinstance(value, str)), None)
     if found is None:
         raise InvalidParameter(f"{where} is '{uri}', a model of a hub, which only pipelines of the registry can take.")

@@ -5,14 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType
 from mafunzo.entities.registered_model import RegisteredModel
 from mafunzo.errors import Conflict, InvalidParameter, NotFound
-
-if TYPE_CHECKING:
-    from mafunzo.workspace.workspace import Workspace
+from mafunzo.workspace.asset import Models
+from mafunzo.workspace.services import Services
 
 NAME_SCOPE = "workspace:name"
 """Where what is said of a name is kept, under one version, so that a name may be there before its first version."""
@@ -23,12 +21,12 @@ Versions = list[Asset]  # the class below has a verb called list
 class RegisteredModels:
     """The verbs on names of models."""
 
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
+    def __init__(self, services: Services) -> None:
+        self._services = services
 
     def list(self) -> list[RegisteredModel]:
         """Return every name that was created, or that has versions, in order."""
-        records = self._workspace.records
+        records = self._services.records
         said = {asset.name: asset for asset in records.list_assets(NAME_SCOPE, AssetType.MODEL)}
         versions: dict[str, Versions] = {name: [] for name in said}
         for asset in self._versions():
@@ -37,7 +35,7 @@ class RegisteredModels:
 
     def find(self, name: str) -> RegisteredModel | None:
         """Return a name with its versions, or None."""
-        said = self._workspace.records.list_assets(NAME_SCOPE, AssetType.MODEL, name)
+        said = self._services.records.list_assets(NAME_SCOPE, AssetType.MODEL, name)
         versions = self._versions(name)
         return self._model(name, said[0] if said else None, versions) if said or versions else None
 
@@ -54,7 +52,7 @@ class RegisteredModels:
             raise InvalidParameter(f"The model's name is '{name}', expected one without any of {' '.join(FORBIDDEN)}.")
         if self.find(name) is not None:
             raise Conflict(f"A model is registered under the name '{name}' already.")
-        self._workspace.records.add_asset(self._said(name, description, tags or {}))
+        self._services.records.add_asset(self._said(name, description, tags or {}))
         return self.get(name)
 
     def update(
@@ -62,7 +60,7 @@ class RegisteredModels:
     ) -> RegisteredModel:
         """Change what is said of a name; None leaves it as it is. Raises `NotFound`."""
         known = self.get(name)
-        records = self._workspace.records
+        records = self._services.records
         stored = records.list_assets(NAME_SCOPE, AssetType.MODEL, name)
         said = dataclasses.replace(
             stored[0] if stored else self._said(name, "", {}),
@@ -79,17 +77,17 @@ class RegisteredModels:
         """Delete a name with all of its versions. Raises `NotFound`, and `Conflict` when a deployment serves one of them."""
         found = self.get(name)
         keys = {str(version.key) for version in found.versions}
-        served = [d for d in self._workspace.records.list_deployments() if d.model in keys]
+        served = [d for d in self._services.records.list_deployments() if d.model in keys]
         if served:
             where = ", ".join(f"{d.endpoint}/{d.name} ({d.model})" for d in served)
             raise Conflict(f"Model {name} is served by {where}. Delete the endpoint first.")
         for version in found.versions:
-            self._workspace.models.delete(str(version.key))
-        for said in self._workspace.records.list_assets(NAME_SCOPE, AssetType.MODEL, name):
-            self._workspace.records.delete_asset(said.key)
+            Models(self._services).delete(str(version.key))
+        for said in self._services.records.list_assets(NAME_SCOPE, AssetType.MODEL, name):
+            self._services.records.delete_asset(said.key)
 
     def _versions(self, name: str | None = None) -> Versions:
-        return self._workspace.records.list_assets(WORKSPACE_SCOPE, AssetType.MODEL, name, with_archived=True)
+        return self._services.records.list_assets(WORKSPACE_SCOPE, AssetType.MODEL, name, with_archived=True)
 
     def _model(self, name: str, said: Asset | None, versions: Versions) -> RegisteredModel:
         first = said or versions[-1]
@@ -97,7 +95,7 @@ class RegisteredModels:
             name=name,
             description=said.description if said else "",
             tags=said.tags if said else {},
-            labels=self._workspace.records.list_labels(WORKSPACE_SCOPE, AssetType.MODEL, name),
+            labels=self._services.records.list_labels(WORKSPACE_SCOPE, AssetType.MODEL, name),
             versions=tuple(versions),
             created_by=first.created_by,
             created_at=first.created_at,
@@ -109,6 +107,6 @@ class RegisteredModels:
             folder_type=FolderType.CUSTOM_MODEL,
             description=description,
             tags=tags,
-            created_by=self._workspace.user,
+            created_by=self._services.user,
             created_at=datetime.now(UTC),
         )

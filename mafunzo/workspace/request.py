@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from mafunzo.entities.asset import Asset
 from mafunzo.entities.component import Component, Input, parse_value, unknown_name
@@ -23,12 +23,12 @@ from mafunzo.entities.job import ArtifactInput, Job, Step
 from mafunzo.errors import InvalidFile, InvalidParameter, UsageError
 from mafunzo.pipelines.plan import Facts, PinnedComponent, PlanRequest, plan
 from mafunzo.wire.azureml.reference import AssetReference, PathInput, parse_reference
-from mafunzo.workspace.asset import ModelSource, Upload
 from mafunzo.workspace.component import shipped
+from mafunzo.workspace.compute import Computes
+from mafunzo.workspace.model_source import ModelSource, ModelSources, Upload
 from mafunzo.workspace.reference import stored
-
-if TYPE_CHECKING:
-    from mafunzo.workspace.workspace import Workspace
+from mafunzo.workspace.row_check import require_good
+from mafunzo.workspace.services import Services
 
 T = TypeVar("T")
 OPTIONS: Mapping[str, Input] = {
@@ -50,7 +50,7 @@ MODEL_INPUTS = ("pytorch_model_path", "mlflow_model_path", "huggingface_id")
 class Request:
     """A job as it is being asked for; each verb adds inputs, and faults instead of raising."""
 
-    workspace: Workspace
+    services: Services
     component: Component
     inputs: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
@@ -93,7 +93,7 @@ class Request:
             elif path := local.get(value.uri):
                 self.inputs[name] = path
             else:
-                for found in self.attempt(partial(stored, self.workspace, name, value.uri)):
+                for found in self.attempt(partial(stored, self.services, name, value.uri)):
                     self.inputs[name] = found
 
     def base(self, model: str | Path | Asset | None, has_defaults: bool = True) -> str:
@@ -116,7 +116,7 @@ class Request:
             return wanted.name
         if wanted is None:
             return "model"
-        for source in self.attempt(lambda: self.workspace.models.source(wanted)):
+        for source in self.attempt(lambda: ModelSources(self.services).source(wanted)):
             self.inputs = {**(source.defaults if has_defaults else {}), **self.inputs, **source.inputs}
             self._check_ranges(source)
         return wanted.name if isinstance(wanted, Asset) else Path(str(wanted).removeprefix("azureml:")).name
@@ -133,7 +133,7 @@ class Request:
         """Turn every path among the inputs into an upload."""
         for name, value in self.inputs.items():
             if self.component.inputs[name].is_path and isinstance(value, str | Path):
-                found = self.attempt(partial(_upload, self.workspace, name, Path(value)))
+                found = self.attempt(partial(_upload, self.services, name, Path(value)))
                 self.inputs[name] = found[0] if found else ArtifactInput("")  # told: the plan need not tell it again
 
     def rows(self, names: Iterable[str]) -> list[Path]:
@@ -142,14 +142,14 @@ class Request:
         paths = [Path(value).expanduser() for value in given.values() if isinstance(value, str | Path)]
         policy = str(self.inputs.get("on_bad_row", "fail"))
         # In the home, where a checkout is a hard link.
-        with tempfile.TemporaryDirectory(prefix=".rows-", dir=self.workspace.home.root) as scratch:
+        with tempfile.TemporaryDirectory(prefix=".rows-", dir=self.services.home.root) as scratch:
             stored = [
-                self.workspace.artifacts.checkout(value.artifact, Path(scratch) / name)
+                self.services.artifacts.checkout(value.artifact, Path(scratch) / name)
                 for name, value in given.items()
                 if isinstance(value, ArtifactInput)
             ]
             found = [*(path for path in paths if path.exists()), *stored]
-            self.attempt(lambda: self.workspace.data.require_good(found, policy))
+            self.attempt(lambda: require_good(found, policy))
         return paths
 
     def check_finetuning(self) -> None:
@@ -178,7 +178,7 @@ class Request:
     def draft(self, prefix: str) -> Draft:
         """Plan the job; raises `InvalidParameter` with all faults that were found, the plan's own too."""
         pinned = {node.component: _pin(node.component) for node in self.component.nodes.values()}
-        facts = Facts(pinned=pinned, hardware=self.workspace.computes.hardware(), now=datetime.now(UTC))
+        facts = Facts(pinned=pinned, hardware=Computes(self.services).hardware(), now=datetime.now(UTC))
         request = PlanRequest(
             name=self.options.get("job_name") or f"{prefix}-{secrets.token_hex(4)}",
             component=self.component,
@@ -190,10 +190,10 @@ class Request:
             continue_on_step_failure=self.options.get("continue_on_step_failure") or False,
             tags=self.tags,
             properties=self.properties,
-            created_by=self.workspace.user,
+            created_by=self.services.user,
         )
         named = {name: str(value) for name, value in self.inputs.items() if name.startswith("compute_")}
-        self.faults += self.workspace.computes.faults(named)
+        self.faults += Computes(self.services).faults(named)
         return drafted(request, facts, self.faults)
 
     def _values(self) -> dict[str, Any]:
@@ -292,11 +292,11 @@ def _with_files(request: PlanRequest, artifact: Callable[[Upload], ArtifactInput
     return dataclasses.replace(request, inputs=found(request.inputs), component=component)
 
 
-def _upload(workspace: Workspace, name: str, path: Path) -> Upload:
+def _upload(services: Services, name: str, path: Path) -> Upload:
     path = path.expanduser()
     if not path.exists():
         raise InvalidFile(f"{name} is '{path}', which doesn't exist. Check the path.")
-    return Upload(path.name, lambda: workspace.artifacts.put(path))
+    return Upload(path.name, lambda: services.artifacts.put(path))
 
 
 def _model_name(uri: str) -> str:

@@ -7,13 +7,11 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import Any, Literal, TextIO
 
 from mafunzo.entities.job import Job, JobStatus, Step, StepStatus
 from mafunzo.tracking import progress_text
-
-if TYPE_CHECKING:
-    from mafunzo.workspace.workspace import Workspace
+from mafunzo.workspace.services import Services
 
 
 @dataclass(frozen=True)
@@ -32,20 +30,20 @@ class Event:
         return {key: value for key, value in (body | self.numbers).items() if value != ""}
 
 
-def follow(workspace: Workspace, name: str, poll_s: float = 0.2) -> Iterator[Event]:
+def follow(services: Services, name: str, poll_s: float = 0.2) -> Iterator[Event]:
     """Yield the events of a job from its beginning; return once it has ended."""
     seen_job = ""
     seen_steps: dict[str, str] = {}
     logs: dict[str, _Tail] = {}
     while True:
-        job = workspace.records.get_job(name)
-        steps = workspace.records.list_steps(name)
+        job = services.records.get_job(name)
+        steps = services.records.list_steps(name)
         is_news, seen_job = _job_text(job) != seen_job, _job_text(job)
         news = Event("job", name, seen_job, str(job.status))
         if is_news and not job.status.is_terminal:
             yield news
         for step in steps:
-            yield from _follow_step(workspace, step, seen_steps, logs)
+            yield from _follow_step(services, step, seen_steps, logs)
         if job.status.is_terminal:
             yield news
             return
@@ -70,13 +68,13 @@ def render(events: Iterable[Event], stream: TextIO) -> None:
         stream.write("\n")
 
 
-def _follow_step(workspace: Workspace, step: Step, seen: dict[str, str], logs: dict[str, _Tail]) -> Iterator[Event]:
+def _follow_step(services: Services, step: Step, seen: dict[str, str], logs: dict[str, _Tail]) -> Iterator[Event]:
     told = f"{step.status} {step.reason}".strip()
     is_news = seen.get(step.name) != told and not (step.status is StepStatus.WAITING and not step.reason)
     if is_news and not step.status.is_terminal:
         yield Event("step", step.name, step.reason, str(step.status))
     if step.attempt and step.status is not StepStatus.CACHED:
-        path = workspace.home.jobs / step.job / step.name / str(step.attempt) / "log.txt"
+        path = services.home.jobs / step.job / step.name / str(step.attempt) / "log.txt"
         tail = logs.setdefault(f"{step.name}/{step.attempt}", _Tail(path))
         yield from (_log_event(step.name, line) for line in tail.lines(is_last=step.status.is_terminal))
     if is_news and step.status.is_terminal:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from mafunzo.entities.component import COMPUTE, PARENT_INPUT, PARENT_OUTPUT, Component, Node, Output
 from mafunzo.entities.job import DEFAULT_OUTPUT, ArtifactInput, Destination
@@ -22,13 +22,13 @@ from mafunzo.pipelines.sweep import draw, with_trials
 from mafunzo.wire.azureml.component import Source
 from mafunzo.wire.azureml.job import JobRequest, compute_name
 from mafunzo.wire.azureml.reference import AssetReference, PathInput, parse_reference
-from mafunzo.workspace.asset import Upload
 from mafunzo.workspace.component import shipped, shipped_names
+from mafunzo.workspace.compute import Computes
+from mafunzo.workspace.model_source import Upload
 from mafunzo.workspace.reference import stored
 from mafunzo.workspace.request import Draft, attempt, drafted
-
-if TYPE_CHECKING:
-    from mafunzo.workspace.workspace import Workspace
+from mafunzo.workspace.services import Services
+from mafunzo.workspace.user_component import Components
 
 T = TypeVar("T")
 
@@ -94,13 +94,13 @@ def bound_inputs(node: Node, given: Mapping[str, str | PathInput]) -> dict[str, 
     return found
 
 
-def submission(workspace: Workspace, name: str, asked: JobRequest, promised: Promised = NOTHING) -> Draft:
+def submission(services: Services, name: str, asked: JobRequest, promised: Promised = NOTHING) -> Draft:
     """Look up what a job names, and plan it. Raises `InvalidParameter` with all faults, before anything is stored."""
-    work = _Submission(workspace, asked, promised)
+    work = _Submission(services, asked, promised)
     found = attempt(work.flat, work.faults)
     job_inputs = {key: work.given(key, value) for key, value in asked.inputs.items()}
     if not found:
-        raise InvalidParameter("The job can't be planned.", work.faults + workspace.computes.faults(asked.computes))
+        raise InvalidParameter("The job can't be planned.", work.faults + Computes(services).faults(asked.computes))
     (flat,) = found
     pipeline = dataclasses.replace(flat.pipeline, nodes=work.settled(flat, job_inputs))
     request = PlanRequest(
@@ -113,13 +113,13 @@ def submission(workspace: Workspace, name: str, asked: JobRequest, promised: Pro
         continue_on_step_failure=asked.continue_on_step_failure,
         tags=asked.tags,
         properties=asked.properties,
-        created_by=workspace.user,
+        created_by=services.user,
     )
-    facts = Facts(flat.pinned, workspace.computes.hardware(), datetime.now(UTC))
+    facts = Facts(flat.pinned, Computes(services).hardware(), datetime.now(UTC))
     if asked.sweep is not None:
         request = _swept(request, asked.sweep, facts)
     computes = {**asked.computes, **work.computes({**asked.pipeline.nodes, **flat.pipeline.nodes}.values())}
-    return drafted(request, facts, work.faults + workspace.computes.faults(computes))
+    return drafted(request, facts, work.faults + Computes(services).faults(computes))
 
 
 def _swept(request: PlanRequest, sweep: Sweep, facts: Facts) -> PlanRequest:
@@ -134,8 +134,8 @@ def _swept(request: PlanRequest, sweep: Sweep, facts: Facts) -> PlanRequest:
 class _Submission:
     """Looks things up; a fault is kept, and the work goes on, so that all are told at once."""
 
-    def __init__(self, workspace: Workspace, asked: JobRequest, promised: Promised) -> None:
-        self._workspace = workspace
+    def __init__(self, services: Services, asked: JobRequest, promised: Promised) -> None:
+        self._services = services
         self._asked = asked
         self._promised = promised
         self.faults: list[str] = []
@@ -191,7 +191,7 @@ class _Submission:
         return found
 
     def _pin(self, key: str) -> PinnedComponent:
-        components = self._workspace.components
+        components = Components(self._services)
         if key in self._promised.components:
             pinned = components.pinned(self._promised.components[key], Source())
         elif key in self._asked.commands:
@@ -207,14 +207,14 @@ class _Submission:
         """Return a command of the job's own; where what it names isn't there, keep the fault and leave that out."""
         source = self._promised.without(named)
         try:
-            self._workspace.components.require_source(source)
+            Components(self._services).require_source(source)
         except UsageError as error:
             self.faults += [f"step '{step}': {fault}" for fault in error.faults]
             source = Source()
-        return self._workspace.components.pinned(command, source)
+        return Components(self._services).pinned(command, source)
 
     def _stored(self, where: str, uri: str) -> ArtifactInput | Upload:
-        return ArtifactInput("") if uri in self._promised.files else stored(self._workspace, where, uri)
+        return ArtifactInput("") if uri in self._promised.files else stored(self._services, where, uri)
 
     def _found(self, work: Callable[[], T]) -> T | ArtifactInput:
         """Return `work()`; where it raises, keep the fault and return a promise that the plan takes as it is."""

@@ -7,15 +7,12 @@ import re
 import secrets
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from mafunzo.entities.audit import AuditEntry
 from mafunzo.entities.user import Role, User
 from mafunzo.errors import Conflict, InvalidParameter, NotFound, Unauthorized
 from mafunzo.store.audit import AuditLog
-
-if TYPE_CHECKING:
-    from mafunzo.workspace.workspace import Workspace
+from mafunzo.workspace.services import Services
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 TOKEN_PREFIX = "mafunzo-"
@@ -28,8 +25,8 @@ Entries = list[AuditEntry]
 class Users:
     """The verbs on users. The user of the home itself is none of them: the home's secret makes them an owner."""
 
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
+    def __init__(self, services: Services) -> None:
+        self._services = services
 
     def create(self, name: str, role: str) -> tuple[User, str]:
         """Add a user; return them and their token, which is shown this once: the store keeps its hash.
@@ -43,48 +40,48 @@ class Users:
             faults.append(f"the role is '{role}', expected {', '.join(Role)}.")
         if faults:
             raise InvalidParameter(f"User '{name}' can't be made.", faults)
-        if name == self._workspace.home_user:
+        if name == self._services.home_user:
             raise Conflict(f"{name} is the user of this home, and its owner already. Choose another name.")
-        token, maker = _new_token(), self._workspace.user
+        token, maker = _new_token(), self._services.user
         user = User(name, Role(role), token_id=_id_of(token), created_by=maker, token_at=datetime.now(UTC))
-        return self._workspace.records.add_user(user, _hash(token)), token
+        return self._services.records.add_user(user, _hash(token)), token
 
     def list(self) -> UserList:
         """Return the users by name."""
-        return self._workspace.records.list_users()
+        return self._services.records.list_users()
 
     def get(self, name: str) -> User:
         """Return a user; raises `NotFound` with near names."""
-        return self._workspace.records.get_user(name)
+        return self._services.records.get_user(name)
 
     def rotate(self, name: str) -> tuple[User, str]:
         """Give a user a new token, also one who was revoked; the old one is refused at once. Raises `NotFound`."""
         token = _new_token()
         user = replace(self.get(name), token_id=_id_of(token), is_revoked=False, token_at=datetime.now(UTC))
-        self._workspace.records.update_user(user, _hash(token))
+        self._services.records.update_user(user, _hash(token))
         return user, token
 
     def revoke(self, name: str) -> User:
         """Refuse a user from now on; `rotate` lets them in again. Raises `NotFound`."""
         user = replace(self.get(name), is_revoked=True)
-        self._workspace.records.update_user(user)
+        self._services.records.update_user(user)
         return user
 
     def delete(self, name: str) -> None:
         """Delete a user. What they made stays, under their name. Raises `NotFound`."""
-        self._workspace.records.delete_user(name)
+        self._services.records.delete_user(name)
 
     def log(self, user: str | None = None, since: datetime | None = None) -> Entries:
         """Return what was asked over the network, oldest first: by one user, or since a moment."""
         return [
             entry
-            for entry in AuditLog(self._workspace.home).read()
+            for entry in AuditLog(self._services.home).read()
             if user in (None, entry.user) and (since is None or entry.time >= since)
         ]
 
     def with_token(self, token: str) -> User:
         """Return whose token this is; raises `Unauthorized` for nobody's, and for a revoked user's."""
-        found = self._workspace.records.find_user(_hash(token))
+        found = self._services.records.find_user(_hash(token))
         if found is None:
             raise Unauthorized(
                 "The token is nobody's, or was replaced by a newer one. 'mafunzo user rotate' makes one."

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetKey, AssetType, FolderType
 from mafunzo.entities.component import Component
@@ -20,10 +20,8 @@ from mafunzo.wire.azureml.environment import BODY, environment_from_body, sent_b
 from mafunzo.wire.azureml.reference import AssetReference, parse_reference
 from mafunzo.workspace.component import shipped, shipped_names
 from mafunzo.workspace.request import attempt
+from mafunzo.workspace.services import Services
 from mafunzo.workspace.version import put_version, referenced, registered, scope_of, version_of
-
-if TYPE_CHECKING:
-    from mafunzo.workspace.workspace import Workspace
 
 MAY_CHANGE = ("description", "tags", "isArchived", "provisioningState")
 """What of an environment's body isn't its content."""
@@ -32,8 +30,8 @@ MAY_CHANGE = ("description", "tags", "isArchived", "provisioningState")
 class Components:
     """The verbs on components."""
 
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
+    def __init__(self, services: Services) -> None:
+        self._services = services
 
     def register_from(self, body: Mapping[str, Any], name: str, version: str) -> Asset:
         """Register a component as Azure's wire asks.
@@ -53,11 +51,11 @@ class Components:
         }
         asset = version_of(AssetType.COMPONENT, name, version, properties, body)
         is_replaced = bool(properties["is_anonymous"]) or self._is_same(name, version, spec)
-        return put_version(self._workspace, asset, is_replaced)
+        return put_version(self._services, asset, is_replaced)
 
     def _is_same(self, name: str, version: str, spec: Mapping[str, Any]) -> bool:
         """Return whether a version is this component, but for what is said of it; clients send one back in other words."""
-        known = registered(self._workspace, AssetType.COMPONENT, name)
+        known = registered(self._services, AssetType.COMPONENT, name)
         found = next((asset.properties["spec"] for asset in known if asset.version == version), None)
         return found is not None and self._content(found) == self._content(spec)
 
@@ -73,11 +71,11 @@ class Components:
             raise NotFound(f"'{written}' doesn't name a component. Register one, or name one as azureml:NAME:VERSION.")
         if reference.registry is not None:
             return _shipped(reference.name)
-        if not registered(self._workspace, AssetType.COMPONENT, reference.name) and reference.name in shipped_names():
+        if not registered(self._services, AssetType.COMPONENT, reference.name) and reference.name in shipped_names():
             return _shipped(reference.name)
         if reference.label == "default":  # Azure's word for the version that is meant where none is named
             reference = replace(reference, label=None)
-        spec = referenced(self._workspace, AssetType.COMPONENT, reference).properties["spec"]
+        spec = referenced(self._services, AssetType.COMPONENT, reference).properties["spec"]
         return self.pinned(component_from_dict(spec, str(reference)), source_of(spec))
 
     def pinned(self, component: Component, source: Source) -> PinnedComponent:
@@ -97,12 +95,12 @@ class Components:
         """Raise `InvalidParameter` with all that a command names and that isn't there."""
         faults: list[str] = []
         attempt(lambda: self._code(source.code), faults)
-        attempt(lambda: self._workspace.environments.find(source.environment), faults)
+        attempt(lambda: Environments(self._services).find(source.environment), faults)
         if faults:
             raise InvalidParameter("The command names what isn't there.", faults)
 
     def _source(self, source: Source) -> tuple[str | None, Environment | None]:
-        return self._code(source.code), self._workspace.environments.find(source.environment)
+        return self._code(source.code), Environments(self._services).find(source.environment)
 
     def _code(self, written: str | None) -> str | None:
         if written is None:
@@ -110,14 +108,14 @@ class Components:
         reference = parse_reference(written)
         if not isinstance(reference, AssetReference):
             raise InvalidParameter(f"code is '{written}', expected a folder that was uploaded.", param="code")
-        return referenced(self._workspace, AssetType.CODE, reference).artifact
+        return referenced(self._services, AssetType.CODE, reference).artifact
 
 
 class Environments:
     """The verbs on environments."""
 
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
+    def __init__(self, services: Services) -> None:
+        self._services = services
 
     def register_from(self, body: Mapping[str, Any], name: str, version: str) -> Asset:
         """Register an environment as Azure's wire asks; raises `InvalidParameter`, `NotSupported` and `Conflict`."""
@@ -126,7 +124,7 @@ class Environments:
         kept = {key: value for key, value in said.items() if key not in MAY_CHANGE and value not in (None, {})}
         asset = version_of(AssetType.ENVIRONMENT, name, version, {BODY: {"properties": kept}}, body)
         is_replaced = bool(said.get("isAnonymous", False)) or self._means(name, version) == environment
-        return put_version(self._workspace, asset, is_replaced)
+        return put_version(self._services, asset, is_replaced)
 
     def on_offer(self, name: str | None = None, version: str | None = None) -> list[Asset]:
         """Return the curated environments, or the one that a name of Azure's stands for.
@@ -147,7 +145,7 @@ class Environments:
         reference = parse_reference(written)
         if not isinstance(reference, AssetReference):
             raise NotFound(f"'{written}' doesn't name an environment. Name one as azureml:NAME:VERSION.")
-        is_ours = registered(self._workspace, AssetType.ENVIRONMENT, reference.name, scope_of(reference))
+        is_ours = registered(self._services, AssetType.ENVIRONMENT, reference.name, scope_of(reference))
         curated = None if is_ours else curated_environment(reference.name)
         if curated is not None:
             return curated
@@ -155,12 +153,12 @@ class Environments:
             raise NotFound(
                 f"The registry has no environment '{reference.name}'. Make one with an image and a conda file."
             )
-        asset = referenced(self._workspace, AssetType.ENVIRONMENT, reference)
+        asset = referenced(self._services, AssetType.ENVIRONMENT, reference)
         return environment_from_body(asset.name, asset.version, asset.properties[BODY])
 
     def _means(self, name: str, version: str) -> Environment | None:
         """Return what a registered version is; None where there is none. Clients send one back in other words than it came."""
-        known = registered(self._workspace, AssetType.ENVIRONMENT, name)
+        known = registered(self._services, AssetType.ENVIRONMENT, name)
         found = (environment_from_body(name, version, one.properties[BODY]) for one in known if one.version == version)
         return next(found, None)
 

@@ -5,27 +5,25 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mafunzo.entities.asset import REGISTRY_SCOPE, WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType
 from mafunzo.errors import Conflict, NotFound
 from mafunzo.wire.azureml.envelope import texts
 from mafunzo.wire.azureml.reference import AssetReference
-
-if TYPE_CHECKING:
-    from mafunzo.workspace.workspace import Workspace
+from mafunzo.workspace.services import Services
 
 
 def registered(
-    workspace: Workspace, kind: AssetType, name: str | None = None, scope: str = WORKSPACE_SCOPE
+    services: Services, kind: AssetType, name: str | None = None, scope: str = WORKSPACE_SCOPE
 ) -> list[Asset]:
     """Return the versions of the workspace's assets of a kind, archived ones too, newest first."""
-    return workspace.records.list_assets(scope, kind, name, with_archived=True)
+    return services.records.list_assets(scope, kind, name, with_archived=True)
 
 
-def referenced(workspace: Workspace, kind: AssetType, wanted: AssetReference) -> Asset:
+def referenced(services: Services, kind: AssetType, wanted: AssetReference) -> Asset:
     """Return the registered version that a reference names: by number, by label, or the newest. Raises `NotFound`."""
-    records, scope = workspace.records, scope_of(wanted)
+    records, scope = services.records, scope_of(wanted)
     if wanted.version is not None:
         return records.get_asset(AssetKey(scope, kind, wanted.name, wanted.version))
     return records.get_labelled(scope, kind, wanted.name, wanted.label or "latest")
@@ -36,29 +34,29 @@ def scope_of(wanted: AssetReference) -> str:
     return WORKSPACE_SCOPE if wanted.registry is None else REGISTRY_SCOPE
 
 
-def share(workspace: Workspace, asset: Asset, name: str, version: str) -> Asset:
+def share(services: Services, asset: Asset, name: str, version: str) -> Asset:
     """Copy a version of the workspace to the registry. Raises `Conflict` where that version exists there."""
     key = AssetKey(REGISTRY_SCOPE, asset.key.type, name, version)
-    return workspace.records.add_asset(
-        dataclasses.replace(asset, key=key, is_archived=False, created_by=workspace.user, created_at=datetime.now(UTC))
+    return services.records.add_asset(
+        dataclasses.replace(asset, key=key, is_archived=False, created_by=services.user, created_at=datetime.now(UTC))
     )
 
 
-def put_version(workspace: Workspace, asset: Asset, is_replaced: bool = False) -> Asset:
+def put_version(services: Services, asset: Asset, is_replaced: bool = False) -> Asset:
     """Add a version, or change what may change of one that exists: description, tags, whether it is archived.
 
     is_replaced: its properties may change too, as those of one without a name of its own, whose version says its content.
     Raises `Conflict` for other content (`artifact`, `folder_type`, `properties`) under the name of a version that exists.
     """
-    known = {found.version: found for found in registered(workspace, asset.key.type, asset.name)}.get(asset.version)
+    known = {found.version: found for found in registered(services, asset.key.type, asset.name)}.get(asset.version)
     if known is None:
-        made = dataclasses.replace(asset, created_by=workspace.user, created_at=datetime.now(UTC))
-        return workspace.records.add_asset(made)
+        made = dataclasses.replace(asset, created_by=services.user, created_at=datetime.now(UTC))
+        return services.records.add_asset(made)
     is_same = (known.artifact, known.folder_type) == (asset.artifact, asset.folder_type)
     if not is_same or (known.properties != asset.properties and not is_replaced):
         raise taken(known)
     changed = dataclasses.replace(asset, created_by=known.created_by, created_at=known.created_at)
-    workspace.records.update_asset(changed)
+    services.records.update_asset(changed)
     return changed
 
 
@@ -72,15 +70,15 @@ def taken(asset: Asset) -> Conflict:
 
 
 def archive_all(
-    workspace: Workspace, kind: AssetType, name: str, is_archived: bool, scope: str = WORKSPACE_SCOPE
+    services: Services, kind: AssetType, name: str, is_archived: bool, scope: str = WORKSPACE_SCOPE
 ) -> list[Asset]:
     """Hide all versions of a name from lists, or show them again; return them, newest first. Raises `NotFound`."""
-    found = registered(workspace, kind, name, scope)
+    found = registered(services, kind, name, scope)
     if not found:
         raise NotFound(f"No {kind} '{name}' is registered.")
     changed = [dataclasses.replace(asset, is_archived=is_archived) for asset in found]
     for asset in changed:
-        workspace.records.update_asset(asset)
+        services.records.update_asset(asset)
     return changed
 
 

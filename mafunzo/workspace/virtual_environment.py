@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mafunzo.entities.asset import Asset, AssetType
 from mafunzo.entities.environment import Environment
@@ -18,10 +17,8 @@ from mafunzo.store.environment_catalog import curated_environment
 from mafunzo.wire.azureml.component import source_of
 from mafunzo.wire.azureml.environment import BODY, environment_from_body
 from mafunzo.wire.azureml.reference import AssetReference, parse_reference
+from mafunzo.workspace.services import Services
 from mafunzo.workspace.version import referenced, registered
-
-if TYPE_CHECKING:
-    from mafunzo.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -43,85 +40,85 @@ class KnownEnvironment:
         return f"{self.environment.name}:{self.environment.version}"
 
 
-def known_environments(workspace: Workspace, with_hidden: bool = False) -> list[KnownEnvironment]:
+def known_environments(services: Services, with_hidden: bool = False) -> list[KnownEnvironment]:
     """Return the registered environments, newest first, then the curated ones.
 
     with_hidden: archived ones too, and those that stand in a job or component and have no name of their own.
     """
     found = [
-        _registered(workspace, asset)
-        for asset in registered(workspace, AssetType.ENVIRONMENT)
+        _registered(services, asset)
+        for asset in registered(services, AssetType.ENVIRONMENT)
         if with_hidden or not (asset.is_archived or _is_anonymous(asset))
     ]
-    return [*found, *(_curated(workspace, card) for card in environment_cards())]
+    return [*found, *(_curated(services, card) for card in environment_cards())]
 
 
-def known_environment(workspace: Workspace, written: str) -> KnownEnvironment:
+def known_environment(services: Services, written: str) -> KnownEnvironment:
     """Return the environment of a name, or of `name:version`; raises `NotFound`."""
     reference = parse_reference(written)
     if isinstance(reference, AssetReference):
-        if registered(workspace, AssetType.ENVIRONMENT, reference.name):
-            return _registered(workspace, referenced(workspace, AssetType.ENVIRONMENT, reference))
+        if registered(services, AssetType.ENVIRONMENT, reference.name):
+            return _registered(services, referenced(services, AssetType.ENVIRONMENT, reference))
         if curated := curated_environment(reference.name):
-            return _known(workspace, curated)
-    known = ", ".join(sorted({one.environment.name for one in known_environments(workspace)}))
+            return _known(services, curated)
+    known = ", ".join(sorted({one.environment.name for one in known_environments(services)}))
     raise NotFound(f"No environment is called '{written}'. There are: {known}.")
 
 
-def delete_environment(workspace: Workspace, written: str, is_forced: bool = False) -> int:
+def delete_environment(services: Services, written: str, is_forced: bool = False) -> int:
     """Delete a registered version, and what was built of it unless another one has the same; return the bytes freed.
 
     Of a curated one, only what was built goes. Raises `Conflict` while a step uses it, and, unless forced, where a component
     names it.
     """
-    known = known_environment(workspace, written)
-    if not is_forced and (components := _components_with(workspace, known)):
+    known = known_environment(services, written)
+    if not is_forced and (components := _components_with(services, known)):
         raise Conflict(
             f"Environment {known} is named by {', '.join(components)}, which couldn't run without it. Archive it, or "
             "pass --force."
         )
-    if steps := _running_with(workspace, known):
+    if steps := _running_with(services, known):
         raise Conflict(f"Environment {known} is in use by {', '.join(steps)}. Delete it when they have ended.")
     if known.is_registered:
         reference = AssetReference(known.environment.name, known.environment.version)
-        workspace.records.delete_asset(referenced(workspace, AssetType.ENVIRONMENT, reference).key)
-    others = {_folder(workspace, _environment(asset)) for asset in registered(workspace, AssetType.ENVIRONMENT)}
+        services.records.delete_asset(referenced(services, AssetType.ENVIRONMENT, reference).key)
+    others = {_folder(services, _environment(asset)) for asset in registered(services, AssetType.ENVIRONMENT)}
     if known.folder is None or not known.is_built or known.folder in others:
         return 0
     remove(known.folder)
     return known.size_bytes
 
 
-def _registered(workspace: Workspace, asset: Asset) -> KnownEnvironment:
-    return _known(workspace, _environment(asset), asset.description, True, asset.is_archived)
+def _registered(services: Services, asset: Asset) -> KnownEnvironment:
+    return _known(services, _environment(asset), asset.description, True, asset.is_archived)
 
 
 def _environment(asset: Asset) -> Environment:
     return environment_from_body(asset.name, asset.version, asset.properties[BODY])
 
 
-def _curated(workspace: Workspace, card: EnvironmentCard) -> KnownEnvironment:
+def _curated(services: Services, card: EnvironmentCard) -> KnownEnvironment:
     environment = curated_environment(card.name)
     assert environment is not None, "a card has its own name"
-    return _known(workspace, environment, card.description)
+    return _known(services, environment, card.description)
 
 
 def _known(
-    workspace: Workspace,
+    services: Services,
     environment: Environment,
     description: str = "",
     is_registered: bool = False,
     is_archived: bool = False,
 ) -> KnownEnvironment:
-    folder = _folder(workspace, environment)
+    folder = _folder(services, environment)
     is_built = folder is not None and is_ready(folder)
     size = _size(folder) if folder is not None and is_built else 0
     return KnownEnvironment(environment, description, is_registered, is_archived, folder, is_built, size)
 
 
-def _folder(workspace: Workspace, environment: Environment) -> Path | None:
+def _folder(services: Services, environment: Environment) -> Path | None:
     """Return where an environment's packages are, or would be; None for one that has none of its own."""
-    return environment_folder(workspace.home.root / ENVIRONMENTS_FOLDER, environment) if environment.packages else None
+    return environment_folder(services.home.root / ENVIRONMENTS_FOLDER, environment) if environment.packages else None
 
 
 def _size(folder: Path) -> int:
@@ -136,37 +133,37 @@ def _is_anonymous(asset: Asset) -> bool:
     return bool(asset.properties[BODY]["properties"].get("isAnonymous"))
 
 
-def _components_with(workspace: Workspace, known: KnownEnvironment) -> list[str]:
+def _components_with(services: Services, known: KnownEnvironment) -> list[str]:
     """Return the registered components that name a registered version."""
     if not known.is_registered:
         return []
     return [
         str(asset.key)
-        for asset in registered(workspace, AssetType.COMPONENT)
-        if _environment_of(workspace, asset) == (known.environment.name, known.environment.version)
+        for asset in registered(services, AssetType.COMPONENT)
+        if _environment_of(services, asset) == (known.environment.name, known.environment.version)
     ]
 
 
-def _environment_of(workspace: Workspace, component: Asset) -> tuple[str, str] | None:
+def _environment_of(services: Services, component: Asset) -> tuple[str, str] | None:
     """Return name and version of the environment of a component's, None for a curated one, or for Mafunzo's own."""
     written = source_of(component.properties["spec"]).environment
     reference = parse_reference(written) if written else None
     if not isinstance(reference, AssetReference):
         return None
-    if not registered(workspace, AssetType.ENVIRONMENT, reference.name):
+    if not registered(services, AssetType.ENVIRONMENT, reference.name):
         return None
-    found = referenced(workspace, AssetType.ENVIRONMENT, reference)
+    found = referenced(services, AssetType.ENVIRONMENT, reference)
     return found.name, found.version
 
 
-def _running_with(workspace: Workspace, known: KnownEnvironment) -> list[str]:
+def _running_with(services: Services, known: KnownEnvironment) -> list[str]:
     """Return the steps that run in what was built of an environment."""
-    steps = [step for job in workspace.records.queue() for step in workspace.records.list_steps(job.name)]
+    steps = [step for job in services.records.queue() for step in services.records.list_steps(job.name)]
     return [
         f"{step.job}.{step.name}"
         for step in steps
         if step.status is StepStatus.RUNNING
         and step.spec.runtime
         and known.folder is not None
-        and _folder(workspace, step.spec.runtime) == known.folder
+        and _folder(services, step.spec.runtime) == known.folder
     ]

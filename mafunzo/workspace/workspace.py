@@ -24,6 +24,7 @@ from mafunzo.workspace.data import DataSets
 from mafunzo.workspace.endpoint import EndpointHandle, Endpoints
 from mafunzo.workspace.job import JobHandle, Jobs
 from mafunzo.workspace.lineage import Lineage, trace
+from mafunzo.workspace.services import Services
 from mafunzo.workspace.shutdown import DownReport, shut_down
 from mafunzo.workspace.user import Users
 from mafunzo.workspace.user_component import Components, Environments
@@ -63,15 +64,26 @@ class Workspace:
         self._open_verbs()
 
     def _open_verbs(self) -> None:
-        self.models = Models(self)
-        self.data = DataSets(self)
-        self.components = Components(self)
-        self.environments = Environments(self)
-        self.codes = Codes(self)
-        self.jobs = Jobs(self)
-        self.endpoints = Endpoints(self)
-        self.computes = Computes(self)
-        self.users = Users(self)
+        self.services = services = Services(
+            home=self.home,
+            records=self.records,
+            artifacts=self.artifacts,
+            blobs=self.blobs,
+            user=self.user,
+            home_user=self.home_user,
+            cache=self.cache,
+            is_offline=self.is_offline,
+            up=self.up,
+        )
+        self.models = Models(services)
+        self.data = DataSets(services)
+        self.components = Components(services)
+        self.environments = Environments(services)
+        self.codes = Codes(services)
+        self.jobs = Jobs(services)
+        self.endpoints = Endpoints(services)
+        self.computes = Computes(services)
+        self.users = Users(services)
 
     def acting_as(self, user: str) -> Workspace:
         """Return this workspace as it is for `user`: what it makes carries their name.
@@ -121,7 +133,7 @@ class Workspace:
 
     def lineage(self, thing: str) -> Lineage:
         """Trace a model or job back to its base, data, parameters and code, and verify every hash on the way."""
-        return trace(self, thing)
+        return trace(self.services, thing)
 
     def backup(self, file: str | Path) -> None:
         """Write the whole home into one file, while everything runs."""
@@ -131,7 +143,7 @@ class Workspace:
 
     def collect(self) -> int:
         """Free the disk of bytes that nothing refers to any more; return how many bytes."""
-        return self.artifacts.collect(self.records.referenced_artifacts())
+        return self.services.collect()
 
     def up(self) -> ServerAddress:
         """Start the server in the background, unless it runs; return its address once it answers.

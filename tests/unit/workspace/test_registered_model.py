@@ -20,7 +20,7 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
 
 @pytest.fixture
 def names(workspace: Workspace) -> RegisteredModels:
-    return RegisteredModels(workspace)
+    return RegisteredModels(workspace.services)
 
 
 def register(workspace: Workspace, tmp_path: Path, name: str, text: str = "1") -> None:

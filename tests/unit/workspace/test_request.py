@@ -9,6 +9,7 @@ from mafunzo import Workspace
 from mafunzo.entities.component import Component
 from mafunzo.entities.compute import Hardware
 from mafunzo.errors import InvalidParameter
+from mafunzo.workspace import compute
 from mafunzo.workspace.component import shipped
 
 ROOT = Path(__file__).parent.parent.parent.parent
@@ -110,7 +111,7 @@ def test_a_comparison_takes_the_evaluations_parameters():
 
 def test_training_and_evaluation_take_a_gpu_where_there_is_one(workspace, monkeypatch):
     for gpus in ((), ("A GPU",), ("A GPU", "another")):
-        monkeypatch.setattr(workspace.computes, "hardware", lambda gpus=gpus: Hardware(8, 64_000, gpus))
+        monkeypatch.setattr(compute, "_hardware", lambda gpus=gpus: Hardware(8, 64_000, gpus))
         _, steps = workspace.jobs.plan_finetune(model="tiny-llama", train=ROWS)
         held = {step.name: step.spec.resources.gpus for step in steps}
         one = min(1, len(gpus))
