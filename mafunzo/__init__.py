@@ -49,6 +49,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
+        if name == "Workspace":
+            import_module("mafunzo.server.references").add_syntaxes()
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'mafunzo' has no attribute '{name}'")
 

@@ -10,7 +10,9 @@ def main() -> None:
     """Run the command that `sys.argv` names."""
     from mafunzo.cli.app import app
     from mafunzo.errors import MafunzoError
+    from mafunzo.server.references import add_syntaxes
 
+    add_syntaxes()
     try:
         app(prog_name="mafunzo")
     except MafunzoError as error:

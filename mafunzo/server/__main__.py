@@ -29,8 +29,10 @@ def main() -> int:
     parser.add_argument("--tell", action="store_true", help="print where it is found, as soon as it is up")
     given = parser.parse_args()
     try:
+        from mafunzo.server.references import add_syntaxes
         from mafunzo.server.run import log_to, serve
 
+        add_syntaxes()
         home = Home(given.home)
         log_to(home)
         serve(

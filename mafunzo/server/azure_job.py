@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from mafunzo.entities.job import Job
+from mafunzo.entities.reference import JobOutputReference
 from mafunzo.errors import InvalidParameter, NotFound, NotSupported
 from mafunzo.pipelines.plan import NAME
 from mafunzo.server.azure_context import AzureContext, azure_context, body_of, whoever_signed
@@ -13,7 +14,7 @@ from mafunzo.server.azure_page import WS, listed, paged
 from mafunzo.server.sas import READ
 from mafunzo.wire.azureml import job as job_wire
 from mafunzo.wire.azureml.envelope import datastore_uri
-from mafunzo.wire.azureml.reference import JobOutputReference, parse_reference
+from mafunzo.wire.azureml.reference import parse_reference
 
 LOGS = "/logs"
 PAGES = "/jobs"

@@ -31,6 +31,7 @@ from mafunzo.wire.azureml.envelope import (
     system_data,
 )
 from mafunzo.wire.azureml.environment import environment_body
+from mafunzo.wire.azureml.reference import NOUNS
 from mafunzo.workspace import Workspace
 from mafunzo.workspace.component import shipped, shipped_names
 from mafunzo.workspace.version import archive_all, referenced, registered, share, version_of
@@ -251,9 +252,9 @@ async def share_asset(request: Request, registry: str) -> Response:
     """
     require_registry(registry)
     context, asked = azure_context(request), asset_wire.share_from_body(await body_of(request))
-    shelf = SHELVES.get(asked.source.kind or "")
+    shelf = SHELVES.get(NOUNS[asked.source.type] if asked.source.type else "")
     if shelf is None:
-        raise NotSupported(f"{asked.source.kind} can't be shared. These can: {', '.join(SHELVES)}.")
+        raise NotSupported(f"{asked.source.type} can't be shared. These can: {', '.join(SHELVES)}.")
 
     def copy() -> None:
         if shelf.offered(context, asked.name, None):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from mafunzo.entities.asset import Asset, AssetType
+from mafunzo.entities.reference import AssetReference, parse_reference
 from mafunzo.errors import NotFound
-from mafunzo.wire.azureml.reference import AssetReference, parse_reference
 from mafunzo.workspace.services import Services
 from mafunzo.workspace.version import archive_all, referenced
 

@@ -10,14 +10,14 @@ from typing import Any
 
 from mafunzo.entities.asset import REGISTRY_SCOPE, WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType, next_version
 from mafunzo.entities.job import JobStatus
-from mafunzo.errors import Conflict, InvalidParameter, NotFound
-from mafunzo.wire.azureml.asset import SAID, USER_PROPERTIES, ModelRequest, model_path, model_uri
-from mafunzo.wire.azureml.envelope import CONTAINER, DATASTORE, REGISTRY_CONTAINER
-from mafunzo.wire.azureml.reference import (
+from mafunzo.entities.reference import (
     JobOutputReference,
     StoredPath,
     parse_reference,
 )
+from mafunzo.errors import Conflict, InvalidParameter, NotFound
+from mafunzo.wire.azureml.asset import SAID, USER_PROPERTIES, ModelRequest, model_path, model_uri
+from mafunzo.wire.azureml.envelope import CONTAINER, DATASTORE, REGISTRY_CONTAINER
 from mafunzo.workspace.job import JobHandle, Jobs, import_title
 from mafunzo.workspace.lineage import facts_of_job
 from mafunzo.workspace.mirror import set_mirror

@@ -13,9 +13,9 @@ from mafunzo.dataset.download import Access, DataCard, HubSource, cards, find_ca
 from mafunzo.dataset.files import open_source
 from mafunzo.dataset.split import SPLITS, split
 from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType
+from mafunzo.entities.reference import WebAddress, parse_reference, path_input
 from mafunzo.errors import Conflict
 from mafunzo.wire.azureml.asset import SAID, shown_path
-from mafunzo.wire.azureml.reference import WebAddress, parse_reference
 from mafunzo.workspace.job import Jobs
 from mafunzo.workspace.mirror import find_mirror, set_mirror
 from mafunzo.workspace.reference import artifact_of, stored
@@ -54,7 +54,13 @@ class DataSets:
         known = self._known(asked.uri, name, version)
         artifact = known.artifact if known and self._keeps_its_bytes(known) else None
         if artifact is None:
-            artifact = artifact_of(stored(self._services, f"Data '{name}'", asked.uri))
+            artifact = artifact_of(
+                stored(
+                    self._services,
+                    f"Data '{name}'",
+                    path_input(asked.uri, asked.folder_type),
+                )
+            )
         lineage = known.properties if known else {"uri": asked.uri}
         return put_version(
             self._services,

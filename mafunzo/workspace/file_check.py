@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mafunzo.entities.asset import AssetType
 from mafunzo.entities.component import Component
+from mafunzo.entities.reference import PathInput
 from mafunzo.errors import InvalidFile
 from mafunzo.wire.azureml.asset import data_from_body, model_from_body, require_name
 from mafunzo.wire.azureml.compute import compute_from_body
@@ -18,7 +19,6 @@ from mafunzo.wire.azureml.file import body_of
 from mafunzo.wire.azureml.file_job import Body
 from mafunzo.wire.azureml.file_keys import FileKind, faults_of, mended
 from mafunzo.wire.azureml.job import COMMAND, TRIAL, JobRequest, job_from_body
-from mafunzo.wire.azureml.reference import PathInput
 from mafunzo.workspace import endpoint
 from mafunzo.workspace.local_file import UNKNOWN, UNKNOWN_URI, CheckedFiles, LocalFiles, component_of
 from mafunzo.workspace.submission import registry_pipeline
@@ -140,7 +140,7 @@ def _is_told(asked: JobRequest, components: Iterable[Component]) -> bool:
     if UNKNOWN in (asked.component, *(node.component for node in nodes)):
         return True
     given = [*asked.inputs.values(), *(value for node in nodes for value in node.inputs.values())]
-    is_broken = any(isinstance(value, PathInput) and value.uri == UNKNOWN_URI for value in given)
+    is_broken = any(isinstance(value, PathInput) and value.text == UNKNOWN_URI for value in given)
     return is_broken and registry_pipeline(asked) is not None
 
 

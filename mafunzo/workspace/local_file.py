@@ -12,6 +12,7 @@ import yaml
 
 from mafunzo.entities.asset import AssetType, FolderType, next_version
 from mafunzo.entities.component import Component
+from mafunzo.entities.reference import path_input
 from mafunzo.errors import InvalidFile, RefusedError, UsageError
 from mafunzo.store.ignore import kept_files
 from mafunzo.wire.azureml.asset import model_from_body, require_name
@@ -233,7 +234,7 @@ class StoredFiles:
         """Register a model under its version, else under the one that has these files already, or the next number."""
         asked = model_from_body(body)
         known = registered(self._workspace.services, AssetType.MODEL, name)
-        artifact = artifact_of(stored(self._workspace.services, "model.path", asked.path))
+        artifact = artifact_of(stored(self._workspace.services, "model.path", path_input(asked.path)))
         same = [asset.version for asset in known if asset.artifact == artifact]
         version = version or (same[0] if same else next_version(asset.version for asset in known))
         self._workspace.models.register_from(asked, name, version)

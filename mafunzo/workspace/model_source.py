@@ -13,9 +13,9 @@ import yaml
 from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetKey, AssetType, FolderType
 from mafunzo.entities.job import ArtifactInput
 from mafunzo.entities.model_card import ModelCard
+from mafunzo.entities.reference import AssetReference, JobOutputReference, parse_reference
 from mafunzo.errors import InvalidFile, InvalidParameter, NotFound
 from mafunzo.store import catalog
-from mafunzo.wire.azureml.reference import AssetReference, JobOutputReference, parse_reference
 from mafunzo.workspace.mirror import find_mirror
 from mafunzo.workspace.services import Services
 from mafunzo.workspace.version import referenced, scope_of
@@ -68,7 +68,7 @@ class ModelSources:
     def by_id(self, id: str) -> Asset:
         """Return the version that an id of Azure's wire names (`.../models/<name>/versions/<version>`), or a reference."""
         parsed = parse_reference(id)
-        if not isinstance(parsed, AssetReference) or parsed.kind != "models" or parsed.registry:
+        if not isinstance(parsed, AssetReference) or parsed.type is not AssetType.MODEL or parsed.registry:
             return self.get(id)
         return referenced(self._services, AssetType.MODEL, parsed)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from mafunzo.entities.asset import AssetType
 from mafunzo.entities.job import ArtifactInput
+from mafunzo.entities.reference import AssetReference, JobOutputReference, PathInput, StoredPath, WebAddress
 from mafunzo.errors import InvalidFile, InvalidParameter, NotFound
 from mafunzo.store.web_file import fetch, file_name, require_file
 from mafunzo.wire.azureml.envelope import CONTAINER, DATASTORE
-from mafunzo.wire.azureml.reference import AssetReference, JobOutputReference, StoredPath, WebAddress, parse_reference
 from mafunzo.workspace.job_output import JobOutputs, find_step
 from mafunzo.workspace.model_source import ModelSources, Upload
 from mafunzo.workspace.services import Services
@@ -19,27 +19,26 @@ from mafunzo.workspace.version import referenced
 Stored = ArtifactInput | Upload
 
 
-def stored(services: Services, where: str, uri: str) -> Stored:
-    """Return what `uri`, given at `where`, names; raises `NotFound`, and `InvalidParameter` for what can't be taken."""
-    match parse_reference(uri):
-        case StoredPath(datastore, path):
+def stored(services: Services, where: str, path: PathInput) -> Stored:
+    """Return what `path`, given at `where`, names; raises `NotFound`, and `InvalidParameter` for what can't be taken."""
+    match path.reference:
+        case StoredPath(datastore, file):
             if datastore != DATASTORE:
                 raise NotFound(f"{where} lies in the datastore '{datastore}'. There is '{DATASTORE}'.")
-            return ArtifactInput(services.blobs.artifact(CONTAINER, path), Path(path).name)
-        case JobOutputReference(job, output, path):
+            return ArtifactInput(services.blobs.artifact(CONTAINER, file), Path(file).name)
+        case JobOutputReference(job, output, file):
             step = find_step(services, job)
             outputs = JobOutputs(services, step.job if step else job)
-            return ArtifactInput(outputs.artifact(output, path, step.name if step else None), f"{job}/{output}")
-        case AssetReference(kind="models") as reference if reference.registry:
-            return _of_catalogue(services, where, uri)
+            return ArtifactInput(outputs.artifact(output, file, step.name if step else None), f"{job}/{output}")
+        case AssetReference(type=AssetType.MODEL) as reference if reference.registry:
+            return _of_catalogue(services, where, path)
         case AssetReference() as reference:
-            kind = AssetType.MODEL if reference.kind == "models" else AssetType.DATA
-            asset = referenced(services, kind, reference)
+            asset = referenced(services, reference.type or AssetType.DATA, reference)
             return ArtifactInput(asset.artifact or "", str(asset.key))
         case WebAddress(url):
             return _of_web(services, where, url)
     raise InvalidParameter(
-        f"{where} lies at '{uri}'. Uploaded files, registered data and models, outputs of jobs, and files at https:// "
+        f"{where} lies at '{path.text}'. Uploaded files, registered data and models, outputs of jobs, and files at https:// "
         "addresses can be taken: fetch it first, and name the local path."
     )
 
@@ -64,9 +63,11 @@ def _of_web(services: Services, where: str, url: str) -> Upload:
     return Upload(file_name(url), put)
 
 
-def _of_catalogue(services: Services, where: str, uri: str) -> Stored:
-    inputs = ModelSources(services).source(uri).inputs
+def _of_catalogue(services: Services, where: str, path: PathInput) -> Stored:
+    inputs = ModelSources(services).source(path.text).inputs
     found = next((value for value in inputs.values() if not isinstance(value, str)), None)
     if found is None:
-        raise InvalidParameter(f"{where} is '{uri}', a model of a hub, which only pipelines of the registry can take.")
+        raise InvalidParameter(
+            f"{where} is '{path.text}', a model of a hub, which only pipelines of the registry can take."
+        )
     return found

@@ -15,14 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mafunzo.entities.asset import Asset
+from mafunzo.entities.asset import Asset, AssetType
 from mafunzo.entities.component import Component, Input, parse_value, unknown_name
 from mafunzo.entities.evaluation import evaluation_config, unmeasured
 from mafunzo.entities.finetuning import faults_between
 from mafunzo.entities.job import ArtifactInput, Job, Step
+from mafunzo.entities.reference import AssetReference, PathInput
 from mafunzo.errors import InvalidFile, InvalidParameter, UsageError
 from mafunzo.pipelines.plan import Facts, PinnedComponent, PlanRequest, plan
-from mafunzo.wire.azureml.reference import AssetReference, PathInput, parse_reference
 from mafunzo.workspace.component import shipped
 from mafunzo.workspace.compute import Computes
 from mafunzo.workspace.model_source import ModelSource, ModelSources, Upload
@@ -83,17 +83,17 @@ class Request:
 
         local: what lies at addresses that aren't stored yet.
         """
-        texts = {name: value if isinstance(value, str) else _model_name(value.uri) for name, value in given.items()}
+        texts = {name: value if isinstance(value, str) else _model_name(value) for name, value in given.items()}
         self.take({name: text for name, text in texts.items() if text})
         for name, value in given.items():
             if isinstance(value, str) or texts[name]:
                 continue
             if name not in self.component.inputs:
                 self.faults.append(unknown_name(name, self.component.inputs))
-            elif path := local.get(value.uri):
+            elif path := local.get(value.text):
                 self.inputs[name] = path
             else:
-                for found in self.attempt(partial(stored, self.services, name, value.uri)):
+                for found in self.attempt(partial(stored, self.services, name, value)):
                     self.inputs[name] = found
 
     def base(self, model: str | Path | Asset | None, has_defaults: bool = True) -> str:
@@ -299,12 +299,12 @@ def _upload(services: Services, name: str, path: Path) -> Upload:
     return Upload(path.name, lambda: services.artifacts.put(path))
 
 
-def _model_name(uri: str) -> str:
-    """Return the name of the model at an address; an empty text for an address of something else."""
-    reference = parse_reference(uri)
-    if not isinstance(reference, AssetReference) or reference.kind != "models":
+def _model_name(path: PathInput) -> str:
+    """Return the name of the model that a path is; an empty text for something else."""
+    reference = path.reference
+    if not isinstance(reference, AssetReference) or reference.type is not AssetType.MODEL:
         return ""
-    return uri if reference.registry else f"azureml:{reference}"
+    return path.text if reference.registry else str(reference)
 
 
 def _pin(name: str) -> PinnedComponent:

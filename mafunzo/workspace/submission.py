@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from mafunzo.entities.component import COMPUTE, PARENT_INPUT, PARENT_OUTPUT, Component, Node, Output
 from mafunzo.entities.job import DEFAULT_OUTPUT, ArtifactInput, Destination
+from mafunzo.entities.reference import AssetReference, PathInput, parse_reference, path_input
 from mafunzo.entities.sweep import Sweep
 from mafunzo.errors import InvalidParameter, UsageError
 from mafunzo.pipelines.binding import filled
@@ -21,7 +22,6 @@ from mafunzo.pipelines.plan import Facts, PinnedComponent, PlanRequest
 from mafunzo.pipelines.sweep import draw, with_trials
 from mafunzo.wire.azureml.component import Source
 from mafunzo.wire.azureml.job import JobRequest, compute_name
-from mafunzo.wire.azureml.reference import AssetReference, PathInput, parse_reference
 from mafunzo.workspace.component import shipped, shipped_names
 from mafunzo.workspace.compute import Computes
 from mafunzo.workspace.model_source import Upload
@@ -166,7 +166,7 @@ class _Submission:
         """Return an input of the job: its text, or what it names in the store."""
         if isinstance(value, str):
             return value
-        return self._found(lambda: self._stored(name, value.uri))
+        return self._found(lambda: self._stored(name, value))
 
     def settled(self, flat: Flat, job_inputs: Mapping[str, Any]) -> dict[str, Node]:
         """Return the nodes with every path that they name themselves looked up."""
@@ -175,9 +175,9 @@ class _Submission:
             declared = flat.pinned[node.component].component.inputs
             inputs = dict(node.inputs)
             for key, value in node.inputs.items():
-                address = _address(value, key in declared and declared[key].is_path, job_inputs)
-                if address is not None:
-                    inputs[key] = self._found(partial(self._stored, f"step '{name}': {key}", address))
+                path = _path(value, key in declared and declared[key].is_path, job_inputs)
+                if path is not None:
+                    inputs[key] = self._found(partial(self._stored, f"step '{name}': {key}", path))
             nodes[name] = dataclasses.replace(node, inputs=inputs)
         return nodes
 
@@ -213,8 +213,8 @@ class _Submission:
             source = Source()
         return Components(self._services).pinned(command, source)
 
-    def _stored(self, where: str, uri: str) -> ArtifactInput | Upload:
-        return ArtifactInput("") if uri in self._promised.files else stored(self._services, where, uri)
+    def _stored(self, where: str, path: PathInput) -> ArtifactInput | Upload:
+        return ArtifactInput("") if path.text in self._promised.files else stored(self._services, where, path)
 
     def _found(self, work: Callable[[], T]) -> T | ArtifactInput:
         """Return `work()`; where it raises, keep the fault and return a promise that the plan takes as it is."""
@@ -222,17 +222,17 @@ class _Submission:
         return found[0] if found else ArtifactInput("")
 
 
-def _address(value: Any, is_path: bool, job_inputs: Mapping[str, Any]) -> str | None:
-    """Return the address that a node's input names: itself, or by a text of the job that stands for a path."""
+def _path(value: Any, is_path: bool, job_inputs: Mapping[str, Any]) -> PathInput | None:
+    """Return the path that a node's input names: itself, or by a text of the job that stands for a path."""
     if isinstance(value, PathInput):
-        return value.uri
+        return value
     if not is_path or not isinstance(value, str):
         return None
     if match := PARENT_INPUT.fullmatch(value.strip()):
         text = job_inputs.get(match[1])
-        return text if isinstance(text, str) else None
+        return path_input(text) if isinstance(text, str) else None
     text, fault = filled(value, job_inputs)
-    return None if fault else text
+    return None if fault else path_input(text)
 
 
 def with_destinations(pipeline: Component, destinations: Mapping[str, Destination]) -> Component:

@@ -11,13 +11,13 @@ from typing import Any
 from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetKey, AssetType, FolderType
 from mafunzo.entities.component import Component
 from mafunzo.entities.environment import Environment
+from mafunzo.entities.reference import AssetReference, parse_reference
 from mafunzo.errors import InvalidParameter, NotFound
 from mafunzo.pipelines.plan import PinnedComponent
 from mafunzo.store.environment_catalog import curated_environment, curated_environments
 from mafunzo.wire.azureml.component import Source, component_from_dict, source_of
 from mafunzo.wire.azureml.envelope import registry_id
 from mafunzo.wire.azureml.environment import BODY, environment_from_body, sent_body
-from mafunzo.wire.azureml.reference import AssetReference, parse_reference
 from mafunzo.workspace.component import shipped, shipped_names
 from mafunzo.workspace.request import attempt
 from mafunzo.workspace.services import Services

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mafunzo.entities.asset import REGISTRY_SCOPE, WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType
+from mafunzo.entities.reference import AssetReference
 from mafunzo.errors import Conflict, NotFound
 from mafunzo.wire.azureml.envelope import texts
-from mafunzo.wire.azureml.reference import AssetReference
 from mafunzo.workspace.services import Services
 
 

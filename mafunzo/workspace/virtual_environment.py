@@ -9,6 +9,7 @@ from pathlib import Path
 from mafunzo.entities.asset import Asset, AssetType
 from mafunzo.entities.environment import Environment
 from mafunzo.entities.job import StepStatus
+from mafunzo.entities.reference import AssetReference, parse_reference
 from mafunzo.errors import Conflict, NotFound
 from mafunzo.launcher.environment import environment_folder, is_ready, remove
 from mafunzo.pipelines.scheduler import ENVIRONMENTS_FOLDER
@@ -16,7 +17,6 @@ from mafunzo.store.catalog import EnvironmentCard, environment_cards
 from mafunzo.store.environment_catalog import curated_environment
 from mafunzo.wire.azureml.component import source_of
 from mafunzo.wire.azureml.environment import BODY, environment_from_body
-from mafunzo.wire.azureml.reference import AssetReference, parse_reference
 from mafunzo.workspace.services import Services
 from mafunzo.workspace.version import referenced, registered
 

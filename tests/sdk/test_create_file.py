@@ -26,9 +26,10 @@ from azure.ai.ml import (
 from mafunzo import Workspace
 from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType
 from mafunzo.entities.job import Step
+from mafunzo.entities.reference import AssetReference
 from mafunzo.errors import Conflict, InvalidFile, InvalidParameter, NotSupported
 from mafunzo.wire.azureml.component import component_from_dict, source_of
-from mafunzo.wire.azureml.reference import AssetReference, parse_reference
+from mafunzo.wire.azureml.reference import parse_reference
 from mafunzo.workspace.creation import Created, create
 
 FILES = Path(__file__).parent / "files"

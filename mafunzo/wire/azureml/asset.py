@@ -7,6 +7,7 @@ from typing import Any
 
 from mafunzo.entities.asset import MODEL_TYPES, REGISTRY_SCOPE, Asset, AssetType, FolderType, next_version
 from mafunzo.entities.component import Component, Input
+from mafunzo.entities.reference import AssetReference, JobOutputReference, StoredPath, WebAddress
 from mafunzo.errors import InvalidParameter, NotSupported
 from mafunzo.wire.azureml.envelope import (
     DATASTORE,
@@ -17,22 +18,8 @@ from mafunzo.wire.azureml.envelope import (
     system_data,
     texts,
 )
-from mafunzo.wire.azureml.reference import (
-    AssetReference,
-    JobOutputReference,
-    StoredPath,
-    WebAddress,
-    parse_reference,
-    stored_path,
-)
+from mafunzo.wire.azureml.reference import NOUNS, parse_reference, stored_path
 
-NOUNS: Mapping[AssetType, str] = {
-    AssetType.MODEL: "models",
-    AssetType.DATA: "data",
-    AssetType.COMPONENT: "components",
-    AssetType.ENVIRONMENT: "environments",
-    AssetType.CODE: "codes",
-}
 SAID = "said"
 """Under which a version keeps what it was sent with that means nothing here, and is given back."""
 USER_PROPERTIES = "user_properties"

@@ -25,9 +25,10 @@ from mafunzo.entities.component import (
 )
 from mafunzo.entities.duration import limit_of
 from mafunzo.entities.job import MAX_PROCESSES, Destination, Resources
+from mafunzo.entities.reference import JobOutputReference, PathInput
 from mafunzo.errors import InvalidFile, InvalidParameter, NotSupported
 from mafunzo.wire.azureml.envelope import is_true, texts
-from mafunzo.wire.azureml.reference import JobOutputReference, PathInput, parse_reference, stored_path
+from mafunzo.wire.azureml.reference import parse_reference, stored_path
 
 NODE_TYPES = ("command", "pipeline")
 
@@ -170,7 +171,7 @@ def input_from_body(given: Any) -> Any:
     if address is None or "${{" in str(address):
         return address
     kind = given.get("job_input_type") or given.get("jobInputType") or given.get("type")
-    return PathInput(str(address), str(kind or "uri_folder"))
+    return PathInput(parse_reference(str(address)), str(kind or "uri_folder"), str(address))
 
 
 def destination_from_body(name: str, given: Mapping[str, Any]) -> Destination | None:

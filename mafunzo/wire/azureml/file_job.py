@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from mafunzo.entities.component import STEP_OUTPUT
+from mafunzo.entities.reference import AssetReference
 from mafunzo.wire.azureml.envelope import resource_id
 from mafunzo.wire.azureml.file_value import number_of
 from mafunzo.wire.azureml.job import FILE_SOURCE
-from mafunzo.wire.azureml.reference import AssetReference, parse_reference
+from mafunzo.wire.azureml.reference import parse_reference
 from mafunzo.wire.azureml.sweep import ARGUMENTS
 
 ANONYMOUS = "azureml_anonymous"
@@ -285,7 +286,7 @@ def _given(where: str, given: Any, local: Local) -> Body | None:
 def _input_address(where: str, path: str, kind: str, local: Local) -> str:
     """Return the address of an input's files. A short name is one of data, or, where a model is asked for, of a model."""
     reference = parse_reference(path) if path.startswith("azureml:") else None
-    if isinstance(reference, AssetReference) and reference.kind is None:
+    if isinstance(reference, AssetReference) and reference.type is None:
         noun = "models" if kind in _MODEL_INPUTS else "data"
         last = ("versions", reference.version) if reference.version else ("labels", reference.label or "latest")
         return resource_id(noun, reference.name, *last)

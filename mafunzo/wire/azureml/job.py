@@ -13,6 +13,7 @@ from typing import Any
 
 from mafunzo.entities.component import PARENT_INPUT, PATH_TYPES, Component, Input, Node, Output
 from mafunzo.entities.job import Destination, Job, JobStatus, Step, StepStatus
+from mafunzo.entities.reference import PathInput
 from mafunzo.entities.sweep import BEST_TRIAL, BEST_VALUE, Sweep
 from mafunzo.errors import InvalidParameter, MafunzoError, NotSupported
 from mafunzo.wire.azureml.component import (
@@ -27,7 +28,6 @@ from mafunzo.wire.azureml.component import (
 )
 from mafunzo.wire.azureml.envelope import is_true, resource, resource_id, system_data, texts
 from mafunzo.wire.azureml.finetuning import FINE_TUNING, pipeline_properties
-from mafunzo.wire.azureml.reference import PathInput
 from mafunzo.wire.azureml.sweep import sweep_from_body, swept_inputs, trial_from_body
 
 STATUS: Mapping[JobStatus, str] = {

@@ -7,11 +7,12 @@ import pytest
 
 from mafunzo.entities.component import COMPUTE, INSTANCES, TIMEOUT, Component, Input, Node, Output
 from mafunzo.entities.job import Destination
+from mafunzo.entities.reference import PathInput
 from mafunzo.errors import InvalidParameter, NotFound
 from mafunzo.pipelines import flatten as module
 from mafunzo.pipelines.flatten import Flat, flatten
 from mafunzo.pipelines.plan import PinnedComponent
-from mafunzo.wire.azureml.reference import PathInput
+from mafunzo.wire.azureml.reference import parse_reference
 
 COPY = Component(
     name="copy",
@@ -131,7 +132,16 @@ def test_texts_are_filled_with_what_the_outer_node_gives() -> None:
 def test_a_path_or_nothing_within_a_text_of_an_inner_pipeline_is_a_fault() -> None:
     bare = pipeline("bare", [step("a", "copy", "r-${{parent.inputs.limit}}", limit="${{parent.inputs.rows}}1")])
     with pytest.raises(InvalidParameter) as refused:
-        flat([Node("x", "bare", inputs={"rows": PathInput("azureml:rows:1", "uri_folder")})], bare=bare)
+        flat(
+            [
+                Node(
+                    "x",
+                    "bare",
+                    inputs={"rows": PathInput(parse_reference("azureml:rows:1"), "uri_folder", "azureml:rows:1")},
+                )
+            ],
+            bare=bare,
+        )
     assert refused.value.faults == (
         "step 'x.a': rows is 'r-${{parent.inputs.limit}}', but no input limit is given.",
         "step 'x.a': limit is '${{parent.inputs.rows}}1', but rows is a file or folder, expected a value.",

@@ -1,12 +1,13 @@
 import pytest
 
+from mafunzo.entities.reference import PathInput
 from mafunzo.errors import InvalidFile, NotSupported
 from mafunzo.wire.azureml.component import component_from_dict
 from mafunzo.wire.azureml.file import body_of
 from mafunzo.wire.azureml.file_job import ANONYMOUS
 from mafunzo.wire.azureml.file_keys import FileKind, faults_of, kind_of, mended, with_type
 from mafunzo.wire.azureml.job import job_from_body
-from mafunzo.wire.azureml.reference import PathInput
+from mafunzo.wire.azureml.reference import parse_reference
 
 SCHEMA = "https://azuremlschemas.azureedge.net/latest/{}.schema.json"
 
@@ -159,7 +160,7 @@ def test_a_command_jobs_body_is_read_as_the_sdks_would_be():
     assert (component.resources.processes, asked.computes) == (4, {"compute": "cluster"})
     assert asked.inputs["a"] == "3" and set(asked.inputs) == {"a", "model"}
     model = asked.inputs["model"]
-    assert isinstance(model, PathInput) and model.uri.endswith("/models/m/labels/latest")
+    assert isinstance(model, PathInput) and model.text.endswith("/models/m/labels/latest")
     assert asked.pipeline.nodes["command"].timeout_s == 60
 
 
@@ -228,4 +229,8 @@ def test_a_command_in_a_pipeline_is_a_component_of_what_it_is_given():
     assert {name: given.type for name, given in component.outputs.items()} == {"out": "mltable", "more": "uri_folder"}
     assert local.components.count("./component.yml") == 1
     assert asked.pipeline.nodes["second"].inputs["rows"] == "${{parent.inputs.rows}}"
-    assert asked.inputs["rows"] == PathInput("azureml://datastores/workspaceblobstore/paths/rows.jsonl", "uri_file")
+    assert asked.inputs["rows"] == PathInput(
+        parse_reference("azureml://datastores/workspaceblobstore/paths/rows.jsonl"),
+        "uri_file",
+        "azureml://datastores/workspaceblobstore/paths/rows.jsonl",
+    )

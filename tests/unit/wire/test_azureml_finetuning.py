@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
+from mafunzo.entities.reference import PathInput
 from mafunzo.errors import InvalidParameter, NotSupported
 from mafunzo.wire.azureml.finetuning import pipeline_properties
 from mafunzo.wire.azureml.job import job_from_body
-from mafunzo.wire.azureml.reference import PathInput
+from mafunzo.wire.azureml.reference import parse_reference
 
 MODEL = "azureml://registries/azureml/models/tiny-llama/versions/1"
 TRAIN = "azureml://datastores/workspaceblobstore/paths/train.jsonl"
@@ -37,8 +38,8 @@ def test_a_job_becomes_one_node_whose_output_is_registered() -> None:
     assert node.inputs == {
         "learning_rate": "5e-4",
         "compute_finetune": "cluster",
-        "mlflow_model_path": PathInput(MODEL, "mlflow_model"),
-        "train_file_path": PathInput(TRAIN, "uri_file"),
+        "mlflow_model_path": PathInput(parse_reference(MODEL), "mlflow_model", MODEL),
+        "train_file_path": PathInput(parse_reference(TRAIN), "uri_file", TRAIN),
     }
     assert node.outputs == {"mlflow_model_folder": "${{parent.outputs.registered_model}}"}
     assert request.destinations["registered_model"].asset_name == "tuned"

@@ -7,6 +7,7 @@ import pytest
 
 from mafunzo.entities.component import COMPUTE, INSTANCES, PROCESSES, TIMEOUT
 from mafunzo.entities.job import Destination, Job, JobStatus, Step, StepSpec, StepStatus
+from mafunzo.entities.reference import PathInput
 from mafunzo.errors import InvalidParameter, NotSupported
 from mafunzo.wire.azureml.component import Source
 from mafunzo.wire.azureml.job import (
@@ -21,7 +22,7 @@ from mafunzo.wire.azureml.job import (
     kind_of,
     run_details,
 )
-from mafunzo.wire.azureml.reference import PathInput
+from mafunzo.wire.azureml.reference import parse_reference
 
 WS = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w"
 CSV = "azureml://datastores/workspaceblobstore/paths/a/b.csv"
@@ -83,7 +84,7 @@ def test_a_command_is_a_pipeline_of_one_step() -> None:
     assert source == Source(f"{WS}/codes/c1/versions/1", f"{WS}/environments/e/versions/1")
     assert {name: declared.type for name, declared in component.inputs.items()} == {"x": "string", "d": "uri_file"}
     assert (component.resources.processes, dict(component.environment)) == (6, {"A": "b"})
-    assert asked.inputs == {"x": "3", "d": PathInput(CSV, "uri_file")}
+    assert asked.inputs == {"x": "3", "d": PathInput(parse_reference(CSV), "uri_file", CSV)}
     assert asked.destinations == {"o": Destination("uri_folder", "myout", "1")}
     (node,) = asked.pipeline.nodes.values()
     assert (node.timeout_s, node.inputs["x"], node.outputs["o"]) == (
@@ -99,7 +100,10 @@ def test_a_pipelines_nodes_are_read_with_what_they_are_bound_to() -> None:
     inner, train = asked.pipeline.nodes["i"], asked.pipeline.nodes["t"]
     assert inner.inputs == {"n": "${{parent.inputs.n}}"}, "f wasn't given, so that nothing is bound to it"
     assert inner.destinations == {"model": Destination("mlflow_model", "mm", "3")} and not inner.outputs
-    assert train.inputs == {"d": "${{parent.jobs.i.outputs.model}}", "u": PathInput(CSV, "uri_file")}
+    assert train.inputs == {
+        "d": "${{parent.jobs.i.outputs.model}}",
+        "u": PathInput(parse_reference(CSV), "uri_file", CSV),
+    }
     assert (train.outputs, dict(train.environment)) == ({"m": "${{parent.outputs.a}}"}, {"X": "1"})
     assert asked.destinations == {"a": Destination("mlflow_model", "reg", "", "out")}
     assert (asked.force_rerun, asked.continue_on_step_failure) == (True, True)
