@@ -39,9 +39,9 @@ from mafunzo.server.mlflow_registry import Registry
 from mafunzo.serving.supervisor import WORKER, Supervisor
 from mafunzo.store.artifact import Artifacts
 from mafunzo.store.audit import AuditLog
-from mafunzo.store.database import open_database
 from mafunzo.store.home import Home
 from mafunzo.store.lease import Leases
+from mafunzo.store.opening import open_database
 from mafunzo.store.record import Records
 from mafunzo.tracking.step_environment import mlflow_variables, step_run_id
 from mafunzo.wire.azureml.envelope import DATASTORES, Place, run_variables

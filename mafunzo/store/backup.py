@@ -31,8 +31,9 @@ from mafunzo.errors import ArtifactCorrupt, Conflict, InvalidFile, NewerHome, No
 from mafunzo.store import table
 from mafunzo.store.artifact import CHUNK, FULL, Artifacts, full_disk_told, sync_folder
 from mafunzo.store.database import Database, connect
-from mafunzo.store.dump import copy_sqlite, dump, load
+from mafunzo.store.dump import copy_sqlite, dump
 from mafunzo.store.home import LOCK_FILE, Home
+from mafunzo.store.loading import load
 
 logger = logging.getLogger(__name__)
 

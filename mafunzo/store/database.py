@@ -4,23 +4,20 @@ Every write transaction excludes every other (SQLite's BEGIN IMMEDIATE, an advis
 read inside of one can't change before it ends: no lost update and no double take, whichever database it is.
 """
 
-import hashlib
 import json
 import os
 import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
-from sqlalchemy.engine import Connection, Dialect, Engine
+from sqlalchemy.engine import Connection, Engine
 
 from mafunzo.errors import (
-    Conflict,
     FailedError,
     InvalidFile,
     InvalidParameter,
@@ -29,30 +26,11 @@ from mafunzo.errors import (
     TimedOut,
     Unreachable,
 )
-from mafunzo.store.home import SECRET_FILE, Home
+from mafunzo.store.home import Home
 
 BUSY_TIMEOUT_S = 60
 POSTGRESQL_LOCK = 0x6D6166756E7A6F  # "mafunzo": the advisory lock that every writer of the database takes
 SQLITE_FILE = "mafunzo.db"
-
-
-def open_database(home: Home, url: str | None = None) -> "Database":
-    """Open the database of `home`, or the one at `url`, and bring its tables up to date.
-
-    Raises `NewerHome` when a newer version wrote it, `Unreachable` when there is no server at `url`, and `Conflict` when
-    the database at `url` belongs to another home: one with another secret.
-    """
-    from mafunzo.store.migrations import migrate
-
-    database = connect(home, url)
-    try:
-        migrate(database)
-        if not database.is_sqlite:
-            _claim(database)
-    except BaseException:
-        database.close()
-        raise
-    return database
 
 
 def connect(home: Home, url: str | sa.URL | None = None) -> "Database":
@@ -129,40 +107,6 @@ class Database:
                 self._watcher.close()
                 self._watcher = None
         self.engine.dispose()
-
-
-class UtcDateTime(sa.types.TypeDecorator[datetime]):
-    """A moment: given with any offset, kept and given back as UTC."""
-
-    impl = sa.DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        assert value.tzinfo is not None, "a moment without its offset says nothing"
-        return value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-def _claim(database: Database) -> None:
-    """Have a database on a server belong to the home that opens it first, as two would start each other's jobs."""
-    from mafunzo.store.table import owner
-
-    own = hashlib.sha256(b"mafunzo home" + database.home.secret()).hexdigest()
-    with database.transaction() as connection:
-        known = connection.execute(sa.select(owner.c.home)).scalar()
-        if known is None:
-            connection.execute(sa.insert(owner).values(home=own))
-    if known not in (None, own):
-        raise Conflict(
-            f"{database} belongs to another home than {database.home.root}: its {SECRET_FILE} is another one. "
-            "Name an empty database, or put the secret of the home that it belongs to back from a backup."
-        )
 
 
 def _engine(home: Home, url: str | sa.URL | None) -> Engine:

@@ -1,4 +1,4 @@
-"""A consistent copy of the database in one file, taken while it is used, and the way back from it.
+"""A consistent copy of the database in one file, taken while it is used; `store.loading` is the way back from it.
 
 SQLite gives a database file (its online backup); PostgreSQL gives JSON lines, for which no `pg_dump` is needed: the first
 line is `{"version": n}`, each other one `{"table": name, "row": {...}}`. Either can be loaded into an empty database of
@@ -9,7 +9,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from mafunzo.errors import Conflict, InvalidFile
-from mafunzo.store.database import Database, connect
-from mafunzo.store.migrations import MIGRATIONS, migrate, refuse_newer_version, schema_version
+from mafunzo.store.database import Database
 
 
 def dump(database: Database, folder: Path, stem: str) -> Path:
@@ -29,25 +27,8 @@ def dump(database: Database, folder: Path, stem: str) -> Path:
         copy_sqlite(Path(str(database.engine.url.database)), target)
     else:
         target = folder / f"{stem}.jsonl"
-        _write_lines(database, target)
+        write_lines(database, target)
     return target
-
-
-def load(file: Path, database: Database) -> None:
-    """Fill the empty `database` with what `dump` wrote, and bring its tables up to date.
-
-    Raises `Conflict` when it isn't empty, `NewerHome` when a newer version wrote the dump, and `InvalidFile`.
-    """
-    refuse_newer_version(_version_of(file, database), str(file))
-    _empty(database)
-    if file.suffix == ".jsonl":
-        _load_lines(file, database)
-    elif database.is_sqlite:
-        database.close()
-        copy_sqlite(file, Path(str(database.engine.url.database)), is_new=False)
-    else:
-        _load_file(file, database)
-    migrate(database)
 
 
 def copy_sqlite(source: Path, target: Path, is_new: bool = True) -> None:
@@ -57,7 +38,8 @@ def copy_sqlite(source: Path, target: Path, is_new: bool = True) -> None:
         reader.backup(writer)
 
 
-def _write_lines(database: Database, target: Path) -> None:
+def write_lines(database: Database, target: Path) -> None:
+    """Write the database as JSON lines into `target`, a new file; on the disk when this returns."""
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file, database.snapshot() as connection:
         for line in _lines(connection):
@@ -67,74 +49,14 @@ def _write_lines(database: Database, target: Path) -> None:
 
 
 def _lines(connection: Connection) -> Iterator[dict[str, Any]]:
-    tables = _tables(connection)
+    tables = tables_of(connection)
     yield {"version": connection.execute(sa.select(sa.func.max(tables["migration"].c.number))).scalar_one()}
     for name, table in tables.items():
         for row in connection.execute(sa.select(table)):
             yield {"table": name, "row": {key: _plain(value) for key, value in row._mapping.items()}}
 
 
-def _version_of(file: Path, database: Database) -> int:
-    if file.suffix != ".jsonl":
-        with _opened(file, database) as source:
-            return schema_version(source)
-    with file.open(encoding="utf-8") as lines:
-        version = json.loads(next(lines, "{}")).get("version")
-    if not isinstance(version, int):
-        raise InvalidFile(f"{file} is no dump of a database of Mafunzo's: its first line names no version.")
-    return version
-
-
-def _empty(database: Database) -> None:
-    """Drop the tables of a database without a row (of a load that was cut off, say); refuse one that has rows."""
-    with database.transaction() as connection:
-        tables = _tables(connection)
-        for name, table in tables.items():
-            if (
-                name not in ("migration", "owner")
-                and connection.execute(sa.select(sa.literal(1)).select_from(table).limit(1)).first()
-            ):
-                raise Conflict(f"{database} isn't empty: it has rows in '{name}'. Name an empty database.")
-        for table in reversed(tables.values()):
-            table.drop(connection)
-
-
-def _load_lines(file: Path, database: Database) -> None:
-    migrate(database, MIGRATIONS[: _version_of(file, database)])
-    with file.open(encoding="utf-8") as lines, database.transaction() as connection:
-        next(lines)
-        tables = _tables(connection)
-        connection.execute(sa.delete(tables["migration"]))
-        connection.execute(sa.delete(tables["owner"]))
-        for line in lines:
-            entry = json.loads(line)
-            table = tables[entry["table"]]
-            connection.execute(sa.insert(table).values(_typed(table, entry["row"])))
-        _restart_sequences(connection, tables)
-
-
-def _load_file(file: Path, database: Database) -> None:
-    """A dump of SQLite's into PostgreSQL, by way of JSON lines."""
-    lines = file.with_suffix(".jsonl")
-    try:
-        with _opened(file, database) as source:
-            _write_lines(source, lines)
-        _load_lines(lines, database)
-    finally:
-        lines.unlink(missing_ok=True)
-
-
-@contextmanager
-def _opened(file: Path, database: Database) -> Iterator[Database]:
-    """Open a dump that is a database file."""
-    source = connect(database.home, sa.URL.create("sqlite", database=str(file)))
-    try:
-        yield source
-    finally:
-        source.close()
-
-
-def _tables(connection: Connection) -> dict[str, sa.Table]:
+def tables_of(connection: Connection) -> dict[str, sa.Table]:
     """Return the tables as they are, which may be older than `store.table`; a table comes after those it refers to."""
     metadata = sa.MetaData()
     metadata.reflect(connection)
@@ -145,18 +67,3 @@ def _plain(value: Any) -> Any:
     if not isinstance(value, datetime):
         return value
     return (value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)).isoformat()
-
-
-def _typed(table: sa.Table, row: dict[str, Any]) -> dict[str, Any]:
-    moments = {column.name for column in table.c if isinstance(column.type, sa.DateTime)}
-    return {key: datetime.fromisoformat(value) if key in moments and value else value for key, value in row.items()}
-
-
-def _restart_sequences(connection: Connection, tables: dict[str, sa.Table]) -> None:
-    """Rows came with their ids: have PostgreSQL go on after the last one."""
-    if connection.dialect.name == "sqlite":
-        return
-    for name, table in tables.items():
-        if "id" in table.c:
-            last = sa.select(sa.func.coalesce(sa.func.max(table.c.id), 0) + 1).scalar_subquery()
-            connection.execute(sa.select(sa.func.setval(sa.func.pg_get_serial_sequence(name, "id"), last, False)))

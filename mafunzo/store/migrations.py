@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection
 from mafunzo.errors import NewerHome
 from mafunzo.store import table
 from mafunzo.store.database import Database
+from mafunzo.store.dump import dump
 
 logger = logging.getLogger(__name__)
 
@@ -93,8 +94,6 @@ def _record(connection: Connection, step: Migration) -> None:
 
 
 def _copy_before(database: Database, step: Migration) -> None:
-    from mafunzo.store.dump import dump
-
     moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
     copy = dump(database, database.home.backups, f"before-{step.number:04d}-{moment}")
     logger.info("Copied %s to %s", database, copy)

@@ -17,9 +17,9 @@ from mafunzo.launcher.server_process import LOOPBACK, address_file, find_server
 from mafunzo.pipelines.scheduler import Scheduler
 from mafunzo.serving.supervisor import Supervisor
 from mafunzo.store.artifact import Artifacts
-from mafunzo.store.database import open_database
 from mafunzo.store.home import Home
 from mafunzo.store.lease import Leases
+from mafunzo.store.opening import open_database
 from mafunzo.store.record import Records
 
 logger = logging.getLogger(__name__)

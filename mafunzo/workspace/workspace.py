@@ -14,8 +14,8 @@ from mafunzo.errors import Conflict
 from mafunzo.launcher.server_process import LOOPBACK, ServerAddress, server_argv, start_in_background
 from mafunzo.store.artifact import Artifacts
 from mafunzo.store.blob import Blobs
-from mafunzo.store.database import open_database
 from mafunzo.store.home import Home
+from mafunzo.store.opening import open_database
 from mafunzo.store.record import Records
 from mafunzo.workspace.asset import Models
 from mafunzo.workspace.code import Codes

@@ -18,9 +18,9 @@ from mafunzo.entities.job import Resources
 from mafunzo.launcher.local import LocalLauncher
 from mafunzo.pipelines.scheduler import Scheduler
 from mafunzo.store.artifact import Artifacts
-from mafunzo.store.database import open_database
 from mafunzo.store.home import Home
 from mafunzo.store.lease import Leases
+from mafunzo.store.opening import open_database
 from mafunzo.store.record import Records
 
 CHANGES = {"os.rename", "os.link", "os.mkdir", "os.rmdir", "os.remove", "os.symlink", "os.truncate", "subprocess.Popen"}

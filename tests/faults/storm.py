@@ -20,9 +20,9 @@ from mafunzo.entities.job import ArtifactInput, JobStatus, Resources, StepStatus
 from mafunzo.launcher.local import MARKER
 from mafunzo.pipelines.plan import Facts, PinnedComponent, PlanRequest, plan
 from mafunzo.store.artifact import Artifacts
-from mafunzo.store.database import open_database
 from mafunzo.store.home import Home
 from mafunzo.store.lease import Leases
+from mafunzo.store.opening import open_database
 from mafunzo.store.record import Records
 
 CPUS = 2

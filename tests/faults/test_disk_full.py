@@ -15,8 +15,8 @@ from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType, 
 from mafunzo.errors import StorageFull
 from mafunzo.store.artifact import Artifacts
 from mafunzo.store.backup import backup, restore
-from mafunzo.store.database import open_database
 from mafunzo.store.home import Home
+from mafunzo.store.opening import open_database
 from mafunzo.store.record import Records
 
 MB = 1 << 20

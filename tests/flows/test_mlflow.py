@@ -15,8 +15,8 @@ from mlflow import MlflowClient
 
 from mafunzo.entities.job import ArtifactInput, Job, JobStatus, LiteralInput, Step, StepSpec, StepStatus
 from mafunzo.server.auth import operator_key
-from mafunzo.store.database import open_database
 from mafunzo.store.home import Home
+from mafunzo.store.opening import open_database
 from mafunzo.store.record import Records
 from tests.flows.served import Served
 

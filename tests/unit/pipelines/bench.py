@@ -15,9 +15,9 @@ from mafunzo.pipelines.attempt import step_folder
 from mafunzo.pipelines.plan import Facts, PinnedComponent, PlanRequest, plan
 from mafunzo.pipelines.scheduler import Scheduler
 from mafunzo.store.artifact import Artifacts
-from mafunzo.store.database import open_database
 from mafunzo.store.home import Home
 from mafunzo.store.lease import Leases
+from mafunzo.store.opening import open_database
 from mafunzo.store.record import Records
 from tests.unit.launcher.leftover import leftovers
 

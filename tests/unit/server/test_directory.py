@@ -10,8 +10,9 @@ import pytest
 from mafunzo.entities.endpoint import Endpoint
 from mafunzo.errors import NotFound, Unauthorized
 from mafunzo.server.directory import Directory, Snapshot
-from mafunzo.store.database import Database, open_database
+from mafunzo.store.database import Database
 from mafunzo.store.home import Home
+from mafunzo.store.opening import open_database
 from mafunzo.store.record import Records
 
 

@@ -12,9 +12,9 @@ from mafunzo.entities.job import Resources
 from mafunzo.launcher.local import LocalLauncher
 from mafunzo.serving.supervisor import Supervisor
 from mafunzo.store.artifact import Artifacts
-from mafunzo.store.database import open_database
 from mafunzo.store.home import Home
 from mafunzo.store.lease import Leases
+from mafunzo.store.opening import open_database
 from mafunzo.store.record import Records
 from tests.flows.fake_worker import reference
 

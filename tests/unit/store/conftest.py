@@ -13,8 +13,9 @@ import psycopg
 import pytest
 
 from mafunzo.store.artifact import Artifacts
-from mafunzo.store.database import Database, open_database
+from mafunzo.store.database import Database
 from mafunzo.store.home import Home
+from mafunzo.store.opening import open_database
 
 _numbers = count(1)
 

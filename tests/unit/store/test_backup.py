@@ -18,9 +18,10 @@ from mafunzo.entities.job import Resources
 from mafunzo.errors import ArtifactCorrupt, Conflict, HomeInUse, InvalidFile, NewerHome
 from mafunzo.store.artifact import Artifacts
 from mafunzo.store.backup import INDEX, backup, restore
-from mafunzo.store.database import Database, open_database
+from mafunzo.store.database import Database
 from mafunzo.store.home import Home
 from mafunzo.store.lease import Leases
+from mafunzo.store.opening import open_database
 from mafunzo.store.record import Records
 
 KEY = AssetKey(WORKSPACE_SCOPE, AssetType.MODEL, "chat", "1")
@@ -29,7 +30,7 @@ import secrets, sys
 from pathlib import Path
 from mafunzo.entities.asset import Asset, AssetKey, AssetType, FolderType
 from mafunzo.store.artifact import Artifacts
-from mafunzo.store.database import open_database
+from mafunzo.store.opening import open_database
 from mafunzo.store.home import Home
 from mafunzo.store.record import Records
 home = Home(Path(sys.argv[1]))
@@ -53,7 +54,7 @@ while True:
 LEAVE_LAST = """
 import sys
 from pathlib import Path
-from mafunzo.store.database import open_database
+from mafunzo.store.opening import open_database
 from mafunzo.store.home import Home
 from mafunzo.store.record import Records
 database = open_database(Home(Path(sys.argv[1])))

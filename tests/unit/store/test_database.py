@@ -1,24 +1,24 @@
 import stat
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from subprocess import Popen
 
 import pytest
 import sqlalchemy as sa
 
-from mafunzo.errors import Conflict, InvalidFile, InvalidParameter, Unreachable
+from mafunzo.errors import InvalidFile, InvalidParameter, Unreachable
 from mafunzo.store import table
-from mafunzo.store.database import Database, connect, open_database
+from mafunzo.store.database import Database, connect
 from mafunzo.store.home import Home
+from mafunzo.store.opening import open_database
 
 ADD_ONE = """
 import sys
 from pathlib import Path
 import sqlalchemy as sa
 from mafunzo.store import table
-from mafunzo.store.database import open_database
+from mafunzo.store.opening import open_database
 from mafunzo.store.home import Home
 database = open_database(Home(Path(sys.argv[1])), sys.argv[2] or None)
 for _ in range(25):
@@ -31,7 +31,7 @@ import os, sys
 from pathlib import Path
 import sqlalchemy as sa
 from mafunzo.store import table
-from mafunzo.store.database import open_database
+from mafunzo.store.opening import open_database
 from mafunzo.store.home import Home
 database = open_database(Home(Path(sys.argv[1])), sys.argv[2] or None)
 with database.transaction() as connection:
@@ -124,21 +124,6 @@ def test_a_transaction_inside_of_another_is_a_bug_that_shows(database: Database)
         pass
 
 
-def test_moments_come_back_as_utc_whatever_their_offset(database: Database) -> None:
-    given = datetime(2026, 3, 4, 12, 30, 15, 123456, tzinfo=timezone(timedelta(hours=-7)))
-    row = {"number": 99, "name": "n", "mafunzo_version": "v", "applied_at": given}
-    with database.transaction() as connection:
-        connection.execute(sa.insert(table.migration).values(row))
-        back = connection.execute(sa.select(table.migration.c.applied_at).filter_by(number=99)).scalar_one()
-    assert (back, back.tzinfo) == (given, UTC)
-
-
-def test_a_moment_without_its_offset_is_a_bug_that_shows(database: Database) -> None:
-    row = {"number": 99, "name": "n", "mafunzo_version": "v", "applied_at": datetime(2026, 3, 4)}
-    with pytest.raises(sa.exc.StatementError, match="without its offset"), database.transaction() as connection:
-        connection.execute(sa.insert(table.migration).values(row))
-
-
 def test_the_file_of_sqlite_is_for_its_owner_only_and_in_wal_mode(home: Home) -> None:
     database = open_database(home)
     with database.snapshot() as connection:
@@ -159,16 +144,6 @@ def test_a_file_that_is_no_database_is_named(home: Home) -> None:
 def test_a_url_of_something_else_is_refused_without_repeating_it(home: Home, url: str) -> None:
     with pytest.raises(InvalidParameter, match="expected postgresql://user@host/name"):
         connect(home, url)
-
-
-def test_a_database_on_a_server_belongs_to_one_home(
-    home: Home, tmp_path: Path, new_postgresql_database: Callable[[], str]
-) -> None:
-    url = new_postgresql_database()
-    open_database(home, url).close()
-    open_database(home, url).close()
-    with pytest.raises(Conflict, match=r"belongs to another home than .*other: its secret\.key is another one"):
-        open_database(Home(tmp_path / "other"), url)
 
 
 def test_a_server_that_is_not_there_is_said_to_be_unreachable_without_the_password(home: Home, tmp_path: Path) -> None:

@@ -10,10 +10,12 @@ from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType, 
 from mafunzo.entities.endpoint import Deployment, Endpoint
 from mafunzo.entities.job import Job, LiteralInput, Resources, Step, StepSpec
 from mafunzo.errors import Conflict, InvalidFile, NewerHome
-from mafunzo.store.database import Database, connect, open_database
-from mafunzo.store.dump import dump, load
+from mafunzo.store.database import Database, connect
+from mafunzo.store.dump import dump
 from mafunzo.store.home import Home
 from mafunzo.store.lease import Leases
+from mafunzo.store.loading import load
+from mafunzo.store.opening import open_database
 from mafunzo.store.record import Records
 
 ASSET = Asset(

@@ -9,14 +9,15 @@ from sqlalchemy.engine import Connection
 
 from mafunzo.errors import NewerHome
 from mafunzo.store import table
-from mafunzo.store.database import Database, connect, open_database
+from mafunzo.store.database import Database, connect
 from mafunzo.store.home import Home
 from mafunzo.store.migrations import MIGRATIONS, Migration, migrate, schema_version
+from mafunzo.store.opening import open_database
 
 OPEN = """
 import sys
 from pathlib import Path
-from mafunzo.store.database import open_database
+from mafunzo.store.opening import open_database
 from mafunzo.store.home import Home
 open_database(Home(Path(sys.argv[1])), sys.argv[2] or None).close()
 """

@@ -36,7 +36,7 @@ import sys
 from pathlib import Path
 from mafunzo.entities.job import Job
 from mafunzo.errors import Conflict
-from mafunzo.store.database import open_database
+from mafunzo.store.opening import open_database
 from mafunzo.store.home import Home
 from mafunzo.store.record import Records
 records = Records(open_database(Home(Path(sys.argv[1])), sys.argv[2] or None))
