@@ -7,7 +7,7 @@ from mafunzo.entities.asset import MODEL_TYPES, WORKSPACE_SCOPE, Asset, AssetKey
 from mafunzo.entities.job import Destination, Step
 from mafunzo.errors import Conflict
 from mafunzo.store.blob import Blobs
-from mafunzo.store.record import Records
+from mafunzo.store.records import Records
 from mafunzo.wire.azureml.asset import data_path, shown_path
 from mafunzo.wire.azureml.envelope import CONTAINER, datastore_uri
 

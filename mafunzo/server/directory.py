@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from mafunzo.entities.endpoint import Deployment, Endpoint
 from mafunzo.errors import NotFound, Unauthorized
-from mafunzo.store.record import Records
+from mafunzo.store.records import Records
 
 
 @dataclass(frozen=True)

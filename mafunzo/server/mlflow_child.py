@@ -17,7 +17,7 @@ from mafunzo.entities.job import ArtifactInput, Job, Step
 from mafunzo.errors import ServerFailed
 from mafunzo.launcher.local import MARKER
 from mafunzo.store.home import Home
-from mafunzo.store.record import Records
+from mafunzo.store.records import Records
 from mafunzo.tracking.job_facts import JobFacts, StepFacts, write_job_facts
 
 logger = logging.getLogger(__name__)

@@ -42,7 +42,7 @@ from mafunzo.store.audit import AuditLog
 from mafunzo.store.home import Home
 from mafunzo.store.lease import Leases
 from mafunzo.store.opening import open_database
-from mafunzo.store.record import Records
+from mafunzo.store.records import Records
 from mafunzo.tracking.step_environment import mlflow_variables, step_run_id
 from mafunzo.wire.azureml.envelope import DATASTORES, Place, run_variables
 from mafunzo.workspace import Workspace

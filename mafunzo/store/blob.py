@@ -19,7 +19,7 @@ from mafunzo.errors import BlobRefused, InvalidParameter, NotFound
 from mafunzo.store.artifact import Artifacts, StoredFile
 from mafunzo.store.block import Blocks
 from mafunzo.store.home import Home
-from mafunzo.store.record import Records
+from mafunzo.store.records import Records
 
 CHUNK_BYTES = 2**20
 PART_LIMIT_BYTES = 255

@@ -8,7 +8,7 @@ from datetime import datetime
 from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetType
 from mafunzo.entities.job import Job, Step
 from mafunzo.store.codec import encode
-from mafunzo.store.record import ARTIFACT_HASH
+from mafunzo.store.records import ARTIFACT_HASH
 from mafunzo.workspace.services import Services
 
 

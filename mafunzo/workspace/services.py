@@ -12,7 +12,7 @@ from mafunzo.launcher.server_process import ServerAddress
 from mafunzo.store.artifact import Artifacts
 from mafunzo.store.blob import Blobs
 from mafunzo.store.home import Home
-from mafunzo.store.record import Records
+from mafunzo.store.records import Records
 
 
 @dataclass(frozen=True)

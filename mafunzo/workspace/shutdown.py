@@ -20,7 +20,7 @@ from mafunzo.store.artifact import Artifacts
 from mafunzo.store.home import Home
 from mafunzo.store.lease import Leases
 from mafunzo.store.opening import open_database
-from mafunzo.store.record import Records
+from mafunzo.store.records import Records
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from mafunzo.store.artifact import Artifacts
 from mafunzo.store.blob import Blobs
 from mafunzo.store.home import Home
 from mafunzo.store.opening import open_database
-from mafunzo.store.record import Records
+from mafunzo.store.records import Records
 from mafunzo.workspace.asset import Models
 from mafunzo.workspace.code import Codes
 from mafunzo.workspace.compute import Computes

@@ -23,7 +23,7 @@ from mafunzo.store.artifact import Artifacts
 from mafunzo.store.home import Home
 from mafunzo.store.lease import Leases
 from mafunzo.store.opening import open_database
-from mafunzo.store.record import Records
+from mafunzo.store.records import Records
 
 CPUS = 2
 CHANGES_OF_A_JOB = 150  # about as many as a scheduler makes for one job: it dies before one of them

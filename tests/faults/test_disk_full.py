@@ -17,7 +17,7 @@ from mafunzo.store.artifact import Artifacts
 from mafunzo.store.backup import backup, restore
 from mafunzo.store.home import Home
 from mafunzo.store.opening import open_database
-from mafunzo.store.record import Records
+from mafunzo.store.records import Records
 
 MB = 1 << 20
 

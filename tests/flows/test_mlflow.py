@@ -17,7 +17,7 @@ from mafunzo.entities.job import ArtifactInput, Job, JobStatus, LiteralInput, St
 from mafunzo.server.auth import operator_key
 from mafunzo.store.home import Home
 from mafunzo.store.opening import open_database
-from mafunzo.store.record import Records
+from mafunzo.store.records import Records
 from tests.flows.served import Served
 
 BEGAN = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)

@@ -18,7 +18,7 @@ from mafunzo.store.artifact import Artifacts
 from mafunzo.store.home import Home
 from mafunzo.store.lease import Leases
 from mafunzo.store.opening import open_database
-from mafunzo.store.record import Records
+from mafunzo.store.records import Records
 from tests.unit.launcher.leftover import leftovers
 
 MACHINE = Resources(cpus=2, memory_mb=8000)

@@ -13,7 +13,7 @@ from mafunzo.server.directory import Directory, Snapshot
 from mafunzo.store.database import Database
 from mafunzo.store.home import Home
 from mafunzo.store.opening import open_database
-from mafunzo.store.record import Records
+from mafunzo.store.records import Records
 
 
 @pytest.fixture

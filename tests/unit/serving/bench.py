@@ -15,7 +15,7 @@ from mafunzo.store.artifact import Artifacts
 from mafunzo.store.home import Home
 from mafunzo.store.lease import Leases
 from mafunzo.store.opening import open_database
-from mafunzo.store.record import Records
+from mafunzo.store.records import Records
 from tests.flows.fake_worker import reference
 
 FAKE_WORKER = Path(__file__).parents[2] / "flows" / "fake_worker.py"

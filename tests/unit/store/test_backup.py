@@ -22,7 +22,7 @@ from mafunzo.store.database import Database
 from mafunzo.store.home import Home
 from mafunzo.store.lease import Leases
 from mafunzo.store.opening import open_database
-from mafunzo.store.record import Records
+from mafunzo.store.records import Records
 
 KEY = AssetKey(WORKSPACE_SCOPE, AssetType.MODEL, "chat", "1")
 KEEP_WRITING = """
@@ -32,7 +32,7 @@ from mafunzo.entities.asset import Asset, AssetKey, AssetType, FolderType
 from mafunzo.store.artifact import Artifacts
 from mafunzo.store.opening import open_database
 from mafunzo.store.home import Home
-from mafunzo.store.record import Records
+from mafunzo.store.records import Records
 home = Home(Path(sys.argv[1]))
 records, artifacts = Records(open_database(home, sys.argv[2] or None)), Artifacts(home.artifacts)
 log = (home.logs / "log.txt").open("a", buffering=1)
@@ -56,7 +56,7 @@ import sys
 from pathlib import Path
 from mafunzo.store.opening import open_database
 from mafunzo.store.home import Home
-from mafunzo.store.record import Records
+from mafunzo.store.records import Records
 database = open_database(Home(Path(sys.argv[1])))
 print([asset.version for asset in Records(database).list_assets()])
 database.close()

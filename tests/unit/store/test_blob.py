@@ -15,7 +15,7 @@ from mafunzo.store.blob import Blobs
 from mafunzo.store.block import ABANDONED_S
 from mafunzo.store.database import Database
 from mafunzo.store.home import Home
-from mafunzo.store.record import Records
+from mafunzo.store.records import Records
 
 
 @pytest.fixture

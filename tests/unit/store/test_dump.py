@@ -16,7 +16,7 @@ from mafunzo.store.home import Home
 from mafunzo.store.lease import Leases
 from mafunzo.store.loading import load
 from mafunzo.store.opening import open_database
-from mafunzo.store.record import Records
+from mafunzo.store.records import Records
 
 ASSET = Asset(
     AssetKey(WORKSPACE_SCOPE, AssetType.MODEL, "chat", "1"),

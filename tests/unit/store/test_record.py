@@ -28,7 +28,7 @@ from mafunzo.errors import Conflict, NewerHome, NotFound
 from mafunzo.store import table
 from mafunzo.store.database import Database
 from mafunzo.store.home import Home
-from mafunzo.store.record import Records
+from mafunzo.store.records import Records
 
 NOON = datetime(2026, 5, 6, 12, 0, 0, 250000, tzinfo=UTC)
 ADD_JOBS = """
@@ -38,7 +38,7 @@ from mafunzo.entities.job import Job
 from mafunzo.errors import Conflict
 from mafunzo.store.opening import open_database
 from mafunzo.store.home import Home
-from mafunzo.store.record import Records
+from mafunzo.store.records import Records
 records = Records(open_database(Home(Path(sys.argv[1])), sys.argv[2] or None))
 won = 0
 for number in range(15):
