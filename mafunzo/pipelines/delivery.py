@@ -28,7 +28,7 @@ def deliver(destination: Destination, artifact: str, step: Step, output: str, re
 def _registered(destination: Destination, artifact: str, step: Step, output: str, records: Records) -> Asset:
     """Return the version that an output is, added where it isn't known yet."""
     kind = AssetType.MODEL if destination.folder_type in MODEL_TYPES else AssetType.DATA
-    known = records.list_assets(WORKSPACE_SCOPE, kind, destination.asset_name, with_archived=True)
+    known = records.assets.list(WORKSPACE_SCOPE, kind, destination.asset_name, with_archived=True)
     source = {"job": step.job, "step": step.name, "output": output}
     for asset in known:
         if source.items() <= asset.properties.items():
@@ -47,13 +47,13 @@ def _registered(destination: Destination, artifact: str, step: Step, output: str
         )
     if same is not None:
         return same
-    return records.add_asset(
+    return records.assets.add(
         Asset(
             key=key,
             folder_type=FolderType(destination.folder_type),
             artifact=artifact,
             properties={**source, "uri": _uri(key, step, output)},
-            created_by=records.get_job(step.job).created_by,
+            created_by=records.jobs.get(step.job).created_by,
             created_at=datetime.now(UTC),
         )
     )

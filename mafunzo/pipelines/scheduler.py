@@ -129,7 +129,7 @@ class Scheduler:
         has_settled = self._settle()
         held = self._leases.list()
         holders = tuple(Holder(lease.owner.removeprefix(OWNER), lease.resources) for lease in held)
-        state = State(tuple(self._job_state(job) for job in self._records.queue()), self._capacity, holders)
+        state = State(tuple(self._job_state(job) for job in self._records.jobs.queue()), self._capacity, holders)
         done = [self._do(action) for action in decide(state, _left(self._capacity, holders))]
         return has_settled or any(done)
 
@@ -158,8 +158,8 @@ class Scheduler:
     def halt(self) -> list[str]:
         """End all running steps after `run` returned; they run again at the next start. Return their names, `job/step`."""
         halted = []
-        for job in self._records.queue():
-            for step in self._records.list_steps(job.name):
+        for job in self._records.jobs.queue():
+            for step in self._records.steps.of(job.name):
                 if step.status != StepStatus.RUNNING:
                     continue
                 folder = step_folder(self._home, step)
@@ -174,7 +174,7 @@ class Scheduler:
     # Looking
 
     def _job_state(self, job: Job) -> JobState:
-        steps = self._records.list_steps(job.name)
+        steps = self._records.steps.of(job.name)
         outputs = {step.name: step.outputs for step in steps if step.status.is_done}
         states = tuple(self._step_state(job, step, outputs) for step in steps)
         if job.sweep is None:
@@ -223,7 +223,7 @@ class Scheduler:
         key = self._key(step, outputs)
         if job.force_rerun or not step.spec.is_deterministic:
             return StepState(step)
-        earlier = self._records.find_cached(key.key)
+        earlier = self._records.steps.find_cached(key.key)
         if earlier is None or not all(self._artifacts.exists(stored) for stored in earlier.outputs.values()):
             return StepState(step)
         return StepState(step, reusable=earlier.outputs, source=f"{earlier.job}/{earlier.name}")
@@ -240,7 +240,7 @@ class Scheduler:
     def _do(self, action: Action) -> bool:
         match action:
             case Begin(job):
-                self._records.update_job(replace(job, status=JobStatus.RUNNING, started_at=_now()))
+                self._records.jobs.update(replace(job, status=JobStatus.RUNNING, started_at=_now()))
             case Start(step):
                 return self._start(step)
             case Reuse(step, outputs, source):
@@ -256,7 +256,7 @@ class Scheduler:
             case Skip(step, reason):
                 self._end(step, StepStatus.SKIPPED, reason)
             case Wait(step, reason):
-                self._records.update_step(replace(step, reason=reason))
+                self._records.steps.update(replace(step, reason=reason))
             case Finish():
                 self._finish(action)
         return True
@@ -277,7 +277,7 @@ class Scheduler:
                 reason=self._explain_retry(step) if step.attempt else self._explain(step, key),
                 started_at=step.started_at or _now(),
             )
-            self._records.update_step(started)
+            self._records.steps.update(started)
         except BaseException:
             self._leases.release(_owner(step))
             raise
@@ -286,10 +286,10 @@ class Scheduler:
 
     def _with_values(self, step: Step) -> Step:
         """Return a trial that hasn't run yet with values that those before it suggest, where its sweep asks for that."""
-        sweep = self._records.get_job(step.job).sweep
+        sweep = self._records.jobs.get(step.job).sweep
         if sweep is None or sweep.sampling is not Sampling.BAYESIAN or step.attempt:
             return step
-        trials = self._trials(sweep, self._records.list_steps(step.job))
+        trials = self._trials(sweep, self._records.steps.of(step.job))
         values = {name: LiteralInput(value) for name, value in suggest(sweep, trials).items()}
         self._keys.pop((step.job, step.name), None)
         return replace(step, spec=replace(step.spec, inputs={**step.spec.inputs, **values}))
@@ -303,7 +303,7 @@ class Scheduler:
             ready = prepare(
                 step.spec, folder, earlier, self._artifacts, held, devices, self._home.root / ENVIRONMENTS_FOLDER
             )
-            found = {} if step.spec.is_trusted else self._user_variables(self._records.get_job(step.job), step)
+            found = {} if step.spec.is_trusted else self._user_variables(self._records.jobs.get(step.job), step)
             self._launcher.start(
                 ready.command,
                 folder,
@@ -325,7 +325,7 @@ class Scheduler:
         try:
             outputs = collect(step.spec, folder, self._artifacts)
             # Of a sweep only the best trial's outputs go anywhere, at its end.
-            if self._records.get_job(step.job).sweep is None:
+            if self._records.jobs.get(step.job).sweep is None:
                 self._deliver(step, outputs)
         except (MafunzoError, OSError) as error:
             record = self._launcher.record(folder)
@@ -345,7 +345,7 @@ class Scheduler:
     def _put_back(self, step: Step, reason: str) -> None:
         folder = step_folder(self._home, step)
         self._launcher.kill(folder, self._grace_s)
-        self._records.update_step(replace(step, status=StepStatus.WAITING, reason=reason))
+        self._records.steps.update(replace(step, status=StepStatus.WAITING, reason=reason))
         self._leases.release(_owner(step))
         clean(folder, *WORKING_FOLDERS)  # the next attempt may go on from what is in outputs
         logger.info("Step %s/%s will run again: %s", step.job, step.name, reason)
@@ -386,14 +386,14 @@ class Scheduler:
 
     def _end(self, step: Step, status: StepStatus, reason: str) -> None:
         """Write the step's end, with its outputs or its error, in one transaction, then give back what it held."""
-        self._records.update_step(replace(step, status=status, reason=reason, ended_at=_now()))
+        self._records.steps.update(replace(step, status=status, reason=reason, ended_at=_now()))
         self._leases.release(_owner(step))
 
     def _finish(self, end: Finish) -> None:
         job = replace(end.job, status=end.status, error=_error_of(end), ended_at=_now())
         if end.best is not None:
             job = self._with_best(job, end.best)
-        self._records.update_job(job)
+        self._records.jobs.update(job)
         self._keys = {name: key for name, key in self._keys.items() if name[0] != job.name}
         logger.info("Job %s %s", job.name, job.status)
 
@@ -414,14 +414,14 @@ class Scheduler:
     # Why a step runs
 
     def _explain(self, step: Step, key: _Key) -> str:
-        job = self._records.get_job(step.job)
+        job = self._records.jobs.get(step.job)
         if job.sweep is not None:
             return _values_of(step, job.sweep)
         if job.force_rerun:
             return "force_rerun is set"
         if not step.spec.is_deterministic:
             return "it isn't deterministic"
-        before = self._records.last_step_like(step.spec.component, step.name)
+        before = self._records.steps.last_like(step.spec.component, step.name)
         if before is None:
             return "it runs for the first time"
         try:
@@ -444,7 +444,7 @@ class Scheduler:
         (folder / KEY_FILE).write_text(json.dumps(key.found, indent=1), encoding="utf-8")
 
     def _outputs(self, job: str) -> dict[str, Mapping[str, str]]:
-        return {step.name: step.outputs for step in self._records.list_steps(job) if step.status.is_done}
+        return {step.name: step.outputs for step in self._records.steps.of(job) if step.status.is_done}
 
     # Work on a step that takes its time, beside the loop
 
@@ -475,9 +475,7 @@ class Scheduler:
             if lease.owner.startswith(OWNER) and lease.owner not in set(self._running_owners()):
                 self._leases.release(lease.owner)
         for parent in self._home.jobs.glob("*/*"):
-            step = next(
-                (step for step in self._records.list_steps(parent.parent.name) if step.name == parent.name), None
-            )
+            step = next((step for step in self._records.steps.of(parent.parent.name) if step.name == parent.name), None)
             for folder in parent.glob("[0-9]*"):
                 is_latest = step is not None and folder.name == str(step.attempt)
                 if step is None or not (is_latest and step.status == StepStatus.RUNNING):
@@ -486,8 +484,8 @@ class Scheduler:
                     clean(folder, *WORKING_FOLDERS, *([] if is_kept else ["outputs"]))
 
     def _running_owners(self) -> Iterator[str]:
-        for job in self._records.queue():
-            for step in self._records.list_steps(job.name):
+        for job in self._records.jobs.queue():
+            for step in self._records.steps.of(job.name):
                 if step.status == StepStatus.RUNNING:
                     yield _owner(step)
 

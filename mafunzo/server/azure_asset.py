@@ -184,7 +184,7 @@ def _has_hash(request: Request, asset: Asset) -> bool:
 
 def _version(workspace: Workspace, kind: Kind, name: str, version: str) -> Asset:
     if version == DEFAULT_VERSION:
-        return workspace.records.latest_asset(WORKSPACE_SCOPE, kind.type, name)
+        return workspace.records.assets.latest(WORKSPACE_SCOPE, kind.type, name)
     if (offered := kind.offered(workspace, name, version)) and not registered(workspace.services, kind.type, name):
         return offered[0]
-    return workspace.records.get_asset(AssetKey(WORKSPACE_SCOPE, kind.type, name, version))
+    return workspace.records.assets.get(AssetKey(WORKSPACE_SCOPE, kind.type, name, version))

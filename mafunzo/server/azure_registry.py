@@ -159,7 +159,7 @@ def _add_routes(shelf: Shelf) -> None:
             if version not in shared:
                 raise refusal(request.method, request.url.path)
             made = replace(shared[version], description=said.description, tags=said.tags, is_archived=said.is_archived)
-            context.workspace.records.update_asset(made)
+            context.workspace.records.assets.update(made)
             return made
 
         changed = await context.in_thread(change)

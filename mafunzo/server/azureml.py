@@ -251,7 +251,7 @@ def list_deployments(request: Request, endpoint: str) -> Any:
 @router.get(f"{WS}/onlineEndpoints/{{endpoint}}/deployments/{{name}}")
 def get_deployment(request: Request, endpoint: str, name: str) -> Any:
     """Return one deployment."""
-    return endpoint_wire.deployment_body(azure_context(request).workspace.records.get_deployment(endpoint, name))
+    return endpoint_wire.deployment_body(azure_context(request).workspace.records.deployments.get(endpoint, name))
 
 
 @router.put(f"{WS}/onlineEndpoints/{{endpoint}}/deployments/{{name}}")
@@ -283,7 +283,7 @@ async def get_deployment_logs(request: Request, endpoint: str, name: str) -> Any
 
 
 def _log_of(context: AzureContext, endpoint: str, name: str, lines: int) -> str:
-    context.workspace.records.get_deployment(endpoint, name)
+    context.workspace.records.deployments.get(endpoint, name)
     return context.workspace.endpoints.get(endpoint).logs(name, lines).get(name, "")
 
 
@@ -293,7 +293,7 @@ def get_operation(request: Request, what: str) -> Response:
     records = azure_context(request).workspace.records
     kind, _, name = what.partition(":")
     endpoint, _, deployment = name.partition(":")
-    there = {d.name: d for d in records.list_deployments(endpoint)}
+    there = {d.name: d for d in records.deployments.list(endpoint)}
     found: dict[str, Any]
     match kind:
         case "deployment" if deployment in there:
@@ -309,7 +309,7 @@ def get_operation(request: Request, what: str) -> Response:
         case "deployment-deleted":
             found = {"status": "InProgress" if deployment in there else "Succeeded"}
         case "endpoint-deleted":
-            found = {"status": "InProgress" if name in {e.name for e in records.list_endpoints()} else "Succeeded"}
+            found = {"status": "InProgress" if name in {e.name for e in records.endpoints.list()} else "Succeeded"}
         case _:
             raise NotFound(f"No operation '{what}' is known.")
     return JSONResponse(found, headers={"Retry-After": POLL_S})

@@ -86,14 +86,14 @@ class Directory:
 def read(records: Records) -> list[Entry]:
     """Read all endpoints that aren't being deleted."""
     deployments: dict[str, list[Deployment]] = {}
-    for deployment in records.list_deployments():
+    for deployment in records.deployments.list():
         deployments.setdefault(deployment.endpoint, []).append(deployment)
     entries = []
-    for endpoint in records.list_endpoints():
+    for endpoint in records.endpoints.list():
         if endpoint.is_deleting:
             continue
         try:
-            primary, secondary = records.endpoint_keys(endpoint.name)
+            primary, secondary = records.endpoints.keys(endpoint.name)
         except NotFound:  # deleted since it was listed
             continue
         entries.append(Entry(endpoint, (digest(primary), digest(secondary)), deployments.get(endpoint.name, [])))

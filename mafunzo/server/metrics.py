@@ -48,10 +48,10 @@ class _Books(Collector):
 
     def collect(self) -> Iterable[Metric]:
         deployments = GaugeMetricFamily("mafunzo_deployments", "Deployments by status", labels=["status"])
-        for status, count in Tally(str(d.status) for d in self._records.list_deployments()).items():
+        for status, count in Tally(str(d.status) for d in self._records.deployments.list()).items():
             deployments.add_metric([status], count)
         jobs = GaugeMetricFamily("mafunzo_jobs", "Jobs that haven't ended, by status", labels=["status"])
-        unfinished = self._records.list_jobs((JobStatus.QUEUED, JobStatus.RUNNING))
+        unfinished = self._records.jobs.list((JobStatus.QUEUED, JobStatus.RUNNING))
         for status, count in Tally(str(job.status) for job in unfinished).items():
             jobs.add_metric([status], count)
         return [deployments, jobs]

@@ -59,9 +59,9 @@ class MlflowView:
 
     def write_facts(self) -> None:
         """Write `job.json` for every job; one that has ended is written once."""
-        for job in self._records.list_jobs():
+        for job in self._records.jobs.list():
             if job.name not in self._settled:
-                write_job_facts(self._home.jobs, job_facts(job, self._records.list_steps(job.name)))
+                write_job_facts(self._home.jobs, job_facts(job, self._records.steps.of(job.name)))
                 if job.status.is_terminal:
                     self._settled.add(job.name)
 

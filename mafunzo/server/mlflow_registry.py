@@ -150,7 +150,7 @@ class Registry:
     # Aliases, which are labels
 
     def _set_alias(self, given: Given) -> Answer:
-        self._workspace.records.set_label(self._version(given).key, _text(given, "alias"))
+        self._workspace.records.labels.set(self._version(given).key, _text(given, "alias"))
         return {}
 
     def _get_by_alias(self, given: Given) -> Answer:
@@ -158,7 +158,7 @@ class Registry:
 
     def _delete_alias(self, given: Given) -> Answer:
         name, alias = _text(given, "name"), _text(given, "alias")
-        self._workspace.records.delete_label(WORKSPACE_SCOPE, AssetType.MODEL, name, alias)
+        self._workspace.records.labels.delete(WORKSPACE_SCOPE, AssetType.MODEL, name, alias)
         return {}
 
     # Versions
@@ -197,7 +197,7 @@ class Registry:
             created_by=self._workspace.user,
             created_at=None,
         )
-        return self._workspace.records.add_asset(copy)
+        return self._workspace.records.assets.add(copy)
 
     def _get_version(self, given: Given) -> Answer:
         return self._version_answer(self._version(given))
@@ -241,18 +241,18 @@ class Registry:
 
     def _version(self, given: Given) -> Asset:
         key = AssetKey(WORKSPACE_SCOPE, AssetType.MODEL, _text(given, "name"), _text(given, "version"))
-        return self._workspace.records.get_asset(key)
+        return self._workspace.records.assets.get(key)
 
     def _labelled(self, name: str, label: str) -> Asset:
-        return self._workspace.records.get_labelled(WORKSPACE_SCOPE, AssetType.MODEL, name, label)
+        return self._workspace.records.labels.get(WORKSPACE_SCOPE, AssetType.MODEL, name, label)
 
     def _update(self, asset: Asset, **changes: Any) -> Asset:
         changed = dataclasses.replace(asset, **changes)
-        self._workspace.records.update_asset(changed)
+        self._workspace.records.assets.update(changed)
         return changed
 
     def _version_answer(self, asset: Asset) -> Answer:
-        labels = self._workspace.records.list_labels(WORKSPACE_SCOPE, AssetType.MODEL, asset.name)
+        labels = self._workspace.records.labels.list(WORKSPACE_SCOPE, AssetType.MODEL, asset.name)
         return {"model_version": wire.model_version_body(asset, labels)}
 
     def _folder(self, pattern: str, source: str) -> Path:
@@ -264,7 +264,7 @@ class Registry:
 
     def _job_facts(self, run: str) -> dict[str, str]:
         """Return the lineage of what a job's own run has logged."""
-        found = (job.name for job in self._workspace.records.list_jobs() if job_run_id(job.name) == run)
+        found = (job.name for job in self._workspace.records.jobs.list() if job_run_id(job.name) == run)
         return {"job": job} if run and (job := next(found, None)) else {}
 
     def _locate(self, path: str) -> tuple[Asset, str]:

@@ -83,7 +83,7 @@ def serve(
         database = open_database(home, database_url)
         try:
             records, artifacts, leases = Records(database), Artifacts(home.artifacts), Leases(database)
-            require_owner(address, records.list_users())
+            require_owner(address, records.users.list())
             room = capacity(hardware())
             supervisor = Supervisor(records, artifacts, leases, LocalLauncher(), home, room, worker=worker)
             own = _own_address(listener, azure_listener, address)
@@ -124,7 +124,7 @@ def serve(
 
 def _mlflow_of_a_step(records: Records, own: ServerAddress, key: str, job: Job, step: Step) -> dict[str, str]:
     """Return what tells a user's own step where it runs and where MLflow logs; a job's only step has the job's run."""
-    is_alone = len(records.list_steps(job.name)) == 1
+    is_alone = len(records.steps.of(job.name)) == 1
     uri = f"http://mafunzo:{key}@{own.host}:{own.port}/mlflow"
     run_id = step_run_id(job.name, step.name, step.attempt, is_alone)
     return mlflow_variables(uri, job.experiment, run_id) | run_variables(job.name, job.experiment)

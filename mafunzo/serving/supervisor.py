@@ -156,10 +156,10 @@ class Supervisor:
 
     def _deployments(self) -> list[Deployment]:
         """Return all deployments; those of an endpoint that is being deleted are being deleted."""
-        leaving = {endpoint.name for endpoint in self.records.list_endpoints() if endpoint.is_deleting}
+        leaving = {endpoint.name for endpoint in self.records.endpoints.list() if endpoint.is_deleting}
         return [
             replace(d, status=DeploymentStatus.DELETING) if d.endpoint in leaving else d
-            for d in self.records.list_deployments()
+            for d in self.records.deployments.list()
         ]
 
     def _sweep(self, deployments: Sequence[Deployment]) -> None:
@@ -173,9 +173,9 @@ class Supervisor:
 
     def _remove_endpoints(self) -> bool:
         removed = False
-        for endpoint in self.records.list_endpoints():
-            if endpoint.is_deleting and not self.records.list_deployments(endpoint.name):
-                self.records.delete_endpoint(endpoint.name)
+        for endpoint in self.records.endpoints.list():
+            if endpoint.is_deleting and not self.records.deployments.list(endpoint.name):
+                self.records.endpoints.delete(endpoint.name)
                 remove_folder(self.home.workers / endpoint.name)
                 logger.info("Deleted endpoint %s", endpoint.name)
                 removed = True
@@ -372,7 +372,7 @@ class Supervisor:
     def _remove(self, deployment: Deployment) -> None:
         self._end(deployment)
         remove_folder(self.home.workers / deployment.endpoint / deployment.name)
-        self.records.delete_deployment(deployment.endpoint, deployment.name)
+        self.records.deployments.delete(deployment.endpoint, deployment.name)
         self._watches.pop(_key(deployment), None)  # one that is made under the same name is another
         logger.info("Deleted deployment %s", _name(deployment))
 
@@ -382,14 +382,14 @@ class Supervisor:
         Returns None, and writes nothing, when somebody changed it since it was read: the next tick decides anew.
         """
         try:
-            current = self.records.get_deployment(deployment.endpoint, deployment.name)
+            current = self.records.deployments.get(deployment.endpoint, deployment.name)
         except NotFound:
             return None
         if current.status is DeploymentStatus.DELETING or current.artifact != deployment.artifact:
             return None
         memory = replace(supervision(current), **remembered)
         changed = replace(current, properties=memory.as_properties(current), **changes)
-        self.records.update_deployment(changed)
+        self.records.deployments.update(changed)
         return changed
 
 

@@ -38,28 +38,28 @@ class Blobs:
     def create_container(self, name: str, metadata: Mapping[str, str] | None = None) -> Container:
         """Make a container and return it; raises `Conflict` when the name is taken."""
         container = Container(name, _new_etag(), dict(metadata or {}), datetime.now(UTC))
-        self._records.add_container(container)
+        self._records.containers.add(container)
         return container
 
     def ensure_container(self, name: str) -> None:
         """Make a container unless it is there."""
-        if self._records.find_container(name) is None:
+        if self._records.containers.find(name) is None:
             self.create_container(name)
 
     def container(self, name: str) -> Container:
         """Return a container; raises `BlobRefused`."""
-        found = self._records.find_container(name)
+        found = self._records.containers.find(name)
         if found is None:
             raise _no_container(name)
         return found
 
     def containers(self) -> list[Container]:
         """Return all containers, by name."""
-        return self._records.list_containers()
+        return self._records.containers.list()
 
     def delete_container(self, name: str) -> None:
         """Delete a container and all blobs in it; raises `BlobRefused`."""
-        if not self._records.delete_container(name):
+        if not self._records.containers.delete(name):
             raise _no_container(name)
         self.blocks.discard_all(name)
 
@@ -106,7 +106,7 @@ class Blobs:
                 created_at=now,
                 **said,
             )
-            return self._records.write_blob(container, name, partial(_replaced, blob, condition))
+            return self._records.blobs.write(container, name, partial(_replaced, blob, condition))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             self.blocks.tidy(container, name)
@@ -120,7 +120,7 @@ class Blobs:
         **said: Any,
     ) -> Blob:
         """Put blocks together, in this order, as a blob; raises `BlobRefused` for a block that isn't there."""
-        there = self._records.find_blob(container, name)
+        there = self._records.blobs.find(container, name)
         condition.check_write(there)
         parts = [self._part(container, name, use, there) for use in uses]
         missing = sum(part is None for part in parts)
@@ -146,19 +146,19 @@ class Blobs:
             condition.check_write(there)
             return replace(there, etag=_new_etag(), modified_at=datetime.now(UTC), **said)
 
-        return self._records.write_blob(container, name, changed)
+        return self._records.blobs.write(container, name, changed)
 
     def delete(self, container: str, name: str, condition: Condition = UNCONDITIONAL) -> None:
         """Delete a blob; its bytes go with the next collection, unless something else holds them.
 
         Raises `NotFound`, and `BlobRefused` unless `condition` holds.
         """
-        if not self._records.delete_blob(container, name, condition):
+        if not self._records.blobs.delete(container, name, condition):
             raise _no_blob(container, name)
 
     def get(self, container: str, name: str) -> Blob:
         """Return a blob; raises `NotFound`."""
-        found = self._records.find_blob(container, name)
+        found = self._records.blobs.find(container, name)
         if found is None:
             raise _no_blob(container, name)
         return found
@@ -169,18 +169,18 @@ class Blobs:
 
     def list(self, container: str, prefix: str = "") -> list[Blob]:
         """Return the blobs whose names begin with `prefix`, by name."""
-        return self._records.list_blobs(container, prefix)
+        return self._records.blobs.list(container, prefix)
 
     def artifact(self, container: str, name: str) -> str:
         """Return the artifact of the blob `name`, or of the folder of all blobs below `name/`; raises `NotFound`.
 
         An empty name is the folder of all blobs.
         """
-        blob = self._records.find_blob(container, name) if name else None
+        blob = self._records.blobs.find(container, name) if name else None
         if blob is not None:
             return blob.artifact
         prefix = f"{name.rstrip('/')}/" if name else ""
-        below = self._records.list_blobs(container, prefix)
+        below = self._records.blobs.list(container, prefix)
         if not below:
             raise NotFound(f"Container '{container}' has neither a blob '{name}' nor any below it.")
         return self._artifacts.assemble({found.name.removeprefix(prefix): self._stored(found) for found in below})
@@ -208,16 +208,16 @@ class Blobs:
         """Delete all blobs under `prefix/`, and return the artifacts that they were."""
         found = self.list(container, f"{prefix}/")
         for blob in found:
-            self._records.delete_blob(container, blob.name)
+            self._records.blobs.delete(container, blob.name)
         return {blob.artifact for blob in found}
 
     def _show(self, container: str, name: str, artifact: str, file: StoredFile) -> None:
         """Show one file of an artifact as a blob; where it is shown already, nothing changes."""
         alone = self._artifacts.extract(artifact, file.path, _file_name(name))
-        there = self._records.find_blob(container, name)
+        there = self._records.blobs.find(container, name)
         if there is None or there.artifact != alone:
             blob = Blob(container, name, alone, file.size, _new_etag(), modified_at=datetime.now(UTC))
-            self._records.write_blob(container, name, partial(_replaced, blob, UNCONDITIONAL))
+            self._records.blobs.write(container, name, partial(_replaced, blob, UNCONDITIONAL))
 
     def _part(self, container: str, name: str, use: BlockUse, there: Blob | None) -> "_Part | None":
         """Return where a block's bytes are, or None."""

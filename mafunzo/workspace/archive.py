@@ -19,5 +19,5 @@ def archive(services: Services, kind: AssetType, written: str, is_archived: bool
     if reference.version is None and reference.label is None:
         return archive_all(services, kind, reference.name, is_archived)
     changed = dataclasses.replace(referenced(services, kind, reference), is_archived=is_archived)
-    services.records.update_asset(changed)
+    services.records.assets.update(changed)
     return [changed]

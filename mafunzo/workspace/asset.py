@@ -40,7 +40,7 @@ class Models:
 
     def list(self, name: str | None = None, with_archived: bool = False) -> list[Asset]:
         """Return the registered models, newest first, then those on offer."""
-        registered = self._services.records.list_assets(
+        registered = self._services.records.assets.list(
             scope=WORKSPACE_SCOPE, type=AssetType.MODEL, name=name, with_archived=with_archived
         )
         return [*registered, *self._sources.on_offer(name)]
@@ -95,7 +95,7 @@ class Models:
             created_by=self._services.user,
             created_at=datetime.now(UTC),
         )
-        self._services.records.add_asset(asset)
+        self._services.records.assets.add(asset)
         return asset
 
     def register_from(self, asked: ModelRequest, name: str, version: str) -> Asset:
@@ -105,7 +105,7 @@ class Models:
         """
         known = {
             asset.version: asset
-            for asset in self._services.records.list_assets(
+            for asset in self._services.records.assets.list(
                 scope=WORKSPACE_SCOPE, type=AssetType.MODEL, name=name, with_archived=True
             )
         }
@@ -119,7 +119,7 @@ class Models:
                 properties={**known[version].properties, USER_PROPERTIES: asked.properties, SAID: asked.said},
                 is_archived=asked.is_archived,
             )
-            self._services.records.update_asset(changed)
+            self._services.records.assets.update(changed)
             return changed
         made = self.register(
             asked.path,
@@ -131,7 +131,7 @@ class Models:
         )
         facts = {"path": asked.path, USER_PROPERTIES: asked.properties, SAID: asked.said}
         kept = dataclasses.replace(made, properties={**made.properties, **facts})
-        self._services.records.update_asset(kept)
+        self._services.records.assets.update(kept)
         return kept
 
     def download(self, reference: str, to: str | Path) -> Path:
@@ -155,7 +155,7 @@ class Models:
     def archive(self, reference: str, is_archived: bool = True) -> Asset:
         """Hide a registered version from lists, or show it again."""
         asset = dataclasses.replace(self._own(reference), is_archived=is_archived)
-        self._services.records.update_asset(asset)
+        self._services.records.assets.update(asset)
         return asset
 
     def delete(self, reference: str) -> int:
@@ -164,11 +164,11 @@ class Models:
         Raises `Conflict` when a deployment serves it.
         """
         asset = self._own(reference)
-        served = [d for d in self._services.records.list_deployments() if d.model == str(asset.key)]
+        served = [d for d in self._services.records.deployments.list() if d.model == str(asset.key)]
         if served:
             where = ", ".join(f"{d.endpoint}/{d.name}" for d in served)
             raise Conflict(f"Model {asset.key} is served by {where}. Delete the endpoint first.")
-        self._services.records.delete_asset(asset.key)
+        self._services.records.assets.delete(asset.key)
         shown = self._services.blobs.withdraw(_container_of(asset), model_path(asset))
         return free(self._services, named_artifacts(asset) | shown, asset.created_at)
 
@@ -179,7 +179,7 @@ class Models:
         return asset
 
     def _next_version(self, name: str) -> str:
-        versions = self._services.records.list_assets(
+        versions = self._services.records.assets.list(
             scope=WORKSPACE_SCOPE, type=AssetType.MODEL, name=name, with_archived=True
         )
         return next_version(asset.version for asset in versions)

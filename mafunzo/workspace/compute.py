@@ -43,11 +43,11 @@ class Computes:
 
     def list(self) -> Clusters:
         """Return the computes that a job may name: `local`, then the clusters that were made, by name."""
-        return [Compute(LOCAL, LOCAL), *self._services.records.list_computes()]
+        return [Compute(LOCAL, LOCAL), *self._services.records.computes.list()]
 
     def find(self, name: str) -> Compute:
         """Return a compute by name; raises `NotFound` with near names."""
-        return Compute(LOCAL, LOCAL) if name == LOCAL else self._services.records.get_compute(name)
+        return Compute(LOCAL, LOCAL) if name == LOCAL else self._services.records.computes.get(name)
 
     def faults(self, named: Mapping[str, str]) -> Faults:
         """Return a fault for each compute that nobody has made; `named` says who names which."""
@@ -67,7 +67,7 @@ class Computes:
         if faults := self.faults_of(compute):
             raise InvalidParameter(f"Compute '{compute.name}' can't be made.", faults)
         size = self.get(compute.size)
-        return self._services.records.put_compute(replace(compute, size=size.name))
+        return self._services.records.computes.put(replace(compute, size=size.name))
 
     def faults_of(self, compute: Compute) -> Faults:
         """Return all faults of a cluster's name, tier and counts."""
@@ -105,7 +105,7 @@ class Computes:
         """Delete a cluster; raises `NotFound`, and `Conflict` for `local`."""
         if name == LOCAL:
             raise Conflict(f"{LOCAL} is this machine; it can't be deleted.")
-        self._services.records.delete_compute(name)
+        self._services.records.computes.delete(name)
 
 
 @functools.cache

@@ -49,18 +49,18 @@ class Endpoints:
 
     def list(self) -> list[Endpoint]:
         """Return the endpoints."""
-        return self._services.records.list_endpoints()
+        return self._services.records.endpoints.list()
 
     def get(self, name: str) -> EndpointHandle:
         """Return an endpoint by name; raises `NotFound`."""
-        self._services.records.get_endpoint(name)
+        self._services.records.endpoints.get(name)
         return EndpointHandle(self._services, name)
 
     def create(self, name: str, tags: Mapping[str, str] | None = None) -> EndpointHandle:
         """Create an endpoint with two new keys and no deployment; raises `Conflict` when it exists."""
         require_name("endpoint", name)
         endpoint = Endpoint(name, tags=dict(tags or {}), created_by=self._services.user, created_at=datetime.now(UTC))
-        self._services.records.add_endpoint(endpoint, keys=(_new_key(), _new_key()))
+        self._services.records.endpoints.add(endpoint, keys=(_new_key(), _new_key()))
         return EndpointHandle(self._services, name)
 
     def put(self, name: str, asked: EndpointRequest) -> EndpointHandle:
@@ -77,7 +77,7 @@ class Endpoints:
         handle = self.get(name)
         handle.set_traffic(asked.traffic_percent)
         changed = dataclasses.replace(handle.endpoint, tags=asked.tags, properties=asked.properties)
-        self._services.records.update_endpoint(changed)
+        self._services.records.endpoints.update(changed)
         return handle
 
     def put_deployment(self, endpoint: str, name: str, asked: DeploymentRequest) -> Deployment:
@@ -103,7 +103,7 @@ class Endpoints:
                 request_timeout_s=asked.request_timeout_s,
                 properties=asked.properties,
             )
-            return self._services.records.add_deployment(new) if found is None else self._replace(found, new)
+            return self._services.records.deployments.add(new) if found is None else self._replace(found, new)
         if found.status is DeploymentStatus.DELETING:
             raise Conflict(f"Deployment {endpoint}/{name} is being deleted. Ask again when it is gone.")
         if found.artifact != asset.artifact:
@@ -117,7 +117,7 @@ class Endpoints:
             request_timeout_s=asked.request_timeout_s,
             properties={**found.properties, **asked.properties},
         )
-        self._services.records.update_deployment(changed)
+        self._services.records.deployments.update(changed)
         return changed
 
     def deploy(
@@ -138,18 +138,18 @@ class Endpoints:
         require_name("deployment", deployment)
         asset = model if isinstance(model, Asset) else ModelSources(self._services).get(model)
         self.require_chat_model(asset)
-        found = {e.name: e for e in self._services.records.list_endpoints()}.get(endpoint)
+        found = {e.name: e for e in self._services.records.endpoints.list()}.get(endpoint)
         if found is None:
             require_name("endpoint", endpoint)
         _shared(found.traffic_percent if found else {}, deployment, traffic)  # refused before anything is written
-        if any(d.name == deployment for d in self._services.records.list_deployments(endpoint)):
+        if any(d.name == deployment for d in self._services.records.deployments.list(endpoint)):
             raise Conflict(
                 f"Endpoint {endpoint} has a deployment '{deployment}' already. Name another one, or delete it: "
                 f"mafunzo endpoint delete {endpoint} --deployment {deployment}"
             )
         self._services.up()
         handle = self.get(endpoint) if found else self.create(endpoint)
-        self._services.records.add_deployment(self._new(handle, deployment, asset, initial_delay_s=timeout_s))
+        self._services.records.deployments.add(self._new(handle, deployment, asset, initial_delay_s=timeout_s))
         try:
             handle.wait(deployment, timeout_s)
             handle.set_traffic(_shared(handle.endpoint.traffic_percent, deployment, traffic))
@@ -197,7 +197,7 @@ class Endpoints:
         placed = dataclasses.replace(
             new, attempt=failed.attempt, created_by=failed.created_by, created_at=failed.created_at
         )
-        self._services.records.update_deployment(placed)
+        self._services.records.deployments.update(placed)
         return placed
 
 
@@ -213,16 +213,16 @@ class EndpointHandle:
 
     @property
     def endpoint(self) -> Endpoint:
-        return self._services.records.get_endpoint(self.name)
+        return self._services.records.endpoints.get(self.name)
 
     @property
     def deployments(self) -> list[Deployment]:
-        return self._services.records.list_deployments(self.name)
+        return self._services.records.deployments.list(self.name)
 
     @property
     def keys(self) -> tuple[str, str]:
         """The primary and the secondary key."""
-        return self._services.records.endpoint_keys(self.name)
+        return self._services.records.endpoints.keys(self.name)
 
     @property
     def url(self) -> str:
@@ -233,7 +233,7 @@ class EndpointHandle:
         """Return the deployment once it is healthy; raises what it failed with, or `TimedOut`."""
         deadline = time.monotonic() + timeout_s
         while True:
-            found = self._services.records.get_deployment(self.name, deployment)
+            found = self._services.records.deployments.get(self.name, deployment)
             if found.status is DeploymentStatus.HEALTHY:
                 return found
             if found.status.is_settled:
@@ -297,7 +297,7 @@ class EndpointHandle:
         primary, secondary = self.keys
         new = _new_key()
         both = (new, secondary) if which == "primary" else (primary, new)
-        self._services.records.set_endpoint_keys(self.name, both)
+        self._services.records.endpoints.set_keys(self.name, both)
         return new
 
     def set_traffic(self, traffic_percent: Mapping[str, int]) -> None:
@@ -322,7 +322,7 @@ class EndpointHandle:
 
     def _write_traffic(self, traffic_percent: Mapping[str, int]) -> None:
         shares = {name: share for name, share in traffic_percent.items() if share}
-        self._services.records.update_endpoint(dataclasses.replace(self.endpoint, traffic_percent=shares))
+        self._services.records.endpoints.update(dataclasses.replace(self.endpoint, traffic_percent=shares))
 
     def verify(self, deployment: str | None = None, timeout_s: float = 120.0) -> dict[str, Any]:
         """Prove again that each deployment answers as its model did in evaluation; return what was compared."""
@@ -333,7 +333,7 @@ class EndpointHandle:
             if found.status is not DeploymentStatus.HEALTHY:
                 raise Conflict(f"Deployment {self.name}/{found.name} is {found.status}, so it can't be asked.")
             renewed = dataclasses.replace(found, status=DeploymentStatus.VERIFYING, verification=None)
-            self._services.records.update_deployment(renewed)
+            self._services.records.deployments.update(renewed)
             proofs[found.name] = self.wait(found.name, timeout_s).verification
         if not proofs:
             raise NotFound(f"Endpoint {self.name} has no deployment '{deployment or ''}'.")
@@ -350,14 +350,14 @@ class EndpointHandle:
 
     def begin_delete(self) -> None:
         """Ask for the endpoint and its deployments to go, and return at once."""
-        self._services.records.update_endpoint(dataclasses.replace(self.endpoint, is_deleting=True))
+        self._services.records.endpoints.update(dataclasses.replace(self.endpoint, is_deleting=True))
         self._services.up()
 
     def delete(self, timeout_s: float = 60.0) -> None:
         """Delete the endpoint and its deployments; return once their processes, ports and memory are free."""
         self.begin_delete()
         deadline = time.monotonic() + timeout_s
-        while self.name in {found.name for found in self._services.records.list_endpoints()}:
+        while self.name in {found.name for found in self._services.records.endpoints.list()}:
             if time.monotonic() > deadline:
                 raise TimedOut(
                     f"Endpoint {self.name} isn't gone after {timeout_s:g} s. `mafunzo down` ends everything."
@@ -367,12 +367,12 @@ class EndpointHandle:
     def begin_delete_deployment(self, name: str) -> None:
         """Ask for a deployment to go, and return at once. Raises `NotFound`, and `Conflict` for one that has traffic."""
         records = self._services.records
-        found = records.get_deployment(self.name, name)
+        found = records.deployments.get(self.name, name)
         if share := self.endpoint.traffic_percent.get(name):
             raise Conflict(
                 f"Deployment {self.name}/{name} has {share} percent of the traffic. Set its traffic to 0, then delete it."
             )
-        records.update_deployment(dataclasses.replace(found, status=DeploymentStatus.DELETING))
+        records.deployments.update(dataclasses.replace(found, status=DeploymentStatus.DELETING))
         self._services.up()
 
     def delete_deployment(self, name: str, timeout_s: float = 60.0) -> None:
@@ -382,7 +382,7 @@ class EndpointHandle:
         """
         before = self.endpoint.traffic_percent
         if before.get(name):
-            self._services.records.get_deployment(self.name, name)
+            self._services.records.deployments.get(self.name, name)
             self._write_traffic(_shared(before, name, 0))
         self.begin_delete_deployment(name)
         deadline = time.monotonic() + timeout_s

@@ -111,7 +111,7 @@ def _endpoint(file: _File) -> None:
 def _deployment(file: _File) -> None:
     file.take(lambda: endpoint.require_name("deployment", file.name))
     wanted = str(file.document["endpoint_name"])
-    file.attempt("endpoint_name", lambda: file.workspace.records.get_endpoint(wanted))
+    file.attempt("endpoint_name", lambda: file.workspace.records.endpoints.get(wanted))
     asked = file.take(lambda: deployment_from_body(file.name, file.body))
     if asked is not None and file.body["properties"]["model"] != UNKNOWN:
         endpoints = file.workspace.endpoints

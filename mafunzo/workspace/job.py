@@ -69,11 +69,11 @@ class Jobs:
 
     def list(self, statuses: tuple[JobStatus, ...] | None = None) -> list[Job]:
         """Return the jobs, newest first."""
-        return self._services.records.list_jobs(statuses)
+        return self._services.records.jobs.list(statuses)
 
     def get(self, name: str) -> JobHandle:
         """Return a job by name; raises `NotFound`."""
-        self._services.records.get_job(name)
+        self._services.records.jobs.get(name)
         return JobHandle(self._services, name)
 
     def find_step(self, name: str) -> Step | None:
@@ -88,15 +88,15 @@ class Jobs:
     def has(self, name: str) -> bool:
         """Return whether a job has that name."""
         try:
-            self._services.records.get_job(name)
+            self._services.records.jobs.get(name)
         except NotFound:
             return False
         return True
 
     def change(self, name: str, change: RunChange) -> Job:
         """Change what a job is called, its description and tags, or hide it from lists; return it. Raises `NotFound`."""
-        job = changed(self._services.records.get_job(name), change)
-        self._services.records.update_job(job)
+        job = changed(self._services.records.jobs.get(name), change)
+        self._services.records.jobs.update(job)
         return job
 
     def finetune(
@@ -145,7 +145,7 @@ class Jobs:
             self._of_registry(name, shipped(component).component, asked, promised)
 
     def _ask_again(self, name: str, asked: JobRequest) -> JobHandle:
-        kept = self._services.records.get_job(name).properties.get(BODY)
+        kept = self._services.records.jobs.get(name).properties.get(BODY)
         if kept is None or settings_of(job_from_body(name, kept)) != settings_of(asked):
             raise Conflict(
                 f"Job {name} exists already, with other settings. Only its description, tags, properties and display name can "
@@ -192,13 +192,13 @@ class Jobs:
         Raises `Conflict` while it is queued or runs, and, unless forced, where a registered model's lineage leads to it.
         """
         services = self._services
-        job, steps = services.records.get_job(name), services.records.list_steps(name)
+        job, steps = services.records.jobs.get(name), services.records.steps.of(name)
         models = [str(asset.key) for asset in models_made_by(services, name)]
         if models and not is_forced:
             raise Conflict(
                 f"The lineage of {', '.join(models)} leads to job {name}. Delete that first, or pass --force."
             )
-        services.records.delete_job(name)
+        services.records.jobs.delete(name)
         shutil.rmtree(services.home.jobs / name, ignore_errors=True)
         shown = set[str]()
         for known in (name, *map(child_name, steps)):
@@ -263,7 +263,7 @@ class Jobs:
         """Start the server first: where it can't start, nothing is left in the queue."""
         self._services.up()
         job, steps = draft.stored()
-        self._services.records.add_job(job, steps)
+        self._services.records.jobs.add(job, steps)
         return JobHandle(self._services, job.name)
 
 
@@ -280,11 +280,11 @@ class JobHandle:
 
     @property
     def job(self) -> Job:
-        return self._services.records.get_job(self.name)
+        return self._services.records.jobs.get(self.name)
 
     @property
     def steps(self) -> list[Step]:
-        return self._services.records.list_steps(self.name)
+        return self._services.records.steps.of(self.name)
 
     @property
     def best_trial(self) -> Step | None:
@@ -322,7 +322,7 @@ class JobHandle:
         """Ask the scheduler to end the job and all its processes."""
         job = self.job
         if not job.status.is_terminal:
-            self._services.records.request_cancel(self.name)
+            self._services.records.jobs.request_cancel(self.name)
             self._services.up()
 
     def metrics(self, step: str | None = None) -> dict[str, list[dict[str, Any]]]:

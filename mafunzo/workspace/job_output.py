@@ -26,7 +26,7 @@ def find_step(services: Services, name: str) -> Step | None:
     parts = name.split(".")
     jobs = {".".join(parts[:end]): ".".join(parts[end:]) for end in range(1, len(parts))}
     for job, step_name in jobs.items():
-        for step in services.records.list_steps(job):
+        for step in services.records.steps.of(job):
             if step.name == step_name:
                 return step
     return None
@@ -41,11 +41,11 @@ class JobOutputs:
 
     @property
     def job(self) -> Job:
-        return self._services.records.get_job(self.name)
+        return self._services.records.jobs.get(self.name)
 
     @property
     def steps(self) -> list[Step]:
-        return self._services.records.list_steps(self.name)
+        return self._services.records.steps.of(self.name)
 
     def artifact(self, output: str, path: str = "", step: str | None = None) -> str:
         """Return the hash of an output, of the job or of one step, or of the file or folder `path` of it.

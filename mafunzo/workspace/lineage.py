@@ -61,7 +61,7 @@ class Lineage:
 def trace(services: Services, thing: str) -> Lineage:
     """Trace a model (`name`, `name:version`) or a job; raises `NotFound`."""
     try:
-        job = services.records.get_job(thing)
+        job = services.records.jobs.get(thing)
     except NotFound:
         asset = ModelSources(services).get(thing)
         return Lineage(tuple(_model_links(services, asset)))
@@ -70,7 +70,7 @@ def trace(services: Services, thing: str) -> Lineage:
 
 def facts_of_job(services: Services, job: Job, output: str, made_by: Step | None) -> dict[str, Any]:
     """Return what a registered model remembers of the job that made it, or of the one step that did."""
-    steps = [made_by] if made_by else services.records.list_steps(job.name)
+    steps = [made_by] if made_by else services.records.steps.of(job.name)
     by_name = {step.name: step for step in steps}
     literals = {f"{step.name}.{name}": value for step in steps for name, value in step.spec.literals.items()}
     properties: dict[str, Any] = {
@@ -101,7 +101,7 @@ def _model_links(services: Services, asset: Asset) -> Iterator[Link]:
     if not job_name:
         return
     try:
-        job = services.records.get_job(job_name)
+        job = services.records.jobs.get(job_name)
     except NotFound:
         yield Link("job", f"{job_name} (deleted)", depth=1)
         return
@@ -116,7 +116,7 @@ def _job_links(services: Services, job: Job, depth: int, made_by: Collection[str
     for name, given in _given(job).items():
         faults = tuple(services.artifacts.verify(given.artifact))
         yield Link("input", f"{name} = {given.name}", {}, given.artifact, faults, depth=depth + 1)
-    steps = services.records.list_steps(job.name)
+    steps = services.records.steps.of(job.name)
     for step in (one for one in steps if made_by is None or one.name in made_by):
         yield _step_link(step, depth + 1)
         for name, artifact in step.outputs.items():

@@ -23,14 +23,14 @@ def set_mirror(services: Services, kind: AssetType, repository: str, folder: Pat
         created_by=services.user,
         created_at=datetime.now(UTC),
     )
-    if services.records.list_assets(scope=MIRROR_SCOPE, type=kind, name=repository):
-        services.records.update_asset(asset)
+    if services.records.assets.list(scope=MIRROR_SCOPE, type=kind, name=repository):
+        services.records.assets.update(asset)
     else:
-        services.records.add_asset(asset)
+        services.records.assets.add(asset)
     return asset
 
 
 def find_mirror(services: Services, kind: AssetType, repository: str) -> Path | None:
     """Return the folder that was named for `org/name`, or None."""
-    found = services.records.list_assets(scope=MIRROR_SCOPE, type=kind, name=repository)
+    found = services.records.assets.list(scope=MIRROR_SCOPE, type=kind, name=repository)
     return Path(found[0].properties["folder"]) if found else None

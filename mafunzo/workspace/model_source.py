@@ -88,13 +88,13 @@ class ModelSources:
 
     def _registered(self, wanted: AssetReference) -> Asset | None:
         records, scope = self._services.records, scope_of(wanted)
-        versions = records.list_assets(
+        versions = records.assets.list(
             scope=scope, type=AssetType.MODEL, name=wanted.name, with_archived=wanted.version is not None
         )
         if not versions:
             return None
         if wanted.version is None:
-            return records.latest_asset(scope, AssetType.MODEL, wanted.name)
+            return records.assets.latest(scope, AssetType.MODEL, wanted.name)
         for asset in versions:
             if asset.version == wanted.version:
                 return asset

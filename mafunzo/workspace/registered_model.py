@@ -27,7 +27,7 @@ class RegisteredModels:
     def list(self) -> list[RegisteredModel]:
         """Return every name that was created, or that has versions, in order."""
         records = self._services.records
-        said = {asset.name: asset for asset in records.list_assets(NAME_SCOPE, AssetType.MODEL)}
+        said = {asset.name: asset for asset in records.assets.list(NAME_SCOPE, AssetType.MODEL)}
         versions: dict[str, Versions] = {name: [] for name in said}
         for asset in self._versions():
             versions.setdefault(asset.name, []).append(asset)
@@ -35,7 +35,7 @@ class RegisteredModels:
 
     def find(self, name: str) -> RegisteredModel | None:
         """Return a name with its versions, or None."""
-        said = self._services.records.list_assets(NAME_SCOPE, AssetType.MODEL, name)
+        said = self._services.records.assets.list(NAME_SCOPE, AssetType.MODEL, name)
         versions = self._versions(name)
         return self._model(name, said[0] if said else None, versions) if said or versions else None
 
@@ -52,7 +52,7 @@ class RegisteredModels:
             raise InvalidParameter(f"The model's name is '{name}', expected one without any of {' '.join(FORBIDDEN)}.")
         if self.find(name) is not None:
             raise Conflict(f"A model is registered under the name '{name}' already.")
-        self._services.records.add_asset(self._said(name, description, tags or {}))
+        self._services.records.assets.add(self._said(name, description, tags or {}))
         return self.get(name)
 
     def update(
@@ -61,33 +61,33 @@ class RegisteredModels:
         """Change what is said of a name; None leaves it as it is. Raises `NotFound`."""
         known = self.get(name)
         records = self._services.records
-        stored = records.list_assets(NAME_SCOPE, AssetType.MODEL, name)
+        stored = records.assets.list(NAME_SCOPE, AssetType.MODEL, name)
         said = dataclasses.replace(
             stored[0] if stored else self._said(name, "", {}),
             description=known.description if description is None else description,
             tags=known.tags if tags is None else tags,
         )
         if stored:
-            records.update_asset(said)
+            records.assets.update(said)
         else:
-            records.add_asset(said)
+            records.assets.add(said)
         return self.get(name)
 
     def delete(self, name: str) -> None:
         """Delete a name with all of its versions. Raises `NotFound`, and `Conflict` when a deployment serves one of them."""
         found = self.get(name)
         keys = {str(version.key) for version in found.versions}
-        served = [d for d in self._services.records.list_deployments() if d.model in keys]
+        served = [d for d in self._services.records.deployments.list() if d.model in keys]
         if served:
             where = ", ".join(f"{d.endpoint}/{d.name} ({d.model})" for d in served)
             raise Conflict(f"Model {name} is served by {where}. Delete the endpoint first.")
         for version in found.versions:
             Models(self._services).delete(str(version.key))
-        for said in self._services.records.list_assets(NAME_SCOPE, AssetType.MODEL, name):
-            self._services.records.delete_asset(said.key)
+        for said in self._services.records.assets.list(NAME_SCOPE, AssetType.MODEL, name):
+            self._services.records.assets.delete(said.key)
 
     def _versions(self, name: str | None = None) -> Versions:
-        return self._services.records.list_assets(WORKSPACE_SCOPE, AssetType.MODEL, name, with_archived=True)
+        return self._services.records.assets.list(WORKSPACE_SCOPE, AssetType.MODEL, name, with_archived=True)
 
     def _model(self, name: str, said: Asset | None, versions: Versions) -> RegisteredModel:
         first = said or versions[-1]
@@ -95,7 +95,7 @@ class RegisteredModels:
             name=name,
             description=said.description if said else "",
             tags=said.tags if said else {},
-            labels=self._services.records.list_labels(WORKSPACE_SCOPE, AssetType.MODEL, name),
+            labels=self._services.records.labels.list(WORKSPACE_SCOPE, AssetType.MODEL, name),
             versions=tuple(versions),
             created_by=first.created_by,
             created_at=first.created_at,

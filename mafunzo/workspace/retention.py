@@ -30,16 +30,16 @@ def holders_of(services: Services, artifact: str) -> Holders:
     records = services.records
     jobs = [
         job.name
-        for job in records.list_jobs()
-        if artifact in named_artifacts(job).union(*map(named_artifacts, records.list_steps(job.name)))
+        for job in records.jobs.list()
+        if artifact in named_artifacts(job).union(*map(named_artifacts, records.steps.of(job.name)))
     ]
-    models = records.list_assets(type=AssetType.MODEL, with_archived=True)
+    models = records.assets.list(type=AssetType.MODEL, with_archived=True)
     return Holders(tuple(jobs), tuple(str(m.key) for m in models if artifact in named_artifacts(m)))
 
 
 def models_made_by(services: Services, job: str) -> tuple[Asset, ...]:
     """Return the registered models, archived ones too, that came from a job."""
-    models = services.records.list_assets(scope=WORKSPACE_SCOPE, type=AssetType.MODEL, with_archived=True)
+    models = services.records.assets.list(scope=WORKSPACE_SCOPE, type=AssetType.MODEL, with_archived=True)
     return tuple(asset for asset in models if asset.properties.get("job") == job)
 
 

@@ -36,8 +36,8 @@ def follow(services: Services, name: str, poll_s: float = 0.2) -> Iterator[Event
     seen_steps: dict[str, str] = {}
     logs: dict[str, _Tail] = {}
     while True:
-        job = services.records.get_job(name)
-        steps = services.records.list_steps(name)
+        job = services.records.jobs.get(name)
+        steps = services.records.steps.of(name)
         is_news, seen_job = _job_text(job) != seen_job, _job_text(job)
         news = Event("job", name, seen_job, str(job.status))
         if is_news and not job.status.is_terminal:

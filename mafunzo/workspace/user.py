@@ -44,32 +44,32 @@ class Users:
             raise Conflict(f"{name} is the user of this home, and its owner already. Choose another name.")
         token, maker = _new_token(), self._services.user
         user = User(name, Role(role), token_id=_id_of(token), created_by=maker, token_at=datetime.now(UTC))
-        return self._services.records.add_user(user, _hash(token)), token
+        return self._services.records.users.add(user, _hash(token)), token
 
     def list(self) -> UserList:
         """Return the users by name."""
-        return self._services.records.list_users()
+        return self._services.records.users.list()
 
     def get(self, name: str) -> User:
         """Return a user; raises `NotFound` with near names."""
-        return self._services.records.get_user(name)
+        return self._services.records.users.get(name)
 
     def rotate(self, name: str) -> tuple[User, str]:
         """Give a user a new token, also one who was revoked; the old one is refused at once. Raises `NotFound`."""
         token = _new_token()
         user = replace(self.get(name), token_id=_id_of(token), is_revoked=False, token_at=datetime.now(UTC))
-        self._services.records.update_user(user, _hash(token))
+        self._services.records.users.update(user, _hash(token))
         return user, token
 
     def revoke(self, name: str) -> User:
         """Refuse a user from now on; `rotate` lets them in again. Raises `NotFound`."""
         user = replace(self.get(name), is_revoked=True)
-        self._services.records.update_user(user)
+        self._services.records.users.update(user)
         return user
 
     def delete(self, name: str) -> None:
         """Delete a user. What they made stays, under their name. Raises `NotFound`."""
-        self._services.records.delete_user(name)
+        self._services.records.users.delete(name)
 
     def log(self, user: str | None = None, since: datetime | None = None) -> Entries:
         """Return what was asked over the network, oldest first: by one user, or since a moment."""
@@ -81,7 +81,7 @@ class Users:
 
     def with_token(self, token: str) -> User:
         """Return whose token this is; raises `Unauthorized` for nobody's, and for a revoked user's."""
-        found = self._services.records.find_user(_hash(token))
+        found = self._services.records.users.find(_hash(token))
         if found is None:
             raise Unauthorized(
                 "The token is nobody's, or was replaced by a newer one. 'mafunzo user rotate' makes one."

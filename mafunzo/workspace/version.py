@@ -18,15 +18,15 @@ def registered(
     services: Services, kind: AssetType, name: str | None = None, scope: str = WORKSPACE_SCOPE
 ) -> list[Asset]:
     """Return the versions of the workspace's assets of a kind, archived ones too, newest first."""
-    return services.records.list_assets(scope, kind, name, with_archived=True)
+    return services.records.assets.list(scope, kind, name, with_archived=True)
 
 
 def referenced(services: Services, kind: AssetType, wanted: AssetReference) -> Asset:
     """Return the registered version that a reference names: by number, by label, or the newest. Raises `NotFound`."""
     records, scope = services.records, scope_of(wanted)
     if wanted.version is not None:
-        return records.get_asset(AssetKey(scope, kind, wanted.name, wanted.version))
-    return records.get_labelled(scope, kind, wanted.name, wanted.label or "latest")
+        return records.assets.get(AssetKey(scope, kind, wanted.name, wanted.version))
+    return records.labels.get(scope, kind, wanted.name, wanted.label or "latest")
 
 
 def scope_of(wanted: AssetReference) -> str:
@@ -37,7 +37,7 @@ def scope_of(wanted: AssetReference) -> str:
 def share(services: Services, asset: Asset, name: str, version: str) -> Asset:
     """Copy a version of the workspace to the registry. Raises `Conflict` where that version exists there."""
     key = AssetKey(REGISTRY_SCOPE, asset.key.type, name, version)
-    return services.records.add_asset(
+    return services.records.assets.add(
         dataclasses.replace(asset, key=key, is_archived=False, created_by=services.user, created_at=datetime.now(UTC))
     )
 
@@ -51,12 +51,12 @@ def put_version(services: Services, asset: Asset, is_replaced: bool = False) -> 
     known = {found.version: found for found in registered(services, asset.key.type, asset.name)}.get(asset.version)
     if known is None:
         made = dataclasses.replace(asset, created_by=services.user, created_at=datetime.now(UTC))
-        return services.records.add_asset(made)
+        return services.records.assets.add(made)
     is_same = (known.artifact, known.folder_type) == (asset.artifact, asset.folder_type)
     if not is_same or (known.properties != asset.properties and not is_replaced):
         raise taken(known)
     changed = dataclasses.replace(asset, created_by=known.created_by, created_at=known.created_at)
-    services.records.update_asset(changed)
+    services.records.assets.update(changed)
     return changed
 
 
@@ -78,7 +78,7 @@ def archive_all(
         raise NotFound(f"No {kind} '{name}' is registered.")
     changed = [dataclasses.replace(asset, is_archived=is_archived) for asset in found]
     for asset in changed:
-        services.records.update_asset(asset)
+        services.records.assets.update(asset)
     return changed
 
 

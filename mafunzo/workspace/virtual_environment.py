@@ -81,7 +81,7 @@ def delete_environment(services: Services, written: str, is_forced: bool = False
         raise Conflict(f"Environment {known} is in use by {', '.join(steps)}. Delete it when they have ended.")
     if known.is_registered:
         reference = AssetReference(known.environment.name, known.environment.version)
-        services.records.delete_asset(referenced(services, AssetType.ENVIRONMENT, reference).key)
+        services.records.assets.delete(referenced(services, AssetType.ENVIRONMENT, reference).key)
     others = {_folder(services, _environment(asset)) for asset in registered(services, AssetType.ENVIRONMENT)}
     if known.folder is None or not known.is_built or known.folder in others:
         return 0
@@ -158,7 +158,7 @@ def _environment_of(services: Services, component: Asset) -> tuple[str, str] | N
 
 def _running_with(services: Services, known: KnownEnvironment) -> list[str]:
     """Return the steps that run in what was built of an environment."""
-    steps = [step for job in services.records.queue() for step in services.records.list_steps(job.name)]
+    steps = [step for job in services.records.jobs.queue() for step in services.records.steps.of(job.name)]
     return [
         f"{step.job}.{step.name}"
         for step in steps

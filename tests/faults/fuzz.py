@@ -365,9 +365,9 @@ KINDS: dict[str, Callable[[Fuzzer, random.Random], Broken]] = {
 def stored(workspace: Workspace) -> set[str]:
     """Return the name of everything that a home holds, and every file of it that isn't named by its content or a log."""
     records = workspace.records
-    names = {f"asset {asset.key}" for asset in records.list_assets(with_archived=True)}
-    names |= {f"job {job.name}" for job in records.list_jobs()}
-    names |= {f"endpoint {endpoint.name}" for endpoint in records.list_endpoints()}
+    names = {f"asset {asset.key}" for asset in records.assets.list(with_archived=True)}
+    names |= {f"job {job.name}" for job in records.jobs.list()}
+    names |= {f"endpoint {endpoint.name}" for endpoint in records.endpoints.list()}
     names |= {f"compute {compute.name}" for compute in workspace.computes.list()}
     for container in workspace.blobs.containers():
         names |= {f"blob {container.name}/{blob.name}" for blob in workspace.blobs.list(container.name)}

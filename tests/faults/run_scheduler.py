@@ -48,7 +48,7 @@ def main(root: Path, cpus: int, die_at: int, delay_ms: float) -> None:
         stop = threading.Event()
         loop = threading.Thread(target=scheduler.run, args=(stop,))
         loop.start()
-        while records.queue():
+        while records.jobs.queue():
             time.sleep(0.05)
         stop.set()
         scheduler.wake()

@@ -97,7 +97,7 @@ class World:
         facts = Facts(pinned, Hardware(CPUS, 8000), datetime.now(UTC))
         inputs = {"data": ArtifactInput(self.artifacts.put(given), "given.txt")}
         request = PlanRequest(name, whole, inputs, priority=rng.randint(0, 2), force_rerun=True)
-        self.records.add_job(*plan(request, facts))
+        self.records.jobs.add(*plan(request, facts))
         self.expected[name] = f"{text.upper()}{len(text.split())}\n"
 
     def step_processes(self) -> dict[str, list[psutil.Process]]:
@@ -118,11 +118,11 @@ class World:
         told += [f"{lease.owner} still holds a lease" for lease in self.leases.list()]
         told += [f"two attempts ran at once: {self.overlaps.read_text()}"] if self.overlaps.exists() else []
         for name, text in self.expected.items():
-            job = self.records.get_job(name)
+            job = self.records.jobs.get(name)
             if job.status != JobStatus.COMPLETED:
                 told.append(f"{name} is {job.status}: {job.error}")
                 continue
-            for step in self.records.list_steps(name):
+            for step in self.records.steps.of(name):
                 told += [f"{name}/{step.name} is {step.status}"] if step.status != StepStatus.COMPLETED else []
                 told += [
                     f"{name}/{step.name}: {fault}"
@@ -134,7 +134,7 @@ class World:
                 )
             result = job.outputs["result"]
             stored = next(
-                step.outputs[result.output] for step in self.records.list_steps(name) if step.name == result.step
+                step.outputs[result.output] for step in self.records.steps.of(name) if step.name == result.step
             )
             found = self.artifacts.open_file(stored, "o").read_text()
             told += [f"{name} wrote {found!r}, expected {text!r}"] if found != text else []
@@ -150,7 +150,7 @@ def rage(root: Path, seed: int, kills: int = 10) -> Storm:
     scheduler: subprocess.Popen[bytes] | None = None
     try:
         while sum(storm.kills.values()) < kills:
-            if len(world.records.queue()) < 2:
+            if len(world.records.jobs.queue()) < 2:
                 storm.jobs += 1
                 world.add_job(storm.jobs, rng)
             if scheduler is None or scheduler.poll() is not None:
@@ -172,7 +172,7 @@ def rage(root: Path, seed: int, kills: int = 10) -> Storm:
         except subprocess.TimeoutExpired:
             storm.faults.append("the jobs didn't end within 300 s")
         storm.faults += world.faults()
-        storm.attempts = sum(step.attempt for name in world.expected for step in world.records.list_steps(name))
+        storm.attempts = sum(step.attempt for name in world.expected for step in world.records.steps.of(name))
     finally:
         if scheduler is not None:
             scheduler.kill()

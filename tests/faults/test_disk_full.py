@@ -56,15 +56,15 @@ def a_record_that_does_not_fit_leaves_the_database_as_it_was(disk: Path, elsewhe
     home = Home(disk / "home")
     records = Records(open_database(home))
     asset = Asset(AssetKey(WORKSPACE_SCOPE, AssetType.MODEL, "chat", "1"), FolderType.CUSTOM_MODEL)
-    records.add_asset(asset)
+    records.assets.add(asset)
     filler = _fill(disk, leave=64 * 1024)
     large = replace(asset, key=replace(asset.key, version="2"), properties={"text": "x" * MB})
     with expect_full("disk is full", "mafunzo.db"):
-        records.add_asset(large)
-    assert [found.version for found in Records(open_database(home)).list_assets()] == ["1"]
+        records.assets.add(large)
+    assert [found.version for found in Records(open_database(home)).assets.list()] == ["1"]
     filler.unlink()
-    records.add_asset(large)
-    assert [found.version for found in records.list_assets()] == ["2", "1"]
+    records.assets.add(large)
+    assert [found.version for found in records.assets.list()] == ["2", "1"]
 
 
 def a_backup_that_does_not_fit_leaves_no_file(disk: Path, elsewhere: Path) -> None:

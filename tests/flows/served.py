@@ -34,7 +34,7 @@ class Served(Bench):
     def wait_for(self, is_reached: Any) -> None:
         deadline = time.monotonic() + PATIENCE_S
         while not is_reached():
-            assert time.monotonic() < deadline, self.records.list_deployments()
+            assert time.monotonic() < deadline, self.records.deployments.list()
             time.sleep(0.02)
 
     def go_live(self, settings: dict[str, Any] | None = None, endpoint: str = "chat", **more: Any) -> Deployment:

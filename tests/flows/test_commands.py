@@ -63,7 +63,7 @@ def as_json(shell: Shell, *words: str | Path, code: int = 0) -> Any:
 def test_waiting_jobs_show_their_priority_and_their_place(tmp_path):
     with Workspace(tmp_path / "home") as workspace:
         for name, priority in {"later": 0, "sooner": 5}.items():
-            workspace.records.add_job(Job(name, name, "talk", "pipeline", priority=priority), [])
+            workspace.records.jobs.add(Job(name, name, "talk", "pipeline", priority=priority), [])
     shell = Shell(tmp_path / "home")
     listed = {job["name"]: (job["place"], job["priority"]) for job in as_json(shell, "job", "list")}
     assert listed == {"sooner": (1, 5), "later": (2, 0)}

@@ -80,12 +80,12 @@ def test_down_cuts_steps_off_and_up_runs_them_again(own: Served) -> None:
     assert report.steps == ("job/hold",)
     assert {process.purpose for process in report.processes} == {"server", "step job/hold"}
     assert len(report.processes) >= 4, "the runner, its shell, and what the shell left in a session of its own"
-    [step] = own.records.list_steps("job")
-    assert (step.status, own.records.get_job("job").status.is_terminal) == (StepStatus.WAITING, False)
+    [step] = own.records.steps.of("job")
+    assert (step.status, own.records.jobs.get("job").status.is_terminal) == (StepStatus.WAITING, False)
     assert own.leases.list() == []
     gate.touch()
     own.start()
-    own.wait_for(lambda: own.records.get_job("job").status is JobStatus.COMPLETED)
+    own.wait_for(lambda: own.records.jobs.get("job").status is JobStatus.COMPLETED)
     pipelines.database.close()
 
 

@@ -57,7 +57,7 @@ def add_finished_job(home: Home) -> None:
     )
     database = open_database(home)
     try:
-        Records(database).add_job(job, [step])
+        Records(database).jobs.add(job, [step])
     finally:
         database.close()
     folder = home.jobs / "job1" / "finetune" / "1"

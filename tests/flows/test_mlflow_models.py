@@ -79,7 +79,7 @@ def test_a_model_that_we_registered_is_listed_and_loaded(
     workspace: Workspace, client: MlflowClient, folder: Path
 ) -> None:
     register_folder(workspace, folder, "ours")
-    workspace.records.set_label(AssetKey("workspace", AssetType.MODEL, "ours", "1"), "best")
+    workspace.records.labels.set(AssetKey("workspace", AssetType.MODEL, "ours", "1"), "best")
     found = {model.name: model for model in mlflow.search_registered_models()}["ours"]
     assert (found.latest_versions[0].version, found.aliases) == ("1", {"best": "1"})
     version = client.get_model_version_by_alias("ours", "best")
@@ -91,7 +91,7 @@ def test_a_version_that_isnt_a_number_is_listed_and_loaded_by_its_label(
     workspace: Workspace, client: MlflowClient, folder: Path
 ) -> None:
     workspace.models.register(folder, name="named", version="spring")
-    workspace.records.set_label(AssetKey("workspace", AssetType.MODEL, "named", "spring"), "best")
+    workspace.records.labels.set(AssetKey("workspace", AssetType.MODEL, "named", "spring"), "best")
     assert [version.version for version in client.search_model_versions("name = 'named'")] == ["spring"]
     assert mlflow.pyfunc.load_model("models:/named@best").predict(["abc"]) == ["cba"]
 

@@ -254,8 +254,8 @@ def test_requests_split_by_traffic_and_a_header_names_the_deployment(own: Served
     assert reply(extra_headers={"azureml-model-deployment": "green"}) == "green"
     with pytest.raises(openai.NotFoundError, match="no deployment 'red'"):
         reply(extra_headers={"mafunzo-deployment": "red"})
-    endpoint = own.records.get_endpoint("chat")
-    own.records.update_endpoint(replace(endpoint, traffic_percent={"blue": 50, "green": 50}))
+    endpoint = own.records.endpoints.get("chat")
+    own.records.endpoints.update(replace(endpoint, traffic_percent={"blue": 50, "green": 50}))
     with ThreadPoolExecutor(8) as threads:
         replies = list(threads.map(lambda _: reply(), range(60)))
     assert {"blue", "green"} == set(replies)
@@ -264,7 +264,7 @@ def test_requests_split_by_traffic_and_a_header_names_the_deployment(own: Served
 def test_a_new_key_works_and_the_old_one_does_not_at_once(own: Served) -> None:
     own.go_live()
     assert own.say("hello").choices
-    own.records.set_endpoint_keys("chat", ("new", "chat-key-2"))
+    own.records.endpoints.set_keys("chat", ("new", "chat-key-2"))
     with pytest.raises(openai.AuthenticationError):
         own.say("hello", key="chat-key-1")
     assert own.say("hello", key="new").choices

@@ -223,7 +223,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Dep
     bench.new_supervisor(memory_mb=10**6).worker = (*WORKER, "--threads", "1")
     packages = {recipe: make_packages(root / recipe, recipe) for recipe in ("tiny-llama", "tiny-phi3")}
     make("tiny-llama", 7, other := root / "other")
-    bench.records.add_endpoint(Endpoint("chat"), keys=("key-1", "key-2"))
+    bench.records.endpoints.add(Endpoint("chat"), keys=("key-1", "key-2"))
     for name, case in (GOOD | CASES).items():
         good = packages[case.recipe]
         shutil.copytree(good.merged if case.kind == "merged" else good.adapter, folder := root / "cases" / name)
@@ -233,11 +233,11 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Dep
         properties = {"base_artifact": bench.artifacts.put(base)} if case.kind == "adapter" else {}
         bench.deploy(bench.artifacts.put(folder), name=name, initial_delay_s=LOADING_S, properties=properties)
     deadline = time.monotonic() + LOADING_S
-    while not all(found.status.is_settled for found in bench.records.list_deployments()):
+    while not all(found.status.is_settled for found in bench.records.deployments.list()):
         bench.supervisor.tick()
-        assert time.monotonic() < deadline, [(d.name, d.status) for d in bench.records.list_deployments()]
+        assert time.monotonic() < deadline, [(d.name, d.status) for d in bench.records.deployments.list()]
         time.sleep(0.1)
-    yield {found.name: found for found in bench.records.list_deployments()}
+    yield {found.name: found for found in bench.records.deployments.list()}
     bench.close()
 
 

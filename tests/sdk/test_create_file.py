@@ -61,7 +61,7 @@ def theirs(client: Any, workspace: Workspace) -> Workspace:
 
 
 def asset(workspace: Workspace, kind: AssetType, name: str, version: str) -> Asset:
-    return workspace.records.get_asset(AssetKey(WORKSPACE_SCOPE, kind, name, version))
+    return workspace.records.assets.get(AssetKey(WORKSPACE_SCOPE, kind, name, version))
 
 
 def component_of(workspace: Workspace, name: str) -> dict[str, Any]:
@@ -156,9 +156,9 @@ def test_an_endpoint_and_its_deployment_are_the_same(client, ours, theirs):
     assert create(ours, FILES / "endpoint.yml", {}).name == "from-file"
     made = create(ours, FILES / "deployment.yml", {})
     assert (made.name, made.endpoint) == ("blue", "from-file")
-    mine, other = (where.records.get_endpoint("from-file") for where in (ours, theirs))
+    mine, other = (where.records.endpoints.get("from-file") for where in (ours, theirs))
     assert (mine.tags, mine.auth_mode) == (other.tags, other.auth_mode)
-    mine, other = (where.records.get_deployment("from-file", "blue") for where in (ours, theirs))
+    mine, other = (where.records.deployments.get("from-file", "blue") for where in (ours, theirs))
     for field in ("model", "artifact", "initial_delay_s", "request_timeout_s"):
         assert getattr(mine, field) == getattr(other, field), field
     assert (mine.initial_delay_s, mine.request_timeout_s) == (1020.0, 2.5)
@@ -406,7 +406,7 @@ def test_a_model_in_place_is_registered_once_and_deployed(ours, tmp_path):
     for name in ("blue", "green"):
         (tmp_path / "some.yml").write_text(text.format(name))
         create(ours, tmp_path / "some.yml", {})
-        assert ours.records.get_deployment("in-place", name).model == "in-place:1"
+        assert ours.records.deployments.get("in-place", name).model == "in-place:1"
 
 
 def test_a_change_of_a_key_below_a_text_is_refused(ours):

@@ -99,7 +99,7 @@ def test_a_file_of_the_web_keeps_the_bytes_that_it_had(web, client, workspace: W
     (web.folder / "far words.txt").write_text("changed since")
     made.description = "from afar"
     assert client.data.create_or_update(made).description == "from afar"
-    (asset,) = workspace.records.list_assets(WORKSPACE_SCOPE, AssetType.DATA, "far")
+    (asset,) = workspace.records.assets.list(WORKSPACE_SCOPE, AssetType.DATA, "far")
     assert workspace.artifacts.open_file(asset.artifact, "far words.txt").read_text() == "far away"
 
 

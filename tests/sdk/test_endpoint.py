@@ -40,7 +40,7 @@ def failed(client: Any, model: Any, workspace: Workspace) -> str:
     client.online_endpoints.begin_create_or_update(ManagedOnlineEndpoint(name="chat-ep")).result()
     error = {"code": "worker_failed", "message": "The worker was too slow."}
     artifact = workspace.models.get("tiny:1").artifact or ""
-    workspace.records.add_deployment(
+    workspace.records.deployments.add(
         Deployment("chat-ep", "blue", "tiny:1", artifact, DeploymentStatus.FAILED, error=error)
     )
     return "chat-ep"
@@ -77,14 +77,14 @@ def endpoint(client: Any, failed: str, model: Any) -> str:
 
 
 def test_a_failed_deployment_is_made_anew_with_what_the_script_says_now(endpoint: str, workspace: Workspace) -> None:
-    found = workspace.records.get_deployment(endpoint, "blue")
+    found = workspace.records.deployments.get(endpoint, "blue")
     assert (found.initial_delay_s, found.request_timeout_s, found.error) == (600, 2.5, None)
 
 
 def test_a_deployment_that_is_being_created_gets_no_traffic(client: Any, endpoint: str, workspace: Workspace) -> None:
     artifact = workspace.models.get("tiny:1").artifact or ""
     far_off = {"supervision": {"retry_at": 1e12}}
-    workspace.records.add_deployment(Deployment(endpoint, "green", "tiny:1", artifact, properties=far_off))
+    workspace.records.deployments.add(Deployment(endpoint, "green", "tiny:1", artifact, properties=far_off))
     with pytest.raises(HttpResponseError, match="green is waiting and can't answer yet"):
         client.online_endpoints.begin_create_or_update(
             ManagedOnlineEndpoint(name=endpoint, traffic={"blue": 50, "green": 50})

@@ -120,7 +120,7 @@ class Bench:
         }
         hardware = Hardware(self.capacity.cpus, self.capacity.memory_mb)
         facts = Facts(pinned, hardware, datetime.now(UTC))
-        return self.records.add_job(*plan(PlanRequest(name, whole, inputs or {}, **request), facts))
+        return self.records.jobs.add(*plan(PlanRequest(name, whole, inputs or {}, **request), facts))
 
     def until(self, is_so: Callable[[], Any], limit_s: float = 120) -> None:
         """Tick until something is so."""
@@ -132,15 +132,15 @@ class Bench:
 
     def finish(self, *names: str) -> Job:
         """Tick until the jobs have ended; return the last."""
-        self.until(lambda: all(self.records.get_job(name).status.is_terminal for name in names))
-        return self.records.get_job(names[-1])
+        self.until(lambda: all(self.records.jobs.get(name).status.is_terminal for name in names))
+        return self.records.jobs.get(names[-1])
 
     def run(self, name: str, *args: Any, **more: Any) -> Job:
         self.submit(name, *args, **more)
         return self.finish(name)
 
     def step(self, job: str, name: str) -> Step:
-        return next(step for step in self.records.list_steps(job) if step.name == name)
+        return next(step for step in self.records.steps.of(job) if step.name == name)
 
     def folder(self, job: str, name: str) -> Path:
         return step_folder(self.home, self.step(job, name))
@@ -155,10 +155,10 @@ class Bench:
         return self.artifacts.open_file(stored, file or output).read_text()
 
     def statuses(self, job: str) -> dict[str, str]:
-        return {step.name: str(step.status) for step in self.records.list_steps(job)}
+        return {step.name: str(step.status) for step in self.records.steps.of(job)}
 
     def summary(self) -> dict[str, Any]:
-        return {job.name: (str(job.status), self.statuses(job.name)) for job in self.records.list_jobs()}
+        return {job.name: (str(job.status), self.statuses(job.name)) for job in self.records.jobs.list()}
 
     def leftovers(self) -> list[int]:
         """Processes of any attempt that still live."""

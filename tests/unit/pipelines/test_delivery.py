@@ -26,7 +26,7 @@ def deliver_to(workspace: Workspace, tmp_path: Path):
 
     def deliver_to(job: str, destination: Destination, text: str = "rows") -> None:
         if job not in {known.name for known in workspace.jobs.list()}:
-            workspace.records.add_job(Job(job, job, "e", "c:1", created_by="amina"), [])
+            workspace.records.jobs.add(Job(job, job, "e", "c:1", created_by="amina"), [])
         (folder := tmp_path / text).mkdir(exist_ok=True)
         (folder / "rows.txt").write_text(text)
         step = Step(job, StepSpec("s", "c:1", "code", "true"))
@@ -37,7 +37,7 @@ def deliver_to(workspace: Workspace, tmp_path: Path):
 
 def versions(workspace: Workspace, kind: AssetType) -> list[tuple[str, str]]:
     return [
-        (asset.version, asset.created_by) for asset in workspace.records.list_assets(WORKSPACE_SCOPE, kind, "found")
+        (asset.version, asset.created_by) for asset in workspace.records.assets.list(WORKSPACE_SCOPE, kind, "found")
     ]
 
 
@@ -91,7 +91,7 @@ def test_what_is_registered_is_shown_at_a_path_of_its_own(workspace: Workspace, 
         "assets/data/found/2/out/rows.txt": "second",
         "models/found/1/model/rows.txt": "third",
     }
-    newest, oldest = workspace.records.list_assets(WORKSPACE_SCOPE, AssetType.DATA, "found")
+    newest, oldest = workspace.records.assets.list(WORKSPACE_SCOPE, AssetType.DATA, "found")
     assert (newest.properties["uri"], oldest.properties["uri"]) == (
         datastore_uri("assets/data/found/2/out"),
         datastore_uri("assets/data/found/1/out"),
@@ -100,17 +100,17 @@ def test_what_is_registered_is_shown_at_a_path_of_its_own(workspace: Workspace, 
 
 def test_one_that_was_registered_before_keeps_its_address(workspace: Workspace, deliver_to) -> None:
     deliver_to("one", Destination("uri_folder", asset_name="found"))
-    (asset,) = workspace.records.list_assets(WORKSPACE_SCOPE, AssetType.DATA, "found")
+    (asset,) = workspace.records.assets.list(WORKSPACE_SCOPE, AssetType.DATA, "found")
     workspace.blobs.withdraw(CONTAINER, "assets")
     old = {**asset.properties, "uri": "azureml://jobs/one/outputs/out"}
-    workspace.records.update_asset(replace(asset, properties=old))
+    workspace.records.assets.update(replace(asset, properties=old))
     deliver_to("one", Destination("uri_folder", asset_name="found"))
-    assert workspace.records.get_asset(asset.key).properties == old
+    assert workspace.records.assets.get(asset.key).properties == old
     assert workspace.blobs.list(CONTAINER) == []
 
 
 def test_data_that_a_step_made_keeps_its_bytes_when_something_is_said_of_it(workspace: Workspace, tmp_path) -> None:
-    workspace.records.add_job(Job("one", "one", "e", "c:1", created_by="amina"), [])
+    workspace.records.jobs.add(Job("one", "one", "e", "c:1", created_by="amina"), [])
     (tmp_path / "out" / "empty").mkdir(parents=True)  # which no blobs show
     (tmp_path / "out" / "rows.txt").write_text("rows")
     artifact, step = workspace.artifacts.put(tmp_path / "out"), Step("one", StepSpec("s", "c:1", "code", "true"))

@@ -81,7 +81,7 @@ def test_code_is_where_the_command_works(bench: Bench) -> None:
     (code / "main.sh").write_text("echo from code > $1")
     bench.submit("j", shell("own", "bash main.sh ${{outputs.out}}"))
     step = bench.step("j", "own")
-    bench.records.update_step(replace(step, spec=replace(step.spec, code_artifact=bench.artifacts.put(code))))
+    bench.records.steps.update(replace(step, spec=replace(step.spec, code_artifact=bench.artifacts.put(code))))
     bench.finish("j")
     assert bench.read("j", "own") == "from code\n"
 
@@ -122,7 +122,7 @@ def test_the_error_that_a_component_recorded_is_the_step_s(bench: Bench) -> None
     assert error is not None
     assert (error["code"], error["message"], error["faults"]) == ("invalid_data", "train.jsonl is bad.", ["row 17"])
     assert error["exit_code"] == 2
-    assert bench.records.get_job("j").error == {**error, "message": "Step 'own': train.jsonl is bad.", "step": "own"}
+    assert bench.records.jobs.get("j").error == {**error, "message": "Step 'own': train.jsonl is bad.", "step": "own"}
 
 
 def test_half_an_error_record_falls_back_to_the_log(bench: Bench) -> None:
@@ -200,7 +200,7 @@ def test_cancelling_ends_every_process_of_the_tree(bench: Bench) -> None:
     bench.until(lambda: "ready" in bench.log("j", "tree"))
     grandchildren = [int(line) for line in pids.read_text().split()]
     assert all(psutil.pid_exists(pid) for pid in grandchildren)
-    bench.records.request_cancel("j")
+    bench.records.jobs.request_cancel("j")
     assert bench.finish("j").status == JobStatus.CANCELED
     assert bench.statuses("j") == {"tree": "canceled", "upper": "canceled"}
     assert bench.leftovers() == [] and not any(_lives(pid) for pid in grandchildren)
@@ -209,7 +209,7 @@ def test_cancelling_ends_every_process_of_the_tree(bench: Bench) -> None:
 
 def test_a_job_that_waits_is_cancelled_without_running(bench: Bench) -> None:
     bench.submit("j", UPPER, {"data": bench.file("a.txt", "x")})
-    bench.records.request_cancel("j")
+    bench.records.jobs.request_cancel("j")
     assert bench.finish("j").status == JobStatus.CANCELED
     assert bench.step("j", "upper").attempt == 0
 
@@ -225,7 +225,7 @@ def test_the_same_work_is_not_done_twice(bench: Bench) -> None:
     assert bench.statuses("two") == {"upper": "cached", "twice": "cached"}
     assert bench.step("two", "upper").reason == "same as one/upper"
     assert bench.read("two", "twice") == "HELLO\nHELLO\n" and bench.step("two", "twice").attempt == 0
-    assert bench.records.get_job("two").status == JobStatus.COMPLETED
+    assert bench.records.jobs.get("two").status == JobStatus.COMPLETED
 
 
 def test_what_runs_again_says_why(bench: Bench) -> None:
@@ -304,7 +304,7 @@ def test_two_jobs_never_share_a_core_and_the_second_waits_visibly(bench: Bench) 
     bench.until(lambda: bench.step("three", "hold").reason)
     assert bench.step("two", "hold").reason == "waits for 2 cores; one/hold holds 2 cores; position 1 in the queue"
     assert bench.step("three", "hold").reason == "waits for 2 cores; one/hold holds 2 cores; position 2 in the queue"
-    assert bench.records.get_job("two").status == JobStatus.QUEUED
+    assert bench.records.jobs.get("two").status == JobStatus.QUEUED
     assert [lease.owner for lease in bench.leases.list()] == ["job:one/hold"]
     gate.touch()
     bench.finish("one", "two", "three")
@@ -381,7 +381,7 @@ def test_a_step_that_is_cut_off_each_time_fails_in_the_end(bench: Bench) -> None
 def test_a_step_that_was_cut_off_and_then_waits_says_why_it_runs_again(bench: Bench) -> None:
     bench.submit("j", UPPER, {"data": bench.file("a.txt", "hello\n")})
     bench.leases.take("worker", bench.capacity, bench.capacity)
-    bench.records.update_step(replace(bench.step("j", "upper"), attempt=1, reason="attempt 1 was cut off"))
+    bench.records.steps.update(replace(bench.step("j", "upper"), attempt=1, reason="attempt 1 was cut off"))
     bench.until(lambda: bench.step("j", "upper").reason.startswith("waits for 1 core; worker"))
     bench.leases.release("worker")
     assert bench.finish("j").status == JobStatus.COMPLETED
@@ -393,7 +393,7 @@ def test_a_crash_between_the_row_and_the_process_runs_the_step(bench: Bench) -> 
     bench.submit("j", UPPER, {"data": bench.file("a.txt", "hello\n")})
     step = bench.step("j", "upper")
     bench.leases.take("job:j/upper", Resources(cpus=2), bench.capacity)
-    bench.records.update_step(replace(step, status=StepStatus.RUNNING, attempt=1))
+    bench.records.steps.update(replace(step, status=StepStatus.RUNNING, attempt=1))
     assert bench.finish("j").status == JobStatus.COMPLETED
     assert bench.step("j", "upper").attempt == 2 and bench.leases.list() == []
 

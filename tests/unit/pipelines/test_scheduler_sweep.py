@@ -26,13 +26,13 @@ def logging(loss: float, then: str = "true") -> Component:
 def submit(bench: Bench, *trials: Component, sweep: Sweep = SWEEP, destination: Destination | None = None) -> None:
     named = {f"trial_{number}": trial for number, trial in enumerate(trials)}
     bench.submit("j", named, sweep=sweep, continue_on_step_failure=True)
-    for step in bench.records.list_steps("j"):
+    for step in bench.records.steps.of("j"):
         destinations = {} if destination is None else {"out": destination}
-        bench.records.update_step(replace(step, spec=replace(step.spec, destinations=destinations)))
+        bench.records.steps.update(replace(step, spec=replace(step.spec, destinations=destinations)))
 
 
 def registered(bench: Bench) -> list[Any]:
-    return bench.records.list_assets(WORKSPACE_SCOPE, AssetType.DATA, "swept")
+    return bench.records.assets.list(WORKSPACE_SCOPE, AssetType.DATA, "swept")
 
 
 def test_a_sweep_is_its_best_trial_and_registers_only_that(bench: Bench) -> None:
@@ -45,7 +45,7 @@ def test_a_sweep_is_its_best_trial_and_registers_only_that(bench: Bench) -> None
 
 def test_a_sweep_whose_result_can_not_be_registered_fails_and_says_so(bench: Bench) -> None:
     key = AssetKey(WORKSPACE_SCOPE, AssetType.DATA, "swept", "1")
-    bench.records.add_asset(Asset(key, FolderType.URI_FILE, bench.file("other.txt", "other").artifact))
+    bench.records.assets.add(Asset(key, FolderType.URI_FILE, bench.file("other.txt", "other").artifact))
     submit(bench, logging(1), destination=Destination("uri_file", "swept", "1"))
     job = bench.finish("j")
     assert job.status == JobStatus.FAILED and job.error is not None
@@ -71,7 +71,7 @@ def test_another_scheduler_goes_on_with_a_sweep(bench: Bench) -> None:
     (bench.home.jobs / "j" / "go").touch()
     job = bench.finish("j")
     assert job.properties[BEST_TRIAL] == "trial_0"
-    assert {step.attempt for step in bench.records.list_steps("j")} == {1}
+    assert {step.attempt for step in bench.records.steps.of("j")} == {1}
 
 
 def test_a_trial_that_falls_behind_is_ended_and_leaves_nothing_running(bench: Bench) -> None:

@@ -26,8 +26,8 @@ def database(tmp_path: Path) -> Iterator[Database]:
 @pytest.fixture
 def records(database: Database) -> Records:
     found = Records(database)
-    found.add_endpoint(Endpoint("chat"), keys=("one", "two"))
-    found.add_endpoint(Endpoint("other"), keys=("three", "four"))
+    found.endpoints.add(Endpoint("chat"), keys=("one", "two"))
+    found.endpoints.add(Endpoint("other"), keys=("three", "four"))
     return found
 
 
@@ -52,7 +52,7 @@ def test_keys_are_compared_whole(directory: Directory, key: str) -> None:
 
 
 def test_an_endpoint_that_is_being_deleted_is_gone(directory: Directory, records: Records) -> None:
-    records.update_endpoint(replace(records.get_endpoint("chat"), is_deleting=True))
+    records.endpoints.update(replace(records.endpoints.get("chat"), is_deleting=True))
     with pytest.raises(Unauthorized):
         opened(directory, "one")
 
@@ -70,12 +70,12 @@ def test_what_was_written_counts_at_once_whoever_wrote_it(
     directory: Directory, records: Records, tmp_path: Path
 ) -> None:
     assert opened(directory, "one") == ["chat"]
-    records.set_endpoint_keys("chat", ("new", "two"))
+    records.endpoints.set_keys("chat", ("new", "two"))
     assert opened(directory, "new") == ["chat"]
     with pytest.raises(Unauthorized):
         opened(directory, "one")
     another = open_database(Home(tmp_path))
-    Records(another).set_endpoint_keys("chat", ("newer", "two"))
+    Records(another).endpoints.set_keys("chat", ("newer", "two"))
     another.close()
     assert opened(directory, "newer") == ["chat"]
 
@@ -98,5 +98,5 @@ def test_many_that_ask_at_once_are_served_by_one_reading(directory: Directory) -
 def test_a_database_without_a_version_is_read_each_time(records: Records) -> None:
     directory = Directory(records, lambda: None)
     assert opened(directory, "one") == ["chat"]
-    records.set_endpoint_keys("chat", ("new", "two"))
+    records.endpoints.set_keys("chat", ("new", "two"))
     assert opened(directory, "new") == ["chat"]

@@ -63,18 +63,18 @@ class Bench:
         return self.artifacts.put(folder)
 
     def deploy(self, artifact: str, endpoint: str = "chat", name: str = "blue", **more: Any) -> Deployment:
-        if endpoint not in [e.name for e in self.records.list_endpoints()]:
-            self.records.add_endpoint(Endpoint(endpoint, {name: 100}), keys=(f"{endpoint}-key-1", f"{endpoint}-key-2"))
-        return self.records.add_deployment(Deployment(endpoint, name, "m:1", artifact, **more))
+        if endpoint not in [e.name for e in self.records.endpoints.list()]:
+            self.records.endpoints.add(Endpoint(endpoint, {name: 100}), keys=(f"{endpoint}-key-1", f"{endpoint}-key-2"))
+        return self.records.deployments.add(Deployment(endpoint, name, "m:1", artifact, **more))
 
     def find(self, endpoint: str = "chat", name: str = "blue") -> Deployment:
-        return self.records.get_deployment(endpoint, name)
+        return self.records.deployments.get(endpoint, name)
 
     def tick_until(self, is_reached: Callable[[], Any]) -> None:
         deadline = time.monotonic() + PATIENCE_S
         while not is_reached():
             self.supervisor.tick()
-            assert time.monotonic() < deadline, self.records.list_deployments()
+            assert time.monotonic() < deadline, self.records.deployments.list()
             time.sleep(0.02)
 
     def settle(self, status: DeploymentStatus, name: str = "blue") -> Deployment:

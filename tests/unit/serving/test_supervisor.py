@@ -114,7 +114,7 @@ def test_a_failed_deployment_that_is_made_anew_goes_live(bench: Bench) -> None:
     bench.deploy(bench.model({"exit_code": 3}))
     failed = bench.settle(DeploymentStatus.FAILED)
     anew = replace(failed, artifact=bench.model(), status=DeploymentStatus.WAITING, error=None, properties={})
-    bench.records.update_deployment(anew)
+    bench.records.deployments.update(anew)
     assert bench.settle(HEALTHY).attempt == 2
 
 
@@ -185,7 +185,7 @@ def test_a_deployment_waits_visibly_for_memory_and_starts_when_it_is_free(bench:
     assert waiting.status is DeploymentStatus.WAITING
     assert supervision(waiting).reason == "It needs 700 MB, which others hold. It starts as soon as they are done."
     assert not bench.supervisor.tick(), "waiting is no change"
-    bench.records.update_deployment(replace(bench.find(), status=DeploymentStatus.DELETING))
+    bench.records.deployments.update(replace(bench.find(), status=DeploymentStatus.DELETING))
     bench.settle(HEALTHY, name="green")
 
 
@@ -204,8 +204,8 @@ def test_deleting_an_endpoint_frees_processes_ports_memory_and_folders(bench: Be
     bench.settle(HEALTHY)
     found = bench.settle(HEALTHY, name="green")
     pid = running_pid(bench, "green")
-    bench.records.update_endpoint(replace(bench.records.get_endpoint("chat"), is_deleting=True))
-    bench.tick_until(lambda: not bench.records.list_endpoints())
+    bench.records.endpoints.update(replace(bench.records.endpoints.get("chat"), is_deleting=True))
+    bench.tick_until(lambda: not bench.records.endpoints.list())
     assert not psutil.pid_exists(pid)
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"http://127.0.0.1:{found.port}/health")
@@ -217,7 +217,7 @@ def test_a_deployment_that_is_verified_again_is_compared_anew(bench: Bench) -> N
     bench.deploy(bench.model())
     before = bench.settle(HEALTHY)
     bench.moved_s += 3600
-    bench.records.update_deployment(replace(before, status=DeploymentStatus.VERIFYING, verification=None))
+    bench.records.deployments.update(replace(before, status=DeploymentStatus.VERIFYING, verification=None))
     after = bench.settle(HEALTHY)
     assert after.verification is not None
     assert before.verification is not None
@@ -247,7 +247,7 @@ def test_a_worker_that_no_record_knows_of_is_ended_by_the_next_server(bench: Ben
     bench.deploy(bench.model())
     bench.settle(HEALTHY)
     pid = running_pid(bench)
-    bench.records.delete_endpoint("chat")
+    bench.records.endpoints.delete("chat")
     bench.new_supervisor().tick()
     assert not psutil.pid_exists(pid)
 

@@ -42,12 +42,12 @@ while True:
     source = home.jobs / "out"
     source.write_bytes(secrets.token_bytes(20_000))
     asset = Asset(AssetKey("workspace", AssetType.DATA, "d", str(number)), FolderType.URI_FILE, artifacts.put(source))
-    records.add_asset(asset)
+    records.assets.add(asset)
     log.write(f"added {number}\\n")
     if number == 3:
         print("running", flush=True)
     if number % 5 == 0:
-        records.delete_asset(asset.key)
+        records.assets.delete(asset.key)
         artifacts.collect(records.referenced_artifacts(), grace_s=0)
 """
 
@@ -58,7 +58,7 @@ from mafunzo.store.opening import open_database
 from mafunzo.store.home import Home
 from mafunzo.store.records import Records
 database = open_database(Home(Path(sys.argv[1])))
-print([asset.version for asset in Records(database).list_assets()])
+print([asset.version for asset in Records(database).assets.list()])
 database.close()
 """
 
@@ -72,8 +72,8 @@ def filled(home: Home, database: Database, artifacts: Artifacts, tmp_path: Path)
     (source / "sub" / "config.json").write_text("{}")
     stored = artifacts.put(source)
     records = Records(database)
-    records.add_asset(Asset(KEY, FolderType.CUSTOM_MODEL, stored))
-    records.add_endpoint(Endpoint("chat"), ("first-key", "second-key"))
+    records.assets.add(Asset(KEY, FolderType.CUSTOM_MODEL, stored))
+    records.endpoints.add(Endpoint("chat"), ("first-key", "second-key"))
     Leases(database).take("worker", Resources(1), Resources(2))
     step = home.jobs / "job" / "step" / "1"
     (step / "outputs").mkdir(parents=True)
@@ -112,8 +112,8 @@ def test_a_restored_home_is_the_home(
     restore(tar, empty)
     restored = open_database(empty)
     records = Records(restored)
-    assert records.list_assets() == Records(database).list_assets()
-    assert records.endpoint_keys("chat") == ("first-key", "second-key")
+    assert records.assets.list() == Records(database).assets.list()
+    assert records.endpoints.keys("chat") == ("first-key", "second-key")
     assert Artifacts(empty.artifacts).verify(filled) == []
     step = empty.jobs / "job" / "step" / "1"
     assert (step / "log.txt").read_text() == "line\n" and (step / "outputs").is_dir()
@@ -145,7 +145,7 @@ def test_a_backup_restores_into_postgresql_from_either_database(
     target = new_postgresql_database()
     restore(tar, empty, target)
     restored = open_database(empty, target)
-    assert Records(restored).list_assets() == Records(database).list_assets()
+    assert Records(restored).assets.list() == Records(database).assets.list()
     assert not (empty.database / "mafunzo.db").exists()
     restored.close()
 
@@ -239,7 +239,7 @@ def test_a_backup_leaves_the_locks_on_the_database_in_use(
     with database.snapshot():
         assert start_python(LEAVE_LAST, home.root).wait() == 0
         assert (home.database / "mafunzo.db-wal").exists()
-    records.add_asset(Asset(replace(KEY, version="2"), FolderType.CUSTOM_MODEL))
+    records.assets.add(Asset(replace(KEY, version="2"), FolderType.CUSTOM_MODEL))
     restored = start_python(LEAVE_LAST, home.root)
     assert restored.communicate()[0] == "['2', '1']\n"
 
@@ -381,9 +381,9 @@ def test_a_restored_home_can_be_backed_up_and_restored_again(
     with open_database(empty).transaction():
         pass
     records = Records(open_database(empty))
-    records.update_asset(replace(records.get_asset(KEY), tags={"again": "yes"}))
+    records.assets.update(replace(records.assets.get(KEY), tags={"again": "yes"}))
     backup(empty, open_database(empty), Artifacts(empty.artifacts), tmp_path / "again.tar")
     third = Home(tmp_path / "third")
     restore(tmp_path / "again.tar", third)
-    assert Records(open_database(third)).get_asset(KEY).tags == {"again": "yes"}
+    assert Records(open_database(third)).assets.get(KEY).tags == {"again": "yes"}
     assert Artifacts(third.artifacts).verify(filled) == []

@@ -30,24 +30,24 @@ STEP = Step("job", StepSpec("s", "c:1", "code", "run", {"x": LiteralInput(1.0)})
 def _fill(database: Database) -> None:
     records = Records(database)
     for version in ("1", "2", "3"):
-        records.add_asset(replace(ASSET, key=replace(ASSET.key, version=version)))
-    records.set_label(ASSET.key, "live")
-    records.add_job(Job("job", "", "e", "c:1"), [STEP])
-    records.add_endpoint(Endpoint("chat", {"blue": 100}), ("one", "two"))
-    records.add_deployment(Deployment("chat", "blue", "m:1", "sha256:" + "a" * 64))
+        records.assets.add(replace(ASSET, key=replace(ASSET.key, version=version)))
+    records.labels.set(ASSET.key, "live")
+    records.jobs.add(Job("job", "", "e", "c:1"), [STEP])
+    records.endpoints.add(Endpoint("chat", {"blue": 100}), ("one", "two"))
+    records.deployments.add(Deployment("chat", "blue", "m:1", "sha256:" + "a" * 64))
     Leases(database).take("owner", Resources(1, 1), Resources(2, 2))
 
 
 def _everything(database: Database) -> list[object]:
     records = Records(database)
     return [
-        records.list_assets(),
-        records.get_labelled(WORKSPACE_SCOPE, AssetType.MODEL, "chat", "live"),
-        records.list_jobs(),
-        records.list_steps("job"),
-        records.list_endpoints(),
-        records.endpoint_keys("chat"),
-        records.list_deployments(),
+        records.assets.list(),
+        records.labels.get(WORKSPACE_SCOPE, AssetType.MODEL, "chat", "live"),
+        records.jobs.list(),
+        records.steps.of("job"),
+        records.endpoints.list(),
+        records.endpoints.keys("chat"),
+        records.deployments.list(),
         Leases(database).list(),
         Leases(database).devices("owner"),
     ]
@@ -70,8 +70,8 @@ def test_a_dump_of_either_database_loads_into_either(database: Database, target:
     load(dump(database, tmp_path, "copy"), target)
     assert _everything(target) == _everything(database)
     newer = replace(ASSET, key=replace(ASSET.key, version="4"))
-    Records(target).add_asset(newer)
-    assert Records(target).list_assets()[0] == newer
+    Records(target).assets.add(newer)
+    assert Records(target).assets.list()[0] == newer
     target.close()
 
 

@@ -35,7 +35,7 @@ def add_job(workspace: Workspace, status: JobStatus, output: str | None = None) 
     spec = StepSpec("pack", "package_model:1", "sha256:0", "true")
     outputs = {} if output is None else {"out": output}
     step = Step("job-1", spec, StepStatus.COMPLETED if output else StepStatus.WAITING, outputs=outputs)
-    return workspace.records.add_job(replace(job, status=status), [step])
+    return workspace.records.jobs.add(replace(job, status=status), [step])
 
 
 @pytest.mark.parametrize("status", [JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.FAILED, JobStatus.CANCELED])
@@ -88,6 +88,6 @@ def test_bytes_that_were_put_again_wait_for_the_record_that_may_come(workspace, 
 
 def test_a_job_knows_the_models_that_it_made(workspace, folder):
     asset = workspace.models.register(folder, name="tuned")
-    workspace.records.update_asset(replace(asset, properties={"job": "job-1"}, is_archived=True))
+    workspace.records.assets.update(replace(asset, properties={"job": "job-1"}, is_archived=True))
     assert [str(made.key) for made in workspace.models.made_by("job-1")] == ["tuned:1"]
     assert workspace.models.made_by("job-2") == ()

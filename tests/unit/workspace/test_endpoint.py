@@ -38,7 +38,7 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
 
 def deployed(workspace: Workspace, name: str, status: DeploymentStatus, **more: Any) -> Deployment:
     artifact = workspace.models.get("chat:1").artifact or ""
-    return workspace.records.add_deployment(Deployment("chat", name, "chat:1", artifact, status, **more))
+    return workspace.records.deployments.add(Deployment("chat", name, "chat:1", artifact, status, **more))
 
 
 def asked(**more: Any) -> DeploymentRequest:
@@ -53,7 +53,7 @@ def chat(workspace: Workspace) -> EndpointHandle:
 def test_a_deployment_that_failed_is_made_anew(workspace: Workspace, status: DeploymentStatus) -> None:
     kept = replace(deployed(workspace, "blue", status, error=TOO_SLOW, attempt=3, created_by="amina"))
     remembered = Supervision(crashes=2, retry_at=1e12, reason="slow").as_properties(kept)
-    workspace.records.update_deployment(replace(kept, properties=remembered, verification={"result": "refused"}))
+    workspace.records.deployments.update(replace(kept, properties=remembered, verification={"result": "refused"}))
     workspace.endpoints.put_deployment("chat", "blue", asked())
     (found,) = chat(workspace).deployments
     assert (found.status, found.error, found.verification) == (DeploymentStatus.WAITING, None, None)
@@ -139,7 +139,7 @@ def test_a_deployment_that_cannot_answer_gets_no_traffic(
 @pytest.mark.parametrize("status", [HEALTHY, DeploymentStatus.UNHEALTHY, DeploymentStatus.WAITING])
 def test_a_deployment_that_answered_once_may_get_traffic(workspace: Workspace, status: DeploymentStatus) -> None:
     made = deployed(workspace, "blue", status)
-    workspace.records.update_deployment(replace(made, properties=Supervision(was_healthy=True).as_properties(made)))
+    workspace.records.deployments.update(replace(made, properties=Supervision(was_healthy=True).as_properties(made)))
     chat(workspace).set_traffic({"blue": 100})
     assert chat(workspace).endpoint.traffic_percent == {"blue": 100}
 
@@ -148,7 +148,7 @@ def test_traffic_that_stays_or_shrinks_is_taken_whatever_the_state(workspace: Wo
     deployed(workspace, "blue", HEALTHY)
     green = deployed(workspace, "green", HEALTHY)
     chat(workspace).set_traffic({"blue": 50, "green": 50})
-    workspace.records.update_deployment(replace(green, status=FAILED))
+    workspace.records.deployments.update(replace(green, status=FAILED))
     chat(workspace).set_traffic({"blue": 50, "green": 50})
     chat(workspace).set_traffic({"blue": 100, "green": 0})
     with pytest.raises(Conflict, match="green is failed"):

@@ -24,7 +24,7 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
 def failed(workspace: Workspace, spec: StepSpec = SPEC) -> JobHandle:
     """Return a job whose one step failed after it had written a part of its outputs."""
     job = Job("j", "j", "e", "c:1", outputs={"out": StepOutputInput("s", "o")}, status=JobStatus.FAILED)
-    workspace.records.add_job(job, [Step("j", spec, StepStatus.FAILED, attempt=1)])
+    workspace.records.jobs.add(job, [Step("j", spec, StepStatus.FAILED, attempt=1)])
     folder = workspace.home.jobs / "j" / "s" / "1"
     for name in ("o", DEFAULT_OUTPUT):
         (folder / "outputs" / name).mkdir(parents=True)

@@ -66,9 +66,9 @@ def test_labels_belong_to_a_name(workspace: Workspace, names: RegisteredModels, 
     register(workspace, tmp_path, "chat", "2")
     records, of_name = workspace.records, (WORKSPACE_SCOPE, AssetType.MODEL, "chat")
     for number, label in (("1", "safe"), ("1", "best"), ("2", "best")):
-        records.set_label(AssetKey(*of_name, number), label)
+        records.labels.set(AssetKey(*of_name, number), label)
     assert names.get("chat").labels == {"best": "2", "safe": "1"}
-    assert [records.delete_label(*of_name, "best"), records.delete_label(*of_name, "best")] == [True, False]
+    assert [records.labels.delete(*of_name, "best"), records.labels.delete(*of_name, "best")] == [True, False]
     assert names.get("chat").labels == {"safe": "1"}
 
 
@@ -77,11 +77,11 @@ def test_a_name_goes_with_all_of_its_versions_or_not_at_all(
 ) -> None:
     register(workspace, tmp_path, "chat")
     register(workspace, tmp_path, "chat", "2")
-    workspace.records.add_endpoint(Endpoint("ask"), ("key 1", "key 2"))
-    workspace.records.add_deployment(Deployment(endpoint="ask", name="blue", model="chat:1", artifact="sha256:1"))
+    workspace.records.endpoints.add(Endpoint("ask"), ("key 1", "key 2"))
+    workspace.records.deployments.add(Deployment(endpoint="ask", name="blue", model="chat:1", artifact="sha256:1"))
     with pytest.raises(Conflict, match=r"served by ask/blue \(chat:1\)"):
         names.delete("chat")
     assert len(names.get("chat").versions) == 2
-    workspace.records.delete_deployment("ask", "blue")
+    workspace.records.deployments.delete("ask", "blue")
     names.delete("chat")
     assert names.find("chat") is None
