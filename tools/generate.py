@@ -1,4 +1,4 @@
-"""Writes what follows from `mafunzo/training/config.py`, `mafunzo/cli/` and `tools/*.yml`: interfaces and references.
+"""Writes what follows from `mafunzo/training/config.py`, `mafunzo/cli/`, `tools/*.yml` and the code's imports.
 
 python tools/generate.py            write the files that differ
 python tools/generate.py --check    write nothing; fail if one differs
@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 from azure_coverage import coverage_page
+from import_picture import read_imports, read_rules, with_picture
 
 from mafunzo.training.config import PARAMETERS, Parameter, parameters_of
 
@@ -63,15 +64,14 @@ OUTPUTS = {
 
 
 def main(argv: list[str]) -> int:
-    stale = [
-        path for path, text in generated().items() if not path.exists() or path.read_text(encoding="utf-8") != text
-    ]
+    texts = generated()
+    stale = [path for path, text in texts.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     for path in stale:
         if "--check" in argv:
             print(f"{path.relative_to(ROOT)} is not current: run python tools/generate.py")
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(generated()[path], encoding="utf-8")
+        path.write_text(texts[path], encoding="utf-8")
         print(f"wrote {path.relative_to(ROOT)}")
     return 1 if stale and "--check" in argv else 0
 
@@ -85,7 +85,14 @@ def generated() -> dict[Path, str]:
         ROOT / "docs/reference/parameters.md": table(),
         ROOT / "docs/reference/cli.md": commands(),
         ROOT / "docs/reference/azure-coverage.md": coverage_page(),
+        ROOT / "docs/architecture.md": architecture(),
     }
+
+
+def architecture() -> str:
+    """Return the page of the architecture, with the picture of imports drawn from the code of now."""
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    return with_picture(page, read_rules(ROOT / ".importlinter"), read_imports("mafunzo"))
 
 
 def commands() -> str:
