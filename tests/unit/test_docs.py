@@ -6,9 +6,33 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parent.parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
+    (ROOT / "docs").rglob("*.md")
+)
+FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+LIST_AFTER_TEXT = re.compile(r"^(?! |#|-|\d+\.|$)(?P<text>.+)\n(?:- |1\. )", re.MULTILINE)
+FIELD_TERMS = (
+    "data order",
+    "accelerator",
+    "tokenized dataset",
+    "LoRA",
+    "model loading",
+    "supervision",
+    "idempotent",
+    "pagination",
+    "rate limit",
+    "continuous batching",
+    "mixed precision",
+    "content-addressed",
+    "gradient accumulation",
+    "learning-rate scheduler",
+    "early stopping",
+    "hyperparameter",
+    "presigned URL",
+)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -41,3 +65,34 @@ def test_generated_files_are_current():
 def test_the_readme_s_commands_are_in_the_makefile():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"^make ([a-z]+)", (ROOT / "README.md").read_text(), re.MULTILINE)) <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_list_begins_after_an_empty_line_without_which_the_site_shows_it_as_text(page):
+    lists = [match["text"] for match in LIST_AFTER_TEXT.finditer(FENCE.sub("", page.read_text()))]
+    assert lists == []
+
+
+def test_the_hooks_of_pre_commit_call_the_tools_that_make_static_calls():
+    recipe = re.search(r"^static:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
+    tools = {tool_and_verb(line.replace("$(BIN)/", "").split()) for line in recipe.splitlines()}
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert {tool_and_verb(hook["entry"].split()) for hook in repository["hooks"]} == tools
+    assert repository["repo"] == "local"
+    assert {hook["language"] for hook in repository["hooks"]} == {"system"}
+
+
+def tool_and_verb(words):
+    return tuple(word for word in words[:2] if not word.startswith(("-", ".")))
+
+
+@pytest.mark.parametrize("name", ["bug", "feature"])
+def test_an_issue_template_has_what_its_form_needs(name):
+    form = yaml.safe_load((ROOT / ".github" / "ISSUE_TEMPLATE" / f"{name}.yml").read_text())
+    assert {"name", "description", "labels", "body"} == set(form)
+    assert all({"type", "id", "attributes"} <= set(part) and part["attributes"]["label"] for part in form["body"])
+
+
+@pytest.mark.parametrize("term", FIELD_TERMS)
+def test_the_concepts_have_the_word_that_a_newcomer_would_look_for(term):
+    assert term.lower() in (ROOT / "docs" / "concepts.md").read_text().lower()
