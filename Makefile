@@ -1,6 +1,6 @@
 # setup: an environment in .venv with exact versions.   demo: the whole story on real data.   test: all tests.
-# check: all that CI runs.   bench: the benchmarks.   soak: hours of faults.   up: start the server.
-.PHONY: setup prefetch demo test check static wheel generate bench soak up clean
+# docs: the documentation as a site.   check: all that CI runs.   bench: the benchmarks.   soak: hours of faults.   up: start the server.
+.PHONY: setup prefetch demo test check static docs wheel generate bench soak up clean
 
 PYTHON ?= python3.11
 WORKERS ?= 3
@@ -27,12 +27,16 @@ test: setup
 
 check: static wheel test
 
-static: setup
+static: setup docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/generate.py --check
+
+# Strict: a link that leads nowhere or a page that the navigation lacks is an error. To look at it: python -m http.server -d build/site
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 wheel: setup
 	$(BIN)/python tools/check_wheel.py
