@@ -43,18 +43,23 @@ def test_every_link_leads_somewhere(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_command_that_a_page_shows_exists(page):
+def test_every_command_that_a_page_shows_exists_and_has_its_options(page):
     import typer
 
     from mafunzo.cli.app import app
 
     tree = typer.main.get_command(app)
-    for line in re.findall(r"^mafunzo ([a-z].*)$", page.read_text(), re.MULTILINE):
-        words = line.split()
+    text = page.read_text().replace("\\\n", " ")
+    inline = re.findall(r"`mafunzo ([a-z][^`]*)`", FENCE.sub("", text))
+    for line in re.findall(r"^mafunzo ([a-z].*)$", text, re.MULTILINE) + inline:
+        words = line.split("  #")[0].split()
         command = tree.commands.get(words[0])
         assert command is not None, line
-        if hasattr(command, "commands"):
+        if hasattr(command, "commands") and len(words) > 1:
             assert words[1] in command.commands, line
+            command = command.commands[words[1]]
+        options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        assert [word for word in words if word.startswith("--") and word not in options] == [], line
 
 
 def test_generated_files_are_current():
