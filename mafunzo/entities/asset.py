@@ -52,6 +52,7 @@ class Asset:
     artifact: the hash under which its bytes are stored, or None for one that is on offer but not fetched.
     folder_type: what the bytes are.
     properties: facts that the maker recorded (for a model: base, job, licence, context length ...).
+    echoes: what a way in keeps of a request's original body, under its own name, to answer with it; nothing else reads it.
     """
 
     key: AssetKey
@@ -63,6 +64,7 @@ class Asset:
     is_archived: bool = False
     created_by: str = ""
     created_at: datetime | None = None
+    echoes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

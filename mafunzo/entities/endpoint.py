@@ -37,6 +37,7 @@ class Deployment:
     model: `name:version`; artifact: the hash of its folder. port: the worker's loopback port once it runs.
     initial_delay_s: how long a worker may take to become healthy. request_timeout_s: the limit of one request.
     verification: what the proof that serving equals training compared, and with what result.
+    echoes: what a way in keeps of a request's original body, under its own name, to answer with it; nothing else reads it.
     """
 
     endpoint: str
@@ -53,11 +54,15 @@ class Deployment:
     created_by: str = ""
     created_at: datetime | None = None
     properties: Mapping[str, Any] = field(default_factory=dict)
+    echoes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A name that answers requests. `traffic_percent` maps a deployment to its share; keys live encrypted in the store."""
+    """A name that answers requests. `traffic_percent` maps a deployment to its share; keys live encrypted in the store.
+
+    echoes: what a way in keeps of a request's original body, under its own name, to answer with it; nothing else reads it.
+    """
 
     name: str
     traffic_percent: Mapping[str, int] = field(default_factory=dict)
@@ -67,3 +72,4 @@ class Endpoint:
     created_by: str = ""
     created_at: datetime | None = None
     properties: Mapping[str, Any] = field(default_factory=dict)
+    echoes: Mapping[str, Any] = field(default_factory=dict)

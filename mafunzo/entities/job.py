@@ -174,6 +174,7 @@ class Job:
     """A request for work and its state. `outputs` maps a job output to (step, output). Higher `priority` runs first.
 
     sweep: its steps are trials of one, and the job is what the best of them is.
+    echoes: what a way in keeps of a request's original body, under its own name, to answer with it; nothing else reads it.
     """
 
     name: str
@@ -195,3 +196,4 @@ class Job:
     created_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    echoes: Mapping[str, Any] = field(default_factory=dict)
