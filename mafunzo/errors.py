@@ -5,8 +5,11 @@ The three families say what a shell script needs to know, as an exit code: `Usag
 A message says what, where, what was given and what to do; `faults` lists them when there are several.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar, TypeVar
+
+T = TypeVar("T")
+D = TypeVar("D")
 
 
 class MafunzoError(Exception):
@@ -231,3 +234,40 @@ def family(root: type[MafunzoError] = MafunzoError) -> Iterator[type[MafunzoErro
     yield root
     for child in root.__subclasses__():
         yield from family(child)
+
+
+class Faults:
+    """Collects what is wrong with one request, file or job, so that everything is told at once, each fault once.
+
+    where: stands before each fault ("step 'train': "), so that a part of a larger thing can be checked by itself.
+    """
+
+    def __init__(self, where: str = "") -> None:
+        self._where = where
+        self._texts: dict[str, None] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._texts)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._texts)
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def add(self, *texts: str) -> None:
+        """Keep faults; an empty text is none."""
+        self._texts.update(dict.fromkeys(f"{self._where}{text}" for text in texts if text))
+
+    def attempt(self, work: Callable[[], T], default: D) -> T | D:
+        """Return `work()`; where it raises a `UsageError`, keep its faults (else its message) and return `default`."""
+        try:
+            return work()
+        except UsageError as error:
+            self.add(*(error.faults or (error.message,)))
+            return default
+
+    def require_none(self, message: str, error: type[UsageError] = InvalidParameter) -> None:
+        """Raise `error` with all faults, if there are any."""
+        if self._texts:
+            raise error(message, tuple(self._texts))

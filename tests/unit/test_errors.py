@@ -3,6 +3,7 @@
 import pytest
 
 from mafunzo import errors
+from mafunzo.errors import Conflict, Faults, InvalidFile, InvalidParameter
 
 
 def test_codes_are_unique_and_every_family_has_its_exit_code():
@@ -22,3 +23,28 @@ def test_an_error_survives_the_way_between_processes(cls):
 
 def test_an_unknown_code_is_a_failure():
     assert type(errors.from_code("of a later version", "text")) is errors.FailedError
+
+
+def _refuse(*faults: str) -> str:
+    raise InvalidParameter("It can't be used.", faults)
+
+
+def test_faults_are_collected_each_once_and_told_at_once() -> None:
+    faults = Faults("step 'train': ")
+    assert not faults
+    faults.add("rows is missing.", "", "rows is missing.")
+    assert faults.attempt(lambda: 3, None) == 3
+    assert faults.attempt(lambda: _refuse("lora_r is -1.", "seed is 'x'."), "default") == "default"
+    assert faults.attempt(_refuse, None) is None
+    expected = ["rows is missing.", "lora_r is -1.", "seed is 'x'.", "It can't be used."]
+    assert list(faults) == [f"step 'train': {text}" for text in expected] and len(faults) == 4
+    with pytest.raises(InvalidFile, match="The job can't be planned") as refused:
+        faults.require_none("The job can't be planned.", InvalidFile)
+    assert refused.value.faults == tuple(faults)
+
+
+def test_no_faults_raise_nothing_and_other_errors_pass_through() -> None:
+    faults = Faults()
+    faults.require_none("unused")
+    with pytest.raises(Conflict):
+        faults.attempt(lambda: (_ for _ in ()).throw(Conflict("later")), None)
