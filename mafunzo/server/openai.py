@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from mafunzo.errors import InvalidParameter, MafunzoError, Unavailable
 from mafunzo.server.auth import bearer
 from mafunzo.server.body import json_of, limited_body
 from mafunzo.server.context import Context, context_of
-from mafunzo.serving.router import Answer, pick
+from mafunzo.serving.router import Answer
+from mafunzo.serving.traffic import pick
 from mafunzo.wire.openai.error import error_body, status_of
 
 logger = logging.getLogger(__name__)
@@ -126,7 +128,7 @@ async def _pass_on(request: Request, path: str) -> Response:
     body = await limited_body(request, BODY_LIMIT_BYTES)
     entry = (await context.directory.newest()).find(key, _model_name(body))
     named = next((request.headers[name] for name in NAMES_DEPLOYMENT if name in request.headers), None)
-    deployment = pick(entry.endpoint, entry.deployments, named)
+    deployment = pick(entry.endpoint, entry.deployments, named, random.random())
     passage = _Passage(context, deployment, path, began)
     passage.begin()
     try:

@@ -5,17 +5,15 @@ A worker speaks OpenAI's dialect under its endpoint's name, so nothing is rewrit
 
 import asyncio
 import json
-import random
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 import aiohttp
 
-from mafunzo.entities.endpoint import Deployment, Endpoint
-from mafunzo.errors import NotFound, TimedOut, Unavailable, WorkerFailed
-from mafunzo.serving.placement import choose, is_live
+from mafunzo.entities.endpoint import Deployment
+from mafunzo.errors import TimedOut, Unavailable, WorkerFailed
 from mafunzo.wire.openai.error import error_body
 
 CONNECT_TIMEOUT_S = 5.0
@@ -23,39 +21,6 @@ IDLE_CONNECTION_S = 2.0
 """Less than a worker keeps an idle connection (uvicorn: 5 s), so that none is used at the moment when it closes."""
 PASSED_REQUEST_HEADERS = ("content-type", "accept", "x-request-id")
 PASSED_RESPONSE_HEADERS = ("content-type", "cache-control", "retry-after", "x-request-id")
-
-
-def pick(
-    endpoint: Endpoint, deployments: Sequence[Deployment], named: str | None, draw: Callable[[], float] = random.random
-) -> Deployment:
-    """Return the deployment that serves a request: the one that it names, else by the endpoint's traffic.
-
-    Shares of deployments that aren't healthy go to the others in proportion.
-    Raises `NotFound` for an unknown name, `Unavailable` when nothing healthy can answer.
-    """
-    by_name = {deployment.name: deployment for deployment in deployments}
-    if named is not None:
-        if named not in by_name:
-            raise NotFound(f"Endpoint '{endpoint.name}' has no deployment '{named}'.")
-        if not is_live(by_name[named]):
-            raise Unavailable(f"Deployment '{endpoint.name}/{named}' is {by_name[named].status}. Try again later.")
-        return by_name[named]
-    shares = {
-        name: percent
-        for name, percent in endpoint.traffic_percent.items()
-        if percent > 0 and name in by_name and is_live(by_name[name])
-    }
-    if not shares:
-        raise Unavailable(_why_none(endpoint, by_name))
-    return by_name[choose(shares, draw())]
-
-
-def _why_none(endpoint: Endpoint, by_name: Mapping[str, Deployment]) -> str:
-    wanted = [name for name, percent in endpoint.traffic_percent.items() if percent > 0 and name in by_name]
-    if not wanted:
-        return f"No deployment of endpoint '{endpoint.name}' gets traffic. Set it, or name a deployment in a header."
-    states = ", ".join(f"{name} is {by_name[name].status}" for name in wanted)
-    return f"Endpoint '{endpoint.name}' has no healthy deployment now ({states}). Try again later."
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The loop that keeps a worker up for each deployment: it sees, lets `placement.decide` decide, and does.
+"""The loop that keeps a worker up for each deployment: it looks, lets `decide.decide` choose the actions, and performs them.
 
 All that it needs to go on lies in the records and in the workers' folders, so that a server that was killed is followed by
 one that adopts the workers which still run.
@@ -21,7 +21,7 @@ from mafunzo.entities.endpoint import Deployment, DeploymentStatus
 from mafunzo.entities.job import Resources
 from mafunzo.errors import FailedError, MafunzoError, NotFound, OutOfMemory, ServingMismatch, WorkerFailed
 from mafunzo.launcher.local import Exited, LocalLauncher, Running
-from mafunzo.serving.placement import (
+from mafunzo.serving.decide import (
     Action,
     Fail,
     Health,

@@ -12,8 +12,8 @@ from typing import Any
 
 import httpx
 
+from mafunzo.serving.decide import Verdict
 from mafunzo.serving.logprob import Difference, Distance, measure
-from mafunzo.serving.placement import Verdict
 from mafunzo.serving.reference import Reference, ReferenceRow, Weights
 
 REQUEST_TIMEOUT_S = 300.0

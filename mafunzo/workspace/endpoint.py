@@ -24,7 +24,7 @@ from mafunzo.errors import (
     WorkerFailed,
     from_code,
 )
-from mafunzo.serving.placement import supervision
+from mafunzo.serving.decide import supervision
 from mafunzo.serving.reference import holds_chat_model
 from mafunzo.serving.worker_folder import last_log
 from mafunzo.workspace.compute import Computes

@@ -11,7 +11,7 @@ import pytest
 
 from mafunzo.entities.endpoint import DeploymentStatus
 from mafunzo.launcher.local import Exited, LocalLauncher, Running
-from mafunzo.serving.placement import UNHEALTHY_PROBES, supervision
+from mafunzo.serving.decide import UNHEALTHY_PROBES, supervision
 from mafunzo.serving.worker_folder import worker_folder
 from tests.unit.serving.bench import Bench
 

@@ -10,7 +10,7 @@ import pytest
 from mafunzo import Workspace
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus
 from mafunzo.errors import Conflict, InvalidParameter, NotFound, TimedOut
-from mafunzo.serving.placement import Supervision
+from mafunzo.serving.decide import Supervision
 from mafunzo.wire.azureml.endpoint import DeploymentRequest, endpoint_from_body
 from mafunzo.workspace.endpoint import EndpointHandle, _shared
 

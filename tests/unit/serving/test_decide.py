@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus
-from mafunzo.serving.placement import (
+from mafunzo.serving.decide import (
     HUNG_PROBES,
     MAX_BACKOFF_S,
     STABLE_S,
@@ -24,7 +24,6 @@ from mafunzo.serving.placement import (
     Verdict,
     Verify,
     WorkerState,
-    choose,
     decide,
     supervision,
 )
@@ -150,26 +149,3 @@ def test_an_end_is_told_in_words() -> None:
 def test_what_is_remembered_survives_its_record() -> None:
     kept = Supervision(started_at=1.5, crashes=2, reason="waits")
     assert supervision(deployment(DeploymentStatus.WAITING, started_at=1.5, crashes=2, reason="waits")) == kept
-
-
-@pytest.mark.parametrize(
-    ("traffic", "draw", "expected"),
-    [
-        pytest.param({"blue": 100}, 0.999, "blue", id="one takes all"),
-        pytest.param({"blue": 90, "green": 10}, 0.0, "blue", id="the first share"),
-        pytest.param({"blue": 90, "green": 10}, 0.8999, "blue", id="the end of the first share"),
-        pytest.param({"blue": 90, "green": 10}, 0.9, "green", id="the start of the second"),
-        pytest.param({"blue": 0, "green": 100}, 0.0, "green", id="no share, no request"),
-        pytest.param({"green": 10}, 0.99, "green", id="shares of those left need not add up to 100"),
-        pytest.param({"blue": 100, "green": 0}, 0.9999999999999999, "blue", id="rounding never reaches a share of 0"),
-    ],
-)
-def test_a_draw_falls_into_one_share(traffic: dict[str, int], draw: float, expected: str) -> None:
-    assert choose(traffic, draw) == expected
-
-
-def test_shares_are_kept_over_many_draws() -> None:
-    counts = {"blue": 0, "green": 0, "red": 0}
-    for number in range(1000):
-        counts[choose({"blue": 70, "green": 25, "red": 5}, number / 1000)] += 1
-    assert counts == {"blue": 700, "green": 250, "red": 50}

@@ -1,4 +1,6 @@
-"""What to do about each deployment now, and which deployment answers a request. Pure: no store, clock, network or process.
+"""What the supervisor does about each deployment now: a pure function from state to actions.
+
+Supervision: a worker process that ends by itself, or hangs, is started again; nobody has to watch it.
 
 A deployment goes waiting -> starting -> verifying -> healthy. A worker that ends by itself is started again after a
 delay that grows; one that never became healthy is given up after a few starts.
@@ -38,7 +40,7 @@ class Health(StrEnum):
 class Verdict:
     """The end of a verification: `faults` name what differs, and none means that the worker may go live.
 
-    record: what was compared, kept with the deployment. broke: why the comparison couldn't be made, or empty.
+    record: what was compared, memory with the deployment. broke: why the comparison couldn't be made, or empty.
     """
 
     faults: tuple[str, ...] = ()
@@ -167,32 +169,10 @@ def decide(deployments: Sequence[Deployment], workers: Mapping[Key, WorkerState]
     return [action for action in actions if action is not None]
 
 
-def choose(traffic_percent: Mapping[str, int], draw: float) -> str:
-    """Return the deployment that serves a request.
-
-    `traffic_percent` maps deployments to shares, of which one at least is positive; they need not add up to 100, because
-    those that aren't healthy were left out. `draw` is uniform in [0, 1).
-    """
-    total = sum(traffic_percent.values())
-    assert total > 0
-    point = draw * total
-    for name, share in traffic_percent.items():
-        point -= share
-        if point < 0:
-            return name
-    return [name for name, share in traffic_percent.items() if share][-1]
-
-
-def is_live(deployment: Deployment) -> bool:
-    """Return whether requests may go to its worker: it is healthy, or was and is only being verified once more."""
-    is_verified_again = deployment.status is DeploymentStatus.VERIFYING and deployment.port is not None
-    return deployment.status is DeploymentStatus.HEALTHY or is_verified_again
-
-
 def supervision(deployment: Deployment) -> Supervision:
     """Return what was remembered of a deployment."""
-    kept = deployment.properties.get("supervision")
-    return Supervision(**kept) if kept else Supervision()
+    memory = deployment.properties.get("supervision")
+    return Supervision(**memory) if memory else Supervision()
 
 
 def _decide_one(deployment: Deployment, worker: WorkerState, now: float) -> Action | None:
@@ -220,8 +200,8 @@ def _bring_up(deployment: Deployment, worker: WorkerState, now: float) -> Action
     if verdict is not None and not verdict.broke:
         assert worker.port is not None
         return MarkHealthy(deployment, worker.port, verdict.record)
-    kept = supervision(deployment)
-    if kept.healthy_at == 0 and now - kept.started_at > deployment.initial_delay_s:
+    memory = supervision(deployment)
+    if memory.healthy_at == 0 and now - memory.started_at > deployment.initial_delay_s:
         return Fail(deployment, _too_slow(deployment, worker))
     if worker.port is not None and worker.health is Health.READY and not worker.is_verifying:
         return Verify(deployment, worker.port)
@@ -255,17 +235,17 @@ def _keep_up(deployment: Deployment, worker: WorkerState, now: float) -> Action 
 
 def _after_end(deployment: Deployment, worker: WorkerState, now: float) -> Action:
     how = worker.ended or "it is gone without a record of its end"
-    kept = supervision(deployment)
-    if not kept.was_healthy and worker.is_final:
+    memory = supervision(deployment)
+    if not memory.was_healthy and worker.is_final:
         return Fail(deployment, f"The worker refused to start: {how}.")
-    if not kept.was_healthy and kept.crashes + 1 >= MAX_FIRST_STARTS:
+    if not memory.was_healthy and memory.crashes + 1 >= MAX_FIRST_STARTS:
         return Fail(deployment, f"The worker ended {MAX_FIRST_STARTS} times before it was healthy, at last so: {how}.")
     return _restart(deployment, how, now)
 
 
 def _restart(deployment: Deployment, how: str, now: float) -> Restart:
-    kept = supervision(deployment)
-    was_stable = kept.healthy_at > 0 and now - kept.healthy_at > STABLE_S
-    crashes = 1 if was_stable else kept.crashes + 1
+    memory = supervision(deployment)
+    was_stable = memory.healthy_at > 0 and now - memory.healthy_at > STABLE_S
+    crashes = 1 if was_stable else memory.crashes + 1
     delay_s = min(BACKOFF_S * 2 ** (crashes - 1), MAX_BACKOFF_S)
     return Restart(deployment, f"The worker ended: {how}. It starts again in {delay_s:g} s.", crashes, now + delay_s)

@@ -1,0 +1,59 @@
+"""Which deployment answers a request: the one that it names, else one drawn by the endpoint's traffic. Pure."""
+
+from collections.abc import Mapping, Sequence
+
+from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
+from mafunzo.errors import NotFound, Unavailable
+
+
+def pick(endpoint: Endpoint, deployments: Sequence[Deployment], named: str | None, draw: float) -> Deployment:
+    """Return the deployment that serves a request: the one that it names, else by the endpoint's traffic.
+
+    Shares of deployments that aren't healthy go to the others in proportion. `draw` is uniform in [0, 1).
+    Raises `NotFound` for an unknown name, `Unavailable` when nothing healthy can answer.
+    """
+    by_name = {deployment.name: deployment for deployment in deployments}
+    if named is not None:
+        if named not in by_name:
+            raise NotFound(f"Endpoint '{endpoint.name}' has no deployment '{named}'.")
+        if not is_live(by_name[named]):
+            raise Unavailable(f"Deployment '{endpoint.name}/{named}' is {by_name[named].status}. Try again later.")
+        return by_name[named]
+    shares = {
+        name: percent
+        for name, percent in endpoint.traffic_percent.items()
+        if percent > 0 and name in by_name and is_live(by_name[name])
+    }
+    if not shares:
+        raise Unavailable(_why_none(endpoint, by_name))
+    return by_name[choose(shares, draw)]
+
+
+def choose(traffic_percent: Mapping[str, int], draw: float) -> str:
+    """Return the deployment that serves a request.
+
+    `traffic_percent` maps deployments to shares, of which one at least is positive; they need not add up to 100, because
+    those that aren't healthy were left out. `draw` is uniform in [0, 1).
+    """
+    total = sum(traffic_percent.values())
+    assert total > 0
+    point = draw * total
+    for name, share in traffic_percent.items():
+        point -= share
+        if point < 0:
+            return name
+    return [name for name, share in traffic_percent.items() if share][-1]
+
+
+def is_live(deployment: Deployment) -> bool:
+    """Return whether requests may go to its worker: it is healthy, or was and is only being verified once more."""
+    is_verified_again = deployment.status is DeploymentStatus.VERIFYING and deployment.port is not None
+    return deployment.status is DeploymentStatus.HEALTHY or is_verified_again
+
+
+def _why_none(endpoint: Endpoint, by_name: Mapping[str, Deployment]) -> str:
+    names = [name for name, percent in endpoint.traffic_percent.items() if percent > 0 and name in by_name]
+    if not names:
+        return f"No deployment of endpoint '{endpoint.name}' gets traffic. Set it, or name a deployment in a header."
+    states = ", ".join(f"{name} is {by_name[name].status}" for name in names)
+    return f"Endpoint '{endpoint.name}' has no healthy deployment now ({states}). Try again later."
