@@ -1,8 +1,11 @@
-"""Every error that a user can meet: one tree, each class with a stable code.
+"""Every error that a user can meet: one tree, each class with a stable code and an HTTP status.
 
 The three families say what a shell script needs to know, as an exit code: `UsageError` (2) what was asked is malformed,
 `RefusedError` (3) it is well-formed but may not happen now, `FailedError` (1) it was begun and broke.
 A message says what, where, what was given and what to do; `faults` lists them when there are several.
+
+`status` is the one HTTP status table: every dialect answers an error with it, but where the dialect says beside the
+exception why its clients need another. A class without one of its own has its parent's.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,12 +14,16 @@ from typing import ClassVar, TypeVar
 T = TypeVar("T")
 D = TypeVar("D")
 
+CLIENT_CLOSED_REQUEST = 499
+"""The HTTP status, nginx's number, of a request whose client left before the answer: nobody receives it, the log tells it."""
+
 
 class MafunzoError(Exception):
     """The root of the tree. `code` is stable and crosses processes; `faults` has one line for each thing wrong."""
 
     code: ClassVar[str] = "error"
     exit_code: ClassVar[int] = 1
+    status: ClassVar[int] = 500
 
     def __init__(self, message: str, faults: Sequence[str] = ()) -> None:
         super().__init__(message)
@@ -32,6 +39,7 @@ class UsageError(MafunzoError):
 
     code = "usage"
     exit_code = 2
+    status = 400
 
 
 class InvalidParameter(UsageError):
@@ -66,6 +74,7 @@ class NotFound(UsageError):
     """No asset, job, endpoint, user or catalogue entry has that name."""
 
     code = "not_found"
+    status = 404
 
 
 class RefusedError(MafunzoError):
@@ -73,12 +82,14 @@ class RefusedError(MafunzoError):
 
     code = "refused"
     exit_code = 3
+    status = 409
 
 
 class NotSupported(RefusedError):
     """A known input or feature that this version doesn't honour."""
 
     code = "not_supported"
+    status = 400
 
 
 class Conflict(RefusedError):
@@ -127,12 +138,21 @@ class Unauthorized(RefusedError):
     """The key is missing or wrong."""
 
     code = "unauthorized"
+    status = 401
 
 
 class Forbidden(RefusedError):
     """Who asks is known, and may not do this."""
 
     code = "forbidden"
+    status = 403
+
+
+class RateLimitExceeded(RefusedError):
+    """Too many requests are under way, or came in too short a time: try again a little later."""
+
+    code = "rate_limit_exceeded"
+    status = 429
 
 
 class BlobRefused(RefusedError):
@@ -149,6 +169,7 @@ class FailedError(MafunzoError):
     """Something was begun and broke."""
 
     code = "failed"
+    status = 500
 
 
 class StepFailed(FailedError):
@@ -173,6 +194,7 @@ class StorageFull(FailedError):
     """The disk is full; what was being written was taken back."""
 
     code = "storage_full"
+    status = 507
 
 
 class ArtifactCorrupt(FailedError):
@@ -185,18 +207,21 @@ class Unreachable(FailedError):
     """A hub, registry or server can't be reached."""
 
     code = "unreachable"
+    status = 503
 
 
 class WorkerFailed(FailedError):
     """A worker process didn't become healthy, or died."""
 
     code = "worker_failed"
+    status = 502
 
 
 class Unavailable(FailedError):
     """Nothing healthy can answer now; try again later."""
 
     code = "unavailable"
+    status = 503
 
 
 class ServerFailed(FailedError):
@@ -209,12 +234,14 @@ class TimedOut(FailedError):
     """Something took longer than its limit."""
 
     code = "timed_out"
+    status = 504
 
 
 class OutOfMemory(FailedError):
     """A device or the machine has no memory left."""
 
     code = "out_of_memory"
+    status = 503
 
 
 class MissingExtra(FailedError):

@@ -14,7 +14,15 @@ from starlette.exceptions import HTTPException
 
 from mafunzo.chat.template import render_ids
 from mafunzo.entities.conversation import Conversation
-from mafunzo.errors import FailedError, InvalidData, InvalidParameter, MafunzoError, NotFound, Unavailable
+from mafunzo.errors import (
+    CLIENT_CLOSED_REQUEST,
+    FailedError,
+    InvalidData,
+    InvalidParameter,
+    MafunzoError,
+    NotFound,
+    Unavailable,
+)
 from mafunzo.inference.engine import PROMPT
 from mafunzo.inference.loading import LoadedModel
 from mafunzo.inference.metrics import Metrics
@@ -39,10 +47,9 @@ from mafunzo.wire.openai.chat import (
     usage_chunk,
 )
 from mafunzo.wire.openai.completions import Choice, CompletionRequest, Prompt, completion, completion_request_from_dict
-from mafunzo.wire.openai.error import error_body, status_of
+from mafunzo.wire.openai.error import error_body
 from mafunzo.wire.openai.tool_call import ToolCallFilter
 
-CLIENT_CLOSED_REQUEST = 499  # nginx's number; nobody receives it
 END_OF_STREAM = b"data: [DONE]\n\n"
 
 
@@ -220,7 +227,7 @@ async def _json(request: Request) -> Any:
 
 async def _tell_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, MafunzoError)
-    return JSONResponse(error_body(error, _param(error, request.url.path)), status_of(error))
+    return JSONResponse(error_body(error, _param(error, request.url.path)), error.status)
 
 
 async def _tell_http(request: Request, error: Exception) -> Response:

@@ -29,7 +29,7 @@ from mafunzo.server.azure_context import AzureContext, require_token, require_wo
 from mafunzo.server.context import Context, context_of
 from mafunzo.server.directory import digest
 from mafunzo.server.limits import Limits
-from mafunzo.wire.azureml.envelope import error_body, status_of
+from mafunzo.wire.azureml.envelope import error_body
 
 
 def create_app(context: Context) -> FastAPI:
@@ -98,7 +98,7 @@ async def _refuse(_: Request, error: Exception) -> Response:
 
 async def _refuse_on_azure(_: Request, error: Exception) -> Response:
     assert isinstance(error, MafunzoError)
-    return JSONResponse(error_body(error), status_code=status_of(error))
+    return JSONResponse(error_body(error), status_code=error.status)
 
 
 async def _drop(_: Request, error: Exception) -> Response:

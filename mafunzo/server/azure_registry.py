@@ -27,7 +27,6 @@ from mafunzo.wire.azureml.envelope import (
     registry_arm_id,
     registry_id,
     resource,
-    status_of,
     system_data,
 )
 from mafunzo.wire.azureml.environment import environment_body
@@ -276,7 +275,7 @@ async def fetch_registry_model(request: Request, registry: str, name: str, versi
     artifact = asset.artifact or await _fetched(context, id)
     if artifact is None:
         error = Unavailable(f"Model {name}:{version} is still being fetched. `mafunzo job list` shows how far it is.")
-        return JSONResponse(error_body(error), status_of(error), {"Retry-After": "1"})
+        return JSONResponse(error_body(error), error.status, {"Retry-After": "1"})
     await context.in_thread(lambda: context.workspace.models.show(asset, artifact))
     signature = context.sas.sign(REGISTRY_CONTAINER, f"{READ}{LIST}")
     return JSONResponse(upload_body(f"{context.place.base}/{REGISTRY_CONTAINER}", signature))

@@ -13,19 +13,18 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from mafunzo.entities.endpoint import Deployment, Endpoint
-from mafunzo.errors import InvalidParameter, MafunzoError, Unavailable
+from mafunzo.errors import CLIENT_CLOSED_REQUEST, InvalidParameter, MafunzoError, RateLimitExceeded, Unavailable
 from mafunzo.server.auth import bearer
 from mafunzo.server.body import json_of, limited_body
 from mafunzo.server.context import Context, context_of
 from mafunzo.serving.router import Answer
 from mafunzo.serving.traffic import pick
-from mafunzo.wire.openai.error import error_body, status_of
+from mafunzo.wire.openai.error import error_body
 
 logger = logging.getLogger(__name__)
 
 BODY_LIMIT_BYTES = 32 * 2**20
 RETRY_AFTER_S = 1
-CLIENT_GONE = 499
 INTERNAL_ERROR = 500
 NAMES_DEPLOYMENT = ("mafunzo-deployment", "azureml-model-deployment")
 """Request headers that name a deployment, and response headers that say which one answered."""
@@ -71,10 +70,10 @@ async def unknown(request: Request, path: str) -> Response:
 
 def error_response(error: MafunzoError) -> JSONResponse:
     """Return an error in the dialect; what may succeed later says when to try again."""
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if isinstance(error, Unavailable) else {}
-    if status_of(error) == 401:
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if isinstance(error, Unavailable | RateLimitExceeded) else {}
+    if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(error_body(error), status_code=status_of(error), headers=headers)
+    return JSONResponse(error_body(error), status_code=error.status, headers=headers)
 
 
 @dataclass(frozen=True)
@@ -138,13 +137,13 @@ async def _pass_on(request: Request, path: str) -> Response:
             return _Relay(passage, answer)
         content = await _while_connected(request, answer.read())
     except MafunzoError as error:
-        passage.end(status_of(error))
+        passage.end(error.status)
         response = error_response(error)
         response.headers.update(passage.headers())
         return response
     except _ClientGone:
-        passage.end(CLIENT_GONE)
-        return Response(status_code=CLIENT_GONE)
+        passage.end(CLIENT_CLOSED_REQUEST)
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
     except BaseException:
         passage.end(INTERNAL_ERROR)
         raise

@@ -48,3 +48,25 @@ def test_no_faults_raise_nothing_and_other_errors_pass_through() -> None:
     faults.require_none("unused")
     with pytest.raises(Conflict):
         faults.attempt(lambda: (_ for _ in ()).throw(Conflict("later")), None)
+
+
+@pytest.mark.parametrize("cls", list(errors.family()), ids=lambda cls: cls.code)
+def test_the_status_of_an_error_fits_its_family(cls):
+    is_of_the_caller = issubclass(cls, errors.UsageError | errors.RefusedError)
+    assert (400 <= cls.status < 500) if is_of_the_caller else (500 <= cls.status < 600)
+
+
+def test_the_status_table_is_this_one():
+    special = {cls.code: cls.status for cls in errors.family() if cls.status not in (400, 409, 500)}
+    assert special == {
+        "unauthorized": 401,
+        "forbidden": 403,
+        "not_found": 404,
+        "rate_limit_exceeded": 429,
+        "worker_failed": 502,
+        "out_of_memory": 503,
+        "unavailable": 503,
+        "unreachable": 503,
+        "timed_out": 504,
+        "storage_full": 507,
+    }

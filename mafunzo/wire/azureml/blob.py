@@ -10,7 +10,6 @@ from email.utils import format_datetime, parsedate_to_datetime
 
 from mafunzo.entities.blob import Blob, Condition, Container
 from mafunzo.errors import BlobRefused, MafunzoError, NotSupported
-from mafunzo.wire.azureml.envelope import status_of
 
 VERSION = "2023-11-03"
 METADATA = "x-ms-meta-"
@@ -34,7 +33,8 @@ STATUS: Mapping[str, int] = {
     "UnauthorizedBlobOverwrite": 403,
     "UnsupportedHttpVerb": 405,
 }
-"""Azure Storage's names for what is wrong that have another status than 400."""
+"""Azure Storage's names for what is wrong that have another status than 400. They override the errors' own statuses: its
+clients tell by the status whether to try again, to authenticate, or to take a range or condition as not met."""
 
 REASONS: Mapping[str, str] = {
     "conflict": "ContainerAlreadyExists",
@@ -64,7 +64,7 @@ def refusal(error: MafunzoError) -> tuple[int, str]:
     if isinstance(error, BlobRefused):
         return STATUS.get(error.reason, 400), "ConditionNotMet" if error.reason == "NotModified" else error.reason
     reason = "UnsupportedHeader" if isinstance(error, NotSupported) else REASONS.get(error.code, "InternalError")
-    return STATUS.get(reason, status_of(error)), reason
+    return STATUS.get(reason, error.status), reason
 
 
 def check_container_name(name: str) -> None:

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from mafunzo import errors
 from mafunzo.errors import MafunzoError
 
 SUBSCRIPTION = "00000000-0000-0000-0000-000000000"
@@ -32,28 +31,13 @@ DATASTORES = {DATASTORE: CONTAINER, ARTIFACT_DATASTORE: ARTIFACT_CONTAINER}
 REGISTRY_CONTAINER = "azureml-registry"
 """Where files of the registry are shown. The SDK takes the first part of their address for the container."""
 
-STATUS: dict[type[MafunzoError], int] = {
-    errors.MafunzoError: 500,
-    errors.UsageError: 400,
-    errors.NotFound: 404,
-    errors.RefusedError: 409,
-    errors.NotSupported: 400,
-    errors.Unauthorized: 401,
-    errors.Forbidden: 403,
-    errors.FailedError: 500,
-    errors.StorageFull: 507,
-    errors.Unavailable: 503,
-    errors.WorkerFailed: 502,
-    errors.TimedOut: 504,
-}
-"""A class that isn't here has the status of its nearest ancestor. Azure's clients try 5xx again, so that few are."""
-
 CODES: Mapping[str, str] = {
     "not_found": "ResourceNotFound",
     "conflict": "ResourceConflict",
     "unauthorized": "InvalidAuthenticationToken",
     "forbidden": "AuthorizationFailed",
     "not_supported": "OperationNotSupported",
+    "rate_limit_exceeded": "TooManyRequests",
 }
 """Our codes that Azure's clients know by another name; the others are `UserError` or `SystemError`."""
 
@@ -183,14 +167,9 @@ def operation_path(what: str) -> str:
     return f"/subscriptions/{SUBSCRIPTION}/providers/{PROVIDER}/locations/{LOCATION}/operationsStatus/{what}"
 
 
-def status_of(error: MafunzoError) -> int:
-    """Return the HTTP status of an error."""
-    return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
-
-
 def error_body(error: MafunzoError) -> dict[str, Any]:
     """Return an error as Azure's clients read it; each fault is a detail of its own, and stands in the message too."""
-    code = CODES.get(error.code, "SystemError" if status_of(error) >= 500 else "UserError")
+    code = CODES.get(error.code, "SystemError" if error.status >= 500 else "UserError")
     return {"error": {"code": code, "message": str(error), "details": details(error.faults, code)}}
 
 

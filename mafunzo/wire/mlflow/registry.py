@@ -23,16 +23,18 @@ PROMPT_TAG = "mlflow.prompt.is_prompt"
 SOURCE, RUN, LOGGED_MODEL = "mlflow_source", "mlflow_run_id", "mlflow_model_id"
 """The properties of a Model that was registered with MLflow."""
 
-STATUS: dict[type[MafunzoError], tuple[int, str]] = {
-    errors.MafunzoError: (500, "INTERNAL_ERROR"),
-    errors.UsageError: (400, "INVALID_PARAMETER_VALUE"),
-    errors.NotFound: (404, "RESOURCE_DOES_NOT_EXIST"),
-    errors.RefusedError: (409, "RESOURCE_CONFLICT"),
-    errors.NotSupported: (400, "INVALID_PARAMETER_VALUE"),
-    errors.Unauthorized: (401, "UNAUTHENTICATED"),
-    errors.Forbidden: (403, "PERMISSION_DENIED"),
+CODES: Mapping[type[MafunzoError], str] = {
+    errors.MafunzoError: "INTERNAL_ERROR",
+    errors.UsageError: "INVALID_PARAMETER_VALUE",
+    errors.NotFound: "RESOURCE_DOES_NOT_EXIST",
+    errors.RefusedError: "RESOURCE_CONFLICT",
+    errors.NotSupported: "INVALID_PARAMETER_VALUE",
+    errors.Unauthorized: "UNAUTHENTICATED",
+    errors.Forbidden: "PERMISSION_DENIED",
+    errors.RateLimitExceeded: "REQUEST_LIMIT_EXCEEDED",
+    errors.Unavailable: "TEMPORARILY_UNAVAILABLE",
 }
-"""Status and MLflow's code of each class; one that isn't here has those of its nearest ancestor."""
+"""MLflow's code of each class; one that isn't here has that of its nearest ancestor."""
 
 _LOGGED_MODEL = re.compile(r"models:/(?P<id>m-[^/@]+)(/(?P<path>.*))?$")
 _VERSION = re.compile(r"models:/(?P<name>[^/@]+)(/(?P<version>[^/@]+)|@(?P<label>[^/@]+))$")
@@ -147,10 +149,10 @@ def tags_of(given: Mapping[str, Any]) -> dict[str, str]:
 
 def error_body(error: MafunzoError, is_creation: bool) -> tuple[int, dict[str, str]]:
     """Return the status and body of an error; MLflow's client knows one that says that a thing to create exists."""
-    status, code = next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
-    if is_creation and isinstance(error, errors.Conflict):
-        status, code = 400, "RESOURCE_ALREADY_EXISTS"
-    return status, {"error_code": code, "message": str(error)}
+    if is_creation and isinstance(error, errors.Conflict):  # MLflow's own server answers 400, which its clients expect
+        return 400, {"error_code": "RESOURCE_ALREADY_EXISTS", "message": str(error)}
+    code = next(CODES[cls] for cls in type(error).__mro__ if cls in CODES)
+    return error.status, {"error_code": code, "message": str(error)}
 
 
 def _artifacts(source: str, *parts: str | None) -> ArtifactSource:

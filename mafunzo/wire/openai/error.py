@@ -1,40 +1,18 @@
-"""Errors in OpenAI's dialect: the HTTP status of each class, and the JSON that its SDKs turn into exceptions."""
+"""Errors in OpenAI's dialect: the JSON that its SDKs turn into exceptions. Their HTTP statuses are the errors' own."""
 
 from typing import Any
 
-from mafunzo import errors
-from mafunzo.errors import MafunzoError
-
-STATUS: dict[type[MafunzoError], int] = {
-    errors.MafunzoError: 500,
-    errors.UsageError: 400,
-    errors.NotFound: 404,
-    errors.RefusedError: 409,
-    errors.NotSupported: 400,
-    errors.Unauthorized: 401,
-    errors.Forbidden: 403,
-    errors.FailedError: 500,
-    errors.StorageFull: 507,
-    errors.Unavailable: 503,
-    errors.Unreachable: 503,
-    errors.WorkerFailed: 502,
-    errors.TimedOut: 504,
-    errors.OutOfMemory: 503,
-}
-"""A class that isn't here has the status of its nearest ancestor."""
+from mafunzo.errors import MafunzoError, RateLimitExceeded
 
 CODES: dict[str, str] = {"unauthorized": "invalid_api_key", "not_found": "model_not_found"}
 """Our codes that OpenAI's SDKs and users know by another name."""
 
 
-def status_of(error: MafunzoError) -> int:
-    """Return the HTTP status of an error."""
-    return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
-
-
 def error_body(error: MafunzoError, param: str | None = None) -> dict[str, Any]:
     """Return `{"error": {...}}`; `param` names the part of the request that is at fault."""
-    kind = "invalid_request_error" if status_of(error) < 500 else "server_error"
+    kind = "invalid_request_error" if error.status < 500 else "server_error"
+    if isinstance(error, RateLimitExceeded):
+        kind = "requests"  # what of OpenAI's limits was exceeded; the other kind is tokens
     return {
         "error": {
             "message": str(error),
