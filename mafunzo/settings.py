@@ -4,6 +4,7 @@ Only the doors (`cli`, `server`, `Workspace()` without arguments, a component's 
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ class Settings:
     listen: the address of both ports (`MAFUNZO_LISTEN`, default 127.0.0.1: nobody but this machine).
     offline: never ask a network (`MAFUNZO_OFFLINE`, `HF_HUB_OFFLINE`).
     authorities: the file of those that the user trusts (`REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE`), or None for the public ones.
+    limits: the sizes and rates that the server allows its clients, by variable (`MAFUNZO_LIMIT_...`), which `server` reads.
     step_folder: where a step writes `metrics.jsonl` and `error.json` (`MAFUNZO_STEP_FOLDER`), or None outside of a job.
     """
 
@@ -31,6 +33,7 @@ class Settings:
     listen: str
     offline: bool
     authorities: Path | None
+    limits: Mapping[str, str]
     step_folder: Path | None
 
 
@@ -50,6 +53,7 @@ def load(environ: dict[str, str] | None = None) -> Settings:
         listen=env.get("MAFUNZO_LISTEN") or "127.0.0.1",
         offline=_is_true(env.get("MAFUNZO_OFFLINE")) or _is_true(env.get("HF_HUB_OFFLINE")),
         authorities=Path(bundle) if (bundle := env.get("REQUESTS_CA_BUNDLE") or env.get("CURL_CA_BUNDLE")) else None,
+        limits={name: text for name, text in env.items() if name.startswith("MAFUNZO_LIMIT_") and text},
         step_folder=Path(env["MAFUNZO_STEP_FOLDER"]) if env.get("MAFUNZO_STEP_FOLDER") else None,
     )
 

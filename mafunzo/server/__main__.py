@@ -29,6 +29,7 @@ def main() -> int:
     parser.add_argument("--tell", action="store_true", help="print where it is found, as soon as it is up")
     given = parser.parse_args()
     try:
+        from mafunzo.server.limits import limits_from_texts
         from mafunzo.server.references import add_syntaxes
         from mafunzo.server.run import log_to, serve
 
@@ -42,6 +43,7 @@ def main() -> int:
             found.database_url,
             address=given.listen,
             authorities=found.authorities,
+            limits=limits_from_texts(found.limits),
             on_up=partial(_tell, home) if given.tell else None,
         )
     except KeyboardInterrupt:

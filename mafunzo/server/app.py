@@ -28,7 +28,7 @@ from mafunzo.server.auth import KnownNames, bearer
 from mafunzo.server.azure_context import AzureContext, require_token, require_workspace
 from mafunzo.server.context import Context, context_of
 from mafunzo.server.directory import digest
-from mafunzo.server.limits import Limits
+from mafunzo.server.limits import HeadLimits
 from mafunzo.wire.azureml.envelope import error_body
 
 
@@ -43,7 +43,7 @@ def create_app(context: Context) -> FastAPI:
     app = FastAPI(title="Mafunzo", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.serving = context
     app.add_middleware(Audit, log=context.audit, is_told=operator.is_told)
-    app.add_middleware(Limits)
+    app.add_middleware(HeadLimits, limits=context.limits)
     app.add_middleware(KnownNames, names=context.names)
     app.add_exception_handler(MafunzoError, _refuse)
     app.add_exception_handler(ClientDisconnect, _drop)
@@ -60,7 +60,7 @@ def create_azure_app(context: AzureContext) -> FastAPI:
     app.state.context, app.state.serving = context, context.serving
     app.add_middleware(Audit, log=context.serving.audit, is_told=access.is_told)
     app.add_middleware(azureml.NormalPaths)
-    app.add_middleware(Limits)
+    app.add_middleware(HeadLimits, limits=context.serving.limits)
     app.add_middleware(KnownNames, names=context.serving.names)
     app.add_exception_handler(MafunzoError, _refuse_on_azure)
     app.add_exception_handler(ClientDisconnect, _drop)
@@ -91,9 +91,9 @@ def metrics(request: Request) -> Response:
     return Response(context.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-async def _refuse(_: Request, error: Exception) -> Response:
+async def _refuse(request: Request, error: Exception) -> Response:
     assert isinstance(error, MafunzoError)
-    return openai.error_response(error)
+    return openai.error_response(error, context_of(request).limits)
 
 
 async def _refuse_on_azure(_: Request, error: Exception) -> Response:

@@ -11,7 +11,7 @@ from mafunzo.errors import InvalidParameter, NotFound, Unauthorized
 from mafunzo.server.access import admit, authorize, caller_of
 from mafunzo.server.auth import bearer
 from mafunzo.server.body import limited_json
-from mafunzo.server.context import Context
+from mafunzo.server.context import Context, context_of
 from mafunzo.server.identity import MLFLOW_AUDIENCE, MLFLOW_LIFETIME_S, Caller, Identity
 from mafunzo.server.job_log import JobLogs
 from mafunzo.server.listen import LOOPBACK_NAMES
@@ -21,7 +21,6 @@ from mafunzo.wire.azureml.envelope import RESOURCE_GROUP, SUBSCRIPTION, SUFFIX, 
 from mafunzo.workspace import Workspace
 
 T = TypeVar("T")
-BODY_LIMIT_BYTES = 8 * 2**20
 AZURES = frozenset({"https://management.azure.com", "https://storage.azure.com"})
 """What clients ask tokens for whichever cloud they are in: before they share with a registry, and for blobs."""
 
@@ -131,7 +130,7 @@ def whoever_signed(request: Request, check: Callable[[Sas], T]) -> T:
 
 async def body_of(request: Request) -> dict[str, Any]:
     """Return a request's JSON object; raises `InvalidParameter` for what is none, or is too large."""
-    body = await limited_json(request, BODY_LIMIT_BYTES)
+    body = await limited_json(request, context_of(request).limits.azure_body_bytes)
     if not isinstance(body, dict):
         raise InvalidParameter("The request's body isn't a JSON object.")
     check_body(body)

@@ -19,6 +19,7 @@ from mafunzo.errors import BlobRefused, MafunzoError, NotFound, NotSupported
 from mafunzo.server.azure_context import azure_context
 from mafunzo.server.blob_access import MANAGE, permissions, refuse_without, require
 from mafunzo.server.body import limited_body
+from mafunzo.server.context import context_of
 from mafunzo.server.sas import CREATE, DELETE, LIST, READ, WRITE
 from mafunzo.store.blob import Blobs
 from mafunzo.wire.azureml import blob as wire
@@ -26,10 +27,8 @@ from mafunzo.wire.azureml import blob_xml
 from mafunzo.wire.azureml.envelope import DATASTORES, SUFFIX
 
 ROOT = f"/mafunzo.blob.{SUFFIX}"
-BLOB_LIMIT_BYTES = 5000 * 2**20
-"""What may come in one request; a larger blob comes in blocks."""
-LIST_LIMIT_BYTES = 8 * 2**20
 HASHED_RANGE_BYTES = 4 * 2**20
+"""Azure Storage hashes no longer range."""
 PAGE = 5000
 METHODS = ["GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"]
 NOT_SUPPORTED = (
@@ -248,7 +247,7 @@ async def _put_block(request: Request, container: str, name: str) -> Response:
 
 
 async def _put_block_list(request: Request, container: str, name: str, what: dict[str, Any]) -> Response:
-    body = await limited_body(request, LIST_LIMIT_BYTES)
+    body = await limited_body(request, context_of(request).limits.block_list_bytes)
     _check_md5(request.headers.get("content-md5"), _md5(hashlib.md5(body, usedforsecurity=False)))
     uses = blob_xml.block_uses_from_xml(body)
     what |= {"metadata": wire.metadata_from_headers(request.headers), **_said(request.headers)}
@@ -258,19 +257,18 @@ async def _put_block_list(request: Request, container: str, name: str, what: dic
 
 async def _receive(request: Request, draft: BinaryIO) -> str:
     """Write a request's body into a file as it comes, and return its MD5 hash; raises `BlobRefused`."""
+    most_bytes = context_of(request).limits.upload_bytes
     digest, size = hashlib.md5(usedforsecurity=False), int(request.headers.get("content-length", 0))
-    if size <= BLOB_LIMIT_BYTES:
+    if size <= most_bytes:
         size = 0
         async for chunk in request.stream():
             size += len(chunk)
-            if size > BLOB_LIMIT_BYTES:
+            if size > most_bytes:
                 break
             await run_in_threadpool(draft.write, chunk)
             digest.update(chunk)
-    if size > BLOB_LIMIT_BYTES:
-        raise BlobRefused(
-            f"The body is larger than {BLOB_LIMIT_BYTES} bytes. Send blocks.", reason="RequestBodyTooLarge"
-        )
+    if size > most_bytes:
+        raise BlobRefused(f"The body is larger than {most_bytes} bytes. Send blocks.", reason="RequestBodyTooLarge")
     _check_md5(request.headers.get("content-md5"), _md5(digest))
     return _md5(digest)
 

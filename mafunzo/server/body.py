@@ -15,7 +15,7 @@ async def limited_body(request: Request, most_bytes: int) -> bytes:
     async for chunk in request.stream():
         size += len(chunk)
         if size > most_bytes:
-            raise InvalidParameter(f"The request's body is larger than {most_bytes // 2**20} MB.")
+            raise InvalidParameter(f"The request's body is larger than {_size(most_bytes)}.")
         chunks.append(chunk)
     return b"".join(chunks)
 
@@ -33,6 +33,10 @@ def json_of(body: bytes) -> Any:
         raise InvalidParameter("The request's body isn't JSON.") from error
     except RecursionError as error:
         raise InvalidParameter("The request's JSON is nested too deeply.") from error
+
+
+def _size(count: int) -> str:
+    return f"{count // 2**20} MB" if count % 2**20 == 0 else f"{count} bytes"
 
 
 def _no_number(text: str) -> float:

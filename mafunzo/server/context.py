@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from mafunzo.server.directory import Directory
 from mafunzo.server.identity import Identity
+from mafunzo.server.limits import Limits
 from mafunzo.server.metrics import Metrics
 from mafunzo.server.mlflow_child import MlflowView
 from mafunzo.server.mlflow_registry import Registry
@@ -70,6 +71,7 @@ class Context:
     names: Sequence[str]
     mlflow: MlflowView
     registry: Registry
+    limits: Limits
     router: Router = field(default_factory=Router)
     loops: Sequence[Loop] = ()
 

@@ -35,7 +35,6 @@ WS = f"/subscriptions/{{subscription}}/resourceGroups/{{group}}/providers/{PROVI
 MODEL_PAGE_FILE = "model-versions/get-artifact"
 """Where the page of a model's version asks for a file of it."""
 LET_IN = "in"
-BODY_LIMIT_BYTES = 8 * 2**20
 _REGISTRY = re.compile(r"(ajax-)?api/2\.0/mlflow/(?P<operation>(registered-models|model-versions)/.+)")
 _ARTIFACTS = re.compile(r"(ajax-)?api/2\.0/mlflow-artifacts/artifacts(/(?P<path>.*))?")
 _NEW_RUN = re.compile(r"(ajax-)?api/2\.0/mlflow/runs/create")
@@ -116,7 +115,7 @@ async def _answer(request: Request, context: Context, caller: Caller, path: str)
         if _RUN.fullmatch(path):  # perhaps of a step that has begun this moment
             await run_in_threadpool(context.mlflow.write_facts)
         if _NEW_RUN.fullmatch(path) and caller != context.identity.owner:
-            body = _object(await limited_body(request, BODY_LIMIT_BYTES))
+            body = _object(await limited_body(request, context.limits.mlflow_body_bytes))
             return await _pass_on(request, context, path, json.dumps(run_wire.made_by(body, caller.user)).encode())
         has_body = not {"content-length", "transfer-encoding"}.isdisjoint(request.headers.keys())
         return await _pass_on(request, context, path, request.stream() if has_body else None)
@@ -126,7 +125,7 @@ async def _answer(request: Request, context: Context, caller: Caller, path: str)
 
 
 async def _registry(request: Request, context: Context, caller: Caller, path: str, operation: str) -> Response:
-    body = await limited_body(request, BODY_LIMIT_BYTES)
+    body = await limited_body(request, context.limits.mlflow_body_bytes)
     registry, given = context.registry.acting_as(caller.user), {**_query(request), **_object(body)}
     if operation == "model-versions/create" and (named := wire.run_and_name(str(given.get("source")))):
         given = {"run_id": named[0], **given, "source": await _logged_model(context, *named) or given["source"]}

@@ -17,14 +17,13 @@ from mafunzo.errors import CLIENT_CLOSED_REQUEST, InvalidParameter, MafunzoError
 from mafunzo.server.auth import bearer
 from mafunzo.server.body import json_of, limited_body
 from mafunzo.server.context import Context, context_of
+from mafunzo.server.limits import Limits
 from mafunzo.serving.router import Answer
 from mafunzo.serving.traffic import pick
 from mafunzo.wire.openai.error import error_body
 
 logger = logging.getLogger(__name__)
 
-BODY_LIMIT_BYTES = 32 * 2**20
-RETRY_AFTER_S = 1
 INTERNAL_ERROR = 500
 NAMES_DEPLOYMENT = ("mafunzo-deployment", "azureml-model-deployment")
 """Request headers that name a deployment, and response headers that say which one answered."""
@@ -68,9 +67,9 @@ async def unknown(request: Request, path: str) -> Response:
     return JSONResponse({"error": error}, status_code=404)
 
 
-def error_response(error: MafunzoError) -> JSONResponse:
+def error_response(error: MafunzoError, limits: Limits) -> JSONResponse:
     """Return an error in the dialect; what may succeed later says when to try again."""
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if isinstance(error, Unavailable | RateLimitExceeded) else {}
+    headers = {"Retry-After": str(limits.retry_after_s)} if isinstance(error, Unavailable | RateLimitExceeded) else {}
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(error_body(error), status_code=error.status, headers=headers)
@@ -124,7 +123,7 @@ async def _pass_on(request: Request, path: str) -> Response:
     context, began = context_of(request), time.monotonic()
     key = bearer(request.headers)
     (await context.directory.newest()).opened_by(key)  # before the body is taken in
-    body = await limited_body(request, BODY_LIMIT_BYTES)
+    body = await limited_body(request, context.limits.chat_body_bytes)
     entry = (await context.directory.newest()).find(key, _model_name(body))
     named = next((request.headers[name] for name in NAMES_DEPLOYMENT if name in request.headers), None)
     deployment = pick(entry.endpoint, entry.deployments, named, random.random())
@@ -138,7 +137,7 @@ async def _pass_on(request: Request, path: str) -> Response:
         content = await _while_connected(request, answer.read())
     except MafunzoError as error:
         passage.end(error.status)
-        response = error_response(error)
+        response = error_response(error, context.limits)
         response.headers.update(passage.headers())
         return response
     except _ClientGone:

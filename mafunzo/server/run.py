@@ -31,11 +31,12 @@ from mafunzo.server.context import Context, Loop
 from mafunzo.server.directory import Directory
 from mafunzo.server.identity import identity_of
 from mafunzo.server.job_log import JobLogs
-from mafunzo.server.limits import server_options
+from mafunzo.server.limits import DEFAULTS, Limits
 from mafunzo.server.listen import listen, names_of, require_owner
 from mafunzo.server.metrics import Metrics
 from mafunzo.server.mlflow_child import MlflowView
 from mafunzo.server.mlflow_registry import Registry
+from mafunzo.server.slow_clients import server_options
 from mafunzo.serving.supervisor import WORKER, Supervisor
 from mafunzo.store.artifact import Artifacts
 from mafunzo.store.audit import AuditLog
@@ -65,12 +66,14 @@ def serve(
     address: str = LOOPBACK,
     authorities: Path | None = None,
     on_up: Callable[[ServerAddress], None] | None = None,
+    limits: Limits = DEFAULTS,
 ) -> None:
     """Run the server of `home` until SIGTERM or SIGINT. Steps and workers go on: the next server adopts them.
 
     A port of 0 takes a free one; `worker` is the command of a worker; both ports listen on `address`; clients trust
-    `authorities` (default: the public ones) and ours. `on_up` is called once requests are taken. Raises `HomeInUse`,
-    `PortInUse`, `NewerHome`, or `RefusedError` for an address that others reach while the home has no owner among its users.
+    `authorities` (default: the public ones) and ours; `limits` bound what they may ask. `on_up` is called once requests are
+    taken. Raises `HomeInUse`, `PortInUse`, `NewerHome`, or `RefusedError` for an address that others reach while the home has
+    no owner among its users.
     """
     os.umask(0o077)
     names = names_of(address)
@@ -114,6 +117,7 @@ def serve(
                     names=names,
                     mlflow=view,
                     registry=Registry(workspace, view.artifacts),
+                    limits=limits,
                     loops=loops,
                 )
                 azure = _azure_server(home, own, workspace, context, authorities)
@@ -148,7 +152,11 @@ def _azure_server(
         http_port=own.port,
     )
     config = _config(
-        create_azure_app(context), ssl_certfile=certificate.certificate, ssl_keyfile=certificate.key, lifespan="off"
+        create_azure_app(context),
+        serving.limits,
+        ssl_certfile=certificate.certificate,
+        ssl_keyfile=certificate.key,
+        lifespan="off",
     )
     return _Quiet(config)
 
@@ -172,14 +180,14 @@ async def _run_both(
         await beside
 
 
-def _config(app: FastAPI, **more: Any) -> uvicorn.Config:
+def _config(app: FastAPI, limits: Limits, **more: Any) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=LAST_REQUESTS_S,
-        **server_options(),
+        **server_options(limits),
         **more,
     )
 
@@ -193,7 +201,7 @@ def _serve_until_stopped(
     azure_listener: socket.socket,
     on_up: Callable[[ServerAddress], None] | None,
 ) -> None:
-    server = uvicorn.Server(_config(create_app(context), lifespan="on"))
+    server = uvicorn.Server(_config(create_app(context), context.limits, lifespan="on"))
     for loop in context.loops:
         loop.start()
     write_address(home, address)

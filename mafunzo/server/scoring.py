@@ -15,7 +15,7 @@ from mafunzo.server.auth import bearer
 from mafunzo.server.azure_context import azure_context
 from mafunzo.server.body import limited_json
 from mafunzo.server.context import Context
-from mafunzo.server.openai import BODY_LIMIT_BYTES, NAMES_DEPLOYMENT
+from mafunzo.server.openai import NAMES_DEPLOYMENT
 from mafunzo.serving.traffic import pick
 from mafunzo.wire.azureml.endpoint import scoring_path
 from mafunzo.wire.azureml.scoring import answer_body, requests_from_body
@@ -28,7 +28,7 @@ async def score(request: Request, endpoint: str) -> Response:
     """Answer every conversation of a request; an error of any is the answer, with its own status."""
     serving = azure_context(request).serving
     entry = (await serving.directory.newest()).find(bearer(request.headers), endpoint)
-    asked, is_list = requests_from_body(await limited_json(request, BODY_LIMIT_BYTES), endpoint)
+    asked, is_list = requests_from_body(await limited_json(request, serving.limits.chat_body_bytes), endpoint)
     named = next((request.headers[name] for name in NAMES_DEPLOYMENT if name in request.headers), None)
     deployment = pick(entry.endpoint, entry.deployments, named, random.random())
     tasks = [asyncio.create_task(_ask(serving, deployment, body)) for body in asked]

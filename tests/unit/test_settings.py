@@ -42,3 +42,8 @@ def test_the_authorities_that_requests_and_curl_trust_are_the_user_s():
 def test_a_bad_port_is_named(port):
     with pytest.raises(InvalidParameter, match="MAFUNZO_PORT"):
         settings.load({"HOME": "/h", "MAFUNZO_PORT": port})
+
+
+def test_limits_of_the_server_are_taken_as_they_stand():
+    found = settings.load({"HOME": "/h", "MAFUNZO_LIMIT_UPLOAD_BYTES": "5", "MAFUNZO_LIMIT_HEADERS": ""})
+    assert found.limits == {"MAFUNZO_LIMIT_UPLOAD_BYTES": "5"}

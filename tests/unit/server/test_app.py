@@ -14,6 +14,7 @@ from mafunzo.errors import MafunzoError
 from mafunzo.server.app import create_app, create_azure_app
 from mafunzo.server.azure_context import AzureContext
 from mafunzo.server.context import Context
+from mafunzo.server.limits import Limits
 from mafunzo.wire.azureml import blob
 from mafunzo.wire.mlflow import registry
 
@@ -21,7 +22,9 @@ HOST = "127.0.0.1"
 
 
 def serving() -> Context:
-    return cast(Context, SimpleNamespace(audit=SimpleNamespace(append=lambda entry: None), names=[HOST]))
+    return cast(
+        Context, SimpleNamespace(audit=SimpleNamespace(append=lambda entry: None), names=[HOST], limits=Limits())
+    )
 
 
 def openai_app() -> FastAPI:
