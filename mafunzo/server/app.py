@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 import mafunzo
-from mafunzo.errors import MafunzoError, Unauthorized
+from mafunzo.errors import MafunzoError, RateLimitExceeded, Unauthorized
 from mafunzo.server import (
     access,
     azure_asset,
@@ -96,9 +96,11 @@ async def _refuse(request: Request, error: Exception) -> Response:
     return openai.error_response(error, context_of(request).limits)
 
 
-async def _refuse_on_azure(_: Request, error: Exception) -> Response:
+async def _refuse_on_azure(request: Request, error: Exception) -> Response:
     assert isinstance(error, MafunzoError)
-    return JSONResponse(error_body(error), status_code=error.status)
+    retry_after = str(context_of(request).limits.retry_after_s)
+    headers = {"Retry-After": retry_after} if isinstance(error, RateLimitExceeded) else {}
+    return JSONResponse(error_body(error), error.status, headers)
 
 
 async def _drop(_: Request, error: Exception) -> Response:

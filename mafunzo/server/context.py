@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import cast
 
 from starlette.requests import Request
@@ -72,7 +72,7 @@ class Context:
     mlflow: MlflowView
     registry: Registry
     limits: Limits
-    router: Router = field(default_factory=Router)
+    router: Router
     loops: Sequence[Loop] = ()
 
 

@@ -3,41 +3,26 @@
 from collections import Counter as Tally
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from mafunzo.entities.job import JobStatus
 from mafunzo.store.records import Records
-
-SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+from mafunzo.serving.metrics import RequestMetrics
 
 
 class Metrics:
-    """The counters of one server."""
+    """The metrics of one server. `requests` are the router's."""
 
     def __init__(self, records: Records) -> None:
-        self.registry = CollectorRegistry()
-        names = ("endpoint", "deployment")
-        self.requests = Counter(
-            "mafunzo_requests", "Requests that a worker was asked for", (*names, "status"), registry=self.registry
-        )
-        self.seconds = Histogram(
-            "mafunzo_request_seconds", "Until the last byte", names, buckets=SECONDS, registry=self.registry
-        )
-        self.in_flight = Gauge(
-            "mafunzo_requests_in_flight", "Requests being answered now", names, registry=self.registry
-        )
-        self.registry.register(_Books(records))
-
-    def finished(self, endpoint: str, deployment: str, status: int, seconds: float) -> None:
-        """Count a request that has ended."""
-        self.requests.labels(endpoint, deployment, str(status)).inc()
-        self.seconds.labels(endpoint, deployment).observe(seconds)
+        self._registry = CollectorRegistry()
+        self.requests = RequestMetrics(self._registry)
+        self._registry.register(_Books(records))
 
     def text(self) -> bytes:
         """Return everything in Prometheus's text format."""
-        return generate_latest(self.registry)
+        return generate_latest(self._registry)
 
 
 class _Books(Collector):

@@ -1,12 +1,7 @@
 """OpenAI's dialect: `model` names the endpoint, and the bearer key is that endpoint's."""
 
-import asyncio
-import logging
-import random
-import time
-from collections.abc import Coroutine
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -16,19 +11,15 @@ from mafunzo.entities.endpoint import Deployment, Endpoint
 from mafunzo.errors import CLIENT_CLOSED_REQUEST, InvalidParameter, MafunzoError, RateLimitExceeded, Unavailable
 from mafunzo.server.auth import bearer
 from mafunzo.server.body import json_of, limited_body
-from mafunzo.server.context import Context, context_of
+from mafunzo.server.client_connection import while_connected
+from mafunzo.server.context import context_of
 from mafunzo.server.limits import Limits
-from mafunzo.serving.router import Answer
-from mafunzo.serving.traffic import pick
+from mafunzo.serving.router import Answer, ClientGone, Exchange
 from mafunzo.wire.openai.error import error_body
 
-logger = logging.getLogger(__name__)
-
-INTERNAL_ERROR = 500
 NAMES_DEPLOYMENT = ("mafunzo-deployment", "azureml-model-deployment")
 """Request headers that name a deployment, and response headers that say which one answered."""
 
-T = TypeVar("T")
 router = APIRouter(prefix="/v1")
 
 
@@ -75,106 +66,61 @@ def error_response(error: MafunzoError, limits: Limits) -> JSONResponse:
     return JSONResponse(error_body(error), status_code=error.status, headers=headers)
 
 
-@dataclass(frozen=True)
-class _Passage:
-    """One request on its way to a worker."""
+def named_deployment(headers: Mapping[str, str]) -> str | None:
+    """Return the deployment that a request names, or None where the endpoint's traffic decides."""
+    return next((headers[name] for name in NAMES_DEPLOYMENT if name in headers), None)
 
-    context: Context
-    deployment: Deployment
-    path: str
-    began: float
 
-    def headers(self) -> dict[str, str]:
-        return dict.fromkeys(NAMES_DEPLOYMENT, self.deployment.name)
-
-    def begin(self) -> None:
-        """Count the request as being answered; `end` must follow."""
-        self.context.metrics.in_flight.labels(self.deployment.endpoint, self.deployment.name).inc()
-
-    def end(self, status: int) -> None:
-        """Write the request down: where it went and how long it took, never what was said or with which key."""
-        seconds = time.monotonic() - self.began
-        endpoint, name = self.deployment.endpoint, self.deployment.name
-        self.context.metrics.in_flight.labels(endpoint, name).dec()
-        self.context.metrics.finished(endpoint, name, status, seconds)
-        logger.info("POST %s %s/%s %s %.3f s", self.path, endpoint, name, status, seconds)
+def deployment_headers(deployment: Deployment) -> dict[str, str]:
+    """Return what tells a client which deployment answered."""
+    return dict.fromkeys(NAMES_DEPLOYMENT, deployment.name)
 
 
 class _Relay(StreamingResponse):
     """A worker's answer on its way back. Whatever ends it, also the client's leaving, ends the worker's part of it."""
 
-    def __init__(self, passage: _Passage, answer: Answer) -> None:
-        super().__init__(answer.chunks(), answer.status, {**answer.headers, **passage.headers()})
-        self._passage, self._answer = passage, answer
+    def __init__(self, exchange: Exchange, answer: Answer) -> None:
+        exchange.relay()
+        super().__init__(answer.chunks(), answer.status, {**answer.headers, **deployment_headers(exchange.deployment)})
+        self._exchange, self._answer = exchange, answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
             self._answer.close()
-            self._passage.end(self._answer.status)
-
-
-class _ClientGone(Exception):
-    """Nobody waits for the answer any more."""
+            self._exchange.end(self._answer.status)
 
 
 async def _pass_on(request: Request, path: str) -> Response:
-    context, began = context_of(request), time.monotonic()
-    key = bearer(request.headers)
+    context, key = context_of(request), bearer(request.headers)
     (await context.directory.newest()).opened_by(key)  # before the body is taken in
     body = await limited_body(request, context.limits.chat_body_bytes)
     entry = (await context.directory.newest()).find(key, _model_name(body))
-    named = next((request.headers[name] for name in NAMES_DEPLOYMENT if name in request.headers), None)
-    deployment = pick(entry.endpoint, entry.deployments, named, random.random())
-    passage = _Passage(context, deployment, path, began)
-    passage.begin()
+    exchange = context.router.open(entry.endpoint, entry.deployments, named_deployment(request.headers), path)
+    headers = deployment_headers(exchange.deployment)
     try:
-        forwarding = context.router.forward(deployment, path, body, request.headers)
-        answer = await _while_connected(request, forwarding)
-        if answer.is_stream:
-            return _Relay(passage, answer)
-        content = await _while_connected(request, answer.read())
-    except MafunzoError as error:
-        passage.end(error.status)
-        response = error_response(error, context.limits)
-        response.headers.update(passage.headers())
-        return response
-    except _ClientGone:
-        passage.end(CLIENT_CLOSED_REQUEST)
+        with exchange:
+            answer = await while_connected(request, exchange.ask(path, body, request.headers))
+            if answer.is_stream:
+                return _Relay(exchange, answer)
+            content = await while_connected(request, answer.read())
+            exchange.status = answer.status
+    except ClientGone:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
-    except BaseException:
-        passage.end(INTERNAL_ERROR)
-        raise
-    passage.end(answer.status)
-    return Response(content, answer.status, {**answer.headers, **passage.headers()})
+    except MafunzoError as error:
+        response = error_response(error, context.limits)
+        response.headers.update(headers)
+        return response
+    return Response(content, answer.status, {**answer.headers, **headers})
 
 
 def _model_name(body: bytes) -> str:
-    asked = json_of(body)
-    name = asked.get("model") if isinstance(asked, dict) else None
+    content = json_of(body)
+    name = content.get("model") if isinstance(content, dict) else None
     if not isinstance(name, str):
         raise InvalidParameter("The request names no model: 'model' is the name of the endpoint.")
     return name
-
-
-async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Return the result of `work`, or cancel it and raise `_ClientGone` when the client leaves before."""
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise _ClientGone
-        return task.result()
-    finally:
-        for each in (task, gone):
-            each.cancel()
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _model(endpoint: Endpoint) -> dict[str, Any]:

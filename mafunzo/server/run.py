@@ -37,6 +37,7 @@ from mafunzo.server.metrics import Metrics
 from mafunzo.server.mlflow_child import MlflowView
 from mafunzo.server.mlflow_registry import Registry
 from mafunzo.server.slow_clients import server_options
+from mafunzo.serving.router import Router
 from mafunzo.serving.supervisor import WORKER, Supervisor
 from mafunzo.store.artifact import Artifacts
 from mafunzo.store.audit import AuditLog
@@ -107,9 +108,10 @@ def serve(
                 Loop("mlflow", view.run),
             )
             with Workspace(home.root, port=port, azure_port=azure_port, database_url=database_url) as workspace:
+                metrics = Metrics(records)
                 context = Context(
                     directory=Directory(records, database.version),
-                    metrics=Metrics(records),
+                    metrics=metrics,
                     operator_key=operator_key(home),
                     identity=identity_of(home, workspace.home_user),
                     users=workspace.users,
@@ -118,6 +120,7 @@ def serve(
                     mlflow=view,
                     registry=Registry(workspace, view.artifacts),
                     limits=limits,
+                    router=Router(metrics.requests, limits.requests_in_flight),
                     loops=loops,
                 )
                 azure = _azure_server(home, own, workspace, context, authorities)

@@ -1,9 +1,8 @@
-"""Both ports' applications in this process, with stand-ins for what an answer doesn't need."""
+"""Every error is answered by every dialect with its own status."""
 
 import asyncio
 from collections.abc import Callable
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import pytest
@@ -11,28 +10,17 @@ from fastapi import FastAPI
 
 from mafunzo import errors
 from mafunzo.errors import MafunzoError
-from mafunzo.server.app import create_app, create_azure_app
-from mafunzo.server.azure_context import AzureContext
-from mafunzo.server.context import Context
-from mafunzo.server.limits import Limits
 from mafunzo.wire.azureml import blob
 from mafunzo.wire.mlflow import registry
-
-HOST = "127.0.0.1"
-
-
-def serving() -> Context:
-    return cast(
-        Context, SimpleNamespace(audit=SimpleNamespace(append=lambda entry: None), names=[HOST], limits=Limits())
-    )
+from tests.unit.server.bench import HOST, Bench
 
 
 def openai_app() -> FastAPI:
-    return create_app(serving())
+    return Bench().http_app
 
 
 def azure_app() -> FastAPI:
-    return create_azure_app(cast(AzureContext, SimpleNamespace(serving=serving())))
+    return Bench().azure_app
 
 
 def answer_to(app: FastAPI, error: MafunzoError) -> httpx.Response:
