@@ -151,6 +151,7 @@ class Step:
 
     attempt: 0 before the first start. outputs: output name to artifact hash, once done.
     cache_key: hash of all that decides its outputs. reason: why it runs again, waits, was skipped or failed.
+    retry_at: no start before, after an attempt that failed or was cut off (backoff).
     """
 
     job: str
@@ -163,6 +164,7 @@ class Step:
     error: Mapping[str, Any] | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    retry_at: datetime | None = None
 
     @property
     def name(self) -> str:

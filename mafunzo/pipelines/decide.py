@@ -5,14 +5,17 @@ Every rule of running jobs is here: order, failure, retries, cancellation, reuse
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
 
+from mafunzo.entities.backoff import delay_s
 from mafunzo.entities.job import Job, JobStatus, Resources, Step, StepOutputInput, StepStatus
 from mafunzo.entities.sweep import Sweep
 from mafunzo.pipelines.stopping import Trial, best_of, falling_behind
 
 CUT_OFF_LIMIT = 10
 WAITS = "waits for"  # how the reason of a step that could run but for the machine begins
+AGAIN = "; starts again in "  # how the reason of a step that waits after a failed attempt (backoff) goes on
 
 
 class Process(StrEnum):
@@ -105,10 +108,11 @@ class Collect:
 
 @dataclass(frozen=True)
 class Retry:
-    """Put the step back, to run again; reason says why."""
+    """Put the step back, to run again, and not before `at`; reason says why."""
 
     step: Step
     reason: str
+    at: datetime
 
 
 @dataclass(frozen=True)
@@ -160,15 +164,15 @@ class Finish:
 Action = Begin | Start | Reuse | Collect | Retry | Fail | Cancel | Skip | Wait | Finish
 
 
-def decide(state: State, free: Resources) -> list[Action]:
+def decide(state: State, free: Resources, now: datetime) -> list[Action]:
     """Return the next actions; none when there is nothing to do but wait. `free` is what nobody holds."""
     actions: list[Action] = []
     queued = [job.job.name for job in state.jobs if job.job.status == JobStatus.QUEUED]
     left = free
     for job in state.jobs:
-        decided = _ended(job) or _on_processes(job)
+        decided = _ended(job) or _on_processes(job, now)
         if not any(isinstance(action, Finish | Fail | Cancel | Skip) for action in decided):
-            for step in _startable(job):
+            for step in _startable(job, now):
                 action, left = _on_waiting(job, step, left, state, queued)
                 decided += [action] if action is not None else []
         if job.job.status == JobStatus.QUEUED and any(step.step.status != StepStatus.WAITING for step in job.steps):
@@ -207,25 +211,26 @@ def _ended_sweep(job: JobState, sweep: Sweep, failed: Step | None) -> Finish:
     return Finish(job.job, JobStatus.FAILED, failed)
 
 
-def _on_processes(job: JobState) -> list[Action]:
+def _on_processes(job: JobState, now: datetime) -> list[Action]:
     behind = falling_behind(job.job.sweep, _trials(job)) if job.job.sweep is not None else {}
-    return [action for step in job.steps if (action := _on_process(job, step, behind)) is not None]
+    return [action for step in job.steps if (action := _on_process(job, step, behind, now)) is not None]
 
 
 def _trials(job: JobState) -> list[Trial]:
     return [Trial(state.step, state.values) for state in job.steps]
 
 
-def _startable(job: JobState) -> list[StepState]:
-    """Return the steps that wait, of a sweep only as many as may run beside those that do."""
+def _startable(job: JobState, now: datetime) -> list[StepState]:
+    """Return the steps that may start now, of a sweep only as many as may run beside those that do."""
     open_steps = [state for state in job.steps if not state.step.status.is_terminal]
     waiting = [state for state in open_steps if state.step.status == StepStatus.WAITING and not state.is_busy]
+    due = [state for state in waiting if state.step.retry_at is None or state.step.retry_at <= now]
     if job.job.sweep is None:
-        return waiting
-    return waiting[: max(0, job.job.sweep.max_parallel - (len(open_steps) - len(waiting)))]
+        return due
+    return due[: max(0, job.job.sweep.max_parallel - (len(open_steps) - len(waiting)))]
 
 
-def _on_process(job: JobState, state: StepState, behind: Mapping[str, str]) -> Action | None:
+def _on_process(job: JobState, state: StepState, behind: Mapping[str, str], now: datetime) -> Action | None:
     """Return what the end of a step's process, of the job or of a step before it asks for; `behind` says which trial loses."""
     step = state.step
     if state.is_busy or step.status.is_terminal:
@@ -246,10 +251,10 @@ def _on_process(job: JobState, state: StepState, behind: Mapping[str, str]) -> A
         return None
     if step.name in behind and state.process == Process.RUNNING:
         return Cancel(step, behind[step.name])
-    return _on_end(state)
+    return _on_end(state, now)
 
 
-def _on_end(state: StepState) -> Action | None:
+def _on_end(state: StepState, now: datetime) -> Action | None:
     step = state.step
     match state.process:
         case Process.SUCCEEDED:
@@ -257,14 +262,21 @@ def _on_end(state: StepState) -> Action | None:
         case Process.RUNNING if state.is_overdue:
             return Fail(step, f"it ran longer than its limit of {step.spec.timeout_s:g} s")
         case Process.FAILED if state.failures <= step.spec.retries:
-            return Retry(step, f"attempt {step.attempt} failed; retry {state.failures} of {step.spec.retries}")
+            reason = f"attempt {step.attempt} failed; retry {state.failures} of {step.spec.retries}"
+            return _retry(step, reason, state.failures, now)
         case Process.FAILED:
             return Fail(step)
         case Process.KILLED | Process.LOST if state.cut_offs <= CUT_OFF_LIMIT:
-            return Retry(step, f"attempt {step.attempt} was cut off")
+            return _retry(step, f"attempt {step.attempt} was cut off", state.cut_offs, now)
         case Process.KILLED | Process.LOST:
             return Fail(step, f"it was cut off {state.cut_offs} times")
     return None
+
+
+def _retry(step: Step, reason: str, attempts: int, now: datetime) -> Retry:
+    """Return the retry of a step of which so many attempts have ended like the last one: each waits longer."""
+    wait_s = delay_s(attempts)
+    return Retry(step, f"{reason}{AGAIN}{wait_s:g} s" if wait_s else reason, now + timedelta(seconds=wait_s))
 
 
 def _on_waiting(

@@ -43,6 +43,7 @@ from mafunzo.pipelines.attempt import (
 )
 from mafunzo.pipelines.cache import Ingredients, differences, ingredients, installed_versions, key_of
 from mafunzo.pipelines.decide import (
+    AGAIN,
     WAITS,
     Action,
     Begin,
@@ -94,7 +95,8 @@ class Scheduler:
     """Runs the jobs of one home. Only one may run at a time, which the home's lock sees to.
 
     capacity: what steps and workers may hold together. grace_s: how long a canceled step may take to end by itself.
-    user_variables: environment variables that a user's own step finds unless it sets them itself.
+    user_variables: environment variables that a user's own step finds unless it sets them itself. clock: the time by which a
+    step waits before it is tried again.
     """
 
     def __init__(
@@ -109,11 +111,13 @@ class Scheduler:
         grace_s: float = 10.0,
         versions: Callable[[], Mapping[str, str]] = installed_versions,
         user_variables: Callable[[Job, Step], Mapping[str, str]] = lambda _job, _step: {},
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._records, self._artifacts, self._leases = records, artifacts, leases
         self._launcher, self._home, self._capacity = launcher, home, capacity
         self._blobs = Blobs(records, artifacts, home)
         self._grace_s, self._versions, self._user_variables = grace_s, versions, user_variables
+        self._clock = clock
         self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="step")
         self._busy: dict[StepName, Future[None]] = {}
         self._paused: dict[StepName, float] = {}
@@ -130,7 +134,7 @@ class Scheduler:
         held = self._leases.list()
         holders = tuple(Holder(lease.owner.removeprefix(OWNER), lease.resources) for lease in held)
         state = State(tuple(self._job_state(job) for job in self._records.jobs.queue()), self._capacity, holders)
-        done = [self._do(action) for action in decide(state, _left(self._capacity, holders))]
+        done = [self._do(action) for action in decide(state, _left(self._capacity, holders), self._clock())]
         return has_settled or any(done)
 
     def run(self, stop: threading.Event) -> None:
@@ -247,8 +251,8 @@ class Scheduler:
                 self._reuse(step, outputs, source)
             case Collect(step):
                 self._submit(step, lambda: self._collect(step))
-            case Retry(step, reason):
-                self._submit(step, lambda: self._put_back(step, reason))
+            case Retry(step, reason, at):
+                self._submit(step, lambda: self._put_back(step, reason, at))
             case Fail(step, reason):
                 self._submit(step, lambda: self._fail(step, reason))
             case Cancel(step, reason):
@@ -276,6 +280,7 @@ class Scheduler:
                 cache_key=key.key if step.spec.is_deterministic else "",
                 reason=self._explain_retry(step) if step.attempt else self._explain(step, key),
                 started_at=step.started_at or _now(),
+                retry_at=None,
             )
             self._records.steps.update(started)
         except BaseException:
@@ -342,10 +347,10 @@ class Scheduler:
         for output, destination in step.spec.destinations.items():
             deliver(destination, outputs[output], step, output, self._records, self._blobs)
 
-    def _put_back(self, step: Step, reason: str) -> None:
+    def _put_back(self, step: Step, reason: str, retry_at: datetime | None = None) -> None:
         folder = step_folder(self._home, step)
         self._launcher.kill(folder, self._grace_s)
-        self._records.steps.update(replace(step, status=StepStatus.WAITING, reason=reason))
+        self._records.steps.update(replace(step, status=StepStatus.WAITING, reason=reason, retry_at=retry_at))
         self._leases.release(_owner(step))
         clean(folder, *WORKING_FOLDERS)  # the next attempt may go on from what is in outputs
         logger.info("Step %s/%s will run again: %s", step.job, step.name, reason)
@@ -433,7 +438,7 @@ class Scheduler:
 
     def _explain_retry(self, step: Step) -> str:
         if not step.reason.startswith(WAITS):
-            return step.reason
+            return step.reason.partition(AGAIN)[0]
         record = self._launcher.record(step_folder(self._home, step))
         has_failed = record is not None and _outcome(record) == Process.FAILED
         return f"attempt {step.attempt} {'failed' if has_failed else 'was cut off'}"

@@ -8,6 +8,7 @@ from typing import cast
 
 from starlette.requests import Request
 
+from mafunzo.entities.backoff import delay_s
 from mafunzo.server.directory import Directory
 from mafunzo.server.identity import Identity
 from mafunzo.server.limits import Limits
@@ -19,8 +20,6 @@ from mafunzo.store.audit import AuditLog
 from mafunzo.workspace.user import Users
 
 logger = logging.getLogger(__name__)
-
-MAX_PAUSE_S = 30.0
 
 
 class Loop:
@@ -44,15 +43,16 @@ class Loop:
         return not self._thread.is_alive()
 
     def _keep_running(self) -> None:
-        pause_s = 1.0
+        breaks = 0
         while not self._stop.is_set():
             try:
                 self._run(self._stop)
             except Exception as error:
                 self.error = f"{type(error).__name__}: {error}"
+                breaks += 1
+                pause_s = delay_s(breaks)
                 logger.exception("The %s broke; it begins again in %g s", self.name, pause_s)
                 self._stop.wait(pause_s)
-                pause_s = min(2 * pause_s, MAX_PAUSE_S)
 
 
 @dataclass(frozen=True)

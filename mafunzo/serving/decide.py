@@ -11,12 +11,11 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from mafunzo.entities.backoff import delay_s
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus
 
 MAX_FIRST_STARTS = 3
 """Starts of a worker that was never healthy, before its deployment has failed."""
-BACKOFF_S = 1.0
-MAX_BACKOFF_S = 60.0
 STABLE_S = 300.0
 """A worker that was healthy for this long has made its earlier crashes forgotten."""
 UNHEALTHY_PROBES = 3
@@ -247,5 +246,5 @@ def _restart(deployment: Deployment, how: str, now: float) -> Restart:
     memory = supervision(deployment)
     was_stable = memory.healthy_at > 0 and now - memory.healthy_at > STABLE_S
     crashes = 1 if was_stable else memory.crashes + 1
-    delay_s = min(BACKOFF_S * 2 ** (crashes - 1), MAX_BACKOFF_S)
-    return Restart(deployment, f"The worker ended: {how}. It starts again in {delay_s:g} s.", crashes, now + delay_s)
+    wait_s = delay_s(crashes)
+    return Restart(deployment, f"The worker ended: {how}. It starts again in {wait_s:g} s.", crashes, now + wait_s)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,7 @@ class Bench:
         self.artifacts = Artifacts(self.home.artifacts)
         self.launcher = LocalLauncher()
         self.versions = dict(VERSIONS)
+        self.moved_s = 0.0
         self.schedulers: list[Scheduler] = []
         self.scheduler = self.new_scheduler()
 
@@ -90,9 +91,20 @@ class Bench:
             self.capacity,
             grace_s=self.grace_s,
             versions=lambda: self.versions,
+            clock=self.clock,
         )
         self.schedulers.append(made)
         return made
+
+    def clock(self) -> datetime:
+        """The time by which steps wait before they are tried again; `moved_s` moves it."""
+        return datetime.now(UTC) + timedelta(seconds=self.moved_s)
+
+    def skip_backoff(self) -> None:
+        """Move the clock to where no step waits to be tried again."""
+        steps = [step for job in self.records.queue() for step in self.records.list_steps(job.name)]
+        waits_s = [(step.retry_at - self.clock()).total_seconds() for step in steps if step.retry_at is not None]
+        self.moved_s += max([0.0, *waits_s])
 
     def file(self, name: str, text: str) -> ArtifactInput:
         path = self.root / "given" / name
@@ -123,11 +135,12 @@ class Bench:
         return self.records.jobs.add(*plan(PlanRequest(name, whole, inputs or {}, **request), facts))
 
     def until(self, is_so: Callable[[], Any], limit_s: float = 120) -> None:
-        """Tick until something is so."""
+        """Tick until something is so; no step is waited for that is to be tried again later."""
         deadline = time.monotonic() + limit_s
         while not is_so():
             assert time.monotonic() < deadline, f"it didn't come about: {self.summary()}"
             if not self.scheduler.tick():
+                self.skip_backoff()
                 time.sleep(0.01)
 
     def finish(self, *names: str) -> Job:

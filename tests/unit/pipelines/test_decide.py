@@ -1,6 +1,7 @@
 """Every rule of running jobs, without a process."""
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ from mafunzo.pipelines.decide import (
 )
 
 MACHINE = Resources(cpus=2, memory_mb=8000)
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 WAITING, RUNNING, COMPLETED, CACHED = StepStatus.WAITING, StepStatus.RUNNING, StepStatus.COMPLETED, StepStatus.CACHED
 FAILED, SKIPPED, CANCELED = StepStatus.FAILED, StepStatus.SKIPPED, StepStatus.CANCELED
 
@@ -45,7 +47,8 @@ def step(name: str, status: StepStatus = WAITING, after: str = "", cpus: int = 1
         retries=seen.pop("retries", 0),
     )
     attempt, reason = seen.pop("attempt", 0 if status == WAITING else 1), seen.pop("reason", "")
-    return StepState(Step(job="j", spec=spec, status=status, attempt=attempt, reason=reason), **seen)
+    retry_at = NOW + timedelta(seconds=seen.pop("retry_in_s")) if "retry_in_s" in seen else None
+    return StepState(Step(job="j", spec=spec, status=status, attempt=attempt, reason=reason, retry_at=retry_at), **seen)
 
 
 def job(*steps: StepState, name: str = "j", **said: Any) -> JobState:
@@ -55,7 +58,7 @@ def job(*steps: StepState, name: str = "j", **said: Any) -> JobState:
 
 
 def actions(*jobs: JobState, free: Resources = MACHINE, holders: tuple[Holder, ...] = ()) -> list[Action]:
-    return decide(State(jobs, MACHINE, holders), free)
+    return decide(State(jobs, MACHINE, holders), free, NOW)
 
 
 def told(*jobs: JobState, **more: Any) -> list[str]:
@@ -95,6 +98,13 @@ def told(*jobs: JobState, **more: Any) -> list[str]:
             [step("a", RUNNING, process=Process.FAILED, failures=1), step("b")], ["fail a"], id="no start beside"
         ),
         pytest.param([step("a", memory_mb=9000), step("b")], ["fail a", "start b"], id="will never fit"),
+        pytest.param([step("a", attempt=1, retry_in_s=1)], [], id="too early to try again"),
+        pytest.param([step("a", attempt=1, retry_in_s=0)], ["start a"], id="time to try again"),
+        pytest.param(
+            [step("a", attempt=1, cpus=2, retry_in_s=1), step("b", cpus=2)],
+            ["start b"],
+            id="until then others have the machine",
+        ),
     ],
 )
 def test_steps_of_one_job(steps: list[StepState], expected: list[str]) -> None:
@@ -128,6 +138,7 @@ def test_a_job_that_continues_on_failure(steps: list[StepState], expected: list[
         pytest.param([step("a", CANCELED), step("b", COMPLETED)], ["finish canceled"], id="canceled"),
         pytest.param([step("a", COMPLETED), step("b", COMPLETED)], ["finish completed"], id="too late"),
         pytest.param([step("a", FAILED), step("b", RUNNING)], ["cancel b"], id="also with a failure"),
+        pytest.param([step("a", attempt=1, retry_in_s=60)], ["cancel a"], id="also while it waits to be tried again"),
     ],
 )
 def test_a_job_that_is_to_be_canceled(steps: list[StepState], expected: list[str]) -> None:
@@ -148,6 +159,11 @@ def trials(*steps: StepState, is_overdue: bool = False, **said: Any) -> JobState
         pytest.param([step("a", RUNNING), step("b"), step("c")], ["start b"], id="one beside one"),
         pytest.param([step("a", RUNNING), step("b", is_busy=True), step("c")], [], id="what is worked on counts"),
         pytest.param([step("a", COMPLETED), step("b", FAILED), step("c")], ["start c"], id="a failure ends no other"),
+        pytest.param(
+            [step("a", attempt=1, retry_in_s=9), step("b"), step("c")],
+            ["start b", "start c"],
+            id="one that waits to be tried again takes no place",
+        ),
         pytest.param(
             [
                 step("a", COMPLETED, values=(1,)),
@@ -265,10 +281,27 @@ def test_reasons_name_the_cause() -> None:
         actions(job(step("a", FAILED), step("b", RUNNING)))[0],
         actions(job(step("a", memory_mb=9000)))[0],
     )
-    assert isinstance(retry, Retry) and retry.reason == "attempt 1 failed; retry 1 of 2"
+    assert isinstance(retry, Retry) and retry.reason == "attempt 1 failed; retry 1 of 2; starts again in 1 s"
     assert isinstance(skip, Skip) and skip.reason == "step 'a' failed"
     assert isinstance(cancel, Cancel) and cancel.reason == "step 'a' failed"
     assert isinstance(fail, Fail) and fail.reason == "it needs 1 core, 9000 MB, this machine has 2 cores, 8000 MB"
+
+
+@pytest.mark.parametrize(
+    ("process", "ends", "delay_s"),
+    [
+        pytest.param(Process.FAILED, {"failures": 1}, 1, id="failed once"),
+        pytest.param(Process.FAILED, {"failures": 3}, 4, id="failed again and again"),
+        pytest.param(Process.FAILED, {"failures": 20}, 60, id="a minute at most"),
+        pytest.param(Process.KILLED, {"cut_offs": 2, "failures": 5}, 2, id="killed twice"),
+        pytest.param(Process.LOST, {"cut_offs": 1}, 1, id="lost once"),
+        pytest.param(Process.LOST, {}, 0, id="never began, so at once"),
+    ],
+)
+def test_each_attempt_waits_longer_than_the_one_before(process: Process, ends: dict[str, int], delay_s: int) -> None:
+    (retry,) = actions(job(step("a", RUNNING, process=process, retries=30, **ends)))
+    assert isinstance(retry, Retry) and retry.at == NOW + timedelta(seconds=delay_s)
+    assert retry.reason.partition("; starts again in ")[2] == (f"{delay_s} s" if delay_s else "")
 
 
 def test_a_finished_job_names_the_step_that_failed() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
-from mafunzo.entities.job import JobStatus, Resources, StepStatus
+from mafunzo.entities.job import JobStatus, Resources, Step, StepStatus
 from tests.unit.pipelines.bench import Bench, shell
 
 UPPER = shell("upper", "tr a-z A-Z < ${{inputs.data}} > ${{outputs.out}}")
@@ -148,6 +148,43 @@ def test_a_step_is_tried_again_as_often_as_it_may(bench: Bench) -> None:
     step = bench.step("j", "third")
     assert (step.status, step.attempt) == (StepStatus.COMPLETED, 3)
     assert step.reason == "attempt 2 failed; retry 2 of 2"
+
+
+def failed_once(bench: Bench, counts: Path) -> Step:
+    """A step that failed the first time, was put back, and is to be tried again a minute from now."""
+    second = shell("second", f"echo x >> {counts}; [ $(wc -l < {counts}) = 2 ] && echo ok > ${{{{outputs.out}}}}")
+    bench.submit("j", {"second": second}, bindings={"second": {"retries": 1}})
+    bench.until(lambda: bench.step("j", "second").retry_at is not None and bench.leases.list() == [])
+    bench.moved_s = -60.0
+    return bench.step("j", "second")
+
+
+def test_a_step_that_failed_waits_before_it_is_tried_again_and_says_for_how_long(bench: Bench) -> None:
+    step = failed_once(bench, bench.root / "counts")
+    assert step.status == StepStatus.WAITING
+    assert step.reason == "attempt 1 failed; retry 1 of 1; starts again in 1 s"
+    bench.scheduler.tick()
+    bench.scheduler.tick()
+    assert bench.step("j", "second") == step
+    bench.finish("j")
+    step = bench.step("j", "second")
+    assert (step.status, step.attempt, step.retry_at) == (StepStatus.COMPLETED, 2, None)
+    assert step.reason == "attempt 1 failed; retry 1 of 1"
+
+
+def test_the_next_scheduler_waits_as_long_as_the_one_before_would_have(bench: Bench) -> None:
+    step = failed_once(bench, bench.root / "counts")
+    bench.scheduler = bench.new_scheduler()
+    bench.scheduler.tick()
+    assert bench.step("j", "second") == step
+    assert bench.finish("j").status == JobStatus.COMPLETED
+
+
+def test_a_step_that_waits_to_be_tried_again_is_cancelled_at_once(bench: Bench) -> None:
+    failed_once(bench, bench.root / "counts")
+    bench.records.request_cancel("j")
+    assert bench.finish("j").status == JobStatus.CANCELED
+    assert bench.step("j", "second").attempt == 1
 
 
 def test_a_step_fails_after_its_last_retry(bench: Bench) -> None:

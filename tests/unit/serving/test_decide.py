@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from mafunzo.entities.backoff import MAX_DELAY_S
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus
 from mafunzo.serving.decide import (
     HUNG_PROBES,
-    MAX_BACKOFF_S,
     STABLE_S,
     UNHEALTHY_PROBES,
     Fail,
@@ -123,7 +123,7 @@ def test_the_delay_before_a_restart_doubles_up_to_a_minute() -> None:
         assert isinstance(action, Restart)
         delays.append(action.retry_at - NOW)
     assert delays == [1, 2, 4, 8, 16, 32, 60, 60, 60]
-    assert max(delays) == MAX_BACKOFF_S
+    assert max(delays) == MAX_DELAY_S
 
 
 def test_a_worker_that_was_healthy_for_long_has_its_crashes_forgotten() -> None:
