@@ -19,8 +19,9 @@ import transformers
 import uvicorn
 
 from mafunzo.errors import FailedError, MafunzoError, PortInUse
+from mafunzo.inference.http.app import make_app
+from mafunzo.inference.http.service import Service
 from mafunzo.inference.loading import load_model
-from mafunzo.inference.routes import Service, make_app
 
 logger = logging.getLogger(__name__)
 

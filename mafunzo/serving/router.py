@@ -4,7 +4,6 @@ A worker speaks OpenAI's dialect under its endpoint's name, so its answer is pas
 """
 
 import asyncio
-import json
 import logging
 import random
 import time
@@ -28,6 +27,7 @@ from mafunzo.errors import (
 from mafunzo.serving.metrics import RequestMetrics
 from mafunzo.serving.traffic import pick
 from mafunzo.wire.openai.error import error_body
+from mafunzo.wire.openai.stream import event
 
 logger = logging.getLogger(__name__)
 
@@ -72,9 +72,9 @@ class Answer:
                 async for chunk in self._response.content.iter_any():
                     yield chunk
         except TimeoutError:
-            yield _event(_timed_out(self._timeout_s))
+            yield event(error_body(_timed_out(self._timeout_s)))
         except aiohttp.ClientError as error:
-            yield _event(_broke_off(error))
+            yield event(error_body(_broke_off(error)))
         finally:
             self.close()
 
@@ -218,7 +218,3 @@ def _timed_out(timeout_s: float) -> TimedOut:
 
 def _broke_off(error: aiohttp.ClientError) -> WorkerFailed:
     return WorkerFailed(f"The worker broke off its answer ({type(error).__name__}). Try again.")
-
-
-def _event(error: TimedOut | WorkerFailed) -> bytes:
-    return b"data: " + json.dumps(error_body(error)).encode() + b"\n\n"

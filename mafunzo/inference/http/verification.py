@@ -1,0 +1,46 @@
+"""Routes by which the server proves that serving equals training: token ids, and what the model stops at.
+
+The log-probabilities that it compares too are text completions with `echo` and without new tokens (`openai.py`).
+"""
+
+import psutil
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+
+from mafunzo.inference.http.prompt import json_body, rendered
+from mafunzo.inference.http.service import Service
+from mafunzo.wire.openai.chat import conversation_from_request
+
+
+def add_verification_routes(app: FastAPI, service: Service) -> None:
+    """Add what a comparison with the tuned model asks, as vLLM names it where it has it."""
+
+    @app.get("/info")
+    async def info() -> Response:
+        loaded = service.loaded
+        return JSONResponse(
+            {
+                "name": service.name,
+                "stop_token_ids": sorted(loaded.engine.stop_token_ids),
+                "dtype": loaded.dtype,
+                "max_model_len": loaded.engine.max_model_len,
+                "max_batch": loaded.engine.limits.max_batch,
+                "parameters": loaded.parameters,
+                "rss_mb": round(psutil.Process().memory_info().rss / 2**20, 1),
+            }
+        )
+
+    @app.post("/tokenize")
+    async def tokenize(request: Request) -> Response:
+        body = await json_body(request)
+        if isinstance(body, dict) and "prompt" in body:
+            ids = service.loaded.tokenizer(
+                str(body["prompt"]), add_special_tokens=bool(body.get("add_special_tokens", True))
+            )
+            tokens = list(ids["input_ids"])
+        else:
+            conversation = conversation_from_request(body)
+            tokens = rendered(service, conversation, bool(body.get("add_generation_prompt", True)))
+        return JSONResponse(
+            {"tokens": tokens, "count": len(tokens), "max_model_len": service.loaded.engine.max_model_len}
+        )
