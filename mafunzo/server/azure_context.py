@@ -74,12 +74,19 @@ class AzureContext:
 def azure_context(request: Request) -> AzureContext:
     """Return the context of the server that a request came to, for who asks and under the name that they call it by.
 
-    Where nobody has said who asks (a signed address, an endpoint's key), it is the home's own.
+    Where nobody has said who asks (a signed address, an endpoint's key), it is the home's own. It is made once a request, and
+    anew only when it has become known who asks.
     """
-    context = cast(AzureContext, request.app.state.context)
-    caller = getattr(request.state, "caller", context.caller)
-    workspace = context.workspace.acting_as(caller.user)
-    return replace(context, caller=caller, place=Place(f"https://{request.headers['host']}"), workspace=workspace)
+    server = cast(AzureContext, request.app.state.context)
+    caller = getattr(request.state, "caller", server.caller)
+    context: AzureContext | None = getattr(request.state, "azure_context", None)
+    if context is None or context.caller != caller:
+        is_own = caller.user == server.workspace.user
+        workspace = server.workspace if is_own else server.workspace.acting_as(caller.user)
+        place = Place(f"https://{request.headers['host']}")
+        context = replace(server, caller=caller, place=place, workspace=workspace)
+        request.state.azure_context = context
+    return context
 
 
 def require_token(request: Request) -> None:
