@@ -8,8 +8,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from mafunzo.entities.job import JobStatus
-from mafunzo.store.records import Records
 from mafunzo.serving.metrics import RequestMetrics
+from mafunzo.store.records import Records
 
 
 class Metrics:

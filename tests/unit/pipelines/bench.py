@@ -102,7 +102,7 @@ class Bench:
 
     def skip_backoff(self) -> None:
         """Move the clock to where no step waits to be tried again."""
-        steps = [step for job in self.records.queue() for step in self.records.list_steps(job.name)]
+        steps = [step for job in self.records.jobs.queue() for step in self.records.steps.of(job.name)]
         waits_s = [(step.retry_at - self.clock()).total_seconds() for step in steps if step.retry_at is not None]
         self.moved_s += max([0.0, *waits_s])
 

@@ -182,7 +182,7 @@ def test_the_next_scheduler_waits_as_long_as_the_one_before_would_have(bench: Be
 
 def test_a_step_that_waits_to_be_tried_again_is_cancelled_at_once(bench: Bench) -> None:
     failed_once(bench, bench.root / "counts")
-    bench.records.request_cancel("j")
+    bench.records.jobs.request_cancel("j")
     assert bench.finish("j").status == JobStatus.CANCELED
     assert bench.step("j", "second").attempt == 1
 

@@ -41,7 +41,9 @@ class Bench:
     """One endpoint, chat, whose deployment blue is healthy."""
 
     def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008
-        records = SimpleNamespace(list_deployments=list, list_jobs=lambda statuses: [])
+        records = SimpleNamespace(
+            deployments=SimpleNamespace(list=list), jobs=SimpleNamespace(list=lambda statuses: [])
+        )
         self.metrics = Metrics(cast(Any, records))
         self.router = Router(self.metrics.requests, limits.requests_in_flight)
         self.port: int | None = None
