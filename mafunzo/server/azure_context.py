@@ -2,20 +2,23 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
+from starlette.responses import Response
 
+from mafunzo.entities.user import Role
 from mafunzo.errors import InvalidParameter, NotFound, Unauthorized
 from mafunzo.server.access import admit, authorize, caller_of
 from mafunzo.server.auth import bearer
+from mafunzo.server.azure_access import RULES
 from mafunzo.server.body import limited_json
 from mafunzo.server.context import Context, context_of
-from mafunzo.server.identity import MLFLOW_AUDIENCE, MLFLOW_LIFETIME_S, Caller, Identity
+from mafunzo.server.identity import OPERATOR_AUDIENCE, OPERATOR_LIFETIME_S, Caller, Identity
 from mafunzo.server.job_log import JobLogs
 from mafunzo.server.listen import LOOPBACK_NAMES
-from mafunzo.server.sas import Sas
+from mafunzo.server.sas import Sas, sas_of
 from mafunzo.wire.azureml.body import check_body
 from mafunzo.wire.azureml.envelope import RESOURCE_GROUP, SUBSCRIPTION, SUFFIX, WORKSPACE, Place
 from mafunzo.workspace import Workspace
@@ -23,6 +26,20 @@ from mafunzo.workspace import Workspace
 T = TypeVar("T")
 AZURES = frozenset({"https://management.azure.com", "https://storage.azure.com"})
 """What clients ask tokens for whichever cloud they are in: before they share with a registry, and for blobs."""
+
+
+class MlflowDialect(Protocol):
+    """What answers MLflow's requests on this server, where it has that way in."""
+
+    @property
+    def artifact_root(self) -> bytes:
+        """What an address of a run's files begins with in the JSON of an answer."""
+
+    def role_of(self, method: str, path: str) -> Role:
+        """Return which role a request needs."""
+
+    async def answer(self, request: Request, caller: Caller, path: str) -> Response:
+        """Answer a caller who has been let in."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +57,7 @@ class AzureContext:
     job_logs: JobLogs
     serving: Context
     http_port: int
+    mlflow: MlflowDialect | None = None
 
     @property
     def audiences(self) -> frozenset[str]:
@@ -51,7 +69,7 @@ class AzureContext:
         """Where MLflow's own client finds the runs, with what opens them for the caller."""
         key = self.serving.operator_key
         if self.caller != self.identity.owner:
-            key, _ = self.identity.token(MLFLOW_AUDIENCE, self.caller, lifetime_s=MLFLOW_LIFETIME_S)
+            key, _ = self.identity.token(OPERATOR_AUDIENCE, self.caller, lifetime_s=OPERATOR_LIFETIME_S)
         if self.place.name in LOOPBACK_NAMES:  # nobody listens there, and a client needs no authority of ours
             return f"http://mafunzo:{key}@{self.place.name}:{self.http_port}/mlflow"
         return f"https://mafunzo:{key}@{self.place.host}/mlflow"
@@ -59,7 +77,7 @@ class AzureContext:
     @property
     def sas(self) -> Sas:
         """What signs for the caller."""
-        return self.identity.sas(self.caller)
+        return sas_of(self.identity, self.caller)
 
     def callers(self) -> Iterator[Caller]:
         """Yield all who may ask: the home's own user, then the users who aren't revoked."""
@@ -91,7 +109,7 @@ def azure_context(request: Request) -> AzureContext:
 
 def require_token(request: Request) -> None:
     """Raise `Unauthorized` unless the request has a token that this server gave, `Forbidden` where its role isn't enough."""
-    authorize(identify(request), request, azure_context(request).workspace)
+    authorize(identify(request), request, azure_context(request).workspace, RULES)
 
 
 def identify(request: Request) -> Caller:
@@ -126,7 +144,7 @@ def whoever_signed(request: Request, check: Callable[[Sas], T]) -> T:
     context, refusals = azure_context(request), []
     for caller in context.callers():
         try:
-            found = check(context.identity.sas(caller))
+            found = check(sas_of(context.identity, caller))
         except Unauthorized as error:
             refusals.append(error)
             continue

@@ -12,7 +12,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from mafunzo.entities.duration import seconds_of
 from mafunzo.entities.endpoint import Deployment
 from mafunzo.errors import InvalidParameter, NotFound, from_code
-from mafunzo.server.access import SIGNED_FOR, caller_with
+from mafunzo.server.access import caller_with
+from mafunzo.server.azure_access import SIGNED_FOR
 from mafunzo.server.azure_context import AzureContext, azure_context, body_of
 from mafunzo.server.azure_page import OF_GROUP, OF_SUBSCRIPTION, WS, paged
 from mafunzo.server.azure_refused import refusal

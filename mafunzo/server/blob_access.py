@@ -4,7 +4,7 @@ from starlette.requests import Request
 
 from mafunzo.entities.user import Role
 from mafunzo.errors import BlobRefused, Unauthorized
-from mafunzo.server.access import SIGNED_FOR
+from mafunzo.server.azure_access import SIGNED_FOR
 from mafunzo.server.azure_context import azure_context, identify, whoever_signed
 from mafunzo.server.sas import ACCOUNT, CREATE, DELETE, LIST, READ, WRITE, Sas
 from mafunzo.server.shared_key import check_shared_key

@@ -13,8 +13,6 @@ from mafunzo.server.directory import Directory
 from mafunzo.server.identity import Identity
 from mafunzo.server.limits import Limits
 from mafunzo.server.metrics import Metrics
-from mafunzo.server.mlflow_child import MlflowView
-from mafunzo.server.mlflow_registry import Registry
 from mafunzo.serving.router import Router
 from mafunzo.store.audit import AuditLog
 from mafunzo.workspace.user import Users
@@ -57,10 +55,7 @@ class Loop:
 
 @dataclass(frozen=True)
 class Context:
-    """One server's parts. operator_key: what opens `/metrics` and `/mlflow`; registry: MLflow's, of models.
-
-    names: what clients may call the server.
-    """
+    """One server's parts. operator_key: what opens the operator's routes; names: what clients may call the server."""
 
     directory: Directory
     metrics: Metrics
@@ -69,8 +64,6 @@ class Context:
     users: Users
     audit: AuditLog
     names: Sequence[str]
-    mlflow: MlflowView
-    registry: Registry
     limits: Limits
     router: Router
     loops: Sequence[Loop] = ()

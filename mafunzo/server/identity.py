@@ -1,4 +1,4 @@
-"""Who asks over Azure's wire: tokens that the identity endpoint gives to whoever knows the home's secret, or a user's own.
+"""Who asks: tokens that the identity endpoint gives to whoever knows the home's secret, or a user's own.
 
 A token is a JWT (RFC 7519) signed with HS256 under a key that is derived from the home's secret. The Azure SDK reads its
 `aud`, `tid` and `exp`; the server checks the signature and all three. It says who asks and in which role; whether that still
@@ -17,14 +17,14 @@ from typing import Any
 
 from mafunzo.entities.user import Role
 from mafunzo.errors import Unauthorized
-from mafunzo.server.sas import Sas
 from mafunzo.store.home import Home
 
 TENANT = "00000000-0000-0000-0000-000000000001"
 LIFETIME_S = 3600
 LEEWAY_S = 60
-MLFLOW_AUDIENCE = "mafunzo/mlflow"
-MLFLOW_LIFETIME_S = 24 * 3600
+OPERATOR_AUDIENCE = "mafunzo/mlflow"
+"""What a token is for that opens the operator's routes."""
+OPERATOR_LIFETIME_S = 24 * 3600
 """It stands in the address that a client keeps for as long as its program runs; a revoked user's is refused at once."""
 
 
@@ -50,7 +50,7 @@ class Identity:
     @property
     def header(self) -> str:
         """What a client sends as `X-IDENTITY-HEADER`."""
-        return self._derive("identity header").hex()
+        return self.derive("identity header").hex()
 
     @property
     def owner(self) -> Caller:
@@ -100,15 +100,11 @@ class Identity:
         """Return whether `given` is the home's identity header."""
         return hmac.compare_digest(given.encode(), self.header.encode())
 
-    def sas(self, caller: Caller) -> Sas:
-        """Return what signs for a caller: each has an account key of their own, which ends with their token."""
-        own = f"blobs of {caller.user} with {caller.token_id}" if caller.token_id else "blobs"
-        return Sas(self._derive(own))
-
     def _sign(self, use: str, body: bytes) -> bytes:
-        return hmac.new(self._derive(use), body, hashlib.sha256).digest()
+        return hmac.new(self.derive(use), body, hashlib.sha256).digest()
 
-    def _derive(self, use: str) -> bytes:
+    def derive(self, use: str) -> bytes:
+        """Return the key for one use, which tells nothing of the others."""
         return hmac.new(self.secret, f"mafunzo {use}".encode(), hashlib.sha256).digest()
 
 

@@ -11,27 +11,29 @@ import binascii
 import json
 import re
 from collections.abc import AsyncIterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import aiohttp
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 
+from mafunzo.entities.user import Role
 from mafunzo.errors import InvalidParameter, MafunzoError, NotSupported, Unauthorized
-from mafunzo.server.access import READING, needed_by_mlflow, require
-from mafunzo.server.azure_context import azure_context
+from mafunzo.server.access import READING, require
 from mafunzo.server.body import limited_body
-from mafunzo.server.context import Context, context_of
-from mafunzo.server.identity import MLFLOW_AUDIENCE, MLFLOW_LIFETIME_S, Caller
+from mafunzo.server.context import Context
+from mafunzo.server.identity import OPERATOR_AUDIENCE, OPERATOR_LIFETIME_S, Caller
+from mafunzo.server.mlflow_access import PREFIX, needed_by_mlflow
+from mafunzo.server.mlflow_child import MlflowView
+from mafunzo.server.mlflow_registry import Registry
 from mafunzo.server.operator import operator_with
-from mafunzo.wire.azureml.envelope import PROVIDER
 from mafunzo.wire.mlflow import registry as wire
 from mafunzo.wire.mlflow import run as run_wire
 
 DROPPED_HEADERS = {"host", "authorization", "cookie", "origin", "referer", "connection", "transfer-encoding"}
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
-WS = f"/subscriptions/{{subscription}}/resourceGroups/{{group}}/providers/{PROVIDER}/workspaces/{{workspace}}"
 MODEL_PAGE_FILE = "model-versions/get-artifact"
 """Where the page of a model's version asks for a file of it."""
 LET_IN = "in"
@@ -41,8 +43,29 @@ _NEW_RUN = re.compile(r"(ajax-)?api/2\.0/mlflow/runs/create")
 _RUN = re.compile(r"(ajax-)?api/2\.0/mlflow/runs/get")
 _JSON_ARTIFACT_ROOT = f'"{wire.ARTIFACTS}'.encode()
 
-router = APIRouter(prefix="/mlflow")
-azure_router = APIRouter(prefix="/mlflow")
+router = APIRouter(prefix=PREFIX)
+
+
+@dataclass(frozen=True)
+class Mlflow:
+    """MLflow's dialect on one server. child: the process that speaks most of it; registry: of the workspace's models."""
+
+    child: MlflowView
+    registry: Registry
+    serving: Context
+
+    @property
+    def artifact_root(self) -> bytes:
+        """What an address of a run's files begins with in the JSON of an answer."""
+        return _JSON_ARTIFACT_ROOT
+
+    def role_of(self, method: str, path: str) -> Role:
+        """Return which role a request needs."""
+        return needed_by_mlflow(method, path)
+
+    async def answer(self, request: Request, caller: Caller, path: str) -> Response:
+        """Answer a caller who has been let in; whether their role is enough is checked here."""
+        return await _answer(request, self, caller, path)
 
 
 @router.get("")
@@ -54,9 +77,9 @@ async def with_slash() -> Response:
 @router.api_route("/{path:path}", methods=METHODS, include_in_schema=False, name="mlflow")
 async def for_operator(request: Request, path: str) -> Response:
     """Answer whoever has the operator's key or a user's token."""
-    context = context_of(request)
+    mlflow = cast(Mlflow, request.app.state.mlflow)
     try:
-        caller = await run_in_threadpool(operator_with, _key(request), context)
+        caller = await run_in_threadpool(operator_with, _key(request), mlflow.serving)
     except Unauthorized as error:
         return Response(
             f"{error}\nMLflow asks for the operator's key, which `mafunzo mlflow` prints on the server's machine, or for a "
@@ -71,71 +94,59 @@ async def for_operator(request: Request, path: str) -> Response:
         return Response("A page of another site can't use MLflow here.\n", status_code=403, media_type="text/plain")
     is_page = not path and "text/html" in request.headers.get("accept", "")
     if is_page and "authorization" in request.headers and LET_IN not in request.query_params:
-        return _let_in(request, context, caller)
-    return await _answer(request, context, caller, path)
+        return _let_in(request, mlflow, caller)
+    return await _answer(request, mlflow, caller, path)
 
 
-def _let_in(request: Request, context: Context, caller: Caller) -> Response:
+def _let_in(request: Request, mlflow: Mlflow, caller: Caller) -> Response:
     """Lead a browser to the pages at an address without the key: from one with it, pages can't ask for anything.
 
     A cookie lets it in from then on. It isn't the key, because other servers of this machine get it too. Browsers go on to
     send a password that was typed in, hence the mark in the address.
     """
-    key, _ = context.identity.token(MLFLOW_AUDIENCE, caller, lifetime_s=MLFLOW_LIFETIME_S)
+    key, _ = mlflow.serving.identity.token(OPERATOR_AUDIENCE, caller, lifetime_s=OPERATOR_LIFETIME_S)
     answer = RedirectResponse(f"{_own_origin(request)}/mlflow/?{LET_IN}", status_code=303)
-    answer.set_cookie(_cookie(request), key, max_age=MLFLOW_LIFETIME_S, path="/mlflow", httponly=True, samesite="lax")
+    answer.set_cookie(_cookie(request), key, max_age=OPERATOR_LIFETIME_S, path="/mlflow", httponly=True, samesite="lax")
     return answer
 
 
-@azure_router.api_route(f"/{{version}}{WS}/{{path:path}}", methods=METHODS, include_in_schema=False, name="mlflow")
-async def for_azure(request: Request, path: str) -> Response:
-    """Answer `azureml-mlflow`, whose token has been checked, with addresses of files that its MLflow can read."""
-    context = azure_context(request)
-    answer = await _answer(request, context.serving, context.caller, path)
-    if not str(answer.headers.get("content-type")).startswith("application/json"):
-        return answer
-    root = f'"{context.mlflow_uri}/api/2.0/mlflow-artifacts/artifacts/'.encode()
-    body = (await _body_of(answer)).replace(_JSON_ARTIFACT_ROOT, root)
-    return Response(body, answer.status_code, media_type="application/json")
-
-
-async def _answer(request: Request, context: Context, caller: Caller, path: str) -> Response:
+async def _answer(request: Request, mlflow: Mlflow, caller: Caller, path: str) -> Response:
     """Answer one who may ask; an error is told in MLflow's way."""
     try:
         require(caller, needed_by_mlflow(request.method, path), "change or delete what MLflow shows")
         if match := _REGISTRY.fullmatch(path):
-            return await _registry(request, context, caller, path, match["operation"])
+            return await _registry(request, mlflow, caller, path, match["operation"])
         if match := _ARTIFACTS.fullmatch(path):
             folder, _, file = (match["path"] or request.query_params.get("path", "")).partition("/")
             if folder == wire.FOLDER:
-                return await _model_file(request, context, file, is_list=not match["path"])
+                return await _model_file(request, mlflow, file, is_list=not match["path"])
         if path == MODEL_PAGE_FILE:
             asked = request.query_params
-            return await _file(context, f"{asked.get('name')}/{asked.get('version')}/{asked.get('path')}")
+            return await _file(mlflow, f"{asked.get('name')}/{asked.get('version')}/{asked.get('path')}")
         if _RUN.fullmatch(path):  # perhaps of a step that has begun this moment
-            await run_in_threadpool(context.mlflow.write_facts)
-        if _NEW_RUN.fullmatch(path) and caller != context.identity.owner:
-            body = _object(await limited_body(request, context.limits.mlflow_body_bytes))
-            return await _pass_on(request, context, path, json.dumps(run_wire.made_by(body, caller.user)).encode())
+            await run_in_threadpool(mlflow.child.write_facts)
+        if _NEW_RUN.fullmatch(path) and caller != mlflow.serving.identity.owner:
+            body = _object(await limited_body(request, mlflow.serving.limits.mlflow_body_bytes))
+            return await _pass_on(request, mlflow, path, json.dumps(run_wire.made_by(body, caller.user)).encode())
         has_body = not {"content-length", "transfer-encoding"}.isdisjoint(request.headers.keys())
-        return await _pass_on(request, context, path, request.stream() if has_body else None)
+        return await _pass_on(request, mlflow, path, request.stream() if has_body else None)
     except MafunzoError as error:
         status, body = wire.error_body(error, is_creation=False)
         return JSONResponse(body, status)
 
 
-async def _registry(request: Request, context: Context, caller: Caller, path: str, operation: str) -> Response:
-    body = await limited_body(request, context.limits.mlflow_body_bytes)
-    registry, given = context.registry.acting_as(caller.user), {**_query(request), **_object(body)}
+async def _registry(request: Request, mlflow: Mlflow, caller: Caller, path: str, operation: str) -> Response:
+    body = await limited_body(request, mlflow.serving.limits.mlflow_body_bytes)
+    registry, given = mlflow.registry.acting_as(caller.user), {**_query(request), **_object(body)}
     if operation == "model-versions/create" and (named := wire.run_and_name(str(given.get("source")))):
-        given = {"run_id": named[0], **given, "source": await _logged_model(context, *named) or given["source"]}
+        given = {"run_id": named[0], **given, "source": await _logged_model(mlflow, *named) or given["source"]}
     found = await run_in_threadpool(registry.answer, request.method, operation, given)
-    return await _pass_on(request, context, path, body or None) if found is None else JSONResponse(found[1], found[0])
+    return await _pass_on(request, mlflow, path, body or None) if found is None else JSONResponse(found[1], found[0])
 
 
-async def _logged_model(context: Context, run: str, name: str) -> str | None:
+async def _logged_model(mlflow: Mlflow, run: str, name: str) -> str | None:
     """Return the address of the newest model that a run has logged under a name; None if it is none, or no such run."""
-    address, token = await run_in_threadpool(context.mlflow.address)
+    address, token = await run_in_threadpool(mlflow.child.address)
     api, headers = f"{address}/api/2.0/mlflow", {"Authorization": f"Bearer {token}"}
     async with aiohttp.ClientSession(headers=headers) as session:
         async with session.get(f"{api}/runs/get", params={"run_id": run}) as answer:
@@ -148,25 +159,23 @@ async def _logged_model(context: Context, run: str, name: str) -> str | None:
     return f"models:/{models[0]['info']['model_id']}" if models else None
 
 
-async def _model_file(request: Request, context: Context, path: str, is_list: bool) -> Response:
+async def _model_file(request: Request, mlflow: Mlflow, path: str, is_list: bool) -> Response:
     """Answer with a file of a registered model, or with the list of a folder's."""
     if request.method not in READING:
         raise NotSupported("The files of a registered model never change. Register a new version.")
     if is_list:
-        return JSONResponse(await run_in_threadpool(context.registry.list_files, path))
-    return await _file(context, path)
+        return JSONResponse(await run_in_threadpool(mlflow.registry.list_files, path))
+    return await _file(mlflow, path)
 
 
-async def _file(context: Context, path: str) -> Response:
-    file = await run_in_threadpool(context.registry.open_file, path)
+async def _file(mlflow: Mlflow, path: str) -> Response:
+    file = await run_in_threadpool(mlflow.registry.open_file, path)
     return FileResponse(file, filename=path.rpartition("/")[2], media_type="application/octet-stream")
 
 
-async def _pass_on(
-    request: Request, context: Context, path: str, body: bytes | AsyncIterator[bytes] | None
-) -> Response:
+async def _pass_on(request: Request, mlflow: Mlflow, path: str, body: bytes | AsyncIterator[bytes] | None) -> Response:
     """Pass a request on to MLflow as it comes, and its answer back as it comes."""
-    address, token = await run_in_threadpool(context.mlflow.address)
+    address, token = await run_in_threadpool(mlflow.child.address)
     dropped = DROPPED_HEADERS | ({"content-length"} if isinstance(body, bytes) else set())
     headers = [(name, value) for name, value in request.headers.items() if name.lower() not in dropped]
     session = aiohttp.ClientSession(auto_decompress=False, timeout=aiohttp.ClientTimeout(total=None))
@@ -192,12 +201,6 @@ async def _pass_on(
 
     passed = {name: value for name, value in answer.headers.items() if name.lower() not in DROPPED_HEADERS}
     return StreamingResponse(parts(), answer.status, passed)
-
-
-async def _body_of(answer: Response) -> bytes:
-    if isinstance(answer, StreamingResponse):
-        return b"".join([part async for part in answer.body_iterator if isinstance(part, bytes)])
-    return bytes(answer.body)
 
 
 def _query(request: Request) -> dict[str, Any]:

@@ -1,24 +1,21 @@
 """OpenAI's dialect: `model` names the endpoint, and the bearer key is that endpoint's."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from mafunzo.entities.endpoint import Deployment, Endpoint
+from mafunzo.entities.endpoint import Endpoint
 from mafunzo.errors import CLIENT_CLOSED_REQUEST, InvalidParameter, MafunzoError, RateLimitExceeded, Unavailable
 from mafunzo.server.auth import bearer
 from mafunzo.server.body import json_of, limited_body
 from mafunzo.server.client_connection import while_connected
 from mafunzo.server.context import context_of
+from mafunzo.server.deployment_header import deployment_headers, named_deployment
 from mafunzo.server.limits import Limits
 from mafunzo.serving.router import Answer, ClientGone, Exchange
 from mafunzo.wire.openai.error import error_body
-
-NAMES_DEPLOYMENT = ("mafunzo-deployment", "azureml-model-deployment")
-"""Request headers that name a deployment, and response headers that say which one answered."""
 
 router = APIRouter(prefix="/v1")
 
@@ -64,16 +61,6 @@ def error_response(error: MafunzoError, limits: Limits) -> JSONResponse:
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(error_body(error), status_code=error.status, headers=headers)
-
-
-def named_deployment(headers: Mapping[str, str]) -> str | None:
-    """Return the deployment that a request names, or None where the endpoint's traffic decides."""
-    return next((headers[name] for name in NAMES_DEPLOYMENT if name in headers), None)
-
-
-def deployment_headers(deployment: Deployment) -> dict[str, str]:
-    """Return what tells a client which deployment answered."""
-    return dict.fromkeys(NAMES_DEPLOYMENT, deployment.name)
 
 
 class _Relay(StreamingResponse):

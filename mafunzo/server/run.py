@@ -23,20 +23,15 @@ from mafunzo.launcher.hardware import capacity, hardware
 from mafunzo.launcher.local import LocalLauncher
 from mafunzo.launcher.server_process import LOOPBACK, ServerAddress, address_file, write_address
 from mafunzo.pipelines.scheduler import Scheduler
-from mafunzo.server import tls
-from mafunzo.server.app import create_app, create_azure_app
 from mafunzo.server.auth import operator_key
-from mafunzo.server.azure_context import AzureContext
 from mafunzo.server.context import Context, Loop
 from mafunzo.server.directory import Directory
 from mafunzo.server.identity import identity_of
-from mafunzo.server.job_log import JobLogs
 from mafunzo.server.limits import DEFAULTS, Limits
 from mafunzo.server.listen import listen, names_of, require_owner
 from mafunzo.server.metrics import Metrics
-from mafunzo.server.mlflow_child import MlflowView
-from mafunzo.server.mlflow_registry import Registry
 from mafunzo.server.slow_clients import server_options
+from mafunzo.server.ways_in import MlflowRoutes, SecureApp, http_app, https_app, mlflow_way_in, step_variables
 from mafunzo.serving.router import Router
 from mafunzo.serving.supervisor import WORKER, Supervisor
 from mafunzo.store.artifact import Artifacts
@@ -46,7 +41,6 @@ from mafunzo.store.lease import Leases
 from mafunzo.store.opening import open_database
 from mafunzo.store.records import Records
 from mafunzo.tracking.step_environment import mlflow_variables, step_run_id
-from mafunzo.wire.azureml.envelope import DATASTORES, Place, run_variables
 from mafunzo.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -101,11 +95,11 @@ def serve(
                 user_variables=partial(_mlflow_of_a_step, records, own, operator_key(home)),
             )
             supervisor.tick()  # so that no request goes to a port that was a worker's before the machine restarted
-            view = MlflowView(home, records)
+            mlflow = mlflow_way_in(home, records)
             loops = (
                 Loop("scheduler", scheduler.run),
                 Loop("supervisor", supervisor.run),
-                Loop("mlflow", view.run),
+                *([mlflow.loop] if mlflow else []),
             )
             with Workspace(home.root, port=port, azure_port=azure_port, database_url=database_url) as workspace:
                 metrics = Metrics(records)
@@ -117,14 +111,15 @@ def serve(
                     users=workspace.users,
                     audit=AuditLog(home),
                     names=names,
-                    mlflow=view,
-                    registry=Registry(workspace, view.artifacts),
                     limits=limits,
                     router=Router(metrics.requests, limits.requests_in_flight),
                     loops=loops,
                 )
-                azure = _azure_server(home, own, workspace, context, authorities)
-                _serve_until_stopped(home, own, listener, context, azure, azure_listener, on_up)
+                routes = mlflow.routes(workspace, context) if mlflow else MlflowRoutes()
+                servers = [(_server(http_app(context, routes), limits, lifespan="on"), listener)]
+                if secure := https_app(home, own, workspace, context, routes, authorities):
+                    servers.append((_secure_server(secure, limits), azure_listener))
+                _serve_until_stopped(home, own, context.loops, servers, on_up)
         finally:
             database.close()
 
@@ -134,34 +129,17 @@ def _mlflow_of_a_step(records: Records, own: ServerAddress, key: str, job: Job, 
     is_alone = len(records.steps.of(job.name)) == 1
     uri = f"http://mafunzo:{key}@{own.host}:{own.port}/mlflow"
     run_id = step_run_id(job.name, step.name, step.attempt, is_alone)
-    return mlflow_variables(uri, job.experiment, run_id) | run_variables(job.name, job.experiment)
+    return mlflow_variables(uri, job.experiment, run_id) | step_variables(job.name, job.experiment)
 
 
-def _azure_server(
-    home: Home, own: ServerAddress, workspace: Workspace, serving: Context, authorities: Path | None
-) -> uvicorn.Server:
-    """Return the https server of the Azure SDK's dialect; the http server's end ends it."""
-    for container in DATASTORES.values():
-        workspace.blobs.ensure_container(container)
-    workspace.blobs.blocks.forget_abandoned()
-    certificate, identity = tls.certificate(home, serving.names, authorities), serving.identity
-    context = AzureContext(
-        caller=identity.owner,
-        place=Place(own.azure_url),
-        identity=identity,
-        workspace=workspace,
-        job_logs=JobLogs(workspace),
-        serving=serving,
-        http_port=own.port,
-    )
-    config = _config(
-        create_azure_app(context),
-        serving.limits,
-        ssl_certfile=certificate.certificate,
-        ssl_keyfile=certificate.key,
-        lifespan="off",
-    )
-    return _Quiet(config)
+def _secure_server(secure: SecureApp, limits: Limits) -> uvicorn.Server:
+    """Return the server of the https port; the http server's end ends it."""
+    files = {"ssl_certfile": secure.certificate, "ssl_keyfile": secure.key}
+    return _Quiet(_config(secure.app, limits, lifespan="off", **files))
+
+
+def _server(app: FastAPI, limits: Limits, lifespan: str) -> uvicorn.Server:
+    return uvicorn.Server(_config(app, limits, lifespan=lifespan))
 
 
 class _Quiet(uvicorn.Server):
@@ -172,15 +150,16 @@ class _Quiet(uvicorn.Server):
         yield
 
 
-async def _run_both(
-    server: uvicorn.Server, listener: socket.socket, azure: uvicorn.Server, azure_listener: socket.socket
-) -> None:
-    beside = asyncio.create_task(azure.serve(sockets=[azure_listener]))
+async def _run_all(servers: Sequence[tuple[uvicorn.Server, socket.socket]]) -> None:
+    """Serve until the first server ends, which ends the others."""
+    (first, listener), *others = servers
+    beside = [asyncio.create_task(server.serve(sockets=[sock])) for server, sock in others]
     try:
-        await server.serve(sockets=[listener])
+        await first.serve(sockets=[listener])
     finally:
-        azure.should_exit = True
-        await beside
+        for server, _ in others:
+            server.should_exit = True
+        await asyncio.gather(*beside)
 
 
 def _config(app: FastAPI, limits: Limits, **more: Any) -> uvicorn.Config:
@@ -198,14 +177,11 @@ def _config(app: FastAPI, limits: Limits, **more: Any) -> uvicorn.Config:
 def _serve_until_stopped(
     home: Home,
     address: ServerAddress,
-    listener: socket.socket,
-    context: Context,
-    azure: uvicorn.Server,
-    azure_listener: socket.socket,
+    loops: Sequence[Loop],
+    servers: Sequence[tuple[uvicorn.Server, socket.socket]],
     on_up: Callable[[ServerAddress], None] | None,
 ) -> None:
-    server = uvicorn.Server(_config(create_app(context), context.limits, lifespan="on"))
-    for loop in context.loops:
+    for loop in loops:
         loop.start()
     write_address(home, address)
     logger.info("Server %s is up, process %s, home %s", address.url, address.pid, home.root)
@@ -213,13 +189,13 @@ def _serve_until_stopped(
     if on_up is not None:
         on_up(address)
     try:
-        asyncio.run(_run_both(server, listener, azure, azure_listener))
+        asyncio.run(_run_all(servers))
     except KeyboardInterrupt:
         logger.info("Asked to stop")
     finally:
         _ignore_signals()
         address_file(home).unlink(missing_ok=True)
-        for loop in context.loops:
+        for loop in loops:
             if not loop.stop(LAST_TICK_S):
                 logger.warning("The %s is still busy after %g s; it is left", loop.name, LAST_TICK_S)
         logger.info("Server stopped. Steps and workers that run go on, for the next server; 'mafunzo down' ends them")

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from urllib.parse import urlencode
 
 from mafunzo.errors import BlobRefused, Unauthorized
+from mafunzo.server.identity import Caller, Identity
 from mafunzo.wire.azureml.blob import VERSION
 
 ACCOUNT = "mafunzo"
@@ -26,6 +27,12 @@ NOT_ENFORCED = frozenset({
     "sduoid", "saoid", "suoid", "scid", "sdd", "srh", "srq", "ss", "srt", "snapshot", "versionid",
 })  # fmt: skip
 """Fields that narrow or widen a signature in ways that aren't known here: by address, policy, user, account and so on."""
+
+
+def sas_of(identity: Identity, caller: Caller) -> "Sas":
+    """Return what signs for a caller: each has an account key of their own, which ends with their token."""
+    own = f"blobs of {caller.user} with {caller.token_id}" if caller.token_id else "blobs"
+    return Sas(identity.derive(own))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from mafunzo.server.auth import bearer
 from mafunzo.server.body import limited_json
 from mafunzo.server.client_connection import while_connected
 from mafunzo.server.context import context_of
-from mafunzo.server.openai import deployment_headers, named_deployment
+from mafunzo.server.deployment_header import deployment_headers, named_deployment
 from mafunzo.serving.router import OK, ClientGone, Exchange
 from mafunzo.wire.azureml.endpoint import scoring_path
 from mafunzo.wire.azureml.scoring import answer_body, requests_from_body

@@ -25,7 +25,9 @@ from urllib.parse import quote
 from fastapi import FastAPI
 
 from mafunzo import Workspace
-from mafunzo.server.app import create_app, create_azure_app
+from mafunzo.server import mlflow
+from mafunzo.server.app import create_app
+from mafunzo.server.azure_app import create_azure_app
 from mafunzo.server.azure_context import AzureContext
 from mafunzo.server.client_environment import Access, access_of_home
 from mafunzo.server.context import Context
@@ -245,7 +247,8 @@ class _Done:
 def applications() -> tuple[FastAPI, FastAPI]:
     """Return the applications of both ports, of which only the routes are looked at."""
     serving = SimpleNamespace(audit=None, names=None)
-    return create_app(cast(Context, serving)), create_azure_app(cast(AzureContext, SimpleNamespace(serving=serving)))
+    azure = cast(AzureContext, SimpleNamespace(serving=serving))
+    return create_app(cast(Context, serving), [mlflow.router]), create_azure_app(azure, [mlflow.router])
 
 
 def _routes(app: FastAPI) -> list[tuple[str, str]]:

@@ -11,7 +11,8 @@ from aiohttp.test_utils import TestServer
 from fastapi import FastAPI
 
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
-from mafunzo.server.app import create_app, create_azure_app
+from mafunzo.server.app import create_app
+from mafunzo.server.azure_app import create_azure_app
 from mafunzo.server.azure_context import AzureContext
 from mafunzo.server.context import Context
 from mafunzo.server.directory import Entry, Snapshot, digest

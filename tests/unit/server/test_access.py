@@ -11,20 +11,11 @@ from mafunzo import Workspace
 from mafunzo.entities.compute import Compute
 from mafunzo.entities.user import Role
 from mafunzo.errors import Forbidden, NotFound, Unauthorized
-from mafunzo.server import azure_asset, azure_job, azure_registry, azureml, blob, mlflow, scoring
-from mafunzo.server.access import (
-    MAKERS,
-    NEEDS,
-    READING,
-    SECRETS,
-    Need,
-    admit,
-    authorize,
-    caller_of,
-    caller_with,
-    needed_by_mlflow,
-)
+from mafunzo.server import azure_asset, azure_job, azure_mlflow, azure_registry, azureml, blob, scoring
+from mafunzo.server.access import READING, Need, admit, authorize, caller_of, caller_with
+from mafunzo.server.azure_access import MAKERS, NEEDS, RULES, SECRETS
 from mafunzo.server.identity import Caller, Identity, identity_of
+from mafunzo.server.mlflow_access import needed_by_mlflow
 
 OPEN = (azureml.public, azure_job.public, azure_registry.public, blob.router, scoring.router)
 """Whose routes ask for no token."""
@@ -32,7 +23,7 @@ ROUTES = [
     route
     for router in (
         *OPEN,
-        mlflow.azure_router,
+        azure_mlflow.router,
         azure_asset.router,
         azure_job.router,
         azure_registry.router,
@@ -57,7 +48,7 @@ def identity(workspace: Workspace) -> Identity:
 
 def ask(caller: Caller, verb: str, workspace: Workspace, **ids: str) -> None:
     route = next(route for route in ROUTES if route.name == verb)
-    authorize(caller, Request({"type": "http", "route": route, "path_params": ids}), workspace)
+    authorize(caller, Request({"type": "http", "route": route, "path_params": ids}), workspace, RULES)
 
 
 def test_the_table_has_every_route_and_no_other() -> None:
