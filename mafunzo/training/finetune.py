@@ -18,11 +18,11 @@ from transformers import PreTrainedModel
 from mafunzo.chat.adapter import AdapterConfig, adapters, add_adapter
 from mafunzo.chat.network import load_network
 from mafunzo.entities.finetuning import split_names
+from mafunzo.entities.parameters.finetune import resolve
 from mafunzo.errors import FailedError, InvalidFile, InvalidParameter, OutOfMemory
 from mafunzo.tracking import MetricLog, Progress
 from mafunzo.training import checkpoint, network, precision
 from mafunzo.training.batch import Batch, Course, Rows, pack, read_rows, split
-from mafunzo.training.config import resolve
 from mafunzo.training.curve import draw_loss
 from mafunzo.training.estimate import estimate_s, rendered_example
 from mafunzo.training.optimizer import make_optimizer, make_schedule

@@ -9,9 +9,9 @@ import yaml
 from mafunzo.components.command import load_interface
 from mafunzo.entities.component import PATH_TYPES, parse_value
 from mafunzo.entities.finetuning import split_names
-from mafunzo.training.config import PARAMETERS, STEPS, check, parameters_of, resolve
+from mafunzo.entities.parameters.finetune import PARAMETERS, STEPS, check, parameters_of, resolve
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 COMPONENTS = ROOT / "mafunzo" / "components"
 
 # The inputs of Azure ML's chat_completion_pipeline 0.0.82: type, default, enum, minimum.
@@ -173,7 +173,7 @@ def test_the_generated_files_are_current():
 
 
 def test_the_table_of_parameters_loads_no_torch():
-    code = "import sys, mafunzo.training.config; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = "import sys, mafunzo.entities.parameters.finetune; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -249,4 +249,4 @@ def test_the_pipeline_is_a_component_that_yaml_reads_back_as_declared():
     body = yaml.safe_load((COMPONENTS / "chat_completion_pipeline.yml").read_text())
     assert body["inputs"]["learning_rate"]["default"] == 2e-05
     assert body["inputs"]["adam_epsilon"]["default"] == 1e-8
-    assert importlib.util.find_spec("mafunzo.training.config")
+    assert importlib.util.find_spec("mafunzo.entities.parameters.finetune")
