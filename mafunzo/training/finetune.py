@@ -17,8 +17,8 @@ from transformers import PreTrainedModel
 
 from mafunzo.chat.adapter import AdapterConfig, adapters, add_adapter
 from mafunzo.chat.network import load_network
-from mafunzo.entities.finetuning import split_names
-from mafunzo.entities.parameters.finetune import resolve
+from mafunzo.entities.parameters.constraint import split_names
+from mafunzo.entities.parameters.table import resolve
 from mafunzo.errors import FailedError, InvalidFile, InvalidParameter, OutOfMemory
 from mafunzo.tracking import MetricLog, Progress
 from mafunzo.training import checkpoint, network, precision

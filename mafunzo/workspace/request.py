@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 from mafunzo.entities.asset import Asset, AssetType
 from mafunzo.entities.component import Component, Input, parse_value, unknown_name
 from mafunzo.entities.evaluation import evaluation_config, unmeasured
-from mafunzo.entities.finetuning import faults_between
 from mafunzo.entities.job import ArtifactInput, Job, Step
+from mafunzo.entities.parameters.constraint import faults_between
 from mafunzo.entities.reference import AssetReference, PathInput
 from mafunzo.errors import InvalidFile, InvalidParameter, UsageError
 from mafunzo.pipelines.plan import Facts, PinnedComponent, PlanRequest, plan

@@ -409,7 +409,7 @@ def test_out_of_memory_says_what_to_lower(tmp_path, base):
         from pathlib import Path
         from mafunzo.errors import OutOfMemory
         from mafunzo.training.finetune import Request, _Run, _read_prepared
-        from mafunzo.entities.parameters.finetune import resolve
+        from mafunzo.entities.parameters.table import resolve
         import torch
         torch.set_num_threads(1)
         values, _ = resolve({{"apply_lora": "true", "per_device_train_batch_size": 4}})

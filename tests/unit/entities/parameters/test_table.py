@@ -8,8 +8,9 @@ import yaml
 
 from mafunzo.components.command import load_interface
 from mafunzo.entities.component import PATH_TYPES, parse_value
-from mafunzo.entities.finetuning import split_names
-from mafunzo.entities.parameters.finetune import PARAMETERS, STEPS, check, parameters_of, resolve
+from mafunzo.entities.parameters.constraint import split_names
+from mafunzo.entities.parameters.parameter import STEPS
+from mafunzo.entities.parameters.table import PARAMETERS, check, parameters_of, resolve
 
 ROOT = Path(__file__).resolve().parents[4]
 COMPONENTS = ROOT / "mafunzo" / "components"
@@ -173,7 +174,7 @@ def test_the_generated_files_are_current():
 
 
 def test_the_table_of_parameters_loads_no_torch():
-    code = "import sys, mafunzo.entities.parameters.finetune; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = "import sys, mafunzo.entities.parameters.table; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -249,4 +250,4 @@ def test_the_pipeline_is_a_component_that_yaml_reads_back_as_declared():
     body = yaml.safe_load((COMPONENTS / "chat_completion_pipeline.yml").read_text())
     assert body["inputs"]["learning_rate"]["default"] == 2e-05
     assert body["inputs"]["adam_epsilon"]["default"] == 1e-8
-    assert importlib.util.find_spec("mafunzo.entities.parameters.finetune")
+    assert importlib.util.find_spec("mafunzo.entities.parameters.table")

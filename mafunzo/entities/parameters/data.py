@@ -1,0 +1,80 @@
+"""The rows, and what becomes of them before training."""
+
+from mafunzo.entities.parameters.parameter import PREPARE_DATA, TRUTH, Parameter
+
+
+def _splits(name: str, what: str) -> tuple[Parameter, Parameter]:
+    return (
+        Parameter(
+            f"{name}_file_path",
+            "uri_file",
+            f"The {what}: jsonl, json, csv, tsv or parquet, in OpenAI's, ShareGPT's, Alpaca's or prompt/completion form.",
+            steps=(PREPARE_DATA,),
+        ),
+        Parameter(
+            f"{name}_mltable_path",
+            "mltable",
+            f"The {what} as an MLTable folder; it wins over {name}_file_path.",
+            steps=(PREPARE_DATA,),
+        ),
+    )
+
+
+DATA = (
+    Parameter(
+        "task_name",
+        "string",
+        "The task; there is one.",
+        default="ChatCompletion",
+        enum=("ChatCompletion",),
+        steps=(PREPARE_DATA,),
+    ),
+    *_splits("train", "rows to train on"),
+    *_splits("validation", "rows that training is evaluated on"),
+    *_splits("test", "held-out rows that base and tuned model are compared on"),
+    Parameter(
+        "batch_size",
+        "integer",
+        "Rows that are tokenised at a time; it changes speed and memory, never the result.",
+        default=1000,
+        minimum=1,
+        unit="rows",
+        steps=(PREPARE_DATA,),
+    ),
+    Parameter(
+        "pad_to_max_length",
+        "string",
+        "Whether every row is padded to max_seq_length. It costs time and changes no result, because packing needs none.",
+        default="false",
+        enum=TRUTH,
+        steps=(PREPARE_DATA,),
+    ),
+    Parameter(
+        "max_seq_length",
+        "integer",
+        "Rows are cut to this length; -1 means the longest that the model takes.",
+        default=-1,
+        minimum=-1,
+        unit="tokens",
+        steps=(PREPARE_DATA,),
+        aliases=("cutoff_len", "sequence_len", "max_length"),
+    ),
+    Parameter(
+        "on_bad_row",
+        "string",
+        "What happens to a data file with rows that can't be used: the job fails before it trains, or the rows are skipped. "
+        "Each is reported by file, row and reason.",
+        default="fail",
+        enum=("fail", "skip"),
+        steps=(PREPARE_DATA,),
+        is_azure=False,
+    ),
+    Parameter(
+        "split_seed",
+        "integer",
+        "Where a split isn't given as a file: draw its rows by this seed instead of taking them in order.",
+        minimum=0,
+        steps=(PREPARE_DATA,),
+        is_azure=False,
+    ),
+)
