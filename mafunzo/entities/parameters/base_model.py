@@ -16,6 +16,10 @@ BASE_MODEL = (
         "The base model as a Hugging Face folder, or the pytorch_model_folder of an earlier job, to tune it further; it "
         "wins over the other two.",
         steps=(IMPORT_MODEL,),
+        effects={
+            IMPORT_MODEL: "A Hugging Face folder, or what the finetune step wrote. It wins over the other two; if it is an "
+            "adapter, another one that is given is its base."
+        },
     ),
     Parameter(
         "mlflow_model_path",

@@ -3,13 +3,14 @@
 from mafunzo.entities.parameters.parameter import PREPARE_DATA, TRUTH, Parameter
 
 
-def _splits(name: str, what: str) -> tuple[Parameter, Parameter]:
+def _splits(name: str, what: str, effect: str = "") -> tuple[Parameter, Parameter]:
     return (
         Parameter(
             f"{name}_file_path",
             "uri_file",
             f"The {what}: jsonl, json, csv, tsv or parquet, in OpenAI's, ShareGPT's, Alpaca's or prompt/completion form.",
             steps=(PREPARE_DATA,),
+            effects={PREPARE_DATA: effect} if effect else {},
         ),
         Parameter(
             f"{name}_mltable_path",
@@ -30,8 +31,16 @@ DATA = (
         steps=(PREPARE_DATA,),
     ),
     *_splits("train", "rows to train on"),
-    *_splits("validation", "rows that training is evaluated on"),
-    *_splits("test", "held-out rows that base and tuned model are compared on"),
+    *_splits(
+        "validation",
+        "rows that training is evaluated on",
+        "The rows that training is evaluated on; cut from the training rows where it isn't given.",
+    ),
+    *_splits(
+        "test",
+        "held-out rows that base and tuned model are compared on",
+        "The held-out rows that base and tuned model are compared on; cut from the training rows where it isn't given.",
+    ),
     Parameter(
         "batch_size",
         "integer",

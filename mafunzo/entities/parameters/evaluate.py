@@ -9,6 +9,7 @@ EVALUATION = (
         "uri_file",
         "A JSON file that says which metrics of the generated replies are measured, and how.",
         steps=(EVALUATE,),
+        effects={EVALUATE: "A JSON object with any of metrics, tokenizer, smoothing, stemmer, aggregator, batch_size."},
     ),
     Parameter(
         "evaluation_config_params",

@@ -20,6 +20,11 @@ _LORA = (
         default="true",
         enum=TRUTH,
         steps=(EVALUATE, PACKAGE_MODEL),
+        effects={
+            EVALUATE: "Whether an adapter is added into the base's weights first, as package_model does with the same input.",
+            PACKAGE_MODEL: "Add an adapter into the base's weights; otherwise the folder holds the adapter alone, its base "
+            "named by hash.",
+        },
     ),
     Parameter(
         "lora_alpha",

@@ -8,6 +8,7 @@ PACKAGE = (
         "string",
         "What the packaged model is called in its card; if left out, the base's name with -tuned.",
         steps=(PACKAGE_MODEL,),
+        names={PACKAGE_MODEL: "name"},
         is_azure=False,
     ),
 )

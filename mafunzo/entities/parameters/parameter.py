@@ -1,7 +1,7 @@
 """One parameter, and the steps that take it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mafunzo.entities.component import Input
 from mafunzo.entities.job import Value
@@ -22,6 +22,8 @@ class Parameter:
 
     effect: what it does here, in one or two sentences. unit: of its value, where it has one.
     steps: the components that take it; none for those about machines, which the job only records.
+    names: what a component calls it, where the pipeline's name would say too much. effects: what it does in a component, where
+    the pipeline's text says too little of it.
     minimum, maximum: inclusive bounds; above: it must be greater.
     refused: a value (`*`: any but the default) to the reason why it is refused.
     aliases: what LLaMA-Factory, Axolotl, TRL, torchtune or OpenAI call it.
@@ -38,6 +40,8 @@ class Parameter:
     above: float | None = None
     unit: str = ""
     steps: tuple[str, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+    effects: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
     is_azure: bool = True
@@ -46,12 +50,22 @@ class Parameter:
     def is_optional(self) -> bool:
         return self.name != "task_name"
 
+    def name_in(self, step: str) -> str:
+        """Return what a component calls it."""
+        return self.names.get(step, self.name)
+
+    def input_of(self, step: str) -> Input:
+        """Return the declaration as a component's own input, which may be left out where the component is used alone."""
+        declared = self.as_input()
+        description = self.effects.get(step, declared.description)
+        return replace(declared, name=self.name_in(step), description=description, is_optional=True)
+
     def as_input(self) -> Input:
         """Return the declaration that values are checked against."""
         return Input(
             name=self.name,
             type=self.type,
-            description=self.effect,
+            description=self.effect + (f" Unit: {self.unit}." if self.unit else ""),
             is_optional=self.is_optional,
             default=self.default,
             enum=self.enum,

@@ -1,0 +1,196 @@
+"""The pipelines that ship: their inputs and outputs, and how their steps are bound to them and to one another.
+
+`tools/generate.py` writes `components/*_pipeline.yml` and `compare_models.yml` from these.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from mafunzo.entities.component import COMPUTE, Component, Input, Node, Output
+from mafunzo.entities.parameters.component import ALL_CORES, PREVIEW_DATA, PREVIEWED_ROWS
+from mafunzo.entities.parameters.parameter import EVALUATE, FINETUNE, IMPORT_MODEL, PACKAGE_MODEL, PREPARE_DATA
+from mafunzo.entities.parameters.table import PARAMETERS, parameters_of
+
+_SOURCES = ("huggingface_id", "pytorch_model_path", "mlflow_model_path", "base_model_path", "mirror")
+"""Where a model comes from: four ways to name it, and where a repository's files lie."""
+_COMPARISON = Output(
+    "evaluation_result",
+    "uri_folder",
+    "Base and tuned model compared: metrics.json, report.html, pictures, samples.",
+)
+
+
+def _pipeline(
+    name: str,
+    display_name: str,
+    description: str,
+    inputs: Mapping[str, Input],
+    outputs: Sequence[Output],
+    nodes: Sequence[Node],
+) -> Component:
+    return Component(
+        name=name,
+        version="1",
+        kind="pipeline",
+        display_name=display_name,
+        description=description,
+        inputs=inputs,
+        outputs={output.name: output for output in outputs},
+        nodes={node.name: node for node in nodes},
+        resources=ALL_CORES,
+    )
+
+
+def _tuning_step(component: str, compute: str, folders: Mapping[str, str], outputs: Sequence[str] = ()) -> Node:
+    """Return a step that takes all its parameters from the pipeline's inputs.
+
+    compute: the input that says where it runs. folders: its other inputs, by the `step.output` that each is.
+    """
+    folder_bindings = {name: _step_output(*source.split(".")) for name, source in folders.items()}
+    parameter_bindings = {
+        parameter.name_in(component): _parent_input(parameter.name) for parameter in parameters_of(component)
+    }
+    return Node(
+        component,
+        component,
+        folder_bindings | parameter_bindings,
+        _parent_outputs(*outputs),
+        bound={COMPUTE: _parent_input(compute)},
+    )
+
+
+def _declarations(*names: str, prefix: str = "") -> dict[str, Input]:
+    return {prefix + name: replace(PARAMETERS[name].as_input(), name=prefix + name) for name in names}
+
+
+def _required_declaration(name: str) -> dict[str, Input]:
+    return {name: replace(PARAMETERS[name].as_input(), is_optional=False)}
+
+
+def _bindings(*names: str, prefix: str = "") -> dict[str, str]:
+    return {name: _parent_input(prefix + name) for name in names}
+
+
+def _parent_outputs(*names: str) -> dict[str, str]:
+    return {name: f"${{{{parent.outputs.{name}}}}}" for name in names}
+
+
+def _parent_input(name: str) -> str:
+    return f"${{{{parent.inputs.{name}}}}}"
+
+
+def _step_output(step: str, output: str) -> str:
+    return f"${{{{parent.jobs.{step}.outputs.{output}}}}}"
+
+
+def _chat_completion() -> Component:
+    return _pipeline(
+        "chat_completion_pipeline",
+        "Chat completion",
+        "Fine-tunes a chat model on conversations, compares it with its base and packages it for serving.",
+        _declarations(*PARAMETERS),
+        (
+            Output(
+                "pytorch_model_folder",
+                "uri_folder",
+                "The best model or adapter, its tokenizer, checkpoints, history and loss curve.",
+            ),
+            Output("mlflow_model_folder", "mlflow_model", "The tuned model as MLflow loads it, with its card."),
+            _COMPARISON,
+        ),
+        (
+            _tuning_step(IMPORT_MODEL, "compute_model_import", {}),
+            _tuning_step(PREPARE_DATA, "compute_preprocess", {"model": "import_model.model"}),
+            _tuning_step(
+                FINETUNE,
+                "compute_finetune",
+                {"model": "import_model.model", "prepared": "prepare_data.prepared"},
+                ("pytorch_model_folder",),
+            ),
+            _tuning_step(
+                EVALUATE,
+                "compute_model_evaluation",
+                {
+                    "model": "import_model.model",
+                    "tuned": "finetune.pytorch_model_folder",
+                    "prepared": "prepare_data.prepared",
+                },
+                ("evaluation_result",),
+            ),
+            _tuning_step(
+                PACKAGE_MODEL,
+                "compute_finetune",
+                {
+                    "model": "import_model.model",
+                    "tuned": "finetune.pytorch_model_folder",
+                    "prepared": "prepare_data.prepared",
+                    "evaluation": "evaluate.evaluation_result",
+                },
+                ("mlflow_model_folder",),
+            ),
+        ),
+    )
+
+
+def _compare_models() -> Component:
+    rows = ("test_file_path", "max_seq_length", "on_bad_row")
+    measures = tuple(parameter.name for parameter in parameters_of(EVALUATE))
+    models = {"model": _step_output("import_model", "model"), "tuned": _step_output("import_tuned", "model")}
+    prepared = {"prepared": _step_output("prepare_data", "prepared")}
+    return _pipeline(
+        "compare_models",
+        "Compare two models",
+        "Evaluates two models on the same held-out conversations, with paired differences and their intervals.",
+        _declarations(*_SOURCES)
+        | _declarations(*_SOURCES, prefix="tuned_")
+        | _declarations(*rows, *measures)
+        | _required_declaration("test_file_path"),
+        (_COMPARISON,),
+        (
+            Node("import_model", IMPORT_MODEL, _bindings(*_SOURCES)),
+            Node("import_tuned", IMPORT_MODEL, _bindings(*_SOURCES, prefix="tuned_")),
+            Node("prepare_data", PREPARE_DATA, {"model": models["model"]} | _bindings(*rows)),
+            Node("evaluate", EVALUATE, models | prepared | _bindings(*measures), _parent_outputs("evaluation_result")),
+        ),
+    )
+
+
+def _import_model() -> Component:
+    names = (*_SOURCES, "trust_remote_code")
+    return _pipeline(
+        "import_model_pipeline",
+        "Import a model",
+        "Fetches a base model and converts it once to a plain Hugging Face folder, which later jobs take from the cache.",
+        _declarations(*names),
+        (Output("model", "uri_folder", "A plain Hugging Face folder."),),
+        (Node("import_model", IMPORT_MODEL, _bindings(*names), _parent_outputs("model")),),
+    )
+
+
+def _preview_data() -> Component:
+    names = (*_SOURCES, "trust_remote_code")
+    preview_inputs = ("train_file_path", "rows", "max_seq_length", "trust_remote_code")
+    return _pipeline(
+        "preview_data_pipeline",
+        "Look at the data",
+        "Renders the first rows of a file with a model's own chat template and marks what is trained; checks every row.",
+        _declarations(*_SOURCES)
+        | _required_declaration("train_file_path")
+        | {"rows": PREVIEWED_ROWS}
+        | _declarations("max_seq_length", "trust_remote_code"),
+        (Output("preview", "uri_folder", "preview.json and report.json."),),
+        (
+            Node("import_model", IMPORT_MODEL, _bindings(*names)),
+            Node(
+                "preview_data",
+                PREVIEW_DATA,
+                {"model": _step_output("import_model", "model")} | _bindings(*preview_inputs),
+                _parent_outputs("preview"),
+            ),
+        ),
+    )
+
+
+PIPELINES: Mapping[str, Component] = {
+    pipeline.name: pipeline for pipeline in (_chat_completion(), _compare_models(), _import_model(), _preview_data())
+}
