@@ -9,12 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mafunzo.entities.component import unknown_name
+from mafunzo.entities.metric_name import LIKELIHOOD_METRICS, METRIC_NAMES
 from mafunzo.errors import InvalidFile, InvalidParameter
-
-LIKELIHOOD_METRICS = ("loss", "perplexity", "token_accuracy")
-REPLY_METRICS = ("rouge1", "rouge2", "rougeL", "rougeLsum", "bleu_1", "bleu_2", "bleu_3", "bleu_4")
-METRIC_NAMES = LIKELIHOOD_METRICS + REPLY_METRICS
-"""In the order in which they are shown; those of replies need text that both models generate."""
 
 Check = Callable[[str, Any], list[str]]
 

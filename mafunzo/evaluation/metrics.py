@@ -1,7 +1,7 @@
 """What is measured: each metric is one function of sums over rows, so that resampling rows is one matrix product.
 
 A row's sums stand in the columns of `COLUMNS`. `likelihood_sums` come from the network's own probabilities of the reply's
-tokens, `reply_sums` from the text that it generates. Adding a metric is one function and its line in `METRICS`.
+tokens, `reply_sums` from the text that it generates. Adding a metric is one function and its line in `metrics()`.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,6 +1,6 @@
 """What of base and tuned model is compared, and what fails a job."""
 
-from mafunzo.entities.evaluation import METRIC_NAMES
+from mafunzo.entities.metric_name import METRIC_NAMES
 from mafunzo.entities.parameters.parameter import EVALUATE, Parameter
 
 EVALUATION = (

@@ -2,7 +2,9 @@ import json
 
 import pytest
 
-from mafunzo.entities.evaluation import METRIC_NAMES, EvaluationConfig, evaluation_config, unmeasured
+from mafunzo.entities.evaluation import EvaluationConfig, evaluation_config, unmeasured
+from mafunzo.entities.metric_name import LIKELIHOOD_METRICS, METRIC_NAMES
+from mafunzo.entities.parameters.table import PARAMETERS
 from mafunzo.errors import InvalidFile, InvalidParameter
 from mafunzo.evaluation.metrics import metrics
 
@@ -13,6 +15,14 @@ def read(params: str) -> EvaluationConfig:
 
 def test_every_metric_that_may_be_named_is_measured() -> None:
     assert tuple(metrics()) == METRIC_NAMES
+
+
+def test_the_metrics_that_need_no_reply_are_those_of_the_likelihood() -> None:
+    assert tuple(m.name for m in metrics().values() if m.source == "likelihood") == LIKELIHOOD_METRICS
+
+
+def test_a_gate_may_look_at_every_metric() -> None:
+    assert PARAMETERS["gate_metric"].enum == METRIC_NAMES
 
 
 def test_nothing_given_measures_everything() -> None:
