@@ -86,7 +86,8 @@ class ModelCard(_Strict):
     parameters: how many weights, tied ones once. context_length: tokens. architecture: transformers' `model_type`.
     defaults: values for inputs of `chat_completion_pipeline`; what a user says wins over them.
     ranges: [lowest, highest] that is sensible for this model, within what the pipeline allows.
-    *_compute_allow_list: names of machine sizes; `local` is this machine.
+    *_compute_allow_list: names of machine sizes; `local` is this machine. A card states one only to override the sizes that
+    hold the model by `model_memory`, which the catalogue fills in.
     retired_on: when Azure ended its own hosting of the model; it can still be used here.
     """
 

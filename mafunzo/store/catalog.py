@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mafunzo.entities.compute import Hardware, MachineSize
 from mafunzo.entities.model_card import ModelCard, model_card_from_dict
+from mafunzo.entities.model_memory import FINETUNE, INFERENCE, fitting_sizes
 from mafunzo.errors import InvalidFile, NotFound
 
 __all__ = [
@@ -47,7 +48,7 @@ class EnvironmentCard(BaseModel):
 @cache
 def model_cards() -> list[ModelCard]:
     """Return the base models by name, the default one first."""
-    cards = [model_card_from_dict(body, where) for where, body in _read("models")]
+    cards = [_with_allow_lists(model_card_from_dict(body, where)) for where, body in _read("models")]
     return sorted(cards, key=lambda card: (not card.is_default, card.name.lower()))
 
 
@@ -92,6 +93,16 @@ def machine_size(name: str, this_machine: Hardware | None = None) -> MachineSize
 @cache
 def _catalogued_sizes() -> tuple[MachineSize, ...]:
     return tuple(_machine_size(body, where) for where, body in _read("compute"))
+
+
+def _with_allow_lists(card: ModelCard) -> ModelCard:
+    """Return a card with the machine sizes that hold its model, where it states none itself."""
+    sizes = machine_sizes()
+    derived = {
+        "finetune_compute_allow_list": fitting_sizes(card.parameters, FINETUNE, sizes),
+        "inference_compute_allow_list": fitting_sizes(card.parameters, INFERENCE, sizes),
+    }
+    return card.model_copy(update={name: (LOCAL, *names) for name, names in derived.items() if not getattr(card, name)})
 
 
 class _MachineSizeFile(BaseModel):

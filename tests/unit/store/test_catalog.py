@@ -1,6 +1,9 @@
 """The catalogue: every card is well-formed, and what it names exists."""
 
+import shutil
+from collections.abc import Iterator
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 import yaml
@@ -9,10 +12,13 @@ from mafunzo.components.command import load_interface
 from mafunzo.entities.component import Component, parse_value
 from mafunzo.entities.compute import Hardware
 from mafunzo.entities.model_card import ModelCard, model_card_from_dict
+from mafunzo.entities.model_memory import FINETUNE, INFERENCE, is_held_by
 from mafunzo.errors import InvalidFile, NotFound
 from mafunzo.store import catalog
 
 CARDS = catalog.model_cards()
+MODELS = files("mafunzo.catalog") / "models"
+MULTIPLES = {"finetune_compute_allow_list": FINETUNE, "inference_compute_allow_list": INFERENCE}
 each_card = pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
 
 
@@ -50,6 +56,64 @@ def test_every_machine_size_in_a_list_is_in_the_catalogue(card: ModelCard) -> No
     assert set(card.finetune_compute_allow_list) <= known
     assert set(card.inference_compute_allow_list) <= known
     assert catalog.LOCAL in card.finetune_compute_allow_list
+
+
+@each_card
+@pytest.mark.parametrize(("name", "multiple"), MULTIPLES.items())
+def test_a_list_that_no_card_states_has_this_machine_and_every_size_that_holds_the_model(
+    card: ModelCard, name: str, multiple: float
+) -> None:
+    held = {size.name for size in catalog.machine_sizes() if is_held_by(card.parameters, multiple, size)}
+    assert name not in yaml.safe_load((MODELS / f"{card.name}.yml").read_text(encoding="utf-8"))
+    assert getattr(card, name)[0] == catalog.LOCAL
+    assert set(getattr(card, name)) == {catalog.LOCAL, *held}
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        pytest.param(
+            "finetune_compute_allow_list",
+            "NC24ads_A100_v4 NC48ads_A100_v4 NC96ads_A100_v4 ND96asr_v4 ND96amsr_A100_v4 ND40rs_v2",
+            id="fine-tuning",
+        ),
+        pytest.param(
+            "inference_compute_allow_list",
+            "NC6s_v3 NC12s_v3 NC24s_v3 ND40rs_v2 NC24ads_A100_v4 NC48ads_A100_v4 NC96ads_A100_v4 ND96asr_v4 ND96amsr_A100_v4",
+            id="inference",
+        ),
+    ],
+)
+def test_the_sizes_that_azure_names_for_phi_3_mini_are_in_its_lists(name: str, sizes: str) -> None:
+    listed = getattr(catalog.model_card("Phi-3-mini-4k-instruct"), name)
+    assert {f"Standard_{size}" for size in sizes.split()} <= set(listed)
+
+
+@pytest.fixture
+def a_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Yield the folder of a copy of the catalogue, which is the catalogue while a test runs."""
+    shutil.copytree(str(files("mafunzo.catalog")), tmp_path / "catalog")
+    monkeypatch.setattr(catalog, "files", lambda _: tmp_path / "catalog")
+    catalog.model_cards.cache_clear()
+    yield tmp_path / "catalog"
+    catalog.model_cards.cache_clear()
+
+
+def test_a_base_model_is_added_by_one_file(a_catalogue: Path) -> None:
+    body = yaml.safe_load((MODELS / "Qwen2.5-3B-Instruct.yml").read_text(encoding="utf-8")) | {"name": "new-model"}
+    (a_catalogue / "models" / "new-model.yml").write_text(yaml.safe_dump(body), encoding="utf-8")
+    card = catalog.model_card("new-model")
+    assert {"local", "Standard_NC4as_T4_v3"} <= set(card.finetune_compute_allow_list)
+    assert card.finetune_compute_allow_list == catalog.model_card("Qwen2.5-3B-Instruct").finetune_compute_allow_list
+
+
+def test_a_list_that_a_card_states_wins(a_catalogue: Path) -> None:
+    path = a_catalogue / "models" / "tiny-llama.yml"
+    text = path.read_text(encoding="utf-8") + "finetune_compute_allow_list: [local, Standard_D2s_v3]\n"
+    path.write_text(text, encoding="utf-8")
+    card = catalog.model_card("tiny-llama")
+    assert card.finetune_compute_allow_list == ("local", "Standard_D2s_v3")
+    assert "Standard_D12_v2" in card.inference_compute_allow_list
 
 
 @each_card
