@@ -149,7 +149,7 @@ class Forbidden(RefusedError):
 
 
 class RateLimitExceeded(RefusedError):
-    """Too many requests are under way, or came in too short a time: try again a little later."""
+    """A rate limit: too many requests are under way, or came in too short a time. Try again a little later."""
 
     code = "rate_limit_exceeded"
     status = 429

@@ -1,8 +1,39 @@
-"""Which sequences the network works on next: a pure plan, `decide`, and the transitions of its state.
+"""Continuous batching: which sequences the network works on next. A pure plan, `decide`, and the transitions of its state.
 
-A sequence waits (first come, first served), is prefilled alone and in chunks, then decodes together with all others.
-Rows of the cache are as long as the longest, so memory is counted as rows x longest row, in tokens. When decoding would
-outgrow it, the newest sequence gives its row back, waits at the front, and is prefilled again with what it has generated.
+The idea. A forward pass over one row costs nearly as much as one over sixteen: on the way through the network the weights are
+read once, for however many rows. So all sequences decode together, one token each a step. A batch that ran until its longest
+reply ended would make the short ones wait, and new ones before the door: here the batch changes between two steps. Whoever
+has finished leaves its row, and the head of the queue takes one (Orca, OSDI 2022; vLLM does the same).
+
+Two kinds of work alternate:
+- *prefill* reads a prompt: many tokens of one sequence in one forward, which fills its row of the KV cache. It is bound by
+  arithmetic. A long prompt is read in chunks, and between two decode steps only `prefill_tokens` of prompts pass, so that
+  running streams stall for a bounded time.
+- *decode* writes one token of every running sequence, reading the keys and values of all before it. It is bound by memory.
+
+    step        1  2  3  4  5  6  7  8  9
+    A           P  .  D  .  D  .  D  |          P  prefill: a chunk of its prompt
+    B              P  .  P  .  P  D  .  D       D  decode: one token
+    C                 q  q  q  q  q  P  D       .  has a row, and waits for this step
+                                                q  in the queue; here two may run at once
+                                                |  has finished, and left its row to C
+
+The KV cache is one tensor a layer, whose rows are all as long as the longest (`kv_cache.py`), so memory is rows x longest row:
+
+    row 0  [#################-------]       # cached   - padding that a short row costs beside a long one
+    row 1  [########################]       the whole rectangle must stay within `cache_tokens`
+    row 2  [#####-------------------]
+
+Invariants:
+- One sequence at most is prefilled at a time, and it is the last row; `running` is in order of admission.
+- The rectangle fits into `cache_tokens` after each action, unless a single sequence is all there is: one of full length
+  must fit.
+- Nothing starves. The queue is first come, first served, and nobody overtakes; a prompt that has its row waits for one decode
+  step at most, a decode step for `prefill_tokens` at most.
+
+When decoding would outgrow the cache, the newest sequence is preempted: it gives its row back, waits at the front, and is
+prefilled again with what it has generated (recomputed, not swapped: its tokens are known, so its reply doesn't change). The
+newest, because the least work is lost with it, and the oldest goes on to its end.
 """
 
 from dataclasses import dataclass, replace
@@ -82,6 +113,7 @@ Action = Prefill | Decode | Preempt | Rest
 
 def decide(state: State, limits: Limits) -> Action:
     """Return the next action. Prompts and decode steps take turns, so that neither starves the other."""
+    # Prompts first, as long as what may pass between two decode steps isn't used up; decoding resets the count.
     if not state.running or state.prefilled < limits.prefill_tokens:
         chosen = state.prefilling or _next_admitted(state, limits)
         if chosen is not None:
@@ -91,6 +123,7 @@ def decide(state: State, limits: Limits) -> Action:
             return Prefill(chosen.id, count, chosen is not state.prefilling, count == chosen.pending)
     if not state.running:
         return Rest()
+    # Each row grows by a token, so the rectangle grows by a column: make room for it before, not after.
     if _padded(state.active, growth=1) > limits.cache_tokens and len(state.active) > 1:
         return Preempt(state.active[-1].id)
     return Decode(tuple(sequence.id for sequence in state.running))
@@ -135,7 +168,11 @@ def remove(state: State, id: int) -> State:
 
 
 def _next_admitted(state: State, limits: Limits) -> Sequence | None:
-    """Return the head of the queue if it fits, and nobody else: a short one behind doesn't overtake a long one."""
+    """Return the head of the queue if it fits, and nobody else: a short one behind doesn't overtake a long one.
+
+    It must fit with `headroom_tokens` for every row to grow: a sequence that is admitted into the last free token would be
+    preempted by the next decode step, prefilled again, and so on.
+    """
     if not state.waiting or len(state.running) >= limits.max_batch:
         return None
     head = state.waiting[0]

@@ -3,6 +3,17 @@
 A process is known by the folder that it runs in, so that whoever comes after a crash finds it: `process.json` and
 `exit.json` there are its runner's (see `runner.py`), and every process of its tree carries the folder in the environment
 variable `MAFUNZO_STEP_FOLDER`.
+
+Adoption: how a process is found again. `process.json` is made once, by a hard link, which only one of two can make; whoever
+makes it owns the folder for good. `exit.json` comes last, whole. So a folder says, whoever asks and however often:
+
+    process.json    exit.json   runner   status
+    none            none        -        Lost, once we have made process.json ourselves (`_give_up`): a runner that was only
+                                         just starting finds it taken, and ends
+    {pid: null}     none        -        Lost: given up before anything ran
+    {pid, start}    none        lives    Running: whoever asks has adopted it
+    {pid, start}    none        is gone  Lost: killed outright, or the machine went down
+    {pid, start}    there       -        Exited, with its record
 """
 
 import json

@@ -1,7 +1,29 @@
-"""The loop that keeps a worker up for each deployment: it looks, lets `decide.decide` choose the actions, and performs them.
+"""Supervision of workers: a loop that keeps one process up for each deployment. It looks, lets `decide.decide` choose the
+actions, and performs them.
 
-All that it needs to go on lies in the records and in the workers' folders, so that a server that was killed is followed by
-one that adopts the workers which still run.
+Adoption after a crash. Workers are no children that die with the server: each has a runner that outlives it
+(`launcher/runner.py`), and all that the loop needs to go on lies in the records and in the workers' folders. A server that
+was killed is followed by one that finds, by its first tick, for each deployment:
+
+    record says        folder says                         so the next tick
+    attempt 3          process.json: a live runner         adopts it: same port, same status, no model is loaded again
+    attempt 3          exit.json, or a runner that is gone takes it as the worker's end: another start, after the backoff
+    attempt 3          no folder                           does the same: the server died before the start
+    no such attempt    process.json: a live runner         ends it: the database was put back to an earlier state
+
+A pid alone proves nothing, since the system gives pids out again: a process is ours if its pid, its start time and the folder
+in its environment agree (`launcher/local.py`).
+
+Three rules make every action idempotent, so that a crash between any two lines costs nothing but time:
+1. The record comes before the deed. An attempt gets its number, and the record says so, before its process starts; no number
+   is used twice, and a folder serves one process only.
+2. A lease of memory is taken before the record and given back after the process is gone, so that two workers never hold the
+   same memory; one whose record was not written is given back at once.
+3. What is written is compared first. A deployment that somebody changed since it was read, deleted or given another model
+   is left alone, and the next tick decides anew (`_update`).
+
+What is in memory only (`_Watch`: probes, a comparison under way) can be found out again: the next server asks `/health` anew,
+and repeats a comparison that had not ended.
 """
 
 import logging

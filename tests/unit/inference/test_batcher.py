@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from mafunzo.inference import batcher
 from mafunzo.inference.batcher import (
     Decode,
     Limits,
@@ -141,3 +142,22 @@ def test_the_simulation_reaches_the_full_cache() -> None:
     simulation = Simulation(Limits(8, 64, 300, 0), 3)
     simulation.run()
     assert simulation.preempted > 0
+
+
+def test_the_picture_of_the_module_is_what_happens() -> None:
+    """A has a short prompt and 3 tokens to write; B a long prompt; C comes third, and two may run at once."""
+    limits, names = Limits(max_batch=2, prefill_tokens=512), {1: "A", 2: "B", 3: "C"}
+    state = submit(submit(submit(State(), 1, 100), 2, 1000), 3, 50)
+    seen = dict.fromkeys("ABC", "")
+    for step in range(1, 10):
+        action = decide(state, limits)
+        assert isinstance(action, Prefill | Decode)
+        busy = {names[id] for id in (action.ids if isinstance(action, Decode) else (action.id,))}
+        mark = "D" if isinstance(action, Decode) else "P"
+        seen = {name: marks + (mark if name in busy else " ") for name, marks in seen.items()}
+        state = apply(state, action)
+        if step == 7:
+            state = remove(state, 1)
+    lines = {line[4]: line for line in (batcher.__doc__ or "").splitlines() if line[4:16].strip() in list("ABC")}
+    drawn = {name: "".join(mark if mark in "PD" else " " for mark in lines[name].ljust(43)[16:43:3]) for name in "ABC"}
+    assert drawn == seen
