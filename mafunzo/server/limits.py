@@ -34,6 +34,8 @@ class Limits:
     body once it has its answer, and how long its connection may take to close. reading_s: how long a client may take no bytes
     of an answer that waits for it.
     Of how many at once:
+    connections_waiting: connections that the system holds until the server takes them. score_conversations: conversations in
+    one request to `/score`.
     requests_in_flight: requests that one deployment answers or queues; one more is refused with the status 429. retry_after_s:
     when whoever is refused with 429 or 503 should ask again.
     """
@@ -50,6 +52,8 @@ class Limits:
     slowest_bytes_per_s: int = 1024
     linger_s: float = 30.0
     reading_s: float = 60.0
+    connections_waiting: int = 1024
+    score_conversations: int = 64
     requests_in_flight: int = 1000
     retry_after_s: int = 1
 

@@ -11,6 +11,7 @@ import psutil
 from mafunzo.entities.user import Role, User
 from mafunzo.errors import InvalidParameter, PortInUse, RefusedError
 from mafunzo.launcher.server_process import LOOPBACK
+from mafunzo.server.limits import DEFAULTS
 
 LOOPBACK_NAMES = ("127.0.0.1", "::1", "localhost")
 
@@ -40,10 +41,15 @@ def names_of(address: str) -> tuple[str, ...]:
 
 
 @contextmanager
-def listen(port: int, option: str = "--port", address: str = LOOPBACK) -> Iterator[socket.socket]:
+def listen(
+    port: int,
+    option: str = "--port",
+    address: str = LOOPBACK,
+    connections_waiting: int = DEFAULTS.connections_waiting,
+) -> Iterator[socket.socket]:
     """Yield a socket that has `port` of `address`; raises `PortInUse` and names who has it, or `InvalidParameter`.
 
-    `option` chooses another port.
+    `option` chooses another port. connections_waiting: how many may wait until they are taken.
     """
     family = socket.AF_INET if _parsed(address).version == 4 else socket.AF_INET6
     # The protocol is named because asyncio turns Nagle's delay (40 ms an answer) off only for a socket that names it.
@@ -51,7 +57,7 @@ def listen(port: int, option: str = "--port", address: str = LOOPBACK) -> Iterat
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((address, port))
-            listener.listen(1024)
+            listener.listen(connections_waiting)
         except OSError as error:
             if error.errno == errno.EADDRNOTAVAIL:
                 known = ", ".join(_addresses_like(address))

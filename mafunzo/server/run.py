@@ -75,8 +75,8 @@ def serve(
     with (
         _signals_stop(),
         home.lock(),
-        listen(port, "--port", address) as listener,
-        listen(azure_port, "--azure-port", address) as azure_listener,
+        listen(port, "--port", address, limits.connections_waiting) as listener,
+        listen(azure_port, "--azure-port", address, limits.connections_waiting) as azure_listener,
     ):
         database = open_database(home, database_url)
         try:

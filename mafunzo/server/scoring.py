@@ -26,7 +26,9 @@ async def score(request: Request, endpoint: str) -> Response:
     """Answer every conversation of a request; an error of any is the answer, with its own status."""
     context = context_of(request)
     entry = (await context.directory.newest()).find(bearer(request.headers), endpoint)
-    bodies, is_list = requests_from_body(await limited_json(request, context.limits.chat_body_bytes), endpoint)
+    limits = context.limits
+    body = await limited_json(request, limits.chat_body_bytes)
+    bodies, is_list = requests_from_body(body, endpoint, limits.score_conversations)
     named = named_deployment(request.headers)
     exchange = context.router.open(entry.endpoint, entry.deployments, named, request.url.path)
     try:

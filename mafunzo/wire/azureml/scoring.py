@@ -10,7 +10,6 @@ from typing import Any
 from mafunzo.entities.component import unknown_name
 from mafunzo.errors import InvalidParameter
 
-MAX_CONVERSATIONS = 64
 _NAMES = {
     "max_new_tokens": "max_tokens",
     "max_gen_len": "max_tokens",
@@ -24,7 +23,7 @@ _NAMES = {
 _OTHERS = ("do_sample", "return_full_text")
 
 
-def requests_from_body(body: Any, model: str) -> tuple[list[dict[str, Any]], bool]:
+def requests_from_body(body: Any, model: str, max_conversations: int) -> tuple[list[dict[str, Any]], bool]:
     """Return OpenAI's request for each conversation, and whether a list of them was given.
 
     Raises `InvalidParameter` with all faults.
@@ -36,7 +35,7 @@ def requests_from_body(body: Any, model: str) -> tuple[list[dict[str, Any]], boo
             '"parameters": {}}}.',
             param="input_data.input_string",
         )
-    conversations, is_list = _conversations(given["input_string"])
+    conversations, is_list = _conversations(given["input_string"], max_conversations)
     options = _options(_mapping(body, "params"), _mapping(given, "parameters"))
     return [{"model": model, "messages": messages, **options} for messages in conversations], is_list
 
@@ -47,12 +46,12 @@ def answer_body(answers: Sequence[Mapping[str, Any]], is_list: bool) -> dict[str
     return {"output": texts if is_list else texts[0]}
 
 
-def _conversations(given: list[Any]) -> tuple[list[list[Any]], bool]:
+def _conversations(given: list[Any], max_conversations: int) -> tuple[list[list[Any]], bool]:
     is_list = bool(given) and all(isinstance(one, list) for one in given)
     conversations = given if is_list else [given]
     faults = []
-    if len(conversations) > MAX_CONVERSATIONS:
-        faults.append(f"{len(conversations)} conversations, expected {MAX_CONVERSATIONS} at most. Send them in parts.")
+    if len(conversations) > max_conversations:
+        faults.append(f"{len(conversations)} conversations, expected {max_conversations} at most. Send them in parts.")
     for number, messages in enumerate(conversations, start=1):
         if not messages or not all(isinstance(message, Mapping) and "role" in message for message in messages):
             faults.append(f"conversation {number} isn't a list of messages with role and content.")

@@ -3,8 +3,9 @@
 import pytest
 
 from mafunzo.errors import InvalidParameter
-from mafunzo.wire.azureml.scoring import MAX_CONVERSATIONS, answer_body, requests_from_body
+from mafunzo.wire.azureml.scoring import answer_body, requests_from_body
 
+MAX_CONVERSATIONS = 64
 ONE = [{"role": "user", "content": "Habari?"}]
 
 
@@ -17,13 +18,13 @@ def answer(text: str | None) -> dict[str, object]:
 
 
 def test_one_conversation_is_one_request_and_one_text() -> None:
-    (asked,), is_list = requests_from_body(body(ONE, max_new_tokens=7), "chat")
+    (asked,), is_list = requests_from_body(body(ONE, max_new_tokens=7), "chat", MAX_CONVERSATIONS)
     assert asked == {"model": "chat", "messages": ONE, "max_tokens": 7} and not is_list
     assert answer_body([answer("Nzuri")], is_list) == {"output": "Nzuri"}
 
 
 def test_a_list_is_answered_as_a_list_in_its_order() -> None:
-    asked, is_list = requests_from_body(body([ONE, ONE]), "chat")
+    asked, is_list = requests_from_body(body([ONE, ONE]), "chat", MAX_CONVERSATIONS)
     assert len(asked) == 2 and is_list
     assert answer_body([answer("a"), answer(None)], is_list) == {"output": ["a", ""]}
 
@@ -39,12 +40,14 @@ def test_a_list_is_answered_as_a_list_in_its_order() -> None:
     ],
 )
 def test_parameters_are_openais(given: dict[str, object], option: dict[str, object]) -> None:
-    (asked,), _ = requests_from_body(body(ONE, **given), "chat")
+    (asked,), _ = requests_from_body(body(ONE, **given), "chat", MAX_CONVERSATIONS)
     assert {name: value for name, value in asked.items() if name not in ("model", "messages")} == option
 
 
 def test_parameters_win_over_params() -> None:
-    (asked,), _ = requests_from_body({**body(ONE, temperature=1), "params": {"temperature": 0, "top_p": 0.5}}, "chat")
+    (asked,), _ = requests_from_body(
+        {**body(ONE, temperature=1), "params": {"temperature": 0, "top_p": 0.5}}, "chat", MAX_CONVERSATIONS
+    )
     assert (asked["temperature"], asked["top_p"]) == (1, 0.5)
 
 
@@ -67,6 +70,6 @@ def test_parameters_win_over_params() -> None:
 )
 def test_what_cannot_be_answered_is_refused_with_all_faults(given: object, faults: list[str]) -> None:
     with pytest.raises(InvalidParameter) as refused:
-        requests_from_body(given, "chat")
+        requests_from_body(given, "chat", MAX_CONVERSATIONS)
     for fault in faults:
         assert fault in str(refused.value)
