@@ -1,6 +1,7 @@
-# setup: an environment in .venv with exact versions.   demo: the whole story on real data.   test: all tests.
-# docs: the documentation as a site.   check: all that CI runs.   bench: the benchmarks.   soak: hours of faults.   up: start the server.
-.PHONY: setup prefetch demo test check static docs wheel generate bench soak up clean
+# setup: an environment in .venv with exact versions.   demo: the whole story on real data.
+# test: all tests but those marked slow.   slow: these.   check: all that CI runs.   soak: hours of faults.
+# docs: the documentation as a site.   bench: the benchmarks.   up: start the server.
+.PHONY: setup prefetch demo test slow check static docs wheel generate bench soak up clean
 
 PYTHON ?= python3.11
 WORKERS ?= 3
@@ -22,10 +23,17 @@ demo: setup
 	@$(BIN)/mafunzo demo
 
 # A file's tests run in one process, so that what they set up is set up once; the files that take long come first.
-test: setup
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-check: static wheel test
+test: setup
+	$(PYTEST)
+
+slow: setup
+	$(PYTEST) -m slow
+
+# The tests of `test` and of `slow` share one run, so that the cores are busy to its end.
+check: static wheel
+	$(PYTEST) -m 'not soak'
 
 static: setup docs
 	$(BIN)/ruff format --check .

@@ -10,12 +10,14 @@ from tests.faults.result import write_result
 from tests.faults.storm import changes_of_a_job, die_at_change, rage
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_a_storm_of_kills_loses_nothing(tmp_path: Path, seed: int) -> None:
     storm = rage(tmp_path / "home", seed, kills=8)
     assert storm.faults == []
 
 
+@pytest.mark.slow
 def test_a_scheduler_may_die_at_any_change_that_it_makes(tmp_path: Path) -> None:
     changes, rng = changes_of_a_job(tmp_path / "count"), random.Random(0)
     for number in rng.sample(range(1, changes + 1), 6):

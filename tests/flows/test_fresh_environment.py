@@ -16,6 +16,7 @@ import torch
 from mafunzo.chat.adapter import AdapterConfig, adapters, add_adapter, save_adapter
 from mafunzo.chat.network import load_network
 
+pytestmark = pytest.mark.slow
 HELLO = [{"role": "user", "content": "Hello, how are you?"}]
 
 PYFUNC = """

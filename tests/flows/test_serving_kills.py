@@ -47,6 +47,7 @@ def _storm(folder: Path, seed: int, kills: int) -> None:
     assert _workers(served) == []
 
 
+@pytest.mark.slow
 def test_a_server_killed_five_times_leaves_one_worker_that_answers(tmp_path: Path) -> None:
     _storm(tmp_path, seed=1, kills=5)
 
