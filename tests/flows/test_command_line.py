@@ -5,11 +5,13 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.support.command_line import Shell
+from tests.support.waiting import LIMIT_S, until
 
 CONVERSATIONS = Path(__file__).parent.parent.parent / "examples" / "conversations.jsonl"
 COMMANDS = [
@@ -24,29 +26,6 @@ COMMANDS = [
     "environment list|environment show|environment archive|environment delete",
 ]
 ALL_COMMANDS = [command for line in COMMANDS for command in (line.split("|") if "|" in line else line.split())]
-
-
-class Shell:
-    """Runs `mafunzo` with a home of its own."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.environment = os.environ | {
-            "MAFUNZO_HOME": str(home),
-            "MAFUNZO_PORT": "0",
-            "NO_COLOR": "1",
-            "COLUMNS": "120",
-        }
-
-    def __call__(self, *words: str | Path, code: int = 0, **environment: str) -> str:
-        """Run a command; return what it printed on both streams. Fails unless its exit code is `code`."""
-        program = "from mafunzo.cli import main; main()"
-        argv = [sys.executable, "-c", program, *map(str, words)]
-        done = subprocess.run(argv, capture_output=True, text=True, env=self.environment | environment, timeout=500)
-        told = done.stdout + done.stderr
-        assert done.returncode == code, f"{words} ended with {done.returncode}:\n{told}"
-        assert "Traceback" not in told
-        return told
 
 
 @pytest.fixture(scope="module")
@@ -175,15 +154,13 @@ def test_a_server_in_the_foreground_tells_at_once_where_it_is(tmp_path):
         command = [sys.executable, "-m", "mafunzo.cli", "up"]
         server = subprocess.Popen(command, env=shell.environment, stdout=file, stderr=file)
     try:
-        deadline = time.monotonic() + 60
-        while "mafunzo down" not in told.read_text() and time.monotonic() < deadline:
-            time.sleep(0.1)
+        until(lambda: "mafunzo down" in told.read_text() or server.poll() is not None)
         address = json.loads(shell("up", "--detach", "--json"))
         for found in (address["openai"], address["azure"], address["mlflow"], f"Process           {server.pid}, home "):
             assert found in told.read_text()
     finally:
         server.terminate()
-        assert server.wait(60) == 0
+        assert server.wait(LIMIT_S) == 0
 
 
 def test_a_second_server_on_the_same_home_is_refused(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from mafunzo import Workspace
 from mafunzo.entities.job import Job
-from tests.flows.test_command_line import Shell
+from tests.support.command_line import Shell
 
 CONVERSATIONS = Path(__file__).parent.parent.parent / "examples" / "conversations.jsonl"
 QUICK = ["max_seq_length=128", "forgetting_prompts=0", "generation_rows=2"]

@@ -13,10 +13,10 @@ import pytest
 from mafunzo.entities.endpoint import DeploymentStatus
 from mafunzo.entities.job import JobStatus, StepStatus
 from mafunzo.workspace.shutdown import shut_down
-from tests.flows.served import Served
-from tests.unit.pipelines.bench import Bench as PipelineBench
-from tests.unit.pipelines.bench import shell
-from tests.unit.serving.bench import PATIENCE_S
+from tests.support.pipeline_bench import Bench as PipelineBench
+from tests.support.pipeline_bench import shell
+from tests.support.served import Served
+from tests.support.waiting import LIMIT_S
 
 HOLD = shell(
     "hold",
@@ -61,7 +61,7 @@ def test_down_ends_workers_whose_server_was_killed(own: Served) -> None:
 def test_what_was_served_before_down_is_served_again_after_up(own: Served) -> None:
     before = own.go_live()
     shut_down(own.home)
-    own.process.wait(PATIENCE_S)
+    own.process.wait(LIMIT_S)
     assert own.find().status is DeploymentStatus.WAITING
     own.start()
     own.wait_for(lambda: own.find().status is DeploymentStatus.HEALTHY)
@@ -76,7 +76,7 @@ def test_down_cuts_steps_off_and_up_runs_them_again(own: Served) -> None:
     pipelines.submit("job", HOLD, {"gate": str(gate)})
     own.wait_for(lambda: "begun" in _log(own, 1))
     report = shut_down(own.home)
-    own.process.wait(PATIENCE_S)
+    own.process.wait(LIMIT_S)
     assert report.steps == ("job/hold",)
     assert {process.purpose for process in report.processes} == {"server", "step job/hold"}
     assert len(report.processes) >= 4, "the runner, its shell, and what the shell left in a session of its own"

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -13,14 +12,9 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from mafunzo.entities.job import ArtifactInput, Job, JobStatus, LiteralInput, Step, StepSpec, StepStatus
 from mafunzo.server.auth import operator_key
-from mafunzo.store.home import Home
-from mafunzo.store.opening import open_database
-from mafunzo.store.records import Records
-from tests.flows.served import Served
-
-BEGAN = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
+from tests.support.finished_job import add_finished_job
+from tests.support.served import Served
 
 
 @pytest.fixture(scope="module")
@@ -32,38 +26,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     made.start()
     yield made
     made.stop()
-
-
-def add_finished_job(home: Home) -> None:
-    """Leave behind what a finished fine-tuning step leaves."""
-    inputs = {
-        "learning_rate": LiteralInput(0.0002),
-        "train_file_path": ArtifactInput("sha256:" + "0" * 64, "train.jsonl"),
-    }
-    spec = StepSpec(
-        name="finetune", component="finetune:1", code="sha256:1", command="true", inputs=inputs, is_trusted=True
-    )
-    step = Step("job1", spec, StepStatus.COMPLETED, attempt=1, started_at=BEGAN, ended_at=BEGAN)
-    job = Job(
-        name="job1",
-        display_name="tiny on chitchat",
-        experiment="chat",
-        component="chat_completion_pipeline:1",
-        inputs={"learning_rate": 0.0002, "train_file_path": {"artifact": "sha256:0", "name": "train.jsonl"}},
-        status=JobStatus.COMPLETED,
-        tags={"team": "one"},
-        started_at=BEGAN,
-        ended_at=BEGAN,
-    )
-    database = open_database(home)
-    try:
-        Records(database).jobs.add(job, [step])
-    finally:
-        database.close()
-    folder = home.jobs / "job1" / "finetune" / "1"
-    folder.mkdir(parents=True)
-    lines = [{"time": 1767268800 + n, "step": n, "loss": 3.0 - n / 10} for n in range(1, 4)]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def test_a_jobs_metrics_are_read_with_stock_mlflow(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

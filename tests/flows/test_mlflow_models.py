@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 from mafunzo import Workspace
 from mafunzo.entities.asset import AssetKey, AssetType
 from mafunzo.server.auth import operator_key
-from tests.flows.served import Served
+from tests.support.served import Served
 
 MODEL = Path(__file__).parent / "mlflow_model.py"
 

@@ -17,8 +17,8 @@ from mlflow.exceptions import MlflowException
 from mafunzo import Workspace
 from mafunzo.server.auth import operator_key
 from mafunzo.workspace import restore
-from tests.flows.served import Served
-from tests.flows.test_mlflow import add_finished_job
+from tests.support.finished_job import add_finished_job
+from tests.support.served import Served
 
 
 @pytest.fixture

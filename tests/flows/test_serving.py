@@ -22,8 +22,8 @@ from mafunzo.server.auth import operator_key
 from mafunzo.serving.worker_folder import worker_folder
 from mafunzo.store.home import Home
 from mafunzo.workspace.shutdown import shut_down
-from tests.flows.served import Served
-from tests.unit.serving.bench import PATIENCE_S
+from tests.support.served import Served
+from tests.support.waiting import LIMIT_S
 
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
 
@@ -300,7 +300,7 @@ def test_a_worker_outlives_a_killed_server_and_is_adopted_by_the_next(own: Serve
 def test_a_server_that_is_asked_to_stop_leaves_its_workers_to_the_next(own: Served) -> None:
     before = own.go_live()
     os.kill(own.process.pid, signal.SIGTERM)
-    assert own.process.wait(PATIENCE_S) == 0
+    assert own.process.wait(LIMIT_S) == 0
     assert own.home.holder() is None
     assert not (own.home.root / "server.json").exists()
     own.start()
@@ -314,7 +314,7 @@ def test_requests_under_way_are_answered_before_the_server_stops(own: Served) ->
     first = next(stream).choices[0].delta.content
     os.kill(own.process.pid, signal.SIGTERM)
     assert [first, *(chunk.choices[0].delta.content for chunk in stream)] == ["hello ", "from ", "the ", "fake "]
-    own.process.wait(PATIENCE_S)
+    own.process.wait(LIMIT_S)
 
 
 def test_a_server_in_the_background_outlives_who_started_it(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from mafunzo.entities.endpoint import DeploymentStatus
 from mafunzo.launcher.local import MARKER
-from tests.flows.served import Served
+from tests.support.served import Served
 
 
 def _workers(served: Served) -> list[psutil.Process]:

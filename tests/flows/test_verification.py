@@ -25,7 +25,7 @@ from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
 from mafunzo.evaluation.serving_reference import serving_reference
 from mafunzo.serving.supervisor import WORKER
 from mafunzo.tracking import MetricLog
-from tests.unit.serving.bench import Bench
+from tests.support.serving_bench import Bench
 
 LOADING_S = 500.0
 ROWS: list[dict[str, Any]] = [

@@ -21,7 +21,7 @@ from azure.ai.ml.entities import (
 from azure.ai.ml.exceptions import JobException
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 
-from tests.sdk.stream import streamed
+from tests.support.stream import streamed
 
 SCRIPT = """
 import argparse, json, os, pathlib

@@ -26,7 +26,7 @@ from mafunzo import Workspace
 from mafunzo.errors import Conflict, RefusedError
 from mafunzo.server.client_environment import access_of_user, azure_environment, workspace_config
 from mafunzo.server.listen import names_of
-from tests.flows.test_command_line import Shell
+from tests.support.command_line import Shell
 
 ADDRESS = "127.0.0.2"
 """An address of this machine that a server on its default address doesn't have."""

@@ -24,7 +24,7 @@ from azure.ai.ml.exceptions import JobException
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 
 from mafunzo import Workspace
-from tests.sdk.stream import streamed
+from tests.support.stream import streamed
 
 ROWS = (Path(__file__).parent.parent.parent / "examples" / "conversations.jsonl").read_text().splitlines()
 PARAMETERS: dict[str, Any] = {

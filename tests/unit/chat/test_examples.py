@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-from chat_families import encode_with_labels, encoder, family, make_tokenizer
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -15,6 +14,7 @@ from mafunzo.components.source import Access, fetch
 from mafunzo.entities.conversation import Conversation, conversation_from_dict
 from mafunzo.errors import InvalidData
 from mafunzo.store.catalog import model_card
+from tests.support.chat_families import encode_with_labels, encoder, family, make_tokenizer
 
 
 def say(*turns: tuple[str, str], **extra: Any) -> Conversation:

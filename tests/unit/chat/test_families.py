@@ -1,7 +1,6 @@
 """The catalogue against the templates that the masks are tested with: no card without one, and each card's facts are true."""
 
 import pytest
-from chat_families import FAMILIES, FAMILY_OF, family, family_of
 
 from mafunzo.chat.mask import SpanFinder
 from mafunzo.chat.template import render
@@ -9,6 +8,7 @@ from mafunzo.entities.conversation import Conversation, Message
 from mafunzo.entities.model_card import ChatTemplate, ModelCard
 from mafunzo.errors import InvalidData
 from mafunzo.store.catalog import model_cards
+from tests.support.chat_families import FAMILIES, FAMILY_OF, family, family_of
 
 SYSTEM, USER, ANSWER = Message("system", "Be brief."), Message("user", "Hi."), Message("assistant", "Hello!")
 TOOL = {"type": "function", "function": {"name": "weather", "description": "Now", "parameters": {"type": "object"}}}

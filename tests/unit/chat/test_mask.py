@@ -5,7 +5,6 @@ from itertools import groupby
 from typing import Any
 
 import pytest
-from chat_families import FAMILIES, encoder, family, make_tokenizer, training_template
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +13,7 @@ from mafunzo.chat.mask import SpanFinder, align
 from mafunzo.chat.template import render, render_ids
 from mafunzo.entities.conversation import Conversation, conversation_from_dict
 from mafunzo.errors import InvalidData
+from tests.support.chat_families import FAMILIES, encoder, family, make_tokenizer, training_template
 
 CATALOGUE = [name for name in FAMILIES if name not in ("mistral", "deepseek_r1_distill")]
 

@@ -1,11 +1,11 @@
 """Rendering: the template's own words in errors, and OpenAI's fields as templates expect them."""
 
 import pytest
-from chat_families import family, make_tokenizer
 
 from mafunzo.chat.template import render, render_ids, template_messages
 from mafunzo.entities.conversation import conversation_from_dict
 from mafunzo.errors import InvalidData
+from tests.support.chat_families import family, make_tokenizer
 
 TALK = conversation_from_dict(
     {"messages": [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello!"}]}

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from chat_families import family
 
 from mafunzo.chat.tokenizer import context_length, load_tokenizer, padding_id
 from mafunzo.errors import InvalidFile, UnsafeModel
+from tests.support.chat_families import family
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.evaluation.tiny_evaluation import Folders, make_folders
+from tests.support.tiny_evaluation import Folders, make_folders
 
 
 @pytest.fixture(scope="module")

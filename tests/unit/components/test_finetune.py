@@ -8,7 +8,7 @@ import pytest
 
 from mafunzo.components.finetune import earlier_outputs
 from mafunzo.tracking import read_metrics
-from tests.unit.training.tiny import learnable_rows, write_base, write_prepared
+from tests.support.tiny_training import learnable_rows, write_base, write_prepared
 
 
 @pytest.fixture

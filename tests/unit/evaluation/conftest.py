@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.unit.evaluation.tiny_evaluation import Folders, make_folders
+from tests.support.tiny_evaluation import Folders, make_folders
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from mafunzo.errors import FailedError, NotSupported
 from mafunzo.evaluation.evaluate import Request, evaluate
 from mafunzo.evaluation.report import logged_metrics, metrics_body, report_html, table_text, warnings
 from mafunzo.evaluation.result import Evaluation
-from tests.unit.evaluation.tiny_evaluation import Folders
+from tests.support.tiny_evaluation import Folders
 
 
 def request(folders: Folders, **changes: object) -> Request:

@@ -10,7 +10,7 @@ from mafunzo.entities.conversation import Conversation, Message
 from mafunzo.errors import NotSupported
 from mafunzo.evaluation.forgetting import RenderedReply, divergence_sums, reply_tokens_that_fit, write_base
 from mafunzo.evaluation.tasks import general_prompts
-from tests.unit.evaluation.tiny_evaluation import Folders
+from tests.support.tiny_evaluation import Folders
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from mafunzo.chat.network import load_network
 from mafunzo.evaluation import likelihood
 from mafunzo.evaluation.likelihood import likelihood_sums
 from mafunzo.evaluation.tasks import held_out_rows
-from tests.unit.evaluation.tiny_evaluation import Folders
+from tests.support.tiny_evaluation import Folders
 
 
 @torch.inference_mode()

@@ -11,7 +11,7 @@ from mafunzo.errors import InvalidData
 from mafunzo.evaluation.serving_reference import TOLERANCE, serving_reference
 from mafunzo.evaluation.tasks import raw_rows
 from mafunzo.inference.stop import stop_token_ids
-from tests.unit.evaluation.tiny_evaluation import Folders
+from tests.support.tiny_evaluation import Folders
 
 
 def made(folders: Folders, merge: bool = True, tuned: Path | None = None, **options: int) -> dict[str, Any]:

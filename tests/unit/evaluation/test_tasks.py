@@ -6,7 +6,7 @@ import pytest
 from mafunzo.chat.tokenizer import load_tokenizer
 from mafunzo.errors import InvalidFile
 from mafunzo.evaluation.tasks import batches_by_length, held_out_rows, reply_tasks, sample_indices
-from tests.unit.evaluation.tiny_evaluation import Folders
+from tests.support.tiny_evaluation import Folders
 
 
 def test_a_reply_is_asked_for_at_the_last_assistant_turn(folders: Folders) -> None:

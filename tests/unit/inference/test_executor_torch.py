@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from tiny_networks import ARCHITECTURES, VOCABULARY, make_network
 from transformers import AutoModelForCausalLM, MambaConfig, PreTrainedModel
 
 from mafunzo.errors import NotSupported
 from mafunzo.inference.executor_torch import TorchExecutor
+from tests.support.tiny_network import ARCHITECTURES, VOCABULARY, make_network
 
 STEPS = 24
 

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from tiny_networks import make_network
 from torch import nn
 
 from mafunzo.chat.adapter import AdapterConfig, LoraLinear, adapters, add_adapter
 from mafunzo.inference import packing
 from mafunzo.inference.packing import PackedLinear, PackedLora, is_packable, pack_linears
+from tests.support.tiny_network import make_network
 
 DTYPES = [dtype for dtype in (torch.bfloat16, torch.float32) if is_packable(dtype)]
 """What this CPU multiplies in."""

@@ -19,7 +19,8 @@ from mafunzo.entities.environment import Environment
 from mafunzo.launcher.environment import environment_folder, setup_command
 from mafunzo.launcher.local import LocalLauncher
 from mafunzo.launcher.overlay import make_overlay
-from tests.unit.launcher.test_local import ended, until
+from tests.support.step_process import ended
+from tests.support.waiting import until
 
 RUNNING = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
@@ -143,23 +144,35 @@ def test_the_marker_tells_what_was_installed(root: Path, tiny: Environment) -> N
     assert record["packages"] == list(tiny.packages) and "tiny==1.0" in record["installed"]
 
 
-def test_a_step_s_log_has_pip_s_lines_and_a_build_that_was_cut_off_is_begun_anew(
-    tiny: Environment, tmp_path: Path
-) -> None:
-    root = tmp_path / "environments"
-    folder = environment_folder(root, tiny)
+def test_a_step_s_log_has_pip_s_lines_and_a_build_that_was_cut_off_is_begun_anew(wheels: Path, tmp_path: Path) -> None:
+    """The first pip waits at a pipe for what it is to install, and is killed there; the second finds a file."""
+    root, requirements = tmp_path / "environments", tmp_path / "requirements.txt"
+    os.mkfifo(requirements)
+    environment = Environment("mine", "1", ("--no-index", f"--find-links {wheels}", f"-r {requirements}"))
+    folder = environment_folder(root, environment)
     launcher = LocalLauncher()
-    launcher.start(setup_command(root, tiny, tmp_path / "overlay") + "tiny", tmp_path / "first", {})
-    until(lambda: (folder / "bin" / "python").exists())
+    launcher.start(setup_command(root, environment, tmp_path / "overlay") + "tiny", tmp_path / "first", {})
+    writer = until(lambda: writer_of(requirements))
     launcher.kill(tmp_path / "first", grace_s=0)
+    os.close(writer)
     assert folder.exists() and not (folder / ".ready").exists()
     (folder / "left.txt").write_text("by the first")
-    launcher.start(setup_command(root, tiny, tmp_path / "overlay") + "tiny", tmp_path / "second", {})
+    requirements.unlink()
+    requirements.write_text("tiny==1.0\n")
+    launcher.start(setup_command(root, environment, tmp_path / "overlay") + "tiny", tmp_path / "second", {})
     assert ended(tmp_path / "second").record.exit_code == 0
     log = (tmp_path / "second" / "log.txt").read_text()
     assert f"Removing what an unfinished build left in {folder}" in log
     assert "Successfully installed tiny-1.0" in log and log.endswith("tiny 1.0 runs\n")
     assert not (folder / "left.txt").exists()
+
+
+def writer_of(pipe: Path) -> int | None:
+    """Return a descriptor to write to a named pipe with, or nothing while no process opens it to read."""
+    try:
+        return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        return None
 
 
 def test_what_can_not_be_installed_is_named_with_pip_s_reason_and_leaves_nothing(wheels: Path, tmp_path: Path) -> None:

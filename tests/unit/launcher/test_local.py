@@ -6,36 +6,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
 from mafunzo.errors import Conflict, FailedError
-from mafunzo.launcher.local import Exited, LocalLauncher, Lost, Running
-from tests.unit.launcher.leftover import leftovers
+from mafunzo.launcher.local import LocalLauncher, Lost, Running
+from tests.support.step_process import ended, leftovers
+from tests.support.waiting import until
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "step"
     LocalLauncher().kill(tmp_path / "step", grace_s=0)
-
-
-def ended(folder: Path) -> Exited:
-    launcher = LocalLauncher()
-    until(lambda: not isinstance(launcher.status(folder), Running))
-    found = launcher.status(folder)
-    assert isinstance(found, Exited)
-    return found
-
-
-def until(is_so: Callable[[], bool], limit_s: float = 60) -> None:
-    deadline = time.monotonic() + limit_s
-    while not is_so():
-        assert time.monotonic() < deadline, "it didn't come about"
-        time.sleep(0.02)
 
 
 def read_pid(path: Path) -> int:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.pipelines.bench import Bench
+from tests.support.pipeline_bench import Bench
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from mafunzo.entities.job import JobStatus, Resources, Step, StepStatus
-from tests.unit.pipelines.bench import Bench, shell
+from tests.support.pipeline_bench import Bench, shell
 
 UPPER = shell("upper", "tr a-z A-Z < ${{inputs.data}} > ${{outputs.out}}")
 TWICE = shell("twice", "cat ${{inputs.data}} ${{inputs.data}} > ${{outputs.out}}")

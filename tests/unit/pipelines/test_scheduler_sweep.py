@@ -9,7 +9,7 @@ from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType, 
 from mafunzo.entities.component import Component
 from mafunzo.entities.job import Destination, JobStatus, StepOutputInput
 from mafunzo.entities.sweep import BEST_TRIAL, BEST_VALUE, EarlyTermination, Goal, Policy, Sweep
-from tests.unit.pipelines.bench import Bench, shell
+from tests.support.pipeline_bench import Bench, shell
 
 SWEEP = Sweep("loss", Goal.MINIMIZE, {}, max_parallel=2)
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.serving.bench import Bench
+from tests.support.serving_bench import Bench
 
 
 @pytest.fixture

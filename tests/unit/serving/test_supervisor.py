@@ -13,7 +13,7 @@ from mafunzo.entities.endpoint import DeploymentStatus
 from mafunzo.launcher.local import Exited, LocalLauncher, Running
 from mafunzo.serving.decide import UNHEALTHY_PROBES, supervision
 from mafunzo.serving.worker_folder import worker_folder
-from tests.unit.serving.bench import Bench
+from tests.support.serving_bench import Bench
 
 HEALTHY = DeploymentStatus.HEALTHY
 

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ import pytest
 
 from mafunzo.serving.reference import Reference
 from mafunzo.serving.verification import verify
-from tests.flows.fake_worker import reference
-from tests.unit.serving.bench import FAKE_WORKER, PATIENCE_S
+from tests.support.fake_worker import reference
+from tests.support.serving_bench import FAKE_WORKER
+from tests.support.waiting import until
 
 StartWorker = Callable[[dict[str, Any]], str]
 
@@ -29,10 +29,7 @@ def start_worker(tmp_path: Path) -> Iterator[StartWorker]:
         port_file = tmp_path / "port"
         argv = [sys.executable, str(FAKE_WORKER), "--model", str(tmp_path), "--name", "chat", "--port", "0"]
         processes.append(subprocess.Popen([*argv, "--port-file", str(port_file)], env=dict(os.environ)))
-        deadline = time.monotonic() + PATIENCE_S
-        while not port_file.exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until(port_file.exists)
         return f"http://127.0.0.1:{port_file.read_text()}"
 
     yield start

@@ -5,7 +5,7 @@ import pytest
 
 from mafunzo.errors import InvalidData, InvalidFile
 from mafunzo.training.batch import Course, pack, read_rows, split
-from tests.unit.training.tiny import random_rows, write_prepared
+from tests.support.tiny_training import random_rows, write_prepared
 
 
 def as_arrays(*rows):

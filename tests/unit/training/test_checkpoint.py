@@ -9,7 +9,7 @@ from mafunzo.errors import ArtifactCorrupt
 from mafunzo.training import checkpoint
 from mafunzo.training.checkpoint import checkpoints, load_checkpoint, newest_whole, prune, save_checkpoint, verify
 from mafunzo.training.optimizer import make_optimizer, make_schedule
-from tests.unit.training.tiny import tiny
+from tests.support.tiny_training import tiny
 
 VALUES = {
     "learning_rate": 0.01,

@@ -17,7 +17,7 @@ from mafunzo.errors import FailedError, InvalidFile, InvalidParameter
 from mafunzo.tracking import MetricLog, read_metrics
 from mafunzo.training.batch import Course
 from mafunzo.training.finetune import Request, finetune
-from tests.unit.training.tiny import learnable_rows, random_rows, write_base, write_prepared
+from tests.support.tiny_training import learnable_rows, random_rows, write_base, write_prepared
 
 LORA = {
     "apply_lora": "true",

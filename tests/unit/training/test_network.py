@@ -7,7 +7,7 @@ from mafunzo.chat.adapter import AdapterConfig, adapters, add_adapter
 from mafunzo.training import attention, network
 from mafunzo.training.batch import Batch, pack
 from mafunzo.training.network import batch_loss, prepare
-from tests.unit.training.tiny import CONFIGS, SIZES, random_rows, tiny
+from tests.support.tiny_training import CONFIGS, SIZES, random_rows, tiny
 
 
 @pytest.fixture(autouse=True)

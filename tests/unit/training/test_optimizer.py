@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from mafunzo.training.optimizer import clip, decay_groups, make_optimizer, make_schedule, warmup
-from tests.unit.training.tiny import tiny
+from tests.support.tiny_training import tiny
 
 VALUES = {
     "learning_rate": 1.0,

@@ -1,6 +1,5 @@
 """A home with a scheduler, and shell components of two lines to run on it."""
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -19,7 +18,8 @@ from mafunzo.store.home import Home
 from mafunzo.store.lease import Leases
 from mafunzo.store.opening import open_database
 from mafunzo.store.records import Records
-from tests.unit.launcher.leftover import leftovers
+from tests.support.step_process import leftovers
+from tests.support.waiting import pause, until
 
 MACHINE = Resources(cpus=2, memory_mb=8000)
 VERSIONS = {"python": "3"}
@@ -134,14 +134,14 @@ class Bench:
         facts = Facts(pinned, hardware, datetime.now(UTC))
         return self.records.jobs.add(*plan(PlanRequest(name, whole, inputs or {}, **request), facts))
 
-    def until(self, is_so: Callable[[], Any], limit_s: float = 120) -> None:
+    def until(self, is_so: Callable[[], Any]) -> None:
         """Tick until something is so; no step is waited for that is to be tried again later."""
-        deadline = time.monotonic() + limit_s
-        while not is_so():
-            assert time.monotonic() < deadline, f"it didn't come about: {self.summary()}"
-            if not self.scheduler.tick():
-                self.skip_backoff()
-                time.sleep(0.01)
+        until(is_so, self.summary, self.tick)
+
+    def tick(self) -> None:
+        if not self.scheduler.tick():
+            self.skip_backoff()
+            pause()
 
     def finish(self, *names: str) -> Job:
         """Tick until the jobs have ended; return the last."""

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ import openai
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus
 from mafunzo.launcher.server_process import ServerAddress, find_server
 from mafunzo.workspace.shutdown import shut_down
-from tests.unit.serving.bench import PATIENCE_S, Bench
+from tests.support.serving_bench import Bench
+from tests.support.waiting import LIMIT_S, until
 
 RUN_SERVER = Path(__file__).parent / "run_server.py"
 
@@ -26,16 +26,15 @@ class Served(Bench):
         root = str(Path(__file__).parents[2])
         environment = {**os.environ, "PYTHONPATH": root}
         self.process = subprocess.Popen([sys.executable, str(RUN_SERVER), str(self.home.root), "0"], env=environment)
-        self.wait_for(lambda: find_server(self.home) is not None)
-        found = find_server(self.home)
-        assert found is not None
-        self.address = found
+        self.address = until(self.find_server)
+
+    def find_server(self) -> ServerAddress | None:
+        """The server's address, once it tells it; one that has ended instead fails the test."""
+        assert self.process.poll() is None, f"The server ended with {self.process.returncode}."
+        return find_server(self.home)
 
     def wait_for(self, is_reached: Any) -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        while not is_reached():
-            assert time.monotonic() < deadline, self.records.deployments.list()
-            time.sleep(0.02)
+        until(is_reached, self.records.deployments.list)
 
     def go_live(self, settings: dict[str, Any] | None = None, endpoint: str = "chat", **more: Any) -> Deployment:
         name = more.pop("name", "blue")
@@ -53,5 +52,5 @@ class Served(Bench):
 
     def stop(self) -> None:
         shut_down(self.home)
-        self.process.wait(PATIENCE_S)
+        self.process.wait(LIMIT_S)
         self.close()

@@ -1,4 +1,4 @@
-"""What still runs for a step's folder, found the slow obvious way: by looking at every process's environment."""
+"""The process of a step: how it ended, and what still runs for its folder, looked for in every process's environment."""
 
 import contextlib
 import json
@@ -6,7 +6,18 @@ from pathlib import Path
 
 import psutil
 
+from mafunzo.launcher.local import Exited, LocalLauncher, Running
 from mafunzo.launcher.tree import MARKER
+from tests.support.waiting import until
+
+
+def ended(folder: Path) -> Exited:
+    """Wait for the process of a step, and return its end."""
+    launcher = LocalLauncher()
+    until(lambda: not isinstance(launcher.status(folder), Running))
+    status = launcher.status(folder)
+    assert isinstance(status, Exited)
+    return status
 
 
 def leftovers(folder: Path) -> list[int]:

@@ -16,10 +16,10 @@ from mafunzo.store.home import Home
 from mafunzo.store.lease import Leases
 from mafunzo.store.opening import open_database
 from mafunzo.store.records import Records
-from tests.flows.fake_worker import reference
+from tests.support.fake_worker import reference
+from tests.support.waiting import pause, until
 
-FAKE_WORKER = Path(__file__).parents[2] / "flows" / "fake_worker.py"
-PATIENCE_S = 60.0
+FAKE_WORKER = Path(__file__).parent / "fake_worker.py"
 
 
 class Bench:
@@ -71,11 +71,11 @@ class Bench:
         return self.records.deployments.get(endpoint, name)
 
     def tick_until(self, is_reached: Callable[[], Any]) -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        while not is_reached():
-            self.supervisor.tick()
-            assert time.monotonic() < deadline, self.records.deployments.list()
-            time.sleep(0.02)
+        until(is_reached, self.records.deployments.list, self.tick)
+
+    def tick(self) -> None:
+        self.supervisor.tick()
+        pause()
 
     def settle(self, status: DeploymentStatus, name: str = "blue") -> Deployment:
         self.tick_until(lambda: self.find(name=name).status is status)

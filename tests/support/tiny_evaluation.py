@@ -10,13 +10,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from chat_families import encode_with_labels
 
 from mafunzo.chat.adapter import AdapterConfig, adapters, add_adapter, save_adapter
 from mafunzo.chat.network import load_network
 from mafunzo.chat.tokenizer import load_tokenizer
 from mafunzo.components.tiny_model import make
 from mafunzo.entities.conversation import conversation_from_dict
+from tests.support.chat_families import encode_with_labels
 
 ANSWERS = ("I went for a walk.", "I live near the sea.", "It will be sunny.", "You are welcome.")
 QUESTIONS = ("How are you today?", "Where do you live?", "What will the weather be?", "Thank you very much.")
