@@ -1,4 +1,4 @@
-"""The command line as a newcomer meets it: real processes, their exit codes, and what they say when the input is bad."""
+"""The command line as a newcomer meets it: exit codes, and what it says when the input is bad; once each as a real process."""
 
 import json
 import os
@@ -49,6 +49,13 @@ def test_every_command_has_help_that_teaches(command, shell):
 
 def test_an_unknown_command_is_a_usage_error(shell):
     assert "No such command" in shell("finetunee", code=2)
+
+
+def test_a_process_ends_with_the_code_and_the_words_of_the_command(shell):
+    assert "Usage: mafunzo" in shell.process("--help")
+    assert shell.process("job", "list", "--json") == "[]\n"
+    assert shell.process("job", "show", "none", code=2) == shell("job", "show", "none", code=2)
+    assert shell.process("finetunee", code=2) == shell("finetunee", code=2)
 
 
 @pytest.mark.parametrize("noun", ["model", "data", "job", "endpoint", "component", "environment", "compute"])
@@ -142,7 +149,7 @@ def test_a_port_in_use_is_refused_and_its_holder_named(tmp_path):
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = holder.getsockname()[1]
-        told = Shell(tmp_path / "home")("up", "--detach", "--port", str(port), code=3)
+        told = Shell(tmp_path / "home").process("up", "--detach", "--port", str(port), code=3)
     assert f"Port {port} is in use" in told
     assert str(os.getpid()) in told
 
@@ -165,11 +172,11 @@ def test_a_server_in_the_foreground_tells_at_once_where_it_is(tmp_path):
 
 def test_a_second_server_on_the_same_home_is_refused(tmp_path):
     shell = Shell(tmp_path / "home")
-    shell("up", "--detach")
+    shell.process("up", "--detach")
     try:
-        assert "is in use by a server" in shell("up", "--port", "0", code=3)
+        assert "is in use by a server" in shell.process("up", "--port", "0", code=3)
     finally:
-        told = shell("down")
+        told = shell.process("down")
     assert "none of them is left" in told
     assert "Nothing was running" in shell("down")
 

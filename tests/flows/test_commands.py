@@ -1,4 +1,4 @@
-"""Every verb of the command line once, on one home and one tiny job: real processes, what they print, and how they end."""
+"""Every verb of the command line once, on one home and one tiny job: what it prints, and how it ends."""
 
 import json
 from collections.abc import Iterator

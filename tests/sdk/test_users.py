@@ -342,8 +342,9 @@ def test_a_way_to_a_server_that_leads_nowhere_is_told_before_the_script_starts(
     http_port = f"{server.rpartition(':')[0]}:{http.removesuffix('/v1').rpartition(':')[2]}"
 
     def told(url: str, file: Path, authorities: Path, code: int) -> str:
-        words = ["--server", url, "--token-file", file, "--ca-file", authorities]
-        return Shell(tmp_path / "none")(verb[0], *words, *verb[1:], code=code)
+        shell, words = Shell(tmp_path / "none"), ["--server", url, "--token-file", file, "--ca-file", authorities]
+        ask = shell.process if verb[0] == "run" else shell
+        return ask(verb[0], *words, *verb[1:], code=code)
 
     for words in (
         told(server, Path("wrong.token"), team.ca_file, code=3),
