@@ -1,12 +1,11 @@
-"""Real workers with a tiny real network: a good package goes live, and each way of spoiling it is refused and named.
+"""Workers with a tiny real network: a good package goes live, and each way of spoiling it is refused and named.
 
 What the workers are held against is computed by plain transformers and peft.
 """
 
 import json
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from starlette.testclient import TestClient
 
 from mafunzo.chat.adapter import AdapterConfig, adapters, add_adapter, save_adapter
 from mafunzo.chat.network import load_network
@@ -23,11 +23,17 @@ from mafunzo.components.package_model import package_model
 from mafunzo.components.tiny_model import make
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
 from mafunzo.evaluation.serving_reference import serving_reference
+from mafunzo.inference.http.app import make_app
+from mafunzo.inference.http.service import Service
+from mafunzo.inference.loading import load_model
+from mafunzo.serving.decide import Verdict
+from mafunzo.serving.reference import how_stored, read_reference
 from mafunzo.serving.supervisor import WORKER
+from mafunzo.serving.verification import verify
 from mafunzo.tracking import MetricLog
 from tests.support.serving_bench import Bench
+from tests.support.waiting import LIMIT_S
 
-LOADING_S = 500.0
 ROWS: list[dict[str, Any]] = [
     {
         "messages": [
@@ -159,6 +165,14 @@ class Case:
     recipe: str = "tiny-llama"
     has_other_base: bool = False
 
+    def write(self, packages: dict[str, Packages], folder: Path) -> Path:
+        """Write the package into a folder, and return that."""
+        good = packages[self.recipe]
+        shutil.copytree(good.merged if self.kind == "merged" else good.adapter, folder)
+        if self.spoil is not None:
+            self.spoil(good)(folder)
+        return folder
+
 
 CASES = {
     "template": Case(
@@ -215,52 +229,96 @@ GOOD = {
 }
 
 
+DEPLOYED = ("good-merged", "good-adapter", "template", "adapter-missing", "other-base")
+"""Deployed with the supervisor, its processes and its checks before there is one; the others are asked in this process."""
+
+
 @pytest.fixture(scope="module")
-def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Deployment]]:
-    """Every case deployed side by side, as it has settled."""
+def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Packages]:
+    """The good packages of each recipe."""
+    root = tmp_path_factory.mktemp("packages")
+    return {recipe: make_packages(root / recipe, recipe) for recipe in ("tiny-llama", "tiny-phi3")}
+
+
+@pytest.fixture(scope="module")
+def deployed(
+    packages: dict[str, Packages], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Deployment]]:
+    """The cases that are deployed, side by side, as they have settled."""
     root = tmp_path_factory.mktemp("verification")
     bench = Bench(root)
     bench.new_supervisor(memory_mb=10**6).worker = (*WORKER, "--threads", "1")
-    packages = {recipe: make_packages(root / recipe, recipe) for recipe in ("tiny-llama", "tiny-phi3")}
     make("tiny-llama", 7, other := root / "other")
     bench.records.endpoints.add(Endpoint("chat"), keys=("key-1", "key-2"))
-    for name, case in (GOOD | CASES).items():
-        good = packages[case.recipe]
-        shutil.copytree(good.merged if case.kind == "merged" else good.adapter, folder := root / "cases" / name)
-        if case.spoil is not None:
-            case.spoil(good)(folder)
-        base = other if case.has_other_base else good.base
+    for name in DEPLOYED:
+        case = (GOOD | CASES)[name]
+        base = other if case.has_other_base else packages[case.recipe].base
         properties = {"base_artifact": bench.artifacts.put(base)} if case.kind == "adapter" else {}
-        bench.deploy(bench.artifacts.put(folder), name=name, initial_delay_s=LOADING_S, properties=properties)
-    deadline = time.monotonic() + LOADING_S
-    while not all(found.status.is_settled for found in bench.records.deployments.list()):
-        bench.supervisor.tick()
-        assert time.monotonic() < deadline, [(d.name, d.status) for d in bench.records.deployments.list()]
-        time.sleep(0.1)
-    yield {found.name: found for found in bench.records.deployments.list()}
+        artifact = bench.artifacts.put(case.write(packages, root / "cases" / name))
+        bench.deploy(artifact, name=name, initial_delay_s=LIMIT_S, properties=properties)
+    bench.tick_until(lambda: all(deployment.status.is_settled for deployment in bench.records.deployments.list()))
+    yield {deployment.name: deployment for deployment in bench.records.deployments.list()}
     bench.close()
 
 
-@pytest.mark.parametrize("name", GOOD)
-def test_a_good_package_goes_live_proven(deployed: dict[str, Deployment], name: str) -> None:
-    found = deployed[name]
-    assert found.status is DeploymentStatus.HEALTHY, found.error
-    assert found.verification is not None
-    assert found.verification["result"] == "verified"
-    assert found.verification["is_told_from_base"], "the comparison can tell the tuned model from its base"
-    assert found.verification["tuning_share"] == pytest.approx(1.0, abs=0.01)
-    assert found.verification["largest_difference"] < found.verification["tolerance"]
-    assert found.verification["rows"] == 3
+@pytest.fixture
+def verdict(packages: dict[str, Packages], tmp_path: Path) -> Iterator[Callable[[str], Verdict]]:
+    """Return a function that asks the application of a worker, in this process, as the supervisor asks the process."""
+    service = Service("chat")
+
+    def verdict(name: str) -> Verdict:
+        case = (GOOD | CASES)[name]
+        folder = case.write(packages, tmp_path / "case")
+        service.model = load_model(folder, packages[case.recipe].base if case.kind == "adapter" else None)
+        reference = read_reference(folder)
+        assert reference is not None
+        return verify("http://worker", reference, how_stored(folder), TestClient(make_app(service), "http://worker"))
+
+    yield verdict
+    if service.model is not None:
+        service.model.engine.close()
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_a_spoiled_package_is_refused_and_what_differs_is_named(deployed: dict[str, Deployment], name: str) -> None:
-    found, case = deployed[name], CASES[name]
-    assert found.status is DeploymentStatus.REFUSED, (found.status, found.error, found.verification)
-    assert found.error is not None
-    assert found.error["code"] == "serving_mismatch"
-    faults = found.error["faults"]
+def check_good(record: Mapping[str, Any] | None) -> None:
+    assert record is not None
+    assert record["result"] == "verified"
+    assert record["is_told_from_base"], "the comparison can tell the tuned model from its base"
+    assert record["tuning_share"] == pytest.approx(1.0, abs=0.01)
+    assert record["largest_difference"] < record["tolerance"]
+    assert record["rows"] == 3
+
+
+def check_refused(faults: Sequence[str], case: Case) -> None:
     assert faults[0].startswith(f"{case.names}: "), faults
     assert any(case.says in fault for fault in faults), faults
     assert {fault.partition(":")[0] for fault in faults} == {case.names}, f"only what was spoiled is named: {faults}"
-    assert found.port is None
+
+
+@pytest.mark.parametrize("name", [name for name in GOOD if name in DEPLOYED])
+def test_a_good_package_goes_live_proven(deployed: dict[str, Deployment], name: str) -> None:
+    assert deployed[name].status is DeploymentStatus.HEALTHY, deployed[name].error
+    check_good(deployed[name].verification)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name in DEPLOYED])
+def test_a_spoiled_package_is_refused_and_what_differs_is_named(deployed: dict[str, Deployment], name: str) -> None:
+    deployment = deployed[name]
+    assert deployment.status is DeploymentStatus.REFUSED, (deployment.status, deployment.error, deployment.verification)
+    assert deployment.error is not None
+    assert deployment.error["code"] == "serving_mismatch"
+    check_refused(deployment.error["faults"], CASES[name])
+    assert deployment.port is None
+
+
+@pytest.mark.parametrize("name", [name for name in GOOD if name not in DEPLOYED])
+def test_a_good_package_is_proven(verdict: Callable[[str], Verdict], name: str) -> None:
+    proof = verdict(name)
+    assert (proof.faults, proof.broke) == ((), "")
+    check_good(proof.record)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in DEPLOYED])
+def test_each_way_of_spoiling_a_package_is_told_from_the_others(verdict: Callable[[str], Verdict], name: str) -> None:
+    proof = verdict(name)
+    assert proof.record is not None and proof.record["result"] == "refused"
+    check_refused(proof.faults, CASES[name])
