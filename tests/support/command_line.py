@@ -5,10 +5,20 @@ import os
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
 from mafunzo.cli import main
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended, and what it printed."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
 
 
 class Shell:
@@ -24,10 +34,11 @@ class Shell:
         return os.environ | self.variables
 
     def __call__(self, *words: str | Path, code: int = 0, **environment: str) -> str:
-        """Run a command here; return what it printed on both streams, stdout first. Fails unless its exit code is `code`.
+        """Run a command here; return what it printed on both streams, stdout first. Fails unless its exit code is `code`."""
+        return _checked(words, self.run(*words, **environment), code)
 
-        What a child of it prints isn't in this process's streams: `process` has that too.
-        """
+    def run(self, *words: str | Path, **environment: str) -> Ended:
+        """Run a command in this process. What a child of it prints isn't in these streams: `process` has that too."""
         out, err = io.StringIO(), io.StringIO()
         with (
             patch.dict(os.environ, self.variables | environment),
@@ -36,13 +47,13 @@ class Shell:
             redirect_stderr(err),
         ):
             exit_code = _exit_code()
-        return _checked(words, exit_code, code, out.getvalue() + err.getvalue())
+        return Ended(exit_code, out.getvalue(), err.getvalue())
 
     def process(self, *words: str | Path, code: int = 0, **environment: str) -> str:
-        """Do the same with a process of its own, as a user's shell does."""
+        """Do the same as a call with a process of its own, as a user's shell does."""
         argv = [sys.executable, "-m", "mafunzo.cli", *map(str, words)]
         done = subprocess.run(argv, capture_output=True, text=True, env=self.environment | environment)
-        return _checked(words, done.returncode, code, done.stdout + done.stderr)
+        return _checked(words, Ended(done.returncode, done.stdout, done.stderr), code)
 
 
 def _exit_code() -> int:
@@ -54,7 +65,8 @@ def _exit_code() -> int:
     return 0
 
 
-def _checked(words: tuple[str | Path, ...], exit_code: int, expected: int, output: str) -> str:
-    assert exit_code == expected, f"{words} ended with {exit_code}:\n{output}"
+def _checked(words: tuple[str | Path, ...], ended: Ended, expected: int) -> str:
+    output = ended.stdout + ended.stderr
+    assert ended.exit_code == expected, f"{words} ended with {ended.exit_code}:\n{output}"
     assert "Traceback" not in output
     return output
