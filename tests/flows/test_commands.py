@@ -10,8 +10,8 @@ import pytest
 from mafunzo import Workspace
 from mafunzo.entities.job import Job
 from tests.support.command_line import Shell
+from tests.support.tuned_home import BASE, CONVERSATIONS, PARAMETERS, tuned_home
 
-CONVERSATIONS = Path(__file__).parent.parent.parent / "examples" / "conversations.jsonl"
 QUICK = ["max_seq_length=128", "forgetting_prompts=0", "generation_rows=2"]
 TINY = ["finetune", "--model", "tiny-llama", "--train", CONVERSATIONS, *QUICK]
 SHORT = ["--set", "forgetting_prompts=0", "--set", "generation_rows=2", "--set", "max_evaluation_rows=6"]
@@ -22,7 +22,8 @@ HELLO = {"messages": [{"role": "user", "content": "Habari!"}], "max_tokens": 4, 
 
 @pytest.fixture(scope="module")
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
-    shell = Shell(tmp_path_factory.mktemp("home"))
+    """A home in which a fine-tuning has ended, and whose server runs."""
+    shell = Shell(tuned_home(tmp_path_factory))
     told = as_json(shell, "up", "--detach")
     assert told["openai"].endswith("/v1")
     yield shell
@@ -33,11 +34,8 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
 
 @pytest.fixture(scope="module")
 def job(shell: Shell) -> str:
-    """A job that has completed, followed to its end."""
-    name = str(as_json(shell, *TINY, "--detach", "learning_rate=1e-3")["name"])
-    lines = [json.loads(line) for line in shell("job", "stream", name).splitlines()]
-    assert [line["status"] for line in lines if line["event"] == "job"][-1] == "completed"
-    return name
+    """The job that has completed."""
+    return str(as_json(shell, "job", "list")[-1]["name"])
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +68,15 @@ def test_waiting_jobs_show_their_priority_and_their_place(tmp_path):
     assert as_json(shell, "job", "show", "later")["job"]["place"] == 2
     assert "priority" in shell("job", "list")
     assert "place in the queue  2" in shell("job", "show", "later")
+
+
+def test_a_job_that_is_asked_for_again_takes_its_steps_from_the_cache_and_is_followed_to_its_end(shell, job):
+    again = [f"{name}={str(value).lower()}" for name, value in PARAMETERS.items()]
+    name = as_json(shell, "finetune", "--model", BASE, "--train", CONVERSATIONS, "--detach", *again)["name"]
+    lines = [json.loads(line) for line in shell("job", "stream", name).splitlines()]
+    assert [line["status"] for line in lines if line["event"] == "job"][-1] == "completed"
+    assert [step["status"] for step in as_json(shell, "job", "show", name)["steps"]] == ["cached"] * 5
+    shell("job", "delete", name)
 
 
 def test_a_job_shows_its_steps_logs_and_metrics(shell, job):

@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 from mafunzo.server.auth import operator_key
 from tests.support.finished_job import add_finished_job
 from tests.support.served import Served
+from tests.support.waiting import LIMIT_S, http
 
 
 @pytest.fixture(scope="module")
@@ -43,25 +44,25 @@ def test_a_jobs_metrics_are_read_with_stock_mlflow(served: Served, monkeypatch: 
 
 def test_without_the_operators_key_nothing_is_told(served: Served) -> None:
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic eDp3cm9uZw=="}):
-        assert httpx.get(f"{served.address.url}/mlflow/", headers=headers).status_code == 401
+        assert http.get(f"{served.address.url}/mlflow/", headers=headers).status_code == 401
 
 
 def test_who_sends_no_key_is_told_how_to_get_one(served: Served) -> None:
-    told = httpx.get(f"{served.address.url}/mlflow/api/2.0/mlflow/experiments/search").text
+    told = http.get(f"{served.address.url}/mlflow/api/2.0/mlflow/experiments/search").text
     assert told.startswith("The request has no key and no token.") and "wasn't given by this server" not in told
     assert "`mafunzo mlflow` prints" in told and "mafunzo user create NAME" in told and "MLFLOW_TRACKING_TOKEN" in told
 
 
 def test_a_browser_that_sends_the_key_as_its_password_gets_the_pages(served: Served) -> None:
     key = operator_key(served.home)
-    page = httpx.get(f"{served.address.url}/mlflow", auth=("operator", key), follow_redirects=True, timeout=200)
+    page = http.get(f"{served.address.url}/mlflow", auth=("operator", key), follow_redirects=True)
     assert "<!doctype html" in page.text[:100].lower()
-    assert httpx.get(f"{served.address.url}/mlflow/health", auth=("operator", key)).text == "OK"
+    assert http.get(f"{served.address.url}/mlflow/health", auth=("operator", key)).text == "OK"
 
 
 def test_a_browser_is_led_to_an_address_without_the_key_and_let_in_there(served: Served) -> None:
     url, asks_for_a_page = f"{served.address.url}/mlflow/", {"Accept": "text/html,*/*"}
-    with httpx.Client(headers=asks_for_a_page, timeout=200) as browser:
+    with httpx.Client(headers=asks_for_a_page, timeout=LIMIT_S) as browser:
         first = browser.get(url, auth=("mafunzo", operator_key(served.home)))
         assert (first.status_code, first.headers["location"]) == (303, f"{url}?in")
         again = browser.get(url, auth=("mafunzo", operator_key(served.home)), follow_redirects=True)
@@ -99,15 +100,15 @@ def test_a_shells_variables_keep_the_key_out_of_the_address(served: Served, tmp_
 def test_what_of_mlflow_runs_programs_or_asks_other_servers_is_off(served: Served) -> None:
     auth = ("mafunzo", operator_key(served.home))
     for path in ("ajax-api/3.0/mlflow/assistant/config", "gateway/x/mlflow/invocations", "ajax-api/3.0/jobs/1"):
-        answer = httpx.get(f"{served.address.url}/mlflow/{path}", auth=auth, timeout=200)
+        answer = http.get(f"{served.address.url}/mlflow/{path}", auth=auth)
         assert (answer.status_code, answer.json()["error_code"]) == (403, "PERMISSION_DENIED")
 
 
 def test_mlflows_own_port_is_closed_to_who_has_no_token(served: Served) -> None:
     key = operator_key(served.home)
-    httpx.get(f"{served.address.url}/mlflow/health", auth=("operator", key), timeout=200)
+    http.get(f"{served.address.url}/mlflow/health", auth=("operator", key))
     port = (served.home.root / "mlflow" / "port").read_text()
-    assert httpx.get(f"http://127.0.0.1:{port}/health").status_code == 401
+    assert http.get(f"http://127.0.0.1:{port}/health").status_code == 401
     assert oct((served.home.root / "mlflow" / "token").stat().st_mode)[-3:] == "600"
 
 
@@ -116,7 +117,7 @@ def test_mlflow_ends_with_the_server(tmp_path: Path) -> None:
     own.start()
     try:
         auth = ("operator", operator_key(own.home))
-        assert httpx.get(f"{own.address.url}/mlflow/health", auth=auth, timeout=200).text == "OK"
+        assert http.get(f"{own.address.url}/mlflow/health", auth=auth).text == "OK"
         port = int((own.home.root / "mlflow" / "port").read_text())
         child = next(c.pid for c in psutil.net_connections("tcp") if c.laddr.port == port and c.status == "LISTEN")
     finally:

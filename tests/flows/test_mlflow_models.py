@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import mlflow
 import pytest
 from mlflow import MlflowClient
@@ -14,6 +13,7 @@ from mafunzo import Workspace
 from mafunzo.entities.asset import AssetKey, AssetType
 from mafunzo.server.auth import operator_key
 from tests.support.served import Served
+from tests.support.waiting import http
 
 MODEL = Path(__file__).parent / "mlflow_model.py"
 
@@ -154,17 +154,17 @@ def test_the_files_of_a_version_never_change(served: Served, workspace: Workspac
     files = f"{served.address.url}/mlflow/api/2.0/mlflow-artifacts/artifacts"
     auth = ("operator", operator_key(served.home))
     for method in ("PUT", "DELETE"):
-        answer = httpx.request(method, f"{files}/registered-models/fixed/1/MLmodel", auth=auth)
+        answer = http.request(method, f"{files}/registered-models/fixed/1/MLmodel", auth=auth)
         assert (answer.status_code, answer.json()["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
     asked = {"name": "fixed", "version": "1", "path": "MLmodel"}
-    page_file = httpx.get(f"{served.address.url}/mlflow/model-versions/get-artifact", params=asked, auth=auth)
+    page_file = http.get(f"{served.address.url}/mlflow/model-versions/get-artifact", params=asked, auth=auth)
     assert page_file.text == (folder / "MLmodel").read_text()
     for path in (
         "registered-models/fixed/1/../../../secret",
         "registered-models/fixed/1/nothing",
         "registered-models/x/1",
     ):
-        assert httpx.get(f"{files}/{path}", auth=auth, timeout=200).status_code == 404
+        assert http.get(f"{files}/{path}", auth=auth).status_code == 404
 
 
 def test_each_role_may_do_its_part_and_what_is_made_carries_its_makers_name(

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import mlflow
 import pytest
 import requests
@@ -19,6 +18,7 @@ from mafunzo.server.auth import operator_key
 from mafunzo.workspace import restore
 from tests.support.finished_job import add_finished_job
 from tests.support.served import Served
+from tests.support.waiting import http
 
 
 @pytest.fixture
@@ -126,7 +126,5 @@ def test_a_page_of_another_site_is_refused(served: Served) -> None:
     asked = {"name": "theirs"}
     for origin, status in (("https://evil.example", 403), (served.address.url, 200)):
         headers = {"Origin": origin}
-        answer = httpx.post(
-            f"{url}/ajax-api/2.0/mlflow/experiments/create", json=asked, auth=auth, headers=headers, timeout=200
-        )
+        answer = http.post(f"{url}/ajax-api/2.0/mlflow/experiments/create", json=asked, auth=auth, headers=headers)
         assert answer.status_code == status

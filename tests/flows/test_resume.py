@@ -3,9 +3,7 @@
 import json
 import os
 import signal
-import time
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -14,14 +12,15 @@ from mafunzo import Workspace
 from mafunzo.entities.job import Step, StepStatus
 from mafunzo.errors import JobCanceled
 from mafunzo.workspace.job import JobHandle
+from tests.support.tuned_home import CONVERSATIONS
+from tests.support.waiting import LIMIT_S, until
 
-CONVERSATIONS = Path(__file__).parent.parent.parent / "examples" / "conversations.jsonl"
 PARAMETERS: dict[str, Any] = {
     "apply_lora": True,
     "lora_dropout": 0.1,
     "learning_rate": 1e-3,
     "max_steps": 60,
-    "max_seq_length": 64,
+    "max_seq_length": 128,
     "evaluation_strategy": "steps",
     "eval_steps": 20,
     "save_total_limit": 2,
@@ -30,7 +29,8 @@ PARAMETERS: dict[str, Any] = {
 }
 
 
-def test_a_killed_step_goes_on_from_its_checkpoint_to_the_same_weights(workspace: Workspace) -> None:
+def test_a_killed_step_goes_on_from_its_checkpoint_to_the_same_weights(tuned: Workspace) -> None:
+    workspace = tuned
     whole = workspace.finetune(model="tiny-llama", train=CONVERSATIONS, **PARAMETERS)
     end_after_training(whole)
     job = workspace.finetune(model="tiny-llama", train=CONVERSATIONS, resume_from_checkpoint=True, **PARAMETERS)
@@ -48,22 +48,18 @@ def trained(job: JobHandle) -> Step:
 
 def end_after_training(job: JobHandle) -> None:
     """Wait for the training's end, and end the job there: what comes after it isn't looked at."""
-    deadline = time.monotonic() + 400
-    while trained(job).status is not StepStatus.COMPLETED:
-        assert time.monotonic() < deadline and not job.status.is_terminal, job.logs("finetune")
-        time.sleep(0.1)
+    until(lambda: trained(job).status is StepStatus.COMPLETED or job.status.is_terminal, lambda: job.logs("finetune"))
+    assert trained(job).status is StepStatus.COMPLETED, job.logs("finetune")
     job.cancel()
     with suppress(JobCanceled):
-        job.wait(timeout_s=100)
+        job.wait(timeout_s=LIMIT_S)
 
 
 def kill_after_a_checkpoint(job: JobHandle, workspace: Workspace) -> None:
     """Kill the training process, as the system does when memory runs out, once a whole checkpoint is there."""
     attempt = workspace.home.jobs / job.name / "finetune" / "1"
-    deadline = time.monotonic() + 120
-    while not list(attempt.glob("outputs/*/checkpoint-*/manifest.json")):
-        assert time.monotonic() < deadline and not job.status.is_terminal, job.logs("finetune")
-        time.sleep(0.02)
+    until(lambda: list(attempt.glob("outputs/*/checkpoint-*/manifest.json")) or job.status.is_terminal)
+    assert not job.status.is_terminal, job.logs("finetune")
     runner = psutil.Process(json.loads((attempt / "process.json").read_text())["pid"])
     for process in [runner, *runner.children(recursive=True)]:
         os.kill(process.pid, signal.SIGKILL)

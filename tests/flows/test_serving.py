@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import openai
 import pytest
 
@@ -23,7 +22,7 @@ from mafunzo.serving.worker_folder import worker_folder
 from mafunzo.store.home import Home
 from mafunzo.workspace.shutdown import shut_down
 from tests.support.served import Served
-from tests.support.waiting import LIMIT_S
+from tests.support.waiting import LIMIT_S, http
 
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
 
@@ -98,7 +97,7 @@ def test_a_wrong_key_is_refused_in_the_sdk_s_words(served: Served) -> None:
 @pytest.mark.parametrize("header", [{}, {"Authorization": "Basic eA=="}, {"Authorization": "Bearer"}])
 def test_no_key_is_refused(served: Served, header: dict[str, str]) -> None:
     body = {"model": "chat", "messages": HELLO}
-    answer = httpx.post(f"{served.address.url}/v1/chat/completions", json=body, headers=header)
+    answer = http.post(f"{served.address.url}/v1/chat/completions", json=body, headers=header)
     assert answer.status_code == 401
     assert answer.json()["error"]["message"].startswith("The request has no key")
 
@@ -139,41 +138,39 @@ def test_the_worker_s_own_refusals_come_through(served: Served) -> None:
 )
 def test_a_body_that_can_t_be_routed_is_refused(served: Served, body: bytes, message: str) -> None:
     headers = {"Authorization": "Bearer chat-key-1"}
-    answer = httpx.post(f"{served.address.url}/v1/chat/completions", content=body, headers=headers)
+    answer = http.post(f"{served.address.url}/v1/chat/completions", content=body, headers=headers)
     assert answer.status_code == 400
     assert message in answer.json()["error"]["message"]
 
 
 def test_a_body_that_is_too_large_is_refused(served: Served) -> None:
     headers = {"Authorization": "Bearer chat-key-1"}
-    answer = httpx.post(
-        f"{served.address.url}/v1/chat/completions", content=b" " * (33 * 2**20), headers=headers, timeout=60
-    )
+    answer = http.post(f"{served.address.url}/v1/chat/completions", content=b" " * (33 * 2**20), headers=headers)
     assert answer.status_code == 400
     assert "larger than 32 MB" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", ""])
 def test_another_host_name_is_refused(served: Served, host: str) -> None:
-    answer = httpx.get(f"{served.address.url}/healthz", headers={"Host": host})
+    answer = http.get(f"{served.address.url}/healthz", headers={"Host": host})
     assert answer.status_code in (400, 421)
 
 
 def test_an_unknown_address_is_refused_in_the_dialect(served: Served) -> None:
-    answer = httpx.get(f"{served.address.url}/v1/embeddings")
+    answer = http.get(f"{served.address.url}/v1/embeddings")
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_url")
 
 
 def test_health_needs_no_key_and_metrics_need_the_operator_s(served: Served) -> None:
     served.say("hello")
-    health = httpx.get(f"{served.address.url}/healthz").json()
+    health = http.get(f"{served.address.url}/healthz").json()
     assert health["status"] == "ok"
     assert health["loops"]["scheduler"] == health["loops"]["supervisor"] == "running"
-    assert httpx.get(f"{served.address.url}/metrics").status_code == 401
-    wrong = httpx.get(f"{served.address.url}/metrics", headers={"Authorization": "Bearer chat-key-1"})
+    assert http.get(f"{served.address.url}/metrics").status_code == 401
+    wrong = http.get(f"{served.address.url}/metrics", headers={"Authorization": "Bearer chat-key-1"})
     assert wrong.status_code == 401
     headers = {"Authorization": f"Bearer {operator_key(served.home)}"}
-    text = httpx.get(f"{served.address.url}/metrics", headers=headers).text
+    text = http.get(f"{served.address.url}/metrics", headers=headers).text
     assert 'mafunzo_requests_total{deployment="blue",endpoint="chat",status="200"}' in text
     assert 'mafunzo_deployments{status="healthy"}' in text
 
@@ -329,7 +326,7 @@ def test_a_server_in_the_background_outlives_who_started_it(tmp_path: Path) -> N
     assert found is not None
     assert found.port == int(starter.stdout)
     assert os.getsid(found.pid) == found.pid, "a session of its own"
-    assert httpx.get(f"{found.url}/healthz").status_code == 200
+    assert http.get(f"{found.url}/healthz").status_code == 200
     assert [process.purpose for process in shut_down(home).processes] == ["server"]
 
 

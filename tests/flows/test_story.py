@@ -2,9 +2,7 @@
 
 import json
 import socket
-from pathlib import Path
 
-import httpx
 import pytest
 from openai import AuthenticationError, OpenAI
 
@@ -12,28 +10,25 @@ from mafunzo import Workspace
 from mafunzo.errors import ArtifactCorrupt, Conflict, InvalidParameter, NotFound, PortInUse, ServingMismatch
 from mafunzo.workspace.endpoint import EndpointHandle
 from mafunzo.workspace.job import JobHandle
+from tests.support.tuned_home import CONVERSATIONS, PARAMETERS
+from tests.support.waiting import LIMIT_S, http
 
-CONVERSATIONS = Path(__file__).parent.parent.parent / "examples" / "conversations.jsonl"
-PARAMETERS = {
-    "apply_lora": True,
-    "lora_r": 4,
-    "learning_rate": 1e-3,
-    "num_train_epochs": 1,
-    "max_seq_length": 128,
-    "per_device_train_batch_size": 4,
-    "logging_steps": 1,
-}
+
+@pytest.fixture(scope="module")
+def workspace(tuned: Workspace) -> Workspace:
+    return tuned
 
 
 @pytest.fixture(scope="module")
 def job(workspace: Workspace) -> JobHandle:
-    return workspace.finetune(model="tiny-llama", train=CONVERSATIONS, **PARAMETERS).wait(timeout_s=400)
+    """The fine-tuning that has ended."""
+    return workspace.jobs.get(workspace.jobs.list()[-1].name)
 
 
 @pytest.fixture(scope="module")
 def endpoint(workspace: Workspace, job: JobHandle) -> EndpointHandle:
     model = workspace.models.register(job, name="greeter")
-    return workspace.deploy(model, endpoint="greeter", timeout_s=200)
+    return workspace.deploy(model, endpoint="greeter", timeout_s=LIMIT_S)
 
 
 def test_every_step_completes_and_leaves_its_log(job):
@@ -72,7 +67,7 @@ def test_the_outputs_are_what_others_read(job, tmp_path):
 
 
 def test_a_second_run_takes_every_step_from_the_cache_and_says_so(workspace, job):
-    again = workspace.finetune(model="tiny-llama", train=CONVERSATIONS, **PARAMETERS).wait(timeout_s=60)
+    again = workspace.finetune(model="tiny-llama", train=CONVERSATIONS, **PARAMETERS).wait(timeout_s=LIMIT_S)
     assert {str(step.status) for step in again.steps} == {"cached"}
     assert all(job.name in step.reason for step in again.steps)
     assert again.output_artifact("mlflow_model_folder") == job.output_artifact("mlflow_model_folder")
@@ -80,7 +75,7 @@ def test_a_second_run_takes_every_step_from_the_cache_and_says_so(workspace, job
 
 def test_a_changed_parameter_runs_its_step_again_and_says_why(workspace, job):
     changed = workspace.finetune(model="tiny-llama", train=CONVERSATIONS, **{**PARAMETERS, "max_seq_length": 96})
-    changed.wait(timeout_s=400)
+    changed.wait(timeout_s=LIMIT_S)
     steps = {step.name: step for step in changed.steps}
     assert str(steps["import_model"].status) == "cached"
     assert "max_seq_length 128 -> 96" in steps["prepare_data"].reason.replace("→", "->")
@@ -109,7 +104,7 @@ def test_openai_s_sdk_gets_answers_whole_and_streamed(endpoint):
 
 def test_without_the_key_nothing_is_answered(endpoint):
     body = {"model": "greeter", "messages": [{"role": "user", "content": "Habari!"}]}
-    assert httpx.post(f"{endpoint.url}/chat/completions", json=body).status_code == 401
+    assert http.post(f"{endpoint.url}/chat/completions", json=body).status_code == 401
     with pytest.raises(AuthenticationError):
         OpenAI(base_url=endpoint.url, api_key="wrong", max_retries=0).chat.completions.create(**body)
 
@@ -119,7 +114,7 @@ def test_a_new_key_replaces_the_old_one_at_once(endpoint):
     endpoint.regenerate_key("secondary")
     body = {"model": "greeter", "messages": [{"role": "user", "content": "Habari!"}], "max_tokens": 2}
     headers = {"Authorization": f"Bearer {old}"}
-    assert httpx.post(f"{endpoint.url}/chat/completions", json=body, headers=headers).status_code == 401
+    assert http.post(f"{endpoint.url}/chat/completions", json=body, headers=headers).status_code == 401
 
 
 def test_a_model_that_is_served_cannot_be_deleted(workspace, endpoint):
@@ -147,27 +142,27 @@ def test_lineage_verifies_every_hash_and_names_a_changed_byte(workspace, job, en
 
 
 def test_a_tuned_model_is_the_base_of_the_next(workspace, endpoint):
-    job = workspace.finetune(model="greeter", train=CONVERSATIONS, max_steps=2, **PARAMETERS).wait(timeout_s=400)
+    job = workspace.finetune(model="greeter", train=CONVERSATIONS, max_steps=2, **PARAMETERS).wait(timeout_s=LIMIT_S)
     second = workspace.models.register(job, name="greeter")
     assert second.version == "2"
     assert second.properties["base_model"]["reference"] == "greeter:1"
 
 
 def test_compare_sets_tuned_against_base(workspace, endpoint, tmp_path):
-    job = workspace.compare("greeter:1", CONVERSATIONS).wait(timeout_s=300)
+    job = workspace.compare("greeter:1", CONVERSATIONS).wait(timeout_s=LIMIT_S)
     (folder,) = job.download(tmp_path, "evaluation_result")
     assert (folder / "report.html").exists()
 
 
 def test_a_deleted_endpoint_is_gone(workspace, job):
     model = workspace.models.register(job, name="short-lived")
-    endpoint = workspace.deploy(model, endpoint="short-lived", timeout_s=200)
+    endpoint = workspace.deploy(model, endpoint="short-lived", timeout_s=LIMIT_S)
     key, url = endpoint.keys[0], endpoint.url
     endpoint.delete()
     with pytest.raises(NotFound):
         workspace.endpoints.get("short-lived")
     body = {"model": "short-lived", "messages": [{"role": "user", "content": "Habari!"}]}
-    answer = httpx.post(f"{url}/chat/completions", json=body, headers={"Authorization": f"Bearer {key}"})
+    answer = http.post(f"{url}/chat/completions", json=body, headers={"Authorization": f"Bearer {key}"})
     assert answer.status_code in (401, 404)
     assert workspace.models.delete("short-lived") == 0
     assert job.name in workspace.models.holders(model.artifact).jobs
@@ -179,12 +174,12 @@ def test_a_refused_deployment_leaves_nothing_and_a_good_one_takes_its_name(works
     template.write_text(template.read_text().replace("| trim", "| upper"))
     spoiled = workspace.models.register(folder, name="spoiled")
     with pytest.raises(ServingMismatch, match="token ids differ"):
-        workspace.deploy(spoiled, endpoint="fresh", timeout_s=200)
+        workspace.deploy(spoiled, endpoint="fresh", timeout_s=LIMIT_S)
     with pytest.raises(ServingMismatch):
-        workspace.deploy(spoiled, endpoint="greeter", deployment="blue", timeout_s=200)
+        workspace.deploy(spoiled, endpoint="greeter", deployment="blue", timeout_s=LIMIT_S)
     assert [found.name for found in workspace.endpoints.list()] == ["greeter"]
     assert [found.name for found in endpoint.deployments] == ["default"]
-    workspace.deploy("greeter:1", endpoint="greeter", deployment="blue", traffic=30, timeout_s=200)
+    workspace.deploy("greeter:1", endpoint="greeter", deployment="blue", traffic=30, timeout_s=LIMIT_S)
     assert endpoint.endpoint.traffic_percent == {"default": 70, "blue": 30}
     endpoint.delete_deployment("blue")
     assert endpoint.endpoint.traffic_percent == {"default": 100}

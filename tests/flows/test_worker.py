@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +23,9 @@ from mafunzo.chat.template import render_ids
 from mafunzo.chat.tokenizer import load_tokenizer
 from mafunzo.components.tiny_model import make
 from mafunzo.entities.conversation import Conversation, Message
+from tests.support.waiting import LIMIT_S, http, until
 
 ASK = [{"role": "user", "content": "What do you want to learn about?"}]
-STARTUP_S = 120
 
 
 @dataclass
@@ -41,25 +40,22 @@ class Worker:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0)
 
     def get(self, path: str) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=60, trust_env=False)
+        return http.get(self.url + path)
 
     def post(self, path: str, body: Any) -> httpx.Response:
-        return httpx.post(self.url + path, json=body, timeout=120, trust_env=False)
+        return http.post(self.url + path, json=body)
 
     def metric(self, name: str) -> float:
         lines = self.get("/metrics").text.splitlines()
         return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(name + " ")), 0.0)
 
     def wait_until(self, path: str, status: int) -> None:
-        deadline = time.monotonic() + STARTUP_S
-        while self.get(path).status_code != status:
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.05)
+        until(lambda: self.process.poll() is not None or self.get(path).status_code == status, self.log.read_text)
+        assert self.process.poll() is None, self.log.read_text()
 
     def end(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(LIMIT_S)
 
 
 def start(folder: Path, model: Path, *more: str) -> Worker:
@@ -71,11 +67,8 @@ def start(folder: Path, model: Path, *more: str) -> Worker:
         process = subprocess.Popen(
             argv, stdout=out, stderr=subprocess.STDOUT, env=os.environ | {"OMP_NUM_THREADS": "1"}
         )
-    deadline = time.monotonic() + STARTUP_S
-    while not port_file.exists():
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.05)
+    until(lambda: port_file.exists() or process.poll() is not None, log.read_text)
+    assert port_file.exists(), log.read_text()
     return Worker(process, f"http://127.0.0.1:{int(port_file.read_text())}", log)
 
 
@@ -292,7 +285,7 @@ def test_errors_are_in_openai_s_shape(
 
 
 def test_a_body_that_is_not_json_is_refused(worker: Worker) -> None:
-    answer = httpx.post(f"{worker.url}/v1/chat/completions", content=b"{no", trust_env=False)
+    answer = http.post(f"{worker.url}/v1/chat/completions", content=b"{no")
     assert answer.status_code == 400
     assert "isn't JSON" in answer.json()["error"]["message"]
 
@@ -334,16 +327,9 @@ def test_a_client_that_goes_away_cancels_its_request(worker: Worker, is_stream: 
         connection.sendall(
             b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(content), content)
         )
-        wait_for(lambda: worker.metric("mafunzo_sequences_running") == 1)
-    wait_for(lambda: worker.metric(cancelled) == before + 1)
-    wait_for(lambda: worker.metric("mafunzo_sequences_running") == 0)
-
-
-def wait_for(is_so: Any) -> None:
-    deadline = time.monotonic() + 60
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+        until(lambda: worker.metric("mafunzo_sequences_running") == 1)
+    until(lambda: worker.metric(cancelled) == before + 1)
+    until(lambda: worker.metric("mafunzo_sequences_running") == 0)
 
 
 def test_many_clients_get_the_same_greedy_reply(worker: Worker, model: Path, greedy: list[int]) -> None:
@@ -402,7 +388,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_worker_with_the_reason(model: Pa
         (broken / name).write_bytes((model / name).read_bytes())
     (broken / "pytorch_model.bin").write_bytes(b"pickle")
     worker = start(tmp_path / "worker", broken)
-    assert worker.process.wait(60) == 3
+    assert worker.process.wait(LIMIT_S) == 3
     assert "not in safetensors" in worker.log.read_text()
 
 
@@ -410,7 +396,7 @@ def test_an_adapter_without_its_base_ends_the_worker_with_the_reason(tmp_path: P
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
     worker = start(tmp_path / "worker", tmp_path / "adapter")
-    assert worker.process.wait(60) == 2
+    assert worker.process.wait(LIMIT_S) == 2
     assert "with --base" in worker.log.read_text()
 
 
@@ -419,7 +405,7 @@ def test_a_port_in_use_ends_the_worker_with_the_reason(model: Path, tmp_path: Pa
         port = taken.getsockname()[1]
         argv = ["--model", str(model), "--name", "x", "--port", str(port), "--port-file", str(tmp_path / "port")]
         ended = subprocess.run(
-            [sys.executable, "-m", "mafunzo.inference.worker", *argv], capture_output=True, text=True, timeout=60
+            [sys.executable, "-m", "mafunzo.inference.worker", *argv], capture_output=True, text=True
         )
     assert ended.returncode == 3
     assert f"Port {port} can't be listened on" in ended.stderr

@@ -3,7 +3,6 @@
 import functools
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +13,7 @@ import pytest
 
 from mafunzo import Workspace
 from mafunzo.server.client_environment import access_of_home, azure_environment, workspace_config
+from tests.support.waiting import until
 
 
 @pytest.fixture(scope="session")
@@ -55,14 +55,16 @@ def client(credential: Any) -> Any:
 def wait(client: Any) -> Callable[[str], Any]:
     """Waits for a job to end, and returns it."""
 
-    def wait(name: str, seconds: float = 120) -> Any:
-        deadline = time.monotonic() + seconds
-        while (found := client.jobs.get(name)).status not in ("Completed", "Failed", "Canceled"):
-            assert time.monotonic() < deadline, found.status
-            time.sleep(0.3)
-        return found
+    def wait(name: str) -> Any:
+        return until(lambda: ended_job(client, name), lambda: client.jobs.get(name).status)
 
     return wait
+
+
+def ended_job(client: Any, name: str) -> Any:
+    """Return a job once it has ended, else nothing."""
+    job = client.jobs.get(name)
+    return job if job.status in ("Completed", "Failed", "Canceled") else None
 
 
 @dataclass(frozen=True)

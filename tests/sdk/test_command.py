@@ -22,6 +22,7 @@ from azure.ai.ml.exceptions import JobException
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 
 from tests.support.stream import streamed
+from tests.support.waiting import until
 
 SCRIPT = """
 import argparse, json, os, pathlib
@@ -159,10 +160,7 @@ def test_a_command_takes_a_file_of_the_web_and_installs_into_a_place_of_its_own(
     assert "5.1,3.5\n" in told
     assert f"{own}\n" in told and "iris.csv\n" in told and f"in mafunzo {made.name}\n" in told
     assert client.jobs.get(made.name).inputs["iris"].mode == "ro_mount"
-    deadline = time.monotonic() + 30
-    while own.exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not own.exists()
+    until(lambda: not own.exists())
     with pytest.raises(HttpResponseError, match=r"iris is '.*none.csv', which the server there answers with 404"):
         made = command(
             command="cat ${{inputs.iris}}",

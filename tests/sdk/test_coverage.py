@@ -255,12 +255,17 @@ def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("operation", REFUSED)
-def test_what_is_refused_says_so(operation, client, beside):
+@pytest.fixture(scope="module")
+def data(client: Any) -> None:
+    """What operations on data name."""
     client.data.create_or_update(
         Data(name="d", version="1", type="uri_folder", path=str(ROOT / "tests/sdk/files/rows"))
     )
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("operation", REFUSED)
+def test_what_is_refused_says_so(operation, client, data, beside):
     with pytest.raises(Exception) as refused:
         answer = CALLS[operation](client)
         list(answer) if hasattr(answer, "__iter__") else answer.result()

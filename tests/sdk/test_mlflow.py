@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +78,7 @@ def test_all_that_users_do_works(
 
 
 @pytest.fixture(scope="module")
-def ended_job(client: Any, workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def ended_job(client: Any, workspace: Workspace, wait: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A command that has logged with MLflow, as the environment leads it to."""
     from azure.ai.ml import command
     from azure.ai.ml.entities import Environment
@@ -96,10 +95,7 @@ def ended_job(client: Any, workspace: Workspace, tmp_path_factory: pytest.TempPa
         experiment_name="commands-with-mlflow",
     )
     client.jobs.create_or_update(job)
-    deadline = time.monotonic() + 200
-    while (found := client.jobs.get("logs-with-mlflow")).status not in ("Completed", "Failed", "Canceled"):
-        assert time.monotonic() < deadline, found.status
-        time.sleep(0.5)
+    found = wait("logs-with-mlflow")
     assert found.status == "Completed", workspace.jobs.get(found.name).logs(
         workspace.jobs.get(found.name).steps[0].name
     )

@@ -11,6 +11,7 @@ from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 
 from mafunzo import Workspace
 from mafunzo.server.client_environment import workspace_config
+from tests.support.waiting import LIMIT_S
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def test_a_model_is_fetched_when_its_files_are_first_asked_for(registry, tmp_pat
 def test_a_model_that_is_being_fetched_is_not_fetched_twice(workspace: Workspace):
     first, second = (workspace.models.import_once("tiny-llama:1") for _ in range(2))
     assert first.name == second.name
-    first.wait(timeout_s=120)
+    first.wait(timeout_s=LIMIT_S)
 
 
 def test_why_a_model_cannot_be_fetched_is_told_at_once(registry, tmp_path, workspace: Workspace):

@@ -27,6 +27,7 @@ from mafunzo.errors import Conflict, RefusedError
 from mafunzo.server.client_environment import access_of_user, azure_environment, workspace_config
 from mafunzo.server.listen import names_of
 from tests.support.command_line import Shell
+from tests.support.waiting import LIMIT_S
 
 ADDRESS = "127.0.0.2"
 """An address of this machine that a server on its default address doesn't have."""
@@ -371,5 +372,5 @@ def test_a_server_that_runs_does_not_pretend_to_listen_elsewhere(team: Team, ser
 def test_another_name_in_the_host_header_is_not_answered(team: Team, server: str) -> None:
     trusting = ssl.create_default_context(cafile=team.ca_file)
     for host in ("127.0.0.1", "evil.example"):
-        answer = httpx.get(f"{server}/metadata/endpoints", headers={"Host": host}, verify=trusting)
+        answer = httpx.get(f"{server}/metadata/endpoints", headers={"Host": host}, verify=trusting, timeout=LIMIT_S)
         assert (answer.status_code, "Host header" in answer.text) == (421, True)

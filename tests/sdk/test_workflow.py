@@ -2,7 +2,6 @@
 
 import json
 import ssl
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 
 from mafunzo import Workspace
 from tests.support.stream import streamed
+from tests.support.waiting import LIMIT_S, until
 
 ROWS = (Path(__file__).parent.parent.parent / "examples" / "conversations.jsonl").read_text().splitlines()
 PARAMETERS: dict[str, Any] = {
@@ -162,14 +162,15 @@ def test_mlflows_own_client_reads_the_metrics_of_the_job(job, client):
 
     mlflow.set_tracking_uri(client.workspaces.get(client.workspace_name).mlflow_tracking_uri)
     try:
-        deadline, found = time.monotonic() + 60, {}
-        while "eval_loss" not in found and time.monotonic() < deadline:  # the view fills once it is first asked for
-            runs = mlflow.search_runs(experiment_names=["the-experiment"], output_format="list")
-            found = next((run.data.metrics for run in runs if run.info.run_name == "finetune"), {})
-            time.sleep(0.5)
-        assert found["eval_loss"] > 0
+        assert until(lambda: eval_loss_in(mlflow)) > 0  # the view fills once it is first asked for
     finally:
         mlflow.set_tracking_uri(None)
+
+
+def eval_loss_in(mlflow: Any) -> float | None:
+    """Return the loss that MLflow has of the fine-tuning step, if it has one."""
+    runs = mlflow.search_runs(experiment_names=["the-experiment"], output_format="list")
+    return next((run.data.metrics.get("eval_loss") for run in runs if run.info.run_name == "finetune"), None)
 
 
 def test_a_bad_row_is_named_before_anything_starts(submit, client):
@@ -194,10 +195,8 @@ def test_a_step_that_fails_is_told_with_its_own_words(submit, client):
 def test_a_job_can_be_canceled(submit, client):
     made = submit(max_steps=100_000)
     client.jobs.begin_cancel(made.name)
-    deadline = time.monotonic() + 60
-    while (status := client.jobs.get(made.name).status) == "CancelRequested" and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert status == "Canceled"
+    until(lambda: client.jobs.get(made.name).status != "CancelRequested")
+    assert client.jobs.get(made.name).status == "Canceled"
 
 
 def test_the_registered_model_has_its_lineage_and_never_changes(model, job, client, workspace: Workspace):
@@ -265,7 +264,7 @@ def test_only_its_keys_open_an_endpoint(endpoint, client, environment):
 
     def status(key: str) -> int:
         headers = {"Authorization": f"Bearer {key}"}
-        with httpx.Client(verify=trusted, trust_env=False, timeout=60) as http:
+        with httpx.Client(verify=trusted, trust_env=False, timeout=LIMIT_S) as http:
             return http.post(endpoint.scoring_uri, json=body, headers=headers).status_code
 
     assert (status(keys.primary_key), status(keys.secondary_key), status("wrong")) == (200, 200, 401)

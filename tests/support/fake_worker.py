@@ -107,7 +107,7 @@ class Handler(BaseHTTPRequestHandler):
         if said == "crash":
             os.kill(os.getpid(), signal.SIGKILL)
         if said == "slow":
-            time.sleep(30)
+            time.sleep(3600)
         if said == "break off":
             self.close_connection = True
             return

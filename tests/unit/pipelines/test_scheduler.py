@@ -12,6 +12,7 @@ import pytest
 
 from mafunzo.entities.job import JobStatus, Resources, Step, StepStatus
 from tests.support.pipeline_bench import Bench, shell
+from tests.support.waiting import until
 
 UPPER = shell("upper", "tr a-z A-Z < ${{inputs.data}} > ${{outputs.out}}")
 TWICE = shell("twice", "cat ${{inputs.data}} ${{inputs.data}} > ${{outputs.out}}")
@@ -471,7 +472,7 @@ def test_the_loop_runs_until_it_is_stopped_and_leaves_steps_running(bench: Bench
     bench.submit("j", HOLD, {"gate": str(bench.root / "gate")})
     bench.scheduler.wake()
     try:
-        _wait(lambda: "holding" in bench.log("j", "hold"))
+        until(lambda: "holding" in bench.log("j", "hold"))
     finally:
         stop.set()
         bench.scheduler.wake()
@@ -500,7 +501,7 @@ def test_halting_ends_what_runs_and_it_goes_on_at_the_next_start(bench: Bench) -
 def test_halting_keeps_the_work_of_a_step_that_has_just_ended(bench: Bench) -> None:
     gate = held_up(bench)
     gate.touch()
-    _wait(lambda: (bench.folder("j", "hold") / "exit.json").exists())
+    until(lambda: (bench.folder("j", "hold") / "exit.json").exists())
     bench.scheduler.close()
     assert bench.scheduler.halt() == []
     bench.scheduler = bench.new_scheduler()
@@ -526,13 +527,3 @@ def test_a_full_disk_while_outputs_are_stored_fails_the_step_and_not_the_loop(
 
 def _lives(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-
-
-def _wait(is_so: Any) -> None:
-    import time
-
-    for _ in range(3000):
-        if is_so():
-            return
-        time.sleep(0.02)
-    raise AssertionError("it didn't come about")

@@ -3,8 +3,7 @@
 import threading
 
 from mafunzo.server.context import Loop
-
-PATIENCE_S = 30.0
+from tests.support.waiting import LIMIT_S
 
 
 def test_a_loop_runs_until_it_is_asked_to_stop() -> None:
@@ -16,8 +15,8 @@ def test_a_loop_runs_until_it_is_asked_to_stop() -> None:
 
     loop = Loop("waiting", run)
     loop.start()
-    assert runs.wait(PATIENCE_S)
-    assert loop.stop(PATIENCE_S)
+    assert runs.wait(LIMIT_S)
+    assert loop.stop(LIMIT_S)
     assert loop.error == ""
 
 
@@ -34,6 +33,6 @@ def test_a_loop_that_breaks_is_told_and_begins_again() -> None:
 
     loop = Loop("breaking", run)
     loop.start()
-    assert begun_again.wait(PATIENCE_S)
+    assert begun_again.wait(LIMIT_S)
     assert loop.error == "OSError: no space left"
-    assert loop.stop(PATIENCE_S)
+    assert loop.stop(LIMIT_S)

@@ -14,6 +14,7 @@ from mafunzo.launcher.local import Exited, LocalLauncher, Running
 from mafunzo.serving.decide import UNHEALTHY_PROBES, supervision
 from mafunzo.serving.worker_folder import worker_folder
 from tests.support.serving_bench import Bench
+from tests.support.waiting import http
 
 HEALTHY = DeploymentStatus.HEALTHY
 
@@ -38,7 +39,7 @@ def test_a_deployment_goes_live_once_its_worker_is_verified(bench: Bench) -> Non
     assert found.verification["result"] == "verified"
     assert found.verification["rows"] == 2
     assert found.verification["largest_difference"] == 0
-    assert httpx.get(f"http://127.0.0.1:{found.port}/v1/models").json()["data"][0]["id"] == "chat"
+    assert http.get(f"http://127.0.0.1:{found.port}/v1/models").json()["data"][0]["id"] == "chat"
 
 
 def test_a_model_without_a_reference_goes_live_and_its_record_says_unverified(bench: Bench) -> None:
@@ -208,7 +209,7 @@ def test_deleting_an_endpoint_frees_processes_ports_memory_and_folders(bench: Be
     bench.tick_until(lambda: not bench.records.endpoints.list())
     assert not psutil.pid_exists(pid)
     with pytest.raises(httpx.ConnectError):
-        httpx.get(f"http://127.0.0.1:{found.port}/health")
+        http.get(f"http://127.0.0.1:{found.port}/health")
     assert bench.leases.list() == []
     assert not (bench.home.workers / "chat").exists()
 

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from mafunzo.tracking.job_facts import JobFacts, StepFacts, read_job_facts, writ
 from mafunzo.tracking.mlflow_server import _listen
 from mafunzo.tracking.mlflow_store import RunStore
 from mafunzo.tracking.mlflow_view import View
+from tests.support.waiting import LIMIT_S, until
 
 
 def write_metrics(jobs: Path, step: str, *lines: dict[str, object], attempt: int = 1, end: str = "\n") -> None:
@@ -236,25 +236,22 @@ def start(home: Path, started: list[subprocess.Popen[bytes]], *more: str) -> str
         "0.1",
     ]
     started.append(subprocess.Popen([*argv, *more], env={**os.environ, "OMP_NUM_THREADS": "1"}))
-    deadline = time.monotonic() + 120
-    while not port_file.exists():
-        assert started[-1].poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: port_file.exists() or started[-1].poll() is not None)
+    assert port_file.exists()
     return f"http://127.0.0.1:{port_file.read_text()}"
 
 
 def points(address: str) -> list[int]:
     """Return the steps of the loss that MLflow's own API gives for the finetune step, waiting for all five."""
     client = MlflowClient(tracking_uri=address)
-    deadline = time.monotonic() + 60
-    found: list[int] = []
-    while len(found) < 5 and time.monotonic() < deadline:
+
+    def points() -> list[int]:
         experiment = client.get_experiment_by_name("mafunzo")
         steps = client.search_runs([experiment.experiment_id], "tags.`mafunzo.step` = 'finetune'") if experiment else []
-        found = sorted(p.step for run in steps for p in client.get_metric_history(run.info.run_id, "loss"))
-        time.sleep(0.1)
-    return found
+        return sorted(p.step for run in steps for p in client.get_metric_history(run.info.run_id, "loss"))
+
+    until(lambda: len(points()) >= 5)
+    return points()
 
 
 def test_the_process_serves_api_and_pages_in_one_small_process_and_survives_a_kill(
@@ -274,7 +271,7 @@ def test_the_process_serves_api_and_pages_in_one_small_process_and_survives_a_ki
     address = start(home, started)
     assert points(address) == [1, 2, 3, 4, 5]
     started[1].send_signal(signal.SIGTERM)
-    assert started[1].wait(timeout=60) in (0, -signal.SIGTERM)
+    assert started[1].wait(LIMIT_S) in (0, -signal.SIGTERM)
 
 
 def test_the_process_ends_when_its_parent_is_gone(home: Path, started: list[subprocess.Popen[bytes]]) -> None:
@@ -282,4 +279,4 @@ def test_the_process_ends_when_its_parent_is_gone(home: Path, started: list[subp
     start(home, started, "--parent", str(parent.pid))
     parent.kill()
     parent.wait()
-    assert started[0].wait(timeout=60) == 0
+    assert started[0].wait(LIMIT_S) == 0
