@@ -24,6 +24,7 @@ from mafunzo.store.home import Home
 from mafunzo.store.lease import Leases
 from mafunzo.store.opening import open_database
 from mafunzo.store.records import Records
+from tests.support.waiting import LIMIT_S
 
 CPUS = 2
 CHANGES_OF_A_JOB = 150  # about as many as a scheduler makes for one job: it dies before one of them
@@ -168,9 +169,9 @@ def rage(root: Path, seed: int, kills: int = 10) -> Storm:
         storm.starts += 1
         scheduler = _start(root)
         try:
-            scheduler.wait(300)
+            scheduler.wait(LIMIT_S)
         except subprocess.TimeoutExpired:
-            storm.faults.append("the jobs didn't end within 300 s")
+            storm.faults.append(f"the jobs didn't end within {LIMIT_S:.0f} s")
         storm.faults += world.faults()
         storm.attempts = sum(step.attempt for name in world.expected for step in world.records.steps.of(name))
     finally:
@@ -191,7 +192,7 @@ def changes_of_a_job(root: Path) -> int:
     world.add_job(1, random.Random(0))
     world.database.close()
     scheduler = _start(root)
-    assert scheduler.wait(300) == 0
+    assert scheduler.wait(LIMIT_S) == 0
     return int((root / "scheduler.log").read_text().split()[-1])
 
 
@@ -200,14 +201,14 @@ def die_at_change(root: Path, number: int, delay_ms: float) -> list[str]:
     world = World(root)
     try:
         world.add_job(1, random.Random(0))
-        if _start(root, number, delay_ms).wait(300) not in (0, -signal.SIGKILL):
+        if _start(root, number, delay_ms).wait(LIMIT_S) not in (0, -signal.SIGKILL):
             return [f"the scheduler broke: {(root / 'scheduler.log').read_text()[-2000:]}"]
         last = _start(root)
         try:
-            last.wait(300)
+            last.wait(LIMIT_S)
         except subprocess.TimeoutExpired:
             last.kill()
-            return ["the job didn't end within 300 s", *world.faults()]
+            return [f"the job didn't end within {LIMIT_S:.0f} s", *world.faults()]
         return world.faults()
     finally:
         world.database.close()

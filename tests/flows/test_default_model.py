@@ -15,6 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mafunzo.components.model_folder import weights_sha256
 
+pytestmark = pytest.mark.slow
+
 
 def run_import(card: Path, out: Path, **environment: str) -> None:
     argv = [
@@ -26,7 +28,7 @@ def run_import(card: Path, out: Path, **environment: str) -> None:
         "--model",
         str(out),
     ]
-    subprocess.run(argv, check=True, timeout=500, env={**os.environ, **environment})
+    subprocess.run(argv, check=True, env={**os.environ, **environment})
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from pyarrow import parquet
 
 import mafunzo
 from mafunzo import Workspace
+from tests.support.waiting import LIMIT_S
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "examples"
@@ -29,9 +30,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
 
 
 def run(environment: dict[str, str], *words: str, folder: Path | None = None) -> str:
-    done = subprocess.run(
-        [sys.executable, *words], capture_output=True, text=True, env=environment, timeout=500, cwd=folder
-    )
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -54,7 +53,7 @@ def test_the_configuration_file_is_read_beside_its_data(environment):
 
 def test_openai_s_sdk_asks_an_endpoint(environment):
     with Workspace(environment["MAFUNZO_HOME"], port=0) as workspace:
-        workspace.deploy("greeter", endpoint="asked", timeout_s=300)
+        workspace.deploy("greeter", endpoint="asked", timeout_s=LIMIT_S)
         run(environment, str(EXAMPLES / "ask_with_openai.py"), "asked")
         workspace.endpoints.get("asked").delete()
 

@@ -79,6 +79,7 @@ def test_a_program_for_azure_runs_to_its_end_with_no_way_out(place):
     assert "127.0.0.1" in hosts and hosts <= {"127.0.0.1", "localhost", "0.0.0.0", "::1", "::"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packages", [("azure-ai-ml==1.20.0", "marshmallow<3.24"), ("azure-ai-ml==1.28.1",)], ids=str)
 def test_older_releases_of_the_sdk_run_the_same_programs(place, tmp_path, packages):
     """1.20.0 doesn't say itself that it needs an older marshmallow. The training is taken from the cache."""

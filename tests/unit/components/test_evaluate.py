@@ -1,4 +1,4 @@
-"""The component as a process: argv and folders in, folder out."""
+"""The component's command line: argv and folders in, folder out; once as a process, as a step runs it."""
 
 import json
 import os
@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from mafunzo.components import evaluate
+from mafunzo.components.command import run
 from tests.support.tiny_evaluation import Folders, make_folders
 
 
@@ -17,25 +19,36 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     return make_folders(tmp_path_factory.mktemp("evaluate"))
 
 
-def run(given: Folders, step: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    step.mkdir(exist_ok=True)
-    argv = [sys.executable, "-m", "mafunzo.components.evaluate", "--model", given.base, "--tuned", given.tuned]
-    argv += ["--prepared", given.prepared, "--evaluation_result", step / "out", "--max_new_tokens", "4"]
-    argv += ["--forgetting_prompts", "12", "--generation_rows", "6", *options]
-    environment = os.environ | {"MAFUNZO_STEP_FOLDER": str(step), "OMP_NUM_THREADS": "1"}
-    return subprocess.run([str(a) for a in argv], capture_output=True, text=True, env=environment, check=False)
+def arguments(given: Folders, step: Path, *options: str) -> list[str]:
+    argv = ["--model", given.base, "--tuned", given.tuned, "--prepared", given.prepared]
+    argv += ["--evaluation_result", step / "out", "--max_new_tokens", "4"]
+    return [str(argument) for argument in [*argv, "--forgetting_prompts", "12", "--generation_rows", "6", *options]]
+
+
+@pytest.fixture
+def step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a step, as its environment names it."""
+    (folder := tmp_path / "step").mkdir()
+    monkeypatch.setenv("MAFUNZO_STEP_FOLDER", str(folder))
+    return folder
+
+
+def refusal(given: Folders, step: Path, *options: str) -> int | str | None:
+    """Run the command line in this process, to its refusal; return the exit code."""
+    with pytest.raises(SystemExit) as end:
+        run(evaluate.__file__, evaluate.work, arguments(given, step, *options))
+    return end.value.code
 
 
 def read(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-def test_a_tuned_model_that_learned_passes_the_gate_and_leaves_everything_behind(
-    given: Folders, tmp_path: Path
-) -> None:
-    done = run(given, tmp_path / "step", "--gate", "better")
+def test_a_tuned_model_that_learned_passes_the_gate_and_leaves_everything_behind(given: Folders, step: Path) -> None:
+    argv = [sys.executable, "-m", "mafunzo.components.evaluate", *arguments(given, step, "--gate", "better")]
+    done = subprocess.run(argv, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
     assert done.returncode == 0, done.stderr
-    out = tmp_path / "step" / "out"
+    out = step / "out"
     metrics = read(out / "evaluationResult" / "metrics.json")
     assert metrics["comparisons"]["loss"]["is_better"] is True
     assert metrics["loss"] == metrics["comparisons"]["loss"]["tuned"]["value"]
@@ -45,28 +58,28 @@ def test_a_tuned_model_that_learned_passes_the_gate_and_leaves_everything_behind
     assert "http" not in (out / "report.html").read_text().split("<main>")[0]
     reference = read(out / "serving_reference.json")
     assert len(reference["rows"]) == 4 and reference["dtype"] == "float32"
-    (line,) = [json.loads(text) for text in (tmp_path / "step" / "metrics.jsonl").read_text().splitlines()]
+    (line,) = [json.loads(text) for text in (step / "metrics.jsonl").read_text().splitlines()]
     assert line["tuned_loss"] == line["eval_loss"] < line["base_loss"]
     assert "Perplexity" in done.stdout and '"event": "progress"' in done.stdout
     assert not list(out.rglob("*.f16"))
 
 
-def test_a_model_that_is_not_better_is_refused_after_the_report_is_written(given: Folders, tmp_path: Path) -> None:
+def test_a_model_that_is_not_better_is_refused_after_the_report_is_written(given: Folders, step: Path) -> None:
     unchanged = Folders(given.base, given.base, given.prepared)
-    done = run(unchanged, tmp_path / "step", "--gate", "better", "--gate_metric", "token_accuracy")
-    assert done.returncode == 3
-    error = read(tmp_path / "step" / "error.json")
+    assert refusal(unchanged, step, "--gate", "better", "--gate_metric", "token_accuracy") == 3
+    error = read(step / "error.json")
     assert error["code"] == "gate_not_passed"
     assert "token_accuracy" in error["faults"][0] and "gate is better" in error["faults"][0]
-    assert (tmp_path / "step" / "out" / "report.html").exists()
+    assert (step / "out" / "report.html").exists()
 
 
-def test_all_faults_of_the_configuration_are_told_before_a_network_is_loaded(given: Folders, tmp_path: Path) -> None:
+def test_all_faults_of_the_configuration_are_told_before_a_network_is_loaded(
+    given: Folders, step: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     params = json.dumps({"metrics": ["rouge1", "gpt_relevance"], "smothing": True, "model_id": "gpt2"})
-    done = run(given, tmp_path / "step", "--evaluation_config_params", params)
-    assert done.returncode == 2
-    faults = read(tmp_path / "step" / "error.json")["faults"]
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_, **__: pytest.fail("A network would be loaded."))
+    assert refusal(given, step, "--evaluation_config_params", params) == 2
+    faults = read(step / "error.json")["faults"]
     assert any("gpt_relevance needs another model as a judge" in fault for fault in faults)
     assert any("smothing is not a parameter. Did you mean smoothing?" in fault for fault in faults)
     assert any("model_id" in fault and "never with another" in fault for fault in faults)
-    assert "Loading" not in done.stdout

@@ -144,6 +144,7 @@ def test_the_marker_tells_what_was_installed(root: Path, tiny: Environment) -> N
     assert record["packages"] == list(tiny.packages) and "tiny==1.0" in record["installed"]
 
 
+@pytest.mark.slow
 def test_a_step_s_log_has_pip_s_lines_and_a_build_that_was_cut_off_is_begun_anew(wheels: Path, tmp_path: Path) -> None:
     """The first pip waits at a pipe for what it is to install, and is killed there; the second finds a file."""
     root, requirements = tmp_path / "environments", tmp_path / "requirements.txt"
@@ -175,6 +176,7 @@ def writer_of(pipe: Path) -> int | None:
         return None
 
 
+@pytest.mark.slow
 def test_what_can_not_be_installed_is_named_with_pip_s_reason_and_leaves_nothing(wheels: Path, tmp_path: Path) -> None:
     environment = Environment("mine", "1", ("--no-index", f"-f {wheels}", "tiny==9"))
     root, step = tmp_path / "environments", tmp_path / "step"
@@ -188,6 +190,7 @@ def test_what_can_not_be_installed_is_named_with_pip_s_reason_and_leaves_nothing
     assert not environment_folder(root, environment).exists()
 
 
+@pytest.mark.slow
 def test_of_two_that_need_one_environment_one_builds_and_the_other_waits(tiny: Environment, tmp_path: Path) -> None:
     folder = environment_folder(tmp_path, tiny)
     with Path(f"{folder}.lock").open("w") as lock:
