@@ -58,6 +58,7 @@ def test_openai_s_sdk_asks_an_endpoint(environment):
         workspace.endpoints.get("asked").delete()
 
 
+@pytest.mark.slow
 def test_the_quickstart_s_python_runs_as_it_is_printed(environment, tmp_path):
     (program,) = blocks("docs/quickstart.md", "python")
     assert program.count("SmolLM2-135M-Instruct") == 1

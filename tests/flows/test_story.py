@@ -7,11 +7,12 @@ import pytest
 from openai import AuthenticationError, OpenAI
 
 from mafunzo import Workspace
+from mafunzo.entities.job import StepStatus
 from mafunzo.errors import ArtifactCorrupt, Conflict, InvalidParameter, NotFound, PortInUse, ServingMismatch
 from mafunzo.workspace.endpoint import EndpointHandle
 from mafunzo.workspace.job import JobHandle
 from tests.support.tuned_home import CONVERSATIONS, PARAMETERS
-from tests.support.waiting import LIMIT_S, http
+from tests.support.waiting import LIMIT_S, http, until
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +76,11 @@ def test_a_second_run_takes_every_step_from_the_cache_and_says_so(workspace, job
 
 def test_a_changed_parameter_runs_its_step_again_and_says_why(workspace, job):
     changed = workspace.finetune(model="tiny-llama", train=CONVERSATIONS, **{**PARAMETERS, "max_seq_length": 96})
-    changed.wait(timeout_s=LIMIT_S)
+    until(lambda: changed.steps[1].status is not StepStatus.WAITING, lambda: changed.steps)
     steps = {step.name: step for step in changed.steps}
     assert str(steps["import_model"].status) == "cached"
     assert "max_seq_length 128 -> 96" in steps["prepare_data"].reason.replace("→", "->")
+    changed.cancel()  # why it runs is all that is looked at
 
 
 def test_the_endpoint_has_proven_that_it_serves_what_was_trained(endpoint):

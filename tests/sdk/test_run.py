@@ -154,6 +154,7 @@ def test_with_the_server_gone_it_fails_closed(place):
     assert told.count("closed") == 2 and "open\n" not in told
 
 
+@pytest.mark.slow
 def test_a_notebook_runs_in_the_kernel(place):
     """The whole workflow too, whose training is taken from the cache."""
     told = mafunzo(place, "env", "--format", "kernel", JUPYTER_DATA_DIR=str(place / "jupyter"))

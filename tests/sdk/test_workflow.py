@@ -185,6 +185,7 @@ def test_all_faults_of_a_job_come_at_once(submit):
         assert fault in str(refused.value)
 
 
+@pytest.mark.slow
 def test_a_step_that_fails_is_told_with_its_own_words(submit, client):
     made = submit(gate="better", max_steps=1, warmup_steps=1)
     with pytest.raises(JobException, match="didn't pass the gate"):
