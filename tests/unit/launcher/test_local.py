@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -197,7 +196,9 @@ def test_peak_memory_counts_the_whole_tree(folder: Path) -> None:
     command = f'mkfifo go; for i in 1 2; do (cat go | python -c "{hold}") & done; wait'
     LocalLauncher().start(command, folder, {})
     until(lambda: (folder / "log.txt").read_text().count("held") == 2)
-    time.sleep(1.2)  # the runner looks at least once a second
+    runner = psutil.Process(json.loads((folder / "process.json").read_text())["pid"])
+    looks = runner.num_ctx_switches().voluntary  # it sleeps between two looks at the tree's memory
+    until(lambda: runner.num_ctx_switches().voluntary > looks + 2)
     for _ in range(2):
         until(lambda: _writes(folder / "go") or not isinstance(LocalLauncher().status(folder), Running))
     assert ended(folder).record.peak_memory_mb > 150
