@@ -1,12 +1,16 @@
-"""The tree of commands."""
+"""The list of commands, of which those of a way in that is absent are left out; `main` runs the one that is named.
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 refused, 130 interrupted.
+"""
+
+import sys
+from importlib.util import find_spec
 
 import typer
 
 from mafunzo.cli import (
-    azure,
     component,
     compute,
-    create,
     data,
     demo,
     endpoint,
@@ -14,11 +18,15 @@ from mafunzo.cli import (
     finetune,
     job,
     lineage,
-    mlflow,
     model,
     server,
     user,
 )
+from mafunzo.errors import MafunzoError
+from mafunzo.server.references import add_syntaxes
+
+AZURE = "mafunzo.cli.azure"
+MLFLOW = "mafunzo.cli.mlflow"
 
 app = typer.Typer(
     help="Fine-tune a chat model, prove that it got better, register it and serve it, on hardware that you own.",
@@ -41,8 +49,11 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 app.command("demo")(demo.demo)
 app.command("up")(server.up)
 app.command("down")(server.down)
-app.command("run", context_settings={"allow_interspersed_args": False, "allow_extra_args": True})(azure.run)
-app.command("env")(azure.env)
+if find_spec(AZURE):
+    from mafunzo.cli import azure
+
+    app.command("run", context_settings={"allow_interspersed_args": False, "allow_extra_args": True})(azure.run)
+    app.command("env")(azure.env)
 app.add_typer(model.app, name="model")
 app.add_typer(data.app, name="data")
 app.command("finetune", context_settings={"allow_extra_args": True, "ignore_unknown_options": False})(finetune.finetune)
@@ -54,8 +65,30 @@ app.add_typer(compute.app, name="compute")
 app.add_typer(component.app, name="component")
 app.add_typer(environment.app, name="environment")
 app.add_typer(user.app, name="user")
-app.command("create")(create.create)
+if find_spec(AZURE):
+    from mafunzo.cli import create
+
+    app.command("create")(create.create)
 app.command("lineage")(lineage.lineage)
-app.command("mlflow")(mlflow.mlflow)
+if find_spec(MLFLOW):
+    from mafunzo.cli import mlflow
+
+    app.command("mlflow")(mlflow.mlflow)
 app.command("backup")(server.backup)
 app.command("restore")(server.restore)
+
+
+def main() -> None:
+    """Run the command that `sys.argv` names."""
+    add_syntaxes()
+    try:
+        app(prog_name="mafunzo")
+    except MafunzoError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)

@@ -210,7 +210,7 @@ def _install_kernel(home: Path) -> Path:
     data = Path(os.environ.get("JUPYTER_DATA_DIR") or Path.home() / ".local" / "share" / "jupyter")
     folder = data / "kernels" / KERNEL
     folder.mkdir(parents=True, exist_ok=True)
-    start = [sys.executable, "-m", "mafunzo.cli", "run", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    start = [sys.executable, "-m", "mafunzo", "run", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     body = {
         "argv": start,
         "display_name": "Mafunzo",

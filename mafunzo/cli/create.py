@@ -4,8 +4,9 @@ from pathlib import Path
 
 import typer
 
-from mafunzo.cli.finetune import DETACH, follow, pairs
+from mafunzo.cli.follow import DETACH, follow
 from mafunzo.cli.output import AS_JSON, print_json
+from mafunzo.cli.words import pairs
 
 GRACE_S = 30.0
 """How much longer than its worker may take a deployment is waited for, so that its own reason is told."""

@@ -1,18 +1,16 @@
 """`mafunzo finetune` and `mafunzo compare`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
+from mafunzo.cli.follow import DETACH, follow
 from mafunzo.cli.output import AS_JSON, print_facts, print_json, print_table
+from mafunzo.cli.words import pairs
 from mafunzo.errors import InvalidFile, InvalidParameter
 
-if TYPE_CHECKING:
-    from mafunzo.workspace.job import JobHandle
-
 CONFIG = typer.Argument(None, help="A YAML file of parameters, then key=value pairs that win over it.")
-DETACH = typer.Option(False, "--detach", help="Return once the job is in the queue; it goes on in the background.")
 
 
 def finetune(
@@ -66,16 +64,6 @@ def compare(
     follow(job, detach, as_json, f"Report: mafunzo job download {job.name} --to FOLDER --output evaluation_result")
 
 
-def follow(job: "JobHandle", detach: bool, as_json: bool, next_step: str) -> None:
-    """Return at once, or show the job until it ends; with `--json` the last thing printed is the job as JSON."""
-    if not detach:
-        job.stream()
-    if as_json:
-        print_json(job.job)
-    else:
-        print(job.name if detach else next_step)
-
-
 def _merge(config: list[str], options: dict[str, Any]) -> dict[str, Any]:
     files = [word for word in config if "=" not in word]
     if len(files) > 1:
@@ -108,14 +96,6 @@ def _beside(file: Path, name: str, value: Any) -> Any:
     is_data = name in ("train", "validation", "test") or name.endswith(("_file_path", "_mltable_path"))
     is_other = name in ("model", "evaluation_config", "deepspeed") or name.endswith("_path")
     return str(file.parent / value) if is_data or (is_other and (file.parent / value).exists()) else value
-
-
-def pairs(words: list[str]) -> dict[str, Any]:
-    """Return what `key=value` words say; raises `InvalidParameter` for any other word."""
-    faults = [f"'{word}' isn't key=value." for word in words if "=" not in word]
-    if faults:
-        raise InvalidParameter("The parameters can't be read.", faults)
-    return {word.partition("=")[0]: word.partition("=")[2] for word in words}
 
 
 def _print_plan(job: Any, steps: list[Any], as_json: bool) -> None:

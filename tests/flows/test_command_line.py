@@ -158,7 +158,7 @@ def test_a_server_in_the_foreground_tells_at_once_where_it_is(tmp_path):
     shell = Shell(tmp_path / "home")
     told = tmp_path / "told.txt"
     with told.open("w") as file:
-        command = [sys.executable, "-m", "mafunzo.cli", "up"]
+        command = [sys.executable, "-m", "mafunzo", "up"]
         server = subprocess.Popen(command, env=shell.environment, stdout=file, stderr=file)
     try:
         until(lambda: "mafunzo down" in told.read_text() or server.poll() is not None)

@@ -79,7 +79,7 @@ def test_a_browser_is_led_to_an_address_without_the_key_and_let_in_there(served:
 
 def test_the_command_prints_what_clients_need(served: Served) -> None:
     environment = {**os.environ, "MAFUNZO_HOME": str(served.home.root)}
-    argv = [sys.executable, "-m", "mafunzo.cli", "mlflow"]
+    argv = [sys.executable, "-m", "mafunzo", "mlflow"]
     printed = subprocess.run(argv, env=environment, check=True, capture_output=True, text=True).stdout
     assert MlflowClient(tracking_uri=printed.strip()).get_run("job1").info.run_name == "tiny on chitchat"
     told = json.loads(subprocess.run([*argv, "--json"], env=environment, check=True, capture_output=True).stdout)
@@ -90,7 +90,7 @@ def test_a_shells_variables_keep_the_key_out_of_the_address(served: Served, tmp_
     environment = {**os.environ, "MAFUNZO_HOME": str(served.home.root)}
     program = tmp_path / "program.py"
     program.write_text("import mlflow\nwith mlflow.start_run(): mlflow.log_metric('loss', 1)\n")
-    ask = f"{sys.executable} -m mafunzo.cli mlflow --format shell"
+    ask = f"{sys.executable} -m mafunzo mlflow --format shell"
     command = ["sh", "-c", f'variables="$({ask})" && eval "$variables" && exec {sys.executable} {program}']
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     assert "View run " in done.stdout and served.address.url in done.stdout

@@ -50,7 +50,7 @@ def environment(place: Path) -> dict[str, str]:
 
 
 def mafunzo(place: Path, *words: object, prefix: tuple[str, ...] = (), code: int = 0, **more: str) -> str:
-    command = [*prefix, sys.executable, "-m", "mafunzo.cli", *map(str, words)]
+    command = [*prefix, sys.executable, "-m", "mafunzo", *map(str, words)]
     done = subprocess.run(command, cwd=place / "user", env=environment(place) | more, capture_output=True, text=True)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -138,7 +138,7 @@ def test_with_the_server_gone_it_fails_closed(place):
         "import subprocess, sys\n"
         "from azure.ai.ml import MLClient\n"
         "from azure.identity import DefaultAzureCredential, InteractiveBrowserCredential\n"
-        "subprocess.run([sys.executable, '-m', 'mafunzo.cli', 'down'], check=True)\n"
+        "subprocess.run([sys.executable, '-m', 'mafunzo', 'down'], check=True)\n"
         "try:\n"
         "    DefaultAzureCredential().get_token('https://management.azure.com/.default')\n"
         "    print('open')\n"

@@ -317,7 +317,7 @@ def test_a_script_of_a_member_runs_with_their_token(team: Team, server: str, tmp
     theirs = Shell(tmp_path / "none")
     way = ["--server", server, "--token-file", team.folder / "carol.token", "--ca-file", team.ca_file]
     done = subprocess.run(
-        [sys.executable, "-m", "mafunzo.cli", "run", *map(str, way), str(script)],
+        [sys.executable, "-m", "mafunzo", "run", *map(str, way), str(script)],
         cwd=tmp_path, env=theirs.environment, capture_output=True, text=True,
     )  # fmt: skip
     assert "found mafunzo local" in done.stdout, done.stderr

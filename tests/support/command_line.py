@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
-from mafunzo.cli import main
+from mafunzo.cli.app import main
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Shell:
 
     def process(self, *words: str | Path, code: int = 0, **environment: str) -> str:
         """Do the same as a call with a process of its own, as a user's shell does."""
-        argv = [sys.executable, "-m", "mafunzo.cli", *map(str, words)]
+        argv = [sys.executable, "-m", "mafunzo", *map(str, words)]
         done = subprocess.run(argv, capture_output=True, text=True, env=self.environment | environment)
         return _checked(words, Ended(done.returncode, done.stdout, done.stderr), code)
 

@@ -22,7 +22,7 @@ def test_importing_mafunzo_loads_nothing_heavy():
 
 def test_help_loads_nothing_heavy():
     program = (
-        "import sys\nfrom mafunzo.cli import main\nsys.argv = ['mafunzo', '--help']\n"
+        "import sys\nfrom mafunzo.cli.app import main\nsys.argv = ['mafunzo', '--help']\n"
         "try:\n    main()\nexcept SystemExit:\n    pass"
     )
     loaded = loaded_after(program)
