@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mafunzo.components.command import Arguments, run
-from mafunzo.training.finetune import Request, finetune
+from mafunzo.training.trainer import Request, finetune
 
 
 def work(arguments: Arguments) -> None:

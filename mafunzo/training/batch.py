@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mafunzo.errors import InvalidData, InvalidFile
-from mafunzo.training.loss import IGNORED
+from mafunzo.training.head_loss import IGNORED
 
 COLUMNS = ("input_ids", "labels")
 Ints = NDArray[np.int32]

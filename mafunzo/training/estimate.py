@@ -7,7 +7,7 @@ import torch
 from transformers import AutoTokenizer, PreTrainedModel
 
 from mafunzo.training.batch import Course, Rows
-from mafunzo.training.loss import IGNORED
+from mafunzo.training.head_loss import IGNORED
 
 # The share of the bare matrix product's speed that whole training steps reached (2 cores, bfloat16, 135M parameters).
 EFFICIENCY = 0.4

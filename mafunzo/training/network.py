@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from mafunzo.errors import MafunzoError
 from mafunzo.training import attention
 from mafunzo.training.batch import Batch
-from mafunzo.training.loss import IGNORED, Head, head_loss
+from mafunzo.training.head_loss import IGNORED, Head, head_loss
 
 logger = logging.getLogger(__name__)
 

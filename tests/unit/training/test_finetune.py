@@ -16,7 +16,7 @@ from mafunzo.chat.network import load_network
 from mafunzo.errors import FailedError, InvalidFile, InvalidParameter
 from mafunzo.tracking import MetricLog, read_metrics
 from mafunzo.training.batch import Course
-from mafunzo.training.finetune import Request, finetune
+from mafunzo.training.trainer import Request, finetune
 from tests.support.tiny_training import learnable_rows, random_rows, write_base, write_prepared
 
 LORA = {
@@ -290,7 +290,7 @@ def test_a_tuned_model_is_the_base_of_the_next(tmp_path, base, prepared):
 
 
 def test_in_16_bits_training_computes_in_bfloat16_with_float32_factors(tmp_path, base, prepared, monkeypatch):
-    monkeypatch.setattr("mafunzo.training.precision.flags", lambda: frozenset({"avx512_bf16"}))
+    monkeypatch.setattr("mafunzo.device.precision.flags", lambda: frozenset({"avx512_bf16"}))
     for name, values in (("lora", LORA), ("full", FULL)):
         _, folder = train(tmp_path, base, prepared, name, **values, precision="16")
         assert json.loads((folder / "finetune_args.json").read_text())["computed_in"] == "bfloat16"
@@ -300,7 +300,7 @@ def test_in_16_bits_training_computes_in_bfloat16_with_float32_factors(tmp_path,
 
 
 def test_a_cpu_without_bfloat16_computes_in_float32_and_says_so(tmp_path, base, prepared, monkeypatch, caplog):
-    monkeypatch.setattr("mafunzo.training.precision.flags", lambda: frozenset({"avx2"}))
+    monkeypatch.setattr("mafunzo.device.precision.flags", lambda: frozenset({"avx2"}))
     with caplog.at_level("INFO"):
         _, folder = train(tmp_path, base, prepared, **LORA, precision="16")
     assert "doesn't compute in bfloat16: float32 instead" in caplog.text
@@ -408,7 +408,7 @@ def test_out_of_memory_says_what_to_lower(tmp_path, base):
         import resource
         from pathlib import Path
         from mafunzo.errors import OutOfMemory
-        from mafunzo.training.finetune import Request, _Run, _read_prepared
+        from mafunzo.training.trainer import Request, _Run, _read_prepared
         from mafunzo.entities.parameters.table import resolve
         import torch
         torch.set_num_threads(1)

@@ -17,16 +17,17 @@ from transformers import PreTrainedModel
 
 from mafunzo.chat.adapter import AdapterConfig, adapters, add_adapter
 from mafunzo.chat.network import load_network
+from mafunzo.device import precision
 from mafunzo.entities.parameters.constraint import split_names
 from mafunzo.entities.parameters.table import resolve
 from mafunzo.errors import FailedError, InvalidFile, InvalidParameter, OutOfMemory
 from mafunzo.tracking import MetricLog, Progress
-from mafunzo.training import checkpoint, network, precision
+from mafunzo.training import checkpoint, network
 from mafunzo.training.batch import Batch, Course, Rows, pack, read_rows, split
 from mafunzo.training.curve import draw_loss
+from mafunzo.training.distributed import ZERO_STAGE, make_stepper
 from mafunzo.training.estimate import estimate_s, rendered_example
 from mafunzo.training.optimizer import make_optimizer, make_schedule
-from mafunzo.training.stepper import ZERO_STAGE, make_stepper
 
 logger = logging.getLogger(__name__)
 

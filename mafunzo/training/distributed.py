@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from mafunzo.device.precision import Precision
 from mafunzo.errors import NotSupported
 from mafunzo.training.optimizer import clip
-from mafunzo.training.precision import Precision
 
 ZERO_STAGE = 2
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mafunzo.training.loss import CHUNK, PART, Head, head_loss
+from mafunzo.training.head_loss import CHUNK, PART, Head, head_loss
 
 WIDTH, VOCABULARY = 8, 50
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mafunzo.training.precision import choose, flags, name
+from mafunzo.device.precision import choose, flags, name
 
 CPU = torch.device("cpu")
 

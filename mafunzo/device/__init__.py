@@ -1,0 +1,1 @@
+"""What the machine has: its number formats and its memory."""
