@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from mafunzo import settings
+from mafunzo.device.out_of_memory import is_out_of_memory
 from mafunzo.entities.component import Component, parse_value
 from mafunzo.errors import FailedError, InvalidParameter, MafunzoError, OutOfMemory, StorageFull
 from mafunzo.tracking import METRICS_FILE, MetricLog
@@ -110,7 +111,7 @@ def parse(component: Component, argv: Sequence[str], step_folder: Path | None = 
 def _translate(error: Exception) -> MafunzoError:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return StorageFull(f"The disk is full at {error.filename or 'an output'}. Free space, then run the job again.")
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if is_out_of_memory(error):
         return OutOfMemory(
             "Out of memory. Lower per_device_train_batch_size or max_seq_length, or set apply_lora to true."
         )

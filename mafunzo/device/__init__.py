@@ -1,1 +1,1 @@
-"""What the machine has: its number formats and its memory."""
+"""What the machine has: the number formats it computes in, and how it says that its memory ran out."""

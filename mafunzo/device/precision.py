@@ -1,4 +1,12 @@
-"""Which number format is computed in: what was asked, as far as the hardware really computes in it."""
+"""Mixed precision: which number format is computed in, as far as the hardware really computes in it.
+
+Two questions about bfloat16 on a CPU are answered here and nowhere else, because they differ on processors with AVX-512
+but without its bfloat16 instructions:
+
+    computes_bfloat16    are there instructions for it? Training asks: it is bound by arithmetic, which emulation slows down
+    multiplies_bfloat16  does oneDNN take it, converting where it must? Serving asks: a decode step is bound by reading the
+                         weights, of which bfloat16 has half the bytes
+"""
 
 import re
 from dataclasses import dataclass
@@ -6,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16", "svebf16"}
+_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16", "svebf16"}
 
 
 @dataclass(frozen=True)
@@ -22,7 +30,7 @@ class Precision:
     note: str = ""
 
 
-def choose(bits: str, is_lora: bool, device: torch.device, cpu_flags: frozenset[str] | None = None) -> Precision:
+def choose(bits: str, is_lora: bool, device: torch.device) -> Precision:
     """Return the format for `bits` ("16" or "32"): frozen weights in it, trained weights always in float32."""
     if bits == "32":
         return Precision(torch.float32, torch.float32)
@@ -33,7 +41,7 @@ def choose(bits: str, is_lora: bool, device: torch.device, cpu_flags: frozenset[
             if compute == torch.bfloat16
             else "This GPU doesn't compute in bfloat16: float16 with loss scaling instead."
         )
-    elif (flags() if cpu_flags is None else cpu_flags) & _BF16_FLAGS:
+    elif computes_bfloat16(instruction_sets()):
         compute, note = torch.bfloat16, ""
     else:
         return Precision(
@@ -43,7 +51,17 @@ def choose(bits: str, is_lora: bool, device: torch.device, cpu_flags: frozenset[
     return Precision(compute, weights, not is_lora, compute == torch.float16, note)
 
 
-def flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+def computes_bfloat16(sets: frozenset[str]) -> bool:
+    """Return whether a CPU with these instruction sets multiplies bfloat16 in hardware."""
+    return bool(sets & _BFLOAT16_FLAGS)
+
+
+def multiplies_bfloat16() -> bool:
+    """Return whether oneDNN's matrix products take bfloat16 on this CPU, in hardware or by converting on the way."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def instruction_sets(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
     """Return the instruction sets that every core has, by Linux's names; nothing on other systems."""
     try:
         text = cpuinfo.read_text(encoding="utf-8", errors="replace")

@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from mafunzo.device.out_of_memory import is_out_of_memory
 from mafunzo.errors import ContextLengthExceeded, FailedError, InvalidParameter, MafunzoError, OutOfMemory, WorkerFailed
 from mafunzo.inference import batcher
 from mafunzo.inference.detokenizer import Detokenizer, StopStrings, Tokenizer
@@ -361,6 +362,6 @@ def _involved(action: batcher.Action) -> tuple[int, ...]:
 def _translate(error: Exception) -> MafunzoError:
     if isinstance(error, MafunzoError):
         return error
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+    if is_out_of_memory(error):
         return OutOfMemory("No memory left for the reply. Lower --max-batch, or ask for fewer tokens.")
     return FailedError(f"The reply failed: {type(error).__name__}: {error}")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers.modeling_utils import PreTrainedModel
 
+from mafunzo.device.precision import multiplies_bfloat16
 from mafunzo.errors import NotSupported
 from mafunzo.inference.attention import attend_by_rows
 from mafunzo.inference.kv_cache import SlotCache
@@ -135,10 +136,9 @@ def _context_length(config: Any) -> int:
 
 
 def serving_dtype(folder: Path, device: torch.device | str) -> torch.dtype | None:
-    """Return float32 for bf16 or fp16 weights where the hardware would only emulate it, else None: as they are stored."""
+    """Return float32 for bf16 or fp16 weights that oneDNN doesn't multiply on this CPU, else None: as they are stored."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     stored = config.get("dtype") or config.get("torch_dtype") or (config.get("text_config") or {}).get("dtype")
     if torch.device(device).type != "cpu" or stored not in ("bfloat16", "float16"):
         return None
-    is_fast = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return None if is_fast and stored == "bfloat16" else torch.float32
+    return None if stored == "bfloat16" and multiplies_bfloat16() else torch.float32

@@ -8,14 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from mafunzo.chat.adapter import LoraLinear
+from mafunzo.device.precision import multiplies_bfloat16
 
 TYPICAL_ROWS = 16
 
 
 def is_packable(dtype: torch.dtype) -> bool:
-    """Return whether oneDNN multiplies in `dtype` on this CPU; bfloat16 needs instructions that not every CPU has."""
+    """Return whether oneDNN lays out and multiplies weights of `dtype` on this CPU."""
     if dtype == torch.bfloat16:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        return multiplies_bfloat16()
     return dtype == torch.float32
 
 

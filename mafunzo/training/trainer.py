@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from mafunzo.chat.adapter import AdapterConfig, adapters, add_adapter
 from mafunzo.chat.network import load_network
 from mafunzo.device import precision
+from mafunzo.device.out_of_memory import is_out_of_memory
 from mafunzo.entities.parameters.constraint import split_names
 from mafunzo.entities.parameters.table import resolve
 from mafunzo.errors import FailedError, InvalidFile, InvalidParameter, OutOfMemory
@@ -263,7 +264,7 @@ class _Run:
                 loss_sum += float(batch_loss.detach())
                 correct += hits
         except Exception as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             self.stepper.clear()
             self._halve_batch(error)
@@ -299,7 +300,7 @@ class _Run:
         try:
             return self.stepper.step()
         except Exception as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             raise OutOfMemory(
                 "Out of memory while the optimizer took a step: its state has two numbers for each trained weight. Set "
@@ -559,15 +560,6 @@ def _copy_tokenizer(tokenizer: Path, output: Path) -> None:
     for file in tokenizer.iterdir():
         if file.is_file():
             shutil.copyfile(file, output / file.name)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    text = str(error)
-    return (
-        isinstance(error, torch.OutOfMemoryError | MemoryError)
-        or "DefaultCPUAllocator: can't allocate memory" in text
-        or "DefaultCPUAllocator: not enough memory" in text
-    )
 
 
 def _duration(seconds: float) -> str:

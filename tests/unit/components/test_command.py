@@ -33,6 +33,8 @@ def greet(arguments: Arguments) -> None:
         raise KeyError("bug")
     if "full" in names:
         raise OSError(28, "No space left on device", "out")
+    if "greedy" in names:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
     arguments.metrics.log(1, {"names": len(names)})
     arguments.outputs["greetings"].mkdir()
     (arguments.outputs["greetings"] / "all.txt").write_text(" ".join(names) * arguments.values["times"])
@@ -86,6 +88,7 @@ def test_all_faults_of_the_command_line_come_at_once(component):
     [
         pytest.param("nobody", 2, "invalid_data", id="an error of ours"),
         pytest.param("full", 1, "storage_full", id="a full disk"),
+        pytest.param("greedy", 1, "out_of_memory", id="no memory left"),
         pytest.param("bug", 1, "failed", id="a bug"),
     ],
 )

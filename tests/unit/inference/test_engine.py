@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mafunzo.chat.network import load_network
 from mafunzo.chat.tokenizer import load_tokenizer
-from mafunzo.errors import ContextLengthExceeded, FailedError, InvalidParameter, WorkerFailed
+from mafunzo.errors import ContextLengthExceeded, FailedError, InvalidParameter, OutOfMemory, WorkerFailed
 from mafunzo.inference.batcher import Limits
 from mafunzo.inference.engine import GREEDY, Engine
 from mafunzo.inference.executor_torch import TorchExecutor
@@ -182,6 +182,22 @@ def test_a_fault_in_one_request_leaves_the_others(network: Any, tokenizer: Any, 
                     stream.reply()
             else:
                 assert stream.reply().token_ids == plain(network, prompts[i], 10)
+
+
+def test_a_reply_that_runs_out_of_memory_says_what_to_lower(
+    network: Any, tokenizer: Any, prompts: list[list[int]]
+) -> None:
+    class Full(TorchExecutor):
+        def prefill(self, id: int, token_ids: Any, all_logits: bool = False) -> Any:
+            if list(token_ids) == prompts[2]:
+                raise RuntimeError("std::bad_alloc")
+            return super().prefill(id, token_ids, all_logits)
+
+    with (
+        Engine(Full(network), tokenizer) as engine,
+        pytest.raises(OutOfMemory, match=r"No memory left for the reply\. Lower --max-batch"),
+    ):
+        engine.submit(Request(tuple(prompts[2]), 10, GREEDY)).reply()
 
 
 def test_a_listener_that_breaks_harms_nobody(engine: Engine, prompts: list[list[int]]) -> None:

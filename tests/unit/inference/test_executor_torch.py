@@ -1,14 +1,16 @@
 """The batched executor against plain transformers, architecture by architecture."""
 
 import copy
+import json
+from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, MambaConfig, PreTrainedModel
 
 from mafunzo.errors import NotSupported
-from mafunzo.inference.executor_torch import TorchExecutor
-from tests.support.tiny_network import ARCHITECTURES, VOCABULARY, make_network
+from mafunzo.inference import executor_torch
+from mafunzo.inference.executor_torch import TorchExecutor, serving_dtype
 
 STEPS = 24
 
@@ -150,3 +152,26 @@ def test_an_idle_cache_holds_no_memory() -> None:
     assert executor.cache.layers[0].keys.numel() > 0
     executor.free(1)
     assert executor.cache.layers[0].keys is None and executor.cache.ids == []
+
+
+@pytest.mark.parametrize(
+    ("stored", "device", "takes_bfloat16", "dtype"),
+    [
+        pytest.param("bfloat16", "cpu", True, None, id="bfloat16 that the CPU takes stays as it is stored"),
+        pytest.param("bfloat16", "cpu", False, torch.float32, id="bfloat16 on another CPU"),
+        pytest.param("float16", "cpu", True, torch.float32, id="float16 on a CPU"),
+        pytest.param("float32", "cpu", False, None, id="float32"),
+        pytest.param("bfloat16", "cuda", False, None, id="a GPU"),
+    ],
+)
+def test_weights_are_served_as_stored_where_the_cpu_multiplies_them(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stored: str,
+    device: str,
+    takes_bfloat16: bool,
+    dtype: torch.dtype | None,
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"dtype": stored}))
+    monkeypatch.setattr(executor_torch, "multiplies_bfloat16", lambda: takes_bfloat16)
+    assert serving_dtype(tmp_path, device) == dtype

@@ -290,7 +290,7 @@ def test_a_tuned_model_is_the_base_of_the_next(tmp_path, base, prepared):
 
 
 def test_in_16_bits_training_computes_in_bfloat16_with_float32_factors(tmp_path, base, prepared, monkeypatch):
-    monkeypatch.setattr("mafunzo.device.precision.flags", lambda: frozenset({"avx512_bf16"}))
+    monkeypatch.setattr("mafunzo.device.precision.instruction_sets", lambda: frozenset({"avx512_bf16"}))
     for name, values in (("lora", LORA), ("full", FULL)):
         _, folder = train(tmp_path, base, prepared, name, **values, precision="16")
         assert json.loads((folder / "finetune_args.json").read_text())["computed_in"] == "bfloat16"
@@ -300,7 +300,7 @@ def test_in_16_bits_training_computes_in_bfloat16_with_float32_factors(tmp_path,
 
 
 def test_a_cpu_without_bfloat16_computes_in_float32_and_says_so(tmp_path, base, prepared, monkeypatch, caplog):
-    monkeypatch.setattr("mafunzo.device.precision.flags", lambda: frozenset({"avx2"}))
+    monkeypatch.setattr("mafunzo.device.precision.instruction_sets", lambda: frozenset({"avx2"}))
     with caplog.at_level("INFO"):
         _, folder = train(tmp_path, base, prepared, **LORA, precision="16")
     assert "doesn't compute in bfloat16: float32 instead" in caplog.text
