@@ -1,6 +1,40 @@
-"""Causal attention over sequences that lie behind each other in one row, none of which sees another.
+"""Packed attention: causal, over sequences that lie behind each other in one line, none of which sees another.
 
-Registered with transformers as `mafunzo_packed`. Legend: T tokens of the row, L of one sequence, H query heads, K key
+The field calls it variable-length attention (FlashAttention's `cu_seqlens`), and the batch padding-free. Two sequences of
+5 and 3 tokens in a line of T = 8, and what a query (a line of the picture) sees of the keys (its columns):
+
+        a a a a a b b b
+      a x                       one mask of T x T would say this as well, but costs T^2 arithmetic, most of it on
+      a x x                     the empty part: sequences of L tokens need the sum of L^2 / 2.
+      a x x x
+      a x x x x
+      a x x x x x
+      b           x             bounds = [0, 5, 8]
+      b           x x
+      b           x x x
+
+The arithmetic goes by blocks of query rows of one sequence, BLOCK = 128 at a time. Of a block `[start, end)` only the keys
+`[first, end)` are touched: from the sequence's beginning, or from a sliding window before the block. No mask but at the two
+edges:
+
+        first          start     end
+          |              |        |
+      q   | x x x x x x x x .     |    . the causal triangle, in the last end - start columns
+      q   | x x x x x x x x x .   |
+      q   |   x x x x x x x x x   |    with a window, its far edge is a triangle too
+
+The backward pass needs the attention weights P = softmax(S) again. Where they are small they are saved; else they are
+computed a second time from queries and keys, block by block (activation recomputation), which is what lets a long sequence
+fit. With O = P V, and dO arriving, as in FlashAttention (Dao et al. 2022, appendix B):
+
+    dV = P^T dO        dP = dO V^T        dS = P * (dP - rowsum(dO * O))        dQ = dS K        dK = dS^T Q
+
+where rowsum(dO * O) equals rowsum(P * dP), and is found without a pass over P.
+
+The invariants: a block reads and writes only inside of its own sequence, so that changing a sequence changes no other's
+output by a bit; sums over blocks (dK, dV) are float32; every query has a key, itself, so that no softmax is over nothing.
+
+Registered with transformers as `mafunzo_packed`. Legend: T tokens of the line, L of one sequence, H query heads, K key
 heads, G = H / K query heads that share a key head, D the width of a head, B rows of a block.
 """
 
@@ -19,7 +53,8 @@ from mafunzo.errors import NotSupported
 PACKED = "mafunzo_packed"
 RECORDED = "mafunzo_recorded"
 BLOCK = 128
-KEPT_BYTES = 16 * 2**20
+SAVED_BYTES = 16 * 2**20
+"""Attention weights of a layer are saved for the backward pass up to this size, and computed again beyond."""
 
 
 def register() -> None:
@@ -60,16 +95,16 @@ def packed_attention(
     sliding_window: how many tokens back a token sees, itself among them. softcap: scores become `c tanh(score / c)`.
     Raises `NotSupported` for what an architecture asks beyond that.
     """
-    asked = [name for name in ("s_aux", "position_bias", "cache") if more.get(name) is not None]
+    unsupported = [name for name in ("s_aux", "position_bias", "cache") if more.get(name) is not None]
     if attention_mask is not None:
-        asked.append("attention_mask")
+        unsupported.append("attention_mask")
     if not getattr(module, "is_causal", True):
-        asked.append("attention in both directions")
+        unsupported.append("attention in both directions")
     if dropout:
-        asked.append("dropout of attention weights")
-    if asked or query.shape[0] != 1:
+        unsupported.append("dropout of attention weights")
+    if unsupported or query.shape[0] != 1:
         raise NotSupported(
-            f"{type(module).__name__} can't attend in packed rows: {', '.join(asked) or 'several rows'}."
+            f"{type(module).__name__} can't attend in packed rows: {', '.join(unsupported) or 'several rows'}."
         )
     bounds = [0, query.shape[2]] if cu_seq_lens_q is None else cu_seq_lens_q.tolist()
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -88,9 +123,8 @@ class _Attention(torch.autograd.Function):
     """Attention by blocks of query rows, as plain matrix products.
 
     torch's own kernel for CPUs reaches a tenth of what its matrix product does in bfloat16. Query heads that share a key
-    head are stacked into one product; keys after a block, or before its window, are never touched. The attention weights
-    of a long sequence aren't kept but computed again in the backward pass. Scores have the dtype of the inputs, as in the
-    architectures' own eager attention; their softmax is float32.
+    head are stacked into one product. Scores have the dtype of the inputs, as in the architectures' own eager attention;
+    their softmax is computed in float32.
     """
 
     @staticmethod
@@ -106,28 +140,29 @@ class _Attention(torch.autograd.Function):
     ) -> Tensor:
         heads, tokens, width = query_HTD.shape
         groups = heads // key_KTD.shape[0]
-        query = (query_HTD * scale).view(-1, groups, tokens, width)
+        query = (query_HTD * scale).view(-1, groups, tokens, width)  # (K, G, T, D)
         out = torch.empty(tokens, heads, width, dtype=value_KTD.dtype)
         out_view = out.view(tokens, -1, groups, width)
-        kept: list[Tensor] = []
-        keeps = not softcap and _kept_bytes(heads, bounds, query.element_size()) <= KEPT_BYTES
+        saved: list[Tensor] = []
+        saves = not softcap and _weights_bytes(heads, bounds, query.element_size()) <= SAVED_BYTES
         for block in _blocks(bounds, window):
             first, start, end = block
             weights = _weights(query, key_KTD, block, window, softcap)[0]
             mixed = torch.bmm(weights, value_KTD[:, first:end])
             out_view[start:end] = mixed.view(-1, groups, end - start, width).permute(2, 0, 1, 3)
-            if keeps:
-                kept.append(weights)
-        ctx.save_for_backward(query, key_KTD, value_KTD, out, *kept)
-        ctx.given = bounds, scale, window, softcap
+            if saves:
+                saved.append(weights)
+        ctx.save_for_backward(query, key_KTD, value_KTD, out, *saved)
+        ctx.options = bounds, scale, window, softcap
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        query, key_KTD, value_KTD, out, *kept = ctx.saved_tensors
-        bounds, scale, window, softcap = ctx.given
+        query, key_KTD, value_KTD, out, *saved = ctx.saved_tensors
+        bounds, scale, window, softcap = ctx.options
         kv_heads, groups, tokens, width = query.shape
         d_out = grads[0].view(tokens, kv_heads, groups, width).permute(1, 2, 0, 3)
+        # rowsum(dO * O), one number for each query and head
         inner = (grads[0] * out).sum(-1, dtype=torch.float32).view(tokens, kv_heads, groups).permute(1, 2, 0)
         inner = inner.to(out.dtype).unsqueeze(-1)
         d_query = torch.empty_like(query)
@@ -136,15 +171,16 @@ class _Attention(torch.autograd.Function):
         for index, block in enumerate(_blocks(bounds, window)):
             first, start, end = block
             slope = None
-            if kept:
-                weights = kept[index]
+            if saved:
+                weights = saved[index]
             else:
                 weights, slope = _weights(query, key_KTD, block, window, softcap)
             d_mixed = d_out[:, :, start:end].reshape(kv_heads, -1, width)
             d_value[:, first:end] += torch.bmm(weights.transpose(1, 2), d_mixed)
+            # dS, written over dP: P * (dP - rowsum(dO * O))
             d_scores = torch.bmm(d_mixed, value_KTD[:, first:end].transpose(1, 2))
             d_scores.sub_(inner[:, :, start:end].reshape(kv_heads, -1, 1)).mul_(weights)
-            if slope is not None:
+            if slope is not None:  # S = c tanh(s / c), so ds = dS (1 - tanh^2)
                 d_scores.mul_(slope)
             d_query[:, :, start:end] = torch.bmm(d_scores, key_KTD[:, first:end]).view(kv_heads, groups, -1, width)
             rows = query[:, :, start:end].reshape(kv_heads, -1, width)
@@ -167,6 +203,7 @@ def _weights(
     """Return the attention weights of a block, (K, G * B, keys), and the slope of the soft cap where there is one."""
     first, start, end = block
     kv_heads, groups, _, width = query_KGTD.shape
+    # The G heads of a key head are stacked into one tall matrix, (G * B, D), so that keys are read once for all of them.
     rows = query_KGTD[:, :, start:end].reshape(kv_heads, groups * (end - start), width)
     scores = torch.bmm(rows, key_KTD[:, first:end].transpose(1, 2))
     slope = None
@@ -183,7 +220,7 @@ def _weights(
     return torch.softmax(scores, -1), slope
 
 
-def _kept_bytes(heads: int, bounds: list[int], element_bytes: int) -> int:
+def _weights_bytes(heads: int, bounds: list[int], element_bytes: int) -> int:
     """Bytes of the attention weights of the longest sequence, over all heads."""
     longest = max(high - low for low, high in itertools.pairwise(bounds))
     return heads * longest * (longest + BLOCK) // 2 * element_bytes

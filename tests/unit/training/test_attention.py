@@ -47,7 +47,7 @@ CASES = [
 @pytest.mark.parametrize("keeps", [True, False])
 @pytest.mark.parametrize(("bounds", "more"), CASES)
 def test_results_and_gradients_are_those_of_the_definition(bounds, more, keeps, monkeypatch):
-    monkeypatch.setattr(attention, "KEPT_BYTES", 2**30 if keeps else 0)
+    monkeypatch.setattr(attention, "SAVED_BYTES", 2**30 if keeps else 0)
     query, key, value = tensors(bounds[-1])
     weight = torch.randn(1, bounds[-1], HEADS, WIDTH)
     out, _ = packed_attention(
