@@ -24,7 +24,7 @@ from record import cached_model, machine, medians, write
 
 from mafunzo import settings
 from mafunzo.dataset.download import Access, get_dataset
-from mafunzo.training.batch import order
+from mafunzo.training.data_order import permutation
 
 ROWS, STEPS, BATCH, RATE, SEED = 24, 3, 8, 2e-4, 42
 PEERS = {
@@ -128,7 +128,7 @@ def run_trl(name: str, prepared: Path, model: str) -> dict[str, float]:
     from trl import SFTConfig, SFTTrainer
 
     table = pq.read_table(prepared / "train.parquet", columns=["input_ids", "labels"])
-    table = table.take(order(table.num_rows, SEED, 0))
+    table = table.take(permutation(table.num_rows, SEED, 0))
     settings_of = {"bf16": True, "max_length": None, **PEERS[name]}
     with tempfile.TemporaryDirectory() as output:
         config = SFTConfig(

@@ -3,18 +3,20 @@
 from pathlib import Path
 
 from mafunzo.components.command import Arguments, run
-from mafunzo.training.trainer import Request, finetune
+from mafunzo.training.arguments import TrainingArguments
+from mafunzo.training.finetune import finetune
+from mafunzo.training.run import TrainingRequest
 
 
 def work(arguments: Arguments) -> None:
     """Train, and write pytorch_model_folder."""
     output = arguments.outputs["pytorch_model_folder"]
     finetune(
-        Request(
+        TrainingRequest(
             base=arguments.path("model"),
             prepared=arguments.path("prepared"),
             output=output,
-            values=arguments.values,
+            arguments=TrainingArguments.from_values(arguments.values),
             metrics=arguments.metrics,
             earlier=earlier_outputs(output),
         )

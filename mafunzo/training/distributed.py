@@ -1,8 +1,10 @@
-"""Backward passes and optimizer steps: in this process alone, or through DeepSpeed's ZeRO stage 2."""
+"""Distributed training: who takes backward passes and optimizer steps, this process alone or DeepSpeed's ZeRO stage 2.
+
+Gradient accumulation is theirs too: gradients of several forward passes add up until the step is taken.
+"""
 
 import os
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +12,8 @@ from torch.optim import Optimizer
 
 from mafunzo.device.precision import Precision
 from mafunzo.errors import NotSupported
+from mafunzo.training.arguments import TrainingArguments
 from mafunzo.training.optimizer import clip
-
-ZERO_STAGE = 2
 
 
 class Stepper(Protocol):
@@ -32,20 +33,20 @@ class Stepper(Protocol):
 
 
 def make_stepper(
-    network: nn.Module, optimizer: Optimizer, values: Mapping[str, Any], precision: Precision, device: torch.device
+    network: nn.Module, optimizer: Optimizer, arguments: TrainingArguments, precision: Precision, device: torch.device
 ) -> Stepper:
     """Return what `apply_deepspeed` asks for; raises `NotSupported` for DeepSpeed in float16."""
-    if values["apply_deepspeed"] != "true":
-        return Alone(network, optimizer, values["max_grad_norm"], device, precision.needs_scaler)
+    if not arguments.apply_deepspeed:
+        return SingleProcess(network, optimizer, arguments.max_grad_norm, device, precision.needs_scaler)
     if precision.needs_scaler:
         raise NotSupported(
             "This GPU computes in float16 only, which isn't supported with DeepSpeed. Use precision 32, or "
             "apply_deepspeed false."
         )
-    return Zero(network, optimizer, values, device)
+    return DeepSpeedZero(network, optimizer, arguments, device)
 
 
-class Alone:
+class SingleProcess:
     """The optimizer as it is."""
 
     def __init__(
@@ -73,14 +74,14 @@ class Alone:
         pass
 
 
-class Zero:
+class DeepSpeedZero:
     """DeepSpeed's ZeRO stage 2, which shards gradients and the optimizer's state over the processes.
 
     Trained weights stay in float32, so that DeepSpeed's own casts are off; frozen ones are in whatever they came.
     """
 
     def __init__(
-        self, network: nn.Module, optimizer: Optimizer, values: Mapping[str, Any], device: torch.device
+        self, network: nn.Module, optimizer: Optimizer, arguments: TrainingArguments, device: torch.device
     ) -> None:
         os.environ.setdefault("DS_ACCELERATOR", device.type)
         os.environ.setdefault("LOCAL_RANK", "0")
@@ -93,10 +94,10 @@ class Zero:
             store = torch.distributed.HashStore()  # type: ignore[attr-defined]
             torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
         config = {
-            "train_micro_batch_size_per_gpu": values["per_device_train_batch_size"],
-            "gradient_accumulation_steps": 1,  # told pass by pass, since a step's number of passes may change
-            "gradient_clipping": values["max_grad_norm"],
-            "zero_optimization": {"stage": ZERO_STAGE},
+            "train_micro_batch_size_per_gpu": arguments.per_device_train_batch_size,
+            "gradient_accumulation_steps": 1,  # set pass by pass, since a step's number of passes may change
+            "gradient_clipping": arguments.max_grad_norm,
+            "zero_optimization": {"stage": int(arguments.deepspeed_stage)},
             "zero_allow_untested_optimizer": True,
         }
         self._engine, self._optimizer, _, _ = deepspeed.initialize(

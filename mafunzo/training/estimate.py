@@ -1,23 +1,24 @@
-"""What can be told before the first step: how long it will take, and what exactly is trained."""
+"""What is known before the first step: how long it will take, and what exactly is trained."""
 
 import time
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from mafunzo.training.batch import Course, Rows
-from mafunzo.training.head_loss import IGNORED
+from mafunzo.chat.examples import IGNORED
+from mafunzo.training.batch import Ints, Rows
+from mafunzo.training.data_order import DataOrder
 
 # The share of the bare matrix product's speed that whole training steps reached (2 cores, bfloat16, 135M parameters).
 EFFICIENCY = 0.4
 
 
 def estimate_s(
-    network: PreTrainedModel, rows: Rows, course: Course, dtype: torch.dtype, device: torch.device, is_lora: bool
+    network: PreTrainedModel, rows: Rows, order: DataOrder, dtype: torch.dtype, device: torch.device, is_lora: bool
 ) -> float:
     """Return the seconds that all steps may take: their operations, at a share of a matrix product's speed measured now."""
-    tokens = rows.tokens * course.epoch_after(course.total_steps)
+    tokens = rows.tokens * order.epoch_after(order.total_steps)
     share_trained = rows.trained_tokens / rows.tokens
     body = float(network.num_parameters(exclude_embeddings=True))
     head = int(network.get_output_embeddings().weight.numel())
@@ -42,12 +43,17 @@ def matmul_flops(dtype: torch.dtype, device: torch.device, size: int = 1024) -> 
 
 
 def rendered_example(prepared: Path, rows: Rows, most_characters: int = 1200) -> str:
-    """Return the first row as text, its trained pieces in [[ ]], cut in the middle if it is long."""
+    """Return the first row as text, trained pieces in [[ ]], || between sequences, cut in the middle if it is long."""
     folder = prepared / "tokenizer"
     if not folder.is_dir():
         return ""
     tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    ids, labels = rows.row(0)
+    text = " || ".join(_rendered(tokenizer, ids, labels) for ids, labels in rows.row(0))
+    half = most_characters // 2
+    return text if len(text) <= most_characters else f"{text[:half]} [...] {text[-half:]}"
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, ids: Ints, labels: Ints) -> str:
     pieces: list[str] = []
     start = 0
     for end in range(1, len(ids) + 1):
@@ -56,9 +62,7 @@ def rendered_example(prepared: Path, rows: Rows, most_characters: int = 1200) ->
             text = tokenizer.decode(ids[start:end].tolist())
             pieces.append(f"[[{text}]]" if is_trained else text)
             start = end
-    text = "".join(pieces)
-    half = most_characters // 2
-    return text if len(text) <= most_characters else f"{text[:half]} [...] {text[-half:]}"
+    return "".join(pieces)
 
 
 def _wait(device: torch.device) -> None:

@@ -1,13 +1,20 @@
-"""How a network is run on packed rows: proven on itself before it is used.
+"""How a network is run on packed sequences: proven on itself before it is used.
 
-A row of several sequences is right only if none sees another, and a head in chunks only if it is the network's own
+A line of several sequences is right only if none sees another, and a head in chunks only if it is the network's own
 head. Both are tried at the start on a few tokens; an architecture that fails is run sequence by sequence, or by its own
-forward, which is slower and always right.
+forward, which is slower and always right:
+
+    packed, own head in chunks      batch -> one pass -> hidden states at targets -> head_loss
+    packed, the network's head      batch -> one pass -> logits at targets        -> cross entropy
+    sequence by sequence            batch -> a pass for each sequence, and the same from there
+
+Legend: T tokens of a line, N of them with a target, H width of the network, V vocabulary.
 """
 
 import importlib.util
 import itertools
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +22,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from mafunzo.chat.examples import IGNORED
 from mafunzo.errors import MafunzoError
 from mafunzo.training import attention
 from mafunzo.training.batch import Batch
-from mafunzo.training.head_loss import IGNORED, Head, head_loss
+from mafunzo.training.head_loss import Head, head_loss
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +35,10 @@ _KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 
 
 @dataclass(frozen=True)
-class Runner:
-    """A network and how it may be run.
+class PackedNetwork:
+    """A network and how it may be run over the sequences of a batch.
 
-    packs: whether sequences may share a row. longest_packed: a longer sequence gets a row of its own (0: no limit).
+    packs: whether sequences may share a line. longest_packed: a longer sequence gets a line of its own (0: no limit).
     head: the head that is computed in chunks, or None to use the network's own.
     """
 
@@ -38,6 +46,42 @@ class Runner:
     packs: bool
     longest_packed: int
     head: Head | None
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self.network.device
+        return device
+
+    def forward(self, batch: Batch) -> Iterator["Outputs"]:
+        """Run all sequences of a batch, in one forward pass where they may share a line, else in one each."""
+        for low, high in _lines(self, batch):
+            yield _outputs(self, batch, low, high)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What one forward pass gave at its N positions that have a target, sequence after sequence.
+
+    states_N: hidden states, of which `head` makes logits, or the network's own logits where there is none. targets_N: the
+    token that follows. bounds: sequence i of the pass has the positions `[bounds[i], bounds[i + 1])`.
+    """
+
+    states_N: Tensor
+    targets_N: Tensor
+    bounds: tuple[int, ...]
+    head: Head | None
+
+    def loss(self, sequence: int | None = None) -> tuple[Tensor, int]:
+        """Return the summed loss in nats, of all targets or those of one sequence, and how many were the likeliest token."""
+        states_N, targets_N = self.states_N, self.targets_N
+        if sequence is not None:
+            part = slice(self.bounds[sequence], self.bounds[sequence + 1])
+            states_N, targets_N = states_N[part], targets_N[part]
+        if self.head is not None:
+            loss, correct = head_loss(states_N, self.head, targets_N)
+            return loss, int(correct)
+        loss = torch.nn.functional.cross_entropy(states_N, targets_N, reduction="sum")
+        return loss, int((states_N.argmax(-1) == targets_N).sum())
 
 
 def attention_for(device: torch.device) -> str:
@@ -48,71 +92,60 @@ def attention_for(device: torch.device) -> str:
     return attention.PACKED
 
 
-def prepare(network: PreTrainedModel) -> Runner:
+def prepare(network: PreTrainedModel) -> PackedNetwork:
     """Find out how `network` (in eval mode) may be run, by running it both ways."""
     head = _head_if_equal(network)
     reason = _reason_not_to_pack(network)
     if reason:
         logger.info("Rows aren't packed: %s", reason)
         _use_own_attention(network)
-    return Runner(network, not reason, _longest_packed(network), head)
+    return PackedNetwork(network, not reason, _longest_packed(network), head)
 
 
-def batch_loss(runner: Runner, batch: Batch) -> tuple[Tensor, int]:
-    """Return the summed loss of a batch in nats, and how many of its targets were the likeliest token."""
-    device = runner.network.device
-    total = torch.zeros((), dtype=torch.float32, device=device)
-    correct = 0
-    for low, high in _rows(runner, batch):
-        part_loss, part_correct = _row_loss(runner, batch, low, high)
-        total = total + part_loss
-        correct += part_correct
-    return total, correct
-
-
-def _rows(runner: Runner, batch: Batch) -> list[tuple[int, int]]:
+def _lines(packed: PackedNetwork, batch: Batch) -> list[tuple[int, int]]:
     """Return the parts of a batch, as indices of its bounds, that go through the network together."""
     count = len(batch.bounds) - 1
-    if not runner.packs:
+    if not packed.packs:
         return [(i, i + 1) for i in range(count)]
     longest = max((batch.bounds[i + 1] - batch.bounds[i] for i in range(count)), default=0)
-    if runner.longest_packed and longest > runner.longest_packed:
+    if packed.longest_packed and longest > packed.longest_packed:
         return [(i, i + 1) for i in range(count)]
     return [(0, count)] if count else []
 
 
-def _row_loss(runner: Runner, batch: Batch, low: int, high: int) -> tuple[Tensor, int]:
-    network = runner.network
+def _outputs(packed: PackedNetwork, batch: Batch, low: int, high: int) -> Outputs:
+    network = packed.network
     start, end = batch.bounds[low], batch.bounds[high]
-    targets = batch.targets_T[start:end]
-    places = torch.nonzero(targets != IGNORED).flatten()
-    chosen = targets[places].to(network.device)
-    places = places.to(network.device)
-    given = _arguments(batch, low, high, network.device, runner.packs)
-    if runner.head is not None:
-        hidden = network.base_model(**given).last_hidden_state[0]
-        loss, correct = head_loss(hidden.index_select(0, places), runner.head, chosen)
-        return loss, int(correct)
-    logits = network(**given, logits_to_keep=places).logits[0].float()
-    loss = torch.nn.functional.cross_entropy(logits, chosen, reduction="sum")
-    return loss, int((logits.argmax(-1) == chosen).sum())
+    targets_T = batch.targets_T[start:end]
+    places_N = torch.nonzero(targets_T != IGNORED).flatten()
+    targets_N = targets_T[places_N].to(network.device)
+    cuts = torch.tensor(batch.bounds[low : high + 1]) - start
+    bounds = tuple(torch.searchsorted(places_N, cuts).tolist())
+    places_N = places_N.to(network.device)
+    inputs = _inputs(batch, low, high, network.device, packed.packs)
+    if packed.head is not None:
+        hidden_TH = network.base_model(**inputs).last_hidden_state[0]
+        return Outputs(hidden_TH.index_select(0, places_N), targets_N, bounds, packed.head)
+    logits_NV = network(**inputs, logits_to_keep=places_N).logits[0].float()
+    return Outputs(logits_NV, targets_N, bounds, None)
 
 
-def _arguments(batch: Batch, low: int, high: int, device: torch.device, packs: bool) -> dict[str, Any]:
+def _inputs(batch: Batch, low: int, high: int, device: torch.device, packs: bool) -> dict[str, Any]:
+    """Return the network's arguments; where sequences share a line, with their bounds for variable-length attention."""
     start, end = batch.bounds[low], batch.bounds[high]
-    given: dict[str, Any] = {"input_ids": batch.ids_T[start:end].unsqueeze(0).to(device), "use_cache": False}
+    inputs: dict[str, Any] = {"input_ids": batch.ids_T[start:end].unsqueeze(0).to(device), "use_cache": False}
     if packs:
         bounds = [bound - start for bound in batch.bounds[low : high + 1]]
         on_device = torch.tensor(bounds, dtype=torch.int32, device=device)
         longest = max(b - a for a, b in itertools.pairwise(bounds))
-        given |= {
+        inputs |= {
             "position_ids": batch.positions_T[start:end].unsqueeze(0).to(device),
             "cu_seq_lens_q": on_device,
             "cu_seq_lens_k": on_device,
             "max_length_q": longest,
             "max_length_k": longest,
         }
-    return given
+    return inputs
 
 
 def _reason_not_to_pack(network: PreTrainedModel) -> str:
@@ -125,17 +158,17 @@ def _reason_not_to_pack(network: PreTrainedModel) -> str:
     if getattr(config, "attention_dropout", 0.0):
         return f"{name} drops attention weights."
     ids = _probe_ids(network)
-    given = _arguments(_probe_batch(ids), 0, len(ids), network.device, True)
-    chosen = attention_for(network.device)
+    inputs = _inputs(_probe_batch(ids), 0, len(ids), network.device, True)
+    packed = attention_for(network.device)
     try:
-        with torch.no_grad(), attention.recorded(chosen) as (recording, windows):
+        with torch.no_grad(), attention.recorded(packed) as (recording, windows):
             network.set_attn_implementation(recording)
-            together = network(**given).logits[0].float()
+            together = network(**inputs).logits[0].float()
             _use_own_attention(network)
             alone = torch.cat([network(row.unsqueeze(0), use_cache=False).logits[0] for row in ids]).float()
     except (MafunzoError, RuntimeError, TypeError, ValueError) as error:
         return f"{name} can't run them: {error}"
-    network.set_attn_implementation(chosen)
+    network.set_attn_implementation(packed)
     if _has_window(config) and not any(windows):
         return f"{name} doesn't tell its attention function about its sliding window."
     tolerance = 1e-3 if network.dtype == torch.float32 else 0.05

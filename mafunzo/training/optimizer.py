@@ -1,27 +1,27 @@
-"""The optimizer and the learning rate's schedule."""
+"""The optimizer: AdamW or Adafactor, which weights decay, and gradient clipping."""
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-from transformers import Adafactor, get_scheduler
+from transformers import Adafactor
+
+from mafunzo.training.arguments import TrainingArguments
 
 
-def make_optimizer(network: nn.Module, values: Mapping[str, Any]) -> Optimizer:
+def make_optimizer(network: nn.Module, arguments: TrainingArguments) -> Optimizer:
     """Return the optimizer of the trainable weights. Weight decay leaves out norms and biases, whatever has one axis."""
-    rate = values["learning_rate"]
-    groups = decay_groups(network, values["weight_decay"])
-    if values["optim"] == "adafactor":
+    rate = arguments.learning_rate
+    groups = decay_groups(network, arguments.weight_decay)
+    if arguments.optim == "adafactor":
         return Adafactor(groups, lr=rate, scale_parameter=False, relative_step=False)  # type: ignore[no-any-return]
     return torch.optim.AdamW(
         groups,
         lr=rate,
-        betas=(values["adam_beta1"], values["adam_beta2"]),
-        eps=values["adam_epsilon"],
+        betas=(arguments.adam_beta1, arguments.adam_beta2),
+        eps=arguments.adam_epsilon,
         fused=True,
     )
 
@@ -34,24 +34,6 @@ def decay_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]
         {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
-
-
-def make_schedule(optimizer: Optimizer, values: Mapping[str, Any], total_steps: int) -> LRScheduler:
-    """Return the schedule of the learning rate over `total_steps` optimizer steps."""
-    schedule: LRScheduler = get_scheduler(
-        values["lr_scheduler_type"],
-        optimizer,
-        num_warmup_steps=warmup(values, total_steps),
-        num_training_steps=total_steps,
-    )
-    return schedule
-
-
-def warmup(values: Mapping[str, Any], total_steps: int) -> int:
-    """Return the steps of the warm-up: as given, or a share of all, rounded up."""
-    if values["warmup_steps"] > 0:
-        return int(values["warmup_steps"])
-    return math.ceil(round(float(values["warmup_ratio"]) * total_steps, 6))
 
 
 def clip(parameters: Iterable[nn.Parameter], max_norm: float) -> float:

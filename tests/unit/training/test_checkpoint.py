@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,20 +8,15 @@ import torch
 from mafunzo.chat.adapter import AdapterConfig, add_adapter
 from mafunzo.errors import ArtifactCorrupt
 from mafunzo.training import checkpoint
+from mafunzo.training.arguments import TrainingArguments
 from mafunzo.training.checkpoint import checkpoints, load_checkpoint, newest_whole, prune, save_checkpoint, verify
-from mafunzo.training.optimizer import make_optimizer, make_schedule
+from mafunzo.training.optimizer import make_optimizer
+from mafunzo.training.schedule import make_schedule
 from tests.support.tiny_training import tiny
 
-VALUES = {
-    "learning_rate": 0.01,
-    "weight_decay": 0.1,
-    "adam_beta1": 0.9,
-    "adam_beta2": 0.99,
-    "adam_epsilon": 1e-8,
-    "lr_scheduler_type": "cosine",
-    "warmup_steps": 2,
-    "warmup_ratio": 0.0,
-}
+ARGUMENTS = TrainingArguments.from_values(
+    {"learning_rate": 0.01, "weight_decay": 0.1, "adam_beta2": 0.99, "lr_scheduler_type": "cosine", "warmup_steps": 2}
+)
 
 
 def make(optim="adamw_torch", is_lora=True):
@@ -30,8 +26,8 @@ def make(optim="adamw_torch", is_lora=True):
     torch.manual_seed(1)
     if adapter:
         add_adapter(network, adapter)
-    optimizer = make_optimizer(network, VALUES | {"optim": optim})
-    return network, adapter, optimizer, make_schedule(optimizer, VALUES, 20)
+    optimizer = make_optimizer(network, replace(ARGUMENTS, optim=optim))
+    return network, adapter, optimizer, make_schedule(optimizer, ARGUMENTS, 20)
 
 
 def steps(parts, count):

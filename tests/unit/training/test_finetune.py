@@ -15,8 +15,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from mafunzo.chat.network import load_network
 from mafunzo.errors import FailedError, InvalidFile, InvalidParameter
 from mafunzo.tracking import MetricLog, read_metrics
-from mafunzo.training.batch import Course
-from mafunzo.training.trainer import Request, finetune
+from mafunzo.training.arguments import TrainingArguments
+from mafunzo.training.data_order import DataOrder
+from mafunzo.training.finetune import finetune
+from mafunzo.training.objectives.supervised import Supervised
+from mafunzo.training.run import TrainingRequest
 from tests.support.tiny_training import learnable_rows, random_rows, write_base, write_prepared
 
 LORA = {
@@ -44,7 +47,8 @@ def prepared(tmp_path) -> Path:
 
 def train(tmp_path: Path, base: Path, prepared: Path, name: str = "out", **values) -> tuple[dict, Path]:
     metrics = MetricLog(tmp_path / f"{name}.jsonl")
-    results = finetune(Request(base, prepared, tmp_path / name, values, metrics))
+    arguments = TrainingArguments.from_values(values)
+    results = finetune(TrainingRequest(base, prepared, tmp_path / name, arguments, metrics=metrics))
     return results, tmp_path / name
 
 
@@ -329,7 +333,7 @@ def test_a_loss_that_is_not_a_number_stops_training(tmp_path, base):
     weights["model.embed_tokens.weight"][66] = float("nan")
     save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
     rows = learnable_rows(24)
-    rows[Course(24, 4, 1, 1, -1, seed=42).rows_of(2)[0]] = ([5, 6, 66, 7], [-100, -100, 66, 7])
+    rows[DataOrder(24, 4, 1, 1, -1, seed=42).rows_of(2)[0]] = ([5, 6, 66, 7], [-100, -100, 66, 7])
     prepared = write_prepared(tmp_path / "p", rows, learnable_rows(4, seed=1))
     with pytest.raises(FailedError, match=r"The loss is nan at step 3 of 6 .*lower learning_rate"):
         train(tmp_path, base, prepared, **LORA)
@@ -364,7 +368,8 @@ def test_going_on_from_a_checkpoint_gives_the_same_bits(tmp_path, base, prepared
     first = tmp_path / "1"
     first.mkdir()
     (whole / "checkpoint-6").rename(first / "checkpoint-6")
-    request = Request(base, prepared, tmp_path / "2", values, earlier=(first,))
+    arguments = TrainingArguments.from_values(values)
+    request = TrainingRequest(base, prepared, tmp_path / "2", arguments, earlier=(first,))
     finetune(request)
     assert history(tmp_path / "2", "loss") == history(whole, "loss")
     name = "adapter_model.safetensors" if values["apply_lora"] == "true" else "model.safetensors"
@@ -382,18 +387,16 @@ def test_when_memory_runs_out_the_batch_is_halved_and_the_result_is_the_same(
     tmp_path, base, prepared, monkeypatch, caplog
 ):
     _, plain = train(tmp_path, base, prepared, "plain", **LORA)
-    from mafunzo.training import network
+    inner = Supervised.loss
 
-    inner = network.batch_loss
-
-    def short_of_memory(runner, batch):
+    def short_of_memory(self, packed, batch):
         if len(batch.bounds) > 3:
             raise RuntimeError(
                 "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
             )
-        return inner(runner, batch)
+        return inner(self, packed, batch)
 
-    monkeypatch.setattr(network, "batch_loss", short_of_memory)
+    monkeypatch.setattr(Supervised, "loss", short_of_memory)
     values = LORA | {"auto_find_batch_size": "true", "per_device_eval_batch_size": 1}
     with caplog.at_level("INFO"):
         _, halved = train(tmp_path, base, prepared, "halved", **values)
@@ -408,19 +411,23 @@ def test_out_of_memory_says_what_to_lower(tmp_path, base):
         import resource
         from pathlib import Path
         from mafunzo.errors import OutOfMemory
-        from mafunzo.training.trainer import Request, _Run, _read_prepared
-        from mafunzo.entities.parameters.table import resolve
+        from mafunzo.training.arguments import TrainingArguments
+        from mafunzo.training.history import History
+        from mafunzo.training.run import TrainingRequest, assemble
+        from mafunzo.training.state import TrainingState
+        from mafunzo.training.trainer import Trainer
         import torch
         torch.set_num_threads(1)
-        values, _ = resolve({{"apply_lora": "true", "per_device_train_batch_size": 4}})
-        request = Request(Path({str(base)!r}), Path({str(prepared)!r}), Path({str(tmp_path / "out")!r}), values)
-        rows, _ = _read_prepared(request.prepared)
-        run = _Run(request, values, rows, None)
+        arguments = TrainingArguments.from_values({{"apply_lora": "true", "per_device_train_batch_size": 4}})
+        folders = Path({str(base)!r}), Path({str(prepared)!r}), Path({str(tmp_path / "out")!r})
+        run = assemble(TrainingRequest(*folders, arguments))
+        state = TrainingState()
+        trainer = Trainer(run, state, History(run, state), None)
         run.network.train()
         used = int(open("/proc/self/statm").read().split()[0]) * 4096
         resource.setrlimit(resource.RLIMIT_AS, (used + 60 * 2**20, resource.RLIM_INFINITY))
         try:
-            run._step(next(run._ahead(0)))
+            trainer.step(next(trainer.batches()))
         except OutOfMemory as error:
             print(error.message)
     """

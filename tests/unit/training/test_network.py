@@ -6,7 +6,8 @@ from transformers import AutoModelForCausalLM, GptOssConfig, GraniteConfig, Llam
 from mafunzo.chat.adapter import AdapterConfig, adapters, add_adapter
 from mafunzo.training import attention, network
 from mafunzo.training.batch import Batch, pack
-from mafunzo.training.network import batch_loss, prepare
+from mafunzo.training.network import prepare
+from mafunzo.training.objectives.supervised import Supervised
 from tests.support.tiny_training import CONFIGS, SIZES, random_rows, tiny
 
 
@@ -16,7 +17,12 @@ def registered():
 
 
 def as_batch(rows) -> Batch:
-    return pack([(np.array(ids, np.int32), np.array(labels, np.int32)) for ids, labels in rows])
+    return pack([((np.array(ids, np.int32), np.array(labels, np.int32)),) for ids, labels in rows])
+
+
+def batch_loss(packed, batch):
+    result = Supervised().loss(packed, batch)
+    return result.loss_sum, result.counts["correct"]
 
 
 def by_transformers(model, rows):
@@ -67,7 +73,7 @@ def test_no_sequence_sees_its_neighbour(family):
     states = []
     for rows in ([first, second], [other, second], [first, other]):
         batch = as_batch(rows)
-        given = network._arguments(batch, 0, 2, torch.device("cpu"), True)
+        given = network._inputs(batch, 0, 2, torch.device("cpu"), True)
         with torch.no_grad():
             states.append(model.base_model(**given).last_hidden_state[0])
     bound = batch.bounds[1]

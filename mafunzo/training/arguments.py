@@ -1,0 +1,93 @@
+"""The training arguments: the parameters of the finetune step as real booleans, numbers and names.
+
+They are made once, at the edge, from the table of parameters that declares them (where each one's effect, unit and bounds
+are told). Below it nothing compares texts. `to_values` gives back what the table's own words were, for the files that
+record them: `finetune_args.json`, and the identity of a checkpoint.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self
+
+from mafunzo.entities.job import Value
+from mafunzo.entities.parameters.constraint import split_names
+from mafunzo.entities.parameters.table import resolve
+from mafunzo.errors import InvalidParameter
+
+WITHOUT_EFFECT = {
+    "eval_accumulation_steps": "evaluation keeps sums and no predictions, so that nothing has to move off the GPU",
+    "metric_for_best_model": "the validation loss is the one metric that isn't refused",
+}
+"""Arguments that no code reads, and why whatever they may be changes nothing."""
+
+
+@dataclass(frozen=True)
+class TrainingArguments:
+    """What the finetune step was told, each parameter under its own name."""
+
+    number_of_gpu_to_use_finetuning: int
+    trust_remote_code: bool
+    apply_lora: bool
+    lora_alpha: int
+    lora_r: int
+    lora_dropout: float
+    num_train_epochs: int
+    max_steps: int
+    per_device_train_batch_size: int
+    per_device_eval_batch_size: int
+    auto_find_batch_size: bool
+    gradient_accumulation_steps: int
+    eval_accumulation_steps: int
+    optim: Literal["adamw_torch", "adafactor"]
+    learning_rate: float
+    warmup_steps: int
+    weight_decay: float
+    adam_beta1: float
+    adam_beta2: float
+    adam_epsilon: float
+    lr_scheduler_type: Literal[
+        "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
+    ]
+    max_grad_norm: float
+    precision: Literal["32", "16"]
+    seed: int
+    enable_full_determinism: bool
+    dataloader_num_workers: int
+    evaluation_strategy: Literal["epoch", "steps", "disable"]
+    evaluation_steps_interval: float
+    eval_steps: int
+    logging_strategy: Literal["epoch", "steps"]
+    logging_steps: int
+    metric_for_best_model: Literal["loss"]
+    resume_from_checkpoint: bool
+    save_total_limit: int
+    apply_early_stopping: bool
+    early_stopping_patience: int
+    early_stopping_threshold: float
+    apply_deepspeed: bool
+    deepspeed_stage: Literal["2"]
+    lora_target_modules: str | None
+    warmup_ratio: float
+    gradient_checkpointing: bool
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> Self:
+        """Return the arguments for the table's words, with defaults; raises `InvalidParameter` with all faults."""
+        resolved, faults = resolve(values)
+        if faults:
+            raise InvalidParameter("Training can't start.", faults)
+        booleans = {field.name for field in fields(cls) if field.type is bool}
+        arguments: dict[str, Any] = {
+            name: value == "true" if name in booleans else value for name, value in resolved.items()
+        }
+        return cls(**arguments)
+
+    def to_values(self) -> dict[str, Value | None]:
+        """Return the table's words for these arguments, booleans as "true" and "false"."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: str(value).lower() if isinstance(value, bool) else value for name, value in values.items()}
+
+    @property
+    def lora_targets(self) -> tuple[str, ...]:
+        """The last parts of the names of the layers that get an adapter; empty: all but the head."""
+        return split_names(self.lora_target_modules)

@@ -1,0 +1,70 @@
+"""Data order: which rows each optimizer step trains on, and in how many forward passes (gradient accumulation).
+
+The idea: shuffling is a permutation of the rows for each epoch, which only the seed and the epoch decide, and the rows of
+a step are a slice of it.
+
+    epoch 0, shuffled by (seed, 0):    7 2 9 0 | 4 1 8 3 | 6 5      10 rows, 4 a step
+                                       step 0    step 1    step 2   an epoch's last step has what is left
+    epoch 1, shuffled by (seed, 1):    3 8 0 6 | ...
+                                       step 3
+
+    step 1 in forward passes of 2:     4 1 | 8 3                    gradients of both are added up, then one optimizer step
+
+The invariant: the rows of step n follow from n alone. So a run that resumes has no data loader to wind forward, batches can
+be made ahead by any number of threads, and smaller forward passes (memory ran out) change no step's rows.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@lru_cache(maxsize=2)
+def permutation(n_rows: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Return the shuffled rows of an epoch (from 0): a permutation that only seed and epoch decide."""
+    return np.random.default_rng([seed, epoch]).permutation(n_rows)
+
+
+@dataclass(frozen=True)
+class DataOrder:
+    """Which rows each optimizer step trains on.
+
+    batch: rows of a forward pass. accumulation: forward passes of a step; an epoch's last step may have fewer.
+    """
+
+    n_rows: int
+    batch: int
+    accumulation: int
+    epochs: int
+    max_steps: int
+    seed: int
+
+    @property
+    def rows_per_step(self) -> int:
+        return self.batch * self.accumulation
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.n_rows // self.rows_per_step)
+
+    @property
+    def total_steps(self) -> int:
+        return self.max_steps if self.max_steps > 0 else self.steps_per_epoch * self.epochs
+
+    def epoch_after(self, step: int) -> float:
+        """Return how many epochs are done after `step` steps."""
+        whole, rest = divmod(step, self.steps_per_epoch)
+        return whole + min(rest * self.rows_per_step, self.n_rows) / self.n_rows
+
+    def rows_of(self, step: int) -> NDArray[np.int64]:
+        """Return the rows of step `step` (from 0)."""
+        epoch, index = divmod(step, self.steps_per_epoch)
+        start = index * self.rows_per_step
+        return permutation(self.n_rows, self.seed, epoch)[start : start + self.rows_per_step]
+
+
+def split(rows: NDArray[np.int64], batch: int) -> list[NDArray[np.int64]]:
+    """Return the rows of a step in forward passes of at most `batch`."""
+    return [rows[start : start + batch] for start in range(0, len(rows), batch)]

@@ -1,0 +1,1 @@
+"""Training objectives: a batch in; loss, counts and metrics out. One file each."""
