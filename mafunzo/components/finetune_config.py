@@ -32,19 +32,19 @@ def apply(path: Path, folder: Path) -> None:
 
     Raises `NotSupported` naming every key that isn't honoured, and `InvalidFile` for values that can't be used.
     """
-    given = read_json(path)
-    faults = [_refusal(key) for key in given if key not in HONOURED]
+    body = read_json(path)
+    faults = [_refusal(key) for key in body if key not in HONOURED]
     if faults:
         raise NotSupported(f"{path.name} has keys that aren't honoured. Take them out.", faults)
-    tokens = _tokens(path, given.get("special_tokens") or {})
+    tokens = _tokens(path, body.get("special_tokens") or {})
     _check_vocabulary(path, folder, tokens)
     if tokens:
         tokenizer_config = folder / "tokenizer_config.json"
         write_json(tokenizer_config, {**read_json(tokenizer_config), **tokens})
-    if "chat_template" in given:
-        _write_template(path, given["chat_template"], folder)
-    if given.get("chat_special_tokens"):
-        _check_markers(path, given["chat_special_tokens"], folder)
+    if "chat_template" in body:
+        _write_template(path, body["chat_template"], folder)
+    if body.get("chat_special_tokens"):
+        _check_markers(path, body["chat_special_tokens"], folder)
 
 
 def _refusal(key: str) -> str:
@@ -54,13 +54,13 @@ def _refusal(key: str) -> str:
     return f"{key}: not known.{f' Did you mean {near[0]}?' if near else ''}"
 
 
-def _tokens(path: Path, given: Mapping[str, Any]) -> dict[str, str]:
+def _tokens(path: Path, declared: Mapping[str, Any]) -> dict[str, str]:
     """Return special tokens by name as texts."""
     faults = [
-        f"special_tokens.{key}: expected one of {', '.join(TOKEN_KEYS)}." for key in given if key not in TOKEN_KEYS
+        f"special_tokens.{key}: expected one of {', '.join(TOKEN_KEYS)}." for key in declared if key not in TOKEN_KEYS
     ]
-    texts = {key: _text(value) for key, value in given.items()}
-    faults += [f"special_tokens.{key} is {given[key]!r}, expected a text." for key, text in texts.items() if not text]
+    texts = {key: _text(value) for key, value in declared.items()}
+    faults += [f"special_tokens.{key} is {declared[key]!r}, expected a text." for key, text in texts.items() if not text]
     if faults:
         raise InvalidFile(f"{path.name}: special tokens that can't be used.", faults)
     return texts

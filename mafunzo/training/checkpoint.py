@@ -72,16 +72,16 @@ def save_weights(network: PreTrainedModel, adapter: AdapterConfig | None, folder
 def load_weights(network: PreTrainedModel, is_adapter: bool, folder: Path) -> None:
     """Put the weights of a checkpoint of this same run into the network."""
     if is_adapter:
-        mine = adapter_tensors(network)
+        tensors_of_network = adapter_tensors(network)
         for name, tensor in load_file(folder / WEIGHTS_FILE).items():
-            mine[name].copy_(tensor)
+            tensors_of_network[name].copy_(tensor)
         return
     tensors: dict[str, Tensor] = {}
     for file in sorted(folder.glob("model*.safetensors")):
         tensors |= load_file(file)
-    own = network.state_dict()
+    weights = network.state_dict()
     for name, tensor in tensors.items():
-        own[name].copy_(tensor)
+        weights[name].copy_(tensor)
 
 
 def load_checkpoint(
@@ -107,8 +107,8 @@ def load_checkpoint(
 
 def checkpoints(output: Path) -> list[Path]:
     """Return the checkpoint folders of a run, oldest first."""
-    found = [path for path in output.glob("checkpoint-*") if _NAME.match(path.name) and path.is_dir()]
-    return sorted(found, key=step_of)
+    folders = [path for path in output.glob("checkpoint-*") if _NAME.match(path.name) and path.is_dir()]
+    return sorted(folders, key=step_of)
 
 
 def step_of(folder: Path) -> int:
@@ -120,8 +120,8 @@ def step_of(folder: Path) -> int:
 
 def newest_whole(outputs: Iterable[Path]) -> Path | None:
     """Return the checkpoint with the most steps, in any of the folders, whose bytes are all there."""
-    found = sorted((path for output in outputs for path in checkpoints(output)), key=step_of, reverse=True)
-    return next((path for path in found if not verify(path)), None)
+    newest_first = sorted((path for output in outputs for path in checkpoints(output)), key=step_of, reverse=True)
+    return next((path for path in newest_first if not verify(path)), None)
 
 
 def verify(folder: Path) -> list[str]:
@@ -144,9 +144,9 @@ def prune(output: Path, limit: int, keep: Path | None) -> None:
     """Delete the oldest checkpoints beyond `limit` (-1: none), never `keep`, which counts among them."""
     if limit < 1:
         return
-    found = [path for path in checkpoints(output) if path != keep]
-    surplus = len(found) + (keep is not None) - limit
-    for path in found[: max(0, surplus)]:
+    oldest_first = [path for path in checkpoints(output) if path != keep]
+    surplus = len(oldest_first) + (keep is not None) - limit
+    for path in oldest_first[: max(0, surplus)]:
         shutil.rmtree(path)
 
 

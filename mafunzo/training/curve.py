@@ -22,11 +22,11 @@ def draw_loss(history: Sequence[Mapping[str, Any]], best_step: int | None, path:
         axes.plot(*zip(*train, strict=True), color="#3b6ea5", linewidth=1.5, marker=marker, label="training rows")
     if held_out:
         axes.plot(*zip(*held_out, strict=True), color="#c8553d", linewidth=1.5, marker="o", label="validation rows")
-    kept = [(step, loss) for step, loss in held_out if step == best_step]
-    if kept:
-        label = f"kept: step {kept[0][0]}, loss {kept[0][1]:.3f}"
+    best = [(step, loss) for step, loss in held_out if step == best_step]
+    if best:
+        label = f"kept: step {best[0][0]}, loss {best[0][1]:.3f}"
         axes.plot(
-            *kept[0], color="none", markeredgecolor="#222222", marker="o", markersize=12, linestyle="", label=label
+            *best[0], color="none", markeredgecolor="#222222", marker="o", markersize=12, linestyle="", label=label
         )
     axes.set_xlim(0, 1.04 * max((step for step, _ in [*train, *held_out]), default=1))
     axes.set_xlabel("optimizer step")
