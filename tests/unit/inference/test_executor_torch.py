@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, MambaConfig, PreTrainedModel
 from mafunzo.errors import NotSupported
 from mafunzo.inference import executor_torch
 from mafunzo.inference.executor_torch import TorchExecutor, serving_dtype
+from tests.support.tiny_network import ARCHITECTURES, VOCABULARY, make_network
 
 STEPS = 24
 

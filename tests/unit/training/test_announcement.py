@@ -3,7 +3,7 @@
 import json
 
 from tests.support.tiny_training import learnable_rows, write_prepared
-from tests.unit.training.tiny_run import LORA, train
+from tests.support.training_run import LORA, train
 
 
 def test_before_the_first_step_it_says_what_it_trains(tmp_path, base, prepared, caplog):

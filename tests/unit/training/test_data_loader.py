@@ -1,6 +1,6 @@
 """Batches made ahead by threads."""
 
-from tests.unit.training.tiny_run import LORA, history, train
+from tests.support.training_run import LORA, history, train
 
 
 def test_batches_made_ahead_are_the_same_batches(tmp_path, base, prepared):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.unit.training.tiny_run import FULL, LORA, history, train
+from tests.support.training_run import FULL, LORA, history, train
 
 
 @pytest.mark.parametrize("values", [LORA, FULL], ids=["LoRA", "full"])

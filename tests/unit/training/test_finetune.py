@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 from mafunzo.chat.network import load_network
 from mafunzo.errors import InvalidParameter
 from tests.support.tiny_training import random_rows, write_prepared
-from tests.unit.training.tiny_run import FULL, LORA, history, train
+from tests.support.training_run import FULL, LORA, history, train
 
 
 @pytest.mark.parametrize("values", [LORA, FULL], ids=["LoRA", "full"])

@@ -1,7 +1,7 @@
 """Numbers over steps, by Hugging Face's names."""
 
 from mafunzo.tracking import read_metrics
-from tests.unit.training.tiny_run import LORA, train
+from tests.support.training_run import LORA, train
 
 
 def test_metrics_have_hugging_face_s_names(tmp_path, base, prepared):

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mafunzo.chat.network import load_network
 from tests.support.tiny_training import learnable_rows
-from tests.unit.training.tiny_run import FULL, LORA, history, logits, overfitting, train
+from tests.support.training_run import FULL, LORA, history, logits, overfitting, train
 
 
 def test_an_adapter_folder_is_what_peft_loads(tmp_path, base, prepared):

@@ -11,7 +11,7 @@ from mafunzo.training.arguments import TrainingArguments
 from mafunzo.training.finetune import finetune
 from mafunzo.training.run import TrainingRequest
 from tests.support.tiny_training import learnable_rows
-from tests.unit.training.tiny_run import FULL, LORA, ZERO, history, overfitting, train
+from tests.support.training_run import FULL, LORA, ZERO, history, overfitting, train
 
 
 def test_each_checkpoint_that_is_saved_or_gone_on_from_is_a_metric(tmp_path, base, prepared):

@@ -3,7 +3,7 @@
 import pytest
 
 from mafunzo.errors import InvalidFile
-from tests.unit.training.tiny_run import LORA, train
+from tests.support.training_run import LORA, train
 
 
 def test_a_folder_that_was_not_prepared_is_refused(tmp_path, base):

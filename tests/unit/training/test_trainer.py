@@ -13,7 +13,7 @@ from mafunzo.errors import FailedError
 from mafunzo.training.data_order import DataOrder
 from mafunzo.training.objectives.supervised import Supervised
 from tests.support.tiny_training import learnable_rows, random_rows, write_prepared
-from tests.unit.training.tiny_run import FULL, LORA, history, train
+from tests.support.training_run import FULL, LORA, history, train
 
 
 @pytest.mark.parametrize("values", [LORA, FULL], ids=["LoRA", "full"])

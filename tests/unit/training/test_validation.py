@@ -12,7 +12,7 @@ from mafunzo.training.run import TrainingRequest, assemble
 from mafunzo.training.state import TrainingState
 from mafunzo.training.trainer import Trainer
 from mafunzo.training.validation import is_due, note_loss, stops_early
-from tests.unit.training.tiny_run import LORA, history, overfitting, train
+from tests.support.training_run import LORA, history, overfitting, train
 
 
 @pytest.mark.parametrize(
