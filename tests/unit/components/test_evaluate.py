@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mafunzo.components import evaluate
-from mafunzo.components.command import run
+from tests.support.component_line import refused
 from tests.support.tiny_evaluation import Folders, make_folders
 
 
@@ -31,13 +31,6 @@ def step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder := tmp_path / "step").mkdir()
     monkeypatch.setenv("MAFUNZO_STEP_FOLDER", str(folder))
     return folder
-
-
-def refusal(given: Folders, step: Path, *options: str) -> int | str | None:
-    """Run the command line in this process, to its refusal; return the exit code."""
-    with pytest.raises(SystemExit) as end:
-        run(evaluate.__file__, evaluate.work, arguments(given, step, *options))
-    return end.value.code
 
 
 def read(path: Path) -> Any:
@@ -66,7 +59,7 @@ def test_a_tuned_model_that_learned_passes_the_gate_and_leaves_everything_behind
 
 def test_a_model_that_is_not_better_is_refused_after_the_report_is_written(given: Folders, step: Path) -> None:
     unchanged = Folders(given.base, given.base, given.prepared)
-    assert refusal(unchanged, step, "--gate", "better", "--gate_metric", "token_accuracy") == 3
+    assert refused(evaluate, arguments(unchanged, step, "--gate", "better", "--gate_metric", "token_accuracy")) == 3
     error = read(step / "error.json")
     assert error["code"] == "gate_not_passed"
     assert "token_accuracy" in error["faults"][0] and "gate is better" in error["faults"][0]
@@ -78,7 +71,7 @@ def test_all_faults_of_the_configuration_are_told_before_a_network_is_loaded(
 ) -> None:
     params = json.dumps({"metrics": ["rouge1", "gpt_relevance"], "smothing": True, "model_id": "gpt2"})
     monkeypatch.setattr(evaluate, "evaluate", lambda *_, **__: pytest.fail("A network would be loaded."))
-    assert refusal(given, step, "--evaluation_config_params", params) == 2
+    assert refused(evaluate, arguments(given, step, "--evaluation_config_params", params)) == 2
     faults = read(step / "error.json")["faults"]
     assert any("gpt_relevance needs another model as a judge" in fault for fault in faults)
     assert any("smothing is not a parameter. Did you mean smoothing?" in fault for fault in faults)

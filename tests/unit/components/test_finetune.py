@@ -6,34 +6,37 @@ from pathlib import Path
 
 import pytest
 
+from mafunzo.components import finetune
 from mafunzo.components.finetune import earlier_outputs
 from mafunzo.tracking import read_metrics
+from tests.support.component_line import refused
 from tests.support.tiny_training import learnable_rows, write_base, write_prepared
 
 
 @pytest.fixture
-def folders(tmp_path) -> dict[str, Path]:
+def folders(tmp_path, monkeypatch) -> dict[str, Path]:
     base = write_base(tmp_path / "base")
     prepared = write_prepared(tmp_path / "prepared", learnable_rows(12), learnable_rows(4, seed=1))
     step = tmp_path / "jobs" / "finetune" / "1"
     step.mkdir(parents=True)
+    monkeypatch.setenv("MAFUNZO_STEP_FOLDER", str(step))
     return {"model": base, "prepared": prepared, "step": step, "output": step / "outputs" / "pytorch_model_folder"}
 
 
-def run(folders: dict[str, Path], *options: str) -> subprocess.CompletedProcess:
+def arguments(folders: dict[str, Path], *options: str) -> list[str]:
     argv = ["--model", folders["model"], "--prepared", folders["prepared"]]
-    argv += ["--pytorch_model_folder", folders["output"], *options]
-    return subprocess.run(
-        [sys.executable, "-m", "mafunzo.components.finetune", *map(str, argv)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "MAFUNZO_STEP_FOLDER": str(folders["step"])},
+    return [str(argument) for argument in [*argv, "--pytorch_model_folder", folders["output"], *options]]
+
+
+def test_it_runs_from_the_shell_and_leaves_an_adapter_and_metrics(folders):
+    argv = arguments(folders, "--apply_lora", "true", "--per_device_train_batch_size", "4", "--logging_steps", "1")
+    done = subprocess.run(
+        [sys.executable, "-m", "mafunzo.components.finetune", *argv],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
-
-
-def test_it_runs_from_the_shell_and_leaves_an_adapter_and_metrics(folders):
-    done = run(folders, "--apply_lora", "true", "--per_device_train_batch_size", "4", "--logging_steps", "1")
     assert done.returncode == 0, done.stderr
     assert (folders["output"] / "adapter_model.safetensors").exists()
     lines = list(read_metrics(folders["step"] / "metrics.jsonl"))
@@ -44,17 +47,17 @@ def test_it_runs_from_the_shell_and_leaves_an_adapter_and_metrics(folders):
 
 
 def test_all_faults_are_told_before_anything_is_loaded(folders):
-    done = run(folders, "--optim", "sgd", "--learning_rate", "0", "--metric_for_best_model", "f1")
-    assert done.returncode == 2
+    (folders["model"] / "model.safetensors").unlink()  # which would be the fault, were it loaded
+    options = ("--optim", "sgd", "--learning_rate", "0", "--metric_for_best_model", "f1")
+    assert refused(finetune, arguments(folders, *options)) == 2
     error = json.loads((folders["step"] / "error.json").read_text())
     assert error["code"] == "invalid_parameter" and len(error["faults"]) == 3
-    assert "Loading" not in done.stderr and not folders["output"].exists()
+    assert not folders["output"].exists()
 
 
 def test_pickled_weights_are_refused(folders):
     (folders["model"] / "model.safetensors").rename(folders["model"] / "pytorch_model.bin")
-    done = run(folders)
-    assert done.returncode == 3
+    assert refused(finetune, arguments(folders)) == 3
     assert json.loads((folders["step"] / "error.json").read_text())["code"] == "unsafe_model"
 
 
