@@ -150,6 +150,7 @@ def test_a_tuned_model_is_the_base_of_the_next(workspace, endpoint):
     assert second.properties["base_model"]["reference"] == "greeter:1"
 
 
+@pytest.mark.slow
 def test_compare_sets_tuned_against_base(workspace, endpoint, tmp_path):
     job = workspace.compare("greeter:1", CONVERSATIONS).wait(timeout_s=LIMIT_S)
     (folder,) = job.download(tmp_path, "evaluation_result")
