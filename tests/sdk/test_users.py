@@ -87,7 +87,7 @@ def told(team: Team, *words: str) -> list[dict[str, Any]]:
 def test_nobody_else_is_let_in_before_there_is_an_owner(tmp_path: Path) -> None:
     shell = Shell(tmp_path / "home")
     for words in (["up", "--listen", ADDRESS], ["up", "--listen", ADDRESS, "--detach"]):
-        refused = shell(*words, code=3)
+        refused = shell.process(*words, code=3)
         assert "mafunzo user create NAME --role owner" in refused
     assert "Nothing was running" in shell("down")
 

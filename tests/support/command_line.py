@@ -43,6 +43,7 @@ class Shell:
         with (
             patch.dict(os.environ, self.variables | environment),
             patch.object(sys, "argv", ["mafunzo", *map(str, words)]),
+            patch.object(os, "execv", _stay),
             redirect_stdout(out),
             redirect_stderr(err),
         ):
@@ -54,6 +55,11 @@ class Shell:
         argv = [sys.executable, "-m", "mafunzo", *map(str, words)]
         done = subprocess.run(argv, capture_output=True, text=True, env=self.environment | environment)
         return _checked(words, Ended(done.returncode, done.stdout, done.stderr), code)
+
+
+def _stay(program: str, argv: list[str]) -> None:
+    """Stand in for `os.execv`, by which `up` would turn this process into the server."""
+    raise AssertionError(f"{argv} takes the place of the process that asks for it. Ask with Shell.process.")
 
 
 def _exit_code() -> int:
