@@ -60,7 +60,9 @@ def _tokens(path: Path, declared: Mapping[str, Any]) -> dict[str, str]:
         f"special_tokens.{key}: expected one of {', '.join(TOKEN_KEYS)}." for key in declared if key not in TOKEN_KEYS
     ]
     texts = {key: _text(value) for key, value in declared.items()}
-    faults += [f"special_tokens.{key} is {declared[key]!r}, expected a text." for key, text in texts.items() if not text]
+    faults += [
+        f"special_tokens.{key} is {declared[key]!r}, expected a text." for key, text in texts.items() if not text
+    ]
     if faults:
         raise InvalidFile(f"{path.name}: special tokens that can't be used.", faults)
     return texts

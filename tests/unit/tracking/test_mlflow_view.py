@@ -254,6 +254,7 @@ def points(address: str) -> list[int]:
     return points()
 
 
+@pytest.mark.slow
 def test_the_process_serves_api_and_pages_in_one_small_process_and_survives_a_kill(
     home: Path, started: list[subprocess.Popen[bytes]]
 ) -> None:
@@ -274,6 +275,7 @@ def test_the_process_serves_api_and_pages_in_one_small_process_and_survives_a_ki
     assert started[1].wait(LIMIT_S) in (0, -signal.SIGTERM)
 
 
+@pytest.mark.slow
 def test_the_process_ends_when_its_parent_is_gone(home: Path, started: list[subprocess.Popen[bytes]]) -> None:
     parent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     start(home, started, "--parent", str(parent.pid))
