@@ -43,13 +43,12 @@ def create(
     as_json: bool = AS_JSON,
 ) -> None:
     """Make a cluster, so that jobs that name it run. They run on this machine, with its cores, memory and GPUs."""
-    from mafunzo.entities.compute import Compute
+    from mafunzo.entities.compute import ComputeRequest
     from mafunzo.workspace import Workspace
 
     workspace = Workspace()
-    asked = Compute(name, size, tier, min_instances, max_instances, created_by=workspace.user)
-    made = workspace.computes.create(asked)
-    print_json(made) if as_json else print(f"Made {made.name} ({made.size}); its jobs run on this machine")
+    compute = workspace.computes.create(name, ComputeRequest(size, tier, min_instances, max_instances))
+    print_json(compute) if as_json else print(f"Made {compute.name} ({compute.size}); its jobs run on this machine")
 
 
 @app.command()

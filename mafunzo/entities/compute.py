@@ -1,4 +1,4 @@
-"""Machines: the sizes on offer, what this one has, and clusters by name."""
+"""Machines: the sizes on offer, what this one has, clusters by name, and what is requested of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,7 +31,8 @@ class Hardware:
 class Compute:
     """A cluster that a user made under a name of their own, as jobs write it. Its steps run on this machine, whatever its size.
 
-    size: a machine size's name. tier: dedicated or low_priority. idle_s: how long Azure would keep an idle machine.
+    size: a machine size's name. tier: dedicated or low_priority. idle_s: how long a cloud would keep an idle machine.
+    echoes: what a way in keeps of a request's original body, under its own name, to answer with it; nothing else reads it.
     """
 
     name: str
@@ -41,6 +42,28 @@ class Compute:
     max_instances: int = 1
     idle_s: int = 120
     tags: Mapping[str, str] = field(default_factory=dict)
-    properties: Mapping[str, Any] = field(default_factory=dict)
     created_by: str = ""
     created_at: datetime | None = None
+    echoes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ComputeRequest:
+    """What a cluster is to be; its fields are a compute's."""
+
+    size: str
+    tier: str = "dedicated"
+    min_instances: int = 0
+    max_instances: int = 1
+    idle_s: int = 120
+    tags: Mapping[str, str] = field(default_factory=dict)
+    echoes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ScaleChange:
+    """What changes of a cluster's scale; None keeps what it has."""
+
+    min_instances: int | None = None
+    max_instances: int | None = None
+    idle_s: int | None = None

@@ -1,4 +1,4 @@
-"""An online endpoint and its deployments."""
+"""An online endpoint and its deployments, and what is requested of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,6 +6,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from mafunzo.entities.reference import AssetReference
+
+DEFAULT_START_LIMIT_S = 600.0
 DEFAULT_REQUEST_TIMEOUT_S = 90.0
 
 
@@ -31,12 +34,28 @@ class DeploymentStatus(StrEnum):
 
 
 @dataclass(frozen=True)
+class Supervision:
+    """What is remembered of a deployment's workers between two servers; times are seconds since the epoch.
+
+    started_at, healthy_at: of the newest worker, 0 for not yet; was_healthy: whether any worker of it ever was.
+    crashes: unasked ends in a row. retry_at: no start before. reason: why it waits, for people.
+    """
+
+    started_at: float = 0.0
+    healthy_at: float = 0.0
+    was_healthy: bool = False
+    crashes: int = 0
+    retry_at: float = 0.0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Deployment:
     """One model behind an endpoint, served by a worker process.
 
-    model: `name:version`; artifact: the hash of its folder. port: the worker's loopback port once it runs.
-    initial_delay_s: how long a worker may take to become healthy. request_timeout_s: the limit of one request.
-    verification: what the proof that serving equals training compared, and with what result.
+    model: `name:version`; artifact: the hash of its folder; base_artifact: of the base under an adapter, or None. port: the
+    worker's loopback port once it runs. initial_delay_s: how long a worker may take to become healthy. request_timeout_s: the
+    limit of one request. verification: what the proof that serving equals training compared, and with what result.
     echoes: what a way in keeps of a request's original body, under its own name, to answer with it; nothing else reads it.
     """
 
@@ -47,13 +66,29 @@ class Deployment:
     status: DeploymentStatus = DeploymentStatus.WAITING
     port: int | None = None
     attempt: int = 0
-    initial_delay_s: float = 600.0
+    initial_delay_s: float = DEFAULT_START_LIMIT_S
     request_timeout_s: float = DEFAULT_REQUEST_TIMEOUT_S
     verification: Mapping[str, Any] | None = None
     error: Mapping[str, Any] | None = None
     created_by: str = ""
     created_at: datetime | None = None
-    properties: Mapping[str, Any] = field(default_factory=dict)
+    base_artifact: str | None = None
+    supervision: Supervision = Supervision()
+    echoes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DeploymentRequest:
+    """What a deployment is to be: a version of a model behind an endpoint.
+
+    initial_delay_s: how long its worker may take to become healthy. request_timeout_s: the limit of one request.
+    instance_type: a machine size, which has to exist, or empty. echoes: as a deployment's.
+    """
+
+    model: AssetReference
+    initial_delay_s: float = DEFAULT_START_LIMIT_S
+    request_timeout_s: float = DEFAULT_REQUEST_TIMEOUT_S
+    instance_type: str = ""
     echoes: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -71,5 +106,13 @@ class Endpoint:
     is_deleting: bool = False
     created_by: str = ""
     created_at: datetime | None = None
-    properties: Mapping[str, Any] = field(default_factory=dict)
+    echoes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EndpointRequest:
+    """What an endpoint is to be. traffic_percent: by deployment; a new endpoint has none yet. echoes: as an endpoint's."""
+
+    traffic_percent: Mapping[str, int] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
     echoes: Mapping[str, Any] = field(default_factory=dict)

@@ -9,7 +9,6 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mafunzo.entities.duration import seconds_of
 from mafunzo.entities.endpoint import Deployment
 from mafunzo.errors import InvalidParameter, NotFound, from_code
 from mafunzo.server.access import caller_with
@@ -142,16 +141,18 @@ def get_compute(request: Request, name: str) -> Any:
 async def put_compute(request: Request, name: str) -> Response:
     """Make a cluster, or change it. It is there at once: its steps run on this machine."""
     context = azure_context(request)
-    asked = compute_wire.compute_from_body(name, await body_of(request), context.workspace.user)
-    made = await context.in_thread(lambda: context.workspace.computes.create(asked))
-    return JSONResponse(compute_wire.compute_body(made), status_code=201)
+    asked = compute_wire.compute_from_body(name, await body_of(request))
+    compute = await context.in_thread(lambda: context.workspace.computes.create(name, asked))
+    return JSONResponse(compute_wire.compute_body(compute), status_code=201)
 
 
 @router.patch(f"{WS}/computes/{{name}}")
 async def patch_compute(request: Request, name: str) -> Response:
     """Change a cluster's scale settings."""
     context, body = azure_context(request), await body_of(request)
-    changed = await context.in_thread(lambda: context.workspace.computes.rescale(name, **_scale_settings(body)))
+    changed = await context.in_thread(
+        lambda: context.workspace.computes.rescale(name, compute_wire.scale_from_body(body))
+    )
     return JSONResponse(compute_wire.compute_body(changed))
 
 
@@ -260,7 +261,7 @@ async def put_deployment(request: Request, endpoint: str, name: str) -> Response
     """Begin to serve a model; it is there once it has proven that it answers as in evaluation."""
     context = azure_context(request)
     asked = endpoint_wire.deployment_from_body(name, await body_of(request))
-    made = await context.in_thread(lambda: context.workspace.endpoints.put_deployment(endpoint, name, asked))
+    made = await context.in_thread(lambda: context.workspace.deployments.put(endpoint, name, asked))
     headers = _operation_headers(context, f"deployment:{endpoint}:{name}")
     return JSONResponse(endpoint_wire.deployment_body(made), status_code=201, headers=headers)
 
@@ -378,15 +379,6 @@ def _datastore(context: AzureContext, name: str) -> dict[str, Any]:
     }
     id = f"{workspace_id()}/datastores/{name}"
     return resource(id, name, "workspaces/datastores", properties, systemData=system_data("mafunzo", None))
-
-
-def _scale_settings(body: dict[str, Any]) -> dict[str, int]:
-    given = (((body.get("properties") or {}).get("properties")) or {}).get("scaleSettings") or {}
-    names = {"minNodeCount": "min_instances", "maxNodeCount": "max_instances"}
-    found = {ours: int(given[theirs]) for theirs, ours in names.items() if given.get(theirs) is not None}
-    if given.get("nodeIdleTimeBeforeScaleDown"):
-        found["idle_s"] = int(seconds_of(str(given["nodeIdleTimeBeforeScaleDown"])))
-    return found
 
 
 def _container_of(datastore: str) -> str:

@@ -7,7 +7,7 @@ delay that grows; one that never became healthy is given up after a few starts.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -64,26 +64,6 @@ class WorkerState:
     failed_probes: int = 0
     is_verifying: bool = False
     verdict: Verdict | None = None
-
-
-@dataclass(frozen=True)
-class Supervision:
-    """What is remembered of a deployment between two servers; times are seconds since the epoch.
-
-    started_at, healthy_at: of the newest worker, 0 for not yet; was_healthy: whether any worker of it ever was.
-    crashes: unasked ends in a row. retry_at: no start before. reason: why it waits, for people.
-    """
-
-    started_at: float = 0.0
-    healthy_at: float = 0.0
-    was_healthy: bool = False
-    crashes: int = 0
-    retry_at: float = 0.0
-    reason: str = ""
-
-    def as_properties(self, deployment: Deployment) -> dict[str, Any]:
-        """Return the deployment's properties with this in them."""
-        return dict(deployment.properties) | {"supervision": asdict(self)}
 
 
 @dataclass(frozen=True)
@@ -168,12 +148,6 @@ def decide(deployments: Sequence[Deployment], workers: Mapping[Key, WorkerState]
     return [action for action in actions if action is not None]
 
 
-def supervision(deployment: Deployment) -> Supervision:
-    """Return what was remembered of a deployment."""
-    memory = deployment.properties.get("supervision")
-    return Supervision(**memory) if memory else Supervision()
-
-
 def _decide_one(deployment: Deployment, worker: WorkerState, now: float) -> Action | None:
     match deployment.status:
         case DeploymentStatus.DELETING:
@@ -183,7 +157,7 @@ def _decide_one(deployment: Deployment, worker: WorkerState, now: float) -> Acti
         case DeploymentStatus.WAITING:
             if worker.is_running:  # of an earlier model
                 return Stop(deployment)
-            return Start(deployment) if now >= supervision(deployment).retry_at else None
+            return Start(deployment) if now >= deployment.supervision.retry_at else None
         case DeploymentStatus.STARTING | DeploymentStatus.VERIFYING:
             return _bring_up(deployment, worker, now)
         case DeploymentStatus.HEALTHY | DeploymentStatus.UNHEALTHY:
@@ -199,7 +173,7 @@ def _bring_up(deployment: Deployment, worker: WorkerState, now: float) -> Action
     if verdict is not None and not verdict.broke:
         assert worker.port is not None
         return MarkHealthy(deployment, worker.port, verdict.record)
-    memory = supervision(deployment)
+    memory = deployment.supervision
     if memory.healthy_at == 0 and now - memory.started_at > deployment.initial_delay_s:
         return Fail(deployment, _too_slow(deployment, worker))
     if worker.port is not None and worker.health is Health.READY and not worker.is_verifying:
@@ -234,7 +208,7 @@ def _keep_up(deployment: Deployment, worker: WorkerState, now: float) -> Action 
 
 def _after_end(deployment: Deployment, worker: WorkerState, now: float) -> Action:
     how = worker.ended or "it is gone without a record of its end"
-    memory = supervision(deployment)
+    memory = deployment.supervision
     if not memory.was_healthy and worker.is_final:
         return Fail(deployment, f"The worker refused to start: {how}.")
     if not memory.was_healthy and memory.crashes + 1 >= MAX_FIRST_STARTS:
@@ -243,7 +217,7 @@ def _after_end(deployment: Deployment, worker: WorkerState, now: float) -> Actio
 
 
 def _restart(deployment: Deployment, how: str, now: float) -> Restart:
-    memory = supervision(deployment)
+    memory = deployment.supervision
     was_stable = memory.healthy_at > 0 and now - memory.healthy_at > STABLE_S
     crashes = 1 if was_stable else memory.crashes + 1
     wait_s = delay_s(crashes)

@@ -59,7 +59,6 @@ from mafunzo.serving.decide import (
     Verify,
     WorkerState,
     decide,
-    supervision,
 )
 from mafunzo.serving.reference import how_stored, missing_files, read_reference, wrong_base
 from mafunzo.serving.verification import unverified, verify
@@ -283,7 +282,7 @@ class Supervisor:
                     f"It needs {_show(wanted)}; this machine has {_show(self.capacity)}. Serve a smaller model."
                 )
             reason = f"It needs {_show(wanted)}, which others hold. It starts as soon as they are done."
-            if supervision(deployment).reason != reason:
+            if deployment.supervision.reason != reason:
                 logger.info("%s waits: %s", _name(deployment), reason)
                 self._update(deployment, {"reason": reason})
             return False
@@ -305,7 +304,7 @@ class Supervisor:
         forget_old_attempts(self.home, started)
         self.artifacts.checkout(started.artifact, folder / "model")
         argv = [*self.worker, "--model", str(folder / "model")]
-        base = started.properties.get("base_artifact")
+        base = started.base_artifact
         faults = missing_files(folder / "model")
         if base:
             faults += wrong_base(folder / "model", self.artifacts.manifest(base))
@@ -322,10 +321,7 @@ class Supervisor:
 
     def _wanted(self, deployment: Deployment) -> Resources:
         """Return what a worker holds: a GPU where there is one, memory for its weights, and no core: it is idle in between."""
-        stated = deployment.properties.get("resources")
-        if stated:
-            return Resources(**stated)
-        hashes = [deployment.artifact, deployment.properties.get("base_artifact")]
+        hashes = [deployment.artifact, deployment.base_artifact]
         weights_mb = sum(self.artifacts.size(found) for found in hashes if found) // 2**20
         return Resources(cpus=0, gpus=min(1, self.capacity.gpus), memory_mb=weights_mb + WORKER_MEMORY_MB)
 
@@ -409,8 +405,7 @@ class Supervisor:
             return None
         if current.status is DeploymentStatus.DELETING or current.artifact != deployment.artifact:
             return None
-        memory = replace(supervision(current), **remembered)
-        changed = replace(current, properties=memory.as_properties(current), **changes)
+        changed = replace(current, supervision=replace(current.supervision, **remembered), **changes)
         self.records.deployments.update(changed)
         return changed
 

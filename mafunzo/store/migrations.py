@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from mafunzo.errors import NewerHome
-from mafunzo.store import table
+from mafunzo.store import neutral_endpoints, table
 from mafunzo.store.database import Database
 from mafunzo.store.dump import dump
 
@@ -173,9 +173,16 @@ _CONTAINERS = """
 CREATE TABLE container (id {ID}, name TEXT NOT NULL UNIQUE, modified_at {MOMENT} NOT NULL, body JSON NOT NULL)
 """
 
+
+def _to_neutral_specifications(connection: Connection) -> None:
+    """Let rows hold what the product itself knows, and bodies of a way in only as echoes of its own."""
+    neutral_endpoints.apply(connection)
+
+
 MIGRATIONS = (
     Migration(1, "first tables", _creating(_FIRST_TABLES)),
     Migration(2, "computes and blobs", _creating(_COMPUTES_AND_BLOBS)),
     Migration(3, "users", _creating(_USERS)),
     Migration(4, "containers of blobs", _creating(_CONTAINERS)),
+    Migration(5, "neutral specifications", _to_neutral_specifications),
 )

@@ -5,10 +5,9 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 
-from mafunzo.entities.compute import Compute, Hardware, MachineSize
-from mafunzo.errors import Conflict, InvalidParameter
+from mafunzo.entities.compute import Compute, ComputeRequest, Hardware, MachineSize, ScaleChange
+from mafunzo.errors import Conflict, Faults
 from mafunzo.launcher.hardware import hardware
 from mafunzo.store import catalog
 from mafunzo.workspace.services import Services
@@ -20,7 +19,7 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{1,31}")
 """As Azure has it: 2 to 32 letters, digits and hyphens, a letter first."""
 TIERS = ("dedicated", "low_priority")
 Clusters = list[Compute]  # the class below has a verb called list
-Faults = list[str]
+Texts = list[str]
 
 
 class Computes:
@@ -49,7 +48,7 @@ class Computes:
         """Return a compute by name; raises `NotFound` with near names."""
         return Compute(LOCAL, LOCAL) if name == LOCAL else self._services.records.computes.get(name)
 
-    def faults(self, named: Mapping[str, str]) -> Faults:
+    def faults(self, named: Mapping[str, str]) -> Texts:
         """Return a fault for each compute that nobody has made; `named` says who names which."""
         known = {SERVERLESS, *(compute.name for compute in self.list())}
         return [
@@ -59,47 +58,56 @@ class Computes:
             if name not in known
         ]
 
-    def create(self, compute: Compute) -> Compute:
+    def create(self, name: str, request: ComputeRequest) -> Compute:
         """Make a cluster, or change the one of that name; its steps run on this machine.
 
         Raises `InvalidParameter` with all faults of its name, tier and counts, `NotFound` for an unknown size.
         """
-        if faults := self.faults_of(compute):
-            raise InvalidParameter(f"Compute '{compute.name}' can't be made.", faults)
-        size = self.get(compute.size)
-        return self._services.records.computes.put(replace(compute, size=size.name))
-
-    def faults_of(self, compute: Compute) -> Faults:
-        """Return all faults of a cluster's name, tier and counts."""
-        faults = []
-        if compute.name == LOCAL or not NAME.fullmatch(compute.name):
-            faults.append(
-                f"the name is '{compute.name}', expected 2 to 32 letters, digits and '-', a letter first; not {LOCAL}."
+        self.faults_of(name, request).require_none(f"Compute '{name}' can't be made.")
+        size = self.get(request.size)
+        return self._services.records.computes.put(
+            Compute(
+                name=name,
+                size=size.name,
+                tier=request.tier,
+                min_instances=request.min_instances,
+                max_instances=request.max_instances,
+                idle_s=request.idle_s,
+                tags=request.tags,
+                created_by=self._services.user,
+                echoes=request.echoes,
             )
-        if compute.tier not in TIERS:
-            faults.append(f"tier is '{compute.tier}', expected {' or '.join(TIERS)}.")
-        if not 0 <= compute.min_instances <= compute.max_instances or compute.max_instances < 1:
-            counts = f"{compute.min_instances} and {compute.max_instances}"
-            faults.append(
+        )
+
+    def faults_of(self, name: str, request: ComputeRequest) -> Faults:
+        """Return all faults of a cluster's name, tier and counts."""
+        faults = Faults()
+        if name == LOCAL or not NAME.fullmatch(name):
+            faults.add(f"the name is '{name}', expected 2 to 32 letters, digits and '-', a letter first; not {LOCAL}.")
+        if request.tier not in TIERS:
+            faults.add(f"tier is '{request.tier}', expected {' or '.join(TIERS)}.")
+        if not 0 <= request.min_instances <= request.max_instances or request.max_instances < 1:
+            counts = f"{request.min_instances} and {request.max_instances}"
+            faults.add(
                 f"min_instances and max_instances are {counts}, expected 0 or more, and 1 or more and not fewer."
             )
         return faults
 
-    def rescale(
-        self, name: str, min_instances: int | None = None, max_instances: int | None = None, idle_s: int | None = None
-    ) -> Compute:
-        """Change a cluster's scale; None keeps what it has. Raises as `create`, and `NotFound`."""
+    def rescale(self, name: str, change: ScaleChange) -> Compute:
+        """Change a cluster's scale. Raises as `create`, and `NotFound`."""
         if name == LOCAL:
             raise Conflict(f"{LOCAL} is this machine; it can't be changed.")
-        found = self.find(name)
-        return self.create(
-            replace(
-                found,
-                min_instances=found.min_instances if min_instances is None else min_instances,
-                max_instances=found.max_instances if max_instances is None else max_instances,
-                idle_s=found.idle_s if idle_s is None else idle_s,
-            )
+        compute = self.find(name)
+        request = ComputeRequest(
+            size=compute.size,
+            tier=compute.tier,
+            min_instances=compute.min_instances if change.min_instances is None else change.min_instances,
+            max_instances=compute.max_instances if change.max_instances is None else change.max_instances,
+            idle_s=compute.idle_s if change.idle_s is None else change.idle_s,
+            tags=compute.tags,
+            echoes=compute.echoes,
         )
+        return self.create(name, request)
 
     def delete(self, name: str) -> None:
         """Delete a cluster; raises `NotFound`, and `Conflict` for `local`."""

@@ -97,13 +97,13 @@ _VERBS: Mapping[FileKind, Callable[[Workspace, Body, Created], Any]] = {
         body, asked.name, asked.version
     ),
     FileKind.COMPUTE: lambda workspace, body, asked: workspace.computes.create(
-        compute_from_body(asked.name, body, workspace.user)
+        asked.name, compute_from_body(asked.name, body)
     ),
     FileKind.JOB: _make_job,
     FileKind.ENDPOINT: lambda workspace, body, asked: workspace.endpoints.put(
         asked.name, endpoint_from_body(asked.name, body)
     ),
-    FileKind.DEPLOYMENT: lambda workspace, body, asked: workspace.endpoints.put_deployment(
+    FileKind.DEPLOYMENT: lambda workspace, body, asked: workspace.deployments.put(
         asked.endpoint, asked.name, deployment_from_body(asked.name, body)
     ),
 }

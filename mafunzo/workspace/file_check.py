@@ -13,7 +13,7 @@ from mafunzo.entities.reference import PathInput
 from mafunzo.errors import InvalidFile
 from mafunzo.wire.azureml.asset import data_from_body, model_from_body, require_name
 from mafunzo.wire.azureml.compute import compute_from_body
-from mafunzo.wire.azureml.endpoint import deployment_from_body, endpoint_from_body
+from mafunzo.wire.azureml.endpoint import deployment_from_body, endpoint_from_body, model_reference
 from mafunzo.wire.azureml.environment import environment_from_body
 from mafunzo.wire.azureml.file import body_of
 from mafunzo.wire.azureml.file_job import Body
@@ -97,10 +97,10 @@ def _component(file: _File) -> None:
 
 def _compute(file: _File) -> None:
     computes = file.workspace.computes
-    compute = file.take(lambda: compute_from_body(file.name, file.body, ""))
-    if compute is not None:
-        file.files.faults += computes.faults_of(compute)
-        file.attempt("size", lambda: computes.get(compute.size))
+    request = file.take(lambda: compute_from_body(file.name, file.body))
+    if request is not None:
+        file.files.faults += computes.faults_of(file.name, request)
+        file.attempt("size", lambda: computes.get(request.size))
 
 
 def _endpoint(file: _File) -> None:
@@ -110,14 +110,18 @@ def _endpoint(file: _File) -> None:
 
 def _deployment(file: _File) -> None:
     file.take(lambda: endpoint.require_name("deployment", file.name))
-    wanted = str(file.document["endpoint_name"])
-    file.attempt("endpoint_name", lambda: file.workspace.records.endpoints.get(wanted))
-    asked = file.take(lambda: deployment_from_body(file.name, file.body))
-    if asked is not None and file.body["properties"]["model"] != UNKNOWN:
-        endpoints = file.workspace.endpoints
-        file.attempt("model", lambda: endpoints.require_chat_model(file.workspace.models.by_id(asked.model)))
-    if asked is not None and asked.instance_type:
-        file.attempt("instance_type", lambda: file.workspace.computes.get(asked.instance_type))
+    name = str(file.document["endpoint_name"])
+    file.attempt("endpoint_name", lambda: file.workspace.endpoints.get(name))
+    properties = file.body["properties"]
+    if file.attempt("model", lambda: model_reference(file.name, properties)) is None:
+        properties = {**properties, "model": UNKNOWN}
+    request = file.take(lambda: deployment_from_body(file.name, {**file.body, "properties": properties}))
+    if request is None:
+        return
+    if properties["model"] != UNKNOWN:
+        file.attempt("model", lambda: file.workspace.deployments.require_chat_model(request.model))
+    if request.instance_type:
+        file.attempt("instance_type", lambda: file.workspace.computes.get(request.instance_type))
 
 
 def _job(file: _File) -> None:

@@ -58,9 +58,7 @@ class ModelSources:
         """Return one version of a model: registered, or on offer; raises `NotFound` with near names."""
         parsed = parse_reference(reference)
         if isinstance(parsed, AssetReference):
-            if found := self._registered(parsed):
-                return found
-            return _offered(catalog.model_card(parsed.name, parsed.version))
+            return self._named(parsed)
         if isinstance(parsed, JobOutputReference):
             raise InvalidParameter(f"{reference} is the output of a job: register it, then name the model.")
         raise NotFound(f"No model is called '{reference}'. `mafunzo model list` shows all.")
@@ -68,9 +66,13 @@ class ModelSources:
     def by_id(self, id: str) -> Asset:
         """Return the version that an id of Azure's wire names (`.../models/<name>/versions/<version>`), or a reference."""
         parsed = parse_reference(id)
-        if not isinstance(parsed, AssetReference) or parsed.type is not AssetType.MODEL or parsed.registry:
-            return self.get(id)
-        return referenced(self._services, AssetType.MODEL, parsed)
+        return self.version(parsed) if isinstance(parsed, AssetReference) else self.get(id)
+
+    def version(self, reference: AssetReference) -> Asset:
+        """Return the version that a reference names: registered, or on offer; raises `NotFound` with near names."""
+        if reference.type is not AssetType.MODEL or reference.registry:
+            return self._named(reference)
+        return referenced(self._services, AssetType.MODEL, reference)
 
     def source(self, reference: str | Path | Asset) -> ModelSource:
         """Return how a job takes `reference` as its base model."""
@@ -85,6 +87,11 @@ class ModelSources:
         if asset.artifact is None:
             return self._source_card(catalog.model_card(asset.name, asset.version))
         return self._source_registered(asset, asset.artifact)
+
+    def _named(self, reference: AssetReference) -> Asset:
+        if asset := self._registered(reference):
+            return asset
+        return _offered(catalog.model_card(reference.name, reference.version))
 
     def _registered(self, wanted: AssetReference) -> Asset | None:
         records, scope = self._services.records, scope_of(wanted)

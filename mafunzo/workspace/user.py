@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from mafunzo.entities.audit import AuditEntry
 from mafunzo.entities.user import Role, User
-from mafunzo.errors import Conflict, InvalidParameter, NotFound, Unauthorized
+from mafunzo.errors import Conflict, Faults, NotFound, Unauthorized
 from mafunzo.store.audit import AuditLog
 from mafunzo.workspace.services import Services
 
@@ -33,13 +33,12 @@ class Users:
 
         Raises `InvalidParameter` with all faults, and `Conflict` for a name that is taken.
         """
-        faults = []
+        faults = Faults()
         if not NAME.fullmatch(name):
-            faults.append(f"the name is '{name}', expected 1 to 64 letters, digits and . _ @ -, no sign first.")
+            faults.add(f"the name is '{name}', expected 1 to 64 letters, digits and . _ @ -, no sign first.")
         if role not in list(Role):
-            faults.append(f"the role is '{role}', expected {', '.join(Role)}.")
-        if faults:
-            raise InvalidParameter(f"User '{name}' can't be made.", faults)
+            faults.add(f"the role is '{role}', expected {', '.join(Role)}.")
+        faults.require_none(f"User '{name}' can't be made.")
         if name == self._services.home_user:
             raise Conflict(f"{name} is the user of this home, and its owner already. Choose another name.")
         token, maker = _new_token(), self._services.user
@@ -81,12 +80,12 @@ class Users:
 
     def with_token(self, token: str) -> User:
         """Return whose token this is; raises `Unauthorized` for nobody's, and for a revoked user's."""
-        found = self._services.records.users.find(_hash(token))
-        if found is None:
+        user = self._services.records.users.find(_hash(token))
+        if user is None:
             raise Unauthorized(
                 "The token is nobody's, or was replaced by a newer one. 'mafunzo user rotate' makes one."
             )
-        return _not_revoked(found)
+        return _not_revoked(user)
 
     def with_token_id(self, name: str, token_id: str) -> User:
         """Return the user called `name` as they are now.
@@ -94,12 +93,12 @@ class Users:
         Raises `Unauthorized` when they are gone or revoked, or their token is another one than `token_id` says.
         """
         try:
-            found = self.get(name)
+            user = self.get(name)
         except NotFound as error:
             raise Unauthorized(f"User {name} was deleted.") from error
-        if found.token_id != token_id:
+        if user.token_id != token_id:
             raise Unauthorized(f"The token of {name} was replaced by a newer one.")
-        return _not_revoked(found)
+        return _not_revoked(user)
 
 
 def _not_revoked(user: User) -> User:

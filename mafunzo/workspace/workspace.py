@@ -21,6 +21,7 @@ from mafunzo.workspace.asset import Models
 from mafunzo.workspace.code import Codes
 from mafunzo.workspace.compute import Computes
 from mafunzo.workspace.data import DataSets
+from mafunzo.workspace.deployment import Deployments
 from mafunzo.workspace.endpoint import EndpointHandle, Endpoints
 from mafunzo.workspace.job import JobHandle, Jobs
 from mafunzo.workspace.lineage import Lineage, trace
@@ -82,6 +83,7 @@ class Workspace:
         self.codes = Codes(services)
         self.jobs = Jobs(services)
         self.endpoints = Endpoints(services)
+        self.deployments = Deployments(services)
         self.computes = Computes(services)
         self.users = Users(services)
 
@@ -127,7 +129,7 @@ class Workspace:
         timeout_s: float = 600.0,
     ) -> EndpointHandle:
         """Serve a registered model behind `endpoint`, which is made if it isn't there; return once it is proven and live."""
-        return self.endpoints.deploy(
+        return self.deployments.deploy(
             model, endpoint=endpoint, deployment=deployment, traffic=traffic, timeout_s=timeout_s
         )
 

@@ -253,9 +253,9 @@ def deployed(
     for name in DEPLOYED:
         case = (GOOD | CASES)[name]
         base = other if case.has_other_base else packages[case.recipe].base
-        properties = {"base_artifact": bench.artifacts.put(base)} if case.kind == "adapter" else {}
+        base_artifact = bench.artifacts.put(base) if case.kind == "adapter" else None
         artifact = bench.artifacts.put(case.write(packages, root / "cases" / name))
-        bench.deploy(artifact, name=name, initial_delay_s=LIMIT_S, properties=properties)
+        bench.deploy(artifact, name=name, initial_delay_s=LIMIT_S, base_artifact=base_artifact)
     bench.tick_until(lambda: all(deployment.status.is_settled for deployment in bench.records.deployments.list()))
     yield {deployment.name: deployment for deployment in bench.records.deployments.list()}
     bench.close()

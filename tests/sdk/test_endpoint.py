@@ -18,7 +18,7 @@ from azure.core.exceptions import HttpResponseError
 
 from mafunzo import Workspace
 from mafunzo.components.tiny_model import make
-from mafunzo.entities.endpoint import Deployment, DeploymentStatus
+from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Supervision
 
 
 def test_an_endpoint_of_the_command_line_is_read(client: Any, workspace: Workspace) -> None:
@@ -83,8 +83,8 @@ def test_a_failed_deployment_is_made_anew_with_what_the_script_says_now(endpoint
 
 def test_a_deployment_that_is_being_created_gets_no_traffic(client: Any, endpoint: str, workspace: Workspace) -> None:
     artifact = workspace.models.get("tiny:1").artifact or ""
-    far_off = {"supervision": {"retry_at": 1e12}}
-    workspace.records.deployments.add(Deployment(endpoint, "green", "tiny:1", artifact, properties=far_off))
+    far_off = Supervision(retry_at=1e12)
+    workspace.records.deployments.add(Deployment(endpoint, "green", "tiny:1", artifact, supervision=far_off))
     with pytest.raises(HttpResponseError, match="green is waiting and can't answer yet"):
         client.online_endpoints.begin_create_or_update(
             ManagedOnlineEndpoint(name=endpoint, traffic={"blue": 50, "green": 50})

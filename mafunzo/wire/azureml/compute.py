@@ -3,16 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mafunzo.entities.compute import Compute, MachineSize
+from mafunzo.entities.compute import Compute, ComputeRequest, MachineSize, ScaleChange
 from mafunzo.entities.duration import seconds_of
 from mafunzo.errors import InvalidParameter, NotSupported
+from mafunzo.wire.azureml.echo import echo_of, echoes
 from mafunzo.wire.azureml.envelope import LOCATION, resource, resource_id, system_data, texts
 
 AML_COMPUTE = "AmlCompute"
 NOBODY = "00000000-0000-0000-0000-000000000000"
 
 
-def compute_from_body(name: str, body: Mapping[str, Any], created_by: str) -> Compute:
+def compute_from_body(name: str, body: Mapping[str, Any]) -> ComputeRequest:
     """Read a PUT's body; raises `NotSupported` for other kinds than AmlCompute, `InvalidParameter` without a size."""
     properties = body.get("properties") or {}
     kind = properties.get("computeType")
@@ -23,24 +24,33 @@ def compute_from_body(name: str, body: Mapping[str, Any], created_by: str) -> Co
     if not size:
         raise InvalidParameter(f"Compute '{name}' has no size. Name one of `mafunzo compute sizes`.", param="vmSize")
     scale = inner.get("scaleSettings") or {}
-    return Compute(
-        name=name,
+    return ComputeRequest(
         size=str(size),
         tier="low_priority" if str(inner.get("vmPriority", "")).lower() == "lowpriority" else "dedicated",
         min_instances=int(scale.get("minNodeCount") or 0),
         max_instances=int(scale.get("maxNodeCount") or 1),
         idle_s=int(seconds_of(str(scale.get("nodeIdleTimeBeforeScaleDown") or "PT2M"))),
         tags=texts(body.get("tags")),
-        properties={"body": dict(body)},
-        created_by=created_by,
+        echoes=echoes(body),
+    )
+
+
+def scale_from_body(body: Mapping[str, Any]) -> ScaleChange:
+    """Read a PATCH's body."""
+    scale = (((body.get("properties") or {}).get("properties")) or {}).get("scaleSettings") or {}
+    least, most, idle = (scale.get(n) for n in ("minNodeCount", "maxNodeCount", "nodeIdleTimeBeforeScaleDown"))
+    return ScaleChange(
+        min_instances=None if least is None else int(least),
+        max_instances=None if most is None else int(most),
+        idle_s=int(seconds_of(str(idle))) if idle else None,
     )
 
 
 def compute_body(compute: Compute) -> dict[str, Any]:
     """Return a compute as a GET answers it."""
-    body = compute.properties.get("body") or {}
-    given = body.get("properties") or {}
-    inner = dict(given.get("properties") or {})
+    echo = echo_of(compute)
+    requested = echo.get("properties") or {}
+    inner = dict(requested.get("properties") or {})
     if not inner.get("subnet"):  # of a compute without one, the SDK can't send this back
         inner.pop("enableNodePublicIp", None)
     inner |= {
@@ -56,9 +66,9 @@ def compute_body(compute: Compute) -> dict[str, Any]:
         "targetNodeCount": compute.min_instances,
         "osType": inner.get("osType") or "Linux",
     }
-    location = body.get("location") or LOCATION
+    location = echo.get("location") or LOCATION
     system = system_data(compute.created_by, compute.created_at)
-    properties = {**given, "computeType": AML_COMPUTE, "provisioningState": "Succeeded", "properties": inner}
+    properties = {**requested, "computeType": AML_COMPUTE, "provisioningState": "Succeeded", "properties": inner}
     properties |= {"createdOn": system["createdAt"], "computeLocation": location, "isAttachedCompute": False}
     return resource(
         resource_id("computes", compute.name),
@@ -68,21 +78,21 @@ def compute_body(compute: Compute) -> dict[str, Any]:
         location=location,
         tags=dict(compute.tags),
         systemData=system,
-        **_identity(body.get("identity") or {}),
+        **_identity(echo.get("identity") or {}),
     )
 
 
-def _identity(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an identity that was asked for: it stands for nobody here, under ids that say so."""
-    kind = str(given.get("type") or "None")
+def _identity(requested: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an identity that was requested: it stands for nobody here, under ids that say so."""
+    kind = str(requested.get("type") or "None")
     if kind == "None":
         return {}
-    found: dict[str, Any] = {"type": kind}
+    identity: dict[str, Any] = {"type": kind}
     if "SystemAssigned" in kind:
-        found |= {"principalId": NOBODY, "tenantId": NOBODY}
-    if named := given.get("userAssignedIdentities"):
-        found["userAssignedIdentities"] = {id: {"principalId": NOBODY, "clientId": NOBODY} for id in named}
-    return {"identity": found}
+        identity |= {"principalId": NOBODY, "tenantId": NOBODY}
+    if ids := requested.get("userAssignedIdentities"):
+        identity["userAssignedIdentities"] = {id: {"principalId": NOBODY, "clientId": NOBODY} for id in ids}
+    return {"identity": identity}
 
 
 def size_body(size: MachineSize) -> dict[str, Any]:

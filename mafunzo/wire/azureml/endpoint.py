@@ -1,17 +1,25 @@
 """Online endpoints and their deployments in Azure's JSON. Bodies are kept, and given back with what we know put in."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from mafunzo.entities.duration import seconds_of
-from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
-from mafunzo.errors import InvalidParameter, NotSupported
+from mafunzo.entities.endpoint import (
+    DEFAULT_START_LIMIT_S,
+    Deployment,
+    DeploymentRequest,
+    DeploymentStatus,
+    Endpoint,
+    EndpointRequest,
+)
+from mafunzo.entities.reference import AssetReference, JobOutputReference
+from mafunzo.errors import Faults, InvalidParameter, NotFound, NotSupported
+from mafunzo.wire.azureml.echo import echo_of, echoes
 from mafunzo.wire.azureml.envelope import LOCATION, resource, resource_id, system_data, texts
+from mafunzo.wire.azureml.reference import parse_reference
 
-BODY = "azureml_body"
 MANAGED = "Managed"
-MIN_START_S = 600.0
+MIN_START_S = DEFAULT_START_LIMIT_S
 """A worker has at least as long to become healthy: what suits Azure's machines is too short to load a large model here."""
 INITIAL_DELAY_S, PERIOD_S, FAILURE_THRESHOLD = 10.0, 10.0, 30
 """What Azure's liveness probe has where a script says nothing."""
@@ -24,30 +32,6 @@ _PROVISIONING: Mapping[DeploymentStatus, str] = {
     DeploymentStatus.DELETING: "Deleting",
 }
 """The others are `Creating`."""
-
-
-@dataclass(frozen=True)
-class EndpointRequest:
-    """What a PUT of an endpoint asks for."""
-
-    traffic_percent: Mapping[str, int]
-    tags: Mapping[str, str]
-    properties: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class DeploymentRequest:
-    """What a PUT of a deployment asks for.
-
-    model: the id of a registered version. start_limit_s: how long its worker may take to become healthy.
-    instance_type: a machine size, or empty.
-    """
-
-    model: str
-    start_limit_s: float
-    request_timeout_s: float
-    properties: Mapping[str, Any]
-    instance_type: str = ""
 
 
 def endpoint_from_body(name: str, body: Mapping[str, Any]) -> EndpointRequest:
@@ -71,7 +55,7 @@ def endpoint_from_body(name: str, body: Mapping[str, Any]) -> EndpointRequest:
     return EndpointRequest(
         traffic_percent={str(key): int(share) for key, share in traffic.items()},
         tags=texts(body.get("tags")),
-        properties={BODY: dict(body)},
+        echoes=echoes(body),
     )
 
 
@@ -81,9 +65,9 @@ def _is_whole(share: Any) -> bool:
 
 def endpoint_body(endpoint: Endpoint, base: str) -> dict[str, Any]:
     """Return an endpoint as a GET answers it; `base` is the server's https address."""
-    kept = endpoint.properties.get(BODY) or {}
+    echo = echo_of(endpoint)
     properties = {
-        **(kept.get("properties") or {}),
+        **(echo.get("properties") or {}),
         "authMode": "Key",
         "scoringUri": f"{base}{scoring_path(endpoint.name)}",
         "swaggerUri": None,
@@ -115,35 +99,45 @@ def scoring_path(endpoint: str) -> str:
 def deployment_from_body(name: str, body: Mapping[str, Any]) -> DeploymentRequest:
     """Read a PUT's body; raises `NotSupported` or `InvalidParameter` with what can't be done."""
     properties = body.get("properties") or {}
-    faults = []
+    faults = Faults()
     if str(properties.get("endpointComputeType") or MANAGED) != MANAGED:
-        faults.append(
+        faults.add(
             f"it is of the type {properties['endpointComputeType']}, which isn't used here; make a managed deployment "
             "(ManagedOnlineDeployment): it runs on this machine."
         )
     if properties.get("dataCollector"):
-        faults.append("data_collector: data collection isn't supported; leave it out.")
+        faults.add("data_collector: data collection isn't supported; leave it out.")
     if properties.get("codeConfiguration"):
-        faults.append("code_configuration (a scoring script of one's own) isn't supported; leave it out.")
+        faults.add("code_configuration (a scoring script of one's own) isn't supported; leave it out.")
     if properties.get("environmentId"):
-        faults.append("environment isn't supported; leave it out: the model brings all that it needs.")
+        faults.add("environment isn't supported; leave it out: the model brings all that it needs.")
     capacity = (body.get("sku") or {}).get("capacity", 1)
     if capacity not in (None, 1):
-        faults.append(f"instance_count is {capacity}; a deployment is one worker here, which answers many at once.")
+        faults.add(f"instance_count is {capacity}; a deployment is one worker here, which answers many at once.")
     if faults:
-        raise NotSupported(f"Deployment '{name}' can't be made.", faults)
-    model = str(properties.get("model") or "")
-    model = model if model.startswith("azureml://") else model.removeprefix("azureml:")
-    if not model:
-        raise InvalidParameter(f"Deployment '{name}' names no model.", param="model")
+        raise NotSupported(f"Deployment '{name}' can't be made.", tuple(faults))
     limit = (properties.get("requestSettings") or {}).get("requestTimeout")
     return DeploymentRequest(
-        model=model,
-        start_limit_s=_start_limit_s(properties.get("livenessProbe") or {}),
+        model=model_reference(name, properties),
+        initial_delay_s=_start_limit_s(properties.get("livenessProbe") or {}),
         request_timeout_s=seconds_of(str(limit)) if limit else DEFAULT_TIMEOUT_S,
-        properties={BODY: dict(body)},
         instance_type=str(properties.get("instanceType") or ""),
+        echoes=echoes(body),
     )
+
+
+def model_reference(deployment: str, properties: Mapping[str, Any]) -> AssetReference:
+    """Return the version of a model that a body names by its id, its address or `azureml:name:version`."""
+    text = str(properties.get("model") or "")
+    text = text if text.startswith("azureml://") else text.removeprefix("azureml:")
+    if not text:
+        raise InvalidParameter(f"Deployment '{deployment}' names no model.", param="model")
+    reference = parse_reference(text)
+    if isinstance(reference, JobOutputReference):
+        raise InvalidParameter(f"{text} is the output of a job: register it, then name the model.")
+    if not isinstance(reference, AssetReference):
+        raise NotFound(f"No model is called '{text}'. `mafunzo model list` shows all.")
+    return reference
 
 
 def _start_limit_s(probe: Mapping[str, Any]) -> float:
@@ -161,15 +155,15 @@ def _start_limit_s(probe: Mapping[str, Any]) -> float:
 
 def deployment_body(deployment: Deployment) -> dict[str, Any]:
     """Return a deployment as a GET answers it."""
-    kept = deployment.properties.get(BODY) or {}
-    given = dict(kept.get("properties") or {})
+    echo = echo_of(deployment)
+    requested = dict(echo.get("properties") or {})
     properties = {
-        **given,
+        **requested,
         "endpointComputeType": MANAGED,
         "scaleSettings": {"scaleType": "Default"},
-        "model": given.get("model") or deployment.model,
+        "model": requested.get("model") or deployment.model,
         "provisioningState": provisioning_state(deployment),
-        "properties": {**(given.get("properties") or {}), "mafunzo.status": str(deployment.status)},
+        "properties": {**(requested.get("properties") or {}), "mafunzo.status": str(deployment.status)},
     }
     return resource(
         resource_id("onlineEndpoints", deployment.endpoint, "deployments", deployment.name),
@@ -178,8 +172,8 @@ def deployment_body(deployment: Deployment) -> dict[str, Any]:
         properties,
         location=LOCATION,
         kind="Managed",
-        sku=kept.get("sku") or {"name": "Default", "capacity": 1},
-        tags=dict(kept.get("tags") or {}),
+        sku=echo.get("sku") or {"name": "Default", "capacity": 1},
+        tags=dict(echo.get("tags") or {}),
         systemData=system_data(deployment.created_by, deployment.created_at),
     )
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mafunzo.entities.backoff import MAX_DELAY_S
-from mafunzo.entities.endpoint import Deployment, DeploymentStatus
+from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Supervision
 from mafunzo.serving.decide import (
     HUNG_PROBES,
     STABLE_S,
@@ -20,13 +20,12 @@ from mafunzo.serving.decide import (
     Restart,
     Start,
     Stop,
-    Supervision,
     Verdict,
     Verify,
     WorkerState,
     decide,
-    supervision,
 )
+from mafunzo.store.codec import decode, encode
 
 NOW = 1000.0
 RUNS = WorkerState(is_running=True, port=4000, health=Health.READY)
@@ -35,7 +34,7 @@ ENDED = WorkerState(ended="killed by signal 9")
 
 def deployment(status: DeploymentStatus, **remembered: Any) -> Deployment:
     made = Deployment("chat", "blue", "m:1", "sha256:0", status=status, initial_delay_s=60)
-    return replace(made, properties=Supervision(**remembered).as_properties(made))
+    return replace(made, supervision=Supervision(**remembered))
 
 
 @pytest.mark.parametrize(
@@ -147,5 +146,5 @@ def test_an_end_is_told_in_words() -> None:
 
 
 def test_what_is_remembered_survives_its_record() -> None:
-    kept = Supervision(started_at=1.5, crashes=2, reason="waits")
-    assert supervision(deployment(DeploymentStatus.WAITING, started_at=1.5, crashes=2, reason="waits")) == kept
+    waiting = deployment(DeploymentStatus.WAITING, started_at=1.5, crashes=2, reason="waits")
+    assert decode(Deployment, encode(waiting)) == waiting

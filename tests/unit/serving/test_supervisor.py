@@ -9,9 +9,9 @@ import httpx
 import psutil
 import pytest
 
-from mafunzo.entities.endpoint import DeploymentStatus
+from mafunzo.entities.endpoint import DeploymentStatus, Supervision
 from mafunzo.launcher.local import Exited, LocalLauncher, Running
-from mafunzo.serving.decide import UNHEALTHY_PROBES, supervision
+from mafunzo.serving.decide import UNHEALTHY_PROBES
 from mafunzo.serving.worker_folder import worker_folder
 from tests.support.serving_bench import Bench
 from tests.support.waiting import http
@@ -79,7 +79,7 @@ def test_a_worker_that_crashes_is_started_again_after_its_delay(bench: Bench) ->
     waiting = bench.find()
     assert waiting.status is DeploymentStatus.WAITING
     assert waiting.port is None
-    assert "killed by signal 9" in supervision(waiting).reason
+    assert "killed by signal 9" in waiting.supervision.reason
     bench.supervisor.tick()
     assert bench.find().status is DeploymentStatus.WAITING, "not before its delay"
     bench.moved_s += 2
@@ -114,7 +114,9 @@ def test_a_worker_that_refuses_its_model_is_not_tried_again(bench: Bench) -> Non
 def test_a_failed_deployment_that_is_made_anew_goes_live(bench: Bench) -> None:
     bench.deploy(bench.model({"exit_code": 3}))
     failed = bench.settle(DeploymentStatus.FAILED)
-    anew = replace(failed, artifact=bench.model(), status=DeploymentStatus.WAITING, error=None, properties={})
+    anew = replace(
+        failed, artifact=bench.model(), status=DeploymentStatus.WAITING, error=None, supervision=Supervision()
+    )
     bench.records.deployments.update(anew)
     assert bench.settle(HEALTHY).attempt == 2
 
@@ -140,7 +142,7 @@ def test_a_worker_that_stops_answering_gets_no_requests_until_it_answers_again(b
         return bench.find().status is DeploymentStatus.UNHEALTHY
 
     bench.tick_until(is_unhealthy)
-    assert str(UNHEALTHY_PROBES) in supervision(bench.find()).reason
+    assert str(UNHEALTHY_PROBES) in bench.find().supervision.reason
     pid = running_pid(bench)
     silence.unlink()
     bench.tick_until(lambda: bench.find().status is HEALTHY)
@@ -184,7 +186,7 @@ def test_a_deployment_waits_visibly_for_memory_and_starts_when_it_is_free(bench:
     bench.supervisor.tick()
     waiting = bench.find(name="green")
     assert waiting.status is DeploymentStatus.WAITING
-    assert supervision(waiting).reason == "It needs 700 MB, which others hold. It starts as soon as they are done."
+    assert waiting.supervision.reason == "It needs 700 MB, which others hold. It starts as soon as they are done."
     assert not bench.supervisor.tick(), "waiting is no change"
     bench.records.deployments.update(replace(bench.find(), status=DeploymentStatus.DELETING))
     bench.settle(HEALTHY, name="green")
@@ -236,7 +238,7 @@ def test_workers_see_their_base_beside_their_adapter(bench: Bench, tmp_path: Pat
     base = tmp_path / "base"
     base.mkdir()
     (base / "config.json").write_text("{}")
-    bench.deploy(bench.model(), properties={"base_artifact": bench.artifacts.put(base)})
+    bench.deploy(bench.model(), base_artifact=bench.artifacts.put(base))
     found = bench.settle(HEALTHY)
     folder = worker_folder(bench.home, found)
     assert (folder / "base" / "config.json").exists()

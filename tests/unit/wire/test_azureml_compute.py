@@ -23,5 +23,5 @@ def test_what_is_no_duration_is_refused(duration: str) -> None:
 def test_an_idle_time_is_whole_seconds() -> None:
     scale = {"nodeIdleTimeBeforeScaleDown": "PT2M"}
     inner = {"vmSize": "Standard_DS3_v2", "scaleSettings": scale}
-    made = compute_from_body("c", {"properties": {"computeType": "AmlCompute", "properties": inner}}, "amina")
+    made = compute_from_body("c", {"properties": {"computeType": "AmlCompute", "properties": inner}})
     assert (made.idle_s, type(made.idle_s)) == (120, int)

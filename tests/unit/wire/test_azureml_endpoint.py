@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from mafunzo.entities.asset import AssetType
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
-from mafunzo.errors import InvalidParameter, NotSupported
+from mafunzo.entities.reference import AssetReference
+from mafunzo.errors import InvalidParameter, NotFound, NotSupported
 from mafunzo.wire.azureml.endpoint import (
     DEFAULT_TIMEOUT_S,
     MIN_START_S,
@@ -18,7 +20,8 @@ from mafunzo.wire.azureml.endpoint import (
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
 HERE = "https://127.0.0.1:8443"
-MODEL = "/subscriptions/s/models/m/versions/1"
+MODEL = "/subscriptions/s/resourceGroups/g/providers/p/workspaces/w/models/m/versions/1"
+OF_MODEL = AssetReference("m", "1", type=AssetType.MODEL)
 DEPLOYMENT: dict[str, Any] = {
     "properties": {
         "model": MODEL,
@@ -34,7 +37,7 @@ DEPLOYMENT: dict[str, Any] = {
 def test_an_endpoint_comes_back_as_it_was_asked_for() -> None:
     body = {"properties": {"authMode": "Key", "description": "d", "traffic": {"blue": 100}}, "tags": {"team": "a"}}
     asked = endpoint_from_body("chat", body)
-    endpoint = Endpoint("chat", asked.traffic_percent, tags=asked.tags, created_at=AT, properties=asked.properties)
+    endpoint = Endpoint("chat", asked.traffic_percent, tags=asked.tags, created_at=AT, echoes=asked.echoes)
     shown = endpoint_body(endpoint, HERE)
     assert shown["properties"]["description"] == "d" and shown["tags"] == {"team": "a"}
     assert shown["properties"]["traffic"] == {"blue": 100}
@@ -45,7 +48,7 @@ def test_an_endpoint_comes_back_as_it_was_asked_for() -> None:
 def test_an_endpoint_that_no_body_made_has_properties_all_the_same() -> None:
     assert endpoint_body(Endpoint("chat", created_at=AT), HERE)["properties"]["properties"] == {}
     asked = endpoint_from_body("chat", {"properties": {"properties": None}})
-    assert endpoint_body(Endpoint("chat", properties=asked.properties), HERE)["properties"]["properties"] == {}
+    assert endpoint_body(Endpoint("chat", echoes=asked.echoes), HERE)["properties"]["properties"] == {}
 
 
 @pytest.mark.parametrize(
@@ -72,13 +75,28 @@ def test_traffic_that_is_no_percents_is_refused(traffic: Any) -> None:
 
 def test_a_model_of_the_registry_keeps_its_address() -> None:
     address = "azureml://registries/azureml/models/tiny-llama/versions/1"
-    assert deployment_from_body("blue", {"properties": {"model": address}}).model == address
+    model = deployment_from_body("blue", {"properties": {"model": address}}).model
+    assert model == AssetReference("tiny-llama", "1", registry="azureml", type=AssetType.MODEL)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        pytest.param("org/name", NotFound, "No model is called 'org/name'", id="of a hub"),
+        pytest.param(
+            "azureml://jobs/j/outputs/model", InvalidParameter, "is the output of a job: register it", id="of a job"
+        ),
+    ],
+)
+def test_what_names_no_version_of_a_model_is_refused(text: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        deployment_from_body("blue", {"properties": {"model": text}})
 
 
 def test_a_deployment_comes_back_as_it_was_asked_for() -> None:
     asked = deployment_from_body("blue", DEPLOYMENT)
-    assert (asked.model, asked.start_limit_s, asked.request_timeout_s) == (MODEL, 900, 90)
-    deployment = Deployment("chat", "blue", "m:1", "0" * 64, created_at=AT, properties=asked.properties)
+    assert (asked.model, asked.initial_delay_s, asked.request_timeout_s) == (OF_MODEL, 900, 90)
+    deployment = Deployment("chat", "blue", "m:1", "0" * 64, created_at=AT, echoes=asked.echoes)
     shown = deployment_body(deployment)
     given = DEPLOYMENT["properties"]
     assert {name: shown["properties"][name] for name in given} == given
@@ -92,7 +110,7 @@ def test_a_request_timeout_may_have_fractions_of_a_second() -> None:
 
 def test_what_is_left_out_has_azures_defaults() -> None:
     asked = deployment_from_body("blue", {"properties": {"model": f"azureml:{MODEL}"}})
-    assert (asked.model, asked.start_limit_s, asked.request_timeout_s) == (MODEL, MIN_START_S, DEFAULT_TIMEOUT_S)
+    assert (asked.model, asked.initial_delay_s, asked.request_timeout_s) == (OF_MODEL, MIN_START_S, DEFAULT_TIMEOUT_S)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +126,7 @@ def test_what_is_left_out_has_azures_defaults() -> None:
 )
 def test_a_worker_has_time_until_the_last_probe_that_may_fail(probe: dict[str, Any], seconds: float) -> None:
     body = {"properties": {"model": MODEL, "livenessProbe": probe}}
-    assert deployment_from_body("blue", body).start_limit_s == seconds
+    assert deployment_from_body("blue", body).initial_delay_s == seconds
 
 
 @pytest.mark.parametrize("threshold", [-1, 0.5, "many", True])
