@@ -36,7 +36,7 @@ def create(
         follow(job, detach, as_json, outputs if job.job.outputs else log)
         return
     if made.kind is FileKind.DEPLOYMENT and not detach:
-        limit_s = workspace.records.deployments.get(made.endpoint, made.name).initial_delay_s
+        limit_s = workspace.deployments.get(made.endpoint, made.name).initial_delay_s
         workspace.endpoints.get(made.endpoint).wait(made.name, limit_s + GRACE_S)
     if as_json:
         print_json(made)

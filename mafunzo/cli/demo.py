@@ -82,7 +82,7 @@ def _tell(workspace: Workspace, model: str, rows: int, folder: Path) -> None:
     print(f"  job {job.name}; closing this terminal wouldn't end it")
     job.stream()
     results = folder / "results"
-    _write_results(workspace, job, results)
+    _write_results(job, results)
     _title("3. Did it get better? On the held-out conversations, base -> tuned, with 95% intervals")
     _print_comparison(results / "evaluation_result")
     _title("4. Register it, with its lineage")
@@ -160,12 +160,11 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())[:150]
 
 
-def _write_results(workspace: Workspace, job: JobHandle, results: Path) -> None:
+def _write_results(job: JobHandle, results: Path) -> None:
     if results.exists():
         shutil.rmtree(results)
     job.download(results)
-    prepared = next(step for step in job.steps if step.name == "prepare_data").outputs["prepared"]
-    workspace.artifacts.checkout(prepared, results / "prepared", is_writable=True)
+    job.checkout("prepared", results / "prepared", step="prepare_data")
 
 
 def _ask(endpoint: EndpointHandle) -> None:

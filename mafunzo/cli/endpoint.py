@@ -50,7 +50,7 @@ def list_endpoints(as_json: bool = AS_JSON) -> None:
         return
     rows: list[tuple[str, ...]] = []
     for endpoint in endpoints:
-        deployments = workspace.records.deployments.list(endpoint.name)
+        deployments = workspace.deployments.list(endpoint.name)
         for d in deployments:
             rows.append((endpoint.name, d.name, d.model, d.status, f"{endpoint.traffic_percent.get(d.name, 0)} %"))
         if not deployments:

@@ -157,5 +157,5 @@ def _failure(error: Mapping[str, Any] | None) -> str:
 
 def _places(workspace: "Workspace") -> dict[str, int]:
     """Return the place in the queue, from 1, of each job that waits."""
-    waiting = [job.name for job in workspace.records.jobs.queue() if job.status == "queued"]
+    waiting = [job.name for job in workspace.jobs.queue() if job.status == "queued"]
     return {name: place for place, name in enumerate(waiting, start=1)}

@@ -89,12 +89,10 @@ more itself where something changes."""
 
 MAKERS: Mapping[str, Callable[[Workspace, Ids], str]] = {
     "delete_compute": lambda workspace, ids: workspace.computes.find(ids["name"]).created_by,
-    "cancel_job": lambda workspace, ids: workspace.records.jobs.get(ids["name"]).created_by,
-    "delete_job": lambda workspace, ids: workspace.records.jobs.get(ids["name"]).created_by,
-    "delete_endpoint": lambda workspace, ids: workspace.records.endpoints.get(ids["name"]).created_by,
-    "delete_deployment": lambda workspace, ids: (
-        workspace.records.deployments.get(ids["endpoint"], ids["name"]).created_by
-    ),
+    "cancel_job": lambda workspace, ids: workspace.jobs.get(ids["name"]).job.created_by,
+    "delete_job": lambda workspace, ids: workspace.jobs.get(ids["name"]).job.created_by,
+    "delete_endpoint": lambda workspace, ids: workspace.endpoints.get(ids["name"]).endpoint.created_by,
+    "delete_deployment": lambda workspace, ids: workspace.deployments.get(ids["endpoint"], ids["name"]).created_by,
 }
 """Who made what a route is about, for each that needs its maker."""
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from starlette.responses import JSONResponse, Response
 
 from mafunzo.errors import MafunzoError, RateLimitExceeded
-from mafunzo.server import azure_access, azure_asset, azure_job, azure_mlflow, azure_registry, azureml, blob, scoring
-from mafunzo.server.azure_context import AzureContext, require_token, require_workspace
+from mafunzo.server import azure_access
+from mafunzo.server.azure_context import AzureContext
+from mafunzo.server.azure_path import NormalPaths
+from mafunzo.server.azure_routes import add_azure_routes
 from mafunzo.server.base_app import surround
 from mafunzo.server.context import context_of
 from mafunzo.wire.azureml.envelope import error_body
@@ -17,17 +19,9 @@ def create_azure_app(context: AzureContext, beside: Sequence[APIRouter] = ()) ->
     """Return the application of the https port, with routes of other ways in `beside` Azure's own."""
     app = FastAPI(title="Mafunzo for the Azure SDK", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.context = context
-    surround(app, context.serving, azure_access.is_told, azureml.NormalPaths)
+    surround(app, context.serving, azure_access.is_told, NormalPaths)
     app.add_exception_handler(MafunzoError, _refuse)
-    guarded = [Depends(require_token), Depends(require_workspace)]
-    for router in (azureml.public, azure_registry.public, blob.router, scoring.router):
-        app.include_router(router)
-    app.include_router(azure_mlflow.router, dependencies=guarded)
-    for router in (*beside, azure_job.public):
-        app.include_router(router)
-    # the last one refuses what nobody has taken
-    for router in (azure_asset.router, azure_job.router, azure_registry.router, azureml.router):
-        app.include_router(router, dependencies=guarded)
+    add_azure_routes(app, beside)
     return app
 
 

@@ -10,7 +10,9 @@ from starlette.responses import JSONResponse, Response
 from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType
 from mafunzo.errors import NotFound
 from mafunzo.server.azure_context import AzureContext, azure_context, body_of
-from mafunzo.server.azure_page import WS, add_asset_routes, listed, paged
+from mafunzo.server.azure_page import listed, paged
+from mafunzo.server.azure_path import WS
+from mafunzo.server.azure_version import add_asset_routes
 from mafunzo.server.sas import READ, WRITE
 from mafunzo.wire.azureml import asset as asset_wire
 from mafunzo.wire.azureml import code as code_wire

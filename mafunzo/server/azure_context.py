@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar, cast
+from typing import Annotated, Any, Protocol, TypeVar, cast
 
+from fastapi import Depends
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -105,6 +106,14 @@ def azure_context(request: Request) -> AzureContext:
         context = replace(server, caller=caller, place=place, workspace=workspace)
         request.state.azure_context = context
     return context
+
+
+async def _context_of_caller(request: Request) -> AzureContext:
+    return azure_context(request)
+
+
+Azure = Annotated[AzureContext, Depends(_context_of_caller)]
+"""What hands a route its context, once it is known who asks. Not a thread's work, which each dependency that blocks is."""
 
 
 def require_token(request: Request) -> None:

@@ -10,7 +10,8 @@ from mafunzo.entities.reference import JobOutputReference
 from mafunzo.errors import InvalidParameter, NotFound, NotSupported
 from mafunzo.pipelines.plan import NAME
 from mafunzo.server.azure_context import AzureContext, azure_context, body_of, whoever_signed
-from mafunzo.server.azure_page import WS, listed, paged
+from mafunzo.server.azure_page import listed, paged
+from mafunzo.server.azure_path import WS
 from mafunzo.server.sas import READ
 from mafunzo.wire.azureml import job as job_wire
 from mafunzo.wire.azureml.envelope import datastore_uri

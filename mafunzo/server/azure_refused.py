@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping
 
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
 from mafunzo.errors import NotSupported
 from mafunzo.wire.azureml.envelope import DATASTORE, REGISTRY, WORKSPACE
 
@@ -35,6 +38,14 @@ _OF_WORKSPACE = (
     f"This home has one workspace, '{WORKSPACE}', which can't be made, changed or deleted. Use another MAFUNZO_HOME for "
     "another one."
 )
+
+router = APIRouter()
+
+
+@router.api_route("/{path:path}", methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+def unknown(request: Request, path: str) -> Response:
+    """Refuse what isn't there, and name it."""
+    raise refusal(request.method, path)
 
 
 def refusal(method: str, path: str) -> NotSupported:

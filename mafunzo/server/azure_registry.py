@@ -11,8 +11,10 @@ from starlette.responses import JSONResponse, Response
 from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetType
 from mafunzo.errors import Conflict, FailedError, NotFound, NotSupported, Unavailable
 from mafunzo.server.azure_context import AzureContext, azure_context, body_of
-from mafunzo.server.azure_page import OF_GROUP, OF_SUBSCRIPTION, REG, add_asset_routes, listed, paged
+from mafunzo.server.azure_page import listed, paged
+from mafunzo.server.azure_path import OF_GROUP, OF_SUBSCRIPTION, REG
 from mafunzo.server.azure_refused import refusal
+from mafunzo.server.azure_version import add_asset_routes
 from mafunzo.server.sas import LIST, READ
 from mafunzo.wire.azureml import asset as asset_wire
 from mafunzo.wire.azureml.code import upload_body

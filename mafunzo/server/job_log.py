@@ -23,7 +23,7 @@ class JobLogs:
 
     def begin(self, job: str) -> bool:
         """Follow a job; return whether nobody has asked for that before. Raises `NotFound`."""
-        self._workspace.records.jobs.get(job)
+        self._workspace.jobs.get(job)
         with self._starting:
             if job in self._followed:
                 return False
@@ -34,7 +34,7 @@ class JobLogs:
 
     def text(self, job: str) -> str:
         """Return what a job has printed; raises `NotFound`. Of one that has ended, all of it."""
-        status = self._workspace.records.jobs.get(job).status
+        status = self._workspace.jobs.get(job).status
         self.begin(job)
         if status.is_terminal:
             self._followed[job].join()

@@ -58,6 +58,7 @@ from mafunzo.workspace.submission import (
 logger = logging.getLogger(__name__)
 
 Steps = list[Step]  # the class below has a verb called list
+Queue = list[Job]
 SPLITS = ("train", "validation", "test")
 
 
@@ -70,6 +71,10 @@ class Jobs:
     def list(self, statuses: tuple[JobStatus, ...] | None = None) -> list[Job]:
         """Return the jobs, newest first."""
         return self._services.records.jobs.list(statuses)
+
+    def queue(self) -> Queue:
+        """Return the jobs that haven't ended, in the order in which the scheduler takes them."""
+        return self._services.records.jobs.queue()
 
     def get(self, name: str) -> JobHandle:
         """Return a job by name; raises `NotFound`."""
@@ -355,6 +360,10 @@ class JobHandle:
     def download(self, to: str | Path, output: str | None = None) -> list[Path]:
         """Write one output, or all, under `to`; return the folders."""
         return self._outputs.download(to, output)
+
+    def checkout(self, output: str, to: Path, step: str | None = None) -> None:
+        """Copy the files of an output, of the job or of one step, into the new folder `to`, where they may be changed."""
+        self._services.artifacts.checkout(self.output_artifact(output, step=step), to, is_writable=True)
 
     def publish(self, step: str | None = None) -> tuple[str, ...]:
         """Show what the job, or one step, made where Azure's clients look for it; return the names of the outputs."""

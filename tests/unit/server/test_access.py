@@ -11,24 +11,16 @@ from mafunzo import Workspace
 from mafunzo.entities.compute import ComputeRequest
 from mafunzo.entities.user import Role
 from mafunzo.errors import Forbidden, NotFound, Unauthorized
-from mafunzo.server import azure_asset, azure_job, azure_mlflow, azure_registry, azureml, blob, scoring
+from mafunzo.server import azure_mlflow
 from mafunzo.server.access import READING, Need, admit, authorize, caller_of, caller_with
 from mafunzo.server.azure_access import MAKERS, NEEDS, RULES, SECRETS
+from mafunzo.server.azure_routes import OF_CALLERS, PUBLIC
 from mafunzo.server.identity import Caller, Identity, identity_of
 from mafunzo.server.mlflow_access import needed_by_mlflow
 
-OPEN = (azureml.public, azure_job.public, azure_registry.public, blob.router, scoring.router)
-"""Whose routes ask for no token."""
 ROUTES = [
     route
-    for router in (
-        *OPEN,
-        azure_mlflow.router,
-        azure_asset.router,
-        azure_job.router,
-        azure_registry.router,
-        azureml.router,
-    )
+    for router in (*PUBLIC, azure_mlflow.router, *OF_CALLERS)
     for route in router.routes
     if isinstance(route, APIRoute)
 ]
@@ -58,7 +50,9 @@ def test_the_table_has_every_route_and_no_other() -> None:
 
 
 def test_routes_without_a_token_are_those_that_ask_for_something_else_or_tell_no_secret() -> None:
-    open_ones = {route.name for router in OPEN for route in router.routes if isinstance(route, APIRoute)} - {"unknown"}
+    open_ones = {route.name for router in PUBLIC for route in router.routes if isinstance(route, APIRoute)} - {
+        "unknown"
+    }
     assert {name for name, need in NEEDS.items() if isinstance(need, Need) and need is not Need.MAKER} == open_ones
 
 

@@ -11,7 +11,7 @@ from mafunzo import Workspace
 from mafunzo.entities.endpoint import DeploymentRequest, DeploymentStatus, EndpointRequest, Supervision
 from mafunzo.entities.reference import AssetReference
 from mafunzo.errors import Conflict, InvalidParameter, NotFound
-from tests.unit.workspace.chat_home import TOO_SLOW, chat, chat_home, deployed
+from tests.support.chat_home import TOO_SLOW, chat, chat_home, deployed
 
 FAILED, REFUSED, HEALTHY = DeploymentStatus.FAILED, DeploymentStatus.REFUSED, DeploymentStatus.HEALTHY
 CHAT = AssetReference("chat", "1")

@@ -10,7 +10,7 @@ import pytest
 from mafunzo import Workspace
 from mafunzo.entities.endpoint import DeploymentStatus, EndpointRequest, Supervision
 from mafunzo.errors import Conflict, InvalidParameter, TimedOut
-from tests.unit.workspace.chat_home import TOO_SLOW, chat, chat_home, deployed
+from tests.support.chat_home import TOO_SLOW, chat, chat_home, deployed
 
 FAILED, REFUSED, HEALTHY = DeploymentStatus.FAILED, DeploymentStatus.REFUSED, DeploymentStatus.HEALTHY
 
