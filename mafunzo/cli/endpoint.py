@@ -1,12 +1,15 @@
 """`mafunzo deploy` and `mafunzo endpoint`."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import typer
 
 from mafunzo.cli.output import AS_JSON, print_facts, print_json, print_table
+from mafunzo.entities.endpoint import Deployment
 from mafunzo.errors import InvalidFile, InvalidParameter
 
 app = typer.Typer(help="Endpoints that answer with a registered model.", no_args_is_help=True)
@@ -30,7 +33,7 @@ def deploy(
     handle = Workspace().deploy(model, endpoint=endpoint, deployment=deployment, traffic=traffic, timeout_s=timeout)
     found = next(d for d in handle.deployments if d.name == deployment)
     if as_json:
-        print_json({"endpoint": handle.endpoint, "deployment": found, "url": handle.url})
+        print_json({"endpoint": handle.endpoint, "deployment": _shown(found), "url": handle.url})
         return
     print(f"{endpoint}/{deployment} serves {found.model} at {handle.url} (model name: {endpoint})")
     for line in _proof_lines(found.verification):
@@ -67,7 +70,7 @@ def show(name: str = NAME, as_json: bool = AS_JSON) -> None:
 
     handle = Workspace().endpoints.get(name)
     if as_json:
-        print_json({"endpoint": handle.endpoint, "deployments": handle.deployments})
+        print_json({"endpoint": handle.endpoint, "deployments": [_shown(d) for d in handle.deployments]})
         return
     print_facts({"name": name, "created": handle.endpoint.created_at, "traffic": handle.endpoint.traffic_percent})
     for d in handle.deployments:
@@ -209,6 +212,13 @@ def delete(
         print_json({"deleted": {"endpoint": name, "deployment": deployment}})
     else:
         print(f"Deleted {name}" if deployment is None else f"Deleted {name}/{deployment}")
+
+
+def _shown(deployment: Deployment) -> dict[str, Any]:
+    """Return a deployment for `--json`, which has what its worker needs and went through under `properties`."""
+    facts = {field.name: getattr(deployment, field.name) for field in dataclasses.fields(deployment)}
+    properties = {name: facts.pop(name) for name in ("base_artifact", "supervision")}
+    return facts | {"properties": properties}
 
 
 def _ask() -> str:
