@@ -29,8 +29,8 @@ def get_compute(azure: Azure, name: str) -> Any:
 @router.put(f"{WS}/computes/{{name}}")
 async def put_compute(request: Request, azure: Azure, name: str) -> Response:
     """Make a cluster, or change it. It is there at once: its steps run on this machine."""
-    cluster = compute_from_body(name, await body_of(request))
-    compute = await azure.in_thread(lambda: azure.workspace.computes.create(name, cluster))
+    compute_request = compute_from_body(name, await body_of(request))
+    compute = await azure.in_thread(lambda: azure.workspace.computes.create(name, compute_request))
     return JSONResponse(compute_body(compute), status_code=201)
 
 

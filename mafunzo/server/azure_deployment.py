@@ -31,8 +31,8 @@ def get_deployment(azure: Azure, endpoint: str, name: str) -> Any:
 @router.put(f"{WS}/onlineEndpoints/{{endpoint}}/deployments/{{name}}")
 async def put_deployment(request: Request, azure: Azure, endpoint: str, name: str) -> Response:
     """Begin to serve a model; it is there once it has proven that it answers as in evaluation."""
-    wish = deployment_from_body(name, await body_of(request))
-    deployment = await azure.in_thread(lambda: azure.workspace.deployments.put(endpoint, name, wish))
+    deployment_request = deployment_from_body(name, await body_of(request))
+    deployment = await azure.in_thread(lambda: azure.workspace.deployments.put(endpoint, name, deployment_request))
     headers = operation_headers(azure, Operation(OperationKind.DEPLOY, endpoint, name))
     return JSONResponse(deployment_body(deployment), status_code=201, headers=headers)
 

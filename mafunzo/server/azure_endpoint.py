@@ -29,8 +29,8 @@ def get_endpoint(azure: Azure, name: str) -> Any:
 @router.put(f"{WS}/onlineEndpoints/{{name}}")
 async def put_endpoint(request: Request, azure: Azure, name: str) -> Response:
     """Make an endpoint, or change its traffic and tags."""
-    endpoint = endpoint_from_body(name, await body_of(request))
-    handle = await azure.in_thread(lambda: azure.workspace.endpoints.put(name, endpoint))
+    endpoint_request = endpoint_from_body(name, await body_of(request))
+    handle = await azure.in_thread(lambda: azure.workspace.endpoints.put(name, endpoint_request))
     return JSONResponse(endpoint_body(handle.endpoint, azure.place.base), status_code=201)
 
 

@@ -14,9 +14,9 @@ from mafunzo.workspace.services import Services
 
 LOCAL = "local"
 SERVERLESS = "serverless"
-"""What Azure's clients send for a job that names no compute."""
+"""What clients of a cloud send for a job that names no compute."""
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{1,31}")
-"""As Azure has it: 2 to 32 letters, digits and hyphens, a letter first."""
+"""2 to 32 letters, digits and hyphens, a letter first."""
 TIERS = ("dedicated", "low_priority")
 Clusters = list[Compute]  # the class below has a verb called list
 Texts = list[str]

@@ -18,7 +18,7 @@ from mafunzo.workspace.services import Services
 from mafunzo.workspace.traffic_share import rebalanced, require_shares
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{1,30}[A-Za-z0-9]")
-"""Of endpoints and deployments, as Azure has it."""
+"""Of endpoints and deployments: 3 to 32 letters, digits and hyphens, a letter first, no hyphen last."""
 Lines = list[str]  # a class below has a verb called list
 
 
@@ -228,7 +228,7 @@ def _new_key() -> str:
 
 
 def require_name(kind: str, name: str) -> None:
-    """Raise `InvalidParameter` for a name that Azure doesn't take either."""
+    """Raise `InvalidParameter` for what can't be the name of an endpoint or a deployment."""
     if not NAME.fullmatch(name):
         raise InvalidParameter(
             f"The {kind}'s name is '{name[:64]}', expected 3 to 32 letters (a-z), digits and '-', a letter first, no '-' last.",
