@@ -26,7 +26,7 @@ def up(
 
     Ctrl-C stops the server only: what it started goes on, and the next server finds it again. `mafunzo down` ends all of it.
     """
-    from mafunzo.launcher.server_process import address_lines
+    from mafunzo.server.server_address import address_lines
     from mafunzo.workspace import Workspace
 
     if as_json and not detach:
@@ -47,7 +47,7 @@ def up(
         }
         print_json({**facts, "pid": address.pid, "home": root})
         return
-    for line in address_lines(address, workspace.home):
+    for line in address_lines(address, workspace.home.root):
         print(line)
 
 

@@ -32,8 +32,8 @@ import psutil
 
 from mafunzo.errors import Conflict, FailedError
 from mafunzo.launcher.runner import EXIT_FILE, LOG_FILE, PROCESS_FILE, claim
-from mafunzo.launcher.tree import MARKER as MARKER
 from mafunzo.launcher.tree import Tree, mark_of
+from mafunzo.tracking import STEP_FOLDER
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ class LocalLauncher:
         argv = ["bash", "-c", command] if isinstance(command, str) else list(command)
         runner = [sys.executable, "-m", "mafunzo.launcher.runner", str(folder), str(processes), *argv]
         inherited = {name: value for name, value in os.environ.items() if name not in KEPT_FROM_CHILDREN}
-        own = {"PYTHONUNBUFFERED": "1", MARKER: str(folder), **_search_paths({**inherited, **environment})}
+        own = {"PYTHONUNBUFFERED": "1", STEP_FOLDER: str(folder), **_search_paths({**inherited, **environment})}
         with (folder / LOG_FILE).open("ab") as log:
             try:
                 child = subprocess.Popen(

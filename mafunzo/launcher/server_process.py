@@ -10,51 +10,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
 
+from mafunzo.entities.server_address import LOOPBACK, ServerAddress
 from mafunzo.errors import HomeInUse, MafunzoError, ServerFailed, from_code
 from mafunzo.store.home import Home
 
-LOOPBACK = "127.0.0.1"
 SAME_START_S = 2.0
 """Two readings of a process's start that differ by less are the same process (the clock may have been set)."""
-
-
-@dataclass(frozen=True)
-class ServerAddress:
-    """A server that runs: its process, by id and start (seconds since the epoch), and its ports.
-
-    port: http, for OpenAI's dialect and MLflow. azure_port: https, for the Azure SDK. listen: the address of both.
-    """
-
-    pid: int
-    pid_start: float
-    port: int
-    started_at: str
-    azure_port: int
-    listen: str = LOOPBACK
-
-    @property
-    def is_private(self) -> bool:
-        """Whether nobody but this machine reaches it."""
-        return self.listen == LOOPBACK
-
-    @property
-    def host(self) -> str:
-        """Where this machine finds it, as it stands in a URL."""
-        own = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(self.listen, self.listen)
-        return f"[{own}]" if ":" in own else own
-
-    @property
-    def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
-
-    @property
-    def azure_url(self) -> str:
-        return f"https://{self.host}:{self.azure_port}"
 
 
 def find_server(home: Home) -> ServerAddress | None:
@@ -78,19 +44,6 @@ def write_address(home: Home, address: ServerAddress) -> None:
 def address_file(home: Home) -> Path:
     """Return the path of `server.json`."""
     return home.root / "server.json"
-
-
-def address_lines(address: ServerAddress, home: Home) -> list[str]:
-    """Return where a server is found, and with what, for people."""
-    openai, mlflow = f"{address.url}/v1", f"{address.url}/mlflow/"
-    others = f"For others        it listens on {address.listen}: mafunzo user list, mafunzo env --write-ca FILE"
-    return [
-        f"OpenAI's dialect  {openai}, with an endpoint's key: mafunzo endpoint keys NAME",
-        f"The Azure SDK     {address.azure_url}, with the environment of: mafunzo env",
-        f"MLflow            {mlflow}, with the key in it: mafunzo mlflow",
-        *([] if address.is_private else [others]),
-        f"Process           {address.pid}, home {home.root}. It ends with: mafunzo down",
-    ]
 
 
 def server_argv(home: Home, port: int, azure_port: int, listen: str = LOOPBACK) -> list[str]:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import psutil
 
-MARKER = "MAFUNZO_STEP_FOLDER"
+from mafunzo.tracking import STEP_FOLDER
+
 LOOKS, LOOK_EVERY_S = 10, 0.01
 
 
@@ -70,7 +71,7 @@ class Tree:
 def mark_of(process: psutil.Process) -> str | None:
     """Return the folder that a process carries, "" for none, None if it shows no environment now. Raises psutil's errors."""
     environment = process.environ()
-    return str(environment.get(MARKER, "")) if environment else None
+    return str(environment.get(STEP_FOLDER, "")) if environment else None
 
 
 def _look(process: psutil.Process) -> _Seen | None:

@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from mafunzo import settings
+from mafunzo.entities.server_address import ServerAddress
 from mafunzo.errors import MafunzoError
-from mafunzo.launcher.server_process import ServerAddress, address_lines
-from mafunzo.store.home import Home
+from mafunzo.server.server_address import address_lines
+from mafunzo.workspace import Home
 
 logger = logging.getLogger("mafunzo.server")
 
@@ -60,7 +61,7 @@ def main() -> int:
 
 
 def _tell(home: Home, address: ServerAddress) -> None:
-    sys.stdout.write("".join(f"{line}\n" for line in address_lines(address, home)))
+    sys.stdout.write("".join(f"{line}\n" for line in address_lines(address, home.root)))
     sys.stdout.flush()
 
 

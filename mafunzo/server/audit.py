@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mafunzo.entities.audit import AuditEntry
-from mafunzo.store.audit import AuditLog
+from mafunzo.workspace import AuditLog
 
 REFUSED = frozenset({401, 403})
 UNANSWERED = 500

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mafunzo.errors import Unauthorized
-from mafunzo.store.home import Home
+from mafunzo.workspace import Home
 
 OPERATOR_KEY_FILE = "operator.key"
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from mafunzo.entities.server_address import ServerAddress
 from mafunzo.errors import InvalidFile, InvalidParameter
-from mafunzo.launcher.server_process import ServerAddress
 from mafunzo.server.egress import no_proxy_environment
 from mafunzo.server.identity import identity_of
 from mafunzo.server.tls import files
-from mafunzo.store.home import Home
 from mafunzo.wire.azureml.envelope import CLOUD, RESOURCE_GROUP, SUBSCRIPTION, WORKSPACE
+from mafunzo.workspace import Home
 
 
 @dataclass(frozen=True)

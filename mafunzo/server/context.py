@@ -14,7 +14,7 @@ from mafunzo.server.identity import Identity
 from mafunzo.server.limits import Limits
 from mafunzo.server.metrics import Metrics
 from mafunzo.serving.router import Router
-from mafunzo.store.audit import AuditLog
+from mafunzo.workspace import AuditLog
 from mafunzo.workspace.user import Users
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from mafunzo.entities.endpoint import Deployment, Endpoint
 from mafunzo.errors import NotFound, Unauthorized
-from mafunzo.store.records import Records
+from mafunzo.workspace.endpoint import Endpoints
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ class Snapshot:
 class Directory:
     """The newest snapshot, read again only when something was written since."""
 
-    def __init__(self, records: Records, version: Callable[[], int | None]) -> None:
+    def __init__(self, endpoints: Endpoints, version: Callable[[], int | None]) -> None:
         """`version` returns a number that changes with every write, or None where there is none: then each call reads."""
-        self._records, self._version = records, version
+        self._endpoints, self._version = endpoints, version
         self._newest: Snapshot | None = None
         self._newest_version: int | None = None
         self._reading = asyncio.Lock()
@@ -75,7 +75,7 @@ class Directory:
         async with self._reading:
             if self._newest is None or not self._is_current():
                 version = self._version()  # before the reading: what is written meanwhile is read the next time
-                self._newest = Snapshot(await run_in_threadpool(read, self._records))
+                self._newest = Snapshot(await run_in_threadpool(_read, self._endpoints))
                 self._newest_version = version
             return self._newest
 
@@ -83,21 +83,13 @@ class Directory:
         return self._newest_version is not None and self._version() == self._newest_version
 
 
-def read(records: Records) -> list[Entry]:
+def _read(endpoints: Endpoints) -> list[Entry]:
     """Read all endpoints that aren't being deleted."""
-    deployments: dict[str, list[Deployment]] = {}
-    for deployment in records.deployments.list():
-        deployments.setdefault(deployment.endpoint, []).append(deployment)
-    entries = []
-    for endpoint in records.endpoints.list():
-        if endpoint.is_deleting:
-            continue
-        try:
-            primary, secondary = records.endpoints.keys(endpoint.name)
-        except NotFound:  # deleted since it was listed
-            continue
-        entries.append(Entry(endpoint, (digest(primary), digest(secondary)), deployments.get(endpoint.name, [])))
-    return entries
+    return [
+        Entry(keyed.endpoint, (digest(keyed.keys[0]), digest(keyed.keys[1])), keyed.deployments)
+        for keyed in endpoints.with_keys()
+        if not keyed.endpoint.is_deleting
+    ]
 
 
 def digest(key: str) -> bytes:

@@ -17,7 +17,7 @@ from typing import Any
 
 from mafunzo.entities.user import Role
 from mafunzo.errors import Unauthorized
-from mafunzo.store.home import Home
+from mafunzo.workspace import Home
 
 TENANT = "00000000-0000-0000-0000-000000000001"
 LIFETIME_S = 3600

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 import psutil
 
+from mafunzo.entities.server_address import LOOPBACK
 from mafunzo.entities.user import Role, User
 from mafunzo.errors import InvalidParameter, PortInUse, RefusedError
-from mafunzo.launcher.server_process import LOOPBACK
 from mafunzo.server.limits import DEFAULTS
 
 LOOPBACK_NAMES = ("127.0.0.1", "::1", "localhost")

@@ -9,16 +9,16 @@ from prometheus_client.registry import Collector
 
 from mafunzo.entities.job import JobStatus
 from mafunzo.serving.metrics import RequestMetrics
-from mafunzo.store.records import Records
+from mafunzo.workspace import Workspace
 
 
 class Metrics:
     """The metrics of one server. `requests` are the router's."""
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, workspace: Workspace) -> None:
         self._registry = CollectorRegistry()
         self.requests = RequestMetrics(self._registry)
-        self._registry.register(_Books(records))
+        self._registry.register(_Books(workspace))
 
     def text(self) -> bytes:
         """Return everything in Prometheus's text format."""
@@ -28,15 +28,15 @@ class Metrics:
 class _Books(Collector):
     """Read from the store at each scrape."""
 
-    def __init__(self, records: Records) -> None:
-        self._records = records
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
 
     def collect(self) -> Iterable[Metric]:
         deployments = GaugeMetricFamily("mafunzo_deployments", "Deployments by status", labels=["status"])
-        for status, count in Tally(str(d.status) for d in self._records.deployments.list()).items():
+        for status, count in Tally(str(d.status) for d in self._workspace.deployments.list()).items():
             deployments.add_metric([status], count)
         jobs = GaugeMetricFamily("mafunzo_jobs", "Jobs that haven't ended, by status", labels=["status"])
-        unfinished = self._records.jobs.list((JobStatus.QUEUED, JobStatus.RUNNING))
+        unfinished = self._workspace.jobs.list((JobStatus.QUEUED, JobStatus.RUNNING))
         for status, count in Tally(str(job.status) for job in unfinished).items():
             jobs.add_metric([status], count)
         return [deployments, jobs]

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from mafunzo.entities.job import ArtifactInput, Job, Step
 from mafunzo.errors import ServerFailed
-from mafunzo.launcher.local import MARKER
-from mafunzo.store.home import Home
-from mafunzo.store.records import Records
+from mafunzo.tracking import STEP_FOLDER
 from mafunzo.tracking.job_facts import JobFacts, StepFacts, write_job_facts
+from mafunzo.workspace import Home
+from mafunzo.workspace.job import Jobs
 
 logger = logging.getLogger(__name__)
 
@@ -30,9 +30,9 @@ EVERY_S = 1.0
 class MlflowView:
     """The child process, and the facts about jobs. `artifacts` has the files that runs have logged."""
 
-    def __init__(self, home: Home, records: Records) -> None:
+    def __init__(self, home: Home, jobs: Jobs) -> None:
         self._home = home
-        self._records = records
+        self._jobs = jobs
         self._folder = home.root / "mlflow"
         self.artifacts = self._folder / "artifacts"
         self._starting = threading.Lock()
@@ -59,9 +59,9 @@ class MlflowView:
 
     def write_facts(self) -> None:
         """Write `job.json` for every job; one that has ended is written once."""
-        for job in self._records.jobs.list():
+        for job in self._jobs.list():
             if job.name not in self._settled:
-                write_job_facts(self._home.jobs, job_facts(job, self._records.steps.of(job.name)))
+                write_job_facts(self._home.jobs, job_facts(job, self._jobs.get(job.name).steps))
                 if job.status.is_terminal:
                     self._settled.add(job.name)
 
@@ -75,7 +75,7 @@ class MlflowView:
         argv = [sys.executable, "-m", "mafunzo.tracking", "--home", str(self._home.root), "--port-file", str(port_file)]
         argv += ["--token-file", str(token_file), "--parent", str(os.getpid())]
         with (self._home.logs / "mlflow.log").open("ab") as log:
-            environment = {**os.environ, MARKER: str(self._folder)}
+            environment = {**os.environ, STEP_FOLDER: str(self._folder)}
             self._process = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
             )

@@ -19,9 +19,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from mafunzo.entities.job import Job, Step
+from mafunzo.entities.server_address import LOOPBACK, ServerAddress
 from mafunzo.launcher.hardware import capacity, hardware
 from mafunzo.launcher.local import LocalLauncher
-from mafunzo.launcher.server_process import LOOPBACK, ServerAddress, address_file, write_address
+from mafunzo.launcher.server_process import address_file, write_address
 from mafunzo.pipelines.scheduler import Scheduler
 from mafunzo.server.auth import operator_key
 from mafunzo.server.context import Context, Loop
@@ -35,13 +36,11 @@ from mafunzo.server.ways_in import MlflowRoutes, SecureApp, http_app, https_app,
 from mafunzo.serving.router import Router
 from mafunzo.serving.supervisor import WORKER, Supervisor
 from mafunzo.store.artifact import Artifacts
-from mafunzo.store.audit import AuditLog
-from mafunzo.store.home import Home
 from mafunzo.store.lease import Leases
 from mafunzo.store.opening import open_database
 from mafunzo.store.records import Records
 from mafunzo.tracking.step_environment import mlflow_variables, step_run_id
-from mafunzo.workspace import Workspace
+from mafunzo.workspace import AuditLog, Home, Workspace
 
 logger = logging.getLogger(__name__)
 
@@ -85,26 +84,14 @@ def serve(
             room = capacity(hardware())
             supervisor = Supervisor(records, artifacts, leases, LocalLauncher(), home, room, worker=worker)
             own = _own_address(listener, azure_listener, address)
-            scheduler = Scheduler(
-                records,
-                artifacts,
-                leases,
-                LocalLauncher(),
-                home,
-                room,
-                user_variables=partial(_mlflow_of_a_step, records, own, operator_key(home)),
-            )
+            variables = partial(_variables_of_a_step, records, own, operator_key(home))
+            scheduler = Scheduler(records, artifacts, leases, LocalLauncher(), home, room, user_variables=variables)
             supervisor.tick()  # so that no request goes to a port that was a worker's before the machine restarted
-            mlflow = mlflow_way_in(home, records)
-            loops = (
-                Loop("scheduler", scheduler.run),
-                Loop("supervisor", supervisor.run),
-                *([mlflow.loop] if mlflow else []),
-            )
             with Workspace(home.root, port=port, azure_port=azure_port, database_url=database_url) as workspace:
-                metrics = Metrics(records)
+                mlflow = mlflow_way_in(home, workspace.jobs)
+                metrics = Metrics(workspace)
                 context = Context(
-                    directory=Directory(records, database.version),
+                    directory=Directory(workspace.endpoints, database.version),
                     metrics=metrics,
                     operator_key=operator_key(home),
                     identity=identity_of(home, workspace.home_user),
@@ -113,7 +100,11 @@ def serve(
                     names=names,
                     limits=limits,
                     router=Router(metrics.requests, limits.requests_in_flight),
-                    loops=loops,
+                    loops=(
+                        Loop("scheduler", scheduler.run),
+                        Loop("supervisor", supervisor.run),
+                        *([mlflow.loop] if mlflow else []),
+                    ),
                 )
                 routes = mlflow.routes(workspace, context) if mlflow else MlflowRoutes()
                 servers = [(_server(http_app(context, routes), limits, lifespan="on"), listener)]
@@ -124,7 +115,7 @@ def serve(
             database.close()
 
 
-def _mlflow_of_a_step(records: Records, own: ServerAddress, key: str, job: Job, step: Step) -> dict[str, str]:
+def _variables_of_a_step(records: Records, own: ServerAddress, key: str, job: Job, step: Step) -> dict[str, str]:
     """Return what tells a user's own step where it runs and where MLflow logs; a job's only step has the job's run."""
     is_alone = len(records.steps.of(job.name)) == 1
     uri = f"http://mafunzo:{key}@{own.host}:{own.port}/mlflow"

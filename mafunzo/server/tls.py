@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from mafunzo.store.home import Home
+from mafunzo.workspace import Home
 
 logger = logging.getLogger(__name__)
 

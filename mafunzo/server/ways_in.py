@@ -9,13 +9,12 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from starlette.types import Scope
 
-from mafunzo.launcher.server_process import ServerAddress
+from mafunzo.entities.server_address import ServerAddress
 from mafunzo.server import tls
 from mafunzo.server.app import create_app
 from mafunzo.server.context import Context, Loop
-from mafunzo.store.home import Home
-from mafunzo.store.records import Records
-from mafunzo.workspace import Workspace
+from mafunzo.workspace import Home, Workspace
+from mafunzo.workspace.job import Jobs
 
 MLFLOW = "mafunzo.server.mlflow"
 AZURE = "mafunzo.server.azure_app"
@@ -47,10 +46,10 @@ def is_here(package: str) -> bool:
 class MlflowWayIn:
     """MLflow's dialect on one server, from before its loops start to when its applications are made."""
 
-    def __init__(self, home: Home, records: Records) -> None:
+    def __init__(self, home: Home, jobs: Jobs) -> None:
         from mafunzo.server.mlflow_child import MlflowView
 
-        self._child = MlflowView(home, records)
+        self._child = MlflowView(home, jobs)
         self.loop = Loop("mlflow", self._child.run)
 
     def routes(self, workspace: Workspace, context: Context) -> MlflowRoutes:
@@ -62,9 +61,9 @@ class MlflowWayIn:
         return MlflowRoutes((mlflow.router,), dialect, mlflow_access.is_told)
 
 
-def mlflow_way_in(home: Home, records: Records) -> MlflowWayIn | None:
+def mlflow_way_in(home: Home, jobs: Jobs) -> MlflowWayIn | None:
     """Return MLflow's way in, None where it is absent."""
-    return MlflowWayIn(home, records) if is_here(MLFLOW) else None
+    return MlflowWayIn(home, jobs) if is_here(MLFLOW) else None
 
 
 def http_app(context: Context, mlflow: MlflowRoutes) -> FastAPI:

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+STEP_FOLDER = "MAFUNZO_STEP_FOLDER"
+"""The environment variable that names a process's folder; whatever a step or worker starts carries it on."""
 METRICS_FILE = "metrics.jsonl"
 """In the folder of a step's attempt."""
 

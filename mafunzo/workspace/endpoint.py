@@ -6,7 +6,9 @@ import dataclasses
 import re
 import secrets
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +22,16 @@ from mafunzo.workspace.traffic_share import rebalanced, require_shares
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{1,30}[A-Za-z0-9]")
 """Of endpoints and deployments: 3 to 32 letters, digits and hyphens, a letter first, no hyphen last."""
 Lines = list[str]  # a class below has a verb called list
+Deployed = list[Deployment]
+
+
+@dataclass(frozen=True)
+class KeyedEndpoint:
+    """An endpoint with its primary and secondary key and its deployments."""
+
+    endpoint: Endpoint
+    keys: tuple[str, str]
+    deployments: tuple[Deployment, ...]
 
 
 class Endpoints:
@@ -31,6 +43,18 @@ class Endpoints:
     def list(self) -> list[Endpoint]:
         """Return the endpoints."""
         return self._services.records.endpoints.list()
+
+    def with_keys(self) -> Iterator[KeyedEndpoint]:
+        """Yield every endpoint with what a request to it is checked against and passed on by."""
+        deployments: defaultdict[str, Deployed] = defaultdict(list)
+        for deployment in self._services.records.deployments.list():
+            deployments[deployment.endpoint].append(deployment)
+        for endpoint in self.list():
+            try:
+                keys = self._services.records.endpoints.keys(endpoint.name)
+            except NotFound:  # deleted since it was listed
+                continue
+            yield KeyedEndpoint(endpoint, keys, tuple(deployments[endpoint.name]))
 
     def get(self, name: str) -> EndpointHandle:
         """Return an endpoint by name; raises `NotFound`."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mafunzo.launcher.server_process import ServerAddress
+from mafunzo.entities.server_address import ServerAddress
 from mafunzo.store.artifact import Artifacts
 from mafunzo.store.blob import Blobs
 from mafunzo.store.home import Home

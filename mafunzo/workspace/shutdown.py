@@ -11,9 +11,10 @@ from pathlib import Path
 import psutil
 
 from mafunzo.entities.job import Resources
+from mafunzo.entities.server_address import LOOPBACK
 from mafunzo.errors import ServerFailed
-from mafunzo.launcher.local import MARKER, LocalLauncher
-from mafunzo.launcher.server_process import LOOPBACK, address_file, find_server
+from mafunzo.launcher.local import LocalLauncher
+from mafunzo.launcher.server_process import address_file, find_server
 from mafunzo.pipelines.scheduler import Scheduler
 from mafunzo.serving.supervisor import Supervisor
 from mafunzo.store.artifact import Artifacts
@@ -21,6 +22,7 @@ from mafunzo.store.home import Home
 from mafunzo.store.lease import Leases
 from mafunzo.store.opening import open_database
 from mafunzo.store.records import Records
+from mafunzo.tracking import STEP_FOLDER
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +164,7 @@ def _server(home: Home) -> psutil.Process | None:
 
 def _marked_folder(process: psutil.Process, home: Home) -> Path | None:
     try:
-        mark = process.environ().get(MARKER, "")
+        mark = process.environ().get(STEP_FOLDER, "")
     except (psutil.Error, OSError):  # of another user
         return None
     folder = Path(mark)

@@ -10,8 +10,9 @@ from typing import Any, NoReturn
 
 from mafunzo import settings
 from mafunzo.entities.asset import Asset
+from mafunzo.entities.server_address import LOOPBACK, ServerAddress
 from mafunzo.errors import Conflict
-from mafunzo.launcher.server_process import LOOPBACK, ServerAddress, server_argv, start_in_background
+from mafunzo.launcher.server_process import server_argv, start_in_background
 from mafunzo.store.artifact import Artifacts
 from mafunzo.store.blob import Blobs
 from mafunzo.store.home import Home

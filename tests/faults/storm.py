@@ -17,13 +17,13 @@ import psutil
 from mafunzo.entities.component import Component, Input, Node, Output
 from mafunzo.entities.compute import Hardware
 from mafunzo.entities.job import ArtifactInput, JobStatus, Resources, StepStatus
-from mafunzo.launcher.local import MARKER
 from mafunzo.pipelines.plan import Facts, PinnedComponent, PlanRequest, plan
 from mafunzo.store.artifact import Artifacts
 from mafunzo.store.home import Home
 from mafunzo.store.lease import Leases
 from mafunzo.store.opening import open_database
 from mafunzo.store.records import Records
+from mafunzo.tracking import STEP_FOLDER
 from tests.support.waiting import LIMIT_S
 
 CPUS = 2
@@ -106,7 +106,7 @@ class World:
         found: dict[str, list[psutil.Process]] = {}
         for process in psutil.process_iter():
             try:
-                folder = process.environ().get(MARKER, "")
+                folder = process.environ().get(STEP_FOLDER, "")
                 if folder.startswith(str(self.root)) and process.status() != psutil.STATUS_ZOMBIE:
                     found.setdefault(folder, []).append(process)
             except psutil.Error:

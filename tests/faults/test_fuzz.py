@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from mafunzo import Workspace
-from mafunzo.launcher.server_process import ServerAddress
+from mafunzo.entities.server_address import ServerAddress
 from tests.faults.fuzz import Fuzzer, Result, stored
 from tests.faults.result import write_result
 from tests.support.waiting import until

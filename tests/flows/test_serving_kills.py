@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from mafunzo.entities.endpoint import DeploymentStatus
-from mafunzo.launcher.local import MARKER
+from mafunzo.tracking import STEP_FOLDER
 from tests.support.served import Served
 
 
@@ -19,7 +19,7 @@ def _workers(served: Served) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            is_ours = process.environ().get(MARKER, "").startswith(str(served.home.workers))
+            is_ours = process.environ().get(STEP_FOLDER, "").startswith(str(served.home.workers))
             if is_ours and "fake_worker.py" in process.cmdline()[1] and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except (psutil.Error, OSError, IndexError):

@@ -9,7 +9,8 @@ from typing import Any
 import openai
 
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus
-from mafunzo.launcher.server_process import ServerAddress, find_server
+from mafunzo.entities.server_address import ServerAddress
+from mafunzo.launcher.server_process import find_server
 from mafunzo.workspace.shutdown import shut_down
 from tests.support.serving_bench import Bench
 from tests.support.waiting import LIMIT_S, until

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 
 from mafunzo.launcher.local import Exited, LocalLauncher, Running
-from mafunzo.launcher.tree import MARKER
+from mafunzo.tracking import STEP_FOLDER
 from tests.support.waiting import until
 
 
@@ -30,5 +30,5 @@ def leftovers(folder: Path) -> list[int]:
 
 def _carries(process: psutil.Process, folder: Path) -> bool:
     with contextlib.suppress(psutil.Error):
-        return process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARKER) == str(folder)
+        return process.status() != psutil.STATUS_ZOMBIE and process.environ().get(STEP_FOLDER) == str(folder)
     return False

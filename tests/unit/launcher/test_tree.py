@@ -10,12 +10,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mafunzo.launcher.tree import MARKER, Tree, mark_of
+from mafunzo.launcher.tree import Tree, mark_of
+from mafunzo.tracking import STEP_FOLDER
 
 
 @pytest.fixture
 def marked(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    environment = {**os.environ, MARKER: str(tmp_path)}
+    environment = {**os.environ, STEP_FOLDER: str(tmp_path)}
     child = subprocess.Popen(["bash", "-c", "sleep 600 & wait"], env=environment, start_new_session=True)
     while not psutil.Process(child.pid).children():
         time.sleep(0.01)
@@ -53,7 +54,7 @@ def test_the_one_that_asks_is_left_out(tmp_path: Path) -> None:
     )
     asked = subprocess.run(
         [sys.executable, "-c", script],
-        env={**os.environ, MARKER: str(tmp_path)},
+        env={**os.environ, STEP_FOLDER: str(tmp_path)},
         capture_output=True,
         text=True,
         check=True,

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -14,6 +16,8 @@ from mafunzo.store.database import Database
 from mafunzo.store.home import Home
 from mafunzo.store.opening import open_database
 from mafunzo.store.records import Records
+from mafunzo.workspace.endpoint import Endpoints
+from mafunzo.workspace.services import Services
 
 
 @pytest.fixture
@@ -31,9 +35,13 @@ def records(database: Database) -> Records:
     return found
 
 
+def endpoints(records: Records) -> Endpoints:
+    return Endpoints(cast(Services, SimpleNamespace(records=records)))
+
+
 @pytest.fixture
 def directory(records: Records, database: Database) -> Directory:
-    return Directory(records, database.version)
+    return Directory(endpoints(records), database.version)
 
 
 def opened(directory: Directory, key: str) -> list[str]:
@@ -96,7 +104,7 @@ def test_many_that_ask_at_once_are_served_by_one_reading(directory: Directory) -
 
 
 def test_a_database_without_a_version_is_read_each_time(records: Records) -> None:
-    directory = Directory(records, lambda: None)
+    directory = Directory(endpoints(records), lambda: None)
     assert opened(directory, "one") == ["chat"]
     records.endpoints.set_keys("chat", ("new", "two"))
     assert opened(directory, "new") == ["chat"]
