@@ -31,6 +31,7 @@ from mafunzo.server.azure_app import create_azure_app
 from mafunzo.server.azure_context import AzureContext
 from mafunzo.server.client_environment import Access, access_of_home
 from mafunzo.server.context import Context
+from mafunzo.server.limits import Limits
 from mafunzo.wire.azureml.envelope import CONTAINER, PROVIDER, REGISTRY, RESOURCE_GROUP, SUBSCRIPTION, WORKSPACE
 from tests.faults import payload
 
@@ -247,7 +248,7 @@ class _Done:
 
 def applications() -> tuple[FastAPI, FastAPI]:
     """Return the applications of both ports, of which only the routes are looked at."""
-    serving = SimpleNamespace(audit=None, names=None)
+    serving = SimpleNamespace(audit=None, names=None, limits=Limits())
     azure = cast(AzureContext, SimpleNamespace(serving=serving))
     return create_app(cast(Context, serving), [mlflow.router]), create_azure_app(azure, [mlflow.router])
 

@@ -15,7 +15,7 @@ from mafunzo.server.auth import operator_key
 from tests.support.served import Served
 from tests.support.waiting import http
 
-MODEL = Path(__file__).parent / "mlflow_model.py"
+MODEL = Path(__file__).parents[1] / "support" / "mlflow_model.py"
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from mafunzo import Workspace
 from mafunzo.wire.azureml.envelope import workspace_id
 
 PROGRAM = Path(__file__).parent / "mlflow_program.py"
-MODEL = Path(__file__).parents[1] / "flows" / "mlflow_model.py"
+MODEL = Path(__file__).parents[1] / "support" / "mlflow_model.py"
 PLUGIN = ("azureml-mlflow==1.60.0", "azure-common", "jsonpickle", "pytz")
 BEFORE = dict(os.environ)
 """The environment of whoever runs the tests, in which pip finds its index."""
