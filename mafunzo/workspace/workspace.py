@@ -24,12 +24,13 @@ from mafunzo.workspace.compute import Computes
 from mafunzo.workspace.data import DataSets
 from mafunzo.workspace.deployment import Deployments
 from mafunzo.workspace.endpoint import EndpointHandle, Endpoints
+from mafunzo.workspace.environment import Environments
 from mafunzo.workspace.job import JobHandle, Jobs
 from mafunzo.workspace.lineage import Lineage, trace
 from mafunzo.workspace.services import Services
 from mafunzo.workspace.shutdown import DownReport, shut_down
 from mafunzo.workspace.user import Users
-from mafunzo.workspace.user_component import Components, Environments
+from mafunzo.workspace.user_component import Components
 
 
 class Workspace:
