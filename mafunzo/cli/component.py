@@ -22,7 +22,7 @@ def list_components(
     shown = [
         asset
         for asset in registered(Workspace().services, AssetType.COMPONENT)
-        if not asset.properties["is_anonymous"] and (archived or not asset.is_archived)
+        if not asset.is_anonymous and (archived or not asset.is_archived)
     ]
     own = [component_from_dict(asset.properties["spec"], str(asset.key)) for asset in shown]
     ours = [shipped(name).component for name in shipped_names()]

@@ -52,6 +52,7 @@ class Asset:
     artifact: the hash under which its bytes are stored, or None for one that is on offer but not fetched.
     folder_type: what the bytes are.
     properties: facts that the maker recorded (for a model: base, job, licence, context length ...).
+    is_anonymous: whether it has no name of its own, because it stands in a job or component; lists leave it out.
     echoes: what a way in keeps of a request's original body, under its own name, to answer with it; nothing else reads it.
     """
 
@@ -62,6 +63,7 @@ class Asset:
     tags: Mapping[str, str] = field(default_factory=dict)
     properties: Mapping[str, Any] = field(default_factory=dict)
     is_archived: bool = False
+    is_anonymous: bool = False
     created_by: str = ""
     created_at: datetime | None = None
     echoes: Mapping[str, Any] = field(default_factory=dict)
@@ -73,6 +75,23 @@ class Asset:
     @property
     def version(self) -> str:
         return self.key.version
+
+
+def home_path(asset: Asset) -> str:
+    """Return the path of the home's datastore, or of the registry's, at which the files of a model or of data are shown.
+
+    An empty text for those that were uploaded to the home's datastore, whose path is another one, and for data that lies
+    elsewhere.
+    """
+    if asset.key.type is AssetType.MODEL:
+        is_there = asset.key.scope == WORKSPACE_SCOPE and "datastore" in asset.properties.get("source", {})
+        return "" if is_there else f"models/{asset.name}/{asset.version}/model"
+    return str(asset.properties.get("shown_at", ""))
+
+
+def data_path(key: AssetKey, last: str) -> str:
+    """Return where in the home's datastore data is shown that a step wrote; last: the file's name, or the folder's."""
+    return f"assets/data/{key.name}/{key.version}/{last}"
 
 
 def next_version(versions: Iterable[str]) -> str:

@@ -6,6 +6,12 @@ from datetime import datetime
 
 from mafunzo.errors import BlobRefused
 
+HOME_DATASTORE = "workspaceblobstore"
+HOME_CONTAINER = "azureml-blobstore"
+"""The home's own datastore, by the name that users write, and the container that it is: clients hold addresses with both."""
+REGISTRY_CONTAINER = "azureml-registry"
+"""The container in which the files of the registry's models are shown."""
+
 
 @dataclass(frozen=True)
 class Container:
@@ -40,7 +46,7 @@ class Blob:
 
     size: bytes. etag: changes with every write. metadata: what the client keeps with it. settings: what else it says of the
     bytes, by the header that says it again to whoever reads them. blocks: what it was put together from, in order; none
-    where it came whole.
+    where it came whole. view_of: what it shows a file of (a job, say), with which it is withdrawn; empty for an upload.
     """
 
     container: str
@@ -54,6 +60,7 @@ class Blob:
     settings: Mapping[str, str] = field(default_factory=dict)
     blocks: tuple[Block, ...] = ()
     created_at: datetime | None = None
+    view_of: str = ""
 
     @property
     def file_name(self) -> str:

@@ -1,9 +1,13 @@
 """The environment that a user's step runs in: pip's packages, and the Python to install them for."""
 
+import dataclasses
 import operator
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+from mafunzo.entities.asset import Asset
 
 _CONDITION = re.compile(r"(?P<operator>>=|<=|!=|>|<|={0,2}) ?(?P<version>\d+(\.\d+)*)(\.\*)?")
 _OPERATORS: Mapping[str, Callable[[tuple[int, ...], tuple[int, ...]], bool]] = {
@@ -39,6 +43,27 @@ class Environment:
     def allows_python(self, version: tuple[int, int]) -> bool:
         """Return whether the Python asked for may be `version` (major, minor)."""
         return not self.python or all(_holds(condition, version) for condition in self.python.split(","))
+
+
+def environment_facts(environment: Environment) -> dict[str, Any]:
+    """Return what the properties of a registered version say of its environment: all but name and version."""
+    facts = dataclasses.asdict(environment)
+    del facts["name"], facts["version"]
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in facts.items()}
+
+
+def environment_of(asset: Asset) -> Environment:
+    """Return the environment that a registered version is, or one on offer."""
+    facts = asset.properties
+    return Environment(
+        name=asset.name,
+        version=asset.version,
+        packages=tuple(facts["packages"]),
+        python=facts["python"],
+        variables=facts["variables"],
+        image=facts["image"],
+        conda_packages=tuple(facts["conda_packages"]),
+    )
 
 
 def is_python_condition(text: str) -> bool:

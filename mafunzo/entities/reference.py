@@ -4,8 +4,9 @@ People write `name`, `name:version` or `name@label`. A way in may have further w
 say); it adds its syntax at the start of a process, and yields the references of this module.
 """
 
+import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mafunzo.entities.asset import AssetType
@@ -53,6 +54,18 @@ class WebAddress:
     """A file elsewhere: `https://host/folder/iris.csv`."""
 
     url: str
+
+
+def source_facts(source: "JobOutputReference | StoredPath | WebAddress") -> dict[str, str]:
+    """Return the facts by which the properties of an asset say where it came from."""
+    return dataclasses.asdict(source)
+
+
+def source_from_facts(facts: Mapping[str, str]) -> "JobOutputReference | StoredPath | WebAddress":
+    """Return where an asset came from, of which its properties have the facts."""
+    kinds = (JobOutputReference, StoredPath, WebAddress)
+    kind = next(kind for kind in kinds if {field.name for field in dataclasses.fields(kind)} == set(facts))
+    return kind(**facts)
 
 
 Reference = AssetReference | JobOutputReference | StoredPath | WebAddress

@@ -3,13 +3,22 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mafunzo.entities.asset import MODEL_TYPES, WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType, next_version
+from mafunzo.entities.asset import (
+    MODEL_TYPES,
+    WORKSPACE_SCOPE,
+    Asset,
+    AssetKey,
+    AssetType,
+    FolderType,
+    data_path,
+    home_path,
+    next_version,
+)
+from mafunzo.entities.blob import HOME_CONTAINER
 from mafunzo.entities.job import Destination, Step
 from mafunzo.errors import Conflict
 from mafunzo.store.blob import Blobs
 from mafunzo.store.records import Records
-from mafunzo.wire.azureml.asset import data_path, shown_path
-from mafunzo.wire.azureml.envelope import CONTAINER, datastore_uri
 
 
 def deliver(destination: Destination, artifact: str, step: Step, output: str, records: Records, blobs: Blobs) -> None:
@@ -18,11 +27,11 @@ def deliver(destination: Destination, artifact: str, step: Step, output: str, re
     Raises `Conflict` where the version that was asked for has other bytes.
     """
     if destination.path:
-        blobs.place(CONTAINER, destination.path, artifact)
+        blobs.place(HOME_CONTAINER, destination.path, artifact)
     if destination.asset_name:
         asset = _registered(destination, artifact, step, output, records)
-        if path := shown_path(asset):
-            blobs.place(CONTAINER, path, artifact)
+        if path := home_path(asset):
+            blobs.place(HOME_CONTAINER, path, artifact)
 
 
 def _registered(destination: Destination, artifact: str, step: Step, output: str, records: Records) -> Asset:
@@ -52,15 +61,15 @@ def _registered(destination: Destination, artifact: str, step: Step, output: str
             key=key,
             folder_type=FolderType(destination.folder_type),
             artifact=artifact,
-            properties={**source, "uri": _uri(key, step, output)},
+            properties={**source, **_place(key, step, output)},
             created_by=records.jobs.get(step.job).created_by,
             created_at=datetime.now(UTC),
         )
     )
 
 
-def _uri(key: AssetKey, step: Step, output: str) -> str:
-    """Return where data says that it lies, a path of its own; of a model, whose path follows from its name, whence it came."""
+def _place(key: AssetKey, step: Step, output: str) -> dict[str, str]:
+    """Return at which path of the home's datastore data is shown; that of a model follows from its name."""
     if key.type is AssetType.MODEL:
-        return f"azureml://jobs/{step.job}/outputs/{output}"
-    return datastore_uri(data_path(key.name, key.version, Path(step.spec.output_path(output)).name))
+        return {}
+    return {"shown_at": data_path(key, Path(step.spec.output_path(output)).name)}

@@ -7,7 +7,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType
+from mafunzo.entities.asset import Asset, AssetType, home_path
+from mafunzo.entities.reference import AssetReference
 from mafunzo.errors import NotFound
 from mafunzo.server.azure_context import AzureContext, azure_context, body_of
 from mafunzo.server.azure_page import listed, paged
@@ -16,9 +17,9 @@ from mafunzo.server.azure_version import add_asset_routes
 from mafunzo.server.sas import READ, WRITE
 from mafunzo.wire.azureml import asset as asset_wire
 from mafunzo.wire.azureml import code as code_wire
-from mafunzo.wire.azureml.environment import environment_body
+from mafunzo.wire.azureml.environment import environment_body, request_from_body
 from mafunzo.workspace import Workspace
-from mafunzo.workspace.version import archive_all, registered
+from mafunzo.workspace.version import archive_all, referenced, registered
 
 DEFAULT_VERSION = "azureml_default"
 """By which the SDK means a component's newest version."""
@@ -31,7 +32,8 @@ class Kind:
     """What differs between kinds: how a version is written, and how one is registered from a PUT's body.
 
     offered: what stands in for a name that nobody has registered, as one version or as whichever is wanted.
-    show: makes a version's files be where its body says that they are.
+    show: makes a version's files be where its body says that they are. hides_anonymous: whether a list of names leaves out what
+    has none of its own.
     """
 
     type: AssetType
@@ -39,6 +41,7 @@ class Kind:
     put: Callable[[Workspace, Mapping[str, Any], str, str], Asset]
     offered: Callable[[Workspace, str, str | None], list[Asset]] = lambda *_: []
     show: Callable[[Workspace, Asset], None] = lambda *_: None
+    hides_anonymous: bool = False
 
 
 KINDS: Mapping[str, Kind] = {
@@ -61,17 +64,23 @@ KINDS: Mapping[str, Kind] = {
         AssetType.COMPONENT,
         asset_wire.component_version_body,
         lambda workspace, body, name, version: workspace.components.register_from(body, name, version),
+        hides_anonymous=True,
     ),
     "environments": Kind(
         AssetType.ENVIRONMENT,
         environment_body,
-        lambda workspace, body, name, version: workspace.environments.register_from(body, name, version),
+        lambda workspace, body, name, version: workspace.environments.register_from(
+            request_from_body(name, version, body), name, version
+        ),
         offered=lambda workspace, name, version: workspace.environments.on_offer(name, version),
     ),
     "codes": Kind(
         AssetType.CODE,
         code_wire.code_body,
-        lambda workspace, body, name, version: workspace.codes.register_from(body, name, version),
+        lambda workspace, body, name, version: workspace.codes.register_from(
+            code_wire.code_from_body(body), name, version
+        ),
+        hides_anonymous=True,
     ),
 }
 """By what a path calls them."""
@@ -171,11 +180,11 @@ def _names(request: Request, kind: Kind, found: Sequence[Asset]) -> Any:
 def _registered(request: Request, kind: Kind, name: str | None = None) -> list[Asset]:
     workspace = azure_context(request).workspace
     found = registered(workspace.services, kind.type, name) or (kind.offered(workspace, name, None) if name else [])
-    return [asset for asset in found if name or not asset.properties.get("is_anonymous")]
+    return [asset for asset in found if name or not (asset.is_anonymous and kind.hides_anonymous)]
 
 
 def _show_model(workspace: Workspace, asset: Asset) -> None:
-    if asset.artifact is not None and not asset_wire.uploaded_path(asset):
+    if asset.artifact is not None and home_path(asset):
         workspace.models.show(asset, asset.artifact)
 
 
@@ -186,7 +195,7 @@ def _has_hash(request: Request, asset: Asset) -> bool:
 
 def _version(workspace: Workspace, kind: Kind, name: str, version: str) -> Asset:
     if version == DEFAULT_VERSION:
-        return workspace.records.assets.latest(WORKSPACE_SCOPE, kind.type, name)
+        return referenced(workspace.services, kind.type, AssetReference(name))
     if (offered := kind.offered(workspace, name, version)) and not registered(workspace.services, kind.type, name):
         return offered[0]
-    return workspace.records.assets.get(AssetKey(WORKSPACE_SCOPE, kind.type, name, version))
+    return referenced(workspace.services, kind.type, AssetReference(name, version))

@@ -10,6 +10,7 @@ from mafunzo.entities.reference import JobOutputReference
 from mafunzo.errors import InvalidParameter, NotFound, NotSupported
 from mafunzo.pipelines.plan import NAME
 from mafunzo.server.azure_context import AzureContext, azure_context, body_of, whoever_signed
+from mafunzo.server.azure_output import publish
 from mafunzo.server.azure_page import listed, paged
 from mafunzo.server.azure_path import WS
 from mafunzo.server.sas import READ
@@ -171,7 +172,7 @@ def _run_data(context: AzureContext, name: str) -> dict[str, Any]:
         status, is_ended = job_wire.status_of_job(handle.job), handle.status.is_terminal
     else:
         handle, status, is_ended = jobs.get(step.job), job_wire.STEP_STATUS[step.status], step.status.is_terminal
-    shown = handle.publish(step.name if step else None) if is_ended else ()
+    shown = publish(context.workspace, handle.name, step.name if step else None) if is_ended else ()
     return job_wire.run_data(name, status, shown)
 
 

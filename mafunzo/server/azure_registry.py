@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetType
+from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetType, home_path
+from mafunzo.entities.blob import REGISTRY_CONTAINER
 from mafunzo.errors import Conflict, FailedError, NotFound, NotSupported, Unavailable
 from mafunzo.server.azure_context import AzureContext, azure_context, body_of
 from mafunzo.server.azure_page import listed, paged
@@ -21,7 +22,6 @@ from mafunzo.wire.azureml.code import upload_body
 from mafunzo.wire.azureml.envelope import (
     LOCATION,
     REGISTRY,
-    REGISTRY_CONTAINER,
     RESOURCE_GROUP,
     SUBSCRIPTION,
     error_body,
@@ -35,7 +35,7 @@ from mafunzo.wire.azureml.environment import environment_body
 from mafunzo.wire.azureml.reference import NOUNS
 from mafunzo.workspace import Workspace
 from mafunzo.workspace.component import shipped, shipped_names
-from mafunzo.workspace.version import archive_all, referenced, registered, share, version_of
+from mafunzo.workspace.version import archive_all, change_version, registered, share
 
 PATIENCE_S = 240.0
 """For how long one request waits for a model that is being fetched; the client, which waits for 300, then asks again."""
@@ -67,7 +67,7 @@ def _models(context: AzureContext, name: str, _: str | None) -> list[Body]:
 
 
 def _model(context: AzureContext, asset: Asset) -> Body:
-    uri = f"{context.place.base}/{REGISTRY_CONTAINER}/{asset_wire.model_path(asset)}"
+    uri = f"{context.place.base}/{REGISTRY_CONTAINER}/{home_path(asset)}"
     return asset_wire.model_body(asset, uri)
 
 
@@ -152,16 +152,14 @@ def _add_routes(shelf: Shelf) -> None:
         """Change what may change of a version that was shared: description, tags, whether it is archived."""
         require_registry(registry)
         context = azure_context(request)
-        said = version_of(shelf.type, name, version, {}, await body_of(request))
+        asked = asset_wire.version_from_body(await body_of(request))
 
         def change() -> Asset:
             versions = registered(context.workspace.services, shelf.type, name, REGISTRY_SCOPE)
             shared = {asset.version: asset for asset in versions}
             if version not in shared:
                 raise refusal(request.method, request.url.path)
-            made = replace(shared[version], description=said.description, tags=said.tags, is_archived=said.is_archived)
-            context.workspace.records.assets.update(made)
-            return made
+            return change_version(context.workspace.services, shared[version], asked)
 
         changed = await context.in_thread(change)
         # Older clients take no other status.
@@ -260,8 +258,7 @@ async def share_asset(request: Request, registry: str) -> Response:
     def copy() -> None:
         if shelf.offered(context, asked.name, None):
             raise Conflict(f"The registry's {shelf.type} '{asked.name}' ships with Mafunzo. Share under another name.")
-        asset = referenced(context.workspace.services, shelf.type, asked.source)
-        share(context.workspace.services, asset, asked.name, asked.version or asset.version)
+        share(context.workspace.services, shelf.type, asked)
 
     await context.in_thread(copy)
     return Response(status_code=200)

@@ -3,12 +3,11 @@
 MLflow keeps prompts in its registry too. A prompt, and any name that isn't one of our models, is left to MLflow itself.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType, next_version
+from mafunzo.entities.asset import Asset
 from mafunzo.entities.registered_model import RegisteredModel
 from mafunzo.errors import InvalidParameter, MafunzoError, NotFound, NotSupported
 from mafunzo.tracking.step_environment import job_run_id
@@ -150,15 +149,14 @@ class Registry:
     # Aliases, which are labels
 
     def _set_alias(self, given: Given) -> Answer:
-        self._workspace.records.labels.set(self._version(given).key, _text(given, "alias"))
+        self._names.set_label(self._version(given), _text(given, "alias"))
         return {}
 
     def _get_by_alias(self, given: Given) -> Answer:
-        return self._version_answer(self._labelled(_text(given, "name"), _text(given, "alias")))
+        return self._version_answer(self._names.labelled(_text(given, "name"), _text(given, "alias")))
 
     def _delete_alias(self, given: Given) -> Answer:
-        name, alias = _text(given, "name"), _text(given, "alias")
-        self._workspace.records.labels.delete(WORKSPACE_SCOPE, AssetType.MODEL, name, alias)
+        self._names.delete_label(_text(given, "name"), _text(given, "alias"))
         return {}
 
     # Versions
@@ -170,34 +168,26 @@ class Registry:
             return self._version_answer(self._copy_version(parsed, given))
         folder = self._folder(parsed.pattern, source)
         run, logged_model = str(given.get("run_id") or ""), str(given.get("model_id") or "")
-        properties = {wire.SOURCE: source, wire.RUN: run, wire.LOGGED_MODEL: logged_model, **self._job_facts(run)}
+        echo = {"source": source, "run_id": run, "model_id": logged_model}
         made = self._workspace.models.register(
             folder,
             name=_text(given, "name"),
             description=str(given.get("description") or ""),
             tags=wire.tags_of(given),
         )
-        return self._version_answer(self._update(made, properties=properties))
+        return self._version_answer(
+            self._names.change_version(made, properties=self._job_facts(run), echoes={wire.ECHO: echo})
+        )
 
     def _copy_version(self, source: wire.VersionSource, given: Given) -> Asset:
         """Register the bytes and the lineage of another version once more."""
         origin = (
-            self._labelled(source.name, source.label)
+            self._names.labelled(source.name, source.label)
             if source.label
             else self._version({"name": source.name, "version": source.version})
         )
-        name = _text(given, "name")
-        version = next_version(known.version for known in self._names.get(name).versions)
-        copy = dataclasses.replace(
-            origin,
-            key=AssetKey(WORKSPACE_SCOPE, AssetType.MODEL, name, version),
-            description=str(given.get("description") or ""),
-            tags=wire.tags_of(given),
-            is_archived=False,
-            created_by=self._workspace.user,
-            created_at=None,
-        )
-        return self._workspace.records.assets.add(copy)
+        description = str(given.get("description") or "")
+        return self._names.copy_version(origin, _text(given, "name"), description, wire.tags_of(given))
 
     def _get_version(self, given: Given) -> Answer:
         return self._version_answer(self._version(given))
@@ -214,7 +204,7 @@ class Registry:
         return {"artifact_uri": wire.download_uri(self._version(given))}
 
     def _update_version(self, given: Given) -> Answer:
-        changed = self._update(self._version(given), description=str(given.get("description") or ""))
+        changed = self._names.change_version(self._version(given), description=str(given.get("description") or ""))
         return self._version_answer(changed)
 
     def _change_stage(self, given: Given) -> Answer:
@@ -223,7 +213,9 @@ class Registry:
             raise NotSupported(
                 f"The stage is '{stage}', expected {wire.ARCHIVED} or {wire.UNSTAGED}. Set an alias instead."
             )
-        return self._version_answer(self._update(self._version(given), is_archived=stage == wire.ARCHIVED))
+        return self._version_answer(
+            self._names.change_version(self._version(given), is_archived=stage == wire.ARCHIVED)
+        )
 
     def _delete_version(self, given: Given) -> Answer:
         self._workspace.models.delete(str(self._version(given).key))
@@ -231,28 +223,19 @@ class Registry:
 
     def _set_version_tag(self, given: Given) -> Answer:
         asset = self._version(given)
-        self._update(asset, tags={**asset.tags, _text(given, "key"): str(given.get("value") or "")})
+        self._names.change_version(asset, tags={**asset.tags, _text(given, "key"): str(given.get("value") or "")})
         return {}
 
     def _delete_version_tag(self, given: Given) -> Answer:
         asset = self._version(given)
-        self._update(asset, tags=_without(asset.tags, _text(given, "key")))
+        self._names.change_version(asset, tags=_without(asset.tags, _text(given, "key")))
         return {}
 
     def _version(self, given: Given) -> Asset:
-        key = AssetKey(WORKSPACE_SCOPE, AssetType.MODEL, _text(given, "name"), _text(given, "version"))
-        return self._workspace.records.assets.get(key)
-
-    def _labelled(self, name: str, label: str) -> Asset:
-        return self._workspace.records.labels.get(WORKSPACE_SCOPE, AssetType.MODEL, name, label)
-
-    def _update(self, asset: Asset, **changes: Any) -> Asset:
-        changed = dataclasses.replace(asset, **changes)
-        self._workspace.records.assets.update(changed)
-        return changed
+        return self._names.version(_text(given, "name"), _text(given, "version"))
 
     def _version_answer(self, asset: Asset) -> Answer:
-        labels = self._workspace.records.labels.list(WORKSPACE_SCOPE, AssetType.MODEL, asset.name)
+        labels = self._names.get(asset.name).labels
         return {"model_version": wire.model_version_body(asset, labels)}
 
     def _folder(self, pattern: str, source: str) -> Path:
@@ -264,8 +247,8 @@ class Registry:
 
     def _job_facts(self, run: str) -> dict[str, str]:
         """Return the lineage of what a job's own run has logged."""
-        found = (job.name for job in self._workspace.records.jobs.list() if job_run_id(job.name) == run)
-        return {"job": job} if run and (job := next(found, None)) else {}
+        names = (job.name for job in self._workspace.jobs.list() if job_run_id(job.name) == run)
+        return {"job": job} if run and (job := next(names, None)) else {}
 
     def _locate(self, path: str) -> tuple[Asset, str]:
         name, _, rest = path.partition("/")

@@ -185,14 +185,17 @@ class Blobs:
             raise NotFound(f"Container '{container}' has neither a blob '{name}' nor any below it.")
         return self._artifacts.assemble({found.name.removeprefix(prefix): self._stored(found) for found in below})
 
-    def publish(self, container: str, prefix: str, artifact: str) -> None:
-        """Show an artifact's files as blobs under `prefix/`, where they aren't yet. No bytes are copied."""
+    def publish(self, container: str, prefix: str, artifact: str, view_of: str = "") -> None:
+        """Show an artifact's files as blobs under `prefix/`, where they aren't yet. No bytes are copied.
+
+        view_of: what they show, with which `withdraw_views` deletes them.
+        """
         self.ensure_container(container)
         shown = {blob.name for blob in self.list(container, f"{prefix}/")}
         for file in self._artifacts.manifest(artifact):
             name = f"{prefix}/{file.path}"
             if name not in shown:
-                self._show(container, name, artifact, file)
+                self._show(container, name, artifact, file, view_of)
 
     def place(self, container: str, name: str, artifact: str) -> None:
         """Show an artifact that is a file as the blob `name`, a folder's files under `name/`. No bytes are copied.
@@ -211,12 +214,17 @@ class Blobs:
             self._records.blobs.delete(container, blob.name)
         return {blob.artifact for blob in found}
 
-    def _show(self, container: str, name: str, artifact: str, file: StoredFile) -> None:
+    def withdraw_views(self, view_of: str) -> set[str]:
+        """Delete all blobs that were published as views of something, and return the artifacts that they were."""
+        return {blob.artifact for blob in self._records.blobs.delete_views(view_of)}
+
+    def _show(self, container: str, name: str, artifact: str, file: StoredFile, view_of: str = "") -> None:
         """Show one file of an artifact as a blob; where it is shown already, nothing changes."""
         alone = self._artifacts.extract(artifact, file.path, _file_name(name))
         there = self._records.blobs.find(container, name)
         if there is None or there.artifact != alone:
-            blob = Blob(container, name, alone, file.size, _new_etag(), modified_at=datetime.now(UTC))
+            now = datetime.now(UTC)
+            blob = Blob(container, name, alone, file.size, _new_etag(), modified_at=now, view_of=view_of)
             self._records.blobs.write(container, name, partial(_replaced, blob, UNCONDITIONAL))
 
     def _part(self, container: str, name: str, use: BlockUse, there: Blob | None) -> "_Part | None":

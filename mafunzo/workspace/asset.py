@@ -8,20 +8,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mafunzo.entities.asset import REGISTRY_SCOPE, WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType, next_version
-from mafunzo.entities.job import JobStatus
-from mafunzo.entities.reference import (
-    JobOutputReference,
-    StoredPath,
-    parse_reference,
+from mafunzo.entities.asset import (
+    REGISTRY_SCOPE,
+    WORKSPACE_SCOPE,
+    Asset,
+    AssetKey,
+    AssetType,
+    FolderType,
+    home_path,
+    next_version,
 )
+from mafunzo.entities.asset_request import ModelRequest
+from mafunzo.entities.blob import HOME_CONTAINER, HOME_DATASTORE, REGISTRY_CONTAINER
+from mafunzo.entities.job import JobStatus
+from mafunzo.entities.reference import JobOutputReference, StoredPath, parse_reference, source_facts
 from mafunzo.errors import Conflict, InvalidParameter, NotFound
-from mafunzo.wire.azureml.asset import SAID, USER_PROPERTIES, ModelRequest, model_path, model_uri
-from mafunzo.wire.azureml.envelope import CONTAINER, DATASTORE, REGISTRY_CONTAINER
 from mafunzo.workspace.job import JobHandle, Jobs, import_title
 from mafunzo.workspace.lineage import facts_of_job
 from mafunzo.workspace.mirror import set_mirror
-from mafunzo.workspace.model_source import ModelSource, ModelSources
+from mafunzo.workspace.model_source import ModelSource, ModelSources, is_repository
 from mafunzo.workspace.retention import Holders, free, holders_of, models_made_by, named_artifacts
 from mafunzo.workspace.services import Services
 from mafunzo.workspace.version import taken
@@ -31,7 +36,7 @@ MLFLOW_OUTPUT = "mlflow_model_folder"
 
 
 class Models:
-    """The verbs on models. A reference is `name`, `name:version`, Azure's `azureml://...`, `org/name` of a hub, or a folder."""
+    """The verbs on models. A reference is `name`, `name:version`, an address of a way in, `org/name` of a hub, or a folder."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -57,12 +62,12 @@ class Models:
         return self.import_(reference)
 
     def show(self, asset: Asset, artifact: str) -> None:
-        """Show a model's files as blobs, where its address over Azure's wire says that they are."""
-        self._services.blobs.publish(_container_of(asset), model_path(asset), artifact)
+        """Show a model's files as blobs, at its path of the home's datastore, or of the registry's."""
+        self._services.blobs.publish(_container_of(asset), home_path(asset), artifact)
 
     def register(
         self,
-        source: JobHandle | str | Path,
+        source: JobHandle | JobOutputReference | StoredPath | str | Path,
         *,
         name: str,
         version: str | None = None,
@@ -77,17 +82,12 @@ class Models:
         version exists or the job hasn't completed, `NotFound` when the job has no such output, and `InvalidParameter` for an
         output of a folder, or for something called an MLflow model that has no `MLmodel`.
         """
-        if isinstance(source, Path) or (isinstance(source, str) and Path(source).is_dir()):
-            artifact, properties, found = self._put_folder(Path(source), output)
-        elif isinstance(source, str) and isinstance(path := parse_reference(source), StoredPath):
-            artifact, properties, found = self._take_blobs(path)
-        else:
-            artifact, properties, found = self._take_output(_output_of(source, output))
-        if folder_type is FolderType.MLFLOW_MODEL and found is not folder_type:
+        artifact, properties, detected = self._files_of(source, output)
+        if folder_type is FolderType.MLFLOW_MODEL and detected is not folder_type:
             raise InvalidParameter(f"Model {name} is to be an mlflow_model, but {source} has no file MLmodel.")
         asset = Asset(
             key=AssetKey(WORKSPACE_SCOPE, AssetType.MODEL, name, version or self._next_version(name)),
-            folder_type=folder_type or found,
+            folder_type=folder_type or detected,
             artifact=artifact,
             description=description,
             tags=dict(tags or {}),
@@ -98,49 +98,39 @@ class Models:
         self._services.records.assets.add(asset)
         return asset
 
-    def register_from(self, asked: ModelRequest, name: str, version: str) -> Asset:
-        """Register what Azure's wire asks for; an archived or changed version that exists is updated.
+    def register_from(self, request: ModelRequest, name: str, version: str) -> Asset:
+        """Register what a request describes; of a version that exists, what may change is changed.
 
         Raises `Conflict` for other files under the name of a version that exists.
         """
-        known = {
-            asset.version: asset
-            for asset in self._services.records.assets.list(
-                scope=WORKSPACE_SCOPE, type=AssetType.MODEL, name=name, with_archived=True
-            )
-        }
-        if version in known:
-            if asked.path not in (known[version].properties.get("path"), model_uri(known[version])):
-                raise taken(known[version])
-            changed = dataclasses.replace(
-                known[version],
-                description=asked.description,
-                tags=asked.tags,
-                properties={**known[version].properties, USER_PROPERTIES: asked.properties, SAID: asked.said},
-                is_archived=asked.is_archived,
-            )
-            self._services.records.assets.update(changed)
-            return changed
-        made = self.register(
-            asked.path,
-            name=name,
-            version=version,
-            folder_type=asked.folder_type,
-            description=asked.description,
-            tags=asked.tags,
+        versions = self._services.records.assets.list(
+            scope=WORKSPACE_SCOPE, type=AssetType.MODEL, name=name, with_archived=True
         )
-        facts = {"path": asked.path, USER_PROPERTIES: asked.properties, SAID: asked.said}
-        kept = dataclasses.replace(made, properties={**made.properties, **facts})
-        self._services.records.assets.update(kept)
-        return kept
+        known = next((asset for asset in versions if asset.version == version), None)
+        if known is None:
+            made = self.register(request.source, name=name, version=version, folder_type=request.folder_type)
+            facts = {"source": source_facts(request.source)}
+        elif _is_of(known, request.source):
+            made, facts = known, {}
+        else:
+            raise taken(known)
+        changed = dataclasses.replace(
+            made,
+            description=request.description,
+            tags=request.tags,
+            properties={**made.properties, **facts, "user_properties": dict(request.properties)},
+            is_archived=request.is_archived if known else made.is_archived,
+            echoes=request.echoes,
+        )
+        self._services.records.assets.update(changed)
+        return changed
 
     def download(self, reference: str, to: str | Path) -> Path:
         """Write a registered model, or one on offer, as plain files under `to`; return the folder."""
         folder = Path(to)
         if folder.exists() and any(folder.iterdir()):
             raise Conflict(f"{folder} isn't empty. Name a new folder.")
-        is_hub = "/" in reference and not reference.startswith("azureml:")
-        asset = None if is_hub else self._sources.get(reference)
+        asset = None if is_repository(reference) else self._sources.get(reference)
         artifact = asset.artifact if asset else None
         if artifact is None:
             job = self.import_(reference).wait()
@@ -169,7 +159,8 @@ class Models:
             where = ", ".join(f"{d.endpoint}/{d.name}" for d in served)
             raise Conflict(f"Model {asset.key} is served by {where}. Delete the endpoint first.")
         self._services.records.assets.delete(asset.key)
-        shown = self._services.blobs.withdraw(_container_of(asset), model_path(asset))
+        path = home_path(asset)
+        shown = self._services.blobs.withdraw(_container_of(asset), path) if path else set[str]()
         return free(self._services, named_artifacts(asset) | shown, asset.created_at)
 
     def _own(self, reference: str) -> Asset:
@@ -184,6 +175,17 @@ class Models:
         )
         return next_version(asset.version for asset in versions)
 
+    def _files_of(
+        self, source: JobHandle | JobOutputReference | StoredPath | str | Path, output: str | None
+    ) -> tuple[str, dict[str, Any], FolderType]:
+        """Return the hash of a source's files, what is known of where they come from, and whether they are an MLflow model."""
+        if isinstance(source, Path) or (isinstance(source, str) and Path(source).is_dir()):
+            return self._put_folder(Path(source), output)
+        place = parse_reference(source) if isinstance(source, str) else source
+        if isinstance(place, StoredPath):
+            return self._take_blobs(place)
+        return self._take_output(_output_of(source, output))
+
     def _put_folder(self, folder: Path, output: str | None) -> tuple[str, dict[str, Any], FolderType]:
         """Store a folder; return its hash, where it was, and whether it is an MLflow model."""
         if output is not None:
@@ -195,23 +197,23 @@ class Models:
 
     def _take_blobs(self, path: StoredPath) -> tuple[str, dict[str, Any], FolderType]:
         """Return the hash of what was uploaded to a datastore's path, where it was, and whether it is an MLflow model."""
-        if path.datastore != DATASTORE:
-            raise NotFound(f"The model lies in the datastore '{path.datastore}'. There is '{DATASTORE}'.")
-        artifact = self._services.blobs.artifact(CONTAINER, path.path)
+        if path.datastore != HOME_DATASTORE:
+            raise NotFound(f"The model lies in the datastore '{path.datastore}'. There is '{HOME_DATASTORE}'.")
+        artifact = self._services.blobs.artifact(HOME_CONTAINER, path.path)
         return artifact, {"uploaded": path.path}, self._kind_of(artifact)
 
-    def _take_output(self, wanted: JobOutputReference) -> tuple[str, dict[str, Any], FolderType]:
+    def _take_output(self, reference: JobOutputReference) -> tuple[str, dict[str, Any], FolderType]:
         """Return the hash of a completed job's or step's output, its lineage, and whether it is an MLflow model."""
-        handle, step = self._jobs.find(wanted.job)
+        handle, step = self._jobs.find(reference.job)
         job = handle.job
         if not (step.status.is_done if step else job.status is JobStatus.COMPLETED):
             raise Conflict(
-                f"Job {wanted.job} is {(step or job).status}; only a completed job's output can be registered. "
+                f"Job {reference.job} is {(step or job).status}; only a completed job's output can be registered. "
                 f"`mafunzo job show {job.name}` says how it stands."
             )
-        artifact = handle.output_artifact(wanted.output, wanted.path, step.name if step else None)
+        artifact = handle.output_artifact(reference.output, reference.path, step.name if step else None)
         made_by = step or handle.best_trial
-        return artifact, facts_of_job(self._services, job, wanted.output, made_by), self._kind_of(artifact)
+        return artifact, facts_of_job(self._services, job, reference.output, made_by), self._kind_of(artifact)
 
     def _kind_of(self, artifact: str) -> FolderType:
         is_mlflow = any(file.path == "MLmodel" for file in self._services.artifacts.manifest(artifact))
@@ -226,7 +228,7 @@ class Models:
         return self._sources.on_offer(name)
 
     def by_id(self, id: str) -> Asset:
-        """Return the version that an id of Azure's wire names (`.../models/<name>/versions/<version>`), or a reference."""
+        """Return the version that an id of a way in names, of the workspace or of the registry, or a reference."""
         return self._sources.by_id(id)
 
     def source(self, reference: str | Path | Asset) -> ModelSource:
@@ -243,16 +245,23 @@ class Models:
 
 
 def _container_of(asset: Asset) -> str:
-    return REGISTRY_CONTAINER if asset.key.scope == REGISTRY_SCOPE else CONTAINER
+    return REGISTRY_CONTAINER if asset.key.scope == REGISTRY_SCOPE else HOME_CONTAINER
 
 
-def _output_of(source: JobHandle | str | Path, output: str | None) -> JobOutputReference:
-    if isinstance(source, str):
-        parsed = parse_reference(source)
-        if not isinstance(parsed, JobOutputReference):
-            return JobOutputReference(source, output or MLFLOW_OUTPUT)
-        if output not in (None, parsed.output):
-            raise InvalidParameter(f"{source} names the output {parsed.output}, but output is {output}. Keep one.")
-        return parsed
-    assert not isinstance(source, Path)
-    return JobOutputReference(source.name, output or MLFLOW_OUTPUT)
+def _is_of(asset: Asset, source: JobOutputReference | StoredPath) -> bool:
+    """Return whether a model came from a place, or is shown there."""
+    is_source = asset.properties.get("source") == source_facts(source)
+    return is_source or source == StoredPath(HOME_DATASTORE, home_path(asset))
+
+
+def _output_of(
+    source: JobHandle | JobOutputReference | str | Path | StoredPath, output: str | None
+) -> JobOutputReference:
+    if isinstance(source, JobHandle):
+        return JobOutputReference(source.name, output or MLFLOW_OUTPUT)
+    reference = parse_reference(source) if isinstance(source, str) else source
+    if not isinstance(reference, JobOutputReference):
+        return JobOutputReference(str(source), output or MLFLOW_OUTPUT)
+    if output not in (None, reference.output):
+        raise InvalidParameter(f"{source} names the output {reference.output}, but output is {output}. Keep one.")
+    return reference

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
-from typing import Any
 
 from mafunzo.entities.asset import Asset, AssetType
-from mafunzo.wire.azureml.code import HASH, code_from_body
+from mafunzo.entities.asset_request import CodeRequest
 from mafunzo.workspace.services import Services
 from mafunzo.workspace.version import put_version, version_of
 
@@ -22,16 +20,13 @@ class Codes:
         """Make a container to upload a folder into; return its name."""
         return self._services.blobs.create_container(f"code-{secrets.token_hex(16)}").name
 
-    def register_from(self, body: Mapping[str, Any], name: str, version: str) -> Asset:
-        """Register an uploaded folder as Azure's wire asks; raises `Conflict` and `NotFound`."""
-        asked = code_from_body(body)
-        artifact = self._services.blobs.artifact(asked.container, asked.path)
-        said = body["properties"]
-        facts = said.get("properties") or {}
+    def register_from(self, request: CodeRequest, name: str, version: str) -> Asset:
+        """Register an uploaded folder; raises `Conflict` and `NotFound`."""
+        artifact = self._services.blobs.artifact(request.container, request.path)
         properties = {
-            "uri": asked.uri,
-            "hash": str(facts.get(HASH) or ""),
-            "hash_version": str(facts.get("hash_version") or ""),
-            "is_anonymous": bool(said.get("isAnonymous", False)),
+            "container": request.container,
+            "path": request.path,
+            "hash": request.hash,
+            "hash_version": request.hash_version,
         }
-        return put_version(self._services, version_of(AssetType.CODE, name, version, properties, body, artifact))
+        return put_version(self._services, version_of(AssetType.CODE, name, version, request, properties, artifact))

@@ -15,6 +15,7 @@ from mafunzo.errors import Conflict, InvalidParameter
 from mafunzo.wire.azureml.asset import data_from_body, model_from_body
 from mafunzo.wire.azureml.compute import compute_from_body
 from mafunzo.wire.azureml.endpoint import deployment_from_body, endpoint_from_body
+from mafunzo.wire.azureml.environment import request_from_body
 from mafunzo.wire.azureml.file import body_of
 from mafunzo.wire.azureml.file_job import Body
 from mafunzo.wire.azureml.file_keys import FileKind, kind_of, with_type
@@ -91,7 +92,7 @@ _VERBS: Mapping[FileKind, Callable[[Workspace, Body, Created], Any]] = {
         data_from_body(asked.name, body), asked.name, asked.version
     ),
     FileKind.ENVIRONMENT: lambda workspace, body, asked: workspace.environments.register_from(
-        body, asked.name, asked.version
+        request_from_body(asked.name, asked.version, body), asked.name, asked.version
     ),
     FileKind.COMPONENT: lambda workspace, body, asked: workspace.components.register_from(
         body, asked.name, asked.version

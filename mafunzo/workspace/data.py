@@ -6,24 +6,22 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mafunzo.dataset.check import Report, Row, check_source, read_conversations, refuse
 from mafunzo.dataset.download import Access, DataCard, HubSource, cards, find_card, get_dataset
 from mafunzo.dataset.files import open_source
 from mafunzo.dataset.split import SPLITS, split
-from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType
-from mafunzo.entities.reference import WebAddress, parse_reference, path_input
+from mafunzo.entities.asset import Asset, AssetType, home_path
+from mafunzo.entities.asset_request import DataRequest
+from mafunzo.entities.blob import HOME_DATASTORE
+from mafunzo.entities.reference import PathInput, Reference, StoredPath, WebAddress, source_facts, source_from_facts
 from mafunzo.errors import Conflict
-from mafunzo.wire.azureml.asset import SAID, shown_path
 from mafunzo.workspace.job import Jobs
 from mafunzo.workspace.mirror import find_mirror, set_mirror
 from mafunzo.workspace.reference import artifact_of, stored
 from mafunzo.workspace.services import Services
-from mafunzo.workspace.version import put_version, registered
-
-if TYPE_CHECKING:
-    from mafunzo.wire.azureml.asset import DataRequest
+from mafunzo.workspace.version import put_version, registered, version_of
 
 
 @dataclass(frozen=True)
@@ -45,47 +43,29 @@ class DataSets:
         """Return the data sets on offer."""
         return [*cards().values()]
 
-    def register_from(self, asked: DataRequest, name: str, version: str) -> Asset:
-        """Register files as Azure's wire asks; of a version that exists, what may change is changed.
+    def register_from(self, request: DataRequest, name: str, version: str) -> Asset:
+        """Register files; of a version that exists, what may change is changed.
 
         Raises `Conflict` for other files under the name of a version that exists, `NotFound` for files that aren't there, and
         `InvalidFile` for one of the web that can't be fetched.
         """
-        known = self._known(asked.uri, name, version)
+        known = self._known(request.source, name, version)
         artifact = known.artifact if known and self._keeps_its_bytes(known) else None
         if artifact is None:
-            artifact = artifact_of(
-                stored(
-                    self._services,
-                    f"Data '{name}'",
-                    path_input(asked.uri, asked.folder_type),
-                )
-            )
-        lineage = known.properties if known else {"uri": asked.uri}
-        return put_version(
-            self._services,
-            Asset(
-                key=AssetKey(WORKSPACE_SCOPE, AssetType.DATA, name, version),
-                folder_type=asked.folder_type,
-                artifact=artifact,
-                description=asked.description,
-                tags=asked.tags,
-                properties={**lineage, SAID: asked.said},
-                is_archived=asked.is_archived,
-            ),
-            is_replaced=True,
-        )
+            path = PathInput(request.source, request.folder_type, str(request.source))
+            artifact = artifact_of(stored(self._services, f"Data '{name}'", path))
+        facts = known.properties if known else {"source": source_facts(request.source)}
+        asset = version_of(AssetType.DATA, name, version, request, facts, artifact, request.folder_type)
+        return put_version(self._services, asset, is_replaced=True)
 
-    def _known(self, uri: str, name: str, version: str) -> Asset | None:
-        """Return a version that lies at this address, in whichever way that is written."""
-        place = parse_reference(uri)
+    def _known(self, source: Reference, name: str, version: str) -> Asset | None:
+        """Return the version that came from this place, or is shown there."""
         versions = registered(self._services, AssetType.DATA, name)
-        found = (a for a in versions if a.version == version and parse_reference(a.properties["uri"]) == place)
-        return next(found, None)
+        return next((one for one in versions if one.version == version and source in _places(one)), None)
 
     def _keeps_its_bytes(self, known: Asset) -> bool:
         """Return whether a version's bytes are what they were, whatever is at its address now: the web's, or shown by us."""
-        return bool(shown_path(known)) or isinstance(parse_reference(known.properties["uri"]), WebAddress)
+        return bool(home_path(known)) or any(isinstance(place, WebAddress) for place in _places(known))
 
     def get(self, name: str, *, to: str | Path, percent: float = 100.0, overwrite: bool = False) -> dict[str, Path]:
         """Write the first `percent` of each split of a data set as jsonl files under `to`; return them by split.
@@ -138,3 +118,10 @@ class DataSets:
     def mirror(self, repository: str, folder: str | Path) -> Asset:
         """Name the folder where the hub's data set `org/name` is found from now on."""
         return set_mirror(self._services, AssetType.DATA, repository, Path(folder))
+
+
+def _places(asset: Asset) -> list[Reference]:
+    """Return where data came from, or is shown."""
+    if path := home_path(asset):
+        return [StoredPath(HOME_DATASTORE, path)]
+    return [source_from_facts(asset.properties["source"])]

@@ -1,22 +1,17 @@
-"""Environments: registered over a wire, curated ones, and the lookup by the names that commands have for them."""
+"""Environments: registered ones, curated ones, and the lookup by the names that commands have for them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetKey, AssetType, FolderType
-from mafunzo.entities.environment import Environment
+from mafunzo.entities.asset_request import EnvironmentRequest
+from mafunzo.entities.environment import Environment, environment_facts, environment_of
 from mafunzo.entities.reference import AssetReference, parse_reference
 from mafunzo.errors import NotFound
 from mafunzo.store.environment_catalog import curated_environment, curated_environments
-from mafunzo.wire.azureml.environment import BODY, environment_from_body, sent_body
 from mafunzo.workspace.services import Services
 from mafunzo.workspace.version import put_version, referenced, registered, scope_of, version_of
-
-MAY_CHANGE = ("description", "tags", "isArchived", "provisioningState")
-"""What of an environment's body isn't its content."""
 
 
 class Environments:
@@ -25,34 +20,31 @@ class Environments:
     def __init__(self, services: Services) -> None:
         self._services = services
 
-    def register_from(self, body: Mapping[str, Any], name: str, version: str) -> Asset:
-        """Register an environment as Azure's wire asks; raises `InvalidParameter`, `NotSupported` and `Conflict`."""
-        environment = environment_from_body(name, version, body)
-        said = dict(body.get("properties") or {})
-        kept = {key: value for key, value in said.items() if key not in MAY_CHANGE and value not in (None, {})}
-        asset = version_of(AssetType.ENVIRONMENT, name, version, {BODY: {"properties": kept}}, body)
-        is_replaced = bool(said.get("isAnonymous", False)) or self._means(name, version) == environment
-        return put_version(self._services, asset, is_replaced)
+    def register_from(self, request: EnvironmentRequest, name: str, version: str) -> Asset:
+        """Register an environment; raises `Conflict` for another one under the name of a version that exists."""
+        facts = environment_facts(request.environment)
+        asset = version_of(AssetType.ENVIRONMENT, name, version, request, facts)
+        return put_version(self._services, asset, is_replaced=request.is_anonymous)
 
     def on_offer(self, name: str | None = None, version: str | None = None) -> list[Asset]:
-        """Return the curated environments, or the one that a name of Azure's stands for.
+        """Return the curated environments, or the one that a name stands for.
 
-        version: under which of Azure's versions, of which each is the same here.
+        version: the version that it is to have; each is the same here.
         """
         if name is None:
-            found = [replace(one, name=one.name.removeprefix("AzureML-")) for one in curated_environments()]
+            environments = [replace(one, name=one.name.removeprefix("AzureML-")) for one in curated_environments()]
         else:
             curated = curated_environment(name)
-            found = [] if curated is None else [replace(curated, version=version or curated.version)]
-        return [_offered(one) for one in found]
+            environments = [] if curated is None else [replace(curated, version=version or curated.version)]
+        return [_offered(one) for one in environments]
 
-    def find(self, written: str | None) -> Environment | None:
+    def find(self, name: str | None) -> Environment | None:
         """Return the environment that a command names, None for Mafunzo's own; raises `NotFound`."""
-        if not written:
+        if not name:
             return None
-        reference = parse_reference(written)
+        reference = parse_reference(name)
         if not isinstance(reference, AssetReference):
-            raise NotFound(f"'{written}' doesn't name an environment. Name one as azureml:NAME:VERSION.")
+            raise NotFound(f"'{name}' doesn't name an environment. Name one as azureml:NAME:VERSION.")
         is_ours = registered(self._services, AssetType.ENVIRONMENT, reference.name, scope_of(reference))
         curated = None if is_ours else curated_environment(reference.name)
         if curated is not None:
@@ -62,19 +54,13 @@ class Environments:
                 f"The registry has no environment '{reference.name}'. Make one with an image and a conda file."
             )
         asset = referenced(self._services, AssetType.ENVIRONMENT, reference)
-        return environment_from_body(asset.name, asset.version, asset.properties[BODY])
-
-    def _means(self, name: str, version: str) -> Environment | None:
-        """Return what a registered version is; None where there is none. Clients send one back in other words than it came."""
-        known = registered(self._services, AssetType.ENVIRONMENT, name)
-        found = (environment_from_body(name, version, one.properties[BODY]) for one in known if one.version == version)
-        return next(found, None)
+        return environment_of(asset)
 
 
 def _offered(environment: Environment) -> Asset:
     return Asset(
         key=AssetKey(REGISTRY_SCOPE, AssetType.ENVIRONMENT, environment.name, environment.version),
         folder_type=FolderType.URI_FOLDER,
-        properties={BODY: sent_body(environment)},
+        properties=environment_facts(environment),
         created_by="catalogue",
     )

@@ -24,21 +24,17 @@ from mafunzo.errors import (
     from_code,
 )
 from mafunzo.tracking import METRICS_FILE, read_metrics
-from mafunzo.wire.azureml.envelope import ARTIFACT_CONTAINER, CONTAINER
 from mafunzo.wire.azureml.job import (
     BODY,
     JobRequest,
     RunChange,
-    artifact_path,
     change_from_again,
     changed,
-    child_name,
     job_from_body,
-    output_path,
     settings_of,
 )
 from mafunzo.workspace.component import shipped
-from mafunzo.workspace.job_output import JobOutputs, find_step
+from mafunzo.workspace.job_output import JobOutputs, find_step, job_view
 from mafunzo.workspace.model_source import ModelSource, ModelSources
 from mafunzo.workspace.request import MODEL_INPUTS, Draft, Request, with_outputs
 from mafunzo.workspace.retention import free, models_made_by, named_artifacts
@@ -205,10 +201,7 @@ class Jobs:
             )
         services.records.jobs.delete(name)
         shutil.rmtree(services.home.jobs / name, ignore_errors=True)
-        shown = set[str]()
-        for known in (name, *map(child_name, steps)):
-            shown |= services.blobs.withdraw(CONTAINER, output_path(known))
-            shown |= services.blobs.withdraw(ARTIFACT_CONTAINER, artifact_path(known))
+        shown = services.blobs.withdraw_views(job_view(name))
         artifacts = named_artifacts(job).union(shown, *map(named_artifacts, steps))
         return free(services, artifacts, job.ended_at)
 
@@ -364,10 +357,6 @@ class JobHandle:
     def checkout(self, output: str, to: Path, step: str | None = None) -> None:
         """Copy the files of an output, of the job or of one step, into the new folder `to`, where they may be changed."""
         self._services.artifacts.checkout(self.output_artifact(output, step=step), to, is_writable=True)
-
-    def publish(self, step: str | None = None) -> tuple[str, ...]:
-        """Show what the job, or one step, made where Azure's clients look for it; return the names of the outputs."""
-        return self._outputs.publish(step)
 
     def folder(self, step: str) -> Path:
         """Return the folder of a step's newest attempt, which holds `log.txt`, `metrics.jsonl` and `exit.json`."""

@@ -1,4 +1,4 @@
-"""What a job and its steps have written: their folders, outputs and files, and where clients of a wire find them."""
+"""What a job and its steps have written: their folders, outputs and files."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ from mafunzo.entities.sweep import BEST_TRIAL
 from mafunzo.errors import JobFailed, MafunzoError, NotFound
 from mafunzo.pipelines.attempt import written_to
 from mafunzo.tracking.step_environment import step_run_id
-from mafunzo.wire.azureml.envelope import ARTIFACT_CONTAINER, CONTAINER
-from mafunzo.wire.azureml.job import artifact_path, child_name, output_path
 from mafunzo.workspace.logged_file import logged_files
 from mafunzo.workspace.services import Services
 
 logger = logging.getLogger(__name__)
 
-Steps = list[Step]  # the class below has a property called steps
 ARTIFACTS = "artifacts"
 
 
@@ -30,6 +27,11 @@ def find_step(services: Services, name: str) -> Step | None:
             if step.name == step_name:
                 return step
     return None
+
+
+def job_view(job: str) -> str:
+    """Return what the blobs that show a job's files are views of."""
+    return f"job:{job}"
 
 
 class JobOutputs:
@@ -50,8 +52,8 @@ class JobOutputs:
     def artifact(self, output: str, path: str = "", step: str | None = None) -> str:
         """Return the hash of an output, of the job or of one step, or of the file or folder `path` of it.
 
-        Raises `NotFound` or `JobFailed`. What a user's command wrote to `./outputs` is the output `default`, which Azure's
-        addresses call `artifacts`; there, what it has logged with MLflow lies beside it.
+        Raises `NotFound` or `JobFailed`. What a user's command wrote to `./outputs` is the output `default`. It is a folder of
+        the output `artifacts`, where what the command has logged with MLflow lies beside it.
         """
         artifact = self._whole_output(output, step)
         if output == ARTIFACTS:  # there, `./outputs` is a folder among others
@@ -60,7 +62,7 @@ class JobOutputs:
             return artifact
         files = {file.path: (artifact, file.path) for file in self._services.artifacts.manifest(artifact)}
         if output == ARTIFACTS and (source := self._default_output(output, step)):
-            files = self._logged(self.step(source.step), len(self.steps) == 1) | files
+            files = self.logged(self.step(source.step)) | files
         below = {file.removeprefix(f"{path}/"): found for file, found in files.items() if file.startswith(f"{path}/")}
         chosen = below or {Path(file).name: found for file, found in files.items() if file == path}
         if not chosen:
@@ -98,29 +100,17 @@ class JobOutputs:
             written.append(folder)
         return written
 
-    def publish(self, step: str | None = None) -> tuple[str, ...]:
-        """Show what the job, or one step, made where Azure's clients look for it: outputs, what was printed, `./outputs`.
+    def written(self, step: str | None = None) -> dict[str, str]:
+        """Return what there is of the outputs of the job, or of one step, by their artifacts.
 
-        Return the names of the outputs. Of a whole sweep only what its trials printed: each has `./outputs` of its own.
+        Of a user's command that failed, what it had written before is there too.
         """
-        blobs = self._services.blobs
-        name = child_name(self.step(step)) if step else self.name
-        outputs = self._outputs_there(step)
-        for output, artifact in outputs.items():
-            blobs.publish(CONTAINER, output_path(name, output), artifact)
-        has_outputs = step is not None or self.job.sweep is None
-        files = self._files_of([self.step(step)] if step else self.steps, has_outputs)
-        blobs.publish(ARTIFACT_CONTAINER, artifact_path(name), files)
-        return tuple(outputs)
-
-    def _outputs_there(self, step: str | None) -> dict[str, str]:
-        """Return what there is of the outputs of the job, or of one step, and their artifacts."""
         own = [name for name in self.step(step).spec.outputs if name != DEFAULT_OUTPUT] if step else []
         sources = {name: StepOutputInput(step, name) for name in own} if step else self.job.outputs
-        found = {name: self._written(self.step(source.step), source.output) for name, source in sources.items()}
-        return {name: artifact for name, artifact in found.items() if artifact}
+        outputs = {name: self.written_by(self.step(source.step), source.output) for name, source in sources.items()}
+        return {name: artifact for name, artifact in outputs.items() if artifact}
 
-    def _written(self, step: Step, output: str) -> str | None:
+    def written_by(self, step: Step, output: str) -> str | None:
         """Return an output's artifact; of a command that failed, what it had written, which is stored only now."""
         place = written_to(step.spec, self.folder(step.name), output)
         if step.status is not StepStatus.FAILED or step.spec.is_trusted or not place.exists():
@@ -131,28 +121,12 @@ class JobOutputs:
             logger.warning("What %s/%s left in %s can't be stored: %s", step.job, step.name, place, error)
             return None
 
-    def _files_of(self, steps: Steps, has_outputs: bool) -> str:
-        """Return what steps printed and, if so asked, what they wrote to `./outputs`, as one folder."""
-        artifacts = self._services.artifacts
-        files: dict[str, tuple[str, str]] = {}
-        is_alone = len(self.steps) == 1
-        for step in steps:
-            prefix = f"{step.name}/" if len(steps) > 1 else ""
-            log = self.folder(step.name) / "log.txt"
-            if log.exists():
-                files[f"user_logs/{prefix}std_log.txt"] = (artifacts.put(log), log.name)
-            stored = self._written(step, DEFAULT_OUTPUT) if has_outputs else None
-            for file in artifacts.manifest(stored) if stored else ():
-                files[f"outputs/{prefix}{file.path}"] = (str(stored), file.path)
-            if has_outputs:
-                files = {f"{prefix}{path}": found for path, found in self._logged(step, is_alone).items()} | files
-        return artifacts.assemble(files)
-
-    def _logged(self, step: Step, is_alone: bool) -> dict[str, tuple[str, str]]:
-        """Return what a user's step, alone in its job or not, has logged with MLflow: its paths to (artifact, path in it)."""
+    def logged(self, step: Step) -> dict[str, tuple[str, str]]:
+        """Return what a user's step has logged with MLflow: its paths to (artifact, path in it)."""
         if step.spec.is_trusted:
             return {}
-        return logged_files(self._services, step_run_id(self.name, step.name, step.attempt, is_alone))
+        run = step_run_id(self.name, step.name, step.attempt, len(self.steps) == 1)
+        return logged_files(self._services, run)
 
     def _whole_output(self, output: str, step: str | None) -> str:
         job = self.job

@@ -12,13 +12,14 @@ import yaml
 
 from mafunzo.entities.asset import AssetType, FolderType, next_version
 from mafunzo.entities.component import Component
-from mafunzo.entities.reference import path_input
+from mafunzo.entities.reference import PathInput
 from mafunzo.errors import InvalidFile, RefusedError, UsageError
 from mafunzo.store.ignore import kept_files
 from mafunzo.wire.azureml.asset import model_from_body, require_name
+from mafunzo.wire.azureml.code import code_from_body
 from mafunzo.wire.azureml.component import component_from_dict, source_of
 from mafunzo.wire.azureml.envelope import CONTAINER, DATASTORE
-from mafunzo.wire.azureml.environment import environment_from_body
+from mafunzo.wire.azureml.environment import environment_from_body, request_from_body
 from mafunzo.wire.azureml.file import body_of
 from mafunzo.wire.azureml.file_job import ANONYMOUS, Body
 from mafunzo.wire.azureml.file_keys import FileKind, KeyFault, environment_faults, faults_of, kind_of, with_type
@@ -218,11 +219,16 @@ class StoredFiles:
     def code(self, folder: Path) -> str:
         uri = self.upload(folder)
         name = uri.split("/")[-2]
-        self._workspace.codes.register_from({"properties": {"codeUri": uri, "isAnonymous": True}}, name, "1")
+        request = code_from_body({"properties": {"codeUri": uri, "isAnonymous": True}})
+        self._workspace.codes.register_from(request, name, "1")
         return f"azureml:{name}:1"
 
     def environment(self, body: Body) -> str:
-        return self._anonymous(ANONYMOUS_ENVIRONMENT, body, self._workspace.environments.register_from)
+        def register(body: Body, name: str, version: str) -> Any:
+            request = request_from_body(name, version, body)
+            return self._workspace.environments.register_from(request, name, version)
+
+        return self._anonymous(ANONYMOUS_ENVIRONMENT, body, register)
 
     def component(self, body: Body) -> str:
         return self._anonymous(ANONYMOUS, body, self._workspace.components.register_from)
@@ -234,7 +240,8 @@ class StoredFiles:
         """Register a model under its version, else under the one that has these files already, or the next number."""
         asked = model_from_body(body)
         known = registered(self._workspace.services, AssetType.MODEL, name)
-        artifact = artifact_of(stored(self._workspace.services, "model.path", path_input(asked.path)))
+        path = PathInput(asked.source, asked.folder_type, str(asked.source))
+        artifact = artifact_of(stored(self._workspace.services, "model.path", path))
         same = [asset.version for asset in known if asset.artifact == artifact]
         version = version or (same[0] if same else next_version(asset.version for asset in known))
         self._workspace.models.register_from(asked, name, version)

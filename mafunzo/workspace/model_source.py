@@ -44,7 +44,7 @@ class ModelSource:
 
 
 class ModelSources:
-    """Looks models up. A reference is `name`, `name:version`, Azure's `azureml://...`, `org/name` of a hub, or a folder."""
+    """Looks models up. A reference is `name`, `name:version`, an address of a way in, `org/name` of a hub, or a folder."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -64,7 +64,7 @@ class ModelSources:
         raise NotFound(f"No model is called '{reference}'. `mafunzo model list` shows all.")
 
     def by_id(self, id: str) -> Asset:
-        """Return the version that an id of Azure's wire names (`.../models/<name>/versions/<version>`), or a reference."""
+        """Return the version that an id of a way in names, of the workspace or of the registry, or a reference."""
         parsed = parse_reference(id)
         return self.version(parsed) if isinstance(parsed, AssetReference) else self.get(id)
 
@@ -81,7 +81,7 @@ class ModelSources:
         folder = Path(reference).expanduser()
         if isinstance(reference, Path) or folder.is_dir():
             return self._source_folder(folder)
-        if "/" in reference and not reference.startswith("azureml:"):
+        if is_repository(reference):
             return self._source_hub(reference)
         asset = self.get(reference)
         if asset.artifact is None:
@@ -151,6 +151,12 @@ class ModelSources:
                 (folder / "mirror.txt").write_text(f"{mirror}\n", encoding="utf-8")
                 (folder / "mirror_fingerprint.txt").write_text(_fingerprint(mirror), encoding="utf-8")
             return self._services.artifacts.put(folder)
+
+
+def is_repository(reference: str) -> bool:
+    """Return whether a reference is `org/name` of a hub, and no address, whose first part ends in a colon."""
+    first, slash, _ = reference.partition("/")
+    return bool(slash) and ":" not in first
 
 
 def _offered(card: ModelCard) -> Asset:

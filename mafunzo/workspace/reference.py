@@ -1,4 +1,4 @@
-"""What an address of Azure's wire names in the store: uploaded files, registered data and models, outputs of jobs."""
+"""What a reference names in the store: uploaded files, registered data and models, outputs of jobs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import tempfile
 from pathlib import Path
 
 from mafunzo.entities.asset import AssetType
+from mafunzo.entities.blob import HOME_CONTAINER, HOME_DATASTORE
 from mafunzo.entities.job import ArtifactInput
 from mafunzo.entities.reference import AssetReference, JobOutputReference, PathInput, StoredPath, WebAddress
 from mafunzo.errors import InvalidFile, InvalidParameter, NotFound
 from mafunzo.store.web_file import fetch, file_name, require_file
-from mafunzo.wire.azureml.envelope import CONTAINER, DATASTORE
 from mafunzo.workspace.job_output import JobOutputs, find_step
 from mafunzo.workspace.model_source import ModelSources, Upload
 from mafunzo.workspace.services import Services
@@ -23,9 +23,9 @@ def stored(services: Services, where: str, path: PathInput) -> Stored:
     """Return what `path`, given at `where`, names; raises `NotFound`, and `InvalidParameter` for what can't be taken."""
     match path.reference:
         case StoredPath(datastore, file):
-            if datastore != DATASTORE:
-                raise NotFound(f"{where} lies in the datastore '{datastore}'. There is '{DATASTORE}'.")
-            return ArtifactInput(services.blobs.artifact(CONTAINER, file), Path(file).name)
+            if datastore != HOME_DATASTORE:
+                raise NotFound(f"{where} lies in the datastore '{datastore}'. There is '{HOME_DATASTORE}'.")
+            return ArtifactInput(services.blobs.artifact(HOME_CONTAINER, file), Path(file).name)
         case JobOutputReference(job, output, file):
             step = find_step(services, job)
             outputs = JobOutputs(services, step.job if step else job)
@@ -43,9 +43,9 @@ def stored(services: Services, where: str, path: PathInput) -> Stored:
     )
 
 
-def artifact_of(found: Stored) -> str:
-    """Return the hash of what was found, stored first if it isn't yet."""
-    return found.artifact if isinstance(found, ArtifactInput) else found.put()
+def artifact_of(source: Stored) -> str:
+    """Return the hash of the bytes that a reference names, stored first if they aren't yet."""
+    return source.artifact if isinstance(source, ArtifactInput) else source.put()
 
 
 def _of_web(services: Services, where: str, url: str) -> Upload:
@@ -65,9 +65,9 @@ def _of_web(services: Services, where: str, url: str) -> Upload:
 
 def _of_catalogue(services: Services, where: str, path: PathInput) -> Stored:
     inputs = ModelSources(services).source(path.text).inputs
-    found = next((value for value in inputs.values() if not isinstance(value, str)), None)
-    if found is None:
+    model = next((value for value in inputs.values() if not isinstance(value, str)), None)
+    if model is None:
         raise InvalidParameter(
             f"{where} is '{path.text}', a model of a hub, which only pipelines of the registry can take."
         )
-    return found
+    return model

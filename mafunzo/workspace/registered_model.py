@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
-from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType
+from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType, next_version
 from mafunzo.entities.registered_model import RegisteredModel
 from mafunzo.errors import Conflict, InvalidParameter, NotFound
 from mafunzo.workspace.asset import Models
@@ -85,6 +86,42 @@ class RegisteredModels:
             Models(self._services).delete(str(version.key))
         for said in self._services.records.assets.list(NAME_SCOPE, AssetType.MODEL, name):
             self._services.records.assets.delete(said.key)
+
+    def version(self, name: str, version: str) -> Asset:
+        """Return one version of a name; raises `NotFound`."""
+        return self._services.records.assets.get(AssetKey(WORKSPACE_SCOPE, AssetType.MODEL, name, version))
+
+    def labelled(self, name: str, label: str) -> Asset:
+        """Return the version that a label is on; raises `NotFound`."""
+        return self._services.records.labels.get(WORKSPACE_SCOPE, AssetType.MODEL, name, label)
+
+    def set_label(self, version: Asset, label: str) -> None:
+        """Put a label on a version, and off whichever version of the name had it."""
+        self._services.records.labels.set(version.key, label)
+
+    def delete_label(self, name: str, label: str) -> None:
+        """Take a label off, if it is on a version."""
+        self._services.records.labels.delete(WORKSPACE_SCOPE, AssetType.MODEL, name, label)
+
+    def change_version(self, version: Asset, **changes: Any) -> Asset:
+        """Change fields of a version (`description`, `tags`, `is_archived` ...), never its bytes, and return it."""
+        changed = dataclasses.replace(version, **changes)
+        self._services.records.assets.update(changed)
+        return changed
+
+    def copy_version(self, origin: Asset, name: str, description: str, tags: Mapping[str, str]) -> Asset:
+        """Register the bytes and the lineage of a version once more, as the next version of a name. Raises `NotFound`."""
+        version = next_version(known.version for known in self.get(name).versions)
+        copy = dataclasses.replace(
+            origin,
+            key=AssetKey(WORKSPACE_SCOPE, AssetType.MODEL, name, version),
+            description=description,
+            tags=tags,
+            is_archived=False,
+            created_by=self._services.user,
+            created_at=None,
+        )
+        return self._services.records.assets.add(copy)
 
     def _versions(self, name: str | None = None) -> Versions:
         return self._services.records.assets.list(WORKSPACE_SCOPE, AssetType.MODEL, name, with_archived=True)

@@ -14,6 +14,7 @@ from mafunzo.entities.environment import Environment
 from mafunzo.entities.reference import AssetReference, parse_reference
 from mafunzo.errors import InvalidParameter, NotFound
 from mafunzo.pipelines.plan import PinnedComponent
+from mafunzo.wire.azureml.asset import version_from_body
 from mafunzo.wire.azureml.component import Source, component_from_dict, source_of
 from mafunzo.wire.azureml.envelope import registry_id
 from mafunzo.workspace.component import shipped, shipped_names
@@ -43,10 +44,10 @@ class Components:
         properties = {
             "spec": spec,
             "properties": dict(said.get("properties") or {}),
-            "is_anonymous": bool(said.get("isAnonymous", False)),
         }
-        asset = version_of(AssetType.COMPONENT, name, version, properties, body)
-        is_replaced = bool(properties["is_anonymous"]) or self._is_same(name, version, spec)
+        request = version_from_body(body)
+        asset = version_of(AssetType.COMPONENT, name, version, request, properties)
+        is_replaced = request.is_anonymous or self._is_same(name, version, spec)
         return put_version(self._services, asset, is_replaced)
 
     def _is_same(self, name: str, version: str, spec: Mapping[str, Any]) -> bool:
@@ -105,6 +106,11 @@ class Components:
         if not isinstance(reference, AssetReference):
             raise InvalidParameter(f"code is '{written}', expected a folder that was uploaded.", param="code")
         return referenced(self._services, AssetType.CODE, reference).artifact
+
+
+def environment_name(asset: Asset) -> str | None:
+    """Return what a registered component calls its environment; None for Mafunzo's own."""
+    return source_of(asset.properties["spec"]).environment
 
 
 def _shipped(name: str) -> PinnedComponent:

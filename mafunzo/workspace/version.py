@@ -1,4 +1,4 @@
-"""Versions that never change: one rule for every kind of asset that is registered over a wire."""
+"""Versions that never change: one rule for every kind of asset."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mafunzo.entities.asset import REGISTRY_SCOPE, WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType
+from mafunzo.entities.asset_request import ShareRequest, VersionRequest
 from mafunzo.entities.reference import AssetReference
 from mafunzo.errors import Conflict, NotFound
-from mafunzo.wire.azureml.envelope import texts
 from mafunzo.workspace.services import Services
 
 
@@ -21,22 +21,23 @@ def registered(
     return services.records.assets.list(scope, kind, name, with_archived=True)
 
 
-def referenced(services: Services, kind: AssetType, wanted: AssetReference) -> Asset:
+def referenced(services: Services, kind: AssetType, reference: AssetReference) -> Asset:
     """Return the registered version that a reference names: by number, by label, or the newest. Raises `NotFound`."""
-    records, scope = services.records, scope_of(wanted)
-    if wanted.version is not None:
-        return records.assets.get(AssetKey(scope, kind, wanted.name, wanted.version))
-    return records.labels.get(scope, kind, wanted.name, wanted.label or "latest")
+    records, scope = services.records, scope_of(reference)
+    if reference.version is not None:
+        return records.assets.get(AssetKey(scope, kind, reference.name, reference.version))
+    return records.labels.get(scope, kind, reference.name, reference.label or "latest")
 
 
-def scope_of(wanted: AssetReference) -> str:
+def scope_of(reference: AssetReference) -> str:
     """Return where a reference looks: in the registry, or in the workspace."""
-    return WORKSPACE_SCOPE if wanted.registry is None else REGISTRY_SCOPE
+    return WORKSPACE_SCOPE if reference.registry is None else REGISTRY_SCOPE
 
 
-def share(services: Services, asset: Asset, name: str, version: str) -> Asset:
-    """Copy a version of the workspace to the registry. Raises `Conflict` where that version exists there."""
-    key = AssetKey(REGISTRY_SCOPE, asset.key.type, name, version)
+def share(services: Services, kind: AssetType, request: ShareRequest) -> Asset:
+    """Copy a version of the workspace to the registry. Raises `NotFound`, and `Conflict` where that version exists there."""
+    asset = referenced(services, kind, request.source)
+    key = AssetKey(REGISTRY_SCOPE, kind, request.name, request.version or asset.version)
     return services.records.assets.add(
         dataclasses.replace(asset, key=key, is_archived=False, created_by=services.user, created_at=datetime.now(UTC))
     )
@@ -45,10 +46,11 @@ def share(services: Services, asset: Asset, name: str, version: str) -> Asset:
 def put_version(services: Services, asset: Asset, is_replaced: bool = False) -> Asset:
     """Add a version, or change what may change of one that exists: description, tags, whether it is archived.
 
-    is_replaced: its properties may change too, as those of one without a name of its own, whose version says its content.
+    What a way in keeps of its own (`echoes`) goes with the newest request, and isn't content. is_replaced: the properties may
+    change too, as those of one without a name of its own, whose version says its content.
     Raises `Conflict` for other content (`artifact`, `folder_type`, `properties`) under the name of a version that exists.
     """
-    known = {found.version: found for found in registered(services, asset.key.type, asset.name)}.get(asset.version)
+    known = {one.version: one for one in registered(services, asset.key.type, asset.name)}.get(asset.version)
     if known is None:
         made = dataclasses.replace(asset, created_by=services.user, created_at=datetime.now(UTC))
         return services.records.assets.add(made)
@@ -61,10 +63,10 @@ def put_version(services: Services, asset: Asset, is_replaced: bool = False) -> 
 
 
 def taken(asset: Asset) -> Conflict:
-    """Return the error for other content under the name of a version that exists; of files it begins as Azure's own."""
-    azures = "Asset paths cannot be updated. " if asset.artifact else ""
+    """Return the error for other content under the name of a version that exists, which for files clients know by its words."""
+    files = "Asset paths cannot be updated. " if asset.artifact else ""
     return Conflict(
-        f"{azures}{str(asset.key.type).capitalize()} {asset.key} exists already, with other content. "
+        f"{files}{str(asset.key.type).capitalize()} {asset.key} exists already, with other content. "
         "A version never changes; choose another one."
     )
 
@@ -73,10 +75,10 @@ def archive_all(
     services: Services, kind: AssetType, name: str, is_archived: bool, scope: str = WORKSPACE_SCOPE
 ) -> list[Asset]:
     """Hide all versions of a name from lists, or show them again; return them, newest first. Raises `NotFound`."""
-    found = registered(services, kind, name, scope)
-    if not found:
+    versions = registered(services, kind, name, scope)
+    if not versions:
         raise NotFound(f"No {kind} '{name}' is registered.")
-    changed = [dataclasses.replace(asset, is_archived=is_archived) for asset in found]
+    changed = [dataclasses.replace(asset, is_archived=is_archived) for asset in versions]
     for asset in changed:
         services.records.assets.update(asset)
     return changed
@@ -86,19 +88,29 @@ def version_of(
     kind: AssetType,
     name: str,
     version: str,
+    request: VersionRequest,
     properties: Mapping[str, Any],
-    body: Mapping[str, Any],
     artifact: str | None = None,
     folder_type: FolderType = FolderType.URI_FOLDER,
 ) -> Asset:
-    """Return a version whose description, tags and archived flag stand in the `properties` of a PUT's body."""
-    said = body.get("properties") or {}
+    """Return the version of the workspace that a request describes. properties: the facts of its kind."""
     return Asset(
         key=AssetKey(WORKSPACE_SCOPE, kind, name, version),
         folder_type=folder_type,
         artifact=artifact,
-        description=str(said.get("description") or ""),
-        tags=texts(said.get("tags")),
+        description=request.description,
+        tags=request.tags,
         properties=properties,
-        is_archived=bool(said.get("isArchived", False)),
+        is_archived=request.is_archived,
+        is_anonymous=request.is_anonymous,
+        echoes=request.echoes,
     )
+
+
+def change_version(services: Services, known: Asset, request: VersionRequest) -> Asset:
+    """Change what may change of a registered version: description, tags, whether it is archived; return it."""
+    changed = dataclasses.replace(
+        known, description=request.description, tags=request.tags, is_archived=request.is_archived
+    )
+    services.records.assets.update(changed)
+    return changed

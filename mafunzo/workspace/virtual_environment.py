@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mafunzo.entities.asset import Asset, AssetType
-from mafunzo.entities.environment import Environment
+from mafunzo.entities.environment import Environment, environment_of
 from mafunzo.entities.job import StepStatus
 from mafunzo.entities.reference import AssetReference, parse_reference
 from mafunzo.errors import Conflict, NotFound
@@ -15,9 +15,8 @@ from mafunzo.launcher.environment import environment_folder, is_ready, remove
 from mafunzo.pipelines.scheduler import ENVIRONMENTS_FOLDER
 from mafunzo.store.catalog import EnvironmentCard, environment_cards
 from mafunzo.store.environment_catalog import curated_environment
-from mafunzo.wire.azureml.component import source_of
-from mafunzo.wire.azureml.environment import BODY, environment_from_body
 from mafunzo.workspace.services import Services
+from mafunzo.workspace.user_component import environment_name
 from mafunzo.workspace.version import referenced, registered
 
 
@@ -45,12 +44,12 @@ def known_environments(services: Services, with_hidden: bool = False) -> list[Kn
 
     with_hidden: archived ones too, and those that stand in a job or component and have no name of their own.
     """
-    found = [
+    known = [
         _registered(services, asset)
         for asset in registered(services, AssetType.ENVIRONMENT)
-        if with_hidden or not (asset.is_archived or _is_anonymous(asset))
+        if with_hidden or not (asset.is_archived or asset.is_anonymous)
     ]
-    return [*found, *(_curated(services, card) for card in environment_cards())]
+    return [*known, *(_curated(services, card) for card in environment_cards())]
 
 
 def known_environment(services: Services, written: str) -> KnownEnvironment:
@@ -82,7 +81,7 @@ def delete_environment(services: Services, written: str, is_forced: bool = False
     if known.is_registered:
         reference = AssetReference(known.environment.name, known.environment.version)
         services.records.assets.delete(referenced(services, AssetType.ENVIRONMENT, reference).key)
-    others = {_folder(services, _environment(asset)) for asset in registered(services, AssetType.ENVIRONMENT)}
+    others = {_folder(services, environment_of(asset)) for asset in registered(services, AssetType.ENVIRONMENT)}
     if known.folder is None or not known.is_built or known.folder in others:
         return 0
     remove(known.folder)
@@ -90,11 +89,7 @@ def delete_environment(services: Services, written: str, is_forced: bool = False
 
 
 def _registered(services: Services, asset: Asset) -> KnownEnvironment:
-    return _known(services, _environment(asset), asset.description, True, asset.is_archived)
-
-
-def _environment(asset: Asset) -> Environment:
-    return environment_from_body(asset.name, asset.version, asset.properties[BODY])
+    return _known(services, environment_of(asset), asset.description, True, asset.is_archived)
 
 
 def _curated(services: Services, card: EnvironmentCard) -> KnownEnvironment:
@@ -129,10 +124,6 @@ def _files(folder: Path) -> list[Path]:
     return [Path(root) / name for root, _, names in os.walk(folder) for name in names]
 
 
-def _is_anonymous(asset: Asset) -> bool:
-    return bool(asset.properties[BODY]["properties"].get("isAnonymous"))
-
-
 def _components_with(services: Services, known: KnownEnvironment) -> list[str]:
     """Return the registered components that name a registered version."""
     if not known.is_registered:
@@ -146,14 +137,14 @@ def _components_with(services: Services, known: KnownEnvironment) -> list[str]:
 
 def _environment_of(services: Services, component: Asset) -> tuple[str, str] | None:
     """Return name and version of the environment of a component's, None for a curated one, or for Mafunzo's own."""
-    written = source_of(component.properties["spec"]).environment
-    reference = parse_reference(written) if written else None
+    name = environment_name(component)
+    reference = parse_reference(name) if name else None
     if not isinstance(reference, AssetReference):
         return None
     if not registered(services, AssetType.ENVIRONMENT, reference.name):
         return None
-    found = referenced(services, AssetType.ENVIRONMENT, reference)
-    return found.name, found.version
+    environment = referenced(services, AssetType.ENVIRONMENT, reference)
+    return environment.name, environment.version
 
 
 def _running_with(services: Services, known: KnownEnvironment) -> list[str]:

@@ -178,7 +178,7 @@ def test_each_role_may_do_its_part_and_what_is_made_carries_its_makers_name(
     maker.create_registered_model("made")
     maker.create_model_version("made", f"runs:/{run_id}/model")
     made = workspace.models.get("made:1")
-    assert (made.created_by, made.properties["mlflow_run_id"]) == ("makes", run_id)
+    assert (made.created_by, made.echoes["mlflow"]["run_id"]) == ("makes", run_id)
     with pytest.raises(MlflowException, match="needs the role owner") as refusal:
         maker.delete_model_version("made", "1")
     assert refusal.value.error_code == "PERMISSION_DENIED"

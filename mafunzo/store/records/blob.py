@@ -55,6 +55,14 @@ class BlobRecords:
                 connection.execute(sa.delete(table.blob).where(_is_blob(container, name)))
         return stored is not None
 
+    def delete_views(self, view_of: str) -> builtins.list[Blob]:
+        """Delete all blobs that are views of something, and return them."""
+        is_view = table.blob.c.body["view_of"].as_string() == view_of
+        with self._database.transaction() as connection:
+            blobs = [to_entity(Blob, row) for row in connection.execute(sa.select(table.blob).where(is_view))]
+            connection.execute(sa.delete(table.blob).where(is_view))
+        return blobs
+
 
 def _blob(connection: Connection, container: str, name: str) -> Blob | None:
     row = first_row(connection, table.blob, _is_blob(container, name))

@@ -2,15 +2,14 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from mafunzo.entities.asset import MODEL_TYPES, REGISTRY_SCOPE, Asset, AssetType, FolderType, next_version
+from mafunzo.entities.asset import MODEL_TYPES, REGISTRY_SCOPE, Asset, AssetType, FolderType, home_path, next_version
+from mafunzo.entities.asset_request import DataRequest, ModelRequest, ShareRequest, VersionRequest
 from mafunzo.entities.component import Component, Input
-from mafunzo.entities.reference import AssetReference, JobOutputReference, StoredPath, WebAddress
+from mafunzo.entities.reference import AssetReference, JobOutputReference, StoredPath, WebAddress, source_from_facts
 from mafunzo.errors import InvalidParameter, NotSupported
 from mafunzo.wire.azureml.envelope import (
-    DATASTORE,
     datastore_uri,
     registry_id,
     resource,
@@ -18,12 +17,10 @@ from mafunzo.wire.azureml.envelope import (
     system_data,
     texts,
 )
-from mafunzo.wire.azureml.reference import NOUNS, parse_reference, stored_path
+from mafunzo.wire.azureml.reference import NOUNS, parse_reference
 
-SAID = "said"
-"""Under which a version keeps what it was sent with that means nothing here, and is given back."""
-USER_PROPERTIES = "user_properties"
-"""Under which a model keeps the properties that it was registered with."""
+ECHO = "azure"
+"""The name of what a version keeps of a body that its entity doesn't say, which stands in the answer as it was sent."""
 COLLECTED = "modelDataCollector/"
 """Where in the datastore Azure puts what its deployments are asked and answer."""
 DATA_TYPES = (FolderType.URI_FILE, FolderType.URI_FOLDER, FolderType.MLTABLE)
@@ -48,33 +45,35 @@ def asset_id(asset: Asset) -> str:
     return registry_id(*parts) if asset.key.scope == REGISTRY_SCOPE else resource_id(*parts)
 
 
+def echo(entity: Asset | VersionRequest) -> Mapping[str, Any]:
+    """Return what is kept of the `properties` of the body that an entity came as; nothing where it came another way."""
+    kept: Mapping[str, Any] = entity.echoes.get(ECHO, {})
+    return kept
+
+
+def what_is_common(body: Mapping[str, Any], *echoed: str) -> dict[str, Any]:
+    """Return the fields that every request for a version has. echoed: the keys that come back as they were sent."""
+    properties = body.get("properties") or {}
+    kept = {name: properties[name] for name in echoed if properties.get(name)}
+    return {
+        "description": str(properties.get("description") or ""),
+        "tags": texts(properties.get("tags")),
+        "is_archived": bool(properties.get("isArchived", False)),
+        "is_anonymous": bool(properties.get("isAnonymous", False)),
+        "echoes": {ECHO: kept} if kept else {},
+    }
+
+
+def version_from_body(body: Mapping[str, Any]) -> VersionRequest:
+    """Read what may change of a version of any kind."""
+    return VersionRequest(**what_is_common(body))
+
+
 def model_uri(asset: Asset) -> str:
     """Return where in the datastore a registered model's files are: where they were uploaded, or else are shown."""
-    return uploaded_path(asset) or datastore_uri(model_path(asset))
-
-
-def uploaded_path(asset: Asset) -> str:
-    """Return the path of the datastore that a model was registered with; an empty text where it came from elsewhere."""
-    path = str(asset.properties.get("path") or "")
-    return path if stored_path(path) else ""
-
-
-def model_path(asset: Asset) -> str:
-    """Return under which path a model's files are shown that weren't uploaded to the datastore."""
-    return f"models/{asset.name}/{asset.version}/model"
-
-
-def data_path(name: str, version: str, last: str) -> str:
-    """Return at which path data is shown that a step wrote: `last` is the file's name, or that of the folder."""
-    return f"assets/data/{name}/{version}/{last}"
-
-
-def shown_path(asset: Asset) -> str:
-    """Return the path of the datastore at which a version is shown; an empty text for one that lies elsewhere."""
-    if asset.key.type is AssetType.MODEL:
-        return "" if uploaded_path(asset) else model_path(asset)
-    found = stored_path(str(asset.properties["uri"]))
-    return found.path if found and found.path.startswith(data_path(asset.name, asset.version, "")) else ""
+    if path := home_path(asset):
+        return datastore_uri(path)
+    return str(echo(asset).get("modelUri") or datastore_uri(asset.properties["source"]["path"]))
 
 
 def model_body(asset: Asset, uri: str) -> dict[str, Any]:
@@ -85,7 +84,7 @@ def model_body(asset: Asset, uri: str) -> dict[str, Any]:
     properties: dict[str, Any] = {
         "description": asset.description,
         "tags": {**asset.tags, **card_tags(asset.properties.get("card") or {})},
-        "properties": dict(asset.properties.get(USER_PROPERTIES) or {}),
+        "properties": dict(asset.properties.get("user_properties") or {}),
         "isArchived": asset.is_archived,
         "isAnonymous": False,
         "modelType": str(asset.folder_type),
@@ -94,7 +93,7 @@ def model_body(asset: Asset, uri: str) -> dict[str, Any]:
         "provisioningState": "Succeeded",
         "stage": None,
         "jobName": asset.properties.get("job"),
-        **(asset.properties.get(SAID) or {}),
+        **{key: value for key, value in echo(asset).items() if key != "modelUri"},
     }
     return version_body(asset, properties)
 
@@ -112,31 +111,16 @@ def card_tags(card: Mapping[str, Any]) -> dict[str, str]:
     return tags
 
 
-@dataclass(frozen=True)
-class ModelRequest:
-    """What a PUT of a model's version asks for. path: a job's output, a datastore's path, or another address.
-
-    properties: facts under names of the user's own, which are kept and given back, as is what is `said` besides.
-    """
-
-    path: str
-    folder_type: FolderType
-    description: str
-    tags: Mapping[str, str]
-    properties: Mapping[str, str] = field(default_factory=dict)
-    said: Mapping[str, Any] = field(default_factory=dict)
-    is_archived: bool = False
-
-
 def model_from_body(body: Mapping[str, Any]) -> ModelRequest:
     """Read a PUT's body; raises `InvalidParameter` without the address of the model's files."""
     properties = body.get("properties") or {}
-    path = str(properties.get("modelUri") or "")
-    if not path:
+    uri = str(properties.get("modelUri") or "")
+    if not uri:
         raise InvalidParameter("The model has no path. Name a job's output, or files to upload.", param="modelUri")
-    if not isinstance(parse_reference(path), JobOutputReference | StoredPath):  # above all no folder of the server's
+    source = parse_reference(uri)
+    if not isinstance(source, JobOutputReference | StoredPath):  # above all no folder of the server's
         raise NotSupported(
-            f"The model lies at '{path}'. A job's output (azureml://jobs/JOB/outputs/OUTPUT) can be registered, "
+            f"The model lies at '{uri}'. A job's output (azureml://jobs/JOB/outputs/OUTPUT) can be registered, "
             "or what was uploaded to the datastore (azureml://datastores/workspaceblobstore/paths/PATH)."
         )
     kind = str(properties.get("modelType") or FolderType.CUSTOM_MODEL)
@@ -145,30 +129,11 @@ def model_from_body(body: Mapping[str, Any]) -> ModelRequest:
             f"The model is of type '{kind}'. Models of the types {', '.join(MODEL_TYPES)} can be registered."
         )
     return ModelRequest(
-        path=path,
+        source=source,
         folder_type=FolderType(kind),
-        description=str(properties.get("description") or ""),
-        tags=texts(properties.get("tags")),
         properties=texts(properties.get("properties")),
-        said=_said(properties, "stage", "flavors", "autoDeleteSetting"),
-        is_archived=bool(properties.get("isArchived", False)),
+        **what_is_common(body, "modelUri", "stage", "flavors", "autoDeleteSetting"),
     )
-
-
-def _said(properties: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {name: properties[name] for name in names if properties.get(name)}
-
-
-@dataclass(frozen=True)
-class DataRequest:
-    """What a PUT of a version of data asks for. uri: as it came, for whoever asks again. said: what else is given back."""
-
-    uri: str
-    folder_type: FolderType
-    description: str
-    tags: Mapping[str, str]
-    said: Mapping[str, Any] = field(default_factory=dict)
-    is_archived: bool = False
 
 
 def data_from_body(name: str, body: Mapping[str, Any]) -> DataRequest:
@@ -177,28 +142,25 @@ def data_from_body(name: str, body: Mapping[str, Any]) -> DataRequest:
     uri, kind = str(properties.get("dataUri") or ""), str(properties.get("dataType") or "")
     if kind not in DATA_TYPES:
         raise InvalidParameter(f"Data '{name}' is of type '{kind}', expected one of {', '.join(DATA_TYPES)}.")
-    place = parse_reference(uri)
-    if isinstance(place, WebAddress) and kind != FolderType.URI_FILE:
+    source = parse_reference(uri)
+    if isinstance(source, WebAddress) and kind != FolderType.URI_FILE:
         raise InvalidParameter(
             f"Data '{name}' is at '{uri}', a file of the web, and of type '{kind}', expected uri_file."
         )
-    if not isinstance(place, StoredPath | JobOutputReference | WebAddress):
+    if not isinstance(source, StoredPath | JobOutputReference | WebAddress):
         raise NotSupported(
             f"Data '{name}' lies at '{uri}'. Uploaded files, outputs of jobs, and files at https:// addresses can be "
             "registered: name a local path."
         )
-    if isinstance(place, StoredPath) and place.path.startswith(COLLECTED):  # asked before the deployment itself
+    if isinstance(source, StoredPath) and source.path.startswith(COLLECTED):  # asked before the deployment itself
         raise NotSupported(
             f"Data '{name}' would hold what a deployment is asked and answers: data collection isn't supported. Leave the "
             "deployment's data_collector out."
         )
     return DataRequest(
-        uri=uri,
+        source=source,
         folder_type=FolderType(kind),
-        description=str(properties.get("description") or ""),
-        tags=texts(properties.get("tags")),
-        said=_said(properties, "properties", "referencedUris", "autoDeleteSetting"),
-        is_archived=bool(properties.get("isArchived", False)),
+        **what_is_common(body, "dataUri", "properties", "referencedUris", "autoDeleteSetting"),
     )
 
 
@@ -211,28 +173,25 @@ def data_body(asset: Asset) -> dict[str, Any]:
         "isArchived": asset.is_archived,
         "isAnonymous": False,
         "dataType": str(asset.folder_type),
+        **echo(asset),
         "dataUri": _data_uri(asset),
-        **(asset.properties.get(SAID) or {}),
     }
     return version_body(asset, properties)
 
 
 def _data_uri(asset: Asset) -> str:
     """Return where data lies, as Azure writes it: in the datastore by the long address, of a folder with a slash at its end."""
-    uri = str(asset.properties["uri"])
-    found = stored_path(uri)
-    if found is None or found.datastore != DATASTORE:
-        return uri
-    return datastore_uri(found.path) + ("" if asset.folder_type is FolderType.URI_FILE else "/")
-
-
-@dataclass(frozen=True)
-class ShareRequest:
-    """What is to be copied from the workspace to the registry; version: empty for the one that it has."""
-
-    source: AssetReference
-    name: str
-    version: str
+    end = "" if asset.folder_type is FolderType.URI_FILE else "/"
+    if path := home_path(asset):
+        return datastore_uri(path) + end
+    match source_from_facts(asset.properties["source"]):
+        case StoredPath(path=path):
+            return datastore_uri(path) + end
+        case JobOutputReference(job, output, path):
+            uri = f"azureml://jobs/{job}/outputs/{output}" + (f"/paths/{path}" if path else "")
+        case WebAddress(uri):
+            pass
+    return str(echo(asset).get("dataUri") or uri)
 
 
 def share_from_body(body: Mapping[str, Any]) -> ShareRequest:
@@ -282,7 +241,7 @@ def component_version_body(asset: Asset) -> dict[str, Any]:
         "tags": dict(asset.tags),
         "properties": asset.properties["properties"],
         "isArchived": asset.is_archived,
-        "isAnonymous": asset.properties["is_anonymous"],
+        "isAnonymous": asset.is_anonymous,
         "componentSpec": asset.properties["spec"],
         "provisioningState": "Succeeded",
     }

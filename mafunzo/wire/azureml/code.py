@@ -2,36 +2,40 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from mafunzo.entities.asset import Asset
+from mafunzo.entities.asset_request import CodeRequest
 from mafunzo.errors import InvalidParameter
-from mafunzo.wire.azureml.asset import version_body
-from mafunzo.wire.azureml.envelope import CONTAINER, SUFFIX, workspace_id
+from mafunzo.wire.azureml.asset import echo, version_body, what_is_common
+from mafunzo.wire.azureml.envelope import CONTAINER, SUFFIX, datastore_uri, workspace_id
 from mafunzo.wire.azureml.reference import stored_path
 
 _BLOB = re.compile(rf"https://[^/]+/[^/]+\.blob\.{SUFFIX}(:\d+)?/(?P<container>[^/?]+)/?(?P<path>[^?]*?)/?(\?.*)?")
-HASH = "hash_sha256"
+_HASH = "hash_sha256"
 """The property in which a client says what the folder's content is, to find it again."""
-
-
-@dataclass(frozen=True)
-class CodeRequest:
-    """What a PUT of a version of code asks for: the blobs of `container` below `path`, or all of it."""
-
-    container: str
-    path: str
-    uri: str
 
 
 def code_from_body(body: Mapping[str, Any]) -> CodeRequest:
     """Read a PUT's body; raises `InvalidParameter` for files that lie elsewhere."""
-    uri = str((body.get("properties") or {}).get("codeUri") or "")
+    properties = body.get("properties") or {}
+    facts = properties.get("properties") or {}
+    container, path = _place(str(properties.get("codeUri") or ""))
+    return CodeRequest(
+        container=container,
+        path=path,
+        hash=str(facts.get(_HASH) or ""),
+        hash_version=str(facts.get("hash_version") or ""),
+        **what_is_common(body, "codeUri"),
+    )
+
+
+def _place(uri: str) -> tuple[str, str]:
+    """Return the container of an address of uploaded files, and the path in it."""
     if (match := _BLOB.fullmatch(uri)) is not None:
-        return CodeRequest(match["container"], match["path"], uri)
-    if (path := stored_path(uri)) is not None:
-        return CodeRequest(CONTAINER, path.path, uri)
+        return match["container"], match["path"]
+    if (place := stored_path(uri)) is not None:
+        return CONTAINER, place.path
     raise InvalidParameter(f"The code lies at '{uri}'. Upload a folder: name a local path as code.", param="codeUri")
 
 
@@ -41,12 +45,12 @@ def code_body(asset: Asset) -> dict[str, Any]:
         "description": asset.description,
         "tags": dict(asset.tags),
         "properties": {
-            HASH: asset.properties.get("hash", ""),
-            "hash_version": asset.properties.get("hash_version", ""),
+            _HASH: asset.properties["hash"],
+            "hash_version": asset.properties["hash_version"],
         },
         "isArchived": asset.is_archived,
-        "isAnonymous": asset.properties.get("is_anonymous", False),
-        "codeUri": asset.properties["uri"],
+        "isAnonymous": asset.is_anonymous,
+        "codeUri": echo(asset).get("codeUri") or datastore_uri(asset.properties["path"]),
         "provisioningState": "Succeeded",
     }
     return version_body(asset, properties)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+from mafunzo.entities.blob import HOME_CONTAINER, HOME_DATASTORE, REGISTRY_CONTAINER
 from mafunzo.errors import MafunzoError
 
 SUBSCRIPTION = "00000000-0000-0000-0000-000000000"
@@ -21,15 +22,13 @@ CLOUD = "Mafunzo"
 SUFFIX = "local"
 PROVIDER = "Microsoft.MachineLearningServices"
 REGISTRY = "azureml"
-DATASTORE = "workspaceblobstore"
-CONTAINER = "azureml-blobstore"
+DATASTORE = HOME_DATASTORE
+CONTAINER = HOME_CONTAINER
 """The home's own datastore, and the container of blobs that it is."""
 ARTIFACT_DATASTORE = "workspaceartifactstore"
 ARTIFACT_CONTAINER = "azureml"
 """Where what jobs print and write besides their outputs is shown."""
 DATASTORES = {DATASTORE: CONTAINER, ARTIFACT_DATASTORE: ARTIFACT_CONTAINER}
-REGISTRY_CONTAINER = "azureml-registry"
-"""Where files of the registry are shown. The SDK takes the first part of their address for the container."""
 
 CODES: Mapping[str, str] = {
     "not_found": "ResourceNotFound",

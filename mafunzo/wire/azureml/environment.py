@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from mafunzo.entities.asset import Asset
-from mafunzo.entities.environment import Environment
+from mafunzo.entities.asset_request import EnvironmentRequest
+from mafunzo.entities.environment import Environment, environment_of
 from mafunzo.errors import InvalidParameter, NotSupported
-from mafunzo.wire.azureml.asset import version_body
+from mafunzo.wire.azureml.asset import echo, version_body, what_is_common
 from mafunzo.wire.azureml.conda import CondaFile, conda_from_text, conda_text
 
-BODY = "body"
-"""Where an asset keeps what was sent: its `properties`, those that other fields of the asset hold apart."""
+_MAY_CHANGE = ("description", "tags", "isArchived", "provisioningState")
+"""What of a body isn't the environment's content, and has fields of its own."""
 
 
 def environment_from_body(name: str, version: str, body: Mapping[str, Any]) -> Environment:
@@ -41,12 +42,20 @@ def environment_from_body(name: str, version: str, body: Mapping[str, Any]) -> E
     )
 
 
+def request_from_body(name: str, version: str, body: Mapping[str, Any]) -> EnvironmentRequest:
+    """Read a PUT's body, of which all comes back; raises as `environment_from_body`."""
+    properties = body.get("properties") or {}
+    echoed = [key for key, value in properties.items() if key not in _MAY_CHANGE and value not in (None, {})]
+    environment = environment_from_body(name, version, body)
+    return EnvironmentRequest(environment=environment, **what_is_common(body, *echoed))
+
+
 def environment_body(asset: Asset) -> dict[str, Any]:
     """Return a version of an environment: what was sent, with what we know put in."""
     properties = {
         "isAnonymous": False,
         "properties": {},
-        **asset.properties[BODY]["properties"],
+        **(echo(asset) or _sent_properties(environment_of(asset))),
         "description": asset.description,
         "tags": dict(asset.tags),
         "isArchived": asset.is_archived,
@@ -55,8 +64,8 @@ def environment_body(asset: Asset) -> dict[str, Any]:
     return version_body(asset, properties)
 
 
-def sent_body(environment: Environment) -> dict[str, Any]:
+def _sent_properties(environment: Environment) -> dict[str, Any]:
     """Return what a client would send for an environment that nobody sent, such as one of the catalogue."""
     conda = CondaFile(environment.python, environment.conda_packages, environment.packages, environment.variables)
     text = conda_text(conda, environment.name)
-    return {"properties": {"image": environment.image, "condaFile": text, "osType": "Linux"}}
+    return {"image": environment.image, "condaFile": text, "osType": "Linux"}

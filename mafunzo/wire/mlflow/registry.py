@@ -20,8 +20,8 @@ FOLDER = "registered-models"
 """The folder of MLflow's artifacts in which the files of registered models are seen."""
 ARCHIVED, UNSTAGED = "Archived", "None"
 PROMPT_TAG = "mlflow.prompt.is_prompt"
-SOURCE, RUN, LOGGED_MODEL = "mlflow_source", "mlflow_run_id", "mlflow_model_id"
-"""The properties of a Model that was registered with MLflow."""
+ECHO = "mlflow"
+"""The name of what a version keeps of a request of MLflow's: its source, run and logged model."""
 
 CODES: Mapping[type[MafunzoError], str] = {
     errors.MafunzoError: "INTERNAL_ERROR",
@@ -116,7 +116,7 @@ def model_version_body(asset: Asset, labels: Mapping[str, str]) -> dict[str, Any
         "description": asset.description,
         "source": _source_of(asset),
         "run_id": _run_of(asset),
-        "model_id": str(asset.properties.get(LOGGED_MODEL) or ""),
+        "model_id": str(_echo(asset).get("model_id") or ""),
         "status": "READY",
         "tags": _pairs(asset.tags),
         "aliases": [label for label, version in labels.items() if version == asset.version],
@@ -171,10 +171,15 @@ def _quotable(text: str) -> str:
     return text
 
 
+def _echo(asset: Asset) -> Mapping[str, str]:
+    kept: Mapping[str, str] = asset.echoes.get(ECHO, {})
+    return kept
+
+
 def _source_of(asset: Asset) -> str:
     known = asset.properties
-    if SOURCE in known:
-        return str(known[SOURCE])
+    if "source" in _echo(asset):
+        return str(_echo(asset)["source"])
     if "job" in known:
         return f"azureml://jobs/{known['job']}/outputs/{known.get('job_output')}"
     return download_uri(asset)
@@ -182,7 +187,7 @@ def _source_of(asset: Asset) -> str:
 
 def _run_of(asset: Asset) -> str:
     job = asset.properties.get("job")
-    return str(asset.properties.get(RUN) or (job_run_id(str(job)) if job else ""))
+    return str(_echo(asset).get("run_id") or (job_run_id(str(job)) if job else ""))
 
 
 def _facts(body: Mapping[str, Any], *names: str) -> Facts:

@@ -7,11 +7,12 @@ import pytest
 
 from mafunzo import Workspace
 from mafunzo.entities.asset import WORKSPACE_SCOPE, AssetType, FolderType
+from mafunzo.entities.asset_request import DataRequest
+from mafunzo.entities.blob import HOME_CONTAINER, HOME_DATASTORE
 from mafunzo.entities.job import Destination, Job, Step, StepSpec
+from mafunzo.entities.reference import StoredPath
 from mafunzo.errors import Conflict
 from mafunzo.pipelines.delivery import deliver
-from mafunzo.wire.azureml.asset import DataRequest
-from mafunzo.wire.azureml.envelope import CONTAINER, datastore_uri
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_a_version_that_is_asked_for_keeps_its_bytes(workspace: Workspace, deliv
 
 def test_an_output_is_shown_under_a_path_of_the_datastore(workspace: Workspace, deliver_to) -> None:
     deliver_to("one", Destination("uri_folder", path="results/may"))
-    assert [blob.name for blob in workspace.blobs.list(CONTAINER, "results/")] == ["results/may/rows.txt"]
+    assert [blob.name for blob in workspace.blobs.list(HOME_CONTAINER, "results/")] == ["results/may/rows.txt"]
 
 
 def test_a_file_is_shown_as_the_path_and_one_with_other_bytes_takes_its_place(workspace: Workspace, tmp_path) -> None:
@@ -74,9 +75,9 @@ def test_a_file_is_shown_as_the_path_and_one_with_other_bytes_takes_its_place(wo
 
     for text in ("first", "first", "second"):
         deliver_file(text, text)
-    (shown,) = workspace.blobs.list(CONTAINER)
+    (shown,) = workspace.blobs.list(HOME_CONTAINER)
     assert (shown.name, workspace.blobs.path(shown).read_text()) == ("my/rows.csv", "second")
-    taken = workspace.artifacts.checkout(workspace.blobs.artifact(CONTAINER, "my/rows.csv"), tmp_path / "taken")
+    taken = workspace.artifacts.checkout(workspace.blobs.artifact(HOME_CONTAINER, "my/rows.csv"), tmp_path / "taken")
     assert taken.name == "rows.csv"
 
 
@@ -85,28 +86,28 @@ def test_what_is_registered_is_shown_at_a_path_of_its_own(workspace: Workspace, 
         for _ in range(2):  # the second time is after a crash
             deliver_to(job, Destination("uri_folder", asset_name="found"), text)
     deliver_to("three", Destination("custom_model", asset_name="found"), "third")
-    shown = {blob.name: workspace.blobs.path(blob).read_text() for blob in workspace.blobs.list(CONTAINER)}
+    shown = {blob.name: workspace.blobs.path(blob).read_text() for blob in workspace.blobs.list(HOME_CONTAINER)}
     assert shown == {
         "assets/data/found/1/out/rows.txt": "first",
         "assets/data/found/2/out/rows.txt": "second",
         "models/found/1/model/rows.txt": "third",
     }
     newest, oldest = workspace.records.assets.list(WORKSPACE_SCOPE, AssetType.DATA, "found")
-    assert (newest.properties["uri"], oldest.properties["uri"]) == (
-        datastore_uri("assets/data/found/2/out"),
-        datastore_uri("assets/data/found/1/out"),
+    assert (newest.properties["shown_at"], oldest.properties["shown_at"]) == (
+        "assets/data/found/2/out",
+        "assets/data/found/1/out",
     )
 
 
 def test_one_that_was_registered_before_keeps_its_address(workspace: Workspace, deliver_to) -> None:
     deliver_to("one", Destination("uri_folder", asset_name="found"))
     (asset,) = workspace.records.assets.list(WORKSPACE_SCOPE, AssetType.DATA, "found")
-    workspace.blobs.withdraw(CONTAINER, "assets")
-    old = {**asset.properties, "uri": "azureml://jobs/one/outputs/out"}
+    workspace.blobs.withdraw(HOME_CONTAINER, "assets")
+    old = {"job": "one", "step": "s", "output": "out", "source": {"job": "one", "output": "out", "path": ""}}
     workspace.records.assets.update(replace(asset, properties=old))
     deliver_to("one", Destination("uri_folder", asset_name="found"))
     assert workspace.records.assets.get(asset.key).properties == old
-    assert workspace.blobs.list(CONTAINER) == []
+    assert workspace.blobs.list(HOME_CONTAINER) == []
 
 
 def test_data_that_a_step_made_keeps_its_bytes_when_something_is_said_of_it(workspace: Workspace, tmp_path) -> None:
@@ -115,7 +116,11 @@ def test_data_that_a_step_made_keeps_its_bytes_when_something_is_said_of_it(work
     (tmp_path / "out" / "rows.txt").write_text("rows")
     artifact, step = workspace.artifacts.put(tmp_path / "out"), Step("one", StepSpec("s", "c:1", "code", "true"))
     deliver(Destination("uri_folder", asset_name="found"), artifact, step, "out", workspace.records, workspace.blobs)
-    uri = datastore_uri("assets/data/found/1/out")
-    asked = DataRequest(uri, FolderType.URI_FOLDER, "said", {}, is_archived=True)
-    changed = workspace.data.register_from(asked, "found", "1")
+    request = DataRequest(
+        source=StoredPath(HOME_DATASTORE, "assets/data/found/1/out"),
+        folder_type=FolderType.URI_FOLDER,
+        description="said",
+        is_archived=True,
+    )
+    changed = workspace.data.register_from(request, "found", "1")
     assert (changed.artifact, changed.description, changed.is_archived) == (artifact, "said", True)

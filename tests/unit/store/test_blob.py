@@ -157,6 +157,21 @@ def test_an_artifacts_files_are_shown_and_withdrawn_without_a_copy(
     assert [blob.name for blob in blobs.list("files")] == ["jobs/one-more"]
 
 
+def test_views_of_one_thing_are_withdrawn_together_and_an_upload_in_their_place_stays(
+    blobs: Blobs, artifacts: Artifacts, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "out" / name).write_text(name)
+    artifact = artifacts.put(tmp_path / "out")
+    blobs.publish("files", "of/one", artifact, view_of="job:one")
+    blobs.publish("files", "of/two", artifact, view_of="job:two")
+    put(blobs, "of/one/a", b"a user's own")
+    shown = blobs.get("files", "of/one/b").artifact
+    assert blobs.withdraw_views("job:one") == {shown}
+    assert [blob.name for blob in blobs.list("files")] == ["of/one/a", "of/two/a", "of/two/b"]
+
+
 def test_an_artifacts_files_take_the_place_of_others(blobs: Blobs, artifacts: Artifacts, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "kept").write_text("kept")

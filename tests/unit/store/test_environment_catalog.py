@@ -4,10 +4,11 @@ from importlib.resources import files
 
 import pytest
 
-from mafunzo.entities.environment import Environment
+from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetKey, AssetType, FolderType
+from mafunzo.entities.environment import Environment, environment_facts
 from mafunzo.store.catalog import environment_cards
 from mafunzo.store.environment_catalog import curated_environment, curated_environments
-from mafunzo.wire.azureml.environment import environment_from_body, sent_body
+from mafunzo.wire.azureml.environment import environment_body, environment_from_body
 
 OURS = ()
 
@@ -61,7 +62,9 @@ def test_any_other_name_stands_for_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("environment", curated_environments(), ids=lambda environment: environment.name)
 def test_every_one_asks_for_what_a_user_s_own_could_ask_for_and_is_found_by_one_card(environment: Environment) -> None:
-    assert environment_from_body(environment.name, environment.version, sent_body(environment)) == environment
+    key = AssetKey(REGISTRY_SCOPE, AssetType.ENVIRONMENT, environment.name, environment.version)
+    body = environment_body(Asset(key, FolderType.URI_FOLDER, properties=environment_facts(environment)))
+    assert environment_from_body(environment.name, environment.version, body) == environment
     assert curated_environment(environment.name) == environment
 
 

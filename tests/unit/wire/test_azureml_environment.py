@@ -9,9 +9,9 @@ from azure.ai.ml.entities import BuildContext
 from azure.ai.ml.entities import Environment as SdkEnvironment
 
 from mafunzo.entities.asset import REGISTRY_SCOPE, WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType
-from mafunzo.entities.environment import Environment
+from mafunzo.entities.environment import Environment, environment_facts, environment_of
 from mafunzo.errors import InvalidParameter, NotSupported
-from mafunzo.wire.azureml.environment import environment_body, environment_from_body, sent_body
+from mafunzo.wire.azureml.environment import environment_body, environment_from_body, request_from_body
 
 IMAGE = "mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu22.04"
 AT = datetime(2026, 1, 2, tzinfo=UTC)
@@ -25,20 +25,17 @@ def sent(**given: Any) -> dict[str, Any]:
 
 def kept(body: dict[str, Any], scope: str = WORKSPACE_SCOPE) -> Asset:
     """Return the asset that keeps what was sent."""
-    properties = body["properties"]
+    request = request_from_body("mine", "3", body)
     return Asset(
         AssetKey(scope, AssetType.ENVIRONMENT, "mine", "3"),
         FolderType.CUSTOM_MODEL,
-        description=properties.get("description", ""),
-        tags=properties.get("tags", {}),
-        properties={"body": body},
+        description=request.description,
+        tags=request.tags,
+        properties=environment_facts(request.environment),
         created_by="ann",
         created_at=AT,
+        echoes=request.echoes,
     )
-
-
-def again(asset: Asset) -> Environment:
-    return environment_from_body(asset.name, asset.version, asset.properties["body"])
 
 
 def read(*dependencies: Any, **more: Any) -> Environment:
@@ -210,7 +207,7 @@ def test_all_that_was_sent_comes_back_and_reads_the_same() -> None:
     shown = environment_body(asset)
     assert body["properties"].items() <= shown["properties"].items()
     assert shown["systemData"]["createdBy"] == "ann"
-    assert again(asset) == environment_from_body("mine", "3", body)
+    assert environment_of(asset) == environment_from_body("mine", "3", body)
 
 
 def test_the_sdk_reads_its_own_environment_from_the_answer() -> None:
@@ -232,6 +229,9 @@ def test_what_was_changed_since_wins_over_what_was_sent() -> None:
 @pytest.mark.parametrize("python", ["", "3.10", ">=3.9,<3.12"])
 def test_an_environment_that_nobody_sent_is_shown_as_if_it_had_been(python: str) -> None:
     environment = Environment("mine", "3", ("numpy",), python, {"A": "1"}, IMAGE, ("gcc=12",))
-    asset = kept(sent_body(environment), REGISTRY_SCOPE)
-    assert again(asset) == environment
-    assert environment_body(asset)["id"] == "azureml://registries/azureml/environments/mine/versions/3"
+    key = AssetKey(REGISTRY_SCOPE, AssetType.ENVIRONMENT, "mine", "3")
+    asset = Asset(key, FolderType.URI_FOLDER, properties=environment_facts(environment))
+    assert environment_of(asset) == environment
+    shown = environment_body(asset)
+    assert environment_from_body("mine", "3", shown) == environment
+    assert shown["id"] == "azureml://registries/azureml/environments/mine/versions/3"

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from mafunzo import Workspace
 from mafunzo.entities.asset import FolderType
+from mafunzo.entities.asset_request import ModelRequest
 from mafunzo.entities.job import Job, JobStatus, Step, StepOutputInput, StepSpec, StepStatus
-from mafunzo.errors import Conflict, InvalidParameter
-from mafunzo.workspace import Workspace
+from mafunzo.entities.reference import JobOutputReference, StoredPath
+from mafunzo.errors import Conflict, InvalidParameter, NotFound
 from mafunzo.workspace.asset import Holders
 
 WEIGHTS = b"weights" * 1000
@@ -91,3 +93,39 @@ def test_a_job_knows_the_models_that_it_made(workspace, folder):
     workspace.records.assets.update(replace(asset, properties={"job": "job-1"}, is_archived=True))
     assert [str(made.key) for made in workspace.models.made_by("job-1")] == ["tuned:1"]
     assert workspace.models.made_by("job-2") == ()
+
+
+def request(path: str, **more) -> ModelRequest:
+    return ModelRequest(source=StoredPath("workspaceblobstore", path), **more)
+
+
+def test_a_version_is_registered_once_and_then_only_what_may_change_changes(workspace, folder):
+    artifact = workspace.artifacts.put(folder)
+    for path in ("up/one", "up/two"):
+        workspace.blobs.publish("azureml-blobstore", path, artifact)
+    first = request("up/one", properties={"c": "d"}, echoes={"some": {"x": 1}})
+    made = workspace.models.register_from(first, "tuned", "1")
+    assert (made.artifact, made.echoes, made.properties["user_properties"]) == (artifact, first.echoes, {"c": "d"})
+    again = request("up/one", description="said", is_archived=True, echoes={"some": {"x": 2}})
+    changed = workspace.models.register_from(again, "tuned", "1")
+    assert (changed.description, changed.is_archived, changed.echoes) == ("said", True, again.echoes)
+    with pytest.raises(Conflict, match="Asset paths cannot be updated"):
+        workspace.models.register_from(request("up/two"), "tuned", "1")
+
+
+def test_a_model_of_a_job_is_known_by_the_path_at_which_it_is_shown(workspace, folder):
+    add_job(workspace, JobStatus.COMPLETED, workspace.artifacts.put(folder))
+    output = ModelRequest(source=JobOutputReference("job-1", "mlflow_model_folder"), folder_type="mlflow_model")
+    made = workspace.models.register_from(output, "tuned", "1")
+    workspace.models.show(made, made.artifact)
+    assert [blob.name for blob in workspace.blobs.list("azureml-blobstore")] == ["models/tuned/1/model/MLmodel"]
+    shown = request("models/tuned/1/model", description="said")
+    assert workspace.models.register_from(shown, "tuned", "1").description == "said"
+    workspace.models.delete("tuned:1")
+    assert workspace.blobs.list("azureml-blobstore") == []
+
+
+def test_a_model_in_another_datastore_is_told_which_there_is(workspace):
+    elsewhere = ModelRequest(source=StoredPath("elsewhere", "model"))
+    with pytest.raises(NotFound, match=r"datastore 'elsewhere'\. There is 'workspaceblobstore'"):
+        workspace.models.register_from(elsewhere, "tuned", "1")

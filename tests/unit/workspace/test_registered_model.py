@@ -85,3 +85,26 @@ def test_a_name_goes_with_all_of_its_versions_or_not_at_all(
     workspace.records.deployments.delete("ask", "blue")
     names.delete("chat")
     assert names.find("chat") is None
+
+
+def test_a_version_is_changed_labelled_and_registered_once_more(
+    workspace: Workspace, names: RegisteredModels, tmp_path: Path
+) -> None:
+    register(workspace, tmp_path, "chat")
+    version = names.version("chat", "1")
+    names.set_label(version, "best")
+    changed = names.change_version(names.labelled("chat", "best"), description="said", is_archived=True)
+    assert (names.version("chat", "1"), changed.is_archived) == (changed, True)
+    names.create("talk")
+    copy = names.copy_version(changed, "talk", "again", {"a": "b"})
+    assert (str(copy.key), copy.artifact, copy.description, copy.is_archived) == (
+        "talk:1",
+        version.artifact,
+        "again",
+        False,
+    )
+    names.delete_label("chat", "best")
+    with pytest.raises(NotFound, match="label 'best'"):
+        names.labelled("chat", "best")
+    with pytest.raises(NotFound, match="No model 'chat:2'"):
+        names.version("chat", "2")

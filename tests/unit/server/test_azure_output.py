@@ -1,4 +1,4 @@
-"""Tests of `mafunzo.workspace.job`: what is shown of a job that has ended."""
+"""Tests of `mafunzo.server.azure_output`: what is shown of a job that has ended."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,6 +8,7 @@ import pytest
 
 from mafunzo.entities.job import DEFAULT_OUTPUT, Job, JobStatus, Step, StepOutputInput, StepSpec, StepStatus
 from mafunzo.errors import JobFailed
+from mafunzo.server.azure_output import publish
 from mafunzo.wire.azureml.envelope import ARTIFACT_CONTAINER, CONTAINER
 from mafunzo.workspace import Workspace
 from mafunzo.workspace.job import JobHandle
@@ -39,7 +40,7 @@ def shown(workspace: Workspace) -> list[str]:
 
 def test_what_a_command_had_written_when_it_failed_is_shown_but_is_no_output(workspace: Workspace) -> None:
     handle = failed(workspace)
-    assert (handle.publish(), handle.publish("s")) == (("out",), ("o",))
+    assert (publish(workspace, "j"), publish(workspace, "j", "s")) == (("out",), ("o",))
     assert shown(workspace) == [
         "azureml/j.s/o/part",
         "azureml/j/out/part",
@@ -57,11 +58,12 @@ def test_what_a_command_had_written_when_it_failed_is_shown_but_is_no_output(wor
 def test_what_cannot_be_stored_hides_nothing_else(workspace: Workspace, caplog: pytest.LogCaptureFixture) -> None:
     handle = failed(workspace)
     (handle.folder("s") / "outputs" / "o" / "away").symlink_to("/etc/hostname")
-    assert handle.publish() == ()
+    assert publish(workspace, "j") == ()
     assert shown(workspace) == ["ExperimentRun/dcid.j/outputs/part", "ExperimentRun/dcid.j/user_logs/std_log.txt"]
     assert "What j/s left in" in caplog.text
 
 
 def test_of_a_step_of_our_own_that_failed_the_log_is_shown(workspace: Workspace) -> None:
-    assert failed(workspace, replace(SPEC, is_trusted=True)).publish() == ()
+    failed(workspace, replace(SPEC, is_trusted=True))
+    assert publish(workspace, "j") == ()
     assert shown(workspace) == ["ExperimentRun/dcid.j/user_logs/std_log.txt"]
