@@ -101,25 +101,29 @@ def _add_routes(noun: str, kind: Kind) -> None:
         """Hide all versions of a name from lists, or show them again."""
         context, body = azure_context(request), await body_of(request)
         is_archived = bool((body.get("properties") or {}).get("isArchived", False))
-        found = await context.in_thread(lambda: archive_all(context.workspace.services, kind.type, name, is_archived))
-        return JSONResponse(_container(kind, name, found))
+        versions = await context.in_thread(
+            lambda: archive_all(context.workspace.services, kind.type, name, is_archived)
+        )
+        return JSONResponse(_container(kind, name, versions))
 
     def list_versions(request: Request, name: str) -> Any:
         """List the versions of a name, newest first, with the files of those that are told of where they say."""
-        found = [asset for asset in _registered(request, kind, name) if _has_hash(request, asset)]
-        told = paged(request, [kind.body(asset) for asset in listed(request, found, lambda asset: asset.is_archived)])
-        shown = {body["name"] for body in told["value"]}
-        for asset in found:
+        versions = [asset for asset in _registered(request, kind, name) if _has_hash(request, asset)]
+        answer = paged(
+            request, [kind.body(asset) for asset in listed(request, versions, lambda asset: asset.is_archived)]
+        )
+        shown = {body["name"] for body in answer["value"]}
+        for asset in versions:
             if asset.version in shown:
                 kind.show(azure_context(request).workspace, asset)
-        return told
+        return answer
 
     def get_version(request: Request, name: str, version: str) -> Any:
         """Return one version, with its files where it says."""
         workspace = azure_context(request).workspace
-        found = _version(workspace, kind, name, version)
-        kind.show(workspace, found)
-        return kind.body(found)
+        asset = _version(workspace, kind, name, version)
+        kind.show(workspace, asset)
+        return kind.body(asset)
 
     async def put_version(request: Request, name: str, version: str) -> Response:
         """Register a version, or change what may change of one."""
@@ -163,24 +167,24 @@ def blob_address(context: AzureContext, container: str) -> str:
     return f"{context.place.base}{context.place.blob_root}/{container}"
 
 
-def _container(kind: Kind, name: str, found: Sequence[Asset]) -> Any:
+def _container(kind: Kind, name: str, versions: Sequence[Asset]) -> Any:
     """Return what holds the versions of an asset, given newest first; raises `NotFound` where there is none."""
-    if not found:
+    if not versions:
         raise NotFound(f"No {kind.type} '{name}' is registered.")
-    return asset_wire.container_body(kind.type, name, [kind.body(asset) for asset in found])
+    return asset_wire.container_body(kind.type, name, [kind.body(asset) for asset in versions])
 
 
-def _names(request: Request, kind: Kind, found: Sequence[Asset]) -> Any:
+def _names(request: Request, kind: Kind, assets: Sequence[Asset]) -> Any:
     """Return a page of the names of assets, each with its newest version."""
-    shown = listed(request, found, lambda asset: asset.is_archived)
+    shown = listed(request, assets, lambda asset: asset.is_archived)
     names = dict.fromkeys(asset.name for asset in shown)
     return paged(request, [_container(kind, name, [a for a in shown if a.name == name]) for name in names])
 
 
 def _registered(request: Request, kind: Kind, name: str | None = None) -> list[Asset]:
     workspace = azure_context(request).workspace
-    found = registered(workspace.services, kind.type, name) or (kind.offered(workspace, name, None) if name else [])
-    return [asset for asset in found if name or not (asset.is_anonymous and kind.hides_anonymous)]
+    assets = registered(workspace.services, kind.type, name) or (kind.offered(workspace, name, None) if name else [])
+    return [asset for asset in assets if name or not (asset.is_anonymous and kind.hides_anonymous)]
 
 
 def _show_model(workspace: Workspace, asset: Asset) -> None:
@@ -189,8 +193,8 @@ def _show_model(workspace: Workspace, asset: Asset) -> None:
 
 
 def _has_hash(request: Request, asset: Asset) -> bool:
-    wanted = request.query_params.get("hash")
-    return wanted is None or asset.properties.get("hash") == wanted
+    hash = request.query_params.get("hash")
+    return hash is None or asset.properties.get("hash") == hash
 
 
 def _version(workspace: Workspace, kind: Kind, name: str, version: str) -> Asset:

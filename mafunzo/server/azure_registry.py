@@ -127,12 +127,12 @@ def _add_routes(shelf: Shelf) -> None:
     def get_version(request: Request, registry: str, name: str, version: str) -> Any:
         """Return one version."""
         require_registry(registry)
-        found = {body["name"]: body for body in _versions(request, shelf, name, version)}
-        if version not in found:
-            if not found:
+        bodies = {body["name"]: body for body in _versions(request, shelf, name, version)}
+        if version not in bodies:
+            if not bodies:
                 raise _nothing(shelf, name)
-            raise NotFound(f"The registry has {shelf.type} '{name}' of version {', '.join(found)}, not {version}.")
-        return found[version]
+            raise NotFound(f"The registry has {shelf.type} '{name}' of version {', '.join(bodies)}, not {version}.")
+        return bodies[version]
 
     async def put_container(request: Request, registry: str, name: str) -> Response:
         """Hide all versions of a name that was shared from lists, or show them again."""
@@ -152,14 +152,14 @@ def _add_routes(shelf: Shelf) -> None:
         """Change what may change of a version that was shared: description, tags, whether it is archived."""
         require_registry(registry)
         context = azure_context(request)
-        asked = asset_wire.version_from_body(await body_of(request))
+        change_request = asset_wire.version_from_body(await body_of(request))
 
         def change() -> Asset:
             versions = registered(context.workspace.services, shelf.type, name, REGISTRY_SCOPE)
             shared = {asset.version: asset for asset in versions}
             if version not in shared:
                 raise refusal(request.method, request.url.path)
-            return change_version(context.workspace.services, shared[version], asked)
+            return change_version(context.workspace.services, shared[version], change_request)
 
         changed = await context.in_thread(change)
         # Older clients take no other status.
@@ -250,15 +250,17 @@ async def share_asset(request: Request, registry: str) -> Response:
     The answer is empty: the SDK takes one that isn't for something else, and asks for the version in any case.
     """
     require_registry(registry)
-    context, asked = azure_context(request), asset_wire.share_from_body(await body_of(request))
-    shelf = SHELVES.get(NOUNS[asked.source.type] if asked.source.type else "")
+    context, share_request = azure_context(request), asset_wire.share_from_body(await body_of(request))
+    shelf = SHELVES.get(NOUNS[share_request.source.type] if share_request.source.type else "")
     if shelf is None:
-        raise NotSupported(f"{asked.source.type} can't be shared. These can: {', '.join(SHELVES)}.")
+        raise NotSupported(f"{share_request.source.type} can't be shared. These can: {', '.join(SHELVES)}.")
 
     def copy() -> None:
-        if shelf.offered(context, asked.name, None):
-            raise Conflict(f"The registry's {shelf.type} '{asked.name}' ships with Mafunzo. Share under another name.")
-        share(context.workspace.services, shelf.type, asked)
+        if shelf.offered(context, share_request.name, None):
+            raise Conflict(
+                f"The registry's {shelf.type} '{share_request.name}' ships with Mafunzo. Share under another name."
+            )
+        share(context.workspace.services, shelf.type, share_request)
 
     await context.in_thread(copy)
     return Response(status_code=200)

@@ -32,5 +32,5 @@ def set_mirror(services: Services, kind: AssetType, repository: str, folder: Pat
 
 def find_mirror(services: Services, kind: AssetType, repository: str) -> Path | None:
     """Return the folder that was named for `org/name`, or None."""
-    found = services.records.assets.list(scope=MIRROR_SCOPE, type=kind, name=repository)
-    return Path(found[0].properties["folder"]) if found else None
+    mirrors = services.records.assets.list(scope=MIRROR_SCOPE, type=kind, name=repository)
+    return Path(mirrors[0].properties["folder"]) if mirrors else None

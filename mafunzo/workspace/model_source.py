@@ -93,20 +93,20 @@ class ModelSources:
             return asset
         return _offered(catalog.model_card(reference.name, reference.version))
 
-    def _registered(self, wanted: AssetReference) -> Asset | None:
-        records, scope = self._services.records, scope_of(wanted)
+    def _registered(self, reference: AssetReference) -> Asset | None:
+        records, scope = self._services.records, scope_of(reference)
         versions = records.assets.list(
-            scope=scope, type=AssetType.MODEL, name=wanted.name, with_archived=wanted.version is not None
+            scope=scope, type=AssetType.MODEL, name=reference.name, with_archived=reference.version is not None
         )
         if not versions:
             return None
-        if wanted.version is None:
-            return records.assets.latest(scope, AssetType.MODEL, wanted.name)
+        if reference.version is None:
+            return records.assets.latest(scope, AssetType.MODEL, reference.name)
         for asset in versions:
-            if asset.version == wanted.version:
+            if asset.version == reference.version:
                 return asset
         known = ", ".join(asset.version for asset in versions)
-        raise NotFound(f"Model {wanted.name} has no version {wanted.version}. There are: {known}.")
+        raise NotFound(f"Model {reference.name} has no version {reference.version}. There are: {known}.")
 
     def _source_registered(self, asset: Asset, artifact: str) -> ModelSource:
         inputs = {"mlflow_model_path": ArtifactInput(artifact, str(asset.key))}

@@ -42,10 +42,10 @@ class RegisteredModels:
 
     def get(self, name: str) -> RegisteredModel:
         """Return a name with its versions; raises `NotFound`."""
-        found = self.find(name)
-        if found is None:
+        model = self.find(name)
+        if model is None:
             raise NotFound(f"No model is registered under the name '{name}'. `mafunzo model list` shows all.")
-        return found
+        return model
 
     def create(self, name: str, description: str = "", tags: Mapping[str, str] | None = None) -> RegisteredModel:
         """Add a name that has no versions yet. Raises `Conflict` when it is there, `InvalidParameter` for no name."""
@@ -76,13 +76,13 @@ class RegisteredModels:
 
     def delete(self, name: str) -> None:
         """Delete a name with all of its versions. Raises `NotFound`, and `Conflict` when a deployment serves one of them."""
-        found = self.get(name)
-        keys = {str(version.key) for version in found.versions}
+        model = self.get(name)
+        keys = {str(version.key) for version in model.versions}
         served = [d for d in self._services.records.deployments.list() if d.model in keys]
         if served:
             where = ", ".join(f"{d.endpoint}/{d.name} ({d.model})" for d in served)
             raise Conflict(f"Model {name} is served by {where}. Delete the endpoint first.")
-        for version in found.versions:
+        for version in model.versions:
             Models(self._services).delete(str(version.key))
         for said in self._services.records.assets.list(NAME_SCOPE, AssetType.MODEL, name):
             self._services.records.assets.delete(said.key)

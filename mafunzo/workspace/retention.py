@@ -49,7 +49,7 @@ def free(services: Services, artifacts: Iterable[str], named_until: datetime | N
     `artifacts` are the hashes that the deleted records named, the last of them at `named_until`. One that was put again
     since then may be about to be named by a new record: the grace of `Artifacts.collect` protects it.
     """
-    unused = {found for found in artifacts if services.artifacts.exists(found)}
+    unused = {artifact for artifact in artifacts if services.artifacts.exists(artifact)}
     unused -= services.records.referenced_artifacts()
     freed = 0
     for artifact in unused:

@@ -30,10 +30,10 @@ _SPEC_TYPES = {"string": "String", "integer": "Integer", "number": "Number", "bo
 
 def require_name(kind: AssetType, name: str, version: str) -> None:
     """Raise `InvalidParameter` for a name or version that Azure doesn't take either."""
-    for what, given in (("name", name), ("version", version)):
-        if not _NAME.fullmatch(given):
+    for what, text in (("name", name), ("version", version)):
+        if not _NAME.fullmatch(text):
             raise InvalidParameter(
-                f"The {what} of {kind} is '{given[:64]}', expected 1 to 255 letters (a-z), digits, '-', '_' and '.', the "
+                f"The {what} of {kind} is '{text[:64]}', expected 1 to 255 letters (a-z), digits, '-', '_' and '.', the "
                 "first a letter or digit.",
                 param=what,
             )
@@ -47,20 +47,20 @@ def asset_id(asset: Asset) -> str:
 
 def echo(entity: Asset | VersionRequest) -> Mapping[str, Any]:
     """Return what is kept of the `properties` of the body that an entity came as; nothing where it came another way."""
-    kept: Mapping[str, Any] = entity.echoes.get(ECHO, {})
-    return kept
+    properties: Mapping[str, Any] = entity.echoes.get(ECHO, {})
+    return properties
 
 
 def what_is_common(body: Mapping[str, Any], *echoed: str) -> dict[str, Any]:
     """Return the fields that every request for a version has. echoed: the keys that come back as they were sent."""
     properties = body.get("properties") or {}
-    kept = {name: properties[name] for name in echoed if properties.get(name)}
+    echo = {name: properties[name] for name in echoed if properties.get(name)}
     return {
         "description": str(properties.get("description") or ""),
         "tags": texts(properties.get("tags")),
         "is_archived": bool(properties.get("isArchived", False)),
         "is_anonymous": bool(properties.get("isAnonymous", False)),
-        "echoes": {ECHO: kept} if kept else {},
+        "echoes": {ECHO: echo} if echo else {},
     }
 
 
@@ -216,7 +216,7 @@ def component_body(component: Component) -> dict[str, Any]:
         "is_deterministic": str(component.is_deterministic),
         "tags": dict(component.tags),
         "inputs": {name: _input_spec(declared) for name, declared in component.inputs.items()},
-        "outputs": {name: {"type": found.type} for name, found in component.outputs.items()},
+        "outputs": {name: {"type": declared.type} for name, declared in component.outputs.items()},
     }
     if component.command:
         spec |= {"command": component.command, "environment": registry_id("environments", "local", "versions", "1")}

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from mafunzo.entities.environment import is_python_condition
+from mafunzo.errors import Faults
 
 _PACKAGE = re.compile(r"(?:[\w./-]+::)?(?P<name>[A-Za-z0-9_][\w.-]*)\s*(?P<version>[=<>!~\s].*)?")
 _BUILD = re.compile(r"(?<=\d)=[\w*]+$")
@@ -35,16 +36,16 @@ class CondaFile:
     variables: Mapping[str, str] = field(default_factory=dict)
 
 
-def conda_from_text(text: str) -> tuple[CondaFile, list[str]]:
+def conda_from_text(text: str) -> tuple[CondaFile, Faults]:
     """Return what a file asks for, and all that is wrong with it. An empty text asks for nothing."""
-    faults: list[str] = []
+    faults = Faults()
     body = _parsed(text, faults)
     named, packages = _dependencies(body, faults)
     variables = _variables(body.get("variables") or {}, faults)
     versions = dict(map(_package, named))
     python = versions.get("python", "")
     if python and not is_python_condition(python):
-        faults.append(f"python is '{python}', expected python=3.10 or conditions such as python>=3.9,<3.12.")
+        faults.add(f"python is '{python}', expected python=3.10 or conditions such as python>=3.9,<3.12.")
     conda_packages = tuple(entry for entry in named if _package(entry)[0] not in ("python", "pip"))
     return CondaFile(python, conda_packages, tuple(packages), variables), faults
 
@@ -61,24 +62,24 @@ def conda_text(conda: CondaFile, name: str) -> str:
     return yaml.safe_dump(body, sort_keys=False)
 
 
-def _parsed(text: str, faults: list[str]) -> Mapping[str, Any]:
+def _parsed(text: str, faults: Faults) -> Mapping[str, Any]:
     """Return the file's mapping, every scalar in it a text; an empty one for what is no mapping."""
     try:
-        found = yaml.load(text, Loader=yaml.BaseLoader)
+        document = yaml.load(text, Loader=yaml.BaseLoader)
     except (yaml.YAMLError, RecursionError) as error:
-        faults.append(f"it isn't YAML: {' '.join(str(error).split())}")
+        faults.add(f"it isn't YAML: {' '.join(str(error).split())}")
         return {}
-    if not found:
+    if not document:
         return {}
-    if not isinstance(found, dict):
-        faults.append(f"it is {_show(found)}, expected a mapping with the key dependencies.")
+    if not isinstance(document, dict):
+        faults.add(f"it is {_show(document)}, expected a mapping with the key dependencies.")
         return {}
-    if "dependencies" not in found:
-        faults.append(f"dependencies is missing; there are: {', '.join(found)}.")
-    return found
+    if "dependencies" not in document:
+        faults.add(f"dependencies is missing; there are: {', '.join(document)}.")
+    return document
 
 
-def _dependencies(body: Mapping[str, Any], faults: list[str]) -> tuple[list[str], list[str]]:
+def _dependencies(body: Mapping[str, Any], faults: Faults) -> tuple[list[str], list[str]]:
     """Return conda's packages and pip's."""
     named: list[str] = []
     packages: list[str] = []
@@ -88,24 +89,24 @@ def _dependencies(body: Mapping[str, Any], faults: list[str]) -> tuple[list[str]
         elif isinstance(entry, dict) and list(entry) == ["pip"]:
             packages += _requirements(_entries(entry["pip"] or [], "pip", faults), faults)
         else:
-            faults.append(f"dependencies has {_show(entry)}, expected a package such as python=3.10, or the list pip.")
+            faults.add(f"dependencies has {_show(entry)}, expected a package such as python=3.10, or the list pip.")
     return named, packages
 
 
-def _entries(found: Any, where: str, faults: list[str]) -> list[Any]:
-    if not isinstance(found, list):
-        faults.append(f"{where} is {_show(found)}, expected a list.")
+def _entries(value: Any, where: str, faults: Faults) -> list[Any]:
+    if not isinstance(value, list):
+        faults.add(f"{where} is {_show(value)}, expected a list.")
         return []
-    return [entry.strip() if isinstance(entry, str) else entry for entry in found]
+    return [entry.strip() if isinstance(entry, str) else entry for entry in value]
 
 
-def _requirements(entries: Iterable[Any], faults: list[str]) -> list[str]:
+def _requirements(entries: Iterable[Any], faults: Faults) -> list[str]:
     """Return the lines of the pip part that can be used."""
     good: list[str] = []
     for entry in entries:
         fault = _requirement_fault(entry) if isinstance(entry, str) else "expected a requirement such as numpy>=1.26."
         if fault:
-            faults.append(f"pip has {_show(entry)}, {fault}")
+            faults.add(f"pip has {_show(entry)}, {fault}")
         else:
             good.append(entry)
     return good
@@ -144,16 +145,18 @@ def _package(entry: str) -> tuple[str, str]:
     return match["name"].lower(), re.sub(r"^==? *", "", version)
 
 
-def _variables(found: Any, faults: list[str]) -> dict[str, str]:
-    if not isinstance(found, dict):
-        faults.append(f"variables is {_show(found)}, expected a mapping.")
+def _variables(variables: Any, faults: Faults) -> dict[str, str]:
+    if not isinstance(variables, dict):
+        faults.add(f"variables is {_show(variables)}, expected a mapping.")
         return {}
-    faults += [
-        f"variables has {name}: {_show(value)}, expected a variable's name and a text."
-        for name, value in found.items()
-        if not _VARIABLE.fullmatch(name) or not isinstance(value, str)
-    ]
-    return found
+    faults.add(
+        *(
+            f"variables has {name}: {_show(value)}, expected a variable's name and a text."
+            for name, value in variables.items()
+            if not _VARIABLE.fullmatch(name) or not isinstance(value, str)
+        )
+    )
+    return variables
 
 
 def _show(value: Any) -> str:

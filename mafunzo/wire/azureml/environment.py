@@ -30,7 +30,9 @@ def environment_from_body(name: str, version: str, body: Mapping[str, Any]) -> E
         raise InvalidParameter(f"The conda file of environment '{name}' isn't a text.", param="condaFile")
     conda, faults = conda_from_text(text)
     if faults:
-        raise InvalidParameter(f"The conda file of environment '{name}' can't be used.", faults, param="condaFile")
+        raise InvalidParameter(
+            f"The conda file of environment '{name}' can't be used.", tuple(faults), param="condaFile"
+        )
     return Environment(
         name=name,
         version=version,
