@@ -227,10 +227,6 @@ class Models:
         """Return the catalogue's models, or the versions of one, its default first."""
         return self._sources.on_offer(name)
 
-    def by_id(self, id: str) -> Asset:
-        """Return the version that an id of a way in names, of the workspace or of the registry, or a reference."""
-        return self._sources.by_id(id)
-
     def source(self, reference: str | Path | Asset) -> ModelSource:
         """Return how a job takes `reference` as its base model."""
         return self._sources.source(reference)

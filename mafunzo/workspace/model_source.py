@@ -63,11 +63,6 @@ class ModelSources:
             raise InvalidParameter(f"{reference} is the output of a job: register it, then name the model.")
         raise NotFound(f"No model is called '{reference}'. `mafunzo model list` shows all.")
 
-    def by_id(self, id: str) -> Asset:
-        """Return the version that an id of a way in names, of the workspace or of the registry, or a reference."""
-        parsed = parse_reference(id)
-        return self.version(parsed) if isinstance(parsed, AssetReference) else self.get(id)
-
     def version(self, reference: AssetReference) -> Asset:
         """Return the version that a reference names: registered, or on offer; raises `NotFound` with near names."""
         if reference.type is not AssetType.MODEL or reference.registry:
