@@ -1,8 +1,11 @@
 """`mafunzo component`: what pipelines are made of."""
 
+from dataclasses import replace
+
 import typer
 
 from mafunzo.cli.output import AS_JSON, print_facts, print_json, print_table
+from mafunzo.entities.component import Component
 
 app = typer.Typer(help="The components that pipelines are made of: yours, and those that ship.", no_args_is_help=True)
 REFERENCE = typer.Argument(help="name or name:version; without a version the newest.")
@@ -14,9 +17,9 @@ def list_components(
 ) -> None:
     """List registered components, newest first, then those that ship with Mafunzo."""
     from mafunzo.entities.asset import AssetType
-    from mafunzo.wire.azureml.component import component_from_dict
     from mafunzo.workspace import Workspace
     from mafunzo.workspace.component import shipped, shipped_names
+    from mafunzo.workspace.user_component import definition
     from mafunzo.workspace.version import registered
 
     shown = [
@@ -24,10 +27,10 @@ def list_components(
         for asset in registered(Workspace().services, AssetType.COMPONENT)
         if not asset.is_anonymous and (archived or not asset.is_archived)
     ]
-    own = [component_from_dict(asset.properties["spec"], str(asset.key)) for asset in shown]
+    own = [definition(asset)[0] for asset in shown]
     ours = [shipped(name).component for name in shipped_names()]
     if as_json:
-        print_json([*own, *ours])
+        print_json([_plain(component) for component in (*own, *ours)])
         return
     rows = [
         (c.name, c.version, c.kind, where, c.description.split(". ")[0])
@@ -42,10 +45,10 @@ def show(component: str = REFERENCE, as_json: bool = AS_JSON) -> None:
     """Show a component's inputs and outputs, and what it runs."""
     from mafunzo.workspace import Workspace
 
-    pinned = Workspace().components.pin(component)
+    pinned = Workspace().components.named(component)
     found = pinned.component
     if as_json:
-        print_json(found)
+        print_json(_plain(found))
         return
     print_facts({"name": found.name, "version": found.version, "description": found.description, "tags": found.tags})
     if not pinned.is_trusted:
@@ -75,6 +78,12 @@ def archive(
         return
     for asset in found:
         print(f"{asset.key} is {'shown' if undo else 'archived'}")
+
+
+def _plain(component: Component) -> Component:
+    """Return a component whose nodes name theirs as people do: `name:version`."""
+    nodes = {name: replace(node, component=str(node.component)) for name, node in component.nodes.items()}
+    return replace(component, nodes=nodes)
 
 
 def _name(environment: object) -> str:

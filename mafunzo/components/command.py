@@ -17,9 +17,9 @@ import yaml
 from mafunzo import settings
 from mafunzo.device.out_of_memory import is_out_of_memory
 from mafunzo.entities.component import Component, parse_value
+from mafunzo.entities.component_file import component_from_dict
 from mafunzo.errors import FailedError, InvalidParameter, MafunzoError, OutOfMemory, StorageFull
 from mafunzo.tracking import METRICS_FILE, MetricLog
-from mafunzo.wire.azureml.component import component_from_dict
 
 
 @dataclass(frozen=True)

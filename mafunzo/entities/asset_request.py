@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mafunzo.entities.asset import FolderType
+from mafunzo.entities.component import Component, Source
 from mafunzo.entities.environment import Environment
 from mafunzo.entities.reference import AssetReference, JobOutputReference, StoredPath, WebAddress
 
@@ -59,6 +60,18 @@ class EnvironmentRequest(VersionRequest):
     """An environment, which has the name and version that it is registered under."""
 
     environment: Environment
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComponentRequest(VersionRequest):
+    """A component, which has the name and version that it is registered under.
+
+    source: where a command works, and in which packages. user_properties: what the user notes of it.
+    """
+
+    component: Component
+    source: Source = field(default_factory=Source)
+    user_properties: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mafunzo.entities.job import Destination, Resources, Value
+from mafunzo.entities.job import ArtifactInput, Destination, Resources, Value
+from mafunzo.entities.reference import AssetReference, PathInput
 
 PARENT_INPUT = re.compile(r"\$\{\{\s*parent\.inputs\.([\w.-]+)\s*\}\}")
 PARENT_OUTPUT = re.compile(r"\$\{\{\s*parent\.outputs\.([\w-]+)\s*\}\}")
@@ -21,6 +22,7 @@ INSTANCES = "resources.instance_count"
 PROCESSES = "distribution.process_count_per_instance"
 TIMEOUT = "limits.timeout"
 """What of a node may be bound to the pipeline's inputs besides its own inputs."""
+NodeInput = Value | PathInput | ArtifactInput
 LITERAL_TYPES = ("string", "integer", "number", "boolean")
 PATH_TYPES = ("uri_file", "uri_folder", "mlflow_model", "custom_model", "mltable")
 
@@ -69,14 +71,15 @@ class Node:
     """A component inside of a pipeline. `inputs` holds values and bindings as written: `${{parent.inputs.x}}`,
     `${{parent.jobs.step.outputs.y}}`.
 
+    component: a registered one, or by a text the key of one of the request's own commands, or a component that ships.
     environment: variables beside the component's own. destinations: what else becomes of outputs. timeout_s: 0 is none.
     bound: by `COMPUTE`, `INSTANCES`, `PROCESSES` or `TIMEOUT`, the text that binds it to inputs of the pipeline.
     is_distributed: it runs as the processes of all instances, `resources.processes` times those that are bound.
     """
 
     name: str
-    component: str
-    inputs: Mapping[str, Any] = field(default_factory=dict)
+    component: AssetReference | str
+    inputs: Mapping[str, NodeInput | None] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
     resources: Resources | None = None
     retries: int = 0
@@ -104,6 +107,17 @@ class Component:
     environment: Mapping[str, str] = field(default_factory=dict)
     is_deterministic: bool = True
     tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a user's command works, and in which packages; None is nowhere of its own, and Mafunzo's own packages.
+
+    A text stands for what is no name of an asset, which whoever looks it up refuses.
+    """
+
+    code: AssetReference | str | None = None
+    environment: AssetReference | str | None = None
 
 
 def parse_value(declared: Input, given: Any) -> tuple[Value | None, str]:

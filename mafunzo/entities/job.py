@@ -176,6 +176,8 @@ class Job:
     """A request for work and its state. `outputs` maps a job output to (step, output). Higher `priority` runs first.
 
     sweep: its steps are trials of one, and the job is what the best of them is.
+    properties: what is recorded of it. user_properties: what the user notes of it. is_archived: it is hidden from lists.
+    settings: the request as encoded for the store, without what can be changed later; None for a job whose request isn't known.
     echoes: what a way in keeps of a request's original body, under its own name, to answer with it; nothing else reads it.
     """
 
@@ -198,4 +200,8 @@ class Job:
     created_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    description: str | None = None
+    user_properties: Mapping[str, Any] = field(default_factory=dict)
+    is_archived: bool = False
+    settings: Mapping[str, Any] | None = None
     echoes: Mapping[str, Any] = field(default_factory=dict)

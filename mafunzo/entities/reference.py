@@ -68,7 +68,14 @@ def source_from_facts(facts: Mapping[str, str]) -> "JobOutputReference | StoredP
     return kind(**facts)
 
 
-Reference = AssetReference | JobOutputReference | StoredPath | WebAddress
+@dataclass(frozen=True)
+class LocalPath:
+    """A file or folder of this machine that isn't stored yet."""
+
+    path: str
+
+
+Reference = AssetReference | JobOutputReference | StoredPath | WebAddress | LocalPath
 Syntax = Callable[[str], Reference | None]
 """Returns what a text names, or None for a text of another syntax."""
 

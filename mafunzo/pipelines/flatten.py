@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mafunzo.entities.component import PARENT_INPUT, PARENT_OUTPUT, STEP_OUTPUT, Component, Node, unknown_name
+from mafunzo.entities.reference import AssetReference
 from mafunzo.errors import InvalidParameter, UsageError
 from mafunzo.pipelines.binding import filled
 from mafunzo.pipelines.plan import PinnedComponent
 
+Pin = Callable[[AssetReference | str], PinnedComponent]
 MAX_STEPS = 1000
 
 
@@ -20,10 +22,10 @@ class Flat:
     """A pipeline of commands only, and what its nodes' `component` names."""
 
     pipeline: Component
-    pinned: Mapping[str, PinnedComponent]
+    pinned: Mapping[AssetReference | str, PinnedComponent]
 
 
-def flatten(pipeline: Component, pin: Callable[[str], PinnedComponent]) -> Flat:
+def flatten(pipeline: Component, pin: Pin) -> Flat:
     """Return the pipeline with every node that is a pipeline replaced by that one's nodes.
 
     Raises `InvalidParameter` with the fault of each node that can't be found, of each input of an inner pipeline that it
@@ -37,12 +39,12 @@ def flatten(pipeline: Component, pin: Callable[[str], PinnedComponent]) -> Flat:
 
 
 class _Work:
-    def __init__(self, pin: Callable[[str], PinnedComponent]) -> None:
+    def __init__(self, pin: Pin) -> None:
         self._pin = pin
-        self.pinned: dict[str, PinnedComponent] = {}
+        self.pinned: dict[AssetReference | str, PinnedComponent] = {}
         self.faults: list[str] = []
 
-    def nodes_of(self, nodes: Mapping[str, Node], within: tuple[str, ...]) -> dict[str, Node]:
+    def nodes_of(self, nodes: Mapping[str, Node], within: tuple[AssetReference | str, ...]) -> dict[str, Node]:
         """Return the commands below `nodes`, bound to one another and to the pipeline that `nodes` are of.
 
         `within` are the components of the pipelines around it.

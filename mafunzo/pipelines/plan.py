@@ -5,7 +5,7 @@ Pure: what has to be looked up (the components that nodes refer to, the machine)
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -38,7 +38,8 @@ from mafunzo.entities.job import (
     StepSpec,
     Value,
 )
-from mafunzo.entities.sweep import Sweep
+from mafunzo.entities.job_request import JobRequest, RequestInput
+from mafunzo.entities.reference import AssetReference
 from mafunzo.errors import InvalidParameter
 from mafunzo.pipelines.binding import filled, inputs_of
 from mafunzo.pipelines.command import placeholders
@@ -70,30 +71,16 @@ class PinnedComponent:
 
 
 @dataclass(frozen=True)
-class PlanRequest:
-    """What a user asks for. inputs: by declared name or alias; None means not given; files and folders are stored already."""
-
-    name: str
-    component: Component
-    inputs: Mapping[str, Value | ArtifactInput | None] = field(default_factory=dict)
-    experiment: str = "default"
-    display_name: str = ""
-    priority: int = 0
-    force_rerun: bool = False
-    continue_on_step_failure: bool = False
-    tags: Mapping[str, str] = field(default_factory=dict)
-    properties: Mapping[str, Any] = field(default_factory=dict)
-    created_by: str = ""
-    sweep: Sweep | None = None
-
-
-@dataclass(frozen=True)
 class Facts:
-    """What was looked up. pinned: a node's `component` as written (for a job of one component `name:version`) to what it is."""
+    """What was looked up. pinned: a node's `component` (for a job of one component `name:version`) to what it is.
 
-    pinned: Mapping[str, PinnedComponent]
+    user: who asks.
+    """
+
+    pinned: Mapping[AssetReference | str, PinnedComponent]
     hardware: Hardware
     now: datetime
+    user: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,9 +91,12 @@ class _Broken:
 _Given = Value | ArtifactInput | _Broken
 
 
-def plan(request: PlanRequest, facts: Facts) -> tuple[Job, list[Step]]:
-    """Return the job and its steps, in an order in which they can run; raises `InvalidParameter` with every fault."""
-    pipeline = request.component if request.component.kind == "pipeline" else _alone(request.component)
+def plan(request: JobRequest, facts: Facts) -> tuple[Job, list[Step]]:
+    """Return the job and its steps, in an order in which they can run; raises `InvalidParameter` with every fault.
+
+    The request's pipeline is one of commands only, and its files and folders are stored.
+    """
+    pipeline = request.pipeline if request.pipeline.kind == "pipeline" else _alone(request.pipeline)
     faults: list[str] = []
     if not NAME.fullmatch(request.name):
         faults.append(f"the name is '{request.name}', expected letters, digits, '.', '_' and '-', at most 255.")
@@ -120,17 +110,19 @@ def plan(request: PlanRequest, facts: Facts) -> tuple[Job, list[Step]]:
         name=request.name,
         display_name=request.display_name or request.name,
         experiment=request.experiment,
-        component=f"{request.component.name}:{request.component.version}",
+        component=f"{request.pipeline.name}:{request.pipeline.version}",
         inputs={name: _plain(value) for name, value in given.items()},
         outputs=outputs,
         priority=request.priority,
         force_rerun=request.force_rerun,
         continue_on_step_failure=request.continue_on_step_failure,
-        tags=request.tags,
-        properties=request.properties,
+        tags=request.tags or {},
         sweep=request.sweep,
-        created_by=request.created_by,
+        created_by=facts.user,
         created_at=facts.now,
+        description=request.description,
+        user_properties=request.user_properties or {},
+        echoes=request.echoes,
     )
     return job, [Step(job=request.name, spec=spec) for name in order if (spec := specs[name]) is not None]
 
@@ -147,11 +139,11 @@ def _alone(component: Component) -> Component:
 
 
 def _check_inputs(
-    pipeline: Component, requested: Mapping[str, Value | ArtifactInput | None], faults: list[str]
+    pipeline: Component, requested: Mapping[str, RequestInput | None], faults: list[str]
 ) -> dict[str, _Given]:
     """Return the effective inputs: what was given, else the defaults; an optional one that wasn't given is left out."""
     canonical = {alias: name for name, declared in pipeline.inputs.items() for alias in (name, *declared.aliases)}
-    by_name: dict[str, Value | ArtifactInput] = {}
+    by_name: dict[str, RequestInput] = {}
     for spelled, value in requested.items():
         name = canonical.get(spelled)
         if name is None:
@@ -174,7 +166,7 @@ def _check_inputs(
     return effective
 
 
-def _check(declared: Input, value: Value | ArtifactInput) -> tuple[_Given, str]:
+def _check(declared: Input, value: RequestInput) -> tuple[_Given, str]:
     """Return the value as its declared type and an empty text, or `_Broken` and the fault."""
     if isinstance(value, ArtifactInput):
         if not declared.is_path:

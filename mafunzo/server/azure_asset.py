@@ -17,6 +17,7 @@ from mafunzo.server.azure_version import add_asset_routes
 from mafunzo.server.sas import READ, WRITE
 from mafunzo.wire.azureml import asset as asset_wire
 from mafunzo.wire.azureml import code as code_wire
+from mafunzo.wire.azureml import component as component_wire
 from mafunzo.wire.azureml.environment import environment_body, request_from_body
 from mafunzo.workspace import Workspace
 from mafunzo.workspace.version import archive_all, referenced, registered
@@ -63,7 +64,9 @@ KINDS: Mapping[str, Kind] = {
     "components": Kind(
         AssetType.COMPONENT,
         asset_wire.component_version_body,
-        lambda workspace, body, name, version: workspace.components.register_from(body, name, version),
+        lambda workspace, body, name, version: workspace.components.register(
+            component_wire.request_from_body(name, version, body)
+        ),
         hides_anonymous=True,
     ),
     "environments": Kind(

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from mafunzo.entities.job import Job
+from mafunzo.entities.job_request import JobRequest
 from mafunzo.entities.reference import JobOutputReference
 from mafunzo.errors import InvalidParameter, NotFound, NotSupported
 from mafunzo.pipelines.plan import NAME
@@ -17,6 +18,7 @@ from mafunzo.server.sas import READ
 from mafunzo.wire.azureml import job as job_wire
 from mafunzo.wire.azureml.envelope import datastore_uri
 from mafunzo.wire.azureml.reference import parse_reference
+from mafunzo.workspace.job import JobHandle
 
 LOGS = "/logs"
 PAGES = "/jobs"
@@ -31,7 +33,7 @@ def list_jobs(request: Request) -> Any:
     """List the jobs, newest first."""
     context = azure_context(request)
     found = [job for job in context.workspace.jobs.list() if _is_wanted(request, job)]
-    shown = listed(request, found, job_wire.is_archived)
+    shown = listed(request, found, lambda job: job.is_archived)
     return paged(request, [job_wire.job_body(job, _pages(context, job.name)) for job in shown])
 
 
@@ -49,8 +51,8 @@ def get_job(request: Request, name: str) -> Any:
 async def put_job(request: Request, name: str) -> Response:
     """Put a job into the queue, once every fault of it is known to be none."""
     context = azure_context(request)
-    asked = job_wire.job_from_body(name, await body_of(request))
-    handle = await context.in_thread(lambda: context.workspace.jobs.create(name, asked))
+    wanted = job_wire.job_from_body(name, await body_of(request))
+    handle = await context.in_thread(lambda: _create(context, wanted))
     return JSONResponse(job_wire.job_body(handle.job, _pages(context, name)), status_code=201)
 
 
@@ -152,12 +154,19 @@ def get_log(request: Request, name: str) -> Response:
     return PlainTextResponse(context.job_logs.text(name))
 
 
+def _create(context: AzureContext, request: JobRequest) -> JobHandle:
+    """Put a job into the queue. What was asked for a job of that name by an older version is read from its body."""
+    jobs = context.workspace.jobs
+    earlier = job_wire.request_of(jobs.get(request.name).job) if jobs.has(request.name) else None
+    return jobs.create(request, earlier)
+
+
 def _is_wanted(request: Request, job: Job) -> bool:
     """Return whether a job has what a list asks for: `tag=name` or `tag=name=value`, a type, `properties=name=value,...`."""
     tag, _, value = request.query_params.get("tag", "").partition("=")
     kind = request.query_params.get("jobType")
     has_tag = not tag or (tag in job.tags and value in ("", job.tags[tag]))
-    said = job_wire.said_properties(job)
+    said = job.user_properties
     wanted = filter(None, request.query_params.get("properties", "").split(","))
     has_properties = all(str(said.get(name)) == text for name, _, text in (pair.partition("=") for pair in wanted))
     return has_tag and has_properties and kind in (None, "", job_wire.kind_of(job))

@@ -56,9 +56,9 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 
 def _decode(hint: Any, value: Any) -> Any:
-    if value is None or hint is Any:
-        return value
     origin, arguments = get_origin(hint), get_args(hint)
+    if value is None or hint is Any or origin is typing.Literal:
+        return value
     if origin in (typing.Union, types.UnionType):
         return _decode_union(arguments, value)
     if origin is tuple:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from mafunzo.errors import NewerHome
-from mafunzo.store import neutral_assets, neutral_endpoints, table
+from mafunzo.store import neutral_assets, neutral_endpoints, neutral_jobs, table
 from mafunzo.store.database import Database
 from mafunzo.store.dump import dump
 
@@ -178,6 +178,7 @@ def _to_neutral_specifications(connection: Connection) -> None:
     """Let rows hold what the product itself knows, and bodies of a way in only as echoes of its own."""
     neutral_assets.apply(connection)
     neutral_endpoints.apply(connection)
+    neutral_jobs.apply(connection)
 
 
 MIGRATIONS = (

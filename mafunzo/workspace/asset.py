@@ -23,10 +23,11 @@ from mafunzo.entities.blob import HOME_CONTAINER, HOME_DATASTORE, REGISTRY_CONTA
 from mafunzo.entities.job import JobStatus
 from mafunzo.entities.reference import JobOutputReference, StoredPath, parse_reference, source_facts
 from mafunzo.errors import Conflict, InvalidParameter, NotFound
-from mafunzo.workspace.job import JobHandle, Jobs, import_title
+from mafunzo.workspace.job import JobHandle, Jobs
 from mafunzo.workspace.lineage import facts_of_job
 from mafunzo.workspace.mirror import set_mirror
 from mafunzo.workspace.model_source import ModelSource, ModelSources, is_repository
+from mafunzo.workspace.request import import_title
 from mafunzo.workspace.retention import Holders, free, holders_of, models_made_by, named_artifacts
 from mafunzo.workspace.services import Services
 from mafunzo.workspace.version import taken

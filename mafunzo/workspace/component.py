@@ -10,8 +10,8 @@ from pathlib import Path
 import yaml
 
 from mafunzo.entities.component import Component
+from mafunzo.entities.component_file import component_from_dict
 from mafunzo.errors import NotFound
-from mafunzo.wire.azureml.component import component_from_dict
 
 PACKAGE = Path(__file__).parent.parent
 FOLDER = PACKAGE / "components"

@@ -13,6 +13,7 @@ import yaml
 from mafunzo.entities.asset import next_version
 from mafunzo.errors import Conflict, InvalidParameter
 from mafunzo.wire.azureml.asset import data_from_body, model_from_body
+from mafunzo.wire.azureml.component import request_from_body as component_from_body
 from mafunzo.wire.azureml.compute import compute_from_body
 from mafunzo.wire.azureml.endpoint import deployment_from_body, endpoint_from_body
 from mafunzo.wire.azureml.environment import request_from_body
@@ -81,7 +82,7 @@ def _make_job(workspace: Workspace, body: Body, asked: Created) -> None:
         raise Conflict(
             f"Job {asked.name} exists already, and a job never changes. Give it another name, or leave it out."
         )
-    workspace.jobs.create(asked.name, job_from_body(asked.name, body))
+    workspace.jobs.create(job_from_body(asked.name, body))
 
 
 _VERBS: Mapping[FileKind, Callable[[Workspace, Body, Created], Any]] = {
@@ -94,8 +95,8 @@ _VERBS: Mapping[FileKind, Callable[[Workspace, Body, Created], Any]] = {
     FileKind.ENVIRONMENT: lambda workspace, body, asked: workspace.environments.register_from(
         request_from_body(asked.name, asked.version, body), asked.name, asked.version
     ),
-    FileKind.COMPONENT: lambda workspace, body, asked: workspace.components.register_from(
-        body, asked.name, asked.version
+    FileKind.COMPONENT: lambda workspace, body, asked: workspace.components.register(
+        component_from_body(asked.name, asked.version, body)
     ),
     FileKind.COMPUTE: lambda workspace, body, asked: workspace.computes.create(
         asked.name, compute_from_body(asked.name, body)

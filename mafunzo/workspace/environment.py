@@ -7,7 +7,7 @@ from dataclasses import replace
 from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetKey, AssetType, FolderType
 from mafunzo.entities.asset_request import EnvironmentRequest
 from mafunzo.entities.environment import Environment, environment_facts, environment_of
-from mafunzo.entities.reference import AssetReference, parse_reference
+from mafunzo.entities.reference import AssetReference
 from mafunzo.errors import NotFound
 from mafunzo.store.environment_catalog import curated_environment, curated_environments
 from mafunzo.workspace.services import Services
@@ -38,13 +38,12 @@ class Environments:
             environments = [] if curated is None else [replace(curated, version=version or curated.version)]
         return [_offered(one) for one in environments]
 
-    def find(self, name: str | None) -> Environment | None:
-        """Return the environment that a command names, None for Mafunzo's own; raises `NotFound`."""
-        if not name:
+    def find(self, reference: AssetReference | str | None) -> Environment | None:
+        """Return the environment that a command names, None for Mafunzo's own; raises `NotFound`, also for a text."""
+        if reference is None:
             return None
-        reference = parse_reference(name)
-        if not isinstance(reference, AssetReference):
-            raise NotFound(f"'{name}' doesn't name an environment. Name one as azureml:NAME:VERSION.")
+        if isinstance(reference, str):
+            raise NotFound(f"'{reference}' doesn't name an environment. Name one as azureml:NAME:VERSION.")
         is_ours = registered(self._services, AssetType.ENVIRONMENT, reference.name, scope_of(reference))
         curated = None if is_ours else curated_environment(reference.name)
         if curated is not None:

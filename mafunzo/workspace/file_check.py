@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mafunzo.entities.asset import AssetType
 from mafunzo.entities.component import Component
+from mafunzo.entities.job_request import JobRequest
 from mafunzo.entities.reference import PathInput
 from mafunzo.errors import InvalidFile
 from mafunzo.wire.azureml.asset import data_from_body, model_from_body, require_name
@@ -18,10 +19,10 @@ from mafunzo.wire.azureml.environment import environment_from_body
 from mafunzo.wire.azureml.file import body_of
 from mafunzo.wire.azureml.file_job import Body
 from mafunzo.wire.azureml.file_keys import FileKind, faults_of, mended
-from mafunzo.wire.azureml.job import COMMAND, TRIAL, JobRequest, job_from_body
+from mafunzo.wire.azureml.job import COMMAND, TRIAL, job_from_body
 from mafunzo.workspace import endpoint
-from mafunzo.workspace.local_file import UNKNOWN, UNKNOWN_URI, CheckedFiles, LocalFiles, component_of
-from mafunzo.workspace.submission import registry_pipeline
+from mafunzo.workspace.local_file import UNKNOWN, UNKNOWN_NAME, UNKNOWN_URI, CheckedFiles, LocalFiles, component_of
+from mafunzo.workspace.submission import shipped_pipeline
 
 if TYPE_CHECKING:
     from mafunzo.workspace.workspace import Workspace
@@ -133,7 +134,7 @@ def _job(file: _File) -> None:
         file.files.faults += file.workspace.computes.faults(asked.computes)
         return
     before = len(file.files.faults)
-    file.take(lambda: jobs.require_good(file.name, asked, promised))
+    file.take(lambda: jobs.require_good(asked, promised))
     if "jobs" not in file.document:  # the only step has a name that isn't in the file
         file.files.faults[before:] = map(_without_step, file.files.faults[before:])
 
@@ -141,11 +142,11 @@ def _job(file: _File) -> None:
 def _is_told(asked: JobRequest, components: Iterable[Component]) -> bool:
     """Return whether a component, or a file of a pipeline of the registry, can't be read, so that no plan can be made."""
     nodes = [*asked.pipeline.nodes.values(), *(node for one in components for node in one.nodes.values())]
-    if UNKNOWN in (asked.component, *(node.component for node in nodes)):
+    if UNKNOWN_NAME in (asked.component, *(node.component for node in nodes)):
         return True
     given = [*asked.inputs.values(), *(value for node in nodes for value in node.inputs.values())]
     is_broken = any(isinstance(value, PathInput) and value.text == UNKNOWN_URI for value in given)
-    return is_broken and registry_pipeline(asked) is not None
+    return is_broken and shipped_pipeline(asked) is not None
 
 
 def _without_step(fault: str) -> str:

@@ -11,51 +11,22 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mafunzo.entities.asset import Asset
-from mafunzo.entities.component import PARENT_OUTPUT, Component, unknown_name
-from mafunzo.entities.job import ArtifactInput, Job, JobStatus, Step
+from mafunzo.entities.job import Job, JobStatus, Step
+from mafunzo.entities.job_request import JobChange, JobRequest, changed
 from mafunzo.entities.sweep import BEST_TRIAL
-from mafunzo.errors import (
-    Conflict,
-    InvalidParameter,
-    JobCanceled,
-    JobFailed,
-    NotFound,
-    TimedOut,
-    from_code,
-)
+from mafunzo.errors import Conflict, Faults, JobCanceled, JobFailed, NotFound, TimedOut, from_code
 from mafunzo.tracking import METRICS_FILE, read_metrics
-from mafunzo.wire.azureml.job import (
-    BODY,
-    JobRequest,
-    RunChange,
-    change_from_again,
-    changed,
-    job_from_body,
-    settings_of,
-)
-from mafunzo.workspace.component import shipped
 from mafunzo.workspace.job_output import JobOutputs, find_step, job_view
-from mafunzo.workspace.model_source import ModelSource, ModelSources
-from mafunzo.workspace.request import MODEL_INPUTS, Draft, Request, with_outputs
+from mafunzo.workspace.request import comparison, finetuning, importing, previewing
 from mafunzo.workspace.retention import free, models_made_by, named_artifacts
-from mafunzo.workspace.row_check import require_file
 from mafunzo.workspace.services import Services
 from mafunzo.workspace.stream import Event, follow, render
-from mafunzo.workspace.submission import (
-    NOTHING,
-    Promised,
-    bound_inputs,
-    only_node,
-    registry_pipeline,
-    submission,
-    with_destinations,
-)
+from mafunzo.workspace.submission import NOTHING, Promised, Submission, settings_of, submission
 
 logger = logging.getLogger(__name__)
 
 Steps = list[Step]  # the class below has a verb called list
 Queue = list[Job]
-SPLITS = ("train", "validation", "test")
 
 
 class Jobs:
@@ -94,11 +65,35 @@ class Jobs:
             return False
         return True
 
-    def change(self, name: str, change: RunChange) -> Job:
+    def change(self, name: str, change: JobChange) -> Job:
         """Change what a job is called, its description and tags, or hide it from lists; return it. Raises `NotFound`."""
         job = changed(self._services.records.jobs.get(name), change)
         self._services.records.jobs.update(job)
         return job
+
+    def create(self, request: JobRequest, earlier: JobRequest | None = None) -> JobHandle:
+        """Put a job into the queue; all its faults are raised at once, before anything is stored.
+
+        Idempotent: of a job of that name that exists, what is said of it is changed, since a client that heard no answer asks
+        again. Raises `Conflict` where it has other settings. earlier: the request that it came from, where the job itself
+        doesn't know that any more.
+        """
+        if not self.has(request.name):
+            return self._enqueue(submission(self._services, request))
+        settings = self._services.records.jobs.get(request.name).settings
+        if settings is None and earlier is not None:
+            settings = settings_of(earlier)
+        if settings != settings_of(request):
+            raise Conflict(
+                f"Job {request.name} exists already, with other settings. Only its description, tags, properties and display "
+                "name can be changed: submit the job under another name."
+            )
+        self.change(request.name, request.change)
+        return self.get(request.name)
+
+    def require_good(self, request: JobRequest, promised: Promised = NOTHING) -> None:
+        """Raise all faults of a job, of which what is promised isn't stored yet. Nothing is stored or started."""
+        submission(self._services, request, promised)
 
     def finetune(
         self,
@@ -107,10 +102,10 @@ class Jobs:
         train: str | Path | None = None,
         validation: str | Path | None = None,
         test: str | Path | None = None,
-        **given: Any,
+        **parameters: Any,
     ) -> JobHandle:
         """Plan a fine-tuning pipeline and put it into the queue. See `Workspace.finetune`."""
-        return self._enqueue(self._finetuning(model, train, validation, test, given))
+        return self._enqueue(self._finetuning(model, (train, validation, test), parameters))
 
     def plan_finetune(
         self,
@@ -119,73 +114,32 @@ class Jobs:
         train: str | Path | None = None,
         validation: str | Path | None = None,
         test: str | Path | None = None,
-        **given: Any,
+        **parameters: Any,
     ) -> tuple[Job, Steps]:
         """Return the job and its steps, and store nothing; all faults of the request are raised at once."""
-        return self._finetuning(model, train, validation, test, given).planned()
+        return self._finetuning(model, (train, validation, test), parameters).planned()
 
-    def create(self, name: str, asked: JobRequest) -> JobHandle:
-        """Put a job that came over Azure's wire into the queue; all its faults are raised at once.
+    def _finetuning(
+        self, model: str | Path | Asset | None, files: tuple[str | Path | None, ...], parameters: Mapping[str, Any]
+    ) -> Submission:
+        faults = Faults()
+        named = dict(zip(("train_file_path", "validation_file_path", "test_file_path"), files, strict=True))
+        request = finetuning(model, named, parameters, faults)
+        return submission(self._services, request, faults=faults)
 
-        Of a job of that name that exists, what is said of it is changed: a client that heard no answer asks again. Raises
-        `Conflict` where it has other settings.
-        """
-        if self.has(name):
-            return self._ask_again(name, asked)
-        component = registry_pipeline(asked)
-        if component is None:
-            return self._enqueue(submission(self._services, name, asked))
-        return self._enqueue(self._of_registry(name, shipped(component).component, asked))
-
-    def require_good(self, name: str, asked: JobRequest, promised: Promised) -> None:
-        """Raise all faults of a job, of which what is promised isn't stored yet. Nothing is stored or started."""
-        component = registry_pipeline(asked)
-        if component is None:
-            submission(self._services, name, asked, promised)
-        else:
-            self._of_registry(name, shipped(component).component, asked, promised)
-
-    def _ask_again(self, name: str, asked: JobRequest) -> JobHandle:
-        kept = self._services.records.jobs.get(name).properties.get(BODY)
-        if kept is None or settings_of(job_from_body(name, kept)) != settings_of(asked):
-            raise Conflict(
-                f"Job {name} exists already, with other settings. Only its description, tags, properties and display name can "
-                "be changed: submit the job under another name."
-            )
-        self.change(name, change_from_again(asked.properties[BODY]))
-        return self.get(name)
-
-    def compare(self, *, model: str, data: str | Path, against: str | None = None, **given: Any) -> JobHandle:
+    def compare(self, *, model: str, data: str | Path, against: str | None = None, **parameters: Any) -> JobHandle:
         """Evaluate two models on the same rows. Without `against`, the base that `model` was tuned from."""
-        request = Request(self._services, shipped("compare_models").component)
-        request.take(given)
-        request.files({"test_file_path": data})
-        request.rows(["test_file_path"])
-        request.check_evaluation()
-        request.uploads()
-        for source in request.attempt(lambda: ModelSources(self._services).source(model)):
-            request.inputs |= {f"tuned_{name}": value for name, value in source.inputs.items()}
-        for source in request.attempt(lambda: self._other(model, against)):
-            request.inputs |= source.inputs
-            request.options.setdefault("display_name", f"{model} against {source.name}")
-        request.options.setdefault("experiment", "compare")
-        return self._enqueue(request.draft("compare"))
+        faults = Faults()
+        request = comparison(self._services, model, data, against, parameters, faults)
+        return self._enqueue(submission(self._services, request, faults=faults))
 
     def import_model(self, reference: str) -> JobHandle:
         """Fetch and convert a model; the job's output `model` is a plain Hugging Face folder."""
-        request = Request(self._services, shipped("import_model_pipeline").component)
-        request.inputs |= ModelSources(self._services).source(reference).inputs
-        request.options |= {"experiment": "import", "display_name": import_title(reference)}
-        return self._enqueue(request.draft("import"))
+        return self._enqueue(submission(self._services, importing(self._services, reference)))
 
     def preview(self, model: str | Path, data: str | Path, **parameters: Any) -> JobHandle:
         """Render rows of `data` with the model's chat template and the loss mask."""
-        require_file(Path(data).expanduser())
-        request = Request(self._services, shipped("preview_data_pipeline").component)
-        request.inputs |= {**ModelSources(self._services).source(model).inputs, "train_file_path": data, **parameters}
-        request.options |= {"experiment": "preview", "display_name": f"preview {Path(data).name}"}
-        request.uploads()
-        return self._enqueue(request.draft("preview"))
+        return self._enqueue(submission(self._services, previewing(self._services, model, data, parameters)))
 
     def delete(self, name: str, is_forced: bool = False) -> int:
         """Delete a job that has ended, its logs, and the bytes that nothing else holds; return how many bytes were freed.
@@ -205,62 +159,10 @@ class Jobs:
         artifacts = named_artifacts(job).union(shown, *map(named_artifacts, steps))
         return free(services, artifacts, job.ended_at)
 
-    def _finetuning(
-        self,
-        model: str | Path | Asset | None,
-        train: str | Path | None,
-        validation: str | Path | None,
-        test: str | Path | None,
-        given: Mapping[str, Any],
-    ) -> Draft:
-        request = Request(self._services, shipped("chat_completion_pipeline").component)
-        request.take(given)
-        title = request.base(model)
-        request.files({"train_file_path": train, "validation_file_path": validation, "test_file_path": test})
-        if not {"train_file_path", "train_mltable_path"} & set(request.inputs):
-            request.faults.append("train is missing: name a file of conversations to learn from.")
-        rows = request.rows(f"{split}_{kind}_path" for split in SPLITS for kind in ("file", "mltable"))
-        request.check_finetuning()
-        request.uploads()
-        request.options.setdefault("experiment", f"chat_completion_{title}")
-        request.options.setdefault("display_name", f"{title} on {rows[0].name if rows else 'nothing'}")
-        return request.draft("finetune")
-
-    def _of_registry(self, name: str, pipeline: Component, asked: JobRequest, promised: Promised = NOTHING) -> Draft:
-        """Return a job of one node, a pipeline that ships with Mafunzo, with the checks that `finetune` makes too."""
-        node = only_node(asked)
-        names = {output: match[1] for output, text in node.outputs.items() if (match := PARENT_OUTPUT.fullmatch(text))}
-        request = Request(self._services, with_destinations(with_outputs(pipeline, names), asked.destinations))
-        request.faults += [unknown_name(output, pipeline.outputs) for output in names if output not in pipeline.outputs]
-        request.take({"job_name": name, "display_name": asked.display_name, "experiment": asked.experiment})
-        request.options |= {
-            "force_rerun": asked.force_rerun,
-            "continue_on_step_failure": asked.continue_on_step_failure,
-        }
-        request.tags, request.properties = asked.tags, asked.properties
-        request.take_stored(bound_inputs(node, asked.inputs), promised.files)
-        if set(MODEL_INPUTS) & set(request.component.inputs):
-            request.base(None, has_defaults=asked.has_model_defaults)
-        request.rows(f"{split}_{kind}_path" for split in SPLITS for kind in ("file", "mltable"))
-        request.check_finetuning()
-        request.uploads()
-        return request.draft("job")
-
-    def _other(self, model: str, against: str | None) -> ModelSource:
-        """Return the model to compare with: the one that is named, else the base that was recorded with `model`."""
-        if against is not None:
-            return ModelSources(self._services).source(against)
-        properties = ModelSources(self._services).get(model).properties
-        base = properties.get("base_artifact")
-        if base is None:
-            raise InvalidParameter(f"{model} has no known base: name one with --against.")
-        name = (properties.get("base_model") or {}).get("reference") or f"the base of {model}"
-        return ModelSource(name, {"pytorch_model_path": ArtifactInput(base, name)})
-
-    def _enqueue(self, draft: Draft) -> JobHandle:
+    def _enqueue(self, good: Submission) -> JobHandle:
         """Start the server first: where it can't start, nothing is left in the queue."""
         self._services.up()
-        job, steps = draft.stored()
+        job, steps = good.stored()
         self._services.records.jobs.add(job, steps)
         return JobHandle(self._services, job.name)
 
@@ -361,8 +263,3 @@ class JobHandle:
     def folder(self, step: str) -> Path:
         """Return the folder of a step's newest attempt, which holds `log.txt`, `metrics.jsonl` and `exit.json`."""
         return self._outputs.folder(step)
-
-
-def import_title(reference: str) -> str:
-    """Return what a job is called that imports a model."""
-    return f"import {reference}"

@@ -15,9 +15,10 @@ from mafunzo.entities.component import Component
 from mafunzo.entities.reference import PathInput
 from mafunzo.errors import InvalidFile, RefusedError, UsageError
 from mafunzo.store.ignore import kept_files
+from mafunzo.wire.azureml import component as component_wire
 from mafunzo.wire.azureml.asset import model_from_body, require_name
 from mafunzo.wire.azureml.code import code_from_body
-from mafunzo.wire.azureml.component import component_from_dict, source_of
+from mafunzo.wire.azureml.component import asset_name, component_from_spec, source_of
 from mafunzo.wire.azureml.envelope import CONTAINER, DATASTORE
 from mafunzo.wire.azureml.environment import environment_from_body, request_from_body
 from mafunzo.wire.azureml.file import body_of
@@ -35,6 +36,7 @@ ANONYMOUS_ENVIRONMENT = "CliV2AnonymousEnvironment"
 """The name of environments that have none of their own, as the Azure SDK has it."""
 UNKNOWN = "azureml:.unknown"
 """The name of what isn't stored yet, while a file is checked, which nothing else can have; and an address of such."""
+UNKNOWN_NAME = asset_name(UNKNOWN)
 UNKNOWN_URI = f"azureml://datastores/{DATASTORE}/paths/unknown"
 
 
@@ -156,7 +158,8 @@ class CheckedFiles:
 
     def promised(self) -> Promised:
         """Return what the file brings along."""
-        return Promised(UNKNOWN, {UNKNOWN_URI: None, **self._files}, self._components)
+        components = {asset_name(name): component for name, component in self._components.items()}
+        return Promised(UNKNOWN_NAME, {UNKNOWN_URI: None, **self._files}, components)
 
     def attempt(self, where: str, work: Callable[[], T], otherwise: T) -> T:
         """Return what `work` does, or `otherwise` where it raises, whose faults are kept."""
@@ -231,7 +234,7 @@ class StoredFiles:
         return self._anonymous(ANONYMOUS_ENVIRONMENT, body, register)
 
     def component(self, body: Body) -> str:
-        return self._anonymous(ANONYMOUS, body, self._workspace.components.register_from)
+        return self._anonymous(ANONYMOUS, body, self._register_component)
 
     def require_source(self, component: Body) -> None:
         """Registering a component looks for it."""
@@ -256,6 +259,9 @@ class StoredFiles:
         register({"properties": {**body["properties"], "isAnonymous": True}}, name, version)
         return f"azureml:{name}:{version}"
 
+    def _register_component(self, body: Body, name: str, version: str) -> None:
+        self._workspace.components.register(component_wire.request_from_body(name, version, body))
+
     def _artifact(self, path: Path) -> str:
         artifacts = self._workspace.artifacts
         if path.is_file():
@@ -277,7 +283,7 @@ def _of_kind(found: Path, kind: str) -> Path:
 
 
 def _outputs(workspace: Workspace, component: str) -> Mapping[str, str]:
-    return _output_types(workspace.components.pin(component).component)
+    return _output_types(workspace.components.named(component).component)
 
 
 def _output_types(component: Component) -> dict[str, str]:
@@ -291,7 +297,7 @@ def _refuse(faults: list[KeyFault]) -> None:
 
 def component_of(body: Body, name: str) -> Component:
     """Return the component that a body is of; raises `InvalidFile` and `NotSupported`."""
-    return component_from_dict(body["properties"]["componentSpec"], name)
+    return component_from_spec(body["properties"]["componentSpec"], name)
 
 
 def read_document(file: Path) -> dict[str, Any]:

@@ -1,36 +1,27 @@
-"""From what a user says to the inputs of a pipeline: spellings, options, files, the base model, and all faults at once.
+"""From what a person says to a `JobRequest` for a pipeline that ships: spellings, options, tags and files.
 
-Nothing is stored here: a file or folder becomes an `Upload`, whose bytes are stored once the whole job is known to be good.
+Nothing is looked up here but what the job is called by. Faults are collected, so that they come with those of the whole job.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import secrets
-import tempfile
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import partial
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from mafunzo.entities.asset import Asset, AssetType
+from mafunzo.entities.asset import Asset
 from mafunzo.entities.component import Component, Input, parse_value, unknown_name
-from mafunzo.entities.evaluation import evaluation_config, unmeasured
-from mafunzo.entities.job import ArtifactInput, Job, Step
-from mafunzo.entities.parameters.constraint import faults_between
-from mafunzo.entities.reference import AssetReference, PathInput
-from mafunzo.errors import InvalidFile, InvalidParameter, UsageError
-from mafunzo.pipelines.plan import Facts, PinnedComponent, PlanRequest, plan
+from mafunzo.entities.job import ArtifactInput
+from mafunzo.entities.job_request import JobRequest
+from mafunzo.entities.reference import AssetReference, LocalPath, PathInput, parse_reference
+from mafunzo.errors import Faults, InvalidParameter
 from mafunzo.workspace.component import shipped
-from mafunzo.workspace.compute import Computes
-from mafunzo.workspace.model_source import ModelSource, ModelSources, Upload
-from mafunzo.workspace.reference import stored
-from mafunzo.workspace.row_check import require_good
+from mafunzo.workspace.model_source import ModelSource, ModelSources
+from mafunzo.workspace.row_check import require_file
 from mafunzo.workspace.services import Services
 
-T = TypeVar("T")
 OPTIONS: Mapping[str, Input] = {
     option.name: option
     for option in (
@@ -44,269 +35,182 @@ OPTIONS: Mapping[str, Input] = {
 }
 MODEL_INPUTS = ("pytorch_model_path", "mlflow_model_path", "huggingface_id")
 """The inputs that name a base model; the first that is given wins, and its card's defaults count."""
+MODEL = "mlflow_model_path"
+"""The one of them that a model goes to which was named apart."""
+DATA_INPUTS = tuple(f"{split}_{kind}_path" for split in ("train", "validation", "test") for kind in ("file", "mltable"))
+"""The inputs that are rows."""
 
 
 @dataclass
-class Request:
-    """A job as it is being asked for; each verb adds inputs, and faults instead of raising."""
+class Arguments:
+    """What a person gives for a pipeline, by its declared names. options: of `OPTIONS`, as their types."""
 
-    services: Services
-    component: Component
+    pipeline: Component
+    faults: Faults
     inputs: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
-    properties: Mapping[str, Any] = field(default_factory=dict)
-    faults: list[str] = field(default_factory=list)
 
-    def take(self, given: Mapping[str, Any]) -> None:
+    def take(self, values: Mapping[str, Any]) -> None:
         """Take in parameters and options by any of their names; what isn't given is None."""
-        names = {alias: declared.name for declared in self.component.inputs.values() for alias in declared.aliases}
-        for name, value in given.items():
-            known = name if name in self.component.inputs else names.get(name)
-            if value is None:
-                continue
-            if name in OPTIONS:
-                parsed, fault = parse_value(OPTIONS[name], value)
-                self.options[name] = parsed
-                self.faults += [fault] if fault else []
-            elif name == "tags":
-                self.tags = self._tags(value)
-            elif known is None:
-                self.faults.append(unknown_name(name, [*self.component.inputs, *names, *OPTIONS, "tags"]))
-            elif known in self.inputs:
-                self.faults.append(f"{name} and another name of {known} are both given. Keep one.")
-            else:
-                self.inputs[known] = value
+        for name, option in OPTIONS.items():
+            if (value := values.get(name)) is not None:
+                self.options[name], fault = parse_value(option, value)
+                self.faults.add(fault)
+        if (tags := values.get("tags")) is not None:
+            self.tags = _tags(tags, self.faults)
+        others = {name: value for name, value in values.items() if name not in (*OPTIONS, "tags")}
+        self.inputs |= declared_inputs(self.pipeline, others, self.faults, (*OPTIONS, "tags"))
 
-    def take_stored(self, given: Mapping[str, str | PathInput], local: Mapping[str, Path | None]) -> None:
-        """Take in inputs that came over a wire: literals as text, and what addresses name, of which a model stays a name.
-
-        local: what lies at addresses that aren't stored yet.
-        """
-        texts = {name: value if isinstance(value, str) else _model_name(value) for name, value in given.items()}
-        self.take({name: text for name, text in texts.items() if text})
-        for name, value in given.items():
-            if isinstance(value, str) or texts[name]:
-                continue
-            if name not in self.component.inputs:
-                self.faults.append(unknown_name(name, self.component.inputs))
-            elif path := local.get(value.text):
-                self.inputs[name] = path
-            else:
-                for found in self.attempt(partial(stored, self.services, name, value)):
-                    self.inputs[name] = found
-
-    def base(self, model: str | Path | Asset | None, has_defaults: bool = True) -> str:
-        """Take in the base model, by `model` or by the pipeline's own inputs; return its name for people.
-
-        has_defaults: whether its card's defaults stand in for what isn't given; its ranges hold in any case.
-        """
-        named = [name for name in MODEL_INPUTS if name in self.inputs]
-        if model is not None and named:
-            self.faults.append(f"model and {named[0]} both name the base model. Keep one.")
-        if model is None and not named:
-            self.faults.append(
-                "model is missing: name a model of `mafunzo model list`, org/name of a hub, or a folder."
-            )
-        wanted = model if model is not None else next((self.inputs.pop(name) for name in named[:1]), None)
-        for name in named:
-            self.inputs.pop(name, None)
-        if isinstance(wanted, ArtifactInput):  # uploaded already
-            self.inputs[named[0]] = wanted
-            return wanted.name
-        if wanted is None:
-            return "model"
-        for source in self.attempt(lambda: ModelSources(self.services).source(wanted)):
-            self.inputs = {**(source.defaults if has_defaults else {}), **self.inputs, **source.inputs}
-            self._check_ranges(source)
-        return wanted.name if isinstance(wanted, Asset) else Path(str(wanted).removeprefix("azureml:")).name
-
-    def files(self, given: Mapping[str, str | Path | None]) -> None:
+    def add_files(self, files: Mapping[str, str | Path | None]) -> None:
         """Take in files under the names of inputs, beside those that stand among the parameters already."""
-        for name, path in given.items():
+        for name, path in files.items():
             if path is not None and name in self.inputs:
-                self.faults.append(f"{name} is given twice. Keep one.")
+                self.faults.add(f"{name} is given twice. Keep one.")
             elif path is not None:
                 self.inputs[name] = path
 
-    def uploads(self) -> None:
-        """Turn every path among the inputs into an upload."""
-        for name, value in self.inputs.items():
-            if self.component.inputs[name].is_path and isinstance(value, str | Path):
-                found = self.attempt(partial(_upload, self.services, name, Path(value)))
-                self.inputs[name] = found[0] if found else ArtifactInput("")  # told: the plan need not tell it again
+    def add_model(self, model: str | Path | Asset | None) -> str:
+        """Take in the base model, which the pipeline's own inputs may name instead; return its name for people."""
+        named = [name for name in MODEL_INPUTS if name in self.inputs]
+        if model is not None and named:
+            self.faults.add(f"model and {named[0]} both name the base model. Keep one.")
+        chosen = model if model is not None or not named else self.inputs[named[0]]
+        if model is not None:
+            self.inputs = {name: value for name, value in self.inputs.items() if name not in named}
+            self.inputs[MODEL] = f"{model.name}:{model.version}" if isinstance(model, Asset) else model
+        return _title(chosen)
 
-    def rows(self, names: Iterable[str]) -> list[Path]:
-        """Check every row of the data files under these inputs; return their paths."""
-        given = {name: self.inputs[name] for name in names if name in self.inputs}
-        paths = [Path(value).expanduser() for value in given.values() if isinstance(value, str | Path)]
-        policy = str(self.inputs.get("on_bad_row", "fail"))
-        # In the home, where a checkout is a hard link.
-        with tempfile.TemporaryDirectory(prefix=".rows-", dir=self.services.home.root) as scratch:
-            stored = [
-                self.services.artifacts.checkout(value.artifact, Path(scratch) / name)
-                for name, value in given.items()
-                if isinstance(value, ArtifactInput)
-            ]
-            found = [*(path for path in paths if path.exists()), *stored]
-            self.attempt(lambda: require_good(found, policy))
-        return paths
+    def first_rows(self) -> str:
+        """Return the name of the first file of rows, for people."""
+        return next((Path(self.inputs[name]).name for name in DATA_INPUTS if name in self.inputs), "nothing")
 
-    def check_finetuning(self) -> None:
-        """Find the faults between parameters that are each in their range."""
-        values = self._values()
-        self.faults += faults_between(values)
-        self.check_evaluation()
-
-    def check_evaluation(self) -> None:
-        """Find the faults of what is to be measured."""
-        values = self._values()
-        texts: dict[str, str] = {}
-        file = self.inputs.get("evaluation_config")
-        if isinstance(file, str | Path) and Path(file).expanduser().is_file():
-            texts[f"evaluation_config ({file})"] = Path(file).expanduser().read_text(encoding="utf-8")
-        if values.get("evaluation_config_params"):
-            texts["evaluation_config_params"] = str(values["evaluation_config_params"])
-        for config in self.attempt(lambda: evaluation_config(texts)):
-            given = (values[name] for name in ("generation_rows", "gate", "gate_metric"))
-            self.faults += unmeasured(config, *given)
-
-    def attempt(self, work: Callable[[], T]) -> list[T]:
-        """Return `[work()]`, or nothing when it raised a usage error, whose text then stands among the faults."""
-        return attempt(work, self.faults)
-
-    def draft(self, prefix: str) -> Draft:
-        """Plan the job; raises `InvalidParameter` with all faults that were found, the plan's own too."""
-        pinned = {node.component: _pin(node.component) for node in self.component.nodes.values()}
-        facts = Facts(pinned=pinned, hardware=Computes(self.services).hardware(), now=datetime.now(UTC))
-        request = PlanRequest(
-            name=self.options.get("job_name") or f"{prefix}-{secrets.token_hex(4)}",
-            component=self.component,
-            inputs=self.inputs,
-            experiment=self.options.get("experiment") or self.component.name,
-            display_name=self.options.get("display_name") or self.component.name,
-            priority=self.options.get("priority") or 0,
-            force_rerun=self.options.get("force_rerun") or False,
-            continue_on_step_failure=self.options.get("continue_on_step_failure") or False,
+    def request(self, prefix: str, experiment: str, display_name: str, has_model_defaults: bool = False) -> JobRequest:
+        """Return the request. prefix: what the name begins with where none is given; experiment, display_name: likewise."""
+        options = self.options
+        return JobRequest(
+            name=options.get("job_name") or f"{prefix}-{secrets.token_hex(4)}",
+            pipeline=replace(self.pipeline, nodes={}),
+            component=self.pipeline.name,
+            inputs={name: _input(value) for name, value in self.inputs.items()},
+            display_name=options.get("display_name") or display_name,
+            experiment=options.get("experiment") or experiment,
+            priority=options.get("priority") or 0,
+            force_rerun=options.get("force_rerun") or False,
+            continue_on_step_failure=options.get("continue_on_step_failure") or False,
+            has_model_defaults=has_model_defaults,
             tags=self.tags,
-            properties=self.properties,
-            created_by=self.services.user,
         )
-        named = {name: str(value) for name, value in self.inputs.items() if name.startswith("compute_")}
-        self.faults += Computes(self.services).faults(named)
-        return drafted(request, facts, self.faults)
-
-    def _values(self) -> dict[str, Any]:
-        """Return every literal input as its type; a broken one, which the plan tells of, has its default."""
-        values: dict[str, Any] = {}
-        for name, declared in self.component.inputs.items():
-            given = self.inputs.get(name)
-            parsed = None if declared.is_path or given is None else parse_value(declared, given)[0]
-            values[name] = declared.default if parsed is None else parsed
-        return values
-
-    def _check_ranges(self, source: ModelSource) -> None:
-        values = self._values()
-        for name, (low, high) in source.ranges.items():
-            value = values.get(name)
-            if isinstance(value, int | float) and not low <= value <= high:
-                self.faults.append(f"{name} is {value}, expected {low:g} to {high:g} for {source.name}.")
-
-    def _tags(self, given: Any) -> dict[str, str]:
-        if isinstance(given, Mapping):
-            return {str(name): str(value) for name, value in given.items()}
-        pairs = [pair.partition("=") for pair in str(given).split(",")]
-        self.faults += (
-            [f"tags is '{given}', expected name=value pairs with commas between."]
-            if not all(name and equals for name, equals, _ in pairs)
-            else []
-        )
-        return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-def with_outputs(pipeline: Component, names: Mapping[str, str]) -> Component:
-    """Return a pipeline that gives some of its outputs, each under another name: `names` maps its own to those."""
-    given = {theirs: pipeline.outputs[ours] for ours, theirs in names.items() if ours in pipeline.outputs}
-    renamed = {f"${{{{parent.outputs.{ours}}}}}": f"${{{{parent.outputs.{theirs}}}}}" for ours, theirs in names.items()}
-    nodes = {
-        name: dataclasses.replace(
-            node, outputs={output: renamed[target] for output, target in node.outputs.items() if target in renamed}
-        )
-        for name, node in pipeline.nodes.items()
-    }
-    return dataclasses.replace(pipeline, outputs=given, nodes=nodes)
+def finetuning(
+    model: str | Path | Asset | None, files: Mapping[str, str | Path | None], values: Mapping[str, Any], faults: Faults
+) -> JobRequest:
+    """Return the request to fine-tune a model on files by the inputs that they are of."""
+    arguments = Arguments(shipped("chat_completion_pipeline").component, faults)
+    arguments.take(values)
+    title = arguments.add_model(model)
+    arguments.add_files(files)
+    display_name = f"{title} on {arguments.first_rows()}"
+    return arguments.request("finetune", f"chat_completion_{title}", display_name, has_model_defaults=True)
 
 
-def attempt(work: Callable[[], T], faults: list[str]) -> list[T]:
-    """Return `[work()]`, or nothing when it raised a usage error, whose text is then added to `faults`."""
-    try:
-        return [work()]
-    except UsageError as error:
-        faults += [error.message, *error.faults] if error.faults else [error.message]
-        return []
+def comparison(
+    services: Services,
+    model: str,
+    data: str | Path,
+    against: str | None,
+    values: Mapping[str, Any],
+    faults: Faults,
+) -> JobRequest:
+    """Return the request to evaluate two models on the same rows; without `against`, the second is the first one's base."""
+    arguments = Arguments(shipped("compare_models").component, faults)
+    arguments.take(values)
+    arguments.add_files({"test_file_path": data})
+    arguments.inputs[f"tuned_{MODEL}"] = model
+    unknown = ModelSource("another model", {"pytorch_model_path": ArtifactInput("")})
+    if against is None:
+        other = faults.attempt(lambda: _base_of(services, model), unknown)
+        arguments.inputs |= other.inputs
+    else:
+        other = faults.attempt(lambda: ModelSources(services).source(against), unknown)
+        arguments.inputs[MODEL] = against
+    return arguments.request("compare", "compare", f"{model} against {other.name}")
 
 
-@dataclass(frozen=True)
-class Draft:
-    """A job that is known to be good, before anything of it is stored."""
-
-    request: PlanRequest
-    facts: Facts
-
-    def planned(self) -> tuple[Job, list[Step]]:
-        """Return the job and its steps, with no bytes behind its files."""
-        return plan(_with_files(self.request, lambda upload: ArtifactInput("", upload.name)), self.facts)
-
-    def stored(self) -> tuple[Job, list[Step]]:
-        """Store the files; return the job and its steps."""
-        return plan(_with_files(self.request, Upload.artifact), self.facts)
+def importing(services: Services, reference: str) -> JobRequest:
+    """Return the request to fetch and convert a model; raises what is wrong with the model's name."""
+    ModelSources(services).source(reference)
+    arguments = Arguments(shipped("import_model_pipeline").component, Faults(), {MODEL: reference})
+    return arguments.request("import", "import", import_title(reference))
 
 
-def drafted(request: PlanRequest, facts: Facts, faults: list[str]) -> Draft:
-    """Return a job once it can be planned; files among its inputs, and among its nodes' own, are uploads.
+def previewing(services: Services, model: str | Path, data: str | Path, values: Mapping[str, Any]) -> JobRequest:
+    """Return the request to render rows; raises what is wrong with the file, or with the model's name."""
+    require_file(Path(data).expanduser())
+    ModelSources(services).source(model)
+    inputs = {MODEL: model, "train_file_path": data, **values}
+    arguments = Arguments(shipped("preview_data_pipeline").component, Faults(), inputs)
+    return arguments.request("preview", "preview", f"preview {Path(data).name}")
 
-    Raises `InvalidParameter` with these faults and the plan's own. Of a sweep the first trial is planned: what is wrong with
-    one is wrong with each.
+
+def import_title(reference: str) -> str:
+    """Return what a job is called that imports a model."""
+    return f"import {reference}"
+
+
+def declared_inputs(
+    component: Component, values: Mapping[str, Any], faults: Faults, others: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Return values by the names that the component declares, of which they may have any alias; what isn't given is None.
+
+    others: names that may be meant as well, for the fault of an unknown one.
     """
-    nodes = list(request.component.nodes.items())
-    component = dataclasses.replace(request.component, nodes=dict(nodes if request.sweep is None else nodes[:1]))
-    try:
-        Draft(dataclasses.replace(request, component=component), facts).planned()
-    except InvalidParameter as error:
-        faults = [*faults, *error.faults]
-    if faults:
-        raise InvalidParameter("The job can't be planned.", list(dict.fromkeys(faults)))
-    return Draft(request, facts)
+    aliases = {alias: declared.name for declared in component.inputs.values() for alias in declared.aliases}
+    inputs: dict[str, Any] = {}
+    for name, value in values.items():
+        declared_name = name if name in component.inputs else aliases.get(name)
+        if value is None:
+            continue
+        if declared_name is None:
+            faults.add(unknown_name(name, [*component.inputs, *aliases, *others]))
+        elif declared_name in inputs:
+            faults.add(f"{name} and another name of {declared_name} are both given. Keep one.")
+        else:
+            inputs[declared_name] = value
+    return inputs
 
 
-def _with_files(request: PlanRequest, artifact: Callable[[Upload], ArtifactInput]) -> PlanRequest:
-    """Return a request with an artifact in the place of each upload, of the job's inputs and of its nodes' own."""
-
-    def found(inputs: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: artifact(value) if isinstance(value, Upload) else value for name, value in inputs.items()}
-
-    nodes = {
-        name: dataclasses.replace(node, inputs=found(node.inputs)) for name, node in request.component.nodes.items()
-    }
-    component = dataclasses.replace(request.component, nodes=nodes)
-    return dataclasses.replace(request, inputs=found(request.inputs), component=component)
+def _base_of(services: Services, model: str) -> ModelSource:
+    """Return the base that was recorded with a model."""
+    properties = ModelSources(services).get(model).properties
+    base = properties.get("base_artifact")
+    if base is None:
+        raise InvalidParameter(f"{model} has no known base: name one with --against.")
+    name = (properties.get("base_model") or {}).get("reference") or f"the base of {model}"
+    return ModelSource(name, {"pytorch_model_path": ArtifactInput(base, name)})
 
 
-def _upload(services: Services, name: str, path: Path) -> Upload:
-    path = path.expanduser()
-    if not path.exists():
-        raise InvalidFile(f"{name} is '{path}', which doesn't exist. Check the path.")
-    return Upload(path.name, lambda: services.artifacts.put(path))
+def _input(value: Any) -> Any:
+    return PathInput(LocalPath(str(value)), "", str(value)) if isinstance(value, Path) else value
 
 
-def _model_name(path: PathInput) -> str:
-    """Return the name of the model that a path is; an empty text for something else."""
-    reference = path.reference
-    if not isinstance(reference, AssetReference) or reference.type is not AssetType.MODEL:
-        return ""
-    return path.text if reference.registry else str(reference)
+def _title(model: object) -> str:
+    """Return the name of a model for people: of an asset its name, of a folder or repository the last part of its path."""
+    if isinstance(model, Asset):
+        return model.name
+    if model is None:
+        return "model"
+    reference = None if isinstance(model, Path) else parse_reference(str(model))
+    if not isinstance(reference, AssetReference):
+        return Path(str(model)).name
+    return str(reference) if reference.version or reference.label else reference.name
 
 
-def _pin(name: str) -> PinnedComponent:
-    found = shipped(name)
-    return PinnedComponent(component=found.component, code=found.code, is_trusted=True)
+def _tags(value: Any, faults: Faults) -> dict[str, str]:
+    if isinstance(value, Mapping):
+        return {str(name): str(text) for name, text in value.items()}
+    pairs = [pair.partition("=") for pair in str(value).split(",")]
+    if not all(name and equals for name, equals, _ in pairs):
+        faults.add(f"tags is '{value}', expected name=value pairs with commas between.")
+    return {name.strip(): text.strip() for name, _, text in pairs}

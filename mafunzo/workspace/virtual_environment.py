@@ -16,7 +16,7 @@ from mafunzo.pipelines.scheduler import ENVIRONMENTS_FOLDER
 from mafunzo.store.catalog import EnvironmentCard, environment_cards
 from mafunzo.store.environment_catalog import curated_environment
 from mafunzo.workspace.services import Services
-from mafunzo.workspace.user_component import environment_name
+from mafunzo.workspace.user_component import definition
 from mafunzo.workspace.version import referenced, registered
 
 
@@ -137,8 +137,7 @@ def _components_with(services: Services, known: KnownEnvironment) -> list[str]:
 
 def _environment_of(services: Services, component: Asset) -> tuple[str, str] | None:
     """Return name and version of the environment of a component's, None for a curated one, or for Mafunzo's own."""
-    name = environment_name(component)
-    reference = parse_reference(name) if name else None
+    reference = definition(component)[1].environment
     if not isinstance(reference, AssetReference):
         return None
     if not registered(services, AssetType.ENVIRONMENT, reference.name):

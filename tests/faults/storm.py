@@ -17,7 +17,8 @@ import psutil
 from mafunzo.entities.component import Component, Input, Node, Output
 from mafunzo.entities.compute import Hardware
 from mafunzo.entities.job import ArtifactInput, JobStatus, Resources, StepStatus
-from mafunzo.pipelines.plan import Facts, PinnedComponent, PlanRequest, plan
+from mafunzo.entities.job_request import JobRequest
+from mafunzo.pipelines.plan import Facts, PinnedComponent, plan
 from mafunzo.store.artifact import Artifacts
 from mafunzo.store.home import Home
 from mafunzo.store.lease import Leases
@@ -97,7 +98,7 @@ class World:
         pinned = {part.name: PinnedComponent(part, f"sha256:{part.name}", is_ours) for part in (upper, count, join)}
         facts = Facts(pinned, Hardware(CPUS, 8000), datetime.now(UTC))
         inputs = {"data": ArtifactInput(self.artifacts.put(given), "given.txt")}
-        request = PlanRequest(name, whole, inputs, priority=rng.randint(0, 2), force_rerun=True)
+        request = JobRequest(name, whole, inputs, priority=rng.randint(0, 2), force_rerun=True)
         self.records.jobs.add(*plan(request, facts))
         self.expected[name] = f"{text.upper()}{len(text.split())}\n"
 

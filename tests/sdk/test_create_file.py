@@ -27,9 +27,8 @@ from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType
 from mafunzo.entities.job import Step
 from mafunzo.entities.reference import AssetReference
 from mafunzo.errors import Conflict, InvalidFile, InvalidParameter, NotSupported
-from mafunzo.wire.azureml.component import component_from_dict, source_of
-from mafunzo.wire.azureml.reference import parse_reference
 from mafunzo.workspace.creation import Created, create
+from mafunzo.workspace.user_component import definition
 from tests.support.command_line import Shell
 
 FILES = Path(__file__).parent / "files"
@@ -66,22 +65,14 @@ def asset(workspace: Workspace, kind: AssetType, name: str, version: str) -> Ass
 
 def component_of(workspace: Workspace, name: str) -> dict[str, Any]:
     """Return a component's interface, and all that it names by what that is, whatever it is called."""
-    spec = asset(workspace, AssetType.COMPONENT, *name.split(":")).properties["spec"]
-    component = component_from_dict(spec, name)
+    component, source = definition(asset(workspace, AssetType.COMPONENT, *name.split(":")))
     nodes = {step: dataclasses.replace(node, component="", resources=None) for step, node in component.nodes.items()}
-    inner = {step: component_of(workspace, short(node.component)) for step, node in component.nodes.items()}
+    inner = {step: component_of(workspace, str(node.component)) for step, node in component.nodes.items()}
     found = dataclasses.replace(component, name="", version="", nodes=nodes)
     if component.kind == "pipeline":
         return {"component": found, "nodes": inner}
-    pinned = workspace.components.pinned(component, source_of(spec))
+    pinned = workspace.components.pinned(component, source)
     return {"component": found, "code": pinned.code_artifact, "environment": unnamed(pinned.runtime)}
-
-
-def short(written: str) -> str:
-    """Return `name:version` of a component's id or name."""
-    reference = parse_reference(written)
-    assert isinstance(reference, AssetReference)
-    return str(reference)
 
 
 def unnamed(environment: Any) -> Any:
@@ -103,8 +94,9 @@ def test_a_component_is_the_same(name, ours, theirs):
     kind = AssetType.COMPONENT
     mine, other = (asset(where, kind, *name.split(":")) for where in (ours, theirs))
     assert (mine.description, mine.tags) == (other.description, other.tags)
-    assert mine.properties["spec"].get("inputs") == other.properties["spec"].get("inputs")
-    assert mine.properties["spec"].get("display_name") == other.properties["spec"].get("display_name")
+    spec, other_spec = (one.echoes["azure"]["componentSpec"] for one in (mine, other))
+    assert spec.get("inputs") == other_spec.get("inputs")
+    assert spec.get("display_name") == other_spec.get("display_name")
 
 
 def test_an_ignored_file_of_a_folder_of_code_stays_behind(ours, theirs):
@@ -117,8 +109,8 @@ def test_an_ignored_file_of_a_folder_of_code_stays_behind(ours, theirs):
 def test_an_environment_is_the_same(name, ours, theirs):
     mine, other = (asset(where, AssetType.ENVIRONMENT, *name.split(":")) for where in (ours, theirs))
     assert (mine.description, mine.tags) == (other.description, other.tags)
-    found = ours.environments.find(f"azureml:{name}")
-    assert found == theirs.environments.find(f"azureml:{name}")
+    found = ours.environments.find(AssetReference(*name.split(":")))
+    assert found == theirs.environments.find(AssetReference(*name.split(":")))
     assert found.packages == (("humanize==4.9.0",) if name == "small-file:3" else ())
 
 

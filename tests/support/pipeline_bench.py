@@ -9,9 +9,10 @@ from typing import Any
 from mafunzo.entities.component import Component, Input, Node, Output
 from mafunzo.entities.compute import Hardware
 from mafunzo.entities.job import ArtifactInput, Job, Resources, Step, Value
+from mafunzo.entities.job_request import JobRequest
 from mafunzo.launcher.local import LocalLauncher
 from mafunzo.pipelines.attempt import step_folder
-from mafunzo.pipelines.plan import Facts, PinnedComponent, PlanRequest, plan
+from mafunzo.pipelines.plan import Facts, PinnedComponent, plan
 from mafunzo.pipelines.scheduler import Scheduler
 from mafunzo.store.artifact import Artifacts
 from mafunzo.store.home import Home
@@ -132,7 +133,7 @@ class Bench:
         }
         hardware = Hardware(self.capacity.cpus, self.capacity.memory_mb)
         facts = Facts(pinned, hardware, datetime.now(UTC))
-        return self.records.jobs.add(*plan(PlanRequest(name, whole, inputs or {}, **request), facts))
+        return self.records.jobs.add(*plan(JobRequest(name, whole, inputs or {}, **request), facts))
 
     def until(self, is_so: Callable[[], Any]) -> None:
         """Tick until something is so; no step is waited for that is to be tried again later."""

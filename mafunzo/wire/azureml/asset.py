@@ -20,7 +20,7 @@ from mafunzo.wire.azureml.envelope import (
 from mafunzo.wire.azureml.reference import NOUNS, parse_reference
 
 ECHO = "azure"
-"""The name of what a version keeps of a body that its entity doesn't say, which stands in the answer as it was sent."""
+"""The name of what an entity keeps of a body that it doesn't say itself, which stands in the answer as it was sent."""
 COLLECTED = "modelDataCollector/"
 """Where in the datastore Azure puts what its deployments are asked and answer."""
 DATA_TYPES = (FolderType.URI_FILE, FolderType.URI_FOLDER, FolderType.MLTABLE)
@@ -239,10 +239,10 @@ def component_version_body(asset: Asset) -> dict[str, Any]:
     properties = {
         "description": asset.description,
         "tags": dict(asset.tags),
-        "properties": asset.properties["properties"],
+        "properties": asset.properties["user_properties"],
         "isArchived": asset.is_archived,
         "isAnonymous": asset.is_anonymous,
-        "componentSpec": asset.properties["spec"],
+        "componentSpec": asset.echoes[ECHO]["componentSpec"],
         "provisioningState": "Succeeded",
     }
     return version_body(asset, properties)

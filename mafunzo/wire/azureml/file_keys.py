@@ -7,9 +7,9 @@ from enum import StrEnum
 from typing import Any
 
 from mafunzo.entities.asset import MODEL_TYPES
+from mafunzo.entities.component_file import NODE_TYPES
 from mafunzo.errors import InvalidFile, NotSupported
 from mafunzo.wire.azureml.asset import DATA_TYPES
-from mafunzo.wire.azureml.component import NODE_TYPES
 from mafunzo.wire.azureml.envelope import DATASTORE
 from mafunzo.wire.azureml.file_value import Leaf, OneOf, stand_in, value_fault, written
 

@@ -7,17 +7,19 @@ came.
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from mafunzo.entities.component import PARENT_INPUT, PATH_TYPES, Component, Input, Node, Output
 from mafunzo.entities.job import Destination, Job, JobStatus, Step, StepStatus
+from mafunzo.entities.job_request import JobChange, JobRequest, OwnCommand
 from mafunzo.entities.reference import PathInput
-from mafunzo.entities.sweep import BEST_TRIAL, BEST_VALUE, Sweep
+from mafunzo.entities.sweep import BEST_TRIAL, BEST_VALUE
 from mafunzo.errors import InvalidParameter, MafunzoError, NotSupported
+from mafunzo.wire.azureml.asset import ECHO
 from mafunzo.wire.azureml.component import (
-    Source,
+    asset_name,
     destination_from_body,
     input_from_body,
     node_from_body,
@@ -57,39 +59,8 @@ COMMAND = "command"
 """The step of a command job."""
 TRIAL = "trial"
 """The node of a sweep job, of which its steps are made."""
-BODY = "azureml_body"
-"""Under which a job keeps the body that it came with."""
 FILE_SOURCE = "YAML.JOB"
 """By which the SDK says that a pipeline comes from a file."""
-ARCHIVED = "is_archived"
-"""Under which a job keeps whether it is hidden from lists."""
-
-
-@dataclass(frozen=True)
-class JobRequest:
-    """A job that was asked for.
-
-    pipeline: its nodes name components, and its inputs are all given: by name in `inputs`, a text or a path. commands: what a
-    node runs that names no component, by the node's `component`. computes: who names which. destinations: of its outputs.
-    sweep: the job is one, and its only node is to become its trials. component: names the pipeline that the job is, whose nodes
-    are taken where it says none.
-    has_model_defaults: whether the base model's card says what isn't given; a client that read the card says it itself.
-    """
-
-    pipeline: Component
-    inputs: Mapping[str, str | PathInput]
-    commands: Mapping[str, tuple[Component, Source]] = field(default_factory=dict)
-    computes: Mapping[str, str] = field(default_factory=dict)
-    destinations: Mapping[str, Destination] = field(default_factory=dict)
-    display_name: str = ""
-    experiment: str = ""
-    force_rerun: bool = False
-    continue_on_step_failure: bool = False
-    has_model_defaults: bool = False
-    tags: Mapping[str, str] = field(default_factory=dict)
-    properties: Mapping[str, Any] = field(default_factory=dict)
-    sweep: Sweep | None = None
-    component: str = ""
 
 
 def job_from_body(name: str, body: Mapping[str, Any]) -> JobRequest:
@@ -105,20 +76,24 @@ def job_from_body(name: str, body: Mapping[str, Any]) -> JobRequest:
     if kind not in readers:
         raise NotSupported(f"Job '{name}' is a {kind} job. Command, pipeline, sweep and fine-tuning jobs run here.")
     settings = properties.get("settings") or {}
+    change = _change(properties, properties.get("isArchived"))
     return replace(
         readers[kind](name, properties),
         computes=_computes(properties),
-        display_name=str(properties.get("displayName") or name),
+        display_name=str(properties.get("displayName") or ""),
         experiment=str(properties.get("experimentName") or "Default"),
         force_rerun=is_true(settings.get("force_rerun")),
         continue_on_step_failure=kind == "Sweep" or is_true(settings.get("continue_on_step_failure")),
-        tags=texts(properties.get("tags")),
-        properties={BODY: dict(body)},
+        tags=change.tags,
+        description=change.description,
+        user_properties=properties.get("properties"),
+        is_archived=change.is_archived,
+        echoes={ECHO: dict(body)},
     )
 
 
 def _pipeline_job(name: str, properties: Mapping[str, Any]) -> JobRequest:
-    component = str(properties.get("componentId") or "")
+    component = asset_name(properties.get("componentId")) or None
     nodes = _nodes(name, properties)
     if not (nodes or component):
         raise InvalidParameter(f"Job '{name}' has no nodes. A pipeline runs one component or more.")
@@ -126,7 +101,7 @@ def _pipeline_job(name: str, properties: Mapping[str, Any]) -> JobRequest:
 
 
 def _command_job(name: str, properties: Mapping[str, Any]) -> JobRequest:
-    commands = {COMMAND: (_command(name, properties), source_of(properties))}
+    commands = {COMMAND: OwnCommand(_command(name, properties), source_of(properties))}
     return replace(_request(name, properties, {COMMAND: _only_node(name, properties)}), commands=commands)
 
 
@@ -138,7 +113,7 @@ def _sweep_job(name: str, properties: Mapping[str, Any]) -> JobRequest:
     command = replace(command, inputs={**command.inputs, **swept_inputs(sweep)})
     node = replace(_only_node(name, trial), name=TRIAL, outputs={}, destinations=_destinations(properties))
     request = _request(name, {**properties, "outputs": {}}, {TRIAL: node})
-    return replace(request, commands={COMMAND: (command, source_of(trial))}, sweep=sweep)
+    return replace(request, commands={COMMAND: OwnCommand(command, source_of(trial))}, sweep=sweep)
 
 
 def _finetuning_job(name: str, properties: Mapping[str, Any]) -> JobRequest:
@@ -156,7 +131,7 @@ def _request(name: str, properties: Mapping[str, Any], nodes: Mapping[str, Node]
         outputs=_outputs(properties),
         nodes=nodes,
     )
-    return JobRequest(pipeline=pipeline, inputs=inputs, destinations=_destinations(properties))
+    return JobRequest(name, pipeline, inputs, destinations=_destinations(properties))
 
 
 def _outputs(properties: Mapping[str, Any]) -> dict[str, Output]:
@@ -266,7 +241,7 @@ def compute_name(id: str) -> str:
 
 def job_body(job: Job, pages: str) -> dict[str, Any]:
     """Return a job as a GET answers it; `pages` is where people look at it."""
-    kept = dict((job.properties.get(BODY) or {}).get("properties") or {})
+    kept = echo_of(job)
     outputs = kept.get("outputs") or {name: {"jobOutputType": "uri_folder"} for name in job.outputs}
     found = {
         name: {"mode": "ReadWriteMount", **_said(given), "uri": given.get("uri") or output_id(job.name, name)}
@@ -279,12 +254,14 @@ def job_body(job: Job, pages: str) -> dict[str, Any]:
         "experimentName": job.experiment,
         "status": status_of_job(job),
         "tags": dict(job.tags),
-        "properties": {**(kept.get("properties") or {}), **_best_of(job)},
+        "properties": {**job.user_properties, **_best_of(job)},
         "services": {"Studio": {"endpoint": pages, "jobServiceType": "Studio", "status": None, "errorMessage": None}},
         "outputs": found,
         "inputs": {name: _with_mode(given) for name, given in (kept.get("inputs") or {}).items()},
-        "isArchived": is_archived(job),
+        "isArchived": job.is_archived,
     }
+    if job.description is not None:
+        properties["description"] = job.description
     if properties["jobType"] == "Pipeline":
         properties["jobs"] = kept.get("jobs") or {}
     made = system_data(job.created_by, job.created_at)
@@ -301,19 +278,20 @@ def _said(given: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in given.items() if value is not None}
 
 
-def said_properties(job: Job) -> Mapping[str, Any]:
-    """Return the properties that a job was sent with."""
-    return ((job.properties.get(BODY) or {}).get("properties") or {}).get("properties") or {}
+def echo_of(job: Job) -> dict[str, Any]:
+    """Return the properties of the body that a job came with; none for a job that came another way."""
+    return dict((job.echoes.get(ECHO) or {}).get("properties") or {})
 
 
-def is_archived(job: Job) -> bool:
-    """Return whether a job is hidden from lists."""
-    return bool(job.properties.get(ARCHIVED))
+def request_of(job: Job) -> JobRequest | None:
+    """Return the request that a job's body is; None for a job that came another way."""
+    body = job.echoes.get(ECHO)
+    return None if body is None else job_from_body(job.name, body)
 
 
 def kind_of(job: Job) -> str:
     """Return Azure's word for what kind of a job it is."""
-    return str(((job.properties.get(BODY) or {}).get("properties") or {}).get("jobType") or "Pipeline")
+    return str(echo_of(job).get("jobType") or "Pipeline")
 
 
 def _best_of(job: Job) -> dict[str, str]:
@@ -351,7 +329,7 @@ def run_body(job: Job) -> dict[str, Any]:
     """Return a job as its run's history tells it."""
     return _run(job.name, job, status_of_job(job), job.display_name, job.started_at, job.ended_at, job.error) | {
         "tags": dict(job.tags),
-        "hidden": is_archived(job),
+        "hidden": job.is_archived,
     }
 
 
@@ -375,63 +353,19 @@ def _reuse(step: Step) -> dict[str, str]:
     }
 
 
-@dataclass(frozen=True)
-class RunChange:
-    """What a PATCH of a run changes; None leaves it as it is."""
-
-    display_name: str | None = None
-    description: str | None = None
-    tags: Mapping[str, str] | None = None
-    properties: Mapping[str, str] | None = None
-    is_archived: bool | None = None
-
-
-def change_from_body(body: Mapping[str, Any]) -> RunChange:
+def change_from_body(body: Mapping[str, Any]) -> JobChange:
     """Read a PATCH of a run."""
     return _change(body, body.get("hidden"))
 
 
-def change_from_again(body: Mapping[str, Any]) -> RunChange:
-    """Read what a PUT of a job that exists may change."""
-    properties = body.get("properties") or {}
-    return _change(properties, properties.get("isArchived"))
-
-
-def _change(said: Mapping[str, Any], is_archived: bool | None) -> RunChange:
+def _change(said: Mapping[str, Any], is_archived: bool | None) -> JobChange:
     tags, properties = said.get("tags"), said.get("properties")
-    return RunChange(
+    return JobChange(
         display_name=said.get("displayName"),
         description=said.get("description"),
         tags=None if tags is None else texts(tags),
-        properties=None if properties is None else texts(properties),
+        user_properties=None if properties is None else texts(properties),
         is_archived=is_archived,
-    )
-
-
-def settings_of(asked: JobRequest) -> JobRequest:
-    """Return what of a request can't be changed once it is a job."""
-    pipeline = replace(asked.pipeline, name="")
-    return replace(asked, pipeline=pipeline, computes={}, display_name="", experiment="", tags={}, properties={})
-
-
-def changed(job: Job, change: RunChange) -> Job:
-    """Return a job with what is changed of it; of its properties, those that are named."""
-    properties = dict(job.properties)
-    if change.is_archived is not None:
-        properties[ARCHIVED] = change.is_archived
-    body = properties.get(BODY) or {}
-    said = dict(body.get("properties") or {})
-    if change.description is not None:
-        said["description"] = change.description
-    if change.properties:
-        said["properties"] = {**(said.get("properties") or {}), **change.properties}
-    if body or said:
-        properties[BODY] = {**body, "properties": said}
-    return replace(
-        job,
-        display_name=change.display_name or job.display_name,
-        tags=job.tags if change.tags is None else change.tags,
-        properties=properties,
     )
 
 

@@ -9,8 +9,9 @@ import pytest
 from mafunzo.entities.component import COMPUTE, INSTANCES, PROCESSES, TIMEOUT, Component, Input, Node, Output
 from mafunzo.entities.compute import Hardware
 from mafunzo.entities.job import ArtifactInput, Job, LiteralInput, Resources, Step, StepOutputInput
+from mafunzo.entities.job_request import JobRequest
 from mafunzo.errors import InvalidParameter
-from mafunzo.pipelines.plan import Facts, PinnedComponent, PlanRequest, plan
+from mafunzo.pipelines.plan import Facts, PinnedComponent, plan
 
 DATA = ArtifactInput("sha256:da7a", "train.jsonl")
 
@@ -80,7 +81,7 @@ FACTS = Facts(PINNED, Hardware(cpus=4, memory_mb=8000), datetime(2026, 1, 2, tzi
 
 def planned(pipeline: Component = PIPELINE, facts: Facts = FACTS, **inputs: Any) -> tuple[Job, dict[str, Step]]:
     given = {"train_file": DATA, **inputs}
-    job, steps = plan(PlanRequest("job-1", pipeline, given), facts)
+    job, steps = plan(JobRequest("job-1", pipeline, given), facts)
     return job, {step.name: step for step in steps}
 
 
@@ -143,7 +144,7 @@ def test_an_alias_is_the_input() -> None:
 
 def test_a_command_component_is_a_job_of_one_step() -> None:
     facts = replace(FACTS, pinned={"prepare:1": PINNED["prepare"]})
-    job, steps = plan(PlanRequest("job-1", PREPARE, {"data": DATA, "limit": 3}), facts)
+    job, steps = plan(JobRequest("job-1", PREPARE, {"data": DATA, "limit": 3}), facts)
     assert [step.name for step in steps] == ["prepare"]
     assert steps[0].spec.inputs == {"data": DATA, "limit": LiteralInput(3)}
     assert job.outputs == {"rows": StepOutputInput("prepare", "rows")}
@@ -384,7 +385,7 @@ def test_a_pipeline_within_a_pipeline_is_refused() -> None:
 @pytest.mark.parametrize("name", ["", "../x", "a b", "-x", "a" * 256])
 def test_a_name_that_could_not_be_a_folder_is_refused(name: str) -> None:
     with pytest.raises(InvalidParameter, match="the name is"):
-        plan(PlanRequest(name, PIPELINE, {"train_file": DATA}), FACTS)
+        plan(JobRequest(name, PIPELINE, {"train_file": DATA}), FACTS)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 import pytest
 
-from mafunzo.entities.reference import PathInput
+from mafunzo.entities.reference import AssetReference, PathInput
 from mafunzo.errors import InvalidFile, NotSupported
-from mafunzo.wire.azureml.component import component_from_dict
+from mafunzo.wire.azureml.component import component_from_spec
 from mafunzo.wire.azureml.file import body_of
 from mafunzo.wire.azureml.file_job import ANONYMOUS
 from mafunzo.wire.azureml.file_keys import FileKind, faults_of, kind_of, mended, with_type
@@ -155,8 +155,8 @@ def test_a_command_jobs_body_is_read_as_the_sdks_would_be():
         "limits": {"timeout": 60},
     }
     asked = job_from_body("one", body_of(FileKind.JOB, document, Elsewhere()))
-    component, source = asked.commands["command"]
-    assert (source.code, source.environment) == ("azureml:code:1", "azureml:plain:1")
+    component, source = asked.commands["command"].component, asked.commands["command"].source
+    assert (source.code, source.environment) == (AssetReference("code", "1"), AssetReference("plain", "1"))
     assert (component.resources.processes, asked.computes) == (4, {"compute": "cluster"})
     assert asked.inputs["a"] == "3" and set(asked.inputs) == {"a", "model"}
     model = asked.inputs["model"]
@@ -185,7 +185,7 @@ def test_a_sweep_is_read_as_the_sdks_would_be():
     }
     assert asked.sweep.early_termination is not None and asked.sweep.early_termination.percent == 20
     assert (asked.sweep.timeout_s, asked.pipeline.nodes["trial"].timeout_s) == (60, 30)
-    assert asked.commands["command"][1].code == "azureml:code:1"
+    assert asked.commands["command"].source.code == AssetReference("code", "1")
 
 
 def test_a_command_in_a_pipeline_is_a_component_of_what_it_is_given():
@@ -215,7 +215,7 @@ def test_a_command_in_a_pipeline_is_a_component_of_what_it_is_given():
     local = Elsewhere()
     asked = job_from_body("one", body_of(FileKind.JOB, document, local))
     spec = next(found for found in local.components if isinstance(found, dict) and found["command"] == "x")
-    component = component_from_dict(spec, "x")
+    component = component_from_spec(spec, "x")
     assert {name: given.type for name, given in component.inputs.items()} == {
         "count": "integer",
         "rows": "uri_file",

@@ -5,18 +5,16 @@ from typing import Any
 
 import pytest
 
-from mafunzo.entities.component import COMPUTE, INSTANCES, PROCESSES, TIMEOUT
+from mafunzo.entities.asset import AssetType
+from mafunzo.entities.component import COMPUTE, INSTANCES, PROCESSES, TIMEOUT, Source
 from mafunzo.entities.job import Destination, Job, JobStatus, Step, StepSpec, StepStatus
-from mafunzo.entities.reference import PathInput
+from mafunzo.entities.job_request import JobChange, changed
+from mafunzo.entities.reference import AssetReference, PathInput
 from mafunzo.errors import InvalidParameter, NotSupported
-from mafunzo.wire.azureml.component import Source
 from mafunzo.wire.azureml.job import (
-    RunChange,
     change_from_body,
-    changed,
     child_body,
     child_run_body,
-    is_archived,
     job_body,
     job_from_body,
     kind_of,
@@ -80,8 +78,10 @@ PIPELINE: dict[str, Any] = {
 
 def test_a_command_is_a_pipeline_of_one_step() -> None:
     asked = job_from_body("j", COMMAND)
-    component, source = asked.commands["command"]
-    assert source == Source(f"{WS}/codes/c1/versions/1", f"{WS}/environments/e/versions/1")
+    component, source = asked.commands["command"].component, asked.commands["command"].source
+    assert source == Source(
+        AssetReference("c1", "1", type=AssetType.CODE), AssetReference("e", "1", type=AssetType.ENVIRONMENT)
+    )
     assert {name: declared.type for name, declared in component.inputs.items()} == {"x": "string", "d": "uri_file"}
     assert (component.resources.processes, dict(component.environment)) == (6, {"A": "b"})
     assert asked.inputs == {"x": "3", "d": PathInput(parse_reference(CSV), "uri_file", CSV)}
@@ -197,7 +197,7 @@ def test_what_cannot_be_run_is_refused(body: dict[str, Any], error: type[Excepti
 def made(body: dict[str, Any], **more: Any) -> Job:
     asked = job_from_body("j", body)
     at = datetime(2026, 1, 2, tzinfo=UTC)
-    return Job("j", asked.display_name, asked.experiment, "c:1", properties=asked.properties, created_at=at, **more)
+    return Job("j", asked.display_name, asked.experiment, "c:1", echoes=asked.echoes, created_at=at, **more)
 
 
 def test_a_job_comes_back_as_it_was_sent_with_its_state() -> None:
@@ -231,5 +231,5 @@ def test_a_patch_changes_only_what_it_names() -> None:
     assert (renamed.display_name, renamed.tags) == ("new", {"b": "1"})
     assert job_body(renamed, "")["properties"]["description"] == "about"
     hidden = changed(renamed, change_from_body({"hidden": True}))
-    assert is_archived(hidden) and not is_archived(renamed) and hidden.tags == {"b": "1"}
-    assert changed(job, RunChange()) == job
+    assert hidden.is_archived and not renamed.is_archived and hidden.tags == {"b": "1"}
+    assert changed(job, JobChange()) == job

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from mafunzo.entities.job import Destination, Job, JobStatus, LiteralInput, Step, StepSpec
+from mafunzo.entities.reference import AssetReference
 from mafunzo.entities.sweep import (
     BEST_TRIAL,
     BEST_VALUE,
@@ -16,7 +17,7 @@ from mafunzo.entities.sweep import (
     Sweep,
 )
 from mafunzo.errors import InvalidParameter
-from mafunzo.wire.azureml.job import BODY, COMMAND, TRIAL, child_run_body, job_body, job_from_body, run_details
+from mafunzo.wire.azureml.job import COMMAND, TRIAL, child_run_body, job_body, job_from_body, run_details
 from mafunzo.wire.azureml.sweep import sweep_from_body
 
 BODY_OF_A_SWEEP: dict[str, Any] = {
@@ -58,7 +59,8 @@ def test_a_sweep_is_a_pipeline_of_its_trial() -> None:
         early_termination=EarlyTermination(Policy.MEDIAN, interval=1, delay=2),
         seed=7,
     )
-    node, (component, source) = asked.pipeline.nodes[TRIAL], asked.commands[COMMAND]
+    node, command = asked.pipeline.nodes[TRIAL], asked.commands[COMMAND]
+    component, source = command.component, command.source
     assert (node.timeout_s, node.outputs, node.inputs) == (600, {}, {"x": "${{parent.inputs.x}}"})
     assert node.destinations == {"o": Destination("uri_folder", "out", "1")}
     assert component.command == "python a.py --lr ${{inputs.lr}} --x ${{inputs.x}} --o ${{outputs.o}}"
@@ -67,7 +69,11 @@ def test_a_sweep_is_a_pipeline_of_its_trial() -> None:
         "lr": "number",
         "n": "integer",
     }
-    assert (component.environment, component.resources.processes, source.code) == ({"A": "b"}, 2, "azureml:c:1")
+    assert (component.environment, component.resources.processes, source.code) == (
+        {"A": "b"},
+        2,
+        AssetReference("c", "1"),
+    )
     assert not component.is_deterministic  # what a trial logs isn't an output, so that no other stands in for it
     assert asked.continue_on_step_failure and asked.pipeline.outputs == {} == asked.destinations
 
@@ -92,7 +98,7 @@ def test_a_sweep_is_a_pipeline_of_its_trial() -> None:
 def test_every_distribution_is_read(given: list[Any], arguments: tuple[Any, ...], kind: str) -> None:
     asked = job_from_body("s", {"properties": with_(searchSpace={"lr": given})})
     assert asked.sweep is not None and asked.sweep.space["lr"] == Distribution(given[0], arguments)
-    assert asked.commands[COMMAND][0].inputs["lr"].type == kind
+    assert asked.commands[COMMAND].component.inputs["lr"].type == kind
 
 
 @pytest.mark.parametrize(
@@ -174,8 +180,17 @@ def test_a_sweep_that_says_little_runs_as_on_azure() -> None:
 
 def test_a_sweep_that_has_ended_names_its_best_trial() -> None:
     asked = job_from_body("sw1", {"properties": BODY_OF_A_SWEEP})
-    properties = {**asked.properties, BEST_TRIAL: "trial_3", BEST_VALUE: 0.25}
-    job = Job("sw1", "sw", "main", "c:1", status=JobStatus.COMPLETED, properties=properties, sweep=asked.sweep)
+    job = Job(
+        "sw1",
+        "sw",
+        "main",
+        "c:1",
+        status=JobStatus.COMPLETED,
+        properties={BEST_TRIAL: "trial_3", BEST_VALUE: 0.25},
+        user_properties=asked.user_properties or {},
+        sweep=asked.sweep,
+        echoes=asked.echoes,
+    )
     said = job_body(job, "https://pages")["properties"]
     assert said["properties"] == {"mine": "kept", "best_child_run_id": "sw1.trial_3", "score": "0.25"}
     assert {key: said[key] for key in ("jobType", "searchSpace", "trial", "limits")} == {
@@ -183,7 +198,7 @@ def test_a_sweep_that_has_ended_names_its_best_trial() -> None:
     }
     assert said["outputs"]["o"]["uri"] == "azureml://jobs/sw1/outputs/o"
     assert list(run_details(job, "https://log")["logFiles"]) == ["azureml-logs/hyperdrive.txt"]
-    assert asked.properties[BODY] == {"properties": BODY_OF_A_SWEEP}
+    assert asked.echoes["azure"] == {"properties": BODY_OF_A_SWEEP}
 
 
 def test_a_trial_tells_its_values() -> None:

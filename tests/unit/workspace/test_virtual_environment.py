@@ -3,7 +3,7 @@ import pytest
 from mafunzo import Workspace
 from mafunzo.entities.asset import AssetType
 from mafunzo.errors import Conflict, NotFound
-from mafunzo.wire.azureml.environment import request_from_body
+from mafunzo.wire.azureml import component, environment
 from mafunzo.workspace.archive import archive
 from mafunzo.workspace.virtual_environment import delete_environment, known_environment, known_environments
 
@@ -18,7 +18,7 @@ def workspace(tmp_path):
 
 def register(workspace, name, version="1", packages="humanize", is_anonymous=False):
     body = {"properties": {"image": "x", "condaFile": CONDA % packages, "isAnonymous": is_anonymous}}
-    workspace.environments.register_from(request_from_body(name, version, body), name, version)
+    workspace.environments.register_from(environment.request_from_body(name, version, body), name, version)
     return known_environment(workspace.services, f"{name}:{version}")
 
 
@@ -74,7 +74,7 @@ def test_of_a_curated_environment_only_what_was_built_goes(workspace):
 def test_an_environment_that_a_component_names_stays(workspace):
     register(workspace, "small")
     spec = {"type": "command", "command": "echo", "environment": "azureml:small:1"}
-    workspace.components.register_from({"properties": {"componentSpec": spec}}, "tell", "2")
+    workspace.components.register(component.request_from_body("tell", "2", {"properties": {"componentSpec": spec}}))
     with pytest.raises(
         Conflict, match=r"Environment small:1 is named by tell:2, which couldn't run without it. Archive it"
     ):
@@ -99,7 +99,7 @@ def test_a_version_or_all_of_a_name_are_archived_and_shown_again(workspace):
 def test_an_environment_may_come_back_in_other_words(workspace):
     register(workspace, "small")
     words = {"image": "x", "condaFile": CONDA % "humanize", "osType": "Linux", "properties": {}, "isArchived": True}
-    request = request_from_body("small", "1", {"properties": words})
+    request = environment.request_from_body("small", "1", {"properties": words})
     assert workspace.environments.register_from(request, "small", "1").is_archived
     with pytest.raises(Conflict, match=r"Environment small:1 exists already, with other content"):
         register(workspace, "small", packages="other")
