@@ -111,10 +111,10 @@ def https_app(
     return SecureApp(app, str(certificate.certificate), str(certificate.key))
 
 
-def step_variables(job: str, experiment: str) -> dict[str, str]:
+def step_variables(job: str, experiment: str, run_id: str) -> dict[str, str]:
     """Return the environment variables that ways in give to a user's step, by which it finds what it runs in."""
     if not is_here(AZURE):
         return {}
     from mafunzo.wire.azureml.envelope import run_variables
 
-    return run_variables(job, experiment)
+    return run_variables(job, experiment, run_id)

@@ -32,7 +32,6 @@ def mlflow_variables(uri: str, experiment: str, run_id: str) -> dict[str, str]:
         "MLFLOW_TRACKING_TOKEN": parts.password or "",
         "MLFLOW_EXPERIMENT_NAME": experiment,
         "MLFLOW_RUN_ID": run_id,
-        "AZUREML_RUN_ID": run_id,
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
 
