@@ -51,8 +51,8 @@ def get_job(request: Request, name: str) -> Any:
 async def put_job(request: Request, name: str) -> Response:
     """Put a job into the queue, once every fault of it is known to be none."""
     context = azure_context(request)
-    wanted = job_wire.job_from_body(name, await body_of(request))
-    handle = await context.in_thread(lambda: _create(context, wanted))
+    job_request = job_wire.job_from_body(name, await body_of(request))
+    handle = await context.in_thread(lambda: _create(context, job_request))
     return JSONResponse(job_wire.job_body(handle.job, _pages(context, name)), status_code=201)
 
 

@@ -15,13 +15,14 @@ from mafunzo.entities.job import Job, JobStatus, Step
 from mafunzo.entities.job_request import JobChange, JobRequest, changed
 from mafunzo.entities.sweep import BEST_TRIAL
 from mafunzo.errors import Conflict, Faults, JobCanceled, JobFailed, NotFound, TimedOut, from_code
+from mafunzo.store.codec import decode
 from mafunzo.tracking import METRICS_FILE, read_metrics
 from mafunzo.workspace.job_output import JobOutputs, find_step, job_view
 from mafunzo.workspace.request import comparison, finetuning, importing, previewing
 from mafunzo.workspace.retention import free, models_made_by, named_artifacts
 from mafunzo.workspace.services import Services
 from mafunzo.workspace.stream import Event, follow, render
-from mafunzo.workspace.submission import NOTHING, Promised, Submission, settings_of, submission
+from mafunzo.workspace.submission import NOTHING, Promised, Submission, submission
 
 logger = logging.getLogger(__name__)
 
@@ -81,9 +82,8 @@ class Jobs:
         if not self.has(request.name):
             return self._enqueue(submission(self._services, request))
         settings = self._services.records.jobs.get(request.name).settings
-        if settings is None and earlier is not None:
-            settings = settings_of(earlier)
-        if settings != settings_of(request):
+        known = earlier if settings is None else decode(JobRequest, settings)
+        if known is None or known.settings != request.settings:
             raise Conflict(
                 f"Job {request.name} exists already, with other settings. Only its description, tags, properties and display "
                 "name can be changed: submit the job under another name."

@@ -57,12 +57,12 @@ class _Inputs:
         self._services = services
         self._pipeline = pipeline
         self._faults = faults
-        self._given: set[str] = set()
+        self._names: set[str] = set()
         self.inputs: dict[str, Any] = {}
 
     def look_up(self, values: Mapping[str, RequestInput], local: Mapping[str, Path | None]) -> None:
         """Take in values, and what references stand for, of which a base model stays a name until its card is read."""
-        self._given = set(values)
+        self._names = set(values)
         for name, value in values.items():
             if not isinstance(value, PathInput):
                 self.inputs[name] = value
@@ -103,7 +103,7 @@ class _Inputs:
 
     def check_rows(self) -> None:
         """Check every row of the data files, in a pipeline that can say what becomes of bad ones."""
-        if "train_mltable_path" in self._pipeline.inputs and not self._given & _ROWS:
+        if "train_mltable_path" in self._pipeline.inputs and not self._names & _ROWS:
             self._faults.add("train is missing: name a file of conversations to learn from.")
         if "on_bad_row" not in self._pipeline.inputs:
             return

@@ -86,12 +86,7 @@ class Submission:
     def stored(self) -> tuple[Job, list[Step]]:
         """Store the files; return the job and its steps."""
         job, steps = plan(_with_files(self.resolved, Upload.artifact), self.facts)
-        return dataclasses.replace(job, settings=settings_of(self.request)), steps
-
-
-def settings_of(request: JobRequest) -> Any:
-    """Return what of a request can't be changed once it is a job, as the store keeps it."""
-    return encode(request.settings)
+        return dataclasses.replace(job, settings=encode(self.request.settings)), steps
 
 
 def submission(

@@ -1,5 +1,6 @@
 """Tests of `mafunzo.workspace.submission` and `Jobs.create`: one road for pipelines that ship and for a user's own."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -7,12 +8,15 @@ from pathlib import Path
 import pytest
 
 from mafunzo import Workspace
+from mafunzo.entities.asset import AssetType
 from mafunzo.entities.asset_request import ComponentRequest
 from mafunzo.entities.component import Component, Input, Node, Output, Source
-from mafunzo.entities.job import Destination
+from mafunzo.entities.job import ArtifactInput, Destination, Resources
 from mafunzo.entities.job_request import JobRequest, OwnCommand
-from mafunzo.entities.reference import AssetReference, LocalPath, PathInput, path_input
+from mafunzo.entities.reference import AssetReference, JobOutputReference, LocalPath, PathInput, StoredPath, path_input
+from mafunzo.entities.sweep import Distribution, EarlyTermination, Goal, Policy, Sweep
 from mafunzo.errors import Conflict, InvalidParameter
+from mafunzo.store.codec import decode, encode
 from mafunzo.workspace.component import shipped
 
 ROOT = Path(__file__).parent.parent.parent.parent
@@ -62,6 +66,36 @@ def test_asking_again_changes_what_is_said_and_refuses_other_settings(workspace:
     with pytest.raises(Conflict, match="Job j exists already, with other settings"):
         workspace.jobs.create(own(word="bye"))
     assert len(workspace.jobs.list()) == 1
+
+
+def test_the_request_that_a_job_keeps_is_the_one_that_it_came_from() -> None:
+    stored = PathInput(StoredPath("here", "a/b.csv"), "uri_file", "here/a/b.csv")
+    output = PathInput(JobOutputReference("j", "o"), "uri_folder", "j/o")
+    nodes = (
+        Node("a", AssetReference("say", "2", type=AssetType.COMPONENT), {"word": 3, "file": stored, "none": None}),
+        Node(
+            "b",
+            "command",
+            {"word": "${{parent.inputs.word}}", "odd": ["a"]},
+            resources=Resources(),
+            bound={"compute": "c"},
+        ),
+    )
+    sweep = Sweep(
+        "loss",
+        Goal.MINIMIZE,
+        {"lr": Distribution("uniform", (0.1, 1))},
+        early_termination=EarlyTermination(Policy.BANDIT),
+    )
+    request = own(
+        pipeline=pipeline(*nodes, word="string"),
+        inputs={"word": "1", "file": stored, "out": output, "flag": True, "bytes": ArtifactInput("sha256:1", "x")},
+        component=AssetReference("outer", "1"),
+        commands={"command": OwnCommand(COMMAND, Source(AssetReference("c", "1"), "text"))},
+        destinations={"o": Destination("uri_file", "said")},
+        sweep=sweep,
+    ).settings
+    assert decode(JobRequest, json.loads(json.dumps(encode(request)))) == request
 
 
 def test_a_job_whose_settings_are_unknown_is_compared_with_the_request_that_its_way_in_kept(
