@@ -1,5 +1,6 @@
 """A job, the steps that it was planned into, and what flows between them."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,6 +13,8 @@ from mafunzo.entities.sweep import Sweep
 DEFAULT_OUTPUT = "default"
 """The output of a user's command that is what it wrote to `./outputs`, whatever else it declares."""
 MAX_PROCESSES = 64
+JOB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,254}")
+"""What jobs, and the steps of their pipelines, may be called."""
 """How many processes a step may run as."""
 Value = str | int | float | bool
 

@@ -3,7 +3,6 @@
 Pure: what has to be looked up (the components that nodes refer to, the machine) comes in as `Facts`.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -27,6 +26,7 @@ from mafunzo.entities.compute import Hardware
 from mafunzo.entities.duration import limit_of
 from mafunzo.entities.environment import Environment
 from mafunzo.entities.job import (
+    JOB_NAME,
     MAX_PROCESSES,
     ArtifactInput,
     Job,
@@ -44,7 +44,6 @@ from mafunzo.errors import InvalidParameter
 from mafunzo.pipelines.binding import filled, inputs_of
 from mafunzo.pipelines.command import placeholders
 
-NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,254}")
 ACCEPTS = {  # an input's type to the types that may feed it: a model is a folder, and MLflow's kind of model is a model
     "uri_file": ("uri_file",),
     "uri_folder": ("uri_folder", "custom_model", "mlflow_model", "mltable"),
@@ -98,7 +97,7 @@ def plan(request: JobRequest, facts: Facts) -> tuple[Job, list[Step]]:
     """
     pipeline = request.pipeline if request.pipeline.kind == "pipeline" else _alone(request.pipeline)
     faults: list[str] = []
-    if not NAME.fullmatch(request.name):
+    if not JOB_NAME.fullmatch(request.name):
         faults.append(f"the name is '{request.name}', expected letters, digits, '.', '_' and '-', at most 255.")
     given = _check_inputs(pipeline, request.inputs, faults)
     specs = {name: _step(node, pipeline, given, facts, faults) for name, node in pipeline.nodes.items()}
@@ -184,7 +183,7 @@ def _step(
 ) -> StepSpec | None:
     """Return the step of a node, or None with its faults added."""
     where = f"step '{node.name}'"
-    if not NAME.fullmatch(node.name):
+    if not JOB_NAME.fullmatch(node.name):
         faults.append(f"{where}: its name isn't made of letters, digits, '.', '_' and '-'.")
     pinned = facts.pinned.get(node.component)
     if pinned is None:

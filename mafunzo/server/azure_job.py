@@ -5,11 +5,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from mafunzo.entities.job import Job
+from mafunzo.entities.job import JOB_NAME, Job
 from mafunzo.entities.job_request import JobRequest
 from mafunzo.entities.reference import JobOutputReference
 from mafunzo.errors import InvalidParameter, NotFound, NotSupported
-from mafunzo.pipelines.plan import NAME
 from mafunzo.server.azure_context import AzureContext, azure_context, body_of, whoever_signed
 from mafunzo.server.azure_output import publish
 from mafunzo.server.azure_page import listed, paged
@@ -139,7 +138,7 @@ async def resolve_outputs(request: Request) -> Any:
 def tell_where_to_look(name: str) -> Response:
     """Say to whoever opens a job's web view how it is looked at; nothing of the job itself is told."""
     known = name.partition("&")[0]  # the SDK appends a parameter, whatever the address
-    if not NAME.fullmatch(known):
+    if not JOB_NAME.fullmatch(known):
         raise NotFound("No job has such a name.")
     return PlainTextResponse(
         f"Look at this job on the machine that it runs on:\n\n  mafunzo job show {known}\n  mafunzo job stream {known}\n"

@@ -21,10 +21,10 @@ from mafunzo.server.blob_access import MANAGE, permissions, refuse_without, requ
 from mafunzo.server.body import limited_body
 from mafunzo.server.context import context_of
 from mafunzo.server.sas import CREATE, DELETE, LIST, READ, WRITE
-from mafunzo.store.blob import Blobs
 from mafunzo.wire.azureml import blob as wire
 from mafunzo.wire.azureml import blob_xml
 from mafunzo.wire.azureml.envelope import DATASTORES, SUFFIX
+from mafunzo.workspace import Blobs
 
 ROOT = f"/mafunzo.blob.{SUFFIX}"
 HASHED_RANGE_BYTES = 4 * 2**20

@@ -126,8 +126,7 @@ def test_files_are_the_same(kind, name, ours, theirs):
 
 def test_a_compute_is_the_same(ours, theirs):
     mine, other = (
-        dataclasses.replace(where.computes.find("from-file"), created_at=None, echoes={})
-        for where in (ours, theirs)
+        dataclasses.replace(where.computes.find("from-file"), created_at=None, echoes={}) for where in (ours, theirs)
     )
     assert mine == other and (mine.tier, mine.max_instances, mine.idle_s) == ("low_priority", 3, 180)
 
