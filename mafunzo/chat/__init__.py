@@ -1,1 +1,1 @@
-"""Messages to tokens and back: a model's own chat template, and which tokens the assistant wrote."""
+"""Messages to tokens and back: the chat template, the loss mask (which tokens the assistant wrote), LoRA adapters."""

@@ -1,7 +1,7 @@
-"""LoRA adapters on the linear layers of a network, and their files in peft's format.
+"""LoRA adapters (low-rank adaptation) on the linear layers of a network, and their files in peft's format.
 
-`W` is a frozen weight (out x in); the adapter adds `(alpha / r) B A` to it, with `A` (r x in) and `B` (out x r) trained
-(Hu et al. 2021, arXiv 2106.09685). `A` and `B` are kept in float32, and the product is computed in the dtype of `W`.
+`W` is a frozen weight (out x in); the adapter adds `(alpha / r) B A` to it, with `A` (r x in) and `B` (out x r) trainable
+(Hu et al. 2021, arXiv 2106.09685). `A` and `B` are float32; the product is computed in the dtype of `W`.
 """
 
 import json
@@ -85,9 +85,9 @@ class LoraLinear(nn.Module):
         return self.base.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        dropped = nn.functional.dropout(x, self.dropout) if self.training and self.dropout > 0 else None
+        x_dropout = nn.functional.dropout(x, self.dropout) if self.training and self.dropout > 0 else None
         y: Tensor = _LoraProduct.apply(
-            x, dropped, self.base.weight, self.base.bias, self.lora_A, self.lora_B, self.scaling
+            x, x_dropout, self.base.weight, self.base.bias, self.lora_A, self.lora_B, self.scaling
         )  # type: ignore[no-untyped-call]
         return y
 
@@ -104,17 +104,17 @@ class LoraLinear(nn.Module):
 
 
 class _LoraProduct(torch.autograd.Function):
-    """`x W^T + b + s (x A^T) B^T` and its derivative by hand.
+    """`x W^T + b + s (x A^T) B^T` with a backward pass by hand.
 
-    Autograd would keep the two products apart, and sum them in passes over memory of their own; here both are added
-    by the matrix multiplication itself. No gradient of `W` is ever computed, nor of `x` where nobody asks for it.
+    Autograd would store both products and sum them in extra passes over memory; here the matrix multiplication
+    accumulates into its output (`addmm`). No gradient of `W` is ever computed, nor of `x` where none is needed.
     """
 
     @staticmethod
     def forward(
         ctx: Any,
         x: Tensor,
-        dropped: Tensor | None,
+        x_dropout: Tensor | None,
         weight: Tensor,
         bias: Tensor | None,
         lora_a: Tensor,
@@ -122,7 +122,7 @@ class _LoraProduct(torch.autograd.Function):
         scaling: float,
     ) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        adapter_rows = rows if dropped is None else dropped.reshape(-1, x.shape[-1])
+        adapter_rows = rows if x_dropout is None else x_dropout.reshape(-1, x.shape[-1])
         a, b = lora_a.to(x.dtype), lora_b.to(x.dtype)
         hidden = adapter_rows @ a.t()
         y = torch.nn.functional.linear(rows, weight, bias)
@@ -130,29 +130,29 @@ class _LoraProduct(torch.autograd.Function):
         ctx.save_for_backward(adapter_rows, hidden, weight, a, b)
         ctx.scaling = scaling
         ctx.x_shape = x.shape
-        ctx.has_dropout = dropped is not None
+        ctx.has_dropout = x_dropout is not None
         ctx.factor_dtype = lora_a.dtype
         return y.view(*x.shape[:-1], weight.shape[0])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         adapter_rows, hidden, weight, a, b = ctx.saved_tensors
-        needs_x, needs_dropped, _, _, needs_a, needs_b, _ = ctx.needs_input_grad
+        needs_x, needs_x_dropout, _, _, needs_a, needs_b, _ = ctx.needs_input_grad
         dy = grads[0].reshape(-1, weight.shape[0])
         d_hidden = (dy @ b).mul_(ctx.scaling)
         d_a = (d_hidden.t() @ adapter_rows).to(ctx.factor_dtype) if needs_a else None
         d_b = (dy.t() @ hidden).to(ctx.factor_dtype).mul_(ctx.scaling) if needs_b else None
         d_x = dy @ weight if needs_x else None
-        d_dropped = None
-        if ctx.has_dropout and needs_dropped:
-            d_dropped = (d_hidden @ a).view(ctx.x_shape)
+        d_x_dropout = None
+        if ctx.has_dropout and needs_x_dropout:
+            d_x_dropout = (d_hidden @ a).view(ctx.x_shape)
         elif d_x is not None and not ctx.has_dropout:
             d_x.addmm_(d_hidden, a)
-        return None if d_x is None else d_x.view(ctx.x_shape), d_dropped, None, None, d_a, d_b, None
+        return None if d_x is None else d_x.view(ctx.x_shape), d_x_dropout, None, None, d_a, d_b, None
 
 
 def add_adapter(network: nn.Module, config: AdapterConfig) -> list[str]:
-    """Freeze `network` and put a trainable adapter on its target layers, in place; returns the layers' names.
+    """Freeze `network` and add a trainable LoRA adapter to its target layers, in place; returns the layers' names.
 
     Raises `InvalidParameter` if a target names no linear layer.
     """
@@ -164,30 +164,30 @@ def add_adapter(network: nn.Module, config: AdapterConfig) -> list[str]:
 
 
 def target_names(network: nn.Module, targets: Iterable[str] = ()) -> list[str]:
-    """Return the names of the linear layers that `targets` mean: all but the head if there are none."""
-    wanted = tuple(targets)
+    """Return the names of the linear layers that match `targets` (target modules): all but the head if there are none."""
+    patterns = tuple(targets)
     head = _head(network)
     linears = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
-    if not wanted:
-        found = [name for name, module in linears.items() if module is not head]
-        if not found:
+    if not patterns:
+        names = [name for name, module in linears.items() if module is not head]
+        if not names:
             raise NotSupported(
                 f"{type(network).__name__} has no linear layers that LoRA can adapt: set apply_lora false."
             )
-        return found
+        return names
     faults = []
-    chosen: dict[str, None] = {}
-    for target in wanted:
+    matches: dict[str, None] = {}
+    for target in patterns:
         hits = [name for name in linears if name == target or name.endswith("." + target)]
         if not hits:
-            known = sorted({name.rsplit(".", 1)[-1] for name, module in linears.items() if module is not head})
-            faults.append(f"lora_target_modules has '{target}', expected some of {', '.join(known)}.")
+            last_parts = sorted({name.rsplit(".", 1)[-1] for name, module in linears.items() if module is not head})
+            faults.append(f"lora_target_modules has '{target}', expected some of {', '.join(last_parts)}.")
         if any(linears[name] is head for name in hits) and _is_head_tied(network):
             faults.append(f"lora_target_modules has '{target}', whose weight is the embedding's too: leave it out.")
-        chosen |= dict.fromkeys(hits)
+        matches |= dict.fromkeys(hits)
     if faults:
         raise InvalidParameter("No adapter can be put on the network.", faults)
-    return [name for name in linears if name in chosen]
+    return [name for name in linears if name in matches]
 
 
 def adapters(network: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
@@ -232,7 +232,7 @@ def save_adapter(network: nn.Module, config: AdapterConfig, folder: Path) -> Non
 
 
 def load_adapter(network: nn.Module, folder: Path) -> AdapterConfig:
-    """Put the adapter of `folder` (ours or peft's) on `network`, in place.
+    """Load the LoRA adapter of `folder` (ours or peft's) onto `network`, in place.
 
     Raises `UnsafeModel` for pickled weights, `NotSupported` for a variant that these layers don't compute, and
     `InvalidFile` for an adapter that doesn't fit the network, naming every layer.
@@ -266,7 +266,7 @@ def load_adapter(network: nn.Module, folder: Path) -> AdapterConfig:
 
 
 def merge_adapter(network: nn.Module) -> int:
-    """Add every adapter into the weight beside it, in place, and return how many there were."""
+    """Merge every adapter into its base weight, in place, and return how many there were."""
     layers = list(adapters(network))
     for name, layer in layers:
         _replace(network, name, layer.merged())
@@ -291,8 +291,8 @@ def _config(body: Mapping[str, Any]) -> AdapterConfig:
     faults = []
     if body.get("peft_type") != "LORA":
         faults.append(f"peft_type is {body.get('peft_type')!r}, expected 'LORA'.")
-    for key, unused in _UNUSED.items():
-        if (body.get(key) or unused) != unused:
+    for key, neutral in _UNUSED.items():
+        if (body.get(key) or neutral) != neutral:
             faults.append(f"{key} is {body[key]!r}.")
     if faults:
         raise NotSupported("The adapter uses what only peft computes: merge it with peft first.", faults)
@@ -337,10 +337,10 @@ def _misfits(name: str, parts: Mapping[str, Tensor], linear: nn.Linear | None) -
     if set(parts) != {"A", "B"}:
         return [f"{name} has only lora_{next(iter(parts))}."]
     rank = parts["A"].shape[0]
-    expected = {"A": (rank, linear.in_features), "B": (linear.out_features, rank)}
+    shapes = {"A": (rank, linear.in_features), "B": (linear.out_features, rank)}
     return [
         f"{name}.lora_{part} has the shape {tuple(parts[part].shape)}, expected {shape}."
-        for part, shape in expected.items()
+        for part, shape in shapes.items()
         if tuple(parts[part].shape) != shape
     ]
 
@@ -357,8 +357,8 @@ def _shortest(network: nn.Module, names: list[str]) -> list[str]:
     """Return last parts of names if they mean exactly `names` in the network, else the whole names."""
     last_parts = sorted({name.rsplit(".", 1)[-1] for name in names})
     candidates = (name for name, m in network.named_modules() if isinstance(m, nn.Linear | LoraLinear))
-    meant = {name for name in candidates if name.rsplit(".", 1)[-1] in last_parts and not name.endswith(".base")}
-    return last_parts if meant == set(names) else sorted(names)
+    matches = {name for name in candidates if name.rsplit(".", 1)[-1] in last_parts and not name.endswith(".base")}
+    return last_parts if matches == set(names) else sorted(names)
 
 
 def _is_head_tied(network: nn.Module) -> bool:
@@ -367,8 +367,8 @@ def _is_head_tied(network: nn.Module) -> bool:
 
 
 def _head(network: nn.Module) -> nn.Module | None:
-    found = network.get_output_embeddings() if hasattr(network, "get_output_embeddings") else None  # type: ignore[operator]
-    return found if isinstance(found, nn.Module) else None
+    head = network.get_output_embeddings() if hasattr(network, "get_output_embeddings") else None  # type: ignore[operator]
+    return head if isinstance(head, nn.Module) else None
 
 
 def _linear(network: nn.Module, name: str) -> nn.Linear:

@@ -1,8 +1,8 @@
-"""Conversations to training examples: token ids, and labels that are the same ids where the assistant speaks.
+"""Conversations to tokenized examples: `input_ids`, and `labels` with the loss mask applied (-100 outside the answers).
 
-The whole conversation is rendered once and tokenised once, so the ids are those that `apply_chat_template` gives. A token
-is trained when its first character lies in an assistant's span: a token that begins in the header belongs to the prompt,
-and an end-of-turn token that swallows the line break after it (Phi-3's does) belongs to the turn.
+The whole conversation is rendered once and tokenized once, so the ids are those that `apply_chat_template` gives. A token
+counts in the loss when its first character lies in an assistant's span: a token that begins in the header belongs to the
+prompt, and an end-of-turn token that swallows the line break after it (Phi-3's does) belongs to the turn.
 """
 
 import json
@@ -16,14 +16,14 @@ from mafunzo.entities.conversation import Conversation
 from mafunzo.errors import InvalidData
 
 IGNORED = -100
-"""The label of a token that isn't trained: torch's own `ignore_index`."""
+"""The label of a token outside the loss: the `ignore_index` of torch's cross-entropy."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One encoded conversation, both lists of the same length.
+    """One tokenized conversation, all lists of the same length.
 
-    full_length: its tokens before it was cut. piece_ends: where in `text` each kept token ends.
+    full_length: tokens before truncation. piece_ends: the character of `text` where each token ends.
     """
 
     input_ids: list[int]
@@ -43,14 +43,14 @@ class Example:
 
 @dataclass(frozen=True)
 class Unusable:
-    """A conversation that gives no example, and why. is_too_long: its beginning would do, but the cut leaves no answer."""
+    """A conversation that gives no example, and why. is_too_long: only because truncation leaves none of the answer."""
 
     reason: str
     is_too_long: bool = False
 
 
 class Encoder:
-    """Encodes conversations with one tokenizer, many at a time."""
+    """Tokenizes conversations in batches, with one tokenizer."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._spans = SpanFinder(tokenizer)
@@ -59,19 +59,19 @@ class Encoder:
         self._special = re.compile("|".join(special) or r"(?!)")
 
     def encode(self, conversations: Sequence[Conversation], max_seq_length: int | None) -> list[Example | Unusable]:
-        """Return an example for each conversation, cut on the right at `max_seq_length` tokens (None: not cut).
+        """Return an example for each conversation, truncated on the right to `max_seq_length` tokens (None: whole).
 
         A conversation that the template refuses, or of which no assistant token is left, is `Unusable`.
         """
-        found = [self._find(conversation) for conversation in conversations]
-        texts = [text_and_spans[0] for text_and_spans in found if not isinstance(text_and_spans, Unusable)]
+        renderings = [self._find(conversation) for conversation in conversations]
+        texts = [rendering[0] for rendering in renderings if not isinstance(rendering, Unusable)]
         encodings = iter(self._backend.encode_batch(texts, add_special_tokens=False))
         examples: list[Example | Unusable] = []
-        for conversation, text_and_spans in zip(conversations, found, strict=True):
-            if isinstance(text_and_spans, Unusable):
-                examples.append(text_and_spans)
+        for conversation, rendering in zip(conversations, renderings, strict=True):
+            if isinstance(rendering, Unusable):
+                examples.append(rendering)
                 continue
-            text, spans = text_and_spans
+            text, spans = rendering
             encoding = next(encodings)
             examples.append(
                 _example(text, _trained(conversation, spans), encoding.ids, encoding.offsets, max_seq_length)
@@ -79,12 +79,12 @@ class Encoder:
         return examples
 
     def own_token(self, conversation: Conversation) -> str:
-        """Return the first special token that stands in the text of a message, or an empty text.
+        """Return the first special token in the text of a message, or an empty text.
 
-        It is encoded as that token, as `apply_chat_template` does it, so a text can end its own turn.
+        As with `apply_chat_template` it is encoded as that token, so that a text can end its own turn.
         """
-        found = (self._special.search(message.content or "") for message in conversation.messages)
-        return next((match.group() for match in found if match), "")
+        matches = (self._special.search(message.content or "") for message in conversation.messages)
+        return next((match.group() for match in matches if match), "")
 
     def _find(self, conversation: Conversation) -> tuple[str, list[Span]] | Unusable:
         try:
@@ -94,21 +94,21 @@ class Encoder:
 
 
 def pieces(example: Example) -> list[dict[str, Any]]:
-    """Return the text of an example in pieces, `{"text": ..., "trained": bool}`, that join to what was kept of it."""
+    """Return the truncated text of an example in pieces, `{"text": ..., "trained": bool}`, split at the loss mask."""
     return list(_pieces(example))
 
 
 def _pieces(example: Example) -> Iterator[dict[str, Any]]:
     begin = end = 0
-    trained = False
+    is_trained = False
     for label, piece_end in zip(example.labels, example.piece_ends, strict=True):
-        if (label != IGNORED) != trained:
+        if (label != IGNORED) != is_trained:
             if end > begin:
-                yield {"text": example.text[begin:end], "trained": trained}
-            begin, trained = end, label != IGNORED
+                yield {"text": example.text[begin:end], "trained": is_trained}
+            begin, is_trained = end, label != IGNORED
         end = max(end, piece_end)
     if end > begin:
-        yield {"text": example.text[begin:end], "trained": trained}
+        yield {"text": example.text[begin:end], "trained": is_trained}
 
 
 def _trained(conversation: Conversation, spans: Sequence[Span]) -> list[Span]:
@@ -122,7 +122,7 @@ def _example(
     offsets: Sequence[tuple[int, int]],
     max_seq_length: int | None,
 ) -> Example | Unusable:
-    kept = len(ids) if max_seq_length is None else min(max_seq_length, len(ids))
+    length = len(ids) if max_seq_length is None else min(max_seq_length, len(ids))
     labels: list[int] = []
     remaining = iter(spans)
     span = next(remaining, None)
@@ -136,17 +136,17 @@ def _example(
         labels.append(token if is_trained else IGNORED)
     if first_trained is None:
         return Unusable("no turn of the assistant is to be trained (each has weight 0)")
-    if first_trained >= kept:
+    if first_trained >= length:
         return Unusable(
-            f"cut at {kept} tokens, before the assistant's first word (token {first_trained + 1} of {len(ids)}); "
+            f"cut at {length} tokens, before the assistant's first word (token {first_trained + 1} of {len(ids)}); "
             "raise max_seq_length",
             is_too_long=True,
         )
-    return Example(list(ids[:kept]), labels[:kept], len(ids), text, [end for _, end in offsets[:kept]])
+    return Example(list(ids[:length]), labels[:length], len(ids), text, [end for _, end in offsets[:length]])
 
 
 def _offset_exact(tokenizer: Any) -> Any:
-    """Return the tokenizer's backend with offsets that cover white space too (GPT-2's trims them), without cut or padding."""
+    """Return the tokenizer's backend with offsets that cover white space (GPT-2's trims them), no truncation, no padding."""
     from tokenizers import Tokenizer
 
     body = json.loads(tokenizer.backend_tokenizer.to_str())

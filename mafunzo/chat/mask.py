@@ -1,12 +1,34 @@
-"""Which characters of a rendered conversation the assistant writes: found for any chat template, and proven or refused.
+"""The loss mask: which characters of a rendered conversation the assistant generates. Works for any chat template.
 
-A template is a program, so its source isn't read. Instead the conversation is rendered a second time with a sentinel in
-place of each content. What stands between the sentinels is the template's own text, and the whole is proven by putting
-the contents back: unless that gives the real text, character by character, the row is refused.
+The idea. In supervised fine-tuning the model reads the whole conversation, and the loss counts only the tokens that it
+will have to generate when it is served: each answer and the token that ends its turn (TRL: `assistant_only_loss`). What
+users, tools and the template write is context. Leave the end token out of the loss, and the model never learns to stop;
+let a user's header in, and it learns to speak for the user.
 
-In the template's own text a turn begins where the served prompt ends (the same template over the messages before it, with
-its generation prompt), so that training starts where generation will; it ends after the first token that closes a turn.
-What the template puts before the content there, such as an empty reasoning block, is generated, and so it is trained.
+Where an answer begins and ends is decided by the chat template, which is a program; few mark it with `{% generation %}`.
+Searching the text for "<|assistant|>" fails as soon as a user types that, so neither the source nor the text is parsed.
+Instead the template runs twice: once over the messages, and once over a hollow copy with a sentinel for each content.
+Between the sentinels stand the *literals*, the template's own text. Phi-4-mini's, with ^ where the loss counts:
+
+    hollow     <|user|>xSENTINEL000000x<|end|><|assistant|>xSENTINEL000001x<|end|><|endoftext|>
+    literals   <|user|>                <|end|><|assistant|>                <|end|><|endoftext|>
+    contents           Hi.                                 Hello!
+    text       <|user|>Hi.<|end|><|assistant|>Hello!<|end|><|endoftext|>
+    prompt     <|user|>Hi.<|end|><|assistant|>
+    mask                                      ^^^^^^^^^^^^^
+
+A turn begins where the served prompt ends: the same template over the messages before it, with `add_generation_prompt`.
+So training starts where generation will, and what a template puts between that prompt and the content (an empty reasoning
+block, say) is generated, and so it counts. A turn ends after the first token that closes it, before any separator.
+
+Invariants:
+- literals[0] + contents[0] + literals[1] + ... is the real text, character by character (`align`; a template may trim
+  a content, or escape it as JSON). So no content, whatever it says, can shift the mask.
+- Each content stands in the text exactly once, in the order of the messages.
+- What can't be proven is refused with its reason; nothing is guessed.
+
+Conversations that differ in their contents only share a hollow copy, so its *shape* (literals and turns) is cached: most
+rows cost one rendering and one alignment.
 """
 
 import hashlib
@@ -44,13 +66,13 @@ class Span:
 
 
 class SpanFinder:
-    """Finds the assistant's spans for one tokenizer; remembers the shapes of conversations that it has seen."""
+    """Finds the assistant's spans for one tokenizer, with a cache of the shapes of conversations (least recently used)."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._name = template_name(tokenizer)
-        added = sorted((token.content for token in tokenizer.added_tokens_decoder.values()), key=len, reverse=True)
-        self._added = re.compile("|".join(re.escape(token) for token in added if token) or r"(?!)")
+        tokens = sorted((token.content for token in tokenizer.added_tokens_decoder.values()), key=len, reverse=True)
+        self._added_token = re.compile("|".join(re.escape(token) for token in tokens if token) or r"(?!)")
         self._shapes: OrderedDict[str, _Shape] = OrderedDict()
         self._prompts: dict[str, _Shape] = {}
 
@@ -66,10 +88,10 @@ class SpanFinder:
         key = json.dumps([hollow, tools], sort_keys=True, default=str)
         shape = self._shapes.get(key)
         starts = align(text, shape.literals, [contents[m] for m in shape.order]) if shape else None
-        if shape is None or starts is None:  # unseen, or of another day, for a template that writes the date
+        if shape is None or starts is None:  # not cached, or of another day, for a template that writes the date
             if shape is not None or len(self._prompts) > REMEMBERED_PROMPTS:
                 self._prompts.clear()
-            shaper = _Shaper(self._tokenizer, self._added, self._name, self._prompts)
+            shaper = _Shaper(self._tokenizer, self._added_token, self._name, self._prompts)
             shape = self._shapes[key] = shaper.shape(hollow, tools)
             starts = align(text, shape.literals, [contents[m] for m in shape.order])
         self._shapes.move_to_end(key)
@@ -87,9 +109,10 @@ class SpanFinder:
 
 
 def align(text: str, literals: Sequence[str], contents: Sequence[str]) -> list[int] | None:
-    """Return where each literal begins, such that literals and contents, in turn, are exactly `text`; None if they can't be.
+    """Return where each literal begins, so that literals and contents, alternating, make exactly `text`; None if they can't.
 
-    A content may stand there as it is, trimmed, or escaped as JSON: what templates do to it.
+    A content may stand there unchanged, trimmed, or escaped as JSON: what templates do to it. A depth-first search, as
+    one content may fit in several forms.
     """
     if not text.startswith(literals[0]):
         return None
@@ -102,11 +125,11 @@ def align(text: str, literals: Sequence[str], contents: Sequence[str]) -> list[i
         if start is None:
             choices.pop()
             continue
-        placed = len(choices)
-        starts[placed:] = [start]
-        after = start + len(literals[placed])
-        if placed < len(contents):
-            choices.append(_placements(text, after, contents[placed], literals[placed + 1]))
+        depth = len(choices)
+        starts[depth:] = [start]
+        after = start + len(literals[depth])
+        if depth < len(contents):
+            choices.append(_placements(text, after, contents[depth], literals[depth + 1]))
         elif after == len(text):
             return starts
     return None
@@ -168,20 +191,20 @@ def _hollow_out(messages: Messages) -> tuple[list[dict[str, Any]], dict[int, str
 
 def _digests(hollow: Messages, tools: Sequence[Mapping[str, Any]] | None) -> list[str]:
     """Return for each message a digest of all that stands before it."""
-    running = hashlib.blake2b(json.dumps(tools, sort_keys=True, default=str).encode(), digest_size=16)
+    digest = hashlib.blake2b(json.dumps(tools, sort_keys=True, default=str).encode(), digest_size=16)
     digests = []
     for message in hollow:
-        digests.append(running.hexdigest())
-        running.update(json.dumps(message, sort_keys=True, default=str).encode())
+        digests.append(digest.hexdigest())
+        digest.update(json.dumps(message, sort_keys=True, default=str).encode())
     return digests
 
 
 class _Shaper:
-    """Works out one shape."""
+    """Computes one shape."""
 
-    def __init__(self, tokenizer: Any, added: re.Pattern[str], name: str, prompts: "dict[str, _Shape]") -> None:
-        """`prompts` remembers the prompts that are served for a turn, by a digest of the messages before it."""
-        self._tokenizer, self._added, self._name, self._prompts = tokenizer, added, name, prompts
+    def __init__(self, tokenizer: Any, added_token: re.Pattern[str], name: str, prompts: "dict[str, _Shape]") -> None:
+        """`prompts` caches the served prompts, by a digest of the messages in them."""
+        self._tokenizer, self._added_token, self._name, self._prompts = tokenizer, added_token, name, prompts
 
     def shape(self, hollow: Messages, tools: Sequence[Mapping[str, Any]] | None) -> _Shape:
         """Return the shape with its turns; raises `InvalidData` where a turn's ends can't be proven."""
@@ -229,18 +252,18 @@ class _Shaper:
         start = self._start(index, hollow, shape, tools, before, has_content, digest)
         calls = hollow[index].get("tool_calls") or ()
         end_literal = before + has_content
-        rest_from = 0 if has_content else start
-        rest = shape.literals[end_literal][rest_from:]
+        offset = 0 if has_content else start
+        remainder = shape.literals[end_literal][offset:]
         for call in calls:
-            if str((call.get("function") or call).get("name")) not in rest:
+            if str((call.get("function") or call).get("name")) not in remainder:
                 raise InvalidData(f"the chat template of {self._name} leaves out the tool calls of message {index + 1}")
-        if calls and rest.count(stop) != 1:
+        if calls and remainder.count(stop) != 1:
             raise self._unproven(index, f"'{stop}' doesn't stand once after its tool calls")
-        closing = re.search(re.escape(stop), rest) if calls else self._added.search(rest)
+        closing = re.search(re.escape(stop), remainder) if calls else self._added_token.search(remainder)
         if closing is None or closing.group() != stop:
-            found = f"'{closing.group()}'" if closing else "nothing"
-            raise self._unproven(index, f"'{stop}' ends the last turn, but {found} ends this one")
-        return _Turn(index, (before, start), (end_literal, rest_from + closing.end()))
+            actual = f"'{closing.group()}'" if closing else "nothing"
+            raise self._unproven(index, f"'{stop}' ends the last turn, but {actual} ends this one")
+        return _Turn(index, (before, start), (end_literal, offset + closing.end()))
 
     def _start(
         self,
@@ -270,7 +293,7 @@ class _Shaper:
         if has_content and tail.startswith(literal):
             return len(literal)
         common = self._common(literal, tail)
-        if not (self._added.match(literal, common) and self._added.match(tail, common)):
+        if not (self._added_token.match(literal, common) and self._added_token.match(tail, common)):
             raise self._unproven(index, "the prompt that is served for it ends differently")
         return common
 
@@ -284,21 +307,21 @@ class _Shaper:
             {"role": "user", "content": "xSENTINEL000000x"},
             {"role": "assistant", "content": "xSENTINEL000001x"},
         ]
-        found = self._added.search(self._split(pair, tools).literals[-1])
-        if found is None:
+        closing = self._added_token.search(self._split(pair, tools).literals[-1])
+        if closing is None:
             raise InvalidData(
                 f"the chat template of {self._name} ends an assistant's turn without a token for it, "
                 "so that a model could never learn to stop"
             )
-        return found.group()
+        return closing.group()
 
-    def _common(self, one: str, other: str) -> int:
-        """Return the length of the longest common beginning that cuts no token of the vocabulary's own in two."""
+    def _common(self, left: str, right: str) -> int:
+        """Return the length of the longest common prefix that splits no added token of the vocabulary."""
         length = next(
-            (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+            (i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right))
         )
-        for text in (one, other):
-            for token in self._added.finditer(text):
+        for text in (left, right):
+            for token in self._added_token.finditer(text):
                 if token.start() < length < token.end():
                     length = token.start()
         return length

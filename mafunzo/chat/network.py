@@ -1,6 +1,6 @@
-"""The one place where a network is put together from files: a base, and an adapter applied to it or merged into it.
+"""Model loading and saving: the one place where a base and an adapter, applied or merged, become a network.
 
-Only safetensors are read: a pickle runs whatever code its author put in. Code of the model's folder runs only if asked.
+Only safetensors are read: a pickle runs whatever code its author put in. The folder's code needs `trust_remote_code`.
 """
 
 import json
@@ -41,7 +41,7 @@ def load_network(
     adapter: an adapter folder (peft's format), put on the base's layers, or added into their weights if `merge`.
     dtype: None keeps the dtype that the weights are stored in. attention: a name of transformers' attention interface.
     ignore_mismatched_sizes: weights whose shape doesn't fit start at random instead of failing.
-    Raises `UnsafeModel` for pickled weights or code that wasn't asked for, `InvalidFile` for what can't be used.
+    Raises `UnsafeModel` for pickled weights, or for code without `trust_remote_code`; `InvalidFile` for unusable files.
     """
     config = check_folder(base, trust_remote_code)
     disable_progress_bar()

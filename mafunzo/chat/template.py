@@ -1,4 +1,4 @@
-"""Messages to text by the model's own chat template: the one place where a conversation is rendered."""
+"""Chat template: messages to text by the model's own Jinja source, the one place where a conversation is rendered."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,16 +12,16 @@ TRAINING_FIELDS = frozenset({"weight"})
 
 
 def render(tokenizer: Any, conversation: Conversation, add_generation_prompt: bool = False) -> str:
-    """Return the conversation as text, with the header of an assistant's turn at its end where asked.
+    """Return the conversation as text, ending on the generation prompt (an assistant's header) with that option.
 
-    Raises `InvalidData` with the template's own words where it refuses the conversation.
+    Raises `InvalidData` with the template's own message where it refuses the conversation.
     """
     tools = [dict(tool) for tool in conversation.tools] or None
     return render_messages(tokenizer, template_messages(tokenizer, conversation), tools, add_generation_prompt)
 
 
 def render_ids(tokenizer: Any, conversation: Conversation, add_generation_prompt: bool = False) -> list[int]:
-    """Return the conversation as token ids. The template writes the tokens of beginning and end; nothing adds a second."""
+    """Return the conversation as token ids. BOS and EOS come from the template only; the tokenizer adds no second one."""
     text = render(tokenizer, conversation, add_generation_prompt)
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
@@ -32,7 +32,7 @@ def render_messages(
     tools: Sequence[Mapping[str, Any]] | None,
     add_generation_prompt: bool = False,
 ) -> str:
-    """Return messages that are as a template wants them (see `template_messages`) as text."""
+    """Return messages in the template's form (see `template_messages`) as text."""
     from jinja2 import TemplateError
 
     try:
@@ -48,8 +48,8 @@ def render_messages(
 def template_messages(tokenizer: Any, conversation: Conversation) -> list[dict[str, Any]]:
     """Return the messages as chat templates expect them.
 
-    The arguments of a tool call become an object (OpenAI writes them as JSON in a string). `developer`, OpenAI's newer
-    name of `system`, is handed on as `system` to a template that doesn't know it.
+    The arguments of a tool call become an object (OpenAI writes them as a JSON string). The role `developer`, OpenAI's
+    newer name of `system`, becomes `system` for a template that doesn't know it.
     """
     knows_developer = "developer" in template_source(tokenizer, bool(conversation.tools))
     return [_template_message(message, knows_developer) for message in conversation.messages]
@@ -61,7 +61,7 @@ def template_source(tokenizer: Any, has_tools: bool = False) -> str:
 
 
 def template_name(tokenizer: Any) -> str:
-    """Return how errors name the template: by the model's folder."""
+    """Return the template's name in errors: the model's folder."""
     return str(tokenizer.name_or_path or "this tokenizer").rstrip("/").rsplit("/", 1)[-1]
 
 

@@ -1,4 +1,4 @@
-"""Loading a model's tokenizer with its chat template, and nothing that the folder would run."""
+"""Tokenizer loading: a model's fast tokenizer with its chat template, running no code of the folder."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from mafunzo.errors import InvalidFile, UnsafeModel
 
 UNLIMITED = 1_000_000
-"""A `model_max_length` above it means that the tokenizer knows no limit."""
+"""A `model_max_length` of at least this means that the tokenizer has no limit."""
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
@@ -44,7 +44,7 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
 
 
 def context_length(tokenizer: Any, folder: Path) -> int | None:
-    """Return how many tokens the model takes: the smaller of its tokenizer's and its configuration's limit, or None."""
+    """Return the context length in tokens: the smaller of the tokenizer's and the configuration's limit, or None."""
     limits = [tokenizer.model_max_length] if tokenizer.model_max_length < UNLIMITED else []
     config = folder / "config.json"
     if config.exists():
@@ -55,13 +55,13 @@ def context_length(tokenizer: Any, folder: Path) -> int | None:
 
 
 def padding_id(tokenizer: Any) -> int:
-    """Return the token that fills rows up: the padding token, else the end-of-text token. It is always masked."""
-    found = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    if found is None:
+    """Return the token that pads rows: the padding token, else the end-of-text token. It is always outside the loss mask."""
+    token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    if token_id is None:
         raise InvalidFile(
             "The tokenizer has neither a padding nor an end-of-text token. Set pad_to_max_length to false."
         )
-    return int(found)
+    return int(token_id)
 
 
 def _needs_code(folder: Path) -> bool:

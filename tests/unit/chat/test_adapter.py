@@ -70,10 +70,10 @@ def test_the_hand_written_gradient_is_autograd_s(has_dropout, has_bias):
     ours = [x.grad.clone(), layer.lora_A.grad.clone(), layer.lora_B.grad.clone()]
     x.grad = layer.lora_A.grad = layer.lora_B.grad = None
     torch.manual_seed(3)
-    dropped = nn.functional.dropout(x, 0.5) if has_dropout else x
-    (base(x) + 2.0 * dropped @ layer.lora_A.t() @ layer.lora_B.t()).backward(dy)
-    for mine, slow in zip(ours, [x.grad, layer.lora_A.grad, layer.lora_B.grad], strict=True):
-        torch.testing.assert_close(mine, slow)
+    x_dropout = nn.functional.dropout(x, 0.5) if has_dropout else x
+    (base(x) + 2.0 * x_dropout @ layer.lora_A.t() @ layer.lora_B.t()).backward(dy)
+    for gradient, reference in zip(ours, [x.grad, layer.lora_A.grad, layer.lora_B.grad], strict=True):
+        torch.testing.assert_close(gradient, reference)
     assert base.weight.grad is None
 
 
@@ -97,27 +97,27 @@ def test_targets_are_named_by_their_last_part():
 
 
 def test_an_unknown_target_is_refused_with_those_that_exist():
-    with pytest.raises(InvalidParameter, match="No adapter") as caught:
+    with pytest.raises(InvalidParameter, match="No adapter") as excinfo:
         target_names(tiny("phi3"), ["q_proj", "qkv_proj"])
-    assert caught.value.faults == (
+    assert excinfo.value.faults == (
         "lora_target_modules has 'q_proj', expected some of down_proj, gate_up_proj, o_proj, qkv_proj.",
     )
 
 
 def test_a_tied_head_is_not_adapted():
     network = AutoModelForCausalLM.from_config(LlamaConfig(**SIZES, tie_word_embeddings=True))
-    with pytest.raises(InvalidParameter) as caught:
+    with pytest.raises(InvalidParameter) as excinfo:
         target_names(network, ["lm_head"])
-    assert "lm_head" in caught.value.faults[0]
+    assert "lm_head" in excinfo.value.faults[0]
 
 
 @pytest.mark.parametrize("family", list(CONFIGS))
 def test_peft_loads_our_file_and_gives_the_same_logits(family, tmp_path):
     network, config = tuned(family)
     save_adapter(network, config, tmp_path)
-    theirs = peft.PeftModel.from_pretrained(tiny(family), str(tmp_path)).eval()
+    peft_network = peft.PeftModel.from_pretrained(tiny(family), str(tmp_path)).eval()
     with torch.no_grad():
-        torch.testing.assert_close(network(IDS).logits, theirs(IDS).logits, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(network(IDS).logits, peft_network(IDS).logits, rtol=1e-5, atol=1e-6)
         assert not torch.allclose(network(IDS).logits, tiny(family)(IDS).logits, atol=1e-3)
 
 
@@ -127,13 +127,13 @@ def test_we_load_peft_s_file_and_give_the_same_logits(family, tmp_path):
         r=4, lora_alpha=6, target_modules="all-linear", init_lora_weights=False, use_rslora=True, task_type="CAUSAL_LM"
     )
     torch.manual_seed(2)
-    theirs = peft.get_peft_model(tiny(family), lora).eval()
-    theirs.save_pretrained(str(tmp_path))
+    peft_network = peft.get_peft_model(tiny(family), lora).eval()
+    peft_network.save_pretrained(str(tmp_path))
     network = tiny(family)
     config = load_adapter(network, tmp_path)
     assert math.isclose(config.scaling, 6 / math.sqrt(4))
     with torch.no_grad():
-        torch.testing.assert_close(network(IDS).logits, theirs(IDS).logits, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(network(IDS).logits, peft_network(IDS).logits, rtol=1e-5, atol=1e-6)
 
 
 def test_peft_s_patterns_of_rank_and_alpha_are_honoured(tmp_path):
@@ -146,12 +146,12 @@ def test_peft_s_patterns_of_rank_and_alpha_are_honoured(tmp_path):
         init_lora_weights=False,
     )
     torch.manual_seed(2)
-    theirs = peft.get_peft_model(tiny(), lora).eval()
-    theirs.save_pretrained(str(tmp_path))
+    peft_network = peft.get_peft_model(tiny(), lora).eval()
+    peft_network.save_pretrained(str(tmp_path))
     network = tiny()
     load_adapter(network, tmp_path)
     with torch.no_grad():
-        torch.testing.assert_close(network(IDS).logits, theirs(IDS).logits, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(network(IDS).logits, peft_network(IDS).logits, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("family", list(CONFIGS))
@@ -181,26 +181,26 @@ def test_in_bfloat16_the_adapter_stays_float32_and_merging_rounds_once():
 def test_a_variant_that_only_peft_computes_is_refused(tmp_path):
     lora = peft.LoraConfig(r=4, target_modules=["q_proj"], use_dora=True)
     peft.get_peft_model(tiny(), lora).save_pretrained(str(tmp_path))
-    with pytest.raises(NotSupported) as caught:
+    with pytest.raises(NotSupported) as excinfo:
         load_adapter(tiny(), tmp_path)
-    assert caught.value.faults == ("use_dora is True.",)
+    assert excinfo.value.faults == ("use_dora is True.",)
 
 
 def test_an_adapter_of_another_network_is_refused_by_layer(tmp_path):
     network, config = tuned("phi3")
     save_adapter(network, config, tmp_path)
-    with pytest.raises(InvalidFile, match="doesn't fit LlamaForCausalLM") as caught:
+    with pytest.raises(InvalidFile, match="doesn't fit LlamaForCausalLM") as excinfo:
         load_adapter(tiny("llama"), tmp_path)
-    assert "model.layers.0.self_attn.qkv_proj isn't a linear layer of the network." in caught.value.faults
+    assert "model.layers.0.self_attn.qkv_proj isn't a linear layer of the network." in excinfo.value.faults
 
 
 def test_an_adapter_of_another_width_is_refused_with_both_shapes(tmp_path):
     network, config = tuned()
     save_adapter(network, config, tmp_path)
     wider = AutoModelForCausalLM.from_config(LlamaConfig(**(SIZES | {"hidden_size": 64})))
-    with pytest.raises(InvalidFile) as caught:
+    with pytest.raises(InvalidFile) as excinfo:
         load_adapter(wider, tmp_path)
-    assert any("has the shape (4, 32), expected (4, 64)." in fault for fault in caught.value.faults)
+    assert any("has the shape (4, 32), expected (4, 64)." in fault for fault in excinfo.value.faults)
 
 
 def test_pickled_adapter_weights_are_refused(tmp_path):

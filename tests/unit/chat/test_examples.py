@@ -51,22 +51,22 @@ def test_a_tokenizer_that_writes_the_beginning_itself_adds_no_second() -> None:
 @pytest.mark.parametrize("length", [20, 25, 30, 40, 1000])
 def test_a_cut_takes_the_beginning_and_changes_no_label(length: int) -> None:
     whole = encoder(family("phi3")).encode([TALK], None)[0]
-    cut = encoder(family("phi3")).encode([TALK], length)[0]
-    assert isinstance(whole, Example) and isinstance(cut, Example)
-    assert (cut.input_ids, cut.labels) == (whole.input_ids[:length], whole.labels[:length])
-    assert cut.is_truncated == (length < len(whole.input_ids))
-    assert cut.full_length == len(whole.input_ids)
+    prefix = encoder(family("phi3")).encode([TALK], length)[0]
+    assert isinstance(whole, Example) and isinstance(prefix, Example)
+    assert (prefix.input_ids, prefix.labels) == (whole.input_ids[:length], whole.labels[:length])
+    assert prefix.is_truncated == (length < len(whole.input_ids))
+    assert prefix.full_length == len(whole.input_ids)
 
 
 def test_a_row_that_is_cut_before_the_first_answer_says_so() -> None:
-    found = encoder(family("phi3")).encode([TALK], 5)[0]
-    assert isinstance(found, Unusable)
-    assert found.is_too_long
-    assert found.reason == "cut at 5 tokens, before the assistant's first word (token 7 of 30); raise max_seq_length"
+    unusable = encoder(family("phi3")).encode([TALK], 5)[0]
+    assert isinstance(unusable, Unusable)
+    assert unusable.is_too_long
+    assert unusable.reason == "cut at 5 tokens, before the assistant's first word (token 7 of 30); raise max_seq_length"
 
 
 def test_a_turn_of_weight_0_is_read_but_not_trained() -> None:
-    weighted = conversation_from_dict(
+    conversation = conversation_from_dict(
         {
             "messages": [
                 {"role": "user", "content": "Hi."},
@@ -76,10 +76,10 @@ def test_a_turn_of_weight_0_is_read_but_not_trained() -> None:
             ]
         }
     )
-    example = encoder(family("phi3")).encode([weighted], None)[0]
+    example = encoder(family("phi3")).encode([conversation], None)[0]
     assert isinstance(example, Example)
     assert [piece["text"] for piece in pieces(example) if piece["trained"]] == ["Good answer<|end|>\n"]
-    assert "weight" not in render(family("phi3"), weighted)
+    assert "weight" not in render(family("phi3"), conversation)
 
 
 def test_no_turn_to_train_is_said() -> None:
@@ -113,9 +113,9 @@ def test_a_token_that_begins_in_the_header_belongs_to_the_prompt() -> None:
 def test_many_rows_are_encoded_as_each_alone_and_bad_ones_keep_their_place() -> None:
     rows = [TALK, say(("system", "x"), ("user", "y"), ("assistant", "z")), say(("user", "1"), ("assistant", "2"))]
     together = Encoder(family("gemma")).encode(rows, None)
-    assert [type(found) for found in together] == [Example, Unusable, Example]
-    for row, found in zip(rows, together, strict=True):
-        assert Encoder(family("gemma")).encode([row], None) == [found]
+    assert [type(result) for result in together] == [Example, Unusable, Example]
+    for row, result in zip(rows, together, strict=True):
+        assert Encoder(family("gemma")).encode([row], None) == [result]
 
 
 def test_a_special_token_in_a_text_is_named() -> None:
@@ -136,10 +136,10 @@ def test_pieces_join_to_the_text_that_was_kept() -> None:
     example = encoder(family("qwen2_5")).encode([TALK], None)[0]
     assert isinstance(example, Example)
     assert "".join(piece["text"] for piece in pieces(example)) == example.text
-    cut = encoder(family("qwen2_5")).encode([TALK], 110)[0]
-    assert isinstance(cut, Example)
-    joined = "".join(piece["text"] for piece in pieces(cut))
-    assert joined and example.text.startswith(joined)
+    prefix = encoder(family("qwen2_5")).encode([TALK], 110)[0]
+    assert isinstance(prefix, Example)
+    text = "".join(piece["text"] for piece in pieces(prefix))
+    assert text and example.text.startswith(text)
 
 
 @pytest.fixture

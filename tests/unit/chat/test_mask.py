@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mafunzo.chat import mask
 from mafunzo.chat.examples import IGNORED, Example, Unusable, pieces
 from mafunzo.chat.mask import SpanFinder, align
 from mafunzo.chat.template import render, render_ids
@@ -96,6 +97,14 @@ def test_the_assistants_words_and_end_of_turn_are_trained(name: str, conversatio
     assert marked(name, TABLE[conversation]) == expected
 
 
+def test_the_picture_of_the_module_is_what_happens() -> None:
+    lines = (line[4:].partition(" ") for line in str(mask.__doc__).splitlines() if line.startswith("    "))
+    picture = {name: rest.lstrip(" ") if name != "mask" else rest[6:] for name, _, rest in lines}
+    text, spans = SpanFinder(family("phi4_mini")).find(TABLE["u a"])
+    marks = "".join("^" if any(span.start <= i < span.end for span in spans) else " " for i in range(len(text)))
+    assert (picture["text"], picture["mask"]) == (text, marks.rstrip())
+
+
 @pytest.mark.parametrize("key", TABLE)
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_it_agrees_with_prompts_rendered_turn_by_turn(name: str, key: str) -> None:
@@ -161,15 +170,15 @@ def test_it_agrees_with_trls_templates_that_mark_what_is_generated(name: str, ke
     tokenizer = family(name, trims=False)  # else transformers itself doesn't find the tokens of white space
     example = encode(name, TABLE[key])
     assert isinstance(example, Example)
-    other = tokenizer.apply_chat_template(
+    reference = tokenizer.apply_chat_template(
         [message.as_dict() for message in TABLE[key].messages],
         chat_template=training_template(name),
         return_dict=True,
         return_assistant_tokens_mask=True,
     )
-    assert other["input_ids"] == example.input_ids
+    assert reference["input_ids"] == example.input_ids
     header = tokenizer.encode("\n") if name == "qwen2_5" else []
-    expected = without_separators(other["assistant_masks"], example.input_ids, stop_ids(tokenizer), header)
+    expected = without_separators(reference["assistant_masks"], example.input_ids, stop_ids(tokenizer), header)
     assert [int(label != IGNORED) for label in example.labels] == expected
 
 
@@ -190,28 +199,28 @@ def stop_ids(tokenizer: Any) -> set[int]:
 
 
 @pytest.mark.parametrize(
-    "name, called",
+    "name, call_text",
     [
         pytest.param("qwen2_5", '<tool_call>\n{"name": "weather", "arguments": {"city": "Bern"}}\n</tool_call><|im_end|>', id="qwen2.5"),
         pytest.param("qwen3", '<tool_call>\n{"name": "weather", "arguments": {"city": "Bern"}}\n</tool_call><|im_end|>', id="qwen3"),
         pytest.param("llama3_2", '{"name": "weather", "parameters": {"city": "Bern"}}<|eot_id|>', id="llama 3.2"),
     ],
 )  # fmt: skip
-def test_a_tool_call_is_trained_and_its_result_is_not(name: str, called: str) -> None:
+def test_a_tool_call_is_trained_and_its_result_is_not(name: str, call_text: str) -> None:
     example = encode(name, CALLS)
     assert isinstance(example, Example)
-    trained = [piece["text"] for piece in pieces(example) if piece["trained"]]
-    assert trained[0] == called
-    assert trained[1].endswith("It is sunny." + ("<|eot_id|>" if name == "llama3_2" else "<|im_end|>"))
-    assert len(trained) == 2
+    answers = [piece["text"] for piece in pieces(example) if piece["trained"]]
+    assert answers[0] == call_text
+    assert answers[1].endswith("It is sunny." + ("<|eot_id|>" if name == "llama3_2" else "<|im_end|>"))
+    assert len(answers) == 2
 
 
 def test_words_before_a_tool_call_are_trained_with_it() -> None:
     body = CALLS.as_dict()
     body["messages"][1] = call("Let me look.")
-    trained = [piece["text"] for piece in pieces_of("qwen2_5", conversation_from_dict(body)) if piece["trained"]]
-    assert trained[0].startswith("Let me look.\n<tool_call>")
-    assert trained[0].endswith("</tool_call><|im_end|>")
+    answers = [piece["text"] for piece in pieces_of("qwen2_5", conversation_from_dict(body)) if piece["trained"]]
+    assert answers[0].startswith("Let me look.\n<tool_call>")
+    assert answers[0].endswith("</tool_call><|im_end|>")
 
 
 def pieces_of(name: str, conversation: Conversation) -> list[dict[str, Any]]:
@@ -224,8 +233,8 @@ def test_reasoning_is_trained_where_the_template_keeps_it() -> None:
     thought = say(
         ("u", "1"), ("a", "<think>\nhm\n</think>\n\none"), ("u", "2"), ("a", "<think>\nwell\n</think>\n\ntwo")
     )
-    trained = [piece["text"] for piece in pieces_of("qwen3", thought) if piece["trained"]]
-    assert trained == ["one<|im_end|>", "<think>\nwell\n</think>\n\ntwo<|im_end|>"]
+    answers = [piece["text"] for piece in pieces_of("qwen3", thought) if piece["trained"]]
+    assert answers == ["one<|im_end|>", "<think>\nwell\n</think>\n\ntwo<|im_end|>"]
 
 
 @pytest.mark.parametrize(
@@ -241,9 +250,9 @@ def test_reasoning_is_trained_where_the_template_keeps_it() -> None:
 )  # fmt: skip
 def test_what_a_template_refuses_or_loses_is_said(name: str, conversation: Conversation, reason: str) -> None:
     tokenizer = family(name)
-    with pytest.raises(InvalidData, match=reason) as raised:
+    with pytest.raises(InvalidData, match=reason) as excinfo:
         SpanFinder(tokenizer).find(conversation)
-    assert name in raised.value.message
+    assert name in excinfo.value.message
 
 
 @pytest.mark.parametrize(
@@ -290,9 +299,9 @@ def test_what_a_template_refuses_or_loses_is_said(name: str, conversation: Conve
 )
 def test_a_template_whose_turns_cant_be_proven_is_refused_by_name(template: str, reason: str) -> None:
     tokenizer = make_tokenizer(template, None, "<e>", ["<a>", "<e>"], name="odd-template")
-    with pytest.raises(InvalidData, match=reason) as raised:
+    with pytest.raises(InvalidData, match=reason) as excinfo:
         SpanFinder(tokenizer).find(TABLE["u a u a"])
-    assert "odd-template" in raised.value.message
+    assert "odd-template" in excinfo.value.message
 
 
 def test_a_template_that_writes_the_date_survives_midnight(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,7 +360,7 @@ def test_trained_pieces_are_the_contents_and_a_token(name: str, pairs: list[tupl
     assert isinstance(example, Example)
     assert "".join(piece["text"] for piece in pieces(example)) == example.text == render(family(name), conversation)
     text, spans = SpanFinder(family(name)).find(conversation)
-    for span, (_, said) in zip(spans, pairs, strict=True):
-        trained = text[span.start : span.end]
-        stop = next(t for t in ("<|end|>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>") if trained.endswith(t))
-        assert trained.removesuffix(stop).removeprefix("<think>\n\n</think>\n\n").strip() == said.strip()
+    for span, (_, answer) in zip(spans, pairs, strict=True):
+        trained_text = text[span.start : span.end]
+        stop = next(t for t in ("<|end|>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>") if trained_text.endswith(t))
+        assert trained_text.removesuffix(stop).removeprefix("<think>\n\n</think>\n\n").strip() == answer.strip()

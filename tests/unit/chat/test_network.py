@@ -52,13 +52,13 @@ def test_the_dtype_is_the_stored_one_unless_asked(base):
 
 
 def test_an_adapter_is_applied_or_merged_with_equal_answers(base, adapter):
-    applied = load_network(base, adapter)
-    merged = load_network(base, adapter, merge=True)
-    assert any(isinstance(module, LoraLinear) for module in applied.modules())
-    assert not any(isinstance(module, LoraLinear) for module in merged.modules())
+    adapted_network = load_network(base, adapter)
+    merged_network = load_network(base, adapter, merge=True)
+    assert any(isinstance(module, LoraLinear) for module in adapted_network.modules())
+    assert not any(isinstance(module, LoraLinear) for module in merged_network.modules())
     with torch.no_grad():
-        torch.testing.assert_close(applied(IDS).logits, merged(IDS).logits, rtol=1e-4, atol=1e-5)
-        assert not torch.allclose(applied(IDS).logits, load_network(base)(IDS).logits, atol=1e-3)
+        torch.testing.assert_close(adapted_network(IDS).logits, merged_network(IDS).logits, rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(adapted_network(IDS).logits, load_network(base)(IDS).logits, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "weights.pkl"])
@@ -94,9 +94,9 @@ def test_missing_weights_are_refused_by_name(base):
     weights = load_file(base / "model.safetensors")
     weights.pop("model.layers.1.mlp.up_proj.weight")
     save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(InvalidFile, match="start at random") as caught:
+    with pytest.raises(InvalidFile, match="start at random") as excinfo:
         load_network(base)
-    assert caught.value.faults == ("model.layers.1.mlp.up_proj.weight",)
+    assert excinfo.value.faults == ("model.layers.1.mlp.up_proj.weight",)
 
 
 def test_weights_of_another_shape_are_refused_unless_asked(base):

@@ -13,10 +13,10 @@ TALK = conversation_from_dict(
 
 
 def test_a_generation_prompt_is_the_header_of_the_assistant() -> None:
-    asked = conversation_from_dict({"messages": [{"role": "user", "content": "Hi."}]})
+    conversation = conversation_from_dict({"messages": [{"role": "user", "content": "Hi."}]})
     tokenizer = family("phi3")
-    assert render(tokenizer, asked, add_generation_prompt=True) == "<|user|>\nHi.<|end|>\n<|assistant|>\n"
-    assert tokenizer.decode(render_ids(tokenizer, asked, add_generation_prompt=True)).startswith("<|user|>")
+    assert render(tokenizer, conversation, add_generation_prompt=True) == "<|user|>\nHi.<|end|>\n<|assistant|>\n"
+    assert tokenizer.decode(render_ids(tokenizer, conversation, add_generation_prompt=True)).startswith("<|user|>")
 
 
 def test_arguments_of_a_call_become_an_object() -> None:
