@@ -39,22 +39,22 @@ def row_mask(
     kv_length: int,
     q_offset: int | Tensor,
     mask_function: Callable[..., Tensor],
-    **given: Any,
+    **options: Any,
 ) -> Tensor | None:
     """Return which keys each query sees, [B, 1, queries, keys], or None where the kernel's own causal mask does.
 
     `q_offset` is a number where all rows start at the same position, else [B, 1].
     """
     if not isinstance(q_offset, Tensor):
-        if _softcap(given.get("config")) is not None:
-            given["allow_is_causal_skip"] = False
+        if _softcap(options.get("config")) is not None:
+            options["allow_is_causal_skip"] = False
         mask: Tensor | None = sdpa_mask(
             batch_size=batch_size,
             q_length=q_length,
             kv_length=kv_length,
             q_offset=q_offset,
             mask_function=mask_function,
-            **given,
+            **options,
         )
         return mask
     device = q_offset.device
@@ -73,17 +73,17 @@ def row_attention(
     attention_mask: Tensor | None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
-    **given: Any,
+    **options: Any,
 ) -> tuple[Tensor, None]:
     """Attend with the library's fused kernel, or by hand where scores are soft-capped (Gemma 2), which it can't do."""
     if s_aux is not None:
         raise NotSupported(f"{type(module).__name__} has attention sinks, which this engine doesn't compute.")
     if softcap is None:
-        output: Tensor = sdpa_attention_forward(module, query, key, value, attention_mask, **given)[0]
+        output: Tensor = sdpa_attention_forward(module, query, key, value, attention_mask, **options)[0]
         return output, None
     groups = getattr(module, "num_key_value_groups", 1)
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    scale = query.shape[-1] ** -0.5 if given.get("scaling") is None else given["scaling"]
+    scale = query.shape[-1] ** -0.5 if options.get("scaling") is None else options["scaling"]
     scores = softcap * torch.tanh(query @ key.transpose(2, 3) * scale / softcap)
     if attention_mask is not None:
         scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)

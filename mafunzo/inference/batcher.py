@@ -115,12 +115,12 @@ def decide(state: State, limits: Limits) -> Action:
     """Return the next action. Prompts and decode steps take turns, so that neither starves the other."""
     # Prompts first, as long as what may pass between two decode steps isn't used up; decoding resets the count.
     if not state.running or state.prefilled < limits.prefill_tokens:
-        chosen = state.prefilling or _next_admitted(state, limits)
-        if chosen is not None:
-            count = min(chosen.pending, limits.prefill_tokens)
+        candidate = state.prefilling or _next_admitted(state, limits)
+        if candidate is not None:
+            count = min(candidate.pending, limits.prefill_tokens)
             if state.running:
                 count = min(count, limits.prefill_tokens - state.prefilled)
-            return Prefill(chosen.id, count, chosen is not state.prefilling, count == chosen.pending)
+            return Prefill(candidate.id, count, candidate is not state.prefilling, count == candidate.pending)
     if not state.running:
         return Rest()
     # Each row grows by a token, so the rectangle grows by a column: make room for it before, not after.
@@ -151,8 +151,8 @@ def apply(state: State, action: Action) -> State:
         case Preempt():
             sequence = state.active[-1]
             # One more than is cached: the token that was chosen last hasn't been run yet.
-            again = Sequence(sequence.id, sequence.total + (sequence is not state.prefilling))
-            return replace(remove(state, sequence.id), waiting=(again, *state.waiting))
+            restart = Sequence(sequence.id, sequence.total + (sequence is not state.prefilling))
+            return replace(remove(state, sequence.id), waiting=(restart, *state.waiting))
         case Rest():
             return state
 

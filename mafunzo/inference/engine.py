@@ -1,6 +1,6 @@
-"""Token ids in, token stream out: one thread that asks the batcher what to do next, and does it.
+"""The inference engine: token ids in, token stream out. One thread performs what the batcher decides (prefill, decode).
 
-Requests come from any thread through a queue and are answered by events. A fault in one request ends that request.
+Requests come from any thread through a queue and are answered by events. A fault in one request ends that request only.
 """
 
 import itertools
@@ -39,7 +39,7 @@ PROMPT = "prompt"
 
 
 class Executor(Protocol):
-    """What runs the network over sequences that it knows by id; one thread calls it."""
+    """Runs the network's forward passes over sequences with a KV cache, by id; one thread calls it."""
 
     vocab_size: int
     max_model_len: int
@@ -51,7 +51,7 @@ class Executor(Protocol):
 
 
 class Engine:
-    """Answers requests over one executor, many at once.
+    """Generates replies over one executor, with continuous batching.
 
     stop_token_ids: tokens that end a reply. max_batch: sequences at once; more wait, first come, first served.
     """
@@ -79,7 +79,7 @@ class Engine:
         self._thread.start()
 
     def submit(self, request: Request, on_event: Callable[[Event], None] | None = None) -> TokenStream:
-        """Start a request from any thread; iterate what is returned, or be called from the engine's thread.
+        """Start a request from any thread; iterate the stream, or let the engine's thread call `on_event`.
 
         Raises `InvalidParameter` for a prompt that is empty, too long, or not of this vocabulary.
         """
@@ -95,16 +95,17 @@ class Engine:
         return stream
 
     def check(self, request: Request) -> None:
-        """Raise `InvalidParameter` for what can't be answered."""
+        """Raise `InvalidParameter` for an empty or too long prompt, or ids outside the vocabulary."""
         ids = request.prompt_token_ids
         if not ids:
             raise InvalidParameter("The prompt has no tokens.", param=PROMPT)
         room = self.max_model_len - len(ids)
-        wanted = 1 if request.max_tokens is None else request.max_tokens
-        if room < wanted:
+        max_tokens = 1 if request.max_tokens is None else request.max_tokens
+        if room < max_tokens:
             raise ContextLengthExceeded(
                 f"This model's maximum context length is {self.max_model_len} tokens. However, the prompt has {len(ids)} "
-                f"tokens and {wanted} were asked for: {len(ids) + wanted} in all. Shorten the messages or the completion.",
+                f"tokens and {max_tokens} were asked for: {len(ids) + max_tokens} in all. "
+                "Shorten the messages or the completion.",
                 param=PROMPT,
             )
         faults = [id for id in ids if not 0 <= id < self.executor.vocab_size]
@@ -127,17 +128,17 @@ class Engine:
         return [stream.reply() for stream in [self.submit(request) for request in requests]]
 
     def logprobs(self, token_ids: Sequence[int]) -> list[float | None]:
-        """Return each token's log-probability given those before it; the first has none."""
+        """Return each token's log-probability given its prefix (the prompt's log-probabilities); the first has none."""
         reply = self.submit(Request(tuple(token_ids), max_tokens=0, prompt_logprobs=0)).reply()
         return [None if entry is None else entry.logprob for entry in reply.prompt_logprobs]
 
     def load(self) -> tuple[int, int]:
-        """Return how many sequences hold a row, and how many wait."""
+        """Return how many sequences hold a row of the KV cache, and how many wait."""
         state = self._state
         return len(state.active), len(state.waiting) + self._inbox.qsize()
 
     def close(self) -> None:
-        """End the thread; requests that aren't done fail."""
+        """End the thread; requests under way fail."""
         self._inbox.put(None)
         self._thread.join()
 
@@ -165,15 +166,15 @@ class Engine:
             self._fail_all()
 
     def _fail_all(self) -> None:
-        """Let nothing in any more, and fail what was."""
+        """Close the inbox, and fail all requests."""
         with self._closing:
             self._is_closed = True
-        unread = [self._inbox.get() for _ in range(self._inbox.qsize())]
-        for live in [*self._live.values(), *(message for message in unread if isinstance(message, _Live))]:
+        messages = [self._inbox.get() for _ in range(self._inbox.qsize())]
+        for live in [*self._live.values(), *(message for message in messages if isinstance(message, _Live))]:
             live.send(Failed(WorkerFailed("The engine was closed before the reply was done.")))
 
     def _take_messages(self) -> bool:
-        """Take in what came; wait for something while there is nothing to do. Returns False once closed."""
+        """Apply the inbox's messages, blocking while the engine is idle. Returns False once closed."""
         is_idle = not (self._state.waiting or self._state.active)
         while is_idle or not self._inbox.empty():
             message = self._inbox.get()
@@ -220,7 +221,7 @@ class Engine:
         self._choose(rows)
 
     def _choose(self, rows: Mapping[int, Tensor]) -> None:
-        """Choose the next token of each sequence; end those that are done."""
+        """Sample the next token of each sequence; end those that are complete."""
         for id, logits_V in rows.items():
             live = self._live[id]
             try:
@@ -236,12 +237,12 @@ class Engine:
             self._end(self._live[id], self._live[id].finished(FinishReason.CANCELED))
 
     def _fail(self, ids: Collection[int], error: Exception) -> None:
-        known = _translate(error)
-        if known.code == FailedError.code:
+        failure = _translate(error)
+        if failure.code == FailedError.code:
             logger.error("Requests failed", exc_info=error)
         for id in ids:
             if id in self._live:
-                self._end(self._live[id], Failed(known))
+                self._end(self._live[id], Failed(failure))
 
     def _end(self, live: "_Live", event: Event) -> None:
         self._state = batcher.remove(self._state, live.id)
@@ -251,7 +252,7 @@ class Engine:
 
 
 class _Live:
-    """A request under way. `position` is how many of `token_ids` were read; those beyond the prompt were chosen by it."""
+    """A request under way. `token_ids`: prompt, then generated tokens. `position`: how many are in the KV cache."""
 
     def __init__(
         self,
@@ -274,7 +275,7 @@ class _Live:
         self._detokenizer = Detokenizer(tokenizer)
         self._stop_strings = StopStrings(request.stop)
         self._prompt_logprobs: list[TokenLogprob | None] = [None]
-        self._is_prompt_told = False
+        self._has_sent_prompt_logprobs = False
         self._unsent_ids: list[int] = []
         self._unsent_logprobs: list[TokenLogprob] = []
 
@@ -284,29 +285,29 @@ class _Live:
 
     @property
     def wants_prompt_logprobs(self) -> bool:
-        return self.request.prompt_logprobs is not None and not self._is_prompt_told
+        return self.request.prompt_logprobs is not None and not self._has_sent_prompt_logprobs
 
     def start_over(self) -> None:
-        """Note that nothing is in the cache any more."""
+        """Reset after preemption: nothing is in the KV cache any more."""
         self.position = 0
         self._prompt_logprobs = [None]
 
     def read(self, logits: Tensor, count: int) -> None:
-        """Note that `count` tokens were prefilled; each row of logits tells how likely the token after it was."""
+        """Record the prefill of `count` tokens; row i of the logits scores token i + 1."""
         if self.wants_prompt_logprobs:
-            following = self.request.prompt_token_ids[self.position + 1 : self.position + count + 1]
+            next_ids = self.request.prompt_token_ids[self.position + 1 : self.position + count + 1]
             top = self.request.prompt_logprobs or 0
-            self._prompt_logprobs += [logprob(row, token, top) for row, token in zip(logits, following, strict=False)]
+            self._prompt_logprobs += [logprob(row, token, top) for row, token in zip(logits, next_ids, strict=False)]
         self.position += count
 
     def finish_prompt(self) -> None:
-        """Tell the prompt's log-probabilities, once."""
+        """Send the prompt's log-probabilities, once."""
         if self.wants_prompt_logprobs:
             self.send(PromptRead(tuple(self._prompt_logprobs)))
-        self._is_prompt_told = True
+        self._has_sent_prompt_logprobs = True
 
     def take(self, logits_V: Tensor) -> FinishReason | None:
-        """Choose the next token, send what is certain of its text, and return why the reply ends here, if it does."""
+        """Sample the next token, send the text that is final, and return why the reply ends here, if it does."""
         token_id = self._sampler.choose(logits_V)
         self.token_ids.append(token_id)
         if token_id in self._stop_token_ids:
@@ -316,13 +317,13 @@ class _Live:
             self._unsent_logprobs.append(logprob(logits_V, token_id, self.request.logprobs))
         self._unsent_ids.append(token_id)
         text = self._stop_strings.add(self._detokenizer.add(token_id))
-        if self._stop_strings.matched is not None:
+        if self._stop_strings.match is not None:
             self._send_text(text)
             return FinishReason.STOP
         if self.generated >= self.max_tokens:
             text += self._rest()
             self._send_text(text)
-            return FinishReason.STOP if self._stop_strings.matched is not None else FinishReason.LENGTH
+            return FinishReason.STOP if self._stop_strings.match is not None else FinishReason.LENGTH
         if text:
             self._send_text(text)
         return None
@@ -332,16 +333,16 @@ class _Live:
         return Finished(reason, len(self.request.prompt_token_ids), self.generated)
 
     def send(self, event: Event) -> None:
-        """Call the listener; if it breaks, that is its own affair."""
+        """Call the listener; its exception is logged and ends nothing."""
         try:
             self._on_event(event)
         except Exception:
             logger.exception("The listener of request %d failed", self.id)
 
     def _rest(self) -> str:
-        """Return what was kept back, up to a stop string that it may complete."""
+        """Return the text held back, up to a stop string that it may complete."""
         text = self._stop_strings.add(self._detokenizer.finish())
-        return text if self._stop_strings.matched is not None else text + self._stop_strings.finish()
+        return text if self._stop_strings.match is not None else text + self._stop_strings.finish()
 
     def _send_text(self, text: str) -> None:
         if text or self._unsent_ids:

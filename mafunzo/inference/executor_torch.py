@@ -27,7 +27,7 @@ MEMORY_SHARE = 0.4
 
 
 class TorchExecutor:
-    """Runs a network over sequences that it knows by id. Not thread-safe: one thread calls it.
+    """Runs a network over sequences by id, with their KV cache. Not thread-safe: one thread calls it.
 
     `max_model_len` is the longest sequence, prompt and reply together. `pack_weights`: on a CPU, lay the weights out for
     speed; nothing else can use the network then.
@@ -51,7 +51,7 @@ class TorchExecutor:
 
     @torch.inference_mode()
     def prefill(self, id: int, token_ids: Sequence[int], all_logits: bool = False) -> Tensor:
-        """Run the next tokens of a sequence; return the logits after the last token, [1, V], or after each, [Q, V]."""
+        """Run the next chunk of a prompt; return the logits after its last token, [1, V], or after each, [Q, V]."""
         positions = self.cache.open_prefill(id, len(token_ids))
         logits_QV = self._forward([list(token_ids)], positions, 0 if all_logits else 1)[0]
         self.cache.advance()
@@ -59,7 +59,7 @@ class TorchExecutor:
 
     @torch.inference_mode()
     def decode(self, tokens: dict[int, int]) -> dict[int, Tensor]:
-        """Run one token of each sequence; return its logits, [V], by id. They must be all that are prefilled wholly."""
+        """Run one token of each sequence; return its logits, [V], by id. All fully prefilled sequences must take part."""
         ids = self.cache.ids[: len(tokens)]
         assert set(ids) == set(tokens), "the decoding sequences must be the first rows"
         positions = self.cache.open_decode(len(ids))
@@ -68,12 +68,12 @@ class TorchExecutor:
         return dict(zip(ids, logits_BV, strict=True))
 
     def free(self, id: int) -> None:
-        """Forget a sequence."""
+        """Free a sequence's row of the KV cache."""
         with torch.inference_mode():
             self.cache.free(id)
 
     def cache_budget_tokens(self, share: float = MEMORY_SHARE) -> int:
-        """Return how many tokens the cache may hold in `share` of the memory that is free now; at least one sequence."""
+        """Return how many tokens fit into `share` of the memory that is free now; at least one full sequence."""
         free = (
             torch.cuda.mem_get_info(self.device)[0] if self.device.type == "cuda" else psutil.virtual_memory().available
         )
@@ -97,7 +97,7 @@ class TorchExecutor:
         return int(2 * config.num_hidden_layers * heads * width * self.dtype.itemsize)
 
     def _warm_up(self) -> None:
-        """Run two rows for a step, so that an architecture that doesn't work is refused now and doesn't fail in a request."""
+        """Warm up with two rows for a step, so that an unsupported architecture is refused now, not in a request."""
         try:
             for id in (0, 1):
                 self.prefill(id, [0] * (id + 1))
@@ -123,22 +123,22 @@ def _context_length(config: Any) -> int:
         original = rope.get("original_max_position_embeddings") or getattr(
             config, "original_max_position_embeddings", None
         )
-        short = int(original or longest)
-        if short < longest:
+        exact_length = int(original or longest)
+        if exact_length < longest:
             logger.warning(
                 "Serving %d of %d tokens of context: beyond, %s isn't exact in a batch",
-                short,
+                exact_length,
                 longest,
                 rope["rope_type"],
             )
-            return short
+            return exact_length
     return longest
 
 
 def serving_dtype(folder: Path, device: torch.device | str) -> torch.dtype | None:
-    """Return float32 for bf16 or fp16 weights that oneDNN doesn't multiply on this CPU, else None: as they are stored."""
+    """Return float32 for bf16 or fp16 weights that oneDNN can't multiply on this CPU, else None: the stored dtype."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    stored = config.get("dtype") or config.get("torch_dtype") or (config.get("text_config") or {}).get("dtype")
-    if torch.device(device).type != "cpu" or stored not in ("bfloat16", "float16"):
+    name = config.get("dtype") or config.get("torch_dtype") or (config.get("text_config") or {}).get("dtype")
+    if torch.device(device).type != "cpu" or name not in ("bfloat16", "float16"):
         return None
-    return None if stored == "bfloat16" and multiplies_bfloat16() else torch.float32
+    return None if name == "bfloat16" and multiplies_bfloat16() else torch.float32

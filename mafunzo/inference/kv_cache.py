@@ -1,7 +1,7 @@
-"""Keys and values of many sequences at once, as a `transformers` cache, so that a decode step is one batched forward.
+"""The KV cache: keys and values of many sequences as a `transformers` cache, so that a decode step is one batched forward.
 
-Each layer holds K and V as [slots, heads, T, D]. The sequences are dense in rows 0..B-1, whoever leaves is replaced from
-the end, and the last row stays the last: it may be one that is still being prefilled, while those before it decode.
+Each layer holds K and V as [slots, heads, T, D]. The sequences are dense in rows 0..B-1, a row that is freed is filled
+from the end, and the last row stays the last: it may be one that is still being prefilled, while those before it decode.
 A forward runs in one of two windows: *prefill* writes the next tokens of one row, *decode* writes one token to each of
 the first rows, each at its own length.
 """
@@ -36,7 +36,7 @@ class Window:
 
 
 class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
-    """One layer's K and V. What was never written is zero: a masked NaN would still spoil a row."""
+    """One layer's K and V. Unwritten entries are zero: a masked NaN would still propagate through the softmax."""
 
     is_sliding = False
     keys: Any  # Tensor, or None while the cache is empty

@@ -1,4 +1,4 @@
-"""From a folder to an engine that is ready: where the weights, the adapter and the tokenizer are, and in which precision."""
+"""Model loading for serving, from a folder to an engine: where weights, adapter and tokenizer are, and in which dtype."""
 
 import json
 import logging
@@ -33,7 +33,7 @@ class ModelFolders:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """What a worker answers with."""
+    """What a worker serves: an engine, its tokenizer, and facts of the network."""
 
     engine: Engine
     tokenizer: Any
@@ -47,14 +47,14 @@ def find_model(folder: Path, base: Path | None = None) -> ModelFolders:
     Raises `InvalidParameter` for an adapter without its base, `InvalidFile` for a folder that is neither.
     """
     root = folder / "data" if (folder / "data").is_dir() else folder
-    for found in (root / "model", root / "adapter", folder):
-        if (found / "adapter_config.json").exists() and not (found / "config.json").exists():
+    for candidate in (root / "model", root / "adapter", folder):
+        if (candidate / "adapter_config.json").exists() and not (candidate / "config.json").exists():
             if base is None:
-                raise InvalidParameter(f"{found} is an adapter: name the model that it was trained on with --base.")
+                raise InvalidParameter(f"{candidate} is an adapter: name the model that it was trained on with --base.")
             _check_base(folder, base)
-            return ModelFolders(find_model(base).network, found, found)
-        if (found / "config.json").exists():
-            return ModelFolders(found, found)
+            return ModelFolders(find_model(base).network, candidate, candidate)
+        if (candidate / "config.json").exists():
+            return ModelFolders(candidate, candidate)
     raise InvalidFile(
         f"{folder} holds no model: expected config.json (Hugging Face), or data/model or data/adapter (MLflow)."
     )
@@ -63,7 +63,7 @@ def find_model(folder: Path, base: Path | None = None) -> ModelFolders:
 def load_model(
     folder: Path, base: Path | None = None, max_batch: int = 16, device: torch.device | str | None = None
 ) -> LoadedModel:
-    """Load a model on `device`, by default the best that there is, in the precision that its weights are stored in."""
+    """Load a model on `device` (default: CUDA, else CPU), in the dtype of its weights where the device computes it."""
     folders = find_model(folder, base)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = load_tokenizer(folders.tokenizer)
@@ -79,12 +79,12 @@ def load_model(
 
 def _check_base(adapter: Path, base: Path) -> None:
     """Refuse a base whose recorded weights aren't those that the adapter was trained on; unrecorded ones pass."""
-    wanted = (_facts(adapter).get("base") or {}).get("weights_sha256")
-    given = _facts(base).get("weights_sha256")
-    if wanted and given and wanted != given:
+    expected = (_facts(adapter).get("base") or {}).get("weights_sha256")
+    actual = _facts(base).get("weights_sha256")
+    if expected and actual and expected != actual:
         raise InvalidParameter(
-            f"--base {base} has weights with the hash {given[:12]}..., but the adapter was trained on {wanted[:12]}..., "
-            f"those of {_facts(adapter)['base'].get('name', 'another model')}."
+            f"--base {base} has weights with the hash {actual[:12]}..., but the adapter was trained on "
+            f"{expected[:12]}..., those of {_facts(adapter)['base'].get('name', 'another model')}."
         )
 
 
@@ -95,7 +95,7 @@ def _facts(folder: Path) -> dict[str, Any]:
 
 
 def _generation_config(folders: ModelFolders, of_network: Any) -> Any:
-    """Return the generation settings beside the tokenizer, which a tuned model may have of its own, else the network's."""
+    """Return the `generation_config.json` beside the tokenizer (a tuned model may have one), else the network's."""
     if not (folders.tokenizer / "generation_config.json").exists():
         return of_network
     return GenerationConfig.from_pretrained(folders.tokenizer, local_files_only=True)

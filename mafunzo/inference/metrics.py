@@ -1,4 +1,4 @@
-"""What a worker tells Prometheus about itself."""
+"""A worker's Prometheus metrics."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 
 class Metrics:
-    """Counters since the start, gauges of now, and histograms of seconds; in a registry of its own."""
+    """Counters, gauges and histograms (seconds; time to first token included) in a registry of their own."""
 
     def __init__(self, load: Callable[[], tuple[int, int]]) -> None:
         """`load` returns how many sequences run and how many wait."""
@@ -33,5 +33,5 @@ class Metrics:
         waiting.set_function(lambda: load()[1])
 
     def render(self) -> bytes:
-        """Return all in Prometheus' text format."""
+        """Return the metrics in Prometheus' text format."""
         return generate_latest(self._registry)

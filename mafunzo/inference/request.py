@@ -1,4 +1,4 @@
-"""What is asked of an engine, and the events that it answers with."""
+"""A generation request to the engine, and the events of its token stream."""
 
 import queue
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from mafunzo.inference.sampler import Sampling, TokenLogprob
 
 
 class FinishReason(StrEnum):
-    """Why a reply ended: a stop token or stop string, its longest length, or the caller's wish."""
+    """Why a reply ended: a stop token or stop string, `max_tokens`, or cancellation."""
 
     STOP = "stop"
     LENGTH = "length"
@@ -38,14 +38,14 @@ class Request:
 
 @dataclass(frozen=True)
 class PromptRead:
-    """The prompt's log-probabilities, one a token; the first has none. Sent once, if they were asked for."""
+    """The prompt's log-probabilities, one a token; the first has none. Sent once, if requested."""
 
     logprobs: tuple[TokenLogprob | None, ...]
 
 
 @dataclass(frozen=True)
 class Delta:
-    """New text, the tokens that it came from, and what was asked to know of them. A token may come before its text."""
+    """New text, its tokens, and their log-probabilities if requested. A token may come before its text."""
 
     text: str
     token_ids: tuple[int, ...] = ()
@@ -63,7 +63,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """The last event of a request that broke."""
+    """The last event of a request that failed."""
 
     error: MafunzoError
 
@@ -104,7 +104,7 @@ class TokenStream:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
 
     def put(self, event: Event) -> None:
-        """Hand an event over (the engine's thread)."""
+        """Append an event (called by the engine's thread)."""
         self._events.put(event)
 
     def __iter__(self) -> Iterator[Event]:

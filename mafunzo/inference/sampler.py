@@ -1,6 +1,6 @@
-"""From a row of logits to a token: temperature, top-k, top-p, a seed for each request, and log-probabilities.
+"""Sampling: from a row of logits to a token, by temperature, top-k, top-p (nucleus) and seed; and log-probabilities.
 
-A request draws from its own generator, one number a token, so its tokens don't depend on who else is in the batch.
+A request draws from its own generator, one number a token, so its tokens don't depend on the rest of the batch.
 Shapes: B rows of a batch, V the vocabulary.
 """
 
@@ -16,10 +16,10 @@ NUCLEUS_CANDIDATES = 512
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to choose tokens.
+    """Sampling parameters.
 
-    temperature: 0 takes the most likely token. top_p: the least probability mass to choose from, in (0, 1].
-    top_k: how many tokens to choose from, 0 for all. seed: None draws a fresh one.
+    temperature: 0 is greedy decoding. top_p: the least probability mass to sample from, in (0, 1].
+    top_k: how many tokens to sample from, 0 for all. seed: None draws a fresh one.
     """
 
     temperature: float = 1.0
@@ -42,7 +42,7 @@ class TokenLogprob:
 
 
 class Sampler:
-    """The choices of one request; holds its random state."""
+    """Samples the tokens of one request; holds its random state."""
 
     def __init__(self, sampling: Sampling) -> None:
         self.sampling = sampling
@@ -74,8 +74,8 @@ def draw_token(logits_V: Tensor, sampling: Sampling, draw: float) -> int:
     """
     logits_V = logits_V.float().cpu() / sampling.temperature
     if 0 < sampling.top_k < len(logits_V):
-        kept, ids = logits_V.topk(sampling.top_k)
-        probs = kept.softmax(-1)
+        top_logits, ids = logits_V.topk(sampling.top_k)
+        probs = top_logits.softmax(-1)
     elif sampling.top_p < 1:
         probs, ids = _nucleus_candidates(logits_V, sampling.top_p)
     else:
@@ -91,12 +91,12 @@ def draw_token(logits_V: Tensor, sampling: Sampling, draw: float) -> int:
 def _nucleus_candidates(logits_V: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
     """Return the largest probabilities, sorted, with their ids: few where they hold `top_p`, since a full sort is slow."""
     log_total = logits_V.logsumexp(-1)
-    kept, ids = logits_V.topk(min(NUCLEUS_CANDIDATES, len(logits_V)))
-    probs = (kept - log_total).exp()
+    logits, ids = logits_V.topk(min(NUCLEUS_CANDIDATES, len(logits_V)))
+    probs = (logits - log_total).exp()
     if float(probs.sum()) >= top_p:
         return probs, ids
-    kept, ids = logits_V.sort(descending=True)
-    return (kept - log_total).exp(), ids
+    logits, ids = logits_V.sort(descending=True)
+    return (logits - log_total).exp(), ids
 
 
 def _keep_nucleus(sorted_probs: Tensor, top_p: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which tokens end a reply."""
+"""Stop tokens: which token ids end a reply (EOS, end of turn)."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -13,21 +13,21 @@ _ANSWER = "Xq7"
 def stop_token_ids(tokenizer: Any, generation_config: Any = None) -> tuple[int, ...]:
     """Return the tokens at which a reply ends, sorted: what `generation_config.json` says, the tokenizer's end of text, and
     the end of a turn in the chat template, which a model is trained to write even where the other two don't know it."""
-    found = set(_listed(getattr(generation_config, "eos_token_id", None)))
-    found |= set(_listed(tokenizer.eos_token_id))
+    ids = set(_listed(getattr(generation_config, "eos_token_id", None)))
+    ids |= set(_listed(tokenizer.eos_token_id))
     end_of_turn = end_of_turn_id(tokenizer)
-    return tuple(sorted(found if end_of_turn is None else {*found, end_of_turn}))
+    return tuple(sorted(ids if end_of_turn is None else {*ids, end_of_turn}))
 
 
 def end_of_turn_id(tokenizer: Any) -> int | None:
     """Return the special token that the chat template writes right after an answer, None where it writes no such token."""
-    asked = Conversation((Message("user", "Hello"), Message("assistant", _ANSWER)))
+    conversation = Conversation((Message("user", "Hello"), Message("assistant", _ANSWER)))
     try:
-        text = render(tokenizer, asked)
+        text = render(tokenizer, conversation)
     except InvalidData:
         return None
-    after = text.rpartition(_ANSWER)[2]
-    ids = tokenizer(after.lstrip(), add_special_tokens=False)["input_ids"]
+    suffix = text.rpartition(_ANSWER)[2]
+    ids = tokenizer(suffix.lstrip(), add_special_tokens=False)["input_ids"]
     return int(ids[0]) if ids and ids[0] in tokenizer.added_tokens_decoder else None
 
 

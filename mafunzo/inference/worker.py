@@ -59,10 +59,10 @@ class _Worker:
     def run(self) -> int:
         """Serve, and return the exit code."""
         try:
-            listening = _listen(self._arguments.port)
+            listener = _listen(self._arguments.port)
         except MafunzoError as error:
             return self._tell(error)
-        port = listening.getsockname()[1]
+        port = listener.getsockname()[1]
         if self._arguments.port_file:
             _write_atomically(self._arguments.port_file, f"{port}\n")
         logger.info("Listening on http://127.0.0.1:%d", port)
@@ -70,7 +70,7 @@ class _Worker:
         signal.signal(signal.SIGTERM, lambda number, frame: None)
         signal.signal(signal.SIGINT, lambda number, frame: None)
         threading.Thread(target=self._load, name="load", daemon=True).start()
-        self._server.run(sockets=[listening])
+        self._server.run(sockets=[listener])
         return self._exit_code
 
     def _load(self) -> None:
@@ -107,14 +107,14 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _listen(port: int) -> socket.socket:
     # The protocol is named because asyncio turns Nagle's delay (40 ms an answer) off only for a socket that names it.
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind(("127.0.0.1", port))
+        listener.bind(("127.0.0.1", port))
     except OSError as error:
         raise PortInUse(f"Port {port} can't be listened on: {error.strerror}. Choose another, or 0.") from error
-    listening.listen(512)
-    return listening
+    listener.listen(512)
+    return listener
 
 
 def _write_atomically(path: Path, text: str) -> None:

@@ -1,1 +1,1 @@
-"""A worker's HTTP: OpenAI's dialect over one engine, and what a supervisor asks."""
+"""A worker's HTTP: OpenAI's chat API over one engine, and routes for the supervisor (health, metrics, verification)."""

@@ -1,4 +1,4 @@
-"""A request under way in the engine, seen by a coroutine that may lose its client."""
+"""A request under way in the engine, awaited by a coroutine; cancelled when its client disconnects."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ from mafunzo.inference.request import Request as EngineRequest
 
 
 class Disconnected(Exception):
-    """The client went away; nobody reads the answer."""
+    """The client disconnected."""
 
 
 class Answering:
@@ -41,7 +41,7 @@ class Answering:
             yield event
 
     def cancel(self) -> None:
-        """Tell the engine that nobody reads on; does nothing once the answer is done."""
+        """Cancel the request in the engine; idempotent, and without effect once the answer is complete."""
         if not self._is_over:
             self._is_over = True
             self._metrics.requests.labels(FinishReason.CANCELED).inc()
@@ -62,17 +62,17 @@ class Answering:
 
 
 async def whole_replies(request: Request, answerings: Sequence[Answering]) -> list[Reply]:
-    """Wait for whole replies; cancel them if the client goes away or one of them fails."""
+    """Wait for whole replies; cancel them if the client disconnects or one of them fails."""
     replies: asyncio.Future[Any] = asyncio.ensure_future(_collect_all(answerings))
-    gone: asyncio.Future[Any] = asyncio.ensure_future(_wait_until_gone(request))
+    disconnect: asyncio.Future[Any] = asyncio.ensure_future(_wait_until_gone(request))
     try:
-        await asyncio.wait({replies, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({replies, disconnect}, return_when=asyncio.FIRST_COMPLETED)
         if not replies.done():
             replies.cancel()
             raise Disconnected
         return list(replies.result())
     finally:
-        gone.cancel()
+        disconnect.cancel()
         for answering in answerings:
             answering.cancel()
 

@@ -33,7 +33,7 @@ async def _tell_error(request: Request, error: Exception) -> Response:
 
 
 async def _tell_http(request: Request, error: Exception) -> Response:
-    """Tell of an unknown path or method in the same shape."""
+    """Answer an unknown path or method in OpenAI's error shape."""
     assert isinstance(error, HTTPException)
     body = error_body(NotFound(f"{request.method} {request.url.path}: {error.detail}."))
     body["error"]["code"] = None
@@ -41,7 +41,7 @@ async def _tell_http(request: Request, error: Exception) -> Response:
 
 
 async def _tell_fault(request: Request, error: Exception) -> Response:
-    """Tell of a fault of ours, which uvicorn logs with its traceback."""
+    """Answer an internal error with 500; uvicorn logs its traceback."""
     return JSONResponse(error_body(FailedError(f"The request failed: {type(error).__name__}: {error}")), 500)
 
 

@@ -1,4 +1,4 @@
-"""Routes that say how the worker is: whether it is ready, what it serves, and its metrics."""
+"""Health routes: readiness, the model that is served, and Prometheus metrics."""
 
 from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
@@ -7,7 +7,7 @@ from mafunzo.inference.http.service import Service
 
 
 def add_health_routes(app: FastAPI, service: Service) -> None:
-    """Add what supervisors and operators ask."""
+    """Add the routes of supervisors and operators."""
 
     @app.get("/health")
     async def health() -> Response:

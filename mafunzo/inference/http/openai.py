@@ -36,16 +36,17 @@ def add_openai_routes(app: FastAPI, service: Service) -> None:
     async def complete(request: Request) -> Response:
         completion_request = completion_request_from_dict(await json_body(request))
         requests = [_completion_request(service, completion_request, prompt) for prompt in completion_request.prompts]
-        for each in requests:
-            service.loaded.engine.check(each)
-        answerings = [Answering(service, each) for each in requests]
+        for engine_request in requests:
+            service.loaded.engine.check(engine_request)
+        answerings = [Answering(service, engine_request) for engine_request in requests]
         heading = service.heading("cmpl")
         if completion_request.is_stream:
             chunks = _completion_chunks(service, completion_request, heading, answerings[0])
             return _event_stream(chunks, answerings[0])
         replies = await whole_replies(request, answerings)
         choices = [
-            _choice(service, completion_request, each, reply) for each, reply in zip(requests, replies, strict=True)
+            _choice(service, completion_request, engine_request, reply)
+            for engine_request, reply in zip(requests, replies, strict=True)
         ]
         return JSONResponse(completion(heading, choices, _sum_usage(replies)))
 
@@ -126,11 +127,11 @@ def _chat_answer(service: Service, chat_request: ChatRequest, heading: Heading, 
 
 def _choice(service: Service, completion_request: CompletionRequest, request: EngineRequest, reply: Reply) -> Choice:
     assert reply.finished is not None
-    echoed = request.prompt_token_ids if completion_request.is_echo else ()
-    ids = (*echoed, *reply.token_ids)
+    echo_ids = request.prompt_token_ids if completion_request.is_echo else ()
+    ids = (*echo_ids, *reply.token_ids)
     text = reply.text
-    if echoed:
-        text = str(service.loaded.tokenizer.decode(echoed, skip_special_tokens=False)) + text
+    if echo_ids:
+        text = str(service.loaded.tokenizer.decode(echo_ids, skip_special_tokens=False)) + text
     if completion_request.options.logprobs is None:
         return Choice(text, ids, (), None, reply.finished.reason)
     entries = [*reply.prompt_logprobs, *reply.logprobs]

@@ -1,4 +1,4 @@
-"""From a request to token ids."""
+"""From a request body to the prompt's token ids, by the chat template."""
 
 import json
 from typing import Any
@@ -12,7 +12,7 @@ from mafunzo.inference.http.service import Service
 
 
 async def json_body(request: Request) -> Any:
-    """Return a request's body as JSON; raises `InvalidParameter` for what is none."""
+    """Return a request's body as JSON; raises `InvalidParameter` if it isn't."""
     try:
         return json.loads(await request.body())
     except ValueError as error:

@@ -29,7 +29,7 @@ class Service:
         return self.model
 
     def heading(self, prefix: str) -> Heading:
-        """Return what an answer says of itself."""
+        """Return the id, time and model name of an answer."""
         return Heading(f"{prefix}-{secrets.token_hex(12)}", int(time.time()), self.name)
 
     def describe(self, entries: Sequence[EngineLogprob]) -> list[TokenLogprob]:

@@ -13,19 +13,19 @@ from mafunzo.wire.openai.chat import conversation_from_request
 
 
 def add_verification_routes(app: FastAPI, service: Service) -> None:
-    """Add what a comparison with the tuned model asks, as vLLM names it where it has it."""
+    """Add the routes of the comparison with the tuned model, under vLLM's names where it has them."""
 
     @app.get("/info")
     async def info() -> Response:
-        loaded = service.loaded
+        model = service.loaded
         return JSONResponse(
             {
                 "name": service.name,
-                "stop_token_ids": sorted(loaded.engine.stop_token_ids),
-                "dtype": loaded.dtype,
-                "max_model_len": loaded.engine.max_model_len,
-                "max_batch": loaded.engine.limits.max_batch,
-                "parameters": loaded.parameters,
+                "stop_token_ids": sorted(model.engine.stop_token_ids),
+                "dtype": model.dtype,
+                "max_model_len": model.engine.max_model_len,
+                "max_batch": model.engine.limits.max_batch,
+                "parameters": model.parameters,
                 "rss_mb": round(psutil.Process().memory_info().rss / 2**20, 1),
             }
         )

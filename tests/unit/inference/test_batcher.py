@@ -71,8 +71,8 @@ def test_a_sequence_that_was_sent_back_waits_in_front_with_all_its_tokens() -> N
 @pytest.mark.parametrize("id", [0, 1, 7, 8])
 def test_a_cancelled_sequence_is_gone_wherever_it_was(id: int) -> None:
     state = remove(State((Sequence(8, 5),), Sequence(7, 200, 100), running(3, 4)), id)
-    left = [s.id for s in (*state.active, *state.waiting)]
-    assert left == [other for other in (0, 1, 7, 8) if other != id]
+    ids = [s.id for s in (*state.active, *state.waiting)]
+    assert ids == [candidate for candidate in (0, 1, 7, 8) if candidate != id]
 
 
 @dataclass
@@ -88,8 +88,8 @@ class Simulation:
     def run(self) -> None:
         draw = random.Random(self.seed)
         arrivals = {i: (draw.randrange(200), draw.randrange(1, 150), draw.randrange(1, 60)) for i in range(30)}
-        left = {i: new for i, (_, _, new) in arrivals.items()}
-        cancelled = {i for i in arrivals if draw.random() < 0.1}
+        tokens_to_go = {i: new for i, (_, _, new) in arrivals.items()}
+        cancellations = {i for i in arrivals if draw.random() < 0.1}
         since_decode = 0
         for step in range(100_000):
             for i, (when, prompt, _) in arrivals.items():
@@ -107,26 +107,26 @@ class Simulation:
                     if action.is_first and action.id not in self.started:
                         self.started.append(action.id)
                     if action.is_last:
-                        self._count(action.id, left)
+                        self._count(action.id, tokens_to_go)
                 case Decode():
                     since_decode = 0
-                    used = len(self.state.active) * max(s.total for s in self.state.active)
-                    assert used <= self.limits.cache_tokens or len(self.state.active) == 1
+                    cache_tokens = len(self.state.active) * max(s.total for s in self.state.active)
+                    assert cache_tokens <= self.limits.cache_tokens or len(self.state.active) == 1
                     for id in action.ids:
-                        self._count(id, left)
+                        self._count(id, tokens_to_go)
                 case Preempt():
                     self.preempted += 1
                 case Rest():
                     pass
             assert len(self.state.active) <= self.limits.max_batch
-            for i in cancelled & {s.id for s in self.state.running}:
-                self.state, left[i] = remove(self.state, i), 0
-        assert all(count == 0 for count in left.values()), "someone starved"
+            for i in cancellations & {s.id for s in self.state.running}:
+                self.state, tokens_to_go[i] = remove(self.state, i), 0
+        assert all(count == 0 for count in tokens_to_go.values()), "someone starved"
         assert self.started == sorted(self.started, key=lambda i: (arrivals[i][0], i))
 
-    def _count(self, id: int, left: dict[int, int]) -> None:
-        left[id] -= 1
-        if left[id] == 0:
+    def _count(self, id: int, tokens_to_go: dict[int, int]) -> None:
+        tokens_to_go[id] -= 1
+        if tokens_to_go[id] == 0:
             self.state = remove(self.state, id)
 
 
@@ -148,16 +148,18 @@ def test_the_picture_of_the_module_is_what_happens() -> None:
     """A has a short prompt and 3 tokens to write; B a long prompt; C comes third, and two may run at once."""
     limits, names = Limits(max_batch=2, prefill_tokens=512), {1: "A", 2: "B", 3: "C"}
     state = submit(submit(submit(State(), 1, 100), 2, 1000), 3, 50)
-    seen = dict.fromkeys("ABC", "")
+    simulation_marks = dict.fromkeys("ABC", "")
     for step in range(1, 10):
         action = decide(state, limits)
         assert isinstance(action, Prefill | Decode)
         busy = {names[id] for id in (action.ids if isinstance(action, Decode) else (action.id,))}
         mark = "D" if isinstance(action, Decode) else "P"
-        seen = {name: marks + (mark if name in busy else " ") for name, marks in seen.items()}
+        simulation_marks = {name: marks + (mark if name in busy else " ") for name, marks in simulation_marks.items()}
         state = apply(state, action)
         if step == 7:
             state = remove(state, 1)
     lines = {line[4]: line for line in (batcher.__doc__ or "").splitlines() if line[4:16].strip() in list("ABC")}
-    drawn = {name: "".join(mark if mark in "PD" else " " for mark in lines[name].ljust(43)[16:43:3]) for name in "ABC"}
-    assert drawn == seen
+    picture_marks = {
+        name: "".join(mark if mark in "PD" else " " for mark in lines[name].ljust(43)[16:43:3]) for name in "ABC"
+    }
+    assert picture_marks == simulation_marks

@@ -45,9 +45,9 @@ def pieces(tokenizer: Any, ids: list[int]) -> list[str]:
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_the_pieces_add_up_to_the_text_and_no_character_is_split(byte_level: Any, text: str) -> None:
-    found = pieces(byte_level, byte_level(text, add_special_tokens=False)["input_ids"])
-    assert "".join(found) == text
-    assert "\ufffd" not in "".join(found)
+    deltas = pieces(byte_level, byte_level(text, add_special_tokens=False)["input_ids"])
+    assert "".join(deltas) == text
+    assert "\ufffd" not in "".join(deltas)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -80,7 +80,7 @@ def test_special_tokens_have_no_text(byte_level: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stops", "given", "released", "matched"),
+    ("stops", "deltas", "output", "match"),
     [
         pytest.param(["END"], ["abc", "def"], "abcdef", None, id="none"),
         pytest.param(["END"], ["abcEND", "def"], "abc", "END", id="within a piece"),
@@ -92,16 +92,16 @@ def test_special_tokens_have_no_text(byte_level: Any) -> None:
         pytest.param([""], ["abc"], "abc", None, id="an empty one never matches"),
     ],
 )
-def test_stop_strings_cut_the_text(stops: list[str], given: list[str], released: str, matched: str | None) -> None:
+def test_stop_strings_cut_the_text(stops: list[str], deltas: list[str], output: str, match: str | None) -> None:
     strings = StopStrings(stops)
     text = ""
-    for piece in given:
+    for piece in deltas:
         text += strings.add(piece)
-        if strings.matched is not None:
+        if strings.match is not None:
             break
     else:
         text += strings.finish()
-    assert (text, strings.matched) == (released, matched)
+    assert (text, strings.match) == (output, match)
 
 
 def test_text_is_kept_back_only_while_it_may_begin_a_stop_string() -> None:

@@ -91,9 +91,9 @@ def test_log_probabilities_are_those_of_a_plain_forward(engine: Engine, network:
     with torch.no_grad():
         logprobs = network(torch.tensor([ids])).logits[0].log_softmax(-1)
     expected = [float(logprobs[i - 1, ids[i]]) for i in range(1, len(ids))]
-    found = engine.logprobs(ids)
-    assert found[0] is None
-    assert found[1:] == pytest.approx(expected, abs=1e-4)
+    engine_logprobs = engine.logprobs(ids)
+    assert engine_logprobs[0] is None
+    assert engine_logprobs[1:] == pytest.approx(expected, abs=1e-4)
 
 
 def test_log_probabilities_of_a_prompt_in_chunks_are_the_same(
@@ -101,40 +101,40 @@ def test_log_probabilities_of_a_prompt_in_chunks_are_the_same(
 ) -> None:
     with (
         Engine(TorchExecutor(network), tokenizer) as whole,
-        Engine(TorchExecutor(network), tokenizer, limits=Limits(prefill_tokens=7)) as chunked,
+        Engine(TorchExecutor(network), tokenizer, limits=Limits(prefill_tokens=7)) as chunk_engine,
     ):
-        assert chunked.logprobs(prompts[1])[1:] == pytest.approx(whole.logprobs(prompts[1])[1:], abs=1e-4)
+        assert chunk_engine.logprobs(prompts[1])[1:] == pytest.approx(whole.logprobs(prompts[1])[1:], abs=1e-4)
 
 
 def test_a_reply_tells_its_tokens_log_probabilities(engine: Engine, prompts: list[list[int]]) -> None:
     reply = engine.submit(Request(tuple(prompts[0]), 6, GREEDY, logprobs=3)).reply()
-    scored = engine.logprobs([*prompts[0], *reply.token_ids])[len(prompts[0]) :]
+    logprobs = engine.logprobs([*prompts[0], *reply.token_ids])[len(prompts[0]) :]
     assert [entry.token_id for entry in reply.logprobs] == reply.token_ids
-    assert [entry.logprob for entry in reply.logprobs] == pytest.approx(scored, abs=1e-4)
+    assert [entry.logprob for entry in reply.logprobs] == pytest.approx(logprobs, abs=1e-4)
     assert all(len(entry.top) == 3 and entry.top[0][0] == entry.token_id for entry in reply.logprobs)
 
 
 def test_a_seed_gives_the_same_reply_alone_and_in_company(engine: Engine, prompts: list[list[int]]) -> None:
     request = Request(tuple(prompts[1]), 20, Sampling(temperature=1.0, seed=42))
     alone = engine.submit(request).reply()
-    others = [engine.submit(Request(tuple(prompt), 25, Sampling())) for prompt in prompts]
+    streams = [engine.submit(Request(tuple(prompt), 25, Sampling())) for prompt in prompts]
     assert engine.submit(request).reply().token_ids == alone.token_ids
-    assert len({tuple(stream.reply().token_ids) for stream in others}) == len(others)
+    assert len({tuple(stream.reply().token_ids) for stream in streams}) == len(streams)
 
 
 def test_many_threads_get_their_own_replies(engine: Engine, network: Any, prompts: list[list[int]]) -> None:
     expected = [plain(network, prompt, 12) for prompt in prompts]
-    found: dict[int, list[int]] = {}
+    token_ids: dict[int, list[int]] = {}
 
     def ask(i: int) -> None:
-        found[i] = engine.generate([prompts[i % len(prompts)]], 12)[0].token_ids
+        token_ids[i] = engine.generate([prompts[i % len(prompts)]], 12)[0].token_ids
 
     threads = [threading.Thread(target=ask, args=(i,)) for i in range(15)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [found[i] for i in range(15)] == [expected[i % len(prompts)] for i in range(15)]
+    assert [token_ids[i] for i in range(15)] == [expected[i % len(prompts)] for i in range(15)]
 
 
 def test_a_cache_that_fills_up_changes_no_reply(network: Any, tokenizer: Any, prompts: list[list[int]]) -> None:
@@ -142,13 +142,13 @@ def test_a_cache_that_fills_up_changes_no_reply(network: Any, tokenizer: Any, pr
     executor = CountingExecutor(network)
     with Engine(executor, tokenizer, limits=limits) as engine:
         replies = engine.generate(prompts, 40)
-        seeded = [engine.submit(Request(tuple(p), 40, Sampling(seed=3))) for p in prompts]
-        drawn = [stream.reply().token_ids for stream in seeded]
+        samples = [engine.submit(Request(tuple(p), 40, Sampling(seed=3))) for p in prompts]
+        sampled_ids = [stream.reply().token_ids for stream in samples]
     assert executor.restarts > 0
     assert [reply.token_ids for reply in replies] == [plain(network, prompt, 40) for prompt in prompts]
     with Engine(TorchExecutor(network), tokenizer) as roomy:
         streams = [roomy.submit(Request(tuple(p), 40, Sampling(seed=3))) for p in prompts]
-        assert [stream.reply().token_ids for stream in streams] == drawn
+        assert [stream.reply().token_ids for stream in streams] == sampled_ids
 
 
 def test_a_cancelled_request_ends_and_leaves_its_place(engine: Engine, network: Any, prompts: list[list[int]]) -> None:

@@ -68,9 +68,9 @@ def test_greedy_tokens_of_a_mixed_batch_are_those_of_plain_generate(architecture
 @pytest.mark.parametrize("architecture", ["phi3", "qwen2 with windows", "gemma2", "gemma3", "mistral"])
 def test_the_window_changes_the_tokens_so_that_comparing_them_would_notice_its_loss(architecture: str) -> None:
     network = make_network(architecture)
-    windowed = plain_greedy(network, prompts()[1])
+    window_tokens = plain_greedy(network, prompts()[1])
     network.config.sliding_window = 250
-    assert plain_greedy(network, prompts()[1]) != windowed
+    assert plain_greedy(network, prompts()[1]) != window_tokens
 
 
 @pytest.mark.parametrize("architecture", ["llama", "phi3", "gemma3"])
@@ -136,8 +136,8 @@ def test_a_partly_prefilled_sequence_stays_apart_from_those_that_decode() -> Non
     ],
 )
 def test_a_context_ends_where_batching_would_not_be_exact(rope: dict[str, object], expected: int) -> None:
-    given = {"max_position_embeddings": 4096, "original_max_position_embeddings": 1024, "rope_parameters": rope}
-    executor = TorchExecutor(make_network("phi3 without a window", **given))
+    config = {"max_position_embeddings": 4096, "original_max_position_embeddings": 1024, "rope_parameters": rope}
+    executor = TorchExecutor(make_network("phi3 without a window", **config))
     assert executor.max_model_len == expected
 
 
@@ -156,7 +156,7 @@ def test_an_idle_cache_holds_no_memory() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stored", "device", "takes_bfloat16", "dtype"),
+    ("weights_dtype", "device", "takes_bfloat16", "dtype"),
     [
         pytest.param("bfloat16", "cpu", True, None, id="bfloat16 that the CPU takes stays as it is stored"),
         pytest.param("bfloat16", "cpu", False, torch.float32, id="bfloat16 on another CPU"),
@@ -168,11 +168,11 @@ def test_an_idle_cache_holds_no_memory() -> None:
 def test_weights_are_served_as_stored_where_the_cpu_multiplies_them(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    stored: str,
+    weights_dtype: str,
     device: str,
     takes_bfloat16: bool,
     dtype: torch.dtype | None,
 ) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"dtype": stored}))
+    (tmp_path / "config.json").write_text(json.dumps({"dtype": weights_dtype}))
     monkeypatch.setattr(executor_torch, "multiplies_bfloat16", lambda: takes_bfloat16)
     assert serving_dtype(tmp_path, device) == dtype

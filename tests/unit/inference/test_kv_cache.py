@@ -10,8 +10,8 @@ HEADS, WIDTH = 2, 4
 
 def write(cache: SlotCache, value: float, rows: int, count: int) -> torch.Tensor:
     """Write tokens of one value as a network would; return the keys that it would see."""
-    given = torch.full((rows, HEADS, count, WIDTH), value)
-    keys, values = cache.update(given, -given, 0)
+    states = torch.full((rows, HEADS, count, WIDTH), value)
+    keys, values = cache.update(states, -states, 0)
     assert torch.equal(keys, -values)
     cache.advance()
     return keys
@@ -41,9 +41,9 @@ def cache() -> SlotCache:
 def test_a_prefill_sees_its_own_row_only(cache: SlotCache) -> None:
     prefill(cache, 1, 5)
     prefill(cache, 2, 3)
-    seen = prefill(cache, 2, 4)
-    assert seen.shape == (1, HEADS, 7, WIDTH)
-    assert (seen == 2).all()
+    keys = prefill(cache, 2, 4)
+    assert keys.shape == (1, HEADS, 7, WIDTH)
+    assert (keys == 2).all()
 
 
 def test_a_decode_step_writes_to_each_row_at_its_own_length(cache: SlotCache) -> None:

@@ -76,7 +76,7 @@ def test_a_reply_stops_where_the_settings_the_tokenizer_or_the_template_say(tiny
     tokenizer = load_tokenizer(folder)
     tokenizer.add_special_tokens({"eos_token": "<|end_of_text|>"})
     tokenizer.save_pretrained(folder)
-    loaded = load_model(folder)
-    loaded.engine.close()
+    model = load_model(folder)
+    model.engine.close()
     vocabulary = tokenizer.get_vocab()
-    assert loaded.engine.stop_token_ids == {7, vocabulary["<|end_of_text|>"], vocabulary["<|eot_id|>"]}
+    assert model.engine.stop_token_ids == {7, vocabulary["<|end_of_text|>"], vocabulary["<|eot_id|>"]}

@@ -52,11 +52,11 @@ def test_a_seed_gives_the_same_tokens_whatever_the_batch() -> None:
     rows = [some_logits(seed=s) for s in range(20)]
     alone = Sampler(Sampling(seed=11))
     expected = [alone.choose(row) for row in rows]
-    mine, other, greedy = Sampler(Sampling(seed=11)), Sampler(Sampling(seed=5)), Sampler(Sampling(temperature=0))
-    batched = [choose(torch.stack([some_logits(seed=99), row, row]), [other, mine, greedy]) for row in rows]
-    assert [tokens[1] for tokens in batched] == expected
-    assert [tokens[2] for tokens in batched] == [int(row.argmax()) for row in rows]
-    assert [tokens[0] for tokens in batched] != expected
+    sampler, neighbour, greedy = Sampler(Sampling(seed=11)), Sampler(Sampling(seed=5)), Sampler(Sampling(temperature=0))
+    batches = [choose(torch.stack([some_logits(seed=99), row, row]), [neighbour, sampler, greedy]) for row in rows]
+    assert [tokens[1] for tokens in batches] == expected
+    assert [tokens[2] for tokens in batches] == [int(row.argmax()) for row in rows]
+    assert [tokens[0] for tokens in batches] != expected
 
 
 def test_without_a_seed_two_requests_differ() -> None:
@@ -72,8 +72,8 @@ def test_any_whole_number_is_a_seed(seed: int) -> None:
 
 def test_log_probabilities_are_of_the_network_and_in_order() -> None:
     logits = torch.tensor([0.0, math.log(2), math.log(5)])
-    found = logprob(logits, 1, top=2)
-    assert found.logprob == pytest.approx(math.log(2 / 8))
-    assert [id for id, _ in found.top] == [2, 1]
-    assert found.top[0][1] == pytest.approx(math.log(5 / 8))
+    entry = logprob(logits, 1, top=2)
+    assert entry.logprob == pytest.approx(math.log(2 / 8))
+    assert [id for id, _ in entry.top] == [2, 1]
+    assert entry.top[0][1] == pytest.approx(math.log(5 / 8))
     assert logprob(logits, 0).top == ()

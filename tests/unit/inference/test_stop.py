@@ -27,14 +27,14 @@ def test_the_end_of_a_turn_is_read_off_the_template(tiny_llama: Path, template: 
     tokenizer = load_tokenizer(tiny_llama)
     tokenizer.add_tokens([AddedToken("<|turn|>", special=True)])
     tokenizer.chat_template = template
-    wanted = None if expected is None else tokenizer.convert_tokens_to_ids(expected)
-    assert end_of_turn_id(tokenizer) == wanted
-    assert set(stop_token_ids(tokenizer)) == {tokenizer.eos_token_id} | ({wanted} if wanted is not None else set())
+    token_id = None if expected is None else tokenizer.convert_tokens_to_ids(expected)
+    assert end_of_turn_id(tokenizer) == token_id
+    assert set(stop_token_ids(tokenizer)) == {tokenizer.eos_token_id} | ({token_id} if token_id is not None else set())
 
 
-@pytest.mark.parametrize("given", [7, [7, 8]])
-def test_the_settings_may_name_one_token_or_several(tiny_llama: Path, given: int | list[int]) -> None:
-    found = stop_token_ids(load_tokenizer(tiny_llama), GenerationConfig(eos_token_id=given))
-    assert set(found) > {7}
-    assert (8 in found) == isinstance(given, list)
-    assert list(found) == sorted(found)
+@pytest.mark.parametrize("eos_token_id", [7, [7, 8]])
+def test_the_settings_may_name_one_token_or_several(tiny_llama: Path, eos_token_id: int | list[int]) -> None:
+    ids = stop_token_ids(load_tokenizer(tiny_llama), GenerationConfig(eos_token_id=eos_token_id))
+    assert set(ids) > {7}
+    assert (8 in ids) == isinstance(eos_token_id, list)
+    assert list(ids) == sorted(ids)
