@@ -1,7 +1,7 @@
-"""Paired comparison of two models on the same rows: bootstrap intervals of each, and of their difference.
+"""Paired bootstrap of two models on the same rows: confidence intervals of each, and of their difference.
 
 Rows are resampled with replacement, the same rows for both models (Efron 1979; paired as in Koehn 2004); a ratio such
-as loss per token is recomputed from the resampled rows' sums. Intervals are percentiles.
+as loss per token is recomputed from the resampled rows' sums. Intervals are percentiles of the resamples.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ CHUNK_CELLS = 8_000_000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value measured on all rows, and the bounds of its interval (`CONFIDENCE`)."""
+    """A value measured on all rows, and the bounds of its confidence interval (`CONFIDENCE`)."""
 
     value: float
     low: float
@@ -30,7 +30,7 @@ class Estimate:
 class Comparison:
     """One metric of both models. `difference` is tuned minus base.
 
-    is_better: True or False where the difference's interval lies wholly on one side of zero, None where it holds zero.
+    is_better: True or False where the difference's interval excludes zero (significant), None where it includes zero.
     """
 
     name: str
@@ -52,12 +52,12 @@ def compare(
     """Compare two models by `metrics` of one source; the sums are shaped (rows, columns), row for row the same data."""
     assert base_sums.shape == tuned_sums.shape and len(base_sums) > 0
     base_R, tuned_R = _resampled(np.stack([base_sums, tuned_sums]), seed, resamples)
-    found = []
+    comparisons = []
     for metric in metrics:
         base_value, tuned_value = metric.value(base_sums.sum(axis=0)), metric.value(tuned_sums.sum(axis=0))
         base_values, tuned_values = metric.value(base_R), metric.value(tuned_R)
         difference = _estimate(tuned_value - base_value, tuned_values - base_values)
-        found.append(
+        comparisons.append(
             Comparison(
                 name=metric.name,
                 title=metric.title,
@@ -69,7 +69,7 @@ def compare(
                 rows=len(base_sums),
             )
         )
-    return found
+    return comparisons
 
 
 def estimate_ratio(numerators: Floats, denominators: Floats, seed: int, resamples: int = RESAMPLES) -> Estimate:
@@ -95,9 +95,9 @@ def _row_counts(rows: int, seed: int, resamples: int) -> Iterator[Floats]:
         yield rng.multinomial(rows, np.full(rows, 1.0 / rows), size=size).astype(np.float64)
 
 
-def _estimate(value: Any, resampled: Floats) -> Estimate:
+def _estimate(value: Any, resamples: Floats) -> Estimate:
     tail = (1.0 - CONFIDENCE) / 2
-    low, high = np.quantile(resampled, [tail, 1.0 - tail])
+    low, high = np.quantile(resamples, [tail, 1.0 - tail])
     return Estimate(float(value), float(low), float(high))
 
 

@@ -1,4 +1,4 @@
-"""The evaluation: base and tuned model, one after the other, on the same rows, prompts and general questions."""
+"""The evaluation: base and tuned model, one after the other, on the same test rows, prompts and general questions."""
 
 import gc
 import logging
@@ -40,7 +40,7 @@ GENERAL_BATCH_SIZE = 64
 class Request:
     """What to evaluate. `tuned` is an adapter's folder, or a whole model's; -1 rows means all.
 
-    merge: an adapter is added into the weights first, as it will be served. dtype: of both networks; None as they are stored.
+    merge: an adapter is merged into the weights first, as for serving. dtype: of both networks; None keeps the stored one.
     """
 
     base: Path
@@ -65,7 +65,7 @@ class Request:
 
 @dataclass
 class _Answers:
-    """What one network gave."""
+    """Log-likelihood sums and replies of one network."""
 
     likelihood: Floats
     replies: list[str] = field(default_factory=list)
@@ -75,7 +75,7 @@ class _Answers:
 
 @dataclass(frozen=True)
 class _Questions:
-    """What both networks are asked. `general_prompts` are token ids."""
+    """The inputs of both networks. `general_prompts` are token ids."""
 
     rows: list[tasks.EncodedRow]
     reply_tasks: list[tasks.ReplyTask]
@@ -86,16 +86,16 @@ class _Questions:
 
 
 def evaluate(request: Request, scratch: Path) -> Evaluation:
-    """Evaluate both models; the base's distributions wait in a temporary file in the folder `scratch`."""
-    started = time.monotonic()
+    """Evaluate both models; the base's distributions are kept in a temporary file in the folder `scratch`."""
+    start_s = time.monotonic()
     tokenizer = load_tokenizer(request.tuned, request.trust_remote_code)
     _check_same_tokens(tokenizer, load_tokenizer(request.base, request.trust_remote_code), request)
     questions = _questions(request, tokenizer)
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        stored = Path(folder) / "base_logprobs.f16"
-        base, replies, facts = _ask_base(request, questions, tokenizer, stored)
-        tuned, divergence = _ask_tuned(request, questions, tokenizer, replies, stored)
-    facts["seconds"] = {"base": base.seconds, "tuned": tuned.seconds, "all": round(time.monotonic() - started, 1)}
+        file = Path(folder) / "base_logprobs.f16"
+        base, replies, facts = _ask_base(request, questions, tokenizer, file)
+        tuned, divergence = _ask_tuned(request, questions, tokenizer, replies, file)
+    facts["seconds"] = {"base": base.seconds, "tuned": tuned.seconds, "all": round(time.monotonic() - start_s, 1)}
     facts["generated_tokens"] = {"base": base.generated_tokens, "tuned": tuned.generated_tokens}
     return _evaluation(request, questions, base, tuned, divergence, replies, facts)
 
@@ -105,7 +105,7 @@ def _questions(request: Request, tokenizer: Any) -> _Questions:
     rows = [rows[i] for i in tasks.sample_indices(len(rows), request.max_evaluation_rows, request.seed)]
     wants_replies = any(metrics.metrics()[name].source == "reply" for name in request.config.metrics)
     context = context_length(tokenizer, request.base) or 1 << 30
-    chosen, unusable = tasks.reply_tasks(
+    reply_tasks, unusable = tasks.reply_tasks(
         request.prepared,
         tokenizer,
         request.generation_rows if wants_replies else 0,
@@ -115,19 +115,21 @@ def _questions(request: Request, tokenizer: Any) -> _Questions:
     )
     general = tasks.general_prompts()
     general = general if request.forgetting_prompts < 0 else general[: request.forgetting_prompts]
-    asked = [Conversation((Message("user", prompt.prompt),)) for prompt in general]
+    conversations = [Conversation((Message("user", prompt.prompt),)) for prompt in general]
     return _Questions(
         rows=rows,
-        reply_tasks=chosen,
+        reply_tasks=reply_tasks,
         general=general,
-        general_prompts=[render_ids(tokenizer, conversation, add_generation_prompt=True) for conversation in asked],
+        general_prompts=[
+            render_ids(tokenizer, conversation, add_generation_prompt=True) for conversation in conversations
+        ],
         stop_token_ids=stop_token_ids(request.base, request.tuned, tokenizer, request.trust_remote_code),
         unusable_prompts=unusable,
     )
 
 
 def _ask_base(
-    request: Request, questions: _Questions, tokenizer: Any, stored: Path
+    request: Request, questions: _Questions, tokenizer: Any, file: Path
 ) -> tuple[_Answers, list[RenderedReply], dict[str, Any]]:
     executor = _open(request, "base")
     answers = _ask(executor, "base", request, questions, tokenizer)
@@ -135,12 +137,12 @@ def _ask_base(
         replies = _general_replies(executor, request, questions, tokenizer)
         if replies:
             progress = Progress("base: distributions", len(replies))
-            forgetting.write_base(executor.network, replies, stored, progress.update)
+            forgetting.write_base(executor.network, replies, file, progress.update)
     return answers, replies, _facts(request, executor, questions)
 
 
 def _ask_tuned(
-    request: Request, questions: _Questions, tokenizer: Any, replies: Sequence[RenderedReply], stored: Path
+    request: Request, questions: _Questions, tokenizer: Any, replies: Sequence[RenderedReply], file: Path
 ) -> tuple[_Answers, Floats | None]:
     executor = _open(request, "tuned")
     answers = _ask(executor, "tuned", request, questions, tokenizer)
@@ -148,7 +150,7 @@ def _ask_tuned(
     with _timed(answers.seconds, "forgetting"):
         if replies:
             progress = Progress("tuned: divergence", len(replies))
-            divergence = forgetting.divergence_sums(executor.network, replies, stored, progress.update)
+            divergence = forgetting.divergence_sums(executor.network, replies, file, progress.update)
     return answers, divergence
 
 
@@ -229,19 +231,19 @@ def _evaluation(
             metrics.reply_sums(base.replies, references, config.tokenizer, config.stemmer),
             metrics.reply_sums(tuned.replies, references, config.tokenizer, config.stemmer),
         )
-    wanted = [metric for name, metric in metrics.metrics(config.smoothing).items() if name in config.metrics]
-    compared = {
+    selection = [metric for name, metric in metrics.metrics(config.smoothing).items() if name in config.metrics]
+    comparisons = {
         comparison.name: comparison
         for source, pair in sums.items()
-        for comparison in compare([m for m in wanted if m.source == source], *pair, seed=request.seed)
+        for comparison in compare([m for m in selection if m.source == source], *pair, seed=request.seed)
     }
-    if not compared:
+    if not comparisons:
         raise InvalidData(
             "No held-out conversation has an assistant's turn that the model's context has room to answer."
         )
     pairs = zip(questions.reply_tasks, base.replies, tuned.replies, strict=True)
     return Evaluation(
-        comparisons={metric.name: compared[metric.name] for metric in wanted if metric.name in compared},
+        comparisons={metric.name: comparisons[metric.name] for metric in selection if metric.name in comparisons},
         forgetting=None if divergence is None else _forgetting(request, questions, divergence, replies),
         samples=[Sample(task.prompt, task.reference, b, t, task.file, task.row) for task, b, t in pairs],
         base_loss_by_row=base.likelihood[:, 0] / base.likelihood[:, 1],
@@ -269,7 +271,7 @@ def _forgetting(
 
 
 def _rouge_by_row(pair: tuple[Floats, Floats], config: EvaluationConfig) -> dict[str, dict[str, list[float]]]:
-    """Return every row's own ROUGE where they aren't to be aggregated only."""
+    """Return ROUGE row by row, unless the configuration aggregates it."""
     names = [name for name in metrics.ROUGE_NAMES if name in config.metrics]
     if config.aggregator:
         return {}
@@ -301,7 +303,7 @@ def _facts(request: Request, executor: TorchExecutor, questions: _Questions) -> 
 
 
 def _check_same_tokens(tuned: Any, base: Any, request: Request) -> None:
-    """Losses a token compare only where the tokens are the same."""
+    """Refuse two vocabularies: losses a token compare only over the same tokens."""
     if tuned.get_vocab() != base.get_vocab():
         raise NotSupported(
             f"{request.tuned} and {request.base} cut text into different tokens, so their losses a token can't be compared. "
@@ -310,16 +312,16 @@ def _check_same_tokens(tuned: Any, base: Any, request: Request) -> None:
 
 
 def _check_finite(likelihood: Floats, which: str, rows: Sequence[tasks.EncodedRow]) -> None:
-    broken = [row for row, sums in zip(rows, likelihood, strict=True) if not np.isfinite(sums).all()]
-    if broken:
+    faults = [row for row, sums in zip(rows, likelihood, strict=True) if not np.isfinite(sums).all()]
+    if faults:
         raise FailedError(
-            f"The {which} model gives no finite loss on {len(broken)} of {len(rows)} rows, the first one {broken[0].file}, "
-            f"row {broken[0].row}: its weights are broken. If its training diverged, lower learning_rate."
+            f"The {which} model gives no finite loss on {len(faults)} of {len(rows)} rows, the first one {faults[0].file}, "
+            f"row {faults[0].row}: its weights are broken. If its training diverged, lower learning_rate."
         )
 
 
 @contextmanager
 def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    started = time.monotonic()
+    start_s = time.monotonic()
     yield
-    seconds[name] = round(time.monotonic() - started, 1)
+    seconds[name] = round(time.monotonic() - start_s, 1)

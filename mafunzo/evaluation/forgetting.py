@@ -1,8 +1,8 @@
-"""Forgetting: how far tuning moved the model on questions that have nothing to do with the tuning data.
+"""Catastrophic forgetting: how far tuning moved the model on questions that are unrelated to the tuning data.
 
 Measured is KL(base || tuned), in nats a token, of the next-token distributions over the whole vocabulary, after each general
 prompt (rendered as a conversation) and after each of the first tokens of the base model's greedy reply to it. 0 is
-"unchanged". The two networks are never in memory together: the base's distributions wait in a file (float16).
+"unchanged". The two networks are never in memory together: the base's distributions are kept in a file (float16).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -41,13 +41,13 @@ def write_base(
     network: PreTrainedModel, replies: Sequence[RenderedReply], file: Path, on_progress: Callable[[int], None]
 ) -> None:
     """Write the base's log-probabilities at every position of the replies to `file`, for `divergence_sums` to read."""
-    done = 0
+    count = 0
     with file.open("wb") as out:
         for batch, logits in _forwards(network, replies):
             for chunk_NV in (chunk for row_NV in logits for chunk in chunks(row_NV)):
                 out.write(chunk_NV.float().log_softmax(dim=-1).half().cpu().numpy().tobytes())
-            done += len(batch)
-            on_progress(done)
+            count += len(batch)
+            on_progress(count)
 
 
 @torch.inference_mode()
@@ -56,16 +56,16 @@ def divergence_sums(
 ) -> Floats:
     """Return for each reply the sum of KL, its positions, and those where both rank the same token first: (rows, 3)."""
     sums = np.zeros((len(replies), 3))
-    done = 0
-    with file.open("rb") as stored:
+    count = 0
+    with file.open("rb") as stream:
         for batch, logits in _forwards(network, replies):
             for index, row_NV in zip(batch, logits, strict=True):
                 for tuned_NV in chunks(row_NV):
-                    base_NV = _read(stored.read(tuned_NV.numel() * 2), tuned_NV)
+                    base_NV = _read(stream.read(tuned_NV.numel() * 2), tuned_NV)
                     sums[index] += _divergence(base_NV, tuned_NV)
-            done += len(batch)
-            on_progress(done)
-        if stored.read(1):
+            count += len(batch)
+            on_progress(count)
+        if stream.read(1):
             raise NotSupported(
                 "The tuned model's vocabulary is smaller than its base's: their distributions differ in size."
             )
@@ -81,17 +81,17 @@ def _forwards(network: PreTrainedModel, replies: Sequence[RenderedReply]) -> Ite
         yield batch, reply_logits(network, [row.prompt_ids + row.reply_ids for row in rows], positions)
 
 
-def _read(stored: bytes, like_NV: Tensor) -> Tensor:
-    if len(stored) != like_NV.numel() * 2:
+def _read(data: bytes, like_NV: Tensor) -> Tensor:
+    if len(data) != like_NV.numel() * 2:
         raise NotSupported(
             "The tuned model's vocabulary is larger than its base's: their distributions differ in size."
         )
-    halves = np.frombuffer(stored, dtype=np.float16).reshape(tuple(like_NV.shape))
+    halves = np.frombuffer(data, dtype=np.float16).reshape(tuple(like_NV.shape))
     return torch.from_numpy(halves.astype(np.float32)).to(like_NV.device).log_softmax(dim=-1)
 
 
 def _divergence(base_NV: Tensor, tuned_NV: Tensor) -> tuple[float, float, float]:
-    """Both as log-probabilities or logits; `base_NV` is normalised already."""
+    """Return sum of KL, positions, and equal top tokens. `base_NV`: log-probabilities; `tuned_NV`: logits."""
     log_tuned_NV = tuned_NV.float().log_softmax(dim=-1)
     share_NV = base_NV.exp()
     terms_NV = torch.where(share_NV > 0, share_NV * (base_NV - log_tuned_NV), 0.0)

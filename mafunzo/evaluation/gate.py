@@ -1,4 +1,4 @@
-"""The gate: what a tuned model must show by its intervals before the pipeline goes on."""
+"""The quality gate: what a tuned model's confidence intervals must show before the pipeline goes on."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -15,7 +15,7 @@ def check_gate(
     """Raise `GateNotPassed` unless the demands hold.
 
     better: the difference's interval lies wholly on the better side of zero. not_worse: it doesn't lie wholly on the
-    worse side. max_kl: the interval of KL(base || tuned) on general prompts doesn't lie wholly above it.
+    worse side. max_kl: the lower bound of KL(base || tuned) on general prompts is at most this.
     """
     faults = []
     if demand != "none":
@@ -32,14 +32,14 @@ def check_gate(
         )
 
 
-def _demand_faults(demand: Demand, compared: Comparison) -> list[str]:
-    is_passed = compared.is_better is True if demand == "better" else compared.is_better is not False
+def _demand_faults(demand: Demand, comparison: Comparison) -> list[str]:
+    is_passed = comparison.is_better is True if demand == "better" else comparison.is_better is not False
     if is_passed:
         return []
-    side = "above" if compared.is_higher_better else "below"
-    wanted = f"wholly {side} 0" if demand == "better" else f"not wholly on the other side of 0 ({side} is better)"
-    difference = compared.difference
+    side = "above" if comparison.is_higher_better else "below"
+    expected = f"wholly {side} 0" if demand == "better" else f"not wholly on the other side of 0 ({side} is better)"
+    difference = comparison.difference
     return [
-        f"{compared.name}: {compared.base.value:.4g} -> {compared.tuned.value:.4g}, difference {difference.value:+.4g} "
-        f"({difference.low:+.4g} to {difference.high:+.4g}, 95%), expected {wanted}: gate is {demand}."
+        f"{comparison.name}: {comparison.base.value:.4g} -> {comparison.tuned.value:.4g}, difference {difference.value:+.4g} "
+        f"({difference.low:+.4g} to {difference.high:+.4g}, 95%), expected {expected}: gate is {demand}."
     ]

@@ -1,4 +1,4 @@
-"""Greedy replies to prompts of token ids, by the engine that serves."""
+"""Greedy decoding of prompts (token ids), by the engine that serves."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,11 +17,11 @@ def generate(
     batch_size: int,
     on_progress: Callable[[int], None],
 ) -> list[list[int]]:
-    """Return each prompt's continuation: the most probable token each time, up to and without the first stop token."""
+    """Return each prompt's greedy continuation, up to and without the first stop token."""
     replies = []
     with Engine(executor, tokenizer, stop_token_ids, batch_size) as engine:
         streams = [engine.submit(Request(tuple(ids), max_new_tokens, GREEDY)) for ids in prompts]
-        for done, stream in enumerate(streams, start=1):
+        for count, stream in enumerate(streams, start=1):
             replies.append(stream.reply().token_ids)
-            on_progress(done)
+            on_progress(count)
     return replies

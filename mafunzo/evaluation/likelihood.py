@@ -1,6 +1,6 @@
-"""The network's own probabilities of given tokens, row by row.
+"""Log-likelihood of reference tokens under the network, row by row (teacher forcing).
 
-Shapes: B rows of a batch, T positions, K kept positions, N positions of all rows in one line, V vocabulary.
+Shapes: B rows of a batch, T positions, K positions with logits, N positions of all rows in one line, V vocabulary.
 """
 
 import inspect
@@ -17,9 +17,7 @@ from mafunzo.evaluation.metrics import LIKELIHOOD_COLUMNS, Floats
 from mafunzo.evaluation.tasks import EncodedRow, batches_by_length
 
 LOGITS_CELLS = 128 * 2**20
-CPU_TOKENS = (
-    1024  # a CPU is as fast with these as with more, and spends less on padding and on logits that nobody asks for
-)
+CPU_TOKENS = 1024  # a CPU is as fast with these as with more, and spends less on padding and unused logits
 POSITIONS_AT_ONCE = 256
 
 
@@ -27,27 +25,27 @@ POSITIONS_AT_ONCE = 256
 def likelihood_sums(
     network: PreTrainedModel, rows: Sequence[EncodedRow], batch_size: int, on_progress: Callable[[int], None]
 ) -> Floats:
-    """Return each row's loss, tokens and correct tokens over its assistant tokens, shaped (rows, `LIKELIHOOD_COLUMNS`)."""
+    """Return sums over each row's assistant tokens (loss, tokens, correct ones), shaped (rows, `LIKELIHOOD_COLUMNS`)."""
     sums = np.zeros((len(rows), len(LIKELIHOOD_COLUMNS)))
-    wanted = [[t for t, label in enumerate(row.labels) if t > 0 and label != IGNORED] for row in rows]
-    token_ids = [row.input_ids[: positions[-1]] for row, positions in zip(rows, wanted, strict=True)]
-    done = 0
+    label_positions = [[t for t, label in enumerate(row.labels) if t > 0 and label != IGNORED] for row in rows]
+    token_ids = [row.input_ids[: positions[-1]] for row, positions in zip(rows, label_positions, strict=True)]
+    count = 0
     for batch in batches_by_length([len(ids) for ids in token_ids], batch_size, tokens_at_once(network)):
-        logits = reply_logits(network, [token_ids[i] for i in batch], [wanted[i] for i in batch])
+        logits = reply_logits(network, [token_ids[i] for i in batch], [label_positions[i] for i in batch])
         for i, logits_NV in zip(batch, logits, strict=True):
-            labels_N = torch.tensor([rows[i].labels[t] for t in wanted[i]], device=logits_NV.device)
+            labels_N = torch.tensor([rows[i].labels[t] for t in label_positions[i]], device=logits_NV.device)
             sums[i] = _row_sums(logits_NV, labels_N)
-        done += len(batch)
-        on_progress(done)
+        count += len(batch)
+        on_progress(count)
     return sums
 
 
 def reply_logits(
     network: PreTrainedModel, token_ids: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]
 ) -> list[Tensor]:
-    """Return for each row the logits (N, V) that predict its tokens at `positions`, in one forward.
+    """Return for each row the logits (N, V) that predict its tokens at `positions`, in one forward pass.
 
-    Positions count from 0, and are 1 or more; one beyond the last token asks for what would follow.
+    Positions count from 0, and are 1 or more; one beyond the last token gives the next-token prediction.
     """
     longest = max(len(ids) for ids in token_ids)
     ids_BT = torch.zeros((len(token_ids), longest), dtype=torch.long)
@@ -55,14 +53,14 @@ def reply_logits(
     for b, ids in enumerate(token_ids):
         ids_BT[b, : len(ids)] = torch.tensor(list(ids))
         mask_BT[b, : len(ids)] = 1
-    kept = sorted({t - 1 for row in positions for t in row})
-    place = {t: k for k, t in enumerate(kept)}
+    positions_K = sorted({t - 1 for row in positions for t in row})
+    place = {t: k for k, t in enumerate(positions_K)}
     can_keep = "logits_to_keep" in inspect.signature(network.forward).parameters
-    options = {"logits_to_keep": torch.tensor(kept, device=network.device)} if can_keep else {}
+    options = {"logits_to_keep": torch.tensor(positions_K, device=network.device)} if can_keep else {}
     logits_BKV = network(
         input_ids=ids_BT.to(network.device), attention_mask=mask_BT.to(network.device), use_cache=False, **options
     ).logits
-    column = place if can_keep else {t: t for t in kept}
+    column = place if can_keep else {t: t for t in positions_K}
     return [logits_BKV[b, [column[t - 1] for t in row]] for b, row in enumerate(positions)]
 
 

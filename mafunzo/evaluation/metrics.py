@@ -1,7 +1,8 @@
-"""What is measured: each metric is one function of sums over rows, so that resampling rows is one matrix product.
+"""Evaluation metrics: loss, perplexity, token accuracy, ROUGE, BLEU. Each is a function of sums over rows, so that a
+bootstrap over rows is one matrix product.
 
-A row's sums stand in the columns of `COLUMNS`. `likelihood_sums` come from the network's own probabilities of the reply's
-tokens, `reply_sums` from the text that it generates. Adding a metric is one function and its line in `metrics()`.
+A row's sums stand in the columns of `COLUMNS`: `likelihood_sums` come from the log-probabilities of the reference reply,
+`reply_sums` from the generated text. Adding a metric is one function and its line in `metrics()`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -46,12 +47,12 @@ def loss(sums: Floats) -> Floats:
 
 
 def perplexity(sums: Floats) -> Floats:
-    """exp(loss): of the model itself, not of another that scores its text."""
+    """exp(loss): perplexity under the model itself, not under another that scores its text."""
     return np.exp(loss(sums))
 
 
 def token_accuracy(sums: Floats) -> Floats:
-    """Share of the assistants' tokens that were the network's most probable one."""
+    """Share of the assistants' tokens that are the network's most probable one (top-1)."""
     return sums[..., 2] / sums[..., 1]
 
 
@@ -68,18 +69,18 @@ def bleu(order: int, is_smoothed: bool = False) -> Callable[[Floats], Floats]:
     def value(sums: Floats) -> Floats:
         matches = sums[..., first_match : first_match + order] + float(is_smoothed)
         possible = sums[..., first_possible : first_possible + order] + float(is_smoothed)
-        words, wanted = sums[..., -2], sums[..., -1]
+        words, reference_words = sums[..., -2], sums[..., -1]
         with np.errstate(divide="ignore", invalid="ignore"):
             log_precision = np.where(matches > 0, np.log(matches / possible), -np.inf).mean(axis=-1)
-            log_brevity = np.where(words > 0, np.minimum(0.0, 1.0 - wanted / words), -np.inf)
+            log_brevity = np.where(words > 0, np.minimum(0.0, 1.0 - reference_words / words), -np.inf)
         return np.asarray(np.exp(log_precision + log_brevity))
 
     return value
 
 
 def metrics(is_smoothed: bool = False) -> dict[str, Metric]:
-    """Return every metric by its name, in the order in which they are shown."""
-    found = [
+    """Return every metric by name, in the order of reports."""
+    rows = [
         Metric("loss", "Loss (nats a token)", "likelihood", False, loss),
         Metric("perplexity", "Perplexity", "likelihood", False, perplexity),
         Metric("token_accuracy", "Token accuracy", "likelihood", True, token_accuracy),
@@ -89,7 +90,7 @@ def metrics(is_smoothed: bool = False) -> dict[str, Metric]:
             for order in range(1, BLEU_ORDER + 1)
         ),
     ]
-    return {metric.name: metric for metric in found}
+    return {metric.name: metric for metric in rows}
 
 
 def reply_sums(replies: Sequence[str], references: Sequence[str], tokenizer: str, is_stemmed: bool) -> Floats:
@@ -105,12 +106,12 @@ def reply_sums(replies: Sequence[str], references: Sequence[str], tokenizer: str
 
 def _reply_row(scorer: Any, counter: Any, reply: str, reference: str) -> list[float]:
     rouges = scorer.score(reference, reply)
-    counted = counter.sentence_score(reply, [reference])
+    score = counter.sentence_score(reply, [reference])
     return [
         1.0,
         *(float(rouges[name].fmeasure) for name in ROUGE_NAMES),
-        *counted.counts,
-        *counted.totals,
-        counted.sys_len,
-        counted.ref_len,
+        *score.counts,
+        *score.totals,
+        score.sys_len,
+        score.ref_len,
     ]

@@ -32,12 +32,12 @@ STYLE: Mapping[str, object] = {
 def pictures(evaluation: Evaluation) -> dict[str, bytes]:
     """Return each picture by its file name."""
     with matplotlib.rc_context(dict(STYLE)):
-        found = {"loss_by_row.png": _loss_by_row(evaluation.base_loss_by_row, evaluation.tuned_loss_by_row)}
+        images = {"loss_by_row.png": _loss_by_row(evaluation.base_loss_by_row, evaluation.tuned_loss_by_row)}
         if evaluation.comparisons:
-            found["metrics.png"] = _metrics(evaluation.comparisons)
+            images["metrics.png"] = _metrics(evaluation.comparisons)
         if evaluation.forgetting is not None:
-            found["forgetting.png"] = _forgetting(evaluation.forgetting)
-    return found
+            images["forgetting.png"] = _forgetting(evaluation.forgetting)
+    return images
 
 
 def _loss_by_row(base: Floats, tuned: Floats) -> bytes:
@@ -100,16 +100,18 @@ def _reach(estimate: Estimate) -> list[list[float]]:
     return [[max(0.0, estimate.value - estimate.low)], [max(0.0, estimate.high - estimate.value)]]
 
 
-def _forgetting(found: Forgetting) -> bytes:
+def _forgetting(forgetting: Forgetting) -> bytes:
     figure = Figure(figsize=(9.6, 3.7), layout="constrained")
     histogram, topics = figure.subplots(1, 2)
-    histogram.hist(found.kl_by_prompt, bins=32, color=TUNED)
-    histogram.axvspan(found.kl.low, found.kl.high, color=INK, alpha=0.15)
-    histogram.axvline(found.kl.value, color=INK, linewidth=1.4)
+    histogram.hist(forgetting.kl_by_prompt, bins=32, color=TUNED)
+    histogram.axvspan(forgetting.kl.low, forgetting.kl.high, color=INK, alpha=0.15)
+    histogram.axvline(forgetting.kl.value, color=INK, linewidth=1.4)
     histogram.grid(axis="y", color=FAINT)
-    histogram.set(xlabel="KL(base || tuned), nats a token", ylabel="prompts", title=f"{found.prompts} general prompts")
-    ordered = sorted(found.topics.items(), key=lambda item: item[1])
-    topics.barh([topic for topic, _ in ordered], [value for _, value in ordered], color=TUNED, height=0.62)
+    histogram.set(
+        xlabel="KL(base || tuned), nats a token", ylabel="prompts", title=f"{forgetting.prompts} general prompts"
+    )
+    kl_by_topic = sorted(forgetting.topics.items(), key=lambda item: item[1])
+    topics.barh([topic for topic, _ in kl_by_topic], [value for _, value in kl_by_topic], color=TUNED, height=0.62)
     topics.grid(axis="x", color=FAINT)
     topics.set(xlabel="KL(base || tuned), nats a token", title="By topic")
     return _png(figure)

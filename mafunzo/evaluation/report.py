@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: `evaluationResult/metrics.json`, `samples.jsonl`, pictures and `report.html`."""
+"""The files of an evaluation: `evaluationResult/metrics.json`, `samples.jsonl`, pictures and `report.html`."""
 
 import base64
 import json
@@ -31,17 +31,17 @@ def write_report(evaluation: Evaluation, folder: Path) -> None:
     (folder / "evaluationResult" / "metrics.json").write_text(text, encoding="utf-8")
     lines = (json.dumps(body, ensure_ascii=False) + "\n" for body in sample_bodies(evaluation))
     (folder / "samples.jsonl").write_text("".join(lines), encoding="utf-8")
-    made = pictures(evaluation)
-    for name, png in made.items():
+    images = pictures(evaluation)
+    for name, png in images.items():
         (folder / name).write_bytes(png)
-    (folder / "report.html").write_text(report_html(evaluation, made), encoding="utf-8")
+    (folder / "report.html").write_text(report_html(evaluation, images), encoding="utf-8")
 
 
 def metrics_body(evaluation: Evaluation) -> dict[str, Any]:
     """Return the content of `metrics.json`: the tuned model's values by name at the top, as Azure ML writes them, then
-    both models' with intervals in `comparisons`, `forgetting`, and what was measured on what."""
-    body: dict[str, Any] = {name: found.tuned.value for name, found in evaluation.comparisons.items()}
-    body["comparisons"] = {name: found.as_dict() for name, found in evaluation.comparisons.items()}
+    both models' with confidence intervals in `comparisons`, `forgetting`, and the facts of the evaluation."""
+    body: dict[str, Any] = {name: comparison.tuned.value for name, comparison in evaluation.comparisons.items()}
+    body["comparisons"] = {name: comparison.as_dict() for name, comparison in evaluation.comparisons.items()}
     if evaluation.forgetting is not None:
         body["forgetting"] = asdict(evaluation.forgetting) | {"measured": KL_MEANING}
     if evaluation.rouge_by_row:
@@ -56,20 +56,20 @@ def metrics_body(evaluation: Evaluation) -> dict[str, Any]:
 
 def logged_metrics(evaluation: Evaluation) -> dict[str, float]:
     """Return the numbers for the step's metrics: `base_loss`, `tuned_loss`, `loss_difference`, ..., `eval_loss`, `kl`."""
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     for name, comparison in evaluation.comparisons.items():
-        found |= {
+        values |= {
             f"base_{name}": comparison.base.value,
             f"tuned_{name}": comparison.tuned.value,
             f"{name}_difference": comparison.difference.value,
             f"{name}_difference_low": comparison.difference.low,
             f"{name}_difference_high": comparison.difference.high,
         }
-        found["eval_loss" if name == "loss" else name] = comparison.tuned.value
+        values["eval_loss" if name == "loss" else name] = comparison.tuned.value
     if evaluation.forgetting is not None:
-        found["kl"] = evaluation.forgetting.kl.value
-        found["same_top_token"] = evaluation.forgetting.same_top_token.value
-    return found
+        values["kl"] = evaluation.forgetting.kl.value
+        values["same_top_token"] = evaluation.forgetting.same_top_token.value
+    return values
 
 
 def sample_bodies(evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -88,34 +88,34 @@ def sample_bodies(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 
 def decisive(evaluation: Evaluation) -> Comparison:
-    """Return the comparison that the verdict speaks of: loss where it was measured, else the first one."""
+    """Return the comparison that decides the verdict: loss if it was measured, else the first one."""
     return evaluation.comparisons.get("loss") or next(iter(evaluation.comparisons.values()))
 
 
 def verdict(evaluation: Evaluation) -> str:
     """Return in one sentence whether the tuned model got better."""
-    found = decisive(evaluation)
-    name = _label(found) if _label(found).isupper() else _label(found).lower()
-    change = f"{name} went from {_number(found.base.value)} to {_number(found.tuned.value)}"
-    bounds = f"{_signed_value(found.difference.low)} to {_signed_value(found.difference.high)}"
-    if found.is_better is None:
+    comparison = decisive(evaluation)
+    name = _label(comparison) if _label(comparison).isupper() else _label(comparison).lower()
+    change = f"{name} went from {_number(comparison.base.value)} to {_number(comparison.tuned.value)}"
+    bounds = f"{_signed_value(comparison.difference.low)} to {_signed_value(comparison.difference.high)}"
+    if comparison.is_better is None:
         return f"No difference is shown on the held-out rows: {change} (95% interval of the difference, {bounds}, holds zero)."
-    word = "better" if found.is_better else "worse"
+    word = "better" if comparison.is_better else "worse"
     return f"The tuned model is {word} on the held-out rows: {change} (95% interval of the difference: {bounds})."
 
 
 def warnings(evaluation: Evaluation) -> list[str]:
     """Return what a reader should know before trusting the numbers."""
-    told = []
+    texts = []
     rows = {comparison.rows for comparison in evaluation.comparisons.values()}
     if rows and min(rows) < FEW_ROWS:
-        told.append(f"Only {min(rows)} rows: bootstrap intervals of so few are too narrow. Hold out more.")
-    skipped = evaluation.facts.get("data", {}).get("unusable_prompts", 0)
-    if skipped:
-        told.append(
-            f"{skipped} prompts leave no room for a reply in the model's context and were left out of the replies."
+        texts.append(f"Only {min(rows)} rows: bootstrap intervals of so few are too narrow. Hold out more.")
+    unusable = evaluation.facts.get("data", {}).get("unusable_prompts", 0)
+    if unusable:
+        texts.append(
+            f"{unusable} prompts leave no room for a reply in the model's context and were left out of the replies."
         )
-    return told
+    return texts
 
 
 def table_text(evaluation: Evaluation) -> str:
@@ -123,28 +123,29 @@ def table_text(evaluation: Evaluation) -> str:
     head = ("", "base", "tuned", "difference (95% interval)", "")
     rows = [
         (
-            found.title,
-            _number(found.base.value),
-            _number(found.tuned.value),
-            _signed(found.difference),
-            {True: "better", False: "worse", None: "not shown"}[found.is_better],
+            comparison.title,
+            _number(comparison.base.value),
+            _number(comparison.tuned.value),
+            _signed(comparison.difference),
+            {True: "better", False: "worse", None: "not shown"}[comparison.is_better],
         )
-        for found in evaluation.comparisons.values()
+        for comparison in evaluation.comparisons.values()
     ]
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]
     ]
-    found_kl = evaluation.forgetting
-    if found_kl is not None:
+    forgetting = evaluation.forgetting
+    if forgetting is not None:
         lines.append(
-            f"Forgetting on {found_kl.prompts} general prompts: KL(base || tuned) {_with_bounds(found_kl.kl)} nats a token; "
-            f"the same most probable token at {100 * found_kl.same_top_token.value:.1f}% of {found_kl.positions} positions"
+            f"Forgetting on {forgetting.prompts} general prompts: KL(base || tuned) {_with_bounds(forgetting.kl)} nats "
+            f"a token; the same most probable token at {100 * forgetting.same_top_token.value:.1f}% of "
+            f"{forgetting.positions} positions"
         )
     return "\n".join([*lines, verdict(evaluation), *warnings(evaluation)])
 
 
-def report_html(evaluation: Evaluation, made: Mapping[str, bytes]) -> str:
+def report_html(evaluation: Evaluation, images: Mapping[str, bytes]) -> str:
     """Return the report as one self-contained page; whatever the models wrote is escaped."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -158,7 +159,7 @@ def report_html(evaluation: Evaluation, made: Mapping[str, bytes]) -> str:
         comparisons=list(evaluation.comparisons.values()),
         forgetting=evaluation.forgetting,
         kl_meaning=KL_MEANING,
-        pictures={name: base64.b64encode(png).decode("ascii") for name, png in made.items()},
+        pictures={name: base64.b64encode(png).decode("ascii") for name, png in images.items()},
         samples=evaluation.samples[:SHOWN_SAMPLES],
         sample_count=len(evaluation.samples),
         shown_turns=SHOWN_TURNS,
@@ -176,13 +177,13 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         if isinstance(value, Mapping):
             rows += _flat(value, f"{name}: ")
         else:
-            shown = ", ".join(str(item) for item in value) if isinstance(value, list | tuple) else str(value)
-            rows.append((name, shown))
+            text = ", ".join(str(item) for item in value) if isinstance(value, list | tuple) else str(value)
+            rows.append((name, text))
     return rows
 
 
-def _label(found: Comparison) -> str:
-    return found.title.split(" (")[0]
+def _label(comparison: Comparison) -> str:
+    return comparison.title.split(" (")[0]
 
 
 def _number(value: float) -> str:

@@ -1,4 +1,4 @@
-"""What an evaluation found, as values."""
+"""The result of an evaluation, as values."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +35,7 @@ class Forgetting:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was found. `comparisons` by metric; the arrays are row by row, for pictures."""
+    """The result. `comparisons` by metric; the arrays are row by row, for pictures."""
 
     comparisons: dict[str, Comparison]
     forgetting: Forgetting | None

@@ -1,6 +1,6 @@
-"""What plain `transformers` (and `peft`) say about a few held-out rows: what an endpoint must reproduce to go live.
+"""Reference token ids and log-probabilities of a few held-out rows, which an endpoint must reproduce to go live.
 
-Nothing of Mafunzo's own rendering or loading is used here on purpose: it is what would be proven against itself.
+They come from plain `transformers` (and `peft`); Mafunzo's rendering and loading, which they check, aren't used here.
 """
 
 import json
@@ -51,8 +51,8 @@ def serving_reference(
     dtype: None keeps that of the weights. `tuned` is an adapter folder of `base`, or a whole model's folder.
     """
     tokenizer = AutoTokenizer.from_pretrained(tuned, local_files_only=True, trust_remote_code=trust_remote_code)
-    chosen = [row for row in (_rendered(tokenizer, raw, max_tokens) for raw in raw_rows) if row is not None][:rows]
-    if not chosen:
+    samples = [row for row in (_rendered(tokenizer, raw, max_tokens) for raw in raw_rows) if row is not None][:rows]
+    if not samples:
         raise InvalidData(
             f"No held-out row begins with an exchange of at most {max_tokens} tokens: serving can't be proven."
         )
@@ -65,7 +65,7 @@ def serving_reference(
     }
     network: Any = AutoModelForCausalLM.from_pretrained(base, **options).to(device).eval()
     dtype = network.dtype
-    base_logprobs = [_logprobs(network, row["token_ids"]) for row in chosen]
+    base_logprobs = [_logprobs(network, row["token_ids"]) for row in samples]
     if is_adapter:
         from peft import PeftModel
 
@@ -74,7 +74,7 @@ def serving_reference(
     else:
         del network
         network = AutoModelForCausalLM.from_pretrained(tuned, **options).to(device).eval()
-    tuned_logprobs = [_logprobs(network, row["token_ids"]) for row in chosen]
+    tuned_logprobs = [_logprobs(network, row["token_ids"]) for row in samples]
     largest, mean = TOLERANCE[dtype]
     return {
         "tolerance": largest,
@@ -90,19 +90,19 @@ def serving_reference(
                 "logprobs": [None, *(round(value, 6) for value in logprobs)],
                 "base_logprobs": [None, *(round(value, 6) for value in of_base)],
             }
-            for row, logprobs, of_base in zip(chosen, tuned_logprobs, base_logprobs, strict=True)
+            for row, logprobs, of_base in zip(samples, tuned_logprobs, base_logprobs, strict=True)
         ],
     }
 
 
 def stop_token_ids(base: Path, tuned: Path, tokenizer: Any, trust_remote_code: bool = False) -> list[int]:
-    """Return the tokens that end a reply: those at which `generate` stops, and the one that ends a turn in the template."""
+    """Return the stop tokens: those at which `generate` stops, and the one that ends a turn in the chat template."""
     folder = tuned if (tuned / "config.json").exists() else base
     settings = GenerationConfig() if not (folder / "generation_config.json").exists() else None
     settings = settings or GenerationConfig.from_pretrained(folder, local_files_only=True)
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
-    found = settings.eos_token_id if settings.eos_token_id is not None else getattr(config, "eos_token_id", None)
-    ends = [found] if isinstance(found, int) else list(found or [])
+    eos = settings.eos_token_id if settings.eos_token_id is not None else getattr(config, "eos_token_id", None)
+    ends = [eos] if isinstance(eos, int) else list(eos or [])
     turn = end_of_turn_id(tokenizer)
     return sorted({*ends, *([turn] if turn is not None else [])})
 
@@ -112,8 +112,8 @@ def end_of_turn_id(tokenizer: Any) -> int | None:
     marker = "XQ7"
     messages = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": marker}]
     text = tokenizer.apply_chat_template(messages, tokenize=False)
-    after = text[text.rindex(marker) + len(marker) :].lstrip()
-    ids = tokenizer(after, add_special_tokens=False)["input_ids"]
+    suffix = text[text.rindex(marker) + len(marker) :].lstrip()
+    ids = tokenizer(suffix, add_special_tokens=False)["input_ids"]
     return int(ids[0]) if ids and ids[0] in tokenizer.added_tokens_decoder else None
 
 
@@ -131,10 +131,10 @@ def _rendered(tokenizer: Any, raw: Mapping[str, Any], max_tokens: int) -> dict[s
 
 
 def _ids(tokenizer: Any, messages: list[dict[str, Any]], tools: Any, add_generation_prompt: bool) -> list[int]:
-    encoded = tokenizer.apply_chat_template(
+    encoding = tokenizer.apply_chat_template(
         messages, tools=tools, add_generation_prompt=add_generation_prompt, tokenize=True, return_dict=True
     )
-    return [int(token) for token in encoded["input_ids"]]
+    return [int(token) for token in encoding["input_ids"]]
 
 
 @torch.inference_mode()
@@ -142,14 +142,14 @@ def _logprobs(network: Any, token_ids: Sequence[int]) -> list[float]:
     """Return the log-probability of each token but the first, given those before it."""
     ids_1T = torch.tensor([list(token_ids)], device=network.device)
     logits_TV = network(input_ids=ids_1T, use_cache=False).logits[0, :-1]
-    found = logits_TV.float().log_softmax(dim=-1).gather(1, ids_1T[0, 1:, None])[:, 0]
-    return [round(float(value), 6) for value in found]
+    logprobs_T = logits_TV.float().log_softmax(dim=-1).gather(1, ids_1T[0, 1:, None])[:, 0]
+    return [round(float(value), 6) for value in logprobs_T]
 
 
 def _difference(base: list[list[float]], tuned: list[list[float]]) -> dict[str, float]:
-    """Return how far the base lies from the tuned model: the proof can tell them apart only beyond the tolerance."""
-    apart = [abs(a - b) for x, y in zip(base, tuned, strict=True) for a, b in zip(x, y, strict=True)]
-    return {"max": max(apart), "mean": sum(apart) / len(apart)}
+    """Return the largest and mean difference of base and tuned: only beyond the tolerance are they distinguishable."""
+    differences = [abs(a - b) for x, y in zip(base, tuned, strict=True) for a, b in zip(x, y, strict=True)]
+    return {"max": max(differences), "mean": sum(differences) / len(differences)}
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -1,4 +1,4 @@
-"""What both models are asked: held-out rows as tokens, held-out conversations as prompts, and prompts of other domains."""
+"""Evaluation tasks: held-out (test split) rows as tokens, held-out conversations as prompts, prompts of other domains."""
 
 import json
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from mafunzo.errors import InvalidFile
 
 @dataclass(frozen=True)
 class EncodedRow:
-    """A rendered conversation; `labels` is -100 where a token isn't an assistant's."""
+    """A tokenized conversation; `labels` is -100 outside the loss mask."""
 
     input_ids: list[int]
     labels: list[int]
@@ -44,11 +44,11 @@ class GeneralPrompt:
     prompt: str
 
 
-def held_out_rows(prepared: Path) -> list[EncodedRow]:
+def held_out_rows(folder: Path) -> list[EncodedRow]:
     """Read `test.parquet`. Raises `InvalidFile` if it is missing or has no row."""
-    path = prepared / "test.parquet"
+    path = folder / "test.parquet"
     if not path.exists():
-        raise InvalidFile(f"{prepared} has no test.parquet: it isn't prepare_data's output.")
+        raise InvalidFile(f"{folder} has no test.parquet: it isn't prepare_data's output.")
     table = pyarrow.parquet.read_table(path)
     rows = [EncodedRow(**row) for row in table.select(["input_ids", "labels", "file", "row"]).to_pylist()]
     if not rows:
@@ -57,52 +57,52 @@ def held_out_rows(prepared: Path) -> list[EncodedRow]:
 
 
 def reply_tasks(
-    prepared: Path, tokenizer: Any, wanted: int, most_tokens: int, context_tokens: int, seed: int
+    folder: Path, tokenizer: Any, count: int, most_tokens: int, context_tokens: int, seed: int
 ) -> tuple[list[ReplyTask], int]:
-    """Draw `wanted` conversations of `raw/test.jsonl` (-1: all), and return them in order, with how many can't be used.
+    """Draw `count` conversations of `raw/test.jsonl` (-1: all), and return them in order, with how many can't be used.
 
     A reply is asked for at the last assistant turn; where the prompt would be longer than `most_tokens`, at the last one
     where it isn't, else at the first. A prompt of more than `context_tokens` can't be used; another row takes its place.
     """
-    rows = raw_rows(prepared)
-    wanted = len(rows) if wanted < 0 else wanted
-    drawn = np.random.default_rng(seed).permutation(len(rows))
-    found: dict[int, ReplyTask] = {}
+    rows = raw_rows(folder)
+    count = len(rows) if count < 0 else count
+    order = np.random.default_rng(seed).permutation(len(rows))
+    tasks: dict[int, ReplyTask] = {}
     unusable = 0
-    for index in drawn:
-        if len(found) == wanted:
+    for index in order:
+        if len(tasks) == count:
             break
         task = _reply_task(rows[index], tokenizer, most_tokens)
         if task is not None and len(task.prompt_ids) <= context_tokens:
-            found[int(index)] = task
+            tasks[int(index)] = task
         else:
             unusable += 1
-    return [found[index] for index in sorted(found)], unusable
+    return [tasks[index] for index in sorted(tasks)], unusable
 
 
-def raw_rows(prepared: Path) -> list[dict[str, Any]]:
+def raw_rows(folder: Path) -> list[dict[str, Any]]:
     """Read `raw/test.jsonl`: the normalised held-out rows, before they became tokens."""
-    path = prepared / "raw" / "test.jsonl"
+    path = folder / "raw" / "test.jsonl"
     if not path.exists():
-        raise InvalidFile(f"{prepared} has no raw/test.jsonl: it isn't prepare_data's output.")
+        raise InvalidFile(f"{folder} has no raw/test.jsonl: it isn't prepare_data's output.")
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def general_prompts() -> list[GeneralPrompt]:
-    """Return the prompts of other domains that come with Mafunzo; any leading part of them is varied too."""
+    """Return the prompts of other domains that come with Mafunzo; any prefix of the list is varied too."""
     text = files("mafunzo.evaluation").joinpath("prompts.jsonl").read_text(encoding="utf-8")
     return [GeneralPrompt(**json.loads(line)) for line in text.splitlines()]
 
 
-def sample_indices(count: int, wanted: int, seed: int) -> list[int]:
-    """Return `wanted` of `range(count)` (all if it is -1 or more than there are), drawn without replacement, in order."""
-    if wanted < 0 or wanted >= count:
-        return list(range(count))
-    return sorted(int(index) for index in np.random.default_rng(seed).choice(count, size=wanted, replace=False))
+def sample_indices(total: int, count: int, seed: int) -> list[int]:
+    """Return `count` of `range(total)` (all if it is -1 or more than there are), drawn without replacement, in order."""
+    if count < 0 or count >= total:
+        return list(range(total))
+    return sorted(int(index) for index in np.random.default_rng(seed).choice(total, size=count, replace=False))
 
 
 def batches_by_length(lengths: Sequence[int], most_rows: int, most_tokens: int) -> list[list[int]]:
-    """Group indices into batches of like length: padded to its longest, a batch has at most `most_tokens` (or one row)."""
+    """Group indices into batches of similar length (bucketing): at most `most_tokens` with padding, or one row."""
     batches: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
         batch = batches[-1] if batches else []

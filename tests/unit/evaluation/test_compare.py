@@ -39,8 +39,8 @@ def test_higher_is_better_where_it_is() -> None:
 
 def test_resampled_sums_are_those_of_the_slow_obvious_way() -> None:
     base, tuned = rows(9, -0.1)
-    chosen = next(module._row_counts(9, 3, 200))
-    slow = [sum(base[i, 0] for i, n in enumerate(c) for _ in range(int(n))) for c in chosen]
+    row_counts = next(module._row_counts(9, 3, 200))
+    slow = [sum(base[i, 0] for i, n in enumerate(c) for _ in range(int(n))) for c in row_counts]
     fast = module._resampled(np.stack([base, tuned]), 3, 200)
     assert fast.shape == (2, 200, 3)
     assert fast[0, :, 0] == pytest.approx(np.array(slow))
@@ -55,12 +55,12 @@ def test_chunks_of_resamples_change_nothing_but_memory(monkeypatch: pytest.Monke
 
 def test_intervals_hold_the_true_value_about_as_often_as_they_say() -> None:
     rng = np.random.default_rng(0)
-    held = 0
+    hits = 0
     for trial in range(200):
         numerators = rng.exponential(2.0, 80)
-        found = estimate_ratio(numerators, np.ones(80), seed=trial, resamples=400)
-        held += found.low <= 2.0 <= found.high
-    assert 0.89 <= held / 200 <= 0.985
+        estimate = estimate_ratio(numerators, np.ones(80), seed=trial, resamples=400)
+        hits += estimate.low <= 2.0 <= estimate.high
+    assert 0.89 <= hits / 200 <= 0.985
 
 
 def test_the_same_seed_gives_the_same_interval() -> None:

@@ -17,7 +17,7 @@ UNSURE = compared(Estimate(-0.01, -0.1, 0.1), None)
 
 
 @pytest.mark.parametrize(
-    ("demand", "found", "passes"),
+    ("demand", "comparisons", "passes"),
     [
         pytest.param("none", WORSE, True, id="no gate"),
         pytest.param("better", BETTER, True, id="better and shown"),
@@ -27,12 +27,12 @@ UNSURE = compared(Estimate(-0.01, -0.1, 0.1), None)
         pytest.param("not_worse", WORSE, False, id="worse is shown"),
     ],
 )
-def test_the_gate_looks_at_the_interval(demand: str, found: dict[str, Comparison], passes: bool) -> None:
+def test_the_gate_looks_at_the_interval(demand: str, comparisons: dict[str, Comparison], passes: bool) -> None:
     if passes:
-        check_gate(demand, "loss", found, None, None)  # type: ignore[arg-type]
+        check_gate(demand, "loss", comparisons, None, None)  # type: ignore[arg-type]
         return
     with pytest.raises(GateNotPassed) as error:
-        check_gate(demand, "loss", found, None, None)  # type: ignore[arg-type]
+        check_gate(demand, "loss", comparisons, None, None)  # type: ignore[arg-type]
     assert "loss: 3 -> 3, difference" in error.value.faults[0] and f"gate is {demand}" in error.value.faults[0]
     assert "set gate to none" in error.value.message
 

@@ -25,8 +25,8 @@ def test_a_reply_is_asked_for_at_the_last_assistant_turn(folders: Folders) -> No
 def test_a_long_conversation_is_answered_at_an_earlier_turn(folders: Folders) -> None:
     tokenizer = load_tokenizer(folders.base)
     whole, _ = reply_tasks(folders.prepared, tokenizer, -1, 512, 2000, seed=1)
-    cut, _ = reply_tasks(folders.prepared, tokenizer, -1, len(whole[2].prompt_ids) - 1, 2000, seed=1)
-    assert len(cut[2].prompt.messages) == 3
+    tasks, _ = reply_tasks(folders.prepared, tokenizer, -1, len(whole[2].prompt_ids) - 1, 2000, seed=1)
+    assert len(tasks[2].prompt.messages) == 3
     first, _ = reply_tasks(folders.prepared, tokenizer, -1, 1, 2000, seed=1)
     assert all(len(task.prompt.messages) == 1 for task in first)
 
@@ -52,8 +52,8 @@ def test_conversations_without_an_answer_are_left_out(folders: Folders, tmp_path
 
 def test_a_draw_is_by_seed_and_in_order() -> None:
     assert sample_indices(5, -1, 1) == sample_indices(5, 9, 1) == [0, 1, 2, 3, 4]
-    drawn = sample_indices(100, 10, 1)
-    assert drawn == sorted(set(drawn)) == sample_indices(100, 10, 1) != sample_indices(100, 10, 2)
+    indices = sample_indices(100, 10, 1)
+    assert indices == sorted(set(indices)) == sample_indices(100, 10, 1) != sample_indices(100, 10, 2)
 
 
 def test_batches_hold_every_row_once_within_their_bounds() -> None:
