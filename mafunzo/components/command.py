@@ -1,4 +1,4 @@
-"""The command line of a component: read from its interface, checked against it, with one clear error at the end."""
+"""The command line of a component: made from its YAML interface, checked against it, with one clear error at the end."""
 
 import argparse
 import errno
@@ -24,7 +24,7 @@ from mafunzo.tracking import METRICS_FILE, MetricLog
 
 @dataclass(frozen=True)
 class Arguments:
-    """What a component was given. `values` holds literals (None for an optional input that wasn't given);
+    """A component's inputs and outputs. `values` holds literals (None for an optional input without a value);
     `paths` existing files and folders; `outputs` paths to write, whose parents exist."""
 
     values: dict[str, Any]
@@ -33,11 +33,11 @@ class Arguments:
     metrics: MetricLog
 
     def path(self, name: str) -> Path:
-        """Return a path input that was given."""
-        found = self.paths[name]
-        if found is None:
+        """Return a path input; raises `InvalidParameter` if it is missing."""
+        path = self.paths[name]
+        if path is None:
             raise InvalidParameter(f"--{name} is missing.")
-        return found
+        return path
 
 
 def run(source: str, work: Callable[[Arguments], None], argv: Sequence[str] | None = None) -> None:
@@ -58,11 +58,11 @@ def run(source: str, work: Callable[[Arguments], None], argv: Sequence[str] | No
         _tell(error, step_folder)
         sys.exit(error.exit_code)
     except Exception as error:  # noqa: BLE001 - the border of the process: whatever broke becomes its record
-        known = _translate(error)
-        if isinstance(known, FailedError) and known.code == "failed":
+        failure = _translate(error)
+        if isinstance(failure, FailedError) and failure.code == "failed":
             traceback.print_exc()
-        _tell(known, step_folder)
-        sys.exit(known.exit_code)
+        _tell(failure, step_folder)
+        sys.exit(failure.exit_code)
 
 
 def load_interface(path: Path) -> Component:
@@ -75,34 +75,34 @@ def parse(component: Component, argv: Sequence[str], step_folder: Path | None = 
     parser = argparse.ArgumentParser(
         prog=f"python -m mafunzo.components.{component.name}", description=component.description, allow_abbrev=False
     )
-    for declared in component.inputs.values():
-        default = "" if declared.default is None else f" (default: {declared.default})"
-        text = (declared.description + default).replace("%", "%%")
-        parser.add_argument(f"--{declared.name}", help=text, metavar=declared.type.upper())
+    for parameter in component.inputs.values():
+        default = "" if parameter.default is None else f" (default: {parameter.default})"
+        text = (parameter.description + default).replace("%", "%%")
+        parser.add_argument(f"--{parameter.name}", help=text, metavar=parameter.type.upper())
     for output in component.outputs.values():
         parser.add_argument(
             f"--{output.name}", help=output.description.replace("%", "%%"), metavar="PATH", required=True
         )
-    given = vars(parser.parse_args(argv))
+    options = vars(parser.parse_args(argv))
     values: dict[str, Any] = {}
     paths: dict[str, Path | None] = {}
     faults: list[str] = []
-    for name, declared in component.inputs.items():
-        raw = given[name] if given[name] is not None else declared.default
+    for name, parameter in component.inputs.items():
+        raw = options[name] if options[name] is not None else parameter.default
         if raw is None:
-            if declared.is_required:
+            if parameter.is_required:
                 faults.append(f"--{name} is missing.")
-            (paths if declared.is_path else values)[name] = None
-        elif declared.is_path:
+            (paths if parameter.is_path else values)[name] = None
+        elif parameter.is_path:
             paths[name] = path = Path(str(raw))
             if not path.exists():
                 faults.append(f"--{name} is '{raw}', which doesn't exist.")
         else:
-            values[name], fault = parse_value(declared, raw)
+            values[name], fault = parse_value(parameter, raw)
             faults += [fault] if fault else []
     if faults:
         raise InvalidParameter(f"{component.name} can't start.", faults)
-    outputs = {name: Path(given[name]) for name in component.outputs}
+    outputs = {name: Path(options[name]) for name in component.outputs}
     for path in outputs.values():
         path.parent.mkdir(parents=True, exist_ok=True)
     return Arguments(values, paths, outputs, MetricLog(step_folder / METRICS_FILE if step_folder else None))

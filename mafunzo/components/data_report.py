@@ -1,4 +1,4 @@
-"""What became of every row: counted while it is prepared, then written for a machine and told to a reader."""
+"""The data report: every row is counted while it is prepared; `report.json` for programs, a summary for people."""
 
 from array import array
 from collections import Counter
@@ -12,19 +12,19 @@ from mafunzo.dataset.check import BadRow
 
 @dataclass
 class Tally:
-    """What became of the rows of one split.
+    """Counts of one split's rows.
 
-    source: the names of its files; taken: which of their rows. bad: rows that can't be used; left_out: good rows that are too
-    long or held out. full_lengths: tokens before the cut, of each kept row. preview: the first rows with their mask.
+    source: the names of its files; selection: which of their rows. bad: unusable rows; left_out: good rows that are too
+    long or held out. full_lengths: tokens before truncation, of each kept row. preview: the first rows with their mask.
     """
 
     source: str
-    taken: str
+    selection: str
     rows_read: int = 0
     rows_kept: int = 0
     tokens: int = 0
     assistant_tokens: int = 0
-    truncated: int = 0
+    truncated_rows: int = 0
     bad: list[BadRow] = field(default_factory=list)
     left_out: list[BadRow] = field(default_factory=list)
     formats: Counter[str] = field(default_factory=Counter)
@@ -51,37 +51,37 @@ def as_json(tallies: Mapping[str, Tally], settings: Mapping[str, Any]) -> dict[s
 def _split_report(tally: Tally) -> dict[str, Any]:
     return {
         "source": tally.source,
-        "taken": tally.taken,
+        "taken": tally.selection,
         "rows_read": tally.rows_read,
         "rows_kept": tally.rows_kept,
         "bad_rows": len(tally.bad),
         "dropped": [{"file": row.file, "row": row.row, "reason": row.reason} for row in tally.dropped],
         "tokens": tally.tokens,
         "assistant_tokens": tally.assistant_tokens,
-        "truncated": tally.truncated,
+        "truncated": tally.truncated_rows,
         "formats": dict(tally.formats),
         "notes": dict(tally.notes),
     }
 
 
 def lengths(values: Iterable[int]) -> dict[str, float]:
-    """Return statistics of lengths in tokens, before any cut; empty where there are none."""
-    ordered = sorted(values)
-    if not ordered:
+    """Return statistics of lengths in tokens, before truncation; empty where there are none."""
+    sorted_values = sorted(values)
+    if not sorted_values:
         return {}
-    tenths = quantiles(ordered, n=10, method="inclusive") if len(ordered) > 1 else ordered * 9
+    tenths = quantiles(sorted_values, n=10, method="inclusive") if len(sorted_values) > 1 else sorted_values * 9
     return {
-        "min": ordered[0],
+        "min": sorted_values[0],
         "p10": round(tenths[0], 1),
         "median": round(tenths[4], 1),
-        "mean": round(fmean(ordered), 1),
+        "mean": round(fmean(sorted_values), 1),
         "p90": round(tenths[8], 1),
-        "max": ordered[-1],
+        "max": sorted_values[-1],
     }
 
 
 def summary(report: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the lines that tell a reader what became of the rows."""
+    """Yield the summary's lines: rows, tokens, truncation and reasons, by split."""
     for name, part in report["splits"].items():
         share = part["assistant_tokens"] / part["tokens"] if part["tokens"] else 0.0
         yield (
@@ -96,7 +96,7 @@ def summary(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _kind_of(reason: str) -> str:
-    """Return the reason without what differs from row to row, so that alike ones are counted together."""
+    """Return the reason without its row's details, so that equal ones are counted together."""
     if reason.startswith("stands in "):
         return f"{reason.split(' (')[0]} as well, so it is kept out of training"
     return (

@@ -28,9 +28,9 @@ REFUSED = {
 
 
 def apply(path: Path, folder: Path) -> None:
-    """Put the template and special tokens of the JSON file `path` into the model in `folder`.
+    """Write the chat template and special tokens of the JSON file `path` into the model in `folder`.
 
-    Raises `NotSupported` naming every key that isn't honoured, and `InvalidFile` for values that can't be used.
+    Raises `NotSupported` naming every unsupported key, and `InvalidFile` for unusable values.
     """
     body = read_json(path)
     faults = [_refusal(key) for key in body if key not in HONOURED]
@@ -54,14 +54,16 @@ def _refusal(key: str) -> str:
     return f"{key}: not known.{f' Did you mean {near[0]}?' if near else ''}"
 
 
-def _tokens(path: Path, declared: Mapping[str, Any]) -> dict[str, str]:
+def _tokens(path: Path, special_tokens: Mapping[str, Any]) -> dict[str, str]:
     """Return special tokens by name as texts."""
     faults = [
-        f"special_tokens.{key}: expected one of {', '.join(TOKEN_KEYS)}." for key in declared if key not in TOKEN_KEYS
+        f"special_tokens.{key}: expected one of {', '.join(TOKEN_KEYS)}."
+        for key in special_tokens
+        if key not in TOKEN_KEYS
     ]
-    texts = {key: _text(value) for key, value in declared.items()}
+    texts = {key: _text(value) for key, value in special_tokens.items()}
     faults += [
-        f"special_tokens.{key} is {declared[key]!r}, expected a text." for key, text in texts.items() if not text
+        f"special_tokens.{key} is {special_tokens[key]!r}, expected a text." for key, text in texts.items() if not text
     ]
     if faults:
         raise InvalidFile(f"{path.name}: special tokens that can't be used.", faults)
@@ -73,8 +75,8 @@ def _check_vocabulary(path: Path, folder: Path, tokens: Mapping[str, str]) -> No
         return
     from transformers import AutoTokenizer
 
-    known = AutoTokenizer.from_pretrained(str(folder), local_files_only=True).get_vocab()
-    missing = [f"{key} is '{token}'." for key, token in tokens.items() if token not in known]
+    vocabulary = AutoTokenizer.from_pretrained(str(folder), local_files_only=True).get_vocab()
+    missing = [f"{key} is '{token}'." for key, token in tokens.items() if token not in vocabulary]
     if missing:
         raise InvalidFile(
             f"{path.name}: special tokens that the model has no embedding for. Choose tokens of its vocabulary.",

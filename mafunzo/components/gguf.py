@@ -25,7 +25,7 @@ def convert(gguf: Path, folder: Path) -> None:
 
 
 def _forget(path: Path, *keys: str) -> None:
-    """Drop what says where the file lay while it was converted."""
+    """Drop keys that name the paths of the conversion."""
     body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    kept = {key: value for key, value in body.items() if key not in keys}
-    path.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    remainder = {key: value for key, value in body.items() if key not in keys}
+    path.write_text(json.dumps(remainder, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

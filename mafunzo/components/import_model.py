@@ -1,4 +1,4 @@
-"""The import step: a base model from wherever it is, as a plain Hugging Face folder that is safe to load."""
+"""The import step: a base model from a folder, MLflow, the hub or the catalogue, as a Hugging Face folder safe to load."""
 
 import dataclasses
 import logging
@@ -46,9 +46,9 @@ MLFLOW_TOKENIZERS = ("data/model", "data/adapter", "data/tokenizer", "components
 
 @dataclass(frozen=True)
 class Origin:
-    """A model before it is copied: its folders, and what is known of it.
+    """A model before it is copied: its folders and provenance.
 
-    network: a Hugging Face folder, or an adapter's. base: what an adapter belongs to, as it was recorded.
+    network: a Hugging Face folder, or an adapter's. base: the recorded base of an adapter.
     """
 
     network: Path
@@ -73,14 +73,14 @@ def import_model(arguments: Arguments) -> None:
     mirror = arguments.values["mirror"]
     trusts_code = arguments.values["trust_remote_code"] == "true"
     access = Access(environment.cache, environment.offline, Path(mirror) if mirror else None, trusts_code)
-    given = _given(arguments, access)
-    if not given:
+    origins = _origins(arguments, access)
+    if not origins:
         raise InvalidParameter("No model is named. Pass --mlflow_model_path, --pytorch_model_path or --huggingface_id.")
     out = arguments.outputs["model"]
     out.mkdir(parents=True, exist_ok=True)
-    origin = given[0]
+    origin = origins[0]
     if origin.is_adapter:
-        _merge(origin, given[1] if len(given) > 1 else None, access, out)
+        _merge(origin, origins[1] if len(origins) > 1 else None, access, out)
     else:
         _copy(origin, trusts_code, out)
     copy_files(origin.tokenizer, TOKENIZER_FILES, out)
@@ -95,42 +95,42 @@ def import_model(arguments: Arguments) -> None:
     )
 
 
-def _given(arguments: Arguments, access: Access) -> list[Origin]:
-    """Return the model to import, and the base that was named for it if it is an adapter."""
-    named: list[Callable[[], Origin]] = []
+def _origins(arguments: Arguments, access: Access) -> list[Origin]:
+    """Return the model to import, and the base from the arguments if it is an adapter."""
+    loaders: list[Callable[[], Origin]] = []
     if (pytorch := arguments.paths["pytorch_model_path"]) is not None:
-        named.append(partial(_from_folder, pytorch))
+        loaders.append(partial(_from_folder, pytorch))
     if (mlflow := arguments.paths["mlflow_model_path"]) is not None:
         is_card = (mlflow / "card.yml").exists()
-        named.append(partial(_from_reference, mlflow, access) if is_card else partial(_from_mlflow, mlflow))
+        loaders.append(partial(_from_reference, mlflow, access) if is_card else partial(_from_mlflow, mlflow))
     if (repository := arguments.values["huggingface_id"]) is not None:
-        named.append(partial(_from_hub, repository, access))
-    if not named:
+        loaders.append(partial(_from_hub, repository, access))
+    if not loaders:
         return []
-    first = named[0]()
+    first = loaders[0]()
     if (base := arguments.paths["base_model_path"]) is not None:
-        named.insert(1, partial(_from_folder, base))
-    return [first, named[1]()] if first.is_adapter and len(named) > 1 else [first]
+        loaders.insert(1, partial(_from_folder, base))
+    return [first, loaders[1]()] if first.is_adapter and len(loaders) > 1 else [first]
 
 
 def _from_folder(folder: Path) -> Origin:
-    recorded = read_facts(folder)
+    facts = read_facts(folder)
     base = _recorded_base(folder)
-    named = recorded or base or {}
+    identity = facts or base or {}
     return Origin(
         network=folder,
         tokenizer=folder,
-        name=str(named.get("name", folder.name)),
-        version=str(named.get("version", "")),
-        source=str(recorded.get("source", f"folder:{folder.name}")),
-        licence=str(named.get("licence", "")),
-        card=dict(named.get("card") or {}),
+        name=str(identity.get("name", folder.name)),
+        version=str(identity.get("version", "")),
+        source=str(facts.get("source", f"folder:{folder.name}")),
+        licence=str(identity.get("licence", "")),
+        card=dict(identity.get("card") or {}),
         base=base,
     )
 
 
 def _from_mlflow(folder: Path) -> Origin:
-    """Find the parts of an MLflow model folder; raises `InvalidFile` if it holds no Hugging Face model."""
+    """Locate network and tokenizer in an MLflow model folder; raises `InvalidFile` if it holds no Hugging Face model."""
     networks = [folder / part for part in MLFLOW_NETWORKS]
     network = next((n for n in networks if (n / "config.json").exists() or (n / ADAPTER_CONFIG).exists()), None)
     if network is None:
@@ -139,17 +139,17 @@ def _from_mlflow(folder: Path) -> Origin:
         )
     tokenizers = [folder / part for part in MLFLOW_TOKENIZERS]
     tokenizer = next((t for t in tokenizers if (t / "tokenizer_config.json").exists()), network)
-    recorded = read_facts(folder) or read_facts(network)
-    name = str(recorded.get("name", folder.name))
+    facts = read_facts(folder) or read_facts(network)
+    name = str(facts.get("name", folder.name))
     return Origin(
         network=network,
         tokenizer=tokenizer,
         name=name,
-        version=str(recorded.get("version", "")),
+        version=str(facts.get("version", "")),
         source=f"mlflow:{name}",
-        licence=str(recorded.get("licence", "")),
-        card=dict(recorded.get("card") or {}),
-        base=recorded.get("base"),
+        licence=str(facts.get("licence", "")),
+        card=dict(facts.get("card") or {}),
+        base=facts.get("base"),
     )
 
 
@@ -159,38 +159,38 @@ def _from_reference(folder: Path, access: Access) -> Origin:
     card = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(card, dict) or not card.get("name"):
         raise InvalidFile(f"{path} isn't a model card.")
-    beside = folder / "mirror.txt"
-    if beside.exists() and access.mirror is None:
-        access = dataclasses.replace(access, mirror=Path(beside.read_text(encoding="utf-8").strip()))
-    return _fetched(card, access, str(path))
+    mirror_file = folder / "mirror.txt"
+    if mirror_file.exists() and access.mirror is None:
+        access = dataclasses.replace(access, mirror=Path(mirror_file.read_text(encoding="utf-8").strip()))
+    return _fetch_origin(card, access, str(path))
 
 
 def _from_hub(name: str, access: Access) -> Origin:
     if not HUB_NAME.match(name):
         raise InvalidParameter(f"huggingface_id is '{name}', expected org/name.")
     card = {"name": name.split("/")[-1], "version": "main", "source": {"kind": "hub", "repo": name}}
-    return _fetched(card, access, "huggingface_id")
+    return _fetch_origin(card, access, "huggingface_id")
 
 
-def _fetched(card: Mapping[str, Any], access: Access, where: str) -> Origin:
+def _fetch_origin(card: Mapping[str, Any], access: Access, where: str) -> Origin:
     source = source_from_dict(card.get("source"), where)
     if not isinstance(source, HubSource):
         access = dataclasses.replace(access, mirror=None)
-    found = fetch(source, access)
+    snapshot = fetch(source, access)
     return Origin(
-        network=found.folder,
-        tokenizer=found.folder,
+        network=snapshot.folder,
+        tokenizer=snapshot.folder,
         name=str(card["name"]),
         version=str(card.get("version", "main")),
         source=str(source),
-        licence=str(card.get("licence") or _licence_on_hub(found.folder)),
-        revision=found.revision,
+        licence=str(card.get("licence") or _licence_on_hub(snapshot.folder)),
+        revision=snapshot.revision,
         card=card,
     )
 
 
 def _licence_on_hub(folder: Path) -> str:
-    """Return the licence that the head of a repository's README.md states, or an empty text."""
+    """Return the licence in the YAML front matter of a repository's README.md, or an empty text."""
     readme = folder / "README.md"
     match = re.match(r"---\n(.*?)\n---", readme.read_text(encoding="utf-8"), re.DOTALL) if readme.exists() else None
     head = yaml.safe_load(match[1]) if match else None
@@ -198,10 +198,10 @@ def _licence_on_hub(folder: Path) -> str:
 
 
 def _recorded_base(folder: Path) -> dict[str, Any] | None:
-    """Return what a folder of the finetune step says about the model that it was tuned from."""
+    """Return the base that the finetune step recorded in a tuned model's folder."""
     arguments = folder / "finetune_args.json"
-    recorded = read_json(arguments).get("base") if arguments.exists() else None
-    return dict(recorded) if isinstance(recorded, dict) else None
+    base = read_json(arguments).get("base") if arguments.exists() else None
+    return dict(base) if isinstance(base, dict) else None
 
 
 def _copy(origin: Origin, trusts_code: bool, out: Path) -> None:
@@ -213,16 +213,16 @@ def _copy(origin: Origin, trusts_code: bool, out: Path) -> None:
     _clean(out / "config.json", trusts_code)
 
 
-def _merge(adapter: Origin, given: Origin | None, access: Access, out: Path) -> None:
-    """Write the adapter's base with the adapter added into its weights."""
-    base = given or _refetched(adapter, access)
+def _merge(adapter: Origin, named_base: Origin | None, access: Access, out: Path) -> None:
+    """Write the adapter's base with the LoRA adapter merged into its weights."""
+    base = named_base or _fetch_base(adapter, access)
     check_folder(base.network, access.trust_remote_code)
     expected = (adapter.base or {}).get("weights_sha256")
-    found = weights_sha256(base.network)
-    if expected and found != expected:
+    actual = weights_sha256(base.network)
+    if expected and actual != expected:
         raise InvalidFile(
             f"The adapter {adapter.name} was trained on {(adapter.base or {}).get('name', 'another base')} whose weights "
-            f"have the hash {expected}; {base.name} has {found}. Name the base that it was trained on."
+            f"have the hash {expected}; {base.name} has {actual}. Name the base that it was trained on."
         )
     network = load_network(base.network, adapter.network, merge=True, trust_remote_code=access.trust_remote_code)
     save_network(network, out)
@@ -231,39 +231,39 @@ def _merge(adapter: Origin, given: Origin | None, access: Access, out: Path) -> 
     _clean(out / "config.json", access.trust_remote_code)
 
 
-def _refetched(adapter: Origin, access: Access) -> Origin:
+def _fetch_base(adapter: Origin, access: Access) -> Origin:
     """Fetch the base that an adapter recorded; raises `InvalidFile` if that can't be done from the record."""
-    recorded = adapter.base or {}
-    card = recorded.get("card") or {}
-    if not card.get("source") or recorded.get("base"):
-        known = f", {recorded['name']} ({recorded.get('source')})" if recorded.get("name") else ""
+    record = adapter.base or {}
+    card = record.get("card") or {}
+    if not card.get("source") or record.get("base"):
+        description = f", {record['name']} ({record.get('source')})" if record.get("name") else ""
         raise InvalidFile(
-            f"{adapter.network} holds an adapter without its base{known}. "
+            f"{adapter.network} holds an adapter without its base{description}. "
             "Name the base as well, with --base_model_path, --mlflow_model_path or --huggingface_id."
         )
-    return _fetched(card, access, "the adapter's base")
+    return _fetch_origin(card, access, "the adapter's base")
 
 
 def _clean(path: Path, trusts_code: bool) -> None:
-    """Drop what names code or the folder that the file came from."""
+    """Drop keys that name code or the file's former folder."""
     if not path.exists():
         return
-    dropped = {"_name_or_path", "_model_name_or_path", "name_or_path", *(() if trusts_code else ("auto_map",))}
+    keys = {"_name_or_path", "_model_name_or_path", "name_or_path", *(() if trusts_code else ("auto_map",))}
     body = read_json(path)
-    if dropped & body.keys():
-        write_json(path, {key: value for key, value in body.items() if key not in dropped})
+    if keys & body.keys():
+        write_json(path, {key: value for key, value in body.items() if key not in keys})
 
 
 def _complete_generation_config(folder: Path, trusts_code: bool) -> str | None:
-    """See that generation ends where the chat template ends a turn; returns the token that does, if it is a token."""
+    """Make the chat template's end-of-turn token a stop token (`eos_token_id`); returns it, if it is a token."""
     tokenizer = load_tokenizer(folder, trusts_code)
     path = folder / "generation_config.json"
     config = read_json(path) if path.exists() else {}
     stop = config.get("eos_token_id", read_json(folder / "config.json").get("eos_token_id"))
     stop_ids = [stop] if isinstance(stop, int) else list(stop or [])
     end_of_turn = _end_of_turn(tokenizer)
-    wanted = [i for i in (tokenizer.eos_token_id, end_of_turn) if i is not None]
-    complete = stop_ids + [i for i in dict.fromkeys(wanted) if i not in stop_ids]
+    end_tokens = [i for i in (tokenizer.eos_token_id, end_of_turn) if i is not None]
+    complete = stop_ids + [i for i in dict.fromkeys(end_tokens) if i not in stop_ids]
     if not complete:
         raise InvalidFile(f"{folder.name}: no token ends a turn; set special_tokens.eos_token in finetune_config_path.")
     if complete != stop_ids:
@@ -278,9 +278,9 @@ def _end_of_turn(tokenizer: Any) -> int | None:
     """Return the first special token that the template writes after an assistant's words."""
     answer = "What was answered"
     text = render(tokenizer, Conversation((Message("user", "What was asked"), Message("assistant", answer))))
-    after = text.rpartition(answer)[2]
+    suffix = text.rpartition(answer)[2]
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
-    ids: list[int] = tokenizer(after, add_special_tokens=False)["input_ids"]
+    ids: list[int] = tokenizer(suffix, add_special_tokens=False)["input_ids"]
     return next((i for i in ids if i in special), None)
 
 

@@ -10,7 +10,7 @@ SHOWN_SHARE = 0.97
 
 
 def draw(lengths: Sequence[int], split: str, max_seq_length: int | None, path: Path) -> None:
-    """Write a histogram of a split's lengths (tokens, before the cut) as PNG; a line stands where rows are cut."""
+    """Write a histogram of a split's lengths (tokens, before truncation) as PNG; a line marks `max_seq_length`."""
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -18,30 +18,37 @@ def draw(lengths: Sequence[int], split: str, max_seq_length: int | None, path: P
     figure = Figure(figsize=(8, 4), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    ordered = sorted(lengths) or [1]
-    shown = max(ordered[int(SHOWN_SHARE * (len(ordered) - 1))], 2)
-    if max_seq_length and max_seq_length <= ordered[-1]:
-        shown = max(shown, round(max_seq_length * 1.25))
-    axes.hist(ordered, bins=min(BINS, shown), range=(0, shown), color="#4472a8", edgecolor="white", linewidth=0.4)
-    if max_seq_length and max_seq_length <= shown:
+    sorted_lengths = sorted(lengths) or [1]
+    axis_limit = max(sorted_lengths[int(SHOWN_SHARE * (len(sorted_lengths) - 1))], 2)
+    if max_seq_length and max_seq_length <= sorted_lengths[-1]:
+        axis_limit = max(axis_limit, round(max_seq_length * 1.25))
+    axes.hist(
+        sorted_lengths,
+        bins=min(BINS, axis_limit),
+        range=(0, axis_limit),
+        color="#4472a8",
+        edgecolor="white",
+        linewidth=0.4,
+    )
+    if max_seq_length and max_seq_length <= axis_limit:
         axes.axvline(max_seq_length, color="#c0392b", linewidth=1.5)
-        cut = sum(length > max_seq_length for length in ordered)
+        truncated_rows = sum(length > max_seq_length for length in sorted_lengths)
         axes.annotate(
-            f"max_seq_length {max_seq_length:,}\n{cut:,} rows cut there",
+            f"max_seq_length {max_seq_length:,}\n{truncated_rows:,} rows cut there",
             (max_seq_length, 0.97),
             xycoords=("data", "axes fraction"),
-            xytext=(6, 0) if max_seq_length < 0.75 * shown else (-6, 0),
+            xytext=(6, 0) if max_seq_length < 0.75 * axis_limit else (-6, 0),
             textcoords="offset points",
-            ha="left" if max_seq_length < 0.75 * shown else "right",
+            ha="left" if max_seq_length < 0.75 * axis_limit else "right",
             va="top",
             color="#c0392b",
         )
-    longer = sum(length > shown for length in ordered)
-    beyond = f" ({longer:,} longer ones, up to {ordered[-1]:,}, aren't shown)" if longer else ""
+    longer = sum(length > axis_limit for length in sorted_lengths)
+    beyond = f" ({longer:,} longer ones, up to {sorted_lengths[-1]:,}, aren't shown)" if longer else ""
     axes.set_title(f"Length of {len(lengths):,} conversations ({split})")
     axes.set_xlabel(f"tokens{beyond}")
     axes.set_ylabel("conversations")
-    axes.set_xlim(0, shown)
+    axes.set_xlim(0, axis_limit)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, metadata={"Software": None})

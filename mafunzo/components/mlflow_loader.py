@@ -38,9 +38,11 @@ class ChatModel:
         """config: base (folder of an adapter's base), device (auto, cpu, cuda ...), trust_remote_code."""
         trusts_code = bool(config.get("trust_remote_code"))
         adapter = folder / "data" / "adapter"
-        own = adapter if adapter.exists() else folder / "data" / "model"
-        base = _base(folder, config) if adapter.exists() else own
-        self.tokenizer = AutoTokenizer.from_pretrained(own, local_files_only=True, trust_remote_code=trusts_code)
+        model_folder = adapter if adapter.exists() else folder / "data" / "model"
+        base = _base(folder, config) if adapter.exists() else model_folder
+        self.tokenizer = AutoTokenizer.from_pretrained(
+            model_folder, local_files_only=True, trust_remote_code=trusts_code
+        )
         network = AutoModelForCausalLM.from_pretrained(
             base, dtype="auto", use_safetensors=True, local_files_only=True, trust_remote_code=trusts_code
         )
@@ -52,7 +54,7 @@ class ChatModel:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.network = network.to(device).eval()
-        settings = GenerationConfig.from_pretrained(own)
+        settings = GenerationConfig.from_pretrained(model_folder)
         stop = settings.eos_token_id
         self.stop_token_ids = [stop] if isinstance(stop, int) else list(stop or [])
         padding = self.tokenizer.pad_token_id
@@ -60,14 +62,14 @@ class ChatModel:
 
     def predict(self, data: Any, params: Mapping[str, Any] | None = None) -> list[str]:
         """Return the reply to each conversation in `data`; `parameters` inside of it win over `params`."""
-        asked = list(_conversations(data))
-        if not asked:
+        conversations = list(_conversations(data))
+        if not conversations:
             raise ValueError(
                 'No conversation was given. Expected {"messages": [{"role": "user", "content": "..."}]}, a list or DataFrame '
                 'of such rows, or {"input_data": {"input_string": [...]}}.'
             )
-        given = {name: value for name, value in (params or {}).items() if value is not None}
-        return [self.reply(messages, tools, {**given, **own}) for messages, tools, own in asked]
+        defaults = {name: value for name, value in (params or {}).items() if value is not None}
+        return [self.reply(messages, tools, {**defaults, **overrides}) for messages, tools, overrides in conversations]
 
     def reply(
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, parameters: Mapping[str, Any]
@@ -110,19 +112,19 @@ class ChatModel:
     def _template_messages(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return the messages as chat templates expect them, as in training."""
         knows_developer = "developer" in (self.tokenizer.chat_template or "")
-        found = []
+        bodies = []
         for message in messages:
             body = {key: value for key, value in message.items() if key not in NOT_FOR_TEMPLATES and _is_set(value)}
             if body.get("role") == "developer" and not knows_developer:
                 body["role"] = "system"
             if body.get("tool_calls"):
                 body["tool_calls"] = [_template_call(call) for call in body["tool_calls"]]
-            found.append(body)
-        return found
+            bodies.append(body)
+        return bodies
 
 
 class _StopAt(StoppingCriteria):  # type: ignore[misc]
-    """Ends generation once the reply holds one of `texts`; transformers' own `stop_strings` looks into the prompt too."""
+    """Ends generation once the reply holds one of `texts`; transformers' own `stop_strings` matches the prompt too."""
 
     def __init__(self, tokenizer: Any, prompt_tokens: int, texts: list[str]) -> None:
         self.tokenizer, self.prompt_tokens, self.texts = tokenizer, prompt_tokens, texts
@@ -132,7 +134,7 @@ class _StopAt(StoppingCriteria):  # type: ignore[misc]
         return torch.full((input_ids.shape[0],), is_done, device=input_ids.device, dtype=torch.bool)
 
     def reply(self, ids_1T: Any) -> str:
-        """Return what was generated, as text."""
+        """Return the generated text."""
         return str(self.tokenizer.decode(ids_1T[0, self.prompt_tokens :], skip_special_tokens=True))
 
 
@@ -190,21 +192,21 @@ def _is_set(value: Any) -> bool:
 def _base(folder: Path, config: Mapping[str, Any]) -> Path:
     """Return the adapter's base folder, if it holds the weights that the adapter was trained on."""
     facts = json.loads((folder / "mafunzo_model.json").read_text(encoding="utf-8"))["base"]
-    named = config.get("base") or os.environ.get(BASE_VARIABLE)
-    known = f"{facts['name']} {facts['version']} ({facts['source']})"
-    if not named:
+    path = config.get("base") or os.environ.get(BASE_VARIABLE)
+    description = f"{facts['name']} {facts['version']} ({facts['source']})"
+    if not path:
         raise ValueError(
-            f"This model is an adapter; its base is {known}. Name the base's folder in {BASE_VARIABLE}, or pass "
+            f"This model is an adapter; its base is {description}. Name the base's folder in {BASE_VARIABLE}, or pass "
             'model_config={"base": FOLDER} to load_model. `mafunzo model download` writes such a folder.'
         )
-    base = Path(named)
+    base = Path(path)
     if not (base / "config.json").exists():
-        raise ValueError(f"The base folder {base} has no config.json. Expected {known}.")
-    found = weights_sha256(base)
-    if found != facts["weights_sha256"]:
+        raise ValueError(f"The base folder {base} has no config.json. Expected {description}.")
+    actual = weights_sha256(base)
+    if actual != facts["weights_sha256"]:
         raise ValueError(
-            f"The base folder {base} has weights with the hash {found}; the adapter was trained on {known} with the hash "
-            f"{facts['weights_sha256']}."
+            f"The base folder {base} has weights with the hash {actual}; the adapter was trained on {description} "
+            f"with the hash {facts['weights_sha256']}."
         )
     return base
 
@@ -213,6 +215,6 @@ def weights_sha256(folder: Path) -> str:
     """Return the hash of a folder's weights: what `sha256sum *.safetensors | sha256sum` prints there."""
     lines = []
     for file in sorted(folder.glob("*.safetensors"), key=lambda file: file.name):
-        with file.open("rb") as opened:
-            lines.append(f"{hashlib.file_digest(opened, 'sha256').hexdigest()}  {file.name}\n")
+        with file.open("rb") as stream:
+            lines.append(f"{hashlib.file_digest(stream, 'sha256').hexdigest()}  {file.name}\n")
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -50,13 +50,13 @@ def _head(facts: CardFacts) -> Iterator[str]:
 
 def _introduction(facts: CardFacts) -> Iterator[str]:
     base = facts.base
-    made = "All weights were tuned."
+    weights = "All weights were tuned."
     if facts.is_merged:
-        made = "Its weights are the base's with a LoRA adapter added into them."
+        weights = "Its weights are the base's with a LoRA adapter added into them."
     if facts.is_adapter:
-        made = "It is a LoRA adapter: its base is needed to run it."
+        weights = "It is a LoRA adapter: its base is needed to run it."
     yield f"\n# {facts.name}\n"
-    yield f"A chat model, fine-tuned from {base.get('name')} {base.get('version') or ''} with Mafunzo. {made}\n"
+    yield f"A chat model, fine-tuned from {base.get('name')} {base.get('version') or ''} with Mafunzo. {weights}\n"
     yield "| | |"
     yield "|---|---|"
     yield f"| base | {base.get('name')} {base.get('version') or ''} (`{base.get('source')}`) |"
@@ -68,14 +68,14 @@ def _introduction(facts: CardFacts) -> Iterator[str]:
 
 
 def _evaluation(facts: CardFacts) -> Iterator[str]:
-    compared = facts.metrics.get("comparisons") or {}
-    if not compared:
+    comparisons = facts.metrics.get("comparisons") or {}
+    if not comparisons:
         return
     yield "\n## Evaluation\n"
     yield "Base and tuned model on the same held-out rows; in brackets the 95% interval.\n"
     yield "| metric | rows | base | tuned | difference | better |"
     yield "|---|---|---|---|---|---|"
-    for name, row in compared.items():
+    for name, row in comparisons.items():
         is_better = row.get("is_better")
         verdict = "not shown" if is_better is None else "yes" if is_better else "no"
         cells = (_estimate(row.get(column)) for column in ("base", "tuned", "difference"))

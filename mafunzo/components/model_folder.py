@@ -1,4 +1,4 @@
-"""A plain Hugging Face folder between steps: which files belong to it, the hash of its weights, and where it comes from."""
+"""A plain Hugging Face folder between steps: its files, the hash of its weights, and its provenance."""
 
 import hashlib
 import json
@@ -38,20 +38,20 @@ def copy_files(folder: Path, patterns: tuple[str, ...], to: Path) -> None:
 
 
 def check_weights(folder: Path) -> None:
-    """Open every weight file and see that the index names no other; raises `InvalidFile` with all faults."""
+    """Open every weight file, and check that the index names no missing shard; raises `InvalidFile` with all faults."""
     from safetensors import SafetensorError, safe_open
 
     faults = []
     for file in sorted(folder.glob(WEIGHTS)):
         try:
-            with safe_open(file, framework="np") as opened:
-                opened.keys()
+            with safe_open(file, framework="np") as tensors:
+                tensors.keys()
         except (SafetensorError, OSError) as error:
             faults.append(f"{file.name} is cut off or damaged: {error}")
     index = folder / "model.safetensors.index.json"
     if index.exists():
-        named = set(read_json(index)["weight_map"].values())
-        faults += [f"{name} is missing" for name in sorted(named) if not (folder / name).exists()]
+        shards = set(read_json(index)["weight_map"].values())
+        faults += [f"{name} is missing" for name in sorted(shards) if not (folder / name).exists()]
     if faults:
         raise InvalidFile(f"{folder}: its weights aren't whole. Fetch the model again.", faults)
 
@@ -60,13 +60,13 @@ def weights_sha256(folder: Path) -> str:
     """Return the hash of a folder's weights: what `sha256sum *.safetensors | sha256sum` prints there."""
     lines = []
     for file in sorted(folder.glob(WEIGHTS), key=lambda file: file.name):
-        with file.open("rb") as opened:
-            lines.append(f"{hashlib.file_digest(opened, 'sha256').hexdigest()}  {file.name}\n")
+        with file.open("rb") as stream:
+            lines.append(f"{hashlib.file_digest(stream, 'sha256').hexdigest()}  {file.name}\n")
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """Return `mafunzo_model.json` of a folder, or nothing where another tool wrote the folder."""
+    """Return `mafunzo_model.json` of a folder, empty where another tool wrote the folder."""
     path = folder / FACTS_FILE
     return read_json(path) if path.exists() else {}
 

@@ -119,7 +119,7 @@ def _base_facts(base: Path) -> dict[str, Any]:
 
 
 def _write_adapter(base: Path, tuned: Path, folder: Path) -> None:
-    """Write peft's folder, with what is needed beside the base: tokenizer, chat template and the tokens that end a turn."""
+    """Write the LoRA adapter in peft's format, with tokenizer, chat template and stop tokens (generation_config.json)."""
     copy_files(tuned, (ADAPTER_CONFIG, ADAPTER_WEIGHTS), folder)
     copy_files(base, ("generation_config.json",), folder)
     _copy_tokenizer(base, tuned, folder)
@@ -153,10 +153,10 @@ def _serving_dtype(reference: Path | None) -> torch.dtype | None:
     if reference is None:
         return None
     name = str(read_json(reference)["dtype"])
-    found = getattr(torch, name, None)
-    if not isinstance(found, torch.dtype):
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype):
         raise InvalidFile(f"{reference}: dtype is '{name}', expected one of float32, bfloat16, float16.")
-    return found
+    return dtype
 
 
 def _write_licence(base: Path, facts: Mapping[str, Any], out: Path) -> None:
@@ -180,8 +180,8 @@ def _copy_reports(
         shutil.copyfile(reference, out / reference.name)
     if (metrics := _find(evaluation, "metrics.json")) is not None:
         shutil.copyfile(metrics, out / "metrics.json")
-    found = [_find(tuned, "loss.png"), _find(prepared, "lengths.png")]
-    pictures = [picture for picture in found if picture is not None]
+    candidates = [_find(tuned, "loss.png"), _find(prepared, "lengths.png")]
+    pictures = [picture for picture in candidates if picture is not None]
     pictures += sorted(evaluation.rglob("*.png")) if evaluation else []
     names = {}
     for picture in pictures:
@@ -239,8 +239,8 @@ def _write_yaml(path: Path, body: Mapping[str, Any]) -> None:
 
 def _find(folder: Path | None, name: str) -> Path | None:
     """Return the file of that name in a folder or below it, the uppermost one; None if there is none."""
-    found = sorted(folder.rglob(name), key=lambda file: len(file.parts)) if folder else []
-    return found[0] if found else None
+    matches = sorted(folder.rglob(name), key=lambda file: len(file.parts)) if folder else []
+    return matches[0] if matches else None
 
 
 def _json(folder: Path | None, name: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""From data files and a model's tokenizer to token ids with labels, and a report of every row.
+"""Data preparation: from data files and a tokenizer to a tokenized dataset (`input_ids`, `labels`), and a data report.
 
-Rows are read, checked and encoded in batches, so that memory doesn't grow with the files. Nothing is written to the output
-until all of it is there.
+Here are deduplication against held-out rows, the train/validation/test split and padding. Rows are streamed in batches, so
+memory doesn't grow with the files. The output folder appears at once, complete (atomic rename).
 """
 
 import json
@@ -29,10 +29,10 @@ from mafunzo.tracking import Progress
 logger = logging.getLogger(__name__)
 
 MINIMUM_TRAINING_ROWS = 10
-"""Fewer rows than that teach nothing; Azure ML refuses them as well."""
+"""Fewer rows are refused, as in Azure ML."""
 PREVIEWED_ROWS = 5
 Places = dict[bytes, tuple[str, str]]
-"""A conversation's fingerprint to the split and the place where it was seen first."""
+"""For deduplication: a conversation's fingerprint to the split and the place of its first occurrence."""
 TOKENIZER_FILES = (
     "tokenizer*",
     "special_tokens_map.json",
@@ -45,7 +45,7 @@ TOKENIZER_FILES = (
 
 @dataclass(frozen=True)
 class Options:
-    """max_seq_length: tokens, or None for uncut; padding: the id that fills rows up to it, or None."""
+    """max_seq_length: tokens, or None for no truncation; padding: the token id that pads rows to it, or None."""
 
     max_seq_length: int | None
     padding: int | None
@@ -54,7 +54,7 @@ class Options:
 
 
 def work(arguments: Arguments) -> None:
-    """Prepare the data as the component's interface says."""
+    """Write the tokenized dataset, its tokenizer and the data report."""
     model = arguments.path("model")
     tokenizer = load_tokenizer(model, arguments.values["trust_remote_code"] == "true")
     options = _options(arguments.values, tokenizer, model)
@@ -67,26 +67,26 @@ def work(arguments: Arguments) -> None:
         copy_tokenizer(model, folder / "tokenizer")
         report = as_json(tallies, _settings(options, arguments.values))
         write_json(folder / "report.json", report)
-        first = next(iter(tallies))
-        write_json(folder / "preview.json", tallies[first].preview)
-        draw(tallies[first].full_lengths, first, options.max_seq_length, folder / "lengths.png")
+        split_name = next(iter(tallies))
+        write_json(folder / "preview.json", tallies[split_name].preview)
+        draw(tallies[split_name].full_lengths, split_name, options.max_seq_length, folder / "lengths.png")
     arguments.metrics.log(0, metrics(tallies))
     for line in summary(report):
         logger.info("%s", line)
 
 
-def sequence_length(asked: int, tokenizer: Any, model: Path) -> int | None:
-    """Return where rows are cut, in tokens: -1 asks for the longest that the model takes. None if nobody knows a limit."""
-    if asked == 0:
+def sequence_length(max_seq_length: int, tokenizer: Any, model: Path) -> int | None:
+    """Return the length at which rows are truncated, in tokens: -1 means the model's context length, None no limit."""
+    if max_seq_length == 0:
         raise InvalidParameter(
             "max_seq_length is 0, expected -1 (the longest that the model takes) or a number of tokens."
         )
     limit = context_length(tokenizer, model)
-    if asked == -1 or limit is None:
-        return limit if asked == -1 else asked
-    if asked > limit:
-        logger.warning("max_seq_length is %s, but the model takes %s tokens: rows are cut there", asked, limit)
-    return min(asked, limit)
+    if max_seq_length == -1 or limit is None:
+        return limit if max_seq_length == -1 else max_seq_length
+    if max_seq_length > limit:
+        logger.warning("max_seq_length is %s, but the model takes %s tokens: rows are cut there", max_seq_length, limit)
+    return min(max_seq_length, limit)
 
 
 def _options(values: Mapping[str, Any], tokenizer: Any, model: Path) -> Options:
@@ -124,11 +124,11 @@ def _sources(arguments: Arguments) -> dict[str, Source]:
 
 
 def _shares(sources: Mapping[str, Source], seed: int | None) -> dict[str, Share]:
-    """Return which rows of which file each split takes; raises `InvalidData` where there are too few for training."""
-    given = {name: Share(0, sources[name].count()) for name in SPLITS if name in sources}
+    """Return each split's share of the rows (train/validation/test split); raises `InvalidData` for too few to train on."""
+    file_shares = {name: Share(0, sources[name].count()) for name in SPLITS if name in sources}
     if "train" not in sources:
-        return given
-    rows = len(given["train"])
+        return file_shares
+    rows = len(file_shares["train"])
     if seed is not None and len(sources) == len(SPLITS):
         logger.warning("split_seed is %s, but each split is given as a file: nothing is drawn", seed)
     shares = split(rows, "validation" in sources, "test" in sources, seed)
@@ -137,16 +137,16 @@ def _shares(sources: Mapping[str, Source], seed: int | None) -> dict[str, Share]
             f"{sources['train'].name} has {rows} rows, of which {len(shares['train'])} are for training, "
             f"expected {MINIMUM_TRAINING_ROWS} or more. Add rows, or pass validation and test rows as files of their own."
         )
-    return {name: shares.get(name) or given[name] for name in SPLITS}
+    return {name: shares.get(name) or file_shares[name] for name in SPLITS}
 
 
 def _prepare(
     folder: Path, encoder: Encoder, sources: Mapping[str, Source], shares: Mapping[str, Share], options: Options
 ) -> dict[str, Tally]:
-    """Write each split's files. Training is read last, because rows that are held out are kept out of it."""
+    """Write each split's files. Training is read last, so that held-out rows can be left out of it (no leakage)."""
     (folder / "raw").mkdir()
     held_out: Places = {}
-    trained: Places = {}
+    train_places: Places = {}
     tallies: dict[str, Tally] = {}
     for name in sorted(shares, key=SPLITS.index, reverse=True):
         source = sources[name if name in sources else "train"]
@@ -156,9 +156,9 @@ def _prepare(
         with _writers(folder, name) as write:
             while batch := list(islice(rows, options.batch_size)):
                 good = list(_good_rows(batch, tally))
-                kept = list(_without_held_out(good, held_out, tally)) if name == "train" else good
-                _remember(kept, name, held_out if name != "train" else trained, tally)
-                examples = list(_encode(kept, encoder, options, tally))
+                selection = list(_without_held_out(good, held_out, tally)) if name == "train" else good
+                _remember(selection, name, held_out if name != "train" else train_places, tally)
+                examples = list(_encode(selection, encoder, options, tally))
                 if options.skips_bad_rows or not tally.bad:
                     write(examples, options)
                 progress.update(tally.rows_read, rows_kept=tally.rows_kept, tokens=tally.tokens)
@@ -183,40 +183,40 @@ def _good_rows(batch: Iterable[Row | BadRow], tally: Tally) -> Iterator[Row]:
 
 
 def _remember(rows: Iterable[Row], name: str, places: Places, tally: Tally) -> None:
-    """Note the first place of each conversation; one that has a place already is counted."""
+    """Record the first place of each conversation; count the duplicates."""
     for row in rows:
-        first = places.setdefault(fingerprint(row.conversation), (name, row.place))
-        if first == (name, row.place):
+        place = places.setdefault(fingerprint(row.conversation), (name, row.place))
+        if place == (name, row.place):
             continue
         tally.notes[
-            "stands more than once in these rows" if first[0] == name else f"stands in the {first[0]} rows too"
+            "stands more than once in these rows" if place[0] == name else f"stands in the {place[0]} rows too"
         ] += 1
 
 
 def _without_held_out(rows: Iterable[Row], held_out: Places, tally: Tally) -> Iterator[Row]:
     for row in rows:
-        found = held_out.get(fingerprint(row.conversation))
-        if found is None:
+        place = held_out.get(fingerprint(row.conversation))
+        if place is None:
             yield row
         else:
-            where = f"stands in the {found[0]} rows ({found[1]}) as well, so it is kept out of training"
+            where = f"stands in the {place[0]} rows ({place[1]}) as well, so it is kept out of training"
             tally.left_out.append(BadRow(row.file, row.row, where))
 
 
 def _encode(rows: list[Row], encoder: Encoder, options: Options, tally: Tally) -> Iterator[tuple[Row, Example]]:
-    """Yield the rows that give an example; what doesn't is counted in `tally`."""
+    """Tokenize: yield the rows that give an example; the others are counted in `tally`."""
     examples = encoder.encode([row.conversation for row in rows], options.max_seq_length)
     for row, example in zip(rows, examples, strict=True):
         if isinstance(example, Unusable):
             where = tally.left_out if example.is_too_long else tally.bad
             where.append(BadRow(row.file, row.row, example.reason))
             continue
-        if own := encoder.own_token(row.conversation):
-            tally.notes[f"has '{own}', a token of the model's own, in its text"] += 1
+        if token := encoder.own_token(row.conversation):
+            tally.notes[f"has '{token}', a token of the model's own, in its text"] += 1
         tally.rows_kept += 1
         tally.tokens += len(example.input_ids)
         tally.assistant_tokens += example.assistant_tokens
-        tally.truncated += example.is_truncated
+        tally.truncated_rows += example.is_truncated
         tally.full_lengths.append(example.full_length)
         if len(tally.preview) < PREVIEWED_ROWS:
             tally.preview.append({"file": row.file, "row": row.row, "pieces": pieces(example)})
@@ -239,10 +239,10 @@ def _writers(folder: Path, name: str) -> Iterator[Any]:
             for row, _ in examples:
                 body = {**row.conversation.as_dict(), "file": row.file, "row": row.row}
                 raw.write(json.dumps(body, ensure_ascii=False) + "\n")
-            padded = [_padded(example, options) for _, example in examples]
+            pairs = [_padded(example, options) for _, example in examples]
             columns = {
-                "input_ids": [input_ids for input_ids, _ in padded],
-                "labels": [labels for _, labels in padded],
+                "input_ids": [input_ids for input_ids, _ in pairs],
+                "labels": [labels for _, labels in pairs],
                 "file": [row.file for row, _ in examples],
                 "row": [row.row for row, _ in examples],
             }
@@ -255,8 +255,8 @@ def _writers(folder: Path, name: str) -> Iterator[Any]:
 def _padded(example: Example, options: Options) -> tuple[list[int], list[int]]:
     if options.padding is None or options.max_seq_length is None:
         return example.input_ids, example.labels
-    missing = options.max_seq_length - len(example.input_ids)
-    return example.input_ids + [options.padding] * missing, example.labels + [IGNORED] * missing
+    pad_count = options.max_seq_length - len(example.input_ids)
+    return example.input_ids + [options.padding] * pad_count, example.labels + [IGNORED] * pad_count
 
 
 def _check_enough_is_left(tallies: Mapping[str, Tally]) -> None:
@@ -271,12 +271,12 @@ def _check_enough_is_left(tallies: Mapping[str, Tally]) -> None:
 
 
 def copy_tokenizer(model: Path, to: Path) -> None:
-    """Copy the tokenizer's own files, byte by byte, with its chat template."""
+    """Copy the tokenizer's files and chat template, byte for byte."""
     to.mkdir()
     for pattern in TOKENIZER_FILES:
-        for found in sorted(model.glob(pattern)):
-            if found.is_file():
-                shutil.copyfile(found, to / found.name)
+        for file in sorted(model.glob(pattern)):
+            if file.is_file():
+                shutil.copyfile(file, to / file.name)
 
 
 @contextmanager

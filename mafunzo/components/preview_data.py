@@ -1,4 +1,4 @@
-"""The first rows of a data file as the network will see them, and a check of all of them."""
+"""Data preview: the first rows of a file after chat template, loss mask and truncation, and a check of all rows."""
 
 from collections import Counter
 from typing import Any
@@ -19,7 +19,7 @@ def work(arguments: Arguments) -> None:
     encoder = Encoder(tokenizer)
     source = open_source(arguments.path("train_file_path"))
     source.count()
-    shown: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     bad: list[BadRow] = []
     formats: Counter[str] = Counter()
     notes: Counter[str] = Counter()
@@ -31,12 +31,12 @@ def work(arguments: Arguments) -> None:
             continue
         formats[row.format] += 1
         notes.update(row.notes)
-        if len(shown) < arguments.values["rows"]:
+        if len(rows) < arguments.values["rows"]:
             example = encoder.encode([row.conversation], max_seq_length)[0]
             if isinstance(example, Unusable):
                 bad.append(BadRow(row.file, row.row, example.reason))
             else:
-                shown.append(_shown(row.file, row.row, example))
+                rows.append(_preview_row(row.file, row.row, example))
     report = {
         "rows_read": rows_read,
         "bad": [{"file": row.file, "row": row.row, "reason": row.reason} for row in bad],
@@ -45,11 +45,11 @@ def work(arguments: Arguments) -> None:
         "max_seq_length": max_seq_length,
     }
     with new_folder(arguments.outputs["preview"]) as folder:
-        write_json(folder / "preview.json", shown)
+        write_json(folder / "preview.json", rows)
         write_json(folder / "report.json", report)
 
 
-def _shown(file: str, row: int, example: Example) -> dict[str, Any]:
+def _preview_row(file: str, row: int, example: Example) -> dict[str, Any]:
     return {
         "file": file,
         "row": row,

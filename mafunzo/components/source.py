@@ -1,6 +1,6 @@
-"""Where weights come from: a Python package, the Hugging Face hub, a mirror of it, or made on this machine.
+"""Model download: weights from a Python package, the Hugging Face hub, a mirror of it, or made on this machine.
 
-Each source ends as a plain Hugging Face folder. What was fetched once stays in the cache, and is all that is needed offline.
+Each source becomes a plain Hugging Face folder. Downloads stay in the cache, which is all that is needed offline.
 """
 
 import logging
@@ -40,8 +40,8 @@ HUB_IGNORED = ("original/*", "onnx/*", "openvino/*", "*/*.safetensors", "consoli
 class Access:
     """What may be used to fetch a model.
 
-    cache: a folder that is shared by all homes. mirror: the folder where the hub's repository is found, or None.
-    offline: ask no network. trust_remote_code: fetch the Python files of a repository as well.
+    cache: a folder that all homes share. mirror: a local folder with the hub's repository, or None.
+    offline: use no network. trust_remote_code: fetch the Python files of a repository as well.
     """
 
     cache: Path
@@ -65,7 +65,7 @@ def fetch(source: Source, access: Access) -> Fetched:
     if isinstance(source, HubSource):
         return Fetched(_from_mirror(source, access.mirror)) if access.mirror else _from_hub(source, access)
     assert isinstance(source, MadeSource)
-    return Fetched(_made(source, access))
+    return Fetched(_tiny_model(source, access))
 
 
 def _from_package(source: PypiSource, access: Access) -> Path:
@@ -100,7 +100,7 @@ def _from_hub(source: HubSource, access: Access) -> Fetched:
     """Fetch a snapshot into the hub's own cache (HF_HOME), with HF_TOKEN and HF_HUB_OFFLINE honoured by the client."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-    named = f"name a folder that has it: mafunzo model mirror {source.repo} FOLDER"
+    hint = f"name a folder that has it: mafunzo model mirror {source.repo} FOLDER"
     try:
         if not access.offline:
             logger.info("Fetching %s from the Hugging Face hub", source.repo)
@@ -111,12 +111,12 @@ def _from_hub(source: HubSource, access: Access) -> Fetched:
     except GatedRepoError as error:
         raise Unreachable(
             f"{source.repo} asks for consent on the Hugging Face hub. Give it on the model's page, then set HF_TOKEN; "
-            f"or {named}"
+            f"or {hint}"
         ) from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise Unreachable(
             f"The Hugging Face hub has no {source.repo} at revision {source.revision}, or it is private (set HF_TOKEN). "
-            f"Check the name, or {named}"
+            f"Check the name, or {hint}"
         ) from error
     except Exception as error:
         cached = _cached_snapshot(source, access)
@@ -125,33 +125,33 @@ def _from_hub(source: HubSource, access: Access) -> Fetched:
             return cached
         raise Unreachable(
             f"{source.repo} can't be fetched from the Hugging Face hub ({_first_line(error)}). Connect this machine to the "
-            f"network, or {named}"
+            f"network, or {hint}"
         ) from error
 
 
 def _snapshot(source: HubSource, access: Access, is_offline: bool) -> Fetched:
     from huggingface_hub import snapshot_download
 
-    found = snapshot_download(
+    path = snapshot_download(
         source.repo,
         revision=source.revision,
         allow_patterns=[*HUB_FILES, *(["*.py"] if access.trust_remote_code else [])],
         ignore_patterns=list(HUB_IGNORED),
         local_files_only=is_offline,
     )
-    return Fetched(Path(found), Path(found).name)
+    return Fetched(Path(path), Path(path).name)
 
 
 def _cached_snapshot(source: HubSource, access: Access) -> Fetched | None:
-    """Return what the hub's own cache has, if that is a whole model."""
+    """Return the snapshot in the hub's cache, if it is a whole model."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        found = _snapshot(source, access, is_offline=True)
-        check_weights(found.folder)
+        snapshot = _snapshot(source, access, is_offline=True)
+        check_weights(snapshot.folder)
     except (LocalEntryNotFoundError, InvalidFile):
         return None
-    return found if any(found.folder.glob(WEIGHTS)) else None
+    return snapshot if any(snapshot.folder.glob(WEIGHTS)) else None
 
 
 def _check_has_safetensors(source: HubSource) -> None:
@@ -167,7 +167,7 @@ def _check_has_safetensors(source: HubSource) -> None:
         )
 
 
-def _made(source: MadeSource, access: Access) -> Path:
+def _tiny_model(source: MadeSource, access: Access) -> Path:
     from mafunzo.components.tiny_model import make
 
     target = access.cache / "models" / f"{source.recipe}-seed{source.seed}-v{CONVERSION}"
@@ -179,7 +179,7 @@ def _made(source: MadeSource, access: Access) -> Path:
 
 @contextmanager
 def _new_folder(target: Path) -> Iterator[Path]:
-    """Give a folder that becomes `target` at once when all is written; nothing is left of it after an error."""
+    """Give a folder that is renamed to `target` atomically when complete; nothing is left of it after an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
     try:

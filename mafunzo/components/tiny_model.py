@@ -33,7 +33,7 @@ The answer is that we should think about what they want, because the first thing
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides a tiny model: its special tokens in order, its template, and its configuration by vocabulary size.
+    """Defines a tiny model: its special tokens in order, its chat template, and its configuration by vocabulary size.
 
     stop: the tokens that end generation. bos: the token that the tokenizer puts in front of a text, if any.
     """

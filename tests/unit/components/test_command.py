@@ -68,17 +68,17 @@ def component(tmp_path: Path) -> Component:
 
 
 def test_good_arguments_reach_the_work_and_metrics_are_kept(component):
-    done = component("--names", "names.txt", "--times", "2", "--greetings", "out")
-    assert done.returncode == 0, done.stderr
+    process = component("--names", "names.txt", "--times", "2", "--greetings", "out")
+    assert process.returncode == 0, process.stderr
     assert (component.folder / "out" / "all.txt").read_text() == "Amina JumaAmina Juma"
     assert json.loads((component.folder / "metrics.jsonl").read_text())["names"] == 2
 
 
 def test_all_faults_of_the_command_line_come_at_once(component):
-    done = component("--names", "none.txt", "--times", "9", "--tone", "wram", "--greetings", "out")
-    assert done.returncode == 2
+    process = component("--names", "none.txt", "--times", "9", "--tone", "wram", "--greetings", "out")
+    assert process.returncode == 2
     for word in ("none.txt", "times is '9', expected a whole number from 1 to 3", "Did you mean warm?"):
-        assert word in done.stderr
+        assert word in process.stderr
     assert component.error["code"] == "invalid_parameter"
     assert len(component.error["faults"]) == 3
 
@@ -94,12 +94,12 @@ def test_all_faults_of_the_command_line_come_at_once(component):
 )
 def test_what_goes_wrong_is_recorded_for_the_job(names, exit_code, code, component):
     (component.folder / "names.txt").write_text(names)
-    done = component("--names", "names.txt", "--greetings", "out")
-    assert done.returncode == exit_code
+    process = component("--names", "names.txt", "--greetings", "out")
+    assert process.returncode == exit_code
     assert component.error["code"] == code
-    assert ("Traceback" in done.stderr) == (code == "failed")
+    assert ("Traceback" in process.stderr) == (code == "failed")
 
 
 def test_help_comes_from_the_interface(component):
-    done = component("--help")
-    assert "How often. (default: 1)" in done.stdout
+    process = component("--help")
+    assert "How often. (default: 1)" in process.stdout

@@ -15,12 +15,12 @@ from tests.support.tiny_evaluation import Folders, make_folders
 
 
 @pytest.fixture(scope="module")
-def given(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     return make_folders(tmp_path_factory.mktemp("evaluate"))
 
 
-def arguments(given: Folders, step: Path, *options: str) -> list[str]:
-    argv = ["--model", given.base, "--tuned", given.tuned, "--prepared", given.prepared]
+def arguments(folders: Folders, step: Path, *options: str) -> list[str]:
+    argv = ["--model", folders.base, "--tuned", folders.tuned, "--prepared", folders.prepared]
     argv += ["--evaluation_result", step / "out", "--max_new_tokens", "4"]
     return [str(argument) for argument in [*argv, "--forgetting_prompts", "12", "--generation_rows", "6", *options]]
 
@@ -37,10 +37,12 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-def test_a_tuned_model_that_learned_passes_the_gate_and_leaves_everything_behind(given: Folders, step: Path) -> None:
-    argv = [sys.executable, "-m", "mafunzo.components.evaluate", *arguments(given, step, "--gate", "better")]
-    done = subprocess.run(argv, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
-    assert done.returncode == 0, done.stderr
+def test_a_tuned_model_that_learned_passes_the_gate_and_leaves_everything_behind(folders: Folders, step: Path) -> None:
+    argv = [sys.executable, "-m", "mafunzo.components.evaluate", *arguments(folders, step, "--gate", "better")]
+    process = subprocess.run(
+        argv, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False
+    )
+    assert process.returncode == 0, process.stderr
     out = step / "out"
     metrics = read(out / "evaluationResult" / "metrics.json")
     assert metrics["comparisons"]["loss"]["is_better"] is True
@@ -53,13 +55,13 @@ def test_a_tuned_model_that_learned_passes_the_gate_and_leaves_everything_behind
     assert len(reference["rows"]) == 4 and reference["dtype"] == "float32"
     (line,) = [json.loads(text) for text in (step / "metrics.jsonl").read_text().splitlines()]
     assert line["tuned_loss"] == line["eval_loss"] < line["base_loss"]
-    assert "Perplexity" in done.stdout and '"event": "progress"' in done.stdout
+    assert "Perplexity" in process.stdout and '"event": "progress"' in process.stdout
     assert not list(out.rglob("*.f16"))
 
 
-def test_a_model_that_is_not_better_is_refused_after_the_report_is_written(given: Folders, step: Path) -> None:
-    unchanged = Folders(given.base, given.base, given.prepared)
-    assert refused(evaluate, arguments(unchanged, step, "--gate", "better", "--gate_metric", "token_accuracy")) == 3
+def test_a_model_that_is_not_better_is_refused_after_the_report_is_written(folders: Folders, step: Path) -> None:
+    base_only = Folders(folders.base, folders.base, folders.prepared)
+    assert refused(evaluate, arguments(base_only, step, "--gate", "better", "--gate_metric", "token_accuracy")) == 3
     error = read(step / "error.json")
     assert error["code"] == "gate_not_passed"
     assert "token_accuracy" in error["faults"][0] and "gate is better" in error["faults"][0]
@@ -67,11 +69,11 @@ def test_a_model_that_is_not_better_is_refused_after_the_report_is_written(given
 
 
 def test_all_faults_of_the_configuration_are_told_before_a_network_is_loaded(
-    given: Folders, step: Path, monkeypatch: pytest.MonkeyPatch
+    folders: Folders, step: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     params = json.dumps({"metrics": ["rouge1", "gpt_relevance"], "smothing": True, "model_id": "gpt2"})
     monkeypatch.setattr(evaluate, "evaluate", lambda *_, **__: pytest.fail("A network would be loaded."))
-    assert refused(evaluate, arguments(given, step, "--evaluation_config_params", params)) == 2
+    assert refused(evaluate, arguments(folders, step, "--evaluation_config_params", params)) == 2
     faults = read(step / "error.json")["faults"]
     assert any("gpt_relevance needs another model as a judge" in fault for fault in faults)
     assert any("smothing is not a parameter. Did you mean smoothing?" in fault for fault in faults)

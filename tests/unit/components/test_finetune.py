@@ -30,18 +30,18 @@ def arguments(folders: dict[str, Path], *options: str) -> list[str]:
 
 def test_it_runs_from_the_shell_and_leaves_an_adapter_and_metrics(folders):
     argv = arguments(folders, "--apply_lora", "true", "--per_device_train_batch_size", "4", "--logging_steps", "1")
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "mafunzo.components.finetune", *argv],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr
     assert (folders["output"] / "adapter_model.safetensors").exists()
     lines = list(read_metrics(folders["step"] / "metrics.jsonl"))
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3]
-    progress = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"event"')]
+    progress = [json.loads(line) for line in process.stdout.splitlines() if line.startswith('{"event"')]
     assert {event["phase"] for event in progress} == {"train", "evaluate"}
     assert all({"loss", "tokens_per_s", "eta_s"} <= set(event) for event in progress if event["phase"] == "train")
 

@@ -64,23 +64,23 @@ def work(tmp_path_factory: pytest.TempPathFactory, card_folder: Any, adapter_of:
 def package(work: Path) -> Package:
     """Return a function that runs the step on `work`, once for each set of inputs."""
     interface = load_interface(Path(package_model.__file__).with_suffix(".yml"))
-    made: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
 
     def run(tuned: str = "tuned", **inputs: str) -> Path:
         key = f"{tuned}-{sorted(inputs.items())}"
-        if key not in made:
-            made[key] = work / f"out{len(made)}"
+        if key not in folders:
+            folders[key] = work / f"out{len(folders)}"
             argv = [part for name in ("model", "prepared", "evaluation") for part in (f"--{name}", str(work / name))]
             argv += [part for name, value in inputs.items() for part in (f"--{name}", value)]
-            argv += ["--tuned", str(work / tuned), "--mlflow_model_folder", str(made[key])]
+            argv += ["--tuned", str(work / tuned), "--mlflow_model_folder", str(folders[key])]
             package_model.package_model(parse(interface, argv))
-        return made[key]
+        return folders[key]
 
     return run
 
 
 @pytest.fixture(scope="module")
-def merged(package: Package) -> Any:
+def merged_model(package: Package) -> Any:
     return mlflow.pyfunc.load_model(str(package()))
 
 
@@ -91,21 +91,21 @@ def greedy(network: Any, tokenizer: Any, messages: list[dict[str, Any]], count: 
     return str(tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True))
 
 
-def test_the_folder_answers_as_plain_transformers_does(package: Package, merged: Any) -> None:
+def test_the_folder_answers_as_plain_transformers_does(package: Package, merged_model: Any) -> None:
     folder = package() / "data" / "model"
     network = AutoModelForCausalLM.from_pretrained(folder)
     assert network.dtype == torch.bfloat16
     expected = greedy(network, AutoTokenizer.from_pretrained(folder), HELLO, 12)
-    assert merged.predict({"messages": HELLO}, params={"max_new_tokens": 12}) == [expected]
+    assert merged_model.predict({"messages": HELLO}, params={"max_new_tokens": 12}) == [expected]
 
 
 def test_merged_weights_are_those_that_the_adapter_gives_on_its_base(package: Package, work: Path) -> None:
     ids = torch.arange(20).reshape(1, 20)
     with torch.no_grad():
         expected = load_network(work / "model", work / "tuned", dtype=torch.float32)(ids).logits
-        found = AutoModelForCausalLM.from_pretrained(package() / "data" / "model", dtype=torch.float32)(ids).logits
+        logits = AutoModelForCausalLM.from_pretrained(package() / "data" / "model", dtype=torch.float32)(ids).logits
         base = load_network(work / "model", dtype=torch.float32)(ids).logits
-    assert (found - expected).abs().max() < 0.02 < (base - expected).abs().max()
+    assert (logits - expected).abs().max() < 0.02 < (base - expected).abs().max()
 
 
 @pytest.mark.parametrize(
@@ -118,45 +118,45 @@ def test_merged_weights_are_those_that_the_adapter_gives_on_its_base(package: Pa
         pytest.param({"input_data": {"input_string": [HELLO, HELLO, HELLO]}}, 3, id="Azure ML, nested"),
     ],
 )
-def test_every_shape_of_a_request_gives_one_reply_a_conversation(data: Any, replies: int, merged: Any) -> None:
-    found = merged.predict(data, params={"max_new_tokens": 5})
-    assert len(found) == replies
-    assert len(set(found)) == 1
+def test_every_shape_of_a_request_gives_one_reply_a_conversation(data: Any, replies: int, merged_model: Any) -> None:
+    texts = merged_model.predict(data, params={"max_new_tokens": 5})
+    assert len(texts) == replies
+    assert len(set(texts)) == 1
 
 
-def test_azures_parameters_beside_the_messages_win(merged: Any) -> None:
+def test_azures_parameters_beside_the_messages_win(merged_model: Any) -> None:
     body = {"input_data": {"input_string": HELLO, "parameters": {"max_new_tokens": 3}}}
-    long = merged.predict({"messages": HELLO}, params={"max_new_tokens": 9})[0]
-    assert long.startswith(merged.predict(body, params={"max_new_tokens": 9})[0])
-    assert merged.predict(body)[0] != long
+    long = merged_model.predict({"messages": HELLO}, params={"max_new_tokens": 9})[0]
+    assert long.startswith(merged_model.predict(body, params={"max_new_tokens": 9})[0])
+    assert merged_model.predict(body)[0] != long
 
 
-def test_sampling_with_a_seed_repeats_itself_and_differs_from_greedy(merged: Any) -> None:
+def test_sampling_with_a_seed_repeats_itself_and_differs_from_greedy(merged_model: Any) -> None:
     options = {"max_new_tokens": 12, "temperature": 1.5, "seed": 7}
-    first = merged.predict({"messages": HELLO}, params=options)
-    assert merged.predict({"messages": HELLO}, params=options) == first
-    assert merged.predict({"messages": HELLO}, params={"max_new_tokens": 12}) != first
+    first = merged_model.predict({"messages": HELLO}, params=options)
+    assert merged_model.predict({"messages": HELLO}, params=options) == first
+    assert merged_model.predict({"messages": HELLO}, params={"max_new_tokens": 12}) != first
 
 
-def test_a_stop_text_ends_the_reply_before_it(merged: Any) -> None:
-    whole = merged.predict({"messages": HELLO}, params={"max_new_tokens": 12})[0]
+def test_a_stop_text_ends_the_reply_before_it(merged_model: Any) -> None:
+    whole = merged_model.predict({"messages": HELLO}, params={"max_new_tokens": 12})[0]
     stop = whole[4:6]
     body = {"input_data": {"input_string": HELLO, "parameters": {"max_new_tokens": 12, "stop": stop}}}
-    assert merged.predict(body) == [whole[: whole.index(stop)]]
+    assert merged_model.predict(body) == [whole[: whole.index(stop)]]
 
 
-def test_an_unknown_parameter_is_refused_by_its_name(merged: Any) -> None:
+def test_an_unknown_parameter_is_refused_by_its_name(merged_model: Any) -> None:
     body = {"input_data": {"input_string": HELLO, "parameters": {"temprature": 1}}}
     with pytest.raises(Exception, match="temprature: not a parameter"):
-        merged.predict(body)
+        merged_model.predict(body)
 
 
-def test_a_request_without_messages_says_what_is_expected(merged: Any) -> None:
+def test_a_request_without_messages_says_what_is_expected(merged_model: Any) -> None:
     with pytest.raises(Exception, match=r'No conversation was given\. Expected \{"messages"'):
-        merged.predict(["Hello"])
+        merged_model.predict(["Hello"])
 
 
-def test_tools_and_developer_messages_reach_the_template_as_in_training(merged: Any) -> None:
+def test_tools_and_developer_messages_reach_the_template_as_in_training(merged_model: Any) -> None:
     tool = {"type": "function", "function": {"name": "now", "parameters": {}}}
     call = {"type": "function", "id": "1", "function": {"name": "now", "arguments": '{"zone": "UTC"}'}}
     messages = [
@@ -165,15 +165,15 @@ def test_tools_and_developer_messages_reach_the_template_as_in_training(merged: 
         {"role": "assistant", "content": None, "tool_calls": [call], "weight": 1},
         {"role": "tool", "tool_call_id": "1", "content": "noon"},
     ]
-    model = merged._model_impl
+    model = merged_model._model_impl
     text = model.tokenizer.apply_chat_template(model._template_messages(messages), tools=[tool], tokenize=False)
     assert "<|start_header_id|>system<|end_header_id|>\n\nBe brief." in text
     assert '"parameters": {"zone": "UTC"}' in text
-    assert len(merged.predict({"messages": messages, "tools": [tool]}, params={"max_new_tokens": 2})) == 1
+    assert len(merged_model.predict({"messages": messages, "tools": [tool]}, params={"max_new_tokens": 2})) == 1
 
 
-def test_the_signature_says_messages_in_and_text_out(merged: Any) -> None:
-    signature = merged.metadata.signature
+def test_the_signature_says_messages_in_and_text_out(merged_model: Any) -> None:
+    signature = merged_model.metadata.signature
     assert signature.inputs.input_names()[0] == "messages"
     assert str(signature.outputs.inputs[0].type) == "DataType.string"
     assert "max_new_tokens" in [param.name for param in signature.params.params]
@@ -197,11 +197,11 @@ def test_the_same_inputs_give_the_same_bytes(package: Package, work: Path) -> No
 
 
 def test_the_folder_says_where_it_comes_from(package: Package, work: Path, facts: Any) -> None:
-    found = facts(package(name="greeter"))
-    assert (found["name"], found["kind"], found["licence"]) == ("greeter", "merged", "apache-2.0")
-    assert found["base"]["source"] == "made:tiny-llama"
-    assert found["base"]["weights_sha256"] == weights_sha256(work / "model")
-    assert found["weights_sha256"] == weights_sha256(package(name="greeter") / "data" / "model")
+    provenance = facts(package(name="greeter"))
+    assert (provenance["name"], provenance["kind"], provenance["licence"]) == ("greeter", "merged", "apache-2.0")
+    assert provenance["base"]["source"] == "made:tiny-llama"
+    assert provenance["base"]["weights_sha256"] == weights_sha256(work / "model")
+    assert provenance["weights_sha256"] == weights_sha256(package(name="greeter") / "data" / "model")
 
 
 def test_the_card_tells_data_configuration_metrics_and_curve(package: Package) -> None:
@@ -230,9 +230,9 @@ def test_an_adapter_is_stored_without_its_base_and_loads_with_peft(package: Pack
     base = AutoModelForCausalLM.from_pretrained(work / "model")
     ids = torch.arange(20).reshape(1, 20)
     with torch.no_grad():
-        found = PeftModel.from_pretrained(base, str(folder / "data" / "adapter"))(ids).logits
+        logits = PeftModel.from_pretrained(base, str(folder / "data" / "adapter"))(ids).logits
         expected = load_network(work / "model", work / "tuned")(ids).logits
-    assert np.allclose(found.numpy(), expected.numpy(), atol=1e-5)
+    assert np.allclose(logits.numpy(), expected.numpy(), atol=1e-5)
 
 
 def test_an_adapter_answers_with_its_base_named_either_way(
@@ -240,10 +240,12 @@ def test_an_adapter_answers_with_its_base_named_either_way(
 ) -> None:
     folder = package(merge_lora_weights="false")
     options = {"max_new_tokens": 8}
-    named = mlflow.pyfunc.load_model(str(folder), model_config={"base": str(work / "model")})
+    by_config = mlflow.pyfunc.load_model(str(folder), model_config={"base": str(work / "model")})
     monkeypatch.setenv("MAFUNZO_BASE_MODEL", str(work / "model"))
-    found = mlflow.pyfunc.load_model(str(folder))
-    assert found.predict({"messages": HELLO}, params=options) == named.predict({"messages": HELLO}, params=options)
+    by_variable = mlflow.pyfunc.load_model(str(folder))
+    assert by_variable.predict({"messages": HELLO}, params=options) == by_config.predict(
+        {"messages": HELLO}, params=options
+    )
 
 
 def test_an_adapter_without_its_base_says_what_to_name(package: Package) -> None:
@@ -283,8 +285,8 @@ def test_a_packaged_model_is_the_base_of_the_next_job(
     ids = torch.arange(20).reshape(1, 20)
     with torch.no_grad():
         expected = load_network(work / "model", work / "tuned", dtype=torch.float32)(ids).logits
-        found = AutoModelForCausalLM.from_pretrained(tmp_path / "next", dtype=torch.float32)(ids).logits
-    assert (found - expected).abs().max() < 0.02
+        logits = AutoModelForCausalLM.from_pretrained(tmp_path / "next", dtype=torch.float32)(ids).logits
+    assert (logits - expected).abs().max() < 0.02
     assert facts(tmp_path / "next")["base"]["name"] == "tiny-llama"
     assert facts(tmp_path / "next")["card"]["context_length"] == 2048
 

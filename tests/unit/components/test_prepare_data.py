@@ -65,8 +65,8 @@ def test_one_file_gives_three_splits_with_all_that_later_steps_read(
     prepare: Callable[..., dict[str, Any]], tmp_path: Path, model: Path
 ) -> None:
     report = prepare(train_file_path=write(tmp_path / "train.jsonl", [talk(i) for i in range(20)]))
-    kept = {name: (part["rows_read"], part["rows_kept"]) for name, part in report["splits"].items()}
-    assert kept == {"train": (16, 16), "validation": (2, 2), "test": (2, 2)}
+    row_counts = {name: (part["rows_read"], part["rows_kept"]) for name, part in report["splits"].items()}
+    assert row_counts == {"train": (16, 16), "validation": (2, 2), "test": (2, 2)}
     assert report["splits"]["validation"]["taken"] == "rows 17 to 18"
     assert report["format"] == "messages"
     assert report["max_seq_length"] == 8192
@@ -112,9 +112,9 @@ def test_given_files_are_taken_whole_and_a_seed_draws_the_rest(
         "test": 4,
     }
     assert report["splits"]["validation"]["taken"] == "drawn by seed"
-    drawn = [row["row"] for row in raw(tmp_path, "validation")]
-    assert drawn == sorted(drawn) != list(range(25, 31))
-    assert sorted(drawn + [row["row"] for row in raw(tmp_path, "train")]) == list(range(1, 31))
+    indices = [row["row"] for row in raw(tmp_path, "validation")]
+    assert indices == sorted(indices) != list(range(25, 31))
+    assert sorted(indices + [row["row"] for row in raw(tmp_path, "train")]) == list(range(1, 31))
 
 
 def test_rows_that_are_held_out_are_named_and_kept_out_of_training(
@@ -125,9 +125,9 @@ def test_rows_that_are_held_out_are_named_and_kept_out_of_training(
     test = write(tmp_path / "test.jsonl", [talk(i) for i in range(100, 104)])
     validation = write(tmp_path / "validation.jsonl", [talk(3)])
     report = prepare(train_file_path=train, test_file_path=test, validation_file_path=validation)
-    dropped = {row["row"]: row["reason"] for row in report["splits"]["train"]["dropped"]}
+    reasons = {row["row"]: row["reason"] for row in report["splits"]["train"]["dropped"]}
     in_validation = "stands in the validation rows (validation.jsonl, row 1) as well, so it is kept out of training"
-    assert dropped == {
+    assert reasons == {
         4: in_validation,
         15: "stands in the test rows (test.jsonl, row 3) as well, so it is kept out of training",
         16: in_validation,
@@ -158,12 +158,12 @@ def test_bad_rows_fail_the_step_with_every_reason_and_leave_nothing(
 ) -> None:
     train = write(tmp_path / "train.jsonl", BAD)
     held_out = write(tmp_path / "test.jsonl", [talk(99), {"messages": []}])
-    with pytest.raises(InvalidData) as raised:
+    with pytest.raises(InvalidData) as excinfo:
         prepare(
             train_file_path=train, test_file_path=held_out, validation_file_path=write(tmp_path / "v.jsonl", [talk(98)])
         )
-    assert raised.value.message == "4 rows can't be used. Correct them, or pass on_bad_row skip to leave them out."
-    assert [fault.split(": ")[0] for fault in raised.value.faults] == [
+    assert excinfo.value.message == "4 rows can't be used. Correct them, or pass on_bad_row skip to leave them out."
+    assert [fault.split(": ")[0] for fault in excinfo.value.faults] == [
         "train.jsonl, row 13", "train.jsonl, row 14", "train.jsonl, row 15", "test.jsonl, row 2",
     ]  # fmt: skip
     assert not (tmp_path / "prepared").exists()
@@ -188,9 +188,9 @@ def test_what_the_template_leaves_out_is_a_bad_row(prepare: Callable[..., dict[s
     call = {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{}"}}]}
     result = {"role": "tool", "content": "x", "tool_call_id": "1"}
     rows = [talk(i) for i in range(15)] + [talk(20, {"role": "user", "content": "f?"}, call, result)]
-    with pytest.raises(InvalidData) as raised:
+    with pytest.raises(InvalidData) as excinfo:
         prepare(train_file_path=write(tmp_path / "train.jsonl", rows))
-    assert "the chat template of tiny-phi3" in raised.value.faults[0]
+    assert "the chat template of tiny-phi3" in excinfo.value.faults[0]
 
 
 def test_a_cut_is_counted_and_a_row_without_an_answer_left_is_dropped(
@@ -243,7 +243,7 @@ def test_every_file_kind_and_format_gives_the_same_tokens(
     parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "e.parquet")
     (tmp_path / "table").mkdir()
     (tmp_path / "table" / "MLTable").write_text("paths:\n  - file: ../a.jsonl\n")
-    found = []
+    tokens_by_kind = []
     for name, path in [
         ("file", "a.jsonl"),
         ("file", "b.json"),
@@ -253,16 +253,16 @@ def test_every_file_kind_and_format_gives_the_same_tokens(
         ("mltable", "table"),
     ]:
         prepare(**{f"train_{name}_path": tmp_path / path})
-        found.append([row["input_ids"] for row in encoded(tmp_path, "train")])
+        tokens_by_kind.append([row["input_ids"] for row in encoded(tmp_path, "train")])
         (tmp_path / "prepared").rename(tmp_path / f"prepared-{path}")
-    assert all(tokens == found[0] for tokens in found)
+    assert all(tokens == tokens_by_kind[0] for tokens in tokens_by_kind)
 
 
 def test_an_mltable_wins_over_a_file(prepare: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", [talk(i) for i in range(20)])
     (tmp_path / "MLTable").write_text("paths:\n  - file: a.jsonl\n")
-    other = write(tmp_path / "b.jsonl", [talk(i) for i in range(30)])
-    report = prepare(train_file_path=other, train_mltable_path=tmp_path / "MLTable")
+    path = write(tmp_path / "b.jsonl", [talk(i) for i in range(30)])
+    report = prepare(train_file_path=path, train_mltable_path=tmp_path / "MLTable")
     assert report["splits"]["train"]["source"] == "a.jsonl"
 
 
@@ -317,22 +317,22 @@ def test_as_a_process_it_tells_its_progress_and_records_its_error(model: Path, t
         str(train),
     ]
     environment = {**os.environ, "MAFUNZO_STEP_FOLDER": str(tmp_path / "step"), "OMP_NUM_THREADS": "1"}
-    failed = subprocess.run(
+    refusal = subprocess.run(
         [*command, "--prepared", str(tmp_path / "a")], env=environment, capture_output=True, text=True
     )
-    assert failed.returncode == 2
-    assert "train.jsonl, row 20: isn't JSON" in failed.stderr
+    assert refusal.returncode == 2
+    assert "train.jsonl, row 20: isn't JSON" in refusal.stderr
     assert json.loads((tmp_path / "step" / "error.json").read_text())["code"] == "invalid_data"
-    done = subprocess.run(
+    process = subprocess.run(
         [*command, "--prepared", str(tmp_path / "b"), "--on_bad_row", "skip"],
         env=environment,
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr
-    events = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert process.returncode == 0, process.stderr
+    events = [json.loads(line) for line in process.stdout.splitlines() if line.startswith("{")]
     assert {event["phase"] for event in events} == {"prepare train", "prepare validation", "prepare test"}
-    assert "train           16 of 16 rows" in done.stdout
-    assert "1 left out: isn't JSON" in done.stdout
+    assert "train           16 of 16 rows" in process.stdout
+    assert "1 left out: isn't JSON" in process.stdout
     metrics = json.loads((tmp_path / "step" / "metrics.jsonl").read_text().splitlines()[0])
     assert metrics["train_rows_kept"] == 16

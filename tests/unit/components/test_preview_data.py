@@ -30,12 +30,12 @@ def test_the_first_good_rows_are_shown_and_all_bad_ones_listed(model: Path, tmp_
     file = tmp_path / "train.jsonl"
     file.write_text("\n".join(["{"] + [json.dumps(pair) for pair in pairs] + ["[]"]))
     run(model, file, "--rows", "2")
-    shown = json.loads((tmp_path / "preview" / "preview.json").read_text())
-    assert [(row["row"], row["pieces"][1]) for row in shown] == [
+    preview = json.loads((tmp_path / "preview" / "preview.json").read_text())
+    assert [(row["row"], row["pieces"][1]) for row in preview] == [
         (2, {"text": "Answer 0<|eot_id|>", "trained": True}),
         (3, {"text": "Answer 1<|eot_id|>", "trained": True}),
     ]
-    assert shown[0]["truncated_from"] is None
+    assert preview[0]["truncated_from"] is None
     report = json.loads((tmp_path / "preview" / "report.json").read_text())
     assert report["rows_read"] == 7
     assert [row["row"] for row in report["bad"]] == [1, 7]
@@ -46,9 +46,9 @@ def test_a_cut_row_says_how_long_it_was(model: Path, tmp_path: Path) -> None:
     file = tmp_path / "train.jsonl"
     file.write_text(json.dumps({"prompt": "a", "completion": "b " * 100}))
     run(model, file, "--max_seq_length", "30")
-    shown = json.loads((tmp_path / "preview" / "preview.json").read_text())
-    assert shown[0]["tokens"] == 30
-    assert shown[0]["truncated_from"] > 100
+    preview = json.loads((tmp_path / "preview" / "preview.json").read_text())
+    assert preview[0]["tokens"] == 30
+    assert preview[0]["truncated_from"] > 100
 
 
 def test_a_missing_file_is_named(model: Path, tmp_path: Path) -> None:

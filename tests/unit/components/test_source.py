@@ -95,21 +95,21 @@ def get(repo: str, tmp_path: Path, **access: bool) -> Fetched:
 
 
 def failure(kind: type[MafunzoError], repo: str, tmp_path: Path) -> str:
-    with pytest.raises(kind) as caught:
+    with pytest.raises(kind) as excinfo:
         get(repo, tmp_path)
-    assert type(caught.value) is kind
-    return str(caught.value)
+    assert type(excinfo.value) is kind
+    return str(excinfo.value)
 
 
 @pytest.mark.usefixtures("hub")
 def test_a_model_is_fetched_with_its_commit_and_without_pickles_and_code(
     models: dict[str, Path], tmp_path: Path
 ) -> None:
-    found = get("org/good", tmp_path)
-    assert weights_sha256(found.folder) == weights_sha256(models["org/good"])
-    assert found.revision == COMMIT
-    assert (found.folder / "chat_template.jinja").exists()
-    assert not list(found.folder.glob("*.bin")) + list(found.folder.glob("*.py"))
+    snapshot = get("org/good", tmp_path)
+    assert weights_sha256(snapshot.folder) == weights_sha256(models["org/good"])
+    assert snapshot.revision == COMMIT
+    assert (snapshot.folder / "chat_template.jinja").exists()
+    assert not list(snapshot.folder.glob("*.bin")) + list(snapshot.folder.glob("*.py"))
 
 
 @pytest.mark.usefixtures("hub")
