@@ -1,1 +1,1 @@
-"""Rows before they are tokens: files, chat formats, checks row by row, splits, and the catalogue's data sets."""
+"""Datasets before tokenization: files, chat formats, row checks, train/validation/test splits, dataset download."""

@@ -1,4 +1,4 @@
-"""Every row checked, with all that is wrong with it; nothing is lost silently."""
+"""Data validation: every row is checked, with all its faults, none is dropped silently. Deduplication: `fingerprint`."""
 
 import difflib
 import hashlib
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from mafunzo.dataset.files import RawRow, Source, Wanted
+from mafunzo.dataset.files import Indices, RawRow, Source
 from mafunzo.dataset.formats import shape
 from mafunzo.entities.conversation import ROLES, Conversation, Message
 from mafunzo.errors import InvalidData
@@ -26,7 +26,7 @@ _SIMILAR_ROLES = {
 
 @dataclass(frozen=True)
 class Row:
-    """A good row. `notes` say what is unusual about it, though it can be used."""
+    """A good row. `notes` name what is unusual but usable."""
 
     file: str
     row: int
@@ -53,7 +53,7 @@ class BadRow:
 
 @dataclass
 class Report:
-    """What a check of one source found; `notes` count what is unusual."""
+    """The result of checking one source; `notes` count what is unusual."""
 
     rows_read: int = 0
     bad: list[BadRow] = field(default_factory=list)
@@ -78,9 +78,9 @@ def check_source(source: Source) -> Report:
     return report
 
 
-def read_conversations(source: Source, wanted: Wanted | None = None) -> Iterator[Row | BadRow]:
-    """Yield each row, or those whose index is `wanted`, as a conversation or with the reasons why it isn't one."""
-    for raw in source.rows(wanted):
+def read_conversations(source: Source, indices: Indices | None = None) -> Iterator[Row | BadRow]:
+    """Yield each row, or those at `indices`, as a conversation or with the reasons why it isn't one."""
+    for raw in source.rows(indices):
         yield check_row(raw)
 
 
@@ -99,21 +99,21 @@ def check_row(raw: RawRow) -> Row | BadRow:
     """Return a raw row as a conversation, or with every reason why it isn't one."""
     if raw.body is None:
         return BadRow(raw.file, raw.row, raw.fault)
-    shaped = shape(raw.body)
-    if shaped.fault:
-        return BadRow(raw.file, raw.row, shaped.fault)
+    parts = shape(raw.body)
+    if parts.fault:
+        return BadRow(raw.file, raw.row, parts.fault)
     faults: list[str] = []
-    messages = [m for m in (_message(i, body, faults) for i, body in enumerate(shaped.messages, 1)) if m is not None]
-    tools = _tools(shaped.tools, faults)
+    messages = [m for m in (_message(i, body, faults) for i, body in enumerate(parts.messages, 1)) if m is not None]
+    tools = _tools(parts.tools, faults)
     if not faults:
         faults += _faults_between(messages)
     if faults:
         return BadRow(raw.file, raw.row, "; ".join(faults))
-    return Row(raw.file, raw.row, Conversation(tuple(messages), tools), shaped.format, tuple(_notes(messages)))
+    return Row(raw.file, raw.row, Conversation(tuple(messages), tools), parts.format, tuple(_notes(messages)))
 
 
 def fingerprint(conversation: Conversation) -> bytes:
-    """Return 16 bytes that are the same for conversations that differ in white space only."""
+    """Return a 16-byte hash for deduplication, the same for conversations that differ in white space only."""
     parts = [
         [m.role, " ".join((m.content or "").split()), json.dumps(m.tool_calls, sort_keys=True, default=dict)]
         for m in conversation.messages
@@ -133,17 +133,17 @@ def _message(number: int, body: Any, faults: list[str]) -> Message | None:
     if role not in ROLES:
         faults.append(f"{where} has the role '{role}', expected one of {', '.join(ROLES)}{_suggest(str(role))}")
         return None
-    found: list[str] = []
-    calls = _calls(where, body, found)
-    content = _content(where, role, body, bool(body.get("tool_calls")), found)
+    own_faults: list[str] = []
+    calls = _calls(where, body, own_faults)
+    content = _content(where, role, body, bool(body.get("tool_calls")), own_faults)
     weight = body.get("weight")
     if weight is not None and (role != "assistant" or isinstance(weight, bool) or weight not in (0, 1)):
-        found.append(f"{where} has the weight {weight!r}, expected 0 or 1 on a message of the assistant")
-    faults += found
-    if found:
+        own_faults.append(f"{where} has the weight {weight!r}, expected 0 or 1 on a message of the assistant")
+    faults += own_faults
+    if own_faults:
         return None
-    known = {"role", "content", "tool_calls", "name", "tool_call_id"}
-    extra = {key: value for key, value in body.items() if key not in known and value is not None}
+    keys = {"role", "content", "tool_calls", "name", "tool_call_id"}
+    extra = {key: value for key, value in body.items() if key not in keys and value is not None}
     return Message(role, content, calls, body.get("name"), body.get("tool_call_id"), extra)
 
 
@@ -153,11 +153,11 @@ def _content(where: str, role: str, body: Mapping[str, Any], has_calls: bool, fa
         parts = [
             part.get("text") if isinstance(part, Mapping) and part.get("type") == "text" else None for part in content
         ]
-        others = [part.get("type") if isinstance(part, Mapping) else part for part in content]
+        part_types = [part.get("type") if isinstance(part, Mapping) else part for part in content]
         if all(isinstance(part, str) for part in parts):
             content = "".join(str(part) for part in parts)
         else:
-            kinds = ", ".join(sorted({str(kind) for kind in others} - {"text"})) or "parts without text"
+            kinds = ", ".join(sorted({str(kind) for kind in part_types} - {"text"})) or "parts without text"
             faults.append(f"{where} has content that isn't text ({kinds}); chat models here read text only")
             return None
     if content is None:
@@ -201,8 +201,8 @@ def _calls(where: str, body: Mapping[str, Any], faults: list[str]) -> tuple[dict
 def _call(call: Mapping[str, Any]) -> dict[str, Any]:
     if "function" in call:
         return {"type": "function", **call}
-    rest = {key: value for key, value in call.items() if key not in ("name", "arguments")}
-    return {"type": "function", **rest, "function": {k: call[k] for k in ("name", "arguments") if k in call}}
+    attributes = {key: value for key, value in call.items() if key not in ("name", "arguments")}
+    return {"type": "function", **attributes, "function": {k: call[k] for k in ("name", "arguments") if k in call}}
 
 
 def _is_json_object(text: str) -> bool:
@@ -238,21 +238,21 @@ def _faults_between(messages: Sequence[Message]) -> Iterator[str]:
 
 
 def _calls_without_partner(messages: Sequence[Message]) -> Iterator[str]:
-    called: list[Any] = []
+    call_ids: list[Any] = []
     for number, message in enumerate(messages, 1):
-        called += [call.get("id") for call in message.tool_calls]
+        call_ids += [call.get("id") for call in message.tool_calls]
         if message.role != "tool":
             continue
-        if not called:
+        if not call_ids:
             yield f"message {number} is the result of a tool, but no tool call stands before it"
-        elif message.tool_call_id is not None and message.tool_call_id not in called and None not in called:
+        elif message.tool_call_id is not None and message.tool_call_id not in call_ids and None not in call_ids:
             yield f"message {number} answers the tool call '{message.tool_call_id}', which doesn't stand before it"
 
 
 def _notes(messages: Sequence[Message]) -> Iterator[str]:
     if messages[-1].role != "assistant":
         yield f"ends on a turn of the {messages[-1].role}, which isn't trained"
-    pairs = {(one.role, other.role) for one, other in pairwise(messages)}
+    pairs = {(left.role, right.role) for left, right in pairwise(messages)}
     for role in ("user", "assistant"):
         if (role, role) in pairs:
             yield f"has several turns of the {role} in a row"
@@ -261,5 +261,5 @@ def _notes(messages: Sequence[Message]) -> Iterator[str]:
 
 
 def _suggest(role: str) -> str:
-    known = _SIMILAR_ROLES.get(role) or next(iter(difflib.get_close_matches(role, ROLES, n=1, cutoff=0.6)), None)
-    return f" (did you mean '{known}'?)" if known else ""
+    suggestion = _SIMILAR_ROLES.get(role) or next(iter(difflib.get_close_matches(role, ROLES, n=1, cutoff=0.6)), None)
+    return f" (did you mean '{suggestion}'?)" if suggestion else ""

@@ -1,4 +1,4 @@
-"""Data sets to jsonl files: those of the catalogue, and any `org/name` of the Hugging Face hub or a mirror of it."""
+"""Dataset download to jsonl files: those of the catalogue, and any `org/name` of the Hugging Face hub or a mirror."""
 
 import json
 import logging
@@ -73,12 +73,12 @@ def cards() -> dict[str, DataCard]:
     """Return the catalogue's data sets by name."""
     folder = resources.files("mafunzo.catalog") / "data"
     files = [file for file in folder.iterdir() if file.name.endswith(".yml")]
-    found = [card_from_yaml(file.read_text(encoding="utf-8"), file.name) for file in files]
-    return {card.name: card for card in sorted(found, key=lambda card: card.name)}
+    catalogue = [card_from_yaml(file.read_text(encoding="utf-8"), file.name) for file in files]
+    return {card.name: card for card in sorted(catalogue, key=lambda card: card.name)}
 
 
 def card_from_yaml(text: str, where: str) -> DataCard:
-    """Return the card that a YAML text holds; raises `InvalidFile` with all faults."""
+    """Parse a data set's card from YAML; raises `InvalidFile` with all faults."""
     import yaml
 
     try:
@@ -92,11 +92,11 @@ def find_card(name: str) -> DataCard:
     """Return a data set of the catalogue, or a card for any `org/name`; raises `NotFound` with near names."""
     import difflib
 
-    known = cards()
-    if name in known:
-        return known[name]
+    catalogue = cards()
+    if name in catalogue:
+        return catalogue[name]
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        for card in known.values():
+        for card in catalogue.values():
             if isinstance(card.source, HubSource) and card.source.repo == name:
                 return card
         return DataCard(
@@ -107,17 +107,19 @@ def find_card(name: str) -> DataCard:
             licence="see its page",
             source=HubSource(kind="hub", repo=name),
         )
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name, catalogue, n=1)
     hint = f" Did you mean {close[0]}?" if close else ""
-    raise NotFound(f"No data set '{name}'.{hint} Known are {', '.join(known)}, and org/name of the Hugging Face hub.")
+    raise NotFound(
+        f"No data set '{name}'.{hint} Known are {', '.join(catalogue)}, and org/name of the Hugging Face hub."
+    )
 
 
 def get_dataset(
     name: str, to: Path, access: Access, percent: float = 100.0, splits: Sequence[str] = ()
 ) -> dict[str, Path]:
-    """Write each split of a data set (or those named) as `<split>.jsonl` into `to`; return the files by split.
+    """Write each split of a data set (or those in `splits`) as `<split>.jsonl` into `to`; return the files by split.
 
-    `percent` takes that share of each split from its beginning. Existing files are replaced.
+    `percent` takes that share of each split from its beginning. Existing files are replaced atomically.
     Raises `NotFound`, `Unreachable`, `InvalidParameter`, `InvalidFile`, `InvalidData` or `ArtifactCorrupt`.
     """
     if not 0 < percent <= 100:
@@ -127,8 +129,8 @@ def get_dataset(
     if unknown := sorted(set(splits) - set(parts)):
         raise InvalidParameter(f"{name} has no split {', '.join(unknown)}. It has {', '.join(parts)}.")
     to.mkdir(parents=True, exist_ok=True)
-    chosen = {split: part for split, part in parts.items() if not splits or split in splits}
-    return {split: _write(to / f"{split}.jsonl", part, percent) for split, part in chosen.items()}
+    selection = {split: part for split, part in parts.items() if not splits or split in splits}
+    return {split: _write(to / f"{split}.jsonl", part, percent) for split, part in selection.items()}
 
 
 @dataclass(frozen=True)
@@ -169,20 +171,20 @@ def _package_rows(source: PypiSource, access: Access) -> dict[str, _Part]:
 def chitchat_conversations(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the conversations of exactly two people with at least four turns, in the order of the file.
 
-    What one person writes in a row is one turn, a line each. Who speaks first is the user, and the other the assistant;
-    a last turn of the user, which nobody answered, is left off.
+    Consecutive utterances of one person are one turn, a line each. The first speaker is the user, the second the
+    assistant; a last turn of the user, which has no answer, is dropped.
     """
     for identifier, conversation in body.items():
-        said = [
+        utterances = [
             (utterance["sender"], utterance["text"].strip())
             for group in conversation["messages"]
             for utterance in group
             if utterance["text"].strip()
         ]
-        if len({sender for sender, _ in said}) != 2:
+        if len({sender for sender, _ in utterances}) != 2:
             continue
         turns: list[tuple[str, list[str]]] = []
-        for sender, text in said:
+        for sender, text in utterances:
             if not turns or turns[-1][0] != sender:
                 turns.append((sender, []))
             turns[-1][1].append(text)
@@ -235,7 +237,7 @@ def _snapshot(source: HubSource, access: Access) -> Path:
     patterns = [f"*{suffix}" for suffix in SUFFIXES] + ["README.md"]
     logger.info("Fetching %s from the Hugging Face hub", source.repo)
     try:
-        found = snapshot_download(
+        path = snapshot_download(
             source.repo,
             repo_type="dataset",
             revision=source.revision,
@@ -262,27 +264,27 @@ def _snapshot(source: HubSource, access: Access) -> Path:
         raise Unreachable(
             f"{source.repo} can't be fetched from the Hugging Face hub: {reason.rstrip('.')}. {both_ways}"
         ) from error
-    return Path(found)
+    return Path(path)
 
 
 def split_files(folder: Path, name: str) -> dict[str, tuple[Path, ...]]:
     """Return the data files of each split of a data set's folder.
 
-    What its README's header says (`configs`) wins; else the names of files and folders say it:
+    The `configs` in its README's YAML header win; else the names of files and folders decide:
     `train.jsonl`, `data/train_sft-00000-of-00003.parquet`, `train/part-0001.parquet`.
     """
-    declared = _declared_splits(folder)
-    if declared:
-        return declared
+    splits = _declared_splits(folder)
+    if splits:
+        return splits
     files = sorted(
         path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not _is_hidden(path, folder)
     )
-    found: dict[str, list[Path]] = {}
+    files_by_split: dict[str, list[Path]] = {}
     for path in files:
-        found.setdefault(_split_of(path, folder), []).append(path)
-    if not found:
+        files_by_split.setdefault(_split_of(path, folder), []).append(path)
+    if not files_by_split:
         raise InvalidFile(f"{name} has no data files ({', '.join(SUFFIXES)}) in {folder}.")
-    return {split: tuple(paths) for split, paths in found.items()}
+    return {split: tuple(paths) for split, paths in files_by_split.items()}
 
 
 def _declared_splits(folder: Path) -> dict[str, tuple[Path, ...]]:
@@ -296,12 +298,12 @@ def _declared_splits(folder: Path) -> dict[str, tuple[Path, ...]]:
     except yaml.YAMLError as error:
         raise InvalidFile(f"{readme}: its header isn't YAML: {error}") from error
     configs = [config for config in configs if isinstance(config.get("data_files"), list)]
-    chosen = next((c for c in configs if c.get("default") or c.get("config_name") == "default"), None)
-    found: dict[str, tuple[Path, ...]] = {}
-    for entry in (chosen or configs[0])["data_files"] if configs else []:
+    default_config = next((c for c in configs if c.get("default") or c.get("config_name") == "default"), None)
+    splits: dict[str, tuple[Path, ...]] = {}
+    for entry in (default_config or configs[0])["data_files"] if configs else []:
         patterns = entry["path"] if isinstance(entry["path"], list) else [entry["path"]]
-        found[entry["split"]] = tuple(path for pattern in patterns for path in sorted(folder.glob(pattern)))
-    return {split: paths for split, paths in found.items() if paths}
+        splits[entry["split"]] = tuple(path for pattern in patterns for path in sorted(folder.glob(pattern)))
+    return {split: paths for split, paths in splits.items() if paths}
 
 
 def _split_of(path: Path, folder: Path) -> str:

@@ -1,6 +1,6 @@
-"""Data files to raw rows, one at a time: jsonl, json, csv, tsv, parquet, folders of them, and MLTable.
+"""Data files to raw rows, streamed one at a time: jsonl, json, csv, tsv, parquet, folders of them, and MLTable.
 
-A row is named by its file and a number that an editor shows: the line of a jsonl file, else the row's place, from 1.
+A row is named by its file and a number that an editor shows: the line of a jsonl file, else the row's number, from 1.
 """
 
 import csv
@@ -18,12 +18,12 @@ KINDS = "jsonl, json, csv, tsv or parquet"
 _CHUNK = 1 << 20
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
-Wanted = Container[int]
+Indices = Container[int]
 
 
 @dataclass(frozen=True)
 class RawRow:
-    """One row as it stands in a file: its `body`, or the `fault` that keeps it from being read.
+    """One row of a file: its `body`, or the `fault` for which it can't be read.
 
     index: counts the rows of a source from 0; row: how the user finds it in `file`.
     """
@@ -45,19 +45,19 @@ class Source:
     def name(self) -> str:
         return ", ".join(path.name for path in self.files)
 
-    def rows(self, wanted: Wanted | None = None) -> Iterator[RawRow]:
-        """Yield the rows, or those whose index is `wanted`: the others aren't parsed.
+    def rows(self, indices: Indices | None = None) -> Iterator[RawRow]:
+        """Yield the rows, or those at `indices`: the others aren't parsed.
 
         Raises `InvalidFile` where a file as a whole can't be read.
         """
-        first = 0
+        start = 0
         for path in self.files:
             count = 0
-            for raw in _READERS[kind_of(path)](path, first, wanted):
-                count = raw.index - first + 1
-                if wanted is None or raw.index in wanted:
+            for raw in _READERS[kind_of(path)](path, start, indices):
+                count = raw.index - start + 1
+                if indices is None or raw.index in indices:
                     yield raw
-            first += count
+            start += count
 
     def count(self) -> int:
         """Return the number of rows; raises `InvalidFile` where there are none."""
@@ -82,7 +82,7 @@ def open_source(path: Path) -> Source:
     if path.name == "MLTable" or (path / "MLTable").exists():
         return Source(_mltable_files(path if path.is_file() else path / "MLTable"))
     if path.is_dir():
-        files = tuple(found for found in sorted(path.rglob("*")) if found.suffix.lower() in SUFFIXES)
+        files = tuple(file for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES)
         if not files:
             raise InvalidFile(f"The folder {path} has no data file ({KINDS}).")
         return Source(files)
@@ -93,7 +93,7 @@ def open_source(path: Path) -> Source:
 
 
 def kind_of(path: Path) -> str:
-    """Return how a file is read, by its suffix; a file without a suffix is looked into."""
+    """Return a file's format by its suffix, or by its first bytes if it has none."""
     suffix = path.suffix.lower()
     if suffix in SUFFIXES:
         return SUFFIXES[suffix]
@@ -111,18 +111,18 @@ def kind_of(path: Path) -> str:
     raise InvalidFile(f"{path.name} has no suffix and isn't recognised as {KINDS}. Give it the right suffix.")
 
 
-def _read_jsonl(path: Path, first: int, wanted: Wanted | None) -> Iterator[RawRow]:
+def _read_jsonl(path: Path, start: int, indices: Indices | None) -> Iterator[RawRow]:
     _refuse_utf16(path)
-    index = first
+    index = start
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
             if not line.strip():
                 continue
             if number == 1 and line.lstrip()[:1] == b"[":
-                yield from _read_array(path, first, wanted)
+                yield from _read_array(path, start, indices)
                 return
-            if wanted is None or index in wanted:
+            if indices is None or index in indices:
                 body, fault = _parse_line(line)
                 yield RawRow(path.name, number, index, body, fault)
             else:
@@ -130,20 +130,20 @@ def _read_jsonl(path: Path, first: int, wanted: Wanted | None) -> Iterator[RawRo
             index += 1
 
 
-def _read_json(path: Path, first: int, wanted: Wanted | None) -> Iterator[RawRow]:
+def _read_json(path: Path, start: int, indices: Indices | None) -> Iterator[RawRow]:
     _refuse_utf16(path)
     with path.open("rb") as file:
         head = file.readline().removeprefix(b"\xef\xbb\xbf").strip()
         while not head and (line := file.readline()):
             head = line.strip()
     if head[:1] == b"[":
-        yield from _read_array(path, first, wanted)
+        yield from _read_array(path, start, indices)
     elif _parse_line(head)[0] is not None:
-        yield from _read_jsonl(path, first, wanted)
+        yield from _read_jsonl(path, start, indices)
     else:
-        for index, body in enumerate(_document_rows(path), start=first):
+        for index, body in enumerate(_document_rows(path), start=start):
             yield RawRow(
-                path.name, index - first + 1, index, body if isinstance(body, dict) else None, _not_object(body)
+                path.name, index - start + 1, index, body if isinstance(body, dict) else None, _not_object(body)
             )
 
 
@@ -160,7 +160,7 @@ def _document_rows(path: Path) -> list[Any]:
     return [document]
 
 
-def _read_array(path: Path, first: int, wanted: Wanted | None) -> Iterator[RawRow]:
+def _read_array(path: Path, start: int, indices: Indices | None) -> Iterator[RawRow]:
     decoder = json.JSONDecoder(object_pairs_hook=_unique_keys)
     row = 0
     try:
@@ -174,7 +174,7 @@ def _read_array(path: Path, first: int, wanted: Wanted | None) -> Iterator[RawRo
                 value, position, text = _decode(decoder, text, position, file)
                 row += 1
                 yield RawRow(
-                    path.name, row, first + row - 1, value if isinstance(value, dict) else None, _not_object(value)
+                    path.name, row, start + row - 1, value if isinstance(value, dict) else None, _not_object(value)
                 )
             if not text[position : position + 1]:
                 raise InvalidFile(f"{path.name} ends after row {row} without ']': it was cut off.")
@@ -209,15 +209,15 @@ def _decode(decoder: json.JSONDecoder, text: str, position: int, file: Any) -> t
             text, position, size = text[position:] + more, 0, size * 2
 
 
-def _read_csv(path: Path, first: int, wanted: Wanted | None) -> Iterator[RawRow]:
-    yield from _read_delimited(path, ",", first, wanted)
+def _read_csv(path: Path, start: int, indices: Indices | None) -> Iterator[RawRow]:
+    yield from _read_delimited(path, ",", start, indices)
 
 
-def _read_tsv(path: Path, first: int, wanted: Wanted | None) -> Iterator[RawRow]:
-    yield from _read_delimited(path, "\t", first, wanted)
+def _read_tsv(path: Path, start: int, indices: Indices | None) -> Iterator[RawRow]:
+    yield from _read_delimited(path, "\t", start, indices)
 
 
-def _read_delimited(path: Path, delimiter: str, first: int, wanted: Wanted | None) -> Iterator[RawRow]:
+def _read_delimited(path: Path, delimiter: str, start: int, indices: Indices | None) -> Iterator[RawRow]:
     _refuse_utf16(path)
     csv.field_size_limit(sys.maxsize)
     try:
@@ -231,10 +231,10 @@ def _read_delimited(path: Path, delimiter: str, first: int, wanted: Wanted | Non
                 row += 1
                 if len(cells) != len(columns):
                     fault = f"has {len(cells)} cells, expected {len(columns)} as in the first line"
-                    yield RawRow(path.name, row, first + row - 1, None, fault)
+                    yield RawRow(path.name, row, start + row - 1, None, fault)
                     continue
                 body = {name: cell for name, cell in zip(columns, cells, strict=True) if name}
-                yield RawRow(path.name, row, first + row - 1, body)
+                yield RawRow(path.name, row, start + row - 1, body)
     except csv.Error as error:
         raise InvalidFile(
             f"{path.name}, line {reader.line_num}: {error}. Check the quotes around its cells."
@@ -243,20 +243,20 @@ def _read_delimited(path: Path, delimiter: str, first: int, wanted: Wanted | Non
         raise InvalidFile(f"{path.name} {_reason(error)}.") from error
 
 
-def _read_parquet(path: Path, first: int, wanted: Wanted | None) -> Iterator[RawRow]:
+def _read_parquet(path: Path, start: int, indices: Indices | None) -> Iterator[RawRow]:
     file = _parquet(path)
     columns = _columns(file.schema_arrow.names, path)
-    index = first
+    index = start
     for batch in file.iter_batches(batch_size=256):
         rows = range(index, index + batch.num_rows)
         index += batch.num_rows
-        if wanted is not None and not any(i in wanted for i in rows):
-            yield RawRow(path.name, rows[-1] - first + 1, rows[-1], None)
+        if indices is not None and not any(i in indices for i in rows):
+            yield RawRow(path.name, rows[-1] - start + 1, rows[-1], None)
             continue
         for i, values in zip(rows, batch.to_pylist(), strict=True):
             body = {name: _without_nulls(value) for name, value in zip(columns, values.values(), strict=True)}
             yield RawRow(
-                path.name, i - first + 1, i, {name: value for name, value in body.items() if value is not None}
+                path.name, i - start + 1, i, {name: value for name, value in body.items() if value is not None}
             )
 
 
@@ -270,7 +270,7 @@ def _parquet(path: Path) -> Any:
         raise InvalidFile(f"{path.name} isn't a parquet file that can be read: {error}") from error
 
 
-_READERS: dict[str, Callable[[Path, int, Wanted | None], Iterator[RawRow]]] = {
+_READERS: dict[str, Callable[[Path, int, Indices | None], Iterator[RawRow]]] = {
     "jsonl": _read_jsonl,
     "json": _read_json,
     "csv": _read_csv,
@@ -290,7 +290,7 @@ def _mltable_files(path: Path) -> tuple[Path, ...]:
     if not isinstance(body, dict) or not isinstance(body.get("paths"), list):
         raise InvalidFile(f"{path} names no files: 'paths' must be a list such as `- file: ./train.jsonl`.")
     _refuse_transformations(body.get("transformations") or [], path)
-    files = [found for entry in body["paths"] for found in _mltable_entry(entry, path)]
+    files = [file for entry in body["paths"] for file in _mltable_entry(entry, path)]
     if not files:
         raise InvalidFile(f"{path} names no data file ({KINDS}).")
     return tuple(files)
@@ -299,10 +299,10 @@ def _mltable_files(path: Path) -> tuple[Path, ...]:
 def _refuse_transformations(transformations: Sequence[Any], path: Path) -> None:
     readers = {"read_json_lines", "read_delimited", "read_parquet"}
     names = [next(iter(entry)) if isinstance(entry, dict) and entry else str(entry) for entry in transformations]
-    others = sorted({str(name) for name in names} - readers)
-    if others:
+    unsupported = sorted({str(name) for name in names} - readers)
+    if unsupported:
         raise NotSupported(
-            f"{path} has the transformations {', '.join(others)}, which aren't applied here. Apply them once and name "
+            f"{path} has the transformations {', '.join(unsupported)}, which aren't applied here. Apply them once and name "
             f"the resulting file instead; {', '.join(sorted(readers))} are understood."
         )
 
@@ -317,10 +317,10 @@ def _mltable_entry(entry: Any, path: Path) -> list[Path]:
     text = text.removeprefix("file://")
     if kind == "pattern":
         root = Path("/") if text.startswith("/") else path.parent
-        found = sorted(item for item in root.glob(text.removeprefix("./").lstrip("/")) if item.is_file())
-        if not found:
+        matches = sorted(item for item in root.glob(text.removeprefix("./").lstrip("/")) if item.is_file())
+        if not matches:
             raise InvalidFile(f"{path}: no file matches {text}.")
-        return [file for item in found for file in open_source(item).files]
+        return [file for item in matches for file in open_source(item).files]
     return list(open_source(path.parent / text).files)
 
 
@@ -373,7 +373,7 @@ def _columns(names: Sequence[str], path: Path) -> list[str]:
 
 
 def _without_nulls(value: Any) -> Any:
-    """Return a parquet value without the nulls that its columns put where a row has no such key."""
+    """Return a parquet value without the nulls that stand for missing keys."""
     if isinstance(value, dict):
         return {key: _without_nulls(item) for key, item in value.items() if item is not None}
     return [_without_nulls(item) for item in value] if isinstance(value, list) else value

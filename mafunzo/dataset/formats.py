@@ -1,4 +1,4 @@
-"""The chat formats that rows come in, told apart by their keys, to OpenAI's messages.
+"""The chat formats of rows, detected by their keys and converted to OpenAI's messages.
 
 | format | keys |
 |---|---|
@@ -38,7 +38,7 @@ ROLE_NAMES = {
 
 
 @dataclass(frozen=True)
-class Shaped:
+class Shape:
     """A row in OpenAI's form, its messages not checked yet; `fault` is set where its keys fit no format."""
 
     format: str
@@ -47,8 +47,8 @@ class Shaped:
     fault: str = ""
 
 
-def shape(body: Mapping[str, Any]) -> Shaped:
-    """Return a row's messages and tools, whichever format it is in."""
+def shape(body: Mapping[str, Any]) -> Shape:
+    """Detect a row's format, and return its messages and tools."""
     body = {key.strip(): value for key, value in body.items() if value is not None}
     tools = _parsed(body.get("tools", body.get("functions")))
     for key in MESSAGE_KEYS:
@@ -59,44 +59,44 @@ def shape(body: Mapping[str, Any]) -> Shaped:
     for prompt, completion in PAIRS:
         if prompt in body and completion in body:
             return _from_pair(_parsed(body[prompt]), _parsed(body[completion]), tools, body)
-    return Shaped("", [], fault=_no_format(body))
+    return Shape("", [], fault=_no_format(body))
 
 
-def _from_messages(key: str, messages: Any, tools: Any, body: Mapping[str, Any]) -> Shaped:
+def _from_messages(key: str, messages: Any, tools: Any, body: Mapping[str, Any]) -> Shape:
     if not isinstance(messages, list):
-        return Shaped("", [], fault=f"'{key}' is {_kind(messages)}, expected a list of messages")
+        return Shape("", [], fault=f"'{key}' is {_kind(messages)}, expected a list of messages")
     is_sharegpt = any(isinstance(message, Mapping) and "from" in message for message in messages)
-    renamed = [renamed for message in messages if not _is_empty_system(renamed := _message(message))]
-    return Shaped("sharegpt" if is_sharegpt else "messages", _system(body, renamed) + renamed, tools)
+    turns = [turn for message in messages if not _is_empty_system(turn := _message(message))]
+    return Shape("sharegpt" if is_sharegpt else "messages", _system(body, turns) + turns, tools)
 
 
-def _from_alpaca(body: Mapping[str, Any], tools: Any) -> Shaped:
+def _from_alpaca(body: Mapping[str, Any], tools: Any) -> Shape:
     history = _parsed(body.get("history")) or []
     if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
-        return Shaped("alpaca", [], fault="'history' isn't a list of [user's text, assistant's text]")
+        return Shape("alpaca", [], fault="'history' isn't a list of [user's text, assistant's text]")
     turns: list[Any] = []
     for question, answer in history:
         turns += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     parts = [part for part in (body["instruction"], body.get("input")) if part not in (None, "")]
-    asked = "\n".join(parts) if parts and all(isinstance(part, str) for part in parts) else (parts or [""])[0]
-    turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": body["output"]}]
-    return Shaped("alpaca", _system(body, turns) + turns, tools)
+    prompt = "\n".join(parts) if parts and all(isinstance(part, str) for part in parts) else (parts or [""])[0]
+    turns += [{"role": "user", "content": prompt}, {"role": "assistant", "content": body["output"]}]
+    return Shape("alpaca", _system(body, turns) + turns, tools)
 
 
-def _from_pair(prompt: Any, completion: Any, tools: Any, body: Mapping[str, Any]) -> Shaped:
-    before = [_message(m) for m in prompt] if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
-    after = (
+def _from_pair(prompt: Any, completion: Any, tools: Any, body: Mapping[str, Any]) -> Shape:
+    prompt_turns = [_message(m) for m in prompt] if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
+    answer_turns = (
         [_message(m) for m in completion]
         if isinstance(completion, list)
         else [{"role": "assistant", "content": completion}]
     )
-    return Shaped("prompt_completion", _system(body, before) + before + after, tools)
+    return Shape("prompt_completion", _system(body, prompt_turns) + prompt_turns + answer_turns, tools)
 
 
 def _system(body: Mapping[str, Any], messages: list[Any]) -> list[Any]:
-    has_own = any(isinstance(message, Mapping) and message.get("role") == "system" for message in messages)
+    has_system = any(isinstance(message, Mapping) and message.get("role") == "system" for message in messages)
     system = body.get("system") or body.get("system_prompt")
-    return [{"role": "system", "content": system}] if system and not has_own else []
+    return [{"role": "system", "content": system}] if system and not has_system else []
 
 
 def _is_empty_system(message: Any) -> bool:
@@ -104,7 +104,7 @@ def _is_empty_system(message: Any) -> bool:
 
 
 def _message(message: Any) -> Any:
-    """Return a message with OpenAI's keys and roles; what isn't an object stays, for the check to name."""
+    """Return a message with OpenAI's keys and roles; anything but an object stays, for the check to report."""
     if not isinstance(message, Mapping):
         return message
     body = {key: value for key, value in message.items() if value is not None}
@@ -132,7 +132,7 @@ def _call_as_turn(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parsed(value: Any) -> Any:
-    """Return the list or object that a cell holds as text: JSON, or as Python prints it; other values as they are."""
+    """Parse the list or object in a cell's text (JSON, or a Python literal); return other values unchanged."""
     if not isinstance(value, str) or value.strip()[:1] not in ("[", "{"):
         return value
     try:
@@ -145,9 +145,9 @@ def _parsed(value: Any) -> Any:
 
 
 def _no_format(body: Mapping[str, Any]) -> str:
-    found = ", ".join(map(str, body)) or "nothing"
+    keys = ", ".join(map(str, body)) or "nothing"
     return (
-        f"has no 'messages' (it has: {found}). Known are messages; conversations (ShareGPT); instruction and output "
+        f"has no 'messages' (it has: {keys}). Known are messages; conversations (ShareGPT); instruction and output "
         "(Alpaca); prompt and completion"
     )
 

@@ -1,4 +1,4 @@
-"""Which rows are for training, validation and test. Azure ML's table: contiguous percent slices, taken before any filter.
+"""The train/validation/test split. Azure ML's table: contiguous percent slices, taken before any filter.
 
 | given | train | validation | test |
 |---|---|---|---|
@@ -16,7 +16,7 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Share:
-    """Rows of the training file, `first` to before `last` by their index, or by their place in a drawn order."""
+    """Rows of the training file: [`first`, `last`) by index, or by position in a shuffled `order`."""
 
     first: int
     last: int
@@ -31,15 +31,15 @@ class Share:
 
 
 def split(rows: int, has_validation: bool, has_test: bool, seed: int | None = None) -> dict[str, Share]:
-    """Return the share of the training file's `rows` that each split takes; a split that is given as a file isn't named.
+    """Return each split's share of the training file's `rows`; a split with a file of its own is left out.
 
-    `seed` draws the rows instead of taking them in order; within a split they stay in the file's order.
+    `seed` shuffles before the split; within a split rows stay in the file's order.
     """
     order = None
     if seed is not None:
-        drawn = list(range(rows))
-        random.Random(seed).shuffle(drawn)
-        order = tuple(drawn)
+        indices = list(range(rows))
+        random.Random(seed).shuffle(indices)
+        order = tuple(indices)
     percents = {
         (False, False): {"train": (0, 80), "validation": (80, 90), "test": (90, 100)},
         (False, True): {"train": (0, 80), "validation": (80, 100)},
@@ -50,5 +50,5 @@ def split(rows: int, has_validation: bool, has_test: bool, seed: int | None = No
 
 
 def _row(percent: int, rows: int) -> int:
-    """Return where a percentage falls, rounded to the closest row as `datasets` does it for `train[:80%]`."""
+    """Return a percentage of `rows`, rounded to the closest row as in `datasets`' `train[:80%]`."""
     return round(percent * rows / 100.0)

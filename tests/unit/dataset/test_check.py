@@ -112,17 +112,17 @@ def test_a_report_counts_every_row_of_a_file(tmp_path: Path) -> None:
 
 
 def test_a_refusal_lists_some_bad_rows_and_counts_all() -> None:
-    with pytest.raises(InvalidData) as raised:
+    with pytest.raises(InvalidData) as excinfo:
         refuse([BadRow("a.jsonl", number, "is bad") for number in range(1, 26)])
-    assert raised.value.message == "25 rows can't be used. Correct them, or pass on_bad_row skip to leave them out."
-    assert raised.value.faults[0] == "a.jsonl, row 1: is bad"
-    assert raised.value.faults[-1] == "... and 5 more"
-    assert len(raised.value.faults) == 21
+    assert excinfo.value.message == "25 rows can't be used. Correct them, or pass on_bad_row skip to leave them out."
+    assert excinfo.value.faults[0] == "a.jsonl, row 1: is bad"
+    assert excinfo.value.faults[-1] == "... and 5 more"
+    assert len(excinfo.value.faults) == 21
     refuse([])
 
 
 def test_conversations_that_differ_in_white_space_are_the_same() -> None:
-    one = conversation_from_dict({"messages": [{"role": "user", "content": "Hi  there.\n"}, A]})
+    conversation = conversation_from_dict({"messages": [{"role": "user", "content": "Hi  there.\n"}, A]})
     same = conversation_from_dict({"messages": [{"role": "user", "content": "Hi there."}, A], "tools": []})
-    other = conversation_from_dict({"messages": [{"role": "assistant", "content": "Hi there."}, A]})
-    assert fingerprint(one) == fingerprint(same) != fingerprint(other)
+    another_conversation = conversation_from_dict({"messages": [{"role": "assistant", "content": "Hi there."}, A]})
+    assert fingerprint(conversation) == fingerprint(same) != fingerprint(another_conversation)

@@ -29,8 +29,8 @@ ROWS = [
 ]
 
 
-def utterances(*said: tuple[str, str]) -> dict[str, object]:
-    return {"messages": [[{"sender": sender, "text": text, "timestamp": "2018"}] for sender, text in said]}
+def utterances(*pairs: tuple[str, str]) -> dict[str, object]:
+    return {"messages": [[{"sender": sender, "text": text, "timestamp": "2018"}] for sender, text in pairs]}
 
 
 def rows_of(path: Path) -> list[dict[str, object]]:
@@ -38,17 +38,17 @@ def rows_of(path: Path) -> list[dict[str, object]]:
 
 
 @pytest.fixture
-def packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def package_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache with a small wheel that is laid out as chitchat's, and a card that names it."""
     talk = utterances(("a", "Hi."), ("b", "Hello!"), ("a", "Bye."), ("b", "See you."))
     wheel = tmp_path / "cache" / "wheels" / "chitchat_dataset-0.9.0-py3-none-any.whl"
     wheel.parent.mkdir(parents=True)
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("chitchat_dataset/dataset.json", json.dumps({f"id{i}": talk for i in range(10)}))
-    known = find_card("chitchat")
-    assert isinstance(known.source, PypiSource)
-    source = known.source.model_copy(update={"sha256": hashlib.sha256(wheel.read_bytes()).hexdigest()})
-    monkeypatch.setattr(download, "cards", lambda: {"chitchat": known.model_copy(update={"source": source})})
+    card = find_card("chitchat")
+    assert isinstance(card.source, PypiSource)
+    source = card.source.model_copy(update={"sha256": hashlib.sha256(wheel.read_bytes()).hexdigest()})
+    monkeypatch.setattr(download, "cards", lambda: {"chitchat": card.model_copy(update={"source": source})})
     return tmp_path / "cache"
 
 
@@ -93,10 +93,12 @@ def test_other_conversations_are_left_out(talk: dict[str, object]) -> None:
     assert list(chitchat_conversations({"x": talk})) == []
 
 
-def test_a_package_in_the_cache_needs_no_network(packaged: Path, tmp_path: Path) -> None:
-    files = get_dataset("chitchat", tmp_path / "data", Access(packaged, offline=True))
+def test_a_package_in_the_cache_needs_no_network(package_cache: Path, tmp_path: Path) -> None:
+    files = get_dataset("chitchat", tmp_path / "data", Access(package_cache, offline=True))
     assert {name: len(rows_of(path)) for name, path in files.items()} == {"train": 8, "test": 2}
-    first = get_dataset("chitchat", tmp_path / "half", Access(packaged, offline=True), percent=50, splits=["train"])
+    first = get_dataset(
+        "chitchat", tmp_path / "half", Access(package_cache, offline=True), percent=50, splits=["train"]
+    )
     assert list(first) == ["train"]
     assert rows_of(first["train"]) == rows_of(files["train"])[:4]
 
@@ -104,26 +106,28 @@ def test_a_package_in_the_cache_needs_no_network(packaged: Path, tmp_path: Path)
 def test_offline_without_the_package_says_both_ways(tmp_path: Path) -> None:
     with pytest.raises(
         Unreachable, match="Run once without MAFUNZO_OFFLINE, or put its wheel there: pip download"
-    ) as raised:
+    ) as excinfo:
         get_dataset("chitchat", tmp_path / "data", Access(tmp_path / "cache", offline=True))
-    assert "chitchat-dataset==0.9.0 isn't in" in raised.value.message
+    assert "chitchat-dataset==0.9.0 isn't in" in excinfo.value.message
     assert not (tmp_path / "data").exists()
 
 
-def test_a_damaged_package_is_never_used(packaged: Path, tmp_path: Path) -> None:
-    wheel = next((packaged / "wheels").iterdir())
+def test_a_damaged_package_is_never_used(package_cache: Path, tmp_path: Path) -> None:
+    wheel = next((package_cache / "wheels").iterdir())
     wheel.write_bytes(wheel.read_bytes() + b"x")
     with pytest.raises(Unreachable):
-        get_dataset("chitchat", tmp_path / "data", Access(packaged, offline=True))
+        get_dataset("chitchat", tmp_path / "data", Access(package_cache, offline=True))
 
 
-def test_a_package_of_another_hash_is_refused(packaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wheel = next((packaged / "wheels").iterdir())
+def test_a_package_of_another_hash_is_refused(
+    package_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel = next((package_cache / "wheels").iterdir())
     content = wheel.read_bytes() + b"x"
     wheel.unlink()
     monkeypatch.setattr(wheels, "_pip_download", lambda requirement, into: (into / wheel.name).write_bytes(content))
     with pytest.raises(ArtifactCorrupt, match="isn't the file that the catalogue names"):
-        get_dataset("chitchat", tmp_path / "data", Access(packaged))
+        get_dataset("chitchat", tmp_path / "data", Access(package_cache))
 
 
 def test_a_mirror_gives_the_splits_by_the_names_of_its_files(mirror: Path, tmp_path: Path) -> None:
@@ -183,15 +187,15 @@ def test_the_hub_without_network_says_both_ways(tmp_path: Path, monkeypatch: pyt
 
 
 def test_every_card_of_the_catalogue_is_sound() -> None:
-    found = cards()
-    assert {"chitchat", "ultrachat_200k"} <= set(found)
-    assert all(card.name == name and card.licence and card.splits for name, card in found.items())
-    assert find_card("HuggingFaceH4/ultrachat_200k") == found["ultrachat_200k"]
+    catalogue = cards()
+    assert {"chitchat", "ultrachat_200k"} <= set(catalogue)
+    assert all(card.name == name and card.licence and card.splits for name, card in catalogue.items())
+    assert find_card("HuggingFaceH4/ultrachat_200k") == catalogue["ultrachat_200k"]
     assert find_card("org/name").source == HubSource(kind="hub", repo="org/name")
 
 
 def test_a_card_with_unknown_keys_names_them() -> None:
-    with pytest.raises(InvalidFile, match=r"x\.yml: not a data set's card") as raised:
+    with pytest.raises(InvalidFile, match=r"x\.yml: not a data set's card") as excinfo:
         download.card_from_yaml("name: x\nversion: '1'\ncolour: red", "x.yml")
-    assert any("colour" in fault for fault in raised.value.faults)
+    assert any("colour" in fault for fault in excinfo.value.faults)
     assert isinstance(find_card("chitchat"), DataCard)

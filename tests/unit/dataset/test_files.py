@@ -75,8 +75,8 @@ def test_a_bad_line_is_one_bad_row_with_its_line_number(tmp_path: Path) -> None:
         7: "is null, expected an object",
         8: "has the key 'a' twice",
     }
-    unfinished = list(open_source(write(tmp_path / "b.jsonl", "{\n{}\n")).rows())
-    assert unfinished[0].fault == "isn't JSON: Expecting property name enclosed in double quotes (column 2)"
+    cut_rows = list(open_source(write(tmp_path / "b.jsonl", "{\n{}\n")).rows())
+    assert cut_rows[0].fault == "isn't JSON: Expecting property name enclosed in double quotes (column 2)"
     assert [row.row for row in rows] == [1, 2, 4, 5, 6, 7, 8, 9, 10, 11]
     assert [row.index for row in rows] == list(range(10))
 
@@ -90,17 +90,17 @@ def test_rows_that_arent_wanted_arent_parsed(tmp_path: Path) -> None:
 
 
 def test_a_json_array_that_is_broken_or_cut_off_names_the_row(tmp_path: Path) -> None:
-    broken = json.dumps(ROWS).replace('"id": 2', '"id": }')
+    text = json.dumps(ROWS).replace('"id": 2', '"id": }')
     with pytest.raises(InvalidFile, match=r"a\.json, row 3: isn't JSON: Expecting value"):
-        bodies(write(tmp_path / "a.json", broken))
+        bodies(write(tmp_path / "a.json", text))
     with pytest.raises(InvalidFile, match=r"a\.json ends after row 5 without '\]': it was cut off"):
         bodies(write(tmp_path / "a.json", json.dumps(ROWS)[:-1]))
 
 
 def test_tables_of_text_give_rows_by_column(tmp_path: Path) -> None:
-    quoted = ' id ,"messages"\n1,"[{""role"": ""user""}]"\n\n2,"a\nb"\n'
+    table = ' id ,"messages"\n1,"[{""role"": ""user""}]"\n\n2,"a\nb"\n'
     expected = [{"id": "1", "messages": '[{"role": "user"}]'}, {"id": "2", "messages": "a\nb"}]
-    assert bodies(write(tmp_path / "a.csv", "\ufeff" + quoted)) == expected
+    assert bodies(write(tmp_path / "a.csv", "\ufeff" + table)) == expected
     assert bodies(write(tmp_path / "a.tsv", "id\tmessages\n1\tx, y\n")) == [{"id": "1", "messages": "x, y"}]
     assert bodies(write(tmp_path / "noname", "id\tmessages\n1\tx, y\n")) == [{"id": "1", "messages": "x, y"}]
 

@@ -32,8 +32,8 @@ SYSTEM = {"role": "system", "content": "Be brief."}
     ],
 )  # fmt: skip
 def test_a_row_is_recognised_by_its_keys(body: dict[str, Any], format: str, messages: list[Any]) -> None:
-    shaped = shape(body)
-    assert (shaped.format, shaped.messages, shaped.fault) == (format, messages, "")
+    parts = shape(body)
+    assert (parts.format, parts.messages, parts.fault) == (format, messages, "")
 
 
 def test_calls_of_sharegpt_and_older_openai_become_tool_calls() -> None:

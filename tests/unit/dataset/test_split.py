@@ -32,8 +32,8 @@ def test_the_tutorials_rows_come_out_as_in_azure() -> None:
 @given(st.integers(0, 3000), st.booleans(), st.booleans(), st.none() | st.integers(0, 9))
 def test_each_row_is_in_one_split(rows: int, has_validation: bool, has_test: bool, seed: int | None) -> None:
     shares = split(rows, has_validation, has_test, seed)
-    chosen = [index for share in shares.values() for index in share.chosen()]
-    assert sorted(chosen) == list(range(rows))
+    indices = [index for share in shares.values() for index in share.chosen()]
+    assert sorted(indices) == list(range(rows))
     assert {name: len(share) for name, share in shares.items()} == {
         name: len(share) for name, share in split(rows, has_validation, has_test).items()
     }
