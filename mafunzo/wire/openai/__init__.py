@@ -1,1 +1,1 @@
-"""OpenAI's JSON."""
+"""OpenAI's API as JSON: chat and text completions, streaming chunks, tool calls, errors."""

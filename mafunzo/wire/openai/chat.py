@@ -1,6 +1,6 @@
-"""Chat completions in OpenAI's dialect: a request's JSON to what it asks for, and an answer to JSON.
+"""Chat completions in OpenAI's API: request validation (JSON to `ChatRequest`), and answers as JSON.
 
-Fields that OpenAI has and that aren't honoured here are refused by name, unless their value means what happens anyway.
+OpenAI's fields that aren't supported here are refused by name, unless their value is the default behaviour.
 Two further fields are vLLM's: `top_k`, and `ignore_eos` (go on after the model's own end).
 """
 
@@ -19,8 +19,8 @@ NO_EFFECT = ("metadata", "user", "service_tier", "safety_identifier", "prompt_ca
 
 @dataclass(frozen=True)
 class Options:
-    """How to answer, whatever the prompt. max_tokens: None for as many as fit. top_k: 0 for all.
-    logprobs: how many alternatives to report with each token; None reports none at all."""
+    """Sampling options. max_tokens: None for as many as fit. top_k: 0 for all.
+    logprobs: how many alternatives to report with each token's log-probability; None reports none at all."""
 
     max_tokens: int | None = None
     temperature: float = 1.0
@@ -34,7 +34,7 @@ class Options:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """A chat completion as asked for. `model` is the name in the request, if any."""
+    """A chat completion request. `model` is the name in the request, if any."""
 
     conversation: Conversation
     options: Options
@@ -57,7 +57,7 @@ class TokenLogprob:
 
 @dataclass(frozen=True)
 class Usage:
-    """How many tokens were read and written."""
+    """Counts of prompt and generated tokens."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -65,7 +65,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Heading:
-    """What all parts of one answer say of themselves. created: seconds since 1970."""
+    """Fields that all chunks of one answer share. created: seconds since 1970."""
 
     id: str
     created: int
@@ -73,7 +73,7 @@ class Heading:
 
 
 def chat_request_from_dict(body: object) -> ChatRequest:
-    """Check a request and return what it asks for; raises `InvalidParameter` with all faults."""
+    """Validate and parse a request; raises `InvalidParameter` with all faults."""
     fields = Fields(body)
     model = fields.raw("model")
     conversation = _read_conversation(fields)
@@ -122,15 +122,15 @@ def read_options(fields: Fields, max_tokens: int | None, logprobs: int | None) -
 
 
 def read_stream(fields: Fields) -> tuple[bool, bool]:
-    """Read whether to stream, and whether to tell the usage at its end."""
+    """Read `stream`, and `include_usage` of `stream_options`."""
     is_stream = fields.boolean("stream")
-    given = fields.raw("stream_options")
-    if given is None:
+    stream_options = fields.raw("stream_options")
+    if stream_options is None:
         return is_stream, False
     if not is_stream:
         fields.fault("stream_options", "stream_options is only allowed when stream is true.")
     try:
-        options = Fields(given, "stream_options")
+        options = Fields(stream_options, "stream_options")
         include_usage = options.boolean("include_usage")
         options.ignore("include_obfuscation")
         options.check()
@@ -177,12 +177,12 @@ def tool_calls_chunk(heading: Heading, tool_calls: Sequence[Mapping[str, Any]]) 
 
 
 def last_chunk(heading: Heading, finish_reason: str) -> dict[str, Any]:
-    """Return the chunk that says why the answer ended."""
+    """Return the chunk with the finish reason."""
     return _chunk(heading, {}, finish_reason)
 
 
 def usage_chunk(heading: Heading, usage: Usage) -> dict[str, Any]:
-    """Return the chunk that a stream ends with if its usage was asked for."""
+    """Return the last chunk of a stream with `include_usage`."""
     return _body(heading, "chat.completion.chunk", []) | {"usage": usage_to_dict(usage)}
 
 
@@ -200,16 +200,16 @@ def _read_conversation(fields: Fields) -> Conversation:
     if not isinstance(messages, list) or not messages:
         fields.fault("messages", "messages must be a list of at least one message.")
         messages = []
-    found = []
+    valid_messages = []
     for i, message in enumerate(messages):
-        plain = _read_message(fields, f"messages[{i}]", message)
-        if plain is not None:
-            found.append(message_from_dict(plain))
-    return Conversation(tuple(found), _read_tools(fields, tools))
+        body = _read_message(fields, f"messages[{i}]", message)
+        if body is not None:
+            valid_messages.append(message_from_dict(body))
+    return Conversation(tuple(valid_messages), _read_tools(fields, tools))
 
 
 def _read_message(fields: Fields, at: str, message: object) -> dict[str, Any] | None:
-    """Return a message whose content is text, or None after noting what is wrong with it."""
+    """Return a message with its content as one text, or None after recording its fault."""
     if not isinstance(message, Mapping):
         fields.fault(at, f"{at} must be a JSON object.")
         return None
@@ -254,17 +254,17 @@ def _read_max_tokens(fields: Fields) -> int | None:
 
 
 def _read_logprobs(fields: Fields) -> int | None:
-    wanted, top = fields.boolean("logprobs"), fields.integer("top_logprobs", 0, MAX_TOP_LOGPROBS)
-    if top is not None and not wanted:
+    has_logprobs, top = fields.boolean("logprobs"), fields.integer("top_logprobs", 0, MAX_TOP_LOGPROBS)
+    if top is not None and not has_logprobs:
         fields.fault("top_logprobs", "top_logprobs is only allowed when logprobs is true.")
-    return (top or 0) if wanted else None
+    return (top or 0) if has_logprobs else None
 
 
 def _refuse_what_is_not_honoured(fields: Fields) -> None:
     fields.ignore(*NO_EFFECT)
     fields.allow("n", (1,), "only one completion a request is supported.")
     refuse_penalties(fields)
-    if (given := fields.raw("response_format")) is not None and given != {"type": "text"}:
+    if (response_format := fields.raw("response_format")) is not None and response_format != {"type": "text"}:
         fields.fault("response_format", "response_format can only be of type 'text': output can't be constrained.")
     fields.allow("modalities", (["text"],), "only text is supported.")
     fields.allow("store", (False,), "completions aren't stored.")
@@ -275,7 +275,7 @@ def _refuse_what_is_not_honoured(fields: Fields) -> None:
 
 
 def refuse_penalties(fields: Fields) -> None:
-    """Refuse what changes logits, in chat and text completions alike."""
+    """Refuse logit biases and penalties, in chat and text completions alike."""
     fields.allow("logit_bias", ({},), "biases aren't supported.")
     fields.allow("presence_penalty", (0,), "penalties aren't supported.")
     fields.allow("frequency_penalty", (0,), "penalties aren't supported.")

@@ -1,7 +1,7 @@
-"""Text completions, OpenAI's older dialect: prompts as text or token ids, and log-probabilities of the prompt itself.
+"""Text completions, OpenAI's older API: prompts as text or token ids, and prompt log-probabilities.
 
-With `echo`, `max_tokens: 0` and `logprobs` nothing is generated: the answer says how likely the prompt's tokens are.
-`logprobs.token_ids` is an addition: the ids that the other lists are about.
+With `echo`, `max_tokens: 0` and `logprobs` nothing is generated: the answer scores the prompt's tokens.
+`logprobs.token_ids` is an addition: the ids of the entries in the other lists.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ Prompt = str | tuple[int, ...]
 
 @dataclass(frozen=True)
 class CompletionRequest:
-    """Prompts to continue, each an answer of its own. `is_echo` puts the prompt in front of the answer."""
+    """Prompts to continue, with one answer each. `is_echo` puts the prompt in front of the answer."""
 
     prompts: tuple[Prompt, ...]
     options: Options
@@ -40,7 +40,7 @@ class CompletionRequest:
 
 @dataclass(frozen=True)
 class Choice:
-    """The answer to one prompt. `logprobs` is None where they weren't asked for; an entry is None for the first token."""
+    """The answer to one prompt. `logprobs` is None if not requested; an entry is None for a prompt's first token."""
 
     text: str
     token_ids: tuple[int, ...]
@@ -50,7 +50,7 @@ class Choice:
 
 
 def completion_request_from_dict(body: object) -> CompletionRequest:
-    """Check a request and return what it asks for; raises `InvalidParameter` with all faults."""
+    """Validate and parse a request; raises `InvalidParameter` with all faults."""
     fields = Fields(body)
     model = fields.raw("model")
     prompts = _read_prompts(fields)
@@ -89,16 +89,16 @@ def completion(heading: Heading, choices: Sequence[Choice], usage: Usage | None)
 
 
 def _read_prompts(fields: Fields) -> tuple[Prompt, ...]:
-    given = fields.raw("prompt")
-    if isinstance(given, str):
-        return (given,)
-    if isinstance(given, list) and given:
-        if all(_is_id(item) for item in given):
-            return (tuple(given),)
-        if all(isinstance(item, str) for item in given):
-            return tuple(given)
-        if all(isinstance(item, list) and item and all(_is_id(id) for id in item) for item in given):
-            return tuple(tuple(item) for item in given)
+    prompt = fields.raw("prompt")
+    if isinstance(prompt, str):
+        return (prompt,)
+    if isinstance(prompt, list) and prompt:
+        if all(_is_id(item) for item in prompt):
+            return (tuple(prompt),)
+        if all(isinstance(item, str) for item in prompt):
+            return tuple(prompt)
+        if all(isinstance(item, list) and item and all(_is_id(id) for id in item) for item in prompt):
+            return tuple(tuple(item) for item in prompt)
     fields.fault("prompt", "prompt must be text, a list of token ids, or a list of either.")
     return ()
 
@@ -131,5 +131,5 @@ def _logprobs(choice: Choice, logprobs: Sequence[TokenLogprob | None]) -> dict[s
 
 
 def _top(entry: TokenLogprob) -> dict[str, float]:
-    """Return the most likely tokens, and the chosen one if it isn't among them."""
+    """Return the most likely tokens, and the sampled one if it isn't among them."""
     return {top.token: top.logprob for top in entry.top} | {entry.token: entry.logprob}

@@ -1,18 +1,18 @@
-"""Errors in OpenAI's dialect: the JSON that its SDKs turn into exceptions. Their HTTP statuses are the errors' own."""
+"""Errors in OpenAI's shape, which its SDKs turn into exceptions. The HTTP status is the error's own."""
 
 from typing import Any
 
 from mafunzo.errors import MafunzoError, RateLimitExceeded
 
 CODES: dict[str, str] = {"unauthorized": "invalid_api_key", "not_found": "model_not_found"}
-"""Our codes that OpenAI's SDKs and users know by another name."""
+"""Our codes that have another name in OpenAI's API."""
 
 
 def error_body(error: MafunzoError, param: str | None = None) -> dict[str, Any]:
     """Return `{"error": {...}}`; `param` names the part of the request that is at fault."""
     kind = "invalid_request_error" if error.status < 500 else "server_error"
     if isinstance(error, RateLimitExceeded):
-        kind = "requests"  # what of OpenAI's limits was exceeded; the other kind is tokens
+        kind = "requests"  # OpenAI's name of a request rate limit; the other kind is tokens
     return {
         "error": {
             "message": str(error),

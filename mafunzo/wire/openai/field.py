@@ -1,6 +1,6 @@
-"""Reading a request's JSON: every field is checked, all faults are told at once, and the first one is named.
+"""Request validation: every field of the JSON is checked, all faults are reported at once, `param` names the first.
 
-As OpenAI does, a field that isn't known is refused rather than ignored, and null means that a field wasn't given.
+As at OpenAI, an unknown field is refused rather than ignored, and null means that a field is absent.
 """
 
 from collections.abc import Collection, Mapping
@@ -12,19 +12,19 @@ T = TypeVar("T")
 
 
 class Fields:
-    """The fields of one JSON object. What is read is what is known: `check` refuses the rest."""
+    """The fields of one JSON object. Reading a field makes it known; `check` refuses the others."""
 
     def __init__(self, body: object, prefix: str = "") -> None:
         if not isinstance(body, Mapping):
             raise InvalidParameter(f"{prefix or 'The body'} must be a JSON object.", param=prefix or None)
         self._body = body
         self._prefix = f"{prefix}." if prefix else ""
-        self._read: set[str] = set()
+        self._known_names: set[str] = set()
         self._faults: list[tuple[str, str]] = []
 
     def raw(self, name: str) -> Any:
-        """Return a field as it is, None where it isn't given."""
-        self._read.add(name)
+        """Return a field's value unchecked, None if absent."""
+        self._known_names.add(name)
         return self._body.get(name)
 
     def number(self, name: str, low: float, high: float, default: float) -> float:
@@ -39,15 +39,15 @@ class Fields:
         return float(value)
 
     def integer(self, name: str, low: int | None = None, high: int | None = None) -> int | None:
-        """Return a whole number within the limits, None where it isn't given."""
+        """Return a whole number within the limits, None if absent."""
         value = self.raw(name)
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int):
             return self._wrong(name, value, "an integer", None)
         if (low is not None and value < low) or (high is not None and value > high):
-            wanted = f"at least {low}" if high is None else f"{low} to {high}"
-            return self._wrong(name, value, wanted, None)
+            expected = f"at least {low}" if high is None else f"{low} to {high}"
+            return self._wrong(name, value, expected, None)
         return value
 
     def boolean(self, name: str, default: bool = False) -> bool:
@@ -58,41 +58,41 @@ class Fields:
         return default if value is None else value
 
     def strings(self, name: str, most: int) -> tuple[str, ...]:
-        """Return up to `most` strings, given as one string or a list."""
+        """Return up to `most` strings, from one string or a list."""
         value = self.raw(name)
         if value is None:
             return ()
-        found = [value] if isinstance(value, str) else value
-        if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+        texts = [value] if isinstance(value, str) else value
+        if not isinstance(texts, list) or not all(isinstance(item, str) for item in texts):
             return self._wrong(name, value, "a string or a list of strings", ())
-        if len(found) > most:
-            return self._wrong(name, f"a list of {len(found)}", f"at most {most} strings", ())
-        return tuple(found)
+        if len(texts) > most:
+            return self._wrong(name, f"a list of {len(texts)}", f"at most {most} strings", ())
+        return tuple(texts)
 
-    def allow(self, name: str, allowed: Collection[Any], why: str) -> None:
-        """Refuse any value but those that mean what happens anyway."""
+    def allow(self, name: str, neutral_values: Collection[Any], why: str) -> None:
+        """Refuse any value but those that change nothing."""
         value = self.raw(name)
-        if value is not None and value not in allowed:
+        if value is not None and value not in neutral_values:
             self.fault(name, f"{self._prefix}{name} is {_shown(value)}: {why}")
 
     def ignore(self, *names: str) -> None:
-        """Know fields that change nothing about the answer."""
-        self._read.update(names)
+        """Accept fields that have no effect on the answer."""
+        self._known_names.update(names)
 
     def fault(self, name: str, message: str) -> None:
-        """Note a fault."""
+        """Record a fault."""
         self._faults.append((self._prefix + name, message))
 
     def check(self) -> None:
         """Raise `InvalidParameter` with all faults, unknown fields among them."""
         for name in self._body:
-            if name not in self._read:
+            if name not in self._known_names:
                 self.fault(str(name), f"Unrecognized request argument supplied: {self._prefix}{name}.")
         if self._faults:
             raise InvalidParameter(" ".join(message for _, message in self._faults), param=self._faults[0][0])
 
-    def _wrong(self, name: str, value: object, wanted: str, default: T) -> T:
-        self.fault(name, f"{self._prefix}{name} is {_shown(value)}, expected {wanted}.")
+    def _wrong(self, name: str, value: object, expected: str, default: T) -> T:
+        self.fault(name, f"{self._prefix}{name} is {_shown(value)}, expected {expected}.")
         return default
 
 

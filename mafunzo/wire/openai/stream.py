@@ -1,9 +1,9 @@
-"""Which chunk of a streamed answer comes when, `usage` included, and how a chunk is written as a server-sent event.
+"""Streaming: the order of an answer's chunks, `usage` included, and chunks as server-sent events (SSE).
 
     chat          role chunk, text chunks ..., [rest of the text], [tool calls], finish reason, [usage], [DONE]
     completions   text chunks ..., finish reason, [usage], [DONE]
 
-What stands in brackets comes where there is such; usage where `stream_options.include_usage` asks for it.
+Brackets mark optional chunks; `usage` comes with `stream_options.include_usage`.
 """
 
 import json
@@ -45,22 +45,22 @@ class ChatStream:
         self._calls_in = _call_filter(request, new_id)
 
     def begin(self) -> list[Chunk]:
-        """Return what comes before the first token: the role."""
+        """Return the chunk before the first token: the role."""
         return [first_chunk(self._heading)]
 
     def text(self, text: str, logprobs: Sequence[TokenLogprob]) -> list[Chunk]:
-        """Return the chunk of new text. Where it may be the begin of a tool call it is held back until that is known;
+        """Return the chunk of new text. Text that may begin a tool call is held back until that is decided;
         log-probabilities never are."""
-        certain = self._calls_in.add(text) if self._calls_in else text
-        if not certain and not logprobs:
+        safe_text = self._calls_in.add(text) if self._calls_in else text
+        if not safe_text and not logprobs:
             return []
-        return [text_chunk(self._heading, certain, _if_requested(self._request, logprobs))]
+        return [text_chunk(self._heading, safe_text, _if_requested(self._request, logprobs))]
 
     def finish(self, finish_reason: str, usage: Usage) -> list[Chunk]:
         """Return what comes after the last token."""
-        rest, calls = self._calls_in.finish() if self._calls_in else ("", [])
+        tail, calls = self._calls_in.finish() if self._calls_in else ("", [])
         calls = _as_many_as_may_be(self._request, calls)
-        chunks = [text_chunk(self._heading, rest)] if rest else []
+        chunks = [text_chunk(self._heading, tail)] if tail else []
         chunks += [tool_calls_chunk(self._heading, calls)] if calls else []
         chunks.append(last_chunk(self._heading, "tool_calls" if calls else finish_reason))
         return chunks + ([usage_chunk(self._heading, usage)] if self._request.include_usage else [])
@@ -94,13 +94,13 @@ def whole_chat(
     logprobs: Sequence[TokenLogprob],
     new_id: Callable[[], str] | None = None,
 ) -> Chunk:
-    """Return the same answer as a whole, where no stream was asked for."""
+    """Return the whole answer to a request without streaming."""
     calls: list[dict[str, Any]] = []
     calls_in = _call_filter(request, new_id)
     if calls_in:
-        certain = calls_in.add(text)
-        rest, calls = calls_in.finish()
-        text = (certain + rest).strip() if calls else certain + rest
+        head = calls_in.add(text)
+        tail, calls = calls_in.finish()
+        text = (head + tail).strip() if calls else head + tail
         calls = _as_many_as_may_be(request, calls)
     return chat_completion(heading, text, calls, finish_reason, usage, _if_requested(request, logprobs))
 

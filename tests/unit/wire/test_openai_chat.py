@@ -30,10 +30,15 @@ TOKEN = TokenLogprob("é", "é".encode(), -0.5, (TokenLogprob("e", b"e", -1.0),)
 
 
 def test_defaults_are_those_of_openai() -> None:
-    asked = chat_request_from_dict(HI | {"model": "chat"})
-    assert asked.options == Options(temperature=1.0, top_p=1.0, max_tokens=None, logprobs=None)
-    assert (asked.model, asked.is_stream, asked.include_usage, asked.may_call_tools) == ("chat", False, False, False)
-    assert asked.conversation.as_dict() == HI
+    request = chat_request_from_dict(HI | {"model": "chat"})
+    assert request.options == Options(temperature=1.0, top_p=1.0, max_tokens=None, logprobs=None)
+    assert (request.model, request.is_stream, request.include_usage, request.may_call_tools) == (
+        "chat",
+        False,
+        False,
+        False,
+    )
+    assert request.conversation.as_dict() == HI
 
 
 def test_every_option_is_read() -> None:
@@ -50,9 +55,9 @@ def test_every_option_is_read() -> None:
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    asked = chat_request_from_dict(body)
-    assert asked.options == Options(7, 0.5, 0.9, 40, 5, ("a", "b"), True, 2)
-    assert asked.is_stream and asked.include_usage
+    request = chat_request_from_dict(body)
+    assert request.options == Options(7, 0.5, 0.9, 40, 5, ("a", "b"), True, 2)
+    assert request.is_stream and request.include_usage
 
 
 def test_null_means_not_given_and_fields_without_effect_are_let_through() -> None:
@@ -62,8 +67,8 @@ def test_null_means_not_given_and_fields_without_effect_are_let_through() -> Non
 
 def test_parts_of_text_are_joined() -> None:
     parts = [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}]
-    asked = chat_request_from_dict({"messages": [{"role": "user", "content": parts}]})
-    assert asked.conversation.messages[0].content == "Hello"
+    request = chat_request_from_dict({"messages": [{"role": "user", "content": parts}]})
+    assert request.conversation.messages[0].content == "Hello"
 
 
 def test_a_conversation_with_tool_calls_is_read_whole() -> None:
@@ -73,14 +78,14 @@ def test_a_conversation_with_tool_calls_is_read_whole() -> None:
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "c1", "content": "No"},
     ]
-    asked = chat_request_from_dict({"messages": messages, "tools": [WEATHER]})
-    assert asked.may_call_tools
-    assert asked.conversation.as_dict()["messages"][1]["tool_calls"] == [call]
+    request = chat_request_from_dict({"messages": messages, "tools": [WEATHER]})
+    assert request.may_call_tools
+    assert request.conversation.as_dict()["messages"][1]["tool_calls"] == [call]
     assert not chat_request_from_dict({"messages": messages, "tools": [WEATHER], "tool_choice": "none"}).may_call_tools
 
 
 @pytest.mark.parametrize(
-    ("given", "param", "text"),
+    ("fields", "param", "text"),
     [
         pytest.param({"messages": []}, "messages", "at least one message", id="no message"),
         pytest.param({"messages": "Hi"}, "messages", "must be a list", id="messages not a list"),
@@ -117,17 +122,17 @@ def test_a_conversation_with_tool_calls_is_read_whole() -> None:
         pytest.param({"temprature": 1}, "temprature", "Unrecognized request argument supplied: temprature", id="unknown"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_refused_by_name(given: dict[str, Any], param: str, text: str) -> None:
-    with pytest.raises(InvalidParameter) as caught:
-        chat_request_from_dict(HI | given)
-    assert caught.value.param == param
-    assert text in caught.value.message
+def test_what_is_wrong_is_refused_by_name(fields: dict[str, Any], param: str, text: str) -> None:
+    with pytest.raises(InvalidParameter) as excinfo:
+        chat_request_from_dict(HI | fields)
+    assert excinfo.value.param == param
+    assert text in excinfo.value.message
 
 
 def test_all_faults_are_told_at_once() -> None:
-    with pytest.raises(InvalidParameter) as caught:
+    with pytest.raises(InvalidParameter) as excinfo:
         chat_request_from_dict(HI | {"n": 3, "temperature": 9, "what": 1})
-    assert all(word in caught.value.message for word in ("n is 3", "temperature is 9", "what"))
+    assert all(word in excinfo.value.message for word in ("n is 3", "temperature is 9", "what"))
 
 
 @pytest.mark.parametrize("body", [None, [], "x", 5])
@@ -138,21 +143,23 @@ def test_a_body_that_is_no_object_is_refused(body: object) -> None:
 
 def test_an_answer_is_what_the_sdk_reads() -> None:
     body = chat_completion(HEADING, "Hé", [], "stop", Usage(3, 2), [TOKEN])
-    found = ChatCompletion.model_validate(body, strict=True)
-    assert found.choices[0].message.content == "Hé"
-    assert found.usage is not None and found.usage.total_tokens == 5
-    assert found.choices[0].logprobs is not None and found.choices[0].logprobs.content is not None
-    token = found.choices[0].logprobs.content[0]
+    completion_object = ChatCompletion.model_validate(body, strict=True)
+    assert completion_object.choices[0].message.content == "Hé"
+    assert completion_object.usage is not None and completion_object.usage.total_tokens == 5
+    assert (
+        completion_object.choices[0].logprobs is not None and completion_object.choices[0].logprobs.content is not None
+    )
+    token = completion_object.choices[0].logprobs.content[0]
     assert (token.token, token.bytes, token.logprob) == ("é", [0xC3, 0xA9], -0.5)
     assert token.top_logprobs[0].token == "e"
 
 
 def test_an_answer_that_calls_says_so() -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
-    found = ChatCompletion.model_validate(chat_completion(HEADING, "", [call], "stop", Usage(1, 1)))
-    assert found.choices[0].finish_reason == "tool_calls"
-    assert found.choices[0].message.content is None
-    assert found.choices[0].message.tool_calls is not None
+    completion_object = ChatCompletion.model_validate(chat_completion(HEADING, "", [call], "stop", Usage(1, 1)))
+    assert completion_object.choices[0].finish_reason == "tool_calls"
+    assert completion_object.choices[0].message.content is None
+    assert completion_object.choices[0].message.tool_calls is not None
 
 
 @pytest.mark.parametrize(
@@ -183,14 +190,14 @@ def test_a_prompt_may_be_text_or_token_ids(prompt: object, expected: object) -> 
 
 
 def test_scoring_a_prompt_needs_echo() -> None:
-    asked = completion_request_from_dict({"prompt": [1, 2], "max_tokens": 0, "echo": True, "logprobs": 1})
-    assert (asked.options.max_tokens, asked.options.logprobs, asked.is_echo) == (0, 1, True)
+    request = completion_request_from_dict({"prompt": [1, 2], "max_tokens": 0, "echo": True, "logprobs": 1})
+    assert (request.options.max_tokens, request.options.logprobs, request.is_echo) == (0, 1, True)
     with pytest.raises(InvalidParameter, match="needs echo"):
         completion_request_from_dict({"prompt": "a", "max_tokens": 0})
 
 
 @pytest.mark.parametrize(
-    ("given", "param"),
+    ("body", "param"),
     [
         pytest.param({}, "prompt", id="no prompt"),
         pytest.param({"prompt": []}, "prompt", id="empty list"),
@@ -204,17 +211,17 @@ def test_scoring_a_prompt_needs_echo() -> None:
         pytest.param({"prompt": "a", "chat": 1}, "chat", id="unknown"),
     ],
 )
-def test_what_is_wrong_with_a_text_completion_is_refused_by_name(given: dict[str, Any], param: str) -> None:
-    with pytest.raises(InvalidParameter) as caught:
-        completion_request_from_dict(given)
-    assert caught.value.param == param
+def test_what_is_wrong_with_a_text_completion_is_refused_by_name(body: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidParameter) as excinfo:
+        completion_request_from_dict(body)
+    assert excinfo.value.param == param
 
 
 def test_a_text_completion_is_what_the_sdk_reads() -> None:
     choice = Choice("Hé", (4, 5), ("H", "é"), (None, TOKEN), "stop")
     # As the SDK builds it, which takes the null of the first token that its type doesn't mention.
-    found = Completion.construct(**completion(HEADING, [choice], Usage(2, 0)))
-    logprobs = found.choices[0].logprobs
+    completion_object = Completion.construct(**completion(HEADING, [choice], Usage(2, 0)))
+    logprobs = completion_object.choices[0].logprobs
     assert logprobs is not None
     assert logprobs.token_logprobs == [None, -0.5]
     assert logprobs.top_logprobs == [None, {"e": -1.0, "é": -0.5}]
@@ -250,10 +257,10 @@ def test_calls_are_found_however_the_text_comes(
     text: str, content: str, calls: list[tuple[str, str]], size: int
 ) -> None:
     calls_in = ToolCallFilter(["weather"], new_id=lambda: "id")
-    given = "".join(calls_in.add(text[i : i + size]) for i in range(0, len(text), size))
-    rest, found = calls_in.finish()
-    assert given + rest == content
-    assert [(call["function"]["name"], call["function"]["arguments"]) for call in found] == calls
+    head = "".join(calls_in.add(text[i : i + size]) for i in range(0, len(text), size))
+    tail, tool_calls = calls_in.finish()
+    assert head + tail == content
+    assert [(call["function"]["name"], call["function"]["arguments"]) for call in tool_calls] == calls
 
 
 def test_text_before_a_call_comes_at_once() -> None:
