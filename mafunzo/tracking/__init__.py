@@ -1,4 +1,4 @@
-"""Numbers over time: a step's `metrics.jsonl`, which is the truth, its progress, and MLflow as a view of them.
+"""Experiment tracking: a step's metrics (`metrics.jsonl`, the source of truth), its progress, and MLflow as a view.
 
 `mlflow_server`, a process of its own, is the only one that imports mlflow, with `mlflow_view` and `mlflow_store`; this module
 stays light, because steps import it.
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 STEP_FOLDER = "MAFUNZO_STEP_FOLDER"
-"""The environment variable that names a process's folder; whatever a step or worker starts carries it on."""
+"""The environment variable that names a process's folder; child processes inherit it."""
 METRICS_FILE = "metrics.jsonl"
 """In the folder of a step's attempt."""
 
@@ -22,11 +22,11 @@ class MetricLog:
     """Appends metrics to `metrics.jsonl`, one JSON object a line: `{"time": epoch seconds, "step": n, <name>: value}`."""
 
     def __init__(self, path: Path | None) -> None:
-        """`path` None keeps nothing: a component run by hand without a step folder."""
+        """`path` None writes nothing: a component run by hand without a step folder."""
         self._file: TextIO | None = path.open("a", encoding="utf-8", buffering=1) if path else None
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append one line. NaN and infinities are kept as null."""
+        """Append one line. NaN and infinities become null."""
         if self._file is None:
             return
         finite = {
@@ -36,7 +36,7 @@ class MetricLog:
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a `metrics.jsonl`; a last line that is still being written is left out, and what isn't one."""
+    """Yield the lines of a `metrics.jsonl`; an unfinished last line and malformed ones are skipped."""
     if not path.exists():
         return
     with path.open("rb") as file:
@@ -44,17 +44,17 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def metrics_of(line: bytes) -> dict[str, Any] | None:
-    """Return what a whole line of a `metrics.jsonl` says, or None: programs of users write there too.
+    """Parse a whole line of a `metrics.jsonl`; None if malformed, since programs of users write there too.
 
     A value that is no finite number is None; `time` and `step`, where they are missing, are 0.
     """
     try:
-        found = json.loads(line) if line.endswith(b"\n") else None
+        body = json.loads(line) if line.endswith(b"\n") else None
     except ValueError:
         return None
-    if not isinstance(found, dict):
+    if not isinstance(body, dict):
         return None
-    values = {name: value if _is_finite(value) else None for name, value in found.items()}
+    values = {name: value if _is_finite(value) else None for name, value in body.items()}
     return values | {name: values.get(name) or 0 for name in ("time", "step")}
 
 
@@ -66,7 +66,7 @@ def _is_finite(value: Any) -> bool:
 
 
 class Progress:
-    """Tells how far a phase has come, on a terminal as one line that is rewritten, elsewhere as JSON lines.
+    """Reports the progress of a phase, on a terminal as one line that is rewritten, elsewhere as JSON lines.
 
     A JSON line is `{"event": "progress", "phase": ..., "done": n, "total": n, "eta_s": s, <more>}`, at most one every
     `every_s` seconds, plus the first and the last of the phase.
@@ -75,22 +75,22 @@ class Progress:
     def __init__(self, phase: str, total: int, every_s: float = 1.0, stream: TextIO | None = None) -> None:
         self.phase, self.total, self._every_s = phase, total, every_s
         self._stream = stream or sys.stdout
-        self._started = time.monotonic()
-        self._last_told = float("-inf")
+        self._start_s = time.monotonic()
+        self._last_update_s = float("-inf")
 
     def update(self, done: int, **more: float) -> None:
-        """Tell that `done` of `total` are finished; `more` are numbers worth seeing now (`loss`, `tokens_per_s`)."""
+        """Report `done` of `total`; `more` are current numbers to show (`loss`, `tokens_per_s`)."""
         now = time.monotonic()
-        if now - self._last_told < self._every_s and done < self.total:
+        if now - self._last_update_s < self._every_s and done < self.total:
             return
-        self._last_told = now
-        elapsed = now - self._started
-        eta_s = elapsed / done * (self.total - done) if done else None
+        self._last_update_s = now
+        elapsed_s = now - self._start_s
+        eta_s = elapsed_s / done * (self.total - done) if done else None
         if self._stream.isatty():
             end = "\n" if done >= self.total else ""
             self._stream.write("\r\x1b[2K" + progress_text(self.phase, done, self.total, eta_s, more) + end)
         else:
-            rounded = {name: round(value, 6) for name, value in more.items()}
+            numbers = {name: round(value, 6) for name, value in more.items()}
             eta = None if eta_s is None else round(eta_s, 1)
             event = {
                 "event": "progress",
@@ -98,7 +98,7 @@ class Progress:
                 "done": done,
                 "total": self.total,
                 "eta_s": eta,
-                **rounded,
+                **numbers,
             }
             self._stream.write(json.dumps(event) + "\n")
         self._stream.flush()

@@ -1,4 +1,4 @@
-"""What MLflow's view shows of a job besides its metrics: `job.json` in the job's folder, written by whoever keeps the books."""
+"""A job's facts for MLflow's view, besides its metrics: `job.json` in the job's folder, written by the control plane."""
 
 import json
 import os
@@ -53,7 +53,7 @@ class JobFacts:
 
 
 def write_job_facts(jobs: Path, facts: JobFacts) -> bool:
-    """Write `<jobs>/<job>/job.json` at once if it says something new; returns whether it did."""
+    """Write `<jobs>/<job>/job.json` atomically if it changed; returns whether it did. Idempotent."""
     folder = jobs / facts.name
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(asdict(facts), indent=1, ensure_ascii=False)

@@ -36,9 +36,9 @@ _ARTIFACT_OF_A_RUN = re.compile(
 def serve(
     home: Path, port: int, port_file: Path | None, every_s: float, parent: int | None, token: str | None = None
 ) -> None:
-    """Take jobs in and serve until the process is ended, or until the process `parent` is gone.
+    """Ingest jobs and serve until the process ends, or until the process `parent` is gone.
 
-    token: who doesn't send it as a bearer token gets 401.
+    token: requests without this bearer token get 401.
     """
     listener = _listen(port)
     folder = home / "mlflow"
@@ -58,9 +58,9 @@ def serve(
     gate = Gate(app, token, store.require_open)
     server = uvicorn.Server(uvicorn.Config(gate, log_level="warning", access_log=False))
     stop = threading.Event()
-    taker = threading.Thread(target=_keep_taking_in, args=(view, stop, every_s, parent, server), daemon=True)
-    _take_in(view)  # so that the first answer tells all that was there before
-    taker.start()
+    ingestion = threading.Thread(target=_ingest_repeatedly, args=(view, stop, every_s, parent, server), daemon=True)
+    _ingest(view)  # so that the first answer holds all earlier jobs
+    ingestion.start()
     if port_file is not None:
         scratch = port_file.with_name(f".{port_file.name}.{os.getpid()}")
         scratch.write_text(str(listener.getsockname()[1]), encoding="utf-8")
@@ -68,18 +68,18 @@ def serve(
     logger.info("MLflow listens on http://127.0.0.1:%d", listener.getsockname()[1])
     server.run(sockets=[listener])
     stop.set()
-    taker.join(timeout=10)
+    ingestion.join(timeout=10)
 
 
 class Gate:
-    """Lets in who has the token, because other users of this machine reach loopback ports as well.
+    """Bearer-token authentication, because other users of this machine reach loopback ports as well.
 
-    Files of a run that shows a job are read only, as the run itself is: MLflow's store is not asked when one is written.
+    The artifacts of a job's run are read-only, as the run itself is; MLflow's store isn't consulted when one is written.
     """
 
     def __init__(self, app: Any, token: str | None, require_open: Callable[[str], None]) -> None:
         self._app = app
-        self._expected = None if token is None else f"Bearer {token}".encode()
+        self._bearer = None if token is None else f"Bearer {token}".encode()
         self._require_open = require_open
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -96,23 +96,23 @@ class Gate:
         """Return the status and body that refuse a request, or None."""
         from mlflow.exceptions import MlflowException
 
-        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        if self._expected is not None and not hmac.compare_digest(given, self._expected):
+        authorization = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        if self._bearer is not None and not hmac.compare_digest(authorization, self._bearer):
             return 401, json.dumps({"message": "The token is missing or wrong."}).encode()
         if _OFF.match(scope["path"]):
             off = {"error_code": "PERMISSION_DENIED", "message": "MLflow's assistant, jobs and gateway are off here."}
             return 403, json.dumps(off).encode()
-        written = None if scope["method"] in ("GET", "HEAD") else _ARTIFACT_OF_A_RUN.match(scope["path"])
+        artifact = None if scope["method"] in ("GET", "HEAD") else _ARTIFACT_OF_A_RUN.match(scope["path"])
         try:
-            if written:
-                await asyncio.to_thread(self._require_open, written["run"])
+            if artifact:
+                await asyncio.to_thread(self._require_open, artifact["run"])
         except MlflowException as error:
             return error.get_http_status_code(), error.serialize_as_json().encode()
         return None
 
 
 def _configure(database: str, artifacts: Path) -> None:
-    """Set what MLflow reads from its environment; it must happen before any of it is imported."""
+    """Set MLflow's environment variables; this must happen before any of it is imported."""
     os.environ.update(
         {
             "_MLFLOW_SERVER_FILE_STORE": database,
@@ -140,17 +140,17 @@ def _listen(port: int) -> socket.socket:
     return listener
 
 
-def _keep_taking_in(view: "View", stop: threading.Event, every_s: float, parent: int | None, server: Any) -> None:
-    """Take jobs in again and again, until the process `parent` is gone."""
+def _ingest_repeatedly(view: "View", stop: threading.Event, every_s: float, parent: int | None, server: Any) -> None:
+    """Ingest jobs every `every_s` seconds, until the process `parent` is gone."""
     while not stop.wait(every_s):
         if parent is not None and not _is_running(parent):
             server.should_exit = True
             return
-        _take_in(view)
+        _ingest(view)
 
 
-def _take_in(view: "View") -> None:
-    """Take jobs in; a line that can't be read must not end the pages."""
+def _ingest(view: "View") -> None:
+    """Ingest jobs; an unreadable line must not end the server."""
     try:
         view.tick()
     except Exception:  # the border: the next tick tries again
@@ -172,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--every", type=float, default=1.0, metavar="SECONDS", help="how often to look for new lines")
     parser.add_argument("--parent", type=int, metavar="PID", help="end when this process is gone")
     parser.add_argument("--token-file", type=Path, help="holds the bearer token that requests must have")
-    given = parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    token = given.token_file.read_text(encoding="ascii").strip() if given.token_file else None
-    serve(given.home.absolute(), given.port, given.port_file, given.every, given.parent, token)
+    token = arguments.token_file.read_text(encoding="ascii").strip() if arguments.token_file else None
+    serve(arguments.home.absolute(), arguments.port, arguments.port_file, arguments.every, arguments.parent, token)

@@ -1,6 +1,6 @@
-"""MLflow's own store, twice: as the view writes to it, and as users do, who may not change what a job has recorded.
+"""MLflow's tracking store, twice: for the view, and for users, who may not change what a job has recorded.
 
-Both are on one database. Users' own runs have no other home than this: it is data, and is backed up.
+Both use one database. Users' own runs are stored nowhere else: it is data, and is backed up.
 """
 
 import shutil
@@ -28,7 +28,7 @@ class RunStore(SqlAlchemyStore):  # type: ignore[misc]
     def add_run(
         self, run_id: str, experiment: Experiment, start_ms: int | None, title: str, tags: Sequence[RunTag]
     ) -> None:
-        """Add a run under an id that is known beforehand, as `create_run` adds one under a random id."""
+        """Add a run with an id chosen by the caller; `create_run` makes a random one."""
         with self.ManagedSessionMaker(read_only=False) as session:
             run = SqlRun(
                 name=title,
@@ -48,43 +48,43 @@ class RunStore(SqlAlchemyStore):  # type: ignore[misc]
             session.add(run)
 
     def forget_run(self, run_id: str, artifacts: Path) -> None:
-        """Delete a run with its files, as `mlflow gc` deletes those that users have deleted before."""
+        """Delete a run and its artifacts for good, as `mlflow gc` does with deleted runs."""
         experiment = self.get_run(run_id).info.experiment_id
         self._hard_delete_run(run_id)
         shutil.rmtree(artifacts / experiment / run_id, ignore_errors=True)
 
 
 class OpenRuns(Protocol):
-    """What the view knows of the runs that users' own steps log into while they run."""
+    """The runs of users' own steps that are running, into which these log."""
 
     def is_open(self, run_id: str) -> bool:
         """Return whether the run is a running step's own."""
 
     def look_for(self, run_id: str) -> None:
-        """Take jobs in now, in case the run is that of a step which has just been started."""
+        """Ingest jobs now, in case the run belongs to a step that has just started."""
 
     def keep(self, run_id: str, metrics: Sequence[Metric]) -> None:
-        """Append to the step's `metrics.jsonl` what it has logged."""
+        """Append logged metrics to the step's `metrics.jsonl`."""
 
 
-def _if_open(inherited: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(inherited)
+def _if_open(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
     def change(self: "UserStore", run_id: str, *values: Any, **more: Any) -> Any:
         self.require_open(run_id)
-        return inherited(self, run_id, *values, **more)
+        return method(self, run_id, *values, **more)
 
     return change
 
 
-def _if_without_jobs(inherited: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(inherited)
+def _if_without_jobs(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
     def change(self: "UserStore", experiment_id: str, *values: Any) -> Any:
         if JOBS_TAG in self.get_experiment(experiment_id).tags:
             raise MlflowException(
                 f"Experiment {experiment_id} has runs that show jobs of Mafunzo: it can be neither deleted nor renamed.",
                 PERMISSION_DENIED,
             )
-        return inherited(self, experiment_id, *values)
+        return method(self, experiment_id, *values)
 
     return change
 

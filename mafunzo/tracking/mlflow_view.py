@@ -1,6 +1,6 @@
-"""Shows jobs in MLflow: a job is a run of its experiment, each attempt of a step a run under it.
+"""Shows jobs in MLflow: a job is a run of its experiment, each attempt of a step a nested run.
 
-Runs that show jobs are rebuilt from the jobs' folders where they are missing, and no line of metrics is taken in twice.
+Ingestion is incremental and idempotent: missing runs are rebuilt from the jobs' folders, and no metric counts twice.
 """
 
 import json
@@ -40,7 +40,7 @@ OFFSET_TAG = "mafunzo.offset"
 
 @dataclass
 class _Run:
-    """A run in MLflow: how many bytes of each `metrics.jsonl` it holds, and what was last written besides."""
+    """A run in MLflow: how many bytes of each `metrics.jsonl` it has ingested, and its last status and tags."""
 
     id: str
     offsets: dict[str, int] = field(default_factory=dict)
@@ -49,10 +49,10 @@ class _Run:
 
 
 class View:
-    """Takes jobs in. Runs are found again by their key: `job`, or `job/step/attempt`.
+    """Ingests jobs. Runs are identified by their key: `job`, or `job/step/attempt`.
 
-    A job of one command of the user's own is one run. What a user's step logs with MLflow while it runs comes back into its
-    `metrics.jsonl`, which is the truth for the rest of Mafunzo.
+    A job of one command of the user's own is one run. Metrics that a user's step logs with MLflow while it runs are also
+    appended to its `metrics.jsonl`, the source of truth for the rest of Mafunzo.
     """
 
     def __init__(self, jobs: Path, artifacts: Path, store: RunStore) -> None:
@@ -61,38 +61,38 @@ class View:
         self._store = store
         self._experiments: dict[str, Experiment] = {}
         self._runs = dict(self._existing())
-        self._seen: dict[str, tuple[tuple[str, int, int], ...]] = {}
+        self._fingerprints: dict[str, tuple[tuple[str, int, int], ...]] = {}
         self._open: dict[str, Path] = {}
-        self._taking = threading.Lock()
+        self._lock = threading.Lock()
 
     def tick(self) -> int:
-        """Take in what is new, and return how many lines of metrics that were."""
-        with self._taking:
+        """Ingest what is new, and return how many lines of metrics that were."""
+        with self._lock:
             folders = (
                 sorted(folder for folder in self._jobs.iterdir() if folder.is_dir()) if self._jobs.exists() else []
             )
             self._forget_all_but({folder.name for folder in folders})
-            return sum(self._take_job(folder) for folder in folders)
+            return sum(self._ingest_job(folder) for folder in folders)
 
     def is_open(self, run_id: str) -> bool:
-        """Return whether the run is that of a user's step which runs."""
+        """Return whether the run belongs to a running step of the user's own."""
         return run_id in self._open
 
     def look_for(self, run_id: str) -> None:
-        """Take jobs in now, in case the run is that of a step which has just been started."""
+        """Ingest jobs now, in case the run belongs to a step that has just started."""
         self.tick()
 
     def keep(self, run_id: str, metrics: Sequence[Metric]) -> None:
-        """Append to the step's `metrics.jsonl` what it has logged into its run."""
+        """Append metrics logged into a step's run to its `metrics.jsonl`."""
         folder = self._open.get(run_id)
         if folder is None or not metrics:
             return
         file = folder / METRICS_FILE
         # MLflow's log_model logs the metrics of its step again, for the model.
-        known = set(map(_point, read_metrics(file))) if any(metric.model_id for metric in metrics) else set()
-        lines = [line for line in map(_line, metrics) if _point(line) not in known]
-        with file.open("a", encoding="utf-8") as opened:
-            opened.write("".join(json.dumps(line) + "\n" for line in lines))
+        points = set(map(_point, read_metrics(file))) if any(metric.model_id for metric in metrics) else set()
+        lines = [line for line in map(_line, metrics) if _point(line) not in points]
+        with file.open("a", encoding="utf-8") as stream:
+            stream.write("".join(json.dumps(line) + "\n" for line in lines))
 
     def _forget_all_but(self, jobs: Set[str]) -> None:
         """Delete the runs of jobs that were deleted."""
@@ -100,10 +100,10 @@ class View:
             run_id = self._runs[key].id
             self._store.forget_run(run_id, self._artifacts)
             self._open.pop(run_id, None)
-            self._seen.pop(key, None)
+            self._fingerprints.pop(key, None)
             del self._runs[key]
 
-    def _take_job(self, folder: Path) -> int:
+    def _ingest_job(self, folder: Path) -> int:
         if not (folder / FILE).exists():  # its experiment isn't known yet
             return 0
         attempts = sorted(path for path in folder.glob("*/*") if path.is_dir() and path.name.isdigit())
@@ -112,18 +112,18 @@ class View:
             for path in [folder / FILE, *(attempt / METRICS_FILE for attempt in attempts), *attempts]
             if path.exists()
         )
-        if self._seen.get(folder.name) == fingerprint:
+        if self._fingerprints.get(folder.name) == fingerprint:
             return 0
         facts = read_job_facts(folder)
         tags = {"mafunzo.job": facts.name, "mlflow.user": facts.created_by, **facts.tags}
         parent = self._run(facts, facts.name, facts.display_name or facts.name, tags, facts.started_at)
         steps = {step.name: step for step in facts.steps}
-        lines = sum(self._take_attempt(facts, steps.get(path.parent.name), path, parent) for path in attempts)
+        lines = sum(self._ingest_attempt(facts, steps.get(path.parent.name), path, parent) for path in attempts)
         self._end(parent, facts.status, facts.ended_at)
-        self._seen[folder.name] = fingerprint
+        self._fingerprints[folder.name] = fingerprint
         return lines
 
-    def _take_attempt(self, job: JobFacts, step: StepFacts | None, folder: Path, parent: _Run) -> int:
+    def _ingest_attempt(self, job: JobFacts, step: StepFacts | None, folder: Path, parent: _Run) -> int:
         name, attempt = folder.parent.name, folder.name
         step = step or StepFacts(name=name, status="running")
         if not (step.is_users or (folder / METRICS_FILE).exists()):
@@ -131,7 +131,7 @@ class View:
         run = parent if job.is_one_command else self._step_run(job, step, attempt, parent)
         if step.is_users:
             self._open_or_close(run.id, step, folder)
-        lines = self._take_lines(run, parent, folder)
+        lines = self._ingest_lines(run, parent, folder)
         if run is not parent:
             is_newest = step.attempt in (0, int(attempt))
             self._end(run, step.status if is_newest else "failed", step.ended_at)
@@ -143,14 +143,14 @@ class View:
         return self._run(job, f"{job.name}/{step.name}/{attempt}", title, tags, step.started_at, step)
 
     def _open_or_close(self, run_id: str, step: StepFacts, folder: Path) -> None:
-        """Open the run for the newest attempt of a step that may run, and close it else."""
+        """Open the run if this is the newest attempt of a step that may run, else close it."""
         newest = max(int(path.name) for path in folder.parent.iterdir() if path.name.isdigit())
         if step.may_run and int(folder.name) == newest:
             self._open[run_id] = folder
         elif self._open.get(run_id) == folder:
             del self._open[run_id]
 
-    def _take_lines(self, run: _Run, parent: _Run, folder: Path) -> int:
+    def _ingest_lines(self, run: _Run, parent: _Run, folder: Path) -> int:
         file, offset_tag = folder / METRICS_FILE, f"{OFFSET_TAG}.{folder.parent.name}.{folder.name}"
         if not file.exists():
             return 0
@@ -172,14 +172,14 @@ class View:
         started_at: float | None,
         step: StepFacts | None = None,
     ) -> _Run:
-        written = {name: str(value)[:TAG_LENGTH] for name, value in tags.items() if value}
-        found = self._runs.get(key)
-        if found is None:
-            found = self._runs[key] = self._new_run(job, key, title, written, started_at, step)
-        elif found.tags != written:
-            self._tag(found.id, written)
-        found.tags = written
-        return found
+        tag_texts = {name: str(value)[:TAG_LENGTH] for name, value in tags.items() if value}
+        run = self._runs.get(key)
+        if run is None:
+            run = self._runs[key] = self._new_run(job, key, title, tag_texts, started_at, step)
+        elif run.tags != tag_texts:
+            self._tag(run.id, tag_texts)
+        run.tags = tag_texts
+        return run
 
     def _new_run(
         self,
@@ -190,15 +190,15 @@ class View:
         started_at: float | None,
         step: StepFacts | None,
     ) -> _Run:
-        """Make a run under the id that the step is told. A user's own step logs its parameters itself."""
+        """Create a run with the id in the step's environment. A user's own step logs its parameters itself."""
         attempt = int(key.rpartition("/")[2]) if step else 0
         run_id = step_run_id(job.name, step.name, attempt, is_alone=False) if step else job_run_id(job.name)
         start_ms = None if started_at is None else int(started_at * 1000)
         run_tags = [RunTag(name, value) for name, value in {**tags, KEY_TAG: key}.items()]
         self._store.add_run(run_id, self._experiment(job.experiment), start_ms, title, run_tags)
         logs_its_own = step.is_users if step else job.is_one_command
-        given = {} if logs_its_own else (step.parameters if step else job.parameters)
-        params = [Param(name, str(value)[:PARAMETER_LENGTH]) for name, value in given.items()]
+        parameters = {} if logs_its_own else (step.parameters if step else job.parameters)
+        params = [Param(name, str(value)[:PARAMETER_LENGTH]) for name, value in parameters.items()]
         for start in range(0, len(params), PARAMETER_BATCH):
             self._store.log_batch(run_id, [], params[start : start + PARAMETER_BATCH], [])
         return _Run(run_id, status="RUNNING")
@@ -217,26 +217,26 @@ class View:
             self._store.log_batch(run_id, metrics[start : start + BATCH], [], [])
 
     def _end(self, run: _Run, status: str, ended_at: float | None) -> None:
-        wanted = STATUSES.get(status, "RUNNING")
-        if run.status == wanted:
+        run_status = STATUSES.get(status, "RUNNING")
+        if run.status == run_status:
             return
-        end_ms = None if wanted in ("RUNNING", "SCHEDULED") else int((ended_at or time.time()) * 1000)
-        self._store.update_run_info(run.id, RunStatus.from_string(wanted), end_ms, None)
-        run.status = wanted
+        end_ms = None if run_status in ("RUNNING", "SCHEDULED") else int((ended_at or time.time()) * 1000)
+        self._store.update_run_info(run.id, RunStatus.from_string(run_status), end_ms, None)
+        run.status = run_status
 
     def _experiment(self, name: str) -> Experiment:
         if name not in self._experiments:
-            found = self._store.get_experiment_by_name(name)
-            id = self._store.create_experiment(name) if found is None else found.experiment_id
-            if found is not None and found.lifecycle_stage == "deleted":
+            experiment = self._store.get_experiment_by_name(name)
+            id = self._store.create_experiment(name) if experiment is None else experiment.experiment_id
+            if experiment is not None and experiment.lifecycle_stage == "deleted":
                 self._store.restore_experiment(id)
             self._store.set_experiment_tag(id, ExperimentTag(JOBS_TAG, "true"))
             self._experiments[name] = self._store.get_experiment(id)
         return self._experiments[name]
 
     def _existing(self) -> Iterator[tuple[str, _Run]]:
-        """Yield the runs that an earlier process made."""
-        experiments = [found.experiment_id for found in self._store.search_experiments(ViewType.ALL)]
+        """Yield the runs of earlier processes."""
+        experiments = [experiment.experiment_id for experiment in self._store.search_experiments(ViewType.ALL)]
         token = None
         while experiments:
             query = (f"tags.`{KEY_TAG}` != ''", ViewType.ALL, 1000, None, token)
@@ -259,11 +259,11 @@ def _point(line: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
 
 
 def _new_lines(file: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
-    """Return the whole lines after `offset` bytes, and the offset after them; a file that shrank is read anew."""
-    with file.open("rb") as opened:
-        size = opened.seek(0, os.SEEK_END)
-        opened.seek(offset if offset <= size else 0)
-        start = opened.tell()
-        text = opened.read()
+    """Return the whole lines after `offset` bytes, and the offset after them; a file that shrank is read from its start."""
+    with file.open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(offset if offset <= size else 0)
+        start = stream.tell()
+        text = stream.read()
     whole = text[: text.rfind(b"\n") + 1]
     return list(filter(None, map(metrics_of, whole.splitlines(keepends=True)))), start + len(whole)

@@ -1,4 +1,4 @@
-"""How a user's own step logs with MLflow: which run is its own, and the environment variables that lead there."""
+"""MLflow for a user's own step: the id of its run, and the environment variables that make `mlflow` log there."""
 
 import hashlib
 import re
@@ -21,9 +21,9 @@ def step_run_id(job: str, step: str, attempt: int, is_alone: bool) -> str:
 
 
 def mlflow_variables(uri: str, experiment: str, run_id: str) -> dict[str, str]:
-    """Return what makes stock `mlflow` in a step log into the run `run_id`; `uri` has the key as its password.
+    """Return the environment for stock `mlflow` to log into the run `run_id`; `uri` has the key as its password.
 
-    The key is given apart, so that a script that prints its tracking URI doesn't print the key.
+    The key gets a variable of its own, so that a script that prints its tracking URI doesn't print the key.
     """
     parts = urlsplit(uri)
     plain = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -132,8 +132,8 @@ def test_what_one_step_of_several_logs_is_its_own_and_its_jobs(jobs: Path, users
     run = step_run_id("job1", "train", 1, is_alone=False)
     users.log_metric(run, LOSS)
     view.tick()
-    for shown in (run, "job1"):
-        assert [point.step for point in users.get_metric_history(shown, "loss")] == [3]
+    for run_id in (run, "job1"):
+        assert [point.step for point in users.get_metric_history(run_id, "loss")] == [3]
     assert users.get_run(run).data.tags["mlflow.parentRunId"] == "job1"
     with pytest.raises(MlflowException, match="tags and notes only"):
         users.log_metric("job1", LOSS)

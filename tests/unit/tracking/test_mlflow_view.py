@@ -33,8 +33,8 @@ def write_metrics(jobs: Path, step: str, *lines: dict[str, object], attempt: int
 
 
 def runs(client: MlflowClient, experiment: str = "mafunzo") -> dict[str, Run]:
-    found = client.get_experiment_by_name(experiment)
-    return {run.data.tags["mafunzo.key"]: run for run in client.search_runs([found.experiment_id])}
+    entry = client.get_experiment_by_name(experiment)
+    return {run.data.tags["mafunzo.key"]: run for run in client.search_runs([entry.experiment_id])}
 
 
 def facts(**changes: object) -> JobFacts:
@@ -58,8 +58,8 @@ def test_a_job_is_a_run_and_each_step_a_run_under_it_with_parameters_and_tags(
     write_job_facts(tmp_path / "jobs", facts())
     write_metrics(tmp_path / "jobs", "finetune", {"time": 101.5, "step": 10, "loss": 2.5, "learning_rate": 0.0001})
     assert View(tmp_path / "jobs", tmp_path / "artifacts", store).tick() == 1
-    found = runs(client, "chat")
-    job, step = found["job1"], found["job1/finetune/1"]
+    runs_by_key = runs(client, "chat")
+    job, step = runs_by_key["job1"], runs_by_key["job1/finetune/1"]
     assert step.data.tags["mlflow.parentRunId"] == job.info.run_id
     assert step.data.tags["mafunzo.job"] == job.data.tags["mafunzo.job"] == "job1"
     assert (job.info.run_name, step.info.run_name) == ("tiny on chitchat", "finetune")
@@ -131,10 +131,10 @@ def test_each_attempt_of_a_step_is_a_run_of_its_own(store: RunStore, client: Mlf
     for attempt in (1, 2):
         write_metrics(tmp_path / "jobs", "finetune", {"time": 1, "step": 1, "loss": attempt}, attempt=attempt)
     View(tmp_path / "jobs", tmp_path / "artifacts", store).tick()
-    found = runs(client, "chat")
-    assert found["job1/finetune/1"].info.status == "FAILED"
-    assert found["job1/finetune/2"].info.status == "FINISHED"
-    assert found["job1/finetune/2"].info.run_name == "finetune (attempt 2)"
+    runs_by_key = runs(client, "chat")
+    assert runs_by_key["job1/finetune/1"].info.status == "FAILED"
+    assert runs_by_key["job1/finetune/2"].info.status == "FINISHED"
+    assert runs_by_key["job1/finetune/2"].info.run_name == "finetune (attempt 2)"
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_a_job_whose_facts_are_still_to_come_waits_for_them(
 def test_the_runs_of_a_deleted_job_go_with_it_and_its_name_may_come_again(
     store: RunStore, client: MlflowClient, tmp_path: Path
 ) -> None:
-    mine = client.create_run("0").info.run_id
+    user_run_id = client.create_run("0").info.run_id
     write_job_facts(tmp_path / "jobs", facts())
     write_metrics(tmp_path / "jobs", "finetune", {"time": 1, "step": 1, "loss": 2.0})
     view = View(tmp_path / "jobs", tmp_path / "artifacts", store)
@@ -182,7 +182,7 @@ def test_the_runs_of_a_deleted_job_go_with_it_and_its_name_may_come_again(
     view.tick()
     assert runs(client, "chat") == {}
     assert not file.exists()
-    assert client.get_run(mine).info.lifecycle_stage == "active"
+    assert client.get_run(user_run_id).info.lifecycle_stage == "active"
     write_job_facts(tmp_path / "jobs", facts())
     view.tick()
     assert list(runs(client, "chat")) == ["job1"]
@@ -196,11 +196,11 @@ def test_facts_are_written_only_if_they_say_something_new(tmp_path: Path) -> Non
 
 
 def test_a_port_in_use_is_named(tmp_path: Path) -> None:
-    taken = _listen(0)
-    port = taken.getsockname()[1]
+    listener = _listen(0)
+    port = listener.getsockname()[1]
     with pytest.raises(PortInUse, match=f"port {port} is in use"):
         _listen(port)
-    taken.close()
+    listener.close()
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def home(empty_database: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def started(home: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
+def children(home: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
     processes: list[subprocess.Popen[bytes]] = []
     yield processes
     for process in processes:
@@ -220,7 +220,7 @@ def started(home: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
         process.wait()
 
 
-def start(home: Path, started: list[subprocess.Popen[bytes]], *more: str) -> str:
+def start(home: Path, children: list[subprocess.Popen[bytes]], *more: str) -> str:
     """Start the process, and return its address once it has taken in what is there."""
     port_file = home / "port"
     port_file.unlink(missing_ok=True)
@@ -235,8 +235,8 @@ def start(home: Path, started: list[subprocess.Popen[bytes]], *more: str) -> str
         "--every",
         "0.1",
     ]
-    started.append(subprocess.Popen([*argv, *more], env={**os.environ, "OMP_NUM_THREADS": "1"}))
-    until(lambda: port_file.exists() or started[-1].poll() is not None)
+    children.append(subprocess.Popen([*argv, *more], env={**os.environ, "OMP_NUM_THREADS": "1"}))
+    until(lambda: port_file.exists() or children[-1].poll() is not None)
     assert port_file.exists()
     return f"http://127.0.0.1:{port_file.read_text()}"
 
@@ -256,29 +256,29 @@ def points(address: str) -> list[int]:
 
 @pytest.mark.slow
 def test_the_process_serves_api_and_pages_in_one_small_process_and_survives_a_kill(
-    home: Path, started: list[subprocess.Popen[bytes]]
+    home: Path, children: list[subprocess.Popen[bytes]]
 ) -> None:
-    address = start(home, started)
+    address = start(home, children)
     assert points(address) == [1, 2, 3, 4, 5]
     with urllib.request.urlopen(address) as page:
         assert b"<!doctype html" in page.read()[:200].lower()
-    process = psutil.Process(started[0].pid)
+    process = psutil.Process(children[0].pid)
     assert process.children(recursive=True) == []
     assert process.memory_info().rss < 600e6
     listening = [c.laddr.ip for c in process.net_connections() if c.status == psutil.CONN_LISTEN]
     assert listening == ["127.0.0.1"]
-    started[0].send_signal(signal.SIGKILL)
-    started[0].wait()
-    address = start(home, started)
+    children[0].send_signal(signal.SIGKILL)
+    children[0].wait()
+    address = start(home, children)
     assert points(address) == [1, 2, 3, 4, 5]
-    started[1].send_signal(signal.SIGTERM)
-    assert started[1].wait(LIMIT_S) in (0, -signal.SIGTERM)
+    children[1].send_signal(signal.SIGTERM)
+    assert children[1].wait(LIMIT_S) in (0, -signal.SIGTERM)
 
 
 @pytest.mark.slow
-def test_the_process_ends_when_its_parent_is_gone(home: Path, started: list[subprocess.Popen[bytes]]) -> None:
+def test_the_process_ends_when_its_parent_is_gone(home: Path, children: list[subprocess.Popen[bytes]]) -> None:
     parent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    start(home, started, "--parent", str(parent.pid))
+    start(home, children, "--parent", str(parent.pid))
     parent.kill()
     parent.wait()
-    assert started[0].wait(LIMIT_S) == 0
+    assert children[0].wait(LIMIT_S) == 0

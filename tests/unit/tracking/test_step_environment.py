@@ -22,7 +22,7 @@ def test_each_attempt_of_a_step_has_a_run_of_its_own_unless_the_step_is_the_whol
 
 
 def test_a_step_is_told_the_key_apart_from_the_address() -> None:
-    found = mlflow_variables("http://mafunzo:se-cret@127.0.0.1:8080/mlflow", "chat", "job1")
-    assert found["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:8080/mlflow"
-    assert found["MLFLOW_TRACKING_TOKEN"] == "se-cret"
-    assert (found["MLFLOW_EXPERIMENT_NAME"], found["MLFLOW_RUN_ID"]) == ("chat", "job1")
+    variables = mlflow_variables("http://mafunzo:se-cret@127.0.0.1:8080/mlflow", "chat", "job1")
+    assert variables["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:8080/mlflow"
+    assert variables["MLFLOW_TRACKING_TOKEN"] == "se-cret"
+    assert (variables["MLFLOW_EXPERIMENT_NAME"], variables["MLFLOW_RUN_ID"]) == ("chat", "job1")
