@@ -120,20 +120,20 @@ class Source:
     environment: AssetReference | str | None = None
 
 
-def parse_value(declared: Input, given: Any) -> tuple[Value | None, str]:
-    """Return `given` as the declared type and an empty text, or None and the fault: what, what was given, what to do."""
-    value, fault = _as_type(declared, given)
+def parse_value(declared: Input, raw: Any) -> tuple[Value | None, str]:
+    """Return `raw` as the declared type and an empty text, or None and the fault: what, what was given, what to do."""
+    value, fault = _as_type(declared, raw)
     if fault or value is None:
         return None, fault or f"{declared.name} is empty, expected {_expected(declared)}."
     if declared.enum and str(value) not in declared.enum:
-        return None, f"{declared.name} is {_show(given)}, expected one of {', '.join(declared.enum)}." + _suggest(
+        return None, f"{declared.name} is {_show(raw)}, expected one of {', '.join(declared.enum)}." + _suggest(
             str(value), declared.enum
         )
     if isinstance(value, int | float) and not isinstance(value, bool) and not _is_in_range(declared, float(value)):
-        return None, f"{declared.name} is {_show(given)}, expected {_expected(declared)}."
+        return None, f"{declared.name} is {_show(raw)}, expected {_expected(declared)}."
     reason = refusal(declared, value)
     if reason:
-        return None, f"{declared.name} is {_show(given)}: {reason}"
+        return None, f"{declared.name} is {_show(raw)}: {reason}"
     return value, ""
 
 
@@ -151,17 +151,17 @@ def unknown_name(name: str, known: Iterable[str]) -> str:
     return f"{name} is not a parameter." + _suggest(name, list(known))
 
 
-def _as_type(declared: Input, given: Any) -> tuple[Value | None, str]:
-    fault = f"{declared.name} is {_show(given)}, expected {_expected(declared)}."
+def _as_type(declared: Input, raw: Any) -> tuple[Value | None, str]:
+    fault = f"{declared.name} is {_show(raw)}, expected {_expected(declared)}."
     if declared.type == "string":
-        return (_text(given), "") if isinstance(given, str | int | float | bool) else (None, fault)
+        return (_text(raw), "") if isinstance(raw, str | int | float | bool) else (None, fault)
     if declared.type == "boolean":
-        text = str(given).strip().lower()
+        text = str(raw).strip().lower()
         return (text == "true", "") if text in {"true", "false"} else (None, fault)
-    if isinstance(given, bool):
+    if isinstance(raw, bool):
         return None, fault
     try:
-        number = float(given)
+        number = float(raw)
     except (TypeError, ValueError, OverflowError):
         return None, fault
     if number != number or number in (float("inf"), float("-inf")):
@@ -197,8 +197,8 @@ def _expected(declared: Input) -> str:
     return f"{noun}, {high:g} or less" if high is not None else noun
 
 
-def _suggest(given: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(given, list(known), n=1, cutoff=0.6)
+def _suggest(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" Did you mean {close[0]}?" if close else ""
 
 

@@ -20,14 +20,14 @@ def seconds_of(duration: str) -> float:
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
-def limit_of(given: Any) -> float:
-    """Return a limit's seconds: `given` is a number of them, or an ISO 8601 duration. Raises `InvalidParameter`."""
-    if isinstance(given, str) and given.strip().startswith("P"):
-        return float(seconds_of(given.strip()))
+def limit_of(limit: Any) -> float:
+    """Return a limit's seconds: `limit` is a number of them, or an ISO 8601 duration. Raises `InvalidParameter`."""
+    if isinstance(limit, str) and limit.strip().startswith("P"):
+        return float(seconds_of(limit.strip()))
     try:
-        seconds = float(given)
+        seconds = float(limit)
     except (TypeError, ValueError, OverflowError):
         seconds = -1.0
     if not 0 <= seconds < math.inf:
-        raise InvalidParameter(f"'{given}' isn't a duration, expected a number of seconds, or ISO 8601 such as PT120S.")
+        raise InvalidParameter(f"'{limit}' isn't a duration, expected a number of seconds, or ISO 8601 such as PT120S.")
     return seconds

@@ -74,5 +74,5 @@ def is_python_condition(text: str) -> bool:
 def _holds(condition: str, version: tuple[int, ...]) -> bool:
     match = _CONDITION.fullmatch(condition.strip())
     assert match is not None, "environments are made with conditions that were checked"
-    wanted = tuple(int(part) for part in match["version"].split("."))[:2]
-    return _OPERATORS[match["operator"]](version[: len(wanted)], wanted)
+    bound = tuple(int(part) for part in match["version"].split("."))[:2]
+    return _OPERATORS[match["operator"]](version[: len(bound)], bound)

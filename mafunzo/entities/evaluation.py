@@ -40,13 +40,13 @@ class EvaluationConfig:
 
 def evaluation_config(texts: Mapping[str, str]) -> EvaluationConfig:
     """Read JSON texts by where they come from; a key of a later one wins. Raises `InvalidFile` or `InvalidParameter`."""
-    given: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for where, text in texts.items():
-        given |= _object(text, where)
-    faults = [fault for key, value in given.items() for fault in _faults(key, value)]
+        settings |= _object(text, where)
+    faults = [fault for key, value in settings.items() for fault in _faults(key, value)]
     if faults:
         raise InvalidParameter("The evaluation's configuration can't be used.", faults)
-    known = {key: value for key, value in given.items() if key in _CHECKS and value is not None}
+    known = {key: value for key, value in settings.items() if key in _CHECKS and value is not None}
     if "metrics" in known:
         known["metrics"] = tuple(name for name in METRIC_NAMES if name in known["metrics"])
     return EvaluationConfig(**{key: known[key] for key in known if key not in _FIXED})
@@ -109,8 +109,8 @@ def _batch_size(key: str, value: Any) -> list[str]:
     return [] if is_size else [f"{key} is {value!r}, expected a whole number, 1 or more."]
 
 
-def _only(wanted: bool, reason: str) -> Check:
-    return lambda key, value: [] if value is wanted else [f"{key} is {value!r}: {reason}"]
+def _only(fixed_value: bool, reason: str) -> Check:
+    return lambda key, value: [] if value is fixed_value else [f"{key} is {value!r}: {reason}"]
 
 
 _FIXED: Mapping[str, Check] = {

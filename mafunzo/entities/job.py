@@ -138,7 +138,7 @@ class StepSpec:
     @property
     def literals(self) -> dict[str, Value]:
         """The inputs that are values."""
-        return {name: given.value for name, given in self.inputs.items() if isinstance(given, LiteralInput)}
+        return {name: source.value for name, source in self.inputs.items() if isinstance(source, LiteralInput)}
 
     def output_path(self, output: str) -> str:
         """Return where among the outputs one is written: under its name, and a file that goes to a path is called as there."""

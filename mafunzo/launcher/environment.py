@@ -130,7 +130,9 @@ def main(argv: Sequence[str]) -> int:
         make_overlay(overlay, folder)
     except _CommandFailed as failure:
         reason = [line for line in failure.lines if line.startswith("ERROR:")] or failure.lines[-LAST_LINES:]
-        _tell(StepFailed(f"No environment can be built of {_shown(packages)}: {failure.what} failed.", reason))
+        _tell(
+            StepFailed(f"No environment can be built of {_without_passwords(packages)}: {failure.what} failed.", reason)
+        )
         return failure.exit_code
     except OSError as error:
         _tell(FailedError(f"No environment can be built in {folder}: {error}"))
@@ -176,8 +178,8 @@ def _notes(environment: Environment, interpreter: Interpreter) -> Iterator[str]:
         why = "isn't on PATH" if environment.packages else "isn't used, since no packages of pip are asked for"
         yield f"Python {environment.python} {why}: the step runs with {interpreter}."
     if environment.conda_packages:
-        named = ", ".join(environment.conda_packages)
-        yield f"Packages of conda aren't installed: {named}. List what the step needs under pip."
+        names = ", ".join(environment.conda_packages)
+        yield f"Packages of conda aren't installed: {names}. List what the step needs under pip."
     if environment.image:
         yield f"The image {environment.image} isn't run: the step runs on this machine itself."
 
@@ -207,7 +209,7 @@ def _build(folder: Path, python: str, packages: Sequence[str], lock: int) -> Non
     if folder.exists():
         logger.info("Removing what an unfinished build left in %s", folder)
         shutil.rmtree(folder)
-    logger.info("Building an environment of %s", _shown(packages))
+    logger.info("Building an environment of %s", _without_passwords(packages))
     requirements = folder / REQUIREMENTS_FILE
     pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--no-input"]
     try:
@@ -246,14 +248,14 @@ def _run(what: str, command: Sequence[str], directory: Path, lock: int, level: i
     return lines
 
 
-def _shown(packages: Sequence[str]) -> str:
+def _without_passwords(packages: Sequence[str]) -> str:
     """Return requirements for people, without the passwords of their URLs."""
     return re.sub(r"://[^/@\s]+@", "://***@", ", ".join(packages))
 
 
 def _variables() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in OURS_ONLY}
-    return {**kept, "PYTHONUNBUFFERED": "1"}
+    variables = {name: value for name, value in os.environ.items() if name not in OURS_ONLY}
+    return {**variables, "PYTHONUNBUFFERED": "1"}
 
 
 def _tell(error: MafunzoError) -> None:

@@ -45,11 +45,11 @@ def _limits(name: str, fields: int) -> Iterator[list[str]]:
     """Yield the fields of a control group's file, from this process's group up to the root."""
     for group in _groups():
         try:
-            found = (group / name).read_text().split()
+            values = (group / name).read_text().split()
         except OSError:
             continue
-        if len(found) == fields:
-            yield found
+        if len(values) == fields:
+            yield values
 
 
 def _groups() -> list[Path]:

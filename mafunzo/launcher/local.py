@@ -140,14 +140,14 @@ class LocalLauncher:
         """Return what became of the process. `Lost` is final: the folder is given up, nothing can start there afterwards."""
         folder = folder.resolve()
         self._reap(folder)
-        found = _exit_record(folder)
-        if found is None:
+        record = _exit_record(folder)
+        if record is None:
             runner = _runner(folder)
             if runner is not None:
                 return Running(runner.pid, runner.create_time())
-            found = _exit_record(folder)  # it may have ended between the two looks
-        if found is not None:
-            return Exited(found)
+            record = _exit_record(folder)  # it may have ended between the two looks
+        if record is not None:
+            return Exited(record)
         if _give_up(folder):
             return Lost()
         return Lost() if _runner(folder) is None and _exit_record(folder) is None else self.status(folder)
@@ -160,13 +160,13 @@ class LocalLauncher:
         folder = folder.resolve()
         _give_up(folder)
         runner = _runner(folder)
-        told: set[int] = set()
+        signalled_pids: set[int] = set()
         deadline = time.monotonic() + grace_s
         while time.monotonic() < deadline and (tree := self._tree_of(folder, runner)):
             for process in tree:
-                if process.pid not in told:
+                if process.pid not in signalled_pids:
                     _signal(process, signal.SIGTERM)
-                    told.add(process.pid)
+                    signalled_pids.add(process.pid)
             time.sleep(0.05)
         self._kill_for_good(folder, runner)
         self._reap(folder)
@@ -268,7 +268,7 @@ def _exit_record(folder: Path) -> ExitRecord | None:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        body = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):  # broken only by a power cut while it was written
         return None
-    return found if isinstance(found, dict) else None
+    return body if isinstance(body, dict) else None

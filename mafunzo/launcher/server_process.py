@@ -65,9 +65,9 @@ def start_in_background(
     It has a session of its own: closing the terminal doesn't end it. Raises what its start raised (`PortInUse`,
     `NewerHome` ...), or `ServerFailed` with the end of its log.
     """
-    found = find_server(home)
-    if found is not None:
-        return found
+    address = find_server(home)
+    if address is not None:
+        return address
     with tempfile.TemporaryDirectory(prefix="mafunzo-start-") as folder:
         error_file = Path(folder) / "error.json"
         process = _spawn(home, server_argv(home, port, azure_port, listen), database_url, error_file)
@@ -122,9 +122,9 @@ def log_file(home: Home) -> Path:
 
 def _await_answer(home: Home, process: "subprocess.Popen[bytes]", error_file: Path, deadline: float) -> ServerAddress:
     while time.monotonic() < deadline:
-        found = find_server(home)
-        if found is not None and found.pid == process.pid and answers(found):
-            return found
+        address = find_server(home)
+        if address is not None and address.pid == process.pid and answers(address):
+            return address
         if process.poll() is not None:
             raise _error_of(home, process.returncode, error_file)
         time.sleep(0.05)
@@ -134,9 +134,9 @@ def _await_answer(home: Home, process: "subprocess.Popen[bytes]", error_file: Pa
 
 def _await_other(home: Home, deadline: float) -> ServerAddress:
     while time.monotonic() < deadline:
-        found = find_server(home)
-        if found is not None and answers(found):
-            return found
+        address = find_server(home)
+        if address is not None and answers(address):
+            return address
         time.sleep(0.05)
     raise HomeInUse(f"Another process holds {home.root}, but no server answers there.")
 

@@ -19,7 +19,7 @@ LOOKS, LOOK_EVERY_S = 10, 0.01
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _Snapshot:
     process: psutil.Process
     parent: int
     session: int
@@ -42,30 +42,30 @@ class Tree:
         `session` is that of its runner, living or not; it can't be given to others while a process is in it.
         """
         apart = {os.getpid(), runner.pid if runner is not None else 0}
-        seen = {one.process.pid: one for one in map(_look, psutil.process_iter()) if one is not None}
-        found = _members(seen.values(), folder, runner, session)
-        if not found - apart:
-            again = self._look_again(seen)
-            found = _members((seen | again).values(), folder, runner, session)
-        return [seen[pid].process for pid in found - apart if pid in seen]
+        snapshots = {one.process.pid: one for one in map(_look, psutil.process_iter()) if one is not None}
+        members = _members(snapshots.values(), folder, runner, session)
+        if not members - apart:
+            later_snapshots = self._look_again(snapshots)
+            members = _members((snapshots | later_snapshots).values(), folder, runner, session)
+        return [snapshots[pid].process for pid in members - apart if pid in snapshots]
 
-    def _look_again(self, seen: Mapping[int, _Seen]) -> dict[int, _Seen]:
+    def _look_again(self, snapshots: Mapping[int, _Snapshot]) -> dict[int, _Snapshot]:
         """Return what the processes without an environment show once they have one, or have gone."""
-        hidden = {one.identity: one for one in seen.values() if one.mark is None}
+        hidden = {one.identity: one for one in snapshots.values() if one.mark is None}
         self._strangers &= set(hidden)
         unclear = {identity: one for identity, one in hidden.items() if identity not in self._strangers}
-        shown: dict[int, _Seen] = {}
+        updates: dict[int, _Snapshot] = {}
         for _ in range(LOOKS):
             if not unclear:
-                return shown
+                return updates
             time.sleep(LOOK_EVERY_S)
             for identity, one in list(unclear.items()):
-                now = _look(one.process) if one.process.is_running() else None
-                if now is None or now.mark is not None:
+                snapshot = _look(one.process) if one.process.is_running() else None
+                if snapshot is None or snapshot.mark is not None:
                     del unclear[identity]
-                    shown |= {one.process.pid: now} if now is not None else {}
+                    updates |= {one.process.pid: snapshot} if snapshot is not None else {}
         self._strangers |= set(unclear)
-        return shown
+        return updates
 
 
 def mark_of(process: psutil.Process) -> str | None:
@@ -74,7 +74,7 @@ def mark_of(process: psutil.Process) -> str | None:
     return str(environment.get(STEP_FOLDER, "")) if environment else None
 
 
-def _look(process: psutil.Process) -> _Seen | None:
+def _look(process: psutil.Process) -> _Snapshot | None:
     """Return what is seen of a process; None if it's gone, or a thread of the kernel."""
     with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
         if process.status() == psutil.STATUS_ZOMBIE or process.memory_info().vms == 0:
@@ -83,22 +83,24 @@ def _look(process: psutil.Process) -> _Seen | None:
             mark = mark_of(process)
         except psutil.AccessDenied:  # another user's
             mark = ""
-        return _Seen(process, process.ppid(), os.getsid(process.pid), mark)
+        return _Snapshot(process, process.ppid(), os.getsid(process.pid), mark)
     return None
 
 
-def _members(seen: Iterable[_Seen], folder: Path, runner: psutil.Process | None, session: int | None) -> set[int]:
-    found = {runner.pid} if runner is not None else set()
+def _members(
+    snapshots: Iterable[_Snapshot], folder: Path, runner: psutil.Process | None, session: int | None
+) -> set[int]:
+    pids = {runner.pid} if runner is not None else set()
     rest = []
-    for one in seen:
+    for one in snapshots:
         is_of_session = session is not None and one.session == session and one.mark in (None, str(folder))
         if one.mark == str(folder) or is_of_session:
-            found.add(one.process.pid)
+            pids.add(one.process.pid)
         else:
             rest.append(one)
     has_grown = True
     while has_grown:
-        born = {one.process.pid for one in rest if one.parent in found and one.process.pid not in found}
-        found |= born
-        has_grown = bool(born)
-    return found
+        children = {one.process.pid for one in rest if one.parent in pids and one.process.pid not in pids}
+        pids |= children
+        has_grown = bool(children)
+    return pids

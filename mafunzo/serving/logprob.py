@@ -20,7 +20,7 @@ class Difference:
     row: int
     position: int
     expected: float
-    given: float | None
+    actual: float | None
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,12 @@ class Distance:
         return self.share is not None and self.share > 0.5 + SURE * self.share_error
 
 
-def measure(reference: Reference, given: Sequence[Logprobs]) -> Distance:
+def measure(reference: Reference, worker_logprobs: Sequence[Logprobs]) -> Distance:
     """Compare the log-probabilities of each row's tokens; they must be as many. What isn't a number is infinitely far."""
     differences = [
         Difference(_apart(was, now), number, position, was, now)
-        for number, (row, found) in enumerate(zip(reference.rows, given, strict=True))
-        for position, (was, now) in enumerate(zip(row.logprobs, found, strict=True))
+        for number, (row, row_logprobs) in enumerate(zip(reference.rows, worker_logprobs, strict=True))
+        for position, (was, now) in enumerate(zip(row.logprobs, row_logprobs, strict=True))
         if was is not None
     ]
     if not differences:
@@ -66,7 +66,7 @@ def measure(reference: Reference, given: Sequence[Logprobs]) -> Distance:
     mean = math.fsum(difference.size for difference in differences) / len(differences)
     if math.isinf(largest.size):
         return Distance(largest, mean)
-    share, error = _share(reference.rows, given)
+    share, error = _share(reference.rows, worker_logprobs)
     return Distance(largest, mean, share, error)
 
 
@@ -74,25 +74,25 @@ def _apart(was: float, now: float | None) -> float:
     return abs(was - now) if now is not None and math.isfinite(now) else math.inf
 
 
-def _share(rows: Sequence[ReferenceRow], given: Sequence[Logprobs]) -> tuple[float | None, float]:
+def _share(rows: Sequence[ReferenceRow], worker_logprobs: Sequence[Logprobs]) -> tuple[float | None, float]:
     """Return the least-squares share s in `worker - base = s (tuned - base)`, and its standard error.
 
     s < 0.5 says that the squared distance to the base is the smaller one, whatever rounding adds to all three alike.
     """
     pairs = [
         (tuned - base, now - base)
-        for row, found in zip(rows, given, strict=True)
-        for base, tuned, now in _all(row, found)
+        for row, row_logprobs in zip(rows, worker_logprobs, strict=True)
+        for base, tuned, now in _all(row, row_logprobs)
     ]
     squares = math.fsum(tuning * tuning for tuning, _ in pairs)
     if len(pairs) < 2 or squares == 0.0:
         return None, 0.0
-    share = math.fsum(tuning * shown for tuning, shown in pairs) / squares
-    unexplained = math.fsum((shown - share * tuning) ** 2 for tuning, shown in pairs)
+    share = math.fsum(tuning * shift for tuning, shift in pairs) / squares
+    unexplained = math.fsum((shift - share * tuning) ** 2 for tuning, shift in pairs)
     return share, math.sqrt(unexplained / (len(pairs) - 1) / squares)
 
 
-def _all(row: ReferenceRow, found: Logprobs) -> Iterator[tuple[float, float, float]]:
-    for base, tuned, now in zip(row.base_logprobs or (), row.logprobs, found, strict=False):
+def _all(row: ReferenceRow, row_logprobs: Logprobs) -> Iterator[tuple[float, float, float]]:
+    for base, tuned, now in zip(row.base_logprobs or (), row.logprobs, row_logprobs, strict=False):
         if base is not None and tuned is not None and now is not None:
             yield base, tuned, now

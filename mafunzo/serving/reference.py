@@ -94,12 +94,12 @@ def wrong_base(folder: Path, base: Sequence[StoredFile]) -> tuple[str, ...]:
     if adapter_folder(folder) is None or not path.exists():
         return ()
     trained_on = json.loads(path.read_text(encoding="utf-8")).get("base") or {}
-    expected, given = trained_on.get("weights_sha256"), _weights_sha256(base)
-    if not expected or expected == given:
+    expected, actual = trained_on.get("weights_sha256"), _weights_sha256(base)
+    if not expected or expected == actual:
         return ()
     return (
         f"adapter: it was trained on {trained_on.get('name', 'a base')} with weights {expected[:12]}, "
-        f"and would stand on another base, with weights {given[:12]}.",
+        f"and would stand on another base, with weights {actual[:12]}.",
     )
 
 

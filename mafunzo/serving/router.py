@@ -155,13 +155,15 @@ class Router:
     ) -> None:
         await self._session.close()
 
-    def open(self, endpoint: Endpoint, deployments: Sequence[Deployment], named: str | None, path: str) -> Exchange:
+    def open(
+        self, endpoint: Endpoint, deployments: Sequence[Deployment], deployment_name: str | None, path: str
+    ) -> Exchange:
         """Return the exchange of a request to `path`, with the deployment that it names or that its endpoint's traffic gives.
 
         Raises `NotFound` for an unknown name, `Unavailable` when nothing healthy can answer; entering the exchange raises
         `RateLimitExceeded` when the deployment has as many requests as it may.
         """
-        return Exchange(self, pick(endpoint, deployments, named, self._draw()), path)
+        return Exchange(self, pick(endpoint, deployments, deployment_name, self._draw()), path)
 
     def begin(self, deployment: Deployment) -> None:
         """Count a request as being answered; `end` must follow, also when this raises `RateLimitExceeded`."""

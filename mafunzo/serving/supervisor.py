@@ -275,13 +275,13 @@ class Supervisor:
         return True
 
     def _start(self, deployment: Deployment) -> bool:
-        wanted = self._wanted(deployment)
-        if not self.leases.take(_owner(deployment), wanted, self.capacity):
-            if not _could_ever_fit(wanted, self.capacity):
+        resources = self._resources(deployment)
+        if not self.leases.take(_owner(deployment), resources, self.capacity):
+            if not _could_ever_fit(resources, self.capacity):
                 raise OutOfMemory(
-                    f"It needs {_show(wanted)}; this machine has {_show(self.capacity)}. Serve a smaller model."
+                    f"It needs {_show(resources)}; this machine has {_show(self.capacity)}. Serve a smaller model."
                 )
-            reason = f"It needs {_show(wanted)}, which others hold. It starts as soon as they are done."
+            reason = f"It needs {_show(resources)}, which others hold. It starts as soon as they are done."
             if deployment.supervision.reason != reason:
                 logger.info("%s waits: %s", _name(deployment), reason)
                 self._update(deployment, {"reason": reason})
@@ -315,14 +315,14 @@ class Supervisor:
             return True
         argv += ["--name", started.endpoint, "--port", "0", "--port-file", str(folder / "port")]
         devices = ",".join(str(device) for device in self.leases.devices(_owner(started)))
-        process = self.launcher.start(argv, folder, {"CUDA_VISIBLE_DEVICES": devices} if wanted.gpus else {})
+        process = self.launcher.start(argv, folder, {"CUDA_VISIBLE_DEVICES": devices} if resources.gpus else {})
         logger.info("Started a worker for %s, attempt %s, process %s", _name(started), attempt, process.pid)
         return True
 
-    def _wanted(self, deployment: Deployment) -> Resources:
+    def _resources(self, deployment: Deployment) -> Resources:
         """Return what a worker holds: a GPU where there is one, memory for its weights, and no core: it is idle in between."""
         hashes = [deployment.artifact, deployment.base_artifact]
-        weights_mb = sum(self.artifacts.size(found) for found in hashes if found) // 2**20
+        weights_mb = sum(self.artifacts.size(artifact) for artifact in hashes if artifact) // 2**20
         return Resources(cpus=0, gpus=min(1, self.capacity.gpus), memory_mb=weights_mb + WORKER_MEMORY_MB)
 
     def _verify(self, deployment: Deployment, port: int) -> None:
@@ -434,8 +434,12 @@ def _owner(deployment: Deployment) -> str:
     return f"worker:{_name(deployment)}"
 
 
-def _could_ever_fit(wanted: Resources, capacity: Resources) -> bool:
-    return wanted.memory_mb <= capacity.memory_mb and wanted.cpus <= capacity.cpus and wanted.gpus <= capacity.gpus
+def _could_ever_fit(resources: Resources, capacity: Resources) -> bool:
+    return (
+        resources.memory_mb <= capacity.memory_mb
+        and resources.cpus <= capacity.cpus
+        and resources.gpus <= capacity.gpus
+    )
 
 
 def _show(resources: Resources) -> str:

@@ -6,19 +6,21 @@ from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
 from mafunzo.errors import NotFound, Unavailable
 
 
-def pick(endpoint: Endpoint, deployments: Sequence[Deployment], named: str | None, draw: float) -> Deployment:
+def pick(endpoint: Endpoint, deployments: Sequence[Deployment], deployment_name: str | None, draw: float) -> Deployment:
     """Return the deployment that serves a request: the one that it names, else by the endpoint's traffic.
 
     Shares of deployments that aren't healthy go to the others in proportion. `draw` is uniform in [0, 1).
     Raises `NotFound` for an unknown name, `Unavailable` when nothing healthy can answer.
     """
     by_name = {deployment.name: deployment for deployment in deployments}
-    if named is not None:
-        if named not in by_name:
-            raise NotFound(f"Endpoint '{endpoint.name}' has no deployment '{named}'.")
-        if not is_live(by_name[named]):
-            raise Unavailable(f"Deployment '{endpoint.name}/{named}' is {by_name[named].status}. Try again later.")
-        return by_name[named]
+    if deployment_name is not None:
+        if deployment_name not in by_name:
+            raise NotFound(f"Endpoint '{endpoint.name}' has no deployment '{deployment_name}'.")
+        if not is_live(by_name[deployment_name]):
+            raise Unavailable(
+                f"Deployment '{endpoint.name}/{deployment_name}' is {by_name[deployment_name].status}. Try again later."
+            )
+        return by_name[deployment_name]
     shares = {
         name: percent
         for name, percent in endpoint.traffic_percent.items()

@@ -65,20 +65,20 @@ class _Worker:
         body = {"prompt": list(token_ids), "max_tokens": 0, "echo": True, "logprobs": 1, "temperature": 0}
         answer = self._answer(self.http.post(f"{self.url}/v1/completions", json=body))
         try:
-            found = answer["choices"][0]["logprobs"]
-            return list(found["token_logprobs"]), [str(text) for text in found.get("tokens") or []]
+            logprobs = answer["choices"][0]["logprobs"]
+            return list(logprobs["token_logprobs"]), [str(text) for text in logprobs.get("tokens") or []]
         except (LookupError, TypeError) as error:
             raise _Refusal("the worker's answer has no choices[0].logprobs.token_logprobs") from error
 
     def text(self, token_ids: Sequence[int]) -> str:
         """Return tokens as text, for people."""
-        shown = list(token_ids[:SHOWN_TOKENS])
-        if not shown:
+        first_ids = list(token_ids[:SHOWN_TOKENS])
+        if not first_ids:
             return "the end"
         try:
-            return f"{''.join(self.logprobs(shown)[1])!r} (ids {shown})"
+            return f"{''.join(self.logprobs(first_ids)[1])!r} (ids {first_ids})"
         except _Refusal:
-            return f"ids {shown}"
+            return f"ids {first_ids}"
 
     def _answer(self, response: httpx.Response) -> dict[str, Any]:
         if response.is_error:
@@ -90,25 +90,25 @@ class _Worker:
 
 
 def _ids(answer: Mapping[str, Any], name: str) -> list[int]:
-    found = answer.get(name)
-    if not isinstance(found, list):
+    tokens = answer.get(name)
+    if not isinstance(tokens, list):
         raise _Refusal(f"the worker's answer has no list '{name}'")
-    return [int(token) for token in found]
+    return [int(token) for token in tokens]
 
 
 def _compare_stops(worker: _Worker, reference: Reference) -> Iterator[str]:
     try:
-        given = worker.stop_token_ids()
+        worker_stops = worker.stop_token_ids()
     except _Refusal as refusal:
         yield f"EOS: {refusal}."
         return
-    missing = [token for token in reference.stop_token_ids if token not in given]
+    missing = [token for token in reference.stop_token_ids if token not in worker_stops]
     if missing:
         yield (
-            f"EOS: the worker stops at the tokens {given}; in evaluation {worker.text(missing)} ended a turn too. "
+            f"EOS: the worker stops at the tokens {worker_stops}; in evaluation {worker.text(missing)} ended a turn too. "
             "Look at eos_token_id in generation_config.json and config.json, and eos_token in tokenizer_config.json."
         )
-    cut = sorted((set(given) - set(reference.stop_token_ids)) & _answer_tokens(reference))
+    cut = sorted((set(worker_stops) - set(reference.stop_token_ids)) & _answer_tokens(reference))
     if cut:
         yield f"EOS: the worker stops at {worker.text(cut)} as well, which stands inside of answers and would cut them off."
 
@@ -133,13 +133,13 @@ def _compare_tokens(worker: _Worker, reference: Reference) -> Iterator[str]:
             ("prompt", True, row.prompt_token_ids),
         ):
             try:
-                given = worker.tokenize(row, is_prompt)
+                token_ids = worker.tokenize(row, is_prompt)
             except _Refusal as refusal:
                 kind, text = "template", f"{refusal}"
             else:
-                if given == expected:
+                if token_ids == expected:
                     continue
-                kind, text = _explain(worker, expected, given, reference.stop_token_ids)
+                kind, text = _explain(worker, expected, token_ids, reference.stop_token_ids)
             key = f"{kind} of a {what}"
             first.setdefault(key, f"{kind}: row {number}, {what}: {text}.")
             counts[key] = counts.get(key, 0) + 1
@@ -147,48 +147,48 @@ def _compare_tokens(worker: _Worker, reference: Reference) -> Iterator[str]:
         yield f"{text} Rows that differ so: {counts[key]} of {len(reference.rows)}."
 
 
-def _explain(worker: _Worker, expected: Sequence[int], given: Sequence[int], stops: Sequence[int]) -> tuple[str, str]:
+def _explain(worker: _Worker, expected: Sequence[int], actual: Sequence[int], stops: Sequence[int]) -> tuple[str, str]:
     """Say which part of the rendering differs, from its token ids."""
-    if given == expected[1:]:
+    if actual == expected[1:]:
         return "BOS", f"the worker leaves out the first token, {worker.text(expected[:1])}"
-    if given[1:] == expected:
-        return "BOS", f"the worker puts {worker.text(given[:1])} before the first token"
-    if given[1:] == expected[1:]:
-        return "BOS", f"the first token is {worker.text(given[:1])}, in evaluation it was {worker.text(expected[:1])}"
+    if actual[1:] == expected:
+        return "BOS", f"the worker puts {worker.text(actual[:1])} before the first token"
+    if actual[1:] == expected[1:]:
+        return "BOS", f"the first token is {worker.text(actual[:1])}, in evaluation it was {worker.text(expected[:1])}"
     at = next(
-        (i for i, (a, b) in enumerate(zip(expected, given, strict=False)) if a != b), min(len(expected), len(given))
+        (i for i, (a, b) in enumerate(zip(expected, actual, strict=False)) if a != b), min(len(expected), len(actual))
     )
-    if _differs_only_at_stops(expected, given, stops):
+    if _differs_only_at_stops(expected, actual, stops):
         return "EOS", (
-            f"a turn ends with {worker.text(given[at : at + 1])} at position {at}, "
+            f"a turn ends with {worker.text(actual[at : at + 1])} at position {at}, "
             f"in evaluation with {worker.text(expected[at : at + 1])}"
         )
     return "template", (
-        f"the token ids differ from position {at} on: the worker has {worker.text(given[at:])}, "
+        f"the token ids differ from position {at} on: the worker has {worker.text(actual[at:])}, "
         f"evaluation had {worker.text(expected[at:])}, after {worker.text(expected[max(0, at - SHOWN_TOKENS) : at])}"
     )
 
 
-def _differs_only_at_stops(expected: Sequence[int], given: Sequence[int], stops: Sequence[int]) -> bool:
-    if len(expected) == len(given):
-        return all(a in stops for a, b in zip(expected, given, strict=True) if a != b)
-    kept = [token for token in expected if token not in stops]
-    return kept == [token for token in given if token not in stops]
+def _differs_only_at_stops(expected: Sequence[int], actual: Sequence[int], stops: Sequence[int]) -> bool:
+    if len(expected) == len(actual):
+        return all(a in stops for a, b in zip(expected, actual, strict=True) if a != b)
+    expected_content = [token for token in expected if token not in stops]
+    return expected_content == [token for token in actual if token not in stops]
 
 
 def _compare_weights(worker: _Worker, reference: Reference, stored: Weights) -> tuple[list[str], Distance | None]:
     """Give every row's ids to the worker as they are, whatever its template; return the faults and the distance."""
-    given = []
+    worker_logprobs = []
     for number, row in enumerate(reference.rows):
         try:
-            found, _ = worker.logprobs(row.token_ids)
+            logprobs, _ = worker.logprobs(row.token_ids)
         except _Refusal as refusal:
             return [f"{stored}: row {number}: {refusal}."], None
-        if len(found) != len(row.logprobs):
-            counts = f"{len(found)} log-probabilities for {len(row.logprobs)} tokens"
+        if len(logprobs) != len(row.logprobs):
+            counts = f"{len(logprobs)} log-probabilities for {len(row.logprobs)} tokens"
             return [f"{stored}: row {number}: the worker gave {counts}."], None
-        given.append(found)
-    distance = measure(reference, given)
+        worker_logprobs.append(logprobs)
+    distance = measure(reference, worker_logprobs)
     return list(_weight_faults(worker, reference, stored, distance)), distance
 
 
@@ -212,12 +212,12 @@ def _weight_faults(worker: _Worker, reference: Reference, stored: Weights, dista
         yield f"{stored}: the worker shows {distance.share:.0%} of the tuning: it is applied more than once, or scaled up."
 
 
-def _where(worker: _Worker, reference: Reference, found: Difference) -> str:
-    token = reference.rows[found.row].token_ids[found.position]
-    given = "none" if found.given is None else f"{found.given:.4f}"
+def _where(worker: _Worker, reference: Reference, difference: Difference) -> str:
+    token = reference.rows[difference.row].token_ids[difference.position]
+    actual = "none" if difference.actual is None else f"{difference.actual:.4f}"
     return (
-        f"row {found.row}, position {found.position}, token {worker.text([token])}: log-probability {given}, in evaluation "
-        f"{found.expected:.4f}, which is {found.size:.4f} apart"
+        f"row {difference.row}, position {difference.position}, token {worker.text([token])}: log-probability {actual}, "
+        f"in evaluation {difference.expected:.4f}, which is {difference.size:.4f} apart"
     )
 
 

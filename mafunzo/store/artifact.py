@@ -95,12 +95,12 @@ class Artifacts:
         Raises `NotFound`, and `InvalidParameter` for a path that would lead out of the folder.
         """
         with self.held(), self._partial(self.root) as partial:
-            found = []
+            stored_files = []
             for path in sorted(files):
                 if not _is_inside(path):
                     raise InvalidParameter(f"'{path}' would lie outside of the folder. Use a path inside of it.")
-                found.append(replace(self._stored(*files[path]), path=path))
-            return self._publish(Manifest("folder", tuple(found), ()), partial)
+                stored_files.append(replace(self._stored(*files[path]), path=path))
+            return self._publish(Manifest("folder", tuple(stored_files), ()), partial)
 
     def extract(self, artifact: str, path: str, name: str) -> str:
         """Return the artifact of one file of a stored artifact, called `name`. No bytes are copied. Raises `NotFound`."""

@@ -14,16 +14,16 @@ from mafunzo.store.home import Home
 logger = logging.getLogger(__name__)
 
 LIMIT_BYTES = 10 * 2**20
-KEPT = 10
+FULL_FILES = 10
 """So many full files are kept beside the newest."""
 
 
 class AuditLog:
     """Writes entries for one server, and reads them for anyone."""
 
-    def __init__(self, home: Home, limit_bytes: int = LIMIT_BYTES, kept: int = KEPT) -> None:
+    def __init__(self, home: Home, limit_bytes: int = LIMIT_BYTES, full_files: int = FULL_FILES) -> None:
         self._newest = home.logs / "audit.jsonl"
-        self._limit_bytes, self._kept = limit_bytes, kept
+        self._limit_bytes, self._full_files = limit_bytes, full_files
         self._writing = threading.Lock()
 
     def append(self, entry: AuditEntry) -> None:
@@ -40,7 +40,7 @@ class AuditLog:
 
     def read(self) -> Iterator[AuditEntry]:
         """Yield the entries, oldest first. A line that was cut off when a disk was full is left out, and said."""
-        for file in [*(self._full(number) for number in range(self._kept, 0, -1)), self._newest]:
+        for file in [*(self._full(number) for number in range(self._full_files, 0, -1)), self._newest]:
             try:
                 lines = file.read_text(encoding="utf-8").splitlines()
             except FileNotFoundError:
@@ -57,7 +57,7 @@ class AuditLog:
                 return
         except FileNotFoundError:
             return
-        for number in range(self._kept - 1, 0, -1):
+        for number in range(self._full_files - 1, 0, -1):
             if self._full(number).exists():
                 self._full(number).replace(self._full(number + 1))
         self._newest.replace(self._full(1))

@@ -305,12 +305,10 @@ def _is_safe(name: str) -> bool:
 
 def _read_index(file: Path, text: bytes) -> Index:
     try:
-        found = json.loads(text)
-        if isinstance(found, dict) and isinstance(found.get("format"), int) and found["format"] > FORMAT:
-            raise NewerHome(
-                f"{file} was written by Mafunzo {found.get('mafunzo_version')}. Run pip install -U mafunzo."
-            )
-        return Index.model_validate(found)
+        body = json.loads(text)
+        if isinstance(body, dict) and isinstance(body.get("format"), int) and body["format"] > FORMAT:
+            raise NewerHome(f"{file} was written by Mafunzo {body.get('mafunzo_version')}. Run pip install -U mafunzo.")
+        return Index.model_validate(body)
     except (ValueError, ValidationError) as error:
         raise InvalidFile(f"{file} is no backup of Mafunzo's: its {INDEX} can't be read.") from error
 

@@ -48,10 +48,10 @@ class Blobs:
 
     def container(self, name: str) -> Container:
         """Return a container; raises `BlobRefused`."""
-        found = self._records.containers.find(name)
-        if found is None:
+        container = self._records.containers.find(name)
+        if container is None:
             raise _no_container(name)
-        return found
+        return container
 
     def containers(self) -> list[Container]:
         """Return all containers, by name."""
@@ -82,11 +82,11 @@ class Blobs:
         file: BinaryIO,
         condition: Condition = UNCONDITIONAL,
         blocks: Sequence[Block] = (),
-        **said: Any,
+        **attributes: Any,
     ) -> Blob:
         """Store a draft as a blob and return it; raises `StorageFull`, and `BlobRefused` unless `condition` holds.
 
-        said: `content_type`, `metadata` and `settings`, as in `Blob`.
+        attributes: `content_type`, `metadata` and `settings`, as in `Blob`.
         """
         file.flush()
         folder = self.blocks.folder(container, name) / secrets.token_hex(8)
@@ -104,7 +104,7 @@ class Blobs:
                 modified_at=now,
                 blocks=tuple(blocks),
                 created_at=now,
-                **said,
+                **attributes,
             )
             return self._records.blobs.write(container, name, partial(_replaced, blob, condition))
         finally:
@@ -117,7 +117,7 @@ class Blobs:
         name: str,
         uses: Sequence[BlockUse],
         condition: Condition = UNCONDITIONAL,
-        **said: Any,
+        **attributes: Any,
     ) -> Blob:
         """Put blocks together, in this order, as a blob; raises `BlobRefused` for a block that isn't there."""
         there = self._records.blobs.find(container, name)
@@ -133,18 +133,18 @@ class Blobs:
             for part in filter(None, parts):
                 part.copy_to(whole)
             blocks = [Block(use.id, part.size) for use, part in zip(uses, parts, strict=True) if part]
-            blob = self.put(container, name, whole, condition, blocks, **said)
+            blob = self.put(container, name, whole, condition, blocks, **attributes)
         self.blocks.discard(container, name)
         return blob
 
-    def change(self, container: str, name: str, condition: Condition = UNCONDITIONAL, **said: Any) -> Blob:
+    def change(self, container: str, name: str, condition: Condition = UNCONDITIONAL, **attributes: Any) -> Blob:
         """Replace what is said of a blob (see `put`) and return it; raises `NotFound` and `BlobRefused`."""
 
         def changed(there: Blob | None) -> Blob:
             if there is None:
                 raise _no_blob(container, name)
             condition.check_write(there)
-            return replace(there, etag=_new_etag(), modified_at=datetime.now(UTC), **said)
+            return replace(there, etag=_new_etag(), modified_at=datetime.now(UTC), **attributes)
 
         return self._records.blobs.write(container, name, changed)
 
@@ -158,10 +158,10 @@ class Blobs:
 
     def get(self, container: str, name: str) -> Blob:
         """Return a blob; raises `NotFound`."""
-        found = self._records.blobs.find(container, name)
-        if found is None:
+        blob = self._records.blobs.find(container, name)
+        if blob is None:
             raise _no_blob(container, name)
-        return found
+        return blob
 
     def path(self, blob: Blob) -> Path:
         """Return the stored bytes of a blob, to be read only."""
@@ -183,7 +183,7 @@ class Blobs:
         below = self._records.blobs.list(container, prefix)
         if not below:
             raise NotFound(f"Container '{container}' has neither a blob '{name}' nor any below it.")
-        return self._artifacts.assemble({found.name.removeprefix(prefix): self._stored(found) for found in below})
+        return self._artifacts.assemble({blob.name.removeprefix(prefix): self._stored(blob) for blob in below})
 
     def publish(self, container: str, prefix: str, artifact: str, view_of: str = "") -> None:
         """Show an artifact's files as blobs under `prefix/`, where they aren't yet. No bytes are copied.
@@ -191,10 +191,10 @@ class Blobs:
         view_of: what they show, with which `withdraw_views` deletes them.
         """
         self.ensure_container(container)
-        shown = {blob.name for blob in self.list(container, f"{prefix}/")}
+        names = {blob.name for blob in self.list(container, f"{prefix}/")}
         for file in self._artifacts.manifest(artifact):
             name = f"{prefix}/{file.path}"
-            if name not in shown:
+            if name not in names:
                 self._show(container, name, artifact, file, view_of)
 
     def place(self, container: str, name: str, artifact: str) -> None:
@@ -203,16 +203,16 @@ class Blobs:
         Blobs of these names that have other bytes are replaced.
         """
         self.ensure_container(container)
-        found = self._artifacts.describe(artifact)
-        for file in found.files:
-            self._show(container, name if found.kind == "file" else f"{name}/{file.path}", artifact, file)
+        manifest = self._artifacts.describe(artifact)
+        for file in manifest.files:
+            self._show(container, name if manifest.kind == "file" else f"{name}/{file.path}", artifact, file)
 
     def withdraw(self, container: str, prefix: str) -> set[str]:
         """Delete all blobs under `prefix/`, and return the artifacts that they were."""
-        found = self.list(container, f"{prefix}/")
-        for blob in found:
+        blobs = self.list(container, f"{prefix}/")
+        for blob in blobs:
             self._records.blobs.delete(container, blob.name)
-        return {blob.artifact for blob in found}
+        return {blob.artifact for blob in blobs}
 
     def withdraw_views(self, view_of: str) -> set[str]:
         """Delete all blobs that were published as views of something, and return the artifacts that they were."""

@@ -40,8 +40,8 @@ class Blocks:
     def list(self, container: str, name: str) -> list[Block]:
         """Return the blocks that wait, by id."""
         with contextlib.suppress(FileNotFoundError):
-            found = (self.folder(container, name) / "blocks").iterdir()
-            blocks = [Block(bytes.fromhex(path.name).decode(), path.stat().st_size) for path in found]
+            paths = (self.folder(container, name) / "blocks").iterdir()
+            blocks = [Block(bytes.fromhex(path.name).decode(), path.stat().st_size) for path in paths]
             return sorted(blocks, key=lambda block: block.id)
         return []
 

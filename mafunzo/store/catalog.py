@@ -58,13 +58,13 @@ def model_card(name: str, version: str | None = None) -> ModelCard:
     Raises `NotFound`, with near names.
     """
     cards = model_cards()
-    found = [card for card in cards if name.lower() in (card.name.lower(), _repository(card).lower())]
-    if not found:
+    matches = [card for card in cards if name.lower() in (card.name.lower(), _repository(card).lower())]
+    if not matches:
         known = [card.name for card in cards]
         raise NotFound(f"No base model is called '{name}'.{_near(name, known)} `mafunzo model list` shows all.")
-    if version is not None and version != found[0].version:
-        raise NotFound(f"{found[0].name} has the version {found[0].version}, not '{version}'.")
-    return found[0]
+    if version is not None and version != matches[0].version:
+        raise NotFound(f"{matches[0].name} has the version {matches[0].version}, not '{version}'.")
+    return matches[0]
 
 
 @cache

@@ -11,8 +11,8 @@ PREFIX = "azureml-"
 
 def curated_environment(name: str) -> Environment | None:
     """Return the environment that a curated name stands for, in whatever case; None for any other name."""
-    found = next((card for card in environment_cards() if _has_name(card, _plain(name))), None)
-    return None if found is None else _environment(found, name)
+    match = next((card for card in environment_cards() if _has_name(card, _plain(name))), None)
+    return None if match is None else _environment(match, name)
 
 
 def curated_environments() -> list[Environment]:

@@ -27,18 +27,18 @@ class Leases:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def take(self, owner: str, wanted: Resources, capacity: Resources | Hardware) -> bool:
-        """Take `wanted` for `owner` if `capacity` has so much left beside what the others hold; return whether it had.
+    def take(self, owner: str, resources: Resources, capacity: Resources | Hardware) -> bool:
+        """Take `resources` for `owner` if `capacity` has so much left beside what the others hold; return whether it had.
 
         An owner that holds a lease already has it replaced, or kept as it was when there isn't enough. GPUs are taken
         one by one: `devices` tells which.
         """
         with self._database.transaction() as connection:
             others = [lease for lease in connection.execute(sa.select(table.lease)) if lease.owner != owner]
-            if not _fits(wanted, _left(capacity, others)):
+            if not _fits(resources, _left(capacity, others)):
                 return False
             connection.execute(sa.delete(table.lease).where(table.lease.c.owner == owner))
-            _insert(connection, owner, wanted, _free_devices(capacity, others)[: wanted.gpus])
+            _insert(connection, owner, resources, _free_devices(capacity, others)[: resources.gpus])
             return True
 
     def release(self, owner: str) -> None:
@@ -61,8 +61,8 @@ class Leases:
         return tuple(devices or ())
 
 
-def _fits(wanted: Resources, left: Resources) -> bool:
-    return wanted.cpus <= left.cpus and wanted.gpus <= left.gpus and wanted.memory_mb <= left.memory_mb
+def _fits(resources: Resources, left: Resources) -> bool:
+    return resources.cpus <= left.cpus and resources.gpus <= left.gpus and resources.memory_mb <= left.memory_mb
 
 
 def _left(capacity: Resources | Hardware, others: list[sa.Row[tuple[object, ...]]]) -> Resources:
@@ -82,13 +82,13 @@ def _free_devices(capacity: Resources | Hardware, others: list[sa.Row[tuple[obje
     return [device for device in range(_gpu_count(capacity)) if device not in held]
 
 
-def _insert(connection: Connection, owner: str, wanted: Resources, devices: list[int]) -> None:
+def _insert(connection: Connection, owner: str, resources: Resources, devices: list[int]) -> None:
     row = {
         "owner": owner,
-        "cpus": wanted.cpus,
-        "gpus": wanted.gpus,
-        "memory_mb": wanted.memory_mb,
-        "processes": wanted.processes,
+        "cpus": resources.cpus,
+        "gpus": resources.gpus,
+        "memory_mb": resources.memory_mb,
+        "processes": resources.processes,
         "devices": devices,
         "since": datetime.now(UTC),
     }

@@ -116,18 +116,18 @@ def _conda_facts(text: str) -> Json:
     """Return what a conda file asks for. It was checked when it was registered."""
     body = yaml.load(text, Loader=yaml.BaseLoader) or {}
     packages: list[str] = []
-    named: list[str] = []
+    conda_lines: list[str] = []
     for entry in body.get("dependencies") or []:
         if isinstance(entry, dict):
             packages += [line.strip() for line in entry["pip"] or []]
         else:
-            named.append(entry.strip())
-    versions = dict(map(_package, named))
+            conda_lines.append(entry.strip())
+    versions = dict(map(_package, conda_lines))
     return {
         "packages": packages,
         "python": versions.get("python", ""),
         "variables": body.get("variables") or {},
-        "conda_packages": [entry for entry in named if _package(entry)[0] not in ("python", "pip")],
+        "conda_packages": [entry for entry in conda_lines if _package(entry)[0] not in ("python", "pip")],
     }
 
 

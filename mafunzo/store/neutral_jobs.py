@@ -66,12 +66,14 @@ def neutral_job(body: Json) -> Json:
     properties = dict(body.get("properties") or {})
     sent = properties.pop("azureml_body", None) or {}
     is_archived = bool(properties.pop("is_archived", False))
-    said = sent.get("properties") or {}
-    echoes = {"azure": sent} if said.get("jobType") else {}  # else only what was changed of a job that came another way
+    resource_properties = sent.get("properties") or {}
+    echoes = (
+        {"azure": sent} if resource_properties.get("jobType") else {}
+    )  # else only what was changed of a job that came another way
     return body | {
         "properties": properties,
-        "description": said.get("description"),
-        "user_properties": said.get("properties") or {},
+        "description": resource_properties.get("description"),
+        "user_properties": resource_properties.get("properties") or {},
         "is_archived": is_archived,
         "echoes": echoes,
     }
@@ -107,8 +109,10 @@ def neutral_component(spec: Mapping[str, Any]) -> Json:
         "kind": kind,
         "display_name": str(spec.get("display_name") or spec["name"]),
         "description": str(spec.get("description") or ""),
-        "inputs": {name: _input(name, given or {}) for name, given in (spec.get("inputs") or {}).items()},
-        "outputs": {name: _output(name, given or {}) for name, given in (spec.get("outputs") or {}).items()},
+        "inputs": {name: _input(name, declaration or {}) for name, declaration in (spec.get("inputs") or {}).items()},
+        "outputs": {
+            name: _output(name, declaration or {}) for name, declaration in (spec.get("outputs") or {}).items()
+        },
         "command": str(spec.get("command", "")).strip() if kind == "command" else "",
         "nodes": {name: _node(name, node) for name, node in (spec.get("jobs") or {}).items()},
         "resources": _resources(spec),
@@ -151,15 +155,15 @@ def _node(name: str, body: Mapping[str, Any]) -> Json:
     return {
         "name": name,
         "component": _asset_name(str(body.get("componentId") or body.get("component") or "")),
-        "inputs": {key: _node_input(given) for key, given in (body.get("inputs") or {}).items()},
-        "outputs": {key: text for key, given in outputs.items() if (text := _output_binding(given))},
+        "inputs": {key: _node_input(binding) for key, binding in (body.get("inputs") or {}).items()},
+        "outputs": {key: text for key, binding in outputs.items() if (text := _output_binding(binding))},
         "resources": _resources(body, bound) if has_resources else None,
         "retries": int(body.get("x-retries") or 0),
         "environment": _texts(body.get("environment_variables") or body.get("environmentVariables")),
         "destinations": {
             key: place
-            for key, given in outputs.items()
-            if isinstance(given, Mapping) and (place := _destination(given))
+            for key, binding in outputs.items()
+            if isinstance(binding, Mapping) and (place := _destination(binding))
         },
         "timeout_s": 0.0 if "limits.timeout" in bound else _seconds(_setting(body, "limits.timeout")),
         "bound": bound,
@@ -167,33 +171,33 @@ def _node(name: str, body: Mapping[str, Any]) -> Json:
     }
 
 
-def _node_input(given: Any) -> Any:
-    if not isinstance(given, Mapping):
-        return given
-    if "value" in given:
-        return given["value"]
-    address = given.get("uri", given.get("path"))
+def _node_input(binding: Any) -> Any:
+    if not isinstance(binding, Mapping):
+        return binding
+    if "value" in binding:
+        return binding["value"]
+    address = binding.get("uri", binding.get("path"))
     if address is None or "${{" in str(address):
         return address
-    kind = given.get("job_input_type") or given.get("jobInputType") or given.get("type")
+    kind = binding.get("job_input_type") or binding.get("jobInputType") or binding.get("type")
     return {"reference": _reference(str(address)), "type": str(kind or "uri_folder"), "text": str(address)}
 
 
-def _output_binding(given: Any) -> str:
-    text = str((given.get("value") or given.get("path") or "") if isinstance(given, Mapping) else given or "")
-    return text if not isinstance(given, Mapping) or _PARENT_OUTPUT.fullmatch(text.strip()) else ""
+def _output_binding(binding: Any) -> str:
+    text = str((binding.get("value") or binding.get("path") or "") if isinstance(binding, Mapping) else binding or "")
+    return text if not isinstance(binding, Mapping) or _PARENT_OUTPUT.fullmatch(text.strip()) else ""
 
 
-def _destination(given: Mapping[str, Any]) -> Json | None:
-    asset = str(given.get("assetName") or given.get("name") or "")
-    path = _STORED.fullmatch(str(given.get("uri") or given.get("path") or ""))
+def _destination(body: Mapping[str, Any]) -> Json | None:
+    asset = str(body.get("assetName") or body.get("name") or "")
+    path = _STORED.fullmatch(str(body.get("uri") or body.get("path") or ""))
     if not asset and path is None:
         return None
-    kind = given.get("jobOutputType") or given.get("job_output_type") or given.get("type") or "uri_folder"
+    kind = body.get("jobOutputType") or body.get("job_output_type") or body.get("type") or "uri_folder"
     return {
         "folder_type": str(kind),
         "asset_name": asset,
-        "asset_version": str(given.get("assetVersion") or given.get("version") or ""),
+        "asset_version": str(body.get("assetVersion") or body.get("version") or ""),
         "path": path["path"] if path else "",
     }
 
@@ -218,8 +222,8 @@ def _resources(body: Mapping[str, Any], bound: Mapping[str, str] | None = None) 
 def _setting(body: Mapping[str, Any], name: str) -> Any:
     section, key = name.split(".")
     first, *rest = key.split("_")
-    given = body.get(section) or {}
-    return given.get(key, given.get(first + "".join(word.capitalize() for word in rest)))
+    settings = body.get(section) or {}
+    return settings.get(key, settings.get(first + "".join(word.capitalize() for word in rest)))
 
 
 def _seconds(limit: Any) -> float:

@@ -32,12 +32,12 @@ def parameters_of(step: str) -> tuple[Parameter, ...]:
     return tuple(parameter for parameter in PARAMETERS.values() if step in parameter.steps)
 
 
-def resolve(given: Mapping[str, Any], step: str = FINETUNE) -> tuple[dict[str, Value | None], list[str]]:
-    """Return the values of a step with defaults filled in, and all faults of `given`."""
+def resolve(raw_values: Mapping[str, Any], step: str = FINETUNE) -> tuple[dict[str, Value | None], list[str]]:
+    """Return the values of a step with defaults filled in, and all faults of `raw_values`."""
     values: dict[str, Value | None] = {}
     faults: list[str] = []
     for parameter in parameters_of(step):
-        raw = given.get(parameter.name)
+        raw = raw_values.get(parameter.name)
         if raw is None:
             values[parameter.name] = parameter.default
         else:

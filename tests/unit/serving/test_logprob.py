@@ -41,7 +41,7 @@ def between(share: float, tuning: float, noise: float) -> Distance:
 def test_the_largest_difference_is_found_with_its_place() -> None:
     found = measure(reference([-1.0, -2.0, -3.0]), [[None, -1.0, -2.5, -3.1]])
     assert (found.largest.row, found.largest.position) == (0, 2)
-    assert (found.largest.expected, found.largest.given) == (-2.0, -2.5)
+    assert (found.largest.expected, found.largest.actual) == (-2.0, -2.5)
     assert found.largest.size == pytest.approx(0.5)
     assert found.mean == pytest.approx(0.2)
     assert found.share is None

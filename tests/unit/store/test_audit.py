@@ -25,7 +25,7 @@ def test_what_is_written_is_read_again_and_is_its_user_s_only(home: Home) -> Non
 
 
 def test_a_full_file_makes_room_and_the_oldest_goes(home: Home) -> None:
-    log = AuditLog(home, limit_bytes=1, kept=2)
+    log = AuditLog(home, limit_bytes=1, full_files=2)
     for status in range(5):
         log.append(replace(ENTRY, status=status))
     assert [entry.status for entry in log.read()] == [2, 3, 4]
