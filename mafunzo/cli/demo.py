@@ -13,6 +13,7 @@ import typer
 
 from mafunzo.cli.output import human_size, print_table
 from mafunzo.entities.job import JobStatus
+from mafunzo.tracking.step_folder import StepFolder
 
 if TYPE_CHECKING:
     from mafunzo.workspace import Workspace
@@ -196,7 +197,7 @@ def _print_costs(job: JobHandle) -> None:
     for step in job.steps:
         took = (step.ended_at - step.started_at).total_seconds() if step.started_at and step.ended_at else 0.0
         total += took
-        record = job.folder(step.name) / "exit.json"
+        record = StepFolder(job.folder(step.name)).exit
         peak = json.loads(record.read_text()).get("peak_memory_mb", 0) if record.exists() else 0
         memory = f"peak {human_size(peak * 1e6):>9}" if peak else " " * 14
         why = step.reason if step.status == "cached" else ""

@@ -19,7 +19,8 @@ from mafunzo.device.out_of_memory import is_out_of_memory
 from mafunzo.entities.component import Component, parse_value
 from mafunzo.entities.component_file import component_from_dict
 from mafunzo.errors import FailedError, InvalidParameter, MafunzoError, OutOfMemory, StorageFull
-from mafunzo.tracking import METRICS_FILE, MetricLog
+from mafunzo.tracking import MetricLog
+from mafunzo.tracking.step_folder import StepFolder
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def parse(component: Component, argv: Sequence[str], step_folder: Path | None = 
     outputs = {name: Path(options[name]) for name in component.outputs}
     for path in outputs.values():
         path.parent.mkdir(parents=True, exist_ok=True)
-    return Arguments(values, paths, outputs, MetricLog(step_folder / METRICS_FILE if step_folder else None))
+    return Arguments(values, paths, outputs, MetricLog(StepFolder(step_folder).metrics if step_folder else None))
 
 
 def _translate(error: Exception) -> MafunzoError:
@@ -123,4 +124,4 @@ def _tell(error: MafunzoError, step_folder: Path | None) -> None:
     sys.stderr.write(f"error: {error}\n")
     if step_folder is not None:
         record = {"code": error.code, "message": error.message, "faults": list(error.faults)}
-        (step_folder / "error.json").write_text(json.dumps(record), encoding="utf-8")
+        StepFolder(step_folder).error.write_text(json.dumps(record), encoding="utf-8")

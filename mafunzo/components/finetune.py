@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from mafunzo.components.command import Arguments, run
+from mafunzo.tracking.step_folder import OUTPUTS, StepFolder
 from mafunzo.training.arguments import TrainingArguments
 from mafunzo.training.finetune import finetune
 from mafunzo.training.run import TrainingRequest
@@ -26,10 +27,11 @@ def work(arguments: Arguments) -> None:
 def earlier_outputs(output: Path) -> tuple[Path, ...]:
     """Return the same output of the step's earlier attempts: `<step>/<attempt>/outputs/<name>`, newest first."""
     attempt = output.absolute().parent.parent
-    if output.absolute().parent.name != "outputs" or not attempt.name.isdigit():
+    if output.absolute().parent.name != OUTPUTS or not attempt.name.isdigit():
         return ()
     siblings = [path for path in attempt.parent.iterdir() if path.name.isdigit() and int(path.name) < int(attempt.name)]
-    return tuple(path / "outputs" / output.name for path in sorted(siblings, key=lambda p: int(p.name), reverse=True))
+    newest_first = sorted(siblings, key=lambda path: int(path.name), reverse=True)
+    return tuple(StepFolder(path).outputs / output.name for path in newest_first)
 
 
 if __name__ == "__main__":

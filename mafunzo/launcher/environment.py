@@ -261,11 +261,12 @@ def _variables() -> dict[str, str]:
 def _tell(error: MafunzoError) -> None:
     """Log an error, and record it as the step's own."""
     from mafunzo.tracking import STEP_FOLDER
+    from mafunzo.tracking.step_folder import StepFolder
 
     logger.error("error: %s", error)
     if step_folder := os.environ.get(STEP_FOLDER):
         record = {"code": error.code, "message": error.message, "faults": list(error.faults)}
-        (Path(step_folder) / "error.json").write_text(json.dumps(record), encoding="utf-8")
+        StepFolder(Path(step_folder)).error.write_text(json.dumps(record), encoding="utf-8")
 
 
 if __name__ == "__main__":

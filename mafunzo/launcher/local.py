@@ -31,9 +31,10 @@ from typing import Any
 import psutil
 
 from mafunzo.errors import Conflict, FailedError
-from mafunzo.launcher.runner import EXIT_FILE, LOG_FILE, PROCESS_FILE, claim
+from mafunzo.launcher.runner import claim
 from mafunzo.launcher.tree import Tree, mark_of
 from mafunzo.tracking import STEP_FOLDER
+from mafunzo.tracking.step_folder import StepFolder
 
 logger = logging.getLogger(__name__)
 
@@ -114,13 +115,13 @@ class LocalLauncher:
         """
         folder = folder.resolve()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if (folder / PROCESS_FILE).exists():
+        if StepFolder(folder).process.exists():
             raise Conflict(f"{folder} was used by another process before. Start in a new folder.")
         argv = ["bash", "-c", command] if isinstance(command, str) else list(command)
         runner = [sys.executable, "-m", "mafunzo.launcher.runner", str(folder), str(processes), *argv]
         inherited = {name: value for name, value in os.environ.items() if name not in KEPT_FROM_CHILDREN}
         own = {"PYTHONUNBUFFERED": "1", STEP_FOLDER: str(folder), **_search_paths({**inherited, **environment})}
-        with (folder / LOG_FILE).open("ab") as log:
+        with StepFolder(folder).log.open("ab") as log:
             try:
                 child = subprocess.Popen(
                     runner,
@@ -181,28 +182,28 @@ class LocalLauncher:
         record = _exit_record(folder)
         if record is not None:
             return record.is_killed and not record.is_out_of_memory
-        return (_read(folder / PROCESS_FILE) or {}).get("pid") is not None and _runner(folder) is None
+        return (_read(StepFolder(folder).process) or {}).get("pid") is not None and _runner(folder) is None
 
     def _wait_for_claim(self, child: "subprocess.Popen[bytes]", folder: Path) -> Started:
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not (folder / PROCESS_FILE).exists():
+        while not StepFolder(folder).process.exists():
             if child.poll() is not None or time.monotonic() > deadline:
                 child.kill()
                 code = child.wait()
                 del self._children[folder]
                 if code == -signal.SIGKILL and claim(folder, {"pid": child.pid, "pid_start": 0.0}):
                     return Started(child.pid, 0.0)  # cut off from outside before it began: lost, as if it were later
-                tail = (folder / LOG_FILE).read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
+                tail = StepFolder(folder).log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
                 raise FailedError(f"The runner in {folder} ended before it began.", tail)
             time.sleep(0.005)
-        record = _read(folder / PROCESS_FILE) or {}
+        record = _read(StepFolder(folder).process) or {}
         if record.get("pid") != child.pid:
             child.wait()
             raise Conflict(f"{folder} was taken by another process. Start in a new folder.")
         return Started(child.pid, float(record["pid_start"]))
 
     def _tree_of(self, folder: Path, runner: psutil.Process | None) -> list[psutil.Process]:
-        session = (_read(folder / PROCESS_FILE) or {}).get("pid")
+        session = (_read(StepFolder(folder).process) or {}).get("pid")
         return self._tree.of(folder, runner, session)
 
     def _kill_for_good(self, folder: Path, runner: psutil.Process | None) -> None:
@@ -236,7 +237,7 @@ def _search_paths(environment: Mapping[str, str]) -> dict[str, str]:
 
 def _runner(folder: Path) -> psutil.Process | None:
     """Return the live runner: the same pid, start and folder, so never a stranger that was given its pid."""
-    record = _read(folder / PROCESS_FILE)
+    record = _read(StepFolder(folder).process)
     if record is None or record.get("pid") is None:
         return None
     try:
@@ -258,11 +259,11 @@ def _signal(process: psutil.Process, number: int) -> None:
 def _give_up(folder: Path) -> bool:
     """Take the folder so that a runner that is only just starting finds it taken and ends; return whether it was free."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return not (folder / PROCESS_FILE).exists() and claim(folder, {"pid": None})
+    return not StepFolder(folder).process.exists() and claim(folder, {"pid": None})
 
 
 def _exit_record(folder: Path) -> ExitRecord | None:
-    record = _read(folder / EXIT_FILE)
+    record = _read(StepFolder(folder).exit)
     return None if record is None else ExitRecord(**record)
 
 

@@ -2,7 +2,7 @@
 
 It owns two files of FOLDER. `process.json` says who runs there; it is made once, so that of two starters, or of a starter
 and someone who gave the folder up, one wins. `exit.json` says how it ended; it appears whole or not at all, and survives a
-power cut. The runner outlives the scheduler that started it, imports the standard library only, and only waits.
+power cut. The runner outlives the scheduler that started it, loads little beside the standard library, and only waits.
 """
 
 import contextlib
@@ -19,9 +19,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-PROCESS_FILE = "process.json"
-EXIT_FILE = "exit.json"
-LOG_FILE = "log.txt"
+from mafunzo.tracking.step_folder import StepFolder
+
 LAST_LINES = 20
 
 
@@ -45,16 +44,17 @@ def main(argv: Sequence[str]) -> int:
         "peak_memory_mb": round(peak / 2**20, 1),
         "is_out_of_memory": is_killed and _oom_kills() > kills_before,
     }
-    write_whole(folder / EXIT_FILE, record)
+    write_whole(StepFolder(folder).exit, record)
     return code if code >= 0 else 128 - code
 
 
 def claim(folder: Path, who: Mapping[str, Any]) -> bool:
     """Make `process.json` unless it exists, atomically; return whether it was made."""
-    draft = folder / f".{PROCESS_FILE}.{os.getpid()}"
+    target = StepFolder(folder).process
+    draft = folder / f".{target.name}.{os.getpid()}"
     write_whole(draft, who)
     try:
-        os.link(draft, folder / PROCESS_FILE)
+        os.link(draft, target)
     except FileExistsError:
         return False
     finally:
@@ -98,7 +98,7 @@ def _run(folder: Path, processes: int, command: Sequence[str]) -> tuple[int, int
         signal.signal(number, lambda received, _: _pass_on(children, received))
     port = _free_port() if processes > 1 else 0
     for rank in range(processes):
-        with (folder / log_name(rank)).open("ab", buffering=0) as log:
+        with StepFolder(folder).log_of(rank).open("ab", buffering=0) as log:
             try:
                 children.append(_start(command, log.fileno(), _rank_environment(rank, processes, port)))
             except OSError as error:
@@ -134,11 +134,6 @@ def _start(command: Sequence[str], log: int, environment: Mapping[str, str]) -> 
     return subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **environment}
     )
-
-
-def log_name(rank: int) -> str:
-    """Return the log of one of several processes: `log.txt` for the first, `log.<rank>.txt` for the others."""
-    return LOG_FILE if rank == 0 else f"log.{rank}.txt"
 
 
 def _rank_environment(rank: int, processes: int, port: int) -> dict[str, str]:
@@ -177,9 +172,10 @@ def _copy_last_lines(folder: Path, rank: int, code: int) -> None:
     """Show in `log.txt` why a process other than the first ended the others."""
     if rank == 0:
         return
-    lines = (folder / log_name(rank)).read_bytes().splitlines(keepends=True)[-LAST_LINES:]
-    end = f"; the last lines of {log_name(rank)}:" if lines else ", and had printed nothing."
-    with (folder / LOG_FILE).open("ab") as log:
+    own_log = StepFolder(folder).log_of(rank)
+    lines = own_log.read_bytes().splitlines(keepends=True)[-LAST_LINES:]
+    end = f"; the last lines of {own_log.name}:" if lines else ", and had printed nothing."
+    with StepFolder(folder).log.open("ab") as log:
         log.write(f"process {rank} ended with {code}{end}\n".encode() + b"".join(lines))
 
 

@@ -18,16 +18,14 @@ from mafunzo.errors import FailedError, MafunzoError, OutOfMemory, StepFailed
 from mafunzo.launcher.environment import setup_command
 from mafunzo.launcher.local import ExitRecord
 from mafunzo.launcher.overlay import make_overlay
-from mafunzo.launcher.runner import LOG_FILE
 from mafunzo.pipelines.command import substitute
 from mafunzo.store.artifact import Artifacts
 from mafunzo.store.home import Home
-from mafunzo.tracking import METRICS_FILE, read_metrics
+from mafunzo.tracking import read_metrics
+from mafunzo.tracking.step_folder import CODE, ENVIRONMENT, INPUTS, StepFolder
 
-ERROR_FILE = "error.json"
 DEFAULT_FOLDER = "outputs"
-OVERLAY_FOLDER = "environment"
-WORKING_FOLDERS = ("inputs", "code", OVERLAY_FOLDER)
+WORKING_FOLDERS = (INPUTS, CODE, ENVIRONMENT)
 """What an attempt needs only while it runs."""
 LAST_LINES = 10
 LAST_BYTES = 64 * 1024
@@ -44,12 +42,12 @@ class Prepared:
 
 def step_folder(home: Home, step: Step) -> Path:
     """Return the folder of the step's latest attempt."""
-    return home.jobs / step.job / step.name / str(step.attempt)
+    return StepFolder.of(home.jobs, step.job, step.name, step.attempt).path
 
 
 def written_to(spec: StepSpec, folder: Path, output: str) -> Path:
     """Return the file or folder that an attempt writes an output to."""
-    return folder / "outputs" / spec.output_path(output)
+    return StepFolder(folder).outputs / spec.output_path(output)
 
 
 def prepare(
@@ -74,9 +72,9 @@ def prepare(
             inputs[name] = _text(source.value)
             continue
         stored = source.artifact if isinstance(source, ArtifactInput) else upstream[source.step][source.output]
-        inputs[name] = str(artifacts.checkout(stored, folder / "inputs" / name, is_writable))
+        inputs[name] = str(artifacts.checkout(stored, StepFolder(folder).inputs / name, is_writable))
     outputs = {name: written_to(spec, folder, name) for name in spec.outputs}
-    (folder / "outputs").mkdir()
+    StepFolder(folder).outputs.mkdir()
     for name, kind in spec.outputs.items():
         place = outputs[name].parent if kind == "uri_file" else outputs[name]
         place.mkdir(exist_ok=True)
@@ -84,7 +82,7 @@ def prepare(
     directory = _lay_out_code(spec, folder, artifacts) if has_own_folder else folder
     command = substitute(spec.command, inputs, {name: str(path) for name, path in outputs.items()})
     if spec.runtime is not None:
-        overlay = folder / OVERLAY_FOLDER
+        overlay = StepFolder(folder).environment
         if not spec.runtime.packages:
             make_overlay(overlay)
         python_path = spec.environment.get("PYTHONPATH", "")
@@ -101,14 +99,14 @@ def prepare(
 
 def _lay_out_code(spec: StepSpec, folder: Path, artifacts: Artifacts) -> Path:
     """Return the folder that a user's command works in: its code, and in it `outputs`, whose files are the output `default`."""
-    directory = folder / "code"
+    directory = StepFolder(folder).code
     if spec.code_artifact is not None:
         found = artifacts.checkout(spec.code_artifact, directory, is_writable=True)
         directory = found if found.is_dir() else found.parent
     directory.mkdir(exist_ok=True)
     place = directory / DEFAULT_FOLDER
     if DEFAULT_OUTPUT in spec.outputs and not place.exists():
-        place.symlink_to(folder / "outputs" / DEFAULT_OUTPUT, target_is_directory=True)
+        place.symlink_to(StepFolder(folder).outputs / DEFAULT_OUTPUT, target_is_directory=True)
     return directory
 
 
@@ -134,9 +132,9 @@ def _missing(path: Path, name: str, kind: str) -> str:
 def failure(step: Step, folder: Path, record: ExitRecord | None, reason: str) -> dict[str, Any]:
     """Return why a step failed: what its component recorded, else how its process ended and the last lines of its log."""
     code, number = (record.exit_code, record.signal) if record else (None, None)
-    log = folder / LOG_FILE
+    log = StepFolder(folder).log
     facts = {"exit_code": code, "signal": number, "log": str(log) if log.exists() else None}
-    recorded = None if reason else _recorded(folder / ERROR_FILE)
+    recorded = None if reason else _recorded(StepFolder(folder).error)
     if recorded is not None:
         return recorded | facts
     lines = last_lines(log)
@@ -173,7 +171,7 @@ def last_lines(log: Path) -> list[str]:
 
 def logged_values(folder: Path, metric: str) -> tuple[float | None, ...]:
     """Return what an attempt has logged of a metric, in order; None stands for a value that isn't finite."""
-    path = folder / METRICS_FILE
+    path = StepFolder(folder).metrics
     return _values(path, path.stat().st_size, metric) if path.exists() else ()
 
 

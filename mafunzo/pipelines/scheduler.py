@@ -73,11 +73,11 @@ from mafunzo.store.blob import Blobs
 from mafunzo.store.home import Home
 from mafunzo.store.lease import Leases
 from mafunzo.store.records import Records
+from mafunzo.tracking.step_folder import OUTPUTS, StepFolder
 
 logger = logging.getLogger(__name__)
 
 OWNER = "job:"
-KEY_FILE = "key.json"
 ENVIRONMENTS_FOLDER = "environments"
 HALTED_FILE = "halted"
 POLL_S = 0.2
@@ -320,7 +320,7 @@ class Scheduler:
             logger.warning("Step %s/%s can't start: %s", step.job, step.name, error)
             self._launcher.kill(folder, self._grace_s)
             self._end(replace(step, error=failure_of(error)), StepStatus.FAILED, "it could not be started")
-            clean(folder, "outputs", *WORKING_FOLDERS)
+            clean(folder, OUTPUTS, *WORKING_FOLDERS)
             return
         logger.info("Started %s/%s, attempt %s", step.job, step.name, step.attempt)
 
@@ -375,7 +375,7 @@ class Scheduler:
         """Delete what the attempts of a step that has ended laid out and wrote; their logs stay."""
         for folder in self._attempts(step):
             is_kept = keeps_last_outputs and folder.name == str(step.attempt)
-            clean(folder, *WORKING_FOLDERS, *([] if is_kept else ["outputs"]))
+            clean(folder, *WORKING_FOLDERS, *([] if is_kept else [OUTPUTS]))
 
     def _reuse(self, step: Step, outputs: Mapping[str, str], source: str) -> None:
         key = self._keys[step.job, step.name]
@@ -430,7 +430,7 @@ class Scheduler:
         if before is None:
             return "it runs for the first time"
         try:
-            path = self._home.jobs / before.job / before.name / KEY_FILE
+            path = StepFolder(step_folder(self._home, before)).key
             told = differences(step.name, json.loads(path.read_text(encoding="utf-8")), key.found)
         except (OSError, ValueError, KeyError):  # the folder of that job was deleted, or is of another version
             return f"what decided its outputs in {before.job} is no longer known"
@@ -446,7 +446,7 @@ class Scheduler:
     def _write_key(self, step: Step, key: _Key) -> None:
         folder = self._home.jobs / step.job / step.name
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        (folder / KEY_FILE).write_text(json.dumps(key.found, indent=1), encoding="utf-8")
+        StepFolder(step_folder(self._home, step)).key.write_text(json.dumps(key.found, indent=1), encoding="utf-8")
 
     def _outputs(self, job: str) -> dict[str, Mapping[str, str]]:
         return {step.name: step.outputs for step in self._records.steps.of(job) if step.status.is_done}
@@ -486,7 +486,7 @@ class Scheduler:
                 if step is None or not (is_latest and step.status == StepStatus.RUNNING):
                     is_open = step is not None and not step.status.is_terminal
                     is_kept = is_open or (is_latest and step is not None and step.status == StepStatus.FAILED)
-                    clean(folder, *WORKING_FOLDERS, *([] if is_kept else ["outputs"]))
+                    clean(folder, *WORKING_FOLDERS, *([] if is_kept else [OUTPUTS]))
 
     def _running_owners(self) -> Iterator[str]:
         for job in self._records.jobs.queue():

@@ -1,6 +1,7 @@
 """What jobs have written, shown as blobs where Azure's clients look for it."""
 
 from mafunzo.entities.job import DEFAULT_OUTPUT, Step
+from mafunzo.tracking.step_folder import StepFolder
 from mafunzo.wire.azureml.envelope import ARTIFACT_CONTAINER, CONTAINER
 from mafunzo.wire.azureml.job import artifact_path, child_name, output_path
 from mafunzo.workspace import Workspace
@@ -34,7 +35,7 @@ def publish(workspace: Workspace, job: str, step: str | None = None) -> tuple[st
 
 def _log(workspace: Workspace, outputs: JobOutputs, step: Step, prefix: str) -> Files:
     """Return what a step has printed."""
-    log = outputs.folder(step.name) / "log.txt"
+    log = StepFolder(outputs.folder(step.name)).log
     return {f"user_logs/{prefix}std_log.txt": (workspace.artifacts.put(log), log.name)} if log.exists() else {}
 
 

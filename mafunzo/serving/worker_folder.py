@@ -11,6 +11,7 @@ from pathlib import Path
 from mafunzo.entities.endpoint import Deployment
 from mafunzo.launcher.local import ExitRecord
 from mafunzo.store.home import Home
+from mafunzo.tracking.step_folder import StepFolder
 
 KEPT_ATTEMPTS = 10
 LOG_LINES = 12
@@ -71,7 +72,7 @@ def is_final(record: ExitRecord | None) -> bool:
 
 def log_tail(folder: Path) -> list[str]:
     """Return the last lines of the worker's log that say something."""
-    path = folder / "log.txt"
+    path = StepFolder(folder).log
     if not path.exists():
         return []
     with path.open("rb") as file:
@@ -84,7 +85,7 @@ def last_log(home: Home, deployment: Deployment) -> str:
     """Return the log of the newest worker that said anything; empty when none did."""
     parent = home.workers / deployment.endpoint / deployment.name
     for number in sorted((int(folder.name) for folder in parent.glob("*") if folder.name.isdigit()), reverse=True):
-        path = parent / str(number) / "log.txt"
+        path = StepFolder(parent / str(number)).log
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
         if text.strip():
             return text

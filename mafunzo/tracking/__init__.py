@@ -14,8 +14,6 @@ from typing import Any, TextIO
 
 STEP_FOLDER = "MAFUNZO_STEP_FOLDER"
 """The environment variable that names a process's folder; child processes inherit it."""
-METRICS_FILE = "metrics.jsonl"
-"""In the folder of a step's attempt."""
 
 
 class MetricLog:

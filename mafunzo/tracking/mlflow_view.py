@@ -15,10 +15,11 @@ from typing import Any
 
 from mlflow.entities import Experiment, ExperimentTag, Metric, Param, RunStatus, RunTag, ViewType
 
-from mafunzo.tracking import METRICS_FILE, metrics_of, read_metrics
+from mafunzo.tracking import metrics_of, read_metrics
 from mafunzo.tracking.job_facts import FILE, JobFacts, StepFacts, read_job_facts
 from mafunzo.tracking.mlflow_store import JOBS_TAG, KEY_TAG, RunStore
 from mafunzo.tracking.step_environment import job_run_id, step_run_id
+from mafunzo.tracking.step_folder import StepFolder
 
 BATCH = 900
 PARAMETER_BATCH = 100
@@ -87,7 +88,7 @@ class View:
         folder = self._open.get(run_id)
         if folder is None or not metrics:
             return
-        file = folder / METRICS_FILE
+        file = StepFolder(folder).metrics
         # MLflow's log_model logs the metrics of its step again, for the model.
         points = set(map(_point, read_metrics(file))) if any(metric.model_id for metric in metrics) else set()
         lines = [line for line in map(_line, metrics) if _point(line) not in points]
@@ -109,7 +110,7 @@ class View:
         attempts = sorted(path for path in folder.glob("*/*") if path.is_dir() and path.name.isdigit())
         fingerprint = tuple(
             (str(path), path.stat().st_size, path.stat().st_mtime_ns)
-            for path in [folder / FILE, *(attempt / METRICS_FILE for attempt in attempts), *attempts]
+            for path in [folder / FILE, *(StepFolder(attempt).metrics for attempt in attempts), *attempts]
             if path.exists()
         )
         if self._fingerprints.get(folder.name) == fingerprint:
@@ -126,7 +127,7 @@ class View:
     def _ingest_attempt(self, job: JobFacts, step: StepFacts | None, folder: Path, parent: _Run) -> int:
         name, attempt = folder.parent.name, folder.name
         step = step or StepFacts(name=name, status="running")
-        if not (step.is_users or (folder / METRICS_FILE).exists()):
+        if not (step.is_users or StepFolder(folder).metrics.exists()):
             return 0
         run = parent if job.is_one_command else self._step_run(job, step, attempt, parent)
         if step.is_users:
@@ -151,7 +152,7 @@ class View:
             del self._open[run_id]
 
     def _ingest_lines(self, run: _Run, parent: _Run, folder: Path) -> int:
-        file, offset_tag = folder / METRICS_FILE, f"{OFFSET_TAG}.{folder.parent.name}.{folder.name}"
+        file, offset_tag = StepFolder(folder).metrics, f"{OFFSET_TAG}.{folder.parent.name}.{folder.name}"
         if not file.exists():
             return 0
         lines, end = _new_lines(file, run.offsets.get(offset_tag, 0))

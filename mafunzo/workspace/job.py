@@ -16,7 +16,8 @@ from mafunzo.entities.job_request import JobChange, JobRequest, changed
 from mafunzo.entities.sweep import BEST_TRIAL
 from mafunzo.errors import Conflict, Faults, JobCanceled, JobFailed, NotFound, TimedOut, from_code
 from mafunzo.store.codec import decode
-from mafunzo.tracking import METRICS_FILE, read_metrics
+from mafunzo.tracking import read_metrics
+from mafunzo.tracking.step_folder import StepFolder
 from mafunzo.workspace.job_output import JobOutputs, find_step, job_view
 from mafunzo.workspace.request import comparison, finetuning, importing, previewing
 from mafunzo.workspace.retention import free, models_made_by, named_artifacts
@@ -229,11 +230,11 @@ class JobHandle:
         """Return each step's metrics, line by line: `{"finetune": [{"time": ..., "step": 1, "loss": ...}, ...]}`."""
         names = [step] if step else [s.name for s in self.steps]
         folders = {name: self._outputs.folder(name) for name in names}
-        return {name: lines for name, at in folders.items() if (lines := list(read_metrics(at / METRICS_FILE)))}
+        return {name: lines for name, at in folders.items() if (lines := list(read_metrics(StepFolder(at).metrics)))}
 
     def logs(self, step: str) -> str:
         """Return what a step has printed so far; raises `NotFound`."""
-        file = self._outputs.folder(step) / "log.txt"
+        file = StepFolder(self._outputs.folder(step)).log
         return file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
 
     def _failure(self, job: Job) -> Exception:

@@ -10,6 +10,7 @@ from mafunzo.entities.sweep import BEST_TRIAL
 from mafunzo.errors import JobFailed, MafunzoError, NotFound
 from mafunzo.pipelines.attempt import written_to
 from mafunzo.tracking.step_environment import step_run_id
+from mafunzo.tracking.step_folder import StepFolder
 from mafunzo.workspace.logged_file import logged_files
 from mafunzo.workspace.services import Services
 
@@ -76,7 +77,7 @@ class JobOutputs:
         A step that was taken from the cache shows the folder of the step that ran.
         """
         found = self.step(step)
-        return self._services.home.jobs / found.job / found.name / str(max(found.attempt, 1))
+        return StepFolder.of(self._services.home.jobs, found.job, found.name, max(found.attempt, 1)).path
 
     def step(self, name: str) -> Step:
         """Return a step by name; raises `NotFound`."""

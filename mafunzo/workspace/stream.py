@@ -11,6 +11,7 @@ from typing import Any, Literal, TextIO
 
 from mafunzo.entities.job import Job, JobStatus, Step, StepStatus
 from mafunzo.tracking import progress_text
+from mafunzo.tracking.step_folder import StepFolder
 from mafunzo.workspace.services import Services
 
 
@@ -74,7 +75,7 @@ def _follow_step(services: Services, step: Step, seen: dict[str, str], logs: dic
     if is_news and not step.status.is_terminal:
         yield Event("step", step.name, step.reason, str(step.status))
     if step.attempt and step.status is not StepStatus.CACHED:
-        path = services.home.jobs / step.job / step.name / str(step.attempt) / "log.txt"
+        path = StepFolder.of(services.home.jobs, step.job, step.name, step.attempt).log
         tail = logs.setdefault(f"{step.name}/{step.attempt}", _Tail(path))
         yield from (_log_event(step.name, line) for line in tail.lines(is_last=step.status.is_terminal))
     if is_news and step.status.is_terminal:

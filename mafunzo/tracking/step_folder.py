@@ -1,0 +1,77 @@
+"""The folder that a process runs in: its files and folders by what they are, for all who write or read them."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+INPUTS = "inputs"
+OUTPUTS = "outputs"
+CODE = "code"
+ENVIRONMENT = "environment"
+
+
+class StepFolder(NamedTuple):
+    """`<home>/jobs/<job>/<step>/<attempt>/` of a step's attempt; a worker has the same logs and records.
+
+    No dataclass: the runner, of which every step and worker waits for one, is to load little.
+    """
+
+    path: Path
+
+    @classmethod
+    def of(cls, jobs: Path, job: str, step: str, attempt: int) -> "StepFolder":
+        """Return the folder of an attempt, under a home's folder of jobs."""
+        return cls(jobs / job / step / str(attempt))
+
+    @property
+    def log(self) -> Path:
+        """What the process prints; of several processes, the first."""
+        return self.path / "log.txt"
+
+    def log_of(self, rank: int) -> Path:
+        """Return the log of one of several processes: `log.txt` for the first, `log.<rank>.txt` for the others."""
+        return self.log if rank == 0 else self.log.with_suffix(f".{rank}.txt")
+
+    @property
+    def process(self) -> Path:
+        """The runner's claim of the folder: pid and start time."""
+        return self.path / "process.json"
+
+    @property
+    def exit(self) -> Path:
+        """The runner's exit record: it is there once the process has ended."""
+        return self.path / "exit.json"
+
+    @property
+    def error(self) -> Path:
+        """Why the step failed, in its own words: code, message and faults."""
+        return self.path / "error.json"
+
+    @property
+    def metrics(self) -> Path:
+        """What the step has logged, a JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def inputs(self) -> Path:
+        """The checked-out inputs, by name, while the step runs."""
+        return self.path / INPUTS
+
+    @property
+    def outputs(self) -> Path:
+        """What the step writes, by name, until it is stored."""
+        return self.path / OUTPUTS
+
+    @property
+    def code(self) -> Path:
+        """The working directory of a user's own command, while it runs."""
+        return self.path / CODE
+
+    @property
+    def environment(self) -> Path:
+        """The virtual environment of a user's own step, while it runs."""
+        return self.path / ENVIRONMENT
+
+    @property
+    def key(self) -> Path:
+        """The cache key of the step, which all its attempts share."""
+        return self.path.parent / "key.json"
