@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mafunzo.errors import InvalidFile, InvalidParameter, NotSupported, UnsafeModel
+from mafunzo.tracking.atomic_json import write_json
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -228,7 +229,7 @@ def save_adapter(network: nn.Module, config: AdapterConfig, folder: Path) -> Non
         "alpha_pattern": {},
         "use_rslora": config.use_rslora,
     }
-    (folder / CONFIG_FILE).write_text(json.dumps(body, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_json(folder / CONFIG_FILE, body, indent=2, sort_keys=True)
 
 
 def load_adapter(network: nn.Module, folder: Path) -> AdapterConfig:

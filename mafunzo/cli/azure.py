@@ -19,6 +19,7 @@ import typer
 
 from mafunzo.cli.output import print_exports
 from mafunzo.errors import InvalidFile, InvalidParameter
+from mafunzo.tracking.atomic_json import write_json
 
 if TYPE_CHECKING:
     from mafunzo.server.client_environment import Access
@@ -183,7 +184,7 @@ def _provide_config(where: str) -> None:
     names = ("config.json", ".azureml/config.json", "aml_config/config.json", "aml_config/project.json")
     if any((folder / name).is_file() for folder in (here, *here.parents) for name in names):
         return
-    (here / "config.json").write_text(json.dumps(workspace_config(), indent=2) + "\n", encoding="utf-8")
+    write_json(here / "config.json", workspace_config(), indent=2)
     _say(f"wrote config.json, which names the workspace in {where}")
 
 
@@ -218,7 +219,7 @@ def _install_kernel(home: Path) -> Path:
         "interrupt_mode": "signal",
         "env": {"MAFUNZO_HOME": str(home)},
     }
-    (folder / "kernel.json").write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "kernel.json", body, indent=2)
     return folder
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import errno
-import json
 import logging
 import os
 import sys
@@ -20,6 +19,7 @@ from mafunzo.entities.component import Component, parse_value
 from mafunzo.entities.component_file import component_from_dict
 from mafunzo.errors import FailedError, InvalidParameter, MafunzoError, OutOfMemory, StorageFull
 from mafunzo.tracking import MetricLog
+from mafunzo.tracking.atomic_json import write_json
 from mafunzo.tracking.step_folder import StepFolder
 
 
@@ -124,4 +124,4 @@ def _tell(error: MafunzoError, step_folder: Path | None) -> None:
     sys.stderr.write(f"error: {error}\n")
     if step_folder is not None:
         record = {"code": error.code, "message": error.message, "faults": list(error.faults)}
-        StepFolder(step_folder).error.write_text(json.dumps(record), encoding="utf-8")
+        write_json(StepFolder(step_folder).error, record)

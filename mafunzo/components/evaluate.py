@@ -11,9 +11,10 @@ from mafunzo.errors import InvalidParameter
 from mafunzo.evaluation.evaluate import Request, evaluate
 from mafunzo.evaluation.gate import check_gate
 from mafunzo.evaluation.report import logged_metrics, table_text, write_report
-from mafunzo.evaluation.serving_reference import serving_reference, write_json
+from mafunzo.evaluation.serving_reference import serving_reference
 from mafunzo.evaluation.tasks import raw_rows
 from mafunzo.inference.executor_torch import serving_dtype
+from mafunzo.tracking.atomic_json import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def work(arguments: Arguments) -> None:
         device=request.device,
         trust_remote_code=request.trust_remote_code,
     )
-    write_json(out / "serving_reference.json", reference)
+    write_json(out / "serving_reference.json", reference, indent=1, ensure_ascii=False)
     arguments.metrics.log(0, logged_metrics(evaluation))
     sys.stdout.write(f"\n{table_text(evaluation)}\nThe whole report is report.html of the output evaluation_result\n")
     check_gate(

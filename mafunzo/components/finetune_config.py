@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mafunzo.components.model_folder import read_json, write_json
+from mafunzo.components.model_folder import read_json
 from mafunzo.errors import InvalidFile, NotSupported
+from mafunzo.tracking.atomic_json import write_json
 
 HONOURED = ("chat_template", "special_tokens", "chat_special_tokens")
 TOKEN_KEYS = ("bos_token", "eos_token", "pad_token", "unk_token")
@@ -40,7 +41,7 @@ def apply(path: Path, folder: Path) -> None:
     _check_vocabulary(path, folder, tokens)
     if tokens:
         tokenizer_config = folder / "tokenizer_config.json"
-        write_json(tokenizer_config, {**read_json(tokenizer_config), **tokens})
+        write_json(tokenizer_config, {**read_json(tokenizer_config), **tokens}, indent=2, ensure_ascii=False)
     if "chat_template" in body:
         _write_template(path, body["chat_template"], folder)
     if body.get("chat_special_tokens"):
@@ -97,7 +98,8 @@ def _write_template(path: Path, template: Any, folder: Path) -> None:
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
     (folder / "chat_template.json").unlink(missing_ok=True)
     tokenizer_config = folder / "tokenizer_config.json"
-    write_json(tokenizer_config, {k: v for k, v in read_json(tokenizer_config).items() if k != "chat_template"})
+    body = {k: v for k, v in read_json(tokenizer_config).items() if k != "chat_template"}
+    write_json(tokenizer_config, body, indent=2, ensure_ascii=False)
 
 
 def _without_generation(template: str) -> str:

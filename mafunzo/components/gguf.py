@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from mafunzo.chat.network import save_network
+from mafunzo.tracking.atomic_json import write_json
 
 
 def convert(gguf: Path, folder: Path) -> None:
@@ -28,4 +29,4 @@ def _forget(path: Path, *keys: str) -> None:
     """Drop keys that name the paths of the conversion."""
     body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     remainder = {key: value for key, value in body.items() if key not in keys}
-    path.write_text(json.dumps(remainder, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(path, remainder, indent=2, ensure_ascii=False)

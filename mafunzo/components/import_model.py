@@ -29,12 +29,12 @@ from mafunzo.components.model_folder import (
     read_json,
     weights_sha256,
     write_facts,
-    write_json,
 )
 from mafunzo.components.source import Access, fetch
 from mafunzo.entities.conversation import Conversation, Message
 from mafunzo.entities.model_card import HubSource, source_from_dict
 from mafunzo.errors import InvalidFile, InvalidParameter
+from mafunzo.tracking.atomic_json import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -251,7 +251,8 @@ def _clean(path: Path, trusts_code: bool) -> None:
     keys = {"_name_or_path", "_model_name_or_path", "name_or_path", *(() if trusts_code else ("auto_map",))}
     body = read_json(path)
     if keys & body.keys():
-        write_json(path, {key: value for key, value in body.items() if key not in keys})
+        remainder = {key: value for key, value in body.items() if key not in keys}
+        write_json(path, remainder, indent=2, ensure_ascii=False)
 
 
 def _complete_generation_config(folder: Path, trusts_code: bool) -> str | None:
@@ -270,7 +271,8 @@ def _complete_generation_config(folder: Path, trusts_code: bool) -> str | None:
         logger.info(
             "Generation ends with the tokens %s as well", tokenizer.convert_ids_to_tokens(complete[len(stop_ids) :])
         )
-    write_json(path, {**config, "eos_token_id": complete if len(complete) > 1 else complete[0]})
+    config["eos_token_id"] = complete if len(complete) > 1 else complete[0]
+    write_json(path, config, indent=2, ensure_ascii=False)
     return None if end_of_turn is None else str(tokenizer.convert_ids_to_tokens(end_of_turn))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mafunzo.errors import InvalidFile
+from mafunzo.tracking.atomic_json import write_json
 
 FACTS_FILE = "mafunzo_model.json"
 WEIGHTS = "*.safetensors"
@@ -73,7 +74,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
 
 def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
     """Write `mafunzo_model.json` into a folder."""
-    write_json(folder / FACTS_FILE, facts)
+    write_json(folder / FACTS_FILE, facts, indent=2, ensure_ascii=False)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -85,8 +86,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise InvalidFile(f"{path} is {type(body).__name__}, expected a JSON object.")
     return body
-
-
-def write_json(path: Path, body: Mapping[str, Any]) -> None:
-    """Write a JSON object for people and programs."""
-    path.write_text(json.dumps(body, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -25,6 +25,7 @@ from mafunzo.dataset.files import Source, open_source
 from mafunzo.dataset.split import SPLITS, Share, split
 from mafunzo.errors import Conflict, InvalidData, InvalidParameter
 from mafunzo.tracking import Progress
+from mafunzo.tracking.atomic_json import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -66,9 +67,9 @@ def work(arguments: Arguments) -> None:
         _check_enough_is_left(tallies)
         copy_tokenizer(model, folder / "tokenizer")
         report = as_json(tallies, _settings(options, arguments.values))
-        write_json(folder / "report.json", report)
+        write_json(folder / "report.json", report, indent=1, ensure_ascii=False)
         split_name = next(iter(tallies))
-        write_json(folder / "preview.json", tallies[split_name].preview)
+        write_json(folder / "preview.json", tallies[split_name].preview, indent=1, ensure_ascii=False)
         draw(tallies[split_name].full_lengths, split_name, options.max_seq_length, folder / "lengths.png")
     arguments.metrics.log(0, metrics(tallies))
     for line in summary(report):
@@ -292,11 +293,6 @@ def new_folder(target: Path) -> Iterator[Path]:
         partial.replace(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def write_json(path: Path, body: Any) -> None:
-    """Write readable JSON."""
-    path.write_text(json.dumps(body, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ from typing import Any
 from mafunzo.chat.examples import Encoder, Example, Unusable, pieces
 from mafunzo.chat.tokenizer import load_tokenizer
 from mafunzo.components.command import Arguments, run
-from mafunzo.components.prepare_data import new_folder, sequence_length, write_json
+from mafunzo.components.prepare_data import new_folder, sequence_length
 from mafunzo.dataset.check import BadRow, read_conversations
 from mafunzo.dataset.files import open_source
+from mafunzo.tracking.atomic_json import write_json
 
 
 def work(arguments: Arguments) -> None:
@@ -45,8 +46,8 @@ def work(arguments: Arguments) -> None:
         "max_seq_length": max_seq_length,
     }
     with new_folder(arguments.outputs["preview"]) as folder:
-        write_json(folder / "preview.json", rows)
-        write_json(folder / "report.json", report)
+        write_json(folder / "preview.json", rows, indent=1, ensure_ascii=False)
+        write_json(folder / "report.json", report, indent=1, ensure_ascii=False)
 
 
 def _preview_row(file: str, row: int, example: Example) -> dict[str, Any]:

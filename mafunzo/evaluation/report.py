@@ -13,6 +13,7 @@ import jinja2
 from mafunzo.evaluation.compare import CONFIDENCE, RESAMPLES, Comparison, Estimate
 from mafunzo.evaluation.picture import pictures
 from mafunzo.evaluation.result import Evaluation
+from mafunzo.tracking.atomic_json import write_json
 
 FEW_ROWS = 20
 SHOWN_SAMPLES = 12
@@ -27,8 +28,7 @@ def write_report(evaluation: Evaluation, folder: Path) -> None:
     """Write every file of the evaluation into `folder`."""
     (folder / "evaluationResult").mkdir(parents=True, exist_ok=True)
     metrics = metrics_body(evaluation)
-    text = json.dumps(metrics, indent=1, ensure_ascii=False) + "\n"
-    (folder / "evaluationResult" / "metrics.json").write_text(text, encoding="utf-8")
+    write_json(folder / "evaluationResult" / "metrics.json", metrics, indent=1, ensure_ascii=False)
     lines = (json.dumps(body, ensure_ascii=False) + "\n" for body in sample_bodies(evaluation))
     (folder / "samples.jsonl").write_text("".join(lines), encoding="utf-8")
     images = pictures(evaluation)

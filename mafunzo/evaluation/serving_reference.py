@@ -3,7 +3,6 @@
 They come from plain `transformers` (and `peft`); Mafunzo's rendering and loading, which they check, aren't used here.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -154,8 +153,3 @@ def _difference(base: list[list[float]], tuned: list[list[float]]) -> dict[str, 
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def write_json(path: Path, body: Any) -> None:
-    """Write `body` as JSON that a person can read."""
-    path.write_text(json.dumps(body, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -22,6 +22,7 @@ from mafunzo.errors import FailedError, MafunzoError, PortInUse
 from mafunzo.inference.http.app import make_app
 from mafunzo.inference.http.service import Service
 from mafunzo.inference.loading import load_model
+from mafunzo.tracking.atomic_json import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class _Worker:
             return self._tell(error)
         port = listener.getsockname()[1]
         if self._arguments.port_file:
-            _write_atomically(self._arguments.port_file, f"{port}\n")
+            write_text(self._arguments.port_file, f"{port}\n")
         logger.info("Listening on http://127.0.0.1:%d", port)
         # uvicorn raises the signal that ended it once more when it is done; that must not change the exit code.
         signal.signal(signal.SIGTERM, lambda number, frame: None)
@@ -115,12 +116,6 @@ def _listen(port: int) -> socket.socket:
         raise PortInUse(f"Port {port} can't be listened on: {error.strerror}. Choose another, or 0.") from error
     listener.listen(512)
     return listener
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from pathlib import Path
 from mafunzo.entities.environment import Environment
 from mafunzo.errors import Conflict, FailedError, MafunzoError, StepFailed
 from mafunzo.launcher.overlay import make_overlay, site_packages
-from mafunzo.launcher.runner import write_whole
+from mafunzo.tracking.atomic_json import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -218,7 +218,8 @@ def _build(folder: Path, python: str, packages: Sequence[str], lock: int) -> Non
         _run("pip", [*pip, "install", "--progress-bar", "off", "-r", str(requirements)], folder.parent, lock)
         installed = _run("pip", [*pip, "freeze", "--all"], folder.parent, lock, logging.DEBUG)
         os.sync()  # the marker must not outlive what it stands for in a power cut
-        write_whole(folder / READY_FILE, {"python": python, "packages": list(packages), "installed": installed})
+        content = {"python": python, "packages": list(packages), "installed": installed}
+        write_json(folder / READY_FILE, content, is_durable=True)
     except (_CommandFailed, OSError):
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -266,7 +267,7 @@ def _tell(error: MafunzoError) -> None:
     logger.error("error: %s", error)
     if step_folder := os.environ.get(STEP_FOLDER):
         record = {"code": error.code, "message": error.message, "faults": list(error.faults)}
-        StepFolder(Path(step_folder)).error.write_text(json.dumps(record), encoding="utf-8")
+        write_json(StepFolder(Path(step_folder)).error, record)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ power cut. The runner outlives the scheduler that started it, loads little besid
 """
 
 import contextlib
-import json
 import os
 import resource
 import select
@@ -19,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mafunzo.tracking.atomic_json import write_json
 from mafunzo.tracking.step_folder import StepFolder
 
 LAST_LINES = 20
@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
         "peak_memory_mb": round(peak / 2**20, 1),
         "is_out_of_memory": is_killed and _oom_kills() > kills_before,
     }
-    write_whole(StepFolder(folder).exit, record)
+    write_json(StepFolder(folder).exit, record, is_durable=True)
     return code if code >= 0 else 128 - code
 
 
@@ -52,7 +52,7 @@ def claim(folder: Path, who: Mapping[str, Any]) -> bool:
     """Make `process.json` unless it exists, atomically; return whether it was made."""
     target = StepFolder(folder).process
     draft = folder / f".{target.name}.{os.getpid()}"
-    write_whole(draft, who)
+    write_json(draft, who, is_durable=True)
     try:
         os.link(draft, target)
     except FileExistsError:
@@ -60,21 +60,6 @@ def claim(folder: Path, who: Mapping[str, Any]) -> bool:
     finally:
         draft.unlink()
     return True
-
-
-def write_whole(path: Path, record: Mapping[str, Any]) -> None:
-    """Write JSON so that a reader sees all of it or nothing, also after a power cut."""
-    draft = path.with_name(f"{path.name}.part")
-    with draft.open("w", encoding="utf-8") as file:
-        json.dump(record, file)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    handle = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def process_start() -> float:

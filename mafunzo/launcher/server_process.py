@@ -18,6 +18,7 @@ import psutil
 from mafunzo.entities.server_address import LOOPBACK, ServerAddress
 from mafunzo.errors import HomeInUse, MafunzoError, ServerFailed, from_code
 from mafunzo.store.home import Home
+from mafunzo.tracking.atomic_json import write_json
 
 SAME_START_S = 2.0
 """Two readings of a process's start that differ by less are the same process (the clock may have been set)."""
@@ -34,11 +35,7 @@ def find_server(home: Home) -> ServerAddress | None:
 
 def write_address(home: Home, address: ServerAddress) -> None:
     """Tell others where the server is: a file that only its user can read, written whole or not at all."""
-    path = address_file(home)
-    draft = path.with_suffix(f".{os.getpid()}")
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        json.dump(asdict(address), file)
-    draft.replace(path)
+    write_json(address_file(home), asdict(address), mode=0o600)
 
 
 def address_file(home: Home) -> Path:

@@ -73,6 +73,7 @@ from mafunzo.store.blob import Blobs
 from mafunzo.store.home import Home
 from mafunzo.store.lease import Leases
 from mafunzo.store.records import Records
+from mafunzo.tracking.atomic_json import write_json
 from mafunzo.tracking.step_folder import OUTPUTS, StepFolder
 
 logger = logging.getLogger(__name__)
@@ -446,7 +447,7 @@ class Scheduler:
     def _write_key(self, step: Step, key: _Key) -> None:
         folder = self._home.jobs / step.job / step.name
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        StepFolder(step_folder(self._home, step)).key.write_text(json.dumps(key.found, indent=1), encoding="utf-8")
+        write_json(StepFolder(step_folder(self._home, step)).key, key.found, indent=1)
 
     def _outputs(self, job: str) -> dict[str, Mapping[str, str]]:
         return {step.name: step.outputs for step in self._records.steps.of(job) if step.status.is_done}

@@ -1,7 +1,6 @@
 """`python -m mafunzo.server --home FOLDER --port PORT`: the process behind `mafunzo up`."""
 
 import argparse
-import json
 import logging
 import sys
 from functools import partial
@@ -11,6 +10,7 @@ from mafunzo import settings
 from mafunzo.entities.server_address import ServerAddress
 from mafunzo.errors import MafunzoError
 from mafunzo.server.server_address import address_lines
+from mafunzo.tracking.atomic_json import write_json
 from mafunzo.workspace import Home
 
 logger = logging.getLogger("mafunzo.server")
@@ -55,7 +55,7 @@ def main() -> int:
             sys.stderr.write(f"error: {error}\n")
         if given.error_file is not None:
             record = {"code": error.code, "message": error.message, "faults": list(error.faults)}
-            given.error_file.write_text(json.dumps(record), encoding="utf-8")
+            write_json(given.error_file, record)
         return error.exit_code
     return 0
 

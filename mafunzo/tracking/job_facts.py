@@ -1,12 +1,12 @@
 """A job's facts for MLflow's view, besides its metrics: `job.json` in the job's folder, written by the control plane."""
 
 import json
-import os
-import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from mafunzo.tracking.atomic_json import write_text
 
 FILE = "job.json"
 
@@ -60,9 +60,7 @@ def write_job_facts(jobs: Path, facts: JobFacts) -> bool:
     path = folder / FILE
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return False
-    scratch = folder / f".{FILE}.{os.getpid()}.{threading.get_ident()}"
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(path)
+    write_text(path, text)
     return True
 
 

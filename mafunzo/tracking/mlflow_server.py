@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mafunzo.errors import PortInUse
+from mafunzo.tracking.atomic_json import write_text
 
 if TYPE_CHECKING:
     from mafunzo.tracking.mlflow_view import View
@@ -62,9 +63,7 @@ def serve(
     _ingest(view)  # so that the first answer holds all earlier jobs
     ingestion.start()
     if port_file is not None:
-        scratch = port_file.with_name(f".{port_file.name}.{os.getpid()}")
-        scratch.write_text(str(listener.getsockname()[1]), encoding="utf-8")
-        scratch.replace(port_file)
+        write_text(port_file, str(listener.getsockname()[1]))
     logger.info("MLflow listens on http://127.0.0.1:%d", listener.getsockname()[1])
     server.run(sockets=[listener])
     stop.set()

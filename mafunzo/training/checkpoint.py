@@ -24,6 +24,7 @@ from transformers import PreTrainedModel
 from mafunzo.chat.adapter import WEIGHTS_FILE, AdapterConfig, adapter_tensors, save_adapter
 from mafunzo.chat.network import save_network
 from mafunzo.errors import ArtifactCorrupt
+from mafunzo.tracking.atomic_json import write_json
 
 MANIFEST = "manifest.json"
 STATE = "trainer_state.json"
@@ -48,11 +49,11 @@ def save_checkpoint(
     save_weights(network, adapter, temporary)
     tensors, numbers = _flatten(optimizer.state_dict()["state"])
     save_file(tensors, temporary / "optimizer.safetensors")
-    _write_json(temporary / "optimizer.json", numbers)
-    _write_json(temporary / "scheduler.json", {key: schedule.state_dict().get(key) for key in _SCHEDULE_KEYS})
+    write_json(temporary / "optimizer.json", numbers, indent=2)
+    write_json(temporary / "scheduler.json", {key: schedule.state_dict().get(key) for key in _SCHEDULE_KEYS}, indent=2)
     save_file(_random_state(), temporary / "rng.safetensors")
-    _write_json(temporary / STATE, state)
-    _write_json(temporary / MANIFEST, {name: _sha256(temporary / name) for name in _files(temporary)})
+    write_json(temporary / STATE, state, indent=2)
+    write_json(temporary / MANIFEST, {name: _sha256(temporary / name) for name in _files(temporary)}, indent=2)
     for name in [*_files(temporary), MANIFEST]:
         _sync(temporary / name)
     shutil.rmtree(folder, ignore_errors=True)
@@ -189,10 +190,6 @@ def _files(folder: Path) -> list[str]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_json(path: Path, body: Any) -> None:
-    path.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
 
 
 def _sync(path: Path) -> None:

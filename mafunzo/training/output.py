@@ -11,6 +11,7 @@ import torch
 from mafunzo.chat.adapter import adapters
 from mafunzo.device.precision import name
 from mafunzo.errors import InvalidFile
+from mafunzo.tracking.atomic_json import write_json
 from mafunzo.training import checkpoint
 from mafunzo.training.curve import draw_loss
 from mafunzo.training.history import History
@@ -33,9 +34,9 @@ def write_output(run: Run, state: TrainingState, history: History) -> dict[str, 
         results |= {"eval_loss": state.best_loss, "best_step": float(state.best_step or 0)}
     _write_best_weights(run, state)
     _copy_tokenizer(run.request.prepared / "tokenizer", output)
-    _write_json(output / "trainer_state.json", trainer_state(run, state))
-    _write_json(output / "all_results.json", results)
-    _write_json(output / "finetune_args.json", _recorded_arguments(run))
+    write_json(output / "trainer_state.json", trainer_state(run, state), indent=2)
+    write_json(output / "all_results.json", results, indent=2)
+    write_json(output / "finetune_args.json", _recorded_arguments(run), indent=2)
     draw_loss(state.history, state.best_step, output / "loss.png")
     return results
 
@@ -96,7 +97,3 @@ def _copy_tokenizer(tokenizer: Path, output: Path) -> None:
     for file in tokenizer.iterdir():
         if file.is_file():
             shutil.copyfile(file, output / file.name)
-
-
-def _write_json(path: Path, body: Any) -> None:
-    path.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
