@@ -70,7 +70,7 @@ class Blob:
 
 @dataclass(frozen=True)
 class Condition:
-    """What must hold of a blob for a request about it to be done (RFC 9110, section 13); `*` is any blob at all.
+    """Preconditions of a conditional request about a blob (RFC 9110, section 13); `*` is any blob at all.
 
     may_overwrite: whether a write may replace a blob that is there.
     """

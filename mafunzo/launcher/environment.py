@@ -1,4 +1,4 @@
-"""The environment of a user's step: a virtual environment with pip's packages, built once and kept.
+"""The environment of a user's step: a virtual environment with pip's packages, built once and cached.
 
 `setup_command` is what a step's shell runs before the step's own command. It starts this module in the step's process tree,
 

@@ -1,4 +1,4 @@
-"""What this machine lets us use: cores, memory and GPUs, as limited by affinity and control groups."""
+"""The hardware that we may use: cores, memory and GPUs, limited by affinity and control groups (cgroups)."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Processes on this machine: start one, ask what became of it, end it with all that it started.
+"""Processes on this machine: start one, poll its status, terminate its process tree.
 
 A process is known by the folder that it runs in, so that whoever comes after a crash finds it: `process.json` and
 `exit.json` there are its runner's (see `runner.py`), and every process of its tree carries the folder in the environment
@@ -95,7 +95,7 @@ class Lost:
 
 
 class LocalLauncher:
-    """Starts and ends processes on this machine. Holds no state that matters: another launcher can take over at any time."""
+    """Starts and ends processes on this machine. Holds no state that matters: another launcher can adopt them at any time."""
 
     def __init__(self) -> None:
         self._children: dict[Path, subprocess.Popen[bytes]] = {}
@@ -154,9 +154,9 @@ class LocalLauncher:
         return Lost() if _runner(folder) is None and _exit_record(folder) is None else self.status(folder)
 
     def kill(self, folder: Path, grace_s: float = 10.0) -> None:
-        """End the whole tree, also what made its own session: SIGTERM, and SIGKILL after the grace.
+        """Terminate the process tree, also what made its own session: SIGTERM, SIGKILL after a grace period.
 
-        Does nothing if nothing runs; nothing can start in the folder afterwards.
+        Idempotent; nothing can start in the folder afterwards.
         """
         folder = folder.resolve()
         _give_up(folder)

@@ -25,7 +25,7 @@ SAME_START_S = 2.0
 
 
 def find_server(home: Home) -> ServerAddress | None:
-    """Return the server that runs on `home`, or None. What a server that was killed left behind doesn't count."""
+    """Return the server that runs on `home`, or None. A stale file of a server that was killed doesn't count."""
     try:
         address = ServerAddress(**json.loads(address_file(home).read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -34,7 +34,7 @@ def find_server(home: Home) -> ServerAddress | None:
 
 
 def write_address(home: Home, address: ServerAddress) -> None:
-    """Tell others where the server is: a file that only its user can read, written whole or not at all."""
+    """Tell others where the server is: a file that only its user can read, written atomically."""
     write_json(address_file(home), asdict(address), mode=0o600)
 
 
@@ -75,7 +75,7 @@ def start_in_background(
 
 
 def is_alive(pid: int, pid_start: float) -> bool:
-    """Return whether that very process, and not a later one with its id, is there and no zombie."""
+    """Return whether that very process, and none that reuses its pid, is there and no zombie."""
     try:
         process = psutil.Process(pid)
         return abs(process.create_time() - pid_start) < SAME_START_S and process.status() != psutil.STATUS_ZOMBIE
@@ -84,7 +84,7 @@ def is_alive(pid: int, pid_start: float) -> bool:
 
 
 def answers(address: ServerAddress) -> bool:
-    """Return whether the server at `address` says that it is up."""
+    """Probe the server at `address`; return whether it is ready."""
     import httpx
 
     try:

@@ -1,4 +1,4 @@
-"""Which processes run for a folder: descendants of its runner, its session, whoever carries its mark, and their descendants.
+"""The process tree of a folder: descendants of its runner, its session, whoever carries its mark, and their descendants.
 
 A process shows no environment at all while it executes a program anew, for some milliseconds; it's looked at again before it
 is taken for a stranger, because a child that is missed would outlive its step.

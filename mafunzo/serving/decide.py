@@ -2,8 +2,8 @@
 
 Supervision: a worker process that ends by itself, or hangs, is started again; nobody has to watch it.
 
-A deployment goes waiting -> starting -> verifying -> healthy. A worker that ends by itself is started again after a
-delay that grows; one that never became healthy is given up after a few starts.
+A deployment goes waiting -> starting -> verifying -> healthy. A worker that ends by itself is restarted with
+exponential back-off; one that never became healthy is given up after a few starts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,9 +19,9 @@ MAX_FIRST_STARTS = 3
 STABLE_S = 300.0
 """A worker that was healthy for this long has made its earlier crashes forgotten."""
 UNHEALTHY_PROBES = 3
-"""Failed probes in a row after which a worker gets no more requests."""
+"""Failed readiness probes in a row after which a worker gets no more requests."""
 HUNG_PROBES = 12
-"""Failed probes in a row after which a worker is ended and started again."""
+"""Failed liveness probes in a row after which a worker is restarted."""
 
 Key = tuple[str, str]
 """Endpoint and deployment."""

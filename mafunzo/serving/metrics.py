@@ -1,4 +1,4 @@
-"""What the router tells Prometheus of the requests that it passes on."""
+"""Prometheus metrics of the requests that the router forwards."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 

@@ -1,4 +1,4 @@
-"""The forward path: every request to a deployment, in whichever dialect, is limited, counted, logged and passed on here.
+"""A reverse proxy: every request to a deployment, in whichever dialect, is limited, counted, logged and forwarded here.
 
 A worker speaks OpenAI's dialect under its endpoint's name, so its answer is passed back byte by byte as it comes.
 """

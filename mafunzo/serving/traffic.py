@@ -1,4 +1,4 @@
-"""Which deployment answers a request: the one that it names, else one drawn by the endpoint's traffic. Pure."""
+"""Traffic split: a request goes to the deployment that it names, else to one drawn by weight. Pure."""
 
 from collections.abc import Mapping, Sequence
 

@@ -38,7 +38,7 @@ def next_attempt(home: Home, deployment: Deployment) -> int:
 
 
 def forget_old_attempts(home: Home, deployment: Deployment) -> None:
-    """Remove all but the newest folders of a deployment; a model that crashes for days leaves one a minute."""
+    """Keep the newest folders of a deployment only; a model in a crash loop leaves one a minute."""
     parent = home.workers / deployment.endpoint / deployment.name
     for folder in parent.glob("*"):
         if folder.name.isdigit() and int(folder.name) <= deployment.attempt - KEPT_ATTEMPTS:

@@ -1,9 +1,9 @@
-"""Bytes by content: a file or folder is stored once under the hash of what is in it, and never changes.
+"""Content-addressed storage: a file or folder is stored once under the SHA-256 of its content, and is immutable.
 
     blobs/ab/<sha256>            the bytes of one file, read-only, shared by all artifacts that have it
     manifests/ab/<sha256>.json   an artifact: its files' paths, hashes and sizes as sorted JSON, under the hash of that JSON
-    partial/<random>/            what is being written; anything here that no process writes was cut off
-    lock                         shared while artifacts are read and written, exclusive while they are deleted
+    partial/<random>/            staging area of writes; what no process writes to was interrupted
+    lock                         shared by readers and writers, exclusive for garbage collection
 
 A symbolic link is followed when it leads to a file inside of the folder, and refused otherwise. Of a file's mode only the
 owner's right to execute is kept. Empty folders are kept.
@@ -76,7 +76,7 @@ class Artifacts:
     def put(self, path: Path, is_final: bool = False) -> str:
         """Store a file (with its name) or a folder tree and return its hash, `sha256:<64 hex digits>`.
 
-        Once this returns, the bytes are on the disk. What is stored already is found intact by its hash, or written anew.
+        Durable once it returns, and idempotent: bytes that are stored already are verified by their hash, or written anew.
         is_final: nobody writes to these files any more, so they become the stored bytes themselves, read-only where they
         are, instead of being copied (where a hard link can be made).
         Raises `InvalidFile` for a missing path and for what can't be stored, naming each, and `StorageFull`; either
@@ -170,14 +170,14 @@ class Artifacts:
         return sorted(PREFIX + path.stem for path in (self.root / "manifests").glob("*/*.json"))
 
     def delete(self, artifact: str) -> int:
-        """Delete one artifact, and the bytes that no other has; return the bytes freed. Raises `NotFound`."""
+        """Delete one artifact, and the blobs that no other references; return the bytes freed. Raises `NotFound`."""
         with self._exclusive():
             if not self.exists(artifact):
                 raise NotFound(f"No artifact {artifact} in {self.root}.")
             return self._sweep([artifact])
 
     def collect(self, keep: Set[str], grace_s: float = GRACE_S) -> int:
-        """Delete every artifact that isn't in `keep` and was last put more than `grace_s` seconds ago.
+        """Collect garbage: delete every artifact not in `keep` and last put more than `grace_s` seconds ago.
 
         Also deletes what interrupted writes left. The grace is for artifacts that were put after `keep` was gathered,
         or whose record isn't written yet. Waits for every put and checkout that is under way. Returns the bytes freed;
@@ -210,7 +210,7 @@ class Artifacts:
             return file
 
     def _publish(self, manifest: Manifest, partial: Path) -> str:
-        """Move the staged bytes to their places, then the manifest: from that moment on the artifact exists."""
+        """Commit: rename the staged blobs, then the manifest, which makes the artifact exist."""
         text = manifest.as_json()
         digest = hashlib.sha256(text).hexdigest()
         target = self.manifest_path(PREFIX + digest)
@@ -305,7 +305,7 @@ class Artifacts:
     # Deleting
 
     def _sweep(self, artifacts: list[str]) -> int:
-        """Delete artifacts, then all bytes that no remaining one has. The caller excludes every other use.
+        """Sweep artifacts, then the blobs that no remaining one references. The caller excludes every other use.
 
         Raises `ArtifactCorrupt` before anything is deleted when it isn't known what a remaining one has.
         """
@@ -334,7 +334,7 @@ class Artifacts:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Nothing is deleted while this is held, by any process: for a put together with the record that names it."""
+        """A shared lock against garbage collection by any process: for a put together with the record that names it."""
         with self._locked(fcntl.LOCK_SH):
             yield
 

@@ -1,4 +1,4 @@
-"""The audit log: `<home>/logs/audit.jsonl`, a line an entry. When it is full it becomes `audit.jsonl.1`, the oldest goes."""
+"""The audit log: `<home>/logs/audit.jsonl`, a line an entry, rotated by size to `audit.jsonl.1` ...; the oldest goes."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 LIMIT_BYTES = 10 * 2**20
 FULL_FILES = 10
-"""So many full files are kept beside the newest."""
+"""Rotated files that are kept beside the newest."""
 
 
 class AuditLog:

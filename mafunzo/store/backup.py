@@ -1,4 +1,4 @@
-"""A whole home in one tar file, written while the home is used, and the way back with every hash checked.
+"""Online backup of a whole home to one tar file, and restore, with every hash checked.
 
     artifacts/...            every artifact: manifests and bytes
     jobs/... logs/... *      every other file of the home, as it was when it was read; SQLite files as one consistent copy

@@ -1,6 +1,6 @@
-"""Uploaded files: each stored by its content, once, under as many names as it was given.
+"""Uploaded files, content-addressed: each stored once, under as many names as it was given.
 
-A blob comes whole, or in blocks (`store.block`) that are put together when all are there.
+A blob comes whole, or by multipart upload: in blocks (`store.block`), put together at the end.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Blocks of blobs that aren't whole yet, in `<home>/uploads/<hash of the container>/<hash of the blob>/blocks/<id in hex>`."""
+"""Multipart uploads: blocks that wait, in `<home>/uploads/<hash of the container>/<hash of the blob>/blocks/<id in hex>`."""
 
 import contextlib
 import hashlib

@@ -1,4 +1,4 @@
-"""Entities to plain JSON and back, by the type hints of their fields.
+"""Serialization of entities to plain JSON and back, by type hints.
 
 A field that a stored row lacks takes its default; one that the entity doesn't know was written by a newer version and is
 refused, because writing the row back would lose it.

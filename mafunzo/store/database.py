@@ -1,7 +1,7 @@
-"""The one database of a home: SQLite in WAL mode in the home by default, PostgreSQL by URL, through the same code.
+"""The one database of a home: SQLite with a write-ahead log (WAL) by default, PostgreSQL by URL, by the same code.
 
-Every write transaction excludes every other (SQLite's BEGIN IMMEDIATE, an advisory lock on PostgreSQL), so that what is
-read inside of one can't change before it ends: no lost update and no double take, whichever database it is.
+Write transactions are serialized (SQLite's BEGIN IMMEDIATE, an advisory lock on PostgreSQL), so that what is read inside of
+one can't change before it ends: no lost update and no lease taken twice, whichever database it is.
 """
 
 import json
@@ -62,7 +62,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """Yield a connection on which reads and writes are one step, alone among writers; an exception undoes them.
+        """Yield a connection whose reads and writes are one atomic step, serialized; an exception rolls it back.
 
         Raises `TimedOut` when others write for a minute on end, `StorageFull` when the disk is.
         """
@@ -78,7 +78,7 @@ class Database:
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
-        """Yield a connection for reads that all see one moment; it waits for no writer, and no writer for it."""
+        """Yield a connection with snapshot isolation, for reads only; it and writers never block one another."""
         if self.is_sqlite:
             engine = self.engine.execution_options(mafunzo_begin="BEGIN")
         else:

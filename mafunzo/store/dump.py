@@ -1,4 +1,4 @@
-"""A consistent copy of the database in one file, taken while it is used; `store.loading` is the way back from it.
+"""Online backup of the database to one file, consistent while it is in use; `store.loading` restores it.
 
 SQLite gives a database file (its online backup); PostgreSQL gives JSON lines, for which no `pg_dump` is needed: the first
 line is `{"version": n}`, each other one `{"table": name, "row": {...}}`. Either can be loaded into an empty database of

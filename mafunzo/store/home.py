@@ -1,4 +1,4 @@
-"""The home folder: where everything lies, the one lock on it, and its secret.
+"""The home folder: its layout, its exclusive lock, and its secret.
 
 database/  artifacts/  jobs/  workers/  logs/  backups/  server.lock  secret.key
 """

@@ -1,4 +1,4 @@
-"""Who holds which part of this machine: taken in one step, so that two owners never hold more than there is."""
+"""Leases of cores, memory and GPUs: taken atomically, so that this machine is never overcommitted."""
 
 import builtins
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Filling an empty database from a dump (`store.dump`), of the same kind of database or of the other."""
+"""Restoring a dump (`store.dump`) into an empty database, of the same kind or of the other."""
 
 import json
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
-"""The numbered steps from every earlier database to the present tables (`store.table`).
+"""Schema migrations: numbered steps from every earlier database to the tables of `store.table`.
 
 A step never changes once it is released: what comes next is a new step. Before each, the database is copied into the
-home's `backups/`; each runs in one transaction with the row that records it, so that it happens whole or not at all.
+home's `backups/`; each runs in one transaction with the row that records it, so that it is atomic.
 """
 
 import logging
@@ -33,7 +33,7 @@ class Migration:
 def migrate(database: Database, migrations: "tuple[Migration, ...] | None" = None) -> None:
     """Bring the tables up to date, with a copy before each step of a database that isn't new.
 
-    Raises `NewerHome` for a database from the future. Several processes may do so at once: each step happens once.
+    Raises `NewerHome` for a database from the future. Idempotent, also in several processes at once.
     """
     steps = MIGRATIONS if migrations is None else migrations
     refuse_newer(database, steps)

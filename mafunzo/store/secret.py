@@ -1,4 +1,4 @@
-"""Texts that rest encrypted in the database: endpoint keys, which the SDK must be able to list."""
+"""Encryption at rest: endpoint keys in the database, which the SDK must be able to list."""
 
 import base64
 

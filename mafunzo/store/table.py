@@ -1,4 +1,4 @@
-"""The tables as they are now; `migrations` has the way to here from every earlier version, and a test holds them equal.
+"""The present schema; `migrations` has the way to here from every earlier version, and a test holds them equal.
 
 A table has a column for what is looked up or ordered by; the rest of the entity is JSON in `body`, so that an entity may
 gain a field with a default without a migration.

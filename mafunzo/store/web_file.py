@@ -1,4 +1,4 @@
-"""A file at a web address that a user names: whether it can be had, and fetching it whole."""
+"""Downloading a file from a URL that a user names: whether it can be had, and fetching it whole."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
