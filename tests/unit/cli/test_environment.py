@@ -18,6 +18,12 @@ conda_file: {{dependencies: [python=3.11, {{pip: [humanize]}}]}}
 """
 
 
+@pytest.fixture(autouse=True)
+def no_other_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Leave nothing on the path, so that no process asks a Python of the machine for its version."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
 @pytest.fixture
 def environment(shell: Shell, tmp_path: Path) -> str:
     (file := tmp_path / "environment.yml").write_text(FILE.format(version=1))
