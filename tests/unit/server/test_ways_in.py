@@ -101,8 +101,8 @@ def test_the_https_port_has_a_certificate_and_the_datastores_containers(workspac
 def test_without_azure_there_is_no_https_port_and_steps_get_none_of_its_variables(
     workspace: Workspace, context: Context, absent: Callable[[str], None]
 ) -> None:
-    assert step_variables("j1", "chat")["AZUREML_ROOT_RUN_ID"] == "j1"
+    assert step_variables("j1", "chat", "j1.s")["AZUREML_ROOT_RUN_ID"] == "j1"
     absent(AZURE)
     assert secure(workspace, context) is None
     assert workspace.blobs.containers() == []
-    assert step_variables("j1", "chat") == {}
+    assert step_variables("j1", "chat", "j1.s") == {}

@@ -9,6 +9,7 @@ import pytest
 
 from mafunzo import Workspace
 from mafunzo.entities.asset import REGISTRY_SCOPE, WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType
+from mafunzo.entities.asset_request import ShareRequest
 from mafunzo.entities.reference import AssetReference
 from mafunzo.errors import Conflict, NotFound
 from mafunzo.workspace.version import archive_all, put_version, referenced, registered, scope_of, share
@@ -97,14 +98,15 @@ def test_what_is_registered_is_listed_newest_first_archived_too(workspace: Works
 
 def test_a_version_is_shared_with_the_registry_once_shown_and_anew(workspace: Workspace) -> None:
     mine = put_version(workspace.services, version(is_archived=True))
-    shared = share(workspace.acting_as("amina").services, mine, "public", "7")
+    request = ShareRequest(AssetReference("chat", "1"), "public", "7")
+    shared = share(workspace.acting_as("amina").services, MODEL, request)
     assert shared.key == AssetKey(REGISTRY_SCOPE, MODEL, "public", "7")
     assert (shared.artifact, shared.is_archived, shared.created_by) == (mine.artifact, False, "amina")
     reference = AssetReference("public", "7", registry="azureml")
     assert scope_of(reference) == REGISTRY_SCOPE
     assert referenced(workspace.services, MODEL, reference) == shared
     with pytest.raises(Conflict):
-        share(workspace.services, mine, "public", "7")
+        share(workspace.services, MODEL, request)
 
 
 def test_all_versions_of_a_name_are_hidden_and_shown(workspace: Workspace) -> None:
