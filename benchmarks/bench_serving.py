@@ -19,11 +19,11 @@ import torch
 from record import cached_model, machine, write
 from transformers import PreTrainedModel
 
-from mafunzo.chat.network import load_network
-from mafunzo.chat.tokenizer import load_tokenizer
-from mafunzo.inference.engine import GREEDY, Engine
-from mafunzo.inference.executor_torch import TorchExecutor
-from mafunzo.inference.request import Delta, Request
+from mafunzo.compute.chat.tokenizer import load_tokenizer
+from mafunzo.compute.inference.engine import GREEDY, Engine
+from mafunzo.compute.inference.executor_torch import TorchExecutor
+from mafunzo.compute.inference.request import Delta, Request
+from mafunzo.compute.model.loading import load_network
 
 PROMPT_TOKENS, NEW_TOKENS = 200, 64
 BATCHES = (1, 8, 16)

@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 from record import cached_model, machine, medians, write
 
 from mafunzo import settings
+from mafunzo.compute.training.data_order import permutation
 from mafunzo.dataset.download import Access, get_dataset
-from mafunzo.training.data_order import permutation
 
 ROWS, STEPS, BATCH, RATE, SEED = 24, 3, 8, 2e-4, 42
 PEERS = {
@@ -156,7 +156,7 @@ def run_trl(name: str, prepared: Path, model: str) -> dict[str, float]:
 def run_component(component: str, **given: Any) -> float:
     """Run one of our components by its command line; return its peak memory in MB."""
     words = [word for name, value in given.items() for word in (f"--{name}", str(value))]
-    return run(["-m", f"mafunzo.components.{component}", *words])[1]
+    return run(["-m", f"mafunzo.compute.components.{component}", *words])[1]
 
 
 def run(arguments: list[str]) -> tuple[str, float]:

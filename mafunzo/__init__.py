@@ -7,16 +7,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mafunzo.control.workspace import Workspace
     from mafunzo.entities.asset import Asset, AssetKey, AssetType
     from mafunzo.entities.conversation import Conversation, Message
     from mafunzo.entities.endpoint import Deployment, Endpoint
     from mafunzo.entities.job import Job, JobStatus, Step, StepStatus
     from mafunzo.errors import MafunzoError
-    from mafunzo.workspace import Workspace
 
 __version__ = "0.1.0"
 _HOMES = {
-    "Workspace": "mafunzo.workspace",
+    "Workspace": "mafunzo.control.workspace",
     "MafunzoError": "mafunzo.errors",
     "Asset": "mafunzo.entities.asset",
     "AssetKey": "mafunzo.entities.asset",
@@ -50,7 +50,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         if name == "Workspace":
-            import_module("mafunzo.server.references").add_syntaxes()
+            import_module("mafunzo.entrypoints.references").add_syntaxes()
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'mafunzo' has no attribute '{name}'")
 

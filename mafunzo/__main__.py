@@ -1,6 +1,6 @@
 """`python -m mafunzo`: the same as `mafunzo`."""
 
-from mafunzo.cli.app import main
+from mafunzo.entrypoints.main import main
 
 if __name__ == "__main__":
     main()

@@ -44,7 +44,7 @@ def main() -> None:
         ]
         subprocess.run(install, check=True)
         environment = os.environ | {"PYTHONPATH": str(folder / "site"), "MAFUNZO_HOME": str(folder / "home")}
-        program = "import sys; from mafunzo.cli.app import main; sys.argv = ['mafunzo', *sys.argv[1:]]; main()"
+        program = "import sys; from mafunzo.entrypoints.main import main; sys.argv = ['mafunzo', *sys.argv[1:]]; main()"
         for words in (["--help"], ["component", "list"], ["model", "list"], ["compute", "sizes"]):
             run = [sys.executable, "-c", program, *words]
             subprocess.run(run, check=True, stdout=subprocess.DEVNULL, env=environment, cwd=folder)

@@ -25,14 +25,21 @@ from urllib.parse import quote
 from fastapi import FastAPI
 
 from mafunzo import Workspace
-from mafunzo.server import mlflow
-from mafunzo.server.app import create_app
-from mafunzo.server.azure_app import create_azure_app
-from mafunzo.server.azure_context import AzureContext
-from mafunzo.server.client_environment import Access, access_of_home
-from mafunzo.server.context import Context
-from mafunzo.server.limits import Limits
-from mafunzo.wire.azureml.envelope import CONTAINER, PROVIDER, REGISTRY, RESOURCE_GROUP, SUBSCRIPTION, WORKSPACE
+from mafunzo.entrypoints.azure.application import create_azure_app
+from mafunzo.entrypoints.azure.client.environment import Access, access_of_home
+from mafunzo.entrypoints.azure.context import AzureContext
+from mafunzo.entrypoints.azure.wire.envelope import (
+    CONTAINER,
+    PROVIDER,
+    REGISTRY,
+    RESOURCE_GROUP,
+    SUBSCRIPTION,
+    WORKSPACE,
+)
+from mafunzo.entrypoints.http.context import Context
+from mafunzo.entrypoints.http.limits import Limits
+from mafunzo.entrypoints.mlflow import routes as mlflow
+from mafunzo.entrypoints.serve.application import create_app
 from tests.faults import payload
 
 WORKERS = 6

@@ -14,14 +14,14 @@ from typing import Any
 
 from sqlalchemy import event
 
+from mafunzo.control.launcher.local import LocalLauncher
+from mafunzo.control.pipelines.scheduler import Scheduler
+from mafunzo.control.store.artifact import Artifacts
+from mafunzo.control.store.home import Home
+from mafunzo.control.store.lease import Leases
+from mafunzo.control.store.opening import open_database
+from mafunzo.control.store.records import Records
 from mafunzo.entities.job import Resources
-from mafunzo.launcher.local import LocalLauncher
-from mafunzo.pipelines.scheduler import Scheduler
-from mafunzo.store.artifact import Artifacts
-from mafunzo.store.home import Home
-from mafunzo.store.lease import Leases
-from mafunzo.store.opening import open_database
-from mafunzo.store.records import Records
 
 CHANGES = {"os.rename", "os.link", "os.mkdir", "os.rmdir", "os.remove", "os.symlink", "os.truncate", "subprocess.Popen"}
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT

@@ -14,16 +14,16 @@ from typing import Any
 
 import psutil
 
+from mafunzo.control.pipelines.plan import Facts, PinnedComponent, plan
+from mafunzo.control.store.artifact import Artifacts
+from mafunzo.control.store.home import Home
+from mafunzo.control.store.lease import Leases
+from mafunzo.control.store.opening import open_database
+from mafunzo.control.store.records import Records
 from mafunzo.entities.component import Component, Input, Node, Output
 from mafunzo.entities.compute import Hardware
 from mafunzo.entities.job import ArtifactInput, JobStatus, Resources, StepStatus
 from mafunzo.entities.job_request import JobRequest
-from mafunzo.pipelines.plan import Facts, PinnedComponent, plan
-from mafunzo.store.artifact import Artifacts
-from mafunzo.store.home import Home
-from mafunzo.store.lease import Leases
-from mafunzo.store.opening import open_database
-from mafunzo.store.records import Records
 from mafunzo.tracking import STEP_FOLDER
 from tests.support.waiting import LIMIT_S
 

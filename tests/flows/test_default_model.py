@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mafunzo.components.model_folder import weights_sha256
+from mafunzo.compute.components.model_folder import weights_sha256
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +22,7 @@ def run_import(card: Path, out: Path, **environment: str) -> None:
     argv = [
         sys.executable,
         "-m",
-        "mafunzo.components.import_model",
+        "mafunzo.compute.components.import_model",
         "--mlflow_model_path",
         str(card),
         "--model",

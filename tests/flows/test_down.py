@@ -10,9 +10,9 @@ import openai
 import psutil
 import pytest
 
+from mafunzo.control.workspace.shutdown import shut_down
 from mafunzo.entities.endpoint import DeploymentStatus
 from mafunzo.entities.job import JobStatus, StepStatus
-from mafunzo.workspace.shutdown import shut_down
 from tests.support.pipeline_bench import Bench as PipelineBench
 from tests.support.pipeline_bench import shell
 from tests.support.served import Served

@@ -44,7 +44,7 @@ def test_fine_tune_and_serve_from_python(environment):
 
 
 def test_the_configuration_file_is_read_beside_its_data(environment):
-    program = "from mafunzo.cli.app import main; main()"
+    program = "from mafunzo.entrypoints.main import main; main()"
     words = ["finetune", str(EXAMPLES / "finetune.yml"), "model=tiny-llama", "num_train_epochs=2", "--dry-run"]
     told = run(environment, "-c", program, *words)
     assert "num_train_epochs" in told

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from mafunzo.chat.adapter import AdapterConfig, adapters, add_adapter, save_adapter
-from mafunzo.chat.network import load_network
+from mafunzo.compute.model.loading import load_network
+from mafunzo.compute.model.lora import AdapterConfig, adapters, add_adapter, save_adapter
 
 pytestmark = pytest.mark.slow
 HELLO = [{"role": "user", "content": "Hello, how are you?"}]
@@ -49,7 +49,7 @@ print(json.dumps(tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_spec
 def component(name: str, **arguments: object) -> None:
     """Run a step by hand, as from a shell."""
     argv = [part for key, value in arguments.items() for part in (f"--{key}", str(value))]
-    subprocess.run([sys.executable, "-m", f"mafunzo.components.{name}", *argv], check=True)
+    subprocess.run([sys.executable, "-m", f"mafunzo.compute.components.{name}", *argv], check=True)
 
 
 @pytest.fixture(scope="module")

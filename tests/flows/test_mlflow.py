@@ -12,7 +12,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from mafunzo.server.auth import operator_key
+from mafunzo.entrypoints.http.auth import operator_key
 from tests.support.finished_job import add_finished_job
 from tests.support.served import Served
 from tests.support.waiting import LIMIT_S, http

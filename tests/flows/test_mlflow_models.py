@@ -11,7 +11,7 @@ from mlflow.exceptions import MlflowException
 
 from mafunzo import Workspace
 from mafunzo.entities.asset import AssetKey, AssetType
-from mafunzo.server.auth import operator_key
+from mafunzo.entrypoints.http.auth import operator_key
 from tests.support.served import Served
 from tests.support.waiting import http
 

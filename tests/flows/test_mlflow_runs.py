@@ -14,8 +14,8 @@ from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
 from mafunzo import Workspace
-from mafunzo.server.auth import operator_key
-from mafunzo.workspace import restore
+from mafunzo.control.workspace import restore
+from mafunzo.entrypoints.http.auth import operator_key
 from tests.support.finished_job import add_finished_job
 from tests.support.served import Served
 from tests.support.waiting import http

@@ -9,9 +9,9 @@ from typing import Any
 import psutil
 
 from mafunzo import Workspace
+from mafunzo.control.workspace.jobs import JobHandle
 from mafunzo.entities.job import Step, StepStatus
 from mafunzo.errors import JobCanceled
-from mafunzo.workspace.job import JobHandle
 from tests.support.tuned_home import CONVERSATIONS
 from tests.support.waiting import LIMIT_S, until
 

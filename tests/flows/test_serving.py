@@ -14,13 +14,13 @@ from typing import Any
 import openai
 import pytest
 
+from mafunzo.control.launcher.server_process import find_server, start_in_background
+from mafunzo.control.serving.worker_folder import worker_folder
+from mafunzo.control.store.home import Home
+from mafunzo.control.workspace.shutdown import shut_down
 from mafunzo.entities.endpoint import DeploymentStatus
+from mafunzo.entrypoints.http.auth import operator_key
 from mafunzo.errors import HomeInUse, PortInUse
-from mafunzo.launcher.server_process import find_server, start_in_background
-from mafunzo.server.auth import operator_key
-from mafunzo.serving.worker_folder import worker_folder
-from mafunzo.store.home import Home
-from mafunzo.workspace.shutdown import shut_down
 from tests.support.served import Served
 from tests.support.waiting import LIMIT_S, http
 
@@ -182,7 +182,7 @@ def test_files_of_the_server_are_its_user_s_only(served: Served) -> None:
 
 def test_a_second_server_on_the_same_home_is_refused_and_names_the_first(served: Served) -> None:
     process = subprocess.run(
-        [sys.executable, "-m", "mafunzo.server", "--home", str(served.home.root), "--port", "0"],
+        [sys.executable, "-m", "mafunzo.entrypoints.http", "--home", str(served.home.root), "--port", "0"],
         capture_output=True,
         text=True,
     )
@@ -317,8 +317,8 @@ def test_requests_under_way_are_answered_before_the_server_stops(own: Served) ->
 def test_a_server_in_the_background_outlives_who_started_it(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     code = (
-        "import sys; from pathlib import Path; from mafunzo.store.home import Home;"
-        "from mafunzo.launcher.server_process import start_in_background;"
+        "import sys; from pathlib import Path; from mafunzo.control.store.home import Home;"
+        "from mafunzo.control.launcher.server_process import start_in_background;"
         "print(start_in_background(Home(Path(sys.argv[1])), 0, 0).port)"
     )
     starter = subprocess.run([sys.executable, "-c", code, str(home.root)], capture_output=True, text=True, check=True)

@@ -7,10 +7,10 @@ import pytest
 from openai import AuthenticationError, OpenAI
 
 from mafunzo import Workspace
+from mafunzo.control.workspace.endpoints import EndpointHandle
+from mafunzo.control.workspace.jobs import JobHandle
 from mafunzo.entities.job import StepStatus
 from mafunzo.errors import ArtifactCorrupt, Conflict, InvalidParameter, NotFound, PortInUse, ServingMismatch
-from mafunzo.workspace.endpoint import EndpointHandle
-from mafunzo.workspace.job import JobHandle
 from tests.support.tuned_home import CONVERSATIONS, PARAMETERS
 from tests.support.waiting import LIMIT_S, http, until
 

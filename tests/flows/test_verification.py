@@ -15,21 +15,21 @@ import torch
 from safetensors.torch import load_file, save_file
 from starlette.testclient import TestClient
 
-from mafunzo.chat.adapter import AdapterConfig, adapters, add_adapter, save_adapter
-from mafunzo.chat.network import load_network
-from mafunzo.components.command import Arguments
-from mafunzo.components.model_folder import TOKENIZER_FILES, copy_files, weights_sha256, write_facts
-from mafunzo.components.package_model import package_model
-from mafunzo.components.tiny_model import make
+from mafunzo.compute.components.command import Arguments
+from mafunzo.compute.components.model_folder import TOKENIZER_FILES, copy_files, weights_sha256, write_facts
+from mafunzo.compute.components.package_model import package_model
+from mafunzo.compute.components.tiny_model import make
+from mafunzo.compute.evaluation.serving_reference import serving_reference
+from mafunzo.compute.inference.http.app import make_app
+from mafunzo.compute.inference.http.service import Service
+from mafunzo.compute.inference.loading import load_model
+from mafunzo.compute.model.loading import load_network
+from mafunzo.compute.model.lora import AdapterConfig, adapters, add_adapter, save_adapter
+from mafunzo.control.serving.decide import Verdict
+from mafunzo.control.serving.reference import how_stored, read_reference
+from mafunzo.control.serving.supervisor import WORKER
+from mafunzo.control.serving.verification import verify
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
-from mafunzo.evaluation.serving_reference import serving_reference
-from mafunzo.inference.http.app import make_app
-from mafunzo.inference.http.service import Service
-from mafunzo.inference.loading import load_model
-from mafunzo.serving.decide import Verdict
-from mafunzo.serving.reference import how_stored, read_reference
-from mafunzo.serving.supervisor import WORKER
-from mafunzo.serving.verification import verify
 from mafunzo.tracking import MetricLog
 from tests.support.serving_bench import Bench
 from tests.support.waiting import LIMIT_S

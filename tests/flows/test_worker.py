@@ -17,11 +17,11 @@ import openai
 import pytest
 import torch
 
-from mafunzo.chat.adapter import AdapterConfig, adapters, add_adapter, save_adapter
-from mafunzo.chat.network import load_network
-from mafunzo.chat.template import render_ids
-from mafunzo.chat.tokenizer import load_tokenizer
-from mafunzo.components.tiny_model import make
+from mafunzo.compute.chat.template import render_ids
+from mafunzo.compute.chat.tokenizer import load_tokenizer
+from mafunzo.compute.components.tiny_model import make
+from mafunzo.compute.model.loading import load_network
+from mafunzo.compute.model.lora import AdapterConfig, adapters, add_adapter, save_adapter
 from mafunzo.entities.conversation import Conversation, Message
 from tests.support.waiting import LIMIT_S, http, until
 
@@ -61,7 +61,7 @@ class Worker:
 def start(folder: Path, model: Path, *more: str) -> Worker:
     folder.mkdir(parents=True, exist_ok=True)
     port_file, log = folder / "port", folder / "log.txt"
-    argv = [sys.executable, "-m", "mafunzo.inference.worker", "--model", str(model), "--name", "chat"]
+    argv = [sys.executable, "-m", "mafunzo.compute.inference.worker", "--model", str(model), "--name", "chat"]
     argv += ["--port-file", str(port_file), "--threads", "1", *more]
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -405,7 +405,7 @@ def test_a_port_in_use_ends_the_worker_with_the_reason(model: Path, tmp_path: Pa
         port = taken.getsockname()[1]
         argv = ["--model", str(model), "--name", "x", "--port", str(port), "--port-file", str(tmp_path / "port")]
         ended = subprocess.run(
-            [sys.executable, "-m", "mafunzo.inference.worker", *argv], capture_output=True, text=True
+            [sys.executable, "-m", "mafunzo.compute.inference.worker", *argv], capture_output=True, text=True
         )
     assert ended.returncode == 3
     assert f"Port {port} can't be listened on" in ended.stderr

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mafunzo import Workspace
-from mafunzo.server.client_environment import access_of_home, azure_environment, workspace_config
+from mafunzo.entrypoints.azure.client.environment import access_of_home, azure_environment, workspace_config
 from tests.support.waiting import until
 
 

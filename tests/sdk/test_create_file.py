@@ -23,12 +23,12 @@ from azure.ai.ml import (
 from azure.core.exceptions import HttpResponseError
 
 from mafunzo import Workspace
+from mafunzo.control.workspace.components import definition
 from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType
 from mafunzo.entities.job import Step
 from mafunzo.entities.reference import AssetReference
+from mafunzo.entrypoints.azure.files.creation import Created, create
 from mafunzo.errors import Conflict, InvalidFile, InvalidParameter, NotSupported
-from mafunzo.workspace.creation import Created, create
-from mafunzo.workspace.user_component import definition
 from tests.support.command_line import Shell
 
 FILES = Path(__file__).parent / "files"

@@ -17,7 +17,7 @@ from azure.ai.ml.entities import (
 from azure.core.exceptions import HttpResponseError
 
 from mafunzo import Workspace
-from mafunzo.components.tiny_model import make
+from mafunzo.compute.components.tiny_model import make
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Supervision
 
 

@@ -15,7 +15,7 @@ from azure.ai.ml.entities import AmlCompute, IdentityConfiguration, KubernetesCo
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 
 from mafunzo import Workspace
-from mafunzo.server.client_environment import workspace_config
+from mafunzo.entrypoints.azure.client.environment import workspace_config
 
 
 def test_config_json_finds_the_workspace(credential: Any, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import mlflow
 import pytest
 
 from mafunzo import Workspace
-from mafunzo.wire.azureml.envelope import workspace_id
+from mafunzo.entrypoints.azure.wire.envelope import workspace_id
 
 PROGRAM = Path(__file__).parent / "mlflow_program.py"
 MODEL = Path(__file__).parents[1] / "support" / "mlflow_model.py"

@@ -10,7 +10,7 @@ from azure.ai.ml.exceptions import ValidationException
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 
 from mafunzo import Workspace
-from mafunzo.server.client_environment import workspace_config
+from mafunzo.entrypoints.azure.client.environment import workspace_config
 from tests.support.waiting import LIMIT_S
 
 

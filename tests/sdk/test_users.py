@@ -23,9 +23,9 @@ from azure.identity import ManagedIdentityCredential
 from azure.storage.blob import ContainerClient
 
 from mafunzo import Workspace
+from mafunzo.entrypoints.azure.client.environment import access_of_user, azure_environment, workspace_config
+from mafunzo.entrypoints.http.listen import names_of
 from mafunzo.errors import Conflict, RefusedError
-from mafunzo.server.client_environment import access_of_user, azure_environment, workspace_config
-from mafunzo.server.listen import names_of
 from tests.support.command_line import Shell
 from tests.support.waiting import LIMIT_S
 

@@ -10,12 +10,12 @@ import httpx
 from fastapi.testclient import TestClient
 
 from mafunzo import Workspace
-from mafunzo.server.azure_app import create_azure_app
-from mafunzo.server.azure_context import AzureContext
-from mafunzo.server.context import Context
-from mafunzo.server.identity import Caller, identity_of
-from mafunzo.server.limits import Limits
-from mafunzo.wire.azureml.envelope import Place, workspace_id
+from mafunzo.entrypoints.azure.application import create_azure_app
+from mafunzo.entrypoints.azure.context import AzureContext
+from mafunzo.entrypoints.azure.wire.envelope import Place, workspace_id
+from mafunzo.entrypoints.http.context import Context
+from mafunzo.entrypoints.http.identity import Caller, identity_of
+from mafunzo.entrypoints.http.limits import Limits
 from tests.support.chat_home import chat_home
 
 BASE = "https://127.0.0.1:8443"

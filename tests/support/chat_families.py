@@ -15,8 +15,8 @@ import trl
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from mafunzo.chat.examples import Encoder, Unusable
-from mafunzo.components.tiny_model import RECIPES
+from mafunzo.compute.chat.examples import Encoder, Unusable
+from mafunzo.compute.components.tiny_model import RECIPES
 from mafunzo.entities.conversation import Conversation
 from mafunzo.errors import InvalidData
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from mafunzo import Workspace
+from mafunzo.control.workspace.endpoints import EndpointHandle
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus
-from mafunzo.workspace.endpoint import EndpointHandle
 
 TOO_SLOW = {"code": "worker_failed", "message": "It was too slow.", "faults": ["a: 1", "b: 2"]}
 

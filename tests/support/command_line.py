@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
-from mafunzo.cli.app import main
+from mafunzo.entrypoints.main import main
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from types import ModuleType
 
 import pytest
 
-from mafunzo.components.command import run
+from mafunzo.compute.components.command import run
 
 
 def refused(component: ModuleType, argv: Iterable[object]) -> int:

@@ -1,4 +1,4 @@
-"""A worker without a model: it speaks the dialect of `mafunzo.inference.worker`, as `fake.json` in the model's folder says.
+"""A worker without a model: it speaks the dialect of `mafunzo.compute.inference.worker`, as `fake.json` in the model's folder says.
 
 A token is a byte; a turn is `<role>text</s>` with 2 for `</s>`; a log-probability is a function of the token and its position.
 fake.json may hold: bos (token or null), eos, stop_token_ids, turn (a format), shift (added to each log-probability),

@@ -3,10 +3,10 @@
 import json
 from datetime import UTC, datetime
 
+from mafunzo.control.store.home import Home
+from mafunzo.control.store.opening import open_database
+from mafunzo.control.store.records import Records
 from mafunzo.entities.job import ArtifactInput, Job, JobStatus, LiteralInput, Step, StepSpec, StepStatus
-from mafunzo.store.home import Home
-from mafunzo.store.opening import open_database
-from mafunzo.store.records import Records
 
 BEGAN = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 

@@ -6,19 +6,19 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from mafunzo.control.launcher.local import LocalLauncher
+from mafunzo.control.pipelines.attempt import step_folder
+from mafunzo.control.pipelines.plan import Facts, PinnedComponent, plan
+from mafunzo.control.pipelines.scheduler import Scheduler
+from mafunzo.control.store.artifact import Artifacts
+from mafunzo.control.store.home import Home
+from mafunzo.control.store.lease import Leases
+from mafunzo.control.store.opening import open_database
+from mafunzo.control.store.records import Records
 from mafunzo.entities.component import Component, Input, Node, Output
 from mafunzo.entities.compute import Hardware
 from mafunzo.entities.job import ArtifactInput, Job, Resources, Step, Value
 from mafunzo.entities.job_request import JobRequest
-from mafunzo.launcher.local import LocalLauncher
-from mafunzo.pipelines.attempt import step_folder
-from mafunzo.pipelines.plan import Facts, PinnedComponent, plan
-from mafunzo.pipelines.scheduler import Scheduler
-from mafunzo.store.artifact import Artifacts
-from mafunzo.store.home import Home
-from mafunzo.store.lease import Leases
-from mafunzo.store.opening import open_database
-from mafunzo.store.records import Records
 from tests.support.step_process import leftovers
 from tests.support.waiting import pause, until
 
@@ -28,7 +28,7 @@ VERSIONS = {"python": "3"}
 
 def shell(name: str, command: str, version: str = "1", **more: Any) -> Component:
     """A component whose inputs and outputs are those that its command uses: `data_*` are files, `out` a file, `folder` a folder."""
-    from mafunzo.pipelines.command import placeholders
+    from mafunzo.control.pipelines.command import placeholders
 
     used = placeholders(command)
     inputs = {use.name: _input(use.name, use.is_optional) for use in used if use.kind == "inputs"}

@@ -4,8 +4,8 @@ import contextlib
 import sys
 from pathlib import Path
 
-from mafunzo.server.run import log_to, serve
-from mafunzo.store.home import Home
+from mafunzo.control.store.home import Home
+from mafunzo.entrypoints.serve.process import log_to, serve
 
 FAKE_WORKER = Path(__file__).parent / "fake_worker.py"
 

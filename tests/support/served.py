@@ -8,10 +8,10 @@ from typing import Any
 
 import openai
 
+from mafunzo.control.launcher.server_process import find_server
+from mafunzo.control.workspace.shutdown import shut_down
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus
 from mafunzo.entities.server_address import ServerAddress
-from mafunzo.launcher.server_process import find_server
-from mafunzo.workspace.shutdown import shut_down
 from tests.support.serving_bench import Bench
 from tests.support.waiting import LIMIT_S, until
 

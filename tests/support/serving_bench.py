@@ -7,15 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mafunzo.control.launcher.local import LocalLauncher
+from mafunzo.control.serving.supervisor import Supervisor
+from mafunzo.control.store.artifact import Artifacts
+from mafunzo.control.store.home import Home
+from mafunzo.control.store.lease import Leases
+from mafunzo.control.store.opening import open_database
+from mafunzo.control.store.records import Records
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
 from mafunzo.entities.job import Resources
-from mafunzo.launcher.local import LocalLauncher
-from mafunzo.serving.supervisor import Supervisor
-from mafunzo.store.artifact import Artifacts
-from mafunzo.store.home import Home
-from mafunzo.store.lease import Leases
-from mafunzo.store.opening import open_database
-from mafunzo.store.records import Records
 from tests.support.fake_worker import reference
 from tests.support.waiting import pause, until
 

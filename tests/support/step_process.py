@@ -6,7 +6,7 @@ from pathlib import Path
 
 import psutil
 
-from mafunzo.launcher.local import Exited, LocalLauncher, Running
+from mafunzo.control.launcher.local import Exited, LocalLauncher, Running
 from mafunzo.tracking import STEP_FOLDER
 from tests.support.waiting import until
 

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from mafunzo.chat.adapter import AdapterConfig, adapters, add_adapter, save_adapter
-from mafunzo.chat.network import load_network
-from mafunzo.chat.tokenizer import load_tokenizer
-from mafunzo.components.tiny_model import make
+from mafunzo.compute.chat.tokenizer import load_tokenizer
+from mafunzo.compute.components.tiny_model import make
+from mafunzo.compute.model.loading import load_network
+from mafunzo.compute.model.lora import AdapterConfig, adapters, add_adapter, save_adapter
 from mafunzo.entities.conversation import conversation_from_dict
 from tests.support.chat_families import encode_with_labels
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 
+from mafunzo.compute.training.arguments import TrainingArguments
+from mafunzo.compute.training.finetune import finetune
+from mafunzo.compute.training.run import TrainingRequest
 from mafunzo.tracking import MetricLog
-from mafunzo.training.arguments import TrainingArguments
-from mafunzo.training.finetune import finetune
-from mafunzo.training.run import TrainingRequest
 from tests.support.tiny_training import learnable_rows, write_prepared
 
 LORA = {

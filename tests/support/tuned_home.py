@@ -8,9 +8,9 @@ import pytest
 from filelock import FileLock
 
 from mafunzo import Workspace
-from mafunzo.store.artifact import Artifacts
-from mafunzo.store.home import Home
-from mafunzo.workspace.workspace import restore
+from mafunzo.control.store.artifact import Artifacts
+from mafunzo.control.store.home import Home
+from mafunzo.control.workspace.workspace import restore
 from tests.support.waiting import LIMIT_S
 
 CONVERSATIONS = Path(__file__).parents[2] / "examples" / "conversations.jsonl"

@@ -46,7 +46,7 @@ def test_every_link_leads_somewhere(page):
 def test_every_command_that_a_page_shows_exists_and_has_its_options(page):
     import typer
 
-    from mafunzo.cli.app import app
+    from mafunzo.entrypoints.main import app
 
     tree = typer.main.get_command(app)
     text = page.read_text().replace("\\\n", " ")

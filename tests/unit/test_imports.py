@@ -22,7 +22,7 @@ def test_importing_mafunzo_loads_nothing_heavy():
 
 def test_help_loads_nothing_heavy():
     program = (
-        "import sys\nfrom mafunzo.cli.app import main\nsys.argv = ['mafunzo', '--help']\n"
+        "import sys\nfrom mafunzo.entrypoints.main import main\nsys.argv = ['mafunzo', '--help']\n"
         "try:\n    main()\nexcept SystemExit:\n    pass"
     )
     loaded = loaded_after(program)
@@ -30,12 +30,12 @@ def test_help_loads_nothing_heavy():
 
 
 def test_the_control_plane_loads_nothing_of_the_compute_plane():
-    loaded = loaded_after("import mafunzo.server.app, mafunzo.workspace")
+    loaded = loaded_after("import mafunzo.entrypoints.serve.application, mafunzo.control.workspace")
     assert not loaded & set(HEAVY)
 
 
 def test_a_step_loads_nothing_of_the_control_plane():
-    loaded = loaded_after("import mafunzo.components.finetune, mafunzo.components.evaluate")
+    loaded = loaded_after("import mafunzo.compute.components.finetune, mafunzo.compute.components.evaluate")
     assert not loaded & {"sqlalchemy", "fastapi", "typer", "mlflow"}
 
 

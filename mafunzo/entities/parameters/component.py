@@ -44,7 +44,7 @@ def _command(name: str, inputs: Iterable[Input], output: Output) -> str:
     options = [(f"--{one.name} '${{{{inputs.{one.name}}}}}'", one.is_optional) for one in inputs]
     return " ".join(
         [
-            f"python -m mafunzo.components.{name}",
+            f"python -m mafunzo.compute.components.{name}",
             *(f"$[[{option}]]" if is_optional else option for option, is_optional in options),
             f"--{output.name} '${{{{outputs.{output.name}}}}}'",
         ]

@@ -2,11 +2,11 @@ import json
 
 import pytest
 
+from mafunzo.compute.evaluation.metrics import metrics
 from mafunzo.entities.evaluation import EvaluationConfig, evaluation_config, unmeasured
 from mafunzo.entities.metric_name import LIKELIHOOD_METRICS, METRIC_NAMES
 from mafunzo.entities.parameters.table import PARAMETERS
 from mafunzo.errors import InvalidFile, InvalidParameter
-from mafunzo.evaluation.metrics import metrics
 
 
 def read(params: str) -> EvaluationConfig:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from mafunzo.components.command import load_interface
+from mafunzo.compute.components.command import load_interface
 
 ROOT = Path(__file__).resolve().parents[3]
 LINE = '        Metric("loss", "Loss (nats a token)", "likelihood", False, loss),\n'
@@ -18,15 +18,15 @@ def test_a_new_line_of_the_registry_reaches_every_interface_in_one_run_of_the_ge
     for folder in ("mafunzo", "tools", "docs"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / ".importlinter", tmp_path)
-    registry = tmp_path / "mafunzo" / "evaluation" / "metrics.py"
+    registry = tmp_path / "mafunzo" / "compute" / "evaluation" / "metrics.py"
     text = registry.read_text()
     assert LINE in text
     registry.write_text(text.replace(LINE, LINE + LINE.replace('"loss"', '"nats"')))
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     subprocess.run([sys.executable, "tools/generate.py"], cwd=tmp_path, env=environment, check=True)
     for name in ("evaluate", "compare_models", "chat_completion_pipeline"):
-        body = yaml.safe_load((tmp_path / "mafunzo" / "components" / f"{name}.yml").read_text())
-        before = load_interface(ROOT / "mafunzo" / "components" / f"{name}.yml").inputs["gate_metric"].enum
+        body = yaml.safe_load((tmp_path / "mafunzo" / "compute" / "components" / f"{name}.yml").read_text())
+        before = load_interface(ROOT / "mafunzo" / "compute" / "components" / f"{name}.yml").inputs["gate_metric"].enum
         assert tuple(body["inputs"]["gate_metric"]["enum"]) == ("loss", "nats", *before[1:])
     code = (
         "from mafunzo.entities.evaluation import evaluation_config, unmeasured;"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from mafunzo.tracking.mlflow_store import RunStore
+from mafunzo.entrypoints.mlflow.store import RunStore
 
 
 @pytest.fixture(scope="session")

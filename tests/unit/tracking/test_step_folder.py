@@ -33,6 +33,6 @@ def test_files_of_a_home_keep_their_names(path, expected):
 
 
 def test_the_runner_loads_little():
-    listing = "import sys, mafunzo.launcher.runner; print(*sys.modules)"
+    listing = "import sys, mafunzo.control.launcher.runner; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True).stdout.split()
     assert not {"dataclasses", "inspect", "psutil", "mafunzo.errors"} & set(loaded)

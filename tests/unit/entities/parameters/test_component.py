@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from mafunzo.components.command import load_interface
+from mafunzo.compute.components.command import load_interface
 from mafunzo.entities.parameters.component import COMPONENTS
 from mafunzo.entities.parameters.parameter import STEPS
 from mafunzo.entities.parameters.pipeline import PIPELINES
 from mafunzo.entities.parameters.table import PARAMETERS, parameters_of
 
-FOLDER = Path(__file__).resolve().parents[4] / "mafunzo" / "components"
+FOLDER = Path(__file__).resolve().parents[4] / "mafunzo" / "compute" / "components"
 DECLARED = {**COMPONENTS, **PIPELINES}
 
 

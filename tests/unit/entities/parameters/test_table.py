@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mafunzo.components.command import load_interface
+from mafunzo.compute.components.command import load_interface
 from mafunzo.entities.component import PATH_TYPES, parse_value
 from mafunzo.entities.parameters.constraint import split_names
 from mafunzo.entities.parameters.parameter import STEPS
 from mafunzo.entities.parameters.table import PARAMETERS, check, parameters_of, resolve
 
 ROOT = Path(__file__).resolve().parents[4]
-COMPONENTS = ROOT / "mafunzo" / "components"
+COMPONENTS = ROOT / "mafunzo" / "compute" / "components"
 
 # The inputs of Azure ML's chat_completion_pipeline 0.0.82: type, default, enum, minimum.
 T = ("true", "false")

@@ -1,0 +1,1 @@
+"""The compute plane: the arithmetic, in processes that may die."""

@@ -1,0 +1,165 @@
+"""Conversations to tokenized examples: `input_ids`, and `labels` with the loss mask applied (-100 outside the answers).
+
+The whole conversation is rendered once and tokenized once, so the ids are those that `apply_chat_template` gives. A token
+counts in the loss when its first character lies in an assistant's span: a token that begins in the header belongs to the
+prompt, and an end-of-turn token that swallows the line break after it (Phi-3's does) belongs to the turn.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mafunzo.compute.chat.mask import Span, SpanFinder
+from mafunzo.entities.conversation import Conversation
+from mafunzo.errors import InvalidData
+
+IGNORED = -100
+"""The label of a token outside the loss: the `ignore_index` of torch's cross-entropy."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One tokenized conversation, all lists of the same length.
+
+    full_length: tokens before truncation. piece_ends: the character of `text` where each token ends.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    full_length: int
+    text: str
+    piece_ends: list[int]
+
+    @property
+    def is_truncated(self) -> bool:
+        return len(self.input_ids) < self.full_length
+
+    @property
+    def assistant_tokens(self) -> int:
+        return sum(label != IGNORED for label in self.labels)
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """A conversation that gives no example, and why. is_too_long: only because truncation leaves none of the answer."""
+
+    reason: str
+    is_too_long: bool = False
+
+
+class Encoder:
+    """Tokenizes conversations in batches, with one tokenizer."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._spans = SpanFinder(tokenizer)
+        self._backend = _offset_exact(tokenizer)
+        special = [re.escape(token.content) for token in tokenizer.added_tokens_decoder.values() if token.special]
+        self._special = re.compile("|".join(special) or r"(?!)")
+
+    def encode(self, conversations: Sequence[Conversation], max_seq_length: int | None) -> list[Example | Unusable]:
+        """Return an example for each conversation, truncated on the right to `max_seq_length` tokens (None: whole).
+
+        A conversation that the template refuses, or of which no assistant token is left, is `Unusable`.
+        """
+        renderings = [self._find(conversation) for conversation in conversations]
+        texts = [rendering[0] for rendering in renderings if not isinstance(rendering, Unusable)]
+        encodings = iter(self._backend.encode_batch(texts, add_special_tokens=False))
+        examples: list[Example | Unusable] = []
+        for conversation, rendering in zip(conversations, renderings, strict=True):
+            if isinstance(rendering, Unusable):
+                examples.append(rendering)
+                continue
+            text, spans = rendering
+            encoding = next(encodings)
+            examples.append(
+                _example(text, _trained(conversation, spans), encoding.ids, encoding.offsets, max_seq_length)
+            )
+        return examples
+
+    def own_token(self, conversation: Conversation) -> str:
+        """Return the first special token in the text of a message, or an empty text.
+
+        As with `apply_chat_template` it is encoded as that token, so that a text can end its own turn.
+        """
+        matches = (self._special.search(message.content or "") for message in conversation.messages)
+        return next((match.group() for match in matches if match), "")
+
+    def _find(self, conversation: Conversation) -> tuple[str, list[Span]] | Unusable:
+        try:
+            return self._spans.find(conversation)
+        except InvalidData as error:
+            return Unusable(error.message)
+
+
+def pieces(example: Example) -> list[dict[str, Any]]:
+    """Return the truncated text of an example in pieces, `{"text": ..., "trained": bool}`, split at the loss mask."""
+    return list(_pieces(example))
+
+
+def _pieces(example: Example) -> Iterator[dict[str, Any]]:
+    begin = end = 0
+    is_trained = False
+    for label, piece_end in zip(example.labels, example.piece_ends, strict=True):
+        if (label != IGNORED) != is_trained:
+            if end > begin:
+                yield {"text": example.text[begin:end], "trained": is_trained}
+            begin, is_trained = end, label != IGNORED
+        end = max(end, piece_end)
+    if end > begin:
+        yield {"text": example.text[begin:end], "trained": is_trained}
+
+
+def _trained(conversation: Conversation, spans: Sequence[Span]) -> list[Span]:
+    return [span for span in spans if conversation.messages[span.message].extra.get("weight", 1) != 0]
+
+
+def _example(
+    text: str,
+    spans: Sequence[Span],
+    ids: Sequence[int],
+    offsets: Sequence[tuple[int, int]],
+    max_seq_length: int | None,
+) -> Example | Unusable:
+    length = len(ids) if max_seq_length is None else min(max_seq_length, len(ids))
+    labels: list[int] = []
+    remaining = iter(spans)
+    span = next(remaining, None)
+    first_trained: int | None = None
+    for position, (token, (start, _)) in enumerate(zip(ids, offsets, strict=True)):
+        while span is not None and start >= span.end:
+            span = next(remaining, None)
+        is_trained = span is not None and start >= span.start
+        if is_trained and first_trained is None:
+            first_trained = position
+        labels.append(token if is_trained else IGNORED)
+    if first_trained is None:
+        return Unusable("no turn of the assistant is to be trained (each has weight 0)")
+    if first_trained >= length:
+        return Unusable(
+            f"cut at {length} tokens, before the assistant's first word (token {first_trained + 1} of {len(ids)}); "
+            "raise max_seq_length",
+            is_too_long=True,
+        )
+    return Example(list(ids[:length]), labels[:length], len(ids), text, [end for _, end in offsets[:length]])
+
+
+def _offset_exact(tokenizer: Any) -> Any:
+    """Return the tokenizer's backend with offsets that cover white space (GPT-2's trims them), no truncation, no padding."""
+    from tokenizers import Tokenizer
+
+    body = json.loads(tokenizer.backend_tokenizer.to_str())
+    _untrim(body.get("post_processor"))
+    backend = Tokenizer.from_str(json.dumps(body))
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
+
+
+def _untrim(processor: Any) -> None:
+    if isinstance(processor, dict):
+        if "trim_offsets" in processor:
+            processor["trim_offsets"] = False
+        for child in processor.get("processors") or ():
+            _untrim(child)

@@ -1,0 +1,87 @@
+"""Compare a tuned model with its base on held-out rows; write the report, and what an endpoint must reproduce."""
+
+import logging
+import sys
+
+import torch
+
+from mafunzo.compute.components.command import Arguments, run
+from mafunzo.compute.evaluation.evaluate import Request, evaluate
+from mafunzo.compute.evaluation.gate import check_gate
+from mafunzo.compute.evaluation.report import logged_metrics, table_text, write_report
+from mafunzo.compute.evaluation.serving_reference import serving_reference
+from mafunzo.compute.evaluation.tasks import raw_rows
+from mafunzo.compute.inference.executor_torch import serving_dtype
+from mafunzo.entities.evaluation import EvaluationConfig, evaluation_config, unmeasured
+from mafunzo.errors import InvalidParameter
+from mafunzo.tracking.atomic_json import write_json
+
+logger = logging.getLogger(__name__)
+
+
+def work(arguments: Arguments) -> None:
+    """Everything is written before the gate is looked at, so that a model that fails it can be understood."""
+    values = arguments.values
+    logging.getLogger("absl").setLevel(logging.WARNING)  # rouge-score tells of each scorer that it makes
+    request = _request(arguments)
+    faults = unmeasured(request.config, values["generation_rows"], values["gate"], values["gate_metric"])
+    if faults:
+        raise InvalidParameter("The evaluation can't start.", faults)
+    out = arguments.outputs["evaluation_result"]
+    out.mkdir(parents=True, exist_ok=True)
+    logger.info("Evaluating %s and %s on %s", request.base, request.tuned, request.device)
+    evaluation = evaluate(request, scratch=out)
+    write_report(evaluation, out)
+    logger.info("Asking plain transformers what the endpoint must reproduce")
+    reference = serving_reference(
+        request.base,
+        request.tuned,
+        request.merge,
+        raw_rows(request.prepared),
+        rows=values["reference_rows"],
+        max_tokens=values["reference_max_tokens"],
+        dtype=request.dtype,
+        device=request.device,
+        trust_remote_code=request.trust_remote_code,
+    )
+    write_json(out / "serving_reference.json", reference, indent=1, ensure_ascii=False)
+    arguments.metrics.log(0, logged_metrics(evaluation))
+    sys.stdout.write(f"\n{table_text(evaluation)}\nThe whole report is report.html of the output evaluation_result\n")
+    check_gate(
+        values["gate"],
+        values["gate_metric"],
+        evaluation.comparisons,
+        values["gate_max_kl"],
+        evaluation.forgetting.kl if evaluation.forgetting else None,
+    )
+
+
+def _request(arguments: Arguments) -> Request:
+    values = arguments.values
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Request(
+        base=arguments.path("model"),
+        tuned=arguments.path("tuned"),
+        prepared=arguments.path("prepared"),
+        merge=values["merge_lora_weights"] == "true",
+        config=_config(arguments),
+        max_evaluation_rows=values["max_evaluation_rows"],
+        generation_rows=values["generation_rows"],
+        max_prompt_tokens=values["max_prompt_tokens"],
+        max_new_tokens=values["max_new_tokens"],
+        forgetting_prompts=values["forgetting_prompts"],
+        seed=values["seed"],
+        dtype=serving_dtype(arguments.path("model"), device),
+        device=device,
+        trust_remote_code=values["trust_remote_code"] == "true",
+    )
+
+
+def _config(arguments: Arguments) -> EvaluationConfig:
+    file, params = arguments.paths["evaluation_config"], arguments.values["evaluation_config_params"]
+    texts = {f"evaluation_config ({file.name})": file.read_text(encoding="utf-8")} if file else {}
+    return evaluation_config(texts | ({"evaluation_config_params": params} if params else {}))
+
+
+if __name__ == "__main__":
+    run(__file__, work)

@@ -1,0 +1,38 @@
+"""Trains a LoRA adapter or all weights of a chat model: `python -m mafunzo.compute.components.finetune --help`."""
+
+from pathlib import Path
+
+from mafunzo.compute.components.command import Arguments, run
+from mafunzo.compute.training.arguments import TrainingArguments
+from mafunzo.compute.training.finetune import finetune
+from mafunzo.compute.training.run import TrainingRequest
+from mafunzo.tracking.step_folder import OUTPUTS, StepFolder
+
+
+def work(arguments: Arguments) -> None:
+    """Train, and write pytorch_model_folder."""
+    output = arguments.outputs["pytorch_model_folder"]
+    finetune(
+        TrainingRequest(
+            base=arguments.path("model"),
+            prepared=arguments.path("prepared"),
+            output=output,
+            arguments=TrainingArguments.from_values(arguments.values),
+            metrics=arguments.metrics,
+            earlier=earlier_outputs(output),
+        )
+    )
+
+
+def earlier_outputs(output: Path) -> tuple[Path, ...]:
+    """Return the same output of the step's earlier attempts: `<step>/<attempt>/outputs/<name>`, newest first."""
+    attempt = output.absolute().parent.parent
+    if output.absolute().parent.name != OUTPUTS or not attempt.name.isdigit():
+        return ()
+    siblings = [path for path in attempt.parent.iterdir() if path.name.isdigit() and int(path.name) < int(attempt.name)]
+    newest_first = sorted(siblings, key=lambda path: int(path.name), reverse=True)
+    return tuple(StepFolder(path).outputs / output.name for path in newest_first)
+
+
+if __name__ == "__main__":
+    run(__file__, work)

@@ -1,0 +1,261 @@
+"""The packaging step: the tuned model as an MLflow model folder that loads where Mafunzo isn't installed."""
+
+import hashlib
+import json
+import logging
+import platform
+import shutil
+import uuid
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from transformers.utils.logging import disable_progress_bar
+
+from mafunzo.compute.components import mlflow_loader, model_card
+from mafunzo.compute.components.command import Arguments, run
+from mafunzo.compute.components.model_folder import (
+    LICENCE_FILES,
+    TOKENIZER_FILES,
+    copy_files,
+    read_facts,
+    read_json,
+    weights_sha256,
+    write_facts,
+)
+from mafunzo.compute.model.loading import check_folder, load_network, save_network
+from mafunzo.compute.model.lora import CONFIG_FILE as ADAPTER_CONFIG
+from mafunzo.compute.model.lora import WEIGHTS_FILE as ADAPTER_WEIGHTS
+from mafunzo.errors import InvalidFile
+
+logger = logging.getLogger(__name__)
+
+PACKAGES = ("mlflow-skinny", "torch", "transformers", "tokenizers", "safetensors", "jinja2", "numpy", "pandas")
+ADAPTER_PACKAGES = ("peft", "accelerate")
+LICENCE_TEXTS = {
+    "apache-2.0": "https://www.apache.org/licenses/LICENSE-2.0.txt",
+    "mit": "https://opensource.org/license/mit",
+}
+# MLflow's own notation of types; all columns are optional because a row has either `messages` or Azure ML's `input_data`.
+SIGNATURE = {
+    "inputs": [
+        {"type": "array", "items": {"type": "any"}, "name": "messages", "required": False},
+        {"type": "any", "name": "tools", "required": False},
+        {"type": "any", "name": "input_data", "required": False},
+        {"type": "any", "name": "params", "required": False},
+    ],
+    "outputs": [{"type": "string", "required": True}],
+    "params": [
+        {"name": "max_new_tokens", "type": "long", "default": mlflow_loader.DEFAULT_MAX_NEW_TOKENS, "shape": None},
+        {"name": "temperature", "type": "double", "default": None, "shape": None},
+        {"name": "top_p", "type": "double", "default": None, "shape": None},
+        {"name": "top_k", "type": "long", "default": None, "shape": None},
+        {"name": "do_sample", "type": "boolean", "default": None, "shape": None},
+        {"name": "seed", "type": "long", "default": None, "shape": None},
+    ],
+}
+
+
+def package_model(arguments: Arguments) -> None:
+    """Write the MLflow model folder of a tuned model."""
+    disable_progress_bar()
+    base, tuned = arguments.path("model"), arguments.path("tuned")
+    prepared, evaluation = arguments.paths["prepared"], arguments.paths["evaluation"]
+    trusts_code = arguments.values["trust_remote_code"] == "true"
+    is_lora = (tuned / ADAPTER_CONFIG).exists()
+    is_merged = is_lora and arguments.values["merge_lora_weights"] == "true"
+    is_adapter = is_lora and not is_merged
+    base_facts = _base_facts(base)
+    name = arguments.values["name"] or f"{base_facts['name']}-tuned"
+    reference = _find(evaluation, "serving_reference.json")
+    out = arguments.outputs["mlflow_model_folder"]
+    out.mkdir(parents=True, exist_ok=True)
+    weights = out / "data" / ("adapter" if is_adapter else "model")
+    if is_adapter:
+        _write_adapter(base, tuned, weights)
+    else:
+        _write_network(base, tuned, is_lora, _serving_dtype(reference), trusts_code, weights)
+    facts = {
+        "name": name,
+        "version": "",
+        "source": f"tuned:{name}",
+        "kind": "adapter" if is_adapter else "merged" if is_merged else "full",
+        "licence": base_facts.get("licence", ""),
+        "card": base_facts.get("card") or {},
+        "weights_sha256": weights_sha256(weights),
+        "end_of_turn": base_facts.get("end_of_turn"),
+        "base": base_facts,
+    }
+    write_facts(out, facts)
+    _write_licence(base, facts, out)
+    pictures = _copy_reports(tuned, prepared, evaluation, reference, out)
+    card = model_card.CardFacts(
+        name=name,
+        is_merged=is_merged,
+        is_adapter=is_adapter,
+        licence=str(facts["licence"]),
+        weights_sha256=str(facts["weights_sha256"]),
+        base=base_facts,
+        report=_json(prepared, "report.json"),
+        data_sha256=_hashes(prepared / "raw") if prepared else {},
+        configuration={k: v for k, v in _json(tuned, "finetune_args.json").items() if k != "base"},
+        results=_json(tuned, "all_results.json"),
+        metrics=_json(evaluation, "metrics.json"),
+        pictures=pictures,
+    )
+    (out / "README.md").write_text(model_card.render(card), encoding="utf-8")
+    _write_mlflow(out, facts, is_adapter, trusts_code)
+    logger.info("Packaged %s (%s, %s)", name, facts["kind"], _size(out))
+
+
+def _base_facts(base: Path) -> dict[str, Any]:
+    facts = read_facts(base)
+    if not facts:
+        raise InvalidFile(f"{base} has no mafunzo_model.json: pass the output of import_model as --model.")
+    return facts
+
+
+def _write_adapter(base: Path, tuned: Path, folder: Path) -> None:
+    """Write the LoRA adapter in peft's format, with tokenizer, chat template and stop tokens (generation_config.json)."""
+    copy_files(tuned, (ADAPTER_CONFIG, ADAPTER_WEIGHTS), folder)
+    copy_files(base, ("generation_config.json",), folder)
+    _copy_tokenizer(base, tuned, folder)
+
+
+def _write_network(
+    base: Path, tuned: Path, is_lora: bool, dtype: torch.dtype | None, trusts_code: bool, folder: Path
+) -> None:
+    """Write a Hugging Face folder in the dtype in which it was evaluated."""
+    network = load_network(
+        base if is_lora else tuned,
+        tuned if is_lora else None,
+        merge=is_lora,
+        dtype=dtype,
+        trust_remote_code=trusts_code,
+    )
+    save_network(network, folder)
+    copy_files(base, ("generation_config.json",), folder)
+    if trusts_code and check_folder(base, trusts_code).get("auto_map"):
+        copy_files(base, ("*.py",), folder)
+    _copy_tokenizer(base, tuned, folder)
+
+
+def _copy_tokenizer(base: Path, tuned: Path, folder: Path) -> None:
+    source = tuned if (tuned / "tokenizer_config.json").exists() else base
+    copy_files(source, TOKENIZER_FILES, folder)
+
+
+def _serving_dtype(reference: Path | None) -> torch.dtype | None:
+    """Return the dtype in which the tuned model was evaluated; None keeps that of the weights."""
+    if reference is None:
+        return None
+    name = str(read_json(reference)["dtype"])
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype):
+        raise InvalidFile(f"{reference}: dtype is '{name}', expected one of float32, bfloat16, float16.")
+    return dtype
+
+
+def _write_licence(base: Path, facts: Mapping[str, Any], out: Path) -> None:
+    copy_files(base, LICENCE_FILES, out)
+    if not any(out.glob("LICEN[SC]E*")):
+        licence = str(facts["licence"]) or "unknown"
+        url = (facts["card"] or {}).get("licence_url") or LICENCE_TEXTS.get(licence) or "the page of the base model"
+        base_name = f"{facts['base']['name']} ({facts['base']['source']})"
+        text = (
+            f"{facts['name']} is derived from {base_name}, whose licence is: {licence}.\n"
+            f"The licence of the base holds for these weights as well. Its text: {url}\n"
+        )
+        (out / "LICENSE").write_text(text, encoding="utf-8")
+
+
+def _copy_reports(
+    tuned: Path, prepared: Path | None, evaluation: Path | None, reference: Path | None, out: Path
+) -> tuple[str, ...]:
+    """Copy what the card shows and what proves serving; returns the pictures' names."""
+    if reference is not None:
+        shutil.copyfile(reference, out / reference.name)
+    if (metrics := _find(evaluation, "metrics.json")) is not None:
+        shutil.copyfile(metrics, out / "metrics.json")
+    candidates = [_find(tuned, "loss.png"), _find(prepared, "lengths.png")]
+    pictures = [picture for picture in candidates if picture is not None]
+    pictures += sorted(evaluation.rglob("*.png")) if evaluation else []
+    names = {}
+    for picture in pictures:
+        name = picture.name if picture.name not in names else f"evaluation-{picture.name}"
+        names[name] = shutil.copyfile(picture, out / name)
+    return tuple(names)
+
+
+def _write_mlflow(out: Path, facts: Mapping[str, Any], is_adapter: bool, trusts_code: bool) -> None:
+    """Write MLmodel and the three files that say which packages are needed; no clock, so that equal models are equal bytes."""
+    code = out / "code"
+    code.mkdir(exist_ok=True)
+    shutil.copyfile(mlflow_loader.__file__, code / "mlflow_loader.py")
+    packages = PACKAGES + (ADAPTER_PACKAGES if is_adapter else ())
+    requirements = [f"{package}=={version(package).partition('+')[0]}" for package in packages]
+    python = platform.python_version()
+    (out / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
+    dependencies = [f"python={python}", "pip", {"pip": requirements}]
+    _write_yaml(out / "conda.yaml", {"name": "mlflow-env", "channels": ["conda-forge"], "dependencies": dependencies})
+    build = ["pip", "setuptools", "wheel"]
+    _write_yaml(
+        out / "python_env.yaml",
+        {"python": python, "build_dependencies": build, "dependencies": ["-r requirements.txt"]},
+    )
+    config: dict[str, Any] = {"base": "", "device": "auto", "trust_remote_code": trusts_code}
+    flavor = {
+        "loader_module": "mlflow_loader",
+        "code": "code",
+        "config": config,
+        "env": {"conda": "conda.yaml", "virtualenv": "python_env.yaml"},
+        "python_version": python,
+    }
+    base = facts["base"]
+    body = {
+        "flavors": {"python_function": flavor},
+        "metadata": {
+            "name": facts["name"],
+            "kind": facts["kind"],
+            "licence": facts["licence"],
+            "is_finetuned_model": True,
+            "base_model_name": base["name"],
+            "base_model_source": base["source"],
+            "base_weights_sha256": base["weights_sha256"],
+        },
+        "mlflow_version": version("mlflow-skinny"),
+        "model_uuid": uuid.UUID(hex=str(facts["weights_sha256"])[:32]).hex,
+        "signature": {key: json.dumps(value) for key, value in SIGNATURE.items()},
+    }
+    _write_yaml(out / "MLmodel", body)
+
+
+def _write_yaml(path: Path, body: Mapping[str, Any]) -> None:
+    path.write_text(yaml.safe_dump(dict(body), sort_keys=False), encoding="utf-8")
+
+
+def _find(folder: Path | None, name: str) -> Path | None:
+    """Return the file of that name in a folder or below it, the uppermost one; None if there is none."""
+    matches = sorted(folder.rglob(name), key=lambda file: len(file.parts)) if folder else []
+    return matches[0] if matches else None
+
+
+def _json(folder: Path | None, name: str) -> dict[str, Any]:
+    path = _find(folder, name)
+    return read_json(path) if path else {}
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.glob("*.jsonl"))}
+
+
+def _size(folder: Path) -> str:
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return f"{size / 1e6:.1f} MB"
+
+
+if __name__ == "__main__":
+    run(__file__, package_model)

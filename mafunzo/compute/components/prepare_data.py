@@ -1,0 +1,299 @@
+"""Data preparation: from data files and a tokenizer to a tokenized dataset (`input_ids`, `labels`), and a data report.
+
+Here are deduplication against held-out rows, the train/validation/test split and padding. Rows are streamed in batches, so
+memory doesn't grow with the files. The output folder appears at once, complete (atomic rename).
+"""
+
+import json
+import logging
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from mafunzo.compute.chat.examples import IGNORED, Encoder, Example, Unusable, pieces
+from mafunzo.compute.chat.tokenizer import context_length, load_tokenizer, padding_id
+from mafunzo.compute.components.command import Arguments, run
+from mafunzo.compute.components.data_report import Tally, as_json, metrics, summary
+from mafunzo.compute.components.length_histogram import draw
+from mafunzo.dataset.check import BadRow, Row, fingerprint, read_conversations, refuse
+from mafunzo.dataset.files import Source, open_source
+from mafunzo.dataset.split import SPLITS, Share, split
+from mafunzo.errors import Conflict, InvalidData, InvalidParameter
+from mafunzo.tracking import Progress
+from mafunzo.tracking.atomic_json import write_json
+
+logger = logging.getLogger(__name__)
+
+MINIMUM_TRAINING_ROWS = 10
+"""Fewer rows are refused, as in Azure ML."""
+PREVIEWED_ROWS = 5
+Places = dict[bytes, tuple[str, str]]
+"""For deduplication: a conversation's fingerprint to the split and the place of its first occurrence."""
+TOKENIZER_FILES = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+    "vocab*",
+    "merges.txt",
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """max_seq_length: tokens, or None for no truncation; padding: the token id that pads rows to it, or None."""
+
+    max_seq_length: int | None
+    padding: int | None
+    batch_size: int
+    skips_bad_rows: bool
+
+
+def work(arguments: Arguments) -> None:
+    """Write the tokenized dataset, its tokenizer and the data report."""
+    model = arguments.path("model")
+    tokenizer = load_tokenizer(model, arguments.values["trust_remote_code"] == "true")
+    options = _options(arguments.values, tokenizer, model)
+    sources = _sources(arguments)
+    shares = _shares(sources, arguments.values["split_seed"])
+    with new_folder(arguments.outputs["prepared"]) as folder:
+        tallies = _prepare(folder, Encoder(tokenizer), sources, shares, options)
+        refuse([] if options.skips_bad_rows else [row for tally in tallies.values() for row in tally.bad])
+        _check_enough_is_left(tallies)
+        copy_tokenizer(model, folder / "tokenizer")
+        report = as_json(tallies, _settings(options, arguments.values))
+        write_json(folder / "report.json", report, indent=1, ensure_ascii=False)
+        split_name = next(iter(tallies))
+        write_json(folder / "preview.json", tallies[split_name].preview, indent=1, ensure_ascii=False)
+        draw(tallies[split_name].full_lengths, split_name, options.max_seq_length, folder / "lengths.png")
+    arguments.metrics.log(0, metrics(tallies))
+    for line in summary(report):
+        logger.info("%s", line)
+
+
+def sequence_length(max_seq_length: int, tokenizer: Any, model: Path) -> int | None:
+    """Return the length at which rows are truncated, in tokens: -1 means the model's context length, None no limit."""
+    if max_seq_length == 0:
+        raise InvalidParameter(
+            "max_seq_length is 0, expected -1 (the longest that the model takes) or a number of tokens."
+        )
+    limit = context_length(tokenizer, model)
+    if max_seq_length == -1 or limit is None:
+        return limit if max_seq_length == -1 else max_seq_length
+    if max_seq_length > limit:
+        logger.warning("max_seq_length is %s, but the model takes %s tokens: rows are cut there", max_seq_length, limit)
+    return min(max_seq_length, limit)
+
+
+def _options(values: Mapping[str, Any], tokenizer: Any, model: Path) -> Options:
+    length = sequence_length(values["max_seq_length"], tokenizer, model)
+    is_padded = values["pad_to_max_length"] == "true"
+    if is_padded and length is None:
+        raise InvalidParameter("pad_to_max_length is true, but the model names no longest length. Set max_seq_length.")
+    padding = padding_id(tokenizer) if is_padded else None
+    return Options(length, padding, values["batch_size"], values["on_bad_row"] == "skip")
+
+
+def _settings(options: Options, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "max_seq_length": options.max_seq_length,
+        "pad_to_max_length": options.padding is not None,
+        "pad_token_id": options.padding,
+        "on_bad_row": values["on_bad_row"],
+        "split_seed": values["split_seed"],
+    }
+
+
+def _sources(arguments: Arguments) -> dict[str, Source]:
+    sources: dict[str, Source] = {}
+    for name in SPLITS:
+        file, table = arguments.paths[f"{name}_file_path"], arguments.paths[f"{name}_mltable_path"]
+        if file and table:
+            logger.warning("%s_mltable_path is given, so %s_file_path isn't read", name, name)
+        if path := table or file:
+            sources[name] = open_source(path)
+    if "train" not in sources:
+        if "test" not in sources:
+            raise InvalidParameter("The training rows are missing. Pass train_file_path or train_mltable_path.")
+        logger.warning("No training rows are given: the others are prepared for an evaluation only")
+    return sources
+
+
+def _shares(sources: Mapping[str, Source], seed: int | None) -> dict[str, Share]:
+    """Return each split's share of the rows (train/validation/test split); raises `InvalidData` for too few to train on."""
+    file_shares = {name: Share(0, sources[name].count()) for name in SPLITS if name in sources}
+    if "train" not in sources:
+        return file_shares
+    rows = len(file_shares["train"])
+    if seed is not None and len(sources) == len(SPLITS):
+        logger.warning("split_seed is %s, but each split is given as a file: nothing is drawn", seed)
+    shares = split(rows, "validation" in sources, "test" in sources, seed)
+    if len(shares["train"]) < MINIMUM_TRAINING_ROWS:
+        raise InvalidData(
+            f"{sources['train'].name} has {rows} rows, of which {len(shares['train'])} are for training, "
+            f"expected {MINIMUM_TRAINING_ROWS} or more. Add rows, or pass validation and test rows as files of their own."
+        )
+    return {name: shares.get(name) or file_shares[name] for name in SPLITS}
+
+
+def _prepare(
+    folder: Path, encoder: Encoder, sources: Mapping[str, Source], shares: Mapping[str, Share], options: Options
+) -> dict[str, Tally]:
+    """Write each split's files. Training is read last, so that held-out rows can be left out of it (no leakage)."""
+    (folder / "raw").mkdir()
+    held_out: Places = {}
+    train_places: Places = {}
+    tallies: dict[str, Tally] = {}
+    for name in sorted(shares, key=SPLITS.index, reverse=True):
+        source = sources[name if name in sources else "train"]
+        tallies[name] = tally = Tally(source.name, _taken(shares[name], name, sources))
+        rows = read_conversations(source, shares[name].chosen())
+        progress = Progress(f"prepare {name}", len(shares[name]))
+        with _writers(folder, name) as write:
+            while batch := list(islice(rows, options.batch_size)):
+                good = list(_good_rows(batch, tally))
+                selection = list(_without_held_out(good, held_out, tally)) if name == "train" else good
+                _remember(selection, name, held_out if name != "train" else train_places, tally)
+                examples = list(_encode(selection, encoder, options, tally))
+                if options.skips_bad_rows or not tally.bad:
+                    write(examples, options)
+                progress.update(tally.rows_read, rows_kept=tally.rows_kept, tokens=tally.tokens)
+    return {name: tallies[name] for name in SPLITS if name in tallies}
+
+
+def _taken(share: Share, name: str, sources: Mapping[str, Source]) -> str:
+    if name in sources and name != "train":
+        return "all"
+    return "drawn by seed" if share.order is not None else f"rows {share.first + 1} to {share.last}"
+
+
+def _good_rows(batch: Iterable[Row | BadRow], tally: Tally) -> Iterator[Row]:
+    for row in batch:
+        tally.rows_read += 1
+        if isinstance(row, BadRow):
+            tally.bad.append(row)
+        else:
+            tally.formats[row.format] += 1
+            tally.notes.update(row.notes)
+            yield row
+
+
+def _remember(rows: Iterable[Row], name: str, places: Places, tally: Tally) -> None:
+    """Record the first place of each conversation; count the duplicates."""
+    for row in rows:
+        place = places.setdefault(fingerprint(row.conversation), (name, row.place))
+        if place == (name, row.place):
+            continue
+        tally.notes[
+            "stands more than once in these rows" if place[0] == name else f"stands in the {place[0]} rows too"
+        ] += 1
+
+
+def _without_held_out(rows: Iterable[Row], held_out: Places, tally: Tally) -> Iterator[Row]:
+    for row in rows:
+        place = held_out.get(fingerprint(row.conversation))
+        if place is None:
+            yield row
+        else:
+            where = f"stands in the {place[0]} rows ({place[1]}) as well, so it is kept out of training"
+            tally.left_out.append(BadRow(row.file, row.row, where))
+
+
+def _encode(rows: list[Row], encoder: Encoder, options: Options, tally: Tally) -> Iterator[tuple[Row, Example]]:
+    """Tokenize: yield the rows that give an example; the others are counted in `tally`."""
+    examples = encoder.encode([row.conversation for row in rows], options.max_seq_length)
+    for row, example in zip(rows, examples, strict=True):
+        if isinstance(example, Unusable):
+            where = tally.left_out if example.is_too_long else tally.bad
+            where.append(BadRow(row.file, row.row, example.reason))
+            continue
+        if token := encoder.own_token(row.conversation):
+            tally.notes[f"has '{token}', a token of the model's own, in its text"] += 1
+        tally.rows_kept += 1
+        tally.tokens += len(example.input_ids)
+        tally.assistant_tokens += example.assistant_tokens
+        tally.truncated_rows += example.is_truncated
+        tally.full_lengths.append(example.full_length)
+        if len(tally.preview) < PREVIEWED_ROWS:
+            tally.preview.append({"file": row.file, "row": row.row, "pieces": pieces(example)})
+        yield row, example
+
+
+@contextmanager
+def _writers(folder: Path, name: str) -> Iterator[Any]:
+    """Give a function that appends examples to a split's jsonl and parquet files, one row group at a time."""
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetWriter
+
+    ids = pa.list_(pa.int32())
+    schema = pa.schema([("input_ids", ids), ("labels", ids), ("file", pa.string()), ("row", pa.int64())])
+    with ExitStack() as stack:
+        raw = stack.enter_context((folder / "raw" / f"{name}.jsonl").open("w", encoding="utf-8"))
+        table = stack.enter_context(ParquetWriter(folder / f"{name}.parquet", schema, compression="zstd"))
+
+        def write(examples: list[tuple[Row, Example]], options: Options) -> None:
+            for row, _ in examples:
+                body = {**row.conversation.as_dict(), "file": row.file, "row": row.row}
+                raw.write(json.dumps(body, ensure_ascii=False) + "\n")
+            pairs = [_padded(example, options) for _, example in examples]
+            columns = {
+                "input_ids": [input_ids for input_ids, _ in pairs],
+                "labels": [labels for _, labels in pairs],
+                "file": [row.file for row, _ in examples],
+                "row": [row.row for row, _ in examples],
+            }
+            if examples:
+                table.write_table(pa.table(columns, schema=schema))
+
+        yield write
+
+
+def _padded(example: Example, options: Options) -> tuple[list[int], list[int]]:
+    if options.padding is None or options.max_seq_length is None:
+        return example.input_ids, example.labels
+    pad_count = options.max_seq_length - len(example.input_ids)
+    return example.input_ids + [options.padding] * pad_count, example.labels + [IGNORED] * pad_count
+
+
+def _check_enough_is_left(tallies: Mapping[str, Tally]) -> None:
+    for name, tally in tallies.items():
+        least = MINIMUM_TRAINING_ROWS if name == "train" else min(1, tally.rows_read)
+        if tally.rows_kept < least:
+            reasons = Counter(row.reason for row in tally.dropped).most_common(5)
+            raise InvalidData(
+                f"Of {tally.rows_read} {name} rows {tally.rows_kept} can be used, expected {least} or more.",
+                [f"{count} {'row' if count == 1 else 'rows'}: {reason}" for reason, count in reasons],
+            )
+
+
+def copy_tokenizer(model: Path, to: Path) -> None:
+    """Copy the tokenizer's files and chat template, byte for byte."""
+    to.mkdir()
+    for pattern in TOKENIZER_FILES:
+        for file in sorted(model.glob(pattern)):
+            if file.is_file():
+                shutil.copyfile(file, to / file.name)
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Give a folder that becomes `target` when all is written; an error leaves nothing behind."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise Conflict(f"{target} exists already and isn't empty. Name another folder.")
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        partial.replace(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    run(__file__, work)

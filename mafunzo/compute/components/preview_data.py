@@ -1,0 +1,65 @@
+"""Data preview: the first rows of a file after chat template, loss mask and truncation, and a check of all rows."""
+
+from collections import Counter
+from typing import Any
+
+from mafunzo.compute.chat.examples import Encoder, Example, Unusable, pieces
+from mafunzo.compute.chat.tokenizer import load_tokenizer
+from mafunzo.compute.components.command import Arguments, run
+from mafunzo.compute.components.prepare_data import new_folder, sequence_length
+from mafunzo.dataset.check import BadRow, read_conversations
+from mafunzo.dataset.files import open_source
+from mafunzo.tracking.atomic_json import write_json
+
+
+def work(arguments: Arguments) -> None:
+    """Write `preview.json` and `report.json`; bad rows are listed, and stop nothing."""
+    model = arguments.path("model")
+    tokenizer = load_tokenizer(model, arguments.values["trust_remote_code"] == "true")
+    max_seq_length = sequence_length(arguments.values["max_seq_length"], tokenizer, model)
+    encoder = Encoder(tokenizer)
+    source = open_source(arguments.path("train_file_path"))
+    source.count()
+    rows: list[dict[str, Any]] = []
+    bad: list[BadRow] = []
+    formats: Counter[str] = Counter()
+    notes: Counter[str] = Counter()
+    rows_read = 0
+    for row in read_conversations(source):
+        rows_read += 1
+        if isinstance(row, BadRow):
+            bad.append(row)
+            continue
+        formats[row.format] += 1
+        notes.update(row.notes)
+        if len(rows) < arguments.values["rows"]:
+            example = encoder.encode([row.conversation], max_seq_length)[0]
+            if isinstance(example, Unusable):
+                bad.append(BadRow(row.file, row.row, example.reason))
+            else:
+                rows.append(_preview_row(row.file, row.row, example))
+    report = {
+        "rows_read": rows_read,
+        "bad": [{"file": row.file, "row": row.row, "reason": row.reason} for row in bad],
+        "formats": dict(formats),
+        "notes": dict(notes),
+        "max_seq_length": max_seq_length,
+    }
+    with new_folder(arguments.outputs["preview"]) as folder:
+        write_json(folder / "preview.json", rows, indent=1, ensure_ascii=False)
+        write_json(folder / "report.json", report, indent=1, ensure_ascii=False)
+
+
+def _preview_row(file: str, row: int, example: Example) -> dict[str, Any]:
+    return {
+        "file": file,
+        "row": row,
+        "pieces": pieces(example),
+        "tokens": len(example.input_ids),
+        "assistant_tokens": example.assistant_tokens,
+        "truncated_from": example.full_length if example.is_truncated else None,
+    }
+
+
+if __name__ == "__main__":
+    run(__file__, work)

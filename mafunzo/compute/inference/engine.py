@@ -1,0 +1,368 @@
+"""The inference engine: token ids in, token stream out. One thread performs what the batcher decides (prefill, decode).
+
+Requests come from any thread through a queue and are answered by events. A fault in one request ends that request only.
+"""
+
+import itertools
+import logging
+import queue
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import TracebackType
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from mafunzo.compute.device.out_of_memory import is_out_of_memory
+from mafunzo.compute.inference import batcher
+from mafunzo.compute.inference.detokenizer import Detokenizer, StopStrings, Tokenizer
+from mafunzo.compute.inference.request import (
+    Delta,
+    Event,
+    Failed,
+    Finished,
+    FinishReason,
+    PromptRead,
+    Reply,
+    Request,
+    TokenStream,
+)
+from mafunzo.compute.inference.sampler import Sampler, Sampling, TokenLogprob, logprob
+from mafunzo.errors import ContextLengthExceeded, FailedError, InvalidParameter, MafunzoError, OutOfMemory, WorkerFailed
+
+logger = logging.getLogger(__name__)
+
+GREEDY = Sampling(temperature=0)
+PROMPT = "prompt"
+"""What the engine's refusals are about."""
+
+
+class Executor(Protocol):
+    """Runs the network's forward passes over sequences with a KV cache, by id; one thread calls it."""
+
+    vocab_size: int
+    max_model_len: int
+
+    def prefill(self, id: int, token_ids: Sequence[int], all_logits: bool = False) -> Tensor: ...
+    def decode(self, tokens: dict[int, int]) -> dict[int, Tensor]: ...
+    def free(self, id: int) -> None: ...
+    def cache_budget_tokens(self) -> int: ...
+
+
+class Engine:
+    """Generates replies over one executor, with continuous batching.
+
+    stop_token_ids: tokens that end a reply. max_batch: sequences at once; more wait, first come, first served.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        tokenizer: Tokenizer,
+        stop_token_ids: Collection[int] = (),
+        max_batch: int = 16,
+        limits: batcher.Limits | None = None,
+    ) -> None:
+        self.executor = executor
+        self.tokenizer = tokenizer
+        self.stop_token_ids = frozenset(stop_token_ids)
+        self.max_model_len = executor.max_model_len
+        self.limits = limits or batcher.Limits(max_batch, cache_tokens=executor.cache_budget_tokens())
+        self._inbox: queue.SimpleQueue[_Live | int | None] = queue.SimpleQueue()
+        self._ids = itertools.count()
+        self._state = batcher.State()
+        self._live: dict[int, _Live] = {}
+        self._is_closed = False
+        self._closing = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, request: Request, on_event: Callable[[Event], None] | None = None) -> TokenStream:
+        """Start a request from any thread; iterate the stream, or let the engine's thread call `on_event`.
+
+        Raises `InvalidParameter` for a prompt that is empty, too long, or not of this vocabulary.
+        """
+        self.check(request)
+        id = next(self._ids)
+        stream = TokenStream(lambda: self._inbox.put(id))
+        live = _Live(id, request, self._stops(request), self.tokenizer, on_event or stream.put, self.max_model_len)
+        with self._closing:
+            if not self._is_closed:
+                self._inbox.put(live)
+                return stream
+        live.send(Failed(WorkerFailed("The engine is closed.")))
+        return stream
+
+    def check(self, request: Request) -> None:
+        """Raise `InvalidParameter` for an empty or too long prompt, or ids outside the vocabulary."""
+        ids = request.prompt_token_ids
+        if not ids:
+            raise InvalidParameter("The prompt has no tokens.", param=PROMPT)
+        room = self.max_model_len - len(ids)
+        max_tokens = 1 if request.max_tokens is None else request.max_tokens
+        if room < max_tokens:
+            raise ContextLengthExceeded(
+                f"This model's maximum context length is {self.max_model_len} tokens. However, the prompt has {len(ids)} "
+                f"tokens and {max_tokens} were asked for: {len(ids) + max_tokens} in all. "
+                "Shorten the messages or the completion.",
+                param=PROMPT,
+            )
+        faults = [id for id in ids if not 0 <= id < self.executor.vocab_size]
+        if faults:
+            raise InvalidParameter(
+                f"Token id {faults[0]} isn't in the vocabulary: 0 to {self.executor.vocab_size - 1}.", param=PROMPT
+            )
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_tokens: int | None = None,
+        sampling: Sampling = GREEDY,
+        stop: Sequence[str] = (),
+    ) -> list[Reply]:
+        """Answer all prompts (token ids), batched, and return the replies in order."""
+        requests = [Request(tuple(prompt), max_tokens, sampling, tuple(stop)) for prompt in prompts]
+        for request in requests:
+            self.check(request)
+        return [stream.reply() for stream in [self.submit(request) for request in requests]]
+
+    def logprobs(self, token_ids: Sequence[int]) -> list[float | None]:
+        """Return each token's log-probability given its prefix (the prompt's log-probabilities); the first has none."""
+        reply = self.submit(Request(tuple(token_ids), max_tokens=0, prompt_logprobs=0)).reply()
+        return [None if entry is None else entry.logprob for entry in reply.prompt_logprobs]
+
+    def load(self) -> tuple[int, int]:
+        """Return how many sequences hold a row of the KV cache, and how many wait."""
+        state = self._state
+        return len(state.active), len(state.waiting) + self._inbox.qsize()
+
+    def close(self) -> None:
+        """End the thread; requests under way fail."""
+        self._inbox.put(None)
+        self._thread.join()
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _stops(self, request: Request) -> frozenset[int]:
+        return frozenset() if request.ignore_eos else self.stop_token_ids
+
+    def _run(self) -> None:
+        try:
+            with torch.inference_mode():
+                while self._take_messages():
+                    action = batcher.decide(self._state, self.limits)
+                    try:
+                        self._do(action)
+                    except Exception as error:  # noqa: BLE001 - the loop outlives whatever a request provokes
+                        self._fail(_involved(action), error)
+        finally:
+            self._fail_all()
+
+    def _fail_all(self) -> None:
+        """Close the inbox, and fail all requests."""
+        with self._closing:
+            self._is_closed = True
+        messages = [self._inbox.get() for _ in range(self._inbox.qsize())]
+        for live in [*self._live.values(), *(message for message in messages if isinstance(message, _Live))]:
+            live.send(Failed(WorkerFailed("The engine was closed before the reply was done.")))
+
+    def _take_messages(self) -> bool:
+        """Apply the inbox's messages, blocking while the engine is idle. Returns False once closed."""
+        is_idle = not (self._state.waiting or self._state.active)
+        while is_idle or not self._inbox.empty():
+            message = self._inbox.get()
+            is_idle = False
+            if message is None:
+                return False
+            if isinstance(message, int):
+                self._cancel(message)
+            else:
+                self._live[message.id] = message
+                self._state = batcher.submit(self._state, message.id, len(message.request.prompt_token_ids))
+        return True
+
+    def _do(self, action: batcher.Action) -> None:
+        match action:
+            case batcher.Prefill():
+                self._prefill(action)
+            case batcher.Decode():
+                self._decode(action)
+            case batcher.Preempt():
+                self.executor.free(action.id)
+                self._live[action.id].start_over()
+                self._state = batcher.apply(self._state, action)
+                logger.info("Sent sequence %d back to the queue: the cache is full", action.id)
+            case batcher.Rest():
+                pass
+
+    def _prefill(self, action: batcher.Prefill) -> None:
+        live = self._live[action.id]
+        token_ids = live.token_ids[live.position : live.position + action.count]
+        logits = self.executor.prefill(action.id, token_ids, live.wants_prompt_logprobs)
+        self._state = batcher.apply(self._state, action)
+        live.read(logits, action.count)
+        if action.is_last:
+            live.finish_prompt()
+            if live.max_tokens == 0:
+                self._end(live, live.finished(FinishReason.LENGTH))
+            else:
+                self._choose({action.id: logits[-1]})
+
+    def _decode(self, action: batcher.Decode) -> None:
+        rows = self.executor.decode({id: self._live[id].token_ids[-1] for id in action.ids})
+        self._state = batcher.apply(self._state, action)
+        self._choose(rows)
+
+    def _choose(self, rows: Mapping[int, Tensor]) -> None:
+        """Sample the next token of each sequence; end those that are complete."""
+        for id, logits_V in rows.items():
+            live = self._live[id]
+            try:
+                reason = live.take(logits_V)
+            except Exception as error:  # noqa: BLE001 - one row's fault isn't its neighbours'
+                self._fail((id,), error)
+                continue
+            if reason is not None:
+                self._end(live, live.finished(reason))
+
+    def _cancel(self, id: int) -> None:
+        if id in self._live:
+            self._end(self._live[id], self._live[id].finished(FinishReason.CANCELED))
+
+    def _fail(self, ids: Collection[int], error: Exception) -> None:
+        failure = _translate(error)
+        if failure.code == FailedError.code:
+            logger.error("Requests failed", exc_info=error)
+        for id in ids:
+            if id in self._live:
+                self._end(self._live[id], Failed(failure))
+
+    def _end(self, live: "_Live", event: Event) -> None:
+        self._state = batcher.remove(self._state, live.id)
+        self.executor.free(live.id)
+        del self._live[live.id]
+        live.send(event)
+
+
+class _Live:
+    """A request under way. `token_ids`: prompt, then generated tokens. `position`: how many are in the KV cache."""
+
+    def __init__(
+        self,
+        id: int,
+        request: Request,
+        stop_token_ids: frozenset[int],
+        tokenizer: Tokenizer,
+        on_event: Callable[[Event], None],
+        max_model_len: int,
+    ) -> None:
+        self.id = id
+        self.request = request
+        self.token_ids = list(request.prompt_token_ids)
+        room = max_model_len - len(self.token_ids)
+        self.max_tokens = room if request.max_tokens is None else request.max_tokens
+        self.position = 0
+        self._on_event = on_event
+        self._stop_token_ids = stop_token_ids
+        self._sampler = Sampler(request.sampling)
+        self._detokenizer = Detokenizer(tokenizer)
+        self._stop_strings = StopStrings(request.stop)
+        self._prompt_logprobs: list[TokenLogprob | None] = [None]
+        self._has_sent_prompt_logprobs = False
+        self._unsent_ids: list[int] = []
+        self._unsent_logprobs: list[TokenLogprob] = []
+
+    @property
+    def generated(self) -> int:
+        return len(self.token_ids) - len(self.request.prompt_token_ids)
+
+    @property
+    def wants_prompt_logprobs(self) -> bool:
+        return self.request.prompt_logprobs is not None and not self._has_sent_prompt_logprobs
+
+    def start_over(self) -> None:
+        """Reset after preemption: nothing is in the KV cache any more."""
+        self.position = 0
+        self._prompt_logprobs = [None]
+
+    def read(self, logits: Tensor, count: int) -> None:
+        """Record the prefill of `count` tokens; row i of the logits scores token i + 1."""
+        if self.wants_prompt_logprobs:
+            next_ids = self.request.prompt_token_ids[self.position + 1 : self.position + count + 1]
+            top = self.request.prompt_logprobs or 0
+            self._prompt_logprobs += [logprob(row, token, top) for row, token in zip(logits, next_ids, strict=False)]
+        self.position += count
+
+    def finish_prompt(self) -> None:
+        """Send the prompt's log-probabilities, once."""
+        if self.wants_prompt_logprobs:
+            self.send(PromptRead(tuple(self._prompt_logprobs)))
+        self._has_sent_prompt_logprobs = True
+
+    def take(self, logits_V: Tensor) -> FinishReason | None:
+        """Sample the next token, send the text that is final, and return why the reply ends here, if it does."""
+        token_id = self._sampler.choose(logits_V)
+        self.token_ids.append(token_id)
+        if token_id in self._stop_token_ids:
+            self._send_text(self._rest())
+            return FinishReason.STOP
+        if self.request.logprobs is not None:
+            self._unsent_logprobs.append(logprob(logits_V, token_id, self.request.logprobs))
+        self._unsent_ids.append(token_id)
+        text = self._stop_strings.add(self._detokenizer.add(token_id))
+        if self._stop_strings.match is not None:
+            self._send_text(text)
+            return FinishReason.STOP
+        if self.generated >= self.max_tokens:
+            text += self._rest()
+            self._send_text(text)
+            return FinishReason.STOP if self._stop_strings.match is not None else FinishReason.LENGTH
+        if text:
+            self._send_text(text)
+        return None
+
+    def finished(self, reason: FinishReason) -> Finished:
+        """Return the last event."""
+        return Finished(reason, len(self.request.prompt_token_ids), self.generated)
+
+    def send(self, event: Event) -> None:
+        """Call the listener; its exception is logged and ends nothing."""
+        try:
+            self._on_event(event)
+        except Exception:
+            logger.exception("The listener of request %d failed", self.id)
+
+    def _rest(self) -> str:
+        """Return the text held back, up to a stop string that it may complete."""
+        text = self._stop_strings.add(self._detokenizer.finish())
+        return text if self._stop_strings.match is not None else text + self._stop_strings.finish()
+
+    def _send_text(self, text: str) -> None:
+        if text or self._unsent_ids:
+            self.send(Delta(text, tuple(self._unsent_ids), tuple(self._unsent_logprobs)))
+        self._unsent_ids, self._unsent_logprobs = [], []
+
+
+def _involved(action: batcher.Action) -> tuple[int, ...]:
+    match action:
+        case batcher.Decode():
+            return action.ids
+        case batcher.Prefill() | batcher.Preempt():
+            return (action.id,)
+        case batcher.Rest():
+            return ()
+
+
+def _translate(error: Exception) -> MafunzoError:
+    if isinstance(error, MafunzoError):
+        return error
+    if is_out_of_memory(error):
+        return OutOfMemory("No memory left for the reply. Lower --max-batch, or ask for fewer tokens.")
+    return FailedError(f"The reply failed: {type(error).__name__}: {error}")

@@ -1,0 +1,101 @@
+"""Model loading for serving, from a folder to an engine: where weights, adapter and tokenizer are, and in which dtype."""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+
+from mafunzo.compute.chat.tokenizer import load_tokenizer
+from mafunzo.compute.inference.engine import Engine
+from mafunzo.compute.inference.executor_torch import TorchExecutor, serving_dtype
+from mafunzo.compute.inference.stop import stop_token_ids
+from mafunzo.compute.model.loading import load_network
+from mafunzo.errors import InvalidFile, InvalidParameter
+
+logger = logging.getLogger(__name__)
+
+
+FACTS_FILE = "mafunzo_model.json"
+
+
+@dataclass(frozen=True)
+class ModelFolders:
+    """Hugging Face folders. adapter: peft's, to be put on `network` without merging."""
+
+    network: Path
+    tokenizer: Path
+    adapter: Path | None = None
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """What a worker serves: an engine, its tokenizer, and facts of the network."""
+
+    engine: Engine
+    tokenizer: Any
+    dtype: str
+    parameters: int
+
+
+def find_model(folder: Path, base: Path | None = None) -> ModelFolders:
+    """Find the parts of a model in an MLflow folder (`data/model`, or `data/adapter` on `base`), or a Hugging Face folder.
+
+    Raises `InvalidParameter` for an adapter without its base, `InvalidFile` for a folder that is neither.
+    """
+    root = folder / "data" if (folder / "data").is_dir() else folder
+    for candidate in (root / "model", root / "adapter", folder):
+        if (candidate / "adapter_config.json").exists() and not (candidate / "config.json").exists():
+            if base is None:
+                raise InvalidParameter(f"{candidate} is an adapter: name the model that it was trained on with --base.")
+            _check_base(folder, base)
+            return ModelFolders(find_model(base).network, candidate, candidate)
+        if (candidate / "config.json").exists():
+            return ModelFolders(candidate, candidate)
+    raise InvalidFile(
+        f"{folder} holds no model: expected config.json (Hugging Face), or data/model or data/adapter (MLflow)."
+    )
+
+
+def load_model(
+    folder: Path, base: Path | None = None, max_batch: int = 16, device: torch.device | str | None = None
+) -> LoadedModel:
+    """Load a model on `device` (default: CUDA, else CPU), in the dtype of its weights where the device computes it."""
+    folders = find_model(folder, base)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    tokenizer = load_tokenizer(folders.tokenizer)
+    network = load_network(
+        folders.network, folders.adapter, device=device, dtype=serving_dtype(folders.network, device)
+    )
+    executor = TorchExecutor(network, pack_weights=True)
+    stops = stop_token_ids(tokenizer, _generation_config(folders, network.generation_config))
+    logger.info("Loaded %s: %s, stops at %s", folder, executor.dtype, tokenizer.convert_ids_to_tokens(list(stops)))
+    engine = Engine(executor, tokenizer, stops, max_batch)
+    return LoadedModel(engine, tokenizer, str(executor.dtype).removeprefix("torch."), executor.parameters)
+
+
+def _check_base(adapter: Path, base: Path) -> None:
+    """Refuse a base whose recorded weights aren't those that the adapter was trained on; unrecorded ones pass."""
+    expected = (_facts(adapter).get("base") or {}).get("weights_sha256")
+    actual = _facts(base).get("weights_sha256")
+    if expected and actual and expected != actual:
+        raise InvalidParameter(
+            f"--base {base} has weights with the hash {actual[:12]}..., but the adapter was trained on "
+            f"{expected[:12]}..., those of {_facts(adapter)['base'].get('name', 'another model')}."
+        )
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    path = folder / FACTS_FILE
+    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return facts
+
+
+def _generation_config(folders: ModelFolders, of_network: Any) -> Any:
+    """Return the `generation_config.json` beside the tokenizer (a tuned model may have one), else the network's."""
+    if not (folders.tokenizer / "generation_config.json").exists():
+        return of_network
+    return GenerationConfig.from_pretrained(folders.tokenizer, local_files_only=True)

@@ -1,0 +1,66 @@
+"""Weight packing: linear layers with their weights in oneDNN's memory layout (prepacked).
+
+On a CPU `torch` reorders a weight at each call, which takes as long as a small multiplication: packed once, a decode
+step takes about 0.6 of the time (SmolLM2-135M, bf16 and fp32). The results are equal in bf16, and to 1e-5 in fp32.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from mafunzo.compute.device.precision import multiplies_bfloat16
+from mafunzo.compute.model.lora import LoraLinear
+
+TYPICAL_ROWS = 16
+
+
+def is_packable(dtype: torch.dtype) -> bool:
+    """Return whether oneDNN lays out and multiplies weights of `dtype` on this CPU."""
+    if dtype == torch.bfloat16:
+        return multiplies_bfloat16()
+    return dtype == torch.float32
+
+
+class PackedLinear(nn.Module):
+    """`x W^T + b`."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), TYPICAL_ROWS)
+        self._bias = None if linear.bias is None else linear.bias.detach()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self._bias, "none", [], "")
+        return y
+
+
+class PackedLora(PackedLinear):
+    """`x W^T + b + s (x A^T) B^T`."""
+
+    def __init__(self, layer: LoraLinear) -> None:
+        super().__init__(layer.base)
+        dtype = layer.base.weight.dtype
+        self._a, self._b = layer.lora_A.detach().to(dtype), layer.lora_B.detach().to(dtype)
+        self._scaling = layer.scaling
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        y = super().forward(rows).addmm_(rows @ self._a.t(), self._b.t(), alpha=self._scaling)
+        return y.view(*x.shape[:-1], self.out_features)
+
+
+def pack_linears(network: nn.Module) -> int:
+    """Replace the linear layers of a network, in place, and return how many; it can't be trained or saved any more."""
+    count = 0
+    for module in list(network.modules()):
+        if isinstance(module, LoraLinear):
+            continue
+        for name, child in list(module.named_children()):
+            if isinstance(child, LoraLinear) and is_packable(child.base.weight.dtype):
+                setattr(module, name, PackedLora(child))
+            elif type(child) is nn.Linear and is_packable(child.weight.dtype):
+                setattr(module, name, PackedLinear(child))
+            else:
+                continue
+            count += 1
+    return count

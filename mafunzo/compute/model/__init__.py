@@ -1,0 +1,1 @@
+"""Networks: how they are loaded, and LoRA adapters on them."""

@@ -1,0 +1,200 @@
+"""Checkpoints: all that training needs to go on bit for bit, in safetensors and JSON, written whole or not at all.
+
+checkpoint-N/ holds the adapter (peft's format) or the model (float32), optimizer.safetensors + optimizer.json,
+scheduler.json, rng.safetensors, trainer_state.json, and manifest.json with the hash of each. A folder without a valid
+manifest is not a checkpoint. No pickle anywhere.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from transformers import PreTrainedModel
+
+from mafunzo.compute.model.loading import save_network
+from mafunzo.compute.model.lora import WEIGHTS_FILE, AdapterConfig, adapter_tensors, save_adapter
+from mafunzo.errors import ArtifactCorrupt
+from mafunzo.tracking.atomic_json import write_json
+
+MANIFEST = "manifest.json"
+STATE = "trainer_state.json"
+_NAME = re.compile(r"^checkpoint-(\d+)$")
+_SCHEDULE_KEYS = ("base_lrs", "last_epoch", "_step_count", "_last_lr")
+
+
+def save_checkpoint(
+    output: Path,
+    step: int,
+    network: PreTrainedModel,
+    adapter: AdapterConfig | None,
+    optimizer: Optimizer,
+    schedule: LRScheduler,
+    state: Mapping[str, Any],
+) -> Path:
+    """Write `checkpoint-<step>` into `output`: into a temporary folder first, which is renamed once all is on the disk."""
+    folder = output / f"checkpoint-{step}"
+    temporary = output / f".checkpoint-{step}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    save_weights(network, adapter, temporary)
+    tensors, numbers = _flatten(optimizer.state_dict()["state"])
+    save_file(tensors, temporary / "optimizer.safetensors")
+    write_json(temporary / "optimizer.json", numbers, indent=2)
+    write_json(temporary / "scheduler.json", {key: schedule.state_dict().get(key) for key in _SCHEDULE_KEYS}, indent=2)
+    save_file(_random_state(), temporary / "rng.safetensors")
+    write_json(temporary / STATE, state, indent=2)
+    write_json(temporary / MANIFEST, {name: _sha256(temporary / name) for name in _files(temporary)}, indent=2)
+    for name in [*_files(temporary), MANIFEST]:
+        _sync(temporary / name)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(temporary, folder)
+    _sync(output)
+    return folder
+
+
+def save_weights(network: PreTrainedModel, adapter: AdapterConfig | None, folder: Path) -> None:
+    """Write the adapter alone, or the whole model where there is none."""
+    if adapter is not None:
+        save_adapter(network, adapter, folder)
+    else:
+        save_network(network, folder)
+
+
+def load_weights(network: PreTrainedModel, is_adapter: bool, folder: Path) -> None:
+    """Put the weights of a checkpoint of this same run into the network."""
+    if is_adapter:
+        tensors_of_network = adapter_tensors(network)
+        for name, tensor in load_file(folder / WEIGHTS_FILE).items():
+            tensors_of_network[name].copy_(tensor)
+        return
+    tensors: dict[str, Tensor] = {}
+    for file in sorted(folder.glob("model*.safetensors")):
+        tensors |= load_file(file)
+    weights = network.state_dict()
+    for name, tensor in tensors.items():
+        weights[name].copy_(tensor)
+
+
+def load_checkpoint(
+    folder: Path, network: PreTrainedModel, is_adapter: bool, optimizer: Optimizer, schedule: LRScheduler
+) -> dict[str, Any]:
+    """Put everything back as it was, and return the state that was saved; raises `ArtifactCorrupt` for changed bytes."""
+    faults = verify(folder)
+    if faults:
+        raise ArtifactCorrupt(f"{folder} isn't a whole checkpoint.", faults)
+    load_weights(network, is_adapter, folder)
+    numbers = json.loads((folder / "optimizer.json").read_text(encoding="utf-8"))
+    restored = optimizer.state_dict() | {"state": _unflatten(load_file(folder / "optimizer.safetensors"), numbers)}
+    schedule_state = json.loads((folder / "scheduler.json").read_text(encoding="utf-8"))
+    for group, rate in zip(restored["param_groups"], schedule_state["_last_lr"], strict=True):
+        group["lr"] = rate
+    optimizer.load_state_dict(restored)
+    schedule.load_state_dict(schedule.state_dict() | schedule_state)
+    _restore_random_state(load_file(folder / "rng.safetensors"))
+    state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    assert isinstance(state, dict)
+    return state
+
+
+def checkpoints(output: Path) -> list[Path]:
+    """Return the checkpoint folders of a run, oldest first."""
+    folders = [path for path in output.glob("checkpoint-*") if _NAME.match(path.name) and path.is_dir()]
+    return sorted(folders, key=step_of)
+
+
+def step_of(folder: Path) -> int:
+    """Return the optimizer step after which a checkpoint was written."""
+    match = _NAME.match(folder.name)
+    assert match is not None
+    return int(match[1])
+
+
+def newest_whole(outputs: Iterable[Path]) -> Path | None:
+    """Return the checkpoint with the most steps, in any of the folders, whose bytes are all there."""
+    newest_first = sorted((path for output in outputs for path in checkpoints(output)), key=step_of, reverse=True)
+    return next((path for path in newest_first if not verify(path)), None)
+
+
+def verify(folder: Path) -> list[str]:
+    """Return what is wrong with a checkpoint's files."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return [f"{MANIFEST} is missing or cut off."]
+    faults = []
+    for name, expected in manifest.items():
+        path = folder / name
+        if not path.exists():
+            faults.append(f"{name} is missing.")
+        elif _sha256(path) != expected:
+            faults.append(f"{name} has other bytes than were written.")
+    return faults
+
+
+def prune(output: Path, limit: int, keep: Path | None) -> None:
+    """Delete the oldest checkpoints beyond `limit` (-1: none), never `keep`, which counts among them."""
+    if limit < 1:
+        return
+    oldest_first = [path for path in checkpoints(output) if path != keep]
+    surplus = len(oldest_first) + (keep is not None) - limit
+    for path in oldest_first[: max(0, surplus)]:
+        shutil.rmtree(path)
+
+
+def _flatten(state: Mapping[int, Mapping[str, Any]]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    tensors, numbers = {}, {}
+    for index, entries in state.items():
+        for name, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"{index}.{name}"] = value.contiguous()
+            else:
+                numbers[f"{index}.{name}"] = value
+    return tensors, numbers
+
+
+def _unflatten(tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in [*tensors.items(), *numbers.items()]:
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = value
+    return state
+
+
+def _random_state() -> dict[str, Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def _restore_random_state(state: Mapping[str, Tensor]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name != MANIFEST)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

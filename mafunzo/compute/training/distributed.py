@@ -1,0 +1,122 @@
+"""Distributed training: who takes backward passes and optimizer steps, this process alone or DeepSpeed's ZeRO stage 2.
+
+Gradient accumulation is theirs too: gradients of several forward passes add up until the step is taken.
+"""
+
+import os
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from mafunzo.compute.device.precision import Precision
+from mafunzo.compute.training.arguments import TrainingArguments
+from mafunzo.compute.training.optimizer import clip
+from mafunzo.errors import NotSupported
+
+
+class Stepper(Protocol):
+    """Gathers gradients over the forward passes of a step, and takes the step."""
+
+    def backward(self, loss: Tensor, is_last: bool) -> None:
+        """Add the gradients of one forward pass; `is_last`: of the step's last."""
+
+    def step(self) -> float:
+        """Clip the gradients, take the step, clear them, and return their norm before."""
+
+    def clear(self) -> None:
+        """Forget what was gathered."""
+
+    def weights_were_loaded(self) -> None:
+        """Take over weights that were put into the network."""
+
+
+def make_stepper(
+    network: nn.Module, optimizer: Optimizer, arguments: TrainingArguments, precision: Precision, device: torch.device
+) -> Stepper:
+    """Return what `apply_deepspeed` asks for; raises `NotSupported` for DeepSpeed in float16."""
+    if not arguments.apply_deepspeed:
+        return SingleProcess(network, optimizer, arguments.max_grad_norm, device, precision.needs_scaler)
+    if precision.needs_scaler:
+        raise NotSupported(
+            "This GPU computes in float16 only, which isn't supported with DeepSpeed. Use precision 32, or "
+            "apply_deepspeed false."
+        )
+    return DeepSpeedZero(network, optimizer, arguments, device)
+
+
+class SingleProcess:
+    """The optimizer as it is."""
+
+    def __init__(
+        self, network: nn.Module, optimizer: Optimizer, max_norm: float, device: torch.device, needs_scaler: bool
+    ) -> None:
+        self._network, self._optimizer, self._max_norm = network, optimizer, max_norm
+        self._scaler = torch.amp.GradScaler(device.type, enabled=needs_scaler)
+
+    def backward(self, loss: Tensor, is_last: bool) -> None:
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def step(self) -> float:
+        if self._scaler.is_enabled():
+            self._scaler.unscale_(self._optimizer)
+        norm = clip(self._network.parameters(), self._max_norm)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self.clear()
+        return norm
+
+    def clear(self) -> None:
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def weights_were_loaded(self) -> None:
+        pass
+
+
+class DeepSpeedZero:
+    """DeepSpeed's ZeRO stage 2, which shards gradients and the optimizer's state over the processes.
+
+    Trained weights stay in float32, so that DeepSpeed's own casts are off; frozen ones are in whatever they came.
+    """
+
+    def __init__(
+        self, network: nn.Module, optimizer: Optimizer, arguments: TrainingArguments, device: torch.device
+    ) -> None:
+        os.environ.setdefault("DS_ACCELERATOR", device.type)
+        os.environ.setdefault("LOCAL_RANK", "0")
+        import deepspeed
+
+        # Left alone, it tries to compile each of its kernels, half a minute of work that one process has no use for.
+        deepspeed.ops.__compatible_ops__ = {}
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        if not torch.distributed.is_initialized():
+            store = torch.distributed.HashStore()  # type: ignore[attr-defined]
+            torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
+        config = {
+            "train_micro_batch_size_per_gpu": arguments.per_device_train_batch_size,
+            "gradient_accumulation_steps": 1,  # set pass by pass, since a step's number of passes may change
+            "gradient_clipping": arguments.max_grad_norm,
+            "zero_optimization": {"stage": int(arguments.deepspeed_stage)},
+            "zero_allow_untested_optimizer": True,
+        }
+        self._engine, self._optimizer, _, _ = deepspeed.initialize(
+            model=network, optimizer=optimizer, config=config, dist_init_required=False
+        )
+
+    def backward(self, loss: Tensor, is_last: bool) -> None:
+        self._engine.set_gradient_accumulation_boundary(is_last)
+        self._engine.backward(loss)
+
+    def step(self) -> float:
+        self._engine.set_gradient_accumulation_boundary(True)
+        self._engine.step()
+        return float(self._engine.get_global_grad_norm())
+
+    def clear(self) -> None:
+        """Forget the gradients of weights. What was reduced already stays: a step that broke off can't be taken again, which
+        is why auto_find_batch_size is refused with DeepSpeed."""
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def weights_were_loaded(self) -> None:
+        self._optimizer.refresh_fp32_params()

@@ -1,0 +1,99 @@
+"""The output of a run: the best weights, the tokenizer, and everything about the run that outlives it."""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mafunzo.compute.device.precision import name
+from mafunzo.compute.model.lora import adapters
+from mafunzo.compute.training import checkpoint
+from mafunzo.compute.training.curve import draw_loss
+from mafunzo.compute.training.history import History
+from mafunzo.compute.training.run import Run, base_name, model_facts
+from mafunzo.compute.training.state import TrainingState, total_flos, trainer_state
+from mafunzo.errors import InvalidFile
+from mafunzo.tracking.atomic_json import write_json
+
+logger = logging.getLogger(__name__)
+
+# What an adapter must remember of its base, so that the base can be fetched again and known by its hash.
+BASE_FACTS = ("name", "version", "source", "revision", "licence", "weights_sha256", "card", "base")
+
+
+def write_output(run: Run, state: TrainingState, history: History) -> dict[str, float]:
+    """Put the best weights back and write the output folder; returns what `all_results.json` holds."""
+    output = run.request.output
+    history.write_steps()
+    results = _results(run, state)
+    history.write(results)
+    if state.best_loss is not None:
+        results |= {"eval_loss": state.best_loss, "best_step": float(state.best_step or 0)}
+    _write_best_weights(run, state)
+    _copy_tokenizer(run.request.prepared / "tokenizer", output)
+    write_json(output / "trainer_state.json", trainer_state(run, state), indent=2)
+    write_json(output / "all_results.json", results, indent=2)
+    write_json(output / "finetune_args.json", _recorded_arguments(run), indent=2)
+    draw_loss(state.history, state.best_step, output / "loss.png")
+    return results
+
+
+def _results(run: Run, state: TrainingState) -> dict[str, float]:
+    seconds = max(state.seconds, 1e-9)
+    return {
+        "epoch": run.order.epoch_after(state.step),
+        "num_tokens": float(state.tokens),
+        "total_flos": total_flos(run, state),
+        "train_loss": state.loss_sum / max(state.step, 1),
+        "train_runtime": state.seconds,
+        "train_samples_per_second": state.step * run.order.rows_per_step / seconds,
+        "train_steps_per_second": state.step / seconds,
+        "train_tokens_per_second": state.tokens / seconds,
+    }
+
+
+def _write_best_weights(run: Run, state: TrainingState) -> None:
+    output, network, is_lora = run.request.output, run.network, run.adapter is not None
+    if state.best_step is not None and state.best_step != state.step:
+        checkpoint.load_weights(network, is_lora, output / f"checkpoint-{state.best_step}")
+        logger.info("Keeps step %d, whose validation loss %.4f is the lowest", state.best_step, state.best_loss)
+    network.eval()
+    if not is_lora:
+        network.to(_saved_dtype(run))
+    checkpoint.save_weights(network, run.adapter, output)
+
+
+def _saved_dtype(run: Run) -> torch.dtype:
+    """Return the dtype of the whole model's weights: what it was computed in, else the base's own."""
+    if run.precision.compute != torch.float32 or run.arguments.precision == "32":
+        return run.precision.compute
+    stored = json.loads((run.request.base / "config.json").read_text(encoding="utf-8"))
+    dtype = getattr(torch, str(stored.get("dtype") or stored.get("torch_dtype") or "float32"), torch.float32)
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+
+
+def _recorded_arguments(run: Run) -> dict[str, Any]:
+    facts = model_facts(run.request.base)
+    return {
+        **run.arguments.to_values(),
+        "model_name_or_path": base_name(run.request.base),
+        "base": {key: facts.get(key) for key in BASE_FACTS},
+        "lora_layers": [name for name, _ in adapters(run.network)],
+        "effective_batch_rows": run.order.rows_per_step,
+        "total_steps": run.order.total_steps,
+        "device": str(run.device),
+        "computed_in": name(run.precision.compute),
+        "rows_packed": run.packed.packs,
+        "torch": torch.__version__,
+    }
+
+
+def _copy_tokenizer(tokenizer: Path, output: Path) -> None:
+    if not tokenizer.is_dir():
+        raise InvalidFile(f"{tokenizer} is missing: prepare_data writes the tokenizer there.")
+    for file in tokenizer.iterdir():
+        if file.is_file():
+            shutil.copyfile(file, output / file.name)

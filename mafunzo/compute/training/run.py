@@ -1,0 +1,174 @@
+"""A training run: what is asked, and all that is put together for it before the first step."""
+
+import json
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from transformers import PreTrainedModel
+
+from mafunzo.compute.device.precision import Precision, choose
+from mafunzo.compute.model.loading import load_network
+from mafunzo.compute.model.lora import AdapterConfig, add_adapter
+from mafunzo.compute.training.arguments import TrainingArguments
+from mafunzo.compute.training.batch import RowFormat, Rows, read_rows
+from mafunzo.compute.training.data_order import DataOrder
+from mafunzo.compute.training.distributed import Stepper, make_stepper
+from mafunzo.compute.training.network import PackedNetwork, attention_for, prepare
+from mafunzo.compute.training.objectives.objective import Objective
+from mafunzo.compute.training.objectives.supervised import Supervised
+from mafunzo.compute.training.optimizer import make_optimizer
+from mafunzo.compute.training.schedule import make_schedule
+from mafunzo.errors import InvalidFile
+from mafunzo.tracking import MetricLog
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """What to train: `base` is a Hugging Face folder, `prepared` prepare_data's output, `output` the folder to write.
+
+    earlier: output folders of earlier attempts, whose checkpoints training may resume from.
+    """
+
+    base: Path
+    prepared: Path
+    output: Path
+    arguments: TrainingArguments
+    objective: Objective = field(default_factory=Supervised)
+    metrics: MetricLog = field(default_factory=lambda: MetricLog(None))
+    earlier: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Run:
+    """What trains. `validation_rows` are None where training isn't validated, `adapter` where all weights are trained."""
+
+    request: TrainingRequest
+    rows: Rows
+    validation_rows: Rows | None
+    device: torch.device
+    precision: Precision
+    packed: PackedNetwork
+    adapter: AdapterConfig | None
+    order: DataOrder
+    optimizer: Optimizer
+    schedule: LRScheduler
+    stepper: Stepper
+
+    @property
+    def arguments(self) -> TrainingArguments:
+        return self.request.arguments
+
+    @property
+    def objective(self) -> Objective:
+        return self.request.objective
+
+    @property
+    def network(self) -> PreTrainedModel:
+        return self.packed.network
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Compute in the run's precision (mixed precision), where weights are held in another."""
+        if not self.precision.needs_autocast:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.precision.compute)
+
+
+def assemble(request: TrainingRequest) -> Run:
+    """Read the rows, load the network and put the run together; raises what is wrong with the folders."""
+    arguments = request.arguments
+    rows, validation_rows = _read_prepared(request.prepared, request.objective.row_format)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    precision = choose(arguments.precision, arguments.apply_lora, device)
+    _seed(arguments)
+    network = load_network(
+        request.base,
+        dtype=precision.weights,
+        device=device,
+        trust_remote_code=arguments.trust_remote_code,
+        attention=attention_for(device),
+    )
+    packed = prepare(network)
+    adapter = _make_trainable(network, request)
+    if arguments.gradient_checkpointing:  # activation recomputation: the backward pass runs each layer's forward again
+        network.activation_checkpointing_enable({"use_reentrant": False})
+    order = _data_order(len(rows), arguments)
+    optimizer = make_optimizer(network, arguments)
+    return Run(
+        request=request,
+        rows=rows,
+        validation_rows=None if arguments.evaluation_strategy == "disable" else validation_rows,
+        device=device,
+        precision=precision,
+        packed=packed,
+        adapter=adapter,
+        order=order,
+        optimizer=optimizer,
+        schedule=make_schedule(optimizer, arguments, order.total_steps),
+        stepper=make_stepper(network, optimizer, arguments, precision, device),
+    )
+
+
+def model_facts(base: Path) -> Mapping[str, Any]:
+    """Return what a base's folder records of it, or nothing."""
+    path = base / "mafunzo_model.json"
+    body = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return body if isinstance(body, dict) else {}
+
+
+def base_name(base: Path) -> str | None:
+    """Return the hub's name of the base if it came from there, else its name and version."""
+    facts = model_facts(base)
+    source = str(facts.get("source") or "")
+    if source.startswith("hub:"):
+        return source.removeprefix("hub:").split("@")[0]
+    name = facts.get("name")
+    return None if name is None else f"{name}:{facts['version']}" if facts.get("version") else str(name)
+
+
+def _read_prepared(folder: Path, row_format: RowFormat) -> tuple[Rows, Rows | None]:
+    train = folder / "train.parquet"
+    if not train.exists():
+        raise InvalidFile(f"{folder} has no train.parquet: it isn't prepare_data's output.")
+    validation = folder / "validation.parquet"
+    return read_rows(train, row_format), read_rows(validation, row_format) if validation.exists() else None
+
+
+def _seed(arguments: TrainingArguments) -> None:
+    torch.manual_seed(arguments.seed)
+    if arguments.enable_full_determinism:
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+
+
+def _make_trainable(network: PreTrainedModel, request: TrainingRequest) -> AdapterConfig | None:
+    """Put a LoRA adapter beside the frozen weights, or let all weights be trained."""
+    arguments = request.arguments
+    if not arguments.apply_lora:
+        network.requires_grad_(True)
+        return None
+    config = AdapterConfig(
+        r=arguments.lora_r,
+        alpha=arguments.lora_alpha,
+        dropout=arguments.lora_dropout,
+        targets=arguments.lora_targets,
+        base=base_name(request.base),
+    )
+    add_adapter(network, config)
+    return config
+
+
+def _data_order(n_rows: int, arguments: TrainingArguments) -> DataOrder:
+    return DataOrder(
+        n_rows=n_rows,
+        batch=arguments.per_device_train_batch_size,
+        accumulation=arguments.gradient_accumulation_steps * arguments.number_of_gpu_to_use_finetuning,
+        epochs=arguments.num_train_epochs,
+        max_steps=arguments.max_steps,
+        seed=arguments.seed,
+    )

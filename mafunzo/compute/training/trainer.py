@@ -1,0 +1,165 @@
+"""The training loop: forward and backward passes, optimizer steps, validation and checkpoints, until all steps are done.
+
+step n:   batch | batch | batch        as many forward passes as gradient accumulation has (data_order.py)
+          loss  + loss  + loss         each divided by the terms of the whole step, gradients added up
+          clip, optimizer step, learning-rate schedule
+          log?  validate and save a checkpoint?  stop early?
+"""
+
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from mafunzo.compute.device.out_of_memory import is_out_of_memory
+from mafunzo.compute.training.batch import Batch
+from mafunzo.compute.training.data_loader import load_steps
+from mafunzo.compute.training.history import History
+from mafunzo.compute.training.resume import save_checkpoint
+from mafunzo.compute.training.run import Run
+from mafunzo.compute.training.state import TrainingState
+from mafunzo.compute.training.validation import Validator, is_due, note_loss, stops_early
+from mafunzo.errors import FailedError, OutOfMemory
+from mafunzo.tracking import Progress
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Passes:
+    """What the forward passes of a step gave. loss: the mean over all its terms."""
+
+    loss: float
+    counts: Counter[str]
+
+
+class Trainer:
+    """Takes a run from where its state stands to its last step; the state is the caller's, and changed in place."""
+
+    def __init__(self, run: Run, state: TrainingState, history: History, validator: Validator | None) -> None:
+        self._run, self._state, self._history, self._validator = run, state, history, validator
+        self._batch_rows = run.order.batch
+
+    def train(self) -> None:
+        """Take all steps, validating and saving checkpoints on the way."""
+        run, state, total_steps = self._run, self._state, self._run.order.total_steps
+        progress = Progress("train", total_steps)
+        run.network.train()
+        started = time.monotonic() - state.seconds
+        tokens_before, resumed_at = state.tokens, time.monotonic()
+        is_stopped = False
+        while state.step < total_steps and not is_stopped:  # goes round again when memory ran out: with smaller batches
+            for batches in self.batches():
+                loss = self.step(batches)
+                if loss is None:
+                    break
+                state.seconds = time.monotonic() - started
+                tokens_per_s = (state.tokens - tokens_before) / max(time.monotonic() - resumed_at, 1e-9)
+                progress.update(state.step, loss=loss, tokens_per_s=tokens_per_s)
+                self._history.write_if_due()
+                if self._validator is not None and is_due(state.step, run.arguments, run.order):
+                    is_stopped = self._validate(self._validator)
+                if is_stopped:
+                    break
+        state.seconds = time.monotonic() - started
+        if self._validator is None:
+            save_checkpoint(run, state)
+
+    def batches(self) -> Iterator[list[Batch]]:
+        """Yield the batches of each step that is still to be taken."""
+        run = self._run
+        n_threads = run.arguments.dataloader_num_workers
+        return load_steps(run.rows, run.order, self._state.step, self._batch_rows, n_threads)
+
+    def step(self, batches: Sequence[Batch]) -> float | None:
+        """Take one optimizer step and return its loss; None if memory ran out and the batch size was halved instead."""
+        run, state = self._run, self._state
+        try:
+            passes = self._accumulate(batches)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            run.stepper.clear()
+            self._halve_batch(error)
+            return None
+        learning_rate = float(run.schedule.get_last_lr()[0])
+        grad_norm = self._take_step() if math.isfinite(passes.loss) else math.nan
+        self._check_finite(passes.loss, grad_norm, learning_rate)
+        run.schedule.step()
+        state.step += 1
+        state.tokens += sum(batch.n_tokens for batch in batches)
+        state.loss_sum += passes.loss
+        self._history.add(passes.loss, passes.counts, grad_norm, learning_rate)
+        return passes.loss
+
+    def _accumulate(self, batches: Sequence[Batch]) -> _Passes:
+        """Run all forward and backward passes of a step (gradient accumulation)."""
+        run = self._run
+        terms = [run.objective.terms(batch) for batch in batches]
+        n_terms = max(sum(terms), 1)
+        last = max((index for index, count in enumerate(terms) if count), default=None)
+        loss_sum, counts = 0.0, Counter[str]()
+        for index, batch in enumerate(batches):
+            with run.autocast():
+                result = run.objective.loss(run.packed, batch)
+            if result.loss_sum.requires_grad:  # a batch without a term has none
+                run.stepper.backward(result.loss_sum / n_terms, is_last=index == last)
+            loss_sum += float(result.loss_sum.detach())
+            counts.update(result.counts)
+        return _Passes(loss_sum / n_terms, counts)
+
+    def _take_step(self) -> float:
+        """Take the optimizer's step and return the gradient's norm; raises `OutOfMemory`, as its state is made at the first."""
+        try:
+            return self._run.stepper.step()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemory(
+                "Out of memory while the optimizer took a step: its state has two numbers for each trained weight. Set "
+                "apply_lora true, lower lora_r, or set optim adafactor."
+            ) from error
+
+    def _halve_batch(self, error: BaseException) -> None:
+        """Halve the rows of a forward pass; the step's rows stay (data_order.py), so its gradient does too."""
+        run = self._run
+        if not run.arguments.auto_find_batch_size or self._batch_rows == 1:
+            raise OutOfMemory(
+                f"Out of memory with per_device_train_batch_size {self._batch_rows}. Lower it (gradient_accumulation_steps "
+                "keeps the effective batch), or max_seq_length, or set gradient_checkpointing or apply_lora true."
+            ) from error
+        self._batch_rows = -(-self._batch_rows // 2)
+        if run.device.type == "cuda":
+            torch.cuda.empty_cache()
+        logger.info(
+            "Memory ran out: %d rows in a forward pass from here on, the effective batch as before", self._batch_rows
+        )
+
+    def _check_finite(self, loss: float, grad_norm: float, learning_rate: float) -> None:
+        """Raise `FailedError` for a step that gave no number. A loss scaler leaves out steps whose gradient overflowed."""
+        if math.isfinite(loss) and (math.isfinite(grad_norm) or self._run.precision.needs_scaler):
+            return
+        what = f"The loss is {loss}" if not math.isfinite(loss) else f"The gradient's norm is {grad_norm}"
+        advice = "lower learning_rate, add a warm-up, or use precision 32"
+        if self._state.step == 0:
+            advice = "nothing was trained yet, so it is the base model's own: check its weights, or use precision 32"
+        raise FailedError(
+            f"{what} at step {self._state.step + 1} of {self._run.order.total_steps} (learning rate {learning_rate:g}). "
+            f"Training can't go on from there: {advice}."
+        )
+
+    def _validate(self, validator: Validator) -> bool:
+        """Validate, save a checkpoint, and return whether training ends early."""
+        run, state = self._run, self._state
+        numbers = validator(run.packed)
+        self._history.write(numbers)
+        note_loss(state, numbers["eval_loss"], run.arguments.early_stopping_threshold)
+        save_checkpoint(run, state)
+        if not stops_early(state, run.arguments):
+            return False
+        logger.info("Stops early: the validation loss didn't fall for %d evaluations", state.evaluations_without_gain)
+        return True

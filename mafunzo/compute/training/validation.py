@@ -1,0 +1,87 @@
+"""Validation: the loss on held-out rows while training goes on, when it is due, and early stopping by it."""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from mafunzo.compute.training.arguments import TrainingArguments
+from mafunzo.compute.training.batch import Rows, pack
+from mafunzo.compute.training.data_order import DataOrder
+from mafunzo.compute.training.network import PackedNetwork
+from mafunzo.compute.training.run import Run
+from mafunzo.compute.training.state import TrainingState
+from mafunzo.tracking import Progress
+
+Validator = Callable[[PackedNetwork], dict[str, float]]
+"""A network in, numbers out; `eval_loss` is the one that the best checkpoint and early stopping go by."""
+
+
+def make_validator(run: Run) -> Validator | None:
+    """Return what validates a run: the loss and the metrics of its own objective, or None without validation rows."""
+    if run.validation_rows is None:
+        return None
+    return LossValidator(run, run.validation_rows)
+
+
+@dataclass(frozen=True)
+class LossValidator:
+    """Runs the objective over all validation rows, in their order."""
+
+    run: Run
+    rows: Rows
+
+    def __call__(self, packed: PackedNetwork) -> dict[str, float]:
+        objective, n_rows = self.run.objective, len(self.rows)
+        batch_rows = self.run.arguments.per_device_eval_batch_size
+        starts = range(0, n_rows, batch_rows)
+        progress = Progress("evaluate", n_rows)
+        started = time.monotonic()
+        loss_sum, terms, counts = 0.0, 0, Counter[str]()
+        packed.network.eval()
+        with torch.no_grad(), self.run.autocast():
+            for start in starts:
+                stop = min(start + batch_rows, n_rows)
+                batch = pack([self.rows.row(index) for index in range(start, stop)])
+                result = objective.loss(packed, batch)
+                loss_sum += float(result.loss_sum)
+                terms += objective.terms(batch)
+                counts.update(result.counts)
+                progress.update(stop, loss=loss_sum / max(terms, 1))
+        packed.network.train()
+        seconds = max(time.monotonic() - started, 1e-9)
+        return {
+            "eval_loss": loss_sum / terms,
+            **{f"eval_{name}": value for name, value in objective.metrics(counts).items()},
+            "eval_num_tokens": self.rows.tokens,
+            "eval_runtime": seconds,
+            "eval_samples_per_second": n_rows / seconds,
+            "eval_steps_per_second": len(starts) / seconds,
+        }
+
+
+def is_due(step: int, arguments: TrainingArguments, order: DataOrder) -> bool:
+    """Return whether training is validated after `step` steps: every so often, and always after the last."""
+    if step == order.total_steps:
+        return True
+    if arguments.evaluation_strategy == "epoch":
+        return step % order.steps_per_epoch == 0
+    share = arguments.evaluation_steps_interval
+    interval = max(1, math.floor(order.steps_per_epoch * share)) if share > 0 else arguments.eval_steps
+    return step % interval == 0
+
+
+def note_loss(state: TrainingState, loss: float, threshold: float) -> None:
+    """Take a validation loss into the state: the best so far, and for how many evaluations it hasn't fallen enough."""
+    has_gained = state.best_loss is None or loss < state.best_loss - threshold
+    state.evaluations_without_gain = 0 if has_gained else state.evaluations_without_gain + 1
+    if state.best_loss is None or loss < state.best_loss:
+        state.best_loss, state.best_step = loss, state.step
+
+
+def stops_early(state: TrainingState, arguments: TrainingArguments) -> bool:
+    """Return whether early stopping ends training now."""
+    return arguments.apply_early_stopping and state.evaluations_without_gain >= arguments.early_stopping_patience

@@ -1,0 +1,1 @@
+"""The control plane: keeps books and starts processes. It never imports torch."""

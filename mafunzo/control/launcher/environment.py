@@ -1,0 +1,274 @@
+"""The environment of a user's step: a virtual environment with pip's packages, built once and cached.
+
+`setup_command` is what a step's shell runs before the step's own command. It starts this module in the step's process tree,
+
+    python -m mafunzo.control.launcher.environment FOLDER OVERLAY PYTHON PACKAGES...
+
+so that pip's lines are in the step's log, and that what ends the step ends pip. FOLDER is named by what decides its content,
+and is whole once it holds `.ready`, which is written last. Who builds it holds `FOLDER.lock`, and the others wait. OVERLAY is
+the step's own, for what its command installs.
+"""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mafunzo.control.launcher.overlay import make_overlay, site_packages
+from mafunzo.entities.environment import Environment
+from mafunzo.errors import Conflict, FailedError, MafunzoError, StepFailed
+from mafunzo.tracking.atomic_json import write_json
+
+logger = logging.getLogger(__name__)
+
+READY_FILE = ".ready"
+REQUIREMENTS_FILE = "requirements.txt"
+OURS_ONLY = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+"""Variables that would lead another Python to Mafunzo's own packages."""
+MINORS = range(30, 5, -1)
+"""The versions 3.x that are looked for, the newest first."""
+PROBE_TIMEOUT_S = 60
+LAST_LINES = 5
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """A Python that can make virtual environments; version: major and minor."""
+
+    path: str
+    version: tuple[int, int]
+
+    def __str__(self) -> str:
+        return f"Python {self.version[0]}.{self.version[1]}"
+
+
+class _CommandFailed(Exception):
+    """A command ended with an exit code; lines: all that it said."""
+
+    def __init__(self, what: str, exit_code: int, lines: Sequence[str]) -> None:
+        super().__init__(what)
+        self.what = what
+        self.exit_code = exit_code
+        self.lines = lines
+
+
+def environment_folder(root: Path, environment: Environment) -> Path:
+    """Return where an environment lies under `root`: named by the Python in use, the platform and the packages."""
+    return _folder(root, environment, _interpreter(environment))
+
+
+def is_ready(folder: Path) -> bool:
+    """Return whether an environment is whole, and the Python that it was made of still there."""
+    return (folder / READY_FILE).exists() and (folder / "bin" / "python").exists()
+
+
+def remove(folder: Path) -> None:
+    """Delete an environment that is built; raises `Conflict` while it is being built."""
+    try:
+        with _lock(folder, wait=False):
+            (folder / READY_FILE).unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+    except BlockingIOError as error:
+        raise Conflict(f"The environment {folder} is being built. Delete it when that step has begun.") from error
+
+
+def setup_command(root: Path, environment: Environment, overlay: Path, python_path: str = "") -> str:
+    """Return bash's lines that give the commands after them an environment, built first if it isn't there.
+
+    The shell ends with pip's exit code where it can't be built. An environment without packages is Mafunzo's own, of which
+    `overlay` must have been made; for the others it is made when they are there. python_path: where the step wants its Python
+    to look.
+    """
+    interpreter = _interpreter(environment)
+    lines = [f"echo {shlex.quote(note)}" for note in _notes(environment, interpreter)]
+    if environment.packages:
+        folder = _folder(root, environment, interpreter)
+        build = [
+            sys.executable,
+            "-P",
+            "-m",
+            "mafunzo.control.launcher.environment",
+            str(folder),
+            str(overlay),
+            interpreter.path,
+        ]
+        lines += [
+            f"{shlex.join([*build, *environment.packages])} || exit $?",
+            f"unset {' '.join(OURS_ONLY)}",
+            f'export PATH={shlex.quote(str(folder / "bin"))}:"$PATH" PYTHONPATH={shlex.quote(python_path)}',
+        ]
+    programs, packages = overlay / "bin", site_packages(overlay, interpreter.version)
+    # By PYTHONPATH programs of the environment itself, such as torchrun, find what the step installs.
+    lines.append(
+        f'export VIRTUAL_ENV={shlex.quote(str(overlay))} PATH={shlex.quote(str(programs))}:"$PATH" '
+        f'PYTHONPATH={shlex.quote(str(packages))}"${{PYTHONPATH:+:$PYTHONPATH}}"'
+    )
+    return "".join(f"{line}\n" for line in lines)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Build an environment unless it is there; return 0, or the exit code of what failed."""
+    folder, overlay, python, packages = Path(argv[0]), Path(argv[1]), argv[2], argv[3:]
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    try:
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not is_ready(folder):
+            with _lock(folder) as lock:
+                if not is_ready(folder):
+                    _build(folder, python, packages, lock)
+        make_overlay(overlay, folder)
+    except _CommandFailed as failure:
+        reason = [line for line in failure.lines if line.startswith("ERROR:")] or failure.lines[-LAST_LINES:]
+        _tell(
+            StepFailed(f"No environment can be built of {_without_passwords(packages)}: {failure.what} failed.", reason)
+        )
+        return failure.exit_code
+    except OSError as error:
+        _tell(FailedError(f"No environment can be built in {folder}: {error}"))
+        return FailedError.exit_code
+    logger.info("Using the environment %s", folder)
+    return 0
+
+
+def _interpreter(environment: Environment) -> Interpreter:
+    """Return the Python to use: ours where it is allowed, else the newest allowed one on PATH, else ours all the same."""
+    ours = Interpreter(sys.executable, sys.version_info[:2])
+    if not environment.packages or environment.allows_python(ours.version):
+        return ours
+    for version in ((3, minor) for minor in MINORS):
+        if environment.allows_python(version) and (path := _python_on_path(version)) is not None:
+            return Interpreter(path, version)
+    return ours
+
+
+def _python_on_path(version: tuple[int, int]) -> str | None:
+    """Return a Python that can make virtual environments; a name on PATH may be a shim without one, or lack the modules."""
+    path = shutil.which(f"python{version[0]}.{version[1]}")
+    if path is None:
+        return None
+    probe = [path, "-c", "import ensurepip, sys, venv; print(sys.executable)"]
+    try:
+        done = subprocess.run(
+            probe, capture_output=True, text=True, env=_variables(), cwd="/", timeout=PROBE_TIMEOUT_S, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _folder(root: Path, environment: Environment, interpreter: Interpreter) -> Path:
+    content = [str(interpreter), sysconfig.get_platform(), *environment.packages]
+    return root.absolute() / hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
+
+
+def _notes(environment: Environment, interpreter: Interpreter) -> Iterator[str]:
+    """Yield what of an environment isn't done as it was asked for, one line each."""
+    if not environment.allows_python(interpreter.version):
+        why = "isn't on PATH" if environment.packages else "isn't used, since no packages of pip are asked for"
+        yield f"Python {environment.python} {why}: the step runs with {interpreter}."
+    if environment.conda_packages:
+        names = ", ".join(environment.conda_packages)
+        yield f"Packages of conda aren't installed: {names}. List what the step needs under pip."
+    if environment.image:
+        yield f"The image {environment.image} isn't run: the step runs on this machine itself."
+
+
+@contextmanager
+def _lock(folder: Path, wait: bool = True) -> Iterator[int]:
+    """Hold an environment's lock and yield its descriptor; a child that inherits it holds the lock too, should we be killed.
+
+    Raises `BlockingIOError` where somebody else holds it, unless it is to `wait`.
+    """
+    descriptor = os.open(f"{folder}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                raise
+            logger.info("Waiting for another step that builds the environment %s", folder)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _build(folder: Path, python: str, packages: Sequence[str], lock: int) -> None:
+    """Build an environment in its folder, where an earlier build may have been cut off; leave nothing if it fails."""
+    if folder.exists():
+        logger.info("Removing what an unfinished build left in %s", folder)
+        shutil.rmtree(folder)
+    logger.info("Building an environment of %s", _without_passwords(packages))
+    requirements = folder / REQUIREMENTS_FILE
+    pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--no-input"]
+    try:
+        _run("venv", [python, "-m", "venv", str(folder)], folder.parent, lock)
+        requirements.write_text("".join(f"{line}\n" for line in packages), encoding="utf-8")
+        _run("pip", [*pip, "install", "--progress-bar", "off", "-r", str(requirements)], folder.parent, lock)
+        installed = _run("pip", [*pip, "freeze", "--all"], folder.parent, lock, logging.DEBUG)
+        os.sync()  # the marker must not outlive what it stands for in a power cut
+        content = {"python": python, "packages": list(packages), "installed": installed}
+        write_json(folder / READY_FILE, content, is_durable=True)
+    except (_CommandFailed, OSError):
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _run(what: str, command: Sequence[str], directory: Path, lock: int, level: int = logging.INFO) -> list[str]:
+    """Run a command, log its lines as they come, and return them; raises `_CommandFailed`."""
+    lines: list[str] = []
+    with subprocess.Popen(
+        command,
+        cwd=directory,
+        env=_variables(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        pass_fds=[lock],
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line.rstrip())
+            logger.log(level, "%s", lines[-1])
+    if process.returncode:
+        code = process.returncode
+        raise _CommandFailed(what, code if code > 0 else 128 - code, lines)
+    return lines
+
+
+def _without_passwords(packages: Sequence[str]) -> str:
+    """Return requirements for people, without the passwords of their URLs."""
+    return re.sub(r"://[^/@\s]+@", "://***@", ", ".join(packages))
+
+
+def _variables() -> dict[str, str]:
+    variables = {name: value for name, value in os.environ.items() if name not in OURS_ONLY}
+    return {**variables, "PYTHONUNBUFFERED": "1"}
+
+
+def _tell(error: MafunzoError) -> None:
+    """Log an error, and record it as the step's own."""
+    from mafunzo.tracking import STEP_FOLDER
+    from mafunzo.tracking.step_folder import StepFolder
+
+    logger.error("error: %s", error)
+    if step_folder := os.environ.get(STEP_FOLDER):
+        record = {"code": error.code, "message": error.message, "faults": list(error.faults)}
+        write_json(StepFolder(Path(step_folder)).error, record)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

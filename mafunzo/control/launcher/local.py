@@ -1,0 +1,275 @@
+"""Processes on this machine: start one, poll its status, terminate its process tree.
+
+A process is known by the folder that it runs in, so that whoever comes after a crash finds it: `process.json` and
+`exit.json` there are its runner's (see `runner.py`), and every process of its tree carries the folder in the environment
+variable `MAFUNZO_STEP_FOLDER`.
+
+Adoption: how a process is found again. `process.json` is made once, by a hard link, which only one of two can make; whoever
+makes it owns the folder for good. `exit.json` comes last, whole. So a folder says, whoever asks and however often:
+
+    process.json    exit.json   runner   status
+    none            none        -        Lost, once we have made process.json ourselves (`_give_up`): a runner that was only
+                                         just starting finds it taken, and ends
+    {pid: null}     none        -        Lost: given up before anything ran
+    {pid, start}    none        lives    Running: whoever asks has adopted it
+    {pid, start}    none        is gone  Lost: killed outright, or the machine went down
+    {pid, start}    there       -        Exited, with its record
+"""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from mafunzo.control.launcher.runner import claim
+from mafunzo.control.launcher.tree import Tree, mark_of
+from mafunzo.errors import Conflict, FailedError
+from mafunzo.tracking import STEP_FOLDER
+from mafunzo.tracking.step_folder import StepFolder
+
+logger = logging.getLogger(__name__)
+
+KEPT_FROM_CHILDREN = ("MAFUNZO_DATABASE_URL",)  # it may hold a password
+PASSIVE_WAIT = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""OpenMP threads wait for one another asleep: threads that spin take the cores from every other process."""
+SAME_START_S = 2.0  # how far apart two readings of one process's start may lie when the clock is adjusted
+START_TIMEOUT_S = 120.0
+KILL_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Started:
+    """A runner that has the folder."""
+
+    pid: int
+    pid_start: float
+
+
+@dataclass(frozen=True)
+class Running:
+    """The runner lives."""
+
+    pid: int
+    pid_start: float
+
+
+@dataclass(frozen=True)
+class ExitRecord:
+    """How it ended. exit_code: 128 + the signal where one ended it; times in epoch seconds; peak_memory_mb: of the whole tree;
+    is_out_of_memory: the kernel ended it for want of memory."""
+
+    exit_code: int
+    signal: int | None
+    pid: int
+    pid_start: float
+    started_at: float
+    ended_at: float
+    peak_memory_mb: float = 0.0
+    is_out_of_memory: bool = False
+
+    @property
+    def is_killed(self) -> bool:
+        """Whether SIGKILL or SIGTERM ended it, itself or its last command: cut off from outside."""
+        return self.exit_code in (128 + signal.SIGKILL, 128 + signal.SIGTERM)
+
+
+@dataclass(frozen=True)
+class Exited:
+    """It ended and said how."""
+
+    record: ExitRecord
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Its runner is gone without a word, or never was."""
+
+
+class LocalLauncher:
+    """Starts and ends processes on this machine. Holds no state that matters: another launcher can adopt them at any time."""
+
+    def __init__(self) -> None:
+        self._children: dict[Path, subprocess.Popen[bytes]] = {}
+        self._tree = Tree()
+
+    def start(
+        self,
+        command: str | Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        processes: int = 1,
+        directory: Path | None = None,
+    ) -> Started:
+        """Start a command (a text is bash's), `processes` times side by side; it works in `directory`, by default `folder`.
+
+        Raises `Conflict` if the folder was used or given up before, `FailedError` if no process could be made.
+        """
+        folder = folder.resolve()
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if StepFolder(folder).process.exists():
+            raise Conflict(f"{folder} was used by another process before. Start in a new folder.")
+        argv = ["bash", "-c", command] if isinstance(command, str) else list(command)
+        runner = [sys.executable, "-m", "mafunzo.control.launcher.runner", str(folder), str(processes), *argv]
+        inherited = {name: value for name, value in os.environ.items() if name not in KEPT_FROM_CHILDREN}
+        own = {"PYTHONUNBUFFERED": "1", STEP_FOLDER: str(folder), **_search_paths({**inherited, **environment})}
+        with StepFolder(folder).log.open("ab") as log:
+            try:
+                child = subprocess.Popen(
+                    runner,
+                    cwd=directory or folder,
+                    env={**PASSIVE_WAIT, **inherited, **environment, **own},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise FailedError(f"No process can be started in {folder}: {error}") from error
+        self._children[folder] = child
+        return self._wait_for_claim(child, folder)
+
+    def status(self, folder: Path) -> Running | Exited | Lost:
+        """Return what became of the process. `Lost` is final: the folder is given up, nothing can start there afterwards."""
+        folder = folder.resolve()
+        self._reap(folder)
+        record = _exit_record(folder)
+        if record is None:
+            runner = _runner(folder)
+            if runner is not None:
+                return Running(runner.pid, runner.create_time())
+            record = _exit_record(folder)  # it may have ended between the two looks
+        if record is not None:
+            return Exited(record)
+        if _give_up(folder):
+            return Lost()
+        return Lost() if _runner(folder) is None and _exit_record(folder) is None else self.status(folder)
+
+    def kill(self, folder: Path, grace_s: float = 10.0) -> None:
+        """Terminate the process tree, also what made its own session: SIGTERM, SIGKILL after a grace period.
+
+        Idempotent; nothing can start in the folder afterwards.
+        """
+        folder = folder.resolve()
+        _give_up(folder)
+        runner = _runner(folder)
+        signalled_pids: set[int] = set()
+        deadline = time.monotonic() + grace_s
+        while time.monotonic() < deadline and (tree := self._tree_of(folder, runner)):
+            for process in tree:
+                if process.pid not in signalled_pids:
+                    _signal(process, signal.SIGTERM)
+                    signalled_pids.add(process.pid)
+            time.sleep(0.05)
+        self._kill_for_good(folder, runner)
+        self._reap(folder)
+
+    def record(self, folder: Path) -> ExitRecord | None:
+        """Return how the process in the folder ended; None if it didn't, or left no word."""
+        return _exit_record(folder.resolve())
+
+    def was_cut_off(self, folder: Path) -> bool:
+        """Return whether a process began in the folder and was ended from outside: by a signal, or without a word."""
+        folder = folder.resolve()
+        record = _exit_record(folder)
+        if record is not None:
+            return record.is_killed and not record.is_out_of_memory
+        return (_read(StepFolder(folder).process) or {}).get("pid") is not None and _runner(folder) is None
+
+    def _wait_for_claim(self, child: "subprocess.Popen[bytes]", folder: Path) -> Started:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not StepFolder(folder).process.exists():
+            if child.poll() is not None or time.monotonic() > deadline:
+                child.kill()
+                code = child.wait()
+                del self._children[folder]
+                if code == -signal.SIGKILL and claim(folder, {"pid": child.pid, "pid_start": 0.0}):
+                    return Started(child.pid, 0.0)  # cut off from outside before it began: lost, as if it were later
+                tail = StepFolder(folder).log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
+                raise FailedError(f"The runner in {folder} ended before it began.", tail)
+            time.sleep(0.005)
+        record = _read(StepFolder(folder).process) or {}
+        if record.get("pid") != child.pid:
+            child.wait()
+            raise Conflict(f"{folder} was taken by another process. Start in a new folder.")
+        return Started(child.pid, float(record["pid_start"]))
+
+    def _tree_of(self, folder: Path, runner: psutil.Process | None) -> list[psutil.Process]:
+        session = (_read(StepFolder(folder).process) or {}).get("pid")
+        return self._tree.of(folder, runner, session)
+
+    def _kill_for_good(self, folder: Path, runner: psutil.Process | None) -> None:
+        deadline = time.monotonic() + KILL_TIMEOUT_S
+        while tree := self._tree_of(folder, runner):
+            for process in tree:
+                _signal(process, signal.SIGKILL)
+            if time.monotonic() > deadline:
+                pids = ", ".join(str(process.pid) for process in tree)
+                raise FailedError(f"These processes of {folder} don't end, even by SIGKILL: {pids}.")
+            time.sleep(0.02)
+        if runner is not None:
+            try:
+                runner.wait(5)  # it writes the exit record
+            except psutil.TimeoutExpired:
+                _signal(runner, signal.SIGKILL)
+
+    def _reap(self, folder: Path) -> None:
+        child = self._children.get(folder)
+        if child is not None and child.poll() is not None:
+            del self._children[folder]
+
+
+def _search_paths(environment: Mapping[str, str]) -> dict[str, str]:
+    """`python` is ours, and finds this very code, so that a checkout that isn't installed works too."""
+    ours = str(Path(__file__).resolve().parents[3])
+    python_path = [path for path in (environment.get("PYTHONPATH"), ours) if path]
+    path = [str(Path(sys.executable).parent), environment.get("PATH") or os.defpath]
+    return {"PYTHONPATH": os.pathsep.join(python_path), "PATH": os.pathsep.join(path)}
+
+
+def _runner(folder: Path) -> psutil.Process | None:
+    """Return the live runner: the same pid, start and folder, so never a stranger that was given its pid."""
+    record = _read(StepFolder(folder).process)
+    if record is None or record.get("pid") is None:
+        return None
+    try:
+        process = psutil.Process(int(record["pid"]))
+        is_same = abs(process.create_time() - float(record["pid_start"])) <= SAME_START_S
+        is_alive = process.status() != psutil.STATUS_ZOMBIE
+        return process if is_same and is_alive and mark_of(process) in (None, str(folder)) else None
+    except psutil.Error:
+        return None
+
+
+def _signal(process: psutil.Process, number: int) -> None:
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        logger.debug("Process %s ended by itself", process.pid)
+
+
+def _give_up(folder: Path) -> bool:
+    """Take the folder so that a runner that is only just starting finds it taken and ends; return whether it was free."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return not StepFolder(folder).process.exists() and claim(folder, {"pid": None})
+
+
+def _exit_record(folder: Path) -> ExitRecord | None:
+    record = _read(StepFolder(folder).exit)
+    return None if record is None else ExitRecord(**record)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):  # broken only by a power cut while it was written
+        return None
+    return body if isinstance(body, dict) else None

@@ -1,0 +1,222 @@
+"""One attempt of a step, which is a folder: lay out what it reads, store what it wrote, say why it failed, clean up.
+
+<home>/jobs/<job>/<step>/<attempt>/   inputs/ code/ environment/ while it runs, outputs/ until the step has ended (a later
+attempt may go on from them); log.txt metrics.jsonl error.json exit.json stay
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from mafunzo.control.launcher.environment import setup_command
+from mafunzo.control.launcher.local import ExitRecord
+from mafunzo.control.launcher.overlay import make_overlay
+from mafunzo.control.pipelines.command import substitute
+from mafunzo.control.store.artifact import Artifacts
+from mafunzo.control.store.home import Home
+from mafunzo.entities.asset import MODEL_TYPES
+from mafunzo.entities.job import DEFAULT_OUTPUT, ArtifactInput, LiteralInput, Resources, Step, StepSpec
+from mafunzo.errors import FailedError, MafunzoError, OutOfMemory, StepFailed
+from mafunzo.tracking import read_metrics
+from mafunzo.tracking.step_folder import CODE, ENVIRONMENT, INPUTS, StepFolder
+
+DEFAULT_FOLDER = "outputs"
+WORKING_FOLDERS = (INPUTS, CODE, ENVIRONMENT)
+"""What an attempt needs only while it runs."""
+LAST_LINES = 10
+LAST_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What to start: bash's command, where it works, and its own environment variables."""
+
+    command: str
+    directory: Path
+    environment: dict[str, str]
+
+
+def step_folder(home: Home, step: Step) -> Path:
+    """Return the folder of the step's latest attempt."""
+    return StepFolder.of(home.jobs, step.job, step.name, step.attempt).path
+
+
+def written_to(spec: StepSpec, folder: Path, output: str) -> Path:
+    """Return the file or folder that an attempt writes an output to."""
+    return StepFolder(folder).outputs / spec.output_path(output)
+
+
+def prepare(
+    spec: StepSpec,
+    folder: Path,
+    upstream: Mapping[str, Mapping[str, str]],
+    artifacts: Artifacts,
+    held: Resources,
+    devices: tuple[int, ...] | None,
+    environments: Path,
+) -> Prepared:
+    """Lay out the inputs and return what to start.
+
+    `upstream` has the outputs of earlier steps; `devices` are the GPUs that the step holds, None on a machine without;
+    `environments` is where virtual environments are kept.
+    A component that isn't ours gets copies that it may write to, so that it can't change what is stored.
+    """
+    is_writable = not spec.is_trusted
+    inputs: dict[str, str] = {}
+    for name, source in spec.inputs.items():
+        if isinstance(source, LiteralInput):
+            inputs[name] = _text(source.value)
+            continue
+        stored = source.artifact if isinstance(source, ArtifactInput) else upstream[source.step][source.output]
+        inputs[name] = str(artifacts.checkout(stored, StepFolder(folder).inputs / name, is_writable))
+    outputs = {name: written_to(spec, folder, name) for name in spec.outputs}
+    StepFolder(folder).outputs.mkdir()
+    for name, kind in spec.outputs.items():
+        place = outputs[name].parent if kind == "uri_file" else outputs[name]
+        place.mkdir(exist_ok=True)
+    has_own_folder = spec.code_artifact is not None or DEFAULT_OUTPUT in spec.outputs
+    directory = _lay_out_code(spec, folder, artifacts) if has_own_folder else folder
+    command = substitute(spec.command, inputs, {name: str(path) for name, path in outputs.items()})
+    if spec.runtime is not None:
+        overlay = StepFolder(folder).environment
+        if not spec.runtime.packages:
+            make_overlay(overlay)
+        python_path = spec.environment.get("PYTHONPATH", "")
+        command = f"{setup_command(environments, spec.runtime, overlay, python_path)}\n{command}"
+    threads = max(1, held.cpus // max(1, held.processes))
+    environment = {"OMP_NUM_THREADS": str(threads)}
+    if devices is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(str(device) for device in devices)
+    if is_writable:
+        environment |= {f"AZURE_ML_INPUT_{name}": value for name, value in inputs.items()}
+        environment |= {f"AZURE_ML_OUTPUT_{name}": str(path) for name, path in outputs.items()}
+    return Prepared(command, directory, environment | dict(spec.environment))
+
+
+def _lay_out_code(spec: StepSpec, folder: Path, artifacts: Artifacts) -> Path:
+    """Return the folder that a user's command works in: its code, and in it `outputs`, whose files are the output `default`."""
+    directory = StepFolder(folder).code
+    if spec.code_artifact is not None:
+        found = artifacts.checkout(spec.code_artifact, directory, is_writable=True)
+        directory = found if found.is_dir() else found.parent
+    directory.mkdir(exist_ok=True)
+    place = directory / DEFAULT_FOLDER
+    if DEFAULT_OUTPUT in spec.outputs and not place.exists():
+        place.symlink_to(StepFolder(folder).outputs / DEFAULT_OUTPUT, target_is_directory=True)
+    return directory
+
+
+def collect(spec: StepSpec, folder: Path, artifacts: Artifacts) -> dict[str, str]:
+    """Store what the step wrote and return the hashes by output; raises `StepFailed` naming each that is missing."""
+    faults = [
+        fault for name, kind in spec.outputs.items() if (fault := _missing(written_to(spec, folder, name), name, kind))
+    ]
+    if faults:
+        raise StepFailed(f"Step '{spec.name}' ended without an error, but not all of its outputs are there.", faults)
+    # Our own steps' files become the stored bytes without a copy; a user's process might still hold one of theirs open.
+    return {name: artifacts.put(written_to(spec, folder, name), is_final=spec.is_trusted) for name in spec.outputs}
+
+
+def _missing(path: Path, name: str, kind: str) -> str:
+    if kind == "uri_file":
+        return "" if path.is_file() else f"{name} is no file at {path}."
+    if not path.is_dir():
+        return f"{name} is no folder at {path}."
+    return f"{name} is empty, expected a model in {path}." if kind in MODEL_TYPES and not any(path.iterdir()) else ""
+
+
+def failure(step: Step, folder: Path, record: ExitRecord | None, reason: str) -> dict[str, Any]:
+    """Return why a step failed: what its component recorded, else how its process ended and the last lines of its log."""
+    code, number = (record.exit_code, record.signal) if record else (None, None)
+    log = StepFolder(folder).log
+    facts = {"exit_code": code, "signal": number, "log": str(log) if log.exists() else None}
+    recorded = None if reason else _recorded(StepFolder(folder).error)
+    if recorded is not None:
+        return recorded | facts
+    lines = last_lines(log)
+    end = f"; the last lines of {log}:" if lines else f"; {log} is empty." if log.exists() else "."
+    if reason:
+        return {"code": StepFailed.code, "message": f"Step '{step.name}': {reason}{end}", "faults": lines} | facts
+    if record is not None and record.is_out_of_memory:
+        message = f"Step '{step.name}' was ended by the system because memory ran out{end}"
+        return {"code": OutOfMemory.code, "message": message, "faults": lines} | facts
+    return {
+        "code": StepFailed.code,
+        "message": f"Step '{step.name}' ended with exit code {code}{end}",
+        "faults": lines,
+    } | facts
+
+
+def failure_of(error: MafunzoError | OSError) -> dict[str, Any]:
+    """Return the same for an error that we met ourselves."""
+    known = error if isinstance(error, MafunzoError) else FailedError(f"{type(error).__name__}: {error}")
+    none = {"exit_code": None, "signal": None, "log": None}
+    return {"code": known.code, "message": known.message, "faults": list(known.faults)} | none
+
+
+def last_lines(log: Path) -> list[str]:
+    """Return the last lines of a log that aren't blank; none without a log."""
+    if not log.exists():
+        return []
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - LAST_BYTES))
+        text = file.read().decode("utf-8", errors="replace")
+    lines = [line.rsplit("\r", 1)[-1].rstrip() for line in text.split("\n")]
+    return [line for line in lines if line][-LAST_LINES:]
+
+
+def logged_values(folder: Path, metric: str) -> tuple[float | None, ...]:
+    """Return what an attempt has logged of a metric, in order; None stands for a value that isn't finite."""
+    path = StepFolder(folder).metrics
+    return _values(path, path.stat().st_size, metric) if path.exists() else ()
+
+
+@lru_cache(maxsize=4096)
+def _values(path: Path, _size: int, metric: str) -> tuple[float | None, ...]:
+    """Read a file once for each size that it has had."""
+    return tuple(line[metric] for line in read_metrics(path) if metric in line)
+
+
+def clean(folder: Path, *names: str) -> None:
+    """Delete folders inside of an attempt's, also those that a component made read-only."""
+    for name in names:
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path, onerror=_unlock_and_retry)
+
+
+def _unlock_and_retry(remove: Any, path: str, _error: object) -> None:
+    Path(path).parent.chmod(0o700)
+    if Path(path).is_dir():
+        Path(path).chmod(0o700)
+        clean(Path(path).parent, Path(path).name)
+    else:
+        remove(path)
+
+
+def _recorded(path: Path) -> dict[str, Any] | None:
+    """Return a component's own record of its error; None if there is none that can be read."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            "code": str(record["code"]),
+            "message": str(record["message"]),
+            "faults": [str(fault) for fault in record.get("faults", [])],
+        }
+    except FileNotFoundError:
+        return None
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ):  # cut off while it was written, or not ours: the log says more
+        return None
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

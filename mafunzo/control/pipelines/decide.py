@@ -1,0 +1,345 @@
+"""What to do next: a pure function from all jobs that haven't ended to the actions that the scheduler then performs.
+
+Every rule of running jobs is here: order, failure, retries, cancellation, reuse, and who gets the machine first.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from mafunzo.control.pipelines.stopping import Trial, best_of, falling_behind
+from mafunzo.entities.backoff import delay_s
+from mafunzo.entities.job import Job, JobStatus, Resources, Step, StepOutputInput, StepStatus
+from mafunzo.entities.sweep import Sweep
+
+CUT_OFF_LIMIT = 10
+WAITS = "waits for"  # how the reason of a step that could run but for the machine begins
+AGAIN = "; starts again in "  # how the reason of a step that waits after a failed attempt (backoff) goes on
+
+
+class Process(StrEnum):
+    """What became of a step's process. `killed`: by SIGKILL or SIGTERM from outside; `lost`: gone without a record."""
+
+    NONE = "none"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    KILLED = "killed"
+    LOST = "lost"
+
+
+@dataclass(frozen=True)
+class StepState:
+    """A step and what was seen of it.
+
+    process: of its latest attempt, if the step is running. failures, cut_offs: of its attempts up to now.
+    reusable: outputs of an earlier step that may be taken over; source says whose.
+    is_busy: a thread is at work on it (its inputs are laid out, its outputs stored), so that it's left alone.
+    is_overdue: it runs for longer than it may. values: what a trial has logged of its sweep's metric, in order.
+    """
+
+    step: Step
+    process: Process = Process.NONE
+    failures: int = 0
+    cut_offs: int = 0
+    reusable: Mapping[str, str] | None = None
+    source: str = ""
+    is_busy: bool = False
+    is_overdue: bool = False
+    values: tuple[float | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class JobState:
+    """A job and its steps, in the order planned. is_overdue: it runs for longer than it may."""
+
+    job: Job
+    steps: tuple[StepState, ...]
+    is_overdue: bool = False
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a part of the machine."""
+
+    name: str
+    resources: Resources
+
+
+@dataclass(frozen=True)
+class State:
+    """All jobs that haven't ended, the most urgent first, and who holds what of the machine."""
+
+    jobs: tuple[JobState, ...]
+    capacity: Resources
+    holders: tuple[Holder, ...] = ()
+
+
+@dataclass(frozen=True)
+class Begin:
+    """The job's first step was started or reused: the job is running."""
+
+    job: Job
+
+
+@dataclass(frozen=True)
+class Start:
+    """Start the step's next attempt."""
+
+    step: Step
+
+
+@dataclass(frozen=True)
+class Reuse:
+    """Complete the step with outputs of an earlier one."""
+
+    step: Step
+    outputs: Mapping[str, str]
+    source: str
+
+
+@dataclass(frozen=True)
+class Collect:
+    """The process succeeded: store its outputs and complete the step."""
+
+    step: Step
+
+
+@dataclass(frozen=True)
+class Retry:
+    """Put the step back, to run again, and not before `at`; reason says why."""
+
+    step: Step
+    reason: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Fail:
+    """Fail the step; an empty reason stands for what its process left behind."""
+
+    step: Step
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """End the step's processes, if any, and mark it canceled."""
+
+    step: Step
+    reason: str
+
+
+@dataclass(frozen=True)
+class Skip:
+    """The step will never run."""
+
+    step: Step
+    reason: str
+
+
+@dataclass(frozen=True)
+class Wait:
+    """The step could run but for the machine; reason is new."""
+
+    step: Step
+    reason: str
+
+
+@dataclass(frozen=True)
+class Finish:
+    """Every step has ended: so has the job. failed: the first step that failed. best: a sweep's best trial.
+
+    reason: why it failed, where that isn't a step's failure.
+    """
+
+    job: Job
+    status: JobStatus
+    failed: Step | None = None
+    best: Trial | None = None
+    reason: str = ""
+
+
+Action = Begin | Start | Reuse | Collect | Retry | Fail | Cancel | Skip | Wait | Finish
+
+
+def decide(state: State, free: Resources, now: datetime) -> list[Action]:
+    """Return the next actions; none when there is nothing to do but wait. `free` is what nobody holds."""
+    actions: list[Action] = []
+    queued = [job.job.name for job in state.jobs if job.job.status == JobStatus.QUEUED]
+    left = free
+    for job in state.jobs:
+        decided = _ended(job) or _on_processes(job, now)
+        if not any(isinstance(action, Finish | Fail | Cancel | Skip) for action in decided):
+            for step in _startable(job, now):
+                action, left = _on_waiting(job, step, left, state, queued)
+                decided += [action] if action is not None else []
+        if job.job.status == JobStatus.QUEUED and any(step.step.status != StepStatus.WAITING for step in job.steps):
+            actions.append(Begin(job.job))
+        actions += decided
+    return actions
+
+
+def _ended(job: JobState) -> list[Action]:
+    if any(not step.step.status.is_terminal or step.is_busy for step in job.steps):
+        return []
+    failed = next((step.step for step in job.steps if step.step.status == StepStatus.FAILED), None)
+    if job.job.sweep is not None:
+        return [_ended_sweep(job, job.job.sweep, failed)]
+    if all(step.step.status.is_done for step in job.steps):
+        return [Finish(job.job, JobStatus.COMPLETED)]
+    if job.job.is_cancel_requested:
+        return [Finish(job.job, JobStatus.CANCELED, failed)]
+    return [Finish(job.job, JobStatus.FAILED, failed)]
+
+
+def _ended_sweep(job: JobState, sweep: Sweep, failed: Step | None) -> Finish:
+    """Return the end of a sweep: it is done when any of its trials is, and has logged the metric."""
+    best = best_of(sweep, _trials(job))
+    is_cut_short = job.job.is_cancel_requested or job.is_overdue
+    if is_cut_short and not all(state.step.status.is_done for state in job.steps):
+        return Finish(job.job, JobStatus.CANCELED, failed, best)
+    if best is not None:
+        return Finish(job.job, JobStatus.COMPLETED, best=best)
+    if any(state.step.status.is_done for state in job.steps):
+        reason = (
+            f"No trial logged the metric '{sweep.metric}', or none ended with a number. "
+            f'Log it with mlflow.log_metric("{sweep.metric}", value).'
+        )
+        return Finish(job.job, JobStatus.FAILED, reason=reason)
+    return Finish(job.job, JobStatus.FAILED, failed)
+
+
+def _on_processes(job: JobState, now: datetime) -> list[Action]:
+    behind = falling_behind(job.job.sweep, _trials(job)) if job.job.sweep is not None else {}
+    return [action for step in job.steps if (action := _on_process(job, step, behind, now)) is not None]
+
+
+def _trials(job: JobState) -> list[Trial]:
+    return [Trial(state.step, state.values) for state in job.steps]
+
+
+def _startable(job: JobState, now: datetime) -> list[StepState]:
+    """Return the steps that may start now, of a sweep only as many as may run beside those that do."""
+    open_steps = [state for state in job.steps if not state.step.status.is_terminal]
+    waiting = [state for state in open_steps if state.step.status == StepStatus.WAITING and not state.is_busy]
+    due = [state for state in waiting if state.step.retry_at is None or state.step.retry_at <= now]
+    if job.job.sweep is None:
+        return due
+    return due[: max(0, job.job.sweep.max_parallel - (len(open_steps) - len(waiting)))]
+
+
+def _on_process(job: JobState, state: StepState, behind: Mapping[str, str], now: datetime) -> Action | None:
+    """Return what the end of a step's process, of the job or of a step before it asks for; `behind` says which trial loses."""
+    step = state.step
+    if state.is_busy or step.status.is_terminal:
+        return None
+    if job.job.is_cancel_requested:
+        return Cancel(step, "the job was canceled")
+    if job.is_overdue:
+        return Cancel(step, "the job ran longer than its limit")
+    broken = _broken_upstream(job, step)
+    if broken is not None:
+        return Skip(step, f"step '{broken.name}' {_past(broken)}")
+    failed = next((other.step for other in job.steps if other.step.status == StepStatus.FAILED), None)
+    if failed is not None and not job.job.continue_on_step_failure:
+        if step.status == StepStatus.WAITING:
+            return Skip(step, f"step '{failed.name}' failed")
+        return Cancel(step, f"step '{failed.name}' failed")
+    if step.status == StepStatus.WAITING:
+        return None
+    if step.name in behind and state.process == Process.RUNNING:
+        return Cancel(step, behind[step.name])
+    return _on_end(state, now)
+
+
+def _on_end(state: StepState, now: datetime) -> Action | None:
+    step = state.step
+    match state.process:
+        case Process.SUCCEEDED:
+            return Collect(step)
+        case Process.RUNNING if state.is_overdue:
+            return Fail(step, f"it ran longer than its limit of {step.spec.timeout_s:g} s")
+        case Process.FAILED if state.failures <= step.spec.retries:
+            reason = f"attempt {step.attempt} failed; retry {state.failures} of {step.spec.retries}"
+            return _retry(step, reason, state.failures, now)
+        case Process.FAILED:
+            return Fail(step)
+        case Process.KILLED | Process.LOST if state.cut_offs <= CUT_OFF_LIMIT:
+            return _retry(step, f"attempt {step.attempt} was cut off", state.cut_offs, now)
+        case Process.KILLED | Process.LOST:
+            return Fail(step, f"it was cut off {state.cut_offs} times")
+    return None
+
+
+def _retry(step: Step, reason: str, attempts: int, now: datetime) -> Retry:
+    """Return the retry of a step of which so many attempts have ended like the last one: each waits longer."""
+    wait_s = delay_s(attempts)
+    return Retry(step, f"{reason}{AGAIN}{wait_s:g} s" if wait_s else reason, now + timedelta(seconds=wait_s))
+
+
+def _on_waiting(
+    job: JobState, state: StepState, left: Resources, all_jobs: State, queued: Sequence[str]
+) -> tuple[Action | None, Resources]:
+    """Return what to do with a step that hasn't started, and what is left of the machine for those behind it.
+
+    A step that doesn't fit keeps its place: what it needs is taken off what is left, so that none behind it overtakes it.
+    """
+    step, need = state.step, need_of(state.step.spec.resources, all_jobs.capacity)
+    if not _is_ready(job, step):
+        return None, left
+    if state.reusable is not None:
+        return Reuse(step, state.reusable, state.source), left
+    if not _fits(need, all_jobs.capacity):
+        return Fail(step, f"it needs {_text(need)}, this machine has {_text(all_jobs.capacity)}"), left
+    after = Resources(left.cpus - need.cpus, left.gpus - need.gpus, left.memory_mb - need.memory_mb)
+    if _fits(need, left):
+        return Start(step), after
+    reason = _waits_for(need, all_jobs)
+    if job.job.name in queued:
+        reason += f"; position {queued.index(job.job.name) + 1} in the queue"
+    return (Wait(step, reason) if reason != step.reason else None), after
+
+
+def _is_ready(job: JobState, step: Step) -> bool:
+    done = {other.step.name for other in job.steps if other.step.status.is_done}
+    return upstream(step) <= done
+
+
+def upstream(step: Step) -> set[str]:
+    """Return the steps whose outputs a step takes."""
+    return {source.step for source in step.spec.inputs.values() if isinstance(source, StepOutputInput)}
+
+
+def _broken_upstream(job: JobState, step: Step) -> Step | None:
+    needed = upstream(step)
+    ended = (other.step for other in job.steps if other.step.status.is_terminal and not other.step.status.is_done)
+    return next((other for other in ended if other.name in needed), None)
+
+
+def _past(step: Step) -> str:
+    return {StepStatus.FAILED: "failed", StepStatus.SKIPPED: "was skipped"}.get(step.status, "was canceled")
+
+
+def need_of(wanted: Resources, capacity: Resources) -> Resources:
+    """Return what a step takes: all cores for 0, and never more than there are."""
+    cpus = min(wanted.cpus, capacity.cpus) or capacity.cpus
+    return Resources(cpus, wanted.gpus, wanted.memory_mb, wanted.processes)
+
+
+def _fits(wanted: Resources, left: Resources) -> bool:
+    pairs = ((wanted.cpus, left.cpus), (wanted.gpus, left.gpus), (wanted.memory_mb, left.memory_mb))
+    return all(not amount or amount <= rest for amount, rest in pairs)
+
+
+def _waits_for(wanted: Resources, state: State) -> str:
+    holders = ", ".join(f"{holder.name} holds {_text(holder.resources)}" for holder in state.holders)
+    return f"{WAITS} {_text(wanted)}" + (f"; {holders}" if holders else "")
+
+
+def _text(resources: Resources) -> str:
+    parts = [f"{resources.cpus} core{'s' if resources.cpus != 1 else ''}"]
+    parts += [f"{resources.gpus} GPU{'s' if resources.gpus != 1 else ''}"] if resources.gpus else []
+    parts += [f"{resources.memory_mb} MB"] if resources.memory_mb else []
+    return ", ".join(parts)

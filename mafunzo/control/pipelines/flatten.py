@@ -1,0 +1,170 @@
+"""A pipeline whose nodes are pipelines, as one of commands: a node `a` that is a pipeline with a node `b` becomes `a.b`.
+
+Pure: what nodes name is looked up by the caller's `pin`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mafunzo.control.pipelines.binding import filled
+from mafunzo.control.pipelines.plan import PinnedComponent
+from mafunzo.entities.component import PARENT_INPUT, PARENT_OUTPUT, STEP_OUTPUT, Component, Node, unknown_name
+from mafunzo.entities.reference import AssetReference
+from mafunzo.errors import InvalidParameter, UsageError
+
+Pin = Callable[[AssetReference | str], PinnedComponent]
+MAX_STEPS = 1000
+
+
+@dataclass(frozen=True)
+class Flat:
+    """A pipeline of commands only, and what its nodes' `component` names."""
+
+    pipeline: Component
+    pinned: Mapping[AssetReference | str, PinnedComponent]
+
+
+def flatten(pipeline: Component, pin: Pin) -> Flat:
+    """Return the pipeline with every node that is a pipeline replaced by that one's nodes.
+
+    Raises `InvalidParameter` with the fault of each node that can't be found, of each input of an inner pipeline that it
+    doesn't have or lacks, of each text that can't be filled, of a pipeline that contains itself, and of too many steps.
+    """
+    work = _Work(pin)
+    nodes = work.nodes_of(pipeline.nodes, within=())
+    if work.faults:
+        raise InvalidParameter(f"Pipeline '{pipeline.name}' can't be planned.", work.faults)
+    return Flat(replace(pipeline, nodes=nodes), work.pinned)
+
+
+class _Work:
+    def __init__(self, pin: Pin) -> None:
+        self._pin = pin
+        self.pinned: dict[AssetReference | str, PinnedComponent] = {}
+        self.faults: list[str] = []
+
+    def nodes_of(self, nodes: Mapping[str, Node], within: tuple[AssetReference | str, ...]) -> dict[str, Node]:
+        """Return the commands below `nodes`, bound to one another and to the pipeline that `nodes` are of.
+
+        `within` are the components of the pipelines around it.
+        """
+        found: dict[str, Node] = {}
+        sources: dict[str, str] = {}  # an inner pipeline's output, as it was bound to, to the step's that writes it
+        for name, node in nodes.items():
+            component = self._look_up(node)
+            if component is None:
+                continue
+            if component.kind == "command":
+                found[name] = node
+            elif node.component in within:
+                self.faults.append(f"step '{name}': the pipeline '{component.name}' contains itself.")
+            else:
+                given = self._given(node, component)
+                inner = self.nodes_of(component.nodes, (*within, node.component))
+                sources |= _sources(name, inner)
+                found |= {f"{name}.{step}": self._placed(node, step, own, given) for step, own in inner.items()}
+        if len(found) > MAX_STEPS:
+            raise InvalidParameter(f"The pipeline has more than {MAX_STEPS} steps. Split it into several jobs.")
+        return {name: replace(node, inputs=_rebound(node.inputs, sources)) for name, node in found.items()}
+
+    def _look_up(self, node: Node) -> Component | None:
+        if node.component not in self.pinned:
+            try:
+                self.pinned[node.component] = self._pin(node.component)
+            except UsageError as error:
+                self.faults += [f"step '{node.name}': {fault}" for fault in (error.faults or [error.message])]
+                return None
+        return self.pinned[node.component].component
+
+    def _given(self, outer: Node, component: Component) -> dict[str, Any]:
+        """Return what each of an inner pipeline's inputs is, in the outer one's words; None for one that isn't given."""
+        self.faults += [
+            f"step '{outer.name}': {unknown_name(name, component.inputs)}"
+            for name in outer.inputs
+            if name not in component.inputs
+        ]
+        given = {name: declared.default for name, declared in component.inputs.items()} | dict(outer.inputs)
+        self.faults += [
+            f"step '{outer.name}': {name} is missing. It is an input of the pipeline '{component.name}'."
+            for name, declared in component.inputs.items()
+            if given[name] is None and not declared.is_optional
+        ]
+        return given
+
+    def _placed(self, outer: Node, name: str, node: Node, given: Mapping[str, Any]) -> Node:
+        """Return an inner pipeline's node as one of the outer pipeline's."""
+        where = f"step '{outer.name}.{name}'"
+        inputs = {
+            key: self._from_outside(outer.name, f"{where}: {key}", value, given) for key, value in node.inputs.items()
+        }
+        bound = {key: self._filled(f"{where}: {key}", text, given) for key, text in _given_ones(node.bound, given)}
+        outputs = {key: text for key, written in node.outputs.items() if (text := _to_outside(outer, written))}
+        own = {
+            key: destination
+            for key, written in node.outputs.items()
+            if (match := PARENT_OUTPUT.fullmatch(written.strip())) and (destination := outer.destinations.get(match[1]))
+        }
+        return replace(
+            node,
+            name=f"{outer.name}.{name}",
+            inputs={key: value for key, value in inputs.items() if value is not None},
+            outputs=outputs,
+            environment={**node.environment, **outer.environment},
+            destinations={**node.destinations, **own},
+            bound=bound,
+        )
+
+    def _from_outside(self, outer: str, who: str, value: Any, given: Mapping[str, Any]) -> Any:
+        """Return an inner node's input with what the outer pipeline gives in the place of the inner pipeline's inputs."""
+        if not isinstance(value, str):
+            return value
+        if match := PARENT_INPUT.fullmatch(value.strip()):
+            return given.get(match[1])
+        if match := STEP_OUTPUT.fullmatch(value.strip()):
+            return _binding(f"{outer}.{match[1]}.outputs.{match[2]}")
+        return self._filled(who, value, given)
+
+    def _filled(self, who: str, text: str, given: Mapping[str, Any]) -> str:
+        whole, fault = filled(text, given)
+        self.faults += [f"{who} {fault}"] if fault else []
+        return whole
+
+
+def _given_ones(bound: Mapping[str, str], given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what a node has bound, without what is bound to an optional input of its pipeline that isn't given."""
+    for name, text in bound.items():
+        match = PARENT_INPUT.fullmatch(text.strip())
+        if match is None or given.get(match[1], "") is not None:
+            yield name, text
+
+
+def _to_outside(outer: Node, written: str) -> str:
+    """Return to which of the outer pipeline's outputs an inner node's goes; an empty text for none."""
+    match = PARENT_OUTPUT.fullmatch(written.strip())
+    return outer.outputs.get(match[1], "") if match else ""
+
+
+def _sources(outer: str, inner: Mapping[str, Node]) -> dict[str, str]:
+    """Return which step writes each output of an inner pipeline: `outer.outputs.x` to `outer.step.outputs.y`."""
+    return {
+        f"{outer}.outputs.{match[1]}": f"{outer}.{step}.outputs.{output}"
+        for step, node in inner.items()
+        for output, written in node.outputs.items()
+        if (match := PARENT_OUTPUT.fullmatch(written.strip()))
+    }
+
+
+def _rebound(inputs: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any]:
+    """Return inputs that are bound to an inner pipeline's output, bound to the step that writes it."""
+    return {name: _follow(value, sources) for name, value in inputs.items()}
+
+
+def _follow(value: Any, sources: Mapping[str, str]) -> Any:
+    match = STEP_OUTPUT.fullmatch(value.strip()) if isinstance(value, str) else None
+    source = sources.get(f"{match[1]}.outputs.{match[2]}") if match else None
+    return _binding(source) if source else value
+
+
+def _binding(output: str) -> str:
+    return f"${{{{parent.jobs.{output}}}}}"

@@ -1,0 +1,540 @@
+"""The loop that runs jobs: look at all that haven't ended, decide, do.
+
+It keeps nothing in memory that matters. What happened is in the rows, the leases and the attempts' folders, each written
+before the next begins, so that a scheduler that starts after a crash goes on from there:
+- a lease is taken before the step is marked running, and given back after it is marked as ended;
+- a step is marked running before its process starts, and its processes are gone before it is marked as anything else;
+- outputs are stored before the step is marked completed, which registers them with the status in one transaction.
+"""
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from mafunzo.control.launcher.local import Exited, ExitRecord, LocalLauncher, Running
+from mafunzo.control.pipelines.attempt import (
+    WORKING_FOLDERS,
+    clean,
+    collect,
+    failure,
+    failure_of,
+    logged_values,
+    prepare,
+    step_folder,
+)
+from mafunzo.control.pipelines.cache import Ingredients, differences, ingredients, installed_versions, key_of
+from mafunzo.control.pipelines.decide import (
+    AGAIN,
+    WAITS,
+    Action,
+    Begin,
+    Cancel,
+    Collect,
+    Fail,
+    Finish,
+    Holder,
+    JobState,
+    Process,
+    Retry,
+    Reuse,
+    Skip,
+    Start,
+    State,
+    StepState,
+    Wait,
+    decide,
+    need_of,
+    upstream,
+)
+from mafunzo.control.pipelines.delivery import deliver
+from mafunzo.control.pipelines.stopping import Trial
+from mafunzo.control.pipelines.sweep import suggest
+from mafunzo.control.store.artifact import Artifacts
+from mafunzo.control.store.blob import Blobs
+from mafunzo.control.store.home import Home
+from mafunzo.control.store.lease import Leases
+from mafunzo.control.store.records import Records
+from mafunzo.entities.job import (
+    DEFAULT_OUTPUT,
+    Job,
+    JobStatus,
+    LiteralInput,
+    Resources,
+    Step,
+    StepOutputInput,
+    StepStatus,
+)
+from mafunzo.entities.sweep import BEST_TRIAL, BEST_VALUE, Sampling, Sweep
+from mafunzo.errors import JobFailed, MafunzoError
+from mafunzo.tracking.atomic_json import write_json
+from mafunzo.tracking.step_folder import OUTPUTS, StepFolder
+
+logger = logging.getLogger(__name__)
+
+OWNER = "job:"
+ENVIRONMENTS_FOLDER = "environments"
+HALTED_FILE = "halted"
+POLL_S = 0.2
+PAUSE_S = 5.0
+StepName = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class _Key:
+    found: Ingredients
+    key: str
+
+
+class Scheduler:
+    """Runs the jobs of one home. Only one may run at a time, which the home's lock sees to.
+
+    capacity: what steps and workers may hold together. grace_s: how long a canceled step may take to end by itself.
+    user_variables: environment variables that a user's own step finds unless it sets them itself. clock: the time by which a
+    step waits before it is tried again.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        artifacts: Artifacts,
+        leases: Leases,
+        launcher: LocalLauncher,
+        home: Home,
+        capacity: Resources,
+        *,
+        grace_s: float = 10.0,
+        versions: Callable[[], Mapping[str, str]] = installed_versions,
+        user_variables: Callable[[Job, Step], Mapping[str, str]] = lambda _job, _step: {},
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._records, self._artifacts, self._leases = records, artifacts, leases
+        self._launcher, self._home, self._capacity = launcher, home, capacity
+        self._blobs = Blobs(records, artifacts, home)
+        self._grace_s, self._versions, self._user_variables = grace_s, versions, user_variables
+        self._clock = clock
+        self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="step")
+        self._busy: dict[StepName, Future[None]] = {}
+        self._paused: dict[StepName, float] = {}
+        self._keys: dict[StepName, _Key] = {}
+        self._wake = threading.Event()
+        self._is_recovered = False
+
+    def tick(self) -> bool:
+        """Look, decide and do once; return whether anything was done."""
+        if not self._is_recovered:
+            self._recover()
+            self._is_recovered = True
+        has_settled = self._settle()
+        held = self._leases.list()
+        holders = tuple(Holder(lease.owner.removeprefix(OWNER), lease.resources) for lease in held)
+        state = State(tuple(self._job_state(job) for job in self._records.jobs.queue()), self._capacity, holders)
+        done = [self._do(action) for action in decide(state, _left(self._capacity, holders), self._clock())]
+        return has_settled or any(done)
+
+    def run(self, stop: threading.Event) -> None:
+        """Tick until `stop` is set; running steps go on, and the next scheduler adopts them."""
+        while not stop.is_set():
+            try:
+                did_something = self.tick()
+            except Exception:  # a full disk or a busy database must not end the loop: the next tick reads the same rows
+                logger.exception("The scheduler's tick broke; it goes on")
+                stop.wait(PAUSE_S)
+                continue
+            if not did_something:
+                self._wake.wait(POLL_S)
+                self._wake.clear()
+        self.close()
+
+    def close(self) -> None:
+        """Wait for what was begun on single steps; their processes go on."""
+        self._pool.shutdown(wait=True)
+
+    def wake(self) -> None:
+        """Have the loop look now: a job was added, or is to be canceled."""
+        self._wake.set()
+
+    def halt(self) -> list[str]:
+        """End all running steps after `run` returned; they run again at the next start. Return their names, `job/step`."""
+        halted = []
+        for job in self._records.jobs.queue():
+            for step in self._records.steps.of(job.name):
+                if step.status != StepStatus.RUNNING:
+                    continue
+                folder = step_folder(self._home, step)
+                if isinstance(self._launcher.status(folder), Exited):  # its outputs are stored at the next start
+                    self._launcher.kill(folder, self._grace_s)
+                    continue
+                (folder / HALTED_FILE).touch()
+                self._put_back(step, f"attempt {step.attempt} was cut off when the server was stopped")
+                halted.append(f"{step.job}/{step.name}")
+        return halted
+
+    # Looking
+
+    def _job_state(self, job: Job) -> JobState:
+        steps = self._records.steps.of(job.name)
+        outputs = {step.name: step.outputs for step in steps if step.status.is_done}
+        states = tuple(self._step_state(job, step, outputs) for step in steps)
+        if job.sweep is None:
+            return JobState(job, states)
+        trials = self._trials(job.sweep, steps)
+        states = tuple(replace(state, values=trial.values) for state, trial in zip(states, trials, strict=True))
+        return JobState(job, states, is_overdue=_has_passed(job.started_at, job.sweep.timeout_s))
+
+    def _trials(self, sweep: Sweep, steps: Iterable[Step]) -> list[Trial]:
+        return [Trial(step, logged_values(step_folder(self._home, step), sweep.metric)) for step in steps]
+
+    def _step_state(self, job: Job, step: Step, outputs: Mapping[str, Mapping[str, str]]) -> StepState:
+        if self._is_busy(step):
+            return StepState(step, is_busy=True)
+        if step.status == StepStatus.RUNNING:
+            process = self._process(step_folder(self._home, step))
+            if process in (Process.RUNNING, Process.SUCCEEDED):
+                return StepState(step, process, is_overdue=_has_passed(step.started_at, step.spec.timeout_s))
+            return StepState(step, process, self._failures(step), self._cut_offs(step))
+        if step.status == StepStatus.WAITING and upstream(step) <= set(outputs):
+            return self._reusable(job, step, outputs)
+        return StepState(step)
+
+    def _process(self, folder: Path) -> Process:
+        match self._launcher.status(folder):
+            case Exited(record):
+                return _outcome(record)
+            case Running():
+                return Process.RUNNING
+        return Process.LOST
+
+    def _attempts(self, step: Step) -> list[Path]:
+        parent = step_folder(self._home, step).parent
+        return [parent / str(number) for number in range(1, step.attempt + 1)]
+
+    def _failures(self, step: Step) -> int:
+        records = [self._launcher.record(folder) for folder in self._attempts(step)]
+        return sum(record is not None and _outcome(record) == Process.FAILED for record in records)
+
+    def _cut_offs(self, step: Step) -> int:
+        """Return how many attempts really ran and were ended from outside, not by us."""
+        folders = [folder for folder in self._attempts(step) if not (folder / HALTED_FILE).exists()]
+        return sum(self._launcher.was_cut_off(folder) for folder in folders)
+
+    def _reusable(self, job: Job, step: Step, outputs: Mapping[str, Mapping[str, str]]) -> StepState:
+        key = self._key(step, outputs)
+        if job.force_rerun or not step.spec.is_deterministic:
+            return StepState(step)
+        earlier = self._records.steps.find_cached(key.key)
+        if earlier is None or not all(self._artifacts.exists(stored) for stored in earlier.outputs.values()):
+            return StepState(step)
+        return StepState(step, reusable=earlier.outputs, source=f"{earlier.job}/{earlier.name}")
+
+    def _key(self, step: Step, outputs: Mapping[str, Mapping[str, str]]) -> _Key:
+        name = (step.job, step.name)
+        if name not in self._keys:
+            found = ingredients(step.spec, outputs, self._versions())
+            self._keys[name] = _Key(found, key_of(found))
+        return self._keys[name]
+
+    # Doing
+
+    def _do(self, action: Action) -> bool:
+        match action:
+            case Begin(job):
+                self._records.jobs.update(replace(job, status=JobStatus.RUNNING, started_at=_now()))
+            case Start(step):
+                return self._start(step)
+            case Reuse(step, outputs, source):
+                self._reuse(step, outputs, source)
+            case Collect(step):
+                self._submit(step, lambda: self._collect(step))
+            case Retry(step, reason, at):
+                self._submit(step, lambda: self._put_back(step, reason, at))
+            case Fail(step, reason):
+                self._submit(step, lambda: self._fail(step, reason))
+            case Cancel(step, reason):
+                self._submit(step, lambda: self._cancel(step, reason))
+            case Skip(step, reason):
+                self._end(step, StepStatus.SKIPPED, reason)
+            case Wait(step, reason):
+                self._records.steps.update(replace(step, reason=reason))
+            case Finish():
+                self._finish(action)
+        return True
+
+    def _start(self, step: Step) -> bool:
+        held = need_of(step.spec.resources, self._capacity)
+        if not self._leases.take(_owner(step), held, self._capacity):
+            return False  # a worker was quicker; the next tick says who
+        try:
+            step = self._with_values(step)
+            key = self._key(step, self._outputs(step.job))
+            self._write_key(step, key)
+            started = replace(
+                step,
+                status=StepStatus.RUNNING,
+                attempt=step.attempt + 1,
+                cache_key=key.key if step.spec.is_deterministic else "",
+                reason=self._explain_retry(step) if step.attempt else self._explain(step, key),
+                started_at=step.started_at or _now(),
+                retry_at=None,
+            )
+            self._records.steps.update(started)
+        except BaseException:
+            self._leases.release(_owner(step))
+            raise
+        self._submit(started, lambda: self._launch(started, held))
+        return True
+
+    def _with_values(self, step: Step) -> Step:
+        """Return a trial that hasn't run yet with values that those before it suggest, where its sweep asks for that."""
+        sweep = self._records.jobs.get(step.job).sweep
+        if sweep is None or sweep.sampling is not Sampling.BAYESIAN or step.attempt:
+            return step
+        trials = self._trials(sweep, self._records.steps.of(step.job))
+        values = {name: LiteralInput(value) for name, value in suggest(sweep, trials).items()}
+        self._keys.pop((step.job, step.name), None)
+        return replace(step, spec=replace(step.spec, inputs={**step.spec.inputs, **values}))
+
+    def _launch(self, step: Step, held: Resources) -> None:
+        folder = step_folder(self._home, step)
+        devices = self._leases.devices(_owner(step)) if self._capacity.gpus else None
+        earlier = self._outputs(step.job)
+        try:
+            folder.mkdir(parents=True, mode=0o700)
+            ready = prepare(
+                step.spec, folder, earlier, self._artifacts, held, devices, self._home.root / ENVIRONMENTS_FOLDER
+            )
+            found = {} if step.spec.is_trusted else self._user_variables(self._records.jobs.get(step.job), step)
+            self._launcher.start(
+                ready.command,
+                folder,
+                {**found, **ready.environment},
+                step.spec.resources.processes,
+                ready.directory,
+            )
+        except (MafunzoError, OSError) as error:
+            logger.warning("Step %s/%s can't start: %s", step.job, step.name, error)
+            self._launcher.kill(folder, self._grace_s)
+            self._end(replace(step, error=failure_of(error)), StepStatus.FAILED, "it could not be started")
+            clean(folder, OUTPUTS, *WORKING_FOLDERS)
+            return
+        logger.info("Started %s/%s, attempt %s", step.job, step.name, step.attempt)
+
+    def _collect(self, step: Step) -> None:
+        folder = step_folder(self._home, step)
+        self._launcher.kill(folder, self._grace_s)  # what it left running in the background
+        try:
+            outputs = collect(step.spec, folder, self._artifacts)
+            # Of a sweep only the best trial's outputs go anywhere, at its end.
+            if self._records.jobs.get(step.job).sweep is None:
+                self._deliver(step, outputs)
+        except (MafunzoError, OSError) as error:
+            record = self._launcher.record(folder)
+            facts = {key: failure(step, folder, record, "x")[key] for key in ("exit_code", "signal", "log")}
+            self._end(replace(step, error=failure_of(error) | facts), StepStatus.FAILED, "its outputs can't be stored")
+            self._clean(step, keeps_last_outputs=True)
+            return
+        self._end(replace(step, outputs=outputs), StepStatus.COMPLETED, step.reason)
+        self._clean(step)
+        logger.info("Completed %s/%s", step.job, step.name)
+
+    def _deliver(self, step: Step, outputs: Mapping[str, str]) -> None:
+        """Do what else was asked of a step's outputs; doing it again changes nothing. Raises `Conflict` for a version taken."""
+        for output, destination in step.spec.destinations.items():
+            deliver(destination, outputs[output], step, output, self._records, self._blobs)
+
+    def _put_back(self, step: Step, reason: str, retry_at: datetime | None = None) -> None:
+        folder = step_folder(self._home, step)
+        self._launcher.kill(folder, self._grace_s)
+        self._records.steps.update(replace(step, status=StepStatus.WAITING, reason=reason, retry_at=retry_at))
+        self._leases.release(_owner(step))
+        clean(folder, *WORKING_FOLDERS)  # the next attempt may go on from what is in outputs
+        logger.info("Step %s/%s will run again: %s", step.job, step.name, reason)
+
+    def _fail(self, step: Step, reason: str) -> None:
+        folder = step_folder(self._home, step)
+        if step.attempt:
+            self._launcher.kill(folder, self._grace_s)
+        error = failure(step, folder, self._launcher.record(folder), reason)
+        self._end(replace(step, error=error), StepStatus.FAILED, reason)
+        self._clean(step, keeps_last_outputs=True)
+        logger.warning("Step %s/%s failed: %s", step.job, step.name, error["message"])
+
+    def _cancel(self, step: Step, reason: str) -> None:
+        folder = step_folder(self._home, step)
+        if step.status == StepStatus.RUNNING:
+            self._launcher.kill(folder, self._grace_s)
+        self._end(step, StepStatus.CANCELED, reason)
+        self._clean(step)
+
+    def _clean(self, step: Step, keeps_last_outputs: bool = False) -> None:
+        """Delete what the attempts of a step that has ended laid out and wrote; their logs stay."""
+        for folder in self._attempts(step):
+            is_kept = keeps_last_outputs and folder.name == str(step.attempt)
+            clean(folder, *WORKING_FOLDERS, *([] if is_kept else [OUTPUTS]))
+
+    def _reuse(self, step: Step, outputs: Mapping[str, str], source: str) -> None:
+        key = self._keys[step.job, step.name]
+        self._write_key(step, key)
+        reused = replace(step, cache_key=key.key, outputs=outputs, started_at=step.started_at or _now())
+        try:
+            self._deliver(step, outputs)
+        except MafunzoError as error:
+            failed = replace(reused, outputs={}, error=failure_of(error))
+            self._end(failed, StepStatus.FAILED, "its outputs can't be delivered")
+            return
+        self._end(reused, StepStatus.CACHED, f"same as {source}")
+
+    def _end(self, step: Step, status: StepStatus, reason: str) -> None:
+        """Write the step's end, with its outputs or its error, in one transaction, then give back what it held."""
+        self._records.steps.update(replace(step, status=status, reason=reason, ended_at=_now()))
+        self._leases.release(_owner(step))
+
+    def _finish(self, end: Finish) -> None:
+        job = replace(end.job, status=end.status, error=_error_of(end), ended_at=_now())
+        if end.best is not None:
+            job = self._with_best(job, end.best)
+        self._records.jobs.update(job)
+        self._keys = {name: key for name, key in self._keys.items() if name[0] != job.name}
+        logger.info("Job %s %s", job.name, job.status)
+
+    def _with_best(self, job: Job, best: Trial) -> Job:
+        """Return a sweep that has ended with its best trial's outputs as its own; where they can't be delivered, it failed."""
+        step = best.step
+        outputs = {name: StepOutputInput(step.name, name) for name in step.outputs if name != DEFAULT_OUTPUT}
+        properties = {**job.properties, BEST_TRIAL: step.name, BEST_VALUE: best.values[-1]}
+        job = replace(job, outputs=outputs, properties=properties)
+        if job.status is not JobStatus.COMPLETED:
+            return job
+        try:
+            self._deliver(step, step.outputs)
+        except MafunzoError as error:
+            return replace(job, status=JobStatus.FAILED, error=failure_of(error))
+        return job
+
+    # Why a step runs
+
+    def _explain(self, step: Step, key: _Key) -> str:
+        job = self._records.jobs.get(step.job)
+        if job.sweep is not None:
+            return _values_of(step, job.sweep)
+        if job.force_rerun:
+            return "force_rerun is set"
+        if not step.spec.is_deterministic:
+            return "it isn't deterministic"
+        before = self._records.steps.last_like(step.spec.component, step.name)
+        if before is None:
+            return "it runs for the first time"
+        try:
+            path = StepFolder(step_folder(self._home, before)).key
+            told = differences(step.name, json.loads(path.read_text(encoding="utf-8")), key.found)
+        except (OSError, ValueError, KeyError):  # the folder of that job was deleted, or is of another version
+            return f"what decided its outputs in {before.job} is no longer known"
+        return f"{'; '.join(told)} (since {before.job})" if told else f"its outputs in {before.job} were deleted"
+
+    def _explain_retry(self, step: Step) -> str:
+        if not step.reason.startswith(WAITS):
+            return step.reason.partition(AGAIN)[0]
+        record = self._launcher.record(step_folder(self._home, step))
+        has_failed = record is not None and _outcome(record) == Process.FAILED
+        return f"attempt {step.attempt} {'failed' if has_failed else 'was cut off'}"
+
+    def _write_key(self, step: Step, key: _Key) -> None:
+        folder = self._home.jobs / step.job / step.name
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_json(StepFolder(step_folder(self._home, step)).key, key.found, indent=1)
+
+    def _outputs(self, job: str) -> dict[str, Mapping[str, str]]:
+        return {step.name: step.outputs for step in self._records.steps.of(job) if step.status.is_done}
+
+    # Work on a step that takes its time, beside the loop
+
+    def _submit(self, step: Step, work: Callable[[], None]) -> None:
+        self._busy[step.job, step.name] = self._pool.submit(work)
+
+    def _settle(self) -> bool:
+        """Forget the work that ended; what broke is tried again after a pause, from the rows as they are."""
+        ended = [(name, future) for name, future in self._busy.items() if future.done()]
+        for name, future in ended:
+            del self._busy[name]
+            error = future.exception()
+            if error is not None:
+                logger.error("Work on %s/%s broke; it is tried again", *name, exc_info=error)
+                self._paused[name] = monotonic() + PAUSE_S
+        self._paused = {name: until for name, until in self._paused.items() if until > monotonic()}
+        return bool(ended)
+
+    def _is_busy(self, step: Step) -> bool:
+        name = (step.job, step.name)
+        return name in self._busy or name in self._paused
+
+    # After a crash
+
+    def _recover(self) -> None:
+        """Give back leases whose steps no longer run, and clean the folders of attempts that ended."""
+        for lease in self._leases.list():
+            if lease.owner.startswith(OWNER) and lease.owner not in set(self._running_owners()):
+                self._leases.release(lease.owner)
+        for parent in self._home.jobs.glob("*/*"):
+            step = next((step for step in self._records.steps.of(parent.parent.name) if step.name == parent.name), None)
+            for folder in parent.glob("[0-9]*"):
+                is_latest = step is not None and folder.name == str(step.attempt)
+                if step is None or not (is_latest and step.status == StepStatus.RUNNING):
+                    is_open = step is not None and not step.status.is_terminal
+                    is_kept = is_open or (is_latest and step is not None and step.status == StepStatus.FAILED)
+                    clean(folder, *WORKING_FOLDERS, *([] if is_kept else [OUTPUTS]))
+
+    def _running_owners(self) -> Iterator[str]:
+        for job in self._records.jobs.queue():
+            for step in self._records.steps.of(job.name):
+                if step.status == StepStatus.RUNNING:
+                    yield _owner(step)
+
+
+def _left(capacity: Resources, holders: Iterable[Holder]) -> Resources:
+    held = [holder.resources for holder in holders]
+    return Resources(
+        cpus=capacity.cpus - sum(one.cpus for one in held),
+        gpus=capacity.gpus - sum(one.gpus for one in held),
+        memory_mb=capacity.memory_mb - sum(one.memory_mb for one in held),
+    )
+
+
+def _outcome(record: ExitRecord) -> Process:
+    if record.exit_code == 0:
+        return Process.SUCCEEDED
+    return Process.KILLED if record.is_killed and not record.is_out_of_memory else Process.FAILED
+
+
+def _has_passed(since: datetime | None, limit_s: float) -> bool:
+    """Return whether a limit is over; 0 is none."""
+    return bool(limit_s) and since is not None and (_now() - since).total_seconds() > limit_s
+
+
+def _error_of(end: Finish) -> dict[str, Any] | None:
+    """Return why a job failed: what its step failed with, or what it says itself."""
+    if end.reason:
+        return failure_of(JobFailed(end.reason))
+    if end.failed is None or end.failed.error is None:
+        return None
+    told = end.failed.error["message"]
+    prefix = "" if f"'{end.failed.name}'" in told else f"Step '{end.failed.name}': "
+    return {**end.failed.error, "message": f"{prefix}{told}", "step": end.failed.name}
+
+
+def _values_of(step: Step, sweep: Sweep) -> str:
+    """Return a trial's values for people."""
+    return ", ".join(f"{name} {step.spec.literals[name]}" for name in sweep.space)
+
+
+def _owner(step: Step) -> str:
+    return f"{OWNER}{step.job}/{step.name}"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,453 @@
+"""Supervision of workers: a loop that keeps one process up for each deployment. It looks, lets `decide.decide` choose the
+actions, and performs them.
+
+Adoption after a crash. Workers are no children that die with the server: each has a runner that outlives it
+(`launcher/runner.py`), and all that the loop needs to go on lies in the records and in the workers' folders. A server that
+was killed is followed by one that finds, by its first tick, for each deployment:
+
+    record says        folder says                         so the next tick
+    attempt 3          process.json: a live runner         adopts it: same port, same status, no model is loaded again
+    attempt 3          exit.json, or a runner that is gone takes it as the worker's end: another start, after the backoff
+    attempt 3          no folder                           does the same: the server died before the start
+    no such attempt    process.json: a live runner         ends it: the database was put back to an earlier state
+
+A pid alone proves nothing, since the system gives pids out again: a process is ours if its pid, its start time and the folder
+in its environment agree (`launcher/local.py`).
+
+Three rules make every action idempotent, so that a crash between any two lines costs nothing but time:
+1. The record comes before the deed. An attempt gets its number, and the record says so, before its process starts; no number
+   is used twice, and a folder serves one process only.
+2. A lease of memory is taken before the record and given back after the process is gone, so that two workers never hold the
+   same memory; one whose record was not written is given back at once.
+3. What is written is compared first. A deployment that somebody changed since it was read, deleted or given another model
+   is left alone, and the next tick decides anew (`_update`).
+
+What is in memory only (`_Watch`: probes, a comparison under way) can be found out again: the next server asks `/health` anew,
+and repeats a comparison that had not ended.
+"""
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from mafunzo.control.launcher.local import Exited, LocalLauncher, Running
+from mafunzo.control.serving.decide import (
+    Action,
+    Fail,
+    Health,
+    Key,
+    MarkHealthy,
+    MarkUnhealthy,
+    Refuse,
+    Remove,
+    Restart,
+    Start,
+    Stop,
+    Verdict,
+    Verify,
+    WorkerState,
+    decide,
+)
+from mafunzo.control.serving.reference import how_stored, missing_files, read_reference, wrong_base
+from mafunzo.control.serving.verification import unverified, verify
+from mafunzo.control.serving.worker_folder import (
+    attempts,
+    describe_end,
+    forget_old_attempts,
+    is_final,
+    log_tail,
+    next_attempt,
+    read_port,
+    remove_folder,
+    worker_folder,
+)
+from mafunzo.control.store.artifact import Artifacts
+from mafunzo.control.store.home import Home
+from mafunzo.control.store.lease import Leases
+from mafunzo.control.store.records import Records
+from mafunzo.entities.endpoint import Deployment, DeploymentStatus
+from mafunzo.entities.job import Resources
+from mafunzo.errors import FailedError, MafunzoError, NotFound, OutOfMemory, ServingMismatch, WorkerFailed
+
+logger = logging.getLogger(__name__)
+
+WORKER = (sys.executable, "-m", "mafunzo.compute.inference.worker")
+TICK_S = 0.3
+PROBE_PERIOD_S = 2.0
+PROBE_TIMEOUT_S = 10.0
+GRACE_S = 10.0
+WORKER_MEMORY_MB = 700
+"""What a worker holds beside its weights: the interpreter, torch, the cache of keys and values."""
+
+
+@dataclass
+class _Watch:
+    """What this process knows of one attempt beside its record: nothing that a later server couldn't find out again."""
+
+    attempt: int
+    probe: "Future[Health] | None" = None
+    probed_at: float = 0.0
+    health: Health = Health.UNKNOWN
+    failed_probes: int = 0
+    comparison: "Future[Verdict] | None" = None
+
+
+@dataclass
+class Supervisor:
+    """Keeps workers up. `worker` is the command that `--model`, `--name` ... are put behind."""
+
+    records: Records
+    artifacts: Artifacts
+    leases: Leases
+    launcher: LocalLauncher
+    home: Home
+    capacity: Resources
+    worker: Sequence[str] = WORKER
+    clock: Callable[[], float] = time.time
+    _has_swept: bool = False
+    _watches: dict[Key, _Watch] = field(default_factory=dict)
+    _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, "supervisor"))
+    _http: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=PROBE_TIMEOUT_S, trust_env=False))
+
+    def run(self, stop: threading.Event) -> None:
+        """Tick until `stop` is set. The workers go on: a later supervisor adopts them."""
+        while not stop.is_set():
+            try:
+                has_acted = self.tick()
+            except MafunzoError:
+                logger.exception("The supervisor couldn't look after the workers; it tries again")
+                has_acted = False
+            stop.wait(0.02 if has_acted else TICK_S)
+        self.close()
+
+    def close(self) -> None:
+        """End the threads that watch. A comparison that is under way is left; the next supervisor makes it anew."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._http.close()
+
+    def halt(self) -> list[str]:
+        """End all workers after `run` returned; those that served start again with the next server. Return their names."""
+        halted = []
+        for deployment in self._deployments():
+            folder = self.folder(deployment)
+            if deployment.attempt == 0 or not isinstance(self.launcher.status(folder), Running):
+                continue
+            if not deployment.status.is_settled or deployment.status is DeploymentStatus.HEALTHY:
+                reason = "The server was stopped; it starts again with the next."
+                self._update(
+                    deployment,
+                    {"reason": reason, "retry_at": 0.0, "healthy_at": 0.0},
+                    status=DeploymentStatus.WAITING,
+                    port=None,
+                )
+            self._end(deployment)
+            halted.append(_name(deployment))
+        return halted
+
+    def tick(self) -> bool:
+        """Do at most one thing for each deployment, and return whether anything changed."""
+        deployments = self._deployments()
+        if not self._has_swept:
+            self._sweep(deployments)
+        states = {_key(d): self._observe(d) for d in deployments}
+        actions = decide(deployments, states, self.clock())
+        has_changed = False
+        for action in actions:
+            try:
+                has_changed |= self._perform(action)
+            except MafunzoError as error:
+                self._give_up(action.deployment, error)
+            except OSError as error:
+                self._give_up(action.deployment, FailedError(f"{type(error).__name__}: {error}"))
+        self._watches = {key: watch for key, watch in self._watches.items() if key in states}
+        return self._remove_endpoints() or has_changed
+
+    def folder(self, deployment: Deployment) -> Path:
+        """Return the folder of a deployment's newest worker."""
+        return worker_folder(self.home, deployment)
+
+    def _deployments(self) -> list[Deployment]:
+        """Return all deployments; those of an endpoint that is being deleted are being deleted."""
+        leaving = {endpoint.name for endpoint in self.records.endpoints.list() if endpoint.is_deleting}
+        return [
+            replace(d, status=DeploymentStatus.DELETING) if d.endpoint in leaving else d
+            for d in self.records.deployments.list()
+        ]
+
+    def _sweep(self, deployments: Sequence[Deployment]) -> None:
+        """End workers that no record knows of: the home's database was put back to an earlier state."""
+        known = {self.folder(deployment) for deployment in deployments}
+        for folder in attempts(self.home):
+            if folder not in known and isinstance(self.launcher.status(folder), Running):
+                logger.warning("Ending a worker that no deployment has: %s", folder)
+                self.launcher.kill(folder, GRACE_S)
+        self._has_swept = True
+
+    def _remove_endpoints(self) -> bool:
+        removed = False
+        for endpoint in self.records.endpoints.list():
+            if endpoint.is_deleting and not self.records.deployments.list(endpoint.name):
+                self.records.endpoints.delete(endpoint.name)
+                remove_folder(self.home.workers / endpoint.name)
+                logger.info("Deleted endpoint %s", endpoint.name)
+                removed = True
+        return removed
+
+    # Seeing
+
+    def _observe(self, deployment: Deployment) -> WorkerState:
+        if deployment.attempt == 0:
+            return WorkerState()
+        watch = self._watches.get(_key(deployment))
+        if watch is None or watch.attempt != deployment.attempt:
+            watch = self._watches[_key(deployment)] = _Watch(deployment.attempt)
+        folder = self.folder(deployment)
+        if not folder.exists():
+            return WorkerState(ended="the server ended before the worker had started")
+        status = self.launcher.status(folder)
+        if not isinstance(status, Running):
+            record = status.record if isinstance(status, Exited) else None
+            return WorkerState(ended=describe_end(record, folder), is_final=is_final(record))
+        port = read_port(folder)
+        if port is not None:
+            self._probe(watch, port)
+        return WorkerState(
+            is_running=True,
+            port=port,
+            health=watch.health,
+            failed_probes=watch.failed_probes,
+            is_verifying=watch.comparison is not None and not watch.comparison.done(),
+            verdict=watch.comparison.result() if watch.comparison is not None and watch.comparison.done() else None,
+        )
+
+    def _probe(self, watch: _Watch, port: int) -> None:
+        """Take in the end of the last probe, and send the next when it is time."""
+        if watch.probe is not None and watch.probe.done():
+            watch.health = watch.probe.result()
+            watch.failed_probes = watch.failed_probes + 1 if watch.health is Health.UNKNOWN else 0
+            watch.probe = None
+        period_s = PROBE_PERIOD_S if watch.health is Health.READY else TICK_S
+        if watch.probe is None and self.clock() - watch.probed_at >= period_s:
+            watch.probed_at = self.clock()
+            watch.probe = self._threads.submit(self._ask_health, port)
+
+    def _ask_health(self, port: int) -> Health:
+        try:
+            answer = self._http.get(f"http://127.0.0.1:{port}/health")
+        except httpx.TransportError:
+            return Health.UNKNOWN
+        return {200: Health.READY, 503: Health.LOADING}.get(answer.status_code, Health.UNKNOWN)
+
+    # Doing
+
+    def _perform(self, action: Action) -> bool:
+        """Do it, and return whether anything changed: a worker that waits for memory doesn't change."""
+        match action:
+            case Start():
+                return self._start(action.deployment)
+            case Verify():
+                self._verify(action.deployment, action.port)
+            case MarkHealthy():
+                self._mark_healthy(action)
+            case MarkUnhealthy():
+                logger.warning("%s: %s", _name(action.deployment), action.reason)
+                self._update(action.deployment, {"reason": action.reason}, status=DeploymentStatus.UNHEALTHY)
+            case Restart():
+                self._restart(action)
+            case Refuse():
+                self._refuse(action)
+            case Fail():
+                log = log_tail(self.folder(action.deployment))
+                self._give_up(action.deployment, WorkerFailed(action.reason, log))
+            case Stop():
+                self._end(action.deployment)
+            case Remove():
+                self._remove(action.deployment)
+        return True
+
+    def _start(self, deployment: Deployment) -> bool:
+        resources = self._resources(deployment)
+        if not self.leases.take(_owner(deployment), resources, self.capacity):
+            if not _could_ever_fit(resources, self.capacity):
+                raise OutOfMemory(
+                    f"It needs {_show(resources)}; this machine has {_show(self.capacity)}. Serve a smaller model."
+                )
+            reason = f"It needs {_show(resources)}, which others hold. It starts as soon as they are done."
+            if deployment.supervision.reason != reason:
+                logger.info("%s waits: %s", _name(deployment), reason)
+                self._update(deployment, {"reason": reason})
+            return False
+        # The record comes first: after a crash in between, the next server finds an attempt that never ran, not a stray worker.
+        attempt = next_attempt(self.home, deployment)
+        started = self._update(
+            deployment,
+            {"started_at": self.clock(), "healthy_at": 0.0, "reason": ""},
+            status=DeploymentStatus.STARTING,
+            attempt=attempt,
+            port=None,
+            error=None,
+        )
+        if started is None:
+            self.leases.release(_owner(deployment))
+            return False
+        folder = self.folder(started)
+        folder.mkdir(mode=0o700, parents=True)
+        forget_old_attempts(self.home, started)
+        self.artifacts.checkout(started.artifact, folder / "model")
+        argv = [*self.worker, "--model", str(folder / "model")]
+        base = started.base_artifact
+        faults = missing_files(folder / "model")
+        if base:
+            faults += wrong_base(folder / "model", self.artifacts.manifest(base))
+            self.artifacts.checkout(base, folder / "base")
+            argv += ["--base", str(folder / "base")]
+        if faults:
+            self._refuse(Refuse(started, faults, {"result": "refused", "faults": list(faults)}))
+            return True
+        argv += ["--name", started.endpoint, "--port", "0", "--port-file", str(folder / "port")]
+        devices = ",".join(str(device) for device in self.leases.devices(_owner(started)))
+        process = self.launcher.start(argv, folder, {"CUDA_VISIBLE_DEVICES": devices} if resources.gpus else {})
+        logger.info("Started a worker for %s, attempt %s, process %s", _name(started), attempt, process.pid)
+        return True
+
+    def _resources(self, deployment: Deployment) -> Resources:
+        """Return what a worker holds: a GPU where there is one, memory for its weights, and no core: it is idle in between."""
+        hashes = [deployment.artifact, deployment.base_artifact]
+        weights_mb = sum(self.artifacts.size(artifact) for artifact in hashes if artifact) // 2**20
+        return Resources(cpus=0, gpus=min(1, self.capacity.gpus), memory_mb=weights_mb + WORKER_MEMORY_MB)
+
+    def _verify(self, deployment: Deployment, port: int) -> None:
+        watch = self._watches[_key(deployment)]
+        watch.comparison = self._threads.submit(_compare, self.folder(deployment) / "model", port)
+        self._update(deployment, {}, status=DeploymentStatus.VERIFYING)
+        logger.info("Comparing %s with the tuned model", _name(deployment))
+
+    def _mark_healthy(self, action: MarkHealthy) -> None:
+        self._watches[_key(action.deployment)].comparison = None  # a later verification begins with a new one
+        changes: dict[str, Any] = {"status": DeploymentStatus.HEALTHY, "port": action.port, "error": None}
+        remembered: dict[str, Any] = {"reason": ""}
+        if action.record is not None:
+            changes["verification"] = dict(action.record) | {"checked_at": datetime.now(UTC).isoformat()}
+            remembered |= {"was_healthy": True, "healthy_at": self.clock()}
+        self._update(action.deployment, remembered, **changes)
+        result = (changes.get("verification") or {}).get("result", "answers again")
+        logger.info("%s is healthy on port %s: %s", _name(action.deployment), action.port, result)
+
+    def _restart(self, action: Restart) -> None:
+        logger.warning("%s: %s", _name(action.deployment), action.reason)
+        self._update(
+            action.deployment,
+            {"crashes": action.crashes, "retry_at": action.retry_at, "reason": action.reason, "healthy_at": 0.0},
+            status=DeploymentStatus.WAITING,
+            port=None,
+        )
+        self._end(action.deployment)
+
+    def _refuse(self, action: Refuse) -> None:
+        message = (
+            f"{_name(action.deployment)} doesn't answer as the tuned model did in evaluation, so it doesn't go live."
+        )
+        logger.error("%s", ServingMismatch(message, action.faults))
+        self._update(
+            action.deployment,
+            {"reason": message},
+            status=DeploymentStatus.REFUSED,
+            port=None,
+            verification=action.record,
+            error=_error_record(ServingMismatch(message, action.faults)),
+        )
+        self._end(action.deployment)
+
+    def _give_up(self, deployment: Deployment, error: MafunzoError) -> None:
+        logger.error("%s failed: %s", _name(deployment), error.message)
+        failed = self._update(
+            deployment,
+            {"reason": error.message},
+            status=DeploymentStatus.FAILED,
+            port=None,
+            error=_error_record(error),
+        )
+        self._end(failed or deployment)
+
+    def _end(self, deployment: Deployment) -> None:
+        """End the worker, and give back its lease and its folders; its log stays."""
+        folder = self.folder(deployment)
+        if folder.exists():
+            self.launcher.kill(folder, GRACE_S)
+            remove_folder(folder / "model")
+            remove_folder(folder / "base")
+        self.leases.release(_owner(deployment))
+
+    def _remove(self, deployment: Deployment) -> None:
+        self._end(deployment)
+        remove_folder(self.home.workers / deployment.endpoint / deployment.name)
+        self.records.deployments.delete(deployment.endpoint, deployment.name)
+        self._watches.pop(_key(deployment), None)  # one that is made under the same name is another
+        logger.info("Deleted deployment %s", _name(deployment))
+
+    def _update(self, deployment: Deployment, remembered: Mapping[str, Any], **changes: Any) -> Deployment | None:
+        """Write what is `remembered` (fields of `Supervision`) and changes to a deployment.
+
+        Returns None, and writes nothing, when somebody changed it since it was read: the next tick decides anew.
+        """
+        try:
+            current = self.records.deployments.get(deployment.endpoint, deployment.name)
+        except NotFound:
+            return None
+        if current.status is DeploymentStatus.DELETING or current.artifact != deployment.artifact:
+            return None
+        changed = replace(current, supervision=replace(current.supervision, **remembered), **changes)
+        self.records.deployments.update(changed)
+        return changed
+
+
+def _compare(model: Path, port: int) -> Verdict:
+    """Run in a thread: seconds on a small model, minutes on a large one."""
+    try:
+        reference = read_reference(model)
+        if reference is None:
+            return unverified("The model wasn't tuned here: there is nothing to compare with.")
+        return verify(f"http://127.0.0.1:{port}", reference, how_stored(model))
+    except MafunzoError as error:
+        faults = (error.message, *error.faults)
+        return Verdict(faults, {"result": "refused", "faults": list(faults)})
+
+
+def _key(deployment: Deployment) -> Key:
+    return (deployment.endpoint, deployment.name)
+
+
+def _name(deployment: Deployment) -> str:
+    return f"{deployment.endpoint}/{deployment.name}"
+
+
+def _owner(deployment: Deployment) -> str:
+    return f"worker:{_name(deployment)}"
+
+
+def _could_ever_fit(resources: Resources, capacity: Resources) -> bool:
+    return (
+        resources.memory_mb <= capacity.memory_mb
+        and resources.cpus <= capacity.cpus
+        and resources.gpus <= capacity.gpus
+    )
+
+
+def _show(resources: Resources) -> str:
+    parts = [f"{resources.memory_mb} MB"]
+    parts += [f"{resources.cpus} cores"] if resources.cpus else []
+    parts += [f"{resources.gpus} GPUs"] if resources.gpus else []
+    return ", ".join(parts)
+
+
+def _error_record(error: MafunzoError) -> dict[str, Any]:
+    return {"code": error.code, "message": error.message, "faults": list(error.faults)}

@@ -1,0 +1,288 @@
+"""Uploaded files, content-addressed: each stored once, under as many names as it was given.
+
+A blob comes whole, or by multipart upload: in blocks (`store.block`), put together at the end.
+"""
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mafunzo.control.store.artifact import Artifacts, StoredFile
+from mafunzo.control.store.block import Blocks
+from mafunzo.control.store.home import Home
+from mafunzo.control.store.records import Records
+from mafunzo.entities.blob import UNCONDITIONAL, Blob, Block, BlockUse, Condition, Container
+from mafunzo.errors import BlobRefused, InvalidParameter, NotFound
+
+CHUNK_BYTES = 2**20
+PART_LIMIT_BYTES = 255
+"""How long a part of a blob's name may be, as each becomes the name of a file or folder."""
+
+
+class Blobs:
+    """The blobs of one home, in their containers."""
+
+    def __init__(self, records: Records, artifacts: Artifacts, home: Home) -> None:
+        self._records = records
+        self._artifacts = artifacts
+        self._uploads = home.root / "uploads"
+        self.blocks = Blocks(self._uploads)
+
+    def create_container(self, name: str, metadata: Mapping[str, str] | None = None) -> Container:
+        """Make a container and return it; raises `Conflict` when the name is taken."""
+        container = Container(name, _new_etag(), dict(metadata or {}), datetime.now(UTC))
+        self._records.containers.add(container)
+        return container
+
+    def ensure_container(self, name: str) -> None:
+        """Make a container unless it is there."""
+        if self._records.containers.find(name) is None:
+            self.create_container(name)
+
+    def container(self, name: str) -> Container:
+        """Return a container; raises `BlobRefused`."""
+        container = self._records.containers.find(name)
+        if container is None:
+            raise _no_container(name)
+        return container
+
+    def containers(self) -> list[Container]:
+        """Return all containers, by name."""
+        return self._records.containers.list()
+
+    def delete_container(self, name: str) -> None:
+        """Delete a container and all blobs in it; raises `BlobRefused`."""
+        if not self._records.containers.delete(name):
+            raise _no_container(name)
+        self.blocks.discard_all(name)
+
+    @contextmanager
+    def draft(self) -> Iterator[BinaryIO]:
+        """Give a file to write an upload into, chunk by chunk, for `put` or `blocks.put`; it is gone afterwards."""
+        self._uploads.mkdir(mode=0o700, exist_ok=True)
+        path = self._uploads / f".draft-{secrets.token_hex(16)}"
+        try:
+            path.touch(mode=0o600, exist_ok=False)
+            with path.open("r+b") as file:
+                yield file
+        finally:
+            path.unlink(missing_ok=True)
+
+    def put(
+        self,
+        container: str,
+        name: str,
+        file: BinaryIO,
+        condition: Condition = UNCONDITIONAL,
+        blocks: Sequence[Block] = (),
+        **attributes: Any,
+    ) -> Blob:
+        """Store a draft as a blob and return it; raises `StorageFull`, and `BlobRefused` unless `condition` holds.
+
+        attributes: `content_type`, `metadata` and `settings`, as in `Blob`.
+        """
+        file.flush()
+        folder = self.blocks.folder(container, name) / secrets.token_hex(8)
+        folder.mkdir(parents=True, mode=0o700)
+        try:
+            source = folder / _file_name(name)
+            os.link(file.name, source)
+            now = datetime.now(UTC)
+            blob = Blob(
+                container=container,
+                name=name,
+                artifact=self._artifacts.put(source),
+                size=source.stat().st_size,
+                etag=_new_etag(),
+                modified_at=now,
+                blocks=tuple(blocks),
+                created_at=now,
+                **attributes,
+            )
+            return self._records.blobs.write(container, name, partial(_replaced, blob, condition))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            self.blocks.tidy(container, name)
+
+    def put_blocks(
+        self,
+        container: str,
+        name: str,
+        uses: Sequence[BlockUse],
+        condition: Condition = UNCONDITIONAL,
+        **attributes: Any,
+    ) -> Blob:
+        """Put blocks together, in this order, as a blob; raises `BlobRefused` for a block that isn't there."""
+        there = self._records.blobs.find(container, name)
+        condition.check_write(there)
+        parts = [self._part(container, name, use, there) for use in uses]
+        missing = sum(part is None for part in parts)
+        if missing:
+            raise BlobRefused(
+                f"{missing} of {len(parts)} blocks of '{name}' weren't uploaded. Upload it again.",
+                reason="InvalidBlockList",
+            )
+        with self.draft() as whole:
+            for part in filter(None, parts):
+                part.copy_to(whole)
+            blocks = [Block(use.id, part.size) for use, part in zip(uses, parts, strict=True) if part]
+            blob = self.put(container, name, whole, condition, blocks, **attributes)
+        self.blocks.discard(container, name)
+        return blob
+
+    def change(self, container: str, name: str, condition: Condition = UNCONDITIONAL, **attributes: Any) -> Blob:
+        """Replace what is said of a blob (see `put`) and return it; raises `NotFound` and `BlobRefused`."""
+
+        def changed(there: Blob | None) -> Blob:
+            if there is None:
+                raise _no_blob(container, name)
+            condition.check_write(there)
+            return replace(there, etag=_new_etag(), modified_at=datetime.now(UTC), **attributes)
+
+        return self._records.blobs.write(container, name, changed)
+
+    def delete(self, container: str, name: str, condition: Condition = UNCONDITIONAL) -> None:
+        """Delete a blob; its bytes go with the next collection, unless something else holds them.
+
+        Raises `NotFound`, and `BlobRefused` unless `condition` holds.
+        """
+        if not self._records.blobs.delete(container, name, condition):
+            raise _no_blob(container, name)
+
+    def get(self, container: str, name: str) -> Blob:
+        """Return a blob; raises `NotFound`."""
+        blob = self._records.blobs.find(container, name)
+        if blob is None:
+            raise _no_blob(container, name)
+        return blob
+
+    def path(self, blob: Blob) -> Path:
+        """Return the stored bytes of a blob, to be read only."""
+        return self._artifacts.open_file(blob.artifact, blob.file_name)
+
+    def list(self, container: str, prefix: str = "") -> list[Blob]:
+        """Return the blobs whose names begin with `prefix`, by name."""
+        return self._records.blobs.list(container, prefix)
+
+    def artifact(self, container: str, name: str) -> str:
+        """Return the artifact of the blob `name`, or of the folder of all blobs below `name/`; raises `NotFound`.
+
+        An empty name is the folder of all blobs.
+        """
+        blob = self._records.blobs.find(container, name) if name else None
+        if blob is not None:
+            return blob.artifact
+        prefix = f"{name.rstrip('/')}/" if name else ""
+        below = self._records.blobs.list(container, prefix)
+        if not below:
+            raise NotFound(f"Container '{container}' has neither a blob '{name}' nor any below it.")
+        return self._artifacts.assemble({blob.name.removeprefix(prefix): self._stored(blob) for blob in below})
+
+    def publish(self, container: str, prefix: str, artifact: str, view_of: str = "") -> None:
+        """Show an artifact's files as blobs under `prefix/`, where they aren't yet. No bytes are copied.
+
+        view_of: what they show, with which `withdraw_views` deletes them.
+        """
+        self.ensure_container(container)
+        names = {blob.name for blob in self.list(container, f"{prefix}/")}
+        for file in self._artifacts.manifest(artifact):
+            name = f"{prefix}/{file.path}"
+            if name not in names:
+                self._show(container, name, artifact, file, view_of)
+
+    def place(self, container: str, name: str, artifact: str) -> None:
+        """Show an artifact that is a file as the blob `name`, a folder's files under `name/`. No bytes are copied.
+
+        Blobs of these names that have other bytes are replaced.
+        """
+        self.ensure_container(container)
+        manifest = self._artifacts.describe(artifact)
+        for file in manifest.files:
+            self._show(container, name if manifest.kind == "file" else f"{name}/{file.path}", artifact, file)
+
+    def withdraw(self, container: str, prefix: str) -> set[str]:
+        """Delete all blobs under `prefix/`, and return the artifacts that they were."""
+        blobs = self.list(container, f"{prefix}/")
+        for blob in blobs:
+            self._records.blobs.delete(container, blob.name)
+        return {blob.artifact for blob in blobs}
+
+    def withdraw_views(self, view_of: str) -> set[str]:
+        """Delete all blobs that were published as views of something, and return the artifacts that they were."""
+        return {blob.artifact for blob in self._records.blobs.delete_views(view_of)}
+
+    def _show(self, container: str, name: str, artifact: str, file: StoredFile, view_of: str = "") -> None:
+        """Show one file of an artifact as a blob; where it is shown already, nothing changes."""
+        alone = self._artifacts.extract(artifact, file.path, _file_name(name))
+        there = self._records.blobs.find(container, name)
+        if there is None or there.artifact != alone:
+            now = datetime.now(UTC)
+            blob = Blob(container, name, alone, file.size, _new_etag(), modified_at=now, view_of=view_of)
+            self._records.blobs.write(container, name, partial(_replaced, blob, UNCONDITIONAL))
+
+    def _part(self, container: str, name: str, use: BlockUse, there: Blob | None) -> "_Part | None":
+        """Return where a block's bytes are, or None."""
+        waiting = self.blocks.path(container, name, use.id)
+        if use.may_wait and waiting.exists():
+            return _Part(waiting, 0, waiting.stat().st_size)
+        if there is None or not use.may_be_committed:
+            return None
+        offset = 0
+        for block in there.blocks:
+            if block.id == use.id:
+                return _Part(self.path(there), offset, block.size)
+            offset += block.size
+        return None
+
+    def _stored(self, blob: Blob) -> tuple[str, str]:
+        return blob.artifact, blob.file_name
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A stretch of a file, in bytes."""
+
+    path: Path
+    offset: int
+    size: int
+
+    def copy_to(self, whole: BinaryIO) -> None:
+        with self.path.open("rb") as source:
+            source.seek(self.offset)
+            left = self.size
+            while left and (chunk := source.read(min(CHUNK_BYTES, left))):
+                left -= whole.write(chunk)
+
+
+def _replaced(blob: Blob, condition: Condition, there: Blob | None) -> Blob:
+    condition.check_write(there)
+    return blob
+
+
+def _no_container(name: str) -> BlobRefused:
+    return BlobRefused(f"There is no container '{name}'. Create it first.", reason="ContainerNotFound")
+
+
+def _no_blob(container: str, name: str) -> NotFound:
+    return NotFound(f"Container '{container}' has no blob '{name}'.")
+
+
+def _new_etag() -> str:
+    return f'"0x{secrets.token_hex(8).upper()}"'
+
+
+def _file_name(name: str) -> str:
+    """Return the last part of a blob's name; raises `InvalidParameter` where it can't be a file's."""
+    last = name.rsplit("/", 1)[-1]
+    if last in ("", ".", "..") or "\0" in last:
+        raise InvalidParameter(f"'{name}' can't name a blob: its last part isn't a file's name.")
+    if any(len(part.encode()) > PART_LIMIT_BYTES for part in name.split("/")):
+        raise InvalidParameter(f"'{name}' can't name a blob: a part of it has more than {PART_LIMIT_BYTES} bytes.")
+    return last

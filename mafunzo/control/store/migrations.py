@@ -1,0 +1,190 @@
+"""Schema migrations: numbered steps from every earlier database to the tables of `store.table`.
+
+A step never changes once it is released: what comes next is a new step. Before each, the database is copied into the
+home's `backups/`; each runs in one transaction with the row that records it, so that it is atomic.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from mafunzo.control.store import neutral_assets, neutral_endpoints, neutral_jobs, table
+from mafunzo.control.store.database import Database
+from mafunzo.control.store.dump import dump
+from mafunzo.errors import NewerHome
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One step; `apply` runs inside of its transaction."""
+
+    number: int
+    name: str
+    apply: Callable[[Connection], None]
+
+
+def migrate(database: Database, migrations: "tuple[Migration, ...] | None" = None) -> None:
+    """Bring the tables up to date, with a copy before each step of a database that isn't new.
+
+    Raises `NewerHome` for a database from the future. Idempotent, also in several processes at once.
+    """
+    steps = MIGRATIONS if migrations is None else migrations
+    refuse_newer(database, steps)
+    version = schema_version(database)
+    for step in steps[version:]:
+        if version:
+            _copy_before(database, step)
+        with database.transaction() as connection:
+            if _version(connection) == step.number - 1:
+                step.apply(connection)
+                _record(connection, step)
+                logger.info("Migrated %s to %s (%s)", database, step.number, step.name)
+    refuse_newer(database, steps)
+
+
+def schema_version(database: Database) -> int:
+    """Return the number of the last step that the database has been through; 0 for an empty one."""
+    with database.snapshot() as connection:
+        return _version(connection)
+
+
+def refuse_newer(database: Database, migrations: "tuple[Migration, ...] | None" = None) -> None:
+    """Raise `NewerHome` when the database has been through a step that this version doesn't know."""
+    known = len(MIGRATIONS if migrations is None else migrations)
+    version = schema_version(database)
+    if version <= known:
+        return
+    writer = sa.select(table.migration.c.mafunzo_version).where(table.migration.c.number == version)
+    with database.snapshot() as connection:
+        refuse_newer_version(version, str(database.home.root), connection.execute(writer).scalar_one(), known)
+
+
+def refuse_newer_version(version: int, what: str, writer: str = "", known: int | None = None) -> None:
+    """Raise `NewerHome` when this version doesn't know `version` of the tables, in which `what` was written."""
+    known = len(MIGRATIONS) if known is None else known
+    if version > known:
+        raise NewerHome(
+            f"{what} was written by {f'Mafunzo {writer}' if writer else 'a newer Mafunzo'} (database version {version}). "
+            f"This is Mafunzo {metadata.version('mafunzo')}, which knows versions up to {known}. Run pip install -U mafunzo, "
+            "name another home with MAFUNZO_HOME, or go back to a copy from before in the home's backups folder."
+        )
+
+
+def _version(connection: Connection) -> int:
+    if not sa.inspect(connection).has_table("migration"):
+        return 0
+    return connection.execute(sa.select(sa.func.max(table.migration.c.number))).scalar() or 0
+
+
+def _record(connection: Connection, step: Migration) -> None:
+    row = {
+        "number": step.number,
+        "name": step.name,
+        "mafunzo_version": metadata.version("mafunzo"),
+        "applied_at": datetime.now(UTC),
+    }
+    connection.execute(sa.insert(table.migration).values(row))
+
+
+def _copy_before(database: Database, step: Migration) -> None:
+    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+    copy = dump(database, database.home.backups, f"before-{step.number:04d}-{moment}")
+    logger.info("Copied %s to %s", database, copy)
+
+
+def _creating(tables: str) -> Callable[[Connection], None]:
+    """Return the step that runs `tables`, statements with ID and MOMENT in the words of the database."""
+
+    def apply(connection: Connection) -> None:
+        if connection.dialect.name == "sqlite":
+            words = {"ID": "INTEGER NOT NULL PRIMARY KEY", "MOMENT": "DATETIME"}
+        else:
+            words = {"ID": "BIGSERIAL PRIMARY KEY", "MOMENT": "TIMESTAMP WITH TIME ZONE"}
+        for statement in tables.format(**words).split(";"):
+            if statement.strip():
+                connection.exec_driver_sql(statement)
+
+    return apply
+
+
+_FIRST_TABLES = """
+CREATE TABLE migration (
+    number INTEGER NOT NULL PRIMARY KEY, name TEXT NOT NULL, mafunzo_version TEXT NOT NULL, applied_at {MOMENT} NOT NULL
+);
+CREATE TABLE owner (home TEXT NOT NULL PRIMARY KEY);
+CREATE TABLE asset (
+    id {ID}, scope TEXT NOT NULL, type TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL, artifact TEXT,
+    is_archived BOOLEAN NOT NULL, created_at {MOMENT} NOT NULL, body JSON NOT NULL,
+    UNIQUE (scope, type, name, version)
+);
+CREATE TABLE label (
+    scope TEXT NOT NULL, type TEXT NOT NULL, name TEXT NOT NULL, label TEXT NOT NULL, version TEXT NOT NULL,
+    PRIMARY KEY (scope, type, name, label)
+);
+CREATE TABLE job (
+    id {ID}, name TEXT NOT NULL UNIQUE, status TEXT NOT NULL, priority INTEGER NOT NULL,
+    is_cancel_requested BOOLEAN NOT NULL, created_at {MOMENT} NOT NULL, body JSON NOT NULL
+);
+CREATE INDEX ix_job_status ON job (status);
+CREATE TABLE step (
+    id {ID}, job TEXT NOT NULL, name TEXT NOT NULL, position INTEGER NOT NULL,
+    component_name TEXT NOT NULL, status TEXT NOT NULL, cache_key TEXT NOT NULL, ended_at {MOMENT}, body JSON NOT NULL,
+    UNIQUE (job, name), FOREIGN KEY (job) REFERENCES job (name) ON DELETE CASCADE
+);
+CREATE INDEX ix_step_cache_key ON step (cache_key);
+CREATE INDEX ix_step_component_name ON step (component_name, name);
+CREATE TABLE endpoint (
+    id {ID}, name TEXT NOT NULL UNIQUE, is_deleting BOOLEAN NOT NULL, created_at {MOMENT} NOT NULL,
+    primary_key TEXT NOT NULL, secondary_key TEXT NOT NULL, body JSON NOT NULL
+);
+CREATE TABLE deployment (
+    id {ID}, endpoint TEXT NOT NULL, name TEXT NOT NULL,
+    status TEXT NOT NULL, created_at {MOMENT} NOT NULL, body JSON NOT NULL,
+    UNIQUE (endpoint, name), FOREIGN KEY (endpoint) REFERENCES endpoint (name) ON DELETE CASCADE
+);
+CREATE TABLE lease (
+    owner TEXT NOT NULL PRIMARY KEY, cpus INTEGER NOT NULL, gpus INTEGER NOT NULL, memory_mb BIGINT NOT NULL,
+    processes INTEGER NOT NULL, devices JSON NOT NULL, since {MOMENT} NOT NULL
+)
+"""
+
+_COMPUTES_AND_BLOBS = """
+CREATE TABLE compute (id {ID}, name TEXT NOT NULL UNIQUE, created_at {MOMENT} NOT NULL, body JSON NOT NULL);
+CREATE TABLE blob (
+    id {ID}, container TEXT NOT NULL, name TEXT NOT NULL, artifact TEXT NOT NULL, modified_at {MOMENT} NOT NULL,
+    body JSON NOT NULL, UNIQUE (container, name)
+)
+"""
+
+_USERS = """
+CREATE TABLE "user" (
+    id {ID}, name TEXT NOT NULL UNIQUE, token_hash TEXT NOT NULL UNIQUE, created_at {MOMENT} NOT NULL, body JSON NOT NULL
+)
+"""
+
+_CONTAINERS = """
+CREATE TABLE container (id {ID}, name TEXT NOT NULL UNIQUE, modified_at {MOMENT} NOT NULL, body JSON NOT NULL)
+"""
+
+
+def _to_neutral_specifications(connection: Connection) -> None:
+    """Let rows hold what the product itself knows, and bodies of a way in only as echoes of its own."""
+    neutral_assets.apply(connection)
+    neutral_endpoints.apply(connection)
+    neutral_jobs.apply(connection)
+
+
+MIGRATIONS = (
+    Migration(1, "first tables", _creating(_FIRST_TABLES)),
+    Migration(2, "computes and blobs", _creating(_COMPUTES_AND_BLOBS)),
+    Migration(3, "users", _creating(_USERS)),
+    Migration(4, "containers of blobs", _creating(_CONTAINERS)),
+    Migration(5, "neutral specifications", _to_neutral_specifications),
+)

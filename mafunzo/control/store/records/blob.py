@@ -1,0 +1,73 @@
+"""Blobs in the database: which artifact a name in a container stands for. `store.blob` has their bytes."""
+
+import builtins
+from collections.abc import Callable
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from mafunzo.control.store import table
+from mafunzo.control.store.database import Database
+from mafunzo.control.store.records.row import first_row, to_entity, to_row
+from mafunzo.entities.blob import UNCONDITIONAL, Blob, Condition
+from mafunzo.errors import BlobRefused
+
+
+class BlobRecords:
+    """Every blob of every container of one home."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def write(self, container: str, name: str, make: Callable[[Blob | None], Blob]) -> Blob:
+        """Store and return what `make` makes of the blob that has the name so far; what it raises changes nothing.
+
+        Raises `BlobRefused` when there is no such container.
+        """
+        with self._database.transaction() as connection:
+            if first_row(connection, table.container, table.container.c.name == container) is None:
+                raise BlobRefused(f"There is no container '{container}'.", reason="ContainerNotFound")
+            blob = make(_blob(connection, container, name))
+            connection.execute(sa.delete(table.blob).where(_is_blob(container, name)))
+            connection.execute(sa.insert(table.blob).values(to_row(table.blob, blob)))
+        return blob
+
+    def find(self, container: str, name: str) -> Blob | None:
+        """Return a blob, or None."""
+        with self._database.snapshot() as connection:
+            return _blob(connection, container, name)
+
+    def list(self, container: str, prefix: str = "") -> builtins.list[Blob]:
+        """Return the blobs of a container whose names begin with `prefix`, by name."""
+        query = sa.select(table.blob).where(table.blob.c.container == container)
+        if prefix:
+            query = query.where(sa.func.substr(table.blob.c.name, 1, len(prefix)) == prefix)  # LIKE takes A for a
+        with self._database.snapshot() as connection:
+            blobs = [to_entity(Blob, row) for row in connection.execute(query)]
+        return sorted(blobs, key=lambda blob: blob.name)  # whatever order the database's language has
+
+    def delete(self, container: str, name: str, condition: Condition = UNCONDITIONAL) -> bool:
+        """Delete a blob; return whether it was there. Raises `BlobRefused` when `condition` doesn't hold."""
+        with self._database.transaction() as connection:
+            stored = _blob(connection, container, name)
+            if stored is not None:
+                condition.check_write(stored)
+                connection.execute(sa.delete(table.blob).where(_is_blob(container, name)))
+        return stored is not None
+
+    def delete_views(self, view_of: str) -> builtins.list[Blob]:
+        """Delete all blobs that are views of something, and return them."""
+        is_view = table.blob.c.body["view_of"].as_string() == view_of
+        with self._database.transaction() as connection:
+            blobs = [to_entity(Blob, row) for row in connection.execute(sa.select(table.blob).where(is_view))]
+            connection.execute(sa.delete(table.blob).where(is_view))
+        return blobs
+
+
+def _blob(connection: Connection, container: str, name: str) -> Blob | None:
+    row = first_row(connection, table.blob, _is_blob(container, name))
+    return None if row is None else to_entity(Blob, row)
+
+
+def _is_blob(container: str, name: str) -> sa.ColumnElement[bool]:
+    return sa.and_(table.blob.c.container == container, table.blob.c.name == name)

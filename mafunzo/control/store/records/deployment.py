@@ -1,0 +1,77 @@
+"""Deployments in the database; they go with their endpoint."""
+
+import builtins
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from mafunzo.control.store import table
+from mafunzo.control.store.database import Database
+from mafunzo.control.store.records.row import Row, first_row, named_row, suggestion, to_entity, to_row
+from mafunzo.entities.endpoint import Deployment, DeploymentStatus
+from mafunzo.errors import Conflict, NotFound
+
+
+class DeploymentRecords:
+    """Every deployment of every endpoint of one home."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, deployment: Deployment) -> Deployment:
+        """Add a deployment and return it with its moment of creation.
+
+        Raises `NotFound` for an unknown endpoint, `Conflict` if the deployment exists or its endpoint is being deleted.
+        """
+        deployment = replace(deployment, created_at=deployment.created_at or datetime.now(UTC))
+        with self._database.transaction() as connection:
+            if named_row(connection, table.endpoint, deployment.endpoint).is_deleting:
+                raise Conflict(f"Endpoint {deployment.endpoint} is being deleted.")
+            stored = first_row(connection, table.deployment, _is_deployment(deployment.endpoint, deployment.name))
+            if stored is not None:
+                raise Conflict(f"Endpoint {deployment.endpoint} has a deployment '{deployment.name}' already.")
+            connection.execute(sa.insert(table.deployment).values(to_row(table.deployment, deployment)))
+        return deployment
+
+    def get(self, endpoint: str, name: str) -> Deployment:
+        """Return a deployment of an endpoint. Raises `NotFound`."""
+        with self._database.snapshot() as connection:
+            return to_entity(Deployment, _existing_deployment(connection, endpoint, name))
+
+    def list(self, endpoint: str | None = None) -> builtins.list[Deployment]:
+        """Return the deployments of one endpoint, or of all, by endpoint and name."""
+        query = sa.select(table.deployment).order_by(table.deployment.c.endpoint, table.deployment.c.name)
+        if endpoint is not None:
+            query = query.where(table.deployment.c.endpoint == endpoint)
+        with self._database.snapshot() as connection:
+            return [to_entity(Deployment, row) for row in connection.execute(query)]
+
+    def update(self, deployment: Deployment) -> None:
+        """Replace a deployment's state. That it is being deleted stays. Raises `NotFound`."""
+        with self._database.transaction() as connection:
+            stored = _existing_deployment(connection, deployment.endpoint, deployment.name)
+            row = to_row(table.deployment, replace(deployment, created_at=stored.created_at))
+            if stored.status == DeploymentStatus.DELETING:
+                row["status"] = stored.status
+            connection.execute(sa.update(table.deployment).where(table.deployment.c.id == stored.id).values(row))
+
+    def delete(self, endpoint: str, name: str) -> None:
+        """Delete the record of a deployment. Raises `NotFound`."""
+        with self._database.transaction() as connection:
+            stored = _existing_deployment(connection, endpoint, name)
+            connection.execute(sa.delete(table.deployment).where(table.deployment.c.id == stored.id))
+
+
+def _existing_deployment(connection: Connection, endpoint: str, name: str) -> Row:
+    named_row(connection, table.endpoint, endpoint)
+    row = first_row(connection, table.deployment, _is_deployment(endpoint, name))
+    if row is None:
+        names = connection.execute(sa.select(table.deployment.c.name).filter_by(endpoint=endpoint)).scalars()
+        raise NotFound(f"Endpoint {endpoint} has no deployment '{name}'." + suggestion(name, names))
+    return row
+
+
+def _is_deployment(endpoint: str, name: str) -> sa.ColumnElement[bool]:
+    return sa.and_(table.deployment.c.endpoint == endpoint, table.deployment.c.name == name)

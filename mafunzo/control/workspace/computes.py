@@ -1,0 +1,121 @@
+"""Machines: the sizes on offer, what this one has, and clusters under names of the user's own."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+
+from mafunzo.control.launcher.hardware import hardware
+from mafunzo.control.store import catalog
+from mafunzo.control.workspace.services import Services
+from mafunzo.entities.compute import Compute, ComputeRequest, Hardware, MachineSize, ScaleChange
+from mafunzo.errors import Conflict, Faults
+
+LOCAL = "local"
+SERVERLESS = "serverless"
+"""What clients of a cloud send for a job that names no compute."""
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{1,31}")
+"""2 to 32 letters, digits and hyphens, a letter first."""
+TIERS = ("dedicated", "low_priority")
+Clusters = list[Compute]  # the class below has a verb called list
+Texts = list[str]
+
+
+class Computes:
+    """The verbs on machines."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def hardware(self) -> Hardware:
+        """Return what this machine has."""
+        return _hardware()
+
+    def sizes(self) -> list[MachineSize]:
+        """Return the sizes on offer: `local`, which is this machine, then Azure's names."""
+        return catalog.machine_sizes(self.hardware())
+
+    def get(self, name: str) -> MachineSize:
+        """Return one size, `local` or one of Azure's names; raises `NotFound` with near names."""
+        return catalog.machine_size(name, self.hardware())
+
+    def list(self) -> Clusters:
+        """Return the computes that a job may name: `local`, then the clusters that were made, by name."""
+        return [Compute(LOCAL, LOCAL), *self._services.records.computes.list()]
+
+    def find(self, name: str) -> Compute:
+        """Return a compute by name; raises `NotFound` with near names."""
+        return Compute(LOCAL, LOCAL) if name == LOCAL else self._services.records.computes.get(name)
+
+    def faults(self, named: Mapping[str, str]) -> Texts:
+        """Return a fault for each compute that nobody has made; `named` says who names which."""
+        known = {SERVERLESS, *(compute.name for compute in self.list())}
+        return [
+            f"{who} is '{name}', but no compute has that name. Use local, which is this machine, leave it out, or make one: "
+            f"mafunzo compute create {name} --size SIZE"
+            for who, name in named.items()
+            if name not in known
+        ]
+
+    def create(self, name: str, request: ComputeRequest) -> Compute:
+        """Make a cluster, or change the one of that name; its steps run on this machine.
+
+        Raises `InvalidParameter` with all faults of its name, tier and counts, `NotFound` for an unknown size.
+        """
+        self.faults_of(name, request).require_none(f"Compute '{name}' can't be made.")
+        size = self.get(request.size)
+        return self._services.records.computes.put(
+            Compute(
+                name=name,
+                size=size.name,
+                tier=request.tier,
+                min_instances=request.min_instances,
+                max_instances=request.max_instances,
+                idle_s=request.idle_s,
+                tags=request.tags,
+                created_by=self._services.user,
+                echoes=request.echoes,
+            )
+        )
+
+    def faults_of(self, name: str, request: ComputeRequest) -> Faults:
+        """Return all faults of a cluster's name, tier and counts."""
+        faults = Faults()
+        if name == LOCAL or not NAME.fullmatch(name):
+            faults.add(f"the name is '{name}', expected 2 to 32 letters, digits and '-', a letter first; not {LOCAL}.")
+        if request.tier not in TIERS:
+            faults.add(f"tier is '{request.tier}', expected {' or '.join(TIERS)}.")
+        if not 0 <= request.min_instances <= request.max_instances or request.max_instances < 1:
+            counts = f"{request.min_instances} and {request.max_instances}"
+            faults.add(
+                f"min_instances and max_instances are {counts}, expected 0 or more, and 1 or more and not fewer."
+            )
+        return faults
+
+    def rescale(self, name: str, change: ScaleChange) -> Compute:
+        """Change a cluster's scale. Raises as `create`, and `NotFound`."""
+        if name == LOCAL:
+            raise Conflict(f"{LOCAL} is this machine; it can't be changed.")
+        compute = self.find(name)
+        request = ComputeRequest(
+            size=compute.size,
+            tier=compute.tier,
+            min_instances=compute.min_instances if change.min_instances is None else change.min_instances,
+            max_instances=compute.max_instances if change.max_instances is None else change.max_instances,
+            idle_s=compute.idle_s if change.idle_s is None else change.idle_s,
+            tags=compute.tags,
+            echoes=compute.echoes,
+        )
+        return self.create(name, request)
+
+    def delete(self, name: str) -> None:
+        """Delete a cluster; raises `NotFound`, and `Conflict` for `local`."""
+        if name == LOCAL:
+            raise Conflict(f"{LOCAL} is this machine; it can't be deleted.")
+        self._services.records.computes.delete(name)
+
+
+@functools.cache
+def _hardware() -> Hardware:
+    return hardware()

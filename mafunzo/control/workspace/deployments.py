@@ -1,0 +1,170 @@
+"""Deployments: putting a registered model behind an endpoint, and what is there."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from datetime import UTC, datetime
+
+from mafunzo.control.serving.reference import holds_chat_model
+from mafunzo.control.workspace.computes import Computes
+from mafunzo.control.workspace.endpoints import EndpointHandle, Endpoints, require_name
+from mafunzo.control.workspace.model_source import ModelSources
+from mafunzo.control.workspace.services import Services
+from mafunzo.control.workspace.traffic_share import rebalanced
+from mafunzo.entities.asset import Asset
+from mafunzo.entities.endpoint import DEFAULT_START_LIMIT_S, Deployment, DeploymentRequest, DeploymentStatus
+from mafunzo.entities.reference import AssetReference
+from mafunzo.errors import Conflict, InvalidParameter, MafunzoError
+
+logger = logging.getLogger(__name__)
+
+DeploymentList = list[Deployment]  # the class below has a verb called list
+
+
+class Deployments:
+    """The verbs on the deployments of all endpoints."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._endpoints = Endpoints(services)
+
+    def list(self, endpoint: str | None = None) -> DeploymentList:
+        """Return the deployments of one endpoint, or of all, by endpoint and name."""
+        return self._services.records.deployments.list(endpoint)
+
+    def get(self, endpoint: str, name: str) -> Deployment:
+        """Return a deployment of an endpoint; raises `NotFound` with near names."""
+        return self._services.records.deployments.get(endpoint, name)
+
+    def put(self, endpoint: str, name: str, request: DeploymentRequest) -> Deployment:
+        """Begin to serve a version of a model; return at once. It gets no traffic by itself.
+
+        One that failed is made anew. Of any other that exists, time-outs are changed; raises `Conflict` for another model under
+        its name, and for one that is being deleted, `NotFound` for an unknown machine size.
+        """
+        if request.instance_type:
+            Computes(self._services).get(request.instance_type)
+        asset = ModelSources(self._services).version(request.model)
+        handle = self._endpoints.get(endpoint)
+        present = {deployment.name: deployment for deployment in handle.deployments}.get(name)
+        if present is None:
+            require_name("deployment", name)
+        if present is None or present.status.has_failed:
+            self._services.up()
+            new = self._new(endpoint, name, asset, request)
+            return self._services.records.deployments.add(new) if present is None else self._replace(present, new)
+        if present.status is DeploymentStatus.DELETING:
+            raise Conflict(f"Deployment {endpoint}/{name} is being deleted. Ask again when it is gone.")
+        if present.artifact != asset.artifact:
+            raise Conflict(
+                f"Deployment {endpoint}/{name} serves {present.model}. Deploy {asset.key} under another name, give it the "
+                f"traffic, and delete this one."
+            )
+        changed = dataclasses.replace(
+            present,
+            initial_delay_s=request.initial_delay_s,
+            request_timeout_s=request.request_timeout_s,
+            echoes={**present.echoes, **request.echoes},
+        )
+        self._services.records.deployments.update(changed)
+        return changed
+
+    def deploy(
+        self,
+        model: str | Asset,
+        *,
+        endpoint: str,
+        deployment: str = "default",
+        traffic: int | None = None,
+        timeout_s: float = DEFAULT_START_LIMIT_S,
+    ) -> EndpointHandle:
+        """Serve `model`; return once its worker is healthy and proven. See `Workspace.deploy`.
+
+        `traffic` is the new deployment's share in percent: 100 when None and no other has any, else 0; the others keep
+        their proportions in the rest. Raises `ServingMismatch`, `WorkerFailed` or `TimedOut`. Whatever is raised, nothing
+        of this call is left: neither the deployment nor an endpoint that was made for it.
+        """
+        require_name("deployment", deployment)
+        asset = model if isinstance(model, Asset) else ModelSources(self._services).get(model)
+        self.require_chat_model(asset)
+        present = {entity.name: entity for entity in self._endpoints.list()}.get(endpoint)
+        if present is None:
+            require_name("endpoint", endpoint)
+        rebalanced(
+            present.traffic_percent if present else {}, deployment, traffic
+        )  # refused before anything is written
+        if any(entity.name == deployment for entity in self.list(endpoint)):
+            raise Conflict(
+                f"Endpoint {endpoint} has a deployment '{deployment}' already. Name another one, or delete it: "
+                f"mafunzo endpoint delete {endpoint} --deployment {deployment}"
+            )
+        self._services.up()
+        handle = self._endpoints.get(endpoint) if present else self._endpoints.create(endpoint)
+        request = DeploymentRequest(AssetReference(asset.name, asset.version), initial_delay_s=timeout_s)
+        self._services.records.deployments.add(self._new(endpoint, deployment, asset, request))
+        try:
+            handle.wait(deployment, timeout_s)
+            handle.set_traffic(rebalanced(handle.endpoint.traffic_percent, deployment, traffic))
+        except (MafunzoError, KeyboardInterrupt):
+            _take_back(handle, deployment, is_new=present is None)
+            raise
+        return handle
+
+    def require_chat_model(self, model: Asset | AssetReference) -> str:
+        """Return the hash of a model's files; raises `InvalidParameter` for what no worker could load, `NotFound`."""
+        asset = model if isinstance(model, Asset) else ModelSources(self._services).version(model)
+        artifact = require_stored(asset)
+        files = {file.path for file in self._services.artifacts.manifest(artifact)}
+        if not holds_chat_model(files):
+            raise InvalidParameter(
+                f"{asset.key} isn't a chat model (neither its root, data/model nor data/adapter has a config.json or an "
+                "adapter_config.json), so that it can't be served. A command job can load it.",
+                param="model",
+            )
+        return artifact
+
+    def _new(self, endpoint: str, name: str, asset: Asset, request: DeploymentRequest) -> Deployment:
+        return Deployment(
+            endpoint=endpoint,
+            name=name,
+            model=str(asset.key),
+            artifact=self.require_chat_model(asset),
+            initial_delay_s=request.initial_delay_s,
+            request_timeout_s=request.request_timeout_s,
+            created_by=self._services.user,
+            created_at=datetime.now(UTC),
+            base_artifact=asset.properties.get("base_artifact"),
+            echoes=request.echoes,
+        )
+
+    def _replace(self, failed: Deployment, new: Deployment) -> Deployment:
+        """Put a new deployment in a failed one's place: its maker and its logs stay, all else that is known of it goes."""
+        placed = dataclasses.replace(
+            new, attempt=failed.attempt, created_by=failed.created_by, created_at=failed.created_at
+        )
+        self._services.records.deployments.update(placed)
+        return placed
+
+
+def require_stored(asset: Asset) -> str:
+    """Return the hash of a model's files; raises `InvalidParameter` for one that is on offer only."""
+    if asset.artifact is None:
+        raise InvalidParameter(
+            f"{asset.key} is on offer but not registered. Fine-tune it, or download and register it."
+        )
+    return asset.artifact
+
+
+def _take_back(handle: EndpointHandle, deployment: str, is_new: bool) -> None:
+    """Delete a deployment that didn't go live, and its endpoint when that was made for it and nothing else is in it.
+
+    What can't be deleted is logged, not raised: why the deployment failed is what the user has to read.
+    """
+    try:
+        if deployment in {entity.name for entity in handle.deployments}:
+            handle.delete_deployment(deployment)
+        if is_new and not handle.deployments:
+            handle.delete()
+    except MafunzoError as error:
+        logger.warning("Couldn't take back %s/%s: %s", handle.name, deployment, error)

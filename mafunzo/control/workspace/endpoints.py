@@ -1,0 +1,267 @@
+"""Endpoints: a name that answers requests, its keys and traffic, and taking it away again."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import secrets
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from mafunzo.control.serving.worker_folder import last_log
+from mafunzo.control.workspace.chat_client import ChatClient
+from mafunzo.control.workspace.services import Services
+from mafunzo.control.workspace.traffic_share import rebalanced, require_shares
+from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint, EndpointRequest
+from mafunzo.errors import Conflict, InvalidParameter, NotFound, TimedOut, from_code
+
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{1,30}[A-Za-z0-9]")
+"""Of endpoints and deployments: 3 to 32 letters, digits and hyphens, a letter first, no hyphen last."""
+Lines = list[str]  # a class below has a verb called list
+Deployed = list[Deployment]
+
+
+@dataclass(frozen=True)
+class KeyedEndpoint:
+    """An endpoint with its primary and secondary key and its deployments."""
+
+    endpoint: Endpoint
+    keys: tuple[str, str]
+    deployments: tuple[Deployment, ...]
+
+
+class Endpoints:
+    """The verbs on endpoints and their deployments."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def list(self) -> list[Endpoint]:
+        """Return the endpoints."""
+        return self._services.records.endpoints.list()
+
+    def with_keys(self) -> Iterator[KeyedEndpoint]:
+        """Yield every endpoint with what a request to it is checked against and passed on by."""
+        deployments: defaultdict[str, Deployed] = defaultdict(list)
+        for deployment in self._services.records.deployments.list():
+            deployments[deployment.endpoint].append(deployment)
+        for endpoint in self.list():
+            try:
+                keys = self._services.records.endpoints.keys(endpoint.name)
+            except NotFound:  # deleted since it was listed
+                continue
+            yield KeyedEndpoint(endpoint, keys, tuple(deployments[endpoint.name]))
+
+    def get(self, name: str) -> EndpointHandle:
+        """Return an endpoint by name; raises `NotFound`."""
+        self._services.records.endpoints.get(name)
+        return EndpointHandle(self._services, name)
+
+    def create(self, name: str, tags: Mapping[str, str] | None = None) -> EndpointHandle:
+        """Create an endpoint with two new keys and no deployment; raises `Conflict` when it exists."""
+        require_name("endpoint", name)
+        endpoint = Endpoint(name, tags=dict(tags or {}), created_by=self._services.user, created_at=datetime.now(UTC))
+        self._services.records.endpoints.add(endpoint, keys=(_new_key(), _new_key()))
+        return EndpointHandle(self._services, name)
+
+    def put(self, name: str, request: EndpointRequest) -> EndpointHandle:
+        """Make an endpoint, or change its traffic and tags; raises `InvalidParameter` for traffic to what isn't there."""
+        if not any(endpoint.name == name for endpoint in self.list()):
+            if request.traffic_percent:
+                raise InvalidParameter(
+                    f"Endpoint {name} is new, so that no deployment can get traffic yet. Set it later."
+                )
+            self.create(name)
+        handle = self.get(name)
+        handle.set_traffic(request.traffic_percent)
+        endpoint = handle.endpoint
+        changed = dataclasses.replace(endpoint, tags=request.tags, echoes={**endpoint.echoes, **request.echoes})
+        self._services.records.endpoints.update(changed)
+        return handle
+
+
+class EndpointHandle:
+    """An endpoint that exists."""
+
+    def __init__(self, services: Services, name: str) -> None:
+        self._services = services
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"Endpoint({self.name!r})"
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return self._services.records.endpoints.get(self.name)
+
+    @property
+    def deployments(self) -> list[Deployment]:
+        return self._services.records.deployments.list(self.name)
+
+    @property
+    def keys(self) -> tuple[str, str]:
+        """The primary and the secondary key."""
+        return self._services.records.endpoints.keys(self.name)
+
+    @property
+    def url(self) -> str:
+        """Where OpenAI's SDK finds it (`base_url`), with `model` naming the endpoint."""
+        return f"{self._services.up().url}/v1"
+
+    def wait(self, deployment: str, timeout_s: float) -> Deployment:
+        """Return the deployment once it is healthy; raises what it failed with, or `TimedOut`."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            current = self._services.records.deployments.get(self.name, deployment)
+            if current.status is DeploymentStatus.HEALTHY:
+                return current
+            if current.status.is_settled:
+                error = current.error or {}
+                code = str(error.get("code", "worker_failed"))
+                raise from_code(code, str(error.get("message", "The worker failed.")), tuple(error.get("faults") or ()))
+            if time.monotonic() > deadline:
+                raise TimedOut(
+                    f"Deployment {self.name}/{deployment} is still {current.status} after {timeout_s:g} s. "
+                    f"{self._last_words(deployment)}Allow more with --timeout."
+                )
+            time.sleep(0.1)
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], deployment: str | None = None, **parameters: Any) -> str:
+        """Return the reply to `messages`; `parameters` are OpenAI's (`temperature`, `max_tokens` ...)."""
+        return self._client(deployment).chat(messages, **parameters)
+
+    def stream(
+        self, messages: Sequence[Mapping[str, Any]], deployment: str | None = None, **parameters: Any
+    ) -> Iterator[str]:
+        """Yield the reply piece by piece, as the model writes it."""
+        yield from self._client(deployment).stream(messages, **parameters)
+
+    def invoke(self, body: Mapping[str, Any], deployment: str | None = None) -> dict[str, Any]:
+        """Send OpenAI's request as it is; return its JSON answer.
+
+        Raises `Unauthorized`, `InvalidParameter`, `NotFound`, `TimedOut` or `WorkerFailed`.
+        """
+        return self._client(deployment).invoke(body)
+
+    def regenerate_key(self, which: str = "primary") -> str:
+        """Replace one key by a new one, at once; return it."""
+        if which not in ("primary", "secondary"):
+            raise InvalidParameter(f"'{which}' isn't a key, expected primary or secondary.")
+        primary, secondary = self.keys
+        new = _new_key()
+        both = (new, secondary) if which == "primary" else (primary, new)
+        self._services.records.endpoints.set_keys(self.name, both)
+        return new
+
+    def set_traffic(self, traffic_percent: Mapping[str, int]) -> None:
+        """Split the requests over deployments; the shares add up to 100, or to 0 for none.
+
+        Raises `InvalidParameter` for shares that can't be, `Conflict` for more traffic to a deployment that can't answer.
+        """
+        require_shares(self.endpoint, self.deployments, traffic_percent)
+        self._write_traffic(traffic_percent)
+
+    def _write_traffic(self, traffic_percent: Mapping[str, int]) -> None:
+        shares = {name: share for name, share in traffic_percent.items() if share}
+        self._services.records.endpoints.update(dataclasses.replace(self.endpoint, traffic_percent=shares))
+
+    def verify(self, deployment: str | None = None, timeout_s: float = 120.0) -> dict[str, Any]:
+        """Prove again that each deployment answers as its model did in evaluation; return what was compared."""
+        proofs: dict[str, Any] = {}
+        for current in self.deployments:
+            if deployment not in (None, current.name):
+                continue
+            if current.status is not DeploymentStatus.HEALTHY:
+                raise Conflict(f"Deployment {self.name}/{current.name} is {current.status}, so it can't be asked.")
+            renewed = dataclasses.replace(current, status=DeploymentStatus.VERIFYING, verification=None)
+            self._services.records.deployments.update(renewed)
+            proofs[current.name] = self.wait(current.name, timeout_s).verification
+        if not proofs:
+            raise NotFound(f"Endpoint {self.name} has no deployment '{deployment or ''}'.")
+        return proofs
+
+    def logs(self, deployment: str | None = None, lines: int = 50) -> dict[str, str]:
+        """Return the end of each worker's log, and of a deployment that failed also why."""
+        logs = {}
+        for each in self.deployments:
+            if deployment in (None, each.name):
+                log = [*last_log(self._services.home, each).splitlines(), *_why_failed(each)]
+                logs[each.name] = "\n".join(log[-lines:])
+        return logs
+
+    def begin_delete(self) -> None:
+        """Ask for the endpoint and its deployments to go, and return at once."""
+        self._services.records.endpoints.update(dataclasses.replace(self.endpoint, is_deleting=True))
+        self._services.up()
+
+    def delete(self, timeout_s: float = 60.0) -> None:
+        """Delete the endpoint and its deployments; return once their processes, ports and memory are free."""
+        self.begin_delete()
+        deadline = time.monotonic() + timeout_s
+        while self.name in {endpoint.name for endpoint in self._services.records.endpoints.list()}:
+            if time.monotonic() > deadline:
+                raise TimedOut(
+                    f"Endpoint {self.name} isn't gone after {timeout_s:g} s. `mafunzo down` ends everything."
+                )
+            time.sleep(0.05)
+
+    def begin_delete_deployment(self, name: str) -> None:
+        """Ask for a deployment to go, and return at once. Raises `NotFound`, and `Conflict` for one that has traffic."""
+        records = self._services.records
+        current = records.deployments.get(self.name, name)
+        if share := self.endpoint.traffic_percent.get(name):
+            raise Conflict(
+                f"Deployment {self.name}/{name} has {share} percent of the traffic. Set its traffic to 0, then delete it."
+            )
+        records.deployments.update(dataclasses.replace(current, status=DeploymentStatus.DELETING))
+        self._services.up()
+
+    def delete_deployment(self, name: str, timeout_s: float = 60.0) -> None:
+        """Delete one deployment; return once its process, port and memory are free. Its traffic goes to the others.
+
+        Raises `NotFound`, and `TimedOut` when its worker doesn't end.
+        """
+        before = self.endpoint.traffic_percent
+        if before.get(name):
+            self._services.records.deployments.get(self.name, name)
+            self._write_traffic(rebalanced(before, name, 0))
+        self.begin_delete_deployment(name)
+        deadline = time.monotonic() + timeout_s
+        while name in {deployment.name for deployment in self.deployments}:
+            if time.monotonic() > deadline:
+                raise TimedOut(
+                    f"Deployment {self.name}/{name} isn't gone after {timeout_s:g} s. `mafunzo down` ends everything."
+                )
+            time.sleep(0.05)
+
+    def _last_words(self, deployment: str) -> str:
+        """Return the end of a worker's log as a sentence, or an empty text."""
+        lines = self.logs(deployment, 1).get(deployment, "").strip()
+        return f"Its log ends with: {lines}. " if lines else ""
+
+    def _client(self, deployment: str | None) -> ChatClient:
+        return ChatClient(self.url, self.name, self.keys[0], deployment)
+
+
+def _new_key() -> str:
+    return secrets.token_urlsafe(32)
+
+
+def require_name(kind: str, name: str) -> None:
+    """Raise `InvalidParameter` for what can't be the name of an endpoint or a deployment."""
+    if not NAME.fullmatch(name):
+        raise InvalidParameter(
+            f"The {kind}'s name is '{name[:64]}', expected 3 to 32 letters (a-z), digits and '-', a letter first, no '-' last.",
+            param="name",
+        )
+
+
+def _why_failed(deployment: Deployment) -> Lines:
+    if not deployment.status.has_failed:
+        return []
+    error = deployment.error or {}
+    return [f"The deployment is {deployment.status}: {error.get('message', '')}", *map(str, error.get("faults") or ())]

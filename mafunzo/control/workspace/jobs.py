@@ -1,0 +1,266 @@
+"""Jobs: gathering the facts of a request, planning it, putting it into the queue, and what can be asked of it then."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from mafunzo.control.store.codec import decode
+from mafunzo.control.workspace.job_output import JobOutputs, find_step, job_view
+from mafunzo.control.workspace.request import comparison, finetuning, importing, previewing
+from mafunzo.control.workspace.retention import free, models_made_by, named_artifacts
+from mafunzo.control.workspace.services import Services
+from mafunzo.control.workspace.stream import Event, follow, render
+from mafunzo.control.workspace.submission import NOTHING, Promised, Submission, submission
+from mafunzo.entities.asset import Asset
+from mafunzo.entities.job import Job, JobStatus, Step
+from mafunzo.entities.job_request import JobChange, JobRequest, changed
+from mafunzo.entities.sweep import BEST_TRIAL
+from mafunzo.errors import Conflict, Faults, JobCanceled, JobFailed, NotFound, TimedOut, from_code
+from mafunzo.tracking import read_metrics
+from mafunzo.tracking.step_folder import StepFolder
+
+logger = logging.getLogger(__name__)
+
+Steps = list[Step]  # the class below has a verb called list
+Queue = list[Job]
+
+
+class Jobs:
+    """The verbs on jobs."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def list(self, statuses: tuple[JobStatus, ...] | None = None) -> list[Job]:
+        """Return the jobs, newest first."""
+        return self._services.records.jobs.list(statuses)
+
+    def queue(self) -> Queue:
+        """Return the jobs that haven't ended, in the order in which the scheduler takes them."""
+        return self._services.records.jobs.queue()
+
+    def get(self, name: str) -> JobHandle:
+        """Return a job by name; raises `NotFound`."""
+        self._services.records.jobs.get(name)
+        return JobHandle(self._services, name)
+
+    def find_step(self, name: str) -> Step | None:
+        """Return the step that is called `<job>.<step>`, or None."""
+        return find_step(self._services, name)
+
+    def find(self, name: str) -> tuple[JobHandle, Step | None]:
+        """Return the job that is called so, or the one whose step is called `<job>.<step>`, and that; raises `NotFound`."""
+        step = self.find_step(name)
+        return self.get(step.job if step else name), step
+
+    def has(self, name: str) -> bool:
+        """Return whether a job has that name."""
+        try:
+            self._services.records.jobs.get(name)
+        except NotFound:
+            return False
+        return True
+
+    def change(self, name: str, change: JobChange) -> Job:
+        """Change what a job is called, its description and tags, or hide it from lists; return it. Raises `NotFound`."""
+        job = changed(self._services.records.jobs.get(name), change)
+        self._services.records.jobs.update(job)
+        return job
+
+    def create(self, request: JobRequest, earlier: JobRequest | None = None) -> JobHandle:
+        """Put a job into the queue; all its faults are raised at once, before anything is stored.
+
+        Idempotent: of a job of that name that exists, what is said of it is changed, since a client that heard no answer asks
+        again. Raises `Conflict` where it has other settings. earlier: the request that it came from, where the job itself
+        doesn't know that any more.
+        """
+        if not self.has(request.name):
+            return self._enqueue(submission(self._services, request))
+        settings = self._services.records.jobs.get(request.name).settings
+        known = earlier if settings is None else decode(JobRequest, settings)
+        if known is None or known.settings != request.settings:
+            raise Conflict(
+                f"Job {request.name} exists already, with other settings. Only its description, tags, properties and display "
+                "name can be changed: submit the job under another name."
+            )
+        self.change(request.name, request.change)
+        return self.get(request.name)
+
+    def require_good(self, request: JobRequest, promised: Promised = NOTHING) -> None:
+        """Raise all faults of a job, of which what is promised isn't stored yet. Nothing is stored or started."""
+        submission(self._services, request, promised)
+
+    def finetune(
+        self,
+        *,
+        model: str | Path | Asset | None = None,
+        train: str | Path | None = None,
+        validation: str | Path | None = None,
+        test: str | Path | None = None,
+        **parameters: Any,
+    ) -> JobHandle:
+        """Plan a fine-tuning pipeline and put it into the queue. See `Workspace.finetune`."""
+        return self._enqueue(self._finetuning(model, (train, validation, test), parameters))
+
+    def plan_finetune(
+        self,
+        *,
+        model: str | Path | Asset | None = None,
+        train: str | Path | None = None,
+        validation: str | Path | None = None,
+        test: str | Path | None = None,
+        **parameters: Any,
+    ) -> tuple[Job, Steps]:
+        """Return the job and its steps, and store nothing; all faults of the request are raised at once."""
+        return self._finetuning(model, (train, validation, test), parameters).planned()
+
+    def _finetuning(
+        self, model: str | Path | Asset | None, files: tuple[str | Path | None, ...], parameters: Mapping[str, Any]
+    ) -> Submission:
+        faults = Faults()
+        named = dict(zip(("train_file_path", "validation_file_path", "test_file_path"), files, strict=True))
+        request = finetuning(model, named, parameters, faults)
+        return submission(self._services, request, faults=faults)
+
+    def compare(self, *, model: str, data: str | Path, against: str | None = None, **parameters: Any) -> JobHandle:
+        """Evaluate two models on the same rows. Without `against`, the base that `model` was tuned from."""
+        faults = Faults()
+        request = comparison(self._services, model, data, against, parameters, faults)
+        return self._enqueue(submission(self._services, request, faults=faults))
+
+    def import_model(self, reference: str) -> JobHandle:
+        """Fetch and convert a model; the job's output `model` is a plain Hugging Face folder."""
+        return self._enqueue(submission(self._services, importing(self._services, reference)))
+
+    def preview(self, model: str | Path, data: str | Path, **parameters: Any) -> JobHandle:
+        """Render rows of `data` with the model's chat template and the loss mask."""
+        return self._enqueue(submission(self._services, previewing(self._services, model, data, parameters)))
+
+    def delete(self, name: str, is_forced: bool = False) -> int:
+        """Delete a job that has ended, its logs, and the bytes that nothing else holds; return how many bytes were freed.
+
+        Raises `Conflict` while it is queued or runs, and, unless forced, where a registered model's lineage leads to it.
+        """
+        services = self._services
+        job, steps = services.records.jobs.get(name), services.records.steps.of(name)
+        models = [str(asset.key) for asset in models_made_by(services, name)]
+        if models and not is_forced:
+            raise Conflict(
+                f"The lineage of {', '.join(models)} leads to job {name}. Delete that first, or pass --force."
+            )
+        services.records.jobs.delete(name)
+        shutil.rmtree(services.home.jobs / name, ignore_errors=True)
+        shown = services.blobs.withdraw_views(job_view(name))
+        artifacts = named_artifacts(job).union(shown, *map(named_artifacts, steps))
+        return free(services, artifacts, job.ended_at)
+
+    def _enqueue(self, good: Submission) -> JobHandle:
+        """Start the server first: where it can't start, nothing is left in the queue."""
+        self._services.up()
+        job, steps = good.stored()
+        self._services.records.jobs.add(job, steps)
+        return JobHandle(self._services, job.name)
+
+
+class JobHandle:
+    """A job that was put into the queue. Closing this process doesn't end it."""
+
+    def __init__(self, services: Services, name: str) -> None:
+        self._services = services
+        self._outputs = JobOutputs(services, name)
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"Job({self.name!r}, {self.status})"
+
+    @property
+    def job(self) -> Job:
+        return self._services.records.jobs.get(self.name)
+
+    @property
+    def steps(self) -> list[Step]:
+        return self._services.records.steps.of(self.name)
+
+    @property
+    def best_trial(self) -> Step | None:
+        """The trial whose outputs are a sweep's, once it has ended."""
+        name = self.job.properties.get(BEST_TRIAL)
+        return self._outputs.step(name) if name else None
+
+    @property
+    def status(self) -> JobStatus:
+        return self.job.status
+
+    def events(self) -> Iterator[Event]:
+        """Yield what happens, from the beginning of the job to its end, as it happens."""
+        return follow(self._services, self.name)
+
+    def stream(self, to: TextIO | None = None) -> JobHandle:
+        """Show the job until it ends: a progress bar on a terminal, JSON lines elsewhere. Raises as `wait` does."""
+        render(self.events(), to or sys.stdout)
+        return self.wait()
+
+    def wait(self, timeout_s: float | None = None) -> JobHandle:
+        """Return when the job has completed; raises what its step failed with, `JobCanceled`, or `TimedOut`."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while not (job := self.job).status.is_terminal:
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimedOut(f"Job {self.name} is still {job.status} after {timeout_s:g} s. It goes on.")
+            time.sleep(0.2)
+        if job.status is JobStatus.CANCELED:
+            raise JobCanceled(f"Job {self.name} was cancelled.")
+        if job.status is JobStatus.FAILED:
+            raise self._failure(job)
+        return self
+
+    def cancel(self) -> None:
+        """Ask the scheduler to end the job and all its processes."""
+        job = self.job
+        if not job.status.is_terminal:
+            self._services.records.jobs.request_cancel(self.name)
+            self._services.up()
+
+    def metrics(self, step: str | None = None) -> dict[str, list[dict[str, Any]]]:
+        """Return each step's metrics, line by line: `{"finetune": [{"time": ..., "step": 1, "loss": ...}, ...]}`."""
+        names = [step] if step else [s.name for s in self.steps]
+        folders = {name: self._outputs.folder(name) for name in names}
+        return {name: lines for name, at in folders.items() if (lines := list(read_metrics(StepFolder(at).metrics)))}
+
+    def logs(self, step: str) -> str:
+        """Return what a step has printed so far; raises `NotFound`."""
+        file = StepFolder(self._outputs.folder(step)).log
+        return file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+
+    def _failure(self, job: Job) -> Exception:
+        failed = (job.error or {}).get("step")
+        for step in self.steps:
+            if step.name == failed and step.error:
+                error = from_code(
+                    str(step.error.get("code", "step_failed")),
+                    f"Step '{step.name}' of job {self.name}: {step.error.get('message', 'failed')}",
+                    tuple(step.error.get("faults") or ()),
+                )
+                return error
+        return JobFailed(f"Job {self.name} failed: {(job.error or {}).get('message', 'no step says why')}")
+
+    def output_artifact(self, output: str, path: str = "", step: str | None = None) -> str:
+        """Return the hash of an output, of the job or of one step, or of `path` in it; raises `NotFound` or `JobFailed`."""
+        return self._outputs.artifact(output, path, step)
+
+    def download(self, to: str | Path, output: str | None = None) -> list[Path]:
+        """Write one output, or all, under `to`; return the folders."""
+        return self._outputs.download(to, output)
+
+    def checkout(self, output: str, to: Path, step: str | None = None) -> None:
+        """Copy the files of an output, of the job or of one step, into the new folder `to`, where they may be changed."""
+        self._services.artifacts.checkout(self.output_artifact(output, step=step), to, is_writable=True)
+
+    def folder(self, step: str) -> Path:
+        """Return the folder of a step's newest attempt, which holds `log.txt`, `metrics.jsonl` and `exit.json`."""
+        return self._outputs.folder(step)

@@ -1,0 +1,161 @@
+"""From a model back to its job, steps, code, parameters, base and data, each link checked by hash."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mafunzo.control.workspace.model_source import ModelSources
+from mafunzo.control.workspace.services import Services
+from mafunzo.control.workspace.shipped_component import shipped, shipped_names
+from mafunzo.entities.asset import Asset
+from mafunzo.entities.job import ArtifactInput, Job, Step
+from mafunzo.errors import ArtifactCorrupt, NotFound
+
+
+@dataclass(frozen=True)
+class Link:
+    """One thing on the way: what it is, its facts, the hash of its bytes, and the faults that checking them found.
+
+    `is_current`: for a step, whether the code of today is the code that ran; None for other links.
+    """
+
+    kind: str
+    name: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    artifact: str | None = None
+    faults: tuple[str, ...] = ()
+    is_current: bool | None = None
+    depth: int = 0
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """All links of a thing, itself first."""
+
+    links: tuple[Link, ...]
+
+    @property
+    def faults(self) -> list[str]:
+        return [f"{link.kind} {link.name}: {fault}" for link in self.links for fault in link.faults]
+
+    def lines(self) -> Iterator[str]:
+        """Yield readable lines, indented by depth."""
+        for link in self.links:
+            mark = "" if link.artifact is None else (" [CORRUPT]" if link.faults else " [verified]")
+            digest = f" {link.artifact[:19]}..." if link.artifact else ""
+            code = {True: "", False: " (the code has changed since)", None: ""}[link.is_current]
+            yield f"{'  ' * link.depth}{link.kind} {link.name}{digest}{mark}{code}"
+            for name, value in link.facts.items():
+                if value not in (None, "", {}, []):
+                    yield f"{'  ' * (link.depth + 2)}{name}: {_short(value)}"
+
+    def require_intact(self) -> None:
+        """Raise `ArtifactCorrupt` naming every file whose bytes have changed."""
+        if self.faults:
+            raise ArtifactCorrupt("The lineage is broken: stored bytes have changed.", self.faults)
+
+
+def trace(services: Services, thing: str) -> Lineage:
+    """Trace a model (`name`, `name:version`) or a job; raises `NotFound`."""
+    try:
+        job = services.records.jobs.get(thing)
+    except NotFound:
+        asset = ModelSources(services).get(thing)
+        return Lineage(tuple(_model_links(services, asset)))
+    return Lineage(tuple(_job_links(services, job, 0)))
+
+
+def facts_of_job(services: Services, job: Job, output: str, made_by: Step | None) -> dict[str, Any]:
+    """Return what a registered model remembers of the job that made it, or of the one step that did."""
+    steps = [made_by] if made_by else services.records.steps.of(job.name)
+    by_name = {step.name: step for step in steps}
+    literals = {f"{step.name}.{name}": value for step in steps for name, value in step.spec.literals.items()}
+    properties: dict[str, Any] = {
+        "job": job.name,
+        "job_output": output,
+        "parameters": literals,
+        "code": {step.spec.component: step.spec.code for step in steps},
+        "steps": {step.name: {"cache_key": step.cache_key, "outputs": dict(step.outputs)} for step in steps},
+        "data": {name: value.artifact for name, value in _given(job).items() if "file_path" in name},
+    }
+    importer = by_name.get("import_model")
+    if importer and importer.outputs.get("model"):
+        base = importer.outputs["model"]
+        properties["base_artifact"] = base
+        properties["base_model"] = _base_facts(services, base, job)
+    if (prepare := by_name.get("prepare_data")) and prepare.outputs.get("prepared"):
+        properties["rows"] = _row_counts(services, prepare.outputs["prepared"])
+    return properties
+
+
+def _model_links(services: Services, asset: Asset) -> Iterator[Link]:
+    if asset.artifact is None:
+        yield Link("catalogue model", str(asset.key), {"licence": asset.tags.get("licence", "")})
+        return
+    facts = {"created": asset.created_at, "by": asset.created_by, "rows": asset.properties.get("rows")}
+    yield Link("model", str(asset.key), facts, asset.artifact, tuple(services.artifacts.verify(asset.artifact)))
+    job_name = asset.properties.get("job")
+    if not job_name:
+        return
+    try:
+        job = services.records.jobs.get(job_name)
+    except NotFound:
+        yield Link("job", f"{job_name} (deleted)", depth=1)
+        return
+    yield from _job_links(services, job, 1, asset.properties.get("steps"))
+
+
+def _job_links(services: Services, job: Job, depth: int, made_by: Collection[str] | None = None) -> Iterator[Link]:
+    """Yield the links of a job; `made_by` names the steps that count, None is all."""
+    yield Link(
+        "job", job.name, {"status": str(job.status), "by": job.created_by, "created": job.created_at}, depth=depth
+    )
+    for name, given in _given(job).items():
+        faults = tuple(services.artifacts.verify(given.artifact))
+        yield Link("input", f"{name} = {given.name}", {}, given.artifact, faults, depth=depth + 1)
+    steps = services.records.steps.of(job.name)
+    for step in (one for one in steps if made_by is None or one.name in made_by):
+        yield _step_link(step, depth + 1)
+        for name, artifact in step.outputs.items():
+            faults = tuple(services.artifacts.verify(artifact))
+            yield Link("output", f"{step.name}.{name}", {}, artifact, faults, depth=depth + 2)
+
+
+def _step_link(step: Step, depth: int) -> Link:
+    component = step.spec.component.split(":")[0]
+    is_current = shipped(component).code == step.spec.code if component in shipped_names() else None
+    facts = {"component": step.spec.component, "code": step.spec.code[:19] + "...", "parameters": step.spec.literals}
+    return Link("step", f"{step.name} ({step.status})", facts, is_current=is_current, depth=depth)
+
+
+def _given(job: Job) -> dict[str, ArtifactInput]:
+    return {
+        name: ArtifactInput(value["artifact"], value.get("name", ""))
+        for name, value in job.inputs.items()
+        if isinstance(value, Mapping) and "artifact" in value
+    }
+
+
+def _base_facts(services: Services, artifact: str, job: Job) -> dict[str, Any]:
+    recorded = json.loads(services.artifacts.open_file(artifact, "mafunzo_model.json").read_text(encoding="utf-8"))
+    reference = next((value.name for name, value in _given(job).items() if name.endswith("model_path")), "")
+    kept = ("name", "version", "source", "licence", "weights_sha256")
+    return {"reference": reference, "artifact": artifact, **{key: recorded.get(key) for key in kept}}
+
+
+def _row_counts(services: Services, prepared: str) -> dict[str, Any]:
+    report = json.loads(services.artifacts.open_file(prepared, "report.json").read_text(encoding="utf-8"))
+    return {
+        name: {"read": split["rows_read"], "kept": split["rows_kept"], "dropped": len(split["dropped"])}
+        for name, split in report["splits"].items()
+    }
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Mapping):
+        inner = ((key, f"({_short(item)})" if isinstance(item, Mapping) else item) for key, item in value.items())
+        return ", ".join(f"{key}={item}" for key, item in inner)
+    return str(value)

@@ -1,0 +1,171 @@
+"""Models as the base of a job: a registered version, one on offer, a repository of a hub or of its mirror, or a folder."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mafunzo.control.store import catalog
+from mafunzo.control.workspace.mirror import find_mirror
+from mafunzo.control.workspace.services import Services
+from mafunzo.control.workspace.version import referenced, scope_of
+from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetKey, AssetType, FolderType
+from mafunzo.entities.job import ArtifactInput
+from mafunzo.entities.model_card import ModelCard
+from mafunzo.entities.reference import AssetReference, JobOutputReference, parse_reference
+from mafunzo.errors import InvalidFile, InvalidParameter, NotFound
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A path input whose bytes go into the store only when the whole request is known to be good."""
+
+    name: str
+    put: Callable[[], str]
+
+    def artifact(self) -> ArtifactInput:
+        """Store the bytes."""
+        return ArtifactInput(self.put(), self.name)
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model as a job's inputs, and the defaults and ranges that its card brings."""
+
+    name: str
+    inputs: Mapping[str, Upload | ArtifactInput | str]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+class ModelSources:
+    """Looks models up. A reference is `name`, `name:version`, an address of a way in, `org/name` of a hub, or a folder."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def on_offer(self, name: str | None = None) -> list[Asset]:
+        """Return the catalogue's models, or the versions of one, its default first."""
+        cards = [card for card in catalog.model_cards() if name in (None, card.name)]
+        return [_offered(card) for card in sorted(cards, key=lambda card: not card.is_default)]
+
+    def get(self, reference: str) -> Asset:
+        """Return one version of a model: registered, or on offer; raises `NotFound` with near names."""
+        parsed = parse_reference(reference)
+        if isinstance(parsed, AssetReference):
+            return self._named(parsed)
+        if isinstance(parsed, JobOutputReference):
+            raise InvalidParameter(f"{reference} is the output of a job: register it, then name the model.")
+        raise NotFound(f"No model is called '{reference}'. `mafunzo model list` shows all.")
+
+    def version(self, reference: AssetReference) -> Asset:
+        """Return the version that a reference names: registered, or on offer; raises `NotFound` with near names."""
+        if reference.type is not AssetType.MODEL or reference.registry:
+            return self._named(reference)
+        return referenced(self._services, AssetType.MODEL, reference)
+
+    def source(self, reference: str | Path | Asset) -> ModelSource:
+        """Return how a job takes `reference` as its base model."""
+        if isinstance(reference, Asset):
+            reference = f"{reference.name}:{reference.version}"
+        folder = Path(reference).expanduser()
+        if isinstance(reference, Path) or folder.is_dir():
+            return self._source_folder(folder)
+        if is_repository(reference):
+            return self._source_hub(reference)
+        asset = self.get(reference)
+        if asset.artifact is None:
+            return self._source_card(catalog.model_card(asset.name, asset.version))
+        return self._source_registered(asset, asset.artifact)
+
+    def _named(self, reference: AssetReference) -> Asset:
+        if asset := self._registered(reference):
+            return asset
+        return _offered(catalog.model_card(reference.name, reference.version))
+
+    def _registered(self, reference: AssetReference) -> Asset | None:
+        records, scope = self._services.records, scope_of(reference)
+        versions = records.assets.list(
+            scope=scope, type=AssetType.MODEL, name=reference.name, with_archived=reference.version is not None
+        )
+        if not versions:
+            return None
+        if reference.version is None:
+            return records.assets.latest(scope, AssetType.MODEL, reference.name)
+        for asset in versions:
+            if asset.version == reference.version:
+                return asset
+        known = ", ".join(asset.version for asset in versions)
+        raise NotFound(f"Model {reference.name} has no version {reference.version}. There are: {known}.")
+
+    def _source_registered(self, asset: Asset, artifact: str) -> ModelSource:
+        inputs = {"mlflow_model_path": ArtifactInput(artifact, str(asset.key))}
+        base = asset.properties.get("base_artifact")
+        if base and asset.properties.get("is_adapter"):
+            inputs["base_model_path"] = ArtifactInput(base, f"base of {asset.key}")
+        return ModelSource(str(asset.key), inputs)
+
+    def _source_card(self, card: ModelCard) -> ModelSource:
+        repository = card.source.repo if card.source.kind == "hub" else None
+        mirror = find_mirror(self._services, AssetType.MODEL, repository) if repository else None
+        name = f"{card.name}:{card.version}"
+        inputs = {"mlflow_model_path": Upload(name, lambda: self._put_card(card, mirror))}
+        return ModelSource(name, inputs, card.defaults, card.ranges)
+
+    def _source_hub(self, repository: str) -> ModelSource:
+        for card in catalog.model_cards():
+            if card.source.kind == "hub" and card.source.repo == repository:
+                return self._source_card(card)
+        mirror = find_mirror(self._services, AssetType.MODEL, repository)
+        inputs = {"huggingface_id": repository} | ({"mirror": str(mirror)} if mirror else {})
+        return ModelSource(repository, inputs)
+
+    def _source_folder(self, folder: Path) -> ModelSource:
+        if not folder.is_dir():
+            raise InvalidFile(f"{folder} isn't a folder. Name a model, or a folder with config.json and safetensors.")
+        upload = Upload(folder.name, lambda: self._services.artifacts.put(folder))
+        if (folder / "MLmodel").exists():
+            return ModelSource(folder.name, {"mlflow_model_path": upload})
+        if not any((folder / name).exists() for name in ("config.json", "adapter_config.json")):
+            raise InvalidFile(f"{folder} has neither config.json nor MLmodel: it isn't a model. Name its root folder.")
+        return ModelSource(folder.name, {"pytorch_model_path": upload})
+
+    def _put_card(self, card: ModelCard, mirror: Path | None) -> str:
+        """Store a model by reference: its card, and where to look for it. The mirror's fingerprint makes a changed one new."""
+        with tempfile.TemporaryDirectory(prefix="mafunzo-card-") as scratch:
+            folder = Path(scratch) / "card"
+            folder.mkdir()
+            body = card.model_dump(mode="json", exclude_none=True)
+            (folder / "card.yml").write_text(yaml.safe_dump(body, sort_keys=True, allow_unicode=True), encoding="utf-8")
+            if mirror is not None:
+                (folder / "mirror.txt").write_text(f"{mirror}\n", encoding="utf-8")
+                (folder / "mirror_fingerprint.txt").write_text(_fingerprint(mirror), encoding="utf-8")
+            return self._services.artifacts.put(folder)
+
+
+def is_repository(reference: str) -> bool:
+    """Return whether a reference is `org/name` of a hub, and no address, whose first part ends in a colon."""
+    first, slash, _ = reference.partition("/")
+    return bool(slash) and ":" not in first
+
+
+def _offered(card: ModelCard) -> Asset:
+    body = card.model_dump(mode="json", exclude_none=True)
+    return Asset(
+        key=AssetKey(REGISTRY_SCOPE, AssetType.MODEL, card.name, card.version),
+        folder_type=FolderType.MLFLOW_MODEL,
+        description=card.description,
+        tags={"licence": card.licence, "context_length": str(card.context_length)},
+        properties={"card": body},
+        created_by="catalogue",
+    )
+
+
+def _fingerprint(folder: Path) -> str:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return "".join(f"{f.relative_to(folder)} {f.stat().st_size} {f.stat().st_mtime_ns}\n" for f in files)

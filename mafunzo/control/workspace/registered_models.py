@@ -1,0 +1,149 @@
+"""The names of registered models: what is said of a name, its labels, and its versions together."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from mafunzo.control.workspace.models import Models
+from mafunzo.control.workspace.services import Services
+from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType, next_version
+from mafunzo.entities.registered_model import RegisteredModel
+from mafunzo.errors import Conflict, InvalidParameter, NotFound
+
+NAME_SCOPE = "workspace:name"
+"""Where what is said of a name is kept, under one version, so that a name may be there before its first version."""
+FORBIDDEN = "/:@"
+Versions = list[Asset]  # the class below has a verb called list
+
+
+class RegisteredModels:
+    """The verbs on names of models."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def list(self) -> list[RegisteredModel]:
+        """Return every name that was created, or that has versions, in order."""
+        records = self._services.records
+        said = {asset.name: asset for asset in records.assets.list(NAME_SCOPE, AssetType.MODEL)}
+        versions: dict[str, Versions] = {name: [] for name in said}
+        for asset in self._versions():
+            versions.setdefault(asset.name, []).append(asset)
+        return [self._model(name, said.get(name), versions[name]) for name in sorted(versions)]
+
+    def find(self, name: str) -> RegisteredModel | None:
+        """Return a name with its versions, or None."""
+        said = self._services.records.assets.list(NAME_SCOPE, AssetType.MODEL, name)
+        versions = self._versions(name)
+        return self._model(name, said[0] if said else None, versions) if said or versions else None
+
+    def get(self, name: str) -> RegisteredModel:
+        """Return a name with its versions; raises `NotFound`."""
+        model = self.find(name)
+        if model is None:
+            raise NotFound(f"No model is registered under the name '{name}'. `mafunzo model list` shows all.")
+        return model
+
+    def create(self, name: str, description: str = "", tags: Mapping[str, str] | None = None) -> RegisteredModel:
+        """Add a name that has no versions yet. Raises `Conflict` when it is there, `InvalidParameter` for no name."""
+        if not name or any(character in name for character in FORBIDDEN):
+            raise InvalidParameter(f"The model's name is '{name}', expected one without any of {' '.join(FORBIDDEN)}.")
+        if self.find(name) is not None:
+            raise Conflict(f"A model is registered under the name '{name}' already.")
+        self._services.records.assets.add(self._said(name, description, tags or {}))
+        return self.get(name)
+
+    def update(
+        self, name: str, description: str | None = None, tags: Mapping[str, str] | None = None
+    ) -> RegisteredModel:
+        """Change what is said of a name; None leaves it as it is. Raises `NotFound`."""
+        known = self.get(name)
+        records = self._services.records
+        stored = records.assets.list(NAME_SCOPE, AssetType.MODEL, name)
+        said = dataclasses.replace(
+            stored[0] if stored else self._said(name, "", {}),
+            description=known.description if description is None else description,
+            tags=known.tags if tags is None else tags,
+        )
+        if stored:
+            records.assets.update(said)
+        else:
+            records.assets.add(said)
+        return self.get(name)
+
+    def delete(self, name: str) -> None:
+        """Delete a name with all of its versions. Raises `NotFound`, and `Conflict` when a deployment serves one of them."""
+        model = self.get(name)
+        keys = {str(version.key) for version in model.versions}
+        served = [d for d in self._services.records.deployments.list() if d.model in keys]
+        if served:
+            where = ", ".join(f"{d.endpoint}/{d.name} ({d.model})" for d in served)
+            raise Conflict(f"Model {name} is served by {where}. Delete the endpoint first.")
+        for version in model.versions:
+            Models(self._services).delete(str(version.key))
+        for said in self._services.records.assets.list(NAME_SCOPE, AssetType.MODEL, name):
+            self._services.records.assets.delete(said.key)
+
+    def version(self, name: str, version: str) -> Asset:
+        """Return one version of a name; raises `NotFound`."""
+        return self._services.records.assets.get(AssetKey(WORKSPACE_SCOPE, AssetType.MODEL, name, version))
+
+    def labelled(self, name: str, label: str) -> Asset:
+        """Return the version that a label is on; raises `NotFound`."""
+        return self._services.records.labels.get(WORKSPACE_SCOPE, AssetType.MODEL, name, label)
+
+    def set_label(self, version: Asset, label: str) -> None:
+        """Put a label on a version, and off whichever version of the name had it."""
+        self._services.records.labels.set(version.key, label)
+
+    def delete_label(self, name: str, label: str) -> None:
+        """Take a label off, if it is on a version."""
+        self._services.records.labels.delete(WORKSPACE_SCOPE, AssetType.MODEL, name, label)
+
+    def change_version(self, version: Asset, **changes: Any) -> Asset:
+        """Change fields of a version (`description`, `tags`, `is_archived` ...), never its bytes, and return it."""
+        changed = dataclasses.replace(version, **changes)
+        self._services.records.assets.update(changed)
+        return changed
+
+    def copy_version(self, origin: Asset, name: str, description: str, tags: Mapping[str, str]) -> Asset:
+        """Register the bytes and the lineage of a version once more, as the next version of a name. Raises `NotFound`."""
+        version = next_version(known.version for known in self.get(name).versions)
+        copy = dataclasses.replace(
+            origin,
+            key=AssetKey(WORKSPACE_SCOPE, AssetType.MODEL, name, version),
+            description=description,
+            tags=tags,
+            is_archived=False,
+            created_by=self._services.user,
+            created_at=None,
+        )
+        return self._services.records.assets.add(copy)
+
+    def _versions(self, name: str | None = None) -> Versions:
+        return self._services.records.assets.list(WORKSPACE_SCOPE, AssetType.MODEL, name, with_archived=True)
+
+    def _model(self, name: str, said: Asset | None, versions: Versions) -> RegisteredModel:
+        first = said or versions[-1]
+        return RegisteredModel(
+            name=name,
+            description=said.description if said else "",
+            tags=said.tags if said else {},
+            labels=self._services.records.labels.list(WORKSPACE_SCOPE, AssetType.MODEL, name),
+            versions=tuple(versions),
+            created_by=first.created_by,
+            created_at=first.created_at,
+        )
+
+    def _said(self, name: str, description: str, tags: Mapping[str, str]) -> Asset:
+        return Asset(
+            key=AssetKey(NAME_SCOPE, AssetType.MODEL, name, "1"),
+            folder_type=FolderType.CUSTOM_MODEL,
+            description=description,
+            tags=tags,
+            created_by=self._services.user,
+            created_at=datetime.now(UTC),
+        )

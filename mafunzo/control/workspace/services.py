@@ -1,0 +1,38 @@
+"""What the collections of verbs share: the stores of one home, who acts, and the way to a running server.
+
+The leaf of this package: collections take it, and what they need of one another they make from it, so that none of them
+knows the `Workspace` that holds them all.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mafunzo.control.store.artifact import Artifacts
+from mafunzo.control.store.blob import Blobs
+from mafunzo.control.store.home import Home
+from mafunzo.control.store.records import Records
+from mafunzo.entities.server_address import ServerAddress
+
+
+@dataclass(frozen=True)
+class Services:
+    """The parts of one home, in the name of one user.
+
+    user: who acts, and whose name what is made carries. home_user: the operating system's user who owns the home.
+    cache: where downloads are kept. up: starts the server in the background unless it runs; raises `ServerFailed`.
+    """
+
+    home: Home
+    records: Records
+    artifacts: Artifacts
+    blobs: Blobs
+    user: str
+    home_user: str
+    cache: Path
+    is_offline: bool
+    up: Callable[[], ServerAddress]
+
+    def collect(self) -> int:
+        """Free the disk of bytes that nothing refers to any more; return how many bytes."""
+        return self.artifacts.collect(self.records.referenced_artifacts())

@@ -1,0 +1,81 @@
+"""The components that ship with Mafunzo: their interfaces, and a hash of all the code that each runs."""
+
+import ast
+import functools
+import hashlib
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from mafunzo.entities.component import Component
+from mafunzo.entities.component_file import component_from_dict
+from mafunzo.errors import NotFound
+
+PACKAGE = Path(__file__).parents[2]
+FOLDER = PACKAGE / "compute" / "components"
+
+
+@dataclass(frozen=True)
+class PinnedComponent:
+    """A component as it is now. `code` is the hash of its interface and of every module of ours that its command imports."""
+
+    component: Component
+    code: str
+
+
+_parsing = threading.Lock()
+"""As Python 3.11 counts the depth of its parsers together, two at once can fail (`SystemError`)."""
+
+
+@functools.cache
+def shipped(name: str) -> PinnedComponent:
+    """Return the component `name` that ships with Mafunzo; raises `NotFound`."""
+    path = FOLDER / f"{name}.yml"
+    if not path.exists():
+        known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yml")))
+        raise NotFound(f"No component is called '{name}'. There are: {known}.")
+    body = path.read_bytes()
+    component = component_from_dict(yaml.safe_load(body), path.name)
+    sources = [path, *sorted(_imported(FOLDER / f"{name}.py"))] if component.kind == "command" else [path]
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(str(source.relative_to(PACKAGE)).encode() + b"\0" + source.read_bytes() + b"\0")
+    return PinnedComponent(component, f"sha256:{digest.hexdigest()}")
+
+
+def shipped_names() -> list[str]:
+    """Return the names of all components that ship with Mafunzo."""
+    return sorted(file.stem for file in FOLDER.glob("*.yml"))
+
+
+def _imported(start: Path) -> set[Path]:
+    """Return `start` and every source file of this package that it imports, directly or not, wherever the import stands."""
+    seen: set[Path] = set()
+    waiting = [start]
+    while waiting:
+        path = waiting.pop()
+        if path in seen or not path.exists():
+            continue
+        seen.add(path)
+        with _parsing:
+            tree = ast.parse(path.read_bytes())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            else:
+                continue
+            waiting += [file for name in names for file in _files_of(name)]
+    return seen
+
+
+def _files_of(module: str) -> list[Path]:
+    parts = module.split(".")
+    if parts[0] != PACKAGE.name or len(parts) == 1:
+        return []
+    stem = PACKAGE.joinpath(*parts[1:])
+    packages = [PACKAGE.joinpath(*parts[1:end], "__init__.py") for end in range(2, len(parts) + 1)]
+    return [file for file in [stem.with_suffix(".py"), *packages] if file.is_file()]

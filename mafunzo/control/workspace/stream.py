@@ -1,0 +1,142 @@
+"""A job as it happens: events read from the records and the steps' logs, and how they are shown."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+from mafunzo.control.workspace.services import Services
+from mafunzo.entities.job import Job, JobStatus, Step, StepStatus
+from mafunzo.tracking import progress_text
+from mafunzo.tracking.step_folder import StepFolder
+
+
+@dataclass(frozen=True)
+class Event:
+    """`job` and `step`: a status was reached. `line`: a step printed it. `progress`: a step told how far it is."""
+
+    kind: Literal["job", "step", "line", "progress"]
+    name: str
+    text: str = ""
+    status: str = ""
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return a JSON object without empty keys."""
+        body: dict[str, Any] = {"event": self.kind, "name": self.name, "status": self.status, "text": self.text}
+        return {key: value for key, value in (body | self.numbers).items() if value != ""}
+
+
+def follow(services: Services, name: str, poll_s: float = 0.2) -> Iterator[Event]:
+    """Yield the events of a job from its beginning; return once it has ended."""
+    seen_job = ""
+    seen_steps: dict[str, str] = {}
+    logs: dict[str, _Tail] = {}
+    while True:
+        job = services.records.jobs.get(name)
+        steps = services.records.steps.of(name)
+        is_news, seen_job = _job_text(job) != seen_job, _job_text(job)
+        news = Event("job", name, seen_job, str(job.status))
+        if is_news and not job.status.is_terminal:
+            yield news
+        for step in steps:
+            yield from _follow_step(services, step, seen_steps, logs)
+        if job.status.is_terminal:
+            yield news
+            return
+        time.sleep(poll_s)
+
+
+def render(events: Iterable[Event], stream: TextIO) -> None:
+    """Show events: readable lines and one progress bar on a terminal, one JSON object a line elsewhere."""
+    is_terminal = stream.isatty()
+    bar = ""
+    for event in events:
+        if not is_terminal:
+            stream.write(json.dumps(event.as_dict(), ensure_ascii=False) + "\n")
+        elif event.kind == "progress":
+            bar = _bar(event)
+            stream.write("\r\x1b[2K" + bar)
+        else:
+            stream.write(("\r\x1b[2K" if bar else "") + _line(event) + "\n")
+            bar = ""
+        stream.flush()
+    if bar:
+        stream.write("\n")
+
+
+def _follow_step(services: Services, step: Step, seen: dict[str, str], logs: dict[str, _Tail]) -> Iterator[Event]:
+    told = f"{step.status} {step.reason}".strip()
+    is_news = seen.get(step.name) != told and not (step.status is StepStatus.WAITING and not step.reason)
+    if is_news and not step.status.is_terminal:
+        yield Event("step", step.name, step.reason, str(step.status))
+    if step.attempt and step.status is not StepStatus.CACHED:
+        path = StepFolder.of(services.home.jobs, step.job, step.name, step.attempt).log
+        tail = logs.setdefault(f"{step.name}/{step.attempt}", _Tail(path))
+        yield from (_log_event(step.name, line) for line in tail.lines(is_last=step.status.is_terminal))
+    if is_news and step.status.is_terminal:
+        yield Event("step", step.name, _ended_text(step), str(step.status), _duration(step))
+    seen[step.name] = told
+
+
+class _Tail:
+    """The lines of a growing file, each once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._offset = path, 0
+
+    def lines(self, is_last: bool) -> Iterator[str]:
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            body = file.read()
+        end = len(body) if is_last else body.rfind(b"\n") + 1
+        self._offset += end
+        yield from body[:end].decode("utf-8", "replace").splitlines()
+
+
+def _log_event(step: str, line: str) -> Event:
+    if line.startswith('{"event": "progress"'):
+        try:
+            numbers = json.loads(line)
+        except ValueError:
+            return Event("line", step, line)
+        numbers.pop("event")
+        return Event("progress", step, numbers=numbers)
+    return Event("line", step, line)
+
+
+def _job_text(job: Job) -> str:
+    if job.status is JobStatus.FAILED:
+        return f"failed: {(job.error or {}).get('message', '')}".strip(": ")
+    return str(job.status)
+
+
+def _ended_text(step: Step) -> str:
+    return str(step.error["message"]) if step.error and step.error.get("message") else step.reason
+
+
+def _duration(step: Step) -> dict[str, Any]:
+    if step.started_at is None or step.ended_at is None:
+        return {}
+    return {"seconds": round((step.ended_at - step.started_at).total_seconds(), 1)}
+
+
+def _bar(event: Event) -> str:
+    numbers = dict(event.numbers)
+    phase, done, total, eta_s = (numbers.pop(key, None) for key in ("phase", "done", "total", "eta_s"))
+    return progress_text(f"{event.name}: {phase}", int(done or 0), int(total or 0), eta_s, numbers)
+
+
+def _line(event: Event) -> str:
+    if event.kind == "line":
+        return f"  {event.text}"
+    took = f" in {event.numbers['seconds']:g} s" if event.numbers.get("seconds") is not None else ""
+    text = f": {event.text}" if event.text and event.text != event.status else ""
+    noun = "job" if event.kind == "job" else "step"
+    return f"{noun} {event.name} {event.status}{took}{text}"

@@ -1,0 +1,360 @@
+"""The one road from a `JobRequest` to a job: what it names is looked up, checked, and planned; nothing is stored before.
+
+A pipeline that ships and a user's own go it alike. They differ in how the inputs of the job are looked up: those of a pipeline
+that ships have meanings which can be checked (`shipped_pipeline`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mafunzo.control.pipelines.binding import filled
+from mafunzo.control.pipelines.flatten import Flat, flatten
+from mafunzo.control.pipelines.plan import Facts, PinnedComponent, plan
+from mafunzo.control.pipelines.sweep import draw, with_trials
+from mafunzo.control.store.codec import encode
+from mafunzo.control.workspace.components import Components
+from mafunzo.control.workspace.computes import Computes
+from mafunzo.control.workspace.model_source import Upload
+from mafunzo.control.workspace.reference import stored
+from mafunzo.control.workspace.services import Services
+from mafunzo.control.workspace.shipped_component import shipped, shipped_names
+from mafunzo.control.workspace.shipped_pipeline import resolved_inputs
+from mafunzo.entities.component import (
+    COMPUTE,
+    PARENT_INPUT,
+    PARENT_OUTPUT,
+    Component,
+    Node,
+    Output,
+    Source,
+    unknown_name,
+)
+from mafunzo.entities.job import DEFAULT_OUTPUT, ArtifactInput, Destination, Job, Step
+from mafunzo.entities.job_request import JobRequest, OwnCommand, RequestInput
+from mafunzo.entities.reference import AssetReference, PathInput, parse_reference, path_input
+from mafunzo.entities.sweep import Sweep
+from mafunzo.errors import Faults, InvalidParameter, UsageError
+
+REFUSAL = "The job can't be planned."
+
+
+@dataclass(frozen=True)
+class Promised:
+    """What a job brings along, and isn't stored while it is only checked.
+
+    name: stands for code and environments. files: what lies at addresses; None where that is told already.
+    components: by the names that stand for them.
+    """
+
+    name: AssetReference | str | None = None
+    files: Mapping[str, Path | None] = field(default_factory=dict)
+    components: Mapping[AssetReference | str, Component] = field(default_factory=dict)
+
+    def without(self, source: Source) -> Source:
+        """Return a source without what is promised."""
+        code, environment = (None if named == self.name else named for named in (source.code, source.environment))
+        return Source(code, environment)
+
+
+NOTHING = Promised()
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A job that is known to be good, before anything of it is stored.
+
+    request: as it was asked for. resolved: with a pipeline of commands, whose inputs are looked up; files among them, and among
+    the job's, are uploads.
+    """
+
+    request: JobRequest
+    resolved: JobRequest
+    facts: Facts
+
+    def planned(self) -> tuple[Job, list[Step]]:
+        """Return the job and its steps, with no bytes behind its files."""
+        return plan(_with_files(self.resolved, lambda upload: ArtifactInput("", upload.name)), self.facts)
+
+    def stored(self) -> tuple[Job, list[Step]]:
+        """Store the files; return the job and its steps."""
+        job, steps = plan(_with_files(self.resolved, Upload.artifact), self.facts)
+        return dataclasses.replace(job, settings=encode(self.request.settings)), steps
+
+
+def submission(
+    services: Services, request: JobRequest, promised: Promised = NOTHING, faults: Faults | None = None
+) -> Submission:
+    """Look up what a job names, check and plan it. faults: what is known to be wrong with the request already.
+
+    Raises `InvalidParameter` with all faults, before anything is stored.
+    """
+    faults = faults or Faults()
+    name = shipped_pipeline(request)
+    whole = request if name is None else _inlined(request, shipped(name).component, faults)
+    work = _Lookup(services, whole, promised, faults)
+    flat = work.flat()
+    inputs = work.inputs() if name is None else work.inputs_of_shipped()
+    computes = request.computes if name is None else _named_computes(inputs)
+    if flat is None:
+        faults.add(*Computes(services).faults(computes))
+        raise InvalidParameter(REFUSAL, tuple(faults))
+    pipeline = dataclasses.replace(flat.pipeline, nodes=work.settled(flat, inputs))
+    facts = Facts(flat.pinned, Computes(services).hardware(), datetime.now(UTC), services.user)
+    resolved = dataclasses.replace(whole, pipeline=pipeline, inputs=inputs)
+    if request.sweep is not None:
+        resolved = _swept(resolved, request.sweep, facts)
+    if name is None:
+        nodes = {**request.pipeline.nodes, **flat.pipeline.nodes}.values()
+        computes = {**computes, **work.computes(nodes)}
+    faults.add(*Computes(services).faults(computes))
+    return _planned(Submission(request, resolved, facts), faults)
+
+
+def _planned(job: Submission, faults: Faults) -> Submission:
+    """Return a job once it can be planned; raises `InvalidParameter` with these faults and the plan's own.
+
+    Of a sweep the first trial is planned: what is wrong with one is wrong with each.
+    """
+    nodes = list(job.resolved.pipeline.nodes.items())
+    first = dict(nodes if job.resolved.sweep is None else nodes[:1])
+    pipeline = dataclasses.replace(job.resolved.pipeline, nodes=first)
+    trial = dataclasses.replace(job, resolved=dataclasses.replace(job.resolved, pipeline=pipeline))
+    faults.attempt(trial.planned, None)
+    faults.require_none(REFUSAL)
+    return job
+
+
+def shipped_pipeline(request: JobRequest) -> str | None:
+    """Return the pipeline that ships which a job, or its only node, is; None for another job."""
+    nodes = list(request.pipeline.nodes.values())
+    if request.commands or len(nodes) > 1:
+        return None
+    named = nodes[0].component if nodes else request.component
+    if isinstance(named, AssetReference):
+        named = named.name if named.registry else None
+    if named not in shipped_names() or named is None:
+        return None
+    return named if shipped(named).component.kind == "pipeline" else None
+
+
+def _inlined(request: JobRequest, pipeline: Component, faults: Faults) -> JobRequest:
+    """Return a request for a pipeline that ships with that one's nodes, bound to what the job is given and gives."""
+    node = _only_node(request)
+    names = {output: match[1] for output, text in node.outputs.items() if (match := PARENT_OUTPUT.fullmatch(text))}
+    faults.add(*(unknown_name(output, pipeline.outputs) for output in names if output not in pipeline.outputs))
+    return dataclasses.replace(
+        request,
+        pipeline=_with_outputs(pipeline, names),
+        inputs=_bound_inputs(node, request.inputs, faults),
+        component=None,
+    )
+
+
+def _only_node(request: JobRequest) -> Node:
+    """Return the node of a job of one, or for a job that is a component, the node that it would be."""
+    if request.pipeline.nodes:
+        (node,) = request.pipeline.nodes.values()
+        return node
+    inputs = {name: f"${{{{parent.inputs.{name}}}}}" for name in request.inputs}
+    outputs = {name: f"${{{{parent.outputs.{name}}}}}" for name in request.pipeline.outputs}
+    return Node("pipeline", request.component or "", inputs, outputs)
+
+
+def _bound_inputs(node: Node, values: Mapping[str, RequestInput], faults: Faults) -> dict[str, RequestInput]:
+    """Return a node's inputs, with what the job was given in the place of what is bound to that."""
+    inputs: dict[str, RequestInput] = {}
+    for name, value in node.inputs.items():
+        match = PARENT_INPUT.fullmatch(value.strip()) if isinstance(value, str) else None
+        if match and match[1] in values:
+            inputs[name] = values[match[1]]
+        elif isinstance(value, str):
+            inputs[name], fault = filled(value, values)
+            faults.add(f"{name} {fault}" if fault else "")
+        elif value is not None:
+            inputs[name] = value
+    return inputs
+
+
+def _with_outputs(pipeline: Component, names: Mapping[str, str]) -> Component:
+    """Return a pipeline that gives some of its outputs, each under another name: `names` maps its own to those."""
+    outputs = {theirs: pipeline.outputs[ours] for ours, theirs in names.items() if ours in pipeline.outputs}
+    renamed = {f"${{{{parent.outputs.{ours}}}}}": f"${{{{parent.outputs.{theirs}}}}}" for ours, theirs in names.items()}
+    nodes = {
+        name: dataclasses.replace(
+            node, outputs={output: renamed[target] for output, target in node.outputs.items() if target in renamed}
+        )
+        for name, node in pipeline.nodes.items()
+    }
+    return dataclasses.replace(pipeline, outputs=outputs, nodes=nodes)
+
+
+def _named_computes(inputs: Mapping[str, Any]) -> dict[str, str]:
+    """Return which compute the inputs of a pipeline that ships name, by the input."""
+    return {name: str(value) for name, value in inputs.items() if name.startswith("compute_")}
+
+
+def _swept(request: JobRequest, sweep: Sweep, facts: Facts) -> JobRequest:
+    """Return a request for the trials of a sweep, which share the machine's cores. Without a seed it gets one."""
+    sweep = sweep if sweep.seed is not None else dataclasses.replace(sweep, seed=secrets.randbelow(2**31))
+    (node,) = request.pipeline.nodes.values()
+    cpus = max(1, facts.hardware.cpus // sweep.max_parallel)
+    resources = dataclasses.replace(facts.pinned[node.component].component.resources, cpus=cpus)
+    return dataclasses.replace(request, pipeline=with_trials(request.pipeline, draw(sweep), resources), sweep=sweep)
+
+
+class _Lookup:
+    """Looks things up; a fault is kept, and the work goes on, so that all are told at once."""
+
+    def __init__(self, services: Services, request: JobRequest, promised: Promised, faults: Faults) -> None:
+        self._services = services
+        self._request = request
+        self._promised = promised
+        self._faults = faults
+
+    def flat(self) -> Flat | None:
+        """Return the job's pipeline as one of commands, each with the output that collects `./outputs`; None with a fault."""
+        flat = self._faults.attempt(lambda: flatten(self._whole(), self._pin), None)
+        if flat is None:
+            return None
+        return Flat(_with_destinations(flat.pipeline, self._request.destinations), flat.pinned)
+
+    def _whole(self) -> Component:
+        """Return the job's pipeline; of one that is a component, with that one's nodes, inputs and outputs."""
+        pipeline = self._request.pipeline
+        if self._request.component is None:
+            return pipeline
+        component = self._pin(self._request.component).component
+        if component.kind != "pipeline":
+            raise InvalidParameter(
+                f"The job is component {component.name}, a command. Submit it as a command, or as a node."
+            )
+        return dataclasses.replace(
+            pipeline,
+            nodes=pipeline.nodes or component.nodes,
+            inputs={**pipeline.inputs, **component.inputs},
+            outputs={**component.outputs, **pipeline.outputs},
+        )
+
+    def inputs(self) -> dict[str, Any]:
+        """Return the inputs of a user's own job: values, or what they name in the store."""
+        return {
+            name: self._attempt(partial(self._stored, name, value)) if isinstance(value, PathInput) else value
+            for name, value in self._request.inputs.items()
+        }
+
+    def inputs_of_shipped(self) -> dict[str, Any]:
+        """Return the inputs of a pipeline that ships."""
+        request = self._request
+        return resolved_inputs(
+            self._services,
+            request.pipeline,
+            request.inputs,
+            self._faults,
+            request.has_model_defaults,
+            self._promised.files,
+        )
+
+    def settled(self, flat: Flat, job_inputs: Mapping[str, Any]) -> dict[str, Node]:
+        """Return the nodes with every path that they name themselves looked up."""
+        nodes = {}
+        for name, node in flat.pipeline.nodes.items():
+            declared = flat.pinned[node.component].component.inputs
+            inputs: dict[str, Any] = dict(node.inputs)
+            for key, value in node.inputs.items():
+                path = _path(value, key in declared and declared[key].is_path, job_inputs)
+                if path is not None:
+                    inputs[key] = self._attempt(partial(self._stored, f"step '{name}': {key}", path))
+            nodes[name] = dataclasses.replace(node, inputs=inputs)
+        return nodes
+
+    def computes(self, nodes: Iterable[Node]) -> dict[str, str]:
+        """Return which compute each node names by an input of the job, by who names it."""
+        computes: dict[str, str] = {}
+        for node in nodes:
+            text, fault = filled(node.bound.get(COMPUTE, ""), self._request.inputs)
+            self._faults.add(f"step '{node.name}': {COMPUTE} {fault}" if fault else "")
+            computes |= {f"compute of '{node.name}'": _compute_name(text)} if text else {}
+        return computes
+
+    def _pin(self, key: AssetReference | str) -> PinnedComponent:
+        components = Components(self._services)
+        if key in self._promised.components:
+            pinned = components.pinned(self._promised.components[key], Source())
+        elif isinstance(key, str) and key in self._request.commands:
+            pinned = self._pin_own(key, self._request.commands[key])
+        else:
+            pinned = components.pin(key)
+        if pinned.component.kind == "pipeline" or pinned.is_trusted or DEFAULT_OUTPUT in pinned.component.outputs:
+            return pinned
+        outputs = {**pinned.component.outputs, DEFAULT_OUTPUT: Output(DEFAULT_OUTPUT, "uri_folder")}
+        return dataclasses.replace(pinned, component=dataclasses.replace(pinned.component, outputs=outputs))
+
+    def _pin_own(self, step: str, command: OwnCommand) -> PinnedComponent:
+        """Return a command of the job's own; where what it names isn't there, keep the fault and leave that out."""
+        source = self._promised.without(command.source)
+        try:
+            Components(self._services).require_source(source)
+        except UsageError as error:
+            self._faults.add(*(f"step '{step}': {fault}" for fault in error.faults))
+            source = Source()
+        return Components(self._services).pinned(command.component, source)
+
+    def _stored(self, where: str, path: PathInput) -> ArtifactInput | Upload:
+        return ArtifactInput("") if path.text in self._promised.files else stored(self._services, where, path)
+
+    def _attempt(self, work: Callable[[], ArtifactInput | Upload]) -> ArtifactInput | Upload:
+        """Return `work()`; where it raises, keep the fault and return a promise that the plan takes as it is."""
+        return self._faults.attempt(work, ArtifactInput(""))
+
+
+def _path(value: Any, is_path: bool, job_inputs: Mapping[str, Any]) -> PathInput | None:
+    """Return the path that a node's input names: itself, or by a text of the job that stands for a path."""
+    if isinstance(value, PathInput):
+        return value
+    if not is_path or not isinstance(value, str):
+        return None
+    if match := PARENT_INPUT.fullmatch(value.strip()):
+        text = job_inputs.get(match[1])
+        return path_input(text) if isinstance(text, str) else None
+    text, fault = filled(value, job_inputs)
+    return None if fault else path_input(text)
+
+
+def _compute_name(text: str) -> str:
+    """Return the name of the compute that a job's input names, as such or by the end of an id."""
+    reference = parse_reference(text)
+    return reference.name if isinstance(reference, AssetReference) else text.strip().rstrip("/").rsplit("/", 1)[-1]
+
+
+def _with_destinations(pipeline: Component, destinations: Mapping[str, Destination]) -> Component:
+    """Return a pipeline whose steps know what else becomes of the job's outputs that they write."""
+    nodes = {}
+    for name, node in pipeline.nodes.items():
+        own = {
+            output: destinations[match[1]]
+            for output, written in node.outputs.items()
+            if (match := PARENT_OUTPUT.fullmatch(written.strip())) and match[1] in destinations
+        }
+        nodes[name] = dataclasses.replace(node, destinations={**node.destinations, **own})
+    return dataclasses.replace(pipeline, nodes=nodes)
+
+
+def _with_files(request: JobRequest, artifact: Callable[[Upload], ArtifactInput]) -> JobRequest:
+    """Return a request with an artifact in the place of each upload, of the job's inputs and of its nodes' own."""
+
+    def placed(inputs: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: artifact(value) if isinstance(value, Upload) else value for name, value in inputs.items()}
+
+    nodes = {
+        name: dataclasses.replace(node, inputs=placed(node.inputs)) for name, node in request.pipeline.nodes.items()
+    }
+    pipeline = dataclasses.replace(request.pipeline, nodes=nodes)
+    return dataclasses.replace(request, inputs=placed(request.inputs), pipeline=pipeline)

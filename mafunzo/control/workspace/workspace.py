@@ -1,0 +1,192 @@
+"""A home folder and all the verbs on it."""
+
+from __future__ import annotations
+
+import copy
+import getpass
+import os
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mafunzo import settings
+from mafunzo.control.launcher.server_process import server_argv, start_in_background
+from mafunzo.control.store.artifact import Artifacts
+from mafunzo.control.store.blob import Blobs
+from mafunzo.control.store.home import Home
+from mafunzo.control.store.opening import open_database
+from mafunzo.control.store.records import Records
+from mafunzo.control.workspace.codes import Codes
+from mafunzo.control.workspace.components import Components
+from mafunzo.control.workspace.computes import Computes
+from mafunzo.control.workspace.datasets import DataSets
+from mafunzo.control.workspace.deployments import Deployments
+from mafunzo.control.workspace.endpoints import EndpointHandle, Endpoints
+from mafunzo.control.workspace.environments import Environments
+from mafunzo.control.workspace.jobs import JobHandle, Jobs
+from mafunzo.control.workspace.lineage import Lineage, trace
+from mafunzo.control.workspace.models import Models
+from mafunzo.control.workspace.services import Services
+from mafunzo.control.workspace.shutdown import DownReport, shut_down
+from mafunzo.control.workspace.users import Users
+from mafunzo.entities.asset import Asset
+from mafunzo.entities.server_address import LOOPBACK, ServerAddress
+from mafunzo.errors import Conflict
+
+
+class Workspace:
+    """The verbs over one home folder. Verbs that need the server start it in the background."""
+
+    def __init__(
+        self,
+        home: str | Path | None = None,
+        *,
+        port: int | None = None,
+        azure_port: int | None = None,
+        listen: str | None = None,
+        database_url: str | None = None,
+    ) -> None:
+        """Open `home` (default `MAFUNZO_HOME`, or `~/.mafunzo`).
+
+        `port` (http) and `azure_port` (https) of the address `listen` are where a server that it starts listens; where only
+        `port` is given and is 0, both are free ones.
+        """
+        environment = settings.load()
+        self.home = Home(Path(home).expanduser().absolute() if home else environment.home)
+        self.port = environment.port if port is None else port
+        self.azure_port = (0 if port == 0 else environment.azure_port) if azure_port is None else azure_port
+        self.listen = listen or environment.listen
+        self.cache = environment.cache
+        self.is_offline = environment.offline
+        self.database_url = database_url or environment.database_url
+        self.home_user = getpass.getuser()
+        self.user = self.home_user
+        self.database = open_database(self.home, self.database_url)
+        self.records = Records(self.database)
+        self.artifacts = Artifacts(self.home.artifacts)
+        self.blobs = Blobs(self.records, self.artifacts, self.home)
+        self._open_verbs()
+
+    def _open_verbs(self) -> None:
+        self.services = services = Services(
+            home=self.home,
+            records=self.records,
+            artifacts=self.artifacts,
+            blobs=self.blobs,
+            user=self.user,
+            home_user=self.home_user,
+            cache=self.cache,
+            is_offline=self.is_offline,
+            up=self.up,
+        )
+        self.models = Models(services)
+        self.data = DataSets(services)
+        self.components = Components(services)
+        self.environments = Environments(services)
+        self.codes = Codes(services)
+        self.jobs = Jobs(services)
+        self.endpoints = Endpoints(services)
+        self.deployments = Deployments(services)
+        self.computes = Computes(services)
+        self.users = Users(services)
+
+    def acting_as(self, user: str) -> Workspace:
+        """Return this workspace as it is for `user`: what it makes carries their name.
+
+        A view, and not a variable of the thread: who acts is passed on with the workspace, into whatever thread or later
+        moment the work happens, and can't leak into another request. It shares the database: close the original only.
+        """
+        view = copy.copy(self)
+        view.user = user
+        view._open_verbs()
+        return view
+
+    def finetune(
+        self,
+        *,
+        model: str | Path | Asset | None = None,
+        train: str | Path | None = None,
+        validation: str | Path | None = None,
+        test: str | Path | None = None,
+        **parameters: Any,
+    ) -> JobHandle:
+        """Fine-tune `model` on the conversations of `train`; return the job as soon as it is in the queue.
+
+        `parameters` are the pipeline's inputs (`docs/reference/parameters.md`), or `job_name`, `display_name`, `experiment`,
+        `priority`, `force_rerun`, `continue_on_step_failure`, `tags`. Model and rows may also be given by the pipeline's own
+        inputs (`mlflow_model_path`, `train_mltable_path` ...). All faults are raised at once, before anything is written.
+        """
+        return self.jobs.finetune(model=model, train=train, validation=validation, test=test, **parameters)
+
+    def compare(self, model: str, data: str | Path, against: str | None = None, **parameters: Any) -> JobHandle:
+        """Evaluate `model` and its base (or `against`) on the rows of `data`."""
+        return self.jobs.compare(model=model, data=data, against=against, **parameters)
+
+    def deploy(
+        self,
+        model: str | Asset,
+        *,
+        endpoint: str,
+        deployment: str = "default",
+        traffic: int | None = None,
+        timeout_s: float = 600.0,
+    ) -> EndpointHandle:
+        """Serve a registered model behind `endpoint`, which is made if it isn't there; return once it is proven and live."""
+        return self.deployments.deploy(
+            model, endpoint=endpoint, deployment=deployment, traffic=traffic, timeout_s=timeout_s
+        )
+
+    def lineage(self, thing: str) -> Lineage:
+        """Trace a model or job back to its base, data, parameters and code, and verify every hash on the way."""
+        return trace(self.services, thing)
+
+    def backup(self, file: str | Path) -> None:
+        """Write the whole home into one file, while everything runs."""
+        from mafunzo.control.store.backup import backup
+
+        backup(self.home, self.database, self.artifacts, Path(file))
+
+    def collect(self) -> int:
+        """Free the disk of bytes that nothing refers to any more; return how many bytes."""
+        return self.services.collect()
+
+    def up(self) -> ServerAddress:
+        """Start the server in the background, unless it runs; return its address once it answers.
+
+        Raises `Conflict` when it runs already, and doesn't listen where it is asked to.
+        """
+        found = start_in_background(self.home, self.port, self.azure_port, self.database_url, listen=self.listen)
+        if self.listen not in (LOOPBACK, found.listen):
+            raise Conflict(
+                f"The server of {self.home.root} runs and listens on {found.listen}, not {self.listen}. Stop it first: "
+                "mafunzo down"
+            )
+        return found
+
+    def serve(self) -> NoReturn:
+        """Become the server: it takes this process's place until Ctrl-C or `down` ends it."""
+        self.close()
+        if self.database_url:
+            os.environ["MAFUNZO_DATABASE_URL"] = self.database_url
+        argv = [*server_argv(self.home, self.port, self.azure_port, self.listen), "--tell"]
+        os.execv(argv[0], argv)
+
+    def down(self) -> DownReport:
+        """Stop the server and all that it started; return what was freed, after a second look found none of it."""
+        return shut_down(self.home, self.database_url)
+
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the database. What runs goes on."""
+        self.database.close()
+
+
+def restore(file: str | Path, home: str | Path) -> None:
+    """Restore a backup into the empty folder `home`, and verify every hash."""
+    from mafunzo.control.store.backup import restore as restore_home
+
+    restore_home(Path(file), Home(Path(home)))

@@ -1,0 +1,1 @@
+"""Blob Storage's dialect, for block blobs."""

@@ -1,0 +1,171 @@
+"""What every request over Azure's wire finds, and who may ask."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Protocol, TypeVar, cast
+
+from fastapi import Depends
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+
+from mafunzo.control.workspace import Workspace
+from mafunzo.entities.user import Role
+from mafunzo.entrypoints.azure.access import RULES
+from mafunzo.entrypoints.azure.job_log import JobLogs
+from mafunzo.entrypoints.azure.sas import Sas, sas_of
+from mafunzo.entrypoints.azure.wire.body import check_body
+from mafunzo.entrypoints.azure.wire.envelope import RESOURCE_GROUP, SUBSCRIPTION, SUFFIX, WORKSPACE, Place
+from mafunzo.entrypoints.http.access import admit, authorize, caller_of
+from mafunzo.entrypoints.http.auth import bearer
+from mafunzo.entrypoints.http.body import limited_json
+from mafunzo.entrypoints.http.context import Context, context_of
+from mafunzo.entrypoints.http.identity import OPERATOR_AUDIENCE, OPERATOR_LIFETIME_S, Caller, Identity
+from mafunzo.entrypoints.http.listen import LOOPBACK_NAMES
+from mafunzo.errors import InvalidParameter, NotFound, Unauthorized
+
+T = TypeVar("T")
+AZURES = frozenset({"https://management.azure.com", "https://storage.azure.com"})
+"""What clients ask tokens for whichever cloud they are in: before they share with a registry, and for blobs."""
+
+
+class MlflowDialect(Protocol):
+    """What answers MLflow's requests on this server, where it has that way in."""
+
+    @property
+    def artifact_root(self) -> bytes:
+        """What an address of a run's files begins with in the JSON of an answer."""
+
+    def role_of(self, method: str, path: str) -> Role:
+        """Return which role a request needs."""
+
+    async def answer(self, request: Request, caller: Caller, path: str) -> Response:
+        """Answer a caller who has been let in."""
+
+
+@dataclass(frozen=True)
+class AzureContext:
+    """The https port's parts, as they are for one request. `serving` is the http port's, whose ways to the workers it shares.
+
+    caller: who asks, once that is known. place: this server under the name that the request calls it by. workspace: the verbs,
+    in the caller's name. http_port: where MLflow is found.
+    """
+
+    caller: Caller
+    place: Place
+    identity: Identity
+    workspace: Workspace
+    job_logs: JobLogs
+    serving: Context
+    http_port: int
+    mlflow: MlflowDialect | None = None
+
+    @property
+    def audiences(self) -> frozenset[str]:
+        """What a token may be for: this server, or Azure ML of its cloud."""
+        return AZURES | {self.place.base, f"https://ml.azure.{SUFFIX}", f"https://storage.azure.{SUFFIX}"}
+
+    @property
+    def mlflow_uri(self) -> str:
+        """Where MLflow's own client finds the runs, with what opens them for the caller."""
+        key = self.serving.operator_key
+        if self.caller != self.identity.owner:
+            key, _ = self.identity.token(OPERATOR_AUDIENCE, self.caller, lifetime_s=OPERATOR_LIFETIME_S)
+        if self.place.name in LOOPBACK_NAMES:  # nobody listens there, and a client needs no authority of ours
+            return f"http://mafunzo:{key}@{self.place.name}:{self.http_port}/mlflow"
+        return f"https://mafunzo:{key}@{self.place.host}/mlflow"
+
+    @property
+    def sas(self) -> Sas:
+        """What signs for the caller."""
+        return sas_of(self.identity, self.caller)
+
+    def callers(self) -> Iterator[Caller]:
+        """Yield all who may ask: the home's own user, then the users who aren't revoked."""
+        yield self.identity.owner
+        yield from (caller_of(user) for user in self.workspace.users.list() if not user.is_revoked)
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Do what blocks beside the event loop."""
+        return await run_in_threadpool(work)
+
+
+def azure_context(request: Request) -> AzureContext:
+    """Return the context of the server that a request came to, for who asks and under the name that they call it by.
+
+    Where nobody has said who asks (a signed address, an endpoint's key), it is the home's own. It is made once a request, and
+    anew only when it has become known who asks.
+    """
+    server = cast(AzureContext, request.app.state.context)
+    caller = getattr(request.state, "caller", server.caller)
+    context: AzureContext | None = getattr(request.state, "azure_context", None)
+    if context is None or context.caller != caller:
+        is_own = caller.user == server.workspace.user
+        workspace = server.workspace if is_own else server.workspace.acting_as(caller.user)
+        place = Place(f"https://{request.headers['host']}")
+        context = replace(server, caller=caller, place=place, workspace=workspace)
+        request.state.azure_context = context
+    return context
+
+
+async def _context_of_caller(request: Request) -> AzureContext:
+    return azure_context(request)
+
+
+Azure = Annotated[AzureContext, Depends(_context_of_caller)]
+"""What hands a route its context, once it is known who asks. Not a thread's work, which each dependency that blocks is."""
+
+
+def require_token(request: Request) -> None:
+    """Raise `Unauthorized` unless the request has a token that this server gave, `Forbidden` where its role isn't enough."""
+    authorize(identify(request), request, azure_context(request).workspace, RULES)
+
+
+def identify(request: Request) -> Caller:
+    """Return whose token a request has, who is its caller from then on; raises `Unauthorized`."""
+    context = azure_context(request)
+    request.state.caller = context.identity.check_token(bearer(request.headers), context.audiences)
+    request.state.caller = admit(request.state.caller, context.workspace.users)
+    return cast(Caller, request.state.caller)
+
+
+def require_workspace(request: Request) -> None:
+    """Raise `NotFound` for another workspace than the home's, named within the home's own subscription.
+
+    In another subscription every name is the home's workspace: a script that was written for Azure names Azure's.
+    """
+    named = {part: str(name).lower() for part, name in request.path_params.items()}
+    if named.get("subscription") != SUBSCRIPTION or "workspace" not in named:
+        return
+    for part, noun, ours in (("group", "resource group", RESOURCE_GROUP), ("workspace", "workspace", WORKSPACE)):
+        if named[part] != ours:
+            raise NotFound(
+                f"No {noun} is called '{request.path_params[part]}'. This home's is '{ours}'; `mafunzo run` writes a "
+                "config.json that names it."
+            )
+
+
+def whoever_signed(request: Request, check: Callable[[Sas], T]) -> T:
+    """Return what `check` finds with the key of whoever signed the request, who is its caller from then on.
+
+    Raises what `check` raises where it is nobody's: `Unauthorized`.
+    """
+    context, refusals = azure_context(request), []
+    for caller in context.callers():
+        try:
+            found = check(sas_of(context.identity, caller))
+        except Unauthorized as error:
+            refusals.append(error)
+            continue
+        request.state.caller = caller
+        return found
+    raise refusals[0]
+
+
+async def body_of(request: Request) -> dict[str, Any]:
+    """Return a request's JSON object; raises `InvalidParameter` for what is none, or is too large."""
+    body = await limited_json(request, context_of(request).limits.azure_body_bytes)
+    if not isinstance(body, dict):
+        raise InvalidParameter("The request's body isn't a JSON object.")
+    check_body(body)
+    return body

@@ -1,0 +1,142 @@
+"""The files that `az ml` takes, translated to the very bodies that the Azure SDK sends for them; jobs are in `file_job`."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import yaml
+
+from mafunzo.entrypoints.azure.files.job import Body, Local, address, job_body, node_bodies, sources
+from mafunzo.entrypoints.azure.files.keys import FileKind
+from mafunzo.entrypoints.azure.wire.compute import AML_COMPUTE
+from mafunzo.entrypoints.azure.wire.endpoint import MANAGED
+from mafunzo.entrypoints.azure.wire.envelope import LOCATION
+
+_TIERS = {"dedicated": "Dedicated", "low_priority": "LowPriority", "lowpriority": "LowPriority"}
+
+
+def body_of(kind: FileKind, document: Mapping[str, Any], local: Local) -> Body:
+    """Return the body of the request that makes what a file describes, whose keys are known to be good."""
+    return _TRANSLATIONS[kind](document, local)
+
+
+# Assets
+
+
+def _model(document: Mapping[str, Any], local: Local) -> Body:
+    kind = str(document.get("type") or "custom_model")
+    return _asset_body(document, modelType=kind, modelUri=address("path", str(document["path"]), kind, local))
+
+
+def _data(document: Mapping[str, Any], local: Local) -> Body:
+    kind = str(document.get("type") or "uri_folder")
+    return _asset_body(document, dataType=kind, dataUri=address("path", str(document["path"]), kind, local))
+
+
+def _environment(document: Mapping[str, Any], local: Local) -> Body:
+    conda = document.get("conda_file")
+    if isinstance(conda, str):
+        conda = local.conda("conda_file", conda)
+    said = {
+        "image": document.get("image"),
+        "condaFile": yaml.safe_dump(conda) if conda else None,
+        "build": document.get("build"),
+        "osType": document.get("os_type"),
+        "inferenceConfig": document.get("inference_config"),
+    }
+    return _asset_body(document, **{key: value for key, value in said.items() if value})
+
+
+def _component(document: Mapping[str, Any], local: Local) -> Body:
+    """Every number of a component's inputs is a text on the wire."""
+    spec = {key: value for key, value in document.items() if key not in ("properties", "jobs") and value is not None}
+    spec |= {key: str(spec[key]) for key in ("name", "version") if key in spec}
+    if "inputs" in spec:
+        spec["inputs"] = {name: _declared(given or {}) for name, given in spec["inputs"].items()}
+    if "outputs" in spec:
+        spec["outputs"] = {name: {"type": "uri_folder", **(given or {})} for name, given in spec["outputs"].items()}
+    spec |= sources("", document, local)
+    if "jobs" in document:
+        spec["jobs"] = node_bodies(document, local)
+    return _asset_body(document, componentSpec=spec)
+
+
+def _declared(given: Mapping[str, Any]) -> Body:
+    texts = {key: str(given[key]) for key in ("default", "min", "max") if given.get(key) is not None}
+    return {**given, **texts}
+
+
+def _asset_body(document: Mapping[str, Any], **said: Any) -> Body:
+    properties = {
+        "description": document.get("description"),
+        "tags": dict(document.get("tags") or {}),
+        "properties": dict(document.get("properties") or {}),
+        "isAnonymous": False,
+        "isArchived": False,
+    }
+    return {"properties": properties | said}
+
+
+# Computes, endpoints, deployments
+
+
+def _compute(document: Mapping[str, Any], local: Local) -> Body:
+    tier = str(document.get("tier") or "dedicated").lower()
+    idle_s = document.get("idle_time_before_scale_down")
+    scale = {
+        "minNodeCount": document.get("min_instances"),
+        "maxNodeCount": document.get("max_instances"),
+        "nodeIdleTimeBeforeScaleDown": None if idle_s is None else f"PT{idle_s}S",
+    }
+    inner = {"vmSize": str(document["size"]), "vmPriority": _TIERS[tier], "scaleSettings": scale, "osType": "Linux"}
+    properties = {"computeType": AML_COMPUTE, "description": document.get("description"), "properties": inner}
+    return {"location": LOCATION, "properties": properties, "tags": dict(document.get("tags") or {})}
+
+
+def _endpoint(document: Mapping[str, Any], local: Local) -> Body:
+    properties = {
+        "description": document.get("description"),
+        "authMode": document.get("auth_mode") or "Key",
+        "properties": dict(document.get("properties") or {}),
+        "traffic": document.get("traffic") or {},
+        "mirrorTraffic": document.get("mirror_traffic") or {},
+    }
+    return {"location": LOCATION, "properties": properties, "tags": dict(document.get("tags") or {})}
+
+
+def _deployment(document: Mapping[str, Any], local: Local) -> Body:
+    limit_ms = (document.get("request_settings") or {}).get("request_timeout_ms")
+    capacity, model = document.get("instance_count"), document["model"]
+    properties = {
+        "description": document.get("description"),
+        "model": local.model("model", model) if isinstance(model, Mapping) else model,
+        "properties": dict(document.get("properties") or {}),
+        "environmentId": document.get("environment"),
+        "codeConfiguration": document.get("code_configuration"),
+        "environmentVariables": dict(document.get("environment_variables") or {}),
+        "requestSettings": {} if limit_ms is None else {"requestTimeout": f"PT{int(limit_ms) / 1000}S"},
+        "livenessProbe": _probe(document.get("liveness_probe") or {}),
+        "instanceType": document.get("instance_type"),
+        "dataCollector": document.get("data_collector"),
+        "endpointComputeType": str(document.get("type") or MANAGED).capitalize(),
+    }
+    sku = {"name": "Default", "capacity": 1 if capacity is None else int(capacity)}
+    return {"location": LOCATION, "properties": properties, "tags": dict(document.get("tags") or {}), "sku": sku}
+
+
+def _probe(given: Mapping[str, Any]) -> Body:
+    times = {"initialDelay": "initial_delay", "period": "period", "timeout": "timeout"}
+    counts = {"failureThreshold": "failure_threshold", "successThreshold": "success_threshold"}
+    found: Body = {name: f"PT{int(given[key])}S" for name, key in times.items() if given.get(key) is not None}
+    return found | {name: given[key] for name, key in counts.items() if given.get(key) is not None}
+
+
+_TRANSLATIONS: Mapping[FileKind, Callable[[Mapping[str, Any], Local], Body]] = {
+    FileKind.MODEL: _model,
+    FileKind.DATA: _data,
+    FileKind.ENVIRONMENT: _environment,
+    FileKind.COMPUTE: _compute,
+    FileKind.COMPONENT: _component,
+    FileKind.JOB: job_body,
+    FileKind.ENDPOINT: _endpoint,
+    FileKind.DEPLOYMENT: _deployment,
+}

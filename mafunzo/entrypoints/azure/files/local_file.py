@@ -1,0 +1,313 @@
+"""What a file of `az ml` names beside itself, or holds written out: checked first, and then put into the store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import yaml
+
+from mafunzo.control.workspace.reference import artifact_of, stored
+from mafunzo.control.workspace.submission import Promised
+from mafunzo.control.workspace.version import registered
+from mafunzo.entities.asset import AssetType, FolderType, next_version
+from mafunzo.entities.component import Component
+from mafunzo.entities.reference import PathInput
+from mafunzo.entrypoints.azure.files.body import body_of
+from mafunzo.entrypoints.azure.files.ignore import kept_files
+from mafunzo.entrypoints.azure.files.job import ANONYMOUS, Body
+from mafunzo.entrypoints.azure.files.keys import FileKind, KeyFault, environment_faults, faults_of, kind_of, with_type
+from mafunzo.entrypoints.azure.wire import component as component_wire
+from mafunzo.entrypoints.azure.wire.asset import model_from_body, require_name
+from mafunzo.entrypoints.azure.wire.code import code_from_body
+from mafunzo.entrypoints.azure.wire.component import asset_name, component_from_spec, source_of
+from mafunzo.entrypoints.azure.wire.envelope import CONTAINER, DATASTORE
+from mafunzo.entrypoints.azure.wire.environment import environment_from_body, request_from_body
+from mafunzo.errors import InvalidFile, RefusedError, UsageError
+
+if TYPE_CHECKING:
+    from mafunzo.control.workspace.workspace import Workspace
+
+T = TypeVar("T")
+ANONYMOUS_ENVIRONMENT = "CliV2AnonymousEnvironment"
+"""The name of environments that have none of their own, as the Azure SDK has it."""
+UNKNOWN = "azureml:.unknown"
+"""The name of what isn't stored yet, while a file is checked, which nothing else can have; and an address of such."""
+UNKNOWN_NAME = asset_name(UNKNOWN)
+UNKNOWN_URI = f"azureml://datastores/{DATASTORE}/paths/unknown"
+
+
+class Sink(Protocol):
+    """Where what a file names goes to: nowhere while it is checked, then into the store."""
+
+    def attempt(self, where: str, work: Callable[[], T], otherwise: T) -> T: ...
+
+    def upload(self, path: Path) -> str: ...
+
+    def code(self, folder: Path) -> str: ...
+
+    def environment(self, body: Body) -> str: ...
+
+    def component(self, body: Body) -> str: ...
+
+    def require_source(self, component: Body) -> None: ...
+
+    def model(self, name: str, version: str | None, body: Body) -> str: ...
+
+    def outputs(self, component: str) -> Mapping[str, str]: ...
+
+
+class LocalFiles:
+    """What the wire's translation finds beside a file, or written out in it: `mafunzo.entrypoints.azure.files.body.Local`.
+
+    folder: what paths are relative to. prefix: where the file itself is named in another one, for errors; within: those others.
+    """
+
+    def __init__(self, folder: Path, sink: Sink, prefix: str = "", within: tuple[Path, ...] = ()) -> None:
+        self._folder = folder
+        self._sink = sink
+        self._prefix = prefix
+        self._within = within
+
+    def uri(self, where: str, path: str, kind: str) -> str:
+        return self._attempt(where, lambda: self._sink.upload(_of_kind(self._found(path), kind)), UNKNOWN_URI)
+
+    def code(self, where: str, path: str) -> str:
+        return self._attempt(where, lambda: self._sink.code(self._folder_at(path)), UNKNOWN)
+
+    def conda(self, where: str, path: str) -> Mapping[str, Any]:
+        return self._attempt(where, lambda: read_document(self._found(path)), {})
+
+    def environment(self, where: str, given: str | Mapping[str, Any]) -> str:
+        def put() -> str:
+            document, local = self._document(where, given)
+            _refuse(environment_faults(document))
+            return self._sink.environment(body_of(FileKind.ENVIRONMENT, document, local))
+
+        return self._attempt(where, put, UNKNOWN)
+
+    def component(self, where: str, given: str | Mapping[str, Any]) -> str:
+        body = self._attempt(where, lambda: self._component_body(where, given), None)
+        if body is None:
+            return UNKNOWN
+        self._attempt(where, lambda: self._sink.require_source(body), None)
+        return self._attempt(where, lambda: self._sink.component(body), UNKNOWN)
+
+    def _component_body(self, where: str, given: str | Mapping[str, Any]) -> Body:
+        document, local = self._document(where, given)
+        if "$schema" in document and (kind := kind_of(document, str(given))) is not FileKind.COMPONENT:
+            raise InvalidFile(f"$schema: it is that of a {kind}, expected a component's.")
+        document = with_type(document)
+        _refuse(faults_of(FileKind.COMPONENT, document))
+        return body_of(FileKind.COMPONENT, document, local)
+
+    def model(self, where: str, given: Mapping[str, Any]) -> str:
+        local = LocalFiles(self._folder, self._sink, f"{self._prefix}{where}.", self._within)
+        name, version = str(given["name"]), given.get("version")
+
+        def put() -> str:
+            body = body_of(FileKind.MODEL, given, local)
+            return self._sink.model(name, None if version is None else str(version), body)
+
+        return self._attempt(where, put, UNKNOWN)
+
+    def outputs(self, where: str, component: str) -> Mapping[str, str]:
+        return self._attempt(where, lambda: self._sink.outputs(component), {})
+
+    def _attempt(self, where: str, work: Callable[[], T], otherwise: T) -> T:
+        return self._sink.attempt(f"{self._prefix}{where}", work, otherwise)
+
+    def _document(self, where: str, given: str | Mapping[str, Any]) -> tuple[Mapping[str, Any], LocalFiles]:
+        """Return what stands in place or in a file, and what finds the files that it names in turn."""
+        if not isinstance(given, str):
+            return given, LocalFiles(self._folder, self._sink, f"{self._prefix}{where}.", self._within)
+        file = self._found(given)
+        if file in self._within:
+            raise InvalidFile(f"{file} names itself. Name another file.")
+        prefix = f"{self._prefix}{where} ({file.name}): "
+        return read_document(file), LocalFiles(file.parent, self._sink, prefix, (*self._within, file))
+
+    def _found(self, path: str) -> Path:
+        found = (self._folder / Path(path.removeprefix("file://").removeprefix("file:")).expanduser()).resolve()
+        if not found.exists():
+            raise InvalidFile(
+                f"there is no {found}. A path is relative to the file's own folder; what is registered is azureml:NAME:VERSION."
+            )
+        if found.is_dir() and not kept_files(found):
+            raise InvalidFile(f"{found} holds no files that are taken.")
+        return found
+
+    def _folder_at(self, path: str) -> Path:
+        found = self._found(path)
+        if not found.is_dir():
+            raise InvalidFile(f"{found} isn't a folder. Name the folder that the command works in.")
+        return found
+
+
+class CheckedFiles:
+    """Takes nothing, and keeps what is wrong, and what a file brings along."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._components: dict[str, Component] = {}
+        self._files: dict[str, Path] = {}
+        self.faults: list[str] = []
+
+    def promised(self) -> Promised:
+        """Return what the file brings along."""
+        components = {asset_name(name): component for name, component in self._components.items()}
+        return Promised(UNKNOWN_NAME, {UNKNOWN_URI: None, **self._files}, components)
+
+    def attempt(self, where: str, work: Callable[[], T], otherwise: T) -> T:
+        """Return what `work` does, or `otherwise` where it raises, whose faults are kept."""
+        try:
+            return work()
+        except (UsageError, RefusedError) as error:
+            prefix = f"{where}: " if where else ""
+            self.faults += [f"{prefix}{fault}" for fault in error.faults or [error.message]]
+            return otherwise
+
+    def upload(self, path: Path) -> str:
+        uri = f"{UNKNOWN_URI}/{len(self._files)}"
+        self._files[uri] = path
+        return uri
+
+    def code(self, folder: Path) -> str:
+        return UNKNOWN
+
+    def environment(self, body: Body) -> str:
+        environment_from_body(ANONYMOUS_ENVIRONMENT, "", body)
+        return UNKNOWN
+
+    def component(self, body: Body) -> str:
+        name = f"{UNKNOWN}:{len(self._components) + 1}"
+        self._components[name] = component_of(body, ANONYMOUS)
+        return name
+
+    def require_source(self, component: Body) -> None:
+        """Raise the faults of what a component names as its code and environment, but for what the file brings along."""
+        named = source_of(component["properties"]["componentSpec"])
+        self._workspace.components.require_source(self.promised().without(named))
+
+    def model(self, name: str, version: str | None, body: Body) -> str:
+        require_name(AssetType.MODEL, name, version or "1")
+        model_from_body(body)
+        return UNKNOWN
+
+    def outputs(self, component: str) -> Mapping[str, str]:
+        if component == UNKNOWN:
+            return {}
+        found = self._components.get(component)
+        return _outputs(self._workspace, component) if found is None else _output_types(found)
+
+
+class StoredFiles:
+    """Puts everything into the store."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+
+    def attempt(self, where: str, work: Callable[[], T], otherwise: T) -> T:
+        return work()
+
+    def upload(self, path: Path) -> str:
+        artifact = self._artifact(path)
+        place = f"LocalUpload/{artifact.removeprefix('sha256:')}"
+        self._workspace.blobs.publish(CONTAINER, f"{place}/{path.name}" if path.is_dir() else place, artifact)
+        return f"azureml://datastores/{DATASTORE}/paths/{place}/{path.name}"
+
+    def code(self, folder: Path) -> str:
+        uri = self.upload(folder)
+        name = uri.split("/")[-2]
+        request = code_from_body({"properties": {"codeUri": uri, "isAnonymous": True}})
+        self._workspace.codes.register_from(request, name, "1")
+        return f"azureml:{name}:1"
+
+    def environment(self, body: Body) -> str:
+        def register(body: Body, name: str, version: str) -> Any:
+            request = request_from_body(name, version, body)
+            return self._workspace.environments.register_from(request, name, version)
+
+        return self._anonymous(ANONYMOUS_ENVIRONMENT, body, register)
+
+    def component(self, body: Body) -> str:
+        return self._anonymous(ANONYMOUS, body, self._register_component)
+
+    def require_source(self, component: Body) -> None:
+        """Registering a component looks for it."""
+
+    def model(self, name: str, version: str | None, body: Body) -> str:
+        """Register a model under its version, else under the one that has these files already, or the next number."""
+        asked = model_from_body(body)
+        known = registered(self._workspace.services, AssetType.MODEL, name)
+        path = PathInput(asked.source, asked.folder_type, str(asked.source))
+        artifact = artifact_of(stored(self._workspace.services, "model.path", path))
+        same = [asset.version for asset in known if asset.artifact == artifact]
+        version = version or (same[0] if same else next_version(asset.version for asset in known))
+        self._workspace.models.register_from(asked, name, version)
+        return f"azureml:{name}:{version}"
+
+    def outputs(self, component: str) -> Mapping[str, str]:
+        return _outputs(self._workspace, component)
+
+    def _anonymous(self, name: str, body: Body, register: Callable[[Body, str, str], Any]) -> str:
+        """Register what has no name of its own: its version says its content."""
+        version = hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).hexdigest()
+        register({"properties": {**body["properties"], "isAnonymous": True}}, name, version)
+        return f"azureml:{name}:{version}"
+
+    def _register_component(self, body: Body, name: str, version: str) -> None:
+        self._workspace.components.register(component_wire.request_from_body(name, version, body))
+
+    def _artifact(self, path: Path) -> str:
+        artifacts = self._workspace.artifacts
+        if path.is_file():
+            return artifacts.put(path)
+        return artifacts.assemble({name: (artifacts.put(path / name), Path(name).name) for name in kept_files(path)})
+
+
+def _of_kind(found: Path, kind: str) -> Path:
+    """Return a path that is what its type says; raises `InvalidFile`."""
+    if kind == FolderType.URI_FILE and found.is_dir():
+        raise InvalidFile(f"{found} is a folder, and the type is {kind}. Name a file, or set type: uri_folder.")
+    if kind in (FolderType.URI_FOLDER, FolderType.MLTABLE) and not found.is_dir():
+        raise InvalidFile(f"{found} is a file, and the type is {kind}. Name a folder, or set type: uri_file.")
+    if kind == FolderType.MLTABLE and not (found / "MLTable").is_file():
+        raise InvalidFile(
+            f"{found} has no file MLTable, which says how its rows are read. Add one, or set another type."
+        )
+    return found
+
+
+def _outputs(workspace: Workspace, component: str) -> Mapping[str, str]:
+    return _output_types(workspace.components.named(component).component)
+
+
+def _output_types(component: Component) -> dict[str, str]:
+    return {name: output.type for name, output in component.outputs.items()}
+
+
+def _refuse(faults: list[KeyFault]) -> None:
+    if faults:
+        raise InvalidFile("its keys can't be used.", [fault.text for fault in faults])
+
+
+def component_of(body: Body, name: str) -> Component:
+    """Return the component that a body is of; raises `InvalidFile` and `NotSupported`."""
+    return component_from_spec(body["properties"]["componentSpec"], name)
+
+
+def read_document(file: Path) -> dict[str, Any]:
+    """Return the mapping that a file holds; raises `InvalidFile`."""
+    try:
+        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidFile(f"{file} can't be read: {getattr(error, 'strerror', None) or 'it is not text'}.") from error
+    except yaml.YAMLError as error:
+        raise InvalidFile(f"{file} isn't YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(document, dict):
+        raise InvalidFile(f"{file} holds no mapping of keys, expected a file that az ml takes.")
+    return {str(key): value for key, value in document.items()}

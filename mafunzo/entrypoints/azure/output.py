@@ -1,0 +1,51 @@
+"""What jobs have written, shown as blobs where Azure's clients look for it."""
+
+from mafunzo.control.workspace import Workspace
+from mafunzo.control.workspace.job_output import JobOutputs, job_view
+from mafunzo.entities.job import DEFAULT_OUTPUT, Step
+from mafunzo.entrypoints.azure.wire.envelope import ARTIFACT_CONTAINER, CONTAINER
+from mafunzo.entrypoints.azure.wire.job import artifact_path, child_name, output_path
+from mafunzo.tracking.step_folder import StepFolder
+
+Files = dict[str, tuple[str, str]]
+"""Paths in a folder, each with the artifact that has the file and the path in it."""
+
+
+def publish(workspace: Workspace, job: str, step: str | None = None) -> tuple[str, ...]:
+    """Show what a job, or one step of it, made: outputs, what was printed, `./outputs`; return the names of the outputs.
+
+    Of a whole sweep only what its trials printed: each has `./outputs` of its own.
+    """
+    outputs, blobs, view = JobOutputs(workspace.services, job), workspace.blobs, job_view(job)
+    name = child_name(outputs.step(step)) if step else job
+    written = outputs.written(step)
+    for output, artifact in written.items():
+        blobs.publish(CONTAINER, output_path(name, output), artifact, view)
+    steps = [outputs.step(step)] if step else outputs.steps
+    has_files = step is not None or outputs.job.sweep is None
+    files: Files = {}
+    for one in steps:
+        prefix = f"{one.name}/" if len(steps) > 1 else ""
+        files |= _log(workspace, outputs, one, prefix)
+        if has_files:
+            files = _logged(outputs, one, prefix) | files | _default_output(workspace, outputs, one, prefix)
+    blobs.publish(ARTIFACT_CONTAINER, artifact_path(name), workspace.artifacts.assemble(files), view)
+    return tuple(written)
+
+
+def _log(workspace: Workspace, outputs: JobOutputs, step: Step, prefix: str) -> Files:
+    """Return what a step has printed."""
+    log = StepFolder(outputs.folder(step.name)).log
+    return {f"user_logs/{prefix}std_log.txt": (workspace.artifacts.put(log), log.name)} if log.exists() else {}
+
+
+def _default_output(workspace: Workspace, outputs: JobOutputs, step: Step, prefix: str) -> Files:
+    """Return what a step has written to `./outputs`."""
+    stored = outputs.written_by(step, DEFAULT_OUTPUT)
+    manifest = workspace.artifacts.manifest(stored) if stored else ()
+    return {f"outputs/{prefix}{file.path}": (str(stored), file.path) for file in manifest}
+
+
+def _logged(outputs: JobOutputs, step: Step, prefix: str) -> Files:
+    """Return what a step has logged with MLflow."""
+    return {f"{prefix}{path}": source for path, source in outputs.logged(step).items()}

@@ -1,0 +1,46 @@
+"""The cloud that this server is, in Azure Resource Manager's dialect: what is asked before there is a token, and for one."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from mafunzo.entrypoints.azure.context import azure_context
+from mafunzo.entrypoints.azure.wire.envelope import CLOUD, SUFFIX
+from mafunzo.entrypoints.http.access import caller_with
+from mafunzo.errors import InvalidParameter
+
+public = APIRouter()
+
+
+@public.get("/metadata/endpoints")
+def cloud_metadata(request: Request) -> Any:
+    """Describe the cloud that this server is."""
+    place = azure_context(request).place
+    return [
+        {
+            "name": CLOUD,
+            "portal": place.base,
+            "resourceManager": place.base,
+            "authentication": {"loginEndpoint": place.base, "audiences": [place.base], "tenant": "common"},
+            "suffixes": {"storage": SUFFIX},
+        }
+    ]
+
+
+@public.get("/msi/token")
+def managed_identity(request: Request, resource: str = "") -> Any:
+    """Give a token to whoever knows the home's secret, or has a user's token."""
+    context = azure_context(request)
+    secret = request.headers.get("x-identity-header", "")
+    request.state.caller = caller_with(secret, context.identity, context.workspace.users)
+    if not resource:
+        raise InvalidParameter("The request names no resource to give a token for.", param="resource")
+    token, ends = context.identity.token(resource, request.state.caller)
+    return {"access_token": token, "expires_on": str(ends), "resource": resource, "token_type": "Bearer"}
+
+
+@public.get("/discovery")
+def discover_services(request: Request) -> Any:
+    """Say where the run history is: here."""
+    base = azure_context(request).place.base
+    return {"api": base, "history": base, "experimentation": base, "studio": base}

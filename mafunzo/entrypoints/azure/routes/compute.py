@@ -1,0 +1,68 @@
+"""Clusters and machine sizes in Azure ML's dialect."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from mafunzo.entrypoints.azure.context import Azure, body_of
+from mafunzo.entrypoints.azure.routes.page import paged
+from mafunzo.entrypoints.azure.routes.path import OF_SUBSCRIPTION, WS
+from mafunzo.entrypoints.azure.wire.compute import compute_body, compute_from_body, scale_from_body, size_body
+from mafunzo.entrypoints.azure.wire.envelope import page
+
+router = APIRouter()
+
+
+@router.get(f"{WS}/computes")
+def list_computes(request: Request, azure: Azure) -> Any:
+    """List the clusters that were made."""
+    return paged(request, map(compute_body, azure.workspace.computes.list()))
+
+
+@router.get(f"{WS}/computes/{{name}}")
+def get_compute(azure: Azure, name: str) -> Any:
+    """Return one cluster."""
+    return compute_body(azure.workspace.computes.find(name))
+
+
+@router.put(f"{WS}/computes/{{name}}")
+async def put_compute(request: Request, azure: Azure, name: str) -> Response:
+    """Make a cluster, or change it. It is there at once: its steps run on this machine."""
+    compute_request = compute_from_body(name, await body_of(request))
+    compute = await azure.in_thread(lambda: azure.workspace.computes.create(name, compute_request))
+    return JSONResponse(compute_body(compute), status_code=201)
+
+
+@router.patch(f"{WS}/computes/{{name}}")
+async def patch_compute(request: Request, azure: Azure, name: str) -> Response:
+    """Change a cluster's scale settings."""
+    change = scale_from_body(await body_of(request))
+    compute = await azure.in_thread(lambda: azure.workspace.computes.rescale(name, change))
+    return JSONResponse(compute_body(compute))
+
+
+@router.delete(f"{WS}/computes/{{name}}")
+def delete_compute(azure: Azure, name: str) -> Response:
+    """Delete a cluster."""
+    azure.workspace.computes.delete(name)
+    return Response(status_code=200)
+
+
+@router.post(f"{WS}/computes/{{name}}/listNodes")
+def list_nodes(azure: Azure, name: str) -> Any:
+    """List a cluster's nodes: it holds none, since its steps run on this machine."""
+    azure.workspace.computes.find(name)
+    return {"nodes": []}
+
+
+@router.get(f"{OF_SUBSCRIPTION}/locations/{{location}}/usages")
+def list_usages() -> Any:
+    """List what of a quota is used: there is no quota."""
+    return page([])
+
+
+@router.get(f"{OF_SUBSCRIPTION}/locations/{{location}}/vmSizes")
+def list_sizes(request: Request, azure: Azure) -> Any:
+    """List machine sizes; `local` is this machine, and counts its GPUs truly."""
+    return paged(request, map(size_body, azure.workspace.computes.sizes()))

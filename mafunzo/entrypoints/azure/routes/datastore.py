@@ -1,0 +1,67 @@
+"""Where files go, in Azure ML's dialect: the datastores of the home, and what opens their containers of blobs."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from mafunzo.entrypoints.azure.access import SIGNED_FOR
+from mafunzo.entrypoints.azure.context import Azure, AzureContext, body_of
+from mafunzo.entrypoints.azure.routes.path import WS
+from mafunzo.entrypoints.azure.wire.envelope import (
+    DATASTORE,
+    DATASTORES,
+    SUFFIX,
+    page,
+    resource,
+    system_data,
+    workspace_id,
+)
+from mafunzo.errors import NotFound
+
+router = APIRouter()
+
+
+@router.get(f"{WS}/datastores")
+def list_datastores(azure: Azure) -> Any:
+    """List the datastores: the home's own, and the one of what jobs print."""
+    return page(_datastore(azure, name) for name in DATASTORES)
+
+
+@router.get(f"{WS}/datastores/{{name}}")
+def get_datastore(azure: Azure, name: str) -> Any:
+    """Return a datastore of the home."""
+    return _datastore(azure, name)
+
+
+@router.post(f"{WS}/datastores/{{name}}/listSecrets")
+async def list_secrets(request: Request, azure: Azure, name: str) -> Any:
+    """Give a signature that opens the datastore's container for an hour, or else the account's key: both the caller's own."""
+    container = _container_of(name)
+    body = await body_of(request) if request.headers.get("content-length", "0") != "0" else {}
+    if body.get("expirableSecret"):
+        return {"secretsType": "Sas", "sasToken": azure.sas.sign(container, SIGNED_FOR[azure.caller.role])}
+    return {"secretsType": "AccountKey", "key": azure.sas.account_key}
+
+
+def _datastore(azure: AzureContext, name: str) -> dict[str, Any]:
+    properties = {
+        "datastoreType": "AzureBlob",
+        "accountName": azure.place.storage_account,
+        "containerName": _container_of(name),
+        "endpoint": SUFFIX,
+        "protocol": "https",
+        "isDefault": name == DATASTORE,
+        "credentials": {"credentialsType": "AccountKey"},
+        "description": "Files of this home, each stored by its content",
+        "tags": {},
+        "properties": {},
+    }
+    id = f"{workspace_id()}/datastores/{name}"
+    return resource(id, name, "workspaces/datastores", properties, systemData=system_data("mafunzo", None))
+
+
+def _container_of(datastore: str) -> str:
+    """Return the container of blobs that a datastore is; raises `NotFound`."""
+    if datastore not in DATASTORES:
+        raise NotFound(f"No datastore is called '{datastore}'. There are: {', '.join(DATASTORES)}.")
+    return DATASTORES[datastore]

@@ -1,0 +1,106 @@
+"""Operations that take their time, as Azure's clients follow them: what an operation is to reach is looked at anew each time.
+
+So that nothing has to be remembered, an operation's name says all of it: `deployment:ENDPOINT:NAME`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import JSONResponse, Response
+
+from mafunzo.entities.endpoint import Deployment
+from mafunzo.entrypoints.azure.context import Azure, AzureContext
+from mafunzo.entrypoints.azure.wire.endpoint import provisioning_state
+from mafunzo.entrypoints.azure.wire.envelope import error_body, operation_path
+from mafunzo.errors import NotFound, from_code
+
+POLL_S = "1"
+"""Seconds after which a client asks again how far an operation is; else Azure's wait half a minute."""
+IN_PROGRESS, SUCCEEDED, FAILED = "InProgress", "Succeeded", "Failed"
+
+router = APIRouter()
+
+
+class OperationKind(StrEnum):
+    """What an operation does, as its name begins."""
+
+    DEPLOY = "deployment"
+    DELETE_DEPLOYMENT = "deployment-deleted"
+    DELETE_ENDPOINT = "endpoint-deleted"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """Something that is under way with an endpoint, or with a deployment of it."""
+
+    kind: OperationKind
+    endpoint: str
+    deployment: str = ""
+
+    def __str__(self) -> str:
+        return ":".join(part for part in (self.kind, self.endpoint, self.deployment) if part)
+
+    @staticmethod
+    def parse(name: str) -> Operation:
+        """Return the operation of that name; raises `NotFound`."""
+        kind, _, rest = name.partition(":")
+        endpoint, _, deployment = rest.partition(":")
+        if kind not in list(OperationKind):
+            raise NotFound(f"No operation '{name}' is known.")
+        return Operation(OperationKind(kind), endpoint, deployment)
+
+
+@router.get(operation_path("{what}"))
+def get_operation(azure: Azure, what: str) -> Response:
+    """Say how far an operation is."""
+    return JSONResponse(_status(azure, Operation.parse(what)), headers={"Retry-After": POLL_S})
+
+
+def operation_headers(azure: AzureContext, operation: Operation) -> dict[str, str]:
+    """Return the headers by which a client follows an operation."""
+    return {
+        "Azure-AsyncOperation": f"{azure.place.base}{operation_path(str(operation))}",
+        "Retry-After": POLL_S,
+    }
+
+
+def accepted(azure: AzureContext, operation: Operation) -> Response:
+    """Return the answer to a request that has begun an operation."""
+    return Response(status_code=202, headers=operation_headers(azure, operation))
+
+
+def _status(azure: AzureContext, operation: Operation) -> dict[str, Any]:
+    workspace = azure.workspace
+    match operation.kind:
+        case OperationKind.DEPLOY:
+            present = {entity.name: entity for entity in workspace.deployments.list(operation.endpoint)}
+            return _deploying(operation, present.get(operation.deployment))
+        case OperationKind.DELETE_DEPLOYMENT:
+            names = {entity.name for entity in workspace.deployments.list(operation.endpoint)}
+            return {"status": IN_PROGRESS if operation.deployment in names else SUCCEEDED}
+        case OperationKind.DELETE_ENDPOINT:
+            names = {entity.name for entity in workspace.endpoints.list()}
+            return {"status": IN_PROGRESS if operation.endpoint in names else SUCCEEDED}
+
+
+def _deploying(operation: Operation, deployment: Deployment | None) -> dict[str, Any]:
+    if deployment is None:
+        place = f"{operation.endpoint}/{operation.deployment}"
+        gone = NotFound(f"Deployment {place} was deleted, or its endpoint, while it was being made.")
+        return {"status": FAILED, **error_body(gone)}
+    state = provisioning_state(deployment)
+    if state == FAILED:
+        return {"status": FAILED, "error": _failure(deployment)}
+    return {"status": SUCCEEDED if state == SUCCEEDED else IN_PROGRESS}
+
+
+def _failure(deployment: Deployment) -> dict[str, Any]:
+    """Return why a deployment isn't served, as an operation's error."""
+    record = deployment.error or {}
+    code, message = str(record.get("code", "failed")), str(record.get("message", "it failed"))
+    body: dict[str, Any] = error_body(from_code(code, message, record.get("faults") or ()))["error"]
+    return body

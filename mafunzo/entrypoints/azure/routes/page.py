@@ -1,0 +1,52 @@
+"""Pagination of Azure's lists: which things a list shows, in which order, and how many at once."""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+
+from mafunzo.entrypoints.azure.context import azure_context
+from mafunzo.entrypoints.azure.wire.envelope import page
+from mafunzo.errors import InvalidParameter
+
+PAGE = 100
+TOP, SKIP = "$top", "$skip"
+
+T = TypeVar("T")
+
+
+def listed(request: Request, things: Iterable[T], is_archived: Callable[[T], bool]) -> list[T]:
+    """Return what a list's `listViewType` asks for (the active ones by default, the archived ones, or all) in its order.
+
+    `things` come newest first, which is the order unless `$orderBy` asks for the oldest first.
+    """
+    view = request.query_params.get("listViewType", "ActiveOnly").lower()
+    shown = [thing for thing in things if view == "all" or is_archived(thing) == (view == "archivedonly")]
+    is_oldest_first = (
+        request.query_params.get("$orderBy", request.query_params.get("orderBy", "")).lower().endswith(" asc")
+    )
+    return shown[::-1] if is_oldest_first else shown
+
+
+def paged(request: Request, things: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Return one page of a list, with the address of the next one."""
+    bodies = list(things)
+    first, size = _number(request, SKIP, 0), min(_number(request, TOP, PAGE), PAGE)
+    shown, rest = bodies[first : first + size], len(bodies) - first - size
+    top = request.query_params.get(TOP)
+    is_last = rest <= 0 or (top is not None and int(top) <= PAGE)  # a client that names a number wants no more
+    if is_last:
+        return page(shown)
+    query = {**request.query_params, SKIP: str(first + size)}
+    return page(shown, f"{azure_context(request).place.base}{request.url.path}?{urlencode(query)}")
+
+
+def _number(request: Request, name: str, default: int) -> int:
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise InvalidParameter(f"{name} is '{text}', expected a number, 0 or more.", param=name)
+    return int(text)

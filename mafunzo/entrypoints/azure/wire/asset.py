@@ -1,0 +1,285 @@
+"""Versions of assets as Azure ML's JSON: what a PUT asks for, and what a GET answers."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mafunzo.entities.asset import MODEL_TYPES, REGISTRY_SCOPE, Asset, AssetType, FolderType, home_path, next_version
+from mafunzo.entities.asset_request import DataRequest, ModelRequest, ShareRequest, VersionRequest
+from mafunzo.entities.component import Component, Input
+from mafunzo.entities.reference import AssetReference, JobOutputReference, StoredPath, WebAddress, source_from_facts
+from mafunzo.entrypoints.azure.reference import NOUNS, parse_reference
+from mafunzo.entrypoints.azure.wire.envelope import (
+    datastore_uri,
+    registry_id,
+    resource,
+    resource_id,
+    system_data,
+    texts,
+)
+from mafunzo.errors import InvalidParameter, NotSupported
+
+ECHO = "azure"
+"""The name of what an entity keeps of a body that it doesn't say itself, which stands in the answer as it was sent."""
+COLLECTED = "modelDataCollector/"
+"""Where in the datastore Azure puts what its deployments are asked and answer."""
+DATA_TYPES = (FolderType.URI_FILE, FolderType.URI_FOLDER, FolderType.MLTABLE)
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
+_SPEC_TYPES = {"string": "String", "integer": "Integer", "number": "Number", "boolean": "Boolean"}
+
+
+def require_name(kind: AssetType, name: str, version: str) -> None:
+    """Raise `InvalidParameter` for a name or version that Azure doesn't take either."""
+    for what, text in (("name", name), ("version", version)):
+        if not _NAME.fullmatch(text):
+            raise InvalidParameter(
+                f"The {what} of {kind} is '{text[:64]}', expected 1 to 255 letters (a-z), digits, '-', '_' and '.', the "
+                "first a letter or digit.",
+                param=what,
+            )
+
+
+def asset_id(asset: Asset) -> str:
+    """Return the id of a version: of the registry, or in the workspace."""
+    parts = (NOUNS[asset.key.type], asset.name, "versions", asset.version)
+    return registry_id(*parts) if asset.key.scope == REGISTRY_SCOPE else resource_id(*parts)
+
+
+def echo(entity: Asset | VersionRequest) -> Mapping[str, Any]:
+    """Return what is kept of the `properties` of the body that an entity came as; nothing where it came another way."""
+    properties: Mapping[str, Any] = entity.echoes.get(ECHO, {})
+    return properties
+
+
+def what_is_common(body: Mapping[str, Any], *echoed: str) -> dict[str, Any]:
+    """Return the fields that every request for a version has. echoed: the keys that come back as they were sent."""
+    properties = body.get("properties") or {}
+    echo = {name: properties[name] for name in echoed if properties.get(name)}
+    return {
+        "description": str(properties.get("description") or ""),
+        "tags": texts(properties.get("tags")),
+        "is_archived": bool(properties.get("isArchived", False)),
+        "is_anonymous": bool(properties.get("isAnonymous", False)),
+        "echoes": {ECHO: echo} if echo else {},
+    }
+
+
+def version_from_body(body: Mapping[str, Any]) -> VersionRequest:
+    """Read what may change of a version of any kind."""
+    return VersionRequest(**what_is_common(body))
+
+
+def model_uri(asset: Asset) -> str:
+    """Return where in the datastore a registered model's files are: where they were uploaded, or else are shown."""
+    if path := home_path(asset):
+        return datastore_uri(path)
+    return str(echo(asset).get("modelUri") or datastore_uri(asset.properties["source"]["path"]))
+
+
+def model_body(asset: Asset, uri: str) -> dict[str, Any]:
+    """Return a version of a model whose files lie at `uri`.
+
+    One of the catalogue tells in tags what suits it, as Azure's own registry does.
+    """
+    properties: dict[str, Any] = {
+        "description": asset.description,
+        "tags": {**asset.tags, **card_tags(asset.properties.get("card") or {})},
+        "properties": dict(asset.properties.get("user_properties") or {}),
+        "isArchived": asset.is_archived,
+        "isAnonymous": False,
+        "modelType": str(asset.folder_type),
+        "modelUri": uri,
+        "flavors": {"python_function": {"data": {}}} if asset.folder_type == "mlflow_model" else {},
+        "provisioningState": "Succeeded",
+        "stage": None,
+        "jobName": asset.properties.get("job"),
+        **{key: value for key, value in echo(asset).items() if key != "modelUri"},
+    }
+    return version_body(asset, properties)
+
+
+def card_tags(card: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a model's card says as tags: lists and mappings as Python's literals, which scripts read by `ast`."""
+    if not card:
+        return {}
+    tags = texts(card.get("tags"))
+    for name in ("finetune_compute_allow_list", "inference_compute_allow_list"):
+        if card.get(name):
+            tags[name] = repr(list(card[name]))
+    if card.get("defaults"):
+        tags["model_specific_defaults"] = repr(dict(card["defaults"]))
+    return tags
+
+
+def model_from_body(body: Mapping[str, Any]) -> ModelRequest:
+    """Read a PUT's body; raises `InvalidParameter` without the address of the model's files."""
+    properties = body.get("properties") or {}
+    uri = str(properties.get("modelUri") or "")
+    if not uri:
+        raise InvalidParameter("The model has no path. Name a job's output, or files to upload.", param="modelUri")
+    source = parse_reference(uri)
+    if not isinstance(source, JobOutputReference | StoredPath):  # above all no folder of the server's
+        raise NotSupported(
+            f"The model lies at '{uri}'. A job's output (azureml://jobs/JOB/outputs/OUTPUT) can be registered, "
+            "or what was uploaded to the datastore (azureml://datastores/workspaceblobstore/paths/PATH)."
+        )
+    kind = str(properties.get("modelType") or FolderType.CUSTOM_MODEL)
+    if kind not in MODEL_TYPES:
+        raise NotSupported(
+            f"The model is of type '{kind}'. Models of the types {', '.join(MODEL_TYPES)} can be registered."
+        )
+    return ModelRequest(
+        source=source,
+        folder_type=FolderType(kind),
+        properties=texts(properties.get("properties")),
+        **what_is_common(body, "modelUri", "stage", "flavors", "autoDeleteSetting"),
+    )
+
+
+def data_from_body(name: str, body: Mapping[str, Any]) -> DataRequest:
+    """Read a PUT's body; raises `NotSupported` for data that lies elsewhere, `InvalidParameter` for another type."""
+    properties = body.get("properties") or {}
+    uri, kind = str(properties.get("dataUri") or ""), str(properties.get("dataType") or "")
+    if kind not in DATA_TYPES:
+        raise InvalidParameter(f"Data '{name}' is of type '{kind}', expected one of {', '.join(DATA_TYPES)}.")
+    source = parse_reference(uri)
+    if isinstance(source, WebAddress) and kind != FolderType.URI_FILE:
+        raise InvalidParameter(
+            f"Data '{name}' is at '{uri}', a file of the web, and of type '{kind}', expected uri_file."
+        )
+    if not isinstance(source, StoredPath | JobOutputReference | WebAddress):
+        raise NotSupported(
+            f"Data '{name}' lies at '{uri}'. Uploaded files, outputs of jobs, and files at https:// addresses can be "
+            "registered: name a local path."
+        )
+    if isinstance(source, StoredPath) and source.path.startswith(COLLECTED):  # asked before the deployment itself
+        raise NotSupported(
+            f"Data '{name}' would hold what a deployment is asked and answers: data collection isn't supported. Leave the "
+            "deployment's data_collector out."
+        )
+    return DataRequest(
+        source=source,
+        folder_type=FolderType(kind),
+        **what_is_common(body, "dataUri", "properties", "referencedUris", "autoDeleteSetting"),
+    )
+
+
+def data_body(asset: Asset) -> dict[str, Any]:
+    """Return a version of registered data."""
+    properties = {
+        "description": asset.description,
+        "tags": dict(asset.tags),
+        "properties": {},
+        "isArchived": asset.is_archived,
+        "isAnonymous": False,
+        "dataType": str(asset.folder_type),
+        **echo(asset),
+        "dataUri": _data_uri(asset),
+    }
+    return version_body(asset, properties)
+
+
+def _data_uri(asset: Asset) -> str:
+    """Return where data lies, as Azure writes it: in the datastore by the long address, of a folder with a slash at its end."""
+    end = "" if asset.folder_type is FolderType.URI_FILE else "/"
+    if path := home_path(asset):
+        return datastore_uri(path) + end
+    match source_from_facts(asset.properties["source"]):
+        case StoredPath(path=path):
+            return datastore_uri(path) + end
+        case JobOutputReference(job, output, path):
+            uri = f"azureml://jobs/{job}/outputs/{output}" + (f"/paths/{path}" if path else "")
+        case WebAddress(uri):
+            pass
+    return str(echo(asset).get("dataUri") or uri)
+
+
+def share_from_body(body: Mapping[str, Any]) -> ShareRequest:
+    """Read the body of an import into the registry; raises `InvalidParameter` for anything but a workspace's asset."""
+    properties = body.get("properties") or {}
+    source = parse_reference(str(properties.get("sourceAssetId") or ""))
+    if not isinstance(source, AssetReference) or source.registry or not source.version:
+        raise InvalidParameter("sourceAssetId names no version of an asset of this workspace.", param="sourceAssetId")
+    name, version = (str(properties.get(f"destination{part}") or "") for part in ("Name", "Version"))
+    return ShareRequest(source, name or source.name, version)
+
+
+def component_body(component: Component) -> dict[str, Any]:
+    """Return a version of a component that ships with Mafunzo, with the interface that a client builds a node from."""
+    id = registry_id("components", component.name, "versions", component.version)
+    spec = {
+        "name": component.name,
+        "version": component.version,
+        "display_name": component.display_name,
+        "description": component.description,
+        "type": component.kind,
+        "is_deterministic": str(component.is_deterministic),
+        "tags": dict(component.tags),
+        "inputs": {name: _input_spec(declared) for name, declared in component.inputs.items()},
+        "outputs": {name: {"type": declared.type} for name, declared in component.outputs.items()},
+    }
+    if component.command:
+        spec |= {"command": component.command, "environment": registry_id("environments", "local", "versions", "1")}
+    properties = {
+        "description": component.description,
+        "tags": dict(component.tags),
+        "properties": {},
+        "isArchived": False,
+        "isAnonymous": False,
+        "componentSpec": spec,
+        "provisioningState": "Succeeded",
+    }
+    return resource(
+        id, component.version, "registries/components/versions", properties, systemData=system_data("catalogue", None)
+    )
+
+
+def component_version_body(asset: Asset) -> dict[str, Any]:
+    """Return a version of a component of the user's own: what was sent."""
+    properties = {
+        "description": asset.description,
+        "tags": dict(asset.tags),
+        "properties": asset.properties["user_properties"],
+        "isArchived": asset.is_archived,
+        "isAnonymous": asset.is_anonymous,
+        "componentSpec": asset.echoes[ECHO]["componentSpec"],
+        "provisioningState": "Succeeded",
+    }
+    return version_body(asset, properties)
+
+
+def container_body(kind: AssetType, name: str, versions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the container of all versions of an asset, as a GET answers each, the newest first: one at least."""
+    newest = versions[0]
+    properties: dict[str, Any] = {
+        "isArchived": all(version["properties"]["isArchived"] for version in versions),
+        "latestVersion": newest["name"],
+        "nextVersion": next_version(version["name"] for version in versions),
+        "tags": {},
+        "properties": {},
+    }
+    id, made = resource_id(NOUNS[kind], name), newest["systemData"]
+    return resource(id, name, f"workspaces/{NOUNS[kind]}", properties, systemData=made)
+
+
+def version_body(asset: Asset, properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the resource that a version is, of the registry or in the workspace, around its properties."""
+    place = "registries" if asset.key.scope == REGISTRY_SCOPE else "workspaces"
+    kind = f"{place}/{NOUNS[asset.key.type]}/versions"
+    made = system_data(asset.created_by, asset.created_at)
+    return resource(asset_id(asset), asset.version, kind, properties, systemData=made)
+
+
+def _input_spec(declared: Input) -> dict[str, Any]:
+    """Return an input as a registry writes it: every number as text."""
+    spec: dict[str, Any] = {"type": _SPEC_TYPES.get(declared.type, declared.type), "description": declared.description}
+    if declared.is_optional:
+        spec["optional"] = True
+    if declared.default is not None:
+        spec["default"] = str(declared.default)
+    if declared.enum:
+        spec["enum"] = list(declared.enum)
+    for name, bound in (("min", declared.minimum), ("max", declared.maximum)):
+        if bound is not None:
+            spec[name] = f"{bound:g}"
+    return spec

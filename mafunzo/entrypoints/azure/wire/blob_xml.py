@@ -1,0 +1,150 @@
+"""Azure Blob Storage's XML: lists of blobs, containers and blocks, and errors."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from xml.etree import ElementTree
+from xml.sax.saxutils import escape
+
+from mafunzo.entities.blob import Blob, Block, BlockUse, Container
+from mafunzo.entrypoints.azure.wire.blob import blob_headers, container_headers
+from mafunzo.errors import BlobRefused
+
+_XML = "<?xml version='1.0' encoding='utf-8'?>"
+_ELEMENTS: Mapping[str, str] = {
+    "cache-control": "Cache-Control",
+    "content-disposition": "Content-Disposition",
+    "content-encoding": "Content-Encoding",
+    "content-language": "Content-Language",
+    "content-length": "Content-Length",
+    "content-md5": "Content-MD5",
+    "content-type": "Content-Type",
+    "etag": "Etag",
+    "last-modified": "Last-Modified",
+    "x-ms-blob-type": "BlobType",
+    "x-ms-creation-time": "Creation-Time",
+    "x-ms-lease-state": "LeaseState",
+    "x-ms-lease-status": "LeaseStatus",
+}
+"""The headers that stand in a list too, and what they are called there."""
+
+
+@dataclass(frozen=True)
+class ListRequest:
+    """Which names of a list are asked for: those after `marker`, at most `size`, folded at `delimiter`."""
+
+    prefix: str = ""
+    marker: str = ""
+    delimiter: str = ""
+    size: int = 5000
+    with_metadata: bool = False
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of a list: blobs, and the folders that others lie in (each a prefix that ends with the delimiter)."""
+
+    entries: tuple[Blob | str, ...]
+    next_marker: str
+
+
+def page_of(blobs: Iterable[Blob], asked: ListRequest) -> Page:
+    """Return a page of blobs that are in the order of their names and begin with the prefix."""
+    found: dict[str, Blob | str] = {}
+    for blob in blobs:
+        folder = _folder(blob.name, asked)
+        key = folder or blob.name
+        if key > asked.marker and key not in found:
+            if len(found) == asked.size:
+                return Page(tuple(found.values()), next(reversed(found)))
+            found[key] = folder or blob
+    return Page(tuple(found.values()), "")
+
+
+def blobs_xml(base: str, container: str, asked: ListRequest, page: Page) -> str:
+    """Return a page of a container's blobs."""
+    entries = "".join(_entry_xml(entry, asked.with_metadata) for entry in page.entries)
+    asked_for = f"<Prefix>{escape(asked.prefix)}</Prefix><Marker>{escape(asked.marker)}</Marker>" + (
+        f"<MaxResults>{asked.size}</MaxResults><Delimiter>{escape(asked.delimiter)}</Delimiter>"
+    )
+    return (
+        f'{_XML}<EnumerationResults ServiceEndpoint="{escape(base)}/" ContainerName="{escape(container)}">{asked_for}'
+        f"<Blobs>{entries}</Blobs><NextMarker>{escape(page.next_marker)}</NextMarker></EnumerationResults>"
+    )
+
+
+def containers_xml(base: str, containers: Iterable[Container], with_metadata: bool) -> str:
+    """Return the list of containers."""
+    entries = "".join(
+        f"<Container><Name>{escape(container.name)}</Name><Properties>{_elements(container_headers(container))}</Properties>"
+        f"{_metadata_xml(container.metadata) if with_metadata else ''}</Container>"
+        for container in containers
+    )
+    return (
+        f'{_XML}<EnumerationResults ServiceEndpoint="{escape(base)}/"><Containers>{entries}</Containers>'
+        "<NextMarker></NextMarker></EnumerationResults>"
+    )
+
+
+def block_list_xml(committed: Iterable[Block] | None, waiting: Iterable[Block] | None) -> str:
+    """Return the blocks that a blob was put together from, and those that wait; None leaves either out."""
+    lists = (("CommittedBlocks", committed), ("UncommittedBlocks", waiting))
+    return f"{_XML}<BlockList>{''.join(_blocks_xml(name, blocks) for name, blocks in lists if blocks is not None)}</BlockList>"
+
+
+def block_uses_from_xml(body: bytes) -> list[BlockUse]:
+    """Return what a blob is to be put together from. A document type could define entities."""
+    try:
+        text = body.decode()
+        if "<!" in text:
+            raise BlobRefused("The block list has a document type or a comment.", reason="InvalidXmlDocument")
+        found = list(ElementTree.fromstring(text))
+    except (ElementTree.ParseError, ValueError) as error:
+        raise BlobRefused(f"The block list isn't XML: {error}.", reason="InvalidXmlDocument") from error
+    odd = [element.tag for element in found if element.tag not in ("Latest", "Committed", "Uncommitted")]
+    if odd:
+        raise BlobRefused(f"The block list has an element '{odd[0]}'.", reason="InvalidXmlNodeValue")
+    return [BlockUse((e.text or "").strip(), e.tag != "Committed", e.tag != "Uncommitted") for e in found]
+
+
+def error_xml(code: str, message: str) -> str:
+    """Return the body of a refusal."""
+    return f"{_XML}<Error><Code>{code}</Code><Message>{escape(_legal(message))}</Message></Error>"
+
+
+def _folder(name: str, asked: ListRequest) -> str:
+    """Return the folder that a name is folded into: up to the first delimiter after the prefix."""
+    inside, delimiter, _ = name[len(asked.prefix) :].partition(asked.delimiter) if asked.delimiter else ("", "", "")
+    return f"{asked.prefix}{inside}{delimiter}" if delimiter else ""
+
+
+def _entry_xml(entry: Blob | str, with_metadata: bool) -> str:
+    if isinstance(entry, str):
+        return f"<BlobPrefix><Name>{escape(entry)}</Name></BlobPrefix>"
+    properties = {**blob_headers(entry), "content-length": str(entry.size)}
+    return (
+        f"<Blob><Name>{escape(entry.name)}</Name><Properties>{_elements(properties)}</Properties>"
+        f"{_metadata_xml(entry.metadata) if with_metadata else ''}</Blob>"
+    )
+
+
+def _elements(headers: Mapping[str, str]) -> str:
+    return "".join(
+        f"<{_ELEMENTS[name]}>{escape(_legal(value))}</{_ELEMENTS[name]}>"
+        for name, value in headers.items()
+        if name in _ELEMENTS
+    )
+
+
+def _metadata_xml(metadata: Mapping[str, str]) -> str:
+    return f"<Metadata>{''.join(f'<{n}>{escape(_legal(v))}</{n}>' for n, v in metadata.items())}</Metadata>"
+
+
+def _blocks_xml(name: str, blocks: Iterable[Block]) -> str:
+    inner = (f"<Block><Name>{escape(block.id)}</Name><Size>{block.size}</Size></Block>" for block in blocks)
+    return f"<{name}>{''.join(inner)}</{name}>"
+
+
+def _legal(text: str) -> str:
+    """Return a text without the characters that XML can't have."""
+    return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]", "?", text)

@@ -1,0 +1,148 @@
+"""A component in Azure's JSON (a registry's componentSpec): what it has besides a component's YAML file.
+
+JSON spells keys of resources, distribution and limits in two ways, has ids and addresses where a file has names and paths, and
+says where outputs go.
+"""
+
+from collections.abc import Container, Mapping
+from dataclasses import replace
+from typing import Any
+
+from mafunzo.entities import component_file
+from mafunzo.entities.asset_request import ComponentRequest
+from mafunzo.entities.component import COMPUTE, PARENT_OUTPUT, Component, Node, Source
+from mafunzo.entities.job import Destination, Resources
+from mafunzo.entities.reference import AssetReference, JobOutputReference, PathInput
+from mafunzo.entrypoints.azure.reference import parse_reference, stored_path
+from mafunzo.entrypoints.azure.wire.asset import ECHO, what_is_common
+from mafunzo.errors import NotSupported
+
+_SECTIONS = ("resources", "distribution", "limits")
+
+
+def request_from_body(name: str, version: str, body: Mapping[str, Any]) -> ComponentRequest:
+    """Read a PUT's body; raises `InvalidFile` or `NotSupported` for an interface that can't be used."""
+    properties = body.get("properties") or {}
+    spec = {**(properties.get("componentSpec") or {}), "name": name, "version": version}
+    component = component_from_spec(spec, f"component {name}:{version}")
+    return ComponentRequest(
+        component=component,
+        source=source_of(spec) if component.kind == "command" else Source(),
+        user_properties=dict(properties.get("properties") or {}),
+        **{**what_is_common(body), "echoes": {ECHO: {"componentSpec": spec}}},
+    )
+
+
+def component_from_spec(spec: Mapping[str, Any], where: str) -> Component:
+    """Build a component from its specification; `where` names it in errors.
+
+    Raises `InvalidFile` with all faults of its interface, `InvalidParameter` for a number among its resources.
+    """
+    return component_file.component_from_dict(_with_file_keys(spec), where, node_from_body)
+
+
+def source_of(spec: Mapping[str, Any]) -> Source:
+    """Return what a command's specification names as its code and environment, as written in YAML or in JSON."""
+    code, environment = spec.get("code", spec.get("codeId")), spec.get("environment", spec.get("environmentId"))
+    return Source(asset_name(code) or None, asset_name(environment) or None)
+
+
+def asset_name(written: Any) -> AssetReference | str:
+    """Return the asset that an id or a short name stands for; the text itself where it is neither, empty for none."""
+    text = str(written or "")
+    reference = parse_reference(text) if text else None
+    return reference if isinstance(reference, AssetReference) else text
+
+
+def node_from_body(name: str, body: Mapping[str, Any]) -> Node:
+    """Read a node of a pipeline, as YAML or JSON has it.
+
+    Raises `NotSupported` for a kind of node that doesn't run here, `InvalidParameter` for a number that isn't one.
+    """
+    outputs = body.get("outputs") or {}
+    node = component_file.node_from_dict(
+        name,
+        {
+            **_with_file_keys(body),
+            "inputs": {},
+            "outputs": {key: _output_binding(value) for key, value in outputs.items()},
+            "environment_variables": body.get("environment_variables") or body.get("environmentVariables"),
+            COMPUTE: body.get("computeId") or body.get(COMPUTE),
+        },
+    )
+    require_no_services(f"Node '{name}'", body)
+    return replace(
+        node,
+        component=asset_name(body.get("componentId") or body.get("component")),
+        inputs={key: input_from_body(value) for key, value in (body.get("inputs") or {}).items()},
+        destinations={
+            key: destination
+            for key, value in outputs.items()
+            if isinstance(value, Mapping) and (destination := destination_from_body(key, value))
+        },
+    )
+
+
+def require_no_services(who: str, body: Mapping[str, Any]) -> None:
+    """Raise `NotSupported` where something to talk to is to run beside a command; those that a GET tells of are none."""
+    services = (body.get("services") or {}).values()
+    kinds = {str(one.get("jobServiceType") or one.get("job_service_type")) for one in services if one}
+    if unsupported := sorted(kinds - {"Studio", "Tracking"}):
+        raise NotSupported(
+            f"{who} asks for {', '.join(unsupported)}. Services aren't run beside a job here: leave it out."
+        )
+
+
+def input_from_body(value: Any) -> Any:
+    """Return an input's value or binding as written, or the path that it names; None for one that isn't given."""
+    if not isinstance(value, Mapping) or "value" in value:
+        return component_file.input_from_dict(value)
+    address = value.get("uri", value.get("path"))
+    if address is None or "${{" in str(address):
+        return address
+    kind = value.get("job_input_type") or value.get("jobInputType") or value.get("type")
+    return PathInput(parse_reference(str(address)), str(kind or "uri_folder"), str(address))
+
+
+def destination_from_body(name: str, body: Mapping[str, Any]) -> Destination | None:
+    """Return where an output goes besides; None where it says nothing of it. Raises `NotSupported` for another datastore's."""
+    asset = str(body.get("assetName") or body.get("name") or "")
+    version = str(body.get("assetVersion") or body.get("version") or "")
+    address = str(body.get("uri") or body.get("path") or "")
+    path = stored_path(address)
+    if "${{" in address or isinstance(parse_reference(address), JobOutputReference):
+        address, path = "", None  # bound to the job's, or where a job that was fetched says that its own output is
+    if address and path is None:
+        raise NotSupported(
+            f"Output {name} is to go to '{address}'. It can go to azureml://datastores/<name>/paths/<path>."
+        )
+    if not asset and path is None:
+        return None
+    kind = body.get("jobOutputType") or body.get("job_output_type") or body.get("type") or "uri_folder"
+    return Destination(str(kind), asset, version, path.path if path else "")
+
+
+def resources_from_body(who: str, body: Mapping[str, Any], bound: Container[str] = ()) -> Resources:
+    """Return what a command holds, of which `bound` isn't known yet; raises `InvalidParameter` that names `who`."""
+    return component_file.resources_from_dict(who, _with_file_keys(body), bound)
+
+
+def timeout_from_body(who: str, body: Mapping[str, Any]) -> float:
+    """Return a command's limit in seconds, 0 for none; raises `InvalidParameter` that names `who`."""
+    return component_file.timeout_from_dict(who, _with_file_keys(body))
+
+
+def _with_file_keys(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a body with the keys of its sections spelled as in a file: `instance_count`."""
+    sections = {name: _snake_keys(body[name]) for name in _SECTIONS if body.get(name)}
+    return {**body, **sections}
+
+
+def _snake_keys(section: Mapping[str, Any]) -> dict[str, Any]:
+    return {"".join(f"_{c.lower()}" if c.isupper() else c for c in key): value for key, value in section.items()}
+
+
+def _output_binding(value: Any) -> str:
+    """Return `${{parent.outputs.x}}` where an output is bound to the job's, else an empty text."""
+    text = str((value.get("value") or value.get("path") or "") if isinstance(value, Mapping) else value or "")
+    return text if not isinstance(value, Mapping) or PARENT_OUTPUT.fullmatch(text.strip()) else ""

@@ -1,0 +1,446 @@
+"""Jobs in Azure's JSON: what a PUT asks for, and what a GET and the run's history answer.
+
+A pipeline job's nodes name components by their ids; a command job is a pipeline of one node here, and so is a sweep, whose
+node is its trial. What isn't translated is refused, so that nothing is silently left out; the body is kept and given back as it
+came.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from mafunzo.entities.component import PARENT_INPUT, PATH_TYPES, Component, Input, Node, Output
+from mafunzo.entities.job import Destination, Job, JobStatus, Step, StepStatus
+from mafunzo.entities.job_request import JobChange, JobRequest, OwnCommand
+from mafunzo.entities.reference import PathInput
+from mafunzo.entities.sweep import BEST_TRIAL, BEST_VALUE
+from mafunzo.entrypoints.azure.wire.asset import ECHO
+from mafunzo.entrypoints.azure.wire.component import (
+    asset_name,
+    destination_from_body,
+    input_from_body,
+    node_from_body,
+    require_no_services,
+    resources_from_body,
+    source_of,
+    timeout_from_body,
+)
+from mafunzo.entrypoints.azure.wire.envelope import is_true, resource, resource_id, system_data, texts
+from mafunzo.entrypoints.azure.wire.finetuning import FINE_TUNING, pipeline_properties
+from mafunzo.entrypoints.azure.wire.sweep import sweep_from_body, swept_inputs, trial_from_body
+from mafunzo.errors import InvalidParameter, MafunzoError, NotSupported
+
+STATUS: Mapping[JobStatus, str] = {
+    JobStatus.QUEUED: "Queued",
+    JobStatus.RUNNING: "Running",
+    JobStatus.COMPLETED: "Completed",
+    JobStatus.FAILED: "Failed",
+    JobStatus.CANCELED: "Canceled",
+}
+STEP_STATUS: Mapping[StepStatus, str] = {
+    StepStatus.WAITING: "NotStarted",
+    StepStatus.RUNNING: "Running",
+    StepStatus.COMPLETED: "Completed",
+    StepStatus.CACHED: "Completed",
+    StepStatus.FAILED: "Failed",
+    StepStatus.CANCELED: "Canceled",
+    StepStatus.SKIPPED: "Canceled",
+}
+LOGS = {
+    "Command": "user_logs/std_log.txt",
+    "Pipeline": "logs/azureml/executionlogs.txt",
+    "Sweep": "azureml-logs/hyperdrive.txt",
+    FINE_TUNING: "user_logs/std_log.txt",
+}
+"""What a client prints of a job while it runs, by the kind of the job."""
+COMMAND = "command"
+"""The step of a command job."""
+TRIAL = "trial"
+"""The node of a sweep job, of which its steps are made."""
+FILE_SOURCE = "YAML.JOB"
+"""By which the SDK says that a pipeline comes from a file."""
+
+
+def job_from_body(name: str, body: Mapping[str, Any]) -> JobRequest:
+    """Read a PUT's body; raises `NotSupported` or `InvalidParameter` with all faults."""
+    properties = body.get("properties") or {}
+    readers = {
+        "Pipeline": _pipeline_job,
+        "Command": _command_job,
+        "Sweep": _sweep_job,
+        FINE_TUNING: _finetuning_job,
+    }
+    kind = properties.get("jobType")
+    if kind not in readers:
+        raise NotSupported(f"Job '{name}' is a {kind} job. Command, pipeline, sweep and fine-tuning jobs run here.")
+    settings = properties.get("settings") or {}
+    change = _change(properties, properties.get("isArchived"))
+    return replace(
+        readers[kind](name, properties),
+        computes=_computes(properties),
+        display_name=str(properties.get("displayName") or ""),
+        experiment=str(properties.get("experimentName") or "Default"),
+        force_rerun=is_true(settings.get("force_rerun")),
+        continue_on_step_failure=kind == "Sweep" or is_true(settings.get("continue_on_step_failure")),
+        tags=change.tags,
+        description=change.description,
+        user_properties=properties.get("properties"),
+        is_archived=change.is_archived,
+        echoes={ECHO: dict(body)},
+    )
+
+
+def _pipeline_job(name: str, properties: Mapping[str, Any]) -> JobRequest:
+    component = asset_name(properties.get("componentId")) or None
+    nodes = _nodes(name, properties)
+    if not (nodes or component):
+        raise InvalidParameter(f"Job '{name}' has no nodes. A pipeline runs one component or more.")
+    return replace(_request(name, properties, nodes), component=component)
+
+
+def _command_job(name: str, properties: Mapping[str, Any]) -> JobRequest:
+    commands = {COMMAND: OwnCommand(_command(name, properties), source_of(properties))}
+    return replace(_request(name, properties, {COMMAND: _only_node(name, properties)}), commands=commands)
+
+
+def _sweep_job(name: str, properties: Mapping[str, Any]) -> JobRequest:
+    """Read a sweep. Its outputs are the best trial's, so that nothing of them is bound or goes anywhere before there is one."""
+    sweep = sweep_from_body(name, properties)
+    trial = trial_from_body(properties)
+    command = _command(name, trial)
+    command = replace(command, inputs={**command.inputs, **swept_inputs(sweep)})
+    node = replace(_only_node(name, trial), name=TRIAL, outputs={}, destinations=_destinations(properties))
+    request = _request(name, {**properties, "outputs": {}}, {TRIAL: node})
+    return replace(request, commands={COMMAND: OwnCommand(command, source_of(trial))}, sweep=sweep)
+
+
+def _finetuning_job(name: str, properties: Mapping[str, Any]) -> JobRequest:
+    return replace(_pipeline_job(name, pipeline_properties(name, properties)), has_model_defaults=True)
+
+
+def _request(name: str, properties: Mapping[str, Any], nodes: Mapping[str, Node]) -> JobRequest:
+    """Return a request for what `nodes` do with the job's inputs and outputs."""
+    inputs = _given(properties.get("inputs") or {})
+    pipeline = Component(
+        name=str(properties.get("displayName") or name),
+        version="1",
+        kind="pipeline",
+        inputs={key: Input(key, _type_of(value)) for key, value in inputs.items()},
+        outputs=_outputs(properties),
+        nodes=nodes,
+    )
+    return JobRequest(name, pipeline, inputs, destinations=_destinations(properties))
+
+
+def _outputs(properties: Mapping[str, Any]) -> dict[str, Output]:
+    outputs = properties.get("outputs") or {}
+    return {key: Output(key, str(given.get("jobOutputType") or "uri_folder")) for key, given in outputs.items()}
+
+
+def _destinations(properties: Mapping[str, Any]) -> dict[str, Destination]:
+    outputs = properties.get("outputs") or {}
+    return {key: found for key, given in outputs.items() if (found := destination_from_body(key, given))}
+
+
+def _nodes(job: str, properties: Mapping[str, Any]) -> dict[str, Node]:
+    """Return a pipeline's nodes; all faults come at once.
+
+    What a program binds to a parameter that is None comes without that input of the job, and is left out. In a file it is a
+    wrong name.
+    """
+    given = set(properties.get("inputs") or {})
+    is_file = (properties.get("settings") or {}).get("_source") == FILE_SOURCE
+    nodes, faults, is_unsupported = {}, [], False
+    for name, body in (properties.get("jobs") or {}).items():
+        try:
+            node = node_from_body(name, body)
+            nodes[name] = node if is_file else _without_missing(node, given)
+        except MafunzoError as error:
+            faults += [*(error.faults or [error.message])]
+            is_unsupported |= isinstance(error, NotSupported)
+    if faults:
+        raise (NotSupported if is_unsupported else InvalidParameter)(f"Job '{job}' can't be run.", faults)
+    return nodes
+
+
+def _without_missing(node: Node, given: set[str]) -> Node:
+    def kept(said: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            name: value
+            for name, value in said.items()
+            if not (
+                isinstance(value, str) and (match := PARENT_INPUT.fullmatch(value.strip())) and match[1] not in given
+            )
+        }
+
+    return replace(node, inputs=kept(node.inputs), bound=kept(node.bound))
+
+
+def _command(name: str, properties: Mapping[str, Any]) -> Component:
+    """Return a command job's command, or a sweep's trial, as a component of just the inputs and outputs that it has.
+
+    It runs each time that it is submitted, as on Azure, where only pipelines take steps from earlier jobs.
+    """
+    if not properties.get("command"):
+        raise InvalidParameter(f"Job '{name}' has no command. Say what to run.", param="command")
+    require_no_services(f"Job '{name}'", properties)
+    inputs = _given(properties.get("inputs") or {})
+    return Component(
+        name=COMMAND,
+        version="1",
+        kind="command",
+        inputs={key: Input(key, _type_of(value)) for key, value in inputs.items()},
+        outputs=_outputs(properties),
+        command=str(properties["command"]),
+        resources=resources_from_body(f"Job '{name}'", properties),
+        environment=texts(properties.get("environmentVariables")),
+        is_deterministic=False,
+    )
+
+
+def _only_node(name: str, properties: Mapping[str, Any]) -> Node:
+    """Return the node of a command job, whose inputs and outputs are the job's."""
+    return Node(
+        name=COMMAND,
+        component=COMMAND,
+        inputs={key: f"${{{{parent.inputs.{key}}}}}" for key in _given(properties.get("inputs") or {})},
+        outputs={key: f"${{{{parent.outputs.{key}}}}}" for key in properties.get("outputs") or {}},
+        timeout_s=timeout_from_body(f"Job '{name}'", properties),
+    )
+
+
+def _given(inputs: Mapping[str, Any]) -> dict[str, str | PathInput]:
+    """Return a job's inputs that have a value."""
+    found = {key: input_from_body(given) for key, given in inputs.items()}
+    return {
+        key: value if isinstance(value, PathInput) else str(value) for key, value in found.items() if value is not None
+    }
+
+
+def _type_of(value: str | PathInput) -> str:
+    """A literal comes as text, whatever it is: the node that takes it knows its type."""
+    return "string" if isinstance(value, str) or value.type not in PATH_TYPES else value.type
+
+
+def _computes(properties: Mapping[str, Any]) -> dict[str, str]:
+    """Return which compute the job and its nodes name, by who names it; without those that are bound to inputs."""
+    named = {
+        "compute": properties.get("computeId"),
+        "default_compute": (properties.get("settings") or {}).get("default_compute"),
+    }
+    named |= {f"compute of '{name}'": node.get("computeId") for name, node in (properties.get("jobs") or {}).items()}
+    return {who: compute_name(str(id)) for who, id in named.items() if id and "${{" not in str(id)}
+
+
+def compute_name(id: str) -> str:
+    """Return the name of the compute that an id, or a name, stands for."""
+    return id.strip().rstrip("/").rsplit("/", 1)[-1].removeprefix("azureml:")
+
+
+def job_body(job: Job, pages: str) -> dict[str, Any]:
+    """Return a job as a GET answers it; `pages` is where people look at it."""
+    kept = echo_of(job)
+    outputs = kept.get("outputs") or {name: {"jobOutputType": "uri_folder"} for name in job.outputs}
+    found = {
+        name: {"mode": "ReadWriteMount", **_said(given), "uri": given.get("uri") or output_id(job.name, name)}
+        for name, given in outputs.items()
+    }
+    properties = {
+        **kept,
+        "jobType": kind_of(job),
+        "displayName": job.display_name,
+        "experimentName": job.experiment,
+        "status": status_of_job(job),
+        "tags": dict(job.tags),
+        "properties": {**job.user_properties, **_best_of(job)},
+        "services": {"Studio": {"endpoint": pages, "jobServiceType": "Studio", "status": None, "errorMessage": None}},
+        "outputs": found,
+        "inputs": {name: _with_mode(given) for name, given in (kept.get("inputs") or {}).items()},
+        "isArchived": job.is_archived,
+    }
+    if job.description is not None:
+        properties["description"] = job.description
+    if properties["jobType"] == "Pipeline":
+        properties["jobs"] = kept.get("jobs") or {}
+    made = system_data(job.created_by, job.created_at)
+    return resource(resource_id("jobs", job.name), job.name, "workspaces/jobs", properties, systemData=made)
+
+
+def _with_mode(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an input with the mode that Azure takes where none is asked for, if it is a path."""
+    is_path = "uri" in given and "value" not in given
+    return {"mode": "ReadOnlyMount", **_said(given)} if is_path else given
+
+
+def _said(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def echo_of(job: Job) -> dict[str, Any]:
+    """Return the properties of the body that a job came with; none for a job that came another way."""
+    return dict((job.echoes.get(ECHO) or {}).get("properties") or {})
+
+
+def request_of(job: Job) -> JobRequest | None:
+    """Return the request that a job's body is; None for a job that came another way."""
+    body = job.echoes.get(ECHO)
+    return None if body is None else job_from_body(job.name, body)
+
+
+def kind_of(job: Job) -> str:
+    """Return Azure's word for what kind of a job it is."""
+    return str(echo_of(job).get("jobType") or "Pipeline")
+
+
+def _best_of(job: Job) -> dict[str, str]:
+    """Return what a sweep's properties tell of its best trial, under the names that the SDK looks for."""
+    if BEST_TRIAL not in job.properties:
+        return {}
+    return {
+        "best_child_run_id": f"{job.name}.{job.properties[BEST_TRIAL]}",
+        "score": str(job.properties[BEST_VALUE]),
+    }
+
+
+def artifact_path(name: str) -> str:
+    """Return where in the store of artifacts a client looks for what a job, or a step, printed and wrote besides outputs."""
+    return f"ExperimentRun/dcid.{name}"
+
+
+def output_path(name: str, output: str = "") -> str:
+    """Return where in the home's datastore a client looks for an output of a job, or of a step; without one, for all."""
+    return f"azureml/{name}/{output}" if output else f"azureml/{name}"
+
+
+def child_name(step: Step) -> str:
+    """Return under which name a step is a job of its own."""
+    return f"{step.job}.{step.name}"
+
+
+def child_body(step: Step) -> dict[str, Any]:
+    """Return a step as a GET of a job answers it: without properties, which sends the client to the run's history."""
+    name = child_name(step)
+    return resource(resource_id("jobs", name), name, "workspaces/jobs", {}) | {"properties": None}
+
+
+def run_body(job: Job) -> dict[str, Any]:
+    """Return a job as its run's history tells it."""
+    return _run(job.name, job, status_of_job(job), job.display_name, job.started_at, job.ended_at, job.error) | {
+        "tags": dict(job.tags),
+        "hidden": job.is_archived,
+    }
+
+
+def child_run_body(job: Job, step: Step) -> dict[str, Any]:
+    """Return a step as its run's history tells it."""
+    status = STEP_STATUS[step.status]
+    body = _run(child_name(step), job, status, step.name, step.started_at, step.ended_at, step.error)
+    component = {"azureml.moduleName": step.spec.component, "azureml.parameters": step.reason, **_reuse(step)}
+    values = {name: step.spec.literals[name] for name in job.sweep.space} if job.sweep else {}
+    tags = {"hyperparameters": json.dumps(values)} if values else {}
+    return body | {"parentRunId": job.name, "rootRunId": job.name, "properties": component, "tags": tags}
+
+
+def _reuse(step: Step) -> dict[str, str]:
+    """Return what tells that a step's outputs are those of an earlier one, which its reason names: `same as job/step`."""
+    if step.status is not StepStatus.CACHED:
+        return {}
+    return {
+        "azureml.isreused": "true",
+        "azureml.reusedrunid": step.reason.removeprefix("same as ").replace("/", ".", 1),
+    }
+
+
+def change_from_body(body: Mapping[str, Any]) -> JobChange:
+    """Read a PATCH of a run."""
+    return _change(body, body.get("hidden"))
+
+
+def _change(said: Mapping[str, Any], is_archived: bool | None) -> JobChange:
+    tags, properties = said.get("tags"), said.get("properties")
+    return JobChange(
+        display_name=said.get("displayName"),
+        description=said.get("description"),
+        tags=None if tags is None else texts(tags),
+        user_properties=None if properties is None else texts(properties),
+        is_archived=is_archived,
+    )
+
+
+def run_details(job: Job, log: str, is_finalizing: bool = False) -> dict[str, Any]:
+    """Return a run's details as its history tells them; `log` is the address of what it has printed.
+
+    is_finalizing: the job has ended, and its log is still to be shown.
+    """
+    return {
+        "runId": job.name,
+        "status": "Finalizing" if is_finalizing else status_of_job(job),
+        "startTimeUtc": _moment(job.started_at),
+        "endTimeUtc": _moment(job.ended_at),
+        "properties": {},
+        "inputDatasets": [],
+        "outputDatasets": [],
+        "logFiles": {LOGS[kind_of(job)]: log},
+        "warnings": [],
+        "error": _error(job.error) if job.error else None,
+        "submittedBy": job.created_by,
+    }
+
+
+def run_data(name: str, status: str, outputs: Iterable[str]) -> dict[str, Any]:
+    """Return a run's data as its history tells them: its state, and its outputs under ids that are resolved to paths.
+
+    An output that is a model is called a folder too: azure-ai-ml 1.35 breaks off before it asks where a model lies. Older
+    releases know the types by other names, leave all out, and look under `output_path`.
+    """
+    found = {output: {"assetId": output_id(name, output), "type": "uri_folder"} for output in outputs}
+    return {"runMetadata": {"runId": name, "status": status, "outputs": found}}
+
+
+def output_id(job: str, output: str) -> str:
+    """Return the id of a job's output."""
+    return f"azureml://jobs/{job}/outputs/{output}"
+
+
+def status_of_job(job: Job) -> str:
+    """Return Azure's word for a job's state."""
+    is_ending = job.is_cancel_requested and not job.status.is_terminal
+    return "CancelRequested" if is_ending else STATUS[job.status]
+
+
+def _run(
+    id: str,
+    job: Job,
+    status: str,
+    name: str,
+    began: datetime | None,
+    ended: datetime | None,
+    error: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    return {
+        "runId": id,
+        "experimentId": job.experiment,
+        "status": status,
+        "displayName": name,
+        "createdUtc": _moment(job.created_at),
+        "startTimeUtc": _moment(began),
+        "endTimeUtc": _moment(ended),
+        "createdBy": {"userName": job.created_by},
+        "properties": {},
+        "tags": {},
+        "services": {},
+        "runType": "azureml.StepRun" if id != job.name else "azureml.PipelineRun",
+        "error": _error(error) if error else None,
+    }
+
+
+def _error(error: Mapping[str, Any]) -> dict[str, Any]:
+    faults = [str(fault) for fault in error.get("faults") or ()]
+    message = "\n".join([str(error.get("message", "")), *(f"  - {fault}" for fault in faults)])
+    return {"error": {"code": "UserError", "message": message, "details": [{"message": fault} for fault in faults]}}
+
+
+def _moment(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment else None

@@ -1,0 +1,92 @@
+"""`mafunzo component`: what pipelines are made of."""
+
+from dataclasses import replace
+
+import typer
+
+from mafunzo.entities.component import Component
+from mafunzo.entrypoints.terminal.output import AS_JSON, print_facts, print_json, print_table
+
+app = typer.Typer(help="The components that pipelines are made of: yours, and those that ship.", no_args_is_help=True)
+REFERENCE = typer.Argument(help="name or name:version; without a version the newest.")
+
+
+@app.command("list")
+def list_components(
+    archived: bool = typer.Option(False, "--archived", help="Archived versions too."), as_json: bool = AS_JSON
+) -> None:
+    """List registered components, newest first, then those that ship with Mafunzo."""
+    from mafunzo.control.workspace import Workspace
+    from mafunzo.control.workspace.components import definition
+    from mafunzo.control.workspace.shipped_component import shipped, shipped_names
+    from mafunzo.control.workspace.version import registered
+    from mafunzo.entities.asset import AssetType
+
+    shown = [
+        asset
+        for asset in registered(Workspace().services, AssetType.COMPONENT)
+        if not asset.is_anonymous and (archived or not asset.is_archived)
+    ]
+    own = [definition(asset)[0] for asset in shown]
+    ours = [shipped(name).component for name in shipped_names()]
+    if as_json:
+        print_json([_plain(component) for component in (*own, *ours)])
+        return
+    rows = [
+        (c.name, c.version, c.kind, where, c.description.split(". ")[0])
+        for where, components in (("registered", own), ("ships", ours))
+        for c in components
+    ]
+    print_table(("name", "version", "kind", "where", "description"), rows, "No components.")
+
+
+@app.command()
+def show(component: str = REFERENCE, as_json: bool = AS_JSON) -> None:
+    """Show a component's inputs and outputs, and what it runs."""
+    from mafunzo.control.workspace import Workspace
+
+    pinned = Workspace().components.named(component)
+    found = pinned.component
+    if as_json:
+        print_json(_plain(found))
+        return
+    print_facts({"name": found.name, "version": found.version, "description": found.description, "tags": found.tags})
+    if not pinned.is_trusted:
+        print_facts({"command": found.command, "code": pinned.code_artifact, "environment": _name(pinned.runtime)})
+    rows = [
+        (i.name, i.type, "" if i.default is None else i.default, ", ".join(i.enum), i.description)
+        for i in found.inputs.values()
+    ]
+    print_table(("input", "type", "default", "one of", "meaning"), rows, "No inputs.")
+    print_table(("output", "type", "meaning"), [(o.name, o.type, o.description) for o in found.outputs.values()], "")
+
+
+@app.command()
+def archive(
+    component: str = typer.Argument(help="name:version, or name for all its versions."),
+    undo: bool = typer.Option(False, "--undo", help="Show it again."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Hide a registered component from lists. Jobs that name it go on finding it."""
+    from mafunzo.control.workspace import Workspace
+    from mafunzo.control.workspace.archive import archive as archive_versions
+    from mafunzo.entities.asset import AssetType
+
+    found = archive_versions(Workspace().services, AssetType.COMPONENT, component, not undo)
+    if as_json:
+        print_json(found)
+        return
+    for asset in found:
+        print(f"{asset.key} is {'shown' if undo else 'archived'}")
+
+
+def _plain(component: Component) -> Component:
+    """Return a component whose nodes name theirs as people do: `name:version`."""
+    nodes = {name: replace(node, component=str(node.component)) for name, node in component.nodes.items()}
+    return replace(component, nodes=nodes)
+
+
+def _name(environment: object) -> str:
+    from mafunzo.entities.environment import Environment
+
+    return f"{environment.name}:{environment.version}" if isinstance(environment, Environment) else ""

@@ -1,0 +1,127 @@
+"""`mafunzo data`: conversations to learn from and to be tested on."""
+
+import json
+from pathlib import Path
+
+import typer
+
+from mafunzo.entrypoints.terminal.output import AS_JSON, print_facts, print_json, print_table
+
+app = typer.Typer(help="Conversations: fetch, check, look at, split.", no_args_is_help=True)
+FILE = typer.Argument(help="jsonl, json, csv, tsv or parquet.")
+
+
+@app.command("list")
+def list_data(as_json: bool = AS_JSON) -> None:
+    """List the data sets of the catalogue; any org/name of the hub works as well."""
+    from mafunzo.control.workspace import Workspace
+
+    cards = Workspace().data.list()
+    if as_json:
+        print_json([card.model_dump(mode="json") for card in cards])
+        return
+    rows = [(card.name, card.licence, card.description) for card in cards]
+    print_table(("name", "licence", "description"), rows, "No data sets.")
+
+
+@app.command()
+def get(
+    name: str = typer.Argument(help="A data set of the catalogue, or org/name."),
+    to: Path = typer.Option(..., help="The folder to write jsonl files into."),
+    percent: float = typer.Option(100.0, help="The first N percent of each split."),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace files that are there."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Write a data set as jsonl files of conversations."""
+    from mafunzo.control.workspace import Workspace
+
+    files = Workspace().data.get(name, to=to, percent=percent, overwrite=overwrite)
+    if as_json:
+        print_json(files)
+        return
+    for file in files.values():
+        print(file)
+
+
+@app.command()
+def check(file: Path = FILE, as_json: bool = AS_JSON) -> None:
+    """Read every row; name each bad one with its reasons. Exit code 2 when there are any."""
+    from mafunzo.control.workspace import Workspace
+    from mafunzo.dataset.check import refuse
+
+    report = Workspace().data.check(file)
+    facts = {
+        "file": str(file),
+        "rows": report.rows_read,
+        "good": report.rows_kept,
+        "bad": len(report.bad),
+        "format": dict(report.formats),
+        "notes": dict(report.notes),
+    }
+    if as_json:
+        print_json(facts | {"faults": [str(row) for row in report.bad]})
+    else:
+        print_facts(facts)
+    refuse(report.bad)
+
+
+@app.command()
+def preview(
+    file: Path = FILE,
+    model: str = typer.Option(..., help="Whose chat template renders the rows."),
+    rows: int = typer.Option(3, min=1, help="How many."),
+    max_seq_length: int = typer.Option(-1, help="Cut longer rows; -1 takes the model's own limit."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Show rows as the network will see them: what is learned is green, what is only read is dim."""
+    from mafunzo.control.workspace import Workspace
+
+    found = Workspace().data.preview(model, file, rows, max_seq_length)
+    if as_json:
+        print_json({"rows": found.rows, "report": found.report})
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console()
+    for number, row in enumerate(found.rows, start=1):
+        console.rule(f"row {row.get('row', number)}")
+        text = Text()
+        for piece in row["pieces"]:
+            text.append(piece["text"], style="bold green" if piece["trained"] else "dim")
+        console.print(text)
+    console.rule()
+    console.print(Text("learned", style="bold green"), Text("only read", style="dim"))
+
+
+@app.command()
+def split(
+    file: Path = FILE,
+    to: Path = typer.Option(..., help="The folder for train.jsonl, validation.jsonl and test.jsonl."),
+    seed: int = typer.Option(None, help="Draw the rows by this seed; default in the file's order."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Split a file into training, validation and test rows: 80, 10 and 10 percent."""
+    from mafunzo.control.workspace import Workspace
+
+    written = Workspace().data.split(file, to, seed)
+    if as_json:
+        print(json.dumps({name: {"file": str(path), "rows": rows} for name, (path, rows) in written.items()}))
+        return
+    print_table(("split", "rows", "file"), [(name, rows, path) for name, (path, rows) in written.items()], "")
+
+
+@app.command()
+def mirror(
+    repository: str = typer.Argument(help="org/name, as on the hub."),
+    folder: Path = typer.Argument(help="Where its files lie."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Name the folder where a hub's data set is found, for machines without the hub."""
+    from mafunzo.control.workspace import Workspace
+
+    found = Workspace().data.mirror(repository, folder).properties["folder"]
+    if as_json:
+        print_json({"repository": repository, "folder": found})
+    else:
+        print(f"{repository} is found in {found}")

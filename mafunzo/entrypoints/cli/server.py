@@ -1,0 +1,89 @@
+"""`mafunzo up` and `mafunzo down`, `backup` and `restore`."""
+
+from pathlib import Path
+
+import typer
+
+from mafunzo.entrypoints.terminal.output import AS_JSON, human_size, print_json
+from mafunzo.errors import InvalidParameter
+
+
+def up(
+    port: int = typer.Option(None, help="The HTTP port; default MAFUNZO_PORT, or 8080."),
+    azure_port: int = typer.Option(
+        None, help="The https port, for the Azure SDK; default MAFUNZO_AZURE_PORT, or 8443."
+    ),
+    listen: str = typer.Option(
+        None,
+        metavar="ADDRESS",
+        help="The address of both ports, 0.0.0.0 for all; default MAFUNZO_LISTEN, or 127.0.0.1: this machine only. "
+        "Any other one needs a user who is an owner (mafunzo user create).",
+    ),
+    detach: bool = typer.Option(False, "--detach", help="Return once it answers; it goes on in the background."),
+    as_json: bool = typer.Option(False, "--json", help="With --detach: print JSON instead of text."),
+) -> None:
+    """Start the server: it runs the jobs' steps and the endpoints' workers.
+
+    Ctrl-C stops the server only: what it started goes on, and the next server finds it again. `mafunzo down` ends all of it.
+    """
+    from mafunzo.control.workspace import Workspace
+    from mafunzo.entrypoints.terminal.server_address import address_lines
+
+    if as_json and not detach:
+        raise InvalidParameter(
+            "--json is given without --detach, and a server in the foreground prints its log. Add it."
+        )
+    workspace = Workspace(port=port, azure_port=azure_port, listen=listen)
+    if not detach:
+        workspace.serve()
+    address, root = workspace.up(), workspace.home.root
+    if as_json:
+        facts = {
+            "listen": address.listen,
+            "openai": f"{address.url}/v1",
+            "azure": address.azure_url,
+            "mlflow": f"{address.url}/mlflow/",
+            "mlflow_password_file": root / "operator.key",
+        }
+        print_json({**facts, "pid": address.pid, "home": root})
+        return
+    for line in address_lines(address, workspace.home.root):
+        print(line)
+
+
+def down(as_json: bool = AS_JSON) -> None:
+    """Stop the server and all that it started; print what was freed, and prove that nothing is left."""
+    from mafunzo.control.workspace import Workspace
+
+    report = Workspace().down()
+    if as_json:
+        print_json(report)
+        return
+    for line in report.lines():
+        print(line)
+
+
+def backup(file: Path, as_json: bool = AS_JSON) -> None:
+    """Write the whole home into one file, while everything runs."""
+    from mafunzo.control.workspace import Workspace
+
+    workspace = Workspace()
+    workspace.backup(file)
+    size, root = file.stat().st_size, workspace.home.root
+    if as_json:
+        print_json({"home": root, "file": file, "bytes": size})
+    else:
+        print(f"Backed up {root} to {file} ({human_size(size)})")
+
+
+def restore(file: Path, as_json: bool = AS_JSON) -> None:
+    """Restore a backup into an empty home, and verify every hash."""
+    from mafunzo import settings
+    from mafunzo.control.workspace import restore as restore_home
+
+    home = settings.load().home
+    restore_home(file, home)
+    if as_json:
+        print_json({"home": home, "file": file})
+    else:
+        print(f"Restored {file} to {home}; every hash is right")

@@ -1,0 +1,165 @@
+"""`mafunzo user`: who may ask over the network, with which role, and what they asked."""
+
+import os
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import typer
+
+from mafunzo.entities.user import Role, User
+from mafunzo.entrypoints.terminal.output import AS_JSON, print_facts, print_json, print_table
+from mafunzo.errors import InvalidFile, InvalidParameter
+
+AGE = re.compile(r"([0-9]{1,6})([mhd])")
+UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+
+app = typer.Typer(help="Users of a server that a team shares (mafunzo up --listen).", no_args_is_help=True)
+NAME = typer.Argument(help="The user's name.")
+TOKEN_FILE = typer.Option(
+    None, help="Write the token into this new file, which only you can read, and don't print it.", metavar="FILE"
+)
+
+
+@app.command()
+def create(
+    name: str = NAME,
+    role: Role = typer.Option(
+        ..., help="reader: look at everything; contributor: make and change things too; owner: all of it."
+    ),
+    token_file: Path = TOKEN_FILE,
+    as_json: bool = AS_JSON,
+) -> None:
+    """Add a user and show their token, this once: only its hash is kept."""
+    from mafunzo.control.workspace import Workspace
+
+    _require_new(token_file)
+    user, token = Workspace().users.create(name, role)
+    _show_token(user, token, token_file, as_json)
+
+
+@app.command("list")
+def list_users(as_json: bool = AS_JSON) -> None:
+    """List the users."""
+    from mafunzo.control.workspace import Workspace
+
+    found = Workspace().users.list()
+    if as_json:
+        print_json(found)
+        return
+    rows = [(u.name, u.role, "revoked" if u.is_revoked else "active", u.token_id, u.created_at) for u in found]
+    print_table(("name", "role", "state", "token", "created"), rows, "No users. Make one: mafunzo user create")
+
+
+@app.command()
+def show(name: str = NAME, as_json: bool = AS_JSON) -> None:
+    """Show a user; never their token."""
+    from mafunzo.control.workspace import Workspace
+
+    user = Workspace().users.get(name)
+    if as_json:
+        print_json(user)
+        return
+    facts = {"name": user.name, "role": user.role, "state": "revoked" if user.is_revoked else "active"}
+    token = f"{user.token_id}, since {user.token_at:%Y-%m-%d %H:%M} UTC"
+    print_facts({**facts, "token": token, "created": user.created_at, "by": user.created_by})
+
+
+@app.command()
+def rotate(name: str = NAME, token_file: Path = TOKEN_FILE, as_json: bool = AS_JSON) -> None:
+    """Give a user a new token and show it, this once. The old one is refused from now on."""
+    from mafunzo.control.workspace import Workspace
+
+    _require_new(token_file)
+    user, token = Workspace().users.rotate(name)
+    _show_token(user, token, token_file, as_json)
+
+
+@app.command()
+def revoke(name: str = NAME, as_json: bool = AS_JSON) -> None:
+    """Refuse a user from now on. `mafunzo user rotate` lets them in again."""
+    from mafunzo.control.workspace import Workspace
+
+    user = Workspace().users.revoke(name)
+    print_json(user) if as_json else print(f"Revoked {name}; their token is refused from now on")
+
+
+@app.command()
+def delete(name: str = NAME, as_json: bool = AS_JSON) -> None:
+    """Delete a user. What they made stays, under their name."""
+    from mafunzo.control.workspace import Workspace
+
+    Workspace().users.delete(name)
+    print_json({"deleted": name}) if as_json else print(f"Deleted {name}")
+
+
+@app.command()
+def log(
+    user: str | None = typer.Option(None, help="Only what this user asked."),
+    since: str | None = typer.Option(
+        None, help="Only what was asked since: 2026-05-06, 2026-05-06T12:30, 90m, 2h or 3d."
+    ),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Show who asked for what: each change, each secret that was read, each request that was refused."""
+    from mafunzo.control.workspace import Workspace
+
+    found = Workspace().users.log(user, None if since is None else _moment(since))
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (
+            e.time,
+            e.user or "-",
+            e.role or "-",
+            e.address,
+            e.method,
+            " ".join([e.what, *e.ids.values()]),
+            e.status,
+            f"{e.duration_ms:.0f} ms",
+        )
+        for e in found
+    ]
+    columns = ("time", "user", "role", "from", "method", "what", "status", "took")
+    print_table(columns, rows, "Nothing was asked over the network.")
+
+
+def _moment(text: str) -> datetime:
+    """Return the moment that a date, a time (this machine's, unless it names its offset) or an age names."""
+    age = AGE.fullmatch(text)
+    if age:
+        return datetime.now(UTC) - timedelta(**{UNITS[age[2]]: int(age[1])})
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except ValueError as error:
+        raise InvalidParameter(
+            f"--since is '{text}', expected a date or time (2026-05-06, 2026-05-06T12:30) or an age (90m, 2h, 3d)."
+        ) from error
+
+
+def _require_new(file: Path | None) -> None:
+    """Refuse a file that is there already before a token is made for it."""
+    if file is not None and file.exists():
+        raise InvalidFile(f"{file} exists already. Name a new file for the token.")
+
+
+def _show_token(user: User, token: str, file: Path | None, as_json: bool) -> None:
+    if file is not None:
+        _write_secret(file, token)
+    if as_json:
+        print_json({"user": user, **({"token": token} if file is None else {"token_file": file})})
+    elif file is not None:
+        print(f"Wrote the token of {user.name} ({user.role}) to {file}")
+    else:
+        print(f"The token of {user.name} ({user.role}), shown this once:\n{token}")
+
+
+def _write_secret(file: Path, token: str) -> None:
+    try:
+        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as opened:
+            opened.write(token + "\n")
+    except OSError as error:
+        raise InvalidFile(
+            f"{file} can't be written: {error.strerror}. The token is lost; make another one: mafunzo user rotate"
+        ) from error

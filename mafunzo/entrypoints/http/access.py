@@ -1,0 +1,88 @@
+"""Who may do what: what a route may need of whoever calls it, and whether they have it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from starlette.requests import Request
+
+from mafunzo.control.workspace import Workspace
+from mafunzo.control.workspace.users import Users
+from mafunzo.entities.user import Role, User
+from mafunzo.entrypoints.http.identity import Caller, Identity
+from mafunzo.errors import Forbidden, Unauthorized
+
+Ids = Mapping[str, str]
+READING = frozenset({"GET", "HEAD", "OPTIONS"})
+"""HTTP's methods that change nothing."""
+
+
+class Need(StrEnum):
+    """What a route asks of whoever calls it, where that isn't a role.
+
+    nothing: it tells what everybody may know. proof: it checks by itself what the request brings (a signed address, an
+    endpoint's key, the secret that gives a token). maker: a contributor who made the thing, or an owner.
+    """
+
+    NOTHING = "nothing"
+    PROOF = "proof"
+    MAKER = "maker"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What each route of a way in needs, by the name of the route's function; a route that isn't here needs an owner.
+
+    makers: who made what a route is about, for each that needs its maker.
+    """
+
+    needs: Mapping[str, Role | Need]
+    makers: Mapping[str, Callable[[Workspace, Ids], str]]
+
+
+def caller_with(secret: str, identity: Identity, users: Users) -> Caller:
+    """Return who has `secret`: the home's own identity header, or a user's token. Raises `Unauthorized`."""
+    if identity.is_header(secret):
+        return identity.owner
+    try:
+        user = users.with_token(secret)
+    except Unauthorized as error:
+        raise Unauthorized(
+            f"X-IDENTITY-HEADER lets nobody in: {error} Take the environment from `mafunzo env`."
+        ) from error
+    return caller_of(user)
+
+
+def admit(claimed: Caller, users: Users) -> Caller:
+    """Return a caller as they are now; raises `Unauthorized` when their token was replaced or revoked since they got it."""
+    if not claimed.token_id:
+        return claimed
+    return caller_of(users.with_token_id(claimed.user, claimed.token_id))
+
+
+def authorize(caller: Caller, request: Request, workspace: Workspace, rules: Rules) -> None:
+    """Raise `Forbidden` unless the caller may do what the request asks, `NotFound` where that is about nothing."""
+    name, ids = str(request.scope["route"].name), request.path_params
+    need = rules.needs.get(name, Role.OWNER)
+    if need is Need.MAKER:
+        require(caller, Role.CONTRIBUTOR, name)
+        if caller.role is not Role.OWNER and (maker := rules.makers[name](workspace, ids)) != caller.user:
+            made_by = maker or "nobody known"
+            raise Forbidden(f"{_may_not(caller, name)}: it was made by {made_by}, and needs them or an owner.")
+    elif isinstance(need, Role):
+        require(caller, need, name)
+
+
+def require(caller: Caller, needed: Role, name: str) -> None:
+    """Raise `Forbidden` unless the caller's role includes `needed`; `name` is the route's."""
+    if not caller.role.includes(needed):
+        raise Forbidden(f"{_may_not(caller, name)}: it needs the role {needed}.")
+
+
+def caller_of(user: User) -> Caller:
+    """Return a user as one who asks."""
+    return Caller(user.name, user.role, user.token_id)
+
+
+def _may_not(caller: Caller, name: str) -> str:
+    return f"User {caller.user}, whose role is {caller.role}, may not {name.replace('_', ' ')}"

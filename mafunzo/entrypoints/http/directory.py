@@ -1,0 +1,97 @@
+"""What requests need of the store, kept until something is written: reading it costs more than passing a request on."""
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from starlette.concurrency import run_in_threadpool
+
+from mafunzo.control.workspace.endpoints import Endpoints
+from mafunzo.entities.endpoint import Deployment, Endpoint
+from mafunzo.errors import NotFound, Unauthorized
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An endpoint, the hashes of its keys, and its deployments."""
+
+    endpoint: Endpoint
+    keys: tuple[bytes, bytes]
+    deployments: Sequence[Deployment]
+
+    def has(self, given: bytes) -> bool:
+        """Compare a key's hash with both keys', whichever it is."""
+        is_primary, is_secondary = (hmac.compare_digest(given, known) for known in self.keys)
+        return is_primary or is_secondary
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All endpoints that aren't being deleted, as they were at one moment."""
+
+    entries: Sequence[Entry]
+
+    def opened_by(self, key: str) -> list[Entry]:
+        """Return what `key` opens; raises `Unauthorized` if that is nothing.
+
+        All keys are compared, in constant time: the time taken tells nothing of which endpoints exist.
+        """
+        given = digest(key)
+        opened = [entry for entry in self.entries if entry.has(given)]
+        if not opened:
+            raise Unauthorized("The key is wrong. 'mafunzo endpoint keys NAME' shows the right one.")
+        return opened
+
+    def find(self, key: str, name: str) -> Entry:
+        """Return the endpoint called `name`, which `key` must open; raises `Unauthorized` or `NotFound`.
+
+        Whether there is such an endpoint that the key doesn't open isn't told.
+        """
+        for entry in self.opened_by(key):
+            if entry.endpoint.name == name:
+                return entry
+        raise NotFound(
+            f"The model '{name}' doesn't exist, or this key doesn't open it. 'model' is the name of the endpoint."
+        )
+
+
+class Directory:
+    """The newest snapshot, read again only when something was written since."""
+
+    def __init__(self, endpoints: Endpoints, version: Callable[[], int | None]) -> None:
+        """`version` returns a number that changes with every write, or None where there is none: then each call reads."""
+        self._endpoints, self._version = endpoints, version
+        self._newest: Snapshot | None = None
+        self._newest_version: int | None = None
+        self._reading = asyncio.Lock()
+
+    async def newest(self) -> Snapshot:
+        """Return the endpoints with all that was written before the call."""
+        if self._is_current():
+            assert self._newest is not None
+            return self._newest
+        async with self._reading:
+            if self._newest is None or not self._is_current():
+                version = self._version()  # before the reading: what is written meanwhile is read the next time
+                self._newest = Snapshot(await run_in_threadpool(_read, self._endpoints))
+                self._newest_version = version
+            return self._newest
+
+    def _is_current(self) -> bool:
+        return self._newest_version is not None and self._version() == self._newest_version
+
+
+def _read(endpoints: Endpoints) -> list[Entry]:
+    """Read all endpoints that aren't being deleted."""
+    return [
+        Entry(keyed.endpoint, (digest(keyed.keys[0]), digest(keyed.keys[1])), keyed.deployments)
+        for keyed in endpoints.with_keys()
+        if not keyed.endpoint.is_deleting
+    ]
+
+
+def digest(key: str) -> bytes:
+    """Return the hash under which a key is compared."""
+    return hashlib.sha256(key.encode()).digest()

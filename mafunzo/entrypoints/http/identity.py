@@ -1,0 +1,129 @@
+"""Who asks: tokens that the identity endpoint gives to whoever knows the home's secret, or a user's own.
+
+A token is a JWT (RFC 7519) signed with HS256 under a key that is derived from the home's secret. The Azure SDK reads its
+`aud`, `tid` and `exp`; the server checks the signature and all three. It says who asks and in which role; whether that still
+holds is looked up on each request (`server/access.py`).
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mafunzo.control.workspace import Home
+from mafunzo.entities.user import Role
+from mafunzo.errors import Unauthorized
+
+TENANT = "00000000-0000-0000-0000-000000000001"
+LIFETIME_S = 3600
+LEEWAY_S = 60
+OPERATOR_AUDIENCE = "mafunzo/mlflow"
+"""What a token is for that opens the operator's routes."""
+OPERATOR_LIFETIME_S = 24 * 3600
+"""It stands in the address that a client keeps for as long as its program runs; a revoked user's is refused at once."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks, in which role. token_id: which of a user's tokens they have; the user of the home itself has none."""
+
+    user: str
+    role: Role
+    token_id: str = ""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Signs and checks what proves who asks; every key is derived from the home's secret for one use.
+
+    user: the user of the home itself, who is an owner.
+    """
+
+    secret: bytes
+    user: str
+
+    @property
+    def header(self) -> str:
+        """What a client sends as `X-IDENTITY-HEADER`."""
+        return self.derive("identity header").hex()
+
+    @property
+    def owner(self) -> Caller:
+        """The user of the home."""
+        return Caller(self.user, Role.OWNER)
+
+    def token(
+        self, audience: str, caller: Caller, now: float | None = None, lifetime_s: int = LIFETIME_S
+    ) -> tuple[str, int]:
+        """Return a token for `audience`, and when it ends, in seconds since the epoch."""
+        begin = int(time.time() if now is None else now)
+        end = begin + lifetime_s
+        claims = {
+            "aud": audience,
+            "iss": "mafunzo",
+            "tid": TENANT,
+            "oid": caller.user,
+            "roles": [caller.role],
+            "token_id": caller.token_id,
+            "iat": begin,
+            "nbf": begin,
+            "exp": end,
+        }
+        signed = f"{_segment({'alg': 'HS256', 'typ': 'JWT'})}.{_segment(claims)}"
+        return f"{signed}.{_encode(self._sign('token', signed.encode()))}", end
+
+    def check_token(self, token: str, audiences: frozenset[str], now: float | None = None) -> Caller:
+        """Return who the token was given to, as they were then.
+
+        Raises `Unauthorized` for a wrong signature, audience or time.
+        """
+        signed, _, signature = token.rpartition(".")
+        header, _, body = signed.partition(".")
+        if not hmac.compare_digest(_encode(self._sign("token", signed.encode())).encode(), signature.encode()):
+            raise Unauthorized(
+                "The token wasn't given by this server. Start again with `mafunzo run` or `mafunzo env`."
+            )
+        claims = _claims(body)
+        if _claims(header).get("alg") != "HS256" or str(claims.get("aud", "")).rstrip("/") not in audiences:
+            raise Unauthorized(f"The token is for {claims.get('aud')}, not for this server.")
+        moment = time.time() if now is None else now
+        if not claims["nbf"] - LEEWAY_S <= moment < claims["exp"] + LEEWAY_S:
+            raise Unauthorized("The token has ended. Ask the identity endpoint for another one.")
+        return Caller(claims["oid"], Role(claims["roles"][0]), claims["token_id"])
+
+    def is_header(self, given: str) -> bool:
+        """Return whether `given` is the home's identity header."""
+        return hmac.compare_digest(given.encode(), self.header.encode())
+
+    def _sign(self, use: str, body: bytes) -> bytes:
+        return hmac.new(self.derive(use), body, hashlib.sha256).digest()
+
+    def derive(self, use: str) -> bytes:
+        """Return the key for one use, which tells nothing of the others."""
+        return hmac.new(self.secret, f"mafunzo {use}".encode(), hashlib.sha256).digest()
+
+
+def identity_of(home: Home, user: str) -> Identity:
+    """Return the identity of a home."""
+    return Identity(home.secret(), user)
+
+
+def _claims(segment: str) -> Mapping[str, Any]:
+    try:
+        found = json.loads(base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4)))
+    except (ValueError, binascii.Error) as error:
+        raise Unauthorized("The token can't be read.") from error
+    return found if isinstance(found, dict) else {}
+
+
+def _segment(body: Mapping[str, Any]) -> str:
+    return _encode(json.dumps(body, separators=(",", ":")).encode())
+
+
+def _encode(body: bytes) -> str:
+    return base64.urlsafe_b64encode(body).rstrip(b"=").decode()

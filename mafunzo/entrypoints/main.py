@@ -1,0 +1,94 @@
+"""The list of commands, of which those of a way in that is absent are left out; `main` runs the one that is named.
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 refused, 130 interrupted.
+"""
+
+import sys
+from importlib.util import find_spec
+
+import typer
+
+from mafunzo.entrypoints.cli import (
+    component,
+    compute,
+    data,
+    demo,
+    endpoint,
+    environment,
+    finetune,
+    job,
+    lineage,
+    model,
+    server,
+    user,
+)
+from mafunzo.entrypoints.references import add_syntaxes
+from mafunzo.errors import MafunzoError
+
+AZURE = "mafunzo.entrypoints.azure"
+MLFLOW = "mafunzo.entrypoints.mlflow"
+
+app = typer.Typer(
+    help="Fine-tune a chat model, prove that it got better, register it and serve it, on hardware that you own.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 refused, 130 interrupted. Everything lies in MAFUNZO_HOME (~/.mafunzo).",
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    if version:
+        from mafunzo import __version__
+
+        print(f"mafunzo {__version__}")
+        raise typer.Exit
+
+
+app.command("demo")(demo.demo)
+app.command("up")(server.up)
+app.command("down")(server.down)
+if find_spec(AZURE):
+    from mafunzo.entrypoints.azure import commands as azure
+
+    app.command("run", context_settings={"allow_interspersed_args": False, "allow_extra_args": True})(azure.run)
+    app.command("env")(azure.env)
+app.add_typer(model.app, name="model")
+app.add_typer(data.app, name="data")
+app.command("finetune", context_settings={"allow_extra_args": True, "ignore_unknown_options": False})(finetune.finetune)
+app.add_typer(job.app, name="job")
+app.command("compare")(finetune.compare)
+app.command("deploy")(endpoint.deploy)
+app.add_typer(endpoint.app, name="endpoint")
+app.add_typer(compute.app, name="compute")
+app.add_typer(component.app, name="component")
+app.add_typer(environment.app, name="environment")
+app.add_typer(user.app, name="user")
+if find_spec(AZURE):
+    from mafunzo.entrypoints.azure import create_command as create
+
+    app.command("create")(create.create)
+app.command("lineage")(lineage.lineage)
+if find_spec(MLFLOW):
+    from mafunzo.entrypoints.mlflow import command as mlflow
+
+    app.command("mlflow")(mlflow.mlflow)
+app.command("backup")(server.backup)
+app.command("restore")(server.restore)
+
+
+def main() -> None:
+    """Run the command that `sys.argv` names."""
+    add_syntaxes()
+    try:
+        app(prog_name="mafunzo")
+    except MafunzoError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)

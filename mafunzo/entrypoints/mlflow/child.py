@@ -1,0 +1,140 @@
+"""MLflow as a child process, started when it is first asked for, and the facts about jobs that it reads beside their metrics.
+
+The child listens on a port of its own for a token of its own.
+"""
+
+import logging
+import os
+import secrets
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from mafunzo.control.workspace import Home
+from mafunzo.control.workspace.jobs import Jobs
+from mafunzo.entities.job import ArtifactInput, Job, Step
+from mafunzo.entrypoints.mlflow.job_facts import JobFacts, StepFacts, write_job_facts
+from mafunzo.errors import ServerFailed
+from mafunzo.tracking import STEP_FOLDER
+
+logger = logging.getLogger(__name__)
+
+START_LIMIT_S = 180.0
+END_LIMIT_S = 10.0
+EVERY_S = 1.0
+
+
+class MlflowView:
+    """The child process, and the facts about jobs. `artifacts` has the files that runs have logged."""
+
+    def __init__(self, home: Home, jobs: Jobs) -> None:
+        self._home = home
+        self._jobs = jobs
+        self._folder = home.root / "mlflow"
+        self.artifacts = self._folder / "artifacts"
+        self._starting = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._address = ""
+        self._token = ""
+        self._settled: set[str] = set()
+
+    def address(self) -> tuple[str, str]:
+        """Return the child's address and token; starts it if it doesn't run. Raises `ServerFailed`."""
+        with self._starting:
+            if self._process is None or self._process.poll() is not None:
+                self._start()
+            return self._address, self._token
+
+    def run(self, stop: threading.Event) -> None:
+        """Keep the facts up to date while the child runs, and end it at the end."""
+        try:
+            while not stop.wait(EVERY_S):
+                if self._process is not None:
+                    self.write_facts()
+        finally:
+            self._end()
+
+    def write_facts(self) -> None:
+        """Write `job.json` for every job; one that has ended is written once."""
+        for job in self._jobs.list():
+            if job.name not in self._settled:
+                write_job_facts(self._home.jobs, job_facts(job, self._jobs.get(job.name).steps))
+                if job.status.is_terminal:
+                    self._settled.add(job.name)
+
+    def _start(self) -> None:
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        self.write_facts()
+        port_file, token_file = self._folder / "port", self._folder / "token"
+        port_file.unlink(missing_ok=True)
+        self._token = secrets.token_urlsafe(32)
+        _write_secret(token_file, self._token)
+        argv = [sys.executable, "-m", "mafunzo.tracking", "--home", str(self._home.root), "--port-file", str(port_file)]
+        argv += ["--token-file", str(token_file), "--parent", str(os.getpid())]
+        with (self._home.logs / "mlflow.log").open("ab") as log:
+            environment = {**os.environ, STEP_FOLDER: str(self._folder)}
+            self._process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+            )
+        deadline = time.monotonic() + START_LIMIT_S
+        while not port_file.exists():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self._end()
+                raise ServerFailed(f"MLflow didn't start. {self._home.logs / 'mlflow.log'} says why.")
+            time.sleep(0.05)
+        self._address = f"http://127.0.0.1:{port_file.read_text(encoding='utf-8')}"
+        logger.info("Started MLflow, process %s, at %s", self._process.pid, self._address)
+
+    def _end(self) -> None:
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(END_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def job_facts(job: Job, steps: list[Step]) -> JobFacts:
+    """Return what MLflow shows of a job."""
+    return JobFacts(
+        name=job.name,
+        experiment=job.experiment,
+        display_name=job.display_name,
+        status=str(job.status),
+        created_by=job.created_by,
+        started_at=job.started_at.timestamp() if job.started_at else None,
+        ended_at=job.ended_at.timestamp() if job.ended_at else None,
+        parameters=dict(_job_parameters(job.inputs)),
+        tags={"mafunzo.component": job.component, **job.tags},
+        steps=tuple(_step_facts(step) for step in steps),
+    )
+
+
+def _step_facts(step: Step) -> StepFacts:
+    inputs = step.spec.inputs.items()
+    files = {name: value.name or value.artifact for name, value in inputs if isinstance(value, ArtifactInput)}
+    return StepFacts(
+        name=step.name,
+        status=str(step.status),
+        attempt=step.attempt,
+        started_at=step.started_at.timestamp() if step.started_at else None,
+        ended_at=step.ended_at.timestamp() if step.ended_at else None,
+        parameters={**step.spec.literals, **files},
+        is_users=not step.spec.is_trusted,
+    )
+
+
+def _job_parameters(inputs: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+    for name, value in inputs.items():
+        yield name, (value.get("name") or value.get("artifact")) if isinstance(value, Mapping) else value
+
+
+def _write_secret(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+        file.write(text)

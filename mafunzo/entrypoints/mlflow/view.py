@@ -1,0 +1,270 @@
+"""Shows jobs in MLflow: a job is a run of its experiment, each attempt of a step a nested run.
+
+Ingestion is incremental and idempotent: missing runs are rebuilt from the jobs' folders, and no metric counts twice.
+"""
+
+import json
+import math
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Experiment, ExperimentTag, Metric, Param, RunStatus, RunTag, ViewType
+
+from mafunzo.entrypoints.mlflow.job_facts import FILE, JobFacts, StepFacts, read_job_facts
+from mafunzo.entrypoints.mlflow.store import JOBS_TAG, KEY_TAG, RunStore
+from mafunzo.tracking import metrics_of, read_metrics
+from mafunzo.tracking.step_environment import job_run_id, step_run_id
+from mafunzo.tracking.step_folder import StepFolder
+
+BATCH = 900
+PARAMETER_BATCH = 100
+PARAMETER_LENGTH = 6000
+TAG_LENGTH = 5000
+# Job or step status to MLflow's run status.
+STATUSES = {
+    "queued": "SCHEDULED",
+    "waiting": "SCHEDULED",
+    "running": "RUNNING",
+    "completed": "FINISHED",
+    "cached": "FINISHED",
+    "failed": "FAILED",
+    "canceled": "KILLED",
+    "skipped": "KILLED",
+}
+OFFSET_TAG = "mafunzo.offset"
+
+
+@dataclass
+class _Run:
+    """A run in MLflow: how many bytes of each `metrics.jsonl` it has ingested, and its last status and tags."""
+
+    id: str
+    offsets: dict[str, int] = field(default_factory=dict)
+    status: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+class View:
+    """Ingests jobs. Runs are identified by their key: `job`, or `job/step/attempt`.
+
+    A job of one command of the user's own is one run. Metrics that a user's step logs with MLflow while it runs are also
+    appended to its `metrics.jsonl`, the source of truth for the rest of Mafunzo.
+    """
+
+    def __init__(self, jobs: Path, artifacts: Path, store: RunStore) -> None:
+        """`jobs` has a folder for each job, `artifacts` the files that runs have logged."""
+        self._jobs, self._artifacts = jobs, artifacts
+        self._store = store
+        self._experiments: dict[str, Experiment] = {}
+        self._runs = dict(self._existing())
+        self._fingerprints: dict[str, tuple[tuple[str, int, int], ...]] = {}
+        self._open: dict[str, Path] = {}
+        self._lock = threading.Lock()
+
+    def tick(self) -> int:
+        """Ingest what is new, and return how many lines of metrics that were."""
+        with self._lock:
+            folders = (
+                sorted(folder for folder in self._jobs.iterdir() if folder.is_dir()) if self._jobs.exists() else []
+            )
+            self._forget_all_but({folder.name for folder in folders})
+            return sum(self._ingest_job(folder) for folder in folders)
+
+    def is_open(self, run_id: str) -> bool:
+        """Return whether the run belongs to a running step of the user's own."""
+        return run_id in self._open
+
+    def look_for(self, run_id: str) -> None:
+        """Ingest jobs now, in case the run belongs to a step that has just started."""
+        self.tick()
+
+    def keep(self, run_id: str, metrics: Sequence[Metric]) -> None:
+        """Append metrics logged into a step's run to its `metrics.jsonl`."""
+        folder = self._open.get(run_id)
+        if folder is None or not metrics:
+            return
+        file = StepFolder(folder).metrics
+        # MLflow's log_model logs the metrics of its step again, for the model.
+        points = set(map(_point, read_metrics(file))) if any(metric.model_id for metric in metrics) else set()
+        lines = [line for line in map(_line, metrics) if _point(line) not in points]
+        with file.open("a", encoding="utf-8") as stream:
+            stream.write("".join(json.dumps(line) + "\n" for line in lines))
+
+    def _forget_all_but(self, jobs: Set[str]) -> None:
+        """Delete the runs of jobs that were deleted."""
+        for key in [key for key in self._runs if key.partition("/")[0] not in jobs]:
+            run_id = self._runs[key].id
+            self._store.forget_run(run_id, self._artifacts)
+            self._open.pop(run_id, None)
+            self._fingerprints.pop(key, None)
+            del self._runs[key]
+
+    def _ingest_job(self, folder: Path) -> int:
+        if not (folder / FILE).exists():  # its experiment isn't known yet
+            return 0
+        attempts = sorted(path for path in folder.glob("*/*") if path.is_dir() and path.name.isdigit())
+        fingerprint = tuple(
+            (str(path), path.stat().st_size, path.stat().st_mtime_ns)
+            for path in [folder / FILE, *(StepFolder(attempt).metrics for attempt in attempts), *attempts]
+            if path.exists()
+        )
+        if self._fingerprints.get(folder.name) == fingerprint:
+            return 0
+        facts = read_job_facts(folder)
+        tags = {"mafunzo.job": facts.name, "mlflow.user": facts.created_by, **facts.tags}
+        parent = self._run(facts, facts.name, facts.display_name or facts.name, tags, facts.started_at)
+        steps = {step.name: step for step in facts.steps}
+        lines = sum(self._ingest_attempt(facts, steps.get(path.parent.name), path, parent) for path in attempts)
+        self._end(parent, facts.status, facts.ended_at)
+        self._fingerprints[folder.name] = fingerprint
+        return lines
+
+    def _ingest_attempt(self, job: JobFacts, step: StepFacts | None, folder: Path, parent: _Run) -> int:
+        name, attempt = folder.parent.name, folder.name
+        step = step or StepFacts(name=name, status="running")
+        if not (step.is_users or StepFolder(folder).metrics.exists()):
+            return 0
+        run = parent if job.is_one_command else self._step_run(job, step, attempt, parent)
+        if step.is_users:
+            self._open_or_close(run.id, step, folder)
+        lines = self._ingest_lines(run, parent, folder)
+        if run is not parent:
+            is_newest = step.attempt in (0, int(attempt))
+            self._end(run, step.status if is_newest else "failed", step.ended_at)
+        return lines
+
+    def _step_run(self, job: JobFacts, step: StepFacts, attempt: str, parent: _Run) -> _Run:
+        title = step.name if attempt == "1" else f"{step.name} (attempt {attempt})"
+        tags = {"mafunzo.job": job.name, "mafunzo.step": step.name, "mlflow.parentRunId": parent.id}
+        return self._run(job, f"{job.name}/{step.name}/{attempt}", title, tags, step.started_at, step)
+
+    def _open_or_close(self, run_id: str, step: StepFacts, folder: Path) -> None:
+        """Open the run if this is the newest attempt of a step that may run, else close it."""
+        newest = max(int(path.name) for path in folder.parent.iterdir() if path.name.isdigit())
+        if step.may_run and int(folder.name) == newest:
+            self._open[run_id] = folder
+        elif self._open.get(run_id) == folder:
+            del self._open[run_id]
+
+    def _ingest_lines(self, run: _Run, parent: _Run, folder: Path) -> int:
+        file, offset_tag = StepFolder(folder).metrics, f"{OFFSET_TAG}.{folder.parent.name}.{folder.name}"
+        if not file.exists():
+            return 0
+        lines, end = _new_lines(file, run.offsets.get(offset_tag, 0))
+        if lines:
+            # MLflow drops a metric that it holds already, so a crash between the two writes below repeats harmlessly.
+            for target in {run.id, parent.id}:
+                self._log(target, lines)
+            run.offsets[offset_tag] = end
+            self._tag(run.id, {offset_tag: str(end)})
+        return len(lines)
+
+    def _run(
+        self,
+        job: JobFacts,
+        key: str,
+        title: str,
+        tags: Mapping[str, str],
+        started_at: float | None,
+        step: StepFacts | None = None,
+    ) -> _Run:
+        tag_texts = {name: str(value)[:TAG_LENGTH] for name, value in tags.items() if value}
+        run = self._runs.get(key)
+        if run is None:
+            run = self._runs[key] = self._new_run(job, key, title, tag_texts, started_at, step)
+        elif run.tags != tag_texts:
+            self._tag(run.id, tag_texts)
+        run.tags = tag_texts
+        return run
+
+    def _new_run(
+        self,
+        job: JobFacts,
+        key: str,
+        title: str,
+        tags: Mapping[str, str],
+        started_at: float | None,
+        step: StepFacts | None,
+    ) -> _Run:
+        """Create a run with the id in the step's environment. A user's own step logs its parameters itself."""
+        attempt = int(key.rpartition("/")[2]) if step else 0
+        run_id = step_run_id(job.name, step.name, attempt, is_alone=False) if step else job_run_id(job.name)
+        start_ms = None if started_at is None else int(started_at * 1000)
+        run_tags = [RunTag(name, value) for name, value in {**tags, KEY_TAG: key}.items()]
+        self._store.add_run(run_id, self._experiment(job.experiment), start_ms, title, run_tags)
+        logs_its_own = step.is_users if step else job.is_one_command
+        parameters = {} if logs_its_own else (step.parameters if step else job.parameters)
+        params = [Param(name, str(value)[:PARAMETER_LENGTH]) for name, value in parameters.items()]
+        for start in range(0, len(params), PARAMETER_BATCH):
+            self._store.log_batch(run_id, [], params[start : start + PARAMETER_BATCH], [])
+        return _Run(run_id, status="RUNNING")
+
+    def _tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+        self._store.log_batch(run_id, [], [], [RunTag(name, value) for name, value in tags.items()])
+
+    def _log(self, run_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
+        metrics = [
+            Metric(name, float(value), round(line["time"] * 1000), int(line["step"]))
+            for line in lines
+            for name, value in line.items()
+            if name not in ("time", "step") and isinstance(value, int | float)
+        ]
+        for start in range(0, len(metrics), BATCH):
+            self._store.log_batch(run_id, metrics[start : start + BATCH], [], [])
+
+    def _end(self, run: _Run, status: str, ended_at: float | None) -> None:
+        run_status = STATUSES.get(status, "RUNNING")
+        if run.status == run_status:
+            return
+        end_ms = None if run_status in ("RUNNING", "SCHEDULED") else int((ended_at or time.time()) * 1000)
+        self._store.update_run_info(run.id, RunStatus.from_string(run_status), end_ms, None)
+        run.status = run_status
+
+    def _experiment(self, name: str) -> Experiment:
+        if name not in self._experiments:
+            experiment = self._store.get_experiment_by_name(name)
+            id = self._store.create_experiment(name) if experiment is None else experiment.experiment_id
+            if experiment is not None and experiment.lifecycle_stage == "deleted":
+                self._store.restore_experiment(id)
+            self._store.set_experiment_tag(id, ExperimentTag(JOBS_TAG, "true"))
+            self._experiments[name] = self._store.get_experiment(id)
+        return self._experiments[name]
+
+    def _existing(self) -> Iterator[tuple[str, _Run]]:
+        """Yield the runs of earlier processes."""
+        experiments = [experiment.experiment_id for experiment in self._store.search_experiments(ViewType.ALL)]
+        token = None
+        while experiments:
+            query = (f"tags.`{KEY_TAG}` != ''", ViewType.ALL, 1000, None, token)
+            page = self._store.search_runs(experiments, *query)
+            for run in page:
+                offsets = {name: int(value) for name, value in run.data.tags.items() if name.startswith(OFFSET_TAG)}
+                yield run.data.tags[KEY_TAG], _Run(run.info.run_id, offsets, run.info.status)
+            token = page.token
+            if not token:
+                return
+
+
+def _line(metric: Metric) -> dict[str, Any]:
+    value = metric.value if math.isfinite(metric.value) else None
+    return {"time": metric.timestamp / 1000, "step": metric.step, metric.key: value}
+
+
+def _point(line: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted(line.items()))
+
+
+def _new_lines(file: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
+    """Return the whole lines after `offset` bytes, and the offset after them; a file that shrank is read from its start."""
+    with file.open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(offset if offset <= size else 0)
+        start = stream.tell()
+        text = stream.read()
+    whole = text[: text.rfind(b"\n") + 1]
+    return list(filter(None, map(metrics_of, whole.splitlines(keepends=True)))), start + len(whole)

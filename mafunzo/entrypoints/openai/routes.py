@@ -1,0 +1,115 @@
+"""OpenAI's dialect: `model` names the endpoint, and the bearer key is that endpoint's."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from mafunzo.control.serving.router import Answer, ClientGone, Exchange
+from mafunzo.entities.endpoint import Endpoint
+from mafunzo.entrypoints.http.auth import bearer
+from mafunzo.entrypoints.http.body import json_of, limited_body
+from mafunzo.entrypoints.http.client_connection import while_connected
+from mafunzo.entrypoints.http.context import context_of
+from mafunzo.entrypoints.http.deployment_header import deployment_headers, named_deployment
+from mafunzo.entrypoints.http.limits import Limits
+from mafunzo.errors import CLIENT_CLOSED_REQUEST, InvalidParameter, MafunzoError, RateLimitExceeded, Unavailable
+from mafunzo.protocol.errors import error_body
+
+router = APIRouter(prefix="/v1")
+
+
+@router.post("/chat/completions")
+async def chat_completions(request: Request) -> Response:
+    """Answer a conversation, at once or as a stream."""
+    return await _pass_on(request, "/v1/chat/completions")
+
+
+@router.post("/completions")
+async def completions(request: Request) -> Response:
+    """Continue a text."""
+    return await _pass_on(request, "/v1/completions")
+
+
+@router.get("/models")
+async def list_models(request: Request) -> Response:
+    """List the endpoints that the key opens."""
+    snapshot = await context_of(request).directory.newest()
+    found = snapshot.opened_by(bearer(request.headers))
+    return JSONResponse({"object": "list", "data": [_model(entry.endpoint) for entry in found]})
+
+
+@router.get("/models/{name}")
+async def get_model(request: Request, name: str) -> Response:
+    """Return one endpoint that the key opens."""
+    snapshot = await context_of(request).directory.newest()
+    return JSONResponse(_model(snapshot.find(bearer(request.headers), name).endpoint))
+
+
+@router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+async def unknown(request: Request, path: str) -> Response:
+    """Refuse what isn't there in the dialect's own words."""
+    message = f"{request.method} /v1/{path} doesn't exist here."
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": "unknown_url"}
+    return JSONResponse({"error": error}, status_code=404)
+
+
+def error_response(error: MafunzoError, limits: Limits) -> JSONResponse:
+    """Return an error in the dialect; what may succeed later says when to try again."""
+    headers = {"Retry-After": str(limits.retry_after_s)} if isinstance(error, Unavailable | RateLimitExceeded) else {}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(error_body(error), status_code=error.status, headers=headers)
+
+
+class _Relay(StreamingResponse):
+    """A worker's answer on its way back. Whatever ends it, also the client's leaving, ends the worker's part of it."""
+
+    def __init__(self, exchange: Exchange, answer: Answer) -> None:
+        exchange.relay()
+        super().__init__(answer.chunks(), answer.status, {**answer.headers, **deployment_headers(exchange.deployment)})
+        self._exchange, self._answer = exchange, answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._answer.close()
+            self._exchange.end(self._answer.status)
+
+
+async def _pass_on(request: Request, path: str) -> Response:
+    context, key = context_of(request), bearer(request.headers)
+    (await context.directory.newest()).opened_by(key)  # before the body is taken in
+    body = await limited_body(request, context.limits.chat_body_bytes)
+    entry = (await context.directory.newest()).find(key, _model_name(body))
+    exchange = context.router.open(entry.endpoint, entry.deployments, named_deployment(request.headers), path)
+    headers = deployment_headers(exchange.deployment)
+    try:
+        with exchange:
+            answer = await while_connected(request, exchange.ask(path, body, request.headers))
+            if answer.is_stream:
+                return _Relay(exchange, answer)
+            content = await while_connected(request, answer.read())
+            exchange.status = answer.status
+    except ClientGone:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+    except MafunzoError as error:
+        response = error_response(error, context.limits)
+        response.headers.update(headers)
+        return response
+    return Response(content, answer.status, {**answer.headers, **headers})
+
+
+def _model_name(body: bytes) -> str:
+    content = json_of(body)
+    name = content.get("model") if isinstance(content, dict) else None
+    if not isinstance(name, str):
+        raise InvalidParameter("The request names no model: 'model' is the name of the endpoint.")
+    return name
+
+
+def _model(endpoint: Endpoint) -> dict[str, Any]:
+    created = int(endpoint.created_at.timestamp()) if endpoint.created_at else 0
+    return {"id": endpoint.name, "object": "model", "created": created, "owned_by": "mafunzo"}

@@ -1,0 +1,69 @@
+"""`python -m mafunzo.entrypoints.http --home FOLDER --port PORT`: the process behind `mafunzo up`."""
+
+import argparse
+import logging
+import sys
+from functools import partial
+from pathlib import Path
+
+from mafunzo import settings
+from mafunzo.control.workspace import Home
+from mafunzo.entities.server_address import ServerAddress
+from mafunzo.entrypoints.terminal.server_address import address_lines
+from mafunzo.errors import MafunzoError
+from mafunzo.tracking.atomic_json import write_json
+
+logger = logging.getLogger("mafunzo.entrypoints.http")
+
+
+def main() -> int:
+    """Run the server; what it can't start for goes to stderr, and as JSON into `--error-file`."""
+    found = settings.load()
+    parser = argparse.ArgumentParser(prog="python -m mafunzo.entrypoints.http", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--home", type=Path, default=found.home, help="the home folder (default: MAFUNZO_HOME)")
+    parser.add_argument("--port", type=int, default=found.port, help="the http port (default: MAFUNZO_PORT)")
+    parser.add_argument("--azure-port", type=int, default=found.azure_port, help="the https port (MAFUNZO_AZURE_PORT)")
+    parser.add_argument("--listen", default=found.listen, help="the address of both (default: MAFUNZO_LISTEN)")
+    parser.add_argument(
+        "--error-file", type=Path, help="where an error is written as JSON, for the process that starts it"
+    )
+    parser.add_argument("--tell", action="store_true", help="print where it is found, as soon as it is up")
+    given = parser.parse_args()
+    try:
+        from mafunzo.entrypoints.http.limits import limits_from_texts
+        from mafunzo.entrypoints.references import add_syntaxes
+        from mafunzo.entrypoints.serve.process import log_to, serve
+
+        add_syntaxes()
+        home = Home(given.home)
+        log_to(home)
+        serve(
+            home,
+            given.port,
+            given.azure_port,
+            found.database_url,
+            address=given.listen,
+            authorities=found.authorities,
+            limits=limits_from_texts(found.limits),
+            on_up=partial(_tell, home) if given.tell else None,
+        )
+    except KeyboardInterrupt:
+        return 0
+    except MafunzoError as error:
+        logger.error("%s", error)
+        if not sys.stderr.isatty():
+            sys.stderr.write(f"error: {error}\n")
+        if given.error_file is not None:
+            record = {"code": error.code, "message": error.message, "faults": list(error.faults)}
+            write_json(given.error_file, record)
+        return error.exit_code
+    return 0
+
+
+def _tell(home: Home, address: ServerAddress) -> None:
+    sys.stdout.write("".join(f"{line}\n" for line in address_lines(address, home.root)))
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

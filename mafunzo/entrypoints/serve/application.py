@@ -1,0 +1,64 @@
+"""The application of the http port: OpenAI's dialect, the operator's routes, and what other ways in add."""
+
+import hmac
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+from fastapi import APIRouter, FastAPI, Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Scope
+
+import mafunzo
+from mafunzo.entrypoints.http import operator
+from mafunzo.entrypoints.http.application import surround
+from mafunzo.entrypoints.http.auth import bearer
+from mafunzo.entrypoints.http.context import Context, context_of
+from mafunzo.entrypoints.http.directory import digest
+from mafunzo.entrypoints.openai import routes as openai
+from mafunzo.errors import MafunzoError, Unauthorized
+
+
+def create_app(
+    context: Context, beside: Sequence[APIRouter] = (), is_told_beside: Callable[[Scope, int], bool] | None = None
+) -> FastAPI:
+    """Return the application of the http port, with routes of other ways in `beside` OpenAI's.
+
+    is_told_beside: which requests of those are written into the audit log.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with context.router:
+            yield
+
+    def is_told(scope: Scope, status: int) -> bool:
+        return operator.is_told(scope, status) or (is_told_beside is not None and is_told_beside(scope, status))
+
+    app = FastAPI(title="Mafunzo", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    surround(app, context, is_told)
+    app.add_exception_handler(MafunzoError, _refuse)
+    app.add_api_route("/healthz", healthz)
+    app.add_api_route("/metrics", metrics)
+    for router in (openai.router, *beside):
+        app.include_router(router)
+    return app
+
+
+async def healthz(request: Request) -> Response:
+    """Say that the server is up, and what its loops met last."""
+    loops = {loop.name: loop.error or "running" for loop in context_of(request).loops}
+    return JSONResponse({"status": "ok", "pid": os.getpid(), "version": mafunzo.__version__, "loops": loops})
+
+
+def metrics(request: Request) -> Response:
+    """Return the metrics, to whoever has the operator's key."""
+    context = context_of(request)
+    if not hmac.compare_digest(digest(bearer(request.headers)), digest(context.operator_key)):
+        raise Unauthorized("The key isn't the operator's; it is in operator.key in the home folder.")
+    return Response(context.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    assert isinstance(error, MafunzoError)
+    return openai.error_response(error, context_of(request).limits)

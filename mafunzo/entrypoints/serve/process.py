@@ -1,0 +1,253 @@
+"""The server process: one a home, one port, two loops."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any
+
+import psutil
+import uvicorn
+from fastapi import FastAPI
+
+from mafunzo.control.launcher.hardware import capacity, hardware
+from mafunzo.control.launcher.local import LocalLauncher
+from mafunzo.control.launcher.server_process import address_file, write_address
+from mafunzo.control.pipelines.scheduler import Scheduler
+from mafunzo.control.serving.router import Router
+from mafunzo.control.serving.supervisor import WORKER, Supervisor
+from mafunzo.control.store.artifact import Artifacts
+from mafunzo.control.store.lease import Leases
+from mafunzo.control.store.opening import open_database
+from mafunzo.control.store.records import Records
+from mafunzo.control.workspace import AuditLog, Home, Workspace
+from mafunzo.entities.job import Job, Step
+from mafunzo.entities.server_address import LOOPBACK, ServerAddress
+from mafunzo.entrypoints.http.auth import operator_key
+from mafunzo.entrypoints.http.context import Context, Loop
+from mafunzo.entrypoints.http.directory import Directory
+from mafunzo.entrypoints.http.identity import identity_of
+from mafunzo.entrypoints.http.limits import DEFAULTS, Limits
+from mafunzo.entrypoints.http.listen import listen, names_of, require_owner
+from mafunzo.entrypoints.http.metrics import Metrics
+from mafunzo.entrypoints.http.slow_clients import server_options
+from mafunzo.entrypoints.serve.ways_in import (
+    MlflowRoutes,
+    SecureApp,
+    http_app,
+    https_app,
+    mlflow_way_in,
+    step_variables,
+)
+from mafunzo.tracking.step_environment import mlflow_variables, step_run_id
+
+logger = logging.getLogger(__name__)
+
+LAST_REQUESTS_S = 10
+"""How long requests that are under way may still take once the server is asked to stop."""
+LAST_TICK_S = 60.0
+LOG_BYTES = 10 * 2**20
+LOG_FILES = 3
+
+
+def serve(
+    home: Home,
+    port: int,
+    azure_port: int,
+    database_url: str | None = None,
+    worker: Sequence[str] = WORKER,
+    address: str = LOOPBACK,
+    authorities: Path | None = None,
+    on_up: Callable[[ServerAddress], None] | None = None,
+    limits: Limits = DEFAULTS,
+) -> None:
+    """Run the server of `home` until SIGTERM or SIGINT. Steps and workers go on: the next server adopts them.
+
+    A port of 0 takes a free one; `worker` is the command of a worker; both ports listen on `address`; clients trust
+    `authorities` (default: the public ones) and ours; `limits` bound what they may ask. `on_up` is called once requests are
+    taken. Raises `HomeInUse`, `PortInUse`, `NewerHome`, or `RefusedError` for an address that others reach while the home has
+    no owner among its users.
+    """
+    os.umask(0o077)
+    names = names_of(address)
+    with (
+        _signals_stop(),
+        home.lock(),
+        listen(port, "--port", address, limits.connections_waiting) as listener,
+        listen(azure_port, "--azure-port", address, limits.connections_waiting) as azure_listener,
+    ):
+        database = open_database(home, database_url)
+        try:
+            records, artifacts, leases = Records(database), Artifacts(home.artifacts), Leases(database)
+            require_owner(address, records.users.list())
+            room = capacity(hardware())
+            supervisor = Supervisor(records, artifacts, leases, LocalLauncher(), home, room, worker=worker)
+            own = _own_address(listener, azure_listener, address)
+            variables = partial(_variables_of_a_step, records, own, operator_key(home))
+            scheduler = Scheduler(records, artifacts, leases, LocalLauncher(), home, room, user_variables=variables)
+            supervisor.tick()  # so that no request goes to a port that was a worker's before the machine restarted
+            with Workspace(home.root, port=port, azure_port=azure_port, database_url=database_url) as workspace:
+                mlflow = mlflow_way_in(home, workspace.jobs)
+                metrics = Metrics(workspace)
+                context = Context(
+                    directory=Directory(workspace.endpoints, database.version),
+                    metrics=metrics,
+                    operator_key=operator_key(home),
+                    identity=identity_of(home, workspace.home_user),
+                    users=workspace.users,
+                    audit=AuditLog(home),
+                    names=names,
+                    limits=limits,
+                    router=Router(metrics.requests, limits.requests_in_flight),
+                    loops=(
+                        Loop("scheduler", scheduler.run),
+                        Loop("supervisor", supervisor.run),
+                        *([mlflow.loop] if mlflow else []),
+                    ),
+                )
+                routes = mlflow.routes(workspace, context) if mlflow else MlflowRoutes()
+                servers = [(_server(http_app(context, routes), limits, lifespan="on"), listener)]
+                if secure := https_app(home, own, workspace, context, routes, authorities):
+                    servers.append((_secure_server(secure, limits), azure_listener))
+                _serve_until_stopped(home, own, context.loops, servers, on_up)
+        finally:
+            database.close()
+
+
+def _variables_of_a_step(records: Records, own: ServerAddress, key: str, job: Job, step: Step) -> dict[str, str]:
+    """Return what tells a user's own step where it runs and where MLflow logs; a job's only step has the job's run."""
+    is_alone = len(records.steps.of(job.name)) == 1
+    uri = f"http://mafunzo:{key}@{own.host}:{own.port}/mlflow"
+    run_id = step_run_id(job.name, step.name, step.attempt, is_alone)
+    return mlflow_variables(uri, job.experiment, run_id) | step_variables(job.name, job.experiment, run_id)
+
+
+def _secure_server(secure: SecureApp, limits: Limits) -> uvicorn.Server:
+    """Return the server of the https port; the http server's end ends it."""
+    files = {"ssl_certfile": secure.certificate, "ssl_keyfile": secure.key}
+    return _Quiet(_config(secure.app, limits, lifespan="off", **files))
+
+
+def _server(app: FastAPI, limits: Limits, lifespan: str) -> uvicorn.Server:
+    return uvicorn.Server(_config(app, limits, lifespan=lifespan))
+
+
+class _Quiet(uvicorn.Server):
+    """A server that leaves signals to the one beside it."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _run_all(servers: Sequence[tuple[uvicorn.Server, socket.socket]]) -> None:
+    """Serve until the first server ends, which ends the others."""
+    (first, listener), *others = servers
+    beside = [asyncio.create_task(server.serve(sockets=[sock])) for server, sock in others]
+    try:
+        await first.serve(sockets=[listener])
+    finally:
+        for server, _ in others:
+            server.should_exit = True
+        await asyncio.gather(*beside)
+
+
+def _config(app: FastAPI, limits: Limits, **more: Any) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=LAST_REQUESTS_S,
+        **server_options(limits),
+        **more,
+    )
+
+
+def _serve_until_stopped(
+    home: Home,
+    address: ServerAddress,
+    loops: Sequence[Loop],
+    servers: Sequence[tuple[uvicorn.Server, socket.socket]],
+    on_up: Callable[[ServerAddress], None] | None,
+) -> None:
+    for loop in loops:
+        loop.start()
+    write_address(home, address)
+    logger.info("Server %s is up, process %s, home %s", address.url, address.pid, home.root)
+    logger.info("OpenAI's SDK: base_url %s/v1; the key: mafunzo endpoint keys NAME", address.url)
+    if on_up is not None:
+        on_up(address)
+    try:
+        asyncio.run(_run_all(servers))
+    except KeyboardInterrupt:
+        logger.info("Asked to stop")
+    finally:
+        _ignore_signals()
+        address_file(home).unlink(missing_ok=True)
+        for loop in loops:
+            if not loop.stop(LAST_TICK_S):
+                logger.warning("The %s is still busy after %g s; it is left", loop.name, LAST_TICK_S)
+        logger.info("Server stopped. Steps and workers that run go on, for the next server; 'mafunzo down' ends them")
+
+
+def log_to(home: Home) -> None:
+    """Write what is logged into `logs/server.log`, and onto the terminal where there is one."""
+    os.umask(0o077)
+    handlers: list[logging.Handler] = [
+        RotatingFileHandler(home.logs / "server.log", maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8")
+    ]
+    if sys.stderr.isatty():
+        handlers.append(logging.StreamHandler())
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=handlers)
+    for noisy in ("httpx", "httpcore", "aiohttp", "asyncio", "uvicorn"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _port_of(listener: socket.socket) -> int:
+    return int(listener.getsockname()[1])
+
+
+def _own_address(listener: socket.socket, azure_listener: socket.socket, address: str) -> ServerAddress:
+    return ServerAddress(
+        pid=os.getpid(),
+        pid_start=psutil.Process().create_time(),
+        port=_port_of(listener),
+        started_at=datetime.now(UTC).isoformat(),
+        azure_port=_port_of(azure_listener),
+        listen=address,
+    )
+
+
+@contextmanager
+def _signals_stop() -> Iterator[None]:
+    """Let SIGTERM end the server as Ctrl-C does, in good order, also before and after uvicorn looks at signals itself.
+
+    Closing the terminal ends nothing.
+    """
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGHUP, _do_nothing)
+    yield
+
+
+def _ignore_signals() -> None:
+    """It is ending already."""
+    signal.signal(signal.SIGTERM, _do_nothing)
+    signal.signal(signal.SIGINT, _do_nothing)
+
+
+def _do_nothing(*_: object) -> None:
+    """Instead of SIG_IGN, which a step that the last tick starts would inherit, so that it couldn't be ended."""

@@ -1,0 +1,1 @@
+"""What ways in show on a terminal: tables, reports, progress."""

@@ -1,0 +1,315 @@
+"""Chat completions in OpenAI's API: request validation (JSON to `ChatRequest`), and answers as JSON.
+
+OpenAI's fields that aren't supported here are refused by name, unless their value is the default behaviour.
+Two further fields are vLLM's: `top_k`, and `ignore_eos` (go on after the model's own end).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mafunzo.entities.conversation import ROLES, Conversation, message_from_dict
+from mafunzo.errors import InvalidParameter
+from mafunzo.protocol.field import Fields
+
+MAX_STOPS = 4
+MAX_TOP_LOGPROBS = 20
+NO_EFFECT = ("metadata", "user", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Sampling options. max_tokens: None for as many as fit. top_k: 0 for all.
+    logprobs: how many alternatives to report with each token's log-probability; None reports none at all."""
+
+    max_tokens: int | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+    logprobs: int | None = None
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """A chat completion request. `model` is the name in the request, if any."""
+
+    conversation: Conversation
+    options: Options
+    model: str | None = None
+    is_stream: bool = False
+    include_usage: bool = False
+    may_call_tools: bool = False
+    may_call_several: bool = True
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A token in an answer: its text and bytes, its log-probability, and the most likely ones in its place."""
+
+    token: str
+    bytes: bytes
+    logprob: float
+    top: tuple["TokenLogprob", ...] = ()
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Counts of prompt and generated tokens."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True)
+class Heading:
+    """Fields that all chunks of one answer share. created: seconds since 1970."""
+
+    id: str
+    created: int
+    model: str
+
+
+def chat_request_from_dict(body: object) -> ChatRequest:
+    """Validate and parse a request; raises `InvalidParameter` with all faults."""
+    fields = Fields(body)
+    model = fields.raw("model")
+    conversation = _read_conversation(fields)
+    is_stream, include_usage = read_stream(fields)
+    options = read_options(fields, _read_max_tokens(fields), _read_logprobs(fields))
+    _refuse_what_is_not_honoured(fields)
+    choice = fields.raw("tool_choice")
+    if choice not in (None, "auto", "none"):
+        fields.fault("tool_choice", "tool_choice can only be 'auto' or 'none': a call can't be forced.")
+    may_call_several = fields.boolean("parallel_tool_calls", True)
+    fields.check()
+    tools = conversation.tools if choice != "none" else ()
+    return ChatRequest(
+        Conversation(conversation.messages, tools),
+        options,
+        None if model is None else str(model),
+        is_stream,
+        include_usage,
+        may_call_tools=bool(tools),
+        may_call_several=may_call_several,
+    )
+
+
+def conversation_from_request(body: object, prefix: str = "") -> Conversation:
+    """Return the `messages` and `tools` of any request that has them; raises `InvalidParameter`."""
+    fields = Fields(body, prefix)
+    conversation = _read_conversation(fields)
+    fields.ignore(*(body if isinstance(body, Mapping) else ()))
+    fields.check()
+    return conversation
+
+
+def read_options(fields: Fields, max_tokens: int | None, logprobs: int | None) -> Options:
+    """Read the fields that chat and text completions share."""
+    top_k = fields.integer("top_k", -1)
+    return Options(
+        max_tokens=max_tokens,
+        temperature=fields.number("temperature", 0, 2, 1.0),
+        top_p=fields.number("top_p", 0, 1, 1.0),
+        top_k=max(0, top_k or 0),
+        seed=fields.integer("seed"),
+        stop=fields.strings("stop", MAX_STOPS),
+        ignore_eos=fields.boolean("ignore_eos"),
+        logprobs=logprobs,
+    )
+
+
+def read_stream(fields: Fields) -> tuple[bool, bool]:
+    """Read `stream`, and `include_usage` of `stream_options`."""
+    is_stream = fields.boolean("stream")
+    stream_options = fields.raw("stream_options")
+    if stream_options is None:
+        return is_stream, False
+    if not is_stream:
+        fields.fault("stream_options", "stream_options is only allowed when stream is true.")
+    try:
+        options = Fields(stream_options, "stream_options")
+        include_usage = options.boolean("include_usage")
+        options.ignore("include_obfuscation")
+        options.check()
+    except InvalidParameter as error:
+        fields.fault("stream_options", error.message)
+        return is_stream, False
+    return is_stream, include_usage
+
+
+def chat_completion(
+    heading: Heading,
+    text: str,
+    tool_calls: Sequence[Mapping[str, Any]],
+    finish_reason: str,
+    usage: Usage,
+    logprobs: Sequence[TokenLogprob] | None = None,
+) -> dict[str, Any]:
+    """Return a whole answer."""
+    message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+    if tool_calls:
+        message |= {"content": text or None, "tool_calls": [dict(call) for call in tool_calls]}
+    choice = {
+        "index": 0,
+        "message": message,
+        "logprobs": _logprobs(logprobs),
+        "finish_reason": "tool_calls" if tool_calls else finish_reason,
+    }
+    return _body(heading, "chat.completion", [choice]) | {"usage": usage_to_dict(usage)}
+
+
+def first_chunk(heading: Heading) -> dict[str, Any]:
+    """Return the chunk that opens a stream."""
+    return _chunk(heading, {"role": "assistant", "content": "", "refusal": None})
+
+
+def text_chunk(heading: Heading, text: str, logprobs: Sequence[TokenLogprob] | None = None) -> dict[str, Any]:
+    """Return a chunk of new text."""
+    return _chunk(heading, {"content": text}, logprobs=logprobs)
+
+
+def tool_calls_chunk(heading: Heading, tool_calls: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a chunk with whole tool calls."""
+    return _chunk(heading, {"tool_calls": [{"index": i, **call} for i, call in enumerate(tool_calls)]})
+
+
+def last_chunk(heading: Heading, finish_reason: str) -> dict[str, Any]:
+    """Return the chunk with the finish reason."""
+    return _chunk(heading, {}, finish_reason)
+
+
+def usage_chunk(heading: Heading, usage: Usage) -> dict[str, Any]:
+    """Return the last chunk of a stream with `include_usage`."""
+    return _body(heading, "chat.completion.chunk", []) | {"usage": usage_to_dict(usage)}
+
+
+def usage_to_dict(usage: Usage) -> dict[str, int]:
+    """Return the usage with its total."""
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+    }
+
+
+def _read_conversation(fields: Fields) -> Conversation:
+    messages, tools = fields.raw("messages"), fields.raw("tools")
+    if not isinstance(messages, list) or not messages:
+        fields.fault("messages", "messages must be a list of at least one message.")
+        messages = []
+    valid_messages = []
+    for i, message in enumerate(messages):
+        body = _read_message(fields, f"messages[{i}]", message)
+        if body is not None:
+            valid_messages.append(message_from_dict(body))
+    return Conversation(tuple(valid_messages), _read_tools(fields, tools))
+
+
+def _read_message(fields: Fields, at: str, message: object) -> dict[str, Any] | None:
+    """Return a message with its content as one text, or None after recording its fault."""
+    if not isinstance(message, Mapping):
+        fields.fault(at, f"{at} must be a JSON object.")
+        return None
+    if message.get("role") not in ROLES:
+        fields.fault(f"{at}.role", f"{at}.role is {message.get('role')!r}, expected one of {', '.join(ROLES)}.")
+        return None
+    content = message.get("content")
+    if isinstance(content, list):
+        parts = [part for part in content if not (isinstance(part, Mapping) and isinstance(part.get("text"), str))]
+        if parts:
+            kind = parts[0].get("type") if isinstance(parts[0], Mapping) else parts[0]
+            fields.fault(f"{at}.content", f"{at}.content has a part of type {kind!r}: only text parts are supported.")
+            return None
+        content = "".join(part["text"] for part in content)
+    if content is None and not message.get("tool_calls"):
+        fields.fault(f"{at}.content", f"{at}.content is missing: it may be null only beside tool_calls.")
+        return None
+    if content is not None and not isinstance(content, str):
+        fields.fault(f"{at}.content", f"{at}.content must be a string or a list of text parts.")
+        return None
+    return {**message, "content": content}
+
+
+def _read_tools(fields: Fields, tools: object) -> tuple[Mapping[str, Any], ...]:
+    if tools is None:
+        return ()
+    if not isinstance(tools, list):
+        fields.fault("tools", "tools must be a list.")
+        return ()
+    for i, tool in enumerate(tools):
+        function = tool.get("function") if isinstance(tool, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            fields.fault(f"tools[{i}]", f"tools[{i}] must be a function with a name.")
+    return tuple(tool for tool in tools if isinstance(tool, Mapping))
+
+
+def _read_max_tokens(fields: Fields) -> int | None:
+    old, new = fields.integer("max_tokens", 1), fields.integer("max_completion_tokens", 1)
+    if old is not None and new is not None:
+        fields.fault("max_tokens", "max_tokens and max_completion_tokens can't be given together.")
+    return new if old is None else old
+
+
+def _read_logprobs(fields: Fields) -> int | None:
+    has_logprobs, top = fields.boolean("logprobs"), fields.integer("top_logprobs", 0, MAX_TOP_LOGPROBS)
+    if top is not None and not has_logprobs:
+        fields.fault("top_logprobs", "top_logprobs is only allowed when logprobs is true.")
+    return (top or 0) if has_logprobs else None
+
+
+def _refuse_what_is_not_honoured(fields: Fields) -> None:
+    fields.ignore(*NO_EFFECT)
+    fields.allow("n", (1,), "only one completion a request is supported.")
+    refuse_penalties(fields)
+    if (response_format := fields.raw("response_format")) is not None and response_format != {"type": "text"}:
+        fields.fault("response_format", "response_format can only be of type 'text': output can't be constrained.")
+    fields.allow("modalities", (["text"],), "only text is supported.")
+    fields.allow("store", (False,), "completions aren't stored.")
+    for name in ("audio", "prediction", "web_search_options", "reasoning_effort", "verbosity"):
+        fields.allow(name, (), "it isn't supported.")
+    for name in ("functions", "function_call"):
+        fields.allow(name, (), "it was replaced by tools and tool_choice, which are supported.")
+
+
+def refuse_penalties(fields: Fields) -> None:
+    """Refuse logit biases and penalties, in chat and text completions alike."""
+    fields.allow("logit_bias", ({},), "biases aren't supported.")
+    fields.allow("presence_penalty", (0,), "penalties aren't supported.")
+    fields.allow("frequency_penalty", (0,), "penalties aren't supported.")
+
+
+def _chunk(
+    heading: Heading,
+    delta: dict[str, Any],
+    finish_reason: str | None = None,
+    logprobs: Sequence[TokenLogprob] | None = None,
+) -> dict[str, Any]:
+    choice = {"index": 0, "delta": delta, "logprobs": _logprobs(logprobs), "finish_reason": finish_reason}
+    return _body(heading, "chat.completion.chunk", [choice])
+
+
+def _body(heading: Heading, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "id": heading.id,
+        "object": kind,
+        "created": heading.created,
+        "model": heading.model,
+        "system_fingerprint": None,
+        "choices": choices,
+    }
+
+
+def _logprobs(tokens: Sequence[TokenLogprob] | None) -> dict[str, Any] | None:
+    if tokens is None:
+        return None
+    return {
+        "content": [_token(token) | {"top_logprobs": [_token(top) for top in token.top]} for token in tokens],
+        "refusal": None,
+    }
+
+
+def _token(token: TokenLogprob) -> dict[str, Any]:
+    return {"token": token.token, "logprob": token.logprob, "bytes": list(token.bytes)}

@@ -1,0 +1,135 @@
+"""Text completions, OpenAI's older API: prompts as text or token ids, and prompt log-probabilities.
+
+With `echo`, `max_tokens: 0` and `logprobs` nothing is generated: the answer scores the prompt's tokens.
+`logprobs.token_ids` is an addition: the ids of the entries in the other lists.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mafunzo.protocol.chat import (
+    Heading,
+    Options,
+    TokenLogprob,
+    Usage,
+    read_options,
+    read_stream,
+    refuse_penalties,
+    usage_to_dict,
+)
+from mafunzo.protocol.field import Fields
+
+DEFAULT_MAX_TOKENS = 16
+MAX_LOGPROBS = 20
+
+Prompt = str | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class CompletionRequest:
+    """Prompts to continue, with one answer each. `is_echo` puts the prompt in front of the answer."""
+
+    prompts: tuple[Prompt, ...]
+    options: Options
+    model: str | None = None
+    is_echo: bool = False
+    is_stream: bool = False
+    include_usage: bool = False
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The answer to one prompt. `logprobs` is None if not requested; an entry is None for a prompt's first token."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    tokens: tuple[str, ...]
+    logprobs: tuple[TokenLogprob | None, ...] | None
+    finish_reason: str | None
+
+
+def completion_request_from_dict(body: object) -> CompletionRequest:
+    """Validate and parse a request; raises `InvalidParameter` with all faults."""
+    fields = Fields(body)
+    model = fields.raw("model")
+    prompts = _read_prompts(fields)
+    max_tokens = fields.integer("max_tokens", 0)
+    is_stream, include_usage = read_stream(fields)
+    is_echo = fields.boolean("echo")
+    options = read_options(
+        fields,
+        DEFAULT_MAX_TOKENS if max_tokens is None else max_tokens,
+        fields.integer("logprobs", 0, MAX_LOGPROBS),
+    )
+    fields.ignore("user")
+    fields.allow("n", (1,), "only one completion a prompt is supported.")
+    fields.allow("best_of", (1,), "only one completion a prompt is supported.")
+    fields.allow("suffix", (), "inserting isn't supported.")
+    refuse_penalties(fields)
+    if max_tokens == 0 and not is_echo:
+        fields.fault("max_tokens", "max_tokens is 0, which needs echo: there would be nothing to answer.")
+    if is_stream and (is_echo or len(prompts) > 1):
+        fields.fault("stream", "stream can't be combined with echo or with several prompts.")
+    fields.check()
+    return CompletionRequest(prompts, options, None if model is None else str(model), is_echo, is_stream, include_usage)
+
+
+def completion(heading: Heading, choices: Sequence[Choice], usage: Usage | None) -> dict[str, Any]:
+    """Return a whole answer, or a chunk of a stream."""
+    body: dict[str, Any] = {
+        "id": heading.id,
+        "object": "text_completion",
+        "created": heading.created,
+        "model": heading.model,
+        "system_fingerprint": None,
+        "choices": [_choice(index, choice) for index, choice in enumerate(choices)],
+    }
+    return body if usage is None else body | {"usage": usage_to_dict(usage)}
+
+
+def _read_prompts(fields: Fields) -> tuple[Prompt, ...]:
+    prompt = fields.raw("prompt")
+    if isinstance(prompt, str):
+        return (prompt,)
+    if isinstance(prompt, list) and prompt:
+        if all(_is_id(item) for item in prompt):
+            return (tuple(prompt),)
+        if all(isinstance(item, str) for item in prompt):
+            return tuple(prompt)
+        if all(isinstance(item, list) and item and all(_is_id(id) for id in item) for item in prompt):
+            return tuple(tuple(item) for item in prompt)
+    fields.fault("prompt", "prompt must be text, a list of token ids, or a list of either.")
+    return ()
+
+
+def _is_id(item: object) -> bool:
+    return isinstance(item, int) and not isinstance(item, bool)
+
+
+def _choice(index: int, choice: Choice) -> dict[str, Any]:
+    return {
+        "index": index,
+        "text": choice.text,
+        "logprobs": None if choice.logprobs is None else _logprobs(choice, choice.logprobs),
+        "finish_reason": choice.finish_reason,
+    }
+
+
+def _logprobs(choice: Choice, logprobs: Sequence[TokenLogprob | None]) -> dict[str, Any]:
+    offsets, at = [], 0
+    for token in choice.tokens:
+        offsets.append(at)
+        at += len(token)
+    return {
+        "tokens": list(choice.tokens),
+        "token_ids": list(choice.token_ids),
+        "token_logprobs": [None if entry is None else entry.logprob for entry in logprobs],
+        "top_logprobs": [None if entry is None else _top(entry) for entry in logprobs],
+        "text_offset": offsets,
+    }
+
+
+def _top(entry: TokenLogprob) -> dict[str, float]:
+    """Return the most likely tokens, and the sampled one if it isn't among them."""
+    return {top.token: top.logprob for top in entry.top} | {entry.token: entry.logprob}

@@ -1,0 +1,119 @@
+"""Streaming: the order of an answer's chunks, `usage` included, and chunks as server-sent events (SSE).
+
+    chat          role chunk, text chunks ..., [rest of the text], [tool calls], finish reason, [usage], [DONE]
+    completions   text chunks ..., finish reason, [usage], [DONE]
+
+Brackets mark optional chunks; `usage` comes with `stream_options.include_usage`.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from mafunzo.protocol.chat import (
+    ChatRequest,
+    Heading,
+    TokenLogprob,
+    Usage,
+    chat_completion,
+    first_chunk,
+    last_chunk,
+    text_chunk,
+    tool_calls_chunk,
+    usage_chunk,
+)
+from mafunzo.protocol.completions import Choice, CompletionRequest, completion
+from mafunzo.protocol.tool_call import ToolCallFilter
+
+END_OF_STREAM = b"data: [DONE]\n\n"
+Chunk = dict[str, Any]
+
+
+def event(body: Mapping[str, Any]) -> bytes:
+    """Return a chunk, or an error, as a server-sent event."""
+    return b"data: " + json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+
+
+class ChatStream:
+    """The chunks of one streamed chat answer: `begin`, `text` as often as there is some, then `finish` once.
+
+    `new_id` makes the ids of tool calls.
+    """
+
+    def __init__(self, heading: Heading, request: ChatRequest, new_id: Callable[[], str] | None = None) -> None:
+        self._heading, self._request = heading, request
+        self._calls_in = _call_filter(request, new_id)
+
+    def begin(self) -> list[Chunk]:
+        """Return the chunk before the first token: the role."""
+        return [first_chunk(self._heading)]
+
+    def text(self, text: str, logprobs: Sequence[TokenLogprob]) -> list[Chunk]:
+        """Return the chunk of new text. Text that may begin a tool call is held back until that is decided;
+        log-probabilities never are."""
+        safe_text = self._calls_in.add(text) if self._calls_in else text
+        if not safe_text and not logprobs:
+            return []
+        return [text_chunk(self._heading, safe_text, _if_requested(self._request, logprobs))]
+
+    def finish(self, finish_reason: str, usage: Usage) -> list[Chunk]:
+        """Return what comes after the last token."""
+        tail, calls = self._calls_in.finish() if self._calls_in else ("", [])
+        calls = _as_many_as_may_be(self._request, calls)
+        chunks = [text_chunk(self._heading, tail)] if tail else []
+        chunks += [tool_calls_chunk(self._heading, calls)] if calls else []
+        chunks.append(last_chunk(self._heading, "tool_calls" if calls else finish_reason))
+        return chunks + ([usage_chunk(self._heading, usage)] if self._request.include_usage else [])
+
+
+class CompletionStream:
+    """The chunks of one streamed text completion: `text` as often as there is some, then `finish` once."""
+
+    def __init__(self, heading: Heading, request: CompletionRequest) -> None:
+        self._heading, self._request = heading, request
+
+    def text(
+        self, text: str, token_ids: Sequence[int], tokens: Sequence[str], logprobs: Sequence[TokenLogprob]
+    ) -> list[Chunk]:
+        """Return the chunk of new text; `tokens` are the texts of `token_ids`, needed beside log-probabilities."""
+        values = None if self._request.options.logprobs is None else tuple(logprobs)
+        return [completion(self._heading, [Choice(text, tuple(token_ids), tuple(tokens), values, None)], None)]
+
+    def finish(self, finish_reason: str, usage: Usage) -> list[Chunk]:
+        """Return what comes after the last token."""
+        chunks = [completion(self._heading, [Choice("", (), (), None, finish_reason)], None)]
+        return chunks + ([completion(self._heading, [], usage)] if self._request.include_usage else [])
+
+
+def whole_chat(
+    heading: Heading,
+    request: ChatRequest,
+    text: str,
+    finish_reason: str,
+    usage: Usage,
+    logprobs: Sequence[TokenLogprob],
+    new_id: Callable[[], str] | None = None,
+) -> Chunk:
+    """Return the whole answer to a request without streaming."""
+    calls: list[dict[str, Any]] = []
+    calls_in = _call_filter(request, new_id)
+    if calls_in:
+        head = calls_in.add(text)
+        tail, calls = calls_in.finish()
+        text = (head + tail).strip() if calls else head + tail
+        calls = _as_many_as_may_be(request, calls)
+    return chat_completion(heading, text, calls, finish_reason, usage, _if_requested(request, logprobs))
+
+
+def _call_filter(request: ChatRequest, new_id: Callable[[], str] | None) -> ToolCallFilter | None:
+    if not request.may_call_tools:
+        return None
+    return ToolCallFilter([str(tool["function"]["name"]) for tool in request.conversation.tools], new_id)
+
+
+def _as_many_as_may_be(request: ChatRequest, calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return calls if request.may_call_several else calls[:1]
+
+
+def _if_requested(request: ChatRequest, logprobs: Sequence[TokenLogprob]) -> Sequence[TokenLogprob] | None:
+    return None if request.options.logprobs is None else logprobs

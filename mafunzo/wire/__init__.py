@@ -1,1 +1,0 @@
-"""Pure translation between our entities and other people's JSON and YAML."""

@@ -1,0 +1,174 @@
+"""Token ids and labels: cut, weights, offsets, and many rows at a time."""
+
+from typing import Any
+
+import pytest
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from mafunzo import settings
+from mafunzo.compute.chat.examples import IGNORED, Encoder, Example, Unusable, pieces
+from mafunzo.compute.chat.template import render, render_ids
+from mafunzo.compute.chat.tokenizer import load_tokenizer
+from mafunzo.compute.components.source import Access, fetch
+from mafunzo.control.store.catalog import model_card
+from mafunzo.entities.conversation import Conversation, conversation_from_dict
+from mafunzo.errors import InvalidData
+from tests.support.chat_families import encode_with_labels, encoder, family, make_tokenizer
+
+
+def say(*turns: tuple[str, str], **extra: Any) -> Conversation:
+    return conversation_from_dict({"messages": [{"role": role, "content": text, **extra} for role, text in turns]})
+
+
+TALK = say(("user", "Hi."), ("assistant", "Hello!"), ("user", "Bye."), ("assistant", "See you."))
+
+
+def test_ids_are_those_of_apply_chat_template_with_one_token_of_the_beginning() -> None:
+    for name in ("llama3", "gemma", "phi3", "smollm2"):
+        tokenizer = family(name)
+        ids, labels = encode_with_labels(tokenizer, TALK)
+        messages = [message.as_dict() for message in TALK.messages]
+        assert ids == list(tokenizer.apply_chat_template(messages)["input_ids"]) == render_ids(tokenizer, TALK)
+        assert len(ids) == len(labels)
+        assert all(label in (IGNORED, token) for token, label in zip(ids, labels, strict=True))
+    llama = family("llama3")
+    assert encode_with_labels(llama, TALK)[0].count(llama.bos_token_id) == 1
+
+
+def test_a_tokenizer_that_writes_the_beginning_itself_adds_no_second() -> None:
+    tokenizer = family("llama3")
+    body = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    bos = (tokenizer.bos_token, tokenizer.bos_token_id)
+    writes = processors.TemplateProcessing(single=f"{bos[0]} $A", special_tokens=[bos])
+    body.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=True), writes])
+    writing = PreTrainedTokenizerFast(tokenizer_object=body, bos_token=bos[0], eos_token=tokenizer.eos_token)
+    writing.chat_template = tokenizer.chat_template
+    assert writing("x")["input_ids"][0] == bos[1]
+    assert encode_with_labels(writing, TALK) == encode_with_labels(tokenizer, TALK)
+
+
+@pytest.mark.parametrize("length", [20, 25, 30, 40, 1000])
+def test_a_cut_takes_the_beginning_and_changes_no_label(length: int) -> None:
+    whole = encoder(family("phi3")).encode([TALK], None)[0]
+    prefix = encoder(family("phi3")).encode([TALK], length)[0]
+    assert isinstance(whole, Example) and isinstance(prefix, Example)
+    assert (prefix.input_ids, prefix.labels) == (whole.input_ids[:length], whole.labels[:length])
+    assert prefix.is_truncated == (length < len(whole.input_ids))
+    assert prefix.full_length == len(whole.input_ids)
+
+
+def test_a_row_that_is_cut_before_the_first_answer_says_so() -> None:
+    unusable = encoder(family("phi3")).encode([TALK], 5)[0]
+    assert isinstance(unusable, Unusable)
+    assert unusable.is_too_long
+    assert unusable.reason == "cut at 5 tokens, before the assistant's first word (token 7 of 30); raise max_seq_length"
+
+
+def test_a_turn_of_weight_0_is_read_but_not_trained() -> None:
+    conversation = conversation_from_dict(
+        {
+            "messages": [
+                {"role": "user", "content": "Hi."},
+                {"role": "assistant", "content": "Bad answer", "weight": 0},
+                {"role": "user", "content": "No."},
+                {"role": "assistant", "content": "Good answer", "weight": 1},
+            ]
+        }
+    )
+    example = encoder(family("phi3")).encode([conversation], None)[0]
+    assert isinstance(example, Example)
+    assert [piece["text"] for piece in pieces(example) if piece["trained"]] == ["Good answer<|end|>\n"]
+    assert "weight" not in render(family("phi3"), conversation)
+
+
+def test_no_turn_to_train_is_said() -> None:
+    silent = say(("user", "Hi."), ("assistant", "Hello!"), weight=0)
+    with pytest.raises(InvalidData, match="no turn of the assistant is to be trained"):
+        encode_with_labels(family("phi3"), silent)
+
+
+def test_a_token_that_begins_in_the_header_belongs_to_the_prompt() -> None:
+    template = (
+        "{% for m in messages %}{{ '<a>' + m['role'] + ':\n' + m['content'] + '<e>' }}{% endfor %}"
+        "{% if add_generation_prompt %}<a>assistant:\n{% endif %}"
+    )
+    merging = Tokenizer(models.BPE())
+    merging.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    merging.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
+    )
+    merging.train_from_iterator([":\n\n hello"] * 20, trainer)
+    merging.add_special_tokens([AddedToken("<a>", special=True), AddedToken("<e>", special=True)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=merging, eos_token="<e>")
+    tokenizer.chat_template = template
+    ids, labels = encode_with_labels(tokenizer, say(("user", "x"), ("assistant", "\n hello")))
+    straddling = tokenizer.convert_tokens_to_ids("ĊĊ")
+    assert straddling in ids
+    assert labels[ids.index(straddling)] == IGNORED
+    assert tokenizer.decode([label for label in labels if label != IGNORED]) == " hello<e>"
+
+
+def test_many_rows_are_encoded_as_each_alone_and_bad_ones_keep_their_place() -> None:
+    rows = [TALK, say(("system", "x"), ("user", "y"), ("assistant", "z")), say(("user", "1"), ("assistant", "2"))]
+    together = Encoder(family("gemma")).encode(rows, None)
+    assert [type(result) for result in together] == [Example, Unusable, Example]
+    for row, result in zip(rows, together, strict=True):
+        assert Encoder(family("gemma")).encode([row], None) == [result]
+
+
+def test_a_special_token_in_a_text_is_named() -> None:
+    tricky = say(("user", "Hi."), ("assistant", "a <|end|> b"))
+    assert Encoder(family("phi3")).own_token(tricky) == "<|end|>"
+    assert Encoder(family("phi3")).own_token(TALK) == ""
+
+
+def test_shapes_that_are_forgotten_are_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mafunzo.compute.chat.mask.REMEMBERED_SHAPES", 1)
+    monkeypatch.setattr("mafunzo.compute.chat.mask.REMEMBERED_PROMPTS", 1)
+    fresh = Encoder(family("qwen2_5"))
+    short = say(("user", "1"), ("assistant", "2"))
+    assert fresh.encode([TALK, short, TALK, short], None)[:2] == fresh.encode([TALK, short], None)
+
+
+def test_pieces_join_to_the_text_that_was_kept() -> None:
+    example = encoder(family("qwen2_5")).encode([TALK], None)[0]
+    assert isinstance(example, Example)
+    assert "".join(piece["text"] for piece in pieces(example)) == example.text
+    prefix = encoder(family("qwen2_5")).encode([TALK], 110)[0]
+    assert isinstance(prefix, Example)
+    text = "".join(piece["text"] for piece in pieces(prefix))
+    assert text and example.text.startswith(text)
+
+
+@pytest.fixture
+def smollm2() -> Any:
+    """The default model's own tokenizer, from this user's cache: fetched and converted the first time that it's asked for."""
+    environment = settings.load()
+    return load_tokenizer(
+        fetch(model_card("SmolLM2-135M-Instruct").source, Access(environment.cache, environment.offline)).folder
+    )
+
+
+def test_the_converted_smollm2_agrees_with_prompts_turn_by_turn(smollm2: Any) -> None:
+    talk = say(
+        ("user", "  What's the plan?\n"),
+        ("assistant", "Let's go…\n\n- one\n- two"),
+        ("user", "ok 👍"),
+        ("assistant", " Bye"),
+    )
+    ids, labels = encode_with_labels(smollm2, talk)
+    expected = [IGNORED] * len(ids)
+    for index in (1, 3):
+        prompt = render_ids(smollm2, Conversation(talk.messages[:index]), add_generation_prompt=True)
+        assert ids[: len(prompt)] == prompt
+        end = ids.index(smollm2.eos_token_id, len(prompt)) + 1
+        expected[len(prompt) : end] = ids[len(prompt) : end]
+    assert labels == expected
+
+
+def test_a_template_without_its_own_tokens_in_the_vocabulary_is_refused() -> None:
+    tokenizer = make_tokenizer("{% for m in messages %}{{ m['content'] }}<e>{% endfor %}", None, "<end>", ["<end>"])
+    with pytest.raises(InvalidData, match="could never learn to stop"):
+        encode_with_labels(tokenizer, TALK)

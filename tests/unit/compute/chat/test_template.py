@@ -1,0 +1,51 @@
+"""Rendering: the template's own words in errors, and OpenAI's fields as templates expect them."""
+
+import pytest
+
+from mafunzo.compute.chat.template import render, render_ids, template_messages
+from mafunzo.entities.conversation import conversation_from_dict
+from mafunzo.errors import InvalidData
+from tests.support.chat_families import family, make_tokenizer
+
+TALK = conversation_from_dict(
+    {"messages": [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello!"}]}
+)
+
+
+def test_a_generation_prompt_is_the_header_of_the_assistant() -> None:
+    conversation = conversation_from_dict({"messages": [{"role": "user", "content": "Hi."}]})
+    tokenizer = family("phi3")
+    assert render(tokenizer, conversation, add_generation_prompt=True) == "<|user|>\nHi.<|end|>\n<|assistant|>\n"
+    assert tokenizer.decode(render_ids(tokenizer, conversation, add_generation_prompt=True)).startswith("<|user|>")
+
+
+def test_arguments_of_a_call_become_an_object() -> None:
+    body = {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": '{"a": 1}'}}]}
+    conversation = conversation_from_dict({"messages": [{"role": "user", "content": "x"}, body]})
+    assert template_messages(family("qwen2_5"), conversation)[1]["tool_calls"][0]["function"]["arguments"] == {"a": 1}
+
+
+def test_arguments_that_arent_json_are_named() -> None:
+    body = {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{a"}}]}
+    conversation = conversation_from_dict({"messages": [{"role": "user", "content": "x"}, body]})
+    with pytest.raises(InvalidData, match="arguments of the tool call 'f' aren't JSON"):
+        template_messages(family("qwen2_5"), conversation)
+
+
+def test_developer_is_system_unless_the_template_knows_it() -> None:
+    conversation = conversation_from_dict(
+        {"messages": [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": "Hi."}]}
+    )
+    assert template_messages(family("phi3"), conversation)[0]["role"] == "system"
+    knows = make_tokenizer(
+        "{% for m in messages %}{% if m.role == 'developer' %}D{% endif %}{% endfor %}", None, "<e>", ["<e>"]
+    )
+    assert render(knows, conversation) == "D"
+
+
+def test_a_refusal_names_the_template_and_keeps_its_words() -> None:
+    conversation = conversation_from_dict(
+        {"messages": [{"role": "system", "content": "x"}, *TALK.as_dict()["messages"]]}
+    )
+    with pytest.raises(InvalidData, match="the chat template of gemma refuses it: System role not supported"):
+        render(family("gemma"), conversation)

@@ -1,0 +1,70 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mafunzo.compute.components import finetune
+from mafunzo.compute.components.finetune import earlier_outputs
+from mafunzo.tracking import read_metrics
+from tests.support.component_line import refused
+from tests.support.tiny_training import learnable_rows, write_base, write_prepared
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch) -> dict[str, Path]:
+    base = write_base(tmp_path / "base")
+    prepared = write_prepared(tmp_path / "prepared", learnable_rows(12), learnable_rows(4, seed=1))
+    step = tmp_path / "jobs" / "finetune" / "1"
+    step.mkdir(parents=True)
+    monkeypatch.setenv("MAFUNZO_STEP_FOLDER", str(step))
+    return {"model": base, "prepared": prepared, "step": step, "output": step / "outputs" / "pytorch_model_folder"}
+
+
+def arguments(folders: dict[str, Path], *options: str) -> list[str]:
+    argv = ["--model", folders["model"], "--prepared", folders["prepared"]]
+    return [str(argument) for argument in [*argv, "--pytorch_model_folder", folders["output"], *options]]
+
+
+def test_it_runs_from_the_shell_and_leaves_an_adapter_and_metrics(folders):
+    argv = arguments(folders, "--apply_lora", "true", "--per_device_train_batch_size", "4", "--logging_steps", "1")
+    process = subprocess.run(
+        [sys.executable, "-m", "mafunzo.compute.components.finetune", *argv],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    assert (folders["output"] / "adapter_model.safetensors").exists()
+    lines = list(read_metrics(folders["step"] / "metrics.jsonl"))
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3]
+    progress = [json.loads(line) for line in process.stdout.splitlines() if line.startswith('{"event"')]
+    assert {event["phase"] for event in progress} == {"train", "evaluate"}
+    assert all({"loss", "tokens_per_s", "eta_s"} <= set(event) for event in progress if event["phase"] == "train")
+
+
+def test_all_faults_are_told_before_anything_is_loaded(folders):
+    (folders["model"] / "model.safetensors").unlink()  # which would be the fault, were it loaded
+    options = ("--optim", "sgd", "--learning_rate", "0", "--metric_for_best_model", "f1")
+    assert refused(finetune, arguments(folders, *options)) == 2
+    error = json.loads((folders["step"] / "error.json").read_text())
+    assert error["code"] == "invalid_parameter" and len(error["faults"]) == 3
+    assert not folders["output"].exists()
+
+
+def test_pickled_weights_are_refused(folders):
+    (folders["model"] / "model.safetensors").rename(folders["model"] / "pytorch_model.bin")
+    assert refused(finetune, arguments(folders)) == 3
+    assert json.loads((folders["step"] / "error.json").read_text())["code"] == "unsafe_model"
+
+
+def test_an_attempt_finds_the_outputs_of_the_earlier_ones(tmp_path):
+    for attempt in ("1", "2", "10", "notes"):
+        (tmp_path / attempt).mkdir()
+    output = tmp_path / "10" / "outputs" / "pytorch_model_folder"
+    expected = tuple(tmp_path / attempt / "outputs" / "pytorch_model_folder" for attempt in ("2", "1"))
+    assert earlier_outputs(output) == expected
+    assert earlier_outputs(tmp_path / "by hand" / "out") == ()

@@ -1,0 +1,338 @@
+"""The whole component on real files and a tiny model's tokenizer: folders in, folder out."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from mafunzo.compute.chat.tokenizer import load_tokenizer
+from mafunzo.compute.components import prepare_data
+from mafunzo.compute.components.command import load_interface, parse
+from mafunzo.compute.components.tiny_model import make
+from mafunzo.errors import Conflict, InvalidData, InvalidFile, InvalidParameter
+
+INTERFACE = load_interface(Path(prepare_data.__file__).with_suffix(".yml"))
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny") / "tiny-phi3"
+    make("tiny-phi3", 0, folder)
+    return folder
+
+
+def talk(number: int, *more: dict[str, Any]) -> dict[str, Any]:
+    messages = [{"role": "user", "content": f"What is {number}?"}, {"role": "assistant", "content": f"It is {number}."}]
+    return {"messages": [*messages, *more]}
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def prepare(model: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Return a function that runs the component into `tmp_path/prepared` and returns its report."""
+
+    def run(**inputs: Any) -> dict[str, Any]:
+        argv = [part for name, value in {"model": model, **inputs}.items() for part in (f"--{name}", str(value))]
+        prepare_data.work(parse(INTERFACE, [*argv, "--prepared", str(tmp_path / "prepared")]))
+        report: dict[str, Any] = json.loads((tmp_path / "prepared" / "report.json").read_text(encoding="utf-8"))
+        return report
+
+    return run
+
+
+def raw(tmp_path: Path, split: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (tmp_path / "prepared" / "raw" / f"{split}.jsonl").read_text().splitlines()]
+
+
+def encoded(tmp_path: Path, split: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = parquet.read_table(tmp_path / "prepared" / f"{split}.parquet").to_pylist()
+    return rows
+
+
+def test_one_file_gives_three_splits_with_all_that_later_steps_read(
+    prepare: Callable[..., dict[str, Any]], tmp_path: Path, model: Path
+) -> None:
+    report = prepare(train_file_path=write(tmp_path / "train.jsonl", [talk(i) for i in range(20)]))
+    row_counts = {name: (part["rows_read"], part["rows_kept"]) for name, part in report["splits"].items()}
+    assert row_counts == {"train": (16, 16), "validation": (2, 2), "test": (2, 2)}
+    assert report["splits"]["validation"]["taken"] == "rows 17 to 18"
+    assert report["format"] == "messages"
+    assert report["max_seq_length"] == 8192
+    folder = tmp_path / "prepared"
+    assert {path.name for path in folder.iterdir()} == {
+        "raw", "tokenizer", "report.json", "preview.json", "lengths.png",
+        "train.parquet", "validation.parquet", "test.parquet",
+    }  # fmt: skip
+    assert [row["row"] for row in raw(tmp_path, "test")] == [19, 20]
+    assert raw(tmp_path, "test")[0] == {**talk(18), "file": "train.jsonl", "row": 19}
+    for name in ("train", "validation", "test"):
+        rows = encoded(tmp_path, name)
+        assert [(row["file"], row["row"]) for row in rows] == [(row["file"], row["row"]) for row in raw(tmp_path, name)]
+        assert sum(len(row["input_ids"]) for row in rows) == report["splits"][name]["tokens"]
+        assert (
+            sum(label != -100 for row in rows for label in row["labels"]) == report["splits"][name]["assistant_tokens"]
+        )
+    schema = parquet.read_schema(folder / "train.parquet")
+    assert schema.field("input_ids").type == schema.field("labels").type == pa.list_(pa.int32())
+    tokenizer = load_tokenizer(folder / "tokenizer")
+    assert (folder / "tokenizer" / "tokenizer.json").read_bytes() == (model / "tokenizer.json").read_bytes()
+    first = encoded(tmp_path, "train")[0]
+    assert first["input_ids"] == list(tokenizer.apply_chat_template(talk(0)["messages"])["input_ids"])
+    assert tokenizer.decode([label for label in first["labels"] if label != -100]) == "It is 0.<|end|>"
+    assert (folder / "lengths.png").read_bytes().startswith(b"\x89PNG")
+    preview = json.loads((folder / "preview.json").read_text())
+    assert preview[0]["pieces"] == [
+        {"text": "<|user|>\nWhat is 0?<|end|>\n<|assistant|>\n", "trained": False},
+        {"text": "It is 0.<|end|>", "trained": True},
+        {"text": "\n<|endoftext|>", "trained": False},
+    ]
+
+
+def test_given_files_are_taken_whole_and_a_seed_draws_the_rest(
+    prepare: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    train = write(tmp_path / "train.jsonl", [talk(i) for i in range(30)])
+    test = write(tmp_path / "test.jsonl", [talk(i) for i in range(100, 104)])
+    report = prepare(train_file_path=train, test_file_path=test, split_seed=5)
+    assert {name: part["rows_kept"] for name, part in report["splits"].items()} == {
+        "train": 24,
+        "validation": 6,
+        "test": 4,
+    }
+    assert report["splits"]["validation"]["taken"] == "drawn by seed"
+    indices = [row["row"] for row in raw(tmp_path, "validation")]
+    assert indices == sorted(indices) != list(range(25, 31))
+    assert sorted(indices + [row["row"] for row in raw(tmp_path, "train")]) == list(range(1, 31))
+
+
+def test_rows_that_are_held_out_are_named_and_kept_out_of_training(
+    prepare: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    again = {"messages": [{**message, "content": f" {message['content']}\n"} for message in talk(102)["messages"]]}
+    train = write(tmp_path / "train.jsonl", [talk(i) for i in range(14)] + [again] + [talk(3)] * 3)
+    test = write(tmp_path / "test.jsonl", [talk(i) for i in range(100, 104)])
+    validation = write(tmp_path / "validation.jsonl", [talk(3)])
+    report = prepare(train_file_path=train, test_file_path=test, validation_file_path=validation)
+    reasons = {row["row"]: row["reason"] for row in report["splits"]["train"]["dropped"]}
+    in_validation = "stands in the validation rows (validation.jsonl, row 1) as well, so it is kept out of training"
+    assert reasons == {
+        4: in_validation,
+        15: "stands in the test rows (test.jsonl, row 3) as well, so it is kept out of training",
+        16: in_validation,
+        17: in_validation,
+        18: in_validation,
+    }
+    assert report["splits"]["train"]["rows_kept"] == 13
+    assert report["splits"]["train"]["bad_rows"] == 0
+
+
+def test_rows_that_repeat_are_counted_and_kept(prepare: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    train = write(tmp_path / "train.jsonl", [talk(i % 11) for i in range(14)])
+    test = write(tmp_path / "test.jsonl", [talk(90), talk(91), talk(91)])
+    report = prepare(
+        train_file_path=train, test_file_path=test, validation_file_path=write(tmp_path / "v.jsonl", [talk(90)])
+    )
+    assert report["splits"]["train"]["notes"] == {"stands more than once in these rows": 3}
+    assert report["splits"]["train"]["rows_kept"] == 14
+    assert report["splits"]["test"]["notes"] == {"stands more than once in these rows": 1}
+    assert report["splits"]["validation"]["notes"] == {"stands in the test rows too": 1}
+
+
+BAD = [talk(i) for i in range(12)] + ["{broken", {"text": "x"}, talk(14, {"role": "tool", "content": "x"}), talk(15)]
+
+
+def test_bad_rows_fail_the_step_with_every_reason_and_leave_nothing(
+    prepare: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    train = write(tmp_path / "train.jsonl", BAD)
+    held_out = write(tmp_path / "test.jsonl", [talk(99), {"messages": []}])
+    with pytest.raises(InvalidData) as excinfo:
+        prepare(
+            train_file_path=train, test_file_path=held_out, validation_file_path=write(tmp_path / "v.jsonl", [talk(98)])
+        )
+    assert excinfo.value.message == "4 rows can't be used. Correct them, or pass on_bad_row skip to leave them out."
+    assert [fault.split(": ")[0] for fault in excinfo.value.faults] == [
+        "train.jsonl, row 13", "train.jsonl, row 14", "train.jsonl, row 15", "test.jsonl, row 2",
+    ]  # fmt: skip
+    assert not (tmp_path / "prepared").exists()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_bad_rows_are_skipped_where_asked_and_reported(prepare: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    report = prepare(
+        train_file_path=write(tmp_path / "train.jsonl", BAD),
+        test_file_path=write(tmp_path / "test.jsonl", [talk(99)]),
+        validation_file_path=write(tmp_path / "v.jsonl", [talk(98)]),
+        on_bad_row="skip",
+    )
+    train = report["splits"]["train"]
+    assert (train["rows_read"], train["rows_kept"], train["bad_rows"]) == (16, 13, 3)
+    assert [row["row"] for row in train["dropped"]] == [13, 14, 15]
+    assert train["rows_read"] == train["rows_kept"] + len(train["dropped"])
+    assert [row["row"] for row in raw(tmp_path, "train")] == [*range(1, 13), 16]
+
+
+def test_what_the_template_leaves_out_is_a_bad_row(prepare: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    call = {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{}"}}]}
+    result = {"role": "tool", "content": "x", "tool_call_id": "1"}
+    rows = [talk(i) for i in range(15)] + [talk(20, {"role": "user", "content": "f?"}, call, result)]
+    with pytest.raises(InvalidData) as excinfo:
+        prepare(train_file_path=write(tmp_path / "train.jsonl", rows))
+    assert "the chat template of tiny-phi3" in excinfo.value.faults[0]
+
+
+def test_a_cut_is_counted_and_a_row_without_an_answer_left_is_dropped(
+    prepare: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    long = {"messages": [{"role": "user", "content": "why " * 100}, {"role": "assistant", "content": "because"}]}
+    late = {"messages": [*talk(1)["messages"], *long["messages"]]}
+    rows = [talk(i) for i in range(20)]
+    rows[2], rows[5] = long, late
+    report = prepare(train_file_path=write(tmp_path / "train.jsonl", rows), max_seq_length=64)
+    train = report["splits"]["train"]
+    assert train["truncated"] == 1
+    assert train["dropped"][0]["reason"].startswith("cut at 64 tokens, before the assistant's first word (token ")
+    assert max(len(row["input_ids"]) for row in encoded(tmp_path, "train")) == 64
+    assert report["lengths"]["train"]["max"] > 64
+
+
+def test_padding_fills_every_row_with_masked_tokens(prepare: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    train = write(tmp_path / "train.jsonl", [talk(i) for i in range(20)])
+    report = prepare(train_file_path=train, max_seq_length=100, pad_to_max_length="true")
+    for row in encoded(tmp_path, "train"):
+        assert len(row["input_ids"]) == len(row["labels"]) == 100
+        assert row["input_ids"][-1] == report["pad_token_id"]
+        assert row["labels"][-1] == -100
+
+
+def test_batches_change_memory_and_no_byte_of_the_result(
+    prepare: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    train = write(tmp_path / "train.jsonl", [talk(i) for i in range(40)])
+    whole = prepare(train_file_path=train)
+    rows = encoded(tmp_path, "train")
+    (tmp_path / "prepared").rename(tmp_path / "whole")
+    assert prepare(train_file_path=train, batch_size=7) == whole
+    assert encoded(tmp_path, "train") == rows
+    assert parquet.ParquetFile(tmp_path / "prepared" / "train.parquet").num_row_groups == 5
+
+
+def test_every_file_kind_and_format_gives_the_same_tokens(
+    prepare: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    rows = [talk(i) for i in range(20)]
+    pairs = [{"prompt": f"What is {i}?", "completion": f"It is {i}."} for i in range(20)]
+    write(tmp_path / "a.jsonl", rows)
+    (tmp_path / "b.json").write_text(json.dumps(pairs))
+    (tmp_path / "c.csv").write_text("instruction,output\n" + "".join(f"What is {i}?,It is {i}.\n" for i in range(20)))
+    with (tmp_path / "d.tsv").open("w", newline="") as file:
+        cells = [[i, json.dumps(row["messages"])] for i, row in enumerate(rows)]
+        csv.writer(file, delimiter="\t").writerows([["id", "messages"], *cells])
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "e.parquet")
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table" / "MLTable").write_text("paths:\n  - file: ../a.jsonl\n")
+    tokens_by_kind = []
+    for name, path in [
+        ("file", "a.jsonl"),
+        ("file", "b.json"),
+        ("file", "c.csv"),
+        ("file", "d.tsv"),
+        ("file", "e.parquet"),
+        ("mltable", "table"),
+    ]:
+        prepare(**{f"train_{name}_path": tmp_path / path})
+        tokens_by_kind.append([row["input_ids"] for row in encoded(tmp_path, "train")])
+        (tmp_path / "prepared").rename(tmp_path / f"prepared-{path}")
+    assert all(tokens == tokens_by_kind[0] for tokens in tokens_by_kind)
+
+
+def test_an_mltable_wins_over_a_file(prepare: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", [talk(i) for i in range(20)])
+    (tmp_path / "MLTable").write_text("paths:\n  - file: a.jsonl\n")
+    path = write(tmp_path / "b.jsonl", [talk(i) for i in range(30)])
+    report = prepare(train_file_path=path, train_mltable_path=tmp_path / "MLTable")
+    assert report["splits"]["train"]["source"] == "a.jsonl"
+
+
+def test_held_out_rows_alone_are_prepared_for_a_comparison(
+    prepare: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    report = prepare(test_file_path=write(tmp_path / "test.jsonl", [talk(1)]))
+    assert list(report["splits"]) == ["test"]
+    assert len(encoded(tmp_path, "test")) == 1
+    assert not (tmp_path / "prepared" / "train.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    "rows, inputs, error, message",
+    [
+        pytest.param(None, {}, InvalidParameter, "The training rows are missing", id="no rows given"),
+        pytest.param([], {}, InvalidFile, r"train\.jsonl is empty", id="empty file"),
+        pytest.param([talk(1)] * 12, {}, InvalidData, "stands in the|Of 10 train rows 0 can be used", id="all rows alike"),
+        pytest.param([talk(i) for i in range(11)], {}, InvalidData, "has 11 rows, of which 9 are for training, expected 10 or more", id="few rows"),
+        pytest.param([talk(i) for i in range(20)], {"max_seq_length": 0}, InvalidParameter, "max_seq_length is 0, expected -1", id="no length"),
+        pytest.param([talk(i) for i in range(20)], {"max_seq_length": 5}, InvalidData, "Of 2 test rows 0 can be used, expected 1 or more|Of 16 train rows 0", id="all cut"),
+    ],
+)  # fmt: skip
+def test_what_cant_be_prepared_is_said_before_anything_is_written(
+    prepare: Callable[..., dict[str, Any]], tmp_path: Path, rows: Any, inputs: Any, error: type[Exception], message: str
+) -> None:
+    if rows is not None:
+        inputs = {**inputs, "train_file_path": write(tmp_path / "train.jsonl", rows)}
+    with pytest.raises(error, match=message):
+        prepare(**inputs)
+    assert not (tmp_path / "prepared").exists()
+
+
+def test_an_output_that_is_there_is_never_overwritten(prepare: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    train = write(tmp_path / "train.jsonl", [talk(i) for i in range(20)])
+    (tmp_path / "prepared").mkdir()
+    prepare(train_file_path=train)
+    with pytest.raises(Conflict, match="exists already and isn't empty"):
+        prepare(train_file_path=train)
+
+
+def test_as_a_process_it_tells_its_progress_and_records_its_error(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "step").mkdir()
+    train = write(tmp_path / "train.jsonl", [talk(i) for i in range(19)] + ["{"])
+    command = [
+        sys.executable,
+        "-m",
+        "mafunzo.compute.components.prepare_data",
+        "--model",
+        str(model),
+        "--train_file_path",
+        str(train),
+    ]
+    environment = {**os.environ, "MAFUNZO_STEP_FOLDER": str(tmp_path / "step"), "OMP_NUM_THREADS": "1"}
+    refusal = subprocess.run(
+        [*command, "--prepared", str(tmp_path / "a")], env=environment, capture_output=True, text=True
+    )
+    assert refusal.returncode == 2
+    assert "train.jsonl, row 20: isn't JSON" in refusal.stderr
+    assert json.loads((tmp_path / "step" / "error.json").read_text())["code"] == "invalid_data"
+    process = subprocess.run(
+        [*command, "--prepared", str(tmp_path / "b"), "--on_bad_row", "skip"],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stderr
+    events = [json.loads(line) for line in process.stdout.splitlines() if line.startswith("{")]
+    assert {event["phase"] for event in events} == {"prepare train", "prepare validation", "prepare test"}
+    assert "train           16 of 16 rows" in process.stdout
+    assert "1 left out: isn't JSON" in process.stdout
+    metrics = json.loads((tmp_path / "step" / "metrics.jsonl").read_text().splitlines()[0])
+    assert metrics["train_rows_kept"] == 16

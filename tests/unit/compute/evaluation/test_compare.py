@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+
+from mafunzo.compute.evaluation import compare as module
+from mafunzo.compute.evaluation.compare import compare, estimate_ratio
+from mafunzo.compute.evaluation.metrics import Floats, metrics
+
+LOSS = [metrics()["loss"], metrics()["token_accuracy"]]
+
+
+def rows(count: int, shift: float, noise: float = 0.02) -> tuple[Floats, Floats]:
+    """Rows of very different length and difficulty, of which the tuned model takes `shift` a token."""
+    rng = np.random.default_rng(5)
+    tokens = rng.integers(5, 200, count).astype(float)
+    base = rng.normal(3.0, 0.8, count)
+    tuned = base + shift + rng.normal(0, noise, count)
+    return np.stack([base * tokens, tokens, 0.4 * tokens], 1), np.stack([tuned * tokens, tokens, 0.4 * tokens], 1)
+
+
+def test_pairing_shows_a_difference_that_is_far_smaller_than_the_spread_of_the_rows() -> None:
+    loss, _ = compare(LOSS, *rows(60, -0.02), seed=1)
+    assert loss.is_better is True and loss.difference.high < 0
+    assert loss.base.low < loss.tuned.value < loss.base.high
+
+
+def test_a_worse_model_is_called_worse_and_an_equal_one_neither() -> None:
+    worse, _ = compare(LOSS, *rows(60, +0.02), seed=1)
+    assert worse.is_better is False
+    _, accuracy = compare(LOSS, *rows(60, -0.02), seed=1)
+    assert accuracy.is_better is None and accuracy.difference.value == 0
+
+
+def test_higher_is_better_where_it_is() -> None:
+    base, tuned = rows(60, 0.0)
+    tuned[:, 2] += 0.1 * tuned[:, 1]
+    _, accuracy = compare(LOSS, base, tuned, seed=1)
+    assert accuracy.is_better is True and accuracy.difference.low > 0
+
+
+def test_resampled_sums_are_those_of_the_slow_obvious_way() -> None:
+    base, tuned = rows(9, -0.1)
+    row_counts = next(module._row_counts(9, 3, 200))
+    slow = [sum(base[i, 0] for i, n in enumerate(c) for _ in range(int(n))) for c in row_counts]
+    fast = module._resampled(np.stack([base, tuned]), 3, 200)
+    assert fast.shape == (2, 200, 3)
+    assert fast[0, :, 0] == pytest.approx(np.array(slow))
+
+
+def test_chunks_of_resamples_change_nothing_but_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    base, tuned = rows(30, -0.1)
+    whole = compare(LOSS, base, tuned, seed=4, resamples=500)
+    monkeypatch.setattr(module, "CHUNK_CELLS", 30 * 37)
+    assert compare(LOSS, base, tuned, seed=4, resamples=500) == whole
+
+
+def test_intervals_hold_the_true_value_about_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(0)
+    hits = 0
+    for trial in range(200):
+        numerators = rng.exponential(2.0, 80)
+        estimate = estimate_ratio(numerators, np.ones(80), seed=trial, resamples=400)
+        hits += estimate.low <= 2.0 <= estimate.high
+    assert 0.89 <= hits / 200 <= 0.985
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    base, tuned = rows(40, -0.1)
+    assert compare(LOSS, base, tuned, seed=1) == compare(LOSS, base, tuned, seed=1)
+    assert compare(LOSS, base, tuned, seed=1) != compare(LOSS, base, tuned, seed=2)

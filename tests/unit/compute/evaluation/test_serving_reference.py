@@ -1,0 +1,71 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mafunzo.compute.chat.tokenizer import load_tokenizer
+from mafunzo.compute.evaluation.serving_reference import TOLERANCE, serving_reference
+from mafunzo.compute.evaluation.tasks import raw_rows
+from mafunzo.compute.inference.stop import stop_token_ids
+from mafunzo.compute.model.loading import load_network
+from mafunzo.errors import InvalidData
+from tests.support.tiny_evaluation import Folders
+
+
+def make_reference(folders: Folders, merge: bool = True, tuned: Path | None = None, **options: int) -> dict[str, Any]:
+    limits = {"rows": 4, "max_tokens": 512} | options
+    return serving_reference(
+        folders.base, tuned or folders.tuned, merge, raw_rows(folders.prepared), dtype=None, **limits
+    )
+
+
+@pytest.mark.parametrize("merge", [True, False])
+@torch.inference_mode()
+def test_our_own_loader_gives_what_plain_transformers_and_peft_give(folders: Folders, merge: bool) -> None:
+    reference = make_reference(folders, merge)
+    network = load_network(folders.base, folders.tuned, merge=merge)
+    for row in reference["rows"]:
+        ids = torch.tensor([row["token_ids"]])
+        ours = network(input_ids=ids).logits[0, :-1].float().log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
+        assert row["logprobs"][0] is None
+        assert row["logprobs"][1:] == pytest.approx(ours.tolist(), abs=1e-4)
+
+
+def test_rows_hold_the_whole_conversation_and_the_prompt_of_its_last_answer(folders: Folders) -> None:
+    reference = make_reference(folders)
+    tokenizer = load_tokenizer(folders.base)
+    for row, raw in zip(reference["rows"], raw_rows(folders.prepared), strict=False):
+        assert row["messages"] == raw["messages"]
+        assert tokenizer.decode(row["token_ids"]) == tokenizer.apply_chat_template(raw["messages"], tokenize=False)
+        assert row["token_ids"][: len(row["prompt_token_ids"])] == row["prompt_token_ids"]
+        assert len(row["logprobs"]) == len(row["base_logprobs"]) == len(row["token_ids"])
+    json.dumps(reference)
+
+
+def test_the_base_lies_farther_away_than_the_tolerance(folders: Folders) -> None:
+    reference = make_reference(folders)
+    largest, mean = TOLERANCE[torch.float32]
+    assert (reference["tolerance"], reference["mean_tolerance"]) == (largest, mean)
+    assert reference["base_difference"]["max"] > largest and reference["base_difference"]["mean"] > mean
+
+
+def test_a_long_conversation_is_cut_after_an_earlier_answer(folders: Folders) -> None:
+    rows = [row for row in raw_rows(folders.prepared) if len(row["messages"]) == 6]
+    longest = len(make_reference(folders, rows=24)["rows"][2]["token_ids"])
+    reference = serving_reference(folders.base, folders.tuned, True, rows, 1, longest - 1, None)
+    assert len(reference["rows"][0]["messages"]) == 4
+    with pytest.raises(InvalidData, match="at most 3 tokens"):
+        make_reference(folders, max_tokens=3)
+
+
+def test_stop_tokens_are_those_that_the_worker_finds_for_itself(folders: Folders) -> None:
+    network, tokenizer = load_network(folders.base), load_tokenizer(folders.base)
+    assert make_reference(folders)["stop_token_ids"] == sorted(stop_token_ids(tokenizer, network.generation_config))
+
+
+def test_a_whole_tuned_model_is_its_own_reference(folders: Folders) -> None:
+    reference = make_reference(folders, tuned=folders.base)
+    assert reference["base_difference"] == {"max": 0.0, "mean": 0.0}
+    assert reference["merged"] is True and reference["dtype"] == "float32"

@@ -1,0 +1,274 @@
+"""The engine over a tiny network: many threads, faults, cancellation, a full cache."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mafunzo.compute.chat.tokenizer import load_tokenizer
+from mafunzo.compute.inference.batcher import Limits
+from mafunzo.compute.inference.engine import GREEDY, Engine
+from mafunzo.compute.inference.executor_torch import TorchExecutor
+from mafunzo.compute.inference.request import Delta, Finished, FinishReason, Request
+from mafunzo.compute.inference.sampler import Sampling
+from mafunzo.compute.model.loading import load_network
+from mafunzo.errors import ContextLengthExceeded, FailedError, InvalidParameter, OutOfMemory, WorkerFailed
+
+TEXTS = [
+    "Hello!",
+    "How are you today, and what did you do this morning?",
+    "Once there was a bird",
+    "x",
+    "Thank you very much",
+]
+
+
+@pytest.fixture(scope="module")
+def network(tiny_llama: Path) -> Any:
+    return load_network(tiny_llama)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_llama: Path) -> Any:
+    return load_tokenizer(tiny_llama)
+
+
+@pytest.fixture
+def engine(network: Any, tokenizer: Any) -> Iterator[Engine]:
+    with Engine(TorchExecutor(network), tokenizer, max_batch=4) as engine:
+        yield engine
+
+
+@pytest.fixture
+def prompts(tokenizer: Any) -> list[list[int]]:
+    return [tokenizer(text)["input_ids"] for text in TEXTS]
+
+
+def plain(network: Any, prompt: list[int], steps: int) -> list[int]:
+    ids = torch.tensor([prompt])
+    mask = torch.ones_like(ids)
+    with torch.no_grad():
+        whole = network.generate(ids, attention_mask=mask, max_new_tokens=steps, do_sample=False, eos_token_id=None)
+    return whole[0, len(prompt) :].tolist()
+
+
+def test_replies_in_a_batch_are_those_of_plain_generate(engine: Engine, network: Any, prompts: list[list[int]]) -> None:
+    replies = engine.generate(prompts, max_tokens=20)
+    assert [reply.token_ids for reply in replies] == [plain(network, prompt, 20) for prompt in prompts]
+    assert all(reply.text == engine.tokenizer.decode(reply.token_ids, skip_special_tokens=True) for reply in replies)
+    assert replies[0].finished == Finished(FinishReason.LENGTH, len(prompts[0]), 20)
+
+
+def test_a_stop_token_ends_a_reply_and_is_counted_but_not_part_of_it(
+    network: Any, tokenizer: Any, prompts: list[list[int]]
+) -> None:
+    expected = plain(network, prompts[0], 20)
+    stop = expected[7]
+    with Engine(TorchExecutor(network), tokenizer, {stop}) as engine:
+        reply = engine.generate([prompts[0]], 20)[0]
+        assert reply.token_ids == expected[: expected.index(stop)]
+        assert reply.finished is not None
+        assert reply.finished.reason is FinishReason.STOP
+        assert reply.finished.completion_tokens == len(reply.token_ids) + 1
+        endless = engine.submit(Request(tuple(prompts[0]), 20, GREEDY, ignore_eos=True)).reply()
+        assert endless.token_ids == expected
+
+
+def test_a_stop_string_ends_a_reply_before_it(engine: Engine, prompts: list[list[int]]) -> None:
+    whole = engine.generate([prompts[1]], 30)[0].text
+    stop = whole[10:13]
+    reply = engine.generate([prompts[1]], 30, stop=[stop])[0]
+    assert reply.text == whole[: whole.index(stop)]
+    assert reply.finished is not None and reply.finished.reason is FinishReason.STOP
+
+
+def test_log_probabilities_are_those_of_a_plain_forward(engine: Engine, network: Any, prompts: list[list[int]]) -> None:
+    ids = prompts[1]
+    with torch.no_grad():
+        logprobs = network(torch.tensor([ids])).logits[0].log_softmax(-1)
+    expected = [float(logprobs[i - 1, ids[i]]) for i in range(1, len(ids))]
+    engine_logprobs = engine.logprobs(ids)
+    assert engine_logprobs[0] is None
+    assert engine_logprobs[1:] == pytest.approx(expected, abs=1e-4)
+
+
+def test_log_probabilities_of_a_prompt_in_chunks_are_the_same(
+    network: Any, tokenizer: Any, prompts: list[list[int]]
+) -> None:
+    with (
+        Engine(TorchExecutor(network), tokenizer) as whole,
+        Engine(TorchExecutor(network), tokenizer, limits=Limits(prefill_tokens=7)) as chunk_engine,
+    ):
+        assert chunk_engine.logprobs(prompts[1])[1:] == pytest.approx(whole.logprobs(prompts[1])[1:], abs=1e-4)
+
+
+def test_a_reply_tells_its_tokens_log_probabilities(engine: Engine, prompts: list[list[int]]) -> None:
+    reply = engine.submit(Request(tuple(prompts[0]), 6, GREEDY, logprobs=3)).reply()
+    logprobs = engine.logprobs([*prompts[0], *reply.token_ids])[len(prompts[0]) :]
+    assert [entry.token_id for entry in reply.logprobs] == reply.token_ids
+    assert [entry.logprob for entry in reply.logprobs] == pytest.approx(logprobs, abs=1e-4)
+    assert all(len(entry.top) == 3 and entry.top[0][0] == entry.token_id for entry in reply.logprobs)
+
+
+def test_a_seed_gives_the_same_reply_alone_and_in_company(engine: Engine, prompts: list[list[int]]) -> None:
+    request = Request(tuple(prompts[1]), 20, Sampling(temperature=1.0, seed=42))
+    alone = engine.submit(request).reply()
+    streams = [engine.submit(Request(tuple(prompt), 25, Sampling())) for prompt in prompts]
+    assert engine.submit(request).reply().token_ids == alone.token_ids
+    assert len({tuple(stream.reply().token_ids) for stream in streams}) == len(streams)
+
+
+def test_many_threads_get_their_own_replies(engine: Engine, network: Any, prompts: list[list[int]]) -> None:
+    expected = [plain(network, prompt, 12) for prompt in prompts]
+    token_ids: dict[int, list[int]] = {}
+
+    def ask(i: int) -> None:
+        token_ids[i] = engine.generate([prompts[i % len(prompts)]], 12)[0].token_ids
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(15)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [token_ids[i] for i in range(15)] == [expected[i % len(prompts)] for i in range(15)]
+
+
+def test_a_cache_that_fills_up_changes_no_reply(network: Any, tokenizer: Any, prompts: list[list[int]]) -> None:
+    limits = Limits(max_batch=4, prefill_tokens=16, cache_tokens=90, headroom_tokens=0)
+    executor = CountingExecutor(network)
+    with Engine(executor, tokenizer, limits=limits) as engine:
+        replies = engine.generate(prompts, 40)
+        samples = [engine.submit(Request(tuple(p), 40, Sampling(seed=3))) for p in prompts]
+        sampled_ids = [stream.reply().token_ids for stream in samples]
+    assert executor.restarts > 0
+    assert [reply.token_ids for reply in replies] == [plain(network, prompt, 40) for prompt in prompts]
+    with Engine(TorchExecutor(network), tokenizer) as roomy:
+        streams = [roomy.submit(Request(tuple(p), 40, Sampling(seed=3))) for p in prompts]
+        assert [stream.reply().token_ids for stream in streams] == sampled_ids
+
+
+def test_a_cancelled_request_ends_and_leaves_its_place(engine: Engine, network: Any, prompts: list[list[int]]) -> None:
+    stream = engine.submit(Request(tuple(prompts[0]), 2000, GREEDY))
+    events = iter(stream)
+    assert isinstance(next(events), Delta)
+    stream.cancel()
+    last = list(events)[-1]
+    assert isinstance(last, Finished) and last.reason is FinishReason.CANCELED and last.completion_tokens < 2000
+    assert engine.generate([prompts[1]], 5)[0].token_ids == plain(network, prompts[1], 5)
+    assert engine.load() == (0, 0)
+    assert engine.executor.cache.ids == []
+
+
+def test_one_that_waits_can_be_cancelled(network: Any, tokenizer: Any, prompts: list[list[int]]) -> None:
+    with Engine(TorchExecutor(network), tokenizer, max_batch=1) as engine:
+        first = engine.submit(Request(tuple(prompts[0]), 30, GREEDY))
+        second = engine.submit(Request(tuple(prompts[1]), 30, GREEDY))
+        second.cancel()
+        assert second.reply().finished == Finished(FinishReason.CANCELED, len(prompts[1]), 0)
+        assert len(first.reply().token_ids) == 30
+
+
+def test_a_fault_in_one_request_leaves_the_others(network: Any, tokenizer: Any, prompts: list[list[int]]) -> None:
+    executor = BreakingExecutor(network, breaks_at=prompts[2])
+    with Engine(executor, tokenizer) as engine:
+        streams = [engine.submit(Request(tuple(prompt), 10, GREEDY)) for prompt in prompts]
+        for i, stream in enumerate(streams):
+            if i == 2:
+                with pytest.raises(FailedError, match="RuntimeError: this prompt breaks"):
+                    stream.reply()
+            else:
+                assert stream.reply().token_ids == plain(network, prompts[i], 10)
+
+
+def test_a_reply_that_runs_out_of_memory_says_what_to_lower(
+    network: Any, tokenizer: Any, prompts: list[list[int]]
+) -> None:
+    class Full(TorchExecutor):
+        def prefill(self, id: int, token_ids: Any, all_logits: bool = False) -> Any:
+            if list(token_ids) == prompts[2]:
+                raise RuntimeError("std::bad_alloc")
+            return super().prefill(id, token_ids, all_logits)
+
+    with (
+        Engine(Full(network), tokenizer) as engine,
+        pytest.raises(OutOfMemory, match=r"No memory left for the reply\. Lower --max-batch"),
+    ):
+        engine.submit(Request(tuple(prompts[2]), 10, GREEDY)).reply()
+
+
+def test_a_listener_that_breaks_harms_nobody(engine: Engine, prompts: list[list[int]]) -> None:
+    def broken(event: object) -> None:
+        raise RuntimeError("gone")
+
+    engine.submit(Request(tuple(prompts[0]), 5, GREEDY), on_event=broken)
+    assert len(engine.generate([prompts[0]], 5)[0].token_ids) == 5
+
+
+@pytest.mark.parametrize(
+    ("request_", "error", "text"),
+    [
+        pytest.param(Request(()), InvalidParameter, "has no tokens", id="empty"),
+        pytest.param(
+            Request((5, 10**6)), InvalidParameter, "Token id 1000000 isn't in the vocabulary", id="unknown token"
+        ),
+        pytest.param(Request((5, -1)), InvalidParameter, "Token id -1", id="negative token"),
+        pytest.param(
+            Request((5,) * 2048), ContextLengthExceeded, "maximum context length is 2048", id="no room to answer"
+        ),
+        pytest.param(Request((5,) * 2000, 49), ContextLengthExceeded, "2049 in all", id="not enough room to answer"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused(engine: Engine, request_: Request, error: type, text: str) -> None:
+    with pytest.raises(error, match=text):
+        engine.submit(request_)
+
+
+def test_the_whole_context_can_be_used(engine: Engine) -> None:
+    reply = engine.submit(Request((5,) * 2040, None, GREEDY)).reply()
+    assert len(reply.token_ids) == 8
+    assert len(engine.logprobs([5] * 2048)) == 2048
+
+
+def test_closing_fails_what_is_under_way_and_refuses_what_comes(
+    network: Any, tokenizer: Any, prompts: list[list[int]]
+) -> None:
+    engine = Engine(TorchExecutor(network), tokenizer)
+    stream = engine.submit(Request(tuple(prompts[0]), 2000, GREEDY))
+    next(iter(stream))
+    engine.close()
+    with pytest.raises(WorkerFailed):
+        stream.reply()
+    with pytest.raises(WorkerFailed, match="closed"):
+        engine.submit(Request(tuple(prompts[0]))).reply()
+
+
+class CountingExecutor(TorchExecutor):
+    """Counts prompts that are run from their beginning more than once."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__(network)
+        self.seen: set[int] = set()
+        self.restarts = 0
+
+    def prefill(self, id: int, token_ids: Sequence[int], all_logits: bool = False) -> Tensor:
+        if id not in self.cache.ids and hasattr(self, "seen"):
+            self.restarts += id in self.seen
+            self.seen.add(id)
+        return super().prefill(id, token_ids, all_logits)
+
+
+class BreakingExecutor(TorchExecutor):
+    """Fails on one prompt."""
+
+    def __init__(self, network: Any, breaks_at: list[int]) -> None:
+        self.breaks_at = breaks_at
+        super().__init__(network)
+
+    def prefill(self, id: int, token_ids: Sequence[int], all_logits: bool = False) -> Tensor:
+        if list(token_ids) == self.breaks_at:
+            raise RuntimeError("this prompt breaks")
+        return super().prefill(id, token_ids, all_logits)

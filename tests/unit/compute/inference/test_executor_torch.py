@@ -1,0 +1,178 @@
+"""The batched executor against plain transformers, architecture by architecture."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, MambaConfig, PreTrainedModel
+
+from mafunzo.compute.inference import executor_torch
+from mafunzo.compute.inference.executor_torch import TorchExecutor, serving_dtype
+from mafunzo.errors import NotSupported
+from tests.support.tiny_network import ARCHITECTURES, VOCABULARY, make_network
+
+STEPS = 24
+
+
+def prompts(seed: int = 3) -> list[list[int]]:
+    """Prompts shorter and longer than the windows."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randint(2, VOCABULARY, (length,), generator=generator).tolist() for length in (5, 41, 1, 19, 30)]
+
+
+def plain_greedy(network: PreTrainedModel, prompt: list[int], steps: int = STEPS) -> list[int]:
+    ids = torch.tensor([prompt])
+    output = network.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=steps,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    return output[0, len(prompt) :].tolist()
+
+
+def batched_greedy(executor: TorchExecutor, prompts: list[list[int]], chunk: int = 1000) -> list[list[int]]:
+    """Admit one more sequence at each step, so that rows of all lengths mix; free each as it ends."""
+    replies: list[list[int]] = [[] for _ in prompts]
+    running: list[int] = []
+    waiting = list(range(len(prompts)))
+    while waiting or running:
+        if waiting:
+            id = waiting.pop(0)
+            for start in range(0, len(prompts[id]), chunk):
+                logits = executor.prefill(id, prompts[id][start : start + chunk])
+            replies[id].append(int(logits[-1].argmax()))
+            running.append(id)
+        for id, row in executor.decode({id: replies[id][-1] for id in running}).items():
+            replies[id].append(int(row.argmax()))
+        for id in [id for id in running if len(replies[id]) == STEPS]:
+            executor.free(id)
+            running.remove(id)
+    return replies
+
+
+@pytest.mark.parametrize("is_packed", [False, True], ids=["plain weights", "packed weights"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_greedy_tokens_of_a_mixed_batch_are_those_of_plain_generate(architecture: str, is_packed: bool) -> None:
+    network = make_network(architecture)
+    expected = [plain_greedy(network, prompt) for prompt in prompts()]
+    assert len({token for reply in expected for token in reply}) > 10, "the replies must vary to be worth comparing"
+    executor = TorchExecutor(copy.deepcopy(network), pack_weights=is_packed)
+    assert batched_greedy(executor, prompts()) == expected
+
+
+@pytest.mark.parametrize("architecture", ["phi3", "qwen2 with windows", "gemma2", "gemma3", "mistral"])
+def test_the_window_changes_the_tokens_so_that_comparing_them_would_notice_its_loss(architecture: str) -> None:
+    network = make_network(architecture)
+    window_tokens = plain_greedy(network, prompts()[1])
+    network.config.sliding_window = 250
+    assert plain_greedy(network, prompts()[1]) != window_tokens
+
+
+@pytest.mark.parametrize("architecture", ["llama", "phi3", "gemma3"])
+@pytest.mark.parametrize("chunk", [1, 7, 16])
+def test_a_prompt_in_chunks_gives_the_same_tokens(architecture: str, chunk: int) -> None:
+    network = make_network(architecture)
+    expected = [plain_greedy(network, prompt) for prompt in prompts()]
+    assert batched_greedy(TorchExecutor(network), prompts(), chunk) == expected
+
+
+@pytest.mark.parametrize("architecture", ["llama", "phi3", "gemma2", "gemma3", "qwen3"])
+def test_the_network_without_slots_computes_what_it_did_before(architecture: str) -> None:
+    network = make_network(architecture)
+    ids = torch.tensor([prompts()[1]])
+    with torch.no_grad():
+        before = network(ids).logits
+        TorchExecutor(network)
+        assert torch.allclose(network(ids).logits, before, atol=1e-5)
+
+
+def test_all_logits_of_a_prompt_are_those_of_a_plain_forward() -> None:
+    network = make_network("phi3")
+    prompt = prompts()[1]
+    with torch.no_grad():
+        expected = network(torch.tensor([prompt])).logits[0]
+    executor = TorchExecutor(network)
+    first, second = executor.prefill(7, prompt[:20], all_logits=True), executor.prefill(7, prompt[20:], all_logits=True)
+    assert torch.allclose(torch.cat([first, second]), expected, atol=1e-4)
+
+
+def test_a_partly_prefilled_sequence_stays_apart_from_those_that_decode() -> None:
+    network = make_network("llama")
+    first, long, third = prompts()[0], prompts()[1], prompts()[3]
+    executor = TorchExecutor(network)
+    tokens = {0: int(executor.prefill(0, first)[-1].argmax()), 2: int(executor.prefill(2, third)[-1].argmax())}
+    executor.prefill(1, long[:11])
+    replies = {0: [tokens[0]], 2: [tokens[2]]}
+    for _ in range(4):
+        for id, row in executor.decode({id: reply[-1] for id, reply in replies.items()}).items():
+            replies[id].append(int(row.argmax()))
+    executor.free(0)
+    last = int(executor.prefill(1, long[11:])[-1].argmax())
+    rows = executor.decode({1: last, 2: replies[2][-1]})
+    assert [last, int(rows[1].argmax())] == plain_greedy(network, long, 2)
+    assert [*replies[2], int(rows[2].argmax())] == plain_greedy(network, third, 6)
+
+
+@pytest.mark.parametrize(
+    ("rope", "expected"),
+    [
+        pytest.param({"rope_type": "default", "rope_theta": 10000.0}, 4096, id="plain"),
+        pytest.param(
+            {
+                "rope_type": "longrope",
+                "rope_theta": 10000.0,
+                "short_factor": [1.0] * 4,
+                "long_factor": [2.0] * 4,
+                "original_max_position_embeddings": 1024,
+            },
+            1024,
+            id="longrope, up to where the long factors begin",
+        ),
+    ],
+)
+def test_a_context_ends_where_batching_would_not_be_exact(rope: dict[str, object], expected: int) -> None:
+    config = {"max_position_embeddings": 4096, "original_max_position_embeddings": 1024, "rope_parameters": rope}
+    executor = TorchExecutor(make_network("phi3 without a window", **config))
+    assert executor.max_model_len == expected
+
+
+def test_an_architecture_without_keys_and_values_is_refused() -> None:
+    config = MambaConfig(vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=1, state_size=4)
+    with pytest.raises(NotSupported, match="can't be served in batches"):
+        TorchExecutor(AutoModelForCausalLM.from_config(config))
+
+
+def test_an_idle_cache_holds_no_memory() -> None:
+    executor = TorchExecutor(make_network("llama"))
+    executor.prefill(1, [3, 4, 5])
+    assert executor.cache.layers[0].keys.numel() > 0
+    executor.free(1)
+    assert executor.cache.layers[0].keys is None and executor.cache.ids == []
+
+
+@pytest.mark.parametrize(
+    ("weights_dtype", "device", "takes_bfloat16", "dtype"),
+    [
+        pytest.param("bfloat16", "cpu", True, None, id="bfloat16 that the CPU takes stays as it is stored"),
+        pytest.param("bfloat16", "cpu", False, torch.float32, id="bfloat16 on another CPU"),
+        pytest.param("float16", "cpu", True, torch.float32, id="float16 on a CPU"),
+        pytest.param("float32", "cpu", False, None, id="float32"),
+        pytest.param("bfloat16", "cuda", False, None, id="a GPU"),
+    ],
+)
+def test_weights_are_served_as_stored_where_the_cpu_multiplies_them(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    weights_dtype: str,
+    device: str,
+    takes_bfloat16: bool,
+    dtype: torch.dtype | None,
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"dtype": weights_dtype}))
+    monkeypatch.setattr(executor_torch, "multiplies_bfloat16", lambda: takes_bfloat16)
+    assert serving_dtype(tmp_path, device) == dtype

@@ -1,0 +1,61 @@
+"""Packed layers compute what the layers that they replace compute."""
+
+import pytest
+import torch
+from torch import nn
+
+from mafunzo.compute.inference import packing
+from mafunzo.compute.inference.packing import PackedLinear, PackedLora, is_packable, pack_linears
+from mafunzo.compute.model.lora import AdapterConfig, LoraLinear, adapters, add_adapter
+from tests.support.tiny_network import make_network
+
+DTYPES = [dtype for dtype in (torch.bfloat16, torch.float32) if is_packable(dtype)]
+"""What this CPU multiplies in."""
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize("shape", [(1, 1, 96), (16, 1, 96), (1, 70, 96), (5, 96)])
+def test_a_packed_layer_gives_the_same(dtype: torch.dtype, has_bias: bool, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(96, 160, bias=has_bias).to(dtype)
+    x = torch.randn(shape).to(dtype)
+    with torch.inference_mode():
+        torch.testing.assert_close(PackedLinear(linear)(x), linear(x))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_packed_adapter_gives_the_same(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    layer = LoraLinear(nn.Linear(96, 160).to(dtype), r=8, scaling=2.0).eval()
+    nn.init.normal_(layer.lora_B)
+    x = torch.randn(3, 5, 96).to(dtype)
+    with torch.inference_mode():
+        torch.testing.assert_close(PackedLora(layer)(x), layer(x))
+
+
+@pytest.mark.parametrize("has_adapter", [False, True], ids=["plain", "with an adapter"])
+def test_a_packed_network_gives_the_same(has_adapter: bool) -> None:
+    network = make_network("llama")
+    if has_adapter:
+        add_adapter(network, AdapterConfig(r=4, targets=("q_proj", "down_proj")))
+        for _, layer in adapters(network):
+            nn.init.normal_(layer.lora_B, std=0.1)
+    ids = torch.tensor([[5, 6, 7, 8, 9]])
+    with torch.inference_mode():
+        expected = network(ids).logits
+        count = pack_linears(network)
+        assert torch.allclose(network(ids).logits, expected, atol=1e-4)
+    assert count == 3 * 7 + 1
+    assert not any(isinstance(module, nn.Linear | LoraLinear) for module in network.modules())
+
+
+def test_layers_in_a_dtype_that_the_cpu_does_not_multiply_in_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = make_network("llama").to(torch.bfloat16)
+    add_adapter(network, AdapterConfig(r=4, targets=("q_proj",)))
+    monkeypatch.setattr(packing, "is_packable", lambda dtype: dtype == torch.float32)
+    ids = torch.tensor([[5, 6, 7, 8, 9]])
+    with torch.inference_mode():
+        expected = network(ids).logits
+        assert pack_linears(network) == 0
+        assert torch.equal(network(ids).logits, expected)

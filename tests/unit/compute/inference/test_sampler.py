@@ -1,0 +1,79 @@
+"""Choosing tokens."""
+
+import math
+
+import pytest
+import torch
+from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+from mafunzo.compute.inference.sampler import Sampler, Sampling, choose, draw_token, logprob
+
+
+def some_logits(size: int = 3000, seed: int = 0, scale: float = 3.0) -> torch.Tensor:
+    return torch.randn(size, generator=torch.Generator().manual_seed(seed)) * scale
+
+
+def test_greedy_takes_the_most_likely() -> None:
+    logits = some_logits()
+    assert Sampler(Sampling(temperature=0)).choose(logits) == int(logits.argmax())
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        pytest.param(Sampling(), id="all"),
+        pytest.param(Sampling(temperature=0.7), id="temperature"),
+        pytest.param(Sampling(top_k=5), id="top_k"),
+        pytest.param(Sampling(top_k=10**6), id="top_k beyond the vocabulary"),
+        pytest.param(Sampling(top_p=0.8), id="top_p"),
+        pytest.param(Sampling(temperature=3.0, top_p=0.99), id="a nucleus too large for the shortcut"),
+        pytest.param(Sampling(top_p=0.0), id="top_p 0 keeps one"),
+        pytest.param(Sampling(temperature=1.5, top_k=40, top_p=0.6), id="all three"),
+    ],
+)
+def test_the_distribution_is_that_of_transformers(sampling: Sampling) -> None:
+    logits = some_logits()
+    warpers = LogitsProcessorList([TemperatureLogitsWarper(sampling.temperature)])
+    if sampling.top_k:
+        warpers.append(TopKLogitsWarper(min(sampling.top_k, len(logits))))
+    if sampling.top_p < 1:
+        warpers.append(TopPLogitsWarper(sampling.top_p, min_tokens_to_keep=1))
+    expected = warpers(torch.zeros(1, 1, dtype=torch.long), logits[None])[0].softmax(-1)
+    draws = 4000
+    counts = torch.zeros_like(logits)
+    for i in range(draws):
+        counts[draw_token(logits, sampling, (i + 0.5) / draws)] += 1
+    assert (counts[expected == 0] == 0).all()
+    # Evenly spaced quantiles: each token gets its share of them, to within one.
+    assert (counts - expected * draws).abs().max() <= 1.01
+
+
+def test_a_seed_gives_the_same_tokens_whatever_the_batch() -> None:
+    rows = [some_logits(seed=s) for s in range(20)]
+    alone = Sampler(Sampling(seed=11))
+    expected = [alone.choose(row) for row in rows]
+    sampler, neighbour, greedy = Sampler(Sampling(seed=11)), Sampler(Sampling(seed=5)), Sampler(Sampling(temperature=0))
+    batches = [choose(torch.stack([some_logits(seed=99), row, row]), [neighbour, sampler, greedy]) for row in rows]
+    assert [tokens[1] for tokens in batches] == expected
+    assert [tokens[2] for tokens in batches] == [int(row.argmax()) for row in rows]
+    assert [tokens[0] for tokens in batches] != expected
+
+
+def test_without_a_seed_two_requests_differ() -> None:
+    rows = [some_logits(seed=s, scale=0.5) for s in range(20)]
+    first, second = Sampler(Sampling()), Sampler(Sampling())
+    assert [first.choose(row) for row in rows] != [second.choose(row) for row in rows]
+
+
+@pytest.mark.parametrize("seed", [-1, 0, 2**63, 2**70])
+def test_any_whole_number_is_a_seed(seed: int) -> None:
+    Sampler(Sampling(seed=seed)).choose(some_logits())
+
+
+def test_log_probabilities_are_of_the_network_and_in_order() -> None:
+    logits = torch.tensor([0.0, math.log(2), math.log(5)])
+    entry = logprob(logits, 1, top=2)
+    assert entry.logprob == pytest.approx(math.log(2 / 8))
+    assert [id for id, _ in entry.top] == [2, 1]
+    assert entry.top[0][1] == pytest.approx(math.log(5 / 8))
+    assert logprob(logits, 0).top == ()

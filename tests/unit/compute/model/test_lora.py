@@ -1,0 +1,224 @@
+import json
+import math
+
+import peft
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, Phi3Config, PreTrainedModel, Qwen2Config
+
+from mafunzo.compute.model.lora import (
+    AdapterConfig,
+    LoraLinear,
+    adapters,
+    add_adapter,
+    load_adapter,
+    merge_adapter,
+    save_adapter,
+    target_names,
+)
+from mafunzo.errors import InvalidFile, InvalidParameter, NotSupported, UnsafeModel
+
+SIZES = {
+    "vocab_size": 61,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+CONFIGS = {
+    "llama": LlamaConfig(**SIZES),
+    "phi3": Phi3Config(**SIZES),
+    "qwen2": Qwen2Config(**SIZES),
+    "gemma2": Gemma2Config(**SIZES, head_dim=8),
+}
+IDS = torch.tensor([[1, 5, 9, 13, 17, 21, 60, 2]])
+
+
+def tiny(family: str = "llama", seed: int = 0) -> PreTrainedModel:
+    torch.manual_seed(seed)
+    return AutoModelForCausalLM.from_config(CONFIGS[family]).eval()
+
+
+def tuned(family: str = "llama", **config: object) -> tuple[PreTrainedModel, AdapterConfig]:
+    """A tiny network with an adapter that changes its answers."""
+    network = tiny(family)
+    adapter = AdapterConfig(r=4, alpha=16, **config)
+    add_adapter(network, adapter)
+    generator = torch.Generator().manual_seed(1)
+    for _, layer in adapters(network):
+        layer.lora_B.data = torch.randn(layer.lora_B.shape, generator=generator) * 0.1
+    return network, adapter
+
+
+@pytest.mark.parametrize("has_dropout", [False, True])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_the_hand_written_gradient_is_autograd_s(has_dropout, has_bias):
+    torch.manual_seed(0)
+    base = nn.Linear(6, 5, bias=has_bias)
+    layer = LoraLinear(base, r=3, scaling=2.0, dropout=0.5 if has_dropout else 0.0)
+    layer.lora_B.data.normal_()
+    x = torch.randn(2, 7, 6, requires_grad=True)
+    dy = torch.randn(2, 7, 5)
+    torch.manual_seed(3)
+    layer(x).backward(dy)
+    ours = [x.grad.clone(), layer.lora_A.grad.clone(), layer.lora_B.grad.clone()]
+    x.grad = layer.lora_A.grad = layer.lora_B.grad = None
+    torch.manual_seed(3)
+    x_dropout = nn.functional.dropout(x, 0.5) if has_dropout else x
+    (base(x) + 2.0 * x_dropout @ layer.lora_A.t() @ layer.lora_B.t()).backward(dy)
+    for gradient, reference in zip(ours, [x.grad, layer.lora_A.grad, layer.lora_B.grad], strict=True):
+        torch.testing.assert_close(gradient, reference)
+    assert base.weight.grad is None
+
+
+@pytest.mark.parametrize("family", list(CONFIGS))
+def test_by_default_every_linear_layer_but_the_head_is_adapted(family):
+    network = tiny(family)
+    names = target_names(network)
+    expected = [n for n, m in network.named_modules() if isinstance(m, nn.Linear) and n != "lm_head"]
+    assert names == expected
+    assert len(names) == 2 * (4 if family == "phi3" else 7)
+
+
+def test_only_the_adapter_trains():
+    network, _ = tuned()
+    trainable = {name for name, p in network.named_parameters() if p.requires_grad}
+    assert trainable and all("lora_" in name for name in trainable)
+
+
+def test_targets_are_named_by_their_last_part():
+    assert target_names(tiny("phi3"), ["qkv_proj"]) == [f"model.layers.{i}.self_attn.qkv_proj" for i in (0, 1)]
+
+
+def test_an_unknown_target_is_refused_with_those_that_exist():
+    with pytest.raises(InvalidParameter, match="No adapter") as excinfo:
+        target_names(tiny("phi3"), ["q_proj", "qkv_proj"])
+    assert excinfo.value.faults == (
+        "lora_target_modules has 'q_proj', expected some of down_proj, gate_up_proj, o_proj, qkv_proj.",
+    )
+
+
+def test_a_tied_head_is_not_adapted():
+    network = AutoModelForCausalLM.from_config(LlamaConfig(**SIZES, tie_word_embeddings=True))
+    with pytest.raises(InvalidParameter) as excinfo:
+        target_names(network, ["lm_head"])
+    assert "lm_head" in excinfo.value.faults[0]
+
+
+@pytest.mark.parametrize("family", list(CONFIGS))
+def test_peft_loads_our_file_and_gives_the_same_logits(family, tmp_path):
+    network, config = tuned(family)
+    save_adapter(network, config, tmp_path)
+    peft_network = peft.PeftModel.from_pretrained(tiny(family), str(tmp_path)).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(network(IDS).logits, peft_network(IDS).logits, rtol=1e-5, atol=1e-6)
+        assert not torch.allclose(network(IDS).logits, tiny(family)(IDS).logits, atol=1e-3)
+
+
+@pytest.mark.parametrize("family", list(CONFIGS))
+def test_we_load_peft_s_file_and_give_the_same_logits(family, tmp_path):
+    lora = peft.LoraConfig(
+        r=4, lora_alpha=6, target_modules="all-linear", init_lora_weights=False, use_rslora=True, task_type="CAUSAL_LM"
+    )
+    torch.manual_seed(2)
+    peft_network = peft.get_peft_model(tiny(family), lora).eval()
+    peft_network.save_pretrained(str(tmp_path))
+    network = tiny(family)
+    config = load_adapter(network, tmp_path)
+    assert math.isclose(config.scaling, 6 / math.sqrt(4))
+    with torch.no_grad():
+        torch.testing.assert_close(network(IDS).logits, peft_network(IDS).logits, rtol=1e-5, atol=1e-6)
+
+
+def test_peft_s_patterns_of_rank_and_alpha_are_honoured(tmp_path):
+    lora = peft.LoraConfig(
+        r=4,
+        lora_alpha=6,
+        target_modules=["q_proj", "up_proj"],
+        rank_pattern={"up_proj": 2},
+        alpha_pattern={"up_proj": 3},
+        init_lora_weights=False,
+    )
+    torch.manual_seed(2)
+    peft_network = peft.get_peft_model(tiny(), lora).eval()
+    peft_network.save_pretrained(str(tmp_path))
+    network = tiny()
+    load_adapter(network, tmp_path)
+    with torch.no_grad():
+        torch.testing.assert_close(network(IDS).logits, peft_network(IDS).logits, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", list(CONFIGS))
+def test_merging_changes_no_answer(family):
+    network, _ = tuned(family)
+    with torch.no_grad():
+        before = network(IDS).logits
+        assert merge_adapter(network) == len(target_names(tiny(family)))
+        torch.testing.assert_close(network(IDS).logits, before, rtol=1e-4, atol=1e-5)
+    assert not list(adapters(network))
+
+
+def test_in_bfloat16_the_adapter_stays_float32_and_merging_rounds_once():
+    network = tiny().to(torch.bfloat16)
+    add_adapter(network, AdapterConfig(r=4, alpha=16))
+    for _, layer in adapters(network):
+        layer.lora_B.data.normal_(std=0.1)
+        assert layer.lora_A.dtype == torch.float32
+    with torch.no_grad():
+        before = network(IDS).logits.float()
+        merge_adapter(network)
+        after = network(IDS).logits.float()
+    assert network(IDS).logits.dtype == torch.bfloat16
+    torch.testing.assert_close(after, before, rtol=0.05, atol=0.03)
+
+
+def test_a_variant_that_only_peft_computes_is_refused(tmp_path):
+    lora = peft.LoraConfig(r=4, target_modules=["q_proj"], use_dora=True)
+    peft.get_peft_model(tiny(), lora).save_pretrained(str(tmp_path))
+    with pytest.raises(NotSupported) as excinfo:
+        load_adapter(tiny(), tmp_path)
+    assert excinfo.value.faults == ("use_dora is True.",)
+
+
+def test_an_adapter_of_another_network_is_refused_by_layer(tmp_path):
+    network, config = tuned("phi3")
+    save_adapter(network, config, tmp_path)
+    with pytest.raises(InvalidFile, match="doesn't fit LlamaForCausalLM") as excinfo:
+        load_adapter(tiny("llama"), tmp_path)
+    assert "model.layers.0.self_attn.qkv_proj isn't a linear layer of the network." in excinfo.value.faults
+
+
+def test_an_adapter_of_another_width_is_refused_with_both_shapes(tmp_path):
+    network, config = tuned()
+    save_adapter(network, config, tmp_path)
+    wider = AutoModelForCausalLM.from_config(LlamaConfig(**(SIZES | {"hidden_size": 64})))
+    with pytest.raises(InvalidFile) as excinfo:
+        load_adapter(wider, tmp_path)
+    assert any("has the shape (4, 32), expected (4, 64)." in fault for fault in excinfo.value.faults)
+
+
+def test_pickled_adapter_weights_are_refused(tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4}))
+    (tmp_path / "adapter_model.bin").write_bytes(b"\x80\x04")
+    with pytest.raises(UnsafeModel, match="pickle"):
+        load_adapter(tiny(), tmp_path)
+
+
+def test_an_empty_adapter_is_refused(tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4}))
+    save_file({}, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(InvalidFile, match="doesn't fit"):
+        load_adapter(tiny(), tmp_path)
+
+
+def test_cut_off_adapter_weights_are_refused(tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4}))
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"short")
+    with pytest.raises(InvalidFile, match="can't be read"):
+        load_adapter(tiny(), tmp_path)

@@ -1,0 +1,140 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from mafunzo.compute.model.lora import AdapterConfig, add_adapter
+from mafunzo.compute.training import checkpoint
+from mafunzo.compute.training.arguments import TrainingArguments
+from mafunzo.compute.training.checkpoint import (
+    checkpoints,
+    load_checkpoint,
+    newest_whole,
+    prune,
+    save_checkpoint,
+    verify,
+)
+from mafunzo.compute.training.optimizer import make_optimizer
+from mafunzo.compute.training.schedule import make_schedule
+from mafunzo.errors import ArtifactCorrupt
+from tests.support.tiny_training import tiny
+
+ARGUMENTS = TrainingArguments.from_values(
+    {"learning_rate": 0.01, "weight_decay": 0.1, "adam_beta2": 0.99, "lr_scheduler_type": "cosine", "warmup_steps": 2}
+)
+
+
+def make(optim="adamw_torch", is_lora=True):
+    """Network, adapter, optimizer and schedule of a tiny run."""
+    network = tiny()
+    adapter = AdapterConfig(r=2, alpha=4) if is_lora else None
+    torch.manual_seed(1)
+    if adapter:
+        add_adapter(network, adapter)
+    optimizer = make_optimizer(network, replace(ARGUMENTS, optim=optim))
+    return network, adapter, optimizer, make_schedule(optimizer, ARGUMENTS, 20)
+
+
+def steps(parts, count):
+    network, _, optimizer, schedule = parts
+    for _ in range(count):
+        ids = torch.randint(0, 60, (1, 9))
+        network(ids, labels=ids).loss.backward()
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+
+
+def save(parts, output: Path, step=3, **state) -> Path:
+    network, adapter, optimizer, schedule = parts
+    return save_checkpoint(output, step, network, adapter, optimizer, schedule, state)
+
+
+def weights(parts):
+    return {name: p.detach().clone() for name, p in parts[0].named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("is_lora", [True, False], ids=["LoRA", "full"])
+@pytest.mark.parametrize("optim", ["adamw_torch", "adafactor"])
+def test_what_was_loaded_goes_on_with_the_same_bits(tmp_path, optim, is_lora):
+    first = make(optim, is_lora)
+    torch.manual_seed(3)
+    steps(first, 3)
+    folder = save(first, tmp_path, note="here")
+    steps(first, 3)
+    second = make(optim, is_lora)
+    torch.manual_seed(99)
+    steps(second, 1)
+    state = load_checkpoint(folder, second[0], is_lora, second[2], second[3])
+    assert state == {"note": "here"}
+    steps(second, 3)
+    for name, tensor in weights(first).items():
+        assert torch.equal(tensor, weights(second)[name]), name
+    assert first[3].get_last_lr() == second[3].get_last_lr()
+
+
+def test_no_file_is_a_pickle(tmp_path):
+    folder = save(make(), tmp_path)
+    assert {path.suffix for path in folder.iterdir()} == {".safetensors", ".json"}
+
+
+def test_changed_bytes_are_named_and_not_loaded(tmp_path):
+    parts = make()
+    folder = save(parts, tmp_path)
+    with (folder / "rng.safetensors").open("r+b") as file:
+        file.seek(200)
+        file.write(b"\xff\xee\xdd")
+    (folder / "scheduler.json").unlink()
+    with pytest.raises(ArtifactCorrupt) as caught:
+        load_checkpoint(folder, parts[0], True, parts[2], parts[3])
+    assert caught.value.faults == ("rng.safetensors has other bytes than were written.", "scheduler.json is missing.")
+
+
+def test_a_write_that_is_cut_off_leaves_the_earlier_checkpoints_alone(tmp_path, monkeypatch):
+    parts = make()
+    save(parts, tmp_path, step=1)
+
+    def full_disk(path):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(checkpoint, "_sync", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        save(parts, tmp_path, step=2)
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-1"]
+    assert newest_whole([tmp_path]) == tmp_path / "checkpoint-1"
+
+
+def test_the_newest_whole_one_is_found_over_several_folders(tmp_path):
+    parts = make()
+    one, two = tmp_path / "1", tmp_path / "2"
+    save(parts, one, step=9)
+    save(parts, two, step=10)
+    broken = save(parts, one, step=11)
+    (broken / "manifest.json").write_text('{"optimizer.json": "0')
+    assert verify(broken) == ["manifest.json is missing or cut off."]
+    assert newest_whole([two, one, tmp_path / "none"]) == two / "checkpoint-10"
+    assert newest_whole([tmp_path / "none"]) is None
+
+
+@pytest.mark.parametrize(
+    ("limit", "keep", "left"),
+    [
+        pytest.param(-1, 1, [1, 2, 3, 4], id="all"),
+        pytest.param(2, 1, [1, 4], id="the best and the newest"),
+        pytest.param(2, 4, [3, 4], id="the best is the newest"),
+        pytest.param(1, 2, [2], id="only the best"),
+        pytest.param(2, None, [3, 4], id="no best"),
+    ],
+)
+def test_the_oldest_are_deleted_never_the_best(tmp_path, limit, keep, left):
+    for step in (1, 2, 3, 4):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    prune(tmp_path, limit, tmp_path / f"checkpoint-{keep}" if keep else None)
+    assert [checkpoint.step_of(path) for path in checkpoints(tmp_path)] == left
+
+
+def test_the_state_is_written_as_json(tmp_path):
+    folder = save(make(), tmp_path, global_step=3)
+    assert json.loads((folder / "trainer_state.json").read_text()) == {"global_step": 3}

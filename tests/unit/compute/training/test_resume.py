@@ -1,0 +1,120 @@
+"""Checkpoints that a run leaves behind, and going on from them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mafunzo.compute.training.arguments import TrainingArguments
+from mafunzo.compute.training.finetune import finetune
+from mafunzo.compute.training.run import TrainingRequest
+from mafunzo.errors import InvalidParameter
+from mafunzo.tracking import read_metrics
+from tests.support.tiny_training import learnable_rows
+from tests.support.training_run import FULL, LORA, ZERO, history, overfitting, train
+
+
+def test_each_checkpoint_that_is_saved_or_gone_on_from_is_a_metric(tmp_path, base, prepared):
+    values = LORA | {"num_train_epochs": 3, "resume_from_checkpoint": "true"}
+    _, whole = train(tmp_path, base, prepared, "whole", **values)
+    again = tmp_path / "again"
+    again.mkdir()
+    (whole / "checkpoint-12").rename(again / "checkpoint-12")
+    train(tmp_path, base, prepared, "again", **values)
+    assert checkpoint_metrics(tmp_path / "whole.jsonl") == [("save", step, step) for step in (6, 12, 18)]
+    assert checkpoint_metrics(tmp_path / "again.jsonl") == [("load", 12, 12), ("save", 18, 18)]
+    assert history(again, "checkpoint_save_step") == history(again, "checkpoint_load_step") == []
+
+
+def checkpoint_metrics(path: Path) -> list[tuple[str, int, int]]:
+    """What was done with a checkpoint, its step, and the step that this was logged at."""
+    names = {"checkpoint_save_step": "save", "checkpoint_load_step": "load"}
+    return [(names[name], line[name], line["step"]) for line in read_metrics(path) for name in line if name in names]
+
+
+def test_only_so_many_checkpoints_are_kept_the_best_among_them(tmp_path, base):
+    _, folder = train(tmp_path, base, overfitting(tmp_path), **LORA, num_train_epochs=5, save_total_limit=2)
+    losses = history(folder, "eval_loss")
+    best = 6 * (1 + losses.index(min(losses)))
+    assert {path.name for path in folder.glob("checkpoint-*")} == {f"checkpoint-{best}", "checkpoint-30"}
+
+
+@pytest.mark.parametrize("values", [LORA, FULL, ZERO], ids=["LoRA", "full", "DeepSpeed"])
+def test_going_on_from_a_checkpoint_gives_the_same_bits(tmp_path, base, prepared, values):
+    """A second run finds the first one's checkpoint in an earlier attempt's folder; dropout tests the random state."""
+    values = values | {"num_train_epochs": 3, "lora_dropout": 0.1, "resume_from_checkpoint": "true"}
+    _, whole = train(tmp_path, base, prepared, "whole", **values)
+    first = tmp_path / "1"
+    first.mkdir()
+    (whole / "checkpoint-6").rename(first / "checkpoint-6")
+    arguments = TrainingArguments.from_values(values)
+    request = TrainingRequest(base, prepared, tmp_path / "2", arguments, earlier=(first,))
+    finetune(request)
+    assert history(tmp_path / "2", "loss") == history(whole, "loss")
+    name = "adapter_model.safetensors" if values["apply_lora"] == "true" else "model.safetensors"
+    assert (tmp_path / "2" / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_going_on_with_other_parameters_is_refused(tmp_path, base, prepared):
+    values = LORA | {"resume_from_checkpoint": "true"}
+    train(tmp_path, base, prepared, **values)
+    with pytest.raises(InvalidParameter, match="other parameters"):
+        train(tmp_path, base, prepared, **values | {"learning_rate": 0.01})
+
+
+# What `trainer_state.json` of a checkpoint of the first release holds under `mafunzo`: words of the table of parameters.
+VALUES_OF_RELEASE_0_1 = {
+    "number_of_gpu_to_use_finetuning": 1,
+    "trust_remote_code": "false",
+    "apply_lora": "true",
+    "lora_alpha": 8,
+    "lora_r": 4,
+    "lora_dropout": 0.0,
+    "num_train_epochs": 1,
+    "max_steps": -1,
+    "per_device_train_batch_size": 4,
+    "per_device_eval_batch_size": 8,
+    "gradient_accumulation_steps": 1,
+    "eval_accumulation_steps": -1,
+    "optim": "adamw_torch",
+    "learning_rate": 0.02,
+    "warmup_steps": 0,
+    "weight_decay": 0.0,
+    "adam_beta1": 0.9,
+    "adam_beta2": 0.999,
+    "adam_epsilon": 1e-08,
+    "lr_scheduler_type": "linear",
+    "max_grad_norm": 1.0,
+    "precision": "32",
+    "seed": 42,
+    "enable_full_determinism": "false",
+    "evaluation_strategy": "epoch",
+    "evaluation_steps_interval": 0.0,
+    "eval_steps": 500,
+    "logging_strategy": "steps",
+    "logging_steps": 1,
+    "metric_for_best_model": "loss",
+    "apply_early_stopping": "false",
+    "early_stopping_patience": 1,
+    "early_stopping_threshold": 0.0,
+    "apply_deepspeed": "false",
+    "deepspeed_stage": "2",
+    "lora_target_modules": None,
+    "warmup_ratio": 0.0,
+    "gradient_checkpointing": "false",
+}
+
+
+def test_a_checkpoint_holds_the_state_in_the_form_of_earlier_versions(tmp_path, base, prepared):
+    _, folder = train(tmp_path, base, prepared, **LORA)
+    record = json.loads((folder / "checkpoint-6" / "trainer_state.json").read_text())["mafunzo"]
+    rows = learnable_rows(24)
+    n_tokens = sum(len(ids) for ids, _ in rows)
+    assert record["values"] == VALUES_OF_RELEASE_0_1
+    assert record["rows"] == [24, n_tokens, n_tokens - 2 * 24]
+    assert list(record) == ["values", "rows", "state"]
+    assert record["state"]["since_log"] == {"loss": 0.0, "steps": 0, "correct": 0, "targets": 0}
+    assert set(record["state"]) == {
+        *("step", "tokens", "loss_sum", "since_log", "best_loss", "best_step"),
+        *("evaluations_without_gain", "seconds", "history"),
+    }

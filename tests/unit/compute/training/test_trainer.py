@@ -1,0 +1,140 @@
+"""The training loop: what a step is, whatever its forward passes, and what ends it."""
+
+import json
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from mafunzo.compute.training.data_order import DataOrder
+from mafunzo.compute.training.objectives.supervised import Supervised
+from mafunzo.errors import FailedError
+from tests.support.tiny_training import learnable_rows, random_rows, write_prepared
+from tests.support.training_run import FULL, LORA, history, train
+
+
+@pytest.mark.parametrize("values", [LORA, FULL], ids=["LoRA", "full"])
+def test_accumulated_forward_passes_equal_one_big_batch(tmp_path, base, values):
+    """Rows of very different lengths: the mean is over all tokens of the step, not over the passes."""
+    prepared = write_prepared(tmp_path / "p", random_rows(16, shortest=4, longest=40), random_rows(4, seed=9))
+    shape = ("per_device_train_batch_size", "gradient_accumulation_steps")
+    folders = [
+        train(tmp_path, base, prepared, f"out{b}", **values | dict(zip(shape, (b, 8 // b), strict=True)))[1]
+        for b in (8, 2, 1)
+    ]
+    for other in folders[1:]:
+        for key in ("loss", "grad_norm", "eval_loss"):
+            assert history(other, key) == pytest.approx(history(folders[0], key), rel=1e-4)
+
+
+def test_packing_equals_not_packing(tmp_path, base, prepared, monkeypatch):
+    _, packed = train(tmp_path, base, prepared, "packed", **LORA)
+    monkeypatch.setattr("mafunzo.compute.training.network._reason_not_to_pack", lambda network: "the test says so.")
+    monkeypatch.setattr("mafunzo.compute.training.network._head_if_equal", lambda network: None)
+    _, alone = train(tmp_path, base, prepared, "alone", **LORA)
+    assert json.loads((alone / "finetune_args.json").read_text())["rows_packed"] is False
+    for key in ("loss", "grad_norm", "eval_loss"):
+        assert history(alone, key) == pytest.approx(history(packed, key), rel=1e-4)
+
+
+def test_recomputed_activations_give_the_same_losses(tmp_path, base, prepared):
+    _, kept = train(tmp_path, base, prepared, "kept", **LORA)
+    _, recomputed = train(tmp_path, base, prepared, "recomputed", **LORA, gradient_checkpointing="true")
+    assert history(recomputed, "loss") == pytest.approx(history(kept, "loss"), rel=1e-5)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(tmp_path, base, prepared):
+    values = LORA | {"lora_dropout": 0.1, "enable_full_determinism": "true"}
+    outputs = [train(tmp_path, base, prepared, n, **values, seed=s)[1] for n, s in (("a", 1), ("b", 1), ("c", 2))]
+    weights = [(folder / "adapter_model.safetensors").read_bytes() for folder in outputs]
+    torch.use_deterministic_algorithms(False)
+    assert weights[0] == weights[1] != weights[2]
+
+
+def test_a_loss_that_is_not_a_number_stops_training(tmp_path, base):
+    """A row of the third step holds a token whose embedding isn't a number."""
+    weights = load_file(base / "model.safetensors")
+    weights["model.embed_tokens.weight"][66] = float("nan")
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    rows = learnable_rows(24)
+    rows[DataOrder(24, 4, 1, 1, -1, seed=42).rows_of(2)[0]] = ([5, 6, 66, 7], [-100, -100, 66, 7])
+    prepared = write_prepared(tmp_path / "p", rows, learnable_rows(4, seed=1))
+    with pytest.raises(FailedError, match=r"The loss is nan at step 3 of 6 .*lower learning_rate"):
+        train(tmp_path, base, prepared, **LORA)
+
+
+def test_a_base_that_gives_no_number_is_named_as_the_cause(tmp_path, base, prepared):
+    weights = load_file(base / "model.safetensors")
+    weights["model.layers.0.mlp.up_proj.weight"][0, 0] = float("nan")
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(FailedError, match=r"at step 1 .* the base model's own: check its weights"):
+        train(tmp_path, base, prepared, **LORA)
+
+
+def test_when_memory_runs_out_the_batch_is_halved_and_the_result_is_the_same(
+    tmp_path, base, prepared, monkeypatch, caplog
+):
+    _, plain = train(tmp_path, base, prepared, "plain", **LORA)
+    inner = Supervised.loss
+
+    def short_of_memory(self, packed, batch):
+        if len(batch.bounds) > 3:
+            raise RuntimeError(
+                "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+            )
+        return inner(self, packed, batch)
+
+    monkeypatch.setattr(Supervised, "loss", short_of_memory)
+    values = LORA | {"auto_find_batch_size": "true", "per_device_eval_batch_size": 1}
+    with caplog.at_level("INFO"):
+        _, halved = train(tmp_path, base, prepared, "halved", **values)
+    assert "2 rows in a forward pass from here on" in caplog.text
+    assert history(halved, "loss") == pytest.approx(history(plain, "loss"), rel=1e-4)
+
+
+def test_out_of_memory_says_what_to_lower(tmp_path, base):
+    """A real allocation failure, in a process whose address space is limited."""
+    prepared = write_prepared(tmp_path / "p", random_rows(4, shortest=20000, longest=20001))
+    script = f"""
+        import resource
+        from pathlib import Path
+        from mafunzo.errors import OutOfMemory
+        from mafunzo.compute.training.arguments import TrainingArguments
+        from mafunzo.compute.training.history import History
+        from mafunzo.compute.training.run import TrainingRequest, assemble
+        from mafunzo.compute.training.state import TrainingState
+        from mafunzo.compute.training.trainer import Trainer
+        import torch
+        torch.set_num_threads(1)
+        arguments = TrainingArguments.from_values({{"apply_lora": "true", "per_device_train_batch_size": 4}})
+        folders = Path({str(base)!r}), Path({str(prepared)!r}), Path({str(tmp_path / "out")!r})
+        run = assemble(TrainingRequest(*folders, arguments))
+        state = TrainingState()
+        trainer = Trainer(run, state, History(run, state), None)
+        run.network.train()
+        used = int(open("/proc/self/statm").read().split()[0]) * 4096
+        resource.setrlimit(resource.RLIMIT_AS, (used + 60 * 2**20, resource.RLIM_INFINITY))
+        try:
+            trainer.step(next(trainer.batches()))
+        except OutOfMemory as error:
+            print(error.message)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
+    assert "Out of memory with per_device_train_batch_size 4. Lower it" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "cosine_with_restarts", "polynomial", "constant"])
+def test_the_learning_rate_follows_its_schedule(tmp_path, base, prepared, schedule):
+    _, folder = train(tmp_path, base, prepared, **LORA, lr_scheduler_type=schedule)
+    rates = history(folder, "learning_rate")
+    assert rates[0] == pytest.approx(0.02)
+    assert rates[-1] == pytest.approx(0.02) if schedule == "constant" else rates[-1] < 0.01
+
+
+@pytest.mark.parametrize("warmup", [{"warmup_steps": 3}, {"warmup_ratio": 0.5}])
+def test_the_learning_rate_rises_in_the_warm_up(tmp_path, base, prepared, warmup):
+    _, folder = train(tmp_path, base, prepared, **LORA, **warmup, lr_scheduler_type="constant_with_warmup")
+    assert history(folder, "learning_rate") == pytest.approx([0.0, 0.02 / 3, 0.04 / 3, 0.02, 0.02, 0.02])

@@ -1,0 +1,270 @@
+"""The serving loop on real processes: fakes that speak a worker's dialect."""
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from mafunzo.control.launcher.local import Exited, LocalLauncher, Running
+from mafunzo.control.serving.decide import UNHEALTHY_PROBES
+from mafunzo.control.serving.worker_folder import worker_folder
+from mafunzo.entities.endpoint import DeploymentStatus, Supervision
+from tests.support.serving_bench import Bench
+from tests.support.waiting import http
+
+HEALTHY = DeploymentStatus.HEALTHY
+
+
+def running_pid(bench: Bench, name: str = "blue") -> int:
+    status = LocalLauncher().status(worker_folder(bench.home, bench.find(name=name)))
+    assert isinstance(status, Running)
+    return status.pid
+
+
+def kill_worker(bench: Bench) -> None:
+    """Kill the worker itself, not the runner that records its end."""
+    [worker] = psutil.Process(running_pid(bench)).children()
+    os.kill(worker.pid, signal.SIGKILL)
+    bench.tick_until(lambda: bench.find().status is not HEALTHY)
+
+
+def test_a_deployment_goes_live_once_its_worker_is_verified(bench: Bench) -> None:
+    bench.deploy(bench.model())
+    found = bench.settle(HEALTHY)
+    assert found.verification is not None
+    assert found.verification["result"] == "verified"
+    assert found.verification["rows"] == 2
+    assert found.verification["largest_difference"] == 0
+    assert http.get(f"http://127.0.0.1:{found.port}/v1/models").json()["data"][0]["id"] == "chat"
+
+
+def test_a_model_without_a_reference_goes_live_and_its_record_says_unverified(bench: Bench) -> None:
+    bench.deploy(bench.model(with_reference=False))
+    found = bench.settle(HEALTHY)
+    assert found.verification is not None
+    assert found.verification["result"] == "unverified"
+    assert "nothing to compare with" in found.verification["reason"]
+
+
+def test_a_worker_that_differs_is_refused_ended_and_its_memory_given_back(bench: Bench) -> None:
+    bench.deploy(bench.model({"shift": -0.5}))
+    found = bench.settle(DeploymentStatus.REFUSED)
+    assert found.error is not None
+    assert found.error["code"] == "serving_mismatch"
+    assert found.error["faults"][0].startswith("weights: row 0, position 1, token")
+    assert found.port is None
+    assert bench.leases.list() == []
+    assert isinstance(LocalLauncher().status(worker_folder(bench.home, found)), Exited)
+
+
+def test_an_adapter_package_without_its_weights_is_refused_before_anything_starts(bench: Bench) -> None:
+    folder = bench.files / "package" / "data" / "adapter"
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_text("{}")
+    bench.deploy(bench.artifacts.put(folder.parents[1]))
+    found = bench.settle(DeploymentStatus.REFUSED)
+    assert found.error is not None
+    assert found.error["faults"] == ["adapter: data/adapter/adapter_model.safetensors is missing from the package."]
+    assert bench.leases.list() == []
+
+
+def test_a_worker_that_crashes_is_started_again_after_its_delay(bench: Bench) -> None:
+    bench.deploy(bench.model())
+    first = bench.settle(HEALTHY)
+    kill_worker(bench)
+    waiting = bench.find()
+    assert waiting.status is DeploymentStatus.WAITING
+    assert waiting.port is None
+    assert "killed by signal 9" in waiting.supervision.reason
+    bench.supervisor.tick()
+    assert bench.find().status is DeploymentStatus.WAITING, "not before its delay"
+    bench.moved_s += 2
+    second = bench.settle(HEALTHY)
+    assert second.attempt == first.attempt + 1
+
+
+def test_a_worker_that_never_starts_has_failed_after_three_attempts_with_its_log(bench: Bench) -> None:
+    bench.deploy(bench.model({"exit_code": 1}))
+
+    def has_failed() -> bool:
+        if bench.find().status is DeploymentStatus.WAITING:
+            bench.moved_s += 60
+        return bench.find().status is DeploymentStatus.FAILED
+
+    bench.tick_until(has_failed)
+    found = bench.find()
+    assert found.attempt == 3
+    assert found.error is not None
+    assert found.error["code"] == "worker_failed"
+    assert "exit code 1; its last words were: error: the fake was told to end" in found.error["message"]
+    assert found.error["faults"] == ["error: the fake was told to end"]
+    assert bench.leases.list() == []
+
+
+def test_a_worker_that_refuses_its_model_is_not_tried_again(bench: Bench) -> None:
+    bench.deploy(bench.model({"exit_code": 3}))
+    found = bench.settle(DeploymentStatus.FAILED)
+    assert found.attempt == 1
+
+
+def test_a_failed_deployment_that_is_made_anew_goes_live(bench: Bench) -> None:
+    bench.deploy(bench.model({"exit_code": 3}))
+    failed = bench.settle(DeploymentStatus.FAILED)
+    anew = replace(
+        failed, artifact=bench.model(), status=DeploymentStatus.WAITING, error=None, supervision=Supervision()
+    )
+    bench.records.deployments.update(anew)
+    assert bench.settle(HEALTHY).attempt == 2
+
+
+def test_a_worker_that_loads_for_too_long_has_failed(bench: Bench) -> None:
+    bench.deploy(bench.model({"load_s": 3600}), initial_delay_s=600)
+    bench.settle(DeploymentStatus.STARTING)
+    bench.tick_until(lambda: (worker_folder(bench.home, bench.find()) / "port").exists())
+    bench.moved_s += 601
+    found = bench.settle(DeploymentStatus.FAILED)
+    assert found.error is not None
+    assert "wasn't healthy after 600 s: it was still loading its model. See its log." in found.error["message"]
+
+
+def test_a_worker_that_stops_answering_gets_no_requests_until_it_answers_again(bench: Bench) -> None:
+    bench.deploy(bench.model())
+    healthy = bench.settle(HEALTHY)
+    silence = worker_folder(bench.home, healthy) / "be_silent"
+    silence.touch()
+
+    def is_unhealthy() -> bool:
+        bench.moved_s += 1
+        return bench.find().status is DeploymentStatus.UNHEALTHY
+
+    bench.tick_until(is_unhealthy)
+    assert str(UNHEALTHY_PROBES) in bench.find().supervision.reason
+    pid = running_pid(bench)
+    silence.unlink()
+    bench.tick_until(lambda: bench.find().status is HEALTHY)
+    assert running_pid(bench) == pid
+    assert bench.find().verification is not None
+
+
+def test_the_next_server_adopts_a_worker_that_still_runs(bench: Bench) -> None:
+    bench.deploy(bench.model())
+    before = bench.settle(HEALTHY)
+    pid = running_pid(bench)
+    bench.new_supervisor()
+    for _ in range(5):
+        bench.supervisor.tick()
+    assert bench.find() == before
+    assert running_pid(bench) == pid
+
+
+def test_the_next_server_goes_on_where_a_start_was_cut_off(bench: Bench) -> None:
+    bench.deploy(bench.model({"load_s": 0.5}))
+    bench.settle(DeploymentStatus.STARTING)
+    pid = running_pid(bench)
+    bench.new_supervisor()
+    bench.settle(HEALTHY)
+    assert running_pid(bench) == pid
+
+
+def test_a_start_that_was_recorded_but_never_made_is_made_again(bench: Bench) -> None:
+    bench.deploy(bench.model(), status=DeploymentStatus.STARTING, attempt=1)
+    bench.moved_s += 5
+    bench.tick_until(lambda: bench.find().status is DeploymentStatus.WAITING)
+    bench.moved_s += 5
+    assert bench.settle(HEALTHY).attempt == 2
+
+
+def test_a_deployment_waits_visibly_for_memory_and_starts_when_it_is_free(bench: Bench) -> None:
+    bench.new_supervisor(memory_mb=1000)
+    bench.deploy(bench.model())
+    bench.settle(HEALTHY)
+    bench.deploy(bench.model(), name="green")
+    bench.supervisor.tick()
+    waiting = bench.find(name="green")
+    assert waiting.status is DeploymentStatus.WAITING
+    assert waiting.supervision.reason == "It needs 700 MB, which others hold. It starts as soon as they are done."
+    assert not bench.supervisor.tick(), "waiting is no change"
+    bench.records.deployments.update(replace(bench.find(), status=DeploymentStatus.DELETING))
+    bench.settle(HEALTHY, name="green")
+
+
+def test_a_model_that_no_machine_memory_can_hold_fails_at_once(bench: Bench) -> None:
+    bench.new_supervisor(memory_mb=500)
+    bench.deploy(bench.model())
+    found = bench.settle(DeploymentStatus.FAILED)
+    assert found.error is not None
+    assert found.error["code"] == "out_of_memory"
+    assert found.error["message"] == "It needs 700 MB; this machine has 500 MB, 2 cores. Serve a smaller model."
+
+
+def test_deleting_an_endpoint_frees_processes_ports_memory_and_folders(bench: Bench) -> None:
+    bench.deploy(bench.model())
+    bench.deploy(bench.model(), name="green")
+    bench.settle(HEALTHY)
+    found = bench.settle(HEALTHY, name="green")
+    pid = running_pid(bench, "green")
+    bench.records.endpoints.update(replace(bench.records.endpoints.get("chat"), is_deleting=True))
+    bench.tick_until(lambda: not bench.records.endpoints.list())
+    assert not psutil.pid_exists(pid)
+    with pytest.raises(httpx.ConnectError):
+        http.get(f"http://127.0.0.1:{found.port}/health")
+    assert bench.leases.list() == []
+    assert not (bench.home.workers / "chat").exists()
+
+
+def test_a_deployment_that_is_verified_again_is_compared_anew(bench: Bench) -> None:
+    bench.deploy(bench.model())
+    before = bench.settle(HEALTHY)
+    bench.moved_s += 3600
+    bench.records.deployments.update(replace(before, status=DeploymentStatus.VERIFYING, verification=None))
+    after = bench.settle(HEALTHY)
+    assert after.verification is not None
+    assert before.verification is not None
+    assert after.verification["checked_at"] > before.verification["checked_at"]
+
+
+def test_a_missing_model_is_told(bench: Bench) -> None:
+    bench.deploy("sha256:" + "0" * 64)
+    found = bench.settle(DeploymentStatus.FAILED)
+    assert found.error is not None
+    assert found.error["code"] == "not_found"
+
+
+def test_workers_see_their_base_beside_their_adapter(bench: Bench, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "config.json").write_text("{}")
+    bench.deploy(bench.model(), base_artifact=bench.artifacts.put(base))
+    found = bench.settle(HEALTHY)
+    folder = worker_folder(bench.home, found)
+    assert (folder / "base" / "config.json").exists()
+    command = " ".join(psutil.Process(running_pid(bench)).children()[0].cmdline())
+    assert f"--base {folder / 'base'}" in command
+
+
+def test_a_worker_that_no_record_knows_of_is_ended_by_the_next_server(bench: Bench) -> None:
+    bench.deploy(bench.model())
+    bench.settle(HEALTHY)
+    pid = running_pid(bench)
+    bench.records.endpoints.delete("chat")
+    bench.new_supervisor().tick()
+    assert not psutil.pid_exists(pid)
+
+
+def test_a_folder_that_is_there_already_is_not_used_again(bench: Bench) -> None:
+    (bench.home.workers / "chat" / "blue" / "4").mkdir(parents=True)
+    bench.deploy(bench.model())
+    assert bench.settle(HEALTHY).attempt == 5
+
+
+def test_only_the_newest_attempts_keep_their_folders(bench: Bench) -> None:
+    parent = bench.home.workers / "chat" / "blue"
+    for number in range(1, 31):
+        (parent / str(number)).mkdir(parents=True)
+    bench.deploy(bench.model(), attempt=30)
+    bench.settle(HEALTHY)
+    assert sorted(int(folder.name) for folder in parent.iterdir()) == list(range(22, 32))

@@ -1,0 +1,111 @@
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from mafunzo.control.store.database import Database, connect
+from mafunzo.control.store.dump import dump
+from mafunzo.control.store.home import Home
+from mafunzo.control.store.lease import Leases
+from mafunzo.control.store.loading import load
+from mafunzo.control.store.opening import open_database
+from mafunzo.control.store.records import Records
+from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType
+from mafunzo.entities.endpoint import Deployment, Endpoint
+from mafunzo.entities.job import Job, LiteralInput, Resources, Step, StepSpec
+from mafunzo.errors import Conflict, InvalidFile, NewerHome
+
+ASSET = Asset(
+    AssetKey(WORKSPACE_SCOPE, AssetType.MODEL, "chat", "1"),
+    FolderType.MLFLOW_MODEL,
+    properties={"loss": 1.0, "text": "Ünï\n\u0000"},
+    created_at=datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC),
+)
+STEP = Step("job", StepSpec("s", "c:1", "code", "run", {"x": LiteralInput(1.0)}), ended_at=ASSET.created_at)
+
+
+def _fill(database: Database) -> None:
+    records = Records(database)
+    for version in ("1", "2", "3"):
+        records.assets.add(replace(ASSET, key=replace(ASSET.key, version=version)))
+    records.labels.set(ASSET.key, "live")
+    records.jobs.add(Job("job", "", "e", "c:1"), [STEP])
+    records.endpoints.add(Endpoint("chat", {"blue": 100}), ("one", "two"))
+    records.deployments.add(Deployment("chat", "blue", "m:1", "sha256:" + "a" * 64))
+    Leases(database).take("owner", Resources(1, 1), Resources(2, 2))
+
+
+def _everything(database: Database) -> list[object]:
+    records = Records(database)
+    return [
+        records.assets.list(),
+        records.labels.get(WORKSPACE_SCOPE, AssetType.MODEL, "chat", "live"),
+        records.jobs.list(),
+        records.steps.of("job"),
+        records.endpoints.list(),
+        records.endpoints.keys("chat"),
+        records.deployments.list(),
+        Leases(database).list(),
+        Leases(database).devices("owner"),
+    ]
+
+
+@pytest.fixture(params=["to sqlite", "to postgresql"])
+def target(request: pytest.FixtureRequest, home: Home, tmp_path: Path) -> Database:
+    """An empty database of a home with the same secret."""
+    other = Home(tmp_path / "other")
+    (other.root / "secret.key").write_bytes(home.secret())
+    (other.root / "secret.key").chmod(0o600)
+    if request.param == "to sqlite":
+        return connect(other)
+    make: Callable[[], str] = request.getfixturevalue("new_postgresql_database")
+    return connect(other, make())
+
+
+def test_a_dump_of_either_database_loads_into_either(database: Database, target: Database, tmp_path: Path) -> None:
+    _fill(database)
+    load(dump(database, tmp_path, "copy"), target)
+    assert _everything(target) == _everything(database)
+    newer = replace(ASSET, key=replace(ASSET.key, version="4"))
+    Records(target).assets.add(newer)
+    assert Records(target).assets.list()[0] == newer
+    target.close()
+
+
+def test_a_dump_is_of_one_moment_and_for_its_owner_only(database: Database, tmp_path: Path) -> None:
+    _fill(database)
+    with database.transaction():
+        copy = dump(database, tmp_path, "copy")
+    assert copy.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(FileExistsError):
+        dump(database, tmp_path, "copy")
+
+
+def test_a_database_with_rows_is_never_loaded_into(database: Database, home: Home, tmp_path: Path) -> None:
+    _fill(database)
+    before = _everything(database)
+    with pytest.raises(Conflict, match="isn't empty: it has rows in 'asset'"):
+        load(dump(database, tmp_path, "copy"), database)
+    assert _everything(database) == before
+
+
+def test_a_load_that_was_cut_off_can_be_done_again(database: Database, target: Database, tmp_path: Path) -> None:
+    _fill(database)
+    open_database(target.home, target.engine.url.render_as_string(hide_password=False)).close()
+    load(dump(database, tmp_path, "copy"), target)
+    assert _everything(target) == _everything(database)
+    target.close()
+
+
+def test_a_dump_of_a_newer_version_is_refused_before_anything_is_changed(target: Database, tmp_path: Path) -> None:
+    file = tmp_path / "copy.jsonl"
+    file.write_text(json.dumps({"version": 99}) + "\n")
+    with pytest.raises(NewerHome, match=r"copy\.jsonl was written by a newer Mafunzo \(database version 99\)"):
+        load(file, target)
+    file.write_text("{}\n")
+    with pytest.raises(InvalidFile, match="names no version"):
+        load(file, target)
+    target.close()

@@ -1,0 +1,125 @@
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import Popen
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from mafunzo.control.store import table
+from mafunzo.control.store.database import Database, connect
+from mafunzo.control.store.home import Home
+from mafunzo.control.store.migrations import MIGRATIONS, Migration, migrate, schema_version
+from mafunzo.control.store.opening import open_database
+from mafunzo.errors import NewerHome
+
+OPEN = """
+import sys
+from pathlib import Path
+from mafunzo.control.store.opening import open_database
+from mafunzo.control.store.home import Home
+open_database(Home(Path(sys.argv[1])), sys.argv[2] or None).close()
+"""
+
+
+def _add_column(connection: Connection) -> None:
+    connection.exec_driver_sql("ALTER TABLE label ADD COLUMN colour TEXT")
+
+
+def _fail_halfway(connection: Connection) -> None:
+    _add_column(connection)
+    raise RuntimeError("power cut")
+
+
+NEXT = (*MIGRATIONS, Migration(len(MIGRATIONS) + 1, "colours of labels", _add_column))
+BROKEN = (*MIGRATIONS, Migration(len(MIGRATIONS) + 1, "colours of labels", _fail_halfway))
+
+
+def _shape(database: Database) -> dict[str, object]:
+    """Return what a database says of its tables, in words that are the same for migrated and for declared ones."""
+    with database.snapshot() as connection:
+        inspector = sa.inspect(connection)
+        return {
+            name: {
+                "columns": {c["name"]: (str(c["type"]), c["nullable"]) for c in inspector.get_columns(name)},
+                "primary key": inspector.get_pk_constraint(name)["constrained_columns"],
+                "unique": sorted(u["column_names"] for u in inspector.get_unique_constraints(name)),
+                "indexes": sorted(
+                    (i["name"], i["column_names"]) for i in inspector.get_indexes(name) if not i["unique"]
+                ),
+                "foreign keys": [
+                    (f["constrained_columns"], f["referred_table"], f["referred_columns"], f["options"])
+                    for f in inspector.get_foreign_keys(name)
+                ],
+            }
+            for name in sorted(inspector.get_table_names())
+        }
+
+
+def test_the_migrations_end_at_the_tables_that_the_code_declares(
+    database: Database, url: str | None, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    other_url = None if url is None else request.getfixturevalue("new_postgresql_database")()
+    declared = connect(Home(tmp_path / "declared"), other_url)
+    with declared.transaction() as connection:
+        table.metadata.create_all(connection)
+    assert _shape(database) == _shape(declared)
+    declared.close()
+
+
+def test_the_migrations_are_numbered_without_gaps() -> None:
+    assert [migration.number for migration in MIGRATIONS] == list(range(1, len(MIGRATIONS) + 1))
+
+
+def test_a_step_makes_a_copy_first_and_happens_once(database: Database, home: Home) -> None:
+    with database.transaction() as connection:
+        row = {"scope": "s", "type": "t", "name": "n", "label": "l", "version": "v"}
+        connection.execute(sa.insert(table.label).values(row))
+    assert list(home.backups.iterdir()) == []
+    migrate(database, NEXT)
+    migrate(database, NEXT)
+    assert schema_version(database) == len(NEXT)
+    (copy,) = home.backups.iterdir()
+    assert copy.name.startswith(f"before-{len(NEXT):04d}-")
+    if copy.suffix == ".db":
+        assert sqlite3.connect(copy).execute("SELECT * FROM label").fetchall() == [("s", "t", "n", "l", "v")]
+    else:
+        assert '"table": "label"' in copy.read_text()
+
+
+def test_a_new_database_goes_through_all_steps_without_copies(home: Home) -> None:
+    database = connect(home)
+    migrate(database, NEXT)
+    assert (schema_version(database), list(home.backups.iterdir())) == (len(NEXT), [])
+    database.close()
+
+
+def test_a_step_that_fails_changes_nothing(database: Database) -> None:
+    before = _shape(database)
+    with pytest.raises(RuntimeError, match="power cut"):
+        migrate(database, BROKEN)
+    assert (schema_version(database), _shape(database)) == (len(MIGRATIONS), before)
+    migrate(database, NEXT)
+    assert schema_version(database) == len(NEXT)
+
+
+def test_older_code_refuses_a_newer_home_and_says_what_to_do(database: Database, home: Home, url: str | None) -> None:
+    migrate(database, NEXT)
+    with pytest.raises(
+        NewerHome,
+        match=rf"database version {len(NEXT)}.*knows versions up to {len(MIGRATIONS)}.*pip install -U mafunzo",
+    ) as raised:
+        open_database(home, url)
+    assert str(home.root) in str(raised.value)
+
+
+def test_processes_that_open_a_new_home_at_once_all_find_it_whole(
+    home: Home, url: str | None, start_python: Callable[..., Popen[str]]
+) -> None:
+    processes = [start_python(OPEN, home.root, url or "") for _ in range(4)]
+    for process in processes:
+        assert process.wait() == 0, process.communicate()[1]
+    database = open_database(home, url)
+    assert schema_version(database) == len(MIGRATIONS)
+    database.close()

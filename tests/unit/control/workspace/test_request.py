@@ -1,0 +1,118 @@
+"""Tests of `mafunzo.control.workspace.request`: every fault of a request at once, and every way to name what a job takes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mafunzo import Workspace
+from mafunzo.control.workspace import computes as compute
+from mafunzo.control.workspace.shipped_component import shipped
+from mafunzo.entities.component import Component
+from mafunzo.entities.compute import Hardware
+from mafunzo.errors import InvalidParameter
+
+ROOT = Path(__file__).parents[4]
+ROWS = ROOT / "examples" / "conversations.jsonl"
+PIPELINE: Component = shipped("chat_completion_pipeline").component
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    with Workspace(tmp_path_factory.mktemp("home"), port=0) as opened:
+        yield opened
+
+
+def faults(workspace: Workspace, **given: object) -> list[str]:
+    request = {"model": "SmolLM2-135M-Instruct", "train": ROWS, **given}
+    with pytest.raises(InvalidParameter) as refused:
+        workspace.jobs.plan_finetune(**request)
+    return list(refused.value.faults)
+
+
+@pytest.mark.parametrize("as_text", [str, lambda value: value], ids=["from the command line", "from Python"])
+def test_a_models_own_ranges_hold(workspace, as_text):
+    told = faults(workspace, max_seq_length=as_text(999_999), lora_r=as_text(100_000), apply_lora="true")
+    assert len(told) == 2
+    assert "max_seq_length is 999999, expected -1 to 8192 for SmolLM2-135M-Instruct" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        pytest.param({"max_steps": 0}, "max_steps is 0", id="no steps"),
+        pytest.param({"warmup_steps": 2, "warmup_ratio": 0.1}, "both given", id="two warm-ups"),
+        pytest.param({"lora_target_modules": "q_proj", "apply_lora": "false"}, "apply_lora is 'false'", id="layers without LoRA"),
+        pytest.param({"evaluation_config_params": "{"}, "is not JSON", id="broken JSON"),
+        pytest.param({"gate": "better", "gate_metric": "rouge1", "generation_rows": 0}, "needs replies", id="blind gate"),
+        pytest.param({"priority": "high"}, "priority is 'high', expected a whole number", id="priority"),
+        pytest.param({"force_rerun": "perhaps"}, "force_rerun is 'perhaps', expected true or false", id="truth"),
+        pytest.param({"tags": "foo"}, "tags is 'foo', expected name=value pairs", id="tags"),
+        pytest.param({"compute_finetune": "gpu-cluster"}, "no compute has that name", id="compute"),
+        pytest.param({"huggingface_id": "org/name"}, "model and huggingface_id both name the base model", id="two bases"),
+        pytest.param({"base_model": "org/name"}, "both name the base model", id="two bases by an alias"),
+        pytest.param({"deepspeed": ROWS}, "a configuration of one's own isn't supported yet", id="a refused file says why"),
+        pytest.param({"evaluation_config": "/no/file.json"}, "evaluation_config is '/no/file.json', which doesn't exist", id="file"),
+        pytest.param({"train_file_path": ROWS}, "train_file_path is given twice", id="rows twice"),
+        pytest.param({"learning_rat": 1}, "Did you mean learning_rate?", id="typo"),
+    ],
+)  # fmt: skip
+def test_a_fault_is_told_before_anything_is_stored(workspace, given, fault):
+    told = faults(workspace, **given)
+    assert len(told) == 1
+    assert fault in told[0]
+    assert workspace.artifacts.hashes() == []
+
+
+def test_all_faults_come_at_once(workspace):
+    told = faults(workspace, priority="high", max_steps=0, lora_r=0, train="/no/rows.jsonl", nonsense=1)
+    assert len(told) == 5
+
+
+def test_without_a_model_or_rows_both_are_named(workspace):
+    told = faults(workspace, model=None, train=None)
+    assert ["model is missing" in told[0], "train is missing" in told[1]] == [True, True]
+
+
+@pytest.mark.parametrize("name", [n for n, d in PIPELINE.inputs.items() if d.is_path and "*" not in d.refused])
+def test_every_input_that_is_a_path_can_be_given(workspace, tmp_path, name):
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    table = tmp_path / "table"
+    table.mkdir()
+    (table / "MLTable").write_text(f"paths:\n  - file: {ROWS}\n")
+    file = tmp_path / "file.json"
+    file.write_text("{}")
+    kinds = {"mltable": table, "custom_model": model, "mlflow_model": model, "uri_file": file}
+    value = ROWS if name.endswith("_file_path") else kinds[PIPELINE.inputs[name].type]
+    given = {"model": "tiny-llama", "train": ROWS, name: value}
+    if name == "train_file_path" or name == "train_mltable_path":
+        del given["train"]
+    if name in ("pytorch_model_path", "mlflow_model_path"):
+        del given["model"]
+    job, _ = workspace.jobs.plan_finetune(**given)
+    taken = "pytorch_model_path" if name == "mlflow_model_path" else name  # a plain Hugging Face folder
+    assert job.inputs[taken] == {"artifact": "", "name": value.name}
+    assert workspace.artifacts.hashes() == []
+
+
+def test_the_pipelines_own_inputs_name_a_model_of_the_catalogue(workspace):
+    job, _ = workspace.jobs.plan_finetune(
+        mlflow_model_path="azureml://registries/azureml/models/tiny-llama/versions/1", train=ROWS
+    )
+    assert job.inputs["mlflow_model_path"]["name"] == "tiny-llama:1"
+
+
+def test_a_comparison_takes_the_evaluations_parameters():
+    component = shipped("compare_models").component
+    assert {"generation_rows", "forgetting_prompts", "max_new_tokens", "evaluation_config"} <= set(component.inputs)
+
+
+def test_training_and_evaluation_take_a_gpu_where_there_is_one(workspace, monkeypatch):
+    for gpus in ((), ("A GPU",), ("A GPU", "another")):
+        monkeypatch.setattr(compute, "_hardware", lambda gpus=gpus: Hardware(8, 64_000, gpus))
+        _, steps = workspace.jobs.plan_finetune(model="tiny-llama", train=ROWS)
+        held = {step.name: step.spec.resources.gpus for step in steps}
+        one = min(1, len(gpus))
+        assert held == {"import_model": 0, "prepare_data": 0, "finetune": one, "evaluate": one, "package_model": 0}

@@ -1,0 +1,152 @@
+"""Tests of `mafunzo.control.workspace.stream`: which events a job has, and how they are shown."""
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mafunzo import Workspace
+from mafunzo.control.workspace.stream import Event, follow, render
+from mafunzo.entities.job import Job, JobStatus, Step, StepSpec, StepStatus
+from mafunzo.errors import NotFound
+
+EVENTS = [
+    Event("job", "j1", "running", "running"),
+    Event("step", "finetune", "it runs for the first time", "running"),
+    Event("progress", "finetune", numbers={"phase": "train", "done": 5, "total": 10, "eta_s": 65.0, "loss": 2.5}),
+    Event("line", "finetune", "a line of the log"),
+    Event("step", "finetune", "", "completed", {"seconds": 12.5}),
+]
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_elsewhere_every_event_is_one_json_object_a_line():
+    stream = io.StringIO()
+    render(EVENTS, stream)
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["event"] for line in lines] == ["job", "step", "progress", "line", "step"]
+    assert lines[2] == {
+        "event": "progress",
+        "name": "finetune",
+        "phase": "train",
+        "done": 5,
+        "total": 10,
+        "eta_s": 65.0,
+        "loss": 2.5,
+    }
+    assert lines[4]["seconds"] == 12.5
+
+
+def test_on_a_terminal_progress_is_one_bar_that_gives_way_to_lines():
+    stream = Terminal()
+    render(EVENTS, stream)
+    shown = stream.getvalue()
+    assert "finetune: train 5/10 [##########..........] loss 2.5 ETA 1:05" in shown
+    assert "\r\x1b[2K  a line of the log\n" in shown
+    assert "step finetune completed in 12.5 s\n" in shown
+
+
+SPEC = StepSpec("train", "c:1", "sha256:0", "true")
+BEGAN = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    with Workspace(tmp_path / "home") as opened:
+        yield opened
+
+
+def write_log(workspace: Workspace, text: str, mode: str = "w") -> None:
+    folder = workspace.home.jobs / "j1" / "train" / "1"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "log.txt").open(mode) as file:
+        file.write(text)
+
+
+def change(workspace: Workspace, job: JobStatus, step: Step, **more: Any) -> None:
+    workspace.records.steps.update(step)
+    workspace.records.jobs.update(replace(workspace.records.jobs.get("j1"), status=job, **more))
+
+
+def test_a_job_is_followed_from_its_beginning_to_its_end(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Step("j1", SPEC)
+    workspace.records.jobs.add(Job("j1", "j", "e", "c:1"), [step])
+    runs = replace(step, status=StepStatus.RUNNING, attempt=1, reason="it is new", started_at=BEGAN)
+    progress = {"event": "progress", "phase": "learn", "done": 1, "total": 2}
+
+    def begin() -> None:
+        write_log(workspace, f"one\n{json.dumps(progress)}\nhal")
+        change(workspace, JobStatus.RUNNING, runs)
+
+    def finish() -> None:
+        write_log(workspace, "f a line\nlast", mode="a")
+        ended = replace(runs, status=StepStatus.COMPLETED, ended_at=BEGAN + timedelta(seconds=2.5))
+        change(workspace, JobStatus.COMPLETED, ended)
+
+    acts = iter([begin, finish])
+    monkeypatch.setattr("mafunzo.control.workspace.stream.time", SimpleNamespace(sleep=lambda seconds: next(acts)()))
+    assert list(follow(workspace.services, "j1")) == [
+        Event("job", "j1", "queued", "queued"),
+        Event("job", "j1", "running", "running"),
+        Event("step", "train", "it is new", "running"),
+        Event("line", "train", "one"),
+        Event("progress", "train", numbers={"phase": "learn", "done": 1, "total": 2}),
+        Event("line", "train", "half a line"),
+        Event("line", "train", "last"),
+        Event("step", "train", "it is new", "completed", {"seconds": 2.5}),
+        Event("job", "j1", "completed", "completed"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("step", "events"),
+    [
+        pytest.param(
+            Step("j1", SPEC, StepStatus.FAILED, 1, error={"message": "no memory"}),
+            [Event("line", "train", "hello"), Event("step", "train", "no memory", "failed")],
+            id="a failed one with its error",
+        ),
+        pytest.param(
+            Step("j1", SPEC, StepStatus.CACHED, 1, reason="as in j0"),
+            [Event("step", "train", "as in j0", "cached")],
+            id="a cached one without the log of the one that ran",
+        ),
+        pytest.param(
+            Step("j1", SPEC, StepStatus.SKIPPED, reason="import failed"),
+            [Event("step", "train", "import failed", "skipped")],
+            id="a skipped one with why",
+        ),
+    ],
+)
+def test_a_step_that_has_ended_is_told(step: Step, events: list[Event], workspace: Workspace) -> None:
+    error = {"message": "step train failed"}
+    job = Job("j1", "j", "e", "c:1", status=JobStatus.FAILED, error=error)
+    workspace.records.jobs.add(job, [step])
+    write_log(workspace, "hello\n")
+    end = Event("job", "j1", "failed: step train failed", "failed")
+    assert list(follow(workspace.services, "j1")) == [*events, end]
+
+
+def test_a_line_that_only_looks_like_progress_is_a_line(workspace: Workspace) -> None:
+    workspace.records.jobs.add(
+        Job("j1", "j", "e", "c:1", status=JobStatus.COMPLETED), [Step("j1", SPEC, StepStatus.COMPLETED, 1)]
+    )
+    write_log(workspace, '{"event": "progress", cut off\n')
+    assert Event("line", "train", '{"event": "progress", cut off') in list(follow(workspace.services, "j1"))
+
+
+def test_a_job_that_is_not_there_is_not_followed(workspace: Workspace) -> None:
+    with pytest.raises(NotFound, match="No job 'none'"):
+        next(follow(workspace.services, "none"))

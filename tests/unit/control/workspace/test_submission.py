@@ -1,0 +1,170 @@
+"""Tests of `mafunzo.control.workspace.submission` and `Jobs.create`: one road for pipelines that ship and for a user's own."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mafunzo import Workspace
+from mafunzo.control.store.codec import decode, encode
+from mafunzo.control.workspace.shipped_component import shipped
+from mafunzo.entities.asset import AssetType
+from mafunzo.entities.asset_request import ComponentRequest
+from mafunzo.entities.component import Component, Input, Node, Output, Source
+from mafunzo.entities.job import ArtifactInput, Destination, Resources
+from mafunzo.entities.job_request import JobRequest, OwnCommand
+from mafunzo.entities.reference import AssetReference, JobOutputReference, LocalPath, PathInput, StoredPath, path_input
+from mafunzo.entities.sweep import Distribution, EarlyTermination, Goal, Policy, Sweep
+from mafunzo.errors import Conflict, InvalidParameter
+
+ROOT = Path(__file__).parents[4]
+ROWS = ROOT / "examples" / "conversations.jsonl"
+COMMAND = Component(
+    "command", "1", "command", command="echo ${{inputs.word}}", inputs={"word": Input("word", "string")}
+)
+SAY = Component(
+    "say",
+    "2",
+    "command",
+    command="echo ${{inputs.word}} > ${{outputs.out}}",
+    inputs={"word": Input("word", "string")},
+    outputs={"out": Output("out", "uri_file")},
+)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+    monkeypatch.setattr(Workspace, "up", lambda _: None)
+    with Workspace(tmp_path / "home") as opened:
+        yield opened
+
+
+def pipeline(*nodes: Node, **inputs: str) -> Component:
+    declared = {name: Input(name, kind) for name, kind in inputs.items()}
+    return Component("outer", "1", "pipeline", inputs=declared, nodes={node.name: node for node in nodes})
+
+
+def own(name: str = "j", word: str = "hello", **changes: object) -> JobRequest:
+    """Return a request that brings its command along."""
+    node = Node("command", "command", {"word": "${{parent.inputs.word}}"})
+    request = JobRequest(name, pipeline(node, word="string"), {"word": word}, commands={"command": OwnCommand(COMMAND)})
+    return replace(request, **changes)  # type: ignore[arg-type]
+
+
+def faults(workspace: Workspace, request: JobRequest) -> list[str]:
+    with pytest.raises(InvalidParameter, match="The job can't be planned") as refused:
+        workspace.jobs.require_good(request)
+    return list(refused.value.faults)
+
+
+def test_asking_again_changes_what_is_said_and_refuses_other_settings(workspace: Workspace) -> None:
+    workspace.jobs.create(own(tags={"a": "1"}))
+    again = workspace.jobs.create(own(tags={"b": "2"}, description="about", is_archived=True)).job
+    assert (again.tags, again.description, again.is_archived) == ({"b": "2"}, "about", True)
+    with pytest.raises(Conflict, match="Job j exists already, with other settings"):
+        workspace.jobs.create(own(word="bye"))
+    assert len(workspace.jobs.list()) == 1
+
+
+def test_the_request_that_a_job_keeps_is_the_one_that_it_came_from() -> None:
+    stored = PathInput(StoredPath("here", "a/b.csv"), "uri_file", "here/a/b.csv")
+    output = PathInput(JobOutputReference("j", "o"), "uri_folder", "j/o")
+    nodes = (
+        Node("a", AssetReference("say", "2", type=AssetType.COMPONENT), {"word": 3, "file": stored, "none": None}),
+        Node(
+            "b",
+            "command",
+            {"word": "${{parent.inputs.word}}", "odd": ["a"]},
+            resources=Resources(),
+            bound={"compute": "c"},
+        ),
+    )
+    sweep = Sweep(
+        "loss",
+        Goal.MINIMIZE,
+        {"lr": Distribution("uniform", (0.1, 1))},
+        early_termination=EarlyTermination(Policy.BANDIT),
+    )
+    request = own(
+        pipeline=pipeline(*nodes, word="string"),
+        inputs={"word": "1", "file": stored, "out": output, "flag": True, "bytes": ArtifactInput("sha256:1", "x")},
+        component=AssetReference("outer", "1"),
+        commands={"command": OwnCommand(COMMAND, Source(AssetReference("c", "1"), "text"))},
+        destinations={"o": Destination("uri_file", "said")},
+        sweep=sweep,
+    ).settings
+    assert decode(JobRequest, json.loads(json.dumps(encode(request)))) == request
+
+
+def test_a_job_whose_settings_are_unknown_is_compared_with_the_request_that_its_way_in_kept(
+    workspace: Workspace,
+) -> None:
+    job = workspace.jobs.create(own()).job
+    workspace.records.jobs.update(replace(job, settings=None))
+    with pytest.raises(Conflict):
+        workspace.jobs.create(own())
+    with pytest.raises(Conflict):
+        workspace.jobs.create(own(), earlier=own(word="bye"))
+    assert workspace.jobs.create(own(description="about"), earlier=own()).job.description == "about"
+
+
+def test_a_registered_component_is_found_by_its_reference(workspace: Workspace) -> None:
+    workspace.components.register(ComponentRequest(component=SAY))
+    node = Node(
+        "a", AssetReference("say", "2"), {"word": "hello"}, destinations={"out": Destination("uri_file", "said")}
+    )
+    (step,) = workspace.jobs.create(JobRequest("j", pipeline(node))).steps
+    assert (step.spec.component, step.spec.command, sorted(step.spec.outputs)) == (
+        "say:2",
+        SAY.command,
+        ["default", "out"],
+    )
+    assert step.spec.destinations == {"out": Destination("uri_file", "said")}
+
+
+def test_all_that_isnt_there_is_told_at_once(workspace: Workspace) -> None:
+    source = Source(AssetReference("gone", "1"), "no/name")
+    request = own(
+        inputs={"word": "hello", "file": path_input("talks:1")},
+        commands={"command": OwnCommand(COMMAND, source)},
+        computes={"compute": "nowhere"},
+    )
+    told = faults(workspace, request)
+    assert len(told) == 5
+    for part in ("step 'command': ", "'no/name' doesn't name an environment", "talks", "file is not", "no compute has"):
+        assert any(part in fault for fault in told), (part, told)
+
+
+def test_what_names_no_component_is_refused_by_its_words(workspace: Workspace) -> None:
+    (told,) = faults(workspace, JobRequest("j", pipeline(Node("a", "no/name"))))
+    assert told.startswith("step 'a': 'no/name' doesn't name a component.")
+
+
+def shipped_request(**inputs: object) -> JobRequest:
+    component = shipped("chat_completion_pipeline").component
+    return JobRequest("j", replace(component, nodes={}), inputs, component=component.name)  # type: ignore[arg-type]
+
+
+def test_a_pipeline_that_ships_goes_the_same_road_by_name_and_as_the_only_node(workspace: Workspace) -> None:
+    rows = PathInput(LocalPath(str(ROWS)), "uri_file", str(ROWS))
+    given = {"mlflow_model_path": "tiny-llama", "train_file_path": rows, "max_steps": "3"}
+    by_name = workspace.jobs.create(shipped_request(**given))
+    node = Node(
+        "only",
+        AssetReference("chat_completion_pipeline", registry="azureml"),
+        {**given, "max_steps": "${{parent.inputs.steps}}"},
+        {"mlflow_model_folder": "${{parent.outputs.tuned}}"},
+    )
+    outer = replace(pipeline(node, steps="string"), outputs={"tuned": Output("tuned", "mlflow_model")})
+    as_node = workspace.jobs.create(JobRequest("k", outer, {"steps": "3"}))
+    assert [step.spec for step in as_node.steps] == [step.spec for step in by_name.steps]
+    assert (list(as_node.job.outputs), as_node.job.component) == (["tuned"], "chat_completion_pipeline:1")
+
+
+def test_a_pipeline_that_ships_is_checked_whoever_asks(workspace: Workspace) -> None:
+    told = faults(workspace, shipped_request(mlflow_model_path="tiny-llama", max_steps="0", learning_rat="1"))
+    assert len(told) == 3
+    for part in ("train is missing", "max_steps is 0", "Did you mean learning_rate?"):
+        assert any(part in fault for fault in told), (part, told)

@@ -1,0 +1,118 @@
+"""Tests of `mafunzo.entrypoints.azure.client.environment`: the way to a server, and the variables that name it to the Azure SDK."""
+
+from pathlib import Path
+
+import pytest
+
+from mafunzo.control.store.home import Home
+from mafunzo.entities.server_address import ServerAddress
+from mafunzo.entrypoints.azure.client.environment import (
+    Access,
+    access_of_home,
+    access_of_user,
+    azure_environment,
+    workspace_config,
+)
+from mafunzo.entrypoints.http.identity import identity_of
+from mafunzo.errors import InvalidFile, InvalidParameter, MafunzoError
+
+URL = "https://gpu.example:8443"
+ACCESS = Access(URL, "secret", Path("/ca.pem"))
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    (token := tmp_path / "token").write_text("mafunzo-abc\n")
+    (bundle := tmp_path / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+    return token, bundle
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://gpu.example:8443", "gpu.example:8443", "https://", "https://gpu.example:8443/path", ""],
+    ids=["http", "no scheme", "no host", "a path", "empty"],
+)
+def test_an_address_that_is_not_https_and_a_host_is_refused(url: str) -> None:
+    with pytest.raises(InvalidParameter) as refusal:
+        Access(url, "secret", Path("/ca.pem"))
+    assert refusal.value.message == f"--server is '{url}', expected https://HOST:PORT."
+    assert refusal.value.param == "server"
+
+
+def test_the_host_has_no_port() -> None:
+    assert ACCESS.host == "gpu.example"
+
+
+def test_the_homes_own_way_in_is_its_owners(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    address = ServerAddress(1, 1.0, 8080, "", 8443)
+    access = access_of_home(home, address, "amina")
+    assert (access.url, access.secret) == ("https://127.0.0.1:8443", identity_of(home, "amina").header)
+    assert access.authorities.is_relative_to(tmp_path)
+
+
+def test_a_user_gives_their_token_and_the_authorities_as_files(files: tuple[Path, Path]) -> None:
+    token, bundle = files
+    assert access_of_user(f"{URL}/", token, bundle) == Access(URL, "mafunzo-abc", bundle)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        pytest.param(
+            "token", None, "token, which holds your token, can't be read: No such file or directory.", id="no token"
+        ),
+        pytest.param(
+            "token", b"\xff", "token, which holds your token, can't be read: it isn't text.", id="token is no text"
+        ),
+        pytest.param("token", b" \n", "token holds no token, which is one word", id="empty token"),
+        pytest.param("token", b"two words", "token holds no token, which is one word", id="two words"),
+        pytest.param(
+            "ca.pem", None, "can't be read: No such file or directory. Copy it from the server's", id="no bundle"
+        ),
+        pytest.param("ca.pem", b"\xff", "ca.pem can't be read: it isn't text.", id="bundle is no text"),
+        pytest.param(
+            "ca.pem", b"hello", "ca.pem holds no certificate. Make it on the server's machine", id="no certificate"
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named(
+    name: str, content: bytes | None, text: str, files: tuple[Path, Path]
+) -> None:
+    file = next(one for one in files if one.name == name)
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(InvalidFile) as refusal:
+        access_of_user(URL, *files)
+    assert text in refusal.value.message
+
+
+def test_a_server_that_is_no_address_is_refused_after_its_files(files: tuple[Path, Path]) -> None:
+    with pytest.raises(MafunzoError, match="--server is 'gpu', expected https://HOST:PORT"):
+        access_of_user("gpu", *files)
+
+
+def test_the_variables_name_the_server_wherever_the_sdk_looks() -> None:
+    variables = azure_environment(ACCESS, {})
+    assert variables["ARM_CLOUD_METADATA_URL"] == f"{URL}/metadata/endpoints?api-version=2019-05-01"
+    assert variables["AZUREML_CURRENT_CLOUD"] == "Mafunzo"
+    assert variables["REGISTRY_DISCOVERY_ENDPOINT_URL"] == f"{URL}/"
+    assert variables["IDENTITY_ENDPOINT"] == f"{URL}/msi/token"
+    assert variables["IDENTITY_HEADER"] == "secret"
+    assert variables["REQUESTS_CA_BUNDLE"] == "/ca.pem"
+    assert variables["AZURE_TOKEN_CREDENTIALS"] == "ManagedIdentityCredential"
+
+
+def test_the_server_is_asked_without_the_users_proxy_and_microsoft_with_it() -> None:
+    before = {"NO_PROXY": "intranet.example,management.azure.com"}
+    variables = azure_environment(ACCESS, before)
+    assert variables["NO_PROXY"] == variables["no_proxy"] == "127.0.0.1,localhost,gpu.example,intranet.example"
+
+
+def test_config_json_names_the_homes_workspace() -> None:
+    assert workspace_config() == {
+        "subscription_id": "00000000-0000-0000-0000-000000000",
+        "resource_group": "mafunzo",
+        "workspace_name": "mafunzo",
+    }

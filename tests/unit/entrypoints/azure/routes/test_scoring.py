@@ -1,0 +1,88 @@
+"""`/score` and OpenAI's dialect take one way to a worker: the same metrics, access log and limits."""
+
+import logging
+from collections.abc import Awaitable, Callable
+
+import httpx
+import pytest
+
+from mafunzo.entrypoints.http.limits import Limits
+from tests.unit.entrypoints.http.bench import CHAT, SCORE, Bench, Clients
+
+Ask = Callable[[Clients, str], Awaitable[httpx.Response]]
+
+DIALECTS = [
+    pytest.param(lambda clients, said: clients.chat(said), CHAT, id="chat"),
+    pytest.param(lambda clients, said: clients.score(said), SCORE, id="score"),
+]
+
+
+@pytest.mark.parametrize(("ask", "path"), DIALECTS)
+@pytest.mark.parametrize(("said", "status"), [("hello", 200), ("refuse", 400), ("break off", 502)])
+def test_a_request_counts_once_in_the_metrics_and_the_access_log(
+    caplog: pytest.LogCaptureFixture, ask: Ask, path: str, said: str, status: int
+) -> None:
+    caplog.set_level(logging.INFO, "mafunzo.control.serving.router")
+
+    async def work(clients: Clients) -> None:
+        assert (await ask(clients, said)).status_code == status
+        lines = (await clients.metrics()).splitlines()
+        assert f'mafunzo_requests_total{{deployment="blue",endpoint="chat",status="{status}"}} 1.0' in lines
+        assert 'mafunzo_request_seconds_count{deployment="blue",endpoint="chat"} 1.0' in lines
+        assert 'mafunzo_requests_in_flight{deployment="blue",endpoint="chat"} 0.0' in lines
+
+    Bench().run(work)
+    messages = [record.getMessage() for record in caplog.records if record.name == "mafunzo.control.serving.router"]
+    assert [message.rpartition(f" {status} ")[0] for message in messages] == [f"POST {path} chat/blue"]
+    assert said not in messages[0]
+
+
+@pytest.mark.parametrize(("ask", "path"), DIALECTS)
+def test_a_deployment_with_as_many_requests_as_it_may_have_refuses_with_429(ask: Ask, path: str) -> None:
+    bench = Bench(Limits(requests_in_flight=1))
+
+    async def work(clients: Clients) -> None:
+        snapshot = await bench._newest()
+        [entry] = snapshot.entries
+        with bench.router.open(entry.endpoint, entry.deployments, None, "/other"):
+            answer = await ask(clients, "hello")
+        assert answer.status_code == 429
+        assert answer.headers["retry-after"] == "1"
+        assert (await ask(clients, "hello")).status_code == 200
+
+    bench.run(work)
+
+
+def test_the_answer_says_which_deployment_gave_it() -> None:
+    async def work(clients: Clients) -> None:
+        for answer in (await clients.chat("hello"), await clients.score("hello")):
+            assert answer.headers["mafunzo-deployment"] == answer.headers["azureml-model-deployment"] == "blue"
+
+    Bench().run(work)
+
+
+def test_conversations_are_answered_in_their_order_as_one_request() -> None:
+    async def work(clients: Clients) -> None:
+        assert (await clients.score("one", "two", "three")).json() == {"output": ["one", "two", "three"]}
+        assert (await clients.score("one")).json() == {"output": "one"}
+        assert 'mafunzo_requests_total{deployment="blue",endpoint="chat",status="200"} 2.0' in await clients.metrics()
+
+    Bench().run(work)
+
+
+def test_one_refused_conversation_is_the_answer() -> None:
+    async def work(clients: Clients) -> None:
+        answer = await clients.score("one", "refuse")
+        assert (answer.status_code, answer.json()) == (400, {"error": {"message": "no"}})
+
+    Bench().run(work)
+
+
+def test_a_body_that_no_model_takes_is_refused_before_a_worker_is_asked() -> None:
+    async def work(clients: Clients) -> None:
+        assert (await clients.azure.post(SCORE, json={"messages": []})).status_code == 400
+        assert (await clients.azure.post(SCORE, content=b"{")).status_code == 400
+        assert (await clients.azure.post(SCORE, json={}, headers={"authorization": "Bearer wrong"})).status_code == 401
+        assert "mafunzo_requests_total{" not in await clients.metrics()
+
+    Bench().run(work)

@@ -1,0 +1,48 @@
+"""Tests of `mafunzo.entrypoints.azure.reference`."""
+
+import pytest
+
+from mafunzo.entities.asset import AssetType
+from mafunzo.entities.reference import AssetReference, JobOutputReference, StoredPath, WebAddress
+from mafunzo.entrypoints.azure.reference import parse_reference
+
+ARM = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("chitchat", AssetReference("chitchat")),
+        ("chitchat:2", AssetReference("chitchat", "2")),
+        ("azureml:chitchat:2", AssetReference("chitchat", "2")),
+        ("chitchat@latest", AssetReference("chitchat")),
+        ("chitchat@good", AssetReference("chitchat", label="good")),
+        (
+            "azureml://registries/azureml/models/phi/versions/3",
+            AssetReference("phi", "3", None, "azureml", AssetType.MODEL),
+        ),
+        (
+            "azureml://registries/azureml/models/phi/labels/latest",
+            AssetReference("phi", None, None, "azureml", AssetType.MODEL),
+        ),
+        ("azureml://jobs/j1/outputs/trained_model", JobOutputReference("j1", "trained_model")),
+        ("azureml://jobs/j1/outputs/trained_model/paths/", JobOutputReference("j1", "trained_model")),
+        (
+            "azureml://jobs/j1/outputs/artifacts/paths/outputs/model/",
+            JobOutputReference("j1", "artifacts", "outputs/model"),
+        ),
+        (f"{ARM}/data/talks/versions/1", AssetReference("talks", "1", type=AssetType.DATA)),
+        (f"azureml:{ARM}/codes/c/versions/2", AssetReference("c", "2", type=AssetType.CODE)),
+        ("azureml://datastores/d/paths/a/b.csv", StoredPath("d", "a/b.csv")),
+        ("azureml://subscriptions/s/resourcegroups/g/workspaces/w/datastores/d/paths/a/b/", StoredPath("d", "a/b")),
+        ("https://example.com/a/b%20c.csv?sv=1", WebAddress("https://example.com/a/b%20c.csv?sv=1")),
+        ("https://example.com/", None),
+        ("wasbs://box@example.com/a.csv", None),
+        ("azureml:https://example.com/a.csv", None),
+        (f"{ARM}/computes/gpu", None),
+        ("org/name", None),
+        ("", None),
+    ],
+)
+def test_every_way_to_write_a_name(text, expected):
+    assert parse_reference(text) == expected

@@ -1,0 +1,174 @@
+"""Endpoints and deployments in Azure's JSON: what is asked comes back as it was, with what we know put in."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from mafunzo.entities.asset import AssetType
+from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
+from mafunzo.entities.reference import AssetReference
+from mafunzo.entrypoints.azure.wire.endpoint import (
+    DEFAULT_TIMEOUT_S,
+    MIN_START_S,
+    deployment_body,
+    deployment_from_body,
+    endpoint_body,
+    endpoint_from_body,
+)
+from mafunzo.errors import InvalidParameter, NotFound, NotSupported
+
+AT = datetime(2026, 1, 2, tzinfo=UTC)
+HERE = "https://127.0.0.1:8443"
+MODEL = "/subscriptions/s/resourceGroups/g/providers/p/workspaces/w/models/m/versions/1"
+OF_MODEL = AssetReference("m", "1", type=AssetType.MODEL)
+DEPLOYMENT: dict[str, Any] = {
+    "properties": {
+        "model": MODEL,
+        "instanceType": "Standard_NC6s_v3",
+        "livenessProbe": {"initialDelay": "PT10M"},
+        "requestSettings": {"requestTimeout": "PT1M30S"},
+    },
+    "sku": {"name": "Default", "capacity": 1},
+    "tags": {"a": "b"},
+}
+
+
+def test_an_endpoint_comes_back_as_it_was_asked_for() -> None:
+    body = {"properties": {"authMode": "Key", "description": "d", "traffic": {"blue": 100}}, "tags": {"team": "a"}}
+    asked = endpoint_from_body("chat", body)
+    endpoint = Endpoint("chat", asked.traffic_percent, tags=asked.tags, created_at=AT, echoes=asked.echoes)
+    shown = endpoint_body(endpoint, HERE)
+    assert shown["properties"]["description"] == "d" and shown["tags"] == {"team": "a"}
+    assert shown["properties"]["traffic"] == {"blue": 100}
+    assert shown["properties"]["scoringUri"] == f"{HERE}/endpoints/chat/score"
+    assert shown["properties"]["provisioningState"] == "Succeeded"
+
+
+def test_an_endpoint_that_no_body_made_has_properties_all_the_same() -> None:
+    assert endpoint_body(Endpoint("chat", created_at=AT), HERE)["properties"]["properties"] == {}
+    asked = endpoint_from_body("chat", {"properties": {"properties": None}})
+    assert endpoint_body(Endpoint("chat", echoes=asked.echoes), HERE)["properties"]["properties"] == {}
+
+
+@pytest.mark.parametrize(
+    ("properties", "told"),
+    [
+        ({"authMode": "AMLToken"}, "auth_mode AMLToken"),
+        ({"mirrorTraffic": {"blue": 10}}, "mirrors traffic"),
+        (
+            {"compute": "/subscriptions/s/computes/aks"},
+            r"the compute aks, as one of Kubernetes is.* \(ManagedOnlineEndpoint",
+        ),
+    ],
+)
+def test_an_endpoint_of_another_kind_is_refused(properties: dict[str, Any], told: str) -> None:
+    with pytest.raises(NotSupported, match=told):
+        endpoint_from_body("chat", {"properties": properties})
+
+
+@pytest.mark.parametrize("traffic", [{"a": None}, "x", {"a": 33.7}, {"a": True}])
+def test_traffic_that_is_no_percents_is_refused(traffic: Any) -> None:
+    with pytest.raises(InvalidParameter, match="expected whole percents"):
+        endpoint_from_body("chat", {"properties": {"traffic": traffic}})
+
+
+def test_a_model_of_the_registry_keeps_its_address() -> None:
+    address = "azureml://registries/azureml/models/tiny-llama/versions/1"
+    model = deployment_from_body("blue", {"properties": {"model": address}}).model
+    assert model == AssetReference("tiny-llama", "1", registry="azureml", type=AssetType.MODEL)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        pytest.param("org/name", NotFound, "No model is called 'org/name'", id="of a hub"),
+        pytest.param(
+            "azureml://jobs/j/outputs/model", InvalidParameter, "is the output of a job: register it", id="of a job"
+        ),
+    ],
+)
+def test_what_names_no_version_of_a_model_is_refused(text: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        deployment_from_body("blue", {"properties": {"model": text}})
+
+
+def test_a_deployment_comes_back_as_it_was_asked_for() -> None:
+    asked = deployment_from_body("blue", DEPLOYMENT)
+    assert (asked.model, asked.initial_delay_s, asked.request_timeout_s) == (OF_MODEL, 900, 90)
+    deployment = Deployment("chat", "blue", "m:1", "0" * 64, created_at=AT, echoes=asked.echoes)
+    shown = deployment_body(deployment)
+    given = DEPLOYMENT["properties"]
+    assert {name: shown["properties"][name] for name in given} == given
+    assert (shown["sku"], shown["tags"]) == (DEPLOYMENT["sku"], DEPLOYMENT["tags"])
+
+
+def test_a_request_timeout_may_have_fractions_of_a_second() -> None:
+    body = {"properties": {"model": MODEL, "requestSettings": {"requestTimeout": "PT2.5S"}}}
+    assert deployment_from_body("blue", body).request_timeout_s == 2.5
+
+
+def test_what_is_left_out_has_azures_defaults() -> None:
+    asked = deployment_from_body("blue", {"properties": {"model": f"azureml:{MODEL}"}})
+    assert (asked.model, asked.initial_delay_s, asked.request_timeout_s) == (OF_MODEL, MIN_START_S, DEFAULT_TIMEOUT_S)
+
+
+@pytest.mark.parametrize(
+    ("probe", "seconds"),
+    [
+        pytest.param(
+            {"initialDelay": "PT1S", "period": "PT10S", "failureThreshold": 30}, MIN_START_S, id="made for Azure"
+        ),
+        pytest.param({"initialDelay": "PT10M", "period": "PT1M", "failureThreshold": 10}, 1200, id="all are counted"),
+        pytest.param({"initialDelay": "PT10M"}, 900, id="the rest has Azure's defaults"),
+        pytest.param({"failureThreshold": 100}, 1010, id="many probes may fail"),
+    ],
+)
+def test_a_worker_has_time_until_the_last_probe_that_may_fail(probe: dict[str, Any], seconds: float) -> None:
+    body = {"properties": {"model": MODEL, "livenessProbe": probe}}
+    assert deployment_from_body("blue", body).initial_delay_s == seconds
+
+
+@pytest.mark.parametrize("threshold", [-1, 0.5, "many", True])
+def test_a_threshold_that_is_no_number_is_refused(threshold: Any) -> None:
+    body = {"properties": {"model": MODEL, "livenessProbe": {"failureThreshold": threshold}}}
+    with pytest.raises(InvalidParameter, match=r"failure_threshold is .* expected a whole number"):
+        deployment_from_body("blue", body)
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        (DeploymentStatus.WAITING, "Creating"),
+        (DeploymentStatus.VERIFYING, "Creating"),
+        (DeploymentStatus.HEALTHY, "Succeeded"),
+        (DeploymentStatus.REFUSED, "Failed"),
+        (DeploymentStatus.FAILED, "Failed"),
+        (DeploymentStatus.DELETING, "Deleting"),
+    ],
+)
+def test_a_status_in_azures_words(status: DeploymentStatus, state: str) -> None:
+    shown = deployment_body(Deployment("chat", "blue", "m:1", "0" * 64, status, created_at=AT))
+    assert shown["properties"]["provisioningState"] == state
+
+
+def test_all_that_a_deployment_cannot_be_is_told_at_once() -> None:
+    properties = {
+        "codeConfiguration": {"codeId": "c"},
+        "environmentId": "e",
+        "endpointComputeType": "Kubernetes",
+        "dataCollector": {"collections": {"model_inputs": {"dataCollectionMode": "Enabled"}}},
+    }
+    body = {"properties": properties, "sku": {"capacity": 3}}
+    with pytest.raises(NotSupported) as refused:
+        deployment_from_body("blue", body)
+    for fault in (
+        "code_configuration",
+        "environment isn't supported",
+        "instance_count is 3",
+        "it is of the type Kubernetes, which isn't used here; make a managed deployment",
+        "data_collector: data collection isn't supported",
+    ):
+        assert fault in str(refused.value)
+    with pytest.raises(InvalidParameter, match="names no model"):
+        deployment_from_body("blue", {"properties": {}})

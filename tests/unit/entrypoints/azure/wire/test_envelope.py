@@ -1,0 +1,36 @@
+"""How the paths of Azure's wire are spelled before they are matched."""
+
+import pytest
+
+from mafunzo.entrypoints.azure.wire.envelope import plain_path, run_variables
+
+OF_GROUP = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices"
+
+
+@pytest.mark.parametrize(
+    ("path", "plain"),
+    [
+        ("/Subscriptions/a/resourcegroups/b", "/subscriptions/a/resourceGroups/b"),
+        ("/mferp/managementfrontend/subscriptions/a", "/subscriptions/a"),
+        ("/history/v1.0/subscriptions/a", "/subscriptions/a"),
+        ("/azureml-registry", "/mafunzo.blob.local/azureml-registry"),
+        ("/azureml-registry/models/a/1/model", "/mafunzo.blob.local/azureml-registry/models/a/1/model"),
+        ("/azureml-registry-of-mine/a", "/azureml-registry-of-mine/a"),
+        (f"{OF_GROUP}/workspaces/w/data/azureml:talks", f"{OF_GROUP}/workspaces/w/data/talks"),
+        (
+            f"/mferp/managementfrontend{OF_GROUP}/Registries/r/models/azureml:phi/versions/3",
+            f"{OF_GROUP}/registries/r/models/phi/versions/3",
+        ),
+        (f"{OF_GROUP}/workspaces/w/jobs/azureml:j", f"{OF_GROUP}/workspaces/w/jobs/azureml:j"),
+        ("/mafunzo.blob.local/c/data/azureml:a", "/mafunzo.blob.local/c/data/azureml:a"),
+        ("/mafunzo.blob.local/azureml-registry/a", "/mafunzo.blob.local/azureml-registry/a"),
+    ],
+)
+def test_a_path_is_spelled_in_one_way(path: str, plain: str) -> None:
+    assert plain_path(path) == plain
+
+
+def test_a_users_step_finds_its_run_by_the_variables_of_azure() -> None:
+    variables = run_variables("job1", "chat", "run1")
+    assert (variables["AZUREML_ROOT_RUN_ID"], variables["AZUREML_RUN_ID"]) == ("job1", "run1")
+    assert variables["AZUREML_ARM_PROJECT_NAME"] == "chat"

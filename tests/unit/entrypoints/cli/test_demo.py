@@ -1,0 +1,95 @@
+"""Tests of `mafunzo demo`: what it makes of the conversations, and how it tells results."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from mafunzo.control.workspace.datasets import DataSets
+from mafunzo.entrypoints.cli import demo as demo_module
+from tests.support.command_line import Shell
+
+
+def row(number: int) -> str:
+    messages = [{"role": "user", "content": f"question {number}"}, {"role": "assistant", "content": "an\nanswer"}]
+    return json.dumps({"messages": messages})
+
+
+def test_the_first_rows_are_learned_and_an_eighth_and_a_quarter_held_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    splits = {"train": tmp_path / "all-train.jsonl", "test": tmp_path / "all-test.jsonl"}
+    for file in splits.values():
+        file.write_text("".join(row(number) + "\n" for number in range(60)))
+    workspace = SimpleNamespace(data=SimpleNamespace(get=lambda name, to, overwrite: splits))
+    files = demo_module._conversations(cast(Any, workspace), tmp_path, 40)
+    lines = {name: file.read_text().splitlines() for name, file in files.items()}
+    assert {name: len(part) for name, part in lines.items()} == {"train": 40, "validation": 5, "test": 10}
+    assert lines["validation"][0] == row(40), "what is learned from is not among what chooses the checkpoint"
+    assert "    assistant an answer" in capsys.readouterr().out.splitlines()
+
+
+def estimate(value: float) -> dict[str, float]:
+    return {"value": value, "low": value - 0.1, "high": value + 0.1}
+
+
+@pytest.mark.parametrize(
+    ("is_better", "word"),
+    [
+        pytest.param(True, "better", id="better"),
+        pytest.param(False, "worse", id="worse"),
+        pytest.param(None, "unclear", id="unclear"),
+    ],
+)
+def test_a_comparison_is_told_with_its_intervals(
+    is_better: bool | None, word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "evaluationResult").mkdir()
+    loss = {
+        "title": "loss (nats)",
+        "base": estimate(3),
+        "tuned": estimate(2),
+        "difference": estimate(-1),
+        "is_better": is_better,
+    }
+    metrics = {
+        "comparisons": {"loss": loss},
+        "verdict": "It got better.",
+        "forgetting": {"prompts": 4, "kl": estimate(0.5)},
+    }
+    (tmp_path / "evaluationResult" / "metrics.json").write_text(json.dumps(metrics))
+    sample = {"messages": [{"role": "user", "content": "Hi"}], "reference": "a", "base": "b", "tuned": "c\nd"}
+    (tmp_path / "samples.jsonl").write_text(json.dumps(sample) + "\n")
+    demo_module._print_comparison(tmp_path)
+    told = capsys.readouterr().out
+    assert "loss  3.000 [2.900, 3.100]  2.000 [1.900, 2.100]  -1.000 [-1.100, -0.900]  " + word in told
+    assert "on 4 general prompts the tuned model is 0.500 [0.400, 0.600] nats from its base" in told
+    assert "It got better." in told
+    assert "  tuned     c d" in told.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.0 s"), (59.94, "59.9 s"), (60, "1 min 00 s"), (754.9, "12 min 34 s")],
+    ids=["none", "below a minute", "a minute", "minutes"],
+)
+def test_a_duration_is_told_in_minutes_from_one_on(seconds: float, text: str) -> None:
+    assert demo_module._duration(seconds) == text
+
+
+def test_fetching_only_stops_before_the_story(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(DataSets, "get", lambda *_, **__: calls.append("conversations"))
+    job = SimpleNamespace(stream=lambda: calls.append("followed"))
+    monkeypatch.setattr(
+        "mafunzo.control.workspace.models.Models.import_", lambda self, model: calls.append(model) or job
+    )
+    monkeypatch.setattr("mafunzo.control.workspace.Workspace.down", lambda self: calls.append("down"))
+    shell("demo", "--fetch-only", "--home", tmp_path / "demo", "--model", "tiny-llama")
+    assert calls == ["conversations", "tiny-llama", "followed", "down"]
+
+
+def test_fewer_than_ten_rows_are_refused(shell: Shell) -> None:
+    assert "--rows" in shell("demo", "--rows", "9", code=2)

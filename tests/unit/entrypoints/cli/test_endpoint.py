@@ -1,0 +1,252 @@
+"""Tests of `mafunzo deploy` and `mafunzo endpoint` over a home with an endpoint whose workers don't run."""
+
+import io
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mafunzo import Workspace
+from mafunzo.control.workspace.endpoints import EndpointHandle
+from mafunzo.entities.endpoint import Deployment, DeploymentStatus
+from tests.support.command_line import Shell
+
+PROOF = {"result": "equal", "rows": 3, "tokens": 40, "details": [1, 2]}
+
+
+@pytest.fixture
+def endpoint(workspace: Workspace, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The endpoint `chat`: its deployment blue is healthy and has the traffic, green has failed."""
+    workspace.endpoints.create("chat")
+    blue = Deployment("chat", "blue", "m:1", "sha256:0", DeploymentStatus.HEALTHY, port=9001, verification=PROOF)
+    error = {"code": "worker_failed", "message": "It was too slow.", "faults": ["a: 1"]}
+    green = Deployment("chat", "green", "m:2", "sha256:1", DeploymentStatus.FAILED, error=error)
+    for deployment in (blue, green):
+        workspace.records.deployments.add(deployment)
+    workspace.records.endpoints.update(replace(workspace.records.endpoints.get("chat"), traffic_percent={"blue": 100}))
+    monkeypatch.setattr(EndpointHandle, "url", "http://127.0.0.1:8080/v1")
+    return "chat"
+
+
+def test_endpoints_are_listed_with_their_deployments(shell: Shell, endpoint: str, workspace: Workspace) -> None:
+    workspace.endpoints.create("empty")
+    rows = [line.split() for line in shell("endpoint", "list").splitlines()]
+    assert rows == [
+        ["endpoint", "deployment", "model", "status", "traffic"],
+        ["chat", "blue", "m:1", "healthy", "100", "%"],
+        ["chat", "green", "m:2", "failed", "0", "%"],
+        ["empty", "none"],
+    ]
+    assert [one["name"] for one in json.loads(shell("endpoint", "list", "--json"))] == ["chat", "empty"]
+
+
+def test_without_endpoints_the_list_says_how_to_make_one(shell: Shell) -> None:
+    assert shell("endpoint", "list") == "No endpoints. Make one: mafunzo deploy\n"
+    assert json.loads(shell("endpoint", "list", "--json")) == []
+
+
+def test_an_endpoint_is_shown_with_the_proof_of_each_deployment(shell: Shell, endpoint: str) -> None:
+    lines = shell("endpoint", "show", endpoint).splitlines()
+    words = [line.split() for line in lines]
+    assert ["traffic", "blue=100"] in words
+    assert ["port", "9001"] in words
+    assert ["error", "It", "was", "too", "slow."] in words
+    assert "  result equal, rows 3, tokens 40" in lines
+
+
+def test_in_json_a_deployments_inner_facts_are_its_properties(shell: Shell, endpoint: str) -> None:
+    body = json.loads(shell("endpoint", "show", endpoint, "--json"))
+    assert body["endpoint"]["traffic_percent"] == {"blue": 100}
+    blue, green = body["deployments"]
+    assert (blue["name"], blue["verification"], green["error"]["message"]) == ("blue", PROOF, "It was too slow.")
+    assert set(blue["properties"]) == {"base_artifact", "supervision"}
+    assert "supervision" not in blue
+
+
+def test_keys_are_printed_and_replaced_one_by_one(shell: Shell, endpoint: str, workspace: Workspace) -> None:
+    before = workspace.endpoints.get(endpoint).keys
+    facts = dict(line.split() for line in shell("endpoint", "keys", endpoint).splitlines())
+    assert facts == {"primary": before[0], "secondary": before[1], "url": "http://127.0.0.1:8080/v1"}
+    body = json.loads(shell("endpoint", "keys", endpoint, "--regenerate", "secondary", "--json"))
+    assert body["primary"] == before[0]
+    assert body["secondary"] != before[1]
+    told = shell("endpoint", "keys", endpoint, "--regenerate", "third", code=2)
+    assert told == "error: 'third' isn't a key, expected primary or secondary.\n"
+
+
+def test_traffic_is_set(shell: Shell, endpoint: str, workspace: Workspace) -> None:
+    assert shell("endpoint", "traffic", endpoint, "blue=0", "green=0") == ""
+    assert workspace.endpoints.get(endpoint).endpoint.traffic_percent == {}
+    assert shell("endpoint", "traffic", endpoint, "blue=100") == "traffic  blue=100\n"
+    body = json.loads(shell("endpoint", "traffic", endpoint, "blue=100", "green=0", "--json"))
+    assert body == {"endpoint": "chat", "traffic_percent": {"blue": 100}}
+
+
+@pytest.mark.parametrize(
+    ("shares", "code", "text"),
+    [
+        pytest.param(
+            ["blue", "green=x"], 2, "  - 'blue' isn't deployment=percent.\n  - 'green=x' isn't", id="no shares"
+        ),
+        pytest.param(["blue=50"], 2, "The shares add up to 50, expected 100 (or 0).", id="not 100"),
+        pytest.param(["blue=50", "red=50"], 2, "Endpoint chat has no deployment 'red'.", id="unknown deployment"),
+        pytest.param(["blue=50", "green=50"], 3, "The traffic of chat can't be set.", id="to one that can't answer"),
+    ],
+)
+def test_traffic_that_cannot_be_is_refused(
+    shares: list[str], code: int, text: str, shell: Shell, endpoint: str, workspace: Workspace
+) -> None:
+    assert text in shell("endpoint", "traffic", endpoint, *shares, code=code)
+    assert workspace.endpoints.get(endpoint).endpoint.traffic_percent == {"blue": 100}
+
+
+def test_logs_are_printed_by_deployment_with_why_one_failed(shell: Shell, endpoint: str) -> None:
+    told = shell("endpoint", "logs", endpoint)
+    assert "--- blue\n" in told
+    assert "--- green\nThe deployment is failed: It was too slow.\na: 1\n" in told
+    assert shell("endpoint", "logs", endpoint, "--deployment", "green", "--lines", "1") == "--- green\na: 1\n"
+    assert list(json.loads(shell("endpoint", "logs", endpoint, "--json"))) == ["blue", "green"]
+
+
+def test_a_proof_is_made_again(shell: Shell, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EndpointHandle, "verify", lambda handle, deployment: {deployment or "blue": PROOF})
+    assert shell("endpoint", "verify", endpoint) == "blue\n  result equal, rows 3, tokens 40\n"
+    assert json.loads(shell("endpoint", "verify", endpoint, "--deployment", "green", "--json")) == {"green": PROOF}
+
+
+def test_a_deployment_that_is_not_healthy_is_not_proven_again(shell: Shell, endpoint: str) -> None:
+    told = shell("endpoint", "verify", endpoint, "--deployment", "green", code=3)
+    assert told == "error: Deployment chat/green is failed, so it can't be asked.\n"
+
+
+def test_a_request_is_sent_as_it_is(
+    shell: Shell, endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests: list[tuple[Any, str | None]] = []
+
+    def invoke(_: EndpointHandle, body: Any, deployment: str | None = None) -> dict[str, Any]:
+        requests.append((body, deployment))
+        return {"choices": []}
+
+    monkeypatch.setattr(EndpointHandle, "invoke", invoke)
+    (file := tmp_path / "request.json").write_text('{"messages": []}')
+    told = shell("endpoint", "invoke", endpoint, "--request-file", file, "--deployment", "blue")
+    assert json.loads(told) == {"choices": []}
+    monkeypatch.setattr(sys, "stdin", io.StringIO('{"messages": [1]}'))
+    shell("endpoint", "invoke", endpoint, "--request-file", "-")
+    assert requests == [({"messages": []}, "blue"), ({"messages": [1]}, None)]
+
+
+@pytest.mark.parametrize(
+    ("text", "refusal"),
+    [
+        pytest.param(None, "request.json can't be read: No such file or directory.", id="missing"),
+        pytest.param("{", "request.json isn't JSON: ", id="no JSON"),
+        pytest.param("[1]", "request.json holds list, expected a JSON object with messages.", id="no object"),
+    ],
+)
+def test_a_file_that_is_no_request_is_refused(
+    text: str | None, refusal: str, shell: Shell, endpoint: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "request.json"
+    if text is not None:
+        file.write_text(text)
+    assert refusal in shell("endpoint", "invoke", endpoint, "--request-file", file, code=2)
+
+
+@pytest.fixture
+def conversations(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[dict[str, str]], dict[str, Any]]]:
+    """What the endpoint was asked; it answers each time in two pieces."""
+    asked: list[tuple[list[dict[str, str]], dict[str, Any]]] = []
+
+    def stream(_: EndpointHandle, messages: Any, deployment: str | None = None, **parameters: Any) -> Iterator[str]:
+        asked.append(([dict(message) for message in messages], {"deployment": deployment, **parameters}))
+        yield from ("Nzu", "ri!")
+
+    monkeypatch.setattr(EndpointHandle, "stream", stream)
+    return asked
+
+
+def test_one_message_is_asked_and_its_answer_printed(shell: Shell, endpoint: str, conversations: list[Any]) -> None:
+    told = shell(
+        "endpoint",
+        "chat",
+        endpoint,
+        "-m",
+        "Habari?",
+        "--system",
+        "Be brief.",
+        "--temperature",
+        "0.5",
+        "--max-tokens",
+        "9",
+    )
+    assert told == "Nzuri!\n"
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Habari?"}]
+    assert conversations == [(messages, {"deployment": None, "temperature": 0.5, "max_tokens": 9})]
+
+
+def test_a_conversation_keeps_what_was_said_and_ends_with_its_input(
+    shell: Shell, endpoint: str, conversations: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("one\ntwo\n"))
+    assert shell("endpoint", "chat", endpoint) == "> Nzuri!\n> Nzuri!\n> "
+    assert [[message["content"] for message in messages] for messages, _ in conversations] == [
+        ["one"],
+        ["one", "Nzuri!", "two"],
+    ]
+
+
+def test_an_endpoint_or_one_deployment_of_it_is_deleted(
+    shell: Shell, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deleted: list[str | None] = []
+    monkeypatch.setattr(EndpointHandle, "delete", lambda handle: deleted.append(None))
+    monkeypatch.setattr(EndpointHandle, "delete_deployment", lambda handle, name: deleted.append(name))
+    assert shell("endpoint", "delete", endpoint, "--deployment", "green") == "Deleted chat/green\n"
+    assert shell("endpoint", "delete", endpoint) == "Deleted chat\n"
+    body = json.loads(shell("endpoint", "delete", endpoint, "--deployment", "blue", "--json"))
+    assert body == {"deleted": {"endpoint": "chat", "deployment": "blue"}}
+    assert deleted == ["green", None, "blue"]
+
+
+@pytest.mark.parametrize(
+    "words", [["show"], ["keys"], ["traffic", "a=100"], ["logs"], ["verify"], ["delete"], ["chat"]]
+)
+def test_an_unknown_endpoint_is_refused_with_near_names(words: list[str], shell: Shell, endpoint: str) -> None:
+    told = shell("endpoint", words[0], "chatt", *words[1:], code=2)
+    assert told == "error: No endpoint 'chatt'. Did you mean chat?\n"
+
+
+def test_a_model_is_deployed_as_the_options_say(
+    shell: Shell, endpoint: str, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, dict[str, Any]]] = []
+
+    def deploy(self: Workspace, model: str, **options: Any) -> EndpointHandle:
+        calls.append((model, options))
+        return self.endpoints.get("chat")
+
+    monkeypatch.setattr(Workspace, "deploy", deploy)
+    told = shell("deploy", "m:1", "--endpoint", "chat", "--deployment", "blue", "--traffic", "30", "--timeout", "5")
+    assert told.splitlines() == [
+        "chat/blue serves m:1 at http://127.0.0.1:8080/v1 (model name: chat)",
+        "  result equal, rows 3, tokens 40",
+        "Its key: mafunzo endpoint keys chat. Talk to it: mafunzo endpoint chat chat",
+    ]
+    body = json.loads(shell("deploy", "m", "--endpoint", "chat", "--deployment", "green", "--json"))
+    assert (body["deployment"]["name"], body["url"]) == ("green", "http://127.0.0.1:8080/v1")
+    assert calls == [
+        ("m:1", {"endpoint": "chat", "deployment": "blue", "traffic": 30, "timeout_s": 5.0}),
+        ("m", {"endpoint": "chat", "deployment": "green", "traffic": None, "timeout_s": 600.0}),
+    ]
+
+
+def test_a_model_that_is_not_registered_is_not_deployed(shell: Shell, workspace: Workspace, starts: list[Path]) -> None:
+    assert "'tuned'" in shell("deploy", "tuned", "--endpoint", "chat", code=2)
+    assert workspace.endpoints.list() == []
+    assert starts == []

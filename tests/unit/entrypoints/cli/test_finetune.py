@@ -1,0 +1,177 @@
+"""Tests of `mafunzo finetune` and `mafunzo compare`: what they ask for, and what is refused before anything starts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mafunzo import Workspace
+from mafunzo.entities.job import Job
+from tests.support.command_line import Shell
+
+CONVERSATIONS = Path(__file__).parents[4] / "examples" / "conversations.jsonl"
+TINY = ["finetune", "--model", "tiny-llama", "--train", CONVERSATIONS]
+
+
+class Handle:
+    """A job in the queue."""
+
+    name = "bright_cat"
+    job = Job("bright_cat", "tiny-llama on conversations", "chat", "c:1")
+
+    def stream(self) -> None:
+        print("an event")
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What fine-tunings were asked for with."""
+    calls: list[dict[str, Any]] = []
+
+    def finetune(_: Workspace, **values: Any) -> Any:
+        calls.append(values)
+        return Handle()
+
+    monkeypatch.setattr(Workspace, "finetune", finetune)
+    return calls
+
+
+def test_options_and_words_are_one_request(shell: Shell, requests: list[dict[str, Any]]) -> None:
+    told = shell(*TINY, "--on-bad-row", "skip", "--priority", "3", "lora_r=4", "gate=better")
+    assert told == "an event\nRegister it: mafunzo model register bright_cat --name NAME\n"
+    assert requests == [
+        {
+            "model": "tiny-llama",
+            "train": CONVERSATIONS,
+            "on_bad_row": "skip",
+            "priority": 3,
+            "lora_r": "4",
+            "gate": "better",
+        }
+    ]
+
+
+def test_detached_only_the_jobs_name_is_printed(shell: Shell, requests: list[dict[str, Any]]) -> None:
+    assert shell(*TINY, "--detach") == "bright_cat\n"
+    assert json.loads(shell(*TINY, "--detach", "--json"))["name"] == "bright_cat"
+    assert len(requests) == 2
+
+
+def test_what_stands_in_a_file_yields_to_words_and_they_to_options(
+    shell: Shell, requests: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    file = tmp_path / "job.yml"
+    file.write_text("model: tiny-phi3\nlora_r: 2\nnum_train_epochs: 1\nvalidation_file_path: held.jsonl\n")
+    shell("finetune", file, "lora_r=4", "--model", "tiny-llama", "--detach")
+    assert requests == [
+        {"model": "tiny-llama", "lora_r": "4", "num_train_epochs": 1, "validation": str(tmp_path / "held.jsonl")}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "value"),
+    [
+        pytest.param("train: rows.jsonl", "train", "{folder}/rows.jsonl", id="data, there or not"),
+        pytest.param("train_mltable_path: rows", "train_mltable_path", "{folder}/rows", id="a table"),
+        pytest.param("test_file_path: rows.jsonl", "test", "{folder}/rows.jsonl", id="by the pipeline's own name"),
+        pytest.param("train: /rows.jsonl", "train", "/rows.jsonl", id="absolute"),
+        pytest.param("model: there", "model", "{folder}/there", id="a model's folder that is there"),
+        pytest.param("model: tiny-llama", "model", "tiny-llama", id="a model's name"),
+        pytest.param("deepspeed: there", "deepspeed", "{folder}/there", id="a configuration that is there"),
+        pytest.param("lora_target: there", "lora_target", "there", id="what is no path"),
+    ],
+)
+def test_relative_paths_of_a_file_are_meant_from_its_folder(
+    line: str, name: str, value: str, shell: Shell, requests: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    (tmp_path / "there").mkdir()
+    (file := tmp_path / "job.yml").write_text(line)
+    shell("finetune", file, "--detach")
+    assert requests == [{name: value.format(folder=tmp_path)}]
+
+
+@pytest.mark.parametrize(
+    ("text", "refusal"),
+    [
+        pytest.param(None, "job.yml can't be read: No such file or directory.", id="missing"),
+        pytest.param("a: [", "job.yml isn't YAML: ", id="no YAML"),
+        pytest.param("- a", "job.yml holds no parameters, expected lines like `num_train_epochs: 1`.", id="a list"),
+        pytest.param("", "job.yml holds no parameters", id="empty"),
+    ],
+)
+def test_a_file_that_holds_no_parameters_is_refused(
+    text: str | None, refusal: str, shell: Shell, requests: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    file = tmp_path / "job.yml"
+    if text is not None:
+        file.write_text(text)
+    assert refusal in shell("finetune", file, code=2)
+    assert requests == []
+
+
+def test_two_files_are_refused(shell: Shell, requests: list[dict[str, Any]]) -> None:
+    told = shell("finetune", "a.yml", "b.yml", code=2)
+    assert told == "error: Two configuration files are given: a.yml, b.yml. Keep one.\n"
+    assert requests == []
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        pytest.param(["--train", "{folder}/missing.jsonl"], "missing.jsonl', which doesn't exist", id="missing file"),
+        pytest.param(["--train", "{folder}/empty.jsonl"], "empty", id="empty file"),
+        pytest.param(["lora_rank_=4"], "Did you mean lora_rank", id="unknown parameter"),
+        pytest.param(["learning_rate=0"], "learning_rate is '0'", id="out of range"),
+        pytest.param(["lr_scheduler_type=cosin"], "Did you mean cosine?", id="not one of the values"),
+        pytest.param(["deepspeed_stage=3"], "sharded weights aren't supported yet. Use 2.", id="not honoured yet"),
+        pytest.param(["--model", "tiny-lama"], "Did you mean tiny-llama", id="unknown model"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_stored_or_started(
+    words: list[str], expected: str, shell: Shell, workspace: Workspace, starts: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "empty.jsonl").write_text("")
+    told = shell(*TINY, *(word.format(folder=tmp_path) for word in words), code=2)
+    assert told.startswith("error: ")
+    assert expected in told
+    assert workspace.jobs.list() == []
+    assert starts == []
+
+
+def test_a_dry_run_prints_the_plan_and_starts_nothing(shell: Shell, workspace: Workspace, starts: list[Path]) -> None:
+    told = shell(*TINY, "lora_r=4", "apply_lora=true", "--dry-run")
+    assert told.splitlines()[0].startswith("job         ")
+    assert "\nfinetune (finetune:" in told
+    assert ["lora_r", "4"] in [line.split() for line in told.splitlines()]
+    body = json.loads(shell(*TINY, "--dry-run", "--json"))
+    names = [step["spec"]["name"] for step in body["steps"]]
+    assert {"import_model", "prepare_data", "finetune", "package_model"} <= set(names)
+    assert workspace.jobs.list() == []
+    assert starts == []
+
+
+def test_two_models_are_compared_as_the_options_say(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[Any, ...]] = []
+
+    def compare(_: Workspace, model: str, data: Path, against: str | None, **parameters: Any) -> Any:
+        calls.append((model, data, against, parameters))
+        return Handle()
+
+    monkeypatch.setattr(Workspace, "compare", compare)
+    told = shell(
+        "compare", "tuned", "--data", "/t.jsonl", "--against", "base", "--set", "generation_rows=2", "--set", "seed=1"
+    )
+    assert told.endswith("Report: mafunzo job download bright_cat --to FOLDER --output evaluation_result\n")
+    shell("compare", "tuned", "--data", "/t.jsonl", "--detach")
+    assert calls == [
+        ("tuned", Path("/t.jsonl"), "base", {"generation_rows": "2", "seed": "1"}),
+        ("tuned", Path("/t.jsonl"), None, {}),
+    ]
+    assert "'seed' isn't key=value." in shell("compare", "tuned", "--data", "/t.jsonl", "--set", "seed", code=2)
+
+
+def test_a_model_without_a_known_base_is_compared_with_a_named_one_only(shell: Shell, workspace: Workspace) -> None:
+    told = shell("compare", "tiny-llama", "--data", CONVERSATIONS, code=2)
+    assert "tiny-llama has no known base: name one with --against." in told
+    assert workspace.jobs.list() == []

@@ -1,0 +1,144 @@
+"""What each route of the https port needs, and who has it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+
+from mafunzo import Workspace
+from mafunzo.entities.compute import ComputeRequest
+from mafunzo.entities.user import Role
+from mafunzo.entrypoints.azure.access import MAKERS, NEEDS, RULES, SECRETS
+from mafunzo.entrypoints.azure.routes import mlflow as azure_mlflow
+from mafunzo.entrypoints.azure.routes.table import OF_CALLERS, PUBLIC
+from mafunzo.entrypoints.http.access import READING, Need, admit, authorize, caller_of, caller_with
+from mafunzo.entrypoints.http.identity import Caller, Identity, identity_of
+from mafunzo.entrypoints.mlflow.access import needed_by_mlflow
+from mafunzo.errors import Forbidden, NotFound, Unauthorized
+
+ROUTES = [
+    route
+    for router in (*PUBLIC, azure_mlflow.router, *OF_CALLERS)
+    for route in router.routes
+    if isinstance(route, APIRoute)
+]
+READER, CONTRIBUTOR, OWNER = (Caller(f"a {role}", role, "id") for role in Role)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    with Workspace(tmp_path / "home", port=0) as opened:
+        yield opened
+
+
+@pytest.fixture
+def identity(workspace: Workspace) -> Identity:
+    return identity_of(workspace.home, workspace.user)
+
+
+def ask(caller: Caller, verb: str, workspace: Workspace, **ids: str) -> None:
+    route = next(route for route in ROUTES if route.name == verb)
+    authorize(caller, Request({"type": "http", "route": route, "path_params": ids}), workspace, RULES)
+
+
+def test_the_table_has_every_route_and_no_other() -> None:
+    assert {route.name for route in ROUTES} == set(NEEDS)
+    assert {name for name, need in NEEDS.items() if need is Need.MAKER} == set(MAKERS)
+    assert set(NEEDS) >= SECRETS
+
+
+def test_routes_without_a_token_are_those_that_ask_for_something_else_or_tell_no_secret() -> None:
+    open_ones = {route.name for router in PUBLIC for route in router.routes if isinstance(route, APIRoute)} - {
+        "unknown"
+    }
+    assert {name for name, need in NEEDS.items() if isinstance(need, Need) and need is not Need.MAKER} == open_ones
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
+def test_what_a_reader_may_ask_changes_nothing(route: APIRoute) -> None:
+    """Those that read by POST are named here."""
+    if NEEDS[route.name] is Role.READER and not route.methods <= READING:
+        assert route.name in {
+            "get_run_data",
+            "resolve_outputs",
+            "list_secrets",
+            "get_deployment_logs",
+            "list_nodes",
+            "mlflow",
+            "unknown",
+        }
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        pytest.param("get_job", READER, id="look"),
+        pytest.param("put_job", CONTRIBUTOR, id="make"),
+        pytest.param("list_keys", CONTRIBUTOR, id="invoke"),
+        pytest.param("regenerate_keys", OWNER, id="replace a key"),
+    ],
+)
+def test_a_role_may_do_what_the_table_says(workspace: Workspace, name: str, least: Caller) -> None:
+    for caller in (READER, CONTRIBUTOR, OWNER):
+        if caller.role.includes(least.role):
+            ask(caller, name, workspace)
+        else:
+            told = f"User {caller.user}, whose role is {caller.role}, may not .*: it needs the role {least.role}"
+            with pytest.raises(Forbidden, match=told):
+                ask(caller, name, workspace)
+
+
+def test_a_contributor_deletes_what_they_made_and_an_owner_anything(workspace: Workspace) -> None:
+    workspace.acting_as(CONTRIBUTOR.user).computes.create("mine", ComputeRequest("local"))
+    workspace.acting_as("amina").computes.create("other", ComputeRequest("local"))
+    ask(CONTRIBUTOR, "delete_compute", workspace, name="mine")
+    ask(OWNER, "delete_compute", workspace, name="other")
+    with pytest.raises(Forbidden, match="may not delete compute: it was made by amina, and needs them or an owner"):
+        ask(CONTRIBUTOR, "delete_compute", workspace, name="other")
+    with pytest.raises(Forbidden, match="needs the role contributor"):
+        ask(READER, "delete_compute", workspace, name="other")
+    with pytest.raises(NotFound):
+        ask(CONTRIBUTOR, "delete_compute", workspace, name="none")
+
+
+def test_the_home_s_secret_is_an_owner_s_and_a_token_its_user_s(workspace: Workspace, identity: Identity) -> None:
+    user, token = workspace.users.create("amina", "reader")
+    assert caller_with(identity.header, identity, workspace.users) == Caller(workspace.user, Role.OWNER)
+    assert caller_with(token, identity, workspace.users) == Caller("amina", Role.READER, user.token_id)
+    for wrong in ("", token[:-1], user.token_id, identity.header[:-1]):
+        with pytest.raises(Unauthorized, match="X-IDENTITY-HEADER lets nobody in"):
+            caller_with(wrong, identity, workspace.users)
+
+
+def test_a_caller_is_looked_up_again_on_each_request(workspace: Workspace, identity: Identity) -> None:
+    caller = caller_of(workspace.users.create("amina", "reader")[0])
+    assert admit(caller, workspace.users) == caller
+    assert admit(identity.owner, workspace.users) == identity.owner
+    workspace.users.revoke("amina")
+    with pytest.raises(Unauthorized, match="was revoked"):
+        admit(caller, workspace.users)
+    workspace.users.delete("amina")
+    again = caller_of(workspace.users.create("amina", "owner")[0])
+    with pytest.raises(Unauthorized, match="replaced by a newer one"):
+        admit(caller, workspace.users)
+    assert admit(again, workspace.users).role is Role.OWNER
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "expected"),
+    [
+        ("GET", "/mlflow/api/2.0/mlflow/runs/get", Role.READER),
+        ("POST", "/mlflow/api/2.0/mlflow/runs/search", Role.READER),
+        ("POST", "/mlflow/ajax-api/2.0/mlflow/experiments/search-datasets", Role.READER),
+        ("POST", "/mlflow/api/2.0/mlflow/runs/log-batch", Role.CONTRIBUTOR),
+        ("PUT", "/mlflow/api/2.0/mlflow-artifacts/artifacts/search", Role.CONTRIBUTOR),
+        ("DELETE", "/mlflow/api/2.0/mlflow/registered-models/alias", Role.CONTRIBUTOR),
+        ("POST", "/mlflow/api/2.0/mlflow/runs/delete", Role.OWNER),
+        ("DELETE", "/mlflow/api/2.0/mlflow/registered-models/delete", Role.OWNER),
+        ("DELETE", "/mlflow/api/2.0/mlflow-artifacts/artifacts/1/alias", Role.OWNER),
+    ],
+)
+def test_mlflow_s_requests_need_what_they_do(method: str, path: str, expected: Role) -> None:
+    assert needed_by_mlflow(method, path) is expected

@@ -1,0 +1,270 @@
+"""OpenAI's chat and text completions, read and written."""
+
+from typing import Any
+
+import pytest
+from openai.types import Completion
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+
+from mafunzo.errors import InvalidParameter
+from mafunzo.protocol.chat import (
+    Heading,
+    Options,
+    TokenLogprob,
+    Usage,
+    chat_completion,
+    chat_request_from_dict,
+    first_chunk,
+    last_chunk,
+    text_chunk,
+    tool_calls_chunk,
+    usage_chunk,
+)
+from mafunzo.protocol.completions import Choice, completion, completion_request_from_dict
+from mafunzo.protocol.tool_call import ToolCallFilter
+
+HI = {"messages": [{"role": "user", "content": "Hi"}]}
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+HEADING = Heading("chatcmpl-1", 1700000000, "chat")
+TOKEN = TokenLogprob("é", "é".encode(), -0.5, (TokenLogprob("e", b"e", -1.0),))
+
+
+def test_defaults_are_those_of_openai() -> None:
+    request = chat_request_from_dict(HI | {"model": "chat"})
+    assert request.options == Options(temperature=1.0, top_p=1.0, max_tokens=None, logprobs=None)
+    assert (request.model, request.is_stream, request.include_usage, request.may_call_tools) == (
+        "chat",
+        False,
+        False,
+        False,
+    )
+    assert request.conversation.as_dict() == HI
+
+
+def test_every_option_is_read() -> None:
+    body = HI | {
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "top_k": 40,
+        "max_completion_tokens": 7,
+        "stop": ["a", "b"],
+        "seed": 5,
+        "logprobs": True,
+        "top_logprobs": 2,
+        "ignore_eos": True,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    request = chat_request_from_dict(body)
+    assert request.options == Options(7, 0.5, 0.9, 40, 5, ("a", "b"), True, 2)
+    assert request.is_stream and request.include_usage
+
+
+def test_null_means_not_given_and_fields_without_effect_are_let_through() -> None:
+    body = HI | {"temperature": None, "stop": None, "n": None, "user": "u", "metadata": {"a": "b"}, "logit_bias": {}}
+    assert chat_request_from_dict(body).options == Options()
+
+
+def test_parts_of_text_are_joined() -> None:
+    parts = [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}]
+    request = chat_request_from_dict({"messages": [{"role": "user", "content": parts}]})
+    assert request.conversation.messages[0].content == "Hello"
+
+
+def test_a_conversation_with_tool_calls_is_read_whole() -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    messages = [
+        {"role": "user", "content": "Rain?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "No"},
+    ]
+    request = chat_request_from_dict({"messages": messages, "tools": [WEATHER]})
+    assert request.may_call_tools
+    assert request.conversation.as_dict()["messages"][1]["tool_calls"] == [call]
+    assert not chat_request_from_dict({"messages": messages, "tools": [WEATHER], "tool_choice": "none"}).may_call_tools
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "text"),
+    [
+        pytest.param({"messages": []}, "messages", "at least one message", id="no message"),
+        pytest.param({"messages": "Hi"}, "messages", "must be a list", id="messages not a list"),
+        pytest.param({"messages": [{"role": "bot", "content": ""}]}, "messages[0].role", "'bot', expected one of", id="role"),
+        pytest.param({"messages": [{"role": "user"}]}, "messages[0].content", "content is missing", id="no content"),
+        pytest.param(
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+            "messages[0].content",
+            "part of type 'image_url': only text",
+            id="picture",
+        ),
+        pytest.param({"temperature": 3}, "temperature", "temperature is 3, expected 0 to 2", id="too hot"),
+        pytest.param({"temperature": "1"}, "temperature", "expected a number", id="temperature as text"),
+        pytest.param({"temperature": True}, "temperature", "expected a number", id="temperature as truth"),
+        pytest.param({"top_p": 1.5}, "top_p", "expected 0 to 1", id="top_p"),
+        pytest.param({"max_tokens": 0}, "max_tokens", "expected at least 1", id="no tokens"),
+        pytest.param({"max_tokens": 5, "max_completion_tokens": 5}, "max_tokens", "together", id="both limits"),
+        pytest.param({"n": 2}, "n", "only one completion", id="n"),
+        pytest.param({"stop": list("abcde")}, "stop", "at most 4", id="too many stops"),
+        pytest.param({"stop": [1]}, "stop", "a string or a list of strings", id="stop not text"),
+        pytest.param({"seed": 1.5}, "seed", "expected an integer", id="seed"),
+        pytest.param({"stream": "yes"}, "stream", "true or false", id="stream"),
+        pytest.param({"stream_options": {}}, "stream_options", "only allowed when stream", id="options without stream"),
+        pytest.param({"top_logprobs": 2}, "top_logprobs", "when logprobs is true", id="top without logprobs"),
+        pytest.param({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "expected 0 to 20", id="too many logprobs"),
+        pytest.param({"logit_bias": {"5": 1}}, "logit_bias", "biases aren't supported", id="bias"),
+        pytest.param({"presence_penalty": 0.5}, "presence_penalty", "aren't supported", id="presence"),
+        pytest.param({"frequency_penalty": 0.5}, "frequency_penalty", "aren't supported", id="frequency"),
+        pytest.param({"response_format": {"type": "json_object"}}, "response_format", "only be of type 'text'", id="format"),
+        pytest.param({"tool_choice": "required", "tools": [WEATHER]}, "tool_choice", "can't be forced", id="forced call"),
+        pytest.param({"tools": [{"type": "function"}]}, "tools[0]", "a function with a name", id="nameless tool"),
+        pytest.param({"functions": []}, "functions", "replaced by tools", id="functions"),
+        pytest.param({"modalities": ["text", "audio"]}, "modalities", "only text", id="audio"),
+        pytest.param({"temprature": 1}, "temprature", "Unrecognized request argument supplied: temprature", id="unknown"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_refused_by_name(fields: dict[str, Any], param: str, text: str) -> None:
+    with pytest.raises(InvalidParameter) as excinfo:
+        chat_request_from_dict(HI | fields)
+    assert excinfo.value.param == param
+    assert text in excinfo.value.message
+
+
+def test_all_faults_are_told_at_once() -> None:
+    with pytest.raises(InvalidParameter) as excinfo:
+        chat_request_from_dict(HI | {"n": 3, "temperature": 9, "what": 1})
+    assert all(word in excinfo.value.message for word in ("n is 3", "temperature is 9", "what"))
+
+
+@pytest.mark.parametrize("body", [None, [], "x", 5])
+def test_a_body_that_is_no_object_is_refused(body: object) -> None:
+    with pytest.raises(InvalidParameter, match="must be a JSON object"):
+        chat_request_from_dict(body)
+
+
+def test_an_answer_is_what_the_sdk_reads() -> None:
+    body = chat_completion(HEADING, "Hé", [], "stop", Usage(3, 2), [TOKEN])
+    completion_object = ChatCompletion.model_validate(body, strict=True)
+    assert completion_object.choices[0].message.content == "Hé"
+    assert completion_object.usage is not None and completion_object.usage.total_tokens == 5
+    assert (
+        completion_object.choices[0].logprobs is not None and completion_object.choices[0].logprobs.content is not None
+    )
+    token = completion_object.choices[0].logprobs.content[0]
+    assert (token.token, token.bytes, token.logprob) == ("é", [0xC3, 0xA9], -0.5)
+    assert token.top_logprobs[0].token == "e"
+
+
+def test_an_answer_that_calls_says_so() -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    completion_object = ChatCompletion.model_validate(chat_completion(HEADING, "", [call], "stop", Usage(1, 1)))
+    assert completion_object.choices[0].finish_reason == "tool_calls"
+    assert completion_object.choices[0].message.content is None
+    assert completion_object.choices[0].message.tool_calls is not None
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        first_chunk(HEADING),
+        text_chunk(HEADING, "Hé", [TOKEN]),
+        tool_calls_chunk(HEADING, [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]),
+        last_chunk(HEADING, "stop"),
+        usage_chunk(HEADING, Usage(3, 2)),
+    ],
+)
+def test_chunks_are_what_the_sdk_reads(chunk: dict[str, Any]) -> None:
+    assert ChatCompletionChunk.model_validate(chunk, strict=True).id == "chatcmpl-1"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        pytest.param("Hi", ("Hi",), id="text"),
+        pytest.param([1, 2], ((1, 2),), id="token ids"),
+        pytest.param(["a", "b"], ("a", "b"), id="texts"),
+        pytest.param([[1], [2, 3]], ((1,), (2, 3)), id="several lists of token ids"),
+    ],
+)
+def test_a_prompt_may_be_text_or_token_ids(prompt: object, expected: object) -> None:
+    assert completion_request_from_dict({"prompt": prompt}).prompts == expected
+
+
+def test_scoring_a_prompt_needs_echo() -> None:
+    request = completion_request_from_dict({"prompt": [1, 2], "max_tokens": 0, "echo": True, "logprobs": 1})
+    assert (request.options.max_tokens, request.options.logprobs, request.is_echo) == (0, 1, True)
+    with pytest.raises(InvalidParameter, match="needs echo"):
+        completion_request_from_dict({"prompt": "a", "max_tokens": 0})
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        pytest.param({}, "prompt", id="no prompt"),
+        pytest.param({"prompt": []}, "prompt", id="empty list"),
+        pytest.param({"prompt": [1, "a"]}, "prompt", id="mixed"),
+        pytest.param({"prompt": [[]]}, "prompt", id="an empty one"),
+        pytest.param({"prompt": "a", "n": 2}, "n", id="n"),
+        pytest.param({"prompt": "a", "best_of": 2}, "best_of", id="best_of"),
+        pytest.param({"prompt": "a", "suffix": "b"}, "suffix", id="suffix"),
+        pytest.param({"prompt": "a", "logprobs": 21}, "logprobs", id="logprobs"),
+        pytest.param({"prompt": "a", "stream": True, "echo": True}, "stream", id="streamed echo"),
+        pytest.param({"prompt": "a", "chat": 1}, "chat", id="unknown"),
+    ],
+)
+def test_what_is_wrong_with_a_text_completion_is_refused_by_name(body: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidParameter) as excinfo:
+        completion_request_from_dict(body)
+    assert excinfo.value.param == param
+
+
+def test_a_text_completion_is_what_the_sdk_reads() -> None:
+    choice = Choice("Hé", (4, 5), ("H", "é"), (None, TOKEN), "stop")
+    # As the SDK builds it, which takes the null of the first token that its type doesn't mention.
+    completion_object = Completion.construct(**completion(HEADING, [choice], Usage(2, 0)))
+    logprobs = completion_object.choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.token_logprobs == [None, -0.5]
+    assert logprobs.top_logprobs == [None, {"e": -1.0, "é": -0.5}]
+    assert logprobs.text_offset == [0, 1]
+    assert logprobs.token_ids == [4, 5]  # type: ignore[attr-defined]
+
+
+HERMES = '<tool_call>\n{"name": "weather", "arguments": {"city": "Köln"}}\n</tool_call>'
+
+
+@pytest.mark.parametrize(
+    ("text", "content", "calls"),
+    [
+        pytest.param("Just text.", "Just text.", [], id="no call"),
+        pytest.param(HERMES, "", [("weather", '{"city": "K\\u00f6ln"}')], id="Qwen's"),
+        pytest.param(
+            f"Let me look.\n{HERMES}\n{HERMES}", "Let me look.\n", [("weather", '{"city": "K\\u00f6ln"}')] * 2, id="two"
+        ),
+        pytest.param('{"name": "weather", "parameters": {}}', "", [("weather", "{}")], id="Llama's"),
+        pytest.param('[{"name": "weather", "arguments": "{}"}]', "", [("weather", "{}")], id="Phi's"),
+        pytest.param(
+            '{"name": "other", "arguments": {}}', '{"name": "other", "arguments": {}}', [], id="not a known function"
+        ),
+        pytest.param("[1, 2, 3]", "[1, 2, 3]", [], id="JSON that is no call"),
+        pytest.param("{broken", "{broken", [], id="broken JSON"),
+        pytest.param("a <tool_call>{broken", "a <tool_call>{broken", [], id="broken call"),
+        pytest.param("1 < 2 and <tool", "1 < 2 and <tool", [], id="only the beginning"),
+        pytest.param("see {x}", "see {x}", [], id="a brace within text"),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_calls_are_found_however_the_text_comes(
+    text: str, content: str, calls: list[tuple[str, str]], size: int
+) -> None:
+    calls_in = ToolCallFilter(["weather"], new_id=lambda: "id")
+    head = "".join(calls_in.add(text[i : i + size]) for i in range(0, len(text), size))
+    tail, tool_calls = calls_in.finish()
+    assert head + tail == content
+    assert [(call["function"]["name"], call["function"]["arguments"]) for call in tool_calls] == calls
+
+
+def test_text_before_a_call_comes_at_once() -> None:
+    calls_in = ToolCallFilter(["weather"])
+    assert calls_in.add("Let me ") == "Let me "
+    assert calls_in.add("look <tool") == "look "
+    assert calls_in.add("s>") == "<tools>"
