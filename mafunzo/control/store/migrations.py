@@ -13,7 +13,7 @@ from importlib import metadata
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from mafunzo.control.store import neutral_assets, neutral_endpoints, neutral_jobs, table
+from mafunzo.control.store import moved_modules, neutral_assets, neutral_endpoints, neutral_jobs, table
 from mafunzo.control.store.database import Database
 from mafunzo.control.store.dump import dump
 from mafunzo.errors import NewerHome
@@ -179,6 +179,7 @@ def _to_neutral_specifications(connection: Connection) -> None:
     neutral_assets.apply(connection)
     neutral_endpoints.apply(connection)
     neutral_jobs.apply(connection)
+    moved_modules.apply(connection)
 
 
 MIGRATIONS = (
