@@ -14,6 +14,10 @@ PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"
 )
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LIST_AFTER_TEXT = re.compile(r"^(?! |#|-|\d+\.|$)(?P<text>.+)\n(?:- |1\. )", re.MULTILINE)
+PATH = re.compile(r"`([\w./-]+/|[\w./-]*\w\.(?:py|yml|jsonl|html|lock))`")
+STAND_INS = {"metrics.jsonl", "x.py", "x.yml"}
+"""What a step writes, and a name that stands for any component's."""
+FILES = {file.name for folder in ("mafunzo", "tests", "tools", "docs") for file in (ROOT / folder).rglob("*.*")}
 FIELD_TERMS = (
     "data order",
     "accelerator",
@@ -101,3 +105,26 @@ def test_an_issue_template_has_what_its_form_needs(name):
 @pytest.mark.parametrize("term", FIELD_TERMS)
 def test_the_concepts_have_the_word_that_a_newcomer_would_look_for(term):
     assert term.lower() in (ROOT / "docs" / "concepts.md").read_text().lower()
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])
+def test_every_file_and_folder_that_a_page_on_the_code_names_is_there(name):
+    """A path is from the root of the repository, of the package or of the tests; a bare file name is that of any file."""
+    paths = {path for path in PATH.findall((ROOT / name).read_text()) if not re.search("[A-Z]{4}", path)}
+    assert [path for path in sorted(paths - STAND_INS) if not is_there(path)] == []
+
+
+def is_there(path):
+    if "/" not in path:
+        return path in FILES or (ROOT / path).exists()
+    return any((root / path).exists() for root in (ROOT, ROOT / "mafunzo", ROOT / "tests"))
+
+
+def test_the_file_map_has_a_line_for_each_folder_that_the_layers_name():
+    from tools import import_picture
+
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    drawn = import_picture.drawn_packages(import_picture.read_rules(ROOT / ".importlinter"))
+    folders = [package.removeprefix("mafunzo.").replace(".", "/") for package in drawn]
+    missing = [path for path in folders if (ROOT / "mafunzo" / path).is_dir() and f"| `{path}/` |" not in page]
+    assert missing == []
