@@ -72,20 +72,29 @@ def test_the_quickstart_s_python_runs_as_it_is_printed(environment, tmp_path):
 
 
 def test_the_component_of_the_how_to_runs_by_hand_as_it_says(tmp_path):
-    """The package is copied, because a component's two files lie inside of it."""
+    """The package is copied, because a component's entry and its file lie inside of it."""
     package, page = tmp_path / "mafunzo", "docs/howto/add-a-component.md"
     shutil.copytree(Path(mafunzo.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    for block in [*blocks(page, "yaml"), *blocks(page, "python")]:
-        name = re.match(r"# (count_rows\.\w+)\n", block)
-        assert name is not None
-        (package / "components" / name[1]).write_text(block, encoding="utf-8")
+    entry, program = blocks(page, "python")
+    table, (head, *lines) = package / "entities" / "parameters" / "component.py", entry.splitlines(keepends=True)
+    assert (head, lines[0], lines[-1]) == ("# entities/parameters/component.py, in COMPONENTS\n", "(\n", ")\n")
+    first = "    for component in (\n"
+    assert table.read_text(encoding="utf-8").count(first) == 1
+    table.write_text(table.read_text(encoding="utf-8").replace(first, first + "".join(lines[1:-1])), encoding="utf-8")
+    assert program.startswith("# count_rows.py\n")
+    (package / "compute" / "components" / "count_rows.py").write_text(program, encoding="utf-8")
+    shutil.copytree(ROOT / "tools", tmp_path / "tools")
+    own = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{tmp_path / 'tools'}"}
+    generate = "from parameters_interface import interfaces; print(interfaces()['count_rows'], end='')"
+    interface = run(own, "-c", generate, folder=tmp_path)
+    (package / "compute" / "components" / "count_rows.yml").write_text(interface, encoding="utf-8")
     (tmp_path / "prepared").mkdir()
     parquet.write_table(pa.table({"row": [1, 2, 3]}), tmp_path / "prepared" / "train.parquet")
     (commands,) = blocks(page, "")
     for line in commands.splitlines():
         python, *words = line.split()
         assert python == "python"
-        told = run(os.environ | {"PYTHONPATH": str(tmp_path)}, *words, folder=tmp_path)
+        told = run(own, *words, folder=tmp_path)
         assert "Counts the rows of a prepared folder." in told or "--help" not in words
     assert json.loads((tmp_path / "counts" / "counts.json").read_text()) == {"rows": 3}
 

@@ -10,8 +10,7 @@ from mafunzo.control.pipelines.flatten import Flat, flatten
 from mafunzo.control.pipelines.plan import PinnedComponent
 from mafunzo.entities.component import COMPUTE, INSTANCES, TIMEOUT, Component, Input, Node, Output
 from mafunzo.entities.job import Destination
-from mafunzo.entities.reference import PathInput
-from mafunzo.entrypoints.azure.reference import parse_reference
+from mafunzo.entities.reference import AssetReference, PathInput
 from mafunzo.errors import InvalidParameter, NotFound
 
 COPY = Component(
@@ -137,7 +136,7 @@ def test_a_path_or_nothing_within_a_text_of_an_inner_pipeline_is_a_fault() -> No
                 Node(
                     "x",
                     "bare",
-                    inputs={"rows": PathInput(parse_reference("azureml:rows:1"), "uri_folder", "azureml:rows:1")},
+                    inputs={"rows": PathInput(AssetReference("rows", "1"), "uri_folder", "rows:1")},
                 )
             ],
             bare=bare,

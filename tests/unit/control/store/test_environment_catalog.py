@@ -6,9 +6,7 @@ import pytest
 
 from mafunzo.control.store.catalog import environment_cards
 from mafunzo.control.store.environment_catalog import curated_environment, curated_environments
-from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetKey, AssetType, FolderType
-from mafunzo.entities.environment import Environment, environment_facts
-from mafunzo.entrypoints.azure.wire.environment import environment_body, environment_from_body
+from mafunzo.entities.environment import Environment
 
 OURS = ()
 
@@ -61,10 +59,7 @@ def test_any_other_name_stands_for_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("environment", curated_environments(), ids=lambda environment: environment.name)
-def test_every_one_asks_for_what_a_user_s_own_could_ask_for_and_is_found_by_one_card(environment: Environment) -> None:
-    key = AssetKey(REGISTRY_SCOPE, AssetType.ENVIRONMENT, environment.name, environment.version)
-    body = environment_body(Asset(key, FolderType.URI_FOLDER, properties=environment_facts(environment)))
-    assert environment_from_body(environment.name, environment.version, body) == environment
+def test_every_one_is_found_by_one_card(environment: Environment) -> None:
     assert curated_environment(environment.name) == environment
 
 

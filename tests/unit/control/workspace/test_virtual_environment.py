@@ -4,10 +4,11 @@ from mafunzo import Workspace
 from mafunzo.control.workspace.archive import archive
 from mafunzo.control.workspace.virtual_environment import delete_environment, known_environment, known_environments
 from mafunzo.entities.asset import AssetType
-from mafunzo.entrypoints.azure.wire import component, environment
+from mafunzo.entities.asset_request import ComponentRequest, EnvironmentRequest
+from mafunzo.entities.component import Component, Source
+from mafunzo.entities.environment import Environment
+from mafunzo.entities.reference import AssetReference
 from mafunzo.errors import Conflict, NotFound
-
-CONDA = "dependencies: [python=3.11, pip, {pip: [%s]}]"
 
 
 @pytest.fixture
@@ -17,8 +18,9 @@ def workspace(tmp_path):
 
 
 def register(workspace, name, version="1", packages="humanize", is_anonymous=False):
-    body = {"properties": {"image": "x", "condaFile": CONDA % packages, "isAnonymous": is_anonymous}}
-    workspace.environments.register_from(environment.request_from_body(name, version, body), name, version)
+    environment = Environment(name, version, packages=(packages,), python="3.11", image="x")
+    request = EnvironmentRequest(environment=environment, is_anonymous=is_anonymous)
+    workspace.environments.register_from(request, name, version)
     return known_environment(workspace.services, f"{name}:{version}")
 
 
@@ -73,8 +75,9 @@ def test_of_a_curated_environment_only_what_was_built_goes(workspace):
 
 def test_an_environment_that_a_component_names_stays(workspace):
     register(workspace, "small")
-    spec = {"type": "command", "command": "echo", "environment": "azureml:small:1"}
-    workspace.components.register(component.request_from_body("tell", "2", {"properties": {"componentSpec": spec}}))
+    component = Component("tell", "2", "command", command="echo")
+    source = Source(environment=AssetReference("small", "1"))
+    workspace.components.register(ComponentRequest(component=component, source=source))
     with pytest.raises(
         Conflict, match=r"Environment small:1 is named by tell:2, which couldn't run without it. Archive it"
     ):
@@ -96,10 +99,10 @@ def test_a_version_or_all_of_a_name_are_archived_and_shown_again(workspace):
         archive(workspace.services, AssetType.ENVIRONMENT, "none")
 
 
-def test_an_environment_may_come_back_in_other_words(workspace):
+def test_the_same_environment_may_come_again_and_another_may_not(workspace):
     register(workspace, "small")
-    words = {"image": "x", "condaFile": CONDA % "humanize", "osType": "Linux", "properties": {}, "isArchived": True}
-    request = environment.request_from_body("small", "1", {"properties": words})
+    environment = Environment("small", "1", packages=("humanize",), python="3.11", image="x")
+    request = EnvironmentRequest(environment=environment, is_archived=True)
     assert workspace.environments.register_from(request, "small", "1").is_archived
     with pytest.raises(Conflict, match=r"Environment small:1 exists already, with other content"):
         register(workspace, "small", packages="other")

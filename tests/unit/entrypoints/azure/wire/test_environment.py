@@ -8,10 +8,12 @@ import pytest
 from azure.ai.ml.entities import BuildContext
 from azure.ai.ml.entities import Environment as SdkEnvironment
 
+from mafunzo import Workspace
+from mafunzo.control.store.environment_catalog import curated_environments
 from mafunzo.entities.asset import REGISTRY_SCOPE, WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType
 from mafunzo.entities.environment import Environment, environment_facts, environment_of
 from mafunzo.entrypoints.azure.wire.environment import environment_body, environment_from_body, request_from_body
-from mafunzo.errors import InvalidParameter, NotSupported
+from mafunzo.errors import Conflict, InvalidParameter, NotSupported
 
 IMAGE = "mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu22.04"
 AT = datetime(2026, 1, 2, tzinfo=UTC)
@@ -235,3 +237,24 @@ def test_an_environment_that_nobody_sent_is_shown_as_if_it_had_been(python: str)
     shown = environment_body(asset)
     assert environment_from_body("mine", "3", shown) == environment
     assert shown["id"] == "azureml://registries/azureml/environments/mine/versions/3"
+
+
+@pytest.mark.parametrize("curated", curated_environments(), ids=lambda curated: curated.name)
+def test_every_curated_environment_asks_for_what_a_user_s_own_could_ask_for(curated):
+    key = AssetKey(REGISTRY_SCOPE, AssetType.ENVIRONMENT, curated.name, curated.version)
+    body = environment_body(Asset(key, FolderType.URI_FOLDER, properties=environment_facts(curated)))
+    assert environment_from_body(curated.name, curated.version, body) == curated
+
+
+def test_an_environment_may_come_back_in_other_words(tmp_path):
+    conda = "dependencies: [python=3.11, pip, {pip: [%s]}]"
+
+    def register(packages, **more):
+        body = {"properties": {"image": "x", "condaFile": conda % packages, **more}}
+        return workspace.environments.register_from(request_from_body("small", "1", body), "small", "1")
+
+    with Workspace(tmp_path) as workspace:
+        register("humanize")
+        assert register("humanize", osType="Linux", properties={}, isArchived=True).is_archived
+        with pytest.raises(Conflict, match=r"Environment small:1 exists already, with other content"):
+            register("other")
