@@ -182,7 +182,7 @@ def test_files_of_the_server_are_its_user_s_only(served: Served) -> None:
 
 def test_a_second_server_on_the_same_home_is_refused_and_names_the_first(served: Served) -> None:
     process = subprocess.run(
-        [sys.executable, "-m", "mafunzo.entrypoints.http", "--home", str(served.home.root), "--port", "0"],
+        [sys.executable, "-m", "mafunzo.entrypoints.serve", "--home", str(served.home.root), "--port", "0"],
         capture_output=True,
         text=True,
     )

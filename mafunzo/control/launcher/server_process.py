@@ -1,6 +1,6 @@
 """The server as a process: where it is found, and how it starts in the background.
 
-The server is named by its module only (`python -m mafunzo.entrypoints.http`), because what stands below it must not import it.
+The server is named by its module only (`python -m mafunzo.entrypoints.serve`), because what stands below it must not import it.
 """
 
 import json
@@ -45,7 +45,7 @@ def address_file(home: Home) -> Path:
 
 def server_argv(home: Home, port: int, azure_port: int, listen: str = LOOPBACK) -> list[str]:
     """Return the command of a server, for a process that becomes one or starts one."""
-    argv = [sys.executable, "-m", "mafunzo.entrypoints.http", "--home", str(home.root), "--port", str(port)]
+    argv = [sys.executable, "-m", "mafunzo.entrypoints.serve", "--home", str(home.root), "--port", str(port)]
     return [*argv, "--azure-port", str(azure_port), "--listen", listen]
 
 

@@ -171,7 +171,7 @@ def _provide(script: Path) -> None:
         raise InvalidFile(f"{script} can't be read: {getattr(error, 'strerror', None) or error}.") from error
     target = Path(DOWNLOADER)
     if DOWNLOADER in text and not target.exists():
-        source = resources.files("mafunzo.entrypoints.cli") / DOWNLOADER
+        source = resources.files("mafunzo.entrypoints.azure.client") / DOWNLOADER
         target.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
         _say(f"wrote {target}, which {script} calls")
 

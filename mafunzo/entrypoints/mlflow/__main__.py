@@ -1,4 +1,4 @@
-"""`python -m mafunzo.tracking`: the process that shows jobs in MLflow."""
+"""`python -m mafunzo.entrypoints.mlflow`: the process that shows jobs in MLflow."""
 
 from mafunzo.entrypoints.mlflow.server import main
 

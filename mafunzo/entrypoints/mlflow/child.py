@@ -72,7 +72,15 @@ class MlflowView:
         port_file.unlink(missing_ok=True)
         self._token = secrets.token_urlsafe(32)
         _write_secret(token_file, self._token)
-        argv = [sys.executable, "-m", "mafunzo.tracking", "--home", str(self._home.root), "--port-file", str(port_file)]
+        argv = [
+            sys.executable,
+            "-m",
+            "mafunzo.entrypoints.mlflow",
+            "--home",
+            str(self._home.root),
+            "--port-file",
+            str(port_file),
+        ]
         argv += ["--token-file", str(token_file), "--parent", str(os.getpid())]
         with (self._home.logs / "mlflow.log").open("ab") as log:
             environment = {**os.environ, STEP_FOLDER: str(self._folder)}

@@ -1,6 +1,6 @@
 """The process that serves MLflow's API and pages on loopback, and shows jobs in them.
 
-`python -m mafunzo.tracking --home FOLDER --port-file FILE` is a process of its own with its own database, one
+`python -m mafunzo.entrypoints.mlflow --home FOLDER --port-file FILE` is a process of its own with its own database, one
 worker, and neither job execution nor telemetry. It may die at any time. Its database is data, because users' own runs have no
 other home.
 """
@@ -164,7 +164,7 @@ def _is_running(pid: int) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m mafunzo.tracking", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m mafunzo.entrypoints.mlflow", description=__doc__)
     parser.add_argument("--home", type=Path, required=True, help="the home folder, which has jobs/")
     parser.add_argument("--port", type=int, default=0, help="the loopback port; 0 takes one that is free")
     parser.add_argument("--port-file", type=Path, help="where to write the port once it is taken")

@@ -1,4 +1,4 @@
-"""`python -m mafunzo.entrypoints.http --home FOLDER --port PORT`: the process behind `mafunzo up`."""
+"""`python -m mafunzo.entrypoints.serve --home FOLDER --port PORT`: the process behind `mafunzo up`."""
 
 import argparse
 import logging
@@ -13,13 +13,15 @@ from mafunzo.entrypoints.terminal.server_address import address_lines
 from mafunzo.errors import MafunzoError
 from mafunzo.tracking.atomic_json import write_json
 
-logger = logging.getLogger("mafunzo.entrypoints.http")
+logger = logging.getLogger("mafunzo.entrypoints.serve")
 
 
 def main() -> int:
     """Run the server; what it can't start for goes to stderr, and as JSON into `--error-file`."""
     found = settings.load()
-    parser = argparse.ArgumentParser(prog="python -m mafunzo.entrypoints.http", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="python -m mafunzo.entrypoints.serve", description=__doc__, allow_abbrev=False
+    )
     parser.add_argument("--home", type=Path, default=found.home, help="the home folder (default: MAFUNZO_HOME)")
     parser.add_argument("--port", type=int, default=found.port, help="the http port (default: MAFUNZO_PORT)")
     parser.add_argument("--azure-port", type=int, default=found.azure_port, help="the https port (MAFUNZO_AZURE_PORT)")

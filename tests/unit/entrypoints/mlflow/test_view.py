@@ -227,7 +227,7 @@ def start(home: Path, children: list[subprocess.Popen[bytes]], *more: str) -> st
     argv = [
         sys.executable,
         "-m",
-        "mafunzo.tracking",
+        "mafunzo.entrypoints.mlflow",
         "--home",
         str(home),
         "--port-file",

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-import mafunzo.entrypoints.cli
+import mafunzo.entrypoints.azure.client
 from mafunzo.control.workspace.datasets import DataSets
 from mafunzo.errors import Unreachable
 
-SCRIPT = str(Path(mafunzo.entrypoints.cli.__file__).parent / "download-dataset.py")
+SCRIPT = str(Path(mafunzo.entrypoints.azure.client.__file__).parent / "download-dataset.py")
 
 
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *words: str) -> None:
