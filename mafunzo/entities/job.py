@@ -13,9 +13,9 @@ from mafunzo.entities.sweep import Sweep
 DEFAULT_OUTPUT = "default"
 """The output of a user's command that is what it wrote to `./outputs`, whatever else it declares."""
 MAX_PROCESSES = 64
+"""How many processes a step may run as."""
 JOB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,254}")
 """What jobs, and the steps of their pipelines, may be called."""
-"""How many processes a step may run as."""
 Value = str | int | float | bool
 
 
