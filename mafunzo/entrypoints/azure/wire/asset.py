@@ -1,4 +1,4 @@
-"""Versions of assets as Azure ML's JSON: what a PUT asks for, and what a GET answers."""
+"""Asset versions in Azure ML's JSON: the bodies of PUT requests, and the answers to GET."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from mafunzo.errors import InvalidParameter, NotSupported
 ECHO = "azure"
 """The name of what an entity keeps of a body that it doesn't say itself, which stands in the answer as it was sent."""
 COLLECTED = "modelDataCollector/"
-"""Where in the datastore Azure puts what its deployments are asked and answer."""
+"""The datastore folder in which Azure's data collector stores deployments' requests and responses."""
 DATA_TYPES = (FolderType.URI_FILE, FolderType.URI_FOLDER, FolderType.MLTABLE)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
 _SPEC_TYPES = {"string": "String", "integer": "Integer", "number": "Number", "boolean": "Boolean"}
@@ -40,13 +40,13 @@ def require_name(kind: AssetType, name: str, version: str) -> None:
 
 
 def asset_id(asset: Asset) -> str:
-    """Return the id of a version: of the registry, or in the workspace."""
+    """Return the id of an asset version: a registry id, or an ARM id in the workspace."""
     parts = (NOUNS[asset.key.type], asset.name, "versions", asset.version)
     return registry_id(*parts) if asset.key.scope == REGISTRY_SCOPE else resource_id(*parts)
 
 
 def echo(entity: Asset | VersionRequest) -> Mapping[str, Any]:
-    """Return what is kept of the `properties` of the body that an entity came as; nothing where it came another way."""
+    """Return the stored `properties` of an entity's request body; empty where another entrypoint made it."""
     properties: Mapping[str, Any] = entity.echoes.get(ECHO, {})
     return properties
 
@@ -258,16 +258,16 @@ def container_body(kind: AssetType, name: str, versions: Sequence[Mapping[str, A
         "tags": {},
         "properties": {},
     }
-    id, made = resource_id(NOUNS[kind], name), newest["systemData"]
-    return resource(id, name, f"workspaces/{NOUNS[kind]}", properties, systemData=made)
+    id, creation = resource_id(NOUNS[kind], name), newest["systemData"]
+    return resource(id, name, f"workspaces/{NOUNS[kind]}", properties, systemData=creation)
 
 
 def version_body(asset: Asset, properties: Mapping[str, Any]) -> dict[str, Any]:
     """Return the resource that a version is, of the registry or in the workspace, around its properties."""
     place = "registries" if asset.key.scope == REGISTRY_SCOPE else "workspaces"
     kind = f"{place}/{NOUNS[asset.key.type]}/versions"
-    made = system_data(asset.created_by, asset.created_at)
-    return resource(asset_id(asset), asset.version, kind, properties, systemData=made)
+    creation = system_data(asset.created_by, asset.created_at)
+    return resource(asset_id(asset), asset.version, kind, properties, systemData=creation)
 
 
 def _input_spec(declared: Input) -> dict[str, Any]:

@@ -42,7 +42,7 @@ REASONS: Mapping[str, str] = {
     "not_found": "BlobNotFound",
     "unauthorized": "AuthenticationFailed",
 }
-"""Our codes as Azure Storage names them where a blob or container is what was asked for."""
+"""Azure Storage's error codes for ours, in requests for a blob or container."""
 
 SETTINGS: Mapping[str, str] = {
     "x-ms-blob-cache-control": "cache-control",
@@ -51,7 +51,7 @@ SETTINGS: Mapping[str, str] = {
     "x-ms-blob-content-language": "content-language",
     "x-ms-blob-content-md5": "content-md5",
 }
-"""The headers that say something of a blob's bytes, and those that say it again to whoever reads them."""
+"""The headers that set a blob's HTTP properties, and the response headers that return them."""
 
 _CONTAINER_NAME = re.compile(r"[a-z0-9](?:-?[a-z0-9]){2,62}")
 _METADATA_NAME = re.compile(r"[a-z_][a-z0-9_]*")
@@ -90,23 +90,23 @@ def check_blob_name(name: str) -> None:
 
 
 def metadata_from_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return what a client keeps with a blob or container; raises `BlobRefused`."""
-    found = {key.removeprefix(METADATA): value for key, value in headers.items() if key.startswith(METADATA)}
-    odd = [name for name in found if not _METADATA_NAME.fullmatch(name)]
+    """Return the user-defined metadata of a blob or container (`x-ms-meta-*`); raises `BlobRefused`."""
+    metadata = {key.removeprefix(METADATA): value for key, value in headers.items() if key.startswith(METADATA)}
+    odd = [name for name in metadata if not _METADATA_NAME.fullmatch(name)]
     if odd:
         raise BlobRefused(f"'{odd[0]}' can't name metadata: letters, digits and _ can.", reason="InvalidMetadata")
-    if sum(len(name) + len(value) for name, value in found.items()) > METADATA_LIMIT_BYTES:
+    if sum(len(name) + len(value) for name, value in metadata.items()) > METADATA_LIMIT_BYTES:
         raise BlobRefused(f"There are more than {METADATA_LIMIT_BYTES} bytes of metadata.", reason="MetadataTooLarge")
-    return found
+    return metadata
 
 
 def settings_from_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return what else a client says of a blob's bytes, by the header that says it again."""
+    """Return a blob's HTTP properties, by the response header that returns each."""
     return {theirs: headers[ours] for ours, theirs in SETTINGS.items() if headers.get(ours)}
 
 
 def condition_from_headers(headers: Mapping[str, str]) -> Condition:
-    """Return what must hold of a blob for a request to be done; raises `BlobRefused` and `NotSupported`."""
+    """Return a request's conditional headers (ETags, modification times); raises `BlobRefused` and `NotSupported`."""
     for unknown in ("x-ms-if-tags", "x-ms-lease-id"):
         if unknown in headers:
             raise NotSupported(f"The condition {unknown} isn't supported: blobs have neither tags nor leases here.")
@@ -119,31 +119,31 @@ def condition_from_headers(headers: Mapping[str, str]) -> Condition:
 
 
 def moment_of(headers: Mapping[str, str], name: str) -> datetime | None:
-    """Return the moment that a header says, or None without it; raises `BlobRefused`."""
+    """Return the time in a header (HTTP date), or None without it; raises `BlobRefused`."""
     if not headers.get(name):
         return None
     try:
-        found = parsedate_to_datetime(headers[name])
-        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+        moment = parsedate_to_datetime(headers[name])
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise BlobRefused(f"{name} is '{headers[name]}', no date of HTTP's.", reason="InvalidHeaderValue") from error
 
 
 def range_from_headers(headers: Mapping[str, str], size: int) -> tuple[int, int] | None:
-    """Return the first and last byte of a blob of `size` that are asked for, or None for all; raises `BlobRefused`."""
-    asked = headers.get("x-ms-range") or headers.get("range")
-    if not asked:
+    """Return the first and last byte of the range that is requested of `size` bytes, or None for all; raises `BlobRefused`."""
+    text = headers.get("x-ms-range") or headers.get("range")
+    if not text:
         return None
-    found = _RANGE.fullmatch(asked.strip())
-    if found is None or (found[2] and int(found[2]) < int(found[1])):
-        raise BlobRefused(f"The range '{asked}' isn't bytes=FIRST- or bytes=FIRST-LAST.", reason="InvalidHeaderValue")
-    if int(found[1]) >= size:
-        raise BlobRefused(f"The range '{asked}' begins behind the blob's {size} bytes.", reason="InvalidRange")
-    return int(found[1]), min(int(found[2] or size), size - 1)
+    match = _RANGE.fullmatch(text.strip())
+    if match is None or (match[2] and int(match[2]) < int(match[1])):
+        raise BlobRefused(f"The range '{text}' isn't bytes=FIRST- or bytes=FIRST-LAST.", reason="InvalidHeaderValue")
+    if int(match[1]) >= size:
+        raise BlobRefused(f"The range '{text}' begins behind the blob's {size} bytes.", reason="InvalidRange")
+    return int(match[1]), min(int(match[2] or size), size - 1)
 
 
 def blob_headers(blob: Blob) -> dict[str, str]:
-    """Return what is told of a blob beside its bytes."""
+    """Return a blob's response headers."""
     assert blob.modified_at is not None
     return {
         "accept-ranges": "bytes",
@@ -160,7 +160,7 @@ def blob_headers(blob: Blob) -> dict[str, str]:
 
 
 def container_headers(container: Container) -> dict[str, str]:
-    """Return what is told of a container."""
+    """Return a container's response headers."""
     assert container.modified_at is not None
     return {
         "etag": container.etag,
@@ -174,7 +174,7 @@ def container_headers(container: Container) -> dict[str, str]:
 
 
 def written_headers(of: Blob | Container) -> dict[str, str]:
-    """Return what is told of a blob or container that was just written."""
+    """Return the response headers of a write: ETag and modification time."""
     assert of.modified_at is not None
     return {"etag": of.etag, "last-modified": http_date(of.modified_at)}
 

@@ -26,12 +26,12 @@ _ELEMENTS: Mapping[str, str] = {
     "x-ms-lease-state": "LeaseState",
     "x-ms-lease-status": "LeaseStatus",
 }
-"""The headers that stand in a list too, and what they are called there."""
+"""The response headers that a list has as XML elements, and the elements' names."""
 
 
 @dataclass(frozen=True)
 class ListRequest:
-    """Which names of a list are asked for: those after `marker`, at most `size`, folded at `delimiter`."""
+    """Filter and pagination of a list: the names after `marker`, at most `size`, folded at `delimiter`."""
 
     prefix: str = ""
     marker: str = ""
@@ -42,33 +42,33 @@ class ListRequest:
 
 @dataclass(frozen=True)
 class Page:
-    """A page of a list: blobs, and the folders that others lie in (each a prefix that ends with the delimiter)."""
+    """A page of a list: blobs, and virtual folders (blob prefixes, each ending with the delimiter)."""
 
     entries: tuple[Blob | str, ...]
     next_marker: str
 
 
-def page_of(blobs: Iterable[Blob], asked: ListRequest) -> Page:
-    """Return a page of blobs that are in the order of their names and begin with the prefix."""
-    found: dict[str, Blob | str] = {}
+def page_of(blobs: Iterable[Blob], request: ListRequest) -> Page:
+    """Return a page of `blobs`, which are sorted by name and begin with the prefix."""
+    entries: dict[str, Blob | str] = {}
     for blob in blobs:
-        folder = _folder(blob.name, asked)
+        folder = _folder(blob.name, request)
         key = folder or blob.name
-        if key > asked.marker and key not in found:
-            if len(found) == asked.size:
-                return Page(tuple(found.values()), next(reversed(found)))
-            found[key] = folder or blob
-    return Page(tuple(found.values()), "")
+        if key > request.marker and key not in entries:
+            if len(entries) == request.size:
+                return Page(tuple(entries.values()), next(reversed(entries)))
+            entries[key] = folder or blob
+    return Page(tuple(entries.values()), "")
 
 
-def blobs_xml(base: str, container: str, asked: ListRequest, page: Page) -> str:
+def blobs_xml(base: str, container: str, request: ListRequest, page: Page) -> str:
     """Return a page of a container's blobs."""
-    entries = "".join(_entry_xml(entry, asked.with_metadata) for entry in page.entries)
-    asked_for = f"<Prefix>{escape(asked.prefix)}</Prefix><Marker>{escape(asked.marker)}</Marker>" + (
-        f"<MaxResults>{asked.size}</MaxResults><Delimiter>{escape(asked.delimiter)}</Delimiter>"
+    entries = "".join(_entry_xml(entry, request.with_metadata) for entry in page.entries)
+    parameters = f"<Prefix>{escape(request.prefix)}</Prefix><Marker>{escape(request.marker)}</Marker>" + (
+        f"<MaxResults>{request.size}</MaxResults><Delimiter>{escape(request.delimiter)}</Delimiter>"
     )
     return (
-        f'{_XML}<EnumerationResults ServiceEndpoint="{escape(base)}/" ContainerName="{escape(container)}">{asked_for}'
+        f'{_XML}<EnumerationResults ServiceEndpoint="{escape(base)}/" ContainerName="{escape(container)}">{parameters}'
         f"<Blobs>{entries}</Blobs><NextMarker>{escape(page.next_marker)}</NextMarker></EnumerationResults>"
     )
 
@@ -86,25 +86,25 @@ def containers_xml(base: str, containers: Iterable[Container], with_metadata: bo
     )
 
 
-def block_list_xml(committed: Iterable[Block] | None, waiting: Iterable[Block] | None) -> str:
-    """Return the blocks that a blob was put together from, and those that wait; None leaves either out."""
-    lists = (("CommittedBlocks", committed), ("UncommittedBlocks", waiting))
+def block_list_xml(committed: Iterable[Block] | None, uncommitted: Iterable[Block] | None) -> str:
+    """Return a block blob's committed and uncommitted blocks; None leaves either list out."""
+    lists = (("CommittedBlocks", committed), ("UncommittedBlocks", uncommitted))
     return f"{_XML}<BlockList>{''.join(_blocks_xml(name, blocks) for name, blocks in lists if blocks is not None)}</BlockList>"
 
 
 def block_uses_from_xml(body: bytes) -> list[BlockUse]:
-    """Return what a blob is to be put together from. A document type could define entities."""
+    """Return the blocks of a Put Block List request. A document type could define entities."""
     try:
         text = body.decode()
         if "<!" in text:
             raise BlobRefused("The block list has a document type or a comment.", reason="InvalidXmlDocument")
-        found = list(ElementTree.fromstring(text))
+        elements = list(ElementTree.fromstring(text))
     except (ElementTree.ParseError, ValueError) as error:
         raise BlobRefused(f"The block list isn't XML: {error}.", reason="InvalidXmlDocument") from error
-    odd = [element.tag for element in found if element.tag not in ("Latest", "Committed", "Uncommitted")]
+    odd = [element.tag for element in elements if element.tag not in ("Latest", "Committed", "Uncommitted")]
     if odd:
         raise BlobRefused(f"The block list has an element '{odd[0]}'.", reason="InvalidXmlNodeValue")
-    return [BlockUse((e.text or "").strip(), e.tag != "Committed", e.tag != "Uncommitted") for e in found]
+    return [BlockUse((e.text or "").strip(), e.tag != "Committed", e.tag != "Uncommitted") for e in elements]
 
 
 def error_xml(code: str, message: str) -> str:
@@ -112,10 +112,12 @@ def error_xml(code: str, message: str) -> str:
     return f"{_XML}<Error><Code>{code}</Code><Message>{escape(_legal(message))}</Message></Error>"
 
 
-def _folder(name: str, asked: ListRequest) -> str:
-    """Return the folder that a name is folded into: up to the first delimiter after the prefix."""
-    inside, delimiter, _ = name[len(asked.prefix) :].partition(asked.delimiter) if asked.delimiter else ("", "", "")
-    return f"{asked.prefix}{inside}{delimiter}" if delimiter else ""
+def _folder(name: str, request: ListRequest) -> str:
+    """Return the virtual folder (blob prefix) of a name: up to the first delimiter after the prefix."""
+    inside, delimiter, _ = (
+        name[len(request.prefix) :].partition(request.delimiter) if request.delimiter else ("", "", "")
+    )
+    return f"{request.prefix}{inside}{delimiter}" if delimiter else ""
 
 
 def _entry_xml(entry: Blob | str, with_metadata: bool) -> str:

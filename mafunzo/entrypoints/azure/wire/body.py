@@ -1,6 +1,6 @@
-"""What every body of Azure ML's wire has in common: its outline, and texts that can be stored.
+"""Checks of every request body of Azure ML's wire: its shape, and texts that can be stored.
 
-Whoever reads a body relies on this: what is named here is an object, or a whole number, or isn't there.
+The readers of bodies rely on this: a field named here is an object, or a whole number, or isn't there.
 """
 
 import re

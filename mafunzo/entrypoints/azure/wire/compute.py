@@ -1,4 +1,4 @@
-"""Computes and machine sizes in Azure's JSON. What a body has beyond what we know is kept and given back."""
+"""Computes and machine sizes in Azure's JSON. A body's unknown fields are stored and returned."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Conda's environment files (`environment.yml`): what they ask of Python, of conda and of pip."""
+"""Conda environment files (`environment.yml`): the Python version, conda packages and pip requirements."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -28,7 +28,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 @dataclass(frozen=True)
 class CondaFile:
-    """What a file asks for, all as written. python: the version, or conditions on it; empty for any."""
+    """A file's requirements, as written. python: the version, or conditions on it; empty for any."""
 
     python: str = ""
     conda_packages: tuple[str, ...] = ()
@@ -37,21 +37,21 @@ class CondaFile:
 
 
 def conda_from_text(text: str) -> tuple[CondaFile, Faults]:
-    """Return what a file asks for, and all that is wrong with it. An empty text asks for nothing."""
+    """Return a file's requirements, and all its faults. An empty text has none."""
     faults = Faults()
     body = _parsed(text, faults)
-    named, packages = _dependencies(body, faults)
+    conda_entries, packages = _dependencies(body, faults)
     variables = _variables(body.get("variables") or {}, faults)
-    versions = dict(map(_package, named))
+    versions = dict(map(_package, conda_entries))
     python = versions.get("python", "")
     if python and not is_python_condition(python):
         faults.add(f"python is '{python}', expected python=3.10 or conditions such as python>=3.9,<3.12.")
-    conda_packages = tuple(entry for entry in named if _package(entry)[0] not in ("python", "pip"))
+    conda_packages = tuple(entry for entry in conda_entries if _package(entry)[0] not in ("python", "pip"))
     return CondaFile(python, conda_packages, tuple(packages), variables), faults
 
 
 def conda_text(conda: CondaFile, name: str) -> str:
-    """Return a file that asks for the same."""
+    """Return a file with these requirements."""
     python = f"python={conda.python}" if conda.python[:1].isdigit() else f"python{conda.python}"
     dependencies: list[Any] = [python, "pip", *conda.conda_packages]
     body: dict[str, Any] = {"name": name, "dependencies": dependencies}
@@ -81,16 +81,16 @@ def _parsed(text: str, faults: Faults) -> Mapping[str, Any]:
 
 def _dependencies(body: Mapping[str, Any], faults: Faults) -> tuple[list[str], list[str]]:
     """Return conda's packages and pip's."""
-    named: list[str] = []
+    conda_entries: list[str] = []
     packages: list[str] = []
     for entry in _entries(body.get("dependencies") or [], "dependencies", faults):
         if isinstance(entry, str) and _PACKAGE.fullmatch(entry):
-            named.append(entry)
+            conda_entries.append(entry)
         elif isinstance(entry, dict) and list(entry) == ["pip"]:
             packages += _requirements(_entries(entry["pip"] or [], "pip", faults), faults)
         else:
             faults.add(f"dependencies has {_show(entry)}, expected a package such as python=3.10, or the list pip.")
-    return named, packages
+    return conda_entries, packages
 
 
 def _entries(value: Any, where: str, faults: Faults) -> list[Any]:
@@ -160,7 +160,7 @@ def _variables(variables: Any, faults: Faults) -> dict[str, str]:
 
 
 def _show(value: Any) -> str:
-    """Return what was given, for people: a text itself, of anything else only what it is (it may be huge)."""
+    """Return a value as errors show it: a text itself, of anything else only its type (it may be huge)."""
     if isinstance(value, str):
         return f"'{' '.join(value.split())}'"
     return "a list" if isinstance(value, list) else f"a mapping of {', '.join(value)}"

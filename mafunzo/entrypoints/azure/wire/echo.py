@@ -1,4 +1,4 @@
-"""What is kept of a request's body beside its entity, so that an answer has also what only Azure's clients know."""
+"""The request body stored beside its entity, so that an answer also has the fields that only Azure's clients know."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -8,7 +8,7 @@ KEY = "azure"
 
 
 class Echoing(Protocol):
-    """An entity that keeps bodies of ways in."""
+    """An entity that stores request bodies of entrypoints."""
 
     @property
     def echoes(self) -> Mapping[str, Any]: ...
@@ -20,6 +20,6 @@ def echoes(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def echo_of(entity: Echoing) -> Mapping[str, Any]:
-    """Return the body that an entity was last made of over this dialect; empty for one that another way in made."""
+    """Return the last request body of an entity in this dialect; empty where another entrypoint made it."""
     body: Mapping[str, Any] = entity.echoes.get(KEY) or {}
     return body

@@ -1,4 +1,4 @@
-"""Online endpoints and their deployments in Azure's JSON. Bodies are kept, and given back with what we know put in."""
+"""Online endpoints and their deployments in Azure's JSON. Bodies are stored, and returned with the known fields filled in."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +22,7 @@ MANAGED = "Managed"
 MIN_START_S = DEFAULT_START_LIMIT_S
 """A worker has at least as long to become healthy: what suits Azure's machines is too short to load a large model here."""
 INITIAL_DELAY_S, PERIOD_S, FAILURE_THRESHOLD = 10.0, 10.0, 30
-"""What Azure's liveness probe has where a script says nothing."""
+"""The defaults of Azure's liveness probe."""
 DEFAULT_TIMEOUT_S = 5.0
 _PROVISIONING: Mapping[DeploymentStatus, str] = {
     DeploymentStatus.HEALTHY: "Succeeded",
@@ -92,7 +92,7 @@ def endpoint_body(endpoint: Endpoint, base: str) -> dict[str, Any]:
 
 
 def scoring_path(endpoint: str) -> str:
-    """Return the path at which an endpoint is asked in Azure's dialect."""
+    """Return an endpoint's scoring path in Azure's dialect."""
     return f"/endpoints/{endpoint}/score"
 
 
@@ -179,5 +179,5 @@ def deployment_body(deployment: Deployment) -> dict[str, Any]:
 
 
 def provisioning_state(deployment: Deployment) -> str:
-    """Return Azure's word for how far a deployment is."""
+    """Return a deployment's provisioning state, in Azure's word."""
     return _PROVISIONING.get(deployment.status, "Creating")

@@ -1,4 +1,4 @@
-"""What is around every resource of Azure's wire: names, ids, errors, pages, and operations that take their time.
+"""What every resource of Azure's wire shares: names, ARM ids, errors, pagination, and long-running operations.
 
 The last group of the subscription's id is three digits short on purpose: Azure's SDK knows it as a test's, and never sends
 telemetry for it.
@@ -136,12 +136,12 @@ def resource(id: str, name: str, type: str, properties: Mapping[str, Any], **mor
 
 
 def page(values: Iterable[Mapping[str, Any]], next_link: str | None = None) -> dict[str, Any]:
-    """Return a page of a list."""
+    """Return a page of a paginated list."""
     return {"value": list(values)} | ({"nextLink": next_link} if next_link else {})
 
 
 def system_data(created_by: str, created_at: datetime | None) -> dict[str, str]:
-    """Return who made a thing, and when."""
+    """Return a resource's `systemData`: who created it, and when."""
     moment = (created_at or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     return {
         "createdBy": created_by,
@@ -152,9 +152,9 @@ def system_data(created_by: str, created_at: datetime | None) -> dict[str, str]:
     }
 
 
-def texts(given: Mapping[str, Any] | None) -> dict[str, str]:
+def texts(values: Mapping[str, Any] | None) -> dict[str, str]:
     """Return tags, environment variables and the like, each value as its text."""
-    return {str(name): str(value) for name, value in (given or {}).items()}
+    return {str(name): str(value) for name, value in (values or {}).items()}
 
 
 def is_true(value: Any) -> bool:
@@ -163,7 +163,7 @@ def is_true(value: Any) -> bool:
 
 
 def operation_path(what: str) -> str:
-    """Return where a client asks how far an operation is; `what` says which."""
+    """Return the status path of a long-running operation; `what` identifies it."""
     return f"/subscriptions/{SUBSCRIPTION}/providers/{PROVIDER}/locations/{LOCATION}/operationsStatus/{what}"
 
 

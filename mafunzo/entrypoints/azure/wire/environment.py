@@ -1,4 +1,4 @@
-"""Environments in Azure's JSON. What is sent comes back as it was; of it, the pip part of the conda file is built here."""
+"""Environments in Azure's JSON. Bodies come back as sent; of them, the pip part of the conda file is built here."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -53,7 +53,7 @@ def request_from_body(name: str, version: str, body: Mapping[str, Any]) -> Envir
 
 
 def environment_body(asset: Asset) -> dict[str, Any]:
-    """Return a version of an environment: what was sent, with what we know put in."""
+    """Return a version of an environment: the stored body, with the known fields filled in."""
     properties = {
         "isAnonymous": False,
         "properties": {},

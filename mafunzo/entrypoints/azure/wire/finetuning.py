@@ -51,24 +51,24 @@ def _refuse_others(name: str, details: Mapping[str, Any]) -> None:
 
 def _literals(name: str, details: Mapping[str, Any], properties: Mapping[str, Any]) -> dict[str, Any]:
     """Return the hyperparameters as the node's literals, and the job's compute as that of the step that trains."""
-    given = dict(details.get("hyperParameters") or {})
-    if twice := sorted(_FILES.keys() & given.keys()):
+    hyperparameters = dict(details.get("hyperParameters") or {})
+    if twice := sorted(_FILES.keys() & hyperparameters.keys()):
         raise InvalidParameter(
             f"Fine-tuning job '{name}' has {', '.join(twice)} among its hyperparameters. "
             "Name these as the job's model, training_data and validation_data."
         )
     compute = str(properties.get("computeId") or "").rstrip("/").rsplit("/", 1)[-1].removeprefix("azureml:")
     if compute:
-        given = {"compute_finetune": compute} | given
-    return {key: {"job_input_type": "literal", "value": str(value)} for key, value in given.items()}
+        hyperparameters = {"compute_finetune": compute} | hyperparameters
+    return {key: {"job_input_type": "literal", "value": str(value)} for key, value in hyperparameters.items()}
 
 
 def _files(name: str, details: Mapping[str, Any]) -> dict[str, Any]:
-    found = {}
+    inputs = {}
     for ours, theirs in _FILES.items():
-        given = details.get(theirs) or {}
-        if given.get("uri"):
-            found[ours] = {"job_input_type": given.get("jobInputType") or "uri_file", "uri": given["uri"]}
+        file_input = details.get(theirs) or {}
+        if file_input.get("uri"):
+            inputs[ours] = {"job_input_type": file_input.get("jobInputType") or "uri_file", "uri": file_input["uri"]}
         elif theirs in _REQUIRED:
             raise InvalidParameter(f"Fine-tuning job '{name}' has no {theirs}. Name its path.", param=theirs)
-    return found
+    return inputs

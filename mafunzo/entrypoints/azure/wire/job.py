@@ -1,8 +1,8 @@
-"""Jobs in Azure's JSON: what a PUT asks for, and what a GET and the run's history answer.
+"""Jobs in Azure's JSON: the bodies of PUT requests, and the answers of GET and the run history.
 
 A pipeline job's nodes name components by their ids; a command job is a pipeline of one node here, and so is a sweep, whose
-node is its trial. What isn't translated is refused, so that nothing is silently left out; the body is kept and given back as it
-came.
+node is its trial. What isn't translated is refused, so that nothing is silently left out; the body is stored and returned
+as sent.
 """
 
 import json
@@ -122,7 +122,7 @@ def _finetuning_job(name: str, properties: Mapping[str, Any]) -> JobRequest:
 
 def _request(name: str, properties: Mapping[str, Any], nodes: Mapping[str, Node]) -> JobRequest:
     """Return a request for what `nodes` do with the job's inputs and outputs."""
-    inputs = _given(properties.get("inputs") or {})
+    inputs = _input_values(properties.get("inputs") or {})
     pipeline = Component(
         name=str(properties.get("displayName") or name),
         version="1",
@@ -136,12 +136,12 @@ def _request(name: str, properties: Mapping[str, Any], nodes: Mapping[str, Node]
 
 def _outputs(properties: Mapping[str, Any]) -> dict[str, Output]:
     outputs = properties.get("outputs") or {}
-    return {key: Output(key, str(given.get("jobOutputType") or "uri_folder")) for key, given in outputs.items()}
+    return {key: Output(key, str(output.get("jobOutputType") or "uri_folder")) for key, output in outputs.items()}
 
 
 def _destinations(properties: Mapping[str, Any]) -> dict[str, Destination]:
     outputs = properties.get("outputs") or {}
-    return {key: found for key, given in outputs.items() if (found := destination_from_body(key, given))}
+    return {key: destination for key, output in outputs.items() if (destination := destination_from_body(key, output))}
 
 
 def _nodes(job: str, properties: Mapping[str, Any]) -> dict[str, Node]:
@@ -150,13 +150,13 @@ def _nodes(job: str, properties: Mapping[str, Any]) -> dict[str, Node]:
     What a program binds to a parameter that is None comes without that input of the job, and is left out. In a file it is a
     wrong name.
     """
-    given = set(properties.get("inputs") or {})
+    inputs = set(properties.get("inputs") or {})
     is_file = (properties.get("settings") or {}).get("_source") == FILE_SOURCE
     nodes, faults, is_unsupported = {}, [], False
     for name, body in (properties.get("jobs") or {}).items():
         try:
             node = node_from_body(name, body)
-            nodes[name] = node if is_file else _without_missing(node, given)
+            nodes[name] = node if is_file else _without_missing(node, inputs)
         except MafunzoError as error:
             faults += [*(error.faults or [error.message])]
             is_unsupported |= isinstance(error, NotSupported)
@@ -165,17 +165,17 @@ def _nodes(job: str, properties: Mapping[str, Any]) -> dict[str, Node]:
     return nodes
 
 
-def _without_missing(node: Node, given: set[str]) -> Node:
-    def kept(said: Mapping[str, Any]) -> dict[str, Any]:
+def _without_missing(node: Node, inputs: set[str]) -> Node:
+    def drop_missing(bindings: Mapping[str, Any]) -> dict[str, Any]:
         return {
             name: value
-            for name, value in said.items()
+            for name, value in bindings.items()
             if not (
-                isinstance(value, str) and (match := PARENT_INPUT.fullmatch(value.strip())) and match[1] not in given
+                isinstance(value, str) and (match := PARENT_INPUT.fullmatch(value.strip())) and match[1] not in inputs
             )
         }
 
-    return replace(node, inputs=kept(node.inputs), bound=kept(node.bound))
+    return replace(node, inputs=drop_missing(node.inputs), bound=drop_missing(node.bound))
 
 
 def _command(name: str, properties: Mapping[str, Any]) -> Component:
@@ -186,7 +186,7 @@ def _command(name: str, properties: Mapping[str, Any]) -> Component:
     if not properties.get("command"):
         raise InvalidParameter(f"Job '{name}' has no command. Say what to run.", param="command")
     require_no_services(f"Job '{name}'", properties)
-    inputs = _given(properties.get("inputs") or {})
+    inputs = _input_values(properties.get("inputs") or {})
     return Component(
         name=COMMAND,
         version="1",
@@ -205,17 +205,17 @@ def _only_node(name: str, properties: Mapping[str, Any]) -> Node:
     return Node(
         name=COMMAND,
         component=COMMAND,
-        inputs={key: f"${{{{parent.inputs.{key}}}}}" for key in _given(properties.get("inputs") or {})},
+        inputs={key: f"${{{{parent.inputs.{key}}}}}" for key in _input_values(properties.get("inputs") or {})},
         outputs={key: f"${{{{parent.outputs.{key}}}}}" for key in properties.get("outputs") or {}},
         timeout_s=timeout_from_body(f"Job '{name}'", properties),
     )
 
 
-def _given(inputs: Mapping[str, Any]) -> dict[str, str | PathInput]:
+def _input_values(inputs: Mapping[str, Any]) -> dict[str, str | PathInput]:
     """Return a job's inputs that have a value."""
-    found = {key: input_from_body(given) for key, given in inputs.items()}
+    values = {key: input_from_body(body) for key, body in inputs.items()}
     return {
-        key: value if isinstance(value, PathInput) else str(value) for key, value in found.items() if value is not None
+        key: value if isinstance(value, PathInput) else str(value) for key, value in values.items() if value is not None
     }
 
 
@@ -225,13 +225,15 @@ def _type_of(value: str | PathInput) -> str:
 
 
 def _computes(properties: Mapping[str, Any]) -> dict[str, str]:
-    """Return which compute the job and its nodes name, by who names it; without those that are bound to inputs."""
-    named = {
+    """Return the computes that the job and its nodes name, by who names them; without those that are bound to inputs."""
+    compute_ids = {
         "compute": properties.get("computeId"),
         "default_compute": (properties.get("settings") or {}).get("default_compute"),
     }
-    named |= {f"compute of '{name}'": node.get("computeId") for name, node in (properties.get("jobs") or {}).items()}
-    return {who: compute_name(str(id)) for who, id in named.items() if id and "${{" not in str(id)}
+    compute_ids |= {
+        f"compute of '{name}'": node.get("computeId") for name, node in (properties.get("jobs") or {}).items()
+    }
+    return {who: compute_name(str(id)) for who, id in compute_ids.items() if id and "${{" not in str(id)}
 
 
 def compute_name(id: str) -> str:
@@ -240,15 +242,19 @@ def compute_name(id: str) -> str:
 
 
 def job_body(job: Job, pages: str) -> dict[str, Any]:
-    """Return a job as a GET answers it; `pages` is where people look at it."""
-    kept = echo_of(job)
-    outputs = kept.get("outputs") or {name: {"jobOutputType": "uri_folder"} for name in job.outputs}
-    found = {
-        name: {"mode": "ReadWriteMount", **_said(given), "uri": given.get("uri") or output_id(job.name, name)}
-        for name, given in outputs.items()
+    """Return a job as a GET answers it; `pages` is the address of its web page."""
+    echo = echo_of(job)
+    outputs = echo.get("outputs") or {name: {"jobOutputType": "uri_folder"} for name in job.outputs}
+    output_bodies = {
+        name: {
+            "mode": "ReadWriteMount",
+            **_without_nulls(output),
+            "uri": output.get("uri") or output_id(job.name, name),
+        }
+        for name, output in outputs.items()
     }
     properties = {
-        **kept,
+        **echo,
         "jobType": kind_of(job),
         "displayName": job.display_name,
         "experimentName": job.experiment,
@@ -256,35 +262,35 @@ def job_body(job: Job, pages: str) -> dict[str, Any]:
         "tags": dict(job.tags),
         "properties": {**job.user_properties, **_best_of(job)},
         "services": {"Studio": {"endpoint": pages, "jobServiceType": "Studio", "status": None, "errorMessage": None}},
-        "outputs": found,
-        "inputs": {name: _with_mode(given) for name, given in (kept.get("inputs") or {}).items()},
+        "outputs": output_bodies,
+        "inputs": {name: _with_mode(value) for name, value in (echo.get("inputs") or {}).items()},
         "isArchived": job.is_archived,
     }
     if job.description is not None:
         properties["description"] = job.description
     if properties["jobType"] == "Pipeline":
-        properties["jobs"] = kept.get("jobs") or {}
-    made = system_data(job.created_by, job.created_at)
-    return resource(resource_id("jobs", job.name), job.name, "workspaces/jobs", properties, systemData=made)
+        properties["jobs"] = echo.get("jobs") or {}
+    creation = system_data(job.created_by, job.created_at)
+    return resource(resource_id("jobs", job.name), job.name, "workspaces/jobs", properties, systemData=creation)
 
 
-def _with_mode(given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return an input with the mode that Azure takes where none is asked for, if it is a path."""
-    is_path = "uri" in given and "value" not in given
-    return {"mode": "ReadOnlyMount", **_said(given)} if is_path else given
+def _with_mode(binding: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an input with Azure's default mode where it has none, if it is a path."""
+    is_path = "uri" in binding and "value" not in binding
+    return {"mode": "ReadOnlyMount", **_without_nulls(binding)} if is_path else binding
 
 
-def _said(given: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in given.items() if value is not None}
+def _without_nulls(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in fields.items() if value is not None}
 
 
 def echo_of(job: Job) -> dict[str, Any]:
-    """Return the properties of the body that a job came with; none for a job that came another way."""
+    """Return the properties of a job's stored body; empty for a job of another entrypoint."""
     return dict((job.echoes.get(ECHO) or {}).get("properties") or {})
 
 
 def request_of(job: Job) -> JobRequest | None:
-    """Return the request that a job's body is; None for a job that came another way."""
+    """Return the request in a job's stored body; None for a job of another entrypoint."""
     body = job.echoes.get(ECHO)
     return None if body is None else job_from_body(job.name, body)
 
@@ -295,7 +301,7 @@ def kind_of(job: Job) -> str:
 
 
 def _best_of(job: Job) -> dict[str, str]:
-    """Return what a sweep's properties tell of its best trial, under the names that the SDK looks for."""
+    """Return a sweep's properties of its best trial, under the names that the SDK looks for."""
     if BEST_TRIAL not in job.properties:
         return {}
     return {
@@ -305,28 +311,28 @@ def _best_of(job: Job) -> dict[str, str]:
 
 
 def artifact_path(name: str) -> str:
-    """Return where in the store of artifacts a client looks for what a job, or a step, printed and wrote besides outputs."""
+    """Return the path in the artifact store of a job's, or a step's, log and files besides outputs."""
     return f"ExperimentRun/dcid.{name}"
 
 
 def output_path(name: str, output: str = "") -> str:
-    """Return where in the home's datastore a client looks for an output of a job, or of a step; without one, for all."""
+    """Return the path in the home's datastore of an output of a job, or of a step; without one, of all."""
     return f"azureml/{name}/{output}" if output else f"azureml/{name}"
 
 
 def child_name(step: Step) -> str:
-    """Return under which name a step is a job of its own."""
+    """Return a step's name as a child job."""
     return f"{step.job}.{step.name}"
 
 
 def child_body(step: Step) -> dict[str, Any]:
-    """Return a step as a GET of a job answers it: without properties, which sends the client to the run's history."""
+    """Return a step as a child job's GET answer: without properties, which sends the client to the run history."""
     name = child_name(step)
     return resource(resource_id("jobs", name), name, "workspaces/jobs", {}) | {"properties": None}
 
 
 def run_body(job: Job) -> dict[str, Any]:
-    """Return a job as its run's history tells it."""
+    """Return a job as a run of the run history."""
     return _run(job.name, job, status_of_job(job), job.display_name, job.started_at, job.ended_at, job.error) | {
         "tags": dict(job.tags),
         "hidden": job.is_archived,
@@ -334,7 +340,7 @@ def run_body(job: Job) -> dict[str, Any]:
 
 
 def child_run_body(job: Job, step: Step) -> dict[str, Any]:
-    """Return a step as its run's history tells it."""
+    """Return a step as a child run of the run history."""
     status = STEP_STATUS[step.status]
     body = _run(child_name(step), job, status, step.name, step.started_at, step.ended_at, step.error)
     component = {"azureml.moduleName": step.spec.component, "azureml.parameters": step.reason, **_reuse(step)}
@@ -344,7 +350,7 @@ def child_run_body(job: Job, step: Step) -> dict[str, Any]:
 
 
 def _reuse(step: Step) -> dict[str, str]:
-    """Return what tells that a step's outputs are those of an earlier one, which its reason names: `same as job/step`."""
+    """Return the properties that mark a step as reused from an earlier one, which its reason names: `same as job/step`."""
     if step.status is not StepStatus.CACHED:
         return {}
     return {
@@ -358,11 +364,11 @@ def change_from_body(body: Mapping[str, Any]) -> JobChange:
     return _change(body, body.get("hidden"))
 
 
-def _change(said: Mapping[str, Any], is_archived: bool | None) -> JobChange:
-    tags, properties = said.get("tags"), said.get("properties")
+def _change(body: Mapping[str, Any], is_archived: bool | None) -> JobChange:
+    tags, properties = body.get("tags"), body.get("properties")
     return JobChange(
-        display_name=said.get("displayName"),
-        description=said.get("description"),
+        display_name=body.get("displayName"),
+        description=body.get("description"),
         tags=None if tags is None else texts(tags),
         user_properties=None if properties is None else texts(properties),
         is_archived=is_archived,
@@ -370,7 +376,7 @@ def _change(said: Mapping[str, Any], is_archived: bool | None) -> JobChange:
 
 
 def run_details(job: Job, log: str, is_finalizing: bool = False) -> dict[str, Any]:
-    """Return a run's details as its history tells them; `log` is the address of what it has printed.
+    """Return a run's details in the run history; `log` is the address of its log.
 
     is_finalizing: the job has ended, and its log is still to be shown.
     """
@@ -390,13 +396,13 @@ def run_details(job: Job, log: str, is_finalizing: bool = False) -> dict[str, An
 
 
 def run_data(name: str, status: str, outputs: Iterable[str]) -> dict[str, Any]:
-    """Return a run's data as its history tells them: its state, and its outputs under ids that are resolved to paths.
+    """Return a run's data in the run history: its state, and its outputs under ids that are resolved to paths.
 
     An output that is a model is called a folder too: azure-ai-ml 1.35 breaks off before it asks where a model lies. Older
     releases know the types by other names, leave all out, and look under `output_path`.
     """
-    found = {output: {"assetId": output_id(name, output), "type": "uri_folder"} for output in outputs}
-    return {"runMetadata": {"runId": name, "status": status, "outputs": found}}
+    output_assets = {output: {"assetId": output_id(name, output), "type": "uri_folder"} for output in outputs}
+    return {"runMetadata": {"runId": name, "status": status, "outputs": output_assets}}
 
 
 def output_id(job: str, output: str) -> str:

@@ -1,4 +1,4 @@
-"""Azure's scoring dialect (`/score`) to OpenAI's, which workers speak, and the answers back.
+"""Azure's scoring dialect (`/score`) translated to OpenAI's, which workers speak, and the answers back.
 
 `input_string` is one conversation (a list of messages) or a list of conversations; each is answered: one gives
 `{"output": "text"}`, a list gives `{"output": ["text", ...]}` in its order.
@@ -28,15 +28,15 @@ def requests_from_body(body: Any, model: str, max_conversations: int) -> tuple[l
 
     Raises `InvalidParameter` with all faults.
     """
-    given = body.get("input_data") if isinstance(body, Mapping) else None
-    if not isinstance(given, Mapping) or not isinstance(given.get("input_string"), list):
+    input_data = body.get("input_data") if isinstance(body, Mapping) else None
+    if not isinstance(input_data, Mapping) or not isinstance(input_data.get("input_string"), list):
         raise InvalidParameter(
             'The body has no conversation. Send {"input_data": {"input_string": [{"role": "user", "content": "..."}], '
             '"parameters": {}}}.',
             param="input_data.input_string",
         )
-    conversations, is_list = _conversations(given["input_string"], max_conversations)
-    options = _options(_mapping(body, "params"), _mapping(given, "parameters"))
+    conversations, is_list = _conversations(input_data["input_string"], max_conversations)
+    options = _options(_mapping(body, "params"), _mapping(input_data, "parameters"))
     return [{"model": model, "messages": messages, **options} for messages in conversations], is_list
 
 
@@ -46,9 +46,9 @@ def answer_body(answers: Sequence[Mapping[str, Any]], is_list: bool) -> dict[str
     return {"output": texts if is_list else texts[0]}
 
 
-def _conversations(given: list[Any], max_conversations: int) -> tuple[list[list[Any]], bool]:
-    is_list = bool(given) and all(isinstance(one, list) for one in given)
-    conversations = given if is_list else [given]
+def _conversations(input_string: list[Any], max_conversations: int) -> tuple[list[list[Any]], bool]:
+    is_list = bool(input_string) and all(isinstance(one, list) for one in input_string)
+    conversations = input_string if is_list else [input_string]
     faults = []
     if len(conversations) > max_conversations:
         faults.append(f"{len(conversations)} conversations, expected {max_conversations} at most. Send them in parts.")
@@ -61,30 +61,30 @@ def _conversations(given: list[Any], max_conversations: int) -> tuple[list[list[
 
 
 def _mapping(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = body.get(name) or {}
-    if not isinstance(found, Mapping):
-        raise InvalidParameter(f"{name} is {found!r}, expected an object of parameters.", param=name)
-    return found
+    value = body.get(name) or {}
+    if not isinstance(value, Mapping):
+        raise InvalidParameter(f"{name} is {value!r}, expected an object of parameters.", param=name)
+    return value
 
 
 def _options(params: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Return OpenAI's options; `parameters` win over `params`."""
-    given = {name: value for name, value in {**params, **parameters}.items() if value is not None}
-    faults = [unknown_name(name, [*_NAMES, *_OTHERS]) for name in given if name not in (*_NAMES, *_OTHERS)]
+    values = {name: value for name, value in {**params, **parameters}.items() if value is not None}
+    faults = [unknown_name(name, [*_NAMES, *_OTHERS]) for name in values if name not in (*_NAMES, *_OTHERS)]
     faults += [
-        f"{name} is {given[name]!r}, expected true or false."
+        f"{name} is {values[name]!r}, expected true or false."
         for name in _OTHERS
-        if name in given and not isinstance(given[name], bool)
+        if name in values and not isinstance(values[name], bool)
     ]
-    if given.get("return_full_text") is True:
+    if values.get("return_full_text") is True:
         faults.append("return_full_text is true: only the reply is returned. Leave it out.")
-    lengths = [name for name in given if _NAMES.get(name) == "max_tokens"]
+    lengths = [name for name in values if _NAMES.get(name) == "max_tokens"]
     if len(lengths) > 1:
         faults.append(f"{' and '.join(lengths)} all say how long a reply may be. Keep one.")
     if faults:
         raise InvalidParameter("parameters can't be used.", faults, param="input_data.parameters")
-    options = {_NAMES[name]: value for name, value in given.items() if name in _NAMES}
-    if given.get("do_sample") is False:
+    options = {_NAMES[name]: value for name, value in values.items() if name in _NAMES}
+    if values.get("do_sample") is False:
         options["temperature"] = 0
         options.pop("top_p", None)
     return options

@@ -11,7 +11,7 @@ from mafunzo.entities.sweep import Distribution, EarlyTermination, Goal, Policy,
 from mafunzo.errors import InvalidParameter
 
 MAX_TRIALS = 1000
-"""As many as Azure runs where none is said, and as many steps as a job may have."""
+"""Azure's default, and the most steps that a job may have."""
 MAX_LOGARITHM = 300.0
 """The greatest whose value is a number, also for the base 10."""
 ARGUMENTS: Mapping[str, tuple[str, ...]] = {
@@ -36,9 +36,11 @@ _SEARCH_SPACE = re.compile(r"\$\{\{\s*search_space\.([^{}\s]+)\s*\}\}")
 
 
 def sweep_from_body(name: str, properties: Mapping[str, Any]) -> Sweep:
-    """Read what a sweep job looks for; raises `InvalidParameter` with all faults."""
+    """Read a sweep job's settings; raises `InvalidParameter` with all faults."""
     faults: list[str] = []
-    space = {key: _distribution(key, given, faults) for key, given in (properties.get("searchSpace") or {}).items()}
+    space = {
+        key: _distribution(key, expression, faults) for key, expression in (properties.get("searchSpace") or {}).items()
+    }
     sampling, seed, log_base = _sampling(properties.get("samplingAlgorithm") or {}, faults)
     objective = properties.get("objective") or {}
     limits = properties.get("limits") or {}
@@ -82,18 +84,20 @@ def swept_inputs(sweep: Sweep) -> dict[str, Input]:
     return {name: Input(name, _type_of(distribution)) for name, distribution in sweep.space.items()}
 
 
-def _distribution(name: str, given: Any, faults: list[str]) -> Distribution | None:
-    """Return where a parameter's values come from: `["uniform", [0.1, 0.9]]`, `["choice", [[1, 2]]]`."""
-    kind = str(given[0]) if isinstance(given, list) and len(given) == 2 else ""
+def _distribution(name: str, expression: Any, faults: list[str]) -> Distribution | None:
+    """Return the distribution of a parameter's values: `["uniform", [0.1, 0.9]]`, `["choice", [[1, 2]]]`."""
+    kind = str(expression[0]) if isinstance(expression, list) and len(expression) == 2 else ""
     if kind not in ARGUMENTS:
-        faults.append(f"search space: {name} is {given}, expected one of {', '.join(ARGUMENTS)} and its arguments.")
+        faults.append(
+            f"search space: {name} is {expression}, expected one of {', '.join(ARGUMENTS)} and its arguments."
+        )
         return None
-    arguments = given[1] if isinstance(given[1], list) else [given[1]]
+    arguments = expression[1] if isinstance(expression[1], list) else [expression[1]]
     if kind == "choice" and len(arguments) == 1 and isinstance(arguments[0], list):
         arguments = arguments[0]
-    found = list(_faults_of(kind, arguments))
-    faults += [f"search space: {name} is {kind}: {fault}" for fault in found]
-    return None if found else Distribution(kind, tuple(arguments))
+    argument_faults = list(_faults_of(kind, arguments))
+    faults += [f"search space: {name} is {kind}: {fault}" for fault in argument_faults]
+    return None if argument_faults else Distribution(kind, tuple(arguments))
 
 
 def _faults_of(kind: str, arguments: list[Any]) -> Iterator[str]:
@@ -107,24 +111,24 @@ def _faults_of(kind: str, arguments: list[Any]) -> Iterator[str]:
     if len(arguments) != len(names) or not all(_is_number(value) for value in arguments):
         yield f"its arguments are {arguments}, expected the numbers {', '.join(names)}."
         return
-    said = dict(zip(names, arguments, strict=True))
-    if "upper" in said and (said["upper"] < 1 or said["upper"] != int(said["upper"])):
-        yield f"upper is {said['upper']}, expected a whole number of 1 or more."
-    if "min_value" in said and said["min_value"] > said["max_value"]:
-        yield f"min_value is {said['min_value']}, more than max_value, {said['max_value']}."
+    values = dict(zip(names, arguments, strict=True))
+    if "upper" in values and (values["upper"] < 1 or values["upper"] != int(values["upper"])):
+        yield f"upper is {values['upper']}, expected a whole number of 1 or more."
+    if "min_value" in values and values["min_value"] > values["max_value"]:
+        yield f"min_value is {values['min_value']}, more than max_value, {values['max_value']}."
     for positive in ("sigma", "q"):
-        if said.get(positive, 1) <= 0:
-            yield f"{positive} is {said[positive]}, expected more than 0."
-    logarithm = said.get("max_value", said.get("mu", 0) + 6 * said.get("sigma", 0))
+        if values.get(positive, 1) <= 0:
+            yield f"{positive} is {values[positive]}, expected more than 0."
+    logarithm = values.get("max_value", values.get("mu", 0) + 6 * values.get("sigma", 0))
     if "log" in kind and logarithm > MAX_LOGARITHM:
         yield f"its values are logarithms, and {logarithm:g} is more than {MAX_LOGARITHM:g}."
 
 
-def _sampling(given: Mapping[str, Any], faults: list[str]) -> tuple[Sampling, int | None, float]:
-    """Return how values are drawn, from which seed, and the base of logarithms."""
-    kind = str(given.get("samplingAlgorithmType") or "Random").lower()
-    rule = str(given.get("rule") or "random").lower()
-    seed, base = given.get("seed"), given.get("logbase")
+def _sampling(algorithm: Mapping[str, Any], faults: list[str]) -> tuple[Sampling, int | None, float]:
+    """Return the sampling algorithm, its random seed, and the base of logarithms."""
+    kind = str(algorithm.get("samplingAlgorithmType") or "Random").lower()
+    rule = str(algorithm.get("rule") or "random").lower()
+    seed, base = algorithm.get("seed"), algorithm.get("logbase")
     if kind not in KINDS:
         faults.append(f"sampling_algorithm is '{kind}', expected one of {', '.join(KINDS)}.")
     if rule not in ("random", "sobol"):
@@ -138,81 +142,83 @@ def _sampling(given: Mapping[str, Any], faults: list[str]) -> tuple[Sampling, in
     return sampling, seed, log_base or math.e
 
 
-def _goal(given: Any, faults: list[str]) -> Goal:
-    text = str(given).lower()
+def _goal(value: Any, faults: list[str]) -> Goal:
+    text = str(value).lower()
     if text not in list(Goal):
-        faults.append(f"objective: goal is '{given}', expected minimize or maximize.")
+        faults.append(f"objective: goal is '{value}', expected minimize or maximize.")
         return Goal.MINIMIZE
     return Goal(text)
 
 
-def _early_termination(given: Mapping[str, Any] | None, faults: list[str]) -> EarlyTermination | None:
-    if not given:
+def _early_termination(policy: Mapping[str, Any] | None, faults: list[str]) -> EarlyTermination | None:
+    if not policy:
         return None
-    where, kind = "early_termination", given.get("policyType")
+    where, kind = "early_termination", policy.get("policyType")
     if kind not in POLICIES:
         faults.append(f"{where}: type is '{kind}', expected one of {', '.join(POLICIES)}.")
         return None
-    found = EarlyTermination(
+    termination = EarlyTermination(
         policy=POLICIES[kind],
-        interval=_whole(f"{where}: evaluation_interval", given.get("evaluationInterval") or None, 1, None, 1, faults),
-        delay=_whole(f"{where}: delay_evaluation", given.get("delayEvaluation"), 0, None, 0, faults),
-        slack_factor=_float(given.get("slackFactor") or 0) or 0.0,
-        slack_amount=_float(given.get("slackAmount") or 0) or 0.0,
-        percent=_float(given.get("truncationPercentage") or 0) or 0.0,
+        interval=_whole(f"{where}: evaluation_interval", policy.get("evaluationInterval") or None, 1, None, 1, faults),
+        delay=_whole(f"{where}: delay_evaluation", policy.get("delayEvaluation"), 0, None, 0, faults),
+        slack_factor=_float(policy.get("slackFactor") or 0) or 0.0,
+        slack_amount=_float(policy.get("slackAmount") or 0) or 0.0,
+        percent=_float(policy.get("truncationPercentage") or 0) or 0.0,
     )
-    if found.policy is Policy.BANDIT and (bool(found.slack_factor) == bool(found.slack_amount) or _slack(found) < 0):
+    if termination.policy is Policy.BANDIT and (
+        bool(termination.slack_factor) == bool(termination.slack_amount) or _slack(termination) < 0
+    ):
         faults.append(f"{where}: a bandit policy has one of slack_factor and slack_amount, more than 0.")
-    if found.policy is Policy.TRUNCATION and not 1 <= found.percent <= 99:
-        faults.append(f"{where}: truncation_percentage is {found.percent:g}, expected 1 to 99.")
-    return found
+    if termination.policy is Policy.TRUNCATION and not 1 <= termination.percent <= 99:
+        faults.append(f"{where}: truncation_percentage is {termination.percent:g}, expected 1 to 99.")
+    return termination
 
 
 def _slack(policy: EarlyTermination) -> float:
     return min(policy.slack_factor, policy.slack_amount)
 
 
-def _faults_between(sweep: Sweep, properties: Mapping[str, Any], named: set[str]) -> Iterator[str]:
-    """Yield what is wrong with parts that are each right. `named`: the parameters of the search space, broken ones too."""
+def _faults_between(sweep: Sweep, properties: Mapping[str, Any], parameters: set[str]) -> Iterator[str]:
+    """Yield what is wrong with parts that are each right. `parameters`: the parameters of the search space, broken ones too."""
     if not sweep.metric:
         yield "objective: primary_metric is missing. Name the metric that trials log."
-    if not named:
+    if not parameters:
         yield "the search space is empty. Give one parameter or more."
     if sweep.sampling is Sampling.GRID:
         for name, distribution in sweep.space.items():
             if distribution.kind != "choice":
                 yield f"search space: {name} is {distribution.kind}, but a grid is made of choices. Use choice, or random."
-    for name in sorted(named & set(properties.get("inputs") or {})):
+    for name in sorted(parameters & set(properties.get("inputs") or {})):
         yield f"{name} is both an input and in the search space. Keep one."
     command = str((properties.get("trial") or {}).get("command") or "")
     if not command:
         yield "the trial has no command. Say what to run."
-    for name in sorted(set(_SEARCH_SPACE.findall(command)) - named):
+    for name in sorted(set(_SEARCH_SPACE.findall(command)) - parameters):
         yield f"the command uses search_space.{name}, which the search space doesn't have."
 
 
-def _whole(name: str, given: Any, least: int, most: int | None, default: int, faults: list[str]) -> int:
-    if given is None:
+def _whole(name: str, value: Any, least: int, most: int | None, default: int, faults: list[str]) -> int:
+    if value is None:
         return default
-    if isinstance(given, int) and given >= least and (most is None or given <= most):
-        return given
+    if isinstance(value, int) and value >= least and (most is None or value <= most):
+        return value
     faults.append(
-        f"{name} is {given}, expected a whole number{f' from {least} to {most}' if most else f', {least} or more'}."
+        f"{name} is {value}, expected a whole number{f' from {least} to {most}' if most else f', {least} or more'}."
     )
     return default
 
 
-def _seconds(name: str, given: Any, faults: list[str]) -> float:
+def _seconds(name: str, value: Any, faults: list[str]) -> float:
     try:
-        return 0.0 if given is None else seconds_of(str(given))
+        return 0.0 if value is None else seconds_of(str(value))
     except InvalidParameter as error:
         faults.append(f"{name}: {error.message}")
         return 0.0
 
 
-def _float(given: Any) -> float | None:
+def _float(value: Any) -> float | None:
     try:
-        number = float(given)
+        number = float(value)
     except (TypeError, ValueError):
         return None
     return number if math.isfinite(number) else None
