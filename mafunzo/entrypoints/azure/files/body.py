@@ -1,4 +1,4 @@
-"""The files that `az ml` takes, translated to the very bodies that the Azure SDK sends for them; jobs are in `file_job`."""
+"""The files that `az ml` takes, translated to the very bodies that the Azure SDK sends for them; jobs are in `files.job`."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,7 +15,7 @@ _TIERS = {"dedicated": "Dedicated", "low_priority": "LowPriority", "lowpriority"
 
 
 def body_of(kind: FileKind, document: Mapping[str, Any], local: Local) -> Body:
-    """Return the body of the request that makes what a file describes, whose keys are known to be good."""
+    """Return the PUT request's body for what a file describes; its keys have been checked."""
     return _TRANSLATIONS[kind](document, local)
 
 
@@ -36,36 +36,38 @@ def _environment(document: Mapping[str, Any], local: Local) -> Body:
     conda = document.get("conda_file")
     if isinstance(conda, str):
         conda = local.conda("conda_file", conda)
-    said = {
+    fields = {
         "image": document.get("image"),
         "condaFile": yaml.safe_dump(conda) if conda else None,
         "build": document.get("build"),
         "osType": document.get("os_type"),
         "inferenceConfig": document.get("inference_config"),
     }
-    return _asset_body(document, **{key: value for key, value in said.items() if value})
+    return _asset_body(document, **{key: value for key, value in fields.items() if value})
 
 
 def _component(document: Mapping[str, Any], local: Local) -> Body:
-    """Every number of a component's inputs is a text on the wire."""
+    """Return a component's body, in which every number of an input is a string."""
     spec = {key: value for key, value in document.items() if key not in ("properties", "jobs") and value is not None}
     spec |= {key: str(spec[key]) for key in ("name", "version") if key in spec}
     if "inputs" in spec:
-        spec["inputs"] = {name: _declared(given or {}) for name, given in spec["inputs"].items()}
+        spec["inputs"] = {name: _declared(declaration or {}) for name, declaration in spec["inputs"].items()}
     if "outputs" in spec:
-        spec["outputs"] = {name: {"type": "uri_folder", **(given or {})} for name, given in spec["outputs"].items()}
+        spec["outputs"] = {
+            name: {"type": "uri_folder", **(declaration or {})} for name, declaration in spec["outputs"].items()
+        }
     spec |= sources("", document, local)
     if "jobs" in document:
         spec["jobs"] = node_bodies(document, local)
     return _asset_body(document, componentSpec=spec)
 
 
-def _declared(given: Mapping[str, Any]) -> Body:
-    texts = {key: str(given[key]) for key in ("default", "min", "max") if given.get(key) is not None}
-    return {**given, **texts}
+def _declared(declaration: Mapping[str, Any]) -> Body:
+    texts = {key: str(declaration[key]) for key in ("default", "min", "max") if declaration.get(key) is not None}
+    return {**declaration, **texts}
 
 
-def _asset_body(document: Mapping[str, Any], **said: Any) -> Body:
+def _asset_body(document: Mapping[str, Any], **fields: Any) -> Body:
     properties = {
         "description": document.get("description"),
         "tags": dict(document.get("tags") or {}),
@@ -73,7 +75,7 @@ def _asset_body(document: Mapping[str, Any], **said: Any) -> Body:
         "isAnonymous": False,
         "isArchived": False,
     }
-    return {"properties": properties | said}
+    return {"properties": properties | fields}
 
 
 # Computes, endpoints, deployments
@@ -123,11 +125,11 @@ def _deployment(document: Mapping[str, Any], local: Local) -> Body:
     return {"location": LOCATION, "properties": properties, "tags": dict(document.get("tags") or {}), "sku": sku}
 
 
-def _probe(given: Mapping[str, Any]) -> Body:
+def _probe(probe: Mapping[str, Any]) -> Body:
     times = {"initialDelay": "initial_delay", "period": "period", "timeout": "timeout"}
     counts = {"failureThreshold": "failure_threshold", "successThreshold": "success_threshold"}
-    found: Body = {name: f"PT{int(given[key])}S" for name, key in times.items() if given.get(key) is not None}
-    return found | {name: given[key] for name, key in counts.items() if given.get(key) is not None}
+    body: Body = {name: f"PT{int(probe[key])}S" for name, key in times.items() if probe.get(key) is not None}
+    return body | {name: probe[key] for name, key in counts.items() if probe.get(key) is not None}
 
 
 _TRANSLATIONS: Mapping[FileKind, Callable[[Mapping[str, Any], Local], Body]] = {

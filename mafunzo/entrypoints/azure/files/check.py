@@ -1,4 +1,4 @@
-"""All that is wrong with a file of `az ml`, found before anything is stored: its keys, what lies beside it, what it names."""
+"""Validation of an `az ml` file before anything is stored: its keys, its local files, and the assets that it references."""
 
 from __future__ import annotations
 
@@ -41,27 +41,27 @@ ASSETS: Mapping[FileKind, AssetType] = {
     FileKind.COMPONENT: AssetType.COMPONENT,
     FileKind.ENVIRONMENT: AssetType.ENVIRONMENT,
 }
-"""The kinds that have versions."""
+"""The kinds that are versioned assets."""
 
 
 def check(workspace: Workspace, file: Path, kind: FileKind, document: Mapping[str, Any], name: str) -> None:
     """Raise `InvalidFile` with all that is wrong with a file, as far as one fault lets another be seen."""
     files = CheckedFiles(workspace)
-    found = faults_of(kind, document)
-    if all(fault.is_harmless for fault in found):
-        broken = frozenset(fault.path[0] for fault in found)
-        document = mended(document, found)
+    key_faults = faults_of(kind, document)
+    if all(fault.is_harmless for fault in key_faults):
+        broken = frozenset(fault.path[0] for fault in key_faults)
+        document = mended(document, key_faults)
         local = LocalFiles(file.parent, files, within=(file.resolve(),))
         body = files.attempt("", lambda: body_of(kind, document, local), None)
         if body is not None:
             _CHECKS[kind](_File(workspace, files, kind, document, body, name, broken))
-    if faults := [*(fault.text for fault in found), *files.faults]:
+    if faults := [*(fault.text for fault in key_faults), *files.faults]:
         raise InvalidFile(f"{file} can't be used.", list(dict.fromkeys(faults)))
 
 
 @dataclass(frozen=True)
 class _File:
-    """A file that could be translated. broken: keys that something else stands in for, of which the fault is told."""
+    """A file that could be translated. broken: keys with a reported fault, which have a stand-in value."""
 
     workspace: Workspace
     files: CheckedFiles
@@ -76,7 +76,7 @@ class _File:
         return None if key in self.broken else self.files.attempt(key, work, None)
 
     def take(self, read: Callable[[], T]) -> T | None:
-        """Return what is read of the body; where it raises, keep the fault."""
+        """Return what `read` parses from the body; where it raises, keep the fault."""
         return self.files.attempt("", read, None)
 
 
@@ -133,27 +133,27 @@ def _deployment(file: _File) -> None:
 
 
 def _job(file: _File) -> None:
-    asked = file.take(lambda: job_from_body(file.name, file.body))
-    if asked is None:
+    request = file.take(lambda: job_from_body(file.name, file.body))
+    if request is None:
         return
     jobs, promised = file.workspace.jobs, file.files.promised()
-    if _is_told(asked, promised.components.values()):
-        file.files.faults += file.workspace.computes.faults(asked.computes)
+    if _has_unreadable_parts(request, promised.components.values()):
+        file.files.faults += file.workspace.computes.faults(request.computes)
         return
     before = len(file.files.faults)
-    file.take(lambda: jobs.require_good(asked, promised))
+    file.take(lambda: jobs.require_good(request, promised))
     if "jobs" not in file.document:  # the only step has a name that isn't in the file
         file.files.faults[before:] = map(_without_step, file.files.faults[before:])
 
 
-def _is_told(asked: JobRequest, components: Iterable[Component]) -> bool:
+def _has_unreadable_parts(request: JobRequest, components: Iterable[Component]) -> bool:
     """Return whether a component, or a file of a pipeline of the registry, can't be read, so that no plan can be made."""
-    nodes = [*asked.pipeline.nodes.values(), *(node for one in components for node in one.nodes.values())]
-    if UNKNOWN_NAME in (asked.component, *(node.component for node in nodes)):
+    nodes = [*request.pipeline.nodes.values(), *(node for one in components for node in one.nodes.values())]
+    if UNKNOWN_NAME in (request.component, *(node.component for node in nodes)):
         return True
-    given = [*asked.inputs.values(), *(value for node in nodes for value in node.inputs.values())]
-    is_broken = any(isinstance(value, PathInput) and value.text == UNKNOWN_URI for value in given)
-    return is_broken and shipped_pipeline(asked) is not None
+    inputs = [*request.inputs.values(), *(value for node in nodes for value in node.inputs.values())]
+    is_broken = any(isinstance(value, PathInput) and value.text == UNKNOWN_URI for value in inputs)
+    return is_broken and shipped_pipeline(request) is not None
 
 
 def _without_step(fault: str) -> str:

@@ -1,4 +1,4 @@
-"""Making what a file of `az ml` describes: read and checked as a whole, and only then stored, and made as over Azure's wire."""
+"""Creation of what an `az ml` file describes: validated as a whole, and only then stored, and created as by Azure's PUT."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def create(workspace: Workspace, file: Path, changes: Mapping[str, str]) -> Crea
     check(workspace, file, kind, document, name)
     body = body_of(kind, document, LocalFiles(file.parent, StoredFiles(workspace)))
     endpoint = str(document.get("endpoint_name") or "")
-    asked = Created(kind, name, _version(workspace, kind, document), endpoint)
-    _VERBS[kind](workspace, body, asked)
-    return asked
+    target = Created(kind, name, _version(workspace, kind, document), endpoint)
+    _VERBS[kind](workspace, body, target)
+    return target
 
 
 def _name(kind: FileKind, document: Mapping[str, Any]) -> str:
-    """Return the name that is given, or for a job a new one; anything else that lacks it is told of."""
+    """Return the file's name, or for a job a new one; for anything else, a stand-in: the missing key is a fault."""
     name = document.get("name")
     if name is None:
         return f"{document.get('type') or kind}-{secrets.token_hex(4)}" if kind is FileKind.JOB else "unknown"
@@ -66,7 +66,7 @@ def _name(kind: FileKind, document: Mapping[str, Any]) -> str:
 
 
 def _version(workspace: Workspace, kind: FileKind, document: Mapping[str, Any]) -> str:
-    """Return the version that is named, else the next number; empty for what has none."""
+    """Return the file's version, else the next number; empty for a kind without versions."""
     if kind not in ASSETS:
         return ""
     if document.get("version") is not None:
@@ -77,48 +77,48 @@ def _version(workspace: Workspace, kind: FileKind, document: Mapping[str, Any]) 
 # What a kind is made by
 
 
-def _make_job(workspace: Workspace, body: Body, asked: Created) -> None:
-    if workspace.jobs.has(asked.name):
+def _make_job(workspace: Workspace, body: Body, target: Created) -> None:
+    if workspace.jobs.has(target.name):
         raise Conflict(
-            f"Job {asked.name} exists already, and a job never changes. Give it another name, or leave it out."
+            f"Job {target.name} exists already, and a job never changes. Give it another name, or leave it out."
         )
-    workspace.jobs.create(job_from_body(asked.name, body))
+    workspace.jobs.create(job_from_body(target.name, body))
 
 
 _VERBS: Mapping[FileKind, Callable[[Workspace, Body, Created], Any]] = {
-    FileKind.MODEL: lambda workspace, body, asked: workspace.models.register_from(
-        model_from_body(body), asked.name, asked.version
+    FileKind.MODEL: lambda workspace, body, target: workspace.models.register_from(
+        model_from_body(body), target.name, target.version
     ),
-    FileKind.DATA: lambda workspace, body, asked: workspace.data.register_from(
-        data_from_body(asked.name, body), asked.name, asked.version
+    FileKind.DATA: lambda workspace, body, target: workspace.data.register_from(
+        data_from_body(target.name, body), target.name, target.version
     ),
-    FileKind.ENVIRONMENT: lambda workspace, body, asked: workspace.environments.register_from(
-        request_from_body(asked.name, asked.version, body), asked.name, asked.version
+    FileKind.ENVIRONMENT: lambda workspace, body, target: workspace.environments.register_from(
+        request_from_body(target.name, target.version, body), target.name, target.version
     ),
-    FileKind.COMPONENT: lambda workspace, body, asked: workspace.components.register(
-        component_from_body(asked.name, asked.version, body)
+    FileKind.COMPONENT: lambda workspace, body, target: workspace.components.register(
+        component_from_body(target.name, target.version, body)
     ),
-    FileKind.COMPUTE: lambda workspace, body, asked: workspace.computes.create(
-        asked.name, compute_from_body(asked.name, body)
+    FileKind.COMPUTE: lambda workspace, body, target: workspace.computes.create(
+        target.name, compute_from_body(target.name, body)
     ),
     FileKind.JOB: _make_job,
-    FileKind.ENDPOINT: lambda workspace, body, asked: workspace.endpoints.put(
-        asked.name, endpoint_from_body(asked.name, body)
+    FileKind.ENDPOINT: lambda workspace, body, target: workspace.endpoints.put(
+        target.name, endpoint_from_body(target.name, body)
     ),
-    FileKind.DEPLOYMENT: lambda workspace, body, asked: workspace.deployments.put(
-        asked.endpoint, asked.name, deployment_from_body(asked.name, body)
+    FileKind.DEPLOYMENT: lambda workspace, body, target: workspace.deployments.put(
+        target.endpoint, target.name, deployment_from_body(target.name, body)
     ),
 }
 
 
 def _with_changes(document: Mapping[str, Any], changes: Mapping[str, str]) -> dict[str, Any]:
-    found = dict(document)
+    copy = dict(document)
     for path, text in changes.items():
         try:
-            found = _changed(found, path.split("."), yaml.safe_load(text))
+            copy = _changed(copy, path.split("."), yaml.safe_load(text))
         except (TypeError, yaml.YAMLError) as error:
             raise InvalidParameter(f"--set {path}={text} can't be done: {error}", param=path) from error
-    return found
+    return copy
 
 
 def _changed(document: Any, path: list[str], value: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which files of a folder stay behind when it is taken as code, data or a model: `.amlignore`, or else `.gitignore`."""
+"""Files excluded from an upload of a folder as code, data or a model: `.amlignore`, or else `.gitignore`."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ ALWAYS = ("__pycache__/",)
 
 
 def kept_files(folder: Path) -> list[str]:
-    """Return the paths, relative to the folder, of the files that are taken, in order."""
+    """Return the paths, relative to the folder, of the files that are uploaded, sorted."""
     ignore_file = next((folder / name for name in IGNORE_FILES if (folder / name).is_file()), None)
     lines = ignore_file.read_text(encoding="utf-8").splitlines() if ignore_file else []
     ignored = GitIgnoreSpec.from_lines([*ALWAYS, *lines])

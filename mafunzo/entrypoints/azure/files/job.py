@@ -1,6 +1,6 @@
 """Jobs, and the nodes of pipelines, from the files that `az ml` takes, as the Azure SDK sends them.
 
-Pure: what a file names by a path of its own, or writes out in place, is put where it belongs by the caller's `Local`.
+Pure: local paths and inline definitions are resolved, and uploaded, by the caller's `Local`.
 """
 
 import re
@@ -16,7 +16,7 @@ from mafunzo.entrypoints.azure.wire.job import FILE_SOURCE
 from mafunzo.entrypoints.azure.wire.sweep import ARGUMENTS
 
 ANONYMOUS = "azureml_anonymous"
-"""The name of components that have none of their own; their versions say what is in them."""
+"""The name of anonymous components; their versions are content hashes."""
 _MODEL_INPUTS = ("mlflow_model", "custom_model", "triton_model")
 _MODES = {
     "ro_mount": "ReadOnlyMount",
@@ -34,32 +34,32 @@ Body = dict[str, Any]
 
 
 class Local(Protocol):
-    """Where things go that lie beside a file or stand in it. `where` is the key that names them, for errors."""
+    """Resolves a file's local paths and inline definitions to references. `where` is the key that has them, for errors."""
 
     def uri(self, where: str, path: str, kind: str) -> str:
-        """Return the address of the files at a path; `kind` says what they are to be: `uri_file` ..."""
+        """Return the URI of the files at a path; `kind` is their type: `uri_file` ..."""
 
-    def model(self, where: str, given: Mapping[str, Any]) -> str:
-        """Return the name of a model that stands in place."""
+    def model(self, where: str, spec: Mapping[str, Any]) -> str:
+        """Return the reference to a model that is defined inline."""
 
     def code(self, where: str, path: str) -> str:
-        """Return the name of a folder of code."""
+        """Return the reference to a folder of code."""
 
-    def environment(self, where: str, given: str | Mapping[str, Any]) -> str:
-        """Return the name of an environment that stands in place, or in a file."""
+    def environment(self, where: str, spec: str | Mapping[str, Any]) -> str:
+        """Return the reference to an environment that is defined inline, or in a file."""
 
     def conda(self, where: str, path: str) -> Mapping[str, Any]:
-        """Return what is in a conda file."""
+        """Return a conda file's content."""
 
-    def component(self, where: str, given: str | Mapping[str, Any]) -> str:
-        """Return the name of a component that stands in place, or in a file."""
+    def component(self, where: str, spec: str | Mapping[str, Any]) -> str:
+        """Return the reference to a component that is defined inline, or in a file."""
 
     def outputs(self, where: str, component: str) -> Mapping[str, str]:
         """Return the types of a component's outputs, by name."""
 
 
 def is_reference(text: str) -> bool:
-    """Return whether a text names something by an address, rather than by a path of the file's own."""
+    """Return whether a text is a reference or a URI, rather than a local path."""
     return text.startswith("azureml:") or ("://" in text and not text.startswith("file:"))
 
 
@@ -79,7 +79,7 @@ def job_body(document: Mapping[str, Any], local: Local) -> Body:
         "properties": dict(document.get("properties") or {}),
         "computeId": document.get("compute"),
         "inputs": _job_inputs(document, local),
-        "outputs": {name: _job_output(given) for name, given in (document.get("outputs") or {}).items()},
+        "outputs": {name: _job_output(output) for name, output in (document.get("outputs") or {}).items()},
     }
     more = parts[kind](document, local)
     return {"properties": {key: value for key, value in {**properties, **more}.items() if value is not None}}
@@ -100,7 +100,7 @@ def _sweep_part(document: Mapping[str, Any], local: Local) -> Body:
     trial = _command_part({"resources": document.get("resources"), **document["trial"]}, local, "trial")
     policy = document.get("early_termination")
     return {
-        "searchSpace": {name: _values(given) for name, given in document["search_space"].items()},
+        "searchSpace": {name: _values(distribution) for name, distribution in document["search_space"].items()},
         "samplingAlgorithm": _typed("samplingAlgorithmType", document.get("sampling_algorithm") or "random"),
         "objective": {_camel(key): value for key, value in document["objective"].items()},
         "earlyTermination": None if policy is None else _typed("policyType", policy),
@@ -109,29 +109,29 @@ def _sweep_part(document: Mapping[str, Any], local: Local) -> Body:
     }
 
 
-def _values(given: Mapping[str, Any]) -> list[Any]:
-    """Return where a swept parameter's values come from, as a list: `["uniform", [0.1, 0.9]]`."""
-    kind = str(given["type"])
-    arguments = [given.get(name) for name in ARGUMENTS.get(kind, ())]
+def _values(distribution: Mapping[str, Any]) -> list[Any]:
+    """Return a swept parameter's distribution as a list: `["uniform", [0.1, 0.9]]`."""
+    kind = str(distribution["type"])
+    arguments = [distribution.get(name) for name in ARGUMENTS.get(kind, ())]
     return [kind, arguments if kind == "choice" else [number_of(one) for one in arguments]]
 
 
-def _typed(name: str, given: str | Mapping[str, Any]) -> Body:
-    """Return what has a type and perhaps no more, with the type under `name`, in Azure's spelling."""
-    said = dict(given) if isinstance(given, Mapping) else {"type": given}
-    kind = "".join(word.capitalize() for word in str(said.pop("type", "")).split("_"))
-    return {name: kind, **{_camel(key): value for key, value in said.items()}}
+def _typed(name: str, spec: str | Mapping[str, Any]) -> Body:
+    """Return a policy or an algorithm, which may be its type alone, with the type under `name`, in Azure's spelling."""
+    fields = dict(spec) if isinstance(spec, Mapping) else {"type": spec}
+    kind = "".join(word.capitalize() for word in str(fields.pop("type", "")).split("_"))
+    return {name: kind, **{_camel(key): value for key, value in fields.items()}}
 
 
 def _command_part(document: Mapping[str, Any], local: Local, where: str = "") -> Body:
-    named = sources(where, document, local)
+    names = sources(where, document, local)
     resources = document.get("resources") or {}
     limit = (document.get("limits") or {}).get("timeout")
     distribution = _distribution(document)
     return {
         "command": str(document["command"]),
-        "codeId": named.get("code"),
-        "environmentId": named.get("environment"),
+        "codeId": names.get("code"),
+        "environmentId": names.get("environment"),
         "environmentVariables": dict(document.get("environment_variables") or {}),
         "resources": {_camel(key): value for key, value in resources.items()},
         "distribution": {_camel(key): value for key, value in distribution.items()} or None,
@@ -140,41 +140,43 @@ def _command_part(document: Mapping[str, Any], local: Local, where: str = "") ->
 
 
 def _job_inputs(document: Mapping[str, Any], local: Local) -> Body:
-    found = {}
-    for name, given in (document.get("inputs") or {}).items():
-        said = _given(f"inputs.{name}", given, local)
-        if said is not None:
-            found[name] = {_camel(key): value for key, value in said.items()}
-    return found
+    inputs = {}
+    for name, spec in (document.get("inputs") or {}).items():
+        body = _input_body(f"inputs.{name}", spec, local)
+        if body is not None:
+            inputs[name] = {_camel(key): value for key, value in body.items()}
+    return inputs
 
 
-def _job_output(given: Any) -> Body:
-    said = _written(given)
+def _job_output(output: Any) -> Body:
+    body = _output_body(output)
     names = {"name": "assetName", "version": "assetVersion"}
-    return {names.get(key, _camel(key)): value for key, value in said.items()}
+    return {names.get(key, _camel(key)): value for key, value in body.items()}
 
 
 # Nodes
 
 
 def node_bodies(pipeline: Mapping[str, Any], local: Local) -> Body:
-    """Return a pipeline's nodes: what they name, and what they run in place, a component that is known by a name."""
-    found: Body = {}
+    """Return a pipeline's nodes; a component that is defined inline becomes a reference."""
+    bodies: Body = {}
     types = _Types(pipeline, local)
     for name, node in pipeline["jobs"].items():
-        found[name] = _node(name, node, types, local)
-    return found
+        bodies[name] = _node(name, node, types, local)
+    return bodies
 
 
 def _node(name: str, node: Mapping[str, Any], types: "_Types", local: Local) -> Body:
     where = f"jobs.{name}"
-    inputs = {key: _given(f"{where}.inputs.{key}", given, local) for key, given in (node.get("inputs") or {}).items()}
+    inputs = {
+        key: _input_body(f"{where}.inputs.{key}", binding, local) for key, binding in (node.get("inputs") or {}).items()
+    }
     body = {
         "name": name,
         "type": str(node.get("type") or "command"),
         "componentId": types.component(name),
-        "inputs": {key: said for key, said in inputs.items() if said is not None},
-        "outputs": {key: _written(given) for key, given in (node.get("outputs") or {}).items()},
+        "inputs": {key: input_body for key, input_body in inputs.items() if input_body is not None},
+        "outputs": {key: _output_body(binding) for key, binding in (node.get("outputs") or {}).items()},
         "computeId": node.get("compute"),
         "resources": node.get("resources"),
         "distribution": _distribution(node) or None,
@@ -186,7 +188,7 @@ def _node(name: str, node: Mapping[str, Any], types: "_Types", local: Local) -> 
 
 
 class _Types:
-    """What a pipeline's nodes are, and the types of what flows between them; each component is put in its place once."""
+    """The components of a pipeline's nodes, and the types of their inputs and outputs; each component is resolved once."""
 
     def __init__(self, pipeline: Mapping[str, Any], local: Local) -> None:
         self._pipeline = pipeline
@@ -194,58 +196,62 @@ class _Types:
         self._components: dict[str, str] = {}
 
     def component(self, name: str) -> str:
-        """Return the name of the component that a node runs."""
+        """Return the reference to the component that a node runs."""
         if name not in self._components:
-            self._components[name] = self._named(name, self._pipeline["jobs"][name])
+            self._components[name] = self._component_of(name, self._pipeline["jobs"][name])
         return self._components[name]
 
-    def _named(self, name: str, node: Mapping[str, Any]) -> str:
+    def _component_of(self, name: str, node: Mapping[str, Any]) -> str:
         where = f"jobs.{name}"
-        given = node.get("component")
-        if given is None:
+        component = node.get("component")
+        if component is None:
             return self._local.component(where, self._in_place(node))
-        if isinstance(given, str) and is_reference(given):
-            return given
-        return self._local.component(f"{where}.component", given)
+        if isinstance(component, str) and is_reference(component):
+            return component
+        return self._local.component(f"{where}.component", component)
 
     def _in_place(self, node: Mapping[str, Any]) -> Body:
-        """Return the component that a node's own command is, with just the inputs and outputs that it has."""
+        """Return a node's inline command as a component, with just the inputs and outputs that it has."""
         inputs, outputs = node.get("inputs") or {}, node.get("outputs") or {}
-        kept = {
+        command = {
             key: node[key] for key in ("command", "code", "environment", "distribution", "resources") if key in node
         }
         return {
-            **kept,
+            **command,
             "name": ANONYMOUS,
             "type": "command",
             "is_deterministic": True,
-            "inputs": {key: {"type": self._of_input(given)} for key, given in inputs.items() if given is not None},
-            "outputs": {key: {"type": self._of_output(given)} for key, given in outputs.items()},
+            "inputs": {
+                key: {"type": self._of_input(binding)} for key, binding in inputs.items() if binding is not None
+            },
+            "outputs": {key: {"type": self._of_output(binding)} for key, binding in outputs.items()},
         }
 
-    def _of_input(self, given: Any) -> str:
-        if isinstance(given, Mapping):
-            return str(given["type"]) if "type" in given else self._of_input(given.get("path", given.get("value")))
-        text = str(given).strip()
+    def _of_input(self, binding: Any) -> str:
+        if isinstance(binding, Mapping):
+            return (
+                str(binding["type"]) if "type" in binding else self._of_input(binding.get("path", binding.get("value")))
+            )
+        text = str(binding).strip()
         if match := _PARENT.fullmatch(text):
             return self._of_parent("inputs", match[2])
         if match := STEP_OUTPUT.fullmatch(text):
             return self._of_step(match[1], match[2])
         names = {bool: "boolean", int: "integer", float: "number"}
-        return names.get(type(given), "string")
+        return names.get(type(binding), "string")
 
-    def _of_output(self, given: Any) -> str:
-        if isinstance(given, Mapping) and "type" in given:
-            return str(given["type"])
-        text = str(given.get("path") if isinstance(given, Mapping) else given or "").strip()
+    def _of_output(self, binding: Any) -> str:
+        if isinstance(binding, Mapping) and "type" in binding:
+            return str(binding["type"])
+        text = str(binding.get("path") if isinstance(binding, Mapping) else binding or "").strip()
         match = _PARENT.fullmatch(text)
         return self._of_parent("outputs", match[2]) if match else "uri_folder"
 
     def _of_parent(self, side: str, name: str) -> str:
-        given = (self._pipeline.get(side) or {}).get(name)
-        if isinstance(given, Mapping):
-            return str(given.get("type") or "uri_folder")
-        return "uri_folder" if side == "outputs" else self._of_input(given)
+        declaration = (self._pipeline.get(side) or {}).get(name)
+        if isinstance(declaration, Mapping):
+            return str(declaration.get("type") or "uri_folder")
+        return "uri_folder" if side == "outputs" else self._of_input(declaration)
 
     def _of_step(self, step: str, output: str) -> str:
         node = self._pipeline["jobs"].get(step) or {}
@@ -258,33 +264,33 @@ class _Types:
 
 
 def sources(where: str, spec: Mapping[str, Any], local: Local) -> Body:
-    """Return the names of a command's code and environment."""
-    found = {}
+    """Return the references to a command's code and environment."""
+    names = {}
     prefix = f"{where}." if where else ""
     if code := spec.get("code"):
-        found["code"] = code if is_reference(str(code)) else local.code(f"{prefix}code", str(code))
+        names["code"] = code if is_reference(str(code)) else local.code(f"{prefix}code", str(code))
     if environment := spec.get("environment"):
         is_named = isinstance(environment, str) and is_reference(environment)
-        found["environment"] = environment if is_named else local.environment(f"{prefix}environment", environment)
-    return found
+        names["environment"] = environment if is_named else local.environment(f"{prefix}environment", environment)
+    return names
 
 
-def _given(where: str, given: Any, local: Local) -> Body | None:
-    """Return an input as nodes have it: a value, a binding or an address; None for one that isn't given."""
-    if not isinstance(given, Mapping):
-        return None if given is None else {"value": str(given), "job_input_type": "literal"}
-    mode = {"mode": _MODES.get(str(given["mode"]), str(given["mode"]))} if given.get("mode") else {}
-    value = given.get("value", given.get("default") if "path" not in given else None)
-    if value is None and given.get("path") is None:
+def _input_body(where: str, spec: Any, local: Local) -> Body | None:
+    """Return an input's body: a literal, a binding or a URI; None for one without a value."""
+    if not isinstance(spec, Mapping):
+        return None if spec is None else {"value": str(spec), "job_input_type": "literal"}
+    mode = {"mode": _MODES.get(str(spec["mode"]), str(spec["mode"]))} if spec.get("mode") else {}
+    value = spec.get("value", spec.get("default") if "path" not in spec else None)
+    if value is None and spec.get("path") is None:
         return None
-    if value is not None or "${{" in str(given["path"]):
-        return {"value": str(given["path"] if value is None else value), "job_input_type": "literal", **mode}
-    kind = str(given.get("type") or "uri_folder")
-    return {"uri": _input_address(f"{where}.path", str(given["path"]), kind, local), "job_input_type": kind, **mode}
+    if value is not None or "${{" in str(spec["path"]):
+        return {"value": str(spec["path"] if value is None else value), "job_input_type": "literal", **mode}
+    kind = str(spec.get("type") or "uri_folder")
+    return {"uri": _input_address(f"{where}.path", str(spec["path"]), kind, local), "job_input_type": kind, **mode}
 
 
 def _input_address(where: str, path: str, kind: str, local: Local) -> str:
-    """Return the address of an input's files. A short name is one of data, or, where a model is asked for, of a model."""
+    """Return the URI of an input's files. A short name is that of data, or, for an input of a model type, of a model."""
     reference = parse_reference(path) if path.startswith("azureml:") else None
     if isinstance(reference, AssetReference) and reference.type is None:
         noun = "models" if kind in _MODEL_INPUTS else "data"
@@ -294,30 +300,30 @@ def _input_address(where: str, path: str, kind: str, local: Local) -> str:
 
 
 def address(where: str, path: str, kind: str, local: Local) -> str:
-    """Return the address of files: the one that is given, or that of a path of the file's own."""
+    """Return the URI of files: `path` itself where it is a reference, else that of the local path."""
     return path if is_reference(path) else local.uri(where, path, kind)
 
 
-def _written(given: Any) -> Body:
-    """Return an output as nodes have it: bound to the pipeline's, or what it is and what becomes of it."""
-    path = given.get("path") if isinstance(given, Mapping) else given
+def _output_body(output: Any) -> Body:
+    """Return an output's body: a binding to the pipeline's, or its type, mode, path and asset name."""
+    path = output.get("path") if isinstance(output, Mapping) else output
     if path is not None and _PARENT.fullmatch(str(path).strip()):
         return {"value": str(path), "type": "literal"}
-    given = given if isinstance(given, Mapping) else {}
-    said = {
-        "mode": _MODES.get(str(given["mode"]), str(given["mode"])) if given.get("mode") else None,
+    output = output if isinstance(output, Mapping) else {}
+    fields = {
+        "mode": _MODES.get(str(output["mode"]), str(output["mode"])) if output.get("mode") else None,
         "uri": path,
-        "job_output_type": str(given.get("type") or "uri_folder"),
-        "name": given.get("name"),
-        "version": str(given["version"]) if given.get("version") is not None else None,
+        "job_output_type": str(output.get("type") or "uri_folder"),
+        "name": output.get("name"),
+        "version": str(output["version"]) if output.get("version") is not None else None,
     }
-    return {key: value for key, value in said.items() if value is not None}
+    return {key: value for key, value in fields.items() if value is not None}
 
 
 def _distribution(spec: Mapping[str, Any]) -> Body:
-    given = dict(spec.get("distribution") or {})
-    kind = str(given.pop("type", ""))
-    return {**given, "distribution_type": _DISTRIBUTIONS.get(kind.lower(), kind)} if kind else {}
+    distribution = dict(spec.get("distribution") or {})
+    kind = str(distribution.pop("type", ""))
+    return {**distribution, "distribution_type": _DISTRIBUTIONS.get(kind.lower(), kind)} if kind else {}
 
 
 def _duration(limit: Any) -> str:

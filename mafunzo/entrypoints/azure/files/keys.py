@@ -1,4 +1,4 @@
-"""The files that `az ml` takes: which of them says what, and which keys each may have."""
+"""The schemas of `az ml` files: each file's kind, and the keys that it may have."""
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
@@ -54,13 +54,13 @@ _REFUSED: Mapping[str, str] = {
     "automl": "AutoML isn't run here. Run a command or a pipeline.",
     "import": "Imports from databases aren't run here. Run a command that fetches the rows.",
 }
-"""By how the last part of `$schema`, or a `type`, begins."""
+"""By the prefix of the last part of `$schema`, or of a `type`."""
 
 _REFUSED_KEYS: Mapping[str, str] = {
     "services": "services to talk to aren't run beside a job here. Leave it out.",
     "additional_includes": "it isn't read here. Put the files into the folder of code.",
 }
-"""Keys that Azure has, where they stand."""
+"""Azure's keys that aren't supported, each with its reason."""
 
 _COMPUTE_TYPES = ("amlcompute", "computeinstance", "virtualmachine", "kubernetes", "synapsespark")
 _JOB_ONLY = {"compute", "experiment_name", "settings", "limits", "queue_settings", "parent_job_name"}
@@ -68,18 +68,18 @@ _COMPONENT_ONLY = {"version", "is_deterministic"}
 
 
 def kind_of(document: Mapping[str, Any], where: str) -> FileKind:
-    """Return what a file describes, by its `$schema`, or else by its keys.
+    """Return a file's kind, by its `$schema`, or else by its keys.
 
     Raises `NotSupported` for what doesn't run here, and `InvalidFile` where it can't be told; `where` names the file.
     """
     schema = _schema_of(document)
-    named = schema or str(document.get("type") or "").lower()
-    found = _SCHEMAS[schema][0] if schema in _SCHEMAS else None if schema else _kind_by_keys(document)
-    reason = _refusal(named)
-    if found is FileKind.COMPUTE:
+    type_name = schema or str(document.get("type") or "").lower()
+    kind = _SCHEMAS[schema][0] if schema in _SCHEMAS else None if schema else _kind_by_keys(document)
+    reason = _refusal(type_name)
+    if kind is FileKind.COMPUTE:
         reason = reason or _refusal(str(document.get("type") or "").lower())
-    if found is not None and not (found in (FileKind.JOB, FileKind.COMPUTE) and reason):
-        return found
+    if kind is not None and not (kind in (FileKind.JOB, FileKind.COMPUTE) and reason):
+        return kind
     if reason:
         raise NotSupported(f"{where}: {reason}")
     known = ", ".join(FileKind)
@@ -99,8 +99,8 @@ def _schema_of(document: Mapping[str, Any]) -> str:
     return str(document.get("$schema") or "").rsplit("/", 1)[-1].lower().removesuffix(".json").removesuffix(".schema")
 
 
-def _refusal(named: str) -> str:
-    return next((reason for begin, reason in _REFUSED.items() if named.startswith(begin)), "")
+def _refusal(type_name: str) -> str:
+    return next((reason for begin, reason in _REFUSED.items() if type_name.startswith(begin)), "")
 
 
 def _kind_by_keys(document: Mapping[str, Any]) -> FileKind | None:
@@ -315,18 +315,18 @@ class KeyFault:
 
 def mended(document: Mapping[str, Any], faults: Iterable[KeyFault]) -> dict[str, Any]:
     """Return a file with stand-ins for what is wrong with it; all faults are harmless."""
-    found = dict(document)
+    copy = dict(document)
     for fault in faults:
-        found = _mended(found, fault.path, fault.stand_in)
-    return found
+        copy = _mended(copy, fault.path, fault.stand_in)
+    return copy
 
 
 def _mended(document: Mapping[Any, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
     first, *rest = path
-    kept = {str(key): one for key, one in document.items()}
+    fields = {str(key): one for key, one in document.items()}
     if rest:
-        return {**kept, first: _mended(kept[first], tuple(rest), value)}
-    return {key: one for key, one in {**kept, first: value}.items() if key != first or value is not None}
+        return {**fields, first: _mended(fields[first], tuple(rest), value)}
+    return {key: one for key, one in {**fields, first: value}.items() if key != first or value is not None}
 
 
 def faults_of(kind: FileKind, document: Mapping[str, Any]) -> list[KeyFault]:
@@ -340,7 +340,7 @@ def faults_of(kind: FileKind, document: Mapping[str, Any]) -> list[KeyFault]:
 
 
 def environment_faults(document: Mapping[str, Any]) -> list[KeyFault]:
-    """Return all that is wrong with the keys of an environment that stands in another file, or needs no name."""
+    """Return all faults of the keys of an environment that is defined inline, or needs no name."""
     return list(_faults(Fields(_ENVIRONMENT_KEYS), document, ()))
 
 
@@ -394,8 +394,8 @@ def _node_fault(node: Mapping[str, Any]) -> str:
     return "" if {"component", "command"} & set(node) else "it has neither component nor command, expected one of them."
 
 
-def _suggestion(given: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(given, list(known), n=1, cutoff=0.6)
+def _suggestion(key: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.6)
     return f" Did you mean {close[0]}?" if close else f" There are: {', '.join(known)}."
 
 

@@ -1,4 +1,4 @@
-"""What a file of `az ml` names beside itself, or holds written out: checked first, and then put into the store."""
+"""The local files and inline definitions of an `az ml` file: checked first, and then uploaded and registered."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 ANONYMOUS_ENVIRONMENT = "CliV2AnonymousEnvironment"
-"""The name of environments that have none of their own, as the Azure SDK has it."""
+"""The name of anonymous environments, as the Azure SDK has it."""
 UNKNOWN = "azureml:.unknown"
-"""The name of what isn't stored yet, while a file is checked, which nothing else can have; and an address of such."""
+"""The reference, while a file is checked, to what isn't stored yet, which nothing else can have; and a URI of such."""
 UNKNOWN_NAME = asset_name(UNKNOWN)
 UNKNOWN_URI = f"azureml://datastores/{DATASTORE}/paths/unknown"
 
 
 class Sink(Protocol):
-    """Where what a file names goes to: nowhere while it is checked, then into the store."""
+    """Where local files and inline definitions go: nowhere while a file is checked, then into the store."""
 
     def attempt(self, where: str, work: Callable[[], T], otherwise: T) -> T: ...
 
@@ -61,7 +61,7 @@ class Sink(Protocol):
 
 
 class LocalFiles:
-    """What the wire's translation finds beside a file, or written out in it: `mafunzo.entrypoints.azure.files.body.Local`.
+    """Resolves the paths and inline definitions of one file: implements `mafunzo.entrypoints.azure.files.job.Local`.
 
     folder: what paths are relative to. prefix: where the file itself is named in another one, for errors; within: those others.
     """
@@ -73,43 +73,43 @@ class LocalFiles:
         self._within = within
 
     def uri(self, where: str, path: str, kind: str) -> str:
-        return self._attempt(where, lambda: self._sink.upload(_of_kind(self._found(path), kind)), UNKNOWN_URI)
+        return self._attempt(where, lambda: self._sink.upload(_of_kind(self._resolve(path), kind)), UNKNOWN_URI)
 
     def code(self, where: str, path: str) -> str:
         return self._attempt(where, lambda: self._sink.code(self._folder_at(path)), UNKNOWN)
 
     def conda(self, where: str, path: str) -> Mapping[str, Any]:
-        return self._attempt(where, lambda: read_document(self._found(path)), {})
+        return self._attempt(where, lambda: read_document(self._resolve(path)), {})
 
-    def environment(self, where: str, given: str | Mapping[str, Any]) -> str:
+    def environment(self, where: str, spec: str | Mapping[str, Any]) -> str:
         def put() -> str:
-            document, local = self._document(where, given)
+            document, local = self._document(where, spec)
             _refuse(environment_faults(document))
             return self._sink.environment(body_of(FileKind.ENVIRONMENT, document, local))
 
         return self._attempt(where, put, UNKNOWN)
 
-    def component(self, where: str, given: str | Mapping[str, Any]) -> str:
-        body = self._attempt(where, lambda: self._component_body(where, given), None)
+    def component(self, where: str, spec: str | Mapping[str, Any]) -> str:
+        body = self._attempt(where, lambda: self._component_body(where, spec), None)
         if body is None:
             return UNKNOWN
         self._attempt(where, lambda: self._sink.require_source(body), None)
         return self._attempt(where, lambda: self._sink.component(body), UNKNOWN)
 
-    def _component_body(self, where: str, given: str | Mapping[str, Any]) -> Body:
-        document, local = self._document(where, given)
-        if "$schema" in document and (kind := kind_of(document, str(given))) is not FileKind.COMPONENT:
+    def _component_body(self, where: str, spec: str | Mapping[str, Any]) -> Body:
+        document, local = self._document(where, spec)
+        if "$schema" in document and (kind := kind_of(document, str(spec))) is not FileKind.COMPONENT:
             raise InvalidFile(f"$schema: it is that of a {kind}, expected a component's.")
         document = with_type(document)
         _refuse(faults_of(FileKind.COMPONENT, document))
         return body_of(FileKind.COMPONENT, document, local)
 
-    def model(self, where: str, given: Mapping[str, Any]) -> str:
+    def model(self, where: str, spec: Mapping[str, Any]) -> str:
         local = LocalFiles(self._folder, self._sink, f"{self._prefix}{where}.", self._within)
-        name, version = str(given["name"]), given.get("version")
+        name, version = str(spec["name"]), spec.get("version")
 
         def put() -> str:
-            body = body_of(FileKind.MODEL, given, local)
+            body = body_of(FileKind.MODEL, spec, local)
             return self._sink.model(name, None if version is None else str(version), body)
 
         return self._attempt(where, put, UNKNOWN)
@@ -120,35 +120,35 @@ class LocalFiles:
     def _attempt(self, where: str, work: Callable[[], T], otherwise: T) -> T:
         return self._sink.attempt(f"{self._prefix}{where}", work, otherwise)
 
-    def _document(self, where: str, given: str | Mapping[str, Any]) -> tuple[Mapping[str, Any], LocalFiles]:
-        """Return what stands in place or in a file, and what finds the files that it names in turn."""
-        if not isinstance(given, str):
-            return given, LocalFiles(self._folder, self._sink, f"{self._prefix}{where}.", self._within)
-        file = self._found(given)
+    def _document(self, where: str, spec: str | Mapping[str, Any]) -> tuple[Mapping[str, Any], LocalFiles]:
+        """Return an inline definition, or a file's, and the resolver of the paths in it."""
+        if not isinstance(spec, str):
+            return spec, LocalFiles(self._folder, self._sink, f"{self._prefix}{where}.", self._within)
+        file = self._resolve(spec)
         if file in self._within:
             raise InvalidFile(f"{file} names itself. Name another file.")
         prefix = f"{self._prefix}{where} ({file.name}): "
         return read_document(file), LocalFiles(file.parent, self._sink, prefix, (*self._within, file))
 
-    def _found(self, path: str) -> Path:
-        found = (self._folder / Path(path.removeprefix("file://").removeprefix("file:")).expanduser()).resolve()
-        if not found.exists():
+    def _resolve(self, path: str) -> Path:
+        entry = (self._folder / Path(path.removeprefix("file://").removeprefix("file:")).expanduser()).resolve()
+        if not entry.exists():
             raise InvalidFile(
-                f"there is no {found}. A path is relative to the file's own folder; what is registered is azureml:NAME:VERSION."
+                f"there is no {entry}. A path is relative to the file's own folder; what is registered is azureml:NAME:VERSION."
             )
-        if found.is_dir() and not kept_files(found):
-            raise InvalidFile(f"{found} holds no files that are taken.")
-        return found
+        if entry.is_dir() and not kept_files(entry):
+            raise InvalidFile(f"{entry} holds no files that are taken.")
+        return entry
 
     def _folder_at(self, path: str) -> Path:
-        found = self._found(path)
-        if not found.is_dir():
-            raise InvalidFile(f"{found} isn't a folder. Name the folder that the command works in.")
-        return found
+        folder = self._resolve(path)
+        if not folder.is_dir():
+            raise InvalidFile(f"{folder} isn't a folder. Name the folder that the command works in.")
+        return folder
 
 
 class CheckedFiles:
-    """Takes nothing, and keeps what is wrong, and what a file brings along."""
+    """A dry run: stores nothing, and collects the faults and what the file would register."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
@@ -157,7 +157,7 @@ class CheckedFiles:
         self.faults: list[str] = []
 
     def promised(self) -> Promised:
-        """Return what the file brings along."""
+        """Return what the file would register."""
         components = {asset_name(name): component for name, component in self._components.items()}
         return Promised(UNKNOWN_NAME, {UNKNOWN_URI: None, **self._files}, components)
 
@@ -188,9 +188,9 @@ class CheckedFiles:
         return name
 
     def require_source(self, component: Body) -> None:
-        """Raise the faults of what a component names as its code and environment, but for what the file brings along."""
-        named = source_of(component["properties"]["componentSpec"])
-        self._workspace.components.require_source(self.promised().without(named))
+        """Raise the faults of a component's references to code and environment, except those that the file would register."""
+        source = source_of(component["properties"]["componentSpec"])
+        self._workspace.components.require_source(self.promised().without(source))
 
     def model(self, name: str, version: str | None, body: Body) -> str:
         require_name(AssetType.MODEL, name, version or "1")
@@ -200,12 +200,12 @@ class CheckedFiles:
     def outputs(self, component: str) -> Mapping[str, str]:
         if component == UNKNOWN:
             return {}
-        found = self._components.get(component)
-        return _outputs(self._workspace, component) if found is None else _output_types(found)
+        definition = self._components.get(component)
+        return _outputs(self._workspace, component) if definition is None else _output_types(definition)
 
 
 class StoredFiles:
-    """Puts everything into the store."""
+    """Uploads and registers everything."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
@@ -237,24 +237,24 @@ class StoredFiles:
         return self._anonymous(ANONYMOUS, body, self._register_component)
 
     def require_source(self, component: Body) -> None:
-        """Registering a component looks for it."""
+        """Do nothing: registering the component checks it."""
 
     def model(self, name: str, version: str | None, body: Body) -> str:
         """Register a model under its version, else under the one that has these files already, or the next number."""
-        asked = model_from_body(body)
+        request = model_from_body(body)
         known = registered(self._workspace.services, AssetType.MODEL, name)
-        path = PathInput(asked.source, asked.folder_type, str(asked.source))
+        path = PathInput(request.source, request.folder_type, str(request.source))
         artifact = artifact_of(stored(self._workspace.services, "model.path", path))
         same = [asset.version for asset in known if asset.artifact == artifact]
         version = version or (same[0] if same else next_version(asset.version for asset in known))
-        self._workspace.models.register_from(asked, name, version)
+        self._workspace.models.register_from(request, name, version)
         return f"azureml:{name}:{version}"
 
     def outputs(self, component: str) -> Mapping[str, str]:
         return _outputs(self._workspace, component)
 
     def _anonymous(self, name: str, body: Body, register: Callable[[Body, str, str], Any]) -> str:
-        """Register what has no name of its own: its version says its content."""
+        """Register an anonymous asset, whose version is its content hash."""
         version = hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).hexdigest()
         register({"properties": {**body["properties"], "isAnonymous": True}}, name, version)
         return f"azureml:{name}:{version}"
@@ -269,17 +269,17 @@ class StoredFiles:
         return artifacts.assemble({name: (artifacts.put(path / name), Path(name).name) for name in kept_files(path)})
 
 
-def _of_kind(found: Path, kind: str) -> Path:
-    """Return a path that is what its type says; raises `InvalidFile`."""
-    if kind == FolderType.URI_FILE and found.is_dir():
-        raise InvalidFile(f"{found} is a folder, and the type is {kind}. Name a file, or set type: uri_folder.")
-    if kind in (FolderType.URI_FOLDER, FolderType.MLTABLE) and not found.is_dir():
-        raise InvalidFile(f"{found} is a file, and the type is {kind}. Name a folder, or set type: uri_file.")
-    if kind == FolderType.MLTABLE and not (found / "MLTable").is_file():
+def _of_kind(path: Path, kind: str) -> Path:
+    """Return `path` where it is of its asset type; raises `InvalidFile`."""
+    if kind == FolderType.URI_FILE and path.is_dir():
+        raise InvalidFile(f"{path} is a folder, and the type is {kind}. Name a file, or set type: uri_folder.")
+    if kind in (FolderType.URI_FOLDER, FolderType.MLTABLE) and not path.is_dir():
+        raise InvalidFile(f"{path} is a file, and the type is {kind}. Name a folder, or set type: uri_file.")
+    if kind == FolderType.MLTABLE and not (path / "MLTable").is_file():
         raise InvalidFile(
-            f"{found} has no file MLTable, which says how its rows are read. Add one, or set another type."
+            f"{path} has no file MLTable, which says how its rows are read. Add one, or set another type."
         )
-    return found
+    return path
 
 
 def _outputs(workspace: Workspace, component: str) -> Mapping[str, str]:
@@ -296,7 +296,7 @@ def _refuse(faults: list[KeyFault]) -> None:
 
 
 def component_of(body: Body, name: str) -> Component:
-    """Return the component that a body is of; raises `InvalidFile` and `NotSupported`."""
+    """Return the component of a body; raises `InvalidFile` and `NotSupported`."""
     return component_from_spec(body["properties"]["componentSpec"], name)
 
 

@@ -1,4 +1,4 @@
-"""The single values of the files that `az ml` takes: what each may be, and what stands in for one that is wrong."""
+"""Validation of the scalar values of `az ml` files, and the stand-ins for faulty ones."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from mafunzo.errors import InvalidParameter
 
 
 class Leaf(StrEnum):
-    """What stands at the end of a path of keys: a text or number, only a number, texts or numbers by name, or anything."""
+    """The type of a leaf key's value: a text or number, only a number, texts or numbers by name, or anything."""
 
     SCALAR = "a text or a number"
     SCALARS = "names with a text or a number each"
@@ -23,7 +23,7 @@ class Leaf(StrEnum):
 
 @dataclass(frozen=True)
 class OneOf:
-    """One of a few texts, in small letters or large ones. aliases: other spellings, which aren't told."""
+    """One of a few texts, case-insensitive. aliases: other spellings, which errors don't list."""
 
     texts: tuple[str, ...]
     aliases: tuple[str, ...] = ()
@@ -46,12 +46,12 @@ def stand_in(leaf: Leaf | OneOf) -> Any:
 
 
 def number_of(value: Any) -> Any:
-    """Return the number that a text says, as YAML has 1e-4 for one; anything else as it is."""
+    """Return the number in a text, since YAML reads 1e-4 as text; anything else as it is."""
     return float(value) if isinstance(value, str) and _is_number(value) else value
 
 
 def written(value: Any) -> str:
-    """Return a value as faults tell it."""
+    """Return a value as faults show it."""
     return "a list" if isinstance(value, list) else "a mapping" if isinstance(value, Mapping) else f"'{value}'"
 
 

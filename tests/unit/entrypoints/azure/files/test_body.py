@@ -24,18 +24,18 @@ class Elsewhere:
     def code(self, where, path):
         return "azureml:code:1"
 
-    def environment(self, where, given):
+    def environment(self, where, spec):
         return "azureml:environment:1"
 
     def conda(self, where, path):
         return {"dependencies": ["python=3.11"]}
 
-    def component(self, where, given):
-        self.components.append(given)
+    def component(self, where, spec):
+        self.components.append(spec)
         return f"azureml:{ANONYMOUS}:{len(self.components)}"
 
-    def model(self, where, given):
-        return f"azureml:{given['name']}:1"
+    def model(self, where, spec):
+        return f"azureml:{spec['name']}:1"
 
     def outputs(self, where, component):
         return {"file": "uri_file"}
