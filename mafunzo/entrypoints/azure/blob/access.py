@@ -1,4 +1,4 @@
-"""Who may read and write blobs: whoever signs with the account's key, has an address that was signed with it, or a token."""
+"""Authorization of blob requests: by the account's key (SharedKey), a shared access signature (SAS), or a token."""
 
 from starlette.requests import Request
 
@@ -11,13 +11,13 @@ from mafunzo.entrypoints.azure.wire.envelope import SUFFIX
 from mafunzo.errors import BlobRefused, Unauthorized
 
 MANAGE = "*"
-"""What an owner's account key alone allows: to make, show and delete containers."""
+"""The permission that only an owner's account key has: to create, show and delete containers."""
 
 EVERYTHING = READ + WRITE + CREATE + LIST + DELETE + MANAGE
 
 
 def permissions(request: Request, container: str = "", blob: str = "") -> str:
-    """Return what a request may do with a container, or a blob in it. Raises `Unauthorized`."""
+    """Return a request's permissions on a container, or on a blob in it. Raises `Unauthorized`."""
     if _scheme(request) == "Bearer":
         identify(request)
         allowed = EVERYTHING
@@ -47,19 +47,19 @@ def _scheme(request: Request) -> str:
 
 
 def require(request: Request, permission: str, container: str = "", blob: str = "") -> None:
-    """Raise `Unauthorized` or `BlobRefused` unless a request may do what `permission` stands for."""
+    """Raise `Unauthorized` or `BlobRefused` unless a request has `permission`."""
     refuse_without(permission, permissions(request, container, blob))
 
 
 def refuse_without(permission: str, allowed: str) -> None:
     """Raise `BlobRefused` unless `permission` is among those that are allowed."""
     if permission not in allowed:
-        told = (
+        reason = (
             "only the account's key of an owner allows this"
             if permission == MANAGE
             else f"it allows '{allowed}', not '{permission}'"
         )
-        raise BlobRefused(f"The signature isn't enough: {told}.", reason="AuthorizationPermissionMismatch")
+        raise BlobRefused(f"The signature isn't enough: {reason}.", reason="AuthorizationPermissionMismatch")
 
 
 def _accounts(request: Request) -> tuple[str, ...]:

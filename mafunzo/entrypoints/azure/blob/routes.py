@@ -70,9 +70,9 @@ def list_containers(request: Request) -> Response:
     require(request, MANAGE)
     if request.query_params.get("comp") != "list":
         raise NotSupported("Of the account, the containers can be listed: comp=list.")
-    found = _blobs(request).containers()
-    shown = [one for one in found if one.name.startswith(request.query_params.get("prefix", ""))]
-    return _xml(blob_xml.containers_xml(_base(request), shown, "metadata" in _included(request)))
+    containers = _blobs(request).containers()
+    matches = [one for one in containers if one.name.startswith(request.query_params.get("prefix", ""))]
+    return _xml(blob_xml.containers_xml(_base(request), matches, "metadata" in _included(request)))
 
 
 @router.put("/{container}")
@@ -81,14 +81,14 @@ def create_container(request: Request, container: str) -> Response:
     require(request, MANAGE, container)
     _require_container_request(request)
     wire.check_container_name(container)
-    made = _blobs(request).create_container(container, wire.metadata_from_headers(request.headers))
-    return Response(status_code=201, headers=wire.written_headers(made))
+    resource = _blobs(request).create_container(container, wire.metadata_from_headers(request.headers))
+    return Response(status_code=201, headers=wire.written_headers(resource))
 
 
 @router.get("/{container}")
 @router.head("/{container}")
 def get_container(request: Request, container: str) -> Response:
-    """Say what a container is, or list its blobs."""
+    """Return a container's properties, or list its blobs."""
     if request.query_params.get("comp") == "list" and request.method == "GET":
         return _list_blobs(request, container)
     require(request, MANAGE, container)
@@ -110,7 +110,7 @@ def delete_container(request: Request, container: str) -> Response:
 @router.get("/{container}/{name:path}")
 @router.head("/{container}/{name:path}")
 def read_blob(request: Request, container: str, name: str) -> Response:
-    """Say what a blob is, and send it, a range of it, or the list of its blocks."""
+    """Return a blob's properties and content, a range of it, or its block list."""
     require(request, READ, container, name)
     _check_names(request, container, name)
     _blobs(request).container(container)
@@ -125,30 +125,30 @@ def read_blob(request: Request, container: str, name: str) -> Response:
 
 @router.put("/{container}/{name:path}")
 async def write_blob(request: Request, container: str, name: str) -> Response:
-    """Store a blob, a block of one, the list that puts blocks together, or what is said of a blob."""
+    """Store a block blob, a block, a block list, or a blob's metadata or HTTP properties."""
     allowed = await run_in_threadpool(permissions, request, container, name)
     refuse_without(CREATE if CREATE in allowed else WRITE, allowed)
     _check_names(request, container, name)
     _refuse_unsupported(request.headers)
     await run_in_threadpool(_blobs(request).container, container)
-    what: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "condition": replace(wire.condition_from_headers(request.headers), may_overwrite=WRITE in allowed)
     }
     match request.query_params.get("comp"):
         case None:
-            return await _put_blob(request, container, name, what)
+            return await _put_blob(request, container, name, arguments)
         case "block":
             return await _put_block(request, container, name)
         case "blocklist":
-            return await _put_block_list(request, container, name, what)
+            return await _put_block_list(request, container, name, arguments)
         case "metadata":
-            what["metadata"] = wire.metadata_from_headers(request.headers)
+            arguments["metadata"] = wire.metadata_from_headers(request.headers)
         case "properties":
-            what |= _said(request.headers)
+            arguments |= _http_properties(request.headers)
         case other:
             raise NotSupported(f"comp={other} isn't supported for writing a blob.")
-    changed = await run_in_threadpool(lambda: _blobs(request).change(container, name, **what))
-    return Response(headers=wire.written_headers(changed))
+    blob = await run_in_threadpool(lambda: _blobs(request).change(container, name, **arguments))
+    return Response(headers=wire.written_headers(blob))
 
 
 @router.delete("/{container}/{name:path}")
@@ -173,50 +173,50 @@ def _list_blobs(request: Request, container: str) -> Response:
     if "uncommittedblobs" in _included(request):
         raise NotSupported("A list of blobs that aren't whole yet isn't supported; that of one blob's blocks is.")
     query = request.query_params
-    asked = blob_xml.ListRequest(
+    list_request = blob_xml.ListRequest(
         prefix=query.get("prefix", ""),
         marker=query.get("marker", ""),
         delimiter=query.get("delimiter", ""),
         size=_page_size(query.get("maxresults", str(PAGE))),
         with_metadata="metadata" in _included(request),
     )
-    page = blob_xml.page_of(_blobs(request).list(container, asked.prefix), asked)
-    return _xml(blob_xml.blobs_xml(_base(request), container, asked, page))
+    page = blob_xml.page_of(_blobs(request).list(container, list_request.prefix), list_request)
+    return _xml(blob_xml.blobs_xml(_base(request), container, list_request, page))
 
 
 def _block_list(request: Request, container: str, name: str) -> Response:
-    asked = request.query_params.get("blocklisttype", "committed").lower()
-    waiting = _blobs(request).blocks.list(container, name)
-    if waiting and asked != "committed":
-        found = next((blob for blob in _blobs(request).list(container, name) if blob.name == name), None)
+    list_type = request.query_params.get("blocklisttype", "committed").lower()
+    uncommitted = _blobs(request).blocks.list(container, name)
+    if uncommitted and list_type != "committed":
+        blob = next((entry for entry in _blobs(request).list(container, name) if entry.name == name), None)
     else:
-        found = _blobs(request).get(container, name)
-    committed = found.blocks if found is not None else ()
+        blob = _blobs(request).get(container, name)
+    committed = blob.blocks if blob is not None else ()
     body = blob_xml.block_list_xml(
-        None if asked == "uncommitted" else committed, None if asked == "committed" else waiting
+        None if list_type == "uncommitted" else committed, None if list_type == "committed" else uncommitted
     )
-    headers = {} if found is None else {**wire.written_headers(found), "x-ms-blob-content-length": str(found.size)}
+    headers = {} if blob is None else {**wire.written_headers(blob), "x-ms-blob-content-length": str(blob.size)}
     return _xml(body, headers)
 
 
 def _send(request: Request, blob: Blob) -> Response:
-    """Return a blob, or the range of it that is asked for."""
+    """Return a blob, or the requested range of it."""
     wire.condition_from_headers(request.headers).check_read(blob)
     headers = wire.blob_headers(blob)
     if request.method == "HEAD" or request.query_params.get("comp") == "metadata":
         return Response(headers={**headers, "content-length": str(blob.size if request.method == "HEAD" else 0)})
     try:
-        asked = wire.range_from_headers(request.headers, blob.size)
+        byte_range = wire.range_from_headers(request.headers, blob.size)
     except BlobRefused as error:
         response = _refusal(request, error)
         response.headers["content-range"] = f"bytes */{blob.size}"
         return response
     path = _blobs(request).path(blob)
     others = [(n, v) for n, v in request.scope["headers"] if n not in (b"range", b"if-range")]
-    if asked is None:
+    if byte_range is None:
         request.scope["headers"] = others
         return FileResponse(path, headers=headers)
-    first, last = asked
+    first, last = byte_range
     if md5 := headers.pop("content-md5", ""):
         headers["x-ms-blob-content-md5"] = md5
     if request.headers.get("x-ms-range-get-content-md5", "").lower() == "true":
@@ -226,15 +226,15 @@ def _send(request: Request, blob: Blob) -> Response:
     return FileResponse(path, headers=headers)
 
 
-async def _put_blob(request: Request, container: str, name: str, what: dict[str, Any]) -> Response:
+async def _put_blob(request: Request, container: str, name: str, arguments: dict[str, Any]) -> Response:
     kind = request.headers.get("x-ms-blob-type")
     if kind != "BlockBlob":
         raise NotSupported(f"A blob of the type {kind} isn't supported; BlockBlob is.")
-    what |= {"metadata": wire.metadata_from_headers(request.headers), **_said(request.headers)}
+    arguments |= {"metadata": wire.metadata_from_headers(request.headers), **_http_properties(request.headers)}
     with _blobs(request).draft() as draft:
         md5 = await _receive(request, draft)
-        _check_md5(what["settings"].setdefault("content-md5", md5), md5)
-        blob = await run_in_threadpool(lambda: _blobs(request).put(container, name, draft, **what))
+        _check_md5(arguments["settings"].setdefault("content-md5", md5), md5)
+        blob = await run_in_threadpool(lambda: _blobs(request).put(container, name, draft, **arguments))
     return Response(status_code=201, headers={**wire.written_headers(blob), "content-md5": md5})
 
 
@@ -246,17 +246,17 @@ async def _put_block(request: Request, container: str, name: str) -> Response:
     return Response(status_code=201, headers={"content-md5": md5})
 
 
-async def _put_block_list(request: Request, container: str, name: str, what: dict[str, Any]) -> Response:
+async def _put_block_list(request: Request, container: str, name: str, arguments: dict[str, Any]) -> Response:
     body = await limited_body(request, context_of(request).limits.block_list_bytes)
     _check_md5(request.headers.get("content-md5"), _md5(hashlib.md5(body, usedforsecurity=False)))
     uses = blob_xml.block_uses_from_xml(body)
-    what |= {"metadata": wire.metadata_from_headers(request.headers), **_said(request.headers)}
-    blob = await run_in_threadpool(lambda: _blobs(request).put_blocks(container, name, uses, **what))
+    arguments |= {"metadata": wire.metadata_from_headers(request.headers), **_http_properties(request.headers)}
+    blob = await run_in_threadpool(lambda: _blobs(request).put_blocks(container, name, uses, **arguments))
     return Response(status_code=201, headers=wire.written_headers(blob))
 
 
 async def _receive(request: Request, draft: BinaryIO) -> str:
-    """Write a request's body into a file as it comes, and return its MD5 hash; raises `BlobRefused`."""
+    """Stream a request's body into a file, and return its MD5 hash; raises `BlobRefused`."""
     most_bytes = context_of(request).limits.upload_bytes
     digest, size = hashlib.md5(usedforsecurity=False), int(request.headers.get("content-length", 0))
     if size <= most_bytes:
@@ -273,9 +273,9 @@ async def _receive(request: Request, draft: BinaryIO) -> str:
     return _md5(digest)
 
 
-def _check_md5(expected: str | None, found: str) -> None:
-    if expected and expected != found:
-        raise BlobRefused(f"The bytes that came have the MD5 hash {found}, expected {expected}.", reason="Md5Mismatch")
+def _check_md5(expected: str | None, actual: str) -> None:
+    if expected and expected != actual:
+        raise BlobRefused(f"The bytes that came have the MD5 hash {actual}, expected {expected}.", reason="Md5Mismatch")
 
 
 def _md5(digest: "hashlib._Hash") -> str:
@@ -298,7 +298,7 @@ def _refuse_unsupported(headers: Mapping[str, str]) -> None:
 
 
 def _check_names(request: Request, container: str, name: str) -> None:
-    """Refuse names that can't be, and a slash that hides as %2F; say that there is no blob `folder/` to whoever asks."""
+    """Refuse invalid names and an encoded slash (%2F); a read of `folder/` is `NotFound`."""
     wire.check_container_name(container)
     is_folder = name.endswith("/") and request.method in ("GET", "HEAD")
     wire.check_blob_name(name[:-1] if is_folder else name)
@@ -326,8 +326,8 @@ def _page_size(text: str) -> int:
     return min(int(text), PAGE)
 
 
-def _said(headers: Mapping[str, str]) -> dict[str, Any]:
-    """Return what a client says of a blob's bytes."""
+def _http_properties(headers: Mapping[str, str]) -> dict[str, Any]:
+    """Return a blob's content type and other HTTP properties."""
     kind = headers.get("x-ms-blob-content-type") or "application/octet-stream"
     return {"content_type": kind, "settings": wire.settings_from_headers(headers)}
 
@@ -356,8 +356,8 @@ def _refusal(request: Request, error: MafunzoError) -> Response:
 
 
 def _ids(request: Request) -> dict[str, str]:
-    given = request.headers.get("x-ms-client-request-id", "")
-    echo = {"x-ms-client-request-id": given} if _REQUEST_ID.fullmatch(given) else {}
+    client_request_id = request.headers.get("x-ms-client-request-id", "")
+    echo = {"x-ms-client-request-id": client_request_id} if _REQUEST_ID.fullmatch(client_request_id) else {}
     return {"x-ms-request-id": secrets.token_hex(16), "x-ms-version": wire.VERSION, **echo}
 
 

@@ -1,4 +1,4 @@
-"""`Authorization: SharedKey <account>:<signature>`: a request that is signed with the account's key.
+"""Shared Key authorization, `Authorization: SharedKey <account>:<signature>`: an HMAC of the request by the account's key.
 
 https://learn.microsoft.com/rest/api/storageservices/authorize-with-shared-key, for Blob Storage, version 2015-02-21 on.
 """
@@ -29,7 +29,7 @@ SIGNED_HEADERS = (
     "range",
 )
 _ORDER = "!#$%&*.^_`|~+0123456789abcdefghijklmnopqrstuvwxyz"
-"""In which Azure sorts headers; a hyphen counts for nothing."""
+"""The order in which Azure sorts headers; hyphens are ignored."""
 
 
 def check_shared_key(request: Request, sas: Sas, accounts: Collection[str], now: float | None = None) -> None:
@@ -45,7 +45,7 @@ def check_shared_key(request: Request, sas: Sas, accounts: Collection[str], now:
 
 
 def string_to_sign(method: str, path: str, query: str, headers: Mapping[str, str], account: str) -> str:
-    """Return what is signed of a request; `path` and `query` as they were sent."""
+    """Return a request's string to sign; `path` and `query` as they were sent."""
     plain = {name: headers.get(name, "") for name in SIGNED_HEADERS}
     if plain["content-length"] == "0":
         plain["content-length"] = ""
@@ -67,11 +67,11 @@ def _collation(name: str) -> tuple[list[int], str]:
 
 
 def _query(query: str) -> list[str]:
-    found: dict[str, list[str]] = {}
+    parameters: dict[str, list[str]] = {}
     for part in filter(None, query.split("&")):
         name, _, value = part.partition("=")
-        found.setdefault(unquote(name).lower(), []).append(unquote(value))
-    return [f"{name}:{','.join(sorted(values))}" for name, values in sorted(found.items())]
+        parameters.setdefault(unquote(name).lower(), []).append(unquote(value))
+    return [f"{name}:{','.join(sorted(values))}" for name, values in sorted(parameters.items())]
 
 
 def _check_date(headers: Mapping[str, str], now: float) -> None:
