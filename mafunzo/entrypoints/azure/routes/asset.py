@@ -23,7 +23,7 @@ from mafunzo.entrypoints.azure.wire.environment import environment_body, request
 from mafunzo.errors import NotFound
 
 DEFAULT_VERSION = "azureml_default"
-"""By which the SDK means a component's newest version."""
+"""The SDK's version label of a component's newest version."""
 
 router = APIRouter()
 
@@ -32,9 +32,9 @@ router = APIRouter()
 class Kind:
     """What differs between kinds: how a version is written, and how one is registered from a PUT's body.
 
-    offered: what stands in for a name that nobody has registered, as one version or as whichever is wanted.
-    show: makes a version's files be where its body says that they are. hides_anonymous: whether a list of names leaves out what
-    has none of its own.
+    offered: the versions of a name that nobody has registered, all or the requested one.
+    show: publishes a version's files as blobs at the URI in its body. hides_anonymous: whether a list of names leaves out
+    anonymous assets.
     """
 
     type: AssetType
@@ -86,7 +86,7 @@ KINDS: Mapping[str, Kind] = {
         hides_anonymous=True,
     ),
 }
-"""By what a path calls them."""
+"""By their noun in paths."""
 
 
 def _add_routes(noun: str, kind: Kind) -> None:
@@ -101,7 +101,7 @@ def _add_routes(noun: str, kind: Kind) -> None:
         return _container(kind, name, _registered(request, kind, name))
 
     async def put_container(request: Request, name: str) -> Response:
-        """Hide all versions of a name from lists, or show them again."""
+        """Archive all versions of a name, or restore them."""
         context, body = azure_context(request), await body_of(request)
         is_archived = bool((body.get("properties") or {}).get("isArchived", False))
         versions = await context.in_thread(
@@ -110,33 +110,33 @@ def _add_routes(noun: str, kind: Kind) -> None:
         return JSONResponse(_container(kind, name, versions))
 
     def list_versions(request: Request, name: str) -> Any:
-        """List the versions of a name, newest first, with the files of those that are told of where they say."""
+        """List the versions of a name, newest first; the files of those on the page are published as blobs."""
         versions = [asset for asset in _registered(request, kind, name) if _has_hash(request, asset)]
         answer = paged(
             request, [kind.body(asset) for asset in listed(request, versions, lambda asset: asset.is_archived)]
         )
-        shown = {body["name"] for body in answer["value"]}
+        names = {body["name"] for body in answer["value"]}
         for asset in versions:
-            if asset.version in shown:
+            if asset.version in names:
                 kind.show(azure_context(request).workspace, asset)
         return answer
 
     def get_version(request: Request, name: str, version: str) -> Any:
-        """Return one version, with its files where it says."""
+        """Return one version; its files are published as blobs."""
         workspace = azure_context(request).workspace
         asset = _version(workspace, kind, name, version)
         kind.show(workspace, asset)
         return kind.body(asset)
 
     async def put_version(request: Request, name: str, version: str) -> Response:
-        """Register a version, or change what may change of one."""
+        """Register a version, or change a version's mutable fields."""
         context, body = azure_context(request), await body_of(request)
         asset_wire.require_name(kind.type, name, version)
 
         def put() -> Asset:
-            made = kind.put(context.workspace, body, name, version)
-            kind.show(context.workspace, made)
-            return made
+            asset = kind.put(context.workspace, body, name, version)
+            kind.show(context.workspace, asset)
+            return asset
 
         return JSONResponse(kind.body(await context.in_thread(put)), status_code=201)
 
@@ -159,7 +159,7 @@ for _noun, _kind in KINDS.items():
 
 @router.post(f"{WS}/codes/{{name}}/versions/{{version}}/startPendingUpload")
 def start_upload(request: Request) -> Any:
-    """Give a container of its own to upload a folder into."""
+    """Create a blob container to upload a folder into, and return its shared access signature."""
     context = azure_context(request)
     name = context.workspace.codes.new_container()
     return code_wire.upload_body(blob_address(context, name), context.sas.sign(name, f"{READ}c{WRITE}l"))
@@ -171,7 +171,7 @@ def blob_address(context: AzureContext, container: str) -> str:
 
 
 def _container(kind: Kind, name: str, versions: Sequence[Asset]) -> Any:
-    """Return what holds the versions of an asset, given newest first; raises `NotFound` where there is none."""
+    """Return the container of an asset's versions, which are sorted newest first; raises `NotFound` for none."""
     if not versions:
         raise NotFound(f"No {kind.type} '{name}' is registered.")
     return asset_wire.container_body(kind.type, name, [kind.body(asset) for asset in versions])
@@ -179,9 +179,9 @@ def _container(kind: Kind, name: str, versions: Sequence[Asset]) -> Any:
 
 def _names(request: Request, kind: Kind, assets: Sequence[Asset]) -> Any:
     """Return a page of the names of assets, each with its newest version."""
-    shown = listed(request, assets, lambda asset: asset.is_archived)
-    names = dict.fromkeys(asset.name for asset in shown)
-    return paged(request, [_container(kind, name, [a for a in shown if a.name == name]) for name in names])
+    view = listed(request, assets, lambda asset: asset.is_archived)
+    names = dict.fromkeys(asset.name for asset in view)
+    return paged(request, [_container(kind, name, [a for a in view if a.name == name]) for name in names])
 
 
 def _registered(request: Request, kind: Kind, name: str | None = None) -> list[Asset]:

@@ -1,4 +1,4 @@
-"""The cloud that this server is, in Azure Resource Manager's dialect: what is asked before there is a token, and for one."""
+"""This server's cloud metadata in Azure Resource Manager's dialect, and the managed identity endpoint, which issues tokens."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def cloud_metadata(request: Request) -> Any:
 
 @public.get("/msi/token")
 def managed_identity(request: Request, resource: str = "") -> Any:
-    """Give a token to whoever knows the home's secret, or has a user's token."""
+    """Issue an access token to a caller with the home's secret, or with a user's token."""
     context = azure_context(request)
     secret = request.headers.get("x-identity-header", "")
     request.state.caller = caller_with(secret, context.identity, context.workspace.users)
@@ -41,6 +41,6 @@ def managed_identity(request: Request, resource: str = "") -> Any:
 
 @public.get("/discovery")
 def discover_services(request: Request) -> Any:
-    """Say where the run history is: here."""
+    """Return the address of the run history: this server's."""
     base = azure_context(request).place.base
     return {"api": base, "history": base, "experimentation": base, "studio": base}

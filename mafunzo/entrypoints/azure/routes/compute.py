@@ -16,7 +16,7 @@ router = APIRouter()
 
 @router.get(f"{WS}/computes")
 def list_computes(request: Request, azure: Azure) -> Any:
-    """List the clusters that were made."""
+    """List the clusters."""
     return paged(request, map(compute_body, azure.workspace.computes.list()))
 
 
@@ -58,7 +58,7 @@ def list_nodes(azure: Azure, name: str) -> Any:
 
 @router.get(f"{OF_SUBSCRIPTION}/locations/{{location}}/usages")
 def list_usages() -> Any:
-    """List what of a quota is used: there is no quota."""
+    """List quota usages: there is no quota."""
     return page([])
 
 

@@ -1,4 +1,4 @@
-"""Where files go, in Azure ML's dialect: the datastores of the home, and what opens their containers of blobs."""
+"""The home's datastores in Azure ML's dialect, and the credentials of their blob containers."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ router = APIRouter()
 
 @router.get(f"{WS}/datastores")
 def list_datastores(azure: Azure) -> Any:
-    """List the datastores: the home's own, and the one of what jobs print."""
+    """List the datastores: the home's own, and the one of jobs' logs."""
     return page(_datastore(azure, name) for name in DATASTORES)
 
 
@@ -35,7 +35,7 @@ def get_datastore(azure: Azure, name: str) -> Any:
 
 @router.post(f"{WS}/datastores/{{name}}/listSecrets")
 async def list_secrets(request: Request, azure: Azure, name: str) -> Any:
-    """Give a signature that opens the datastore's container for an hour, or else the account's key: both the caller's own."""
+    """Return a SAS of the datastore's container, valid for an hour, or else the account's key: both the caller's own."""
     container = _container_of(name)
     body = await body_of(request) if request.headers.get("content-length", "0") != "0" else {}
     if body.get("expirableSecret"):
@@ -61,7 +61,7 @@ def _datastore(azure: AzureContext, name: str) -> dict[str, Any]:
 
 
 def _container_of(datastore: str) -> str:
-    """Return the container of blobs that a datastore is; raises `NotFound`."""
+    """Return a datastore's blob container; raises `NotFound`."""
     if datastore not in DATASTORES:
         raise NotFound(f"No datastore is called '{datastore}'. There are: {', '.join(DATASTORES)}.")
     return DATASTORES[datastore]

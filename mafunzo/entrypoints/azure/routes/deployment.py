@@ -30,7 +30,7 @@ def get_deployment(azure: Azure, endpoint: str, name: str) -> Any:
 
 @router.put(f"{WS}/onlineEndpoints/{{endpoint}}/deployments/{{name}}")
 async def put_deployment(request: Request, azure: Azure, endpoint: str, name: str) -> Response:
-    """Begin to serve a model; it is there once it has proven that it answers as in evaluation."""
+    """Start a long-running operation that serves a model; it succeeds once the model answers as in evaluation."""
     deployment_request = deployment_from_body(name, await body_of(request))
     deployment = await azure.in_thread(lambda: azure.workspace.deployments.put(endpoint, name, deployment_request))
     headers = operation_headers(azure, Operation(OperationKind.DEPLOY, endpoint, name))
@@ -39,7 +39,7 @@ async def put_deployment(request: Request, azure: Azure, endpoint: str, name: st
 
 @router.delete(f"{WS}/onlineEndpoints/{{endpoint}}/deployments/{{name}}")
 def delete_deployment(azure: Azure, endpoint: str, name: str) -> Response:
-    """Begin to delete a deployment that has no traffic."""
+    """Start a long-running operation that deletes a deployment without traffic."""
     azure.workspace.endpoints.get(endpoint).begin_delete_deployment(name)
     return accepted(azure, Operation(OperationKind.DELETE_DEPLOYMENT, endpoint, name))
 

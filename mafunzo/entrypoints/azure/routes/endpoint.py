@@ -36,14 +36,14 @@ async def put_endpoint(request: Request, azure: Azure, name: str) -> Response:
 
 @router.delete(f"{WS}/onlineEndpoints/{{name}}")
 def delete_endpoint(azure: Azure, name: str) -> Response:
-    """Begin to delete an endpoint with its deployments."""
+    """Start a long-running operation that deletes an endpoint with its deployments."""
     azure.workspace.endpoints.get(name).begin_delete()
     return accepted(azure, Operation(OperationKind.DELETE_ENDPOINT, name))
 
 
 @router.post(f"{WS}/onlineEndpoints/{{name}}/listKeys")
 def list_keys(azure: Azure, name: str) -> Any:
-    """Return the keys that open an endpoint."""
+    """Return an endpoint's API keys."""
     primary, secondary = azure.workspace.endpoints.get(name).keys
     return {"primaryKey": primary, "secondaryKey": secondary}
 

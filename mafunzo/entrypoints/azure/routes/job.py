@@ -1,4 +1,4 @@
-"""Jobs over Azure's wire: as resources, and as the runs of its history."""
+"""Jobs over Azure's wire: as resources, and as runs of the run history."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ from mafunzo.errors import InvalidParameter, NotFound, NotSupported
 
 LOGS = "/logs"
 PAGES = "/jobs"
-"""Where the SDK's web view of a job leads."""
+"""The path of a job's web page, to which the SDK links."""
 
 public = APIRouter()
 router = APIRouter()
@@ -31,9 +31,9 @@ router = APIRouter()
 def list_jobs(request: Request) -> Any:
     """List the jobs, newest first."""
     context = azure_context(request)
-    found = [job for job in context.workspace.jobs.list() if _is_wanted(request, job)]
-    shown = listed(request, found, lambda job: job.is_archived)
-    return paged(request, [job_wire.job_body(job, _pages(context, job.name)) for job in shown])
+    jobs = [job for job in context.workspace.jobs.list() if _matches_filter(request, job)]
+    view = listed(request, jobs, lambda job: job.is_archived)
+    return paged(request, [job_wire.job_body(job, _pages(context, job.name)) for job in view])
 
 
 @router.get(f"{WS}/jobs/{{name}}")
@@ -48,7 +48,7 @@ def get_job(request: Request, name: str) -> Any:
 
 @router.put(f"{WS}/jobs/{{name}}")
 async def put_job(request: Request, name: str) -> Response:
-    """Put a job into the queue, once every fault of it is known to be none."""
+    """Validate a job and put it into the queue; the PUT is idempotent."""
     context = azure_context(request)
     job_request = job_wire.job_from_body(name, await body_of(request))
     handle = await context.in_thread(lambda: _create(context, job_request))
@@ -57,14 +57,14 @@ async def put_job(request: Request, name: str) -> Response:
 
 @router.delete(f"{WS}/jobs/{{name}}")
 def delete_job(request: Request, name: str) -> Response:
-    """Delete a job that has ended, and the bytes that nothing else holds."""
+    """Delete a job that has ended, and the artifacts that nothing else references."""
     azure_context(request).workspace.jobs.delete(name)
     return Response(status_code=200)
 
 
 @router.post(f"{WS}/jobs/{{name}}/cancel")
 def cancel_job(request: Request, name: str) -> Response:
-    """Ask for a job to end."""
+    """Request a job's cancellation."""
     jobs = azure_context(request).workspace.jobs
     if (step := jobs.find_step(name)) is not None:
         raise NotSupported(f"{name} is a step of job {step.job}, and ends with it: cancel that job.")
@@ -84,7 +84,7 @@ def get_run(request: Request, name: str) -> Any:
 
 @router.get(f"{WS}/runs/{{name}}/children")
 def list_children(request: Request, name: str) -> Any:
-    """List the steps of a job as runs of their own."""
+    """List the steps of a job as child runs."""
     handle = azure_context(request).workspace.jobs.get(name)
     job = handle.job
     return paged(request, [job_wire.child_run_body(job, step) for step in handle.steps])
@@ -92,7 +92,7 @@ def list_children(request: Request, name: str) -> Any:
 
 @router.patch(f"{WS}/experiments/{{experiment}}/runs/{{name}}")
 async def patch_run(request: Request, name: str) -> Response:
-    """Change what a job is called, its description and tags, or hide it from lists."""
+    """Change a job's display name, description or tags, or archive it."""
     context = azure_context(request)
     change = job_wire.change_from_body(await body_of(request))
     job = await context.in_thread(lambda: context.workspace.jobs.change(name, change))
@@ -101,7 +101,7 @@ async def patch_run(request: Request, name: str) -> Response:
 
 @router.get(f"{WS}/runs/{{name}}/details")
 def get_run_details(request: Request, name: str) -> Any:
-    """Return how far a job is, and where what it prints can be read.
+    """Return a job's status, and the address of its log.
 
     The SDK, which asks this for `jobs.stream` alone, prints nothing of a job that has ended: the first answer is that it is
     being finalized, so that the log of a quick job is shown too.
@@ -122,14 +122,14 @@ def list_services(request: Request, name: str, node: str) -> Any:
 
 @router.post(f"{WS}/rundata")
 async def get_run_data(request: Request) -> Any:
-    """Return how far a job is, and which outputs it has."""
+    """Return a job's status and the ids of its outputs."""
     context, body = azure_context(request), await body_of(request)
     return await context.in_thread(lambda: _run_data(context, str(body.get("runId"))))
 
 
 @router.post(f"{WS}/dataversion/batchGetResolvedUris")
 async def resolve_outputs(request: Request) -> Any:
-    """Say where in the datastore the files of outputs lie."""
+    """Resolve the ids of outputs to datastore URIs."""
     body = await body_of(request)
     return {"values": {id: {"uri": _path_of(id)} for id in map(str, body.get("values") or ())}}
 
@@ -147,32 +147,34 @@ def tell_where_to_look(name: str) -> Response:
 
 @public.get(f"{LOGS}/{{name}}")
 def get_log(request: Request, name: str) -> Response:
-    """Return what a job has printed so far, to whoever has the signed address."""
+    """Return a job's log so far, to a caller with its signed address."""
     context = azure_context(request)
     whoever_signed(request, lambda sas: sas.check(_log_of(name), READ, request.query_params))
     return PlainTextResponse(context.job_logs.text(name))
 
 
 def _create(context: AzureContext, request: JobRequest) -> JobHandle:
-    """Put a job into the queue. What was asked for a job of that name by an older version is read from its body."""
+    """Put a job into the queue. The request of an earlier job of that name is read from its stored body."""
     jobs = context.workspace.jobs
     earlier = job_wire.request_of(jobs.get(request.name).job) if jobs.has(request.name) else None
     return jobs.create(request, earlier)
 
 
-def _is_wanted(request: Request, job: Job) -> bool:
-    """Return whether a job has what a list asks for: `tag=name` or `tag=name=value`, a type, `properties=name=value,...`."""
+def _matches_filter(request: Request, job: Job) -> bool:
+    """Return whether a job matches a list's filter: `tag=name` or `tag=name=value`, a type, `properties=name=value,...`."""
     tag, _, value = request.query_params.get("tag", "").partition("=")
     kind = request.query_params.get("jobType")
     has_tag = not tag or (tag in job.tags and value in ("", job.tags[tag]))
-    said = job.user_properties
-    wanted = filter(None, request.query_params.get("properties", "").split(","))
-    has_properties = all(str(said.get(name)) == text for name, _, text in (pair.partition("=") for pair in wanted))
+    properties = job.user_properties
+    filters = filter(None, request.query_params.get("properties", "").split(","))
+    has_properties = all(
+        str(properties.get(name)) == text for name, _, text in (pair.partition("=") for pair in filters)
+    )
     return has_tag and has_properties and kind in (None, "", job_wire.kind_of(job))
 
 
 def _run_data(context: AzureContext, name: str) -> dict[str, Any]:
-    """Return a run's data. What one that has ended made is then shown where clients look for it."""
+    """Return a run's data. The outputs of one that has ended are published as blobs."""
     jobs = context.workspace.jobs
     step = jobs.find_step(name)
     if step is None:
@@ -180,12 +182,12 @@ def _run_data(context: AzureContext, name: str) -> dict[str, Any]:
         status, is_ended = job_wire.status_of_job(handle.job), handle.status.is_terminal
     else:
         handle, status, is_ended = jobs.get(step.job), job_wire.STEP_STATUS[step.status], step.status.is_terminal
-    shown = publish(context.workspace, handle.name, step.name if step else None) if is_ended else ()
-    return job_wire.run_data(name, status, shown)
+    outputs = publish(context.workspace, handle.name, step.name if step else None) if is_ended else ()
+    return job_wire.run_data(name, status, outputs)
 
 
 def _path_of(id: str) -> str:
-    """Return where an output is shown that `rundata` has told of."""
+    """Return the datastore URI of an output, by its id in the run data."""
     reference = parse_reference(id)
     if not isinstance(reference, JobOutputReference):
         raise InvalidParameter(f"'{id}' isn't the id of a job's output: azureml://jobs/JOB/outputs/OUTPUT.")

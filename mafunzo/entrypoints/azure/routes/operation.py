@@ -1,6 +1,6 @@
-"""Operations that take their time, as Azure's clients follow them: what an operation is to reach is looked at anew each time.
+"""Long-running operations, which Azure's clients poll: the status is computed from the current state each time.
 
-So that nothing has to be remembered, an operation's name says all of it: `deployment:ENDPOINT:NAME`.
+They are stateless: an operation's name holds all of it, as in `deployment:ENDPOINT:NAME`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from mafunzo.entrypoints.azure.wire.envelope import error_body, operation_path
 from mafunzo.errors import NotFound, from_code
 
 POLL_S = "1"
-"""Seconds after which a client asks again how far an operation is; else Azure's wait half a minute."""
+"""The polling interval in seconds (`Retry-After`); without it Azure's clients wait half a minute."""
 IN_PROGRESS, SUCCEEDED, FAILED = "InProgress", "Succeeded", "Failed"
 
 router = APIRouter()
 
 
 class OperationKind(StrEnum):
-    """What an operation does, as its name begins."""
+    """What an operation does: the prefix of its name."""
 
     DEPLOY = "deployment"
     DELETE_DEPLOYMENT = "deployment-deleted"
@@ -35,7 +35,7 @@ class OperationKind(StrEnum):
 
 @dataclass(frozen=True)
 class Operation:
-    """Something that is under way with an endpoint, or with a deployment of it."""
+    """A long-running operation on an endpoint, or on a deployment of it."""
 
     kind: OperationKind
     endpoint: str
@@ -56,12 +56,12 @@ class Operation:
 
 @router.get(operation_path("{what}"))
 def get_operation(azure: Azure, what: str) -> Response:
-    """Say how far an operation is."""
+    """Return an operation's status."""
     return JSONResponse(_status(azure, Operation.parse(what)), headers={"Retry-After": POLL_S})
 
 
 def operation_headers(azure: AzureContext, operation: Operation) -> dict[str, str]:
-    """Return the headers by which a client follows an operation."""
+    """Return the headers by which a client polls an operation."""
     return {
         "Azure-AsyncOperation": f"{azure.place.base}{operation_path(str(operation))}",
         "Retry-After": POLL_S,
@@ -69,7 +69,7 @@ def operation_headers(azure: AzureContext, operation: Operation) -> dict[str, st
 
 
 def accepted(azure: AzureContext, operation: Operation) -> Response:
-    """Return the answer to a request that has begun an operation."""
+    """Return the 202 answer to a request that has started an operation."""
     return Response(status_code=202, headers=operation_headers(azure, operation))
 
 
@@ -99,7 +99,7 @@ def _deploying(operation: Operation, deployment: Deployment | None) -> dict[str,
 
 
 def _failure(deployment: Deployment) -> dict[str, Any]:
-    """Return why a deployment isn't served, as an operation's error."""
+    """Return a deployment's failure as an operation's error."""
     record = deployment.error or {}
     code, message = str(record.get("code", "failed")), str(record.get("message", "it failed"))
     body: dict[str, Any] = error_body(from_code(code, message, record.get("faults") or ()))["error"]

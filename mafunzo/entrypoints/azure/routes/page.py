@@ -1,4 +1,4 @@
-"""Pagination of Azure's lists: which things a list shows, in which order, and how many at once."""
+"""Filter, order and pagination of Azure's lists."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -18,29 +18,29 @@ T = TypeVar("T")
 
 
 def listed(request: Request, things: Iterable[T], is_archived: Callable[[T], bool]) -> list[T]:
-    """Return what a list's `listViewType` asks for (the active ones by default, the archived ones, or all) in its order.
+    """Return the things in a list's `listViewType` (the active ones by default, the archived ones, or all) in its order.
 
     `things` come newest first, which is the order unless `$orderBy` asks for the oldest first.
     """
     view = request.query_params.get("listViewType", "ActiveOnly").lower()
-    shown = [thing for thing in things if view == "all" or is_archived(thing) == (view == "archivedonly")]
+    items = [thing for thing in things if view == "all" or is_archived(thing) == (view == "archivedonly")]
     is_oldest_first = (
         request.query_params.get("$orderBy", request.query_params.get("orderBy", "")).lower().endswith(" asc")
     )
-    return shown[::-1] if is_oldest_first else shown
+    return items[::-1] if is_oldest_first else items
 
 
 def paged(request: Request, things: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """Return one page of a list, with the address of the next one."""
     bodies = list(things)
     first, size = _number(request, SKIP, 0), min(_number(request, TOP, PAGE), PAGE)
-    shown, rest = bodies[first : first + size], len(bodies) - first - size
+    items, rest = bodies[first : first + size], len(bodies) - first - size
     top = request.query_params.get(TOP)
     is_last = rest <= 0 or (top is not None and int(top) <= PAGE)  # a client that names a number wants no more
     if is_last:
-        return page(shown)
+        return page(items)
     query = {**request.query_params, SKIP: str(first + size)}
-    return page(shown, f"{azure_context(request).place.base}{request.url.path}?{urlencode(query)}")
+    return page(items, f"{azure_context(request).place.base}{request.url.path}?{urlencode(query)}")
 
 
 def _number(request: Request, name: str, default: int) -> int:

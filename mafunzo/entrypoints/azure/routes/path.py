@@ -1,4 +1,4 @@
-"""Where things are on Azure's wire: the paths that routes begin with, and how every path is spelled before it is matched."""
+"""The prefixes of route paths on Azure's wire, and the normalization of request paths before routing."""
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -11,7 +11,7 @@ REG = f"{OF_GROUP}/registries/{{registry}}"
 
 
 class NormalPaths:
-    """Spells every path in one way before it is matched, whatever the service's name in front of it."""
+    """Middleware that normalizes every path before routing: without the service's prefix, its known parts in one spelling."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

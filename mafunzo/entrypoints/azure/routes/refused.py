@@ -1,4 +1,4 @@
-"""What the Azure SDK can ask for and isn't done here: one sentence a noun, with what to do instead."""
+"""The Azure SDK's operations that aren't supported here: one sentence a noun, with what to do instead."""
 
 from collections.abc import Mapping
 
@@ -33,7 +33,7 @@ _REFUSED: Mapping[str, str] = {
     "microsoft.resources": f"This home has one workspace, '{WORKSPACE}', and no other can be made. Use another "
     "MAFUNZO_HOME for another one.",
 }
-"""By a part of the path, in small letters; the first that a path has tells."""
+"""By a lower-case part of the path; the first match counts."""
 _OF_WORKSPACE = (
     f"This home has one workspace, '{WORKSPACE}', which can't be made, changed or deleted. Use another MAFUNZO_HOME for "
     "another one."
@@ -44,7 +44,7 @@ router = APIRouter()
 
 @router.api_route("/{path:path}", methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
 def unknown(request: Request, path: str) -> Response:
-    """Refuse what isn't there, and name it."""
+    """Refuse an unknown path, with the reason."""
     raise refusal(request.method, path)
 
 

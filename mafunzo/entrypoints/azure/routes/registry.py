@@ -49,10 +49,10 @@ router = APIRouter()
 
 @dataclass(frozen=True)
 class Shelf:
-    """What the registry has of one kind.
+    """The registry's assets of one kind.
 
-    names: those that ship with Mafunzo. offered: the versions of such a name as a GET answers them, told which is wanted, if
-    one is: a curated environment is the same here in all of Azure's. body: a version that was shared. noun: of the client.
+    names: those that ship with Mafunzo. offered: the versions of such a name as a GET answers them, all or the
+    requested one: a curated environment is the same here in all of Azure's. body: a shared version. noun: of the client.
     """
 
     noun: str
@@ -100,7 +100,7 @@ SHELVES: Mapping[str, Shelf] = {
         Shelf("data", AssetType.DATA, lambda _: [], lambda *_: [], lambda _, asset: asset_wire.data_body(asset)),
     )
 }
-"""By what a path calls them."""
+"""By their noun in paths."""
 
 
 def _add_routes(shelf: Shelf) -> None:
@@ -135,7 +135,7 @@ def _add_routes(shelf: Shelf) -> None:
         return bodies[version]
 
     async def put_container(request: Request, registry: str, name: str) -> Response:
-        """Hide all versions of a name that was shared from lists, or show them again."""
+        """Archive all versions of a shared name, or restore them."""
         require_registry(registry)
         context, body = azure_context(request), await body_of(request)
         is_archived = bool((body.get("properties") or {}).get("isArchived", False))
@@ -149,7 +149,7 @@ def _add_routes(shelf: Shelf) -> None:
         return JSONResponse(await context.in_thread(change), status_code=201)
 
     async def put_version(request: Request, registry: str, name: str, version: str) -> Response:
-        """Change what may change of a version that was shared: description, tags, whether it is archived."""
+        """Change a shared version's mutable fields: description, tags, whether it is archived."""
         require_registry(registry)
         context = azure_context(request)
         change_request = asset_wire.version_from_body(await body_of(request))
@@ -183,7 +183,7 @@ for _shelf in SHELVES.values():
 
 
 def _versions(request: Request, shelf: Shelf, name: str, version: str | None = None) -> list[Body]:
-    """Return the versions of a name, the newest first; `version` is the one that is wanted, if one is."""
+    """Return the versions of a name, the newest first; `version` is the requested one, if any."""
     context = azure_context(request)
     shared = registered(context.workspace.services, shelf.type, name, REGISTRY_SCOPE)
     return [shelf.body(context, asset) for asset in shared] or shelf.offered(context, name, version)
@@ -208,7 +208,7 @@ def _is_archived(body: Body) -> bool:
 
 @public.get("/registrymanagement/v1.0/registries/{name}/discovery")
 def discover_registry(request: Request, name: str) -> Any:
-    """Say where a registry is: here."""
+    """Return a registry's address: this server's."""
     require_registry(name)
     place = azure_context(request).place
     return {
@@ -237,9 +237,9 @@ def get_registry(request: Request, registry: str) -> Any:
         "publicNetworkAccess": "Disabled",
         "regionDetails": [{"location": LOCATION}],
     }
-    made = system_data("catalogue", None)
+    creation = system_data("catalogue", None)
     return resource(
-        registry_arm_id(), REGISTRY, "registries", properties, location=LOCATION, tags={}, kind="", systemData=made
+        registry_arm_id(), REGISTRY, "registries", properties, location=LOCATION, tags={}, kind="", systemData=creation
     )
 
 
@@ -268,7 +268,7 @@ async def share_asset(request: Request, registry: str) -> Response:
 
 @router.post(f"{REG}/datarefs/{{name}}/versions/{{version}}")
 async def fetch_registry_model(request: Request, registry: str, name: str, version: str) -> Response:
-    """Fetch a model of the catalogue unless it was, show its files as blobs, and say what opens them."""
+    """Download a catalogue model where it isn't yet, publish its files as blobs, and return their SAS."""
     require_registry(registry)
     context = azure_context(request)
     id = registry_id("models", name, "versions", version)
@@ -289,7 +289,7 @@ def require_registry(name: str) -> None:
 
 
 async def _fetched(context: AzureContext, id: str) -> str | None:
-    """Return the files of a model that is on offer, or None where fetching them takes longer than a request may.
+    """Return the artifact of a catalogue model, or None where its download takes longer than a request may.
 
     Raises `Conflict` where it failed, since clients try again after an error of the server's.
     """

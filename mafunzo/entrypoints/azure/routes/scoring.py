@@ -1,4 +1,4 @@
-"""Asking an endpoint in Azure's dialect: `POST /endpoints/<endpoint>/score`, with the endpoint's key."""
+"""Scoring requests in Azure's dialect: `POST /endpoints/<endpoint>/score`, with the endpoint's key."""
 
 import asyncio
 import json
@@ -29,8 +29,8 @@ async def score(request: Request, endpoint: str) -> Response:
     limits = context.limits
     body = await limited_json(request, limits.chat_body_bytes)
     bodies, is_list = requests_from_body(body, endpoint, limits.score_conversations)
-    named = named_deployment(request.headers)
-    exchange = context.router.open(entry.endpoint, entry.deployments, named, request.url.path)
+    deployment = named_deployment(request.headers)
+    exchange = context.router.open(entry.endpoint, entry.deployments, deployment, request.url.path)
     try:
         with exchange:
             answers = await while_connected(request, _ask_all(exchange, bodies))

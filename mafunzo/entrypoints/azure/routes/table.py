@@ -1,4 +1,4 @@
-"""The table of what the Azure SDK asks of a server, put together in the order in which paths are matched.
+"""The table of the Azure SDK's routes, in the order in which paths are matched.
 
 Routes are matched by path, whatever the api-version.
 """
@@ -24,7 +24,7 @@ from mafunzo.entrypoints.azure.routes import scoring
 from mafunzo.entrypoints.azure.routes import workspace as azure_workspace
 
 PUBLIC = (azure_cloud.public, azure_registry.public, azure_job.public, blob.router, scoring.router)
-"""What is asked without a token, or with a proof of its own."""
+"""Routes without a token, or with credentials of their own."""
 OF_CALLERS = (
     azure_asset.router,
     azure_job.router,
@@ -37,11 +37,11 @@ OF_CALLERS = (
     azure_datastore.router,
     azure_refused.router,
 )
-"""What needs a token. The last one refuses what nobody has taken."""
+"""Routes that need a token. The last one refuses the paths that no other matches."""
 
 
 def add_azure_routes(app: FastAPI, beside: Sequence[APIRouter] = ()) -> None:
-    """Add every route of the https port; those of other ways in, `beside`, before what refuses the rest."""
+    """Add every route of the https port; those of other entrypoints, `beside`, before the one that refuses the rest."""
     of_callers = [Depends(require_token), Depends(require_workspace)]
     for router in PUBLIC:
         app.include_router(router)
