@@ -1,1 +1,1 @@
-"""What runs beside a user's script and leads the Azure SDK to a server of ours."""
+"""The client side of `mafunzo run`: it points the Azure SDK in a user's script at a Mafunzo server."""

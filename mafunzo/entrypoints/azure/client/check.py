@@ -1,4 +1,4 @@
-"""One question to a server of ours before a program starts: what is wrong with the way to it is told in a sentence."""
+"""A connection check of a Mafunzo server before a program starts, with the reason of a failure in one sentence."""
 
 import ssl
 from pathlib import Path
@@ -11,7 +11,7 @@ TIMEOUT_S = 20.0
 
 
 def require_access(access: Access, token_file: Path) -> None:
-    """Ask for a token once.
+    """Request an access token once.
 
     Raises `Unreachable` where no Mafunzo answers, `Unauthorized` where it takes no such token, and `InvalidFile`.
     """

@@ -16,11 +16,11 @@ parser.add_argument(
 )
 parser.add_argument("--download_dir", required=True, help="the folder to write; files of the same names are replaced")
 parser.add_argument("--dataset_split_pc", type=float, default=100.0, help="how many percent of each split")
-given = parser.parse_args()
+args = parser.parse_args()
 
 try:
     with Workspace() as workspace:
-        files = workspace.data.get(given.dataset, to=given.download_dir, percent=given.dataset_split_pc, overwrite=True)
+        files = workspace.data.get(args.dataset, to=args.download_dir, percent=args.dataset_split_pc, overwrite=True)
 except MafunzoError as error:
     sys.stderr.write(f"error: {error}\n")
     sys.exit(error.exit_code)

@@ -1,4 +1,4 @@
-"""A proxy for clients that must never reach Azure: it refuses Microsoft's hosts and lets all others through.
+"""An HTTP proxy for clients that must never reach Azure: it blocks Microsoft's hosts and forwards all other requests.
 
 The Azure SDK falls back to Microsoft's own services where ours don't answer (a browser's login, the public cloud, telemetry).
 With this proxy in its environment such a request fails at once, with the reason.
@@ -41,7 +41,7 @@ MICROSOFT = (
     "windows.net",
     "169.254.169.254",
 )
-"""With all that is below them; the last is where a machine in a cloud asks for its own identity."""
+"""With their subdomains; the last is the instance metadata service of cloud machines."""
 
 _HEAD_LIMIT = 64 * 1024
 _HEAD_S = 30.0
@@ -108,7 +108,7 @@ class EgressProxy:
             writer.close()
 
     async def _tunnel(self, head: "_Head", reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Join a client with a host until both have said all."""
+        """Tunnel a CONNECT request between client and host until both have closed."""
         to = self._upstream
         there_reader, there_writer = await self._connect(head)
         try:
@@ -125,7 +125,7 @@ class EgressProxy:
             there_writer.close()
 
     async def _forward(self, head: "_Head", reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Send one plain http request on, and its answer back: the next one comes over a connection of its own.
+        """Forward one plain http request, and its answer: the next one comes over a connection of its own.
 
         A client takes one connection for all hosts behind a proxy, and each request's host has to be looked at.
         """
@@ -155,7 +155,7 @@ class EgressProxy:
 
 
 class _Unreachable(Exception):
-    """No connection with a host could be made."""
+    """A host can't be connected to."""
 
     def __init__(self, host: str, why: str) -> None:
         super().__init__(why)
@@ -167,7 +167,7 @@ class _Upstream:
     host: str
     port: int
     authorization: Mapping[str, str]
-    """The header line that the proxy asks for, under the header's name; nothing without a user."""
+    """The `Proxy-Authorization` line, under the header's name; empty without a user."""
 
     @classmethod
     def of(cls, url: str) -> "_Upstream":
@@ -187,7 +187,7 @@ class _Upstream:
 
 @dataclass(frozen=True)
 class _Head:
-    """The first lines of a request. headers: by lower-case names; lines: as they came."""
+    """A request's line and headers. headers: by lower-case names; lines: as received."""
 
     method: str
     target: str
@@ -223,8 +223,8 @@ class _Head:
     def text(self, target: str, instead: Mapping[str, str]) -> bytes:
         """Return the head for the next hop: `instead` holds lines by the names of the headers that they replace."""
         dropped = {*instead, "proxy-connection", "keep-alive", "proxy-authorization"}
-        kept = [line for line in self.lines if line.partition(":")[0].strip().lower() not in dropped]
-        lines = [f"{self.method} {target} {self.version}", *kept, *instead.values(), "", ""]
+        headers = [line for line in self.lines if line.partition(":")[0].strip().lower() not in dropped]
+        lines = [f"{self.method} {target} {self.version}", *headers, *instead.values(), "", ""]
         return "\r\n".join(lines).encode("latin-1")
 
 
@@ -241,7 +241,7 @@ async def _refuse(writer: asyncio.StreamWriter, status: int, why: str) -> None:
 
 
 async def _answer(writer: asyncio.StreamWriter, status: int, phrase: str, why: str) -> None:
-    """Answer without asking any further. Of an answer to CONNECT, most clients show the first line only."""
+    """Send an answer of the proxy's own. Of an answer to CONNECT, most clients show the first line only."""
     if writer.is_closing():
         return
     body = why.encode()
@@ -256,12 +256,12 @@ def proxy_environment(url: str, before: Mapping[str, str]) -> dict[str, str]:
 
 
 def no_proxy_environment(before: Mapping[str, str], host: str = "127.0.0.1") -> dict[str, str]:
-    """Return the variables that name what is asked without a proxy: this machine, the server, and what the user names already.
+    """Return the NO_PROXY variables: this machine, the server, and the user's own entries.
 
-    What would spare a host of Microsoft's is left out.
+    Entries that cover a host of Microsoft's are left out.
     """
-    given = [name.strip() for key in ("NO_PROXY", "no_proxy") for name in before.get(key, "").split(",")]
-    spared = [name for name in given if name and not _spares_microsoft(name)]
+    names = [name.strip() for key in ("NO_PROXY", "no_proxy") for name in before.get(key, "").split(",")]
+    spared = [name for name in names if name and not _spares_microsoft(name)]
     return dict.fromkeys(("NO_PROXY", "no_proxy"), ",".join(dict.fromkeys(["127.0.0.1", "localhost", host, *spared])))
 
 

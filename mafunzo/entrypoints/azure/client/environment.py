@@ -1,4 +1,4 @@
-"""The environment variables that point the Azure SDK at a server of ours. Without them the same script runs on Azure."""
+"""The environment variables that point the Azure SDK at a Mafunzo server. Without them the same script runs on Azure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from mafunzo.errors import InvalidFile, InvalidParameter
 
 @dataclass(frozen=True)
 class Access:
-    """A way to a server: its https address, the secret that lets in, and the file of the authorities that are trusted."""
+    """Access to a server: its https address, the user's secret, and the file of trusted certificate authorities."""
 
     url: str
     secret: str
@@ -34,12 +34,12 @@ class Access:
 
 
 def access_of_home(home: Home, address: ServerAddress, user: str) -> Access:
-    """Return the home's own way to its server, as its owner."""
+    """Return the owner's access to the home's own server."""
     return Access(address.azure_url, identity_of(home, user).header, files(home).bundle)
 
 
 def access_of_user(server: str, token_file: Path, ca_file: Path) -> Access:
-    """Return a user's way to a server on another machine; raises `InvalidParameter` or `InvalidFile` for what can't be one."""
+    """Return a user's access to a server on another machine; raises `InvalidParameter` or `InvalidFile`."""
     try:
         secret = token_file.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -78,7 +78,7 @@ def azure_environment(access: Access, before: Mapping[str, str]) -> dict[str, st
 
 
 def workspace_config() -> Mapping[str, str]:
-    """Return what `config.json` holds, in which the SDK finds its workspace."""
+    """Return the content of `config.json`, by which the SDK finds its workspace."""
     return {"subscription_id": SUBSCRIPTION, "resource_group": RESOURCE_GROUP, "workspace_name": WORKSPACE}
 
 
