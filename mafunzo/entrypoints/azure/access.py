@@ -1,4 +1,4 @@
-"""Who may do what over Azure's wire: what each route needs, and which requests are written down."""
+"""Role-based access control of Azure's wire: the role that each route needs, and the requests in the audit log."""
 
 from collections.abc import Callable, Mapping
 
@@ -94,10 +94,10 @@ MAKERS: Mapping[str, Callable[[Workspace, Ids], str]] = {
     "delete_endpoint": lambda workspace, ids: workspace.endpoints.get(ids["name"]).endpoint.created_by,
     "delete_deployment": lambda workspace, ids: workspace.deployments.get(ids["endpoint"], ids["name"]).created_by,
 }
-"""Who made what a route is about, for each that needs its maker."""
+"""The creator of a route's resource, for each route that needs its maker."""
 
 SIGNED_FOR: Mapping[Role, str] = {Role.READER: "rl", Role.CONTRIBUTOR: "rcwl", Role.OWNER: "rcwdl"}
-"""What a signature of each role may open blobs for, in Azure's letters: read, create, write, delete, list."""
+"""The permissions of each role's shared access signatures, in Azure's letters: read, create, write, delete, list."""
 
 SECRETS = frozenset({"managed_identity", "list_keys", "list_secrets"})
 """Routes whose answer is a secret."""

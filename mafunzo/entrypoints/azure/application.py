@@ -1,4 +1,4 @@
-"""The application of the https port, which speaks Azure's dialects."""
+"""The ASGI application of the https port, which speaks Azure's dialects."""
 
 from collections.abc import Sequence
 

@@ -145,13 +145,13 @@ def _write_authorities(file: Path) -> None:
 
     workspace = Workspace()
     workspace.up()
-    found = files(workspace.home)
+    certificates = files(workspace.home)
     try:
-        shutil.copyfile(found.bundle, file)
+        shutil.copyfile(certificates.bundle, file)
     except OSError as error:
         raise InvalidFile(f"{file} can't be written: {error.strerror}.") from error
     print(
-        f"Wrote {file}: the public authorities and this server's own, whose SHA-256 is {fingerprint(found.authority)}"
+        f"Wrote {file}: the public authorities and this server's own, whose SHA-256 is {fingerprint(certificates.authority)}"
     )
 
 
@@ -195,11 +195,11 @@ def _path_with_python(before: Mapping[str, str]) -> Iterator[str]:
     if (folder / "python").exists() and (folder / "python").samefile(sys.executable):
         yield f"{folder}{os.pathsep}{path}"
         return
-    with tempfile.TemporaryDirectory(prefix="mafunzo-python-") as made:
-        python = Path(made) / "python"
+    with tempfile.TemporaryDirectory(prefix="mafunzo-python-") as directory:
+        python = Path(directory) / "python"
         python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n', encoding="utf-8")
         python.chmod(0o755)
-        yield f"{made}{os.pathsep}{path}"
+        yield f"{directory}{os.pathsep}{path}"
 
 
 def _install_kernel(home: Path) -> Path:

@@ -1,4 +1,4 @@
-"""What every request over Azure's wire finds, and who may ask."""
+"""The context of every request over Azure's wire, and its authentication."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -26,21 +26,21 @@ from mafunzo.errors import InvalidParameter, NotFound, Unauthorized
 
 T = TypeVar("T")
 AZURES = frozenset({"https://management.azure.com", "https://storage.azure.com"})
-"""What clients ask tokens for whichever cloud they are in: before they share with a registry, and for blobs."""
+"""Token audiences that clients use in any cloud: before they share with a registry, and for blobs."""
 
 
 class MlflowDialect(Protocol):
-    """What answers MLflow's requests on this server, where it has that way in."""
+    """Answers MLflow's requests on this server, where it has that entrypoint."""
 
     @property
     def artifact_root(self) -> bytes:
-        """What an address of a run's files begins with in the JSON of an answer."""
+        """The prefix of a run's artifact URI in the JSON of an answer."""
 
     def role_of(self, method: str, path: str) -> Role:
-        """Return which role a request needs."""
+        """Return the role that a request needs."""
 
     async def answer(self, request: Request, caller: Caller, path: str) -> Response:
-        """Answer a caller who has been let in."""
+        """Answer an authorized caller."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,12 @@ class AzureContext:
 
     @property
     def audiences(self) -> frozenset[str]:
-        """What a token may be for: this server, or Azure ML of its cloud."""
+        """The accepted audiences of a token: this server, or Azure ML of its cloud."""
         return AZURES | {self.place.base, f"https://ml.azure.{SUFFIX}", f"https://storage.azure.{SUFFIX}"}
 
     @property
     def mlflow_uri(self) -> str:
-        """Where MLflow's own client finds the runs, with what opens them for the caller."""
+        """The tracking URI for MLflow's own client, with the caller's credentials."""
         key = self.serving.operator_key
         if self.caller != self.identity.owner:
             key, _ = self.identity.token(OPERATOR_AUDIENCE, self.caller, lifetime_s=OPERATOR_LIFETIME_S)
@@ -77,21 +77,21 @@ class AzureContext:
 
     @property
     def sas(self) -> Sas:
-        """What signs for the caller."""
+        """The caller's key for shared access signatures."""
         return sas_of(self.identity, self.caller)
 
     def callers(self) -> Iterator[Caller]:
-        """Yield all who may ask: the home's own user, then the users who aren't revoked."""
+        """Yield all possible callers: the home's own user, then the users who aren't revoked."""
         yield self.identity.owner
         yield from (caller_of(user) for user in self.workspace.users.list() if not user.is_revoked)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
-        """Do what blocks beside the event loop."""
+        """Run blocking work in a thread, off the event loop."""
         return await run_in_threadpool(work)
 
 
 def azure_context(request: Request) -> AzureContext:
-    """Return the context of the server that a request came to, for who asks and under the name that they call it by.
+    """Return a request's context: the server's, for the caller and under the host name of the request.
 
     Where nobody has said who asks (a signed address, an endpoint's key), it is the home's own. It is made once a request, and
     anew only when it has become known who asks.
@@ -122,7 +122,7 @@ def require_token(request: Request) -> None:
 
 
 def identify(request: Request) -> Caller:
-    """Return whose token a request has, who is its caller from then on; raises `Unauthorized`."""
+    """Authenticate a request by its token, and set and return its caller; raises `Unauthorized`."""
     context = azure_context(request)
     request.state.caller = context.identity.check_token(bearer(request.headers), context.audiences)
     request.state.caller = admit(request.state.caller, context.workspace.users)
@@ -134,11 +134,11 @@ def require_workspace(request: Request) -> None:
 
     In another subscription every name is the home's workspace: a script that was written for Azure names Azure's.
     """
-    named = {part: str(name).lower() for part, name in request.path_params.items()}
-    if named.get("subscription") != SUBSCRIPTION or "workspace" not in named:
+    names = {part: str(name).lower() for part, name in request.path_params.items()}
+    if names.get("subscription") != SUBSCRIPTION or "workspace" not in names:
         return
     for part, noun, ours in (("group", "resource group", RESOURCE_GROUP), ("workspace", "workspace", WORKSPACE)):
-        if named[part] != ours:
+        if names[part] != ours:
             raise NotFound(
                 f"No {noun} is called '{request.path_params[part]}'. This home's is '{ours}'; `mafunzo run` writes a "
                 "config.json that names it."
@@ -146,19 +146,19 @@ def require_workspace(request: Request) -> None:
 
 
 def whoever_signed(request: Request, check: Callable[[Sas], T]) -> T:
-    """Return what `check` finds with the key of whoever signed the request, who is its caller from then on.
+    """Authenticate a request by its signature: set its caller to the signer, and return the result of `check` with their key.
 
-    Raises what `check` raises where it is nobody's: `Unauthorized`.
+    Raises what `check` raises where no caller's key fits: `Unauthorized`.
     """
     context, refusals = azure_context(request), []
     for caller in context.callers():
         try:
-            found = check(sas_of(context.identity, caller))
+            result = check(sas_of(context.identity, caller))
         except Unauthorized as error:
             refusals.append(error)
             continue
         request.state.caller = caller
-        return found
+        return result
     raise refusals[0]
 
 

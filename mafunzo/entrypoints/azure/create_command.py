@@ -9,7 +9,7 @@ from mafunzo.entrypoints.terminal.output import AS_JSON, print_json
 from mafunzo.entrypoints.terminal.words import pairs
 
 GRACE_S = 30.0
-"""How much longer than its worker may take a deployment is waited for, so that its own reason is told."""
+"""How long a deployment is waited for beyond its worker's start limit, so that its own error is shown."""
 
 
 def create(
@@ -27,18 +27,21 @@ def create(
     from mafunzo.entrypoints.azure.files.keys import FileKind
 
     workspace = Workspace()
-    made = create_from(workspace, file, pairs(changes))
-    if made.kind is FileKind.JOB:
+    resource = create_from(workspace, file, pairs(changes))
+    if resource.kind is FileKind.JOB:
         if not as_json and not detach:
-            print(made.name)
-        job = workspace.jobs.get(made.name)
-        outputs, log = f"Outputs: mafunzo job download {made.name} --to FOLDER", f"Log: mafunzo job logs {made.name}"
+            print(resource.name)
+        job = workspace.jobs.get(resource.name)
+        outputs, log = (
+            f"Outputs: mafunzo job download {resource.name} --to FOLDER",
+            f"Log: mafunzo job logs {resource.name}",
+        )
         follow(job, detach, as_json, outputs if job.job.outputs else log)
         return
-    if made.kind is FileKind.DEPLOYMENT and not detach:
-        limit_s = workspace.deployments.get(made.endpoint, made.name).initial_delay_s
-        workspace.endpoints.get(made.endpoint).wait(made.name, limit_s + GRACE_S)
+    if resource.kind is FileKind.DEPLOYMENT and not detach:
+        limit_s = workspace.deployments.get(resource.endpoint, resource.name).initial_delay_s
+        workspace.endpoints.get(resource.endpoint).wait(resource.name, limit_s + GRACE_S)
     if as_json:
-        print_json(made)
+        print_json(resource)
     else:
-        print(f"Made {made.kind} {f'{made.name}:{made.version}' if made.version else made.name}")
+        print(f"Made {resource.kind} {f'{resource.name}:{resource.version}' if resource.version else resource.name}")

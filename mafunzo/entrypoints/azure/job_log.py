@@ -1,4 +1,4 @@
-"""What a job has printed so far, as one text that only grows: what the Azure SDK's `jobs.stream` shows."""
+"""A job's log so far, as an append-only text: what the Azure SDK's `jobs.stream` shows."""
 
 import threading
 import time
@@ -10,11 +10,11 @@ from mafunzo.errors import NotFound
 from mafunzo.tracking import progress_text
 
 PROGRESS_S = 5.0
-"""Between two lines of progress of one phase."""
+"""The least interval between two progress lines of one phase."""
 
 
 class JobLogs:
-    """Follows each job that is asked for, once, and writes `<home>/jobs/<job>/stream.txt`."""
+    """Follows each requested job, once, and writes `<home>/jobs/<job>/stream.txt`."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
@@ -22,7 +22,7 @@ class JobLogs:
         self._starting = threading.Lock()
 
     def begin(self, job: str) -> bool:
-        """Follow a job; return whether nobody has asked for that before. Raises `NotFound`."""
+        """Follow a job; return whether it wasn't followed before. Raises `NotFound`."""
         self._workspace.jobs.get(job)
         with self._starting:
             if job in self._followed:
@@ -33,7 +33,7 @@ class JobLogs:
             return True
 
     def text(self, job: str) -> str:
-        """Return what a job has printed; raises `NotFound`. Of one that has ended, all of it."""
+        """Return a job's log so far, complete where the job has ended; raises `NotFound`."""
         status = self._workspace.jobs.get(job).status
         self.begin(job)
         if status.is_terminal:
@@ -62,7 +62,7 @@ class Lines:
     """Turns events into lines; of progress, one every few seconds and the last one of each phase."""
 
     def __init__(self) -> None:
-        self._told: dict[str, float] = {}
+        self._last_shown_s: dict[str, float] = {}
 
     def of(self, event: Event) -> str | None:
         """Return the line of an event, or None."""
@@ -78,8 +78,8 @@ class Lines:
         numbers = dict(event.numbers)
         phase, done, total, eta_s = (numbers.pop(key, None) for key in ("phase", "done", "total", "eta_s"))
         name = f"{event.name}: {phase}"
-        is_due = time.monotonic() - self._told.get(name, 0.0) >= PROGRESS_S
+        is_due = time.monotonic() - self._last_shown_s.get(name, 0.0) >= PROGRESS_S
         if not is_due and done != total:
             return None
-        self._told[name] = time.monotonic()
+        self._last_shown_s[name] = time.monotonic()
         return progress_text(name, int(done or 0), int(total or 0), eta_s, numbers)

@@ -1,4 +1,4 @@
-"""What jobs have written, shown as blobs where Azure's clients look for it."""
+"""Jobs' outputs and logs, published as blobs where Azure's clients look for them."""
 
 from mafunzo.control.workspace import Workspace
 from mafunzo.control.workspace.job_output import JobOutputs, job_view
@@ -12,9 +12,9 @@ Files = dict[str, tuple[str, str]]
 
 
 def publish(workspace: Workspace, job: str, step: str | None = None) -> tuple[str, ...]:
-    """Show what a job, or one step of it, made: outputs, what was printed, `./outputs`; return the names of the outputs.
+    """Publish the outputs, the log and `./outputs` of a job, or of one step of it; return the names of the outputs.
 
-    Of a whole sweep only what its trials printed: each has `./outputs` of its own.
+    Of a whole sweep only its trials' logs: each trial has `./outputs` of its own.
     """
     outputs, blobs, view = JobOutputs(workspace.services, job), workspace.blobs, job_view(job)
     name = child_name(outputs.step(step)) if step else job
@@ -34,18 +34,18 @@ def publish(workspace: Workspace, job: str, step: str | None = None) -> tuple[st
 
 
 def _log(workspace: Workspace, outputs: JobOutputs, step: Step, prefix: str) -> Files:
-    """Return what a step has printed."""
+    """Return a step's log."""
     log = StepFolder(outputs.folder(step.name)).log
     return {f"user_logs/{prefix}std_log.txt": (workspace.artifacts.put(log), log.name)} if log.exists() else {}
 
 
 def _default_output(workspace: Workspace, outputs: JobOutputs, step: Step, prefix: str) -> Files:
-    """Return what a step has written to `./outputs`."""
+    """Return a step's files in `./outputs`."""
     stored = outputs.written_by(step, DEFAULT_OUTPUT)
     manifest = workspace.artifacts.manifest(stored) if stored else ()
     return {f"outputs/{prefix}{file.path}": (str(stored), file.path) for file in manifest}
 
 
 def _logged(outputs: JobOutputs, step: Step, prefix: str) -> Files:
-    """Return what a step has logged with MLflow."""
+    """Return a step's MLflow artifacts."""
     return {f"{prefix}{path}": source for path, source in outputs.logged(step).items()}

@@ -13,7 +13,7 @@ NOUNS: Mapping[AssetType, str] = {
     AssetType.ENVIRONMENT: "environments",
     AssetType.CODE: "codes",
 }
-"""What ids call the kinds of assets."""
+"""The nouns of asset types in ids."""
 _TYPES = {noun: type for type, noun in NOUNS.items()}
 _VERSION = r"(/(versions/(?P<version>[^/]+)|labels/(?P<label>[^/]+)))?/?"
 _REGISTRY = re.compile(rf"(azureml:)?azureml://registries/(?P<registry>[^/]+)/(?P<noun>\w+)/(?P<name>[^/]+){_VERSION}")
@@ -31,7 +31,7 @@ _DATASTORE = re.compile(
 
 
 def parse_reference(text: str) -> Reference | None:
-    """Return what `text` names, or None when it has none of Azure ML's forms."""
+    """Parse a reference; None where `text` has none of Azure ML's forms."""
     if match := _JOB_OUTPUT.fullmatch(text):
         return JobOutputReference(match["job"], match["output"], match["path"] or "")
     if match := _DATASTORE.fullmatch(text):

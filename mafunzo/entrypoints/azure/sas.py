@@ -1,4 +1,4 @@
-"""Signatures that open a container, or one blob, for a while: what a client has in its addresses instead of a key.
+"""Shared access signatures (SAS): time-limited access to a container, or to one blob, by a signed query string.
 
 They are Azure's own service SAS, whether this server signs or a client that has the account's key:
 https://learn.microsoft.com/rest/api/storageservices/create-service-sas, from version 2020-12-06 on.
@@ -26,11 +26,11 @@ NOT_ENFORCED = frozenset({
     "si", "sip", "ses", "rscc", "rscd", "rsce", "rscl", "rsct", "skoid", "sktid", "skt", "ske", "sks", "skv", "skdutid",
     "sduoid", "saoid", "suoid", "scid", "sdd", "srh", "srq", "ss", "srt", "snapshot", "versionid",
 })  # fmt: skip
-"""Fields that narrow or widen a signature in ways that aren't known here: by address, policy, user, account and so on."""
+"""SAS fields with restrictions or grants that aren't enforced here: by address, policy, user, account and so on."""
 
 
 def sas_of(identity: Identity, caller: Caller) -> "Sas":
-    """Return what signs for a caller: each has an account key of their own, which ends with their token."""
+    """Return a caller's signer: each has an account key of their own, which expires with their token."""
     own = f"blobs of {caller.user} with {caller.token_id}" if caller.token_id else "blobs"
     return Sas(identity.derive(own))
 
@@ -47,13 +47,13 @@ class Sas:
         return base64.b64encode(self.key).decode()
 
     def sign(self, container: str, permissions: str, now: float | None = None) -> str:
-        """Return a query string that opens `container` for `permissions` (of `rcwdl`) for an hour."""
+        """Return a query string that grants `permissions` (of `rcwdl`) on `container` for an hour."""
         end = datetime.fromtimestamp((time.time() if now is None else now) + LIFETIME_S, UTC)
         fields = {"sv": VERSION, "sr": "c", "sp": permissions, "se": end.strftime("%Y-%m-%dT%H:%M:%SZ")}
         return urlencode({**fields, "sig": self.signature(string_to_sign(fields, f"{ACCOUNT}/{container}"))})
 
     def check(self, container: str, permission: str, query: Mapping[str, str], now: float | None = None) -> None:
-        """Raise `Unauthorized` unless `query` opens `container` for `permission` now."""
+        """Raise `Unauthorized` unless `query` grants `permission` on `container` now."""
         if permission not in self.permissions(query, container, now=now):
             raise Unauthorized(f"The signature allows '{query.get('sp', '')}', not '{permission}'.")
 
@@ -65,7 +65,7 @@ class Sas:
         accounts: Iterable[str] = (ACCOUNT,),
         now: float | None = None,
     ) -> str:
-        """Return for what `query` opens a container, or a blob in it, under any of the account's names.
+        """Return the permissions that `query` grants on a container, or a blob in it, under any of the account's names.
 
         Raises `Unauthorized` where it isn't signed, isn't for that or isn't for now.
         """
@@ -85,7 +85,7 @@ class Sas:
 
 
 def string_to_sign(fields: Mapping[str, str], path: str) -> str:
-    """Return what is signed; `path` is account, container and blob. The empty lines are fields that must not be there."""
+    """Return the string to sign; `path` is account, container and blob. The empty lines are fields that must not be there."""
     sp, st, se, spr, sv, sr = (fields.get(name, "") for name in ("sp", "st", "se", "spr", "sv", "sr"))
     return "\n".join((sp, st, se, f"/blob/{path}", "", "", spr, sv, sr, *[""] * 7))
 
@@ -112,7 +112,7 @@ def _check_time(query: Mapping[str, str], now: float) -> None:
 
 def _moment(text: str) -> float:
     try:
-        found = datetime.fromisoformat(text)
-        return (found.replace(tzinfo=UTC) if found.tzinfo is None else found).timestamp()
+        moment = datetime.fromisoformat(text)
+        return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).timestamp()
     except (ValueError, OverflowError) as error:
         raise Unauthorized(f"The signature holds until '{text}', which is no moment.") from error
