@@ -1,6 +1,6 @@
 """The only reader of environment variables, and the folders that follow from them.
 
-Only the doors (`cli`, `server`, `Workspace()` without arguments, a component's command line) call it.
+Only where a process starts is it called: by commands, the server, `Workspace()` without arguments, a component's command line.
 """
 
 import os
@@ -21,7 +21,7 @@ class Settings:
     listen: the address of both ports (`MAFUNZO_LISTEN`, default 127.0.0.1: nobody but this machine).
     offline: never ask a network (`MAFUNZO_OFFLINE`, `HF_HUB_OFFLINE`).
     authorities: the file of those that the user trusts (`REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE`), or None for the public ones.
-    limits: the sizes and rates that the server allows its clients, by variable (`MAFUNZO_LIMIT_...`), which `server` reads.
+    limits: the sizes and rates that the server allows its clients, by variable (`MAFUNZO_LIMIT_...`).
     step_folder: where a step writes `metrics.jsonl` and `error.json` (`MAFUNZO_STEP_FOLDER`), or None outside of a job.
     """
 

@@ -1,7 +1,6 @@
-"""Experiment tracking: a step's metrics (`metrics.jsonl`, the source of truth), its progress, and MLflow as a view.
+"""Experiment tracking: a step's metrics (`metrics.jsonl`, the source of truth) and its progress.
 
-`mlflow_server`, a process of its own, is the only one that imports mlflow, with `mlflow_view` and `mlflow_store`; this module
-stays light, because steps import it.
+It stays light, because every step imports it; MLflow's view of the metrics is one of the entrypoints.
 """
 
 import json

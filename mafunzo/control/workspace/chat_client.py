@@ -5,15 +5,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mafunzo.errors import InvalidParameter, MafunzoError, NotFound, TimedOut, Unauthorized, WorkerFailed
+from mafunzo.errors import (
+    Forbidden,
+    InvalidParameter,
+    MafunzoError,
+    NotFound,
+    RateLimitExceeded,
+    TimedOut,
+    Unauthorized,
+    Unavailable,
+    WorkerFailed,
+)
 
-_ERRORS: Mapping[int, type[MafunzoError]] = {
-    400: InvalidParameter,
-    401: Unauthorized,
-    404: NotFound,
-    422: InvalidParameter,
-    504: TimedOut,
-}
+_KINDS = (InvalidParameter, Unauthorized, Forbidden, NotFound, RateLimitExceeded, Unavailable, TimedOut)
+_ERRORS: Mapping[int, type[MafunzoError]] = {kind.status: kind for kind in _KINDS} | {422: InvalidParameter}
 """By the status of the answer; any other is `WorkerFailed`."""
 
 
@@ -50,7 +55,8 @@ class ChatClient:
     def invoke(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Send OpenAI's request as it is; return its JSON answer.
 
-        Raises `Unauthorized`, `InvalidParameter`, `NotFound`, `TimedOut` or `WorkerFailed`.
+        Raises what its status stands for: `Unauthorized`, `InvalidParameter`, `NotFound`, `RateLimitExceeded`, `Unavailable`,
+        `TimedOut`, else `WorkerFailed`.
         """
         import httpx
 

@@ -1,6 +1,6 @@
 """The components that steps run: what each takes beside its parameters, and what it writes.
 
-`tools/generate.py` writes `components/x.yml` from the declaration of `x` here; `components/x.py` is what it runs.
+`tools/generate.py` writes `compute/components/x.yml` from the declaration of `x` here; `x.py` beside it is what it runs.
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,8 +1,8 @@
 """Every parameter of a fine-tuning job, declared once: type, default, allowed values, unit, effect, and what isn't honoured.
 
-`tools/generate.py` writes the interfaces (`components/*.yml`) and `docs/reference/parameters.md` from this table. Names,
-types and defaults of the first part are those of Azure ML's `chat_completion_pipeline`, so that its users' jobs run as they
-are; truth values are the strings "true" and "false".
+`tools/generate.py` writes the interfaces (`compute/components/*.yml`) and `docs/reference/parameters.md` from this table.
+Names, types and defaults of the first part are those of Azure ML's `chat_completion_pipeline`, so that its users'
+jobs run as they are; truth values are the strings "true" and "false".
 """
 
 from collections.abc import Mapping

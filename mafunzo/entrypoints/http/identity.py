@@ -2,7 +2,7 @@
 
 A token is a JWT (RFC 7519) signed with HS256 under a key that is derived from the home's secret. The Azure SDK reads its
 `aud`, `tid` and `exp`; the server checks the signature and all three. It says who asks and in which role; whether that still
-holds is looked up on each request (`server/access.py`).
+holds is looked up on each request (`access.py`).
 """
 
 import base64

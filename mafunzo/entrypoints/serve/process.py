@@ -47,7 +47,7 @@ from mafunzo.entrypoints.serve.ways_in import (
     mlflow_way_in,
     step_variables,
 )
-from mafunzo.tracking.step_environment import mlflow_variables, step_run_id
+from mafunzo.tracking.step_environment import step_run_id
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ def _variables_of_a_step(records: Records, own: ServerAddress, key: str, job: Jo
     is_alone = len(records.steps.of(job.name)) == 1
     uri = f"http://mafunzo:{key}@{own.host}:{own.port}/mlflow"
     run_id = step_run_id(job.name, step.name, step.attempt, is_alone)
-    return mlflow_variables(uri, job.experiment, run_id) | step_variables(job.name, job.experiment, run_id)
+    return step_variables(uri, job.name, job.experiment, run_id)
 
 
 def _secure_server(secure: SecureApp, limits: Limits) -> uvicorn.Server:

@@ -15,6 +15,7 @@ from mafunzo.entities.server_address import ServerAddress
 from mafunzo.entrypoints.http import tls
 from mafunzo.entrypoints.http.context import Context, Loop
 from mafunzo.entrypoints.serve.application import create_app
+from mafunzo.tracking.step_environment import mlflow_variables
 
 MLFLOW = "mafunzo.entrypoints.mlflow"
 AZURE = "mafunzo.entrypoints.azure"
@@ -112,10 +113,14 @@ def https_app(
     return SecureApp(app, str(certificate.certificate), str(certificate.key))
 
 
-def step_variables(job: str, experiment: str, run_id: str) -> dict[str, str]:
-    """Return the environment variables that ways in give to a user's step, by which it finds what it runs in."""
-    if not is_here(AZURE):
-        return {}
-    from mafunzo.entrypoints.azure.wire.envelope import run_variables
+def step_variables(mlflow_uri: str, job: str, experiment: str, run_id: str) -> dict[str, str]:
+    """Return the environment variables that ways in give to a user's step, by which it finds what it runs in.
 
-    return run_variables(job, experiment, run_id)
+    mlflow_uri: where MLflow is found, with the key in it; run_id: of the run that the step logs into.
+    """
+    variables = mlflow_variables(mlflow_uri, experiment, run_id) if is_here(MLFLOW) else {}
+    if is_here(AZURE):
+        from mafunzo.entrypoints.azure.wire.envelope import run_variables
+
+        variables |= run_variables(job, experiment, run_id)
+    return variables

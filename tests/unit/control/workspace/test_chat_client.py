@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 
 from mafunzo.control.workspace.chat_client import ChatClient
-from mafunzo.errors import InvalidParameter, NotFound, TimedOut, Unauthorized, WorkerFailed
+from mafunzo.errors import (
+    Forbidden,
+    InvalidParameter,
+    NotFound,
+    RateLimitExceeded,
+    TimedOut,
+    Unauthorized,
+    Unavailable,
+    WorkerFailed,
+)
 
 HELLO = [{"role": "user", "content": "Habari!"}]
 
@@ -77,10 +86,12 @@ def test_a_stream_comes_piece_by_piece_and_ends_with_its_error(server: Server) -
     [
         (400, InvalidParameter),
         (401, Unauthorized),
+        (403, Forbidden),
         (404, NotFound),
         (422, InvalidParameter),
+        (429, RateLimitExceeded),
         (500, WorkerFailed),
-        (503, WorkerFailed),
+        (503, Unavailable),
         (504, TimedOut),
     ],
 )

@@ -1,6 +1,5 @@
 """Tests of `mafunzo.entrypoints.serve.ways_in`: one whose package is absent is left out, and the rest goes on."""
 
-import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,10 +48,13 @@ def absent(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Take a package away."""
 
     def take(package: str) -> None:
-        find_spec = importlib.util.find_spec
+        find_spec = ways_in.find_spec
         monkeypatch.setattr(ways_in, "find_spec", lambda name: None if name == package else find_spec(name))
 
     return take
+
+
+MLFLOW_URI = "http://mafunzo:key@127.0.0.1:8080/mlflow"
 
 
 def test_mlflows_way_in_begins_no_process_before_it_is_asked_for(workspace: Workspace) -> None:
@@ -109,8 +111,11 @@ def test_the_https_port_has_a_certificate_and_the_datastores_containers(workspac
 def test_without_azure_there_is_no_https_port_and_steps_get_none_of_its_variables(
     workspace: Workspace, context: Context, absent: Callable[[str], None]
 ) -> None:
-    assert step_variables("j1", "chat", "j1.s")["AZUREML_ROOT_RUN_ID"] == "j1"
+    assert step_variables(MLFLOW_URI, "j1", "chat", "j1.s")["AZUREML_ROOT_RUN_ID"] == "j1"
     absent(AZURE)
     assert secure(workspace, context) is None
     assert workspace.blobs.containers() == []
-    assert step_variables("j1", "chat", "j1.s") == {}
+    variables = step_variables(MLFLOW_URI, "j1", "chat", "j1.s")
+    assert variables["MLFLOW_RUN_ID"] == "j1.s" and all(name.startswith("MLFLOW_") for name in variables)
+    absent(MLFLOW)
+    assert step_variables(MLFLOW_URI, "j1", "chat", "j1.s") == {}, "no step is led to an MLflow that isn't there"
