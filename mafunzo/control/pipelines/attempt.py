@@ -101,8 +101,8 @@ def _lay_out_code(spec: StepSpec, folder: Path, artifacts: Artifacts) -> Path:
     """Return the folder that a user's command works in: its code, and in it `outputs`, whose files are the output `default`."""
     directory = StepFolder(folder).code
     if spec.code_artifact is not None:
-        found = artifacts.checkout(spec.code_artifact, directory, is_writable=True)
-        directory = found if found.is_dir() else found.parent
+        checkout = artifacts.checkout(spec.code_artifact, directory, is_writable=True)
+        directory = checkout if checkout.is_dir() else checkout.parent
     directory.mkdir(exist_ok=True)
     place = directory / DEFAULT_FOLDER
     if DEFAULT_OUTPUT in spec.outputs and not place.exists():

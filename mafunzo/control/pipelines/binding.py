@@ -1,4 +1,4 @@
-"""Texts with bindings to a pipeline's inputs in them, such as `run-${{parent.inputs.x}}`, and what they come to."""
+"""Texts with bindings to a pipeline's inputs in them, such as `run-${{parent.inputs.x}}`, and their substitution."""
 
 import re
 from collections.abc import Mapping
@@ -14,17 +14,17 @@ def inputs_of(text: str) -> set[str]:
     return set(PARENT_INPUT.findall(text))
 
 
-def filled(text: str, given: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the text with what the pipeline is given in the place of its bindings, and an empty text for no fault.
+def filled(text: str, values: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the text with the pipeline's input `values` in the place of its bindings, and an empty text for no fault.
 
     Only values can stand in a text. A value isn't looked through for bindings of its own.
     """
     faults: list[str] = []
 
     def value(match: re.Match[str]) -> str:
-        found, fault = _value(match[0], given)
+        replacement, fault = _value(match[0], values)
         faults.extend([fault] if fault else [])
-        return found
+        return replacement
 
     whole = _BINDING.sub(value, text)
     if not faults and "${{" in _BINDING.sub("", text):
@@ -35,16 +35,16 @@ def filled(text: str, given: Mapping[str, Any]) -> tuple[str, str]:
 _EXPECTED = "expected a value, ${{parent.inputs.<name>}} or ${{parent.jobs.<step>.outputs.<name>}}."
 
 
-def _value(binding: str, given: Mapping[str, Any]) -> tuple[str, str]:
-    """Return what a binding comes to and an empty text, or an empty text and the fault."""
+def _value(binding: str, values: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the value of a binding and an empty text, or an empty text and the fault."""
     if STEP_OUTPUT.fullmatch(binding):
         return "", "but what a step writes is a file or folder, expected a value."
     match = PARENT_INPUT.fullmatch(binding)
     if match is None:
         return "", _EXPECTED
-    found = given.get(match[1])
-    if found is None:
-        hint = unknown_name(match[1], [name for name in given if given[name] is not None]).partition("parameter.")[2]
+    argument = values.get(match[1])
+    if argument is None:
+        hint = unknown_name(match[1], [name for name in values if values[name] is not None]).partition("parameter.")[2]
         return "", f"but no input {match[1]} is given.{hint}"
-    value, fault = parse_value(Input(match[1], "string"), found)
+    value, fault = parse_value(Input(match[1], "string"), argument)
     return ("", f"but {match[1]} is a file or folder, expected a value.") if fault else (str(value), "")

@@ -63,56 +63,56 @@ def _output(spec: StepSpec, name: str) -> str:
     return spec.outputs[name] if path == name else f"{spec.outputs[name]} {path}"
 
 
-def key_of(found: Ingredients) -> str:
+def key_of(parts: Ingredients) -> str:
     """Return the cache key."""
-    text = json.dumps(found, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
 def installed_versions() -> dict[str, str]:
     """Return Python's version, the machine's kind, and the versions of the packages that decide outputs, if installed."""
-    found = {"python": platform.python_version(), "machine": platform.machine()}
+    versions = {"python": platform.python_version(), "machine": platform.machine()}
     for package in PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def differences(step: str, before: Ingredients, now: Ingredients) -> list[str]:
     """Return what differs, a line each, the most telling first: `max_seq_length 512 -> 1024`."""
-    told = _inputs(before["inputs"], now["inputs"])
+    changes = _inputs(before["inputs"], now["inputs"])
     if before["command"] != now["command"]:
-        told.append(f"command of {step} changed")
+        changes.append(f"command of {step} changed")
     if (before["code"], before["code_artifact"]) != (now["code"], now["code_artifact"]):
-        told.append(f"code of {step} changed")
+        changes.append(f"code of {step} changed")
     if before["outputs"] != now["outputs"]:
-        told.append(f"outputs of {step} changed")
+        changes.append(f"outputs of {step} changed")
     if before.get("packages") != now.get("packages") or before.get("python") != now.get("python"):
-        told.append(f"environment of {step} changed")
-    told += _values(before["versions"], now["versions"])
-    told += _values(before["variables"], now["variables"])
-    told += _values({k: before[k] for k in ("processes", "gpus")}, {k: now[k] for k in ("processes", "gpus")})
-    return told
+        changes.append(f"environment of {step} changed")
+    changes += _values(before["versions"], now["versions"])
+    changes += _values(before["variables"], now["variables"])
+    changes += _values({k: before[k] for k in ("processes", "gpus")}, {k: now[k] for k in ("processes", "gpus")})
+    return changes
 
 
 def _inputs(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     values = {
         name for name in {**before, **now} if not _is_artifact(before.get(name)) and not _is_artifact(now.get(name))
     }
-    told = _values(
+    changes = _values(
         {name: value for name, value in before.items() if name in values},
         {name: value for name, value in now.items() if name in values},
     )
     for name in sorted({*before, *now} - values):
         if name not in now:
-            told.append(f"input {name} is no longer given")
+            changes.append(f"input {name} is no longer given")
         elif name not in before:
-            told.append(f"input {name} is new")
+            changes.append(f"input {name} is new")
         elif before[name] != now[name]:
-            told.append(f"input {name} changed")
-    return told
+            changes.append(f"input {name} changed")
+    return changes
 
 
 def _values(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

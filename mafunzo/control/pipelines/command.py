@@ -32,17 +32,17 @@ class Placeholder:
 def placeholders(command: str) -> list[Placeholder]:
     """Return the uses of values in a command; raises `InvalidParameter` for a placeholder of another form."""
     blocks = [match.span() for match in OPTIONAL_BLOCK.finditer(command)]
-    found, faults = [], []
+    uses, faults = [], []
     for match in PLACEHOLDER.finditer(command):
         reference = REFERENCE.fullmatch(match[1])
         if reference is None:
             faults.append(f"its command has {match[0]}, expected ${{{{inputs.<name>}}}} or ${{{{outputs.<name>}}}}.")
             continue
         is_optional = any(start <= match.start() < end for start, end in blocks)
-        found.append(Placeholder(reference[1], reference[2], is_optional))
+        uses.append(Placeholder(reference[1], reference[2], is_optional))
     if faults:
         raise InvalidParameter("The command can't be used.", faults)
-    return found
+    return uses
 
 
 def substitute(command: str, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> str:
@@ -52,7 +52,7 @@ def substitute(command: str, inputs: Mapping[str, str], outputs: Mapping[str, st
     """
     values = {f"inputs.{name}": value for name, value in inputs.items()}
     values |= {f"outputs.{name}": value for name, value in outputs.items()}
-    chosen = OPTIONAL_BLOCK.sub(lambda block: block[1] if _is_given(block[1], values) else "", command)
+    chosen = OPTIONAL_BLOCK.sub(lambda block: block[1] if _has_values(block[1], values) else "", command)
     faults: list[str] = []
     pieces: list[str] = []
     for piece in _pieces(chosen):
@@ -72,7 +72,7 @@ def substitute(command: str, inputs: Mapping[str, str], outputs: Mapping[str, st
     return "".join(pieces)
 
 
-def _is_given(block: str, values: Mapping[str, str]) -> bool:
+def _has_values(block: str, values: Mapping[str, str]) -> bool:
     return all(match[1] in values for match in PLACEHOLDER.finditer(block))
 
 

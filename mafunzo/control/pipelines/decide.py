@@ -322,20 +322,20 @@ def _past(step: Step) -> str:
     return {StepStatus.FAILED: "failed", StepStatus.SKIPPED: "was skipped"}.get(step.status, "was canceled")
 
 
-def need_of(wanted: Resources, capacity: Resources) -> Resources:
+def need_of(resources: Resources, capacity: Resources) -> Resources:
     """Return what a step takes: all cores for 0, and never more than there are."""
-    cpus = min(wanted.cpus, capacity.cpus) or capacity.cpus
-    return Resources(cpus, wanted.gpus, wanted.memory_mb, wanted.processes)
+    cpus = min(resources.cpus, capacity.cpus) or capacity.cpus
+    return Resources(cpus, resources.gpus, resources.memory_mb, resources.processes)
 
 
-def _fits(wanted: Resources, left: Resources) -> bool:
-    pairs = ((wanted.cpus, left.cpus), (wanted.gpus, left.gpus), (wanted.memory_mb, left.memory_mb))
+def _fits(need: Resources, left: Resources) -> bool:
+    pairs = ((need.cpus, left.cpus), (need.gpus, left.gpus), (need.memory_mb, left.memory_mb))
     return all(not amount or amount <= rest for amount, rest in pairs)
 
 
-def _waits_for(wanted: Resources, state: State) -> str:
+def _waits_for(need: Resources, state: State) -> str:
     holders = ", ".join(f"{holder.name} holds {_text(holder.resources)}" for holder in state.holders)
-    return f"{WAITS} {_text(wanted)}" + (f"; {holders}" if holders else "")
+    return f"{WAITS} {_text(need)}" + (f"; {holders}" if holders else "")
 
 
 def _text(resources: Resources) -> str:

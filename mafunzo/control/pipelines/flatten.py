@@ -49,24 +49,24 @@ class _Work:
 
         `within` are the components of the pipelines around it.
         """
-        found: dict[str, Node] = {}
+        commands: dict[str, Node] = {}
         sources: dict[str, str] = {}  # an inner pipeline's output, as it was bound to, to the step's that writes it
         for name, node in nodes.items():
             component = self._look_up(node)
             if component is None:
                 continue
             if component.kind == "command":
-                found[name] = node
+                commands[name] = node
             elif node.component in within:
                 self.faults.append(f"step '{name}': the pipeline '{component.name}' contains itself.")
             else:
-                given = self._given(node, component)
+                values = self._input_values(node, component)
                 inner = self.nodes_of(component.nodes, (*within, node.component))
                 sources |= _sources(name, inner)
-                found |= {f"{name}.{step}": self._placed(node, step, own, given) for step, own in inner.items()}
-        if len(found) > MAX_STEPS:
+                commands |= {f"{name}.{step}": self._placed(node, step, own, values) for step, own in inner.items()}
+        if len(commands) > MAX_STEPS:
             raise InvalidParameter(f"The pipeline has more than {MAX_STEPS} steps. Split it into several jobs.")
-        return {name: replace(node, inputs=_rebound(node.inputs, sources)) for name, node in found.items()}
+        return {name: replace(node, inputs=_rebound(node.inputs, sources)) for name, node in commands.items()}
 
     def _look_up(self, node: Node) -> Component | None:
         if node.component not in self.pinned:
@@ -77,28 +77,30 @@ class _Work:
                 return None
         return self.pinned[node.component].component
 
-    def _given(self, outer: Node, component: Component) -> dict[str, Any]:
-        """Return what each of an inner pipeline's inputs is, in the outer one's words; None for one that isn't given."""
+    def _input_values(self, outer: Node, component: Component) -> dict[str, Any]:
+        """Return the values of an inner pipeline's inputs, as bindings of the outer one; None for an input without a value."""
         self.faults += [
             f"step '{outer.name}': {unknown_name(name, component.inputs)}"
             for name in outer.inputs
             if name not in component.inputs
         ]
-        given = {name: declared.default for name, declared in component.inputs.items()} | dict(outer.inputs)
+        values = {name: declared.default for name, declared in component.inputs.items()} | dict(outer.inputs)
         self.faults += [
             f"step '{outer.name}': {name} is missing. It is an input of the pipeline '{component.name}'."
             for name, declared in component.inputs.items()
-            if given[name] is None and not declared.is_optional
+            if values[name] is None and not declared.is_optional
         ]
-        return given
+        return values
 
-    def _placed(self, outer: Node, name: str, node: Node, given: Mapping[str, Any]) -> Node:
+    def _placed(self, outer: Node, name: str, node: Node, values: Mapping[str, Any]) -> Node:
         """Return an inner pipeline's node as one of the outer pipeline's."""
         where = f"step '{outer.name}.{name}'"
         inputs = {
-            key: self._from_outside(outer.name, f"{where}: {key}", value, given) for key, value in node.inputs.items()
+            key: self._from_outside(outer.name, f"{where}: {key}", value, values) for key, value in node.inputs.items()
         }
-        bound = {key: self._filled(f"{where}: {key}", text, given) for key, text in _given_ones(node.bound, given)}
+        bound = {
+            key: self._filled(f"{where}: {key}", text, values) for key, text in _effective_bindings(node.bound, values)
+        }
         outputs = {key: text for key, written in node.outputs.items() if (text := _to_outside(outer, written))}
         own = {
             key: destination
@@ -115,27 +117,27 @@ class _Work:
             bound=bound,
         )
 
-    def _from_outside(self, outer: str, who: str, value: Any, given: Mapping[str, Any]) -> Any:
-        """Return an inner node's input with what the outer pipeline gives in the place of the inner pipeline's inputs."""
+    def _from_outside(self, outer: str, who: str, value: Any, values: Mapping[str, Any]) -> Any:
+        """Return an inner node's input with the outer pipeline's values in the place of the inner pipeline's inputs."""
         if not isinstance(value, str):
             return value
         if match := PARENT_INPUT.fullmatch(value.strip()):
-            return given.get(match[1])
+            return values.get(match[1])
         if match := STEP_OUTPUT.fullmatch(value.strip()):
             return _binding(f"{outer}.{match[1]}.outputs.{match[2]}")
-        return self._filled(who, value, given)
+        return self._filled(who, value, values)
 
-    def _filled(self, who: str, text: str, given: Mapping[str, Any]) -> str:
-        whole, fault = filled(text, given)
+    def _filled(self, who: str, text: str, values: Mapping[str, Any]) -> str:
+        whole, fault = filled(text, values)
         self.faults += [f"{who} {fault}"] if fault else []
         return whole
 
 
-def _given_ones(bound: Mapping[str, str], given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield what a node has bound, without what is bound to an optional input of its pipeline that isn't given."""
+def _effective_bindings(bound: Mapping[str, str], values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield a node's bound settings, without those bound to an optional input of its pipeline that has no value."""
     for name, text in bound.items():
         match = PARENT_INPUT.fullmatch(text.strip())
-        if match is None or given.get(match[1], "") is not None:
+        if match is None or values.get(match[1], "") is not None:
             yield name, text
 
 

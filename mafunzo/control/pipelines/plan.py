@@ -42,7 +42,7 @@ from mafunzo.entities.job import (
 )
 from mafunzo.entities.job_request import JobRequest, RequestInput
 from mafunzo.entities.reference import AssetReference
-from mafunzo.errors import InvalidParameter
+from mafunzo.errors import Faults, InvalidParameter
 
 ACCEPTS = {  # an input's type to the types that may feed it: a model is a folder, and MLflow's kind of model is a model
     "uri_file": ("uri_file",),
@@ -84,10 +84,10 @@ class Facts:
 
 @dataclass(frozen=True)
 class _Broken:
-    """An input whose fault is told already, so that what depends on it is silent."""
+    """An input whose fault is reported already, so that what depends on it reports none."""
 
 
-_Given = Value | ArtifactInput | _Broken
+_JobInput = Value | ArtifactInput | _Broken
 
 
 def plan(request: JobRequest, facts: Facts) -> tuple[Job, list[Step]]:
@@ -96,21 +96,20 @@ def plan(request: JobRequest, facts: Facts) -> tuple[Job, list[Step]]:
     The request's pipeline is one of commands only, and its files and folders are stored.
     """
     pipeline = request.pipeline if request.pipeline.kind == "pipeline" else _alone(request.pipeline)
-    faults: list[str] = []
+    faults = Faults()
     if not JOB_NAME.fullmatch(request.name):
-        faults.append(f"the name is '{request.name}', expected letters, digits, '.', '_' and '-', at most 255.")
-    given = _check_inputs(pipeline, request.inputs, faults)
-    specs = {name: _step(node, pipeline, given, facts, faults) for name, node in pipeline.nodes.items()}
+        faults.add(f"the name is '{request.name}', expected letters, digits, '.', '_' and '-', at most 255.")
+    job_inputs = _check_inputs(pipeline, request.inputs, faults)
+    specs = {name: _step(node, pipeline, job_inputs, facts, faults) for name, node in pipeline.nodes.items()}
     outputs = _outputs(pipeline, facts, faults)
     order = _order({name: _upstream(node) for name, node in pipeline.nodes.items()}, faults)
-    if faults:
-        raise InvalidParameter(f"Job '{request.name}' can't be planned.", list(dict.fromkeys(faults)))
+    faults.require_none(f"Job '{request.name}' can't be planned.")
     job = Job(
         name=request.name,
         display_name=request.display_name or request.name,
         experiment=request.experiment,
         component=f"{request.pipeline.name}:{request.pipeline.version}",
-        inputs={name: _plain(value) for name, value in given.items()},
+        inputs={name: _plain(value) for name, value in job_inputs.items()},
         outputs=outputs,
         priority=request.priority,
         force_rerun=request.force_rerun,
@@ -138,34 +137,34 @@ def _alone(component: Component) -> Component:
 
 
 def _check_inputs(
-    pipeline: Component, requested: Mapping[str, RequestInput | None], faults: list[str]
-) -> dict[str, _Given]:
-    """Return the effective inputs: what was given, else the defaults; an optional one that wasn't given is left out."""
+    pipeline: Component, requested: Mapping[str, RequestInput | None], faults: Faults
+) -> dict[str, _JobInput]:
+    """Return the effective inputs: the request's values, else the defaults; an optional one without a value is left out."""
     canonical = {alias: name for name, declared in pipeline.inputs.items() for alias in (name, *declared.aliases)}
     by_name: dict[str, RequestInput] = {}
     for spelled, value in requested.items():
         name = canonical.get(spelled)
         if name is None:
-            faults.append(unknown_name(spelled, canonical))
+            faults.add(unknown_name(spelled, canonical))
         elif value is not None and name in by_name:
-            faults.append(f"{name} is given twice, also as {spelled}. Give it once.")
+            faults.add(f"{name} is given twice, also as {spelled}. Give it once.")
         elif value is not None:
             by_name[name] = value
-    effective: dict[str, _Given] = {}
+    effective: dict[str, _JobInput] = {}
     for name, declared in pipeline.inputs.items():
         value = by_name.get(name, declared.default)
         if value is None:
             if declared.is_required:
-                faults.append(f"{name} is missing, expected {_article(declared.type)}.")
+                faults.add(f"{name} is missing, expected {_article(declared.type)}.")
                 effective[name] = _Broken()
             continue
         checked, fault = _check(declared, value)
-        faults += [fault] if fault else []
+        faults.add(fault)
         effective[name] = checked
     return effective
 
 
-def _check(declared: Input, value: RequestInput) -> tuple[_Given, str]:
+def _check(declared: Input, value: RequestInput) -> tuple[_JobInput, str]:
     """Return the value as its declared type and an empty text, or `_Broken` and the fault."""
     if isinstance(value, ArtifactInput):
         if not declared.is_path:
@@ -179,27 +178,27 @@ def _check(declared: Input, value: RequestInput) -> tuple[_Given, str]:
 
 
 def _step(
-    node: Node, pipeline: Component, given: Mapping[str, _Given], facts: Facts, faults: list[str]
+    node: Node, pipeline: Component, job_inputs: Mapping[str, _JobInput], facts: Facts, faults: Faults
 ) -> StepSpec | None:
     """Return the step of a node, or None with its faults added."""
     where = f"step '{node.name}'"
     if not JOB_NAME.fullmatch(node.name):
-        faults.append(f"{where}: its name isn't made of letters, digits, '.', '_' and '-'.")
+        faults.add(f"{where}: its name isn't made of letters, digits, '.', '_' and '-'.")
     pinned = facts.pinned.get(node.component)
     if pinned is None:
-        faults.append(f"{where}: component '{node.component}' isn't known.")
+        faults.add(f"{where}: component '{node.component}' isn't known.")
         return None
     component = pinned.component
     if component.kind != "command":
-        faults.append(f"{where}: '{node.component}' is a pipeline; a pipeline's steps are command components.")
+        faults.add(f"{where}: '{node.component}' is a pipeline; a pipeline's steps are command components.")
         return None
     inputs: dict[str, StepInput] = {}
     unbound = set(component.inputs)
     for name, written in node.inputs.items():
         if name not in component.inputs:
-            faults.append(f"{where}: {unknown_name(name, component.inputs)}")
+            faults.add(f"{where}: {unknown_name(name, component.inputs)}")
             continue
-        bound = _bind(component.inputs[name], written, pipeline, given, facts, where, faults)
+        bound = _bind(component.inputs[name], written, pipeline, job_inputs, facts, where, faults)
         if bound is not None:
             unbound.discard(name)
         if isinstance(bound, LiteralInput | ArtifactInput | StepOutputInput):
@@ -208,14 +207,14 @@ def _step(
         declared = component.inputs[name]
         if declared.default is not None:
             value, fault = parse_value(declared, declared.default)
-            faults += [f"{where}: {fault}"] if fault else []
+            faults.add(f"{where}: {fault}" if fault else "")
             inputs[name] = LiteralInput(declared.default if value is None else value)
         elif declared.is_required:
-            faults.append(f"{where}: {name} is missing, expected {_article(declared.type)}.{_source(node, name)}")
+            faults.add(f"{where}: {name} is missing, expected {_article(declared.type)}.{_source(node, name)}")
     broken = {name for name in component.inputs if name not in unbound and name not in inputs}
     _check_command(component, {*inputs, *broken}, where, faults)
-    numbers = _bound_numbers(node, given, where, faults)
-    wanted = _multiplied(node.resources or component.resources, node, numbers)
+    numbers = _bound_numbers(node, job_inputs, where, faults)
+    resources = _multiplied(node.resources or component.resources, node, numbers)
     return StepSpec(
         name=node.name,
         component=f"{component.name}:{component.version}",
@@ -224,7 +223,7 @@ def _step(
         inputs={name: inputs[name] for name in component.inputs if name in inputs},
         outputs={name: output.type for name, output in component.outputs.items()},
         environment={**component.environment, **node.environment},
-        resources=_resources(wanted, facts.hardware, where, faults),
+        resources=_resources(resources, facts.hardware, where, faults),
         is_deterministic=component.is_deterministic,
         is_trusted=pinned.is_trusted,
         retries=node.retries,
@@ -239,15 +238,15 @@ def _bind(
     declared: Input,
     written: Any,
     pipeline: Component,
-    given: Mapping[str, _Given],
+    job_inputs: Mapping[str, _JobInput],
     facts: Facts,
     where: str,
-    faults: list[str],
+    faults: Faults,
 ) -> StepInput | _Broken | None:
-    """Return what feeds a step's input; None if nothing does (an optional input of the job that wasn't given)."""
+    """Return what feeds a step's input; None for an optional input of the job without a value."""
     if isinstance(written, Mapping):  # {type: uri_folder, path: ${{...}}, mode: ro_mount}
         if "path" not in written:
-            faults.append(f"{where}: {declared.name} is {dict(written)}, expected a value or one with a path.")
+            faults.add(f"{where}: {declared.name} is {dict(written)}, expected a value or one with a path.")
             return _Broken()
         written = written["path"]
     if written is None:
@@ -258,56 +257,56 @@ def _bind(
     if match := PARENT_INPUT.fullmatch(text):
         source = pipeline.inputs.get(match[1])
         if source is None:
-            faults.append(
+            faults.add(
                 f"{where}: {declared.name} comes from the job's input {match[1]}, but {_unknown(match[1], pipeline)}"
             )
             return _Broken()
         if not _can_feed(source.type, declared.type):
-            faults.append(_mismatch(where, declared, f"the job's input {source.name}", source.type))
+            faults.add(_mismatch(where, declared, f"the job's input {source.name}", source.type))
             return _Broken()
-        if source.name not in given:
+        if source.name not in job_inputs:
             return None
-        written = given[source.name]
+        written = job_inputs[source.name]
     elif isinstance(written, str) and "${{" in written:
-        written = _filled(f"{where}: {declared.name}", written, given, faults)
+        written = _filled(f"{where}: {declared.name}", written, job_inputs, faults)
     if isinstance(written, _Broken):
         return written
     checked, fault = _check(declared, written)
     if isinstance(checked, _Broken):
-        faults.append(f"{where}: {fault}")
+        faults.add(f"{where}: {fault}")
         return checked
     return checked if isinstance(checked, ArtifactInput) else LiteralInput(checked)
 
 
-def _filled(who: str, text: str, given: Mapping[str, _Given], faults: list[str]) -> str | _Broken:
+def _filled(who: str, text: str, job_inputs: Mapping[str, _JobInput], faults: Faults) -> str | _Broken:
     """Return a text with the job's values in the place of its bindings, or its fault added."""
-    if any(isinstance(given.get(name), _Broken) for name in inputs_of(text)):
+    if any(isinstance(job_inputs.get(name), _Broken) for name in inputs_of(text)):
         return _Broken()
-    whole, fault = filled(text, given)
-    faults += [f"{who} {fault}"] if fault else []
+    whole, fault = filled(text, job_inputs)
+    faults.add(f"{who} {fault}" if fault else "")
     return _Broken() if fault else whole
 
 
 def _bind_output(
-    declared: Input, step: str, output: str, pipeline: Component, facts: Facts, where: str, faults: list[str]
+    declared: Input, step: str, output: str, pipeline: Component, facts: Facts, where: str, faults: Faults
 ) -> StepOutputInput | _Broken:
     source = pipeline.nodes.get(step)
     if source is None:
         hint = unknown_name(step, pipeline.nodes).partition("parameter.")[2]
-        faults.append(f"{where}: {declared.name} comes from step '{step}', which the job doesn't have.{hint}")
+        faults.add(f"{where}: {declared.name} comes from step '{step}', which the job doesn't have.{hint}")
         return _Broken()
     pinned = facts.pinned.get(source.component)
-    if pinned is None:  # told at that step
+    if pinned is None:  # reported at that step
         return _Broken()
-    found = pinned.component.outputs.get(output)
-    if found is None:
+    source_output = pinned.component.outputs.get(output)
+    if source_output is None:
         hint = unknown_name(output, pinned.component.outputs).partition("parameter.")[2]
-        faults.append(
+        faults.add(
             f"{where}: {declared.name} comes from output {output} of step '{step}', which has none of that name.{hint}"
         )
         return _Broken()
-    if not _can_feed(found.type, declared.type):
-        faults.append(_mismatch(where, declared, f"output {output} of step '{step}'", found.type))
+    if not _can_feed(source_output.type, declared.type):
+        faults.add(_mismatch(where, declared, f"output {output} of step '{step}'", source_output.type))
         return _Broken()
     return StepOutputInput(step, output)
 
@@ -330,42 +329,42 @@ def _source(node: Node, name: str) -> str:
     return f" It comes from the job's input {match[1]}: give that one." if match else ""
 
 
-def _check_command(component: Component, present: set[str], where: str, faults: list[str]) -> None:
+def _check_command(component: Component, present: set[str], where: str, faults: Faults) -> None:
     """A command may use declared names only, and one that isn't given only in an optional block."""
     try:
         used = placeholders(component.command)
     except InvalidParameter as error:
-        faults.extend(f"{where}: {fault}" for fault in error.faults)
+        faults.add(*(f"{where}: {fault}" for fault in error.faults))
         return
     for use in used:
         known: Mapping[str, Any] = component.inputs if use.kind == "inputs" else component.outputs
         if use.name not in known:
-            faults.append(f"{where}: its command uses {use.kind}.{use.name}, which the component doesn't declare.")
+            faults.add(f"{where}: its command uses {use.kind}.{use.name}, which the component doesn't declare.")
         elif (
             use.kind == "inputs"
             and not use.is_optional
             and use.name not in present
             and component.inputs[use.name].is_optional
         ):
-            faults.append(
+            faults.add(
                 f"{where}: its command needs {use.name}, which is optional and wasn't given. "
                 f"Write $[[... ${{{{inputs.{use.name}}}}}]] around it."
             )
 
 
-def _bound_numbers(node: Node, given: Mapping[str, _Given], where: str, faults: list[str]) -> dict[str, float]:
+def _bound_numbers(node: Node, job_inputs: Mapping[str, _JobInput], where: str, faults: Faults) -> dict[str, float]:
     """Return the counts and the limit of a step that are bound to the job's inputs, without those that have a fault."""
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     for name, written in node.bound.items():
-        text = _Broken() if name == COMPUTE else _filled(f"{where}: {name}", written, given, faults)
+        text = _Broken() if name == COMPUTE else _filled(f"{where}: {name}", written, job_inputs, faults)
         if isinstance(text, _Broken):
             continue
         number, fault = _number(name, text)
         if number is None:
-            faults.append(f"{where}: {fault}")
+            faults.add(f"{where}: {fault}")
         else:
-            found[name] = number
-    return found
+            numbers[name] = number
+    return numbers
 
 
 def _number(name: str, text: str) -> tuple[float | None, str]:
@@ -379,28 +378,30 @@ def _number(name: str, text: str) -> tuple[float | None, str]:
         return None, f"{name}: {error.message}"
 
 
-def _multiplied(wanted: Resources, node: Node, counts: Mapping[str, float]) -> Resources:
+def _multiplied(resources: Resources, node: Node, counts: Mapping[str, float]) -> Resources:
     """Return resources with the processes of a distributed step times the counts that are bound."""
     if not node.is_distributed:
-        return wanted
-    return replace(wanted, processes=wanted.processes * int(counts.get(INSTANCES, 1)) * int(counts.get(PROCESSES, 1)))
+        return resources
+    return replace(
+        resources, processes=resources.processes * int(counts.get(INSTANCES, 1)) * int(counts.get(PROCESSES, 1))
+    )
 
 
-def _resources(wanted: Resources, hardware: Hardware, where: str, faults: list[str]) -> Resources:
-    """Return what the step will hold: no more cores than there are (0 means all), and never fewer GPUs or memory than asked."""
-    if wanted.gpus > len(hardware.gpus):
-        faults.append(f"{where}: it needs {wanted.gpus} GPUs, this machine has {len(hardware.gpus)}.")
-    if wanted.memory_mb > hardware.memory_mb:
-        faults.append(f"{where}: it needs {wanted.memory_mb} MB of memory, this machine has {hardware.memory_mb} MB.")
-    if not 1 <= wanted.processes <= MAX_PROCESSES:
-        faults.append(f"{where}: it runs as {wanted.processes} processes, expected 1 to {MAX_PROCESSES}.")
-    gpus = max(wanted.gpus, min(wanted.gpus_if_any, len(hardware.gpus)))
-    return replace(wanted, cpus=min(wanted.cpus, hardware.cpus) or hardware.cpus, gpus=gpus, gpus_if_any=0)
+def _resources(resources: Resources, hardware: Hardware, where: str, faults: Faults) -> Resources:
+    """Return what the step will hold: no more cores than there are (0 means all), never fewer GPUs or memory than requested."""
+    if resources.gpus > len(hardware.gpus):
+        faults.add(f"{where}: it needs {resources.gpus} GPUs, this machine has {len(hardware.gpus)}.")
+    if resources.memory_mb > hardware.memory_mb:
+        faults.add(f"{where}: it needs {resources.memory_mb} MB of memory, this machine has {hardware.memory_mb} MB.")
+    if not 1 <= resources.processes <= MAX_PROCESSES:
+        faults.add(f"{where}: it runs as {resources.processes} processes, expected 1 to {MAX_PROCESSES}.")
+    gpus = max(resources.gpus, min(resources.gpus_if_any, len(hardware.gpus)))
+    return replace(resources, cpus=min(resources.cpus, hardware.cpus) or hardware.cpus, gpus=gpus, gpus_if_any=0)
 
 
-def _outputs(pipeline: Component, facts: Facts, faults: list[str]) -> dict[str, StepOutputInput]:
+def _outputs(pipeline: Component, facts: Facts, faults: Faults) -> dict[str, StepOutputInput]:
     """Return which step's output each of the job's outputs is."""
-    found: dict[str, StepOutputInput] = {}
+    sources: dict[str, StepOutputInput] = {}
     for node in pipeline.nodes.values():
         pinned = facts.pinned.get(node.component)
         for output, written in node.outputs.items():
@@ -408,24 +409,22 @@ def _outputs(pipeline: Component, facts: Facts, faults: list[str]) -> dict[str, 
             match = PARENT_OUTPUT.fullmatch(written.strip())
             if pinned is not None and output not in pinned.component.outputs:
                 hint = unknown_name(output, pinned.component.outputs).partition("parameter.")[2]
-                faults.append(f"{where} isn't one of its component.{hint}")
+                faults.add(f"{where} isn't one of its component.{hint}")
             elif match is None:
-                faults.append(f"{where} is bound to '{written}', expected ${{{{parent.outputs.<name>}}}}.")
+                faults.add(f"{where} is bound to '{written}', expected ${{{{parent.outputs.<name>}}}}.")
             elif match[1] not in pipeline.outputs:
-                faults.append(f"{where} is bound to {match[1]}, which is not an output of the job.")
-            elif match[1] in found:
-                faults.append(f"{where} is bound to {match[1]}, which step '{found[match[1]].step}' writes already.")
+                faults.add(f"{where} is bound to {match[1]}, which is not an output of the job.")
+            elif match[1] in sources:
+                faults.add(f"{where} is bound to {match[1]}, which step '{sources[match[1]].step}' writes already.")
             elif pinned is not None:
-                kind, wanted = pinned.component.outputs[output].type, pipeline.outputs[match[1]].type
-                if not _can_feed(kind, wanted):
-                    faults.append(
-                        f"{where} is {_article(kind)}, but the job's output {match[1]} is {_article(wanted)}."
-                    )
-                found[match[1]] = StepOutputInput(node.name, output)
+                kind, target = pinned.component.outputs[output].type, pipeline.outputs[match[1]].type
+                if not _can_feed(kind, target):
+                    faults.add(f"{where} is {_article(kind)}, but the job's output {match[1]} is {_article(target)}.")
+                sources[match[1]] = StepOutputInput(node.name, output)
             else:
-                found[match[1]] = StepOutputInput(node.name, output)
-    faults += [f"no step writes the job's output {name}." for name in pipeline.outputs if name not in found]
-    return {name: found[name] for name in pipeline.outputs if name in found}
+                sources[match[1]] = StepOutputInput(node.name, output)
+    faults.add(*(f"no step writes the job's output {name}." for name in pipeline.outputs if name not in sources))
+    return {name: sources[name] for name in pipeline.outputs if name in sources}
 
 
 def _upstream(node: Node) -> set[str]:
@@ -435,14 +434,14 @@ def _upstream(node: Node) -> set[str]:
     return {match[1] for match in matches if match}
 
 
-def _order(upstream: Mapping[str, set[str]], faults: list[str]) -> list[str]:
+def _order(upstream: Mapping[str, set[str]], faults: Faults) -> list[str]:
     """Return the steps so that each comes after those that it needs, otherwise as written."""
     ordered: list[str] = []
     left = {name: needs & set(upstream) for name, needs in upstream.items()}
     while left:
         ready = next((name for name, needs in left.items() if needs <= set(ordered)), None)
         if ready is None:
-            faults.append(f"steps {_cycle(left)} wait for one another.")
+            faults.add(f"steps {_cycle(left)} wait for one another.")
             return []
         ordered.append(ready)
         del left[ready]
@@ -462,6 +461,6 @@ def _article(kind: str) -> str:
     return names.get(kind, f"an {kind}" if kind in ("mlflow_model", "mltable") else f"a {kind}")
 
 
-def _plain(value: _Given) -> Any:
+def _plain(value: _JobInput) -> Any:
     """Return an input as JSON can hold it."""
     return {"artifact": value.artifact, "name": value.name} if isinstance(value, ArtifactInput) else value

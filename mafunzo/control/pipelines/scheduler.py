@@ -88,7 +88,7 @@ StepName = tuple[str, str]
 
 @dataclass(frozen=True)
 class _Key:
-    found: Ingredients
+    ingredients: Ingredients
     key: str
 
 
@@ -236,8 +236,8 @@ class Scheduler:
     def _key(self, step: Step, outputs: Mapping[str, Mapping[str, str]]) -> _Key:
         name = (step.job, step.name)
         if name not in self._keys:
-            found = ingredients(step.spec, outputs, self._versions())
-            self._keys[name] = _Key(found, key_of(found))
+            parts = ingredients(step.spec, outputs, self._versions())
+            self._keys[name] = _Key(parts, key_of(parts))
         return self._keys[name]
 
     # Doing
@@ -309,11 +309,11 @@ class Scheduler:
             ready = prepare(
                 step.spec, folder, earlier, self._artifacts, held, devices, self._home.root / ENVIRONMENTS_FOLDER
             )
-            found = {} if step.spec.is_trusted else self._user_variables(self._records.jobs.get(step.job), step)
+            variables = {} if step.spec.is_trusted else self._user_variables(self._records.jobs.get(step.job), step)
             self._launcher.start(
                 ready.command,
                 folder,
-                {**found, **ready.environment},
+                {**variables, **ready.environment},
                 step.spec.resources.processes,
                 ready.directory,
             )
@@ -375,8 +375,8 @@ class Scheduler:
     def _clean(self, step: Step, keeps_last_outputs: bool = False) -> None:
         """Delete what the attempts of a step that has ended laid out and wrote; their logs stay."""
         for folder in self._attempts(step):
-            is_kept = keeps_last_outputs and folder.name == str(step.attempt)
-            clean(folder, *WORKING_FOLDERS, *([] if is_kept else [OUTPUTS]))
+            keeps_outputs = keeps_last_outputs and folder.name == str(step.attempt)
+            clean(folder, *WORKING_FOLDERS, *([] if keeps_outputs else [OUTPUTS]))
 
     def _reuse(self, step: Step, outputs: Mapping[str, str], source: str) -> None:
         key = self._keys[step.job, step.name]
@@ -432,10 +432,10 @@ class Scheduler:
             return "it runs for the first time"
         try:
             path = StepFolder(step_folder(self._home, before)).key
-            told = differences(step.name, json.loads(path.read_text(encoding="utf-8")), key.found)
+            changes = differences(step.name, json.loads(path.read_text(encoding="utf-8")), key.ingredients)
         except (OSError, ValueError, KeyError):  # the folder of that job was deleted, or is of another version
             return f"what decided its outputs in {before.job} is no longer known"
-        return f"{'; '.join(told)} (since {before.job})" if told else f"its outputs in {before.job} were deleted"
+        return f"{'; '.join(changes)} (since {before.job})" if changes else f"its outputs in {before.job} were deleted"
 
     def _explain_retry(self, step: Step) -> str:
         if not step.reason.startswith(WAITS):
@@ -447,7 +447,7 @@ class Scheduler:
     def _write_key(self, step: Step, key: _Key) -> None:
         folder = self._home.jobs / step.job / step.name
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_json(StepFolder(step_folder(self._home, step)).key, key.found, indent=1)
+        write_json(StepFolder(step_folder(self._home, step)).key, key.ingredients, indent=1)
 
     def _outputs(self, job: str) -> dict[str, Mapping[str, str]]:
         return {step.name: step.outputs for step in self._records.steps.of(job) if step.status.is_done}
@@ -486,8 +486,8 @@ class Scheduler:
                 is_latest = step is not None and folder.name == str(step.attempt)
                 if step is None or not (is_latest and step.status == StepStatus.RUNNING):
                     is_open = step is not None and not step.status.is_terminal
-                    is_kept = is_open or (is_latest and step is not None and step.status == StepStatus.FAILED)
-                    clean(folder, *WORKING_FOLDERS, *([] if is_kept else [OUTPUTS]))
+                    keeps_outputs = is_open or (is_latest and step is not None and step.status == StepStatus.FAILED)
+                    clean(folder, *WORKING_FOLDERS, *([] if keeps_outputs else [OUTPUTS]))
 
     def _running_owners(self) -> Iterator[str]:
         for job in self._records.jobs.queue():
@@ -522,9 +522,9 @@ def _error_of(end: Finish) -> dict[str, Any] | None:
         return failure_of(JobFailed(end.reason))
     if end.failed is None or end.failed.error is None:
         return None
-    told = end.failed.error["message"]
-    prefix = "" if f"'{end.failed.name}'" in told else f"Step '{end.failed.name}': "
-    return {**end.failed.error, "message": f"{prefix}{told}", "step": end.failed.name}
+    message = end.failed.error["message"]
+    prefix = "" if f"'{end.failed.name}'" in message else f"Step '{end.failed.name}': "
+    return {**end.failed.error, "message": f"{prefix}{message}", "step": end.failed.name}
 
 
 def _values_of(step: Step, sweep: Sweep) -> str:

@@ -77,8 +77,8 @@ def _own_and_limit(
             return min(own), _with_slack(goal, policy, min(min(peer) for peer in peers))
         case Policy.TRUNCATION:
             last = sorted(peer[-1] for peer in peers)
-            kept = len(last) - int(len(last) * policy.percent / 100)
-            return own[-1], last[kept - 1] if kept else -math.inf
+            count = len(last) - int(len(last) * policy.percent / 100)
+            return own[-1], last[count - 1] if count else -math.inf
 
 
 def _with_slack(goal: Goal, policy: EarlyTermination, best: float) -> float:

@@ -63,7 +63,7 @@ def with_trials(pipeline: Component, trials: Sequence[Mapping[str, Value]], reso
         replace(node, name=f"{node.name}_{number}", inputs={**node.inputs, **values}, resources=resources)
         for number, values in enumerate(trials)
     )
-    return replace(pipeline, nodes={made.name: made for made in nodes})
+    return replace(pipeline, nodes={trial.name: trial for trial in nodes})
 
 
 def _study(sweep: Sweep, number: int) -> "Study":
