@@ -58,12 +58,12 @@ class Components:
         return content, self._source(source) if component.kind == "command" else None
 
     def named(self, written: str) -> PinnedComponent:
-        """Return what a name that a person writes stands for, with its code and environment. Raises `NotFound`."""
+        """Return the component that a reference as text names, with its code and environment. Raises `NotFound`."""
         reference = parse_reference(written)
         return self.pin(reference if isinstance(reference, AssetReference) else written)
 
     def pin(self, named: AssetReference | str) -> PinnedComponent:
-        """Return what a node's component stands for, with its code and environment. Raises `NotFound`."""
+        """Return the component that a node's reference names, with its code and environment. Raises `NotFound`."""
         if isinstance(named, str):
             if named not in shipped_names():
                 raise NotFound(
@@ -79,7 +79,7 @@ class Components:
         return self.pinned(*definition(referenced(self._services, AssetType.COMPONENT, named)))
 
     def pinned(self, component: Component, source: Source) -> PinnedComponent:
-        """Return a component of the user's with what its source names. Raises `NotFound`."""
+        """Return a user's component with the code and environment that its source names. Raises `NotFound`."""
         if component.kind == "pipeline":
             return PinnedComponent(component, code=_hash(component.name, component.version))
         code, environment = self._source(source)
@@ -101,12 +101,12 @@ class Components:
     def _source(self, source: Source) -> tuple[str | None, Environment | None]:
         return self._code(source.code), Environments(self._services).find(source.environment)
 
-    def _code(self, named: AssetReference | str | None) -> str | None:
-        if named is None:
+    def _code(self, reference: AssetReference | str | None) -> str | None:
+        if reference is None:
             return None
-        if isinstance(named, str):
-            raise InvalidParameter(f"code is '{named}', expected a folder that was uploaded.", param="code")
-        return referenced(self._services, AssetType.CODE, named).artifact
+        if isinstance(reference, str):
+            raise InvalidParameter(f"code is '{reference}', expected a folder that was uploaded.", param="code")
+        return referenced(self._services, AssetType.CODE, reference).artifact
 
 
 def definition(asset: Asset) -> tuple[Component, Source]:

@@ -49,7 +49,7 @@ class Computes:
         return Compute(LOCAL, LOCAL) if name == LOCAL else self._services.records.computes.get(name)
 
     def faults(self, named: Mapping[str, str]) -> Texts:
-        """Return a fault for each compute that nobody has made; `named` says who names which."""
+        """Return a fault for each compute that doesn't exist; `named` maps who names it to its name."""
         known = {SERVERLESS, *(compute.name for compute in self.list())}
         return [
             f"{who} is '{name}', but no compute has that name. Use local, which is this machine, leave it out, or make one: "

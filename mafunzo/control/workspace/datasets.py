@@ -90,9 +90,9 @@ class DataSets:
         job = self._jobs.preview(model, file, rows=rows, max_seq_length=max_seq_length).wait()
         artifact = job.output_artifact("preview")
         open_file = self._services.artifacts.open_file
-        shown = json.loads(open_file(artifact, "preview.json").read_text(encoding="utf-8"))
+        sample = json.loads(open_file(artifact, "preview.json").read_text(encoding="utf-8"))
         report = json.loads(open_file(artifact, "report.json").read_text(encoding="utf-8"))
-        return Preview(tuple(shown), report)
+        return Preview(tuple(sample), report)
 
     def split(self, file: str | Path, to: str | Path, seed: int | None = None) -> dict[str, tuple[Path, int]]:
         """Write train, validation and test files (80, 10 and 10 percent, by `seed` if given); return each with its row count.

@@ -64,8 +64,8 @@ class JobOutputs:
         files = {file.path: (artifact, file.path) for file in self._services.artifacts.manifest(artifact)}
         if output == ARTIFACTS and (source := self._default_output(output, step)):
             files = self.logged(self.step(source.step)) | files
-        below = {file.removeprefix(f"{path}/"): found for file, found in files.items() if file.startswith(f"{path}/")}
-        chosen = below or {Path(file).name: found for file, found in files.items() if file == path}
+        below = {file.removeprefix(f"{path}/"): entry for file, entry in files.items() if file.startswith(f"{path}/")}
+        chosen = below or {Path(file).name: entry for file, entry in files.items() if file == path}
         if not chosen:
             there = ", ".join(list(files)[:10]) or "nothing"
             raise NotFound(f"Output {output} of job {self.name} has no '{path}'. It has: {there}.")
@@ -76,8 +76,8 @@ class JobOutputs:
 
         A step that was taken from the cache shows the folder of the step that ran.
         """
-        found = self.step(step)
-        return StepFolder.of(self._services.home.jobs, found.job, found.name, max(found.attempt, 1)).path
+        latest = self.step(step)
+        return StepFolder.of(self._services.home.jobs, latest.job, latest.name, max(latest.attempt, 1)).path
 
     def step(self, name: str) -> Step:
         """Return a step by name; raises `NotFound`."""

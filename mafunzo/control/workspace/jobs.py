@@ -124,8 +124,8 @@ class Jobs:
         self, model: str | Path | Asset | None, files: tuple[str | Path | None, ...], parameters: Mapping[str, Any]
     ) -> Submission:
         faults = Faults()
-        named = dict(zip(("train_file_path", "validation_file_path", "test_file_path"), files, strict=True))
-        request = finetuning(model, named, parameters, faults)
+        paths = dict(zip(("train_file_path", "validation_file_path", "test_file_path"), files, strict=True))
+        request = finetuning(model, paths, parameters, faults)
         return submission(self._services, request, faults=faults)
 
     def compare(self, *, model: str, data: str | Path, against: str | None = None, **parameters: Any) -> JobHandle:
@@ -156,8 +156,8 @@ class Jobs:
             )
         services.records.jobs.delete(name)
         shutil.rmtree(services.home.jobs / name, ignore_errors=True)
-        shown = services.blobs.withdraw_views(job_view(name))
-        artifacts = named_artifacts(job).union(shown, *map(named_artifacts, steps))
+        view_artifacts = services.blobs.withdraw_views(job_view(name))
+        artifacts = named_artifacts(job).union(view_artifacts, *map(named_artifacts, steps))
         return free(services, artifacts, job.ended_at)
 
     def _enqueue(self, good: Submission) -> JobHandle:

@@ -68,9 +68,9 @@ def trace(services: Services, thing: str) -> Lineage:
     return Lineage(tuple(_job_links(services, job, 0)))
 
 
-def facts_of_job(services: Services, job: Job, output: str, made_by: Step | None) -> dict[str, Any]:
+def facts_of_job(services: Services, job: Job, output: str, producer: Step | None) -> dict[str, Any]:
     """Return what a registered model remembers of the job that made it, or of the one step that did."""
-    steps = [made_by] if made_by else services.records.steps.of(job.name)
+    steps = [producer] if producer else services.records.steps.of(job.name)
     by_name = {step.name: step for step in steps}
     literals = {f"{step.name}.{name}": value for step in steps for name, value in step.spec.literals.items()}
     properties: dict[str, Any] = {
@@ -79,7 +79,7 @@ def facts_of_job(services: Services, job: Job, output: str, made_by: Step | None
         "parameters": literals,
         "code": {step.spec.component: step.spec.code for step in steps},
         "steps": {step.name: {"cache_key": step.cache_key, "outputs": dict(step.outputs)} for step in steps},
-        "data": {name: value.artifact for name, value in _given(job).items() if "file_path" in name},
+        "data": {name: value.artifact for name, value in _artifact_inputs(job).items() if "file_path" in name},
     }
     importer = by_name.get("import_model")
     if importer and importer.outputs.get("model"):
@@ -108,16 +108,16 @@ def _model_links(services: Services, asset: Asset) -> Iterator[Link]:
     yield from _job_links(services, job, 1, asset.properties.get("steps"))
 
 
-def _job_links(services: Services, job: Job, depth: int, made_by: Collection[str] | None = None) -> Iterator[Link]:
-    """Yield the links of a job; `made_by` names the steps that count, None is all."""
+def _job_links(services: Services, job: Job, depth: int, step_names: Collection[str] | None = None) -> Iterator[Link]:
+    """Yield the links of a job; `step_names` names the steps that count, None is all."""
     yield Link(
         "job", job.name, {"status": str(job.status), "by": job.created_by, "created": job.created_at}, depth=depth
     )
-    for name, given in _given(job).items():
-        faults = tuple(services.artifacts.verify(given.artifact))
-        yield Link("input", f"{name} = {given.name}", {}, given.artifact, faults, depth=depth + 1)
+    for name, artifact_input in _artifact_inputs(job).items():
+        faults = tuple(services.artifacts.verify(artifact_input.artifact))
+        yield Link("input", f"{name} = {artifact_input.name}", {}, artifact_input.artifact, faults, depth=depth + 1)
     steps = services.records.steps.of(job.name)
-    for step in (one for one in steps if made_by is None or one.name in made_by):
+    for step in (one for one in steps if step_names is None or one.name in step_names):
         yield _step_link(step, depth + 1)
         for name, artifact in step.outputs.items():
             faults = tuple(services.artifacts.verify(artifact))
@@ -131,7 +131,7 @@ def _step_link(step: Step, depth: int) -> Link:
     return Link("step", f"{step.name} ({step.status})", facts, is_current=is_current, depth=depth)
 
 
-def _given(job: Job) -> dict[str, ArtifactInput]:
+def _artifact_inputs(job: Job) -> dict[str, ArtifactInput]:
     return {
         name: ArtifactInput(value["artifact"], value.get("name", ""))
         for name, value in job.inputs.items()
@@ -141,9 +141,9 @@ def _given(job: Job) -> dict[str, ArtifactInput]:
 
 def _base_facts(services: Services, artifact: str, job: Job) -> dict[str, Any]:
     recorded = json.loads(services.artifacts.open_file(artifact, "mafunzo_model.json").read_text(encoding="utf-8"))
-    reference = next((value.name for name, value in _given(job).items() if name.endswith("model_path")), "")
-    kept = ("name", "version", "source", "licence", "weights_sha256")
-    return {"reference": reference, "artifact": artifact, **{key: recorded.get(key) for key in kept}}
+    reference = next((value.name for name, value in _artifact_inputs(job).items() if name.endswith("model_path")), "")
+    fields = ("name", "version", "source", "licence", "weights_sha256")
+    return {"reference": reference, "artifact": artifact, **{key: recorded.get(key) for key in fields}}
 
 
 def _row_counts(services: Services, prepared: str) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class ModelSources:
         """Return one version of a model: registered, or on offer; raises `NotFound` with near names."""
         parsed = parse_reference(reference)
         if isinstance(parsed, AssetReference):
-            return self._named(parsed)
+            return self._asset(parsed)
         if isinstance(parsed, JobOutputReference):
             raise InvalidParameter(f"{reference} is the output of a job: register it, then name the model.")
         raise NotFound(f"No model is called '{reference}'. `mafunzo model list` shows all.")
@@ -66,7 +66,7 @@ class ModelSources:
     def version(self, reference: AssetReference) -> Asset:
         """Return the version that a reference names: registered, or on offer; raises `NotFound` with near names."""
         if reference.type is not AssetType.MODEL or reference.registry:
-            return self._named(reference)
+            return self._asset(reference)
         return referenced(self._services, AssetType.MODEL, reference)
 
     def source(self, reference: str | Path | Asset) -> ModelSource:
@@ -83,7 +83,7 @@ class ModelSources:
             return self._source_card(catalog.model_card(asset.name, asset.version))
         return self._source_registered(asset, asset.artifact)
 
-    def _named(self, reference: AssetReference) -> Asset:
+    def _asset(self, reference: AssetReference) -> Asset:
         if asset := self._registered(reference):
             return asset
         return _offered(catalog.model_card(reference.name, reference.version))

@@ -109,18 +109,18 @@ class Models:
         )
         known = next((asset for asset in versions if asset.version == version), None)
         if known is None:
-            made = self.register(request.source, name=name, version=version, folder_type=request.folder_type)
+            model = self.register(request.source, name=name, version=version, folder_type=request.folder_type)
             facts = {"source": source_facts(request.source)}
         elif _is_of(known, request.source):
-            made, facts = known, {}
+            model, facts = known, {}
         else:
             raise taken(known)
         changed = dataclasses.replace(
-            made,
+            model,
             description=request.description,
             tags=request.tags,
-            properties={**made.properties, **facts, "user_properties": dict(request.properties)},
-            is_archived=request.is_archived if known else made.is_archived,
+            properties={**model.properties, **facts, "user_properties": dict(request.properties)},
+            is_archived=request.is_archived if known else model.is_archived,
             echoes=request.echoes,
         )
         self._services.records.assets.update(changed)
@@ -161,8 +161,8 @@ class Models:
             raise Conflict(f"Model {asset.key} is served by {where}. Delete the endpoint first.")
         self._services.records.assets.delete(asset.key)
         path = home_path(asset)
-        shown = self._services.blobs.withdraw(_container_of(asset), path) if path else set[str]()
-        return free(self._services, named_artifacts(asset) | shown, asset.created_at)
+        path_artifacts = self._services.blobs.withdraw(_container_of(asset), path) if path else set[str]()
+        return free(self._services, named_artifacts(asset) | path_artifacts, asset.created_at)
 
     def _own(self, reference: str) -> Asset:
         asset = self._sources.get(reference)
@@ -213,8 +213,8 @@ class Models:
                 f"`mafunzo job show {job.name}` says how it stands."
             )
         artifact = handle.output_artifact(reference.output, reference.path, step.name if step else None)
-        made_by = step or handle.best_trial
-        return artifact, facts_of_job(self._services, job, reference.output, made_by), self._kind_of(artifact)
+        producer = step or handle.best_trial
+        return artifact, facts_of_job(self._services, job, reference.output, producer), self._kind_of(artifact)
 
     def _kind_of(self, artifact: str) -> FolderType:
         is_mlflow = any(file.path == "MLmodel" for file in self._services.artifacts.manifest(artifact))

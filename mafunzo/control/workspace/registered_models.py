@@ -28,17 +28,17 @@ class RegisteredModels:
     def list(self) -> list[RegisteredModel]:
         """Return every name that was created, or that has versions, in order."""
         records = self._services.records
-        said = {asset.name: asset for asset in records.assets.list(NAME_SCOPE, AssetType.MODEL)}
-        versions: dict[str, Versions] = {name: [] for name in said}
+        name_records = {asset.name: asset for asset in records.assets.list(NAME_SCOPE, AssetType.MODEL)}
+        versions: dict[str, Versions] = {name: [] for name in name_records}
         for asset in self._versions():
             versions.setdefault(asset.name, []).append(asset)
-        return [self._model(name, said.get(name), versions[name]) for name in sorted(versions)]
+        return [self._model(name, name_records.get(name), versions[name]) for name in sorted(versions)]
 
     def find(self, name: str) -> RegisteredModel | None:
         """Return a name with its versions, or None."""
-        said = self._services.records.assets.list(NAME_SCOPE, AssetType.MODEL, name)
+        records = self._services.records.assets.list(NAME_SCOPE, AssetType.MODEL, name)
         versions = self._versions(name)
-        return self._model(name, said[0] if said else None, versions) if said or versions else None
+        return self._model(name, records[0] if records else None, versions) if records or versions else None
 
     def get(self, name: str) -> RegisteredModel:
         """Return a name with its versions; raises `NotFound`."""
@@ -53,25 +53,25 @@ class RegisteredModels:
             raise InvalidParameter(f"The model's name is '{name}', expected one without any of {' '.join(FORBIDDEN)}.")
         if self.find(name) is not None:
             raise Conflict(f"A model is registered under the name '{name}' already.")
-        self._services.records.assets.add(self._said(name, description, tags or {}))
+        self._services.records.assets.add(self._name_record(name, description, tags or {}))
         return self.get(name)
 
     def update(
         self, name: str, description: str | None = None, tags: Mapping[str, str] | None = None
     ) -> RegisteredModel:
-        """Change what is said of a name; None leaves it as it is. Raises `NotFound`."""
+        """Change a name's description or tags; None leaves one as it is. Raises `NotFound`."""
         known = self.get(name)
         records = self._services.records
         stored = records.assets.list(NAME_SCOPE, AssetType.MODEL, name)
-        said = dataclasses.replace(
-            stored[0] if stored else self._said(name, "", {}),
+        name_record = dataclasses.replace(
+            stored[0] if stored else self._name_record(name, "", {}),
             description=known.description if description is None else description,
             tags=known.tags if tags is None else tags,
         )
         if stored:
-            records.assets.update(said)
+            records.assets.update(name_record)
         else:
-            records.assets.add(said)
+            records.assets.add(name_record)
         return self.get(name)
 
     def delete(self, name: str) -> None:
@@ -84,8 +84,8 @@ class RegisteredModels:
             raise Conflict(f"Model {name} is served by {where}. Delete the endpoint first.")
         for version in model.versions:
             Models(self._services).delete(str(version.key))
-        for said in self._services.records.assets.list(NAME_SCOPE, AssetType.MODEL, name):
-            self._services.records.assets.delete(said.key)
+        for name_record in self._services.records.assets.list(NAME_SCOPE, AssetType.MODEL, name):
+            self._services.records.assets.delete(name_record.key)
 
     def version(self, name: str, version: str) -> Asset:
         """Return one version of a name; raises `NotFound`."""
@@ -126,19 +126,19 @@ class RegisteredModels:
     def _versions(self, name: str | None = None) -> Versions:
         return self._services.records.assets.list(WORKSPACE_SCOPE, AssetType.MODEL, name, with_archived=True)
 
-    def _model(self, name: str, said: Asset | None, versions: Versions) -> RegisteredModel:
-        first = said or versions[-1]
+    def _model(self, name: str, name_record: Asset | None, versions: Versions) -> RegisteredModel:
+        first = name_record or versions[-1]
         return RegisteredModel(
             name=name,
-            description=said.description if said else "",
-            tags=said.tags if said else {},
+            description=name_record.description if name_record else "",
+            tags=name_record.tags if name_record else {},
             labels=self._services.records.labels.list(WORKSPACE_SCOPE, AssetType.MODEL, name),
             versions=tuple(versions),
             created_by=first.created_by,
             created_at=first.created_at,
         )
 
-    def _said(self, name: str, description: str, tags: Mapping[str, str]) -> Asset:
+    def _name_record(self, name: str, description: str, tags: Mapping[str, str]) -> Asset:
         return Asset(
             key=AssetKey(NAME_SCOPE, AssetType.MODEL, name, "1"),
             folder_type=FolderType.CUSTOM_MODEL,

@@ -71,18 +71,18 @@ class Arguments:
                 self.inputs[name] = path
 
     def add_model(self, model: str | Path | Asset | None) -> str:
-        """Take in the base model, which the pipeline's own inputs may name instead; return its name for people."""
-        named = [name for name in MODEL_INPUTS if name in self.inputs]
-        if model is not None and named:
-            self.faults.add(f"model and {named[0]} both name the base model. Keep one.")
-        chosen = model if model is not None or not named else self.inputs[named[0]]
+        """Add the base model, which the pipeline's own inputs may name instead; return its display name."""
+        model_inputs = [name for name in MODEL_INPUTS if name in self.inputs]
+        if model is not None and model_inputs:
+            self.faults.add(f"model and {model_inputs[0]} both name the base model. Keep one.")
+        chosen = model if model is not None or not model_inputs else self.inputs[model_inputs[0]]
         if model is not None:
-            self.inputs = {name: value for name, value in self.inputs.items() if name not in named}
+            self.inputs = {name: value for name, value in self.inputs.items() if name not in model_inputs}
             self.inputs[MODEL] = f"{model.name}:{model.version}" if isinstance(model, Asset) else model
         return _title(chosen)
 
     def first_rows(self) -> str:
-        """Return the name of the first file of rows, for people."""
+        """Return the display name of the first file of rows."""
         return next((Path(self.inputs[name]).name for name in DATA_INPUTS if name in self.inputs), "nothing")
 
     def request(self, prefix: str, experiment: str, display_name: str, has_model_defaults: bool = False) -> JobRequest:

@@ -43,10 +43,10 @@ def models_made_by(services: Services, job: str) -> tuple[Asset, ...]:
     return tuple(asset for asset in models if asset.properties.get("job") == job)
 
 
-def free(services: Services, artifacts: Iterable[str], named_until: datetime | None) -> int:
+def free(services: Services, artifacts: Iterable[str], referenced_until: datetime | None) -> int:
     """Delete what only deleted records named, at once; return the bytes freed, with those of a collection.
 
-    `artifacts` are the hashes that the deleted records named, the last of them at `named_until`. One that was put again
+    `artifacts` are the hashes that the deleted records named, the last of them at `referenced_until`. One that was put again
     since then may be about to be named by a new record: the grace of `Artifacts.collect` protects it.
     """
     unused = {artifact for artifact in artifacts if services.artifacts.exists(artifact)}
@@ -54,6 +54,6 @@ def free(services: Services, artifacts: Iterable[str], named_until: datetime | N
     freed = 0
     for artifact in unused:
         put_at = services.artifacts.manifest_path(artifact).stat().st_mtime
-        if named_until is not None and put_at <= named_until.timestamp():
+        if referenced_until is not None and put_at <= referenced_until.timestamp():
             freed += services.artifacts.delete(artifact)
     return freed + services.collect()

@@ -52,13 +52,13 @@ def shipped_names() -> list[str]:
 
 def _imported(start: Path) -> set[Path]:
     """Return `start` and every source file of this package that it imports, directly or not, wherever the import stands."""
-    seen: set[Path] = set()
+    files: set[Path] = set()
     waiting = [start]
     while waiting:
         path = waiting.pop()
-        if path in seen or not path.exists():
+        if path in files or not path.exists():
             continue
-        seen.add(path)
+        files.add(path)
         with _parsing:
             tree = ast.parse(path.read_bytes())
         for node in ast.walk(tree):
@@ -69,7 +69,7 @@ def _imported(start: Path) -> set[Path]:
             else:
                 continue
             waiting += [file for name in names for file in _files_of(name)]
-    return seen
+    return files
 
 
 def _files_of(module: str) -> list[Path]:

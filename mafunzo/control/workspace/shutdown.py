@@ -67,13 +67,13 @@ class DownReport:
         """Return the report for people."""
         if not self.processes:
             return [f"Nothing was running on {self.home}: no process, port or lock of it is there."]
-        told = [f"Ended {process.purpose}: {_describe(process)}" for process in self.processes]
+        lines = [f"Ended {process.purpose}: {_describe(process)}" for process in self.processes]
         if self.steps:
-            told.append(f"Cut off, to run again when the server starts: {', '.join(self.steps)}")
+            lines.append(f"Cut off, to run again when the server starts: {', '.join(self.steps)}")
         if self.deployments:
-            told.append(f"Served again when the server starts: {', '.join(self.deployments)}")
+            lines.append(f"Served again when the server starts: {', '.join(self.deployments)}")
         freed = f"{len(self.processes)} processes, {len(self.ports)} ports, {self.memory_mb:.0f} MB and the lock"
-        return [*told, f"Freed {freed} of {self.home}; looked again: none of them is left."]
+        return [*lines, f"Freed {freed} of {self.home}; looked again: none of them is left."]
 
 
 def shut_down(home: Home, database_url: str | None = None) -> DownReport:
@@ -81,16 +81,16 @@ def shut_down(home: Home, database_url: str | None = None) -> DownReport:
 
     Jobs and endpoints stay: what was cut off goes on when the server starts again. Raises `ServerFailed` with what is left.
     """
-    found = {process.pid: process for process in _inventory(home)}
+    processes = {process.pid: process for process in _inventory(home)}
     _end_server(home)
     with home.lock():
         steps, deployments = _halt_loops(home, database_url)
         for process in _inventory(home):
-            found.setdefault(process.pid, process)
-        for process in found.values():
+            processes.setdefault(process.pid, process)
+        for process in processes.values():
             _end(process, GRACE_S)
         address_file(home).unlink(missing_ok=True)
-    report = DownReport(str(home.root), tuple(found.values()), tuple(steps), tuple(deployments))
+    report = DownReport(str(home.root), tuple(processes.values()), tuple(steps), tuple(deployments))
     left = list(_left(home, report))
     if left:
         raise ServerFailed(f"Not all that ran on {home.root} has ended.", left)
@@ -146,7 +146,7 @@ def _inventory(home: Home) -> Iterator[EndedProcess]:
             continue
         try:
             if process.status() != psutil.STATUS_ZOMBIE:
-                yield _seen(process, purpose)
+                yield _snapshot(process, purpose)
         except psutil.NoSuchProcess:
             continue
 
@@ -179,7 +179,7 @@ def _purpose(folder: Path, home: Home) -> str:
     return str(folder.relative_to(home.root))
 
 
-def _seen(process: psutil.Process, purpose: str) -> EndedProcess:
+def _snapshot(process: psutil.Process, purpose: str) -> EndedProcess:
     with process.oneshot():
         return EndedProcess(process.pid, process.create_time(), purpose, _memory_mb(process), _ports(process))
 
@@ -198,11 +198,11 @@ def _ports(process: psutil.Process) -> tuple[int, ...]:
         connections = process.net_connections("tcp")
     except psutil.AccessDenied:
         return ()
-    return tuple(sorted({found.laddr.port for found in connections if found.status == psutil.CONN_LISTEN}))
+    return tuple(sorted({entry.laddr.port for entry in connections if entry.status == psutil.CONN_LISTEN}))
 
 
-def _end(seen: EndedProcess, grace_s: float) -> None:
-    process = _alive(seen)
+def _end(record: EndedProcess, grace_s: float) -> None:
+    process = _alive(record)
     if process is None:
         return
     try:
@@ -227,11 +227,11 @@ def _has_ended(process: psutil.Process, timeout_s: float) -> bool:
     return False
 
 
-def _alive(seen: EndedProcess) -> psutil.Process | None:
+def _alive(record: EndedProcess) -> psutil.Process | None:
     """Return that very process, not a later one with its id."""
     try:
-        process = psutil.Process(seen.pid)
-        is_same = process.create_time() == seen.pid_start and process.status() != psutil.STATUS_ZOMBIE
+        process = psutil.Process(record.pid)
+        is_same = process.create_time() == record.pid_start and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return None
     return process if is_same else None
@@ -239,13 +239,13 @@ def _alive(seen: EndedProcess) -> psutil.Process | None:
 
 def _left(home: Home, report: DownReport) -> Iterator[str]:
     """Look again: yield what is still there."""
-    for seen in report.processes:
-        if _alive(seen) is not None:
-            yield f"{seen.purpose}: {_describe(seen)} still runs."
-    known = {seen.pid for seen in report.processes}
-    for seen in _inventory(home):
-        if seen.pid not in known:
-            yield f"{seen.purpose}: {_describe(seen)} runs; it wasn't there before."
+    for record in report.processes:
+        if _alive(record) is not None:
+            yield f"{record.purpose}: {_describe(record)} still runs."
+    known = {record.pid for record in report.processes}
+    for record in _inventory(home):
+        if record.pid not in known:
+            yield f"{record.purpose}: {_describe(record)} runs; it wasn't there before."
     for port in report.ports:
         if _is_ours(port, known):
             yield f"Port {port} is still open."
@@ -260,10 +260,10 @@ def _is_ours(port: int, pids: Set[int]) -> bool:
         if probe.connect_ex((LOOPBACK, port)) != 0:
             return False
     try:
-        listening = [found for found in psutil.net_connections("tcp") if found.status == psutil.CONN_LISTEN]
+        listening = [entry for entry in psutil.net_connections("tcp") if entry.status == psutil.CONN_LISTEN]
     except psutil.AccessDenied:
         return True
-    return any(found.laddr and found.laddr.port == port and found.pid in {None, *pids} for found in listening)
+    return any(entry.laddr and entry.laddr.port == port and entry.pid in {None, *pids} for entry in listening)
 
 
 def _describe(process: EndedProcess) -> str:

@@ -33,18 +33,18 @@ class Event:
 
 def follow(services: Services, name: str, poll_s: float = 0.2) -> Iterator[Event]:
     """Yield the events of a job from its beginning; return once it has ended."""
-    seen_job = ""
-    seen_steps: dict[str, str] = {}
+    job_text = ""
+    step_texts: dict[str, str] = {}
     logs: dict[str, _Tail] = {}
     while True:
         job = services.records.jobs.get(name)
         steps = services.records.steps.of(name)
-        is_news, seen_job = _job_text(job) != seen_job, _job_text(job)
-        news = Event("job", name, seen_job, str(job.status))
+        is_news, job_text = _job_text(job) != job_text, _job_text(job)
+        news = Event("job", name, job_text, str(job.status))
         if is_news and not job.status.is_terminal:
             yield news
         for step in steps:
-            yield from _follow_step(services, step, seen_steps, logs)
+            yield from _follow_step(services, step, step_texts, logs)
         if job.status.is_terminal:
             yield news
             return
@@ -52,7 +52,7 @@ def follow(services: Services, name: str, poll_s: float = 0.2) -> Iterator[Event
 
 
 def render(events: Iterable[Event], stream: TextIO) -> None:
-    """Show events: readable lines and one progress bar on a terminal, one JSON object a line elsewhere."""
+    """Write events: readable lines and one progress bar on a terminal, one JSON object a line elsewhere."""
     is_terminal = stream.isatty()
     bar = ""
     for event in events:
@@ -69,9 +69,9 @@ def render(events: Iterable[Event], stream: TextIO) -> None:
         stream.write("\n")
 
 
-def _follow_step(services: Services, step: Step, seen: dict[str, str], logs: dict[str, _Tail]) -> Iterator[Event]:
-    told = f"{step.status} {step.reason}".strip()
-    is_news = seen.get(step.name) != told and not (step.status is StepStatus.WAITING and not step.reason)
+def _follow_step(services: Services, step: Step, step_texts: dict[str, str], logs: dict[str, _Tail]) -> Iterator[Event]:
+    step_text = f"{step.status} {step.reason}".strip()
+    is_news = step_texts.get(step.name) != step_text and not (step.status is StepStatus.WAITING and not step.reason)
     if is_news and not step.status.is_terminal:
         yield Event("step", step.name, step.reason, str(step.status))
     if step.attempt and step.status is not StepStatus.CACHED:
@@ -80,7 +80,7 @@ def _follow_step(services: Services, step: Step, seen: dict[str, str], logs: dic
         yield from (_log_event(step.name, line) for line in tail.lines(is_last=step.status.is_terminal))
     if is_news and step.status.is_terminal:
         yield Event("step", step.name, _ended_text(step), str(step.status), _duration(step))
-    seen[step.name] = told
+    step_texts[step.name] = step_text
 
 
 class _Tail:

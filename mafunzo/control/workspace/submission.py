@@ -48,9 +48,9 @@ REFUSAL = "The job can't be planned."
 
 @dataclass(frozen=True)
 class Promised:
-    """What a job brings along, and isn't stored while it is only checked.
+    """What a job uploads with itself, not stored while it is only checked.
 
-    name: stands for code and environments. files: what lies at addresses; None where that is told already.
+    name: stands for code and environments. files: what lies at addresses; None where that is reported already.
     components: by the names that stand for them.
     """
 
@@ -60,7 +60,7 @@ class Promised:
 
     def without(self, source: Source) -> Source:
         """Return a source without what is promised."""
-        code, environment = (None if named == self.name else named for named in (source.code, source.environment))
+        code, environment = (None if asset == self.name else asset for asset in (source.code, source.environment))
         return Source(code, environment)
 
 
@@ -137,12 +137,12 @@ def shipped_pipeline(request: JobRequest) -> str | None:
     nodes = list(request.pipeline.nodes.values())
     if request.commands or len(nodes) > 1:
         return None
-    named = nodes[0].component if nodes else request.component
-    if isinstance(named, AssetReference):
-        named = named.name if named.registry else None
-    if named not in shipped_names() or named is None:
+    component = nodes[0].component if nodes else request.component
+    if isinstance(component, AssetReference):
+        component = component.name if component.registry else None
+    if component not in shipped_names() or component is None:
         return None
-    return named if shipped(named).component.kind == "pipeline" else None
+    return component if shipped(component).component.kind == "pipeline" else None
 
 
 def _inlined(request: JobRequest, pipeline: Component, faults: Faults) -> JobRequest:

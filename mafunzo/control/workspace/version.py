@@ -52,8 +52,8 @@ def put_version(services: Services, asset: Asset, is_replaced: bool = False) -> 
     """
     known = {one.version: one for one in registered(services, asset.key.type, asset.name)}.get(asset.version)
     if known is None:
-        made = dataclasses.replace(asset, created_by=services.user, created_at=datetime.now(UTC))
-        return services.records.assets.add(made)
+        new_version = dataclasses.replace(asset, created_by=services.user, created_at=datetime.now(UTC))
+        return services.records.assets.add(new_version)
     is_same = (known.artifact, known.folder_type) == (asset.artifact, asset.folder_type)
     if not is_same or (known.properties != asset.properties and not is_replaced):
         raise taken(known)

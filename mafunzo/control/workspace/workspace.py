@@ -154,13 +154,13 @@ class Workspace:
 
         Raises `Conflict` when it runs already, and doesn't listen where it is asked to.
         """
-        found = start_in_background(self.home, self.port, self.azure_port, self.database_url, listen=self.listen)
-        if self.listen not in (LOOPBACK, found.listen):
+        server = start_in_background(self.home, self.port, self.azure_port, self.database_url, listen=self.listen)
+        if self.listen not in (LOOPBACK, server.listen):
             raise Conflict(
-                f"The server of {self.home.root} runs and listens on {found.listen}, not {self.listen}. Stop it first: "
+                f"The server of {self.home.root} runs and listens on {server.listen}, not {self.listen}. Stop it first: "
                 "mafunzo down"
             )
-        return found
+        return server
 
     def serve(self) -> NoReturn:
         """Become the server: it takes this process's place until Ctrl-C or `down` ends it."""
