@@ -61,14 +61,14 @@ def admit(claimed: Caller, users: Users) -> Caller:
 
 
 def authorize(caller: Caller, request: Request, workspace: Workspace, rules: Rules) -> None:
-    """Raise `Forbidden` unless the caller may do what the request asks, `NotFound` where that is about nothing."""
+    """Raise `Forbidden` unless the caller is authorized for the request, `NotFound` where its object doesn't exist."""
     name, ids = str(request.scope["route"].name), request.path_params
     need = rules.needs.get(name, Role.OWNER)
     if need is Need.MAKER:
         require(caller, Role.CONTRIBUTOR, name)
         if caller.role is not Role.OWNER and (maker := rules.makers[name](workspace, ids)) != caller.user:
-            made_by = maker or "nobody known"
-            raise Forbidden(f"{_may_not(caller, name)}: it was made by {made_by}, and needs them or an owner.")
+            maker_name = maker or "nobody known"
+            raise Forbidden(f"{_may_not(caller, name)}: it was made by {maker_name}, and needs them or an owner.")
     elif isinstance(need, Role):
         require(caller, need, name)
 
@@ -80,7 +80,7 @@ def require(caller: Caller, needed: Role, name: str) -> None:
 
 
 def caller_of(user: User) -> Caller:
-    """Return a user as one who asks."""
+    """Return the caller that a user is."""
     return Caller(user.name, user.role, user.token_id)
 
 

@@ -14,11 +14,11 @@ from mafunzo.entrypoints.http.limits import HeadLimits
 
 
 def surround(
-    app: FastAPI, context: Context, is_told: Callable[[Scope, int], bool], *middleware: Callable[[ASGIApp], ASGIApp]
+    app: FastAPI, context: Context, is_audited: Callable[[Scope, int], bool], *middleware: Callable[[ASGIApp], ASGIApp]
 ) -> None:
     """Put an application behind the server's names and limits, `middleware` of its own, and the audit log."""
     app.state.serving = context
-    app.add_middleware(Audit, log=context.audit, is_told=is_told)
+    app.add_middleware(Audit, log=context.audit, is_audited=is_audited)
     for layer in middleware:
         app.add_middleware(layer)
     app.add_middleware(HeadLimits, limits=context.limits)

@@ -1,4 +1,4 @@
-"""Writes down who asked for what: every request that changes something or is for a secret, and every refused one."""
+"""The audit log's middleware: it logs every request that changes something or reads a secret, and every refused one."""
 
 import time
 from collections.abc import Callable
@@ -20,11 +20,11 @@ SAME_EVERYWHERE = frozenset({"subscription", "group", "workspace", "registry"})
 class Audit:
     """An ASGI middleware. It stands where the router fills in the scope that it has passed on.
 
-    is_told: whether a request with that status is written down.
+    is_audited: whether a request with that status is logged.
     """
 
-    def __init__(self, app: ASGIApp, log: AuditLog, is_told: Callable[[Scope, int], bool]) -> None:
-        self.app, self._log, self._is_told = app, log, is_told
+    def __init__(self, app: ASGIApp, log: AuditLog, is_audited: Callable[[Scope, int], bool]) -> None:
+        self.app, self._log, self._is_audited = app, log, is_audited
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -42,7 +42,7 @@ class Audit:
         try:
             await self.app(scope, receive, watch)
         finally:
-            if self._is_told(scope, status):
+            if self._is_audited(scope, status):
                 self._log.append(_entry(scope, status, time.monotonic() - began))
 
 

@@ -1,4 +1,4 @@
-"""Who may ask: the key in a request, the operator's key, and the names that the server answers to."""
+"""Authentication: the key in a request, the operator's key, and the names that the server answers to."""
 
 import os
 import secrets

@@ -1,4 +1,4 @@
-"""Work for a client that is given up when the client leaves."""
+"""Work for a client that is cancelled when the client disconnects."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -14,7 +14,7 @@ T = TypeVar("T")
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Return the result of `work`, or cancel it and raise `ClientGone` when the client leaves before.
 
-    The request's body must have been read: what comes after it is the client's leaving.
+    The request's body must have been read: the next message is the client's disconnect.
     """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnected(request))

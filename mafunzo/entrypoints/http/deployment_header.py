@@ -14,5 +14,5 @@ def named_deployment(headers: Mapping[str, str]) -> str | None:
 
 
 def deployment_headers(deployment: Deployment) -> dict[str, str]:
-    """Return what tells a client which deployment answered."""
+    """Return the headers that name the deployment that answered."""
     return dict.fromkeys(NAMES_DEPLOYMENT, deployment.name)

@@ -1,4 +1,4 @@
-"""What requests need of the store, kept until something is written: reading it costs more than passing a request on."""
+"""A cache of what requests read from the store, until something is written: reading it costs more than forwarding a request."""
 
 import asyncio
 import hashlib
@@ -21,9 +21,9 @@ class Entry:
     keys: tuple[bytes, bytes]
     deployments: Sequence[Deployment]
 
-    def has(self, given: bytes) -> bool:
+    def has(self, key_hash: bytes) -> bool:
         """Compare a key's hash with both keys', whichever it is."""
-        is_primary, is_secondary = (hmac.compare_digest(given, known) for known in self.keys)
+        is_primary, is_secondary = (hmac.compare_digest(key_hash, known) for known in self.keys)
         return is_primary or is_secondary
 
 
@@ -38,8 +38,8 @@ class Snapshot:
 
         All keys are compared, in constant time: the time taken tells nothing of which endpoints exist.
         """
-        given = digest(key)
-        opened = [entry for entry in self.entries if entry.has(given)]
+        key_hash = digest(key)
+        opened = [entry for entry in self.entries if entry.has(key_hash)]
         if not opened:
             raise Unauthorized("The key is wrong. 'mafunzo endpoint keys NAME' shows the right one.")
         return opened

@@ -1,4 +1,4 @@
-"""Who asks: tokens that the identity endpoint gives to whoever knows the home's secret, or a user's own.
+"""The caller's identity: tokens that the identity endpoint issues to whoever knows the home's secret, or a user's own.
 
 A token is a JWT (RFC 7519) signed with HS256 under a key that is derived from the home's secret. The Azure SDK reads its
 `aud`, `tid` and `exp`; the server checks the signature and all three. It says who asks and in which role; whether that still
@@ -30,7 +30,7 @@ OPERATOR_LIFETIME_S = 24 * 3600
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks, in which role. token_id: which of a user's tokens they have; the user of the home itself has none."""
+    """A caller and their role. token_id: which of a user's tokens they have; the user of the home itself has none."""
 
     user: str
     role: Role
@@ -39,7 +39,7 @@ class Caller:
 
 @dataclass(frozen=True)
 class Identity:
-    """Signs and checks what proves who asks; every key is derived from the home's secret for one use.
+    """Signs and verifies callers' tokens; every key is derived from the home's secret for one use.
 
     user: the user of the home itself, who is an owner.
     """
@@ -78,7 +78,7 @@ class Identity:
         return f"{signed}.{_encode(self._sign('token', signed.encode()))}", end
 
     def check_token(self, token: str, audiences: frozenset[str], now: float | None = None) -> Caller:
-        """Return who the token was given to, as they were then.
+        """Return the caller that the token was issued to, as they were then.
 
         Raises `Unauthorized` for a wrong signature, audience or time.
         """
@@ -96,15 +96,15 @@ class Identity:
             raise Unauthorized("The token has ended. Ask the identity endpoint for another one.")
         return Caller(claims["oid"], Role(claims["roles"][0]), claims["token_id"])
 
-    def is_header(self, given: str) -> bool:
-        """Return whether `given` is the home's identity header."""
-        return hmac.compare_digest(given.encode(), self.header.encode())
+    def is_header(self, header: str) -> bool:
+        """Return whether `header` is the home's identity header."""
+        return hmac.compare_digest(header.encode(), self.header.encode())
 
     def _sign(self, use: str, body: bytes) -> bytes:
         return hmac.new(self.derive(use), body, hashlib.sha256).digest()
 
     def derive(self, use: str) -> bytes:
-        """Return the key for one use, which tells nothing of the others."""
+        """Return the key for one use, from which no other key can be derived."""
         return hmac.new(self.secret, f"mafunzo {use}".encode(), hashlib.sha256).digest()
 
 
@@ -115,10 +115,10 @@ def identity_of(home: Home, user: str) -> Identity:
 
 def _claims(segment: str) -> Mapping[str, Any]:
     try:
-        found = json.loads(base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4)))
+        claims = json.loads(base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4)))
     except (ValueError, binascii.Error) as error:
         raise Unauthorized("The token can't be read.") from error
-    return found if isinstance(found, dict) else {}
+    return claims if isinstance(claims, dict) else {}
 
 
 def _segment(body: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""All sizes and rates of what clients may ask of the server's memory and patience, on both ports.
+"""All size and rate limits of requests, on both ports.
 
 Each field of `Limits` is a setting: the environment variable `MAFUNZO_LIMIT_<FIELD>` of the server changes it
 (`docs/reference/limits.md`). Limits that a protocol itself sets, such as the length of a blob's name, stand with the protocol.
@@ -20,7 +20,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 @dataclass(frozen=True)
 class Limits:
-    """What a client may ask for.
+    """The limits of what a client may request.
 
     Of a request's head:
     head_bytes: its line and headers together. headers: how many.

@@ -81,8 +81,10 @@ def _addresses_like(address: str) -> list[str]:
     """Return this machine's addresses that a socket on `address` could have; without those that hold on one link only."""
     is_ipv4 = _parsed(address).version == 4
     families = {socket.AF_INET} if is_ipv4 else {socket.AF_INET, socket.AF_INET6}
-    found = [one for of_interface in psutil.net_if_addrs().values() for one in of_interface if one.family in families]
-    return sorted({one.address for one in found if "%" not in one.address})
+    addresses = [
+        one for of_interface in psutil.net_if_addrs().values() for one in of_interface if one.family in families
+    ]
+    return sorted({one.address for one in addresses if "%" not in one.address})
 
 
 def _holder_of(port: int) -> str:

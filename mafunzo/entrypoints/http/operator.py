@@ -1,4 +1,4 @@
-"""Who may use the operator's routes, such as `/metrics`, and which of their requests are written down."""
+"""Access to the operator's routes, such as `/metrics`, and which of their requests are audited."""
 
 import hmac
 
@@ -13,13 +13,13 @@ from mafunzo.entrypoints.http.identity import OPERATOR_AUDIENCE, Caller
 METRICS = "/metrics"
 
 
-def is_told(scope: Scope, status: int) -> bool:
+def is_audited(scope: Scope, status: int) -> bool:
     """Return whether a request for the metrics is written into the audit log: a refused one."""
     return str(scope["path"]).startswith(METRICS) and status in REFUSED
 
 
 def operator_with(key: str, context: Context) -> Caller:
-    """Return who has a key that opens the operator's routes: the operator's own, a user's token, or what was given for it.
+    """Return the caller of a key for the operator's routes: the operator's own, a user's token, or a token issued for it.
 
     Raises `Unauthorized`.
     """

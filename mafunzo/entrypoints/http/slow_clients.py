@@ -1,4 +1,4 @@
-"""Clients that are slower than they may be are cut off, so that none holds a connection for ever (slowloris)."""
+"""Time-outs that disconnect slow clients, so that none holds a connection for ever (slowloris)."""
 
 import asyncio
 import logging
@@ -108,6 +108,6 @@ class PatientProtocol(H11Protocol):
 
 
 def server_options(limits: Limits) -> dict[str, Any]:
-    """Return what keeps a server of uvicorn's within these limits."""
+    """Return the options that keep a uvicorn server within these limits."""
     protocol = type("LimitedProtocol", (PatientProtocol,), {"limits": limits})
     return {"http": protocol, "ws": "none", "h11_max_incomplete_event_size": limits.head_bytes}

@@ -57,37 +57,37 @@ def certificate(
 
     Its bundle holds `authorities` (default: the public ones) beside ours, as clients trust one file only.
     """
-    found = files(home)
-    found.key.parent.mkdir(mode=0o700, exist_ok=True)
-    if not _is_good(found, names, now or datetime.now(UTC)):
-        _make(found, names, now or datetime.now(UTC))
-        logger.info("Made a certificate for %s, which %s vouches for", ", ".join(names), found.authority)
-    _write(found.bundle, _others(found, authorities).rstrip() + b"\n" + found.authority.read_bytes())
-    return found
+    paths = files(home)
+    paths.key.parent.mkdir(mode=0o700, exist_ok=True)
+    if not _is_good(paths, names, now or datetime.now(UTC)):
+        _make(paths, names, now or datetime.now(UTC))
+        logger.info("Made a certificate for %s, which %s vouches for", ", ".join(names), paths.authority)
+    _write(paths.bundle, _others(paths, authorities).rstrip() + b"\n" + paths.authority.read_bytes())
+    return paths
 
 
-def _others(found: Certificate, authorities: Path | None) -> bytes:
-    """Return the authorities beside ours; those that the bundle holds already where it is itself what the user trusts."""
+def _others(paths: Certificate, authorities: Path | None) -> bytes:
+    """Return the authorities beside ours; those already in the bundle where the user trusts the bundle itself."""
     if authorities is None or not authorities.is_file():
         return Path(certifi.where()).read_bytes()
-    if not found.bundle.exists() or not authorities.samefile(found.bundle):
+    if not paths.bundle.exists() or not authorities.samefile(paths.bundle):
         return authorities.read_bytes()
     marker = b"-----BEGIN CERTIFICATE-----"
-    return found.bundle.read_bytes().rpartition(marker)[0]
+    return paths.bundle.read_bytes().rpartition(marker)[0]
 
 
 def fingerprint(certificate_file: Path) -> str:
     """Return the SHA-256 of a certificate, as people compare it and `openssl x509 -fingerprint -sha256` prints it."""
-    found = x509.load_pem_x509_certificate(certificate_file.read_bytes())
-    return found.fingerprint(hashes.SHA256()).hex(":").upper()
+    certificate = x509.load_pem_x509_certificate(certificate_file.read_bytes())
+    return certificate.fingerprint(hashes.SHA256()).hex(":").upper()
 
 
-def _is_good(found: Certificate, names: Sequence[str], now: datetime) -> bool:
+def _is_good(paths: Certificate, names: Sequence[str], now: datetime) -> bool:
     try:
-        leaf = x509.load_pem_x509_certificate(found.certificate.read_bytes())
-        authority = x509.load_pem_x509_certificate(found.authority.read_bytes())
+        leaf = x509.load_pem_x509_certificate(paths.certificate.read_bytes())
+        authority = x509.load_pem_x509_certificate(paths.authority.read_bytes())
         leaf.verify_directly_issued_by(authority)
-        key = serialization.load_pem_private_key(found.key.read_bytes(), None)
+        key = serialization.load_pem_private_key(paths.key.read_bytes(), None)
     except (OSError, ValueError, TypeError, InvalidSignature):
         return False
     of_leaf = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -95,8 +95,8 @@ def _is_good(found: Certificate, names: Sequence[str], now: datetime) -> bool:
     return is_ours and set(_general_names(names)) <= set(of_leaf) and leaf.not_valid_after_utc - now > RENEWED_BEFORE
 
 
-def _make(found: Certificate, names: Sequence[str], now: datetime) -> None:
-    """Make an authority and what it signs. Its key lives in this function only."""
+def _make(paths: Certificate, names: Sequence[str], now: datetime) -> None:
+    """Make an authority and the certificate that it signs. Its key exists in this function only."""
     authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Mafunzo local authority")])
     begin, end = now - timedelta(hours=1), now + LIFETIME
@@ -117,12 +117,12 @@ def _make(found: Certificate, names: Sequence[str], now: datetime) -> None:
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False)
         .sign(authority_key, hashes.SHA256())
     )
-    _write(found.authority, authority.public_bytes(serialization.Encoding.PEM))
-    _write(found.certificate, leaf.public_bytes(serialization.Encoding.PEM))
+    _write(paths.authority, authority.public_bytes(serialization.Encoding.PEM))
+    _write(paths.certificate, leaf.public_bytes(serialization.Encoding.PEM))
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    _write(found.key, private)
+    _write(paths.key, private)
 
 
 def _usage(signs_certificates: bool) -> x509.KeyUsage:
@@ -140,13 +140,13 @@ def _usage(signs_certificates: bool) -> x509.KeyUsage:
 
 
 def _general_names(names: Sequence[str]) -> list[x509.GeneralName]:
-    found: list[x509.GeneralName] = []
+    general_names: list[x509.GeneralName] = []
     for name in names:
         try:
-            found.append(x509.IPAddress(ipaddress.ip_address(name)))
+            general_names.append(x509.IPAddress(ipaddress.ip_address(name)))
         except ValueError:
-            found.append(x509.DNSName(name))
-    return found
+            general_names.append(x509.DNSName(name))
+    return general_names
 
 
 def _write(path: Path, body: bytes) -> None:

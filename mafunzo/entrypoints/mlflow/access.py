@@ -1,4 +1,4 @@
-"""What a request of MLflow's needs, and which are written down."""
+"""The role that a request of MLflow's needs, and which requests are audited."""
 
 from starlette.types import Scope
 
@@ -24,7 +24,7 @@ def needed_by_mlflow(method: str, path: str) -> Role:
     return Role.CONTRIBUTOR
 
 
-def is_told(scope: Scope, status: int) -> bool:
+def is_audited(scope: Scope, status: int) -> bool:
     """Return whether a request of MLflow's is written into the audit log."""
     path = str(scope["path"])
     return path.startswith(PREFIX) and (status in REFUSED or needed_by_mlflow(scope["method"], path) is not Role.READER)

@@ -31,9 +31,9 @@ class Clause:
     values: tuple[str, ...]
 
     def holds(self, facts: Facts) -> bool:
-        """Return whether it holds of a thing; what has no such tag fails."""
-        found = facts.get(self.key)
-        return found is not None and _COMPARISONS[self.operator](found, self.values)
+        """Return whether it is true of these facts; a missing tag fails."""
+        fact = facts.get(self.key)
+        return fact is not None and _COMPARISONS[self.operator](fact, self.values)
 
 
 def parse_filter(text: str, keys: Sequence[str]) -> list[Clause]:
@@ -53,20 +53,20 @@ def parse_filter(text: str, keys: Sequence[str]) -> list[Clause]:
 
 
 def select(
-    things: Sequence[T], facts_of: Callable[[T], Facts], keys: Sequence[str], given: Mapping[str, Any]
+    things: Sequence[T], facts_of: Callable[[T], Facts], keys: Sequence[str], search: Mapping[str, Any]
 ) -> tuple[list[T], str]:
-    """Return a page of the things that a search asks for, and the token of the next page; raises `InvalidParameter`."""
-    clauses = parse_filter(str(given.get("filter") or ""), keys)
-    found = [thing for thing in things if all(clause.holds(facts_of(thing)) for clause in clauses)]
-    for order in reversed(_texts(given.get("order_by"))):
+    """Return a page of a search's matches, and the token of the next page (pagination); raises `InvalidParameter`."""
+    clauses = parse_filter(str(search.get("filter") or ""), keys)
+    matches = [thing for thing in things if all(clause.holds(facts_of(thing)) for clause in clauses)]
+    for order in reversed(_texts(search.get("order_by"))):
         match = _ORDER.match(order)
         key = {"timestamp": "last_updated_timestamp"}.get(match["key"], match["key"]) if match else ""
         if match is None or key not in keys:
             raise InvalidParameter(f"order_by is '{order}', expected one of {', '.join(keys)}, with ASC or DESC.")
-        found.sort(key=lambda thing: facts_of(thing)[key], reverse=(match["direction"] or "").upper() == "DESC")
-    begin, most = _number(given, "page_token", 0), _number(given, "max_results", DEFAULT_PAGE)
+        matches.sort(key=lambda thing: facts_of(thing)[key], reverse=(match["direction"] or "").upper() == "DESC")
+    begin, most = _number(search, "page_token", 0), _number(search, "max_results", DEFAULT_PAGE)
     end = begin + most
-    return found[begin:end], str(end) if end < len(found) else ""
+    return matches[begin:end], str(end) if end < len(matches) else ""
 
 
 def _clause(match: re.Match[str], keys: Sequence[str]) -> Clause:
@@ -80,8 +80,8 @@ def _clause(match: re.Match[str], keys: Sequence[str]) -> Clause:
     return Clause(key, operator, tuple(values))
 
 
-def _number(given: Mapping[str, Any], name: str, default: int) -> int:
-    text = str(given.get(name) or default)
+def _number(search: Mapping[str, Any], name: str, default: int) -> int:
+    text = str(search.get(name) or default)
     if not text.isdigit():
         raise InvalidParameter(f"{name} is '{text}', expected a number, 0 or more.", param=name)
     return int(text)
@@ -91,29 +91,29 @@ def _texts(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else list(value or ())
 
 
-def _like(found: str | int, pattern: str, flags: int = 0) -> bool:
+def _like(fact: str | int, pattern: str, flags: int = 0) -> bool:
     parts = (".*" if part == "%" else "." if part == "_" else re.escape(part) for part in re.split("([%_])", pattern))
-    return re.fullmatch("".join(parts), str(found), flags | re.DOTALL) is not None
+    return re.fullmatch("".join(parts), str(fact), flags | re.DOTALL) is not None
 
 
-def _compared(found: str | int, value: str) -> int:
+def _compared(fact: str | int, value: str) -> int:
     """Return -1, 0 or 1; numbers are compared as numbers."""
-    if isinstance(found, int):
+    if isinstance(fact, int):
         if not value.lstrip("-").isdigit():
             raise InvalidParameter(f"The filter compares a number with '{value}', expected a number.", param="filter")
-        return (found > int(value)) - (found < int(value))
-    return (found > value) - (found < value)
+        return (fact > int(value)) - (fact < int(value))
+    return (fact > value) - (fact < value)
 
 
 _COMPARISONS: Mapping[str, Callable[[str | int, Sequence[str]], bool]] = {
-    "=": lambda found, values: _compared(found, values[0]) == 0,
-    "!=": lambda found, values: _compared(found, values[0]) != 0,
-    ">": lambda found, values: _compared(found, values[0]) > 0,
-    ">=": lambda found, values: _compared(found, values[0]) >= 0,
-    "<": lambda found, values: _compared(found, values[0]) < 0,
-    "<=": lambda found, values: _compared(found, values[0]) <= 0,
-    "IN": lambda found, values: any(_compared(found, value) == 0 for value in values),
-    "NOT IN": lambda found, values: all(_compared(found, value) != 0 for value in values),
-    "LIKE": lambda found, values: _like(found, values[0]),
-    "ILIKE": lambda found, values: _like(found, values[0], re.IGNORECASE),
+    "=": lambda fact, values: _compared(fact, values[0]) == 0,
+    "!=": lambda fact, values: _compared(fact, values[0]) != 0,
+    ">": lambda fact, values: _compared(fact, values[0]) > 0,
+    ">=": lambda fact, values: _compared(fact, values[0]) >= 0,
+    "<": lambda fact, values: _compared(fact, values[0]) < 0,
+    "<=": lambda fact, values: _compared(fact, values[0]) <= 0,
+    "IN": lambda fact, values: any(_compared(fact, value) == 0 for value in values),
+    "NOT IN": lambda fact, values: all(_compared(fact, value) != 0 for value in values),
+    "LIKE": lambda fact, values: _like(fact, values[0]),
+    "ILIKE": lambda fact, values: _like(fact, values[0], re.IGNORECASE),
 }

@@ -83,9 +83,9 @@ def run_and_name(source: str) -> tuple[str, str] | None:
 
 
 def logged_model_search(experiment: str, run: str, name: str) -> dict[str, Any]:
-    """Return what asks MLflow for the model that a run has logged under a name: it isn't among the run's files."""
-    asked = f"source_run_id = '{_quotable(run)}' AND name = '{_quotable(name)}'"
-    return {"experiment_ids": [experiment], "filter": asked}
+    """Return MLflow's search for the model that a run has logged under a name: it isn't among the run's files."""
+    clauses = f"source_run_id = '{_quotable(run)}' AND name = '{_quotable(name)}'"
+    return {"experiment_ids": [experiment], "filter": clauses}
 
 
 def registered_model_body(model: RegisteredModel) -> dict[str, Any]:
@@ -129,26 +129,26 @@ def download_uri(asset: Asset) -> str:
 
 
 def model_facts(model: RegisteredModel) -> Facts:
-    """Return what a search of registered models may ask for."""
+    """Return the fields by which registered models can be searched."""
     body = registered_model_body(model)
     return _facts(body, "name", "creation_timestamp", "last_updated_timestamp") | _tag_facts(model.tags)
 
 
 def version_facts(asset: Asset) -> Facts:
-    """Return what a search of versions may ask for."""
+    """Return the fields by which versions can be searched."""
     body = model_version_body(asset, {})
     facts = _facts(body, "name", "run_id", "creation_timestamp", "last_updated_timestamp")
     number = int(asset.version) if asset.version.isdigit() else 0
     return facts | {"version_number": number, "source_path": body["source"]} | _tag_facts(asset.tags)
 
 
-def tags_of(given: Mapping[str, Any]) -> dict[str, str]:
+def tags_of(body: Mapping[str, Any]) -> dict[str, str]:
     """Return the tags of a request."""
-    return {str(tag["key"]): str(tag.get("value", "")) for tag in given.get("tags") or ()}
+    return {str(tag["key"]): str(tag.get("value", "")) for tag in body.get("tags") or ()}
 
 
 def error_body(error: MafunzoError, is_creation: bool) -> tuple[int, dict[str, str]]:
-    """Return the status and body of an error; MLflow's client knows one that says that a thing to create exists."""
+    """Return the status and body of an error; MLflow's client expects its own code where a thing to create exists."""
     if is_creation and isinstance(error, errors.Conflict):  # MLflow's own server answers 400, which its clients expect
         return 400, {"error_code": "RESOURCE_ALREADY_EXISTS", "message": str(error)}
     code = next(CODES[cls] for cls in type(error).__mro__ if cls in CODES)
@@ -172,8 +172,8 @@ def _quotable(text: str) -> str:
 
 
 def _echo(asset: Asset) -> Mapping[str, str]:
-    kept: Mapping[str, str] = asset.echoes.get(ECHO, {})
-    return kept
+    echo: Mapping[str, str] = asset.echoes.get(ECHO, {})
+    return echo
 
 
 def _source_of(asset: Asset) -> str:

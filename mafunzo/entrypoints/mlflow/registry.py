@@ -169,14 +169,14 @@ class Registry:
         folder = self._folder(parsed.pattern, source)
         run, logged_model = str(arguments.get("run_id") or ""), str(arguments.get("model_id") or "")
         echo = {"source": source, "run_id": run, "model_id": logged_model}
-        made = self._workspace.models.register(
+        version = self._workspace.models.register(
             folder,
             name=_text(arguments, "name"),
             description=str(arguments.get("description") or ""),
             tags=wire.tags_of(arguments),
         )
         return self._version_answer(
-            self._names.change_version(made, properties=self._job_facts(run), echoes={wire.ECHO: echo})
+            self._names.change_version(version, properties=self._job_facts(run), echoes={wire.ECHO: echo})
         )
 
     def _copy_version(self, source: wire.VersionSource, arguments: Arguments) -> Asset:

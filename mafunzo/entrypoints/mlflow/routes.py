@@ -111,7 +111,7 @@ def _let_in(request: Request, mlflow: Mlflow, caller: Caller) -> Response:
 
 
 async def _answer(request: Request, mlflow: Mlflow, caller: Caller, path: str) -> Response:
-    """Answer one who may ask; an error is told in MLflow's way."""
+    """Answer an authenticated caller; an error has MLflow's form."""
     try:
         require(caller, needed_by_mlflow(request.method, path), "change or delete what MLflow shows")
         if match := _REGISTRY.fullmatch(path):
@@ -121,13 +121,13 @@ async def _answer(request: Request, mlflow: Mlflow, caller: Caller, path: str) -
             if folder == wire.FOLDER:
                 return await _model_file(request, mlflow, file, is_list=not match["path"])
         if path == MODEL_PAGE_FILE:
-            asked = request.query_params
-            return await _file(mlflow, f"{asked.get('name')}/{asked.get('version')}/{asked.get('path')}")
+            query = request.query_params
+            return await _file(mlflow, f"{query.get('name')}/{query.get('version')}/{query.get('path')}")
         if _RUN.fullmatch(path):  # perhaps of a step that has begun this moment
             await run_in_threadpool(mlflow.child.write_facts)
         if _NEW_RUN.fullmatch(path) and caller != mlflow.serving.identity.owner:
             body = _object(await limited_body(request, mlflow.serving.limits.mlflow_body_bytes))
-            return await _pass_on(request, mlflow, path, json.dumps(run_wire.made_by(body, caller.user)).encode())
+            return await _pass_on(request, mlflow, path, json.dumps(run_wire.with_user(body, caller.user)).encode())
         has_body = not {"content-length", "transfer-encoding"}.isdisjoint(request.headers.keys())
         return await _pass_on(request, mlflow, path, request.stream() if has_body else None)
     except MafunzoError as error:
@@ -137,11 +137,15 @@ async def _answer(request: Request, mlflow: Mlflow, caller: Caller, path: str) -
 
 async def _registry(request: Request, mlflow: Mlflow, caller: Caller, path: str, operation: str) -> Response:
     body = await limited_body(request, mlflow.serving.limits.mlflow_body_bytes)
-    registry, given = mlflow.registry.acting_as(caller.user), {**_query(request), **_object(body)}
-    if operation == "model-versions/create" and (named := wire.run_and_name(str(given.get("source")))):
-        given = {"run_id": named[0], **given, "source": await _logged_model(mlflow, *named) or given["source"]}
-    found = await run_in_threadpool(registry.answer, request.method, operation, given)
-    return await _pass_on(request, mlflow, path, body or None) if found is None else JSONResponse(found[1], found[0])
+    registry, arguments = mlflow.registry.acting_as(caller.user), {**_query(request), **_object(body)}
+    if operation == "model-versions/create" and (run_and_name := wire.run_and_name(str(arguments.get("source")))):
+        arguments = {
+            "run_id": run_and_name[0],
+            **arguments,
+            "source": await _logged_model(mlflow, *run_and_name) or arguments["source"],
+        }
+    answer = await run_in_threadpool(registry.answer, request.method, operation, arguments)
+    return await _pass_on(request, mlflow, path, body or None) if answer is None else JSONResponse(answer[1], answer[0])
 
 
 async def _logged_model(mlflow: Mlflow, run: str, name: str) -> str | None:
@@ -153,8 +157,8 @@ async def _logged_model(mlflow: Mlflow, run: str, name: str) -> str | None:
             if answer.status != 200:
                 return None
             experiment = (await answer.json())["run"]["info"]["experiment_id"]
-        asked = wire.logged_model_search(experiment, run, name)
-        async with session.post(f"{api}/logged-models/search", json=asked) as answer:
+        search = wire.logged_model_search(experiment, run, name)
+        async with session.post(f"{api}/logged-models/search", json=search) as answer:
             models = (await answer.json()).get("models") or [] if answer.status == 200 else []
     return f"models:/{models[0]['info']['model_id']}" if models else None
 
@@ -174,7 +178,7 @@ async def _file(mlflow: Mlflow, path: str) -> Response:
 
 
 async def _pass_on(request: Request, mlflow: Mlflow, path: str, body: bytes | AsyncIterator[bytes] | None) -> Response:
-    """Pass a request on to MLflow as it comes, and its answer back as it comes."""
+    """Stream a request to MLflow, and its answer back."""
     address, token = await run_in_threadpool(mlflow.child.address)
     dropped = DROPPED_HEADERS | ({"content-length"} if isinstance(body, bytes) else set())
     headers = [(name, value) for name, value in request.headers.items() if name.lower() not in dropped]
@@ -204,20 +208,20 @@ async def _pass_on(request: Request, mlflow: Mlflow, path: str, body: bytes | As
 
 
 def _query(request: Request) -> dict[str, Any]:
-    """Return the parameters of an address; one that comes several times is a list."""
+    """Return the query parameters; a repeated one is a list."""
     names = request.query_params.keys()
     values = {name: request.query_params.getlist(name) for name in names}
-    return {name: found[0] if len(found) == 1 else found for name, found in values.items()}
+    return {name: texts[0] if len(texts) == 1 else texts for name, texts in values.items()}
 
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(body or b"{}")
+        content = json.loads(body or b"{}")
     except ValueError as error:
         raise InvalidParameter("The request's body isn't JSON.") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise InvalidParameter("The request's body isn't a JSON object.")
-    return found
+    return content
 
 
 def _own_origin(request: Request) -> str:

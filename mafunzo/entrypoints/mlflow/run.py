@@ -6,11 +6,11 @@ from typing import Any
 USER_TAG = "mlflow.user"
 
 
-def made_by(asked: Mapping[str, Any], user: str) -> dict[str, Any]:
-    """Return what asks for a new run, with its user being who asks: clients say whom their own machine knows them as."""
-    tags = asked.get("tags")
+def with_user(run: Mapping[str, Any], user: str) -> dict[str, Any]:
+    """Return a request for a new run with the caller as its user: clients send the user name of their own machine."""
+    tags = run.get("tags")
     others = [tag for tag in tags if _key(tag) != USER_TAG] if isinstance(tags, list) else []
-    return {**asked, "user_id": user, "tags": [*others, {"key": USER_TAG, "value": user}]}
+    return {**run, "user_id": user, "tags": [*others, {"key": USER_TAG, "value": user}]}
 
 
 def _key(tag: Any) -> Any:

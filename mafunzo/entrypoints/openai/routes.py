@@ -36,8 +36,8 @@ async def completions(request: Request) -> Response:
 async def list_models(request: Request) -> Response:
     """List the endpoints that the key opens."""
     snapshot = await context_of(request).directory.newest()
-    found = snapshot.opened_by(bearer(request.headers))
-    return JSONResponse({"object": "list", "data": [_model(entry.endpoint) for entry in found]})
+    entries = snapshot.opened_by(bearer(request.headers))
+    return JSONResponse({"object": "list", "data": [_model(entry.endpoint) for entry in entries]})
 
 
 @router.get("/models/{name}")
@@ -49,14 +49,14 @@ async def get_model(request: Request, name: str) -> Response:
 
 @router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
 async def unknown(request: Request, path: str) -> Response:
-    """Refuse what isn't there in the dialect's own words."""
+    """Answer an unknown path with the dialect's 404."""
     message = f"{request.method} /v1/{path} doesn't exist here."
     error = {"message": message, "type": "invalid_request_error", "param": None, "code": "unknown_url"}
     return JSONResponse({"error": error}, status_code=404)
 
 
 def error_response(error: MafunzoError, limits: Limits) -> JSONResponse:
-    """Return an error in the dialect; what may succeed later says when to try again."""
+    """Return an error in the dialect; one that may succeed later has `Retry-After`."""
     headers = {"Retry-After": str(limits.retry_after_s)} if isinstance(error, Unavailable | RateLimitExceeded) else {}
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"

@@ -18,36 +18,38 @@ logger = logging.getLogger("mafunzo.entrypoints.serve")
 
 def main() -> int:
     """Run the server; what it can't start for goes to stderr, and as JSON into `--error-file`."""
-    found = settings.load()
+    defaults = settings.load()
     parser = argparse.ArgumentParser(
         prog="python -m mafunzo.entrypoints.serve", description=__doc__, allow_abbrev=False
     )
-    parser.add_argument("--home", type=Path, default=found.home, help="the home folder (default: MAFUNZO_HOME)")
-    parser.add_argument("--port", type=int, default=found.port, help="the http port (default: MAFUNZO_PORT)")
-    parser.add_argument("--azure-port", type=int, default=found.azure_port, help="the https port (MAFUNZO_AZURE_PORT)")
-    parser.add_argument("--listen", default=found.listen, help="the address of both (default: MAFUNZO_LISTEN)")
+    parser.add_argument("--home", type=Path, default=defaults.home, help="the home folder (default: MAFUNZO_HOME)")
+    parser.add_argument("--port", type=int, default=defaults.port, help="the http port (default: MAFUNZO_PORT)")
+    parser.add_argument(
+        "--azure-port", type=int, default=defaults.azure_port, help="the https port (MAFUNZO_AZURE_PORT)"
+    )
+    parser.add_argument("--listen", default=defaults.listen, help="the address of both (default: MAFUNZO_LISTEN)")
     parser.add_argument(
         "--error-file", type=Path, help="where an error is written as JSON, for the process that starts it"
     )
     parser.add_argument("--tell", action="store_true", help="print where it is found, as soon as it is up")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     try:
         from mafunzo.entrypoints.http.limits import limits_from_texts
         from mafunzo.entrypoints.references import add_syntaxes
         from mafunzo.entrypoints.serve.process import log_to, serve
 
         add_syntaxes()
-        home = Home(given.home)
+        home = Home(arguments.home)
         log_to(home)
         serve(
             home,
-            given.port,
-            given.azure_port,
-            found.database_url,
-            address=given.listen,
-            authorities=found.authorities,
-            limits=limits_from_texts(found.limits),
-            on_up=partial(_tell, home) if given.tell else None,
+            arguments.port,
+            arguments.azure_port,
+            defaults.database_url,
+            address=arguments.listen,
+            authorities=defaults.authorities,
+            limits=limits_from_texts(defaults.limits),
+            on_up=partial(_tell, home) if arguments.tell else None,
         )
     except KeyboardInterrupt:
         return 0
@@ -55,9 +57,9 @@ def main() -> int:
         logger.error("%s", error)
         if not sys.stderr.isatty():
             sys.stderr.write(f"error: {error}\n")
-        if given.error_file is not None:
+        if arguments.error_file is not None:
             record = {"code": error.code, "message": error.message, "faults": list(error.faults)}
-            write_json(given.error_file, record)
+            write_json(arguments.error_file, record)
         return error.exit_code
     return 0
 

@@ -20,11 +20,11 @@ from mafunzo.errors import MafunzoError, Unauthorized
 
 
 def create_app(
-    context: Context, beside: Sequence[APIRouter] = (), is_told_beside: Callable[[Scope, int], bool] | None = None
+    context: Context, beside: Sequence[APIRouter] = (), is_audited_beside: Callable[[Scope, int], bool] | None = None
 ) -> FastAPI:
     """Return the application of the http port, with routes of other ways in `beside` OpenAI's.
 
-    is_told_beside: which requests of those are written into the audit log.
+    is_audited_beside: which requests of those are logged for audit.
     """
 
     @asynccontextmanager
@@ -32,11 +32,13 @@ def create_app(
         async with context.router:
             yield
 
-    def is_told(scope: Scope, status: int) -> bool:
-        return operator.is_told(scope, status) or (is_told_beside is not None and is_told_beside(scope, status))
+    def is_audited(scope: Scope, status: int) -> bool:
+        return operator.is_audited(scope, status) or (
+            is_audited_beside is not None and is_audited_beside(scope, status)
+        )
 
     app = FastAPI(title="Mafunzo", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
-    surround(app, context, is_told)
+    surround(app, context, is_audited)
     app.add_exception_handler(MafunzoError, _refuse)
     app.add_api_route("/healthz", healthz)
     app.add_api_route("/metrics", metrics)
@@ -46,7 +48,7 @@ def create_app(
 
 
 async def healthz(request: Request) -> Response:
-    """Say that the server is up, and what its loops met last."""
+    """Report that the server is up, and the last error of each loop."""
     loops = {loop.name: loop.error or "running" for loop in context_of(request).loops}
     return JSONResponse({"status": "ok", "pid": os.getpid(), "version": mafunzo.__version__, "loops": loops})
 

@@ -123,7 +123,7 @@ def serve(
 
 
 def _variables_of_a_step(records: Records, own: ServerAddress, key: str, job: Job, step: Step) -> dict[str, str]:
-    """Return what tells a user's own step where it runs and where MLflow logs; a job's only step has the job's run."""
+    """Return the variables that tell a user's own step its job and MLflow's address; a job's only step has the job's run."""
     is_alone = len(records.steps.of(job.name)) == 1
     uri = f"http://mafunzo:{key}@{own.host}:{own.port}/mlflow"
     run_id = step_run_id(job.name, step.name, step.attempt, is_alone)

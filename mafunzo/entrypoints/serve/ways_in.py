@@ -23,11 +23,11 @@ AZURE = "mafunzo.entrypoints.azure"
 
 @dataclass(frozen=True)
 class MlflowRoutes:
-    """MLflow's part of an application. dialect: what its routes find in the application's state; is_told: for the audit log."""
+    """MLflow's part of an application. dialect: its routes' part of the application's state; is_audited: for the audit log."""
 
     routers: Sequence[APIRouter] = ()
     dialect: Any = None
-    is_told: Callable[[Scope, int], bool] | None = None
+    is_audited: Callable[[Scope, int], bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,13 @@ class MlflowWayIn:
         self.loop = Loop("mlflow", self._child.run)
 
     def routes(self, workspace: Workspace, context: Context) -> MlflowRoutes:
-        """Return what its part of an application is."""
+        """Return its routes and what they need."""
         from mafunzo.entrypoints.mlflow import access as mlflow_access
         from mafunzo.entrypoints.mlflow import routes as mlflow
         from mafunzo.entrypoints.mlflow.registry import Registry
 
         dialect = mlflow.Mlflow(self._child, Registry(workspace, self._child.artifacts), context)
-        return MlflowRoutes((mlflow.router,), dialect, mlflow_access.is_told)
+        return MlflowRoutes((mlflow.router,), dialect, mlflow_access.is_audited)
 
 
 def mlflow_way_in(home: Home, jobs: Jobs) -> MlflowWayIn | None:
@@ -70,7 +70,7 @@ def mlflow_way_in(home: Home, jobs: Jobs) -> MlflowWayIn | None:
 
 def http_app(context: Context, mlflow: MlflowRoutes) -> FastAPI:
     """Return the application of the http port."""
-    app = create_app(context, mlflow.routers, mlflow.is_told)
+    app = create_app(context, mlflow.routers, mlflow.is_audited)
     app.state.mlflow = mlflow.dialect
     return app
 

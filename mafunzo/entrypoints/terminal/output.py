@@ -43,9 +43,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: st
 
 def print_facts(facts: Mapping[str, Any]) -> None:
     """Print one fact a line, its names aligned; empty ones are left out."""
-    shown = {name: value for name, value in facts.items() if value not in (None, "", {}, [], ())}
-    width = max((len(name) for name in shown), default=0)
-    for name, value in shown.items():
+    rows = {name: value for name, value in facts.items() if value not in (None, "", {}, [], ())}
+    width = max((len(name) for name in rows), default=0)
+    for name, value in rows.items():
         print(f"{name.ljust(width)}  {_cell(value)}")
 
 

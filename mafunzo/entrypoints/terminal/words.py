@@ -1,4 +1,4 @@
-"""What the words of a command say."""
+"""The `key=value` words of a command."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from mafunzo.errors import InvalidParameter
 
 
 def pairs(words: list[str]) -> dict[str, Any]:
-    """Return what `key=value` words say; raises `InvalidParameter` for any other word."""
+    """Parse `key=value` words; raises `InvalidParameter` for any other word."""
     faults = [f"'{word}' isn't key=value." for word in words if "=" not in word]
     if faults:
         raise InvalidParameter("The parameters can't be read.", faults)

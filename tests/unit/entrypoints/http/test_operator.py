@@ -11,7 +11,7 @@ from mafunzo import Workspace
 from mafunzo.entities.user import Role
 from mafunzo.entrypoints.http.context import Context
 from mafunzo.entrypoints.http.identity import OPERATOR_AUDIENCE, Caller, identity_of
-from mafunzo.entrypoints.http.operator import is_told, operator_with
+from mafunzo.entrypoints.http.operator import is_audited, operator_with
 from mafunzo.errors import Unauthorized
 
 
@@ -77,4 +77,4 @@ def test_other_keys_are_refused_with_their_reason(context: Context, workspace: W
 )
 def test_only_refused_requests_for_metrics_are_written_down(path: str, status: int, is_written: bool) -> None:
     scope: dict[str, Any] = {"path": path}
-    assert is_told(scope, status) is is_written
+    assert is_audited(scope, status) is is_written

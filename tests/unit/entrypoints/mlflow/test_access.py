@@ -3,7 +3,7 @@
 import pytest
 
 from mafunzo.entities.user import Role
-from mafunzo.entrypoints.mlflow.access import is_told, needed_by_mlflow
+from mafunzo.entrypoints.mlflow.access import is_audited, needed_by_mlflow
 
 API = "/mlflow/api/2.0/mlflow"
 NEEDS = [
@@ -32,13 +32,13 @@ def test_a_request_needs_a_role(method: str, path: str, role: Role) -> None:
 
 @pytest.mark.parametrize(("method", "path", "role"), NEEDS)
 def test_what_changes_something_is_written_down(method: str, path: str, role: Role) -> None:
-    assert is_told({"method": method, "path": path}, 200) is (role is not Role.READER)
+    assert is_audited({"method": method, "path": path}, 200) is (role is not Role.READER)
 
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_what_was_refused_is_written_down(status: int) -> None:
-    assert is_told({"method": "GET", "path": f"{API}/runs/get"}, status)
+    assert is_audited({"method": "GET", "path": f"{API}/runs/get"}, status)
 
 
 def test_what_is_not_mlflows_is_not_written_down_here() -> None:
-    assert not is_told({"method": "POST", "path": "/v1/chat/completions"}, 401)
+    assert not is_audited({"method": "POST", "path": "/v1/chat/completions"}, 401)

@@ -70,8 +70,8 @@ def test_mlflows_routes_and_what_they_find_come_together(workspace: Workspace, c
     routes = way_in.routes(workspace, context)
     assert [router.prefix for router in routes.routers] == ["/mlflow"]
     assert http_app(context, routes).state.mlflow is routes.dialect
-    assert routes.is_told is not None
-    assert routes.is_told({"path": "/mlflow/x", "method": "GET"}, 401)
+    assert routes.is_audited is not None
+    assert routes.is_audited({"path": "/mlflow/x", "method": "GET"}, 401)
 
 
 def test_without_mlflow_its_way_in_is_left_out(workspace: Workspace, absent: Callable[[str], None]) -> None:
