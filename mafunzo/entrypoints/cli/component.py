@@ -22,12 +22,12 @@ def list_components(
     from mafunzo.control.workspace.version import registered
     from mafunzo.entities.asset import AssetType
 
-    shown = [
+    assets = [
         asset
         for asset in registered(Workspace().services, AssetType.COMPONENT)
         if not asset.is_anonymous and (archived or not asset.is_archived)
     ]
-    own = [definition(asset)[0] for asset in shown]
+    own = [definition(asset)[0] for asset in assets]
     ours = [shipped(name).component for name in shipped_names()]
     if as_json:
         print_json([_plain(component) for component in (*own, *ours)])
@@ -46,19 +46,19 @@ def show(component: str = REFERENCE, as_json: bool = AS_JSON) -> None:
     from mafunzo.control.workspace import Workspace
 
     pinned = Workspace().components.named(component)
-    found = pinned.component
+    spec = pinned.component
     if as_json:
-        print_json(_plain(found))
+        print_json(_plain(spec))
         return
-    print_facts({"name": found.name, "version": found.version, "description": found.description, "tags": found.tags})
+    print_facts({"name": spec.name, "version": spec.version, "description": spec.description, "tags": spec.tags})
     if not pinned.is_trusted:
-        print_facts({"command": found.command, "code": pinned.code_artifact, "environment": _name(pinned.runtime)})
+        print_facts({"command": spec.command, "code": pinned.code_artifact, "environment": _name(pinned.runtime)})
     rows = [
         (i.name, i.type, "" if i.default is None else i.default, ", ".join(i.enum), i.description)
-        for i in found.inputs.values()
+        for i in spec.inputs.values()
     ]
     print_table(("input", "type", "default", "one of", "meaning"), rows, "No inputs.")
-    print_table(("output", "type", "meaning"), [(o.name, o.type, o.description) for o in found.outputs.values()], "")
+    print_table(("output", "type", "meaning"), [(o.name, o.type, o.description) for o in spec.outputs.values()], "")
 
 
 @app.command()
@@ -72,11 +72,11 @@ def archive(
     from mafunzo.control.workspace.archive import archive as archive_versions
     from mafunzo.entities.asset import AssetType
 
-    found = archive_versions(Workspace().services, AssetType.COMPONENT, component, not undo)
+    assets = archive_versions(Workspace().services, AssetType.COMPONENT, component, not undo)
     if as_json:
-        print_json(found)
+        print_json(assets)
         return
-    for asset in found:
+    for asset in assets:
         print(f"{asset.key} is {'shown' if undo else 'archived'}")
 
 

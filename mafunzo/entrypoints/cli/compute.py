@@ -12,11 +12,11 @@ def sizes(as_json: bool = AS_JSON) -> None:
     """List machine sizes; `local` is this machine."""
     from mafunzo.control.workspace import Workspace
 
-    found = Workspace().computes.sizes()
+    machine_sizes = Workspace().computes.sizes()
     if as_json:
-        print_json(found)
+        print_json(machine_sizes)
         return
-    rows = [(s.name, s.cpus, s.memory_gb, s.gpus or "", s.gpu_name) for s in found]
+    rows = [(s.name, s.cpus, s.memory_gb, s.gpus or "", s.gpu_name) for s in machine_sizes]
     print_table(("name", "cores", "memory GB", "GPUs", "GPU"), rows, "No sizes.")
 
 
@@ -25,11 +25,11 @@ def list_computes(as_json: bool = AS_JSON) -> None:
     """List the computes that a job may name: this machine, and clusters by names of your own."""
     from mafunzo.control.workspace import Workspace
 
-    found = Workspace().computes.list()
+    computes = Workspace().computes.list()
     if as_json:
-        print_json(found)
+        print_json(computes)
         return
-    rows = [(c.name, c.size, c.tier, f"{c.min_instances} to {c.max_instances}", c.created_at) for c in found]
+    rows = [(c.name, c.size, c.tier, f"{c.min_instances} to {c.max_instances}", c.created_at) for c in computes]
     print_table(("name", "size", "tier", "instances", "created"), rows, "No computes.")
 
 
@@ -59,7 +59,7 @@ def show(
     from mafunzo.control.workspace import Workspace
 
     computes = Workspace().computes
-    compute = next((found for found in computes.list() if found.name == name), None)
+    compute = next((cluster for cluster in computes.list() if cluster.name == name), None)
     size = computes.get(compute.size if compute else name)
     if as_json:
         print_json({"compute": compute, "size": size})

@@ -76,15 +76,15 @@ def preview(
     """Show rows as the network will see them: what is learned is green, what is only read is dim."""
     from mafunzo.control.workspace import Workspace
 
-    found = Workspace().data.preview(model, file, rows, max_seq_length)
+    sample = Workspace().data.preview(model, file, rows, max_seq_length)
     if as_json:
-        print_json({"rows": found.rows, "report": found.report})
+        print_json({"rows": sample.rows, "report": sample.report})
         return
     from rich.console import Console
     from rich.text import Text
 
     console = Console()
-    for number, row in enumerate(found.rows, start=1):
+    for number, row in enumerate(sample.rows, start=1):
         console.rule(f"row {row.get('row', number)}")
         text = Text()
         for piece in row["pieces"]:
@@ -120,8 +120,8 @@ def mirror(
     """Name the folder where a hub's data set is found, for machines without the hub."""
     from mafunzo.control.workspace import Workspace
 
-    found = Workspace().data.mirror(repository, folder).properties["folder"]
+    location = Workspace().data.mirror(repository, folder).properties["folder"]
     if as_json:
-        print_json({"repository": repository, "folder": found})
+        print_json({"repository": repository, "folder": location})
     else:
-        print(f"{repository} is found in {found}")
+        print(f"{repository} is found in {location}")

@@ -134,11 +134,11 @@ def _print_comparison(folder: Path) -> None:
     metrics = json.loads((folder / "evaluationResult" / "metrics.json").read_text(encoding="utf-8"))
     rows = []
     for name in ("loss", "perplexity", "token_accuracy", "rougeL"):
-        found = metrics["comparisons"].get(name)
-        if found:
-            better = {True: "better", False: "worse", None: "unclear"}[found["is_better"]]
-            values = [_interval(found[which]) for which in ("base", "tuned", "difference")]
-            rows.append((found["title"].split(" (")[0], *values, better))
+        comparison = metrics["comparisons"].get(name)
+        if comparison:
+            better = {True: "better", False: "worse", None: "unclear"}[comparison["is_better"]]
+            values = [_interval(comparison[which]) for which in ("base", "tuned", "difference")]
+            rows.append((comparison["title"].split(" (")[0], *values, better))
     print_table(("", "base", "tuned", "difference", ""), rows, "no metrics")
     forgetting = metrics.get("forgetting")
     if forgetting:
@@ -176,8 +176,8 @@ def _ask(endpoint: EndpointHandle) -> None:
     print(f"  without the key: HTTP {refused.status_code}")
     for question in QUESTIONS:
         begun = time.monotonic()
-        asked = {"messages": [{"role": "user", "content": question}], "max_tokens": 60, "temperature": 0.7, "seed": 1}
-        answer = endpoint.invoke(asked)
+        request = {"messages": [{"role": "user", "content": question}], "max_tokens": 60, "temperature": 0.7, "seed": 1}
+        answer = endpoint.invoke(request)
         took = time.monotonic() - begun
         tokens = answer["usage"]["completion_tokens"]
         print(f"  > {question}\n    {_one_line(answer['choices'][0]['message']['content'])}")

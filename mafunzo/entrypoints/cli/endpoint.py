@@ -31,12 +31,12 @@ def deploy(
     from mafunzo.control.workspace import Workspace
 
     handle = Workspace().deploy(model, endpoint=endpoint, deployment=deployment, traffic=traffic, timeout_s=timeout)
-    found = next(d for d in handle.deployments if d.name == deployment)
+    record = next(d for d in handle.deployments if d.name == deployment)
     if as_json:
-        print_json({"endpoint": handle.endpoint, "deployment": _shown(found), "url": handle.url})
+        print_json({"endpoint": handle.endpoint, "deployment": _deployment_facts(record), "url": handle.url})
         return
-    print(f"{endpoint}/{deployment} serves {found.model} at {handle.url} (model name: {endpoint})")
-    for line in _proof_lines(found.verification):
+    print(f"{endpoint}/{deployment} serves {record.model} at {handle.url} (model name: {endpoint})")
+    for line in _proof_lines(record.verification):
         print(line)
     print(f"Its key: mafunzo endpoint keys {endpoint}. Talk to it: mafunzo endpoint chat {endpoint}")
 
@@ -70,7 +70,7 @@ def show(name: str = NAME, as_json: bool = AS_JSON) -> None:
 
     handle = Workspace().endpoints.get(name)
     if as_json:
-        print_json({"endpoint": handle.endpoint, "deployments": [_shown(d) for d in handle.deployments]})
+        print_json({"endpoint": handle.endpoint, "deployments": [_deployment_facts(d) for d in handle.deployments]})
         return
     print_facts({"name": name, "created": handle.endpoint.created_at, "traffic": handle.endpoint.traffic_percent})
     for d in handle.deployments:
@@ -108,10 +108,10 @@ def chat(
     handle = Workspace().endpoints.get(name)
     messages = [{"role": "system", "content": system}] if system else []
     while True:
-        asked = message if message is not None else _ask()
-        if not asked:
+        question = message if message is not None else _ask()
+        if not question:
             return
-        messages.append({"role": "user", "content": asked})
+        messages.append({"role": "user", "content": question})
         answer = ""
         for piece in handle.stream(messages, deployment, temperature=temperature, max_tokens=max_tokens):
             answer += piece
@@ -136,8 +136,8 @@ def keys(
     if regenerate is not None:
         handle.regenerate_key(regenerate)
     primary, secondary = handle.keys
-    shown = {"primary": primary, "secondary": secondary, "url": handle.url}
-    print_json(shown) if as_json else print_facts(shown)
+    facts = {"primary": primary, "secondary": secondary, "url": handle.url}
+    print_json(facts) if as_json else print_facts(facts)
 
 
 @app.command()
@@ -171,11 +171,11 @@ def logs(
     """Print the end of the workers' logs."""
     from mafunzo.control.workspace import Workspace
 
-    found = Workspace().endpoints.get(name).logs(deployment, lines)
+    texts = Workspace().endpoints.get(name).logs(deployment, lines)
     if as_json:
-        print_json(found)
+        print_json(texts)
         return
-    for each, text in found.items():
+    for each, text in texts.items():
         print(f"--- {each}\n{text}")
 
 
@@ -214,7 +214,7 @@ def delete(
         print(f"Deleted {name}" if deployment is None else f"Deleted {name}/{deployment}")
 
 
-def _shown(deployment: Deployment) -> dict[str, Any]:
+def _deployment_facts(deployment: Deployment) -> dict[str, Any]:
     """Return a deployment for `--json`, which has what its worker needs and went through under `properties`."""
     facts = {field.name: getattr(deployment, field.name) for field in dataclasses.fields(deployment)}
     properties = {name: facts.pop(name) for name in ("base_artifact", "supervision")}

@@ -25,9 +25,9 @@ def list_environments(
     from mafunzo.control.workspace import Workspace
     from mafunzo.control.workspace.virtual_environment import known_environments
 
-    found = known_environments(Workspace().services, everything)
+    environments = known_environments(Workspace().services, everything)
     if as_json:
-        print_json([_facts(known) for known in found])
+        print_json([_facts(known) for known in environments])
         return
     rows = [
         (
@@ -38,7 +38,7 @@ def list_environments(
             human_size(known.size_bytes) if known.is_built else "",
             known.description,
         )
-        for known in found
+        for known in environments
     ]
     print_table(("name", "version", "where", "built", "size", "description"), rows, "No environments.")
 
@@ -71,11 +71,11 @@ def archive(
     from mafunzo.control.workspace.archive import archive as archive_versions
     from mafunzo.entities.asset import AssetType
 
-    found = archive_versions(Workspace().services, AssetType.ENVIRONMENT, environment, not undo)
+    assets = archive_versions(Workspace().services, AssetType.ENVIRONMENT, environment, not undo)
     if as_json:
-        print_json(found)
+        print_json(assets)
         return
-    for asset in found:
+    for asset in assets:
         print(f"{asset.key} is {'shown' if undo else 'archived'}")
 
 

@@ -38,12 +38,12 @@ def finetune(
     from mafunzo.control.workspace import Workspace
 
     options = {"model": model, "train": train, "validation": validation, "test": test}
-    given = _merge(config or [], {**options, "on_bad_row": on_bad_row, "priority": priority})
+    arguments = _merge(config or [], {**options, "on_bad_row": on_bad_row, "priority": priority})
     workspace = Workspace()
     if dry_run:
-        _print_plan(*workspace.jobs.plan_finetune(**given), as_json)
+        _print_plan(*workspace.jobs.plan_finetune(**arguments), as_json)
         return
-    job = workspace.finetune(**given)
+    job = workspace.finetune(**arguments)
     follow(job, detach, as_json, f"Register it: mafunzo model register {job.name} --name NAME")
 
 
@@ -68,11 +68,11 @@ def _merge(config: list[str], options: dict[str, Any]) -> dict[str, Any]:
     files = [word for word in config if "=" not in word]
     if len(files) > 1:
         raise InvalidParameter(f"Two configuration files are given: {', '.join(files)}. Keep one.")
-    given = _read_config(Path(files[0])) if files else {}
-    given |= pairs([word for word in config if "=" in word])
-    given |= {name: value for name, value in options.items() if value is not None}
+    arguments = _read_config(Path(files[0])) if files else {}
+    arguments |= pairs([word for word in config if "=" in word])
+    arguments |= {name: value for name, value in options.items() if value is not None}
     names = {"train_file_path": "train", "validation_file_path": "validation", "test_file_path": "test"}
-    return {names.get(name, name): value for name, value in given.items()}
+    return {names.get(name, name): value for name, value in arguments.items()}
 
 
 def _read_config(file: Path) -> dict[str, Any]:

@@ -48,8 +48,8 @@ def show(name: str = NAME, as_json: bool = AS_JSON) -> None:
     rows = []
     for step in steps:
         took = (step.ended_at - step.started_at).total_seconds() if step.started_at and step.ended_at else None
-        told = _failure(step.error) or step.reason
-        rows.append((step.name, step.status, "" if took is None else f"{took:.1f} s", told, handle.folder(step.name)))
+        reason = _failure(step.error) or step.reason
+        rows.append((step.name, step.status, "" if took is None else f"{took:.1f} s", reason, handle.folder(step.name)))
     print_table(("step", "status", "took", "why", "folder"), rows, "No steps.")
 
 
@@ -67,11 +67,11 @@ def logs(name: str = NAME, step: str = typer.Option(None, help="Only this step."
     from mafunzo.control.workspace import Workspace
 
     handle = Workspace().jobs.get(name)
-    for found in handle.steps:
-        if step in (None, found.name):
-            text = handle.logs(found.name)
+    for job_step in handle.steps:
+        if step in (None, job_step.name):
+            text = handle.logs(job_step.name)
             if text:
-                print(f"--- {found.name}\n{text.rstrip()}")
+                print(f"--- {job_step.name}\n{text.rstrip()}")
     if step is not None:
         handle.logs(step)
 
@@ -81,12 +81,12 @@ def metrics(name: str = NAME, step: str = typer.Option(None, help="Only this ste
     """Print the last value of each metric of each step; --json prints every line."""
     from mafunzo.control.workspace import Workspace
 
-    found = Workspace().jobs.get(name).metrics(step)
+    metrics_by_step = Workspace().jobs.get(name).metrics(step)
     if as_json:
-        print_json(found)
+        print_json(metrics_by_step)
         return
     rows = []
-    for step_name, lines in found.items():
+    for step_name, lines in metrics_by_step.items():
         last: dict[str, tuple[float, int]] = {}
         for line in lines:
             last |= {key: (value, line["step"]) for key, value in line.items() if key not in ("time", "step")}

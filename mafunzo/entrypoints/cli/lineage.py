@@ -11,10 +11,10 @@ def lineage(
     """Trace a model or job back to base, data, parameters and code; exit code 1 when a stored byte has changed."""
     from mafunzo.control.workspace import Workspace
 
-    found = Workspace().lineage(thing)
+    report = Workspace().lineage(thing)
     if as_json:
-        print_json(found)
+        print_json(report)
     else:
-        for line in found.lines():
+        for line in report.lines():
             print(line)
-    found.require_intact()
+    report.require_intact()

@@ -118,11 +118,11 @@ def mirror(
     """Name the folder where a hub's model is found, for machines without the hub."""
     from mafunzo.control.workspace import Workspace
 
-    found = Workspace().models.mirror(repository, folder).properties["folder"]
+    location = Workspace().models.mirror(repository, folder).properties["folder"]
     if as_json:
-        print_json({"repository": repository, "folder": found})
+        print_json({"repository": repository, "folder": location})
     else:
-        print(f"{repository} is found in {found}")
+        print(f"{repository} is found in {location}")
 
 
 @app.command()

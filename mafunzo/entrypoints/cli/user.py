@@ -43,11 +43,11 @@ def list_users(as_json: bool = AS_JSON) -> None:
     """List the users."""
     from mafunzo.control.workspace import Workspace
 
-    found = Workspace().users.list()
+    users = Workspace().users.list()
     if as_json:
-        print_json(found)
+        print_json(users)
         return
-    rows = [(u.name, u.role, "revoked" if u.is_revoked else "active", u.token_id, u.created_at) for u in found]
+    rows = [(u.name, u.role, "revoked" if u.is_revoked else "active", u.token_id, u.created_at) for u in users]
     print_table(("name", "role", "state", "token", "created"), rows, "No users. Make one: mafunzo user create")
 
 
@@ -104,9 +104,9 @@ def log(
     """Show who asked for what: each change, each secret that was read, each request that was refused."""
     from mafunzo.control.workspace import Workspace
 
-    found = Workspace().users.log(user, None if since is None else _moment(since))
+    entries = Workspace().users.log(user, None if since is None else _moment(since))
     if as_json:
-        print_json(found)
+        print_json(entries)
         return
     rows = [
         (
@@ -119,7 +119,7 @@ def log(
             e.status,
             f"{e.duration_ms:.0f} ms",
         )
-        for e in found
+        for e in entries
     ]
     columns = ("time", "user", "role", "from", "method", "what", "status", "took")
     print_table(columns, rows, "Nothing was asked over the network.")
