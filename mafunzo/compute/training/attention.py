@@ -68,9 +68,9 @@ def recorded(name: str) -> Iterator[tuple[str, list[int | None]]]:
     windows: list[int | None] = []
     inner = ALL_ATTENTION_FUNCTIONS[name]
 
-    def record(*args: Any, **named: Any) -> Any:
-        windows.append(named.get("sliding_window"))
-        return inner(*args, **named)
+    def record(*args: Any, **keywords: Any) -> Any:
+        windows.append(keywords.get("sliding_window"))
+        return inner(*args, **keywords)
 
     AttentionInterface.register(RECORDED, record)
     yield RECORDED, windows
