@@ -1,4 +1,4 @@
-"""The announcement of a run: what will be trained on what, said before the first step."""
+"""The announcement of a run: what will be trained on what, logged before the first step."""
 
 import logging
 
@@ -44,7 +44,7 @@ def announce(run: Run) -> None:
 
 
 def _announce_differences(run: Run) -> None:
-    """Say where the run differs from what its arguments ask for."""
+    """Log where the run differs from its arguments."""
     arguments = run.arguments
     n_gpus = arguments.number_of_gpu_to_use_finetuning
     if run.precision.note:

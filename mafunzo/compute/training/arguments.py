@@ -23,7 +23,7 @@ WITHOUT_EFFECT = {
 
 @dataclass(frozen=True)
 class TrainingArguments:
-    """What the finetune step was told, each parameter under its own name."""
+    """The finetune step's parameters, each under its own name."""
 
     number_of_gpu_to_use_finetuning: int
     trust_remote_code: bool

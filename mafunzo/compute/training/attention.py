@@ -58,13 +58,13 @@ SAVED_BYTES = 16 * 2**20
 
 
 def register() -> None:
-    """Make the name `mafunzo_packed` known to transformers."""
+    """Register the attention `mafunzo_packed` with transformers."""
     AttentionInterface.register(PACKED, packed_attention)
 
 
 @contextmanager
 def recorded(name: str) -> Iterator[tuple[str, list[int | None]]]:
-    """Give a name under which the attention `name` also notes the sliding window of each of its calls."""
+    """Register a wrapper of the attention `name` that records the sliding window of each of its calls."""
     windows: list[int | None] = []
     inner = ALL_ATTENTION_FUNCTIONS[name]
 

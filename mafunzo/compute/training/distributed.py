@@ -17,7 +17,7 @@ from mafunzo.errors import NotSupported
 
 
 class Stepper(Protocol):
-    """Gathers gradients over the forward passes of a step, and takes the step."""
+    """Accumulates gradients over the forward passes of a step, and takes the step."""
 
     def backward(self, loss: Tensor, is_last: bool) -> None:
         """Add the gradients of one forward pass; `is_last`: of the step's last."""
@@ -26,7 +26,7 @@ class Stepper(Protocol):
         """Clip the gradients, take the step, clear them, and return their norm before."""
 
     def clear(self) -> None:
-        """Forget what was gathered."""
+        """Clear the accumulated gradients."""
 
     def weights_were_loaded(self) -> None:
         """Take over weights that were put into the network."""
@@ -35,7 +35,7 @@ class Stepper(Protocol):
 def make_stepper(
     network: nn.Module, optimizer: Optimizer, arguments: TrainingArguments, precision: Precision, device: torch.device
 ) -> Stepper:
-    """Return what `apply_deepspeed` asks for; raises `NotSupported` for DeepSpeed in float16."""
+    """Return the stepper of `apply_deepspeed`; raises `NotSupported` for DeepSpeed in float16."""
     if not arguments.apply_deepspeed:
         return SingleProcess(network, optimizer, arguments.max_grad_norm, device, precision.needs_scaler)
     if precision.needs_scaler:

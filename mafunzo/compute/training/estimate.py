@@ -1,4 +1,4 @@
-"""What is known before the first step: how long it will take, and what exactly is trained."""
+"""Estimates before the first step: how long training will take, and an example of what is trained."""
 
 import time
 from pathlib import Path

@@ -10,7 +10,7 @@ from mafunzo.compute.training.validation import make_validator
 
 
 def finetune(request: TrainingRequest) -> dict[str, float]:
-    """Train and write the output folder; returns what `all_results.json` holds."""
+    """Train and write the output folder; returns the content of `all_results.json`."""
     run = assemble(request)
     announce(run)
     state = resume(run)

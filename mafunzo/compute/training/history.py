@@ -7,7 +7,7 @@ from mafunzo.compute.training.state import TrainingState
 
 
 class History:
-    """Adds up what steps give, and writes it down when it is due."""
+    """Accumulates the steps' metrics, and logs them when due."""
 
     def __init__(self, run: Run, state: TrainingState) -> None:
         self._run, self._state = run, state
@@ -24,7 +24,7 @@ class History:
         sums |= {"grad_norm": grad_norm, "learning_rate": learning_rate}
 
     def write_if_due(self) -> None:
-        """Write what has added up, every `logging_steps` steps or each epoch, and after the last step."""
+        """Log the accumulated metrics, every `logging_steps` steps or each epoch, and after the last step."""
         step, order, arguments = self._state.step, self._run.order, self._run.arguments
         interval = order.steps_per_epoch if arguments.logging_strategy == "epoch" else arguments.logging_steps
         if step % interval == 0 or step == order.total_steps:

@@ -25,7 +25,7 @@ BASE_FACTS = ("name", "version", "source", "revision", "licence", "weights_sha25
 
 
 def write_output(run: Run, state: TrainingState, history: History) -> dict[str, float]:
-    """Put the best weights back and write the output folder; returns what `all_results.json` holds."""
+    """Restore the best weights and write the output folder; returns the content of `all_results.json`."""
     output = run.request.output
     history.write_steps()
     results = _results(run, state)

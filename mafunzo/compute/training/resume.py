@@ -1,4 +1,4 @@
-"""Resuming: what a run leaves behind while it trains, how much of it is kept, and what it goes on from after a cut."""
+"""Resuming: the checkpoints that a run writes while it trains, how many are kept, and which it resumes from."""
 
 import logging
 import shutil
@@ -50,5 +50,5 @@ def save_checkpoint(run: Run, state: TrainingState) -> None:
 
 
 def _log_checkpoint(run: Run, state: TrainingState, what: str) -> None:
-    """Log the step of a checkpoint as a metric; the history, which checkpoints hold, knows nothing of them."""
+    """Log the step of a checkpoint as a metric; the history, which checkpoints contain, doesn't have them."""
     run.request.metrics.log(state.step, {f"checkpoint_{what}_step": state.step})

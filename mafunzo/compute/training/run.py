@@ -1,4 +1,4 @@
-"""A training run: what is asked, and all that is put together for it before the first step."""
+"""A training run: its request, and all that is loaded for it before the first step."""
 
 import json
 from collections.abc import Mapping

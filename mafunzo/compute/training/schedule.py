@@ -1,4 +1,4 @@
-"""The learning-rate schedule: the warm-up, and how the rate goes on after it."""
+"""The learning-rate schedule: the warm-up, and the decay after it."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Where training stands, in one place: the state that the loop changes, and the forms in which it is written down."""
+"""The training state, in one place: what the loop changes, and the formats in which it is saved."""
 
 import math
 from dataclasses import asdict, dataclass, field

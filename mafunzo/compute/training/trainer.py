@@ -38,7 +38,7 @@ class _Passes:
 
 
 class Trainer:
-    """Takes a run from where its state stands to its last step; the state is the caller's, and changed in place."""
+    """Trains from the run's state to its last step; the state is the caller's, and changed in place."""
 
     def __init__(self, run: Run, state: TrainingState, history: History, validator: Validator | None) -> None:
         self._run, self._state, self._history, self._validator = run, state, history, validator

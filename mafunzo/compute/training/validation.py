@@ -21,7 +21,7 @@ Validator = Callable[[PackedNetwork], dict[str, float]]
 
 
 def make_validator(run: Run) -> Validator | None:
-    """Return what validates a run: the loss and the metrics of its own objective, or None without validation rows."""
+    """Return the validation of a run: the loss and metrics of its own objective, or None without validation rows."""
     if run.validation_rows is None:
         return None
     return LossValidator(run, run.validation_rows)

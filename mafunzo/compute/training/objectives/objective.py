@@ -1,4 +1,4 @@
-"""What the training loop asks of an objective. It knows the loss by this alone, so that a training method is one file."""
+"""The training loop's only interface to an objective, so that a training method is one file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
