@@ -152,7 +152,7 @@ def failure(step: Step, folder: Path, record: ExitRecord | None, reason: str) ->
 
 
 def failure_of(error: MafunzoError | OSError) -> dict[str, Any]:
-    """Return the same for an error that we met ourselves."""
+    """Return the same for an error of our own process."""
     known = error if isinstance(error, MafunzoError) else FailedError(f"{type(error).__name__}: {error}")
     none = {"exit_code": None, "signal": None, "log": None}
     return {"code": known.code, "message": known.message, "faults": list(known.faults)} | none

@@ -31,7 +31,7 @@ class Process(StrEnum):
 
 @dataclass(frozen=True)
 class StepState:
-    """A step and what was seen of it.
+    """A step and its observed state.
 
     process: of its latest attempt, if the step is running. failures, cut_offs: of its attempts up to now.
     reusable: outputs of an earlier step that may be taken over; source says whose.
@@ -165,7 +165,7 @@ Action = Begin | Start | Reuse | Collect | Retry | Fail | Cancel | Skip | Wait |
 
 
 def decide(state: State, free: Resources, now: datetime) -> list[Action]:
-    """Return the next actions; none when there is nothing to do but wait. `free` is what nobody holds."""
+    """Return the next actions; none when there is nothing to do but wait. `free` is the unheld resources."""
     actions: list[Action] = []
     queued = [job.job.name for job in state.jobs if job.job.status == JobStatus.QUEUED]
     left = free
@@ -323,7 +323,7 @@ def _past(step: Step) -> str:
 
 
 def need_of(resources: Resources, capacity: Resources) -> Resources:
-    """Return what a step takes: all cores for 0, and never more than there are."""
+    """Return a step's resources: all cores for 0, and never more than there are."""
     cpus = min(resources.cpus, capacity.cpus) or capacity.cpus
     return Resources(cpus, resources.gpus, resources.memory_mb, resources.processes)
 

@@ -22,7 +22,7 @@ from mafunzo.errors import Conflict
 
 
 def deliver(destination: Destination, artifact: str, step: Step, output: str, records: Records, blobs: Blobs) -> None:
-    """Register an output, and show it where it is to go; what was done before isn't done again.
+    """Register an output, and show it at its destination. Idempotent.
 
     Raises `Conflict` where the version that was asked for has other bytes.
     """

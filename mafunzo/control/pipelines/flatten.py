@@ -1,4 +1,4 @@
-"""A pipeline whose nodes are pipelines, as one of commands: a node `a` that is a pipeline with a node `b` becomes `a.b`.
+"""Flattens a pipeline of pipelines into one of commands: a node `a` that is a pipeline with a node `b` becomes `a.b`.
 
 Pure: what nodes name is looked up by the caller's `pin`.
 """
@@ -142,7 +142,7 @@ def _effective_bindings(bound: Mapping[str, str], values: Mapping[str, Any]) -> 
 
 
 def _to_outside(outer: Node, written: str) -> str:
-    """Return to which of the outer pipeline's outputs an inner node's goes; an empty text for none."""
+    """Return the outer pipeline's output that an inner node's output feeds; an empty text for none."""
     match = PARENT_OUTPUT.fullmatch(written.strip())
     return outer.outputs.get(match[1], "") if match else ""
 

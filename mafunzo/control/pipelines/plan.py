@@ -1,4 +1,4 @@
-"""From a request to its steps: all that can be wrong with it is found here, at once, before anything is written.
+"""Planning: from a request to its steps. All faults are found here, at once, before anything is written.
 
 Pure: what has to be looked up (the components that nodes refer to, the machine) comes in as `Facts`.
 """
@@ -57,7 +57,7 @@ ACCEPTS = {  # an input's type to the types that may feed it: a model is a folde
 class PinnedComponent:
     """A node's component as it is now.
 
-    code: hash of its code and interface. is_trusted: it is ours, and keeps its hands off its inputs.
+    code: hash of its code and interface. is_trusted: it is ours, and doesn't write to its inputs.
     code_artifact: a user's code folder in the store, where the command works; runtime: the packages that it finds, None for
     Mafunzo's own.
     """
@@ -73,7 +73,7 @@ class PinnedComponent:
 class Facts:
     """What was looked up. pinned: a node's `component` (for a job of one component `name:version`) to what it is.
 
-    user: who asks.
+    user: the caller.
     """
 
     pinned: Mapping[AssetReference | str, PinnedComponent]
@@ -428,7 +428,7 @@ def _outputs(pipeline: Component, facts: Facts, faults: Faults) -> dict[str, Ste
 
 
 def _upstream(node: Node) -> set[str]:
-    """Return the steps that a node takes something from."""
+    """Return the steps whose outputs a node takes."""
     paths = [value.get("path") if isinstance(value, Mapping) else value for value in node.inputs.values()]
     matches = [STEP_OUTPUT.fullmatch(path.strip()) for path in paths if isinstance(path, str)]
     return {match[1] for match in matches if match}
@@ -449,7 +449,7 @@ def _order(upstream: Mapping[str, set[str]], faults: Faults) -> list[str]:
 
 
 def _cycle(left: Mapping[str, set[str]]) -> str:
-    """Return one circle among steps that can't be ordered, as `a -> b -> a`: who needs whom."""
+    """Return one cycle among steps that can't be ordered, as `a -> b -> a`, each needing the next."""
     path = [next(iter(left))]
     while path[-1] not in path[:-1]:
         path.append(min(left[path[-1]] & set(left)))

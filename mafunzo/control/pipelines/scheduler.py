@@ -344,7 +344,7 @@ class Scheduler:
         logger.info("Completed %s/%s", step.job, step.name)
 
     def _deliver(self, step: Step, outputs: Mapping[str, str]) -> None:
-        """Do what else was asked of a step's outputs; doing it again changes nothing. Raises `Conflict` for a version taken."""
+        """Deliver a step's outputs to their destinations. Idempotent. Raises `Conflict` for a version taken."""
         for output, destination in step.spec.destinations.items():
             deliver(destination, outputs[output], step, output, self._records, self._blobs)
 
@@ -517,7 +517,7 @@ def _has_passed(since: datetime | None, limit_s: float) -> bool:
 
 
 def _error_of(end: Finish) -> dict[str, Any] | None:
-    """Return why a job failed: what its step failed with, or what it says itself."""
+    """Return why a job failed: its failed step's error, or its own."""
     if end.reason:
         return failure_of(JobFailed(end.reason))
     if end.failed is None or end.failed.error is None:
@@ -528,7 +528,7 @@ def _error_of(end: Finish) -> dict[str, Any] | None:
 
 
 def _values_of(step: Step, sweep: Sweep) -> str:
-    """Return a trial's values for people."""
+    """Return a trial's values as text."""
     return ", ".join(f"{name} {step.spec.literals[name]}" for name in sweep.space)
 
 

@@ -1,4 +1,4 @@
-"""Which trials of a sweep do so badly that they are ended, and which one did best: pure functions of what they have logged.
+"""Early termination of a sweep's trials that fall behind, and the choice of the best: pure functions of what they have logged.
 
 The rules are Azure ML's (its documentation, "Hyperparameter tuning a model", early termination policies): each value of the
 metric that a trial logs is an interval, and trials are compared over the same intervals.
