@@ -1,4 +1,4 @@
-"""Jobs: gathering the facts of a request, planning it, putting it into the queue, and what can be asked of it then."""
+"""Jobs: submitting a request to the queue, and the verbs on jobs then."""
 
 from __future__ import annotations
 

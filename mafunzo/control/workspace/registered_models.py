@@ -1,4 +1,4 @@
-"""The names of registered models: what is said of a name, its labels, and its versions together."""
+"""The names of registered models: a name's description and tags, its labels, and its versions together."""
 
 from __future__ import annotations
 

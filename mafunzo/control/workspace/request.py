@@ -1,4 +1,4 @@
-"""From what a person says to a `JobRequest` for a pipeline that ships: spellings, options, tags and files.
+"""From a user's arguments to a `JobRequest` for a pipeline that ships: spellings, options, tags and files.
 
 Nothing is looked up here but what the job is called by. Faults are collected, so that they come with those of the whole job.
 """

@@ -64,7 +64,7 @@ class DownReport:
         return round(sum(process.memory_mb for process in self.processes), 1)
 
     def lines(self) -> list[str]:
-        """Return the report for people."""
+        """Return the report as text."""
         if not self.processes:
             return [f"Nothing was running on {self.home}: no process, port or lock of it is there."]
         lines = [f"Ended {process.purpose}: {_describe(process)}" for process in self.processes]
@@ -238,7 +238,7 @@ def _alive(record: EndedProcess) -> psutil.Process | None:
 
 
 def _left(home: Home, report: DownReport) -> Iterator[str]:
-    """Look again: yield what is still there."""
+    """Check again: yield what is still there."""
     for record in report.processes:
         if _alive(record) is not None:
             yield f"{record.purpose}: {_describe(record)} still runs."

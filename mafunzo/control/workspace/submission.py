@@ -1,4 +1,4 @@
-"""The one road from a `JobRequest` to a job: what it names is looked up, checked, and planned; nothing is stored before.
+"""Submission, from a `JobRequest` to a job: references are resolved, checked and planned; nothing is stored before.
 
 A pipeline that ships and a user's own go it alike. They differ in how the inputs of the job are looked up: those of a pipeline
 that ships have meanings which can be checked (`shipped_pipeline`).
@@ -59,7 +59,7 @@ class Promised:
     components: Mapping[AssetReference | str, Component] = field(default_factory=dict)
 
     def without(self, source: Source) -> Source:
-        """Return a source without what is promised."""
+        """Return a source without promised assets."""
         code, environment = (None if asset == self.name else asset for asset in (source.code, source.environment))
         return Source(code, environment)
 
@@ -92,7 +92,7 @@ class Submission:
 def submission(
     services: Services, request: JobRequest, promised: Promised = NOTHING, faults: Faults | None = None
 ) -> Submission:
-    """Look up what a job names, check and plan it. faults: what is known to be wrong with the request already.
+    """Resolve a job's references, check and plan it. faults: what is known to be wrong with the request already.
 
     Raises `InvalidParameter` with all faults, before anything is stored.
     """
@@ -169,7 +169,7 @@ def _only_node(request: JobRequest) -> Node:
 
 
 def _bound_inputs(node: Node, values: Mapping[str, RequestInput], faults: Faults) -> dict[str, RequestInput]:
-    """Return a node's inputs, with what the job was given in the place of what is bound to that."""
+    """Return a node's inputs, with the job's values in the place of bindings."""
     inputs: dict[str, RequestInput] = {}
     for name, value in node.inputs.items():
         match = PARENT_INPUT.fullmatch(value.strip()) if isinstance(value, str) else None
@@ -211,7 +211,7 @@ def _swept(request: JobRequest, sweep: Sweep, facts: Facts) -> JobRequest:
 
 
 class _Lookup:
-    """Looks things up; a fault is kept, and the work goes on, so that all are told at once."""
+    """Resolves references; faults are collected, so that all are reported at once."""
 
     def __init__(self, services: Services, request: JobRequest, promised: Promised, faults: Faults) -> None:
         self._services = services

@@ -1,4 +1,4 @@
-"""Users: who may ask over the network, with which role, and what they asked."""
+"""Users: who has access over the network, their roles, and their logged requests."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Users:
         self._services.records.users.delete(name)
 
     def log(self, user: str | None = None, since: datetime | None = None) -> Entries:
-        """Return what was asked over the network, oldest first: by one user, or since a moment."""
+        """Return the requests over the network, oldest first: by one user, or since a moment."""
         return [
             entry
             for entry in AuditLog(self._services.home).read()
