@@ -14,9 +14,9 @@ from mafunzo.errors import InvalidParameter
 
 PARAMETERS_OF_STEP = {parameter.name: parameter for parameter in parameters_of("finetune")}
 FIELDS = {field.name: field.type for field in fields(TrainingArguments)}
-PACKAGE = Path(mafunzo.__file__).parent
+COMPUTE = Path(mafunzo.__file__).parent / "compute"
 READ_AS = {"lora_target_modules": "lora_targets"}
-READERS = [*(PACKAGE / "training").rglob("*.py"), PACKAGE / "components" / "finetune.py"]
+READERS = [*(COMPUTE / "training").rglob("*.py"), COMPUTE / "components" / "finetune.py"]
 
 
 def test_the_arguments_are_the_parameters_of_the_finetune_step():
