@@ -105,7 +105,7 @@ SECRETS = frozenset({"managed_identity", "list_keys", "list_secrets"})
 RULES = Rules(NEEDS, MAKERS)
 
 
-def is_told(scope: Scope, status: int) -> bool:
+def is_audited(scope: Scope, status: int) -> bool:
     """Return whether a request of the https port is written into the audit log."""
     name = route_name(scope)
     if status in REFUSED or name in SECRETS:

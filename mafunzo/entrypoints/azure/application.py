@@ -19,7 +19,7 @@ def create_azure_app(context: AzureContext, beside: Sequence[APIRouter] = ()) ->
     """Return the application of the https port, with routes of other ways in `beside` Azure's own."""
     app = FastAPI(title="Mafunzo for the Azure SDK", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.context = context
-    surround(app, context.serving, azure_access.is_told, NormalPaths)
+    surround(app, context.serving, azure_access.is_audited, NormalPaths)
     app.add_exception_handler(MafunzoError, _refuse)
     add_azure_routes(app, beside)
     return app
