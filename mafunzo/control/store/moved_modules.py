@@ -26,7 +26,7 @@ def apply(connection: Connection) -> None:
 
 def with_moved_module(body: Mapping[str, Any]) -> dict[str, Any]:
     """Return the new body of a step's row."""
-    spec = body["spec"]
+    spec = body.get("spec") or {}
     if not spec.get("is_trusted"):
         return dict(body)
     return {**body, "spec": {**spec, "command": spec["command"].replace(OLD, NEW)}}
