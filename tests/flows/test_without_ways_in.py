@@ -85,7 +85,7 @@ def test_it_tunes_and_chats(copy: Path, environment: dict[str, str], tmp_path: P
         assert job["status"] == "completed"
         mafunzo_("model", "register", job["name"], "--name", "greeter")
         mafunzo_("deploy", "greeter", "--endpoint", "chat")
-        assert mafunzo_("endpoint", "chat", "chat", "Hello", "--max-tokens", "4")
+        assert mafunzo_("endpoint", "chat", "chat", "--message", "Hello", "--max-tokens", "4")
     finally:
         down = mafunzo_("down")
     assert "none of them is left" in down

@@ -89,8 +89,8 @@ def test_every_family_of_errors_has_its_own_exit_code() -> None:
 @pytest.mark.parametrize(
     ("absent", "commands"),
     [
-        pytest.param("mafunzo.entrypoints.azure.commands", AZURES, id="Azure's"),
-        pytest.param("mafunzo.entrypoints.mlflow.command", {"mlflow"}, id="MLflow's"),
+        pytest.param("mafunzo.entrypoints.azure", AZURES, id="Azure's"),
+        pytest.param("mafunzo.entrypoints.mlflow", {"mlflow"}, id="MLflow's"),
     ],
 )
 def test_commands_of_a_way_in_that_is_absent_are_left_out(
