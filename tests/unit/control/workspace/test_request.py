@@ -98,9 +98,7 @@ def test_every_input_that_is_a_path_can_be_given(workspace, tmp_path, name):
 
 
 def test_the_pipelines_own_inputs_name_a_model_of_the_catalogue(workspace):
-    job, _ = workspace.jobs.plan_finetune(
-        mlflow_model_path="azureml://registries/azureml/models/tiny-llama/versions/1", train=ROWS
-    )
+    job, _ = workspace.jobs.plan_finetune(mlflow_model_path="tiny-llama:1", train=ROWS)
     assert job.inputs["mlflow_model_path"]["name"] == "tiny-llama:1"
 
 

@@ -1,11 +1,16 @@
 """Tests of `mafunzo.entrypoints.azure.reference`."""
 
+from pathlib import Path
+
 import pytest
 
+from mafunzo import Workspace
 from mafunzo.entities.asset import AssetType
 from mafunzo.entities.reference import AssetReference, JobOutputReference, StoredPath, WebAddress
 from mafunzo.entrypoints.azure.reference import parse_reference
+from mafunzo.errors import InvalidParameter
 
+ROWS = Path(__file__).parents[4] / "examples" / "conversations.jsonl"
 ARM = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w"
 
 
@@ -46,3 +51,16 @@ ARM = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServ
 )
 def test_every_way_to_write_a_name(text, expected):
     assert parse_reference(text) == expected
+
+
+def test_an_address_of_the_registry_names_a_base_model(tmp_path):
+    address = "azureml://registries/azureml/models/tiny-llama/versions/1"
+    with Workspace(tmp_path, port=0) as workspace:
+        job, _ = workspace.jobs.plan_finetune(mlflow_model_path=address, train=ROWS)
+    assert job.inputs["mlflow_model_path"]["name"] == "tiny-llama:1"
+
+
+def test_two_names_of_an_output_are_refused(tmp_path):
+    refused = pytest.raises(InvalidParameter, match="names the output a, but output is b")
+    with Workspace(tmp_path, port=0) as workspace, refused:
+        workspace.models.register("azureml://jobs/job-1/outputs/a", name="tuned", output="b")

@@ -7,6 +7,8 @@ import pytest
 
 from tests.support.command_line import Shell
 
+pytest.importorskip("mafunzo.entrypoints.azure", reason="files of az ml make the components here")
+
 FILE = """
 type: command
 name: count

@@ -9,6 +9,8 @@ from mafunzo import Workspace
 from mafunzo.control.workspace.virtual_environment import known_environment
 from tests.support.command_line import Shell
 
+pytest.importorskip("mafunzo.entrypoints.azure", reason="files of az ml make the environments here")
+
 FILE = """
 name: small
 version: {version}

@@ -175,7 +175,7 @@ def test_a_job_is_deleted_and_frees_its_bytes(shell: Shell, finished: Workspace)
 
 
 def test_a_job_that_a_model_came_from_is_deleted_by_force_only(shell: Shell, finished: Workspace) -> None:
-    finished.models.register("azureml://jobs/done/outputs/model", name="tuned")
+    finished.models.register("done", output="model", name="tuned")
     told = shell("job", "delete", "done", code=3)
     assert told == "error: The lineage of tuned:1 leads to job done. Delete that first, or pass --force.\n"
     assert shell("job", "delete", "done", "--force").startswith("Deleted job done. Freed ")

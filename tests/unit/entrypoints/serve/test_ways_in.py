@@ -25,6 +25,9 @@ from mafunzo.entrypoints.serve.ways_in import (
     step_variables,
 )
 
+for package in (AZURE, MLFLOW):
+    pytest.importorskip(package, reason="it is taken away by the tests themselves")
+
 ADDRESS = ServerAddress(1, 1.0, 8080, "2026-01-01T00:00:00+00:00", 8443)
 NAMES = ["127.0.0.1"]
 
