@@ -82,7 +82,8 @@ def test_a_program_for_azure_runs_to_its_end_with_no_way_out(place):
 @pytest.mark.slow
 @pytest.mark.parametrize("packages", [("azure-ai-ml==1.20.0", "marshmallow<3.24"), ("azure-ai-ml==1.28.1",)], ids=str)
 def test_older_releases_of_the_sdk_run_the_same_programs(place, tmp_path, packages):
-    """1.20.0 doesn't say itself that it needs an older marshmallow. The training is taken from the cache."""
+    """1.20.0 doesn't say itself that it needs an older marshmallow. A training of an earlier test is taken from the cache."""
+    end = "cached" if any((place / "home" / "jobs").glob("*/finetune")) else "completed"
     venv.create(tmp_path / "sdk", with_pip=True)
     python = tmp_path / "sdk" / "bin" / "python"
     install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "azure-identity", *packages]
@@ -92,7 +93,7 @@ def test_older_releases_of_the_sdk_run_the_same_programs(place, tmp_path, packag
         counted = mafunzo(place, "run", "--python", python, ROOT / "examples" / "azure_pipeline.py")
     finally:
         mafunzo(place, "down")
-    assert "step finetune cached" in tuned and "The answer: [" in tuned
+    assert f"step finetune {end}" in tuned and "The answer: [" in tuned
     assert re.search(r"user +1046 ", counted) and "data/word-table/versions/" in counted
 
 
