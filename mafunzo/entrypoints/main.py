@@ -22,11 +22,8 @@ from mafunzo.entrypoints.cli import (
     server,
     user,
 )
-from mafunzo.entrypoints.references import add_syntaxes
+from mafunzo.entrypoints.references import AZURE, MLFLOW, add_syntaxes
 from mafunzo.errors import MafunzoError
-
-AZURE = "mafunzo.entrypoints.azure"
-MLFLOW = "mafunzo.entrypoints.mlflow"
 
 app = typer.Typer(
     help="Fine-tune a chat model, prove that it got better, register it and serve it, on hardware that you own.",

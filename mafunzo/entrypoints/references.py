@@ -5,6 +5,8 @@ from importlib.util import find_spec
 from mafunzo.entities.reference import add_syntax
 
 AZURE = "mafunzo.entrypoints.azure"
+MLFLOW = "mafunzo.entrypoints.mlflow"
+"""The ways in that may be absent, by package."""
 
 
 def add_syntaxes() -> None:

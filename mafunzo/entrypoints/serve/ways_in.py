@@ -14,11 +14,9 @@ from mafunzo.control.workspace.jobs import Jobs
 from mafunzo.entities.server_address import ServerAddress
 from mafunzo.entrypoints.http import tls
 from mafunzo.entrypoints.http.context import Context, Loop
+from mafunzo.entrypoints.references import AZURE, MLFLOW
 from mafunzo.entrypoints.serve.application import create_app
 from mafunzo.tracking.step_environment import mlflow_variables
-
-MLFLOW = "mafunzo.entrypoints.mlflow"
-AZURE = "mafunzo.entrypoints.azure"
 
 
 @dataclass(frozen=True)
