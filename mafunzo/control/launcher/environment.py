@@ -23,6 +23,7 @@ import sysconfig
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from mafunzo.control.launcher.overlay import make_overlay, site_packages
@@ -155,8 +156,12 @@ def _interpreter(environment: Environment) -> Interpreter:
 def _python_on_path(version: tuple[int, int]) -> str | None:
     """Return a Python that can make virtual environments; a name on PATH may be a shim without one, or lack the modules."""
     path = shutil.which(f"python{version[0]}.{version[1]}")
-    if path is None:
-        return None
+    return None if path is None else _interpreter_behind(path)
+
+
+@cache  # a list of environments asks after the same few, and starting a Python takes long
+def _interpreter_behind(path: str) -> str | None:
+    """Return the executable behind `path`, or None where it isn't a Python with `venv` and `ensurepip`."""
     probe = [path, "-c", "import ensurepip, sys, venv; print(sys.executable)"]
     try:
         done = subprocess.run(
