@@ -128,3 +128,11 @@ def test_the_file_map_has_a_line_for_each_folder_that_the_layers_name():
     folders = [package.removeprefix("mafunzo.").replace(".", "/") for package in drawn]
     missing = [path for path in folders if (ROOT / "mafunzo" / path).is_dir() and f"| `{path}/` |" not in page]
     assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_path_from_the_root_that_any_page_names_is_there(page):
+    """On the pages for users the other paths are those of a home, of a step or of the user."""
+    own = re.compile("(?:mafunzo|tests|tools|docs|examples|benchmarks)/")
+    paths = {path for path in PATH.findall(page.read_text()) if own.match(path) and not re.search("[A-Z]{4}", path)}
+    assert [path for path in sorted(paths) if Path(path).stem != "x" and not is_there(path)] == []
