@@ -15,6 +15,7 @@ PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LIST_AFTER_TEXT = re.compile(r"^(?! |#|-|\d+\.|$)(?P<text>.+)\n(?:- |1\. )", re.MULTILINE)
 PATH = re.compile(r"`([\w./-]+/|[\w./-]*\w\.(?:py|yml|jsonl|html|lock))`")
+PATH_FROM_ROOT = re.compile(r"(?<![\w./-])(?:mafunzo|tests|tools|docs|examples|benchmarks)/[\w./*<>-]*[\w/*>]")
 STAND_INS = {"metrics.jsonl", "x.py", "x.yml"}
 """What a step writes, and a name that stands for any component's."""
 FILES = {file.name for folder in ("mafunzo", "tests", "tools", "docs") for file in (ROOT / folder).rglob("*.*")}
@@ -132,7 +133,7 @@ def test_the_file_map_has_a_line_for_each_folder_that_the_layers_name():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_path_from_the_root_that_any_page_names_is_there(page):
-    """On the pages for users the other paths are those of a home, of a step or of the user."""
-    own = re.compile("(?:mafunzo|tests|tools|docs|examples|benchmarks)/")
-    paths = {path for path in PATH.findall(page.read_text()) if own.match(path) and not re.search("[A-Z]{4}", path)}
-    assert [path for path in sorted(paths) if Path(path).stem != "x" and not is_there(path)] == []
+    """In prose, a command or a program; on the pages for users the other paths are those of a home, of a step or of the user."""
+    paths = set(PATH_FROM_ROOT.findall(page.read_text()))
+    stand_ins = {path for path in paths if re.search("[A-Z]{4}|<", path) or Path(path).stem == "x"}
+    assert [path for path in sorted(paths - stand_ins) if not list(ROOT.glob(path))] == []

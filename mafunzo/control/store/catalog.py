@@ -1,4 +1,4 @@
-"""What is on offer: base models, data sets, machine sizes and environments, one YAML file each in `mafunzo/catalog/`."""
+"""What is on offer: base models, data sets, machine sizes and environments, as YAML files in `mafunzo/catalog/`."""
 
 import difflib
 from collections.abc import Iterable, Iterator
@@ -92,7 +92,12 @@ def machine_size(name: str, this_machine: Hardware | None = None) -> MachineSize
 
 @cache
 def _catalogued_sizes() -> tuple[MachineSize, ...]:
-    return tuple(_machine_size(body, where) for where, body in _read("compute"))
+    families = [_checked(_MachineFamily, body, where) for where, body in _read("compute")]
+    return tuple(
+        MachineSize(name, size.cpus, size.memory_gb, size.gpus, family.gpu_name, family.gpu_memory_gb)
+        for family in families
+        for name, size in family.sizes.items()
+    )
 
 
 def _with_allow_lists(card: ModelCard) -> ModelCard:
@@ -105,19 +110,22 @@ def _with_allow_lists(card: ModelCard) -> ModelCard:
     return card.model_copy(update={name: (LOCAL, *names) for name, names in derived.items() if not getattr(card, name)})
 
 
-class _MachineSizeFile(BaseModel):
+class _Size(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
     cpus: int = Field(gt=0)
     memory_gb: float = Field(gt=0)
-    gpus: int = Field(ge=0)
+    gpus: int = Field(ge=0, default=0)
+
+
+class _MachineFamily(BaseModel):
+    """Machine sizes that differ only in how much they have of the same."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     gpu_name: str = ""
     gpu_memory_gb: float = 0.0
-
-
-def _machine_size(body: Any, where: str) -> MachineSize:
-    return MachineSize(**_checked(_MachineSizeFile, body, where).model_dump())
+    sizes: dict[str, _Size]
 
 
 def _local(hardware: Hardware) -> MachineSize:
