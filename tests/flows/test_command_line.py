@@ -129,6 +129,7 @@ def test_a_hub_that_cannot_be_reached_says_both_ways(shell):
     assert "mafunzo model mirror" in told
 
 
+@pytest.mark.slow
 def test_a_mirror_stands_in_for_the_hub(shell, tmp_path):
     shell("model", "download", "tiny-phi3", "--to", tmp_path / "tiny")
     shell("model", "mirror", "microsoft/Phi-3-mini-4k-instruct", tmp_path / "tiny")

@@ -15,6 +15,7 @@ from pyarrow import parquet
 
 import mafunzo
 from mafunzo import Workspace
+from tests.support.tuned_home import tuned_home
 from tests.support.waiting import LIMIT_S
 
 ROOT = Path(__file__).parent.parent.parent
@@ -23,7 +24,7 @@ EXAMPLES = ROOT / "examples"
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    home = tmp_path_factory.mktemp("home")
+    home = tuned_home(tmp_path_factory)  # the base model that it has imported needn't be imported again
     yield os.environ | {"MAFUNZO_HOME": str(home), "MAFUNZO_PORT": "0"}
     with Workspace(home, port=0) as workspace:
         workspace.down()

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import psutil
+import pytest
 
 from mafunzo import Workspace
 from mafunzo.control.workspace.jobs import JobHandle
@@ -29,6 +30,7 @@ PARAMETERS: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 def test_a_killed_step_goes_on_from_its_checkpoint_to_the_same_weights(tuned: Workspace) -> None:
     workspace = tuned
     whole = workspace.finetune(model="tiny-llama", train=CONVERSATIONS, **PARAMETERS)
