@@ -137,6 +137,7 @@ def test_a_mirror_stands_in_for_the_hub(shell, tmp_path):
     assert json.loads((tmp_path / "phi3" / "config.json").read_text())["model_type"] == "phi3"
 
 
+@pytest.mark.slow
 def test_preview_shows_what_is_learned(shell):
     told = json.loads(shell("data", "preview", CONVERSATIONS, "--model", "tiny-llama", "--rows", "2", "--json"))
     learned = "".join(piece["text"] for piece in told["rows"][0]["pieces"] if piece["trained"])

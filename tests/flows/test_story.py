@@ -143,6 +143,7 @@ def test_lineage_verifies_every_hash_and_names_a_changed_byte(workspace, job, en
         stored.chmod(0o444)
 
 
+@pytest.mark.slow
 def test_a_tuned_model_is_the_base_of_the_next(workspace, endpoint):
     job = workspace.finetune(model="greeter", train=CONVERSATIONS, max_steps=2, **PARAMETERS).wait(timeout_s=LIMIT_S)
     second = workspace.models.register(job, name="greeter")

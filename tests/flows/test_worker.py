@@ -392,24 +392,13 @@ def test_a_model_that_cannot_be_loaded_ends_the_worker_with_the_reason(model: Pa
     assert "not in safetensors" in worker.log.read_text()
 
 
+@pytest.mark.slow
 def test_an_adapter_without_its_base_ends_the_worker_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
     worker = start(tmp_path / "worker", tmp_path / "adapter")
     assert worker.process.wait(LIMIT_S) == 2
     assert "with --base" in worker.log.read_text()
-
-
-def test_a_port_in_use_ends_the_worker_with_the_reason(model: Path, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        argv = ["--model", str(model), "--name", "x", "--port", str(port), "--port-file", str(tmp_path / "port")]
-        ended = subprocess.run(
-            [sys.executable, "-m", "mafunzo.compute.inference.worker", *argv], capture_output=True, text=True
-        )
-    assert ended.returncode == 3
-    assert f"Port {port} can't be listened on" in ended.stderr
-    assert not (tmp_path / "port").exists()
 
 
 def test_sigterm_ends_a_worker_that_is_answering(model: Path, tmp_path: Path) -> None:
