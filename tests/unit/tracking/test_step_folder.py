@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -30,9 +28,3 @@ FOLDER = StepFolder.of(Path("/home/jobs"), "j", "finetune", 2)
 def test_files_of_a_home_keep_their_names(path, expected):
     """Homes of earlier versions have these: running steps are adopted by them."""
     assert path == Path("/home/jobs/j") / expected
-
-
-def test_the_runner_loads_little():
-    listing = "import sys, mafunzo.control.launcher.runner; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"dataclasses", "inspect", "psutil", "mafunzo.errors"} & set(loaded)

@@ -3,14 +3,14 @@
 import subprocess
 import sys
 
-import mafunzo
+import pytest
 
 HEAVY = ("torch", "transformers", "mlflow", "peft", "datasets", "pandas", "matplotlib")
 
 
 def loaded_after(program: str) -> set[str]:
-    """Run `program` in a new interpreter; return the top-level names of the modules that it has loaded."""
-    listing = "import sys; print('\\n' + ' '.join(sorted({name.split('.')[0] for name in sys.modules})))"
+    """Run `program` in a new interpreter; return the names of the modules that it has loaded."""
+    listing = "import sys; print('\\n' + ' '.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", f"{program}\n{listing}"], capture_output=True, text=True, check=True)
     return set(done.stdout.splitlines()[-1].split())
 
@@ -39,6 +39,13 @@ def test_a_step_loads_nothing_of_the_control_plane():
     assert not loaded & {"sqlalchemy", "fastapi", "typer", "mlflow"}
 
 
-def test_every_public_name_is_there():
-    for name in mafunzo.__all__:
-        assert getattr(mafunzo, name).__name__ == name
+def test_the_runner_loads_little():
+    """It is started for every step and worker, and lives as long."""
+    assert not {"dataclasses", "inspect", "psutil", "mafunzo.errors"} & loaded_after(
+        "import mafunzo.control.launcher.runner"
+    )
+
+
+@pytest.mark.parametrize("module", ["entities.parameters.table", "compute.device.out_of_memory"])
+def test_what_both_planes_read_loads_no_torch(module):
+    assert not {"torch", "transformers"} & loaded_after(f"import mafunzo.{module}")
