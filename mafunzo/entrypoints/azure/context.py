@@ -15,7 +15,7 @@ from mafunzo.entrypoints.azure.access import RULES
 from mafunzo.entrypoints.azure.job_log import JobLogs
 from mafunzo.entrypoints.azure.sas import Sas, sas_of
 from mafunzo.entrypoints.azure.wire.body import check_body
-from mafunzo.entrypoints.azure.wire.envelope import RESOURCE_GROUP, SUBSCRIPTION, SUFFIX, WORKSPACE, Place
+from mafunzo.entrypoints.azure.wire.envelope import REGISTRY, RESOURCE_GROUP, SUBSCRIPTION, SUFFIX, WORKSPACE, Place
 from mafunzo.entrypoints.http.access import admit, authorize, caller_of
 from mafunzo.entrypoints.http.auth import bearer
 from mafunzo.entrypoints.http.body import limited_json
@@ -130,11 +130,12 @@ def identify(request: Request) -> Caller:
 
 
 def require_workspace(request: Request) -> None:
-    """Raise `NotFound` for another workspace than the home's, named within the home's own subscription.
+    """Raise `NotFound` for another workspace than the home's, named within the home's own subscription, or another registry.
 
     In another subscription every name is the home's workspace: a script that was written for Azure names Azure's.
     """
     names = {part: str(name).lower() for part, name in request.path_params.items()}
+    require_registry(request.path_params.get("registry", REGISTRY))
     if names.get("subscription") != SUBSCRIPTION or "workspace" not in names:
         return
     for part, noun, ours in (("group", "resource group", RESOURCE_GROUP), ("workspace", "workspace", WORKSPACE)):
@@ -143,6 +144,12 @@ def require_workspace(request: Request) -> None:
                 f"No {noun} is called '{request.path_params[part]}'. This home's is '{ours}'; `mafunzo run` writes a "
                 "config.json that names it."
             )
+
+
+def require_registry(name: str) -> None:
+    """Raise `NotFound` for another registry than the one."""
+    if name.lower() != REGISTRY:
+        raise NotFound(f"No registry is called '{name}'. There is '{REGISTRY}'.")
 
 
 def whoever_signed(request: Request, check: Callable[[Sas], T]) -> T:
@@ -169,3 +176,7 @@ async def body_of(request: Request) -> dict[str, Any]:
         raise InvalidParameter("The request's body isn't a JSON object.")
     check_body(body)
     return body
+
+
+Body = Annotated[dict[str, Any], Depends(body_of)]
+"""What hands a route its request's JSON object, once the caller may ask."""

@@ -1,208 +1,166 @@
-"""Models, data, components, environments and code of the workspace: one set of routes for every kind of asset."""
+"""Models, data, components, environments and code: one set of routes for every type of asset, in either scope."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from mafunzo.control.workspace import Workspace
+from mafunzo.control.workspace.shipped_component import shipped, shipped_names
 from mafunzo.control.workspace.version import archive_all, referenced, registered
-from mafunzo.entities.asset import Asset, AssetType, home_path
+from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetType, home_path
 from mafunzo.entities.reference import AssetReference
-from mafunzo.entrypoints.azure.context import AzureContext, azure_context, body_of
+from mafunzo.entrypoints.azure.context import Azure, AzureContext, Body
+from mafunzo.entrypoints.azure.reference import NOUNS
+from mafunzo.entrypoints.azure.registration import register
 from mafunzo.entrypoints.azure.routes.page import listed, paged
 from mafunzo.entrypoints.azure.routes.path import WS
-from mafunzo.entrypoints.azure.routes.version import add_asset_routes
 from mafunzo.entrypoints.azure.sas import READ, WRITE
 from mafunzo.entrypoints.azure.wire import asset as asset_wire
 from mafunzo.entrypoints.azure.wire import code as code_wire
 from mafunzo.entrypoints.azure.wire import component as component_wire
-from mafunzo.entrypoints.azure.wire.environment import environment_body, request_from_body
+from mafunzo.entrypoints.azure.wire.environment import environment_body
 from mafunzo.errors import NotFound
 
 DEFAULT_VERSION = "azureml_default"
 """The SDK's version label of a component's newest version."""
+BODIES: Mapping[AssetType, Callable[[Asset, str], dict[str, Any]]] = {
+    AssetType.MODEL: asset_wire.model_body,
+    AssetType.DATA: lambda asset, _: asset_wire.data_body(asset),
+    AssetType.COMPONENT: lambda asset, _: component_wire.component_version_body(asset),
+    AssetType.ENVIRONMENT: lambda asset, _: environment_body(asset),
+    AssetType.CODE: lambda asset, _: code_wire.code_body(asset),
+}
+"""How a GET answers a version, with the server's https address."""
+OFFERS: Mapping[AssetType, Callable[[Workspace, str | None, str | None], Iterable[Asset]]] = {
+    AssetType.MODEL: lambda workspace, name, _: workspace.models.on_offer(name),
+    AssetType.COMPONENT: lambda _, name, __: [
+        component_wire.shipped_asset(shipped(one).component) for one in shipped_names() if name in (None, one)
+    ],
+    AssetType.ENVIRONMENT: lambda workspace, name, version: workspace.environments.on_offer(name, version),
+}
+"""The versions that ship with Mafunzo: of all names or of one, all or the requested one."""
 
 router = APIRouter()
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What differs between kinds: how a version is written, and how one is registered from a PUT's body.
-
-    offered: the versions of a name that nobody has registered, all or the requested one.
-    show: publishes a version's files as blobs at the URI in its body. hides_anonymous: whether a list of names leaves out
-    anonymous assets.
-    """
+class AssetRoutes:
+    """The routes of one type of asset in the workspace."""
 
     type: AssetType
-    body: Callable[[Asset], dict[str, Any]]
-    put: Callable[[Workspace, Mapping[str, Any], str, str], Asset]
-    offered: Callable[[Workspace, str, str | None], list[Asset]] = lambda *_: []
-    show: Callable[[Workspace, Asset], None] = lambda *_: None
-    hides_anonymous: bool = False
+    path: ClassVar[str] = WS
+    name: ClassVar[str] = ""
+    """The scope's in the names of routes."""
+    scope: ClassVar[str] = WORKSPACE_SCOPE
 
+    def add_to(self, router: APIRouter) -> None:
+        """Add the routes, which are named after the type's noun."""
+        noun = f"{self.name}{NOUNS[self.type]}"
+        container = f"{self.path}/{NOUNS[self.type]}/{{name}}"
+        version = f"{container}/versions/{{version}}"
+        for path, name, method, handler in (
+            (f"{self.path}/{NOUNS[self.type]}", f"list_{noun}", "GET", self.list_names),
+            (container, f"get_{noun}_container", "GET", self.get_container),
+            (container, f"put_{noun}_container", "PUT", self.put_container),
+            (f"{container}/versions", f"list_{noun}_versions", "GET", self.list_versions),
+            (version, f"get_{noun}_version", "GET", self.get_version),
+            (version, f"put_{noun}_version", "PUT", self.put_version),
+        ):
+            router.add_api_route(path, handler, methods=[method], name=name)
 
-KINDS: Mapping[str, Kind] = {
-    "models": Kind(
-        AssetType.MODEL,
-        lambda asset: asset_wire.model_body(asset, asset_wire.model_uri(asset)),
-        lambda workspace, body, name, version: workspace.models.register_from(
-            asset_wire.model_from_body(body), name, version
-        ),
-        show=lambda workspace, asset: _show_model(workspace, asset),
-    ),
-    "data": Kind(
-        AssetType.DATA,
-        asset_wire.data_body,
-        lambda workspace, body, name, version: workspace.data.register_from(
-            asset_wire.data_from_body(name, body), name, version
-        ),
-    ),
-    "components": Kind(
-        AssetType.COMPONENT,
-        asset_wire.component_version_body,
-        lambda workspace, body, name, version: workspace.components.register(
-            component_wire.request_from_body(name, version, body)
-        ),
-        hides_anonymous=True,
-    ),
-    "environments": Kind(
-        AssetType.ENVIRONMENT,
-        environment_body,
-        lambda workspace, body, name, version: workspace.environments.register_from(
-            request_from_body(name, version, body), name, version
-        ),
-        offered=lambda workspace, name, version: workspace.environments.on_offer(name, version),
-    ),
-    "codes": Kind(
-        AssetType.CODE,
-        code_wire.code_body,
-        lambda workspace, body, name, version: workspace.codes.register_from(
-            code_wire.code_from_body(body), name, version
-        ),
-        hides_anonymous=True,
-    ),
-}
-"""By their noun in paths."""
+    def list_names(self, request: Request, azure: Azure) -> Any:
+        """List the names, each with its newest version; code and components without a name of their own are left out."""
+        is_hidden = self.type in (AssetType.CODE, AssetType.COMPONENT)
+        assets = [asset for asset in self.registered(azure) if not (asset.is_anonymous and is_hidden)]
+        view = listed(request, assets, lambda asset: asset.is_archived)
+        names = dict.fromkeys(asset.name for asset in view)
+        return paged(request, [self.container(azure, name, [a for a in view if a.name == name]) for name in names])
 
-
-def _add_routes(noun: str, kind: Kind) -> None:
-    """Add the routes of one kind of asset."""
-
-    def list_names(request: Request) -> Any:
-        """List the names, each with its newest version."""
-        return _names(request, kind, _registered(request, kind))
-
-    def get_container(request: Request, name: str) -> Any:
+    def get_container(self, azure: Azure, name: str) -> Any:
         """Return the container of all versions of a name."""
-        return _container(kind, name, _registered(request, kind, name))
+        return self.container(azure, name, self.versions(azure, name))
 
-    async def put_container(request: Request, name: str) -> Response:
+    def put_container(self, request: Request, azure: Azure, name: str, body: Body) -> Response:
         """Archive all versions of a name, or restore them."""
-        context, body = azure_context(request), await body_of(request)
         is_archived = bool((body.get("properties") or {}).get("isArchived", False))
-        versions = await context.in_thread(
-            lambda: archive_all(context.workspace.services, kind.type, name, is_archived)
-        )
-        return JSONResponse(_container(kind, name, versions))
+        versions = archive_all(azure.workspace.services, self.type, name, is_archived, self.scope)
+        return JSONResponse(self.container(azure, name, versions))
 
-    def list_versions(request: Request, name: str) -> Any:
+    def list_versions(self, request: Request, azure: Azure, name: str) -> Any:
         """List the versions of a name, newest first; the files of those on the page are published as blobs."""
-        versions = [asset for asset in _registered(request, kind, name) if _has_hash(request, asset)]
-        answer = paged(
-            request, [kind.body(asset) for asset in listed(request, versions, lambda asset: asset.is_archived)]
-        )
+        hash = request.query_params.get("hash")
+        versions = [one for one in self.versions(azure, name) if hash is None or one.properties.get("hash") == hash]
+        view = listed(request, versions, lambda asset: asset.is_archived)
+        answer = paged(request, [self.body(azure, asset) for asset in view])
         names = {body["name"] for body in answer["value"]}
         for asset in versions:
             if asset.version in names:
-                kind.show(azure_context(request).workspace, asset)
+                self.show(azure, asset)
         return answer
 
-    def get_version(request: Request, name: str, version: str) -> Any:
+    def get_version(self, azure: Azure, name: str, version: str) -> Any:
         """Return one version; its files are published as blobs."""
-        workspace = azure_context(request).workspace
-        asset = _version(workspace, kind, name, version)
-        kind.show(workspace, asset)
-        return kind.body(asset)
+        asset = self.version(azure, name, version)
+        self.show(azure, asset)
+        return self.body(azure, asset)
 
-    async def put_version(request: Request, name: str, version: str) -> Response:
+    def put_version(self, request: Request, azure: Azure, name: str, version: str, body: Body) -> Response:
         """Register a version, or change a version's mutable fields."""
-        context, body = azure_context(request), await body_of(request)
-        asset_wire.require_name(kind.type, name, version)
+        asset_wire.require_name(self.type, name, version)
+        asset = register(azure.workspace, self.type, name, version, body)
+        self.show(azure, asset)
+        return JSONResponse(self.body(azure, asset), 201)
 
-        def put() -> Asset:
-            asset = kind.put(context.workspace, body, name, version)
-            kind.show(context.workspace, asset)
-            return asset
+    def registered(self, azure: AzureContext, name: str | None = None) -> list[Asset]:
+        """Return what is registered in the scope: all, or the versions of a name, newest first."""
+        return registered(azure.workspace.services, self.type, name, self.scope)
 
-        return JSONResponse(kind.body(await context.in_thread(put)), status_code=201)
+    def offered(self, azure: AzureContext, name: str | None, version: str | None = None) -> list[Asset]:
+        """Return the versions of a name that nobody has registered: in the workspace, those of a curated environment."""
+        return list(OFFERS[self.type](azure.workspace, name, version)) if self.type is AssetType.ENVIRONMENT else []
 
-    add_asset_routes(
-        router,
-        f"{WS}/{noun}",
-        noun,
-        list_names=list_names,
-        get_container=get_container,
-        put_container=put_container,
-        list_versions=list_versions,
-        get_version=get_version,
-        put_version=put_version,
-    )
+    def versions(self, azure: AzureContext, name: str, version: str | None = None) -> list[Asset]:
+        """Return the versions of a name, newest first; `version` is the requested one, if any."""
+        return self.registered(azure, name) or self.offered(azure, name, version)
+
+    def version(self, azure: AzureContext, name: str, version: str) -> Asset:
+        """Return a version of a name; raises `NotFound`."""
+        if version == DEFAULT_VERSION:
+            return referenced(azure.workspace.services, self.type, AssetReference(name))
+        if (offered := self.offered(azure, name, version)) and not self.registered(azure, name):
+            return offered[0]
+        return referenced(azure.workspace.services, self.type, AssetReference(name, version))
+
+    def body(self, azure: AzureContext, asset: Asset) -> dict[str, Any]:
+        """Return a version as a GET answers it."""
+        return BODIES[self.type](asset, azure.place.base)
+
+    def container(self, azure: AzureContext, name: str, versions: Iterable[Asset]) -> dict[str, Any]:
+        """Return the container of an asset's versions, the newest first; raises `NotFound` for none."""
+        if not (bodies := [self.body(azure, asset) for asset in versions]):
+            raise self.nothing(name)
+        return asset_wire.container_body(self.type, name, bodies)
+
+    def nothing(self, name: str) -> NotFound:
+        """Return the error for a name without versions."""
+        return NotFound(f"No {self.type} '{name}' is registered.")
+
+    def show(self, azure: AzureContext, asset: Asset) -> None:
+        """Publish the files of a model as blobs at the URI in its body."""
+        if asset.key.type is AssetType.MODEL and asset.artifact is not None and home_path(asset):
+            azure.workspace.models.show(asset, asset.artifact)
 
 
-for _noun, _kind in KINDS.items():
-    _add_routes(_noun, _kind)
+for _type in NOUNS:
+    AssetRoutes(_type).add_to(router)
 
 
 @router.post(f"{WS}/codes/{{name}}/versions/{{version}}/startPendingUpload")
-def start_upload(request: Request) -> Any:
+def start_upload(azure: Azure) -> Any:
     """Create a blob container to upload a folder into, and return its shared access signature."""
-    context = azure_context(request)
-    name = context.workspace.codes.new_container()
-    return code_wire.upload_body(blob_address(context, name), context.sas.sign(name, f"{READ}c{WRITE}l"))
-
-
-def blob_address(context: AzureContext, container: str) -> str:
-    """Return the address of a container of blobs."""
-    return f"{context.place.base}{context.place.blob_root}/{container}"
-
-
-def _container(kind: Kind, name: str, versions: Sequence[Asset]) -> Any:
-    """Return the container of an asset's versions, which are sorted newest first; raises `NotFound` for none."""
-    if not versions:
-        raise NotFound(f"No {kind.type} '{name}' is registered.")
-    return asset_wire.container_body(kind.type, name, [kind.body(asset) for asset in versions])
-
-
-def _names(request: Request, kind: Kind, assets: Sequence[Asset]) -> Any:
-    """Return a page of the names of assets, each with its newest version."""
-    view = listed(request, assets, lambda asset: asset.is_archived)
-    names = dict.fromkeys(asset.name for asset in view)
-    return paged(request, [_container(kind, name, [a for a in view if a.name == name]) for name in names])
-
-
-def _registered(request: Request, kind: Kind, name: str | None = None) -> list[Asset]:
-    workspace = azure_context(request).workspace
-    assets = registered(workspace.services, kind.type, name) or (kind.offered(workspace, name, None) if name else [])
-    return [asset for asset in assets if name or not (asset.is_anonymous and kind.hides_anonymous)]
-
-
-def _show_model(workspace: Workspace, asset: Asset) -> None:
-    if asset.artifact is not None and home_path(asset):
-        workspace.models.show(asset, asset.artifact)
-
-
-def _has_hash(request: Request, asset: Asset) -> bool:
-    hash = request.query_params.get("hash")
-    return hash is None or asset.properties.get("hash") == hash
-
-
-def _version(workspace: Workspace, kind: Kind, name: str, version: str) -> Asset:
-    if version == DEFAULT_VERSION:
-        return referenced(workspace.services, kind.type, AssetReference(name))
-    if (offered := kind.offered(workspace, name, version)) and not registered(workspace.services, kind.type, name):
-        return offered[0]
-    return referenced(workspace.services, kind.type, AssetReference(name, version))
+    name = azure.workspace.codes.new_container()
+    address = f"{azure.place.base}{azure.place.blob_root}/{name}"
+    return code_wire.upload_body(address, azure.sas.sign(name, f"{READ}c{WRITE}l"))

@@ -6,7 +6,7 @@ from typing import Any
 
 from mafunzo.entities.asset import MODEL_TYPES, REGISTRY_SCOPE, Asset, AssetType, FolderType, home_path, next_version
 from mafunzo.entities.asset_request import DataRequest, ModelRequest, ShareRequest, VersionRequest
-from mafunzo.entities.component import Component, Input
+from mafunzo.entities.blob import REGISTRY_CONTAINER
 from mafunzo.entities.reference import AssetReference, JobOutputReference, StoredPath, WebAddress, source_from_facts
 from mafunzo.entrypoints.azure.reference import NOUNS, parse_reference
 from mafunzo.entrypoints.azure.wire.envelope import (
@@ -25,7 +25,6 @@ COLLECTED = "modelDataCollector/"
 """The datastore folder in which Azure's data collector stores deployments' requests and responses."""
 DATA_TYPES = (FolderType.URI_FILE, FolderType.URI_FOLDER, FolderType.MLTABLE)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
-_SPEC_TYPES = {"string": "String", "integer": "Integer", "number": "Number", "boolean": "Boolean"}
 
 
 def require_name(kind: AssetType, name: str, version: str) -> None:
@@ -69,15 +68,15 @@ def version_from_body(body: Mapping[str, Any]) -> VersionRequest:
     return VersionRequest(**what_is_common(body))
 
 
-def model_uri(asset: Asset) -> str:
-    """Return where in the datastore a registered model's files are: where they were uploaded, or else are shown."""
-    if path := home_path(asset):
-        return datastore_uri(path)
-    return str(echo(asset).get("modelUri") or datastore_uri(asset.properties["source"]["path"]))
+def model_uri(asset: Asset, base: str) -> str:
+    """Return where a model's files are: for the registry's at the server `base`, else in the datastore, uploaded or shown."""
+    if not (path := home_path(asset)):
+        return str(echo(asset).get("modelUri") or datastore_uri(asset.properties["source"]["path"]))
+    return f"{base}/{REGISTRY_CONTAINER}/{path}" if asset.key.scope == REGISTRY_SCOPE else datastore_uri(path)
 
 
-def model_body(asset: Asset, uri: str) -> dict[str, Any]:
-    """Return a version of a model whose files lie at `uri`.
+def model_body(asset: Asset, base: str) -> dict[str, Any]:
+    """Return a version of a model; `base` is the server's https address.
 
     One of the catalogue tells in tags what suits it, as Azure's own registry does.
     """
@@ -88,7 +87,7 @@ def model_body(asset: Asset, uri: str) -> dict[str, Any]:
         "isArchived": asset.is_archived,
         "isAnonymous": False,
         "modelType": str(asset.folder_type),
-        "modelUri": uri,
+        "modelUri": model_uri(asset, base),
         "flavors": {"python_function": {"data": {}}} if asset.folder_type == "mlflow_model" else {},
         "provisioningState": "Succeeded",
         "stage": None,
@@ -204,50 +203,6 @@ def share_from_body(body: Mapping[str, Any]) -> ShareRequest:
     return ShareRequest(source, name or source.name, version)
 
 
-def component_body(component: Component) -> dict[str, Any]:
-    """Return a version of a component that ships with Mafunzo, with the interface that a client builds a node from."""
-    id = registry_id("components", component.name, "versions", component.version)
-    spec = {
-        "name": component.name,
-        "version": component.version,
-        "display_name": component.display_name,
-        "description": component.description,
-        "type": component.kind,
-        "is_deterministic": str(component.is_deterministic),
-        "tags": dict(component.tags),
-        "inputs": {name: _input_spec(declared) for name, declared in component.inputs.items()},
-        "outputs": {name: {"type": declared.type} for name, declared in component.outputs.items()},
-    }
-    if component.command:
-        spec |= {"command": component.command, "environment": registry_id("environments", "local", "versions", "1")}
-    properties = {
-        "description": component.description,
-        "tags": dict(component.tags),
-        "properties": {},
-        "isArchived": False,
-        "isAnonymous": False,
-        "componentSpec": spec,
-        "provisioningState": "Succeeded",
-    }
-    return resource(
-        id, component.version, "registries/components/versions", properties, systemData=system_data("catalogue", None)
-    )
-
-
-def component_version_body(asset: Asset) -> dict[str, Any]:
-    """Return a version of a component of the user's own: what was sent."""
-    properties = {
-        "description": asset.description,
-        "tags": dict(asset.tags),
-        "properties": asset.properties["user_properties"],
-        "isArchived": asset.is_archived,
-        "isAnonymous": asset.is_anonymous,
-        "componentSpec": asset.echoes[ECHO]["componentSpec"],
-        "provisioningState": "Succeeded",
-    }
-    return version_body(asset, properties)
-
-
 def container_body(kind: AssetType, name: str, versions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the container of all versions of an asset, as a GET answers each, the newest first: one at least."""
     newest = versions[0]
@@ -268,18 +223,3 @@ def version_body(asset: Asset, properties: Mapping[str, Any]) -> dict[str, Any]:
     kind = f"{place}/{NOUNS[asset.key.type]}/versions"
     creation = system_data(asset.created_by, asset.created_at)
     return resource(asset_id(asset), asset.version, kind, properties, systemData=creation)
-
-
-def _input_spec(declared: Input) -> dict[str, Any]:
-    """Return an input as a registry writes it: every number as text."""
-    spec: dict[str, Any] = {"type": _SPEC_TYPES.get(declared.type, declared.type), "description": declared.description}
-    if declared.is_optional:
-        spec["optional"] = True
-    if declared.default is not None:
-        spec["default"] = str(declared.default)
-    if declared.enum:
-        spec["enum"] = list(declared.enum)
-    for name, bound in (("min", declared.minimum), ("max", declared.maximum)):
-        if bound is not None:
-            spec[name] = f"{bound:g}"
-    return spec

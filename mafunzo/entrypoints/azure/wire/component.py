@@ -9,14 +9,17 @@ from dataclasses import replace
 from typing import Any
 
 from mafunzo.entities import component_file
+from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetKey, AssetType, FolderType
 from mafunzo.entities.asset_request import ComponentRequest
-from mafunzo.entities.component import COMPUTE, PARENT_OUTPUT, Component, Node, Source
+from mafunzo.entities.component import COMPUTE, PARENT_OUTPUT, Component, Input, Node, Source
 from mafunzo.entities.job import Destination, Resources
 from mafunzo.entities.reference import AssetReference, JobOutputReference, PathInput
 from mafunzo.entrypoints.azure.reference import parse_reference, stored_path
-from mafunzo.entrypoints.azure.wire.asset import ECHO, what_is_common
+from mafunzo.entrypoints.azure.wire.asset import ECHO, echo, version_body, what_is_common
+from mafunzo.entrypoints.azure.wire.envelope import registry_id
 from mafunzo.errors import NotSupported
 
+_SPEC_TYPES = {"string": "String", "integer": "Integer", "number": "Number", "boolean": "Boolean"}
 _SECTIONS = ("resources", "distribution", "limits")
 
 
@@ -30,6 +33,46 @@ def request_from_body(name: str, version: str, body: Mapping[str, Any]) -> Compo
         source=source_of(spec) if component.kind == "command" else Source(),
         user_properties=dict(properties.get("properties") or {}),
         **{**what_is_common(body), "echoes": {ECHO: {"componentSpec": spec}}},
+    )
+
+
+def component_version_body(asset: Asset) -> dict[str, Any]:
+    """Return a version of a component: what was sent, or the interface of one that ships."""
+    properties = {
+        "description": asset.description,
+        "tags": dict(asset.tags),
+        "properties": asset.properties["user_properties"],
+        "isArchived": asset.is_archived,
+        "isAnonymous": asset.is_anonymous,
+        "componentSpec": echo(asset)["componentSpec"],
+        "provisioningState": "Succeeded",
+    }
+    return version_body(asset, properties)
+
+
+def shipped_asset(component: Component) -> Asset:
+    """Return a component that ships with Mafunzo as the registry's, with the interface that a client builds a node from."""
+    spec = {
+        "name": component.name,
+        "version": component.version,
+        "display_name": component.display_name,
+        "description": component.description,
+        "type": component.kind,
+        "is_deterministic": str(component.is_deterministic),
+        "tags": dict(component.tags),
+        "inputs": {name: _input_spec(declared) for name, declared in component.inputs.items()},
+        "outputs": {name: {"type": declared.type} for name, declared in component.outputs.items()},
+    }
+    if component.command:
+        spec |= {"command": component.command, "environment": registry_id("environments", "local", "versions", "1")}
+    return Asset(
+        AssetKey(REGISTRY_SCOPE, AssetType.COMPONENT, component.name, component.version),
+        FolderType.URI_FOLDER,
+        description=component.description,
+        tags=component.tags,
+        properties={"user_properties": {}},
+        created_by="catalogue",
+        echoes={ECHO: {"componentSpec": spec}},
     )
 
 
@@ -146,3 +189,18 @@ def _output_binding(value: Any) -> str:
     """Return `${{parent.outputs.x}}` where an output is bound to the job's, else an empty text."""
     text = str((value.get("value") or value.get("path") or "") if isinstance(value, Mapping) else value or "")
     return text if not isinstance(value, Mapping) or PARENT_OUTPUT.fullmatch(text.strip()) else ""
+
+
+def _input_spec(declared: Input) -> dict[str, Any]:
+    """Return an input as a registry writes it: every number as text."""
+    spec: dict[str, Any] = {"type": _SPEC_TYPES.get(declared.type, declared.type), "description": declared.description}
+    if declared.is_optional:
+        spec["optional"] = True
+    if declared.default is not None:
+        spec["default"] = str(declared.default)
+    if declared.enum:
+        spec["enum"] = list(declared.enum)
+    for name, bound in (("min", declared.minimum), ("max", declared.maximum)):
+        if bound is not None:
+            spec[name] = f"{bound:g}"
+    return spec
