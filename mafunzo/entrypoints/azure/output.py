@@ -4,7 +4,7 @@ from mafunzo.control.workspace import Workspace
 from mafunzo.control.workspace.job_output import JobOutputs, job_view
 from mafunzo.entities.job import DEFAULT_OUTPUT, Step
 from mafunzo.entrypoints.azure.wire.envelope import ARTIFACT_CONTAINER, CONTAINER
-from mafunzo.entrypoints.azure.wire.job import artifact_path, child_name, output_path
+from mafunzo.entrypoints.azure.wire.run import artifact_path, child_name, output_path
 from mafunzo.tracking.step_folder import StepFolder
 
 Files = dict[str, tuple[str, str]]

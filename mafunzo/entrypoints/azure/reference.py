@@ -52,3 +52,8 @@ def stored_path(uri: str) -> StoredPath | None:
     """Return the path of a datastore that an address names, or None for another address."""
     reference = parse_reference(uri)
     return reference if isinstance(reference, StoredPath) else None
+
+
+def compute_name(id: str) -> str:
+    """Return the name of the compute that an id, or a name, stands for."""
+    return id.strip().rstrip("/").rsplit("/", 1)[-1].removeprefix("azureml:")

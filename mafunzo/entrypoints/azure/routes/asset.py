@@ -16,11 +16,11 @@ from mafunzo.entrypoints.azure.context import Azure, AzureContext, Body
 from mafunzo.entrypoints.azure.reference import NOUNS
 from mafunzo.entrypoints.azure.registration import register
 from mafunzo.entrypoints.azure.routes.page import listed, paged
-from mafunzo.entrypoints.azure.routes.path import WS
 from mafunzo.entrypoints.azure.sas import READ, WRITE
 from mafunzo.entrypoints.azure.wire import asset as asset_wire
 from mafunzo.entrypoints.azure.wire import code as code_wire
 from mafunzo.entrypoints.azure.wire import component as component_wire
+from mafunzo.entrypoints.azure.wire.envelope import WS
 from mafunzo.entrypoints.azure.wire.environment import environment_body
 from mafunzo.errors import NotFound
 

@@ -5,11 +5,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from mafunzo.entrypoints.azure.context import Azure, body_of
+from mafunzo.entrypoints.azure.context import Azure, Body
 from mafunzo.entrypoints.azure.routes.page import paged
-from mafunzo.entrypoints.azure.routes.path import OF_SUBSCRIPTION, WS
 from mafunzo.entrypoints.azure.wire.compute import compute_body, compute_from_body, scale_from_body, size_body
-from mafunzo.entrypoints.azure.wire.envelope import page
+from mafunzo.entrypoints.azure.wire.envelope import OF_SUBSCRIPTION, WS, page
 
 router = APIRouter()
 
@@ -27,19 +26,16 @@ def get_compute(azure: Azure, name: str) -> Any:
 
 
 @router.put(f"{WS}/computes/{{name}}")
-async def put_compute(request: Request, azure: Azure, name: str) -> Response:
+def put_compute(azure: Azure, name: str, body: Body) -> Response:
     """Make a cluster, or change it. It is there at once: its steps run on this machine."""
-    compute_request = compute_from_body(name, await body_of(request))
-    compute = await azure.in_thread(lambda: azure.workspace.computes.create(name, compute_request))
+    compute = azure.workspace.computes.create(name, compute_from_body(name, body))
     return JSONResponse(compute_body(compute), status_code=201)
 
 
 @router.patch(f"{WS}/computes/{{name}}")
-async def patch_compute(request: Request, azure: Azure, name: str) -> Response:
+def patch_compute(azure: Azure, name: str, body: Body) -> Response:
     """Change a cluster's scale settings."""
-    change = scale_from_body(await body_of(request))
-    compute = await azure.in_thread(lambda: azure.workspace.computes.rescale(name, change))
-    return JSONResponse(compute_body(compute))
+    return JSONResponse(compute_body(azure.workspace.computes.rescale(name, scale_from_body(body))))
 
 
 @router.delete(f"{WS}/computes/{{name}}")

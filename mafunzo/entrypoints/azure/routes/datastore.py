@@ -6,11 +6,11 @@ from fastapi import APIRouter, Request
 
 from mafunzo.entrypoints.azure.access import SIGNED_FOR
 from mafunzo.entrypoints.azure.context import Azure, AzureContext, body_of
-from mafunzo.entrypoints.azure.routes.path import WS
 from mafunzo.entrypoints.azure.wire.envelope import (
     DATASTORE,
     DATASTORES,
     SUFFIX,
+    WS,
     page,
     resource,
     system_data,

@@ -4,11 +4,10 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
 
 from mafunzo.entrypoints.azure.context import azure_context
-from mafunzo.entrypoints.azure.wire.envelope import PROVIDER
+from mafunzo.entrypoints.azure.wire.envelope import WS
 from mafunzo.errors import NotFound
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
-WS = f"/subscriptions/{{subscription}}/resourceGroups/{{group}}/providers/{PROVIDER}/workspaces/{{workspace}}"
 
 router = APIRouter(prefix="/mlflow")
 

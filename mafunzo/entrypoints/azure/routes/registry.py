@@ -14,7 +14,6 @@ from mafunzo.entrypoints.azure.context import Azure, AzureContext, Body, azure_c
 from mafunzo.entrypoints.azure.reference import NOUNS
 from mafunzo.entrypoints.azure.routes.asset import OFFERS, AssetRoutes
 from mafunzo.entrypoints.azure.routes.page import listed, paged
-from mafunzo.entrypoints.azure.routes.path import OF_GROUP, OF_SUBSCRIPTION, REG
 from mafunzo.entrypoints.azure.routes.refused import refusal
 from mafunzo.entrypoints.azure.sas import LIST, READ
 from mafunzo.entrypoints.azure.wire import asset as asset_wire
@@ -34,7 +33,7 @@ router = APIRouter()
 class RegistryRoutes(AssetRoutes):
     """The routes of one type of asset in the registry: what ships with Mafunzo stays as it is, what is shared may change."""
 
-    path: ClassVar[str] = REG
+    path: ClassVar[str] = envelope.REG
     name: ClassVar[str] = "registry_"
     scope: ClassVar[str] = REGISTRY_SCOPE
 
@@ -104,14 +103,14 @@ def discover_registry(request: Request, name: str) -> Any:
     }
 
 
-@router.get(f"{OF_GROUP}/registries")
-@router.get(f"{OF_SUBSCRIPTION}/registries")
+@router.get(f"{envelope.OF_GROUP}/registries")
+@router.get(f"{envelope.OF_SUBSCRIPTION}/registries")
 def list_registries(azure: Azure) -> Any:
     """List the one registry."""
     return envelope.page([get_registry(azure, envelope.REGISTRY)])
 
 
-@router.get(REG)
+@router.get(envelope.REG)
 def get_registry(azure: Azure, registry: str) -> Any:
     """Return the one registry."""
     properties = {
@@ -131,7 +130,7 @@ def get_registry(azure: Azure, registry: str) -> Any:
     )
 
 
-@router.post(f"{REG}/import")
+@router.post(f"{envelope.REG}/import")
 def share_asset(azure: Azure, body: Body) -> Response:
     """Copy a version of the workspace to the registry, under a name that nothing has that ships with Mafunzo.
 
@@ -147,7 +146,7 @@ def share_asset(azure: Azure, body: Body) -> Response:
     return Response(status_code=200)
 
 
-@router.post(f"{REG}/datarefs/{{name}}/versions/{{version}}")
+@router.post(f"{envelope.REG}/datarefs/{{name}}/versions/{{version}}")
 async def fetch_registry_model(azure: Azure, name: str, version: str) -> Response:
     """Download a catalogue model where it isn't yet, publish its files as blobs, and return their SAS."""
     id = envelope.registry_id("models", name, "versions", version)

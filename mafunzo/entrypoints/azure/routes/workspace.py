@@ -5,11 +5,13 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from mafunzo.entrypoints.azure.context import Azure, AzureContext
-from mafunzo.entrypoints.azure.routes.path import OF_GROUP, OF_SUBSCRIPTION, WS
 from mafunzo.entrypoints.azure.wire.envelope import (
     LOCATION,
+    OF_GROUP,
+    OF_SUBSCRIPTION,
     SUBSCRIPTION,
     WORKSPACE,
+    WS,
     page,
     resource,
     system_data,

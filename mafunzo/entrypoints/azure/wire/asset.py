@@ -10,7 +10,9 @@ from mafunzo.entities.blob import REGISTRY_CONTAINER
 from mafunzo.entities.reference import AssetReference, JobOutputReference, StoredPath, WebAddress, source_from_facts
 from mafunzo.entrypoints.azure.reference import NOUNS, parse_reference
 from mafunzo.entrypoints.azure.wire.envelope import (
+    ECHO,
     datastore_uri,
+    echo_of,
     registry_id,
     resource,
     resource_id,
@@ -19,8 +21,6 @@ from mafunzo.entrypoints.azure.wire.envelope import (
 )
 from mafunzo.errors import InvalidParameter, NotSupported
 
-ECHO = "azure"
-"""The name of what an entity keeps of a body that it doesn't say itself, which stands in the answer as it was sent."""
 COLLECTED = "modelDataCollector/"
 """The datastore folder in which Azure's data collector stores deployments' requests and responses."""
 DATA_TYPES = (FolderType.URI_FILE, FolderType.URI_FOLDER, FolderType.MLTABLE)
@@ -44,12 +44,6 @@ def asset_id(asset: Asset) -> str:
     return registry_id(*parts) if asset.key.scope == REGISTRY_SCOPE else resource_id(*parts)
 
 
-def echo(entity: Asset | VersionRequest) -> Mapping[str, Any]:
-    """Return the stored `properties` of an entity's request body; empty where another entrypoint made it."""
-    properties: Mapping[str, Any] = entity.echoes.get(ECHO, {})
-    return properties
-
-
 def what_is_common(body: Mapping[str, Any], *echoed: str) -> dict[str, Any]:
     """Return the fields that every request for a version has. echoed: the keys that come back as they were sent."""
     properties = body.get("properties") or {}
@@ -71,7 +65,7 @@ def version_from_body(body: Mapping[str, Any]) -> VersionRequest:
 def model_uri(asset: Asset, base: str) -> str:
     """Return where a model's files are: for the registry's at the server `base`, else in the datastore, uploaded or shown."""
     if not (path := home_path(asset)):
-        return str(echo(asset).get("modelUri") or datastore_uri(asset.properties["source"]["path"]))
+        return str(echo_of(asset.echoes).get("modelUri") or datastore_uri(asset.properties["source"]["path"]))
     return f"{base}/{REGISTRY_CONTAINER}/{path}" if asset.key.scope == REGISTRY_SCOPE else datastore_uri(path)
 
 
@@ -92,7 +86,7 @@ def model_body(asset: Asset, base: str) -> dict[str, Any]:
         "provisioningState": "Succeeded",
         "stage": None,
         "jobName": asset.properties.get("job"),
-        **{key: value for key, value in echo(asset).items() if key != "modelUri"},
+        **{key: value for key, value in echo_of(asset.echoes).items() if key != "modelUri"},
     }
     return version_body(asset, properties)
 
@@ -172,7 +166,7 @@ def data_body(asset: Asset) -> dict[str, Any]:
         "isArchived": asset.is_archived,
         "isAnonymous": False,
         "dataType": str(asset.folder_type),
-        **echo(asset),
+        **echo_of(asset.echoes),
         "dataUri": _data_uri(asset),
     }
     return version_body(asset, properties)
@@ -190,7 +184,7 @@ def _data_uri(asset: Asset) -> str:
             uri = f"azureml://jobs/{job}/outputs/{output}" + (f"/paths/{path}" if path else "")
         case WebAddress(uri):
             pass
-    return str(echo(asset).get("dataUri") or uri)
+    return str(echo_of(asset.echoes).get("dataUri") or uri)
 
 
 def share_from_body(body: Mapping[str, Any]) -> ShareRequest:

@@ -7,8 +7,8 @@ from typing import Any
 from mafunzo.entities.asset import Asset
 from mafunzo.entities.asset_request import CodeRequest
 from mafunzo.entrypoints.azure.reference import stored_path
-from mafunzo.entrypoints.azure.wire.asset import echo, version_body, what_is_common
-from mafunzo.entrypoints.azure.wire.envelope import CONTAINER, SUFFIX, datastore_uri, workspace_id
+from mafunzo.entrypoints.azure.wire.asset import version_body, what_is_common
+from mafunzo.entrypoints.azure.wire.envelope import CONTAINER, SUFFIX, datastore_uri, echo_of, workspace_id
 from mafunzo.errors import InvalidParameter
 
 _BLOB = re.compile(rf"https://[^/]+/[^/]+\.blob\.{SUFFIX}(:\d+)?/(?P<container>[^/?]+)/?(?P<path>[^?]*?)/?(\?.*)?")
@@ -50,7 +50,7 @@ def code_body(asset: Asset) -> dict[str, Any]:
         },
         "isArchived": asset.is_archived,
         "isAnonymous": asset.is_anonymous,
-        "codeUri": echo(asset).get("codeUri") or datastore_uri(asset.properties["path"]),
+        "codeUri": echo_of(asset.echoes).get("codeUri") or datastore_uri(asset.properties["path"]),
         "provisioningState": "Succeeded",
     }
     return version_body(asset, properties)

@@ -15,8 +15,8 @@ from mafunzo.entities.component import COMPUTE, PARENT_OUTPUT, Component, Input,
 from mafunzo.entities.job import Destination, Resources
 from mafunzo.entities.reference import AssetReference, JobOutputReference, PathInput
 from mafunzo.entrypoints.azure.reference import parse_reference, stored_path
-from mafunzo.entrypoints.azure.wire.asset import ECHO, echo, version_body, what_is_common
-from mafunzo.entrypoints.azure.wire.envelope import registry_id
+from mafunzo.entrypoints.azure.wire.asset import version_body, what_is_common
+from mafunzo.entrypoints.azure.wire.envelope import ECHO, echo_of, registry_id
 from mafunzo.errors import NotSupported
 
 _SPEC_TYPES = {"string": "String", "integer": "Integer", "number": "Number", "boolean": "Boolean"}
@@ -44,7 +44,7 @@ def component_version_body(asset: Asset) -> dict[str, Any]:
         "properties": asset.properties["user_properties"],
         "isArchived": asset.is_archived,
         "isAnonymous": asset.is_anonymous,
-        "componentSpec": echo(asset)["componentSpec"],
+        "componentSpec": echo_of(asset.echoes)["componentSpec"],
         "provisioningState": "Succeeded",
     }
     return version_body(asset, properties)

@@ -5,8 +5,7 @@ from typing import Any
 
 from mafunzo.entities.compute import Compute, ComputeRequest, MachineSize, ScaleChange
 from mafunzo.entities.duration import seconds_of
-from mafunzo.entrypoints.azure.wire.echo import echo_of, echoes
-from mafunzo.entrypoints.azure.wire.envelope import LOCATION, resource, resource_id, system_data, texts
+from mafunzo.entrypoints.azure.wire.envelope import ECHO, LOCATION, echo_of, resource, resource_id, system_data, texts
 from mafunzo.errors import InvalidParameter, NotSupported
 
 AML_COMPUTE = "AmlCompute"
@@ -31,7 +30,7 @@ def compute_from_body(name: str, body: Mapping[str, Any]) -> ComputeRequest:
         max_instances=int(scale.get("maxNodeCount") or 1),
         idle_s=int(seconds_of(str(scale.get("nodeIdleTimeBeforeScaleDown") or "PT2M"))),
         tags=texts(body.get("tags")),
-        echoes=echoes(body),
+        echoes={ECHO: dict(body)},
     )
 
 
@@ -48,7 +47,7 @@ def scale_from_body(body: Mapping[str, Any]) -> ScaleChange:
 
 def compute_body(compute: Compute) -> dict[str, Any]:
     """Return a compute as a GET answers it."""
-    echo = echo_of(compute)
+    echo = echo_of(compute.echoes)
     requested = echo.get("properties") or {}
     inner = dict(requested.get("properties") or {})
     if not inner.get("subnet"):  # of a compute without one, the SDK can't send this back

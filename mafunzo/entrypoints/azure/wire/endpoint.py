@@ -14,8 +14,7 @@ from mafunzo.entities.endpoint import (
 )
 from mafunzo.entities.reference import AssetReference, JobOutputReference
 from mafunzo.entrypoints.azure.reference import parse_reference
-from mafunzo.entrypoints.azure.wire.echo import echo_of, echoes
-from mafunzo.entrypoints.azure.wire.envelope import LOCATION, resource, resource_id, system_data, texts
+from mafunzo.entrypoints.azure.wire.envelope import ECHO, LOCATION, echo_of, resource, resource_id, system_data, texts
 from mafunzo.errors import Faults, InvalidParameter, NotFound, NotSupported
 
 MANAGED = "Managed"
@@ -55,7 +54,7 @@ def endpoint_from_body(name: str, body: Mapping[str, Any]) -> EndpointRequest:
     return EndpointRequest(
         traffic_percent={str(key): int(share) for key, share in traffic.items()},
         tags=texts(body.get("tags")),
-        echoes=echoes(body),
+        echoes={ECHO: dict(body)},
     )
 
 
@@ -65,7 +64,7 @@ def _is_whole(share: Any) -> bool:
 
 def endpoint_body(endpoint: Endpoint, base: str) -> dict[str, Any]:
     """Return an endpoint as a GET answers it; `base` is the server's https address."""
-    echo = echo_of(endpoint)
+    echo = echo_of(endpoint.echoes)
     properties = {
         **(echo.get("properties") or {}),
         "authMode": "Key",
@@ -122,7 +121,7 @@ def deployment_from_body(name: str, body: Mapping[str, Any]) -> DeploymentReques
         initial_delay_s=_start_limit_s(properties.get("livenessProbe") or {}),
         request_timeout_s=seconds_of(str(limit)) if limit else DEFAULT_TIMEOUT_S,
         instance_type=str(properties.get("instanceType") or ""),
-        echoes=echoes(body),
+        echoes={ECHO: dict(body)},
     )
 
 
@@ -155,7 +154,7 @@ def _start_limit_s(probe: Mapping[str, Any]) -> float:
 
 def deployment_body(deployment: Deployment) -> dict[str, Any]:
     """Return a deployment as a GET answers it."""
-    echo = echo_of(deployment)
+    echo = echo_of(deployment.echoes)
     requested = dict(echo.get("properties") or {})
     properties = {
         **requested,

@@ -22,6 +22,11 @@ CLOUD = "Mafunzo"
 SUFFIX = "local"
 PROVIDER = "Microsoft.MachineLearningServices"
 REGISTRY = "azureml"
+OF_SUBSCRIPTION = f"/subscriptions/{{subscription}}/providers/{PROVIDER}"
+OF_GROUP = f"/subscriptions/{{subscription}}/resourceGroups/{{group}}/providers/{PROVIDER}"
+WS = f"{OF_GROUP}/workspaces/{{workspace}}"
+REG = f"{OF_GROUP}/registries/{{registry}}"
+"""The prefixes of routes."""
 DATASTORE = HOME_DATASTORE
 CONTAINER = HOME_CONTAINER
 """The home's own datastore, and the container of blobs that it is."""
@@ -39,6 +44,9 @@ CODES: Mapping[str, str] = {
     "rate_limit_exceeded": "TooManyRequests",
 }
 """Our codes that Azure's clients know by another name; the others are `UserError` or `SystemError`."""
+
+ECHO = "azure"
+"""Under which an entity's `echoes` hold what it doesn't say itself of a body, so that an answer has what was sent."""
 
 _KNOWN_SEGMENTS = {
     name.lower(): name
@@ -133,6 +141,12 @@ def plain_path(path: str) -> str:
 def resource(id: str, name: str, type: str, properties: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     """Return a resource's envelope; `type` without the provider's name."""
     return {"id": id, "name": name, "type": f"{PROVIDER}/{type}", "properties": dict(properties), **more}
+
+
+def echo_of(echoes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what an entity's `echoes` hold in this dialect; empty where another entrypoint made it."""
+    echo: Mapping[str, Any] = echoes.get(ECHO) or {}
+    return echo
 
 
 def page(values: Iterable[Mapping[str, Any]], next_link: str | None = None) -> dict[str, Any]:

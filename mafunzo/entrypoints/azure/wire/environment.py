@@ -6,8 +6,9 @@ from typing import Any
 from mafunzo.entities.asset import Asset
 from mafunzo.entities.asset_request import EnvironmentRequest
 from mafunzo.entities.environment import Environment, environment_of
-from mafunzo.entrypoints.azure.wire.asset import echo, version_body, what_is_common
+from mafunzo.entrypoints.azure.wire.asset import version_body, what_is_common
 from mafunzo.entrypoints.azure.wire.conda import CondaFile, conda_from_text, conda_text
+from mafunzo.entrypoints.azure.wire.envelope import echo_of
 from mafunzo.errors import InvalidParameter, NotSupported
 
 _MAY_CHANGE = ("description", "tags", "isArchived", "provisioningState")
@@ -57,7 +58,7 @@ def environment_body(asset: Asset) -> dict[str, Any]:
     properties = {
         "isAnonymous": False,
         "properties": {},
-        **(echo(asset) or _sent_properties(environment_of(asset))),
+        **(echo_of(asset.echoes) or _sent_properties(environment_of(asset))),
         "description": asset.description,
         "tags": dict(asset.tags),
         "isArchived": asset.is_archived,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from mafunzo.entrypoints.azure.reference import compute_name
 from mafunzo.entrypoints.azure.wire.envelope import registry_id
 from mafunzo.errors import InvalidParameter, NotSupported
 
@@ -57,7 +58,7 @@ def _literals(name: str, details: Mapping[str, Any], properties: Mapping[str, An
             f"Fine-tuning job '{name}' has {', '.join(twice)} among its hyperparameters. "
             "Name these as the job's model, training_data and validation_data."
         )
-    compute = str(properties.get("computeId") or "").rstrip("/").rsplit("/", 1)[-1].removeprefix("azureml:")
+    compute = compute_name(str(properties.get("computeId") or ""))
     if compute:
         hyperparameters = {"compute_finetune": compute} | hyperparameters
     return {key: {"job_input_type": "literal", "value": str(value)} for key, value in hyperparameters.items()}

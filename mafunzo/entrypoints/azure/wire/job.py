@@ -1,22 +1,20 @@
-"""Jobs in Azure's JSON: the bodies of PUT requests, and the answers of GET and the run history.
+"""Jobs in Azure's JSON: the bodies of PUT requests, and the answers of GET.
 
 A pipeline job's nodes name components by their ids; a command job is a pipeline of one node here, and so is a sweep, whose
 node is its trial. What isn't translated is refused, so that nothing is silently left out; the body is stored and returned
 as sent.
 """
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime
 from typing import Any
 
 from mafunzo.entities.component import PARENT_INPUT, PATH_TYPES, Component, Input, Node, Output
-from mafunzo.entities.job import Destination, Job, JobStatus, Step, StepStatus
+from mafunzo.entities.job import Destination, Job
 from mafunzo.entities.job_request import JobChange, JobRequest, OwnCommand
 from mafunzo.entities.reference import PathInput
 from mafunzo.entities.sweep import BEST_TRIAL, BEST_VALUE
-from mafunzo.entrypoints.azure.wire.asset import ECHO
+from mafunzo.entrypoints.azure.reference import compute_name
 from mafunzo.entrypoints.azure.wire.component import (
     asset_name,
     destination_from_body,
@@ -27,34 +25,12 @@ from mafunzo.entrypoints.azure.wire.component import (
     source_of,
     timeout_from_body,
 )
-from mafunzo.entrypoints.azure.wire.envelope import is_true, resource, resource_id, system_data, texts
+from mafunzo.entrypoints.azure.wire.envelope import ECHO, echo_of, is_true, resource, resource_id, system_data, texts
 from mafunzo.entrypoints.azure.wire.finetuning import FINE_TUNING, pipeline_properties
+from mafunzo.entrypoints.azure.wire.run import kind_of, output_id, status_of
 from mafunzo.entrypoints.azure.wire.sweep import sweep_from_body, swept_inputs, trial_from_body
 from mafunzo.errors import InvalidParameter, MafunzoError, NotSupported
 
-STATUS: Mapping[JobStatus, str] = {
-    JobStatus.QUEUED: "Queued",
-    JobStatus.RUNNING: "Running",
-    JobStatus.COMPLETED: "Completed",
-    JobStatus.FAILED: "Failed",
-    JobStatus.CANCELED: "Canceled",
-}
-STEP_STATUS: Mapping[StepStatus, str] = {
-    StepStatus.WAITING: "NotStarted",
-    StepStatus.RUNNING: "Running",
-    StepStatus.COMPLETED: "Completed",
-    StepStatus.CACHED: "Completed",
-    StepStatus.FAILED: "Failed",
-    StepStatus.CANCELED: "Canceled",
-    StepStatus.SKIPPED: "Canceled",
-}
-LOGS = {
-    "Command": "user_logs/std_log.txt",
-    "Pipeline": "logs/azureml/executionlogs.txt",
-    "Sweep": "azureml-logs/hyperdrive.txt",
-    FINE_TUNING: "user_logs/std_log.txt",
-}
-"""What a client prints of a job while it runs, by the kind of the job."""
 COMMAND = "command"
 """The step of a command job."""
 TRIAL = "trial"
@@ -76,7 +52,7 @@ def job_from_body(name: str, body: Mapping[str, Any]) -> JobRequest:
     if kind not in readers:
         raise NotSupported(f"Job '{name}' is a {kind} job. Command, pipeline, sweep and fine-tuning jobs run here.")
     settings = properties.get("settings") or {}
-    change = _change(properties, properties.get("isArchived"))
+    change = change_from_body(properties, "isArchived")
     return replace(
         readers[kind](name, properties),
         computes=_computes(properties),
@@ -236,14 +212,9 @@ def _computes(properties: Mapping[str, Any]) -> dict[str, str]:
     return {who: compute_name(str(id)) for who, id in compute_ids.items() if id and "${{" not in str(id)}
 
 
-def compute_name(id: str) -> str:
-    """Return the name of the compute that an id, or a name, stands for."""
-    return id.strip().rstrip("/").rsplit("/", 1)[-1].removeprefix("azureml:")
-
-
 def job_body(job: Job, pages: str) -> dict[str, Any]:
     """Return a job as a GET answers it; `pages` is the address of its web page."""
-    echo = echo_of(job)
+    echo = dict(echo_of(job.echoes).get("properties") or {})
     outputs = echo.get("outputs") or {name: {"jobOutputType": "uri_folder"} for name in job.outputs}
     output_bodies = {
         name: {
@@ -258,7 +229,7 @@ def job_body(job: Job, pages: str) -> dict[str, Any]:
         "jobType": kind_of(job),
         "displayName": job.display_name,
         "experimentName": job.experiment,
-        "status": status_of_job(job),
+        "status": status_of(job),
         "tags": dict(job.tags),
         "properties": {**job.user_properties, **_best_of(job)},
         "services": {"Studio": {"endpoint": pages, "jobServiceType": "Studio", "status": None, "errorMessage": None}},
@@ -284,20 +255,10 @@ def _without_nulls(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if value is not None}
 
 
-def echo_of(job: Job) -> dict[str, Any]:
-    """Return the properties of a job's stored body; empty for a job of another entrypoint."""
-    return dict((job.echoes.get(ECHO) or {}).get("properties") or {})
-
-
 def request_of(job: Job) -> JobRequest | None:
     """Return the request in a job's stored body; None for a job of another entrypoint."""
     body = job.echoes.get(ECHO)
     return None if body is None else job_from_body(job.name, body)
-
-
-def kind_of(job: Job) -> str:
-    """Return Azure's word for what kind of a job it is."""
-    return str(echo_of(job).get("jobType") or "Pipeline")
 
 
 def _best_of(job: Job) -> dict[str, str]:
@@ -310,143 +271,13 @@ def _best_of(job: Job) -> dict[str, str]:
     }
 
 
-def artifact_path(name: str) -> str:
-    """Return the path in the artifact store of a job's, or a step's, log and files besides outputs."""
-    return f"ExperimentRun/dcid.{name}"
-
-
-def output_path(name: str, output: str = "") -> str:
-    """Return the path in the home's datastore of an output of a job, or of a step; without one, of all."""
-    return f"azureml/{name}/{output}" if output else f"azureml/{name}"
-
-
-def child_name(step: Step) -> str:
-    """Return a step's name as a child job."""
-    return f"{step.job}.{step.name}"
-
-
-def child_body(step: Step) -> dict[str, Any]:
-    """Return a step as a child job's GET answer: without properties, which sends the client to the run history."""
-    name = child_name(step)
-    return resource(resource_id("jobs", name), name, "workspaces/jobs", {}) | {"properties": None}
-
-
-def run_body(job: Job) -> dict[str, Any]:
-    """Return a job as a run of the run history."""
-    return _run(job.name, job, status_of_job(job), job.display_name, job.started_at, job.ended_at, job.error) | {
-        "tags": dict(job.tags),
-        "hidden": job.is_archived,
-    }
-
-
-def child_run_body(job: Job, step: Step) -> dict[str, Any]:
-    """Return a step as a child run of the run history."""
-    status = STEP_STATUS[step.status]
-    body = _run(child_name(step), job, status, step.name, step.started_at, step.ended_at, step.error)
-    component = {"azureml.moduleName": step.spec.component, "azureml.parameters": step.reason, **_reuse(step)}
-    values = {name: step.spec.literals[name] for name in job.sweep.space} if job.sweep else {}
-    tags = {"hyperparameters": json.dumps(values)} if values else {}
-    return body | {"parentRunId": job.name, "rootRunId": job.name, "properties": component, "tags": tags}
-
-
-def _reuse(step: Step) -> dict[str, str]:
-    """Return the properties that mark a step as reused from an earlier one, which its reason names: `same as job/step`."""
-    if step.status is not StepStatus.CACHED:
-        return {}
-    return {
-        "azureml.isreused": "true",
-        "azureml.reusedrunid": step.reason.removeprefix("same as ").replace("/", ".", 1),
-    }
-
-
-def change_from_body(body: Mapping[str, Any]) -> JobChange:
-    """Read a PATCH of a run."""
-    return _change(body, body.get("hidden"))
-
-
-def _change(body: Mapping[str, Any], is_archived: bool | None) -> JobChange:
+def change_from_body(body: Mapping[str, Any], is_archived: str = "hidden") -> JobChange:
+    """Read a PATCH of a run, or the same from a job's properties, which name by `is_archived` whether it is."""
     tags, properties = body.get("tags"), body.get("properties")
     return JobChange(
         display_name=body.get("displayName"),
         description=body.get("description"),
         tags=None if tags is None else texts(tags),
         user_properties=None if properties is None else texts(properties),
-        is_archived=is_archived,
+        is_archived=body.get(is_archived),
     )
-
-
-def run_details(job: Job, log: str, is_finalizing: bool = False) -> dict[str, Any]:
-    """Return a run's details in the run history; `log` is the address of its log.
-
-    is_finalizing: the job has ended, and its log is still to be shown.
-    """
-    return {
-        "runId": job.name,
-        "status": "Finalizing" if is_finalizing else status_of_job(job),
-        "startTimeUtc": _moment(job.started_at),
-        "endTimeUtc": _moment(job.ended_at),
-        "properties": {},
-        "inputDatasets": [],
-        "outputDatasets": [],
-        "logFiles": {LOGS[kind_of(job)]: log},
-        "warnings": [],
-        "error": _error(job.error) if job.error else None,
-        "submittedBy": job.created_by,
-    }
-
-
-def run_data(name: str, status: str, outputs: Iterable[str]) -> dict[str, Any]:
-    """Return a run's data in the run history: its state, and its outputs under ids that are resolved to paths.
-
-    An output that is a model is called a folder too: azure-ai-ml 1.35 breaks off before it asks where a model lies. Older
-    releases know the types by other names, leave all out, and look under `output_path`.
-    """
-    output_assets = {output: {"assetId": output_id(name, output), "type": "uri_folder"} for output in outputs}
-    return {"runMetadata": {"runId": name, "status": status, "outputs": output_assets}}
-
-
-def output_id(job: str, output: str) -> str:
-    """Return the id of a job's output."""
-    return f"azureml://jobs/{job}/outputs/{output}"
-
-
-def status_of_job(job: Job) -> str:
-    """Return Azure's word for a job's state."""
-    is_ending = job.is_cancel_requested and not job.status.is_terminal
-    return "CancelRequested" if is_ending else STATUS[job.status]
-
-
-def _run(
-    id: str,
-    job: Job,
-    status: str,
-    name: str,
-    began: datetime | None,
-    ended: datetime | None,
-    error: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    return {
-        "runId": id,
-        "experimentId": job.experiment,
-        "status": status,
-        "displayName": name,
-        "createdUtc": _moment(job.created_at),
-        "startTimeUtc": _moment(began),
-        "endTimeUtc": _moment(ended),
-        "createdBy": {"userName": job.created_by},
-        "properties": {},
-        "tags": {},
-        "services": {},
-        "runType": "azureml.StepRun" if id != job.name else "azureml.PipelineRun",
-        "error": _error(error) if error else None,
-    }
-
-
-def _error(error: Mapping[str, Any]) -> dict[str, Any]:
-    faults = [str(fault) for fault in error.get("faults") or ()]
-    message = "\n".join([str(error.get("message", "")), *(f"  - {fault}" for fault in faults)])
-    return {"error": {"code": "UserError", "message": message, "details": [{"message": fault} for fault in faults]}}
-
-
-def _moment(moment: datetime | None) -> str | None:
-    return moment.isoformat() if moment else None

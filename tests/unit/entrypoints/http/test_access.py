@@ -11,8 +11,8 @@ from mafunzo import Workspace
 from mafunzo.entities.compute import ComputeRequest
 from mafunzo.entities.user import Role
 from mafunzo.entrypoints.azure.access import MAKERS, NEEDS, RULES, SECRETS
+from mafunzo.entrypoints.azure.application import OF_CALLERS, PUBLIC
 from mafunzo.entrypoints.azure.routes import mlflow as azure_mlflow
-from mafunzo.entrypoints.azure.routes.table import OF_CALLERS, PUBLIC
 from mafunzo.entrypoints.http.access import READING, Need, admit, authorize, caller_of, caller_with
 from mafunzo.entrypoints.http.identity import Caller, Identity, identity_of
 from mafunzo.entrypoints.mlflow.access import needed_by_mlflow

@@ -1,13 +1,15 @@
-"""Online endpoints over Azure's wire."""
+"""Online endpoints and their deployments over Azure's wire."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mafunzo.entities.endpoint import DeploymentStatus
+from mafunzo.entrypoints.azure.wire.envelope import workspace_id
 from tests.support.azure_bench import BASE, Bench, azure_bench
-from tests.support.chat_home import deployed
+from tests.support.chat_home import TOO_SLOW, deployed
 
 
 @pytest.fixture
@@ -65,3 +67,45 @@ def test_who_may_delete_an_endpoint(bench: Bench) -> None:
     assert status == 403 and "needs them or an owner" in message
     assert bench.user("juma", "reader").refusal("PUT", "onlineEndpoints/fresh", {})[0] == 403
     assert bench.stranger.refusal("GET", "onlineEndpoints")[0] == 401
+
+
+# Deployments
+
+
+BLUE = "onlineEndpoints/chat/deployments/blue"
+
+
+def body(**properties: Any) -> dict[str, Any]:
+    return {"properties": {"model": "azureml:chat:1", **properties}, "sku": {"name": "Default", "capacity": 1}}
+
+
+def test_a_model_may_be_named_by_its_id(bench: Bench) -> None:
+    id = f"{workspace_id()}/models/chat/versions/1"
+    assert bench.owner.ask("PUT", BLUE, body(model=id)).json()["properties"]["model"] == id
+    assert bench.workspace.deployments.get("chat", "blue").model == "chat:1"
+
+
+def test_the_end_of_a_log_is_shown(bench: Bench) -> None:
+    deployed(bench.workspace, "blue", DeploymentStatus.FAILED, error=TOO_SLOW)
+    answer = bench.owner.ask("POST", f"{BLUE}/getLogs", {"tail": 2})
+    assert answer.json() == {"content": "a: 1\nb: 2"}
+    status, message = bench.owner.refusal("POST", f"{BLUE}/getLogs", {"tail": "all"})
+    assert status == 400 and "tail is 'all', expected a number of lines, 1 or more." in message
+    assert bench.owner.refusal("POST", "onlineEndpoints/chat/deployments/green/getLogs", {})[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("properties", "status", "message"),
+    [
+        pytest.param({"model": ""}, 400, "Deployment 'blue' names no model", id="no model"),
+        pytest.param({"model": "azureml:chta:1"}, 404, "chta", id="a model that isn't there"),
+        pytest.param({"codeConfiguration": {"codeId": "c"}}, 400, "code_configuration", id="a script"),
+        pytest.param({"instanceType": "Standard_Odd"}, 404, "No machine size is called", id="unknown size"),
+    ],
+)
+def test_a_deployment_that_cannot_be_is_refused(
+    bench: Bench, properties: dict[str, Any], status: int, message: str
+) -> None:
+    code, text = bench.owner.refusal("PUT", BLUE, body(**properties))
+    assert (code, message in text) == (status, True), text
+    assert bench.workspace.deployments.list() == []

@@ -7,19 +7,11 @@ import pytest
 
 from mafunzo.entities.asset import AssetType
 from mafunzo.entities.component import COMPUTE, INSTANCES, PROCESSES, TIMEOUT, Source
-from mafunzo.entities.job import Destination, Job, JobStatus, Step, StepSpec, StepStatus
+from mafunzo.entities.job import Destination, Job, JobStatus
 from mafunzo.entities.job_request import JobChange, changed
 from mafunzo.entities.reference import AssetReference, PathInput
 from mafunzo.entrypoints.azure.reference import parse_reference
-from mafunzo.entrypoints.azure.wire.job import (
-    change_from_body,
-    child_body,
-    child_run_body,
-    job_body,
-    job_from_body,
-    kind_of,
-    run_details,
-)
+from mafunzo.entrypoints.azure.wire.job import change_from_body, job_body, job_from_body
 from mafunzo.errors import InvalidParameter, NotSupported
 
 WS = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w"
@@ -208,21 +200,6 @@ def test_a_job_comes_back_as_it_was_sent_with_its_state() -> None:
     assert (shown["jobType"], shown["status"], "jobs" in shown) == ("Command", "Running", False)
     assert shown["outputs"]["o"]["uri"] == "azureml://jobs/j/outputs/o"
     assert job_body(made(PIPELINE), "https://here/jobs")["properties"]["jobs"] == PIPELINE["properties"]["jobs"]
-
-
-def test_a_commands_log_is_called_as_the_sdk_looks_for_it() -> None:
-    assert list(run_details(made(COMMAND), "log")["logFiles"]) == ["user_logs/std_log.txt"]
-    assert list(run_details(made(PIPELINE), "log")["logFiles"]) == ["logs/azureml/executionlogs.txt"]
-    assert (kind_of(made(COMMAND)), kind_of(made(PIPELINE))) == ("Command", "Pipeline")
-
-
-def test_a_step_is_a_run_under_its_job_and_has_no_properties_as_a_resource() -> None:
-    error = {"message": "it broke", "faults": ["why"]}
-    step = Step("j", StepSpec("a.b", "c:1", "code", "true"), StepStatus.FAILED, error=error)
-    assert child_body(step)["name"] == "j.a.b" and child_body(step)["properties"] is None
-    run = child_run_body(made(PIPELINE), step)
-    assert (run["parentRunId"], run["status"], run["displayName"]) == ("j", "Failed", "a.b")
-    assert "it broke" in run["error"]["error"]["message"]
 
 
 def test_a_patch_changes_only_what_it_names() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mafunzo.entities.job import Destination, Job, JobStatus, LiteralInput, Step, StepSpec
+from mafunzo.entities.job import Destination, Job, JobStatus
 from mafunzo.entities.reference import AssetReference
 from mafunzo.entities.sweep import (
     BEST_TRIAL,
@@ -16,7 +16,8 @@ from mafunzo.entities.sweep import (
     Sampling,
     Sweep,
 )
-from mafunzo.entrypoints.azure.wire.job import COMMAND, TRIAL, child_run_body, job_body, job_from_body, run_details
+from mafunzo.entrypoints.azure.wire.job import COMMAND, TRIAL, job_body, job_from_body
+from mafunzo.entrypoints.azure.wire.run import run_details
 from mafunzo.entrypoints.azure.wire.sweep import sweep_from_body
 from mafunzo.errors import InvalidParameter
 
@@ -199,10 +200,3 @@ def test_a_sweep_that_has_ended_names_its_best_trial() -> None:
     assert said["outputs"]["o"]["uri"] == "azureml://jobs/sw1/outputs/o"
     assert list(run_details(job, "https://log")["logFiles"]) == ["azureml-logs/hyperdrive.txt"]
     assert asked.echoes["azure"] == {"properties": BODY_OF_A_SWEEP}
-
-
-def test_a_trial_tells_its_values() -> None:
-    sweep = sweep_from_body("s", BODY_OF_A_SWEEP)
-    spec = StepSpec("trial_0", "c:1", "", "", inputs={"lr": LiteralInput(0.5), "n": LiteralInput(2)})
-    job = Job("s", "", "", "", sweep=sweep)
-    assert child_run_body(job, Step("s", spec))["tags"] == {"hyperparameters": '{"lr": 0.5, "n": 2}'}

@@ -1,4 +1,4 @@
-"""Deployments of online endpoints over Azure's wire, and how far their operations are."""
+"""Long-running operations over Azure's wire: how far a deployment is, or its end."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mafunzo.entities.endpoint import DeploymentStatus
-from mafunzo.entrypoints.azure.wire.envelope import operation_path, workspace_id
+from mafunzo.entrypoints.azure.wire.envelope import operation_path
 from tests.support.azure_bench import BASE, Bench, azure_bench
 from tests.support.chat_home import TOO_SLOW, deployed
 
@@ -40,12 +40,6 @@ def test_a_deployment_is_begun_and_followed_to_its_end(bench: Bench) -> None:
     assert [one["name"] for one in bench.owner.get("onlineEndpoints/chat/deployments")["value"]] == ["blue"]
 
 
-def test_a_model_may_be_named_by_its_id(bench: Bench) -> None:
-    id = f"{workspace_id()}/models/chat/versions/1"
-    assert bench.owner.ask("PUT", BLUE, body(model=id)).json()["properties"]["model"] == id
-    assert bench.workspace.deployments.get("chat", "blue").model == "chat:1"
-
-
 def test_the_operation_of_one_that_failed_says_why(bench: Bench) -> None:
     operation = bench.owner.ask("PUT", BLUE, body()).headers["azure-asyncoperation"].removeprefix(BASE)
     waiting = bench.workspace.deployments.get("chat", "blue")
@@ -73,29 +67,3 @@ def test_a_deployment_goes_and_its_operation_says_when(bench: Bench) -> None:
 def test_an_operation_that_nobody_began_is_not_there(bench: Bench) -> None:
     status, message = bench.owner.refusal("GET", operation_path("nonsense:chat"))
     assert (status, message) == (404, "No operation 'nonsense:chat' is known.")
-
-
-def test_the_end_of_a_log_is_shown(bench: Bench) -> None:
-    deployed(bench.workspace, "blue", DeploymentStatus.FAILED, error=TOO_SLOW)
-    answer = bench.owner.ask("POST", f"{BLUE}/getLogs", {"tail": 2})
-    assert answer.json() == {"content": "a: 1\nb: 2"}
-    status, message = bench.owner.refusal("POST", f"{BLUE}/getLogs", {"tail": "all"})
-    assert status == 400 and "tail is 'all', expected a number of lines, 1 or more." in message
-    assert bench.owner.refusal("POST", "onlineEndpoints/chat/deployments/green/getLogs", {})[0] == 404
-
-
-@pytest.mark.parametrize(
-    ("properties", "status", "message"),
-    [
-        pytest.param({"model": ""}, 400, "Deployment 'blue' names no model", id="no model"),
-        pytest.param({"model": "azureml:chta:1"}, 404, "chta", id="a model that isn't there"),
-        pytest.param({"codeConfiguration": {"codeId": "c"}}, 400, "code_configuration", id="a script"),
-        pytest.param({"instanceType": "Standard_Odd"}, 404, "No machine size is called", id="unknown size"),
-    ],
-)
-def test_a_deployment_that_cannot_be_is_refused(
-    bench: Bench, properties: dict[str, Any], status: int, message: str
-) -> None:
-    code, text = bench.owner.refusal("PUT", BLUE, body(**properties))
-    assert (code, message in text) == (status, True), text
-    assert bench.workspace.deployments.list() == []
