@@ -24,7 +24,7 @@ def create(
     """
     from mafunzo.control.workspace import Workspace
     from mafunzo.entrypoints.azure.files.creation import create as create_from
-    from mafunzo.entrypoints.azure.files.keys import FileKind
+    from mafunzo.entrypoints.azure.files.kind import FileKind
 
     workspace = Workspace()
     resource = create_from(workspace, file, pairs(changes))

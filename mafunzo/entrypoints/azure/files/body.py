@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from mafunzo.entrypoints.azure.files.job import Body, Local, address, job_body, node_bodies, sources
-from mafunzo.entrypoints.azure.files.keys import FileKind
+from mafunzo.entrypoints.azure.files.kind import FileKind
 from mafunzo.entrypoints.azure.wire.compute import AML_COMPUTE
 from mafunzo.entrypoints.azure.wire.endpoint import MANAGED
 from mafunzo.entrypoints.azure.wire.envelope import LOCATION
@@ -68,14 +68,16 @@ def _declared(declaration: Mapping[str, Any]) -> Body:
 
 
 def _asset_body(document: Mapping[str, Any], **fields: Any) -> Body:
-    properties = {
-        "description": document.get("description"),
-        "tags": dict(document.get("tags") or {}),
-        "properties": dict(document.get("properties") or {}),
-        "isAnonymous": False,
-        "isArchived": False,
+    return {
+        "properties": {
+            "description": document.get("description"),
+            "tags": dict(document.get("tags") or {}),
+            "properties": dict(document.get("properties") or {}),
+            "isAnonymous": False,
+            "isArchived": False,
+            **fields,
+        }
     }
-    return {"properties": properties | fields}
 
 
 # Computes, endpoints, deployments
@@ -90,26 +92,25 @@ def _compute(document: Mapping[str, Any], local: Local) -> Body:
         "nodeIdleTimeBeforeScaleDown": None if idle_s is None else f"PT{idle_s}S",
     }
     inner = {"vmSize": str(document["size"]), "vmPriority": _TIERS[tier], "scaleSettings": scale, "osType": "Linux"}
-    properties = {"computeType": AML_COMPUTE, "description": document.get("description"), "properties": inner}
-    return {"location": LOCATION, "properties": properties, "tags": dict(document.get("tags") or {})}
+    return _placed(document, {"computeType": AML_COMPUTE, "properties": inner})
 
 
 def _endpoint(document: Mapping[str, Any], local: Local) -> Body:
-    properties = {
-        "description": document.get("description"),
-        "authMode": document.get("auth_mode") or "Key",
-        "properties": dict(document.get("properties") or {}),
-        "traffic": document.get("traffic") or {},
-        "mirrorTraffic": document.get("mirror_traffic") or {},
-    }
-    return {"location": LOCATION, "properties": properties, "tags": dict(document.get("tags") or {})}
+    return _placed(
+        document,
+        {
+            "authMode": document.get("auth_mode") or "Key",
+            "properties": dict(document.get("properties") or {}),
+            "traffic": document.get("traffic") or {},
+            "mirrorTraffic": document.get("mirror_traffic") or {},
+        },
+    )
 
 
 def _deployment(document: Mapping[str, Any], local: Local) -> Body:
     limit_ms = (document.get("request_settings") or {}).get("request_timeout_ms")
     capacity, model = document.get("instance_count"), document["model"]
     properties = {
-        "description": document.get("description"),
         "model": local.model("model", model) if isinstance(model, Mapping) else model,
         "properties": dict(document.get("properties") or {}),
         "environmentId": document.get("environment"),
@@ -122,7 +123,13 @@ def _deployment(document: Mapping[str, Any], local: Local) -> Body:
         "endpointComputeType": str(document.get("type") or MANAGED).capitalize(),
     }
     sku = {"name": "Default", "capacity": 1 if capacity is None else int(capacity)}
-    return {"location": LOCATION, "properties": properties, "tags": dict(document.get("tags") or {}), "sku": sku}
+    return {**_placed(document, properties), "sku": sku}
+
+
+def _placed(document: Mapping[str, Any], properties: Body) -> Body:
+    """Return the body of a resource that is somewhere: here."""
+    properties = {"description": document.get("description"), **properties}
+    return {"location": LOCATION, "properties": properties, "tags": dict(document.get("tags") or {})}
 
 
 def _probe(probe: Mapping[str, Any]) -> Body:

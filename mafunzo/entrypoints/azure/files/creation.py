@@ -1,32 +1,45 @@
-"""Creation of what an `az ml` file describes: validated as a whole, and only then stored, and created as by Azure's PUT."""
+"""Creation of what an `az ml` file describes: validated as a whole, and only then stored, and created as by Azure's PUT.
 
-from __future__ import annotations
+A file is validated by its keys, its local files, and the assets that it references, before anything is stored.
+"""
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import yaml
 
+from mafunzo.control.workspace import Workspace
+from mafunzo.control.workspace import endpoints as endpoint
+from mafunzo.control.workspace.submission import shipped_pipeline
 from mafunzo.control.workspace.version import registered
-from mafunzo.entities.asset import next_version
+from mafunzo.entities.asset import AssetType, next_version
+from mafunzo.entities.component import Component
+from mafunzo.entities.job_request import JobRequest
+from mafunzo.entities.reference import PathInput
+from mafunzo.entrypoints.azure.files import local_file
 from mafunzo.entrypoints.azure.files.body import body_of
-from mafunzo.entrypoints.azure.files.check import ASSETS, check
 from mafunzo.entrypoints.azure.files.job import Body
-from mafunzo.entrypoints.azure.files.keys import FileKind, kind_of, with_type
-from mafunzo.entrypoints.azure.files.local_file import LocalFiles, StoredFiles, read_document
-from mafunzo.entrypoints.azure.wire.asset import data_from_body, model_from_body
-from mafunzo.entrypoints.azure.wire.component import request_from_body as component_from_body
+from mafunzo.entrypoints.azure.files.keys import faults_of, mended
+from mafunzo.entrypoints.azure.files.kind import FileKind, kind_of, with_type
+from mafunzo.entrypoints.azure.registration import register
+from mafunzo.entrypoints.azure.wire.asset import data_from_body, model_from_body, require_name
 from mafunzo.entrypoints.azure.wire.compute import compute_from_body
-from mafunzo.entrypoints.azure.wire.endpoint import deployment_from_body, endpoint_from_body
-from mafunzo.entrypoints.azure.wire.environment import request_from_body
-from mafunzo.entrypoints.azure.wire.job import job_from_body
-from mafunzo.errors import Conflict, InvalidParameter
+from mafunzo.entrypoints.azure.wire.endpoint import deployment_from_body, endpoint_from_body, model_reference
+from mafunzo.entrypoints.azure.wire.environment import environment_from_body
+from mafunzo.entrypoints.azure.wire.job import COMMAND, TRIAL, job_from_body
+from mafunzo.errors import Conflict, InvalidFile, InvalidParameter
 
-if TYPE_CHECKING:
-    from mafunzo.control.workspace.workspace import Workspace
+T = TypeVar("T")
+ASSETS: Mapping[FileKind, AssetType] = {
+    FileKind.MODEL: AssetType.MODEL,
+    FileKind.DATA: AssetType.DATA,
+    FileKind.COMPONENT: AssetType.COMPONENT,
+    FileKind.ENVIRONMENT: AssetType.ENVIRONMENT,
+}
+"""The kinds that are versioned assets."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +58,14 @@ def create(workspace: Workspace, file: Path, changes: Mapping[str, str]) -> Crea
     Raises `NotSupported` for a kind that doesn't run here, `InvalidFile` with all faults of the file before anything is stored,
     and what the verb itself raises. A job is in the queue then, and a deployment on its way.
     """
-    document = _with_changes(read_document(file), changes)
+    document = _with_changes(local_file.read_document(file), changes)
     kind = kind_of(document, str(file))
     document = with_type(document)
     name = _name(kind, document)
     check(workspace, file, kind, document, name)
-    body = body_of(kind, document, LocalFiles(file.parent, StoredFiles(workspace)))
-    endpoint = str(document.get("endpoint_name") or "")
-    target = Created(kind, name, _version(workspace, kind, document), endpoint)
-    _VERBS[kind](workspace, body, target)
+    body = body_of(kind, document, local_file.LocalFiles(file.parent, local_file.StoredFiles(workspace)))
+    target = Created(kind, name, _version(workspace, kind, document), str(document.get("endpoint_name") or ""))
+    _make(workspace, target, body)
     return target
 
 
@@ -74,41 +86,23 @@ def _version(workspace: Workspace, kind: FileKind, document: Mapping[str, Any]) 
     return next_version(asset.version for asset in registered(workspace.services, ASSETS[kind], str(document["name"])))
 
 
-# What a kind is made by
-
-
-def _make_job(workspace: Workspace, body: Body, target: Created) -> None:
-    if workspace.jobs.has(target.name):
-        raise Conflict(
-            f"Job {target.name} exists already, and a job never changes. Give it another name, or leave it out."
-        )
-    workspace.jobs.create(job_from_body(target.name, body))
-
-
-_VERBS: Mapping[FileKind, Callable[[Workspace, Body, Created], Any]] = {
-    FileKind.MODEL: lambda workspace, body, target: workspace.models.register_from(
-        model_from_body(body), target.name, target.version
-    ),
-    FileKind.DATA: lambda workspace, body, target: workspace.data.register_from(
-        data_from_body(target.name, body), target.name, target.version
-    ),
-    FileKind.ENVIRONMENT: lambda workspace, body, target: workspace.environments.register_from(
-        request_from_body(target.name, target.version, body), target.name, target.version
-    ),
-    FileKind.COMPONENT: lambda workspace, body, target: workspace.components.register(
-        component_from_body(target.name, target.version, body)
-    ),
-    FileKind.COMPUTE: lambda workspace, body, target: workspace.computes.create(
-        target.name, compute_from_body(target.name, body)
-    ),
-    FileKind.JOB: _make_job,
-    FileKind.ENDPOINT: lambda workspace, body, target: workspace.endpoints.put(
-        target.name, endpoint_from_body(target.name, body)
-    ),
-    FileKind.DEPLOYMENT: lambda workspace, body, target: workspace.deployments.put(
-        target.endpoint, target.name, deployment_from_body(target.name, body)
-    ),
-}
+def _make(workspace: Workspace, target: Created, body: Body) -> None:
+    name = target.name
+    match target.kind:
+        case FileKind.JOB:
+            if workspace.jobs.has(name):
+                raise Conflict(
+                    f"Job {name} exists already, and a job never changes. Give it another name, or leave it out."
+                )
+            workspace.jobs.create(job_from_body(name, body))
+        case FileKind.COMPUTE:
+            workspace.computes.create(name, compute_from_body(name, body))
+        case FileKind.ENDPOINT:
+            workspace.endpoints.put(name, endpoint_from_body(name, body))
+        case FileKind.DEPLOYMENT:
+            workspace.deployments.put(target.endpoint, name, deployment_from_body(name, body))
+        case kind:
+            register(workspace, ASSETS[kind], name, target.version, body)
 
 
 def _with_changes(document: Mapping[str, Any], changes: Mapping[str, str]) -> dict[str, Any]:
@@ -127,3 +121,117 @@ def _changed(document: Any, path: list[str], value: Any) -> dict[str, Any]:
         raise TypeError(f"there are no keys below it to reach {'.'.join(path)}.")
     first, *rest = path
     return {**document, first: _changed(document.get(first) or {}, rest, value) if rest else value}
+
+
+# What is checked before
+
+
+def check(workspace: Workspace, file: Path, kind: FileKind, document: Mapping[str, Any], name: str) -> None:
+    """Raise `InvalidFile` with all that is wrong with a file, as far as one fault lets another be seen."""
+    files = local_file.CheckedFiles(workspace)
+    key_faults = faults_of(kind, document)
+    files.faults.add(*(fault.text for fault in key_faults))
+    if all(fault.is_harmless for fault in key_faults):
+        document = mended(document, key_faults)
+        local = local_file.LocalFiles(file.parent, files, within=(file.resolve(),))
+        body = files.attempt("", lambda: body_of(kind, document, local), None)
+        if body is not None:
+            broken = frozenset(fault.path[0] for fault in key_faults)
+            _CHECKS.get(kind, _asset)(_File(workspace, files, kind, document, body, name, broken))
+    files.faults.require_none(f"{file} can't be used.", InvalidFile)
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file that could be translated. broken: keys with a reported fault, which have a stand-in value."""
+
+    workspace: Workspace
+    files: local_file.CheckedFiles
+    kind: FileKind
+    document: Mapping[str, Any]
+    body: Body
+    name: str
+    broken: frozenset[str]
+
+    def attempt(self, key: str, work: Callable[[], T]) -> T | None:
+        """Return what `work` does; where it raises, keep the fault, and do nothing for a key that is broken."""
+        return None if key in self.broken else self.files.attempt(key, work, None)
+
+    def take(self, read: Callable[[], T]) -> T | None:
+        """Return what `read` parses from the body; where it raises, keep the fault."""
+        return self.files.attempt("", read, None)
+
+
+_READERS: Mapping[FileKind, Callable[[_File], Any]] = {
+    FileKind.MODEL: lambda file: model_from_body(file.body),
+    FileKind.DATA: lambda file: data_from_body(file.name, file.body),
+    FileKind.ENVIRONMENT: lambda file: environment_from_body(file.name, "", file.body),
+    FileKind.COMPONENT: lambda file: local_file.component_of(file.body, file.name),
+}
+
+
+def _asset(file: _File) -> None:
+    version = str(file.document.get("version") or "1")
+    file.take(lambda: require_name(ASSETS[file.kind], file.name, version))
+    file.take(lambda: _READERS[file.kind](file))
+    if file.kind is FileKind.COMPONENT:
+        file.take(lambda: file.files.require_source(file.body))
+
+
+def _compute(file: _File) -> None:
+    computes = file.workspace.computes
+    request = file.take(lambda: compute_from_body(file.name, file.body))
+    if request is not None:
+        file.files.faults.add(*computes.faults_of(file.name, request))
+        file.attempt("size", lambda: computes.get(request.size))
+
+
+def _endpoint(file: _File) -> None:
+    file.take(lambda: endpoint.require_name("endpoint", file.name))
+    file.take(lambda: endpoint_from_body(file.name, file.body))
+
+
+def _deployment(file: _File) -> None:
+    file.take(lambda: endpoint.require_name("deployment", file.name))
+    file.attempt("endpoint_name", lambda: file.workspace.endpoints.get(str(file.document["endpoint_name"])))
+    properties = file.body["properties"]
+    if file.attempt("model", lambda: model_reference(file.name, properties)) is None:
+        properties = {**properties, "model": local_file.UNKNOWN}
+    request = file.take(lambda: deployment_from_body(file.name, {**file.body, "properties": properties}))
+    if request is None:
+        return
+    if properties["model"] != local_file.UNKNOWN:
+        file.attempt("model", lambda: file.workspace.deployments.require_chat_model(request.model))
+    if request.instance_type:
+        file.attempt("instance_type", lambda: file.workspace.computes.get(request.instance_type))
+
+
+def _job(file: _File) -> None:
+    request = file.take(lambda: job_from_body(file.name, file.body))
+    if request is None:
+        return
+    jobs, promised = file.workspace.jobs, file.files.promised()
+    if _has_unreadable_parts(request, promised.components.values()):
+        file.files.faults.add(*file.workspace.computes.faults(request.computes))
+        return
+    step = "" if "jobs" in file.document else f"step '{TRIAL if request.sweep else COMMAND}': "
+    file.files.attempt("", lambda: jobs.require_good(request, promised), None, step)
+
+
+def _has_unreadable_parts(request: JobRequest, components: Iterable[Component]) -> bool:
+    """Return whether a component, or a file of a pipeline of the registry, can't be read, so that no plan can be made."""
+    nodes = [*request.pipeline.nodes.values(), *(node for one in components for node in one.nodes.values())]
+    if local_file.UNKNOWN_NAME in (request.component, *(node.component for node in nodes)):
+        return True
+    inputs = [*request.inputs.values(), *(value for node in nodes for value in node.inputs.values())]
+    is_broken = any(isinstance(value, PathInput) and value.text == local_file.UNKNOWN_URI for value in inputs)
+    return is_broken and shipped_pipeline(request) is not None
+
+
+_CHECKS: Mapping[FileKind, Callable[[_File], None]] = {
+    FileKind.COMPUTE: _compute,
+    FileKind.JOB: _job,
+    FileKind.ENDPOINT: _endpoint,
+    FileKind.DEPLOYMENT: _deployment,
+}
+"""Of the kinds that aren't assets."""

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 from mafunzo.entities.component import STEP_OUTPUT
 from mafunzo.entities.reference import AssetReference
-from mafunzo.entrypoints.azure.files.value import number_of
+from mafunzo.entrypoints.azure.files.keys import number_of
 from mafunzo.entrypoints.azure.reference import parse_reference
-from mafunzo.entrypoints.azure.wire.envelope import resource_id
+from mafunzo.entrypoints.azure.wire.envelope import resource_id, without_nulls
 from mafunzo.entrypoints.azure.wire.job import FILE_SOURCE
 from mafunzo.entrypoints.azure.wire.sweep import ARGUMENTS
 
@@ -78,11 +78,10 @@ def job_body(document: Mapping[str, Any], local: Local) -> Body:
         "tags": dict(document.get("tags") or {}),
         "properties": dict(document.get("properties") or {}),
         "computeId": document.get("compute"),
-        "inputs": _job_inputs(document, local),
+        "inputs": {name: _camel_keys(body) for name, body in _input_bodies("inputs", document, local).items()},
         "outputs": {name: _job_output(output) for name, output in (document.get("outputs") or {}).items()},
     }
-    more = parts[kind](document, local)
-    return {"properties": {key: value for key, value in {**properties, **more}.items() if value is not None}}
+    return {"properties": without_nulls({**properties, **parts[kind](document, local)})}
 
 
 def _pipeline_part(document: Mapping[str, Any], local: Local) -> Body:
@@ -102,10 +101,10 @@ def _sweep_part(document: Mapping[str, Any], local: Local) -> Body:
     return {
         "searchSpace": {name: _values(distribution) for name, distribution in document["search_space"].items()},
         "samplingAlgorithm": _typed("samplingAlgorithmType", document.get("sampling_algorithm") or "random"),
-        "objective": {_camel(key): value for key, value in document["objective"].items()},
+        "objective": _camel_keys(document["objective"]),
         "earlyTermination": None if policy is None else _typed("policyType", policy),
         "limits": {"jobLimitsType": "Sweep", **limits},
-        "trial": {key: value for key, value in trial.items() if value is not None},
+        "trial": without_nulls(trial),
     }
 
 
@@ -120,38 +119,26 @@ def _typed(name: str, spec: str | Mapping[str, Any]) -> Body:
     """Return a policy or an algorithm, which may be its type alone, with the type under `name`, in Azure's spelling."""
     fields = dict(spec) if isinstance(spec, Mapping) else {"type": spec}
     kind = "".join(word.capitalize() for word in str(fields.pop("type", "")).split("_"))
-    return {name: kind, **{_camel(key): value for key, value in fields.items()}}
+    return {name: kind, **_camel_keys(fields)}
 
 
 def _command_part(document: Mapping[str, Any], local: Local, where: str = "") -> Body:
     names = sources(where, document, local)
-    resources = document.get("resources") or {}
     limit = (document.get("limits") or {}).get("timeout")
-    distribution = _distribution(document)
     return {
         "command": str(document["command"]),
         "codeId": names.get("code"),
         "environmentId": names.get("environment"),
         "environmentVariables": dict(document.get("environment_variables") or {}),
-        "resources": {_camel(key): value for key, value in resources.items()},
-        "distribution": {_camel(key): value for key, value in distribution.items()} or None,
+        "resources": _camel_keys(document.get("resources") or {}),
+        "distribution": _camel_keys(_distribution(document)) or None,
         "limits": None if limit is None else {"jobLimitsType": "Command", "timeout": _duration(limit)},
     }
 
 
-def _job_inputs(document: Mapping[str, Any], local: Local) -> Body:
-    inputs = {}
-    for name, spec in (document.get("inputs") or {}).items():
-        body = _input_body(f"inputs.{name}", spec, local)
-        if body is not None:
-            inputs[name] = {_camel(key): value for key, value in body.items()}
-    return inputs
-
-
 def _job_output(output: Any) -> Body:
-    body = _output_body(output)
     names = {"name": "assetName", "version": "assetVersion"}
-    return {names.get(key, _camel(key)): value for key, value in body.items()}
+    return {names.get(key, _camel(key)): value for key, value in _output_body(output).items()}
 
 
 # Nodes
@@ -159,32 +146,25 @@ def _job_output(output: Any) -> Body:
 
 def node_bodies(pipeline: Mapping[str, Any], local: Local) -> Body:
     """Return a pipeline's nodes; a component that is defined inline becomes a reference."""
-    bodies: Body = {}
     types = _Types(pipeline, local)
-    for name, node in pipeline["jobs"].items():
-        bodies[name] = _node(name, node, types, local)
-    return bodies
+    return {name: _node(name, node, types, local) for name, node in pipeline["jobs"].items()}
 
 
 def _node(name: str, node: Mapping[str, Any], types: "_Types", local: Local) -> Body:
-    where = f"jobs.{name}"
-    inputs = {
-        key: _input_body(f"{where}.inputs.{key}", binding, local) for key, binding in (node.get("inputs") or {}).items()
-    }
-    body = {
-        "name": name,
-        "type": str(node.get("type") or "command"),
-        "componentId": types.component(name),
-        "inputs": {key: input_body for key, input_body in inputs.items() if input_body is not None},
-        "outputs": {key: _output_body(binding) for key, binding in (node.get("outputs") or {}).items()},
-        "computeId": node.get("compute"),
-        "resources": node.get("resources"),
-        "distribution": _distribution(node) or None,
-        "environment_variables": node.get("environment_variables"),
-        "limits": {key: _duration(limit) for key, limit in (node.get("limits") or {}).items() if limit is not None}
-        or None,
-    }
-    return {key: value for key, value in body.items() if value is not None}
+    return without_nulls(
+        {
+            "name": name,
+            "type": str(node.get("type") or "command"),
+            "componentId": types.component(name),
+            "inputs": _input_bodies(f"jobs.{name}.inputs", node, local),
+            "outputs": {key: _output_body(binding) for key, binding in (node.get("outputs") or {}).items()},
+            "computeId": node.get("compute"),
+            "resources": node.get("resources"),
+            "distribution": _distribution(node) or None,
+            "environment_variables": node.get("environment_variables"),
+            "limits": {key: _duration(limit) for key, limit in without_nulls(node.get("limits") or {}).items()} or None,
+        }
+    )
 
 
 class _Types:
@@ -198,26 +178,21 @@ class _Types:
     def component(self, name: str) -> str:
         """Return the reference to the component that a node runs."""
         if name not in self._components:
-            self._components[name] = self._component_of(name, self._pipeline["jobs"][name])
+            node = self._pipeline["jobs"][name]
+            component = node.get("component")
+            if component is None:
+                component = self._local.component(f"jobs.{name}", self._in_place(node))
+            elif not (isinstance(component, str) and is_reference(component)):
+                component = self._local.component(f"jobs.{name}.component", component)
+            self._components[name] = component
         return self._components[name]
-
-    def _component_of(self, name: str, node: Mapping[str, Any]) -> str:
-        where = f"jobs.{name}"
-        component = node.get("component")
-        if component is None:
-            return self._local.component(where, self._in_place(node))
-        if isinstance(component, str) and is_reference(component):
-            return component
-        return self._local.component(f"{where}.component", component)
 
     def _in_place(self, node: Mapping[str, Any]) -> Body:
         """Return a node's inline command as a component, with just the inputs and outputs that it has."""
         inputs, outputs = node.get("inputs") or {}, node.get("outputs") or {}
-        command = {
-            key: node[key] for key in ("command", "code", "environment", "distribution", "resources") if key in node
-        }
+        keys = ("command", "code", "environment", "distribution", "resources")
         return {
-            **command,
+            **{key: node[key] for key in keys if key in node},
             "name": ANONYMOUS,
             "type": "command",
             "is_deterministic": True,
@@ -275,6 +250,12 @@ def sources(where: str, spec: Mapping[str, Any], local: Local) -> Body:
     return names
 
 
+def _input_bodies(where: str, spec: Mapping[str, Any], local: Local) -> Body:
+    """Return the bodies of the inputs that have a value."""
+    inputs = (spec.get("inputs") or {}).items()
+    return without_nulls({name: _input_body(f"{where}.{name}", binding, local) for name, binding in inputs})
+
+
 def _input_body(where: str, spec: Any, local: Local) -> Body | None:
     """Return an input's body: a literal, a binding or a URI; None for one without a value."""
     if not isinstance(spec, Mapping):
@@ -310,14 +291,15 @@ def _output_body(output: Any) -> Body:
     if path is not None and _PARENT.fullmatch(str(path).strip()):
         return {"value": str(path), "type": "literal"}
     output = output if isinstance(output, Mapping) else {}
-    fields = {
-        "mode": _MODES.get(str(output["mode"]), str(output["mode"])) if output.get("mode") else None,
-        "uri": path,
-        "job_output_type": str(output.get("type") or "uri_folder"),
-        "name": output.get("name"),
-        "version": str(output["version"]) if output.get("version") is not None else None,
-    }
-    return {key: value for key, value in fields.items() if value is not None}
+    return without_nulls(
+        {
+            "mode": _MODES.get(str(output["mode"]), str(output["mode"])) if output.get("mode") else None,
+            "uri": path,
+            "job_output_type": str(output.get("type") or "uri_folder"),
+            "name": output.get("name"),
+            "version": str(output["version"]) if output.get("version") is not None else None,
+        }
+    )
 
 
 def _distribution(spec: Mapping[str, Any]) -> Body:
@@ -328,6 +310,10 @@ def _distribution(spec: Mapping[str, Any]) -> Body:
 
 def _duration(limit: Any) -> str:
     return f"PT{limit}S" if str(limit).isdecimal() else str(limit)
+
+
+def _camel_keys(section: Mapping[str, Any]) -> Body:
+    return {_camel(key): value for key, value in section.items()}
 
 
 def _camel(key: str) -> str:

@@ -1,6 +1,7 @@
-"""The schemas of `az ml` files: each file's kind, and the keys that it may have."""
+"""The schemas of `az ml` files: the keys that each kind may have, and their values, with stand-ins for faulty ones."""
 
 import difflib
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,53 +9,11 @@ from typing import Any
 
 from mafunzo.entities.asset import MODEL_TYPES
 from mafunzo.entities.component_file import NODE_TYPES
-from mafunzo.entrypoints.azure.files.value import Leaf, OneOf, stand_in, value_fault, written
+from mafunzo.entities.duration import seconds_of
+from mafunzo.entrypoints.azure.files.kind import FileKind, refusal
 from mafunzo.entrypoints.azure.wire.asset import DATA_TYPES
 from mafunzo.entrypoints.azure.wire.envelope import DATASTORE
-from mafunzo.errors import InvalidFile, NotSupported
-
-
-class FileKind(StrEnum):
-    """What a file describes."""
-
-    MODEL = "model"
-    DATA = "data"
-    ENVIRONMENT = "environment"
-    COMPUTE = "compute"
-    COMPONENT = "component"
-    JOB = "job"
-    ENDPOINT = "endpoint"
-    DEPLOYMENT = "deployment"
-
-
-_SCHEMAS: Mapping[str, tuple[FileKind, str]] = {
-    "model": (FileKind.MODEL, ""),
-    "data": (FileKind.DATA, ""),
-    "environment": (FileKind.ENVIRONMENT, ""),
-    "amlcompute": (FileKind.COMPUTE, "amlcompute"),
-    "commandcomponent": (FileKind.COMPONENT, "command"),
-    "pipelinecomponent": (FileKind.COMPONENT, "pipeline"),
-    "commandjob": (FileKind.JOB, "command"),
-    "pipelinejob": (FileKind.JOB, "pipeline"),
-    "sweepjob": (FileKind.JOB, "sweep"),
-    "managedonlineendpoint": (FileKind.ENDPOINT, ""),
-    "managedonlinedeployment": (FileKind.DEPLOYMENT, ""),
-}
-"""By the last part of `$schema`, in small letters: the kind, and the `type` that it stands for."""
-
-_REFUSED: Mapping[str, str] = {
-    "batch": "Batch endpoints aren't run here. Ask an online endpoint, or run a command over the rows.",
-    "schedule": "Schedules aren't kept here. Have cron call `mafunzo create -f` with the job's file.",
-    "kubernetes": "Kubernetes isn't used here. Use a managed endpoint, or an amlcompute: both run on this machine.",
-    "computeinstance": "A compute instance is a machine to work at, which is this one. Make an amlcompute.",
-    "virtualmachine": "No other machine is attached here. Make an amlcompute, which runs on this machine.",
-    "synapsespark": "Spark isn't run here. Make an amlcompute, and run a command.",
-    "spark": "Spark isn't run here. Run a command.",
-    "parallel": "Parallel steps aren't run here. Run a command over the rows.",
-    "automl": "AutoML isn't run here. Run a command or a pipeline.",
-    "import": "Imports from databases aren't run here. Run a command that fetches the rows.",
-}
-"""By the prefix of the last part of `$schema`, or of a `type`."""
+from mafunzo.errors import InvalidParameter
 
 _REFUSED_KEYS: Mapping[str, str] = {
     "services": "services to talk to aren't run beside a job here. Leave it out.",
@@ -62,78 +21,24 @@ _REFUSED_KEYS: Mapping[str, str] = {
 }
 """Azure's keys that aren't supported, each with its reason."""
 
-_COMPUTE_TYPES = ("amlcompute", "computeinstance", "virtualmachine", "kubernetes", "synapsespark")
-_JOB_ONLY = {"compute", "experiment_name", "settings", "limits", "queue_settings", "parent_job_name"}
-_COMPONENT_ONLY = {"version", "is_deterministic"}
+
+class Leaf(StrEnum):
+    """The type of a leaf key's value: a text or number, only a number, texts or numbers by name, or anything."""
+
+    SCALAR = "a text or a number"
+    SCALARS = "names with a text or a number each"
+    WHOLE = "a whole number, 0 or more"
+    NUMBER = "a number"
+    SECONDS = "whole seconds, or an ISO 8601 duration such as PT120S"
+    ANYTHING = "anything"
 
 
-def kind_of(document: Mapping[str, Any], where: str) -> FileKind:
-    """Return a file's kind, by its `$schema`, or else by its keys.
+@dataclass(frozen=True)
+class OneOf:
+    """One of a few texts, case-insensitive. aliases: other spellings, which errors don't list."""
 
-    Raises `NotSupported` for what doesn't run here, and `InvalidFile` where it can't be told; `where` names the file.
-    """
-    schema = _schema_of(document)
-    type_name = schema or str(document.get("type") or "").lower()
-    kind = _SCHEMAS[schema][0] if schema in _SCHEMAS else None if schema else _kind_by_keys(document)
-    reason = _refusal(type_name)
-    if kind is FileKind.COMPUTE:
-        reason = reason or _refusal(str(document.get("type") or "").lower())
-    if kind is not None and not (kind in (FileKind.JOB, FileKind.COMPUTE) and reason):
-        return kind
-    if reason:
-        raise NotSupported(f"{where}: {reason}")
-    known = ", ".join(FileKind)
-    what = f"$schema is '{document['$schema']}'" if schema else f"its keys are {', '.join(map(str, document))}"
-    raise InvalidFile(
-        f"{where}: {what}, expected a file of one of these: {known}. Add the $schema line that az ml has."
-    )
-
-
-def with_type(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a file with the `type` that its `$schema` stands for, where it has none of its own."""
-    _, kind = _SCHEMAS.get(_schema_of(document), (None, ""))
-    return {**({"type": kind} if kind else {}), **document}
-
-
-def _schema_of(document: Mapping[str, Any]) -> str:
-    return str(document.get("$schema") or "").rsplit("/", 1)[-1].lower().removesuffix(".json").removesuffix(".schema")
-
-
-def _refusal(type_name: str) -> str:
-    return next((reason for begin, reason in _REFUSED.items() if type_name.startswith(begin)), "")
-
-
-def _kind_by_keys(document: Mapping[str, Any]) -> FileKind | None:
-    kind = str(document.get("type") or "").lower()
-    keys = set(document)
-    if "endpoint_name" in keys:
-        return FileKind.DEPLOYMENT
-    if {"auth_mode", "traffic"} & keys:
-        return FileKind.ENDPOINT
-    if kind in _COMPUTE_TYPES or "size" in keys:
-        return FileKind.COMPUTE
-    if "trial" in keys:
-        return FileKind.JOB
-    if {"command", "jobs"} & keys:
-        return FileKind.COMPONENT if _is_component(document) else FileKind.JOB
-    if {"image", "conda_file", "build"} & keys:
-        return FileKind.ENVIRONMENT
-    if kind in DATA_TYPES:
-        return FileKind.DATA
-    return FileKind.MODEL if kind in MODEL_TYPES else None
-
-
-def _is_component(document: Mapping[str, Any]) -> bool:
-    """A component has a version, or declares inputs; a job has a compute, or gives inputs their values."""
-    if (_JOB_ONLY | _COMPONENT_ONLY) & set(document):
-        return not _JOB_ONLY & set(document)
-    inputs = document.get("inputs")
-    return isinstance(inputs, Mapping) and all(
-        isinstance(one, Mapping) and not {"path", "value"} & set(one) for one in inputs.values()
-    )
-
-
-# Which keys there may be
+    texts: tuple[str, ...]
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -175,14 +80,9 @@ _ENVIRONMENT_KEYS: Mapping[str, Shape] = {
     "build": Fields(_scalars("path dockerfile_path")),
     "inference_config": Leaf.ANYTHING,
 }
-_ENVIRONMENT = Fields(_ENVIRONMENT_KEYS, is_scalar_too=True)
-_DECLARED = Each(Fields({**_scalars("type description optional default min max mode path"), "enum": Leaf.ANYTHING}))
-_DECLARED_OUTPUT = Each(Fields(_scalars("type description mode path")))
-_GIVEN = Each(Fields(_scalars("type description path mode value optional default min max"), is_scalar_too=True))
-_WRITTEN = Each(Fields(_scalars("type description path mode name version"), is_scalar_too=True))
 _RUN: Mapping[str, Shape] = {
     **_scalars("command code"),
-    "environment": _ENVIRONMENT,
+    "environment": Fields(_ENVIRONMENT_KEYS, is_scalar_too=True),
     "environment_variables": Leaf.SCALARS,
     "resources": Fields(
         {
@@ -197,15 +97,13 @@ _JOB: Mapping[str, Shape] = {
     **_scalars("$schema type name display_name description experiment_name compute"),
     "tags": Leaf.SCALARS,
     "properties": Leaf.SCALARS,
-    "inputs": _GIVEN,
-    "outputs": _WRITTEN,
+    "inputs": Each(Fields(_scalars("type description path mode value optional default min max"), is_scalar_too=True)),
+    "outputs": Each(Fields(_scalars("type description path mode name version"), is_scalar_too=True)),
     "identity": Fields(_scalars("type"), is_scalar_too=True),
     "queue_settings": Fields(_scalars("job_tier priority")),
 }
 _LIMITS: Mapping[str, Shape] = {"limits": Fields({"timeout": Leaf.SECONDS})}
-_NODE_KEYS: Mapping[str, Shape] = {**_JOB, **_RUN, **_LIMITS, "component": Leaf.ANYTHING}
-_SETTINGS = Fields(_scalars("default_compute default_datastore continue_on_step_failure force_rerun"))
-_NODES = Each(Fields(_NODE_KEYS))
+_NODES = Each(Fields({**_JOB, **_RUN, **_LIMITS, "component": Leaf.ANYTHING}))
 _SWEEP: Mapping[str, Shape] = {
     **_JOB,
     "trial": Fields(_RUN, required=("command",)),
@@ -233,8 +131,8 @@ _SWEEP: Mapping[str, Shape] = {
 _COMPONENT: Mapping[str, Shape] = {
     **_ASSET,
     **_scalars("type display_name is_deterministic"),
-    "inputs": _DECLARED,
-    "outputs": _DECLARED_OUTPUT,
+    "inputs": Each(Fields({**_scalars("type description optional default min max mode path"), "enum": Leaf.ANYTHING})),
+    "outputs": Each(Fields(_scalars("type description mode path"))),
 }
 _PROBE = Fields(_wholes("initial_delay period timeout success_threshold failure_threshold"))
 _MODEL = Fields(
@@ -260,7 +158,14 @@ _SHAPES: Mapping[tuple[FileKind, str], Fields] = {
     (FileKind.COMPONENT, "command"): Fields({**_COMPONENT, **_RUN}, ("name", "command")),
     (FileKind.COMPONENT, "pipeline"): Fields({**_COMPONENT, "jobs": _NODES}, ("name", "jobs")),
     (FileKind.JOB, "command"): Fields({**_JOB, **_RUN, **_LIMITS}, ("command",)),
-    (FileKind.JOB, "pipeline"): Fields({**_JOB, "jobs": _NODES, "settings": _SETTINGS}, ("jobs",)),
+    (FileKind.JOB, "pipeline"): Fields(
+        {
+            **_JOB,
+            "jobs": _NODES,
+            "settings": Fields(_scalars("default_compute default_datastore continue_on_step_failure force_rerun")),
+        },
+        ("jobs",),
+    ),
     (FileKind.JOB, "sweep"): Fields(_SWEEP, ("trial", "search_space", "objective")),
     (FileKind.ENDPOINT, ""): Fields(
         {
@@ -329,19 +234,17 @@ def _mended(document: Mapping[Any, Any], path: tuple[str, ...], value: Any) -> d
     return {key: one for key, one in {**fields, first: value}.items() if key != first or value is not None}
 
 
-def faults_of(kind: FileKind, document: Mapping[str, Any]) -> list[KeyFault]:
-    """Return all that is wrong with the keys of a file, each fault with its key: `jobs.train.comand: unknown key ...`."""
+def faults_of(kind: FileKind, document: Mapping[str, Any], is_inline: bool = False) -> list[KeyFault]:
+    """Return all that is wrong with the keys of a file, each fault with its key: `jobs.train.comand: unknown key ...`.
+
+    is_inline: it stands within another one, and needs no name.
+    """
     variant = str(document.get("type") or "command").lower() if kind in (FileKind.COMPONENT, FileKind.JOB) else ""
     shape = _SHAPES.get((kind, variant))
     if shape is None:
-        known = [type for of, type in _SHAPES if of is kind]
-        return [KeyFault(f"type: '{variant}', expected {' or '.join(known)}. {_refusal(variant)}".rstrip())]
-    return list(_faults(shape, document, ()))
-
-
-def environment_faults(document: Mapping[str, Any]) -> list[KeyFault]:
-    """Return all faults of the keys of an environment that is defined inline, or needs no name."""
-    return list(_faults(Fields(_ENVIRONMENT_KEYS), document, ()))
+        known = " or ".join(type for of, type in _SHAPES if of is kind)
+        return [KeyFault(f"type: '{variant}', expected {known}. {refusal(variant)}".rstrip())]
+    return list(_faults(Fields(shape.keys) if is_inline else shape, document, ()))
 
 
 def _faults(shape: Shape, value: Any, path: tuple[str, ...]) -> Iterator[KeyFault]:
@@ -351,19 +254,17 @@ def _faults(shape: Shape, value: Any, path: tuple[str, ...]) -> Iterator[KeyFaul
         case Leaf.SCALARS:
             yield from _faults(Each(Leaf.SCALAR), value, path)
         case Leaf() | OneOf():
-            if fault := value_fault(shape, value):
-                instead = stand_in(shape) or _STAND_INS.get(path[-1])
-                yield KeyFault(f"{_where(path)}: {fault}", path, is_harmless=instead is not None, stand_in=instead)
+            if fault := _value_fault(shape, value):
+                yield _fault(path, fault, _stand_in(shape) or _STAND_INS.get(path[-1]))
         case Fields(is_scalar_too=True) if not isinstance(value, Mapping | list):
             return
         case _ if not isinstance(value, Mapping):
-            is_harmless = shape == Each(Leaf.SCALAR)
-            yield KeyFault(f"{_where(path)}: {written(value)}, expected a mapping.", path, is_harmless)
+            yield _fault(path, f"{_written(value)}, expected a mapping.", is_harmless=shape == Each(Leaf.SCALAR))
         case Each(each):
             for name, one in value.items():
                 below = (*path, str(name))
                 if each is _NODES.shape and isinstance(one, Mapping) and (fault := _node_fault(one)):
-                    yield KeyFault(f"{_where(below)}: {fault}", below)
+                    yield _fault(below, fault)
                 else:
                     yield from _faults(each, one, below)
         case Fields(keys, required):
@@ -379,18 +280,17 @@ def _key_faults(
             yield from _faults(keys[name], one, below)
         else:
             reason = _REFUSED_KEYS.get(str(name)) or f"unknown key.{_suggestion(str(name), keys)}"
-            yield KeyFault(f"{_where(below)}: {reason}", below, is_harmless=True)
+            yield _fault(below, reason, is_harmless=True)
     for name in required:
         if value.get(name) in (None, "", {}):
-            below, instead = (*path, name), _STAND_INS.get(name)
-            yield KeyFault(f"{_where(below)}: missing.", below, is_harmless=instead is not None, stand_in=instead)
+            yield _fault((*path, name), "missing.", _STAND_INS.get(name))
 
 
 def _node_fault(node: Mapping[str, Any]) -> str:
     """Return why a node can't run here at all; empty where it can, or where its keys say what is wrong."""
     kind = str(node.get("type") or "command").lower()
     if kind not in NODE_TYPES:
-        return f"a node of the type {kind}, expected {' or '.join(NODE_TYPES)}. {_refusal(kind)}".rstrip()
+        return f"a node of the type {kind}, expected {' or '.join(NODE_TYPES)}. {refusal(kind)}".rstrip()
     return "" if {"component", "command"} & set(node) else "it has neither component nor command, expected one of them."
 
 
@@ -399,5 +299,58 @@ def _suggestion(key: str, known: Iterable[str]) -> str:
     return f" Did you mean {close[0]}?" if close else f" There are: {', '.join(known)}."
 
 
-def _where(path: Iterable[str]) -> str:
-    return ".".join(path)
+def _fault(path: tuple[str, ...], text: str, instead: Any = None, is_harmless: bool = False) -> KeyFault:
+    return KeyFault(f"{'.'.join(path)}: {text}", path, is_harmless or instead is not None, instead)
+
+
+def _value_fault(leaf: Leaf | OneOf, value: Any) -> str:
+    """Return what is wrong with a value, as in `'abc', expected a number.`; an empty text for a good one."""
+    if isinstance(leaf, OneOf):
+        is_good = str(value).lower() in (text.lower() for text in (*leaf.texts, *leaf.aliases))
+        return "" if is_good else f"{_written(value)}, expected {' or '.join(leaf.texts)}."
+    return "" if _GOOD[leaf](value) else f"{_written(value)}, expected {leaf}."
+
+
+def _stand_in(leaf: Leaf | OneOf) -> Any:
+    """Return a good value to read the rest of a file with; None where there is none."""
+    return leaf.texts[0] if isinstance(leaf, OneOf) else {Leaf.WHOLE: 1, Leaf.NUMBER: 0.5, Leaf.SECONDS: 1}.get(leaf)
+
+
+def number_of(value: Any) -> Any:
+    """Return the number in a text, since YAML reads 1e-4 as text; anything else as it is."""
+    return float(value) if isinstance(value, str) and _is_number(value) else value
+
+
+def _written(value: Any) -> str:
+    """Return a value as faults show it."""
+    return "a list" if isinstance(value, list) else "a mapping" if isinstance(value, Mapping) else f"'{value}'"
+
+
+def _is_scalar(value: Any) -> bool:
+    return not isinstance(value, Mapping | list)
+
+
+def _is_whole(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, int | str) and str(value).isdecimal()
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return not isinstance(value, bool) and math.isfinite(float(value))
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+def _is_seconds(value: Any) -> bool:
+    try:
+        return _is_whole(value) or (isinstance(value, str) and seconds_of(value) >= 0)
+    except InvalidParameter:
+        return False
+
+
+_GOOD = {
+    Leaf.SCALAR: _is_scalar,
+    Leaf.WHOLE: _is_whole,
+    Leaf.NUMBER: _is_number,
+    Leaf.SECONDS: _is_seconds,
+}

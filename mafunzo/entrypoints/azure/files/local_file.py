@@ -6,10 +6,12 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import yaml
+from pathspec import GitIgnoreSpec
 
+from mafunzo.control.workspace import Workspace
 from mafunzo.control.workspace.reference import artifact_of, stored
 from mafunzo.control.workspace.submission import Promised
 from mafunzo.control.workspace.version import registered
@@ -17,19 +19,15 @@ from mafunzo.entities.asset import AssetType, FolderType, next_version
 from mafunzo.entities.component import Component
 from mafunzo.entities.reference import PathInput
 from mafunzo.entrypoints.azure.files.body import body_of
-from mafunzo.entrypoints.azure.files.ignore import kept_files
 from mafunzo.entrypoints.azure.files.job import ANONYMOUS, Body
-from mafunzo.entrypoints.azure.files.keys import FileKind, KeyFault, environment_faults, faults_of, kind_of, with_type
-from mafunzo.entrypoints.azure.wire import component as component_wire
+from mafunzo.entrypoints.azure.files.keys import KeyFault, faults_of
+from mafunzo.entrypoints.azure.files.kind import FileKind, kind_of, with_type
+from mafunzo.entrypoints.azure.registration import register
 from mafunzo.entrypoints.azure.wire.asset import model_from_body, require_name
-from mafunzo.entrypoints.azure.wire.code import code_from_body
 from mafunzo.entrypoints.azure.wire.component import asset_name, component_from_spec, source_of
 from mafunzo.entrypoints.azure.wire.envelope import CONTAINER, DATASTORE
-from mafunzo.entrypoints.azure.wire.environment import environment_from_body, request_from_body
-from mafunzo.errors import InvalidFile, RefusedError, UsageError
-
-if TYPE_CHECKING:
-    from mafunzo.control.workspace.workspace import Workspace
+from mafunzo.entrypoints.azure.wire.environment import environment_from_body
+from mafunzo.errors import Faults, InvalidFile, RefusedError, UsageError
 
 T = TypeVar("T")
 ANONYMOUS_ENVIRONMENT = "CliV2AnonymousEnvironment"
@@ -38,26 +36,8 @@ UNKNOWN = "azureml:.unknown"
 """The reference, while a file is checked, to what isn't stored yet, which nothing else can have; and a URI of such."""
 UNKNOWN_NAME = asset_name(UNKNOWN)
 UNKNOWN_URI = f"azureml://datastores/{DATASTORE}/paths/unknown"
-
-
-class Sink(Protocol):
-    """Where local files and inline definitions go: nowhere while a file is checked, then into the store."""
-
-    def attempt(self, where: str, work: Callable[[], T], otherwise: T) -> T: ...
-
-    def upload(self, path: Path) -> str: ...
-
-    def code(self, folder: Path) -> str: ...
-
-    def environment(self, body: Body) -> str: ...
-
-    def component(self, body: Body) -> str: ...
-
-    def require_source(self, component: Body) -> None: ...
-
-    def model(self, name: str, version: str | None, body: Body) -> str: ...
-
-    def outputs(self, component: str) -> Mapping[str, str]: ...
+IGNORE_FILES = (".amlignore", ".gitignore")
+"""In a folder of code, data or a model: what they name isn't uploaded. The first that is there counts, as for the Azure SDK."""
 
 
 class LocalFiles:
@@ -66,7 +46,9 @@ class LocalFiles:
     folder: what paths are relative to. prefix: where the file itself is named in another one, for errors; within: those others.
     """
 
-    def __init__(self, folder: Path, sink: Sink, prefix: str = "", within: tuple[Path, ...] = ()) -> None:
+    def __init__(
+        self, folder: Path, sink: CheckedFiles | StoredFiles, prefix: str = "", within: tuple[Path, ...] = ()
+    ) -> None:
         self._folder = folder
         self._sink = sink
         self._prefix = prefix
@@ -76,7 +58,13 @@ class LocalFiles:
         return self._attempt(where, lambda: self._sink.upload(_of_kind(self._resolve(path), kind)), UNKNOWN_URI)
 
     def code(self, where: str, path: str) -> str:
-        return self._attempt(where, lambda: self._sink.code(self._folder_at(path)), UNKNOWN)
+        def put() -> str:
+            folder = self._resolve(path)
+            if not folder.is_dir():
+                raise InvalidFile(f"{folder} isn't a folder. Name the folder that the command works in.")
+            return self._sink.code(folder)
+
+        return self._attempt(where, put, UNKNOWN)
 
     def conda(self, where: str, path: str) -> Mapping[str, Any]:
         return self._attempt(where, lambda: read_document(self._resolve(path)), {})
@@ -84,7 +72,7 @@ class LocalFiles:
     def environment(self, where: str, spec: str | Mapping[str, Any]) -> str:
         def put() -> str:
             document, local = self._document(where, spec)
-            _refuse(environment_faults(document))
+            _refuse(faults_of(FileKind.ENVIRONMENT, document, is_inline=True))
             return self._sink.environment(body_of(FileKind.ENVIRONMENT, document, local))
 
         return self._attempt(where, put, UNKNOWN)
@@ -105,12 +93,10 @@ class LocalFiles:
         return body_of(FileKind.COMPONENT, document, local)
 
     def model(self, where: str, spec: Mapping[str, Any]) -> str:
-        local = LocalFiles(self._folder, self._sink, f"{self._prefix}{where}.", self._within)
-        name, version = str(spec["name"]), spec.get("version")
-
         def put() -> str:
-            body = body_of(FileKind.MODEL, spec, local)
-            return self._sink.model(name, None if version is None else str(version), body)
+            document, local = self._document(where, spec)
+            version = None if spec.get("version") is None else str(spec["version"])
+            return self._sink.model(str(spec["name"]), version, body_of(FileKind.MODEL, document, local))
 
         return self._attempt(where, put, UNKNOWN)
 
@@ -127,8 +113,10 @@ class LocalFiles:
         file = self._resolve(spec)
         if file in self._within:
             raise InvalidFile(f"{file} names itself. Name another file.")
-        prefix = f"{self._prefix}{where} ({file.name}): "
-        return read_document(file), LocalFiles(file.parent, self._sink, prefix, (*self._within, file))
+        within = (*self._within, file)
+        return read_document(file), LocalFiles(
+            file.parent, self._sink, f"{self._prefix}{where} ({file.name}): ", within
+        )
 
     def _resolve(self, path: str) -> Path:
         entry = (self._folder / Path(path.removeprefix("file://").removeprefix("file:")).expanduser()).resolve()
@@ -140,12 +128,6 @@ class LocalFiles:
             raise InvalidFile(f"{entry} holds no files that are taken.")
         return entry
 
-    def _folder_at(self, path: str) -> Path:
-        folder = self._resolve(path)
-        if not folder.is_dir():
-            raise InvalidFile(f"{folder} isn't a folder. Name the folder that the command works in.")
-        return folder
-
 
 class CheckedFiles:
     """A dry run: stores nothing, and collects the faults and what the file would register."""
@@ -154,20 +136,23 @@ class CheckedFiles:
         self._workspace = workspace
         self._components: dict[str, Component] = {}
         self._files: dict[str, Path] = {}
-        self.faults: list[str] = []
+        self.faults = Faults()
 
     def promised(self) -> Promised:
         """Return what the file would register."""
         components = {asset_name(name): component for name, component in self._components.items()}
         return Promised(UNKNOWN_NAME, {UNKNOWN_URI: None, **self._files}, components)
 
-    def attempt(self, where: str, work: Callable[[], T], otherwise: T) -> T:
-        """Return what `work` does, or `otherwise` where it raises, whose faults are kept."""
+    def attempt(self, where: str, work: Callable[[], T], otherwise: T, step: str = "") -> T:
+        """Return what `work` does, or `otherwise` where it raises, whose faults are kept.
+
+        step: what stands before faults of a step that isn't in the file.
+        """
         try:
             return work()
         except (UsageError, RefusedError) as error:
             prefix = f"{where}: " if where else ""
-            self.faults += [f"{prefix}{fault}" for fault in error.faults or [error.message]]
+            self.faults.add(*(f"{prefix}{fault.removeprefix(step)}" for fault in error.faults or [error.message]))
             return otherwise
 
     def upload(self, path: Path) -> str:
@@ -198,10 +183,7 @@ class CheckedFiles:
         return UNKNOWN
 
     def outputs(self, component: str) -> Mapping[str, str]:
-        if component == UNKNOWN:
-            return {}
-        definition = self._components.get(component)
-        return _outputs(self._workspace, component) if definition is None else _output_types(definition)
+        return {} if component == UNKNOWN else _outputs(self._workspace, component, self._components)
 
 
 class StoredFiles:
@@ -222,19 +204,14 @@ class StoredFiles:
     def code(self, folder: Path) -> str:
         uri = self.upload(folder)
         name = uri.split("/")[-2]
-        request = code_from_body({"properties": {"codeUri": uri, "isAnonymous": True}})
-        self._workspace.codes.register_from(request, name, "1")
+        register(self._workspace, AssetType.CODE, name, "1", {"properties": {"codeUri": uri, "isAnonymous": True}})
         return f"azureml:{name}:1"
 
     def environment(self, body: Body) -> str:
-        def register(body: Body, name: str, version: str) -> Any:
-            request = request_from_body(name, version, body)
-            return self._workspace.environments.register_from(request, name, version)
-
-        return self._anonymous(ANONYMOUS_ENVIRONMENT, body, register)
+        return self._anonymous(AssetType.ENVIRONMENT, ANONYMOUS_ENVIRONMENT, body)
 
     def component(self, body: Body) -> str:
-        return self._anonymous(ANONYMOUS, body, self._register_component)
+        return self._anonymous(AssetType.COMPONENT, ANONYMOUS, body)
 
     def require_source(self, component: Body) -> None:
         """Do nothing: registering the component checks it."""
@@ -247,26 +224,32 @@ class StoredFiles:
         artifact = artifact_of(stored(self._workspace.services, "model.path", path))
         same = [asset.version for asset in known if asset.artifact == artifact]
         version = version or (same[0] if same else next_version(asset.version for asset in known))
-        self._workspace.models.register_from(request, name, version)
+        register(self._workspace, AssetType.MODEL, name, version, body)
         return f"azureml:{name}:{version}"
 
     def outputs(self, component: str) -> Mapping[str, str]:
-        return _outputs(self._workspace, component)
+        return _outputs(self._workspace, component, {})
 
-    def _anonymous(self, name: str, body: Body, register: Callable[[Body, str, str], Any]) -> str:
+    def _anonymous(self, type: AssetType, name: str, body: Body) -> str:
         """Register an anonymous asset, whose version is its content hash."""
         version = hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).hexdigest()
-        register({"properties": {**body["properties"], "isAnonymous": True}}, name, version)
+        register(self._workspace, type, name, version, {"properties": {**body["properties"], "isAnonymous": True}})
         return f"azureml:{name}:{version}"
-
-    def _register_component(self, body: Body, name: str, version: str) -> None:
-        self._workspace.components.register(component_wire.request_from_body(name, version, body))
 
     def _artifact(self, path: Path) -> str:
         artifacts = self._workspace.artifacts
         if path.is_file():
             return artifacts.put(path)
         return artifacts.assemble({name: (artifacts.put(path / name), Path(name).name) for name in kept_files(path)})
+
+
+def kept_files(folder: Path) -> list[str]:
+    """Return the paths, relative to the folder, of the files that are uploaded, sorted."""
+    ignore_file = next((folder / name for name in IGNORE_FILES if (folder / name).is_file()), None)
+    lines = ignore_file.read_text(encoding="utf-8").splitlines() if ignore_file else []
+    ignored = GitIgnoreSpec.from_lines(["__pycache__/", *lines])
+    files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+    return sorted(path for path in files if not ignored.match_file(path))
 
 
 def _of_kind(path: Path, kind: str) -> Path:
@@ -282,12 +265,9 @@ def _of_kind(path: Path, kind: str) -> Path:
     return path
 
 
-def _outputs(workspace: Workspace, component: str) -> Mapping[str, str]:
-    return _output_types(workspace.components.named(component).component)
-
-
-def _output_types(component: Component) -> dict[str, str]:
-    return {name: output.type for name, output in component.outputs.items()}
+def _outputs(workspace: Workspace, name: str, promised: Mapping[str, Component]) -> Mapping[str, str]:
+    component = promised.get(name) or workspace.components.named(name).component
+    return {output: declared.type for output, declared in component.outputs.items()}
 
 
 def _refuse(faults: list[KeyFault]) -> None:

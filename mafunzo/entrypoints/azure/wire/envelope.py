@@ -171,6 +171,11 @@ def texts(values: Mapping[str, Any] | None) -> dict[str, str]:
     return {str(name): str(value) for name, value in (values or {}).items()}
 
 
+def without_nulls(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that have a value."""
+    return {key: value for key, value in fields.items() if value is not None}
+
+
 def is_true(value: Any) -> bool:
     """Return whether a truth value says yes, which Azure's clients send as such or as a text."""
     return str(value).lower() == "true"

@@ -25,7 +25,16 @@ from mafunzo.entrypoints.azure.wire.component import (
     source_of,
     timeout_from_body,
 )
-from mafunzo.entrypoints.azure.wire.envelope import ECHO, echo_of, is_true, resource, resource_id, system_data, texts
+from mafunzo.entrypoints.azure.wire.envelope import (
+    ECHO,
+    echo_of,
+    is_true,
+    resource,
+    resource_id,
+    system_data,
+    texts,
+    without_nulls,
+)
 from mafunzo.entrypoints.azure.wire.finetuning import FINE_TUNING, pipeline_properties
 from mafunzo.entrypoints.azure.wire.run import kind_of, output_id, status_of
 from mafunzo.entrypoints.azure.wire.sweep import sweep_from_body, swept_inputs, trial_from_body
@@ -219,7 +228,7 @@ def job_body(job: Job, pages: str) -> dict[str, Any]:
     output_bodies = {
         name: {
             "mode": "ReadWriteMount",
-            **_without_nulls(output),
+            **without_nulls(output),
             "uri": output.get("uri") or output_id(job.name, name),
         }
         for name, output in outputs.items()
@@ -248,11 +257,7 @@ def job_body(job: Job, pages: str) -> dict[str, Any]:
 def _with_mode(binding: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return an input with Azure's default mode where it has none, if it is a path."""
     is_path = "uri" in binding and "value" not in binding
-    return {"mode": "ReadOnlyMount", **_without_nulls(binding)} if is_path else binding
-
-
-def _without_nulls(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in fields.items() if value is not None}
+    return {"mode": "ReadOnlyMount", **without_nulls(binding)} if is_path else binding
 
 
 def request_of(job: Job) -> JobRequest | None:

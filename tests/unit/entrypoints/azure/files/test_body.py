@@ -3,7 +3,8 @@ import pytest
 from mafunzo.entities.reference import AssetReference, PathInput
 from mafunzo.entrypoints.azure.files.body import body_of
 from mafunzo.entrypoints.azure.files.job import ANONYMOUS
-from mafunzo.entrypoints.azure.files.keys import FileKind, faults_of, kind_of, mended, with_type
+from mafunzo.entrypoints.azure.files.keys import faults_of, mended
+from mafunzo.entrypoints.azure.files.kind import FileKind, kind_of, with_type
 from mafunzo.entrypoints.azure.reference import parse_reference
 from mafunzo.entrypoints.azure.wire.component import component_from_spec
 from mafunzo.entrypoints.azure.wire.job import job_from_body

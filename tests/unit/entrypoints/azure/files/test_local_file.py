@@ -1,6 +1,6 @@
 import pytest
 
-from mafunzo.entrypoints.azure.files.ignore import kept_files
+from mafunzo.entrypoints.azure.files.local_file import kept_files
 
 FILES = ("main.py", "notes.log", "kept.log", "scratch/a.txt", "sub/scratch/b.txt", "sub/__pycache__/main.pyc")
 
