@@ -63,9 +63,7 @@ app.add_typer(component.app, name="component")
 app.add_typer(environment.app, name="environment")
 app.add_typer(user.app, name="user")
 if find_spec(AZURE):
-    from mafunzo.entrypoints.azure import create_command as create
-
-    app.command("create")(create.create)
+    app.command("create")(azure.create)
 app.command("lineage")(lineage.lineage)
 if find_spec(MLFLOW):
     from mafunzo.entrypoints.mlflow import command as mlflow

@@ -1,4 +1,4 @@
-"""`mafunzo run` and `mafunzo env`: programs in the environment in which the Azure SDK finds this machine instead of Azure."""
+"""`mafunzo run` and `mafunzo env`: programs for which the Azure SDK finds this machine; `mafunzo create`: files of `az ml`."""
 
 import json
 import os
@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from mafunzo.entrypoints.terminal.output import print_exports
+from mafunzo.entrypoints.terminal.follow import DETACH, follow
+from mafunzo.entrypoints.terminal.output import AS_JSON, print_exports, print_json
+from mafunzo.entrypoints.terminal.words import pairs
 from mafunzo.errors import InvalidFile, InvalidParameter
 from mafunzo.tracking.atomic_json import write_json
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 DOWNLOADER = "download-dataset.py"
 KERNEL = "mafunzo"
+GRACE_S = 30.0
+"""How long a deployment is waited for beyond its worker's start limit, so that its own error is shown."""
 SERVER = typer.Option(
     None, metavar="URL", help="A server on another machine, https://HOST:PORT, with --token-file and --ca-file."
 )
@@ -66,7 +70,10 @@ def env(
         _write_authorities(write_ca)
         return
     if format is Format.KERNEL:
-        _require_no_server(server)
+        if server is not None:
+            raise InvalidParameter(
+                "A kernel is of this machine's server. For another one, take --format shell or json."
+            )
         print(f"The kernel 'Mafunzo' is installed: {_install_kernel(Workspace().home.root)}")
         return
     variables = azure_environment(_access(server, token_file, ca_file), os.environ)
@@ -117,11 +124,42 @@ def run(
     sys.exit(status)
 
 
+def create(
+    file: Path = typer.Option(..., "--file", "-f", help="A YAML file that az ml takes; its paths are relative to it."),
+    changes: list[str] = typer.Option([], "--set", help="key=value, or key.below=value: wins over the file's."),
+    detach: bool = DETACH,
+    as_json: bool = AS_JSON,
+) -> None:
+    """Make what a file describes: a model, data, component, environment, compute, job, endpoint or deployment.
+
+    A job is followed to its end, and a deployment until it answers, unless --detach is given.
+    """
+    from mafunzo.control.workspace import Workspace
+    from mafunzo.entrypoints.azure.files.creation import create as create_from
+    from mafunzo.entrypoints.azure.files.kind import FileKind
+
+    workspace = Workspace()
+    resource = create_from(workspace, file, pairs(changes))
+    if resource.kind is FileKind.JOB:
+        if not as_json and not detach:
+            print(resource.name)
+        job = workspace.jobs.get(resource.name)
+        outputs = f"Outputs: mafunzo job download {resource.name} --to FOLDER"
+        follow(job, detach, as_json, outputs if job.job.outputs else f"Log: mafunzo job logs {resource.name}")
+        return
+    if resource.kind is FileKind.DEPLOYMENT and not detach:
+        limit_s = workspace.deployments.get(resource.endpoint, resource.name).initial_delay_s
+        workspace.endpoints.get(resource.endpoint).wait(resource.name, limit_s + GRACE_S)
+    if as_json:
+        print_json(resource)
+    else:
+        print(f"Made {resource.kind} {f'{resource.name}:{resource.version}' if resource.version else resource.name}")
+
+
 def _access(server: str | None, token_file: Path | None, ca_file: Path | None) -> "Access":
     """Return the way to the server that is named, which lets its user in, or to this home's own, which is started."""
     from mafunzo.control.workspace import Workspace
-    from mafunzo.entrypoints.azure.client.check import require_access
-    from mafunzo.entrypoints.azure.client.environment import access_of_home, access_of_user
+    from mafunzo.entrypoints.azure.client.environment import access_of_home, access_of_user, require_access
 
     if server is None and token_file is None and ca_file is None:
         workspace = Workspace()
@@ -131,11 +169,6 @@ def _access(server: str | None, token_file: Path | None, ca_file: Path | None) -
     access = access_of_user(server, token_file, ca_file)
     require_access(access, token_file)
     return access
-
-
-def _require_no_server(server: str | None) -> None:
-    if server is not None:
-        raise InvalidParameter("A kernel is of this machine's server. For another one, take --format shell or json.")
 
 
 def _write_authorities(file: Path) -> None:

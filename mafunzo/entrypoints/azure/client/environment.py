@@ -1,5 +1,9 @@
-"""The environment variables that point the Azure SDK at a Mafunzo server. Without them the same script runs on Azure."""
+"""A client's access to a Mafunzo server, and the environment variables that point the Azure SDK at it.
 
+Without them the same script runs on Azure.
+"""
+
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +15,10 @@ from mafunzo.entrypoints.azure.client.egress import no_proxy_environment
 from mafunzo.entrypoints.azure.wire.envelope import CLOUD, RESOURCE_GROUP, SUBSCRIPTION, WORKSPACE
 from mafunzo.entrypoints.http.identity import identity_of
 from mafunzo.entrypoints.http.tls import files
-from mafunzo.errors import InvalidFile, InvalidParameter
+from mafunzo.errors import InvalidFile, InvalidParameter, Unauthorized, Unreachable
+
+RESOURCE = "https://management.azure.com/"
+TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,34 @@ def access_of_user(server: str, token_file: Path, ca_file: Path) -> Access:
     return Access(server.rstrip("/"), secret, ca_file.absolute())
 
 
+def require_access(access: Access, token_file: Path) -> None:
+    """Request an access token once, before a program starts: a failure is told with its reason in one sentence.
+
+    Raises `Unreachable` where no Mafunzo answers, `Unauthorized` where it takes no such token, and `InvalidFile`.
+    """
+    import httpx
+
+    try:
+        authorities = ssl.create_default_context(cafile=str(access.authorities))
+    except ssl.SSLError as error:
+        raise InvalidFile(f"{access.authorities} holds no certificate that can be read. Copy it anew.") from error
+    headers = {"X-IDENTITY-HEADER": access.secret}
+    try:
+        with httpx.Client(verify=authorities, trust_env=False, timeout=TIMEOUT_S) as client:
+            answer = client.get(f"{access.url}/msi/token", params={"resource": RESOURCE}, headers=headers)
+    except httpx.HTTPError as error:
+        raise Unreachable(_unreachable(access, str(error) or type(error).__name__)) from error
+    if answer.status_code == 401:
+        raise Unauthorized(
+            f"The token in {token_file} isn't accepted by {access.url}: it was replaced or revoked, or is another server's. "
+            "Ask for a new one, which an owner makes: mafunzo user rotate NAME"
+        )
+    if not (answer.is_success and b"access_token" in answer.content):
+        raise Unreachable(
+            f"No Mafunzo answers at {access.url}: what is there says {answer.status_code} {answer.reason_phrase}."
+        )
+
+
 def azure_environment(access: Access, before: Mapping[str, str]) -> dict[str, str]:
     """Return the variables for a client of a server, to be set on top of the environment `before`.
 
@@ -84,3 +119,18 @@ def workspace_config() -> Mapping[str, str]:
 
 def _why(error: OSError | UnicodeDecodeError) -> str:
     return str(error.strerror) if isinstance(error, OSError) else "it isn't text"
+
+
+def _unreachable(access: Access, reason: str) -> str:
+    if "CERTIFICATE_VERIFY_FAILED" in reason:
+        short = reason.rpartition("certificate verify failed: ")[2].partition(" (_ssl")[0]
+        return (
+            f"The certificate of {access.url} isn't trusted by {access.authorities} ({short}). Copy the file anew "
+            "from the server's machine, where `mafunzo env --write-ca FILE` makes it, and use a name that the server has."
+        )
+    if "WRONG_VERSION_NUMBER" in reason or "record layer failure" in reason:
+        return (
+            f"No Mafunzo answers at {access.url}: there is http, not https. Name the https port, 8443 where no other one was "
+            "chosen."
+        )
+    return f"No Mafunzo answers at {access.url}: {reason}. Is it up, and listening for others (`mafunzo up --listen`)?"
