@@ -24,6 +24,7 @@ from mafunzo.errors import InvalidParameter, NotSupported
 COLLECTED = "modelDataCollector/"
 """The datastore folder in which Azure's data collector stores deployments' requests and responses."""
 DATA_TYPES = (FolderType.URI_FILE, FolderType.URI_FOLDER, FolderType.MLTABLE)
+_ALLOW_LISTS = ("finetune_compute_allow_list", "inference_compute_allow_list")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
 
 
@@ -36,12 +37,6 @@ def require_name(kind: AssetType, name: str, version: str) -> None:
                 "first a letter or digit.",
                 param=what,
             )
-
-
-def asset_id(asset: Asset) -> str:
-    """Return the id of an asset version: a registry id, or an ARM id in the workspace."""
-    parts = (NOUNS[asset.key.type], asset.name, "versions", asset.version)
-    return registry_id(*parts) if asset.key.scope == REGISTRY_SCOPE else resource_id(*parts)
 
 
 def what_is_common(body: Mapping[str, Any], *echoed: str) -> dict[str, Any]:
@@ -74,34 +69,30 @@ def model_body(asset: Asset, base: str) -> dict[str, Any]:
 
     One of the catalogue tells in tags what suits it, as Azure's own registry does.
     """
-    properties: dict[str, Any] = {
-        "description": asset.description,
-        "tags": {**asset.tags, **card_tags(asset.properties.get("card") or {})},
-        "properties": dict(asset.properties.get("user_properties") or {}),
-        "isArchived": asset.is_archived,
-        "isAnonymous": False,
-        "modelType": str(asset.folder_type),
-        "modelUri": model_uri(asset, base),
-        "flavors": {"python_function": {"data": {}}} if asset.folder_type == "mlflow_model" else {},
-        "provisioningState": "Succeeded",
-        "stage": None,
-        "jobName": asset.properties.get("job"),
-        **{key: value for key, value in echo_of(asset.echoes).items() if key != "modelUri"},
-    }
-    return version_body(asset, properties)
+    return version_body(
+        asset,
+        {
+            "description": asset.description,
+            "tags": {**asset.tags, **card_tags(asset.properties.get("card") or {})},
+            "properties": dict(asset.properties.get("user_properties") or {}),
+            "isArchived": asset.is_archived,
+            "isAnonymous": False,
+            "modelType": str(asset.folder_type),
+            "modelUri": model_uri(asset, base),
+            "flavors": {"python_function": {"data": {}}} if asset.folder_type == "mlflow_model" else {},
+            "provisioningState": "Succeeded",
+            "stage": None,
+            "jobName": asset.properties.get("job"),
+            **{key: value for key, value in echo_of(asset.echoes).items() if key != "modelUri"},
+        },
+    )
 
 
 def card_tags(card: Mapping[str, Any]) -> dict[str, str]:
     """Return what a model's card says as tags: lists and mappings as Python's literals, which scripts read by `ast`."""
-    if not card:
-        return {}
-    tags = texts(card.get("tags"))
-    for name in ("finetune_compute_allow_list", "inference_compute_allow_list"):
-        if card.get(name):
-            tags[name] = repr(list(card[name]))
-    if card.get("defaults"):
-        tags["model_specific_defaults"] = repr(dict(card["defaults"]))
-    return tags
+    lists = {name: repr(list(card[name])) for name in _ALLOW_LISTS if card.get(name)}
+    defaults = {"model_specific_defaults": repr(dict(card["defaults"]))} if card.get("defaults") else {}
+    return {**texts(card.get("tags")), **lists, **defaults}
 
 
 def model_from_body(body: Mapping[str, Any]) -> ModelRequest:
@@ -159,17 +150,19 @@ def data_from_body(name: str, body: Mapping[str, Any]) -> DataRequest:
 
 def data_body(asset: Asset) -> dict[str, Any]:
     """Return a version of registered data."""
-    properties = {
-        "description": asset.description,
-        "tags": dict(asset.tags),
-        "properties": {},
-        "isArchived": asset.is_archived,
-        "isAnonymous": False,
-        "dataType": str(asset.folder_type),
-        **echo_of(asset.echoes),
-        "dataUri": _data_uri(asset),
-    }
-    return version_body(asset, properties)
+    return version_body(
+        asset,
+        {
+            "description": asset.description,
+            "tags": dict(asset.tags),
+            "properties": {},
+            "isArchived": asset.is_archived,
+            "isAnonymous": False,
+            "dataType": str(asset.folder_type),
+            **echo_of(asset.echoes),
+            "dataUri": _data_uri(asset),
+        },
+    )
 
 
 def _data_uri(asset: Asset) -> str:
@@ -199,21 +192,21 @@ def share_from_body(body: Mapping[str, Any]) -> ShareRequest:
 
 def container_body(kind: AssetType, name: str, versions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the container of all versions of an asset, as a GET answers each, the newest first: one at least."""
-    newest = versions[0]
     properties: dict[str, Any] = {
         "isArchived": all(version["properties"]["isArchived"] for version in versions),
-        "latestVersion": newest["name"],
+        "latestVersion": versions[0]["name"],
         "nextVersion": next_version(version["name"] for version in versions),
         "tags": {},
         "properties": {},
     }
-    id, creation = resource_id(NOUNS[kind], name), newest["systemData"]
-    return resource(id, name, f"workspaces/{NOUNS[kind]}", properties, systemData=creation)
+    id, type = resource_id(NOUNS[kind], name), f"workspaces/{NOUNS[kind]}"
+    return resource(id, name, type, properties, systemData=versions[0]["systemData"])
 
 
 def version_body(asset: Asset, properties: Mapping[str, Any]) -> dict[str, Any]:
     """Return the resource that a version is, of the registry or in the workspace, around its properties."""
-    place = "registries" if asset.key.scope == REGISTRY_SCOPE else "workspaces"
-    kind = f"{place}/{NOUNS[asset.key.type]}/versions"
-    creation = system_data(asset.created_by, asset.created_at)
-    return resource(asset_id(asset), asset.version, kind, properties, systemData=creation)
+    noun, creation = NOUNS[asset.key.type], system_data(asset.created_by, asset.created_at)
+    is_shared = asset.key.scope == REGISTRY_SCOPE
+    id = (registry_id if is_shared else resource_id)(noun, asset.name, "versions", asset.version)
+    type = f"{'registries' if is_shared else 'workspaces'}/{noun}/versions"
+    return resource(id, asset.version, type, properties, systemData=creation)

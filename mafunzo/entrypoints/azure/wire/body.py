@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from mafunzo.errors import InvalidParameter
+from mafunzo.errors import Faults, InvalidParameter
 
 DEPTH_LIMIT = 64
 OBJECTS = (
@@ -63,14 +63,11 @@ _NOT_STORED = re.compile(r"[\x00\ud800-\udfff]")
 
 def check_body(body: dict[str, Any]) -> None:
     """Raise `InvalidParameter` with all that is wrong with a body's outline."""
-    faults = [
-        f"{path} is {value!r:.40}, expected an object." for path, value in _at(body, OBJECTS) if not _is_object(value)
-    ]
-    faults += [
-        f"{path} is {value!r:.40}, expected a number." for path, value in _at(body, NUMBERS) if not _is_number(value)
-    ]
-    if faults:
-        raise InvalidParameter("The request's body isn't what Azure ML's would be.", faults)
+    faults = Faults()
+    for paths, expected, is_good in ((OBJECTS, "an object", _is_object), (NUMBERS, "a number", _is_number)):
+        wrong = [(path, value) for path, value in _at(body, paths) if not (value is None or is_good(value))]
+        faults.add(*(f"{path} is {value!r:.40}, expected {expected}." for path, value in wrong))
+    faults.require_none("The request's body isn't what Azure ML's would be.")
     _check_values(body)
 
 
@@ -90,11 +87,11 @@ def _below(path: str, value: Any, names: list[str]) -> Iterator[tuple[str, Any]]
 
 
 def _is_object(value: Any) -> bool:
-    return value is None or isinstance(value, dict)
+    return isinstance(value, dict)
 
 
 def _is_number(value: Any) -> bool:
-    return value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31)
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
 
 
 def _check_values(body: dict[str, Any]) -> None:

@@ -41,19 +41,21 @@ def _place(uri: str) -> tuple[str, str]:
 
 def code_body(asset: Asset) -> dict[str, Any]:
     """Return a version of code."""
-    properties = {
-        "description": asset.description,
-        "tags": dict(asset.tags),
-        "properties": {
-            _HASH: asset.properties["hash"],
-            "hash_version": asset.properties["hash_version"],
+    return version_body(
+        asset,
+        {
+            "description": asset.description,
+            "tags": dict(asset.tags),
+            "properties": {
+                _HASH: asset.properties["hash"],
+                "hash_version": asset.properties["hash_version"],
+            },
+            "isArchived": asset.is_archived,
+            "isAnonymous": asset.is_anonymous,
+            "codeUri": echo_of(asset.echoes).get("codeUri") or datastore_uri(asset.properties["path"]),
+            "provisioningState": "Succeeded",
         },
-        "isArchived": asset.is_archived,
-        "isAnonymous": asset.is_anonymous,
-        "codeUri": echo_of(asset.echoes).get("codeUri") or datastore_uri(asset.properties["path"]),
-        "provisioningState": "Succeeded",
-    }
-    return version_body(asset, properties)
+    )
 
 
 def upload_body(address: str, signature: str) -> dict[str, Any]:

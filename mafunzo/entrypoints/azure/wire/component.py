@@ -20,7 +20,6 @@ from mafunzo.entrypoints.azure.wire.envelope import ECHO, echo_of, registry_id
 from mafunzo.errors import NotSupported
 
 _SPEC_TYPES = {"string": "String", "integer": "Integer", "number": "Number", "boolean": "Boolean"}
-_SECTIONS = ("resources", "distribution", "limits")
 
 
 def request_from_body(name: str, version: str, body: Mapping[str, Any]) -> ComponentRequest:
@@ -38,16 +37,18 @@ def request_from_body(name: str, version: str, body: Mapping[str, Any]) -> Compo
 
 def component_version_body(asset: Asset) -> dict[str, Any]:
     """Return a version of a component: what was sent, or the interface of one that ships."""
-    properties = {
-        "description": asset.description,
-        "tags": dict(asset.tags),
-        "properties": asset.properties["user_properties"],
-        "isArchived": asset.is_archived,
-        "isAnonymous": asset.is_anonymous,
-        "componentSpec": echo_of(asset.echoes)["componentSpec"],
-        "provisioningState": "Succeeded",
-    }
-    return version_body(asset, properties)
+    return version_body(
+        asset,
+        {
+            "description": asset.description,
+            "tags": dict(asset.tags),
+            "properties": asset.properties["user_properties"],
+            "isArchived": asset.is_archived,
+            "isAnonymous": asset.is_anonymous,
+            "componentSpec": echo_of(asset.echoes)["componentSpec"],
+            "provisioningState": "Succeeded",
+        },
+    )
 
 
 def shipped_asset(component: Component) -> Asset:
@@ -177,12 +178,12 @@ def timeout_from_body(who: str, body: Mapping[str, Any]) -> float:
 
 def _with_file_keys(body: Mapping[str, Any]) -> dict[str, Any]:
     """Return a body with the keys of its sections spelled as in a file: `instance_count`."""
-    sections = {name: _snake_keys(body[name]) for name in _SECTIONS if body.get(name)}
-    return {**body, **sections}
+    sections = {name: body[name] for name in ("resources", "distribution", "limits") if body.get(name)}
+    return {**body, **{name: {_snake(key): value for key, value in one.items()} for name, one in sections.items()}}
 
 
-def _snake_keys(section: Mapping[str, Any]) -> dict[str, Any]:
-    return {"".join(f"_{c.lower()}" if c.isupper() else c for c in key): value for key, value in section.items()}
+def _snake(key: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in key)
 
 
 def _output_binding(value: Any) -> str:

@@ -86,12 +86,9 @@ def _identity(requested: Mapping[str, Any]) -> dict[str, Any]:
     kind = str(requested.get("type") or "None")
     if kind == "None":
         return {}
-    identity: dict[str, Any] = {"type": kind}
-    if "SystemAssigned" in kind:
-        identity |= {"principalId": NOBODY, "tenantId": NOBODY}
-    if ids := requested.get("userAssignedIdentities"):
-        identity["userAssignedIdentities"] = {id: {"principalId": NOBODY, "clientId": NOBODY} for id in ids}
-    return {"identity": identity}
+    system = {"principalId": NOBODY, "tenantId": NOBODY} if "SystemAssigned" in kind else {}
+    users = {id: {"principalId": NOBODY, "clientId": NOBODY} for id in requested.get("userAssignedIdentities") or ()}
+    return {"identity": {"type": kind, **system, **({"userAssignedIdentities": users} if users else {})}}
 
 
 def size_body(size: MachineSize) -> dict[str, Any]:

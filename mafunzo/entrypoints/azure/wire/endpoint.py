@@ -23,6 +23,11 @@ MIN_START_S = DEFAULT_START_LIMIT_S
 INITIAL_DELAY_S, PERIOD_S, FAILURE_THRESHOLD = 10.0, 10.0, 30
 """The defaults of Azure's liveness probe."""
 DEFAULT_TIMEOUT_S = 5.0
+_NOT_SUPPORTED: Mapping[str, str] = {
+    "dataCollector": "data_collector: data collection isn't supported; leave it out.",
+    "codeConfiguration": "code_configuration (a scoring script of one's own) isn't supported; leave it out.",
+    "environmentId": "environment isn't supported; leave it out: the model brings all that it needs.",
+}
 _PROVISIONING: Mapping[DeploymentStatus, str] = {
     DeploymentStatus.HEALTHY: "Succeeded",
     DeploymentStatus.UNHEALTHY: "Succeeded",
@@ -104,12 +109,7 @@ def deployment_from_body(name: str, body: Mapping[str, Any]) -> DeploymentReques
             f"it is of the type {properties['endpointComputeType']}, which isn't used here; make a managed deployment "
             "(ManagedOnlineDeployment): it runs on this machine."
         )
-    if properties.get("dataCollector"):
-        faults.add("data_collector: data collection isn't supported; leave it out.")
-    if properties.get("codeConfiguration"):
-        faults.add("code_configuration (a scoring script of one's own) isn't supported; leave it out.")
-    if properties.get("environmentId"):
-        faults.add("environment isn't supported; leave it out: the model brings all that it needs.")
+    faults.add(*(fault for name, fault in _NOT_SUPPORTED.items() if properties.get(name)))
     capacity = (body.get("sku") or {}).get("capacity", 1)
     if capacity not in (None, 1):
         faults.add(f"instance_count is {capacity}; a deployment is one worker here, which answers many at once.")

@@ -47,28 +47,28 @@ def environment_from_body(name: str, version: str, body: Mapping[str, Any]) -> E
 
 def request_from_body(name: str, version: str, body: Mapping[str, Any]) -> EnvironmentRequest:
     """Read a PUT's body, of which all comes back; raises as `environment_from_body`."""
-    properties = body.get("properties") or {}
-    echoed = [key for key, value in properties.items() if key not in _MAY_CHANGE and value not in (None, {})]
-    environment = environment_from_body(name, version, body)
-    return EnvironmentRequest(environment=environment, **what_is_common(body, *echoed))
+    properties = (body.get("properties") or {}).items()
+    echoed = [key for key, value in properties if key not in _MAY_CHANGE and value not in (None, {})]
+    return EnvironmentRequest(environment=environment_from_body(name, version, body), **what_is_common(body, *echoed))
 
 
 def environment_body(asset: Asset) -> dict[str, Any]:
     """Return a version of an environment: the stored body, with the known fields filled in."""
-    properties = {
-        "isAnonymous": False,
-        "properties": {},
-        **(echo_of(asset.echoes) or _sent_properties(environment_of(asset))),
-        "description": asset.description,
-        "tags": dict(asset.tags),
-        "isArchived": asset.is_archived,
-        "provisioningState": "Succeeded",
-    }
-    return version_body(asset, properties)
+    return version_body(
+        asset,
+        {
+            "isAnonymous": False,
+            "properties": {},
+            **(echo_of(asset.echoes) or _sent_properties(environment_of(asset))),
+            "description": asset.description,
+            "tags": dict(asset.tags),
+            "isArchived": asset.is_archived,
+            "provisioningState": "Succeeded",
+        },
+    )
 
 
 def _sent_properties(environment: Environment) -> dict[str, Any]:
     """Return what a client would send for an environment that nobody sent, such as one of the catalogue."""
     conda = CondaFile(environment.python, environment.conda_packages, environment.packages, environment.variables)
-    text = conda_text(conda, environment.name)
-    return {"image": environment.image, "condaFile": text, "osType": "Linux"}
+    return {"image": environment.image, "condaFile": conda_text(conda, environment.name), "osType": "Linux"}

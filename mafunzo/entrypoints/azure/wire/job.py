@@ -38,7 +38,7 @@ from mafunzo.entrypoints.azure.wire.envelope import (
 from mafunzo.entrypoints.azure.wire.finetuning import FINE_TUNING, pipeline_properties
 from mafunzo.entrypoints.azure.wire.run import kind_of, output_id, status_of
 from mafunzo.entrypoints.azure.wire.sweep import sweep_from_body, swept_inputs, trial_from_body
-from mafunzo.errors import InvalidParameter, MafunzoError, NotSupported
+from mafunzo.errors import Faults, InvalidParameter, MafunzoError, NotSupported
 
 COMMAND = "command"
 """The step of a command job."""
@@ -137,16 +137,16 @@ def _nodes(job: str, properties: Mapping[str, Any]) -> dict[str, Node]:
     """
     inputs = set(properties.get("inputs") or {})
     is_file = (properties.get("settings") or {}).get("_source") == FILE_SOURCE
-    nodes, faults, is_unsupported = {}, [], False
+    nodes, faults, is_unsupported = {}, Faults(), False
     for name, body in (properties.get("jobs") or {}).items():
         try:
             node = node_from_body(name, body)
             nodes[name] = node if is_file else _without_missing(node, inputs)
         except MafunzoError as error:
-            faults += [*(error.faults or [error.message])]
+            faults.add(*(error.faults or [error.message]))
             is_unsupported |= isinstance(error, NotSupported)
     if faults:
-        raise (NotSupported if is_unsupported else InvalidParameter)(f"Job '{job}' can't be run.", faults)
+        raise (NotSupported if is_unsupported else InvalidParameter)(f"Job '{job}' can't be run.", tuple(faults))
     return nodes
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mafunzo.entities.component import unknown_name
-from mafunzo.errors import InvalidParameter
+from mafunzo.errors import Faults, InvalidParameter
 
 _NAMES = {
     "max_new_tokens": "max_tokens",
@@ -49,14 +49,14 @@ def answer_body(answers: Sequence[Mapping[str, Any]], is_list: bool) -> dict[str
 def _conversations(input_string: list[Any], max_conversations: int) -> tuple[list[list[Any]], bool]:
     is_list = bool(input_string) and all(isinstance(one, list) for one in input_string)
     conversations = input_string if is_list else [input_string]
-    faults = []
+    faults = Faults()
     if len(conversations) > max_conversations:
-        faults.append(f"{len(conversations)} conversations, expected {max_conversations} at most. Send them in parts.")
+        faults.add(f"{len(conversations)} conversations, expected {max_conversations} at most. Send them in parts.")
     for number, messages in enumerate(conversations, start=1):
         if not messages or not all(isinstance(message, Mapping) and "role" in message for message in messages):
-            faults.append(f"conversation {number} isn't a list of messages with role and content.")
+            faults.add(f"conversation {number} isn't a list of messages with role and content.")
     if faults:
-        raise InvalidParameter("input_string can't be answered.", faults, param="input_data.input_string")
+        raise InvalidParameter("input_string can't be answered.", tuple(faults), param="input_data.input_string")
     return conversations, is_list
 
 
@@ -70,19 +70,18 @@ def _mapping(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 def _options(params: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Return OpenAI's options; `parameters` win over `params`."""
     values = {name: value for name, value in {**params, **parameters}.items() if value is not None}
-    faults = [unknown_name(name, [*_NAMES, *_OTHERS]) for name in values if name not in (*_NAMES, *_OTHERS)]
-    faults += [
-        f"{name} is {values[name]!r}, expected true or false."
-        for name in _OTHERS
-        if name in values and not isinstance(values[name], bool)
-    ]
+    faults = Faults()
+    faults.add(*(unknown_name(name, [*_NAMES, *_OTHERS]) for name in values if name not in (*_NAMES, *_OTHERS)))
+    for name in _OTHERS:
+        if not isinstance(values.get(name, True), bool):
+            faults.add(f"{name} is {values[name]!r}, expected true or false.")
     if values.get("return_full_text") is True:
-        faults.append("return_full_text is true: only the reply is returned. Leave it out.")
+        faults.add("return_full_text is true: only the reply is returned. Leave it out.")
     lengths = [name for name in values if _NAMES.get(name) == "max_tokens"]
     if len(lengths) > 1:
-        faults.append(f"{' and '.join(lengths)} all say how long a reply may be. Keep one.")
+        faults.add(f"{' and '.join(lengths)} all say how long a reply may be. Keep one.")
     if faults:
-        raise InvalidParameter("parameters can't be used.", faults, param="input_data.parameters")
+        raise InvalidParameter("parameters can't be used.", tuple(faults), param="input_data.parameters")
     options = {_NAMES[name]: value for name, value in values.items() if name in _NAMES}
     if values.get("do_sample") is False:
         options["temperature"] = 0

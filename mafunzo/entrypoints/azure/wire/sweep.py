@@ -8,7 +8,7 @@ from typing import Any
 from mafunzo.entities.component import Input
 from mafunzo.entities.duration import seconds_of
 from mafunzo.entities.sweep import Distribution, EarlyTermination, Goal, Policy, Sampling, Sweep
-from mafunzo.errors import InvalidParameter
+from mafunzo.errors import Faults, InvalidParameter
 
 MAX_TRIALS = 1000
 """Azure's default, and the most steps that a job may have."""
@@ -37,13 +37,12 @@ _SEARCH_SPACE = re.compile(r"\$\{\{\s*search_space\.([^{}\s]+)\s*\}\}")
 
 def sweep_from_body(name: str, properties: Mapping[str, Any]) -> Sweep:
     """Read a sweep job's settings; raises `InvalidParameter` with all faults."""
-    faults: list[str] = []
+    faults = Faults()
     space = {
         key: _distribution(key, expression, faults) for key, expression in (properties.get("searchSpace") or {}).items()
     }
     sampling, seed, log_base = _sampling(properties.get("samplingAlgorithm") or {}, faults)
-    objective = properties.get("objective") or {}
-    limits = properties.get("limits") or {}
+    objective, limits = properties.get("objective") or {}, properties.get("limits") or {}
     max_trials = _whole("max_total_trials", limits.get("maxTotalTrials"), 1, MAX_TRIALS, MAX_TRIALS, faults)
     sweep = Sweep(
         metric=str(objective.get("primaryMetric") or ""),
@@ -60,9 +59,8 @@ def sweep_from_body(name: str, properties: Mapping[str, Any]) -> Sweep:
         log_base=log_base,
     )
     _seconds("trial_timeout", limits.get("trialTimeout"), faults)
-    faults += _faults_between(sweep, properties, set(space))
-    if faults:
-        raise InvalidParameter(f"Sweep job '{name}' can't be run.", faults)
+    faults.add(*_faults_between(sweep, properties, set(space)))
+    faults.require_none(f"Sweep job '{name}' can't be run.")
     return sweep
 
 
@@ -84,19 +82,17 @@ def swept_inputs(sweep: Sweep) -> dict[str, Input]:
     return {name: Input(name, _type_of(distribution)) for name, distribution in sweep.space.items()}
 
 
-def _distribution(name: str, expression: Any, faults: list[str]) -> Distribution | None:
+def _distribution(name: str, expression: Any, faults: Faults) -> Distribution | None:
     """Return the distribution of a parameter's values: `["uniform", [0.1, 0.9]]`, `["choice", [[1, 2]]]`."""
     kind = str(expression[0]) if isinstance(expression, list) and len(expression) == 2 else ""
     if kind not in ARGUMENTS:
-        faults.append(
-            f"search space: {name} is {expression}, expected one of {', '.join(ARGUMENTS)} and its arguments."
-        )
+        faults.add(f"search space: {name} is {expression}, expected one of {', '.join(ARGUMENTS)} and its arguments.")
         return None
     arguments = expression[1] if isinstance(expression[1], list) else [expression[1]]
     if kind == "choice" and len(arguments) == 1 and isinstance(arguments[0], list):
         arguments = arguments[0]
-    argument_faults = list(_faults_of(kind, arguments))
-    faults += [f"search space: {name} is {kind}: {fault}" for fault in argument_faults]
+    argument_faults = [f"search space: {name} is {kind}: {fault}" for fault in _faults_of(kind, arguments)]
+    faults.add(*argument_faults)
     return None if argument_faults else Distribution(kind, tuple(arguments))
 
 
@@ -124,38 +120,37 @@ def _faults_of(kind: str, arguments: list[Any]) -> Iterator[str]:
         yield f"its values are logarithms, and {logarithm:g} is more than {MAX_LOGARITHM:g}."
 
 
-def _sampling(algorithm: Mapping[str, Any], faults: list[str]) -> tuple[Sampling, int | None, float]:
+def _sampling(algorithm: Mapping[str, Any], faults: Faults) -> tuple[Sampling, int | None, float]:
     """Return the sampling algorithm, its random seed, and the base of logarithms."""
     kind = str(algorithm.get("samplingAlgorithmType") or "Random").lower()
     rule = str(algorithm.get("rule") or "random").lower()
     seed, base = algorithm.get("seed"), algorithm.get("logbase")
     if kind not in KINDS:
-        faults.append(f"sampling_algorithm is '{kind}', expected one of {', '.join(KINDS)}.")
+        faults.add(f"sampling_algorithm is '{kind}', expected one of {', '.join(KINDS)}.")
     if rule not in ("random", "sobol"):
-        faults.append(f"sampling_algorithm: rule is '{rule}', expected random or sobol.")
+        faults.add(f"sampling_algorithm: rule is '{rule}', expected random or sobol.")
     if seed is not None and not (isinstance(seed, int) and 0 <= seed < 2**32):
-        faults.append(f"sampling_algorithm: seed is {seed}, expected a whole number from 0 to {2**32 - 1}.")
+        faults.add(f"sampling_algorithm: seed is {seed}, expected a whole number from 0 to {2**32 - 1}.")
     log_base = math.e if base in (None, "e") else _float(base)
     if log_base is None or not 1 < log_base <= 10:
-        faults.append(f"sampling_algorithm: logbase is {base}, expected e, or a number above 1 and at most 10.")
+        faults.add(f"sampling_algorithm: logbase is {base}, expected e, or a number above 1 and at most 10.")
     sampling = Sampling.SOBOL if (kind, rule) == ("random", "sobol") else KINDS.get(kind, Sampling.RANDOM)
     return sampling, seed, log_base or math.e
 
 
-def _goal(value: Any, faults: list[str]) -> Goal:
-    text = str(value).lower()
-    if text not in list(Goal):
-        faults.append(f"objective: goal is '{value}', expected minimize or maximize.")
-        return Goal.MINIMIZE
-    return Goal(text)
+def _goal(value: Any, faults: Faults) -> Goal:
+    if str(value).lower() in list(Goal):
+        return Goal(str(value).lower())
+    faults.add(f"objective: goal is '{value}', expected minimize or maximize.")
+    return Goal.MINIMIZE
 
 
-def _early_termination(policy: Mapping[str, Any] | None, faults: list[str]) -> EarlyTermination | None:
+def _early_termination(policy: Mapping[str, Any] | None, faults: Faults) -> EarlyTermination | None:
     if not policy:
         return None
     where, kind = "early_termination", policy.get("policyType")
     if kind not in POLICIES:
-        faults.append(f"{where}: type is '{kind}', expected one of {', '.join(POLICIES)}.")
+        faults.add(f"{where}: type is '{kind}', expected one of {', '.join(POLICIES)}.")
         return None
     termination = EarlyTermination(
         policy=POLICIES[kind],
@@ -165,17 +160,12 @@ def _early_termination(policy: Mapping[str, Any] | None, faults: list[str]) -> E
         slack_amount=_float(policy.get("slackAmount") or 0) or 0.0,
         percent=_float(policy.get("truncationPercentage") or 0) or 0.0,
     )
-    if termination.policy is Policy.BANDIT and (
-        bool(termination.slack_factor) == bool(termination.slack_amount) or _slack(termination) < 0
-    ):
-        faults.append(f"{where}: a bandit policy has one of slack_factor and slack_amount, more than 0.")
+    slacks = sorted((termination.slack_factor, termination.slack_amount))  # one of them is 0
+    if termination.policy is Policy.BANDIT and not (slacks[0] == 0 < slacks[1]):
+        faults.add(f"{where}: a bandit policy has one of slack_factor and slack_amount, more than 0.")
     if termination.policy is Policy.TRUNCATION and not 1 <= termination.percent <= 99:
-        faults.append(f"{where}: truncation_percentage is {termination.percent:g}, expected 1 to 99.")
+        faults.add(f"{where}: truncation_percentage is {termination.percent:g}, expected 1 to 99.")
     return termination
-
-
-def _slack(policy: EarlyTermination) -> float:
-    return min(policy.slack_factor, policy.slack_amount)
 
 
 def _faults_between(sweep: Sweep, properties: Mapping[str, Any], parameters: set[str]) -> Iterator[str]:
@@ -197,22 +187,22 @@ def _faults_between(sweep: Sweep, properties: Mapping[str, Any], parameters: set
         yield f"the command uses search_space.{name}, which the search space doesn't have."
 
 
-def _whole(name: str, value: Any, least: int, most: int | None, default: int, faults: list[str]) -> int:
+def _whole(name: str, value: Any, least: int, most: int | None, default: int, faults: Faults) -> int:
     if value is None:
         return default
     if isinstance(value, int) and value >= least and (most is None or value <= most):
         return value
-    faults.append(
+    faults.add(
         f"{name} is {value}, expected a whole number{f' from {least} to {most}' if most else f', {least} or more'}."
     )
     return default
 
 
-def _seconds(name: str, value: Any, faults: list[str]) -> float:
+def _seconds(name: str, value: Any, faults: Faults) -> float:
     try:
         return 0.0 if value is None else seconds_of(str(value))
     except InvalidParameter as error:
-        faults.append(f"{name}: {error.message}")
+        faults.add(f"{name}: {error.message}")
         return 0.0
 
 
