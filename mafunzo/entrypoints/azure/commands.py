@@ -120,8 +120,7 @@ def run(
         environment = before | variables | proxy_environment(proxy.url, before | variables)
         environment |= {"PATH": path, "MAFUNZO_HOME": str(home)}
         command = [interpreter, *(["-m"] if is_module else []), program, *context.args]
-        status = _wait(subprocess.Popen(command, env=environment))
-    sys.exit(status)
+        sys.exit(_wait(subprocess.Popen(command, env=environment)))
 
 
 def create(
@@ -244,9 +243,8 @@ def _install_kernel(home: Path) -> Path:
     data = Path(os.environ.get("JUPYTER_DATA_DIR") or Path.home() / ".local" / "share" / "jupyter")
     folder = data / "kernels" / KERNEL
     folder.mkdir(parents=True, exist_ok=True)
-    start = [sys.executable, "-m", "mafunzo", "run", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     body = {
-        "argv": start,
+        "argv": [sys.executable, "-m", "mafunzo", "run", "-m", "ipykernel_launcher", "-f", "{connection_file}"],
         "display_name": "Mafunzo",
         "language": "python",
         "interrupt_mode": "signal",

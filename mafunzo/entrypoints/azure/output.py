@@ -28,7 +28,8 @@ def publish(workspace: Workspace, job: str, step: str | None = None) -> tuple[st
         prefix = f"{one.name}/" if len(steps) > 1 else ""
         files |= _log(workspace, outputs, one, prefix)
         if has_files:
-            files = _logged(outputs, one, prefix) | files | _default_output(workspace, outputs, one, prefix)
+            artifacts = {f"{prefix}{path}": source for path, source in outputs.logged(one).items()}  # MLflow's
+            files = artifacts | files | _default_output(workspace, outputs, one, prefix)
     blobs.publish(ARTIFACT_CONTAINER, artifact_path(name), workspace.artifacts.assemble(files), view)
     return tuple(written)
 
@@ -44,8 +45,3 @@ def _default_output(workspace: Workspace, outputs: JobOutputs, step: Step, prefi
     stored = outputs.written_by(step, DEFAULT_OUTPUT)
     manifest = workspace.artifacts.manifest(stored) if stored else ()
     return {f"outputs/{prefix}{file.path}": (str(stored), file.path) for file in manifest}
-
-
-def _logged(outputs: JobOutputs, step: Step, prefix: str) -> Files:
-    """Return a step's MLflow artifacts."""
-    return {f"{prefix}{path}": source for path, source in outputs.logged(step).items()}

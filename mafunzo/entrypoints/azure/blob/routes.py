@@ -21,12 +21,11 @@ from mafunzo.entrypoints.azure.context import azure_context
 from mafunzo.entrypoints.azure.sas import CREATE, DELETE, LIST, READ, WRITE
 from mafunzo.entrypoints.azure.wire import blob as wire
 from mafunzo.entrypoints.azure.wire import blob_xml
-from mafunzo.entrypoints.azure.wire.envelope import DATASTORES, SUFFIX
+from mafunzo.entrypoints.azure.wire.envelope import BLOB_ROOT, DATASTORES
 from mafunzo.entrypoints.http.body import limited_body
 from mafunzo.entrypoints.http.context import context_of
 from mafunzo.errors import BlobRefused, MafunzoError, NotFound, NotSupported
 
-ROOT = f"/mafunzo.blob.{SUFFIX}"
 HASHED_RANGE_BYTES = 4 * 2**20
 """Azure Storage hashes no longer range."""
 PAGE = 5000
@@ -61,7 +60,7 @@ class BlobRoute(APIRoute):
         return answer
 
 
-router = APIRouter(prefix=ROOT, route_class=BlobRoute)
+router = APIRouter(prefix=BLOB_ROOT, route_class=BlobRoute)
 
 
 @router.get("/")
@@ -70,8 +69,8 @@ def list_containers(request: Request) -> Response:
     require(request, MANAGE)
     if request.query_params.get("comp") != "list":
         raise NotSupported("Of the account, the containers can be listed: comp=list.")
-    containers = _blobs(request).containers()
-    matches = [one for one in containers if one.name.startswith(request.query_params.get("prefix", ""))]
+    prefix = request.query_params.get("prefix", "")
+    matches = [one for one in _blobs(request).containers() if one.name.startswith(prefix)]
     return _xml(blob_xml.containers_xml(_base(request), matches, "metadata" in _included(request)))
 
 
@@ -366,4 +365,4 @@ def _blobs(request: Request) -> Blobs:
 
 
 def _base(request: Request) -> str:
-    return azure_context(request).place.base + ROOT
+    return azure_context(request).place.base + BLOB_ROOT

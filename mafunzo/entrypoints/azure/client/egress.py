@@ -43,6 +43,7 @@ MICROSOFT = (
 )
 """With their subdomains; the last is the instance metadata service of cloud machines."""
 
+REFUSED = "Refused by Mafunzo"
 _HEAD_LIMIT = 64 * 1024
 _HEAD_S = 30.0
 _PIECE_BYTES = 65536
@@ -93,15 +94,17 @@ class EgressProxy:
         try:
             head = _Head.of(await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _HEAD_S))
             if is_refused(head.host):
-                await _refuse(writer, 403, f"{head.host} is Microsoft's: nothing of this program leaves for Azure.")
+                why = f"{head.host} is Microsoft's: nothing of this program leaves for Azure."
+                await _answer(writer, 403, REFUSED, why)
             elif head.method == "CONNECT":
                 await self._tunnel(head, reader, writer)
             elif "transfer-encoding" in head.headers:
-                await _refuse(writer, 411, "A plain http request needs a Content-Length here.")
+                await _answer(writer, 411, REFUSED, "A plain http request needs a Content-Length here.")
             else:
                 await self._forward(head, reader, writer)
         except _Unreachable as error:
-            await _answer(writer, 502, f"{error.host} can't be reached", str(error))
+            host, why = error.args
+            await _answer(writer, 502, f"{host} can't be reached", why)
         except (OSError, ValueError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
             await _answer(writer, 502, "Bad Gateway", str(error))
         finally:
@@ -150,16 +153,13 @@ class EgressProxy:
             return await asyncio.open_connection(*((to.host, to.port) if to else (head.host, head.port)))
         except OSError as error:
             through = f", because the proxy {to.host}:{to.port} can't be reached" if to else ""
-            why = f"{head.host} can't be reached{through} ({error.strerror or error})."
-            raise _Unreachable(head.host, why) from error
+            raise _Unreachable(
+                head.host, f"{head.host} can't be reached{through} ({error.strerror or error})."
+            ) from error
 
 
 class _Unreachable(Exception):
-    """A host can't be connected to."""
-
-    def __init__(self, host: str, why: str) -> None:
-        super().__init__(why)
-        self.host = host
+    """A host can't be connected to: it, and why."""
 
 
 @dataclass(frozen=True)
@@ -180,9 +180,8 @@ class _Upstream:
             raise InvalidParameter("HTTPS_PROXY isn't an address that can be used. Expected http://HOST:PORT.")
         if parts.username is None:
             return cls(host, port, {})
-        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
-        line = f"Proxy-Authorization: Basic {base64.b64encode(user).decode()}"
-        return cls(host, port, {"proxy-authorization": line})
+        user = base64.b64encode(f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()).decode()
+        return cls(host, port, {"proxy-authorization": f"Proxy-Authorization: Basic {user}"})
 
 
 @dataclass(frozen=True)
@@ -236,10 +235,6 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         writer.write_eof()
 
 
-async def _refuse(writer: asyncio.StreamWriter, status: int, why: str) -> None:
-    await _answer(writer, status, "Refused by Mafunzo", why)
-
-
 async def _answer(writer: asyncio.StreamWriter, status: int, phrase: str, why: str) -> None:
     """Send an answer of the proxy's own. Of an answer to CONNECT, most clients show the first line only."""
     if writer.is_closing():
@@ -251,8 +246,8 @@ async def _answer(writer: asyncio.StreamWriter, status: int, phrase: str, why: s
 
 def proxy_environment(url: str, before: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that send a program's requests through the proxy, save those to this machine."""
-    names = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")
-    return {**dict.fromkeys(names, url), **no_proxy_environment(before)}
+    proxies = dict.fromkeys(("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"), url)
+    return {**proxies, **no_proxy_environment(before)}
 
 
 def no_proxy_environment(before: Mapping[str, str], host: str = "127.0.0.1") -> dict[str, str]:

@@ -22,14 +22,11 @@ def body_of(kind: FileKind, document: Mapping[str, Any], local: Local) -> Body:
 # Assets
 
 
-def _model(document: Mapping[str, Any], local: Local) -> Body:
-    kind = str(document.get("type") or "custom_model")
-    return _asset_body(document, modelType=kind, modelUri=address("path", str(document["path"]), kind, local))
-
-
-def _data(document: Mapping[str, Any], local: Local) -> Body:
-    kind = str(document.get("type") or "uri_folder")
-    return _asset_body(document, dataType=kind, dataUri=address("path", str(document["path"]), kind, local))
+def _files(document: Mapping[str, Any], local: Local, noun: str, default: str) -> Body:
+    """Return the body of a model or of data: its type, and where its files are."""
+    kind = str(document.get("type") or default)
+    uri = address("path", str(document["path"]), kind, local)
+    return _asset_body(document, **{f"{noun}Type": kind, f"{noun}Uri": uri})
 
 
 def _environment(document: Mapping[str, Any], local: Local) -> Body:
@@ -140,8 +137,8 @@ def _probe(probe: Mapping[str, Any]) -> Body:
 
 
 _TRANSLATIONS: Mapping[FileKind, Callable[[Mapping[str, Any], Local], Body]] = {
-    FileKind.MODEL: _model,
-    FileKind.DATA: _data,
+    FileKind.MODEL: lambda document, local: _files(document, local, "model", "custom_model"),
+    FileKind.DATA: lambda document, local: _files(document, local, "data", "uri_folder"),
     FileKind.ENVIRONMENT: _environment,
     FileKind.COMPUTE: _compute,
     FileKind.COMPONENT: _component,

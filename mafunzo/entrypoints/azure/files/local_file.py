@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,29 +41,27 @@ IGNORE_FILES = (".amlignore", ".gitignore")
 """In a folder of code, data or a model: what they name isn't uploaded. The first that is there counts, as for the Azure SDK."""
 
 
+@dataclass(frozen=True)
 class LocalFiles:
     """Resolves the paths and inline definitions of one file: implements `mafunzo.entrypoints.azure.files.job.Local`.
 
     folder: what paths are relative to. prefix: where the file itself is named in another one, for errors; within: those others.
     """
 
-    def __init__(
-        self, folder: Path, sink: CheckedFiles | StoredFiles, prefix: str = "", within: tuple[Path, ...] = ()
-    ) -> None:
-        self._folder = folder
-        self._sink = sink
-        self._prefix = prefix
-        self._within = within
+    folder: Path
+    sink: CheckedFiles | StoredFiles
+    prefix: str = ""
+    within: tuple[Path, ...] = ()
 
     def uri(self, where: str, path: str, kind: str) -> str:
-        return self._attempt(where, lambda: self._sink.upload(_of_kind(self._resolve(path), kind)), UNKNOWN_URI)
+        return self._attempt(where, lambda: self.sink.upload(_of_kind(self._resolve(path), kind)), UNKNOWN_URI)
 
     def code(self, where: str, path: str) -> str:
         def put() -> str:
             folder = self._resolve(path)
             if not folder.is_dir():
                 raise InvalidFile(f"{folder} isn't a folder. Name the folder that the command works in.")
-            return self._sink.code(folder)
+            return self.sink.code(folder)
 
         return self._attempt(where, put, UNKNOWN)
 
@@ -73,7 +72,7 @@ class LocalFiles:
         def put() -> str:
             document, local = self._document(where, spec)
             _refuse(faults_of(FileKind.ENVIRONMENT, document, is_inline=True))
-            return self._sink.environment(body_of(FileKind.ENVIRONMENT, document, local))
+            return self.sink.environment(body_of(FileKind.ENVIRONMENT, document, local))
 
         return self._attempt(where, put, UNKNOWN)
 
@@ -81,8 +80,8 @@ class LocalFiles:
         body = self._attempt(where, lambda: self._component_body(where, spec), None)
         if body is None:
             return UNKNOWN
-        self._attempt(where, lambda: self._sink.require_source(body), None)
-        return self._attempt(where, lambda: self._sink.component(body), UNKNOWN)
+        self._attempt(where, lambda: self.sink.require_source(body), None)
+        return self._attempt(where, lambda: self.sink.component(body), UNKNOWN)
 
     def _component_body(self, where: str, spec: str | Mapping[str, Any]) -> Body:
         document, local = self._document(where, spec)
@@ -96,30 +95,28 @@ class LocalFiles:
         def put() -> str:
             document, local = self._document(where, spec)
             version = None if spec.get("version") is None else str(spec["version"])
-            return self._sink.model(str(spec["name"]), version, body_of(FileKind.MODEL, document, local))
+            return self.sink.model(str(spec["name"]), version, body_of(FileKind.MODEL, document, local))
 
         return self._attempt(where, put, UNKNOWN)
 
     def outputs(self, where: str, component: str) -> Mapping[str, str]:
-        return self._attempt(where, lambda: self._sink.outputs(component), {})
+        return self._attempt(where, lambda: self.sink.outputs(component), {})
 
     def _attempt(self, where: str, work: Callable[[], T], otherwise: T) -> T:
-        return self._sink.attempt(f"{self._prefix}{where}", work, otherwise)
+        return self.sink.attempt(f"{self.prefix}{where}", work, otherwise)
 
     def _document(self, where: str, spec: str | Mapping[str, Any]) -> tuple[Mapping[str, Any], LocalFiles]:
         """Return an inline definition, or a file's, and the resolver of the paths in it."""
         if not isinstance(spec, str):
-            return spec, LocalFiles(self._folder, self._sink, f"{self._prefix}{where}.", self._within)
+            return spec, LocalFiles(self.folder, self.sink, f"{self.prefix}{where}.", self.within)
         file = self._resolve(spec)
-        if file in self._within:
+        if file in self.within:
             raise InvalidFile(f"{file} names itself. Name another file.")
-        within = (*self._within, file)
-        return read_document(file), LocalFiles(
-            file.parent, self._sink, f"{self._prefix}{where} ({file.name}): ", within
-        )
+        within = (*self.within, file)
+        return read_document(file), LocalFiles(file.parent, self.sink, f"{self.prefix}{where} ({file.name}): ", within)
 
     def _resolve(self, path: str) -> Path:
-        entry = (self._folder / Path(path.removeprefix("file://").removeprefix("file:")).expanduser()).resolve()
+        entry = (self.folder / Path(path.removeprefix("file://").removeprefix("file:")).expanduser()).resolve()
         if not entry.exists():
             raise InvalidFile(
                 f"there is no {entry}. A path is relative to the file's own folder; what is registered is azureml:NAME:VERSION."
@@ -186,11 +183,11 @@ class CheckedFiles:
         return {} if component == UNKNOWN else _outputs(self._workspace, component, self._components)
 
 
+@dataclass(frozen=True)
 class StoredFiles:
     """Uploads and registers everything."""
 
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
+    workspace: Workspace
 
     def attempt(self, where: str, work: Callable[[], T], otherwise: T) -> T:
         return work()
@@ -198,13 +195,13 @@ class StoredFiles:
     def upload(self, path: Path) -> str:
         artifact = self._artifact(path)
         place = f"LocalUpload/{artifact.removeprefix('sha256:')}"
-        self._workspace.blobs.publish(CONTAINER, f"{place}/{path.name}" if path.is_dir() else place, artifact)
+        self.workspace.blobs.publish(CONTAINER, f"{place}/{path.name}" if path.is_dir() else place, artifact)
         return f"azureml://datastores/{DATASTORE}/paths/{place}/{path.name}"
 
     def code(self, folder: Path) -> str:
         uri = self.upload(folder)
         name = uri.split("/")[-2]
-        register(self._workspace, AssetType.CODE, name, "1", {"properties": {"codeUri": uri, "isAnonymous": True}})
+        register(self.workspace, AssetType.CODE, name, "1", {"properties": {"codeUri": uri, "isAnonymous": True}})
         return f"azureml:{name}:1"
 
     def environment(self, body: Body) -> str:
@@ -219,25 +216,25 @@ class StoredFiles:
     def model(self, name: str, version: str | None, body: Body) -> str:
         """Register a model under its version, else under the one that has these files already, or the next number."""
         request = model_from_body(body)
-        known = registered(self._workspace.services, AssetType.MODEL, name)
+        known = registered(self.workspace.services, AssetType.MODEL, name)
         path = PathInput(request.source, request.folder_type, str(request.source))
-        artifact = artifact_of(stored(self._workspace.services, "model.path", path))
+        artifact = artifact_of(stored(self.workspace.services, "model.path", path))
         same = [asset.version for asset in known if asset.artifact == artifact]
         version = version or (same[0] if same else next_version(asset.version for asset in known))
-        register(self._workspace, AssetType.MODEL, name, version, body)
+        register(self.workspace, AssetType.MODEL, name, version, body)
         return f"azureml:{name}:{version}"
 
     def outputs(self, component: str) -> Mapping[str, str]:
-        return _outputs(self._workspace, component, {})
+        return _outputs(self.workspace, component, {})
 
     def _anonymous(self, type: AssetType, name: str, body: Body) -> str:
         """Register an anonymous asset, whose version is its content hash."""
         version = hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).hexdigest()
-        register(self._workspace, type, name, version, {"properties": {**body["properties"], "isAnonymous": True}})
+        register(self.workspace, type, name, version, {"properties": {**body["properties"], "isAnonymous": True}})
         return f"azureml:{name}:{version}"
 
     def _artifact(self, path: Path) -> str:
-        artifacts = self._workspace.artifacts
+        artifacts = self.workspace.artifacts
         if path.is_file():
             return artifacts.put(path)
         return artifacts.assemble({name: (artifacts.put(path / name), Path(name).name) for name in kept_files(path)})

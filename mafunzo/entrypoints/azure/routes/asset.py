@@ -20,7 +20,7 @@ from mafunzo.entrypoints.azure.sas import READ, WRITE
 from mafunzo.entrypoints.azure.wire import asset as asset_wire
 from mafunzo.entrypoints.azure.wire import code as code_wire
 from mafunzo.entrypoints.azure.wire import component as component_wire
-from mafunzo.entrypoints.azure.wire.envelope import WS
+from mafunzo.entrypoints.azure.wire.envelope import BLOB_ROOT, WS
 from mafunzo.entrypoints.azure.wire.environment import environment_body
 from mafunzo.errors import NotFound
 
@@ -162,5 +162,5 @@ for _type in NOUNS:
 def start_upload(azure: Azure) -> Any:
     """Create a blob container to upload a folder into, and return its shared access signature."""
     name = azure.workspace.codes.new_container()
-    address = f"{azure.place.base}{azure.place.blob_root}/{name}"
+    address = f"{azure.place.base}{BLOB_ROOT}/{name}"
     return code_wire.upload_body(address, azure.sas.sign(name, f"{READ}c{WRITE}l"))

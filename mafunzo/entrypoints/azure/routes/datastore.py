@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from mafunzo.entrypoints.azure.access import SIGNED_FOR
-from mafunzo.entrypoints.azure.context import Azure, AzureContext, body_of
+from mafunzo.entrypoints.azure.context import Azure, body_of
 from mafunzo.entrypoints.azure.wire.envelope import (
     DATASTORE,
     DATASTORES,
@@ -24,26 +24,12 @@ router = APIRouter()
 @router.get(f"{WS}/datastores")
 def list_datastores(azure: Azure) -> Any:
     """List the datastores: the home's own, and the one of jobs' logs."""
-    return page(_datastore(azure, name) for name in DATASTORES)
+    return page(get_datastore(azure, name) for name in DATASTORES)
 
 
 @router.get(f"{WS}/datastores/{{name}}")
 def get_datastore(azure: Azure, name: str) -> Any:
     """Return a datastore of the home."""
-    return _datastore(azure, name)
-
-
-@router.post(f"{WS}/datastores/{{name}}/listSecrets")
-async def list_secrets(request: Request, azure: Azure, name: str) -> Any:
-    """Return a SAS of the datastore's container, valid for an hour, or else the account's key: both the caller's own."""
-    container = _container_of(name)
-    body = await body_of(request) if request.headers.get("content-length", "0") != "0" else {}
-    if body.get("expirableSecret"):
-        return {"secretsType": "Sas", "sasToken": azure.sas.sign(container, SIGNED_FOR[azure.caller.role])}
-    return {"secretsType": "AccountKey", "key": azure.sas.account_key}
-
-
-def _datastore(azure: AzureContext, name: str) -> dict[str, Any]:
     properties = {
         "datastoreType": "AzureBlob",
         "accountName": azure.place.storage_account,
@@ -58,6 +44,16 @@ def _datastore(azure: AzureContext, name: str) -> dict[str, Any]:
     }
     id = f"{workspace_id()}/datastores/{name}"
     return resource(id, name, "workspaces/datastores", properties, systemData=system_data("mafunzo", None))
+
+
+@router.post(f"{WS}/datastores/{{name}}/listSecrets")
+async def list_secrets(request: Request, azure: Azure, name: str) -> Any:
+    """Return a SAS of the datastore's container, valid for an hour, or else the account's key: both the caller's own."""
+    container = _container_of(name)
+    body = await body_of(request) if request.headers.get("content-length", "0") != "0" else {}
+    if body.get("expirableSecret"):
+        return {"secretsType": "Sas", "sasToken": azure.sas.sign(container, SIGNED_FOR[azure.caller.role])}
+    return {"secretsType": "AccountKey", "key": azure.sas.account_key}
 
 
 def _container_of(datastore: str) -> str:

@@ -16,7 +16,7 @@ from mafunzo.entities.endpoint import Deployment
 from mafunzo.entrypoints.azure.context import Azure, AzureContext
 from mafunzo.entrypoints.azure.wire.endpoint import provisioning_state
 from mafunzo.entrypoints.azure.wire.envelope import error_body, operation_path
-from mafunzo.errors import NotFound, from_code
+from mafunzo.errors import MafunzoError, NotFound, from_code
 
 POLL_S = "1"
 """The polling interval in seconds (`Retry-After`); without it Azure's clients wait half a minute."""
@@ -74,33 +74,24 @@ def accepted(azure: AzureContext, operation: Operation) -> Response:
 
 
 def _status(azure: AzureContext, operation: Operation) -> dict[str, Any]:
-    workspace = azure.workspace
-    match operation.kind:
-        case OperationKind.DEPLOY:
-            present = {entity.name: entity for entity in workspace.deployments.list(operation.endpoint)}
-            return _deploying(operation, present.get(operation.deployment))
-        case OperationKind.DELETE_DEPLOYMENT:
-            names = {entity.name for entity in workspace.deployments.list(operation.endpoint)}
-            return {"status": IN_PROGRESS if operation.deployment in names else SUCCEEDED}
-        case OperationKind.DELETE_ENDPOINT:
-            names = {entity.name for entity in workspace.endpoints.list()}
-            return {"status": IN_PROGRESS if operation.endpoint in names else SUCCEEDED}
-
-
-def _deploying(operation: Operation, deployment: Deployment | None) -> dict[str, Any]:
-    if deployment is None:
-        place = f"{operation.endpoint}/{operation.deployment}"
-        gone = NotFound(f"Deployment {place} was deleted, or its endpoint, while it was being made.")
-        return {"status": FAILED, **error_body(gone)}
-    state = provisioning_state(deployment)
+    workspace, name = azure.workspace, operation.deployment
+    if operation.kind is OperationKind.DELETE_ENDPOINT:
+        is_there = operation.endpoint in {endpoint.name for endpoint in workspace.endpoints.list()}
+        return {"status": IN_PROGRESS if is_there else SUCCEEDED}
+    deployments = {deployment.name: deployment for deployment in workspace.deployments.list(operation.endpoint)}
+    if operation.kind is OperationKind.DELETE_DEPLOYMENT:
+        return {"status": IN_PROGRESS if name in deployments else SUCCEEDED}
+    if name not in deployments:
+        gone = f"Deployment {operation.endpoint}/{name} was deleted, or its endpoint, while it was being made."
+        return {"status": FAILED, **error_body(NotFound(gone))}
+    state = provisioning_state(deployments[name])
     if state == FAILED:
-        return {"status": FAILED, "error": _failure(deployment)}
+        return {"status": FAILED, **error_body(_failure(deployments[name]))}
     return {"status": SUCCEEDED if state == SUCCEEDED else IN_PROGRESS}
 
 
-def _failure(deployment: Deployment) -> dict[str, Any]:
-    """Return a deployment's failure as an operation's error."""
+def _failure(deployment: Deployment) -> MafunzoError:
+    """Return a deployment's failure as it was raised."""
     record = deployment.error or {}
     code, message = str(record.get("code", "failed")), str(record.get("message", "it failed"))
-    body: dict[str, Any] = error_body(from_code(code, message, record.get("faults") or ()))["error"]
-    return body
+    return from_code(code, message, record.get("faults") or ())

@@ -26,9 +26,8 @@ async def score(request: Request, endpoint: str) -> Response:
     """Answer every conversation of a request; an error of any is the answer, with its own status."""
     context = context_of(request)
     entry = (await context.directory.newest()).find(bearer(request.headers), endpoint)
-    limits = context.limits
-    body = await limited_json(request, limits.chat_body_bytes)
-    bodies, is_list = requests_from_body(body, endpoint, limits.score_conversations)
+    body = await limited_json(request, context.limits.chat_body_bytes)
+    bodies, is_list = requests_from_body(body, endpoint, context.limits.score_conversations)
     deployment = named_deployment(request.headers)
     exchange = context.router.open(entry.endpoint, entry.deployments, deployment, request.url.path)
     try:

@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from mafunzo.entrypoints.azure.context import Azure, AzureContext
+from mafunzo.entrypoints.azure.context import Azure
 from mafunzo.entrypoints.azure.wire.envelope import (
     LOCATION,
     OF_GROUP,
@@ -24,18 +24,6 @@ router = APIRouter()
 @router.get(WS)
 def get_workspace(azure: Azure) -> Any:
     """Return the one workspace of this home."""
-    return _body(azure)
-
-
-@router.get(f"{OF_GROUP}/workspaces")
-@router.get(f"{OF_SUBSCRIPTION}/workspaces")
-def list_workspaces(request: Request, azure: Azure) -> Any:
-    """List the one workspace of this home, which is neither a hub nor a project of one."""
-    kinds = request.query_params.get("kind", "default").lower().split(",")
-    return page([_body(azure)] if "default" in kinds else [])
-
-
-def _body(azure: AzureContext) -> dict[str, Any]:
     properties = {
         "friendlyName": WORKSPACE,
         "description": f"Mafunzo in {azure.workspace.home.root}",
@@ -57,3 +45,11 @@ def _body(azure: AzureContext) -> dict[str, Any]:
         tags={},
         systemData=system_data(azure.workspace.home_user, None),
     )
+
+
+@router.get(f"{OF_GROUP}/workspaces")
+@router.get(f"{OF_SUBSCRIPTION}/workspaces")
+def list_workspaces(request: Request, azure: Azure) -> Any:
+    """List the one workspace of this home, which is neither a hub nor a project of one."""
+    kinds = request.query_params.get("kind", "default").lower().split(",")
+    return page([get_workspace(azure)] if "default" in kinds else [])

@@ -144,7 +144,6 @@ def range_from_headers(headers: Mapping[str, str], size: int) -> tuple[int, int]
 
 def blob_headers(blob: Blob) -> dict[str, str]:
     """Return a blob's response headers."""
-    assert blob.modified_at is not None
     return {
         "accept-ranges": "bytes",
         "content-type": blob.content_type,
@@ -161,7 +160,6 @@ def blob_headers(blob: Blob) -> dict[str, str]:
 
 def container_headers(container: Container) -> dict[str, str]:
     """Return a container's response headers."""
-    assert container.modified_at is not None
     return {
         "etag": container.etag,
         "last-modified": http_date(container.modified_at),
@@ -175,12 +173,12 @@ def container_headers(container: Container) -> dict[str, str]:
 
 def written_headers(of: Blob | Container) -> dict[str, str]:
     """Return the response headers of a write: ETag and modification time."""
-    assert of.modified_at is not None
     return {"etag": of.etag, "last-modified": http_date(of.modified_at)}
 
 
-def http_date(moment: datetime) -> str:
-    """Return a moment as HTTP writes it."""
+def http_date(moment: datetime | None) -> str:
+    """Return a moment as HTTP writes it; what is stored has one."""
+    assert moment is not None
     return format_datetime(moment.astimezone(UTC), usegmt=True)
 
 

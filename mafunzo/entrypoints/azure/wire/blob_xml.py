@@ -88,8 +88,8 @@ def containers_xml(base: str, containers: Iterable[Container], with_metadata: bo
 
 def block_list_xml(committed: Iterable[Block] | None, uncommitted: Iterable[Block] | None) -> str:
     """Return a block blob's committed and uncommitted blocks; None leaves either list out."""
-    lists = (("CommittedBlocks", committed), ("UncommittedBlocks", uncommitted))
-    return f"{_XML}<BlockList>{''.join(_blocks_xml(name, blocks) for name, blocks in lists if blocks is not None)}</BlockList>"
+    lists = _blocks_xml("CommittedBlocks", committed) + _blocks_xml("UncommittedBlocks", uncommitted)
+    return f"{_XML}<BlockList>{lists}</BlockList>"
 
 
 def block_uses_from_xml(body: bytes) -> list[BlockUse]:
@@ -142,9 +142,11 @@ def _metadata_xml(metadata: Mapping[str, str]) -> str:
     return f"<Metadata>{''.join(f'<{n}>{escape(_legal(v))}</{n}>' for n, v in metadata.items())}</Metadata>"
 
 
-def _blocks_xml(name: str, blocks: Iterable[Block]) -> str:
-    inner = (f"<Block><Name>{escape(block.id)}</Name><Size>{block.size}</Size></Block>" for block in blocks)
-    return f"<{name}>{''.join(inner)}</{name}>"
+def _blocks_xml(name: str, blocks: Iterable[Block] | None) -> str:
+    if blocks is None:
+        return ""
+    elements = (f"<Block><Name>{escape(block.id)}</Name><Size>{block.size}</Size></Block>" for block in blocks)
+    return f"<{name}>{''.join(elements)}</{name}>"
 
 
 def _legal(text: str) -> str:

@@ -5,7 +5,7 @@ telemetry for it.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -53,7 +53,8 @@ _KNOWN_SEGMENTS = {
     for name in ("subscriptions", "resourceGroups", "providers", PROVIDER, "workspaces", "registries", "locations")
 }
 _SERVICE_PREFIX = re.compile(r"^/(mferp/managementfrontend|(history|data)/v1\.0)(?=/)")
-_BLOB_ROOT = f"/mafunzo.blob.{SUFFIX}"
+BLOB_ROOT = f"/mafunzo.blob.{SUFFIX}"
+"""The path of blobs: it makes the SDK's `https://<account>.blob.<suffix>` an address of this server, without DNS."""
 _PREFIXED_NAME = re.compile(
     rf"^(/subscriptions/[^/]+/resourceGroups/[^/]+/providers/{PROVIDER}/(workspaces|registries)/[^/]+"
     r"/(models|data|components|environments|codes)/)azureml:"
@@ -80,13 +81,8 @@ class Place:
 
     @property
     def storage_account(self) -> str:
-        """What makes the SDK's `https://<account>.blob.<suffix>` an address of this server, with no name to look up."""
+        """The account under which the SDK finds `BLOB_ROOT`."""
         return f"{self.host}/mafunzo"
-
-    @property
-    def blob_root(self) -> str:
-        """The path under which the SDK then asks for blobs."""
-        return _BLOB_ROOT
 
 
 def workspace_id() -> str:
@@ -113,8 +109,8 @@ def run_variables(job: str, experiment: str, run_id: str) -> dict[str, str]:
 
 def datastore_uri(path: str) -> str:
     """Return the long address of a path of the datastore."""
-    place = f"subscriptions/{SUBSCRIPTION}/resourcegroups/{RESOURCE_GROUP}/workspaces/{WORKSPACE}"
-    return f"azureml://{place}/datastores/{DATASTORE}/paths/{path}"
+    workspace = f"subscriptions/{SUBSCRIPTION}/resourcegroups/{RESOURCE_GROUP}/workspaces/{WORKSPACE}"
+    return f"azureml://{workspace}/datastores/{DATASTORE}/paths/{path}"
 
 
 def registry_arm_id() -> str:
@@ -133,7 +129,7 @@ def plain_path(path: str) -> str:
     One to the registry's container, which is at the root, leads to where all containers are. An asset's name has no
     `azureml:` in front, which the SDK leaves there for `azureml:NAME@latest`.
     """
-    path = _AT_ROOT.sub(_BLOB_ROOT, _SERVICE_PREFIX.sub("", path))
+    path = _AT_ROOT.sub(BLOB_ROOT, _SERVICE_PREFIX.sub("", path))
     spelled = "/".join(_KNOWN_SEGMENTS.get(part.lower(), part) for part in path.split("/"))
     return _PREFIXED_NAME.sub(r"\1", spelled)
 
@@ -189,9 +185,5 @@ def operation_path(what: str) -> str:
 def error_body(error: MafunzoError) -> dict[str, Any]:
     """Return an error as Azure's clients read it; each fault is a detail of its own, and stands in the message too."""
     code = CODES.get(error.code, "SystemError" if error.status >= 500 else "UserError")
-    return {"error": {"code": code, "message": str(error), "details": details(error.faults, code)}}
-
-
-def details(faults: Sequence[str], code: str) -> list[dict[str, str]]:
-    """Return faults as the details of an error."""
-    return [{"code": code, "message": fault} for fault in faults]
+    details = [{"code": code, "message": fault} for fault in error.faults]
+    return {"error": {"code": code, "message": str(error), "details": details}}

@@ -28,11 +28,10 @@ def pipeline_properties(name: str, properties: Mapping[str, Any]) -> dict[str, A
     if len(outputs) > 1:
         raise InvalidParameter(f"Job '{name}' has the outputs {', '.join(outputs)}. It has one: the tuned model.")
     (output,) = outputs
-    inputs = _literals(name, details, properties) | _files(name, details)
     node = {
         "type": "pipeline",
         "componentId": registry_id("components", PIPELINE, "labels", "latest"),
-        "inputs": inputs,
+        "inputs": _literals(name, details, properties) | _files(name, details),
         "outputs": {"mlflow_model_folder": f"${{{{parent.outputs.{output}}}}}"},
     }
     return {**properties, "jobType": "Pipeline", "inputs": {}, "outputs": outputs, "jobs": {PIPELINE: node}}

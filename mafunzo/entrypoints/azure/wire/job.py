@@ -107,7 +107,7 @@ def _finetuning_job(name: str, properties: Mapping[str, Any]) -> JobRequest:
 
 def _request(name: str, properties: Mapping[str, Any], nodes: Mapping[str, Node]) -> JobRequest:
     """Return a request for what `nodes` do with the job's inputs and outputs."""
-    inputs = _input_values(properties.get("inputs") or {})
+    inputs = _input_values(properties)
     pipeline = Component(
         name=str(properties.get("displayName") or name),
         version="1",
@@ -171,7 +171,7 @@ def _command(name: str, properties: Mapping[str, Any]) -> Component:
     if not properties.get("command"):
         raise InvalidParameter(f"Job '{name}' has no command. Say what to run.", param="command")
     require_no_services(f"Job '{name}'", properties)
-    inputs = _input_values(properties.get("inputs") or {})
+    inputs = _input_values(properties)
     return Component(
         name=COMMAND,
         version="1",
@@ -190,18 +190,16 @@ def _only_node(name: str, properties: Mapping[str, Any]) -> Node:
     return Node(
         name=COMMAND,
         component=COMMAND,
-        inputs={key: f"${{{{parent.inputs.{key}}}}}" for key in _input_values(properties.get("inputs") or {})},
+        inputs={key: f"${{{{parent.inputs.{key}}}}}" for key in _input_values(properties)},
         outputs={key: f"${{{{parent.outputs.{key}}}}}" for key in properties.get("outputs") or {}},
         timeout_s=timeout_from_body(f"Job '{name}'", properties),
     )
 
 
-def _input_values(inputs: Mapping[str, Any]) -> dict[str, str | PathInput]:
+def _input_values(properties: Mapping[str, Any]) -> dict[str, str | PathInput]:
     """Return a job's inputs that have a value."""
-    values = {key: input_from_body(body) for key, body in inputs.items()}
-    return {
-        key: value if isinstance(value, PathInput) else str(value) for key, value in values.items() if value is not None
-    }
+    values = without_nulls({key: input_from_body(body) for key, body in (properties.get("inputs") or {}).items()})
+    return {key: value if isinstance(value, PathInput) else str(value) for key, value in values.items()}
 
 
 def _type_of(value: str | PathInput) -> str:
