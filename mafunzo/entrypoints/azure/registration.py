@@ -5,7 +5,7 @@ from typing import Any
 
 from mafunzo.control.workspace import Workspace
 from mafunzo.entities.asset import Asset, AssetType
-from mafunzo.entrypoints.azure.wire import asset, code, component, environment
+from mafunzo.entrypoints.azure.wire import asset, component, environment
 
 Body = Mapping[str, Any]
 _REGISTER: Mapping[AssetType, Callable[[Workspace, str, str, Body], Asset]] = {
@@ -22,7 +22,7 @@ _REGISTER: Mapping[AssetType, Callable[[Workspace, str, str, Body], Asset]] = {
         environment.request_from_body(name, version, body), name, version
     ),
     AssetType.CODE: lambda workspace, name, version, body: workspace.codes.register_from(
-        code.code_from_body(body), name, version
+        asset.code_from_body(body), name, version
     ),
 }
 

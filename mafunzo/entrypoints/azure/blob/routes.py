@@ -128,7 +128,8 @@ async def write_blob(request: Request, container: str, name: str) -> Response:
     allowed = await run_in_threadpool(permissions, request, container, name)
     refuse_without(CREATE if CREATE in allowed else WRITE, allowed)
     _check_names(request, container, name)
-    _refuse_unsupported(request.headers)
+    if unsupported := [header for header in NOT_SUPPORTED if header in request.headers]:
+        raise NotSupported(f"The header {unsupported[0]} isn't supported for a blob. Send the request without it.")
     await run_in_threadpool(_blobs(request).container, container)
     arguments: dict[str, Any] = {
         "condition": replace(wire.condition_from_headers(request.headers), may_overwrite=WRITE in allowed)
@@ -288,12 +289,6 @@ def _range_md5(file: BinaryIO, first: int, size: int) -> str:
         )
     file.seek(first)
     return _md5(hashlib.md5(file.read(size), usedforsecurity=False))
-
-
-def _refuse_unsupported(headers: Mapping[str, str]) -> None:
-    for name in NOT_SUPPORTED:
-        if name in headers:
-            raise NotSupported(f"The header {name} isn't supported for a blob. Send the request without it.")
 
 
 def _check_names(request: Request, container: str, name: str) -> None:

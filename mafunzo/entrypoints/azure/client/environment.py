@@ -47,17 +47,10 @@ def access_of_home(home: Home, address: ServerAddress, user: str) -> Access:
 
 def access_of_user(server: str, token_file: Path, ca_file: Path) -> Access:
     """Return a user's access to a server on another machine; raises `InvalidParameter` or `InvalidFile`."""
-    try:
-        secret = token_file.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidFile(f"{token_file}, which holds your token, can't be read: {_why(error)}.") from error
+    secret = _read(token_file, "ascii", ", which holds your token,").strip()
     if not secret or len(secret.split()) != 1:
         raise InvalidFile(f"{token_file} holds no token, which is one word: what mafunzo user create has shown.")
-    try:
-        is_bundle = "BEGIN CERTIFICATE" in ca_file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidFile(f"{ca_file} can't be read: {_why(error)}. Copy it from the server's machine.") from error
-    if not is_bundle:
+    if "BEGIN CERTIFICATE" not in _read(ca_file, "utf-8", hint=" Copy it from the server's machine."):
         raise InvalidFile(
             f"{ca_file} holds no certificate. Make it on the server's machine: mafunzo env --write-ca FILE"
         )
@@ -117,8 +110,13 @@ def workspace_config() -> Mapping[str, str]:
     return {"subscription_id": SUBSCRIPTION, "resource_group": RESOURCE_GROUP, "workspace_name": WORKSPACE}
 
 
-def _why(error: OSError | UnicodeDecodeError) -> str:
-    return str(error.strerror) if isinstance(error, OSError) else "it isn't text"
+def _read(file: Path, encoding: str, what: str = "", hint: str = "") -> str:
+    """Return a file's text; raises `InvalidFile` that says what the file is and what to do."""
+    try:
+        return file.read_text(encoding)
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it isn't text"
+        raise InvalidFile(f"{file}{what} can't be read: {why}.{hint}") from error
 
 
 def _unreachable(access: Access, reason: str) -> str:

@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from mafunzo.control.workspace import Workspace
-from mafunzo.control.workspace import endpoints as endpoint
+from mafunzo.control.workspace import Workspace, endpoints
 from mafunzo.control.workspace.submission import shipped_pipeline
 from mafunzo.control.workspace.version import registered
 from mafunzo.entities.asset import AssetType, next_version
@@ -25,11 +24,7 @@ from mafunzo.entrypoints.azure.files.job import Body
 from mafunzo.entrypoints.azure.files.keys import faults_of, mended
 from mafunzo.entrypoints.azure.files.kind import FileKind, kind_of, with_type
 from mafunzo.entrypoints.azure.registration import register
-from mafunzo.entrypoints.azure.wire.asset import data_from_body, model_from_body, require_name
-from mafunzo.entrypoints.azure.wire.compute import compute_from_body
-from mafunzo.entrypoints.azure.wire.endpoint import deployment_from_body, endpoint_from_body, model_reference
-from mafunzo.entrypoints.azure.wire.environment import environment_from_body
-from mafunzo.entrypoints.azure.wire.job import COMMAND, TRIAL, job_from_body
+from mafunzo.entrypoints.azure.wire import asset, compute, endpoint, environment, job
 from mafunzo.errors import Conflict, InvalidFile, InvalidParameter
 
 T = TypeVar("T")
@@ -83,7 +78,7 @@ def _version(workspace: Workspace, kind: FileKind, document: Mapping[str, Any]) 
         return ""
     if document.get("version") is not None:
         return str(document["version"])
-    return next_version(asset.version for asset in registered(workspace.services, ASSETS[kind], str(document["name"])))
+    return next_version(one.version for one in registered(workspace.services, ASSETS[kind], str(document["name"])))
 
 
 def _make(workspace: Workspace, target: Created, body: Body) -> None:
@@ -94,13 +89,13 @@ def _make(workspace: Workspace, target: Created, body: Body) -> None:
                 raise Conflict(
                     f"Job {name} exists already, and a job never changes. Give it another name, or leave it out."
                 )
-            workspace.jobs.create(job_from_body(name, body))
+            workspace.jobs.create(job.job_from_body(name, body))
         case FileKind.COMPUTE:
-            workspace.computes.create(name, compute_from_body(name, body))
+            workspace.computes.create(name, compute.compute_from_body(name, body))
         case FileKind.ENDPOINT:
-            workspace.endpoints.put(name, endpoint_from_body(name, body))
+            workspace.endpoints.put(name, endpoint.endpoint_from_body(name, body))
         case FileKind.DEPLOYMENT:
-            workspace.deployments.put(target.endpoint, name, deployment_from_body(name, body))
+            workspace.deployments.put(target.endpoint, name, endpoint.deployment_from_body(name, body))
         case kind:
             register(workspace, ASSETS[kind], name, target.version, body)
 
@@ -163,16 +158,16 @@ class _File:
 
 
 _READERS: Mapping[FileKind, Callable[[_File], Any]] = {
-    FileKind.MODEL: lambda file: model_from_body(file.body),
-    FileKind.DATA: lambda file: data_from_body(file.name, file.body),
-    FileKind.ENVIRONMENT: lambda file: environment_from_body(file.name, "", file.body),
+    FileKind.MODEL: lambda file: asset.model_from_body(file.body),
+    FileKind.DATA: lambda file: asset.data_from_body(file.name, file.body),
+    FileKind.ENVIRONMENT: lambda file: environment.environment_from_body(file.name, "", file.body),
     FileKind.COMPONENT: lambda file: local_file.component_of(file.body, file.name),
 }
 
 
 def _asset(file: _File) -> None:
     version = str(file.document.get("version") or "1")
-    file.take(lambda: require_name(ASSETS[file.kind], file.name, version))
+    file.take(lambda: asset.require_name(ASSETS[file.kind], file.name, version))
     file.take(lambda: _READERS[file.kind](file))
     if file.kind is FileKind.COMPONENT:
         file.take(lambda: file.files.require_source(file.body))
@@ -180,24 +175,24 @@ def _asset(file: _File) -> None:
 
 def _compute(file: _File) -> None:
     computes = file.workspace.computes
-    request = file.take(lambda: compute_from_body(file.name, file.body))
+    request = file.take(lambda: compute.compute_from_body(file.name, file.body))
     if request is not None:
         file.files.faults.add(*computes.faults_of(file.name, request))
         file.attempt("size", lambda: computes.get(request.size))
 
 
 def _endpoint(file: _File) -> None:
-    file.take(lambda: endpoint.require_name("endpoint", file.name))
-    file.take(lambda: endpoint_from_body(file.name, file.body))
+    file.take(lambda: endpoints.require_name("endpoint", file.name))
+    file.take(lambda: endpoint.endpoint_from_body(file.name, file.body))
 
 
 def _deployment(file: _File) -> None:
-    file.take(lambda: endpoint.require_name("deployment", file.name))
+    file.take(lambda: endpoints.require_name("deployment", file.name))
     file.attempt("endpoint_name", lambda: file.workspace.endpoints.get(str(file.document["endpoint_name"])))
     properties = file.body["properties"]
-    if file.attempt("model", lambda: model_reference(file.name, properties)) is None:
+    if file.attempt("model", lambda: endpoint.model_reference(file.name, properties)) is None:
         properties = {**properties, "model": local_file.UNKNOWN}
-    request = file.take(lambda: deployment_from_body(file.name, {**file.body, "properties": properties}))
+    request = file.take(lambda: endpoint.deployment_from_body(file.name, {**file.body, "properties": properties}))
     if request is None:
         return
     if properties["model"] != local_file.UNKNOWN:
@@ -207,14 +202,14 @@ def _deployment(file: _File) -> None:
 
 
 def _job(file: _File) -> None:
-    request = file.take(lambda: job_from_body(file.name, file.body))
+    request = file.take(lambda: job.job_from_body(file.name, file.body))
     if request is None:
         return
     jobs, promised = file.workspace.jobs, file.files.promised()
     if _has_unreadable_parts(request, promised.components.values()):
         file.files.faults.add(*file.workspace.computes.faults(request.computes))
         return
-    step = "" if "jobs" in file.document else f"step '{TRIAL if request.sweep else COMMAND}': "
+    step = "" if "jobs" in file.document else f"step '{job.TRIAL if request.sweep else job.COMMAND}': "
     file.files.attempt("", lambda: jobs.require_good(request, promised), None, step)
 
 

@@ -18,7 +18,6 @@ from mafunzo.entrypoints.azure.registration import register
 from mafunzo.entrypoints.azure.routes.page import listed, paged
 from mafunzo.entrypoints.azure.sas import READ, WRITE
 from mafunzo.entrypoints.azure.wire import asset as asset_wire
-from mafunzo.entrypoints.azure.wire import code as code_wire
 from mafunzo.entrypoints.azure.wire import component as component_wire
 from mafunzo.entrypoints.azure.wire.envelope import BLOB_ROOT, WS
 from mafunzo.entrypoints.azure.wire.environment import environment_body
@@ -31,7 +30,7 @@ BODIES: Mapping[AssetType, Callable[[Asset, str], dict[str, Any]]] = {
     AssetType.DATA: lambda asset, _: asset_wire.data_body(asset),
     AssetType.COMPONENT: lambda asset, _: component_wire.component_version_body(asset),
     AssetType.ENVIRONMENT: lambda asset, _: environment_body(asset),
-    AssetType.CODE: lambda asset, _: code_wire.code_body(asset),
+    AssetType.CODE: lambda asset, _: asset_wire.code_body(asset),
 }
 """How a GET answers a version, with the server's https address."""
 OFFERS: Mapping[AssetType, Callable[[Workspace, str | None, str | None], Iterable[Asset]]] = {
@@ -163,4 +162,4 @@ def start_upload(azure: Azure) -> Any:
     """Create a blob container to upload a folder into, and return its shared access signature."""
     name = azure.workspace.codes.new_container()
     address = f"{azure.place.base}{BLOB_ROOT}/{name}"
-    return code_wire.upload_body(address, azure.sas.sign(name, f"{READ}c{WRITE}l"))
+    return asset_wire.upload_body(address, azure.sas.sign(name, f"{READ}c{WRITE}l"))

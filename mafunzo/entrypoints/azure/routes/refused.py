@@ -34,10 +34,6 @@ _REFUSED: Mapping[str, str] = {
     "MAFUNZO_HOME for another one.",
 }
 """By a lower-case part of the path; the first match counts."""
-_OF_WORKSPACE = (
-    f"This home has one workspace, '{WORKSPACE}', which can't be made, changed or deleted. Use another MAFUNZO_HOME for "
-    "another one."
-)
 
 router = APIRouter()
 
@@ -56,5 +52,8 @@ def refusal(method: str, path: str) -> NotSupported:
             return NotSupported(sentence)
     is_group = parts[-2:-1] == ["resourcegroups"]  # asked for before a workspace, or a store of features, is made in it
     if is_group or (method not in ("GET", "HEAD") and parts[-2:-1] == ["workspaces"]):
-        return NotSupported(_OF_WORKSPACE)
+        return NotSupported(
+            f"This home has one workspace, '{WORKSPACE}', which can't be made, changed or deleted. Use another MAFUNZO_HOME "
+            "for another one."
+        )
     return NotSupported(f"{method} /{path} isn't something that this version of Mafunzo answers.")

@@ -18,7 +18,6 @@ from mafunzo.entrypoints.azure.routes.refused import refusal
 from mafunzo.entrypoints.azure.sas import LIST, READ
 from mafunzo.entrypoints.azure.wire import asset as asset_wire
 from mafunzo.entrypoints.azure.wire import envelope
-from mafunzo.entrypoints.azure.wire.code import upload_body
 from mafunzo.errors import Conflict, FailedError, NotFound, NotSupported, Unavailable
 
 PATIENCE_S = 240.0
@@ -157,7 +156,7 @@ async def fetch_registry_model(azure: Azure, name: str, version: str) -> Respons
         return JSONResponse(envelope.error_body(error), error.status, {"Retry-After": "1"})
     await azure.in_thread(lambda: azure.workspace.models.show(asset, artifact))
     signature = azure.sas.sign(REGISTRY_CONTAINER, f"{READ}{LIST}")
-    return JSONResponse(upload_body(f"{azure.place.base}/{REGISTRY_CONTAINER}", signature))
+    return JSONResponse(asset_wire.upload_body(f"{azure.place.base}/{REGISTRY_CONTAINER}", signature))
 
 
 async def _fetched(azure: AzureContext, id: str) -> str | None:

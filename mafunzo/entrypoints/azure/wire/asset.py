@@ -1,16 +1,18 @@
-"""Asset versions in Azure ML's JSON: the bodies of PUT requests, and the answers to GET."""
+"""Models, data and code in Azure ML's JSON, and what versions of every type share: the bodies of PUTs, the answers to GETs."""
 
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mafunzo.entities.asset import MODEL_TYPES, REGISTRY_SCOPE, Asset, AssetType, FolderType, home_path, next_version
-from mafunzo.entities.asset_request import DataRequest, ModelRequest, ShareRequest, VersionRequest
+from mafunzo.entities.asset_request import CodeRequest, DataRequest, ModelRequest, ShareRequest, VersionRequest
 from mafunzo.entities.blob import REGISTRY_CONTAINER
 from mafunzo.entities.reference import AssetReference, JobOutputReference, StoredPath, WebAddress, source_from_facts
-from mafunzo.entrypoints.azure.reference import NOUNS, parse_reference
+from mafunzo.entrypoints.azure.reference import NOUNS, parse_reference, stored_path
 from mafunzo.entrypoints.azure.wire.envelope import (
+    CONTAINER,
     ECHO,
+    SUFFIX,
     datastore_uri,
     echo_of,
     registry_id,
@@ -18,13 +20,16 @@ from mafunzo.entrypoints.azure.wire.envelope import (
     resource_id,
     system_data,
     texts,
+    workspace_id,
 )
 from mafunzo.errors import InvalidParameter, NotSupported
 
 COLLECTED = "modelDataCollector/"
 """The datastore folder in which Azure's data collector stores deployments' requests and responses."""
 DATA_TYPES = (FolderType.URI_FILE, FolderType.URI_FOLDER, FolderType.MLTABLE)
-_ALLOW_LISTS = ("finetune_compute_allow_list", "inference_compute_allow_list")
+_BLOB = re.compile(rf"https://[^/]+/[^/]+\.blob\.{SUFFIX}(:\d+)?/(?P<container>[^/?]+)/?(?P<path>[^?]*?)/?(\?.*)?")
+_HASH = "hash_sha256"
+"""The property in which a client says what the folder's content is, to find it again."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
 
 
@@ -90,7 +95,11 @@ def model_body(asset: Asset, base: str) -> dict[str, Any]:
 
 def card_tags(card: Mapping[str, Any]) -> dict[str, str]:
     """Return what a model's card says as tags: lists and mappings as Python's literals, which scripts read by `ast`."""
-    lists = {name: repr(list(card[name])) for name in _ALLOW_LISTS if card.get(name)}
+    lists = {
+        name: repr(list(card[name]))
+        for name in ("finetune_compute_allow_list", "inference_compute_allow_list")
+        if card.get(name)
+    }
     defaults = {"model_specific_defaults": repr(dict(card["defaults"]))} if card.get("defaults") else {}
     return {**texts(card.get("tags")), **lists, **defaults}
 
@@ -178,6 +187,61 @@ def _data_uri(asset: Asset) -> str:
         case WebAddress(uri):
             pass
     return str(echo_of(asset.echoes).get("dataUri") or uri)
+
+
+def code_from_body(body: Mapping[str, Any]) -> CodeRequest:
+    """Read a PUT's body; raises `InvalidParameter` for files that lie elsewhere."""
+    properties = body.get("properties") or {}
+    facts = properties.get("properties") or {}
+    container, path = _place(str(properties.get("codeUri") or ""))
+    return CodeRequest(
+        container=container,
+        path=path,
+        hash=str(facts.get(_HASH) or ""),
+        hash_version=str(facts.get("hash_version") or ""),
+        **what_is_common(body, "codeUri"),
+    )
+
+
+def _place(uri: str) -> tuple[str, str]:
+    """Return the container of an address of uploaded files, and the path in it."""
+    if (match := _BLOB.fullmatch(uri)) is not None:
+        return match["container"], match["path"]
+    if (place := stored_path(uri)) is not None:
+        return CONTAINER, place.path
+    raise InvalidParameter(f"The code lies at '{uri}'. Upload a folder: name a local path as code.", param="codeUri")
+
+
+def code_body(asset: Asset) -> dict[str, Any]:
+    """Return a version of code."""
+    return version_body(
+        asset,
+        {
+            "description": asset.description,
+            "tags": dict(asset.tags),
+            "properties": {
+                _HASH: asset.properties["hash"],
+                "hash_version": asset.properties["hash_version"],
+            },
+            "isArchived": asset.is_archived,
+            "isAnonymous": asset.is_anonymous,
+            "codeUri": echo_of(asset.echoes).get("codeUri") or datastore_uri(asset.properties["path"]),
+            "provisioningState": "Succeeded",
+        },
+    )
+
+
+def upload_body(address: str, signature: str) -> dict[str, Any]:
+    """Return where a client may upload a folder to: the address of a container, and what opens it."""
+    return {
+        "pendingUploadId": None,
+        "pendingUploadType": "TemporaryBlobReference",
+        "blobReferenceForConsumption": {
+            "blobUri": address,
+            "storageAccountArmId": f"{workspace_id()}/storage",
+            "credential": {"credentialType": "SAS", "sasUri": f"{address}?{signature}"},
+        },
+    }
 
 
 def share_from_body(body: Mapping[str, Any]) -> ShareRequest:

@@ -65,19 +65,15 @@ def check_body(body: dict[str, Any]) -> None:
     """Raise `InvalidParameter` with all that is wrong with a body's outline."""
     faults = Faults()
     for paths, expected, is_good in ((OBJECTS, "an object", _is_object), (NUMBERS, "a number", _is_number)):
-        wrong = [(path, value) for path, value in _at(body, paths) if not (value is None or is_good(value))]
+        fields = (field for path in paths for field in _below("", body, path.split(".")))
+        wrong = [(path, value) for path, value in fields if not (value is None or is_good(value))]
         faults.add(*(f"{path} is {value!r:.40}, expected {expected}." for path, value in wrong))
     faults.require_none("The request's body isn't what Azure ML's would be.")
     _check_values(body)
 
 
-def _at(body: dict[str, Any], paths: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
-    """Yield what stands at the paths, of which `*` is any name."""
-    for path in paths:
-        yield from _below("", body, path.split("."))
-
-
 def _below(path: str, value: Any, names: list[str]) -> Iterator[tuple[str, Any]]:
+    """Yield what stands below a value at these names, of which `*` is any, each with its path."""
     if not names:
         yield path.lstrip("."), value
     elif isinstance(value, dict):

@@ -4,7 +4,7 @@ JSON spells keys of resources, distribution and limits in two ways, has ids and 
 says where outputs go.
 """
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from mafunzo.entities import component_file
 from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetKey, AssetType, FolderType
 from mafunzo.entities.asset_request import ComponentRequest
 from mafunzo.entities.component import COMPUTE, PARENT_OUTPUT, Component, Input, Node, Source
-from mafunzo.entities.job import Destination, Resources
+from mafunzo.entities.job import Destination
 from mafunzo.entities.reference import AssetReference, JobOutputReference, PathInput
 from mafunzo.entrypoints.azure.reference import parse_reference, stored_path
 from mafunzo.entrypoints.azure.wire.asset import version_body, what_is_common
@@ -82,7 +82,7 @@ def component_from_spec(spec: Mapping[str, Any], where: str) -> Component:
 
     Raises `InvalidFile` with all faults of its interface, `InvalidParameter` for a number among its resources.
     """
-    return component_file.component_from_dict(_with_file_keys(spec), where, node_from_body)
+    return component_file.component_from_dict(with_file_keys(spec), where, node_from_body)
 
 
 def source_of(spec: Mapping[str, Any]) -> Source:
@@ -107,7 +107,7 @@ def node_from_body(name: str, body: Mapping[str, Any]) -> Node:
     node = component_file.node_from_dict(
         name,
         {
-            **_with_file_keys(body),
+            **with_file_keys(body),
             "inputs": {},
             "outputs": {key: _output_binding(value) for key, value in outputs.items()},
             "environment_variables": body.get("environment_variables") or body.get("environmentVariables"),
@@ -166,17 +166,7 @@ def destination_from_body(name: str, body: Mapping[str, Any]) -> Destination | N
     return Destination(str(kind), asset, version, path.path if path else "")
 
 
-def resources_from_body(who: str, body: Mapping[str, Any], bound: Container[str] = ()) -> Resources:
-    """Return what a command holds, of which `bound` isn't known yet; raises `InvalidParameter` that names `who`."""
-    return component_file.resources_from_dict(who, _with_file_keys(body), bound)
-
-
-def timeout_from_body(who: str, body: Mapping[str, Any]) -> float:
-    """Return a command's limit in seconds, 0 for none; raises `InvalidParameter` that names `who`."""
-    return component_file.timeout_from_dict(who, _with_file_keys(body))
-
-
-def _with_file_keys(body: Mapping[str, Any]) -> dict[str, Any]:
+def with_file_keys(body: Mapping[str, Any]) -> dict[str, Any]:
     """Return a body with the keys of its sections spelled as in a file: `instance_count`."""
     sections = {name: body[name] for name in ("resources", "distribution", "limits") if body.get(name)}
     return {**body, **{name: {_snake(key): value for key, value in one.items()} for name, one in sections.items()}}

@@ -20,9 +20,12 @@ _LOCAL_PATH = re.compile(r"[./~].*|[A-Za-z]:\\.*|file:.*|[^:]*@ *file:.*|[^:]*\.
 _OPTION = re.compile(r"(?P<option>--[\w-]+|-\w?)[\s=]*(?P<value>.*)")
 _FILE_OPTIONS = ("-r", "--requirement", "-c", "--constraint", "-e", "--editable")
 _PLACE_OPTIONS = ("-f", "--find-links")
-_INDEX_OPTIONS = ("-i", "--index-url", "--extra-index-url", "--no-index", "--trusted-host")
-_CHOICE_OPTIONS = ("--pre", "--prefer-binary", "--no-binary", "--only-binary", "--require-hashes")
-_OPTIONS = _PLACE_OPTIONS + _INDEX_OPTIONS + _CHOICE_OPTIONS
+_OPTIONS = (
+    *_PLACE_OPTIONS,
+    *("-i", "--index-url", "--extra-index-url", "--no-index", "--trusted-host"),
+    *("--pre", "--prefer-binary", "--no-binary", "--only-binary", "--require-hashes"),
+)
+_EXPECTED = "expected a requirement such as numpy>=1.26."
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -42,8 +45,7 @@ def conda_from_text(text: str) -> tuple[CondaFile, Faults]:
     body = _parsed(text, faults)
     conda_entries, packages = _dependencies(body, faults)
     variables = _variables(body.get("variables") or {}, faults)
-    versions = dict(map(_package, conda_entries))
-    python = versions.get("python", "")
+    python = dict(map(_package, conda_entries)).get("python", "")
     if python and not is_python_condition(python):
         faults.add(f"python is '{python}', expected python=3.10 or conditions such as python>=3.9,<3.12.")
     conda_packages = tuple(entry for entry in conda_entries if _package(entry)[0] not in ("python", "pip"))
@@ -102,27 +104,22 @@ def _entries(value: Any, where: str, faults: Faults) -> list[Any]:
 
 def _requirements(entries: Iterable[Any], faults: Faults) -> list[str]:
     """Return the lines of the pip part that can be used."""
-    good: list[str] = []
-    for entry in entries:
-        fault = _requirement_fault(entry) if isinstance(entry, str) else "expected a requirement such as numpy>=1.26."
-        if fault:
-            faults.add(f"pip has {_show(entry)}, {fault}")
-        else:
-            good.append(entry)
-    return good
+    lines = [(entry, _requirement_fault(entry)) for entry in entries]
+    faults.add(*(f"pip has {_show(entry)}, {fault}" for entry, fault in lines if fault))
+    return [entry for entry, fault in lines if not fault]
 
 
-def _requirement_fault(text: str) -> str:
+def _requirement_fault(line: Any) -> str:
     """Return what is wrong with a line of the pip part; empty for nothing."""
-    if "\n" in text:
+    if not isinstance(line, str):
+        return _EXPECTED
+    if "\n" in line:
         return "expected one requirement an entry."
-    if text.startswith("-"):
-        return _option_fault(text)
-    if _LOCAL_PATH.fullmatch(text):
+    if line.startswith("-"):
+        return _option_fault(line)
+    if _LOCAL_PATH.fullmatch(line):
         return "a local path, which isn't there when the environment is built. Name a package of an index, or a URL."
-    if not _REQUIREMENT.fullmatch(text) and not _REMOTE.fullmatch(text):
-        return "expected a requirement such as numpy>=1.26."
-    return ""
+    return "" if _REQUIREMENT.fullmatch(line) or _REMOTE.fullmatch(line) else _EXPECTED
 
 
 def _option_fault(text: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from mafunzo.entities import component_file
 from mafunzo.entities.component import PARENT_INPUT, PATH_TYPES, Component, Input, Node, Output
 from mafunzo.entities.job import Destination, Job
 from mafunzo.entities.job_request import JobChange, JobRequest, OwnCommand
@@ -21,9 +22,8 @@ from mafunzo.entrypoints.azure.wire.component import (
     input_from_body,
     node_from_body,
     require_no_services,
-    resources_from_body,
     source_of,
-    timeout_from_body,
+    with_file_keys,
 )
 from mafunzo.entrypoints.azure.wire.envelope import (
     ECHO,
@@ -179,7 +179,7 @@ def _command(name: str, properties: Mapping[str, Any]) -> Component:
         inputs={key: Input(key, _type_of(value)) for key, value in inputs.items()},
         outputs=_outputs(properties),
         command=str(properties["command"]),
-        resources=resources_from_body(f"Job '{name}'", properties),
+        resources=component_file.resources_from_dict(f"Job '{name}'", with_file_keys(properties)),
         environment=texts(properties.get("environmentVariables")),
         is_deterministic=False,
     )
@@ -192,7 +192,7 @@ def _only_node(name: str, properties: Mapping[str, Any]) -> Node:
         component=COMMAND,
         inputs={key: f"${{{{parent.inputs.{key}}}}}" for key in _input_values(properties)},
         outputs={key: f"${{{{parent.outputs.{key}}}}}" for key in properties.get("outputs") or {}},
-        timeout_s=timeout_from_body(f"Job '{name}'", properties),
+        timeout_s=component_file.timeout_from_dict(f"Job '{name}'", with_file_keys(properties)),
     )
 
 

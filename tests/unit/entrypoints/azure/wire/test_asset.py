@@ -7,8 +7,14 @@ import pytest
 from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType
 from mafunzo.entities.asset_request import CodeRequest, DataRequest, ModelRequest
 from mafunzo.entities.reference import JobOutputReference, StoredPath, WebAddress, source_facts
-from mafunzo.entrypoints.azure.wire.asset import data_body, data_from_body, model_body, model_from_body
-from mafunzo.entrypoints.azure.wire.code import code_body, code_from_body
+from mafunzo.entrypoints.azure.wire.asset import (
+    code_body,
+    code_from_body,
+    data_body,
+    data_from_body,
+    model_body,
+    model_from_body,
+)
 from mafunzo.entrypoints.azure.wire.envelope import datastore_uri
 from mafunzo.errors import NotSupported
 
