@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from mafunzo.entrypoints.terminal.follow import DETACH, follow
-from mafunzo.entrypoints.terminal.output import AS_JSON, print_exports, print_json
+from mafunzo.entrypoints.terminal.output import AS_JSON, DETACH, follow, print_exports, print_json
 from mafunzo.entrypoints.terminal.words import pairs
 from mafunzo.errors import InvalidFile, InvalidParameter
 from mafunzo.tracking.atomic_json import write_json

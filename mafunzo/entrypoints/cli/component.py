@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import typer
 
+import mafunzo
 from mafunzo.entities.component import Component
-from mafunzo.entrypoints.terminal.output import AS_JSON, print_facts, print_json, print_table
+from mafunzo.entrypoints.terminal.output import AS_JSON, print_facts, print_json, print_list, print_result, print_table
 
 app = typer.Typer(help="The components that pipelines are made of: yours, and those that ship.", no_args_is_help=True)
 REFERENCE = typer.Argument(help="name or name:version; without a version the newest.")
@@ -16,7 +17,6 @@ def list_components(
     archived: bool = typer.Option(False, "--archived", help="Archived versions too."), as_json: bool = AS_JSON
 ) -> None:
     """List registered components, newest first, then those that ship with Mafunzo."""
-    from mafunzo.control.workspace import Workspace
     from mafunzo.control.workspace.components import definition
     from mafunzo.control.workspace.shipped_component import shipped, shipped_names
     from mafunzo.control.workspace.version import registered
@@ -24,28 +24,24 @@ def list_components(
 
     assets = [
         asset
-        for asset in registered(Workspace().services, AssetType.COMPONENT)
+        for asset in registered(mafunzo.Workspace().services, AssetType.COMPONENT)
         if not asset.is_anonymous and (archived or not asset.is_archived)
     ]
     own = [definition(asset)[0] for asset in assets]
     ours = [shipped(name).component for name in shipped_names()]
-    if as_json:
-        print_json([_plain(component) for component in (*own, *ours)])
-        return
+    bodies = [_plain(component) for component in (*own, *ours)]
     rows = [
         (c.name, c.version, c.kind, where, c.description.split(". ")[0])
         for where, components in (("registered", own), ("ships", ours))
         for c in components
     ]
-    print_table(("name", "version", "kind", "where", "description"), rows, "No components.")
+    print_list(bodies, as_json, ("name", "version", "kind", "where", "description"), rows, "No components.")
 
 
 @app.command()
 def show(component: str = REFERENCE, as_json: bool = AS_JSON) -> None:
     """Show a component's inputs and outputs, and what it runs."""
-    from mafunzo.control.workspace import Workspace
-
-    pinned = Workspace().components.named(component)
+    pinned = mafunzo.Workspace().components.named(component)
     spec = pinned.component
     if as_json:
         print_json(_plain(spec))
@@ -68,16 +64,12 @@ def archive(
     as_json: bool = AS_JSON,
 ) -> None:
     """Hide a registered component from lists. Jobs that name it go on finding it."""
-    from mafunzo.control.workspace import Workspace
     from mafunzo.control.workspace.archive import archive as archive_versions
     from mafunzo.entities.asset import AssetType
 
-    assets = archive_versions(Workspace().services, AssetType.COMPONENT, component, not undo)
-    if as_json:
-        print_json(assets)
-        return
-    for asset in assets:
-        print(f"{asset.key} is {'shown' if undo else 'archived'}")
+    assets = archive_versions(mafunzo.Workspace().services, AssetType.COMPONENT, component, not undo)
+    lines = [f"{asset.key} is {'shown' if undo else 'archived'}" for asset in assets]
+    print_result(assets, as_json, *lines)
 
 
 def _plain(component: Component) -> Component:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import typer
 
-from mafunzo.entrypoints.terminal.output import AS_JSON, print_facts, print_json, print_table
+import mafunzo
+from mafunzo.entrypoints.terminal.output import AS_JSON, print_entity, print_json, print_list, print_result, print_table
 
 app = typer.Typer(help="Conversations: fetch, check, look at, split.", no_args_is_help=True)
 FILE = typer.Argument(help="jsonl, json, csv, tsv or parquet.")
@@ -14,14 +15,10 @@ FILE = typer.Argument(help="jsonl, json, csv, tsv or parquet.")
 @app.command("list")
 def list_data(as_json: bool = AS_JSON) -> None:
     """List the data sets of the catalogue; any org/name of the hub works as well."""
-    from mafunzo.control.workspace import Workspace
-
-    cards = Workspace().data.list()
-    if as_json:
-        print_json([card.model_dump(mode="json") for card in cards])
-        return
+    cards = mafunzo.Workspace().data.list()
+    bodies = [card.model_dump(mode="json") for card in cards]
     rows = [(card.name, card.licence, card.description) for card in cards]
-    print_table(("name", "licence", "description"), rows, "No data sets.")
+    print_list(bodies, as_json, ("name", "licence", "description"), rows, "No data sets.")
 
 
 @app.command()
@@ -33,23 +30,16 @@ def get(
     as_json: bool = AS_JSON,
 ) -> None:
     """Write a data set as jsonl files of conversations."""
-    from mafunzo.control.workspace import Workspace
-
-    files = Workspace().data.get(name, to=to, percent=percent, overwrite=overwrite)
-    if as_json:
-        print_json(files)
-        return
-    for file in files.values():
-        print(file)
+    files = mafunzo.Workspace().data.get(name, to=to, percent=percent, overwrite=overwrite)
+    print_result(files, as_json, *files.values())
 
 
 @app.command()
 def check(file: Path = FILE, as_json: bool = AS_JSON) -> None:
     """Read every row; name each bad one with its reasons. Exit code 2 when there are any."""
-    from mafunzo.control.workspace import Workspace
     from mafunzo.dataset.check import refuse
 
-    report = Workspace().data.check(file)
+    report = mafunzo.Workspace().data.check(file)
     facts = {
         "file": str(file),
         "rows": report.rows_read,
@@ -58,10 +48,7 @@ def check(file: Path = FILE, as_json: bool = AS_JSON) -> None:
         "format": dict(report.formats),
         "notes": dict(report.notes),
     }
-    if as_json:
-        print_json(facts | {"faults": [str(row) for row in report.bad]})
-    else:
-        print_facts(facts)
+    print_entity(facts | {"faults": [str(row) for row in report.bad]}, as_json, facts)
     refuse(report.bad)
 
 
@@ -74,9 +61,7 @@ def preview(
     as_json: bool = AS_JSON,
 ) -> None:
     """Show rows as the network will see them: what is learned is green, what is only read is dim."""
-    from mafunzo.control.workspace import Workspace
-
-    sample = Workspace().data.preview(model, file, rows, max_seq_length)
+    sample = mafunzo.Workspace().data.preview(model, file, rows, max_seq_length)
     if as_json:
         print_json({"rows": sample.rows, "report": sample.report})
         return
@@ -102,9 +87,7 @@ def split(
     as_json: bool = AS_JSON,
 ) -> None:
     """Split a file into training, validation and test rows: 80, 10 and 10 percent."""
-    from mafunzo.control.workspace import Workspace
-
-    written = Workspace().data.split(file, to, seed)
+    written = mafunzo.Workspace().data.split(file, to, seed)
     if as_json:
         print(json.dumps({name: {"file": str(path), "rows": rows} for name, (path, rows) in written.items()}))
         return
@@ -118,10 +101,5 @@ def mirror(
     as_json: bool = AS_JSON,
 ) -> None:
     """Name the folder where a hub's data set is found, for machines without the hub."""
-    from mafunzo.control.workspace import Workspace
-
-    location = Workspace().data.mirror(repository, folder).properties["folder"]
-    if as_json:
-        print_json({"repository": repository, "folder": location})
-    else:
-        print(f"{repository} is found in {location}")
+    location = mafunzo.Workspace().data.mirror(repository, folder).properties["folder"]
+    print_result({"repository": repository, "folder": location}, as_json, f"{repository} is found in {location}")

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+import mafunzo
 from mafunzo.entities.job import JobStatus
 from mafunzo.entrypoints.terminal.output import human_size, print_table
 from mafunzo.tracking.step_folder import StepFolder
 
 if TYPE_CHECKING:
-    from mafunzo.control.workspace import Workspace
     from mafunzo.control.workspace.endpoints import EndpointHandle
     from mafunzo.control.workspace.jobs import JobHandle
 
@@ -51,11 +51,10 @@ def demo(
 ) -> None:
     """Prepare, fine-tune, compare, register, deploy, ask, delete: on real conversations, in about ten minutes on two cores."""
     from mafunzo import settings
-    from mafunzo.control.workspace import Workspace
 
     started = time.monotonic()
     folder = home or settings.load().cache / "demo"
-    with Workspace(folder, port=0) as workspace:
+    with mafunzo.Workspace(folder, port=0) as workspace:
         if fetch_only:
             workspace.data.get("chitchat", to=folder / "data" / "chitchat", overwrite=True)
             workspace.models.import_(model).stream()
@@ -73,7 +72,7 @@ def demo(
         print(f"\nThe whole story took {_duration(time.monotonic() - started)}. Everything lies in {folder}")
 
 
-def _tell(workspace: Workspace, model: str, rows: int, folder: Path) -> None:
+def _tell(workspace: mafunzo.Workspace, model: str, rows: int, folder: Path) -> None:
     _title(f"1. Real conversations between two people: {rows} to learn from, {rows // 4} held out")
     files = _conversations(workspace, folder / "data", rows)
     _title(f"2. Fine-tune {model}")
@@ -111,7 +110,7 @@ def _tell(workspace: Workspace, model: str, rows: int, folder: Path) -> None:
     print(f"  lineage    MAFUNZO_HOME={folder} mafunzo lineage {tuned.key}")
 
 
-def _conversations(workspace: Workspace, folder: Path, rows: int) -> dict[str, Path]:
+def _conversations(workspace: mafunzo.Workspace, folder: Path, rows: int) -> dict[str, Path]:
     """Write the first `rows` conversations to train.jsonl, then an eighth to validation.jsonl and a quarter to test.jsonl."""
     splits = workspace.data.get("chitchat", to=folder / "chitchat", overwrite=True)
     lines = {name: file.read_text(encoding="utf-8").splitlines() for name, file in splits.items()}

@@ -8,8 +8,9 @@ from typing import Any
 
 import typer
 
+import mafunzo
 from mafunzo.entities.endpoint import Deployment
-from mafunzo.entrypoints.terminal.output import AS_JSON, print_facts, print_json, print_table
+from mafunzo.entrypoints.terminal.output import AS_JSON, print_entity, print_facts, print_json, print_list, print_result
 from mafunzo.errors import InvalidFile, InvalidParameter
 
 app = typer.Typer(help="Endpoints that answer with a registered model.", no_args_is_help=True)
@@ -28,29 +29,24 @@ def deploy(
     as_json: bool = AS_JSON,
 ) -> None:
     """Serve a model. It goes live once it has proven that it answers as it did in evaluation."""
-    from mafunzo.control.workspace import Workspace
-
-    handle = Workspace().deploy(model, endpoint=endpoint, deployment=deployment, traffic=traffic, timeout_s=timeout)
+    handle = mafunzo.Workspace().deploy(
+        model, endpoint=endpoint, deployment=deployment, traffic=traffic, timeout_s=timeout
+    )
     record = next(d for d in handle.deployments if d.name == deployment)
-    if as_json:
-        print_json({"endpoint": handle.endpoint, "deployment": _deployment_facts(record), "url": handle.url})
-        return
-    print(f"{endpoint}/{deployment} serves {record.model} at {handle.url} (model name: {endpoint})")
-    for line in _proof_lines(record.verification):
-        print(line)
-    print(f"Its key: mafunzo endpoint keys {endpoint}. Talk to it: mafunzo endpoint chat {endpoint}")
+    print_result(
+        {"endpoint": handle.endpoint, "deployment": _deployment_facts(record), "url": handle.url},
+        as_json,
+        f"{endpoint}/{deployment} serves {record.model} at {handle.url} (model name: {endpoint})",
+        *_proof_lines(record.verification),
+        f"Its key: mafunzo endpoint keys {endpoint}. Talk to it: mafunzo endpoint chat {endpoint}",
+    )
 
 
 @app.command("list")
 def list_endpoints(as_json: bool = AS_JSON) -> None:
     """List endpoints with their deployments."""
-    from mafunzo.control.workspace import Workspace
-
-    workspace = Workspace()
+    workspace = mafunzo.Workspace()
     endpoints = workspace.endpoints.list()
-    if as_json:
-        print_json(endpoints)
-        return
     rows: list[tuple[str, ...]] = []
     for endpoint in endpoints:
         deployments = workspace.deployments.list(endpoint.name)
@@ -58,17 +54,14 @@ def list_endpoints(as_json: bool = AS_JSON) -> None:
             rows.append((endpoint.name, d.name, d.model, d.status, f"{endpoint.traffic_percent.get(d.name, 0)} %"))
         if not deployments:
             rows.append((endpoint.name, "none", "", "", ""))
-    print_table(
-        ("endpoint", "deployment", "model", "status", "traffic"), rows, "No endpoints. Make one: mafunzo deploy"
-    )
+    columns = ("endpoint", "deployment", "model", "status", "traffic")
+    print_list(endpoints, as_json, columns, rows, "No endpoints. Make one: mafunzo deploy")
 
 
 @app.command()
 def show(name: str = NAME, as_json: bool = AS_JSON) -> None:
     """Show an endpoint, its deployments, and the proof that each answers as in evaluation."""
-    from mafunzo.control.workspace import Workspace
-
-    handle = Workspace().endpoints.get(name)
+    handle = mafunzo.Workspace().endpoints.get(name)
     if as_json:
         print_json({"endpoint": handle.endpoint, "deployments": [_deployment_facts(d) for d in handle.deployments]})
         return
@@ -87,10 +80,7 @@ def invoke(
     deployment: str = DEPLOYMENT,
 ) -> None:
     """Send one request as it is, and print the answer as it is."""
-    from mafunzo.control.workspace import Workspace
-
-    body = _read_json(request_file)
-    print_json(Workspace().endpoints.get(name).invoke(body, deployment))
+    print_json(mafunzo.Workspace().endpoints.get(name).invoke(_read_json(request_file), deployment))
 
 
 @app.command()
@@ -103,9 +93,7 @@ def chat(
     deployment: str = DEPLOYMENT,
 ) -> None:
     """Talk to an endpoint; the answer appears as it is written."""
-    from mafunzo.control.workspace import Workspace
-
-    handle = Workspace().endpoints.get(name)
+    handle = mafunzo.Workspace().endpoints.get(name)
     messages = [{"role": "system", "content": system}] if system else []
     while True:
         question = message if message is not None else _ask()
@@ -130,14 +118,12 @@ def keys(
     as_json: bool = AS_JSON,
 ) -> None:
     """Print an endpoint's keys."""
-    from mafunzo.control.workspace import Workspace
-
-    handle = Workspace().endpoints.get(name)
+    handle = mafunzo.Workspace().endpoints.get(name)
     if regenerate is not None:
         handle.regenerate_key(regenerate)
     primary, secondary = handle.keys
     facts = {"primary": primary, "secondary": secondary, "url": handle.url}
-    print_json(facts) if as_json else print_facts(facts)
+    print_entity(facts, as_json, facts)
 
 
 @app.command()
@@ -147,18 +133,14 @@ def traffic(
     as_json: bool = AS_JSON,
 ) -> None:
     """Split the requests over the deployments."""
-    from mafunzo.control.workspace import Workspace
-
     faults = [f"'{share}' isn't deployment=percent." for share in shares if not share.partition("=")[2].isdigit()]
     if faults:
         raise InvalidParameter("The traffic can't be set.", faults)
     parsed = {share.partition("=")[0]: int(share.partition("=")[2]) for share in shares}
-    handle = Workspace().endpoints.get(name)
+    handle = mafunzo.Workspace().endpoints.get(name)
     handle.set_traffic(parsed)
-    if as_json:
-        print_json({"endpoint": name, "traffic_percent": handle.endpoint.traffic_percent})
-    else:
-        print_facts({"traffic": handle.endpoint.traffic_percent})
+    percent = handle.endpoint.traffic_percent
+    print_entity({"endpoint": name, "traffic_percent": percent}, as_json, {"traffic": percent})
 
 
 @app.command()
@@ -169,29 +151,16 @@ def logs(
     as_json: bool = AS_JSON,
 ) -> None:
     """Print the end of the workers' logs."""
-    from mafunzo.control.workspace import Workspace
-
-    texts = Workspace().endpoints.get(name).logs(deployment, lines)
-    if as_json:
-        print_json(texts)
-        return
-    for each, text in texts.items():
-        print(f"--- {each}\n{text}")
+    texts = mafunzo.Workspace().endpoints.get(name).logs(deployment, lines)
+    print_result(texts, as_json, *(f"--- {each}\n{text}" for each, text in texts.items()))
 
 
 @app.command()
 def verify(name: str = NAME, deployment: str = DEPLOYMENT, as_json: bool = AS_JSON) -> None:
     """Prove again that the workers answer as the model did in evaluation."""
-    from mafunzo.control.workspace import Workspace
-
-    proofs = Workspace().endpoints.get(name).verify(deployment)
-    if as_json:
-        print_json(proofs)
-        return
-    for each, proof in proofs.items():
-        print(each)
-        for line in _proof_lines(proof):
-            print(line)
+    proofs = mafunzo.Workspace().endpoints.get(name).verify(deployment)
+    lines = [line for each, proof in proofs.items() for line in (each, *_proof_lines(proof))]
+    print_result(proofs, as_json, *lines)
 
 
 @app.command()
@@ -201,17 +170,13 @@ def delete(
     as_json: bool = AS_JSON,
 ) -> None:
     """Delete an endpoint, or one deployment of it; its process, port and memory are free when this returns."""
-    from mafunzo.control.workspace import Workspace
-
-    handle = Workspace().endpoints.get(name)
+    handle = mafunzo.Workspace().endpoints.get(name)
     if deployment is None:
         handle.delete()
     else:
         handle.delete_deployment(deployment)
-    if as_json:
-        print_json({"deleted": {"endpoint": name, "deployment": deployment}})
-    else:
-        print(f"Deleted {name}" if deployment is None else f"Deleted {name}/{deployment}")
+    what = name if deployment is None else f"{name}/{deployment}"
+    print_result({"deleted": {"endpoint": name, "deployment": deployment}}, as_json, f"Deleted {what}")
 
 
 def _deployment_facts(deployment: Deployment) -> dict[str, Any]:

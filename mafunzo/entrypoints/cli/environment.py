@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mafunzo.entrypoints.terminal.output import AS_JSON, human_size, print_facts, print_json, print_table
+import mafunzo
+from mafunzo.entrypoints.terminal.output import AS_JSON, human_size, print_facts, print_json, print_list, print_result
 
 if TYPE_CHECKING:
     from mafunzo.control.workspace.virtual_environment import KnownEnvironment
@@ -22,13 +23,10 @@ def list_environments(
     as_json: bool = AS_JSON,
 ) -> None:
     """List registered environments, newest first, then the curated ones; each with the disk that it takes once built."""
-    from mafunzo.control.workspace import Workspace
     from mafunzo.control.workspace.virtual_environment import known_environments
 
-    environments = known_environments(Workspace().services, everything)
-    if as_json:
-        print_json([_facts(known) for known in environments])
-        return
+    environments = known_environments(mafunzo.Workspace().services, everything)
+    bodies = [_facts(known) for known in environments]
     rows = [
         (
             known.environment.name,
@@ -40,16 +38,16 @@ def list_environments(
         )
         for known in environments
     ]
-    print_table(("name", "version", "where", "built", "size", "description"), rows, "No environments.")
+    columns = ("name", "version", "where", "built", "size", "description")
+    print_list(bodies, as_json, columns, rows, "No environments.")
 
 
 @app.command()
 def show(environment: str = REFERENCE, as_json: bool = AS_JSON) -> None:
     """Show an environment, and where its packages are."""
-    from mafunzo.control.workspace import Workspace
     from mafunzo.control.workspace.virtual_environment import known_environment
 
-    known = known_environment(Workspace().services, environment)
+    known = known_environment(mafunzo.Workspace().services, environment)
     if as_json:
         print_json(_facts(known))
         return
@@ -67,16 +65,12 @@ def archive(
     as_json: bool = AS_JSON,
 ) -> None:
     """Hide a registered environment from lists. Jobs and components that name it go on finding it."""
-    from mafunzo.control.workspace import Workspace
     from mafunzo.control.workspace.archive import archive as archive_versions
     from mafunzo.entities.asset import AssetType
 
-    assets = archive_versions(Workspace().services, AssetType.ENVIRONMENT, environment, not undo)
-    if as_json:
-        print_json(assets)
-        return
-    for asset in assets:
-        print(f"{asset.key} is {'shown' if undo else 'archived'}")
+    assets = archive_versions(mafunzo.Workspace().services, AssetType.ENVIRONMENT, environment, not undo)
+    lines = [f"{asset.key} is {'shown' if undo else 'archived'}" for asset in assets]
+    print_result(assets, as_json, *lines)
 
 
 @app.command()
@@ -86,17 +80,14 @@ def delete(
     as_json: bool = AS_JSON,
 ) -> None:
     """Delete a registered version and what was built of it; of a curated one, only what was built, until a step needs it."""
-    from mafunzo.control.workspace import Workspace
     from mafunzo.control.workspace.virtual_environment import delete_environment, known_environment
 
-    workspace = Workspace()
+    workspace = mafunzo.Workspace()
     known = known_environment(workspace.services, environment)
     freed = delete_environment(workspace.services, str(known), force)
-    if as_json:
-        print_json({"deleted": str(known), "freed_bytes": freed})
-    else:
-        what = str(known) if known.is_registered else f"what was built of {known}"
-        print(f"Deleted {what}. Freed {human_size(freed)}.")
+    what = str(known) if known.is_registered else f"what was built of {known}"
+    body = {"deleted": str(known), "freed_bytes": freed}
+    print_result(body, as_json, f"Deleted {what}. Freed {human_size(freed)}.")
 
 
 def _facts(known: "KnownEnvironment") -> dict[str, Any]:

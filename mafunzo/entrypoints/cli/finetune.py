@@ -5,8 +5,8 @@ from typing import Any
 
 import typer
 
-from mafunzo.entrypoints.terminal.follow import DETACH, follow
-from mafunzo.entrypoints.terminal.output import AS_JSON, print_facts, print_json, print_table
+import mafunzo
+from mafunzo.entrypoints.terminal.output import AS_JSON, DETACH, follow, print_facts, print_json, print_table
 from mafunzo.entrypoints.terminal.words import pairs
 from mafunzo.errors import InvalidFile, InvalidParameter
 
@@ -35,11 +35,10 @@ def finetune(
 
     All parameters, with defaults and ranges: mafunzo component show chat_completion_pipeline
     """
-    from mafunzo.control.workspace import Workspace
 
     options = {"model": model, "train": train, "validation": validation, "test": test}
     arguments = _merge(config or [], {**options, "on_bad_row": on_bad_row, "priority": priority})
-    workspace = Workspace()
+    workspace = mafunzo.Workspace()
     if dry_run:
         _print_plan(*workspace.jobs.plan_finetune(**arguments), as_json)
         return
@@ -58,9 +57,7 @@ def compare(
     as_json: bool = AS_JSON,
 ) -> None:
     """Evaluate two models on the same held-out rows; print the differences with their intervals."""
-    from mafunzo.control.workspace import Workspace
-
-    job = Workspace().compare(model, data, against, **pairs(parameters))
+    job = mafunzo.Workspace().compare(model, data, against, **pairs(parameters))
     follow(job, detach, as_json, f"Report: mafunzo job download {job.name} --to FOLDER --output evaluation_result")
 
 

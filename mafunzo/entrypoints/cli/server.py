@@ -4,7 +4,8 @@ from pathlib import Path
 
 import typer
 
-from mafunzo.entrypoints.terminal.output import AS_JSON, human_size, print_json
+import mafunzo
+from mafunzo.entrypoints.terminal.output import AS_JSON, human_size, print_result
 from mafunzo.errors import InvalidParameter
 
 
@@ -26,54 +27,41 @@ def up(
 
     Ctrl-C stops the server only: what it started goes on, and the next server finds it again. `mafunzo down` ends all of it.
     """
-    from mafunzo.control.workspace import Workspace
     from mafunzo.entrypoints.terminal.server_address import address_lines
 
     if as_json and not detach:
         raise InvalidParameter(
             "--json is given without --detach, and a server in the foreground prints its log. Add it."
         )
-    workspace = Workspace(port=port, azure_port=azure_port, listen=listen)
+    workspace = mafunzo.Workspace(port=port, azure_port=azure_port, listen=listen)
     if not detach:
         workspace.serve()
     address, root = workspace.up(), workspace.home.root
-    if as_json:
-        facts = {
-            "listen": address.listen,
-            "openai": f"{address.url}/v1",
-            "azure": address.azure_url,
-            "mlflow": f"{address.url}/mlflow/",
-            "mlflow_password_file": root / "operator.key",
-        }
-        print_json({**facts, "pid": address.pid, "home": root})
-        return
-    for line in address_lines(address, workspace.home.root):
-        print(line)
+    facts = {
+        "listen": address.listen,
+        "openai": f"{address.url}/v1",
+        "azure": address.azure_url,
+        "mlflow": f"{address.url}/mlflow/",
+        "mlflow_password_file": root / "operator.key",
+        "pid": address.pid,
+        "home": root,
+    }
+    print_result(facts, as_json, *address_lines(address, root))
 
 
 def down(as_json: bool = AS_JSON) -> None:
     """Stop the server and all that it started; print what was freed, and prove that nothing is left."""
-    from mafunzo.control.workspace import Workspace
-
-    report = Workspace().down()
-    if as_json:
-        print_json(report)
-        return
-    for line in report.lines():
-        print(line)
+    report = mafunzo.Workspace().down()
+    print_result(report, as_json, *report.lines())
 
 
 def backup(file: Path, as_json: bool = AS_JSON) -> None:
     """Write the whole home into one file, while everything runs."""
-    from mafunzo.control.workspace import Workspace
-
-    workspace = Workspace()
+    workspace = mafunzo.Workspace()
     workspace.backup(file)
     size, root = file.stat().st_size, workspace.home.root
-    if as_json:
-        print_json({"home": root, "file": file, "bytes": size})
-    else:
-        print(f"Backed up {root} to {file} ({human_size(size)})")
+    line = f"Backed up {root} to {file} ({human_size(size)})"
+    print_result({"home": root, "file": file, "bytes": size}, as_json, line)
 
 
 def restore(file: Path, as_json: bool = AS_JSON) -> None:
@@ -83,7 +71,4 @@ def restore(file: Path, as_json: bool = AS_JSON) -> None:
 
     home = settings.load().home
     restore_home(file, home)
-    if as_json:
-        print_json({"home": home, "file": file})
-    else:
-        print(f"Restored {file} to {home}; every hash is right")
+    print_result({"home": home, "file": file}, as_json, f"Restored {file} to {home}; every hash is right")

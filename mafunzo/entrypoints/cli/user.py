@@ -7,8 +7,9 @@ from pathlib import Path
 
 import typer
 
+import mafunzo
 from mafunzo.entities.user import Role, User
-from mafunzo.entrypoints.terminal.output import AS_JSON, print_facts, print_json, print_table
+from mafunzo.entrypoints.terminal.output import AS_JSON, print_entity, print_list, print_result
 from mafunzo.errors import InvalidFile, InvalidParameter
 
 AGE = re.compile(r"([0-9]{1,6})([mhd])")
@@ -31,66 +32,49 @@ def create(
     as_json: bool = AS_JSON,
 ) -> None:
     """Add a user and show their token, this once: only its hash is kept."""
-    from mafunzo.control.workspace import Workspace
-
     _require_new(token_file)
-    user, token = Workspace().users.create(name, role)
+    user, token = mafunzo.Workspace().users.create(name, role)
     _show_token(user, token, token_file, as_json)
 
 
 @app.command("list")
 def list_users(as_json: bool = AS_JSON) -> None:
     """List the users."""
-    from mafunzo.control.workspace import Workspace
-
-    users = Workspace().users.list()
-    if as_json:
-        print_json(users)
-        return
+    users = mafunzo.Workspace().users.list()
     rows = [(u.name, u.role, "revoked" if u.is_revoked else "active", u.token_id, u.created_at) for u in users]
-    print_table(("name", "role", "state", "token", "created"), rows, "No users. Make one: mafunzo user create")
+    columns = ("name", "role", "state", "token", "created")
+    print_list(users, as_json, columns, rows, "No users. Make one: mafunzo user create")
 
 
 @app.command()
 def show(name: str = NAME, as_json: bool = AS_JSON) -> None:
     """Show a user; never their token."""
-    from mafunzo.control.workspace import Workspace
-
-    user = Workspace().users.get(name)
-    if as_json:
-        print_json(user)
-        return
+    user = mafunzo.Workspace().users.get(name)
     facts = {"name": user.name, "role": user.role, "state": "revoked" if user.is_revoked else "active"}
     token = f"{user.token_id}, since {user.token_at:%Y-%m-%d %H:%M} UTC"
-    print_facts({**facts, "token": token, "created": user.created_at, "by": user.created_by})
+    print_entity(user, as_json, {**facts, "token": token, "created": user.created_at, "by": user.created_by})
 
 
 @app.command()
 def rotate(name: str = NAME, token_file: Path = TOKEN_FILE, as_json: bool = AS_JSON) -> None:
     """Give a user a new token and show it, this once. The old one is refused from now on."""
-    from mafunzo.control.workspace import Workspace
-
     _require_new(token_file)
-    user, token = Workspace().users.rotate(name)
+    user, token = mafunzo.Workspace().users.rotate(name)
     _show_token(user, token, token_file, as_json)
 
 
 @app.command()
 def revoke(name: str = NAME, as_json: bool = AS_JSON) -> None:
     """Refuse a user from now on. `mafunzo user rotate` lets them in again."""
-    from mafunzo.control.workspace import Workspace
-
-    user = Workspace().users.revoke(name)
-    print_json(user) if as_json else print(f"Revoked {name}; their token is refused from now on")
+    user = mafunzo.Workspace().users.revoke(name)
+    print_result(user, as_json, f"Revoked {name}; their token is refused from now on")
 
 
 @app.command()
 def delete(name: str = NAME, as_json: bool = AS_JSON) -> None:
     """Delete a user. What they made stays, under their name."""
-    from mafunzo.control.workspace import Workspace
-
-    Workspace().users.delete(name)
-    print_json({"deleted": name}) if as_json else print(f"Deleted {name}")
+    mafunzo.Workspace().users.delete(name)
+    print_result({"deleted": name}, as_json, f"Deleted {name}")
 
 
 @app.command()
@@ -102,12 +86,7 @@ def log(
     as_json: bool = AS_JSON,
 ) -> None:
     """Show who asked for what: each change, each secret that was read, each request that was refused."""
-    from mafunzo.control.workspace import Workspace
-
-    entries = Workspace().users.log(user, None if since is None else _moment(since))
-    if as_json:
-        print_json(entries)
-        return
+    entries = mafunzo.Workspace().users.log(user, None if since is None else _moment(since))
     rows = [
         (
             e.time,
@@ -122,7 +101,7 @@ def log(
         for e in entries
     ]
     columns = ("time", "user", "role", "from", "method", "what", "status", "took")
-    print_table(columns, rows, "Nothing was asked over the network.")
+    print_list(entries, as_json, columns, rows, "Nothing was asked over the network.")
 
 
 def _moment(text: str) -> datetime:
@@ -145,14 +124,13 @@ def _require_new(file: Path | None) -> None:
 
 
 def _show_token(user: User, token: str, file: Path | None, as_json: bool) -> None:
-    if file is not None:
-        _write_secret(file, token)
-    if as_json:
-        print_json({"user": user, **({"token": token} if file is None else {"token_file": file})})
-    elif file is not None:
-        print(f"Wrote the token of {user.name} ({user.role}) to {file}")
+    if file is None:
+        line = f"The token of {user.name} ({user.role}), shown this once:\n{token}"
+        print_result({"user": user, "token": token}, as_json, line)
     else:
-        print(f"The token of {user.name} ({user.role}), shown this once:\n{token}")
+        _write_secret(file, token)
+        line = f"Wrote the token of {user.name} ({user.role}) to {file}"
+        print_result({"user": user, "token_file": file}, as_json, line)
 
 
 def _write_secret(file: Path, token: str) -> None:

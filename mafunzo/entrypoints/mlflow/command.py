@@ -4,6 +4,7 @@ from enum import StrEnum
 
 import typer
 
+import mafunzo
 from mafunzo.entrypoints.terminal.output import AS_JSON, print_exports, print_json
 
 
@@ -26,10 +27,9 @@ def mlflow(
     A browser opens its pages there. Example for clients: eval "$(mafunzo mlflow --format shell)". It is the operator's key of
     this home: whoever has it may change and delete what MLflow shows.
     """
-    from mafunzo.control.workspace import Workspace
     from mafunzo.entrypoints.http.auth import operator_key
 
-    workspace = Workspace()
+    workspace = mafunzo.Workspace()
     url, key = workspace.up().url, operator_key(workspace.home)
     if as_json or format is Format.JSON:
         print_json({"uri": f"{url}/mlflow", "key": key})

@@ -1,4 +1,4 @@
-"""How commands print: tables for people, JSON for programs."""
+"""What commands print: tables, facts and a job's progress for people, JSON for programs."""
 
 import dataclasses
 import json
@@ -7,13 +7,43 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from mafunzo.control.workspace.jobs import JobHandle
 
 PIPED_WIDTH = 200
 """Columns of a table that isn't for a terminal: whoever reads it there wants a row in one line."""
 AS_JSON = typer.Option(False, "--json", help="Print JSON instead of a table.")
+DETACH = typer.Option(False, "--detach", help="Return once the job is in the queue; it goes on in the background.")
+
+
+def follow(job: "JobHandle", detach: bool, as_json: bool, next_step: str) -> None:
+    """Return at once, or show the job until it ends; with `--json` the last thing printed is the job as JSON."""
+    if not detach:
+        job.stream()
+    print_result(job.job, as_json, job.name if detach else next_step)
+
+
+def print_result(body: Any, as_json: bool, *lines: object) -> None:
+    """Print what a verb returned as JSON, or the lines that say it to people."""
+    if as_json:
+        print_json(body)
+        return
+    for line in lines:
+        print(line)
+
+
+def print_list(body: Any, as_json: bool, columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str) -> None:
+    """Print a list of entities as JSON, or as a table."""
+    print_json(body) if as_json else print_table(columns, rows, empty)
+
+
+def print_entity(body: Any, as_json: bool, facts: Mapping[str, Any]) -> None:
+    """Print an entity as JSON, or as the facts of it that people want to know."""
+    print_json(body) if as_json else print_facts(facts)
 
 
 def print_exports(variables: Mapping[str, str]) -> None:

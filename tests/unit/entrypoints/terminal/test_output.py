@@ -1,15 +1,26 @@
-"""Tests of `mafunzo.entrypoints.terminal.output`: tables, facts, JSON, sizes and a shell's lines."""
+"""Tests of `mafunzo.entrypoints.terminal.output`: tables, facts, JSON, a job's progress, sizes and a shell's lines."""
 
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any, cast
 
 import pytest
 
-from mafunzo.entities.job import JobStatus
-from mafunzo.entrypoints.terminal.output import human_size, print_exports, print_facts, print_json, print_table
+from mafunzo.entities.job import Job, JobStatus
+from mafunzo.entrypoints.terminal.output import (
+    follow,
+    human_size,
+    print_entity,
+    print_exports,
+    print_facts,
+    print_json,
+    print_list,
+    print_result,
+    print_table,
+)
 
 
 @dataclass(frozen=True)
@@ -92,3 +103,51 @@ def test_an_environment_is_lines_that_a_shell_reads_back(capsys: pytest.CaptureF
 )
 def test_a_size_is_told_in_its_own_unit(size: float, text: str) -> None:
     assert human_size(size) == text
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_result_is_lines_or_json(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    print_result({"deleted": "a"}, as_json, "Deleted a", Path("/of/a"))
+    assert printed(capsys) == ('{\n  "deleted": "a"\n}\n' if as_json else "Deleted a\n/of/a\n")
+
+
+def test_a_list_is_a_table_or_the_entities_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    for as_json in (False, True):
+        print_list([{"name": "a", "size": 1}], as_json, ("name",), [("a",)], "None.")
+    assert printed(capsys) == 'name\na   \n[\n  {\n    "name": "a",\n    "size": 1\n  }\n]\n'
+
+
+def test_an_entity_is_facts_or_all_of_it_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    for as_json in (False, True):
+        print_entity({"size": 1}, as_json, {"size": "1 B"})
+    assert printed(capsys) == 'size  1 B\n{\n  "size": 1\n}\n'
+
+
+class Handle:
+    """A job that prints one event."""
+
+    name = "j1"
+    job = Job("j1", "j1", "chat", "c:1")
+
+    def stream(self) -> None:
+        print("an event")
+
+
+@pytest.mark.parametrize(
+    ("detach", "printed"),
+    [
+        pytest.param(False, "an event\nDo this.\n", id="followed, then what to do next"),
+        pytest.param(True, "j1\n", id="detached, only its name"),
+    ],
+)
+def test_a_job_is_followed_or_named(detach: bool, printed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    follow(cast(Any, Handle()), detach, as_json=False, next_step="Do this.")
+    assert capsys.readouterr().out == printed
+
+
+@pytest.mark.parametrize("detach", [False, True])
+def test_the_last_thing_that_is_printed_is_the_job_as_json(detach: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    follow(cast(Any, Handle()), detach, as_json=True, next_step="Do this.")
+    events, brace, body = capsys.readouterr().out.partition("{")
+    assert events == ("" if detach else "an event\n")
+    assert json.loads(brace + body)["name"] == "j1"
