@@ -14,9 +14,6 @@ from typing import ClassVar, TypeVar
 T = TypeVar("T")
 D = TypeVar("D")
 
-CLIENT_CLOSED_REQUEST = 499
-"""The HTTP status, nginx's number, of a request whose client left before the answer: nobody receives it, the log tells it."""
-
 
 class MafunzoError(Exception):
     """The root of the tree. `code` is stable and crosses processes; `faults` has one line for each thing wrong."""
@@ -153,6 +150,13 @@ class RateLimitExceeded(RefusedError):
 
     code = "rate_limit_exceeded"
     status = 429
+
+
+class ClientGone(RefusedError):
+    """The client left before its answer: nobody receives the status, which is nginx's; the log and the metrics tell it."""
+
+    code = "client_gone"
+    status = 499
 
 
 class BlobRefused(RefusedError):

@@ -63,6 +63,7 @@ def test_the_status_table_is_this_one():
         "forbidden": 403,
         "not_found": 404,
         "rate_limit_exceeded": 429,
+        "client_gone": 499,
         "worker_failed": 502,
         "out_of_memory": 503,
         "unavailable": 503,

@@ -18,20 +18,12 @@ import aiohttp
 from mafunzo.control.serving.metrics import RequestMetrics
 from mafunzo.control.serving.traffic import pick
 from mafunzo.entities.endpoint import Deployment, Endpoint
-from mafunzo.errors import (
-    CLIENT_CLOSED_REQUEST,
-    MafunzoError,
-    RateLimitExceeded,
-    TimedOut,
-    Unavailable,
-    WorkerFailed,
-)
+from mafunzo.errors import MafunzoError, RateLimitExceeded, TimedOut, Unavailable, WorkerFailed
 from mafunzo.protocol.errors import error_body
 from mafunzo.protocol.stream import event
 
 logger = logging.getLogger(__name__)
 
-OK = 200
 CONNECT_TIMEOUT_S = 5.0
 IDLE_CONNECTION_S = 2.0
 """Less than a worker keeps an idle connection (uvicorn: 5 s), so that none is used at the moment when it closes."""
@@ -83,10 +75,6 @@ class Answer:
         self._response.close()
 
 
-class ClientGone(Exception):
-    """The client left before its answer: nobody waits for it any more."""
-
-
 class Exchange:
     """One request of a client and its answer: limited, counted and logged once, whatever ends it. A context manager.
 
@@ -95,7 +83,7 @@ class Exchange:
     """
 
     def __init__(self, router: "Router", deployment: Deployment, path: str) -> None:
-        self.deployment, self.status = deployment, OK
+        self.deployment, self.status = deployment, 200
         self._router, self._path = router, path
         self._began_s = 0.0
         self._is_relayed = False
@@ -112,8 +100,10 @@ class Exchange:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None:
+            self.status = error.status if isinstance(error, MafunzoError) else MafunzoError.status
         if not self._is_relayed:
-            self.end(self.status if error is None else _status_of(error))
+            self.end(self.status)
 
     async def ask(self, path: str, body: bytes, headers: Mapping[str, str]) -> "Answer":
         """Ask the deployment's worker; an exchange may ask it several times. See `Router.forward`."""
@@ -206,12 +196,6 @@ class Router:
             raise _broke_off(error) from error
         passed = {name: response.headers[name] for name in PASSED_RESPONSE_HEADERS if name in response.headers}
         return Answer(response.status, passed, response, deadline, timeout_s)
-
-
-def _status_of(error: BaseException) -> int:
-    if isinstance(error, ClientGone):
-        return CLIENT_CLOSED_REQUEST
-    return error.status if isinstance(error, MafunzoError) else MafunzoError.status
 
 
 def _timed_out(timeout_s: float) -> TimedOut:

@@ -1,5 +1,6 @@
 """Who may do what: what a route may need of whoever calls it, and whether they have it."""
 
+import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,9 +8,10 @@ from enum import StrEnum
 from starlette.requests import Request
 
 from mafunzo.control.workspace import Workspace
-from mafunzo.control.workspace.users import Users
+from mafunzo.control.workspace.users import TOKEN_PREFIX, Users
 from mafunzo.entities.user import Role, User
-from mafunzo.entrypoints.http.identity import Caller, Identity
+from mafunzo.entrypoints.http.context import Context
+from mafunzo.entrypoints.http.identity import OPERATOR_AUDIENCE, Caller, Identity
 from mafunzo.errors import Forbidden, Unauthorized
 
 Ids = Mapping[str, str]
@@ -51,6 +53,18 @@ def caller_with(secret: str, identity: Identity, users: Users) -> Caller:
             f"X-IDENTITY-HEADER lets nobody in: {error} Take the environment from `mafunzo env`."
         ) from error
     return caller_of(user)
+
+
+def operator_with(key: str, context: Context) -> Caller:
+    """Return the caller of a key for the operator's routes: the operator's own, a user's token, or a token issued for it.
+
+    Raises `Unauthorized`.
+    """
+    if hmac.compare_digest(key.encode(), context.operator_key.encode()):
+        return context.identity.owner
+    if key.startswith(TOKEN_PREFIX):
+        return caller_of(context.users.with_token(key))
+    return admit(context.identity.check_token(key, frozenset({OPERATOR_AUDIENCE})), context.users)
 
 
 def admit(claimed: Caller, users: Users) -> Caller:

@@ -6,16 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from prometheus_client import CollectorRegistry
 from starlette.requests import Request
 
-from mafunzo.control.serving.router import Router
 from mafunzo.control.workspace import AuditLog
 from mafunzo.control.workspace.users import Users
 from mafunzo.entities.backoff import delay_s
 from mafunzo.entrypoints.http.directory import Directory
+from mafunzo.entrypoints.http.forwarding import Router
 from mafunzo.entrypoints.http.identity import Identity
 from mafunzo.entrypoints.http.limits import Limits
-from mafunzo.entrypoints.http.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Context:
     """One server's parts. operator_key: what opens the operator's routes; names: what clients may call the server."""
 
     directory: Directory
-    metrics: Metrics
+    metrics: CollectorRegistry
     operator_key: str
     identity: Identity
     users: Users

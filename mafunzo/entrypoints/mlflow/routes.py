@@ -20,11 +20,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 
 from mafunzo.entities.user import Role
-from mafunzo.entrypoints.http.access import READING, require
+from mafunzo.entrypoints.http.access import READING, operator_with, require
 from mafunzo.entrypoints.http.body import limited_body
 from mafunzo.entrypoints.http.context import Context
 from mafunzo.entrypoints.http.identity import OPERATOR_AUDIENCE, OPERATOR_LIFETIME_S, Caller
-from mafunzo.entrypoints.http.operator import operator_with
 from mafunzo.entrypoints.mlflow import registered_model as wire
 from mafunzo.entrypoints.mlflow import run as run_wire
 from mafunzo.entrypoints.mlflow.access import PREFIX, needed_by_mlflow

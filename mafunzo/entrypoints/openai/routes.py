@@ -6,15 +6,19 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from mafunzo.control.serving.router import Answer, ClientGone, Exchange
 from mafunzo.entities.endpoint import Endpoint
 from mafunzo.entrypoints.http.auth import bearer
 from mafunzo.entrypoints.http.body import json_of, limited_body
-from mafunzo.entrypoints.http.client_connection import while_connected
 from mafunzo.entrypoints.http.context import context_of
-from mafunzo.entrypoints.http.deployment_header import deployment_headers, named_deployment
+from mafunzo.entrypoints.http.forwarding import (
+    Answer,
+    Exchange,
+    deployment_headers,
+    named_deployment,
+    while_connected,
+)
 from mafunzo.entrypoints.http.limits import Limits
-from mafunzo.errors import CLIENT_CLOSED_REQUEST, InvalidParameter, MafunzoError, RateLimitExceeded, Unavailable
+from mafunzo.errors import InvalidParameter, MafunzoError, RateLimitExceeded, Unavailable
 from mafunzo.protocol.errors import error_body
 
 router = APIRouter(prefix="/v1")
@@ -93,8 +97,6 @@ async def _pass_on(request: Request, path: str) -> Response:
                 return _Relay(exchange, answer)
             content = await while_connected(request, answer.read())
             exchange.status = answer.status
-    except ClientGone:
-        return Response(status_code=CLIENT_CLOSED_REQUEST)
     except MafunzoError as error:
         response = error_response(error, context.limits)
         response.headers.update(headers)

@@ -6,17 +6,20 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI, Request
+from prometheus_client import generate_latest
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
 import mafunzo
-from mafunzo.entrypoints.http import operator
 from mafunzo.entrypoints.http.application import surround
+from mafunzo.entrypoints.http.audit import REFUSED
 from mafunzo.entrypoints.http.auth import bearer
 from mafunzo.entrypoints.http.context import Context, context_of
 from mafunzo.entrypoints.http.directory import digest
 from mafunzo.entrypoints.openai import routes as openai
 from mafunzo.errors import MafunzoError, Unauthorized
+
+METRICS = "/metrics"
 
 
 def create_app(
@@ -33,15 +36,14 @@ def create_app(
             yield
 
     def is_audited(scope: Scope, status: int) -> bool:
-        return operator.is_audited(scope, status) or (
-            is_audited_beside is not None and is_audited_beside(scope, status)
-        )
+        is_refused_operator = str(scope["path"]).startswith(METRICS) and status in REFUSED
+        return is_refused_operator or (is_audited_beside is not None and is_audited_beside(scope, status))
 
     app = FastAPI(title="Mafunzo", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     surround(app, context, is_audited)
     app.add_exception_handler(MafunzoError, _refuse)
     app.add_api_route("/healthz", healthz)
-    app.add_api_route("/metrics", metrics)
+    app.add_api_route(METRICS, metrics)
     for router in (openai.router, *beside):
         app.include_router(router)
     return app
@@ -58,7 +60,7 @@ def metrics(request: Request) -> Response:
     context = context_of(request)
     if not hmac.compare_digest(digest(bearer(request.headers)), digest(context.operator_key)):
         raise Unauthorized("The key isn't the operator's; it is in operator.key in the home folder.")
-    return Response(context.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(generate_latest(context.metrics), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

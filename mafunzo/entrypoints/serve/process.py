@@ -17,11 +17,13 @@ from typing import Any
 import psutil
 import uvicorn
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 
 from mafunzo.control.launcher.hardware import capacity, hardware
 from mafunzo.control.launcher.local import LocalLauncher
 from mafunzo.control.launcher.server_process import address_file, write_address
 from mafunzo.control.pipelines.scheduler import Scheduler
+from mafunzo.control.serving.metrics import RequestMetrics
 from mafunzo.control.serving.router import Router
 from mafunzo.control.serving.supervisor import WORKER, Supervisor
 from mafunzo.control.store.artifact import Artifacts
@@ -37,8 +39,8 @@ from mafunzo.entrypoints.http.directory import Directory
 from mafunzo.entrypoints.http.identity import identity_of
 from mafunzo.entrypoints.http.limits import DEFAULTS, Limits
 from mafunzo.entrypoints.http.listen import listen, names_of, require_owner
-from mafunzo.entrypoints.http.metrics import Metrics
 from mafunzo.entrypoints.http.slow_clients import server_options
+from mafunzo.entrypoints.serve.metrics import Books
 from mafunzo.entrypoints.serve.ways_in import (
     MlflowRoutes,
     SecureApp,
@@ -96,7 +98,8 @@ def serve(
             supervisor.tick()  # so that no request goes to a port that was a worker's before the machine restarted
             with Workspace(home.root, port=port, azure_port=azure_port, database_url=database_url) as workspace:
                 mlflow = mlflow_way_in(home, workspace.jobs)
-                metrics = Metrics(workspace)
+                metrics = CollectorRegistry()
+                metrics.register(Books(workspace))
                 context = Context(
                     directory=Directory(workspace.endpoints, database.version),
                     metrics=metrics,
@@ -106,7 +109,7 @@ def serve(
                     audit=AuditLog(home),
                     names=names,
                     limits=limits,
-                    router=Router(metrics.requests, limits.requests_in_flight),
+                    router=Router(RequestMetrics(metrics), limits.requests_in_flight),
                     loops=(
                         Loop("scheduler", scheduler.run),
                         Loop("supervisor", supervisor.run),

@@ -10,7 +10,7 @@ from mafunzo.compute.inference.http.health import add_health_routes
 from mafunzo.compute.inference.http.openai import add_openai_routes
 from mafunzo.compute.inference.http.service import Service
 from mafunzo.compute.inference.http.verification import add_verification_routes
-from mafunzo.errors import CLIENT_CLOSED_REQUEST, FailedError, InvalidParameter, MafunzoError, NotFound
+from mafunzo.errors import ClientGone, FailedError, InvalidParameter, MafunzoError, NotFound
 from mafunzo.protocol.errors import error_body
 
 
@@ -46,7 +46,7 @@ async def _tell_fault(request: Request, error: Exception) -> Response:
 
 
 async def _tell_nobody(request: Request, error: Exception) -> Response:
-    return Response(status_code=CLIENT_CLOSED_REQUEST)
+    return Response(status_code=ClientGone.status)
 
 
 def _param(error: MafunzoError, path: str) -> str | None:

@@ -8,16 +8,15 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from mafunzo.control.serving.router import OK, ClientGone, Exchange
 from mafunzo.entrypoints.azure.wire.endpoint import scoring_path
 from mafunzo.entrypoints.azure.wire.scoring import answer_body, requests_from_body
 from mafunzo.entrypoints.http.auth import bearer
 from mafunzo.entrypoints.http.body import limited_json
-from mafunzo.entrypoints.http.client_connection import while_connected
 from mafunzo.entrypoints.http.context import context_of
-from mafunzo.entrypoints.http.deployment_header import deployment_headers, named_deployment
-from mafunzo.errors import CLIENT_CLOSED_REQUEST, WorkerFailed
+from mafunzo.entrypoints.http.forwarding import Exchange, deployment_headers, named_deployment, while_connected
+from mafunzo.errors import WorkerFailed
 
+OK = 200
 router = APIRouter()
 
 
@@ -30,13 +29,10 @@ async def score(request: Request, endpoint: str) -> Response:
     bodies, is_list = requests_from_body(body, endpoint, context.limits.score_conversations)
     deployment = named_deployment(request.headers)
     exchange = context.router.open(entry.endpoint, entry.deployments, deployment, request.url.path)
-    try:
-        with exchange:
-            answers = await while_connected(request, _ask_all(exchange, bodies))
-            refusal = next(((status, body) for status, body in answers if status != OK), None)
-            exchange.status, content = refusal or (OK, answer_body([body for _, body in answers], is_list))
-    except ClientGone:
-        return Response(status_code=CLIENT_CLOSED_REQUEST)
+    with exchange:
+        answers = await while_connected(request, _ask_all(exchange, bodies))
+        refusal = next(((status, body) for status, body in answers if status != OK), None)
+        exchange.status, content = refusal or (OK, answer_body([body for _, body in answers], is_list))
     return JSONResponse(content, exchange.status, deployment_headers(exchange.deployment))
 
 

@@ -3,21 +3,23 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import httpx
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 
+from mafunzo.control.serving.metrics import RequestMetrics
 from mafunzo.control.serving.router import Router
+from mafunzo.entities.audit import AuditEntry
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
 from mafunzo.entrypoints.azure.application import create_azure_app
 from mafunzo.entrypoints.azure.context import AzureContext
 from mafunzo.entrypoints.http.context import Context
 from mafunzo.entrypoints.http.directory import Entry, Snapshot, digest
 from mafunzo.entrypoints.http.limits import Limits
-from mafunzo.entrypoints.http.metrics import Metrics
 from mafunzo.entrypoints.serve.application import create_app
 
 HOST = "127.0.0.1"
@@ -42,15 +44,13 @@ class Bench:
     """One endpoint, chat, whose deployment blue is healthy."""
 
     def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008
-        records = SimpleNamespace(
-            deployments=SimpleNamespace(list=list), jobs=SimpleNamespace(list=lambda statuses: [])
-        )
-        self.metrics = Metrics(cast(Any, records))
-        self.router = Router(self.metrics.requests, limits.requests_in_flight)
+        self.metrics = CollectorRegistry()
+        self.router = Router(RequestMetrics(self.metrics), limits.requests_in_flight)
         self.port: int | None = None
         parts = {"metrics": self.metrics, "router": self.router, "limits": limits, "names": [HOST]}
         parts |= {"directory": SimpleNamespace(newest=self._newest), "operator_key": OPERATOR_KEY}
-        parts |= {"audit": SimpleNamespace(append=lambda entry: None)}
+        self.audited: list[AuditEntry] = []
+        parts |= {"audit": SimpleNamespace(append=self.audited.append)}
         serving = cast(Context, SimpleNamespace(**parts))
         self.http_app: FastAPI = create_app(serving)
         self.azure_app: FastAPI = create_azure_app(cast(AzureContext, SimpleNamespace(serving=serving)))

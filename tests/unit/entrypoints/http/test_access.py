@@ -1,7 +1,9 @@
-"""What each route of the https port needs, and who has it."""
+"""What each route of the https port needs, who has it, and whose keys open the operator's routes."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from fastapi.routing import APIRoute
@@ -13,8 +15,9 @@ from mafunzo.entities.user import Role
 from mafunzo.entrypoints.azure.access import MAKERS, NEEDS, RULES, SECRETS
 from mafunzo.entrypoints.azure.application import OF_CALLERS, PUBLIC
 from mafunzo.entrypoints.azure.routes import mlflow as azure_mlflow
-from mafunzo.entrypoints.http.access import READING, Need, admit, authorize, caller_of, caller_with
-from mafunzo.entrypoints.http.identity import Caller, Identity, identity_of
+from mafunzo.entrypoints.http.access import READING, Need, admit, authorize, caller_of, caller_with, operator_with
+from mafunzo.entrypoints.http.context import Context
+from mafunzo.entrypoints.http.identity import OPERATOR_AUDIENCE, Caller, Identity, identity_of
 from mafunzo.entrypoints.mlflow.access import needed_by_mlflow
 from mafunzo.errors import Forbidden, NotFound, Unauthorized
 
@@ -36,6 +39,11 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
 @pytest.fixture
 def identity(workspace: Workspace) -> Identity:
     return identity_of(workspace.home, workspace.user)
+
+
+@pytest.fixture
+def context(workspace: Workspace, identity: Identity) -> Context:
+    return cast(Context, SimpleNamespace(operator_key="the key", identity=identity, users=workspace.users))
 
 
 def ask(caller: Caller, verb: str, workspace: Workspace, **ids: str) -> None:
@@ -142,3 +150,42 @@ def test_a_caller_is_looked_up_again_on_each_request(workspace: Workspace, ident
 )
 def test_mlflow_s_requests_need_what_they_do(method: str, path: str, expected: Role) -> None:
     assert needed_by_mlflow(method, path) is expected
+
+
+def test_the_operators_own_key_is_the_homes_owners(context: Context, workspace: Workspace) -> None:
+    assert operator_with("the key", context) == Caller(workspace.user, Role.OWNER)
+
+
+def test_a_users_token_opens_them_in_the_users_role(context: Context, workspace: Workspace) -> None:
+    user, token = workspace.users.create("amina", "reader")
+    assert operator_with(token, context) == Caller("amina", Role.READER, user.token_id)
+
+
+def test_what_was_given_for_a_token_opens_them_as_long_as_that_is_the_users(
+    context: Context, workspace: Workspace
+) -> None:
+    user, _ = workspace.users.create("amina", "contributor")
+    caller = Caller("amina", user.role, user.token_id)
+    key, _ = context.identity.token(OPERATOR_AUDIENCE, caller)
+    assert operator_with(key, context) == caller
+    workspace.users.rotate("amina")
+    with pytest.raises(Unauthorized, match="The token of amina was replaced by a newer one"):
+        operator_with(key, context)
+
+
+def keys_that_open_nothing(context: Context, workspace: Workspace) -> dict[str, str]:
+    _, token = workspace.users.create("amina", "owner")
+    workspace.users.revoke("amina")
+    other, _ = context.identity.token("https://127.0.0.1:8443", context.identity.owner)
+    return {
+        "The token wasn't given by this server": "wrong",
+        "The token is nobody's": f"{token}x",
+        "User amina was revoked": token,
+        "The token is for https://127.0.0.1:8443, not for this server": other,
+    }
+
+
+def test_other_keys_are_refused_with_their_reason(context: Context, workspace: Workspace) -> None:
+    for reason, key in keys_that_open_nothing(context, workspace).items():
+        with pytest.raises(Unauthorized, match=reason):
+            operator_with(key, context)

@@ -12,7 +12,7 @@ from mafunzo import errors
 from mafunzo.entrypoints.azure.wire import blob
 from mafunzo.entrypoints.mlflow import registered_model as registry
 from mafunzo.errors import MafunzoError
-from tests.unit.entrypoints.http.bench import HOST, Bench
+from tests.unit.entrypoints.http.bench import HOST, Bench, Clients
 
 
 def openai_app() -> FastAPI:
@@ -83,3 +83,15 @@ def test_blob_storage_answers_every_error_with_its_status(cls: type[MafunzoError
 def test_the_http_port_says_how_a_request_may_succeed(cls: type[MafunzoError], headers: dict[str, Any]) -> None:
     answer = answer_to(openai_app(), cls("what"))
     assert {name: answer.headers.get(name) for name in headers} == headers
+
+
+def test_only_refused_requests_for_metrics_are_audited() -> None:
+    bench = Bench()
+
+    async def work(clients: Clients) -> None:
+        assert await clients.metrics()
+        assert (await clients.http.get("/metrics")).status_code == 401, "an endpoint's key isn't the operator's"
+        assert (await clients.http.get("/v1/models", headers={"authorization": "Bearer wrong"})).status_code == 401
+
+    bench.run(work)
+    assert [(entry.what, entry.status) for entry in bench.audited] == [("metrics", 401)]

@@ -1,32 +1,17 @@
-"""What operators scrape: requests by endpoint, and what the loops have to do."""
+"""What operators scrape of the store: what the loops have to do. The router counts the requests."""
 
 from collections import Counter as Tally
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from mafunzo.control.serving.metrics import RequestMetrics
 from mafunzo.control.workspace import Workspace
 from mafunzo.entities.job import JobStatus
 
 
-class Metrics:
-    """The metrics of one server. `requests` are the router's."""
-
-    def __init__(self, workspace: Workspace) -> None:
-        self._registry = CollectorRegistry()
-        self.requests = RequestMetrics(self._registry)
-        self._registry.register(_Books(workspace))
-
-    def text(self) -> bytes:
-        """Return everything in Prometheus's text format."""
-        return generate_latest(self._registry)
-
-
-class _Books(Collector):
-    """Read from the store at each scrape."""
+class Books(Collector):
+    """Jobs and deployments by status, read from the store at each scrape."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace

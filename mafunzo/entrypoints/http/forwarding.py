@@ -1,0 +1,95 @@
+"""Forwarding a request to a deployment, in any dialect: who forwards it, which deployment it names, and that it may be cut off.
+
+The router is made by `serve`; a way in knows it by these protocols.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import Any, Protocol, TypeVar
+
+from starlette.requests import Request
+
+from mafunzo.entities.endpoint import Deployment, Endpoint
+from mafunzo.errors import ClientGone
+
+T = TypeVar("T")
+NAMES_DEPLOYMENT = ("mafunzo-deployment", "azureml-model-deployment")
+"""Request headers that name a deployment, and response headers that say which one answered."""
+
+
+class Answer(Protocol):
+    """A worker's answer, whose body is read while it comes."""
+
+    status: int
+    headers: Mapping[str, str]
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the body comes in server-sent events."""
+
+    async def read(self) -> bytes:
+        """Return the whole body."""
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body as it comes."""
+
+    def close(self) -> None:
+        """End the worker's part of it as well."""
+
+
+class Exchange(AbstractContextManager["Exchange"], Protocol):
+    """One request and its answer. `status` is the answer's, set by whoever answers; `deployment` is the one that does."""
+
+    deployment: Deployment
+    status: int
+
+    async def ask(self, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        """Ask the deployment's worker; an exchange may ask it several times."""
+
+    def relay(self) -> None:
+        """Leave the context without an end: whoever passes the answer on calls `end`."""
+
+    def end(self, status: int) -> None:
+        """Count and log the request."""
+
+
+class Router(AbstractAsyncContextManager[Any], Protocol):
+    """The one way to the workers."""
+
+    def open(
+        self, endpoint: Endpoint, deployments: Sequence[Deployment], deployment_name: str | None, path: str
+    ) -> Exchange:
+        """Return the exchange of a request to `path`, with the deployment that is named or that the traffic gives."""
+
+
+def named_deployment(headers: Mapping[str, str]) -> str | None:
+    """Return the deployment that a request names, or None where the endpoint's traffic decides."""
+    return next((headers[name] for name in NAMES_DEPLOYMENT if name in headers), None)
+
+
+def deployment_headers(deployment: Deployment) -> dict[str, str]:
+    """Return the headers that name the deployment that answered."""
+    return dict.fromkeys(NAMES_DEPLOYMENT, deployment.name)
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Return the result of `work`, or cancel it and raise `ClientGone` when the client leaves before.
+
+    The request's body must have been read: the next message is the client's disconnect.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone("The client left before its answer.")
+        return task.result()
+    finally:
+        for each in (task, gone):
+            each.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
