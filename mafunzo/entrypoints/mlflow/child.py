@@ -10,8 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 
 from mafunzo.control.workspace import Home
 from mafunzo.control.workspace.jobs import Jobs
@@ -19,6 +18,7 @@ from mafunzo.entities.job import ArtifactInput, Job, Step
 from mafunzo.entrypoints.mlflow.job_facts import JobFacts, StepFacts, write_job_facts
 from mafunzo.errors import ServerFailed
 from mafunzo.tracking import STEP_FOLDER
+from mafunzo.tracking.atomic_json import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class MlflowView:
         port_file, token_file = self._folder / "port", self._folder / "token"
         port_file.unlink(missing_ok=True)
         self._token = secrets.token_urlsafe(32)
-        _write_secret(token_file, self._token)
+        write_text(token_file, self._token, mode=0o600)
         argv = [
             sys.executable,
             "-m",
@@ -117,7 +117,7 @@ def job_facts(job: Job, steps: list[Step]) -> JobFacts:
         created_by=job.created_by,
         started_at=job.started_at.timestamp() if job.started_at else None,
         ended_at=job.ended_at.timestamp() if job.ended_at else None,
-        parameters=dict(_job_parameters(job.inputs)),
+        parameters={name: _shown(value) for name, value in job.inputs.items()},
         tags={"mafunzo.component": job.component, **job.tags},
         steps=tuple(_step_facts(step) for step in steps),
     )
@@ -137,12 +137,6 @@ def _step_facts(step: Step) -> StepFacts:
     )
 
 
-def _job_parameters(inputs: Mapping[str, object]) -> Iterator[tuple[str, object]]:
-    for name, value in inputs.items():
-        yield name, (value.get("name") or value.get("artifact")) if isinstance(value, Mapping) else value
-
-
-def _write_secret(path: Path, text: str) -> None:
-    path.unlink(missing_ok=True)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-        file.write(text)
+def _shown(value: object) -> object:
+    """Return what is shown of a job's input: of an artifact its name."""
+    return (value.get("name") or value.get("artifact")) if isinstance(value, Mapping) else value

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from mafunzo import errors
@@ -22,6 +22,10 @@ ARCHIVED, UNSTAGED = "Archived", "None"
 PROMPT_TAG = "mlflow.prompt.is_prompt"
 ECHO = "mlflow"
 """The name of what a version keeps of a request of MLflow's: its source, run and logged model."""
+
+MODEL_KEYS = ("name", "creation_timestamp", "last_updated_timestamp")
+VERSION_KEYS = (*MODEL_KEYS, "version_number", "run_id", "source_path")
+"""The fields by which models and versions are searched and sorted, besides tags."""
 
 CODES: Mapping[type[MafunzoError], str] = {
     errors.MafunzoError: "INTERNAL_ERROR",
@@ -131,15 +135,14 @@ def download_uri(asset: Asset) -> str:
 def model_facts(model: RegisteredModel) -> Facts:
     """Return the fields by which registered models can be searched."""
     body = registered_model_body(model)
-    return _facts(body, "name", "creation_timestamp", "last_updated_timestamp") | _tag_facts(model.tags)
+    return {key: body[key] for key in MODEL_KEYS} | _tag_facts(model.tags)
 
 
 def version_facts(asset: Asset) -> Facts:
     """Return the fields by which versions can be searched."""
     body = model_version_body(asset, {})
-    facts = _facts(body, "name", "run_id", "creation_timestamp", "last_updated_timestamp")
-    number = int(asset.version) if asset.version.isdigit() else 0
-    return facts | {"version_number": number, "source_path": body["source"]} | _tag_facts(asset.tags)
+    body |= {"version_number": int(asset.version) if asset.version.isdigit() else 0, "source_path": body["source"]}
+    return {key: body[key] for key in VERSION_KEYS} | _tag_facts(asset.tags)
 
 
 def tags_of(body: Mapping[str, Any]) -> dict[str, str]:
@@ -172,26 +175,20 @@ def _quotable(text: str) -> str:
 
 
 def _echo(asset: Asset) -> Mapping[str, str]:
-    echo: Mapping[str, str] = asset.echoes.get(ECHO, {})
-    return echo
+    return cast(Mapping[str, str], asset.echoes.get(ECHO, {}))
 
 
 def _source_of(asset: Asset) -> str:
-    known = asset.properties
     if "source" in _echo(asset):
         return str(_echo(asset)["source"])
-    if "job" in known:
-        return f"azureml://jobs/{known['job']}/outputs/{known.get('job_output')}"
+    if "job" in asset.properties:
+        return f"azureml://jobs/{asset.properties['job']}/outputs/{asset.properties.get('job_output')}"
     return download_uri(asset)
 
 
 def _run_of(asset: Asset) -> str:
     job = asset.properties.get("job")
     return str(_echo(asset).get("run_id") or (job_run_id(str(job)) if job else ""))
-
-
-def _facts(body: Mapping[str, Any], *names: str) -> Facts:
-    return {name: body[name] for name in names}
 
 
 def _tag_facts(tags: Mapping[str, str]) -> Facts:

@@ -4,6 +4,7 @@ MLflow keeps prompts in its registry too. A prompt, and any name that isn't one 
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,7 @@ from mafunzo.tracking.step_environment import job_run_id
 
 Arguments = Mapping[str, Any]
 Answer = dict[str, Any]
-MODEL_KEYS = ("name", "creation_timestamp", "last_updated_timestamp")
-VERSION_KEYS = (*MODEL_KEYS, "version_number", "run_id", "source_path")
+TagChange = Callable[[Mapping[str, str], Arguments], dict[str, str]]
 
 
 class Registry:
@@ -38,8 +38,8 @@ class Registry:
             ("DELETE", "registered-models/delete"): self._delete_model,
             ("GET", "registered-models/get-latest-versions"): self._latest_versions,
             ("POST", "registered-models/get-latest-versions"): self._latest_versions,
-            ("POST", "registered-models/set-tag"): self._set_model_tag,
-            ("DELETE", "registered-models/delete-tag"): self._delete_model_tag,
+            ("POST", "registered-models/set-tag"): partial(self._tag_model, change=_with_tag),
+            ("DELETE", "registered-models/delete-tag"): partial(self._tag_model, change=_without_tag),
             ("POST", "registered-models/alias"): self._set_alias,
             ("GET", "registered-models/alias"): self._get_by_alias,
             ("DELETE", "registered-models/alias"): self._delete_alias,
@@ -50,8 +50,8 @@ class Registry:
             ("PATCH", "model-versions/update"): self._update_version,
             ("POST", "model-versions/transition-stage"): self._change_stage,
             ("DELETE", "model-versions/delete"): self._delete_version,
-            ("POST", "model-versions/set-tag"): self._set_version_tag,
-            ("DELETE", "model-versions/delete-tag"): self._delete_version_tag,
+            ("POST", "model-versions/set-tag"): partial(self._tag_version, change=_with_tag),
+            ("DELETE", "model-versions/delete-tag"): partial(self._tag_version, change=_without_tag),
         }
 
     def acting_as(self, user: str) -> "Registry":
@@ -76,7 +76,8 @@ class Registry:
         for file in self._workspace.artifacts.manifest(_artifact_of(asset)):
             if file.path.startswith(prefix):
                 name, is_folder, _ = file.path.removeprefix(prefix).partition("/")
-                entries[name] = {"path": name, "is_dir": True} if is_folder else _file_body(name, file.size)
+                size = {} if is_folder else {"file_size": file.size}
+                entries[name] = {"path": name, "is_dir": bool(is_folder), **size}
         return {"files": list(entries.values())}
 
     def open_file(self, path: str) -> Path:
@@ -93,7 +94,7 @@ class Registry:
 
     def _searches_prompts(self, text: str) -> bool:
         try:
-            clauses = parse_filter(text, VERSION_KEYS)
+            clauses = parse_filter(text, wire.VERSION_KEYS)
         except InvalidParameter:  # told where the search is made
             return False
         values = {clause.key: clause.values[0] for clause in clauses if clause.operator == "="}
@@ -111,7 +112,7 @@ class Registry:
         return _model_answer(self._names.get(_text(arguments, "name")))
 
     def _search_models(self, arguments: Arguments) -> Answer:
-        models, token = select(self._names.list(), wire.model_facts, MODEL_KEYS, arguments)
+        models, token = select(self._names.list(), wire.model_facts, wire.MODEL_KEYS, arguments)
         return {"registered_models": [wire.registered_model_body(model) for model in models], "next_page_token": token}
 
     def _update_model(self, arguments: Arguments) -> Answer:
@@ -136,14 +137,9 @@ class Registry:
             newest[body["current_stage"]] = body
         return {"model_versions": [newest[stage] for stage in names if stage in newest]}
 
-    def _set_model_tag(self, arguments: Arguments) -> Answer:
+    def _tag_model(self, arguments: Arguments, change: TagChange) -> Answer:
         model = self._names.get(_text(arguments, "name"))
-        self._names.update(model.name, tags={**model.tags, _text(arguments, "key"): str(arguments.get("value") or "")})
-        return {}
-
-    def _delete_model_tag(self, arguments: Arguments) -> Answer:
-        model = self._names.get(_text(arguments, "name"))
-        self._names.update(model.name, tags=_without(model.tags, _text(arguments, "key")))
+        self._names.update(model.name, tags=change(model.tags, arguments))
         return {}
 
     # Aliases, which are labels
@@ -196,7 +192,7 @@ class Registry:
         models = self._names.list()
         labels = {model.name: model.labels for model in models}
         versions = [version for model in models for version in model.versions]
-        versions, token = select(versions, wire.version_facts, VERSION_KEYS, arguments)
+        versions, token = select(versions, wire.version_facts, wire.VERSION_KEYS, arguments)
         bodies = [wire.model_version_body(version, labels[version.name]) for version in versions]
         return {"model_versions": bodies, "next_page_token": token}
 
@@ -204,10 +200,8 @@ class Registry:
         return {"artifact_uri": wire.download_uri(self._version(arguments))}
 
     def _update_version(self, arguments: Arguments) -> Answer:
-        changed = self._names.change_version(
-            self._version(arguments), description=str(arguments.get("description") or "")
-        )
-        return self._version_answer(changed)
+        description = str(arguments.get("description") or "")
+        return self._version_answer(self._names.change_version(self._version(arguments), description=description))
 
     def _change_stage(self, arguments: Arguments) -> Answer:
         stage = _text(arguments, "stage")
@@ -223,16 +217,9 @@ class Registry:
         self._workspace.models.delete(str(self._version(arguments).key))
         return {}
 
-    def _set_version_tag(self, arguments: Arguments) -> Answer:
+    def _tag_version(self, arguments: Arguments, change: TagChange) -> Answer:
         asset = self._version(arguments)
-        self._names.change_version(
-            asset, tags={**asset.tags, _text(arguments, "key"): str(arguments.get("value") or "")}
-        )
-        return {}
-
-    def _delete_version_tag(self, arguments: Arguments) -> Answer:
-        asset = self._version(arguments)
-        self._names.change_version(asset, tags=_without(asset.tags, _text(arguments, "key")))
+        self._names.change_version(asset, tags=change(asset.tags, arguments))
         return {}
 
     def _version(self, arguments: Arguments) -> Asset:
@@ -266,10 +253,6 @@ def _artifact_of(asset: Asset) -> str:
     return asset.artifact
 
 
-def _file_body(name: str, size: int) -> Answer:
-    return {"path": name, "is_dir": False, "file_size": size}
-
-
 def _model_answer(model: RegisteredModel) -> Answer:
     return {"registered_model": wire.registered_model_body(model)}
 
@@ -281,5 +264,10 @@ def _text(arguments: Arguments, name: str) -> str:
     return value
 
 
-def _without(tags: Mapping[str, str], key: str) -> dict[str, str]:
+def _with_tag(tags: Mapping[str, str], arguments: Arguments) -> dict[str, str]:
+    return {**tags, _text(arguments, "key"): str(arguments.get("value") or "")}
+
+
+def _without_tag(tags: Mapping[str, str], arguments: Arguments) -> dict[str, str]:
+    key = _text(arguments, "key")
     return {name: value for name, value in tags.items() if name != key}

@@ -10,7 +10,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -19,13 +19,11 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 
-from mafunzo.entities.user import Role
 from mafunzo.entrypoints.http.access import READING, operator_with, require
-from mafunzo.entrypoints.http.body import limited_body
+from mafunzo.entrypoints.http.body import json_of, limited_body
 from mafunzo.entrypoints.http.context import Context
 from mafunzo.entrypoints.http.identity import OPERATOR_AUDIENCE, OPERATOR_LIFETIME_S, Caller
 from mafunzo.entrypoints.mlflow import registered_model as wire
-from mafunzo.entrypoints.mlflow import run as run_wire
 from mafunzo.entrypoints.mlflow.access import PREFIX, needed_by_mlflow
 from mafunzo.entrypoints.mlflow.child import MlflowView
 from mafunzo.entrypoints.mlflow.registry import Registry
@@ -36,35 +34,36 @@ METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 MODEL_PAGE_FILE = "model-versions/get-artifact"
 """Where the page of a model's version asks for a file of it."""
 LET_IN = "in"
+USER_TAG = "mlflow.user"
 _REGISTRY = re.compile(r"(ajax-)?api/2\.0/mlflow/(?P<operation>(registered-models|model-versions)/.+)")
 _ARTIFACTS = re.compile(r"(ajax-)?api/2\.0/mlflow-artifacts/artifacts(/(?P<path>.*))?")
 _NEW_RUN = re.compile(r"(ajax-)?api/2\.0/mlflow/runs/create")
 _RUN = re.compile(r"(ajax-)?api/2\.0/mlflow/runs/get")
-_JSON_ARTIFACT_ROOT = f'"{wire.ARTIFACTS}'.encode()
 
 router = APIRouter(prefix=PREFIX)
 
 
 @dataclass(frozen=True)
 class Mlflow:
-    """MLflow's dialect on one server. child: the process that speaks most of it; registry: of the workspace's models."""
+    """MLflow's dialect on one server. child: the process that speaks most of it; registry: of the workspace's models.
+
+    artifact_root: what an address of a run's files begins with in the JSON of an answer. role_of: which role a request needs.
+    """
 
     child: MlflowView
     registry: Registry
     serving: Context
-
-    @property
-    def artifact_root(self) -> bytes:
-        """What an address of a run's files begins with in the JSON of an answer."""
-        return _JSON_ARTIFACT_ROOT
-
-    def role_of(self, method: str, path: str) -> Role:
-        """Return which role a request needs."""
-        return needed_by_mlflow(method, path)
+    artifact_root: bytes = f'"{wire.ARTIFACTS}'.encode()
+    role_of = staticmethod(needed_by_mlflow)
 
     async def answer(self, request: Request, caller: Caller, path: str) -> Response:
-        """Answer a caller who has been let in; whether their role is enough is checked here."""
-        return await _answer(request, self, caller, path)
+        """Answer an authenticated caller, if their role is enough; an error has MLflow's form."""
+        try:
+            require(caller, needed_by_mlflow(request.method, path), "change or delete what MLflow shows")
+            return await _answer(request, self, caller, path)
+        except MafunzoError as error:
+            status, body = wire.error_body(error, is_creation=False)
+            return JSONResponse(body, status)
 
 
 @router.get("")
@@ -94,7 +93,7 @@ async def for_operator(request: Request, path: str) -> Response:
     is_page = not path and "text/html" in request.headers.get("accept", "")
     if is_page and "authorization" in request.headers and LET_IN not in request.query_params:
         return _let_in(request, mlflow, caller)
-    return await _answer(request, mlflow, caller, path)
+    return await mlflow.answer(request, caller, path)
 
 
 def _let_in(request: Request, mlflow: Mlflow, caller: Caller) -> Response:
@@ -110,28 +109,29 @@ def _let_in(request: Request, mlflow: Mlflow, caller: Caller) -> Response:
 
 
 async def _answer(request: Request, mlflow: Mlflow, caller: Caller, path: str) -> Response:
-    """Answer an authenticated caller; an error has MLflow's form."""
-    try:
-        require(caller, needed_by_mlflow(request.method, path), "change or delete what MLflow shows")
-        if match := _REGISTRY.fullmatch(path):
-            return await _registry(request, mlflow, caller, path, match["operation"])
-        if match := _ARTIFACTS.fullmatch(path):
-            folder, _, file = (match["path"] or request.query_params.get("path", "")).partition("/")
-            if folder == wire.FOLDER:
-                return await _model_file(request, mlflow, file, is_list=not match["path"])
-        if path == MODEL_PAGE_FILE:
-            query = request.query_params
-            return await _file(mlflow, f"{query.get('name')}/{query.get('version')}/{query.get('path')}")
-        if _RUN.fullmatch(path):  # perhaps of a step that has begun this moment
-            await run_in_threadpool(mlflow.child.write_facts)
-        if _NEW_RUN.fullmatch(path) and caller != mlflow.serving.identity.owner:
-            body = _object(await limited_body(request, mlflow.serving.limits.mlflow_body_bytes))
-            return await _pass_on(request, mlflow, path, json.dumps(run_wire.with_user(body, caller.user)).encode())
-        has_body = not {"content-length", "transfer-encoding"}.isdisjoint(request.headers.keys())
-        return await _pass_on(request, mlflow, path, request.stream() if has_body else None)
-    except MafunzoError as error:
-        status, body = wire.error_body(error, is_creation=False)
-        return JSONResponse(body, status)
+    if match := _REGISTRY.fullmatch(path):
+        return await _registry(request, mlflow, caller, path, match["operation"])
+    if match := _ARTIFACTS.fullmatch(path):
+        folder, _, file = (match["path"] or request.query_params.get("path", "")).partition("/")
+        if folder == wire.FOLDER:
+            return await _model_file(request, mlflow, file, is_list=not match["path"])
+    if path == MODEL_PAGE_FILE:
+        query = request.query_params
+        return await _file(mlflow, f"{query.get('name')}/{query.get('version')}/{query.get('path')}")
+    if _RUN.fullmatch(path):  # perhaps of a step that has begun this moment
+        await run_in_threadpool(mlflow.child.write_facts)
+    if _NEW_RUN.fullmatch(path) and caller != mlflow.serving.identity.owner:
+        run = _object(await limited_body(request, mlflow.serving.limits.mlflow_body_bytes))
+        return await _pass_on(request, mlflow, path, json.dumps(_with_user(run, caller.user)).encode())
+    has_body = not {"content-length", "transfer-encoding"}.isdisjoint(request.headers.keys())
+    return await _pass_on(request, mlflow, path, request.stream() if has_body else None)
+
+
+def _with_user(run: Mapping[str, Any], user: str) -> dict[str, Any]:
+    """Return a request for a new run with the caller as its user: clients send the user name of their own machine."""
+    tags = run["tags"] if isinstance(run.get("tags"), list) else []
+    others = [tag for tag in tags if not (isinstance(tag, Mapping) and tag.get("key") == USER_TAG)]
+    return {**run, "user_id": user, "tags": [*others, {"key": USER_TAG, "value": user}]}
 
 
 async def _registry(request: Request, mlflow: Mlflow, caller: Caller, path: str, operation: str) -> Response:
@@ -214,10 +214,7 @@ def _query(request: Request) -> dict[str, Any]:
 
 
 def _object(body: bytes) -> dict[str, Any]:
-    try:
-        content = json.loads(body or b"{}")
-    except ValueError as error:
-        raise InvalidParameter("The request's body isn't JSON.") from error
+    content = json_of(body or b"{}")
     if not isinstance(content, dict):
         raise InvalidParameter("The request's body isn't a JSON object.")
     return content
@@ -233,19 +230,13 @@ def _cookie(request: Request) -> str:
 
 def _key(request: Request) -> str:
     """Return the key of a bearer token, the password of a browser, or its cookie; raises `Unauthorized` without any."""
-    key = _sent_key(request)
+    scheme, _, value = request.headers.get("authorization", "").partition(" ")
+    key = value.strip() if scheme.lower() == "bearer" else request.cookies.get(_cookie(request), "")
+    if scheme.lower() == "basic":
+        try:
+            key = base64.b64decode(value, validate=True).decode().partition(":")[2]
+        except (binascii.Error, UnicodeDecodeError) as error:
+            raise Unauthorized("The Authorization header isn't what HTTP basic authentication sends.") from error
     if not key:
         raise Unauthorized("The request has no key and no token.")
     return key
-
-
-def _sent_key(request: Request) -> str:
-    scheme, _, value = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        return value.strip()
-    if scheme.lower() != "basic":
-        return request.cookies.get(_cookie(request), "")
-    try:
-        return base64.b64decode(value, validate=True).decode().partition(":")[2]
-    except (binascii.Error, UnicodeDecodeError) as error:
-        raise Unauthorized("The Authorization header isn't what HTTP basic authentication sends.") from error

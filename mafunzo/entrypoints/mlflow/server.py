@@ -8,7 +8,6 @@ other home.
 import argparse
 import asyncio
 import hmac
-import json
 import logging
 import os
 import re
@@ -18,7 +17,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mafunzo.errors import PortInUse
+from starlette.responses import JSONResponse, Response
+
 from mafunzo.tracking.atomic_json import write_text
 
 if TYPE_CHECKING:
@@ -34,14 +34,12 @@ _ARTIFACT_OF_A_RUN = re.compile(
 )
 
 
-def serve(
-    home: Path, port: int, port_file: Path | None, every_s: float, parent: int | None, token: str | None = None
-) -> None:
+def serve(home: Path, port_file: Path | None, every_s: float, parent: int | None, token: str | None = None) -> None:
     """Ingest jobs and serve until the process ends, or until the process `parent` is gone.
 
     token: requests without this bearer token get 401.
     """
-    listener = _listen(port)
+    listener = socket.create_server(("127.0.0.1", 0))
     folder = home / "mlflow"
     (folder / "artifacts").mkdir(parents=True, exist_ok=True, mode=0o700)
     database = f"sqlite:///{folder / 'mlflow.db'}"
@@ -83,30 +81,24 @@ class Gate:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         refusal = await self._refusal(scope) if scope["type"] == "http" else None
-        if refusal is None:
-            await self._app(scope, receive, send)
-            return
-        status, body = refusal
-        headers = [(b"content-type", b"application/json"), (b"www-authenticate", b"Bearer")]
-        await send({"type": "http.response.start", "status": status, "headers": headers[: 2 if status == 401 else 1]})
-        await send({"type": "http.response.body", "body": body})
+        await (refusal or self._app)(scope, receive, send)
 
-    async def _refusal(self, scope: Any) -> tuple[int, bytes] | None:
-        """Return the status and body that refuse a request, or None."""
+    async def _refusal(self, scope: Any) -> Response | None:
+        """Return the answer that refuses a request, or None."""
         from mlflow.exceptions import MlflowException
 
         authorization = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         if self._bearer is not None and not hmac.compare_digest(authorization, self._bearer):
-            return 401, json.dumps({"message": "The token is missing or wrong."}).encode()
+            return JSONResponse({"message": "The token is missing or wrong."}, 401, {"WWW-Authenticate": "Bearer"})
         if _OFF.match(scope["path"]):
             off = {"error_code": "PERMISSION_DENIED", "message": "MLflow's assistant, jobs and gateway are off here."}
-            return 403, json.dumps(off).encode()
+            return JSONResponse(off, 403)
         artifact = None if scope["method"] in ("GET", "HEAD") else _ARTIFACT_OF_A_RUN.match(scope["path"])
         try:
             if artifact:
                 await asyncio.to_thread(self._require_open, artifact["run"])
         except MlflowException as error:
-            return error.get_http_status_code(), error.serialize_as_json().encode()
+            return Response(error.serialize_as_json(), error.get_http_status_code(), media_type="application/json")
         return None
 
 
@@ -125,18 +117,6 @@ def _configure(database: str, artifacts: Path) -> None:
             "MLFLOW_TRACKING_URI": database,
         }
     )
-
-
-def _listen(port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(("127.0.0.1", port))
-        listener.listen(128)
-    except OSError as error:
-        listener.close()
-        raise PortInUse(f"MLflow's port {port} is in use. Choose another one, or 0 for any that is free.") from error
-    return listener
 
 
 def _ingest_repeatedly(view: "View", stop: threading.Event, every_s: float, parent: int | None, server: Any) -> None:
@@ -166,12 +146,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m mafunzo.entrypoints.mlflow", description=__doc__)
     parser.add_argument("--home", type=Path, required=True, help="the home folder, which has jobs/")
-    parser.add_argument("--port", type=int, default=0, help="the loopback port; 0 takes one that is free")
-    parser.add_argument("--port-file", type=Path, help="where to write the port once it is taken")
+    parser.add_argument("--port-file", type=Path, help="where to write the loopback port once it is taken")
     parser.add_argument("--every", type=float, default=1.0, metavar="SECONDS", help="how often to look for new lines")
     parser.add_argument("--parent", type=int, metavar="PID", help="end when this process is gone")
     parser.add_argument("--token-file", type=Path, help="holds the bearer token that requests must have")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     token = arguments.token_file.read_text(encoding="ascii").strip() if arguments.token_file else None
-    serve(arguments.home.absolute(), arguments.port, arguments.port_file, arguments.every, arguments.parent, token)
+    serve(arguments.home.absolute(), arguments.port_file, arguments.every, arguments.parent, token)

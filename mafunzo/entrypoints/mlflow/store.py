@@ -60,8 +60,8 @@ class OpenRuns(Protocol):
     def is_open(self, run_id: str) -> bool:
         """Return whether the run is a running step's own."""
 
-    def look_for(self, run_id: str) -> None:
-        """Ingest jobs now, in case the run belongs to a step that has just started."""
+    def tick(self) -> int:
+        """Ingest jobs now."""
 
     def keep(self, run_id: str, metrics: Sequence[Metric]) -> None:
         """Append logged metrics to the step's `metrics.jsonl`."""
@@ -105,7 +105,7 @@ class UserStore(SqlAlchemyStore):  # type: ignore[misc]
         except MlflowException as error:
             if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
                 raise
-            self._open_runs.look_for(run_id)
+            self._open_runs.tick()  # perhaps it belongs to a step that has just started
             return super().get_run(run_id)
 
     def log_metric(self, run_id: str, metric: Metric) -> None:

@@ -79,10 +79,6 @@ class View:
         """Return whether the run belongs to a running step of the user's own."""
         return run_id in self._open
 
-    def look_for(self, run_id: str) -> None:
-        """Ingest jobs now, in case the run belongs to a step that has just started."""
-        self.tick()
-
     def keep(self, run_id: str, metrics: Sequence[Metric]) -> None:
         """Append metrics logged into a step's run to its `metrics.jsonl`."""
         folder = self._open.get(run_id)

@@ -16,10 +16,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from mafunzo.entrypoints.mlflow.job_facts import JobFacts, StepFacts, read_job_facts, write_job_facts
-from mafunzo.entrypoints.mlflow.server import _listen
 from mafunzo.entrypoints.mlflow.store import RunStore
 from mafunzo.entrypoints.mlflow.view import View
-from mafunzo.errors import PortInUse
 from tests.support.waiting import LIMIT_S, until
 
 
@@ -193,14 +191,6 @@ def test_facts_are_written_only_if_they_say_something_new(tmp_path: Path) -> Non
     assert not write_job_facts(tmp_path, facts())
     assert write_job_facts(tmp_path, facts(status="completed"))
     assert read_job_facts(tmp_path / "job1") == facts(status="completed")
-
-
-def test_a_port_in_use_is_named(tmp_path: Path) -> None:
-    listener = _listen(0)
-    port = listener.getsockname()[1]
-    with pytest.raises(PortInUse, match=f"port {port} is in use"):
-        _listen(port)
-    listener.close()
 
 
 @pytest.fixture
