@@ -85,18 +85,19 @@ class Gate:
 
     async def _refusal(self, scope: Any) -> Response | None:
         """Return the answer that refuses a request, or None."""
-        from mlflow.exceptions import MlflowException
-
         authorization = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         if self._bearer is not None and not hmac.compare_digest(authorization, self._bearer):
             return JSONResponse({"message": "The token is missing or wrong."}, 401, {"WWW-Authenticate": "Bearer"})
         if _OFF.match(scope["path"]):
             off = {"error_code": "PERMISSION_DENIED", "message": "MLflow's assistant, jobs and gateway are off here."}
             return JSONResponse(off, 403)
-        artifact = None if scope["method"] in ("GET", "HEAD") else _ARTIFACT_OF_A_RUN.match(scope["path"])
+        artifact = _ARTIFACT_OF_A_RUN.match(scope["path"])
+        if artifact is None or scope["method"] in ("GET", "HEAD"):
+            return None
+        from mlflow.exceptions import MlflowException
+
         try:
-            if artifact:
-                await asyncio.to_thread(self._require_open, artifact["run"])
+            await asyncio.to_thread(self._require_open, artifact["run"])
         except MlflowException as error:
             return Response(error.serialize_as_json(), error.get_http_status_code(), media_type="application/json")
         return None

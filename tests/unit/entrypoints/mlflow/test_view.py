@@ -15,7 +15,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from mafunzo.entrypoints.mlflow.job_facts import JobFacts, StepFacts, read_job_facts, write_job_facts
+from mafunzo.entrypoints.mlflow.job_facts import JobFacts, StepFacts, write_job_facts
 from mafunzo.entrypoints.mlflow.store import RunStore
 from mafunzo.entrypoints.mlflow.view import View
 from tests.support.waiting import LIMIT_S, until
@@ -184,13 +184,6 @@ def test_the_runs_of_a_deleted_job_go_with_it_and_its_name_may_come_again(
     write_job_facts(tmp_path / "jobs", facts())
     view.tick()
     assert list(runs(client, "chat")) == ["job1"]
-
-
-def test_facts_are_written_only_if_they_say_something_new(tmp_path: Path) -> None:
-    assert write_job_facts(tmp_path, facts())
-    assert not write_job_facts(tmp_path, facts())
-    assert write_job_facts(tmp_path, facts(status="completed"))
-    assert read_job_facts(tmp_path / "job1") == facts(status="completed")
 
 
 @pytest.fixture

@@ -1,0 +1,76 @@
+"""Tests of `mafunzo.entrypoints.mlflow.child`: the facts about jobs, and a process that doesn't start."""
+
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mafunzo import Workspace
+from mafunzo.control.store.home import Home
+from mafunzo.entities.job import Job, JobStatus
+from mafunzo.entrypoints.mlflow import child
+from mafunzo.entrypoints.mlflow.child import MlflowView, job_facts
+from mafunzo.entrypoints.mlflow.job_facts import read_job_facts
+from mafunzo.errors import ServerFailed
+from tests.support.finished_job import BEGAN, add_finished_job
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    add_finished_job(Home(tmp_path / "home"))
+    with Workspace(tmp_path / "home", port=0) as opened:
+        yield opened
+
+
+@pytest.fixture
+def view(workspace: Workspace) -> MlflowView:
+    return MlflowView(workspace.home, workspace.jobs)
+
+
+def test_a_jobs_facts_are_what_people_see_of_it(workspace: Workspace) -> None:
+    handle = workspace.jobs.get("job1")
+    facts = job_facts(handle.job, handle.steps)
+    assert (facts.name, facts.experiment, facts.status) == ("job1", "chat", "completed")
+    assert facts.parameters == {"learning_rate": 0.0002, "train_file_path": "train.jsonl"}, "a file by its name"
+    assert facts.tags == {"mafunzo.component": "chat_completion_pipeline:1", "team": "one"}
+    [step] = facts.steps
+    assert (step.name, step.attempt, step.started_at, step.is_users) == ("finetune", 1, BEGAN.timestamp(), False)
+    assert step.parameters == {"learning_rate": 0.0002, "train_file_path": "train.jsonl"}
+    assert not facts.is_one_command
+
+
+def test_a_job_that_has_not_begun_has_no_times() -> None:
+    facts = job_facts(Job("j", "j", "chat", "c:1"), [])
+    assert (facts.status, facts.started_at, facts.ended_at, facts.steps) == ("queued", None, None, ())
+
+
+def test_facts_of_a_job_that_has_ended_are_written_once(workspace: Workspace, view: MlflowView) -> None:
+    workspace.records.jobs.add(Job("open", "open", "chat", "c:1", status=JobStatus.RUNNING), [])
+    view.write_facts()
+    assert read_job_facts(workspace.home.jobs / "open").status == "running"
+    files = {name: workspace.home.jobs / name / "job.json" for name in ("job1", "open")}
+    for file in files.values():
+        file.unlink()
+    view.write_facts()
+    assert {name: file.exists() for name, file in files.items()} == {"job1": False, "open": True}
+
+
+def test_a_process_that_ends_before_it_listens_is_told_with_its_log(
+    workspace: Workspace, view: MlflowView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child.sys, "executable", "/bin/false")
+    with pytest.raises(ServerFailed, match=r"MLflow didn't start\. .*logs/mlflow\.log says why\."):
+        view.address()
+    token = workspace.home.root / "mlflow" / "token"
+    assert (len(token.read_text()) >= 32, stat.S_IMODE(token.stat().st_mode)) == (True, 0o600)
+    assert read_job_facts(workspace.home.jobs / "job1").name == "job1", "facts are there before the process is"
+
+
+def test_until_it_is_asked_for_the_loop_starts_and_writes_nothing(workspace: Workspace, view: MlflowView) -> None:
+    stop = threading.Event()
+    stop.set()
+    view.run(stop)
+    assert not (workspace.home.root / "mlflow").exists()
+    assert not (workspace.home.jobs / "job1" / "job.json").exists()
