@@ -5,7 +5,7 @@ Two further fields are vLLM's: `top_k`, and `ignore_eos` (go on after the model'
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from mafunzo.entities.conversation import ROLES, Conversation, message_from_dict
@@ -34,11 +34,10 @@ class Options:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """A chat completion request. `model` is the name in the request, if any."""
+    """A chat completion request."""
 
     conversation: Conversation
     options: Options
-    model: str | None = None
     is_stream: bool = False
     include_usage: bool = False
     may_call_tools: bool = False
@@ -75,7 +74,6 @@ class Heading:
 def chat_request_from_dict(body: object) -> ChatRequest:
     """Validate and parse a request; raises `InvalidParameter` with all faults."""
     fields = Fields(body)
-    model = fields.raw("model")
     conversation = _read_conversation(fields)
     is_stream, include_usage = read_stream(fields)
     options = read_options(fields, _read_max_tokens(fields), _read_logprobs(fields))
@@ -89,7 +87,6 @@ def chat_request_from_dict(body: object) -> ChatRequest:
     return ChatRequest(
         Conversation(conversation.messages, tools),
         options,
-        None if model is None else str(model),
         is_stream,
         include_usage,
         may_call_tools=bool(tools),
@@ -158,41 +155,36 @@ def chat_completion(
         "logprobs": _logprobs(logprobs),
         "finish_reason": "tool_calls" if tool_calls else finish_reason,
     }
-    return _body(heading, "chat.completion", [choice]) | {"usage": usage_to_dict(usage)}
+    return answer_body(heading, "chat.completion", [choice], usage)
 
 
-def first_chunk(heading: Heading) -> dict[str, Any]:
-    """Return the chunk that opens a stream."""
-    return _chunk(heading, {"role": "assistant", "content": "", "refusal": None})
+def chat_chunk(
+    heading: Heading,
+    delta: Mapping[str, Any],
+    finish_reason: str | None = None,
+    logprobs: Sequence[TokenLogprob] | None = None,
+) -> dict[str, Any]:
+    """Return a chunk of a streamed answer: what is new in the message."""
+    choice = {"index": 0, "delta": delta, "logprobs": _logprobs(logprobs), "finish_reason": finish_reason}
+    return answer_body(heading, "chat.completion.chunk", [choice])
 
 
-def text_chunk(heading: Heading, text: str, logprobs: Sequence[TokenLogprob] | None = None) -> dict[str, Any]:
-    """Return a chunk of new text."""
-    return _chunk(heading, {"content": text}, logprobs=logprobs)
-
-
-def tool_calls_chunk(heading: Heading, tool_calls: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return a chunk with whole tool calls."""
-    return _chunk(heading, {"tool_calls": [{"index": i, **call} for i, call in enumerate(tool_calls)]})
-
-
-def last_chunk(heading: Heading, finish_reason: str) -> dict[str, Any]:
-    """Return the chunk with the finish reason."""
-    return _chunk(heading, {}, finish_reason)
-
-
-def usage_chunk(heading: Heading, usage: Usage) -> dict[str, Any]:
-    """Return the last chunk of a stream with `include_usage`."""
-    return _body(heading, "chat.completion.chunk", []) | {"usage": usage_to_dict(usage)}
-
-
-def usage_to_dict(usage: Usage) -> dict[str, int]:
-    """Return the usage with its total."""
-    return {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+def answer_body(
+    heading: Heading, kind: str, choices: Sequence[Mapping[str, Any]], usage: Usage | None = None
+) -> dict[str, Any]:
+    """Return any answer or chunk, chat's or of a text completion; `kind` is OpenAI's name of what it is."""
+    body: dict[str, Any] = {
+        "id": heading.id,
+        "object": kind,
+        "created": heading.created,
+        "model": heading.model,
+        "system_fingerprint": None,
+        "choices": choices,
     }
+    if usage is not None:
+        total = usage.prompt_tokens + usage.completion_tokens
+        body["usage"] = {**asdict(usage), "total_tokens": total}
+    return body
 
 
 def _read_conversation(fields: Fields) -> Conversation:
@@ -261,7 +253,7 @@ def _read_logprobs(fields: Fields) -> int | None:
 
 
 def _refuse_what_is_not_honoured(fields: Fields) -> None:
-    fields.ignore(*NO_EFFECT)
+    fields.ignore("model", *NO_EFFECT)  # the router has read which model
     fields.allow("n", (1,), "only one completion a request is supported.")
     refuse_penalties(fields)
     if (response_format := fields.raw("response_format")) is not None and response_format != {"type": "text"}:
@@ -279,27 +271,6 @@ def refuse_penalties(fields: Fields) -> None:
     fields.allow("logit_bias", ({},), "biases aren't supported.")
     fields.allow("presence_penalty", (0,), "penalties aren't supported.")
     fields.allow("frequency_penalty", (0,), "penalties aren't supported.")
-
-
-def _chunk(
-    heading: Heading,
-    delta: dict[str, Any],
-    finish_reason: str | None = None,
-    logprobs: Sequence[TokenLogprob] | None = None,
-) -> dict[str, Any]:
-    choice = {"index": 0, "delta": delta, "logprobs": _logprobs(logprobs), "finish_reason": finish_reason}
-    return _body(heading, "chat.completion.chunk", [choice])
-
-
-def _body(heading: Heading, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "id": heading.id,
-        "object": kind,
-        "created": heading.created,
-        "model": heading.model,
-        "system_fingerprint": None,
-        "choices": choices,
-    }
 
 
 def _logprobs(tokens: Sequence[TokenLogprob] | None) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ With `echo`, `max_tokens: 0` and `logprobs` nothing is generated: the answer sco
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from mafunzo.protocol.chat import (
@@ -13,10 +14,10 @@ from mafunzo.protocol.chat import (
     Options,
     TokenLogprob,
     Usage,
+    answer_body,
     read_options,
     read_stream,
     refuse_penalties,
-    usage_to_dict,
 )
 from mafunzo.protocol.field import Fields
 
@@ -32,7 +33,6 @@ class CompletionRequest:
 
     prompts: tuple[Prompt, ...]
     options: Options
-    model: str | None = None
     is_echo: bool = False
     is_stream: bool = False
     include_usage: bool = False
@@ -52,7 +52,6 @@ class Choice:
 def completion_request_from_dict(body: object) -> CompletionRequest:
     """Validate and parse a request; raises `InvalidParameter` with all faults."""
     fields = Fields(body)
-    model = fields.raw("model")
     prompts = _read_prompts(fields)
     max_tokens = fields.integer("max_tokens", 0)
     is_stream, include_usage = read_stream(fields)
@@ -62,7 +61,7 @@ def completion_request_from_dict(body: object) -> CompletionRequest:
         DEFAULT_MAX_TOKENS if max_tokens is None else max_tokens,
         fields.integer("logprobs", 0, MAX_LOGPROBS),
     )
-    fields.ignore("user")
+    fields.ignore("model", "user")
     fields.allow("n", (1,), "only one completion a prompt is supported.")
     fields.allow("best_of", (1,), "only one completion a prompt is supported.")
     fields.allow("suffix", (), "inserting isn't supported.")
@@ -72,20 +71,13 @@ def completion_request_from_dict(body: object) -> CompletionRequest:
     if is_stream and (is_echo or len(prompts) > 1):
         fields.fault("stream", "stream can't be combined with echo or with several prompts.")
     fields.check()
-    return CompletionRequest(prompts, options, None if model is None else str(model), is_echo, is_stream, include_usage)
+    return CompletionRequest(prompts, options, is_echo, is_stream, include_usage)
 
 
 def completion(heading: Heading, choices: Sequence[Choice], usage: Usage | None) -> dict[str, Any]:
     """Return a whole answer, or a chunk of a stream."""
-    body: dict[str, Any] = {
-        "id": heading.id,
-        "object": "text_completion",
-        "created": heading.created,
-        "model": heading.model,
-        "system_fingerprint": None,
-        "choices": [_choice(index, choice) for index, choice in enumerate(choices)],
-    }
-    return body if usage is None else body | {"usage": usage_to_dict(usage)}
+    bodies = [_choice(index, choice) for index, choice in enumerate(choices)]
+    return answer_body(heading, "text_completion", bodies, usage)
 
 
 def _read_prompts(fields: Fields) -> tuple[Prompt, ...]:
@@ -117,16 +109,13 @@ def _choice(index: int, choice: Choice) -> dict[str, Any]:
 
 
 def _logprobs(choice: Choice, logprobs: Sequence[TokenLogprob | None]) -> dict[str, Any]:
-    offsets, at = [], 0
-    for token in choice.tokens:
-        offsets.append(at)
-        at += len(token)
+    ends = list(accumulate(map(len, choice.tokens)))
     return {
         "tokens": list(choice.tokens),
         "token_ids": list(choice.token_ids),
         "token_logprobs": [None if entry is None else entry.logprob for entry in logprobs],
         "top_logprobs": [None if entry is None else _top(entry) for entry in logprobs],
-        "text_offset": offsets,
+        "text_offset": [0, *ends][: len(ends)],
     }
 
 

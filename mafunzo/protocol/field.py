@@ -6,7 +6,7 @@ As at OpenAI, an unknown field is refused rather than ignored, and null means th
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
-from mafunzo.errors import InvalidParameter
+from mafunzo.errors import Faults, InvalidParameter
 
 T = TypeVar("T")
 
@@ -20,7 +20,8 @@ class Fields:
         self._body = body
         self._prefix = f"{prefix}." if prefix else ""
         self._known_names: set[str] = set()
-        self._faults: list[tuple[str, str]] = []
+        self._faults = Faults()
+        self._param = ""
 
     def raw(self, name: str) -> Any:
         """Return a field's value unchecked, None if absent."""
@@ -81,7 +82,8 @@ class Fields:
 
     def fault(self, name: str, message: str) -> None:
         """Record a fault."""
-        self._faults.append((self._prefix + name, message))
+        self._param = self._param or self._prefix + name
+        self._faults.add(message)
 
     def check(self) -> None:
         """Raise `InvalidParameter` with all faults, unknown fields among them."""
@@ -89,7 +91,7 @@ class Fields:
             if name not in self._known_names:
                 self.fault(str(name), f"Unrecognized request argument supplied: {self._prefix}{name}.")
         if self._faults:
-            raise InvalidParameter(" ".join(message for _, message in self._faults), param=self._faults[0][0])
+            raise InvalidParameter(" ".join(self._faults), param=self._param)
 
     def _wrong(self, name: str, value: object, expected: str, default: T) -> T:
         self.fault(name, f"{self._prefix}{name} is {_shown(value)}, expected {expected}.")

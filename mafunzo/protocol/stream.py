@@ -15,12 +15,9 @@ from mafunzo.protocol.chat import (
     Heading,
     TokenLogprob,
     Usage,
+    answer_body,
+    chat_chunk,
     chat_completion,
-    first_chunk,
-    last_chunk,
-    text_chunk,
-    tool_calls_chunk,
-    usage_chunk,
 )
 from mafunzo.protocol.completions import Choice, CompletionRequest, completion
 from mafunzo.protocol.tool_call import ToolCallFilter
@@ -46,7 +43,7 @@ class ChatStream:
 
     def begin(self) -> list[Chunk]:
         """Return the chunk before the first token: the role."""
-        return [first_chunk(self._heading)]
+        return [chat_chunk(self._heading, {"role": "assistant", "content": "", "refusal": None})]
 
     def text(self, text: str, logprobs: Sequence[TokenLogprob]) -> list[Chunk]:
         """Return the chunk of new text. Text that may begin a tool call is held back until that is decided;
@@ -54,16 +51,17 @@ class ChatStream:
         safe_text = self._calls_in.add(text) if self._calls_in else text
         if not safe_text and not logprobs:
             return []
-        return [text_chunk(self._heading, safe_text, _if_requested(self._request, logprobs))]
+        return [chat_chunk(self._heading, {"content": safe_text}, None, _if_requested(self._request, logprobs))]
 
     def finish(self, finish_reason: str, usage: Usage) -> list[Chunk]:
         """Return what comes after the last token."""
         tail, calls = self._calls_in.finish() if self._calls_in else ("", [])
-        calls = _as_many_as_may_be(self._request, calls)
-        chunks = [text_chunk(self._heading, tail)] if tail else []
-        chunks += [tool_calls_chunk(self._heading, calls)] if calls else []
-        chunks.append(last_chunk(self._heading, "tool_calls" if calls else finish_reason))
-        return chunks + ([usage_chunk(self._heading, usage)] if self._request.include_usage else [])
+        calls = [{"index": i, **call} for i, call in enumerate(_as_many_as_may_be(self._request, calls))]
+        chunks = [chat_chunk(self._heading, {"content": tail})] if tail else []
+        chunks += [chat_chunk(self._heading, {"tool_calls": calls})] if calls else []
+        chunks.append(chat_chunk(self._heading, {}, "tool_calls" if calls else finish_reason))
+        usage_chunk = answer_body(self._heading, "chat.completion.chunk", [], usage)
+        return [*chunks, usage_chunk] if self._request.include_usage else chunks
 
 
 class CompletionStream:

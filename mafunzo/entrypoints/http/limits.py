@@ -12,7 +12,7 @@ from typing import Any
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mafunzo.errors import InvalidParameter
+from mafunzo.errors import Faults
 
 MB = 2**20
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -69,20 +69,19 @@ def variable_of(field: str) -> str:
 def limits_from_texts(texts: Mapping[str, str]) -> Limits:
     """Return the limits that a server's environment sets, by variable; raises `InvalidParameter` with all faults."""
     kinds = {variable_of(field.name): (field.name, field.type) for field in fields(Limits)}
-    faults: list[str] = []
+    faults = Faults()
     values: dict[str, Any] = {}
     for variable, text in texts.items():
         if variable not in kinds:
-            faults.append(f"{variable} is not a limit. There are: {', '.join(kinds)}.")
+            faults.add(f"{variable} is not a limit. There are: {', '.join(kinds)}.")
             continue
         name, kind = kinds[variable]
         number = _number(text, is_whole=kind is int)
         if number is None:
-            faults.append(f"{variable} is '{text}', expected a {'whole ' if kind is int else ''}number above 0.")
+            faults.add(f"{variable} is '{text}', expected a {'whole ' if kind is int else ''}number above 0.")
         else:
             values[name] = number
-    if faults:
-        raise InvalidParameter("The server's limits can't be read from its environment.", faults)
+    faults.require_none("The server's limits can't be read from its environment.")
     return Limits(**values)
 
 

@@ -1,10 +1,9 @@
-"""OpenAI's chat and text completions, read and written."""
+"""OpenAI's chat completions, read and written."""
 
 from typing import Any
 
 import pytest
-from openai.types import Completion
-from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.chat import ChatCompletion
 
 from mafunzo.errors import InvalidParameter
 from mafunzo.protocol.chat import (
@@ -14,14 +13,7 @@ from mafunzo.protocol.chat import (
     Usage,
     chat_completion,
     chat_request_from_dict,
-    first_chunk,
-    last_chunk,
-    text_chunk,
-    tool_calls_chunk,
-    usage_chunk,
 )
-from mafunzo.protocol.completions import Choice, completion, completion_request_from_dict
-from mafunzo.protocol.tool_call import ToolCallFilter
 
 HI = {"messages": [{"role": "user", "content": "Hi"}]}
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
@@ -32,12 +24,7 @@ TOKEN = TokenLogprob("é", "é".encode(), -0.5, (TokenLogprob("e", b"e", -1.0),)
 def test_defaults_are_those_of_openai() -> None:
     request = chat_request_from_dict(HI | {"model": "chat"})
     assert request.options == Options(temperature=1.0, top_p=1.0, max_tokens=None, logprobs=None)
-    assert (request.model, request.is_stream, request.include_usage, request.may_call_tools) == (
-        "chat",
-        False,
-        False,
-        False,
-    )
+    assert (request.is_stream, request.include_usage, request.may_call_tools) == (False, False, False)
     assert request.conversation.as_dict() == HI
 
 
@@ -160,111 +147,3 @@ def test_an_answer_that_calls_says_so() -> None:
     assert completion_object.choices[0].finish_reason == "tool_calls"
     assert completion_object.choices[0].message.content is None
     assert completion_object.choices[0].message.tool_calls is not None
-
-
-@pytest.mark.parametrize(
-    "chunk",
-    [
-        first_chunk(HEADING),
-        text_chunk(HEADING, "Hé", [TOKEN]),
-        tool_calls_chunk(HEADING, [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]),
-        last_chunk(HEADING, "stop"),
-        usage_chunk(HEADING, Usage(3, 2)),
-    ],
-)
-def test_chunks_are_what_the_sdk_reads(chunk: dict[str, Any]) -> None:
-    assert ChatCompletionChunk.model_validate(chunk, strict=True).id == "chatcmpl-1"
-
-
-@pytest.mark.parametrize(
-    ("prompt", "expected"),
-    [
-        pytest.param("Hi", ("Hi",), id="text"),
-        pytest.param([1, 2], ((1, 2),), id="token ids"),
-        pytest.param(["a", "b"], ("a", "b"), id="texts"),
-        pytest.param([[1], [2, 3]], ((1,), (2, 3)), id="several lists of token ids"),
-    ],
-)
-def test_a_prompt_may_be_text_or_token_ids(prompt: object, expected: object) -> None:
-    assert completion_request_from_dict({"prompt": prompt}).prompts == expected
-
-
-def test_scoring_a_prompt_needs_echo() -> None:
-    request = completion_request_from_dict({"prompt": [1, 2], "max_tokens": 0, "echo": True, "logprobs": 1})
-    assert (request.options.max_tokens, request.options.logprobs, request.is_echo) == (0, 1, True)
-    with pytest.raises(InvalidParameter, match="needs echo"):
-        completion_request_from_dict({"prompt": "a", "max_tokens": 0})
-
-
-@pytest.mark.parametrize(
-    ("body", "param"),
-    [
-        pytest.param({}, "prompt", id="no prompt"),
-        pytest.param({"prompt": []}, "prompt", id="empty list"),
-        pytest.param({"prompt": [1, "a"]}, "prompt", id="mixed"),
-        pytest.param({"prompt": [[]]}, "prompt", id="an empty one"),
-        pytest.param({"prompt": "a", "n": 2}, "n", id="n"),
-        pytest.param({"prompt": "a", "best_of": 2}, "best_of", id="best_of"),
-        pytest.param({"prompt": "a", "suffix": "b"}, "suffix", id="suffix"),
-        pytest.param({"prompt": "a", "logprobs": 21}, "logprobs", id="logprobs"),
-        pytest.param({"prompt": "a", "stream": True, "echo": True}, "stream", id="streamed echo"),
-        pytest.param({"prompt": "a", "chat": 1}, "chat", id="unknown"),
-    ],
-)
-def test_what_is_wrong_with_a_text_completion_is_refused_by_name(body: dict[str, Any], param: str) -> None:
-    with pytest.raises(InvalidParameter) as excinfo:
-        completion_request_from_dict(body)
-    assert excinfo.value.param == param
-
-
-def test_a_text_completion_is_what_the_sdk_reads() -> None:
-    choice = Choice("Hé", (4, 5), ("H", "é"), (None, TOKEN), "stop")
-    # As the SDK builds it, which takes the null of the first token that its type doesn't mention.
-    completion_object = Completion.construct(**completion(HEADING, [choice], Usage(2, 0)))
-    logprobs = completion_object.choices[0].logprobs
-    assert logprobs is not None
-    assert logprobs.token_logprobs == [None, -0.5]
-    assert logprobs.top_logprobs == [None, {"e": -1.0, "é": -0.5}]
-    assert logprobs.text_offset == [0, 1]
-    assert logprobs.token_ids == [4, 5]  # type: ignore[attr-defined]
-
-
-HERMES = '<tool_call>\n{"name": "weather", "arguments": {"city": "Köln"}}\n</tool_call>'
-
-
-@pytest.mark.parametrize(
-    ("text", "content", "calls"),
-    [
-        pytest.param("Just text.", "Just text.", [], id="no call"),
-        pytest.param(HERMES, "", [("weather", '{"city": "K\\u00f6ln"}')], id="Qwen's"),
-        pytest.param(
-            f"Let me look.\n{HERMES}\n{HERMES}", "Let me look.\n", [("weather", '{"city": "K\\u00f6ln"}')] * 2, id="two"
-        ),
-        pytest.param('{"name": "weather", "parameters": {}}', "", [("weather", "{}")], id="Llama's"),
-        pytest.param('[{"name": "weather", "arguments": "{}"}]', "", [("weather", "{}")], id="Phi's"),
-        pytest.param(
-            '{"name": "other", "arguments": {}}', '{"name": "other", "arguments": {}}', [], id="not a known function"
-        ),
-        pytest.param("[1, 2, 3]", "[1, 2, 3]", [], id="JSON that is no call"),
-        pytest.param("{broken", "{broken", [], id="broken JSON"),
-        pytest.param("a <tool_call>{broken", "a <tool_call>{broken", [], id="broken call"),
-        pytest.param("1 < 2 and <tool", "1 < 2 and <tool", [], id="only the beginning"),
-        pytest.param("see {x}", "see {x}", [], id="a brace within text"),
-    ],
-)
-@pytest.mark.parametrize("size", [1, 3, 1000])
-def test_calls_are_found_however_the_text_comes(
-    text: str, content: str, calls: list[tuple[str, str]], size: int
-) -> None:
-    calls_in = ToolCallFilter(["weather"], new_id=lambda: "id")
-    head = "".join(calls_in.add(text[i : i + size]) for i in range(0, len(text), size))
-    tail, tool_calls = calls_in.finish()
-    assert head + tail == content
-    assert [(call["function"]["name"], call["function"]["arguments"]) for call in tool_calls] == calls
-
-
-def test_text_before_a_call_comes_at_once() -> None:
-    calls_in = ToolCallFilter(["weather"])
-    assert calls_in.add("Let me ") == "Let me "
-    assert calls_in.add("look <tool") == "look "
-    assert calls_in.add("s>") == "<tools>"

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from openai.types.chat import ChatCompletionChunk
 
 from mafunzo.protocol.chat import Heading, TokenLogprob, Usage, chat_request_from_dict
 from mafunzo.protocol.completions import completion_request_from_dict
@@ -11,6 +12,7 @@ from mafunzo.protocol.stream import ChatStream, Chunk, CompletionStream, event, 
 HEADING = Heading("id-1", 7, "m")
 USAGE = Usage(3, 5)
 TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {}}}]
+INCLUDED = {"include_usage": True}
 CALL = '{"name": "add", "arguments": {"a": 1}}'
 
 
@@ -138,3 +140,12 @@ def test_a_completion_without_log_probabilities_has_none_and_no_usage_unless_it_
 
 def test_an_event_is_one_line_of_json_in_utf_8() -> None:
     assert event({"a": "é\n"}) == 'data: {"a":"é\\n"}\n\n'.encode()
+
+
+def test_chunks_are_what_the_sdk_reads() -> None:
+    stream = ChatStream(HEADING, chat_request(tools=TOOLS, logprobs=True, stream=True, stream_options=INCLUDED))
+    token = TokenLogprob("é", "é".encode(), -0.5, (TokenLogprob("e", b"e", -1.0),))
+    chunks = stream.begin() + stream.text("é", [token]) + stream.text(f"<tool_call>{CALL}", [])
+    chunks += stream.finish("stop", USAGE)
+    assert [shape(chunk) for chunk in chunks] == ["role", "text é", "calls add", "finish tool_calls", "usage 8"]
+    assert all(ChatCompletionChunk.model_validate(chunk, strict=True).id == "id-1" for chunk in chunks)
