@@ -51,17 +51,11 @@ if find_spec(AZURE):
 
     app.command("run", context_settings={"allow_interspersed_args": False, "allow_extra_args": True})(azure.run)
     app.command("env")(azure.env)
-app.add_typer(model.app, name="model")
-app.add_typer(data.app, name="data")
+for noun in (model, data, job, endpoint, compute, component, environment, user):
+    app.add_typer(noun.app, name=noun.__name__.rpartition(".")[2])
 app.command("finetune", context_settings={"allow_extra_args": True, "ignore_unknown_options": False})(finetune.finetune)
-app.add_typer(job.app, name="job")
 app.command("compare")(finetune.compare)
 app.command("deploy")(endpoint.deploy)
-app.add_typer(endpoint.app, name="endpoint")
-app.add_typer(compute.app, name="compute")
-app.add_typer(component.app, name="component")
-app.add_typer(environment.app, name="environment")
-app.add_typer(user.app, name="user")
 if find_spec(AZURE):
     app.command("create")(azure.create)
 app.command("lineage")(lineage.lineage)

@@ -13,11 +13,11 @@ def error_body(error: MafunzoError, param: str | None = None) -> dict[str, Any]:
     kind = "invalid_request_error" if error.status < 500 else "server_error"
     if isinstance(error, RateLimitExceeded):
         kind = "requests"  # OpenAI's name of a request rate limit; the other kind is tokens
-    return {
-        "error": {
-            "message": str(error),
-            "type": kind,
-            "param": param,
-            "code": CODES.get(error.code, error.code),
-        }
-    }
+    return refusal_body(str(error), CODES.get(error.code, error.code), kind, param)
+
+
+def refusal_body(
+    message: str, code: str, kind: str = "invalid_request_error", param: str | None = None
+) -> dict[str, Any]:
+    """Return an error that isn't one of the tree, because it concerns HTTP alone."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}

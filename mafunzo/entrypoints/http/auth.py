@@ -1,12 +1,9 @@
-"""Authentication: the key in a request, the operator's key, and the names that the server answers to."""
+"""Authentication: the key in a request, and the operator's key."""
 
 import os
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-
-from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mafunzo.control.workspace import Home
 from mafunzo.errors import Unauthorized
@@ -31,34 +28,3 @@ def operator_key(home: Home) -> str:
     except FileExistsError:
         pass
     return path.read_text(encoding="ascii").strip()
-
-
-class KnownNames:
-    """Answers requests for the server's own names only, so that a page in a browser can't reach it by a name of the page's
-    own that it lets resolve to this machine (DNS rebinding)."""
-
-    def __init__(self, app: ASGIApp, names: Sequence[str]) -> None:
-        self.app, self._names = app, tuple(names)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] in ("http", "websocket") and not is_among(_host(scope), self._names):
-            message = f"This server answers for {', '.join(self._names)} only: the Host header names another."
-            error = {"message": message, "type": "invalid_request_error", "param": None, "code": "wrong_host"}
-            await JSONResponse({"error": error}, status_code=421)(scope, receive, send)
-            return
-        await self.app(scope, receive, send)
-
-
-def is_among(host: str, names: Collection[str]) -> bool:
-    """Return whether a Host header, with or without a port, is one of `names`; there, an address stands without brackets."""
-    name, colon, port = host.rpartition(":")
-    if not colon or host.endswith("]"):
-        name, port = host, "0"
-    is_ipv6 = name.startswith("[") and name.endswith("]")
-    bare = name[1:-1] if is_ipv6 else name
-    return bare.lower() in names and is_ipv6 == (":" in bare) and port.isdecimal()
-
-
-def _host(scope: Scope) -> str:
-    hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
-    return hosts[0] if len(hosts) == 1 else ""

@@ -9,13 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
-
 from mafunzo.errors import Faults
 
 MB = 2**20
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -89,26 +85,3 @@ def _number(text: str, is_whole: bool) -> int | float | None:
     pattern = r"[0-9]{1,15}" if is_whole else r"[0-9]{1,15}(\.[0-9]{1,6})?"
     number = (int(text) if is_whole else float(text)) if re.fullmatch(pattern, text.strip()) else 0
     return number or None
-
-
-class HeadLimits:
-    """An ASGI middleware: refuses requests with too many headers, and addresses with control characters, which no name here
-    has."""
-
-    def __init__(self, app: ASGIApp, limits: Limits) -> None:
-        self.app, self._limits = app, limits
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and len(scope["headers"]) > self._limits.headers:
-            message = f"The request has more than {self._limits.headers} headers."
-            await _refusal(431, "TooManyHeaders", message)(scope, receive, send)
-        elif scope["type"] == "http" and (_CONTROL.search(scope["path"]) or b"%00" in scope["query_string"]):
-            await _refusal(400, "InvalidUri", "The address has a control character.")(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
-
-
-def _refusal(status: int, code: str, message: str) -> JSONResponse:
-    """Return a refusal that the clients of every dialect can read."""
-    error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
-    return JSONResponse({"error": error}, status, {"x-ms-error-code": code})

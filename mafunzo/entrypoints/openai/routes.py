@@ -19,7 +19,7 @@ from mafunzo.entrypoints.http.forwarding import (
 )
 from mafunzo.entrypoints.http.limits import Limits
 from mafunzo.errors import InvalidParameter, MafunzoError, RateLimitExceeded, Unavailable
-from mafunzo.protocol.errors import error_body
+from mafunzo.protocol.errors import error_body, refusal_body
 
 router = APIRouter(prefix="/v1")
 
@@ -54,9 +54,7 @@ async def get_model(request: Request, name: str) -> Response:
 @router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
 async def unknown(request: Request, path: str) -> Response:
     """Answer an unknown path with the dialect's 404."""
-    message = f"{request.method} /v1/{path} doesn't exist here."
-    error = {"message": message, "type": "invalid_request_error", "param": None, "code": "unknown_url"}
-    return JSONResponse({"error": error}, status_code=404)
+    return JSONResponse(refusal_body(f"{request.method} /v1/{path} doesn't exist here.", "unknown_url"), 404)
 
 
 def error_response(error: MafunzoError, limits: Limits) -> JSONResponse:

@@ -10,9 +10,10 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mafunzo.entities.audit import AuditEntry
-from mafunzo.entrypoints.http.application import surround
+from mafunzo.entrypoints.http.application import is_among, surround
 from mafunzo.entrypoints.http.context import Context, context_of
 from mafunzo.entrypoints.http.limits import Limits
+from mafunzo.entrypoints.http.listen import LOOPBACK_NAMES
 
 
 class Layer:
@@ -90,3 +91,37 @@ def test_a_client_that_went_away_is_no_fault_of_the_servers(app: Surrounded) -> 
     answer: Any = app.client.get("/things/gone")
     assert (answer.status_code, answer.content) == (400, b"")
     assert [entry.status for entry in app.entries] == [400]
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.0.0.1:8080", True),
+        ("localhost", True),
+        ("LOCALHOST:8080", True),
+        ("[::1]", True),
+        ("[::1]:8080", True),
+        ("", False),
+        ("evil.example", False),
+        ("evil.example:8080", False),
+        ("127.0.0.1.evil.example", False),
+        ("localhost.evil.example:80", False),
+        ("127.0.0.1:x", False),
+        ("localhost:", False),
+        ("0.0.0.0:8080", False),
+        ("::1", False),
+        ("[127.0.0.1]", False),
+        ("localhost:8080@evil.example", False),
+        ("localhost:²", False),
+    ],
+)
+def test_only_the_server_s_names_are_answered(host: str, expected: bool) -> None:
+    assert is_among(host, LOOPBACK_NAMES) is expected
+
+
+@pytest.mark.parametrize("path", ["/things/%0a", "/things/x?y=%00"])
+def test_an_address_with_a_control_character_is_refused_as_every_dialect_reads_it(path: str, app: Surrounded) -> None:
+    answer = app.client.get(path)
+    assert (answer.status_code, answer.headers["x-ms-error-code"]) == (400, "InvalidUri")
+    assert answer.json()["error"]["message"] == "The address has a control character."

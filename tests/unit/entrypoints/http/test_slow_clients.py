@@ -18,7 +18,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from mafunzo.control.store.home import Home
-from mafunzo.entrypoints.http.limits import HeadLimits, Limits
+from mafunzo.entrypoints.http.application import Door
+from mafunzo.entrypoints.http.limits import Limits
 from mafunzo.entrypoints.http.slow_clients import server_options
 from mafunzo.entrypoints.http.tls import certificate
 from tests.support.waiting import LIMIT_S, until
@@ -52,7 +53,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 def serving(limits: Limits = IMPATIENT, **more: Any) -> Iterator[tuple[uvicorn.Server, Callable[[], socket.socket]]]:
     """A server, and how to connect to it."""
     options: dict[str, Any] = {"log_config": None, "lifespan": "off", **server_options(limits), **more}
-    server = uvicorn.Server(uvicorn.Config(HeadLimits(app, limits), **options))
+    server = uvicorn.Server(uvicorn.Config(Door(app, ["x"], limits), **options))
     listener = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
