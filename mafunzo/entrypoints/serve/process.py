@@ -19,18 +19,11 @@ import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
-from mafunzo.control.launcher.hardware import capacity, hardware
-from mafunzo.control.launcher.local import LocalLauncher
-from mafunzo.control.launcher.server_process import address_file, write_address
-from mafunzo.control.pipelines.scheduler import Scheduler
 from mafunzo.control.serving.metrics import RequestMetrics
 from mafunzo.control.serving.router import Router
-from mafunzo.control.serving.supervisor import WORKER, Supervisor
-from mafunzo.control.store.artifact import Artifacts
-from mafunzo.control.store.lease import Leases
-from mafunzo.control.store.opening import open_database
-from mafunzo.control.store.records import Records
+from mafunzo.control.serving.supervisor import WORKER
 from mafunzo.control.workspace import AuditLog, Home, Workspace
+from mafunzo.control.workspace.server import announced, loops_of
 from mafunzo.entities.job import Job, Step
 from mafunzo.entities.server_address import LOOPBACK, ServerAddress
 from mafunzo.entrypoints.http.auth import operator_key
@@ -43,7 +36,6 @@ from mafunzo.entrypoints.http.slow_clients import server_options
 from mafunzo.entrypoints.serve.metrics import Books
 from mafunzo.entrypoints.serve.ways_in import (
     MlflowRoutes,
-    SecureApp,
     http_app,
     https_app,
     mlflow_way_in,
@@ -79,72 +71,59 @@ def serve(
     no owner among its users.
     """
     os.umask(0o077)
+    _stop_at_signals()
     names = names_of(address)
     with (
-        _signals_stop(),
         home.lock(),
         listen(port, "--port", address, limits.connections_waiting) as listener,
         listen(azure_port, "--azure-port", address, limits.connections_waiting) as azure_listener,
+        Workspace(home.root, database_url=database_url) as loop_workspace,  # with connections that no request holds
+        Workspace(home.root, port=port, azure_port=azure_port, database_url=database_url) as workspace,
     ):
-        database = open_database(home, database_url)
-        try:
-            records, artifacts, leases = Records(database), Artifacts(home.artifacts), Leases(database)
-            require_owner(address, records.users.list())
-            room = capacity(hardware())
-            supervisor = Supervisor(records, artifacts, leases, LocalLauncher(), home, room, worker=worker)
-            own = _own_address(listener, azure_listener, address)
-            variables = partial(_variables_of_a_step, records, own, operator_key(home))
-            scheduler = Scheduler(records, artifacts, leases, LocalLauncher(), home, room, user_variables=variables)
-            supervisor.tick()  # so that no request goes to a port that was a worker's before the machine restarted
-            with Workspace(home.root, port=port, azure_port=azure_port, database_url=database_url) as workspace:
-                mlflow = mlflow_way_in(home, workspace.jobs)
-                metrics = CollectorRegistry()
-                metrics.register(Books(workspace))
-                context = Context(
-                    directory=Directory(workspace.endpoints, database.version),
-                    metrics=metrics,
-                    operator_key=operator_key(home),
-                    identity=identity_of(home, workspace.home_user),
-                    users=workspace.users,
-                    audit=AuditLog(home),
-                    names=names,
-                    limits=limits,
-                    router=Router(RequestMetrics(metrics), limits.requests_in_flight),
-                    loops=(
-                        Loop("scheduler", scheduler.run),
-                        Loop("supervisor", supervisor.run),
-                        *([mlflow.loop] if mlflow else []),
-                    ),
-                )
-                routes = mlflow.routes(workspace, context) if mlflow else MlflowRoutes()
-                servers = [(_server(http_app(context, routes), limits, lifespan="on"), listener)]
-                if secure := https_app(home, own, workspace, context, routes, authorities):
-                    servers.append((_secure_server(secure, limits), azure_listener))
-                _serve_until_stopped(home, own, context.loops, servers, on_up)
-        finally:
-            database.close()
+        require_owner(address, workspace.users.list())
+        own = _own_address(listener, azure_listener, address)
+        variables = partial(_variables_of_a_step, loop_workspace, own, operator_key(home))
+        scheduler, supervisor = loops_of(loop_workspace, variables, worker)
+        supervisor.tick()  # so that no request goes to a port that was a worker's before the machine restarted
+        mlflow = mlflow_way_in(home, workspace.jobs)
+        loops = [Loop("scheduler", scheduler.run), Loop("supervisor", supervisor.run)]
+        loops += [mlflow.loop] if mlflow else []
+        context = _context(workspace, names, limits, loops)
+        routes = mlflow.routes(workspace, context) if mlflow else MlflowRoutes()
+        servers = [(_server(http_app(context, routes), limits, lifespan="on"), listener)]
+        if secure := https_app(home, own, workspace, context, routes, authorities):
+            tls = {"ssl_certfile": secure.certificate, "ssl_keyfile": secure.key}
+            servers.append((_server(secure.app, limits, _Quiet, lifespan="off", **tls), azure_listener))
+        _serve_until_stopped(workspace, own, loops, servers, on_up)
 
 
-def _variables_of_a_step(records: Records, own: ServerAddress, key: str, job: Job, step: Step) -> dict[str, str]:
+def _context(workspace: Workspace, names: Sequence[str], limits: Limits, loops: Sequence[Loop]) -> Context:
+    metrics = CollectorRegistry()
+    metrics.register(Books(workspace))
+    return Context(
+        directory=Directory(workspace.endpoints, workspace.database.version),
+        metrics=metrics,
+        operator_key=operator_key(workspace.home),
+        identity=identity_of(workspace.home, workspace.home_user),
+        users=workspace.users,
+        audit=AuditLog(workspace.home),
+        names=names,
+        limits=limits,
+        router=Router(RequestMetrics(metrics), limits.requests_in_flight),
+        loops=loops,
+    )
+
+
+def _variables_of_a_step(workspace: Workspace, own: ServerAddress, key: str, job: Job, step: Step) -> dict[str, str]:
     """Return the variables that tell a user's own step its job and MLflow's address; a job's only step has the job's run."""
-    is_alone = len(records.steps.of(job.name)) == 1
+    is_alone = len(workspace.jobs.get(job.name).steps) == 1
     uri = f"http://mafunzo:{key}@{own.host}:{own.port}/mlflow"
     run_id = step_run_id(job.name, step.name, step.attempt, is_alone)
     return step_variables(uri, job.name, job.experiment, run_id)
 
 
-def _secure_server(secure: SecureApp, limits: Limits) -> uvicorn.Server:
-    """Return the server of the https port; the http server's end ends it."""
-    files = {"ssl_certfile": secure.certificate, "ssl_keyfile": secure.key}
-    return _Quiet(_config(secure.app, limits, lifespan="off", **files))
-
-
-def _server(app: FastAPI, limits: Limits, lifespan: str) -> uvicorn.Server:
-    return uvicorn.Server(_config(app, limits, lifespan=lifespan))
-
-
 class _Quiet(uvicorn.Server):
-    """A server that leaves signals to the one beside it."""
+    """A server that leaves signals to the one beside it, whose end ends it."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -163,8 +142,8 @@ async def _run_all(servers: Sequence[tuple[uvicorn.Server, socket.socket]]) -> N
         await asyncio.gather(*beside)
 
 
-def _config(app: FastAPI, limits: Limits, **more: Any) -> uvicorn.Config:
-    return uvicorn.Config(
+def _server(app: FastAPI, limits: Limits, kind: type[uvicorn.Server] = uvicorn.Server, **more: Any) -> uvicorn.Server:
+    config = uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
@@ -173,10 +152,11 @@ def _config(app: FastAPI, limits: Limits, **more: Any) -> uvicorn.Config:
         **server_options(limits),
         **more,
     )
+    return kind(config)
 
 
 def _serve_until_stopped(
-    home: Home,
+    workspace: Workspace,
     address: ServerAddress,
     loops: Sequence[Loop],
     servers: Sequence[tuple[uvicorn.Server, socket.socket]],
@@ -184,18 +164,17 @@ def _serve_until_stopped(
 ) -> None:
     for loop in loops:
         loop.start()
-    write_address(home, address)
-    logger.info("Server %s is up, process %s, home %s", address.url, address.pid, home.root)
-    logger.info("OpenAI's SDK: base_url %s/v1; the key: mafunzo endpoint keys NAME", address.url)
-    if on_up is not None:
-        on_up(address)
     try:
-        asyncio.run(_run_all(servers))
+        with announced(workspace, address):
+            logger.info("Server %s is up, process %s, home %s", address.url, address.pid, workspace.home.root)
+            logger.info("OpenAI's SDK: base_url %s/v1; the key: mafunzo endpoint keys NAME", address.url)
+            if on_up is not None:
+                on_up(address)
+            asyncio.run(_run_all(servers))
     except KeyboardInterrupt:
         logger.info("Asked to stop")
     finally:
         _ignore_signals()
-        address_file(home).unlink(missing_ok=True)
         for loop in loops:
             if not loop.stop(LAST_TICK_S):
                 logger.warning("The %s is still busy after %g s; it is left", loop.name, LAST_TICK_S)
@@ -215,23 +194,18 @@ def log_to(home: Home) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-def _port_of(listener: socket.socket) -> int:
-    return int(listener.getsockname()[1])
-
-
 def _own_address(listener: socket.socket, azure_listener: socket.socket, address: str) -> ServerAddress:
     return ServerAddress(
         pid=os.getpid(),
         pid_start=psutil.Process().create_time(),
-        port=_port_of(listener),
+        port=listener.getsockname()[1],
         started_at=datetime.now(UTC).isoformat(),
-        azure_port=_port_of(azure_listener),
+        azure_port=azure_listener.getsockname()[1],
         listen=address,
     )
 
 
-@contextmanager
-def _signals_stop() -> Iterator[None]:
+def _stop_at_signals() -> None:
     """Let SIGTERM end the server as Ctrl-C does, in good order, also before and after uvicorn looks at signals itself.
 
     Closing the terminal ends nothing.
@@ -243,7 +217,6 @@ def _signals_stop() -> Iterator[None]:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGHUP, _do_nothing)
-    yield
 
 
 def _ignore_signals() -> None:

@@ -1,0 +1,106 @@
+"""Tests of `mafunzo.entrypoints.serve.process`: what refuses to start, and what is there from start to stop."""
+
+import logging
+import os
+import signal
+import stat
+from collections.abc import Iterator
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mafunzo import Workspace
+from mafunzo.control.launcher.server_process import address_file, find_server
+from mafunzo.control.workspace import Home
+from mafunzo.entities.server_address import ServerAddress
+from mafunzo.entrypoints.serve import process
+from mafunzo.entrypoints.serve.process import log_to, serve
+from mafunzo.errors import HomeInUse, PortInUse, RefusedError
+
+NO_WORKER = ("/bin/false",)
+
+
+@pytest.fixture(autouse=True)
+def handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[int, Any]]:
+    """The handlers of signals that the server sets; the process of the tests keeps its own, and its umask."""
+    installed: dict[int, Any] = {}
+    monkeypatch.setattr(signal, "signal", installed.__setitem__)
+    before = os.umask(0o022)
+    yield installed
+    os.umask(before)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+def stop(_: ServerAddress) -> None:
+    raise KeyboardInterrupt
+
+
+def test_from_start_to_stop_the_server_is_found_and_its_loops_run(
+    home: Home, handlers: dict[int, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    addresses: list[ServerAddress | None] = []
+
+    def on_up(address: ServerAddress) -> None:
+        addresses.extend([address, find_server(home)])
+        assert stat.S_IMODE(address_file(home).stat().st_mode) == 0o600
+        handlers[signal.SIGTERM]()  # as the system does: it ends as Ctrl-C ends it
+
+    with caplog.at_level(logging.INFO, process.logger.name):
+        serve(home, 0, 0, worker=NO_WORKER, on_up=on_up)
+    assert addresses[0] == addresses[1]
+    assert addresses[0] is not None and addresses[0].port > 0
+    assert not address_file(home).exists()
+    texts = [record.getMessage() for record in caplog.records]
+    assert [texts[0].startswith("Server http://127.0.0.1:"), texts[-2]] == [True, "Asked to stop"]
+    assert "Steps and workers that run go on, for the next server" in texts[-1]
+    handlers[signal.SIGTERM]()  # it is ending already
+    with home.lock():
+        pass
+
+
+def test_one_home_has_one_server(home: Home) -> None:
+    def second(_: ServerAddress) -> None:
+        with pytest.raises(HomeInUse):
+            serve(home, 0, 0, worker=NO_WORKER, on_up=stop)
+        raise KeyboardInterrupt
+
+    serve(home, 0, 0, worker=NO_WORKER, on_up=second)
+
+
+def test_a_port_in_use_is_named_with_the_option_that_chooses_another(home: Home, tmp_path: Path) -> None:
+    def second(address: ServerAddress) -> None:
+        with pytest.raises(PortInUse, match=rf"Port {address.port} is in use by .*pass another --port"):
+            serve(Home(tmp_path / "other"), address.port, 0, on_up=stop)
+        raise KeyboardInterrupt
+
+    serve(home, 0, 0, worker=NO_WORKER, on_up=second)
+
+
+def test_others_reach_the_server_only_when_the_home_has_an_owner(home: Home) -> None:
+    with pytest.raises(RefusedError, match="has no user with the role owner"):
+        serve(home, 0, 0, worker=NO_WORKER, address="0.0.0.0", on_up=stop)
+    with Workspace(home.root, port=0) as workspace:
+        workspace.users.create("amina", "owner")
+    addresses: list[str] = []
+    serve(home, 0, 0, worker=NO_WORKER, address="0.0.0.0", on_up=lambda own: [addresses.append(own.listen), stop(own)])
+    assert addresses == ["0.0.0.0"]
+
+
+def test_what_is_logged_goes_into_a_file_of_limited_size(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {}
+    monkeypatch.setattr(logging, "basicConfig", lambda **given: options.update(given))
+    levels = {name: logging.getLogger(name).level for name in ("httpx", "httpcore", "aiohttp", "asyncio", "uvicorn")}
+    log_to(home)
+    [handler] = options["handlers"]
+    assert isinstance(handler, RotatingFileHandler)
+    assert (Path(handler.baseFilename), handler.maxBytes) == (home.logs / "server.log", 10 * 2**20)
+    assert not logging.getLogger("httpx").isEnabledFor(logging.INFO), "a line a request, with its address"
+    handler.close()
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
