@@ -66,16 +66,16 @@ def demo(
             _tell(workspace, model, rows, folder)
         finally:
             freed = workspace.down()
-        _title("Everything is stopped")
+        print("\nEverything is stopped")
         for line in freed.lines():
             print(f"  {line}")
         print(f"\nThe whole story took {_duration(time.monotonic() - started)}. Everything lies in {folder}")
 
 
 def _tell(workspace: mafunzo.Workspace, model: str, rows: int, folder: Path) -> None:
-    _title(f"1. Real conversations between two people: {rows} to learn from, {rows // 4} held out")
+    print(f"\n1. Real conversations between two people: {rows} to learn from, {rows // 4} held out")
     files = _conversations(workspace, folder / "data", rows)
-    _title(f"2. Fine-tune {model}")
+    print(f"\n2. Fine-tune {model}")
     job = workspace.finetune(
         model=model, **files, **PARAMETERS, experiment="demo", display_name=f"demo: {model} on chitchat"
     )
@@ -83,16 +83,16 @@ def _tell(workspace: mafunzo.Workspace, model: str, rows: int, folder: Path) -> 
     job.stream()
     results = folder / "results"
     _write_results(job, results)
-    _title("3. Did it get better? On the held-out conversations, base -> tuned, with 95% intervals")
+    print("\n3. Did it get better? On the held-out conversations, base -> tuned, with 95% intervals")
     _print_comparison(results / "evaluation_result")
-    _title("4. Register it, with its lineage")
+    print("\n4. Register it, with its lineage")
     tuned = workspace.models.register(job, name="chitchat")
     lineage = workspace.lineage(str(tuned.key))
     lineage.require_intact()
     print(
         f"  model {tuned.key} <- job {job.name} <- {model} + train.jsonl; {len(lineage.links)} links, every hash verified"
     )
-    _title("5. Serve it behind a key, once it has proven that it answers as in evaluation")
+    print("\n5. Serve it behind a key, once it has proven that it answers as in evaluation")
     begun = time.monotonic()
     endpoint = workspace.deploy(tuned, endpoint="chat")
     print(f"  live at {endpoint.url} after {time.monotonic() - begun:.1f} s; key {endpoint.keys[0][:6]}...")
@@ -100,9 +100,9 @@ def _tell(workspace: mafunzo.Workspace, model: str, rows: int, folder: Path) -> 
     _ask(endpoint)
     endpoint.delete()
     print("  endpoint deleted: its process, port and memory are free")
-    _title("6. What it took")
+    print("\n6. What it took")
     _print_costs(job)
-    _title("7. Where it lies")
+    print("\n7. Where it lies")
     print(f"  report     {results / 'evaluation_result' / 'report.html'}")
     for picture in sorted(results.rglob("*.png")):
         print(f"  picture    {picture}")
@@ -206,10 +206,6 @@ def _print_costs(job: JobHandle) -> None:
         if "train_tokens_per_second" in line:
             print(f"  training ran at {line['train_tokens_per_second']:.0f} tokens/s")
             return
-
-
-def _title(text: str) -> None:
-    print(f"\n{text}")
 
 
 def _duration(seconds: float) -> str:

@@ -63,13 +63,10 @@ def stream(name: str = NAME) -> None:
 def logs(name: str = NAME, step: str = typer.Option(None, help="Only this step.")) -> None:
     """Print what the steps have printed."""
     handle = mafunzo.Workspace().jobs.get(name)
-    for job_step in handle.steps:
-        if step in (None, job_step.name):
-            text = handle.logs(job_step.name)
-            if text:
-                print(f"--- {job_step.name}\n{text.rstrip()}")
-    if step is not None:
-        handle.logs(step)
+    for step_name in [job_step.name for job_step in handle.steps] if step is None else [step]:
+        text = handle.logs(step_name)
+        if text:
+            print(f"--- {step_name}\n{text.rstrip()}")
 
 
 @app.command()
