@@ -33,11 +33,16 @@ LAST_BYTES = 64 * 1024
 
 @dataclass(frozen=True)
 class Prepared:
-    """What to start: bash's command, where it works, and its own environment variables."""
+    """What to start: bash's command, where it works, and its own environment variables.
+
+    inputs: values as text, files and folders by their paths; outputs: the paths that it writes to.
+    """
 
     command: str
     directory: Path
     environment: dict[str, str]
+    inputs: dict[str, str]
+    outputs: dict[str, str]
 
 
 def step_folder(home: Home, step: Step) -> Path:
@@ -73,14 +78,15 @@ def prepare(
             continue
         stored = source.artifact if isinstance(source, ArtifactInput) else upstream[source.step][source.output]
         inputs[name] = str(artifacts.checkout(stored, StepFolder(folder).inputs / name, is_writable))
-    outputs = {name: written_to(spec, folder, name) for name in spec.outputs}
     StepFolder(folder).outputs.mkdir()
+    outputs: dict[str, str] = {}
     for name, kind in spec.outputs.items():
-        place = outputs[name].parent if kind == "uri_file" else outputs[name]
-        place.mkdir(exist_ok=True)
+        place = written_to(spec, folder, name)
+        (place.parent if kind == "uri_file" else place).mkdir(exist_ok=True)
+        outputs[name] = str(place)
     has_own_folder = spec.code_artifact is not None or DEFAULT_OUTPUT in spec.outputs
     directory = _lay_out_code(spec, folder, artifacts) if has_own_folder else folder
-    command = substitute(spec.command, inputs, {name: str(path) for name, path in outputs.items()})
+    command = substitute(spec.command, inputs, outputs)
     if spec.runtime is not None:
         overlay = StepFolder(folder).environment
         if not spec.runtime.packages:
@@ -91,10 +97,7 @@ def prepare(
     environment = {"OMP_NUM_THREADS": str(threads)}
     if devices is not None:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(str(device) for device in devices)
-    if is_writable:
-        environment |= {f"AZURE_ML_INPUT_{name}": value for name, value in inputs.items()}
-        environment |= {f"AZURE_ML_OUTPUT_{name}": str(path) for name, path in outputs.items()}
-    return Prepared(command, directory, environment | dict(spec.environment))
+    return Prepared(command, directory, environment | dict(spec.environment), inputs, outputs)
 
 
 def _lay_out_code(spec: StepSpec, folder: Path, artifacts: Artifacts) -> Path:

@@ -205,7 +205,7 @@ def _ended_sweep(job: JobState, sweep: Sweep, failed: Step | None) -> Finish:
     if any(state.step.status.is_done for state in job.steps):
         reason = (
             f"No trial logged the metric '{sweep.metric}', or none ended with a number. "
-            f'Log it with mlflow.log_metric("{sweep.metric}", value).'
+            "Have the command log numbers under just that name."
         )
         return Finish(job.job, JobStatus.FAILED, reason=reason)
     return Finish(job.job, JobStatus.FAILED, failed)

@@ -244,11 +244,6 @@ def _bind(
     faults: Faults,
 ) -> StepInput | _Broken | None:
     """Return what feeds a step's input; None for an optional input of the job without a value."""
-    if isinstance(written, Mapping):  # {type: uri_folder, path: ${{...}}, mode: ro_mount}
-        if "path" not in written:
-            faults.add(f"{where}: {declared.name} is {dict(written)}, expected a value or one with a path.")
-            return _Broken()
-        written = written["path"]
     if written is None:
         return None
     text = written.strip() if isinstance(written, str) else ""
@@ -429,8 +424,7 @@ def _outputs(pipeline: Component, facts: Facts, faults: Faults) -> dict[str, Ste
 
 def _upstream(node: Node) -> set[str]:
     """Return the steps whose outputs a node takes."""
-    paths = [value.get("path") if isinstance(value, Mapping) else value for value in node.inputs.values()]
-    matches = [STEP_OUTPUT.fullmatch(path.strip()) for path in paths if isinstance(path, str)]
+    matches = [STEP_OUTPUT.fullmatch(value.strip()) for value in node.inputs.values() if isinstance(value, str)]
     return {match[1] for match in matches if match}
 
 

@@ -84,6 +84,7 @@ HALTED_FILE = "halted"
 POLL_S = 0.2
 PAUSE_S = 5.0
 StepName = tuple[str, str]
+UserVariables = Callable[[Job, Step, Mapping[str, str], Mapping[str, str]], Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,8 @@ class Scheduler:
     """Runs the jobs of one home. Only one may run at a time, which the home's lock sees to.
 
     capacity: what steps and workers may hold together. grace_s: how long a canceled step may take to end by itself.
-    user_variables: environment variables that a user's own step finds unless it sets them itself. clock: the time by which a
-    step waits before it is tried again.
+    user_variables: a hook that gives the environment variables that a user's own step finds unless it sets them itself.
+    clock: the time by which a step waits before it is tried again.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class Scheduler:
         *,
         grace_s: float = 10.0,
         versions: Callable[[], Mapping[str, str]] = installed_versions,
-        user_variables: Callable[[Job, Step], Mapping[str, str]] = lambda _job, _step: {},
+        user_variables: UserVariables = lambda _job, _step, _inputs, _outputs: {},
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._records, self._artifacts, self._leases = records, artifacts, leases
@@ -309,7 +310,10 @@ class Scheduler:
             ready = prepare(
                 step.spec, folder, earlier, self._artifacts, held, devices, self._home.root / ENVIRONMENTS_FOLDER
             )
-            variables = {} if step.spec.is_trusted else self._user_variables(self._records.jobs.get(step.job), step)
+            variables: Mapping[str, str] = {}
+            if not step.spec.is_trusted:
+                job = self._records.jobs.get(step.job)
+                variables = self._user_variables(job, step, ready.inputs, ready.outputs)
             self._launcher.start(
                 ready.command,
                 folder,

@@ -1,21 +1,20 @@
 """What a server does on one home besides answering: it runs the two loops, and can be found."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from mafunzo.control.launcher.hardware import capacity, hardware
 from mafunzo.control.launcher.local import LocalLauncher
 from mafunzo.control.launcher.server_process import address_file, write_address
-from mafunzo.control.pipelines.scheduler import Scheduler
+from mafunzo.control.pipelines.scheduler import Scheduler, UserVariables
 from mafunzo.control.serving.supervisor import Supervisor
 from mafunzo.control.store.lease import Leases
 from mafunzo.control.workspace.workspace import Workspace
-from mafunzo.entities.job import Job, Step
 from mafunzo.entities.server_address import ServerAddress
 
 
 def loops_of(
-    workspace: Workspace, user_variables: Callable[[Job, Step], Mapping[str, str]], worker: Sequence[str]
+    workspace: Workspace, user_variables: UserVariables, worker: Sequence[str]
 ) -> tuple[Scheduler, Supervisor]:
     """Return the loops over a home, which start steps and workers on this machine; `worker` is the command of a worker."""
     room, leases = capacity(hardware()), Leases(workspace.database)

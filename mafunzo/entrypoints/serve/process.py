@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -41,7 +41,7 @@ from mafunzo.entrypoints.serve.ways_in import (
     mlflow_way_in,
     step_variables,
 )
-from mafunzo.tracking.step_environment import step_run_id
+from mafunzo.tracking.run_id import step_run_id
 
 logger = logging.getLogger(__name__)
 
@@ -114,12 +114,20 @@ def _context(workspace: Workspace, names: Sequence[str], limits: Limits, loops: 
     )
 
 
-def _variables_of_a_step(workspace: Workspace, own: ServerAddress, key: str, job: Job, step: Step) -> dict[str, str]:
-    """Return the variables that tell a user's own step its job and MLflow's address; a job's only step has the job's run."""
+def _variables_of_a_step(
+    workspace: Workspace,
+    own: ServerAddress,
+    key: str,
+    job: Job,
+    step: Step,
+    inputs: Mapping[str, str],
+    outputs: Mapping[str, str],
+) -> dict[str, str]:
+    """Return the variables that tell a user's own step what it runs in; a job's only step has the job's run."""
     is_alone = len(workspace.jobs.get(job.name).steps) == 1
     uri = f"http://mafunzo:{key}@{own.host}:{own.port}/mlflow"
     run_id = step_run_id(job.name, step.name, step.attempt, is_alone)
-    return step_variables(uri, job.name, job.experiment, run_id)
+    return step_variables(uri, job, run_id, inputs, outputs)
 
 
 class _Quiet(uvicorn.Server):

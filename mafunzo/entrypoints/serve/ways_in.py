@@ -1,6 +1,6 @@
 """The ways in that one server has beside OpenAI's dialect. One whose package is absent is left out, and the rest goes on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,12 +11,12 @@ from starlette.types import Scope
 
 from mafunzo.control.workspace import Home, Workspace
 from mafunzo.control.workspace.jobs import Jobs
+from mafunzo.entities.job import Job
 from mafunzo.entities.server_address import ServerAddress
 from mafunzo.entrypoints.http import tls
 from mafunzo.entrypoints.http.context import Context, Loop
 from mafunzo.entrypoints.references import AZURE, MLFLOW
 from mafunzo.entrypoints.serve.application import create_app
-from mafunzo.tracking.step_environment import mlflow_variables
 
 
 @dataclass(frozen=True)
@@ -111,14 +111,21 @@ def https_app(
     return SecureApp(app, str(certificate.certificate), str(certificate.key))
 
 
-def step_variables(mlflow_uri: str, job: str, experiment: str, run_id: str) -> dict[str, str]:
+def step_variables(
+    mlflow_uri: str, job: Job, run_id: str, inputs: Mapping[str, str], outputs: Mapping[str, str]
+) -> dict[str, str]:
     """Return the environment variables that ways in give to a user's step, by which it finds what it runs in.
 
-    mlflow_uri: where MLflow is found, with the key in it; run_id: of the run that the step logs into.
+    mlflow_uri: where MLflow is found, with the key in it; run_id: of the run that the step logs into;
+    inputs: values as text, files and folders by their paths; outputs: the paths that the step writes to.
     """
-    variables = mlflow_variables(mlflow_uri, experiment, run_id) if is_here(MLFLOW) else {}
-    if is_here(AZURE):
-        from mafunzo.entrypoints.azure.wire.envelope import run_variables
+    variables: dict[str, str] = {}
+    if is_here(MLFLOW):
+        from mafunzo.entrypoints.mlflow import step_environment as mlflow
 
-        variables |= run_variables(job, experiment, run_id)
+        variables |= mlflow.variables(mlflow_uri, job.experiment, run_id)
+    if is_here(AZURE):
+        from mafunzo.entrypoints.azure import step_environment as azure
+
+        variables |= azure.variables(job.name, job.experiment, run_id, inputs, outputs)
     return variables

@@ -95,18 +95,6 @@ def resource_id(*parts: str) -> str:
     return "/".join([workspace_id(), *parts])
 
 
-def run_variables(job: str, experiment: str, run_id: str) -> dict[str, str]:
-    """Return the environment variables by which a program on Azure finds its workspace, its job and its run."""
-    return {
-        "AZUREML_ARM_SUBSCRIPTION": SUBSCRIPTION,
-        "AZUREML_ARM_RESOURCEGROUP": RESOURCE_GROUP,
-        "AZUREML_ARM_WORKSPACE_NAME": WORKSPACE,
-        "AZUREML_ARM_PROJECT_NAME": experiment,
-        "AZUREML_ROOT_RUN_ID": job,
-        "AZUREML_RUN_ID": run_id,
-    }
-
-
 def datastore_uri(path: str) -> str:
     """Return the long address of a path of the datastore."""
     workspace = f"subscriptions/{SUBSCRIPTION}/resourcegroups/{RESOURCE_GROUP}/workspaces/{WORKSPACE}"

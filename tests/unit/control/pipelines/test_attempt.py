@@ -94,8 +94,8 @@ def test_a_process_sees_the_devices_and_cores_that_it_holds(
 ) -> None:
     held = Resources(cpus=4, processes=2)
     ready = prepare(SPEC, tmp_path, {}, Artifacts(tmp_path / "store"), held, devices, tmp_path / "environments")
-    own = {"AZURE_ML_OUTPUT_out": f"{tmp_path}/outputs/out"}
-    assert ready.environment == expected | own and ready.directory == tmp_path
+    assert ready.environment == expected and ready.directory == tmp_path
+    assert (ready.inputs, ready.outputs) == ({}, {"out": f"{tmp_path}/outputs/out"})
     assert ready.command == f"run '{tmp_path}/outputs/out'"
 
 

@@ -58,7 +58,7 @@ PIPELINE = Component(
             "train",
             "azureml:train@latest",
             inputs={
-                "rows": {"type": "uri_folder", "path": "${{parent.jobs.prepare.outputs.rows}}"},
+                "rows": "${{parent.jobs.prepare.outputs.rows}}",
                 "rate": "${{parent.inputs.rate}}",
                 "mode": "${{parent.inputs.mode}}",
             },

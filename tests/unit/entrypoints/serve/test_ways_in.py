@@ -10,6 +10,7 @@ from fastapi import APIRouter
 from fastapi.testclient import TestClient
 
 from mafunzo import Workspace
+from mafunzo.entities.job import Job
 from mafunzo.entities.server_address import ServerAddress
 from mafunzo.entrypoints.http.context import Context
 from mafunzo.entrypoints.http.identity import identity_of
@@ -60,7 +61,7 @@ def absent(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 MLFLOW_URI = "http://mafunzo:key@127.0.0.1:8080/mlflow"
 
 
-def test_mlflows_way_in_begins_no_process_before_it_is_asked_for(workspace: Workspace) -> None:
+def test_mlflows_way_in_begins_no_process_before_it_is_arguments_for(workspace: Workspace) -> None:
     way_in = mlflow_way_in(workspace.home, workspace.jobs)
     assert way_in is not None
     assert way_in.loop.name == "mlflow"
@@ -114,11 +115,14 @@ def test_the_https_port_has_a_certificate_and_the_datastores_containers(workspac
 def test_without_azure_there_is_no_https_port_and_steps_get_none_of_its_variables(
     workspace: Workspace, context: Context, absent: Callable[[str], None]
 ) -> None:
-    assert step_variables(MLFLOW_URI, "j1", "chat", "j1.s")["AZUREML_ROOT_RUN_ID"] == "j1"
+    job = Job("j1", display_name="j1", experiment="chat", component="")
+    arguments = (MLFLOW_URI, job, "j1.s", {"rows": "/in/rows"}, {"result": "/out/result"})
+    assert step_variables(*arguments)["AZUREML_ROOT_RUN_ID"] == "j1"
+    assert step_variables(*arguments)["AZURE_ML_INPUT_rows"] == "/in/rows"
     absent(AZURE)
     assert secure(workspace, context) is None
     assert workspace.blobs.containers() == []
-    variables = step_variables(MLFLOW_URI, "j1", "chat", "j1.s")
+    variables = step_variables(*arguments)
     assert variables["MLFLOW_RUN_ID"] == "j1.s" and all(name.startswith("MLFLOW_") for name in variables)
     absent(MLFLOW)
-    assert step_variables(MLFLOW_URI, "j1", "chat", "j1.s") == {}, "no step is led to an MLflow that isn't there"
+    assert step_variables(*arguments) == {}, "no step is led to an MLflow that isn't there"

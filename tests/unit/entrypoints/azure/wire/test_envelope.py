@@ -2,7 +2,7 @@
 
 import pytest
 
-from mafunzo.entrypoints.azure.wire.envelope import plain_path, run_variables
+from mafunzo.entrypoints.azure.wire.envelope import plain_path
 
 OF_GROUP = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices"
 
@@ -28,9 +28,3 @@ OF_GROUP = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearnin
 )
 def test_a_path_is_spelled_in_one_way(path: str, plain: str) -> None:
     assert plain_path(path) == plain
-
-
-def test_a_users_step_finds_its_run_by_the_variables_of_azure() -> None:
-    variables = run_variables("job1", "chat", "run1")
-    assert (variables["AZUREML_ROOT_RUN_ID"], variables["AZUREML_RUN_ID"]) == ("job1", "run1")
-    assert variables["AZUREML_ARM_PROJECT_NAME"] == "chat"

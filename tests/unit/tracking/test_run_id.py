@@ -1,8 +1,8 @@
-"""Which run a user's step logs into, and how it is told."""
+"""Which run a user's step logs into."""
 
 import pytest
 
-from mafunzo.tracking.step_environment import job_run_id, mlflow_variables, step_run_id
+from mafunzo.tracking.run_id import job_run_id, step_run_id
 
 
 @pytest.mark.parametrize(
@@ -19,10 +19,3 @@ def test_each_attempt_of_a_step_has_a_run_of_its_own_unless_the_step_is_the_whol
     assert first != second
     assert len(first) == 32
     assert step_run_id("job1", "train", 2, is_alone=True) == "job1"
-
-
-def test_a_step_is_told_the_key_apart_from_the_address() -> None:
-    variables = mlflow_variables("http://mafunzo:se-cret@127.0.0.1:8080/mlflow", "chat", "job1")
-    assert variables["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:8080/mlflow"
-    assert variables["MLFLOW_TRACKING_TOKEN"] == "se-cret"
-    assert (variables["MLFLOW_EXPERIMENT_NAME"], variables["MLFLOW_RUN_ID"]) == ("chat", "job1")
