@@ -74,6 +74,18 @@ class NotFound(UsageError):
     status = 404
 
 
+class ContainerNotFound(NotFound):
+    """No container of blobs has that name."""
+
+    code = "container_not_found"
+
+
+class BlocksMissing(UsageError):
+    """A blob is to be put together from blocks that weren't uploaded."""
+
+    code = "blocks_missing"
+
+
 class RefusedError(MafunzoError):
     """A well-formed request that may not happen now."""
 
@@ -93,6 +105,19 @@ class Conflict(RefusedError):
     """The thing exists already, is immutable, or is in a state that forbids the verb."""
 
     code = "conflict"
+
+
+class BlobExists(Conflict):
+    """A blob has the name already, and the request is for a new one."""
+
+    code = "blob_exists"
+
+
+class PreconditionFailed(RefusedError):
+    """What a conditional request says of a thing doesn't hold (RFC 9110, section 13)."""
+
+    code = "precondition_failed"
+    status = 412
 
 
 class HomeInUse(RefusedError):
@@ -145,6 +170,12 @@ class Forbidden(RefusedError):
     status = 403
 
 
+class OverwriteForbidden(Forbidden):
+    """Who asks may add new blobs, and not replace one."""
+
+    code = "overwrite_forbidden"
+
+
 class RateLimitExceeded(RefusedError):
     """A rate limit: too many requests are under way, or came in too short a time. Try again a little later."""
 
@@ -157,16 +188,6 @@ class ClientGone(RefusedError):
 
     code = "client_gone"
     status = 499
-
-
-class BlobRefused(RefusedError):
-    """A blob or container isn't what a request needs it to be; `reason` is Azure Storage's name for that."""
-
-    code = "blob_refused"
-
-    def __init__(self, message: str, faults: Sequence[str] = (), reason: str = "InvalidInput") -> None:
-        super().__init__(message, faults)
-        self.reason = reason
 
 
 class FailedError(MafunzoError):

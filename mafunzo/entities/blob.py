@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from mafunzo.errors import BlobRefused
+from mafunzo.errors import BlobExists, OverwriteForbidden, PreconditionFailed
 
 HOME_DATASTORE = "workspaceblobstore"
 HOME_CONTAINER = "azureml-blobstore"
 """The home's own datastore, by the name that users write, and the container that it is: clients hold addresses with both."""
 REGISTRY_CONTAINER = "azureml-registry"
 """The container in which the files of the registry's models are shown."""
+_NOT_MET = "What the request says of the blob doesn't hold."
 
 
 @dataclass(frozen=True)
@@ -82,20 +83,18 @@ class Condition:
     may_overwrite: bool = True
 
     def check_write(self, there: Blob | None) -> None:
-        """Raise `BlobRefused` unless `there`, what has the name so far, may be written to."""
+        """Raise `BlobExists`, `OverwriteForbidden` or `PreconditionFailed` unless `there`, if any, may be written over."""
         if there is not None and "*" in self.none_match:
-            raise BlobRefused(f"The blob '{there.name}' exists already.", reason="BlobAlreadyExists")
+            raise BlobExists(f"The blob '{there.name}' exists already.")
         if there is not None and not self.may_overwrite:
-            raise BlobRefused("The signature allows new blobs only.", reason="UnauthorizedBlobOverwrite")
-        if self._is_stale(there) or (there is not None and self._is_known(there)):
-            raise BlobRefused("What the request says of the blob doesn't hold.", reason="ConditionNotMet")
+            raise OverwriteForbidden("The signature allows new blobs only.")
+        if self._is_stale(there) or (there is not None and self.is_known(there)):
+            raise PreconditionFailed(_NOT_MET)
 
     def check_read(self, there: Blob) -> None:
-        """Raise `BlobRefused` unless `there` is to be sent; what the client has already is `NotModified`."""
+        """Raise `PreconditionFailed` unless `there` is the blob that the client means."""
         if self._is_stale(there):
-            raise BlobRefused("What the request says of the blob doesn't hold.", reason="ConditionNotMet")
-        if self._is_known(there):
-            raise BlobRefused("The blob is as the client knows it.", reason="NotModified")
+            raise PreconditionFailed(_NOT_MET)
 
     def _is_stale(self, there: Blob | None) -> bool:
         """Return whether the client means an earlier blob than `there`."""
@@ -103,7 +102,7 @@ class Condition:
             return True
         return there is not None and self.unmodified_since is not None and _second(there) > self.unmodified_since
 
-    def _is_known(self, there: Blob) -> bool:
+    def is_known(self, there: Blob) -> bool:
         """Return whether the client has this blob already."""
         if self.none_match:
             return _names(self.none_match, there)

@@ -61,7 +61,10 @@ def test_the_status_table_is_this_one():
     assert special == {
         "unauthorized": 401,
         "forbidden": 403,
+        "overwrite_forbidden": 403,
         "not_found": 404,
+        "container_not_found": 404,
+        "precondition_failed": 412,
         "rate_limit_exceeded": 429,
         "client_gone": 499,
         "worker_failed": 502,

@@ -19,7 +19,7 @@ from mafunzo.control.store.block import Blocks
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.records import Records
 from mafunzo.entities.blob import UNCONDITIONAL, Blob, Block, BlockUse, Condition, Container
-from mafunzo.errors import BlobRefused, InvalidParameter, NotFound
+from mafunzo.errors import BlocksMissing, ContainerNotFound, InvalidParameter, NotFound
 
 CHUNK_BYTES = 2**20
 PART_LIMIT_BYTES = 255
@@ -47,7 +47,7 @@ class Blobs:
             self.create_container(name)
 
     def container(self, name: str) -> Container:
-        """Return a container; raises `BlobRefused`."""
+        """Return a container; raises `ContainerNotFound`."""
         container = self._records.containers.find(name)
         if container is None:
             raise _no_container(name)
@@ -58,7 +58,7 @@ class Blobs:
         return self._records.containers.list()
 
     def delete_container(self, name: str) -> None:
-        """Delete a container and all blobs in it; raises `BlobRefused`."""
+        """Delete a container and all blobs in it; raises `ContainerNotFound`."""
         if not self._records.containers.delete(name):
             raise _no_container(name)
         self.blocks.discard_all(name)
@@ -84,7 +84,7 @@ class Blobs:
         blocks: Sequence[Block] = (),
         **attributes: Any,
     ) -> Blob:
-        """Store a draft as a blob and return it; raises `StorageFull`, and `BlobRefused` unless `condition` holds.
+        """Store a draft as a blob and return it; raises `StorageFull`, and as `Condition.check_write`.
 
         attributes: `content_type`, `metadata` and `settings`, as in `Blob`.
         """
@@ -119,16 +119,13 @@ class Blobs:
         condition: Condition = UNCONDITIONAL,
         **attributes: Any,
     ) -> Blob:
-        """Put blocks together, in this order, as a blob; raises `BlobRefused` for a block that isn't there."""
+        """Put blocks together, in this order, as a blob; raises as `put`, and `BlocksMissing`."""
         there = self._records.blobs.find(container, name)
         condition.check_write(there)
         parts = [self._part(container, name, use, there) for use in uses]
         missing = sum(part is None for part in parts)
         if missing:
-            raise BlobRefused(
-                f"{missing} of {len(parts)} blocks of '{name}' weren't uploaded. Upload it again.",
-                reason="InvalidBlockList",
-            )
+            raise BlocksMissing(f"{missing} of {len(parts)} blocks of '{name}' weren't uploaded. Upload it again.")
         with self.draft() as whole:
             for part in filter(None, parts):
                 part.copy_to(whole)
@@ -138,7 +135,7 @@ class Blobs:
         return blob
 
     def change(self, container: str, name: str, condition: Condition = UNCONDITIONAL, **attributes: Any) -> Blob:
-        """Replace what is said of a blob (see `put`) and return it; raises `NotFound` and `BlobRefused`."""
+        """Replace what is said of a blob (see `put`) and return it; raises `NotFound`, and as `Condition.check_write`."""
 
         def changed(there: Blob | None) -> Blob:
             if there is None:
@@ -151,7 +148,7 @@ class Blobs:
     def delete(self, container: str, name: str, condition: Condition = UNCONDITIONAL) -> None:
         """Delete a blob; its bytes go with the next collection, unless something else holds them.
 
-        Raises `NotFound`, and `BlobRefused` unless `condition` holds.
+        Raises `NotFound`, and as `Condition.check_write`.
         """
         if not self._records.blobs.delete(container, name, condition):
             raise _no_blob(container, name)
@@ -266,8 +263,8 @@ def _replaced(blob: Blob, condition: Condition, there: Blob | None) -> Blob:
     return blob
 
 
-def _no_container(name: str) -> BlobRefused:
-    return BlobRefused(f"There is no container '{name}'. Create it first.", reason="ContainerNotFound")
+def _no_container(name: str) -> ContainerNotFound:
+    return ContainerNotFound(f"There is no container '{name}'. Create it first.")
 
 
 def _no_blob(container: str, name: str) -> NotFound:

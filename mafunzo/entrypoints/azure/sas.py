@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import urlencode
 
-from mafunzo.entrypoints.azure.wire.blob import VERSION
+from mafunzo.entrypoints.azure.wire.blob import VERSION, BlobRefused
 from mafunzo.entrypoints.http.identity import Caller, Identity
-from mafunzo.errors import BlobRefused, Unauthorized
+from mafunzo.errors import Unauthorized
 
 ACCOUNT = "mafunzo"
 FIRST_VERSION = "2020-12-06"

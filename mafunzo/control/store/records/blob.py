@@ -10,7 +10,7 @@ from mafunzo.control.store import table
 from mafunzo.control.store.database import Database
 from mafunzo.control.store.records.row import first_row, to_entity, to_row
 from mafunzo.entities.blob import UNCONDITIONAL, Blob, Condition
-from mafunzo.errors import BlobRefused
+from mafunzo.errors import ContainerNotFound
 
 
 class BlobRecords:
@@ -22,11 +22,11 @@ class BlobRecords:
     def write(self, container: str, name: str, make: Callable[[Blob | None], Blob]) -> Blob:
         """Store and return what `make` makes of the blob that has the name so far; what it raises changes nothing.
 
-        Raises `BlobRefused` when there is no such container.
+        Raises `ContainerNotFound`.
         """
         with self._database.transaction() as connection:
             if first_row(connection, table.container, table.container.c.name == container) is None:
-                raise BlobRefused(f"There is no container '{container}'.", reason="ContainerNotFound")
+                raise ContainerNotFound(f"There is no container '{container}'.")
             blob = make(_blob(connection, container, name))
             connection.execute(sa.delete(table.blob).where(_is_blob(container, name)))
             connection.execute(sa.insert(table.blob).values(to_row(table.blob, blob)))
@@ -47,7 +47,7 @@ class BlobRecords:
         return sorted(blobs, key=lambda blob: blob.name)  # whatever order the database's language has
 
     def delete(self, container: str, name: str, condition: Condition = UNCONDITIONAL) -> bool:
-        """Delete a blob; return whether it was there. Raises `BlobRefused` when `condition` doesn't hold."""
+        """Delete a blob; return whether it was there. Raises `PreconditionFailed` when `condition` doesn't hold."""
         with self._database.transaction() as connection:
             stored = _blob(connection, container, name)
             if stored is not None:

@@ -7,8 +7,9 @@ from mafunzo.entrypoints.azure.access import SIGNED_FOR
 from mafunzo.entrypoints.azure.blob.shared_key import check_shared_key
 from mafunzo.entrypoints.azure.context import azure_context, identify, whoever_signed
 from mafunzo.entrypoints.azure.sas import ACCOUNT, CREATE, DELETE, LIST, READ, WRITE, Sas
+from mafunzo.entrypoints.azure.wire.blob import BlobRefused
 from mafunzo.entrypoints.azure.wire.envelope import SUFFIX
-from mafunzo.errors import BlobRefused, Unauthorized
+from mafunzo.errors import Unauthorized
 
 MANAGE = "*"
 """The permission that only an owner's account key has: to create, show and delete containers."""

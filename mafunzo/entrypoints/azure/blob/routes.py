@@ -21,10 +21,11 @@ from mafunzo.entrypoints.azure.context import azure_context
 from mafunzo.entrypoints.azure.sas import CREATE, DELETE, LIST, READ, WRITE
 from mafunzo.entrypoints.azure.wire import blob as wire
 from mafunzo.entrypoints.azure.wire import blob_xml
+from mafunzo.entrypoints.azure.wire.blob import BlobRefused
 from mafunzo.entrypoints.azure.wire.envelope import BLOB_ROOT, DATASTORES
 from mafunzo.entrypoints.http.body import limited_body
 from mafunzo.entrypoints.http.context import context_of
-from mafunzo.errors import BlobRefused, MafunzoError, NotFound, NotSupported
+from mafunzo.errors import MafunzoError, NotFound, NotSupported
 
 HASHED_RANGE_BYTES = 4 * 2**20
 """Azure Storage hashes no longer range."""
@@ -201,7 +202,10 @@ def _block_list(request: Request, container: str, name: str) -> Response:
 
 def _send(request: Request, blob: Blob) -> Response:
     """Return a blob, or the requested range of it."""
-    wire.condition_from_headers(request.headers).check_read(blob)
+    condition = wire.condition_from_headers(request.headers)
+    condition.check_read(blob)
+    if condition.is_known(blob):
+        raise BlobRefused("The blob is as the client knows it.", reason="NotModified")
     headers = wire.blob_headers(blob)
     if request.method == "HEAD" or request.query_params.get("comp") == "metadata":
         return Response(headers={**headers, "content-length": str(blob.size if request.method == "HEAD" else 0)})

@@ -4,12 +4,12 @@ https://learn.microsoft.com/rest/api/storageservices/blob-service-rest-api, serv
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
 
 from mafunzo.entities.blob import Blob, Condition, Container
-from mafunzo.errors import BlobRefused, MafunzoError, NotSupported
+from mafunzo.errors import MafunzoError, NotSupported, RefusedError
 
 VERSION = "2023-11-03"
 METADATA = "x-ms-meta-"
@@ -37,9 +37,14 @@ STATUS: Mapping[str, int] = {
 clients tell by the status whether to try again, to authenticate, or to take a range or condition as not met."""
 
 REASONS: Mapping[str, str] = {
+    "blob_exists": "BlobAlreadyExists",
+    "blocks_missing": "InvalidBlockList",
     "conflict": "ContainerAlreadyExists",
+    "container_not_found": "ContainerNotFound",
     "invalid_parameter": "InvalidInput",
     "not_found": "BlobNotFound",
+    "overwrite_forbidden": "UnauthorizedBlobOverwrite",
+    "precondition_failed": "ConditionNotMet",
     "unauthorized": "AuthenticationFailed",
 }
 """Azure Storage's error codes for ours, in requests for a blob or container."""
@@ -57,6 +62,16 @@ _CONTAINER_NAME = re.compile(r"[a-z0-9](?:-?[a-z0-9]){2,62}")
 _METADATA_NAME = re.compile(r"[a-z_][a-z0-9_]*")
 _ODD_CHARACTERS = re.compile(r"[\x00-\x1f\x7f\\\ufffd-\uffff]")
 _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")
+
+
+class BlobRefused(RefusedError):
+    """A blob or container isn't what a request needs it to be; `reason` is Azure Storage's name for that."""
+
+    code = "blob_refused"
+
+    def __init__(self, message: str, faults: Sequence[str] = (), reason: str = "InvalidInput") -> None:
+        super().__init__(message, faults)
+        self.reason = reason
 
 
 def refusal(error: MafunzoError) -> tuple[int, str]:

@@ -7,8 +7,7 @@ from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 from mafunzo.entities.blob import Blob, Block, BlockUse, Container
-from mafunzo.entrypoints.azure.wire.blob import blob_headers, container_headers
-from mafunzo.errors import BlobRefused
+from mafunzo.entrypoints.azure.wire.blob import BlobRefused, blob_headers, container_headers
 
 _XML = "<?xml version='1.0' encoding='utf-8'?>"
 _ELEMENTS: Mapping[str, str] = {

@@ -15,7 +15,15 @@ from mafunzo.control.store.database import Database
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.records import Records
 from mafunzo.entities.blob import BlockUse, Condition
-from mafunzo.errors import BlobRefused, Conflict, InvalidParameter, NotFound
+from mafunzo.errors import (
+    BlobExists,
+    BlocksMissing,
+    Conflict,
+    ContainerNotFound,
+    InvalidParameter,
+    NotFound,
+    PreconditionFailed,
+)
 
 
 @pytest.fixture
@@ -69,7 +77,7 @@ def test_blocks_are_put_together_in_the_order_that_is_asked(blobs: Blobs, home: 
 
 def test_a_block_that_was_not_uploaded_is_told(blobs: Blobs) -> None:
     put_block(blobs, "big", "MQ==", b"one")
-    with pytest.raises(BlobRefused, match="1 of 2 blocks of 'big' weren't uploaded"):
+    with pytest.raises(BlocksMissing, match="1 of 2 blocks of 'big' weren't uploaded"):
         blobs.put_blocks("files", "big", [BlockUse("MQ=="), BlockUse("Mg==")])
     with pytest.raises(NotFound):
         blobs.get("files", "big")
@@ -202,7 +210,7 @@ def test_a_block_of_the_blob_that_is_there_can_be_kept(blobs: Blobs) -> None:
     found = blobs.put_blocks("files", "big", uses)
     assert blobs.path(found).read_bytes() == b"two new one new "
     assert [(block.id, block.size) for block in found.blocks] == [("Mg==", 4), ("MQ==", 4), ("MQ==", 4), ("MQ==", 4)]
-    with pytest.raises(BlobRefused, match="1 of 1 blocks"):
+    with pytest.raises(BlocksMissing, match="1 of 1 blocks"):
         blobs.put_blocks("files", "big", [BlockUse("MQ==", may_be_committed=False)])
 
 
@@ -219,13 +227,13 @@ def test_of_two_writers_that_want_no_blob_to_be_there_one_is_refused(blobs: Blob
     def write(number: int) -> str:
         try:
             put(blobs, "x", b"%d" % number, condition=is_new)
-        except BlobRefused as refused:
-            return refused.reason
+        except BlobExists as refused:
+            return refused.code
         return "written"
 
     with ThreadPoolExecutor(8) as pool:
         found = Counter(pool.map(write, range(8)))
-    assert found == {"written": 1, "BlobAlreadyExists": 7}
+    assert found == {"written": 1, "blob_exists": 7}
 
 
 def test_a_condition_is_checked_by_what_is_there(blobs: Blobs) -> None:
@@ -233,7 +241,7 @@ def test_a_condition_is_checked_by_what_is_there(blobs: Blobs) -> None:
     etag = blobs.get("files", "x").etag.strip('"')
     blobs.change("files", "x", Condition(match=frozenset({etag})), metadata={"a": "b"})
     for verb in (blobs.delete, blobs.change):
-        with pytest.raises(BlobRefused, match="doesn't hold"):
+        with pytest.raises(PreconditionFailed, match="doesn't hold"):
             verb("files", "x", Condition(match=frozenset({etag})))
     assert dict(blobs.get("files", "x").metadata) == {"a": "b"}
 
@@ -246,9 +254,9 @@ def test_a_container_is_made_once_and_deleted_with_its_blobs(blobs: Blobs, home:
     blobs.delete_container("files")
     assert list((home.root / "uploads").iterdir()) == []
     for verb in (blobs.container, blobs.delete_container):
-        with pytest.raises(BlobRefused, match="no container 'files'"):
+        with pytest.raises(ContainerNotFound, match="no container 'files'"):
             verb("files")
-    with pytest.raises(BlobRefused, match="no container 'files'"):
+    with pytest.raises(ContainerNotFound, match="no container 'files'"):
         put(blobs, "x", b"x")
     blobs.ensure_container("files")
     blobs.ensure_container("files")

@@ -9,8 +9,9 @@ from azure.storage.blob import BlobSasPermissions, generate_blob_sas, generate_c
 
 from mafunzo.entities.user import Role
 from mafunzo.entrypoints.azure.sas import ACCOUNT, LIFETIME_S, NOT_ENFORCED, Sas, sas_of, string_to_sign
+from mafunzo.entrypoints.azure.wire.blob import BlobRefused
 from mafunzo.entrypoints.http.identity import Caller, Identity
-from mafunzo.errors import BlobRefused, Unauthorized
+from mafunzo.errors import Unauthorized
 
 NOW = 1_800_000_000.0
 LATER = datetime.fromtimestamp(NOW + 600, UTC)
