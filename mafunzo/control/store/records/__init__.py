@@ -1,4 +1,4 @@
-"""The nouns in the database, a file each: every verb is one transaction on frozen entities."""
+"""The nouns in the database, a file each with what belongs to it: every verb is one transaction on frozen entities."""
 
 import re
 from typing import Final
@@ -7,15 +7,11 @@ import sqlalchemy as sa
 
 from mafunzo.control.store import table
 from mafunzo.control.store.database import Database
-from mafunzo.control.store.records.asset import AssetRecords
-from mafunzo.control.store.records.blob import BlobRecords
+from mafunzo.control.store.records.asset import AssetRecords, LabelRecords
+from mafunzo.control.store.records.blob import BlobRecords, ContainerRecords
 from mafunzo.control.store.records.compute import ComputeRecords
-from mafunzo.control.store.records.container import ContainerRecords
-from mafunzo.control.store.records.deployment import DeploymentRecords
-from mafunzo.control.store.records.endpoint import EndpointRecords
-from mafunzo.control.store.records.job import JobRecords
-from mafunzo.control.store.records.label import LabelRecords
-from mafunzo.control.store.records.step import StepRecords
+from mafunzo.control.store.records.endpoint import DeploymentRecords, EndpointRecords
+from mafunzo.control.store.records.job import JobRecords, StepRecords
 from mafunzo.control.store.records.user import UserRecords
 
 ARTIFACT_HASH = re.compile(r"sha256:[0-9a-f]{64}")

@@ -1,4 +1,7 @@
-"""Assets in the database: the versions of models, data sets, environments and components."""
+"""Assets in the database: the versions of models, data sets, environments and components, and their labels.
+
+A label is a name of one's own for one version, which can be put on another one.
+"""
 
 import builtins
 from dataclasses import replace
@@ -39,12 +42,12 @@ class AssetRecords:
     def get(self, key: AssetKey) -> Asset:
         """Return one version of an asset. Raises `NotFound`, with what has a similar name."""
         with self._database.snapshot() as connection:
-            return to_asset(existing_asset(connection, key))
+            return _to_asset(_existing_asset(connection, key))
 
     def latest(self, scope: str, type: AssetType, name: str) -> Asset:
         """Return the version that was added last and isn't archived. Raises `NotFound`."""
         with self._database.snapshot() as connection:
-            return to_asset(latest_asset(connection, scope, type, name))
+            return _to_asset(_latest_asset(connection, scope, type, name))
 
     def list(
         self,
@@ -59,7 +62,7 @@ class AssetRecords:
         if not with_archived:
             query = query.where(~table.asset.c.is_archived)
         with self._database.snapshot() as connection:
-            return [to_asset(row) for row in connection.execute(query.order_by(table.asset.c.id.desc()))]
+            return [_to_asset(row) for row in connection.execute(query.order_by(table.asset.c.id.desc()))]
 
     def update(self, asset: Asset) -> None:
         """Replace what may change of an asset: description, tags, properties, whether it is archived.
@@ -67,7 +70,7 @@ class AssetRecords:
         Raises `NotFound`, and `Conflict` for another artifact or type of folder: a version's bytes never change.
         """
         with self._database.transaction() as connection:
-            stored = to_asset(existing_asset(connection, asset.key))
+            stored = _to_asset(_existing_asset(connection, asset.key))
             if stored.artifact not in (None, asset.artifact) or stored.folder_type != asset.folder_type:
                 raise Conflict(
                     f"{_noun(asset.key.type)} {asset.key} has other bytes already. Add a new version instead."
@@ -78,13 +81,57 @@ class AssetRecords:
     def delete(self, key: AssetKey) -> None:
         """Delete one version of an asset and the labels on it; its bytes go with the next collection. Raises `NotFound`."""
         with self._database.transaction() as connection:
-            existing_asset(connection, key)
+            _existing_asset(connection, key)
             connection.execute(sa.delete(table.asset).where(_is_asset(key)))
             labels = sa.delete(table.label).filter_by(scope=key.scope, type=str(key.type), name=key.name)
             connection.execute(labels.where(table.label.c.version == key.version))
 
 
-def existing_asset(connection: Connection, key: AssetKey) -> Row:
+class LabelRecords:
+    """Every label of one home."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def set(self, key: AssetKey, label: str) -> None:
+        """Put `label` on one version, and off whichever version of that name had it. Raises `NotFound`."""
+        if label == LATEST:
+            raise Conflict("The label 'latest' is always on the version that was added last; choose another label.")
+        row = {"scope": key.scope, "type": str(key.type), "name": key.name, "label": label}
+        with self._database.transaction() as connection:
+            _existing_asset(connection, key)
+            connection.execute(sa.delete(table.label).filter_by(**row))
+            connection.execute(sa.insert(table.label).values(row | {"version": key.version}))
+
+    def get(self, scope: str, type: AssetType, name: str, label: str) -> Asset:
+        """Return the version that has `label`; `latest` is the one that was added last. Raises `NotFound`."""
+        of_name = {"scope": scope, "type": str(type), "name": name}
+        with self._database.snapshot() as connection:
+            if label == LATEST:
+                return _to_asset(_latest_asset(connection, scope, type, name))
+            rows = connection.execute(sa.select(table.label.c.label, table.label.c.version).filter_by(**of_name))
+            versions = {row.label: row.version for row in rows}
+            if label not in versions:
+                known = ", ".join(sorted([*versions, LATEST]))
+                raise NotFound(f"No version of {type} '{name}' in {scope} has the label '{label}'. Labels: {known}.")
+            return _to_asset(_existing_asset(connection, AssetKey(scope, type, name, versions[label])))
+
+    def list(self, scope: str, type: AssetType, name: str) -> dict[str, str]:
+        """Return the labels that were put on versions of a name, each with its version."""
+        query = sa.select(table.label.c.label, table.label.c.version).order_by(table.label.c.label)
+        with self._database.snapshot() as connection:
+            rows = connection.execute(query.filter_by(scope=scope, type=str(type), name=name))
+            return {row.label: row.version for row in rows}
+
+    def delete(self, scope: str, type: AssetType, name: str, label: str) -> bool:
+        """Take a label off; return whether it was there."""
+        of_name = {"scope": scope, "type": str(type), "name": name, "label": label}
+        with self._database.transaction() as connection:
+            result = connection.execute(sa.delete(table.label).filter_by(**of_name))
+        return bool(result.rowcount)
+
+
+def _existing_asset(connection: Connection, key: AssetKey) -> Row:
     """Return the row of one version of an asset. Raises `NotFound`, with what has a similar name."""
     row = first_row(connection, table.asset, _is_asset(key))
     if row is None:
@@ -92,7 +139,7 @@ def existing_asset(connection: Connection, key: AssetKey) -> Row:
     return row
 
 
-def latest_asset(connection: Connection, scope: str, type: AssetType, name: str) -> Row:
+def _latest_asset(connection: Connection, scope: str, type: AssetType, name: str) -> Row:
     """Return the row of the version that was added last and isn't archived. Raises `NotFound`."""
     asset = table.asset.c
     where = sa.and_(asset.scope == scope, asset.type == str(type), asset.name == name, ~asset.is_archived)
@@ -108,7 +155,7 @@ def _asset_row(asset: Asset) -> dict[str, Any]:
     return row | key
 
 
-def to_asset(row: Row) -> Asset:
+def _to_asset(row: Row) -> Asset:
     """Put an asset together from its columns and its body."""
     columns = row._mapping
     key = {name: columns[name] for name in ("scope", "type", "name", "version")}

@@ -1,62 +1,37 @@
-"""Endpoints in the database, with their keys, which rest encrypted."""
+"""Endpoints in the database, with their keys, which rest encrypted, and their deployments, which go with them."""
 
 import builtins
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from mafunzo.control.store import table
 from mafunzo.control.store.database import Database
-from mafunzo.control.store.records.row import first_row, named_row, to_entity, to_row
+from mafunzo.control.store.records.row import NamedRecords, Row, first_row, named_row, suggestion, to_entity, to_row
 from mafunzo.control.store.secret import seal, unseal
-from mafunzo.entities.endpoint import Endpoint
-from mafunzo.errors import Conflict
+from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
+from mafunzo.errors import Conflict, NotFound
 
 
-class EndpointRecords:
+class EndpointRecords(NamedRecords[Endpoint]):
     """Every endpoint of one home."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    _kind, _table = Endpoint, table.endpoint
 
     def add(self, endpoint: Endpoint, keys: tuple[str, str]) -> Endpoint:
         """Add an endpoint with its (primary, secondary) key and return it with its moment of creation.
 
         Raises `Conflict` if it exists.
         """
-        endpoint = replace(endpoint, created_at=endpoint.created_at or datetime.now(UTC))
+        taken = f"Endpoint {endpoint.name} exists already. Choose another name, or delete it first."
         with self._database.transaction() as connection:
-            if first_row(connection, table.endpoint, table.endpoint.c.name == endpoint.name) is not None:
-                raise Conflict(f"Endpoint {endpoint.name} exists already. Choose another name, or delete it first.")
-            row = to_row(table.endpoint, endpoint) | self._key_row(keys)
-            connection.execute(sa.insert(table.endpoint).values(row))
-        return endpoint
-
-    def get(self, name: str) -> Endpoint:
-        """Return an endpoint. Raises `NotFound`, with similar names."""
-        with self._database.snapshot() as connection:
-            return to_entity(Endpoint, named_row(connection, table.endpoint, name))
-
-    def list(self) -> builtins.list[Endpoint]:
-        """Return every endpoint by name."""
-        with self._database.snapshot() as connection:
-            rows = connection.execute(sa.select(table.endpoint).order_by(table.endpoint.c.name)).all()
-        return [to_entity(Endpoint, row) for row in rows]
+            return self._insert(connection, endpoint, taken, **self._key_row(keys))
 
     def update(self, endpoint: Endpoint) -> None:
         """Replace an endpoint's state, not its keys. That it is being deleted stays. Raises `NotFound`."""
-        with self._database.transaction() as connection:
-            stored = named_row(connection, table.endpoint, endpoint.name)
-            row = to_row(table.endpoint, replace(endpoint, created_at=stored.created_at))
-            row["is_deleting"] = endpoint.is_deleting or stored.is_deleting
-            connection.execute(sa.update(table.endpoint).where(table.endpoint.c.id == stored.id).values(row))
-
-    def delete(self, name: str) -> None:
-        """Delete an endpoint, its keys and the records of its deployments. Raises `NotFound`."""
-        with self._database.transaction() as connection:
-            stored = named_row(connection, table.endpoint, name)
-            connection.execute(sa.delete(table.endpoint).where(table.endpoint.c.id == stored.id))
+        self._replace(endpoint, lambda stored: {"is_deleting": endpoint.is_deleting or stored.is_deleting})
 
     def keys(self, name: str) -> tuple[str, str]:
         """Return the (primary, secondary) key of an endpoint. Raises `NotFound`."""
@@ -75,3 +50,66 @@ class EndpointRecords:
     def _key_row(self, keys: tuple[str, str]) -> dict[str, str]:
         home = self._database.home
         return {"primary_key": seal(home, keys[0]), "secondary_key": seal(home, keys[1])}
+
+
+class DeploymentRecords:
+    """Every deployment of every endpoint of one home."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, deployment: Deployment) -> Deployment:
+        """Add a deployment and return it with its moment of creation.
+
+        Raises `NotFound` for an unknown endpoint, `Conflict` if the deployment exists or its endpoint is being deleted.
+        """
+        deployment = replace(deployment, created_at=deployment.created_at or datetime.now(UTC))
+        with self._database.transaction() as connection:
+            if named_row(connection, table.endpoint, deployment.endpoint).is_deleting:
+                raise Conflict(f"Endpoint {deployment.endpoint} is being deleted.")
+            stored = first_row(connection, table.deployment, _is_deployment(deployment.endpoint, deployment.name))
+            if stored is not None:
+                raise Conflict(f"Endpoint {deployment.endpoint} has a deployment '{deployment.name}' already.")
+            connection.execute(sa.insert(table.deployment).values(to_row(table.deployment, deployment)))
+        return deployment
+
+    def get(self, endpoint: str, name: str) -> Deployment:
+        """Return a deployment of an endpoint. Raises `NotFound`."""
+        with self._database.snapshot() as connection:
+            return to_entity(Deployment, _existing_deployment(connection, endpoint, name))
+
+    def list(self, endpoint: str | None = None) -> builtins.list[Deployment]:
+        """Return the deployments of one endpoint, or of all, by endpoint and name."""
+        query = sa.select(table.deployment).order_by(table.deployment.c.endpoint, table.deployment.c.name)
+        if endpoint is not None:
+            query = query.where(table.deployment.c.endpoint == endpoint)
+        with self._database.snapshot() as connection:
+            return [to_entity(Deployment, row) for row in connection.execute(query)]
+
+    def update(self, deployment: Deployment) -> None:
+        """Replace a deployment's state. That it is being deleted stays. Raises `NotFound`."""
+        with self._database.transaction() as connection:
+            stored = _existing_deployment(connection, deployment.endpoint, deployment.name)
+            row = to_row(table.deployment, replace(deployment, created_at=stored.created_at))
+            if stored.status == DeploymentStatus.DELETING:
+                row["status"] = stored.status
+            connection.execute(sa.update(table.deployment).where(table.deployment.c.id == stored.id).values(row))
+
+    def delete(self, endpoint: str, name: str) -> None:
+        """Delete the record of a deployment. Raises `NotFound`."""
+        with self._database.transaction() as connection:
+            stored = _existing_deployment(connection, endpoint, name)
+            connection.execute(sa.delete(table.deployment).where(table.deployment.c.id == stored.id))
+
+
+def _existing_deployment(connection: Connection, endpoint: str, name: str) -> Row:
+    named_row(connection, table.endpoint, endpoint)
+    row = first_row(connection, table.deployment, _is_deployment(endpoint, name))
+    if row is None:
+        names = connection.execute(sa.select(table.deployment.c.name).filter_by(endpoint=endpoint)).scalars()
+        raise NotFound(f"Endpoint {endpoint} has no deployment '{name}'." + suggestion(name, names))
+    return row
+
+
+def _is_deployment(endpoint: str, name: str) -> sa.ColumnElement[bool]:
+    return sa.and_(table.deployment.c.endpoint == endpoint, table.deployment.c.name == name)

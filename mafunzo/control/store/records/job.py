@@ -1,45 +1,34 @@
-"""Jobs in the database: each verb is one transaction, and a request to cancel is never lost."""
+"""Jobs in the database, and their steps, which are added and go with them. A request to cancel is never lost."""
 
 import builtins
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime
+from typing import Any
 
 import sqlalchemy as sa
 
 from mafunzo.control.store import table
 from mafunzo.control.store.database import Database
-from mafunzo.control.store.records.row import first_row, named_row, to_entity, to_row
-from mafunzo.control.store.records.step import step_row
-from mafunzo.entities.job import Job, JobStatus, Step
-from mafunzo.errors import Conflict
+from mafunzo.control.store.records.row import NamedRecords, Row, named_row, to_entity, to_row
+from mafunzo.entities.job import Job, JobStatus, Step, StepStatus
+from mafunzo.errors import Conflict, NotFound
 
 
-class JobRecords:
-    """Every job of one home."""
+class JobRecords(NamedRecords[Job]):
+    """Every job of one home. One that is queued or runs can't be deleted."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    _kind, _table = Job, table.job
 
     def add(self, job: Job, steps: Sequence[Step]) -> Job:
         """Add a job with all its steps, in the order planned, and return it with its moment of creation.
 
         Raises `Conflict` if a job of that name exists.
         """
-        job = replace(job, created_at=job.created_at or datetime.now(UTC))
         with self._database.transaction() as connection:
-            if first_row(connection, table.job, table.job.c.name == job.name) is not None:
-                raise Conflict(f"Job {job.name} exists already. Choose another name.")
-            connection.execute(sa.insert(table.job).values(to_row(table.job, job)))
-            rows = [step_row(step) | {"position": position} for position, step in enumerate(steps)]
+            job = self._insert(connection, job, f"Job {job.name} exists already. Choose another name.")
+            rows = [_step_row(step) | {"position": position} for position, step in enumerate(steps)]
             if rows:
                 connection.execute(sa.insert(table.step), rows)
         return job
-
-    def get(self, name: str) -> Job:
-        """Return a job. Raises `NotFound`, with similar names."""
-        with self._database.snapshot() as connection:
-            return to_entity(Job, named_row(connection, table.job, name))
 
     def list(self, statuses: Iterable[JobStatus] | None = None, newest_first: bool = True) -> builtins.list[Job]:
         """Return the jobs that are in one of `statuses`, by default all, in order of age."""
@@ -60,11 +49,9 @@ class JobRecords:
 
     def update(self, job: Job) -> None:
         """Replace a job's state. A request to cancel stays, even if `job` was read before it came. Raises `NotFound`."""
-        with self._database.transaction() as connection:
-            stored = named_row(connection, table.job, job.name)
-            row = to_row(table.job, replace(job, created_at=stored.created_at))
-            row["is_cancel_requested"] = job.is_cancel_requested or stored.is_cancel_requested
-            connection.execute(sa.update(table.job).where(table.job.c.id == stored.id).values(row))
+        self._replace(
+            job, lambda stored: {"is_cancel_requested": job.is_cancel_requested or stored.is_cancel_requested}
+        )
 
     def request_cancel(self, name: str) -> None:
         """Ask for a job to end, whatever the scheduler writes at the same moment. Raises `NotFound`."""
@@ -72,10 +59,53 @@ class JobRecords:
             stored = named_row(connection, table.job, name)
             connection.execute(sa.update(table.job).where(table.job.c.id == stored.id).values(is_cancel_requested=True))
 
-    def delete(self, name: str) -> None:
-        """Delete a job that has ended, and its steps. Raises `NotFound`, and `Conflict` while it is queued or runs."""
+    def _require_deletable(self, stored: Row) -> None:
+        if not JobStatus(stored.status).is_terminal:
+            raise Conflict(f"Job {stored.name} is {stored.status}. Cancel it first.")
+
+
+class StepRecords:
+    """Every step of every job of one home."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def of(self, job_name: str) -> list[Step]:
+        """Return the steps of a job in the order planned; empty for an unknown job."""
+        query = sa.select(table.step).filter_by(job=job_name).order_by(table.step.c.position)
+        with self._database.snapshot() as connection:
+            return [to_entity(Step, row) for row in connection.execute(query)]
+
+    def update(self, step: Step) -> None:
+        """Replace a step's state. Raises `NotFound`."""
+        is_step = sa.and_(table.step.c.job == step.job, table.step.c.name == step.name)
         with self._database.transaction() as connection:
-            stored = named_row(connection, table.job, name)
-            if not JobStatus(stored.status).is_terminal:
-                raise Conflict(f"Job {name} is {stored.status}. Cancel it first.")
-            connection.execute(sa.delete(table.job).where(table.job.c.id == stored.id))
+            if connection.execute(sa.update(table.step).where(is_step).values(_step_row(step))).rowcount == 0:
+                raise NotFound(f"Job {step.job} has no step '{step.name}'.")
+
+    def find_cached(self, cache_key: str) -> Step | None:
+        """Return the step with that key that was done last, whose outputs another may reuse, or None."""
+        return self._newest_done_step(table.step.c.cache_key == cache_key)
+
+    def last_like(self, component: str, name: str) -> Step | None:
+        """Return the step of that name and component, in whichever version, that was done last, or None."""
+        is_like = sa.and_(table.step.c.component_name == _component_name(component), table.step.c.name == name)
+        return self._newest_done_step(is_like)
+
+    def _newest_done_step(self, where: sa.ColumnElement[bool]) -> Step | None:
+        done = [str(status) for status in StepStatus if status.is_done]
+        query = sa.select(table.step).where(where, table.step.c.status.in_(done))
+        newest = query.order_by(table.step.c.ended_at.desc().nulls_last(), table.step.c.id.desc()).limit(1)
+        with self._database.snapshot() as connection:
+            row = connection.execute(newest).first()
+        return None if row is None else to_entity(Step, row)
+
+
+def _step_row(step: Step) -> dict[str, Any]:
+    """Return the row of a step, but for its position."""
+    row = to_row(table.step, step)
+    return row | {"name": step.name, "component_name": _component_name(step.spec.component)}
+
+
+def _component_name(component: str) -> str:
+    return component.partition(":")[0]

@@ -1,24 +1,76 @@
-"""How an entity becomes a row and a row an entity: columns for what is looked up, JSON in `body` for the rest."""
+"""How an entity becomes a row and a row an entity: columns for what is looked up, JSON in `body` for the rest.
 
+`NamedRecords` has the verbs of the nouns that are known by a name alone.
+"""
+
+import builtins
 import difflib
-from collections.abc import Iterable
-from dataclasses import fields
-from datetime import datetime
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
+from dataclasses import fields, replace
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from mafunzo.control.store.codec import decode, encode
+from mafunzo.control.store.database import Database
 from mafunzo.entities.blob import Blob, Container
 from mafunzo.entities.compute import Compute
 from mafunzo.entities.endpoint import Deployment, Endpoint
 from mafunzo.entities.job import Job, Step
 from mafunzo.entities.user import User
-from mafunzo.errors import NotFound
+from mafunzo.errors import Conflict, NotFound
 
 Row = sa.Row[Any]
 Entity = TypeVar("Entity", Job, Step, Endpoint, Deployment, Compute, Container, Blob, User)
+Named = TypeVar("Named", Job, Endpoint, Compute, User)
+
+
+class NamedRecords(Generic[Named]):
+    """Every entity of one noun of one home, each with a name that no other has."""
+
+    _kind: type[Named]
+    _table: sa.Table
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def get(self, name: str) -> Named:
+        """Return an entity. Raises `NotFound`, with similar names."""
+        with self._database.snapshot() as connection:
+            return to_entity(self._kind, named_row(connection, self._table, name))
+
+    def list(self) -> builtins.list[Named]:
+        """Return every entity by name."""
+        with self._database.snapshot() as connection:
+            rows = connection.execute(sa.select(self._table).order_by(self._table.c.name)).all()
+        return [to_entity(self._kind, row) for row in rows]
+
+    def delete(self, name: str) -> None:
+        """Delete an entity, and the rows that are its own. Raises `NotFound`."""
+        with self._database.transaction() as connection:
+            stored = named_row(connection, self._table, name)
+            self._require_deletable(stored)
+            connection.execute(sa.delete(self._table).where(self._table.c.id == stored.id))
+
+    def _require_deletable(self, stored: Row) -> None:
+        """Raise `Conflict` for an entity that mustn't be deleted now."""
+
+    def _insert(self, connection: Connection, entity: Named, taken: str, **columns: Any) -> Named:
+        """Add an entity and return it with its moment of creation; raises `Conflict`, which says `taken`."""
+        entity = replace(entity, created_at=entity.created_at or datetime.now(UTC))
+        if first_row(connection, self._table, self._table.c.name == entity.name) is not None:
+            raise Conflict(taken)
+        connection.execute(sa.insert(self._table).values(to_row(self._table, entity) | columns))
+        return entity
+
+    def _replace(self, entity: Named, columns: Callable[[Row], dict[str, Any]]) -> None:
+        """Replace an entity's state, with `columns` that follow from what was stored. Raises `NotFound`."""
+        with self._database.transaction() as connection:
+            stored = named_row(connection, self._table, entity.name)
+            row = to_row(self._table, replace(entity, created_at=stored.created_at)) | columns(stored)
+            connection.execute(sa.update(self._table).where(self._table.c.id == stored.id).values(row))
 
 
 def to_row(of: sa.Table, entity: Any) -> dict[str, Any]:
