@@ -13,7 +13,7 @@ from importlib import metadata
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from mafunzo.control.store import moved_modules, neutral_assets, neutral_endpoints, neutral_jobs, table
+from mafunzo.control.store import migration_5, table
 from mafunzo.control.store.database import Database
 from mafunzo.control.store.dump import dump
 from mafunzo.errors import NewerHome
@@ -174,18 +174,10 @@ CREATE TABLE container (id {ID}, name TEXT NOT NULL UNIQUE, modified_at {MOMENT}
 """
 
 
-def _to_neutral_specifications(connection: Connection) -> None:
-    """Let rows hold what the product itself knows, and bodies of a way in only as echoes of its own."""
-    neutral_assets.apply(connection)
-    neutral_endpoints.apply(connection)
-    neutral_jobs.apply(connection)
-    moved_modules.apply(connection)
-
-
 MIGRATIONS = (
     Migration(1, "first tables", _creating(_FIRST_TABLES)),
     Migration(2, "computes and blobs", _creating(_COMPUTES_AND_BLOBS)),
     Migration(3, "users", _creating(_USERS)),
     Migration(4, "containers of blobs", _creating(_CONTAINERS)),
-    Migration(5, "neutral specifications", _to_neutral_specifications),
+    Migration(5, "neutral specifications", migration_5.apply),
 )

@@ -1,95 +1,17 @@
-"""The part of migration 5 for jobs and components: JSON as rows held it up to migration 4, to JSON as rows hold it since.
-
-Frozen: it never changes, and imports nothing of the package that may.
-
-| row | before | after |
-|---|---|---|
-| job | `properties.azureml_body` | `echoes.azure`; `description` and `user_properties` from it |
-| job | `properties.is_archived` | `is_archived` |
-| asset (component) | `properties.spec` | `properties.component` and `.source`; `echoes.azure.componentSpec` |
-| asset (component) | `properties.properties` | `properties.user_properties` |
-
-What a job was asked for isn't derived: its `settings` stay unknown, and whoever needs them reads the echo.
-"""
+"""Components of Azure ML's schema, which were checked when they were registered, as rows hold them since migration 5."""
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
-import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from mafunzo.control.store.migration_5.address import Json, asset_reference, reference, source
 
-Json = dict[str, Any]
-
-_VERSION = r"(/(versions/(?P<version>[^/]+)|labels/(?P<label>[^/]+)))?/?"
-_ASSETS = tuple(
-    re.compile(form + _VERSION)
-    for form in (
-        r"(azureml:)?azureml://registries/(?P<registry>[^/]+)/(?P<noun>\w+)/(?P<name>[^/]+)",
-        r"(azureml:|azureml:/)?/subscriptions/[^/]+/resource[gG]roups/[^/]+/(providers/[^/]+/)?workspaces/[^/]+"
-        r"/(?P<noun>\w+)/(?P<name>[^/]+)",
-        r"(azureml:)?azureml://locations/[^/]+/workspaces/[^/]+/(?P<noun>\w+)/(?P<name>[^/]+)",
-    )
-)
-_SHORT = re.compile(r"(?P<name>[^:@/]+)(:(?P<version>[^:@/]+)|@(?P<label>[^:@/]+))?")
-_JOB_OUTPUT = re.compile(
-    r"(azureml:)?azureml://(?:[^:]+/)?jobs/(?P<job>[^/]+)/outputs/(?P<output>[^/]+)(/paths(/(?P<path>.*?))?/?)?/?"
-)
-_STORED = re.compile(
-    r"(azureml:)?azureml://(?:subscriptions/.+/)?datastores/(?P<datastore>[^/]+)/paths/(?P<path>.+?)/?"
-)
-_WEB = re.compile(r"https?://[^/?#\s]+/\S*[^/\s]")
-_TYPES = {
-    "models": "model",
-    "data": "data",
-    "components": "component",
-    "environments": "environment",
-    "codes": "code",
-}
 _PARENT_OUTPUT = re.compile(r"\$\{\{\s*parent\.outputs\.([\w-]+)\s*\}\}")
 _DURATION = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:[.,]\d+)?)S)?)?")
 _BOUND = ("resources.instance_count", "distribution.process_count_per_instance", "limits.timeout")
 
 
-def apply(connection: Connection) -> None:
-    """Rewrite every job, and every component."""
-    job = sa.table("job", sa.column("id", sa.BigInteger), sa.column("body", sa.JSON))
-    asset = sa.table("asset", sa.column("id", sa.BigInteger), sa.column("type", sa.Text), sa.column("body", sa.JSON))
-    for row in connection.execute(sa.select(job)).all():
-        connection.execute(sa.update(job).where(job.c.id == row.id).values(body=neutral_job(row.body)))
-    for row in connection.execute(sa.select(asset).where(asset.c.type == "component")).all():
-        connection.execute(sa.update(asset).where(asset.c.id == row.id).values(body=neutral_asset(row.body)))
-
-
-def neutral_job(body: Json) -> Json:
-    """Return the new body of a job's row."""
-    properties = dict(body.get("properties") or {})
-    sent = properties.pop("azureml_body", None) or {}
-    is_archived = bool(properties.pop("is_archived", False))
-    resource_properties = sent.get("properties") or {}
-    echoes = (
-        {"azure": sent} if resource_properties.get("jobType") else {}
-    )  # else only what was changed of a job that came another way
-    return body | {
-        "properties": properties,
-        "description": resource_properties.get("description"),
-        "user_properties": resource_properties.get("properties") or {},
-        "is_archived": is_archived,
-        "echoes": echoes,
-    }
-
-
-def neutral_asset(body: Json) -> Json:
-    """Return the new body of a component's row."""
-    properties = dict(body["properties"])
-    spec = properties.pop("spec")
-    properties["user_properties"] = properties.pop("properties", None) or {}
-    properties["component"] = neutral_component(spec)
-    properties["source"] = neutral_source(spec)
-    return body | {"properties": properties, "echoes": {"azure": {"componentSpec": spec}}}
-
-
-def neutral_source(spec: Mapping[str, Any]) -> Json:
+def source_of(spec: Mapping[str, Any]) -> Json:
     """Return what a command names as its code and environment."""
     if spec.get("type", "command") != "command":
         return {"code": None, "environment": None}
@@ -100,8 +22,8 @@ def neutral_source(spec: Mapping[str, Any]) -> Json:
     }
 
 
-def neutral_component(spec: Mapping[str, Any]) -> Json:
-    """Return a component of Azure's schema, which was checked when it was registered."""
+def component_of(spec: Mapping[str, Any]) -> Json:
+    """Return a component by its specification."""
     kind = spec.get("type", "command")
     return {
         "name": str(spec["name"]),
@@ -180,7 +102,7 @@ def _node_input(binding: Any) -> Any:
     if address is None or "${{" in str(address):
         return address
     kind = binding.get("job_input_type") or binding.get("jobInputType") or binding.get("type")
-    return {"reference": _reference(str(address)), "type": str(kind or "uri_folder"), "text": str(address)}
+    return {"reference": reference(str(address)), "type": str(kind or "uri_folder"), "text": str(address)}
 
 
 def _output_binding(binding: Any) -> str:
@@ -190,15 +112,16 @@ def _output_binding(binding: Any) -> str:
 
 def _destination(body: Mapping[str, Any]) -> Json | None:
     asset = str(body.get("assetName") or body.get("name") or "")
-    path = _STORED.fullmatch(str(body.get("uri") or body.get("path") or ""))
-    if not asset and path is None:
+    place = source(str(body.get("uri") or body.get("path") or ""))
+    path = place["path"] if "datastore" in place else ""
+    if not asset and not path:
         return None
     kind = body.get("jobOutputType") or body.get("job_output_type") or body.get("type") or "uri_folder"
     return {
         "folder_type": str(kind),
         "asset_name": asset,
         "asset_version": str(body.get("assetVersion") or body.get("version") or ""),
-        "path": path["path"] if path else "",
+        "path": path,
     }
 
 
@@ -238,37 +161,7 @@ def _seconds(limit: Any) -> float:
 
 def _asset_name(text: str) -> Json | str:
     """Return the asset that a text names, or the text."""
-    reference = _asset_reference(text)
-    return text if reference is None else reference
-
-
-def _reference(text: str) -> Json | None:
-    """Return what an address names; None for one of another form."""
-    if match := _JOB_OUTPUT.fullmatch(text):
-        return {"job": match["job"], "output": match["output"], "path": match["path"] or ""}
-    if match := _STORED.fullmatch(text):
-        return {"datastore": match["datastore"], "path": match["path"]}
-    if _WEB.fullmatch(text):
-        return {"url": text}
-    return _asset_reference(text)
-
-
-def _asset_reference(text: str) -> Json | None:
-    match = next((match for form in _ASSETS if (match := form.fullmatch(text))), None)
-    match = match or _SHORT.fullmatch(text.removeprefix("azureml:"))
-    if match is None:
-        return None
-    parts = match.groupdict()
-    noun = parts.get("noun")
-    if noun and noun not in _TYPES:
-        return None
-    return {
-        "name": parts["name"].removeprefix("azureml:"),
-        "version": parts["version"],
-        "label": parts["label"] if parts["label"] != "latest" else None,
-        "registry": parts.get("registry"),
-        "type": _TYPES[noun] if noun else None,
-    }
+    return asset_reference(text) or text
 
 
 def _is_bound(text: Any) -> bool:

@@ -8,8 +8,9 @@ from mafunzo.control.store.artifact import Artifacts
 from mafunzo.control.store.blob import Blobs
 from mafunzo.control.store.database import connect
 from mafunzo.control.store.home import Home
+from mafunzo.control.store.migration_5.asset import asset_body
+from mafunzo.control.store.migration_5.component import component_of, source_of
 from mafunzo.control.store.migrations import MIGRATIONS, migrate
-from mafunzo.control.store.neutral_assets import neutral_asset
 from mafunzo.control.store.records import Records
 from mafunzo.entities.asset import WORKSPACE_SCOPE, AssetKey, AssetType
 from mafunzo.entities.environment import Environment, environment_of
@@ -34,6 +35,7 @@ FACTS = {
     "image": "any",
 }
 NO_PACKAGES: dict[str, Any] = {"packages": [], "python": "", "variables": {}, "conda_packages": [], "image": ""}
+COMPONENT = {"type": "command", "name": "mine", "command": "true"}
 ROWS: list[Any] = [
     pytest.param(
         "model",
@@ -139,9 +141,9 @@ ROWS: list[Any] = [
     ),
     pytest.param(
         "component",
-        {"spec": {"type": "command"}, "is_anonymous": False},
-        {"spec": {"type": "command"}},
-        {},
+        {"spec": COMPONENT, "is_anonymous": False},
+        {"component": component_of(COMPONENT), "source": source_of(COMPONENT), "user_properties": {}},
+        {"azure": {"componentSpec": COMPONENT}},
         id="a component",
     ),
 ]
@@ -153,18 +155,18 @@ def test_an_asset_says_neutral_facts_and_keeps_the_rest_as_an_echo(
 ) -> None:
     body = {"folder_type": "uri_folder", "description": "d", "tags": {}, "properties": old, "created_by": "amina"}
     new = {"properties": properties, "is_anonymous": False, "echoes": echoes}
-    assert neutral_asset(type, "mine", "7", body) == body | new
+    assert asset_body(type, "mine", "7", body) == body | new
 
 
 @pytest.mark.parametrize(
     ("type", "old"),
     [
-        ("component", {"spec": {}, "is_anonymous": True}),
+        ("component", {"spec": COMPONENT, "is_anonymous": True}),
         ("environment", {"body": {"properties": {"isAnonymous": True}}}),
     ],
 )
 def test_what_has_no_name_of_its_own_says_so_in_one_way(type: str, old: dict[str, Any]) -> None:
-    assert neutral_asset(type, "mine", "7", {"properties": old})["is_anonymous"] is True
+    assert asset_body(type, "mine", "7", {"properties": old})["is_anonymous"] is True
 
 
 OLD_ROWS = """
