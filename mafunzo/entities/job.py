@@ -93,6 +93,15 @@ class Resources:
     processes: int = 1
     gpus_if_any: int = 0
 
+    def minus(self, other: "Resources") -> "Resources":
+        """Return what is left of the cores, GPUs and memory once `other` is taken."""
+        return Resources(self.cpus - other.cpus, self.gpus - other.gpus, self.memory_mb - other.memory_mb)
+
+    def fits(self, left: "Resources") -> bool:
+        """Return whether `left` has as much; of what isn't needed it may lack any amount."""
+        pairs = ((self.cpus, left.cpus), (self.gpus, left.gpus), (self.memory_mb, left.memory_mb))
+        return all(not amount or amount <= rest for amount, rest in pairs)
+
 
 @dataclass(frozen=True)
 class Destination:

@@ -291,10 +291,10 @@ def _on_waiting(
         return None, left
     if state.reusable is not None:
         return Reuse(step, state.reusable, state.source), left
-    if not _fits(need, all_jobs.capacity):
+    if not need.fits(all_jobs.capacity):
         return Fail(step, f"it needs {_text(need)}, this machine has {_text(all_jobs.capacity)}"), left
-    after = Resources(left.cpus - need.cpus, left.gpus - need.gpus, left.memory_mb - need.memory_mb)
-    if _fits(need, left):
+    after = left.minus(need)
+    if need.fits(left):
         return Start(step), after
     reason = _waits_for(need, all_jobs)
     if job.job.name in queued:
@@ -326,11 +326,6 @@ def need_of(resources: Resources, capacity: Resources) -> Resources:
     """Return a step's resources: all cores for 0, and never more than there are."""
     cpus = min(resources.cpus, capacity.cpus) or capacity.cpus
     return Resources(cpus, resources.gpus, resources.memory_mb, resources.processes)
-
-
-def _fits(need: Resources, left: Resources) -> bool:
-    pairs = ((need.cpus, left.cpus), (need.gpus, left.gpus), (need.memory_mb, left.memory_mb))
-    return all(not amount or amount <= rest for amount, rest in pairs)
 
 
 def _waits_for(need: Resources, state: State) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import reduce
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -135,8 +136,9 @@ class Scheduler:
         has_settled = self._settle()
         held = self._leases.list()
         holders = tuple(Holder(lease.owner.removeprefix(OWNER), lease.resources) for lease in held)
+        left = reduce(Resources.minus, (lease.resources for lease in held), self._capacity)
         state = State(tuple(self._job_state(job) for job in self._records.jobs.queue()), self._capacity, holders)
-        done = [self._do(action) for action in decide(state, _left(self._capacity, holders), self._clock())]
+        done = [self._do(action) for action in decide(state, left, self._clock())]
         return has_settled or any(done)
 
     def run(self, stop: threading.Event) -> None:
@@ -498,15 +500,6 @@ class Scheduler:
             for step in self._records.steps.of(job.name):
                 if step.status == StepStatus.RUNNING:
                     yield _owner(step)
-
-
-def _left(capacity: Resources, holders: Iterable[Holder]) -> Resources:
-    held = [holder.resources for holder in holders]
-    return Resources(
-        cpus=capacity.cpus - sum(one.cpus for one in held),
-        gpus=capacity.gpus - sum(one.gpus for one in held),
-        memory_mb=capacity.memory_mb - sum(one.memory_mb for one in held),
-    )
 
 
 def _outcome(record: ExitRecord) -> Process:

@@ -277,7 +277,7 @@ class Supervisor:
     def _start(self, deployment: Deployment) -> bool:
         resources = self._resources(deployment)
         if not self.leases.take(_owner(deployment), resources, self.capacity):
-            if not _could_ever_fit(resources, self.capacity):
+            if not resources.fits(self.capacity):
                 raise OutOfMemory(
                     f"It needs {_show(resources)}; this machine has {_show(self.capacity)}. Serve a smaller model."
                 )
@@ -432,14 +432,6 @@ def _name(deployment: Deployment) -> str:
 
 def _owner(deployment: Deployment) -> str:
     return f"worker:{_name(deployment)}"
-
-
-def _could_ever_fit(resources: Resources, capacity: Resources) -> bool:
-    return (
-        resources.memory_mb <= capacity.memory_mb
-        and resources.cpus <= capacity.cpus
-        and resources.gpus <= capacity.gpus
-    )
 
 
 def _show(resources: Resources) -> str:

@@ -6,7 +6,6 @@ import pytest
 from mafunzo.control.store.database import Database
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.lease import Leases
-from mafunzo.entities.compute import Hardware
 from mafunzo.entities.job import Resources
 
 MACHINE = Resources(cpus=4, gpus=2, memory_mb=8000)
@@ -74,7 +73,7 @@ def test_an_owner_that_takes_again_replaces_its_lease_or_keeps_it(leases: Leases
 
 
 def test_owners_hold_different_gpus(leases: Leases) -> None:
-    machine = Hardware(cpus=8, memory_mb=8000, gpus=("A", "B", "C"))
+    machine = Resources(cpus=8, memory_mb=8000, gpus=3)
     for owner, gpus in (("one", 1), ("two", 2)):
         assert leases.take(owner, Resources(1, gpus), machine)
     assert (leases.devices("one"), leases.devices("two"), leases.devices("three")) == ((0,), (1, 2), ())
