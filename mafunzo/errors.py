@@ -319,7 +319,7 @@ class Faults:
             self.add(*(error.faults or (error.message,)))
             return default
 
-    def require_none(self, message: str, error: type[UsageError] = InvalidParameter) -> None:
+    def require_none(self, message: str, error: type[MafunzoError] = InvalidParameter) -> None:
         """Raise `error` with all faults, if there are any."""
         if self._texts:
             raise error(message, tuple(self._texts))

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mafunzo.control.store.artifact import StoredFile
+from mafunzo.control.store.manifest import StoredFile
 from mafunzo.errors import InvalidFile
 
 REFERENCE_FILE = "serving_reference.json"

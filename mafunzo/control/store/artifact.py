@@ -9,10 +9,8 @@ A symbolic link is followed when it leads to a file inside of the folder, and re
 owner's right to execute is kept. Empty folders are kept.
 """
 
-import errno
 import fcntl
 import hashlib
-import json
 import os
 import secrets
 import shutil
@@ -20,49 +18,16 @@ import stat
 import time
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import Literal
 
-from mafunzo.errors import ArtifactCorrupt, Conflict, InvalidFile, InvalidParameter, NotFound, StorageFull
+from mafunzo.control.store import disk
+from mafunzo.control.store.manifest import PREFIX, Manifest, StoredFile, is_inside, is_sha256, parse
+from mafunzo.errors import ArtifactCorrupt, Conflict, Faults, InvalidFile, InvalidParameter, NotFound
 
-PREFIX = "sha256:"
-CHUNK = 1 << 20
 GRACE_S = 3600.0
-FICLONE = 0x40049409  # linux/fs.h: share the extents of another file
-FULL = {errno.ENOSPC, errno.EDQUOT}
-NO_LINK = {errno.EXDEV, errno.EMLINK, errno.EPERM, errno.ENOTSUP}
-
-
-@dataclass(frozen=True)
-class StoredFile:
-    """One file of an artifact: `path` relative with `/`, `sha256` as 64 hex digits, `size` in bytes."""
-
-    path: str
-    sha256: str
-    size: int
-    is_executable: bool = False
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What an artifact is: one file under its own name, or a folder of files and empty folders."""
-
-    kind: Literal["file", "folder"]
-    files: tuple[StoredFile, ...]
-    empty_folders: tuple[str, ...] = ()
-
-    def as_json(self) -> bytes:
-        """Return the canonical text, whose SHA-256 is the artifact's hash."""
-        body: dict[str, Any] = {
-            "kind": self.kind,
-            "files": [
-                {"path": f.path, "sha256": f.sha256, "size": f.size} | ({"executable": True} if f.is_executable else {})
-                for f in self.files
-            ],
-            "empty_folders": list(self.empty_folders),
-        }
-        return json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
 
 
 class Artifacts:
@@ -97,7 +62,7 @@ class Artifacts:
         with self.held(), self._partial(self.root) as partial:
             stored_files = []
             for path in sorted(files):
-                if not _is_inside(path):
+                if not is_inside(path):
                     raise InvalidParameter(f"'{path}' would lie outside of the folder. Use a path inside of it.")
                 stored_files.append(replace(self._stored(*files[path]), path=path))
             return self._publish(Manifest("folder", tuple(stored_files), ()), partial)
@@ -120,7 +85,7 @@ class Artifacts:
             raise NotFound(f"No artifact {artifact} in {self.root}.") from error
         if PREFIX + hashlib.sha256(text).hexdigest() != artifact:
             raise ArtifactCorrupt(f"Artifact {artifact} is damaged.", [f"{path}: the manifest was changed"])
-        return _parse(artifact, text)
+        return parse(artifact, text)
 
     def manifest(self, artifact: str) -> tuple[StoredFile, ...]:
         """Return the artifact's files by path. Raises as `describe`."""
@@ -132,11 +97,7 @@ class Artifacts:
 
     def open_file(self, artifact: str, relative: str) -> Path:
         """Return the stored bytes of one file, to be read only; its name there is its hash. Raises `NotFound`."""
-        for file in self.manifest(artifact):
-            if file.path == relative:
-                return self.blob_path(file.sha256)
-        names = ", ".join(file.path for file in self.manifest(artifact)[:10])
-        raise NotFound(f"Artifact {artifact} has no file '{relative}'. It has: {names}.")
+        return self.blob_path(self._stored(artifact, relative).sha256)
 
     def checkout(self, artifact: str, to: Path, is_writable: bool = False) -> Path:
         """Lay the artifact out in the folder `to` and return the path of it: `to`, or the file in it for a single file.
@@ -151,7 +112,7 @@ class Artifacts:
             missing = [f"{file.path}: missing" for file in manifest.files if not self.blob_path(file.sha256).exists()]
             if missing:
                 raise ArtifactCorrupt(f"Artifact {artifact} is damaged.", missing)
-            with full_disk_told(f"{to} was being written"):
+            with disk.full_disk_told(f"{to} was being written"):
                 return self._lay_out(manifest, to.absolute(), is_writable)
 
     def verify(self, artifact: str) -> list[str]:
@@ -171,7 +132,7 @@ class Artifacts:
 
     def delete(self, artifact: str) -> int:
         """Delete one artifact, and the blobs that no other references; return the bytes freed. Raises `NotFound`."""
-        with self._exclusive():
+        with self.held(fcntl.LOCK_EX):
             if not self.exists(artifact):
                 raise NotFound(f"No artifact {artifact} in {self.root}.")
             return self._sweep([artifact])
@@ -184,7 +145,7 @@ class Artifacts:
         a file that is still linked from a job's folder frees its bytes with that folder. Raises `ArtifactCorrupt`, and
         deletes nothing, when the manifest of an artifact that stays is damaged: delete or put that one again first.
         """
-        with self._exclusive():
+        with self.held(fcntl.LOCK_EX):
             before = time.time() - grace_s
             old = [
                 artifact
@@ -198,15 +159,20 @@ class Artifacts:
     def _stage(self, source: Path, name: str, partial: Path, is_final: bool) -> StoredFile:
         """Have the bytes of `source` either in the store, intact, or in `partial` under their hash."""
         with _readable(source) as mode:
-            digest, size = _hash_file(source)
+            digest, size = disk.hash_file(source)
             is_executable = bool(mode & stat.S_IXUSR)
             file = StoredFile(name, digest, size, is_executable)
             staged = partial / digest
             if not staged.exists() and self._fault(file):
                 self.blob_path(digest).parent.mkdir(mode=0o700, exist_ok=True)
                 may_link = is_final and not is_executable and not source.is_symlink()
-                if not (may_link and _linked(source, staged)) and _copy_and_hash(source, staged) != digest:
-                    raise InvalidFile(f"{source} was written to while it was being stored. Store it once it is whole.")
+                if not (may_link and disk.link_final(source, staged)):
+                    with source.open("rb") as reader:
+                        copied, _ = disk.copy_and_hash(reader, staged, 0o444)
+                    if copied != digest:
+                        raise InvalidFile(
+                            f"{source} was written to while it was being stored. Store it once it is whole."
+                        )
             return file
 
     def _publish(self, manifest: Manifest, partial: Path) -> str:
@@ -216,39 +182,38 @@ class Artifacts:
         target = self.manifest_path(PREFIX + digest)
         target.parent.mkdir(mode=0o700, exist_ok=True)
         staged_manifest = partial / "manifest.json"
-        _write_durably(staged_manifest, text)
+        disk.copy_and_hash(BytesIO(text), staged_manifest, 0o444)
         new = {file.sha256 for file in manifest.files if (partial / file.sha256).exists()}
         for sha256 in new:
             (partial / sha256).rename(self.blob_path(sha256))
-        for folder in {self.blob_path(sha256).parent for sha256 in new}:
-            sync_folder(folder)
-        sync_folder(self.root / "blobs")
+        for folder in {*(self.blob_path(sha256).parent for sha256 in new), self.root / "blobs"}:
+            disk.sync_folder(folder)
         staged_manifest.rename(target)
-        sync_folder(target.parent)
-        sync_folder(target.parent.parent)
+        for folder in (target.parent, target.parent.parent):
+            disk.sync_folder(folder)
         return PREFIX + digest
 
     @contextmanager
     def _partial(self, source: Path) -> Iterator[Path]:
         folder = self.root / "partial" / secrets.token_hex(16)
         try:
-            with full_disk_told(f"{source} was being stored"):
+            with disk.full_disk_told(f"{source} was being stored"):
                 folder.mkdir(mode=0o700)
                 yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _stored(self, artifact: str, path: str) -> StoredFile:
-        stored = next((file for file in self.manifest(artifact) if file.path == path), None)
-        if stored is None:
-            raise NotFound(f"Artifact {artifact} has no file '{path}'.")
-        return stored
+        files = {file.path: file for file in self.manifest(artifact)}
+        if path not in files:
+            raise NotFound(f"Artifact {artifact} has no file '{path}'. It has: {', '.join(list(files)[:10])}.")
+        return files[path]
 
     def _fault(self, file: StoredFile) -> str:
         """Return what is wrong with the stored bytes of `file`, or an empty text."""
         blob = self.blob_path(file.sha256)
         try:
-            digest, size = _hash_file(blob)
+            digest, size = disk.hash_file(blob)
         except FileNotFoundError:
             return "missing"
         except OSError as error:
@@ -287,16 +252,11 @@ class Artifacts:
     def _place(self, file: StoredFile, target: Path, is_writable: bool) -> None:
         """Link or copy. An executable file is always copied: its bytes may be shared with one that isn't."""
         blob = self.blob_path(file.sha256)
-        if not is_writable and not file.is_executable:
-            try:
-                os.link(blob, target)
-                return
-            except OSError as error:
-                if error.errno not in NO_LINK:
-                    raise
+        if not is_writable and not file.is_executable and disk.link(blob, target):
+            return
         partial = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
         try:
-            _clone_or_copy(blob, partial)
+            disk.clone_or_copy(blob, partial)
             partial.chmod((0o644 if is_writable else 0o444) | (0o111 if file.is_executable else 0))
             partial.rename(target)
         finally:
@@ -313,9 +273,9 @@ class Artifacts:
         used = {file.sha256 for artifact in remaining for file in self.manifest(artifact)}
         for artifact in artifacts:
             self.manifest_path(artifact).unlink()
-        freed = sum(_delete_file(blob) for blob in (self.root / "blobs").glob("*/*") if blob.name not in used)
+        freed = sum(disk.delete_file(blob) for blob in (self.root / "blobs").glob("*/*") if blob.name not in used)
         for partial in (self.root / "partial").iterdir():
-            freed += sum(_delete_file(path) for path in partial.iterdir())
+            freed += sum(disk.delete_file(path) for path in partial.iterdir())
             shutil.rmtree(partial)
         return freed
 
@@ -328,23 +288,13 @@ class Artifacts:
     def manifest_path(self, artifact: str) -> Path:
         """Return where the artifact's manifest is, or would be. Raises `NotFound` for what is no hash of an artifact."""
         digest = artifact.removeprefix(PREFIX)
-        if not artifact.startswith(PREFIX) or not _is_sha256(digest):
+        if not artifact.startswith(PREFIX) or not is_sha256(digest):
             raise NotFound(f"'{artifact}' is no artifact, expected sha256: and 64 hex digits.")
         return self.root / "manifests" / digest[:2] / f"{digest}.json"
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self, how: int = fcntl.LOCK_SH) -> Iterator[None]:
         """A shared lock against garbage collection by any process: for a put together with the record that names it."""
-        with self._locked(fcntl.LOCK_SH):
-            yield
-
-    @contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        with self._locked(fcntl.LOCK_EX):
-            yield
-
-    @contextmanager
-    def _locked(self, how: int) -> Iterator[None]:
         descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, how)
@@ -356,27 +306,23 @@ class Artifacts:
 def _scan(source: Path) -> tuple[Mapping[str, Path], tuple[str, ...]]:
     """Return the files to store by their path in the artifact, and the empty folders. Raises `InvalidFile`."""
     if source.is_file():
-        fault = _unstorable(source, source)
-        if fault:
+        if fault := _unstorable(source, source):
             raise InvalidFile(f"{_printable(source)} can't be stored: {fault}.")
         return {source.name: source}, ()
     if not source.is_dir():
         raise InvalidFile(f"{_printable(source)} doesn't exist, or is neither a file nor a folder.")
     files: dict[str, Path] = {}
     empty_folders: list[str] = []
-    faults: list[str] = []
-
-    def note(error: OSError) -> None:
-        faults.append(f"{_printable(Path(error.filename))}: {error.strerror}")
-
-    for folder, folders, names in os.walk(source, onerror=note):
+    faults = Faults()
+    for folder, folders, names in os.walk(
+        source, onerror=lambda error: faults.add(f"{_printable(Path(error.filename))}: {error.strerror}")
+    ):
         here = Path(folder)
         if not folders and not names and here != source:
             empty_folders.append(here.relative_to(source).as_posix())
         for name in [*names, *(name for name in folders if (here / name).is_symlink())]:
-            fault = _unstorable(here / name, source)
-            if fault:
-                faults.append(f"{_printable(here / name)}: {fault}")
+            if fault := _unstorable(here / name, source):
+                faults.add(f"{_printable(here / name)}: {fault}")
             files[(here / name).relative_to(source).as_posix()] = here / name
     if faults:
         raise InvalidFile(f"{_printable(source)} can't be stored.", sorted(faults))
@@ -403,27 +349,6 @@ def _printable(path: Path) -> str:
     return str(path).encode(errors="backslashreplace").decode()
 
 
-def _parse(artifact: str, text: bytes) -> Manifest:
-    body = json.loads(text)
-    files = tuple(
-        StoredFile(file["path"], file["sha256"], file["size"], file.get("executable", False)) for file in body["files"]
-    )
-    unsafe = [path for path in [*(file.path for file in files), *body["empty_folders"]] if not _is_inside(path)]
-    unsafe += [file.sha256 for file in files if not _is_sha256(file.sha256)]
-    if unsafe:
-        raise ArtifactCorrupt(f"Artifact {artifact} would write outside of its folder.", unsafe)
-    return Manifest(body["kind"], files, tuple(body["empty_folders"]))
-
-
-def _is_inside(path: str) -> bool:
-    pure = PurePosixPath(path)
-    return bool(pure.parts) and not pure.is_absolute() and ".." not in pure.parts and "\0" not in path
-
-
-def _is_sha256(text: str) -> bool:
-    return len(text) == 64 and set(text) <= set("0123456789abcdef")
-
-
 @contextmanager
 def _readable(source: Path) -> Iterator[int]:
     """Yield the mode of `source`; a file that vanishes or may not be read is the user's to mend."""
@@ -431,86 +356,3 @@ def _readable(source: Path) -> Iterator[int]:
         yield source.stat().st_mode
     except (FileNotFoundError, PermissionError) as error:
         raise InvalidFile(f"{source} can't be read: {error.strerror}.") from error
-
-
-def _hash_file(path: Path) -> tuple[str, int]:
-    digest, size = hashlib.sha256(), 0
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
-    return digest.hexdigest(), size
-
-
-def _linked(source: Path, target: Path) -> bool:
-    """Make `target` another name of `source`, read-only and on the disk; say whether the file systems allow it."""
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno in NO_LINK:
-            return False
-        raise
-    target.chmod(0o444)
-    with target.open("rb") as file:
-        os.fsync(file.fileno())
-    return True
-
-
-def _copy_and_hash(source: Path, target: Path) -> str:
-    """Copy `source` to the new read-only file `target`, on the disk before it returns; return the hash of what was written."""
-    digest = hashlib.sha256()
-    with source.open("rb") as reader, target.open("xb") as writer:
-        while chunk := reader.read(CHUNK):
-            digest.update(chunk)
-            writer.write(chunk)
-        writer.flush()
-        os.fchmod(writer.fileno(), 0o444)
-        os.fsync(writer.fileno())
-    return digest.hexdigest()
-
-
-def _clone_or_copy(source: Path, target: Path) -> None:
-    with source.open("rb") as reader, target.open("xb") as writer:
-        try:
-            fcntl.ioctl(writer.fileno(), FICLONE, reader.fileno())
-        except OSError:
-            shutil.copyfileobj(reader, writer, CHUNK)
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fchmod(file.fileno(), 0o444)
-        os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names in `folder` on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _delete_file(path: Path) -> int:
-    """Delete a file and return the bytes that this frees: none while another hard link holds them."""
-    status = path.stat()
-    path.unlink()
-    return status.st_size if status.st_nlink == 1 else 0
-
-
-@contextmanager
-def full_disk_told(what: str) -> Iterator[None]:
-    """Raise `StorageFull` where the disk is full; `what` says what was going on."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        place = Path(error.filename) if error.filename else None
-        where = f" at {place}" if place else ""
-        raise StorageFull(
-            f"The disk is full{where} while {what}. What was written is taken back; free some space and try again."
-        ) from error

@@ -8,7 +8,6 @@
 Left out is what lives only while the home runs: locks, addresses, `workers/`; and `backups/`; and symbolic links.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -21,19 +20,21 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib import metadata
 from io import BytesIO
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Literal
 
 import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mafunzo.control.store import table
-from mafunzo.control.store.artifact import CHUNK, FULL, Artifacts, full_disk_told, sync_folder
+from mafunzo.control.store.artifact import Artifacts
 from mafunzo.control.store.database import Database, connect
+from mafunzo.control.store.disk import FULL, HashingReader, copy_and_hash, full_disk_told, sync_folder
 from mafunzo.control.store.dump import copy_sqlite, dump
 from mafunzo.control.store.home import LOCK_FILE, Home
 from mafunzo.control.store.loading import load
-from mafunzo.errors import ArtifactCorrupt, Conflict, InvalidFile, NewerHome, NotFound
+from mafunzo.control.store.manifest import is_inside
+from mafunzo.errors import ArtifactCorrupt, Conflict, Faults, InvalidFile, NewerHome, NotFound
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +142,7 @@ class _Writer:
     def _add_artifacts(self, artifacts: Artifacts) -> None:
         """Only those that exist now, each with its bytes: others may be put meanwhile, in whichever order."""
         hashes = artifacts.hashes()
-        faults: list[str] = []
+        faults = Faults()
         blobs: dict[str, Path] = {}
         for artifact in hashes:
             path = artifacts.manifest_path(artifact)
@@ -150,15 +151,14 @@ class _Writer:
         for sha256, blob in sorted(blobs.items()):
             name = blob.relative_to(self._home.root).as_posix()
             if not blob.exists():
-                faults.append(f"{blob}: missing")
+                faults.add(f"{blob}: missing")
             elif self._add(name, blob) != sha256:
-                faults.append(f"{blob}: its bytes were changed")
-        if faults:
-            raise ArtifactCorrupt(
-                f"{self._home.root} can't be backed up as it is: stored bytes are damaged. Storing the same files again "
-                "mends them; so does deleting what has them.",
-                faults,
-            )
+                faults.add(f"{blob}: its bytes were changed")
+        faults.require_none(
+            f"{self._home.root} can't be backed up as it is: stored bytes are damaged. Storing the same files again "
+            "mends them; so does deleting what has them.",
+            ArtifactCorrupt,
+        )
 
     def _add_others(self) -> None:
         for path in _walk(self._home.root, lambda name: name in LEFT_OUT or name.startswith(STAGING)):
@@ -193,7 +193,7 @@ class _Writer:
             status = os.fstat(file.fileno())
             info = tarfile.TarInfo(name)
             info.size, info.mode, info.mtime = status.st_size, status.st_mode & 0o777, int(status.st_mtime)
-            reader = _HashingReader(file)
+            reader = HashingReader(file)
             self._tar.addfile(info, reader)
         entry = FileEntry(sha256=reader.digest.hexdigest(), size=status.st_size, mode=status.st_mode & 0o777)
         self._files[name] = entry
@@ -216,19 +216,6 @@ class _Writer:
         info = tarfile.TarInfo(INDEX)
         info.size, info.mode = len(text), 0o600
         self._tar.addfile(info, BytesIO(text))
-
-
-class _HashingReader:
-    """Hashes what is read through it."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.digest = hashlib.sha256()
-
-    def read(self, size: int = -1) -> bytes:
-        chunk = self._file.read(size)
-        self.digest.update(chunk)
-        return chunk
 
 
 def _walk(root: Path, is_left_out: Callable[[str], bool] = lambda name: False) -> Iterator[Path]:
@@ -279,7 +266,7 @@ def _extract(file: Path, root: Path) -> Index:
     try:
         with tarfile.open(file, "r:") as tar:
             for member in tar:
-                source = tar.extractfile(member) if member.isreg() and _is_safe(member.name) else None
+                source = tar.extractfile(member) if member.isreg() and is_inside(member.name) else None
                 if source is None:
                     raise InvalidFile(
                         f"{file} is no backup of Mafunzo's: '{member.name}' would write outside of the home."
@@ -298,11 +285,6 @@ def _extract(file: Path, root: Path) -> Index:
     return index
 
 
-def _is_safe(name: str) -> bool:
-    pure = PurePosixPath(name)
-    return bool(pure.parts) and not pure.is_absolute() and ".." not in pure.parts and "\0" not in name
-
-
 def _read_index(file: Path, text: bytes) -> Index:
     try:
         body = json.loads(text)
@@ -315,30 +297,22 @@ def _read_index(file: Path, text: bytes) -> Index:
 
 def _write(source: IO[bytes], target: Path) -> FileEntry:
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    reader = _HashingReader(source)
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "wb") as writer:
-        shutil.copyfileobj(reader, writer, CHUNK)
-        writer.flush()
-        os.fsync(writer.fileno())
-        size = writer.tell()
-    return FileEntry(sha256=reader.digest.hexdigest(), size=size, mode=0o600)
+    sha256, size = copy_and_hash(source, target, 0o600)
+    return FileEntry(sha256=sha256, size=size, mode=0o600)
 
 
 def _compare(file: Path, index: Index, written: dict[str, FileEntry]) -> None:
-    faults = [f"{name}: missing" for name in sorted(index.files.keys() - written.keys())]
-    faults += [f"{name}: not in the index" for name in sorted(written.keys() - index.files.keys())]
-    faults += [
-        f"{name}: its bytes were changed"
-        for name in sorted(index.files.keys() & written.keys())
-        if index.files[name].sha256 != written[name].sha256
-    ]
-    if faults:
-        raise ArtifactCorrupt(f"{file} isn't as it was written; nothing was restored.", faults)
-    unsafe = [name for name in [*index.links, *index.folders] if not _is_safe(name)]
-    unsafe += [f"{name} -> {target}" for name, target in index.links.items() if target not in index.files]
-    if unsafe:
-        raise InvalidFile(f"{file} is no backup of Mafunzo's: it would write outside of the home.", unsafe)
+    faults, unsafe = Faults(), Faults()
+    faults.add(*(f"{name}: missing" for name in sorted(index.files.keys() - written.keys())))
+    faults.add(*(f"{name}: not in the index" for name in sorted(written.keys() - index.files.keys())))
+    both = sorted(index.files.keys() & written.keys())
+    faults.add(
+        *(f"{name}: its bytes were changed" for name in both if index.files[name].sha256 != written[name].sha256)
+    )
+    faults.require_none(f"{file} isn't as it was written; nothing was restored.", ArtifactCorrupt)
+    unsafe.add(*(name for name in [*index.links, *index.folders] if not is_inside(name)))
+    unsafe.add(*(f"{name} -> {target}" for name, target in index.links.items() if target not in index.files))
+    unsafe.require_none(f"{file} is no backup of Mafunzo's: it would write outside of the home.", InvalidFile)
 
 
 def _check(root: Path, index: Index, file: Path) -> None:
@@ -350,12 +324,11 @@ def _check(root: Path, index: Index, file: Path) -> None:
     for name, target in index.links.items():
         (root / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.link(root / target, root / name)
-    faults: list[str] = []
+    faults = Faults()
     artifacts = Artifacts(root / "artifacts")
     for artifact in artifacts.hashes():
-        faults += _artifact_faults(artifacts, artifact, index)
-    if faults:
-        raise ArtifactCorrupt(f"{file} has damaged artifacts; nothing was restored.", faults)
+        faults.add(*_artifact_faults(artifacts, artifact, index))
+    faults.require_none(f"{file} has damaged artifacts; nothing was restored.", ArtifactCorrupt)
 
 
 def _artifact_faults(artifacts: Artifacts, artifact: str, index: Index) -> list[str]:

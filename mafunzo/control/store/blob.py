@@ -14,9 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mafunzo.control.store.artifact import Artifacts, StoredFile
+from mafunzo.control.store.artifact import Artifacts
 from mafunzo.control.store.block import Blocks
 from mafunzo.control.store.home import Home
+from mafunzo.control.store.manifest import StoredFile
 from mafunzo.control.store.records import Records
 from mafunzo.entities.blob import UNCONDITIONAL, Blob, Block, BlockUse, Condition, Container
 from mafunzo.errors import BlocksMissing, ContainerNotFound, InvalidParameter, NotFound

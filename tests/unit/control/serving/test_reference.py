@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mafunzo.control.serving.reference import holds_chat_model, how_stored, missing_files, read_reference, wrong_base
-from mafunzo.control.store.artifact import StoredFile
+from mafunzo.control.store.manifest import StoredFile
 from mafunzo.errors import InvalidFile
 
 

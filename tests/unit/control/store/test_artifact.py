@@ -9,13 +9,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import Popen
+from typing import IO
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mafunzo.control.store import artifact as artifact_module
-from mafunzo.control.store.artifact import Artifacts, StoredFile
+from mafunzo.control.store import disk
+from mafunzo.control.store.artifact import Artifacts
+from mafunzo.control.store.manifest import StoredFile
 from mafunzo.errors import ArtifactCorrupt, Conflict, InvalidFile, NotFound
 
 names = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=12).filter(
@@ -315,13 +317,13 @@ def test_a_checkout_without_its_bytes_leaves_nothing(artifacts: Artifacts, folde
 def test_a_file_that_changes_while_it_is_stored_is_refused(
     artifacts: Artifacts, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    really = artifact_module._copy_and_hash
+    really = disk.copy_and_hash
 
-    def write_meanwhile(source: Path, target: Path) -> str:
-        source.write_bytes(b"changed")
-        return really(source, target)
+    def write_meanwhile(source: IO[bytes], target: Path, mode: int) -> tuple[str, int]:
+        Path(source.name).write_bytes(b"changed")
+        return really(source, target, mode)
 
-    monkeypatch.setattr(artifact_module, "_copy_and_hash", write_meanwhile)
+    monkeypatch.setattr(disk, "copy_and_hash", write_meanwhile)
     with pytest.raises(InvalidFile, match="was written to while it was being stored"):
         artifacts.put(folder)
     assert _files_below(artifacts.root / "blobs") == []

@@ -1,0 +1,126 @@
+"""Files on the disk: hashed, linked, copied, made durable and deleted."""
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from mafunzo.errors import StorageFull
+
+CHUNK = 1 << 20
+FICLONE = 0x40049409  # linux/fs.h: share the extents of another file
+FULL = {errno.ENOSPC, errno.EDQUOT}
+NO_LINK = {errno.EXDEV, errno.EMLINK, errno.EPERM, errno.ENOTSUP}
+
+
+class HashingReader:
+    """Hashes what is read through it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        """Read and hash; as of a file."""
+        chunk = self._file.read(size)
+        self.digest.update(chunk)
+        return chunk
+
+
+def hash_file(path: Path) -> tuple[str, int]:
+    """Return a file's SHA-256 and its size in bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
+
+
+def link_final(source: Path, target: Path) -> bool:
+    """Make `target` another name of `source`, read-only and on the disk; return whether the file systems allow it."""
+    if not link(source, target):
+        return False
+    target.chmod(0o444)
+    with target.open("rb") as file:
+        os.fsync(file.fileno())
+    return True
+
+
+def link(source: Path, target: Path) -> bool:
+    """Make `target` another name of `source`; return whether the file systems allow it."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in NO_LINK:
+            raise
+        return False
+    return True
+
+
+def copy_and_hash(source: IO[bytes], target: Path, mode: int) -> tuple[str, int]:
+    """Copy into the new file `target`, on the disk when this returns; return the hash of what was written, and its size."""
+    reader = HashingReader(source)
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as writer:
+        shutil.copyfileobj(reader, writer, CHUNK)
+        writer.flush()
+        os.fchmod(descriptor, mode)
+        os.fsync(descriptor)
+        return reader.digest.hexdigest(), writer.tell()
+
+
+def clone_or_copy(source: Path, target: Path) -> None:
+    """Copy a file; the copy shares its blocks where the file system can."""
+    with source.open("rb") as reader, target.open("xb") as writer:
+        try:
+            fcntl.ioctl(writer.fileno(), FICLONE, reader.fileno())
+        except OSError:
+            shutil.copyfileobj(reader, writer, CHUNK)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in `folder` on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def delete_file(path: Path) -> int:
+    """Delete a file and return the bytes that this frees: none while another hard link holds them."""
+    status = path.stat()
+    path.unlink()
+    return status.st_size if status.st_nlink == 1 else 0
+
+
+def remove_tree(path: Path) -> None:
+    """Delete a folder with all that is in it, read-only or not; nothing where there is none."""
+    if path.is_dir():
+        shutil.rmtree(path, onerror=_unlock_and_retry)
+
+
+def _unlock_and_retry(remove: Callable[[str], None], path: str, _error: Any) -> None:
+    Path(path).parent.chmod(0o700)
+    if Path(path).is_dir():
+        Path(path).chmod(0o700)
+        remove_tree(Path(path))
+    else:
+        remove(path)
+
+
+@contextmanager
+def full_disk_told(what: str) -> Iterator[None]:
+    """Raise `StorageFull` where the disk is full; `what` says what was going on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        place = Path(error.filename) if error.filename else None
+        where = f" at {place}" if place else ""
+        raise StorageFull(
+            f"The disk is full{where} while {what}. What was written is taken back; free some space and try again."
+        ) from error
