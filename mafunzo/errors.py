@@ -9,7 +9,7 @@ exception why its clients need another. A class without one of its own has its p
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -26,6 +26,11 @@ class MafunzoError(Exception):
         super().__init__(message)
         self.message = message
         self.faults = tuple(faults)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The error as JSON for another process or time; `from_code` makes it anew."""
+        return {"code": self.code, "message": self.message, "faults": list(self.faults)}
 
     def __str__(self) -> str:
         return "\n".join([self.message, *(f"  - {fault}" for fault in self.faults)])

@@ -125,5 +125,4 @@ def _tell(error: MafunzoError, step_folder: Path | None) -> None:
     sys.stdout.flush()
     sys.stderr.write(f"error: {error}\n")
     if step_folder is not None:
-        record = {"code": error.code, "message": error.message, "faults": list(error.faults)}
-        write_json(StepFolder(step_folder).error, record)
+        write_json(StepFolder(step_folder).error, error.record)

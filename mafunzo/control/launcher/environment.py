@@ -271,8 +271,7 @@ def _tell(error: MafunzoError) -> None:
 
     logger.error("error: %s", error)
     if step_folder := os.environ.get(STEP_FOLDER):
-        record = {"code": error.code, "message": error.message, "faults": list(error.faults)}
-        write_json(StepFolder(Path(step_folder)).error, record)
+        write_json(StepFolder(Path(step_folder)).error, error.record)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from typing import Any
 import psutil
 
 from mafunzo.control.launcher.runner import claim
-from mafunzo.control.launcher.tree import Tree, mark_of
+from mafunzo.control.launcher.tree import Tree, live_process, mark_of
 from mafunzo.errors import Conflict, FailedError
 from mafunzo.tracking import STEP_FOLDER
 from mafunzo.tracking.step_folder import StepFolder
@@ -41,17 +42,9 @@ logger = logging.getLogger(__name__)
 KEPT_FROM_CHILDREN = ("MAFUNZO_DATABASE_URL",)  # it may hold a password
 PASSIVE_WAIT = {"OMP_WAIT_POLICY": "PASSIVE"}
 """OpenMP threads wait for one another asleep: threads that spin take the cores from every other process."""
-SAME_START_S = 2.0  # how far apart two readings of one process's start may lie when the clock is adjusted
+LAST_BYTES = 64 * 1024
 START_TIMEOUT_S = 120.0
 KILL_TIMEOUT_S = 30.0
-
-
-@dataclass(frozen=True)
-class Started:
-    """A runner that has the folder."""
-
-    pid: int
-    pid_start: float
 
 
 @dataclass(frozen=True)
@@ -108,7 +101,7 @@ class LocalLauncher:
         environment: Mapping[str, str],
         processes: int = 1,
         directory: Path | None = None,
-    ) -> Started:
+    ) -> Running:
         """Start a command (a text is bash's), `processes` times side by side; it works in `directory`, by default `folder`.
 
         Raises `Conflict` if the folder was used or given up before, `FailedError` if no process could be made.
@@ -184,7 +177,7 @@ class LocalLauncher:
             return record.is_killed and not record.is_out_of_memory
         return (_read(StepFolder(folder).process) or {}).get("pid") is not None and _runner(folder) is None
 
-    def _wait_for_claim(self, child: "subprocess.Popen[bytes]", folder: Path) -> Started:
+    def _wait_for_claim(self, child: "subprocess.Popen[bytes]", folder: Path) -> Running:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not StepFolder(folder).process.exists():
             if child.poll() is not None or time.monotonic() > deadline:
@@ -192,15 +185,16 @@ class LocalLauncher:
                 code = child.wait()
                 del self._children[folder]
                 if code == -signal.SIGKILL and claim(folder, {"pid": child.pid, "pid_start": 0.0}):
-                    return Started(child.pid, 0.0)  # cut off from outside before it began: lost, as if it were later
-                tail = StepFolder(folder).log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
-                raise FailedError(f"The runner in {folder} ended before it began.", tail)
+                    return Running(child.pid, 0.0)  # cut off from outside before it began: lost, as if it were later
+                raise FailedError(
+                    f"The runner in {folder} ended before it began.", last_lines(StepFolder(folder).log, 5)
+                )
             time.sleep(0.005)
         record = _read(StepFolder(folder).process) or {}
         if record.get("pid") != child.pid:
             child.wait()
             raise Conflict(f"{folder} was taken by another process. Start in a new folder.")
-        return Started(child.pid, float(record["pid_start"]))
+        return Running(child.pid, float(record["pid_start"]))
 
     def _tree_of(self, folder: Path, runner: psutil.Process | None) -> list[psutil.Process]:
         session = (_read(StepFolder(folder).process) or {}).get("pid")
@@ -227,6 +221,17 @@ class LocalLauncher:
             del self._children[folder]
 
 
+def last_lines(log: Path, count: int = 10) -> list[str]:
+    """Return the last lines of a log that aren't blank, as a terminal would show them; none without a log."""
+    if not log.exists():
+        return []
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - LAST_BYTES))
+        text = file.read().decode("utf-8", errors="replace")
+    lines = [line.rsplit("\r", 1)[-1].rstrip() for line in text.split("\n")]
+    return [line for line in lines if line][-count:]
+
+
 def _search_paths(environment: Mapping[str, str]) -> dict[str, str]:
     """`python` is ours, and finds this very code, so that a checkout that isn't installed works too."""
     ours = str(Path(__file__).resolve().parents[3])
@@ -237,16 +242,13 @@ def _search_paths(environment: Mapping[str, str]) -> dict[str, str]:
 
 def _runner(folder: Path) -> psutil.Process | None:
     """Return the live runner: the same pid, start and folder, so never a stranger that was given its pid."""
-    record = _read(StepFolder(folder).process)
-    if record is None or record.get("pid") is None:
+    record = _read(StepFolder(folder).process) or {}
+    if record.get("pid") is None:
         return None
-    try:
-        process = psutil.Process(int(record["pid"]))
-        is_same = abs(process.create_time() - float(record["pid_start"])) <= SAME_START_S
-        is_alive = process.status() != psutil.STATUS_ZOMBIE
-        return process if is_same and is_alive and mark_of(process) in (None, str(folder)) else None
-    except psutil.Error:
-        return None
+    process = live_process(int(record["pid"]), float(record["pid_start"]))
+    with suppress(psutil.Error):
+        return process if process is not None and mark_of(process) in (None, str(folder)) else None
+    return None
 
 
 def _signal(process: psutil.Process, number: int) -> None:

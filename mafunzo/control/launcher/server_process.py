@@ -13,15 +13,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import psutil
-
+from mafunzo.control.launcher.local import last_lines
+from mafunzo.control.launcher.tree import live_process
 from mafunzo.control.store.home import Home
 from mafunzo.entities.server_address import LOOPBACK, ServerAddress
 from mafunzo.errors import HomeInUse, MafunzoError, ServerFailed, from_code
 from mafunzo.tracking.atomic_json import write_json
-
-SAME_START_S = 2.0
-"""Two readings of a process's start that differ by less are the same process (the clock may have been set)."""
 
 
 def find_server(home: Home) -> ServerAddress | None:
@@ -30,7 +27,7 @@ def find_server(home: Home) -> ServerAddress | None:
         address = ServerAddress(**json.loads(address_file(home).read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
-    return address if is_alive(address.pid, address.pid_start) else None
+    return None if live_process(address.pid, address.pid_start) is None else address
 
 
 def write_address(home: Home, address: ServerAddress) -> None:
@@ -72,15 +69,6 @@ def start_in_background(
             return _await_answer(home, process, error_file, time.monotonic() + timeout_s)
         except HomeInUse:  # another process started one at the same moment: theirs is as good
             return _await_other(home, time.monotonic() + timeout_s)
-
-
-def is_alive(pid: int, pid_start: float) -> bool:
-    """Return whether that very process, and none that reuses its pid, is there and no zombie."""
-    try:
-        process = psutil.Process(pid)
-        return abs(process.create_time() - pid_start) < SAME_START_S and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def answers(address: ServerAddress) -> bool:
@@ -126,7 +114,7 @@ def _await_answer(home: Home, process: "subprocess.Popen[bytes]", error_file: Pa
             raise _error_of(home, process.returncode, error_file)
         time.sleep(0.05)
     process.terminate()
-    raise ServerFailed(f"The server didn't answer in time. The end of {log_file(home)}:", _tail(log_file(home)))
+    raise ServerFailed(f"The server didn't answer in time. The end of {log_file(home)}:", last_lines(log_file(home)))
 
 
 def _await_other(home: Home, deadline: float) -> ServerAddress:
@@ -144,9 +132,5 @@ def _error_of(home: Home, exit_code: int, error_file: Path) -> MafunzoError:
         return from_code(record["code"], record["message"], record["faults"])
     return ServerFailed(
         f"The server ended with exit code {exit_code} before it answered. The end of {log_file(home)}:",
-        _tail(log_file(home)),
+        last_lines(log_file(home)),
     )
-
-
-def _tail(path: Path, lines: int = 10) -> list[str]:
-    return path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]

@@ -16,6 +16,8 @@ import psutil
 from mafunzo.tracking import STEP_FOLDER
 
 LOOKS, LOOK_EVERY_S = 10, 0.01
+SAME_START_S = 2.0
+"""Two readings of a process's start that differ by no more are the same process (the clock may have been set)."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,16 @@ class Tree:
                     updates |= {one.process.pid: snapshot} if snapshot is not None else {}
         self._strangers |= set(unclear)
         return updates
+
+
+def live_process(pid: int, pid_start: float) -> psutil.Process | None:
+    """Return that very process, never one that was given its pid; None if it's gone, or a zombie."""
+    try:
+        process = psutil.Process(pid)
+        is_same = abs(process.create_time() - pid_start) <= SAME_START_S
+        return process if is_same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.Error:
+        return None
 
 
 def mark_of(process: psutil.Process) -> str | None:

@@ -5,7 +5,6 @@ attempt may go on from them); log.txt metrics.jsonl error.json exit.json stay
 """
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from mafunzo.control.launcher.environment import setup_command
-from mafunzo.control.launcher.local import ExitRecord
+from mafunzo.control.launcher.local import ExitRecord, last_lines
 from mafunzo.control.launcher.overlay import make_overlay
 from mafunzo.control.pipelines.command import substitute
 from mafunzo.control.store.artifact import Artifacts
+from mafunzo.control.store.disk import remove_tree
 from mafunzo.control.store.home import Home
 from mafunzo.entities.asset import MODEL_TYPES
 from mafunzo.entities.job import DEFAULT_OUTPUT, ArtifactInput, LiteralInput, Resources, Step, StepSpec
@@ -27,8 +27,6 @@ from mafunzo.tracking.step_folder import CODE, ENVIRONMENT, INPUTS, StepFolder
 DEFAULT_FOLDER = "outputs"
 WORKING_FOLDERS = (INPUTS, CODE, ENVIRONMENT)
 """What an attempt needs only while it runs."""
-LAST_LINES = 10
-LAST_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -134,42 +132,34 @@ def _missing(path: Path, name: str, kind: str) -> str:
 
 def failure(step: Step, folder: Path, record: ExitRecord | None, reason: str) -> dict[str, Any]:
     """Return why a step failed: what its component recorded, else how its process ended and the last lines of its log."""
-    code, number = (record.exit_code, record.signal) if record else (None, None)
-    log = StepFolder(folder).log
-    facts = {"exit_code": code, "signal": number, "log": str(log) if log.exists() else None}
+    facts = process_facts(folder, record)
     recorded = None if reason else _recorded(StepFolder(folder).error)
     if recorded is not None:
         return recorded | facts
+    log = StepFolder(folder).log
     lines = last_lines(log)
     end = f"; the last lines of {log}:" if lines else f"; {log} is empty." if log.exists() else "."
     if reason:
-        return {"code": StepFailed.code, "message": f"Step '{step.name}': {reason}{end}", "faults": lines} | facts
-    if record is not None and record.is_out_of_memory:
-        message = f"Step '{step.name}' was ended by the system because memory ran out{end}"
-        return {"code": OutOfMemory.code, "message": message, "faults": lines} | facts
-    return {
-        "code": StepFailed.code,
-        "message": f"Step '{step.name}' ended with exit code {code}{end}",
-        "faults": lines,
-    } | facts
+        error: MafunzoError = StepFailed(f"Step '{step.name}': {reason}{end}", lines)
+    elif record is not None and record.is_out_of_memory:
+        error = OutOfMemory(f"Step '{step.name}' was ended by the system because memory ran out{end}", lines)
+    else:
+        error = StepFailed(f"Step '{step.name}' ended with exit code {facts['exit_code']}{end}", lines)
+    return error.record | facts
+
+
+def process_facts(folder: Path, record: ExitRecord | None) -> dict[str, Any]:
+    """Return how an attempt's process ended and where its log is, for the record of an error."""
+    code, number = (record.exit_code, record.signal) if record else (None, None)
+    log = StepFolder(folder).log
+    return {"exit_code": code, "signal": number, "log": str(log) if log.exists() else None}
 
 
 def failure_of(error: MafunzoError | OSError) -> dict[str, Any]:
     """Return the same for an error of our own process."""
     known = error if isinstance(error, MafunzoError) else FailedError(f"{type(error).__name__}: {error}")
     none = {"exit_code": None, "signal": None, "log": None}
-    return {"code": known.code, "message": known.message, "faults": list(known.faults)} | none
-
-
-def last_lines(log: Path) -> list[str]:
-    """Return the last lines of a log that aren't blank; none without a log."""
-    if not log.exists():
-        return []
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - LAST_BYTES))
-        text = file.read().decode("utf-8", errors="replace")
-    lines = [line.rsplit("\r", 1)[-1].rstrip() for line in text.split("\n")]
-    return [line for line in lines if line][-LAST_LINES:]
+    return known.record | none
 
 
 def logged_values(folder: Path, metric: str) -> tuple[float | None, ...]:
@@ -187,18 +177,7 @@ def _values(path: Path, _size: int, metric: str) -> tuple[float | None, ...]:
 def clean(folder: Path, *names: str) -> None:
     """Delete folders inside of an attempt's, also those that a component made read-only."""
     for name in names:
-        path = folder / name
-        if path.is_dir():
-            shutil.rmtree(path, onerror=_unlock_and_retry)
-
-
-def _unlock_and_retry(remove: Any, path: str, _error: object) -> None:
-    Path(path).parent.chmod(0o700)
-    if Path(path).is_dir():
-        Path(path).chmod(0o700)
-        clean(Path(path).parent, Path(path).name)
-    else:
-        remove(path)
+        remove_tree(folder / name)
 
 
 def _recorded(path: Path) -> dict[str, Any] | None:
@@ -210,15 +189,8 @@ def _recorded(path: Path) -> dict[str, Any] | None:
             "message": str(record["message"]),
             "faults": [str(fault) for fault in record.get("faults", [])],
         }
-    except FileNotFoundError:
-        return None
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-    ):  # cut off while it was written, or not ours: the log says more
-        return None
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # there is none, or it was cut off, or isn't ours: the log says more
 
 
 def _text(value: object) -> str:

@@ -28,6 +28,7 @@ from mafunzo.control.pipelines.attempt import (
     failure_of,
     logged_values,
     prepare,
+    process_facts,
     step_folder,
 )
 from mafunzo.control.pipelines.cache import Ingredients, differences, ingredients, installed_versions, key_of
@@ -340,8 +341,7 @@ class Scheduler:
             if self._records.jobs.get(step.job).sweep is None:
                 self._deliver(step, outputs)
         except (MafunzoError, OSError) as error:
-            record = self._launcher.record(folder)
-            facts = {key: failure(step, folder, record, "x")[key] for key in ("exit_code", "signal", "log")}
+            facts = process_facts(folder, self._launcher.record(folder))
             self._end(replace(step, error=failure_of(error) | facts), StepStatus.FAILED, "its outputs can't be stored")
             self._clean(step, keeps_last_outputs=True)
             return

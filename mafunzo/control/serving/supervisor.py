@@ -39,7 +39,7 @@ from typing import Any
 
 import httpx
 
-from mafunzo.control.launcher.local import Exited, LocalLauncher, Running
+from mafunzo.control.launcher.local import Exited, LocalLauncher, Running, last_lines
 from mafunzo.control.serving.decide import (
     Action,
     Fail,
@@ -64,19 +64,19 @@ from mafunzo.control.serving.worker_folder import (
     describe_end,
     forget_old_attempts,
     is_final,
-    log_tail,
     next_attempt,
     read_port,
-    remove_folder,
     worker_folder,
 )
 from mafunzo.control.store.artifact import Artifacts
+from mafunzo.control.store.disk import remove_tree
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.lease import Leases
 from mafunzo.control.store.records import Records
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus
 from mafunzo.entities.job import Resources
 from mafunzo.errors import FailedError, MafunzoError, NotFound, OutOfMemory, ServingMismatch, WorkerFailed
+from mafunzo.tracking.step_folder import StepFolder
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +85,7 @@ TICK_S = 0.3
 PROBE_PERIOD_S = 2.0
 PROBE_TIMEOUT_S = 10.0
 GRACE_S = 10.0
+LOG_LINES = 12
 WORKER_MEMORY_MB = 700
 """What a worker holds beside its weights: the interpreter, torch, the cache of keys and values."""
 
@@ -197,7 +198,7 @@ class Supervisor:
         for endpoint in self.records.endpoints.list():
             if endpoint.is_deleting and not self.records.deployments.list(endpoint.name):
                 self.records.endpoints.delete(endpoint.name)
-                remove_folder(self.home.workers / endpoint.name)
+                remove_tree(self.home.workers / endpoint.name)
                 logger.info("Deleted endpoint %s", endpoint.name)
                 removed = True
         return removed
@@ -266,7 +267,7 @@ class Supervisor:
             case Refuse():
                 self._refuse(action)
             case Fail():
-                log = log_tail(self.folder(action.deployment))
+                log = last_lines(StepFolder(self.folder(action.deployment)).log, LOG_LINES)
                 self._give_up(action.deployment, WorkerFailed(action.reason, log))
             case Stop():
                 self._end(action.deployment)
@@ -363,7 +364,7 @@ class Supervisor:
             status=DeploymentStatus.REFUSED,
             port=None,
             verification=action.record,
-            error=_error_record(ServingMismatch(message, action.faults)),
+            error=ServingMismatch(message, action.faults).record,
         )
         self._end(action.deployment)
 
@@ -374,7 +375,7 @@ class Supervisor:
             {"reason": error.message},
             status=DeploymentStatus.FAILED,
             port=None,
-            error=_error_record(error),
+            error=error.record,
         )
         self._end(failed or deployment)
 
@@ -383,13 +384,13 @@ class Supervisor:
         folder = self.folder(deployment)
         if folder.exists():
             self.launcher.kill(folder, GRACE_S)
-            remove_folder(folder / "model")
-            remove_folder(folder / "base")
+            remove_tree(folder / "model")
+            remove_tree(folder / "base")
         self.leases.release(_owner(deployment))
 
     def _remove(self, deployment: Deployment) -> None:
         self._end(deployment)
-        remove_folder(self.home.workers / deployment.endpoint / deployment.name)
+        remove_tree(self.home.workers / deployment.endpoint / deployment.name)
         self.records.deployments.delete(deployment.endpoint, deployment.name)
         self._watches.pop(_key(deployment), None)  # one that is made under the same name is another
         logger.info("Deleted deployment %s", _name(deployment))
@@ -439,7 +440,3 @@ def _show(resources: Resources) -> str:
     parts += [f"{resources.cpus} cores"] if resources.cpus else []
     parts += [f"{resources.gpus} GPUs"] if resources.gpus else []
     return ", ".join(parts)
-
-
-def _error_record(error: MafunzoError) -> dict[str, Any]:
-    return {"code": error.code, "message": error.message, "faults": list(error.faults)}

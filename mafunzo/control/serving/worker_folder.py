@@ -3,19 +3,15 @@
 `model/` and `base/` are checked out read-only, `port` is written by the worker; `log.txt` and `exit.json` are the launcher's.
 """
 
-import os
-import shutil
-import stat
 from pathlib import Path
 
-from mafunzo.control.launcher.local import ExitRecord
+from mafunzo.control.launcher.local import ExitRecord, last_lines
+from mafunzo.control.store.disk import remove_tree
 from mafunzo.control.store.home import Home
 from mafunzo.entities.endpoint import Deployment
 from mafunzo.tracking.step_folder import StepFolder
 
 KEPT_ATTEMPTS = 10
-LOG_LINES = 12
-LOG_TAIL_BYTES = 8192
 FINAL_EXIT_CODES = (2, 3)
 """A worker that was asked for something malformed, or refused it (`errors.py`): another start would end the same."""
 
@@ -42,7 +38,7 @@ def forget_old_attempts(home: Home, deployment: Deployment) -> None:
     parent = home.workers / deployment.endpoint / deployment.name
     for folder in parent.glob("*"):
         if folder.name.isdigit() and int(folder.name) <= deployment.attempt - KEPT_ATTEMPTS:
-            remove_folder(folder)
+            remove_tree(folder)
 
 
 def read_port(folder: Path) -> int | None:
@@ -61,24 +57,13 @@ def describe_end(record: ExitRecord | None, folder: Path) -> str:
     how = f"killed by signal {record.signal}" if record.signal else f"exit code {record.exit_code}"
     if record.is_out_of_memory:
         how = f"out of memory at {record.peak_memory_mb:.0f} MB ({how})"
-    last = log_tail(folder)[-1:]
+    last = last_lines(StepFolder(folder).log, 1)
     return how + (f"; its last words were: {last[0][:300]}" if last else "")
 
 
 def is_final(record: ExitRecord | None) -> bool:
     """Return whether another start would end the same."""
     return record is not None and not record.signal and record.exit_code in FINAL_EXIT_CODES
-
-
-def log_tail(folder: Path) -> list[str]:
-    """Return the last lines of the worker's log that say something."""
-    path = StepFolder(folder).log
-    if not path.exists():
-        return []
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - LOG_TAIL_BYTES))
-        lines = file.read().decode("utf-8", "replace").splitlines()
-    return [line.rstrip() for line in lines if line.strip()][-LOG_LINES:]
 
 
 def last_log(home: Home, deployment: Deployment) -> str:
@@ -90,12 +75,3 @@ def last_log(home: Home, deployment: Deployment) -> str:
         if text.strip():
             return text
     return ""
-
-
-def remove_folder(path: Path) -> None:
-    """Remove a folder, also one whose files and folders are read-only."""
-    if not path.exists():
-        return
-    for folder, _, _ in os.walk(path):
-        os.chmod(folder, stat.S_IRWXU)
-    shutil.rmtree(path)

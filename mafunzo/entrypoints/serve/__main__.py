@@ -58,8 +58,7 @@ def main() -> int:
         if not sys.stderr.isatty():
             sys.stderr.write(f"error: {error}\n")
         if arguments.error_file is not None:
-            record = {"code": error.code, "message": error.message, "faults": list(error.faults)}
-            write_json(arguments.error_file, record)
+            write_json(arguments.error_file, error.record)
         return error.exit_code
     return 0
 

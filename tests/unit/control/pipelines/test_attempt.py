@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mafunzo.control.launcher.local import ExitRecord
-from mafunzo.control.pipelines.attempt import clean, collect, failure, failure_of, last_lines, logged_values, prepare
+from mafunzo.control.launcher.local import ExitRecord, last_lines
+from mafunzo.control.pipelines.attempt import clean, collect, failure, failure_of, logged_values, prepare
 from mafunzo.control.store.artifact import Artifacts
 from mafunzo.entities.job import Destination, Resources, Step, StepSpec
 from mafunzo.errors import StepFailed, StorageFull
