@@ -22,11 +22,9 @@ from mafunzo.entities.asset import MODEL_TYPES
 from mafunzo.entities.job import DEFAULT_OUTPUT, ArtifactInput, LiteralInput, Resources, Step, StepSpec
 from mafunzo.errors import FailedError, MafunzoError, OutOfMemory, StepFailed
 from mafunzo.tracking import read_metrics
-from mafunzo.tracking.step_folder import CODE, ENVIRONMENT, INPUTS, StepFolder
+from mafunzo.tracking.step_folder import CODE, ENVIRONMENT, INPUTS, OUTPUTS, StepFolder
 
 DEFAULT_FOLDER = "outputs"
-WORKING_FOLDERS = (INPUTS, CODE, ENVIRONMENT)
-"""What an attempt needs only while it runs."""
 
 
 @dataclass(frozen=True)
@@ -174,9 +172,9 @@ def _values(path: Path, _size: int, metric: str) -> tuple[float | None, ...]:
     return tuple(line[metric] for line in read_metrics(path) if metric in line)
 
 
-def clean(folder: Path, *names: str) -> None:
-    """Delete folders inside of an attempt's, also those that a component made read-only."""
-    for name in names:
+def clean(folder: Path, keeps_outputs: bool = False) -> None:
+    """Delete what an attempt needs only while it runs, and what it wrote."""
+    for name in (INPUTS, CODE, ENVIRONMENT, *([] if keeps_outputs else [OUTPUTS])):
         remove_tree(folder / name)
 
 

@@ -7,34 +7,28 @@ before the next begins, so that a scheduler that starts after a crash goes on fr
 - outputs are stored before the step is marked completed, which registers them with the status in one transaction.
 """
 
-import json
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import reduce
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from mafunzo.control.launcher.local import Exited, ExitRecord, LocalLauncher, Running
+from mafunzo.control.launcher.local import Exited, LocalLauncher
 from mafunzo.control.pipelines.attempt import (
-    WORKING_FOLDERS,
     clean,
     collect,
     failure,
     failure_of,
-    logged_values,
     prepare,
     process_facts,
     step_folder,
 )
-from mafunzo.control.pipelines.cache import Ingredients, differences, ingredients, installed_versions, key_of
+from mafunzo.control.pipelines.cache import Ingredients, installed_versions, key_of
 from mafunzo.control.pipelines.decide import (
-    AGAIN,
-    WAITS,
     Action,
     Begin,
     Cancel,
@@ -42,20 +36,17 @@ from mafunzo.control.pipelines.decide import (
     Fail,
     Finish,
     Holder,
-    JobState,
-    Process,
     Retry,
     Reuse,
     Skip,
     Start,
     State,
-    StepState,
     Wait,
     decide,
     need_of,
-    upstream,
 )
 from mafunzo.control.pipelines.delivery import deliver
+from mafunzo.control.pipelines.observer import HALTED_FILE, Observer, StepName
 from mafunzo.control.pipelines.stopping import Trial
 from mafunzo.control.pipelines.sweep import suggest
 from mafunzo.control.store.artifact import Artifacts
@@ -73,26 +64,18 @@ from mafunzo.entities.job import (
     StepOutputInput,
     StepStatus,
 )
-from mafunzo.entities.sweep import BEST_TRIAL, BEST_VALUE, Sampling, Sweep
+from mafunzo.entities.sweep import BEST_TRIAL, BEST_VALUE, Sampling
 from mafunzo.errors import JobFailed, MafunzoError
 from mafunzo.tracking.atomic_json import write_json
-from mafunzo.tracking.step_folder import OUTPUTS, StepFolder
+from mafunzo.tracking.step_folder import StepFolder
 
 logger = logging.getLogger(__name__)
 
 OWNER = "job:"
 ENVIRONMENTS_FOLDER = "environments"
-HALTED_FILE = "halted"
 POLL_S = 0.2
 PAUSE_S = 5.0
-StepName = tuple[str, str]
 UserVariables = Callable[[Job, Step, Mapping[str, str], Mapping[str, str]], Mapping[str, str]]
-
-
-@dataclass(frozen=True)
-class _Key:
-    ingredients: Ingredients
-    key: str
 
 
 class Scheduler:
@@ -120,12 +103,12 @@ class Scheduler:
         self._records, self._artifacts, self._leases = records, artifacts, leases
         self._launcher, self._home, self._capacity = launcher, home, capacity
         self._blobs = Blobs(records, artifacts, home)
-        self._grace_s, self._versions, self._user_variables = grace_s, versions, user_variables
+        self._observer = Observer(records, artifacts, launcher, home, versions)
+        self._grace_s, self._user_variables = grace_s, user_variables
         self._clock = clock
         self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="step")
         self._busy: dict[StepName, Future[None]] = {}
         self._paused: dict[StepName, float] = {}
-        self._keys: dict[StepName, _Key] = {}
         self._wake = threading.Event()
         self._is_recovered = False
 
@@ -138,7 +121,8 @@ class Scheduler:
         held = self._leases.list()
         holders = tuple(Holder(lease.owner.removeprefix(OWNER), lease.resources) for lease in held)
         left = reduce(Resources.minus, (lease.resources for lease in held), self._capacity)
-        state = State(tuple(self._job_state(job) for job in self._records.jobs.queue()), self._capacity, holders)
+        jobs = tuple(self._observer.job_state(job, self._is_busy) for job in self._records.jobs.queue())
+        state = State(jobs, self._capacity, holders)
         done = [self._do(action) for action in decide(state, left, self._clock())]
         return has_settled or any(done)
 
@@ -167,82 +151,15 @@ class Scheduler:
     def halt(self) -> list[str]:
         """End all running steps after `run` returned; they run again at the next start. Return their names, `job/step`."""
         halted = []
-        for job in self._records.jobs.queue():
-            for step in self._records.steps.of(job.name):
-                if step.status != StepStatus.RUNNING:
-                    continue
-                folder = step_folder(self._home, step)
-                if isinstance(self._launcher.status(folder), Exited):  # its outputs are stored at the next start
-                    self._launcher.kill(folder, self._grace_s)
-                    continue
-                (folder / HALTED_FILE).touch()
-                self._put_back(step, f"attempt {step.attempt} was cut off when the server was stopped")
-                halted.append(f"{step.job}/{step.name}")
+        for step in self._running_steps():
+            folder = step_folder(self._home, step)
+            if isinstance(self._launcher.status(folder), Exited):  # its outputs are stored at the next start
+                self._launcher.kill(folder, self._grace_s)
+                continue
+            (folder / HALTED_FILE).touch()
+            self._put_back(step, f"attempt {step.attempt} was cut off when the server was stopped")
+            halted.append(f"{step.job}/{step.name}")
         return halted
-
-    # Looking
-
-    def _job_state(self, job: Job) -> JobState:
-        steps = self._records.steps.of(job.name)
-        outputs = {step.name: step.outputs for step in steps if step.status.is_done}
-        states = tuple(self._step_state(job, step, outputs) for step in steps)
-        if job.sweep is None:
-            return JobState(job, states)
-        trials = self._trials(job.sweep, steps)
-        states = tuple(replace(state, values=trial.values) for state, trial in zip(states, trials, strict=True))
-        return JobState(job, states, is_overdue=_has_passed(job.started_at, job.sweep.timeout_s))
-
-    def _trials(self, sweep: Sweep, steps: Iterable[Step]) -> list[Trial]:
-        return [Trial(step, logged_values(step_folder(self._home, step), sweep.metric)) for step in steps]
-
-    def _step_state(self, job: Job, step: Step, outputs: Mapping[str, Mapping[str, str]]) -> StepState:
-        if self._is_busy(step):
-            return StepState(step, is_busy=True)
-        if step.status == StepStatus.RUNNING:
-            process = self._process(step_folder(self._home, step))
-            if process in (Process.RUNNING, Process.SUCCEEDED):
-                return StepState(step, process, is_overdue=_has_passed(step.started_at, step.spec.timeout_s))
-            return StepState(step, process, self._failures(step), self._cut_offs(step))
-        if step.status == StepStatus.WAITING and upstream(step) <= set(outputs):
-            return self._reusable(job, step, outputs)
-        return StepState(step)
-
-    def _process(self, folder: Path) -> Process:
-        match self._launcher.status(folder):
-            case Exited(record):
-                return _outcome(record)
-            case Running():
-                return Process.RUNNING
-        return Process.LOST
-
-    def _attempts(self, step: Step) -> list[Path]:
-        parent = step_folder(self._home, step).parent
-        return [parent / str(number) for number in range(1, step.attempt + 1)]
-
-    def _failures(self, step: Step) -> int:
-        records = [self._launcher.record(folder) for folder in self._attempts(step)]
-        return sum(record is not None and _outcome(record) == Process.FAILED for record in records)
-
-    def _cut_offs(self, step: Step) -> int:
-        """Return how many attempts really ran and were ended from outside, not by us."""
-        folders = [folder for folder in self._attempts(step) if not (folder / HALTED_FILE).exists()]
-        return sum(self._launcher.was_cut_off(folder) for folder in folders)
-
-    def _reusable(self, job: Job, step: Step, outputs: Mapping[str, Mapping[str, str]]) -> StepState:
-        key = self._key(step, outputs)
-        if job.force_rerun or not step.spec.is_deterministic:
-            return StepState(step)
-        earlier = self._records.steps.find_cached(key.key)
-        if earlier is None or not all(self._artifacts.exists(stored) for stored in earlier.outputs.values()):
-            return StepState(step)
-        return StepState(step, reusable=earlier.outputs, source=f"{earlier.job}/{earlier.name}")
-
-    def _key(self, step: Step, outputs: Mapping[str, Mapping[str, str]]) -> _Key:
-        name = (step.job, step.name)
-        if name not in self._keys:
-            parts = ingredients(step.spec, outputs, self._versions())
-            self._keys[name] = _Key(parts, key_of(parts))
-        return self._keys[name]
 
     # Doing
 
@@ -276,14 +193,14 @@ class Scheduler:
             return False  # a worker was quicker; the next tick says who
         try:
             step = self._with_values(step)
-            key = self._key(step, self._outputs(step.job))
+            key = self._observer.key(step, self._observer.outputs(step.job))
             self._write_key(step, key)
             started = replace(
                 step,
                 status=StepStatus.RUNNING,
                 attempt=step.attempt + 1,
-                cache_key=key.key if step.spec.is_deterministic else "",
-                reason=self._explain_retry(step) if step.attempt else self._explain(step, key),
+                cache_key=key_of(key) if step.spec.is_deterministic else "",
+                reason=self._observer.why(step, key),
                 started_at=step.started_at or _now(),
                 retry_at=None,
             )
@@ -299,36 +216,31 @@ class Scheduler:
         sweep = self._records.jobs.get(step.job).sweep
         if sweep is None or sweep.sampling is not Sampling.BAYESIAN or step.attempt:
             return step
-        trials = self._trials(sweep, self._records.steps.of(step.job))
+        trials = self._observer.trials(sweep, self._records.steps.of(step.job))
         values = {name: LiteralInput(value) for name, value in suggest(sweep, trials).items()}
-        self._keys.pop((step.job, step.name), None)
+        self._observer.forget(step.job, step.name)
         return replace(step, spec=replace(step.spec, inputs={**step.spec.inputs, **values}))
 
     def _launch(self, step: Step, held: Resources) -> None:
         folder = step_folder(self._home, step)
         devices = self._leases.devices(_owner(step)) if self._capacity.gpus else None
-        earlier = self._outputs(step.job)
+        earlier = self._observer.outputs(step.job)
         try:
             folder.mkdir(parents=True, mode=0o700)
             ready = prepare(
                 step.spec, folder, earlier, self._artifacts, held, devices, self._home.root / ENVIRONMENTS_FOLDER
             )
-            variables: Mapping[str, str] = {}
+            environment = ready.environment
             if not step.spec.is_trusted:
                 job = self._records.jobs.get(step.job)
-                variables = self._user_variables(job, step, ready.inputs, ready.outputs)
-            self._launcher.start(
-                ready.command,
-                folder,
-                {**variables, **ready.environment},
-                step.spec.resources.processes,
-                ready.directory,
-            )
+                environment = {**self._user_variables(job, step, ready.inputs, ready.outputs), **environment}
+            processes = step.spec.resources.processes
+            self._launcher.start(ready.command, folder, environment, processes, ready.directory)
         except (MafunzoError, OSError) as error:
             logger.warning("Step %s/%s can't start: %s", step.job, step.name, error)
             self._launcher.kill(folder, self._grace_s)
             self._end(replace(step, error=failure_of(error)), StepStatus.FAILED, "it could not be started")
-            clean(folder, OUTPUTS, *WORKING_FOLDERS)
+            clean(folder)
             return
         logger.info("Started %s/%s, attempt %s", step.job, step.name, step.attempt)
 
@@ -359,7 +271,7 @@ class Scheduler:
         self._launcher.kill(folder, self._grace_s)
         self._records.steps.update(replace(step, status=StepStatus.WAITING, reason=reason, retry_at=retry_at))
         self._leases.release(_owner(step))
-        clean(folder, *WORKING_FOLDERS)  # the next attempt may go on from what is in outputs
+        clean(folder, keeps_outputs=True)  # the next attempt may go on from what is in them
         logger.info("Step %s/%s will run again: %s", step.job, step.name, reason)
 
     def _fail(self, step: Step, reason: str) -> None:
@@ -380,14 +292,13 @@ class Scheduler:
 
     def _clean(self, step: Step, keeps_last_outputs: bool = False) -> None:
         """Delete what the attempts of a step that has ended laid out and wrote; their logs stay."""
-        for folder in self._attempts(step):
-            keeps_outputs = keeps_last_outputs and folder.name == str(step.attempt)
-            clean(folder, *WORKING_FOLDERS, *([] if keeps_outputs else [OUTPUTS]))
+        for folder in self._observer.attempts(step):
+            clean(folder, keeps_outputs=keeps_last_outputs and folder.name == str(step.attempt))
 
     def _reuse(self, step: Step, outputs: Mapping[str, str], source: str) -> None:
-        key = self._keys[step.job, step.name]
+        key = self._observer.key(step, self._observer.outputs(step.job))
         self._write_key(step, key)
-        reused = replace(step, cache_key=key.key, outputs=outputs, started_at=step.started_at or _now())
+        reused = replace(step, cache_key=key_of(key), outputs=outputs, started_at=step.started_at or _now())
         try:
             self._deliver(step, outputs)
         except MafunzoError as error:
@@ -406,7 +317,7 @@ class Scheduler:
         if end.best is not None:
             job = self._with_best(job, end.best)
         self._records.jobs.update(job)
-        self._keys = {name: key for name, key in self._keys.items() if name[0] != job.name}
+        self._observer.forget(job.name)
         logger.info("Job %s %s", job.name, job.status)
 
     def _with_best(self, job: Job, best: Trial) -> Job:
@@ -423,40 +334,10 @@ class Scheduler:
             return replace(job, status=JobStatus.FAILED, error=failure_of(error))
         return job
 
-    # Why a step runs
-
-    def _explain(self, step: Step, key: _Key) -> str:
-        job = self._records.jobs.get(step.job)
-        if job.sweep is not None:
-            return _values_of(step, job.sweep)
-        if job.force_rerun:
-            return "force_rerun is set"
-        if not step.spec.is_deterministic:
-            return "it isn't deterministic"
-        before = self._records.steps.last_like(step.spec.component, step.name)
-        if before is None:
-            return "it runs for the first time"
-        try:
-            path = StepFolder(step_folder(self._home, before)).key
-            changes = differences(step.name, json.loads(path.read_text(encoding="utf-8")), key.ingredients)
-        except (OSError, ValueError, KeyError):  # the folder of that job was deleted, or is of another version
-            return f"what decided its outputs in {before.job} is no longer known"
-        return f"{'; '.join(changes)} (since {before.job})" if changes else f"its outputs in {before.job} were deleted"
-
-    def _explain_retry(self, step: Step) -> str:
-        if not step.reason.startswith(WAITS):
-            return step.reason.partition(AGAIN)[0]
-        record = self._launcher.record(step_folder(self._home, step))
-        has_failed = record is not None and _outcome(record) == Process.FAILED
-        return f"attempt {step.attempt} {'failed' if has_failed else 'was cut off'}"
-
-    def _write_key(self, step: Step, key: _Key) -> None:
+    def _write_key(self, step: Step, key: Ingredients) -> None:
         folder = self._home.jobs / step.job / step.name
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_json(StepFolder(step_folder(self._home, step)).key, key.ingredients, indent=1)
-
-    def _outputs(self, job: str) -> dict[str, Mapping[str, str]]:
-        return {step.name: step.outputs for step in self._records.steps.of(job) if step.status.is_done}
+        write_json(StepFolder(step_folder(self._home, step)).key, key, indent=1)
 
     # Work on a step that takes its time, beside the loop
 
@@ -476,15 +357,15 @@ class Scheduler:
         return bool(ended)
 
     def _is_busy(self, step: Step) -> bool:
-        name = (step.job, step.name)
-        return name in self._busy or name in self._paused
+        return (step.job, step.name) in {*self._busy, *self._paused}
 
     # After a crash
 
     def _recover(self) -> None:
         """Give back leases whose steps no longer run, and clean the folders of attempts that ended."""
+        owners = {_owner(step) for step in self._running_steps()}
         for lease in self._leases.list():
-            if lease.owner.startswith(OWNER) and lease.owner not in set(self._running_owners()):
+            if lease.owner.startswith(OWNER) and lease.owner not in owners:
                 self._leases.release(lease.owner)
         for parent in self._home.jobs.glob("*/*"):
             step = next((step for step in self._records.steps.of(parent.parent.name) if step.name == parent.name), None)
@@ -492,25 +373,12 @@ class Scheduler:
                 is_latest = step is not None and folder.name == str(step.attempt)
                 if step is None or not (is_latest and step.status == StepStatus.RUNNING):
                     is_open = step is not None and not step.status.is_terminal
-                    keeps_outputs = is_open or (is_latest and step is not None and step.status == StepStatus.FAILED)
-                    clean(folder, *WORKING_FOLDERS, *([] if keeps_outputs else [OUTPUTS]))
+                    has_failed = step is not None and step.status == StepStatus.FAILED
+                    clean(folder, keeps_outputs=is_open or (is_latest and has_failed))
 
-    def _running_owners(self) -> Iterator[str]:
-        for job in self._records.jobs.queue():
-            for step in self._records.steps.of(job.name):
-                if step.status == StepStatus.RUNNING:
-                    yield _owner(step)
-
-
-def _outcome(record: ExitRecord) -> Process:
-    if record.exit_code == 0:
-        return Process.SUCCEEDED
-    return Process.KILLED if record.is_killed and not record.is_out_of_memory else Process.FAILED
-
-
-def _has_passed(since: datetime | None, limit_s: float) -> bool:
-    """Return whether a limit is over; 0 is none."""
-    return bool(limit_s) and since is not None and (_now() - since).total_seconds() > limit_s
+    def _running_steps(self) -> list[Step]:
+        steps = (step for job in self._records.jobs.queue() for step in self._records.steps.of(job.name))
+        return [step for step in steps if step.status == StepStatus.RUNNING]
 
 
 def _error_of(end: Finish) -> dict[str, Any] | None:
@@ -522,11 +390,6 @@ def _error_of(end: Finish) -> dict[str, Any] | None:
     message = end.failed.error["message"]
     prefix = "" if f"'{end.failed.name}'" in message else f"Step '{end.failed.name}': "
     return {**end.failed.error, "message": f"{prefix}{message}", "step": end.failed.name}
-
-
-def _values_of(step: Step, sweep: Sweep) -> str:
-    """Return a trial's values as text."""
-    return ", ".join(f"{name} {step.spec.literals[name]}" for name in sweep.space)
 
 
 def _owner(step: Step) -> str:

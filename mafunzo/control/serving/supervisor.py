@@ -22,7 +22,7 @@ Three rules make every action idempotent, so that a crash between any two lines 
 3. What is written is compared first. A deployment that somebody changed since it was read, deleted or given another model
    is left alone, and the next tick decides anew (`_update`).
 
-What is in memory only (`_Watch`: probes, a comparison under way) can be found out again: the next server asks `/health` anew,
+What is in memory only (`observer`: probes, a comparison under way) can be found out again: the next server asks `/health` anew,
 and repeats a comparison that had not ended.
 """
 
@@ -31,20 +31,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
-
-from mafunzo.control.launcher.local import Exited, LocalLauncher, Running, last_lines
+from mafunzo.control.launcher.local import LocalLauncher, Running, last_lines
 from mafunzo.control.serving.decide import (
     Action,
     Fail,
-    Health,
-    Key,
     MarkHealthy,
     MarkUnhealthy,
     Refuse,
@@ -52,20 +47,15 @@ from mafunzo.control.serving.decide import (
     Restart,
     Start,
     Stop,
-    Verdict,
     Verify,
-    WorkerState,
     decide,
 )
-from mafunzo.control.serving.reference import how_stored, missing_files, read_reference, wrong_base
-from mafunzo.control.serving.verification import unverified, verify
+from mafunzo.control.serving.observer import TICK_S, Observer
+from mafunzo.control.serving.reference import missing_files, wrong_base
 from mafunzo.control.serving.worker_folder import (
     attempts,
-    describe_end,
     forget_old_attempts,
-    is_final,
     next_attempt,
-    read_port,
     worker_folder,
 )
 from mafunzo.control.store.artifact import Artifacts
@@ -81,25 +71,10 @@ from mafunzo.tracking.step_folder import StepFolder
 logger = logging.getLogger(__name__)
 
 WORKER = (sys.executable, "-m", "mafunzo.compute.inference.worker")
-TICK_S = 0.3
-PROBE_PERIOD_S = 2.0
-PROBE_TIMEOUT_S = 10.0
 GRACE_S = 10.0
 LOG_LINES = 12
 WORKER_MEMORY_MB = 700
 """What a worker holds beside its weights: the interpreter, torch, the cache of keys and values."""
-
-
-@dataclass
-class _Watch:
-    """What this process knows of one attempt beside its record: nothing that a later server couldn't find out again."""
-
-    attempt: int
-    probe: "Future[Health] | None" = None
-    probed_at: float = 0.0
-    health: Health = Health.UNKNOWN
-    failed_probes: int = 0
-    comparison: "Future[Verdict] | None" = None
 
 
 @dataclass
@@ -115,9 +90,9 @@ class Supervisor:
     worker: Sequence[str] = WORKER
     clock: Callable[[], float] = time.time
     _has_swept: bool = False
-    _watches: dict[Key, _Watch] = field(default_factory=dict)
-    _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, "supervisor"))
-    _http: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=PROBE_TIMEOUT_S, trust_env=False))
+
+    def __post_init__(self) -> None:
+        self._observer = Observer(self.launcher, self.home, self.clock)
 
     def run(self, stop: threading.Event) -> None:
         """Tick until `stop` is set. The workers go on: a later supervisor adopts them."""
@@ -132,8 +107,7 @@ class Supervisor:
 
     def close(self) -> None:
         """End the threads that watch. A comparison that is under way is left; the next supervisor makes it anew."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        self._http.close()
+        self._observer.close()
 
     def halt(self) -> list[str]:
         """End all workers after `run` returned; those that served start again with the next server. Return their names."""
@@ -159,7 +133,7 @@ class Supervisor:
         deployments = self._deployments()
         if not self._has_swept:
             self._sweep(deployments)
-        states = {_key(d): self._observe(d) for d in deployments}
+        states = self._observer.states(deployments)
         actions = decide(deployments, states, self.clock())
         has_changed = False
         for action in actions:
@@ -169,7 +143,6 @@ class Supervisor:
                 self._give_up(action.deployment, error)
             except OSError as error:
                 self._give_up(action.deployment, FailedError(f"{type(error).__name__}: {error}"))
-        self._watches = {key: watch for key, watch in self._watches.items() if key in states}
         return self._remove_endpoints() or has_changed
 
     def folder(self, deployment: Deployment) -> Path:
@@ -202,51 +175,6 @@ class Supervisor:
                 logger.info("Deleted endpoint %s", endpoint.name)
                 removed = True
         return removed
-
-    # Seeing
-
-    def _observe(self, deployment: Deployment) -> WorkerState:
-        if deployment.attempt == 0:
-            return WorkerState()
-        watch = self._watches.get(_key(deployment))
-        if watch is None or watch.attempt != deployment.attempt:
-            watch = self._watches[_key(deployment)] = _Watch(deployment.attempt)
-        folder = self.folder(deployment)
-        if not folder.exists():
-            return WorkerState(ended="the server ended before the worker had started")
-        status = self.launcher.status(folder)
-        if not isinstance(status, Running):
-            record = status.record if isinstance(status, Exited) else None
-            return WorkerState(ended=describe_end(record, folder), is_final=is_final(record))
-        port = read_port(folder)
-        if port is not None:
-            self._probe(watch, port)
-        return WorkerState(
-            is_running=True,
-            port=port,
-            health=watch.health,
-            failed_probes=watch.failed_probes,
-            is_verifying=watch.comparison is not None and not watch.comparison.done(),
-            verdict=watch.comparison.result() if watch.comparison is not None and watch.comparison.done() else None,
-        )
-
-    def _probe(self, watch: _Watch, port: int) -> None:
-        """Take in the end of the last probe, and send the next when it is time."""
-        if watch.probe is not None and watch.probe.done():
-            watch.health = watch.probe.result()
-            watch.failed_probes = watch.failed_probes + 1 if watch.health is Health.UNKNOWN else 0
-            watch.probe = None
-        period_s = PROBE_PERIOD_S if watch.health is Health.READY else TICK_S
-        if watch.probe is None and self.clock() - watch.probed_at >= period_s:
-            watch.probed_at = self.clock()
-            watch.probe = self._threads.submit(self._ask_health, port)
-
-    def _ask_health(self, port: int) -> Health:
-        try:
-            answer = self._http.get(f"http://127.0.0.1:{port}/health")
-        except httpx.TransportError:
-            return Health.UNKNOWN
-        return {200: Health.READY, 503: Health.LOADING}.get(answer.status_code, Health.UNKNOWN)
 
     # Doing
 
@@ -327,13 +255,12 @@ class Supervisor:
         return Resources(cpus=0, gpus=min(1, self.capacity.gpus), memory_mb=weights_mb + WORKER_MEMORY_MB)
 
     def _verify(self, deployment: Deployment, port: int) -> None:
-        watch = self._watches[_key(deployment)]
-        watch.comparison = self._threads.submit(_compare, self.folder(deployment) / "model", port)
+        self._observer.compare(deployment, port)
         self._update(deployment, {}, status=DeploymentStatus.VERIFYING)
         logger.info("Comparing %s with the tuned model", _name(deployment))
 
     def _mark_healthy(self, action: MarkHealthy) -> None:
-        self._watches[_key(action.deployment)].comparison = None  # a later verification begins with a new one
+        self._observer.end_comparison(action.deployment)
         changes: dict[str, Any] = {"status": DeploymentStatus.HEALTHY, "port": action.port, "error": None}
         remembered: dict[str, Any] = {"reason": ""}
         if action.record is not None:
@@ -392,7 +319,6 @@ class Supervisor:
         self._end(deployment)
         remove_tree(self.home.workers / deployment.endpoint / deployment.name)
         self.records.deployments.delete(deployment.endpoint, deployment.name)
-        self._watches.pop(_key(deployment), None)  # one that is made under the same name is another
         logger.info("Deleted deployment %s", _name(deployment))
 
     def _update(self, deployment: Deployment, remembered: Mapping[str, Any], **changes: Any) -> Deployment | None:
@@ -409,22 +335,6 @@ class Supervisor:
         changed = replace(current, supervision=replace(current.supervision, **remembered), **changes)
         self.records.deployments.update(changed)
         return changed
-
-
-def _compare(model: Path, port: int) -> Verdict:
-    """Run in a thread: seconds on a small model, minutes on a large one."""
-    try:
-        reference = read_reference(model)
-        if reference is None:
-            return unverified("The model wasn't tuned here: there is nothing to compare with.")
-        return verify(f"http://127.0.0.1:{port}", reference, how_stored(model))
-    except MafunzoError as error:
-        faults = (error.message, *error.faults)
-        return Verdict(faults, {"result": "refused", "faults": list(faults)})
-
-
-def _key(deployment: Deployment) -> Key:
-    return (deployment.endpoint, deployment.name)
 
 
 def _name(deployment: Deployment) -> str:

@@ -60,7 +60,7 @@ def test_what_a_component_made_read_only_is_deleted_all_the_same(tmp_path: Path)
     (inner / "c").touch()
     for path in (inner / "c", inner, inner.parent):
         path.chmod(0o400)
-    clean(tmp_path, "outputs", "never-there")
+    clean(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

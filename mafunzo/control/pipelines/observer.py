@@ -1,0 +1,161 @@
+"""What is seen of the jobs: the rows, and the attempts' folders, as the state from which `decide` makes its choices.
+
+It changes nothing, and keeps in memory only what the same look would find again.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mafunzo.control.launcher.local import Exited, ExitRecord, LocalLauncher, Running
+from mafunzo.control.pipelines.attempt import logged_values, step_folder
+from mafunzo.control.pipelines.cache import Ingredients, differences, ingredients, key_of
+from mafunzo.control.pipelines.decide import AGAIN, WAITS, JobState, Process, StepState, upstream
+from mafunzo.control.pipelines.stopping import Trial
+from mafunzo.control.store.artifact import Artifacts
+from mafunzo.control.store.home import Home
+from mafunzo.control.store.records import Records
+from mafunzo.entities.job import Job, Step, StepStatus
+from mafunzo.entities.sweep import Sweep
+from mafunzo.tracking.step_folder import StepFolder
+
+HALTED_FILE = "halted"
+"""Marks an attempt that was ended because the server was stopped."""
+StepName = tuple[str, str]
+"""Job and step."""
+Outputs = Mapping[str, Mapping[str, str]]
+"""The hashes of what steps have written, by step and output."""
+
+
+class Observer:
+    """Looks at the jobs of one home. versions: of what else decides outputs."""
+
+    def __init__(
+        self,
+        records: Records,
+        artifacts: Artifacts,
+        launcher: LocalLauncher,
+        home: Home,
+        versions: Callable[[], Mapping[str, str]],
+    ) -> None:
+        self._records, self._artifacts, self._launcher, self._home = records, artifacts, launcher, home
+        self._versions = versions
+        self._keys: dict[StepName, Ingredients] = {}
+
+    def job_state(self, job: Job, is_busy: Callable[[Step], bool]) -> JobState:
+        """Return a job with what is seen of its steps; `is_busy` says at which of them a thread is at work."""
+        steps = self._records.steps.of(job.name)
+        outputs = _outputs(steps)
+        states = tuple(
+            StepState(step, is_busy=True) if is_busy(step) else self._step_state(job, step, outputs) for step in steps
+        )
+        if job.sweep is None:
+            return JobState(job, states)
+        trials = self.trials(job.sweep, steps)
+        states = tuple(replace(state, values=trial.values) for state, trial in zip(states, trials, strict=True))
+        return JobState(job, states, is_overdue=_has_passed(job.started_at, job.sweep.timeout_s))
+
+    def trials(self, sweep: Sweep, steps: Iterable[Step]) -> list[Trial]:
+        """Return a sweep's trials with what they have logged."""
+        return [Trial(step, logged_values(step_folder(self._home, step), sweep.metric)) for step in steps]
+
+    def outputs(self, job: str) -> Outputs:
+        """Return what the steps of a job that are done have written."""
+        return _outputs(self._records.steps.of(job))
+
+    def key(self, step: Step, outputs: Outputs) -> Ingredients:
+        """Return all that decides a step's outputs, as it was when it was first asked for; `forget` ends that."""
+        name = (step.job, step.name)
+        if name not in self._keys:
+            self._keys[name] = ingredients(step.spec, outputs, self._versions())
+        return self._keys[name]
+
+    def forget(self, job: str, step: str | None = None) -> None:
+        """Have `key` look anew at a step, or at all of a job."""
+        self._keys = {name: key for name, key in self._keys.items() if name[0] != job or step not in (None, name[1])}
+
+    def attempts(self, step: Step) -> list[Path]:
+        """Return the folders of all attempts of a step."""
+        parent = step_folder(self._home, step).parent
+        return [parent / str(number) for number in range(1, step.attempt + 1)]
+
+    def why(self, step: Step, key: Ingredients) -> str:
+        """Return why the next attempt of a step runs."""
+        return self._explain_retry(step) if step.attempt else self._explain(step, key)
+
+    def _step_state(self, job: Job, step: Step, outputs: Outputs) -> StepState:
+        if step.status == StepStatus.RUNNING:
+            process = self._process(step_folder(self._home, step))
+            if process in (Process.RUNNING, Process.SUCCEEDED):
+                return StepState(step, process, is_overdue=_has_passed(step.started_at, step.spec.timeout_s))
+            return StepState(step, process, self._failures(step), self._cut_offs(step))
+        if step.status == StepStatus.WAITING and upstream(step) <= set(outputs):
+            return self._reusable(job, step, outputs)
+        return StepState(step)
+
+    def _process(self, folder: Path) -> Process:
+        match self._launcher.status(folder):
+            case Exited(record):
+                return _outcome(record)
+            case Running():
+                return Process.RUNNING
+        return Process.LOST
+
+    def _failures(self, step: Step) -> int:
+        records = [self._launcher.record(folder) for folder in self.attempts(step)]
+        return sum(record is not None and _outcome(record) == Process.FAILED for record in records)
+
+    def _cut_offs(self, step: Step) -> int:
+        """Return how many attempts really ran and were ended from outside, not by us."""
+        folders = [folder for folder in self.attempts(step) if not (folder / HALTED_FILE).exists()]
+        return sum(self._launcher.was_cut_off(folder) for folder in folders)
+
+    def _reusable(self, job: Job, step: Step, outputs: Outputs) -> StepState:
+        if job.force_rerun or not step.spec.is_deterministic:
+            return StepState(step)
+        earlier = self._records.steps.find_cached(key_of(self.key(step, outputs)))
+        if earlier is None or not all(self._artifacts.exists(stored) for stored in earlier.outputs.values()):
+            return StepState(step)
+        return StepState(step, reusable=earlier.outputs, source=f"{earlier.job}/{earlier.name}")
+
+    def _explain(self, step: Step, key: Ingredients) -> str:
+        job = self._records.jobs.get(step.job)
+        if job.sweep is not None:
+            return ", ".join(f"{name} {step.spec.literals[name]}" for name in job.sweep.space)
+        if job.force_rerun:
+            return "force_rerun is set"
+        if not step.spec.is_deterministic:
+            return "it isn't deterministic"
+        before = self._records.steps.last_like(step.spec.component, step.name)
+        if before is None:
+            return "it runs for the first time"
+        try:
+            path = StepFolder(step_folder(self._home, before)).key
+            changes = differences(step.name, json.loads(path.read_text(encoding="utf-8")), key)
+        except (OSError, ValueError, KeyError):  # the folder of that job was deleted, or is of another version
+            return f"what decided its outputs in {before.job} is no longer known"
+        return f"{'; '.join(changes)} (since {before.job})" if changes else f"its outputs in {before.job} were deleted"
+
+    def _explain_retry(self, step: Step) -> str:
+        if not step.reason.startswith(WAITS):
+            return step.reason.partition(AGAIN)[0]
+        record = self._launcher.record(step_folder(self._home, step))
+        has_failed = record is not None and _outcome(record) == Process.FAILED
+        return f"attempt {step.attempt} {'failed' if has_failed else 'was cut off'}"
+
+
+def _outputs(steps: Iterable[Step]) -> Outputs:
+    return {step.name: step.outputs for step in steps if step.status.is_done}
+
+
+def _outcome(record: ExitRecord) -> Process:
+    if record.exit_code == 0:
+        return Process.SUCCEEDED
+    return Process.KILLED if record.is_killed and not record.is_out_of_memory else Process.FAILED
+
+
+def _has_passed(since: datetime | None, limit_s: float) -> bool:
+    """Return whether a limit is over; 0 is none."""
+    return bool(limit_s) and since is not None and (datetime.now(UTC) - since).total_seconds() > limit_s

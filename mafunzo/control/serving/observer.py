@@ -1,0 +1,129 @@
+"""What is seen of workers: their processes and ports, probes of their health, and comparisons with the tuned model.
+
+What is kept in memory only can be found out again: the next server asks `/health` anew, and repeats a comparison.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from mafunzo.control.launcher.local import Exited, LocalLauncher, Running
+from mafunzo.control.serving.decide import Health, Key, Verdict, WorkerState
+from mafunzo.control.serving.reference import how_stored, read_reference
+from mafunzo.control.serving.verification import unverified, verify
+from mafunzo.control.serving.worker_folder import describe_end, is_final, read_port, worker_folder
+from mafunzo.control.store.home import Home
+from mafunzo.entities.endpoint import Deployment
+from mafunzo.errors import MafunzoError
+
+TICK_S = 0.3
+"""How often workers are looked at."""
+PROBE_PERIOD_S = 2.0
+PROBE_TIMEOUT_S = 10.0
+
+
+@dataclass
+class _Watch:
+    """What is known of one attempt beside its record and folder."""
+
+    attempt: int
+    probe: "Future[Health] | None" = None
+    probed_at: float = 0.0
+    health: Health = Health.UNKNOWN
+    failed_probes: int = 0
+    comparison: "Future[Verdict] | None" = None
+
+
+class Observer:
+    """Looks at the workers of one home."""
+
+    def __init__(self, launcher: LocalLauncher, home: Home, clock: Callable[[], float] = time.time) -> None:
+        self._launcher, self._home, self._clock = launcher, home, clock
+        self._watches: dict[Key, _Watch] = {}
+        self._threads = ThreadPoolExecutor(8, "supervisor")
+        self._http = httpx.Client(timeout=PROBE_TIMEOUT_S, trust_env=False)
+
+    def close(self) -> None:
+        """End the threads that watch, whatever is under way."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._http.close()
+
+    def states(self, deployments: Sequence[Deployment]) -> dict[Key, WorkerState]:
+        """Return what is seen of the newest worker of each deployment, and forget all other workers."""
+        watches = {_key(deployment): self._watch(deployment) for deployment in deployments}
+        self._watches = watches
+        return {_key(deployment): self._state(deployment, watches[_key(deployment)]) for deployment in deployments}
+
+    def compare(self, deployment: Deployment, port: int) -> None:
+        """Begin to compare a worker with the tuned model."""
+        model = worker_folder(self._home, deployment) / "model"
+        self._watches[_key(deployment)].comparison = self._threads.submit(_compare, model, port)
+
+    def end_comparison(self, deployment: Deployment) -> None:
+        """Forget a comparison: a later verification begins with a new one."""
+        self._watches[_key(deployment)].comparison = None
+
+    def _watch(self, deployment: Deployment) -> _Watch:
+        watch = self._watches.get(_key(deployment))
+        return watch if watch is not None and watch.attempt == deployment.attempt else _Watch(deployment.attempt)
+
+    def _state(self, deployment: Deployment, watch: _Watch) -> WorkerState:
+        if deployment.attempt == 0:
+            return WorkerState()
+        folder = worker_folder(self._home, deployment)
+        if not folder.exists():
+            return WorkerState(ended="the server ended before the worker had started")
+        status = self._launcher.status(folder)
+        if not isinstance(status, Running):
+            record = status.record if isinstance(status, Exited) else None
+            return WorkerState(ended=describe_end(record, folder), is_final=is_final(record))
+        port = read_port(folder)
+        if port is not None:
+            self._probe(watch, port)
+        has_ended = watch.comparison is not None and watch.comparison.done()
+        return WorkerState(
+            is_running=True,
+            port=port,
+            health=watch.health,
+            failed_probes=watch.failed_probes,
+            is_verifying=watch.comparison is not None and not has_ended,
+            verdict=watch.comparison.result() if watch.comparison is not None and has_ended else None,
+        )
+
+    def _probe(self, watch: _Watch, port: int) -> None:
+        """Take in the end of the last probe, and send the next when it is time."""
+        if watch.probe is not None and watch.probe.done():
+            watch.health = watch.probe.result()
+            watch.failed_probes = watch.failed_probes + 1 if watch.health is Health.UNKNOWN else 0
+            watch.probe = None
+        period_s = PROBE_PERIOD_S if watch.health is Health.READY else TICK_S
+        if watch.probe is None and self._clock() - watch.probed_at >= period_s:
+            watch.probed_at = self._clock()
+            watch.probe = self._threads.submit(self._ask_health, port)
+
+    def _ask_health(self, port: int) -> Health:
+        try:
+            answer = self._http.get(f"http://127.0.0.1:{port}/health")
+        except httpx.TransportError:
+            return Health.UNKNOWN
+        return {200: Health.READY, 503: Health.LOADING}.get(answer.status_code, Health.UNKNOWN)
+
+
+def _compare(model: Path, port: int) -> Verdict:
+    """Run in a thread: seconds on a small model, minutes on a large one."""
+    try:
+        reference = read_reference(model)
+        if reference is None:
+            return unverified("The model wasn't tuned here: there is nothing to compare with.")
+        return verify(f"http://127.0.0.1:{port}", reference, how_stored(model))
+    except MafunzoError as error:
+        faults = (error.message, *error.faults)
+        return Verdict(faults, {"result": "refused", "faults": list(faults)})
+
+
+def _key(deployment: Deployment) -> Key:
+    return (deployment.endpoint, deployment.name)
