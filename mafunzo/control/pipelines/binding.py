@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mafunzo.entities.component import PARENT_INPUT, STEP_OUTPUT, Input, parse_value, unknown_name
+from mafunzo.errors import Faults
 
 _BINDING = re.compile(r"\$\{\{.*?\}\}")
 
@@ -19,17 +20,17 @@ def filled(text: str, values: Mapping[str, Any]) -> tuple[str, str]:
 
     Only values can stand in a text. A value isn't looked through for bindings of its own.
     """
-    faults: list[str] = []
+    faults = Faults()
 
     def value(match: re.Match[str]) -> str:
         replacement, fault = _value(match[0], values)
-        faults.extend([fault] if fault else [])
+        faults.add(fault)
         return replacement
 
     whole = _BINDING.sub(value, text)
-    if not faults and "${{" in _BINDING.sub("", text):
-        faults.append(_EXPECTED)
-    return ("", f"is '{text}', {faults[0]}") if faults else (whole, "")
+    if "${{" in _BINDING.sub("", text):
+        faults.add(_EXPECTED)
+    return ("", f"is '{text}', {next(iter(faults))}") if faults else (whole, "")
 
 
 _EXPECTED = "expected a value, ${{parent.inputs.<name>}} or ${{parent.jobs.<step>.outputs.<name>}}."

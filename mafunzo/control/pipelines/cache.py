@@ -26,6 +26,13 @@ PACKAGES = (  # those whose version can change what a component writes
 )
 
 Ingredients = dict[str, Any]
+PARTS = {
+    "command": ("command",),
+    "code": ("code", "code_artifact"),
+    "outputs": ("outputs",),
+    "environment": ("packages", "python"),
+}
+"""What is said to have changed, without its values, by the ingredients that it is."""
 
 
 def ingredients(spec: StepSpec, upstream: Mapping[str, Mapping[str, str]], versions: Mapping[str, str]) -> Ingredients:
@@ -83,14 +90,11 @@ def installed_versions() -> dict[str, str]:
 def differences(step: str, before: Ingredients, now: Ingredients) -> list[str]:
     """Return what differs, a line each, the most telling first: `max_seq_length 512 -> 1024`."""
     changes = _inputs(before["inputs"], now["inputs"])
-    if before["command"] != now["command"]:
-        changes.append(f"command of {step} changed")
-    if (before["code"], before["code_artifact"]) != (now["code"], now["code_artifact"]):
-        changes.append(f"code of {step} changed")
-    if before["outputs"] != now["outputs"]:
-        changes.append(f"outputs of {step} changed")
-    if before.get("packages") != now.get("packages") or before.get("python") != now.get("python"):
-        changes.append(f"environment of {step} changed")
+    changes += [
+        f"{what} of {step} changed"
+        for what, names in PARTS.items()
+        if any(before.get(name) != now.get(name) for name in names)
+    ]
     changes += _values(before["versions"], now["versions"])
     changes += _values(before["variables"], now["variables"])
     changes += _values({k: before[k] for k in ("processes", "gpus")}, {k: now[k] for k in ("processes", "gpus")})
@@ -98,14 +102,12 @@ def differences(step: str, before: Ingredients, now: Ingredients) -> list[str]:
 
 
 def _inputs(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    values = {
-        name for name in {**before, **now} if not _is_artifact(before.get(name)) and not _is_artifact(now.get(name))
-    }
+    files = {name for inputs in (before, now) for name, value in inputs.items() if isinstance(value, Mapping)}
     changes = _values(
-        {name: value for name, value in before.items() if name in values},
-        {name: value for name, value in now.items() if name in values},
+        {name: value for name, value in before.items() if name not in files},
+        {name: value for name, value in now.items() if name not in files},
     )
-    for name in sorted({*before, *now} - values):
+    for name in sorted(files):
         if name not in now:
             changes.append(f"input {name} is no longer given")
         elif name not in before:
@@ -118,10 +120,6 @@ def _inputs(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def _values(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     names = [name for name in {**now, **before} if before.get(name) != now.get(name)]
     return [f"{name} {_show(before.get(name))} -> {_show(now.get(name))}" for name in names]
-
-
-def _is_artifact(value: Any) -> bool:
-    return isinstance(value, Mapping)
 
 
 def _show(value: Any) -> str:

@@ -5,11 +5,11 @@ given. Authors put placeholders bare, in '...' or in "...": bash's quoting rules
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from mafunzo.errors import InvalidParameter
+from mafunzo.errors import Faults
 
 PLACEHOLDER = re.compile(r"\$\{\{\s*([^{}]*?)\s*\}\}")
 REFERENCE = re.compile(r"(inputs|outputs)\.([A-Za-z_][\w.-]*)")
@@ -18,6 +18,19 @@ HERE_DOCUMENT = re.compile(r"<<-?\s*['\"\\]?[A-Za-z_]")
 NUMBER = re.compile(r"-?\d+")
 
 Context = Literal["bare", "single", "double", "ansi", "arithmetic", "backtick", "here-document", "comment"]
+
+LITERAL: tuple[Context, ...] = ("single", "comment", "here-document")
+"""The contexts in which a backslash is like any character."""
+ENDS: Mapping[Context, str] = {"single": "'", "comment": "\n", "ansi": "'"}
+QUOTES: Mapping[Context, Callable[[str], str]] = {
+    "bare": lambda value: "'" + value.replace("'", "'\\''") + "'",
+    "single": lambda value: value.replace("'", "'\\''"),
+    "double": lambda value: re.sub(r'([\\"$`])', r"\\\1", value),
+    "ansi": lambda value: re.sub(r"([\\'])", r"\\\1", value),
+    "arithmetic": lambda value: value,
+    "comment": lambda value: "",
+}
+"""How a value is written in each context in which it can be."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +45,15 @@ class Placeholder:
 def placeholders(command: str) -> list[Placeholder]:
     """Return the uses of values in a command; raises `InvalidParameter` for a placeholder of another form."""
     blocks = [match.span() for match in OPTIONAL_BLOCK.finditer(command)]
-    uses, faults = [], []
+    uses, faults = [], Faults()
     for match in PLACEHOLDER.finditer(command):
         reference = REFERENCE.fullmatch(match[1])
         if reference is None:
-            faults.append(f"its command has {match[0]}, expected ${{{{inputs.<name>}}}} or ${{{{outputs.<name>}}}}.")
+            faults.add(f"its command has {match[0]}, expected ${{{{inputs.<name>}}}} or ${{{{outputs.<name>}}}}.")
             continue
         is_optional = any(start <= match.start() < end for start, end in blocks)
         uses.append(Placeholder(reference[1], reference[2], is_optional))
-    if faults:
-        raise InvalidParameter("The command can't be used.", faults)
+    faults.require_none("The command can't be used.")
     return uses
 
 
@@ -53,7 +65,7 @@ def substitute(command: str, inputs: Mapping[str, str], outputs: Mapping[str, st
     values = {f"inputs.{name}": value for name, value in inputs.items()}
     values |= {f"outputs.{name}": value for name, value in outputs.items()}
     chosen = OPTIONAL_BLOCK.sub(lambda block: block[1] if _has_values(block[1], values) else "", command)
-    faults: list[str] = []
+    faults = Faults()
     pieces: list[str] = []
     for piece in _pieces(chosen):
         if isinstance(piece, str):
@@ -62,13 +74,12 @@ def substitute(command: str, inputs: Mapping[str, str], outputs: Mapping[str, st
         reference, context = piece
         value = values.get(reference)
         if value is None:
-            faults.append(f"its command uses {reference}, which wasn't given.")
-            continue
-        quoted, fault = _quote(value, context)
-        pieces.append(quoted)
-        faults += [f"its command has ${{{{{reference}}}}} {fault}"] if fault else []
-    if faults:
-        raise InvalidParameter("The command can't be run.", faults)
+            faults.add(f"its command uses {reference}, which wasn't given.")
+        elif fault := _quoting_fault(value, context):
+            faults.add(f"its command has ${{{{{reference}}}}} {fault}")
+        else:
+            pieces.append(QUOTES[context](value))
+    faults.require_none("The command can't be run.")
     return "".join(pieces)
 
 
@@ -76,23 +87,15 @@ def _has_values(block: str, values: Mapping[str, str]) -> bool:
     return all(match[1] in values for match in PLACEHOLDER.finditer(block))
 
 
-def _quote(value: str, context: Context) -> tuple[str, str]:
-    """Return the value as written in a context, and the fault if it can't be."""
+def _quoting_fault(value: str, context: Context) -> str:
+    """Return why a value can't be written in a context; an empty text if it can."""
     if "\0" in value:
-        return "", "with a null character, which no command line can hold."
-    if context == "bare":
-        return "'" + value.replace("'", "'\\''") + "'", ""
-    if context == "single":
-        return value.replace("'", "'\\''"), ""
-    if context == "double":
-        return re.sub(r'([\\"$`])', r"\\\1", value), ""
-    if context == "ansi":
-        return re.sub(r"([\\'])", r"\\\1", value), ""
-    if context == "arithmetic":
-        return (value, "") if NUMBER.fullmatch(value) else ("", f"in arithmetic: '{value}' isn't a whole number.")
-    if context == "comment":
-        return "", ""
-    return "", f"in a {context}, where it can't be quoted safely. Put it into a variable first: value=${{{{...}}}}"
+        return "with a null character, which no command line can hold."
+    if context == "arithmetic" and not NUMBER.fullmatch(value):
+        return f"in arithmetic: '{value}' isn't a whole number."
+    if context not in QUOTES:
+        return f"in a {context}, where it can't be quoted safely. Put it into a variable first: value=${{{{...}}}}"
+    return ""
 
 
 def _pieces(command: str) -> Iterator[str | tuple[str, Context]]:
@@ -125,16 +128,10 @@ def _step(command: str, at: int, contexts: list[Context], parentheses: list[int]
         parentheses.pop()
         return length
 
-    if context == "single":
-        return leave(1) if char == "'" else 1
-    if context == "comment":
-        return leave(1) if char == "\n" else 1
-    if context == "here-document":
-        return 1
-    if char == "\\":
+    if char == "\\" and context not in LITERAL:
         return 2
-    if context == "ansi":
-        return leave(1) if char == "'" else 1
+    if context in (*LITERAL, "ansi"):
+        return leave(1) if char == ENDS.get(context) else 1
     if command.startswith("$((", at):
         return enter("arithmetic", 3)
     if command.startswith("$(", at):

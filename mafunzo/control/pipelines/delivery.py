@@ -56,20 +56,16 @@ def _registered(destination: Destination, artifact: str, step: Step, output: str
         )
     if same is not None:
         return same
+    # A model's path in the home's datastore follows from its name.
+    path = data_path(key, Path(step.spec.output_path(output)).name)
+    shown = {} if kind is AssetType.MODEL else {"shown_at": path}
     return records.assets.add(
         Asset(
             key=key,
             folder_type=FolderType(destination.folder_type),
             artifact=artifact,
-            properties={**source, **_place(key, step, output)},
+            properties=source | shown,
             created_by=records.jobs.get(step.job).created_by,
             created_at=datetime.now(UTC),
         )
     )
-
-
-def _place(key: AssetKey, step: Step, output: str) -> dict[str, str]:
-    """Return at which path of the home's datastore data is shown; that of a model follows from its name."""
-    if key.type is AssetType.MODEL:
-        return {}
-    return {"shown_at": data_path(key, Path(step.spec.output_path(output)).name)}

@@ -66,7 +66,10 @@ class _Work:
                 commands |= {f"{name}.{step}": self._placed(node, step, own, values) for step, own in inner.items()}
         if len(commands) > MAX_STEPS:
             raise InvalidParameter(f"The pipeline has more than {MAX_STEPS} steps. Split it into several jobs.")
-        return {name: replace(node, inputs=_rebound(node.inputs, sources)) for name, node in commands.items()}
+        return {
+            name: replace(node, inputs={key: _follow(value, sources) for key, value in node.inputs.items()})
+            for name, node in commands.items()
+        }
 
     def _look_up(self, node: Node) -> Component | None:
         if node.component not in self.pinned:
@@ -157,12 +160,8 @@ def _sources(outer: str, inner: Mapping[str, Node]) -> dict[str, str]:
     }
 
 
-def _rebound(inputs: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any]:
-    """Return inputs that are bound to an inner pipeline's output, bound to the step that writes it."""
-    return {name: _follow(value, sources) for name, value in inputs.items()}
-
-
 def _follow(value: Any, sources: Mapping[str, str]) -> Any:
+    """Return an input that is bound to an inner pipeline's output, bound to the step that writes it; others as they are."""
     match = STEP_OUTPUT.fullmatch(value.strip()) if isinstance(value, str) else None
     source = sources.get(f"{match[1]}.outputs.{match[2]}") if match else None
     return _binding(source) if source else value
