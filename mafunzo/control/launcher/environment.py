@@ -5,8 +5,12 @@
     python -m mafunzo.control.launcher.environment FOLDER OVERLAY PYTHON PACKAGES...
 
 so that pip's lines are in the step's log, and that what ends the step ends pip. FOLDER is named by what decides its content,
-and is whole once it holds `.ready`, which is written last. Who builds it holds `FOLDER.lock`, and the others wait. OVERLAY is
-the step's own, for what its command installs.
+and is whole once it holds `.ready`, which is written last. Who builds it holds `FOLDER.lock`, and the others wait.
+
+OVERLAY is the step's own, on top of it: a virtual environment for what the step installs for itself. With
+`pip install -r requirements.txt && python train.py` pip finds what is there already, and puts what it adds into the step's
+folder: the environments that steps share, and Mafunzo's own, stay as they are. pip leaves alone what lies outside of its
+prefix.
 """
 
 import fcntl
@@ -26,10 +30,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from mafunzo.control.launcher.overlay import make_overlay, site_packages
 from mafunzo.entities.environment import Environment
 from mafunzo.errors import Conflict, FailedError, MafunzoError, StepFailed
+from mafunzo.tracking import STEP_FOLDER
 from mafunzo.tracking.atomic_json import write_json
+from mafunzo.tracking.step_folder import StepFolder
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +46,9 @@ MINORS = range(30, 5, -1)
 """The versions 3.x that are looked for, the newest first."""
 PROBE_TIMEOUT_S = 60
 LAST_LINES = 5
+CONFIGURATION = "pyvenv.cfg"
+_BASE_FILE = "_base.pth"
+_PIP = '#!/bin/sh\nexec "$(dirname "$0")/python" -m pip "$@"\n'
 
 
 @dataclass(frozen=True)
@@ -54,14 +62,13 @@ class Interpreter:
         return f"Python {self.version[0]}.{self.version[1]}"
 
 
+@dataclass
 class _CommandFailed(Exception):
     """A command ended with an exit code; lines: all that it said."""
 
-    def __init__(self, what: str, exit_code: int, lines: Sequence[str]) -> None:
-        super().__init__(what)
-        self.what = what
-        self.exit_code = exit_code
-        self.lines = lines
+    what: str
+    exit_code: int
+    lines: Sequence[str]
 
 
 def environment_folder(root: Path, environment: Environment) -> Path:
@@ -116,6 +123,39 @@ def setup_command(root: Path, environment: Environment, overlay: Path, python_pa
         f'PYTHONPATH={shlex.quote(str(packages))}"${{PYTHONPATH:+:$PYTHONPATH}}"'
     )
     return "".join(f"{line}\n" for line in lines)
+
+
+def make_overlay(folder: Path, base: Path | None = None) -> None:
+    """Make a virtual environment in `folder` that has all that the one in `base` has, by default what we run in ourselves.
+
+    It appears whole or not at all, and several processes of a step may make it at once.
+    """
+    draft = folder.with_name(f"{folder.name}.{os.getpid()}")
+    base = base or Path(sys.prefix)
+    if (base / CONFIGURATION).exists():
+        libraries = sorted(path.resolve() for path in base.glob("lib/python3*/site-packages"))
+        packages = draft / "lib" / libraries[0].parent.name / "site-packages"
+        packages.mkdir(parents=True)
+        shutil.copyfile(base / CONFIGURATION, draft / CONFIGURATION)
+        lines = [f"import site; site.addsitedir({str(path)!r})\n" for path in libraries]
+        (packages / _BASE_FILE).write_text("".join(lines), encoding="utf-8")
+    else:  # no virtual environment: its packages are the system's
+        packages = site_packages(draft, sys.version_info[:2])
+        packages.mkdir(parents=True)
+        text = f"home = {Path(sys.executable).parent}\ninclude-system-site-packages = true\n"
+        (draft / CONFIGURATION).write_text(text, encoding="utf-8")
+    _add_programs(draft / "bin", base / "bin" / "python", packages.parent.name)
+    try:
+        draft.rename(folder)
+    except OSError:
+        shutil.rmtree(draft)
+        if not (folder / CONFIGURATION).exists():  # else another process of the step was first
+            raise
+
+
+def site_packages(folder: Path, version: tuple[int, int]) -> Path:
+    """Return where the packages of a virtual environment lie, for Python `version`."""
+    return folder / "lib" / f"python{version[0]}.{version[1]}" / "site-packages"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -187,6 +227,15 @@ def _notes(environment: Environment, interpreter: Interpreter) -> Iterator[str]:
         yield f"Packages of conda aren't installed: {names}. List what the step needs under pip."
     if environment.image:
         yield f"The image {environment.image} isn't run: the step runs on this machine itself."
+
+
+def _add_programs(folder: Path, python: Path, versioned_name: str) -> None:
+    folder.mkdir()
+    for name in ("python", "python3", versioned_name):
+        (folder / name).symlink_to(python if python.exists() else sys.executable)
+    for name in ("pip", "pip3"):
+        (folder / name).write_text(_PIP, encoding="utf-8")
+        (folder / name).chmod(0o700)
 
 
 @contextmanager
@@ -266,9 +315,6 @@ def _variables() -> dict[str, str]:
 
 def _tell(error: MafunzoError) -> None:
     """Log an error, and record it as the step's own."""
-    from mafunzo.tracking import STEP_FOLDER
-    from mafunzo.tracking.step_folder import StepFolder
-
     logger.error("error: %s", error)
     if step_folder := os.environ.get(STEP_FOLDER):
         write_json(StepFolder(Path(step_folder)).error, error.record)

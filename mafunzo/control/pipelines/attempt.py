@@ -11,9 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from mafunzo.control.launcher.environment import setup_command
+from mafunzo.control.launcher.environment import make_overlay, setup_command
 from mafunzo.control.launcher.local import ExitRecord, last_lines
-from mafunzo.control.launcher.overlay import make_overlay
 from mafunzo.control.pipelines.command import substitute
 from mafunzo.control.store.artifact import Artifacts
 from mafunzo.control.store.disk import remove_tree

@@ -1,13 +1,16 @@
 """Uploaded files, content-addressed: each stored once, under as many names as it was given.
 
-A blob comes whole, or by multipart upload: in blocks (`store.block`), put together at the end.
+A blob comes whole, or by multipart upload: in blocks that wait, until they are put together, in
+`<home>/uploads/<hash of the container>/<hash of the blob>/blocks/<id in hex>`.
 """
 
+import hashlib
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -15,7 +18,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mafunzo.control.store.artifact import Artifacts
-from mafunzo.control.store.block import Blocks
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.manifest import StoredFile
 from mafunzo.control.store.records import Records
@@ -25,6 +27,63 @@ from mafunzo.errors import BlocksMissing, ContainerNotFound, InvalidParameter, N
 CHUNK_BYTES = 2**20
 PART_LIMIT_BYTES = 255
 """How long a part of a blob's name may be, as each becomes the name of a file or folder."""
+
+
+ABANDONED_S = 7 * 24 * 3600.0
+"""After which blocks of an upload that was never finished are deleted."""
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The waiting blocks of one home, under the folder `uploads`."""
+
+    uploads: Path
+
+    def folder(self, container: str, name: str) -> Path:
+        """Return where parts of this blob wait."""
+        return self.uploads / _digest(container) / _digest(name)
+
+    def path(self, container: str, name: str, id: str) -> Path:
+        """Return the file of a block, whether it is there or not."""
+        return self.folder(container, name) / "blocks" / id.encode().hex()
+
+    def put(self, container: str, name: str, id: str, file: BinaryIO) -> None:
+        """Keep a file as a block, in place of one of the same id."""
+        file.flush()
+        target = self.path(container, name, id)
+        target.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
+        target.unlink(missing_ok=True)
+        os.link(file.name, target)
+
+    def list(self, container: str, name: str) -> list[Block]:
+        """Return the blocks that wait, by id."""
+        with suppress(FileNotFoundError):
+            paths = (self.folder(container, name) / "blocks").iterdir()
+            blocks = [Block(bytes.fromhex(path.name).decode(), path.stat().st_size) for path in paths]
+            return sorted(blocks, key=lambda block: block.id)
+        return []
+
+    def discard(self, container: str, name: str) -> None:
+        """Delete the blocks that wait."""
+        shutil.rmtree(self.folder(container, name) / "blocks", ignore_errors=True)
+        self.tidy(container, name)
+
+    def discard_all(self, container: str) -> None:
+        """Delete the blocks that wait for any blob of a container."""
+        shutil.rmtree(self.uploads / _digest(container), ignore_errors=True)
+
+    def tidy(self, container: str, name: str) -> None:
+        """Delete the folders of a blob and of its container if nothing waits in them."""
+        with suppress(OSError):
+            self.folder(container, name).rmdir()
+            (self.uploads / _digest(container)).rmdir()
+
+    def forget_abandoned(self, now: float | None = None) -> None:
+        """Delete the blocks of uploads that nobody has gone on with for a week."""
+        before = (time.time() if now is None else now) - ABANDONED_S
+        for folder in self.uploads.glob("*/*/blocks"):
+            if folder.stat().st_mtime < before:
+                shutil.rmtree(folder.parent, ignore_errors=True)
 
 
 class Blobs:
@@ -181,7 +240,9 @@ class Blobs:
         below = self._records.blobs.list(container, prefix)
         if not below:
             raise NotFound(f"Container '{container}' has neither a blob '{name}' nor any below it.")
-        return self._artifacts.assemble({blob.name.removeprefix(prefix): self._stored(blob) for blob in below})
+        return self._artifacts.assemble(
+            {blob.name.removeprefix(prefix): (blob.artifact, blob.file_name) for blob in below}
+        )
 
     def publish(self, container: str, prefix: str, artifact: str, view_of: str = "") -> None:
         """Show an artifact's files as blobs under `prefix/`, where they aren't yet. No bytes are copied.
@@ -239,9 +300,6 @@ class Blobs:
             offset += block.size
         return None
 
-    def _stored(self, blob: Blob) -> tuple[str, str]:
-        return blob.artifact, blob.file_name
-
 
 @dataclass(frozen=True)
 class _Part:
@@ -257,6 +315,10 @@ class _Part:
             left = self.size
             while left and (chunk := source.read(min(CHUNK_BYTES, left))):
                 left -= whole.write(chunk)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _replaced(blob: Blob, condition: Condition, there: Blob | None) -> Blob:

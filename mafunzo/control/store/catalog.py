@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
 from functools import cache
 from importlib.resources import files
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mafunzo.entities.compute import Hardware, MachineSize
+from mafunzo.entities.environment import Environment
 from mafunzo.entities.model_card import ModelCard, model_card_from_dict
 from mafunzo.entities.model_memory import FINETUNE, INFERENCE, fitting_sizes
 from mafunzo.errors import InvalidFile, NotFound
@@ -17,6 +19,8 @@ from mafunzo.errors import InvalidFile, NotFound
 __all__ = [
     "EnvironmentCard",
     "ModelCard",
+    "curated_environment",
+    "curated_environments",
     "environment_cards",
     "machine_size",
     "machine_sizes",
@@ -25,6 +29,8 @@ __all__ = [
 ]
 
 LOCAL = "local"
+CURATED = "azureml-"
+"""A workspace has an environment of the catalogue as `AzureML-sklearn-1.5`, the registry as `sklearn-1.5`."""
 Card = TypeVar("Card", bound=BaseModel)
 
 
@@ -74,6 +80,17 @@ def environment_cards() -> list[EnvironmentCard]:
     return sorted(cards, key=lambda card: card.name)
 
 
+def curated_environment(name: str) -> Environment | None:
+    """Return the environment that a curated name stands for, in whatever case; None for any other name."""
+    match = next((card for card in environment_cards() if _has_name(card, _plain(name))), None)
+    return None if match is None else _environment(match, name)
+
+
+def curated_environments() -> list[Environment]:
+    """Return one environment a card, by name."""
+    return [_environment(card, card.name) for card in environment_cards()]
+
+
 def machine_sizes(this_machine: Hardware | None = None) -> list[MachineSize]:
     """Return the machine sizes by name; `local` comes first where `this_machine` says what that is."""
     sizes = sorted(_catalogued_sizes(), key=lambda size: size.name.lower())
@@ -88,6 +105,18 @@ def machine_size(name: str, this_machine: Hardware | None = None) -> MachineSize
             return size
     known = [size.name for size in sizes]
     raise NotFound(f"No machine size is called '{name}'.{_near(name, known)} `mafunzo compute sizes` shows all.")
+
+
+def _has_name(card: EnvironmentCard, plain: str) -> bool:
+    return plain == _plain(card.name) or any(fnmatchcase(plain, pattern) for pattern in card.names)
+
+
+def _plain(name: str) -> str:
+    return name.lower().removeprefix(CURATED)
+
+
+def _environment(card: EnvironmentCard, name: str) -> Environment:
+    return Environment(name=name, version=card.version, packages=card.packages, python=card.python)
 
 
 @cache

@@ -8,9 +8,11 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
 
+from mafunzo.control.store.disk import copy_and_hash
 from mafunzo.errors import HomeInUse, InvalidFile, RefusedError
 
 FOLDERS = ("database", "artifacts", "jobs", "workers", "logs", "backups")
@@ -24,20 +26,16 @@ class Home:
     def __init__(self, root: Path) -> None:
         """Raises `InvalidFile` when `root` can't be a folder of ours."""
         self.root = root.absolute()
+        folders = [self.root / name for name in FOLDERS]
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for name in FOLDERS:
-                (self.root / name).mkdir(mode=0o700, exist_ok=True)
+            for folder in folders:
+                folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise InvalidFile(
                 f"{self.root} can't be a home folder: {error.strerror}. Name another one with MAFUNZO_HOME."
             ) from error
-        self.database = self.root / "database"
-        self.artifacts = self.root / "artifacts"
-        self.jobs = self.root / "jobs"
-        self.workers = self.root / "workers"
-        self.logs = self.root / "logs"
-        self.backups = self.root / "backups"
+        self.database, self.artifacts, self.jobs, self.workers, self.logs, self.backups = folders
 
     def __repr__(self) -> str:
         return f"Home({str(self.root)!r})"
@@ -97,15 +95,9 @@ def _pid_in(path: Path) -> int | None:
 def _write_once(path: Path, content: bytes) -> None:
     """Write `content` unless `path` exists by now: of several processes, the first wins, and none reads half a file."""
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
+        copy_and_hash(BytesIO(content), partial, 0o600)
+        with suppress(FileExistsError):
             os.link(partial, path)
-        except FileExistsError:
-            return
     finally:
-        partial.unlink()
+        partial.unlink(missing_ok=True)

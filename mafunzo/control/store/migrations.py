@@ -40,11 +40,14 @@ def migrate(database: Database, migrations: "tuple[Migration, ...] | None" = Non
     version = schema_version(database)
     for step in steps[version:]:
         if version:
-            _copy_before(database, step)
+            moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+            copy = dump(database, database.home.backups, f"before-{step.number:04d}-{moment}")
+            logger.info("Copied %s to %s", database, copy)
         with database.transaction() as connection:
             if _version(connection) == step.number - 1:
                 step.apply(connection)
-                _record(connection, step)
+                row = {"number": step.number, "name": step.name, "mafunzo_version": metadata.version("mafunzo")}
+                connection.execute(sa.insert(table.migration).values(row | {"applied_at": datetime.now(UTC)}))
                 logger.info("Migrated %s to %s (%s)", database, step.number, step.name)
     refuse_newer(database, steps)
 
@@ -81,22 +84,6 @@ def _version(connection: Connection) -> int:
     if not sa.inspect(connection).has_table("migration"):
         return 0
     return connection.execute(sa.select(sa.func.max(table.migration.c.number))).scalar() or 0
-
-
-def _record(connection: Connection, step: Migration) -> None:
-    row = {
-        "number": step.number,
-        "name": step.name,
-        "mafunzo_version": metadata.version("mafunzo"),
-        "applied_at": datetime.now(UTC),
-    }
-    connection.execute(sa.insert(table.migration).values(row))
-
-
-def _copy_before(database: Database, step: Migration) -> None:
-    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-    copy = dump(database, database.home.backups, f"before-{step.number:04d}-{moment}")
-    logger.info("Copied %s to %s", database, copy)
 
 
 def _creating(tables: str) -> Callable[[Connection], None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mafunzo.control.store.environment_catalog import curated_environment, curated_environments
+from mafunzo.control.store.catalog import curated_environment, curated_environments
 from mafunzo.control.workspace.services import Services
 from mafunzo.control.workspace.version import put_version, referenced, registered, scope_of, version_of
 from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetKey, AssetType, FolderType

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from mafunzo.control.launcher.environment import environment_folder, is_ready, remove
 from mafunzo.control.pipelines.scheduler import ENVIRONMENTS_FOLDER
-from mafunzo.control.store.catalog import EnvironmentCard, environment_cards
-from mafunzo.control.store.environment_catalog import curated_environment
+from mafunzo.control.store.catalog import EnvironmentCard, curated_environment, environment_cards
 from mafunzo.control.workspace.components import definition
 from mafunzo.control.workspace.services import Services
 from mafunzo.control.workspace.version import referenced, registered

@@ -15,9 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from mafunzo.control.launcher.environment import environment_folder, setup_command
+from mafunzo.control.launcher.environment import environment_folder, make_overlay, setup_command
 from mafunzo.control.launcher.local import LocalLauncher
-from mafunzo.control.launcher.overlay import make_overlay
 from mafunzo.entities.environment import Environment
 from tests.support.step_process import ended
 from tests.support.waiting import until

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from mafunzo.control.store.artifact import Artifacts
-from mafunzo.control.store.blob import Blobs
-from mafunzo.control.store.block import ABANDONED_S
+from mafunzo.control.store.blob import ABANDONED_S, Blobs
 from mafunzo.control.store.database import Database
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.records import Records

@@ -4,8 +4,7 @@ from importlib.resources import files
 
 import pytest
 
-from mafunzo.control.store.catalog import environment_cards
-from mafunzo.control.store.environment_catalog import curated_environment, curated_environments
+from mafunzo.control.store.catalog import curated_environment, curated_environments, environment_cards
 from mafunzo.entities.environment import Environment
 
 OURS = ()

@@ -9,7 +9,7 @@ from azure.ai.ml.entities import BuildContext
 from azure.ai.ml.entities import Environment as SdkEnvironment
 
 from mafunzo import Workspace
-from mafunzo.control.store.environment_catalog import curated_environments
+from mafunzo.control.store.catalog import curated_environments
 from mafunzo.entities.asset import REGISTRY_SCOPE, WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType
 from mafunzo.entities.environment import Environment, environment_facts, environment_of
 from mafunzo.entrypoints.azure.wire.environment import environment_body, environment_from_body, request_from_body
