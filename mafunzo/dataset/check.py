@@ -10,9 +10,9 @@ from itertools import pairwise
 from typing import Any
 
 from mafunzo.dataset.files import Indices, RawRow, Source
-from mafunzo.dataset.formats import shape
+from mafunzo.dataset.formats import Shape, shape
 from mafunzo.entities.conversation import ROLES, Conversation, Message
-from mafunzo.errors import InvalidData
+from mafunzo.errors import Faults, InvalidData
 
 SHOWN_BAD_ROWS = 20
 _SIMILAR_ROLES = {
@@ -97,16 +97,13 @@ def refuse(bad: Sequence[BadRow]) -> None:
 
 def check_row(raw: RawRow) -> Row | BadRow:
     """Return a raw row as a conversation, or with every reason why it isn't one."""
-    if raw.body is None:
-        return BadRow(raw.file, raw.row, raw.fault)
-    parts = shape(raw.body)
-    if parts.fault:
-        return BadRow(raw.file, raw.row, parts.fault)
-    faults: list[str] = []
+    parts = Shape("", [], fault=raw.fault) if raw.body is None else shape(raw.body)
+    faults = Faults()
+    faults.add(parts.fault)
     messages = [m for m in (_message(i, body, faults) for i, body in enumerate(parts.messages, 1)) if m is not None]
     tools = _tools(parts.tools, faults)
     if not faults:
-        faults += _faults_between(messages)
+        faults.add(*_faults_between(messages))
     if faults:
         return BadRow(raw.file, raw.row, "; ".join(faults))
     return Row(raw.file, raw.row, Conversation(tuple(messages), tools), parts.format, tuple(_notes(messages)))
@@ -121,25 +118,25 @@ def fingerprint(conversation: Conversation) -> bytes:
     return hashlib.blake2b(json.dumps(parts).encode("utf-8"), digest_size=16).digest()
 
 
-def _message(number: int, body: Any, faults: list[str]) -> Message | None:
+def _message(number: int, body: Any, faults: Faults) -> Message | None:
     where = f"message {number}"
     if not isinstance(body, Mapping):
-        faults.append(f"{where} isn't an object with role and content")
+        faults.add(f"{where} isn't an object with role and content")
         return None
     role = body.get("role")
     if role is None:
-        faults.append(f"{where} has no role")
+        faults.add(f"{where} has no role")
         return None
     if role not in ROLES:
-        faults.append(f"{where} has the role '{role}', expected one of {', '.join(ROLES)}{_suggest(str(role))}")
+        faults.add(f"{where} has the role '{role}', expected one of {', '.join(ROLES)}{_suggest(str(role))}")
         return None
-    own_faults: list[str] = []
+    own_faults = Faults()
     calls = _calls(where, body, own_faults)
     content = _content(where, role, body, bool(body.get("tool_calls")), own_faults)
     weight = body.get("weight")
     if weight is not None and (role != "assistant" or isinstance(weight, bool) or weight not in (0, 1)):
-        own_faults.append(f"{where} has the weight {weight!r}, expected 0 or 1 on a message of the assistant")
-    faults += own_faults
+        own_faults.add(f"{where} has the weight {weight!r}, expected 0 or 1 on a message of the assistant")
+    faults.add(*own_faults)
     if own_faults:
         return None
     keys = {"role", "content", "tool_calls", "name", "tool_call_id"}
@@ -147,7 +144,7 @@ def _message(number: int, body: Any, faults: list[str]) -> Message | None:
     return Message(role, content, calls, body.get("name"), body.get("tool_call_id"), extra)
 
 
-def _content(where: str, role: str, body: Mapping[str, Any], has_calls: bool, faults: list[str]) -> str | None:
+def _content(where: str, role: str, body: Mapping[str, Any], has_calls: bool, faults: Faults) -> str | None:
     content = body.get("content")
     if isinstance(content, list):
         parts = [
@@ -158,19 +155,19 @@ def _content(where: str, role: str, body: Mapping[str, Any], has_calls: bool, fa
             content = "".join(str(part) for part in parts)
         else:
             kinds = ", ".join(sorted({str(kind) for kind in part_types} - {"text"})) or "parts without text"
-            faults.append(f"{where} has content that isn't text ({kinds}); chat models here read text only")
+            faults.add(f"{where} has content that isn't text ({kinds}); chat models here read text only")
             return None
     if content is None:
         if not has_calls:
-            faults.append(f"{where} ('{role}') has no content")
+            faults.add(f"{where} ('{role}') has no content")
         return None
     if not isinstance(content, str):
-        faults.append(f"{where} ('{role}') has content that isn't text: {json.dumps(content, default=str)[:60]}")
+        faults.add(f"{where} ('{role}') has content that isn't text: {json.dumps(content, default=str)[:60]}")
         return None
     if not content.strip() and not has_calls and role != "tool":
-        faults.append(f"{where} ('{role}') is empty")
+        faults.add(f"{where} ('{role}') is empty")
     if not _can_be_written(content):
-        faults.append(f"{where} ('{role}') holds half of a character (a lone surrogate), which no encoding can write")
+        faults.add(f"{where} ('{role}') holds half of a character (a lone surrogate), which no encoding can write")
     return content
 
 
@@ -182,19 +179,19 @@ def _can_be_written(text: str) -> bool:
     return True
 
 
-def _calls(where: str, body: Mapping[str, Any], faults: list[str]) -> tuple[dict[str, Any], ...]:
+def _calls(where: str, body: Mapping[str, Any], faults: Faults) -> tuple[dict[str, Any], ...]:
     calls = body.get("tool_calls") or []
     if not isinstance(calls, list) or (calls and body.get("role") != "assistant"):
-        faults.append(f"{where} has tool_calls that aren't a list on a message of the assistant")
+        faults.add(f"{where} has tool_calls that aren't a list on a message of the assistant")
         return ()
     for number, call in enumerate(calls, 1):
         function = call.get("function", call) if isinstance(call, Mapping) else None
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-            faults.append(f"{where}, tool call {number} has no function with a name")
+            faults.add(f"{where}, tool call {number} has no function with a name")
             continue
         arguments = function.get("arguments", {})
         if isinstance(arguments, str) and not _is_json_object(arguments):
-            faults.append(f"{where}, tool call {number} has arguments that aren't a JSON object: {arguments[:60]}")
+            faults.add(f"{where}, tool call {number} has arguments that aren't a JSON object: {arguments[:60]}")
     return () if faults else tuple(_call(call) for call in calls)
 
 
@@ -212,14 +209,14 @@ def _is_json_object(text: str) -> bool:
         return False
 
 
-def _tools(tools: Any, faults: list[str]) -> tuple[dict[str, Any], ...]:
+def _tools(tools: Any, faults: Faults) -> tuple[dict[str, Any], ...]:
     if tools is None or tools == "" or tools == []:
         return ()
     if not isinstance(tools, list) or not all(isinstance(tool, Mapping) for tool in tools):
-        faults.append("'tools' isn't a list of tool definitions")
+        faults.add("'tools' isn't a list of tool definitions")
         return ()
     if not all(isinstance((tool.get("function") or tool).get("name"), str) for tool in tools):
-        faults.append("a tool definition has no name")
+        faults.add("a tool definition has no name")
         return ()
     return tuple(dict(tool) if "function" in tool else {"type": "function", "function": dict(tool)} for tool in tools)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial as bind
 from importlib import resources
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -183,11 +183,9 @@ def chitchat_conversations(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         ]
         if len({sender for sender, _ in utterances}) != 2:
             continue
-        turns: list[tuple[str, list[str]]] = []
-        for sender, text in utterances:
-            if not turns or turns[-1][0] != sender:
-                turns.append((sender, []))
-            turns[-1][1].append(text)
+        turns = [
+            (sender, [text for _, text in group]) for sender, group in groupby(utterances, key=lambda said: said[0])
+        ]
         if len(turns) < MINIMUM_TURNS:
             continue
         messages = [

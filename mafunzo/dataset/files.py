@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class Source:
         start = 0
         for path in self.files:
             count = 0
-            for raw in _READERS[kind_of(path)](path, start, indices):
+            for raw in _read(path, start, indices):
                 count = raw.index - start + 1
                 if indices is None or raw.index in indices:
                     yield raw
@@ -66,7 +67,7 @@ class Source:
             if kind_of(path) == "parquet":
                 total += int(_parquet(path).metadata.num_rows)
             else:
-                total += sum(1 for _ in _READERS[kind_of(path)](path, 0, ()))
+                total += sum(1 for _ in _read(path, 0, ()))
         if total == 0:
             raise InvalidFile(f"{self.name} has no rows.")
         return total
@@ -111,8 +112,15 @@ def kind_of(path: Path) -> str:
     raise InvalidFile(f"{path.name} has no suffix and isn't recognised as {KINDS}. Give it the right suffix.")
 
 
+def _read(path: Path, start: int, indices: Indices | None) -> Iterator[RawRow]:
+    """Yield a file's rows, the first with the index `start`; those that aren't at `indices` without bodies, or not at all."""
+    kind = kind_of(path)
+    if kind != "parquet":
+        _refuse_utf16(path)
+    return _READERS[kind](path, start, indices)
+
+
 def _read_jsonl(path: Path, start: int, indices: Indices | None) -> Iterator[RawRow]:
-    _refuse_utf16(path)
     index = start
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -122,20 +130,14 @@ def _read_jsonl(path: Path, start: int, indices: Indices | None) -> Iterator[Raw
             if number == 1 and line.lstrip()[:1] == b"[":
                 yield from _read_array(path, start, indices)
                 return
-            if indices is None or index in indices:
-                body, fault = _parse_line(line)
-                yield RawRow(path.name, number, index, body, fault)
-            else:
-                yield RawRow(path.name, number, index, None)
+            body, fault = _parse_line(line) if indices is None or index in indices else (None, "")
+            yield RawRow(path.name, number, index, body, fault)
             index += 1
 
 
 def _read_json(path: Path, start: int, indices: Indices | None) -> Iterator[RawRow]:
-    _refuse_utf16(path)
     with path.open("rb") as file:
-        head = file.readline().removeprefix(b"\xef\xbb\xbf").strip()
-        while not head and (line := file.readline()):
-            head = line.strip()
+        head = next(filter(None, (line.removeprefix(b"\xef\xbb\xbf").strip() for line in file)), b"")
     if head[:1] == b"[":
         yield from _read_array(path, start, indices)
     elif _parse_line(head)[0] is not None:
@@ -209,26 +211,13 @@ def _decode(decoder: json.JSONDecoder, text: str, position: int, file: Any) -> t
             text, position, size = text[position:] + more, 0, size * 2
 
 
-def _read_csv(path: Path, start: int, indices: Indices | None) -> Iterator[RawRow]:
-    yield from _read_delimited(path, ",", start, indices)
-
-
-def _read_tsv(path: Path, start: int, indices: Indices | None) -> Iterator[RawRow]:
-    yield from _read_delimited(path, "\t", start, indices)
-
-
-def _read_delimited(path: Path, delimiter: str, start: int, indices: Indices | None) -> Iterator[RawRow]:
-    _refuse_utf16(path)
+def _read_delimited(path: Path, start: int, _indices: Indices | None, delimiter: str) -> Iterator[RawRow]:
     csv.field_size_limit(sys.maxsize)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, delimiter=delimiter, strict=True)
             columns = _columns(next(reader, []), path)
-            row = 0
-            for cells in reader:
-                if not cells:
-                    continue
-                row += 1
+            for row, cells in enumerate(filter(None, reader), 1):
                 if len(cells) != len(columns):
                     fault = f"has {len(cells)} cells, expected {len(columns)} as in the first line"
                     yield RawRow(path.name, row, start + row - 1, None, fault)
@@ -273,8 +262,8 @@ def _parquet(path: Path) -> Any:
 _READERS: dict[str, Callable[[Path, int, Indices | None], Iterator[RawRow]]] = {
     "jsonl": _read_jsonl,
     "json": _read_json,
-    "csv": _read_csv,
-    "tsv": _read_tsv,
+    "csv": partial(_read_delimited, delimiter=","),
+    "tsv": partial(_read_delimited, delimiter="\t"),
     "parquet": _read_parquet,
 }
 
