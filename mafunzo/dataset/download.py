@@ -12,10 +12,11 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from mafunzo.dataset.files import SUFFIXES, Source
 from mafunzo.dataset.wheel import fetch_wheel
+from mafunzo.entities.validation import validated
 from mafunzo.errors import InvalidData, InvalidFile, InvalidParameter, NotFound, Unreachable
 
 logger = logging.getLogger(__name__)
@@ -81,11 +82,7 @@ def card_from_yaml(text: str, where: str) -> DataCard:
     """Parse a data set's card from YAML; raises `InvalidFile` with all faults."""
     import yaml
 
-    try:
-        return DataCard.model_validate(yaml.safe_load(text))
-    except ValidationError as error:
-        faults = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
-        raise InvalidFile(f"{where}: not a data set's card.", faults) from error
+    return validated(f"{where}: not a data set's card.", lambda: DataCard.model_validate(yaml.safe_load(text)))
 
 
 def find_card(name: str) -> DataCard:

@@ -3,9 +3,9 @@
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from mafunzo.errors import InvalidFile
+from mafunzo.entities.validation import validated
 
 Value = str | int | float
 
@@ -113,19 +113,10 @@ class ModelCard(_Strict):
 
 def source_from_dict(body: Any, where: str) -> Source:
     """Build the source of a model from its parsed YAML; raises `InvalidFile` with all faults."""
-    try:
-        return TypeAdapter[Source](Source).validate_python(body)
-    except ValidationError as error:
-        raise InvalidFile(f"{where}: not the source of a model.", _faults(error)) from error
+    source = TypeAdapter[Source](Source)
+    return validated(f"{where}: not the source of a model.", lambda: source.validate_python(body))
 
 
 def model_card_from_dict(body: Any, where: str) -> ModelCard:
     """Build a card from its parsed YAML; `where` names the file in errors. Raises `InvalidFile` with all faults."""
-    try:
-        return ModelCard.model_validate(body)
-    except ValidationError as error:
-        raise InvalidFile(f"{where}: not a model card.", _faults(error)) from error
-
-
-def _faults(error: ValidationError) -> list[str]:
-    return [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
+    return validated(f"{where}: not a model card.", lambda: ModelCard.model_validate(body))

@@ -6,9 +6,10 @@ from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from mafunzo.control.store.manifest import StoredFile
+from mafunzo.entities.validation import validated
 from mafunzo.errors import InvalidFile
 
 REFERENCE_FILE = "serving_reference.json"
@@ -55,11 +56,9 @@ def read_reference(folder: Path) -> Reference | None:
     path = folder / REFERENCE_FILE
     if not path.exists():
         return None
-    try:
-        reference = Reference.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        faults = [f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()]
-        raise InvalidFile(f"{path} isn't a serving reference.", faults[:SHOWN_FAULTS]) from error
+    reference = validated(
+        f"{path} isn't a serving reference.", lambda: Reference.model_validate_json(path.read_bytes()), SHOWN_FAULTS
+    )
     if not reference.rows:
         raise InvalidFile(f"{path} has no rows: there is nothing to compare with. Run the evaluation again.")
     return reference

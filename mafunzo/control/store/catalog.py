@@ -8,13 +8,14 @@ from importlib.resources import files
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from mafunzo.entities.compute import Hardware, MachineSize
 from mafunzo.entities.environment import Environment
 from mafunzo.entities.model_card import ModelCard, model_card_from_dict
 from mafunzo.entities.model_memory import FINETUNE, INFERENCE, fitting_sizes
-from mafunzo.errors import InvalidFile, NotFound
+from mafunzo.entities.validation import validated
+from mafunzo.errors import NotFound
 
 __all__ = [
     "EnvironmentCard",
@@ -173,11 +174,7 @@ def _read(folder: str) -> Iterator[tuple[str, Any]]:
 
 
 def _checked(cls: type[Card], body: Any, where: str) -> Card:
-    try:
-        return cls.model_validate(body)
-    except ValidationError as error:
-        faults = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
-        raise InvalidFile(f"{where}: not a card that can be used.", faults) from error
+    return validated(f"{where}: not a card that can be used.", lambda: cls.model_validate(body))
 
 
 def _repository(card: ModelCard) -> str:

@@ -11,7 +11,7 @@ from mafunzo.control.workspace.services import Services
 from mafunzo.entities.job import DEFAULT_OUTPUT, Job, Step, StepOutputInput, StepStatus
 from mafunzo.entities.sweep import BEST_TRIAL
 from mafunzo.errors import JobFailed, MafunzoError, NotFound
-from mafunzo.tracking.run_id import step_run_id
+from mafunzo.tracking.run import step_run_id
 from mafunzo.tracking.step_folder import StepFolder
 
 logger = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from mafunzo.entrypoints.azure.wire.envelope import RESOURCE_GROUP, SUBSCRIPTION, WORKSPACE
 
 
-def variables(
+def step_variables(
     job: str, experiment: str, run_id: str, inputs: Mapping[str, str], outputs: Mapping[str, str]
 ) -> dict[str, str]:
     """Return the variables that name the workspace, the job and its run, and each input and output by its value or path."""

@@ -13,7 +13,7 @@ from mafunzo.entities.asset import Asset
 from mafunzo.entities.registered_model import RegisteredModel
 from mafunzo.entrypoints.mlflow.filter import Facts
 from mafunzo.errors import InvalidParameter, MafunzoError
-from mafunzo.tracking.run_id import job_run_id
+from mafunzo.tracking.run import job_run_id
 
 ARTIFACTS = "mlflow-artifacts:/"
 FOLDER = "registered-models"

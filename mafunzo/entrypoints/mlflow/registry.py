@@ -15,7 +15,7 @@ from mafunzo.entities.registered_model import RegisteredModel
 from mafunzo.entrypoints.mlflow import registered_model as wire
 from mafunzo.entrypoints.mlflow.filter import parse_filter, select
 from mafunzo.errors import InvalidParameter, MafunzoError, NotFound, NotSupported
-from mafunzo.tracking.run_id import job_run_id
+from mafunzo.tracking.run import job_run_id
 
 Arguments = Mapping[str, Any]
 Answer = dict[str, Any]

@@ -41,7 +41,7 @@ from mafunzo.entrypoints.serve.ways_in import (
     mlflow_way_in,
     step_variables,
 )
-from mafunzo.tracking.run_id import step_run_id
+from mafunzo.tracking.run import step_run_id
 
 logger = logging.getLogger(__name__)
 

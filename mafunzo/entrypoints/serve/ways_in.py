@@ -121,11 +121,11 @@ def step_variables(
     """
     variables: dict[str, str] = {}
     if is_here(MLFLOW):
-        from mafunzo.entrypoints.mlflow import step_environment as mlflow
+        from mafunzo.entrypoints.mlflow.step_run import step_variables as mlflow_variables
 
-        variables |= mlflow.variables(mlflow_uri, job.experiment, run_id)
+        variables |= mlflow_variables(mlflow_uri, job.experiment, run_id)
     if is_here(AZURE):
-        from mafunzo.entrypoints.azure import step_environment as azure
+        from mafunzo.entrypoints.azure.step_environment import step_variables as azure_variables
 
-        variables |= azure.variables(job.name, job.experiment, run_id, inputs, outputs)
+        variables |= azure_variables(job.name, job.experiment, run_id, inputs, outputs)
     return variables

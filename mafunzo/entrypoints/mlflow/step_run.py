@@ -3,7 +3,7 @@
 from urllib.parse import urlsplit, urlunsplit
 
 
-def variables(uri: str, experiment: str, run_id: str) -> dict[str, str]:
+def step_variables(uri: str, experiment: str, run_id: str) -> dict[str, str]:
     """Return the environment for stock `mlflow` to log into the run `run_id`; `uri` has the key as its password.
 
     The key gets a variable of its own, so that a script that prints its tracking URI doesn't print the key.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mafunzo.tracking.run_id import job_run_id, step_run_id
+from mafunzo.tracking.run import job_run_id, step_run_id
 
 
 @pytest.mark.parametrize(
