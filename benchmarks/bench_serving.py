@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from mafunzo.compute.chat.tokenizer import load_tokenizer
 from mafunzo.compute.inference.engine import GREEDY, Engine
 from mafunzo.compute.inference.executor_torch import TorchExecutor
-from mafunzo.compute.inference.request import Delta, Request
+from mafunzo.compute.inference.request import Delta, GenerationRequest
 from mafunzo.compute.model.loading import load_network
 
 PROMPT_TOKENS, NEW_TOKENS = 200, 64
@@ -66,7 +66,9 @@ def measure(engine: Engine, plain: PreTrainedModel, prompts: list[list[int]]) ->
 
 def ours_decode(engine: Engine, prompts: list[list[int]]) -> None:
     """Answer prompts through the engine."""
-    streams = [engine.submit(Request(tuple(prompt), NEW_TOKENS, GREEDY, ignore_eos=True)) for prompt in prompts]
+    streams = [
+        engine.submit(GenerationRequest(tuple(prompt), NEW_TOKENS, GREEDY, ignore_eos=True)) for prompt in prompts
+    ]
     assert all(len(stream.reply().token_ids) == NEW_TOKENS for stream in streams)
 
 
@@ -88,7 +90,7 @@ def plain_generate(network: PreTrainedModel, prompts: list[list[int]], new_token
 def time_to_first(engine: Engine, prompt: list[int]) -> float:
     """Return the seconds until the first token of one reply."""
     started = time.perf_counter()
-    stream = engine.submit(Request(tuple(prompt), 1, GREEDY, ignore_eos=True))
+    stream = engine.submit(GenerationRequest(tuple(prompt), 1, GREEDY, ignore_eos=True))
     next(event for event in stream if isinstance(event, Delta))
     return time.perf_counter() - started
 

@@ -81,7 +81,7 @@ def package(root: Path, base: Path, tuned: Path, is_merged: bool) -> Path:
     reference = serving_reference(base, tuned, is_merged, ROWS, 3, 400, torch.float32)
     (evaluation / "serving_reference.json").write_text(json.dumps(reference))
     out = root / f"package-{is_merged}"
-    values = {"merge_lora_weights": str(is_merged).lower(), "trust_remote_code": "false", "name": "tiny"}
+    values = {"merge_lora_weights": is_merged, "trust_remote_code": False, "name": "tiny"}
     paths = {"model": base, "tuned": tuned, "prepared": None, "evaluation": evaluation}
     package_model(Arguments(values, paths, {"mlflow_model_folder": out}, MetricLog(None)))
     return out

@@ -12,7 +12,7 @@ from mafunzo.tracking import MetricLog
 from tests.support.tiny_training import learnable_rows, write_prepared
 
 LORA = {
-    "apply_lora": "true",
+    "apply_lora": True,
     "lora_r": 4,
     "lora_alpha": 8,
     "learning_rate": 0.02,
@@ -20,8 +20,8 @@ LORA = {
     "per_device_eval_batch_size": 8,
     "logging_steps": 1,
 }
-FULL = LORA | {"apply_lora": "false", "learning_rate": 0.003}
-ZERO = FULL | {"apply_deepspeed": "true"}
+FULL = LORA | {"apply_lora": False, "learning_rate": 0.003}
+ZERO = FULL | {"apply_deepspeed": True}
 
 
 def train(tmp_path: Path, base: Path, prepared: Path, name: str = "out", **values) -> tuple[dict, Path]:

@@ -17,7 +17,8 @@ from mafunzo import settings
 from mafunzo.compute.device.out_of_memory import is_out_of_memory
 from mafunzo.entities.component import Component, parse_value
 from mafunzo.entities.component_file import component_from_dict
-from mafunzo.errors import FailedError, InvalidParameter, MafunzoError, OutOfMemory, StorageFull
+from mafunzo.entities.parameters.parameter import typed
+from mafunzo.errors import FailedError, Faults, InvalidParameter, MafunzoError, OutOfMemory, StorageFull
 from mafunzo.tracking import MetricLog
 from mafunzo.tracking.atomic_json import write_json
 from mafunzo.tracking.step_folder import StepFolder
@@ -25,8 +26,8 @@ from mafunzo.tracking.step_folder import StepFolder
 
 @dataclass(frozen=True)
 class Arguments:
-    """A component's inputs and outputs. `values` holds literals (None for an optional input without a value);
-    `paths` existing files and folders; `outputs` paths to write, whose parents exist."""
+    """A component's inputs and outputs. `values` holds typed literals (None for an optional input without a value), which each
+    component names in a dataclass of its own; `paths` existing files and folders; `outputs` paths whose parents exist."""
 
     values: dict[str, Any]
     paths: dict[str, Path | None]
@@ -89,22 +90,20 @@ def parse(component: Component, argv: Sequence[str], step_folder: Path | None = 
     options = vars(parser.parse_args(argv))
     values: dict[str, Any] = {}
     paths: dict[str, Path | None] = {}
-    faults: list[str] = []
+    faults = Faults()
     for name, parameter in component.inputs.items():
         raw = options[name] if options[name] is not None else parameter.default
         if raw is None:
-            if parameter.is_required:
-                faults.append(f"--{name} is missing.")
+            faults.add(f"--{name} is missing." if parameter.is_required else "")
             (paths if parameter.is_path else values)[name] = None
         elif parameter.is_path:
             paths[name] = path = Path(str(raw))
-            if not path.exists():
-                faults.append(f"--{name} is '{raw}', which doesn't exist.")
+            faults.add("" if path.exists() else f"--{name} is '{raw}', which doesn't exist.")
         else:
-            values[name], fault = parse_value(parameter, raw)
-            faults += [fault] if fault else []
-    if faults:
-        raise InvalidParameter(f"{component.name} can't start.", faults)
+            value, fault = parse_value(parameter, raw)
+            values[name] = typed(parameter, value)
+            faults.add(fault)
+    faults.require_none(f"{component.name} can't start.")
     outputs = {name: Path(options[name]) for name in component.outputs}
     for path in outputs.values():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,13 +2,15 @@
 
 import logging
 import sys
+from pathlib import Path
 
 import torch
 
 from mafunzo.compute.components.command import Arguments, run
-from mafunzo.compute.evaluation.evaluate import Request, evaluate
+from mafunzo.compute.evaluation.evaluate import evaluate
 from mafunzo.compute.evaluation.gate import check_gate
 from mafunzo.compute.evaluation.report import logged_metrics, table_text, write_report
+from mafunzo.compute.evaluation.request import EvaluationArguments, EvaluationRequest
 from mafunzo.compute.evaluation.serving_reference import serving_reference
 from mafunzo.compute.evaluation.tasks import raw_rows
 from mafunzo.compute.inference.executor_torch import serving_dtype
@@ -21,64 +23,46 @@ logger = logging.getLogger(__name__)
 
 def work(arguments: Arguments) -> None:
     """Everything is written before the gate is looked at, so that a model that fails it can be understood."""
-    values = arguments.values
     logging.getLogger("absl").setLevel(logging.WARNING)  # rouge-score tells of each scorer that it makes
-    request = _request(arguments)
-    faults = unmeasured(request.config, values["generation_rows"], values["gate"], values["gate_metric"])
+    values = EvaluationArguments(**arguments.values)
+    base, device = arguments.path("model"), "cuda" if torch.cuda.is_available() else "cpu"
+    request = EvaluationRequest(
+        base,
+        arguments.path("tuned"),
+        arguments.path("prepared"),
+        values,
+        _config(arguments.paths["evaluation_config"], values.evaluation_config_params),
+        serving_dtype(base, device),
+        device,
+    )
+    faults = unmeasured(request.config, values.generation_rows, values.gate, values.gate_metric)
     if faults:
         raise InvalidParameter("The evaluation can't start.", faults)
     out = arguments.outputs["evaluation_result"]
     out.mkdir(parents=True, exist_ok=True)
-    logger.info("Evaluating %s and %s on %s", request.base, request.tuned, request.device)
+    logger.info("Evaluating %s and %s on %s", base, request.tuned, device)
     evaluation = evaluate(request, scratch=out)
     write_report(evaluation, out)
     logger.info("Asking plain transformers what the endpoint must reproduce")
     reference = serving_reference(
-        request.base,
+        base,
         request.tuned,
-        request.merge,
+        values.merge_lora_weights,
         raw_rows(request.prepared),
-        rows=values["reference_rows"],
-        max_tokens=values["reference_max_tokens"],
+        rows=values.reference_rows,
+        max_tokens=values.reference_max_tokens,
         dtype=request.dtype,
-        device=request.device,
-        trust_remote_code=request.trust_remote_code,
+        device=device,
+        trust_remote_code=values.trust_remote_code,
     )
     write_json(out / "serving_reference.json", reference, indent=1, ensure_ascii=False)
     arguments.metrics.log(0, logged_metrics(evaluation))
     sys.stdout.write(f"\n{table_text(evaluation)}\nThe whole report is report.html of the output evaluation_result\n")
-    check_gate(
-        values["gate"],
-        values["gate_metric"],
-        evaluation.comparisons,
-        values["gate_max_kl"],
-        evaluation.forgetting.kl if evaluation.forgetting else None,
-    )
+    kl = evaluation.forgetting.kl if evaluation.forgetting else None
+    check_gate(values.gate, values.gate_metric, evaluation.comparisons, values.gate_max_kl, kl)
 
 
-def _request(arguments: Arguments) -> Request:
-    values = arguments.values
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Request(
-        base=arguments.path("model"),
-        tuned=arguments.path("tuned"),
-        prepared=arguments.path("prepared"),
-        merge=values["merge_lora_weights"] == "true",
-        config=_config(arguments),
-        max_evaluation_rows=values["max_evaluation_rows"],
-        generation_rows=values["generation_rows"],
-        max_prompt_tokens=values["max_prompt_tokens"],
-        max_new_tokens=values["max_new_tokens"],
-        forgetting_prompts=values["forgetting_prompts"],
-        seed=values["seed"],
-        dtype=serving_dtype(arguments.path("model"), device),
-        device=device,
-        trust_remote_code=values["trust_remote_code"] == "true",
-    )
-
-
-def _config(arguments: Arguments) -> EvaluationConfig:
-    file, params = arguments.paths["evaluation_config"], arguments.values["evaluation_config_params"]
+def _config(file: Path | None, params: str | None) -> EvaluationConfig:
     texts = {f"evaluation_config ({file.name})": file.read_text(encoding="utf-8")} if file else {}
     return evaluation_config(texts | ({"evaluation_config_params": params} if params else {}))
 

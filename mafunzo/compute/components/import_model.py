@@ -45,6 +45,15 @@ MLFLOW_TOKENIZERS = ("data/model", "data/adapter", "data/tokenizer", "components
 
 
 @dataclass(frozen=True)
+class ImportModelArguments:
+    """The import_model step's parameters, each under its own name."""
+
+    huggingface_id: str | None
+    trust_remote_code: bool
+    mirror: str | None
+
+
+@dataclass(frozen=True)
 class Origin:
     """A model before it is copied: its folders and provenance.
 
@@ -70,10 +79,10 @@ def import_model(arguments: Arguments) -> None:
     """Write the model that the arguments name into the output `model`."""
     disable_progress_bar()
     environment = settings.load()
-    mirror = arguments.values["mirror"]
-    trusts_code = arguments.values["trust_remote_code"] == "true"
-    access = Access(environment.cache, environment.offline, Path(mirror) if mirror else None, trusts_code)
-    origins = _origins(arguments, access)
+    values = ImportModelArguments(**arguments.values)
+    trusts_code, mirror = values.trust_remote_code, Path(values.mirror) if values.mirror else None
+    access = Access(environment.cache, environment.offline, mirror, trusts_code)
+    origins = _origins(arguments.paths, values.huggingface_id, access)
     if not origins:
         raise InvalidParameter("No model is named. Pass --mlflow_model_path, --pytorch_model_path or --huggingface_id.")
     out = arguments.outputs["model"]
@@ -95,20 +104,20 @@ def import_model(arguments: Arguments) -> None:
     )
 
 
-def _origins(arguments: Arguments, access: Access) -> list[Origin]:
+def _origins(paths: Mapping[str, Path | None], repository: str | None, access: Access) -> list[Origin]:
     """Return the model to import, and the base from the arguments if it is an adapter."""
     loaders: list[Callable[[], Origin]] = []
-    if (pytorch := arguments.paths["pytorch_model_path"]) is not None:
+    if (pytorch := paths["pytorch_model_path"]) is not None:
         loaders.append(partial(_from_folder, pytorch))
-    if (mlflow := arguments.paths["mlflow_model_path"]) is not None:
+    if (mlflow := paths["mlflow_model_path"]) is not None:
         is_card = (mlflow / "card.yml").exists()
         loaders.append(partial(_from_reference, mlflow, access) if is_card else partial(_from_mlflow, mlflow))
-    if (repository := arguments.values["huggingface_id"]) is not None:
+    if repository is not None:
         loaders.append(partial(_from_hub, repository, access))
     if not loaders:
         return []
     first = loaders[0]()
-    if (base := arguments.paths["base_model_path"]) is not None:
+    if (base := paths["base_model_path"]) is not None:
         loaders.insert(1, partial(_from_folder, base))
     return [first, loaders[1]()] if first.is_adapter and len(loaders) > 1 else [first]
 

@@ -7,6 +7,7 @@ import platform
 import shutil
 import uuid
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -59,17 +60,27 @@ SIGNATURE = {
 }
 
 
+@dataclass(frozen=True)
+class PackageModelArguments:
+    """The package_model step's parameters, each under its own name."""
+
+    trust_remote_code: bool
+    merge_lora_weights: bool
+    name: str | None
+
+
 def package_model(arguments: Arguments) -> None:
     """Write the MLflow model folder of a tuned model."""
     disable_progress_bar()
     base, tuned = arguments.path("model"), arguments.path("tuned")
     prepared, evaluation = arguments.paths["prepared"], arguments.paths["evaluation"]
-    trusts_code = arguments.values["trust_remote_code"] == "true"
+    values = PackageModelArguments(**arguments.values)
+    trusts_code = values.trust_remote_code
     is_lora = (tuned / ADAPTER_CONFIG).exists()
-    is_merged = is_lora and arguments.values["merge_lora_weights"] == "true"
+    is_merged = is_lora and values.merge_lora_weights
     is_adapter = is_lora and not is_merged
     base_facts = _base_facts(base)
-    name = arguments.values["name"] or f"{base_facts['name']}-tuned"
+    name = values.name or f"{base_facts['name']}-tuned"
     reference = _find(evaluation, "serving_reference.json")
     out = arguments.outputs["mlflow_model_folder"]
     out.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mafunzo.compute.chat.examples import IGNORED, Encoder, Example, Unusable, pieces
 from mafunzo.compute.chat.tokenizer import context_length, load_tokenizer, padding_id
@@ -45,6 +45,19 @@ TOKENIZER_FILES = (
 
 
 @dataclass(frozen=True)
+class PrepareDataArguments:
+    """The prepare_data step's parameters, each under its own name."""
+
+    trust_remote_code: bool
+    task_name: Literal["ChatCompletion"]
+    batch_size: int
+    pad_to_max_length: bool
+    max_seq_length: int
+    on_bad_row: Literal["fail", "skip"]
+    split_seed: int | None
+
+
+@dataclass(frozen=True)
 class Options:
     """max_seq_length: tokens, or None for no truncation; padding: the token id that pads rows to it, or None."""
 
@@ -56,17 +69,17 @@ class Options:
 
 def work(arguments: Arguments) -> None:
     """Write the tokenized dataset, its tokenizer and the data report."""
-    model = arguments.path("model")
-    tokenizer = load_tokenizer(model, arguments.values["trust_remote_code"] == "true")
-    options = _options(arguments.values, tokenizer, model)
+    values, model = PrepareDataArguments(**arguments.values), arguments.path("model")
+    tokenizer = load_tokenizer(model, values.trust_remote_code)
+    options = _options(values, tokenizer, model)
     sources = _sources(arguments)
-    shares = _shares(sources, arguments.values["split_seed"])
+    shares = _shares(sources, values.split_seed)
     with new_folder(arguments.outputs["prepared"]) as folder:
         tallies = _prepare(folder, Encoder(tokenizer), sources, shares, options)
         refuse([] if options.skips_bad_rows else [row for tally in tallies.values() for row in tally.bad])
         _check_enough_is_left(tallies)
         copy_tokenizer(model, folder / "tokenizer")
-        report = as_json(tallies, _settings(options, arguments.values))
+        report = as_json(tallies, _settings(options, values))
         write_json(folder / "report.json", report, indent=1, ensure_ascii=False)
         split_name = next(iter(tallies))
         write_json(folder / "preview.json", tallies[split_name].preview, indent=1, ensure_ascii=False)
@@ -90,22 +103,21 @@ def sequence_length(max_seq_length: int, tokenizer: Any, model: Path) -> int | N
     return min(max_seq_length, limit)
 
 
-def _options(values: Mapping[str, Any], tokenizer: Any, model: Path) -> Options:
-    length = sequence_length(values["max_seq_length"], tokenizer, model)
-    is_padded = values["pad_to_max_length"] == "true"
-    if is_padded and length is None:
+def _options(values: PrepareDataArguments, tokenizer: Any, model: Path) -> Options:
+    length = sequence_length(values.max_seq_length, tokenizer, model)
+    if values.pad_to_max_length and length is None:
         raise InvalidParameter("pad_to_max_length is true, but the model names no longest length. Set max_seq_length.")
-    padding = padding_id(tokenizer) if is_padded else None
-    return Options(length, padding, values["batch_size"], values["on_bad_row"] == "skip")
+    padding = padding_id(tokenizer) if values.pad_to_max_length else None
+    return Options(length, padding, values.batch_size, values.on_bad_row == "skip")
 
 
-def _settings(options: Options, values: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(options: Options, values: PrepareDataArguments) -> dict[str, Any]:
     return {
         "max_seq_length": options.max_seq_length,
-        "pad_to_max_length": options.padding is not None,
+        "pad_to_max_length": values.pad_to_max_length,
         "pad_token_id": options.padding,
-        "on_bad_row": values["on_bad_row"],
-        "split_seed": values["split_seed"],
+        "on_bad_row": values.on_bad_row,
+        "split_seed": values.split_seed,
     }
 
 

@@ -1,6 +1,7 @@
 """Data preview: the first rows of a file after chat template, loss mask and truncation, and a check of all rows."""
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 from mafunzo.compute.chat.examples import Encoder, Example, Unusable, pieces
@@ -12,11 +13,20 @@ from mafunzo.dataset.files import open_source
 from mafunzo.tracking.atomic_json import write_json
 
 
+@dataclass(frozen=True)
+class PreviewDataArguments:
+    """The preview_data step's parameters, each under its own name."""
+
+    rows: int
+    max_seq_length: int
+    trust_remote_code: bool
+
+
 def work(arguments: Arguments) -> None:
     """Write `preview.json` and `report.json`; bad rows are listed, and stop nothing."""
-    model = arguments.path("model")
-    tokenizer = load_tokenizer(model, arguments.values["trust_remote_code"] == "true")
-    max_seq_length = sequence_length(arguments.values["max_seq_length"], tokenizer, model)
+    values, model = PreviewDataArguments(**arguments.values), arguments.path("model")
+    tokenizer = load_tokenizer(model, values.trust_remote_code)
+    max_seq_length = sequence_length(values.max_seq_length, tokenizer, model)
     encoder = Encoder(tokenizer)
     source = open_source(arguments.path("train_file_path"))
     source.count()
@@ -32,7 +42,7 @@ def work(arguments: Arguments) -> None:
             continue
         formats[row.format] += 1
         notes.update(row.notes)
-        if len(rows) < arguments.values["rows"]:
+        if len(rows) < values.rows:
             example = encoder.encode([row.conversation], max_seq_length)[0]
             if isinstance(example, Unusable):
                 bad.append(BadRow(row.file, row.row, example.reason))

@@ -22,6 +22,7 @@ from mafunzo.compute.evaluation.forgetting import RenderedReply
 from mafunzo.compute.evaluation.generation import generate
 from mafunzo.compute.evaluation.likelihood import likelihood_sums, vocabulary_size
 from mafunzo.compute.evaluation.metrics import Floats
+from mafunzo.compute.evaluation.request import EvaluationRequest
 from mafunzo.compute.evaluation.result import Evaluation, Forgetting, Sample
 from mafunzo.compute.evaluation.serving_reference import stop_token_ids
 from mafunzo.compute.inference.executor_torch import TorchExecutor
@@ -34,33 +35,6 @@ from mafunzo.tracking import Progress
 logger = logging.getLogger(__name__)
 
 GENERAL_BATCH_SIZE = 64
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to evaluate. `tuned` is an adapter's folder, or a whole model's; -1 rows means all.
-
-    merge: an adapter is merged into the weights first, as for serving. dtype: of both networks; None keeps the stored one.
-    """
-
-    base: Path
-    tuned: Path
-    prepared: Path
-    merge: bool = True
-    config: EvaluationConfig = field(default_factory=EvaluationConfig)
-    max_evaluation_rows: int = -1
-    generation_rows: int = 50
-    max_prompt_tokens: int = 512
-    max_new_tokens: int = 64
-    forgetting_prompts: int = -1
-    seed: int = 42
-    dtype: torch.dtype | None = None
-    device: str = "cpu"
-    trust_remote_code: bool = False
-
-    @property
-    def is_adapter(self) -> bool:
-        return (self.tuned / "adapter_config.json").exists()
 
 
 @dataclass
@@ -85,11 +59,11 @@ class _Questions:
     unusable_prompts: int
 
 
-def evaluate(request: Request, scratch: Path) -> Evaluation:
+def evaluate(request: EvaluationRequest, scratch: Path) -> Evaluation:
     """Evaluate both models; the base's distributions are kept in a temporary file in the folder `scratch`."""
     start_s = time.monotonic()
-    tokenizer = load_tokenizer(request.tuned, request.trust_remote_code)
-    _check_same_tokens(tokenizer, load_tokenizer(request.base, request.trust_remote_code), request)
+    tokenizer = load_tokenizer(request.tuned, request.arguments.trust_remote_code)
+    _check_same_tokens(tokenizer, load_tokenizer(request.base, request.arguments.trust_remote_code), request)
     questions = _questions(request, tokenizer)
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         file = Path(folder) / "base_logprobs.f16"
@@ -100,21 +74,23 @@ def evaluate(request: Request, scratch: Path) -> Evaluation:
     return _evaluation(request, questions, base, tuned, divergence, replies, facts)
 
 
-def _questions(request: Request, tokenizer: Any) -> _Questions:
+def _questions(request: EvaluationRequest, tokenizer: Any) -> _Questions:
     rows = tasks.held_out_rows(request.prepared)
-    rows = [rows[i] for i in tasks.sample_indices(len(rows), request.max_evaluation_rows, request.seed)]
+    rows = [
+        rows[i] for i in tasks.sample_indices(len(rows), request.arguments.max_evaluation_rows, request.arguments.seed)
+    ]
     wants_replies = any(metrics.metrics()[name].source == "reply" for name in request.config.metrics)
     context = context_length(tokenizer, request.base) or 1 << 30
     reply_tasks, unusable = tasks.reply_tasks(
         request.prepared,
         tokenizer,
-        request.generation_rows if wants_replies else 0,
-        request.max_prompt_tokens,
-        context - request.max_new_tokens,
-        request.seed,
+        request.arguments.generation_rows if wants_replies else 0,
+        request.arguments.max_prompt_tokens,
+        context - request.arguments.max_new_tokens,
+        request.arguments.seed,
     )
     general = tasks.general_prompts()
-    general = general if request.forgetting_prompts < 0 else general[: request.forgetting_prompts]
+    general = general if request.arguments.forgetting_prompts < 0 else general[: request.arguments.forgetting_prompts]
     conversations = [Conversation((Message("user", prompt.prompt),)) for prompt in general]
     return _Questions(
         rows=rows,
@@ -123,13 +99,13 @@ def _questions(request: Request, tokenizer: Any) -> _Questions:
         general_prompts=[
             render_ids(tokenizer, conversation, add_generation_prompt=True) for conversation in conversations
         ],
-        stop_token_ids=stop_token_ids(request.base, request.tuned, tokenizer, request.trust_remote_code),
+        stop_token_ids=stop_token_ids(request.base, request.tuned, tokenizer, request.arguments.trust_remote_code),
         unusable_prompts=unusable,
     )
 
 
 def _ask_base(
-    request: Request, questions: _Questions, tokenizer: Any, file: Path
+    request: EvaluationRequest, questions: _Questions, tokenizer: Any, file: Path
 ) -> tuple[_Answers, list[RenderedReply], dict[str, Any]]:
     executor = _open(request, "base")
     answers = _ask(executor, "base", request, questions, tokenizer)
@@ -142,7 +118,7 @@ def _ask_base(
 
 
 def _ask_tuned(
-    request: Request, questions: _Questions, tokenizer: Any, replies: Sequence[RenderedReply], file: Path
+    request: EvaluationRequest, questions: _Questions, tokenizer: Any, replies: Sequence[RenderedReply], file: Path
 ) -> tuple[_Answers, Floats | None]:
     executor = _open(request, "tuned")
     answers = _ask(executor, "tuned", request, questions, tokenizer)
@@ -154,7 +130,7 @@ def _ask_tuned(
     return answers, divergence
 
 
-def _open(request: Request, which: str) -> TorchExecutor:
+def _open(request: EvaluationRequest, which: str) -> TorchExecutor:
     """Load one of the two networks; the one before is freed first, so that they are never in memory together."""
     gc.collect()
     if request.device.startswith("cuda"):
@@ -164,15 +140,17 @@ def _open(request: Request, which: str) -> TorchExecutor:
     network = load_network(
         request.tuned if is_whole else request.base,
         adapter=request.tuned if which == "tuned" and request.is_adapter else None,
-        merge=request.merge,
+        merge=request.arguments.merge_lora_weights,
         dtype=request.dtype,
         device=request.device,
-        trust_remote_code=request.trust_remote_code,
+        trust_remote_code=request.arguments.trust_remote_code,
     )
     return TorchExecutor(network, pack_weights=True)
 
 
-def _ask(executor: TorchExecutor, which: str, request: Request, questions: _Questions, tokenizer: Any) -> _Answers:
+def _ask(
+    executor: TorchExecutor, which: str, request: EvaluationRequest, questions: _Questions, tokenizer: Any
+) -> _Answers:
     seconds: dict[str, float] = {}
     with _timed(seconds, "loss"):
         progress = Progress(f"{which}: loss", len(questions.rows))
@@ -186,7 +164,7 @@ def _ask(executor: TorchExecutor, which: str, request: Request, questions: _Ques
                 executor,
                 tokenizer,
                 [task.prompt_ids for task in questions.reply_tasks],
-                request.max_new_tokens,
+                request.arguments.max_new_tokens,
                 questions.stop_token_ids,
                 request.config.batch_size,
                 progress.update,
@@ -197,7 +175,7 @@ def _ask(executor: TorchExecutor, which: str, request: Request, questions: _Ques
 
 
 def _general_replies(
-    executor: TorchExecutor, request: Request, questions: _Questions, tokenizer: Any
+    executor: TorchExecutor, request: EvaluationRequest, questions: _Questions, tokenizer: Any
 ) -> list[RenderedReply]:
     if not questions.general_prompts:
         return []
@@ -215,7 +193,7 @@ def _general_replies(
 
 
 def _evaluation(
-    request: Request,
+    request: EvaluationRequest,
     questions: _Questions,
     base: _Answers,
     tuned: _Answers,
@@ -235,7 +213,7 @@ def _evaluation(
     comparisons = {
         comparison.name: comparison
         for source, pair in sums.items()
-        for comparison in compare([m for m in selection if m.source == source], *pair, seed=request.seed)
+        for comparison in compare([m for m in selection if m.source == source], *pair, seed=request.arguments.seed)
     }
     if not comparisons:
         raise InvalidData(
@@ -254,14 +232,14 @@ def _evaluation(
 
 
 def _forgetting(
-    request: Request, questions: _Questions, divergence: Floats, replies: Sequence[RenderedReply]
+    request: EvaluationRequest, questions: _Questions, divergence: Floats, replies: Sequence[RenderedReply]
 ) -> Forgetting:
     by_prompt = divergence[:, 0] / divergence[:, 1]
     topics = sorted({prompt.topic for prompt in questions.general})
     of_topic = {topic: [i for i, p in enumerate(questions.general) if p.topic == topic] for topic in topics}
     return Forgetting(
-        kl=estimate_ratio(divergence[:, 0], divergence[:, 1], request.seed),
-        same_top_token=estimate_ratio(divergence[:, 2], divergence[:, 1], request.seed),
+        kl=estimate_ratio(divergence[:, 0], divergence[:, 1], request.arguments.seed),
+        same_top_token=estimate_ratio(divergence[:, 2], divergence[:, 1], request.arguments.seed),
         prompts=len(by_prompt),
         positions=int(divergence[:, 1].sum()),
         reply_tokens=max(len(reply.reply_ids) for reply in replies),
@@ -281,10 +259,13 @@ def _rouge_by_row(pair: tuple[Floats, Floats], config: EvaluationConfig) -> dict
     }
 
 
-def _facts(request: Request, executor: TorchExecutor, questions: _Questions) -> dict[str, Any]:
+def _facts(request: EvaluationRequest, executor: TorchExecutor, questions: _Questions) -> dict[str, Any]:
     return {
         "base": model_facts(request.base),
-        "tuned": {"kind": "adapter" if request.is_adapter else "whole model", "merged": request.merge},
+        "tuned": {
+            "kind": "adapter" if request.is_adapter else "whole model",
+            "merged": request.arguments.merge_lora_weights,
+        },
         "architecture": str(executor.network.config.model_type),
         "parameters_count": executor.parameters,
         "dtype": str(executor.dtype).removeprefix("torch."),
@@ -293,16 +274,16 @@ def _facts(request: Request, executor: TorchExecutor, questions: _Questions) -> 
         "data": data_facts(request.prepared, questions.rows)
         | {"replies": len(questions.reply_tasks), "unusable_prompts": questions.unusable_prompts},
         "settings": {
-            "max_prompt_tokens": request.max_prompt_tokens,
-            "max_new_tokens": request.max_new_tokens,
+            "max_prompt_tokens": request.arguments.max_prompt_tokens,
+            "max_new_tokens": request.arguments.max_new_tokens,
             "decoding": "greedy",
-            "seed": request.seed,
+            "seed": request.arguments.seed,
             **asdict(request.config),
         },
     }
 
 
-def _check_same_tokens(tuned: Any, base: Any, request: Request) -> None:
+def _check_same_tokens(tuned: Any, base: Any, request: EvaluationRequest) -> None:
     """Refuse two vocabularies: losses a token compare only over the same tokens."""
     if tuned.get_vocab() != base.get_vocab():
         raise NotSupported(

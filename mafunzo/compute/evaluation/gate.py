@@ -1,16 +1,13 @@
 """The quality gate: what a tuned model's confidence intervals must show before the pipeline goes on."""
 
 from collections.abc import Mapping
-from typing import Literal
 
 from mafunzo.compute.evaluation.compare import Comparison, Estimate
 from mafunzo.errors import GateNotPassed
 
-Demand = Literal["none", "better", "not_worse"]
-
 
 def check_gate(
-    demand: Demand, metric: str, comparisons: Mapping[str, Comparison], max_kl: float | None, kl: Estimate | None
+    demand: str, metric: str, comparisons: Mapping[str, Comparison], max_kl: float | None, kl: Estimate | None
 ) -> None:
     """Raise `GateNotPassed` unless the demands hold.
 
@@ -32,7 +29,7 @@ def check_gate(
         )
 
 
-def _demand_faults(demand: Demand, comparison: Comparison) -> list[str]:
+def _demand_faults(demand: str, comparison: Comparison) -> list[str]:
     is_passed = comparison.is_better is True if demand == "better" else comparison.is_better is not False
     if is_passed:
         return []

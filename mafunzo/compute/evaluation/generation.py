@@ -5,7 +5,7 @@ from typing import Any
 
 from mafunzo.compute.inference.engine import GREEDY, Engine
 from mafunzo.compute.inference.executor_torch import TorchExecutor
-from mafunzo.compute.inference.request import Request
+from mafunzo.compute.inference.request import GenerationRequest
 
 
 def generate(
@@ -20,7 +20,7 @@ def generate(
     """Return each prompt's greedy continuation, up to and without the first stop token."""
     replies = []
     with Engine(executor, tokenizer, stop_token_ids, batch_size) as engine:
-        streams = [engine.submit(Request(tuple(ids), max_new_tokens, GREEDY)) for ids in prompts]
+        streams = [engine.submit(GenerationRequest(tuple(ids), max_new_tokens, GREEDY)) for ids in prompts]
         for count, stream in enumerate(streams, start=1):
             replies.append(stream.reply().token_ids)
             on_progress(count)

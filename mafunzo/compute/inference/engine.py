@@ -23,9 +23,9 @@ from mafunzo.compute.inference.request import (
     Failed,
     Finished,
     FinishReason,
+    GenerationRequest,
     PromptRead,
     Reply,
-    Request,
     TokenStream,
 )
 from mafunzo.compute.inference.sampler import Sampler, Sampling, TokenLogprob, logprob
@@ -78,7 +78,7 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
-    def submit(self, request: Request, on_event: Callable[[Event], None] | None = None) -> TokenStream:
+    def submit(self, request: GenerationRequest, on_event: Callable[[Event], None] | None = None) -> TokenStream:
         """Start a request from any thread; iterate the stream, or let the engine's thread call `on_event`.
 
         Raises `InvalidParameter` for a prompt that is empty, too long, or not of this vocabulary.
@@ -94,7 +94,7 @@ class Engine:
         live.send(Failed(WorkerFailed("The engine is closed.")))
         return stream
 
-    def check(self, request: Request) -> None:
+    def check(self, request: GenerationRequest) -> None:
         """Raise `InvalidParameter` for an empty or too long prompt, or ids outside the vocabulary."""
         ids = request.prompt_token_ids
         if not ids:
@@ -122,14 +122,14 @@ class Engine:
         stop: Sequence[str] = (),
     ) -> list[Reply]:
         """Answer all prompts (token ids), batched, and return the replies in order."""
-        requests = [Request(tuple(prompt), max_tokens, sampling, tuple(stop)) for prompt in prompts]
+        requests = [GenerationRequest(tuple(prompt), max_tokens, sampling, tuple(stop)) for prompt in prompts]
         for request in requests:
             self.check(request)
         return [stream.reply() for stream in [self.submit(request) for request in requests]]
 
     def logprobs(self, token_ids: Sequence[int]) -> list[float | None]:
         """Return each token's log-probability given its prefix (the prompt's log-probabilities); the first has none."""
-        reply = self.submit(Request(tuple(token_ids), max_tokens=0, prompt_logprobs=0)).reply()
+        reply = self.submit(GenerationRequest(tuple(token_ids), max_tokens=0, prompt_logprobs=0)).reply()
         return [None if entry is None else entry.logprob for entry in reply.prompt_logprobs]
 
     def load(self) -> tuple[int, int]:
@@ -150,7 +150,7 @@ class Engine:
     ) -> None:
         self.close()
 
-    def _stops(self, request: Request) -> frozenset[int]:
+    def _stops(self, request: GenerationRequest) -> frozenset[int]:
         return frozenset() if request.ignore_eos else self.stop_token_ids
 
     def _run(self) -> None:
@@ -257,7 +257,7 @@ class _Live:
     def __init__(
         self,
         id: int,
-        request: Request,
+        request: GenerationRequest,
         stop_token_ids: frozenset[int],
         tokenizer: Tokenizer,
         on_event: Callable[[Event], None],

@@ -18,7 +18,7 @@ class FinishReason(StrEnum):
 
 
 @dataclass(frozen=True)
-class Request:
+class GenerationRequest:
     """Continue a prompt.
 
     max_tokens: None as many as the context has room for; 0 only reads the prompt, for its log-probabilities.

@@ -1,8 +1,8 @@
 """The training arguments: the parameters of the finetune step as real booleans, numbers and names.
 
-They are made once, at the edge, from the table of parameters that declares them (where each one's effect, unit and bounds
-are told). Below it nothing compares texts. `to_values` gives back what the table's own words were, for the files that
-record them: `finetune_args.json`, and the identity of a checkpoint.
+The table of parameters declares them (where each one's effect, unit and bounds are told), and the command line parses them.
+`to_values` gives back what the table's own words were, for the files that record them: `finetune_args.json`, and the
+identity of a checkpoint.
 """
 
 from collections.abc import Mapping
@@ -10,8 +10,8 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
 from mafunzo.entities.job import Value
-from mafunzo.entities.parameters.constraint import split_names
-from mafunzo.entities.parameters.table import resolve
+from mafunzo.entities.parameters.constraint import faults_between, split_names
+from mafunzo.entities.parameters.table import DEFAULTS
 from mafunzo.errors import InvalidParameter
 
 WITHOUT_EFFECT = {
@@ -72,15 +72,12 @@ class TrainingArguments:
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Self:
-        """Return the arguments for the table's words, with defaults; raises `InvalidParameter` with all faults."""
-        resolved, faults = resolve(values)
+        """Return the arguments for typed values, with defaults; raises `InvalidParameter` with all faults between them."""
+        values = {**DEFAULTS, **values}
+        faults = faults_between(values)
         if faults:
             raise InvalidParameter("Training can't start.", faults)
-        booleans = {field.name for field in fields(cls) if field.type is bool}
-        arguments: dict[str, Any] = {
-            name: value == "true" if name in booleans else value for name, value in resolved.items()
-        }
-        return cls(**arguments)
+        return cls(**{field.name: values[field.name] for field in fields(cls)})
 
     def to_values(self) -> dict[str, Value | None]:
         """Return the table's words for these arguments, booleans as "true" and "false"."""

@@ -22,6 +22,7 @@ from mafunzo.entities.evaluation import evaluation_config, unmeasured
 from mafunzo.entities.job import ArtifactInput
 from mafunzo.entities.job_request import RequestInput
 from mafunzo.entities.parameters.constraint import faults_between
+from mafunzo.entities.parameters.parameter import typed
 from mafunzo.entities.reference import AssetReference, LocalPath, PathInput
 from mafunzo.errors import Faults, InvalidFile
 
@@ -159,7 +160,7 @@ class _Inputs:
         for name, declared in self._pipeline.inputs.items():
             value = self.inputs.get(name)
             parsed = None if declared.is_path or value is None else parse_value(declared, value)[0]
-            values[name] = declared.default if parsed is None else parsed
+            values[name] = typed(declared, declared.default if parsed is None else parsed)
         return values
 
     def _has(self, *names: str) -> bool:

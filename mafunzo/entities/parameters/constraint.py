@@ -6,37 +6,51 @@ from typing import Any
 
 
 def faults_between(values: Mapping[str, Any]) -> list[str]:
-    """Return the faults; `values` holds every parameter as its declared type, with its default where none was given."""
-    faults = []
-    if values["apply_early_stopping"] == "true" and values["evaluation_strategy"] == "disable":
-        faults.append(
+    """Return the faults; `values` holds every parameter as its type, with its default where none was given."""
+    strategy, interval = values["evaluation_strategy"], values["evaluation_steps_interval"]
+    max_steps, warmup_steps, targets = values["max_steps"], values["warmup_steps"], values["lora_target_modules"]
+    rules = (
+        (
+            values["apply_early_stopping"] and strategy == "disable",
             "apply_early_stopping is 'true' while evaluation_strategy is 'disable': there is no validation loss to stop by. "
-            "Use epoch or steps."
-        )
-    if values["evaluation_steps_interval"] > 0 and values["evaluation_strategy"] != "steps":
-        faults.append(
-            f"evaluation_steps_interval is {values['evaluation_steps_interval']} while evaluation_strategy is "
-            f"'{values['evaluation_strategy']}'. Use evaluation_strategy steps."
-        )
-    if values["max_steps"] == 0:
-        faults.append("max_steps is 0, expected 1 or more, or -1 to train for num_train_epochs.")
-    if values["save_total_limit"] == 0:
-        faults.append("save_total_limit is 0, expected 1 or more, or -1 to keep all checkpoints.")
-    if values["max_seq_length"] == 0:
-        faults.append("max_seq_length is 0, expected 1 or more, or -1 for the longest that the model takes.")
-    if values["warmup_steps"] > 0 and values["warmup_ratio"] > 0:
-        faults.append("warmup_steps and warmup_ratio are both given. Leave one of them out.")
-    if 0 < values["max_steps"] < values["warmup_steps"]:
-        faults.append(f"warmup_steps is {values['warmup_steps']}, more than all {values['max_steps']} of max_steps.")
-    if values["apply_deepspeed"] == "true" and values["auto_find_batch_size"] == "true":
-        faults.append(
-            "apply_deepspeed and auto_find_batch_size are both 'true', which DeepSpeed can't do. Set one to false."
-        )
-    if values["lora_target_modules"] and values["apply_lora"] != "true":
-        faults.append("lora_target_modules is given while apply_lora is 'false'. Set apply_lora true, or leave it out.")
-    if values["lora_target_modules"] and not split_names(values["lora_target_modules"]):
-        faults.append(f"lora_target_modules is '{values['lora_target_modules']}', expected names with commas between.")
-    return faults
+            "Use epoch or steps.",
+        ),
+        (
+            interval > 0 and strategy != "steps",
+            f"evaluation_steps_interval is {interval} while evaluation_strategy is '{strategy}'. Use evaluation_strategy "
+            "steps.",
+        ),
+        (max_steps == 0, "max_steps is 0, expected 1 or more, or -1 to train for num_train_epochs."),
+        (
+            values["save_total_limit"] == 0,
+            "save_total_limit is 0, expected 1 or more, or -1 to keep all checkpoints.",
+        ),
+        (
+            values["max_seq_length"] == 0,
+            "max_seq_length is 0, expected 1 or more, or -1 for the longest that the model takes.",
+        ),
+        (
+            warmup_steps > 0 and values["warmup_ratio"] > 0,
+            "warmup_steps and warmup_ratio are both given. Leave one of them out.",
+        ),
+        (
+            0 < max_steps < warmup_steps,
+            f"warmup_steps is {warmup_steps}, more than all {max_steps} of max_steps.",
+        ),
+        (
+            values["apply_deepspeed"] and values["auto_find_batch_size"],
+            "apply_deepspeed and auto_find_batch_size are both 'true', which DeepSpeed can't do. Set one to false.",
+        ),
+        (
+            targets and not values["apply_lora"],
+            "lora_target_modules is given while apply_lora is 'false'. Set apply_lora true, or leave it out.",
+        ),
+        (
+            targets and not split_names(targets),
+            f"lora_target_modules is '{targets}', expected names with commas between.",
+        ),
+    )
+    return [fault for is_broken, fault in rules if is_broken]
 
 
 def split_names(text: str | None) -> tuple[str, ...]:

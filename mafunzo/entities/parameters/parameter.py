@@ -75,3 +75,8 @@ class Parameter:
             refused=self.refused,
             aliases=self.aliases,
         )
+
+
+def typed(declared: Input | Parameter, value: Value | None) -> Value | None:
+    """Return a checked value as code has it: one of `TRUTH` as a boolean, so that nothing else compares words."""
+    return value == "true" if declared.enum == TRUTH else value

@@ -8,8 +8,7 @@ from typing import Any
 from fastapi import Request
 
 from mafunzo.compute.inference.http.service import Service
-from mafunzo.compute.inference.request import Delta, Event, Failed, Finished, FinishReason, Reply
-from mafunzo.compute.inference.request import Request as EngineRequest
+from mafunzo.compute.inference.request import Delta, Event, Failed, Finished, FinishReason, GenerationRequest, Reply
 
 
 class Disconnected(Exception):
@@ -19,7 +18,7 @@ class Disconnected(Exception):
 class Answering:
     """One request under way in the engine, as events that a coroutine awaits."""
 
-    def __init__(self, service: Service, request: EngineRequest) -> None:
+    def __init__(self, service: Service, request: GenerationRequest) -> None:
         self._metrics = service.metrics
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._started_s = time.perf_counter()

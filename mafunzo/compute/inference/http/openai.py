@@ -8,8 +8,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from mafunzo.compute.inference.http.answering import Answering, whole_replies
 from mafunzo.compute.inference.http.prompt import json_body, rendered
 from mafunzo.compute.inference.http.service import Service
-from mafunzo.compute.inference.request import Delta, Finished, Reply
-from mafunzo.compute.inference.request import Request as EngineRequest
+from mafunzo.compute.inference.request import Delta, Finished, GenerationRequest, Reply
 from mafunzo.compute.inference.sampler import Sampling
 from mafunzo.errors import MafunzoError
 from mafunzo.protocol.chat import ChatRequest, Heading, Options, Usage, chat_request_from_dict
@@ -51,8 +50,8 @@ def add_openai_routes(app: FastAPI, service: Service) -> None:
         return JSONResponse(completion(heading, choices, _sum_usage(replies)))
 
 
-def _engine_request(prompt: Sequence[int], options: Options, is_echo: bool = False) -> EngineRequest:
-    return EngineRequest(
+def _engine_request(prompt: Sequence[int], options: Options, is_echo: bool = False) -> GenerationRequest:
+    return GenerationRequest(
         tuple(prompt),
         options.max_tokens,
         Sampling(options.temperature, options.top_p, options.top_k, options.seed),
@@ -63,7 +62,7 @@ def _engine_request(prompt: Sequence[int], options: Options, is_echo: bool = Fal
     )
 
 
-def _completion_request(service: Service, completion_request: CompletionRequest, prompt: Prompt) -> EngineRequest:
+def _completion_request(service: Service, completion_request: CompletionRequest, prompt: Prompt) -> GenerationRequest:
     ids = service.loaded.tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else prompt
     return _engine_request(ids, completion_request.options, completion_request.is_echo)
 
@@ -125,7 +124,9 @@ def _chat_answer(service: Service, chat_request: ChatRequest, heading: Heading, 
     return whole_chat(heading, chat_request, reply.text, reply.finished.reason, _sum_usage([reply]), logprobs)
 
 
-def _choice(service: Service, completion_request: CompletionRequest, request: EngineRequest, reply: Reply) -> Choice:
+def _choice(
+    service: Service, completion_request: CompletionRequest, request: GenerationRequest, reply: Reply
+) -> Choice:
     assert reply.finished is not None
     echo_ids = request.prompt_token_ids if completion_request.is_echo else ()
     ids = (*echo_ids, *reply.token_ids)

@@ -4,9 +4,29 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import pytest
+
+import mafunzo
+from mafunzo.compute.components import evaluate, finetune, import_model, package_model, prepare_data, preview_data
+from mafunzo.compute.evaluation.request import EvaluationArguments
+from mafunzo.compute.training.arguments import TrainingArguments
+from mafunzo.entities.parameters.component import COMPONENTS
+from mafunzo.entities.parameters.table import parameters_of
+from mafunzo.errors import InvalidParameter
+from tests.support.component_line import values_of
+
+ARGUMENTS = {
+    import_model: import_model.ImportModelArguments,
+    prepare_data: prepare_data.PrepareDataArguments,
+    finetune: TrainingArguments,
+    evaluate: EvaluationArguments,
+    package_model: package_model.PackageModelArguments,
+    preview_data: preview_data.PreviewDataArguments,
+}
 
 INTERFACE = """
 name: greet
@@ -103,3 +123,63 @@ def test_what_goes_wrong_is_recorded_for_the_job(names, exit_code, code, compone
 def test_help_comes_from_the_interface(component):
     process = component("--help")
     assert "How often. (default: 1)" in process.stdout
+
+
+def component_name(module) -> str:
+    return module.__name__.rpartition(".")[2]
+
+
+def test_every_component_has_typed_arguments():
+    assert {component_name(module) for module in ARGUMENTS} == set(COMPONENTS)
+
+
+@pytest.mark.parametrize("module", ARGUMENTS, ids=component_name)
+def test_the_arguments_of_a_component_have_the_names_and_types_of_its_parameters(module):
+    declared = COMPONENTS[component_name(module)].inputs.values()
+    types = {parameter.name: type_of(parameter) for parameter in declared if not parameter.is_path}
+    assert {field.name: text_if_generated(field.type) for field in fields(ARGUMENTS[module])} == types
+
+
+def type_of(parameter) -> object:
+    values = tuple(value for value in parameter.enum if value not in parameter.refused)
+    if values == ("true", "false"):
+        return bool
+    if values:
+        return text_if_generated(Literal[values])
+    kind = {"integer": int, "number": float, "string": str}[parameter.type]
+    return kind if parameter.default is not None else kind | None
+
+
+def text_if_generated(kind: object) -> object:
+    """The metrics' names are made from the code that measures them, so that no annotation lists them."""
+    return str if get_origin(kind) is Literal and len(get_args(kind)) > 9 else kind
+
+
+@pytest.mark.parametrize("module", ARGUMENTS, ids=component_name)
+def test_a_command_line_gives_values_of_these_types(module, tmp_path):
+    values = values_of(module, tmp_path, trust_remote_code="true")
+    assert values["trust_remote_code"] is True
+    arguments = ARGUMENTS[module](**values)
+    for field in fields(arguments):
+        value = getattr(arguments, field.name)
+        kinds = tuple(map(type, get_args(field.type))) if get_origin(field.type) is Literal else field.type
+        assert isinstance(value, kinds), field.name
+
+
+def test_no_code_below_the_command_line_compares_with_the_words_true_and_false():
+    root = Path(mafunzo.__file__).parent
+    paths = [*(root / "compute").rglob("*.py"), root / "entities" / "parameters" / "constraint.py"]
+    assert not [path for path in paths if '== "true"' in path.read_text() or '!= "true"' in path.read_text()]
+
+
+def test_what_is_not_given_has_its_default(tmp_path):
+    values = values_of(finetune, tmp_path, lora_r="16")
+    assert values["lora_r"] == 16 and values["learning_rate"] == 2e-05
+    assert list(values) == [parameter.name for parameter in parameters_of("finetune")]
+
+
+def test_all_faults_of_a_step_come_at_once(tmp_path):
+    options = {"learning_rate": 3, "optim": "adam", "precision": "8", "num_train_epochs": 0}
+    with pytest.raises(InvalidParameter) as caught:
+        values_of(finetune, tmp_path, **options)
+    assert len(caught.value.faults) == 4

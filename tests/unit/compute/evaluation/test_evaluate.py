@@ -6,19 +6,24 @@ import pytest
 import torch
 
 from mafunzo.compute.chat.tokenizer import load_tokenizer
+from mafunzo.compute.components import evaluate as evaluate_step
 from mafunzo.compute.components.tiny_model import make
-from mafunzo.compute.evaluation.evaluate import Request, evaluate
+from mafunzo.compute.evaluation.evaluate import evaluate
 from mafunzo.compute.evaluation.report import logged_metrics, metrics_body, report_html, table_text, warnings
+from mafunzo.compute.evaluation.request import EvaluationArguments, EvaluationRequest
 from mafunzo.compute.evaluation.result import Evaluation
 from mafunzo.compute.model.loading import load_network
 from mafunzo.entities.evaluation import EvaluationConfig
 from mafunzo.errors import FailedError, NotSupported
+from tests.support.component_line import values_of
 from tests.support.tiny_evaluation import Folders
 
 
-def request(folders: Folders, **changes: object) -> Request:
-    base = Request(folders.base, folders.tuned, folders.prepared, max_new_tokens=6, generation_rows=5)
-    return dataclasses.replace(base, **({"forgetting_prompts": 8} | changes))  # type: ignore[arg-type]
+def request(folders: Folders, config: EvaluationConfig | None = None, **options: object) -> EvaluationRequest:
+    options = {"max_new_tokens": 6, "generation_rows": 5, "forgetting_prompts": 8} | options
+    arguments = EvaluationArguments(**values_of(evaluate_step, folders.base, **options))
+    paths = folders.base, folders.tuned, folders.prepared
+    return EvaluationRequest(*paths, arguments, config or EvaluationConfig())
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +42,7 @@ def test_an_adapter_that_saw_the_rows_is_shown_to_be_better(evaluation: Evaluati
 def test_merged_or_beside_the_weights_the_adapter_is_applied(
     folders: Folders, evaluation: Evaluation, tmp_path: Path, merge: bool
 ) -> None:
-    again = evaluate(request(folders, merge=merge, generation_rows=0, forgetting_prompts=0), tmp_path)
+    again = evaluate(request(folders, merge_lora_weights=merge, generation_rows=0, forgetting_prompts=0), tmp_path)
     assert again.tuned_loss_by_row == pytest.approx(evaluation.tuned_loss_by_row, abs=1e-4)
     assert again.forgetting is None and not again.samples
 

@@ -13,7 +13,7 @@ from mafunzo.compute.chat.tokenizer import load_tokenizer
 from mafunzo.compute.inference.batcher import Limits
 from mafunzo.compute.inference.engine import GREEDY, Engine
 from mafunzo.compute.inference.executor_torch import TorchExecutor
-from mafunzo.compute.inference.request import Delta, Finished, FinishReason, Request
+from mafunzo.compute.inference.request import Delta, Finished, FinishReason, GenerationRequest
 from mafunzo.compute.inference.sampler import Sampling
 from mafunzo.compute.model.loading import load_network
 from mafunzo.errors import ContextLengthExceeded, FailedError, InvalidParameter, OutOfMemory, WorkerFailed
@@ -74,7 +74,7 @@ def test_a_stop_token_ends_a_reply_and_is_counted_but_not_part_of_it(
         assert reply.finished is not None
         assert reply.finished.reason is FinishReason.STOP
         assert reply.finished.completion_tokens == len(reply.token_ids) + 1
-        endless = engine.submit(Request(tuple(prompts[0]), 20, GREEDY, ignore_eos=True)).reply()
+        endless = engine.submit(GenerationRequest(tuple(prompts[0]), 20, GREEDY, ignore_eos=True)).reply()
         assert endless.token_ids == expected
 
 
@@ -107,7 +107,7 @@ def test_log_probabilities_of_a_prompt_in_chunks_are_the_same(
 
 
 def test_a_reply_tells_its_tokens_log_probabilities(engine: Engine, prompts: list[list[int]]) -> None:
-    reply = engine.submit(Request(tuple(prompts[0]), 6, GREEDY, logprobs=3)).reply()
+    reply = engine.submit(GenerationRequest(tuple(prompts[0]), 6, GREEDY, logprobs=3)).reply()
     logprobs = engine.logprobs([*prompts[0], *reply.token_ids])[len(prompts[0]) :]
     assert [entry.token_id for entry in reply.logprobs] == reply.token_ids
     assert [entry.logprob for entry in reply.logprobs] == pytest.approx(logprobs, abs=1e-4)
@@ -115,9 +115,9 @@ def test_a_reply_tells_its_tokens_log_probabilities(engine: Engine, prompts: lis
 
 
 def test_a_seed_gives_the_same_reply_alone_and_in_company(engine: Engine, prompts: list[list[int]]) -> None:
-    request = Request(tuple(prompts[1]), 20, Sampling(temperature=1.0, seed=42))
+    request = GenerationRequest(tuple(prompts[1]), 20, Sampling(temperature=1.0, seed=42))
     alone = engine.submit(request).reply()
-    streams = [engine.submit(Request(tuple(prompt), 25, Sampling())) for prompt in prompts]
+    streams = [engine.submit(GenerationRequest(tuple(prompt), 25, Sampling())) for prompt in prompts]
     assert engine.submit(request).reply().token_ids == alone.token_ids
     assert len({tuple(stream.reply().token_ids) for stream in streams}) == len(streams)
 
@@ -142,17 +142,17 @@ def test_a_cache_that_fills_up_changes_no_reply(network: Any, tokenizer: Any, pr
     executor = CountingExecutor(network)
     with Engine(executor, tokenizer, limits=limits) as engine:
         replies = engine.generate(prompts, 40)
-        samples = [engine.submit(Request(tuple(p), 40, Sampling(seed=3))) for p in prompts]
+        samples = [engine.submit(GenerationRequest(tuple(p), 40, Sampling(seed=3))) for p in prompts]
         sampled_ids = [stream.reply().token_ids for stream in samples]
     assert executor.restarts > 0
     assert [reply.token_ids for reply in replies] == [plain(network, prompt, 40) for prompt in prompts]
     with Engine(TorchExecutor(network), tokenizer) as roomy:
-        streams = [roomy.submit(Request(tuple(p), 40, Sampling(seed=3))) for p in prompts]
+        streams = [roomy.submit(GenerationRequest(tuple(p), 40, Sampling(seed=3))) for p in prompts]
         assert [stream.reply().token_ids for stream in streams] == sampled_ids
 
 
 def test_a_cancelled_request_ends_and_leaves_its_place(engine: Engine, network: Any, prompts: list[list[int]]) -> None:
-    stream = engine.submit(Request(tuple(prompts[0]), 2000, GREEDY))
+    stream = engine.submit(GenerationRequest(tuple(prompts[0]), 2000, GREEDY))
     events = iter(stream)
     assert isinstance(next(events), Delta)
     stream.cancel()
@@ -165,8 +165,8 @@ def test_a_cancelled_request_ends_and_leaves_its_place(engine: Engine, network: 
 
 def test_one_that_waits_can_be_cancelled(network: Any, tokenizer: Any, prompts: list[list[int]]) -> None:
     with Engine(TorchExecutor(network), tokenizer, max_batch=1) as engine:
-        first = engine.submit(Request(tuple(prompts[0]), 30, GREEDY))
-        second = engine.submit(Request(tuple(prompts[1]), 30, GREEDY))
+        first = engine.submit(GenerationRequest(tuple(prompts[0]), 30, GREEDY))
+        second = engine.submit(GenerationRequest(tuple(prompts[1]), 30, GREEDY))
         second.cancel()
         assert second.reply().finished == Finished(FinishReason.CANCELED, len(prompts[1]), 0)
         assert len(first.reply().token_ids) == 30
@@ -175,7 +175,7 @@ def test_one_that_waits_can_be_cancelled(network: Any, tokenizer: Any, prompts: 
 def test_a_fault_in_one_request_leaves_the_others(network: Any, tokenizer: Any, prompts: list[list[int]]) -> None:
     executor = BreakingExecutor(network, breaks_at=prompts[2])
     with Engine(executor, tokenizer) as engine:
-        streams = [engine.submit(Request(tuple(prompt), 10, GREEDY)) for prompt in prompts]
+        streams = [engine.submit(GenerationRequest(tuple(prompt), 10, GREEDY)) for prompt in prompts]
         for i, stream in enumerate(streams):
             if i == 2:
                 with pytest.raises(FailedError, match="RuntimeError: this prompt breaks"):
@@ -197,38 +197,48 @@ def test_a_reply_that_runs_out_of_memory_says_what_to_lower(
         Engine(Full(network), tokenizer) as engine,
         pytest.raises(OutOfMemory, match=r"No memory left for the reply\. Lower --max-batch"),
     ):
-        engine.submit(Request(tuple(prompts[2]), 10, GREEDY)).reply()
+        engine.submit(GenerationRequest(tuple(prompts[2]), 10, GREEDY)).reply()
 
 
 def test_a_listener_that_breaks_harms_nobody(engine: Engine, prompts: list[list[int]]) -> None:
     def broken(event: object) -> None:
         raise RuntimeError("gone")
 
-    engine.submit(Request(tuple(prompts[0]), 5, GREEDY), on_event=broken)
+    engine.submit(GenerationRequest(tuple(prompts[0]), 5, GREEDY), on_event=broken)
     assert len(engine.generate([prompts[0]], 5)[0].token_ids) == 5
 
 
 @pytest.mark.parametrize(
     ("request_", "error", "text"),
     [
-        pytest.param(Request(()), InvalidParameter, "has no tokens", id="empty"),
+        pytest.param(GenerationRequest(()), InvalidParameter, "has no tokens", id="empty"),
         pytest.param(
-            Request((5, 10**6)), InvalidParameter, "Token id 1000000 isn't in the vocabulary", id="unknown token"
+            GenerationRequest((5, 10**6)),
+            InvalidParameter,
+            "Token id 1000000 isn't in the vocabulary",
+            id="unknown token",
         ),
-        pytest.param(Request((5, -1)), InvalidParameter, "Token id -1", id="negative token"),
+        pytest.param(GenerationRequest((5, -1)), InvalidParameter, "Token id -1", id="negative token"),
         pytest.param(
-            Request((5,) * 2048), ContextLengthExceeded, "maximum context length is 2048", id="no room to answer"
+            GenerationRequest((5,) * 2048),
+            ContextLengthExceeded,
+            "maximum context length is 2048",
+            id="no room to answer",
         ),
-        pytest.param(Request((5,) * 2000, 49), ContextLengthExceeded, "2049 in all", id="not enough room to answer"),
+        pytest.param(
+            GenerationRequest((5,) * 2000, 49), ContextLengthExceeded, "2049 in all", id="not enough room to answer"
+        ),
     ],
 )
-def test_what_cannot_be_answered_is_refused(engine: Engine, request_: Request, error: type, text: str) -> None:
+def test_what_cannot_be_answered_is_refused(
+    engine: Engine, request_: GenerationRequest, error: type, text: str
+) -> None:
     with pytest.raises(error, match=text):
         engine.submit(request_)
 
 
 def test_the_whole_context_can_be_used(engine: Engine) -> None:
-    reply = engine.submit(Request((5,) * 2040, None, GREEDY)).reply()
+    reply = engine.submit(GenerationRequest((5,) * 2040, None, GREEDY)).reply()
     assert len(reply.token_ids) == 8
     assert len(engine.logprobs([5] * 2048)) == 2048
 
@@ -237,13 +247,13 @@ def test_closing_fails_what_is_under_way_and_refuses_what_comes(
     network: Any, tokenizer: Any, prompts: list[list[int]]
 ) -> None:
     engine = Engine(TorchExecutor(network), tokenizer)
-    stream = engine.submit(Request(tuple(prompts[0]), 2000, GREEDY))
+    stream = engine.submit(GenerationRequest(tuple(prompts[0]), 2000, GREEDY))
     next(iter(stream))
     engine.close()
     with pytest.raises(WorkerFailed):
         stream.reply()
     with pytest.raises(WorkerFailed, match="closed"):
-        engine.submit(Request(tuple(prompts[0]))).reply()
+        engine.submit(GenerationRequest(tuple(prompts[0]))).reply()
 
 
 class CountingExecutor(TorchExecutor):

@@ -18,11 +18,11 @@ def test_deepspeed_takes_the_same_steps(tmp_path, base, prepared, values, caplog
     }
     _, plain = train(tmp_path, base, prepared, "plain", **values)
     with caplog.at_level("INFO"):
-        _, zero = train(tmp_path, base, prepared, "zero", **values, apply_deepspeed="true")
+        _, zero = train(tmp_path, base, prepared, "zero", **values, apply_deepspeed=True)
     assert "DeepSpeed's ZeRO stage 2 takes the steps" in caplog.text
     for key in ("loss", "grad_norm", "eval_loss"):
         assert history(zero, key) == pytest.approx(history(plain, key), rel=1e-4)
-    file = "adapter_model.safetensors" if values["apply_lora"] == "true" else "model.safetensors"
+    file = "adapter_model.safetensors" if values["apply_lora"] else "model.safetensors"
     ours, theirs = load_file(zero / file), load_file(plain / file)
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():

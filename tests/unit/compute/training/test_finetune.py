@@ -53,6 +53,6 @@ def test_in_16_bits_training_computes_in_bfloat16_with_float32_factors(tmp_path,
 
 def test_all_faults_of_the_parameters_come_at_once(tmp_path, base, prepared):
     with pytest.raises(InvalidParameter) as caught:
-        train(tmp_path, base, prepared, learning_rate=-1, optim="sgd", apply_lora="true")
+        train(tmp_path, base, prepared, max_steps=0, lora_target_modules="q_proj")
     assert len(caught.value.faults) == 2
     assert not (tmp_path / "out").exists()

@@ -15,7 +15,7 @@ from tests.support.training_run import FULL, LORA, ZERO, history, overfitting, t
 
 
 def test_each_checkpoint_that_is_saved_or_gone_on_from_is_a_metric(tmp_path, base, prepared):
-    values = LORA | {"num_train_epochs": 3, "resume_from_checkpoint": "true"}
+    values = LORA | {"num_train_epochs": 3, "resume_from_checkpoint": True}
     _, whole = train(tmp_path, base, prepared, "whole", **values)
     again = tmp_path / "again"
     again.mkdir()
@@ -42,7 +42,7 @@ def test_only_so_many_checkpoints_are_kept_the_best_among_them(tmp_path, base):
 @pytest.mark.parametrize("values", [LORA, FULL, ZERO], ids=["LoRA", "full", "DeepSpeed"])
 def test_going_on_from_a_checkpoint_gives_the_same_bits(tmp_path, base, prepared, values):
     """A second run finds the first one's checkpoint in an earlier attempt's folder; dropout tests the random state."""
-    values = values | {"num_train_epochs": 3, "lora_dropout": 0.1, "resume_from_checkpoint": "true"}
+    values = values | {"num_train_epochs": 3, "lora_dropout": 0.1, "resume_from_checkpoint": True}
     _, whole = train(tmp_path, base, prepared, "whole", **values)
     first = tmp_path / "1"
     first.mkdir()
@@ -51,12 +51,12 @@ def test_going_on_from_a_checkpoint_gives_the_same_bits(tmp_path, base, prepared
     request = TrainingRequest(base, prepared, tmp_path / "2", arguments, earlier=(first,))
     finetune(request)
     assert history(tmp_path / "2", "loss") == history(whole, "loss")
-    name = "adapter_model.safetensors" if values["apply_lora"] == "true" else "model.safetensors"
+    name = "adapter_model.safetensors" if values["apply_lora"] else "model.safetensors"
     assert (tmp_path / "2" / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_going_on_with_other_parameters_is_refused(tmp_path, base, prepared):
-    values = LORA | {"resume_from_checkpoint": "true"}
+    values = LORA | {"resume_from_checkpoint": True}
     train(tmp_path, base, prepared, **values)
     with pytest.raises(InvalidParameter, match="other parameters"):
         train(tmp_path, base, prepared, **values | {"learning_rate": 0.01})

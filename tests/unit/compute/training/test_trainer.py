@@ -42,12 +42,12 @@ def test_packing_equals_not_packing(tmp_path, base, prepared, monkeypatch):
 
 def test_recomputed_activations_give_the_same_losses(tmp_path, base, prepared):
     _, kept = train(tmp_path, base, prepared, "kept", **LORA)
-    _, recomputed = train(tmp_path, base, prepared, "recomputed", **LORA, gradient_checkpointing="true")
+    _, recomputed = train(tmp_path, base, prepared, "recomputed", **LORA, gradient_checkpointing=True)
     assert history(recomputed, "loss") == pytest.approx(history(kept, "loss"), rel=1e-5)
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(tmp_path, base, prepared):
-    values = LORA | {"lora_dropout": 0.1, "enable_full_determinism": "true"}
+    values = LORA | {"lora_dropout": 0.1, "enable_full_determinism": True}
     outputs = [train(tmp_path, base, prepared, n, **values, seed=s)[1] for n, s in (("a", 1), ("b", 1), ("c", 2))]
     weights = [(folder / "adapter_model.safetensors").read_bytes() for folder in outputs]
     torch.use_deterministic_algorithms(False)
@@ -88,7 +88,7 @@ def test_when_memory_runs_out_the_batch_is_halved_and_the_result_is_the_same(
         return inner(self, packed, batch)
 
     monkeypatch.setattr(Supervised, "loss", short_of_memory)
-    values = LORA | {"auto_find_batch_size": "true", "per_device_eval_batch_size": 1}
+    values = LORA | {"auto_find_batch_size": True, "per_device_eval_batch_size": 1}
     with caplog.at_level("INFO"):
         _, halved = train(tmp_path, base, prepared, "halved", **values)
     assert "2 rows in a forward pass from here on" in caplog.text
@@ -109,7 +109,7 @@ def test_out_of_memory_says_what_to_lower(tmp_path, base):
         from mafunzo.compute.training.trainer import Trainer
         import torch
         torch.set_num_threads(1)
-        arguments = TrainingArguments.from_values({{"apply_lora": "true", "per_device_train_batch_size": 4}})
+        arguments = TrainingArguments.from_values({{"apply_lora": True, "per_device_train_batch_size": 4}})
         folders = Path({str(base)!r}), Path({str(prepared)!r}), Path({str(tmp_path / "out")!r})
         run = assemble(TrainingRequest(*folders, arguments))
         state = TrainingState()

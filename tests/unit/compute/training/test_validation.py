@@ -34,7 +34,7 @@ def test_evaluation_happens_when_it_was_asked_for(tmp_path, base, prepared, valu
 
 
 def test_training_stops_early_when_the_loss_no_longer_falls(tmp_path, base):
-    values = LORA | {"apply_early_stopping": "true", "early_stopping_patience": 2, "num_train_epochs": 20}
+    values = LORA | {"apply_early_stopping": True, "early_stopping_patience": 2, "num_train_epochs": 20}
     _, folder = train(tmp_path, base, overfitting(tmp_path), **values)
     losses = history(folder, "eval_loss")
     assert len(losses) == losses.index(min(losses)) + 3 < 20
@@ -77,7 +77,7 @@ def test_validation_is_due_by_its_strategy_and_at_the_end(values, steps):
     ],
 )
 def test_early_stopping_waits_for_its_patience(losses, threshold, best_step, stops):
-    arguments = TrainingArguments.from_values({"apply_early_stopping": "true", "early_stopping_patience": 2})
+    arguments = TrainingArguments.from_values({"apply_early_stopping": True, "early_stopping_patience": 2})
     state = TrainingState()
     for step, loss in enumerate(losses, 1):
         state.step = step

@@ -6,9 +6,9 @@ import yaml
 
 from mafunzo.compute.components.command import load_interface
 from mafunzo.entities.component import PATH_TYPES, parse_value
-from mafunzo.entities.parameters.constraint import split_names
+from mafunzo.entities.parameters.constraint import faults_between, split_names
 from mafunzo.entities.parameters.parameter import STEPS
-from mafunzo.entities.parameters.table import PARAMETERS, check, parameters_of, resolve
+from mafunzo.entities.parameters.table import DEFAULTS, PARAMETERS
 
 ROOT = Path(__file__).resolve().parents[4]
 COMPONENTS = ROOT / "mafunzo" / "compute" / "components"
@@ -190,9 +190,7 @@ def test_aliases_are_unique_and_no_parameter_s_own_name():
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        pytest.param(
-            {"apply_early_stopping": "true", "evaluation_strategy": "disable"}, "no validation loss", id="stop"
-        ),
+        pytest.param({"apply_early_stopping": True, "evaluation_strategy": "disable"}, "no validation loss", id="stop"),
         pytest.param({"evaluation_steps_interval": 0.5}, "Use evaluation_strategy steps", id="interval"),
         pytest.param({"max_steps": 0}, "max_steps is 0", id="no steps"),
         pytest.param({"save_total_limit": 0}, "save_total_limit is 0", id="no checkpoint"),
@@ -200,31 +198,18 @@ def test_aliases_are_unique_and_no_parameter_s_own_name():
         pytest.param({"warmup_steps": 3, "warmup_ratio": 0.1}, "both given", id="two warm-ups"),
         pytest.param({"warmup_steps": 30, "max_steps": 20}, "more than all 20", id="long warm-up"),
         pytest.param({"lora_target_modules": "q_proj"}, "Set apply_lora true", id="targets without LoRA"),
-        pytest.param({"lora_target_modules": " , ", "apply_lora": "true"}, "commas between", id="empty targets"),
+        pytest.param({"lora_target_modules": " , ", "apply_lora": True}, "commas between", id="empty targets"),
     ],
 )
 def test_faults_between_parameters_are_named(given, words):
-    faults = check(given)
+    faults = faults_between(DEFAULTS | given)
     assert len(faults) == 1 and words in faults[0]
 
 
 def test_the_defaults_and_the_tutorial_s_values_have_no_faults():
-    assert check({}) == []
-    assert (
-        check({"num_train_epochs": 3, "learning_rate": 5e-6, "lr_scheduler_type": "cosine", "apply_lora": "true"}) == []
-    )
-
-
-def test_all_faults_of_a_step_come_at_once():
-    _, faults = resolve({"learning_rate": 3, "optim": "adam", "precision": "8", "num_train_epochs": 0})
-    assert len(faults) == 4
-
-
-def test_values_of_a_step_have_their_defaults_filled_in():
-    values, faults = resolve({"lora_r": "16"})
-    assert not faults
-    assert values["lora_r"] == 16 and values["learning_rate"] == 2e-05
-    assert set(values) == {parameter.name for parameter in parameters_of("finetune")}
+    assert faults_between(DEFAULTS) == []
+    tutorial = {"num_train_epochs": 3, "learning_rate": 5e-6, "lr_scheduler_type": "cosine", "apply_lora": True}
+    assert faults_between(DEFAULTS | tutorial) == []
 
 
 @pytest.mark.parametrize("text", ["q_proj,v_proj", "q_proj, v_proj", "['q_proj', 'v_proj']", "q_proj v_proj"])

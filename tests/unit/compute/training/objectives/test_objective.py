@@ -23,7 +23,7 @@ from mafunzo.tracking import MetricLog, read_metrics
 from tests.support.tiny_training import learnable_rows, random_rows, write_base, write_prepared
 
 VALUES = {
-    "apply_lora": "true",
+    "apply_lora": True,
     "lora_r": 4,
     "lora_dropout": 0.1,
     "learning_rate": 0.02,
@@ -31,7 +31,7 @@ VALUES = {
     "per_device_eval_batch_size": 3,
     "num_train_epochs": 3,
     "logging_steps": 1,
-    "resume_from_checkpoint": "true",
+    "resume_from_checkpoint": True,
 }
 
 
