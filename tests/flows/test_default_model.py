@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mafunzo.compute.components.model_folder import weights_sha256
+from mafunzo.compute.model.folder import weights_sha256
 
 pytestmark = pytest.mark.slow
 

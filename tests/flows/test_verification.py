@@ -16,13 +16,13 @@ from safetensors.torch import load_file, save_file
 from starlette.testclient import TestClient
 
 from mafunzo.compute.components.command import Arguments
-from mafunzo.compute.components.model_folder import TOKENIZER_FILES, copy_files, weights_sha256, write_facts
 from mafunzo.compute.components.package_model import package_model
 from mafunzo.compute.components.tiny_model import make
 from mafunzo.compute.evaluation.serving_reference import serving_reference
 from mafunzo.compute.inference.http.app import make_app
 from mafunzo.compute.inference.http.service import Service
 from mafunzo.compute.inference.loading import load_model
+from mafunzo.compute.model.folder import TOKENIZER_FILES, copy_files, weights_sha256, write_facts
 from mafunzo.compute.model.loading import load_network
 from mafunzo.compute.model.lora import AdapterConfig, adapters, add_adapter, save_adapter
 from mafunzo.control.serving.decide import Verdict

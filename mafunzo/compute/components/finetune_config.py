@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mafunzo.compute.components.model_folder import read_json
+from mafunzo.compute.model.folder import read_json
 from mafunzo.errors import InvalidFile, NotSupported
 from mafunzo.tracking.atomic_json import write_json
 

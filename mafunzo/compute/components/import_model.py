@@ -17,7 +17,8 @@ from mafunzo.compute.chat.template import render
 from mafunzo.compute.chat.tokenizer import load_tokenizer
 from mafunzo.compute.components import finetune_config
 from mafunzo.compute.components.command import Arguments, run
-from mafunzo.compute.components.model_folder import (
+from mafunzo.compute.components.source import Access, fetch
+from mafunzo.compute.model.folder import (
     LICENCE_FILES,
     NETWORK_FILES,
     TOKENIZER_FILES,
@@ -28,7 +29,6 @@ from mafunzo.compute.components.model_folder import (
     weights_sha256,
     write_facts,
 )
-from mafunzo.compute.components.source import Access, fetch
 from mafunzo.compute.model.loading import check_folder, load_network, save_network
 from mafunzo.compute.model.lora import CONFIG_FILE as ADAPTER_CONFIG
 from mafunzo.entities.conversation import Conversation, Message

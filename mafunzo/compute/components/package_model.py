@@ -1,6 +1,5 @@
 """The packaging step: the tuned model as an MLflow model folder that loads where Mafunzo isn't installed."""
 
-import hashlib
 import json
 import logging
 import platform
@@ -18,12 +17,13 @@ from transformers.utils.logging import disable_progress_bar
 
 from mafunzo.compute.components import mlflow_loader, model_card
 from mafunzo.compute.components.command import Arguments, run
-from mafunzo.compute.components.model_folder import (
+from mafunzo.compute.model.folder import (
     LICENCE_FILES,
     TOKENIZER_FILES,
     copy_files,
     read_facts,
     read_json,
+    sha256,
     weights_sha256,
     write_facts,
 )
@@ -111,7 +111,7 @@ def package_model(arguments: Arguments) -> None:
         weights_sha256=str(facts["weights_sha256"]),
         base=base_facts,
         report=_json(prepared, "report.json"),
-        data_sha256=_hashes(prepared / "raw") if prepared else {},
+        data_sha256={file.name: sha256(file) for file in prepared.glob("raw/*.jsonl")} if prepared else {},
         configuration={k: v for k, v in _json(tuned, "finetune_args.json").items() if k != "base"},
         results=_json(tuned, "all_results.json"),
         metrics=_json(evaluation, "metrics.json"),
@@ -257,10 +257,6 @@ def _find(folder: Path | None, name: str) -> Path | None:
 def _json(folder: Path | None, name: str) -> dict[str, Any]:
     path = _find(folder, name)
     return read_json(path) if path else {}
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.glob("*.jsonl"))}
 
 
 def _size(folder: Path) -> str:

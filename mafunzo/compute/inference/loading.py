@@ -1,6 +1,5 @@
 """Model loading for serving, from a folder to an engine: where weights, adapter and tokenizer are, and in which dtype."""
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,11 @@ from mafunzo.compute.chat.tokenizer import load_tokenizer
 from mafunzo.compute.inference.engine import Engine
 from mafunzo.compute.inference.executor_torch import TorchExecutor, serving_dtype
 from mafunzo.compute.inference.stop import stop_token_ids
+from mafunzo.compute.model.folder import read_facts
 from mafunzo.compute.model.loading import load_network
 from mafunzo.errors import InvalidFile, InvalidParameter
 
 logger = logging.getLogger(__name__)
-
-
-FACTS_FILE = "mafunzo_model.json"
 
 
 @dataclass(frozen=True)
@@ -79,19 +76,13 @@ def load_model(
 
 def _check_base(adapter: Path, base: Path) -> None:
     """Refuse a base whose recorded weights aren't those that the adapter was trained on; unrecorded ones pass."""
-    expected = (_facts(adapter).get("base") or {}).get("weights_sha256")
-    actual = _facts(base).get("weights_sha256")
+    expected = (read_facts(adapter).get("base") or {}).get("weights_sha256")
+    actual = read_facts(base).get("weights_sha256")
     if expected and actual and expected != actual:
         raise InvalidParameter(
             f"--base {base} has weights with the hash {actual[:12]}..., but the adapter was trained on "
-            f"{expected[:12]}..., those of {_facts(adapter)['base'].get('name', 'another model')}."
+            f"{expected[:12]}..., those of {read_facts(adapter)['base'].get('name', 'another model')}."
         )
-
-
-def _facts(folder: Path) -> dict[str, Any]:
-    path = folder / FACTS_FILE
-    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return facts
 
 
 def _generation_config(folders: ModelFolders, of_network: Any) -> Any:

@@ -5,7 +5,6 @@ scheduler.json, rng.safetensors, trainer_state.json, and manifest.json with the 
 manifest is not a checkpoint. No pickle anywhere.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -21,6 +20,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedModel
 
+from mafunzo.compute.model.folder import sha256
 from mafunzo.compute.model.loading import save_network
 from mafunzo.compute.model.lora import WEIGHTS_FILE, AdapterConfig, adapter_tensors, save_adapter
 from mafunzo.errors import ArtifactCorrupt
@@ -53,7 +53,7 @@ def save_checkpoint(
     write_json(temporary / "scheduler.json", {key: schedule.state_dict().get(key) for key in _SCHEDULE_KEYS}, indent=2)
     save_file(_random_state(), temporary / "rng.safetensors")
     write_json(temporary / STATE, state, indent=2)
-    write_json(temporary / MANIFEST, {name: _sha256(temporary / name) for name in _files(temporary)}, indent=2)
+    write_json(temporary / MANIFEST, {name: sha256(temporary / name) for name in _files(temporary)}, indent=2)
     for name in [*_files(temporary), MANIFEST]:
         _sync(temporary / name)
     shutil.rmtree(folder, ignore_errors=True)
@@ -136,7 +136,7 @@ def verify(folder: Path) -> list[str]:
         path = folder / name
         if not path.exists():
             faults.append(f"{name} is missing.")
-        elif _sha256(path) != expected:
+        elif sha256(path) != expected:
             faults.append(f"{name} has other bytes than were written.")
     return faults
 
@@ -185,11 +185,6 @@ def _restore_random_state(state: Mapping[str, Tensor]) -> None:
 
 def _files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name != MANIFEST)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

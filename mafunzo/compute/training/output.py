@@ -1,6 +1,5 @@
 """The output of a run: the best weights, the tokenizer, and everything about the run that outlives it."""
 
-import json
 import logging
 import shutil
 from pathlib import Path
@@ -9,11 +8,12 @@ from typing import Any
 import torch
 
 from mafunzo.compute.device.precision import name
+from mafunzo.compute.model.folder import read_facts, read_json
 from mafunzo.compute.model.lora import adapters
 from mafunzo.compute.training import checkpoint
 from mafunzo.compute.training.curve import draw_loss
 from mafunzo.compute.training.history import History
-from mafunzo.compute.training.run import Run, base_name, model_facts
+from mafunzo.compute.training.run import Run, base_name
 from mafunzo.compute.training.state import TrainingState, total_flos, trainer_state
 from mafunzo.errors import InvalidFile
 from mafunzo.tracking.atomic_json import write_json
@@ -70,13 +70,13 @@ def _saved_dtype(run: Run) -> torch.dtype:
     """Return the dtype of the whole model's weights: what it was computed in, else the base's own."""
     if run.precision.compute != torch.float32 or run.arguments.precision == "32":
         return run.precision.compute
-    stored = json.loads((run.request.base / "config.json").read_text(encoding="utf-8"))
+    stored = read_json(run.request.base / "config.json")
     dtype = getattr(torch, str(stored.get("dtype") or stored.get("torch_dtype") or "float32"), torch.float32)
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 
 def _recorded_arguments(run: Run) -> dict[str, Any]:
-    facts = model_facts(run.request.base)
+    facts = read_facts(run.request.base)
     return {
         **run.arguments.to_values(),
         "model_name_or_path": base_name(run.request.base),

@@ -1,7 +1,5 @@
 """A training run: its request, and all that is loaded for it before the first step."""
 
-import json
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedModel
 
 from mafunzo.compute.device.precision import Precision, choose
+from mafunzo.compute.model.folder import read_facts
 from mafunzo.compute.model.loading import load_network
 from mafunzo.compute.model.lora import AdapterConfig, add_adapter
 from mafunzo.compute.training.arguments import TrainingArguments
@@ -114,16 +113,9 @@ def assemble(request: TrainingRequest) -> Run:
     )
 
 
-def model_facts(base: Path) -> Mapping[str, Any]:
-    """Return what a base's folder records of it, or nothing."""
-    path = base / "mafunzo_model.json"
-    body = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return body if isinstance(body, dict) else {}
-
-
 def base_name(base: Path) -> str | None:
     """Return the hub's name of the base if it came from there, else its name and version."""
-    facts = model_facts(base)
+    facts = read_facts(base)
     source = str(facts.get("source") or "")
     if source.startswith("hub:"):
         return source.removeprefix("hub:").split("@")[0]

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mafunzo.compute.components import import_model as module
 from mafunzo.compute.components.command import load_interface, parse
-from mafunzo.compute.components.model_folder import weights_sha256
 from mafunzo.compute.components.tiny_model import make
+from mafunzo.compute.model.folder import weights_sha256
 from mafunzo.compute.model.loading import load_network
 from mafunzo.errors import InvalidFile, InvalidParameter, MafunzoError, NotSupported, Unreachable, UnsafeModel
 

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mafunzo.compute.components import import_model, package_model
 from mafunzo.compute.components.command import load_interface, parse
-from mafunzo.compute.components.model_folder import weights_sha256
+from mafunzo.compute.model.folder import weights_sha256
 from mafunzo.compute.model.loading import load_network
 from mafunzo.errors import InvalidFile
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
-from mafunzo.compute.components.model_folder import weights_sha256
 from mafunzo.compute.components.source import Access, Fetched, fetch
 from mafunzo.compute.components.tiny_model import make
+from mafunzo.compute.model.folder import weights_sha256
 from mafunzo.entities.model_card import HubSource
 from mafunzo.errors import MafunzoError, Unreachable, UnsafeModel
 

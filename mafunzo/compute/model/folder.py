@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mafunzo.errors import InvalidFile
+from mafunzo.errors import Faults, InvalidFile
 from mafunzo.tracking.atomic_json import write_json
 
 FACTS_FILE = "mafunzo_model.json"
@@ -42,28 +42,29 @@ def check_weights(folder: Path) -> None:
     """Open every weight file, and check that the index names no missing shard; raises `InvalidFile` with all faults."""
     from safetensors import SafetensorError, safe_open
 
-    faults = []
+    faults = Faults()
     for file in sorted(folder.glob(WEIGHTS)):
         try:
             with safe_open(file, framework="np") as tensors:
                 tensors.keys()
         except (SafetensorError, OSError) as error:
-            faults.append(f"{file.name} is cut off or damaged: {error}")
+            faults.add(f"{file.name} is cut off or damaged: {error}")
     index = folder / "model.safetensors.index.json"
-    if index.exists():
-        shards = set(read_json(index)["weight_map"].values())
-        faults += [f"{name} is missing" for name in sorted(shards) if not (folder / name).exists()]
-    if faults:
-        raise InvalidFile(f"{folder}: its weights aren't whole. Fetch the model again.", faults)
+    shards = sorted(set(read_json(index)["weight_map"].values())) if index.exists() else []
+    faults.add(*(f"{name} is missing" for name in shards if not (folder / name).exists()))
+    faults.require_none(f"{folder}: its weights aren't whole. Fetch the model again.", InvalidFile)
 
 
 def weights_sha256(folder: Path) -> str:
     """Return the hash of a folder's weights: what `sha256sum *.safetensors | sha256sum` prints there."""
-    lines = []
-    for file in sorted(folder.glob(WEIGHTS), key=lambda file: file.name):
-        with file.open("rb") as stream:
-            lines.append(f"{hashlib.file_digest(stream, 'sha256').hexdigest()}  {file.name}\n")
+    lines = [f"{sha256(file)}  {file.name}\n" for file in sorted(folder.glob(WEIGHTS), key=lambda file: file.name)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """Return the hash of a file's bytes, as hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
