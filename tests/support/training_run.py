@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from mafunzo.compute.training.arguments import TrainingArguments
-from mafunzo.compute.training.finetune import finetune
 from mafunzo.compute.training.run import TrainingRequest
+from mafunzo.compute.training.trainer import finetune
 from mafunzo.tracking import MetricLog
 from tests.support.tiny_training import learnable_rows, write_prepared
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from mafunzo.compute.components.command import Arguments, run
 from mafunzo.compute.training.arguments import TrainingArguments
-from mafunzo.compute.training.finetune import finetune
 from mafunzo.compute.training.run import TrainingRequest
+from mafunzo.compute.training.trainer import finetune
 from mafunzo.tracking.step_folder import OUTPUTS, StepFolder
 
 

@@ -32,7 +32,7 @@ LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
 def copy_files(folder: Path, patterns: tuple[str, ...], to: Path) -> None:
     """Copy the files of `folder` that match, with the folders that they lie in; links are followed."""
     for pattern in patterns:
-        for file in sorted(folder.glob(pattern)):
+        for file in filter(Path.is_file, sorted(folder.glob(pattern))):
             target = to / file.relative_to(folder)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)

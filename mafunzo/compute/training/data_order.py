@@ -10,15 +10,21 @@ a step are a slice of it.
 
     step 1 in forward passes of 2:     4 1 | 8 3                    gradients of both are added up, then one optimizer step
 
+`load_steps` is the data loader: it makes the packed batches of each step, ahead of the training loop if there are threads.
+
 The invariant: the rows of step n follow from n alone. So a run that resumes has no data loader to wind forward, batches can
 be made ahead by any number of threads, and smaller forward passes (memory ran out) change no step's rows.
 """
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mafunzo.compute.training.batch import Batch, Rows, pack
 
 
 @lru_cache(maxsize=2)
@@ -65,6 +71,22 @@ class DataOrder:
         return permutation(self.n_rows, self.seed, epoch)[start : start + self.rows_per_step]
 
 
-def split(rows: NDArray[np.int64], batch: int) -> list[NDArray[np.int64]]:
-    """Return the rows of a step in forward passes of at most `batch`."""
-    return [rows[start : start + batch] for start in range(0, len(rows), batch)]
+def load_steps(rows: Rows, order: DataOrder, first: int, batch_rows: int, n_threads: int) -> Iterator[list[Batch]]:
+    """Yield the batches of each step from `first` on, each of at most `batch_rows` rows; threads never change what comes."""
+
+    def make(step: int) -> list[Batch]:
+        step_rows = [rows.row(int(index)) for index in order.rows_of(step)]
+        return [pack(step_rows[start : start + batch_rows]) for start in range(0, len(step_rows), batch_rows)]
+
+    steps = range(first, order.total_steps)
+    if n_threads == 0:
+        yield from map(make, steps)
+        return
+    ahead = 2 * n_threads
+    with ThreadPoolExecutor(n_threads) as pool:
+        queue = [pool.submit(make, step) for step in steps[:ahead]]
+        for step in steps:
+            batches = queue.pop(0).result()
+            if step + ahead in steps:
+                queue.append(pool.submit(make, step + ahead))
+            yield batches

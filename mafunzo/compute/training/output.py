@@ -1,20 +1,18 @@
-"""The output of a run: the best weights, the tokenizer, and everything about the run that outlives it."""
+"""The output of a run: the best weights, the tokenizer, the loss curve, and everything about the run that outlives it."""
 
 import logging
-import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mafunzo.compute.device.precision import name
-from mafunzo.compute.model.folder import read_facts, read_json
+from mafunzo.compute.model.folder import copy_files, read_facts, read_json
 from mafunzo.compute.model.lora import adapters
 from mafunzo.compute.training import checkpoint
-from mafunzo.compute.training.curve import draw_loss
-from mafunzo.compute.training.history import History
 from mafunzo.compute.training.run import Run, base_name
-from mafunzo.compute.training.state import TrainingState, total_flos, trainer_state
+from mafunzo.compute.training.state import History, TrainingState, total_flos, trainer_state
 from mafunzo.errors import InvalidFile
 from mafunzo.tracking.atomic_json import write_json
 
@@ -94,6 +92,38 @@ def _recorded_arguments(run: Run) -> dict[str, Any]:
 def _copy_tokenizer(tokenizer: Path, output: Path) -> None:
     if not tokenizer.is_dir():
         raise InvalidFile(f"{tokenizer} is missing: prepare_data writes the tokenizer there.")
-    for file in tokenizer.iterdir():
-        if file.is_file():
-            shutil.copyfile(file, output / file.name)
+    copy_files(tokenizer, ("*",), output)
+
+
+def draw_loss(history: Sequence[Mapping[str, Any]], best_step: int | None, path: Path) -> None:
+    """Write `loss.png` from a trainer's `log_history`; marks the step whose weights are the result."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    train = [(entry["step"], entry["loss"]) for entry in history if entry.get("loss") is not None]
+    held_out = [(entry["step"], entry["eval_loss"]) for entry in history if entry.get("eval_loss") is not None]
+    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    if train:
+        marker = "." if len(train) < 60 else ""
+        axes.plot(*zip(*train, strict=True), color="#3b6ea5", linewidth=1.5, marker=marker, label="training rows")
+    if held_out:
+        axes.plot(*zip(*held_out, strict=True), color="#c8553d", linewidth=1.5, marker="o", label="validation rows")
+    best = [(step, loss) for step, loss in held_out if step == best_step]
+    if best:
+        label = f"kept: step {best[0][0]}, loss {best[0][1]:.3f}"
+        axes.plot(
+            *best[0], color="none", markeredgecolor="#222222", marker="o", markersize=12, linestyle="", label=label
+        )
+    axes.set(
+        xlim=(0, 1.04 * max((step for step, _ in [*train, *held_out]), default=1)),
+        xlabel="optimizer step",
+        ylabel="loss (nats per assistant token)",
+        title="Loss during training",
+    )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    if train or held_out:
+        axes.legend(frameon=False)
+    figure.savefig(path)

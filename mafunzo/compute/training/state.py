@@ -1,10 +1,17 @@
-"""The training state, in one place: what the loop changes, and the formats in which it is saved."""
+"""The training state: what the loop changes, its history, and how checkpoints hold it and training resumes from them."""
 
+import logging
 import math
+import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from mafunzo.compute.training import checkpoint
 from mafunzo.compute.training.run import Run
+from mafunzo.errors import InvalidParameter
+
+logger = logging.getLogger(__name__)
 
 # Arguments that may differ when a checkpoint is resumed from: they change no result.
 _FREE = frozenset({"resume_from_checkpoint", "dataloader_num_workers", "save_total_limit", "auto_find_batch_size"})
@@ -26,6 +33,100 @@ class TrainingState:
     evaluations_without_gain: int = 0
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class History:
+    """Numbers over steps: accumulates the steps' metrics, keeps them in the state, and logs them when due."""
+
+    def __init__(self, run: Run, state: TrainingState) -> None:
+        self._run, self._state = run, state
+        if not state.since_log:
+            self._clear()
+
+    def add(self, loss: float, counts: Mapping[str, float], grad_norm: float, learning_rate: float) -> None:
+        """Count a step in."""
+        sums = self._state.since_log
+        sums["loss"] += loss
+        sums["steps"] += 1
+        for name, count in counts.items():
+            sums[name] += count
+        sums |= {"grad_norm": grad_norm, "learning_rate": learning_rate}
+
+    def write_if_due(self) -> None:
+        """Log the accumulated metrics, every `logging_steps` steps or each epoch, and after the last step."""
+        step, order, arguments = self._state.step, self._run.order, self._run.arguments
+        interval = order.steps_per_epoch if arguments.logging_strategy == "epoch" else arguments.logging_steps
+        if step % interval == 0 or step == order.total_steps:
+            self.write_steps()
+
+    def write_steps(self) -> None:
+        """Write the mean loss and the metrics of the steps since this was last done, if there are any."""
+        sums = self._state.since_log
+        if not sums["steps"]:
+            return
+        self.write(
+            {
+                "loss": sums["loss"] / sums["steps"],
+                "grad_norm": sums["grad_norm"],
+                "learning_rate": sums["learning_rate"],
+                **self._run.objective.metrics(sums),
+                "num_tokens": self._state.tokens,
+            }
+        )
+        self._clear()
+
+    def write(self, numbers: Mapping[str, float]) -> None:
+        """Write numbers at the current step."""
+        step = self._state.step
+        entry = {**numbers, "epoch": round(self._run.order.epoch_after(step), 6)}
+        self._state.history.append({**entry, "step": step})
+        self._run.request.metrics.log(step, entry)
+
+    def _clear(self) -> None:
+        self._state.since_log = {"loss": 0.0, "steps": 0, **dict.fromkeys(self._run.objective.counts, 0)}
+
+
+def resume(run: Run) -> TrainingState:
+    """Return the state of the newest whole checkpoint, put back into the run, or that of step 0.
+
+    Raises `InvalidParameter` for a checkpoint of other parameters or rows.
+    """
+    request = run.request
+    if not run.arguments.resume_from_checkpoint:
+        return TrainingState()
+    folder = checkpoint.newest_whole([request.output, *request.earlier])
+    if folder is None:
+        logger.info("There is no checkpoint to go on from: training starts at step 0.")
+        return TrainingState()
+    saved = checkpoint.load_checkpoint(folder, run.network, run.adapter is not None, run.optimizer, run.schedule)
+    run.stepper.weights_were_loaded()
+    if {key: saved["mafunzo"].get(key) for key in ("values", "rows")} != identity(run):
+        raise InvalidParameter(
+            f"{folder} was written with other parameters or rows. Set resume_from_checkpoint false, or use the same."
+        )
+    state = TrainingState(**saved["mafunzo"]["state"])
+    _log_checkpoint(run, state, "load")
+    for path in checkpoint.checkpoints(folder.parent):
+        if path.parent != request.output:
+            shutil.copytree(path, request.output / path.name, dirs_exist_ok=True)
+    logger.info("Goes on from %s", folder.name)
+    return state
+
+
+def save_checkpoint(run: Run, state: TrainingState) -> None:
+    """Write a checkpoint of now, and delete the oldest beyond `save_total_limit`, never the best."""
+    output = run.request.output
+    checkpoint.save_checkpoint(
+        output, state.step, run.network, run.adapter, run.optimizer, run.schedule, trainer_state(run, state)
+    )
+    _log_checkpoint(run, state, "save")
+    best = output / f"checkpoint-{state.best_step}" if state.best_step is not None else None
+    checkpoint.prune(output, run.arguments.save_total_limit, best)
+
+
+def _log_checkpoint(run: Run, state: TrainingState, what: str) -> None:
+    """Log the step of a checkpoint as a metric; the history, which checkpoints contain, doesn't have them."""
+    run.request.metrics.log(state.step, {f"checkpoint_{what}_step": state.step})
 
 
 def identity(run: Run) -> dict[str, Any]:

@@ -11,30 +11,32 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 
 from mafunzo.compute.device.out_of_memory import is_out_of_memory
+from mafunzo.compute.training.announcement import announce
 from mafunzo.compute.training.batch import Batch
-from mafunzo.compute.training.data_loader import load_steps
-from mafunzo.compute.training.history import History
-from mafunzo.compute.training.resume import save_checkpoint
-from mafunzo.compute.training.run import Run
-from mafunzo.compute.training.state import TrainingState
-from mafunzo.compute.training.validation import Validator, is_due, note_loss, stops_early
+from mafunzo.compute.training.data_order import load_steps
+from mafunzo.compute.training.output import write_output
+from mafunzo.compute.training.run import Run, TrainingRequest, assemble
+from mafunzo.compute.training.state import History, TrainingState, resume, save_checkpoint
+from mafunzo.compute.training.validation import Validator, is_due, make_validator, note_loss, stops_early
 from mafunzo.errors import FailedError, OutOfMemory
 from mafunzo.tracking import Progress
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class _Passes:
-    """What the forward passes of a step gave. loss: the mean over all its terms."""
-
-    loss: float
-    counts: Counter[str]
+def finetune(request: TrainingRequest) -> dict[str, float]:
+    """Train and write the output folder; returns the content of `all_results.json`."""
+    run = assemble(request)
+    announce(run)
+    state = resume(run)
+    request.output.mkdir(parents=True, exist_ok=True)
+    history = History(run, state)
+    Trainer(run, state, history, make_validator(run)).train()
+    return write_output(run, state, history)
 
 
 class Trainer:
@@ -79,7 +81,7 @@ class Trainer:
         """Take one optimizer step and return its loss; None if memory ran out and the batch size was halved instead."""
         run, state = self._run, self._state
         try:
-            passes = self._accumulate(batches)
+            step_loss, counts = self._accumulate(batches)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -87,17 +89,17 @@ class Trainer:
             self._halve_batch(error)
             return None
         learning_rate = float(run.schedule.get_last_lr()[0])
-        grad_norm = self._take_step() if math.isfinite(passes.loss) else math.nan
-        self._check_finite(passes.loss, grad_norm, learning_rate)
+        grad_norm = self._take_step() if math.isfinite(step_loss) else math.nan
+        self._check_finite(step_loss, grad_norm, learning_rate)
         run.schedule.step()
         state.step += 1
         state.tokens += sum(batch.n_tokens for batch in batches)
-        state.loss_sum += passes.loss
-        self._history.add(passes.loss, passes.counts, grad_norm, learning_rate)
-        return passes.loss
+        state.loss_sum += step_loss
+        self._history.add(step_loss, counts, grad_norm, learning_rate)
+        return step_loss
 
-    def _accumulate(self, batches: Sequence[Batch]) -> _Passes:
-        """Run all forward and backward passes of a step (gradient accumulation)."""
+    def _accumulate(self, batches: Sequence[Batch]) -> tuple[float, Counter[str]]:
+        """Run all forward and backward passes of a step (gradient accumulation); return the mean loss and the counts."""
         run = self._run
         terms = [run.objective.terms(batch) for batch in batches]
         n_terms = max(sum(terms), 1)
@@ -110,7 +112,7 @@ class Trainer:
                 run.stepper.backward(result.loss_sum / n_terms, is_last=index == last)
             loss_sum += float(result.loss_sum.detach())
             counts.update(result.counts)
-        return _Passes(loss_sum / n_terms, counts)
+        return loss_sum / n_terms, counts
 
     def _take_step(self) -> float:
         """Take the optimizer's step and return the gradient's norm; raises `OutOfMemory`, as its state is made at the first."""

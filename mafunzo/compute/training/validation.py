@@ -4,7 +4,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -22,45 +22,36 @@ Validator = Callable[[PackedNetwork], dict[str, float]]
 
 def make_validator(run: Run) -> Validator | None:
     """Return the validation of a run: the loss and metrics of its own objective, or None without validation rows."""
-    if run.validation_rows is None:
-        return None
-    return LossValidator(run, run.validation_rows)
+    return None if run.validation_rows is None else partial(_validate, run, run.validation_rows)
 
 
-@dataclass(frozen=True)
-class LossValidator:
-    """Runs the objective over all validation rows, in their order."""
-
-    run: Run
-    rows: Rows
-
-    def __call__(self, packed: PackedNetwork) -> dict[str, float]:
-        objective, n_rows = self.run.objective, len(self.rows)
-        batch_rows = self.run.arguments.per_device_eval_batch_size
-        starts = range(0, n_rows, batch_rows)
-        progress = Progress("evaluate", n_rows)
-        started = time.monotonic()
-        loss_sum, terms, counts = 0.0, 0, Counter[str]()
-        packed.network.eval()
-        with torch.no_grad(), self.run.autocast():
-            for start in starts:
-                stop = min(start + batch_rows, n_rows)
-                batch = pack([self.rows.row(index) for index in range(start, stop)])
-                result = objective.loss(packed, batch)
-                loss_sum += float(result.loss_sum)
-                terms += objective.terms(batch)
-                counts.update(result.counts)
-                progress.update(stop, loss=loss_sum / max(terms, 1))
-        packed.network.train()
-        seconds = max(time.monotonic() - started, 1e-9)
-        return {
-            "eval_loss": loss_sum / terms,
-            **{f"eval_{name}": value for name, value in objective.metrics(counts).items()},
-            "eval_num_tokens": self.rows.tokens,
-            "eval_runtime": seconds,
-            "eval_samples_per_second": n_rows / seconds,
-            "eval_steps_per_second": len(starts) / seconds,
-        }
+def _validate(run: Run, rows: Rows, packed: PackedNetwork) -> dict[str, float]:
+    """Run the objective over all validation rows, in their order."""
+    objective, batch_rows, n_rows = run.objective, run.arguments.per_device_eval_batch_size, len(rows)
+    starts = range(0, n_rows, batch_rows)
+    progress = Progress("evaluate", n_rows)
+    started = time.monotonic()
+    loss_sum, terms, counts = 0.0, 0, Counter[str]()
+    packed.network.eval()
+    with torch.no_grad(), run.autocast():
+        for start in starts:
+            stop = min(start + batch_rows, n_rows)
+            batch = pack([rows.row(index) for index in range(start, stop)])
+            result = objective.loss(packed, batch)
+            loss_sum += float(result.loss_sum)
+            terms += objective.terms(batch)
+            counts.update(result.counts)
+            progress.update(stop, loss=loss_sum / max(terms, 1))
+    packed.network.train()
+    seconds = max(time.monotonic() - started, 1e-9)
+    return {
+        "eval_loss": loss_sum / terms,
+        **{f"eval_{name}": value for name, value in objective.metrics(counts).items()},
+        "eval_num_tokens": rows.tokens,
+        "eval_runtime": seconds,
+        "eval_samples_per_second": n_rows / seconds,
+        "eval_steps_per_second": len(starts) / seconds,
+    }
 
 
 def is_due(step: int, arguments: TrainingArguments, order: DataOrder) -> bool:

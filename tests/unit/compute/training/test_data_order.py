@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
-from mafunzo.compute.training.data_order import DataOrder, split
+from mafunzo.compute.training.batch import Rows, Sequences
+from mafunzo.compute.training.data_order import DataOrder, load_steps
+from tests.support.training_run import LORA, history, train
 
 
 def order(**more):
@@ -29,10 +31,23 @@ def test_max_steps_decides_instead_of_epochs():
     assert data_order.epoch_after(3) == 1.0
 
 
-def test_a_step_is_split_into_forward_passes():
-    assert [part.tolist() for part in split(np.arange(5), 2)] == [[0, 1], [2, 3], [4]]
+@pytest.mark.parametrize("n_threads", [0, 2])
+def test_a_step_is_split_into_forward_passes(n_threads):
+    five = order(n_rows=5, batch=5, accumulation=1, epochs=3)
+    ids = np.arange(10, 20, dtype=np.int32)
+    rows = Rows((Sequences(ids, ids, np.arange(0, 11, 2)),))
+    steps = list(load_steps(rows, five, 1, 2, n_threads))
+    assert [[batch.n_rows for batch in batches] for batches in steps] == [[2, 2, 1], [2, 2, 1]]
+    first_tokens = [[int(token) for batch in batches for token in batch.ids_T] for batches in steps]
+    assert first_tokens == [[10 + 2 * int(row) for row in five.rows_of(step)] for step in (1, 2)]
 
 
 def test_smaller_forward_passes_change_no_step_s_rows():
     whole, halved = order(batch=4, accumulation=1), order(batch=2, accumulation=2)
     assert [whole.rows_of(step).tolist() for step in range(6)] == [halved.rows_of(step).tolist() for step in range(6)]
+
+
+def test_batches_made_ahead_are_the_same_batches(tmp_path, base, prepared):
+    _, here = train(tmp_path, base, prepared, "here", **LORA)
+    _, ahead = train(tmp_path, base, prepared, "ahead", **LORA, dataloader_num_workers=2)
+    assert history(ahead, "loss") == history(here, "loss")

@@ -1,4 +1,4 @@
-"""The training loop: what a step is, whatever its forward passes, and what ends it."""
+"""Fine-tuning as a whole, and its loop: what a step is, whatever its forward passes, and what ends it."""
 
 import json
 import subprocess
@@ -8,10 +8,12 @@ import textwrap
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
+from mafunzo.compute.model.loading import load_network
 from mafunzo.compute.training.data_order import DataOrder
 from mafunzo.compute.training.objectives.supervised import Supervised
-from mafunzo.errors import FailedError
+from mafunzo.errors import FailedError, InvalidParameter
 from tests.support.tiny_training import learnable_rows, random_rows, write_prepared
 from tests.support.training_run import FULL, LORA, history, train
 
@@ -103,7 +105,7 @@ def test_out_of_memory_says_what_to_lower(tmp_path, base):
         from pathlib import Path
         from mafunzo.errors import OutOfMemory
         from mafunzo.compute.training.arguments import TrainingArguments
-        from mafunzo.compute.training.history import History
+        from mafunzo.compute.training.state import History
         from mafunzo.compute.training.run import TrainingRequest, assemble
         from mafunzo.compute.training.state import TrainingState
         from mafunzo.compute.training.trainer import Trainer
@@ -138,3 +140,49 @@ def test_the_learning_rate_follows_its_schedule(tmp_path, base, prepared, schedu
 def test_the_learning_rate_rises_in_the_warm_up(tmp_path, base, prepared, warmup):
     _, folder = train(tmp_path, base, prepared, **LORA, **warmup, lr_scheduler_type="constant_with_warmup")
     assert history(folder, "learning_rate") == pytest.approx([0.0, 0.02 / 3, 0.04 / 3, 0.02, 0.02, 0.02])
+
+
+@pytest.mark.parametrize("values", [LORA, FULL], ids=["LoRA", "full"])
+@pytest.mark.parametrize("optim", ["adamw_torch", "adafactor"])
+def test_training_lowers_the_loss_on_held_out_rows(tmp_path, base, prepared, values, optim):
+    _, folder = train(tmp_path, base, prepared, **values, optim=optim, num_train_epochs=3)
+    losses = history(folder, "eval_loss")
+    assert len(losses) == 3
+    assert losses[-1] < losses[0] * 0.9
+
+
+def test_with_no_adapter_trained_yet_the_first_loss_is_the_base_s(tmp_path, base):
+    rows = random_rows(4)
+    prepared = write_prepared(tmp_path / "p", rows)
+    _, folder = train(tmp_path, base, prepared, **LORA)
+    network = AutoModelForCausalLM.from_pretrained(base)
+    total, count = 0.0, 0
+    for ids, labels in rows:
+        shifted = torch.tensor(labels[1:])
+        out = network(torch.tensor([ids])).logits[0, :-1].detach()
+        total += float(torch.nn.functional.cross_entropy(out, shifted, reduction="sum"))
+        count += int((shifted != -100).sum())
+    assert history(folder, "loss")[0] == pytest.approx(total / count, rel=1e-5)
+
+
+def test_a_tuned_model_is_the_base_of_the_next(tmp_path, base, prepared):
+    _, first = train(tmp_path, base, prepared, "first", **FULL)
+    _, second = train(tmp_path, first, prepared, "second", **LORA)
+    assert history(second, "loss")[0] < history(first, "loss")[0]
+
+
+def test_in_16_bits_training_computes_in_bfloat16_with_float32_factors(tmp_path, base, prepared, monkeypatch):
+    monkeypatch.setattr("mafunzo.compute.device.precision.instruction_sets", lambda: frozenset({"avx512_bf16"}))
+    for name, values in (("lora", LORA), ("full", FULL)):
+        _, folder = train(tmp_path, base, prepared, name, **values, precision="16")
+        assert json.loads((folder / "finetune_args.json").read_text())["computed_in"] == "bfloat16"
+        losses = history(folder, "loss")
+        assert losses[-1] < losses[0]
+    assert load_network(tmp_path / "full").dtype == torch.bfloat16
+
+
+def test_all_faults_of_the_parameters_come_at_once(tmp_path, base, prepared):
+    with pytest.raises(InvalidParameter) as caught:
+        train(tmp_path, base, prepared, max_steps=0, lora_target_modules="q_proj")
+    assert len(caught.value.faults) == 2
+    assert not (tmp_path / "out").exists()

@@ -7,9 +7,8 @@ import pytest
 
 from mafunzo.compute.training.arguments import TrainingArguments
 from mafunzo.compute.training.data_order import DataOrder
-from mafunzo.compute.training.history import History
 from mafunzo.compute.training.run import TrainingRequest, assemble
-from mafunzo.compute.training.state import TrainingState
+from mafunzo.compute.training.state import History, TrainingState
 from mafunzo.compute.training.trainer import Trainer
 from mafunzo.compute.training.validation import is_due, note_loss, stops_early
 from tests.support.training_run import LORA, history, overfitting, train

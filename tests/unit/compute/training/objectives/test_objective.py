@@ -15,10 +15,10 @@ import torch
 from mafunzo.compute.model.loading import load_network
 from mafunzo.compute.training.arguments import TrainingArguments
 from mafunzo.compute.training.batch import RowFormat
-from mafunzo.compute.training.finetune import finetune
 from mafunzo.compute.training.network import PackedNetwork, prepare
 from mafunzo.compute.training.objectives.objective import BatchLoss
 from mafunzo.compute.training.run import TrainingRequest
+from mafunzo.compute.training.trainer import finetune
 from mafunzo.tracking import MetricLog, read_metrics
 from tests.support.tiny_training import learnable_rows, random_rows, write_base, write_prepared
 

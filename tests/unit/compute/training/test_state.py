@@ -1,4 +1,4 @@
-"""Checkpoints that a run leaves behind, and going on from them."""
+"""Numbers over steps by Hugging Face's names, checkpoints that a run leaves behind, and going on from them."""
 
 import json
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from mafunzo.compute.training.arguments import TrainingArguments
-from mafunzo.compute.training.finetune import finetune
 from mafunzo.compute.training.run import TrainingRequest
+from mafunzo.compute.training.trainer import finetune
 from mafunzo.errors import InvalidParameter
 from mafunzo.tracking import read_metrics
 from tests.support.tiny_training import learnable_rows
@@ -118,3 +118,15 @@ def test_a_checkpoint_holds_the_state_in_the_form_of_earlier_versions(tmp_path, 
         *("step", "tokens", "loss_sum", "since_log", "best_loss", "best_step"),
         *("evaluations_without_gain", "seconds", "history"),
     }
+
+
+def test_metrics_have_hugging_face_s_names(tmp_path, base, prepared):
+    train(tmp_path, base, prepared, **LORA)
+    lines = list(read_metrics(tmp_path / "out.jsonl"))
+    names = {name for line in lines for name in line}
+    assert names >= {
+        *("loss", "grad_norm", "learning_rate", "epoch", "num_tokens", "mean_token_accuracy"),
+        *("eval_loss", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second"),
+        *("train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss", "total_flos"),
+    }
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5, 6]
