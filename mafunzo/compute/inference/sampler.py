@@ -1,11 +1,10 @@
 """Sampling: from a row of logits to a token, by temperature, top-k, top-p (nucleus) and seed; and log-probabilities.
 
 A request draws from its own generator, one number a token, so its tokens don't depend on the rest of the batch.
-Shapes: B rows of a batch, V the vocabulary.
+Shapes: V the vocabulary.
 """
 
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -56,15 +55,6 @@ class Sampler:
             return int(logits_V.argmax())
         draw = float(torch.rand((), generator=self._generator, dtype=torch.float64))
         return draw_token(logits_V, self.sampling, draw)
-
-
-def choose(logits_BV: Tensor, samplers: Sequence[Sampler]) -> list[int]:
-    """Return one token for each row; greedy rows share one argmax."""
-    greedy_B = logits_BV.argmax(dim=-1).tolist() if any(s.sampling.is_greedy for s in samplers) else None
-    return [
-        greedy_B[row] if greedy_B is not None and sampler.sampling.is_greedy else sampler.choose(logits_BV[row])
-        for row, sampler in enumerate(samplers)
-    ]
 
 
 def draw_token(logits_V: Tensor, sampling: Sampling, draw: float) -> int:

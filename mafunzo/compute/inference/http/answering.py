@@ -62,7 +62,7 @@ class Answering:
 
 async def whole_replies(request: Request, answerings: Sequence[Answering]) -> list[Reply]:
     """Wait for whole replies; cancel them if the client disconnects or one of them fails."""
-    replies: asyncio.Future[Any] = asyncio.ensure_future(_collect_all(answerings))
+    replies: asyncio.Future[Any] = asyncio.gather(*(_collect(answering) for answering in answerings))
     disconnect: asyncio.Future[Any] = asyncio.ensure_future(_wait_until_gone(request))
     try:
         await asyncio.wait({replies, disconnect}, return_when=asyncio.FIRST_COMPLETED)
@@ -74,10 +74,6 @@ async def whole_replies(request: Request, answerings: Sequence[Answering]) -> li
         disconnect.cancel()
         for answering in answerings:
             answering.cancel()
-
-
-async def _collect_all(answerings: Sequence[Answering]) -> list[Reply]:
-    return list(await asyncio.gather(*(_collect(answering) for answering in answerings)))
 
 
 async def _collect(answering: Answering) -> Reply:

@@ -6,10 +6,9 @@ from starlette.exceptions import HTTPException
 
 from mafunzo.compute.inference.engine import PROMPT
 from mafunzo.compute.inference.http.answering import Disconnected
-from mafunzo.compute.inference.http.health import add_health_routes
 from mafunzo.compute.inference.http.openai import add_openai_routes
 from mafunzo.compute.inference.http.service import Service
-from mafunzo.compute.inference.http.verification import add_verification_routes
+from mafunzo.compute.inference.http.supervision import add_supervision_routes
 from mafunzo.errors import ClientGone, FailedError, InvalidParameter, MafunzoError, NotFound
 from mafunzo.protocol.errors import error_body
 
@@ -21,8 +20,7 @@ def make_app(service: Service) -> FastAPI:
     app.exception_handler(Disconnected)(_tell_nobody)
     app.exception_handler(HTTPException)(_tell_http)
     app.exception_handler(Exception)(_tell_fault)
-    add_health_routes(app, service)
-    add_verification_routes(app, service)
+    add_supervision_routes(app, service)
     add_openai_routes(app, service)
     return app
 

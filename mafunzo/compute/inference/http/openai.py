@@ -1,13 +1,12 @@
 """Routes of OpenAI's dialect: chat and text completions, whole or as a stream."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from mafunzo.compute.inference.http.answering import Answering, whole_replies
-from mafunzo.compute.inference.http.prompt import json_body, rendered
-from mafunzo.compute.inference.http.service import Service
+from mafunzo.compute.inference.http.service import Service, json_body
 from mafunzo.compute.inference.request import Delta, Finished, GenerationRequest, Reply
 from mafunzo.compute.inference.sampler import Sampling
 from mafunzo.errors import MafunzoError
@@ -23,7 +22,7 @@ def add_openai_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
         chat_request = chat_request_from_dict(await json_body(request))
-        prompt = rendered(service, chat_request.conversation, True)
+        prompt = service.prompt_ids(chat_request.conversation, True)
         answering = Answering(service, _engine_request(prompt, chat_request.options))
         heading = service.heading("chatcmpl")
         if chat_request.is_stream:
@@ -81,39 +80,46 @@ def _event_stream(chunks: AsyncIterator[Chunk], answering: Answering) -> Respons
     return StreamingResponse(events(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
 
-async def _chat_chunks(
+def _chat_chunks(
     service: Service, chat_request: ChatRequest, heading: Heading, answering: Answering
 ) -> AsyncIterator[Chunk]:
     stream = ChatStream(heading, chat_request)
-    chunks = stream.begin()
+    return _chunks(
+        stream, answering, lambda delta: stream.text(delta.text, service.describe(delta.logprobs)), stream.begin()
+    )
+
+
+def _completion_chunks(
+    service: Service, completion_request: CompletionRequest, heading: Heading, answering: Answering
+) -> AsyncIterator[Chunk]:
+    stream, has_logprobs = (
+        CompletionStream(heading, completion_request),
+        completion_request.options.logprobs is not None,
+    )
+
+    def text(delta: Delta) -> list[Chunk]:
+        tokens = service.texts(delta.token_ids) if has_logprobs else ()
+        return stream.text(delta.text, delta.token_ids, tokens, service.describe(delta.logprobs))
+
+    return _chunks(stream, answering, text)
+
+
+async def _chunks(
+    stream: ChatStream | CompletionStream,
+    answering: Answering,
+    text: Callable[[Delta], list[Chunk]],
+    chunks: Sequence[Chunk] = (),
+) -> AsyncIterator[Chunk]:
+    """Yield `chunks`, those that `text` makes of new text, and those that end the stream."""
     for chunk in chunks:
         yield chunk
     async for step in answering.events():
-        match step:
-            case Delta():
-                chunks = stream.text(step.text, service.describe(step.logprobs))
-            case Finished():
-                chunks = stream.finish(step.reason, Usage(step.prompt_tokens, step.completion_tokens))
-            case _:
-                chunks = []
-        for chunk in chunks:
-            yield chunk
-
-
-async def _completion_chunks(
-    service: Service, completion_request: CompletionRequest, heading: Heading, answering: Answering
-) -> AsyncIterator[Chunk]:
-    stream = CompletionStream(heading, completion_request)
-    async for step in answering.events():
-        match step:
-            case Delta():
-                has_logprobs = completion_request.options.logprobs is not None
-                tokens = service.texts(step.token_ids) if has_logprobs else ()
-                chunks = stream.text(step.text, step.token_ids, tokens, service.describe(step.logprobs))
-            case Finished():
-                chunks = stream.finish(step.reason, Usage(step.prompt_tokens, step.completion_tokens))
-            case _:
-                chunks = []
+        if isinstance(step, Delta):
+            chunks = text(step)
+        elif isinstance(step, Finished):
+            chunks = stream.finish(step.reason, Usage(step.prompt_tokens, step.completion_tokens))
+        else:
+            chunks = ()
         for chunk in chunks:
             yield chunk
 

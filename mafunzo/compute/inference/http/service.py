@@ -1,15 +1,23 @@
-"""The model that a worker serves, under its name."""
+"""The model that a worker serves, under its name, with its metrics; and the JSON that it is asked in."""
 
+import json
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from fastapi import Request
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from mafunzo.compute.chat.template import render_ids
+from mafunzo.compute.inference.detokenizer import token_text
 from mafunzo.compute.inference.loading import LoadedModel
-from mafunzo.compute.inference.metrics import Metrics
 from mafunzo.compute.inference.sampler import TokenLogprob as EngineLogprob
-from mafunzo.compute.inference.token_text import token_text
-from mafunzo.errors import Unavailable
+from mafunzo.entities.conversation import Conversation
+from mafunzo.errors import InvalidData, InvalidParameter, Unavailable
 from mafunzo.protocol.chat import Heading, TokenLogprob
+
+SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 
 class Service:
@@ -32,6 +40,13 @@ class Service:
         """Return the id, time and model name of an answer."""
         return Heading(f"{prefix}-{secrets.token_hex(12)}", int(time.time()), self.name)
 
+    def prompt_ids(self, conversation: Conversation, add_generation_prompt: bool) -> list[int]:
+        """Return a conversation as token ids; raises `InvalidParameter` where the chat template can't render it."""
+        try:
+            return render_ids(self.loaded.tokenizer, conversation, add_generation_prompt)
+        except InvalidData as error:
+            raise InvalidParameter(f"messages: {error.message}", param="messages") from error
+
     def describe(self, entries: Sequence[EngineLogprob]) -> list[TokenLogprob]:
         """Return log-probabilities with their tokens' texts."""
         return [self._describe(entry) for entry in entries]
@@ -44,3 +59,41 @@ class Service:
     def texts(self, token_ids: Sequence[int]) -> tuple[str, ...]:
         """Return the text of each token."""
         return tuple(token_text(self.loaded.tokenizer, id)[0] for id in token_ids)
+
+
+class Metrics:
+    """The worker's Prometheus metrics: counters, gauges and histograms (seconds), in a registry of their own."""
+
+    def __init__(self, load: Callable[[], tuple[int, int]]) -> None:
+        """`load` returns how many sequences run and how many wait."""
+        self._registry = CollectorRegistry()
+        self.requests = Counter(
+            "mafunzo_requests", "Requests answered, by how they ended", ["outcome"], registry=self._registry
+        )
+        self.prompt_tokens = Counter("mafunzo_prompt_tokens", "Tokens of prompts", registry=self._registry)
+        self.generated_tokens = Counter("mafunzo_generated_tokens", "Tokens generated", registry=self._registry)
+        self.first_token_s = Histogram(
+            "mafunzo_time_to_first_token_seconds",
+            "From the request to the first token, time in the queue included",
+            buckets=SECONDS,
+            registry=self._registry,
+        )
+        self.request_s = Histogram(
+            "mafunzo_request_seconds", "From the request to its end", buckets=SECONDS, registry=self._registry
+        )
+        running = Gauge("mafunzo_sequences_running", "Sequences in the batch", registry=self._registry)
+        waiting = Gauge("mafunzo_sequences_waiting", "Sequences in the queue", registry=self._registry)
+        running.set_function(lambda: load()[0])
+        waiting.set_function(lambda: load()[1])
+
+    def render(self) -> bytes:
+        """Return the metrics in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+async def json_body(request: Request) -> Any:
+    """Return a request's body as JSON; raises `InvalidParameter` if it isn't."""
+    try:
+        return json.loads(await request.body())
+    except ValueError as error:
+        raise InvalidParameter(f"The body isn't JSON: {error}") from error

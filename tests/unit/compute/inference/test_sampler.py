@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from mafunzo.compute.inference.sampler import Sampler, Sampling, choose, draw_token, logprob
+from mafunzo.compute.inference.sampler import Sampler, Sampling, draw_token, logprob
 
 
 def some_logits(size: int = 3000, seed: int = 0, scale: float = 3.0) -> torch.Tensor:
@@ -53,7 +53,7 @@ def test_a_seed_gives_the_same_tokens_whatever_the_batch() -> None:
     alone = Sampler(Sampling(seed=11))
     expected = [alone.choose(row) for row in rows]
     sampler, neighbour, greedy = Sampler(Sampling(seed=11)), Sampler(Sampling(seed=5)), Sampler(Sampling(temperature=0))
-    batches = [choose(torch.stack([some_logits(seed=99), row, row]), [neighbour, sampler, greedy]) for row in rows]
+    batches = [(neighbour.choose(row), sampler.choose(row), greedy.choose(row)) for row in rows]
     assert [tokens[1] for tokens in batches] == expected
     assert [tokens[2] for tokens in batches] == [int(row.argmax()) for row in rows]
     assert [tokens[0] for tokens in batches] != expected

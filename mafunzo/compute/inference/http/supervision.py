@@ -1,0 +1,62 @@
+"""Routes for supervisors and operators: readiness, metrics, and the proof that serving equals training.
+
+For the proof the server asks for token ids and for what the model stops at, under vLLM's names where it has them. The
+log-probabilities that it compares too are text completions with `echo` and without new tokens (`openai.py`).
+"""
+
+import psutil
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+
+from mafunzo.compute.inference.http.service import Service, json_body
+from mafunzo.protocol.chat import conversation_from_request
+
+
+def add_supervision_routes(app: FastAPI, service: Service) -> None:
+    """Add the routes."""
+
+    @app.get("/health")
+    async def health() -> Response:
+        return JSONResponse(
+            {"status": "loading" if service.model is None else "ready"}, 503 if service.model is None else 200
+        )
+
+    @app.get("/v1/models")
+    async def models() -> Response:
+        engine = service.loaded.engine
+        model = {"id": service.name, "object": "model", "created": service.created, "owned_by": "mafunzo"}
+        return JSONResponse({"object": "list", "data": [model | {"max_model_len": engine.max_model_len}]})
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return PlainTextResponse(service.metrics.render(), media_type="text/plain; version=0.0.4")
+
+    @app.get("/info")
+    async def info() -> Response:
+        model = service.loaded
+        return JSONResponse(
+            {
+                "name": service.name,
+                "stop_token_ids": sorted(model.engine.stop_token_ids),
+                "dtype": model.dtype,
+                "max_model_len": model.engine.max_model_len,
+                "max_batch": model.engine.limits.max_batch,
+                "parameters": model.parameters,
+                "rss_mb": round(psutil.Process().memory_info().rss / 2**20, 1),
+            }
+        )
+
+    @app.post("/tokenize")
+    async def tokenize(request: Request) -> Response:
+        body = await json_body(request)
+        if isinstance(body, dict) and "prompt" in body:
+            ids = service.loaded.tokenizer(
+                str(body["prompt"]), add_special_tokens=bool(body.get("add_special_tokens", True))
+            )
+            tokens = list(ids["input_ids"])
+        else:
+            conversation = conversation_from_request(body)
+            tokens = service.prompt_ids(conversation, bool(body.get("add_generation_prompt", True)))
+        return JSONResponse(
+            {"tokens": tokens, "count": len(tokens), "max_model_len": service.loaded.engine.max_model_len}
+        )
