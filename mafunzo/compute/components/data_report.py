@@ -1,13 +1,19 @@
-"""The data report: every row is counted while it is prepared; `report.json` for programs, a summary for people."""
+"""The data report: every row is counted while it is prepared; `report.json`, and for people a summary and a picture."""
 
+import logging
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from statistics import fmean, quantiles
 from typing import Any
 
-from mafunzo.dataset.check import BadRow
+from mafunzo.dataset.check import BadRow, Row
+
+BINS = 40
+SHOWN_SHARE = 0.97
+"""The axis ends where so many conversations are shown; the few longer ones are counted in the text."""
 
 
 @dataclass
@@ -36,6 +42,17 @@ class Tally:
     def dropped(self) -> list[BadRow]:
         return sorted(self.bad + self.left_out, key=lambda row: (row.file, row.row))
 
+    def good_rows(self, rows: Iterable[Row | BadRow]) -> Iterator[Row]:
+        """Count rows as they pass, and yield those that can be used."""
+        for row in rows:
+            self.rows_read += 1
+            if isinstance(row, BadRow):
+                self.bad.append(row)
+            else:
+                self.formats[row.format] += 1
+                self.notes.update(row.notes)
+                yield row
+
 
 def as_json(tallies: Mapping[str, Tally], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the report by split, with the `settings` that led to it."""
@@ -55,7 +72,7 @@ def _split_report(tally: Tally) -> dict[str, Any]:
         "rows_read": tally.rows_read,
         "rows_kept": tally.rows_kept,
         "bad_rows": len(tally.bad),
-        "dropped": [{"file": row.file, "row": row.row, "reason": row.reason} for row in tally.dropped],
+        "dropped": [asdict(row) for row in tally.dropped],
         "tokens": tally.tokens,
         "assistant_tokens": tally.assistant_tokens,
         "truncated": tally.truncated_rows,
@@ -111,3 +128,48 @@ def metrics(tallies: Mapping[str, Tally]) -> dict[str, float]:
         for name, tally in tallies.items()
         for what in ("rows_kept", "tokens", "assistant_tokens")
     }
+
+
+def draw_lengths(lengths: Sequence[int], split: str, max_seq_length: int | None, path: Path) -> None:
+    """Write a histogram of a split's lengths (tokens, before truncation) as PNG; a line marks `max_seq_length`."""
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    sorted_lengths = sorted(lengths) or [1]
+    axis_limit = max(sorted_lengths[int(SHOWN_SHARE * (len(sorted_lengths) - 1))], 2)
+    if max_seq_length and max_seq_length <= sorted_lengths[-1]:
+        axis_limit = max(axis_limit, round(max_seq_length * 1.25))
+    axes.hist(
+        sorted_lengths,
+        bins=min(BINS, axis_limit),
+        range=(0, axis_limit),
+        color="#4472a8",
+        edgecolor="white",
+        linewidth=0.4,
+    )
+    if max_seq_length and max_seq_length <= axis_limit:
+        axes.axvline(max_seq_length, color="#c0392b", linewidth=1.5)
+        truncated_rows = sum(length > max_seq_length for length in sorted_lengths)
+        axes.annotate(
+            f"max_seq_length {max_seq_length:,}\n{truncated_rows:,} rows cut there",
+            (max_seq_length, 0.97),
+            xycoords=("data", "axes fraction"),
+            xytext=(6, 0) if max_seq_length < 0.75 * axis_limit else (-6, 0),
+            textcoords="offset points",
+            ha="left" if max_seq_length < 0.75 * axis_limit else "right",
+            va="top",
+            color="#c0392b",
+        )
+    longer = sum(length > axis_limit for length in sorted_lengths)
+    beyond = f" ({longer:,} longer ones, up to {sorted_lengths[-1]:,}, aren't shown)" if longer else ""
+    axes.set(
+        title=f"Length of {len(lengths):,} conversations ({split})",
+        xlabel=f"tokens{beyond}",
+        ylabel="conversations",
+        xlim=(0, axis_limit),
+    )
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, metadata={"Software": None})

@@ -72,28 +72,30 @@ class PackageModelArguments:
 def package_model(arguments: Arguments) -> None:
     """Write the MLflow model folder of a tuned model."""
     disable_progress_bar()
-    base, tuned = arguments.path("model"), arguments.path("tuned")
+    values, base, tuned = PackageModelArguments(**arguments.values), arguments.path("model"), arguments.path("tuned")
     prepared, evaluation = arguments.paths["prepared"], arguments.paths["evaluation"]
-    values = PackageModelArguments(**arguments.values)
-    trusts_code = values.trust_remote_code
-    is_lora = (tuned / ADAPTER_CONFIG).exists()
-    is_merged = is_lora and values.merge_lora_weights
-    is_adapter = is_lora and not is_merged
-    base_facts = _base_facts(base)
+    kind = "full"
+    if (tuned / ADAPTER_CONFIG).exists():
+        kind = "merged" if values.merge_lora_weights else "adapter"
+    base_facts = read_facts(base)
+    if not base_facts:
+        raise InvalidFile(f"{base} has no mafunzo_model.json: pass the output of import_model as --model.")
     name = values.name or f"{base_facts['name']}-tuned"
     reference = _find(evaluation, "serving_reference.json")
     out = arguments.outputs["mlflow_model_folder"]
     out.mkdir(parents=True, exist_ok=True)
-    weights = out / "data" / ("adapter" if is_adapter else "model")
-    if is_adapter:
-        _write_adapter(base, tuned, weights)
+    weights = out / "data" / ("adapter" if kind == "adapter" else "model")
+    if kind == "adapter":
+        copy_files(tuned, (ADAPTER_CONFIG, ADAPTER_WEIGHTS), weights)
     else:
-        _write_network(base, tuned, is_lora, _serving_dtype(reference), trusts_code, weights)
+        _write_network(base, tuned, kind == "merged", _serving_dtype(reference), values.trust_remote_code, weights)
+    copy_files(base, ("generation_config.json",), weights)
+    copy_files(tuned if (tuned / "tokenizer_config.json").exists() else base, TOKENIZER_FILES, weights)
     facts = {
         "name": name,
         "version": "",
         "source": f"tuned:{name}",
-        "kind": "adapter" if is_adapter else "merged" if is_merged else "full",
+        "kind": kind,
         "licence": base_facts.get("licence", ""),
         "card": base_facts.get("card") or {},
         "weights_sha256": weights_sha256(weights),
@@ -102,11 +104,9 @@ def package_model(arguments: Arguments) -> None:
     }
     write_facts(out, facts)
     _write_licence(base, facts, out)
-    pictures = _copy_reports(tuned, prepared, evaluation, reference, out)
-    card = model_card.CardFacts(
+    card = model_card.render(
         name=name,
-        is_merged=is_merged,
-        is_adapter=is_adapter,
+        kind=kind,
         licence=str(facts["licence"]),
         weights_sha256=str(facts["weights_sha256"]),
         base=base_facts,
@@ -115,25 +115,12 @@ def package_model(arguments: Arguments) -> None:
         configuration={k: v for k, v in _json(tuned, "finetune_args.json").items() if k != "base"},
         results=_json(tuned, "all_results.json"),
         metrics=_json(evaluation, "metrics.json"),
-        pictures=pictures,
+        pictures=_copy_reports(tuned, prepared, evaluation, reference, out),
     )
-    (out / "README.md").write_text(model_card.render(card), encoding="utf-8")
-    _write_mlflow(out, facts, is_adapter, trusts_code)
-    logger.info("Packaged %s (%s, %s)", name, facts["kind"], _size(out))
-
-
-def _base_facts(base: Path) -> dict[str, Any]:
-    facts = read_facts(base)
-    if not facts:
-        raise InvalidFile(f"{base} has no mafunzo_model.json: pass the output of import_model as --model.")
-    return facts
-
-
-def _write_adapter(base: Path, tuned: Path, folder: Path) -> None:
-    """Write the LoRA adapter in peft's format, with tokenizer, chat template and stop tokens (generation_config.json)."""
-    copy_files(tuned, (ADAPTER_CONFIG, ADAPTER_WEIGHTS), folder)
-    copy_files(base, ("generation_config.json",), folder)
-    _copy_tokenizer(base, tuned, folder)
+    (out / "README.md").write_text(card, encoding="utf-8")
+    _write_mlflow(out, facts, kind == "adapter", values.trust_remote_code)
+    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    logger.info("Packaged %s (%s, %.1f MB)", name, kind, size / 1e6)
 
 
 def _write_network(
@@ -148,15 +135,8 @@ def _write_network(
         trust_remote_code=trusts_code,
     )
     save_network(network, folder)
-    copy_files(base, ("generation_config.json",), folder)
     if trusts_code and check_folder(base, trusts_code).get("auto_map"):
         copy_files(base, ("*.py",), folder)
-    _copy_tokenizer(base, tuned, folder)
-
-
-def _copy_tokenizer(base: Path, tuned: Path, folder: Path) -> None:
-    source = tuned if (tuned / "tokenizer_config.json").exists() else base
-    copy_files(source, TOKENIZER_FILES, folder)
 
 
 def _serving_dtype(reference: Path | None) -> torch.dtype | None:
@@ -257,11 +237,6 @@ def _find(folder: Path | None, name: str) -> Path | None:
 def _json(folder: Path | None, name: str) -> dict[str, Any]:
     path = _find(folder, name)
     return read_json(path) if path else {}
-
-
-def _size(folder: Path) -> str:
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    return f"{size / 1e6:.1f} MB"
 
 
 if __name__ == "__main__":

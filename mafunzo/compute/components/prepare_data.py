@@ -6,7 +6,6 @@ memory doesn't grow with the files. The output folder appears at once, complete 
 
 import json
 import logging
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -18,8 +17,8 @@ from typing import Any, Literal
 from mafunzo.compute.chat.examples import IGNORED, Encoder, Example, Unusable, pieces
 from mafunzo.compute.chat.tokenizer import context_length, load_tokenizer, padding_id
 from mafunzo.compute.components.command import Arguments, run
-from mafunzo.compute.components.data_report import Tally, as_json, metrics, summary
-from mafunzo.compute.components.length_histogram import draw
+from mafunzo.compute.components.data_report import Tally, as_json, draw_lengths, metrics, summary
+from mafunzo.compute.model.folder import TOKENIZER_FILES, copy_files, new_folder
 from mafunzo.dataset.check import BadRow, Row, fingerprint, read_conversations, refuse
 from mafunzo.dataset.files import Source, open_source
 from mafunzo.dataset.split import SPLITS, Share, split
@@ -34,14 +33,6 @@ MINIMUM_TRAINING_ROWS = 10
 PREVIEWED_ROWS = 5
 Places = dict[bytes, tuple[str, str]]
 """For deduplication: a conversation's fingerprint to the split and the place of its first occurrence."""
-TOKENIZER_FILES = (
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template*",
-    "vocab*",
-    "merges.txt",
-)
 
 
 @dataclass(frozen=True)
@@ -74,16 +65,16 @@ def work(arguments: Arguments) -> None:
     options = _options(values, tokenizer, model)
     sources = _sources(arguments)
     shares = _shares(sources, values.split_seed)
-    with new_folder(arguments.outputs["prepared"]) as folder:
+    with output_folder(arguments.outputs["prepared"]) as folder:
         tallies = _prepare(folder, Encoder(tokenizer), sources, shares, options)
         refuse([] if options.skips_bad_rows else [row for tally in tallies.values() for row in tally.bad])
         _check_enough_is_left(tallies)
-        copy_tokenizer(model, folder / "tokenizer")
+        copy_files(model, TOKENIZER_FILES, folder / "tokenizer")
         report = as_json(tallies, _settings(options, values))
         write_json(folder / "report.json", report, indent=1, ensure_ascii=False)
         split_name = next(iter(tallies))
         write_json(folder / "preview.json", tallies[split_name].preview, indent=1, ensure_ascii=False)
-        draw(tallies[split_name].full_lengths, split_name, options.max_seq_length, folder / "lengths.png")
+        draw_lengths(tallies[split_name].full_lengths, split_name, options.max_seq_length, folder / "lengths.png")
     arguments.metrics.log(0, metrics(tallies))
     for line in summary(report):
         logger.info("%s", line)
@@ -168,7 +159,7 @@ def _prepare(
         progress = Progress(f"prepare {name}", len(shares[name]))
         with _writers(folder, name) as write:
             while batch := list(islice(rows, options.batch_size)):
-                good = list(_good_rows(batch, tally))
+                good = list(tally.good_rows(batch))
                 selection = list(_without_held_out(good, held_out, tally)) if name == "train" else good
                 _remember(selection, name, held_out if name != "train" else train_places, tally)
                 examples = list(_encode(selection, encoder, options, tally))
@@ -182,17 +173,6 @@ def _taken(share: Share, name: str, sources: Mapping[str, Source]) -> str:
     if name in sources and name != "train":
         return "all"
     return "drawn by seed" if share.order is not None else f"rows {share.first + 1} to {share.last}"
-
-
-def _good_rows(batch: Iterable[Row | BadRow], tally: Tally) -> Iterator[Row]:
-    for row in batch:
-        tally.rows_read += 1
-        if isinstance(row, BadRow):
-            tally.bad.append(row)
-        else:
-            tally.formats[row.format] += 1
-            tally.notes.update(row.notes)
-            yield row
 
 
 def _remember(rows: Iterable[Row], name: str, places: Places, tally: Tally) -> None:
@@ -283,28 +263,13 @@ def _check_enough_is_left(tallies: Mapping[str, Tally]) -> None:
             )
 
 
-def copy_tokenizer(model: Path, to: Path) -> None:
-    """Copy the tokenizer's files and chat template, byte for byte."""
-    to.mkdir()
-    for pattern in TOKENIZER_FILES:
-        for file in sorted(model.glob(pattern)):
-            if file.is_file():
-                shutil.copyfile(file, to / file.name)
-
-
 @contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
+def output_folder(target: Path) -> Iterator[Path]:
     """Give a folder that becomes `target` when all is written; an error leaves nothing behind."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise Conflict(f"{target} exists already and isn't empty. Name another folder.")
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        partial.replace(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with new_folder(target) as folder:
+        yield folder
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """Data preview: the first rows of a file after chat template, loss mask and truncation, and a check of all rows."""
 
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from mafunzo.compute.chat.examples import Encoder, Example, Unusable, pieces
 from mafunzo.compute.chat.tokenizer import load_tokenizer
 from mafunzo.compute.components.command import Arguments, run
-from mafunzo.compute.components.prepare_data import new_folder, sequence_length
+from mafunzo.compute.components.data_report import Tally
+from mafunzo.compute.components.prepare_data import output_folder, sequence_length
 from mafunzo.dataset.check import BadRow, read_conversations
 from mafunzo.dataset.files import open_source
 from mafunzo.tracking.atomic_json import write_json
@@ -27,35 +27,25 @@ def work(arguments: Arguments) -> None:
     values, model = PreviewDataArguments(**arguments.values), arguments.path("model")
     tokenizer = load_tokenizer(model, values.trust_remote_code)
     max_seq_length = sequence_length(values.max_seq_length, tokenizer, model)
-    encoder = Encoder(tokenizer)
-    source = open_source(arguments.path("train_file_path"))
+    encoder, source = Encoder(tokenizer), open_source(arguments.path("train_file_path"))
     source.count()
     rows: list[dict[str, Any]] = []
-    bad: list[BadRow] = []
-    formats: Counter[str] = Counter()
-    notes: Counter[str] = Counter()
-    rows_read = 0
-    for row in read_conversations(source):
-        rows_read += 1
-        if isinstance(row, BadRow):
-            bad.append(row)
-            continue
-        formats[row.format] += 1
-        notes.update(row.notes)
+    tally = Tally(source.name, "all")
+    for row in tally.good_rows(read_conversations(source)):
         if len(rows) < values.rows:
             example = encoder.encode([row.conversation], max_seq_length)[0]
             if isinstance(example, Unusable):
-                bad.append(BadRow(row.file, row.row, example.reason))
+                tally.bad.append(BadRow(row.file, row.row, example.reason))
             else:
                 rows.append(_preview_row(row.file, row.row, example))
     report = {
-        "rows_read": rows_read,
-        "bad": [{"file": row.file, "row": row.row, "reason": row.reason} for row in bad],
-        "formats": dict(formats),
-        "notes": dict(notes),
+        "rows_read": tally.rows_read,
+        "bad": [asdict(row) for row in tally.bad],
+        "formats": dict(tally.formats),
+        "notes": dict(tally.notes),
         "max_seq_length": max_seq_length,
     }
-    with new_folder(arguments.outputs["preview"]) as folder:
+    with output_folder(arguments.outputs["preview"]) as folder:
         write_json(folder / "preview.json", rows, indent=1, ensure_ascii=False)
         write_json(folder / "report.json", report, indent=1, ensure_ascii=False)
 

