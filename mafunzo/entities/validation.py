@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def validated(message: str, validate: Callable[[], T], most: int | None = None) -> T:
-    """Return what `validate` makes of a body. Raises `InvalidFile` with `message` and a fault for each place, at `most` so many."""
+    """Return what `validate` makes of a body. Raises `InvalidFile` with `message` and a fault a place, at `most` so many."""
     try:
         return validate()
     except ValidationError as error:
