@@ -20,6 +20,8 @@ from mafunzo.protocol.field import Fields
         pytest.param(False, lambda fields: fields.boolean("x", True), False, id="a boolean"),
         pytest.param(None, lambda fields: fields.strings("x", 2), (), id="no strings"),
         pytest.param("a", lambda fields: fields.strings("x", 2), ("a",), id="one string"),
+        pytest.param("", lambda fields: fields.strings("x", 2), ("",), id="an empty one"),
+        pytest.param([], lambda fields: fields.strings("x", 2), (), id="an empty list"),
         pytest.param(["a", "b"], lambda fields: fields.strings("x", 2), ("a", "b"), id="a list of them"),
     ],
 )
