@@ -10,10 +10,28 @@ from typing import Any
 
 from mafunzo.entities.conversation import ROLES, Conversation, message_from_dict
 from mafunzo.errors import InvalidParameter
-from mafunzo.protocol.field import Fields
+from mafunzo.protocol.field import Fields, Unsupported
 
 MAX_STOPS = 4
 MAX_TOP_LOGPROBS = 20
+BIASES: Unsupported = {
+    "logit_bias": (({},), "biases aren't supported."),
+    "presence_penalty": ((0,), "penalties aren't supported."),
+    "frequency_penalty": ((0,), "penalties aren't supported."),
+}
+"""Of chat and text completions alike."""
+UNSUPPORTED: Unsupported = {
+    "n": ((1,), "only one completion a request is supported."),
+    **BIASES,
+    "modalities": ((["text"],), "only text is supported."),
+    "store": ((False,), "completions aren't stored."),
+    **dict.fromkeys(
+        ("audio", "prediction", "web_search_options", "reasoning_effort", "verbosity"), ((), "it isn't supported.")
+    ),
+    **dict.fromkeys(
+        ("functions", "function_call"), ((), "it was replaced by tools and tool_choice, which are supported.")
+    ),
+}
 NO_EFFECT = ("metadata", "user", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention")
 
 
@@ -254,23 +272,9 @@ def _read_logprobs(fields: Fields) -> int | None:
 
 def _refuse_what_is_not_honoured(fields: Fields) -> None:
     fields.ignore("model", *NO_EFFECT)  # the router has read which model
-    fields.allow("n", (1,), "only one completion a request is supported.")
-    refuse_penalties(fields)
+    fields.refuse(UNSUPPORTED)
     if (response_format := fields.raw("response_format")) is not None and response_format != {"type": "text"}:
         fields.fault("response_format", "response_format can only be of type 'text': output can't be constrained.")
-    fields.allow("modalities", (["text"],), "only text is supported.")
-    fields.allow("store", (False,), "completions aren't stored.")
-    for name in ("audio", "prediction", "web_search_options", "reasoning_effort", "verbosity"):
-        fields.allow(name, (), "it isn't supported.")
-    for name in ("functions", "function_call"):
-        fields.allow(name, (), "it was replaced by tools and tool_choice, which are supported.")
-
-
-def refuse_penalties(fields: Fields) -> None:
-    """Refuse logit biases and penalties, in chat and text completions alike."""
-    fields.allow("logit_bias", ({},), "biases aren't supported.")
-    fields.allow("presence_penalty", (0,), "penalties aren't supported.")
-    fields.allow("frequency_penalty", (0,), "penalties aren't supported.")
 
 
 def _logprobs(tokens: Sequence[TokenLogprob] | None) -> dict[str, Any] | None:

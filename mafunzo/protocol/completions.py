@@ -10,6 +10,7 @@ from itertools import accumulate
 from typing import Any
 
 from mafunzo.protocol.chat import (
+    BIASES,
     Heading,
     Options,
     TokenLogprob,
@@ -17,12 +18,17 @@ from mafunzo.protocol.chat import (
     answer_body,
     read_options,
     read_stream,
-    refuse_penalties,
 )
-from mafunzo.protocol.field import Fields
+from mafunzo.protocol.field import Fields, Unsupported
 
 DEFAULT_MAX_TOKENS = 16
 MAX_LOGPROBS = 20
+
+UNSUPPORTED: Unsupported = {
+    **dict.fromkeys(("n", "best_of"), ((1,), "only one completion a prompt is supported.")),
+    "suffix": ((), "inserting isn't supported."),
+    **BIASES,
+}
 
 Prompt = str | tuple[int, ...]
 
@@ -62,10 +68,7 @@ def completion_request_from_dict(body: object) -> CompletionRequest:
         fields.integer("logprobs", 0, MAX_LOGPROBS),
     )
     fields.ignore("model", "user")
-    fields.allow("n", (1,), "only one completion a prompt is supported.")
-    fields.allow("best_of", (1,), "only one completion a prompt is supported.")
-    fields.allow("suffix", (), "inserting isn't supported.")
-    refuse_penalties(fields)
+    fields.refuse(UNSUPPORTED)
     if max_tokens == 0 and not is_echo:
         fields.fault("max_tokens", "max_tokens is 0, which needs echo: there would be nothing to answer.")
     if is_stream and (is_echo or len(prompts) > 1):

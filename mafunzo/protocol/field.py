@@ -10,6 +10,9 @@ from mafunzo.errors import Faults, InvalidParameter
 
 T = TypeVar("T")
 
+Unsupported = Mapping[str, tuple[Collection[Any], str]]
+"""Fields that aren't supported, by name: the values that change nothing, and why others are refused."""
+
 
 class Fields:
     """The fields of one JSON object. Reading a field makes it known; `check` refuses the others."""
@@ -70,11 +73,12 @@ class Fields:
             return self._wrong(name, f"a list of {len(texts)}", f"at most {most} strings", ())
         return tuple(texts)
 
-    def allow(self, name: str, neutral_values: Collection[Any], why: str) -> None:
-        """Refuse any value but those that change nothing."""
-        value = self.raw(name)
-        if value is not None and value not in neutral_values:
-            self.fault(name, f"{self._prefix}{name} is {_shown(value)}: {why}")
+    def refuse(self, unsupported: Unsupported) -> None:
+        """Refuse any value of these fields but those that change nothing."""
+        for name, (neutral_values, why) in unsupported.items():
+            value = self.raw(name)
+            if value is not None and value not in neutral_values:
+                self.fault(name, f"{self._prefix}{name} is {_shown(value)}: {why}")
 
     def ignore(self, *names: str) -> None:
         """Accept fields that have no effect on the answer."""

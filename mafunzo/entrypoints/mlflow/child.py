@@ -80,8 +80,11 @@ class MlflowView:
             str(self._home.root),
             "--port-file",
             str(port_file),
+            "--token-file",
+            str(token_file),
+            "--parent",
+            str(os.getpid()),
         ]
-        argv += ["--token-file", str(token_file), "--parent", str(os.getpid())]
         with (self._home.logs / "mlflow.log").open("ab") as log:
             environment = {**os.environ, STEP_FOLDER: str(self._folder)}
             self._process = subprocess.Popen(

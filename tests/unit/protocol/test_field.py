@@ -46,7 +46,7 @@ def test_a_field_is_read(value: object, read: Callable[[Fields], Any], expected:
         pytest.param(
             list("abc"), lambda f: f.strings("x", 2), "x is 'a list of 3', expected at most 2 strings.", id="3"
         ),
-        pytest.param(2, lambda f: f.allow("x", (1,), "one only."), "x is 2: one only.", id="what isn't honoured"),
+        pytest.param(2, lambda f: f.refuse({"x": ((1,), "one only.")}), "x is 2: one only.", id="what isn't honoured"),
         pytest.param("y" * 99, lambda f: f.integer("x"), f"x is '{'y' * 56}..., expected an integer.", id="cut short"),
     ],
 )
@@ -88,5 +88,5 @@ def test_what_is_no_object_has_no_fields(prefix: str, what: str) -> None:
 def test_a_field_without_effect_may_be_there() -> None:
     fields = Fields({"user": "amina", "x": 1})
     fields.ignore("user")
-    fields.allow("x", (1,), "only one.")
+    fields.refuse({"x": ((1,), "only one."), "y": ((), "it isn't supported.")})
     fields.check()
