@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 import mafunzo
-from mafunzo.entities.endpoint import Deployment
+from mafunzo.entities.endpoint import Deployment, Endpoint
 from mafunzo.entrypoints.terminal.output import AS_JSON, print_entity, print_facts, print_json, print_list, print_result
 from mafunzo.errors import InvalidFile, InvalidParameter
 
@@ -47,13 +47,7 @@ def list_endpoints(as_json: bool = AS_JSON) -> None:
     """List endpoints with their deployments."""
     workspace = mafunzo.Workspace()
     endpoints = workspace.endpoints.list()
-    rows: list[tuple[str, ...]] = []
-    for endpoint in endpoints:
-        deployments = workspace.deployments.list(endpoint.name)
-        for d in deployments:
-            rows.append((endpoint.name, d.name, d.model, d.status, f"{endpoint.traffic_percent.get(d.name, 0)} %"))
-        if not deployments:
-            rows.append((endpoint.name, "none", "", "", ""))
+    rows = [row for endpoint in endpoints for row in _rows(endpoint, workspace.deployments.list(endpoint.name))]
     columns = ("endpoint", "deployment", "model", "status", "traffic")
     print_list(endpoints, as_json, columns, rows, "No endpoints. Make one: mafunzo deploy")
 
@@ -177,6 +171,14 @@ def delete(
         handle.delete_deployment(deployment)
     what = name if deployment is None else f"{name}/{deployment}"
     print_result({"deleted": {"endpoint": name, "deployment": deployment}}, as_json, f"Deleted {what}")
+
+
+def _rows(endpoint: Endpoint, deployments: list[Deployment]) -> list[tuple[str, ...]]:
+    percent = endpoint.traffic_percent
+    rows: list[tuple[str, ...]] = [
+        (endpoint.name, d.name, d.model, d.status, f"{percent.get(d.name, 0)} %") for d in deployments
+    ]
+    return rows or [(endpoint.name, "none", "", "", "")]
 
 
 def _deployment_facts(deployment: Deployment) -> dict[str, Any]:
