@@ -113,7 +113,9 @@ class View:
             return 0
         facts = read_job_facts(folder)
         tags = {"mafunzo.job": facts.name, "mlflow.user": facts.created_by, **facts.tags}
-        parent = self._run(facts, facts.name, facts.display_name or facts.name, tags, facts.started_at)
+        title, run_id = facts.display_name or facts.name, job_run_id(facts.name)
+        parameters = {} if facts.is_one_command else facts.parameters
+        parent = self._run(facts.experiment, facts.name, run_id, title, tags, facts.started_at, parameters)
         steps = {step.name: step for step in facts.steps}
         lines = sum(self._ingest_attempt(facts, steps.get(path.parent.name), path, parent) for path in attempts)
         self._end(parent, facts.status, facts.ended_at)
@@ -137,7 +139,10 @@ class View:
     def _step_run(self, job: JobFacts, step: StepFacts, attempt: str, parent: _Run) -> _Run:
         title = step.name if attempt == "1" else f"{step.name} (attempt {attempt})"
         tags = {"mafunzo.job": job.name, "mafunzo.step": step.name, "mlflow.parentRunId": parent.id}
-        return self._run(job, f"{job.name}/{step.name}/{attempt}", title, tags, step.started_at, step)
+        run_id = step_run_id(job.name, step.name, int(attempt), is_alone=False)
+        parameters = {} if step.is_users else step.parameters
+        key = f"{job.name}/{step.name}/{attempt}"
+        return self._run(job.experiment, key, run_id, title, tags, step.started_at, parameters)
 
     def _open_or_close(self, run_id: str, step: StepFacts, folder: Path) -> None:
         """Open the run if this is the newest attempt of a step that may run, else close it."""
@@ -162,43 +167,29 @@ class View:
 
     def _run(
         self,
-        job: JobFacts,
+        experiment: str,
         key: str,
+        run_id: str,
         title: str,
         tags: Mapping[str, str],
         started_at: float | None,
-        step: StepFacts | None = None,
+        parameters: Mapping[str, Any],
     ) -> _Run:
+        """Return the run of a key with these tags, created if it isn't there; a user's own step logs its parameters itself."""
         tag_texts = {name: str(value)[:TAG_LENGTH] for name, value in tags.items() if value}
         run = self._runs.get(key)
         if run is None:
-            run = self._runs[key] = self._new_run(job, key, title, tag_texts, started_at, step)
+            start_ms = None if started_at is None else int(started_at * 1000)
+            run_tags = [RunTag(name, value) for name, value in {**tag_texts, KEY_TAG: key}.items()]
+            self._store.add_run(run_id, self._experiment(experiment), start_ms, title, run_tags)
+            params = [Param(name, str(value)[:PARAMETER_LENGTH]) for name, value in parameters.items()]
+            for start in range(0, len(params), PARAMETER_BATCH):
+                self._store.log_batch(run_id, [], params[start : start + PARAMETER_BATCH], [])
+            run = self._runs[key] = _Run(run_id, status="RUNNING")
         elif run.tags != tag_texts:
             self._tag(run.id, tag_texts)
         run.tags = tag_texts
         return run
-
-    def _new_run(
-        self,
-        job: JobFacts,
-        key: str,
-        title: str,
-        tags: Mapping[str, str],
-        started_at: float | None,
-        step: StepFacts | None,
-    ) -> _Run:
-        """Create a run with the id in the step's environment. A user's own step logs its parameters itself."""
-        attempt = int(key.rpartition("/")[2]) if step else 0
-        run_id = step_run_id(job.name, step.name, attempt, is_alone=False) if step else job_run_id(job.name)
-        start_ms = None if started_at is None else int(started_at * 1000)
-        run_tags = [RunTag(name, value) for name, value in {**tags, KEY_TAG: key}.items()]
-        self._store.add_run(run_id, self._experiment(job.experiment), start_ms, title, run_tags)
-        logs_its_own = step.is_users if step else job.is_one_command
-        parameters = {} if logs_its_own else (step.parameters if step else job.parameters)
-        params = [Param(name, str(value)[:PARAMETER_LENGTH]) for name, value in parameters.items()]
-        for start in range(0, len(params), PARAMETER_BATCH):
-            self._store.log_batch(run_id, [], params[start : start + PARAMETER_BATCH], [])
-        return _Run(run_id, status="RUNNING")
 
     def _tag(self, run_id: str, tags: Mapping[str, str]) -> None:
         self._store.log_batch(run_id, [], [], [RunTag(name, value) for name, value in tags.items()])
