@@ -12,10 +12,10 @@ from starlette.requests import Request
 from mafunzo import Workspace
 from mafunzo.entities.compute import ComputeRequest
 from mafunzo.entities.user import Role
-from mafunzo.entrypoints.azure.access import MAKERS, NEEDS, RULES, SECRETS
+from mafunzo.entrypoints.azure.access import RULES
 from mafunzo.entrypoints.azure.application import OF_CALLERS, PUBLIC
 from mafunzo.entrypoints.azure.routes import mlflow as azure_mlflow
-from mafunzo.entrypoints.http.access import READING, Need, admit, authorize, caller_of, caller_with, operator_with
+from mafunzo.entrypoints.http.access import admit, authorize, caller_of, caller_with, operator_with
 from mafunzo.entrypoints.http.context import Context
 from mafunzo.entrypoints.http.identity import OPERATOR_AUDIENCE, Caller, Identity, identity_of
 from mafunzo.entrypoints.mlflow.access import needed_by_mlflow
@@ -49,34 +49,6 @@ def context(workspace: Workspace, identity: Identity) -> Context:
 def ask(caller: Caller, verb: str, workspace: Workspace, **ids: str) -> None:
     route = next(route for route in ROUTES if route.name == verb)
     authorize(caller, Request({"type": "http", "route": route, "path_params": ids}), workspace, RULES)
-
-
-def test_the_table_has_every_route_and_no_other() -> None:
-    assert {route.name for route in ROUTES} == set(NEEDS)
-    assert {name for name, need in NEEDS.items() if need is Need.MAKER} == set(MAKERS)
-    assert set(NEEDS) >= SECRETS
-
-
-def test_routes_without_a_token_are_those_that_ask_for_something_else_or_tell_no_secret() -> None:
-    open_ones = {route.name for router in PUBLIC for route in router.routes if isinstance(route, APIRoute)} - {
-        "unknown"
-    }
-    assert {name for name, need in NEEDS.items() if isinstance(need, Need) and need is not Need.MAKER} == open_ones
-
-
-@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
-def test_what_a_reader_may_ask_changes_nothing(route: APIRoute) -> None:
-    """Those that read by POST are named here."""
-    if NEEDS[route.name] is Role.READER and not route.methods <= READING:
-        assert route.name in {
-            "get_run_data",
-            "resolve_outputs",
-            "list_secrets",
-            "get_deployment_logs",
-            "list_nodes",
-            "mlflow",
-            "unknown",
-        }
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,131 @@
+"""Jobs and runs over Azure's wire."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mafunzo.entities.job import JobStatus, StepStatus
+from mafunzo.entrypoints.azure.job_log import JobLogs
+from tests.support.azure_bench import BASE, Bench, azure_bench
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with azure_bench(tmp_path) as opened:
+        context = opened.app.state.context
+        opened.app.state.context = replace(context, job_logs=JobLogs(opened.workspace))
+        yield opened
+
+
+def command(**more: Any) -> dict[str, Any]:
+    properties = {"jobType": "Command", "command": "echo hi", "experimentName": "exp", "displayName": "hello"}
+    return {"properties": properties | more}
+
+
+def put(bench: Bench, name: str = "one", **more: Any) -> Any:
+    answer = bench.owner.ask("PUT", f"jobs/{name}", command(**more))
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+def ended(bench: Bench, name: str = "one") -> None:
+    """End a job, as the scheduler does."""
+    records = bench.workspace.records
+    for step in bench.workspace.jobs.get(name).steps:
+        records.steps.update(replace(step, status=StepStatus.COMPLETED))
+    records.jobs.update(replace(bench.workspace.jobs.get(name).job, status=JobStatus.COMPLETED))
+
+
+def test_a_job_is_queued_and_shown_as_it_was_sent(bench: Bench) -> None:
+    made = put(bench, tags={"a": "b"})
+    assert made == bench.owner.get("jobs/one")
+    assert (made["properties"]["status"], made["properties"]["command"]) == ("Queued", "echo hi")
+    assert made["properties"]["services"]["Studio"]["endpoint"] == f"{BASE}/jobs/one"
+    assert bench.owner.get("jobs/one.command")["properties"] is None
+
+
+def test_a_put_is_idempotent_and_another_job_of_the_name_refused(bench: Bench) -> None:
+    put(bench)
+    assert put(bench, displayName="renamed")["properties"]["displayName"] == "renamed"
+    assert bench.owner.refusal("PUT", "jobs/one", command(command="echo other"))[0] == 409
+
+
+def test_jobs_are_listed_by_tag_type_and_property(bench: Bench) -> None:
+    put(bench, "one", tags={"team": "a"}, properties={"k": "v"})
+    put(bench, "two", tags={"team": "b"})
+
+    def names(query: str) -> list[str]:
+        return [one["name"] for one in bench.owner.get(f"jobs?{query}")["value"]]
+
+    assert (names(""), names("jobType=Pipeline")) == (["two", "one"], [])
+    assert (names("tag=team"), names("tag=team=a"), names("tag=none")) == (["two", "one"], ["one"], [])
+    assert (names("properties=k=v"), names("properties=k=w")) == (["one"], [])
+
+
+def test_a_run_is_renamed_hidden_and_has_its_steps_as_children(bench: Bench) -> None:
+    put(bench)
+    answer = bench.owner.ask("PATCH", "experiments/exp/runs/one", {"displayName": "new", "hidden": True})
+    assert (answer.json()["displayName"], answer.json()["hidden"]) == ("new", True)
+    assert bench.owner.get("jobs")["value"] == []
+    assert bench.owner.get("jobs?listViewType=ArchivedOnly")["value"][0]["name"] == "one"
+    (child,) = bench.owner.get("runs/one/children")["value"]
+    assert (child["runId"], child["parentRunId"]) == ("one.command", "one")
+    assert bench.owner.get("runs/one.command") == child
+    assert bench.owner.get("runs/one/serviceinstances/0") == {"instances": {}}
+
+
+def test_a_job_is_canceled_as_a_whole(bench: Bench) -> None:
+    put(bench)
+    status, message = bench.owner.refusal("POST", "jobs/one.command/cancel")
+    assert (status, message) == (400, "one.command is a step of job one, and ends with it: cancel that job.")
+    assert bench.owner.ask("POST", "jobs/one/cancel").status_code == 200
+    assert bench.owner.get("jobs/one")["properties"]["status"] in ("CancelRequested", "Canceled")
+
+
+def test_only_a_job_that_has_ended_is_deleted(bench: Bench) -> None:
+    put(bench)
+    assert bench.owner.refusal("DELETE", "jobs/one")[0] == 409
+    ended(bench)
+    assert bench.owner.ask("DELETE", "jobs/one").status_code == 200
+    assert bench.owner.refusal("GET", "jobs/one")[0] == 404
+
+
+def test_the_first_look_at_a_job_that_has_ended_lets_its_log_be_read(bench: Bench) -> None:
+    put(bench)
+    ended(bench)
+    first, second = (bench.owner.get("runs/one/details") for _ in range(2))
+    assert (first["status"], second["status"]) == ("Finalizing", "Completed")
+    log = first["logFiles"]["user_logs/std_log.txt"].removeprefix(BASE)
+    assert bench.stranger.ask("GET", log).status_code == 200
+    assert bench.stranger.ask("GET", log.replace("/one?", "/two?")).status_code == 401
+    assert bench.stranger.ask("GET", log.partition("?")[0]).status_code == 401
+
+
+def test_the_data_of_a_run_names_its_outputs_once_it_has_ended(bench: Bench) -> None:
+    put(bench, outputs={"out": {"jobOutputType": "uri_folder"}})
+
+    def data(name: str) -> Any:
+        return bench.owner.ask("POST", "rundata", {"runId": name}).json()["runMetadata"]
+
+    assert data("one") == {"runId": "one", "status": "Queued", "outputs": {}}
+    assert data("one.command")["status"] == "NotStarted"
+    ended(bench)
+    assert (data("one")["status"], data("one.command")["status"]) == ("Completed", "Completed")
+    assert bench.owner.refusal("POST", "rundata", {"runId": "none"})[0] == 404
+
+
+def test_the_id_of_an_output_is_resolved_to_its_place(bench: Bench) -> None:
+    id = "azureml://jobs/one/outputs/out"
+    answer = bench.owner.ask("POST", "dataversion/batchGetResolvedUris", {"values": [id]}).json()
+    assert answer["values"][id]["uri"].endswith("/datastores/workspaceblobstore/paths/azureml/one/out")
+    status, message = bench.owner.refusal("POST", "dataversion/batchGetResolvedUris", {"values": ["azureml:m:1"]})
+    assert status == 400 and message.startswith("'azureml:m:1' isn't the id of a job's output")
+
+
+def test_a_job_s_page_says_how_to_look_at_it_and_nothing_of_it(bench: Bench) -> None:
+    answer = bench.stranger.ask("GET", "/jobs/one&wsid=x")
+    assert (answer.status_code, "mafunzo job show one\n" in answer.text) == (200, True)
+    assert bench.stranger.ask("GET", "/jobs/<script>").status_code == 404
