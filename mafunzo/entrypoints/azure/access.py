@@ -9,8 +9,18 @@ from mafunzo.entities.user import Role
 from mafunzo.entrypoints.http.access import READING, Ids, Need, Rules
 from mafunzo.entrypoints.http.audit import REFUSED, route_name
 
-ASSETS = ("models", "data", "components", "environments", "codes")
-SHELVED = ("models", "data", "components", "environments")
+ASSETS = (
+    *("models", "data", "components", "environments", "codes"),
+    *("registry_models", "registry_data", "registry_components", "registry_environments"),
+)
+_OF_ASSETS: Mapping[str, Role] = {
+    "list_{}": Role.READER,
+    "get_{}_container": Role.READER,
+    "put_{}_container": Role.CONTRIBUTOR,
+    "list_{}_versions": Role.READER,
+    "get_{}_version": Role.READER,
+    "put_{}_version": Role.CONTRIBUTOR,
+}
 
 NEEDS: Mapping[str, Role | Need] = {
     "cloud_metadata": Need.NOTHING,
@@ -41,18 +51,7 @@ NEEDS: Mapping[str, Role | Need] = {
     "get_registry": Role.READER,
     "fetch_registry_model": Role.CONTRIBUTOR,
     "share_asset": Role.CONTRIBUTOR,
-    **{f"list_registry_{noun}": Role.READER for noun in SHELVED},
-    **{f"get_registry_{noun}_container": Role.READER for noun in SHELVED},
-    **{f"list_registry_{noun}_versions": Role.READER for noun in SHELVED},
-    **{f"get_registry_{noun}_version": Role.READER for noun in SHELVED},
-    **{f"put_registry_{noun}_container": Role.CONTRIBUTOR for noun in SHELVED},
-    **{f"put_registry_{noun}_version": Role.CONTRIBUTOR for noun in SHELVED},
-    **{f"list_{noun}": Role.READER for noun in ASSETS},
-    **{f"get_{noun}_container": Role.READER for noun in ASSETS},
-    **{f"put_{noun}_container": Role.CONTRIBUTOR for noun in ASSETS},
-    **{f"list_{noun}_versions": Role.READER for noun in ASSETS},
-    **{f"get_{noun}_version": Role.READER for noun in ASSETS},
-    **{f"put_{noun}_version": Role.CONTRIBUTOR for noun in ASSETS},
+    **{route.format(noun): role for route, role in _OF_ASSETS.items() for noun in ASSETS},
     "start_upload": Role.CONTRIBUTOR,
     "list_jobs": Role.READER,
     "get_job": Role.READER,

@@ -28,13 +28,6 @@ from mafunzo.entrypoints.azure.wire import asset, compute, endpoint, environment
 from mafunzo.errors import Conflict, InvalidFile, InvalidParameter
 
 T = TypeVar("T")
-ASSETS: Mapping[FileKind, AssetType] = {
-    FileKind.MODEL: AssetType.MODEL,
-    FileKind.DATA: AssetType.DATA,
-    FileKind.COMPONENT: AssetType.COMPONENT,
-    FileKind.ENVIRONMENT: AssetType.ENVIRONMENT,
-}
-"""The kinds that are versioned assets."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +67,11 @@ def _name(kind: FileKind, document: Mapping[str, Any]) -> str:
 
 def _version(workspace: Workspace, kind: FileKind, document: Mapping[str, Any]) -> str:
     """Return the file's version, else the next number; empty for a kind without versions."""
-    if kind not in ASSETS:
+    if str(kind) not in list(AssetType):
         return ""
     if document.get("version") is not None:
         return str(document["version"])
-    return next_version(one.version for one in registered(workspace.services, ASSETS[kind], str(document["name"])))
+    return next_version(one.version for one in registered(workspace.services, AssetType(kind), str(document["name"])))
 
 
 def _make(workspace: Workspace, target: Created, body: Body) -> None:
@@ -97,7 +90,7 @@ def _make(workspace: Workspace, target: Created, body: Body) -> None:
         case FileKind.DEPLOYMENT:
             workspace.deployments.put(target.endpoint, name, endpoint.deployment_from_body(name, body))
         case kind:
-            register(workspace, ASSETS[kind], name, target.version, body)
+            register(workspace, AssetType(kind), name, target.version, body)
 
 
 def _with_changes(document: Mapping[str, Any], changes: Mapping[str, str]) -> dict[str, Any]:
@@ -167,7 +160,7 @@ _READERS: Mapping[FileKind, Callable[[_File], Any]] = {
 
 def _asset(file: _File) -> None:
     version = str(file.document.get("version") or "1")
-    file.take(lambda: asset.require_name(ASSETS[file.kind], file.name, version))
+    file.take(lambda: asset.require_name(AssetType(file.kind), file.name, version))
     file.take(lambda: _READERS[file.kind](file))
     if file.kind is FileKind.COMPONENT:
         file.take(lambda: file.files.require_source(file.body))

@@ -32,7 +32,7 @@ def get_datastore(azure: Azure, name: str) -> Any:
     """Return a datastore of the home."""
     properties = {
         "datastoreType": "AzureBlob",
-        "accountName": azure.place.storage_account,
+        "accountName": f"{azure.place.host}/mafunzo",  # with which the SDK finds `BLOB_ROOT`
         "containerName": _container_of(name),
         "endpoint": SUFFIX,
         "protocol": "https",

@@ -64,7 +64,10 @@ _NOT_STORED = re.compile(r"[\x00\ud800-\udfff]")
 def check_body(body: dict[str, Any]) -> None:
     """Raise `InvalidParameter` with all that is wrong with a body's outline."""
     faults = Faults()
-    for paths, expected, is_good in ((OBJECTS, "an object", _is_object), (NUMBERS, "a number", _is_number)):
+    for paths, expected, is_good in (
+        (OBJECTS, "an object", _is_object),
+        (NUMBERS, "a number", _is_number),
+    ):
         fields = (field for path in paths for field in _below("", body, path.split(".")))
         wrong = [(path, value) for path, value in fields if not (value is None or is_good(value))]
         faults.add(*(f"{path} is {value!r:.40}, expected {expected}." for path, value in wrong))

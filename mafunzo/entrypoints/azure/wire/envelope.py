@@ -79,11 +79,6 @@ class Place:
         name = str(urlsplit(self.base).hostname)
         return f"[{name}]" if ":" in name else name
 
-    @property
-    def storage_account(self) -> str:
-        """The account under which the SDK finds `BLOB_ROOT`."""
-        return f"{self.host}/mafunzo"
-
 
 def workspace_id() -> str:
     """Return the workspace's ARM id."""
