@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from mafunzo.entrypoints.azure.client.environment import Access
 
 DOWNLOADER = "download-dataset.py"
-KERNEL = "mafunzo"
 GRACE_S = 30.0
 """How long a deployment is waited for beyond its worker's start limit, so that its own error is shown."""
 SERVER = typer.Option(
@@ -240,7 +239,7 @@ def _install_kernel(home: Path) -> Path:
     if find_spec("ipykernel") is None:
         raise InvalidParameter(f"A kernel needs ipykernel. Install it: {sys.executable} -m pip install ipykernel")
     data = Path(os.environ.get("JUPYTER_DATA_DIR") or Path.home() / ".local" / "share" / "jupyter")
-    folder = data / "kernels" / KERNEL
+    folder = data / "kernels" / "mafunzo"
     folder.mkdir(parents=True, exist_ok=True)
     body = {
         "argv": [sys.executable, "-m", "mafunzo", "run", "-m", "ipykernel_launcher", "-f", "{connection_file}"],

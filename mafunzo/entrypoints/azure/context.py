@@ -163,9 +163,9 @@ def whoever_signed(request: Request, check: Callable[[Sas], T]) -> T:
             result = check(sas_of(context.identity, caller))
         except Unauthorized as error:
             refusals.append(error)
-            continue
-        request.state.caller = caller
-        return result
+        else:
+            request.state.caller = caller
+            return result
     raise refusals[0]
 
 

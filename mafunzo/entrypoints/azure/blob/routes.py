@@ -21,7 +21,6 @@ from mafunzo.entrypoints.azure.context import azure_context
 from mafunzo.entrypoints.azure.sas import CREATE, DELETE, LIST, READ, WRITE
 from mafunzo.entrypoints.azure.wire import blob as wire
 from mafunzo.entrypoints.azure.wire import blob_xml
-from mafunzo.entrypoints.azure.wire.blob import BlobRefused
 from mafunzo.entrypoints.azure.wire.envelope import BLOB_ROOT, DATASTORES
 from mafunzo.entrypoints.http.body import limited_body
 from mafunzo.entrypoints.http.context import context_of
@@ -165,7 +164,7 @@ def delete_blob(request: Request, container: str, name: str) -> Response:
 @router.api_route("/{path:path}", methods=METHODS, include_in_schema=False)
 def unknown(request: Request, path: str) -> Response:
     """Refuse what isn't there."""
-    raise BlobRefused(f"{request.method} isn't supported for /{path}.", reason="UnsupportedHttpVerb")
+    raise wire.BlobRefused(f"{request.method} isn't supported for /{path}.", reason="UnsupportedHttpVerb")
 
 
 def _list_blobs(request: Request, container: str) -> Response:
@@ -205,13 +204,13 @@ def _send(request: Request, blob: Blob) -> Response:
     condition = wire.condition_from_headers(request.headers)
     condition.check_read(blob)
     if condition.is_known(blob):
-        raise BlobRefused("The blob is as the client knows it.", reason="NotModified")
+        raise wire.BlobRefused("The blob is as the client knows it.", reason="NotModified")
     headers = wire.blob_headers(blob)
     if request.method == "HEAD" or request.query_params.get("comp") == "metadata":
         return Response(headers={**headers, "content-length": str(blob.size if request.method == "HEAD" else 0)})
     try:
         byte_range = wire.range_from_headers(request.headers, blob.size)
-    except BlobRefused as error:
+    except wire.BlobRefused as error:
         response = _refusal(request, error)
         response.headers["content-range"] = f"bytes */{blob.size}"
         return response
@@ -272,14 +271,18 @@ async def _receive(request: Request, draft: BinaryIO) -> str:
             await run_in_threadpool(draft.write, chunk)
             digest.update(chunk)
     if size > most_bytes:
-        raise BlobRefused(f"The body is larger than {most_bytes} bytes. Send blocks.", reason="RequestBodyTooLarge")
+        raise wire.BlobRefused(
+            f"The body is larger than {most_bytes} bytes. Send blocks.", reason="RequestBodyTooLarge"
+        )
     _check_md5(request.headers.get("content-md5"), _md5(digest))
     return _md5(digest)
 
 
 def _check_md5(expected: str | None, actual: str) -> None:
     if expected and expected != actual:
-        raise BlobRefused(f"The bytes that came have the MD5 hash {actual}, expected {expected}.", reason="Md5Mismatch")
+        raise wire.BlobRefused(
+            f"The bytes that came have the MD5 hash {actual}, expected {expected}.", reason="Md5Mismatch"
+        )
 
 
 def _md5(digest: "hashlib._Hash") -> str:
@@ -288,7 +291,7 @@ def _md5(digest: "hashlib._Hash") -> str:
 
 def _range_md5(file: BinaryIO, first: int, size: int) -> str:
     if size > HASHED_RANGE_BYTES:
-        raise BlobRefused(
+        raise wire.BlobRefused(
             f"The MD5 hash of a range is given for at most {HASHED_RANGE_BYTES} bytes.", reason="OutOfRangeInput"
         )
     file.seek(first)
@@ -303,7 +306,7 @@ def _check_names(request: Request, container: str, name: str) -> None:
     if is_folder:
         raise NotFound(f"Container '{container}' has no blob '{name}'.")
     if b"%2f" in request.scope["raw_path"].lower():
-        raise BlobRefused("The address has an encoded slash (%2F). Send it as it is.", reason="InvalidUri")
+        raise wire.BlobRefused("The address has an encoded slash (%2F). Send it as it is.", reason="InvalidUri")
 
 
 def _block_id(text: str) -> str:
@@ -312,7 +315,7 @@ def _block_id(text: str) -> str:
     except (binascii.Error, ValueError):
         size = 0
     if not 0 < size <= wire.BLOCK_ID_LIMIT_BYTES:
-        raise BlobRefused(
+        raise wire.BlobRefused(
             f"blockid isn't 1 to {wire.BLOCK_ID_LIMIT_BYTES} bytes in base64.", reason="InvalidQueryParameterValue"
         )
     return text
@@ -320,14 +323,16 @@ def _block_id(text: str) -> str:
 
 def _page_size(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) == 0:
-        raise BlobRefused(f"maxresults is '{text}', expected 1 or more.", reason="OutOfRangeQueryParameterValue")
+        raise wire.BlobRefused(f"maxresults is '{text}', expected 1 or more.", reason="OutOfRangeQueryParameterValue")
     return min(int(text), PAGE)
 
 
 def _http_properties(headers: Mapping[str, str]) -> dict[str, Any]:
     """Return a blob's content type and other HTTP properties."""
-    kind = headers.get("x-ms-blob-content-type") or "application/octet-stream"
-    return {"content_type": kind, "settings": wire.settings_from_headers(headers)}
+    return {
+        "content_type": headers.get("x-ms-blob-content-type") or "application/octet-stream",
+        "settings": wire.settings_from_headers(headers),
+    }
 
 
 def _included(request: Request) -> set[str]:

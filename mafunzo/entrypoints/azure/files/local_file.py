@@ -21,7 +21,7 @@ from mafunzo.entities.component import Component
 from mafunzo.entities.reference import PathInput
 from mafunzo.entrypoints.azure.files.body import body_of
 from mafunzo.entrypoints.azure.files.job import ANONYMOUS, Body
-from mafunzo.entrypoints.azure.files.keys import KeyFault, faults_of
+from mafunzo.entrypoints.azure.files.keys import faults_of
 from mafunzo.entrypoints.azure.files.kind import FileKind, kind_of, with_type
 from mafunzo.entrypoints.azure.registration import register
 from mafunzo.entrypoints.azure.wire.asset import model_from_body, require_name
@@ -69,41 +69,38 @@ class LocalFiles:
         return self._attempt(where, lambda: read_document(self._resolve(path)), {})
 
     def environment(self, where: str, spec: str | Mapping[str, Any]) -> str:
-        def put() -> str:
-            document, local = self._document(where, spec)
-            _refuse(faults_of(FileKind.ENVIRONMENT, document, is_inline=True))
-            return self.sink.environment(body_of(FileKind.ENVIRONMENT, document, local))
-
-        return self._attempt(where, put, UNKNOWN)
+        kind = FileKind.ENVIRONMENT
+        return self._attempt(where, lambda: self.sink.environment(self._body(kind, where, spec)), UNKNOWN)
 
     def component(self, where: str, spec: str | Mapping[str, Any]) -> str:
-        body = self._attempt(where, lambda: self._component_body(where, spec), None)
+        body = self._attempt(where, lambda: self._body(FileKind.COMPONENT, where, spec), None)
         if body is None:
             return UNKNOWN
         self._attempt(where, lambda: self.sink.require_source(body), None)
         return self._attempt(where, lambda: self.sink.component(body), UNKNOWN)
 
-    def _component_body(self, where: str, spec: str | Mapping[str, Any]) -> Body:
-        document, local = self._document(where, spec)
-        if "$schema" in document and (kind := kind_of(document, str(spec))) is not FileKind.COMPONENT:
-            raise InvalidFile(f"$schema: it is that of a {kind}, expected a component's.")
-        document = with_type(document)
-        _refuse(faults_of(FileKind.COMPONENT, document))
-        return body_of(FileKind.COMPONENT, document, local)
-
     def model(self, where: str, spec: Mapping[str, Any]) -> str:
-        def put() -> str:
-            document, local = self._document(where, spec)
-            version = None if spec.get("version") is None else str(spec["version"])
-            return self.sink.model(str(spec["name"]), version, body_of(FileKind.MODEL, document, local))
-
-        return self._attempt(where, put, UNKNOWN)
+        name, version = str(spec["name"]), None if spec.get("version") is None else str(spec["version"])
+        return self._attempt(
+            where, lambda: self.sink.model(name, version, self._body(FileKind.MODEL, where, spec)), UNKNOWN
+        )
 
     def outputs(self, where: str, component: str) -> Mapping[str, str]:
         return self._attempt(where, lambda: self.sink.outputs(component), {})
 
     def _attempt(self, where: str, work: Callable[[], T], otherwise: T) -> T:
         return self.sink.attempt(f"{self.prefix}{where}", work, otherwise)
+
+    def _body(self, kind: FileKind, where: str, spec: str | Mapping[str, Any]) -> Body:
+        """Return the body of an inline definition, or of a file's; raises `InvalidFile` with all faults of its keys."""
+        document, local = self._document(where, spec)
+        if kind is FileKind.COMPONENT:
+            if "$schema" in document and (schema := kind_of(document, str(spec))) is not kind:
+                raise InvalidFile(f"$schema: it is that of a {schema}, expected a component's.")
+            document = with_type(document)
+        if faults := faults_of(kind, document, is_inline=kind is FileKind.ENVIRONMENT):
+            raise InvalidFile("its keys can't be used.", [fault.text for fault in faults])
+        return body_of(kind, document, local)
 
     def _document(self, where: str, spec: str | Mapping[str, Any]) -> tuple[Mapping[str, Any], LocalFiles]:
         """Return an inline definition, or a file's, and the resolver of the paths in it."""
@@ -265,11 +262,6 @@ def _of_kind(path: Path, kind: str) -> Path:
 def _outputs(workspace: Workspace, name: str, promised: Mapping[str, Component]) -> Mapping[str, str]:
     component = promised.get(name) or workspace.components.named(name).component
     return {output: declared.type for output, declared in component.outputs.items()}
-
-
-def _refuse(faults: list[KeyFault]) -> None:
-    if faults:
-        raise InvalidFile("its keys can't be used.", [fault.text for fault in faults])
 
 
 def component_of(body: Body, name: str) -> Component:
