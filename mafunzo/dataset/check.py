@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from mafunzo.entities.conversation import ROLES, Conversation, Message
 from mafunzo.errors import Faults, InvalidData
 
 SHOWN_BAD_ROWS = 20
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _SIMILAR_ROLES = {
     "ai": "assistant",
     "customer": "user",
@@ -166,17 +168,9 @@ def _content(where: str, role: str, body: Mapping[str, Any], has_calls: bool, fa
         return None
     if not content.strip() and not has_calls and role != "tool":
         faults.add(f"{where} ('{role}') is empty")
-    if not _can_be_written(content):
+    if _LONE_SURROGATE.search(content):
         faults.add(f"{where} ('{role}') holds half of a character (a lone surrogate), which no encoding can write")
     return content
-
-
-def _can_be_written(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _calls(where: str, body: Mapping[str, Any], faults: Faults) -> tuple[dict[str, Any], ...]:

@@ -73,7 +73,8 @@ class _CommandFailed(Exception):
 
 def environment_folder(root: Path, environment: Environment) -> Path:
     """Return where an environment lies under `root`: named by the Python in use, the platform and the packages."""
-    return _folder(root, environment, _interpreter(environment))
+    content = [str(_interpreter(environment)), sysconfig.get_platform(), *environment.packages]
+    return root.absolute() / hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
 def is_ready(folder: Path) -> bool:
@@ -101,7 +102,7 @@ def setup_command(root: Path, environment: Environment, overlay: Path, python_pa
     interpreter = _interpreter(environment)
     lines = [f"echo {shlex.quote(note)}" for note in _notes(environment, interpreter)]
     if environment.packages:
-        folder = _folder(root, environment, interpreter)
+        folder = environment_folder(root, environment)
         build = [
             sys.executable,
             "-P",
@@ -210,11 +211,6 @@ def _interpreter_behind(path: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def _folder(root: Path, environment: Environment, interpreter: Interpreter) -> Path:
-    content = [str(interpreter), sysconfig.get_platform(), *environment.packages]
-    return root.absolute() / hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
 def _notes(environment: Environment, interpreter: Interpreter) -> Iterator[str]:

@@ -9,6 +9,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -48,25 +49,19 @@ class Answer:
     async def read(self) -> bytes:
         """Return the whole body; raises `TimedOut` or `WorkerFailed`."""
         try:
-            async with asyncio.timeout_at(self._deadline):
+            async with _within(self._deadline, self._timeout_s):
                 return await self._response.read()
-        except TimeoutError as error:
-            raise _timed_out(self._timeout_s) from error
-        except aiohttp.ClientError as error:
-            raise _broke_off(error) from error
         finally:
             self.close()
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body as it comes. A stream has its status already: what goes wrong then is its last event."""
         try:
-            async with asyncio.timeout_at(self._deadline):
+            async with _within(self._deadline, self._timeout_s):
                 async for chunk in self._response.content.iter_any():
                     yield chunk
-        except TimeoutError:
-            yield event(error_body(_timed_out(self._timeout_s)))
-        except aiohttp.ClientError as error:
-            yield event(error_body(_broke_off(error)))
+        except MafunzoError as error:
+            yield event(error_body(error))
         finally:
             self.close()
 
@@ -181,26 +176,28 @@ class Router:
         deadline = asyncio.get_running_loop().time() + timeout_s
         passed = {name: headers[name] for name in PASSED_REQUEST_HEADERS if name in headers}
         passed["accept-encoding"] = "identity"
-        try:
-            async with asyncio.timeout_at(deadline):
+        async with _within(deadline, timeout_s):
+            try:
                 response = await self._session.post(
                     f"http://127.0.0.1:{deployment.port}{path}", data=body, headers=passed, allow_redirects=False
                 )
-        except TimeoutError as error:
-            raise _timed_out(timeout_s) from error
-        except aiohttp.ClientConnectorError as error:
-            raise Unavailable(
-                f"The worker of deployment '{deployment.endpoint}/{deployment.name}' can't be reached. Try again later."
-            ) from error
-        except aiohttp.ClientError as error:
-            raise _broke_off(error) from error
+            except aiohttp.ClientConnectorError as error:
+                raise Unavailable(
+                    f"The worker of deployment '{deployment.endpoint}/{deployment.name}' can't be reached. Try again later."
+                ) from error
         passed = {name: response.headers[name] for name in PASSED_RESPONSE_HEADERS if name in response.headers}
         return Answer(response.status, passed, response, deadline, timeout_s)
 
 
-def _timed_out(timeout_s: float) -> TimedOut:
-    return TimedOut(f"The model didn't finish its answer in {timeout_s:g} s (request_timeout). Ask for fewer tokens.")
-
-
-def _broke_off(error: aiohttp.ClientError) -> WorkerFailed:
-    return WorkerFailed(f"The worker broke off its answer ({type(error).__name__}). Try again.")
+@asynccontextmanager
+async def _within(deadline: float, timeout_s: float) -> AsyncIterator[None]:
+    """Bound what a worker takes, and say in our words what goes wrong with it: `TimedOut` or `WorkerFailed`."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            yield
+    except TimeoutError as error:
+        raise TimedOut(
+            f"The model didn't finish its answer in {timeout_s:g} s (request_timeout). Ask for fewer tokens."
+        ) from error
+    except aiohttp.ClientError as error:
+        raise WorkerFailed(f"The worker broke off its answer ({type(error).__name__}). Try again.") from error

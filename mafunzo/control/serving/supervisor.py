@@ -53,7 +53,6 @@ from mafunzo.control.serving.decide import (
 from mafunzo.control.serving.observer import TICK_S, Observer
 from mafunzo.control.serving.reference import missing_files, wrong_base
 from mafunzo.control.serving.worker_folder import (
-    attempts,
     forget_old_attempts,
     next_attempt,
     worker_folder,
@@ -160,7 +159,7 @@ class Supervisor:
     def _sweep(self, deployments: Sequence[Deployment]) -> None:
         """End workers that no record knows of: the home's database was put back to an earlier state."""
         known = {self.folder(deployment) for deployment in deployments}
-        for folder in attempts(self.home):
+        for folder in sorted(self.home.workers.glob("*/*/*")):
             if folder not in known and isinstance(self.launcher.status(folder), Running):
                 logger.warning("Ending a worker that no deployment has: %s", folder)
                 self.launcher.kill(folder, GRACE_S)
@@ -284,27 +283,13 @@ class Supervisor:
         message = (
             f"{_name(action.deployment)} doesn't answer as the tuned model did in evaluation, so it doesn't go live."
         )
-        logger.error("%s", ServingMismatch(message, action.faults))
-        self._update(
-            action.deployment,
-            {"reason": message},
-            status=DeploymentStatus.REFUSED,
-            port=None,
-            verification=action.record,
-            error=ServingMismatch(message, action.faults).record,
-        )
-        self._end(action.deployment)
+        mismatch = ServingMismatch(message, action.faults)
+        self._give_up(action.deployment, mismatch, status=DeploymentStatus.REFUSED, verification=action.record)
 
-    def _give_up(self, deployment: Deployment, error: MafunzoError) -> None:
-        logger.error("%s failed: %s", _name(deployment), error.message)
-        failed = self._update(
-            deployment,
-            {"reason": error.message},
-            status=DeploymentStatus.FAILED,
-            port=None,
-            error=error.record,
-        )
-        self._end(failed or deployment)
+    def _give_up(self, deployment: Deployment, error: MafunzoError, **changes: Any) -> None:
+        logger.error("%s failed: %s", _name(deployment), error)
+        changes = {"status": DeploymentStatus.FAILED, "port": None, "error": error.record} | changes
+        self._end(self._update(deployment, {"reason": error.message}, **changes) or deployment)
 
     def _end(self, deployment: Deployment) -> None:
         """End the worker, and give back its lease and its folders; its log stays."""

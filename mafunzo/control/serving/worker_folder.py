@@ -21,23 +21,15 @@ def worker_folder(home: Home, deployment: Deployment) -> Path:
     return home.workers / deployment.endpoint / deployment.name / str(deployment.attempt)
 
 
-def attempts(home: Home) -> list[Path]:
-    """Return the folders of all workers that ever ran and aren't forgotten."""
-    return sorted(home.workers.glob("*/*/*"))
-
-
 def next_attempt(home: Home, deployment: Deployment) -> int:
     """Return a number that neither the record nor any folder has: a folder serves one process only."""
-    parent = home.workers / deployment.endpoint / deployment.name
-    used = [int(folder.name) for folder in parent.glob("*") if folder.name.isdigit()]
-    return max([deployment.attempt, *used]) + 1
+    return max([deployment.attempt, *_attempts(home, deployment)]) + 1
 
 
 def forget_old_attempts(home: Home, deployment: Deployment) -> None:
     """Keep the newest folders of a deployment only; a model in a crash loop leaves one a minute."""
-    parent = home.workers / deployment.endpoint / deployment.name
-    for folder in parent.glob("*"):
-        if folder.name.isdigit() and int(folder.name) <= deployment.attempt - KEPT_ATTEMPTS:
+    for number, folder in _attempts(home, deployment).items():
+        if number <= deployment.attempt - KEPT_ATTEMPTS:
             remove_tree(folder)
 
 
@@ -68,10 +60,12 @@ def is_final(record: ExitRecord | None) -> bool:
 
 def last_log(home: Home, deployment: Deployment) -> str:
     """Return the log of the newest worker that said anything; empty when none did."""
-    parent = home.workers / deployment.endpoint / deployment.name
-    for number in sorted((int(folder.name) for folder in parent.glob("*") if folder.name.isdigit()), reverse=True):
-        path = StepFolder(parent / str(number)).log
-        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-        if text.strip():
-            return text
-    return ""
+    logs = (StepFolder(folder).log for _, folder in sorted(_attempts(home, deployment).items(), reverse=True))
+    texts = (log.read_text(encoding="utf-8", errors="replace") for log in logs if log.exists())
+    return next((text for text in texts if text.strip()), "")
+
+
+def _attempts(home: Home, deployment: Deployment) -> dict[int, Path]:
+    """Return the folders of all workers of a deployment that aren't forgotten, by number."""
+    folders = worker_folder(home, deployment).parent.glob("*")
+    return {int(folder.name): folder for folder in folders if folder.name.isdigit()}

@@ -158,9 +158,9 @@ class Artifacts:
 
     def _stage(self, source: Path, name: str, partial: Path, is_final: bool) -> StoredFile:
         """Have the bytes of `source` either in the store, intact, or in `partial` under their hash."""
-        with _readable(source) as mode:
+        try:
+            is_executable = bool(source.stat().st_mode & stat.S_IXUSR)
             digest, size = disk.hash_file(source)
-            is_executable = bool(mode & stat.S_IXUSR)
             file = StoredFile(name, digest, size, is_executable)
             staged = partial / digest
             if not staged.exists() and self._fault(file):
@@ -174,6 +174,11 @@ class Artifacts:
                             f"{source} was written to while it was being stored. Store it once it is whole."
                         )
             return file
+        except (
+            FileNotFoundError,
+            PermissionError,
+        ) as error:  # a file that vanishes or may not be read is the user's to mend
+            raise InvalidFile(f"{source} can't be read: {error.strerror}.") from error
 
     def _publish(self, manifest: Manifest, partial: Path) -> str:
         """Commit: rename the staged blobs, then the manifest, which makes the artifact exist."""
@@ -347,12 +352,3 @@ def _unstorable(path: Path, root: Path) -> str:
 def _printable(path: Path) -> str:
     """Return a path as text that can be written anywhere, even when its name isn't UTF-8."""
     return str(path).encode(errors="backslashreplace").decode()
-
-
-@contextmanager
-def _readable(source: Path) -> Iterator[int]:
-    """Yield the mode of `source`; a file that vanishes or may not be read is the user's to mend."""
-    try:
-        yield source.stat().st_mode
-    except (FileNotFoundError, PermissionError) as error:
-        raise InvalidFile(f"{source} can't be read: {error.strerror}.") from error

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -166,7 +165,7 @@ class Blobs:
                 created_at=now,
                 **attributes,
             )
-            return self._records.blobs.write(container, name, partial(_replaced, blob, condition))
+            return self._records.blobs.write(container, name, lambda _: blob, condition)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             self.blocks.tidy(container, name)
@@ -200,10 +199,9 @@ class Blobs:
         def changed(there: Blob | None) -> Blob:
             if there is None:
                 raise _no_blob(container, name)
-            condition.check_write(there)
             return replace(there, etag=_new_etag(), modified_at=datetime.now(UTC), **attributes)
 
-        return self._records.blobs.write(container, name, changed)
+        return self._records.blobs.write(container, name, changed, condition)
 
     def delete(self, container: str, name: str, condition: Condition = UNCONDITIONAL) -> None:
         """Delete a blob; its bytes go with the next collection, unless something else holds them.
@@ -284,7 +282,7 @@ class Blobs:
         if there is None or there.artifact != alone:
             now = datetime.now(UTC)
             blob = Blob(container, name, alone, file.size, _new_etag(), modified_at=now, view_of=view_of)
-            self._records.blobs.write(container, name, partial(_replaced, blob, UNCONDITIONAL))
+            self._records.blobs.write(container, name, lambda _: blob)
 
     def _part(self, container: str, name: str, use: BlockUse, there: Blob | None) -> "_Part | None":
         """Return where a block's bytes are, or None."""
@@ -319,11 +317,6 @@ class _Part:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _replaced(blob: Blob, condition: Condition, there: Blob | None) -> Blob:
-    condition.check_write(there)
-    return blob
 
 
 def _no_container(name: str) -> ContainerNotFound:

@@ -3,6 +3,7 @@
 database/  artifacts/  jobs/  workers/  logs/  backups/  server.lock  secret.key
 """
 
+import base64
 import fcntl
 import os
 import secrets
@@ -11,9 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mafunzo.control.store.disk import copy_and_hash
 from mafunzo.errors import HomeInUse, InvalidFile, RefusedError
+
+if TYPE_CHECKING:
+    from cryptography.fernet import Fernet
 
 FOLDERS = ("database", "artifacts", "jobs", "workers", "logs", "backups")
 LOCK_FILE = "server.lock"
@@ -85,6 +90,27 @@ class Home:
         if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise RefusedError(f"{path} can be read by other users of this machine. Run: chmod 600 {path}")
         return path.read_bytes()
+
+    def seal(self, text: str) -> str:
+        """Return a text encrypted and authenticated under the secret: an endpoint's keys, which must be listed again."""
+        return self._fernet().encrypt(text.encode()).decode()
+
+    def unseal(self, sealed: str) -> str:
+        """Return the text that `seal` was given. Raises `RefusedError` when it was sealed under another secret."""
+        from cryptography.fernet import InvalidToken
+
+        try:
+            return self._fernet().decrypt(sealed.encode()).decode()
+        except InvalidToken as error:
+            raise RefusedError(
+                f"The keys in the database of {self.root} were encrypted under another secret than its {SECRET_FILE}. "
+                "Put that file back from a backup, or give the endpoints new keys."
+            ) from error
+
+    def _fernet(self) -> "Fernet":
+        from cryptography.fernet import Fernet
+
+        return Fernet(base64.urlsafe_b64encode(self.secret()))
 
 
 def _pid_in(path: Path) -> int | None:

@@ -36,7 +36,7 @@ def migrate(database: Database, migrations: "tuple[Migration, ...] | None" = Non
     Raises `NewerHome` for a database from the future. Idempotent, also in several processes at once.
     """
     steps = MIGRATIONS if migrations is None else migrations
-    refuse_newer(database, steps)
+    _refuse_newer(database, len(steps))
     version = schema_version(database)
     for step in steps[version:]:
         if version:
@@ -49,7 +49,7 @@ def migrate(database: Database, migrations: "tuple[Migration, ...] | None" = Non
                 row = {"number": step.number, "name": step.name, "mafunzo_version": metadata.version("mafunzo")}
                 connection.execute(sa.insert(table.migration).values(row | {"applied_at": datetime.now(UTC)}))
                 logger.info("Migrated %s to %s (%s)", database, step.number, step.name)
-    refuse_newer(database, steps)
+    _refuse_newer(database, len(steps))
 
 
 def schema_version(database: Database) -> int:
@@ -58,9 +58,8 @@ def schema_version(database: Database) -> int:
         return _version(connection)
 
 
-def refuse_newer(database: Database, migrations: "tuple[Migration, ...] | None" = None) -> None:
+def _refuse_newer(database: Database, known: int) -> None:
     """Raise `NewerHome` when the database has been through a step that this version doesn't know."""
-    known = len(MIGRATIONS if migrations is None else migrations)
     version = schema_version(database)
     if version <= known:
         return

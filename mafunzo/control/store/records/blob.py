@@ -52,15 +52,19 @@ class BlobRecords:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def write(self, container: str, name: str, make: Callable[[Blob | None], Blob]) -> Blob:
+    def write(
+        self, container: str, name: str, make: Callable[[Blob | None], Blob], condition: Condition = UNCONDITIONAL
+    ) -> Blob:
         """Store and return what `make` makes of the blob that has the name so far; what it raises changes nothing.
 
-        Raises `ContainerNotFound`.
+        Raises `ContainerNotFound`, and as `Condition.check_write`.
         """
         with self._database.transaction() as connection:
             if first_row(connection, table.container, table.container.c.name == container) is None:
                 raise ContainerNotFound(f"There is no container '{container}'.")
-            blob = make(_blob(connection, container, name))
+            there = _blob(connection, container, name)
+            blob = make(there)
+            condition.check_write(there)
             connection.execute(sa.delete(table.blob).where(_is_blob(container, name)))
             connection.execute(sa.insert(table.blob).values(to_row(table.blob, blob)))
         return blob

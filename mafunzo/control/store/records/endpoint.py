@@ -10,7 +10,6 @@ from sqlalchemy.engine import Connection
 from mafunzo.control.store import table
 from mafunzo.control.store.database import Database
 from mafunzo.control.store.records.row import NamedRecords, Row, first_row, named_row, suggestion, to_entity, to_row
-from mafunzo.control.store.secret import seal, unseal
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
 from mafunzo.errors import Conflict, NotFound
 
@@ -38,7 +37,7 @@ class EndpointRecords(NamedRecords[Endpoint]):
         with self._database.snapshot() as connection:
             row = named_row(connection, table.endpoint, name)
         home = self._database.home
-        return unseal(home, row.primary_key), unseal(home, row.secondary_key)
+        return home.unseal(row.primary_key), home.unseal(row.secondary_key)
 
     def set_keys(self, name: str, keys: tuple[str, str]) -> None:
         """Replace the (primary, secondary) key of an endpoint. Raises `NotFound`."""
@@ -49,7 +48,7 @@ class EndpointRecords(NamedRecords[Endpoint]):
 
     def _key_row(self, keys: tuple[str, str]) -> dict[str, str]:
         home = self._database.home
-        return {"primary_key": seal(home, keys[0]), "secondary_key": seal(home, keys[1])}
+        return {"primary_key": home.seal(keys[0]), "secondary_key": home.seal(keys[1])}
 
 
 class DeploymentRecords:

@@ -30,14 +30,13 @@ class JobRecords(NamedRecords[Job]):
                 connection.execute(sa.insert(table.step), rows)
         return job
 
-    def list(self, statuses: Iterable[JobStatus] | None = None, newest_first: bool = True) -> builtins.list[Job]:
-        """Return the jobs that are in one of `statuses`, by default all, in order of age."""
+    def list(self, statuses: Iterable[JobStatus] | None = None) -> builtins.list[Job]:
+        """Return the jobs that are in one of `statuses`, by default all, the newest first."""
         query = sa.select(table.job)
         if statuses is not None:
             query = query.where(table.job.c.status.in_([str(status) for status in statuses]))
-        order = table.job.c.id.desc() if newest_first else table.job.c.id
         with self._database.snapshot() as connection:
-            return [to_entity(Job, row) for row in connection.execute(query.order_by(order))]
+            return [to_entity(Job, row) for row in connection.execute(query.order_by(table.job.c.id.desc()))]
 
     def queue(self) -> builtins.list[Job]:
         """Return the jobs that haven't ended (queued or running) in order of priority, then age: the oldest first."""

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from mafunzo.control.store.artifact import Artifacts
-from mafunzo.control.store.database import Database
+from mafunzo.control.store.database import Database, connect
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.opening import open_database
 
@@ -37,6 +37,18 @@ def url(request: pytest.FixtureRequest) -> str | None:
         return None
     make: Callable[[], str] = request.getfixturevalue("new_postgresql_database")
     return make()
+
+
+@pytest.fixture(params=["to sqlite", "to postgresql"])
+def target(request: pytest.FixtureRequest, home: Home, tmp_path: Path) -> Database:
+    """An empty database of a home with the same secret."""
+    other = Home(tmp_path / "other")
+    (other.root / "secret.key").write_bytes(home.secret())
+    (other.root / "secret.key").chmod(0o600)
+    if request.param == "to sqlite":
+        return connect(other)
+    make: Callable[[], str] = request.getfixturevalue("new_postgresql_database")
+    return connect(other, make())
 
 
 @pytest.fixture

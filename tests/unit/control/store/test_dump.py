@@ -1,12 +1,10 @@
-import json
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from mafunzo.control.store.database import Database, connect
+from mafunzo.control.store.database import Database
 from mafunzo.control.store.dump import dump
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.lease import Leases
@@ -16,7 +14,7 @@ from mafunzo.control.store.records import Records
 from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType
 from mafunzo.entities.endpoint import Deployment, Endpoint
 from mafunzo.entities.job import Job, LiteralInput, Resources, Step, StepSpec
-from mafunzo.errors import Conflict, InvalidFile, NewerHome
+from mafunzo.errors import Conflict
 
 ASSET = Asset(
     AssetKey(WORKSPACE_SCOPE, AssetType.MODEL, "chat", "1"),
@@ -53,18 +51,6 @@ def _everything(database: Database) -> list[object]:
     ]
 
 
-@pytest.fixture(params=["to sqlite", "to postgresql"])
-def target(request: pytest.FixtureRequest, home: Home, tmp_path: Path) -> Database:
-    """An empty database of a home with the same secret."""
-    other = Home(tmp_path / "other")
-    (other.root / "secret.key").write_bytes(home.secret())
-    (other.root / "secret.key").chmod(0o600)
-    if request.param == "to sqlite":
-        return connect(other)
-    make: Callable[[], str] = request.getfixturevalue("new_postgresql_database")
-    return connect(other, make())
-
-
 def test_a_dump_of_either_database_loads_into_either(database: Database, target: Database, tmp_path: Path) -> None:
     _fill(database)
     load(dump(database, tmp_path, "copy"), target)
@@ -97,15 +83,4 @@ def test_a_load_that_was_cut_off_can_be_done_again(database: Database, target: D
     open_database(target.home, target.engine.url.render_as_string(hide_password=False)).close()
     load(dump(database, tmp_path, "copy"), target)
     assert _everything(target) == _everything(database)
-    target.close()
-
-
-def test_a_dump_of_a_newer_version_is_refused_before_anything_is_changed(target: Database, tmp_path: Path) -> None:
-    file = tmp_path / "copy.jsonl"
-    file.write_text(json.dumps({"version": 99}) + "\n")
-    with pytest.raises(NewerHome, match=r"copy\.jsonl was written by a newer Mafunzo \(database version 99\)"):
-        load(file, target)
-    file.write_text("{}\n")
-    with pytest.raises(InvalidFile, match="names no version"):
-        load(file, target)
     target.close()

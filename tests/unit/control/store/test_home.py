@@ -79,3 +79,14 @@ def test_a_secret_that_others_can_read_is_refused(home: Home) -> None:
     (home.root / "secret.key").chmod(0o640)
     with pytest.raises(RefusedError, match="chmod 600"):
         home.secret()
+
+
+def test_a_sealed_text_can_be_read_in_its_own_home(home: Home) -> None:
+    sealed = home.seal("a key with ünïcode")
+    assert "key" not in sealed
+    assert home.unseal(sealed) == "a key with ünïcode"
+
+
+def test_a_text_sealed_in_another_home_is_refused_with_what_to_do(home: Home, tmp_path: Path) -> None:
+    with pytest.raises(RefusedError, match=r"under another secret than its secret\.key"):
+        home.unseal(Home(tmp_path / "other").seal("key"))

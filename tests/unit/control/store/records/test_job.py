@@ -16,6 +16,7 @@ from mafunzo.entities.job import (
     Step,
     StepOutputInput,
     StepSpec,
+    StepStatus,
 )
 from mafunzo.errors import Conflict, NotFound
 from tests.unit.control.store.records.sample import NOON, artifact_hash, job_named, step_of
@@ -111,7 +112,7 @@ def test_jobs_are_listed_by_status_and_age(records: Records) -> None:
     for name, status in (("a", JobStatus.QUEUED), ("b", JobStatus.FAILED), ("c", JobStatus.QUEUED)):
         records.jobs.add(job_named(name, status=status), [])
     assert [job.name for job in records.jobs.list()] == ["c", "b", "a"]
-    assert [job.name for job in records.jobs.list([JobStatus.QUEUED], newest_first=False)] == ["a", "c"]
+    assert [job.name for job in records.jobs.list([JobStatus.QUEUED])] == ["c", "a"]
     assert records.jobs.list([]) == []
 
 
@@ -140,3 +141,31 @@ def test_only_a_job_that_ended_can_be_deleted_and_its_steps_go_with_it(records: 
     records.jobs.update(replace(job, status=JobStatus.CANCELED))
     records.jobs.delete("job")
     assert (records.steps.of("job"), records.jobs.list(), records.referenced_artifacts()) == ([], [], set())
+
+
+def test_the_cache_gives_the_step_that_was_done_last(records: Records) -> None:
+    done = {"cache_key": "k", "status": StepStatus.COMPLETED, "outputs": {"o": artifact_hash("a")}}
+    records.jobs.add(job_named(), [step_of(name="first", ended_at=NOON + timedelta(hours=1), **done)])
+    records.jobs.add(job_named("2"), [step_of("2", "second", ended_at=NOON, **done)])
+    unfinished = [
+        step_of("3", "a", cache_key="k"),
+        step_of("3", "b", cache_key="k", status=StepStatus.FAILED, ended_at=NOON),
+    ]
+    records.jobs.add(job_named("3"), [*unfinished, step_of("3", "other", **done | {"cache_key": "other"})])
+    found = records.steps.find_cached("k")
+    assert found is not None and found.name == "first"
+    records.steps.update(step_of("3", "a", ended_at=NOON + timedelta(hours=2), **done | {"status": StepStatus.CACHED}))
+    found = records.steps.find_cached("k")
+    assert found is not None and found.name == "a"
+    assert records.steps.find_cached("unknown") is None
+
+
+def test_an_earlier_step_like_this_one_is_found_whatever_its_version(records: Records) -> None:
+    done = {"status": StepStatus.COMPLETED, "ended_at": NOON}
+    records.jobs.add(
+        job_named(), [step_of(component="finetune:1.0.1", **done), step_of(name="another", component="finetune:1.0.1")]
+    )
+    found = records.steps.last_like("finetune:1.0.2", "finetune")
+    assert found is not None and found.spec.component == "finetune:1.0.1"
+    assert records.steps.last_like("finetune", "another") is None
+    assert records.steps.last_like("evaluate:1.0.1", "finetune") is None

@@ -1,0 +1,56 @@
+"""What is seen of jobs before anything is decided."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from mafunzo.control.pipelines.decide import Process
+from mafunzo.control.pipelines.observer import Observer
+from mafunzo.entities.job import Step, StepStatus
+from tests.support.pipeline_bench import Bench, shell
+
+
+def observer(bench: Bench) -> Observer:
+    return Observer(bench.records, bench.artifacts, bench.launcher, bench.home, lambda: bench.versions)
+
+
+def idle(_step: Step) -> bool:
+    return False
+
+
+def test_a_step_that_a_thread_is_at_work_on_is_left_alone(bench: Bench) -> None:
+    job = bench.submit("j", shell("one", "true"))
+    assert [state.is_busy for state in observer(bench).job_state(job, lambda _: True).steps] == [True]
+    assert [state.is_busy for state in observer(bench).job_state(job, idle).steps] == [False]
+
+
+def test_a_running_step_without_a_process_is_lost_and_one_past_its_limit_overdue(bench: Bench) -> None:
+    job = bench.submit("j", shell("one", "true"))
+    long_ago = datetime.now(UTC) - timedelta(hours=1)
+    step = replace(bench.step("j", "one"), status=StepStatus.RUNNING, attempt=1, started_at=long_ago)
+    bench.records.steps.update(step)
+    (state,) = observer(bench).job_state(job, idle).steps
+    assert (state.process, state.failures, state.cut_offs, state.is_overdue) == (Process.LOST, 0, 0, False)
+
+
+def test_outputs_of_an_equal_step_are_seen_unless_the_versions_differ(bench: Bench) -> None:
+    write = shell("one", "echo x > ${{outputs.out}}")
+    bench.run("first", write)
+    job = bench.submit("second", write)
+    (state,) = observer(bench).job_state(job, idle).steps
+    assert (state.source, state.reusable) == ("first/one", bench.step("first", "one").outputs)
+    bench.versions["python"] = "4"
+    (state,) = observer(bench).job_state(job, idle).steps
+    assert state.reusable is None
+
+
+def test_a_key_is_looked_at_once_until_it_is_forgotten(bench: Bench) -> None:
+    bench.submit("j", shell("one", "true"))
+    step, seen = bench.step("j", "one"), observer(bench)
+    first = seen.key(step, {})
+    bench.versions["python"] = "4"
+    assert seen.key(step, {}) is first
+    seen.forget("other")
+    assert seen.key(step, {}) is first
+    seen.forget("j", "one")
+    assert seen.key(step, {})["versions"] == {"python": "4"}
+    assert seen.why(step, first) == "it runs for the first time"
