@@ -272,7 +272,9 @@ def split_files(folder: Path, name: str) -> dict[str, tuple[Path, ...]]:
     if splits:
         return splits
     files = sorted(
-        path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not _is_hidden(path, folder)
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
     files_by_split: dict[str, list[Path]] = {}
     for path in files:
@@ -305,7 +307,3 @@ def _split_of(path: Path, folder: Path) -> str:
     stem = _SHARD.sub("", path.stem)
     is_numbered = not re.search(r"[a-zA-Z]", stem) or stem in ("part", "data", "shard")
     return path.parent.name if is_numbered and path.parent != folder else stem
-
-
-def _is_hidden(path: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)

@@ -19,7 +19,7 @@ from mafunzo.control.pipelines.scheduler import Scheduler
 from mafunzo.control.store.artifact import Artifacts
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.lease import Leases
-from mafunzo.control.store.opening import open_database
+from mafunzo.control.store.migrations import open_database
 from mafunzo.control.store.records import Records
 from mafunzo.entities.job import Resources
 

@@ -18,7 +18,7 @@ from mafunzo.control.pipelines.plan import Facts, PinnedComponent, plan
 from mafunzo.control.store.artifact import Artifacts
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.lease import Leases
-from mafunzo.control.store.opening import open_database
+from mafunzo.control.store.migrations import open_database
 from mafunzo.control.store.records import Records
 from mafunzo.entities.component import Component, Input, Node, Output
 from mafunzo.entities.compute import Hardware

@@ -14,7 +14,7 @@ import pytest
 from mafunzo.control.store.artifact import Artifacts
 from mafunzo.control.store.backup import backup, restore
 from mafunzo.control.store.home import Home
-from mafunzo.control.store.opening import open_database
+from mafunzo.control.store.migrations import open_database
 from mafunzo.control.store.records import Records
 from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType
 from mafunzo.errors import StorageFull

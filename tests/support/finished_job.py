@@ -4,7 +4,7 @@ import json
 from datetime import UTC, datetime
 
 from mafunzo.control.store.home import Home
-from mafunzo.control.store.opening import open_database
+from mafunzo.control.store.migrations import open_database
 from mafunzo.control.store.records import Records
 from mafunzo.entities.job import ArtifactInput, Job, JobStatus, LiteralInput, Step, StepSpec, StepStatus
 

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import psutil
 
-from mafunzo.control.launcher.local import Exited, LocalLauncher, Running
+from mafunzo.control.launcher.local import ExitRecord, LocalLauncher, Running
 from mafunzo.tracking import STEP_FOLDER
 from tests.support.waiting import until
 
 
-def ended(folder: Path) -> Exited:
+def ended(folder: Path) -> ExitRecord:
     """Wait for the process of a step, and return its end."""
     launcher = LocalLauncher()
     until(lambda: not isinstance(launcher.status(folder), Running))
     status = launcher.status(folder)
-    assert isinstance(status, Exited)
+    assert isinstance(status, ExitRecord)
     return status
 
 

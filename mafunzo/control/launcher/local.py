@@ -13,7 +13,7 @@ makes it owns the folder for good. `exit.json` comes last, whole. So a folder sa
     {pid: null}     none        -        Lost: given up before anything ran
     {pid, start}    none        lives    Running: whoever asks has adopted it
     {pid, start}    none        is gone  Lost: killed outright, or the machine went down
-    {pid, start}    there       -        Exited, with its record
+    {pid, start}    there       -        its ExitRecord
 """
 
 import json
@@ -76,13 +76,6 @@ class ExitRecord:
 
 
 @dataclass(frozen=True)
-class Exited:
-    """It ended and said how."""
-
-    record: ExitRecord
-
-
-@dataclass(frozen=True)
 class Lost:
     """Its runner is gone without a word, or never was."""
 
@@ -130,7 +123,7 @@ class LocalLauncher:
         self._children[folder] = child
         return self._wait_for_claim(child, folder)
 
-    def status(self, folder: Path) -> Running | Exited | Lost:
+    def status(self, folder: Path) -> Running | ExitRecord | Lost:
         """Return what became of the process. `Lost` is final: the folder is given up, nothing can start there afterwards."""
         folder = folder.resolve()
         self._reap(folder)
@@ -141,7 +134,7 @@ class LocalLauncher:
                 return Running(runner.pid, runner.create_time())
             record = _exit_record(folder)  # it may have ended between the two looks
         if record is not None:
-            return Exited(record)
+            return record
         if _give_up(folder):
             return Lost()
         return Lost() if _runner(folder) is None and _exit_record(folder) is None else self.status(folder)

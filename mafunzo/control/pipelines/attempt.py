@@ -69,7 +69,7 @@ def prepare(
     inputs: dict[str, str] = {}
     for name, source in spec.inputs.items():
         if isinstance(source, LiteralInput):
-            inputs[name] = _text(source.value)
+            inputs[name] = str(source.value).lower() if isinstance(source.value, bool) else str(source.value)
             continue
         stored = source.artifact if isinstance(source, ArtifactInput) else upstream[source.step][source.output]
         inputs[name] = str(artifacts.checkout(stored, StepFolder(folder).inputs / name, is_writable))
@@ -188,7 +188,3 @@ def _recorded(path: Path) -> dict[str, Any] | None:
         }
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None  # there is none, or it was cut off, or isn't ours: the log says more
-
-
-def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -64,7 +64,9 @@ def substitute(command: str, inputs: Mapping[str, str], outputs: Mapping[str, st
     """
     values = {f"inputs.{name}": value for name, value in inputs.items()}
     values |= {f"outputs.{name}": value for name, value in outputs.items()}
-    chosen = OPTIONAL_BLOCK.sub(lambda block: block[1] if _has_values(block[1], values) else "", command)
+    chosen = OPTIONAL_BLOCK.sub(
+        lambda block: block[1] if all(match[1] in values for match in PLACEHOLDER.finditer(block[1])) else "", command
+    )
     faults = Faults()
     pieces: list[str] = []
     for piece in _pieces(chosen):
@@ -81,10 +83,6 @@ def substitute(command: str, inputs: Mapping[str, str], outputs: Mapping[str, st
             pieces.append(QUOTES[context](value))
     faults.require_none("The command can't be run.")
     return "".join(pieces)
-
-
-def _has_values(block: str, values: Mapping[str, str]) -> bool:
-    return all(match[1] in values for match in PLACEHOLDER.finditer(block))
 
 
 def _quoting_fault(value: str, context: Context) -> str:

@@ -15,6 +15,8 @@ from mafunzo.entities.sweep import Sweep
 
 CUT_OFF_LIMIT = 10
 WAITS = "waits for"  # how the reason of a step that could run but for the machine begins
+PAST = {StepStatus.FAILED: "failed", StepStatus.SKIPPED: "was skipped", StepStatus.CANCELED: "was canceled"}
+"""How a step ended after which those that take its outputs never run."""
 AGAIN = "; starts again in "  # how the reason of a step that waits after a failed attempt (backoff) goes on
 
 
@@ -84,66 +86,61 @@ class Begin:
 
 
 @dataclass(frozen=True)
-class Start:
-    """Start the step's next attempt."""
+class OfStep:
+    """What is to be done about one step."""
 
     step: Step
+
+
+class Start(OfStep):
+    """Start the step's next attempt."""
 
 
 @dataclass(frozen=True)
-class Reuse:
+class Reuse(OfStep):
     """Complete the step with outputs of an earlier one."""
 
-    step: Step
     outputs: Mapping[str, str]
     source: str
 
 
-@dataclass(frozen=True)
-class Collect:
+class Collect(OfStep):
     """The process succeeded: store its outputs and complete the step."""
 
-    step: Step
-
 
 @dataclass(frozen=True)
-class Retry:
+class Retry(OfStep):
     """Put the step back, to run again, and not before `at`; reason says why."""
 
-    step: Step
     reason: str
     at: datetime
 
 
 @dataclass(frozen=True)
-class Fail:
+class Fail(OfStep):
     """Fail the step; an empty reason stands for what its process left behind."""
 
-    step: Step
     reason: str = ""
 
 
 @dataclass(frozen=True)
-class Cancel:
+class Cancel(OfStep):
     """End the step's processes, if any, and mark it canceled."""
 
-    step: Step
     reason: str
 
 
 @dataclass(frozen=True)
-class Skip:
+class Skip(OfStep):
     """The step will never run."""
 
-    step: Step
     reason: str
 
 
 @dataclass(frozen=True)
-class Wait:
+class Wait(OfStep):
     """The step could run but for the machine; reason is new."""
 
-    step: Step
     reason: str
 
 
@@ -239,9 +236,10 @@ def _on_process(job: JobState, state: StepState, behind: Mapping[str, str], now:
         return Cancel(step, "the job was canceled")
     if job.is_overdue:
         return Cancel(step, "the job ran longer than its limit")
-    broken = _broken_upstream(job, step)
+    needed, statuses = upstream(step), {state.step.name: state.step.status for state in job.steps}
+    broken = next((name for name, status in statuses.items() if name in needed and status in PAST), None)
     if broken is not None:
-        return Skip(step, f"step '{broken.name}' {_past(broken)}")
+        return Skip(step, f"step '{broken}' {PAST[statuses[broken]]}")
     failed = next((other.step for other in job.steps if other.step.status == StepStatus.FAILED), None)
     if failed is not None and not job.job.continue_on_step_failure:
         if step.status == StepStatus.WAITING:
@@ -287,7 +285,7 @@ def _on_waiting(
     A step that doesn't fit keeps its place: what it needs is taken off what is left, so that none behind it overtakes it.
     """
     step, need = state.step, need_of(state.step.spec.resources, all_jobs.capacity)
-    if not _is_ready(job, step):
+    if not upstream(step) <= {other.step.name for other in job.steps if other.step.status.is_done}:
         return None, left
     if state.reusable is not None:
         return Reuse(step, state.reusable, state.source), left
@@ -296,15 +294,11 @@ def _on_waiting(
     after = left.minus(need)
     if need.fits(left):
         return Start(step), after
-    reason = _waits_for(need, all_jobs)
+    holders = ", ".join(f"{holder.name} holds {_text(holder.resources)}" for holder in all_jobs.holders)
+    reason = f"{WAITS} {_text(need)}" + (f"; {holders}" if holders else "")
     if job.job.name in queued:
         reason += f"; position {queued.index(job.job.name) + 1} in the queue"
     return (Wait(step, reason) if reason != step.reason else None), after
-
-
-def _is_ready(job: JobState, step: Step) -> bool:
-    done = {other.step.name for other in job.steps if other.step.status.is_done}
-    return upstream(step) <= done
 
 
 def upstream(step: Step) -> set[str]:
@@ -312,25 +306,10 @@ def upstream(step: Step) -> set[str]:
     return {source.step for source in step.spec.inputs.values() if isinstance(source, StepOutputInput)}
 
 
-def _broken_upstream(job: JobState, step: Step) -> Step | None:
-    needed = upstream(step)
-    ended = (other.step for other in job.steps if other.step.status.is_terminal and not other.step.status.is_done)
-    return next((other for other in ended if other.name in needed), None)
-
-
-def _past(step: Step) -> str:
-    return {StepStatus.FAILED: "failed", StepStatus.SKIPPED: "was skipped"}.get(step.status, "was canceled")
-
-
 def need_of(resources: Resources, capacity: Resources) -> Resources:
     """Return a step's resources: all cores for 0, and never more than there are."""
     cpus = min(resources.cpus, capacity.cpus) or capacity.cpus
     return Resources(cpus, resources.gpus, resources.memory_mb, resources.processes)
-
-
-def _waits_for(need: Resources, state: State) -> str:
-    holders = ", ".join(f"{holder.name} holds {_text(holder.resources)}" for holder in state.holders)
-    return f"{WAITS} {_text(need)}" + (f"; {holders}" if holders else "")
 
 
 def _text(resources: Resources) -> str:

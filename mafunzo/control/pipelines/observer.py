@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mafunzo.control.launcher.local import Exited, ExitRecord, LocalLauncher, Running
+from mafunzo.control.launcher.local import ExitRecord, LocalLauncher, Running
 from mafunzo.control.pipelines.attempt import logged_values, step_folder
 from mafunzo.control.pipelines.cache import Ingredients, differences, ingredients, key_of
 from mafunzo.control.pipelines.decide import AGAIN, WAITS, JobState, Process, StepState, upstream
@@ -90,27 +90,23 @@ class Observer:
             process = self._process(step_folder(self._home, step))
             if process in (Process.RUNNING, Process.SUCCEEDED):
                 return StepState(step, process, is_overdue=_has_passed(step.started_at, step.spec.timeout_s))
-            return StepState(step, process, self._failures(step), self._cut_offs(step))
+            folders = self.attempts(step)
+            records = [self._launcher.record(folder) for folder in folders]
+            failures = sum(record is not None and _outcome(record) == Process.FAILED for record in records)
+            # Those that really ran, and were ended from outside, not by us.
+            cut_offs = sum(self._launcher.was_cut_off(path) for path in folders if not (path / HALTED_FILE).exists())
+            return StepState(step, process, failures, cut_offs)
         if step.status == StepStatus.WAITING and upstream(step) <= set(outputs):
             return self._reusable(job, step, outputs)
         return StepState(step)
 
     def _process(self, folder: Path) -> Process:
         match self._launcher.status(folder):
-            case Exited(record):
+            case ExitRecord() as record:
                 return _outcome(record)
             case Running():
                 return Process.RUNNING
         return Process.LOST
-
-    def _failures(self, step: Step) -> int:
-        records = [self._launcher.record(folder) for folder in self.attempts(step)]
-        return sum(record is not None and _outcome(record) == Process.FAILED for record in records)
-
-    def _cut_offs(self, step: Step) -> int:
-        """Return how many attempts really ran and were ended from outside, not by us."""
-        folders = [folder for folder in self.attempts(step) if not (folder / HALTED_FILE).exists()]
-        return sum(self._launcher.was_cut_off(folder) for folder in folders)
 
     def _reusable(self, job: Job, step: Step, outputs: Outputs) -> StepState:
         if job.force_rerun or not step.spec.is_deterministic:

@@ -17,7 +17,7 @@ from functools import reduce
 from time import monotonic
 from typing import Any
 
-from mafunzo.control.launcher.local import Exited, LocalLauncher
+from mafunzo.control.launcher.local import ExitRecord, LocalLauncher
 from mafunzo.control.pipelines.attempt import (
     clean,
     collect,
@@ -153,7 +153,7 @@ class Scheduler:
         halted = []
         for step in self._running_steps():
             folder = step_folder(self._home, step)
-            if isinstance(self._launcher.status(folder), Exited):  # its outputs are stored at the next start
+            if isinstance(self._launcher.status(folder), ExitRecord):  # its outputs are stored at the next start
                 self._launcher.kill(folder, self._grace_s)
                 continue
             (folder / HALTED_FILE).touch()

@@ -67,76 +67,68 @@ class WorkerState:
 
 
 @dataclass(frozen=True)
-class Start:
-    """Take a lease and start a worker."""
+class OfDeployment:
+    """What is to be done about one deployment."""
 
     deployment: Deployment
+
+
+class Start(OfDeployment):
+    """Take a lease and start a worker."""
 
 
 @dataclass(frozen=True)
-class Verify:
+class Verify(OfDeployment):
     """Begin to compare the worker with the tuned model."""
 
-    deployment: Deployment
     port: int
 
 
 @dataclass(frozen=True)
-class MarkHealthy:
+class MarkHealthy(OfDeployment):
     """Send requests to the worker. `record` is what the verification compared; None keeps the one that is there."""
 
-    deployment: Deployment
     port: int
     record: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
-class MarkUnhealthy:
+class MarkUnhealthy(OfDeployment):
     """Send the worker no more requests; it still runs."""
 
-    deployment: Deployment
     reason: str
 
 
 @dataclass(frozen=True)
-class Restart:
+class Restart(OfDeployment):
     """The worker ended by itself or hangs: end what is left of it, and start another at `retry_at`."""
 
-    deployment: Deployment
     reason: str
     crashes: int
     retry_at: float
 
 
 @dataclass(frozen=True)
-class Refuse:
+class Refuse(OfDeployment):
     """Serving doesn't equal training: end the worker."""
 
-    deployment: Deployment
     faults: tuple[str, ...]
     record: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
-class Fail:
+class Fail(OfDeployment):
     """Give the deployment up: end the worker."""
 
-    deployment: Deployment
     reason: str
 
 
-@dataclass(frozen=True)
-class Stop:
+class Stop(OfDeployment):
     """End a worker that shouldn't run."""
 
-    deployment: Deployment
 
-
-@dataclass(frozen=True)
-class Remove:
+class Remove(OfDeployment):
     """Nothing runs any more of a deployment that is being deleted: forget it."""
-
-    deployment: Deployment
 
 
 Action = Start | Verify | MarkHealthy | MarkUnhealthy | Restart | Refuse | Fail | Stop | Remove

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from mafunzo.control.launcher.local import Exited, LocalLauncher, Running
+from mafunzo.control.launcher.local import ExitRecord, LocalLauncher, Running
 from mafunzo.control.serving.decide import Health, Key, Verdict, WorkerState
 from mafunzo.control.serving.reference import how_stored, read_reference
 from mafunzo.control.serving.verification import unverified, verify
@@ -79,7 +79,7 @@ class Observer:
             return WorkerState(ended="the server ended before the worker had started")
         status = self._launcher.status(folder)
         if not isinstance(status, Running):
-            record = status.record if isinstance(status, Exited) else None
+            record = status if isinstance(status, ExitRecord) else None
             return WorkerState(ended=describe_end(record, folder), is_final=is_final(record))
         port = read_port(folder)
         if port is not None:

@@ -52,10 +52,7 @@ class AuditLog:
                     logger.warning("%s, line %d isn't a whole entry; it is left out", file, number)
 
     def _rotate(self) -> None:
-        try:
-            if self._newest.stat().st_size < self._limit_bytes:
-                return
-        except FileNotFoundError:
+        if not self._newest.exists() or self._newest.stat().st_size < self._limit_bytes:
             return
         for number in range(self._full_files - 1, 0, -1):
             if self._full(number).exists():

@@ -83,8 +83,11 @@ def environment_cards() -> list[EnvironmentCard]:
 
 def curated_environment(name: str) -> Environment | None:
     """Return the environment that a curated name stands for, in whatever case; None for any other name."""
-    match = next((card for card in environment_cards() if _has_name(card, _plain(name))), None)
-    return None if match is None else _environment(match, name)
+    plain = _plain(name)
+    for card in environment_cards():
+        if plain == _plain(card.name) or any(fnmatchcase(plain, pattern) for pattern in card.names):
+            return _environment(card, name)
+    return None
 
 
 def curated_environments() -> list[Environment]:
@@ -106,10 +109,6 @@ def machine_size(name: str, this_machine: Hardware | None = None) -> MachineSize
             return size
     known = [size.name for size in sizes]
     raise NotFound(f"No machine size is called '{name}'.{_near(name, known)} `mafunzo compute sizes` shows all.")
-
-
-def _has_name(card: EnvironmentCard, plain: str) -> bool:
-    return plain == _plain(card.name) or any(fnmatchcase(plain, pattern) for pattern in card.names)
 
 
 def _plain(name: str) -> str:

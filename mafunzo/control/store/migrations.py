@@ -1,9 +1,10 @@
-"""Schema migrations: numbered steps from every earlier database to the tables of `store.table`.
+"""Opening a database, and its schema migrations: numbered steps from every earlier one to the tables of `store.table`.
 
 A step never changes once it is released: what comes next is a new step. Before each, the database is copied into the
 home's `backups/`; each runs in one transaction with the row that records it, so that it is atomic.
 """
 
+import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from mafunzo.control.store import migration_5, table
-from mafunzo.control.store.database import Database
+from mafunzo.control.store.database import Database, connect
 from mafunzo.control.store.dump import dump
-from mafunzo.errors import NewerHome
+from mafunzo.control.store.home import SECRET_FILE, Home
+from mafunzo.errors import Conflict, NewerHome
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,23 @@ class Migration:
     number: int
     name: str
     apply: Callable[[Connection], None]
+
+
+def open_database(home: Home, url: str | None = None) -> Database:
+    """Open the database of `home`, or the one at `url`, and bring its tables up to date.
+
+    Raises `NewerHome` when a newer version wrote it, `Unreachable` when there is no server at `url`, and `Conflict` when
+    the database at `url` belongs to another home: one with another secret.
+    """
+    database = connect(home, url)
+    try:
+        migrate(database)
+        if not database.is_sqlite:
+            _claim(database)
+    except BaseException:
+        database.close()
+        raise
+    return database
 
 
 def migrate(database: Database, migrations: "tuple[Migration, ...] | None" = None) -> None:
@@ -83,6 +102,20 @@ def _version(connection: Connection) -> int:
     if not sa.inspect(connection).has_table("migration"):
         return 0
     return connection.execute(sa.select(sa.func.max(table.migration.c.number))).scalar() or 0
+
+
+def _claim(database: Database) -> None:
+    """Have a database on a server belong to the home that opens it first, as two would start each other's jobs."""
+    own = hashlib.sha256(b"mafunzo home" + database.home.secret()).hexdigest()
+    with database.transaction() as connection:
+        known = connection.execute(sa.select(table.owner.c.home)).scalar()
+        if known is None:
+            connection.execute(sa.insert(table.owner).values(home=own))
+    if known not in (None, own):
+        raise Conflict(
+            f"{database} belongs to another home than {database.home.root}: its {SECRET_FILE} is another one. "
+            "Name an empty database, or put the secret of the home that it belongs to back from a backup."
+        )
 
 
 def _creating(tables: str) -> Callable[[Connection], None]:

@@ -13,7 +13,7 @@ from mafunzo.control.launcher.server_process import server_argv, start_in_backgr
 from mafunzo.control.store.artifact import Artifacts
 from mafunzo.control.store.blob import Blobs
 from mafunzo.control.store.home import Home
-from mafunzo.control.store.opening import open_database
+from mafunzo.control.store.migrations import open_database
 from mafunzo.control.store.records import Records
 from mafunzo.control.workspace.codes import Codes
 from mafunzo.control.workspace.components import Components

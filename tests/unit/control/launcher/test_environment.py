@@ -160,7 +160,7 @@ def test_a_step_s_log_has_pip_s_lines_and_a_build_that_was_cut_off_is_begun_anew
     requirements.unlink()
     requirements.write_text("tiny==1.0\n")
     launcher.start(setup_command(root, environment, tmp_path / "overlay") + "tiny", tmp_path / "second", {})
-    assert ended(tmp_path / "second").record.exit_code == 0
+    assert ended(tmp_path / "second").exit_code == 0
     log = (tmp_path / "second" / "log.txt").read_text()
     assert f"Removing what an unfinished build left in {folder}" in log
     assert "Successfully installed tiny-1.0" in log and log.endswith("tiny 1.0 runs\n")
@@ -180,7 +180,7 @@ def test_what_can_not_be_installed_is_named_with_pip_s_reason_and_leaves_nothing
     environment = Environment("mine", "1", ("--no-index", f"-f {wheels}", "tiny==9"))
     root, step = tmp_path / "environments", tmp_path / "step"
     LocalLauncher().start(setup_command(root, environment, tmp_path / "overlay") + "echo never", step, {})
-    assert ended(step).record.exit_code == 1
+    assert ended(step).exit_code == 1
     assert "never" not in (step / "log.txt").read_text()
     record = json.loads((step / "error.json").read_text())
     assert record["code"] == "step_failed"

@@ -37,7 +37,7 @@ def lives(pid: int) -> bool:
 
 def test_the_exit_code_and_the_log_of_a_command_are_kept(folder: Path) -> None:
     LocalLauncher().start("echo hello; echo trouble >&2; exit 7", folder, {})
-    record = ended(folder).record
+    record = ended(folder)
     assert (record.exit_code, record.signal) == (7, None)
     assert record.started_at <= record.ended_at
     assert (folder / "log.txt").read_text().splitlines() == ["hello", "trouble"]
@@ -45,7 +45,7 @@ def test_the_exit_code_and_the_log_of_a_command_are_kept(folder: Path) -> None:
 
 def test_a_command_may_be_a_list_of_arguments_that_no_shell_touches(folder: Path) -> None:
     LocalLauncher().start(["printf", "%s", "$HOME 'x'"], folder, {})
-    assert ended(folder).record.exit_code == 0
+    assert ended(folder).exit_code == 0
     assert (folder / "log.txt").read_text() == "$HOME 'x'"
 
 
@@ -64,7 +64,7 @@ def test_another_launcher_adopts_what_runs_and_learns_how_it_ended(folder: Path)
     found = other.status(folder)
     assert isinstance(found, Running) and found.pid == started.pid
     (folder.parent / "go").write_text("3\n")
-    assert ended(folder).record.exit_code == 3
+    assert ended(folder).exit_code == 3
 
 
 def test_a_process_survives_the_one_that_started_it(folder: Path) -> None:
@@ -106,7 +106,7 @@ def test_what_was_killed_with_its_runner_is_lost(folder: Path) -> None:
 
 def test_a_killed_command_leaves_the_signal_in_its_record(folder: Path) -> None:
     LocalLauncher().start("kill -9 $$", folder, {})
-    record = ended(folder).record
+    record = ended(folder)
     assert (record.exit_code, record.signal, record.is_killed, record.is_out_of_memory) == (137, 9, True, False)
 
 
@@ -167,14 +167,14 @@ def test_what_was_killed_had_its_grace_and_its_record_is_written(folder: Path) -
     LocalLauncher().start("trap 'echo bye; exit 5' TERM; echo ready; while :; do sleep 0.05; done", folder, {})
     until(lambda: "ready" in (folder / "log.txt").read_text())
     LocalLauncher().kill(folder, grace_s=30)
-    assert ended(folder).record.exit_code == 5
+    assert ended(folder).exit_code == 5
     assert "bye" in (folder / "log.txt").read_text()
 
 
 def test_several_processes_get_their_ranks_and_a_port(folder: Path) -> None:
     command = "echo $RANK/$WORLD_SIZE $LOCAL_RANK $MASTER_ADDR:$MASTER_PORT"
     LocalLauncher().start(command, folder, {}, processes=3)
-    assert ended(folder).record.exit_code == 0
+    assert ended(folder).exit_code == 0
     logs = [(folder / name).read_text().split() for name in ("log.txt", "log.1.txt", "log.2.txt")]
     assert [log[0] for log in logs] == ["0/3", "1/3", "2/3"]
     assert len({log[2] for log in logs}) == 1 and logs[0][2].startswith("127.0.0.1:")
@@ -187,7 +187,7 @@ def test_several_processes_get_their_ranks_and_a_port(folder: Path) -> None:
 def test_one_of_several_processes_that_fails_ends_the_others_and_says_why(folder: Path, says: str, told: str) -> None:
     command = f'if [ "$RANK" = 1 ]; then {says}; exit 4; else exec sleep 600; fi'
     LocalLauncher().start(command, folder, {}, processes=2)
-    assert ended(folder).record.exit_code == 4
+    assert ended(folder).exit_code == 4
     assert (folder / "log.txt").read_text() == f"process 1 ended with 4{told}"
 
 
@@ -201,12 +201,12 @@ def test_peak_memory_counts_the_whole_tree(folder: Path) -> None:
     until(lambda: runner.num_ctx_switches().voluntary > looks + 2)
     for _ in range(2):
         until(lambda: _writes(folder / "go") or not isinstance(LocalLauncher().status(folder), Running))
-    assert ended(folder).record.peak_memory_mb > 150
+    assert ended(folder).peak_memory_mb > 150
 
 
 def test_a_command_that_does_not_exist_says_so(folder: Path) -> None:
     LocalLauncher().start(["/no/such/program"], folder, {})
-    assert ended(folder).record.exit_code == 127
+    assert ended(folder).exit_code == 127
     assert "/no/such/program can't be started" in (folder / "log.txt").read_text()
 
 

@@ -9,7 +9,7 @@ import httpx
 import psutil
 import pytest
 
-from mafunzo.control.launcher.local import Exited, LocalLauncher, Running
+from mafunzo.control.launcher.local import ExitRecord, LocalLauncher, Running
 from mafunzo.control.serving.decide import UNHEALTHY_PROBES
 from mafunzo.control.serving.worker_folder import worker_folder
 from mafunzo.entities.endpoint import DeploymentStatus, Supervision
@@ -58,7 +58,7 @@ def test_a_worker_that_differs_is_refused_ended_and_its_memory_given_back(bench:
     assert found.error["faults"][0].startswith("weights: row 0, position 1, token")
     assert found.port is None
     assert bench.leases.list() == []
-    assert isinstance(LocalLauncher().status(worker_folder(bench.home, found)), Exited)
+    assert isinstance(LocalLauncher().status(worker_folder(bench.home, found)), ExitRecord)
 
 
 def test_an_adapter_package_without_its_weights_is_refused_before_anything_starts(bench: Bench) -> None:

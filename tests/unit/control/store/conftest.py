@@ -15,7 +15,7 @@ import pytest
 from mafunzo.control.store.artifact import Artifacts
 from mafunzo.control.store.database import Database, connect
 from mafunzo.control.store.home import Home
-from mafunzo.control.store.opening import open_database
+from mafunzo.control.store.migrations import open_database
 
 _numbers = count(1)
 

@@ -17,7 +17,7 @@ from mafunzo.control.store.backup import INDEX, backup, restore
 from mafunzo.control.store.database import Database
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.lease import Leases
-from mafunzo.control.store.opening import open_database
+from mafunzo.control.store.migrations import open_database
 from mafunzo.control.store.records import Records
 from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType
 from mafunzo.entities.endpoint import Endpoint
@@ -30,7 +30,7 @@ import secrets, sys
 from pathlib import Path
 from mafunzo.entities.asset import Asset, AssetKey, AssetType, FolderType
 from mafunzo.control.store.artifact import Artifacts
-from mafunzo.control.store.opening import open_database
+from mafunzo.control.store.migrations import open_database
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.records import Records
 home = Home(Path(sys.argv[1]))
@@ -54,7 +54,7 @@ while True:
 LEAVE_LAST = """
 import sys
 from pathlib import Path
-from mafunzo.control.store.opening import open_database
+from mafunzo.control.store.migrations import open_database
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.records import Records
 database = open_database(Home(Path(sys.argv[1])))

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from mafunzo.control.store import table
 from mafunzo.control.store.database import Database, connect
 from mafunzo.control.store.home import Home
-from mafunzo.control.store.opening import open_database
+from mafunzo.control.store.migrations import open_database
 from mafunzo.errors import InvalidFile, InvalidParameter, Unreachable
 
 ADD_ONE = """
@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 import sqlalchemy as sa
 from mafunzo.control.store import table
-from mafunzo.control.store.opening import open_database
+from mafunzo.control.store.migrations import open_database
 from mafunzo.control.store.home import Home
 database = open_database(Home(Path(sys.argv[1])), sys.argv[2] or None)
 for _ in range(25):
@@ -31,7 +31,7 @@ import os, sys
 from pathlib import Path
 import sqlalchemy as sa
 from mafunzo.control.store import table
-from mafunzo.control.store.opening import open_database
+from mafunzo.control.store.migrations import open_database
 from mafunzo.control.store.home import Home
 database = open_database(Home(Path(sys.argv[1])), sys.argv[2] or None)
 with database.transaction() as connection:

@@ -9,7 +9,7 @@ from mafunzo.control.store.dump import dump
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.lease import Leases
 from mafunzo.control.store.loading import load
-from mafunzo.control.store.opening import open_database
+from mafunzo.control.store.migrations import open_database
 from mafunzo.control.store.records import Records
 from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType
 from mafunzo.entities.endpoint import Deployment, Endpoint

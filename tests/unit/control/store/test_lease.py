@@ -13,7 +13,7 @@ TAKE_AND_RELEASE = """
 import random, sys
 from pathlib import Path
 from mafunzo.entities.job import Resources
-from mafunzo.control.store.opening import open_database
+from mafunzo.control.store.migrations import open_database
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.lease import Leases
 owner, draw, machine = sys.argv[3], random.Random(sys.argv[3]), Resources(cpus=4, gpus=2, memory_mb=8000)

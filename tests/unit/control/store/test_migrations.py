@@ -10,14 +10,13 @@ from sqlalchemy.engine import Connection
 from mafunzo.control.store import table
 from mafunzo.control.store.database import Database, connect
 from mafunzo.control.store.home import Home
-from mafunzo.control.store.migrations import MIGRATIONS, Migration, migrate, schema_version
-from mafunzo.control.store.opening import open_database
-from mafunzo.errors import NewerHome
+from mafunzo.control.store.migrations import MIGRATIONS, Migration, migrate, open_database, schema_version
+from mafunzo.errors import Conflict, NewerHome
 
 OPEN = """
 import sys
 from pathlib import Path
-from mafunzo.control.store.opening import open_database
+from mafunzo.control.store.migrations import open_database
 from mafunzo.control.store.home import Home
 open_database(Home(Path(sys.argv[1])), sys.argv[2] or None).close()
 """
@@ -123,3 +122,13 @@ def test_processes_that_open_a_new_home_at_once_all_find_it_whole(
     database = open_database(home, url)
     assert schema_version(database) == len(MIGRATIONS)
     database.close()
+
+
+def test_a_database_on_a_server_belongs_to_one_home(
+    home: Home, tmp_path: Path, new_postgresql_database: Callable[[], str]
+) -> None:
+    url = new_postgresql_database()
+    open_database(home, url).close()
+    open_database(home, url).close()
+    with pytest.raises(Conflict, match=r"belongs to another home than .*other: its secret\.key is another one"):
+        open_database(Home(tmp_path / "other"), url)

@@ -11,7 +11,7 @@ import pytest
 
 from mafunzo.control.store.database import Database
 from mafunzo.control.store.home import Home
-from mafunzo.control.store.opening import open_database
+from mafunzo.control.store.migrations import open_database
 from mafunzo.control.store.records import Records
 from mafunzo.control.workspace.endpoints import Endpoints
 from mafunzo.control.workspace.services import Services

@@ -26,7 +26,7 @@ import sys
 from pathlib import Path
 from mafunzo.entities.job import Job
 from mafunzo.errors import Conflict
-from mafunzo.control.store.opening import open_database
+from mafunzo.control.store.migrations import open_database
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.records import Records
 records = Records(open_database(Home(Path(sys.argv[1])), sys.argv[2] or None))
