@@ -149,16 +149,15 @@ def _message(number: int, body: Any, faults: Faults) -> Message | None:
 def _content(where: str, role: str, body: Mapping[str, Any], has_calls: bool, faults: Faults) -> str | None:
     content = body.get("content")
     if isinstance(content, list):
-        parts = [
+        texts = [
             part.get("text") if isinstance(part, Mapping) and part.get("type") == "text" else None for part in content
         ]
-        part_types = [part.get("type") if isinstance(part, Mapping) else part for part in content]
-        if all(isinstance(part, str) for part in parts):
-            content = "".join(str(part) for part in parts)
-        else:
-            kinds = ", ".join(sorted({str(kind) for kind in part_types} - {"text"})) or "parts without text"
-            faults.add(f"{where} has content that isn't text ({kinds}); chat models here read text only")
+        if not all(isinstance(text, str) for text in texts):
+            kinds = {str(part.get("type") if isinstance(part, Mapping) else part) for part in content} - {"text"}
+            names = ", ".join(sorted(kinds)) or "parts without text"
+            faults.add(f"{where} has content that isn't text ({names}); chat models here read text only")
             return None
+        content = "".join(str(text) for text in texts)
     if content is None:
         if not has_calls:
             faults.add(f"{where} ('{role}') has no content")

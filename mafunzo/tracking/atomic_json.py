@@ -42,11 +42,11 @@ def write_text(path: Path, text: str, *, mode: int = 0o666, is_durable: bool = F
         draft.unlink(missing_ok=True)
         raise
     if is_durable:
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable."""
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable: a rename, say."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

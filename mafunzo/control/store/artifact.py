@@ -26,6 +26,7 @@ from typing import Literal
 from mafunzo.control.store import disk
 from mafunzo.control.store.manifest import PREFIX, Manifest, StoredFile, is_inside, is_sha256, parse
 from mafunzo.errors import ArtifactCorrupt, Conflict, Faults, InvalidFile, InvalidParameter, NotFound
+from mafunzo.tracking.atomic_json import sync_folder
 
 GRACE_S = 3600.0
 
@@ -192,10 +193,10 @@ class Artifacts:
         for sha256 in new:
             (partial / sha256).rename(self.blob_path(sha256))
         for folder in {*(self.blob_path(sha256).parent for sha256 in new), self.root / "blobs"}:
-            disk.sync_folder(folder)
+            sync_folder(folder)
         staged_manifest.rename(target)
         for folder in (target.parent, target.parent.parent):
-            disk.sync_folder(folder)
+            sync_folder(folder)
         return PREFIX + digest
 
     @contextmanager

@@ -29,12 +29,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from mafunzo.control.store import table
 from mafunzo.control.store.artifact import Artifacts
 from mafunzo.control.store.database import Database, connect
-from mafunzo.control.store.disk import FULL, HashingReader, copy_and_hash, full_disk_told, sync_folder
+from mafunzo.control.store.disk import FULL, HashingReader, copy_and_hash, full_disk_told, new_file
 from mafunzo.control.store.dump import copy_sqlite, dump
 from mafunzo.control.store.home import LOCK_FILE, Home
 from mafunzo.control.store.loading import load
 from mafunzo.control.store.manifest import is_inside
 from mafunzo.errors import ArtifactCorrupt, Conflict, Faults, InvalidFile, NewerHome, NotFound
+from mafunzo.tracking.atomic_json import sync_folder
 
 logger = logging.getLogger(__name__)
 
@@ -122,16 +123,15 @@ class _Writer:
         self._names: dict[tuple[int, int], str] = {}
 
     def write(self, database: Database, artifacts: Artifacts) -> None:
-        descriptor = os.open(self._target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
-                self._tar = tar
-                dumped = self._add_database(database)
-                self._add_artifacts(artifacts)
-                self._add_others()
-                self._add_index(dumped)
-            file.flush()
-            os.fsync(file.fileno())
+        with (
+            new_file(self._target) as file,
+            tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar,
+        ):
+            self._tar = tar
+            dumped = self._add_database(database)
+            self._add_artifacts(artifacts)
+            self._add_others()
+            self._add_index(dumped)
 
     def _add_database(self, database: Database) -> str:
         with tempfile.TemporaryDirectory(dir=self._target.parent, prefix=".mafunzo-") as folder:

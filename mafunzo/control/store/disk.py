@@ -62,13 +62,20 @@ def link(source: Path, target: Path) -> bool:
 def copy_and_hash(source: IO[bytes], target: Path, mode: int) -> tuple[str, int]:
     """Copy into the new file `target`, on the disk when this returns; return the hash of what was written, and its size."""
     reader = HashingReader(source)
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "wb") as writer:
+    with new_file(target, mode) as writer:
         shutil.copyfileobj(reader, writer, CHUNK)
-        writer.flush()
+        return reader.digest.hexdigest(), writer.tell()
+
+
+@contextmanager
+def new_file(path: Path, mode: int = 0o600) -> Iterator[IO[bytes]]:
+    """Give a file that isn't there yet to write into; it is on the disk, with its mode, when the context ends."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        yield file
+        file.flush()
         os.fchmod(descriptor, mode)
         os.fsync(descriptor)
-        return reader.digest.hexdigest(), writer.tell()
 
 
 def clone_or_copy(source: Path, target: Path) -> None:
@@ -78,15 +85,6 @@ def clone_or_copy(source: Path, target: Path) -> None:
             fcntl.ioctl(writer.fileno(), FICLONE, reader.fileno())
         except OSError:
             shutil.copyfileobj(reader, writer, CHUNK)
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names in `folder` on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def delete_file(path: Path) -> int:

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from mafunzo.control.store.database import Database
+from mafunzo.control.store.disk import new_file
 
 
 def dump(database: Database, folder: Path, stem: str) -> Path:
@@ -40,12 +41,9 @@ def copy_sqlite(source: Path, target: Path, is_new: bool = True) -> None:
 
 def write_lines(database: Database, target: Path) -> None:
     """Write the database as JSON lines into `target`, a new file; on the disk when this returns."""
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file, database.snapshot() as connection:
+    with new_file(target) as file, database.snapshot() as connection:
         for line in _lines(connection):
-            file.write(json.dumps(line) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+            file.write(f"{json.dumps(line)}\n".encode())
 
 
 def _lines(connection: Connection) -> Iterator[dict[str, Any]]:
