@@ -21,7 +21,10 @@ Context = Literal["bare", "single", "double", "ansi", "arithmetic", "backtick", 
 
 LITERAL: tuple[Context, ...] = ("single", "comment", "here-document")
 """The contexts in which a backslash is like any character."""
-ENDS: Mapping[Context, str] = {"single": "'", "comment": "\n", "ansi": "'"}
+ENDS: Mapping[Context, str] = {"single": "'", "comment": "\n", "ansi": "'", "double": '"', "backtick": "`"}
+NESTED: tuple[tuple[str, Context], ...] = (("$((", "arithmetic"), ("$(", "bare"), ("`", "backtick"), ('"', "double"))
+OPENINGS: tuple[tuple[str, Context], ...] = (*NESTED, ("$'", "ansi"), ("'", "single"))
+"""What opens a context, also inside of double quotes, backticks and arithmetic; and what does where no quotes are."""
 QUOTES: Mapping[Context, Callable[[str], str]] = {
     "bare": lambda value: "'" + value.replace("'", "'\\''") + "'",
     "single": lambda value: value.replace("'", "'\\''"),
@@ -128,38 +131,25 @@ def _step(command: str, at: int, contexts: list[Context], parentheses: list[int]
 
     if char == "\\" and context not in LITERAL:
         return 2
-    if context in (*LITERAL, "ansi"):
-        return leave(1) if char == ENDS.get(context) else 1
-    if command.startswith("$((", at):
-        return enter("arithmetic", 3)
-    if command.startswith("$(", at):
-        return enter("bare", 2)
-    if char == "`":
-        return leave(1) if context == "backtick" else enter("backtick", 1)
-    if char == '"':
-        return leave(1) if context == "double" else enter("double", 1)
+    if char == ENDS.get(context):
+        return leave(1)
+    if context in LITERAL or context == "ansi":
+        return 1
+    for opening, new in OPENINGS if context == "bare" else NESTED:
+        if command.startswith(opening, at):
+            return enter(new, len(opening))
     if context in ("double", "backtick"):
         return 1
-    if context == "arithmetic":
-        if char == "(":
-            parentheses[-1] += 1
-        elif char == ")" and parentheses[-1]:
-            parentheses[-1] -= 1
-        elif command.startswith("))", at):
-            return leave(2)
-        return 1
-    if command.startswith("$'", at):
-        return enter("ansi", 2)
-    if char == "'":
-        return enter("single", 1)
-    if char == "#" and (at == 0 or command[at - 1] in " \t\n;&|("):
+    if context == "bare" and char == "#" and (at == 0 or command[at - 1] in " \t\n;&|("):
         return enter("comment", 1)
-    if char == "<" and HERE_DOCUMENT.match(command, at) and not command.startswith("<<<", max(0, at - 1)):
+    if context == "bare" and HERE_DOCUMENT.match(command, at) and not command.startswith("<<<", max(0, at - 1)):
         return enter("here-document", 2)
     if char == "(":
         parentheses[-1] += 1
     elif char == ")" and parentheses[-1]:
         parentheses[-1] -= 1
-    elif char == ")" and len(contexts) > 1:
+    elif context == "arithmetic" and command.startswith("))", at):
+        return leave(2)
+    elif context == "bare" and char == ")" and len(contexts) > 1:
         return leave(1)
     return 1
