@@ -7,7 +7,7 @@ imports it, and only when it is needed.
 import itertools
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from statistics import NormalDist
@@ -21,7 +21,6 @@ from mafunzo.entities.sweep import Distribution, Sampling, Sweep
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.distributions import BaseDistribution
-    from optuna.samplers import BaseSampler
 
 TAIL = 1e-9
 """How near to impossible a value of a normal distribution may be: some 6 sigma."""
@@ -70,20 +69,15 @@ def _study(sweep: Sweep, number: int) -> "Study":
     """Return what draws; `number` is how many trials have started, so that none is drawn as the one before it was."""
     import optuna
 
+    seed = sweep.seed
+    assert seed is not None, "a sweep that is planned has a seed"
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.create_study(direction=sweep.goal.value, sampler=_sampler(sweep, number))
-
-
-def _sampler(sweep: Sweep, number: int) -> "BaseSampler":
-    from optuna.samplers import QMCSampler, RandomSampler, TPESampler
-
-    assert sweep.seed is not None, "a sweep that is planned has a seed"
-    match sweep.sampling:
-        case Sampling.SOBOL:
-            return QMCSampler(scramble=True, seed=sweep.seed)
-        case Sampling.BAYESIAN:
-            return TPESampler(seed=(sweep.seed + number) % 2**32)
-    return RandomSampler(seed=sweep.seed)
+    samplers: dict[Sampling, Callable[[], optuna.samplers.BaseSampler]] = {
+        Sampling.RANDOM: lambda: optuna.samplers.RandomSampler(seed=seed),
+        Sampling.SOBOL: lambda: optuna.samplers.QMCSampler(scramble=True, seed=seed),
+        Sampling.BAYESIAN: lambda: optuna.samplers.TPESampler(seed=(seed + number) % 2**32),
+    }
+    return optuna.create_study(direction=sweep.goal.value, sampler=samplers[sweep.sampling]())
 
 
 def _ask(sweep: Sweep, study: "Study") -> Values:

@@ -68,9 +68,7 @@ def how_stored(folder: Path) -> Weights:
     """Return how the weights of a model's folder are stored."""
     if adapter_folder(folder) is not None:
         return "adapter"
-    path = folder / FACTS_FILE
-    facts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return "merge" if facts.get("kind") == "merged" else "weights"
+    return "merge" if _facts(folder).get("kind") == "merged" else "weights"
 
 
 def adapter_folder(folder: Path) -> Path | None:
@@ -89,10 +87,9 @@ def holds_chat_model(files: Collection[str]) -> bool:
 
 def wrong_base(folder: Path, base: Sequence[StoredFile]) -> tuple[str, ...]:
     """Return a fault if the weights among the files of `base` aren't those that the folder's adapter was trained on."""
-    path = folder / FACTS_FILE
-    if adapter_folder(folder) is None or not path.exists():
+    if adapter_folder(folder) is None:
         return ()
-    trained_on = json.loads(path.read_text(encoding="utf-8")).get("base") or {}
+    trained_on = _facts(folder).get("base") or {}
     expected, actual = trained_on.get("weights_sha256"), _weights_sha256(base)
     if not expected or expected == actual:
         return ()
@@ -100,6 +97,12 @@ def wrong_base(folder: Path, base: Sequence[StoredFile]) -> tuple[str, ...]:
         f"adapter: it was trained on {trained_on.get('name', 'a base')} with weights {expected[:12]}, "
         f"and would stand on another base, with weights {actual[:12]}.",
     )
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    """Return what the package's step wrote down of a model's folder; nothing where there is no such file."""
+    path = folder / FACTS_FILE
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
 def _weights_sha256(files: Sequence[StoredFile]) -> str:

@@ -105,12 +105,10 @@ class LabelRecords:
 
     def get(self, scope: str, type: AssetType, name: str, label: str) -> Asset:
         """Return the version that has `label`; `latest` is the one that was added last. Raises `NotFound`."""
-        of_name = {"scope": scope, "type": str(type), "name": name}
         with self._database.snapshot() as connection:
             if label == LATEST:
                 return _to_asset(_latest_asset(connection, scope, type, name))
-            rows = connection.execute(sa.select(table.label.c.label, table.label.c.version).filter_by(**of_name))
-            versions = {row.label: row.version for row in rows}
+            versions = _labels(connection, scope, type, name)
             if label not in versions:
                 known = ", ".join(sorted([*versions, LATEST]))
                 raise NotFound(f"No version of {type} '{name}' in {scope} has the label '{label}'. Labels: {known}.")
@@ -118,10 +116,8 @@ class LabelRecords:
 
     def list(self, scope: str, type: AssetType, name: str) -> dict[str, str]:
         """Return the labels that were put on versions of a name, each with its version."""
-        query = sa.select(table.label.c.label, table.label.c.version).order_by(table.label.c.label)
         with self._database.snapshot() as connection:
-            rows = connection.execute(query.filter_by(scope=scope, type=str(type), name=name))
-            return {row.label: row.version for row in rows}
+            return _labels(connection, scope, type, name)
 
     def delete(self, scope: str, type: AssetType, name: str, label: str) -> bool:
         """Take a label off; return whether it was there."""
@@ -129,6 +125,12 @@ class LabelRecords:
         with self._database.transaction() as connection:
             result = connection.execute(sa.delete(table.label).filter_by(**of_name))
         return bool(result.rowcount)
+
+
+def _labels(connection: Connection, scope: str, type: AssetType, name: str) -> dict[str, str]:
+    query = sa.select(table.label.c.label, table.label.c.version).order_by(table.label.c.label)
+    rows = connection.execute(query.filter_by(scope=scope, type=str(type), name=name))
+    return {row.label: row.version for row in rows}
 
 
 def _existing_asset(connection: Connection, key: AssetKey) -> Row:
