@@ -93,12 +93,8 @@ class Encoder:
             return Unusable(error.message)
 
 
-def pieces(example: Example) -> list[dict[str, Any]]:
-    """Return the truncated text of an example in pieces, `{"text": ..., "trained": bool}`, split at the loss mask."""
-    return list(_pieces(example))
-
-
-def _pieces(example: Example) -> Iterator[dict[str, Any]]:
+def pieces(example: Example) -> Iterator[dict[str, Any]]:
+    """Yield the truncated text of an example in pieces, `{"text": ..., "trained": bool}`, split at the loss mask."""
     begin = end = 0
     is_trained = False
     for label, piece_end in zip(example.labels, example.piece_ends, strict=True):

@@ -51,13 +51,8 @@ def template_messages(tokenizer: Any, conversation: Conversation) -> list[dict[s
     The arguments of a tool call become an object (OpenAI writes them as a JSON string). The role `developer`, OpenAI's
     newer name of `system`, becomes `system` for a template that doesn't know it.
     """
-    knows_developer = "developer" in template_source(tokenizer, bool(conversation.tools))
-    return [_template_message(message, knows_developer) for message in conversation.messages]
-
-
-def template_source(tokenizer: Any, has_tools: bool = False) -> str:
-    """Return the Jinja source that renders a conversation with or without tools."""
-    return str(tokenizer.get_chat_template(tools=[{}] if has_tools else None))
+    source = str(tokenizer.get_chat_template(tools=[{}] if conversation.tools else None))
+    return [_template_message(message, "developer" in source) for message in conversation.messages]
 
 
 def template_name(tokenizer: Any) -> str:

@@ -5,12 +5,13 @@ A key is honoured or refused by its name; none is ignored.
 
 import difflib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mafunzo.compute.model.folder import read_json
-from mafunzo.errors import InvalidFile, NotSupported
+from mafunzo.compute.model.folder import drop_keys, read_json
+from mafunzo.errors import Faults, InvalidFile, NotSupported
 from mafunzo.tracking.atomic_json import write_json
 
 HONOURED = ("chat_template", "special_tokens", "chat_special_tokens")
@@ -26,6 +27,8 @@ REFUSED = {
     "model_resize_embeddings_kwargs": "the vocabulary isn't resized here",
     "hf_trainer_args": "set the parameters of the job instead",
 }
+_GENERATION_TAG = re.compile(r"{%-?\s*(end)?generation\s*-?%}")
+"""transformers' own tag, which plain Jinja doesn't know."""
 
 
 def apply(path: Path, folder: Path) -> None:
@@ -34,9 +37,9 @@ def apply(path: Path, folder: Path) -> None:
     Raises `NotSupported` naming every unsupported key, and `InvalidFile` for unusable values.
     """
     body = read_json(path)
-    faults = [_refusal(key) for key in body if key not in HONOURED]
-    if faults:
-        raise NotSupported(f"{path.name} has keys that aren't honoured. Take them out.", faults)
+    faults = Faults()
+    faults.add(*(_refusal(key) for key in body if key not in HONOURED))
+    faults.require_none(f"{path.name} has keys that aren't honoured. Take them out.", NotSupported)
     tokens = _tokens(path, body.get("special_tokens") or {})
     _check_vocabulary(path, folder, tokens)
     if tokens:
@@ -57,17 +60,23 @@ def _refusal(key: str) -> str:
 
 def _tokens(path: Path, special_tokens: Mapping[str, Any]) -> dict[str, str]:
     """Return special tokens by name as texts."""
-    faults = [
-        f"special_tokens.{key}: expected one of {', '.join(TOKEN_KEYS)}."
-        for key in special_tokens
-        if key not in TOKEN_KEYS
-    ]
+    faults = Faults()
+    faults.add(
+        *(
+            f"special_tokens.{key}: expected one of {', '.join(TOKEN_KEYS)}."
+            for key in special_tokens
+            if key not in TOKEN_KEYS
+        )
+    )
     texts = {key: _text(value) for key, value in special_tokens.items()}
-    faults += [
-        f"special_tokens.{key} is {special_tokens[key]!r}, expected a text." for key, text in texts.items() if not text
-    ]
-    if faults:
-        raise InvalidFile(f"{path.name}: special tokens that can't be used.", faults)
+    faults.add(
+        *(
+            f"special_tokens.{key} is {special_tokens[key]!r}, expected a text."
+            for key, text in texts.items()
+            if not text
+        )
+    )
+    faults.require_none(f"{path.name}: special tokens that can't be used.", InvalidFile)
     return texts
 
 
@@ -77,12 +86,12 @@ def _check_vocabulary(path: Path, folder: Path, tokens: Mapping[str, str]) -> No
     from transformers import AutoTokenizer
 
     vocabulary = AutoTokenizer.from_pretrained(str(folder), local_files_only=True).get_vocab()
-    missing = [f"{key} is '{token}'." for key, token in tokens.items() if token not in vocabulary]
-    if missing:
-        raise InvalidFile(
-            f"{path.name}: special tokens that the model has no embedding for. Choose tokens of its vocabulary.",
-            missing,
-        )
+    faults = Faults()
+    faults.add(*(f"{key} is '{token}'." for key, token in tokens.items() if token not in vocabulary))
+    faults.require_none(
+        f"{path.name}: special tokens that the model has no embedding for. Choose tokens of its vocabulary.",
+        InvalidFile,
+    )
 
 
 def _write_template(path: Path, template: Any, folder: Path) -> None:
@@ -92,21 +101,13 @@ def _write_template(path: Path, template: Any, folder: Path) -> None:
     if not isinstance(template, str) or not template.strip():
         raise InvalidFile(f"{path.name}: chat_template is {json.dumps(template)}, expected a Jinja template as a text.")
     try:
-        ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"]).from_string(_without_generation(template))
+        plain = _GENERATION_TAG.sub("", template)
+        ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"]).from_string(plain)
     except TemplateSyntaxError as error:
         raise InvalidFile(f"{path.name}: chat_template, line {error.lineno}: {error.message}") from error
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
     (folder / "chat_template.json").unlink(missing_ok=True)
-    tokenizer_config = folder / "tokenizer_config.json"
-    body = {k: v for k, v in read_json(tokenizer_config).items() if k != "chat_template"}
-    write_json(tokenizer_config, body, indent=2, ensure_ascii=False)
-
-
-def _without_generation(template: str) -> str:
-    """Take out transformers' own `{% generation %}` tags, which plain Jinja doesn't know."""
-    import re
-
-    return re.sub(r"{%-?\s*(end)?generation\s*-?%}", "", template)
+    drop_keys(folder / "tokenizer_config.json", "chat_template")
 
 
 def _check_markers(path: Path, markers: Any, folder: Path) -> None:
@@ -122,15 +123,14 @@ def _check_markers(path: Path, markers: Any, folder: Path) -> None:
         "instruction_template": text.partition(question)[0],
         "response_template": text.partition(question)[2].partition(answer)[0],
     }
-    faults = []
+    faults = Faults()
     for key, value in dict(markers).items():
         marker = _text(value)
         if key not in before:
-            faults.append(f"chat_special_tokens.{key}: expected instruction_template or response_template.")
+            faults.add(f"chat_special_tokens.{key}: expected instruction_template or response_template.")
         elif not marker or marker.strip() not in before[key]:
-            faults.append(f"chat_special_tokens.{key} is {value!r}, which the chat template doesn't write there.")
-    if faults:
-        raise InvalidFile(f"{path.name}: markers that don't fit the chat template {before}.", faults)
+            faults.add(f"chat_special_tokens.{key} is {value!r}, which the chat template doesn't write there.")
+    faults.require_none(f"{path.name}: markers that don't fit the chat template {before}.", InvalidFile)
 
 
 def _text(value: Any) -> str:

@@ -24,6 +24,7 @@ from mafunzo.compute.model.folder import (
     TOKENIZER_FILES,
     check_weights,
     copy_files,
+    drop_keys,
     read_facts,
     read_json,
     weights_sha256,
@@ -255,13 +256,8 @@ def _fetch_base(adapter: Origin, access: Access) -> Origin:
 
 def _clean(path: Path, trusts_code: bool) -> None:
     """Drop keys that name code or the file's former folder."""
-    if not path.exists():
-        return
-    keys = {"_name_or_path", "_model_name_or_path", "name_or_path", *(() if trusts_code else ("auto_map",))}
-    body = read_json(path)
-    if keys & body.keys():
-        remainder = {key: value for key, value in body.items() if key not in keys}
-        write_json(path, remainder, indent=2, ensure_ascii=False)
+    if path.exists():
+        drop_keys(path, "_name_or_path", "_model_name_or_path", "name_or_path", *(() if trusts_code else ("auto_map",)))
 
 
 def _complete_generation_config(folder: Path, trusts_code: bool) -> str | None:

@@ -212,7 +212,7 @@ def _encode(rows: list[Row], encoder: Encoder, options: Options, tally: Tally) -
         tally.truncated_rows += example.is_truncated
         tally.full_lengths.append(example.full_length)
         if len(tally.preview) < PREVIEWED_ROWS:
-            tally.preview.append({"file": row.file, "row": row.row, "pieces": pieces(example)})
+            tally.preview.append({"file": row.file, "row": row.row, "pieces": list(pieces(example))})
         yield row, example
 
 

@@ -54,7 +54,7 @@ def _preview_row(file: str, row: int, example: Example) -> dict[str, Any]:
     return {
         "file": file,
         "row": row,
-        "pieces": pieces(example),
+        "pieces": list(pieces(example)),
         "tokens": len(example.input_ids),
         "assistant_tokens": example.assistant_tokens,
         "truncated_from": example.full_length if example.is_truncated else None,

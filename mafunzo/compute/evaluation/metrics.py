@@ -1,11 +1,11 @@
 """Evaluation metrics: loss, perplexity, token accuracy, ROUGE, BLEU. Each is a function of sums over rows, so that a
 bootstrap over rows is one matrix product.
 
-A row's sums stand in the columns of `COLUMNS`: `likelihood_sums` come from the log-probabilities of the reference reply,
-`reply_sums` from the generated text. Adding a metric is one function and its line in `metrics()`.
+A row's sums stand in `LIKELIHOOD_COLUMNS` where they come from the log-probabilities of the reference reply, in
+`REPLY_COLUMNS` where they come from the generated text. Adding a metric is one function and its line in `metrics()`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,7 +27,6 @@ REPLY_COLUMNS = (
     "reply_words",
     "reference_words",
 )
-COLUMNS: Mapping[str, tuple[str, ...]] = {"likelihood": LIKELIHOOD_COLUMNS, "reply": REPLY_COLUMNS}
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ def verdict(evaluation: Evaluation) -> str:
     comparison = decisive(evaluation)
     name = _label(comparison) if _label(comparison).isupper() else _label(comparison).lower()
     change = f"{name} went from {_number(comparison.base.value)} to {_number(comparison.tuned.value)}"
-    bounds = f"{_signed_value(comparison.difference.low)} to {_signed_value(comparison.difference.high)}"
+    bounds = _bounds(comparison.difference, "+")
     if comparison.is_better is None:
         return f"No difference is shown on the held-out rows: {change} (95% interval of the difference, {bounds}, holds zero)."
     word = "better" if comparison.is_better else "worse"
@@ -126,7 +127,7 @@ def table_text(evaluation: Evaluation) -> str:
             comparison.title,
             _number(comparison.base.value),
             _number(comparison.tuned.value),
-            _signed(comparison.difference),
+            _with_bounds(comparison.difference, "+"),
             {True: "better", False: "worse", None: "not shown"}[comparison.is_better],
         )
         for comparison in evaluation.comparisons.values()
@@ -150,7 +151,7 @@ def report_html(evaluation: Evaluation, images: Mapping[str, bytes]) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": _number, "bounds": _bounds, "signed": _signed_value, "label": _label}
+    environment.filters |= {"number": _number, "bounds": _bounds, "signed": partial(_number, sign="+"), "label": _label}
     template = environment.from_string(
         files("mafunzo.compute.evaluation").joinpath("report.html").read_text(encoding="utf-8")
     )
@@ -188,21 +189,13 @@ def _label(comparison: Comparison) -> str:
     return comparison.title.split(" (")[0]
 
 
-def _number(value: float) -> str:
-    return f"{value:.2f}" if abs(value) >= 10 else f"{value:.3f}"
+def _number(value: float, sign: str = "") -> str:
+    return f"{value:{sign}.2f}" if abs(value) >= 10 else f"{value:{sign}.3f}"
 
 
-def _signed_value(value: float) -> str:
-    return f"{value:+.2f}" if abs(value) >= 10 else f"{value:+.3f}"
+def _bounds(estimate: Estimate, sign: str = "") -> str:
+    return f"{_number(estimate.low, sign)} to {_number(estimate.high, sign)}"
 
 
-def _bounds(estimate: Estimate) -> str:
-    return f"{_number(estimate.low)} to {_number(estimate.high)}"
-
-
-def _with_bounds(estimate: Estimate) -> str:
-    return f"{_number(estimate.value)} ({_bounds(estimate)})"
-
-
-def _signed(estimate: Estimate) -> str:
-    return f"{_signed_value(estimate.value)} ({_signed_value(estimate.low)} to {_signed_value(estimate.high)})"
+def _with_bounds(estimate: Estimate, sign: str = "") -> str:
+    return f"{_number(estimate.value, sign)} ({_bounds(estimate, sign)})"

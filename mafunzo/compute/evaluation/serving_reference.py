@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from mafunzo.compute.device import precision
 from mafunzo.errors import InvalidData
 
 TOLERANCE: Mapping[torch.dtype, tuple[float, float]] = {
@@ -78,9 +79,9 @@ def serving_reference(
     return {
         "tolerance": largest,
         "mean_tolerance": mean,
-        "tolerance_reason": _REASON.format(dtype=_name(dtype)),
+        "tolerance_reason": _REASON.format(dtype=precision.name(dtype)),
         "base_difference": _difference(base_logprobs, tuned_logprobs),
-        "dtype": _name(dtype),
+        "dtype": precision.name(dtype),
         "merged": merge or not is_adapter,
         "stop_token_ids": stop_token_ids(base, tuned, tokenizer, trust_remote_code),
         "rows": [
@@ -149,7 +150,3 @@ def _difference(base: list[list[float]], tuned: list[list[float]]) -> dict[str, 
     """Return the largest and mean difference of base and tuned: only beyond the tolerance are they distinguishable."""
     differences = [abs(a - b) for x, y in zip(base, tuned, strict=True) for a, b in zip(x, y, strict=True)]
     return {"max": max(differences), "mean": sum(differences) / len(differences)}
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

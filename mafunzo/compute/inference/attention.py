@@ -46,7 +46,7 @@ def row_mask(
     `q_offset` is a number where all rows start at the same position, else [B, 1].
     """
     if not isinstance(q_offset, Tensor):
-        if _softcap(options.get("config")) is not None:
+        if getattr(options.get("config"), "attn_logit_softcapping", None) is not None:
             options["allow_is_causal_skip"] = False
         mask: Tensor | None = sdpa_mask(
             batch_size=batch_size,
@@ -88,7 +88,3 @@ def row_attention(
     if attention_mask is not None:
         scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
     return (scores.float().softmax(-1).to(query.dtype) @ value).transpose(1, 2).contiguous(), None
-
-
-def _softcap(config: Any) -> float | None:
-    return getattr(config, "attn_logit_softcapping", None)

@@ -86,7 +86,8 @@ class Engine:
         self.check(request)
         id = next(self._ids)
         stream = TokenStream(lambda: self._inbox.put(id))
-        live = _Live(id, request, self._stops(request), self.tokenizer, on_event or stream.put, self.max_model_len)
+        stops = frozenset() if request.ignore_eos else self.stop_token_ids
+        live = _Live(id, request, stops, self.tokenizer, on_event or stream.put, self.max_model_len)
         with self._closing:
             if not self._is_closed:
                 self._inbox.put(live)
@@ -150,9 +151,6 @@ class Engine:
     ) -> None:
         self.close()
 
-    def _stops(self, request: GenerationRequest) -> frozenset[int]:
-        return frozenset() if request.ignore_eos else self.stop_token_ids
-
     def _run(self) -> None:
         try:
             with torch.inference_mode():
@@ -199,8 +197,6 @@ class Engine:
                 self._live[action.id].start_over()
                 self._state = batcher.apply(self._state, action)
                 logger.info("Sent sequence %d back to the queue: the cache is full", action.id)
-            case batcher.Rest():
-                pass
 
     def _prefill(self, action: batcher.Prefill) -> None:
         live = self._live[action.id]
@@ -351,13 +347,9 @@ class _Live:
 
 
 def _involved(action: batcher.Action) -> tuple[int, ...]:
-    match action:
-        case batcher.Decode():
-            return action.ids
-        case batcher.Prefill() | batcher.Preempt():
-            return (action.id,)
-        case batcher.Rest():
-            return ()
+    if isinstance(action, batcher.Decode):
+        return action.ids
+    return () if isinstance(action, batcher.Rest) else (action.id,)
 
 
 def _translate(error: Exception) -> MafunzoError:

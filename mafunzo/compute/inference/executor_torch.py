@@ -19,6 +19,7 @@ from mafunzo.compute.device.precision import multiplies_bfloat16
 from mafunzo.compute.inference.attention import attend_by_rows
 from mafunzo.compute.inference.kv_cache import SlotCache
 from mafunzo.compute.inference.packing import pack_linears
+from mafunzo.compute.model.loading import exact_length, rope_parameters
 from mafunzo.errors import NotSupported
 
 logger = logging.getLogger(__name__)
@@ -110,29 +111,15 @@ class TorchExecutor:
 
 
 def _context_length(config: Any) -> int:
-    """Return the longest sequence that batches exactly.
-
-    Rotary embeddings that change their frequencies once a sequence is long (longrope, dynamic) do so for the whole batch,
-    which would change the short ones: those networks are served up to the length at which that begins.
-    """
+    """Return the longest sequence that batches exactly: beyond, a long one would change the short ones beside it."""
     longest = int(getattr(config, "max_position_embeddings", 0) or getattr(config, "n_positions", 0))
     if not longest:
         raise NotSupported(f"A '{config.model_type}' network doesn't say how long a sequence may be.")
-    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    if rope.get("rope_type") in ("longrope", "dynamic"):
-        original = rope.get("original_max_position_embeddings") or getattr(
-            config, "original_max_position_embeddings", None
-        )
-        exact_length = int(original or longest)
-        if exact_length < longest:
-            logger.warning(
-                "Serving %d of %d tokens of context: beyond, %s isn't exact in a batch",
-                exact_length,
-                longest,
-                rope["rope_type"],
-            )
-            return exact_length
-    return longest
+    length = min(longest, exact_length(config) or longest)
+    if length < longest:
+        rope = rope_parameters(config)["rope_type"]
+        logger.warning("Serving %d of %d tokens of context: beyond, %s isn't exact in a batch", length, longest, rope)
+    return length
 
 
 def serving_dtype(folder: Path, device: torch.device | str) -> torch.dtype | None:

@@ -9,6 +9,7 @@ import torch
 from transformers import GenerationConfig
 
 from mafunzo.compute.chat.tokenizer import load_tokenizer
+from mafunzo.compute.device import precision
 from mafunzo.compute.inference.engine import Engine
 from mafunzo.compute.inference.executor_torch import TorchExecutor, serving_dtype
 from mafunzo.compute.inference.stop import stop_token_ids
@@ -71,7 +72,7 @@ def load_model(
     stops = stop_token_ids(tokenizer, _generation_config(folders, network.generation_config))
     logger.info("Loaded %s: %s, stops at %s", folder, executor.dtype, tokenizer.convert_ids_to_tokens(list(stops)))
     engine = Engine(executor, tokenizer, stops, max_batch)
-    return LoadedModel(engine, tokenizer, str(executor.dtype).removeprefix("torch."), executor.parameters)
+    return LoadedModel(engine, tokenizer, precision.name(executor.dtype), executor.parameters)
 
 
 def _check_base(adapter: Path, base: Path) -> None:

@@ -49,18 +49,11 @@ class PackedLora(PackedLinear):
         return y.view(*x.shape[:-1], self.out_features)
 
 
-def pack_linears(network: nn.Module) -> int:
-    """Replace the linear layers of a network, in place, and return how many; it can't be trained or saved any more."""
-    count = 0
-    for module in list(network.modules()):
-        if isinstance(module, LoraLinear):
-            continue
+def pack_linears(network: nn.Module) -> None:
+    """Replace the linear layers of a network, in place; it can't be trained or saved any more."""
+    for module in [module for module in network.modules() if not isinstance(module, LoraLinear)]:
         for name, child in list(module.named_children()):
             if isinstance(child, LoraLinear) and is_packable(child.base.weight.dtype):
                 setattr(module, name, PackedLora(child))
             elif type(child) is nn.Linear and is_packable(child.weight.dtype):
                 setattr(module, name, PackedLinear(child))
-            else:
-                continue
-            count += 1
-    return count

@@ -93,6 +93,14 @@ def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
     write_json(folder / FACTS_FILE, facts, indent=2, ensure_ascii=False)
 
 
+def drop_keys(path: Path, *keys: str) -> None:
+    """Take keys out of a JSON object's file; one without them stays as it is, byte for byte."""
+    body = read_json(path)
+    remainder = {key: value for key, value in body.items() if key not in keys}
+    if len(remainder) < len(body):
+        write_json(path, remainder, indent=2, ensure_ascii=False)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; raises `InvalidFile`."""
     try:

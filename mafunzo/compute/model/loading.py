@@ -5,6 +5,7 @@ Only safetensors are read: a pickle runs whatever code its author put in. The fo
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +35,11 @@ def load_network(
     device: torch.device | str = "cpu",
     trust_remote_code: bool = False,
     attention: str | None = None,
-    ignore_mismatched_sizes: bool = False,
 ) -> PreTrainedModel:
     """Return the network of the Hugging Face folder `base`, in eval mode.
 
     adapter: an adapter folder (peft's format), put on the base's layers, or added into their weights if `merge`.
     dtype: None keeps the dtype that the weights are stored in. attention: a name of transformers' attention interface.
-    ignore_mismatched_sizes: weights whose shape doesn't fit start at random instead of failing.
     Raises `UnsafeModel` for pickled weights, or for code without `trust_remote_code`; `InvalidFile` for unusable files.
     """
     config = check_folder(base, trust_remote_code)
@@ -53,14 +52,13 @@ def load_network(
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=trust_remote_code,
-            ignore_mismatched_sizes=ignore_mismatched_sizes,
             output_loading_info=True,
             **options,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InvalidFile(f"{base}: transformers can't load this {config.get('model_type')} model: {error}") from error
     missing = sorted(info["missing_keys"])
-    if missing and not ignore_mismatched_sizes:
+    if missing:
         raise InvalidFile(f"{base}: weights are missing and would start at random.", missing)
     network = network.to(device)
     if adapter is not None:
@@ -70,6 +68,23 @@ def load_network(
     network.eval()
     assert isinstance(network, PreTrainedModel)
     return network
+
+
+def exact_length(config: Any) -> int | None:
+    """Return up to which length positions don't depend on the longest sequence of a batch, or None without such a limit.
+
+    Rotary embeddings that change their frequencies once a sequence is long (longrope, dynamic) do so for the whole batch.
+    """
+    rope = rope_parameters(config)
+    if rope.get("rope_type") not in ("longrope", "dynamic"):
+        return None
+    original = rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", None)
+    return int(original or config.max_position_embeddings)
+
+
+def rope_parameters(config: Any) -> Mapping[str, Any]:
+    """Return what a configuration says of its rotary embeddings."""
+    return getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
 
 
 def check_folder(folder: Path, trust_remote_code: bool = False) -> dict[str, Any]:

@@ -7,7 +7,7 @@
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from mafunzo.errors import InvalidFile, InvalidParameter, NotSupported, UnsafeModel
+from mafunzo.errors import Faults, InvalidFile, NotSupported, UnsafeModel
 from mafunzo.tracking.atomic_json import write_json
 
 CONFIG_FILE = "adapter_config.json"
@@ -100,9 +100,6 @@ class LoraLinear(nn.Module):
             weight.copy_((weight.float() + delta.to(weight.device)).to(weight.dtype))
         return self.base
 
-    def extra_repr(self) -> str:
-        return f"r={self.lora_A.shape[0]}, scaling={self.scaling:g}, dropout={self.dropout:g}"
-
 
 class _LoraProduct(torch.autograd.Function):
     """`x W^T + b + s (x A^T) B^T` with a backward pass by hand.
@@ -164,30 +161,28 @@ def add_adapter(network: nn.Module, config: AdapterConfig) -> list[str]:
     return names
 
 
-def target_names(network: nn.Module, targets: Iterable[str] = ()) -> list[str]:
+def target_names(network: nn.Module, targets: Sequence[str] = ()) -> list[str]:
     """Return the names of the linear layers that match `targets` (target modules): all but the head if there are none."""
-    patterns = tuple(targets)
     head = _head(network)
     linears = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
-    if not patterns:
-        names = [name for name, module in linears.items() if module is not head]
-        if not names:
+    body = [name for name, module in linears.items() if module is not head]
+    if not targets:
+        if not body:
             raise NotSupported(
                 f"{type(network).__name__} has no linear layers that LoRA can adapt: set apply_lora false."
             )
-        return names
-    faults = []
-    matches: dict[str, None] = {}
-    for target in patterns:
-        hits = [name for name in linears if name == target or name.endswith("." + target)]
+        return body
+    faults = Faults()
+    matches: set[str] = set()
+    for target in targets:
+        hits = {name for name in linears if name == target or name.endswith("." + target)}
         if not hits:
-            last_parts = sorted({name.rsplit(".", 1)[-1] for name, module in linears.items() if module is not head})
-            faults.append(f"lora_target_modules has '{target}', expected some of {', '.join(last_parts)}.")
-        if any(linears[name] is head for name in hits) and _is_head_tied(network):
-            faults.append(f"lora_target_modules has '{target}', whose weight is the embedding's too: leave it out.")
-        matches |= dict.fromkeys(hits)
-    if faults:
-        raise InvalidParameter("No adapter can be put on the network.", faults)
+            last_parts = sorted({name.rsplit(".", 1)[-1] for name in body})
+            faults.add(f"lora_target_modules has '{target}', expected some of {', '.join(last_parts)}.")
+        if not hits <= set(body) and _is_head_tied(network):
+            faults.add(f"lora_target_modules has '{target}', whose weight is the embedding's too: leave it out.")
+        matches |= hits
+    faults.require_none("No adapter can be put on the network.")
     return [name for name in linears if name in matches]
 
 
@@ -244,14 +239,14 @@ def load_adapter(network: nn.Module, folder: Path) -> AdapterConfig:
         tensors = load_file(_weights(folder))
     except SafetensorError as error:
         raise InvalidFile(f"{folder / WEIGHTS_FILE} can't be read: {error}") from error
-    factors, faults = _factors(tensors)
+    faults = Faults()
+    factors = _factors(tensors, faults)
     linears = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
     for name, parts in factors.items():
-        faults += _misfits(name, parts, linears.get(name))
-    if faults or not factors:
-        raise InvalidFile(
-            f"{folder}: the adapter doesn't fit {type(network).__name__}.", faults or ["it has no layers."]
-        )
+        faults.add(*_misfits(name, parts, linears.get(name)))
+    if not faults and not factors:
+        faults.add("it has no layers.")
+    faults.require_none(f"{folder}: the adapter doesn't fit {type(network).__name__}.", InvalidFile)
     network.requires_grad_(False)
     for name, parts in factors.items():
         rank = parts["A"].shape[0]
@@ -266,12 +261,10 @@ def load_adapter(network: nn.Module, folder: Path) -> AdapterConfig:
     return config
 
 
-def merge_adapter(network: nn.Module) -> int:
-    """Merge every adapter into its base weight, in place, and return how many there were."""
-    layers = list(adapters(network))
-    for name, layer in layers:
+def merge_adapter(network: nn.Module) -> None:
+    """Merge every adapter into its base weight, in place."""
+    for name, layer in list(adapters(network)):
         _replace(network, name, layer.merged())
-    return len(layers)
 
 
 def read_adapter_config(folder: Path) -> dict[str, Any]:
@@ -289,14 +282,11 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
 
 
 def _config(body: Mapping[str, Any]) -> AdapterConfig:
-    faults = []
+    faults = Faults()
     if body.get("peft_type") != "LORA":
-        faults.append(f"peft_type is {body.get('peft_type')!r}, expected 'LORA'.")
-    for key, neutral in _UNUSED.items():
-        if (body.get(key) or neutral) != neutral:
-            faults.append(f"{key} is {body[key]!r}.")
-    if faults:
-        raise NotSupported("The adapter uses what only peft computes: merge it with peft first.", faults)
+        faults.add(f"peft_type is {body.get('peft_type')!r}, expected 'LORA'.")
+    faults.add(*(f"{key} is {body[key]!r}." for key, unused in _UNUSED.items() if (body.get(key) or unused) != unused))
+    faults.require_none("The adapter uses what only peft computes: merge it with peft first.", NotSupported)
     targets = body.get("target_modules") or ()
     return AdapterConfig(
         r=int(body.get("r", 8)),
@@ -319,17 +309,16 @@ def _weights(folder: Path) -> Path:
     return path
 
 
-def _factors(tensors: Mapping[str, Tensor]) -> tuple[dict[str, dict[str, Tensor]], list[str]]:
-    """Return A and B by module name, and a fault for each tensor that is neither."""
+def _factors(tensors: Mapping[str, Tensor], faults: Faults) -> dict[str, dict[str, Tensor]]:
+    """Return A and B by module name; a tensor that is neither is a fault."""
     factors: dict[str, dict[str, Tensor]] = {}
-    faults = []
     for key, tensor in tensors.items():
         match = _WEIGHT_KEY.match(key)
         if match is None:
-            faults.append(f"{key} isn't a LoRA weight of a linear layer.")
+            faults.add(f"{key} isn't a LoRA weight of a linear layer.")
         else:
             factors.setdefault(match["module"], {})[match["part"]] = tensor
-    return factors, faults
+    return factors
 
 
 def _misfits(name: str, parts: Mapping[str, Tensor], linear: nn.Linear | None) -> list[str]:

@@ -10,7 +10,7 @@ in a rectangle that is as wide as the longest. Three rows of one sequence:
 
 and two rows of two sequences each, chosen and rejected:
 
-    ids        a a a A A b b B B B        sequence j of row i is number i * sequences_per_row + j
+    ids        a a a A A b b B B B        sequence j of row i is number i * 2 + j
     bounds     0     3   5   7     10
 
 The invariants: no sequence sees another (attention.py keeps to the bounds), positions start again at 0 in each, and the
@@ -144,11 +144,6 @@ class Batch:
     bounds: tuple[int, ...]
     n_targets: int
     n_tokens: int
-    sequences_per_row: int = 1
-
-    @property
-    def n_rows(self) -> int:
-        return (len(self.bounds) - 1) // self.sequences_per_row
 
 
 def pack(rows: Sequence[Row]) -> Batch:
@@ -168,10 +163,9 @@ def pack(rows: Sequence[Row]) -> Batch:
             targets.append(row_labels[1 : end + 1])
             positions.append(np.arange(end))
             bounds.append(bounds[-1] + end)
-    sequences_per_row = len(rows[0])
     if not ids:
         empty = torch.empty(0, dtype=torch.int64)
-        return Batch(empty, empty, empty, (0,), 0, n_tokens, sequences_per_row)
+        return Batch(empty, empty, empty, (0,), 0, n_tokens)
     targets_T = torch.from_numpy(np.concatenate(targets).astype(np.int64))
     return Batch(
         ids_T=torch.from_numpy(np.concatenate(ids).astype(np.int64)),
@@ -180,7 +174,6 @@ def pack(rows: Sequence[Row]) -> Batch:
         bounds=tuple(bounds),
         n_targets=int((targets_T != IGNORED).sum()),
         n_tokens=n_tokens,
-        sequences_per_row=sequences_per_row,
     )
 
 

@@ -28,7 +28,7 @@ from mafunzo.tracking.atomic_json import write_json
 
 MANIFEST = "manifest.json"
 STATE = "trainer_state.json"
-_NAME = re.compile(r"^checkpoint-(\d+)$")
+_NAME = re.compile(r"^checkpoint-\d+$")
 _SCHEDULE_KEYS = ("base_lrs", "last_epoch", "_step_count", "_last_lr")
 
 
@@ -72,17 +72,10 @@ def save_weights(network: PreTrainedModel, adapter: AdapterConfig | None, folder
 
 def load_weights(network: PreTrainedModel, is_adapter: bool, folder: Path) -> None:
     """Put the weights of a checkpoint of this same run into the network."""
-    if is_adapter:
-        tensors_of_network = adapter_tensors(network)
-        for name, tensor in load_file(folder / WEIGHTS_FILE).items():
-            tensors_of_network[name].copy_(tensor)
-        return
-    tensors: dict[str, Tensor] = {}
-    for file in sorted(folder.glob("model*.safetensors")):
-        tensors |= load_file(file)
-    weights = network.state_dict()
-    for name, tensor in tensors.items():
-        weights[name].copy_(tensor)
+    weights = adapter_tensors(network) if is_adapter else network.state_dict()
+    for file in [folder / WEIGHTS_FILE] if is_adapter else sorted(folder.glob("model*.safetensors")):
+        for name, tensor in load_file(file).items():
+            weights[name].copy_(tensor)
 
 
 def load_checkpoint(
@@ -114,9 +107,7 @@ def checkpoints(output: Path) -> list[Path]:
 
 def step_of(folder: Path) -> int:
     """Return the optimizer step after which a checkpoint was written."""
-    match = _NAME.match(folder.name)
-    assert match is not None
-    return int(match[1])
+    return int(folder.name.removeprefix("checkpoint-"))
 
 
 def newest_whole(outputs: Iterable[Path]) -> Path | None:

@@ -23,6 +23,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from mafunzo.compute.chat.examples import IGNORED
+from mafunzo.compute.model.loading import exact_length
 from mafunzo.compute.training import attention
 from mafunzo.compute.training.batch import Batch
 from mafunzo.compute.training.head_loss import Head, head_loss
@@ -99,7 +100,7 @@ def prepare(network: PreTrainedModel) -> PackedNetwork:
     if reason:
         logger.info("Rows aren't packed: %s", reason)
         _use_own_attention(network)
-    return PackedNetwork(network, not reason, _longest_packed(network), head)
+    return PackedNetwork(network, not reason, exact_length(network.config.get_text_config()) or 0, head)
 
 
 def _lines(packed: PackedNetwork, batch: Batch) -> list[tuple[int, int]]:
@@ -221,26 +222,11 @@ def _probe_ids(network: PreTrainedModel) -> list[Tensor]:
 
 
 def _probe_batch(ids: list[Tensor]) -> Batch:
-    bounds = [0]
-    for row in ids:
-        bounds.append(bounds[-1] + len(row))
+    bounds = tuple(itertools.accumulate(map(len, ids), initial=0))
     positions = torch.cat([torch.arange(len(row)) for row in ids])
     joined = torch.cat(ids).cpu()
-    return Batch(joined, positions, torch.full_like(joined, IGNORED), tuple(bounds), 0, len(joined))
+    return Batch(joined, positions, torch.full_like(joined, IGNORED), bounds, 0, len(joined))
 
 
 def _use_own_attention(network: PreTrainedModel) -> None:
     network.set_attn_implementation("sdpa" if getattr(network, "_supports_sdpa", False) else "eager")
-
-
-def _longest_packed(network: PreTrainedModel) -> int:
-    """Return the length up to which positions don't depend on the longest sequence of a row, or 0 without such a limit."""
-    config = network.config.get_text_config()
-    scaling = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    kind = scaling.get("rope_type", "default")
-    if kind not in ("longrope", "dynamic"):
-        return 0
-    original = scaling.get("original_max_position_embeddings") or getattr(
-        config, "original_max_position_embeddings", None
-    )
-    return int(original or config.max_position_embeddings)

@@ -96,7 +96,14 @@ def assemble(request: TrainingRequest) -> Run:
     adapter = _make_trainable(network, request)
     if arguments.gradient_checkpointing:  # activation recomputation: the backward pass runs each layer's forward again
         network.activation_checkpointing_enable({"use_reentrant": False})
-    order = _data_order(len(rows), arguments)
+    order = DataOrder(
+        n_rows=len(rows),
+        batch=arguments.per_device_train_batch_size,
+        accumulation=arguments.gradient_accumulation_steps * arguments.number_of_gpu_to_use_finetuning,
+        epochs=arguments.num_train_epochs,
+        max_steps=arguments.max_steps,
+        seed=arguments.seed,
+    )
     optimizer = make_optimizer(network, arguments)
     return Run(
         request=request,
@@ -153,14 +160,3 @@ def _make_trainable(network: PreTrainedModel, request: TrainingRequest) -> Adapt
     )
     add_adapter(network, config)
     return config
-
-
-def _data_order(n_rows: int, arguments: TrainingArguments) -> DataOrder:
-    return DataOrder(
-        n_rows=n_rows,
-        batch=arguments.per_device_train_batch_size,
-        accumulation=arguments.gradient_accumulation_steps * arguments.number_of_gpu_to_use_finetuning,
-        epochs=arguments.num_train_epochs,
-        max_steps=arguments.max_steps,
-        seed=arguments.seed,
-    )

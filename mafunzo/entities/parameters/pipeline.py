@@ -13,6 +13,9 @@ from mafunzo.entities.parameters.table import PARAMETERS, parameters_of
 
 _SOURCES = ("huggingface_id", "pytorch_model_path", "mlflow_model_path", "base_model_path", "mirror")
 """Where a model comes from: four ways to name it, and where a repository's files lie."""
+_IMPORTED = (*_SOURCES, "trust_remote_code")
+_COMPARED_ROWS = ("test_file_path", "max_seq_length", "on_bad_row")
+_PREVIEWED = ("train_file_path", "rows", "max_seq_length", "trust_remote_code")
 _COMPARISON = Output(
     "evaluation_result",
     "uri_folder",
@@ -83,8 +86,12 @@ def _step_output(step: str, output: str) -> str:
     return f"${{{{parent.jobs.{step}.outputs.{output}}}}}"
 
 
-def _chat_completion() -> Component:
-    return _pipeline(
+_MEASURES = tuple(parameter.name for parameter in parameters_of(EVALUATE))
+_MODELS = {"model": _step_output("import_model", "model"), "tuned": _step_output("import_tuned", "model")}
+_PREPARED = {"prepared": _step_output("prepare_data", "prepared")}
+
+_ALL = (
+    _pipeline(
         "chat_completion_pipeline",
         "Chat completion",
         "Fine-tunes a chat model on conversations, compares it with its base and packages it for serving.",
@@ -129,48 +136,37 @@ def _chat_completion() -> Component:
                 ("mlflow_model_folder",),
             ),
         ),
-    )
-
-
-def _compare_models() -> Component:
-    rows = ("test_file_path", "max_seq_length", "on_bad_row")
-    measures = tuple(parameter.name for parameter in parameters_of(EVALUATE))
-    models = {"model": _step_output("import_model", "model"), "tuned": _step_output("import_tuned", "model")}
-    prepared = {"prepared": _step_output("prepare_data", "prepared")}
-    return _pipeline(
+    ),
+    _pipeline(
         "compare_models",
         "Compare two models",
         "Evaluates two models on the same held-out conversations, with paired differences and their intervals.",
         _declarations(*_SOURCES)
         | _declarations(*_SOURCES, prefix="tuned_")
-        | _declarations(*rows, *measures)
+        | _declarations(*_COMPARED_ROWS, *_MEASURES)
         | _required_declaration("test_file_path"),
         (_COMPARISON,),
         (
             Node("import_model", IMPORT_MODEL, _bindings(*_SOURCES)),
             Node("import_tuned", IMPORT_MODEL, _bindings(*_SOURCES, prefix="tuned_")),
-            Node("prepare_data", PREPARE_DATA, {"model": models["model"]} | _bindings(*rows)),
-            Node("evaluate", EVALUATE, models | prepared | _bindings(*measures), _parent_outputs("evaluation_result")),
+            Node("prepare_data", PREPARE_DATA, {"model": _MODELS["model"]} | _bindings(*_COMPARED_ROWS)),
+            Node(
+                "evaluate",
+                EVALUATE,
+                _MODELS | _PREPARED | _bindings(*_MEASURES),
+                _parent_outputs("evaluation_result"),
+            ),
         ),
-    )
-
-
-def _import_model() -> Component:
-    names = (*_SOURCES, "trust_remote_code")
-    return _pipeline(
+    ),
+    _pipeline(
         "import_model_pipeline",
         "Import a model",
         "Fetches a base model and converts it once to a plain Hugging Face folder, which later jobs take from the cache.",
-        _declarations(*names),
+        _declarations(*_IMPORTED),
         (Output("model", "uri_folder", "A plain Hugging Face folder."),),
-        (Node("import_model", IMPORT_MODEL, _bindings(*names), _parent_outputs("model")),),
-    )
-
-
-def _preview_data() -> Component:
-    names = (*_SOURCES, "trust_remote_code")
-    preview_inputs = ("train_file_path", "rows", "max_seq_length", "trust_remote_code")
-    return _pipeline(
+        (Node("import_model", IMPORT_MODEL, _bindings(*_IMPORTED), _parent_outputs("model")),),
+    ),
+    _pipeline(
         "preview_data_pipeline",
         "Look at the data",
         "Renders the first rows of a file with a model's own chat template and marks what is trained; checks every row.",
@@ -180,17 +176,15 @@ def _preview_data() -> Component:
         | _declarations("max_seq_length", "trust_remote_code"),
         (Output("preview", "uri_folder", "preview.json and report.json."),),
         (
-            Node("import_model", IMPORT_MODEL, _bindings(*names)),
+            Node("import_model", IMPORT_MODEL, _bindings(*_IMPORTED)),
             Node(
                 "preview_data",
                 PREVIEW_DATA,
-                {"model": _step_output("import_model", "model")} | _bindings(*preview_inputs),
+                {"model": _step_output("import_model", "model")} | _bindings(*_PREVIEWED),
                 _parent_outputs("preview"),
             ),
         ),
-    )
+    ),
+)
 
-
-PIPELINES: Mapping[str, Component] = {
-    pipeline.name: pipeline for pipeline in (_chat_completion(), _compare_models(), _import_model(), _preview_data())
-}
+PIPELINES: Mapping[str, Component] = {pipeline.name: pipeline for pipeline in _ALL}

@@ -159,7 +159,8 @@ def test_merging_changes_no_answer(family):
     network, _ = tuned(family)
     with torch.no_grad():
         before = network(IDS).logits
-        assert merge_adapter(network) == len(target_names(tiny(family)))
+        assert len(list(adapters(network))) == len(target_names(tiny(family)))
+        merge_adapter(network)
         torch.testing.assert_close(network(IDS).logits, before, rtol=1e-4, atol=1e-5)
     assert not list(adapters(network))
 

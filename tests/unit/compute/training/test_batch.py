@@ -113,7 +113,7 @@ def test_the_sequences_of_a_row_are_packed_behind_each_other(tmp_path):
     write_pairs(tmp_path / "train.parquet", [[5, 6, 7], [8, 9]], [[5, 4], [8, 3, 2]])
     rows = read_rows(tmp_path / "train.parquet", PAIRS)
     batch = pack([rows.row(0), rows.row(1)])
-    assert (batch.n_rows, batch.sequences_per_row, batch.n_targets, batch.n_tokens) == (2, 2, 6, 10)
+    assert (batch.n_targets, batch.n_tokens) == (6, 10)
     assert batch.bounds == (0, 2, 3, 4, 6)
     assert batch.ids_T.tolist() == [5, 6, 5, 8, 8, 3]
     assert batch.targets_T.tolist() == [6, 7, 4, 9, 3, 2]

@@ -45,7 +45,7 @@ class FirstIsBetter:
     counts = ("preferred", "pairs")
 
     def terms(self, batch):
-        return batch.n_rows
+        return (len(batch.bounds) - 1) // len(self.row_format.sequences)
 
     def loss(self, network, batch):
         losses = [outputs.loss(i)[0] for outputs in network.forward(batch) for i in range(len(outputs.bounds) - 1)]
