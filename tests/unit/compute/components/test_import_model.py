@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mafunzo.compute.components import import_model as module
@@ -280,70 +280,13 @@ def test_a_models_mlflow_folder_of_the_transformers_flavor_is_imported(
     assert AutoTokenizer.from_pretrained(run_import(mlflow_model_path=mlflow)).chat_template
 
 
-def test_the_hash_of_the_weights_is_what_two_shell_commands_print(tmp_path: Path) -> None:
-    import subprocess
-
-    for name in ("model-00002-of-00002.safetensors", "model-00001-of-00002.safetensors"):
-        save_file({"w": torch.ones(2)}, tmp_path / name)
-    process = subprocess.run(
-        "LC_ALL=C; sha256sum *.safetensors | sha256sum",
-        shell=True,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert weights_sha256(tmp_path) == process.stdout.split()[0]
-
-
-def config_file(tmp_path: Path, **body: object) -> Path:
-    path = tmp_path / "finetune_config.json"
-    path.write_text(json.dumps(body))
-    return path
-
-
-def test_a_users_chat_template_and_tokens_replace_the_models(
+def test_a_finetune_config_is_applied_before_the_end_of_a_turn_is_read(
     folder: Path, tmp_path: Path, run_import: Import, facts: Any
 ) -> None:
     template = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + eos_token }}{% endfor %}"
-    config = config_file(tmp_path, chat_template=template, special_tokens={"eos_token": "<|end_of_text|>"})
+    config = tmp_path / "finetune_config.json"
+    config.write_text(json.dumps({"chat_template": template, "special_tokens": {"eos_token": "<|end_of_text|>"}}))
     out = run_import(pytorch_model_path=folder, finetune_config_path=config)
-    tokenizer = AutoTokenizer.from_pretrained(out)
-    assert (
-        tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False) == "user: Hi<|end_of_text|>"
-    )
     assert facts(out)["end_of_turn"] == "<|end_of_text|>"
-
-
-def test_a_key_of_the_finetune_config_that_is_not_honoured_is_refused_by_its_name(
-    folder: Path, tmp_path: Path, run_import: Import
-) -> None:
-    config = config_file(tmp_path, lora_algo="auto", chat_templat="x")
-    text = failure(run_import, NotSupported, pytorch_model_path=folder, finetune_config_path=config)
-    assert "lora_algo" in text
-    assert "Did you mean chat_template?" in text
-
-
-def test_a_special_token_outside_of_the_vocabulary_is_refused(folder: Path, tmp_path: Path, run_import: Import) -> None:
-    config = config_file(tmp_path, special_tokens={"pad_token": "<pad>"})
-    text = failure(run_import, InvalidFile, pytorch_model_path=folder, finetune_config_path=config)
-    assert "pad_token is '<pad>'" in text
-
-
-def test_a_chat_template_that_is_broken_is_named_by_its_line(folder: Path, tmp_path: Path, run_import: Import) -> None:
-    config = config_file(tmp_path, chat_template="line one\n{% if %}")
-    text = failure(run_import, InvalidFile, pytorch_model_path=folder, finetune_config_path=config)
-    assert "chat_template, line 2" in text
-
-
-def test_azures_markers_of_turns_are_accepted_only_if_the_template_writes_them(
-    folder: Path, tmp_path: Path, run_import: Import
-) -> None:
-    right = {
-        "instruction_template": "<|start_header_id|>user<|end_header_id|>",
-        "response_template": {"content": "<|start_header_id|>assistant<|end_header_id|>"},
-    }
-    run_import(pytorch_model_path=folder, finetune_config_path=config_file(tmp_path, chat_special_tokens=right))
-    wrong = config_file(tmp_path, chat_special_tokens={"response_template": "### Assistant:"})
-    text = failure(run_import, InvalidFile, pytorch_model_path=folder, finetune_config_path=wrong)
-    assert "### Assistant:" in text
+    config.write_text(json.dumps({"lora_algo": "auto"}))
+    failure(run_import, NotSupported, pytorch_model_path=folder, finetune_config_path=config)
