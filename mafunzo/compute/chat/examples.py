@@ -73,9 +73,8 @@ class Encoder:
                 continue
             text, spans = rendering
             encoding = next(encodings)
-            examples.append(
-                _example(text, _trained(conversation, spans), encoding.ids, encoding.offsets, max_seq_length)
-            )
+            trained = [span for span in spans if conversation.messages[span.message].extra.get("weight", 1) != 0]
+            examples.append(_example(text, trained, encoding.ids, encoding.offsets, max_seq_length))
         return examples
 
     def own_token(self, conversation: Conversation) -> str:
@@ -105,10 +104,6 @@ def pieces(example: Example) -> Iterator[dict[str, Any]]:
         end = max(end, piece_end)
     if end > begin:
         yield {"text": example.text[begin:end], "trained": is_trained}
-
-
-def _trained(conversation: Conversation, spans: Sequence[Span]) -> list[Span]:
-    return [span for span in spans if conversation.messages[span.message].extra.get("weight", 1) != 0]
 
 
 def _example(

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from mafunzo.compute.components.command import Arguments, run
+from mafunzo.compute.evaluation.compare import check_gate
 from mafunzo.compute.evaluation.evaluate import evaluate
-from mafunzo.compute.evaluation.gate import check_gate
 from mafunzo.compute.evaluation.report import logged_metrics, table_text, write_report
 from mafunzo.compute.evaluation.request import EvaluationArguments, EvaluationRequest
 from mafunzo.compute.evaluation.serving_reference import serving_reference

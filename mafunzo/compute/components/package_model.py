@@ -188,26 +188,30 @@ def _write_mlflow(out: Path, facts: Mapping[str, Any], is_adapter: bool, trusts_
     shutil.copyfile(mlflow_loader.__file__, code / "mlflow_loader.py")
     packages = PACKAGES + (ADAPTER_PACKAGES if is_adapter else ())
     requirements = [f"{package}=={version(package).partition('+')[0]}" for package in packages]
-    python = platform.python_version()
     (out / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
-    dependencies = [f"python={python}", "pip", {"pip": requirements}]
-    _write_yaml(out / "conda.yaml", {"name": "mlflow-env", "channels": ["conda-forge"], "dependencies": dependencies})
-    build = ["pip", "setuptools", "wheel"]
-    _write_yaml(
-        out / "python_env.yaml",
-        {"python": python, "build_dependencies": build, "dependencies": ["-r requirements.txt"]},
-    )
-    config: dict[str, Any] = {"base": "", "device": "auto", "trust_remote_code": trusts_code}
-    flavor = {
-        "loader_module": "mlflow_loader",
-        "code": "code",
-        "config": config,
-        "env": {"conda": "conda.yaml", "virtualenv": "python_env.yaml"},
-        "python_version": python,
+    python, base = platform.python_version(), facts["base"]
+    conda = {
+        "name": "mlflow-env",
+        "channels": ["conda-forge"],
+        "dependencies": [f"python={python}", "pip", {"pip": requirements}],
     }
-    base = facts["base"]
+    _write_yaml(out / "conda.yaml", conda)
+    virtualenv = {
+        "python": python,
+        "build_dependencies": ["pip", "setuptools", "wheel"],
+        "dependencies": ["-r requirements.txt"],
+    }
+    _write_yaml(out / "python_env.yaml", virtualenv)
     body = {
-        "flavors": {"python_function": flavor},
+        "flavors": {
+            "python_function": {
+                "loader_module": "mlflow_loader",
+                "code": "code",
+                "config": {"base": "", "device": "auto", "trust_remote_code": trusts_code},
+                "env": {"conda": "conda.yaml", "virtualenv": "python_env.yaml"},
+                "python_version": python,
+            }
+        },
         "metadata": {
             "name": facts["name"],
             "kind": facts["kind"],

@@ -70,7 +70,14 @@ def work(arguments: Arguments) -> None:
         refuse([] if options.skips_bad_rows else [row for tally in tallies.values() for row in tally.bad])
         _check_enough_is_left(tallies)
         copy_files(model, TOKENIZER_FILES, folder / "tokenizer")
-        report = as_json(tallies, _settings(options, values))
+        settings = {
+            "max_seq_length": options.max_seq_length,
+            "pad_to_max_length": values.pad_to_max_length,
+            "pad_token_id": options.padding,
+            "on_bad_row": values.on_bad_row,
+            "split_seed": values.split_seed,
+        }
+        report = as_json(tallies, settings)
         write_json(folder / "report.json", report, indent=1, ensure_ascii=False)
         split_name = next(iter(tallies))
         write_json(folder / "preview.json", tallies[split_name].preview, indent=1, ensure_ascii=False)
@@ -100,16 +107,6 @@ def _options(values: PrepareDataArguments, tokenizer: Any, model: Path) -> Optio
         raise InvalidParameter("pad_to_max_length is true, but the model names no longest length. Set max_seq_length.")
     padding = padding_id(tokenizer) if values.pad_to_max_length else None
     return Options(length, padding, values.batch_size, values.on_bad_row == "skip")
-
-
-def _settings(options: Options, values: PrepareDataArguments) -> dict[str, Any]:
-    return {
-        "max_seq_length": options.max_seq_length,
-        "pad_to_max_length": values.pad_to_max_length,
-        "pad_token_id": options.padding,
-        "on_bad_row": values.on_bad_row,
-        "split_seed": values.split_seed,
-    }
 
 
 def _sources(arguments: Arguments) -> dict[str, Source]:

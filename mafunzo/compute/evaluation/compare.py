@@ -1,16 +1,17 @@
-"""Paired bootstrap of two models on the same rows: confidence intervals of each, and of their difference.
+"""Paired bootstrap of two models on the same rows: confidence intervals of each and of their difference, and the gate by them.
 
 Rows are resampled with replacement, the same rows for both models (Efron 1979; paired as in Koehn 2004); a ratio such
 as loss per token is recomputed from the resampled rows' sums. Intervals are percentiles of the resamples.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from mafunzo.compute.evaluation.metrics import Floats, Metric
+from mafunzo.errors import Faults, GateNotPassed
 
 RESAMPLES = 5000
 CONFIDENCE = 0.95
@@ -80,6 +81,28 @@ def estimate_ratio(numerators: Floats, denominators: Floats, seed: int, resample
     return _estimate(total[0] / total[1], sums_R[:, 0] / sums_R[:, 1])
 
 
+def check_gate(
+    demand: str, metric: str, comparisons: Mapping[str, Comparison], max_kl: float | None, kl: Estimate | None
+) -> None:
+    """Raise `GateNotPassed` unless the quality gate's demands hold.
+
+    better: the difference's interval lies wholly on the better side of zero. not_worse: it doesn't lie wholly on the
+    worse side. max_kl: the lower bound of KL(base || tuned) on general prompts is at most this.
+    """
+    faults = Faults()
+    if demand != "none":
+        faults.add(_demand_fault(demand, comparisons[metric]))
+    if max_kl is not None and kl is not None and kl.low > max_kl:
+        faults.add(
+            f"KL to the base on general prompts is {kl.value:.4g} ({kl.low:.4g} to {kl.high:.4g}), gate_max_kl is {max_kl:g}."
+        )
+    faults.require_none(
+        "The tuned model didn't pass the gate. Train on more or better data, change the learning rate or the epochs, "
+        "or set gate to none to go on regardless.",
+        GateNotPassed,
+    )
+
+
 def _resampled(sums: Floats, seed: int, resamples: int) -> Floats:
     """Return sums over resampled rows: (models, rows, columns) to (models, resamples, columns)."""
     chunks = [np.einsum("rn,mnc->mrc", counts, sums) for counts in _row_counts(sums.shape[1], seed, resamples)]
@@ -107,3 +130,16 @@ def _is_better(difference: Estimate, is_higher_better: bool) -> bool | None:
     if difference.high < 0:
         return not is_higher_better
     return None
+
+
+def _demand_fault(demand: str, comparison: Comparison) -> str:
+    is_passed = comparison.is_better is True if demand == "better" else comparison.is_better is not False
+    if is_passed:
+        return ""
+    side = "above" if comparison.is_higher_better else "below"
+    expected = f"wholly {side} 0" if demand == "better" else f"not wholly on the other side of 0 ({side} is better)"
+    difference = comparison.difference
+    return (
+        f"{comparison.name}: {comparison.base.value:.4g} -> {comparison.tuned.value:.4g}, difference {difference.value:+.4g} "
+        f"({difference.low:+.4g} to {difference.high:+.4g}, 95%), expected {expected}: gate is {demand}."
+    )

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from mafunzo.compute.chat.examples import IGNORED
@@ -47,12 +48,8 @@ def reply_logits(
 
     Positions count from 0, and are 1 or more; one beyond the last token gives the next-token prediction.
     """
-    longest = max(len(ids) for ids in token_ids)
-    ids_BT = torch.zeros((len(token_ids), longest), dtype=torch.long)
-    mask_BT = torch.zeros_like(ids_BT)
-    for b, ids in enumerate(token_ids):
-        ids_BT[b, : len(ids)] = torch.tensor(list(ids))
-        mask_BT[b, : len(ids)] = 1
+    ids_BT = pad_sequence([torch.tensor(list(ids), dtype=torch.long) for ids in token_ids], batch_first=True)
+    mask_BT = pad_sequence([torch.ones(len(ids), dtype=torch.long) for ids in token_ids], batch_first=True)
     positions_K = sorted({t - 1 for row in positions for t in row})
     place = {t: k for k, t in enumerate(positions_K)}
     can_keep = "logits_to_keep" in inspect.signature(network.forward).parameters

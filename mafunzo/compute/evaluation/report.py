@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 from importlib.resources import files
@@ -166,23 +166,20 @@ def report_html(evaluation: Evaluation, images: Mapping[str, bytes]) -> str:
         samples=evaluation.samples[:SHOWN_SAMPLES],
         sample_count=len(evaluation.samples),
         shown_turns=SHOWN_TURNS,
-        facts=_flat(evaluation.facts),
+        facts=list(_flat(evaluation.facts)),
         model=evaluation.facts.get("base", {}).get("name", ""),
         rows=len(evaluation.base_loss_by_row),
         resamples=RESAMPLES,
     )
 
 
-def _flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    rows: list[tuple[str, str]] = []
+def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     for key, value in facts.items():
         name = f"{prefix}{key}".replace("_", " ")
         if isinstance(value, Mapping):
-            rows += _flat(value, f"{name}: ")
+            yield from _flat(value, f"{name}: ")
         else:
-            text = ", ".join(str(item) for item in value) if isinstance(value, list | tuple) else str(value)
-            rows.append((name, text))
-    return rows
+            yield name, ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _label(comparison: Comparison) -> str:

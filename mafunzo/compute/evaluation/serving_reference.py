@@ -98,8 +98,8 @@ def serving_reference(
 def stop_token_ids(base: Path, tuned: Path, tokenizer: Any, trust_remote_code: bool = False) -> list[int]:
     """Return the stop tokens: those at which `generate` stops, and the one that ends a turn in the chat template."""
     folder = tuned if (tuned / "config.json").exists() else base
-    settings = GenerationConfig() if not (folder / "generation_config.json").exists() else None
-    settings = settings or GenerationConfig.from_pretrained(folder, local_files_only=True)
+    has_settings = (folder / "generation_config.json").exists()
+    settings = GenerationConfig.from_pretrained(folder, local_files_only=True) if has_settings else GenerationConfig()
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     eos = settings.eos_token_id if settings.eos_token_id is not None else getattr(config, "eos_token_id", None)
     ends = [eos] if isinstance(eos, int) else list(eos or [])

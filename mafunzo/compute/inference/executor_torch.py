@@ -68,10 +68,10 @@ class TorchExecutor:
         self.cache.advance()
         return dict(zip(ids, logits_BV, strict=True))
 
+    @torch.inference_mode()
     def free(self, id: int) -> None:
         """Free a sequence's row of the KV cache."""
-        with torch.inference_mode():
-            self.cache.free(id)
+        self.cache.free(id)
 
     def cache_budget_tokens(self, share: float = MEMORY_SHARE) -> int:
         """Return how many tokens fit into `share` of the memory that is free now; at least one full sequence."""

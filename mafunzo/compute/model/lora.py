@@ -157,7 +157,9 @@ def add_adapter(network: nn.Module, config: AdapterConfig) -> list[str]:
     names = target_names(network, config.targets)
     network.requires_grad_(False)
     for name in names:
-        _replace(network, name, LoraLinear(_linear(network, name), config.r, config.scaling, config.dropout))
+        layer = network.get_submodule(name)
+        assert isinstance(layer, nn.Linear)
+        _replace(network, name, LoraLinear(layer, config.r, config.scaling, config.dropout))
     return names
 
 
@@ -359,12 +361,6 @@ def _is_head_tied(network: nn.Module) -> bool:
 def _head(network: nn.Module) -> nn.Module | None:
     head = network.get_output_embeddings() if hasattr(network, "get_output_embeddings") else None  # type: ignore[operator]
     return head if isinstance(head, nn.Module) else None
-
-
-def _linear(network: nn.Module, name: str) -> nn.Linear:
-    module = network.get_submodule(name)
-    assert isinstance(module, nn.Linear)
-    return module
 
 
 def _replace(network: nn.Module, name: str, module: nn.Module) -> None:

@@ -14,12 +14,6 @@ from mafunzo.entities.parameters.constraint import faults_between, split_names
 from mafunzo.entities.parameters.table import DEFAULTS
 from mafunzo.errors import InvalidParameter
 
-WITHOUT_EFFECT = {
-    "eval_accumulation_steps": "evaluation keeps sums and no predictions, so that nothing has to move off the GPU",
-    "metric_for_best_model": "the validation loss is the one metric that isn't refused",
-}
-"""Arguments that no code reads, and why whatever they may be changes nothing."""
-
 
 @dataclass(frozen=True)
 class TrainingArguments:

@@ -105,13 +105,11 @@ def prepare(network: PreTrainedModel) -> PackedNetwork:
 
 def _lines(packed: PackedNetwork, batch: Batch) -> list[tuple[int, int]]:
     """Return the parts of a batch, as indices of its bounds, that go through the network together."""
-    count = len(batch.bounds) - 1
-    if not packed.packs:
-        return [(i, i + 1) for i in range(count)]
-    longest = max((batch.bounds[i + 1] - batch.bounds[i] for i in range(count)), default=0)
-    if packed.longest_packed and longest > packed.longest_packed:
-        return [(i, i + 1) for i in range(count)]
-    return [(0, count)] if count else []
+    lengths = [end - start for start, end in itertools.pairwise(batch.bounds)]
+    is_too_long = 0 < packed.longest_packed < max(lengths, default=0)
+    if packed.packs and not is_too_long:
+        return [(0, len(lengths))] if lengths else []
+    return [(i, i + 1) for i in range(len(lengths))]
 
 
 def _outputs(packed: PackedNetwork, batch: Batch, low: int, high: int) -> Outputs:

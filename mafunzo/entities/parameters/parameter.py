@@ -46,10 +46,6 @@ class Parameter:
     aliases: tuple[str, ...] = ()
     is_azure: bool = True
 
-    @property
-    def is_optional(self) -> bool:
-        return self.name != "task_name"
-
     def name_in(self, step: str) -> str:
         """Return what a component calls it."""
         return self.names.get(step, self.name)
@@ -66,7 +62,7 @@ class Parameter:
             name=self.name,
             type=self.type,
             description=self.effect + (f" Unit: {self.unit}." if self.unit else ""),
-            is_optional=self.is_optional,
+            is_optional=self.name != "task_name",
             default=self.default,
             enum=self.enum,
             minimum=self.minimum,

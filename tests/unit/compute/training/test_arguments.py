@@ -8,7 +8,7 @@ import pytest
 
 import mafunzo
 from mafunzo.compute.components import finetune
-from mafunzo.compute.training.arguments import WITHOUT_EFFECT, TrainingArguments
+from mafunzo.compute.training.arguments import TrainingArguments
 from mafunzo.entities.component import parse_value
 from mafunzo.entities.parameters.table import PARAMETERS, parameters_of
 from mafunzo.errors import InvalidParameter
@@ -16,6 +16,11 @@ from tests.support.component_line import values_of
 
 FIELDS = [field.name for field in fields(TrainingArguments)]
 NO_VALIDATION = {"evaluation_strategy": "disable"}
+WITHOUT_EFFECT = {
+    "eval_accumulation_steps": "evaluation keeps sums and no predictions, so that nothing has to move off the GPU",
+    "metric_for_best_model": "the validation loss is the one metric that isn't refused",
+}
+"""Arguments that no code reads, and why whatever they may be changes nothing."""
 COMPUTE = Path(mafunzo.__file__).parent / "compute"
 READ_AS = {"lora_target_modules": "lora_targets"}
 READERS = [*(COMPUTE / "training").rglob("*.py"), COMPUTE / "components" / "finetune.py"]
