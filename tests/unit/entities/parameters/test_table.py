@@ -1,14 +1,11 @@
-import importlib.util
 from pathlib import Path
 
 import pytest
-import yaml
 
 from mafunzo.compute.components.command import load_interface
 from mafunzo.entities.component import PATH_TYPES, parse_value
-from mafunzo.entities.parameters.constraint import faults_between, split_names
 from mafunzo.entities.parameters.parameter import STEPS
-from mafunzo.entities.parameters.table import DEFAULTS, PARAMETERS
+from mafunzo.entities.parameters.table import PARAMETERS
 
 ROOT = Path(__file__).resolve().parents[4]
 COMPONENTS = ROOT / "mafunzo" / "compute" / "components"
@@ -104,15 +101,6 @@ def test_the_pipeline_has_every_input_of_azure_s_with_its_type_default_and_value
         assert found.is_optional == (name != "task_name"), name
 
 
-def test_the_pipeline_has_azure_s_outputs_and_the_evaluation():
-    outputs = load_interface(COMPONENTS / "chat_completion_pipeline.yml").outputs
-    assert {name: output.type for name, output in outputs.items()} == {
-        "pytorch_model_folder": "uri_folder",
-        "mlflow_model_folder": "mlflow_model",
-        "evaluation_result": "uri_folder",
-    }
-
-
 @pytest.mark.parametrize("name", list(PARAMETERS))
 def test_every_default_is_accepted_by_its_own_declaration(name):
     declared = PARAMETERS[name].as_input()
@@ -130,38 +118,6 @@ def test_no_input_is_dead(name):
     follows = {"deepspeed_stage": "apply_deepspeed"}
     assert parameter.steps or is_refused or is_machine or "true" in PARAMETERS[follows[name]].refused
     assert set(parameter.steps) <= set(STEPS)
-
-
-def test_every_binding_of_the_pipeline_exists_with_a_fitting_type():
-    pipeline = load_interface(COMPONENTS / "chat_completion_pipeline.yml")
-    parts = {name: load_interface(COMPONENTS / f"{node.component}.yml") for name, node in pipeline.nodes.items()}
-    for name, node in pipeline.nodes.items():
-        for key, binding in node.inputs.items():
-            assert key in parts[name].inputs, f"{name} has no input {key}"
-            path = binding.removeprefix("${{parent.").removesuffix("}}").split(".")
-            declared = parts[name].inputs[key]
-            if path[0] == "inputs":
-                source = pipeline.inputs[path[1]]
-                assert source.type == declared.type, f"{name}.{key}"
-                assert source.default == declared.default, f"{name}.{key}"
-                assert source.enum == declared.enum, f"{name}.{key}"
-                assert source.is_required <= declared.is_required or source.is_optional <= declared.is_optional
-            else:
-                assert declared.is_path and path[3] in parts[path[1]].outputs, f"{name}.{key}"
-                assert declared.type in (parts[path[1]].outputs[path[3]].type, "uri_folder"), f"{name}.{key}"
-        for key, target in node.outputs.items():
-            assert key in parts[name].outputs
-            assert target.removeprefix("${{parent.outputs.").removesuffix("}}") in pipeline.outputs
-        required = {key for key, declared in parts[name].inputs.items() if declared.is_required}
-        assert required <= set(node.inputs), f"{name} needs {required - set(node.inputs)}"
-
-
-@pytest.mark.parametrize("step", STEPS)
-def test_what_a_step_takes_reaches_it(step):
-    """Every input of a component is bound, none is left at its default."""
-    pipeline = load_interface(COMPONENTS / "chat_completion_pipeline.yml")
-    component = load_interface(COMPONENTS / f"{step}.yml")
-    assert set(component.inputs) == set(pipeline.nodes[step].inputs)
 
 
 def test_the_reference_page_names_every_parameter_and_refusal():
@@ -185,40 +141,3 @@ def test_aliases_are_unique_and_no_parameter_s_own_name():
     aliases = [alias for parameter in PARAMETERS.values() for alias in parameter.aliases]
     assert len(aliases) == len(set(aliases))
     assert not set(aliases) & set(PARAMETERS)
-
-
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [
-        pytest.param({"apply_early_stopping": True, "evaluation_strategy": "disable"}, "no validation loss", id="stop"),
-        pytest.param({"evaluation_steps_interval": 0.5}, "Use evaluation_strategy steps", id="interval"),
-        pytest.param({"max_steps": 0}, "max_steps is 0", id="no steps"),
-        pytest.param({"save_total_limit": 0}, "save_total_limit is 0", id="no checkpoint"),
-        pytest.param({"max_seq_length": 0}, "max_seq_length is 0", id="no tokens"),
-        pytest.param({"warmup_steps": 3, "warmup_ratio": 0.1}, "both given", id="two warm-ups"),
-        pytest.param({"warmup_steps": 30, "max_steps": 20}, "more than all 20", id="long warm-up"),
-        pytest.param({"lora_target_modules": "q_proj"}, "Set apply_lora true", id="targets without LoRA"),
-        pytest.param({"lora_target_modules": " , ", "apply_lora": True}, "commas between", id="empty targets"),
-    ],
-)
-def test_faults_between_parameters_are_named(given, words):
-    faults = faults_between(DEFAULTS | given)
-    assert len(faults) == 1 and words in faults[0]
-
-
-def test_the_defaults_and_the_tutorial_s_values_have_no_faults():
-    assert faults_between(DEFAULTS) == []
-    tutorial = {"num_train_epochs": 3, "learning_rate": 5e-6, "lr_scheduler_type": "cosine", "apply_lora": True}
-    assert faults_between(DEFAULTS | tutorial) == []
-
-
-@pytest.mark.parametrize("text", ["q_proj,v_proj", "q_proj, v_proj", "['q_proj', 'v_proj']", "q_proj v_proj"])
-def test_names_are_read_in_the_ways_that_people_write_them(text):
-    assert split_names(text) == ("q_proj", "v_proj")
-
-
-def test_the_pipeline_is_a_component_that_yaml_reads_back_as_declared():
-    body = yaml.safe_load((COMPONENTS / "chat_completion_pipeline.yml").read_text())
-    assert body["inputs"]["learning_rate"]["default"] == 2e-05
-    assert body["inputs"]["adam_epsilon"]["default"] == 1e-8
-    assert importlib.util.find_spec("mafunzo.entities.parameters.table")

@@ -1,0 +1,48 @@
+"""What must hold between parameters: each fault is named with what was given and what to do."""
+
+import pytest
+
+from mafunzo.entities.parameters.constraint import faults_between, split_names
+from mafunzo.entities.parameters.table import DEFAULTS
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        pytest.param({"apply_early_stopping": True, "evaluation_strategy": "disable"}, "no validation loss", id="stop"),
+        pytest.param({"evaluation_steps_interval": 0.5}, "Use evaluation_strategy steps", id="interval"),
+        pytest.param({"max_steps": 0}, "max_steps is 0", id="no steps"),
+        pytest.param({"save_total_limit": 0}, "save_total_limit is 0", id="no checkpoint"),
+        pytest.param({"max_seq_length": 0}, "max_seq_length is 0", id="no tokens"),
+        pytest.param({"warmup_steps": 3, "warmup_ratio": 0.1}, "both given", id="two warm-ups"),
+        pytest.param({"warmup_steps": 30, "max_steps": 20}, "more than all 20", id="long warm-up"),
+        pytest.param({"lora_target_modules": "q_proj"}, "Set apply_lora true", id="targets without LoRA"),
+        pytest.param({"lora_target_modules": " , ", "apply_lora": True}, "commas between", id="empty targets"),
+        pytest.param(
+            {"apply_deepspeed": True, "auto_find_batch_size": True}, "DeepSpeed can't do", id="two that clash"
+        ),
+    ],
+)
+def test_faults_between_parameters_are_named(given, words):
+    faults = faults_between(DEFAULTS | given)
+    assert len(faults) == 1 and words in faults[0]
+
+
+def test_the_defaults_and_the_tutorial_s_values_have_no_faults():
+    assert faults_between(DEFAULTS) == []
+    tutorial = {"num_train_epochs": 3, "learning_rate": 5e-6, "lr_scheduler_type": "cosine", "apply_lora": True}
+    assert faults_between(DEFAULTS | tutorial) == []
+
+
+@pytest.mark.parametrize("text", ["q_proj,v_proj", "q_proj, v_proj", "['q_proj', 'v_proj']", "q_proj v_proj"])
+def test_names_are_read_in_the_ways_that_people_write_them(text):
+    assert split_names(text) == ("q_proj", "v_proj")
+
+
+def test_all_faults_come_at_once():
+    values = DEFAULTS | {"max_steps": 0, "save_total_limit": 0, "warmup_steps": 3, "warmup_ratio": 0.1}
+    assert [fault.split(" ")[0] for fault in faults_between(values)] == [
+        "max_steps",
+        "save_total_limit",
+        "warmup_steps",
+    ]
