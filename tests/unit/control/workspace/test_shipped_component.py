@@ -29,7 +29,7 @@ def test_the_code_of_a_step_is_everything_of_ours_that_it_imports():
     assert {
         "compute/components/finetune.py",
         "compute/components/command.py",
-        "compute/training/finetune.py",
+        "compute/training/trainer.py",
         "compute/model/loading.py",
         "errors.py",
     } <= names
