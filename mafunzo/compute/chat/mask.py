@@ -136,14 +136,11 @@ def align(text: str, literals: Sequence[str], contents: Sequence[str]) -> list[i
 
 
 def _placements(text: str, position: int, content: str, literal: str) -> Iterator[int]:
-    forms = (content, content.strip(), content.lstrip("\n"), content.lstrip(), content.rstrip(), _escaped(content))
+    escaped = json.dumps(content, ensure_ascii=False)[1:-1]
+    forms = (content, content.strip(), content.lstrip("\n"), content.lstrip(), content.rstrip(), escaped)
     for form in dict.fromkeys(forms):
         if text.startswith(form, position) and text.startswith(literal, position + len(form)):
             yield position + len(form)
-
-
-def _escaped(content: str) -> str:
-    return json.dumps(content, ensure_ascii=False)[1:-1]
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,6 @@ class Sampling:
     top_k: int = 0
     seed: int | None = None
 
-    @property
-    def is_greedy(self) -> bool:
-        return self.temperature == 0
-
 
 @dataclass(frozen=True)
 class TokenLogprob:
@@ -51,7 +47,7 @@ class Sampler:
 
     def choose(self, logits_V: Tensor) -> int:
         """Return the next token's id."""
-        if self.sampling.is_greedy:
+        if self.sampling.temperature == 0:
             return int(logits_V.argmax())
         draw = float(torch.rand((), generator=self._generator, dtype=torch.float64))
         return draw_token(logits_V, self.sampling, draw)

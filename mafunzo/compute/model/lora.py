@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -253,7 +253,7 @@ def load_adapter(network: nn.Module, folder: Path) -> AdapterConfig:
     for name, parts in factors.items():
         rank = parts["A"].shape[0]
         alpha = _by_pattern(body.get("alpha_pattern") or {}, name, config.alpha)
-        scaling = alpha / (math.sqrt(rank) if config.use_rslora else rank)
+        scaling = replace(config, r=rank, alpha=alpha).scaling
         layer = LoraLinear(linears[name], rank, scaling, config.dropout)
         with torch.no_grad():
             layer.lora_A.copy_(parts["A"])
