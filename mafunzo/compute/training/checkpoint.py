@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from mafunzo.compute.model.folder import sha256
 from mafunzo.compute.model.loading import save_network
 from mafunzo.compute.model.lora import WEIGHTS_FILE, AdapterConfig, adapter_tensors, save_adapter
-from mafunzo.errors import ArtifactCorrupt
+from mafunzo.errors import ArtifactCorrupt, Faults
 from mafunzo.tracking.atomic_json import write_json
 
 MANIFEST = "manifest.json"
@@ -82,9 +82,7 @@ def load_checkpoint(
     folder: Path, network: PreTrainedModel, is_adapter: bool, optimizer: Optimizer, schedule: LRScheduler
 ) -> dict[str, Any]:
     """Put everything back as it was, and return the state that was saved; raises `ArtifactCorrupt` for changed bytes."""
-    faults = verify(folder)
-    if faults:
-        raise ArtifactCorrupt(f"{folder} isn't a whole checkpoint.", faults)
+    verify(folder).require_none(f"{folder} isn't a whole checkpoint.", ArtifactCorrupt)
     load_weights(network, is_adapter, folder)
     numbers = json.loads((folder / "optimizer.json").read_text(encoding="utf-8"))
     restored = optimizer.state_dict() | {"state": _unflatten(load_file(folder / "optimizer.safetensors"), numbers)}
@@ -116,19 +114,20 @@ def newest_whole(outputs: Iterable[Path]) -> Path | None:
     return next((path for path in newest_first if not verify(path)), None)
 
 
-def verify(folder: Path) -> list[str]:
+def verify(folder: Path) -> Faults:
     """Return what is wrong with a checkpoint's files."""
+    faults = Faults()
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return [f"{MANIFEST} is missing or cut off."]
-    faults = []
+        manifest = {}
+        faults.add(f"{MANIFEST} is missing or cut off.")
     for name, expected in manifest.items():
         path = folder / name
         if not path.exists():
-            faults.append(f"{name} is missing.")
+            faults.add(f"{name} is missing.")
         elif sha256(path) != expected:
-            faults.append(f"{name} has other bytes than were written.")
+            faults.add(f"{name} has other bytes than were written.")
     return faults
 
 

@@ -113,7 +113,7 @@ def test_the_newest_whole_one_is_found_over_several_folders(tmp_path):
     save(parts, two, step=10)
     broken = save(parts, one, step=11)
     (broken / "manifest.json").write_text('{"optimizer.json": "0')
-    assert verify(broken) == ["manifest.json is missing or cut off."]
+    assert list(verify(broken)) == ["manifest.json is missing or cut off."]
     assert newest_whole([two, one, tmp_path / "none"]) == two / "checkpoint-10"
     assert newest_whole([tmp_path / "none"]) is None
 
