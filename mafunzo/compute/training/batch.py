@@ -34,17 +34,8 @@ from mafunzo.errors import InvalidData, InvalidFile
 Ints = NDArray[np.int32]
 Row = tuple[tuple[Ints, Ints], ...]
 """Token ids and labels of each sequence of a row."""
-
-
-@dataclass(frozen=True)
-class RowFormat:
-    """What a prepared file holds: for each sequence of a row the column of its token ids, and that of its labels."""
-
-    sequences: tuple[tuple[str, str], ...]
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return tuple(name for pair in self.sequences for name in pair)
+RowFormat = tuple[tuple[str, str], ...]
+"""What a prepared file holds: for each sequence of a row the column of its token ids, and that of its labels."""
 
 
 @dataclass(frozen=True)
@@ -98,14 +89,14 @@ class Rows:
 
 def read_rows(path: Path, row_format: RowFormat) -> Rows:
     """Read the columns of a row format from a prepared parquet file; raises `InvalidFile` or `InvalidData`."""
-    columns = row_format.columns
+    columns = [name for pair in row_format for name in pair]
     try:
-        table = pq.read_table(path, columns=list(columns), memory_map=True).combine_chunks()
+        table = pq.read_table(path, columns=columns, memory_map=True).combine_chunks()
     except (OSError, ValueError, KeyError) as error:
         raise InvalidFile(f"{path} isn't a prepared parquet file with {' and '.join(columns)}: {error}") from error
     if table.num_rows == 0:
         raise InvalidData(f"{path} has no rows.")
-    rows = Rows(tuple(_sequences(path, table, ids, labels) for ids, labels in row_format.sequences))
+    rows = Rows(tuple(_sequences(path, table, ids, labels) for ids, labels in row_format))
     if not np.logical_and.reduce([column.is_trained for column in rows.sequences]).any():
         raise InvalidData(f"{path}: no row has an assistant token to train on.")
     return rows

@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -49,13 +49,14 @@ class Trainer:
     def train(self) -> None:
         """Take all steps, validating and saving checkpoints on the way."""
         run, state, total_steps = self._run, self._state, self._run.order.total_steps
+        n_threads = run.arguments.dataloader_num_workers
         progress = Progress("train", total_steps)
         run.network.train()
         started = time.monotonic() - state.seconds
         tokens_before, resumed_at = state.tokens, time.monotonic()
         is_stopped = False
         while state.step < total_steps and not is_stopped:  # goes round again when memory ran out: with smaller batches
-            for batches in self.batches():
+            for batches in load_steps(run.rows, run.order, state.step, self._batch_rows, n_threads):
                 loss = self.step(batches)
                 if loss is None:
                     break
@@ -70,12 +71,6 @@ class Trainer:
         state.seconds = time.monotonic() - started
         if self._validator is None:
             save_checkpoint(run, state)
-
-    def batches(self) -> Iterator[list[Batch]]:
-        """Yield the batches of each step that is still to be taken."""
-        run = self._run
-        n_threads = run.arguments.dataloader_num_workers
-        return load_steps(run.rows, run.order, self._state.step, self._batch_rows, n_threads)
 
     def step(self, batches: Sequence[Batch]) -> float | None:
         """Take one optimizer step and return its loss; None if memory ran out and the batch size was halved instead."""

@@ -12,7 +12,7 @@ from mafunzo.compute.training.objectives.objective import BatchLoss
 class Supervised:
     """One sequence a row; the terms are the trained tokens, the loss is in nats, and its metric the token accuracy."""
 
-    row_format = RowFormat((("input_ids", "labels"),))
+    row_format: RowFormat = (("input_ids", "labels"),)
     counts = ("correct", "targets")
 
     def terms(self, batch: Batch) -> int:

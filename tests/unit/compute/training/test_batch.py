@@ -3,7 +3,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mafunzo.compute.training.batch import RowFormat, pack, read_rows
+from mafunzo.compute.training.batch import pack, read_rows
 from mafunzo.compute.training.objectives.supervised import Supervised
 from mafunzo.errors import InvalidData, InvalidFile
 from tests.support.tiny_training import random_rows, write_prepared
@@ -87,7 +87,7 @@ def test_a_row_without_labels_takes_no_place():
     assert pack(as_arrays(([5, 6], [-100, -100]))).bounds == (0,)
 
 
-PAIRS = RowFormat((("a_ids", "a_labels"), ("b_ids", "b_labels")))
+PAIRS = (("a_ids", "a_labels"), ("b_ids", "b_labels"))
 
 
 def write_pairs(path, a, b):

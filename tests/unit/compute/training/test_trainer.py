@@ -106,6 +106,7 @@ def test_out_of_memory_says_what_to_lower(tmp_path, base):
         from mafunzo.errors import OutOfMemory
         from mafunzo.compute.training.arguments import TrainingArguments
         from mafunzo.compute.training.state import History
+        from mafunzo.compute.training.data_order import load_steps
         from mafunzo.compute.training.run import TrainingRequest, assemble
         from mafunzo.compute.training.state import TrainingState
         from mafunzo.compute.training.trainer import Trainer
@@ -120,7 +121,7 @@ def test_out_of_memory_says_what_to_lower(tmp_path, base):
         used = int(open("/proc/self/statm").read().split()[0]) * 4096
         resource.setrlimit(resource.RLIMIT_AS, (used + 60 * 2**20, resource.RLIM_INFINITY))
         try:
-            trainer.step(next(trainer.batches()))
+            trainer.step(next(load_steps(run.rows, run.order, 0, 4, 0)))
         except OutOfMemory as error:
             print(error.message)
     """

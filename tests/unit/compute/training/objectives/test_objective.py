@@ -14,7 +14,6 @@ import torch
 
 from mafunzo.compute.model.loading import load_network
 from mafunzo.compute.training.arguments import TrainingArguments
-from mafunzo.compute.training.batch import RowFormat
 from mafunzo.compute.training.network import PackedNetwork, prepare
 from mafunzo.compute.training.objectives.objective import BatchLoss
 from mafunzo.compute.training.run import TrainingRequest
@@ -41,11 +40,11 @@ BETA = 0.02
 class FirstIsBetter:
     """The terms are the rows; the metric is the share of rows whose first sequence is the likelier one."""
 
-    row_format = RowFormat((("better_ids", "better_labels"), ("worse_ids", "worse_labels")))
+    row_format = (("better_ids", "better_labels"), ("worse_ids", "worse_labels"))
     counts = ("preferred", "pairs")
 
     def terms(self, batch):
-        return (len(batch.bounds) - 1) // len(self.row_format.sequences)
+        return (len(batch.bounds) - 1) // len(self.row_format)
 
     def loss(self, network, batch):
         losses = [outputs.loss(i)[0] for outputs in network.forward(batch) for i in range(len(outputs.bounds) - 1)]
