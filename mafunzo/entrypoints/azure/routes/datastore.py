@@ -11,10 +11,9 @@ from mafunzo.entrypoints.azure.wire.envelope import (
     DATASTORES,
     SUFFIX,
     WS,
+    own_resource,
     page,
-    resource,
     system_data,
-    workspace_id,
 )
 from mafunzo.errors import NotFound
 
@@ -42,8 +41,7 @@ def get_datastore(azure: Azure, name: str) -> Any:
         "tags": {},
         "properties": {},
     }
-    id = f"{workspace_id()}/datastores/{name}"
-    return resource(id, name, "workspaces/datastores", properties, systemData=system_data("mafunzo", None))
+    return own_resource("datastores", name, properties=properties, systemData=system_data("mafunzo", None))
 
 
 @router.post(f"{WS}/datastores/{{name}}/listSecrets")

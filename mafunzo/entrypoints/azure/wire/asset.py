@@ -15,9 +15,9 @@ from mafunzo.entrypoints.azure.wire.envelope import (
     SUFFIX,
     datastore_uri,
     echo_of,
+    own_resource,
     registry_id,
     resource,
-    resource_id,
     system_data,
     texts,
     workspace_id,
@@ -263,14 +263,14 @@ def container_body(kind: AssetType, name: str, versions: Sequence[Mapping[str, A
         "tags": {},
         "properties": {},
     }
-    id, type = resource_id(NOUNS[kind], name), f"workspaces/{NOUNS[kind]}"
-    return resource(id, name, type, properties, systemData=versions[0]["systemData"])
+    return own_resource(NOUNS[kind], name, properties=properties, systemData=versions[0]["systemData"])
 
 
 def version_body(asset: Asset, properties: Mapping[str, Any]) -> dict[str, Any]:
     """Return the resource that a version is, of the registry or in the workspace, around its properties."""
-    noun, creation = NOUNS[asset.key.type], system_data(asset.created_by, asset.created_at)
-    is_shared = asset.key.scope == REGISTRY_SCOPE
-    id = (registry_id if is_shared else resource_id)(noun, asset.name, "versions", asset.version)
-    type = f"{'registries' if is_shared else 'workspaces'}/{noun}/versions"
-    return resource(id, asset.version, type, properties, systemData=creation)
+    parts = (NOUNS[asset.key.type], asset.name, "versions", asset.version)
+    creation = system_data(asset.created_by, asset.created_at)
+    if asset.key.scope != REGISTRY_SCOPE:
+        return own_resource(*parts, properties=properties, systemData=creation)
+    type = f"registries/{parts[0]}/versions"
+    return resource(registry_id(*parts), asset.version, type, properties, systemData=creation)

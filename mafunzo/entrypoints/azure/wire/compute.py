@@ -5,7 +5,7 @@ from typing import Any
 
 from mafunzo.entities.compute import Compute, ComputeRequest, MachineSize, ScaleChange
 from mafunzo.entities.duration import seconds_of
-from mafunzo.entrypoints.azure.wire.envelope import ECHO, LOCATION, echo_of, resource, resource_id, system_data, texts
+from mafunzo.entrypoints.azure.wire.envelope import ECHO, LOCATION, echo_of, own_resource, system_data, texts
 from mafunzo.errors import InvalidParameter, NotSupported
 
 AML_COMPUTE = "AmlCompute"
@@ -69,11 +69,10 @@ def compute_body(compute: Compute) -> dict[str, Any]:
     system = system_data(compute.created_by, compute.created_at)
     properties = {**requested, "computeType": AML_COMPUTE, "provisioningState": "Succeeded", "properties": inner}
     properties |= {"createdOn": system["createdAt"], "computeLocation": location, "isAttachedCompute": False}
-    return resource(
-        resource_id("computes", compute.name),
+    return own_resource(
+        "computes",
         compute.name,
-        "workspaces/computes",
-        properties,
+        properties=properties,
         location=location,
         tags=dict(compute.tags),
         systemData=system,

@@ -14,7 +14,7 @@ from mafunzo.entities.endpoint import (
 )
 from mafunzo.entities.reference import AssetReference, JobOutputReference
 from mafunzo.entrypoints.azure.reference import parse_reference
-from mafunzo.entrypoints.azure.wire.envelope import ECHO, LOCATION, echo_of, resource, resource_id, system_data, texts
+from mafunzo.entrypoints.azure.wire.envelope import ECHO, LOCATION, echo_of, own_resource, system_data, texts
 from mafunzo.errors import Faults, InvalidParameter, NotFound, NotSupported
 
 MANAGED = "Managed"
@@ -82,11 +82,10 @@ def endpoint_body(endpoint: Endpoint, base: str) -> dict[str, Any]:
     }
     properties["properties"] = properties.get("properties") or {}  # the SDK can't read an endpoint without them
     properties.pop("keys", None)
-    return resource(
-        resource_id("onlineEndpoints", endpoint.name),
+    return own_resource(
+        "onlineEndpoints",
         endpoint.name,
-        "workspaces/onlineEndpoints",
-        properties,
+        properties=properties,
         location=LOCATION,
         kind="Managed",
         identity={"type": "SystemAssigned"},
@@ -164,11 +163,9 @@ def deployment_body(deployment: Deployment) -> dict[str, Any]:
         "provisioningState": provisioning_state(deployment),
         "properties": {**(requested.get("properties") or {}), "mafunzo.status": str(deployment.status)},
     }
-    return resource(
-        resource_id("onlineEndpoints", deployment.endpoint, "deployments", deployment.name),
-        deployment.name,
-        "workspaces/onlineEndpoints/deployments",
-        properties,
+    return own_resource(
+        *("onlineEndpoints", deployment.endpoint, "deployments", deployment.name),
+        properties=properties,
         location=LOCATION,
         kind="Managed",
         sku=echo.get("sku") or {"name": "Default", "capacity": 1},

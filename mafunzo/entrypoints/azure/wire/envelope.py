@@ -122,6 +122,11 @@ def resource(id: str, name: str, type: str, properties: Mapping[str, Any], **mor
     return {"id": id, "name": name, "type": f"{PROVIDER}/{type}", "properties": dict(properties), **more}
 
 
+def own_resource(*parts: str, properties: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """Return the envelope of something in the workspace; nouns and names take turns: `"models", "chat", "versions", "1"`."""
+    return resource(resource_id(*parts), parts[-1], "/".join(("workspaces", *parts[::2])), properties, **more)
+
+
 def echo_of(echoes: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return what an entity's `echoes` hold in this dialect; empty where another entrypoint made it."""
     echo: Mapping[str, Any] = echoes.get(ECHO) or {}

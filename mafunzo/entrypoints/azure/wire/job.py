@@ -29,8 +29,7 @@ from mafunzo.entrypoints.azure.wire.envelope import (
     ECHO,
     echo_of,
     is_true,
-    resource,
-    resource_id,
+    own_resource,
     system_data,
     texts,
     without_nulls,
@@ -249,7 +248,7 @@ def job_body(job: Job, pages: str) -> dict[str, Any]:
     if properties["jobType"] == "Pipeline":
         properties["jobs"] = echo.get("jobs") or {}
     creation = system_data(job.created_by, job.created_at)
-    return resource(resource_id("jobs", job.name), job.name, "workspaces/jobs", properties, systemData=creation)
+    return own_resource("jobs", job.name, properties=properties, systemData=creation)
 
 
 def _with_mode(binding: Mapping[str, Any]) -> Mapping[str, Any]:

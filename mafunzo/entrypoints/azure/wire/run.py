@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from mafunzo.entities.job import Job, Step, StepStatus
-from mafunzo.entrypoints.azure.wire.envelope import echo_of, resource, resource_id
+from mafunzo.entrypoints.azure.wire.envelope import echo_of, own_resource
 from mafunzo.entrypoints.azure.wire.finetuning import FINE_TUNING
 
 LOGS = {
@@ -57,8 +57,7 @@ def child_name(step: Step) -> str:
 
 def child_body(step: Step) -> dict[str, Any]:
     """Return a step as a child job's GET answer: without properties, which sends the client to the run history."""
-    name = child_name(step)
-    return resource(resource_id("jobs", name), name, "workspaces/jobs", {}) | {"properties": None}
+    return own_resource("jobs", child_name(step), properties={}) | {"properties": None}
 
 
 def run_body(job: Job) -> dict[str, Any]:
