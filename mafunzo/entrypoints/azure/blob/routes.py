@@ -20,7 +20,6 @@ from mafunzo.entrypoints.azure.blob.access import MANAGE, permissions, refuse_wi
 from mafunzo.entrypoints.azure.context import azure_context
 from mafunzo.entrypoints.azure.sas import CREATE, DELETE, LIST, READ, WRITE
 from mafunzo.entrypoints.azure.wire import blob as wire
-from mafunzo.entrypoints.azure.wire import blob_xml
 from mafunzo.entrypoints.azure.wire.envelope import BLOB_ROOT, DATASTORES
 from mafunzo.entrypoints.http.body import limited_body
 from mafunzo.entrypoints.http.context import context_of
@@ -71,7 +70,7 @@ def list_containers(request: Request) -> Response:
         raise NotSupported("Of the account, the containers can be listed: comp=list.")
     prefix = request.query_params.get("prefix", "")
     matches = [one for one in _blobs(request).containers() if one.name.startswith(prefix)]
-    return _xml(blob_xml.containers_xml(_base(request), matches, "metadata" in _included(request)))
+    return _xml(wire.containers_xml(_base(request), matches, "metadata" in _included(request)))
 
 
 @router.put("/{container}")
@@ -173,15 +172,15 @@ def _list_blobs(request: Request, container: str) -> Response:
     if "uncommittedblobs" in _included(request):
         raise NotSupported("A list of blobs that aren't whole yet isn't supported; that of one blob's blocks is.")
     query = request.query_params
-    list_request = blob_xml.ListRequest(
+    list_request = wire.ListRequest(
         prefix=query.get("prefix", ""),
         marker=query.get("marker", ""),
         delimiter=query.get("delimiter", ""),
         size=_page_size(query.get("maxresults", str(PAGE))),
         with_metadata="metadata" in _included(request),
     )
-    page = blob_xml.page_of(_blobs(request).list(container, list_request.prefix), list_request)
-    return _xml(blob_xml.blobs_xml(_base(request), container, list_request, page))
+    page = wire.page_of(_blobs(request).list(container, list_request.prefix), list_request)
+    return _xml(wire.blobs_xml(_base(request), container, list_request, page))
 
 
 def _block_list(request: Request, container: str, name: str) -> Response:
@@ -192,7 +191,7 @@ def _block_list(request: Request, container: str, name: str) -> Response:
     else:
         blob = _blobs(request).get(container, name)
     committed = blob.blocks if blob is not None else ()
-    body = blob_xml.block_list_xml(
+    body = wire.block_list_xml(
         None if list_type == "uncommitted" else committed, None if list_type == "committed" else uncommitted
     )
     headers = {} if blob is None else {**wire.written_headers(blob), "x-ms-blob-content-length": str(blob.size)}
@@ -252,7 +251,7 @@ async def _put_block(request: Request, container: str, name: str) -> Response:
 async def _put_block_list(request: Request, container: str, name: str, arguments: dict[str, Any]) -> Response:
     body = await limited_body(request, context_of(request).limits.block_list_bytes)
     _check_md5(request.headers.get("content-md5"), _md5(hashlib.md5(body, usedforsecurity=False)))
-    uses = blob_xml.block_uses_from_xml(body)
+    uses = wire.block_uses_from_xml(body)
     arguments |= {"metadata": wire.metadata_from_headers(request.headers), **_http_properties(request.headers)}
     blob = await run_in_threadpool(lambda: _blobs(request).put_blocks(container, name, uses, **arguments))
     return Response(status_code=201, headers=wire.written_headers(blob))
@@ -354,7 +353,7 @@ def _xml(body: str, headers: Mapping[str, str] | None = None) -> Response:
 def _refusal(request: Request, error: MafunzoError) -> Response:
     status, code = wire.refusal(error)
     is_empty = request.method == "HEAD" or status == wire.NOT_MODIFIED
-    body = "" if is_empty else blob_xml.error_xml(code, str(error))
+    body = "" if is_empty else wire.error_xml(code, str(error))
     return Response(body, status, {"x-ms-error-code": code}, media_type="application/xml")
 
 
