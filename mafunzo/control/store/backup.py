@@ -26,14 +26,11 @@ from typing import IO, Literal
 import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mafunzo.control.store import table
+from mafunzo.control.store import disk, loading, manifest, table
 from mafunzo.control.store.artifact import Artifacts
 from mafunzo.control.store.database import Database, connect
-from mafunzo.control.store.disk import FULL, HashingReader, copy_and_hash, full_disk_told, new_file
 from mafunzo.control.store.dump import copy_sqlite, dump
 from mafunzo.control.store.home import LOCK_FILE, Home
-from mafunzo.control.store.loading import load
-from mafunzo.control.store.manifest import is_inside
 from mafunzo.errors import ArtifactCorrupt, Conflict, Faults, InvalidFile, NewerHome, NotFound
 from mafunzo.tracking.atomic_json import sync_folder
 
@@ -82,7 +79,7 @@ def backup(home: Home, database: Database, artifacts: Artifacts, file: Path) -> 
         raise InvalidFile(f"{target.parent} isn't a folder. Make it first.")
     partial = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     try:
-        with full_disk_told(f"{target} was being written"), artifacts.held():
+        with disk.full_disk_told(f"{target} was being written"), artifacts.held():
             _Writer(home, partial).write(database, artifacts)
             partial.rename(target)
             sync_folder(target.parent)
@@ -102,7 +99,7 @@ def restore(file: Path, home: Home, url: str | None = None) -> None:
         _refuse_used(home)
         staging = Home(home.root / f"{STAGING}{secrets.token_hex(8)}")
         try:
-            with full_disk_told(f"{file} was being restored"):
+            with disk.full_disk_told(f"{file} was being restored"):
                 index = _extract(file.absolute(), staging.root)
                 _check(staging.root, index, file)
                 _fill_database(staging, index, url)
@@ -124,7 +121,7 @@ class _Writer:
 
     def write(self, database: Database, artifacts: Artifacts) -> None:
         with (
-            new_file(self._target) as file,
+            disk.new_file(self._target) as file,
             tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar,
         ):
             self._tar = tar
@@ -193,7 +190,7 @@ class _Writer:
             status = os.fstat(file.fileno())
             info = tarfile.TarInfo(name)
             info.size, info.mode, info.mtime = status.st_size, status.st_mode & 0o777, int(status.st_mtime)
-            reader = HashingReader(file)
+            reader = disk.HashingReader(file)
             self._tar.addfile(info, reader)
         entry = FileEntry(sha256=reader.digest.hexdigest(), size=status.st_size, mode=status.st_mode & 0o777)
         self._files[name] = entry
@@ -266,7 +263,7 @@ def _extract(file: Path, root: Path) -> Index:
     try:
         with tarfile.open(file, "r:") as tar:
             for member in tar:
-                source = tar.extractfile(member) if member.isreg() and is_inside(member.name) else None
+                source = tar.extractfile(member) if member.isreg() and manifest.is_inside(member.name) else None
                 if source is None:
                     raise InvalidFile(
                         f"{file} is no backup of Mafunzo's: '{member.name}' would write outside of the home."
@@ -276,7 +273,7 @@ def _extract(file: Path, root: Path) -> Index:
                 else:
                     written[member.name] = _write(source, root / member.name)
     except (tarfile.TarError, OSError) as error:
-        if isinstance(error, OSError) and error.errno in FULL:
+        if isinstance(error, OSError) and error.errno in disk.FULL:
             raise
         raise InvalidFile(f"{file} can't be read as a backup: {error}.") from error
     if index is None:
@@ -297,7 +294,7 @@ def _read_index(file: Path, text: bytes) -> Index:
 
 def _write(source: IO[bytes], target: Path) -> FileEntry:
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    sha256, size = copy_and_hash(source, target, 0o600)
+    sha256, size = disk.copy_and_hash(source, target, 0o600)
     return FileEntry(sha256=sha256, size=size, mode=0o600)
 
 
@@ -310,7 +307,7 @@ def _compare(file: Path, index: Index, written: dict[str, FileEntry]) -> None:
         *(f"{name}: its bytes were changed" for name in both if index.files[name].sha256 != written[name].sha256)
     )
     faults.require_none(f"{file} isn't as it was written; nothing was restored.", ArtifactCorrupt)
-    unsafe.add(*(name for name in [*index.links, *index.folders] if not is_inside(name)))
+    unsafe.add(*(name for name in [*index.links, *index.folders] if not manifest.is_inside(name)))
     unsafe.add(*(f"{name} -> {target}" for name, target in index.links.items() if target not in index.files))
     unsafe.require_none(f"{file} is no backup of Mafunzo's: it would write outside of the home.", InvalidFile)
 
@@ -353,7 +350,7 @@ def _fill_database(staging: Home, index: Index, url: str | None) -> None:
         raise InvalidFile(f"The backup has no {index.database}.")
     database = connect(staging, url)
     try:
-        load(dumped, database)
+        loading.load(dumped, database)
         with database.transaction() as connection:
             connection.execute(sa.delete(table.lease))
     finally:

@@ -7,12 +7,7 @@ import sqlalchemy as sa
 
 from mafunzo.control.store import table
 from mafunzo.control.store.database import Database
-from mafunzo.control.store.records.asset import AssetRecords, LabelRecords
-from mafunzo.control.store.records.blob import BlobRecords, ContainerRecords
-from mafunzo.control.store.records.compute import ComputeRecords
-from mafunzo.control.store.records.endpoint import DeploymentRecords, EndpointRecords
-from mafunzo.control.store.records.job import JobRecords, StepRecords
-from mafunzo.control.store.records.user import UserRecords
+from mafunzo.control.store.records import asset, blob, compute, endpoint, job, user
 
 ARTIFACT_HASH = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -22,16 +17,16 @@ class Records:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.assets: Final = AssetRecords(database)
-        self.labels: Final = LabelRecords(database)
-        self.jobs: Final = JobRecords(database)
-        self.steps: Final = StepRecords(database)
-        self.endpoints: Final = EndpointRecords(database)
-        self.deployments: Final = DeploymentRecords(database)
-        self.computes: Final = ComputeRecords(database)
-        self.containers: Final = ContainerRecords(database)
-        self.blobs: Final = BlobRecords(database)
-        self.users: Final = UserRecords(database)
+        self.assets: Final = asset.AssetRecords(database)
+        self.labels: Final = asset.LabelRecords(database)
+        self.jobs: Final = job.JobRecords(database)
+        self.steps: Final = job.StepRecords(database)
+        self.endpoints: Final = endpoint.EndpointRecords(database)
+        self.deployments: Final = endpoint.DeploymentRecords(database)
+        self.computes: Final = compute.ComputeRecords(database)
+        self.containers: Final = blob.ContainerRecords(database)
+        self.blobs: Final = blob.BlobRecords(database)
+        self.users: Final = user.UserRecords(database)
 
     def referenced_artifacts(self) -> set[str]:
         """Return every artifact hash that stands anywhere in a record: as bytes, input, output or in its properties."""
