@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0
 LIMIT_S = 240.0
-"""For how long a file may take: Azure's clients wait for 300 s for an answer."""
+"""For how long a file may take: clients of the server wait some 300 s for an answer."""
 
 
 def file_name(url: str) -> str:
