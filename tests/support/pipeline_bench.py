@@ -9,7 +9,7 @@ from typing import Any
 from mafunzo.control.launcher.local import LocalLauncher
 from mafunzo.control.pipelines.attempt import step_folder
 from mafunzo.control.pipelines.plan import Facts, PinnedComponent, plan
-from mafunzo.control.pipelines.scheduler import Scheduler
+from mafunzo.control.pipelines.scheduler import Scheduler, UserVariables
 from mafunzo.control.store.artifact import Artifacts
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.lease import Leases
@@ -70,6 +70,7 @@ class Bench:
     root: Path
     capacity: Resources = MACHINE
     grace_s: float = 0.5
+    user_variables: UserVariables = lambda _job, _step, _inputs, _outputs: {}
 
     def __post_init__(self) -> None:
         self.home = Home(self.root)
@@ -93,6 +94,7 @@ class Bench:
             grace_s=self.grace_s,
             versions=lambda: self.versions,
             clock=self.clock,
+            user_variables=self.user_variables,
         )
         self.schedulers.append(made)
         return made

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from mafunzo.entities.job import JobStatus, Resources, Step, StepStatus
+from mafunzo.entities.job import Job, JobStatus, Resources, Step, StepStatus
 from tests.support.pipeline_bench import Bench, shell
 from tests.support.waiting import until
 
@@ -93,6 +94,25 @@ def test_variables_of_the_component_and_the_cores_that_it_holds_are_set(bench: B
     )
     bench.run("j", component)
     assert bench.read("j", "env") == "x 2\n"
+
+
+def test_a_users_own_step_is_told_what_its_ways_in_say_unless_it_says_so_itself(tmp_path: Path) -> None:
+    def told(job: Job, step: Step, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> Mapping[str, str]:
+        return {"JOB": f"{job.name}/{step.name}", "TOLD": inputs["data"], "MODE": "told", "OUT": outputs["out"]}
+
+    bench = Bench(tmp_path, user_variables=told)
+    try:
+        show = shell(
+            "show",
+            "cat ${{inputs.data}} > ${{outputs.out}}; echo $JOB $MODE $(cat $TOLD) >> $OUT",
+            environment={"MODE": "own"},
+        )
+        bench.run("j", show, {"data": bench.file("a.txt", "x")})
+        assert bench.read("j", "show") == "xj/show own x\n"
+        bench.run("ours", show, {"data": bench.file("a.txt", "y")}, is_trusted=True)
+        assert bench.statuses("ours") == {"show": "failed"}
+    finally:
+        bench.close()
 
 
 # Failure
