@@ -186,9 +186,7 @@ def _ended(job: JobState) -> list[Action]:
         return [_ended_sweep(job, job.job.sweep, failed)]
     if all(step.step.status.is_done for step in job.steps):
         return [Finish(job.job, JobStatus.COMPLETED)]
-    if job.job.is_cancel_requested:
-        return [Finish(job.job, JobStatus.CANCELED, failed)]
-    return [Finish(job.job, JobStatus.FAILED, failed)]
+    return [Finish(job.job, JobStatus.CANCELED if job.job.is_cancel_requested else JobStatus.FAILED, failed)]
 
 
 def _ended_sweep(job: JobState, sweep: Sweep, failed: Step | None) -> Finish:

@@ -100,11 +100,9 @@ class Sources:
             source = self.inputs.get(match[1])
             if source is None:
                 unknown = unknown_name(match[1], self.inputs).replace("is not a parameter", "is not an input of it")
-                faults.add(f"{declared.name} comes from the job's input {match[1]}, but {unknown}")
-                return Broken()
+                return _broken(faults, f"{declared.name} comes from the job's input {match[1]}, but {unknown}")
             if not can_feed(source.type, declared.type):
-                faults.add(_mismatch(declared, f"the job's input {source.name}", source.type))
-                return Broken()
+                return _broken(faults, _mismatch(declared, f"the job's input {source.name}", source.type))
             if source.name not in self.values:
                 return None
             value = self.values[source.name]
@@ -127,20 +125,18 @@ class Sources:
     def _bind_output(self, declared: Input, step: str, output: str, faults: Faults) -> StepOutputInput | Broken:
         if step not in self.outputs:
             hint = near_name(step, self.outputs)
-            faults.add(f"{declared.name} comes from step '{step}', which the job doesn't have.{hint}")
-            return Broken()
+            return _broken(faults, f"{declared.name} comes from step '{step}', which the job doesn't have.{hint}")
         outputs = self.outputs[step]
         if outputs is None:
             return Broken()
         if output not in outputs:
             hint = near_name(output, outputs)
-            faults.add(
-                f"{declared.name} comes from output {output} of step '{step}', which has none of that name.{hint}"
+            return _broken(
+                faults,
+                f"{declared.name} comes from output {output} of step '{step}', which has none of that name.{hint}",
             )
-            return Broken()
         if not can_feed(outputs[output].type, declared.type):
-            faults.add(_mismatch(declared, f"output {output} of step '{step}'", outputs[output].type))
-            return Broken()
+            return _broken(faults, _mismatch(declared, f"output {output} of step '{step}'", outputs[output].type))
         return StepOutputInput(step, output)
 
 
@@ -169,6 +165,11 @@ def article(kind: str) -> str:
 def as_json(value: JobInput) -> Any:
     """Return an input as JSON can hold it."""
     return {"artifact": value.artifact, "name": value.name} if isinstance(value, ArtifactInput) else value
+
+
+def _broken(faults: Faults, fault: str) -> Broken:
+    faults.add(fault)
+    return Broken()
 
 
 def _mismatch(declared: Input, source: str, kind: str) -> str:

@@ -109,7 +109,7 @@ class Blobs:
         """Return a container; raises `ContainerNotFound`."""
         container = self._records.containers.find(name)
         if container is None:
-            raise _no_container(name)
+            raise ContainerNotFound(f"There is no container '{name}'. Create it first.")
         return container
 
     def containers(self) -> list[Container]:
@@ -118,8 +118,8 @@ class Blobs:
 
     def delete_container(self, name: str) -> None:
         """Delete a container and all blobs in it; raises `ContainerNotFound`."""
-        if not self._records.containers.delete(name):
-            raise _no_container(name)
+        self.container(name)
+        self._records.containers.delete(name)
         self.blocks.discard_all(name)
 
     @contextmanager
@@ -317,10 +317,6 @@ class _Part:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _no_container(name: str) -> ContainerNotFound:
-    return ContainerNotFound(f"There is no container '{name}'. Create it first.")
 
 
 def _no_blob(container: str, name: str) -> NotFound:

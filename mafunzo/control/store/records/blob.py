@@ -38,12 +38,11 @@ class ContainerRecords:
             rows = connection.execute(sa.select(table.container).order_by(table.container.c.name))
             return [to_entity(Container, row) for row in rows]
 
-    def delete(self, name: str) -> bool:
-        """Delete a container and all blobs in it; return whether it was there."""
+    def delete(self, name: str) -> None:
+        """Delete a container and all blobs in it, if it is there."""
         with self._database.transaction() as connection:
             connection.execute(sa.delete(table.blob).where(table.blob.c.container == name))
-            result = connection.execute(sa.delete(table.container).where(table.container.c.name == name))
-        return bool(result.rowcount)
+            connection.execute(sa.delete(table.container).where(table.container.c.name == name))
 
 
 class BlobRecords:
