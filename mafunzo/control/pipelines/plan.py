@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from mafunzo.control.pipelines.command import placeholders
-from mafunzo.control.pipelines.input import (
+from mafunzo.control.pipelines.binding import (
     Broken,
     Sources,
     WrittenOutputs,
@@ -20,6 +19,7 @@ from mafunzo.control.pipelines.input import (
     near_name,
     upstream_of,
 )
+from mafunzo.control.pipelines.command import placeholders
 from mafunzo.entities.component import (
     COMPUTE,
     INSTANCES,
