@@ -13,8 +13,7 @@ from sqlalchemy.engine import Connection
 
 from mafunzo.control.store import table
 from mafunzo.control.store.codec import decode, encode
-from mafunzo.control.store.database import Database
-from mafunzo.control.store.records.row import Row, first_row, suggestion, to_row
+from mafunzo.control.store.records.row import NounRecords, Row, first_row, suggestion, to_row
 from mafunzo.entities.asset import Asset, AssetKey, AssetType
 from mafunzo.errors import Conflict, NotFound
 
@@ -22,11 +21,8 @@ LATEST = "latest"
 """The label of the version that was added last, which can't be put on another one."""
 
 
-class AssetRecords:
+class AssetRecords(NounRecords):
     """Every version of every asset of one home."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     def add(self, asset: Asset) -> Asset:
         """Add a version of an asset and return it with its moment of creation. Raises `Conflict` if it exists."""
@@ -87,11 +83,8 @@ class AssetRecords:
             connection.execute(labels.where(table.label.c.version == key.version))
 
 
-class LabelRecords:
+class LabelRecords(NounRecords):
     """Every label of one home."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     def set(self, key: AssetKey, label: str) -> None:
         """Put `label` on one version, and off whichever version of that name had it. Raises `NotFound`."""

@@ -7,17 +7,13 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from mafunzo.control.store import table
-from mafunzo.control.store.database import Database
-from mafunzo.control.store.records.row import first_row, to_entity, to_row
+from mafunzo.control.store.records.row import NounRecords, first_row, to_entity, to_row
 from mafunzo.entities.blob import UNCONDITIONAL, Blob, Condition, Container
 from mafunzo.errors import Conflict, ContainerNotFound
 
 
-class ContainerRecords:
+class ContainerRecords(NounRecords):
     """Every container of blobs that was added to one home."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     def add(self, container: Container) -> None:
         """Add a container of blobs. Raises `Conflict` when the name is taken."""
@@ -28,15 +24,11 @@ class ContainerRecords:
 
     def find(self, name: str) -> Container | None:
         """Return a container, or None."""
-        with self._database.snapshot() as connection:
-            row = first_row(connection, table.container, table.container.c.name == name)
-        return None if row is None else to_entity(Container, row)
+        return next(iter(self._read(Container, sa.select(table.container).filter_by(name=name))), None)
 
     def list(self) -> builtins.list[Container]:
         """Return all containers that were added, by name."""
-        with self._database.snapshot() as connection:
-            rows = connection.execute(sa.select(table.container).order_by(table.container.c.name))
-            return [to_entity(Container, row) for row in rows]
+        return self._read(Container, sa.select(table.container).order_by(table.container.c.name))
 
     def delete(self, name: str) -> None:
         """Delete a container and all blobs in it, if it is there."""
@@ -45,11 +37,8 @@ class ContainerRecords:
             connection.execute(sa.delete(table.container).where(table.container.c.name == name))
 
 
-class BlobRecords:
+class BlobRecords(NounRecords):
     """Every blob of every container of one home."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     def write(
         self, container: str, name: str, make: Callable[[Blob | None], Blob], condition: Condition = UNCONDITIONAL
@@ -78,9 +67,7 @@ class BlobRecords:
         query = sa.select(table.blob).where(table.blob.c.container == container)
         if prefix:
             query = query.where(sa.func.substr(table.blob.c.name, 1, len(prefix)) == prefix)  # LIKE takes A for a
-        with self._database.snapshot() as connection:
-            blobs = [to_entity(Blob, row) for row in connection.execute(query)]
-        return sorted(blobs, key=lambda blob: blob.name)  # whatever order the database's language has
+        return sorted(self._read(Blob, query), key=lambda blob: blob.name)  # whatever order the database's language has
 
     def delete(self, container: str, name: str, condition: Condition = UNCONDITIONAL) -> bool:
         """Delete a blob; return whether it was there. Raises `PreconditionFailed` when `condition` doesn't hold."""

@@ -8,8 +8,16 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from mafunzo.control.store import table
-from mafunzo.control.store.database import Database
-from mafunzo.control.store.records.row import NamedRecords, Row, first_row, named_row, suggestion, to_entity, to_row
+from mafunzo.control.store.records.row import (
+    NamedRecords,
+    NounRecords,
+    Row,
+    first_row,
+    named_row,
+    suggestion,
+    to_entity,
+    to_row,
+)
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
 from mafunzo.errors import Conflict, NotFound
 
@@ -51,11 +59,8 @@ class EndpointRecords(NamedRecords[Endpoint]):
         return {"primary_key": home.seal(keys[0]), "secondary_key": home.seal(keys[1])}
 
 
-class DeploymentRecords:
+class DeploymentRecords(NounRecords):
     """Every deployment of every endpoint of one home."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     def add(self, deployment: Deployment) -> Deployment:
         """Add a deployment and return it with its moment of creation.
@@ -82,8 +87,7 @@ class DeploymentRecords:
         query = sa.select(table.deployment).order_by(table.deployment.c.endpoint, table.deployment.c.name)
         if endpoint is not None:
             query = query.where(table.deployment.c.endpoint == endpoint)
-        with self._database.snapshot() as connection:
-            return [to_entity(Deployment, row) for row in connection.execute(query)]
+        return self._read(Deployment, query)
 
     def update(self, deployment: Deployment) -> None:
         """Replace a deployment's state. That it is being deleted stays. Raises `NotFound`."""

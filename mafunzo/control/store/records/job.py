@@ -7,8 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mafunzo.control.store import table
-from mafunzo.control.store.database import Database
-from mafunzo.control.store.records.row import NamedRecords, Row, named_row, to_entity, to_row
+from mafunzo.control.store.records.row import NamedRecords, NounRecords, Row, named_row, to_row
 from mafunzo.entities.job import Job, JobStatus, Step, StepStatus
 from mafunzo.errors import Conflict, NotFound
 
@@ -35,16 +34,13 @@ class JobRecords(NamedRecords[Job]):
         query = sa.select(table.job)
         if statuses is not None:
             query = query.where(table.job.c.status.in_([str(status) for status in statuses]))
-        with self._database.snapshot() as connection:
-            return [to_entity(Job, row) for row in connection.execute(query.order_by(table.job.c.id.desc()))]
+        return self._read(Job, query.order_by(table.job.c.id.desc()))
 
     def queue(self) -> builtins.list[Job]:
         """Return the jobs that haven't ended (queued or running) in order of priority, then age: the oldest first."""
         open_statuses = [str(status) for status in JobStatus if not status.is_terminal]
         query = sa.select(table.job).where(table.job.c.status.in_(open_statuses))
-        with self._database.snapshot() as connection:
-            rows = connection.execute(query.order_by(table.job.c.priority.desc(), table.job.c.id)).all()
-        return [to_entity(Job, row) for row in rows]
+        return self._read(Job, query.order_by(table.job.c.priority.desc(), table.job.c.id))
 
     def update(self, job: Job) -> None:
         """Replace a job's state. A request to cancel stays, even if `job` was read before it came. Raises `NotFound`."""
@@ -63,17 +59,12 @@ class JobRecords(NamedRecords[Job]):
             raise Conflict(f"Job {stored.name} is {stored.status}. Cancel it first.")
 
 
-class StepRecords:
+class StepRecords(NounRecords):
     """Every step of every job of one home."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     def of(self, job_name: str) -> list[Step]:
         """Return the steps of a job in the order planned; empty for an unknown job."""
-        query = sa.select(table.step).filter_by(job=job_name).order_by(table.step.c.position)
-        with self._database.snapshot() as connection:
-            return [to_entity(Step, row) for row in connection.execute(query)]
+        return self._read(Step, sa.select(table.step).filter_by(job=job_name).order_by(table.step.c.position))
 
     def update(self, step: Step) -> None:
         """Replace a step's state. Raises `NotFound`."""
@@ -95,9 +86,7 @@ class StepRecords:
         done = [str(status) for status in StepStatus if status.is_done]
         query = sa.select(table.step).where(where, table.step.c.status.in_(done))
         newest = query.order_by(table.step.c.ended_at.desc().nulls_last(), table.step.c.id.desc()).limit(1)
-        with self._database.snapshot() as connection:
-            row = connection.execute(newest).first()
-        return None if row is None else to_entity(Step, row)
+        return next(iter(self._read(Step, newest)), None)
 
 
 def _step_row(step: Step) -> dict[str, Any]:

@@ -27,14 +27,24 @@ Entity = TypeVar("Entity", Job, Step, Endpoint, Deployment, Compute, Container, 
 Named = TypeVar("Named", Job, Endpoint, Compute, User)
 
 
-class NamedRecords(Generic[Named]):
+class NounRecords:
+    """Every entity of one noun of one home."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def _read(self, kind: type[Entity], query: sa.Select[Any]) -> builtins.list[Entity]:
+        """Return the entities of the rows that a query gives, as of one moment."""
+        with self._database.snapshot() as connection:
+            rows = connection.execute(query).all()
+        return [to_entity(kind, row) for row in rows]
+
+
+class NamedRecords(NounRecords, Generic[Named]):
     """Every entity of one noun of one home, each with a name that no other has."""
 
     _kind: type[Named]
     _table: sa.Table
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     def get(self, name: str) -> Named:
         """Return an entity. Raises `NotFound`, with similar names."""
@@ -43,9 +53,7 @@ class NamedRecords(Generic[Named]):
 
     def list(self) -> builtins.list[Named]:
         """Return every entity by name."""
-        with self._database.snapshot() as connection:
-            rows = connection.execute(sa.select(self._table).order_by(self._table.c.name)).all()
-        return [to_entity(self._kind, row) for row in rows]
+        return self._read(self._kind, sa.select(self._table).order_by(self._table.c.name))
 
     def delete(self, name: str) -> None:
         """Delete an entity, and the rows that are its own. Raises `NotFound`."""

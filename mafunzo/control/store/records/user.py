@@ -1,7 +1,9 @@
 """Users in the database, with the hashes of their tokens."""
 
+import sqlalchemy as sa
+
 from mafunzo.control.store import table
-from mafunzo.control.store.records.row import NamedRecords, first_row, to_entity
+from mafunzo.control.store.records.row import NamedRecords
 from mafunzo.entities.user import User
 
 
@@ -21,9 +23,7 @@ class UserRecords(NamedRecords[User]):
 
     def find(self, token_hash: str) -> User | None:
         """Return whose token has that hash, or None."""
-        with self._database.snapshot() as connection:
-            row = first_row(connection, table.user, table.user.c.token_hash == token_hash)
-        return None if row is None else to_entity(User, row)
+        return next(iter(self._read(User, sa.select(table.user).filter_by(token_hash=token_hash))), None)
 
     def update(self, user: User, token_hash: str | None = None) -> None:
         """Replace a user's state, and their token's hash unless it is None. Raises `NotFound`."""
