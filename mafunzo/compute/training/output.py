@@ -1,7 +1,6 @@
-"""The output of a run: the best weights, the tokenizer, the loss curve, and everything about the run that outlives it."""
+"""The output of a run: the best weights, the tokenizer, the learning curve, and everything about the run that outlives it."""
 
 import logging
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from mafunzo.compute.device.precision import name
 from mafunzo.compute.model.folder import copy_files, read_facts, read_json
 from mafunzo.compute.model.lora import adapters
 from mafunzo.compute.training import checkpoint
+from mafunzo.compute.training.learning_curve import draw_learning_curve
 from mafunzo.compute.training.run import Run, base_name
 from mafunzo.compute.training.state import History, TrainingState, total_flos, trainer_state
 from mafunzo.errors import InvalidFile
@@ -35,7 +35,7 @@ def write_output(run: Run, state: TrainingState, history: History) -> dict[str, 
     write_json(output / "trainer_state.json", trainer_state(run, state), indent=2)
     write_json(output / "all_results.json", results, indent=2)
     write_json(output / "finetune_args.json", _recorded_arguments(run), indent=2)
-    draw_loss(state.history, state.best_step, output / "loss.png")
+    draw_learning_curve(state.history, state.best_step, output / "loss.png")
     return results
 
 
@@ -93,37 +93,3 @@ def _copy_tokenizer(tokenizer: Path, output: Path) -> None:
     if not tokenizer.is_dir():
         raise InvalidFile(f"{tokenizer} is missing: prepare_data writes the tokenizer there.")
     copy_files(tokenizer, ("*",), output)
-
-
-def draw_loss(history: Sequence[Mapping[str, Any]], best_step: int | None, path: Path) -> None:
-    """Write `loss.png` from a trainer's `log_history`; marks the step whose weights are the result."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    train = [(entry["step"], entry["loss"]) for entry in history if entry.get("loss") is not None]
-    held_out = [(entry["step"], entry["eval_loss"]) for entry in history if entry.get("eval_loss") is not None]
-    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
-    axes = figure.add_subplot()
-    if train:
-        marker = "." if len(train) < 60 else ""
-        axes.plot(*zip(*train, strict=True), color="#3b6ea5", linewidth=1.5, marker=marker, label="training rows")
-    if held_out:
-        axes.plot(*zip(*held_out, strict=True), color="#c8553d", linewidth=1.5, marker="o", label="validation rows")
-    best = [(step, loss) for step, loss in held_out if step == best_step]
-    if best:
-        label = f"kept: step {best[0][0]}, loss {best[0][1]:.3f}"
-        axes.plot(
-            *best[0], color="none", markeredgecolor="#222222", marker="o", markersize=12, linestyle="", label=label
-        )
-    axes.set(
-        xlim=(0, 1.04 * max((step for step, _ in [*train, *held_out]), default=1)),
-        xlabel="optimizer step",
-        ylabel="loss (nats per assistant token)",
-        title="Loss during training",
-    )
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    if train or held_out:
-        axes.legend(frameon=False)
-    figure.savefig(path)
