@@ -1,4 +1,4 @@
-"""A component's command line within the tests' process: its refusals, without the seconds that a process takes to import torch."""
+"""A component's command line within the tests' process, without the seconds that a process takes to import torch."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,11 +12,16 @@ from mafunzo.compute.components.command import load_interface, parse, run
 
 def refused(component: ModuleType, argv: Iterable[object]) -> int:
     """Run a component, which must end itself; return its exit code. What it says of the reason is in the step's folder."""
-    assert component.__file__ is not None
     with pytest.raises(SystemExit) as end:
-        run(component.__file__, component.work, [str(argument) for argument in argv])
+        complete(component, argv)
     assert isinstance(end.value.code, int)
     return end.value.code
+
+
+def complete(component: ModuleType, argv: Iterable[object]) -> None:
+    """Run a component, which must do all of its work."""
+    assert component.__file__ is not None
+    run(component.__file__, component.work, [str(argument) for argument in argv])
 
 
 def values_of(component: ModuleType, folder: Path, **options: object) -> dict[str, Any]:

@@ -1,16 +1,13 @@
 """The component's command line: argv and folders in, folder out; once as a process, as a step runs it."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mafunzo.compute.components import evaluate
-from tests.support.component_line import refused
+from tests.support.component_line import complete, refused
 from tests.support.tiny_evaluation import Folders, make_folders
 
 
@@ -37,12 +34,10 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-def test_a_tuned_model_that_learned_passes_the_gate_and_leaves_everything_behind(folders: Folders, step: Path) -> None:
-    argv = [sys.executable, "-m", "mafunzo.compute.components.evaluate", *arguments(folders, step, "--gate", "better")]
-    process = subprocess.run(
-        argv, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False
-    )
-    assert process.returncode == 0, process.stderr
+def test_a_tuned_model_that_learned_passes_the_gate_and_leaves_everything_behind(
+    folders: Folders, step: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    complete(evaluate, arguments(folders, step, "--gate", "better"))
     out = step / "out"
     metrics = read(out / "evaluationResult" / "metrics.json")
     assert metrics["comparisons"]["loss"]["is_better"] is True
@@ -55,7 +50,8 @@ def test_a_tuned_model_that_learned_passes_the_gate_and_leaves_everything_behind
     assert len(reference["rows"]) == 4 and reference["dtype"] == "float32"
     (line,) = [json.loads(text) for text in (step / "metrics.jsonl").read_text().splitlines()]
     assert line["tuned_loss"] == line["eval_loss"] < line["base_loss"]
-    assert "Perplexity" in process.stdout and '"event": "progress"' in process.stdout
+    told = capsys.readouterr().out
+    assert "Perplexity" in told and '"event": "progress"' in told
     assert not list(out.rglob("*.f16"))
 
 

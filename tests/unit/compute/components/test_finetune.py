@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +6,7 @@ import pytest
 from mafunzo.compute.components import finetune
 from mafunzo.compute.components.finetune import earlier_outputs
 from mafunzo.tracking import read_metrics
-from tests.support.component_line import refused
+from tests.support.component_line import complete, refused
 from tests.support.tiny_training import learnable_rows, write_base, write_prepared
 
 
@@ -28,20 +25,13 @@ def arguments(folders: dict[str, Path], *options: str) -> list[str]:
     return [str(argument) for argument in [*argv, "--pytorch_model_folder", folders["output"], *options]]
 
 
-def test_it_runs_from_the_shell_and_leaves_an_adapter_and_metrics(folders):
-    argv = arguments(folders, "--apply_lora", "true", "--per_device_train_batch_size", "4", "--logging_steps", "1")
-    process = subprocess.run(
-        [sys.executable, "-m", "mafunzo.compute.components.finetune", *argv],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert process.returncode == 0, process.stderr
+def test_it_leaves_an_adapter_and_metrics_and_tells_its_progress(folders, capsys):
+    options = ("--apply_lora", "true", "--per_device_train_batch_size", "4", "--logging_steps", "1")
+    complete(finetune, arguments(folders, *options))
     assert (folders["output"] / "adapter_model.safetensors").exists()
     lines = list(read_metrics(folders["step"] / "metrics.jsonl"))
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3]
-    progress = [json.loads(line) for line in process.stdout.splitlines() if line.startswith('{"event"')]
+    progress = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith('{"event"')]
     assert {event["phase"] for event in progress} == {"train", "evaluate"}
     assert all({"loss", "tokens_per_s", "eta_s"} <= set(event) for event in progress if event["phase"] == "train")
 

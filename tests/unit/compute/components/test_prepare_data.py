@@ -2,9 +2,6 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from mafunzo.compute.components import prepare_data
 from mafunzo.compute.components.command import load_interface, parse
 from mafunzo.compute.components.tiny_model import make
 from mafunzo.errors import Conflict, InvalidData, InvalidFile, InvalidParameter
+from tests.support.component_line import complete, refused
 
 INTERFACE = load_interface(Path(prepare_data.__file__).with_suffix(".yml"))
 
@@ -304,35 +302,25 @@ def test_an_output_that_is_there_is_never_overwritten(prepare: Callable[..., dic
         prepare(train_file_path=train)
 
 
-def test_as_a_process_it_tells_its_progress_and_records_its_error(model: Path, tmp_path: Path) -> None:
+def test_it_tells_its_progress_and_records_its_error(
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     (tmp_path / "step").mkdir()
+    monkeypatch.setenv("MAFUNZO_STEP_FOLDER", str(tmp_path / "step"))
+    caplog.set_level("INFO")
     train = write(tmp_path / "train.jsonl", [talk(i) for i in range(19)] + ["{"])
-    command = [
-        sys.executable,
-        "-m",
-        "mafunzo.compute.components.prepare_data",
-        "--model",
-        str(model),
-        "--train_file_path",
-        str(train),
-    ]
-    environment = {**os.environ, "MAFUNZO_STEP_FOLDER": str(tmp_path / "step"), "OMP_NUM_THREADS": "1"}
-    refusal = subprocess.run(
-        [*command, "--prepared", str(tmp_path / "a")], env=environment, capture_output=True, text=True
-    )
-    assert refusal.returncode == 2
-    assert "train.jsonl, row 20: isn't JSON" in refusal.stderr
+    argv = ["--model", model, "--train_file_path", train]
+    assert refused(prepare_data, [*argv, "--prepared", tmp_path / "a"]) == 2
+    assert "train.jsonl, row 20: isn't JSON" in capsys.readouterr().err
     assert json.loads((tmp_path / "step" / "error.json").read_text())["code"] == "invalid_data"
-    process = subprocess.run(
-        [*command, "--prepared", str(tmp_path / "b"), "--on_bad_row", "skip"],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert process.returncode == 0, process.stderr
-    events = [json.loads(line) for line in process.stdout.splitlines() if line.startswith("{")]
+    complete(prepare_data, [*argv, "--prepared", tmp_path / "b", "--on_bad_row", "skip"])
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
     assert {event["phase"] for event in events} == {"prepare train", "prepare validation", "prepare test"}
-    assert "train           16 of 16 rows" in process.stdout
-    assert "1 left out: isn't JSON" in process.stdout
+    assert "train           16 of 16 rows" in caplog.text
+    assert "1 left out: isn't JSON" in caplog.text
     metrics = json.loads((tmp_path / "step" / "metrics.jsonl").read_text().splitlines()[0])
     assert metrics["train_rows_kept"] == 16
