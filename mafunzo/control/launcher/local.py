@@ -245,10 +245,8 @@ def _runner(folder: Path) -> psutil.Process | None:
 
 
 def _signal(process: psutil.Process, number: int) -> None:
-    try:
+    with suppress(psutil.NoSuchProcess):  # it has ended by itself
         process.send_signal(number)
-    except psutil.NoSuchProcess:
-        logger.debug("Process %s ended by itself", process.pid)
 
 
 def _give_up(folder: Path) -> bool:

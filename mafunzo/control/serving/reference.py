@@ -73,10 +73,8 @@ def how_stored(folder: Path) -> Weights:
 
 def adapter_folder(folder: Path) -> Path | None:
     """Return where a package keeps its adapter, or None for one that has whole weights."""
-    for candidate in (folder / "data" / "adapter", folder):
-        if (candidate / "adapter_config.json").exists():
-            return candidate
-    return None
+    places = (folder / "data" / "adapter", folder)
+    return next((place for place in places if (place / "adapter_config.json").exists()), None)
 
 
 def holds_chat_model(files: Collection[str]) -> bool:

@@ -85,8 +85,7 @@ class _Worker:
             raise _Refusal(
                 f"the worker answers {response.request.url.path} with {response.status_code}: {_why(response)}"
             )
-        answer: dict[str, Any] = response.json()
-        return answer
+        return dict(response.json())
 
 
 def _ids(answer: Mapping[str, Any], name: str) -> list[int]:

@@ -35,10 +35,8 @@ def forget_old_attempts(home: Home, deployment: Deployment) -> None:
 
 def read_port(folder: Path) -> int | None:
     """Return where the worker listens, or None before it does."""
-    try:
-        text = (folder / "port").read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
-        return None
+    path = folder / "port"
+    text = path.read_text(encoding="utf-8").strip() if path.exists() else ""
     return int(text) if text.isdigit() else None
 
 

@@ -17,6 +17,7 @@ import sqlite3
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from importlib import metadata
 from io import BytesIO
@@ -28,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mafunzo.control.store import disk, loading, manifest, table
 from mafunzo.control.store.artifact import Artifacts
-from mafunzo.control.store.database import Database, connect
+from mafunzo.control.store.database import Database
 from mafunzo.control.store.dump import copy_sqlite, dump
 from mafunzo.control.store.home import LOCK_FILE, Home
 from mafunzo.errors import ArtifactCorrupt, Conflict, Faults, InvalidFile, NewerHome, NotFound
@@ -348,13 +349,10 @@ def _fill_database(staging: Home, index: Index, url: str | None) -> None:
     dumped = staging.root / index.database
     if not dumped.is_file():
         raise InvalidFile(f"The backup has no {index.database}.")
-    database = connect(staging, url)
-    try:
+    with closing(Database(staging, url)) as database:
         loading.load(dumped, database)
         with database.transaction() as connection:
             connection.execute(sa.delete(table.lease))
-    finally:
-        database.close()
     dumped.unlink()
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -291,12 +292,11 @@ class Blobs:
             return _Part(waiting, 0, waiting.stat().st_size)
         if there is None or not use.may_be_committed:
             return None
-        offset = 0
-        for block in there.blocks:
-            if block.id == use.id:
-                return _Part(self.path(there), offset, block.size)
-            offset += block.size
-        return None
+        offsets = accumulate((block.size for block in there.blocks), initial=0)
+        parts = (
+            _Part(self.path(there), at, b.size) for at, b in zip(offsets, there.blocks, strict=False) if b.id == use.id
+        )
+        return next(parts, None)
 
 
 @dataclass(frozen=True)

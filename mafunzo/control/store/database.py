@@ -33,17 +33,13 @@ POSTGRESQL_LOCK = 0x6D6166756E7A6F  # "mafunzo": the advisory lock that every wr
 SQLITE_FILE = "mafunzo.db"
 
 
-def connect(home: Home, url: str | sa.URL | None = None) -> "Database":
-    """Return the database as it is, without bringing its tables up to date."""
-    return Database(home, _engine(home, url))
-
-
 class Database:
     """Connections to one database; to be shared by the threads of a process, and opened anew in each process."""
 
-    def __init__(self, home: Home, engine: Engine) -> None:
+    def __init__(self, home: Home, url: str | sa.URL | None = None) -> None:
+        """`url`: of another database than the home's own. It is taken as it is, without bringing its tables up to date."""
         self.home = home
-        self.engine = engine
+        self.engine = _engine(home, url)
         self._writing = threading.local()
         self._watching = threading.Lock()
         self._watcher: sqlite3.Connection | None = None  # it never writes, so that it sees every write

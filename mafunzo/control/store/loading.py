@@ -1,8 +1,7 @@
 """Restoring a dump (`store.dump`) into an empty database, of the same kind or of the other."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from mafunzo.control.store.database import Database, connect
+from mafunzo.control.store.database import Database
 from mafunzo.control.store.dump import copy_sqlite, tables_of, write_lines
 from mafunzo.control.store.migrations import MIGRATIONS, migrate, refuse_newer_version, schema_version
 from mafunzo.errors import Conflict, InvalidFile
@@ -83,14 +82,9 @@ def _load_file(file: Path, database: Database) -> None:
         lines.unlink(missing_ok=True)
 
 
-@contextmanager
-def _opened(file: Path, database: Database) -> Iterator[Database]:
+def _opened(file: Path, database: Database) -> "closing[Database]":
     """Open a dump that is a database file."""
-    source = connect(database.home, sa.URL.create("sqlite", database=str(file)))
-    try:
-        yield source
-    finally:
-        source.close()
+    return closing(Database(database.home, sa.URL.create("sqlite", database=str(file))))
 
 
 def _typed(table: sa.Table, row: dict[str, Any]) -> dict[str, Any]:

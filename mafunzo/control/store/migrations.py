@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from mafunzo.control.store import migration_5, table
-from mafunzo.control.store.database import Database, connect
+from mafunzo.control.store.database import Database
 from mafunzo.control.store.dump import dump
 from mafunzo.control.store.home import SECRET_FILE, Home
 from mafunzo.errors import Conflict, NewerHome
@@ -38,7 +38,7 @@ def open_database(home: Home, url: str | None = None) -> Database:
     Raises `NewerHome` when a newer version wrote it, `Unreachable` when there is no server at `url`, and `Conflict` when
     the database at `url` belongs to another home: one with another secret.
     """
-    database = connect(home, url)
+    database = Database(home, url)
     try:
         migrate(database)
         if not database.is_sqlite:

@@ -49,10 +49,7 @@ class EndpointRecords(NamedRecords[Endpoint]):
 
     def set_keys(self, name: str, keys: tuple[str, str]) -> None:
         """Replace the (primary, secondary) key of an endpoint. Raises `NotFound`."""
-        with self._database.transaction() as connection:
-            stored = named_row(connection, table.endpoint, name)
-            by_id = table.endpoint.c.id == stored.id
-            connection.execute(sa.update(table.endpoint).where(by_id).values(self._key_row(keys)))
+        self._change(name, **self._key_row(keys))
 
     def _key_row(self, keys: tuple[str, str]) -> dict[str, str]:
         home = self._database.home

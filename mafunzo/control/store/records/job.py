@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mafunzo.control.store import table
-from mafunzo.control.store.records.row import NamedRecords, NounRecords, Row, named_row, to_row
+from mafunzo.control.store.records.row import NamedRecords, NounRecords, Row, to_row
 from mafunzo.entities.job import Job, JobStatus, Step, StepStatus
 from mafunzo.errors import Conflict, NotFound
 
@@ -50,9 +50,7 @@ class JobRecords(NamedRecords[Job]):
 
     def request_cancel(self, name: str) -> None:
         """Ask for a job to end, whatever the scheduler writes at the same moment. Raises `NotFound`."""
-        with self._database.transaction() as connection:
-            stored = named_row(connection, table.job, name)
-            connection.execute(sa.update(table.job).where(table.job.c.id == stored.id).values(is_cancel_requested=True))
+        self._change(name, is_cancel_requested=True)
 
     def _require_deletable(self, stored: Row) -> None:
         if not JobStatus(stored.status).is_terminal:

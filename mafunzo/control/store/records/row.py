@@ -73,6 +73,12 @@ class NamedRecords(NounRecords, Generic[Named]):
         connection.execute(sa.insert(self._table).values(to_row(self._table, entity) | columns))
         return entity
 
+    def _change(self, name: str, **columns: Any) -> None:
+        """Change columns of an entity's row, and nothing else. Raises `NotFound`."""
+        with self._database.transaction() as connection:
+            stored = named_row(connection, self._table, name)
+            connection.execute(sa.update(self._table).where(self._table.c.id == stored.id).values(columns))
+
     def _replace(self, entity: Named, columns: Callable[[Row], dict[str, Any]]) -> None:
         """Replace an entity's state, with `columns` that follow from what was stored. Raises `NotFound`."""
         with self._database.transaction() as connection:

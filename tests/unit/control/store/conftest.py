@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from mafunzo.control.store.artifact import Artifacts
-from mafunzo.control.store.database import Database, connect
+from mafunzo.control.store.database import Database
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.migrations import open_database
 
@@ -46,9 +46,9 @@ def target(request: pytest.FixtureRequest, home: Home, tmp_path: Path) -> Databa
     (other.root / "secret.key").write_bytes(home.secret())
     (other.root / "secret.key").chmod(0o600)
     if request.param == "to sqlite":
-        return connect(other)
+        return Database(other)
     make: Callable[[], str] = request.getfixturevalue("new_postgresql_database")
-    return connect(other, make())
+    return Database(other, make())
 
 
 @pytest.fixture

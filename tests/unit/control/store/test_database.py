@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from mafunzo.control.store import table
-from mafunzo.control.store.database import Database, connect
+from mafunzo.control.store.database import Database
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.migrations import open_database
 from mafunzo.errors import InvalidFile, InvalidParameter, Unreachable
@@ -143,7 +143,7 @@ def test_a_file_that_is_no_database_is_named(home: Home) -> None:
 @pytest.mark.parametrize("url", ["mysql://me@host/name", "no url"])
 def test_a_url_of_something_else_is_refused_without_repeating_it(home: Home, url: str) -> None:
     with pytest.raises(InvalidParameter, match="expected postgresql://user@host/name"):
-        connect(home, url)
+        Database(home, url)
 
 
 def test_a_server_that_is_not_there_is_said_to_be_unreachable_without_the_password(home: Home, tmp_path: Path) -> None:

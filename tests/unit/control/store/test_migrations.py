@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from mafunzo.control.store import table
-from mafunzo.control.store.database import Database, connect
+from mafunzo.control.store.database import Database
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.migrations import MIGRATIONS, Migration, migrate, open_database, schema_version
 from mafunzo.errors import Conflict, NewerHome
@@ -60,7 +60,7 @@ def test_the_migrations_end_at_the_tables_that_the_code_declares(
     database: Database, url: str | None, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     other_url = None if url is None else request.getfixturevalue("new_postgresql_database")()
-    declared = connect(Home(tmp_path / "declared"), other_url)
+    declared = Database(Home(tmp_path / "declared"), other_url)
     with declared.transaction() as connection:
         table.metadata.create_all(connection)
     assert _shape(database) == _shape(declared)
@@ -88,7 +88,7 @@ def test_a_step_makes_a_copy_first_and_happens_once(database: Database, home: Ho
 
 
 def test_a_new_database_goes_through_all_steps_without_copies(home: Home) -> None:
-    database = connect(home)
+    database = Database(home)
     migrate(database, NEXT)
     assert (schema_version(database), list(home.backups.iterdir())) == (len(NEXT), [])
     database.close()

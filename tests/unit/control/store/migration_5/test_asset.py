@@ -6,7 +6,7 @@ import pytest
 
 from mafunzo.control.store.artifact import Artifacts
 from mafunzo.control.store.blob import Blobs
-from mafunzo.control.store.database import connect
+from mafunzo.control.store.database import Database
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.migration_5.asset import asset_body
 from mafunzo.control.store.migration_5.component import component_of, source_of
@@ -192,7 +192,7 @@ SHOWN = [
 
 
 def test_a_database_of_version_4_is_read_and_its_blobs_go_with_their_job(home: Home, url: str | None) -> None:
-    database = connect(home, url)
+    database = Database(home, url)
     migrate(database, MIGRATIONS[:4])
     with database.transaction() as connection:
         shown = (
