@@ -7,6 +7,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import metadata
 from typing import Any
 
@@ -80,10 +81,8 @@ def installed_versions() -> dict[str, str]:
     """Return Python's version, the machine's kind, and the versions of the packages that decide outputs, if installed."""
     versions = {"python": platform.python_version(), "machine": platform.machine()}
     for package in PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return versions
 
 

@@ -138,10 +138,9 @@ class Supervisor:
         for action in actions:
             try:
                 has_changed |= self._perform(action)
-            except MafunzoError as error:
-                self._give_up(action.deployment, error)
-            except OSError as error:
-                self._give_up(action.deployment, FailedError(f"{type(error).__name__}: {error}"))
+            except (MafunzoError, OSError) as error:
+                known = error if isinstance(error, MafunzoError) else FailedError(f"{type(error).__name__}: {error}")
+                self._give_up(action.deployment, known)
         return self._remove_endpoints() or has_changed
 
     def folder(self, deployment: Deployment) -> Path:
@@ -166,14 +165,13 @@ class Supervisor:
         self._has_swept = True
 
     def _remove_endpoints(self) -> bool:
-        removed = False
-        for endpoint in self.records.endpoints.list():
-            if endpoint.is_deleting and not self.records.deployments.list(endpoint.name):
-                self.records.endpoints.delete(endpoint.name)
-                remove_tree(self.home.workers / endpoint.name)
-                logger.info("Deleted endpoint %s", endpoint.name)
-                removed = True
-        return removed
+        leaving = [endpoint.name for endpoint in self.records.endpoints.list() if endpoint.is_deleting]
+        empty = [name for name in leaving if not self.records.deployments.list(name)]
+        for name in empty:
+            self.records.endpoints.delete(name)
+            remove_tree(self.home.workers / name)
+            logger.info("Deleted endpoint %s", name)
+        return bool(empty)
 
     # Doing
 

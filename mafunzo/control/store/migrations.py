@@ -126,9 +126,8 @@ def _creating(tables: str) -> Callable[[Connection], None]:
             words = {"ID": "INTEGER NOT NULL PRIMARY KEY", "MOMENT": "DATETIME"}
         else:
             words = {"ID": "BIGSERIAL PRIMARY KEY", "MOMENT": "TIMESTAMP WITH TIME ZONE"}
-        for statement in tables.format(**words).split(";"):
-            if statement.strip():
-                connection.exec_driver_sql(statement)
+        for statement in filter(str.strip, tables.format(**words).split(";")):
+            connection.exec_driver_sql(statement)
 
     return apply
 
