@@ -115,8 +115,9 @@ def kind_of(path: Path) -> str:
 def _read(path: Path, start: int, indices: Indices | None) -> Iterator[RawRow]:
     """Yield a file's rows, the first with the index `start`; those that aren't at `indices` without bodies, or not at all."""
     kind = kind_of(path)
-    if kind != "parquet":
-        _refuse_utf16(path)
+    with path.open("rb") as file:
+        if kind != "parquet" and file.read(2) in _UTF16_MARKS:
+            raise InvalidFile(f"{path.name} is UTF-16. Save it as UTF-8.")
     return _READERS[kind](path, start, indices)
 
 
@@ -366,9 +367,3 @@ def _without_nulls(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_nulls(item) for key, item in value.items() if item is not None}
     return [_without_nulls(item) for item in value] if isinstance(value, list) else value
-
-
-def _refuse_utf16(path: Path) -> None:
-    with path.open("rb") as file:
-        if file.read(2) in _UTF16_MARKS:
-            raise InvalidFile(f"{path.name} is UTF-16. Save it as UTF-8.")

@@ -57,8 +57,8 @@ def _registered(destination: Destination, artifact: str, step: Step, output: str
     if same is not None:
         return same
     # A model's path in the home's datastore follows from its name.
-    path = data_path(key, Path(step.spec.output_path(output)).name)
-    shown = {} if kind is AssetType.MODEL else {"shown_at": path}
+    file_name = Path(step.spec.output_path(output)).name
+    shown = {} if kind is AssetType.MODEL else {"shown_at": data_path(key, file_name)}
     return records.assets.add(
         Asset(
             key=key,

@@ -4,7 +4,7 @@ It changes nothing, and keeps in memory only what the same look would find again
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,12 +44,13 @@ class Observer:
         self._versions = versions
         self._keys: dict[StepName, Ingredients] = {}
 
-    def job_state(self, job: Job, is_busy: Callable[[Step], bool]) -> JobState:
-        """Return a job with what is seen of its steps; `is_busy` says at which of them a thread is at work."""
+    def job_state(self, job: Job, busy: Set[StepName]) -> JobState:
+        """Return a job with what is seen of its steps; at those that are `busy` a thread is at work."""
         steps = self._records.steps.of(job.name)
         outputs = _outputs(steps)
         states = tuple(
-            StepState(step, is_busy=True) if is_busy(step) else self._step_state(job, step, outputs) for step in steps
+            StepState(step, is_busy=True) if (job.name, step.name) in busy else self._step_state(job, step, outputs)
+            for step in steps
         )
         if job.sweep is None:
             return JobState(job, states)

@@ -121,7 +121,8 @@ class Scheduler:
         held = self._leases.list()
         holders = tuple(Holder(lease.owner.removeprefix(OWNER), lease.resources) for lease in held)
         left = reduce(Resources.minus, (lease.resources for lease in held), self._capacity)
-        jobs = tuple(self._observer.job_state(job, self._is_busy) for job in self._records.jobs.queue())
+        busy = {*self._busy, *self._paused}
+        jobs = tuple(self._observer.job_state(job, busy) for job in self._records.jobs.queue())
         state = State(jobs, self._capacity, holders)
         done = [self._do(action) for action in decide(state, left, self._clock())]
         return has_settled or any(done)
@@ -355,9 +356,6 @@ class Scheduler:
                 self._paused[name] = monotonic() + PAUSE_S
         self._paused = {name: until for name, until in self._paused.items() if until > monotonic()}
         return bool(ended)
-
-    def _is_busy(self, step: Step) -> bool:
-        return (step.job, step.name) in {*self._busy, *self._paused}
 
     # After a crash
 

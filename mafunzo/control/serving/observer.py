@@ -14,7 +14,7 @@ import httpx
 from mafunzo.control.launcher.local import ExitRecord, LocalLauncher, Running
 from mafunzo.control.serving.decide import Health, Key, Verdict, WorkerState
 from mafunzo.control.serving.reference import how_stored, read_reference
-from mafunzo.control.serving.verification import unverified, verify
+from mafunzo.control.serving.verification import verify
 from mafunzo.control.serving.worker_folder import describe_end, is_final, read_port, worker_folder
 from mafunzo.control.store.home import Home
 from mafunzo.entities.endpoint import Deployment
@@ -118,7 +118,8 @@ def _compare(model: Path, port: int) -> Verdict:
     try:
         reference = read_reference(model)
         if reference is None:
-            return unverified("The model wasn't tuned here: there is nothing to compare with.")
+            reason = "The model wasn't tuned here: there is nothing to compare with."
+            return Verdict(record={"result": "unverified", "reason": reason})
         return verify(f"http://127.0.0.1:{port}", reference, how_stored(model))
     except MafunzoError as error:
         faults = (error.message, *error.faults)

@@ -33,7 +33,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from mafunzo.control.launcher.local import LocalLauncher, Running, last_lines
@@ -112,7 +111,7 @@ class Supervisor:
         """End all workers after `run` returned; those that served start again with the next server. Return their names."""
         halted = []
         for deployment in self._deployments():
-            folder = self.folder(deployment)
+            folder = worker_folder(self.home, deployment)
             if deployment.attempt == 0 or not isinstance(self.launcher.status(folder), Running):
                 continue
             if not deployment.status.is_settled or deployment.status is DeploymentStatus.HEALTHY:
@@ -143,10 +142,6 @@ class Supervisor:
                 self._give_up(action.deployment, known)
         return self._remove_endpoints() or has_changed
 
-    def folder(self, deployment: Deployment) -> Path:
-        """Return the folder of a deployment's newest worker."""
-        return worker_folder(self.home, deployment)
-
     def _deployments(self) -> list[Deployment]:
         """Return all deployments; those of an endpoint that is being deleted are being deleted."""
         leaving = {endpoint.name for endpoint in self.records.endpoints.list() if endpoint.is_deleting}
@@ -157,7 +152,7 @@ class Supervisor:
 
     def _sweep(self, deployments: Sequence[Deployment]) -> None:
         """End workers that no record knows of: the home's database was put back to an earlier state."""
-        known = {self.folder(deployment) for deployment in deployments}
+        known = {worker_folder(self.home, deployment) for deployment in deployments}
         for folder in sorted(self.home.workers.glob("*/*/*")):
             if folder not in known and isinstance(self.launcher.status(folder), Running):
                 logger.warning("Ending a worker that no deployment has: %s", folder)
@@ -181,18 +176,28 @@ class Supervisor:
             case Start():
                 return self._start(action.deployment)
             case Verify():
-                self._verify(action.deployment, action.port)
+                self._observer.compare(action.deployment, action.port)
+                self._update(action.deployment, {}, status=DeploymentStatus.VERIFYING)
+                logger.info("Comparing %s with the tuned model", _name(action.deployment))
             case MarkHealthy():
                 self._mark_healthy(action)
             case MarkUnhealthy():
                 logger.warning("%s: %s", _name(action.deployment), action.reason)
                 self._update(action.deployment, {"reason": action.reason}, status=DeploymentStatus.UNHEALTHY)
             case Restart():
-                self._restart(action)
+                logger.warning("%s: %s", _name(action.deployment), action.reason)
+                memory = {
+                    "crashes": action.crashes,
+                    "retry_at": action.retry_at,
+                    "reason": action.reason,
+                    "healthy_at": 0.0,
+                }
+                self._update(action.deployment, memory, status=DeploymentStatus.WAITING, port=None)
+                self._end(action.deployment)
             case Refuse():
                 self._refuse(action)
             case Fail():
-                log = last_lines(StepFolder(self.folder(action.deployment)).log, LOG_LINES)
+                log = last_lines(StepFolder(worker_folder(self.home, action.deployment)).log, LOG_LINES)
                 self._give_up(action.deployment, WorkerFailed(action.reason, log))
             case Stop():
                 self._end(action.deployment)
@@ -225,7 +230,7 @@ class Supervisor:
         if started is None:
             self.leases.release(_owner(deployment))
             return False
-        folder = self.folder(started)
+        folder = worker_folder(self.home, started)
         folder.mkdir(mode=0o700, parents=True)
         forget_old_attempts(self.home, started)
         self.artifacts.checkout(started.artifact, folder / "model")
@@ -251,11 +256,6 @@ class Supervisor:
         weights_mb = sum(self.artifacts.size(artifact) for artifact in hashes if artifact) // 2**20
         return Resources(cpus=0, gpus=min(1, self.capacity.gpus), memory_mb=weights_mb + WORKER_MEMORY_MB)
 
-    def _verify(self, deployment: Deployment, port: int) -> None:
-        self._observer.compare(deployment, port)
-        self._update(deployment, {}, status=DeploymentStatus.VERIFYING)
-        logger.info("Comparing %s with the tuned model", _name(deployment))
-
     def _mark_healthy(self, action: MarkHealthy) -> None:
         self._observer.end_comparison(action.deployment)
         changes: dict[str, Any] = {"status": DeploymentStatus.HEALTHY, "port": action.port, "error": None}
@@ -266,16 +266,6 @@ class Supervisor:
         self._update(action.deployment, remembered, **changes)
         result = (changes.get("verification") or {}).get("result", "answers again")
         logger.info("%s is healthy on port %s: %s", _name(action.deployment), action.port, result)
-
-    def _restart(self, action: Restart) -> None:
-        logger.warning("%s: %s", _name(action.deployment), action.reason)
-        self._update(
-            action.deployment,
-            {"crashes": action.crashes, "retry_at": action.retry_at, "reason": action.reason, "healthy_at": 0.0},
-            status=DeploymentStatus.WAITING,
-            port=None,
-        )
-        self._end(action.deployment)
 
     def _refuse(self, action: Refuse) -> None:
         message = (
@@ -291,7 +281,7 @@ class Supervisor:
 
     def _end(self, deployment: Deployment) -> None:
         """End the worker, and give back its lease and its folders; its log stays."""
-        folder = self.folder(deployment)
+        folder = worker_folder(self.home, deployment)
         if folder.exists():
             self.launcher.kill(folder, GRACE_S)
             remove_tree(folder / "model")

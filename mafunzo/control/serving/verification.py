@@ -34,11 +34,6 @@ def verify(url: str, reference: Reference, stored: Weights, client: httpx.Client
     return Verdict(tuple(faults), record)
 
 
-def unverified(reason: str) -> Verdict:
-    """Return the verdict on a model that there is nothing to compare with: it goes live, and its record says so."""
-    return Verdict((), {"result": "unverified", "reason": reason})
-
-
 class _Refusal(Exception):
     """The worker answered a request of the comparison with an error."""
 

@@ -114,10 +114,9 @@ class LabelRecords(NounRecords):
 
     def delete(self, scope: str, type: AssetType, name: str, label: str) -> bool:
         """Take a label off; return whether it was there."""
-        of_name = {"scope": scope, "type": str(type), "name": name, "label": label}
+        query = sa.delete(table.label).filter_by(scope=scope, type=str(type), name=name, label=label)
         with self._database.transaction() as connection:
-            result = connection.execute(sa.delete(table.label).filter_by(**of_name))
-        return bool(result.rowcount)
+            return bool(connection.execute(query).rowcount)
 
 
 def _labels(connection: Connection, scope: str, type: AssetType, name: str) -> dict[str, str]:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from mafunzo.control.pipelines.decide import Process
 from mafunzo.control.pipelines.observer import Observer
-from mafunzo.entities.job import Step, StepStatus
+from mafunzo.entities.job import StepStatus
 from tests.support.pipeline_bench import Bench, shell
 
 
@@ -13,14 +13,10 @@ def observer(bench: Bench) -> Observer:
     return Observer(bench.records, bench.artifacts, bench.launcher, bench.home, lambda: bench.versions)
 
 
-def idle(_step: Step) -> bool:
-    return False
-
-
 def test_a_step_that_a_thread_is_at_work_on_is_left_alone(bench: Bench) -> None:
     job = bench.submit("j", shell("one", "true"))
-    assert [state.is_busy for state in observer(bench).job_state(job, lambda _: True).steps] == [True]
-    assert [state.is_busy for state in observer(bench).job_state(job, idle).steps] == [False]
+    assert [state.is_busy for state in observer(bench).job_state(job, {("j", "one")}).steps] == [True]
+    assert [state.is_busy for state in observer(bench).job_state(job, set()).steps] == [False]
 
 
 def test_a_running_step_without_a_process_is_lost_and_one_past_its_limit_overdue(bench: Bench) -> None:
@@ -28,7 +24,7 @@ def test_a_running_step_without_a_process_is_lost_and_one_past_its_limit_overdue
     long_ago = datetime.now(UTC) - timedelta(hours=1)
     step = replace(bench.step("j", "one"), status=StepStatus.RUNNING, attempt=1, started_at=long_ago)
     bench.records.steps.update(step)
-    (state,) = observer(bench).job_state(job, idle).steps
+    (state,) = observer(bench).job_state(job, set()).steps
     assert (state.process, state.failures, state.cut_offs, state.is_overdue) == (Process.LOST, 0, 0, False)
 
 
@@ -36,10 +32,10 @@ def test_outputs_of_an_equal_step_are_seen_unless_the_versions_differ(bench: Ben
     write = shell("one", "echo x > ${{outputs.out}}")
     bench.run("first", write)
     job = bench.submit("second", write)
-    (state,) = observer(bench).job_state(job, idle).steps
+    (state,) = observer(bench).job_state(job, set()).steps
     assert (state.source, state.reusable) == ("first/one", bench.step("first", "one").outputs)
     bench.versions["python"] = "4"
-    (state,) = observer(bench).job_state(job, idle).steps
+    (state,) = observer(bench).job_state(job, set()).steps
     assert state.reusable is None
 
 
