@@ -97,11 +97,11 @@ def parameters_page() -> str:
         "",
         "## Inputs that Azure ML's pipeline has too",
         "",
-        *_rows([p for p in PARAMETERS.values() if p.is_azure]),
+        *_rows([p for p in PARAMETERS.values() if not p.is_own]),
         "",
         "## Inputs that only Mafunzo has",
         "",
-        *_rows([p for p in PARAMETERS.values() if not p.is_azure]),
+        *_rows([p for p in PARAMETERS.values() if p.is_own]),
         "",
     ]
     return "\n".join(lines)

@@ -56,13 +56,13 @@ BASE_MODEL = (
         "custom_model",
         "The Hugging Face folder of the base, where the model to tune further is an adapter.",
         steps=(IMPORT_MODEL,),
-        is_azure=False,
+        is_own=True,
     ),
     Parameter(
         "mirror",
         "string",
         "The folder where `org/name` of huggingface_id is found instead of on the hub.",
         steps=(IMPORT_MODEL,),
-        is_azure=False,
+        is_own=True,
     ),
 )

@@ -76,7 +76,7 @@ DATA = (
         default="fail",
         enum=("fail", "skip"),
         steps=(PREPARE_DATA,),
-        is_azure=False,
+        is_own=True,
     ),
     Parameter(
         "split_seed",
@@ -84,6 +84,6 @@ DATA = (
         "Where a split isn't given as a file: draw its rows by this seed instead of taking them in order.",
         minimum=0,
         steps=(PREPARE_DATA,),
-        is_azure=False,
+        is_own=True,
     ),
 )

@@ -25,7 +25,7 @@ EVALUATION = (
         minimum=-1,
         unit="rows",
         steps=(EVALUATE,),
-        is_azure=False,
+        is_own=True,
     ),
     Parameter(
         "generation_rows",
@@ -35,7 +35,7 @@ EVALUATION = (
         minimum=-1,
         unit="rows",
         steps=(EVALUATE,),
-        is_azure=False,
+        is_own=True,
     ),
     Parameter(
         "max_prompt_tokens",
@@ -45,7 +45,7 @@ EVALUATION = (
         minimum=1,
         unit="tokens",
         steps=(EVALUATE,),
-        is_azure=False,
+        is_own=True,
     ),
     Parameter(
         "max_new_tokens",
@@ -55,7 +55,7 @@ EVALUATION = (
         minimum=1,
         unit="tokens",
         steps=(EVALUATE,),
-        is_azure=False,
+        is_own=True,
     ),
     Parameter(
         "forgetting_prompts",
@@ -66,7 +66,7 @@ EVALUATION = (
         minimum=-1,
         unit="prompts",
         steps=(EVALUATE,),
-        is_azure=False,
+        is_own=True,
     ),
     Parameter(
         "reference_rows",
@@ -76,7 +76,7 @@ EVALUATION = (
         minimum=1,
         unit="rows",
         steps=(EVALUATE,),
-        is_azure=False,
+        is_own=True,
     ),
     Parameter(
         "reference_max_tokens",
@@ -86,7 +86,7 @@ EVALUATION = (
         minimum=16,
         unit="tokens",
         steps=(EVALUATE,),
-        is_azure=False,
+        is_own=True,
     ),
     Parameter(
         "gate",
@@ -95,7 +95,7 @@ EVALUATION = (
         default="none",
         enum=("none", "better", "not_worse"),
         steps=(EVALUATE,),
-        is_azure=False,
+        is_own=True,
     ),
     Parameter(
         "gate_metric",
@@ -104,7 +104,7 @@ EVALUATION = (
         default="loss",
         enum=METRIC_NAMES,
         steps=(EVALUATE,),
-        is_azure=False,
+        is_own=True,
     ),
     Parameter(
         "gate_max_kl",
@@ -113,6 +113,6 @@ EVALUATION = (
         minimum=0,
         unit="nats per token",
         steps=(EVALUATE,),
-        is_azure=False,
+        is_own=True,
     ),
 )

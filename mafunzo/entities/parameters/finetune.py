@@ -59,7 +59,7 @@ _LORA = (
         "the head.",
         steps=(FINETUNE,),
         aliases=("lora_target",),
-        is_azure=False,
+        is_own=True,
     ),
 )
 
@@ -282,7 +282,7 @@ _EXECUTION = (
         default="false",
         enum=TRUTH,
         steps=(FINETUNE,),
-        is_azure=False,
+        is_own=True,
     ),
 )
 

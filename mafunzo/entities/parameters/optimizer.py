@@ -126,6 +126,6 @@ OPTIMIZER = (
         minimum=0.0,
         maximum=1.0,
         steps=(FINETUNE,),
-        is_azure=False,
+        is_own=True,
     ),
 )

@@ -9,6 +9,6 @@ PACKAGE = (
         "What the packaged model is called in its card; if left out, the base's name with -tuned.",
         steps=(PACKAGE_MODEL,),
         names={PACKAGE_MODEL: "name"},
-        is_azure=False,
+        is_own=True,
     ),
 )

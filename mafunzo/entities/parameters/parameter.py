@@ -27,7 +27,7 @@ class Parameter:
     minimum, maximum: inclusive bounds; above: it must be greater.
     refused: a value (`*`: any but the default) to the reason why it is refused.
     aliases: what LLaMA-Factory, Axolotl, TRL, torchtune or OpenAI call it.
-    is_azure: whether it is an input of Azure ML's pipeline too.
+    is_own: whether it is an input that no other product's pipeline of this name has.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Parameter:
     effects: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
-    is_azure: bool = True
+    is_own: bool = False
 
     def name_in(self, step: str) -> str:
         """Return what a component calls it."""

@@ -19,7 +19,7 @@ from mafunzo.entities.parameters.parameter import Parameter, typed
 _ALL = (*MACHINE, *BASE_MODEL, *DATA, *TRAINING, *EVALUATION, *PACKAGE)
 
 PARAMETERS: Mapping[str, Parameter] = {
-    parameter.name: parameter for parameter in sorted(_ALL, key=lambda parameter: not parameter.is_azure)
+    parameter.name: parameter for parameter in sorted(_ALL, key=lambda parameter: parameter.is_own)
 }
 """By name: those of Azure ML's pipeline, then our own."""
 

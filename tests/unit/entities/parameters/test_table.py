@@ -93,7 +93,7 @@ AZURE = {
 def test_the_pipeline_has_every_input_of_azure_s_with_its_type_default_and_values():
     inputs = load_interface(COMPONENTS / "chat_completion_pipeline.yml").inputs
     assert len(AZURE) == 69
-    assert {n for n, p in PARAMETERS.items() if p.is_azure} == set(AZURE)
+    assert {n for n, p in PARAMETERS.items() if not p.is_own} == set(AZURE)
     for name, (kind, default, enum, minimum) in AZURE.items():
         found = inputs[name]
         assert (found.type, found.default, found.enum) == (kind, default, enum), name
