@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mafunzo.dataset.files import SUFFIXES, Source
 from mafunzo.dataset.wheel import fetch_wheel
 from mafunzo.entities.validation import validated
-from mafunzo.errors import InvalidData, InvalidFile, InvalidParameter, NotFound, Unreachable
+from mafunzo.errors import InvalidData, InvalidFile, InvalidParameter, NotFound, Unreachable, did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,6 @@ def card_from_yaml(text: str, where: str) -> DataCard:
 
 def find_card(name: str) -> DataCard:
     """Return a data set of the catalogue, or a card for any `org/name`; raises `NotFound` with near names."""
-    import difflib
 
     catalogue = cards()
     if name in catalogue:
@@ -104,8 +103,7 @@ def find_card(name: str) -> DataCard:
             licence="see its page",
             source=HubSource(kind="hub", repo=name),
         )
-    close = difflib.get_close_matches(name, catalogue, n=1)
-    hint = f" Did you mean {close[0]}?" if close else ""
+    hint = did_you_mean(name, catalogue)
     raise NotFound(
         f"No data set '{name}'.{hint} Known are {', '.join(catalogue)}, and org/name of the Hugging Face hub."
     )

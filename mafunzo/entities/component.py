@@ -3,7 +3,6 @@
 The checks of a value against its declaration live here, because a plan and a component's own command line both make them.
 """
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any, Literal
 
 from mafunzo.entities.job import ArtifactInput, Destination, Resources, Value
 from mafunzo.entities.reference import AssetReference, PathInput
+from mafunzo.errors import did_you_mean
 
 PARENT_INPUT = re.compile(r"\$\{\{\s*parent\.inputs\.([\w.-]+)\s*\}\}")
 PARENT_OUTPUT = re.compile(r"\$\{\{\s*parent\.outputs\.([\w-]+)\s*\}\}")
@@ -126,7 +126,7 @@ def parse_value(declared: Input, raw: Any) -> tuple[Value | None, str]:
     if fault or value is None:
         return None, fault or f"{declared.name} is empty, expected {_expected(declared)}."
     if declared.enum and str(value) not in declared.enum:
-        return None, f"{declared.name} is {_show(raw)}, expected one of {', '.join(declared.enum)}." + _suggest(
+        return None, f"{declared.name} is {_show(raw)}, expected one of {', '.join(declared.enum)}." + did_you_mean(
             str(value), declared.enum
         )
     if isinstance(value, int | float) and not isinstance(value, bool) and not _is_in_range(declared, float(value)):
@@ -148,7 +148,7 @@ def refusal(declared: Input, value: Value) -> str:
 
 def unknown_name(name: str, known: Iterable[str]) -> str:
     """Return the fault of a name that isn't declared, with the nearest one that is."""
-    return f"{name} is not a parameter." + _suggest(name, list(known))
+    return f"{name} is not a parameter." + did_you_mean(name, known)
 
 
 def _as_type(declared: Input, raw: Any) -> tuple[Value | None, str]:
@@ -195,11 +195,6 @@ def _expected(declared: Input) -> str:
     if low is not None:
         return f"{noun}, {low:g} or more"
     return f"{noun}, {high:g} or less" if high is not None else noun
-
-
-def _suggest(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f" Did you mean {close[0]}?" if close else ""
 
 
 def _text(value: Any) -> str:

@@ -16,13 +16,36 @@ def test_codes_are_unique_and_every_family_has_its_exit_code():
 
 @pytest.mark.parametrize("cls", list(errors.family()), ids=lambda cls: cls.code)
 def test_an_error_survives_the_way_between_processes(cls):
-    back = errors.from_code(cls.code, "what, where, what to do", ["one", "two"])
+    back = errors.from_record(cls("what, where, what to do", ["one", "two"]).record, errors.FailedError(""))
     assert type(back) is cls
     assert str(back) == "what, where, what to do\n  - one\n  - two"
 
 
 def test_an_unknown_code_is_a_failure():
-    assert type(errors.from_code("of a later version", "text")) is errors.FailedError
+    record = {"code": "of a later version", "message": "text"}
+    assert type(errors.from_record(record, Conflict(""))) is errors.FailedError
+
+
+def test_what_a_record_leaves_out_is_as_the_reader_says():
+    back = errors.from_record({"faults": None}, Conflict("It is there."))
+    assert (type(back), str(back)) == (Conflict, "It is there.")
+    assert type(errors.from_record(None, Conflict("It is there."))) is Conflict
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        pytest.param("chta", " Did you mean chat?", id="a typing error"),
+        pytest.param("CHAT", " Did you mean chat?", id="another case"),
+        pytest.param("endpoint", "", id="nothing like it"),
+    ],
+)
+def test_what_looks_like_a_name_is_offered(name: str, hint: str) -> None:
+    assert errors.did_you_mean(name, ["chat", "models"]) == hint
+
+
+def test_several_names_are_offered_the_nearest_first() -> None:
+    assert errors.did_you_mean("blue1", ["red", "blue", "blue-2"], 3) == " Did you mean blue or blue-2?"
 
 
 def _refuse(*faults: str) -> str:
@@ -74,3 +97,17 @@ def test_the_status_table_is_this_one():
         "timed_out": 504,
         "storage_full": 507,
     }
+
+
+def test_clients_and_stored_records_know_these_codes():
+    codes = """
+        artifact_corrupt blob_exists blocks_missing client_gone conflict container_not_found
+        context_length_exceeded error failed forbidden gate_not_passed home_in_use
+        invalid_data invalid_file invalid_parameter job_canceled job_failed missing_extra
+        newer_home not_found not_supported out_of_memory overwrite_forbidden port_in_use
+        precondition_failed rate_limit_exceeded refused server_failed serving_mismatch step_failed
+        storage_full timed_out unauthorized unavailable unreachable unsafe_model
+        usage version_taken worker_failed
+    """
+    own = {cls.code for cls in errors.family() if cls.__module__ == errors.__name__}  # a way in has some of its own
+    assert own == set(codes.split())

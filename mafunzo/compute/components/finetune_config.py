@@ -3,7 +3,6 @@
 A key is honoured or refused by its name; none is ignored.
 """
 
-import difflib
 import json
 import re
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mafunzo.compute.model.folder import drop_keys, read_json
-from mafunzo.errors import Faults, InvalidFile, NotSupported
+from mafunzo.errors import Faults, InvalidFile, NotSupported, did_you_mean
 from mafunzo.tracking.atomic_json import write_json
 
 HONOURED = ("chat_template", "special_tokens", "chat_special_tokens")
@@ -54,8 +53,7 @@ def apply(path: Path, folder: Path) -> None:
 def _refusal(key: str) -> str:
     if key in REFUSED:
         return f"{key}: {REFUSED[key]}."
-    near = difflib.get_close_matches(key, HONOURED, n=1)
-    return f"{key}: not known.{f' Did you mean {near[0]}?' if near else ''}"
+    return f"{key}: not known.{did_you_mean(key, HONOURED)}"
 
 
 def _tokens(path: Path, special_tokens: Mapping[str, Any]) -> dict[str, str]:

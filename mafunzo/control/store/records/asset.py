@@ -13,9 +13,9 @@ from sqlalchemy.engine import Connection
 
 from mafunzo.control.store import table
 from mafunzo.control.store.codec import decode, encode
-from mafunzo.control.store.records.row import NounRecords, Row, first_row, suggestion, to_row
+from mafunzo.control.store.records.row import NounRecords, Row, first_row, to_row
 from mafunzo.entities.asset import Asset, AssetKey, AssetType
-from mafunzo.errors import Conflict, NotFound
+from mafunzo.errors import Conflict, NotFound, did_you_mean
 
 LATEST = "latest"
 """The label of the version that was added last, which can't be put on another one."""
@@ -171,7 +171,7 @@ def _no_asset(connection: Connection, key: AssetKey) -> str:
     versions = [row.version for row in rows if row.name == key.name]
     if versions:
         return f"{missing} Versions of {key.name}: {', '.join(versions)}."
-    return missing + suggestion(key.name, {row.name for row in rows})
+    return missing + did_you_mean(key.name, {row.name for row in rows}, 3)
 
 
 def _noun(type: AssetType) -> str:

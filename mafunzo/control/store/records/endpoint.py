@@ -14,12 +14,11 @@ from mafunzo.control.store.records.row import (
     Row,
     first_row,
     named_row,
-    suggestion,
     to_entity,
     to_row,
 )
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
-from mafunzo.errors import Conflict, NotFound
+from mafunzo.errors import Conflict, NotFound, did_you_mean
 
 
 class EndpointRecords(NamedRecords[Endpoint]):
@@ -107,7 +106,7 @@ def _existing_deployment(connection: Connection, endpoint: str, name: str) -> Ro
     row = first_row(connection, table.deployment, _is_deployment(endpoint, name))
     if row is None:
         names = connection.execute(sa.select(table.deployment.c.name).filter_by(endpoint=endpoint)).scalars()
-        raise NotFound(f"Endpoint {endpoint} has no deployment '{name}'." + suggestion(name, names))
+        raise NotFound(f"Endpoint {endpoint} has no deployment '{name}'." + did_you_mean(name, names, 3))
     return row
 
 

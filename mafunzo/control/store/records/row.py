@@ -4,8 +4,7 @@
 """
 
 import builtins
-import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
@@ -20,7 +19,7 @@ from mafunzo.entities.compute import Compute
 from mafunzo.entities.endpoint import Deployment, Endpoint
 from mafunzo.entities.job import Job, Step
 from mafunzo.entities.user import User
-from mafunzo.errors import Conflict, NotFound
+from mafunzo.errors import Conflict, NotFound, did_you_mean
 
 Row = sa.Row[Any]
 Entity = TypeVar("Entity", Job, Step, Endpoint, Deployment, Compute, Container, Blob, User)
@@ -117,11 +116,5 @@ def named_row(connection: Connection, of: sa.Table, name: str) -> Row:
     row = first_row(connection, of, of.c.name == name)
     if row is None:
         names = connection.execute(sa.select(of.c.name)).scalars()
-        raise NotFound(f"No {of.name} '{name}'." + suggestion(name, names))
+        raise NotFound(f"No {of.name} '{name}'." + did_you_mean(name, names, 3))
     return row
-
-
-def suggestion(name: str, names: Iterable[str]) -> str:
-    """Return the end of the message that there is no `name`: those of `names` that look like it, if any."""
-    close = difflib.get_close_matches(name, sorted(names), n=3, cutoff=0.6)
-    return f" Did you mean {' or '.join(close)}?" if close else ""

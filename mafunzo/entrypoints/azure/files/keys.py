@@ -1,6 +1,5 @@
 """The schemas of `az ml` files: the keys that each kind may have, and their values, with stand-ins for faulty ones."""
 
-import difflib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from mafunzo.entities.duration import seconds_of
 from mafunzo.entrypoints.azure.files.kind import FileKind, refusal
 from mafunzo.entrypoints.azure.wire.asset import DATA_TYPES
 from mafunzo.entrypoints.azure.wire.envelope import DATASTORE
-from mafunzo.errors import InvalidParameter
+from mafunzo.errors import InvalidParameter, did_you_mean
 
 _REFUSED_KEYS: Mapping[str, str] = {
     "services": "services to talk to aren't run beside a job here. Leave it out.",
@@ -295,8 +294,7 @@ def _node_fault(node: Mapping[str, Any]) -> str:
 
 
 def _suggestion(key: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.6)
-    return f" Did you mean {close[0]}?" if close else f" There are: {', '.join(known)}."
+    return did_you_mean(key, known) or f" There are: {', '.join(known)}."
 
 
 def _fault(path: tuple[str, ...], text: str, instead: Any = None, is_harmless: bool = False) -> KeyFault:

@@ -16,7 +16,7 @@ from mafunzo.entities.endpoint import Deployment
 from mafunzo.entrypoints.azure.context import Azure, AzureContext
 from mafunzo.entrypoints.azure.wire.endpoint import provisioning_state
 from mafunzo.entrypoints.azure.wire.envelope import error_body, operation_path
-from mafunzo.errors import MafunzoError, NotFound, from_code
+from mafunzo.errors import FailedError, MafunzoError, NotFound, from_record
 
 POLL_S = "1"
 """The polling interval in seconds (`Retry-After`); without it Azure's clients wait half a minute."""
@@ -92,6 +92,4 @@ def _status(azure: AzureContext, operation: Operation) -> dict[str, Any]:
 
 def _failure(deployment: Deployment) -> MafunzoError:
     """Return a deployment's failure as it was raised."""
-    record = deployment.error or {}
-    code, message = str(record.get("code", "failed")), str(record.get("message", "it failed"))
-    return from_code(code, message, record.get("faults") or ())
+    return from_record(deployment.error, FailedError("it failed"))

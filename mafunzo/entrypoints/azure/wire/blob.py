@@ -87,8 +87,6 @@ _ELEMENTS: Mapping[str, str] = {
 class BlobRefused(RefusedError):
     """A blob or container isn't what a request needs it to be; `reason` is Azure Storage's name for that."""
 
-    code = "blob_refused"
-
     def __init__(self, message: str, faults: Sequence[str] = (), reason: str = "InvalidInput") -> None:
         super().__init__(message, faults)
         self.reason = reason
