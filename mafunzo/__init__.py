@@ -50,7 +50,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         if name == "Workspace":
-            import_module("mafunzo.entrypoints.references").add_syntaxes()
+            import_module("mafunzo.entrypoints.plugins").plug_in()
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'mafunzo' has no attribute '{name}'")
 

@@ -244,11 +244,6 @@ def from_record(record: Mapping[str, Any] | None, otherwise: MafunzoError) -> Ma
     return by_code.get(str(record["code"]), FailedError)(str(record["message"]), tuple(record["faults"] or ()))
 
 
-def from_code(code: str, message: str, faults: Sequence[str] = ()) -> MafunzoError:
-    """Return the error that another process recorded by its `code`; an unknown code gives a `FailedError`."""
-    return from_record({"code": code, "faults": faults}, FailedError(message))
-
-
 def family(root: type[MafunzoError] = MafunzoError) -> Iterator[type[MafunzoError]]:
     """Yield every class of the tree, `root` first."""
     yield root

@@ -17,7 +17,7 @@ class Settings:
     cache: downloads that may be fetched again and are shared by all homes (`MAFUNZO_CACHE`, default `$XDG_CACHE_HOME/mafunzo`).
     database_url: an SQLAlchemy URL (`MAFUNZO_DATABASE_URL`), or None for SQLite in the home.
     port: the HTTP port of the server (`MAFUNZO_PORT`, default 8080).
-    azure_port: its https port, for the Azure SDK (`MAFUNZO_AZURE_PORT`, default 8443; 0 where `MAFUNZO_PORT` is 0).
+    https_port: its https port (`MAFUNZO_HTTPS_PORT`, or `MAFUNZO_AZURE_PORT`; default 8443; 0 where `MAFUNZO_PORT` is 0).
     listen: the address of both ports (`MAFUNZO_LISTEN`, default 127.0.0.1: nobody but this machine).
     offline: never ask a network (`MAFUNZO_OFFLINE`, `HF_HUB_OFFLINE`).
     authorities: the file of those that the user trusts (`REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE`), or None for the public ones.
@@ -29,7 +29,7 @@ class Settings:
     cache: Path
     database_url: str | None
     port: int
-    azure_port: int
+    https_port: int
     listen: str
     offline: bool
     authorities: Path | None
@@ -42,14 +42,13 @@ def load(environ: dict[str, str] | None = None) -> Settings:
     env = dict(os.environ) if environ is None else environ
     user = Path(env.get("HOME", "~")).expanduser()
     xdg_cache = Path(env.get("XDG_CACHE_HOME") or user / ".cache")
+    https = "MAFUNZO_HTTPS_PORT" if env.get("MAFUNZO_HTTPS_PORT") else "MAFUNZO_AZURE_PORT"
     return Settings(
         home=Path(env.get("MAFUNZO_HOME") or user / ".mafunzo").expanduser().absolute(),
         cache=Path(env.get("MAFUNZO_CACHE") or xdg_cache / "mafunzo").expanduser().absolute(),
         database_url=env.get("MAFUNZO_DATABASE_URL") or None,
         port=_port("MAFUNZO_PORT", env.get("MAFUNZO_PORT"), 8080),
-        azure_port=_port(
-            "MAFUNZO_AZURE_PORT", env.get("MAFUNZO_AZURE_PORT"), 0 if env.get("MAFUNZO_PORT") == "0" else 8443
-        ),
+        https_port=_port(https, env.get(https), 0 if env.get("MAFUNZO_PORT") == "0" else 8443),
         listen=env.get("MAFUNZO_LISTEN") or "127.0.0.1",
         offline=_is_true(env.get("MAFUNZO_OFFLINE")) or _is_true(env.get("HF_HUB_OFFLINE")),
         authorities=Path(bundle) if (bundle := env.get("REQUESTS_CA_BUNDLE") or env.get("CURL_CA_BUNDLE")) else None,

@@ -18,7 +18,7 @@ class AssetType(StrEnum):
 
 
 class FolderType(StrEnum):
-    """What the bytes of an asset, input or output are: Azure ML's names."""
+    """What the bytes of an asset, input or output are, by the names that users write."""
 
     URI_FILE = "uri_file"
     URI_FOLDER = "uri_folder"
@@ -29,12 +29,12 @@ class FolderType(StrEnum):
 
 MODEL_TYPES = (FolderType.MLFLOW_MODEL, FolderType.CUSTOM_MODEL)
 WORKSPACE_SCOPE = "workspace"
-REGISTRY_SCOPE = "registry:azureml"
+REGISTRY_SCOPE = "registry"
 
 
 @dataclass(frozen=True)
 class AssetKey:
-    """The name of an asset. `scope` is `workspace` or `registry:<name>`."""
+    """The name of an asset. `scope` is `workspace` or `registry`, or a part of one that is named after a colon."""
 
     scope: str
     type: AssetType
@@ -75,6 +75,19 @@ class Asset:
     @property
     def version(self) -> str:
         return self.key.version
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """A model's name: what is said of it, and what stands under it. versions: newest first; labels: label to version."""
+
+    name: str
+    description: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    versions: tuple[Asset, ...] = ()
+    created_by: str = ""
+    created_at: datetime | None = None
 
 
 def home_path(asset: Asset) -> str:

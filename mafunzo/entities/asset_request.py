@@ -7,7 +7,7 @@ from typing import Any
 from mafunzo.entities.asset import FolderType
 from mafunzo.entities.component import Component, Source
 from mafunzo.entities.environment import Environment
-from mafunzo.entities.reference import AssetReference, JobOutputReference, StoredPath, WebAddress
+from mafunzo.entities.reference import AssetReference, JobOutputReference, LocalPath, StoredPath, WebAddress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +27,13 @@ class VersionRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRequest(VersionRequest):
-    """A model whose files are a job's output or were uploaded. properties: facts under names of the user's own."""
+    """A model whose files are a job's output, were uploaded, or lie on this machine.
 
-    source: JobOutputReference | StoredPath
-    folder_type: FolderType = FolderType.CUSTOM_MODEL
+    folder_type: None for what the files show. properties: facts under names of the user's own.
+    """
+
+    source: JobOutputReference | StoredPath | LocalPath
+    folder_type: FolderType | None = None
     properties: Mapping[str, str] = field(default_factory=dict)
 
 

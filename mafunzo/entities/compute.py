@@ -1,4 +1,4 @@
-"""Machines: the sizes on offer, what this one has, clusters by name, and what is requested of them."""
+"""Machines: the sizes on offer, what this one has, clusters by name."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class MachineSize:
-    """A size on offer, under Azure's name or `local`."""
+    """A size on offer, under the name that users of a cloud write, or `local`."""
 
     name: str
     cpus: int
@@ -45,25 +45,3 @@ class Compute:
     created_by: str = ""
     created_at: datetime | None = None
     echoes: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class ComputeRequest:
-    """What a cluster is to be; its fields are a compute's."""
-
-    size: str
-    tier: str = "dedicated"
-    min_instances: int = 0
-    max_instances: int = 1
-    idle_s: int = 120
-    tags: Mapping[str, str] = field(default_factory=dict)
-    echoes: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class ScaleChange:
-    """What changes of a cluster's scale; None keeps what it has."""
-
-    min_instances: int | None = None
-    max_instances: int | None = None
-    idle_s: int | None = None

@@ -21,16 +21,14 @@ class Message:
 
     def as_dict(self) -> dict[str, Any]:
         """Return OpenAI's JSON object, without the keys that aren't set."""
-        body: dict[str, Any] = {"role": self.role}
-        if self.content is not None:
-            body["content"] = self.content
-        if self.tool_calls:
-            body["tool_calls"] = [dict(call) for call in self.tool_calls]
-        if self.name is not None:
-            body["name"] = self.name
-        if self.tool_call_id is not None:
-            body["tool_call_id"] = self.tool_call_id
-        return body | dict(self.extra)
+        fields = {
+            "role": self.role,
+            "content": self.content,
+            "tool_calls": [dict(call) for call in self.tool_calls] or None,
+            "name": self.name,
+            "tool_call_id": self.tool_call_id,
+        }
+        return {key: value for key, value in fields.items() if value is not None} | dict(self.extra)
 
 
 @dataclass(frozen=True)
@@ -42,10 +40,8 @@ class Conversation:
 
     def as_dict(self) -> dict[str, Any]:
         """Return `{"messages": [...]}`, with `tools` where there are any."""
-        body: dict[str, Any] = {"messages": [message.as_dict() for message in self.messages]}
-        if self.tools:
-            body["tools"] = [dict(tool) for tool in self.tools]
-        return body
+        body = {"messages": [message.as_dict() for message in self.messages]}
+        return body | ({"tools": [dict(tool) for tool in self.tools]} if self.tools else {})
 
 
 def message_from_dict(body: Mapping[str, Any]) -> Message:

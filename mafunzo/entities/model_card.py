@@ -30,10 +30,6 @@ class PypiSource(_Strict):
     def __str__(self) -> str:
         return f"pypi:{self.package}=={self.version}"
 
-    @property
-    def repo(self) -> None:
-        """It has none on the hub."""
-
 
 class HubSource(_Strict):
     """A repository of the Hugging Face hub, `org/name`; `revision` is a branch, tag or commit."""
@@ -55,10 +51,6 @@ class MadeSource(_Strict):
 
     def __str__(self) -> str:
         return f"made:{self.recipe}"
-
-    @property
-    def repo(self) -> None:
-        """It has none on the hub."""
 
 
 Source = Annotated[PypiSource | HubSource | MadeSource, Field(discriminator="kind")]
@@ -88,7 +80,7 @@ class ModelCard(_Strict):
     ranges: [lowest, highest] that is sensible for this model, within what the pipeline allows.
     *_compute_allow_list: names of machine sizes; `local` is this machine. A card states one only to override the sizes that
     hold the model by `model_memory`, which the catalogue fills in.
-    retired_on: when Azure ended its own hosting of the model; it can still be used here.
+    retired_on: when the cloud that hosted the model ended that; it can still be used here.
     """
 
     name: str

@@ -56,13 +56,8 @@ class WebAddress:
     url: str
 
 
-def source_facts(source: "JobOutputReference | StoredPath | WebAddress") -> dict[str, str]:
-    """Return the facts by which the properties of an asset say where it came from."""
-    return dataclasses.asdict(source)
-
-
 def source_from_facts(facts: Mapping[str, str]) -> "JobOutputReference | StoredPath | WebAddress":
-    """Return where an asset came from, of which its properties have the facts."""
+    """Return where an asset came from, of which its properties have the fields."""
     kinds = (JobOutputReference, StoredPath, WebAddress)
     kind = next(kind for kind in kinds if {field.name for field in dataclasses.fields(kind)} == set(facts))
     return kind(**facts)

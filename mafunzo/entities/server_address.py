@@ -9,14 +9,14 @@ LOOPBACK = "127.0.0.1"
 class ServerAddress:
     """A server that runs: its process, by id and start (seconds since the epoch), and its ports.
 
-    port: http, for OpenAI's dialect and MLflow. azure_port: https, for the Azure SDK. listen: the address of both.
+    port: http. https_port: None where no way in needs one. listen: the address of both.
     """
 
     pid: int
     pid_start: float
     port: int
     started_at: str
-    azure_port: int
+    https_port: int | None = None
     listen: str = LOOPBACK
 
     @property
@@ -35,5 +35,6 @@ class ServerAddress:
         return f"http://{self.host}:{self.port}"
 
     @property
-    def azure_url(self) -> str:
-        return f"https://{self.host}:{self.azure_port}"
+    def https_url(self) -> str:
+        assert self.https_port is not None, "only ways in that need the port ask"
+        return f"https://{self.host}:{self.https_port}"

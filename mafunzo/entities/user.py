@@ -1,5 +1,6 @@
-"""Those who may ask over the network, and how much each may do."""
+"""Those who may ask over the network, how much each may do, and what was asked."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -32,3 +33,22 @@ class User:
     created_by: str = ""
     created_at: datetime | None = None
     token_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class AuditEntry:
+    """A request that changed something, was for a secret, or was refused; never a body, key or token.
+
+    user, role: empty where nobody has proven who they are, or an endpoint's key or a signed address did it. address: the
+    client's. what: the name of the verb; ids: what it is about. duration_ms: until the answer's last byte.
+    """
+
+    time: datetime
+    user: str
+    role: str
+    address: str
+    method: str
+    what: str
+    ids: Mapping[str, str]
+    status: int
+    duration_ms: float

@@ -22,7 +22,7 @@ from mafunzo.entrypoints.cli import (
     server,
     user,
 )
-from mafunzo.entrypoints.references import AZURE, MLFLOW, add_syntaxes
+from mafunzo.entrypoints.plugins import AZURE, MLFLOW, plug_in
 from mafunzo.errors import MafunzoError
 
 app = typer.Typer(
@@ -69,7 +69,7 @@ app.command("restore")(server.restore)
 
 def main() -> None:
     """Run the command that `sys.argv` names."""
-    add_syntaxes()
+    plug_in()
     try:
         app(prog_name="mafunzo")
     except MafunzoError as error:

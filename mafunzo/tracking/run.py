@@ -1,13 +1,21 @@
-"""The ids of the runs that users' own steps log into: known before a step begins."""
+"""The runs under which jobs and the steps of users log: their ids, known before anything has started, and what they logged.
+
+A way in by which programs log files says where those are: it adds its `LoggedFolders` at the start of a process.
+"""
 
 import hashlib
 import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][\w-]{0,255}")
+LoggedFolders = Callable[[Path, str], Iterable[tuple[str, Path]]]
+"""Returns the folders of a home's root into which a run has logged files, each after what their paths begin with."""
+_sources: list[LoggedFolders] = []
 
 
 def job_run_id(job: str) -> str:
-    """Return the id of a job's run: its name, by which people look for it, where that can be an id."""
+    """Return the id of a job's run: its name, so that whoever knows the job finds it, where a run's id may be that."""
     return job if _RUN_ID.fullmatch(job) else _digest(job)
 
 
@@ -17,6 +25,18 @@ def step_run_id(job: str, step: str, attempt: int, is_alone: bool) -> str:
     is_alone: the job has no other step; then the job's own run is the step's too.
     """
     return job_run_id(job) if is_alone else _digest(f"{job}/{step}/{attempt}")
+
+
+def add_logged_folders(source: LoggedFolders) -> None:
+    """Let `logged_folders` look where a way in keeps what programs log, from now on in this process. Idempotent."""
+    if source not in _sources:
+        _sources.append(source)
+
+
+def logged_folders(home: Path, run_id: str) -> Iterator[tuple[str, Path]]:
+    """Yield what the paths of logged files begin with, and a folder of them; of equal paths, the later one counts."""
+    for source in _sources:
+        yield from source(home, run_id)
 
 
 def _digest(key: str) -> str:

@@ -71,7 +71,7 @@ class Fuzzer:
 
     def __init__(self, workspace: Workspace) -> None:
         address = workspace.up()
-        self.port, self.azure_port = address.port, address.azure_port
+        self.port, self.https_port = address.port, address.https_port
         self._authority = workspace.home.root / "tls" / "authority.pem"
         self._trusting = ssl.create_default_context(cafile=self._authority)
         self._token = self._ask_token(access_of_home(workspace.home, address, workspace.user))
@@ -112,7 +112,7 @@ class Fuzzer:
 
     def options(self, tls: bool) -> dict[str, Any]:
         """Return what a client of `requests` needs to ask one of the ports, as somebody who may."""
-        scheme, port, key = ("https", self.azure_port, self._token) if tls else ("http", self.port, self._operator_key)
+        scheme, port, key = ("https", self.https_port, self._token) if tls else ("http", self.port, self._operator_key)
         headers = {"Authorization": f"Bearer {key}"}
         return {
             "base_url": f"{scheme}://127.0.0.1:{port}",
@@ -151,7 +151,7 @@ class Fuzzer:
             signed = False  # what MLflow itself answers to nonsense isn't ours
         name = "fuzz" if signed else "evil"
         path = self._path(template, lambda part: payload.value_of(rng, part, name))
-        headers = {"Host": f"127.0.0.1:{self.azure_port if tls else self.port}", "Connection": "close"}
+        headers = {"Host": f"127.0.0.1:{self.https_port if tls else self.port}", "Connection": "close"}
         query = payload.query(rng)
         if template.startswith(payload.BLOBS):
             query = f"{self._sas if signed else payload.wrong_sas(rng, self._sas)}&{query}"
@@ -172,7 +172,7 @@ class Fuzzer:
 
     def _send(self, tls: bool | None, request: bytes, rng: random.Random) -> bytes:
         """Send bytes, in one piece or in several, and return what comes back; no TLS where `tls` is None."""
-        port = self.port if tls is False else self.azure_port
+        port = self.port if tls is False else self.https_port
         with suppress(ConnectionError, ssl.SSLError), self._connected(port, bool(tls)) as connection:
             cut = rng.randrange(len(request) + 1) if rng.random() < 0.2 else len(request)
             connection.sendall(request[:cut])
@@ -196,7 +196,7 @@ class Fuzzer:
     def _ask(self, tls: bool, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
         if tls:
             connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-                "127.0.0.1", self.azure_port, timeout=PATIENCE_S, context=self._trusting
+                "127.0.0.1", self.https_port, timeout=PATIENCE_S, context=self._trusting
             )
         else:
             connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)

@@ -39,7 +39,7 @@ def rage(workspace: Workspace, seed: int, count: int) -> Result:
 def connections_left(address: ServerAddress) -> list[str]:
     """Return the connections of the server that aren't its own listening."""
     found = psutil.Process(address.pid).net_connections("tcp")
-    ports = (address.port, address.azure_port)
+    ports = (address.port, address.https_port)
     return [str(one) for one in found if one.status != psutil.CONN_LISTEN and one.laddr.port in ports]
 
 

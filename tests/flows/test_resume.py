@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from mafunzo import Workspace
-from mafunzo.control.workspace.jobs import JobHandle
+from mafunzo.control.workspace.job_handle import JobHandle
 from mafunzo.entities.job import Step, StepStatus
 from mafunzo.errors import JobCanceled
 from tests.support.tuned_home import CONVERSATIONS

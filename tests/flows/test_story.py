@@ -8,7 +8,7 @@ from openai import AuthenticationError, OpenAI
 
 from mafunzo import Workspace
 from mafunzo.control.workspace.endpoints import EndpointHandle
-from mafunzo.control.workspace.jobs import JobHandle
+from mafunzo.control.workspace.job_handle import JobHandle
 from mafunzo.entities.job import StepStatus
 from mafunzo.errors import ArtifactCorrupt, Conflict, InvalidParameter, NotFound, PortInUse, ServingMismatch
 from tests.support.tuned_home import CONVERSATIONS, PARAMETERS

@@ -44,7 +44,7 @@ def key(client: Any) -> str:
 @pytest.fixture(scope="module")
 def account(workspace: Workspace, key: str) -> Iterator[BlobServiceClient]:
     """The account, opened with its key."""
-    with BlobServiceClient(f"{workspace.up().azure_url}/mafunzo.blob.local", credential=key, retry_total=0) as opened:
+    with BlobServiceClient(f"{workspace.up().https_url}/mafunzo.blob.local", credential=key, retry_total=0) as opened:
         yield opened
 
 
@@ -382,7 +382,7 @@ def test_a_refusal_is_told_as_the_service_tells_it(workspace: Workspace, contain
 
 
 def test_a_wrong_key_is_refused(box: ContainerClient, workspace: Workspace) -> None:
-    url = f"{workspace.up().azure_url}/mafunzo.blob.local"
+    url = f"{workspace.up().https_url}/mafunzo.blob.local"
     wrong = "d3Jvbmc=" * 4
     for credential in (wrong, {"account_name": "other", "account_key": box.credential.account_key}):
         with ContainerClient(url, box.container_name, credential=credential, retry_total=0) as other:
@@ -392,7 +392,7 @@ def test_a_wrong_key_is_refused(box: ContainerClient, workspace: Workspace) -> N
 
 
 def test_every_name_of_the_account_is_signed_for(box: ContainerClient, workspace: Workspace) -> None:
-    host = workspace.up().azure_url.removeprefix("https://")
+    host = workspace.up().https_url.removeprefix("https://")
     for name in ("mafunzo", f"{host}/mafunzo"):
         credential = {"account_name": name, "account_key": box.credential.account_key}
         with ContainerClient(f"https://{host}/mafunzo.blob.local", box.container_name, credential=credential) as other:

@@ -158,7 +158,7 @@ def test_a_signature_of_another_container_is_refused(container: Any) -> None:
 
 def test_without_a_token_or_the_secret_nothing_is_told(workspace: Workspace) -> None:
     trusting = ssl.create_default_context(cafile=workspace.home.root / "tls" / "authority.pem")
-    url = workspace.up().azure_url
+    url = workspace.up().https_url
     for path in ("/msi/token?resource=x", "/subscriptions/s/resourceGroups/g/providers/x", "/mafunzo.blob.local/c/b"):
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(url + path, context=trusting)

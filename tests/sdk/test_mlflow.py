@@ -11,6 +11,7 @@ import mlflow
 import pytest
 
 from mafunzo import Workspace
+from mafunzo.control.workspace.retention import models_made_by
 from mafunzo.entrypoints.azure.wire.envelope import workspace_id
 
 PROGRAM = Path(__file__).parent / "mlflow_program.py"
@@ -67,7 +68,7 @@ def test_all_that_users_do_works(
     plugin = request.getfixturevalue("plugin") if has_plugin else None
     uri = None
     if scheme == "azureml":
-        uri = f"azureml://{workspace.up().azure_url.removeprefix('https://')}/mlflow/v1.0{workspace_id()}"
+        uri = f"azureml://{workspace.up().https_url.removeprefix('https://')}/mlflow/v1.0{workspace_id()}"
     found = run_program(name, environment, plugin, uri)
     assert (found["scheme"], "azureml" in found["plugins"]) == (scheme, has_plugin)
     assert found["metrics"] == {"loss": 1.5, "accuracy": 0.5}
@@ -128,7 +129,7 @@ def test_what_a_command_logs_is_among_its_files(ended_job: Any, client: Any, tmp
 
 def test_a_model_that_a_command_has_logged_has_its_lineage(ended_job: Any, workspace: Workspace) -> None:
     mlflow.register_model(f"runs:/{ended_job.name}/model", "of-a-command")
-    assert "of-a-command" in [model.name for model in workspace.models.made_by(ended_job.name)]
+    assert "of-a-command" in [model.name for model in models_made_by(workspace.services, ended_job.name)]
     links = workspace.lineage("of-a-command").links
     assert [link.kind for link in links][:2] == ["model", "job"]
     assert mlflow.pyfunc.load_model("models:/of-a-command/1").predict(["abc"]) == ["cba"]

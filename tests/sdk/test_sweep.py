@@ -11,6 +11,8 @@ from azure.ai.ml.exceptions import JobException
 from azure.ai.ml.sweep import Choice, LogUniform, MedianStoppingPolicy, RandomSamplingAlgorithm, SweepJob, Uniform
 from azure.core.exceptions import HttpResponseError
 
+from mafunzo.control.workspace.retention import models_made_by
+
 
 def logging(value: str) -> str:
     """A shell command that logs a loss as a step's metrics are kept."""
@@ -87,7 +89,7 @@ def test_what_the_best_trial_made_is_registered_as_a_model(grid, client, workspa
     for name, path in (("by-name", "out"), ("by-path", "artifacts/paths/outputs/")):
         model = Model(name=name, path=f"azureml://jobs/{best}/outputs/{path}", type="custom_model")
         client.models.create_or_update(model)
-    assert {model.name for model in workspace.models.made_by(grid.name)} == {"by-name", "by-path"}
+    assert {model.name for model in models_made_by(workspace.services, grid.name)} == {"by-name", "by-path"}
     links = [(link.kind, link.name) for link in workspace.lineage("by-path").links if link.kind in ("job", "step")]
     assert links == [("job", grid.name), ("step", "trial_2 (completed)")]
 

@@ -13,7 +13,19 @@ def test_without_variables_everything_lies_under_the_user_s_folder():
     assert found.home == Path("/home/amina/.mafunzo")
     assert found.cache == Path("/home/amina/.cache/mafunzo")
     assert found.listen == "127.0.0.1"
-    assert (found.port, found.database_url, found.offline, found.step_folder) == (8080, None, False, None)
+    assert (found.port, found.https_port) == (8080, 8443)
+    assert (found.database_url, found.offline, found.step_folder) == (None, False, None)
+
+
+@pytest.mark.parametrize("name", ["MAFUNZO_HTTPS_PORT", "MAFUNZO_AZURE_PORT"])
+def test_the_https_port_has_two_names(name: str):
+    assert settings.load({name: "8444"}).https_port == 8444
+    with pytest.raises(InvalidParameter, match=f"{name} is '-'"):
+        settings.load({name: "-"})
+
+
+def test_where_the_http_port_is_any_free_one_so_is_the_https_port():
+    assert settings.load({"MAFUNZO_PORT": "0"}).https_port == 0
 
 
 def test_variables_win():

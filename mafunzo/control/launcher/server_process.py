@@ -17,16 +17,19 @@ from mafunzo.control.launcher.local import last_lines
 from mafunzo.control.launcher.tree import live_process
 from mafunzo.control.store.home import Home
 from mafunzo.entities.server_address import LOOPBACK, ServerAddress
-from mafunzo.errors import HomeInUse, MafunzoError, ServerFailed, from_code
+from mafunzo.errors import HomeInUse, MafunzoError, ServerFailed, from_record
 from mafunzo.tracking.atomic_json import write_json
 
 
 def find_server(home: Home) -> ServerAddress | None:
     """Return the server that runs on `home`, or None. A stale file of a server that was killed doesn't count."""
     try:
-        address = ServerAddress(**json.loads(address_file(home).read_text(encoding="utf-8")))
+        facts = json.loads(address_file(home).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    if "azure_port" in facts:  # as version 0.1.0 wrote it
+        facts["https_port"] = facts.pop("azure_port")
+    address = ServerAddress(**facts)
     return None if live_process(address.pid, address.pid_start) is None else address
 
 
@@ -40,16 +43,16 @@ def address_file(home: Home) -> Path:
     return home.root / "server.json"
 
 
-def server_argv(home: Home, port: int, azure_port: int, listen: str = LOOPBACK) -> list[str]:
+def server_argv(home: Home, port: int, https_port: int, listen: str = LOOPBACK) -> list[str]:
     """Return the command of a server, for a process that becomes one or starts one."""
     argv = [sys.executable, "-m", "mafunzo.entrypoints.serve", "--home", str(home.root), "--port", str(port)]
-    return [*argv, "--azure-port", str(azure_port), "--listen", listen]
+    return [*argv, "--https-port", str(https_port), "--listen", listen]
 
 
 def start_in_background(
     home: Home,
     port: int,
-    azure_port: int,
+    https_port: int,
     database_url: str | None = None,
     timeout_s: float = 120.0,
     listen: str = LOOPBACK,
@@ -64,7 +67,7 @@ def start_in_background(
         return address
     with tempfile.TemporaryDirectory(prefix="mafunzo-start-") as folder:
         error_file = Path(folder) / "error.json"
-        process = _spawn(home, server_argv(home, port, azure_port, listen), database_url, error_file)
+        process = _spawn(home, server_argv(home, port, https_port, listen), database_url, error_file)
         try:
             return _await_answer(home, process, error_file, time.monotonic() + timeout_s)
         except HomeInUse:  # another process started one at the same moment: theirs is as good
@@ -129,7 +132,7 @@ def _await_other(home: Home, deadline: float) -> ServerAddress:
 def _error_of(home: Home, exit_code: int, error_file: Path) -> MafunzoError:
     if error_file.exists():
         record = json.loads(error_file.read_text(encoding="utf-8"))
-        return from_code(record["code"], record["message"], record["faults"])
+        return from_record(record, ServerFailed(""))
     return ServerFailed(
         f"The server ended with exit code {exit_code} before it answered. The end of {log_file(home)}:",
         last_lines(log_file(home)),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mafunzo.control.store.codec import decode, encode
 from mafunzo.control.store.home import Home
-from mafunzo.entities.audit import AuditEntry
+from mafunzo.entities.user import AuditEntry
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,6 @@
 """What is on offer: base models, data sets, machine sizes and environments, as YAML files in `mafunzo/catalog/`."""
 
-import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.resources import files
@@ -15,7 +14,7 @@ from mafunzo.entities.environment import Environment
 from mafunzo.entities.model_card import ModelCard, model_card_from_dict
 from mafunzo.entities.model_memory import FINETUNE, INFERENCE, fitting_sizes
 from mafunzo.entities.validation import validated
-from mafunzo.errors import NotFound
+from mafunzo.errors import NotFound, did_you_mean
 
 __all__ = [
     "EnvironmentCard",
@@ -30,7 +29,7 @@ __all__ = [
 ]
 
 LOCAL = "local"
-CURATED = "azureml-"
+CURATED = "AzureML-"
 """A workspace has an environment of the catalogue as `AzureML-sklearn-1.5`, the registry as `sklearn-1.5`."""
 Card = TypeVar("Card", bound=BaseModel)
 
@@ -67,8 +66,8 @@ def model_card(name: str, version: str | None = None) -> ModelCard:
     cards = model_cards()
     matches = [card for card in cards if name.lower() in (card.name.lower(), _repository(card).lower())]
     if not matches:
-        known = [card.name for card in cards]
-        raise NotFound(f"No base model is called '{name}'.{_near(name, known)} `mafunzo model list` shows all.")
+        hint = did_you_mean(name, [card.name for card in cards], 3, cutoff=0.5)
+        raise NotFound(f"No base model is called '{name}'.{hint} `mafunzo model list` shows all.")
     if version is not None and version != matches[0].version:
         raise NotFound(f"{matches[0].name} has the version {matches[0].version}, not '{version}'.")
     return matches[0]
@@ -107,12 +106,12 @@ def machine_size(name: str, this_machine: Hardware | None = None) -> MachineSize
     for size in sizes:
         if size.name.lower() == name.lower():
             return size
-    known = [size.name for size in sizes]
-    raise NotFound(f"No machine size is called '{name}'.{_near(name, known)} `mafunzo compute sizes` shows all.")
+    hint = did_you_mean(name, [size.name for size in sizes], 3, cutoff=0.5)
+    raise NotFound(f"No machine size is called '{name}'.{hint} `mafunzo compute sizes` shows all.")
 
 
 def _plain(name: str) -> str:
-    return name.lower().removeprefix(CURATED)
+    return name.lower().removeprefix(CURATED.lower())
 
 
 def _environment(card: EnvironmentCard, name: str) -> Environment:
@@ -178,9 +177,3 @@ def _checked(cls: type[Card], body: Any, where: str) -> Card:
 
 def _repository(card: ModelCard) -> str:
     return card.source.repo if card.source.kind == "hub" else ""
-
-
-def _near(name: str, known: Iterable[str]) -> str:
-    by_lower = {entry.lower(): entry for entry in known}
-    close = difflib.get_close_matches(name.lower(), list(by_lower), n=3, cutoff=0.5)
-    return f" Did you mean {', '.join(by_lower[entry] for entry in close)}?" if close else ""

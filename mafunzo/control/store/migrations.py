@@ -118,15 +118,15 @@ def _claim(database: Database) -> None:
         )
 
 
-def _creating(tables: str) -> Callable[[Connection], None]:
-    """Return the step that runs `tables`, statements with ID and MOMENT in the words of the database."""
+def _running(statements: str) -> Callable[[Connection], None]:
+    """Return the step that runs `statements`, with ID and MOMENT in the words of the database."""
 
     def apply(connection: Connection) -> None:
         if connection.dialect.name == "sqlite":
             words = {"ID": "INTEGER NOT NULL PRIMARY KEY", "MOMENT": "DATETIME"}
         else:
             words = {"ID": "BIGSERIAL PRIMARY KEY", "MOMENT": "TIMESTAMP WITH TIME ZONE"}
-        for statement in filter(str.strip, tables.format(**words).split(";")):
+        for statement in filter(str.strip, statements.format(**words).split(";")):
             connection.exec_driver_sql(statement)
 
     return apply
@@ -191,11 +191,17 @@ _CONTAINERS = """
 CREATE TABLE container (id {ID}, name TEXT NOT NULL UNIQUE, modified_at {MOMENT} NOT NULL, body JSON NOT NULL)
 """
 
+_ONE_REGISTRY = """
+UPDATE asset SET scope = 'registry' WHERE scope = 'registry:azureml';
+UPDATE label SET scope = 'registry' WHERE scope = 'registry:azureml'
+"""
+
 
 MIGRATIONS = (
-    Migration(1, "first tables", _creating(_FIRST_TABLES)),
-    Migration(2, "computes and blobs", _creating(_COMPUTES_AND_BLOBS)),
-    Migration(3, "users", _creating(_USERS)),
-    Migration(4, "containers of blobs", _creating(_CONTAINERS)),
+    Migration(1, "first tables", _running(_FIRST_TABLES)),
+    Migration(2, "computes and blobs", _running(_COMPUTES_AND_BLOBS)),
+    Migration(3, "users", _running(_USERS)),
+    Migration(4, "containers of blobs", _running(_CONTAINERS)),
     Migration(5, "neutral specifications", migration_5.apply),
+    Migration(6, "one registry", _running(_ONE_REGISTRY)),
 )

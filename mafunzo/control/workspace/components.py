@@ -1,9 +1,10 @@
-"""Components: registered ones, those that ship, and the lookup by the names that jobs have for them."""
+"""Components: registered ones, those that ship, the lookup by the names that jobs have for them, and the code they work in."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from dataclasses import replace
 from typing import Any
 
@@ -12,26 +13,31 @@ from mafunzo.control.store.codec import decode, encode
 from mafunzo.control.workspace.environments import Environments
 from mafunzo.control.workspace.services import Services
 from mafunzo.control.workspace.shipped_component import shipped, shipped_names
-from mafunzo.control.workspace.version import put_version, referenced, registered, version_of
+from mafunzo.control.workspace.versions import Versions
 from mafunzo.entities.asset import Asset, AssetType
-from mafunzo.entities.asset_request import ComponentRequest
+from mafunzo.entities.asset_request import CodeRequest, ComponentRequest
 from mafunzo.entities.component import Component, Source
 from mafunzo.entities.environment import Environment
 from mafunzo.entities.reference import AssetReference, parse_reference
 from mafunzo.errors import Faults, InvalidParameter, NotFound
+
+Assets = list[Asset]  # a class below has a verb called list
+Interfaces = list[Component]
 
 
 class Components:
     """The verbs on components."""
 
     def __init__(self, services: Services) -> None:
-        self._services = services
+        self._versions = Versions(services, AssetType.COMPONENT)
+        self._codes = Versions(services, AssetType.CODE)
+        self._environments = Environments(services)
 
-    def register(self, request: ComponentRequest) -> Asset:
+    def create(self, request: ComponentRequest) -> Asset:
         """Register a version of a component.
 
-        Raises `NotFound` for code or an environment that isn't there, and `Conflict` for another interface under the name of a
-        version that exists.
+        Raises `NotFound` for code or an environment that isn't there, and `VersionTaken` for another interface under the name
+        of a version that exists.
         """
         component = request.component
         if component.kind == "command":
@@ -41,14 +47,30 @@ class Components:
             "source": encode(request.source),
             "user_properties": dict(request.user_properties),
         }
-        asset = version_of(AssetType.COMPONENT, component.name, component.version, request, properties)
-        return put_version(self._services, asset, is_replaced=request.is_anonymous or self._is_same(request))
+        is_replaced = request.is_anonymous or self._is_same(request)
+        return self._versions.put(component.name, component.version, request, properties, is_replaced=is_replaced)
+
+    def list(self, with_archived: bool = False) -> Interfaces:
+        """Return the registered components that have names of their own, newest first."""
+        assets = [asset for asset in self._versions.list() if not asset.is_anonymous]
+        return [definition(asset)[0] for asset in assets if with_archived or not asset.is_archived]
+
+    def on_offer(self) -> Interfaces:
+        """Return the components that ship with Mafunzo, by name."""
+        return [shipped(name).component for name in shipped_names()]
+
+    def get(self, name: str) -> PinnedComponent:
+        """Return the component of a name, or of `name:version`, with its code and environment. Raises `NotFound`."""
+        reference = parse_reference(name)
+        return self.pin(reference if isinstance(reference, AssetReference) else name)
+
+    def archive(self, reference: str, is_archived: bool = True) -> Assets:
+        """Hide a registered version, or all of a name, from lists, or show them again. Raises `NotFound`."""
+        return self._versions.archive(reference, is_archived)
 
     def _is_same(self, request: ComponentRequest) -> bool:
         """Return whether a version is this component, but for its description; clients send one back in other words."""
-        name, version = request.component.name, request.component.version
-        versions = registered(self._services, AssetType.COMPONENT, name)
-        known = next((asset for asset in versions if asset.version == version), None)
+        known = self._versions.find(request.component.name, request.component.version)
         return known is not None and self._content(*definition(known)) == self._content(
             request.component, request.source
         )
@@ -57,26 +79,19 @@ class Components:
         content = replace(component, description="", display_name="", tags={})
         return content, self._source(source) if component.kind == "command" else None
 
-    def named(self, written: str) -> PinnedComponent:
-        """Return the component that a reference as text names, with its code and environment. Raises `NotFound`."""
-        reference = parse_reference(written)
-        return self.pin(reference if isinstance(reference, AssetReference) else written)
-
     def pin(self, named: AssetReference | str) -> PinnedComponent:
         """Return the component that a node's reference names, with its code and environment. Raises `NotFound`."""
         if isinstance(named, str):
             if named not in shipped_names():
-                raise NotFound(
-                    f"'{named}' doesn't name a component. Register one, or name one as azureml:NAME:VERSION."
-                )
-            return _shipped(named)
+                raise NotFound(f"'{named}' doesn't name a component. Register one, or name one as NAME:VERSION.")
+            return shipped(named)
         if named.registry is not None:
-            return _shipped(named.name)
-        if not registered(self._services, AssetType.COMPONENT, named.name) and named.name in shipped_names():
-            return _shipped(named.name)
+            return shipped(named.name)
+        if not self._versions.list(named.name) and named.name in shipped_names():
+            return shipped(named.name)
         if named.label == "default":  # the version that is meant where none is named
             named = replace(named, label=None)
-        return self.pinned(*definition(referenced(self._services, AssetType.COMPONENT, named)))
+        return self.pinned(*definition(self._versions.get(named)))
 
     def pinned(self, component: Component, source: Source) -> PinnedComponent:
         """Return a user's component with the code and environment that its source names. Raises `NotFound`."""
@@ -95,28 +110,46 @@ class Components:
         """Raise `InvalidParameter` with all that a command names and that isn't there."""
         faults = Faults()
         faults.attempt(lambda: self._code(source.code), None)
-        faults.attempt(lambda: Environments(self._services).find(source.environment), None)
+        faults.attempt(lambda: self._environments.find(source.environment), None)
         faults.require_none("The command names what isn't there.")
 
     def _source(self, source: Source) -> tuple[str | None, Environment | None]:
-        return self._code(source.code), Environments(self._services).find(source.environment)
+        return self._code(source.code), self._environments.find(source.environment)
 
     def _code(self, reference: AssetReference | str | None) -> str | None:
         if reference is None:
             return None
         if isinstance(reference, str):
             raise InvalidParameter(f"code is '{reference}', expected a folder that was uploaded.", param="code")
-        return referenced(self._services, AssetType.CODE, reference).artifact
+        return self._codes.get(reference).artifact
+
+
+class Codes:
+    """The verbs on code: folders that clients upload, each stored by its content, in which commands work."""
+
+    def __init__(self, services: Services) -> None:
+        self._blobs = services.blobs
+        self._versions = Versions(services, AssetType.CODE)
+
+    def new_container(self) -> str:
+        """Make a container to upload a folder into; return its name."""
+        return self._blobs.create_container(f"code-{secrets.token_hex(16)}").name
+
+    def create(self, name: str, version: str, request: CodeRequest) -> Asset:
+        """Register an uploaded folder; raises `VersionTaken` and `NotFound`."""
+        artifact = self._blobs.artifact(request.container, request.path)
+        properties = {
+            "container": request.container,
+            "path": request.path,
+            "hash": request.hash,
+            "hash_version": request.hash_version,
+        }
+        return self._versions.put(name, version, request, properties, artifact)
 
 
 def definition(asset: Asset) -> tuple[Component, Source]:
     """Return a registered component, and where it works, of a command."""
     return decode(Component, asset.properties["component"]), decode(Source, asset.properties["source"])
-
-
-def _shipped(name: str) -> PinnedComponent:
-    component = shipped(name)
-    return PinnedComponent(component.component, code=component.code, is_trusted=True)
 
 
 def _hash(*parts: str) -> str:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 from mafunzo.control.launcher.hardware import hardware
 from mafunzo.control.store import catalog
+from mafunzo.control.store.catalog import LOCAL
 from mafunzo.control.workspace.services import Services
-from mafunzo.entities.compute import Compute, ComputeRequest, Hardware, MachineSize, ScaleChange
+from mafunzo.entities.compute import Compute, Hardware, MachineSize
 from mafunzo.errors import Conflict, Faults
 
-LOCAL = "local"
 SERVERLESS = "serverless"
 """What clients of a cloud send for a job that names no compute."""
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{1,31}")
@@ -33,11 +35,11 @@ class Computes:
         return _hardware()
 
     def sizes(self) -> list[MachineSize]:
-        """Return the sizes on offer: `local`, which is this machine, then Azure's names."""
+        """Return the sizes on offer: `local`, which is this machine, then those of a cloud."""
         return catalog.machine_sizes(self.hardware())
 
     def get(self, name: str) -> MachineSize:
-        """Return one size, `local` or one of Azure's names; raises `NotFound` with near names."""
+        """Return one size, `local` or one of a cloud's; raises `NotFound` with near names."""
         return catalog.machine_size(name, self.hardware())
 
     def list(self) -> Clusters:
@@ -58,56 +60,36 @@ class Computes:
             if name not in known
         ]
 
-    def create(self, name: str, request: ComputeRequest) -> Compute:
-        """Make a cluster, or change the one of that name; its steps run on this machine.
+    def create(self, compute: Compute) -> Compute:
+        """Make a cluster, or change the one of that name, in the name of who acts; its steps run on this machine.
 
         Raises `InvalidParameter` with all faults of its name, tier and counts, `NotFound` for an unknown size.
         """
-        self.faults_of(name, request).require_none(f"Compute '{name}' can't be made.")
-        size = self.get(request.size)
-        return self._services.records.computes.put(
-            Compute(
-                name=name,
-                size=size.name,
-                tier=request.tier,
-                min_instances=request.min_instances,
-                max_instances=request.max_instances,
-                idle_s=request.idle_s,
-                tags=request.tags,
-                created_by=self._services.user,
-                echoes=request.echoes,
-            )
-        )
+        self.faults_of(compute).require_none(f"Compute '{compute.name}' can't be made.")
+        size = self.get(compute.size).name
+        return self._services.records.computes.put(replace(compute, size=size, created_by=self._services.user))
 
-    def faults_of(self, name: str, request: ComputeRequest) -> Faults:
+    def faults_of(self, compute: Compute) -> Faults:
         """Return all faults of a cluster's name, tier and counts."""
         faults = Faults()
-        if name == LOCAL or not NAME.fullmatch(name):
-            faults.add(f"the name is '{name}', expected 2 to 32 letters, digits and '-', a letter first; not {LOCAL}.")
-        if request.tier not in TIERS:
-            faults.add(f"tier is '{request.tier}', expected {' or '.join(TIERS)}.")
-        if not 0 <= request.min_instances <= request.max_instances or request.max_instances < 1:
-            counts = f"{request.min_instances} and {request.max_instances}"
+        if compute.name == LOCAL or not NAME.fullmatch(compute.name):
+            faults.add(
+                f"the name is '{compute.name}', expected 2 to 32 letters, digits and '-', a letter first; not {LOCAL}."
+            )
+        if compute.tier not in TIERS:
+            faults.add(f"tier is '{compute.tier}', expected {' or '.join(TIERS)}.")
+        if not 0 <= compute.min_instances <= compute.max_instances or compute.max_instances < 1:
+            counts = f"{compute.min_instances} and {compute.max_instances}"
             faults.add(
                 f"min_instances and max_instances are {counts}, expected 0 or more, and 1 or more and not fewer."
             )
         return faults
 
-    def rescale(self, name: str, change: ScaleChange) -> Compute:
-        """Change a cluster's scale. Raises as `create`, and `NotFound`."""
+    def rescale(self, name: str, scale: Mapping[str, Any]) -> Compute:
+        """Change `min_instances`, `max_instances` or `idle_s` of a cluster. Raises as `create`, and `NotFound`."""
         if name == LOCAL:
             raise Conflict(f"{LOCAL} is this machine; it can't be changed.")
-        compute = self.find(name)
-        request = ComputeRequest(
-            size=compute.size,
-            tier=compute.tier,
-            min_instances=compute.min_instances if change.min_instances is None else change.min_instances,
-            max_instances=compute.max_instances if change.max_instances is None else change.max_instances,
-            idle_s=compute.idle_s if change.idle_s is None else change.idle_s,
-            tags=compute.tags,
-            echoes=compute.echoes,
-        )
-        return self.create(name, request)
+        return self.create(replace(self.find(name), **scale))
 
     def delete(self, name: str) -> None:
         """Delete a cluster; raises `NotFound`, and `Conflict` for `local`."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from mafunzo.control.workspace.jobs import Jobs
 from mafunzo.control.workspace.mirror import find_mirror, set_mirror
-from mafunzo.control.workspace.reference import artifact_of, stored
+from mafunzo.control.workspace.resolver import artifact_of, resolve
 from mafunzo.control.workspace.services import Services
-from mafunzo.control.workspace.version import put_version, registered, version_of
+from mafunzo.control.workspace.versions import Versions
 from mafunzo.dataset.check import Report, Row, check_source, read_conversations, refuse
 from mafunzo.dataset.download import Access, DataCard, HubSource, cards, find_card, get_dataset
 from mafunzo.dataset.files import open_source
@@ -20,7 +20,7 @@ from mafunzo.dataset.split import SPLITS, split
 from mafunzo.entities.asset import Asset, AssetType, home_path
 from mafunzo.entities.asset_request import DataRequest
 from mafunzo.entities.blob import HOME_DATASTORE
-from mafunzo.entities.reference import PathInput, Reference, StoredPath, WebAddress, source_facts, source_from_facts
+from mafunzo.entities.reference import PathInput, Reference, StoredPath, WebAddress, source_from_facts
 from mafunzo.errors import Conflict
 
 
@@ -37,35 +37,28 @@ class DataSets:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._versions = Versions(services, AssetType.DATA)
         self._jobs = Jobs(services)
 
     def list(self) -> list[DataCard]:
         """Return the data sets on offer."""
         return [*cards().values()]
 
-    def register_from(self, request: DataRequest, name: str, version: str) -> Asset:
+    def create(self, name: str, version: str, request: DataRequest) -> Asset:
         """Register files; of a version that exists, what may change is changed.
 
-        Raises `Conflict` for other files under the name of a version that exists, `NotFound` for files that aren't there, and
-        `InvalidFile` for one of the web that can't be fetched.
+        Raises `VersionTaken` for other files under the name of a version that exists, `NotFound` for files that aren't there,
+        and `InvalidFile` for one of the web that can't be fetched.
         """
-        known = self._known(request.source, name, version)
-        artifact = known.artifact if known and self._keeps_its_bytes(known) else None
+        known = self._versions.find(name, version)
+        if known and request.source not in _places(known):
+            known = None
+        artifact = known.artifact if known and _keeps_its_bytes(known) else None
         if artifact is None:
             path = PathInput(request.source, request.folder_type, str(request.source))
-            artifact = artifact_of(stored(self._services, f"Data '{name}'", path))
-        facts = known.properties if known else {"source": source_facts(request.source)}
-        asset = version_of(AssetType.DATA, name, version, request, facts, artifact, request.folder_type)
-        return put_version(self._services, asset, is_replaced=True)
-
-    def _known(self, source: Reference, name: str, version: str) -> Asset | None:
-        """Return the version that came from this place, or is shown there."""
-        versions = registered(self._services, AssetType.DATA, name)
-        return next((one for one in versions if one.version == version and source in _places(one)), None)
-
-    def _keeps_its_bytes(self, known: Asset) -> bool:
-        """Return whether a version's bytes are what they were, whatever is at its address now: the web's, or shown by us."""
-        return bool(home_path(known)) or any(isinstance(place, WebAddress) for place in _places(known))
+            artifact = artifact_of(resolve(self._services, f"Data '{name}'", path))
+        facts = known.properties if known else {"source": asdict(request.source)}
+        return self._versions.put(name, version, request, facts, artifact, request.folder_type, is_replaced=True)
 
     def get(self, name: str, *, to: str | Path, percent: float = 100.0, overwrite: bool = False) -> dict[str, Path]:
         """Write the first `percent` of each split of a data set as jsonl files under `to`; return them by split.
@@ -125,3 +118,8 @@ def _places(asset: Asset) -> list[Reference]:
     if path := home_path(asset):
         return [StoredPath(HOME_DATASTORE, path)]
     return [source_from_facts(asset.properties["source"])]
+
+
+def _keeps_its_bytes(known: Asset) -> bool:
+    """Return whether a version's bytes are what they were, whatever is at its address now: the web's, or shown by us."""
+    return bool(home_path(known)) or any(isinstance(place, WebAddress) for place in _places(known))

@@ -37,7 +37,7 @@ class Deployments:
         """Return a deployment of an endpoint; raises `NotFound` with near names."""
         return self._services.records.deployments.get(endpoint, name)
 
-    def put(self, endpoint: str, name: str, request: DeploymentRequest) -> Deployment:
+    def create(self, endpoint: str, name: str, request: DeploymentRequest) -> Deployment:
         """Begin to serve a version of a model; return at once. It gets no traffic by itself.
 
         One that failed is made anew. Of any other that exists, time-outs are changed; raises `Conflict` for another model under
@@ -50,10 +50,18 @@ class Deployments:
         present = {deployment.name: deployment for deployment in handle.deployments}.get(name)
         if present is None:
             require_name("deployment", name)
+        records = self._services.records.deployments
         if present is None or present.status.has_failed:
             self._services.up()
             new = self._new(endpoint, name, asset, request)
-            return self._services.records.deployments.add(new) if present is None else self._replace(present, new)
+            if present is None:
+                return records.add(new)
+            # The maker and the logs stay of one that failed; all else that is known of it goes.
+            new = dataclasses.replace(
+                new, attempt=present.attempt, created_by=present.created_by, created_at=present.created_at
+            )
+            records.update(new)
+            return new
         if present.status is DeploymentStatus.DELETING:
             raise Conflict(f"Deployment {endpoint}/{name} is being deleted. Ask again when it is gone.")
         if present.artifact != asset.artifact:
@@ -67,7 +75,7 @@ class Deployments:
             request_timeout_s=request.request_timeout_s,
             echoes={**present.echoes, **request.echoes},
         )
-        self._services.records.deployments.update(changed)
+        records.update(changed)
         return changed
 
     def deploy(
@@ -102,7 +110,7 @@ class Deployments:
         self._services.up()
         handle = self._endpoints.get(endpoint) if present else self._endpoints.create(endpoint)
         request = DeploymentRequest(AssetReference(asset.name, asset.version), initial_delay_s=timeout_s)
-        self._services.records.deployments.add(self._new(endpoint, deployment, asset, request))
+        self.create(endpoint, deployment, request)
         try:
             handle.wait(deployment, timeout_s)
             handle.set_traffic(rebalanced(handle.endpoint.traffic_percent, deployment, traffic))
@@ -114,15 +122,18 @@ class Deployments:
     def require_chat_model(self, model: Asset | AssetReference) -> str:
         """Return the hash of a model's files; raises `InvalidParameter` for what no worker could load, `NotFound`."""
         asset = model if isinstance(model, Asset) else ModelSources(self._services).version(model)
-        artifact = require_stored(asset)
-        files = {file.path for file in self._services.artifacts.manifest(artifact)}
+        if asset.artifact is None:
+            raise InvalidParameter(
+                f"{asset.key} is on offer but not registered. Fine-tune it, or download and register it."
+            )
+        files = {file.path for file in self._services.artifacts.manifest(asset.artifact)}
         if not holds_chat_model(files):
             raise InvalidParameter(
                 f"{asset.key} isn't a chat model (neither its root, data/model nor data/adapter has a config.json or an "
                 "adapter_config.json), so that it can't be served. A command job can load it.",
                 param="model",
             )
-        return artifact
+        return asset.artifact
 
     def _new(self, endpoint: str, name: str, asset: Asset, request: DeploymentRequest) -> Deployment:
         return Deployment(
@@ -137,23 +148,6 @@ class Deployments:
             base_artifact=asset.properties.get("base_artifact"),
             echoes=request.echoes,
         )
-
-    def _replace(self, failed: Deployment, new: Deployment) -> Deployment:
-        """Put a new deployment in a failed one's place: its maker and its logs stay, all else that is known of it goes."""
-        placed = dataclasses.replace(
-            new, attempt=failed.attempt, created_by=failed.created_by, created_at=failed.created_at
-        )
-        self._services.records.deployments.update(placed)
-        return placed
-
-
-def require_stored(asset: Asset) -> str:
-    """Return the hash of a model's files; raises `InvalidParameter` for one that is on offer only."""
-    if asset.artifact is None:
-        raise InvalidParameter(
-            f"{asset.key} is on offer but not registered. Fine-tune it, or download and register it."
-        )
-    return asset.artifact
 
 
 def _take_back(handle: EndpointHandle, deployment: str, is_new: bool) -> None:

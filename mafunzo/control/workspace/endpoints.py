@@ -7,7 +7,7 @@ import re
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +17,7 @@ from mafunzo.control.workspace.chat_client import ChatClient
 from mafunzo.control.workspace.services import Services
 from mafunzo.control.workspace.traffic_share import rebalanced, require_shares
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint, EndpointRequest
-from mafunzo.errors import Conflict, InvalidParameter, NotFound, TimedOut, from_code
+from mafunzo.errors import Conflict, InvalidParameter, NotFound, TimedOut, WorkerFailed, from_record
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{1,30}[A-Za-z0-9]")
 """Of endpoints and deployments: 3 to 32 letters, digits and hyphens, a letter first, no hyphen last."""
@@ -61,26 +61,24 @@ class Endpoints:
         self._services.records.endpoints.get(name)
         return EndpointHandle(self._services, name)
 
-    def create(self, name: str, tags: Mapping[str, str] | None = None) -> EndpointHandle:
-        """Create an endpoint with two new keys and no deployment; raises `Conflict` when it exists."""
-        require_name("endpoint", name)
-        endpoint = Endpoint(name, tags=dict(tags or {}), created_by=self._services.user, created_at=datetime.now(UTC))
-        self._services.records.endpoints.add(endpoint, keys=(_new_key(), _new_key()))
-        return EndpointHandle(self._services, name)
+    def create(self, name: str, request: EndpointRequest | None = None) -> EndpointHandle:
+        """Make an endpoint with two new keys and no deployment, or change the traffic and tags of the one of that name.
 
-    def put(self, name: str, request: EndpointRequest) -> EndpointHandle:
-        """Make an endpoint, or change its traffic and tags; raises `InvalidParameter` for traffic to what isn't there."""
+        Raises `InvalidParameter` for traffic to what isn't there.
+        """
+        request, handle = request or EndpointRequest(), EndpointHandle(self._services, name)
+        endpoints = self._services.records.endpoints
         if not any(endpoint.name == name for endpoint in self.list()):
             if request.traffic_percent:
                 raise InvalidParameter(
                     f"Endpoint {name} is new, so that no deployment can get traffic yet. Set it later."
                 )
-            self.create(name)
-        handle = self.get(name)
+            require_name("endpoint", name)
+            new = Endpoint(name, created_by=self._services.user, created_at=datetime.now(UTC))
+            endpoints.add(new, keys=(_new_key(), _new_key()))
         handle.set_traffic(request.traffic_percent)
-        endpoint = handle.endpoint
-        changed = dataclasses.replace(endpoint, tags=request.tags, echoes={**endpoint.echoes, **request.echoes})
-        self._services.records.endpoints.update(changed)
+        echoes = {**handle.endpoint.echoes, **request.echoes}
+        endpoints.update(dataclasses.replace(handle.endpoint, tags=request.tags, echoes=echoes))
         return handle
 
 
@@ -120,9 +118,7 @@ class EndpointHandle:
             if current.status is DeploymentStatus.HEALTHY:
                 return current
             if current.status.is_settled:
-                error = current.error or {}
-                code = str(error.get("code", "worker_failed"))
-                raise from_code(code, str(error.get("message", "The worker failed.")), tuple(error.get("faults") or ()))
+                raise from_record(current.error, WorkerFailed("The worker failed."))
             if time.monotonic() > deadline:
                 raise TimedOut(
                     f"Deployment {self.name}/{deployment} is still {current.status} after {timeout_s:g} s. "
@@ -201,13 +197,8 @@ class EndpointHandle:
     def delete(self, timeout_s: float = 60.0) -> None:
         """Delete the endpoint and its deployments; return once their processes, ports and memory are free."""
         self.begin_delete()
-        deadline = time.monotonic() + timeout_s
-        while self.name in {endpoint.name for endpoint in self._services.records.endpoints.list()}:
-            if time.monotonic() > deadline:
-                raise TimedOut(
-                    f"Endpoint {self.name} isn't gone after {timeout_s:g} s. `mafunzo down` ends everything."
-                )
-            time.sleep(0.05)
+        endpoints = self._services.records.endpoints
+        _await_end(f"Endpoint {self.name}", timeout_s, lambda: self.name in {one.name for one in endpoints.list()})
 
     def begin_delete_deployment(self, name: str) -> None:
         """Ask for a deployment to go, and return at once. Raises `NotFound`, and `Conflict` for one that has traffic."""
@@ -230,13 +221,7 @@ class EndpointHandle:
             self._services.records.deployments.get(self.name, name)
             self._write_traffic(rebalanced(before, name, 0))
         self.begin_delete_deployment(name)
-        deadline = time.monotonic() + timeout_s
-        while name in {deployment.name for deployment in self.deployments}:
-            if time.monotonic() > deadline:
-                raise TimedOut(
-                    f"Deployment {self.name}/{name} isn't gone after {timeout_s:g} s. `mafunzo down` ends everything."
-                )
-            time.sleep(0.05)
+        _await_end(f"Deployment {self.name}/{name}", timeout_s, lambda: name in {one.name for one in self.deployments})
 
     def _last_words(self, deployment: str) -> str:
         """Return the end of a worker's log as a sentence, or an empty text."""
@@ -258,6 +243,15 @@ def require_name(kind: str, name: str) -> None:
             f"The {kind}'s name is '{name[:64]}', expected 3 to 32 letters (a-z), digits and '-', a letter first, no '-' last.",
             param="name",
         )
+
+
+def _await_end(what: str, timeout_s: float, is_there: Callable[[], bool]) -> None:
+    """Return once something isn't there any more; raises `TimedOut`."""
+    deadline = time.monotonic() + timeout_s
+    while is_there():
+        if time.monotonic() > deadline:
+            raise TimedOut(f"{what} isn't gone after {timeout_s:g} s. `mafunzo down` ends everything.")
+        time.sleep(0.05)
 
 
 def _why_failed(deployment: Deployment) -> Lines:

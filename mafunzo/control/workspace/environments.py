@@ -1,17 +1,46 @@
-"""Environments: registered ones, curated ones, and the lookup by the names that commands have for them."""
+"""Environments: registered and curated ones, the lookup by the names that commands have for them, what was built of them."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from mafunzo.control.store.catalog import curated_environment, curated_environments
+from mafunzo.control.launcher.environment import environment_folder, is_ready, remove
+from mafunzo.control.pipelines.scheduler import ENVIRONMENTS_FOLDER
+from mafunzo.control.store.catalog import curated_environment, curated_environments, environment_cards
+from mafunzo.control.store.codec import decode
 from mafunzo.control.workspace.services import Services
-from mafunzo.control.workspace.version import put_version, referenced, registered, scope_of, version_of
+from mafunzo.control.workspace.versions import Versions, scope_of
 from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetKey, AssetType, FolderType
 from mafunzo.entities.asset_request import EnvironmentRequest
+from mafunzo.entities.component import Source
 from mafunzo.entities.environment import Environment, environment_facts, environment_of
-from mafunzo.entities.reference import AssetReference
-from mafunzo.errors import NotFound
+from mafunzo.entities.job import StepStatus
+from mafunzo.entities.reference import AssetReference, parse_reference
+from mafunzo.errors import Conflict, NotFound
+
+Assets = list[Asset]  # a class below has a verb called list
+Names = list[str]
+
+
+@dataclass(frozen=True)
+class KnownEnvironment:
+    """An environment that a step may name.
+
+    folder: where its packages are, or would be; None for Mafunzo's own. size_bytes: on the disk; 0 unless it is built.
+    """
+
+    environment: Environment
+    description: str = ""
+    is_registered: bool = False
+    is_archived: bool = False
+    folder: Path | None = None
+    is_built: bool = False
+    size_bytes: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.environment.name}:{self.environment.version}"
 
 
 class Environments:
@@ -19,32 +48,57 @@ class Environments:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._versions = Versions(services, AssetType.ENVIRONMENT)
 
-    def register_from(self, request: EnvironmentRequest, name: str, version: str) -> Asset:
-        """Register an environment; raises `Conflict` for another one under the name of a version that exists."""
-        facts = environment_facts(request.environment)
-        asset = version_of(AssetType.ENVIRONMENT, name, version, request, facts)
-        return put_version(self._services, asset, is_replaced=request.is_anonymous)
+    def create(self, request: EnvironmentRequest) -> Asset:
+        """Register an environment; raises `VersionTaken` for another one under the name of a version that exists."""
+        environment = request.environment
+        facts = environment_facts(environment)
+        return self._versions.put(
+            environment.name, environment.version, request, facts, is_replaced=request.is_anonymous
+        )
 
-    def on_offer(self, name: str | None = None, version: str | None = None) -> list[Asset]:
+    def list(self, with_hidden: bool = False) -> list[KnownEnvironment]:
+        """Return the registered environments, newest first, then the curated ones.
+
+        with_hidden: archived ones too, and those that stand in a job or component and have no name of their own.
+        """
+        registered = [
+            self._registered(asset)
+            for asset in self._versions.list()
+            if with_hidden or not (asset.is_archived or asset.is_anonymous)
+        ]
+        curated = [(curated_environment(card.name), card.description) for card in environment_cards()]
+        return [*registered, *(self._known(one, description) for one, description in curated if one)]
+
+    def get(self, name: str) -> KnownEnvironment:
+        """Return the environment of a name, or of `name:version`; raises `NotFound`."""
+        reference = parse_reference(name)
+        if isinstance(reference, AssetReference):
+            if self._versions.list(reference.name):
+                return self._registered(self._versions.get(reference))
+            if curated := curated_environment(reference.name):
+                return self._known(curated)
+        names = ", ".join(sorted({known.environment.name for known in self.list()}))
+        raise NotFound(f"No environment is called '{name}'. There are: {names}.")
+
+    def on_offer(self, name: str | None = None, version: str | None = None) -> Assets:
         """Return the curated environments, or the one that a name stands for.
 
         version: the version that it is to have; each is the same here.
         """
         if name is None:
-            environments = [replace(one, name=one.name.removeprefix("AzureML-")) for one in curated_environments()]
-        else:
-            curated = curated_environment(name)
-            environments = [] if curated is None else [replace(curated, version=version or curated.version)]
-        return [_offered(one) for one in environments]
+            return [_offered(environment) for environment in curated_environments()]
+        curated = curated_environment(name)
+        return [] if curated is None else [_offered(replace(curated, version=version or curated.version))]
 
     def find(self, reference: AssetReference | str | None) -> Environment | None:
         """Return the environment that a command names, None for Mafunzo's own; raises `NotFound`, also for a text."""
         if reference is None:
             return None
         if isinstance(reference, str):
-            raise NotFound(f"'{reference}' doesn't name an environment. Name one as azureml:NAME:VERSION.")
-        is_ours = registered(self._services, AssetType.ENVIRONMENT, reference.name, scope_of(reference))
+            raise NotFound(f"'{reference}' doesn't name an environment. Name one as NAME:VERSION.")
+        is_ours = self._versions.list(reference.name, scope_of(reference))
         curated = None if is_ours else curated_environment(reference.name)
         if curated is not None:
             return curated
@@ -52,8 +106,76 @@ class Environments:
             raise NotFound(
                 f"The registry has no environment '{reference.name}'. Make one with an image and a conda file."
             )
-        asset = referenced(self._services, AssetType.ENVIRONMENT, reference)
-        return environment_of(asset)
+        return environment_of(self._versions.get(reference))
+
+    def archive(self, reference: str, is_archived: bool = True) -> Assets:
+        """Hide a registered version, or all of a name, from lists, or show them again. Raises `NotFound`."""
+        return self._versions.archive(reference, is_archived)
+
+    def delete(self, name: str, is_forced: bool = False) -> int:
+        """Delete a registered version, and what was built of it unless another one has the same; return the bytes freed.
+
+        Of a curated one, only what was built goes. Raises `Conflict` while a step uses it, and, unless forced, where a
+        component names it.
+        """
+        known = self.get(name)
+        if not is_forced and (components := self._components_with(known)):
+            raise Conflict(
+                f"Environment {known} is named by {', '.join(components)}, which couldn't run without it. Archive it, or "
+                "pass --force."
+            )
+        if steps := self._running_with(known):
+            raise Conflict(f"Environment {known} is in use by {', '.join(steps)}. Delete it when they have ended.")
+        if known.is_registered:
+            reference = AssetReference(known.environment.name, known.environment.version)
+            self._services.records.assets.delete(self._versions.get(reference).key)
+        others = {self._folder(environment_of(asset)) for asset in self._versions.list()}
+        if known.folder is None or not known.is_built or known.folder in others:
+            return 0
+        remove(known.folder)
+        return known.size_bytes
+
+    def _registered(self, asset: Asset) -> KnownEnvironment:
+        known = self._known(environment_of(asset), asset.description)
+        return replace(known, is_registered=True, is_archived=asset.is_archived)
+
+    def _known(self, environment: Environment, description: str = "") -> KnownEnvironment:
+        folder = self._folder(environment)
+        is_built = folder is not None and is_ready(folder)
+        size_bytes = _size_bytes(folder) if folder is not None and is_built else 0
+        return KnownEnvironment(environment, description, folder=folder, is_built=is_built, size_bytes=size_bytes)
+
+    def _folder(self, environment: Environment) -> Path | None:
+        """Return where an environment's packages are, or would be; None for one that has none of its own."""
+        folder = self._services.home.root / ENVIRONMENTS_FOLDER
+        return environment_folder(folder, environment) if environment.packages else None
+
+    def _components_with(self, known: KnownEnvironment) -> Names:
+        """Return the registered components that name a registered version."""
+        if not known.is_registered:
+            return []
+        components = Versions(self._services, AssetType.COMPONENT).list()
+        return [str(asset.key) for asset in components if self._environment_of(asset) == str(known)]
+
+    def _environment_of(self, component: Asset) -> str:
+        """Return a component's environment, as `name:version`; empty for a curated one, or for Mafunzo's own."""
+        reference = decode(Source, component.properties["source"]).environment
+        if not isinstance(reference, AssetReference) or not self._versions.list(reference.name):
+            return ""
+        return str(self._versions.get(reference).key)
+
+    def _running_with(self, known: KnownEnvironment) -> Names:
+        """Return the steps that run in what was built of an environment."""
+        records = self._services.records
+        return [
+            f"{step.job}.{step.name}"
+            for job in records.jobs.queue()
+            for step in records.steps.of(job.name)
+            if step.status is StepStatus.RUNNING
+            and step.spec.runtime
+            and known.folder is not None
+            and self._folder(step.spec.runtime) == known.folder
+        ]
 
 
 def _offered(environment: Environment) -> Asset:
@@ -63,3 +185,8 @@ def _offered(environment: Environment) -> Asset:
         properties=environment_facts(environment),
         created_by="catalogue",
     )
+
+
+def _size_bytes(folder: Path) -> int:
+    files = (Path(root) / name for root, _, names in os.walk(folder) for name in names)
+    return sum(file.stat(follow_symlinks=False).st_size for file in files)

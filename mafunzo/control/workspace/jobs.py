@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import logging
 import shutil
-import sys
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from mafunzo.control.store.codec import decode
-from mafunzo.control.workspace.job_output import JobOutputs, find_step, job_view
-from mafunzo.control.workspace.request import comparison, finetuning, importing, previewing
+from mafunzo.control.workspace.arguments import comparison, finetuning, importing, previewing
+from mafunzo.control.workspace.job_handle import JobHandle, find_step, job_view
 from mafunzo.control.workspace.retention import free, models_made_by, named_artifacts
 from mafunzo.control.workspace.services import Services
-from mafunzo.control.workspace.stream import Event, follow, render
 from mafunzo.control.workspace.submission import NOTHING, Promised, Submission, submission
 from mafunzo.entities.asset import Asset
 from mafunzo.entities.job import Job, JobStatus, Step
 from mafunzo.entities.job_request import JobChange, JobRequest, changed
-from mafunzo.entities.sweep import BEST_TRIAL
-from mafunzo.errors import Conflict, Faults, JobCanceled, JobFailed, NotFound, TimedOut, from_code
-from mafunzo.tracking import read_metrics
-from mafunzo.tracking.step_folder import StepFolder
+from mafunzo.errors import Conflict, Faults, NotFound
 
 logger = logging.getLogger(__name__)
 
@@ -166,101 +160,3 @@ class Jobs:
         job, steps = good.stored()
         self._services.records.jobs.add(job, steps)
         return JobHandle(self._services, job.name)
-
-
-class JobHandle:
-    """A job that was put into the queue. Closing this process doesn't end it."""
-
-    def __init__(self, services: Services, name: str) -> None:
-        self._services = services
-        self._outputs = JobOutputs(services, name)
-        self.name = name
-
-    def __repr__(self) -> str:
-        return f"Job({self.name!r}, {self.status})"
-
-    @property
-    def job(self) -> Job:
-        return self._services.records.jobs.get(self.name)
-
-    @property
-    def steps(self) -> list[Step]:
-        return self._services.records.steps.of(self.name)
-
-    @property
-    def best_trial(self) -> Step | None:
-        """The trial whose outputs are a sweep's, once it has ended."""
-        name = self.job.properties.get(BEST_TRIAL)
-        return self._outputs.step(name) if name else None
-
-    @property
-    def status(self) -> JobStatus:
-        return self.job.status
-
-    def events(self) -> Iterator[Event]:
-        """Yield what happens, from the beginning of the job to its end, as it happens."""
-        return follow(self._services, self.name)
-
-    def stream(self, to: TextIO | None = None) -> JobHandle:
-        """Show the job until it ends: a progress bar on a terminal, JSON lines elsewhere. Raises as `wait` does."""
-        render(self.events(), to or sys.stdout)
-        return self.wait()
-
-    def wait(self, timeout_s: float | None = None) -> JobHandle:
-        """Return when the job has completed; raises what its step failed with, `JobCanceled`, or `TimedOut`."""
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while not (job := self.job).status.is_terminal:
-            if deadline is not None and time.monotonic() > deadline:
-                raise TimedOut(f"Job {self.name} is still {job.status} after {timeout_s:g} s. It goes on.")
-            time.sleep(0.2)
-        if job.status is JobStatus.CANCELED:
-            raise JobCanceled(f"Job {self.name} was cancelled.")
-        if job.status is JobStatus.FAILED:
-            raise self._failure(job)
-        return self
-
-    def cancel(self) -> None:
-        """Ask the scheduler to end the job and all its processes."""
-        job = self.job
-        if not job.status.is_terminal:
-            self._services.records.jobs.request_cancel(self.name)
-            self._services.up()
-
-    def metrics(self, step: str | None = None) -> dict[str, list[dict[str, Any]]]:
-        """Return each step's metrics, line by line: `{"finetune": [{"time": ..., "step": 1, "loss": ...}, ...]}`."""
-        names = [step] if step else [s.name for s in self.steps]
-        folders = {name: self._outputs.folder(name) for name in names}
-        return {name: lines for name, at in folders.items() if (lines := list(read_metrics(StepFolder(at).metrics)))}
-
-    def logs(self, step: str) -> str:
-        """Return what a step has printed so far; raises `NotFound`."""
-        file = StepFolder(self._outputs.folder(step)).log
-        return file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
-
-    def _failure(self, job: Job) -> Exception:
-        failed = (job.error or {}).get("step")
-        for step in self.steps:
-            if step.name == failed and step.error:
-                error = from_code(
-                    str(step.error.get("code", "step_failed")),
-                    f"Step '{step.name}' of job {self.name}: {step.error.get('message', 'failed')}",
-                    tuple(step.error.get("faults") or ()),
-                )
-                return error
-        return JobFailed(f"Job {self.name} failed: {(job.error or {}).get('message', 'no step says why')}")
-
-    def output_artifact(self, output: str, path: str = "", step: str | None = None) -> str:
-        """Return the hash of an output, of the job or of one step, or of `path` in it; raises `NotFound` or `JobFailed`."""
-        return self._outputs.artifact(output, path, step)
-
-    def download(self, to: str | Path, output: str | None = None) -> list[Path]:
-        """Write one output, or all, under `to`; return the folders."""
-        return self._outputs.download(to, output)
-
-    def checkout(self, output: str, to: Path, step: str | None = None) -> None:
-        """Copy the files of an output, of the job or of one step, into the new folder `to`, where they may be changed."""
-        self._services.artifacts.checkout(self.output_artifact(output, step=step), to, is_writable=True)
-
-    def folder(self, step: str) -> Path:
-        """Return the folder of a step's newest attempt, which holds `log.txt`, `metrics.jsonl` and `exit.json`."""
-        return self._outputs.folder(step)

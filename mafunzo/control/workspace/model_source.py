@@ -13,7 +13,7 @@ import yaml
 from mafunzo.control.store import catalog
 from mafunzo.control.workspace.mirror import find_mirror
 from mafunzo.control.workspace.services import Services
-from mafunzo.control.workspace.version import referenced, scope_of
+from mafunzo.control.workspace.versions import Versions, scope_of
 from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetKey, AssetType, FolderType
 from mafunzo.entities.job import ArtifactInput
 from mafunzo.entities.model_card import ModelCard
@@ -48,60 +48,52 @@ class ModelSources:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._versions = Versions(services, AssetType.MODEL)
 
     def on_offer(self, name: str | None = None) -> list[Asset]:
         """Return the catalogue's models, or the versions of one, its default first."""
         cards = [card for card in catalog.model_cards() if name in (None, card.name)]
         return [_offered(card) for card in sorted(cards, key=lambda card: not card.is_default)]
 
-    def get(self, reference: str) -> Asset:
+    def get(self, reference: str | AssetReference) -> Asset:
         """Return one version of a model: registered, or on offer; raises `NotFound` with near names."""
-        parsed = parse_reference(reference)
-        if isinstance(parsed, AssetReference):
-            return self._asset(parsed)
+        parsed = parse_reference(reference) if isinstance(reference, str) else reference
         if isinstance(parsed, JobOutputReference):
             raise InvalidParameter(f"{reference} is the output of a job: register it, then name the model.")
-        raise NotFound(f"No model is called '{reference}'. `mafunzo model list` shows all.")
+        if not isinstance(parsed, AssetReference):
+            raise NotFound(f"No model is called '{reference}'. `mafunzo model list` shows all.")
+        versions = [
+            asset
+            for asset in self._versions.list(parsed.name, scope_of(parsed))
+            if parsed.version is not None or not asset.is_archived
+        ]
+        if not versions:
+            return _offered(catalog.model_card(parsed.name, parsed.version))
+        match = next((asset for asset in versions if parsed.version in (None, asset.version)), None)
+        if match is None:
+            known = ", ".join(asset.version for asset in versions)
+            raise NotFound(f"Model {parsed.name} has no version {parsed.version}. There are: {known}.")
+        return match
 
     def version(self, reference: AssetReference) -> Asset:
         """Return the version that a reference names: registered, or on offer; raises `NotFound` with near names."""
-        if reference.type is not AssetType.MODEL or reference.registry:
-            return self._asset(reference)
-        return referenced(self._services, AssetType.MODEL, reference)
+        is_own = reference.type is AssetType.MODEL and not reference.registry
+        return self._versions.get(reference) if is_own else self.get(reference)
 
-    def source(self, reference: str | Path | Asset) -> ModelSource:
+    def source(self, reference: str | Path | Asset | AssetReference) -> ModelSource:
         """Return how a job takes `reference` as its base model."""
         if isinstance(reference, Asset):
-            reference = f"{reference.name}:{reference.version}"
-        folder = Path(reference).expanduser()
-        if isinstance(reference, Path) or folder.is_dir():
-            return self._source_folder(folder)
-        if is_repository(reference):
-            return self._source_hub(reference)
+            reference = AssetReference(reference.name, reference.version)
+        if not isinstance(reference, AssetReference):
+            folder = Path(reference).expanduser()
+            if isinstance(reference, Path) or folder.is_dir():
+                return self._source_folder(folder)
+            if is_repository(reference):
+                return self._source_hub(reference)
         asset = self.get(reference)
         if asset.artifact is None:
             return self._source_card(catalog.model_card(asset.name, asset.version))
         return self._source_registered(asset, asset.artifact)
-
-    def _asset(self, reference: AssetReference) -> Asset:
-        if asset := self._registered(reference):
-            return asset
-        return _offered(catalog.model_card(reference.name, reference.version))
-
-    def _registered(self, reference: AssetReference) -> Asset | None:
-        records, scope = self._services.records, scope_of(reference)
-        versions = records.assets.list(
-            scope=scope, type=AssetType.MODEL, name=reference.name, with_archived=reference.version is not None
-        )
-        if not versions:
-            return None
-        if reference.version is None:
-            return records.assets.latest(scope, AssetType.MODEL, reference.name)
-        for asset in versions:
-            if asset.version == reference.version:
-                return asset
-        known = ", ".join(asset.version for asset in versions)
-        raise NotFound(f"Model {reference.name} has no version {reference.version}. There are: {known}.")
 
     def _source_registered(self, asset: Asset, artifact: str) -> ModelSource:
         inputs = {"mlflow_model_path": ArtifactInput(artifact, str(asset.key))}

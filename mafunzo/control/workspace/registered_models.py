@@ -5,18 +5,25 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 from mafunzo.control.workspace.models import Models
 from mafunzo.control.workspace.services import Services
-from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType, next_version
-from mafunzo.entities.registered_model import RegisteredModel
+from mafunzo.control.workspace.versions import Versions
+from mafunzo.entities.asset import (
+    WORKSPACE_SCOPE,
+    Asset,
+    AssetKey,
+    AssetType,
+    FolderType,
+    RegisteredModel,
+    next_version,
+)
 from mafunzo.errors import Conflict, InvalidParameter, NotFound
 
 NAME_SCOPE = "workspace:name"
 """Where what is said of a name is kept, under one version, so that a name may be there before its first version."""
 FORBIDDEN = "/:@"
-Versions = list[Asset]  # the class below has a verb called list
+Assets = list[Asset]  # the class below has a verb called list
 
 
 class RegisteredModels:
@@ -24,20 +31,21 @@ class RegisteredModels:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._versions = Versions(services, AssetType.MODEL)
 
     def list(self) -> list[RegisteredModel]:
         """Return every name that was created, or that has versions, in order."""
         records = self._services.records
         name_records = {asset.name: asset for asset in records.assets.list(NAME_SCOPE, AssetType.MODEL)}
-        versions: dict[str, Versions] = {name: [] for name in name_records}
-        for asset in self._versions():
+        versions: dict[str, Assets] = {name: [] for name in name_records}
+        for asset in self._versions.list():
             versions.setdefault(asset.name, []).append(asset)
         return [self._model(name, name_records.get(name), versions[name]) for name in sorted(versions)]
 
     def find(self, name: str) -> RegisteredModel | None:
         """Return a name with its versions, or None."""
         records = self._services.records.assets.list(NAME_SCOPE, AssetType.MODEL, name)
-        versions = self._versions(name)
+        versions = self._versions.list(name)
         return self._model(name, records[0] if records else None, versions) if records or versions else None
 
     def get(self, name: str) -> RegisteredModel:
@@ -87,14 +95,6 @@ class RegisteredModels:
         for name_record in self._services.records.assets.list(NAME_SCOPE, AssetType.MODEL, name):
             self._services.records.assets.delete(name_record.key)
 
-    def version(self, name: str, version: str) -> Asset:
-        """Return one version of a name; raises `NotFound`."""
-        return self._services.records.assets.get(AssetKey(WORKSPACE_SCOPE, AssetType.MODEL, name, version))
-
-    def labelled(self, name: str, label: str) -> Asset:
-        """Return the version that a label is on; raises `NotFound`."""
-        return self._services.records.labels.get(WORKSPACE_SCOPE, AssetType.MODEL, name, label)
-
     def set_label(self, version: Asset, label: str) -> None:
         """Put a label on a version, and off whichever version of the name had it."""
         self._services.records.labels.set(version.key, label)
@@ -102,12 +102,6 @@ class RegisteredModels:
     def delete_label(self, name: str, label: str) -> None:
         """Take a label off, if it is on a version."""
         self._services.records.labels.delete(WORKSPACE_SCOPE, AssetType.MODEL, name, label)
-
-    def change_version(self, version: Asset, **changes: Any) -> Asset:
-        """Change fields of a version (`description`, `tags`, `is_archived` ...), never its bytes, and return it."""
-        changed = dataclasses.replace(version, **changes)
-        self._services.records.assets.update(changed)
-        return changed
 
     def copy_version(self, origin: Asset, name: str, description: str, tags: Mapping[str, str]) -> Asset:
         """Register the bytes and the lineage of a version once more, as the next version of a name. Raises `NotFound`."""
@@ -123,10 +117,7 @@ class RegisteredModels:
         )
         return self._services.records.assets.add(copy)
 
-    def _versions(self, name: str | None = None) -> Versions:
-        return self._services.records.assets.list(WORKSPACE_SCOPE, AssetType.MODEL, name, with_archived=True)
-
-    def _model(self, name: str, name_record: Asset | None, versions: Versions) -> RegisteredModel:
+    def _model(self, name: str, name_record: Asset | None, versions: Assets) -> RegisteredModel:
         first = name_record or versions[-1]
         return RegisteredModel(
             name=name,

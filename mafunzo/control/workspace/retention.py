@@ -56,4 +56,4 @@ def free(services: Services, artifacts: Iterable[str], referenced_until: datetim
         put_at = services.artifacts.manifest_path(artifact).stat().st_mtime
         if referenced_until is not None and put_at <= referenced_until.timestamp():
             freed += services.artifacts.delete(artifact)
-    return freed + services.collect()
+    return freed + services.artifacts.collect(services.records.referenced_artifacts())

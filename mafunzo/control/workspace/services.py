@@ -32,7 +32,3 @@ class Services:
     cache: Path
     is_offline: bool
     up: Callable[[], ServerAddress]
-
-    def collect(self) -> int:
-        """Free the disk of bytes that nothing refers to any more; return how many bytes."""
-        return self.artifacts.collect(self.records.referenced_artifacts())

@@ -4,25 +4,16 @@ import ast
 import functools
 import hashlib
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-from mafunzo.entities.component import Component
+from mafunzo.control.pipelines.plan import PinnedComponent
 from mafunzo.entities.component_file import component_from_dict
 from mafunzo.errors import NotFound
 
 PACKAGE = Path(__file__).parents[2]
 FOLDER = PACKAGE / "compute" / "components"
-
-
-@dataclass(frozen=True)
-class PinnedComponent:
-    """A component as it is now. `code` is the hash of its interface and of every module of ours that its command imports."""
-
-    component: Component
-    code: str
 
 
 _parsing = threading.Lock()
@@ -31,18 +22,20 @@ _parsing = threading.Lock()
 
 @functools.cache
 def shipped(name: str) -> PinnedComponent:
-    """Return the component `name` that ships with Mafunzo; raises `NotFound`."""
+    """Return the component `name` that ships with Mafunzo; raises `NotFound`.
+
+    Its `code` is the hash of its interface and of every module of ours that its command imports.
+    """
     path = FOLDER / f"{name}.yml"
     if not path.exists():
-        known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yml")))
-        raise NotFound(f"No component is called '{name}'. There are: {known}.")
+        raise NotFound(f"No component is called '{name}'. There are: {', '.join(shipped_names())}.")
     body = path.read_bytes()
     component = component_from_dict(yaml.safe_load(body), path.name)
     sources = [path, *sorted(_imported(FOLDER / f"{name}.py"))] if component.kind == "command" else [path]
     digest = hashlib.sha256()
     for source in sources:
         digest.update(str(source.relative_to(PACKAGE)).encode() + b"\0" + source.read_bytes() + b"\0")
-    return PinnedComponent(component, f"sha256:{digest.hexdigest()}")
+    return PinnedComponent(component, f"sha256:{digest.hexdigest()}", is_trusted=True)
 
 
 def shipped_names() -> list[str]:

@@ -1,4 +1,4 @@
-"""The inputs of a pipeline that ships, with the checks that only those have: base model, rows, parameters between themselves.
+"""A pipeline that ships as a job: its nodes, and its inputs with the checks that only those have (model, rows, parameters).
 
 Nothing is stored here: a file or folder becomes an `Upload`, whose bytes are stored once the whole job is known to be good.
 """
@@ -6,28 +6,53 @@ Nothing is stored here: a file or folder becomes an `Upload`, whose bytes are st
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mafunzo.control.pipelines.binding import filled
+from mafunzo.control.workspace.arguments import DATA_INPUTS, MODEL_INPUTS, declared_inputs
 from mafunzo.control.workspace.model_source import ModelSource, ModelSources, Upload
-from mafunzo.control.workspace.reference import stored
-from mafunzo.control.workspace.request import DATA_INPUTS, MODEL_INPUTS, declared_inputs
-from mafunzo.control.workspace.row_check import require_good
+from mafunzo.control.workspace.resolver import resolve
 from mafunzo.control.workspace.services import Services
+from mafunzo.control.workspace.shipped_component import shipped, shipped_names
+from mafunzo.dataset.check import check_source, refuse
+from mafunzo.dataset.files import open_source
 from mafunzo.entities.asset import AssetType
-from mafunzo.entities.component import Component, parse_value
+from mafunzo.entities.component import PARENT_INPUT, PARENT_OUTPUT, Component, Node, parse_value, unknown_name
 from mafunzo.entities.evaluation import evaluation_config, unmeasured
 from mafunzo.entities.job import ArtifactInput
-from mafunzo.entities.job_request import RequestInput
+from mafunzo.entities.job_request import JobRequest, RequestInput
 from mafunzo.entities.parameters.constraint import faults_between
 from mafunzo.entities.parameters.parameter import typed
-from mafunzo.entities.reference import AssetReference, LocalPath, PathInput
-from mafunzo.errors import Faults, InvalidFile
+from mafunzo.entities.reference import AssetReference, LocalPath, PathInput, Reference
+from mafunzo.errors import Faults
 
-_ROWS = {"train_file_path", "train_mltable_path"}
-_EVALUATION = ("generation_rows", "gate", "gate_metric")
+
+def shipped_pipeline(request: JobRequest) -> Component | None:
+    """Return the pipeline that ships which a job, or its only node, is; None for another job."""
+    nodes = list(request.pipeline.nodes.values())
+    if request.commands or len(nodes) > 1:
+        return None
+    component = nodes[0].component if nodes else request.component
+    if isinstance(component, AssetReference):
+        component = component.name if component.registry else None
+    if component is None or component not in shipped_names():
+        return None
+    pipeline = shipped(component).component
+    return pipeline if pipeline.kind == "pipeline" else None
+
+
+def inlined(request: JobRequest, pipeline: Component, faults: Faults) -> JobRequest:
+    """Return a request for a pipeline that ships with that one's nodes, bound to what the job is given and gives."""
+    inputs, names = dict(request.inputs), {name: name for name in request.pipeline.outputs}
+    for node in request.pipeline.nodes.values():  # the only one
+        inputs = _bound_inputs(node, request.inputs, faults)
+        names = {output: match[1] for output, text in node.outputs.items() if (match := PARENT_OUTPUT.fullmatch(text))}
+    faults.add(*(unknown_name(output, pipeline.outputs) for output in names if output not in pipeline.outputs))
+    return replace(request, pipeline=_with_outputs(pipeline, names), inputs=inputs, component=None)
 
 
 def resolved_inputs(
@@ -43,9 +68,12 @@ def resolved_inputs(
     local: what lies at addresses that aren't stored yet.
     """
     work = _Inputs(services, pipeline, faults)
-    work.look_up(declared_inputs(pipeline, values, faults), local)
+    names = work.look_up(declared_inputs(pipeline, values, faults), local)
     work.take_models(has_model_defaults)
-    work.check_rows()
+    if "train_mltable_path" in pipeline.inputs and not names & {"train_file_path", "train_mltable_path"}:
+        faults.add("train is missing: name a file of conversations to learn from.")
+    if "on_bad_row" in pipeline.inputs:
+        work.check_rows()
     work.check_parameters()
     work.take_uploads()
     return work.inputs
@@ -58,33 +86,31 @@ class _Inputs:
         self._services = services
         self._pipeline = pipeline
         self._faults = faults
-        self._names: set[str] = set()
         self.inputs: dict[str, Any] = {}
 
-    def look_up(self, values: Mapping[str, RequestInput], local: Mapping[str, Path | None]) -> None:
-        """Take in values, and what references stand for, of which a base model stays a name until its card is read."""
-        self._names = set(values)
+    def look_up(self, values: Mapping[str, RequestInput], local: Mapping[str, Path | None]) -> set[str]:
+        """Take in values, and what references stand for; return the names of all."""
         for name, value in values.items():
             if not isinstance(value, PathInput):
                 self.inputs[name] = value
             elif isinstance(value.reference, LocalPath):
                 self.inputs[name] = Path(value.reference.path)
-            elif (model := _model_name(value)) and self._is_model(name):
-                self.inputs[name] = model
+            elif _is_model(value.reference) and name.removeprefix("tuned_") in MODEL_INPUTS:
+                self.inputs[name] = value.reference  # until its card is read
             elif path := local.get(value.text):
                 self.inputs[name] = path
-            elif artifact := self._faults.attempt(partial(stored, self._services, name, value), None):
+            elif artifact := self._faults.attempt(partial(resolve, self._services, name, value), None):
                 self.inputs[name] = artifact
+        return set(values)
 
     def take_models(self, has_defaults: bool) -> None:
         """Look up the base model, and in a comparison the tuned one, and check the ranges of their cards.
 
         has_defaults: whether the card's defaults stand in for what isn't given.
         """
-        if self._has(*MODEL_INPUTS) and not self._take_model("", has_defaults):
+        if not self._take_model("", has_defaults) and self._pipeline.inputs.keys() & MODEL_INPUTS:
             self._faults.add("model is missing: name a model of `mafunzo model list`, org/name of a hub, or a folder.")
-        if self._has(*(f"tuned_{name}" for name in MODEL_INPUTS)):
-            self._take_model("tuned_", False)
+        self._take_model("tuned_", False)
 
     def _take_model(self, prefix: str, has_defaults: bool) -> bool:
         """Put the inputs of the model in the place of what names it; return whether anything does."""
@@ -103,11 +129,7 @@ class _Inputs:
         return True
 
     def check_rows(self) -> None:
-        """Check every row of the data files, in a pipeline that can say what becomes of bad ones."""
-        if "train_mltable_path" in self._pipeline.inputs and not self._names & _ROWS:
-            self._faults.add("train is missing: name a file of conversations to learn from.")
-        if "on_bad_row" not in self._pipeline.inputs:
-            return
+        """Check every row of the data files."""
         values = {name: self.inputs[name] for name in DATA_INPUTS if name in self.inputs}
         paths = [Path(value).expanduser() for value in values.values() if isinstance(value, str | Path)]
         policy = str(self.inputs.get("on_bad_row", "fail"))
@@ -119,14 +141,14 @@ class _Inputs:
                 if isinstance(value, ArtifactInput)
             ]
             files = [*(path for path in paths if path.exists()), *uploaded]
-            self._faults.attempt(lambda: require_good(files, policy), None)
+            self._faults.attempt(lambda: require_good_rows(files, policy), None)
 
     def check_parameters(self) -> None:
         """Find the faults between parameters that are each in their range, and of what is to be measured."""
         values = self._values()
-        if self._has("apply_early_stopping"):
+        if "apply_early_stopping" in self._pipeline.inputs:
             self._faults.add(*faults_between(values))
-        if self._has("evaluation_config_params"):
+        if "evaluation_config_params" in self._pipeline.inputs:
             self._check_evaluation(values)
 
     def _check_evaluation(self, values: Mapping[str, Any]) -> None:
@@ -138,14 +160,19 @@ class _Inputs:
             texts["evaluation_config_params"] = str(values["evaluation_config_params"])
         config = self._faults.attempt(lambda: evaluation_config(texts), None)
         if config is not None:
-            self._faults.add(*unmeasured(config, *(values[name] for name in _EVALUATION)))
+            self._faults.add(*unmeasured(config, values["generation_rows"], values["gate"], values["gate_metric"]))
 
     def take_uploads(self) -> None:
         """Turn every path among the inputs into an upload."""
         for name, value in self.inputs.items():
-            if self._pipeline.inputs[name].is_path and isinstance(value, str | Path):
-                upload = self._faults.attempt(partial(_upload, self._services, name, Path(value)), None)
-                self.inputs[name] = upload or ArtifactInput("")  # told: the plan need not tell it again
+            if not self._pipeline.inputs[name].is_path or not isinstance(value, str | Path):
+                continue
+            path = Path(value).expanduser()
+            if path.exists():
+                self.inputs[name] = Upload(path.name, partial(self._services.artifacts.put, path))
+            else:
+                self._faults.add(f"{name} is '{path}', which doesn't exist. Check the path.")
+                self.inputs[name] = ArtifactInput("")  # told: the plan need not tell it again
 
     def _check_ranges(self, source: ModelSource) -> None:
         values = self._values()
@@ -163,23 +190,41 @@ class _Inputs:
             values[name] = typed(declared, declared.default if parsed is None else parsed)
         return values
 
-    def _has(self, *names: str) -> bool:
-        return any(name in self._pipeline.inputs for name in names)
 
-    def _is_model(self, name: str) -> bool:
-        return name.removeprefix("tuned_") in MODEL_INPUTS
+def _is_model(reference: Reference | None) -> bool:
+    return isinstance(reference, AssetReference) and reference.type is AssetType.MODEL
 
 
-def _model_name(path: PathInput) -> str:
-    """Return the name of the model that a path is; an empty text for something else."""
-    reference = path.reference
-    if not isinstance(reference, AssetReference) or reference.type is not AssetType.MODEL:
-        return ""
-    return path.text if reference.registry else str(reference)
+def require_good_rows(files: Iterable[Path], on_bad_row: str) -> None:
+    """Raise `InvalidData` naming every bad row of all files, unless the policy is to skip them; `InvalidFile` for no file."""
+    bad = [row for file in files for row in check_source(open_source(file)).bad]
+    if on_bad_row != "skip":
+        refuse(bad)
 
 
-def _upload(services: Services, name: str, path: Path) -> Upload:
-    path = path.expanduser()
-    if not path.exists():
-        raise InvalidFile(f"{name} is '{path}', which doesn't exist. Check the path.")
-    return Upload(path.name, lambda: services.artifacts.put(path))
+def _bound_inputs(node: Node, values: Mapping[str, RequestInput], faults: Faults) -> dict[str, RequestInput]:
+    """Return a node's inputs, with the job's values in the place of bindings."""
+    inputs: dict[str, RequestInput] = {}
+    for name, value in node.inputs.items():
+        match = PARENT_INPUT.fullmatch(value.strip()) if isinstance(value, str) else None
+        if match and match[1] in values:
+            inputs[name] = values[match[1]]
+        elif isinstance(value, str):
+            inputs[name], fault = filled(value, values)
+            faults.add(f"{name} {fault}" if fault else "")
+        elif value is not None:
+            inputs[name] = value
+    return inputs
+
+
+def _with_outputs(pipeline: Component, names: Mapping[str, str]) -> Component:
+    """Return a pipeline that gives some of its outputs, each under another name: `names` maps its own to those."""
+    outputs = {theirs: pipeline.outputs[ours] for ours, theirs in names.items() if ours in pipeline.outputs}
+    renamed = {f"${{{{parent.outputs.{ours}}}}}": f"${{{{parent.outputs.{theirs}}}}}" for ours, theirs in names.items()}
+    nodes = {
+        name: replace(
+            node, outputs={output: renamed[target] for output, target in node.outputs.items() if target in renamed}
+        )
+        for name, node in pipeline.nodes.items()
+    }
+    return replace(pipeline, outputs=outputs, nodes=nodes)

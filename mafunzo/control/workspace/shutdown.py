@@ -5,6 +5,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Set
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,13 +83,14 @@ def shut_down(home: Home, database_url: str | None = None) -> DownReport:
     Jobs and endpoints stay: what was cut off goes on when the server starts again. Raises `ServerFailed` with what is left.
     """
     processes = {process.pid: process for process in _inventory(home)}
-    _end_server(home)
+    if server := _server(home):
+        _end(server, SERVER_GRACE_S)
     with home.lock():
         steps, deployments = _halt_loops(home, database_url)
         for process in _inventory(home):
             processes.setdefault(process.pid, process)
-        for process in processes.values():
-            _end(process, GRACE_S)
+        for alive in filter(None, map(_alive, processes.values())):
+            _end(alive, GRACE_S)
         address_file(home).unlink(missing_ok=True)
     report = DownReport(str(home.root), tuple(processes.values()), tuple(steps), tuple(deployments))
     left = list(_left(home, report))
@@ -97,35 +99,14 @@ def shut_down(home: Home, database_url: str | None = None) -> DownReport:
     return report
 
 
-def _end_server(home: Home) -> None:
-    pid = home.holder()
-    if pid is None:
-        return
-    try:
-        process = psutil.Process(pid)
-        process.terminate()
-        if not _has_ended(process, SERVER_GRACE_S):
-            logger.warning("The server, process %s, didn't end in %g s; it is killed", pid, SERVER_GRACE_S)
-            process.kill()
-            _has_ended(process, GRACE_S)
-    except psutil.NoSuchProcess:
-        return
-
-
 def _halt_loops(home: Home, database_url: str | None) -> tuple[list[str], list[str]]:
     """Put back what was cut off, as the loops themselves would."""
-    database = open_database(home, database_url)
-    try:
+    with closing(open_database(home, database_url)) as database:
         records, artifacts, leases = Records(database), Artifacts(home.artifacts), Leases(database)
         nothing = Resources(cpus=0)
         steps = Scheduler(records, artifacts, leases, LocalLauncher(), home, nothing).halt()
-        supervisor = Supervisor(records, artifacts, leases, LocalLauncher(), home, nothing)
-        try:
+        with closing(Supervisor(records, artifacts, leases, LocalLauncher(), home, nothing)) as supervisor:
             return steps, supervisor.halt()
-        finally:
-            supervisor.close()
-    finally:
-        database.close()
 
 
 def _inventory(home: Home) -> Iterator[EndedProcess]:
@@ -201,17 +182,14 @@ def _ports(process: psutil.Process) -> tuple[int, ...]:
     return tuple(sorted({entry.laddr.port for entry in connections if entry.status == psutil.CONN_LISTEN}))
 
 
-def _end(record: EndedProcess, grace_s: float) -> None:
-    process = _alive(record)
-    if process is None:
-        return
-    try:
+def _end(process: psutil.Process, grace_s: float) -> None:
+    """Ask a process to end, and kill it if it doesn't."""
+    with suppress(psutil.NoSuchProcess):
         process.terminate()
         if not _has_ended(process, grace_s):
+            logger.warning("Process %s didn't end in %g s; it is killed", process.pid, grace_s)
             process.kill()
-            _has_ended(process, grace_s)
-    except psutil.NoSuchProcess:
-        return
+            _has_ended(process, GRACE_S)
 
 
 def _has_ended(process: psutil.Process, timeout_s: float) -> bool:

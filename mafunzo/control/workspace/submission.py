@@ -23,10 +23,9 @@ from mafunzo.control.store.codec import encode
 from mafunzo.control.workspace.components import Components
 from mafunzo.control.workspace.computes import Computes
 from mafunzo.control.workspace.model_source import Upload
-from mafunzo.control.workspace.reference import stored
+from mafunzo.control.workspace.resolver import resolve
 from mafunzo.control.workspace.services import Services
-from mafunzo.control.workspace.shipped_component import shipped, shipped_names
-from mafunzo.control.workspace.shipped_pipeline import resolved_inputs
+from mafunzo.control.workspace.shipped_pipeline import inlined, resolved_inputs, shipped_pipeline
 from mafunzo.entities.component import (
     COMPUTE,
     PARENT_INPUT,
@@ -35,10 +34,9 @@ from mafunzo.entities.component import (
     Node,
     Output,
     Source,
-    unknown_name,
 )
 from mafunzo.entities.job import DEFAULT_OUTPUT, ArtifactInput, Destination, Job, Step
-from mafunzo.entities.job_request import JobRequest, OwnCommand, RequestInput
+from mafunzo.entities.job_request import JobRequest, OwnCommand
 from mafunzo.entities.reference import AssetReference, PathInput, parse_reference, path_input
 from mafunzo.entities.sweep import Sweep
 from mafunzo.errors import Faults, InvalidParameter, UsageError
@@ -97,24 +95,18 @@ def submission(
     Raises `InvalidParameter` with all faults, before anything is stored.
     """
     faults = faults or Faults()
-    name = shipped_pipeline(request)
-    whole = request if name is None else _inlined(request, shipped(name).component, faults)
-    work = _Lookup(services, whole, promised, faults)
-    flat = work.flat()
-    inputs = work.inputs() if name is None else work.inputs_of_shipped()
-    computes = request.computes if name is None else _named_computes(inputs)
+    work = _Lookup(services, request, promised, faults)
+    flat, inputs = work.flat(), work.inputs()
     if flat is None:
-        faults.add(*Computes(services).faults(computes))
+        faults.add(*Computes(services).faults(work.computes(inputs)))
         raise InvalidParameter(REFUSAL, tuple(faults))
     pipeline = dataclasses.replace(flat.pipeline, nodes=work.settled(flat, inputs))
     facts = Facts(flat.pinned, Computes(services).hardware(), datetime.now(UTC), services.user)
-    resolved = dataclasses.replace(whole, pipeline=pipeline, inputs=inputs)
+    resolved = dataclasses.replace(work.request, pipeline=pipeline, inputs=inputs)
     if request.sweep is not None:
         resolved = _swept(resolved, request.sweep, facts)
-    if name is None:
-        nodes = {**request.pipeline.nodes, **flat.pipeline.nodes}.values()
-        computes = {**computes, **work.computes(nodes)}
-    faults.add(*Computes(services).faults(computes))
+    nodes = {**request.pipeline.nodes, **flat.pipeline.nodes}.values()
+    faults.add(*Computes(services).faults(work.computes(inputs, nodes)))
     return _planned(Submission(request, resolved, facts), faults)
 
 
@@ -132,75 +124,6 @@ def _planned(job: Submission, faults: Faults) -> Submission:
     return job
 
 
-def shipped_pipeline(request: JobRequest) -> str | None:
-    """Return the pipeline that ships which a job, or its only node, is; None for another job."""
-    nodes = list(request.pipeline.nodes.values())
-    if request.commands or len(nodes) > 1:
-        return None
-    component = nodes[0].component if nodes else request.component
-    if isinstance(component, AssetReference):
-        component = component.name if component.registry else None
-    if component not in shipped_names() or component is None:
-        return None
-    return component if shipped(component).component.kind == "pipeline" else None
-
-
-def _inlined(request: JobRequest, pipeline: Component, faults: Faults) -> JobRequest:
-    """Return a request for a pipeline that ships with that one's nodes, bound to what the job is given and gives."""
-    node = _only_node(request)
-    names = {output: match[1] for output, text in node.outputs.items() if (match := PARENT_OUTPUT.fullmatch(text))}
-    faults.add(*(unknown_name(output, pipeline.outputs) for output in names if output not in pipeline.outputs))
-    return dataclasses.replace(
-        request,
-        pipeline=_with_outputs(pipeline, names),
-        inputs=_bound_inputs(node, request.inputs, faults),
-        component=None,
-    )
-
-
-def _only_node(request: JobRequest) -> Node:
-    """Return the node of a job of one, or for a job that is a component, the node that it would be."""
-    if request.pipeline.nodes:
-        (node,) = request.pipeline.nodes.values()
-        return node
-    inputs = {name: f"${{{{parent.inputs.{name}}}}}" for name in request.inputs}
-    outputs = {name: f"${{{{parent.outputs.{name}}}}}" for name in request.pipeline.outputs}
-    return Node("pipeline", request.component or "", inputs, outputs)
-
-
-def _bound_inputs(node: Node, values: Mapping[str, RequestInput], faults: Faults) -> dict[str, RequestInput]:
-    """Return a node's inputs, with the job's values in the place of bindings."""
-    inputs: dict[str, RequestInput] = {}
-    for name, value in node.inputs.items():
-        match = PARENT_INPUT.fullmatch(value.strip()) if isinstance(value, str) else None
-        if match and match[1] in values:
-            inputs[name] = values[match[1]]
-        elif isinstance(value, str):
-            inputs[name], fault = filled(value, values)
-            faults.add(f"{name} {fault}" if fault else "")
-        elif value is not None:
-            inputs[name] = value
-    return inputs
-
-
-def _with_outputs(pipeline: Component, names: Mapping[str, str]) -> Component:
-    """Return a pipeline that gives some of its outputs, each under another name: `names` maps its own to those."""
-    outputs = {theirs: pipeline.outputs[ours] for ours, theirs in names.items() if ours in pipeline.outputs}
-    renamed = {f"${{{{parent.outputs.{ours}}}}}": f"${{{{parent.outputs.{theirs}}}}}" for ours, theirs in names.items()}
-    nodes = {
-        name: dataclasses.replace(
-            node, outputs={output: renamed[target] for output, target in node.outputs.items() if target in renamed}
-        )
-        for name, node in pipeline.nodes.items()
-    }
-    return dataclasses.replace(pipeline, outputs=outputs, nodes=nodes)
-
-
-def _named_computes(inputs: Mapping[str, Any]) -> dict[str, str]:
-    """Return which compute the inputs of a pipeline that ships name, by the input."""
-    return {name: str(value) for name, value in inputs.items() if name.startswith("compute_")}
-
-
 def _swept(request: JobRequest, sweep: Sweep, facts: Facts) -> JobRequest:
     """Return a request for the trials of a sweep, which share the machine's cores. Without a seed it gets one."""
     sweep = sweep if sweep.seed is not None else dataclasses.replace(sweep, seed=secrets.randbelow(2**31))
@@ -211,27 +134,32 @@ def _swept(request: JobRequest, sweep: Sweep, facts: Facts) -> JobRequest:
 
 
 class _Lookup:
-    """Resolves references; faults are collected, so that all are reported at once."""
+    """Resolves references; faults are collected, so that all are reported at once.
+
+    request: with the nodes of the pipeline that ships in it, if it is one.
+    """
 
     def __init__(self, services: Services, request: JobRequest, promised: Promised, faults: Faults) -> None:
         self._services = services
-        self._request = request
         self._promised = promised
         self._faults = faults
+        shipped = shipped_pipeline(request)
+        self._is_shipped = shipped is not None
+        self.request = request if shipped is None else inlined(request, shipped, faults)
 
     def flat(self) -> Flat | None:
         """Return the job's pipeline as one of commands, each with the output that collects `./outputs`; None with a fault."""
         flat = self._faults.attempt(lambda: flatten(self._whole(), self._pin), None)
         if flat is None:
             return None
-        return Flat(_with_destinations(flat.pipeline, self._request.destinations), flat.pinned)
+        return Flat(_with_destinations(flat.pipeline, self.request.destinations), flat.pinned)
 
     def _whole(self) -> Component:
         """Return the job's pipeline; of one that is a component, with that one's nodes, inputs and outputs."""
-        pipeline = self._request.pipeline
-        if self._request.component is None:
+        pipeline = self.request.pipeline
+        if self.request.component is None:
             return pipeline
-        component = self._pin(self._request.component).component
+        component = self._pin(self.request.component).component
         if component.kind != "pipeline":
             raise InvalidParameter(
                 f"The job is component {component.name}, a command. Submit it as a command, or as a node."
@@ -244,23 +172,15 @@ class _Lookup:
         )
 
     def inputs(self) -> dict[str, Any]:
-        """Return the inputs of a user's own job: values, or what they name in the store."""
+        """Return the inputs of the job: values, or what they name in the store."""
+        request = self.request
+        if self._is_shipped:
+            has_defaults, files = request.has_model_defaults, self._promised.files
+            return resolved_inputs(self._services, request.pipeline, request.inputs, self._faults, has_defaults, files)
         return {
             name: self._attempt(partial(self._stored, name, value)) if isinstance(value, PathInput) else value
-            for name, value in self._request.inputs.items()
+            for name, value in request.inputs.items()
         }
-
-    def inputs_of_shipped(self) -> dict[str, Any]:
-        """Return the inputs of a pipeline that ships."""
-        request = self._request
-        return resolved_inputs(
-            self._services,
-            request.pipeline,
-            request.inputs,
-            self._faults,
-            request.has_model_defaults,
-            self._promised.files,
-        )
 
     def settled(self, flat: Flat, job_inputs: Mapping[str, Any]) -> dict[str, Node]:
         """Return the nodes with every path that they name themselves looked up."""
@@ -275,21 +195,26 @@ class _Lookup:
             nodes[name] = dataclasses.replace(node, inputs=inputs)
         return nodes
 
-    def computes(self, nodes: Iterable[Node]) -> dict[str, str]:
-        """Return which compute each node names by an input of the job, by who names it."""
-        computes: dict[str, str] = {}
+    def computes(self, inputs: Mapping[str, Any], nodes: Iterable[Node] = ()) -> dict[str, str]:
+        """Return which computes the job and its nodes name, by who names them: a pipeline that ships by inputs of its own."""
+        if self._is_shipped:
+            return {name: str(value) for name, value in inputs.items() if name.startswith("compute_")}
+        computes = dict(self.request.computes)
         for node in nodes:
-            text, fault = filled(node.bound.get(COMPUTE, ""), self._request.inputs)
+            text, fault = filled(node.bound.get(COMPUTE, ""), self.request.inputs)
             self._faults.add(f"step '{node.name}': {COMPUTE} {fault}" if fault else "")
-            computes |= {f"compute of '{node.name}'": _compute_name(text)} if text else {}
+            if text:
+                reference = parse_reference(text.strip())
+                name = reference.name if isinstance(reference, AssetReference) else text
+                computes[f"compute of '{node.name}'"] = name
         return computes
 
     def _pin(self, key: AssetReference | str) -> PinnedComponent:
         components = Components(self._services)
         if key in self._promised.components:
             pinned = components.pinned(self._promised.components[key], Source())
-        elif isinstance(key, str) and key in self._request.commands:
-            pinned = self._pin_own(key, self._request.commands[key])
+        elif isinstance(key, str) and key in self.request.commands:
+            pinned = self._pin_own(key, self.request.commands[key])
         else:
             pinned = components.pin(key)
         if pinned.component.kind == "pipeline" or pinned.is_trusted or DEFAULT_OUTPUT in pinned.component.outputs:
@@ -308,7 +233,7 @@ class _Lookup:
         return Components(self._services).pinned(command.component, source)
 
     def _stored(self, where: str, path: PathInput) -> ArtifactInput | Upload:
-        return ArtifactInput("") if path.text in self._promised.files else stored(self._services, where, path)
+        return ArtifactInput("") if path.text in self._promised.files else resolve(self._services, where, path)
 
     def _attempt(self, work: Callable[[], ArtifactInput | Upload]) -> ArtifactInput | Upload:
         """Return `work()`; where it raises, keep the fault and return a promise that the plan takes as it is."""
@@ -326,12 +251,6 @@ def _path(value: Any, is_path: bool, job_inputs: Mapping[str, Any]) -> PathInput
         return path_input(text) if isinstance(text, str) else None
     text, fault = filled(value, job_inputs)
     return None if fault else path_input(text)
-
-
-def _compute_name(text: str) -> str:
-    """Return the name of the compute that a job's input names, as such or by the end of an id."""
-    reference = parse_reference(text)
-    return reference.name if isinstance(reference, AssetReference) else text.strip().rstrip("/").rsplit("/", 1)[-1]
 
 
 def _with_destinations(pipeline: Component, destinations: Mapping[str, Destination]) -> Component:

@@ -10,8 +10,7 @@ from datetime import UTC, datetime
 
 from mafunzo.control.store.audit import AuditLog
 from mafunzo.control.workspace.services import Services
-from mafunzo.entities.audit import AuditEntry
-from mafunzo.entities.user import Role, User
+from mafunzo.entities.user import AuditEntry, Role, User
 from mafunzo.errors import Conflict, Faults, NotFound, Unauthorized
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import getpass
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,20 +16,22 @@ from mafunzo.control.store.blob import Blobs
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.migrations import open_database
 from mafunzo.control.store.records import Records
-from mafunzo.control.workspace.codes import Codes
-from mafunzo.control.workspace.components import Components
+from mafunzo.control.workspace.components import Codes, Components
 from mafunzo.control.workspace.computes import Computes
 from mafunzo.control.workspace.datasets import DataSets
 from mafunzo.control.workspace.deployments import Deployments
 from mafunzo.control.workspace.endpoints import EndpointHandle, Endpoints
 from mafunzo.control.workspace.environments import Environments
-from mafunzo.control.workspace.jobs import JobHandle, Jobs
+from mafunzo.control.workspace.job_handle import JobHandle
+from mafunzo.control.workspace.jobs import Jobs
 from mafunzo.control.workspace.lineage import Lineage, trace
 from mafunzo.control.workspace.models import Models
+from mafunzo.control.workspace.registered_models import RegisteredModels
 from mafunzo.control.workspace.services import Services
 from mafunzo.control.workspace.shutdown import DownReport, shut_down
 from mafunzo.control.workspace.users import Users
-from mafunzo.entities.asset import Asset
+from mafunzo.control.workspace.versions import Versions
+from mafunzo.entities.asset import Asset, AssetType
 from mafunzo.entities.server_address import LOOPBACK, ServerAddress
 from mafunzo.errors import Conflict
 
@@ -41,44 +44,44 @@ class Workspace:
         home: str | Path | None = None,
         *,
         port: int | None = None,
-        azure_port: int | None = None,
+        https_port: int | None = None,
         listen: str | None = None,
         database_url: str | None = None,
     ) -> None:
         """Open `home` (default `MAFUNZO_HOME`, or `~/.mafunzo`).
 
-        `port` (http) and `azure_port` (https) of the address `listen` are where a server that it starts listens; where only
+        `port` (http) and `https_port` (https) of the address `listen` are where a server that it starts listens; where only
         `port` is given and is 0, both are free ones.
         """
         environment = settings.load()
         self.home = Home(Path(home).expanduser().absolute() if home else environment.home)
         self.port = environment.port if port is None else port
-        self.azure_port = (0 if port == 0 else environment.azure_port) if azure_port is None else azure_port
+        self.https_port = (0 if port == 0 else environment.https_port) if https_port is None else https_port
         self.listen = listen or environment.listen
-        self.cache = environment.cache
-        self.is_offline = environment.offline
         self.database_url = database_url or environment.database_url
         self.home_user = getpass.getuser()
-        self.user = self.home_user
         self.database = open_database(self.home, self.database_url)
         self.records = Records(self.database)
         self.artifacts = Artifacts(self.home.artifacts)
         self.blobs = Blobs(self.records, self.artifacts, self.home)
-        self._open_verbs()
-
-    def _open_verbs(self) -> None:
-        self.services = services = Services(
-            home=self.home,
-            records=self.records,
-            artifacts=self.artifacts,
-            blobs=self.blobs,
-            user=self.user,
-            home_user=self.home_user,
-            cache=self.cache,
-            is_offline=self.is_offline,
-            up=self.up,
+        self._open_verbs(
+            Services(
+                home=self.home,
+                records=self.records,
+                artifacts=self.artifacts,
+                blobs=self.blobs,
+                user=self.home_user,
+                home_user=self.home_user,
+                cache=environment.cache,
+                is_offline=environment.offline,
+                up=self.up,
+            )
         )
+
+    def _open_verbs(self, services: Services) -> None:
+        self.services, self.user = services, services.user
         self.models = Models(services)
+        self.registered_models = RegisteredModels(services)
         self.data = DataSets(services)
         self.components = Components(services)
         self.environments = Environments(services)
@@ -88,6 +91,7 @@ class Workspace:
         self.deployments = Deployments(services)
         self.computes = Computes(services)
         self.users = Users(services)
+        self.versions = {kind: Versions(services, kind) for kind in AssetType}
 
     def acting_as(self, user: str) -> Workspace:
         """Return this workspace as it is for `user`: what it makes carries their name.
@@ -96,8 +100,7 @@ class Workspace:
         moment the work happens, and can't leak into another request. It shares the database: close the original only.
         """
         view = copy.copy(self)
-        view.user = user
-        view._open_verbs()
+        view._open_verbs(replace(self.services, user=user))
         return view
 
     def finetune(
@@ -147,14 +150,14 @@ class Workspace:
 
     def collect(self) -> int:
         """Free the disk of bytes that nothing refers to any more; return how many bytes."""
-        return self.services.collect()
+        return self.artifacts.collect(self.records.referenced_artifacts())
 
     def up(self) -> ServerAddress:
         """Start the server in the background, unless it runs; return its address once it answers.
 
         Raises `Conflict` when it runs already, and doesn't listen where it is asked to.
         """
-        server = start_in_background(self.home, self.port, self.azure_port, self.database_url, listen=self.listen)
+        server = start_in_background(self.home, self.port, self.https_port, self.database_url, listen=self.listen)
         if self.listen not in (LOOPBACK, server.listen):
             raise Conflict(
                 f"The server of {self.home.root} runs and listens on {server.listen}, not {self.listen}. Stop it first: "
@@ -167,7 +170,7 @@ class Workspace:
         self.close()
         if self.database_url:
             os.environ["MAFUNZO_DATABASE_URL"] = self.database_url
-        argv = [*server_argv(self.home, self.port, self.azure_port, self.listen), "--tell"]
+        argv = [*server_argv(self.home, self.port, self.https_port, self.listen), "--tell"]
         os.execv(argv[0], argv)
 
     def down(self) -> DownReport:

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from mafunzo.control.workspace import Workspace
-from mafunzo.control.workspace.stream import Event, follow
+from mafunzo.control.workspace.stream import Event
 from mafunzo.errors import NotFound
 from mafunzo.tracking import progress_text
 
@@ -49,7 +49,7 @@ class JobLogs:
         lines = Lines()
         try:
             with self._file(job).open("a", encoding="utf-8") as file:
-                for event in follow(self._workspace.services, job):
+                for event in self._workspace.jobs.get(job).events():
                     line = lines.of(event)
                     if line is not None:
                         file.write(line + "\n")

@@ -1,7 +1,7 @@
 """Jobs' outputs and logs, published as blobs where Azure's clients look for them."""
 
 from mafunzo.control.workspace import Workspace
-from mafunzo.control.workspace.job_output import JobOutputs, job_view
+from mafunzo.control.workspace.job_handle import JobHandle, job_view
 from mafunzo.entities.job import DEFAULT_OUTPUT, Step
 from mafunzo.entrypoints.azure.wire.envelope import ARTIFACT_CONTAINER, CONTAINER
 from mafunzo.entrypoints.azure.wire.run import artifact_path, child_name, output_path
@@ -16,7 +16,7 @@ def publish(workspace: Workspace, job: str, step: str | None = None) -> tuple[st
 
     Of a whole sweep only its trials' logs: each trial has `./outputs` of its own.
     """
-    outputs, blobs, view = JobOutputs(workspace.services, job), workspace.blobs, job_view(job)
+    outputs, blobs, view = workspace.jobs.get(job), workspace.blobs, job_view(job)
     name = child_name(outputs.step(step)) if step else job
     written = outputs.written(step)
     for output, artifact in written.items():
@@ -34,13 +34,13 @@ def publish(workspace: Workspace, job: str, step: str | None = None) -> tuple[st
     return tuple(written)
 
 
-def _log(workspace: Workspace, outputs: JobOutputs, step: Step, prefix: str) -> Files:
+def _log(workspace: Workspace, outputs: JobHandle, step: Step, prefix: str) -> Files:
     """Return a step's log."""
     log = StepFolder(outputs.folder(step.name)).log
     return {f"user_logs/{prefix}std_log.txt": (workspace.artifacts.put(log), log.name)} if log.exists() else {}
 
 
-def _default_output(workspace: Workspace, outputs: JobOutputs, step: Step, prefix: str) -> Files:
+def _default_output(workspace: Workspace, outputs: JobHandle, step: Step, prefix: str) -> Files:
     """Return a step's files in `./outputs`."""
     stored = outputs.written_by(step, DEFAULT_OUTPUT)
     manifest = workspace.artifacts.manifest(stored) if stored else ()

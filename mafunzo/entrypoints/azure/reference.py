@@ -31,7 +31,7 @@ _DATASTORE = re.compile(
 
 
 def parse_reference(text: str) -> Reference | None:
-    """Parse a reference; None where `text` has none of Azure ML's forms."""
+    """Parse a reference; None where `text` has none of Azure ML's forms. A compute's id is its bare name."""
     if match := _JOB_OUTPUT.fullmatch(text):
         return JobOutputReference(match["job"], match["output"], match["path"] or "")
     if match := _DATASTORE.fullmatch(text):
@@ -43,6 +43,8 @@ def parse_reference(text: str) -> Reference | None:
     parts = match.groupdict()
     label = parts["label"] if parts["label"] != "latest" else None
     name = parts["name"].removeprefix("azureml:")  # the SDK leaves it in ids that it makes of `azureml:NAME@latest`
+    if parts["noun"] == "computes":
+        return AssetReference(name)
     if parts["noun"] not in _TYPES:
         return None
     return AssetReference(name, parts["version"], label, parts.get("registry"), _TYPES[parts["noun"]])

@@ -9,20 +9,20 @@ from mafunzo.entrypoints.azure.wire import asset, component, environment
 
 Body = Mapping[str, Any]
 _REGISTER: Mapping[AssetType, Callable[[Workspace, str, str, Body], Asset]] = {
-    AssetType.MODEL: lambda workspace, name, version, body: workspace.models.register_from(
-        asset.model_from_body(body), name, version
+    AssetType.MODEL: lambda workspace, name, version, body: workspace.models.create(
+        name, version, asset.model_from_body(body)
     ),
-    AssetType.DATA: lambda workspace, name, version, body: workspace.data.register_from(
-        asset.data_from_body(name, body), name, version
+    AssetType.DATA: lambda workspace, name, version, body: workspace.data.create(
+        name, version, asset.data_from_body(name, body)
     ),
-    AssetType.COMPONENT: lambda workspace, name, version, body: workspace.components.register(
+    AssetType.COMPONENT: lambda workspace, name, version, body: workspace.components.create(
         component.request_from_body(name, version, body)
     ),
-    AssetType.ENVIRONMENT: lambda workspace, name, version, body: workspace.environments.register_from(
-        environment.request_from_body(name, version, body), name, version
+    AssetType.ENVIRONMENT: lambda workspace, name, version, body: workspace.environments.create(
+        environment.request_from_body(name, version, body)
     ),
-    AssetType.CODE: lambda workspace, name, version, body: workspace.codes.register_from(
-        asset.code_from_body(body), name, version
+    AssetType.CODE: lambda workspace, name, version, body: workspace.codes.create(
+        name, version, asset.code_from_body(body)
     ),
 }
 

@@ -17,18 +17,8 @@ def list_components(
     archived: bool = typer.Option(False, "--archived", help="Archived versions too."), as_json: bool = AS_JSON
 ) -> None:
     """List registered components, newest first, then those that ship with Mafunzo."""
-    from mafunzo.control.workspace.components import definition
-    from mafunzo.control.workspace.shipped_component import shipped, shipped_names
-    from mafunzo.control.workspace.version import registered
-    from mafunzo.entities.asset import AssetType
-
-    assets = [
-        asset
-        for asset in registered(mafunzo.Workspace().services, AssetType.COMPONENT)
-        if not asset.is_anonymous and (archived or not asset.is_archived)
-    ]
-    own = [definition(asset)[0] for asset in assets]
-    ours = [shipped(name).component for name in shipped_names()]
+    verbs = mafunzo.Workspace().components
+    own, ours = verbs.list(archived), verbs.on_offer()
     bodies = [_plain(component) for component in (*own, *ours)]
     rows = [
         (c.name, c.version, c.kind, where, c.description.split(". ")[0])
@@ -41,7 +31,7 @@ def list_components(
 @app.command()
 def show(component: str = REFERENCE, as_json: bool = AS_JSON) -> None:
     """Show a component's inputs and outputs, and what it runs."""
-    pinned = mafunzo.Workspace().components.named(component)
+    pinned = mafunzo.Workspace().components.get(component)
     spec = pinned.component
     if as_json:
         print_json(_plain(spec))
@@ -64,10 +54,7 @@ def archive(
     as_json: bool = AS_JSON,
 ) -> None:
     """Hide a registered component from lists. Jobs that name it go on finding it."""
-    from mafunzo.control.workspace.archive import archive as archive_versions
-    from mafunzo.entities.asset import AssetType
-
-    assets = archive_versions(mafunzo.Workspace().services, AssetType.COMPONENT, component, not undo)
+    assets = mafunzo.Workspace().components.archive(component, not undo)
     lines = [f"{asset.key} is {'shown' if undo else 'archived'}" for asset in assets]
     print_result(assets, as_json, *lines)
 

@@ -18,7 +18,7 @@ from mafunzo.tracking.step_folder import StepFolder
 
 if TYPE_CHECKING:
     from mafunzo.control.workspace.endpoints import EndpointHandle
-    from mafunzo.control.workspace.jobs import JobHandle
+    from mafunzo.control.workspace.job_handle import JobHandle
 
 QUESTIONS = ("Hi! How was your weekend?", "What kind of music do you like to listen to?")
 PARAMETERS: Mapping[str, Any] = {

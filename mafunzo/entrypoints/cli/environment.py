@@ -9,7 +9,7 @@ import mafunzo
 from mafunzo.entrypoints.terminal.output import AS_JSON, human_size, print_facts, print_json, print_list, print_result
 
 if TYPE_CHECKING:
-    from mafunzo.control.workspace.virtual_environment import KnownEnvironment
+    from mafunzo.control.workspace.environments import KnownEnvironment
 
 app = typer.Typer(help="The environments that components and commands name.", no_args_is_help=True)
 REFERENCE = typer.Argument(help="name or name:version; without a version the newest.")
@@ -23,9 +23,7 @@ def list_environments(
     as_json: bool = AS_JSON,
 ) -> None:
     """List registered environments, newest first, then the curated ones; each with the disk that it takes once built."""
-    from mafunzo.control.workspace.virtual_environment import known_environments
-
-    environments = known_environments(mafunzo.Workspace().services, everything)
+    environments = mafunzo.Workspace().environments.list(everything)
     bodies = [_facts(known) for known in environments]
     rows = [
         (
@@ -45,9 +43,7 @@ def list_environments(
 @app.command()
 def show(environment: str = REFERENCE, as_json: bool = AS_JSON) -> None:
     """Show an environment, and where its packages are."""
-    from mafunzo.control.workspace.virtual_environment import known_environment
-
-    known = known_environment(mafunzo.Workspace().services, environment)
+    known = mafunzo.Workspace().environments.get(environment)
     if as_json:
         print_json(_facts(known))
         return
@@ -65,10 +61,7 @@ def archive(
     as_json: bool = AS_JSON,
 ) -> None:
     """Hide a registered environment from lists. Jobs and components that name it go on finding it."""
-    from mafunzo.control.workspace.archive import archive as archive_versions
-    from mafunzo.entities.asset import AssetType
-
-    assets = archive_versions(mafunzo.Workspace().services, AssetType.ENVIRONMENT, environment, not undo)
+    assets = mafunzo.Workspace().environments.archive(environment, not undo)
     lines = [f"{asset.key} is {'shown' if undo else 'archived'}" for asset in assets]
     print_result(assets, as_json, *lines)
 
@@ -80,11 +73,9 @@ def delete(
     as_json: bool = AS_JSON,
 ) -> None:
     """Delete a registered version and what was built of it; of a curated one, only what was built, until a step needs it."""
-    from mafunzo.control.workspace.virtual_environment import delete_environment, known_environment
-
-    workspace = mafunzo.Workspace()
-    known = known_environment(workspace.services, environment)
-    freed = delete_environment(workspace.services, str(known), force)
+    environments = mafunzo.Workspace().environments
+    known = environments.get(environment)
+    freed = environments.delete(str(known), force)
     what = str(known) if known.is_registered else f"what was built of {known}"
     body = {"deleted": str(known), "freed_bytes": freed}
     print_result(body, as_json, f"Deleted {what}. Freed {human_size(freed)}.")

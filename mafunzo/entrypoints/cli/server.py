@@ -11,8 +11,11 @@ from mafunzo.errors import InvalidParameter
 
 def up(
     port: int = typer.Option(None, help="The HTTP port; default MAFUNZO_PORT, or 8080."),
-    azure_port: int = typer.Option(
-        None, help="The https port, for the Azure SDK; default MAFUNZO_AZURE_PORT, or 8443."
+    https_port: int = typer.Option(
+        None,
+        "--https-port",
+        "--azure-port",
+        help="The https port, for the Azure SDK; default MAFUNZO_HTTPS_PORT, or 8443.",
     ),
     listen: str = typer.Option(
         None,
@@ -27,26 +30,17 @@ def up(
 
     Ctrl-C stops the server only: what it started goes on, and the next server finds it again. `mafunzo down` ends all of it.
     """
-    from mafunzo.entrypoints.terminal.server_address import address_lines
+    from mafunzo.entrypoints.terminal.server_address import address_facts, address_lines
 
     if as_json and not detach:
         raise InvalidParameter(
             "--json is given without --detach, and a server in the foreground prints its log. Add it."
         )
-    workspace = mafunzo.Workspace(port=port, azure_port=azure_port, listen=listen)
+    workspace = mafunzo.Workspace(port=port, https_port=https_port, listen=listen)
     if not detach:
         workspace.serve()
     address, root = workspace.up(), workspace.home.root
-    facts = {
-        "listen": address.listen,
-        "openai": f"{address.url}/v1",
-        "azure": address.azure_url,
-        "mlflow": f"{address.url}/mlflow/",
-        "mlflow_password_file": root / "operator.key",
-        "pid": address.pid,
-        "home": root,
-    }
-    print_result(facts, as_json, *address_lines(address, root))
+    print_result(address_facts(address, root), as_json, *address_lines(address, root))
 
 
 def down(as_json: bool = AS_JSON) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mafunzo.control.workspace import AuditLog
-from mafunzo.entities.audit import AuditEntry
+from mafunzo.entities.user import AuditEntry
 
 REFUSED = frozenset({401, 403})
 UNANSWERED = 500

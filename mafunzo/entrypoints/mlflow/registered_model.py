@@ -9,8 +9,8 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from mafunzo import errors
-from mafunzo.entities.asset import Asset
-from mafunzo.entities.registered_model import RegisteredModel
+from mafunzo.entities.asset import Asset, RegisteredModel
+from mafunzo.entities.reference import AssetReference
 from mafunzo.entrypoints.mlflow.filter import Facts
 from mafunzo.errors import InvalidParameter, MafunzoError
 from mafunzo.tracking.run import job_run_id
@@ -47,27 +47,18 @@ _SERVED = re.compile(r".*/api/2\.0/mlflow-artifacts/artifacts/(?P<path>.+)$")
 
 
 @dataclass(frozen=True)
-class VersionSource:
-    """Another version of a registered model, by version or by label."""
-
-    name: str
-    version: str | None
-    label: str | None
-
-
-@dataclass(frozen=True)
 class ArtifactSource:
     """A folder among MLflow's artifacts, as a pattern of its path: `*` stands for the experiment where it isn't told."""
 
     pattern: str
 
 
-def parse_source(source: str) -> VersionSource | ArtifactSource:
+def parse_source(source: str) -> AssetReference | ArtifactSource:
     """Return where a new version's files lie; raises `InvalidParameter` for files that this server doesn't have."""
     if match := _LOGGED_MODEL.match(source):
         return _artifacts(source, "*", "models", match["id"], "artifacts", match["path"])
     if match := _VERSION.match(source):
-        return VersionSource(match["name"], match["version"], match["label"])
+        return AssetReference(match["name"], match["version"], match["label"])
     if match := _RUN.match(source):
         return _artifacts(source, "*", match["id"], "artifacts", match["path"])
     if source.startswith("mlflow-artifacts:"):

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mafunzo.control.workspace import Workspace
-from mafunzo.control.workspace.registered_models import RegisteredModels
-from mafunzo.entities.asset import Asset
-from mafunzo.entities.registered_model import RegisteredModel
+from mafunzo.entities.asset import Asset, AssetType, RegisteredModel
+from mafunzo.entities.reference import AssetReference
 from mafunzo.entrypoints.mlflow import registered_model as wire
 from mafunzo.entrypoints.mlflow.filter import parse_filter, select
 from mafunzo.errors import InvalidParameter, MafunzoError, NotFound, NotSupported
@@ -27,7 +26,8 @@ class Registry:
 
     def __init__(self, workspace: Workspace, artifacts: Path) -> None:
         self._workspace = workspace
-        self._names = RegisteredModels(workspace.services)
+        self._names = workspace.registered_models
+        self._versions = workspace.versions[AssetType.MODEL]
         self._artifacts = artifacts
         self._verbs: Mapping[tuple[str, str], Callable[[Arguments], Answer]] = {
             ("POST", "registered-models/create"): self._create_model,
@@ -149,7 +149,9 @@ class Registry:
         return {}
 
     def _get_by_alias(self, arguments: Arguments) -> Answer:
-        return self._version_answer(self._names.labelled(_text(arguments, "name"), _text(arguments, "alias")))
+        return self._version_answer(
+            self._versions.get(AssetReference(_text(arguments, "name"), label=_text(arguments, "alias")))
+        )
 
     def _delete_alias(self, arguments: Arguments) -> Answer:
         self._names.delete_label(_text(arguments, "name"), _text(arguments, "alias"))
@@ -160,7 +162,7 @@ class Registry:
     def _create_version(self, arguments: Arguments) -> Answer:
         source = _text(arguments, "source")
         parsed = wire.parse_source(source)
-        if isinstance(parsed, wire.VersionSource):
+        if isinstance(parsed, AssetReference):
             return self._version_answer(self._copy_version(parsed, arguments))
         folder = self._folder(parsed.pattern, source)
         run, logged_model = str(arguments.get("run_id") or ""), str(arguments.get("model_id") or "")
@@ -172,18 +174,15 @@ class Registry:
             tags=wire.tags_of(arguments),
         )
         return self._version_answer(
-            self._names.change_version(version, properties=self._job_facts(run), echoes={wire.ECHO: echo})
+            self._versions.change(version, properties=self._job_facts(run), echoes={wire.ECHO: echo})
         )
 
-    def _copy_version(self, source: wire.VersionSource, arguments: Arguments) -> Asset:
+    def _copy_version(self, source: AssetReference, arguments: Arguments) -> Asset:
         """Register the bytes and the lineage of another version once more."""
-        origin = (
-            self._names.labelled(source.name, source.label)
-            if source.label
-            else self._version({"name": source.name, "version": source.version})
-        )
         description = str(arguments.get("description") or "")
-        return self._names.copy_version(origin, _text(arguments, "name"), description, wire.tags_of(arguments))
+        return self._names.copy_version(
+            self._versions.get(source), _text(arguments, "name"), description, wire.tags_of(arguments)
+        )
 
     def _get_version(self, arguments: Arguments) -> Answer:
         return self._version_answer(self._version(arguments))
@@ -201,7 +200,7 @@ class Registry:
 
     def _update_version(self, arguments: Arguments) -> Answer:
         description = str(arguments.get("description") or "")
-        return self._version_answer(self._names.change_version(self._version(arguments), description=description))
+        return self._version_answer(self._versions.change(self._version(arguments), description=description))
 
     def _change_stage(self, arguments: Arguments) -> Answer:
         stage = _text(arguments, "stage")
@@ -209,9 +208,7 @@ class Registry:
             raise NotSupported(
                 f"The stage is '{stage}', expected {wire.ARCHIVED} or {wire.UNSTAGED}. Set an alias instead."
             )
-        return self._version_answer(
-            self._names.change_version(self._version(arguments), is_archived=stage == wire.ARCHIVED)
-        )
+        return self._version_answer(self._versions.change(self._version(arguments), is_archived=stage == wire.ARCHIVED))
 
     def _delete_version(self, arguments: Arguments) -> Answer:
         self._workspace.models.delete(str(self._version(arguments).key))
@@ -219,11 +216,11 @@ class Registry:
 
     def _tag_version(self, arguments: Arguments, change: TagChange) -> Answer:
         asset = self._version(arguments)
-        self._names.change_version(asset, tags=change(asset.tags, arguments))
+        self._versions.change(asset, tags=change(asset.tags, arguments))
         return {}
 
     def _version(self, arguments: Arguments) -> Asset:
-        return self._names.version(_text(arguments, "name"), _text(arguments, "version"))
+        return self._versions.get(AssetReference(_text(arguments, "name"), _text(arguments, "version")))
 
     def _version_answer(self, asset: Asset) -> Answer:
         labels = self._names.get(asset.name).labels

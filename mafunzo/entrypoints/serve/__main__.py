@@ -25,7 +25,7 @@ def main() -> int:
     parser.add_argument("--home", type=Path, default=defaults.home, help="the home folder (default: MAFUNZO_HOME)")
     parser.add_argument("--port", type=int, default=defaults.port, help="the http port (default: MAFUNZO_PORT)")
     parser.add_argument(
-        "--azure-port", type=int, default=defaults.azure_port, help="the https port (MAFUNZO_AZURE_PORT)"
+        "--https-port", type=int, default=defaults.https_port, help="the https port (default: MAFUNZO_HTTPS_PORT)"
     )
     parser.add_argument("--listen", default=defaults.listen, help="the address of both (default: MAFUNZO_LISTEN)")
     parser.add_argument(
@@ -35,16 +35,16 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         from mafunzo.entrypoints.http.limits import limits_from_texts
-        from mafunzo.entrypoints.references import add_syntaxes
+        from mafunzo.entrypoints.plugins import plug_in
         from mafunzo.entrypoints.serve.process import log_to, serve
 
-        add_syntaxes()
+        plug_in()
         home = Home(arguments.home)
         log_to(home)
         serve(
             home,
             arguments.port,
-            arguments.azure_port,
+            arguments.https_port,
             defaults.database_url,
             address=arguments.listen,
             authorities=defaults.authorities,

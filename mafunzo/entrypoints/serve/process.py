@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from logging.handlers import RotatingFileHandler
@@ -39,6 +39,7 @@ from mafunzo.entrypoints.serve.ways_in import (
     http_app,
     https_app,
     mlflow_way_in,
+    needs_https,
     step_variables,
 )
 from mafunzo.tracking.run import step_run_id
@@ -55,7 +56,7 @@ LOG_FILES = 3
 def serve(
     home: Home,
     port: int,
-    azure_port: int,
+    https_port: int,
     database_url: str | None = None,
     worker: Sequence[str] = WORKER,
     address: str = LOOPBACK,
@@ -76,12 +77,12 @@ def serve(
     with (
         home.lock(),
         listen(port, "--port", address, limits.connections_waiting) as listener,
-        listen(azure_port, "--azure-port", address, limits.connections_waiting) as azure_listener,
+        _listen_https(https_port, address, limits) as https_listener,
         Workspace(home.root, database_url=database_url) as loop_workspace,  # with connections that no request holds
-        Workspace(home.root, port=port, azure_port=azure_port, database_url=database_url) as workspace,
+        Workspace(home.root, port=port, https_port=https_port, database_url=database_url) as workspace,
     ):
         require_owner(address, workspace.users.list())
-        own = _own_address(listener, azure_listener, address)
+        own = _own_address(listener, https_listener, address)
         variables = partial(_variables_of_a_step, loop_workspace, own, operator_key(home))
         scheduler, supervisor = loops_of(loop_workspace, variables, worker)
         supervisor.tick()  # so that no request goes to a port that was a worker's before the machine restarted
@@ -91,9 +92,10 @@ def serve(
         context = _context(workspace, names, limits, loops)
         routes = mlflow.routes(workspace, context) if mlflow else MlflowRoutes()
         servers = [(_server(http_app(context, routes), limits, lifespan="on"), listener)]
-        if secure := https_app(home, own, workspace, context, routes, authorities):
+        if https_listener is not None:
+            secure = https_app(home, own, workspace, context, routes, authorities)
             tls = {"ssl_certfile": secure.certificate, "ssl_keyfile": secure.key}
-            servers.append((_server(secure.app, limits, _Quiet, lifespan="off", **tls), azure_listener))
+            servers.append((_server(secure.app, limits, _Quiet, lifespan="off", **tls), https_listener))
         _serve_until_stopped(workspace, own, loops, servers, on_up)
 
 
@@ -112,6 +114,11 @@ def _context(workspace: Workspace, names: Sequence[str], limits: Limits, loops: 
         router=Router(RequestMetrics(metrics), limits.requests_in_flight),
         loops=loops,
     )
+
+
+def _listen_https(port: int, address: str, limits: Limits) -> AbstractContextManager[socket.socket | None]:
+    """Return the socket of the https port, or None where no way in needs it."""
+    return listen(port, "--https-port", address, limits.connections_waiting) if needs_https() else nullcontext()
 
 
 def _variables_of_a_step(
@@ -202,13 +209,13 @@ def log_to(home: Home) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-def _own_address(listener: socket.socket, azure_listener: socket.socket, address: str) -> ServerAddress:
+def _own_address(listener: socket.socket, https_listener: socket.socket | None, address: str) -> ServerAddress:
     return ServerAddress(
         pid=os.getpid(),
         pid_start=psutil.Process().create_time(),
         port=listener.getsockname()[1],
         started_at=datetime.now(UTC).isoformat(),
-        azure_port=azure_listener.getsockname()[1],
+        https_port=https_listener.getsockname()[1] if https_listener else None,
         listen=address,
     )
 

@@ -15,7 +15,7 @@ from mafunzo.entities.job import Job
 from mafunzo.entities.server_address import ServerAddress
 from mafunzo.entrypoints.http import tls
 from mafunzo.entrypoints.http.context import Context, Loop
-from mafunzo.entrypoints.references import AZURE, MLFLOW
+from mafunzo.entrypoints.plugins import AZURE, MLFLOW
 from mafunzo.entrypoints.serve.application import create_app
 
 
@@ -73,6 +73,11 @@ def http_app(context: Context, mlflow: MlflowRoutes) -> FastAPI:
     return app
 
 
+def needs_https() -> bool:
+    """Return whether there is a way in that the https port is for."""
+    return is_here(AZURE)
+
+
 def https_app(
     home: Home,
     own: ServerAddress,
@@ -80,13 +85,11 @@ def https_app(
     context: Context,
     mlflow: MlflowRoutes,
     authorities: Path | None,
-) -> SecureApp | None:
-    """Return the application of the https port, in the Azure SDK's dialect; None where that is absent.
+) -> SecureApp:
+    """Return the application of the https port, in the Azure SDK's dialect.
 
     authorities: whom clients trust besides us; None for the public ones.
     """
-    if not is_here(AZURE):
-        return None
     from mafunzo.entrypoints.azure.application import create_azure_app
     from mafunzo.entrypoints.azure.context import AzureContext
     from mafunzo.entrypoints.azure.job_log import JobLogs
@@ -98,7 +101,7 @@ def https_app(
     certificate = tls.certificate(home, context.names, authorities)
     azure = AzureContext(
         caller=context.identity.owner,
-        place=Place(own.azure_url),
+        place=Place(own.https_url),
         identity=context.identity,
         workspace=workspace,
         job_logs=JobLogs(workspace),

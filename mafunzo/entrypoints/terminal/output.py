@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from mafunzo.control.workspace.jobs import JobHandle
+    from mafunzo.control.workspace.job_handle import JobHandle
 
 PIPED_WIDTH = 200
 """Columns of a table that isn't for a terminal: whoever reads it there wants a row in one line."""

@@ -9,7 +9,7 @@ from mafunzo import Workspace
 from mafunzo.entities.server_address import ServerAddress
 from tests.support.command_line import Shell
 
-ADDRESS = ServerAddress(pid=4711, pid_start=1.0, port=8080, started_at="2026-01-01T00:00:00+00:00", azure_port=8443)
+ADDRESS = ServerAddress(pid=4711, pid_start=1.0, port=8080, started_at="2026-01-01T00:00:00+00:00", https_port=8443)
 
 
 @pytest.fixture(autouse=True)

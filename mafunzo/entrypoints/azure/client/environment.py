@@ -42,7 +42,7 @@ class Access:
 
 def access_of_home(home: Home, address: ServerAddress, user: str) -> Access:
     """Return the owner's access to the home's own server."""
-    return Access(address.azure_url, identity_of(home, user).header, files(home).bundle)
+    return Access(address.https_url, identity_of(home, user).header, files(home).bundle)
 
 
 def access_of_user(server: str, token_file: Path, ca_file: Path) -> Access:

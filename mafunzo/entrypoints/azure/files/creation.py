@@ -12,9 +12,8 @@ from typing import Any, TypeVar
 import yaml
 
 from mafunzo.control.workspace import Workspace, endpoints
-from mafunzo.control.workspace.submission import shipped_pipeline
-from mafunzo.control.workspace.version import registered
-from mafunzo.entities.asset import AssetType, next_version
+from mafunzo.control.workspace.shipped_pipeline import shipped_pipeline
+from mafunzo.entities.asset import AssetType
 from mafunzo.entities.component import Component
 from mafunzo.entities.job_request import JobRequest
 from mafunzo.entities.reference import PathInput
@@ -71,7 +70,7 @@ def _version(workspace: Workspace, kind: FileKind, document: Mapping[str, Any]) 
         return ""
     if document.get("version") is not None:
         return str(document["version"])
-    return next_version(one.version for one in registered(workspace.services, AssetType(kind), str(document["name"])))
+    return workspace.versions[AssetType(kind)].next(str(document["name"]))
 
 
 def _make(workspace: Workspace, target: Created, body: Body) -> None:
@@ -84,11 +83,11 @@ def _make(workspace: Workspace, target: Created, body: Body) -> None:
                 )
             workspace.jobs.create(job.job_from_body(name, body))
         case FileKind.COMPUTE:
-            workspace.computes.create(name, compute.compute_from_body(name, body))
+            workspace.computes.create(compute.compute_from_body(name, body))
         case FileKind.ENDPOINT:
-            workspace.endpoints.put(name, endpoint.endpoint_from_body(name, body))
+            workspace.endpoints.create(name, endpoint.endpoint_from_body(name, body))
         case FileKind.DEPLOYMENT:
-            workspace.deployments.put(target.endpoint, name, endpoint.deployment_from_body(name, body))
+            workspace.deployments.create(target.endpoint, name, endpoint.deployment_from_body(name, body))
         case kind:
             register(workspace, AssetType(kind), name, target.version, body)
 
@@ -170,7 +169,7 @@ def _compute(file: _File) -> None:
     computes = file.workspace.computes
     request = file.take(lambda: compute.compute_from_body(file.name, file.body))
     if request is not None:
-        file.files.faults.add(*computes.faults_of(file.name, request))
+        file.files.faults.add(*computes.faults_of(request))
         file.attempt("size", lambda: computes.get(request.size))
 
 

@@ -13,12 +13,9 @@ import yaml
 from pathspec import GitIgnoreSpec
 
 from mafunzo.control.workspace import Workspace
-from mafunzo.control.workspace.reference import artifact_of, stored
 from mafunzo.control.workspace.submission import Promised
-from mafunzo.control.workspace.version import registered
-from mafunzo.entities.asset import AssetType, FolderType, next_version
+from mafunzo.entities.asset import AssetType, FolderType
 from mafunzo.entities.component import Component
-from mafunzo.entities.reference import PathInput
 from mafunzo.entrypoints.azure.files.body import body_of
 from mafunzo.entrypoints.azure.files.job import ANONYMOUS, Body
 from mafunzo.entrypoints.azure.files.keys import faults_of
@@ -212,12 +209,7 @@ class StoredFiles:
 
     def model(self, name: str, version: str | None, body: Body) -> str:
         """Register a model under its version, else under the one that has these files already, or the next number."""
-        request = model_from_body(body)
-        known = registered(self.workspace.services, AssetType.MODEL, name)
-        path = PathInput(request.source, request.folder_type, str(request.source))
-        artifact = artifact_of(stored(self.workspace.services, "model.path", path))
-        same = [asset.version for asset in known if asset.artifact == artifact]
-        version = version or (same[0] if same else next_version(asset.version for asset in known))
+        version = version or self.workspace.models.version_with(name, model_from_body(body).source)
         register(self.workspace, AssetType.MODEL, name, version, body)
         return f"azureml:{name}:{version}"
 
@@ -260,7 +252,7 @@ def _of_kind(path: Path, kind: str) -> Path:
 
 
 def _outputs(workspace: Workspace, name: str, promised: Mapping[str, Component]) -> Mapping[str, str]:
-    component = promised.get(name) or workspace.components.named(name).component
+    component = promised.get(name) or workspace.components.get(name).component
     return {output: declared.type for output, declared in component.outputs.items()}
 
 

@@ -9,7 +9,6 @@ from starlette.responses import JSONResponse, Response
 
 from mafunzo.control.workspace import Workspace
 from mafunzo.control.workspace.shipped_component import shipped, shipped_names
-from mafunzo.control.workspace.version import archive_all, referenced, registered
 from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetType, home_path
 from mafunzo.entities.reference import AssetReference
 from mafunzo.entrypoints.azure.context import Azure, AzureContext, Body
@@ -85,7 +84,7 @@ class AssetRoutes:
     def put_container(self, request: Request, azure: Azure, name: str, body: Body) -> Response:
         """Archive all versions of a name, or restore them."""
         is_archived = bool((body.get("properties") or {}).get("isArchived", False))
-        versions = archive_all(azure.workspace.services, self.type, name, is_archived, self.scope)
+        versions = azure.workspace.versions[self.type].archive_all(name, is_archived, self.scope)
         return JSONResponse(self.container(azure, name, versions))
 
     def list_versions(self, request: Request, azure: Azure, name: str) -> Any:
@@ -115,7 +114,7 @@ class AssetRoutes:
 
     def registered(self, azure: AzureContext, name: str | None = None) -> list[Asset]:
         """Return what is registered in the scope: all, or the versions of a name, newest first."""
-        return registered(azure.workspace.services, self.type, name, self.scope)
+        return azure.workspace.versions[self.type].list(name, self.scope)
 
     def offered(self, azure: AzureContext, name: str | None, version: str | None = None) -> list[Asset]:
         """Return the versions of a name that nobody has registered: in the workspace, those of a curated environment."""
@@ -128,10 +127,10 @@ class AssetRoutes:
     def version(self, azure: AzureContext, name: str, version: str) -> Asset:
         """Return a version of a name; raises `NotFound`."""
         if version == DEFAULT_VERSION:
-            return referenced(azure.workspace.services, self.type, AssetReference(name))
+            return azure.workspace.versions[self.type].get(AssetReference(name))
         if (offered := self.offered(azure, name, version)) and not self.registered(azure, name):
             return offered[0]
-        return referenced(azure.workspace.services, self.type, AssetReference(name, version))
+        return azure.workspace.versions[self.type].get(AssetReference(name, version))
 
     def body(self, azure: AzureContext, asset: Asset) -> dict[str, Any]:
         """Return a version as a GET answers it."""

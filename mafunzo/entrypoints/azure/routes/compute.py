@@ -28,7 +28,7 @@ def get_compute(azure: Azure, name: str) -> Any:
 @router.put(f"{WS}/computes/{{name}}")
 def put_compute(azure: Azure, name: str, body: Body) -> Response:
     """Make a cluster, or change it. It is there at once: its steps run on this machine."""
-    compute = azure.workspace.computes.create(name, compute_from_body(name, body))
+    compute = azure.workspace.computes.create(compute_from_body(name, body))
     return JSONResponse(compute_body(compute), status_code=201)
 
 

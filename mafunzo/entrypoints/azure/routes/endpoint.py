@@ -37,7 +37,7 @@ def get_endpoint(azure: Azure, name: str) -> Any:
 @router.put(f"{WS}/onlineEndpoints/{{name}}")
 def put_endpoint(azure: Azure, name: str, body: Body) -> Response:
     """Make an endpoint, or change its traffic and tags."""
-    handle = azure.workspace.endpoints.put(name, endpoint_from_body(name, body))
+    handle = azure.workspace.endpoints.create(name, endpoint_from_body(name, body))
     return JSONResponse(endpoint_body(handle.endpoint, azure.place.base), status_code=201)
 
 
@@ -77,7 +77,7 @@ def get_deployment(azure: Azure, endpoint: str, name: str) -> Any:
 @router.put(f"{WS}/onlineEndpoints/{{endpoint}}/deployments/{{name}}")
 def put_deployment(azure: Azure, endpoint: str, name: str, body: Body) -> Response:
     """Start a long-running operation that serves a model; it succeeds once the model answers as in evaluation."""
-    deployment = azure.workspace.deployments.put(endpoint, name, deployment_from_body(name, body))
+    deployment = azure.workspace.deployments.create(endpoint, name, deployment_from_body(name, body))
     headers = operation_headers(azure, Operation(OperationKind.DEPLOY, endpoint, name))
     return JSONResponse(deployment_body(deployment), status_code=201, headers=headers)
 

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from mafunzo.control.workspace.version import change_version, share
 from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetType
 from mafunzo.entities.blob import REGISTRY_CONTAINER
 from mafunzo.entrypoints.azure.context import Azure, AzureContext, Body, azure_context, require_registry
@@ -56,7 +55,9 @@ class RegistryRoutes(AssetRoutes):
         shared = {asset.version: asset for asset in self.registered(azure, name)}
         if version not in shared:
             raise refusal(request.method, request.url.path)
-        changed = change_version(azure.workspace.services, shared[version], change)
+        changed = azure.workspace.versions[self.type].change(
+            shared[version], description=change.description, tags=change.tags, is_archived=change.is_archived
+        )
         # Older clients take no other status.
         return JSONResponse(self.body(azure, changed), 202, {"Retry-After": "1"})
 
@@ -141,7 +142,7 @@ def share_asset(azure: Azure, body: Body) -> Response:
         raise NotSupported(f"{type} can't be shared. These can: {', '.join(NOUNS[one] for one in SHELVES)}.")
     if SHELVES[type].offered(azure, request.name):
         raise Conflict(f"The registry's {type} '{request.name}' ships with Mafunzo. Share under another name.")
-    share(azure.workspace.services, type, request)
+    azure.workspace.versions[type].share(request)
     return Response(status_code=200)
 
 

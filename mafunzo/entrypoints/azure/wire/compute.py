@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mafunzo.entities.compute import Compute, ComputeRequest, MachineSize, ScaleChange
+from mafunzo.entities.compute import Compute, MachineSize
 from mafunzo.entities.duration import seconds_of
 from mafunzo.entrypoints.azure.wire.envelope import ECHO, LOCATION, echo_of, own_resource, system_data, texts
 from mafunzo.errors import InvalidParameter, NotSupported
@@ -12,7 +12,7 @@ AML_COMPUTE = "AmlCompute"
 NOBODY = "00000000-0000-0000-0000-000000000000"
 
 
-def compute_from_body(name: str, body: Mapping[str, Any]) -> ComputeRequest:
+def compute_from_body(name: str, body: Mapping[str, Any]) -> Compute:
     """Read a PUT's body; raises `NotSupported` for other kinds than AmlCompute, `InvalidParameter` without a size."""
     properties = body.get("properties") or {}
     kind = properties.get("computeType")
@@ -23,7 +23,8 @@ def compute_from_body(name: str, body: Mapping[str, Any]) -> ComputeRequest:
     if not size:
         raise InvalidParameter(f"Compute '{name}' has no size. Name one of `mafunzo compute sizes`.", param="vmSize")
     scale = inner.get("scaleSettings") or {}
-    return ComputeRequest(
+    return Compute(
+        name=name,
         size=str(size),
         tier="low_priority" if str(inner.get("vmPriority", "")).lower() == "lowpriority" else "dedicated",
         min_instances=int(scale.get("minNodeCount") or 0),
@@ -34,15 +35,13 @@ def compute_from_body(name: str, body: Mapping[str, Any]) -> ComputeRequest:
     )
 
 
-def scale_from_body(body: Mapping[str, Any]) -> ScaleChange:
-    """Read a PATCH's body."""
+def scale_from_body(body: Mapping[str, Any]) -> dict[str, int]:
+    """Read a PATCH's body: what changes of a compute, by its fields."""
     scale = (((body.get("properties") or {}).get("properties")) or {}).get("scaleSettings") or {}
-    least, most, idle = (scale.get(n) for n in ("minNodeCount", "maxNodeCount", "nodeIdleTimeBeforeScaleDown"))
-    return ScaleChange(
-        min_instances=None if least is None else int(least),
-        max_instances=None if most is None else int(most),
-        idle_s=int(seconds_of(str(idle))) if idle else None,
-    )
+    names = {"minNodeCount": "min_instances", "maxNodeCount": "max_instances"}
+    change = {field: int(scale[name]) for name, field in names.items() if scale.get(name) is not None}
+    idle = scale.get("nodeIdleTimeBeforeScaleDown")
+    return change | ({"idle_s": int(seconds_of(str(idle)))} if idle else {})
 
 
 def compute_body(compute: Compute) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mafunzo.entities.blob import HOME_CONTAINER, HOME_DATASTORE, REGISTRY_CONTAINER
-from mafunzo.errors import MafunzoError
+from mafunzo.errors import MafunzoError, VersionTaken
 
 SUBSCRIPTION = "00000000-0000-0000-0000-000000000"
 RESOURCE_GROUP = "mafunzo"
@@ -38,12 +38,15 @@ DATASTORES = {DATASTORE: CONTAINER, ARTIFACT_DATASTORE: ARTIFACT_CONTAINER}
 CODES: Mapping[str, str] = {
     "not_found": "ResourceNotFound",
     "conflict": "ResourceConflict",
+    "version_taken": "ResourceConflict",
     "unauthorized": "InvalidAuthenticationToken",
     "forbidden": "AuthorizationFailed",
     "not_supported": "OperationNotSupported",
     "rate_limit_exceeded": "TooManyRequests",
 }
 """Our codes that Azure's clients know by another name; the others are `UserError` or `SystemError`."""
+PATHS_DIFFER = "Asset paths cannot be updated."
+"""By which its clients know that a version has other files already."""
 
 ECHO = "azure"
 """Under which an entity's `echoes` hold what it doesn't say itself of a body, so that an answer has what was sent."""
@@ -174,4 +177,6 @@ def error_body(error: MafunzoError) -> dict[str, Any]:
     """Return an error as Azure's clients read it; each fault is a detail of its own, and stands in the message too."""
     code = CODES.get(error.code, "SystemError" if error.status >= 500 else "UserError")
     details = [{"code": code, "message": fault} for fault in error.faults]
-    return {"error": {"code": code, "message": str(error), "details": details}}
+    is_of_files = isinstance(error, VersionTaken) and error.has_files
+    message = f"{PATHS_DIFFER} {error}" if is_of_files else str(error)
+    return {"error": {"code": code, "message": message, "details": details}}

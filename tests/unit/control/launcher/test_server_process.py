@@ -1,7 +1,8 @@
 """Where a server is found, and what is said of one that didn't start."""
 
+import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import psutil
@@ -31,6 +32,13 @@ def test_the_file_of_a_server_that_was_killed_does_not_count(home: Home) -> None
     assert find_server(home) is None
 
 
+def test_a_server_of_the_version_before_is_found(home: Home) -> None:
+    facts = asdict(HERE)
+    facts["azure_port"] = facts.pop("https_port")
+    address_file(home).write_text(json.dumps(facts))
+    assert find_server(home) == HERE
+
+
 def test_where_nothing_listens_nothing_answers() -> None:
     assert not answers(HERE)
 
@@ -38,4 +46,4 @@ def test_where_nothing_listens_nothing_answers() -> None:
 def test_a_server_is_started_by_its_module_for_its_home_and_ports(home: Home) -> None:
     argv = server_argv(home, 8080, 8443, "0.0.0.0")
     assert argv[1:5] == ["-m", "mafunzo.entrypoints.serve", "--home", str(home.root)]
-    assert argv[5:7] == ["--port", "8080"] and argv[-2:] == ["--listen", "0.0.0.0"]
+    assert argv[5:9] == ["--port", "8080", "--https-port", "8443"] and argv[-2:] == ["--listen", "0.0.0.0"]

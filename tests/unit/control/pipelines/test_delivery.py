@@ -122,5 +122,5 @@ def test_data_that_a_step_made_keeps_its_bytes_when_something_is_said_of_it(work
         description="said",
         is_archived=True,
     )
-    changed = workspace.data.register_from(request, "found", "1")
+    changed = workspace.data.create("found", "1", request)
     assert (changed.artifact, changed.description, changed.is_archived) == (artifact, "said", True)

@@ -9,7 +9,7 @@ import pytest
 
 from mafunzo.control.store.audit import AuditLog
 from mafunzo.control.store.home import Home
-from mafunzo.entities.audit import AuditEntry
+from mafunzo.entities.user import AuditEntry
 
 NOON = datetime(2026, 5, 6, 12, 0, tzinfo=UTC)
 ENTRY = AuditEntry(NOON, "amina", "owner", "192.0.2.7", "PUT", "put_job", {"name": "a\nb"}, 201, 12.5)

@@ -1,5 +1,6 @@
 import sqlite3
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from subprocess import Popen
 
@@ -65,6 +66,28 @@ def test_the_migrations_end_at_the_tables_that_the_code_declares(
         table.metadata.create_all(connection)
     assert _shape(database) == _shape(declared)
     declared.close()
+
+
+def test_what_the_registry_has_is_in_the_scope_of_today(home: Home) -> None:
+    database = connect(home)
+    migrate(database, MIGRATIONS[:5])
+    scopes = ("workspace", "registry:azureml", "registry:mirror")
+    with database.transaction() as connection:
+        for scope in scopes:
+            row = {"scope": scope, "type": "data", "name": "n", "label": "l", "version": "1"}
+            connection.execute(sa.insert(table.label).values(row))
+            del row["label"]
+            row |= {"is_archived": False, "created_at": datetime(2026, 1, 1, tzinfo=UTC), "body": {}}
+            connection.execute(sa.insert(table.asset).values(row))
+    migrate(database)
+    with database.snapshot() as connection:
+        for rows in (table.asset, table.label):
+            assert set(connection.execute(sa.select(rows.c.scope)).scalars()) == {
+                "workspace",
+                "registry",
+                "registry:mirror",
+            }
+    database.close()
 
 
 def test_the_migrations_are_numbered_without_gaps() -> None:

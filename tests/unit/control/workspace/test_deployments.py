@@ -32,7 +32,7 @@ def test_a_deployment_that_failed_is_made_anew(workspace: Workspace, status: Dep
     kept = replace(deployed(workspace, "blue", status, error=TOO_SLOW, attempt=3, created_by="amina"))
     remembered = Supervision(crashes=2, retry_at=1e12, reason="slow")
     workspace.records.deployments.update(replace(kept, supervision=remembered, verification={"result": "refused"}))
-    workspace.deployments.put("chat", "blue", request())
+    workspace.deployments.create("chat", "blue", request())
     (found,) = chat(workspace).deployments
     assert (found.status, found.error, found.verification) == (DeploymentStatus.WAITING, None, None)
     assert found.supervision == Supervision(), "nothing is remembered of its crashes"
@@ -44,15 +44,15 @@ def test_a_deployment_that_failed_is_made_anew(workspace: Workspace, status: Dep
 def test_a_deployment_that_is_being_deleted_is_not_made_anew(workspace: Workspace) -> None:
     deployed(workspace, "blue", DeploymentStatus.DELETING)
     with pytest.raises(Conflict, match="is being deleted"):
-        workspace.deployments.put("chat", "blue", request())
+        workspace.deployments.create("chat", "blue", request())
 
 
 def test_a_machine_size_is_known_or_left_out(workspace: Workspace) -> None:
     with pytest.raises(NotFound, match=r"No machine size is called 'Standard_DS3_v3'\. Did you mean"):
-        workspace.deployments.put("chat", "blue", request(instance_type="Standard_DS3_v3"))
+        workspace.deployments.create("chat", "blue", request(instance_type="Standard_DS3_v3"))
     assert chat(workspace).deployments == []
-    workspace.deployments.put("chat", "blue", request(instance_type="standard_ds3_v2"))
-    workspace.deployments.put("chat", "green", request())
+    workspace.deployments.create("chat", "blue", request(instance_type="standard_ds3_v2"))
+    workspace.deployments.create("chat", "green", request())
 
 
 def test_what_is_no_chat_model_is_refused_at_once(workspace: Workspace, tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_what_is_no_chat_model_is_refused_at_once(workspace: Workspace, tmp_path
     with pytest.raises(InvalidParameter, match=r"^trees:1 isn't a chat model \(neither its root"):
         workspace.deploy("trees", endpoint="fresh")
     with pytest.raises(InvalidParameter, match="isn't a chat model"):
-        workspace.deployments.put("chat", "blue", replace(request(), model=AssetReference("trees", "1")))
+        workspace.deployments.create("chat", "blue", replace(request(), model=AssetReference("trees", "1")))
     assert [found.name for found in workspace.endpoints.list()] == ["chat"]
     assert chat(workspace).deployments == []
 
@@ -71,10 +71,10 @@ def test_what_is_no_chat_model_is_refused_at_once(workspace: Workspace, tmp_path
 def test_a_name_that_azure_would_not_take_is_refused(workspace: Workspace, name: str) -> None:
     for make in (
         lambda: workspace.endpoints.create(name),
-        lambda: workspace.endpoints.put(name, EndpointRequest()),
+        lambda: workspace.endpoints.create(name, EndpointRequest()),
         lambda: workspace.deploy("chat", endpoint=name),
         lambda: workspace.deploy("chat", endpoint="fresh", deployment=name),
-        lambda: workspace.deployments.put("chat", name, request()),
+        lambda: workspace.deployments.create("chat", name, request()),
     ):
         with pytest.raises(InvalidParameter, match="expected 3 to 32 letters"):
             make()
@@ -83,7 +83,7 @@ def test_a_name_that_azure_would_not_take_is_refused(workspace: Workspace, name:
 
 def test_what_is_there_changes_its_time_outs_and_keeps_its_model(workspace: Workspace, tmp_path: Path) -> None:
     before = deployed(workspace, "blue", HEALTHY, port=4000, echoes={"another": "stays"})
-    after = workspace.deployments.put("chat", "blue", request())
+    after = workspace.deployments.create("chat", "blue", request())
     echoes = {"another": "stays", "a way in": "again"}
     assert after == replace(before, initial_delay_s=900, request_timeout_s=2.5, echoes=echoes)
     assert workspace.deployments.get("chat", "blue") == after
@@ -91,10 +91,10 @@ def test_what_is_there_changes_its_time_outs_and_keeps_its_model(workspace: Work
     (folder / "config.json").write_text('{"other": 1}')
     workspace.models.register(folder, name="other")
     with pytest.raises(Conflict, match=r"chat/blue serves chat:1\. Deploy other:1 under another name"):
-        workspace.deployments.put("chat", "blue", replace(request(), model=AssetReference("other", "1")))
+        workspace.deployments.create("chat", "blue", replace(request(), model=AssetReference("other", "1")))
 
 
 def test_a_new_deployment_waits_for_its_worker_in_the_name_of_who_request(workspace: Workspace) -> None:
-    made = workspace.acting_as("amina").deployments.put("chat", "blue", request())
+    made = workspace.acting_as("amina").deployments.create("chat", "blue", request())
     assert (made.status, made.model, made.created_by) == (DeploymentStatus.WAITING, "chat:1", "amina")
     assert workspace.deployments.list() == workspace.deployments.list("chat") == [made]

@@ -91,13 +91,13 @@ def test_a_deployment_with_traffic_is_not_deleted_unless_the_others_are_to_take_
 
 def test_an_endpoint_that_is_new_has_no_traffic_to_give(workspace: Workspace) -> None:
     with pytest.raises(InvalidParameter, match="Endpoint fresh is new, so that no deployment can get traffic yet"):
-        workspace.endpoints.put("fresh", EndpointRequest({"blue": 100}))
+        workspace.endpoints.create("fresh", EndpointRequest({"blue": 100}))
     assert [endpoint.name for endpoint in workspace.endpoints.list()] == ["chat"]
 
 
 def test_an_endpoint_that_is_there_changes_its_traffic_and_tags(workspace: Workspace) -> None:
     deployed(workspace, "blue", HEALTHY)
-    workspace.endpoints.put("chat", EndpointRequest({"blue": 100}, {"team": "a"}, {"a way in": "its body"}))
+    workspace.endpoints.create("chat", EndpointRequest({"blue": 100}, {"team": "a"}, {"a way in": "its body"}))
     changed = chat(workspace).endpoint
     assert (changed.traffic_percent, changed.tags) == ({"blue": 100}, {"team": "a"})
     assert changed.echoes == {"a way in": "its body"}

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from mafunzo import Workspace
-from mafunzo.control.workspace.models import Holders
+from mafunzo.control.workspace.retention import Holders, models_made_by
 from mafunzo.entities.asset import FolderType
 from mafunzo.entities.asset_request import ModelRequest
 from mafunzo.entities.job import Job, JobStatus, Step, StepOutputInput, StepSpec, StepStatus
 from mafunzo.entities.reference import JobOutputReference, StoredPath
-from mafunzo.errors import Conflict, InvalidParameter, NotFound
+from mafunzo.errors import Conflict, InvalidParameter, NotFound, VersionTaken
 
 WEIGHTS = b"weights" * 1000
 
@@ -86,8 +86,8 @@ def test_bytes_that_were_put_again_wait_for_the_record_that_may_come(workspace, 
 def test_a_job_knows_the_models_that_it_made(workspace, folder):
     asset = workspace.models.register(folder, name="tuned")
     workspace.records.assets.update(replace(asset, properties={"job": "job-1"}, is_archived=True))
-    assert [str(made.key) for made in workspace.models.made_by("job-1")] == ["tuned:1"]
-    assert workspace.models.made_by("job-2") == ()
+    assert [str(made.key) for made in models_made_by(workspace.services, "job-1")] == ["tuned:1"]
+    assert models_made_by(workspace.services, "job-2") == ()
 
 
 def request(path: str, **more) -> ModelRequest:
@@ -99,23 +99,23 @@ def test_a_version_is_registered_once_and_then_only_what_may_change_changes(work
     for path in ("up/one", "up/two"):
         workspace.blobs.publish("azureml-blobstore", path, artifact)
     first = request("up/one", properties={"c": "d"}, echoes={"some": {"x": 1}})
-    made = workspace.models.register_from(first, "tuned", "1")
+    made = workspace.models.create("tuned", "1", first)
     assert (made.artifact, made.echoes, made.properties["user_properties"]) == (artifact, first.echoes, {"c": "d"})
     again = request("up/one", description="said", is_archived=True, echoes={"some": {"x": 2}})
-    changed = workspace.models.register_from(again, "tuned", "1")
+    changed = workspace.models.create("tuned", "1", again)
     assert (changed.description, changed.is_archived, changed.echoes) == ("said", True, again.echoes)
-    with pytest.raises(Conflict, match="Asset paths cannot be updated"):
-        workspace.models.register_from(request("up/two"), "tuned", "1")
+    with pytest.raises(VersionTaken, match="Model tuned:1 exists already, with other content"):
+        workspace.models.create("tuned", "1", request("up/two"))
 
 
 def test_a_model_of_a_job_is_known_by_the_path_at_which_it_is_shown(workspace, folder):
     add_job(workspace, JobStatus.COMPLETED, workspace.artifacts.put(folder))
     output = ModelRequest(source=JobOutputReference("job-1", "mlflow_model_folder"), folder_type="mlflow_model")
-    made = workspace.models.register_from(output, "tuned", "1")
+    made = workspace.models.create("tuned", "1", output)
     workspace.models.show(made, made.artifact)
     assert [blob.name for blob in workspace.blobs.list("azureml-blobstore")] == ["models/tuned/1/model/MLmodel"]
     shown = request("models/tuned/1/model", description="said")
-    assert workspace.models.register_from(shown, "tuned", "1").description == "said"
+    assert workspace.models.create("tuned", "1", shown).description == "said"
     workspace.models.delete("tuned:1")
     assert workspace.blobs.list("azureml-blobstore") == []
 
@@ -123,4 +123,4 @@ def test_a_model_of_a_job_is_known_by_the_path_at_which_it_is_shown(workspace, f
 def test_a_model_in_another_datastore_is_told_which_there_is(workspace):
     elsewhere = ModelRequest(source=StoredPath("elsewhere", "model"))
     with pytest.raises(NotFound, match=r"datastore 'elsewhere'\. There is 'workspaceblobstore'"):
-        workspace.models.register_from(elsewhere, "tuned", "1")
+        workspace.models.create("tuned", "1", elsewhere)

@@ -9,6 +9,7 @@ from mafunzo.control.workspace import Workspace
 from mafunzo.control.workspace.registered_models import RegisteredModels
 from mafunzo.entities.asset import WORKSPACE_SCOPE, AssetKey, AssetType
 from mafunzo.entities.endpoint import Deployment, Endpoint
+from mafunzo.entities.reference import AssetReference
 from mafunzo.errors import Conflict, InvalidParameter, NotFound
 
 
@@ -91,10 +92,11 @@ def test_a_version_is_changed_labelled_and_registered_once_more(
     workspace: Workspace, names: RegisteredModels, tmp_path: Path
 ) -> None:
     register(workspace, tmp_path, "chat")
-    version = names.version("chat", "1")
+    versions = workspace.versions[AssetType.MODEL]
+    version = versions.get(AssetReference("chat", "1"))
     names.set_label(version, "best")
-    changed = names.change_version(names.labelled("chat", "best"), description="said", is_archived=True)
-    assert (names.version("chat", "1"), changed.is_archived) == (changed, True)
+    changed = versions.change(versions.get(AssetReference("chat", label="best")), description="said", is_archived=True)
+    assert (versions.get(AssetReference("chat", "1")), changed.is_archived) == (changed, True)
     names.create("talk")
     copy = names.copy_version(changed, "talk", "again", {"a": "b"})
     assert (str(copy.key), copy.artifact, copy.description, copy.is_archived) == (
@@ -105,6 +107,6 @@ def test_a_version_is_changed_labelled_and_registered_once_more(
     )
     names.delete_label("chat", "best")
     with pytest.raises(NotFound, match="label 'best'"):
-        names.labelled("chat", "best")
+        versions.get(AssetReference("chat", label="best"))
     with pytest.raises(NotFound, match="No model 'chat:2'"):
-        names.version("chat", "2")
+        versions.get(AssetReference("chat", "2"))

@@ -111,7 +111,7 @@ def test_a_job_whose_settings_are_unknown_is_compared_with_the_request_that_its_
 
 
 def test_a_registered_component_is_found_by_its_reference(workspace: Workspace) -> None:
-    workspace.components.register(ComponentRequest(component=SAY))
+    workspace.components.create(ComponentRequest(component=SAY))
     node = Node(
         "a", AssetReference("say", "2"), {"word": "hello"}, destinations={"out": Destination("uri_file", "said")}
     )

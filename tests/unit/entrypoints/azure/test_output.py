@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mafunzo.control.workspace import Workspace
-from mafunzo.control.workspace.jobs import JobHandle
+from mafunzo.control.workspace.job_handle import JobHandle
 from mafunzo.entities.job import DEFAULT_OUTPUT, Job, JobStatus, Step, StepOutputInput, StepSpec, StepStatus
 from mafunzo.entrypoints.azure.output import publish
 from mafunzo.entrypoints.azure.wire.envelope import ARTIFACT_CONTAINER, CONTAINER

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mafunzo import Workspace
-from mafunzo.entities.compute import ComputeRequest
+from mafunzo.entities.compute import Compute
 from tests.support.command_line import Shell
 
 SIZE = "Standard_D2s_v3"
@@ -13,7 +13,7 @@ SIZE = "Standard_D2s_v3"
 
 @pytest.fixture
 def cluster(workspace: Workspace) -> str:
-    return workspace.computes.create("team", ComputeRequest(SIZE, max_instances=4)).name
+    return workspace.computes.create(Compute("team", SIZE, max_instances=4)).name
 
 
 def test_a_cluster_stands_in_the_list_beside_this_machine(cluster: str, shell: Shell) -> None:

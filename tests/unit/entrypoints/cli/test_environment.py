@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from mafunzo import Workspace
-from mafunzo.control.workspace.virtual_environment import known_environment
 from tests.support.command_line import Shell
 
 pytest.importorskip("mafunzo.entrypoints.azure", reason="files of az ml make the environments here")
@@ -36,7 +35,7 @@ def environment(shell: Shell, tmp_path: Path) -> str:
 @pytest.fixture
 def built(environment: str, workspace: Workspace) -> Path:
     """What the launcher leaves of an environment that it has built."""
-    folder = known_environment(workspace.services, environment).folder
+    folder = workspace.environments.get(environment).folder
     assert folder is not None
     (folder / "bin").mkdir(parents=True)
     (folder / "bin" / "python").write_text("x" * 1998)

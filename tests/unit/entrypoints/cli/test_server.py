@@ -42,13 +42,14 @@ def test_in_the_foreground_the_process_becomes_the_server(
     servers: list[tuple[int, int, str]] = []
 
     def serve(workspace: Workspace) -> None:
-        servers.append((workspace.port, workspace.azure_port, workspace.listen))
+        servers.append((workspace.port, workspace.https_port, workspace.listen))
         raise SystemExit(0)
 
     monkeypatch.setattr(Workspace, "serve", serve)
     shell("up", "--port", "81", "--azure-port", "444", "--listen", "0.0.0.0")
+    shell("up", "--https-port", "445")
     shell("up", "--port", "0")
-    assert servers == [(81, 444, "0.0.0.0"), (0, 0, "127.0.0.1")]
+    assert servers == [(81, 444, "0.0.0.0"), (0, 445, "127.0.0.1"), (0, 0, "127.0.0.1")]
     assert starts == []
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from mafunzo import Workspace
 from mafunzo.control.store.audit import AuditLog
-from mafunzo.entities.audit import AuditEntry
+from mafunzo.entities.user import AuditEntry
 from tests.support.command_line import Shell
 
 

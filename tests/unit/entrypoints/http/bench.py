@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry
 
 from mafunzo.control.serving.metrics import RequestMetrics
 from mafunzo.control.serving.router import Router
-from mafunzo.entities.audit import AuditEntry
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
+from mafunzo.entities.user import AuditEntry
 from mafunzo.entrypoints.azure.application import create_azure_app
 from mafunzo.entrypoints.azure.context import AzureContext
 from mafunzo.entrypoints.http.context import Context

@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 
 from mafunzo import Workspace
-from mafunzo.entities.compute import ComputeRequest
+from mafunzo.entities.compute import Compute
 from mafunzo.entities.user import Role
 from mafunzo.entrypoints.azure.access import RULES
 from mafunzo.entrypoints.azure.application import OF_CALLERS, PUBLIC
@@ -71,8 +71,8 @@ def test_a_role_may_do_what_the_table_says(workspace: Workspace, name: str, leas
 
 
 def test_a_contributor_deletes_what_they_made_and_an_owner_anything(workspace: Workspace) -> None:
-    workspace.acting_as(CONTRIBUTOR.user).computes.create("mine", ComputeRequest("local"))
-    workspace.acting_as("amina").computes.create("other", ComputeRequest("local"))
+    workspace.acting_as(CONTRIBUTOR.user).computes.create(Compute("mine", "local"))
+    workspace.acting_as("amina").computes.create(Compute("other", "local"))
     ask(CONTRIBUTOR, "delete_compute", workspace, name="mine")
     ask(OWNER, "delete_compute", workspace, name="other")
     with pytest.raises(Forbidden, match="may not delete compute: it was made by amina, and needs them or an owner"):

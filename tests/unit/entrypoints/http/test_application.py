@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mafunzo.entities.audit import AuditEntry
+from mafunzo.entities.user import AuditEntry
 from mafunzo.entrypoints.http.application import is_among, surround
 from mafunzo.entrypoints.http.context import Context, context_of
 from mafunzo.entrypoints.http.limits import Limits

@@ -7,8 +7,7 @@ import httpx
 import pytest
 from fastapi import FastAPI, Request
 
-from mafunzo.entities.audit import AuditEntry
-from mafunzo.entities.user import Role
+from mafunzo.entities.user import AuditEntry, Role
 from mafunzo.entrypoints.http.audit import LONGEST_ID, Audit, route_name
 from mafunzo.entrypoints.http.identity import Caller
 

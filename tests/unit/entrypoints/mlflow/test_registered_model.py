@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType
-from mafunzo.entities.registered_model import RegisteredModel
+from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType, RegisteredModel
+from mafunzo.entities.reference import AssetReference
 from mafunzo.entrypoints.mlflow import registered_model as wire
-from mafunzo.entrypoints.mlflow.registered_model import ArtifactSource, VersionSource, parse_source
+from mafunzo.entrypoints.mlflow.registered_model import ArtifactSource, parse_source
 from mafunzo.errors import Conflict, FailedError, InvalidParameter, NotFound, NotSupported, family
 
 MADE = datetime(2026, 1, 1, tzinfo=UTC)
@@ -23,8 +23,8 @@ def version(number: str, **more: object) -> Asset:
     [
         ("models:/m-12ab", ArtifactSource("*/models/m-12ab/artifacts")),
         ("models:/m-12ab/sub", ArtifactSource("*/models/m-12ab/artifacts/sub")),
-        ("models:/chat/3", VersionSource("chat", "3", None)),
-        ("models:/chat@best", VersionSource("chat", None, "best")),
+        ("models:/chat/3", AssetReference("chat", "3", None)),
+        ("models:/chat@best", AssetReference("chat", None, "best")),
         ("runs:/r1/model", ArtifactSource("*/r1/artifacts/model")),
         ("mlflow-artifacts:/1/r1/artifacts/model", ArtifactSource("1/r1/artifacts/model")),
         (

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mafunzo.control.store.records import Records
-from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType
+from mafunzo.entities.asset import REGISTRY_SCOPE, WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType
 from mafunzo.errors import Conflict, NotFound
 from tests.unit.control.store.records.sample import NOON, artifact_hash, model
 
@@ -58,13 +58,13 @@ def test_a_version_is_never_added_twice(records: Records) -> None:
 def test_the_same_name_may_stand_in_another_scope_and_type(records: Records) -> None:
     keys = [
         AssetKey(scope, type, "chat", "1")
-        for scope in (WORKSPACE_SCOPE, "registry:azureml")
+        for scope in (WORKSPACE_SCOPE, REGISTRY_SCOPE)
         for type in (AssetType.MODEL, AssetType.DATA)
     ]
     for key in keys:
         records.assets.add(Asset(key, FolderType.URI_FOLDER))
     assert {asset.key for asset in records.assets.list()} == set(keys)
-    assert [asset.key for asset in records.assets.list(scope="registry:azureml", type=AssetType.DATA)] == [keys[3]]
+    assert [asset.key for asset in records.assets.list(scope=REGISTRY_SCOPE, type=AssetType.DATA)] == [keys[3]]
 
 
 @pytest.mark.parametrize(

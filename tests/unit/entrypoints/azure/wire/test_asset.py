@@ -1,12 +1,13 @@
 """Bodies of assets on Azure's wire."""
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
 from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType
 from mafunzo.entities.asset_request import CodeRequest, DataRequest, ModelRequest
-from mafunzo.entities.reference import JobOutputReference, StoredPath, WebAddress, source_facts
+from mafunzo.entities.reference import JobOutputReference, StoredPath, WebAddress
 from mafunzo.entrypoints.azure.wire.asset import (
     code_body,
     code_from_body,
@@ -80,7 +81,7 @@ def answered(request: ModelRequest | DataRequest | CodeRequest, properties: dict
 def test_data_says_where_it_lies_as_it_was_said(uri: str, kind: str, answer: str) -> None:
     sent = {"dataUri": uri, "dataType": kind, "properties": {"p": "q"}, "referencedUris": ["./x"]}
     request = data_from_body("mine", {"properties": sent})
-    shown = data_body(answered(request, {"source": source_facts(request.source)}))["properties"]
+    shown = data_body(answered(request, {"source": asdict(request.source)}))["properties"]
     assert (shown["dataUri"], shown["properties"], shown["referencedUris"]) == (answer, {"p": "q"}, ["./x"])
 
 
@@ -97,7 +98,7 @@ def test_data_that_came_another_way_has_an_address_too(
     source: JobOutputReference | WebAddress | StoredPath, answer: str
 ) -> None:
     request = DataRequest(source=source, folder_type=FolderType.URI_FOLDER)
-    assert data_body(answered(request, {"source": source_facts(source)}))["properties"]["dataUri"] == answer
+    assert data_body(answered(request, {"source": asdict(source)}))["properties"]["dataUri"] == answer
 
 
 def test_data_that_a_step_made_says_where_it_is_shown() -> None:
@@ -117,7 +118,7 @@ def test_data_that_a_step_made_says_where_it_is_shown() -> None:
 def test_a_model_says_where_its_files_were_uploaded_or_else_are_shown(uri: str, answer: str) -> None:
     sent = {"modelUri": uri, "stage": "Staging", "properties": {"p": "q"}}
     request = model_from_body({"properties": sent})
-    facts = {"source": source_facts(request.source), "user_properties": dict(request.properties)}
+    facts = {"source": asdict(request.source), "user_properties": dict(request.properties)}
     asset = answered(request, facts)
     shown = model_body(asset, "https://127.0.0.1:8443")["properties"]
     assert (shown["modelUri"], shown["stage"], shown["properties"]) == (answer, "Staging", {"p": "q"})

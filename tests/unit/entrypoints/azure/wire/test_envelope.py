@@ -2,7 +2,8 @@
 
 import pytest
 
-from mafunzo.entrypoints.azure.wire.envelope import plain_path
+from mafunzo.entrypoints.azure.wire.envelope import error_body, plain_path
+from mafunzo.errors import VersionTaken
 
 OF_GROUP = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices"
 
@@ -28,3 +29,17 @@ OF_GROUP = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearnin
 )
 def test_a_path_is_spelled_in_one_way(path: str, plain: str) -> None:
     assert plain_path(path) == plain
+
+
+@pytest.mark.parametrize(
+    ("has_files", "message"),
+    [
+        pytest.param(
+            True, "Asset paths cannot be updated. Model a:1 exists already.", id="by the words that clients know"
+        ),
+        pytest.param(False, "Model a:1 exists already.", id="nothing of paths where there are none"),
+    ],
+)
+def test_a_version_with_other_content_is_a_conflict(has_files: bool, message: str) -> None:
+    error = error_body(VersionTaken("Model a:1 exists already.", has_files=has_files))["error"]
+    assert (error["code"], error["message"]) == ("ResourceConflict", message)

@@ -121,7 +121,7 @@ def test_an_environment_may_come_back_in_other_words(tmp_path):
 
     def register(packages, **more):
         body = {"properties": {"image": "x", "condaFile": conda % packages, **more}}
-        return workspace.environments.register_from(request_from_body("small", "1", body), "small", "1")
+        return workspace.environments.create(request_from_body("small", "1", body))
 
     with Workspace(tmp_path) as workspace:
         register("humanize")

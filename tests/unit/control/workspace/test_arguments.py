@@ -1,4 +1,4 @@
-"""Tests of `mafunzo.control.workspace.request`: every fault of a request at once, and every way to name what a job takes."""
+"""Tests of `mafunzo.control.workspace.arguments`: every fault of a request at once, and every way to name what a job takes."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a reference names in the store: uploaded files, registered data and models, outputs of jobs."""
+"""Resolving references to what they name in the store: uploaded files, registered data and models, outputs of jobs."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import tempfile
 from pathlib import Path
 
 from mafunzo.control.store.web_file import fetch, file_name, require_file
-from mafunzo.control.workspace.job_output import JobOutputs, find_step
+from mafunzo.control.workspace.job_handle import JobHandle, find_step
 from mafunzo.control.workspace.model_source import ModelSources, Upload
 from mafunzo.control.workspace.services import Services
-from mafunzo.control.workspace.version import referenced
+from mafunzo.control.workspace.versions import Versions
 from mafunzo.entities.asset import AssetType
 from mafunzo.entities.blob import HOME_CONTAINER, HOME_DATASTORE
 from mafunzo.entities.job import ArtifactInput
 from mafunzo.entities.reference import AssetReference, JobOutputReference, PathInput, StoredPath, WebAddress
 from mafunzo.errors import InvalidFile, InvalidParameter, NotFound
 
-Stored = ArtifactInput | Upload
+Resolved = ArtifactInput | Upload
 
 
-def stored(services: Services, where: str, path: PathInput) -> Stored:
+def resolve(services: Services, where: str, path: PathInput) -> Resolved:
     """Return what `path`, given at `where`, names; raises `NotFound`, and `InvalidParameter` for what can't be taken."""
     match path.reference:
         case StoredPath(datastore, file):
@@ -28,12 +28,15 @@ def stored(services: Services, where: str, path: PathInput) -> Stored:
             return ArtifactInput(services.blobs.artifact(HOME_CONTAINER, file), Path(file).name)
         case JobOutputReference(job, output, file):
             step = find_step(services, job)
-            outputs = JobOutputs(services, step.job if step else job)
-            return ArtifactInput(outputs.artifact(output, file, step.name if step else None), f"{job}/{output}")
+            handle = JobHandle(services, step.job if step else job)
+            artifact = handle.output_artifact(output, file, step.name if step else None)
+            return ArtifactInput(artifact, f"{job}/{output}")
         case AssetReference(type=AssetType.MODEL) as reference if reference.registry:
-            return _of_catalogue(services, where, path)
+            model = ModelSources(services).source(reference).inputs["mlflow_model_path"]
+            assert not isinstance(model, str), "only a model of a hub is a name, and a reference names none"
+            return model
         case AssetReference() as reference:
-            asset = referenced(services, reference.type or AssetType.DATA, reference)
+            asset = Versions(services, reference.type or AssetType.DATA).get(reference)
             return ArtifactInput(asset.artifact or "", str(asset.key))
         case WebAddress(url):
             return _of_web(services, where, url)
@@ -43,7 +46,7 @@ def stored(services: Services, where: str, path: PathInput) -> Stored:
     )
 
 
-def artifact_of(source: Stored) -> str:
+def artifact_of(source: Resolved) -> str:
     """Return the hash of the bytes that a reference names, stored first if they aren't yet."""
     return source.artifact if isinstance(source, ArtifactInput) else source.put()
 
@@ -61,13 +64,3 @@ def _of_web(services: Services, where: str, url: str) -> Upload:
             return services.artifacts.put(fetch(where, url, Path(folder)), is_final=True)
 
     return Upload(file_name(url), put)
-
-
-def _of_catalogue(services: Services, where: str, path: PathInput) -> Stored:
-    inputs = ModelSources(services).source(path.text).inputs
-    model = next((value for value in inputs.values() if not isinstance(value, str)), None)
-    if model is None:
-        raise InvalidParameter(
-            f"{where} is '{path.text}', a model of a hub, which only pipelines of the registry can take."
-        )
-    return model

@@ -1,17 +1,22 @@
-"""What a job and its steps have written: their folders, outputs and files."""
+"""One job: following it to its end, and what it and its steps have written."""
 
 from __future__ import annotations
 
 import logging
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, TextIO
 
 from mafunzo.control.pipelines.attempt import written_to
-from mafunzo.control.workspace.logged_file import logged_files
 from mafunzo.control.workspace.services import Services
-from mafunzo.entities.job import DEFAULT_OUTPUT, Job, Step, StepOutputInput, StepStatus
+from mafunzo.control.workspace.stream import Event, follow, render
+from mafunzo.entities.job import DEFAULT_OUTPUT, Job, JobStatus, Step, StepOutputInput, StepStatus
 from mafunzo.entities.sweep import BEST_TRIAL
-from mafunzo.errors import JobFailed, MafunzoError, NotFound
-from mafunzo.tracking.run import step_run_id
+from mafunzo.errors import JobCanceled, JobFailed, MafunzoError, NotFound, StepFailed, TimedOut, from_record
+from mafunzo.tracking import read_metrics
+from mafunzo.tracking.run import logged_folders, step_run_id
 from mafunzo.tracking.step_folder import StepFolder
 
 logger = logging.getLogger(__name__)
@@ -35,12 +40,15 @@ def job_view(job: str) -> str:
     return f"job:{job}"
 
 
-class JobOutputs:
-    """The outputs and files of one job."""
+class JobHandle:
+    """A job that was put into the queue, and what it and its steps have written. Closing this process doesn't end it."""
 
     def __init__(self, services: Services, name: str) -> None:
         self._services = services
         self.name = name
+
+    def __repr__(self) -> str:
+        return f"Job({self.name!r}, {self.status})"
 
     @property
     def job(self) -> Job:
@@ -50,11 +58,61 @@ class JobOutputs:
     def steps(self) -> list[Step]:
         return self._services.records.steps.of(self.name)
 
-    def artifact(self, output: str, path: str = "", step: str | None = None) -> str:
+    @property
+    def status(self) -> JobStatus:
+        return self.job.status
+
+    @property
+    def best_trial(self) -> Step | None:
+        """The trial whose outputs are a sweep's, once it has ended."""
+        name = self.job.properties.get(BEST_TRIAL)
+        return self.step(name) if name else None
+
+    def events(self) -> Iterator[Event]:
+        """Yield what happens, from the beginning of the job to its end, as it happens."""
+        return follow(self._services, self.name)
+
+    def stream(self, to: TextIO | None = None) -> JobHandle:
+        """Show the job until it ends: a progress bar on a terminal, JSON lines elsewhere. Raises as `wait` does."""
+        render(self.events(), to or sys.stdout)
+        return self.wait()
+
+    def wait(self, timeout_s: float | None = None) -> JobHandle:
+        """Return when the job has completed; raises what its step failed with, `JobCanceled`, or `TimedOut`."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while not (job := self.job).status.is_terminal:
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimedOut(f"Job {self.name} is still {job.status} after {timeout_s:g} s. It goes on.")
+            time.sleep(0.2)
+        if job.status is JobStatus.CANCELED:
+            raise JobCanceled(f"Job {self.name} was cancelled.")
+        if job.status is JobStatus.FAILED:
+            raise self._failure(job)
+        return self
+
+    def cancel(self) -> None:
+        """Ask the scheduler to end the job and all its processes."""
+        job = self.job
+        if not job.status.is_terminal:
+            self._services.records.jobs.request_cancel(self.name)
+            self._services.up()
+
+    def metrics(self, step: str | None = None) -> dict[str, list[dict[str, Any]]]:
+        """Return each step's metrics, line by line: `{"finetune": [{"time": ..., "step": 1, "loss": ...}, ...]}`."""
+        names = [step] if step else [s.name for s in self.steps]
+        folders = {name: self.folder(name) for name in names}
+        return {name: lines for name, at in folders.items() if (lines := list(read_metrics(StepFolder(at).metrics)))}
+
+    def logs(self, step: str) -> str:
+        """Return what a step has printed so far; raises `NotFound`."""
+        file = StepFolder(self.folder(step)).log
+        return file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+
+    def output_artifact(self, output: str, path: str = "", step: str | None = None) -> str:
         """Return the hash of an output, of the job or of one step, or of the file or folder `path` of it.
 
         Raises `NotFound` or `JobFailed`. What a user's command wrote to `./outputs` is the output `default`. It is a folder of
-        the output `artifacts`, where what the command has logged with MLflow lies beside it.
+        the output `artifacts`, where what the command has logged lies beside it.
         """
         artifact = self._whole_output(output, step)
         if output == ARTIFACTS:  # there, `./outputs` is a folder among others
@@ -97,9 +155,13 @@ class JobOutputs:
         written = []
         for name in names:
             folder = Path(to) / name
-            self._services.artifacts.checkout(self.artifact(name), folder, is_writable=True)
+            self._services.artifacts.checkout(self.output_artifact(name), folder, is_writable=True)
             written.append(folder)
         return written
+
+    def checkout(self, output: str, to: Path, step: str | None = None) -> None:
+        """Copy the files of an output, of the job or of one step, into the new folder `to`, where they may be changed."""
+        self._services.artifacts.checkout(self.output_artifact(output, step=step), to, is_writable=True)
 
     def written(self, step: str | None = None) -> dict[str, str]:
         """Return what there is of the outputs of the job, or of one step, by their artifacts.
@@ -123,11 +185,25 @@ class JobOutputs:
             return None
 
     def logged(self, step: Step) -> dict[str, tuple[str, str]]:
-        """Return what a user's step has logged with MLflow: its paths to (artifact, path in it)."""
+        """Store what a user's step has logged into its run; return its paths to (artifact, path in it)."""
         if step.spec.is_trusted:
             return {}
-        run = step_run_id(self.name, step.name, step.attempt, len(self.steps) == 1)
-        return logged_files(self._services, run)
+        run_id = step_run_id(self.name, step.name, step.attempt, len(self.steps) == 1)
+        files: dict[str, tuple[str, str]] = {}
+        for prefix, folder in logged_folders(self._services.home.root, run_id):
+            artifact = self._services.artifacts.put(folder)
+            files |= {
+                f"{prefix}{file.path}": (artifact, file.path) for file in self._services.artifacts.manifest(artifact)
+            }
+        return files
+
+    def _failure(self, job: Job) -> Exception:
+        failed = (job.error or {}).get("step")
+        for step in self.steps:
+            if step.name == failed and step.error:
+                error = from_record(step.error, StepFailed("failed"))
+                return type(error)(f"Step '{step.name}' of job {self.name}: {error.message}", error.faults)
+        return JobFailed(f"Job {self.name} failed: {(job.error or {}).get('message', 'no step says why')}")
 
     def _whole_output(self, output: str, step: str | None) -> str:
         job = self.job

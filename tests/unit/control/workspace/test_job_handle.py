@@ -1,4 +1,4 @@
-"""Tests of `mafunzo.control.workspace.job_output`: a job's outputs, its steps' folders, and the paths in them."""
+"""Tests of `mafunzo.control.workspace.job_handle`: a job's outputs, its steps' folders, and the paths in them."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from mafunzo import Workspace
-from mafunzo.control.workspace.job_output import ARTIFACTS, JobOutputs, find_step
+from mafunzo.control.workspace.job_handle import ARTIFACTS, JobHandle, find_step
 from mafunzo.entities.job import DEFAULT_OUTPUT, Job, JobStatus, Step, StepOutputInput, StepSpec, StepStatus
 from mafunzo.errors import JobFailed, NotFound
+from mafunzo.tracking import run
 
 FIRST = StepSpec("first", "c:1", "sha256:0", "true", outputs={"out": "uri_folder"})
 LAST = StepSpec("last", "c:1", "sha256:0", "true", outputs={"out": "uri_folder", DEFAULT_OUTPUT: "uri_folder"})
@@ -22,7 +23,7 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
 
 
 @pytest.fixture
-def outputs(workspace: Workspace, tmp_path: Path) -> JobOutputs:
+def outputs(workspace: Workspace, tmp_path: Path) -> JobHandle:
     """A job of two steps: `first` wrote the job's output `model`; `last` only `./outputs`."""
     (folder := tmp_path / "written" / "deep").mkdir(parents=True)
     (folder / "weights").write_text("w")
@@ -35,7 +36,7 @@ def outputs(workspace: Workspace, tmp_path: Path) -> JobOutputs:
     job = Job("j.1", "j", "e", "c:1", status=JobStatus.COMPLETED)
     sources = {"model": StepOutputInput("first", "out"), "missing": StepOutputInput("last", "out")}
     workspace.records.jobs.add(replace(job, outputs=sources), steps)
-    return JobOutputs(workspace.services, "j.1")
+    return JobHandle(workspace.services, "j.1")
 
 
 def paths(workspace: Workspace, artifact: str) -> list[str]:
@@ -55,9 +56,9 @@ def paths(workspace: Workspace, artifact: str) -> list[str]:
     ],
 )
 def test_an_output_or_a_part_of_it_is_found(
-    output: str, path: str, step: str | None, files: list[str], workspace: Workspace, outputs: JobOutputs
+    output: str, path: str, step: str | None, files: list[str], workspace: Workspace, outputs: JobHandle
 ) -> None:
-    assert paths(workspace, outputs.artifact(output, path, step)) == files
+    assert paths(workspace, outputs.output_artifact(output, path, step)) == files
 
 
 @pytest.mark.parametrize(
@@ -71,39 +72,49 @@ def test_an_output_or_a_part_of_it_is_found(
     ],
 )
 def test_what_is_not_there_is_refused_with_what_is(
-    output: str, path: str, step: str | None, text: str, outputs: JobOutputs
+    output: str, path: str, step: str | None, text: str, outputs: JobHandle
 ) -> None:
     with pytest.raises(NotFound) as refusal:
-        outputs.artifact(output, path, step)
+        outputs.output_artifact(output, path, step)
     assert text in refusal.value.message
 
 
-def test_an_output_that_was_never_written_says_how_the_job_is(outputs: JobOutputs) -> None:
+def test_an_output_that_was_never_written_says_how_the_job_is(outputs: JobHandle) -> None:
     with pytest.raises(JobFailed) as refusal:
-        outputs.artifact("missing")
+        outputs.output_artifact("missing")
     assert refusal.value.message == "Job j.1 is completed and has no missing. `mafunzo job show j.1` says why."
 
 
-def test_what_is_there_is_downloaded_and_may_be_changed(outputs: JobOutputs, tmp_path: Path) -> None:
+def test_what_is_there_is_downloaded_and_may_be_changed(outputs: JobHandle, tmp_path: Path) -> None:
     assert outputs.download(tmp_path / "to") == [tmp_path / "to" / "model"]
     (tmp_path / "to" / "model" / "note").write_text("mine")
     assert outputs.download(tmp_path / "one", "model") == [tmp_path / "one" / "model"]
     assert (tmp_path / "one" / "model" / "note").read_text() == "n"
 
 
-def test_a_steps_folder_is_that_of_its_newest_attempt(workspace: Workspace, outputs: JobOutputs) -> None:
+def test_a_steps_folder_is_that_of_its_newest_attempt(workspace: Workspace, outputs: JobHandle) -> None:
     assert outputs.folder("first") == workspace.home.jobs / "j.1" / "first" / "2"
     with pytest.raises(NotFound, match=r"Job j\.1 has no step 'none'"):
         outputs.folder("none")
 
 
-def test_whether_a_step_has_written_an_output_is_known(outputs: JobOutputs) -> None:
+def test_whether_a_step_has_written_an_output_is_known(outputs: JobHandle) -> None:
     assert outputs.has(StepOutputInput("first", "out"))
     assert not outputs.has(StepOutputInput("last", "out"))
 
 
-def test_a_step_is_found_by_job_and_name_though_both_may_have_dots(workspace: Workspace, outputs: JobOutputs) -> None:
+def test_a_step_is_found_by_job_and_name_though_both_may_have_dots(workspace: Workspace, outputs: JobHandle) -> None:
     step = find_step(workspace.services, "j.1.first")
     assert step is not None and (step.job, step.name) == ("j.1", "first")
     for name in ("j.1", "j.1.none", "first", "j.2.first"):
         assert find_step(workspace.services, name) is None
+
+
+def test_what_a_step_has_logged_lies_beside_what_it_wrote(
+    workspace: Workspace, outputs: JobHandle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "logged").mkdir()
+    (tmp_path / "logged" / "MLmodel").write_text("m")
+    monkeypatch.setattr(run, "_sources", [lambda home, run_id: [("net/", tmp_path / "logged")]])
+    assert set(outputs.logged(outputs.step("last"))) == {"net/MLmodel"}
+    assert paths(workspace, outputs.output_artifact(ARTIFACTS, "net")) == ["MLmodel"]

@@ -1,9 +1,8 @@
+"""Tests of `mafunzo.control.workspace.environments`: which there are, and what was built of them."""
+
 import pytest
 
 from mafunzo import Workspace
-from mafunzo.control.workspace.archive import archive
-from mafunzo.control.workspace.virtual_environment import delete_environment, known_environment, known_environments
-from mafunzo.entities.asset import AssetType
 from mafunzo.entities.asset_request import ComponentRequest, EnvironmentRequest
 from mafunzo.entities.component import Component, Source
 from mafunzo.entities.environment import Environment
@@ -20,8 +19,8 @@ def workspace(tmp_path):
 def register(workspace, name, version="1", packages="humanize", is_anonymous=False):
     environment = Environment(name, version, packages=(packages,), python="3.11", image="x")
     request = EnvironmentRequest(environment=environment, is_anonymous=is_anonymous)
-    workspace.environments.register_from(request, name, version)
-    return known_environment(workspace.services, f"{name}:{version}")
+    workspace.environments.create(request)
+    return workspace.environments.get(f"{name}:{version}")
 
 
 def build(known):
@@ -32,29 +31,29 @@ def build(known):
 
 
 def names(workspace, **asked):
-    return [str(known) for known in known_environments(workspace.services, **asked) if known.is_registered]
+    return [str(known) for known in workspace.environments.list(**asked) if known.is_registered]
 
 
 def test_environments_are_listed_with_what_was_built_of_them(workspace):
     register(workspace, "hidden", is_anonymous=True)
     build(register(workspace, "small"))
     assert names(workspace) == ["small:1"] and names(workspace, with_hidden=True) == ["small:1", "hidden:1"]
-    known = known_environment(workspace.services, "small")
+    known = workspace.environments.get("small")
     assert (known.is_built, known.size_bytes) == (True, 102)
-    own = known_environment(workspace.services, "local")
+    own = workspace.environments.get("local")
     assert (own.folder, own.is_built, own.is_registered) == (None, False, False)
 
 
 def test_an_unknown_environment_is_told_with_those_that_there_are(workspace):
     register(workspace, "small")
     with pytest.raises(NotFound, match=r"No environment is called 'smal'. There are: .*small"):
-        known_environment(workspace.services, "smal")
+        workspace.environments.get("smal")
 
 
 def test_an_environment_is_deleted_with_what_was_built_of_it(workspace):
     known = register(workspace, "small")
     build(known)
-    assert delete_environment(workspace.services, "small:1") == 102
+    assert workspace.environments.delete("small:1") == 102
     assert names(workspace) == [] and not known.folder.exists()
 
 
@@ -62,47 +61,75 @@ def test_what_another_environment_has_too_stays(workspace):
     known = register(workspace, "small")
     register(workspace, "same")
     build(known)
-    assert delete_environment(workspace.services, "small") == 0
-    assert known_environment(workspace.services, "same").is_built
+    assert workspace.environments.delete("small") == 0
+    assert workspace.environments.get("same").is_built
 
 
 def test_of_a_curated_environment_only_what_was_built_goes(workspace):
-    known = known_environment(workspace.services, "sklearn-1.5")
+    known = workspace.environments.get("sklearn-1.5")
     build(known)
-    assert delete_environment(workspace.services, "sklearn-1.5") == 102
-    assert not known_environment(workspace.services, "sklearn-1.5").is_built
+    assert workspace.environments.delete("sklearn-1.5") == 102
+    assert not workspace.environments.get("sklearn-1.5").is_built
 
 
 def test_an_environment_that_a_component_names_stays(workspace):
     register(workspace, "small")
     component = Component("tell", "2", "command", command="echo")
     source = Source(environment=AssetReference("small", "1"))
-    workspace.components.register(ComponentRequest(component=component, source=source))
+    workspace.components.create(ComponentRequest(component=component, source=source))
     with pytest.raises(
         Conflict, match=r"Environment small:1 is named by tell:2, which couldn't run without it. Archive it"
     ):
-        delete_environment(workspace.services, "small:1")
-    delete_environment(workspace.services, "small:1", is_forced=True)
+        workspace.environments.delete("small:1")
+    workspace.environments.delete("small:1", is_forced=True)
     assert names(workspace) == []
 
 
 def test_a_version_or_all_of_a_name_are_archived_and_shown_again(workspace):
     for version in ("1", "2"):
         register(workspace, "small", version)
-    assert [asset.version for asset in archive(workspace.services, AssetType.ENVIRONMENT, "small:1")] == ["1"]
+    assert [asset.version for asset in workspace.environments.archive("small:1")] == ["1"]
     assert names(workspace) == ["small:2"]
-    archive(workspace.services, AssetType.ENVIRONMENT, "small")
+    workspace.environments.archive("small")
     assert names(workspace) == []
-    archive(workspace.services, AssetType.ENVIRONMENT, "small", is_archived=False)
+    workspace.environments.archive("small", is_archived=False)
     assert names(workspace) == ["small:2", "small:1"]
     with pytest.raises(NotFound, match="No environment 'none' is registered"):
-        archive(workspace.services, AssetType.ENVIRONMENT, "none")
+        workspace.environments.archive("none")
 
 
 def test_the_same_environment_may_come_again_and_another_may_not(workspace):
     register(workspace, "small")
     environment = Environment("small", "1", packages=("humanize",), python="3.11", image="x")
     request = EnvironmentRequest(environment=environment, is_archived=True)
-    assert workspace.environments.register_from(request, "small", "1").is_archived
+    assert workspace.environments.create(request).is_archived
     with pytest.raises(Conflict, match=r"Environment small:1 exists already, with other content"):
         register(workspace, "small", packages="other")
+
+
+@pytest.mark.parametrize(
+    ("reference", "told"),
+    [
+        pytest.param(
+            "./conda.yml", "'./conda.yml' doesn't name an environment. Name one as NAME:VERSION.", id="a text"
+        ),
+        pytest.param(
+            AssetReference("none", "1", registry="any"), "The registry has no environment 'none'", id="registry"
+        ),
+        pytest.param(AssetReference("none", "1"), "No environment 'none:1'", id="workspace"),
+    ],
+)
+def test_what_a_command_names_and_that_isnt_there_is_told(workspace, reference, told):
+    with pytest.raises(NotFound) as refusal:
+        workspace.environments.find(reference)
+    assert told in refusal.value.message
+
+
+def test_a_command_finds_its_own_environment_a_curated_one_or_mafunzos(workspace):
+    register(workspace, "small")
+    assert workspace.environments.find(None) is None
+    assert workspace.environments.find(AssetReference("small")).packages == ("humanize",)
+    assert workspace.environments.find(AssetReference("sklearn-1.5")).name == "sklearn-1.5"
+    (offered,) = workspace.environments.on_offer("sklearn-1.5", "7")
+    assert (offered.version, offered.key.scope) == ("7", "registry")
+    assert workspace.environments.on_offer("small") == []

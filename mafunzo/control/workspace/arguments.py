@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mafunzo.control.workspace.model_source import ModelSource, ModelSources
-from mafunzo.control.workspace.row_check import require_file
 from mafunzo.control.workspace.services import Services
 from mafunzo.control.workspace.shipped_component import shipped
+from mafunzo.dataset.files import open_source
 from mafunzo.entities.asset import Asset
 from mafunzo.entities.component import Component, Input, parse_value, unknown_name
 from mafunzo.entities.job import ArtifactInput
@@ -147,7 +147,7 @@ def importing(services: Services, reference: str) -> JobRequest:
 
 def previewing(services: Services, model: str | Path, data: str | Path, values: Mapping[str, Any]) -> JobRequest:
     """Return the request to render rows; raises what is wrong with the file, or with the model's name."""
-    require_file(Path(data).expanduser())
+    open_source(Path(data).expanduser())
     ModelSources(services).source(model)
     inputs = {MODEL: model, "train_file_path": data, **values}
     arguments = Arguments(shipped("preview_data_pipeline").component, Faults(), inputs)

@@ -1,0 +1,134 @@
+"""Versions of assets, one rule for every kind: content never changes, and what is said of it may."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from mafunzo.control.workspace.services import Services
+from mafunzo.entities.asset import (
+    REGISTRY_SCOPE,
+    WORKSPACE_SCOPE,
+    Asset,
+    AssetKey,
+    AssetType,
+    FolderType,
+    next_version,
+)
+from mafunzo.entities.asset_request import ShareRequest, VersionRequest
+from mafunzo.entities.reference import AssetReference, parse_reference
+from mafunzo.errors import NotFound, VersionTaken
+
+Assets = list[Asset]  # the class below has a verb called list
+
+
+class Versions:
+    """The verbs that one kind of asset has in common with the others, in the workspace and in the registry."""
+
+    def __init__(self, services: Services, kind: AssetType) -> None:
+        self._services = services
+        self.kind = kind
+
+    def list(self, name: str | None = None, scope: str = WORKSPACE_SCOPE) -> Assets:
+        """Return the versions of a name, or of all names, archived ones too, newest first."""
+        return self._services.records.assets.list(scope, self.kind, name, with_archived=True)
+
+    def find(self, name: str, version: str) -> Asset | None:
+        """Return a version of the workspace, or None."""
+        return next((asset for asset in self.list(name) if asset.version == version), None)
+
+    def get(self, reference: AssetReference) -> Asset:
+        """Return the version that a reference names: by number, by label, or the newest. Raises `NotFound`."""
+        records, scope = self._services.records, scope_of(reference)
+        if reference.version is not None:
+            return records.assets.get(AssetKey(scope, self.kind, reference.name, reference.version))
+        return records.labels.get(scope, self.kind, reference.name, reference.label or "latest")
+
+    def next(self, name: str) -> str:
+        """Return the number of a version that is to be added to a name."""
+        return next_version(asset.version for asset in self.list(name))
+
+    def put(
+        self,
+        name: str,
+        version: str,
+        request: VersionRequest,
+        properties: Mapping[str, Any],
+        artifact: str | None = None,
+        folder_type: FolderType = FolderType.URI_FOLDER,
+        is_replaced: bool = False,
+    ) -> Asset:
+        """Add a version, or change what may change of one that exists: description, tags, whether it is archived.
+
+        What a way in keeps of its own (`echoes`) goes with the newest request, and isn't content. properties: the facts of its
+        kind; is_replaced: they may change too, as those of one without a name of its own, whose version says its content.
+        Raises `VersionTaken` for other content (`artifact`, `folder_type`, `properties`) under a version that exists.
+        """
+        known = self.find(name, version)
+        asset = Asset(
+            key=AssetKey(WORKSPACE_SCOPE, self.kind, name, version),
+            folder_type=folder_type,
+            artifact=artifact,
+            description=request.description,
+            tags=request.tags,
+            properties=properties,
+            is_archived=request.is_archived,
+            is_anonymous=request.is_anonymous,
+            created_by=known.created_by if known else self._services.user,
+            created_at=known.created_at if known else datetime.now(UTC),
+            echoes=request.echoes,
+        )
+        if known is None:
+            return self._services.records.assets.add(asset)
+        is_same = (known.artifact, known.folder_type) == (artifact, folder_type)
+        if not is_same or (known.properties != properties and not is_replaced):
+            raise taken(known)
+        self._services.records.assets.update(asset)
+        return asset
+
+    def change(self, version: Asset, **changes: Any) -> Asset:
+        """Change fields of a version (`description`, `tags`, `is_archived` ...), never its bytes, and return it."""
+        changed = dataclasses.replace(version, **changes)
+        self._services.records.assets.update(changed)
+        return changed
+
+    def archive(self, reference: str, is_archived: bool = True) -> Assets:
+        """Hide the version that `name:version` names, or all of `name`, or show them again. Raises `NotFound`."""
+        parsed = parse_reference(reference)
+        if not isinstance(parsed, AssetReference):
+            raise NotFound(f"'{reference}' doesn't name a registered {self.kind}, expected NAME or NAME:VERSION.")
+        if parsed.version is None and parsed.label is None:
+            return self.archive_all(parsed.name, is_archived)
+        return [self.change(self.get(parsed), is_archived=is_archived)]
+
+    def archive_all(self, name: str, is_archived: bool, scope: str = WORKSPACE_SCOPE) -> Assets:
+        """Hide all versions of a name from lists, or show them again; return them, newest first. Raises `NotFound`."""
+        versions = self.list(name, scope)
+        if not versions:
+            raise NotFound(f"No {self.kind} '{name}' is registered.")
+        return [self.change(version, is_archived=is_archived) for version in versions]
+
+    def share(self, request: ShareRequest) -> Asset:
+        """Copy a version of the workspace to the registry. Raises `NotFound`, and `Conflict` where it exists there."""
+        asset = self.get(request.source)
+        key = AssetKey(REGISTRY_SCOPE, self.kind, request.name, request.version or asset.version)
+        copy = dataclasses.replace(
+            asset, key=key, is_archived=False, created_by=self._services.user, created_at=datetime.now(UTC)
+        )
+        return self._services.records.assets.add(copy)
+
+
+def scope_of(reference: AssetReference) -> str:
+    """Return where a reference looks: in the registry, or in the workspace."""
+    return WORKSPACE_SCOPE if reference.registry is None else REGISTRY_SCOPE
+
+
+def taken(asset: Asset) -> VersionTaken:
+    """Return the error for other content under the name of a version that exists."""
+    return VersionTaken(
+        f"{str(asset.key.type).capitalize()} {asset.key} exists already, with other content. "
+        "A version never changes; choose another one.",
+        has_files=asset.artifact is not None,
+    )

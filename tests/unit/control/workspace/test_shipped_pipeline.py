@@ -1,0 +1,99 @@
+"""Tests of `mafunzo.control.workspace.shipped_pipeline`: what is wrong with its inputs, told before anything starts."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mafunzo import Workspace
+from mafunzo.control.workspace.arguments import DATA_INPUTS
+from mafunzo.control.workspace.model_source import Upload
+from mafunzo.control.workspace.shipped_pipeline import require_good_rows, resolved_inputs
+from mafunzo.entities.component import Component, Input
+from mafunzo.entities.job_request import RequestInput
+from mafunzo.entities.reference import LocalPath, PathInput
+from mafunzo.errors import Faults, InvalidData, InvalidFile
+
+ROW = json.dumps({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]})
+BAD = '{"messages": []}'
+
+
+def write(folder: Path, name: str, *lines: str) -> Path:
+    (file := folder / name).write_text("\n".join(lines))
+    return file
+
+
+@pytest.mark.parametrize("name", ["none.jsonl", "empty.jsonl", "rows.txt"], ids=["missing", "empty", "unknown format"])
+def test_a_file_that_cannot_be_read_is_refused(name: str, tmp_path: Path) -> None:
+    write(tmp_path, "empty.jsonl")
+    write(tmp_path, "rows.txt", ROW)
+    with pytest.raises(InvalidFile, match=name):
+        require_good_rows([tmp_path / name], "skip")
+
+
+def test_good_files_pass(tmp_path: Path) -> None:
+    require_good_rows([write(tmp_path, "a.jsonl", ROW), write(tmp_path, "b.jsonl", ROW, ROW)], "fail")
+
+
+def test_every_bad_row_of_all_files_is_named_at_once(tmp_path: Path) -> None:
+    files = [write(tmp_path, "a.jsonl", ROW, BAD), write(tmp_path, "b.jsonl", BAD, ROW)]
+    with pytest.raises(InvalidData) as refusal:
+        require_good_rows(files, "fail")
+    text = str(refusal.value)
+    assert "a.jsonl, row 2" in text
+    assert "b.jsonl, row 1" in text
+
+
+def test_bad_rows_that_are_to_be_skipped_pass(tmp_path: Path) -> None:
+    require_good_rows([write(tmp_path, "a.jsonl", ROW, BAD)], "skip")
+
+
+PIPELINE = Component(
+    "p", "1", "pipeline", inputs={name: Input(name, "uri_file", is_optional=True) for name in DATA_INPUTS}
+)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    with Workspace(tmp_path / "home") as opened:
+        yield opened
+
+
+def resolved(
+    workspace: Workspace, faults: Faults, pipeline: Component = PIPELINE, **values: RequestInput
+) -> dict[str, Any]:
+    return resolved_inputs(workspace.services, pipeline, values, faults, has_model_defaults=False, local={})
+
+
+def test_files_are_uploads_of_which_nothing_is_stored_yet(workspace: Workspace, tmp_path: Path) -> None:
+    file = write(tmp_path, "train.jsonl", ROW)
+    faults = Faults()
+    inputs = resolved(workspace, faults, train_file_path=PathInput(LocalPath(str(file)), "", str(file)))
+    assert isinstance(inputs["train_file_path"], Upload) and inputs["train_file_path"].name == "train.jsonl"
+    assert not faults
+    assert not list(workspace.home.artifacts.rglob("*.jsonl"))
+
+
+def test_what_is_missing_is_told_at_once(workspace: Workspace, tmp_path: Path) -> None:
+    gone = str(tmp_path / "gone.jsonl")
+    model = Input("mlflow_model_path", "mlflow_model", is_optional=True)
+    faults = Faults()
+    pipeline = replace(PIPELINE, inputs={**PIPELINE.inputs, model.name: model})
+    resolved(workspace, faults, pipeline, test_file_path=PathInput(LocalPath(gone), "", gone))
+    model_missing, rows_missing, file_missing = faults
+    assert model_missing.startswith("model is missing: name a model of")
+    assert rows_missing == "train is missing: name a file of conversations to learn from."
+    assert file_missing == f"test_file_path is '{gone}', which doesn't exist. Check the path."
+
+
+def test_a_value_out_of_a_models_own_range_is_a_fault(workspace: Workspace) -> None:
+    model = Input("mlflow_model_path", "mlflow_model", is_optional=True)
+    rate = Input("learning_rate", "number", default=1e-4)
+    faults = Faults()
+    pipeline = Component("p", "1", "pipeline", inputs={model.name: model, rate.name: rate})
+    resolved(workspace, faults, pipeline, mlflow_model_path="Phi-3-mini-4k-instruct", learning_rate=0.5)
+    (fault,) = faults
+    assert fault.startswith("learning_rate is 0.5, expected ") and "Phi-3-mini-4k-instruct" in fault
