@@ -69,7 +69,7 @@ def test_the_migrations_end_at_the_tables_that_the_code_declares(
 
 
 def test_what_the_registry_has_is_in_the_scope_of_today(home: Home) -> None:
-    database = connect(home)
+    database = Database(home)
     migrate(database, MIGRATIONS[:5])
     scopes = ("workspace", "registry:azureml", "registry:mirror")
     with database.transaction() as connection:
