@@ -33,7 +33,7 @@ from mafunzo.control.workspace.users import Users
 from mafunzo.control.workspace.versions import Versions
 from mafunzo.entities.asset import Asset, AssetType
 from mafunzo.entities.server_address import LOOPBACK, ServerAddress
-from mafunzo.errors import Conflict
+from mafunzo.errors import Conflict, InvalidParameter
 
 
 class Workspace:
@@ -45,14 +45,18 @@ class Workspace:
         *,
         port: int | None = None,
         https_port: int | None = None,
+        azure_port: int | None = None,
         listen: str | None = None,
         database_url: str | None = None,
     ) -> None:
         """Open `home` (default `MAFUNZO_HOME`, or `~/.mafunzo`).
 
         `port` (http) and `https_port` (https) of the address `listen` are where a server that it starts listens; where only
-        `port` is given and is 0, both are free ones.
+        `port` is given and is 0, both are free ones. `azure_port` is the name that version 0.1.0 had for `https_port`.
         """
+        if https_port is not None and azure_port is not None:
+            raise InvalidParameter("https_port and azure_port are two names of one port. Pass https_port alone.")
+        https_port = azure_port if https_port is None else https_port
         environment = settings.load()
         self.home = Home(Path(home).expanduser().absolute() if home else environment.home)
         self.port = environment.port if port is None else port

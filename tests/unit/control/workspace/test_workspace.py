@@ -8,7 +8,7 @@ import pytest
 from mafunzo import Workspace
 from mafunzo.control.workspace import workspace as module
 from mafunzo.entities.server_address import ServerAddress
-from mafunzo.errors import Conflict
+from mafunzo.errors import Conflict, InvalidParameter
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,7 @@ from mafunzo.errors import Conflict
         pytest.param({}, (81, 444), id="as the environment says"),
         pytest.param({"port": 0}, (0, 0), id="any free ones"),
         pytest.param({"port": 0, "https_port": 445}, (0, 445), id="one of them free"),
+        pytest.param({"port": 0, "azure_port": 445}, (0, 445), id="by the name of 0.1.0"),
     ],
 )
 def test_ports_are_the_given_ones_or_the_environments(
@@ -27,6 +28,11 @@ def test_ports_are_the_given_ones_or_the_environments(
     monkeypatch.delenv("MAFUNZO_AZURE_PORT", raising=False)
     with Workspace(tmp_path, **given) as workspace:
         assert (workspace.port, workspace.https_port) == ports
+
+
+def test_two_names_of_one_port_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidParameter, match="two names of one port"):
+        Workspace(tmp_path, https_port=444, azure_port=444)
 
 
 def test_a_view_acts_in_its_users_name_and_leaves_the_original_as_it_is(tmp_path: Path) -> None:
