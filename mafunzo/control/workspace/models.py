@@ -70,8 +70,10 @@ class Models(ModelSources):
         """Register a job's output (default `mlflow_model_folder`), a folder, or a datastore's path as a version of a model.
 
         version: the next number by default. It is an MLflow model where there is an `MLmodel`, else a custom one. Raises as
-        `create`, and `InvalidParameter` for an output of a folder.
+        `create`, `Conflict` when the version exists, and `InvalidParameter` for an output of a folder.
         """
+        if version is not None and (known := self._versions.find(name, version)):
+            raise Conflict(f"Model {known.key} exists already. A version never changes; choose another one.")
         request = ModelRequest(source=_place_of(source, output), description=description, tags=dict(tags or {}))
         return self.create(name, version or self._versions.next(name), request)
 

@@ -108,6 +108,13 @@ def test_a_version_is_registered_once_and_then_only_what_may_change_changes(work
         workspace.models.create("tuned", "1", request("up/two"))
 
 
+def test_a_version_that_exists_is_not_registered_again(workspace, folder):
+    workspace.models.register(folder, name="tuned", version="1", description="the first")
+    with pytest.raises(Conflict, match=r"^Model tuned:1 exists already\. A version never changes; choose another one\.$"):
+        workspace.models.register(folder, name="tuned", version="1")
+    assert workspace.models.get("tuned:1").description == "the first"
+
+
 def test_a_model_of_a_job_is_known_by_the_path_at_which_it_is_shown(workspace, folder):
     add_job(workspace, JobStatus.COMPLETED, workspace.artifacts.put(folder))
     output = ModelRequest(source=JobOutputReference("job-1", "mlflow_model_folder"), folder_type="mlflow_model")
