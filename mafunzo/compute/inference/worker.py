@@ -50,6 +50,7 @@ class _Worker:
         self._exit_code = 0
         config = uvicorn.Config(
             make_app(self._service),
+            log_config=None,  # its lines go where the worker's do
             log_level="warning",
             access_log=False,
             lifespan="off",
