@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
+STEP_FOLDER = "MAFUNZO_STEP_FOLDER"
+"""The environment variable that names a process's folder; child processes inherit it."""
 INPUTS = "inputs"
 OUTPUTS = "outputs"
 CODE = "code"

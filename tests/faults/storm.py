@@ -24,7 +24,7 @@ from mafunzo.entities.component import Component, Input, Node, Output
 from mafunzo.entities.compute import Hardware
 from mafunzo.entities.job import ArtifactInput, JobStatus, Resources, StepStatus
 from mafunzo.entities.job_request import JobRequest
-from mafunzo.tracking import STEP_FOLDER
+from mafunzo.tracking.step_folder import STEP_FOLDER
 from tests.support.waiting import LIMIT_S
 
 CPUS = 2

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from mafunzo.entities.endpoint import DeploymentStatus
-from mafunzo.tracking import STEP_FOLDER
+from mafunzo.tracking.step_folder import STEP_FOLDER
 from tests.support.served import Served
 
 

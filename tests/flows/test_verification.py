@@ -30,7 +30,7 @@ from mafunzo.control.serving.reference import how_stored, read_reference
 from mafunzo.control.serving.supervisor import WORKER
 from mafunzo.control.serving.verification import verify
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
-from mafunzo.tracking import MetricLog
+from mafunzo.tracking.metrics import MetricLog
 from tests.support.serving_bench import Bench
 from tests.support.waiting import LIMIT_S
 

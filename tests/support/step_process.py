@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 
 from mafunzo.control.launcher.local import ExitRecord, LocalLauncher, Running
-from mafunzo.tracking import STEP_FOLDER
+from mafunzo.tracking.step_folder import STEP_FOLDER
 from tests.support.waiting import until
 
 

@@ -8,7 +8,7 @@ import torch
 from mafunzo.compute.training.arguments import TrainingArguments
 from mafunzo.compute.training.run import TrainingRequest
 from mafunzo.compute.training.trainer import finetune
-from mafunzo.tracking import MetricLog
+from mafunzo.tracking.metrics import MetricLog
 from tests.support.tiny_training import learnable_rows, write_prepared
 
 LORA = {

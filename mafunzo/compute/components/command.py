@@ -19,8 +19,8 @@ from mafunzo.entities.component import Component, parse_value
 from mafunzo.entities.component_file import component_from_dict
 from mafunzo.entities.parameters.parameter import typed
 from mafunzo.errors import FailedError, Faults, InvalidParameter, MafunzoError, OutOfMemory, StorageFull
-from mafunzo.tracking import MetricLog
 from mafunzo.tracking.atomic_json import write_json
+from mafunzo.tracking.metrics import MetricLog
 from mafunzo.tracking.step_folder import StepFolder
 
 

@@ -23,8 +23,8 @@ from mafunzo.dataset.check import BadRow, Row, fingerprint, read_conversations, 
 from mafunzo.dataset.files import Source, open_source
 from mafunzo.dataset.split import SPLITS, Share, split
 from mafunzo.errors import Conflict, InvalidData, InvalidParameter
-from mafunzo.tracking import Progress
 from mafunzo.tracking.atomic_json import write_json
+from mafunzo.tracking.progress import Progress
 
 logger = logging.getLogger(__name__)
 

@@ -34,7 +34,7 @@ from mafunzo.compute.model.loading import load_network
 from mafunzo.entities.conversation import Conversation, Message
 from mafunzo.entities.evaluation import EvaluationConfig
 from mafunzo.errors import FailedError, InvalidData, NotSupported
-from mafunzo.tracking import Progress
+from mafunzo.tracking.progress import Progress
 
 logger = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from mafunzo.compute.training.objectives.supervised import Supervised
 from mafunzo.compute.training.optimizer import make_optimizer
 from mafunzo.compute.training.schedule import make_schedule
 from mafunzo.errors import InvalidFile
-from mafunzo.tracking import MetricLog
+from mafunzo.tracking.metrics import MetricLog
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from mafunzo.compute.training.run import Run, TrainingRequest, assemble
 from mafunzo.compute.training.state import History, TrainingState, resume, save_checkpoint
 from mafunzo.compute.training.validation import Validator, is_due, make_validator, note_loss, stops_early
 from mafunzo.errors import FailedError, OutOfMemory
-from mafunzo.tracking import Progress
+from mafunzo.tracking.progress import Progress
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from mafunzo.compute.training.data_order import DataOrder
 from mafunzo.compute.training.network import PackedNetwork
 from mafunzo.compute.training.run import Run
 from mafunzo.compute.training.state import TrainingState
-from mafunzo.tracking import Progress
+from mafunzo.tracking.progress import Progress
 
 Validator = Callable[[PackedNetwork], dict[str, float]]
 """A network in, numbers out; `eval_loss` is the one that the best checkpoint and early stopping go by."""

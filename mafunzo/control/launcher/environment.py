@@ -32,9 +32,8 @@ from pathlib import Path
 
 from mafunzo.entities.environment import Environment
 from mafunzo.errors import Conflict, FailedError, MafunzoError, StepFailed
-from mafunzo.tracking import STEP_FOLDER
 from mafunzo.tracking.atomic_json import write_json
-from mafunzo.tracking.step_folder import StepFolder
+from mafunzo.tracking.step_folder import STEP_FOLDER, StepFolder
 
 logger = logging.getLogger(__name__)
 

@@ -34,8 +34,7 @@ import psutil
 from mafunzo.control.launcher.runner import claim
 from mafunzo.control.launcher.tree import Tree, live_process, mark_of
 from mafunzo.errors import Conflict, FailedError
-from mafunzo.tracking import STEP_FOLDER
-from mafunzo.tracking.step_folder import StepFolder
+from mafunzo.tracking.step_folder import STEP_FOLDER, StepFolder
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from mafunzo.tracking import STEP_FOLDER
+from mafunzo.tracking.step_folder import STEP_FOLDER
 
 LOOKS, LOOK_EVERY_S = 10, 0.01
 SAME_START_S = 2.0

@@ -20,7 +20,7 @@ from mafunzo.control.store.home import Home
 from mafunzo.entities.asset import MODEL_TYPES
 from mafunzo.entities.job import DEFAULT_OUTPUT, ArtifactInput, LiteralInput, Resources, Step, StepSpec
 from mafunzo.errors import FailedError, MafunzoError, OutOfMemory, StepFailed
-from mafunzo.tracking import read_metrics
+from mafunzo.tracking.metrics import read_metrics
 from mafunzo.tracking.step_folder import CODE, ENVIRONMENT, INPUTS, OUTPUTS, StepFolder
 
 DEFAULT_FOLDER = "outputs"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mafunzo.control.launcher.environment import environment_folder, is_ready, remove
 from mafunzo.control.pipelines.scheduler import ENVIRONMENTS_FOLDER
-from mafunzo.control.store.catalog import curated_environment, curated_environments, environment_cards
+from mafunzo.control.store.catalog import CURATED, curated_environment, curated_environments, environment_cards
 from mafunzo.control.store.codec import decode
 from mafunzo.control.workspace.services import Services
 from mafunzo.control.workspace.versions import Versions, scope_of
@@ -83,12 +83,12 @@ class Environments:
         raise NotFound(f"No environment is called '{name}'. There are: {names}.")
 
     def on_offer(self, name: str | None = None, version: str | None = None) -> Assets:
-        """Return the curated environments, or the one that a name stands for.
+        """Return the curated environments by their names in the registry, or the one that a name stands for.
 
         version: the version that it is to have; each is the same here.
         """
         if name is None:
-            return [_offered(environment) for environment in curated_environments()]
+            return [_offered(replace(one, name=one.name.removeprefix(CURATED))) for one in curated_environments()]
         curated = curated_environment(name)
         return [] if curated is None else [_offered(replace(curated, version=version or curated.version))]
 

@@ -15,7 +15,7 @@ from mafunzo.control.workspace.stream import Event, follow, render
 from mafunzo.entities.job import DEFAULT_OUTPUT, Job, JobStatus, Step, StepOutputInput, StepStatus
 from mafunzo.entities.sweep import BEST_TRIAL
 from mafunzo.errors import JobCanceled, JobFailed, MafunzoError, NotFound, StepFailed, TimedOut, from_record
-from mafunzo.tracking import read_metrics
+from mafunzo.tracking.metrics import read_metrics
 from mafunzo.tracking.run import logged_folders, step_run_id
 from mafunzo.tracking.step_folder import StepFolder
 

@@ -23,7 +23,7 @@ from mafunzo.control.store.records import Records
 from mafunzo.entities.job import Resources
 from mafunzo.entities.server_address import LOOPBACK
 from mafunzo.errors import ServerFailed
-from mafunzo.tracking import STEP_FOLDER
+from mafunzo.tracking.step_folder import STEP_FOLDER
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, TextIO
 
 from mafunzo.control.workspace.services import Services
 from mafunzo.entities.job import Job, JobStatus, Step, StepStatus
-from mafunzo.tracking import progress_text
+from mafunzo.tracking.progress import progress_text
 from mafunzo.tracking.step_folder import StepFolder
 
 

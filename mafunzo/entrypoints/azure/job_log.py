@@ -7,7 +7,7 @@ from pathlib import Path
 from mafunzo.control.workspace import Workspace
 from mafunzo.control.workspace.stream import Event
 from mafunzo.errors import NotFound
-from mafunzo.tracking import progress_text
+from mafunzo.tracking.progress import progress_text
 
 PROGRESS_S = 5.0
 """The least interval between two progress lines of one phase."""

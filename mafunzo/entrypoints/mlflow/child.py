@@ -17,8 +17,8 @@ from mafunzo.control.workspace.jobs import Jobs
 from mafunzo.entities.job import ArtifactInput, Job, Step
 from mafunzo.entrypoints.mlflow.job_facts import JobFacts, StepFacts, write_job_facts
 from mafunzo.errors import ServerFailed
-from mafunzo.tracking import STEP_FOLDER
 from mafunzo.tracking.atomic_json import write_text
+from mafunzo.tracking.step_folder import STEP_FOLDER
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from mlflow.entities import Experiment, ExperimentTag, Metric, Param, RunStatus,
 
 from mafunzo.entrypoints.mlflow.job_facts import FILE, JobFacts, StepFacts, read_job_facts
 from mafunzo.entrypoints.mlflow.store import JOBS_TAG, KEY_TAG, RunStore
-from mafunzo.tracking import metrics_of, read_metrics
+from mafunzo.tracking.metrics import metrics_of, read_metrics
 from mafunzo.tracking.run import job_run_id, step_run_id
 from mafunzo.tracking.step_folder import StepFolder
 

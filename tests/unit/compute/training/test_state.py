@@ -9,7 +9,7 @@ from mafunzo.compute.training.arguments import TrainingArguments
 from mafunzo.compute.training.run import TrainingRequest
 from mafunzo.compute.training.trainer import finetune
 from mafunzo.errors import InvalidParameter
-from mafunzo.tracking import read_metrics
+from mafunzo.tracking.metrics import read_metrics
 from tests.support.tiny_training import learnable_rows
 from tests.support.training_run import FULL, LORA, ZERO, history, overfitting, train
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from mafunzo.control.launcher.tree import Tree, mark_of
-from mafunzo.tracking import STEP_FOLDER
+from mafunzo.tracking.step_folder import STEP_FOLDER
 
 
 @pytest.fixture

@@ -133,3 +133,5 @@ def test_a_command_finds_its_own_environment_a_curated_one_or_mafunzos(workspace
     (offered,) = workspace.environments.on_offer("sklearn-1.5", "7")
     assert (offered.version, offered.key.scope) == ("7", "registry")
     assert workspace.environments.on_offer("small") == []
+    names = [asset.name for asset in workspace.environments.on_offer()]
+    assert "sklearn-1.5" in names and not any(name.startswith("AzureML-") for name in names)

@@ -110,7 +110,9 @@ def test_a_version_is_registered_once_and_then_only_what_may_change_changes(work
 
 def test_a_version_that_exists_is_not_registered_again(workspace, folder):
     workspace.models.register(folder, name="tuned", version="1", description="the first")
-    with pytest.raises(Conflict, match=r"^Model tuned:1 exists already\. A version never changes; choose another one\.$"):
+    with pytest.raises(
+        Conflict, match=r"^Model tuned:1 exists already\. A version never changes; choose another one\.$"
+    ):
         workspace.models.register(folder, name="tuned", version="1")
     assert workspace.models.get("tuned:1").description == "the first"
 

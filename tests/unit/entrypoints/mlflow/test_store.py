@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from mafunzo.entrypoints.mlflow.job_facts import JobFacts, StepFacts, write_job_facts
 from mafunzo.entrypoints.mlflow.store import RunStore, UserStore
 from mafunzo.entrypoints.mlflow.view import View
-from mafunzo.tracking import read_metrics
+from mafunzo.tracking.metrics import read_metrics
 from mafunzo.tracking.run import step_run_id
 
 STEP = StepFacts("train", "running", attempt=1, started_at=100.0, parameters={"lr": 0.1}, is_users=True)

@@ -18,7 +18,7 @@ from mafunzo.compute.training.network import PackedNetwork, prepare
 from mafunzo.compute.training.objectives.objective import BatchLoss
 from mafunzo.compute.training.run import TrainingRequest
 from mafunzo.compute.training.trainer import finetune
-from mafunzo.tracking import MetricLog, read_metrics
+from mafunzo.tracking.metrics import MetricLog, read_metrics
 from tests.support.tiny_training import learnable_rows, random_rows, write_base, write_prepared
 
 VALUES = {
