@@ -115,6 +115,7 @@ def test_bad_input_gets_one_clear_error(words, expected, shell, tmp_path):
     assert told.startswith("error: ")
 
 
+@pytest.mark.slow
 def test_a_hub_that_cannot_be_reached_says_both_ways(shell):
     told = shell(
         "finetune",

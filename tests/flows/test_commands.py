@@ -224,6 +224,7 @@ def test_a_refused_deployment_ends_with_3_and_leaves_nothing(shell, model, endpo
     assert as_json(shell, "model", "delete", "spoiled")["freed_bytes"] > 0
 
 
+@pytest.mark.slow
 def test_compare_sets_the_tuned_model_against_its_base(shell, model):
     assert "Report: mafunzo job download" in shell("compare", model, "--data", CONVERSATIONS, *SHORT)
 

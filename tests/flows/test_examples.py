@@ -36,6 +36,7 @@ def run(environment: dict[str, str], *words: str, folder: Path | None = None) ->
     return done.stdout
 
 
+@pytest.mark.slow
 def test_fine_tune_and_serve_from_python(environment):
     told = run(environment, str(EXAMPLES / "finetune_and_serve.py"), "tiny-llama")
     assert '"event": "job"' in told
@@ -54,7 +55,9 @@ def test_the_configuration_file_is_read_beside_its_data(environment):
 
 def test_openai_s_sdk_asks_an_endpoint(environment):
     with Workspace(environment["MAFUNZO_HOME"], port=0) as workspace:
-        workspace.deploy("greeter", endpoint="asked", timeout_s=LIMIT_S)
+        tuned = workspace.jobs.list()[-1]  # the first job of the home
+        workspace.models.register(workspace.jobs.get(tuned.name), name="tuned")
+        workspace.deploy("tuned", endpoint="asked", timeout_s=LIMIT_S)
         run(environment, str(EXAMPLES / "ask_with_openai.py"), "asked")
         workspace.endpoints.get("asked").delete()
 

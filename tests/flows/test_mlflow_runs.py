@@ -64,6 +64,7 @@ def check_runs(experiment: str, run: Run) -> None:
     assert inner[0].data.tags["mlflow.parentRunId"] == run.info.run_id
 
 
+@pytest.mark.slow
 def test_users_runs_outlive_the_server_and_come_back_from_a_backup(served: Served, tmp_path: Path) -> None:
     run = make_runs("mine")
     check_runs("mine", run)
@@ -89,6 +90,7 @@ def test_users_runs_outlive_the_server_and_come_back_from_a_backup(served: Serve
         third.stop()
 
 
+@pytest.mark.slow
 def test_mlflows_own_gc_frees_the_files_of_deleted_runs(served: Served) -> None:
     run = make_runs("mine")
     folder = served.home.root / "mlflow"

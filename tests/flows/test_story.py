@@ -172,6 +172,7 @@ def test_a_deleted_endpoint_is_gone(workspace, job):
     assert job.name in workspace.models.holders(model.artifact).jobs
 
 
+@pytest.mark.slow
 def test_a_refused_deployment_leaves_nothing_and_a_good_one_takes_its_name(workspace, job, endpoint, tmp_path):
     (folder,) = job.download(tmp_path, "mlflow_model_folder")
     (template,) = folder.glob("data/*/chat_template.jinja")

@@ -277,6 +277,7 @@ dependencies:
 """
 
 
+@pytest.mark.slow
 def test_an_environment_is_built_once_from_pips_part_of_a_conda_file(client, tmp_path, wait, workspace):
     (tmp_path / "conda.yml").write_text(CONDA)
     asked = Environment(name="small", image="mcr.microsoft.com/any", conda_file=tmp_path / "conda.yml")

@@ -60,6 +60,7 @@ ALONE = ("unshare", "--net", "--map-root-user", "sh", "-c", 'ip link set lo up &
 """A network with a loopback interface and no way out."""
 
 
+@pytest.mark.slow
 def test_a_program_for_azure_runs_to_its_end_with_no_way_out(place):
     """The server, the training and the worker are inside too; every host that was asked for is this machine."""
     try:
