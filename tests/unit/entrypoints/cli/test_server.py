@@ -8,6 +8,7 @@ import pytest
 
 from mafunzo import Workspace
 from mafunzo.control.workspace.shutdown import DownReport, EndedProcess
+from mafunzo.entrypoints import plugins
 from tests.support.command_line import Shell
 
 
@@ -20,15 +21,18 @@ def test_up_in_the_background_says_where_the_server_is(shell: Shell, starts: lis
 
 
 def test_up_prints_the_addresses_as_json(shell: Shell) -> None:
-    assert json.loads(shell("up", "--detach", "--json")) == {
-        "listen": "127.0.0.1",
-        "openai": "http://127.0.0.1:8080/v1",
-        "azure": "https://127.0.0.1:8443",
-        "mlflow": "http://127.0.0.1:8080/mlflow/",
-        "mlflow_password_file": str(shell.home / "operator.key"),
-        "pid": 4711,
-        "home": str(shell.home),
-    }
+    facts = json.loads(shell("up", "--detach", "--json"))
+    own = {"listen": "127.0.0.1", "openai": "http://127.0.0.1:8080/v1", "pid": 4711, "home": str(shell.home)}
+    assert {name: facts[name] for name in own} == own
+
+
+def test_up_prints_the_addresses_of_all_that_is_installed(shell: Shell) -> None:
+    for package in (plugins.AZURE, plugins.MLFLOW):
+        pytest.importorskip(package)
+    facts = json.loads(shell("up", "--detach", "--json"))
+    assert facts["azure"] == "https://127.0.0.1:8443"
+    assert facts["mlflow"] == "http://127.0.0.1:8080/mlflow/"
+    assert facts["mlflow_password_file"] == str(shell.home / "operator.key")
 
 
 def test_json_of_a_server_in_the_foreground_is_refused(shell: Shell, starts: list[Path]) -> None:
