@@ -1,6 +1,7 @@
 """Build the wheel, check that every source, YAML and data file of the package is in it, install it elsewhere and run it."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ def main() -> None:
     """Exit with an error that names what is missing."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
+        shutil.rmtree(ROOT / "build" / "lib", ignore_errors=True)  # setuptools packs what an earlier build left there
         build = [
             sys.executable,
             "-m",
