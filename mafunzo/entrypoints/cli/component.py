@@ -1,12 +1,15 @@
 """`mafunzo component`: what pipelines are made of."""
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import typer
 
 import mafunzo
-from mafunzo.entities.component import Component
 from mafunzo.entrypoints.terminal.output import AS_JSON, print_facts, print_json, print_list, print_result, print_table
+
+if TYPE_CHECKING:
+    from mafunzo.entities.component import Component
 
 app = typer.Typer(help="The components that pipelines are made of: yours, and those that ship.", no_args_is_help=True)
 REFERENCE = typer.Argument(help="name or name:version; without a version the newest.")
@@ -59,7 +62,7 @@ def archive(
     print_result(assets, as_json, *lines)
 
 
-def _plain(component: Component) -> Component:
+def _plain(component: "Component") -> "Component":
     """Return a component whose nodes name theirs as people do: `name:version`."""
     nodes = {name: replace(node, component=str(node.component)) for name, node in component.nodes.items()}
     return replace(component, nodes=nodes)

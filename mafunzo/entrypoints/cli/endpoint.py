@@ -4,14 +4,16 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 import mafunzo
-from mafunzo.entities.endpoint import Deployment, Endpoint
 from mafunzo.entrypoints.terminal.output import AS_JSON, print_entity, print_facts, print_json, print_list, print_result
 from mafunzo.errors import InvalidFile, InvalidParameter
+
+if TYPE_CHECKING:
+    from mafunzo.entities.endpoint import Deployment, Endpoint
 
 app = typer.Typer(help="Endpoints that answer with a registered model.", no_args_is_help=True)
 NAME = typer.Argument(help="The endpoint's name.")
@@ -173,7 +175,7 @@ def delete(
     print_result({"deleted": {"endpoint": name, "deployment": deployment}}, as_json, f"Deleted {what}")
 
 
-def _rows(endpoint: Endpoint, deployments: list[Deployment]) -> list[tuple[str, ...]]:
+def _rows(endpoint: "Endpoint", deployments: "list[Deployment]") -> list[tuple[str, ...]]:
     percent = endpoint.traffic_percent
     rows: list[tuple[str, ...]] = [
         (endpoint.name, d.name, d.model, d.status, f"{percent.get(d.name, 0)} %") for d in deployments
@@ -181,7 +183,7 @@ def _rows(endpoint: Endpoint, deployments: list[Deployment]) -> list[tuple[str, 
     return rows or [(endpoint.name, "none", "", "", "")]
 
 
-def _deployment_facts(deployment: Deployment) -> dict[str, Any]:
+def _deployment_facts(deployment: "Deployment") -> dict[str, Any]:
     """Return a deployment for `--json`, which has what its worker needs and went through under `properties`."""
     facts = {field.name: getattr(deployment, field.name) for field in dataclasses.fields(deployment)}
     properties = {name: facts.pop(name) for name in ("base_artifact", "supervision")}
