@@ -22,7 +22,7 @@ from mafunzo.entrypoints.cli import (
     server,
     user,
 )
-from mafunzo.entrypoints.plugins import AZURE, MLFLOW, plug_in
+from mafunzo.entrypoints.plugins import AZURE, MLFLOW
 from mafunzo.errors import MafunzoError
 
 app = typer.Typer(
@@ -69,7 +69,6 @@ app.command("restore")(server.restore)
 
 def main() -> None:
     """Run the command that `sys.argv` names."""
-    plug_in()
     try:
         app(prog_name="mafunzo")
     except MafunzoError as error:

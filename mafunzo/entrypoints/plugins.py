@@ -5,12 +5,10 @@ Their syntax of names, where their users' logged files are, and how they are fou
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mafunzo.entities.reference import add_syntax
-from mafunzo.entities.server_address import ServerAddress
-from mafunzo.entrypoints.terminal.server_address import add_way_in
-from mafunzo.tracking.run import add_logged_folders
+if TYPE_CHECKING:
+    from mafunzo.entities.server_address import ServerAddress
 
 AZURE = "mafunzo.entrypoints.azure"
 MLFLOW = "mafunzo.entrypoints.mlflow"
@@ -19,6 +17,10 @@ MLFLOW = "mafunzo.entrypoints.mlflow"
 
 def plug_in() -> None:
     """Plug in every way in that is installed. Idempotent."""
+    from mafunzo.entities.reference import add_syntax
+    from mafunzo.entrypoints.terminal.server_address import add_way_in
+    from mafunzo.tracking.run import add_logged_folders
+
     if find_spec(AZURE):
         from mafunzo.entrypoints.azure.reference import parse_reference
 
@@ -31,12 +33,12 @@ def plug_in() -> None:
         add_way_in(_mlflow)
 
 
-def _azure(address: ServerAddress, _: Path) -> tuple[str, dict[str, Any]]:
+def _azure(address: "ServerAddress", _: Path) -> tuple[str, dict[str, Any]]:
     line = f"The Azure SDK     {address.https_url}, with the environment of: mafunzo env"
     return line, {"azure": address.https_url}
 
 
-def _mlflow(address: ServerAddress, home: Path) -> tuple[str, dict[str, Any]]:
+def _mlflow(address: "ServerAddress", home: Path) -> tuple[str, dict[str, Any]]:
     url = f"{address.url}/mlflow/"
     line = f"MLflow            {url}, with the key in it: mafunzo mlflow"
     return line, {"mlflow": url, "mlflow_password_file": home / "operator.key"}

@@ -3,7 +3,6 @@
 import typer
 
 import mafunzo
-from mafunzo.entities.compute import Compute
 from mafunzo.entrypoints.terminal.output import AS_JSON, print_entity, print_list, print_result
 
 app = typer.Typer(help="Machines: this one, and the sizes that model cards name.", no_args_is_help=True)
@@ -35,6 +34,8 @@ def create(
     as_json: bool = AS_JSON,
 ) -> None:
     """Make a cluster, so that jobs that name it run. They run on this machine, with its cores, memory and GPUs."""
+    from mafunzo.entities.compute import Compute
+
     compute = mafunzo.Workspace().computes.create(Compute(name, size, tier, min_instances, max_instances))
     print_result(compute, as_json, f"Made {compute.name} ({compute.size}); its jobs run on this machine")
 
