@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -54,13 +54,28 @@ class BadRow:
 
 
 @dataclass
-class Report:
-    """The result of checking one source; `notes` count what is unusual."""
+class RowCounts:
+    """What is counted of rows as they are read; `notes` count what is unusual."""
 
     rows_read: int = 0
     bad: list[BadRow] = field(default_factory=list)
     formats: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
+
+    def good_rows(self, rows: Iterable[Row | BadRow]) -> Iterator[Row]:
+        """Count rows as they pass, and yield those that can be used."""
+        for row in rows:
+            self.rows_read += 1
+            if isinstance(row, BadRow):
+                self.bad.append(row)
+            else:
+                self.formats[row.format] += 1
+                self.notes.update(row.notes)
+                yield row
+
+
+class Report(RowCounts):
+    """The result of checking one source."""
 
     @property
     def rows_kept(self) -> int:
@@ -70,13 +85,8 @@ class Report:
 def check_source(source: Source) -> Report:
     """Check every row of a source, without a tokenizer. Raises `InvalidFile` where a file as a whole can't be read."""
     report = Report()
-    for row in read_conversations(source):
-        report.rows_read += 1
-        if isinstance(row, BadRow):
-            report.bad.append(row)
-        else:
-            report.formats[row.format] += 1
-            report.notes.update(row.notes)
+    for _ in report.good_rows(read_conversations(source)):
+        pass
     return report
 
 

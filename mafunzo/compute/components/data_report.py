@@ -9,15 +9,15 @@ from pathlib import Path
 from statistics import fmean, quantiles
 from typing import Any
 
-from mafunzo.dataset.check import BadRow, Row
+from mafunzo.dataset.check import BadRow, RowCounts
 
 BINS = 40
 SHOWN_SHARE = 0.97
 """The axis ends where so many conversations are shown; the few longer ones are counted in the text."""
 
 
-@dataclass
-class Tally:
+@dataclass(kw_only=True)
+class Tally(RowCounts):
     """Counts of one split's rows.
 
     source: the names of its files; selection: which of their rows. bad: unusable rows; left_out: good rows that are too
@@ -26,32 +26,17 @@ class Tally:
 
     source: str
     selection: str
-    rows_read: int = 0
     rows_kept: int = 0
     tokens: int = 0
     assistant_tokens: int = 0
     truncated_rows: int = 0
-    bad: list[BadRow] = field(default_factory=list)
     left_out: list[BadRow] = field(default_factory=list)
-    formats: Counter[str] = field(default_factory=Counter)
-    notes: Counter[str] = field(default_factory=Counter)
     full_lengths: "array[int]" = field(default_factory=lambda: array("l"))
     preview: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def dropped(self) -> list[BadRow]:
         return sorted(self.bad + self.left_out, key=lambda row: (row.file, row.row))
-
-    def good_rows(self, rows: Iterable[Row | BadRow]) -> Iterator[Row]:
-        """Count rows as they pass, and yield those that can be used."""
-        for row in rows:
-            self.rows_read += 1
-            if isinstance(row, BadRow):
-                self.bad.append(row)
-            else:
-                self.formats[row.format] += 1
-                self.notes.update(row.notes)
-                yield row
 
 
 def as_json(tallies: Mapping[str, Tally], settings: Mapping[str, Any]) -> dict[str, Any]:

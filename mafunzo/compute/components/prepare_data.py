@@ -151,7 +151,7 @@ def _prepare(
     tallies: dict[str, Tally] = {}
     for name in sorted(shares, key=SPLITS.index, reverse=True):
         source = sources[name if name in sources else "train"]
-        tallies[name] = tally = Tally(source.name, _taken(shares[name], name, sources))
+        tallies[name] = tally = Tally(source=source.name, selection=_taken(shares[name], name, sources))
         rows = read_conversations(source, shares[name].chosen())
         progress = Progress(f"prepare {name}", len(shares[name]))
         with _writers(folder, name) as write:

@@ -30,7 +30,7 @@ def work(arguments: Arguments) -> None:
     encoder, source = Encoder(tokenizer), open_source(arguments.path("train_file_path"))
     source.count()
     rows: list[dict[str, Any]] = []
-    tally = Tally(source.name, "all")
+    tally = Tally(source=source.name, selection="all")
     for row in tally.good_rows(read_conversations(source)):
         if len(rows) < values.rows:
             example = encoder.encode([row.conversation], max_seq_length)[0]

@@ -13,7 +13,7 @@ GOOD = Row("a.jsonl", 2, TALK, "messages", ("has an empty system message",))
 
 
 def tally() -> Tally:
-    counts = Tally("a.jsonl", "all")
+    counts = Tally(source="a.jsonl", selection="all")
     assert list(counts.good_rows([BadRow("a.jsonl", 1, "no messages"), GOOD])) == [GOOD]
     counts.rows_kept, counts.tokens, counts.assistant_tokens, counts.truncated_rows = 1, 10, 4, 1
     counts.full_lengths.extend([3, 12])
