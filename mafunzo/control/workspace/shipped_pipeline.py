@@ -74,7 +74,7 @@ def resolved_inputs(
         faults.add("train is missing: name a file of conversations to learn from.")
     if "on_bad_row" in pipeline.inputs:
         work.check_rows()
-    work.check_parameters()
+    work.check_values()
     work.take_uploads()
     return work.inputs
 
@@ -86,6 +86,7 @@ class _Inputs:
         self._services = services
         self._pipeline = pipeline
         self._faults = faults
+        self._models: list[ModelSource] = []
         self.inputs: dict[str, Any] = {}
 
     def look_up(self, values: Mapping[str, RequestInput], local: Mapping[str, Path | None]) -> set[str]:
@@ -104,7 +105,7 @@ class _Inputs:
         return set(values)
 
     def take_models(self, has_defaults: bool) -> None:
-        """Look up the base model, and in a comparison the tuned one, and check the ranges of their cards.
+        """Look up the base model, and in a comparison the tuned one.
 
         has_defaults: whether the card's defaults stand in for what isn't given.
         """
@@ -125,7 +126,7 @@ class _Inputs:
         if source is not None:
             inputs = {f"{prefix}{name}": value for name, value in source.inputs.items()}
             self.inputs = {**(source.defaults if has_defaults else {}), **self.inputs, **inputs}
-            self._check_ranges(source)
+            self._models.append(source)
         return True
 
     def check_rows(self) -> None:
@@ -143,13 +144,29 @@ class _Inputs:
             files = [*(path for path in paths if path.exists()), *uploaded]
             self._faults.attempt(lambda: require_good_rows(files, policy), None)
 
-    def check_parameters(self) -> None:
-        """Find the faults between parameters that are each in their range, and of what is to be measured."""
-        values = self._values()
+    def check_values(self) -> None:
+        """Put values in the place of texts; find the faults between them, and against the ranges of the models' cards."""
+        values = self._parse()
+        for model in self._models:
+            for name, (low, high) in model.ranges.items():
+                value = values.get(name)
+                if isinstance(value, int | float) and not low <= value <= high:
+                    self._faults.add(f"{name} is {value}, expected {low:g} to {high:g} for {model.name}.")
         if "apply_early_stopping" in self._pipeline.inputs:
             self._faults.add(*faults_between(values))
         if "evaluation_config_params" in self._pipeline.inputs:
             self._check_evaluation(values)
+
+    def _parse(self) -> dict[str, Any]:
+        """Return every literal input as its type; a broken one, which the plan tells of, has its default."""
+        values: dict[str, Any] = {}
+        for name, declared in self._pipeline.inputs.items():
+            value = self.inputs.get(name)
+            parsed = None if declared.is_path or value is None else parse_value(declared, value)[0]
+            if parsed is not None:
+                self.inputs[name] = parsed
+            values[name] = typed(declared, declared.default if parsed is None else parsed)
+        return values
 
     def _check_evaluation(self, values: Mapping[str, Any]) -> None:
         texts: dict[str, str] = {}
@@ -173,22 +190,6 @@ class _Inputs:
             else:
                 self._faults.add(f"{name} is '{path}', which doesn't exist. Check the path.")
                 self.inputs[name] = ArtifactInput("")  # told: the plan need not tell it again
-
-    def _check_ranges(self, source: ModelSource) -> None:
-        values = self._values()
-        for name, (low, high) in source.ranges.items():
-            value = values.get(name)
-            if isinstance(value, int | float) and not low <= value <= high:
-                self._faults.add(f"{name} is {value}, expected {low:g} to {high:g} for {source.name}.")
-
-    def _values(self) -> dict[str, Any]:
-        """Return every literal input as its type; a broken one, which the plan tells of, has its default."""
-        values: dict[str, Any] = {}
-        for name, declared in self._pipeline.inputs.items():
-            value = self.inputs.get(name)
-            parsed = None if declared.is_path or value is None else parse_value(declared, value)[0]
-            values[name] = typed(declared, declared.default if parsed is None else parsed)
-        return values
 
 
 def _is_model(reference: Reference | None) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -67,24 +67,33 @@ NOTHING = Promised()
 
 @dataclass(frozen=True)
 class Submission:
-    """A job that is known to be good, before anything of it is stored.
+    """A job that is planned, and so known to be good, before anything of it is stored.
 
-    request: as it was asked for. resolved: with a pipeline of commands, whose inputs are looked up; files among them, and among
-    the job's, are uploads.
+    uploads: by what stands for their artifacts among the inputs of the job and of its steps.
     """
 
     request: JobRequest
-    resolved: JobRequest
-    facts: Facts
+    job: Job
+    steps: list[Step]
+    uploads: Mapping[str, Upload]
 
     def planned(self) -> tuple[Job, list[Step]]:
         """Return the job and its steps, with no bytes behind its files."""
-        return plan(_with_files(self.resolved, lambda upload: ArtifactInput("", upload.name)), self.facts)
+        return self._with_artifacts(dict.fromkeys(self.uploads, ""))
 
     def stored(self) -> tuple[Job, list[Step]]:
         """Store the files; return the job and its steps."""
-        job, steps = plan(_with_files(self.resolved, Upload.artifact), self.facts)
-        return dataclasses.replace(job, settings=encode(self.request.settings)), steps
+        return self._with_artifacts({key: upload.put() for key, upload in self.uploads.items()})
+
+    def _with_artifacts(self, artifacts: Mapping[str, str]) -> tuple[Job, list[Step]]:
+        job_inputs = {
+            name: {**value, "artifact": artifacts.get(value["artifact"], value["artifact"])}
+            if isinstance(value, dict)
+            else value
+            for name, value in self.job.inputs.items()
+        }
+        job = dataclasses.replace(self.job, inputs=job_inputs, settings=encode(self.request.settings))
+        return job, [_with_step_artifacts(step, artifacts) for step in self.steps]
 
 
 def submission(
@@ -97,31 +106,26 @@ def submission(
     faults = faults or Faults()
     work = _Lookup(services, request, promised, faults)
     flat, inputs = work.flat(), work.inputs()
+    faults.add(*Computes(services).faults(work.computes(inputs, flat)))
     if flat is None:
-        faults.add(*Computes(services).faults(work.computes(inputs)))
         raise InvalidParameter(REFUSAL, tuple(faults))
     pipeline = dataclasses.replace(flat.pipeline, nodes=work.settled(flat, inputs))
     facts = Facts(flat.pinned, Computes(services).hardware(), datetime.now(UTC), services.user)
-    resolved = dataclasses.replace(work.request, pipeline=pipeline, inputs=inputs)
+    resolved, uploads = _promised_files(dataclasses.replace(work.request, pipeline=pipeline, inputs=inputs))
     if request.sweep is not None:
         resolved = _swept(resolved, request.sweep, facts)
-    nodes = {**request.pipeline.nodes, **flat.pipeline.nodes}.values()
-    faults.add(*Computes(services).faults(work.computes(inputs, nodes)))
-    return _planned(Submission(request, resolved, facts), faults)
+        faults.attempt(lambda: plan(_first_trial(resolved), facts), None)
+        faults.require_none(REFUSAL)
+    planned = faults.attempt(lambda: plan(resolved, facts), None)
+    if planned is None or faults:
+        raise InvalidParameter(REFUSAL, tuple(faults))
+    return Submission(request, *planned, uploads)
 
 
-def _planned(job: Submission, faults: Faults) -> Submission:
-    """Return a job once it can be planned; raises `InvalidParameter` with these faults and the plan's own.
-
-    Of a sweep the first trial is planned: what is wrong with one is wrong with each.
-    """
-    nodes = list(job.resolved.pipeline.nodes.items())
-    first = dict(nodes if job.resolved.sweep is None else nodes[:1])
-    pipeline = dataclasses.replace(job.resolved.pipeline, nodes=first)
-    trial = dataclasses.replace(job, resolved=dataclasses.replace(job.resolved, pipeline=pipeline))
-    faults.attempt(trial.planned, None)
-    faults.require_none(REFUSAL)
-    return job
+def _first_trial(swept: JobRequest) -> JobRequest:
+    """Return a request for the first trial of a sweep: what is wrong with one is wrong with each."""
+    nodes = dict(list(swept.pipeline.nodes.items())[:1])
+    return dataclasses.replace(swept, pipeline=dataclasses.replace(swept.pipeline, nodes=nodes))
 
 
 def _swept(request: JobRequest, sweep: Sweep, facts: Facts) -> JobRequest:
@@ -143,6 +147,7 @@ class _Lookup:
         self._services = services
         self._promised = promised
         self._faults = faults
+        self._requested = request
         shipped = shipped_pipeline(request)
         self._is_shipped = shipped is not None
         self.request = request if shipped is None else inlined(request, shipped, faults)
@@ -195,18 +200,22 @@ class _Lookup:
             nodes[name] = dataclasses.replace(node, inputs=inputs)
         return nodes
 
-    def computes(self, inputs: Mapping[str, Any], nodes: Iterable[Node] = ()) -> dict[str, str]:
-        """Return which computes the job and its nodes name, by who names them: a pipeline that ships by inputs of its own."""
-        if self._is_shipped:
-            return {name: str(value) for name, value in inputs.items() if name.startswith("compute_")}
+    def computes(self, inputs: Mapping[str, Any], flat: Flat | None) -> dict[str, str]:
+        """Return which computes the job and its nodes name, by who names them."""
         computes = dict(self.request.computes)
-        for node in nodes:
-            text, fault = filled(node.bound.get(COMPUTE, ""), self.request.inputs)
+        if flat is None:
+            return computes
+        defaults = {name: declared.default for name, declared in flat.pipeline.inputs.items()}
+        values = {**defaults, **self._requested.inputs, **inputs}
+        for node in {**self._requested.pipeline.nodes, **flat.pipeline.nodes}.values():
+            written = node.bound.get(COMPUTE, "")
+            text, fault = filled(written, values)
             self._faults.add(f"step '{node.name}': {COMPUTE} {fault}" if fault else "")
             if text:
                 reference = parse_reference(text.strip())
                 name = reference.name if isinstance(reference, AssetReference) else text
-                computes[f"compute of '{node.name}'"] = name
+                match = PARENT_INPUT.fullmatch(written.strip())
+                computes[match[1] if match else f"compute of '{node.name}'"] = name
         return computes
 
     def _pin(self, key: AssetReference | str) -> PinnedComponent:
@@ -266,14 +275,32 @@ def _with_destinations(pipeline: Component, destinations: Mapping[str, Destinati
     return dataclasses.replace(pipeline, nodes=nodes)
 
 
-def _with_files(request: JobRequest, artifact: Callable[[Upload], ArtifactInput]) -> JobRequest:
-    """Return a request with an artifact in the place of each upload, of the job's inputs and of its nodes' own."""
+def _promised_files(request: JobRequest) -> tuple[JobRequest, dict[str, Upload]]:
+    """Return a request with a promise in the place of each upload, of the job's inputs and of its nodes' own, and those."""
+    uploads: dict[str, Upload] = {}
+
+    def promise(value: Any) -> Any:
+        if not isinstance(value, Upload):
+            return value
+        key = f"upload {len(uploads)}"
+        uploads[key] = value
+        return ArtifactInput(key, value.name)
 
     def placed(inputs: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: artifact(value) if isinstance(value, Upload) else value for name, value in inputs.items()}
+        return {name: promise(value) for name, value in inputs.items()}
 
     nodes = {
         name: dataclasses.replace(node, inputs=placed(node.inputs)) for name, node in request.pipeline.nodes.items()
     }
     pipeline = dataclasses.replace(request.pipeline, nodes=nodes)
-    return dataclasses.replace(request, inputs=placed(request.inputs), pipeline=pipeline)
+    return dataclasses.replace(request, inputs=placed(request.inputs), pipeline=pipeline), uploads
+
+
+def _with_step_artifacts(step: Step, artifacts: Mapping[str, str]) -> Step:
+    inputs = {
+        name: dataclasses.replace(value, artifact=artifacts.get(value.artifact, value.artifact))
+        if isinstance(value, ArtifactInput)
+        else value
+        for name, value in step.spec.inputs.items()
+    }
+    return dataclasses.replace(step, spec=dataclasses.replace(step.spec, inputs=inputs))
