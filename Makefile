@@ -4,7 +4,7 @@
 .PHONY: setup prefetch demo test slow check static docs wheel generate bench soak up clean
 
 PYTHON ?= python3.11
-WORKERS ?= 3
+WORKERS ?= auto
 BIN := .venv/bin
 
 setup: .venv/.ready
@@ -22,8 +22,8 @@ prefetch: setup
 demo: setup
 	@$(BIN)/mafunzo demo
 
-# A file's tests run in one process, so that what they set up is set up once; the files that take long come first.
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# auto: one process more than there are cores.
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
 test: setup
 	$(PYTEST)
@@ -56,7 +56,7 @@ bench: prefetch
 	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
 
 soak: setup
-	$(BIN)/python -m pytest -m soak --timeout 14400
+	$(BIN)/python -m pytest -n 0 -m soak --timeout 14400
 
 up: setup
 	$(BIN)/mafunzo up

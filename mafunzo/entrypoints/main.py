@@ -3,7 +3,9 @@
 Exit codes: 0 done, 1 failed, 2 usage, 3 refused, 130 interrupted.
 """
 
+import functools
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 
 import typer
@@ -70,7 +72,7 @@ app.command("restore")(server.restore)
 def main() -> None:
     """Run the command that `sys.argv` names."""
     try:
-        app(prog_name="mafunzo")
+        command()(prog_name="mafunzo")
     except MafunzoError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)
@@ -80,3 +82,9 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+
+
+@functools.cache
+def command() -> Callable[..., object]:
+    """Return what runs the command that `sys.argv` names, made once from the list of commands."""
+    return typer.main.get_command(app)

@@ -56,7 +56,7 @@ def migrate(database: Database, migrations: "tuple[Migration, ...] | None" = Non
     """
     steps = MIGRATIONS if migrations is None else migrations
     _refuse_newer(database, len(steps))
-    version = schema_version(database)
+    version, writer = schema_version(database), metadata.version("mafunzo")
     for step in steps[version:]:
         if version:
             moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
@@ -65,7 +65,7 @@ def migrate(database: Database, migrations: "tuple[Migration, ...] | None" = Non
         with database.transaction() as connection:
             if _version(connection) == step.number - 1:
                 step.apply(connection)
-                row = {"number": step.number, "name": step.name, "mafunzo_version": metadata.version("mafunzo")}
+                row = {"number": step.number, "name": step.name, "mafunzo_version": writer}
                 connection.execute(sa.insert(table.migration).values(row | {"applied_at": datetime.now(UTC)}))
                 logger.info("Migrated %s to %s (%s)", database, step.number, step.name)
     _refuse_newer(database, len(steps))

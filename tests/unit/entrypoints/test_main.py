@@ -77,7 +77,7 @@ def test_a_command_that_is_misspelt_ends_with_2(words: list[str], text: str, she
 def test_an_error_is_an_exit_code_and_its_words_on_standard_error(
     error: BaseException, code: int, text: str, shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app_module, "app", raising(error))
+    monkeypatch.setattr(app_module, "command", lambda: raising(error))
     ended = shell.run("anything")
     assert (ended.exit_code, ended.stdout, ended.stderr) == (code, "", text)
 

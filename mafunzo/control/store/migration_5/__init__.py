@@ -52,8 +52,9 @@ def apply(connection: Connection) -> None:
         "job": lambda row: job_body(row.body),
         "step": lambda row: step_body(row.body),
     }
-    metadata = sa.MetaData()
+    names = {"asset": ("type", "name", "version"), "blob": ("container", "name")}
     for name, translate in translations.items():
-        table = sa.Table(name, metadata, autoload_with=connection)
+        columns = [sa.column(column, sa.Text) for column in names.get(name, ())]
+        table = sa.table(name, sa.column("id"), sa.column("body", sa.JSON), *columns)
         for row in connection.execute(sa.select(table)).all():
             connection.execute(sa.update(table).where(table.c.id == row.id).values(body=translate(row)))
