@@ -32,13 +32,14 @@ def announce(run: Run) -> None:
         f"{rows.trained_tokens:,}",
         len(run.validation_rows) if run.validation_rows else 0,
     )
+    epochs = order.epoch_after(order.total_steps)
     logger.info(
-        "Steps: %d of %d rows (%d x %d accumulated), %.2f epochs",
+        "Steps: %d of %d rows (%d x %d), %.2f epochs",
         order.total_steps,
         order.rows_per_step,
         order.batch,
         order.accumulation,
-        order.epoch_after(order.total_steps),
+        epochs,
     )
     if run.arguments.apply_deepspeed:
         logger.info("DeepSpeed's ZeRO stage %s takes the steps", run.arguments.deepspeed_stage)
@@ -59,10 +60,10 @@ def _announce_differences(run: Run) -> None:
         logger.info("%s", run.precision.note)
     if n_gpus > 1:
         logger.info(
-            "Asked for %d GPUs, one process trains (GPUs here: %d): %d forward passes a step keep the effective batch",
+            "Asked for %d GPUs, one process trains (GPUs here: %d): steps of %d rows keep the effective batch",
             n_gpus,
             torch.cuda.device_count(),
-            run.order.accumulation,
+            run.order.rows_per_step,
         )
     if run.validation_rows is None and arguments.evaluation_strategy != "disable":
         logger.info("There are no validation rows: the weights of the last step are kept.")

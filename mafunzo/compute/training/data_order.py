@@ -8,12 +8,13 @@ a step are a slice of it.
     epoch 1, shuffled by (seed, 1):    3 8 0 6 | ...
                                        step 3
 
-    step 1 in forward passes of 2:     4 1 | 8 3                    gradients of both are added up, then one optimizer step
+    step 1 in two forward passes:      4 1 | 8 3                    gradients of both are added up, then one optimizer step
 
 `load_steps` is the data loader: it makes the packed batches of each step, ahead of the training loop if there are threads.
 
 The invariant: the rows of step n follow from n alone. So a run that resumes has no data loader to wind forward, batches can
-be made ahead by any number of threads, and smaller forward passes (memory ran out) change no step's rows.
+be made ahead by any number of threads, and the size of a forward pass, which the memory decides (memory_plan.py), changes no
+step's rows.
 """
 
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from mafunzo.compute.training.batch import Batch, Rows, pack
+from mafunzo.compute.training.batch import Batch, Row, Rows, pack
 
 
 @lru_cache(maxsize=2)
@@ -37,7 +38,7 @@ def permutation(n_rows: int, seed: int, epoch: int) -> NDArray[np.int64]:
 class DataOrder:
     """Which rows each optimizer step trains on.
 
-    batch: rows of a forward pass. accumulation: forward passes of a step; an epoch's last step may have fewer.
+    batch, accumulation: a step has as many rows as their product, the effective batch; an epoch's last step may have fewer.
     """
 
     n_rows: int
@@ -71,12 +72,15 @@ class DataOrder:
         return permutation(self.n_rows, self.seed, epoch)[start : start + self.rows_per_step]
 
 
-def load_steps(rows: Rows, order: DataOrder, first: int, batch_rows: int, n_threads: int) -> Iterator[list[Batch]]:
-    """Yield the batches of each step from `first` on, each of at most `batch_rows` rows; threads never change what comes."""
+def load_steps(rows: Rows, order: DataOrder, first: int, forward_tokens: int, n_threads: int) -> Iterator[list[Batch]]:
+    """Yield the batches of each step from `first` on; threads never change what comes.
+
+    A batch has at most `forward_tokens` tokens, or a single row.
+    """
 
     def make(step: int) -> list[Batch]:
         step_rows = [rows.row(int(index)) for index in order.rows_of(step)]
-        return [pack(step_rows[start : start + batch_rows]) for start in range(0, len(step_rows), batch_rows)]
+        return [pack(group) for group in _groups(step_rows, forward_tokens)]
 
     steps = range(first, order.total_steps)
     if n_threads == 0:
@@ -90,3 +94,17 @@ def load_steps(rows: Rows, order: DataOrder, first: int, batch_rows: int, n_thre
             if step + ahead in steps:
                 queue.append(pool.submit(make, step + ahead))
             yield batches
+
+
+def _groups(rows: list[Row], most_tokens: int) -> list[list[Row]]:
+    """Return rows, in their order, in groups of at most so many tokens; a longer row is a group of its own."""
+    groups: list[list[Row]] = []
+    room = 0
+    for row in rows:
+        tokens = sum(len(ids) for ids, _ in row)
+        if not groups or tokens > room:
+            groups.append([])
+            room = most_tokens
+        groups[-1].append(row)
+        room -= tokens
+    return groups

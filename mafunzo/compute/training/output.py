@@ -34,7 +34,7 @@ def write_output(run: Run, state: TrainingState, history: History) -> dict[str, 
     _copy_tokenizer(run.request.prepared / "tokenizer", output)
     write_json(output / "trainer_state.json", trainer_state(run, state), indent=2)
     write_json(output / "all_results.json", results, indent=2)
-    write_json(output / "finetune_args.json", _recorded_arguments(run), indent=2)
+    write_json(output / "finetune_args.json", _recorded_arguments(run, state), indent=2)
     draw_learning_curve(state.history, state.best_step, output / "loss.png")
     return results
 
@@ -73,7 +73,7 @@ def _saved_dtype(run: Run) -> torch.dtype:
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 
-def _recorded_arguments(run: Run) -> dict[str, Any]:
+def _recorded_arguments(run: Run, state: TrainingState) -> dict[str, Any]:
     facts = read_facts(run.request.base)
     return {
         **run.arguments.to_values(),
@@ -81,6 +81,7 @@ def _recorded_arguments(run: Run) -> dict[str, Any]:
         "base": {key: facts.get(key) for key in BASE_FACTS},
         "lora_layers": [name for name, _ in adapters(run.network)],
         "effective_batch_rows": run.order.rows_per_step,
+        "forward_tokens": state.forward_tokens,
         "total_steps": run.order.total_steps,
         "device": str(run.device),
         "computed_in": name(run.precision.compute),

@@ -21,11 +21,13 @@ _FREE = frozenset({"resume_from_checkpoint", "dataloader_num_workers", "save_tot
 class TrainingState:
     """Losses are nats per term (assistant token), summed over steps; tokens are those gone through.
 
-    since_log: what has added up since numbers were last logged. Checkpoints hold all of it under these names.
+    since_log: what has added up since numbers were last logged. forward_tokens: most tokens of a forward pass, as the memory
+    allows; kept, so that a run that resumes groups its rows as before, to the bit. Checkpoints hold all under these names.
     """
 
     step: int = 0
     tokens: int = 0
+    forward_tokens: int = 0
     loss_sum: float = 0.0
     since_log: dict[str, float] = field(default_factory=dict)
     best_loss: float | None = None

@@ -18,6 +18,7 @@ from mafunzo.compute.device.out_of_memory import is_out_of_memory
 from mafunzo.compute.training.announcement import announce
 from mafunzo.compute.training.batch import Batch
 from mafunzo.compute.training.data_order import load_steps
+from mafunzo.compute.training.memory_plan import plan_memory
 from mafunzo.compute.training.output import write_output
 from mafunzo.compute.training.run import Run, TrainingRequest, assemble
 from mafunzo.compute.training.state import History, TrainingState, resume, save_checkpoint
@@ -33,6 +34,9 @@ def finetune(request: TrainingRequest) -> dict[str, float]:
     run = assemble(request)
     announce(run)
     state = resume(run)
+    plan = plan_memory(run)
+    logger.info("Memory: %s", plan)
+    state.forward_tokens = min(plan.forward_tokens, state.forward_tokens or plan.forward_tokens)
     request.output.mkdir(parents=True, exist_ok=True)
     history = History(run, state)
     Trainer(run, state, history, make_validator(run)).train()
@@ -44,7 +48,6 @@ class Trainer:
 
     def __init__(self, run: Run, state: TrainingState, history: History, validator: Validator | None) -> None:
         self._run, self._state, self._history, self._validator = run, state, history, validator
-        self._batch_rows = run.order.batch
 
     def train(self) -> None:
         """Take all steps, validating and saving checkpoints on the way."""
@@ -55,8 +58,8 @@ class Trainer:
         started = time.monotonic() - state.seconds
         tokens_before, resumed_at = state.tokens, time.monotonic()
         is_stopped = False
-        while state.step < total_steps and not is_stopped:  # goes round again when memory ran out: with smaller batches
-            for batches in load_steps(run.rows, run.order, state.step, self._batch_rows, n_threads):
+        while state.step < total_steps and not is_stopped:  # goes round again when memory ran out: with smaller passes
+            for batches in load_steps(run.rows, run.order, state.step, state.forward_tokens, n_threads):
                 loss = self.step(batches)
                 if loss is None:
                     break
@@ -73,7 +76,7 @@ class Trainer:
             save_checkpoint(run, state)
 
     def step(self, batches: Sequence[Batch]) -> float | None:
-        """Take one optimizer step and return its loss; None if memory ran out and the batch size was halved instead."""
+        """Take one optimizer step and return its loss; None if memory ran out and forward passes were halved instead."""
         run, state = self._run, self._state
         try:
             step_loss, counts = self._accumulate(batches)
@@ -81,7 +84,7 @@ class Trainer:
             if not is_out_of_memory(error):
                 raise
             run.stepper.clear()
-            self._halve_batch(error)
+            self._halve_passes(batches, error)
             return None
         learning_rate = float(run.schedule.get_last_lr()[0])
         grad_norm = self._take_step() if math.isfinite(step_loss) else math.nan
@@ -121,19 +124,23 @@ class Trainer:
                 "apply_lora true, lower lora_r, or set optim adafactor."
             ) from error
 
-    def _halve_batch(self, error: BaseException) -> None:
-        """Halve the rows of a forward pass; the step's rows stay (data_order.py), so its gradient does too."""
-        run = self._run
-        if not run.arguments.auto_find_batch_size or self._batch_rows == 1:
+    def _halve_passes(self, batches: Sequence[Batch], error: BaseException) -> None:
+        """Halve the tokens of a forward pass; the step's rows stay (data_order.py), so its gradient does too."""
+        run, state = self._run, self._state
+        sequences_per_row = len(run.rows.sequences)
+        tokens = max((len(batch.ids_T) for batch in batches if len(batch.bounds) - 1 > sequences_per_row), default=0)
+        if not run.arguments.auto_find_batch_size or not tokens:
+            longest = max(len(batch.ids_T) for batch in batches)
             raise OutOfMemory(
-                f"Out of memory with per_device_train_batch_size {self._batch_rows}. Lower it (gradient_accumulation_steps "
-                "keeps the effective batch), or max_seq_length, or set gradient_checkpointing or apply_lora true."
+                f"Out of memory in a forward pass of {longest:,} tokens. Lower max_seq_length, set gradient_checkpointing or "
+                "apply_lora true, end other work, or set auto_find_batch_size true, which halves passes of several rows."
             ) from error
-        self._batch_rows = -(-self._batch_rows // 2)
+        state.forward_tokens = -(-tokens // 2)
         if run.device.type == "cuda":
             torch.cuda.empty_cache()
         logger.info(
-            "Memory ran out: %d rows in a forward pass from here on, the effective batch as before", self._batch_rows
+            "Memory ran out: up to %d tokens in a forward pass from here on, the effective batch as before",
+            state.forward_tokens,
         )
 
     def _check_finite(self, loss: float, grad_norm: float, learning_rate: float) -> None:

@@ -3,16 +3,12 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 
+from mafunzo import cgroup
 from mafunzo.entities.compute import Hardware
 from mafunzo.entities.job import Resources
-
-CGROUPS = Path("/sys/fs/cgroup")
-MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def hardware() -> Hardware:
@@ -27,39 +23,12 @@ def capacity(of: Hardware) -> Resources:
 
 def _cpus() -> int:
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quotas = [float(quota) / float(period) for quota, period in _limits("cpu.max", 2) if quota != "max"]
-    quotas += [
-        float(quota) / 100_000 for (quota,) in _limits("cpu/cpu.cfs_quota_us", 1) if float(quota) > 0
-    ]  # control groups of version 1
-    return max(1, min([allowed, *(int(quota + 0.5) for quota in quotas)]))
+    return max(1, min([allowed, *(int(quota + 0.5) for quota in cgroup.cpu_limits())]))
 
 
 def _memory() -> int:
     """Bytes."""
-    limits = [int(limit) for (limit,) in _limits("memory.max", 1) if limit != "max"]
-    limits += [int(limit) for (limit,) in _limits("memory/memory.limit_in_bytes", 1)]
-    return min([psutil.virtual_memory().total, *limits])
-
-
-def _limits(name: str, fields: int) -> Iterator[list[str]]:
-    """Yield the fields of a control group's file, from this process's group up to the root."""
-    for group in _groups():
-        try:
-            values = (group / name).read_text().split()
-        except OSError:
-            continue
-        if len(values) == fields:
-            yield values
-
-
-def _groups() -> list[Path]:
-    try:
-        lines = MEMBERSHIP.read_text().splitlines()
-    except OSError:
-        return []
-    inner = next((line.split("::", 1)[1].strip("/") for line in lines if line.startswith("0::")), "")
-    parts = inner.split("/") if inner else []
-    return [CGROUPS.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1)]
+    return min([psutil.virtual_memory().total, *(limit for limit, _ in cgroup.memory_limits())])
 
 
 def _gpus() -> tuple[str, ...]:

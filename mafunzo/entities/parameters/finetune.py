@@ -86,7 +86,8 @@ _LENGTH = (
     Parameter(
         "per_device_train_batch_size",
         "integer",
-        "Rows in one forward pass. They are packed behind each other, so that short rows cost no padding.",
+        "Rows of the effective batch, with gradient_accumulation_steps. How many of them share a forward pass follows from the "
+        "free memory: they are packed behind each other, which changes no result, and the log says how many tokens a pass has.",
         default=1,
         minimum=1,
         unit="rows",
@@ -106,7 +107,7 @@ _LENGTH = (
     Parameter(
         "auto_find_batch_size",
         "string",
-        "Whether per_device_train_batch_size is halved when memory runs out, and the step taken again. The effective batch "
+        "Whether forward passes of several rows are halved when memory runs out, and the step taken again. The effective batch "
         "stays as asked, so that the result does too.",
         default="false",
         enum=TRUTH,
@@ -115,11 +116,10 @@ _LENGTH = (
     Parameter(
         "gradient_accumulation_steps",
         "integer",
-        "Forward passes per optimizer step. The effective batch is this times per_device_train_batch_size, times the GPUs that "
-        "were asked for; the loss is the mean over all its assistant tokens.",
+        "Times per_device_train_batch_size, and times the GPUs that were asked for, the rows of an optimizer step: the "
+        "effective batch. The loss is the mean over all its assistant tokens.",
         default=1,
         minimum=1,
-        unit="forward passes",
         steps=(FINETUNE,),
     ),
     Parameter(

@@ -48,8 +48,8 @@ MACHINE = (
     Parameter(
         "number_of_gpu_to_use_finetuning",
         "integer",
-        "How many GPUs train together. One process trains here, on one GPU or the CPU; it takes as many more forward passes a "
-        "step, so that the effective batch is the same, and says so in a line.",
+        "How many GPUs train together. One process trains here, on one GPU or the CPU; its steps have as many times more "
+        "rows, so that the effective batch is the same, and it says so in a line.",
         default=1,
         minimum=1,
         unit="GPUs",

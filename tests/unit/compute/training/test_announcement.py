@@ -13,9 +13,9 @@ def test_before_the_first_step_it_says_what_it_trains(tmp_path, base, prepared, 
     for words in (
         "LoRA r=4 on 14 layers",
         "Rows: 24 to train on",
-        "Steps: 2 of 16 rows (4 x 4 accumulated), 1.00 epochs",
+        "Steps: 2 of 16 rows (4 x 4), 1.00 epochs",
         "Computes in float32 on cpu",
-        "Asked for 4 GPUs, one process trains (GPUs here: 0): 4 forward passes a step keep the effective batch",
+        "Asked for 4 GPUs, one process trains (GPUs here: 0): steps of 16 rows keep the effective batch",
         "trained pieces in [[ ]]: w",
         "Estimate: about",
     ):

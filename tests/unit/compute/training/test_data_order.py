@@ -36,7 +36,7 @@ def test_a_step_is_split_into_forward_passes(n_threads):
     five = order(n_rows=5, batch=5, accumulation=1, epochs=3)
     ids = np.arange(10, 20, dtype=np.int32)
     rows = Rows((Sequences(ids, ids, np.arange(0, 11, 2)),))
-    steps = list(load_steps(rows, five, 1, 2, n_threads))
+    steps = list(load_steps(rows, five, 1, 5, n_threads))  # rows of 2 tokens, passes of 5
     assert [[len(batch.bounds) - 1 for batch in batches] for batches in steps] == [[2, 2, 1], [2, 2, 1]]
     first_tokens = [[int(token) for batch in batches for token in batch.ids_T] for batches in steps]
     assert first_tokens == [[10 + 2 * int(row) for row in five.rows_of(step)] for step in (1, 2)]

@@ -115,7 +115,7 @@ def test_a_checkpoint_holds_the_state_in_the_form_of_earlier_versions(tmp_path, 
     assert list(record) == ["values", "rows", "state"]
     assert record["state"]["since_log"] == {"loss": 0.0, "steps": 0, "correct": 0, "targets": 0}
     assert set(record["state"]) == {
-        *("step", "tokens", "loss_sum", "since_log", "best_loss", "best_step"),
+        *("step", "tokens", "forward_tokens", "loss_sum", "since_log", "best_loss", "best_step"),
         *("evaluations_without_gain", "seconds", "history"),
     }
 

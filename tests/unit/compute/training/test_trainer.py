@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from mafunzo.compute.model.loading import load_network
 from mafunzo.compute.training.data_order import DataOrder
+from mafunzo.compute.training.memory_plan import MOST_TOKENS
 from mafunzo.compute.training.objectives.supervised import Supervised
 from mafunzo.errors import FailedError, InvalidParameter
 from tests.support.tiny_training import learnable_rows, random_rows, write_prepared
@@ -19,14 +20,17 @@ from tests.support.training_run import FULL, LORA, history, train
 
 
 @pytest.mark.parametrize("values", [LORA, FULL], ids=["LoRA", "full"])
-def test_accumulated_forward_passes_equal_one_big_batch(tmp_path, base, values):
+def test_accumulated_forward_passes_equal_one_big_batch(tmp_path, base, values, monkeypatch):
     """Rows of very different lengths: the mean is over all tokens of the step, not over the passes."""
     prepared = write_prepared(tmp_path / "p", random_rows(16, shortest=4, longest=40), random_rows(4, seed=9))
     shape = ("per_device_train_batch_size", "gradient_accumulation_steps")
-    folders = [
-        train(tmp_path, base, prepared, f"out{b}", **values | dict(zip(shape, (b, 8 // b), strict=True)))[1]
-        for b in (8, 2, 1)
-    ]
+    folders = []
+    for rows, tokens in ((8, 1024), (2, 64), (1, 1)):
+        monkeypatch.setitem(MOST_TOKENS, "cpu", tokens)
+        sizes = dict(zip(shape, (rows, 8 // rows), strict=True))
+        folders.append(train(tmp_path, base, prepared, f"out{rows}", **values | sizes)[1])
+    planned = [json.loads((folder / "finetune_args.json").read_text())["forward_tokens"] for folder in folders]
+    assert planned == [1024, 64, 1]
     for other in folders[1:]:
         for key in ("loss", "grad_norm", "eval_loss"):
             assert history(other, key) == pytest.approx(history(folders[0], key), rel=1e-4)
@@ -76,7 +80,7 @@ def test_a_base_that_gives_no_number_is_named_as_the_cause(tmp_path, base, prepa
         train(tmp_path, base, prepared, **LORA)
 
 
-def test_when_memory_runs_out_the_batch_is_halved_and_the_result_is_the_same(
+def test_when_memory_runs_out_forward_passes_are_halved_and_the_result_is_the_same(
     tmp_path, base, prepared, monkeypatch, caplog
 ):
     _, plain = train(tmp_path, base, prepared, "plain", **LORA)
@@ -93,7 +97,7 @@ def test_when_memory_runs_out_the_batch_is_halved_and_the_result_is_the_same(
     values = LORA | {"auto_find_batch_size": True, "per_device_eval_batch_size": 1}
     with caplog.at_level("INFO"):
         _, halved = train(tmp_path, base, prepared, "halved", **values)
-    assert "2 rows in a forward pass from here on" in caplog.text
+    assert "tokens in a forward pass from here on, the effective batch as before" in caplog.text
     assert history(halved, "loss") == pytest.approx(history(plain, "loss"), rel=1e-4)
 
 
@@ -121,12 +125,13 @@ def test_out_of_memory_says_what_to_lower(tmp_path, base):
         used = int(open("/proc/self/statm").read().split()[0]) * 4096
         resource.setrlimit(resource.RLIMIT_AS, (used + 60 * 2**20, resource.RLIM_INFINITY))
         try:
-            trainer.step(next(load_steps(run.rows, run.order, 0, 4, 0)))
+            trainer.step(next(load_steps(run.rows, run.order, 0, 100_000, 0)))
         except OutOfMemory as error:
             print(error.message)
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
-    assert "Out of memory with per_device_train_batch_size 4. Lower it" in done.stdout, done.stderr
+    assert "Out of memory in a forward pass of 79,998 tokens" in done.stdout, done.stderr
+    assert "Lower max_seq_length" in done.stdout
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "cosine_with_restarts", "polynomial", "constant"])

@@ -6,7 +6,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mafunzo.control.launcher import hardware as module
+from mafunzo import cgroup
 from mafunzo.control.launcher.hardware import capacity, hardware
 from mafunzo.entities.compute import Hardware
 from mafunzo.entities.job import Resources
@@ -14,8 +14,8 @@ from mafunzo.entities.job import Resources
 
 @pytest.fixture
 def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(module, "CGROUPS", tmp_path)
-    monkeypatch.setattr(module, "MEMBERSHIP", tmp_path / "membership")
+    monkeypatch.setattr(cgroup, "ROOT", tmp_path)
+    monkeypatch.setattr(cgroup, "MEMBERSHIP", tmp_path / "membership")
     (tmp_path / "membership").write_text("0::/outer/inner\n")
     (tmp_path / "outer" / "inner").mkdir(parents=True)
     return tmp_path

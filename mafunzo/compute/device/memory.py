@@ -1,0 +1,13 @@
+"""Free memory: what this process may still take, of the machine, of its control groups, or of the accelerator."""
+
+import psutil
+import torch
+
+from mafunzo import cgroup
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return how much memory is free, on the device that computes."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return min([psutil.virtual_memory().available, *(limit - used for limit, used in cgroup.memory_limits())])

@@ -1,0 +1,54 @@
+"""Tests of `mafunzo.cgroup`: limits of this process's group and of those above it, in both versions of control groups."""
+
+from pathlib import Path
+
+import pytest
+
+from mafunzo import cgroup
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(cgroup, "ROOT", tmp_path)
+    monkeypatch.setattr(cgroup, "MEMBERSHIP", tmp_path / "membership")
+    return tmp_path
+
+
+def write(folder: Path, **files: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name.replace("__", ".")).write_text(text)
+
+
+def test_limits_of_version_2_are_those_of_the_own_group_and_above(root: Path) -> None:
+    (root / "membership").write_text("0::/outer/inner\n")
+    write(root / "outer" / "inner", memory__max="max\n", cpu__max="150000 100000\n")
+    stat = "anon 5\ninactive_file 30\nactive_file 2\n"
+    write(root / "outer", memory__max="1000\n", memory__current="430\n", memory__stat=stat, cpu__max="max 100000\n")
+    assert list(cgroup.memory_limits()) == [(1000, 400)]
+    assert list(cgroup.cpu_limits()) == [1.5]
+
+
+def test_limits_of_version_1_are_those_of_each_controller_s_own_group(root: Path) -> None:
+    (root / "membership").write_text("9:memory:/a/b\n4:cpu,cpuacct:/c\n0::/\n")
+    stat = "inactive_file 1\ntotal_inactive_file 20\n"
+    write(
+        root / "memory" / "a" / "b",
+        memory__limit_in_bytes="500",
+        memory__usage_in_bytes="120",
+        memory__stat=stat,
+    )
+    write(root / "memory", memory__limit_in_bytes="9000", memory__usage_in_bytes="10")
+    write(root / "cpu" / "c", cpu__cfs_quota_us="50000", cpu__cfs_period_us="25000")
+    write(root / "cpu", cpu__cfs_quota_us="-1", cpu__cfs_period_us="100000")
+    assert list(cgroup.memory_limits()) == [(500, 100), (9000, 10)]
+    assert list(cgroup.cpu_limits()) == [2.0]
+
+
+@pytest.mark.parametrize(
+    "membership", [None, "", "0::/\n"], ids=["another system", "no group", "the root, without limits"]
+)
+def test_without_limits_there_are_none(root: Path, membership: str | None) -> None:
+    if membership is not None:
+        (root / "membership").write_text(membership)
+    assert [*cgroup.memory_limits(), *cgroup.cpu_limits()] == []
