@@ -4,11 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mafunzo.entities.conversation import Conversation, Message
+from mafunzo.entities.conversation import TRAINING_FIELDS, Conversation, Message, call_arguments
 from mafunzo.errors import InvalidData
-
-TRAINING_FIELDS = frozenset({"weight"})
-"""Fields of a message that are about training; a template never sees them."""
 
 
 def render(tokenizer: Any, conversation: Conversation, add_generation_prompt: bool = False) -> str:
@@ -48,7 +45,7 @@ def render_messages(
 def template_messages(tokenizer: Any, conversation: Conversation) -> list[dict[str, Any]]:
     """Return the messages as chat templates expect them.
 
-    The arguments of a tool call become an object (OpenAI writes them as a JSON string). The role `developer`, OpenAI's
+    The arguments of a tool call become an object, `{}` where there are none. The role `developer`, OpenAI's
     newer name of `system`, becomes `system` for a template that doesn't know it.
     """
     source = str(tokenizer.get_chat_template(tools=[{}] if conversation.tools else None))
@@ -71,11 +68,8 @@ def _template_message(message: Message, knows_developer: bool) -> dict[str, Any]
 
 def _template_call(call: Mapping[str, Any]) -> dict[str, Any]:
     function = dict(call.get("function") or {})
-    if isinstance(function.get("arguments"), str):
-        try:
-            function["arguments"] = json.loads(function["arguments"] or "{}")
-        except json.JSONDecodeError as error:
-            raise InvalidData(
-                f"the arguments of the tool call '{function.get('name')}' aren't JSON: {error}"
-            ) from error
+    try:
+        function["arguments"] = call_arguments(function.get("arguments"))
+    except json.JSONDecodeError as error:
+        raise InvalidData(f"the arguments of the tool call '{function.get('name')}' aren't JSON: {error}") from error
     return {**call, "function": function}

@@ -23,7 +23,7 @@ BASE_VARIABLE = "MAFUNZO_BASE_MODEL"
 DEFAULT_MAX_NEW_TOKENS = 256
 ALIASES = {"max_tokens": "max_new_tokens", "max_gen_len": "max_new_tokens", "max_completion_tokens": "max_new_tokens"}
 PARAMETERS = ("max_new_tokens", "temperature", "top_p", "top_k", "do_sample", "stop", "seed")
-NOT_FOR_TEMPLATES = ("weight",)
+NOT_FOR_TEMPLATES = ("weight", "loss", "train", "training")
 
 
 def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> "ChatModel":
@@ -173,10 +173,12 @@ def _checked(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _template_call(call: Mapping[str, Any]) -> dict[str, Any]:
-    """OpenAI writes the arguments of a call as JSON in a string; templates expect an object."""
+    """OpenAI writes the arguments of a call as JSON in a string; templates expect an object, `{}` for a call without any."""
     function = dict(call.get("function") or {})
-    if isinstance(function.get("arguments"), str):
-        function["arguments"] = json.loads(function["arguments"] or "{}")
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):
+        arguments = json.loads(arguments) if arguments.strip() else None
+    function["arguments"] = arguments if _is_set(arguments) and arguments != [] else {}
     return {**call, "function": function}
 
 

@@ -25,6 +25,14 @@ def test_arguments_of_a_call_become_an_object() -> None:
     assert template_messages(family("qwen2_5"), conversation)[1]["tool_calls"][0]["function"]["arguments"] == {"a": 1}
 
 
+@pytest.mark.parametrize("function", [{}, *({"arguments": a} for a in ({}, "{}", "", " ", None, "null", [], "[]"))])
+def test_a_call_without_arguments_has_an_empty_object_however_it_is_written(function: dict[str, object]) -> None:
+    body = {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "now", **function}}]}
+    conversation = conversation_from_dict({"messages": [{"role": "user", "content": "x"}, body]})
+    assert template_messages(family("qwen2_5"), conversation)[1]["tool_calls"][0]["function"]["arguments"] == {}
+    assert '{"name": "now", "arguments": {}}' in render(family("qwen2_5"), conversation)
+
+
 def test_arguments_that_arent_json_are_named() -> None:
     body = {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{a"}}]}
     conversation = conversation_from_dict({"messages": [{"role": "user", "content": "x"}, body]})

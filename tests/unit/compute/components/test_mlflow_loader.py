@@ -48,7 +48,8 @@ def test_parameters_have_openai_s_and_llama_s_names_too() -> None:
 def test_the_arguments_of_a_call_become_an_object() -> None:
     call = {"id": "1", "function": {"name": "now", "arguments": '{"zone": "UTC"}'}}
     assert mlflow_loader._template_call(call)["function"]["arguments"] == {"zone": "UTC"}
-    assert mlflow_loader._template_call({"function": {"arguments": ""}})["function"]["arguments"] == {}
+    for empty in ({}, *({"arguments": value} for value in ("", "null", None, float("nan"), "{}", []))):
+        assert mlflow_loader._template_call({"function": empty})["function"]["arguments"] == {}
 
 
 def test_it_hashes_weights_as_the_steps_do(tmp_path: Path) -> None:
