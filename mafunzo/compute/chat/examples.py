@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mafunzo.compute.chat.mask import Span, SpanFinder
-from mafunzo.entities.conversation import Conversation
+from mafunzo.entities.conversation import TRAINING_FIELDS, Conversation, Message
 from mafunzo.errors import InvalidData
 
 IGNORED = -100
@@ -53,7 +53,10 @@ class Encoder:
     """Tokenizes conversations in batches, with one tokenizer."""
 
     def __init__(self, tokenizer: Any) -> None:
+        """Raises `InvalidData` for a chat template with which no row can be trained."""
+        self._tokenizer = tokenizer
         self._spans = SpanFinder(tokenizer)
+        self._spans.require_end_of_turn()
         self._backend = _offset_exact(tokenizer)
         special = [re.escape(token.content) for token in tokenizer.added_tokens_decoder.values() if token.special]
         self._special = re.compile("|".join(special) or r"(?!)")
@@ -73,9 +76,20 @@ class Encoder:
                 continue
             text, spans = rendering
             encoding = next(encodings)
-            trained = [span for span in spans if conversation.messages[span.message].extra.get("weight", 1) != 0]
+            trained = [span for span in spans if conversation.messages[span.message].is_trained]
             examples.append(_example(text, trained, encoding.ids, encoding.offsets, max_seq_length))
         return examples
+
+    def unread_fields(self, conversation: Conversation, example: Example) -> Iterator[str]:
+        """Yield the fields of its messages that the chat template leaves out, such as the reasoning of earlier turns."""
+        fields = [field for message in conversation.messages for field in _template_fields(message)]
+        if not fields:
+            return
+        source = str(self._tokenizer.get_chat_template(tools=[{}] if conversation.tools else None))
+        for name in dict.fromkeys(name for name, _ in fields):
+            texts = [value.strip() for other, value in fields if other == name and isinstance(value, str)]
+            if name not in source or not all(text in example.text for text in texts):
+                yield name
 
     def own_token(self, conversation: Conversation) -> str:
         """Return the first special token in the text of a message, or an empty text.
@@ -106,6 +120,14 @@ def pieces(example: Example) -> Iterator[dict[str, Any]]:
         yield {"text": example.text[begin:end], "trained": is_trained}
 
 
+def _template_fields(message: Message) -> Iterator[tuple[str, Any]]:
+    """Yield the fields that a template may write beside content and calls; what names a tool's result it needs not."""
+    fields = message.extra if message.role == "tool" else {"name": message.name, **message.extra}
+    for name, value in fields.items():
+        if name not in TRAINING_FIELDS and value not in (None, "", [], {}):
+            yield name, value
+
+
 def _example(
     text: str,
     spans: Sequence[Span],
@@ -126,7 +148,7 @@ def _example(
             first_trained = position
         labels.append(token if is_trained else IGNORED)
     if first_trained is None:
-        return Unusable("no turn of the assistant is to be trained (each has weight 0)")
+        return Unusable("no turn of the assistant is to be trained (weight 0, or loss, train or training false)")
     if first_trained >= length:
         return Unusable(
             f"cut at {length} tokens, before the assistant's first word (token {first_trained + 1} of {len(ids)}); "

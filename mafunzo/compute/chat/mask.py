@@ -76,6 +76,18 @@ class SpanFinder:
         self._shapes: OrderedDict[str, _Shape] = OrderedDict()
         self._prompts: dict[str, _Shape] = {}
 
+    def require_end_of_turn(self) -> None:
+        """Raise `InvalidData` where the chat template ends no turn with a token: then it suits no conversation.
+
+        Of a template that refuses the shortest conversation nothing is known: it may suit others.
+        """
+        shaper = _Shaper(self._tokenizer, self._added_token, self._name, self._prompts)
+        try:
+            ending = shaper.ending()
+        except InvalidData:
+            return
+        shaper.end_of_turn(ending)
+
     def find(self, conversation: Conversation) -> tuple[str, list[Span]]:
         """Return the rendered conversation and the span of each assistant turn, in order.
 
@@ -207,7 +219,7 @@ class _Shaper:
         """Return the shape with its turns; raises `InvalidData` where a turn's ends can't be proven."""
         plain = self._split(hollow, tools)
         self._check_nothing_is_left_out(hollow, plain, tools)
-        stop = self._end_of_turn(tools)
+        stop = self.end_of_turn(self.ending(tools))
         digests = _digests(hollow, tools)
         turns = [
             self._turn(index, hollow, plain, tools, stop, digests[index])
@@ -215,6 +227,24 @@ class _Shaper:
             if message["role"] == "assistant"
         ]
         return _Shape(plain.literals, plain.order, tuple(turns))
+
+    def ending(self, tools: Sequence[Mapping[str, Any]] | None = None) -> str:
+        """Return what the template writes after the answer of the shortest conversation."""
+        pair = [
+            {"role": "user", "content": "xSENTINEL000000x"},
+            {"role": "assistant", "content": "xSENTINEL000001x"},
+        ]
+        return self._split(pair, tools).literals[-1]
+
+    def end_of_turn(self, ending: str) -> str:
+        """Return the token that ends a turn of the assistant: the first in what follows its answer."""
+        closing = self._added_token.search(ending)
+        if closing is None:
+            raise InvalidData(
+                f"the chat template of {self._name} ends an assistant's turn without a token for it, "
+                "so that a model could never learn to stop"
+            )
+        return closing.group()
 
     def _split(
         self, hollow: Messages, tools: Sequence[Mapping[str, Any]] | None, add_generation_prompt: bool = False
@@ -298,19 +328,6 @@ class _Shaper:
         user = [{"role": "user", "content": "xSENTINEL000000x"}]
         tail = self._split(user, tools, add_generation_prompt=True).literals[-1]
         return tail[self._common(tail, self._split(user, tools).literals[-1]) :]
-
-    def _end_of_turn(self, tools: Sequence[Mapping[str, Any]] | None) -> str:
-        pair = [
-            {"role": "user", "content": "xSENTINEL000000x"},
-            {"role": "assistant", "content": "xSENTINEL000001x"},
-        ]
-        closing = self._added_token.search(self._split(pair, tools).literals[-1])
-        if closing is None:
-            raise InvalidData(
-                f"the chat template of {self._name} ends an assistant's turn without a token for it, "
-                "so that a model could never learn to stop"
-            )
-        return closing.group()
 
     def _common(self, left: str, right: str) -> int:
         """Return the length of the longest common prefix that splits no added token of the vocabulary."""

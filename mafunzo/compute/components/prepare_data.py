@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 MINIMUM_TRAINING_ROWS = 10
 """Fewer rows are refused, as in Azure ML."""
 PREVIEWED_ROWS = 5
+UNREAD_FIELD = "has '{}' in a message, which the chat template leaves out"
 Places = dict[bytes, tuple[str, str]]
 """For deduplication: a conversation's fingerprint to the split and the place of its first occurrence."""
 
@@ -203,6 +204,7 @@ def _encode(rows: list[Row], encoder: Encoder, options: Options, tally: Tally) -
             continue
         if token := encoder.own_token(row.conversation):
             tally.notes[f"has '{token}', a token of the model's own, in its text"] += 1
+        tally.notes.update(UNREAD_FIELD.format(name) for name in encoder.unread_fields(row.conversation, example))
         tally.rows_kept += 1
         tally.tokens += len(example.input_ids)
         tally.assistant_tokens += example.assistant_tokens

@@ -7,7 +7,7 @@ from mafunzo.compute.chat.examples import Encoder, Example, Unusable, pieces
 from mafunzo.compute.chat.tokenizer import load_tokenizer
 from mafunzo.compute.components.command import Arguments, run
 from mafunzo.compute.components.data_report import Tally
-from mafunzo.compute.components.prepare_data import output_folder, sequence_length
+from mafunzo.compute.components.prepare_data import UNREAD_FIELD, output_folder, sequence_length
 from mafunzo.dataset.check import BadRow, read_conversations
 from mafunzo.dataset.files import open_source
 from mafunzo.tracking.atomic_json import write_json
@@ -37,6 +37,9 @@ def work(arguments: Arguments) -> None:
             if isinstance(example, Unusable):
                 tally.bad.append(BadRow(row.file, row.row, example.reason))
             else:
+                tally.notes.update(
+                    UNREAD_FIELD.format(name) for name in encoder.unread_fields(row.conversation, example)
+                )
                 rows.append(_preview_row(row.file, row.row, example))
     report = {
         "rows_read": tally.rows_read,

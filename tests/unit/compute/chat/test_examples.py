@@ -82,6 +82,39 @@ def test_a_turn_of_weight_0_is_read_but_not_trained() -> None:
     assert "weight" not in render(family("phi3"), conversation)
 
 
+@pytest.mark.parametrize("field", ["loss", "train", "training", "weight"])
+def test_a_turn_that_a_field_excludes_is_read_but_not_trained(field: str) -> None:
+    bad = {"role": "assistant", "content": "Bad answer", field: 0 if field == "weight" else False}
+    turns = [{"role": "user", "content": "Hi."}, bad, {"role": "user", "content": "No."}, TALK.messages[1].as_dict()]
+    conversation = conversation_from_dict({"messages": turns})
+    example = encoder(family("phi3")).encode([conversation], None)[0]
+    assert isinstance(example, Example)
+    assert "Bad answer" in example.text and field not in example.text
+    assert [piece["text"] for piece in pieces(example) if piece["trained"]] == ["Hello!<|end|>\n"]
+
+
+def test_fields_that_the_template_leaves_out_are_named() -> None:
+    def unread(name: str, *messages: dict[str, Any]) -> list[str]:
+        conversation = conversation_from_dict({"messages": messages})
+        example = encoder(family(name)).encode([conversation], None)[0]
+        assert isinstance(example, Example)
+        return list(encoder(family(name)).unread_fields(conversation, example))
+
+    user = {"role": "user", "content": "Hi."}
+    thinking = {"role": "assistant", "content": "Hello!", "reasoning_content": "They greet me.", "weight": 1}
+    assert unread("qwen3", user, thinking) == []
+    assert unread("qwen3", user, thinking, user, TALK.messages[1].as_dict()) == ["reasoning_content"]
+    assert unread("phi3", {**user, "name": "Amina"}, thinking) == ["name", "reasoning_content"]
+    assert unread("phi3", user, {"role": "assistant", "content": "Hello!", "score": 4}) == ["score"]
+    assert unread("phi3", user, {"role": "assistant", "content": "Hello!", "loss": True, "note": ""}) == []
+
+
+def test_a_template_that_no_row_can_be_trained_with_is_refused_once() -> None:
+    template = "{% for m in messages %}### {{ m['role'] }}\n{{ m['content'] }}\n{% endfor %}"
+    with pytest.raises(InvalidData, match="the chat template of made ends an assistant's turn without a token for it"):
+        Encoder(make_tokenizer(template, None, "<e>", ["<e>"]))
+
+
 def test_no_turn_to_train_is_said() -> None:
     silent = say(("user", "Hi."), ("assistant", "Hello!"), weight=0)
     with pytest.raises(InvalidData, match="no turn of the assistant is to be trained"):
