@@ -12,10 +12,17 @@ from typing import Any
 
 from mafunzo.dataset.files import Indices, RawRow, Source
 from mafunzo.dataset.formats import Shape, shape
-from mafunzo.entities.conversation import ROLES, Conversation, Message
+from mafunzo.entities.conversation import ROLES, TRAINING_FIELDS, Conversation, Message, call_arguments
 from mafunzo.errors import Faults, InvalidData
 
 SHOWN_BAD_ROWS = 20
+_FIELDS = frozenset(("role", "content", "tool_calls", "name", "tool_call_id"))
+_CALL_AS_TEXT = re.compile(
+    r"""<\|?/?(tool|function|invoke|python)|\[/?(TOOL|FUNCTION)_?CALLS?\]|^Action:|^\s*\[\w+\(.*\)\]\s*$
+    |["']name["']\s*:.*["'](arguments|parameters)["']\s*:|["'](arguments|parameters)["']\s*:.*["']name["']\s*:""",
+    re.IGNORECASE | re.MULTILINE | re.DOTALL | re.VERBOSE,
+)
+"""What templates and prompts of tools make a model write for a call."""
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _SIMILAR_ROLES = {
     "ai": "assistant",
@@ -118,16 +125,20 @@ def check_row(raw: RawRow) -> Row | BadRow:
         faults.add(*_faults_between(messages))
     if faults:
         return BadRow(raw.file, raw.row, "; ".join(faults))
-    return Row(raw.file, raw.row, Conversation(tuple(messages), tools), parts.format, tuple(_notes(messages)))
+    notes = (*parts.notes, *_notes(messages))
+    return Row(raw.file, raw.row, Conversation(tuple(messages), tools), parts.format, notes)
 
 
 def fingerprint(conversation: Conversation) -> bytes:
     """Return a 16-byte hash for deduplication, the same for conversations that differ in white space only."""
-    parts = [
-        [m.role, " ".join((m.content or "").split()), json.dumps(m.tool_calls, sort_keys=True, default=dict)]
-        for m in conversation.messages
-    ]
+    parts = [[m.role, " ".join((m.content or "").split()), _call_texts(m)] for m in conversation.messages]
     return hashlib.blake2b(json.dumps(parts).encode("utf-8"), digest_size=16).digest()
+
+
+def _call_texts(message: Message) -> list[str]:
+    """Return what a message calls, without ids: they differ between equal conversations."""
+    functions = [call.get("function") or {} for call in message.tool_calls]
+    return [json.dumps([f.get("name"), call_arguments(f.get("arguments"))], sort_keys=True) for f in functions]
 
 
 def _message(number: int, body: Any, faults: Faults) -> Message | None:
@@ -137,7 +148,13 @@ def _message(number: int, body: Any, faults: Faults) -> Message | None:
         return None
     role = body.get("role")
     if role is None:
-        faults.add(f"{where} has no role")
+        others = ", ".join(key for key in body if key not in _FIELDS)
+        faults.add(
+            f"{where} has no role" + (f" (it has: {others}). Rename its keys to role and content" if others else "")
+        )
+        return None
+    if role == "tool_call":
+        faults.add(f"{where} is a tool call, but not JSON with a name and arguments: {str(body.get('content'))[:60]}")
         return None
     if role not in ROLES:
         faults.add(f"{where} has the role '{role}', expected one of {', '.join(ROLES)}{_suggest(str(role))}")
@@ -145,15 +162,29 @@ def _message(number: int, body: Any, faults: Faults) -> Message | None:
     own_faults = Faults()
     calls = _calls(where, body, own_faults)
     content = _content(where, role, body, bool(body.get("tool_calls")), own_faults)
-    weight = body.get("weight")
-    if weight is not None and (role != "assistant" or isinstance(weight, bool) or weight not in (0, 1)):
-        own_faults.add(f"{where} has the weight {weight!r}, expected 0 or 1 on a message of the assistant")
+    own_faults.add(*_training_faults(where, role, body))
     faults.add(*own_faults)
     if own_faults:
         return None
-    keys = {"role", "content", "tool_calls", "name", "tool_call_id"}
-    extra = {key: value for key, value in body.items() if key not in keys and value is not None}
+    extra = {key: value for key, value in body.items() if key not in _FIELDS and value is not None}
     return Message(role, content, calls, body.get("name"), body.get("tool_call_id"), extra)
+
+
+def _training_faults(where: str, role: str, body: Mapping[str, Any]) -> Iterator[str]:
+    """Check the fields that exclude a turn; on a turn that is never trained they may say so."""
+    for name in TRAINING_FIELDS:
+        value = body.get(name)
+        is_weight = name == "weight"
+        if value is None or (
+            value in (0, 1) and isinstance(value, bool) is not is_weight and (role == "assistant" or not value)
+        ):
+            continue
+        expected = "0 or 1" if is_weight else "true or false"
+        shown = repr(value) if is_weight else json.dumps(value, default=str)
+        yield f"{where} has the {name} {shown}, expected {expected} on a message of the assistant"
+    for name in ("train_detail", "training_detail"):
+        if body.get(name):
+            yield f"{where} has {name}, but a turn is trained whole. Split it, or exclude it with train false"
 
 
 def _content(where: str, role: str, body: Mapping[str, Any], has_calls: bool, faults: Faults) -> str | None:
@@ -169,8 +200,10 @@ def _content(where: str, role: str, body: Mapping[str, Any], has_calls: bool, fa
             return None
         content = "".join(str(text) for text in texts)
     if content is None:
+        others = ", ".join(key for key, value in body.items() if key not in _FIELDS and isinstance(value, str))
         if not has_calls:
-            faults.add(f"{where} ('{role}') has no content")
+            hint = f" (it has: {others}). Rename its text to content" if others else ""
+            faults.add(f"{where} ('{role}') has no content{hint}")
         return None
     if not isinstance(content, str):
         faults.add(f"{where} ('{role}') has content that isn't text: {json.dumps(content, default=str)[:60]}")
@@ -192,22 +225,27 @@ def _calls(where: str, body: Mapping[str, Any], faults: Faults) -> tuple[dict[st
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
             faults.add(f"{where}, tool call {number} has no function with a name")
             continue
-        arguments = function.get("arguments", {})
-        if isinstance(arguments, str) and not _is_json_object(arguments):
-            faults.add(f"{where}, tool call {number} has arguments that aren't a JSON object: {arguments[:60]}")
+        if not _is_object(function.get("arguments")):
+            shown = (
+                function["arguments"] if isinstance(function["arguments"], str) else json.dumps(function["arguments"])
+            )
+            faults.add(f"{where}, tool call {number} has arguments that aren't a JSON object: {shown[:60]}")
     return () if faults else tuple(_call(call) for call in calls)
 
 
 def _call(call: Mapping[str, Any]) -> dict[str, Any]:
-    if "function" in call:
-        return {"type": "function", **call}
-    attributes = {key: value for key, value in call.items() if key not in ("name", "arguments")}
-    return {"type": "function", **attributes, "function": {k: call[k] for k in ("name", "arguments") if k in call}}
+    """Return a call in OpenAI's form; one without arguments, in whichever spelling, has `{}`."""
+    attributes = {key: value for key, value in call.items() if key not in ("name", "arguments", "function")}
+    function = dict(call.get("function", {key: call[key] for key in ("name", "arguments") if key in call}))
+    arguments = function.get("arguments")
+    if not call_arguments(arguments) and arguments != "{}":
+        function["arguments"] = {}
+    return {"type": "function", **attributes, "function": function}
 
 
-def _is_json_object(text: str) -> bool:
+def _is_object(arguments: Any) -> bool:
     try:
-        return isinstance(json.loads(text or "{}"), dict)
+        return isinstance(call_arguments(arguments), dict)
     except ValueError:
         return False
 
@@ -232,8 +270,11 @@ def _faults_between(messages: Sequence[Message]) -> Iterator[str]:
         yield f"has one message only ('{messages[0].role}'), expected a question and an answer"
     elif not any(message.role == "assistant" for message in messages):
         yield "has no turn of the assistant, so there is nothing to learn from it"
-    elif all(message.extra.get("weight") == 0 for message in messages if message.role == "assistant"):
-        yield "has weight 0 on every turn of the assistant, so there is nothing to learn from it"
+    elif not any(message.is_trained for message in messages):
+        answers = [message for message in messages if message.role == "assistant"]
+        fields = [name for name in TRAINING_FIELDS if any(not message.extra.get(name, True) for message in answers)]
+        shown = " or ".join(f"{name} {'0' if name == 'weight' else 'false'}" for name in fields)
+        yield f"has {shown} on every turn of the assistant, so there is nothing to learn from it"
     yield from _calls_without_partner(messages)
 
 
@@ -241,6 +282,8 @@ def _calls_without_partner(messages: Sequence[Message]) -> Iterator[str]:
     call_ids: list[Any] = []
     for number, message in enumerate(messages, 1):
         call_ids += [call.get("id") for call in message.tool_calls]
+        if message.role == "assistant" and not message.tool_calls and _CALL_AS_TEXT.search(message.content or ""):
+            call_ids.append(None)
         if message.role != "tool":
             continue
         if not call_ids:
@@ -250,6 +293,10 @@ def _calls_without_partner(messages: Sequence[Message]) -> Iterator[str]:
 
 
 def _notes(messages: Sequence[Message]) -> Iterator[str]:
+    if messages[0].role == "assistant":
+        yield "begins with a turn of the assistant, before any question"
+    if not all(message.is_trained for message in messages if message.role == "assistant"):
+        yield "excludes a turn of the assistant from training"
     if messages[-1].role != "assistant":
         yield f"ends on a turn of the {messages[-1].role}, which isn't trained"
     pairs = {(left.role, right.role) for left, right in pairwise(messages)}

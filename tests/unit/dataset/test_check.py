@@ -42,6 +42,15 @@ def checked(messages: Any, **more: Any) -> Row | BadRow:
         pytest.param([{**U, "tool_calls": [CALL]}, A], "message 1 has tool_calls that aren't a list on a message of the assistant", id="call by the user"),
         pytest.param([U, {**A, "weight": 2}], "message 2 has the weight 2, expected 0 or 1 on a message of the assistant", id="weight 2"),
         pytest.param([{**U, "weight": 1}, A], "message 1 has the weight 1, expected 0 or 1 on a message of the assistant", id="weight of the user"),
+        pytest.param([U, {**A, "loss": "no"}], 'message 2 has the loss "no", expected true or false on a message of the assistant', id="loss no"),
+        pytest.param([U, {**A, "train": 0}], "message 2 has the train 0, expected true or false on a message of the assistant", id="train 0"),
+        pytest.param([{**U, "training": True}, A], "message 1 has the training true, expected true or false on a message of the assistant", id="training of the user"),
+        pytest.param([U, {**A, "train_detail": [{"begin_offset": 0}]}], "message 2 has train_detail, but a turn is trained whole. Split it, or exclude it with train false", id="parts of a turn"),
+        pytest.param([U, {**A, "loss": False}], "has loss false on every turn of the assistant, so there is nothing to learn from it", id="all loss false"),
+        pytest.param([{"speaker": "x", "text": "y"}, A], "message 1 has no role (it has: speaker, text). Rename its keys to role and content", id="other keys"),
+        pytest.param([{"role": "user", "text": "y"}, A], "message 1 ('user') has no content (it has: text). Rename its text to content", id="another key for the text"),
+        pytest.param([U, {"role": "function_call", "content": "f()"}, A], "message 2 is a tool call, but not JSON with a name and arguments: f()", id="a call that isn't JSON"),
+        pytest.param([U, {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": [1]}}]}], "message 2, tool call 1 has arguments that aren't a JSON object: [1]", id="arguments in a list"),
         pytest.param([U, {**A, "weight": 0}], "has weight 0 on every turn of the assistant, so there is nothing to learn from it", id="all weights 0"),
         pytest.param([{"role": "usr", "content": "x"}, {"role": "assistant"}], "message 1 has the role 'usr', expected one of system, developer, user, assistant, tool (did you mean 'user'?); message 2 ('assistant') has no content", id="all reasons at once"),
     ],
@@ -62,6 +71,10 @@ def test_tools_must_be_definitions_with_names() -> None:
     "messages, notes",
     [
         pytest.param([U, A], (), id="nothing unusual"),
+        pytest.param([A, U, A], ("begins with a turn of the assistant, before any question",), id="assistant first"),
+        pytest.param([U, {**A, "loss": False}, U, A], ("excludes a turn of the assistant from training",), id="an excluded turn"),
+        pytest.param([{**U, "train": False}, {**A, "train": True}], (), id="what happens anyway"),
+        pytest.param([{**U, "weight": 0}, {**A, "weight": 1.0}], (), id="what happens anyway, by weight"),
         pytest.param([U, A, U], ("ends on a turn of the user, which isn't trained",), id="trailing user"),
         pytest.param([U, U, A], ("has several turns of the user in a row",), id="two users"),
         pytest.param([U, A, A], ("has several turns of the assistant in a row",), id="two assistants"),
@@ -88,6 +101,31 @@ def test_parts_of_text_are_joined_and_calls_need_no_content() -> None:
     assert isinstance(row, Row)
     assert [message.content for message in row.conversation.messages] == ["ab", None, "", "Hello!"]
     assert row.conversation.messages[1].tool_calls == (CALL,)
+
+
+@pytest.mark.parametrize("text", ['<tool_call>\n{"name": "f"}\n</tool_call>', '{"name": "f", "arguments": {}}', "<functioncall> {}", "[TOOL_CALLS] []", "<|python_tag|>f()", "Action: f", '[f(town="Voi")]'])  # fmt: skip
+def test_a_call_as_text_may_have_a_result(text: str) -> None:
+    row = checked([U, {"role": "assistant", "content": text}, {"role": "tool", "tool_call_id": "7", "content": "x"}, A])
+    assert isinstance(row, Row)
+    assert row.conversation.messages[1].content == text
+
+
+SPELLINGS = [{}, *({"arguments": a} for a in ({}, "{}", "", " ", None, "null", [], "[]"))]
+
+
+def test_a_call_without_arguments_means_one_thing_in_every_spelling() -> None:
+    rows = [
+        checked(
+            [U, {"role": "assistant", "tool_calls": [{"id": str(number), "function": {"name": "f", **spelling}}]}, A]
+        )
+        for number, spelling in enumerate(SPELLINGS)
+    ]
+    prints = {fingerprint(row.conversation) for row in rows if isinstance(row, Row)}
+    assert not [row for row in rows if isinstance(row, BadRow)] and len(prints) == 1
+    arguments = [
+        row.conversation.messages[1].tool_calls[0]["function"]["arguments"] for row in rows if isinstance(row, Row)
+    ]
+    assert all(value in ({}, "{}") for value in arguments)
 
 
 def test_further_fields_of_a_message_stay_for_the_template() -> None:
