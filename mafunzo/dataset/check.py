@@ -15,7 +15,10 @@ from mafunzo.dataset.formats import Shape, shape
 from mafunzo.entities.conversation import ROLES, TRAINING_FIELDS, Conversation, Message, call_arguments
 from mafunzo.errors import Faults, InvalidData
 
-SHOWN_BAD_ROWS = 20
+SHOWN_FAULTS = 20
+SHOWN_ALIKE = 3
+"""Of one file and kind, more bad rows than these are told in one line."""
+SHOWN_RANGES = 10
 _FIELDS = frozenset(("role", "content", "tool_calls", "name", "tool_call_id"))
 _CALL_AS_TEXT = re.compile(
     r"""<\|?/?(tool|function|invoke|python)|\[/?(TOOL|FUNCTION)_?CALLS?\]|^Action:|^\s*\[\w+\(.*\)\]\s*$
@@ -23,6 +26,22 @@ _CALL_AS_TEXT = re.compile(
     re.IGNORECASE | re.MULTILINE | re.DOTALL | re.VERBOSE,
 )
 """What templates and prompts of tools make a model write for a call."""
+_DETAILS = tuple(
+    (re.compile(pattern), text)
+    for pattern, text in (
+        (
+            r"(isn't text|aren't a JSON object|with a name and arguments): .*?(?=; message |; 'tools' |; a tool |$)",
+            r"\1",
+        ),
+        (r"\bmessage \d+, tool call \d+", "a tool call"),
+        (r"\bmessage \d+", "a message"),
+        (r"(the tool call) '.*?', which", r"\1, which"),
+        (r" \((token \d+ of \d+|(line \d+, )?column \d+|[^()]*, row \d+)\)", ""),
+        (r"\bbyte 0x\w+ at position \d+", "a byte of another encoding"),
+        (r"\bhas \d+ cells, expected \d+", "has more or fewer cells, not as many"),
+    )
+)
+"""What differs between equal reasons of rows, and what stands in its place in their kind."""
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _SIMILAR_ROLES = {
     "ai": "assistant",
@@ -59,6 +78,11 @@ class BadRow:
     def __str__(self) -> str:
         return f"{self.file}, row {self.row}: {self.reason}"
 
+    @property
+    def kind(self) -> str:
+        """The reason without the details of this row."""
+        return kind_of(self.reason)
+
 
 @dataclass
 class RowCounts:
@@ -85,6 +109,11 @@ class Report(RowCounts):
     """The result of checking one source."""
 
     @property
+    def reasons(self) -> dict[str, int]:
+        """How many rows can't be used, by kind of reason, most first."""
+        return dict(Counter(row.kind for row in self.bad).most_common())
+
+    @property
     def rows_kept(self) -> int:
         return self.rows_read - len(self.bad)
 
@@ -104,14 +133,46 @@ def read_conversations(source: Source, indices: Indices | None = None) -> Iterat
 
 
 def refuse(bad: Sequence[BadRow]) -> None:
-    """Raise `InvalidData` that counts all bad rows and lists the first `SHOWN_BAD_ROWS`; nothing where there are none."""
+    """Raise `InvalidData` that counts all bad rows and names them, those of one kind in one line; nothing without any."""
     if not bad:
         return
-    faults = [str(row) for row in bad[:SHOWN_BAD_ROWS]]
-    if len(bad) > SHOWN_BAD_ROWS:
-        faults.append(f"... and {len(bad) - SHOWN_BAD_ROWS} more")
+    lines = list(_lines(bad))
+    faults = lines[:SHOWN_FAULTS]
+    if len(lines) > SHOWN_FAULTS:
+        faults.append(f"... and {len(lines) - SHOWN_FAULTS} more")
     rows = "1 row" if len(bad) == 1 else f"{len(bad)} rows"
     raise InvalidData(f"{rows} can't be used. Correct them, or pass on_bad_row skip to leave them out.", faults)
+
+
+def _lines(bad: Sequence[BadRow]) -> Iterator[str]:
+    groups: dict[tuple[str, str], list[BadRow]] = {}
+    for row in bad:
+        groups.setdefault((row.file, row.kind), []).append(row)
+    for (file, kind), rows in groups.items():
+        if len(rows) <= SHOWN_ALIKE:
+            yield from map(str, rows)
+        else:
+            reason = rows[0].reason if len({row.reason for row in rows}) == 1 else kind
+            yield f"{file}, {len(rows)} rows ({_ranges(sorted(row.row for row in rows))}): {reason}"
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Return ascending numbers as text, neighbours as a range."""
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and number == ranges[-1][-1] + 1:
+            ranges[-1] = [ranges[-1][0], number]
+        else:
+            ranges.append([number])
+    texts = [" to ".join(map(str, bounds)) for bounds in ranges[:SHOWN_RANGES]]
+    return ", ".join(texts) + (" ..." if len(ranges) > SHOWN_RANGES else "")
+
+
+def kind_of(reason: str) -> str:
+    """Return a reason without the details of its row (numbers, places, what the row says): equal kinds are counted together."""
+    for pattern, text in _DETAILS:
+        reason = pattern.sub(text, reason)
+    return "; ".join(dict.fromkeys(reason.split("; ")))
 
 
 def check_row(raw: RawRow) -> Row | BadRow:

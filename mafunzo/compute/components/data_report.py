@@ -9,9 +9,11 @@ from pathlib import Path
 from statistics import fmean, quantiles
 from typing import Any
 
-from mafunzo.dataset.check import BadRow, RowCounts
+from mafunzo.dataset.check import BadRow, RowCounts, kind_of
 
 BINS = 40
+SHOWN_REASONS = 5
+SHOWN_CHARACTERS = 200
 SHOWN_SHARE = 0.97
 """The axis ends where so many conversations are shown; the few longer ones are counted in the text."""
 
@@ -90,20 +92,13 @@ def summary(report: Mapping[str, Any]) -> Iterator[str]:
             f"{name:<10} {part['rows_kept']:>7,} of {part['rows_read']:,} rows, {part['tokens']:,} tokens, "
             f"{share:.0%} by the assistant, {part['truncated']:,} rows cut at {report['max_seq_length'] or 'no length'}"
         )
-        reasons = Counter(_kind_of(row["reason"]) for row in part["dropped"])
-        for reason, count in reasons.most_common(5):
-            yield f"{'':<10} {count:>7,} left out: {reason}"
+        reasons = Counter(kind_of(row["reason"]) for row in part["dropped"]).most_common()
+        for reason, count in reasons[:SHOWN_REASONS]:
+            yield f"{'':<10} {count:>7,} left out: {reason[:SHOWN_CHARACTERS]}"
+        if others := sum(count for _, count in reasons[SHOWN_REASONS:]):
+            yield f"{'':<10} {others:>7,} left out for other reasons: all are in report.json"
         for note, count in part["notes"].items():
             yield f"{'':<10} {count:>7,} kept; the row {note}"
-
-
-def _kind_of(reason: str) -> str:
-    """Return the reason without its row's details, so that equal ones are counted together."""
-    if reason.startswith("stands in "):
-        return f"{reason.split(' (')[0]} as well, so it is kept out of training"
-    return (
-        "cut before the assistant's first word; raise max_seq_length" if reason.startswith("cut at ") else reason[:160]
-    )
 
 
 def metrics(tallies: Mapping[str, Tally]) -> dict[str, float]:

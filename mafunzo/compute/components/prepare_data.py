@@ -255,7 +255,7 @@ def _check_enough_is_left(tallies: Mapping[str, Tally]) -> None:
     for name, tally in tallies.items():
         least = MINIMUM_TRAINING_ROWS if name == "train" else min(1, tally.rows_read)
         if tally.rows_kept < least:
-            reasons = Counter(row.reason for row in tally.dropped).most_common(5)
+            reasons = Counter(row.kind for row in tally.dropped).most_common(5)
             raise InvalidData(
                 f"Of {tally.rows_read} {name} rows {tally.rows_kept} can be used, expected {least} or more.",
                 [f"{count} {'row' if count == 1 else 'rows'}: {reason}" for reason, count in reasons],

@@ -46,6 +46,7 @@ def check(file: Path = FILE, as_json: bool = AS_JSON) -> None:
         "good": report.rows_kept,
         "bad": len(report.bad),
         "format": dict(report.formats),
+        "reasons": report.reasons,
         "notes": dict(report.notes),
     }
     print_entity(facts | {"faults": [str(row) for row in report.bad]}, as_json, facts)

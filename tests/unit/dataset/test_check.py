@@ -147,16 +147,53 @@ def test_a_report_counts_every_row_of_a_file(tmp_path: Path) -> None:
     assert (report.rows_read, report.rows_kept) == (4, 2)
     assert [row.row for row in report.bad] == [2, 3]
     assert report.formats == {"messages": 1, "prompt_completion": 1}
+    assert sum(report.reasons.values()) == len(report.bad)
 
 
 def test_a_refusal_lists_some_bad_rows_and_counts_all() -> None:
     with pytest.raises(InvalidData) as excinfo:
-        refuse([BadRow("a.jsonl", number, "is bad") for number in range(1, 26)])
+        refuse([BadRow("a.jsonl", number, f"has the role 'r{number}'") for number in range(1, 26)])
     assert excinfo.value.message == "25 rows can't be used. Correct them, or pass on_bad_row skip to leave them out."
-    assert excinfo.value.faults[0] == "a.jsonl, row 1: is bad"
+    assert excinfo.value.faults[0] == "a.jsonl, row 1: has the role 'r1'"
     assert excinfo.value.faults[-1] == "... and 5 more"
     assert len(excinfo.value.faults) == 21
     refuse([])
+
+
+def test_a_reason_that_many_rows_share_is_said_once() -> None:
+    empty = [BadRow("a.jsonl", number, f"message {number} ('user') is empty") for number in (2, 4, 5, 6)]
+    columns = [BadRow("b.csv", number, "has no 'messages' (it has: x)") for number in range(1, 500)]
+    few = [BadRow("c.jsonl", number, "has no 'messages' (it has: x)") for number in range(1, 4)]
+    with pytest.raises(InvalidData) as excinfo:
+        refuse([*empty, *columns, BadRow("b.csv", 500, "'messages' is empty"), *few])
+    assert excinfo.value.faults == (
+        "a.jsonl, 4 rows (2, 4 to 6): a message ('user') is empty",
+        "b.csv, 499 rows (1 to 499): has no 'messages' (it has: x)",
+        "b.csv, row 500: 'messages' is empty",
+        *(f"c.jsonl, row {number}: has no 'messages' (it has: x)" for number in (1, 2, 3)),
+    )
+    with pytest.raises(InvalidData) as excinfo:
+        refuse([BadRow("a.jsonl", number, "is bad") for number in range(1, 100, 2)])
+    assert excinfo.value.faults == ("a.jsonl, 50 rows (1, 3, 5, 7, 9, 11, 13, 15, 17, 19 ...): is bad",)
+
+
+@pytest.mark.parametrize(
+    "reason, kind",
+    [
+        pytest.param("message 2 ('user') is empty; message 4 ('user') is empty", "a message ('user') is empty", id="the same in two messages"),
+        pytest.param("message 2, tool call 1 has arguments that aren't a JSON object: {; x", "a tool call has arguments that aren't a JSON object", id="what the row says"),
+        pytest.param("message 1 ('user') has content that isn't text: 7; message 2 has no role", "a message ('user') has content that isn't text; a message has no role", id="two reasons"),
+        pytest.param("message 3 answers the tool call 'c2', which doesn't stand before it", "a message answers the tool call, which doesn't stand before it", id="an id"),
+        pytest.param("stands in the test rows (b.jsonl, row 7) as well, so it is kept out of training", "stands in the test rows as well, so it is kept out of training", id="a place"),
+        pytest.param("cut at 64 tokens, before the assistant's first word (token 70 of 90); raise max_seq_length", "cut at 64 tokens, before the assistant's first word; raise max_seq_length", id="tokens"),
+        pytest.param("isn't JSON: Expecting value (column 7)", "isn't JSON: Expecting value", id="a column"),
+        pytest.param("isn't UTF-8: byte 0xff at position 3. Save the file as UTF-8", "isn't UTF-8: a byte of another encoding. Save the file as UTF-8", id="a byte"),
+        pytest.param("has 3 cells, expected 5 as in the first line", "has more or fewer cells, not as many as in the first line", id="cells"),
+        pytest.param("has the weight 2, expected 0 or 1", "has the weight 2, expected 0 or 1", id="a number that is the reason"),
+    ],
+)  # fmt: skip
+def test_the_kind_of_a_reason_has_no_details_of_its_row(reason: str, kind: str) -> None:
+    assert BadRow("a.jsonl", 1, reason).kind == kind
 
 
 def test_conversations_that_differ_in_white_space_are_the_same() -> None:

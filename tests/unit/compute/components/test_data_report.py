@@ -48,6 +48,16 @@ def test_the_summary_counts_equal_reasons_together() -> None:
     assert "1 kept; the row has an empty system message" in lines
 
 
+def test_the_counts_of_reasons_add_up_to_the_rows_that_are_left_out() -> None:
+    counts = tally()
+    counts.left_out += [BadRow("a.jsonl", row, f"cut at 8 tokens (token {row} of 90)") for row in range(30)]
+    counts.bad += [BadRow("a.jsonl", row, f"has the role '{row % 7}'") for row in range(30, 100)]
+    lines = [line.split() for line in summary(as_json({"train": counts}, {"max_seq_length": 8})) if "left out" in line]
+    assert lines[0] == ["30", "left", "out:", "cut", "at", "8", "tokens"]
+    assert len(lines) == 6
+    assert sum(int(line[0]) for line in lines) == len(counts.dropped) == 101
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
