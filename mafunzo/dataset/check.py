@@ -105,8 +105,17 @@ class RowCounts:
                 yield row
 
 
+@dataclass
 class Report(RowCounts):
-    """The result of checking one source."""
+    """The result of checking one source.
+
+    fingerprints: of each row in order, empty for one that can't be used. equal_rows: those that equal an earlier row.
+    equal_prompts: those that don't, but ask what an earlier one asks.
+    """
+
+    fingerprints: list[bytes] = field(default_factory=list)
+    equal_rows: int = 0
+    equal_prompts: int = 0
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -121,8 +130,16 @@ class Report(RowCounts):
 def check_source(source: Source) -> Report:
     """Check every row of a source, without a tokenizer. Raises `InvalidFile` where a file as a whole can't be read."""
     report = Report()
-    for _ in report.good_rows(read_conversations(source)):
-        pass
+    rows: set[bytes] = set()
+    prompts: set[bytes] = set()
+    for row in report.good_rows(read_conversations(source)):
+        own, prompt = fingerprint(row.conversation), fingerprint(_prompt(row.conversation))
+        report.fingerprints += [b""] * (report.rows_read - 1 - len(report.fingerprints)) + [own]
+        report.equal_rows += own in rows
+        report.equal_prompts += own not in rows and prompt in prompts
+        rows.add(own)
+        prompts.add(prompt)
+    report.fingerprints += [b""] * (report.rows_read - len(report.fingerprints))
     return report
 
 
@@ -194,6 +211,12 @@ def fingerprint(conversation: Conversation) -> bytes:
     """Return a 16-byte hash for deduplication, the same for conversations that differ in white space only."""
     parts = [[m.role, " ".join((m.content or "").split()), _call_texts(m)] for m in conversation.messages]
     return hashlib.blake2b(json.dumps(parts).encode("utf-8"), digest_size=16).digest()
+
+
+def _prompt(conversation: Conversation) -> Conversation:
+    """Return what stands before the last answer."""
+    last = max(index for index, message in enumerate(conversation.messages) if message.role == "assistant")
+    return Conversation(conversation.messages[:last])
 
 
 def _call_texts(message: Message) -> list[str]:

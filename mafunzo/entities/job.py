@@ -183,6 +183,10 @@ class Step:
         return self.spec.name
 
 
+NOTES = "notes"
+"""The property of a job that lists in sentences what it will do with its rows; absent where there is nothing to say."""
+
+
 @dataclass(frozen=True)
 class Job:
     """A request for work and its state. `outputs` maps a job output to (step, output). Higher `priority` runs first.

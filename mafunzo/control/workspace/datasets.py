@@ -16,6 +16,7 @@ from mafunzo.control.workspace.versions import Versions
 from mafunzo.dataset.check import Report, Row, check_source, read_conversations, refuse
 from mafunzo.dataset.download import Access, DataCard, HubSource, cards, find_card, get_dataset
 from mafunzo.dataset.files import open_source
+from mafunzo.dataset.repeats import SplitsReport, by_split
 from mafunzo.dataset.split import SPLITS, split
 from mafunzo.entities.asset import Asset, AssetType, home_path
 from mafunzo.entities.asset_request import DataRequest
@@ -77,6 +78,20 @@ class DataSets:
     def check(self, file: str | Path) -> Report:
         """Read every row; return how many there are, in which format, and all that is wrong."""
         return check_source(open_source(Path(file).expanduser()))
+
+    def check_splits(
+        self,
+        train: str | Path,
+        validation: str | Path | None = None,
+        test: str | Path | None = None,
+        split_seed: int | None = None,
+    ) -> SplitsReport:
+        """Read every row of the files of a job; return what is wrong in each, and what repeats within and between them.
+
+        Without `validation` or `test` those rows are cut from the training file, by `split_seed` if given, as a job does it.
+        """
+        files = {"train": train, "validation": validation, "test": test}
+        return by_split({name: self.check(file) for name, file in files.items() if file is not None}, split_seed)
 
     def preview(self, model: str | Path, file: str | Path, rows: int = 3, max_seq_length: int = -1) -> Preview:
         """Render rows with the model's chat template, and mark what is learned."""

@@ -18,8 +18,9 @@ from mafunzo.control.workspace.model_source import ModelSource, ModelSources, Up
 from mafunzo.control.workspace.resolver import resolve
 from mafunzo.control.workspace.services import Services
 from mafunzo.control.workspace.shipped_component import shipped, shipped_names
-from mafunzo.dataset.check import check_source, refuse
+from mafunzo.dataset.check import Report, check_source, refuse
 from mafunzo.dataset.files import open_source
+from mafunzo.dataset.repeats import by_split
 from mafunzo.entities.asset import AssetType
 from mafunzo.entities.component import PARENT_INPUT, PARENT_OUTPUT, Component, Node, parse_value, unknown_name
 from mafunzo.entities.evaluation import evaluation_config, unmeasured
@@ -62,10 +63,12 @@ def resolved_inputs(
     faults: Faults,
     has_model_defaults: bool,
     local: Mapping[str, Path | None],
+    notes: list[str] | None = None,
 ) -> dict[str, Any]:
     """Return the inputs by declared name, files as uploads, with the defaults of the base model's card if so asked.
 
-    local: what lies at addresses that aren't stored yet.
+    local: what lies at addresses that aren't stored yet. notes: takes what the job will do with rows that are unusual, that
+    repeat, or that can't be used.
     """
     work = _Inputs(services, pipeline, faults)
     names = work.look_up(declared_inputs(pipeline, values, faults), local)
@@ -75,6 +78,8 @@ def resolved_inputs(
     if "on_bad_row" in pipeline.inputs:
         work.check_rows()
     work.check_values()
+    if notes is not None:
+        notes += work.row_notes()
     work.take_uploads()
     return work.inputs
 
@@ -87,6 +92,7 @@ class _Inputs:
         self._pipeline = pipeline
         self._faults = faults
         self._models: list[ModelSource] = []
+        self._reports: dict[str, Report] = {}
         self.inputs: dict[str, Any] = {}
 
     def look_up(self, values: Mapping[str, RequestInput], local: Mapping[str, Path | None]) -> set[str]:
@@ -132,17 +138,23 @@ class _Inputs:
     def check_rows(self) -> None:
         """Check every row of the data files."""
         values = {name: self.inputs[name] for name in DATA_INPUTS if name in self.inputs}
-        paths = [Path(value).expanduser() for value in values.values() if isinstance(value, str | Path)]
+        paths = {name: Path(value).expanduser() for name, value in values.items() if isinstance(value, str | Path)}
         policy = str(self.inputs.get("on_bad_row", "fail"))
         # In the home, where a checkout is a hard link.
         with tempfile.TemporaryDirectory(prefix=".rows-", dir=self._services.home.root) as scratch:
-            uploaded = [
-                self._services.artifacts.checkout(value.artifact, Path(scratch) / name)
+            uploaded = {
+                name: self._services.artifacts.checkout(value.artifact, Path(scratch) / name)
                 for name, value in values.items()
                 if isinstance(value, ArtifactInput)
-            ]
-            files = [*(path for path in paths if path.exists()), *uploaded]
-            self._faults.attempt(lambda: require_good_rows(files, policy), None)
+            }
+            files = {**{name: path for name, path in paths.items() if path.exists()}, **uploaded}
+            reports = self._faults.attempt(lambda: require_good_rows(files.values(), policy), None)
+            self._reports = dict(zip(files, reports or (), strict=False))
+
+    def row_notes(self) -> list[str]:
+        """Return what the job will do with the rows of its files; an MLTable wins over a file."""
+        reports = {name.split("_")[0]: report for name, report in sorted(self._reports.items())}
+        return by_split(reports, self.inputs.get("split_seed")).notes()
 
     def check_values(self) -> None:
         """Put values in the place of texts; find the faults between them, and against the ranges of the models' cards."""
@@ -196,11 +208,15 @@ def _is_model(reference: Reference | None) -> bool:
     return isinstance(reference, AssetReference) and reference.type is AssetType.MODEL
 
 
-def require_good_rows(files: Iterable[Path], on_bad_row: str) -> None:
-    """Raise `InvalidData` naming every bad row of all files, unless the policy is to skip them; `InvalidFile` for no file."""
-    bad = [row for file in files for row in check_source(open_source(file)).bad]
+def require_good_rows(files: Iterable[Path], on_bad_row: str) -> list[Report]:
+    """Return the report on each file.
+
+    Raises `InvalidData` naming every bad row of all files, unless the policy is to skip them; `InvalidFile` for no file.
+    """
+    reports = [check_source(open_source(file)) for file in files]
     if on_bad_row != "skip":
-        refuse(bad)
+        refuse([row for report in reports for row in report.bad])
+    return reports
 
 
 def _bound_inputs(node: Node, values: Mapping[str, RequestInput], faults: Faults) -> dict[str, RequestInput]:

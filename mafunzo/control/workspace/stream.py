@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from mafunzo.control.workspace.services import Services
-from mafunzo.entities.job import Job, JobStatus, Step, StepStatus
+from mafunzo.entities.job import NOTES, Job, JobStatus, Step, StepStatus
 from mafunzo.tracking.progress import progress_text
 from mafunzo.tracking.step_folder import StepFolder
 
@@ -36,6 +36,8 @@ def follow(services: Services, name: str, poll_s: float = 0.2) -> Iterator[Event
     job_text = ""
     step_texts: dict[str, str] = {}
     logs: dict[str, _Tail] = {}
+    for note in services.records.jobs.get(name).properties.get(NOTES, ()):
+        yield Event("line", name, note)
     while True:
         job = services.records.jobs.get(name)
         steps = services.records.steps.of(name)

@@ -35,7 +35,7 @@ from mafunzo.entities.component import (
     Output,
     Source,
 )
-from mafunzo.entities.job import DEFAULT_OUTPUT, ArtifactInput, Destination, Job, Step
+from mafunzo.entities.job import DEFAULT_OUTPUT, NOTES, ArtifactInput, Destination, Job, Step
 from mafunzo.entities.job_request import JobRequest, OwnCommand
 from mafunzo.entities.reference import AssetReference, PathInput, parse_reference, path_input
 from mafunzo.entities.sweep import Sweep
@@ -119,7 +119,10 @@ def submission(
     planned = faults.attempt(lambda: plan(resolved, facts), None)
     if planned is None or faults:
         raise InvalidParameter(REFUSAL, tuple(faults))
-    return Submission(request, *planned, uploads)
+    job, steps = planned
+    if work.notes:
+        job = dataclasses.replace(job, properties={**job.properties, NOTES: work.notes})
+    return Submission(request, job, steps, uploads)
 
 
 def _first_trial(swept: JobRequest) -> JobRequest:
@@ -148,6 +151,7 @@ class _Lookup:
         self._promised = promised
         self._faults = faults
         self._requested = request
+        self.notes: list[str] = []
         shipped = shipped_pipeline(request)
         self._is_shipped = shipped is not None
         self.request = request if shipped is None else inlined(request, shipped, faults)
@@ -181,7 +185,9 @@ class _Lookup:
         request = self.request
         if self._is_shipped:
             has_defaults, files = request.has_model_defaults, self._promised.files
-            return resolved_inputs(self._services, request.pipeline, request.inputs, self._faults, has_defaults, files)
+            return resolved_inputs(
+                self._services, request.pipeline, request.inputs, self._faults, has_defaults, files, self.notes
+            )
         return {
             name: self._attempt(partial(self._stored, name, value)) if isinstance(value, PathInput) else value
             for name, value in request.inputs.items()

@@ -1,12 +1,17 @@
 """`mafunzo data`: conversations to learn from and to be tested on."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 import mafunzo
-from mafunzo.entrypoints.terminal.output import AS_JSON, print_entity, print_json, print_list, print_result, print_table
+from mafunzo.entrypoints.terminal.output import AS_JSON, print_facts, print_json, print_list, print_result, print_table
+
+if TYPE_CHECKING:
+    from mafunzo.dataset.check import Report
 
 app = typer.Typer(help="Conversations: fetch, check, look at, split.", no_args_is_help=True)
 FILE = typer.Argument(help="jsonl, json, csv, tsv or parquet.")
@@ -35,12 +40,36 @@ def get(
 
 
 @app.command()
-def check(file: Path = FILE, as_json: bool = AS_JSON) -> None:
-    """Read every row; name each bad one with its reasons. Exit code 2 when there are any."""
+def check(
+    file: Path = FILE,
+    validation: Path = typer.Option(None, help="The job's validation rows; default the end of the file."),
+    test: Path = typer.Option(None, help="The job's held-out rows; default the end of the file."),
+    split_seed: int = typer.Option(None, help="The job's split_seed, which draws the rows that have no file."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Read every row; name each bad one with its reasons, and say what repeats. Exit code 2 when there are bad rows.
+
+    With the files that a job will have, it says which training rows the job will leave out, since they are held out too.
+    """
     from mafunzo.dataset.check import refuse
 
-    report = mafunzo.Workspace().data.check(file)
-    facts = {
+    splits = mafunzo.Workspace().data.check_splits(file, validation, test, split_seed)
+    files = {"train": file, "validation": validation, "test": test}
+    bodies = {name: _report_body(files[name], report) for name, report in splits.reports.items()}
+    sentences = list(splits.sentences())
+    if as_json:
+        train = bodies.pop("train")
+        print_json({**train, "training_rows": splits.training_rows(), "left_out": splits.left_out(), **bodies})
+    else:
+        for body in bodies.values():
+            _print_report(body)
+        for sentence in sentences:
+            print(f"repeats {sentence}.")
+    refuse([row for report in splits.reports.values() for row in report.bad])
+
+
+def _report_body(file: Path, report: "Report") -> dict[str, Any]:
+    return {
         "file": str(file),
         "rows": report.rows_read,
         "good": report.rows_kept,
@@ -48,9 +77,18 @@ def check(file: Path = FILE, as_json: bool = AS_JSON) -> None:
         "format": dict(report.formats),
         "reasons": report.reasons,
         "notes": dict(report.notes),
+        "equal_rows": report.equal_rows,
+        "equal_prompts": report.equal_prompts,
+        "faults": [str(row) for row in report.bad],
     }
-    print_entity(facts | {"faults": [str(row) for row in report.bad]}, as_json, facts)
-    refuse(report.bad)
+
+
+def _print_report(body: Mapping[str, Any]) -> None:
+    print_facts({key: body[key] for key in ("file", "rows", "good", "bad", "format")})
+    for reason, count in body["reasons"].items():
+        print(f"bad     {count:,} of {body['rows']:,} rows: {reason}")
+    for note, count in body["notes"].items():
+        print(f"note    {count:,} of {body['rows']:,} rows: {note}")
 
 
 @app.command()

@@ -6,6 +6,7 @@ from typing import Any
 import typer
 
 import mafunzo
+from mafunzo.entities.job import NOTES
 from mafunzo.entrypoints.terminal.output import AS_JSON, DETACH, follow, print_facts, print_json, print_table
 from mafunzo.entrypoints.terminal.words import pairs
 from mafunzo.errors import InvalidFile, InvalidParameter
@@ -43,6 +44,9 @@ def finetune(
         _print_plan(*workspace.jobs.plan_finetune(**arguments), as_json)
         return
     job = workspace.finetune(**arguments)
+    if detach:
+        for note in job.job.properties.get(NOTES, ()):
+            typer.echo(f"note: {note}", err=True)
     follow(job, detach, as_json, f"Register it: mafunzo model register {job.name} --name NAME")
 
 
@@ -100,6 +104,8 @@ def _print_plan(job: Any, steps: list[Any], as_json: bool) -> None:
         print_json({"job": job, "steps": steps})
         return
     print_facts({"job": job.display_name, "experiment": job.experiment})
+    for note in job.properties.get(NOTES, ()):
+        print(f"note: {note}")
     for step in steps:
         rows = list(step.spec.literals.items())
         print(f"\n{step.name} ({step.spec.component}, {step.spec.resources.cpus or 'all'} cores)")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from mafunzo.compute.chat.tokenizer import load_tokenizer
 from mafunzo.compute.components import prepare_data
 from mafunzo.compute.components.command import load_interface, parse
 from mafunzo.compute.components.tiny_model import make
+from mafunzo.dataset.check import check_source
+from mafunzo.dataset.files import open_source
+from mafunzo.dataset.repeats import by_split
 from mafunzo.errors import Conflict, InvalidData, InvalidFile, InvalidParameter
 from tests.support.component_line import complete, refused
 
@@ -134,6 +138,23 @@ def test_rows_that_are_held_out_are_named_and_kept_out_of_training(
     }
     assert report["splits"]["train"]["rows_kept"] == 13
     assert report["splits"]["train"]["bad_rows"] == 0
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+@pytest.mark.parametrize("given", [[], ["test"], ["validation", "test"]], ids=["one file", "two files", "three files"])
+def test_what_is_left_out_is_what_a_check_of_the_files_said(
+    seed: int | None, given: list[str], prepare: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    rows = [*(talk(i) for i in range(30)), *(talk(i) for i in range(0, 30, 3)), {"messages": []}]
+    files = {"train": rows, **{name: [talk(number), talk(40)] for number, name in enumerate(given)}}
+    paths = {name: write(tmp_path / f"{name}.jsonl", lines) for name, lines in files.items()}
+    splits = by_split({name: check_source(open_source(path)) for name, path in paths.items()}, seed)
+    options = {} if seed is None else {"split_seed": seed}
+    report = prepare(**{f"{name}_file_path": path for name, path in paths.items()}, on_bad_row="skip", **options)
+    train = report["splits"]["train"]
+    kinds = Counter(row["reason"].split()[3] for row in train["dropped"] if row["reason"].startswith("stands"))
+    assert dict(kinds) == splits.left_out()
+    assert train["rows_read"] == splits.training_rows()
 
 
 def test_rows_that_repeat_are_counted_and_kept(prepare: Callable[..., dict[str, Any]], tmp_path: Path) -> None:

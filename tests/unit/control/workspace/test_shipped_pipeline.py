@@ -77,6 +77,22 @@ def test_files_are_uploads_of_which_nothing_is_stored_yet(workspace: Workspace, 
     assert not list(workspace.home.artifacts.rglob("*.jsonl"))
 
 
+def test_what_becomes_of_rows_is_noted_before_anything_is_stored(workspace: Workspace, tmp_path: Path) -> None:
+    files = {"train": write(tmp_path, "train.jsonl", ROW, ROW), "validation": write(tmp_path, "v.jsonl", BAD, ROW)}
+    files["test"] = write(tmp_path, "test.jsonl", ROW.replace('"b"', '"c"'))
+    values = {f"{name}_file_path": PathInput(LocalPath(str(path)), "", str(path)) for name, path in files.items()}
+    pipeline = replace(PIPELINE, inputs={**PIPELINE.inputs, "on_bad_row": Input("on_bad_row", "string")})
+    notes: list[str] = []
+    faults = Faults()
+    resolved_inputs(workspace.services, pipeline, {**values, "on_bad_row": "skip"}, faults, False, {}, notes)
+    assert not faults
+    assert notes == [
+        "1 of the 2 validation rows can't be used and are left out: 'messages' is empty",
+        "1 of the 2 train rows equal an earlier one; rows that repeat within a split are kept",
+        "2 of the 2 training rows are left out of training, since they stand elsewhere too: 2 in the validation rows",
+    ]
+
+
 def test_what_is_missing_is_told_at_once(workspace: Workspace, tmp_path: Path) -> None:
     gone = str(tmp_path / "gone.jsonl")
     model = Input("mlflow_model_path", "mlflow_model", is_optional=True)

@@ -150,3 +150,9 @@ def test_a_line_that_only_looks_like_progress_is_a_line(workspace: Workspace) ->
 def test_a_job_that_is_not_there_is_not_followed(workspace: Workspace) -> None:
     with pytest.raises(NotFound, match="No job 'none'"):
         next(follow(workspace.services, "none"))
+
+
+def test_what_a_job_does_with_its_rows_is_said_first(workspace: Workspace) -> None:
+    job = Job("j1", "j", "e", "c:1", status=JobStatus.COMPLETED, properties={"notes": ["3 rows repeat"]})
+    workspace.records.jobs.add(job, [])
+    assert next(iter(follow(workspace.services, "j1"))) == Event("line", "j1", "3 rows repeat")

@@ -59,6 +59,33 @@ def test_bad_rows_are_named_by_file_row_and_reason_and_end_with_2(
     assert text in facts["faults"][0]
 
 
+def test_rows_that_a_job_would_leave_out_are_told_by_a_check_of_its_files(shell: Shell, tmp_path: Path) -> None:
+    files = {name: tmp_path / f"{name}.jsonl" for name in ("train", "validation", "test")}
+    for file, numbers in zip(files.values(), ([1, 2, 2], [2], [9]), strict=True):
+        rows = [{"prompt": f"{number}?", "completion": "Yes."} for number in numbers]
+        file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    options = ("--validation", files["validation"], "--test", files["test"])
+    told = shell("data", "check", files["train"], *options)
+    assert told.count("format  prompt_completion=") == 3
+    assert told.splitlines()[-2:] == [
+        "repeats 1 of the 3 train rows equal an earlier one; rows that repeat within a split are kept.",
+        "repeats 2 of the 3 training rows are left out of training, since they stand elsewhere too: 2 in the validation rows.",
+    ]
+    body = json.loads(shell("data", "check", files["train"], *options, "--json"))
+    assert (body["equal_rows"], body["training_rows"], body["left_out"]) == (1, 3, {"validation": 2})
+    assert (body["validation"]["rows"], body["test"]["rows"]) == (1, 1)
+
+
+def test_reasons_and_notes_are_counted_by_kind(shell: Shell, tmp_path: Path) -> None:
+    rows = [{"prompt": "a", "completion": "b", "id": 1}, {"prompt": "c", "completion": "d"}, *[{"x": "y"}] * 4]
+    (file := tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    ended = shell.run("data", "check", file)
+    assert ended.exit_code == 2
+    assert "bad     4 of 6 rows: has no 'messages' (it has: x)." in ended.stdout
+    assert "note    1 of 6 rows: has a column 'id', which isn't read" in ended.stdout
+    assert "rows.jsonl, 4 rows (3 to 6): has no 'messages' (it has: x)." in ended.stderr
+
+
 @pytest.mark.parametrize("verb", [["check"], ["split", "--to", "to"]], ids=["check", "split"])
 @pytest.mark.parametrize(
     ("name", "text"),

@@ -1,6 +1,7 @@
 """Tests of `mafunzo finetune` and `mafunzo compare`: what they ask for, and what is refused before anything starts."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,14 @@ def test_options_and_words_are_one_request(shell: Shell, requests: list[dict[str
             "gate": "better",
         }
     ]
+
+
+def test_detached_what_becomes_of_rows_is_told_beside_the_name(
+    shell: Shell, requests: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Handle, "job", replace(Handle.job, properties={"notes": ["3 rows repeat"]}))
+    ended = shell.run(*TINY, "--detach")
+    assert (ended.stdout, ended.stderr) == ("bright_cat\n", "note: 3 rows repeat\n")
 
 
 def test_detached_only_the_jobs_name_is_printed(shell: Shell, requests: list[dict[str, Any]]) -> None:
@@ -144,7 +153,9 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(shell: Shell, workspace: W
     assert told.splitlines()[0].startswith("job         ")
     assert "\nfinetune (finetune:" in told
     assert ["lora_r", "4"] in [line.split() for line in told.splitlines()]
+    assert "\nnote: 2 of the 60 rows equal an earlier one; rows that repeat within a split are kept\n" in told
     body = json.loads(shell(*TINY, "--dry-run", "--json"))
+    assert len(body["job"]["properties"]["notes"]) == 1
     names = [step["spec"]["name"] for step in body["steps"]]
     assert {"import_model", "prepare_data", "finetune", "package_model"} <= set(names)
     assert workspace.jobs.list() == []

@@ -1,0 +1,80 @@
+"""Repeats across splits: which training rows stand in validation or test rows too, as a job will find them.
+
+A job leaves such rows out of training (no leakage), and keeps rows that repeat within a split. The split is the job's own
+(`split`), so that what is counted here before a job starts is what its `prepare_data` step counts.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from mafunzo.dataset.check import Report
+from mafunzo.dataset.split import SPLITS, split
+
+
+@dataclass(frozen=True)
+class SplitsReport:
+    """The reports of the files of a job, by split; validation and test rows without a file are cut from the training file."""
+
+    reports: Mapping[str, Report]
+    seed: int | None = None
+
+    def training_rows(self) -> int:
+        """Return how many rows of the training file are the job's training rows, usable or not."""
+        return len(self._share("train"))
+
+    def left_out(self) -> dict[str, int]:
+        """Return how many training rows are left out, by the split that they stand in too; the test rows count first."""
+        held_out: dict[bytes, str] = {}
+        for name in ("test", "validation"):
+            for fingerprint in self._fingerprints(name):
+                held_out.setdefault(fingerprint, name)
+        counts = Counter(held_out[row] for row in self._fingerprints("train") if row in held_out)
+        return {name: counts[name] for name in SPLITS if counts[name]}
+
+    def sentences(self) -> Iterator[str]:
+        """Yield for people what repeats, and what a job does with it."""
+        is_alone = len(self.reports) == 1
+        for name, report in self.reports.items():
+            rows = f"of the {report.rows_read:,} {'' if is_alone else name + ' '}rows"
+            if report.equal_rows:
+                yield f"{report.equal_rows:,} {rows} equal an earlier one; rows that repeat within a split are kept"
+            if report.equal_prompts:
+                yield f"{report.equal_prompts:,} {rows} have the prompt of an earlier one with another answer; they are kept"
+        if left_out := self.left_out():
+            places = " and ".join(f"{count:,} in the {name} rows" for name, count in left_out.items())
+            cut = [name for name in ("validation", "test") if name not in self.reports]
+            origin = f", where a job cuts {' and '.join(cut)} rows from the training file" if cut else ""
+            yield (
+                f"{sum(left_out.values()):,} of the {self.training_rows():,} training rows are left out of training, "
+                f"since they stand elsewhere too: {places}{origin}"
+            )
+
+    def notes(self) -> list[str]:
+        """Return in sentences what a job leaves out, what is unusual or not read, and what repeats."""
+        lines = []
+        for name, report in self.reports.items():
+            of_rows = f"of the {report.rows_read:,} {name} rows"
+            lines += [
+                f"{count:,} {of_rows} can't be used and are left out: {kind}" for kind, count in report.reasons.items()
+            ]
+            lines += [f"{count:,} {of_rows}: {note}" for note, count in report.notes.items()]
+        return [*lines, *self.sentences()]
+
+    def _fingerprints(self, name: str) -> list[bytes]:
+        is_file = name != "train" and name in self.reports
+        rows = self.reports[name].fingerprints if is_file else self._share(name)
+        return [row for row in rows if row]
+
+    def _share(self, name: str) -> list[bytes]:
+        """Return the rows of the training file that a split takes of it."""
+        if "train" not in self.reports:
+            return []
+        rows = self.reports["train"].fingerprints
+        shares = split(len(rows), "validation" in self.reports, "test" in self.reports, self.seed)
+        return [rows[index] for index in shares[name].chosen()]
+
+
+def by_split(reports: Mapping[str, Report], seed: int | None = None) -> SplitsReport:
+    """Return the report on the files of one job, the training file first."""
+    return SplitsReport({name: reports[name] for name in SPLITS if name in reports}, seed)
