@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from mafunzo.compute.device import precision
+from mafunzo.entities.conversation import call_arguments
 from mafunzo.errors import InvalidData
 
 TOLERANCE: Mapping[torch.dtype, tuple[float, float]] = {
@@ -118,6 +120,14 @@ def end_of_turn_id(tokenizer: Any) -> int | None:
 
 
 def _rendered(tokenizer: Any, raw: Mapping[str, Any], max_tokens: int) -> dict[str, Any] | None:
+    """Return a row's leading turns with their token ids; None where they are too long, or the plain template refuses them."""
+    try:
+        return _longest(tokenizer, raw, max_tokens)
+    except (TemplateError, TypeError):
+        return None
+
+
+def _longest(tokenizer: Any, raw: Mapping[str, Any], max_tokens: int) -> dict[str, Any] | None:
     messages = [{key: value for key, value in message.items() if value is not None} for message in raw["messages"]]
     tools = raw.get("tools") or None
     ends = [i + 1 for i, message in enumerate(messages) if message["role"] == "assistant" and i > 0]
@@ -132,9 +142,22 @@ def _rendered(tokenizer: Any, raw: Mapping[str, Any], max_tokens: int) -> dict[s
 
 def _ids(tokenizer: Any, messages: list[dict[str, Any]], tools: Any, add_generation_prompt: bool) -> list[int]:
     encoding = tokenizer.apply_chat_template(
-        messages, tools=tools, add_generation_prompt=add_generation_prompt, tokenize=True, return_dict=True
+        [_with_objects(message) for message in messages],
+        tools=tools,
+        add_generation_prompt=add_generation_prompt,
+        tokenize=True,
+        return_dict=True,
     )
     return [int(token) for token in encoding["input_ids"]]
+
+
+def _with_objects(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a message with the arguments of its calls as `transformers` documents them: as objects."""
+    calls = [
+        {**call, "function": {**call["function"], "arguments": call_arguments(call["function"].get("arguments"))}}
+        for call in message.get("tool_calls") or ()
+    ]
+    return {**message, "tool_calls": calls} if calls else message
 
 
 @torch.inference_mode()

@@ -61,8 +61,9 @@ def reply_tasks(
 ) -> tuple[list[ReplyTask], int]:
     """Draw `count` conversations of `raw/test.jsonl` (-1: all), and return them in order, with how many can't be used.
 
-    A reply is asked for at the last assistant turn; where the prompt would be longer than `most_tokens`, at the last one
-    where it isn't, else at the first. A prompt of more than `context_tokens` can't be used; another row takes its place.
+    A reply is asked for at the last assistant turn, of those that aren't excluded from training; where the prompt would be
+    longer than `most_tokens`, at the last one where it isn't, else at the first. A prompt of more than `context_tokens` can't
+    be used; another row takes its place.
     """
     rows = raw_rows(folder)
     count = len(rows) if count < 0 else count
@@ -115,7 +116,7 @@ def batches_by_length(lengths: Sequence[int], most_rows: int, most_tokens: int) 
 
 def _reply_task(body: dict[str, Any], tokenizer: Any, most_tokens: int) -> ReplyTask | None:
     conversation = conversation_from_dict(body)
-    turns = [i for i, m in enumerate(conversation.messages) if i > 0 and m.role == "assistant" and m.content]
+    turns = [i for i, m in enumerate(conversation.messages) if i > 0 and m.is_trained and m.content]
     task = None
     for turn in reversed(turns):
         prompt = Conversation(conversation.messages[:turn], conversation.tools)

@@ -5,12 +5,15 @@ from typing import Any
 import pytest
 import torch
 
+from mafunzo.compute.chat.template import render_ids
 from mafunzo.compute.chat.tokenizer import load_tokenizer
-from mafunzo.compute.evaluation.serving_reference import TOLERANCE, serving_reference
+from mafunzo.compute.evaluation.serving_reference import TOLERANCE, _rendered, serving_reference
 from mafunzo.compute.evaluation.tasks import raw_rows
 from mafunzo.compute.inference.stop import stop_token_ids
 from mafunzo.compute.model.loading import load_network
+from mafunzo.entities.conversation import conversation_from_dict
 from mafunzo.errors import InvalidData
+from tests.support.chat_families import family
 from tests.support.tiny_evaluation import Folders
 
 
@@ -42,6 +45,26 @@ def test_rows_hold_the_whole_conversation_and_the_prompt_of_its_last_answer(fold
         assert row["token_ids"][: len(row["prompt_token_ids"])] == row["prompt_token_ids"]
         assert len(row["logprobs"]) == len(row["base_logprobs"]) == len(row["token_ids"])
     json.dumps(reference)
+
+
+@pytest.mark.parametrize("arguments", ['{"town": "Lamu"}', "{}", ""])
+def test_calls_are_rendered_as_training_and_the_worker_render_them(arguments: str) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "ferry_time", "arguments": arguments}}
+    messages = [
+        {"role": "user", "content": "When?"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "At nine."},
+        {"role": "assistant", "content": "At nine."},
+    ]
+    for tokenizer in (family("qwen2_5"), family("qwen3")):
+        row = _rendered(tokenizer, {"messages": messages}, 1000)
+        assert row is not None and row["messages"] == messages
+        assert row["token_ids"] == render_ids(tokenizer, conversation_from_dict({"messages": messages}))
+
+
+def test_a_row_that_the_plain_template_refuses_proves_nothing(folders: Folders) -> None:
+    turns = [{"role": role, "content": "x"} for role in ("system", "user", "assistant")]
+    assert _rendered(family("gemma"), {"messages": turns}, 1000) is None
 
 
 def test_the_base_lies_farther_away_than_the_tolerance(folders: Folders) -> None:

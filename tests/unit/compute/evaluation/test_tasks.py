@@ -50,6 +50,17 @@ def test_conversations_without_an_answer_are_left_out(folders: Folders, tmp_path
     assert ([task.reference for task in tasks], unusable) == (["Ho"], 1)
 
 
+def test_no_reply_is_compared_with_a_turn_that_is_excluded_from_training(folders: Folders, tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    good, wrong = {"role": "assistant", "content": "42"}, {"role": "assistant", "content": "41", "loss": False}
+    user = {"role": "user", "content": "6 times 7?"}
+    rows = [{"messages": [user, good, user, wrong]}, {"messages": [user, wrong, user, good]}]
+    (tmp_path / "raw" / "test.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    tasks, unusable = reply_tasks(tmp_path, load_tokenizer(folders.base), -1, 512, 2000, seed=1)
+    assert [(task.reference, len(task.prompt.messages)) for task in tasks] == [("42", 1), ("42", 3)]
+    assert unusable == 0
+
+
 def test_a_draw_is_by_seed_and_in_order() -> None:
     assert sample_indices(5, -1, 1) == sample_indices(5, 9, 1) == [0, 1, 2, 3, 4]
     indices = sample_indices(100, 10, 1)
