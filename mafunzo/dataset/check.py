@@ -266,6 +266,9 @@ def _training_faults(where: str, role: str, body: Mapping[str, Any]) -> Iterator
         expected = "0 or 1" if is_weight else "true or false"
         shown = repr(value) if is_weight else json.dumps(value, default=str)
         yield f"{where} has the {name} {shown}, expected {expected} on a message of the assistant"
+    if role == "assistant" and len({bool(body[name]) for name in TRAINING_FIELDS if body.get(name) is not None}) > 1:
+        fields = ", ".join(f"{name} {json.dumps(body[name], default=str)}" for name in TRAINING_FIELDS if name in body)
+        yield f"{where} has {fields}, which contradict one another"
     for name in ("train_detail", "training_detail"):
         if body.get(name):
             yield f"{where} has {name}, but a turn is trained whole. Split it, or exclude it with train false"
@@ -318,12 +321,12 @@ def _calls(where: str, body: Mapping[str, Any], faults: Faults) -> tuple[dict[st
 
 
 def _call(call: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a call in OpenAI's form; one without arguments, in whichever spelling, has `{}`."""
+    """Return a call in OpenAI's form: its arguments as JSON, `{}` for none in whichever spelling."""
     attributes = {key: value for key, value in call.items() if key not in ("name", "arguments", "function")}
     function = dict(call.get("function", {key: call[key] for key in ("name", "arguments") if key in call}))
     arguments = function.get("arguments")
-    if not call_arguments(arguments) and arguments != "{}":
-        function["arguments"] = {}
+    if not isinstance(arguments, str) or not call_arguments(arguments):
+        function["arguments"] = json.dumps(call_arguments(arguments), ensure_ascii=False)
     return {"type": "function", **attributes, "function": function}
 
 

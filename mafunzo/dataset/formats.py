@@ -21,6 +21,8 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
+from mafunzo.entities.conversation import TRAINING_FIELDS
+
 PROMPTS = ("instruction", "prompt", "question", "query", "input")
 ANSWERS = ("output", "completion", "response", "answer")
 PAIRS = (
@@ -76,13 +78,26 @@ def shape(body: Mapping[str, Any]) -> Shape:
     """Detect a row's format, and return its messages and tools."""
     names = _names(body)
     columns = {name: body[key] for name, key in names.items() if not _is_null(body[key])}
-    parts = _with_tools(_shape(columns), columns)
+    parts = _with_tools(_shape(columns, [name for name in names if name not in columns]), columns)
     if parts.fault:
         return parts
+    excluded = [name for name in TRAINING_FIELDS if name in columns and not _is_trained(name, columns[name])]
+    if excluded:
+        value = json.dumps(columns[excluded[0]])
+        return replace(
+            parts, fault=f"has {excluded[0]} {value} for the whole row, so there is nothing to learn from it"
+        )
     unread = [name for name, value in columns.items() if name not in parts.columns and value not in ("", [], {})]
     return replace(
         parts, notes=(*parts.notes, *(f"has a column '{names[name].strip()}', which isn't read" for name in unread))
     )
+
+
+def _is_trained(field: str, value: Any) -> bool:
+    """Return whether a column of that name leaves its row in training; other columns of that name mean something else."""
+    if isinstance(value, str):  # a cell of a csv file
+        return value.strip().lower() not in (("0", "0.0") if field == "weight" else ("false",))
+    return not (value is False or (field == "weight" and value == 0))
 
 
 def _names(body: Mapping[str, Any]) -> dict[str, str]:
@@ -96,14 +111,14 @@ def _names(body: Mapping[str, Any]) -> dict[str, str]:
     return names
 
 
-def _shape(columns: Mapping[str, Any]) -> Shape:
+def _shape(columns: Mapping[str, Any], empty: list[str]) -> Shape:
     for key in MESSAGE_KEYS:
         if key in columns:
             return _from_messages(key, _parsed(columns[key]), columns)
     for prompt, answer in PAIRS:
         if prompt in columns and answer in columns:
             return _from_pair(prompt, answer, columns)
-    return Shape("", [], fault=_no_format(columns))
+    return Shape("", [], fault=_no_format(columns, empty))
 
 
 def _with_tools(parts: Shape, columns: Mapping[str, Any]) -> Shape:
@@ -130,11 +145,14 @@ def _from_messages(key: str, messages: Any, columns: Mapping[str, Any]) -> Shape
 def _from_pair(prompt: str, answer: str, columns: Mapping[str, Any]) -> Shape:
     format = "alpaca" if prompt == "instruction" else "prompt_completion"
     history = _parsed(columns.get("history")) or []
-    if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
+    notes: list[str] = []
+    if _are_messages(history):
+        past, notes = _turns(history)
+    elif isinstance(history, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in history):
+        past = [turn for said, reply in history for turn in (_user(said), _assistant(reply))]
+    else:
         return Shape(format, [], fault="'history' isn't a list of [user's text, assistant's text]")
-    past = [turn for question, reply in history for turn in (_user(question), _assistant(reply))]
     question, reply = columns[prompt], columns[answer]
-    notes = []
     if isinstance(question, str) and _are_messages(question_messages := _as_messages(question)):
         if _are_messages(_as_messages(reply)):
             question, reply = question_messages, _as_messages(reply)
@@ -189,8 +207,8 @@ def _joined(columns: Mapping[str, Any], notes: list[str]) -> Any:
     ):
         parts = [{"type": "text", "text": f"\n{_text(name, value, notes)}"} for name, value in more]
         return [*question, *parts]
-    texts = [_text(name, value, notes) for name, value in columns.items()]
-    return "\n".join(text for text in texts if text.strip()) or texts[0]
+    texts = [_text(name, value, notes) for name, value in columns.items() if value not in ([], {})]
+    return "\n".join(text for text in texts if text.strip())
 
 
 def _text(column: str, value: Any, notes: list[str]) -> str:
@@ -223,11 +241,21 @@ def _turns(messages: Iterable[Any]) -> tuple[list[Any], list[str]]:
     notes: list[str] = []
     for message in messages:
         turn = _message(message)
+        if _is_object_of_tool(turn):
+            notes.append("has a tool's result that isn't a text, written as JSON")
+            turn = {**turn, "content": json.dumps(turn["content"], ensure_ascii=False, default=str)}
         results = _results(turn)
         if results:
             notes.append("has a tool's result in <tool_response> tags, read without them: templates write their own")
         turns += results or [turn]
     return turns, list(dict.fromkeys(notes))
+
+
+def _is_object_of_tool(turn: Any) -> bool:
+    content = turn.get("content") if isinstance(turn, dict) and turn.get("role") == "tool" else ""
+    parts = content if isinstance(content, list) else []
+    are_parts = bool(parts) and all(isinstance(part, Mapping) and "type" in part for part in parts)
+    return content is not None and not isinstance(content, str) and not are_parts
 
 
 def _results(turn: Any) -> list[dict[str, Any]]:
@@ -286,8 +314,8 @@ def _parsed(value: Any) -> Any:
             return value
 
 
-def _no_format(columns: Mapping[str, Any]) -> str:
-    names = ", ".join(columns) or "nothing"
+def _no_format(columns: Mapping[str, Any], empty: list[str]) -> str:
+    names = (", ".join(columns) or "nothing") + (f"; null: {', '.join(empty)}" if empty else "")
     fault = (
         f"has no 'messages' (it has: {names}). Known are messages; conversations (ShareGPT); instruction and output "
         "(Alpaca); prompt and completion"

@@ -1,6 +1,5 @@
 """Chat template: messages to text by the model's own Jinja source, the one place where a conversation is rendered."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -70,6 +69,6 @@ def _template_call(call: Mapping[str, Any]) -> dict[str, Any]:
     function = dict(call.get("function") or {})
     try:
         function["arguments"] = call_arguments(function.get("arguments"))
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise InvalidData(f"the arguments of the tool call '{function.get('name')}' aren't JSON: {error}") from error
     return {**call, "function": function}

@@ -46,6 +46,7 @@ def checked(messages: Any, **more: Any) -> Row | BadRow:
         pytest.param([U, {**A, "train": 0}], "message 2 has the train 0, expected true or false on a message of the assistant", id="train 0"),
         pytest.param([{**U, "training": True}, A], "message 1 has the training true, expected true or false on a message of the assistant", id="training of the user"),
         pytest.param([U, {**A, "train_detail": [{"begin_offset": 0}]}], "message 2 has train_detail, but a turn is trained whole. Split it, or exclude it with train false", id="parts of a turn"),
+        pytest.param([U, {**A, "weight": 1, "loss": False}, U, A], "message 2 has weight 1, loss false, which contradict one another", id="a contradiction"),
         pytest.param([U, {**A, "loss": False}], "has loss false on every turn of the assistant, so there is nothing to learn from it", id="all loss false"),
         pytest.param([{"speaker": "x", "text": "y"}, A], "message 1 has no role (it has: speaker, text). Rename its keys to role and content", id="other keys"),
         pytest.param([{"role": "user", "text": "y"}, A], "message 1 ('user') has no content (it has: text). Rename its text to content", id="another key for the text"),
@@ -125,7 +126,11 @@ def test_a_call_without_arguments_means_one_thing_in_every_spelling() -> None:
     arguments = [
         row.conversation.messages[1].tool_calls[0]["function"]["arguments"] for row in rows if isinstance(row, Row)
     ]
-    assert all(value in ({}, "{}") for value in arguments)
+    assert set(arguments) == {"{}"}
+    call = {"name": "f", "arguments": {"town": "Mwanza", "at": 7}}
+    row = checked([U, {"role": "assistant", "tool_calls": [call]}, A])
+    assert isinstance(row, Row)
+    assert row.conversation.messages[1].tool_calls[0]["function"]["arguments"] == '{"town": "Mwanza", "at": 7}'
 
 
 def test_further_fields_of_a_message_stay_for_the_template() -> None:

@@ -41,6 +41,9 @@ SYSTEM = {"role": "system", "content": "Be brief."}
         pytest.param({"Messages": [{"Role": "user", "Content": "Hi."}, ASSISTANT]}, "messages", [USER, ASSISTANT], id="capitals everywhere"),
         pytest.param({"messages": [{"role": "user", "value": "Hi."}, ASSISTANT]}, "messages", [USER, ASSISTANT], id="role and value"),
         pytest.param({"prompt": "Hi.", "completion": "Hello!", "history": [["Hi.", "Hello!"]]}, "prompt_completion", [USER, ASSISTANT, USER, ASSISTANT], id="a history beside any pair"),
+        pytest.param({"prompt": "Hi.", "completion": "Hello!", "history": [USER, ASSISTANT]}, "prompt_completion", [USER, ASSISTANT, USER, ASSISTANT], id="a history of messages"),
+        pytest.param({"prompt": [], "completion": "Hello!", "context": {}}, "prompt_completion", [{"role": "user", "content": ""}, ASSISTANT], id="an empty prompt stays empty"),
+        pytest.param({"messages": [USER, ASSISTANT], "train": True, "weight": "1"}, "messages", [USER, ASSISTANT], id="a row that is trained"),
         pytest.param({"instruction": "Hi.", "input": float("nan"), "output": "Hello!"}, "alpaca", [USER, ASSISTANT], id="NaN of a table"),
         pytest.param({"input": "Hi.", "output": "Hello!", "system_prompt": "Be brief."}, "prompt_completion", [SYSTEM, USER, ASSISTANT], id="input and output"),
     ],
@@ -118,6 +121,15 @@ def test_hermes_results_are_read_without_their_tags_and_its_tools_once() -> None
     assert shape({"conversations": [only_inside]}).messages == [{"role": "tool", "content": only_inside["value"]}]
 
 
+@pytest.mark.parametrize("content, text", [({"a": 1}, '{"a": 1}'), ([1], "[1]"), (7, "7"), ([], "[]")])
+def test_a_result_that_is_no_text_is_written_as_json_and_noted(content: Any, text: str) -> None:
+    parts = shape({"messages": [{"role": "tool", "content": content}]})
+    assert parts.messages == [{"role": "tool", "content": text}]
+    assert parts.notes == ("has a tool's result that isn't a text, written as JSON",)
+    part = {"role": "tool", "content": [{"type": "text", "text": "a"}]}
+    assert shape({"messages": [part]}).messages == [part]
+
+
 def test_a_turn_that_is_a_call_may_stand_in_tags() -> None:
     parts = shape({"conversations": [{"from": "function_call", "value": CALL_TEXT * 2, "loss": False}]})
     call = {"type": "function", "function": {"name": "f", "arguments": {}}}
@@ -149,6 +161,9 @@ def test_tools_are_read_from_a_cell() -> None:
     "body, fault",
     [
         pytest.param({"text": "x", "label": 1}, "has no 'messages' (it has: text, label). Known are messages; conversations", id="other"),
+        pytest.param({"prompt": "x", "completion": None}, "has no 'messages' (it has: prompt; null: completion)", id="a null answer"),
+        pytest.param({"messages": [USER, ASSISTANT], "weight": 0}, "has weight 0 for the whole row, so there is nothing to learn from it", id="a row of weight 0"),
+        pytest.param({"prompt": "a", "completion": "b", "train": "False"}, 'has train "False" for the whole row', id="an excluded row of a csv file"),
         pytest.param({"dialog": [USER, ASSISTANT]}, "prompt and completion. Rename 'dialog' to 'messages'", id="messages of another name"),
         pytest.param({"ask": "x", "prompt": "y"}, "Rename 'ask' to 'completion', whichever holds the answer beside 'prompt'", id="a prompt only"),
         pytest.param({"Frage": "x", "Title": "y", "answer": "z"}, "Rename 'Frage' or 'Title' to 'prompt', whichever holds the question beside 'answer'", id="an answer only"),
