@@ -41,6 +41,7 @@ heads, G = H / K query heads that share a key head, D the width of a head, B row
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -62,18 +63,26 @@ def register() -> None:
     AttentionInterface.register(PACKED, packed_attention)
 
 
+@dataclass(frozen=True)
+class Call:
+    """What an architecture asked of its attention function. dropout: the share of attention weights that is zeroed."""
+
+    sliding_window: int | None
+    dropout: float
+
+
 @contextmanager
-def recorded(name: str) -> Iterator[tuple[str, list[int | None]]]:
-    """Register a wrapper of the attention `name` that records the sliding window of each of its calls."""
-    windows: list[int | None] = []
+def recorded(name: str) -> Iterator[tuple[str, list[Call]]]:
+    """Register a wrapper of the attention `name` that records each of its calls, and computes it without dropout."""
+    calls: list[Call] = []
     inner = ALL_ATTENTION_FUNCTIONS[name]
 
     def record(*args: Any, **keywords: Any) -> Any:
-        windows.append(keywords.get("sliding_window"))
-        return inner(*args, **keywords)
+        calls.append(Call(keywords.get("sliding_window"), float(keywords.get("dropout") or 0.0)))
+        return inner(*args, **{**keywords, "dropout": 0.0})
 
     AttentionInterface.register(RECORDED, record)
-    yield RECORDED, windows
+    yield RECORDED, calls
 
 
 def packed_attention(

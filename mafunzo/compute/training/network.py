@@ -154,27 +154,39 @@ def _reason_not_to_pack(network: PreTrainedModel) -> str:
     foreign = set(getattr(config, "layer_types", None) or ()) - _KNOWN_LAYERS
     if foreign:
         return f"{name} has layers of the kind {', '.join(sorted(foreign))}."
-    if getattr(config, "attention_dropout", 0.0):
-        return f"{name} drops attention weights."
     ids = _probe_ids(network)
     inputs = _inputs(_probe_batch(ids), 0, len(ids), network.device, True)
     packed = attention_for(network.device)
     try:
-        with torch.no_grad(), attention.recorded(packed) as (recording, windows):
+        with torch.no_grad(), attention.recorded(packed) as (recording, calls):
             network.set_attn_implementation(recording)
+            _run_as_in_training(network, inputs)
             together = network(**inputs).logits[0].float()
             _use_own_attention(network)
             alone = torch.cat([network(row.unsqueeze(0), use_cache=False).logits[0] for row in ids]).float()
     except (MafunzoError, RuntimeError, TypeError, ValueError) as error:
         return f"{name} can't run them: {error}"
     network.set_attn_implementation(packed)
-    if _has_window(config) and not any(windows):
+    if any(call.dropout for call in calls):
+        return f"{name} drops attention weights."
+    if _has_window(config) and not any(call.sliding_window for call in calls):
         return f"{name} doesn't tell its attention function about its sliding window."
     tolerance = 1e-3 if network.dtype == torch.float32 else 0.05
     distance = float((together - alone).square().mean().sqrt()) / (float(alone.std()) or 1.0)
     return (
         "" if distance <= tolerance else f"{name} gave other logits in a shared row ({distance:.2g} deviations away)."
     )
+
+
+def _run_as_in_training(network: PreTrainedModel, inputs: dict[str, Any]) -> None:
+    """Run a forward pass in training mode, in which alone an architecture drops out; random numbers are put back."""
+    devices = [network.device] if network.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        network.train()
+        try:
+            network(**inputs)
+        finally:
+            network.eval()
 
 
 def _has_window(config: Any) -> bool:

@@ -1,7 +1,17 @@
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GptOssConfig, GraniteConfig, LlamaConfig, MambaConfig, PhiConfig
+from transformers import (
+    AutoModelForCausalLM,
+    BioGptConfig,
+    GPT2Config,
+    GPTBigCodeConfig,
+    GptOssConfig,
+    GraniteConfig,
+    LlamaConfig,
+    MambaConfig,
+    PhiConfig,
+)
 
 from mafunzo.compute.model.lora import AdapterConfig, adapters, add_adapter
 from mafunzo.compute.training import attention, network
@@ -9,6 +19,8 @@ from mafunzo.compute.training.batch import Batch, pack
 from mafunzo.compute.training.network import prepare
 from mafunzo.compute.training.objectives.supervised import Supervised
 from tests.support.tiny_training import CONFIGS, SIZES, random_rows, tiny
+
+GPT2_SIZES = {"vocab_size": 97, "n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 1, "eos_token_id": None}
 
 
 @pytest.fixture(autouse=True)
@@ -104,6 +116,29 @@ def test_an_architecture_that_cannot_share_a_row_runs_row_by_row(config):
     expected, _ = by_transformers(AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval(), rows)
     loss, _ = batch_loss(runner, as_batch(rows))
     torch.testing.assert_close(loss.detach(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(GPT2Config(**GPT2_SIZES), id="attn_pdrop of GPT-2"),
+        pytest.param(GPTBigCodeConfig(**GPT2_SIZES), id="attn_pdrop of StarCoder"),
+        pytest.param(BioGptConfig(**SIZES), id="attention_probs_dropout_prob of BioGPT"),
+        pytest.param(LlamaConfig(**SIZES, attention_dropout=0.1), id="attention_dropout of Llama"),
+    ],
+)
+def test_an_architecture_that_drops_attention_weights_is_trained_row_by_row(config, caplog):
+    """Whatever its configuration calls the dropout, which shows in training mode only."""
+    caplog.set_level("INFO")
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention.PACKED).eval()
+    random_state = torch.get_rng_state()
+    runner = prepare(model)
+    assert torch.equal(torch.get_rng_state(), random_state) and not model.training
+    assert not runner.packs and "drops attention weights" in caplog.text
+    model.train()
+    loss, _ = batch_loss(runner, as_batch(random_rows(3)))
+    loss.backward()
+    assert loss.isfinite() and gradients(model)
 
 
 @pytest.mark.parametrize(
