@@ -14,7 +14,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mafunzo.dataset.files import SUFFIXES, Source
+from mafunzo.dataset.compression import COMPRESSED, plain_name
+from mafunzo.dataset.files import KINDS, SUFFIXES, Source, is_data_file
+from mafunzo.dataset.saved_dataset import saved_splits
 from mafunzo.dataset.wheel import fetch_wheel
 from mafunzo.entities.validation import validated
 from mafunzo.errors import InvalidData, InvalidFile, InvalidParameter, NotFound, Unreachable, did_you_mean
@@ -211,7 +213,7 @@ def _mirrored(source: HubSource, mirror: Path) -> Path:
     for folder in (mirror / source.repo, mirror / source.repo.split("/")[1]):
         if folder.is_dir():
             return folder
-    if mirror.is_dir() and any(path.suffix.lower() in SUFFIXES for path in mirror.rglob("*")):
+    if mirror.is_dir() and any(is_data_file(path, mirror) for path in mirror.rglob("*")):
         return mirror
     raise InvalidFile(
         f"{mirror} has neither the folder {source.repo} nor data files: it isn't a mirror of {source.repo}. Name another "
@@ -227,7 +229,7 @@ def _snapshot(source: HubSource, access: Access) -> Path:
     both_ways = (
         f"Connect this machine to the network, or name a folder that has it: mafunzo data mirror {source.repo} FOLDER"
     )
-    patterns = [f"*{suffix}" for suffix in SUFFIXES] + ["README.md"]
+    patterns = [f"*{suffix}{compressed}" for suffix in SUFFIXES for compressed in ("", *COMPRESSED)] + ["README.md"]
     logger.info("Fetching %s from the Hugging Face hub", source.repo)
     try:
         path = snapshot_download(
@@ -263,22 +265,18 @@ def _snapshot(source: HubSource, access: Access) -> Path:
 def split_files(folder: Path, name: str) -> dict[str, tuple[Path, ...]]:
     """Return the data files of each split of a data set's folder.
 
-    The `configs` in its README's YAML header win; else the names of files and folders decide:
-    `train.jsonl`, `data/train_sft-00000-of-00003.parquet`, `train/part-0001.parquet`.
+    What `save_to_disk` wrote says its splits itself. Else the `configs` in its README's YAML header win; else the names of
+    files and folders decide: `train.jsonl`, `data/train_sft-00000-of-00003.parquet`, `train/part-0001.parquet`.
     """
-    splits = _declared_splits(folder)
+    splits = saved_splits(folder) or _declared_splits(folder)
     if splits:
         return splits
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    files = sorted(path for path in folder.rglob("*") if is_data_file(path, folder))
     files_by_split: dict[str, list[Path]] = {}
     for path in files:
         files_by_split.setdefault(_split_of(path, folder), []).append(path)
     if not files_by_split:
-        raise InvalidFile(f"{name} has no data files ({', '.join(SUFFIXES)}) in {folder}.")
+        raise InvalidFile(f"{name} has no data files ({KINDS}) in {folder}.")
     return {split: tuple(paths) for split, paths in files_by_split.items()}
 
 
@@ -292,16 +290,19 @@ def _declared_splits(folder: Path) -> dict[str, tuple[Path, ...]]:
         configs = (yaml.safe_load(header.group(1)) or {}).get("configs") or [] if header else []
     except yaml.YAMLError as error:
         raise InvalidFile(f"{readme}: its header isn't YAML: {error}") from error
-    configs = [config for config in configs if isinstance(config.get("data_files"), list)]
+    configs = [config for config in configs if isinstance(config, dict) and config.get("data_files")]
     default_config = next((c for c in configs if c.get("default") or c.get("config_name") == "default"), None)
+    data_files = (default_config or configs[0])["data_files"] if configs else []
     splits: dict[str, tuple[Path, ...]] = {}
-    for entry in (default_config or configs[0])["data_files"] if configs else []:
-        patterns = entry["path"] if isinstance(entry["path"], list) else [entry["path"]]
-        splits[entry["split"]] = tuple(path for pattern in patterns for path in sorted(folder.glob(pattern)))
+    for entry in data_files if isinstance(data_files, list) else [data_files]:
+        split, path = (entry["split"], entry["path"]) if isinstance(entry, dict) else ("train", entry)
+        patterns = path if isinstance(path, list) else [path]
+        files = tuple(file for pattern in patterns for file in sorted(folder.glob(pattern)))
+        splits[split] = splits.get(split, ()) + files
     return {split: paths for split, paths in splits.items() if paths}
 
 
 def _split_of(path: Path, folder: Path) -> str:
-    stem = _SHARD.sub("", path.stem)
+    stem = _SHARD.sub("", plain_name(path).stem)
     is_numbered = not re.search(r"[a-zA-Z]", stem) or stem in ("part", "data", "shard")
     return path.parent.name if is_numbered and path.parent != folder else stem

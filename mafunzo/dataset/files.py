@@ -1,23 +1,44 @@
-"""Data files to raw rows, streamed one at a time: jsonl, json, csv, tsv, parquet, folders of them, and MLTable.
+"""Data files to raw rows, streamed one at a time: of every kind, compressed or not, folders of them, and MLTable.
 
 A row is named by its file and a number that an editor shows: the line of a jsonl file, else the row's number, from 1.
 """
 
-import csv
-import json
-import sys
+import logging
 from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mafunzo.dataset.columnar import count_arrow, count_parquet, read_arrow, read_parquet
+from mafunzo.dataset.compression import COMPRESSED, open_bytes, plain_name
+from mafunzo.dataset.delimited import first_columns, read_delimited, shown_delimiter
+from mafunzo.dataset.json_file import read_json, read_jsonl
+from mafunzo.dataset.mltable import FILE_NAME, files_of, read_mltable
+from mafunzo.dataset.reading import UTF8, Reading, Record, Selection
+from mafunzo.dataset.saved_dataset import is_about_data, saved_splits
 from mafunzo.errors import InvalidFile, NotSupported
 
-SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
-KINDS = "jsonl, json, csv, tsv or parquet"
-_CHUNK = 1 << 20
+logger = logging.getLogger(__name__)
+
+SUFFIXES = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+}
+KINDS = f"jsonl, ndjson, json, csv, tsv, parquet or arrow, each also compressed ({', '.join(COMPRESSED)})"
+SHOWN_FILES = 10
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_ADVICE = {
+    ".zip": "Unpack it, and name the file or folder that was in it",
+    ".tar": "Unpack it, and name the file or folder that was in it",
+    ".xlsx": "Save the sheet as 'CSV UTF-8'",
+    ".xls": "Save the sheet as 'CSV UTF-8'",
+}
 
 Indices = Container[int]
 
@@ -38,9 +59,10 @@ class RawRow:
 
 @dataclass(frozen=True)
 class Source:
-    """Files of one split, read one after the other."""
+    """Files of one split, read one after the other. reading: what an MLTable says of them."""
 
     files: tuple[Path, ...]
+    reading: Reading = field(default_factory=Reading)
 
     @property
     def name(self) -> str:
@@ -54,316 +76,174 @@ class Source:
         start = 0
         for path in self.files:
             count = 0
-            for raw in _read(path, start, indices):
-                count = raw.index - start + 1
-                if indices is None or raw.index in indices:
-                    yield raw
+            for count, record in enumerate(self._records(path, start, indices, indices is None), 1):
+                index = start + count - 1
+                if indices is None or index in indices:
+                    yield RawRow(path.name, record.number, index, record.body, record.fault)
             start += count
 
     def count(self) -> int:
         """Return the number of rows; raises `InvalidFile` where there are none."""
         total = 0
         for path in self.files:
-            if kind_of(path) == "parquet":
-                total += int(_parquet(path).metadata.num_rows)
-            else:
-                total += sum(1 for _ in _read(path, 0, ()))
+            count = _COUNTERS.get(self._kind(path))
+            total += count(path) if count else sum(1 for _ in self._records(path, 0, (), is_told=True))
         if total == 0:
             raise InvalidFile(f"{self.name} has no rows.")
         return total
 
+    def _kind(self, path: Path) -> str:
+        return self.reading.kind or kind_of(path)
+
+    def _records(self, path: Path, start: int, indices: Indices | None, is_told: bool) -> Iterator[Record]:
+        """Yield a file's rows, the first with the index `start`; those that aren't at `indices` may lack their bodies.
+
+        is_told: whether lines that are dropped are logged.
+        """
+        kind = self._kind(path)
+        if kind not in _COUNTERS and self.reading.encoding == UTF8:
+            _refuse_utf16(path)
+
+        def selection(row: int) -> bool:
+            return indices is None or start + row in indices
+
+        if kind in _DEFAULT_DELIMITERS:
+            is_bare = self.reading.header == "first" and path != self.files[0]
+            columns = first_columns(self.files[0], self.reading) if is_bare else ()
+            return read_delimited(path, self.reading, _DEFAULT_DELIMITERS[kind], columns)
+        if self.reading.invalid_lines == "drop":
+            records = _READERS[kind](path, self.reading, lambda _: True)
+            return _without_invalid(path, records, is_told)
+        return _READERS[kind](path, self.reading, selection)
+
 
 def open_source(path: Path) -> Source:
-    """Return the source at `path`: a data file, a folder of data files, or an MLTable folder.
+    """Return the source at `path`: a data file, a folder of data files or a saved data set, or an MLTable folder.
 
     Raises `InvalidFile` for a missing, empty or unknown file.
     """
     if not path.exists():
         raise InvalidFile(f"{path} doesn't exist. Check the path of the data file.")
-    if path.name == "MLTable" or (path / "MLTable").exists():
-        return Source(_mltable_files(path if path.is_file() else path / "MLTable"))
+    if path.name == FILE_NAME or (path / FILE_NAME).exists():
+        return _open_mltable(path if path.is_file() else path / FILE_NAME)
     if path.is_dir():
-        files = tuple(file for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES)
-        if not files:
-            raise InvalidFile(f"The folder {path} has no data file ({KINDS}).")
-        return Source(files)
-    if path.stat().st_size == 0:
-        raise InvalidFile(f"{path.name} is empty.")
-    kind_of(path)
-    return Source((path,))
+        return Source(_folder_files(path))
+    return Source((_checked(path, Reading()),))
 
 
 def kind_of(path: Path) -> str:
     """Return a file's format by its suffix, or by its first bytes if it has none."""
-    suffix = path.suffix.lower()
+    suffix = plain_name(path).suffix.lower()
     if suffix in SUFFIXES:
         return SUFFIXES[suffix]
     if suffix:
-        raise InvalidFile(f"{path.name} has the suffix '{suffix}', expected {KINDS}. Convert it, or rename it.")
-    with path.open("rb") as file:
+        advice = _ADVICE.get(suffix, "Convert it, or rename it")
+        raise InvalidFile(f"{path.name} has the suffix '{suffix}', expected {KINDS}. {advice}.")
+    with open_bytes(path) as file:
         head = file.read(4096)
     if head.startswith(b"PAR1"):
         return "parquet"
+    if head.startswith((b"ARROW1", b"\xff\xff\xff\xff")):
+        return "arrow"
     first_line = head.removeprefix(b"\xef\xbb\xbf").lstrip().split(b"\n", 1)[0]
     if first_line[:1] in (b"{", b"["):
         return "json"
-    if b"\t" in first_line or b"," in first_line:
-        return "tsv" if b"\t" in first_line else "csv"
+    if shown_delimiter(first_line.decode("utf-8", "replace")):
+        return "csv"
     raise InvalidFile(f"{path.name} has no suffix and isn't recognised as {KINDS}. Give it the right suffix.")
 
 
-def _read(path: Path, start: int, indices: Indices | None) -> Iterator[RawRow]:
-    """Yield a file's rows, the first with the index `start`; those that aren't at `indices` without bodies, or not at all."""
-    kind = kind_of(path)
-    with path.open("rb") as file:
-        if kind != "parquet" and file.read(2) in _UTF16_MARKS:
-            raise InvalidFile(f"{path.name} is UTF-16. Save it as UTF-8.")
-    return _READERS[kind](path, start, indices)
+def is_data_file(file: Path, folder: Path) -> bool:
+    """Return whether a file below `folder` holds rows, by its name: what is hidden, or tells of data, doesn't."""
+    return (
+        plain_name(file).suffix.lower() in SUFFIXES
+        and not _is_hidden(file.relative_to(folder))
+        and not is_about_data(file)
+    )
 
 
-def _read_jsonl(path: Path, start: int, indices: Indices | None) -> Iterator[RawRow]:
-    index = start
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-            if not line.strip():
-                continue
-            if number == 1 and line.lstrip()[:1] == b"[":
-                yield from _read_array(path, start, indices)
-                return
-            body, fault = _parse_line(line) if indices is None or index in indices else (None, "")
-            yield RawRow(path.name, number, index, body, fault)
-            index += 1
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith((".", "__")) for part in path.parts)
 
 
-def _read_json(path: Path, start: int, indices: Indices | None) -> Iterator[RawRow]:
-    with path.open("rb") as file:
-        head = next(filter(None, (line.removeprefix(b"\xef\xbb\xbf").strip() for line in file)), b"")
-    if head[:1] == b"[":
-        yield from _read_array(path, start, indices)
-    elif _parse_line(head)[0] is not None:
-        yield from _read_jsonl(path, start, indices)
-    else:
-        for index, body in enumerate(_document_rows(path), start=start):
-            yield RawRow(
-                path.name, index - start + 1, index, body if isinstance(body, dict) else None, _not_object(body)
-            )
-
-
-def _document_rows(path: Path) -> list[Any]:
-    """Return the rows of a JSON file that is one object: `{"data": [rows]}`, or a single row."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique_keys)
-    except ValueError as error:
-        raise InvalidFile(f"{path.name} isn't JSON: {_reason(error)}.") from error
-    lists = [value for value in document.values() if isinstance(value, list)]
-    if len(document) == 1 and lists and all(isinstance(row, dict) for row in lists[0]):
-        is_row = any("role" in row or "from" in row for row in lists[0])
-        return [document] if is_row else lists[0]
-    return [document]
-
-
-def _read_array(path: Path, start: int, indices: Indices | None) -> Iterator[RawRow]:
-    decoder = json.JSONDecoder(object_pairs_hook=_unique_keys)
-    row = 0
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            text = file.read(_CHUNK)
-            position = text.index("[") + 1
-            while True:
-                position, text = _skip(text, position, file)
-                if text[position : position + 1] in ("]", ""):
-                    break
-                value, position, text = _decode(decoder, text, position, file)
-                row += 1
-                yield RawRow(
-                    path.name, row, start + row - 1, value if isinstance(value, dict) else None, _not_object(value)
-                )
-            if not text[position : position + 1]:
-                raise InvalidFile(f"{path.name} ends after row {row} without ']': it was cut off.")
-    except ValueError as error:
+def _folder_files(folder: Path) -> tuple[Path, ...]:
+    """Return the data files of a folder, and name those that aren't read."""
+    if (folder / "_delta_log").is_dir():
+        raise NotSupported(f"{folder} is a Delta Lake table, some of whose files are of the past. Write it as parquet.")
+    splits = saved_splits(folder)
+    if len(splits) > 1:
         raise InvalidFile(
-            f"{path.name}, row {row + 1}: {_reason(error)}. The rows after it can't be told apart; correct it, or write "
-            "one object a line (jsonl), where a bad row is skipped by itself."
-        ) from error
-
-
-def _skip(text: str, position: int, file: Any) -> tuple[int, str]:
-    while True:
-        while position < len(text) and text[position] in " \t\r\n,":
-            position += 1
-        if position < len(text):
-            return position, text
-        text, position = file.read(_CHUNK), 0
-        if not text:
-            return 0, ""
-
-
-def _decode(decoder: json.JSONDecoder, text: str, position: int, file: Any) -> tuple[Any, int, str]:
-    size = _CHUNK
-    while True:
-        try:
-            value, end = decoder.raw_decode(text, position)
-            return value, end, text
-        except json.JSONDecodeError:
-            more = file.read(size)
-            if not more:
-                raise
-            text, position, size = text[position:] + more, 0, size * 2
-
-
-def _read_delimited(path: Path, start: int, _indices: Indices | None, delimiter: str) -> Iterator[RawRow]:
-    csv.field_size_limit(sys.maxsize)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter=delimiter, strict=True)
-            columns = _columns(next(reader, []), path)
-            for row, cells in enumerate(filter(None, reader), 1):
-                if len(cells) != len(columns):
-                    fault = f"has {len(cells)} cells, expected {len(columns)} as in the first line"
-                    yield RawRow(path.name, row, start + row - 1, None, fault)
-                    continue
-                body = {name: cell for name, cell in zip(columns, cells, strict=True) if name}
-                yield RawRow(path.name, row, start + row - 1, body)
-    except csv.Error as error:
-        raise InvalidFile(
-            f"{path.name}, line {reader.line_num}: {error}. Check the quotes around its cells."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise InvalidFile(f"{path.name} {_reason(error)}.") from error
-
-
-def _read_parquet(path: Path, start: int, indices: Indices | None) -> Iterator[RawRow]:
-    file = _parquet(path)
-    columns = _columns(file.schema_arrow.names, path)
-    index = start
-    for batch in file.iter_batches(batch_size=256):
-        rows = range(index, index + batch.num_rows)
-        index += batch.num_rows
-        if indices is not None and not any(i in indices for i in rows):
-            yield RawRow(path.name, rows[-1] - start + 1, rows[-1], None)
-            continue
-        for i, values in zip(rows, batch.to_pylist(), strict=True):
-            body = {name: _without_nulls(value) for name, value in zip(columns, values.values(), strict=True)}
-            yield RawRow(
-                path.name, i - start + 1, i, {name: value for name, value in body.items() if value is not None}
-            )
-
-
-def _parquet(path: Path) -> Any:
-    from pyarrow import ArrowException
-    from pyarrow.parquet import ParquetFile
-
-    try:
-        return ParquetFile(path, memory_map=True)
-    except (ArrowException, OSError) as error:
-        raise InvalidFile(f"{path.name} isn't a parquet file that can be read: {error}") from error
-
-
-_READERS: dict[str, Callable[[Path, int, Indices | None], Iterator[RawRow]]] = {
-    "jsonl": _read_jsonl,
-    "json": _read_json,
-    "csv": partial(_read_delimited, delimiter=","),
-    "tsv": partial(_read_delimited, delimiter="\t"),
-    "parquet": _read_parquet,
-}
-
-
-def _mltable_files(path: Path) -> tuple[Path, ...]:
-    """Return the files that an MLTable names under `paths`; its transformations must be readers only."""
-    import yaml
-
-    try:
-        body = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidFile(f"{path} isn't YAML: {error}") from error
-    if not isinstance(body, dict) or not isinstance(body.get("paths"), list):
-        raise InvalidFile(f"{path} names no files: 'paths' must be a list such as `- file: ./train.jsonl`.")
-    _refuse_transformations(body.get("transformations") or [], path)
-    files = [file for entry in body["paths"] for file in _mltable_entry(entry, path)]
-    if not files:
-        raise InvalidFile(f"{path} names no data file ({KINDS}).")
-    return tuple(files)
-
-
-def _refuse_transformations(transformations: Sequence[Any], path: Path) -> None:
-    readers = {"read_json_lines", "read_delimited", "read_parquet"}
-    names = [next(iter(entry)) if isinstance(entry, dict) and entry else str(entry) for entry in transformations]
-    unsupported = sorted({str(name) for name in names} - readers)
-    if unsupported:
-        raise NotSupported(
-            f"{path} has the transformations {', '.join(unsupported)}, which aren't applied here. Apply them once and name "
-            f"the resulting file instead; {', '.join(sorted(readers))} are understood."
+            f"{folder} holds the splits {', '.join(splits)}. Name one of them: {folder / next(iter(splits))}"
         )
+    if splits:
+        return next(iter(splits.values()))
+    visible = [
+        file for file in sorted(folder.rglob("*")) if file.is_file() and not _is_hidden(file.relative_to(folder))
+    ]
+    files = tuple(file for file in visible if is_data_file(file, folder))
+    unread = [str(file.relative_to(folder)) for file in visible if file not in files]
+    if not files:
+        others = f" It has {_listed(unread)}." if unread else ""
+        raise InvalidFile(f"The folder {folder} has no data file ({KINDS}).{others}")
+    if unread:
+        logger.warning("%s: not read, since they are no data files: %s", folder, _listed(unread))
+    return files
 
 
-def _mltable_entry(entry: Any, path: Path) -> list[Path]:
-    if not isinstance(entry, dict) or len(entry) != 1 or next(iter(entry)) not in ("file", "folder", "pattern"):
-        raise InvalidFile(f"{path}: the path {entry!r} isn't understood, expected file, folder or pattern.")
-    kind, text = next(iter(entry.items()))
-    text = str(text)
-    if "://" in text and not text.startswith("file://"):
-        raise NotSupported(f"{path} names {text}, which isn't on this machine. Download it and name the file.")
-    text = text.removeprefix("file://")
-    if kind == "pattern":
-        root = Path("/") if text.startswith("/") else path.parent
-        matches = sorted(item for item in root.glob(text.removeprefix("./").lstrip("/")) if item.is_file())
-        if not matches:
-            raise InvalidFile(f"{path}: no file matches {text}.")
-        return [file for item in matches for file in open_source(item).files]
-    return list(open_source(path.parent / text).files)
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN_FILES
+    return ", ".join(names[:SHOWN_FILES]) + (f" and {more} more" if more > 0 else "")
 
 
-def _parse_line(line: bytes) -> tuple[dict[str, Any] | None, str]:
-    try:
-        value = json.loads(line.decode("utf-8").rstrip(), object_pairs_hook=_unique_keys)
-    except ValueError as error:
-        return None, _reason(error)
-    return (value, "") if isinstance(value, dict) else (None, _not_object(value))
+def _open_mltable(table: Path) -> Source:
+    """Return the files that an MLTable names under `paths`, read as its transformation says."""
+    body = read_mltable(table)
+    files = [
+        file
+        for place in body.places
+        for path in files_of(place, table)
+        for file in (_folder_files(path) if path.is_dir() else (_checked(path, body.reading),))
+    ]
+    if not files:
+        raise InvalidFile(f"{table} names no data file ({KINDS}).")
+    return Source(tuple(files), body.reading)
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    body = dict(pairs)
-    if len(body) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"has the key '{twice}' twice")
-    return body
+def _checked(path: Path, reading: Reading) -> Path:
+    """Return the path of a file that is there, isn't empty, and is of a known kind."""
+    if not path.exists():
+        raise InvalidFile(f"{path} doesn't exist. Check the path of the data file.")
+    if path.stat().st_size == 0:
+        raise InvalidFile(f"{path.name} is empty.")
+    if not reading.kind:
+        kind_of(path)
+    return path
 
 
-def _reason(error: ValueError) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"isn't JSON: {error.msg} (line {error.lineno}, column {error.colno})".replace("(line 1, ", "(")
-    if isinstance(error, UnicodeDecodeError):
-        byte = error.object[error.start]
-        return f"isn't UTF-8: byte 0x{byte:02x} at position {error.start}. Save the file as UTF-8"
-    return str(error)
+def _without_invalid(path: Path, records: Iterator[Record], is_told: bool) -> Iterator[Record]:
+    """Yield the rows that can be read; the others are counted in the log."""
+    dropped = []
+    for record in records:
+        if record.fault:
+            dropped.append(str(record.number))
+        else:
+            yield record
+    if dropped and is_told:
+        template = "%s: lines that can't be read are left out, as the MLTable says (invalid_lines: drop): %s"
+        logger.warning(template, path.name, _listed(dropped))
 
 
-def _not_object(value: Any) -> str:
-    names = {
-        list: "a list",
-        str: "a text",
-        bool: "true or false",
-        int: "a number",
-        float: "a number",
-        type(None): "null",
-    }
-    return "" if isinstance(value, dict) else f"is {names.get(type(value), 'no object')}, expected an object"
+def _refuse_utf16(path: Path) -> None:
+    with open_bytes(path) as file:
+        if file.read(2) in _UTF16_MARKS:
+            raise InvalidFile(f"{path.name} is UTF-16. Save it as UTF-8.")
 
 
-def _columns(names: Sequence[str], path: Path) -> list[str]:
-    columns = [name.strip() for name in names]
-    if not any(columns):
-        raise InvalidFile(f"{path.name} has no column names in its first line.")
-    twice = sorted({name for name in columns if name and columns.count(name) > 1})
-    if twice:
-        raise InvalidFile(f"{path.name} has the column {', '.join(twice)} twice. Rename or remove one of them.")
-    return columns
-
-
-def _without_nulls(value: Any) -> Any:
-    """Return a parquet value without the nulls that stand for missing keys."""
-    if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
+_READERS: dict[str, Callable[[Path, Reading, Selection], Iterator[Record]]] = {
+    "jsonl": read_jsonl,
+    "json": read_json,
+    "parquet": read_parquet,
+    "arrow": read_arrow,
+}
+_DEFAULT_DELIMITERS = {"csv": ",", "tsv": "\t"}
+_COUNTERS = {"parquet": count_parquet, "arrow": count_arrow}

@@ -8,7 +8,8 @@ def _splits(name: str, what: str, effect: str = "") -> tuple[Parameter, Paramete
         Parameter(
             f"{name}_file_path",
             "uri_file",
-            f"The {what}: jsonl, json, csv, tsv or parquet, in OpenAI's, ShareGPT's, Alpaca's or prompt/completion form.",
+            f"The {what}: jsonl, ndjson, json, csv, tsv, parquet or arrow, also compressed, in "
+            "OpenAI's, ShareGPT's, Alpaca's or prompt/completion form.",
             steps=(PREPARE_DATA,),
             effects={PREPARE_DATA: effect} if effect else {},
         ),

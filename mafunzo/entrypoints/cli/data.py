@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mafunzo.dataset.check import Report
 
 app = typer.Typer(help="Conversations: fetch, check, look at, split.", no_args_is_help=True)
-FILE = typer.Argument(help="jsonl, json, csv, tsv or parquet.")
+FILE = typer.Argument(help="jsonl, ndjson, json, csv, tsv, parquet or arrow, also compressed; or a folder.")
 
 
 @app.command("list")

@@ -17,7 +17,10 @@ CONFIG = typer.Argument(None, help="A YAML file of parameters, then key=value pa
 def finetune(
     config: list[str] = CONFIG,
     model: str = typer.Option(None, help="A model of the catalogue, a registered one, org/name of a hub, or a folder."),
-    train: Path = typer.Option(None, help="Conversations to learn from: jsonl, json, csv, tsv or parquet."),
+    train: Path = typer.Option(
+        None,
+        help="Conversations to learn from: jsonl, ndjson, json, csv, tsv, parquet or arrow, also compressed; or a folder.",
+    ),
     validation: Path = typer.Option(
         None, help="Conversations that choose the best checkpoint; default the end of --train."
     ),

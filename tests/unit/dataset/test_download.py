@@ -147,6 +147,27 @@ def test_what_a_readme_declares_wins_over_names(mirror: Path) -> None:
     assert {name: len(paths) for name, paths in split_files(folder, "org/name").items()} == {"validation": 2}
 
 
+def test_a_readme_may_name_files_without_splits(mirror: Path) -> None:
+    folder = mirror / "org" / "name"
+    for declared in ('"data/train*"', '["data/train*", "data/none*"]'):
+        (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files: {declared}\n---\n")
+        splits = split_files(folder, "org/name")
+        assert list(splits) == ["train"] and len(splits["train"]) == 2
+
+
+def test_what_is_compressed_or_saved_has_its_splits_and_what_tells_of_data_is_none(tmp_path: Path) -> None:
+    for name in ("train.jsonl.gz", "test-00000-of-00001.json.zst", "dataset_infos.json", ".hidden.jsonl"):
+        (tmp_path / name).write_bytes(b"{}")
+    assert sorted(split_files(tmp_path, "org/name")) == ["test", "train"]
+    saved = tmp_path / "saved"
+    for split in ("train", "test"):
+        (saved / split).mkdir(parents=True)
+        (saved / split / "state.json").write_text('{"_data_files": [{"filename": "data.arrow"}]}')
+        (saved / split / "data.arrow").touch()
+    (saved / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    assert split_files(saved, "org/name") == {name: (saved / name / "data.arrow",) for name in ("train", "test")}
+
+
 def test_folders_name_splits_where_files_are_numbered(tmp_path: Path) -> None:
     for name in ("train/0000.parquet", "train/0001.parquet", "test/part-00000.jsonl", ".cache/x.jsonl", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -1,5 +1,6 @@
 """Rows out of every kind of file, and one clear error for a file that can't be read."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def test_json_in_all_its_forms_gives_the_same_rows(tmp_path: Path, name: str, te
 
 
 def test_a_json_array_larger_than_one_chunk_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mafunzo.dataset.files._CHUNK", 7)
+    monkeypatch.setattr("mafunzo.dataset.json_file._CHUNK", 7)
     assert bodies(write(tmp_path / "a.json", json.dumps(ROWS, indent=1))) == ROWS
 
 
@@ -126,8 +127,14 @@ def test_parquet_gives_lists_without_the_nulls_of_other_rows(tmp_path: Path) -> 
     [
         pytest.param("a.jsonl", b"", r"a\.jsonl is empty", id="empty"),
         pytest.param(
-            "a.txt", b"x", r"has the suffix '\.txt', expected jsonl, json, csv, tsv or parquet", id="unknown suffix"
+            "a.txt",
+            b"x",
+            r"has the suffix '\.txt', expected jsonl, ndjson, json, csv, tsv, parquet or arrow, each also compressed",
+            id="unknown suffix",
         ),
+        pytest.param("a.zip", b"PK", r"'\.zip', .* Unpack it, and name the file", id="an archive"),
+        pytest.param("a.tar.gz", b"\x1f\x8b", r"'\.tar', .* Unpack it, and name the file", id="a packed archive"),
+        pytest.param("a.xlsx", b"PK", r"'\.xlsx', .* Save the sheet as 'CSV UTF-8'", id="a workbook"),
         pytest.param("file", b"hello", "has no suffix and isn't recognised", id="unknown content"),
         pytest.param("a.jsonl", b"\xff\xfe{\x00", r"a\.jsonl is UTF-16\. Save it as UTF-8", id="UTF-16"),
         pytest.param("a.csv", b"a,b\n\xe9,2\n", "isn't UTF-8: byte 0xe9", id="csv in Latin-1"),
@@ -150,6 +157,44 @@ def test_missing_files_and_files_of_blank_lines_are_refused(tmp_path: Path) -> N
     (tmp_path / "empty").mkdir()
     with pytest.raises(InvalidFile, match="has no data file"):
         open_source(tmp_path / "empty")
+
+
+def test_a_file_without_suffix_is_known_by_its_first_bytes(tmp_path: Path) -> None:
+    rows = [{"prompt": "x", "completion": "y"}]
+    for delimiter in ",;\t|":
+        table = f"prompt{delimiter}completion\nx{delimiter}y\n"
+        assert bodies(write(tmp_path / "file", table)) == rows
+        assert bodies(write(tmp_path / "file.gz", gzip.compress(table.encode()))) == rows
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "file")
+    assert bodies(tmp_path / "file") == rows
+
+
+def test_what_is_hidden_or_tells_of_data_isnt_data_and_the_rest_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path / "train.jsonl", lines(ROWS))
+    for name in (".train.jsonl", ".cache/x.jsonl", "__MACOSX/._train.jsonl", "dataset_infos.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write(tmp_path / name, lines(ROWS))
+    write(tmp_path / "README.md", "about")
+    (tmp_path / "more").mkdir()
+    write(tmp_path / "more" / "sheet.xlsx", "PK")
+    assert bodies(tmp_path) == ROWS
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path}: not read, since they are no data files: README.md, dataset_infos.json, more/sheet.xlsx"
+    ]
+    (tmp_path / "train.jsonl").unlink()
+    with pytest.raises(
+        InvalidFile, match=r"has no data file .*It has README\.md, dataset_infos\.json, more/sheet\.xlsx"
+    ):
+        open_source(tmp_path)
+
+
+def test_a_delta_lake_table_isnt_read_with_its_past(tmp_path: Path) -> None:
+    (tmp_path / "_delta_log").mkdir()
+    write(tmp_path / "part-0.jsonl", lines(ROWS))
+    with pytest.raises(NotSupported, match="is a Delta Lake table"):
+        open_source(tmp_path)
 
 
 def test_a_folder_and_an_mltable_give_the_rows_of_all_their_files(tmp_path: Path) -> None:

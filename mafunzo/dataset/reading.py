@@ -1,0 +1,47 @@
+"""How a file is read: what every reader takes and gives."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+UTF8 = "utf-8"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is said of a file beside its name, by an MLTable; without one, all is found in the file itself.
+
+    kind: `jsonl`, `csv` or `parquet`, whatever the file's suffix; empty for the kind that its suffix says.
+    encoding: a codec of Python's. delimiter: one character between cells; empty for the one that the first line shows.
+    header: whether each file begins with the names of its columns, or only the first.
+    empty_is_null: whether an empty cell counts as missing. multi_line: whether a quoted cell may hold a line break.
+    invalid_lines: whether a line that isn't JSON is a bad row, or no row.
+    """
+
+    kind: str = ""
+    encoding: str = UTF8
+    delimiter: str = ""
+    header: Literal["each", "first"] = "each"
+    empty_is_null: bool = False
+    multi_line: bool = True
+    invalid_lines: Literal["error", "drop"] = "error"
+
+
+class Record(NamedTuple):
+    """One row of a file. number: how the user finds it there; body: None where it isn't wanted or has a `fault`."""
+
+    number: int
+    body: dict[str, Any] | None
+    fault: str = ""
+
+
+Selection = Callable[[int], bool]
+"""Whether the row of a file is wanted, counted from 0; the others aren't parsed where that saves time."""
+
+
+def decoding_fault(error: UnicodeDecodeError, encoding: str = UTF8) -> str:
+    """Return what is wrong with bytes that aren't in an encoding."""
+    name = "UTF-8" if encoding == UTF8 else encoding
+    byte = error.object[error.start]
+    advice = "Save the file as UTF-8" if encoding == UTF8 else "Correct the encoding that the MLTable names"
+    return f"isn't {name}: byte 0x{byte:02x} at position {error.start}. {advice}"
