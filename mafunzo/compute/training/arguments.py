@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
 from mafunzo.entities.job import Value
-from mafunzo.entities.parameters.constraint import faults_between, split_names
+from mafunzo.entities.parameters.constraint import faults_between, lora_targets
 from mafunzo.entities.parameters.table import DEFAULTS
 from mafunzo.errors import InvalidParameter
 
@@ -25,7 +25,7 @@ class TrainingArguments:
     lora_alpha: int
     lora_r: int
     lora_dropout: float
-    num_train_epochs: int
+    num_train_epochs: float
     max_steps: int
     per_device_train_batch_size: int
     per_device_eval_batch_size: int
@@ -81,4 +81,4 @@ class TrainingArguments:
     @property
     def lora_targets(self) -> tuple[str, ...]:
         """The last parts of the names of the layers that get an adapter; empty: all but the head."""
-        return split_names(self.lora_target_modules)
+        return lora_targets(self.lora_target_modules)

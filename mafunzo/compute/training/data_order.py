@@ -17,6 +17,7 @@ be made ahead by any number of threads, and the size of a forward pass, which th
 step's rows.
 """
 
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -39,12 +40,13 @@ class DataOrder:
     """Which rows each optimizer step trains on.
 
     batch, accumulation: a step has as many rows as their product, the effective batch; an epoch's last step may have fewer.
+    epochs: passes over the rows; a part of one is rounded up to whole steps.
     """
 
     n_rows: int
     batch: int
     accumulation: int
-    epochs: int
+    epochs: float
     max_steps: int
     seed: int
 
@@ -58,7 +60,7 @@ class DataOrder:
 
     @property
     def total_steps(self) -> int:
-        return self.max_steps if self.max_steps > 0 else self.steps_per_epoch * self.epochs
+        return self.max_steps if self.max_steps > 0 else math.ceil(self.steps_per_epoch * self.epochs)
 
     def epoch_after(self, step: int) -> float:
         """Return how many epochs are done after `step` steps."""

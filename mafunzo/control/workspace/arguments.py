@@ -19,6 +19,7 @@ from mafunzo.entities.asset import Asset
 from mafunzo.entities.component import Component, Input, parse_value, unknown_name
 from mafunzo.entities.job import ArtifactInput
 from mafunzo.entities.job_request import JobRequest
+from mafunzo.entities.parameters.constraint import joined_names
 from mafunzo.entities.reference import AssetReference, LocalPath, PathInput, parse_reference
 from mafunzo.errors import Faults, InvalidParameter
 
@@ -177,7 +178,7 @@ def declared_inputs(
         elif declared_name in inputs:
             faults.add(f"{name} and another name of {declared_name} are both given. Keep one.")
         else:
-            inputs[declared_name] = value
+            inputs[declared_name] = joined_names(declared_name, value)
     return inputs
 
 

@@ -163,7 +163,10 @@ class _Inputs:
             for name, (low, high) in model.ranges.items():
                 value = values.get(name)
                 if isinstance(value, int | float) and not low <= value <= high:
-                    self._faults.add(f"{name} is {value}, expected {low:g} to {high:g} for {model.name}.")
+                    self._faults.add(
+                        f"{name} is {value}, expected {low:g} to {high:g} for {model.name}, whose card is narrower than the "
+                        f"parameter (mafunzo model show {model.name})."
+                    )
         if "apply_early_stopping" in self._pipeline.inputs:
             self._faults.add(*faults_between(values))
         if "evaluation_config_params" in self._pipeline.inputs:

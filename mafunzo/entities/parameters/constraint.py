@@ -4,6 +4,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+ALL_LINEAR = ("all", "all-linear")
+"""What LLaMA-Factory and PEFT call all linear layers but the head."""
+NAME_LISTS = frozenset({"lora_target_modules"})
+"""The parameters that are names with commas between, and may be given as a list."""
+
 
 def faults_between(values: Mapping[str, Any]) -> list[str]:
     """Return the faults; `values` holds every parameter as its type, with its default where none was given."""
@@ -49,8 +54,24 @@ def faults_between(values: Mapping[str, Any]) -> list[str]:
             targets and not split_names(targets),
             f"lora_target_modules is '{targets}', expected names with commas between.",
         ),
+        (
+            len(split_names(targets)) > 1 and set(ALL_LINEAR) & set(split_names(targets)),
+            f"lora_target_modules is '{targets}': all linear layers, and others beside them. Keep one of both.",
+        ),
     )
     return [fault for is_broken, fault in rules if is_broken]
+
+
+def lora_targets(text: str | None) -> tuple[str, ...]:
+    """Return the names of the layers that get an adapter; nothing for all linear layers but the head."""
+    names = split_names(text)
+    return () if set(names) <= set(ALL_LINEAR) else names
+
+
+def joined_names(name: str, value: Any) -> Any:
+    """Return a list of names as the text that a parameter of names takes; any other value as it is."""
+    is_list = name in NAME_LISTS and isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
+    return ",".join(value) if is_list else value
 
 
 def split_names(text: str | None) -> tuple[str, ...]:

@@ -55,10 +55,10 @@ _LORA = (
     Parameter(
         "lora_target_modules",
         "string",
-        "The linear layers that get an adapter, by the last part of their name, with commas between; if left out, all but "
-        "the head.",
+        "The linear layers that get an adapter, by the last part of their name, as a list or with commas between; all but the "
+        "head if left out, and for all or all-linear.",
         steps=(FINETUNE,),
-        aliases=("lora_target",),
+        aliases=("lora_target", "target_modules"),
         is_own=True,
     ),
 )
@@ -66,10 +66,10 @@ _LORA = (
 _LENGTH = (
     Parameter(
         "num_train_epochs",
-        "integer",
-        "How often every training row is seen.",
-        default=1,
-        minimum=1,
+        "number",
+        "How often every training row is seen; 0.5 is half of the rows, and steps are rounded up.",
+        default=1.0,
+        above=0.0,
         unit="epochs",
         steps=(FINETUNE,),
         aliases=("num_epochs", "n_epochs", "epochs"),

@@ -15,7 +15,8 @@ OPTIMIZER = (
     Parameter(
         "learning_rate",
         "number",
-        "The highest learning rate, after the warm-up. LoRA wants about ten times that of full fine-tuning.",
+        "The highest learning rate, after the warm-up. LoRA wants about ten times that of full fine-tuning. The card of a "
+        "model of the catalogue may narrow the range (`mafunzo model show NAME`), and that of other parameters.",
         default=2e-05,
         above=0.0,
         maximum=1.0,

@@ -31,6 +31,11 @@ def test_max_steps_decides_instead_of_epochs():
     assert data_order.epoch_after(3) == 1.0
 
 
+@pytest.mark.parametrize(("epochs", "steps"), [(0.5, 2), (0.01, 1), (1.0, 3), (1.5, 5), (2.34, 8)])
+def test_part_of_an_epoch_is_rounded_up_to_steps(epochs, steps):
+    assert order(epochs=epochs).total_steps == steps
+
+
 @pytest.mark.parametrize("n_threads", [0, 2])
 def test_a_step_is_split_into_forward_passes(n_threads):
     five = order(n_rows=5, batch=5, accumulation=1, epochs=3)

@@ -35,6 +35,15 @@ def test_a_models_own_ranges_hold(workspace, as_text):
     told = faults(workspace, max_seq_length=as_text(999_999), lora_r=as_text(100_000), apply_lora="true")
     assert len(told) == 2
     assert "max_seq_length is 999999, expected -1 to 8192 for SmolLM2-135M-Instruct" in told[0]
+    assert "whose card is narrower than the parameter (mafunzo model show SmolLM2-135M-Instruct:q4_1)" in told[0]
+
+
+def test_what_peers_write_into_their_files_is_taken(workspace):
+    request = {"model": "tiny-llama", "train": ROWS, "apply_lora": "true"}
+    for given, text in (("all", "all"), (["q_proj", "v_proj"], "q_proj,v_proj"), ("all-linear", "all-linear")):
+        _, steps = workspace.jobs.plan_finetune(**request, lora_target=given, num_train_epochs="0.5")
+        literals = next(step.spec.literals for step in steps if step.name == "finetune")
+        assert (literals["lora_target_modules"], literals["num_train_epochs"]) == (text, 0.5)
 
 
 @pytest.mark.parametrize(

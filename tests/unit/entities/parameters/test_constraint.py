@@ -2,7 +2,7 @@
 
 import pytest
 
-from mafunzo.entities.parameters.constraint import faults_between, split_names
+from mafunzo.entities.parameters.constraint import faults_between, joined_names, lora_targets, split_names
 from mafunzo.entities.parameters.table import DEFAULTS
 
 
@@ -18,6 +18,7 @@ from mafunzo.entities.parameters.table import DEFAULTS
         pytest.param({"warmup_steps": 30, "max_steps": 20}, "more than all 20", id="long warm-up"),
         pytest.param({"lora_target_modules": "q_proj"}, "Set apply_lora true", id="targets without LoRA"),
         pytest.param({"lora_target_modules": " , ", "apply_lora": True}, "commas between", id="empty targets"),
+        pytest.param({"lora_target_modules": "all,q_proj", "apply_lora": True}, "Keep one of both", id="all and more"),
         pytest.param(
             {"apply_deepspeed": True, "auto_find_batch_size": True}, "DeepSpeed can't do", id="two that clash"
         ),
@@ -37,6 +38,19 @@ def test_the_defaults_and_the_tutorial_s_values_have_no_faults():
 @pytest.mark.parametrize("text", ["q_proj,v_proj", "q_proj, v_proj", "['q_proj', 'v_proj']", "q_proj v_proj"])
 def test_names_are_read_in_the_ways_that_people_write_them(text):
     assert split_names(text) == ("q_proj", "v_proj")
+
+
+@pytest.mark.parametrize("text", [None, "all", "all-linear", "['all-linear']"])
+def test_all_linear_layers_are_what_is_left_out(text):
+    assert lora_targets(text) == ()
+    assert faults_between(DEFAULTS | {"lora_target_modules": text, "apply_lora": True}) == []
+
+
+def test_a_list_of_names_is_their_text():
+    assert joined_names("lora_target_modules", ["q_proj", "v_proj"]) == "q_proj,v_proj"
+    assert joined_names("lora_target_modules", "all") == "all"
+    assert joined_names("lora_target_modules", [1]) == [1]
+    assert joined_names("optim", ["adamw_torch"]) == ["adamw_torch"]
 
 
 def test_all_faults_come_at_once():

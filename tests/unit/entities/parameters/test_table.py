@@ -40,7 +40,7 @@ AZURE = {
     "lora_alpha": ("integer", 128, (), None),
     "lora_r": ("integer", 8, (), None),
     "lora_dropout": ("number", 0.0, (), None),
-    "num_train_epochs": ("integer", 1, (), 1),
+    "num_train_epochs": ("number", 1.0, (), None),  # an integer there; half an epoch is taken here
     "max_steps": ("integer", -1, (), None),
     "per_device_train_batch_size": ("integer", 1, (), 1),
     "per_device_eval_batch_size": ("integer", 1, (), 1),

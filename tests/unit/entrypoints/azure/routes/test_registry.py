@@ -54,7 +54,7 @@ def test_a_component_that_ships_declares_its_inputs_with_every_number_as_a_text(
     spec = shown["properties"]["componentSpec"]
     assert (spec["name"], spec["version"], spec["type"]) == (PIPELINE, shown["name"], "pipeline")
     declared = spec["inputs"]["num_train_epochs"]
-    assert (declared["type"], isinstance(declared["default"], str)) == ("Integer", True)
+    assert (declared["type"], isinstance(declared["default"], str)) == ("Number", True)
 
 
 def test_a_version_that_is_not_there_is_told_with_those_that_are(bench: Bench) -> None:
