@@ -9,6 +9,7 @@ import typer
 
 import mafunzo
 from mafunzo.entrypoints.terminal.output import AS_JSON, print_facts, print_json, print_list, print_result, print_table
+from mafunzo.entrypoints.terminal.preview import print_preview
 
 if TYPE_CHECKING:
     from mafunzo.dataset.check import Report
@@ -99,23 +100,12 @@ def preview(
     max_seq_length: int = typer.Option(-1, help="Cut longer rows; -1 takes the model's own limit."),
     as_json: bool = AS_JSON,
 ) -> None:
-    """Show rows as the network will see them: what is learned is green, what is only read is dim."""
+    """Show rows as the network will see them, and name each bad row: what is learned is green, or stands in marks."""
     sample = mafunzo.Workspace().data.preview(model, file, rows, max_seq_length)
     if as_json:
         print_json({"rows": sample.rows, "report": sample.report})
         return
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console()
-    for number, row in enumerate(sample.rows, start=1):
-        console.rule(f"row {row.get('row', number)}")
-        text = Text()
-        for piece in row["pieces"]:
-            text.append(piece["text"], style="bold green" if piece["trained"] else "dim")
-        console.print(text)
-    console.rule()
-    console.print(Text("learned", style="bold green"), Text("only read", style="dim"))
+    print_preview(sample.rows, sample.report)
 
 
 @app.command()

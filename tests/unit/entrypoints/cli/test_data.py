@@ -162,7 +162,7 @@ def test_rows_are_shown_as_the_network_sees_them(shell: Shell, file: Path, monke
     monkeypatch.setattr(DataSets, "preview", preview)
     told = shell("data", "preview", file, "--model", "tiny-llama", "--rows", "2", "--max-seq-length", "64")
     assert "row 4" in told
-    assert "Habari?Nzuri!" in told
+    assert "Habari?[[Nzuri!]]" in told
     body = json.loads(shell("data", "preview", file, "--model", "tiny-llama", "--json"))
     assert body == {"rows": [{"row": 4, "pieces": pieces}], "report": {"rows_read": 10}}
     assert calls == [("tiny-llama", file, 2, 64), ("tiny-llama", file, 3, -1)]
