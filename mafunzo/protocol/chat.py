@@ -6,11 +6,12 @@ Two further fields are vLLM's: `top_k`, and `ignore_eos` (go on after the model'
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from mafunzo.entities.conversation import ROLES, Conversation, message_from_dict
 from mafunzo.errors import InvalidParameter
-from mafunzo.protocol.field import Fields, Unsupported
+from mafunzo.protocol.field import Fields, Unsupported, shown
+from mafunzo.protocol.tool_history import read_tool_calls
 
 MAX_STOPS = 4
 MAX_TOP_LOGPROBS = 20
@@ -224,23 +225,36 @@ def _read_message(fields: Fields, at: str, message: object) -> dict[str, Any] | 
         fields.fault(at, f"{at} must be a JSON object.")
         return None
     if message.get("role") not in ROLES:
-        fields.fault(f"{at}.role", f"{at}.role is {message.get('role')!r}, expected one of {', '.join(ROLES)}.")
+        fields.fault(f"{at}.role", f"{at}.role is {shown(message.get('role'))}, expected one of {', '.join(ROLES)}.")
         return None
+    for name in ("name", "tool_call_id"):
+        if not isinstance(message.get(name), str | None):
+            fields.fault(f"{at}.{name}", f"{at}.{name} is {shown(message[name])}, expected a string.")
+    if message.get("function_call") is not None:
+        fields.fault(f"{at}.function_call", f"{at}.function_call was replaced by tool_calls, which are supported.")
+    calls = read_tool_calls(fields, at, message)
     content = message.get("content")
     if isinstance(content, list):
-        parts = [part for part in content if not (isinstance(part, Mapping) and isinstance(part.get("text"), str))]
-        if parts:
-            kind = parts[0].get("type") if isinstance(parts[0], Mapping) else parts[0]
-            fields.fault(f"{at}.content", f"{at}.content has a part of type {kind!r}: only text parts are supported.")
-            return None
-        content = "".join(part["text"] for part in content)
-    if content is None and not message.get("tool_calls"):
+        content = _read_parts(fields, at, content)
+    elif content is None and not message.get("tool_calls"):
         fields.fault(f"{at}.content", f"{at}.content is missing: it may be null only beside tool_calls.")
-        return None
-    if content is not None and not isinstance(content, str):
+    elif content is not None and not isinstance(content, str):
         fields.fault(f"{at}.content", f"{at}.content must be a string or a list of text parts.")
-        return None
-    return {**message, "content": content}
+    return {**message, "content": content, "tool_calls": calls}
+
+
+def _read_parts(fields: Fields, at: str, parts: Sequence[object]) -> str:
+    texts = []
+    for part in parts:
+        kind = part.get("type", "text") if isinstance(part, Mapping) else part
+        if isinstance(part, Mapping) and kind == "text" and isinstance(part.get("text"), str):
+            texts.append(part["text"])
+        else:
+            fields.fault(
+                f"{at}.content", f"{at}.content has a part of type {shown(kind)}: only text parts are supported."
+            )
+            break
+    return "".join(texts)
 
 
 def _read_tools(fields: Fields, tools: object) -> tuple[Mapping[str, Any], ...]:
@@ -249,11 +263,23 @@ def _read_tools(fields: Fields, tools: object) -> tuple[Mapping[str, Any], ...]:
     if not isinstance(tools, list):
         fields.fault("tools", "tools must be a list.")
         return ()
-    for i, tool in enumerate(tools):
-        function = tool.get("function") if isinstance(tool, Mapping) else None
-        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-            fields.fault(f"tools[{i}]", f"tools[{i}] must be a function with a name.")
-    return tuple(tool for tool in tools if isinstance(tool, Mapping))
+    return tuple(tool for i, tool in enumerate(tools) if _is_tool(fields, f"tools[{i}]", tool))
+
+
+def _is_tool(fields: Fields, at: str, tool: object) -> TypeGuard[Mapping[str, Any]]:
+    """Tell whether this is a function that may be called; records its faults otherwise."""
+    function = tool.get("function") if isinstance(tool, Mapping) else None
+    if not isinstance(tool, Mapping) or not isinstance(function, Mapping) or tool.get("type", "function") != "function":
+        fields.fault(at, f"{at} must be a function with a name, of type 'function'.")
+        return False
+    name, parameters, description = (function.get(key) for key in ("name", "parameters", "description"))
+    if not isinstance(name, str) or not name.strip():
+        fields.fault(at, f"{at} must be a function with a name.")
+    if not isinstance(parameters, Mapping | None):
+        fields.fault(at, f"{at}.function.parameters is {shown(parameters)}, expected a JSON schema.")
+    if not isinstance(description, str | None):
+        fields.fault(at, f"{at}.function.description is {shown(description)}, expected a string.")
+    return True
 
 
 def _read_max_tokens(fields: Fields) -> int | None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from mafunzo.errors import MafunzoError, RateLimitExceeded
+from mafunzo.protocol.body import printable
 
 CODES: dict[str, str] = {"unauthorized": "invalid_api_key", "not_found": "model_not_found"}
 """Our codes that have another name in OpenAI's API."""
@@ -20,4 +21,5 @@ def refusal_body(
     message: str, code: str, kind: str = "invalid_request_error", param: str | None = None
 ) -> dict[str, Any]:
     """Return an error that isn't one of the tree, because it concerns HTTP alone."""
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    param = None if param is None else printable(param)
+    return {"error": {"message": printable(message), "type": kind, "param": param, "code": code}}

@@ -78,7 +78,7 @@ class Fields:
         for name, (neutral_values, why) in unsupported.items():
             value = self.raw(name)
             if value is not None and value not in neutral_values:
-                self.fault(name, f"{self._prefix}{name} is {_shown(value)}: {why}")
+                self.fault(name, f"{self._prefix}{name} is {shown(value)}: {why}")
 
     def ignore(self, *names: str) -> None:
         """Accept fields that have no effect on the answer."""
@@ -98,10 +98,11 @@ class Fields:
             raise InvalidParameter(" ".join(self._faults), param=self._param)
 
     def _wrong(self, name: str, value: object, expected: str, default: T) -> T:
-        self.fault(name, f"{self._prefix}{name} is {_shown(value)}, expected {expected}.")
+        self.fault(name, f"{self._prefix}{name} is {shown(value)}, expected {expected}.")
         return default
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Return a value as an error shows it, cut short."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -7,8 +7,11 @@ import secrets
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from mafunzo.protocol.body import printable
+
 OPENING = "<tool_call>"
-_BLOCK = re.compile(r"<tool_call>\s*(.*?)\s*(?:</tool_call>|\Z)", re.DOTALL)
+_SPACE = re.compile(r"\s*")
+_CLOSING = re.compile(r"\s*(?:</tool_call>|\Z)")
 
 
 class ToolCallFilter:
@@ -37,33 +40,60 @@ class ToolCallFilter:
         return safe_text
 
     def finish(self) -> tuple[str, list[dict[str, Any]]]:
-        """Return the rest of the text, and the calls."""
+        """Return the rest of the text, what stands after and between calls, and the calls."""
         text, self._buffer = self._buffer, ""
-        blocks = _BLOCK.findall(text)
-        calls = self._read(blocks if blocks else [text])
-        return ("", calls) if calls else (text, [])
-
-    def _read(self, texts: list[str]) -> list[dict[str, Any]]:
-        """Return the calls if every text is one, else none."""
-        calls: list[dict[str, Any]] = []
-        for text in texts:
-            try:
-                body = json.loads(text)
-            except ValueError:
-                return []
-            for item in body if isinstance(body, list) else [body]:
-                call = self._call(item)
-                if call is None:
-                    return []
-                calls.append(call)
-        return calls
+        try:
+            texts, bodies = _split(text)
+        except (ValueError, RecursionError):
+            return text, []
+        calls = [self._call(item) for body in bodies for item in (body if isinstance(body, list) else [body])]
+        if None in calls:
+            return text, []
+        return "".join(part for part in texts if part.strip()), [call for call in calls if call is not None]
 
     def _call(self, item: object) -> dict[str, Any] | None:
-        if not isinstance(item, Mapping) or item.get("name") not in self._names:
+        name = item.get("name") if isinstance(item, Mapping) else None
+        if not isinstance(item, Mapping) or not isinstance(name, str) or name not in self._names:
             return None
-        arguments = item.get("arguments", item.get("parameters", {}))
-        text = arguments if isinstance(arguments, str) else json.dumps(arguments)
-        return {"id": self._new_id(), "type": "function", "function": {"name": item["name"], "arguments": text}}
+        arguments = item.get("arguments", item.get("parameters"))
+        text = (
+            printable(arguments) if isinstance(arguments, str) else json.dumps({} if arguments is None else arguments)
+        )
+        return {"id": self._new_id(), "type": "function", "function": {"name": name, "arguments": text}}
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} isn't a number in JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, strict=False)
+
+
+def _split(text: str) -> tuple[list[str], list[Any]]:
+    """Return the text around calls, and the JSON of each; raises `ValueError` where one isn't JSON.
+
+    Where a call ends is decided by its JSON, not by the first closing tag, which may stand in an argument.
+    """
+    texts, bodies, position = [], [], 0
+    while (at := text.find(OPENING, position)) >= 0:
+        texts.append(text[position:at])
+        body, position = _value_at(text, at + len(OPENING))
+        bodies.append(body)
+    if not bodies:
+        body, end = _value_at(text, 0)
+        return [text[end:]], [body]
+    return [*texts, text[position:]], bodies
+
+
+def _value_at(text: str, position: int) -> tuple[Any, int]:
+    """Return the JSON value there, and where the closing tag after it (or the text) ends."""
+    start = _SPACE.match(text, position)
+    assert start is not None
+    body, end = _DECODER.raw_decode(text, start.end())
+    closing = _CLOSING.match(text, end)
+    if closing is None:
+        raise ValueError("something else follows the JSON")
+    return body, closing.end()
 
 
 def _overlap(text: str, opening: str) -> int:

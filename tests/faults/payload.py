@@ -15,6 +15,8 @@ ODD_VALUES = [
     "azureml:x:1", "azureml://jobs/x/outputs/y", "file:///etc/passwd",
 ]  # fmt: skip
 ODD_LEAVES: list[Any] = [*ODD_VALUES, None, True, -1, 0, 1.5, 1e308, 10**30, [], {}, [[]], [None], {"": None}, "\ud800"]
+ODD_LEAVES += ["a \udc00 b", {"\ud83d": 1}, [{}], [{"function": {"name": ["x"], "arguments": 1}}]]
+ODD_LEAVES += [json.loads("[" * depth + "]" * depth) for depth in (20, 101, 300)]
 QUERIES = [
     "api-version", "$top", "$skip", "$skiptoken", "$orderBy", "orderBy", "listViewType", "resource", "comp", "restype", "prefix",
     "marker", "maxresults", "delimiter", "include", "blockid", "blocklisttype", "timeout", "hash", "hashVersion", "jobType", "tag",
@@ -144,6 +146,67 @@ BODIES: dict[str, list[dict[str, Any]]] = {
         {"pendingUploadType": "TemporaryBlobReference"},
     ],
 }
+CALL: dict[str, Any] = {"id": "c1", "type": "function", "function": {"name": "fuzz", "arguments": '{"a": "b"}'}}
+FUNCTION: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "fuzz",
+        "description": "fuzz",
+        "parameters": {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]},
+        "strict": True,
+    },
+}
+DIALECT: dict[str, list[dict[str, Any]]] = {
+    "/v1/chat/completions": [
+        {
+            "model": "fuzz",
+            "messages": [
+                {"role": "system", "content": "fuzz"},
+                {"role": "user", "content": [{"type": "text", "text": "Habari!"}], "name": "fuzz"},
+                {"role": "assistant", "content": None, "tool_calls": [CALL, CALL]},
+                {"role": "tool", "tool_call_id": "c1", "content": "fuzz"},
+                {"role": "assistant", "content": "fuzz"},
+                {"role": "user", "content": "Asante."},
+            ],
+            "max_tokens": 1,
+        },
+        {
+            "model": "fuzz",
+            "messages": [{"role": "user", "content": "Habari!"}],
+            "tools": [FUNCTION],
+            "tool_choice": "auto",
+            "parallel_tool_calls": False,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "max_tokens": 1,
+        },
+        {
+            "model": "fuzz",
+            "messages": [{"role": "user", "content": "Habari!"}],
+            "temperature": 0.5,
+            "top_p": 0.5,
+            "top_k": 5,
+            "seed": 1,
+            "stop": ["a", "b"],
+            "logprobs": True,
+            "top_logprobs": 2,
+            "response_format": {"type": "text"},
+            "max_completion_tokens": 1,
+        },
+    ],
+    "/v1/completions": [
+        {"model": "fuzz", "prompt": "Habari!", "max_tokens": 1, "logprobs": 1, "echo": True},
+        {"model": "fuzz", "prompt": [[5, 6], [7]], "max_tokens": 1, "stop": "a", "seed": 1},
+        {
+            "model": "fuzz",
+            "prompt": "Habari!",
+            "max_tokens": 1,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        },
+    ],
+}
+"""Requests in OpenAI's dialect, by their route."""
 BLOCK_LIST = (
     b"<?xml version='1.0' encoding='utf-8'?><BlockList><Latest>MQ==</Latest><Committed>MDAwMQ==</Committed></BlockList>"
 )
@@ -170,13 +233,17 @@ def body(rng: random.Random, template: str, name: str) -> bytes:
     if template.startswith(BLOBS):
         return rng.choice([b"", b"fuzz", BLOCK_LIST, flip(rng, BLOCK_LIST), rng.randbytes(5000), b"<!DOCTYPE x><x/>"])
     noun = next((noun for noun in reversed(template.split("/")) if noun in BODIES), "")
-    found: Any = copy.deepcopy(rng.choice([*BODIES[noun], *BODIES[noun], *BODIES[""]]))
-    for _ in range(rng.choice([0, 1, 1, 2, 5])):
-        found = _with_other_leaf(rng, found)
+    own = DIALECT.get(template, BODIES[noun])
+    found = _broken(rng, rng.choice([*own, *own, *BODIES[""]]))
     text = json.dumps(rng.choice(ODD_LEAVES) if rng.random() < 0.1 else found).replace("fuzz", name)
     return rng.choice([text, text, text, text[: len(text) // 2], "[" * 100_000, '{"a":' * 5000]).encode(
         "utf-8", "surrogatepass"
     )
+
+
+def dialect_body(rng: random.Random, route: str) -> bytes:
+    """Return a request in OpenAI's dialect, of which some values are others."""
+    return json.dumps(_broken(rng, rng.choice(DIALECT[route]))).encode()
 
 
 def wrong_token(rng: random.Random, token: str) -> str:
@@ -277,6 +344,14 @@ def noise(rng: random.Random) -> bytes:
             b"*1\r\n$4\r\nPING\r\n", b"<?xml version='1.0'?><x/>", b'{"a": 1}\n', b"GET / HTTP/1.1" + b"\r\n" * 9,
         ]
     )  # fmt: skip
+
+
+def _broken(rng: random.Random, tree: Any) -> Any:
+    """Return a copy of a tree with up to five other leaves."""
+    other = copy.deepcopy(tree)
+    for _ in range(rng.choice([0, 1, 1, 2, 5])):
+        other = _with_other_leaf(rng, other)
+    return other
 
 
 def _with_other_leaf(rng: random.Random, tree: Any) -> Any:

@@ -1,10 +1,15 @@
 """Chat template: messages to text by the model's own Jinja source, the one place where a conversation is rendered."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mafunzo.entities.conversation import TRAINING_FIELDS, Conversation, Message, call_arguments
 from mafunzo.errors import InvalidData
+
+
+Messages = Sequence[Mapping[str, Any]]
+Tools = Sequence[Mapping[str, Any]]
 
 
 def render(tokenizer: Any, conversation: Conversation, add_generation_prompt: bool = False) -> str:
@@ -18,37 +23,60 @@ def render(tokenizer: Any, conversation: Conversation, add_generation_prompt: bo
 
 def render_ids(tokenizer: Any, conversation: Conversation, add_generation_prompt: bool = False) -> list[int]:
     """Return the conversation as token ids. BOS and EOS come from the template only; the tokenizer adds no second one."""
-    text = render(tokenizer, conversation, add_generation_prompt)
+    return text_ids(tokenizer, render(tokenizer, conversation, add_generation_prompt))
+
+
+def text_ids(tokenizer: Any, text: str) -> list[int]:
+    """Return a rendered text as token ids; nothing is added to it."""
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def render_messages(
     tokenizer: Any,
-    messages: Sequence[Mapping[str, Any]],
-    tools: Sequence[Mapping[str, Any]] | None,
+    messages: Messages,
+    tools: Tools | None,
     add_generation_prompt: bool = False,
+    variables: Mapping[str, Any] | None = None,
 ) -> str:
-    """Return messages in the template's form (see `template_messages`) as text."""
+    """Return messages in the template's form (see `template_messages`) as text.
+
+    variables: further ones for the template. Where it refuses a message that calls tools, other spellings are tried.
+    """
     from jinja2 import TemplateError
 
-    try:
-        return str(
-            tokenizer.apply_chat_template(
-                list(messages), tools=tools, tokenize=False, add_generation_prompt=add_generation_prompt
+    refusal: Exception | None = None
+    for spelling in _spellings(messages):
+        try:
+            return str(
+                tokenizer.apply_chat_template(
+                    spelling,
+                    tools=tools,
+                    tokenize=False,
+                    add_generation_prompt=add_generation_prompt,
+                    **(variables or {}),
+                )
             )
-        )
-    except (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
-        raise InvalidData(f"the chat template of {template_name(tokenizer)} refuses it: {error}") from error
+        except (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError, RecursionError) as error:
+            refusal = refusal or error
+    raise InvalidData(f"the chat template of {template_name(tokenizer)} refuses it: {refusal}") from refusal
 
 
-def template_messages(tokenizer: Any, conversation: Conversation) -> list[dict[str, Any]]:
+def template_messages(
+    tokenizer: Any, conversation: Conversation, takes_broken_arguments: bool = False
+) -> list[dict[str, Any]]:
     """Return the messages as chat templates expect them.
 
-    The arguments of a tool call become an object, `{}` where there are none. The role `developer`, OpenAI's
-    newer name of `system`, becomes `system` for a template that doesn't know it.
+    The arguments of a tool call become an object (OpenAI writes them as a JSON string), `{}` where there are none; such that
+    aren't JSON raise `InvalidData`, or stay a string with `takes_broken_arguments`. The role `developer`, OpenAI's newer
+    name of `system`, becomes `system` for a template that doesn't know it.
     """
-    source = str(tokenizer.get_chat_template(tools=[{}] if conversation.tools else None))
-    return [_template_message(message, "developer" in source) for message in conversation.messages]
+    knows_developer = "developer" in template_source(tokenizer, conversation)
+    return [_template_message(message, knows_developer, takes_broken_arguments) for message in conversation.messages]
+
+
+def template_source(tokenizer: Any, conversation: Conversation) -> str:
+    """Return the template that renders a conversation: a model may have one of its own for tools."""
+    return str(tokenizer.get_chat_template(tools=[{}] if conversation.tools else None))
 
 
 def template_name(tokenizer: Any) -> str:
@@ -56,19 +84,54 @@ def template_name(tokenizer: Any) -> str:
     return str(tokenizer.name_or_path or "this tokenizer").rstrip("/").rsplit("/", 1)[-1]
 
 
-def _template_message(message: Message, knows_developer: bool) -> dict[str, Any]:
+def _spellings(messages: Messages) -> Iterator[list[dict[str, Any]]]:
+    """Yield the messages as they are, then with their calls in other spellings.
+
+    Templates differ in what stands beside a call (no content, or an empty one that they can concatenate), and in whether
+    its arguments are an object or the JSON of one.
+    """
+    yield [dict(message) for message in messages]
+    if any(message.get("tool_calls") for message in messages):
+        yield [_with_content(message) for message in messages]
+        yield [_with_written_arguments(message) for message in messages]
+        yield [_with_written_arguments(_with_content(message)) for message in messages]
+
+
+def _with_content(message: Mapping[str, Any]) -> dict[str, Any]:
+    return {"content": "", **message} if message.get("tool_calls") else dict(message)
+
+
+def _with_written_arguments(message: Mapping[str, Any]) -> dict[str, Any]:
+    if not message.get("tool_calls"):
+        return dict(message)
+    return {**message, "tool_calls": [_with_written_argument(call) for call in message["tool_calls"]]}
+
+
+def _with_written_argument(call: Mapping[str, Any]) -> dict[str, Any]:
+    function = dict(call.get("function") or {})
+    if isinstance(function.get("arguments"), Mapping):
+        function["arguments"] = json.dumps(function["arguments"], ensure_ascii=False)
+    elif "arguments" in function:  # broken ones: no JSON to write, so the object that holds them
+        function["arguments"] = {"arguments": function["arguments"]}
+    return {**call, "function": function}
+
+
+def _template_message(message: Message, knows_developer: bool, takes_broken_arguments: bool) -> dict[str, Any]:
     body = {key: value for key, value in message.as_dict().items() if key not in TRAINING_FIELDS}
     if message.role == "developer" and not knows_developer:
         body["role"] = "system"
     if message.tool_calls:
-        body["tool_calls"] = [_template_call(call) for call in message.tool_calls]
+        body["tool_calls"] = [_template_call(call, takes_broken_arguments) for call in message.tool_calls]
     return body
 
 
-def _template_call(call: Mapping[str, Any]) -> dict[str, Any]:
+def _template_call(call: Mapping[str, Any], takes_broken_arguments: bool) -> dict[str, Any]:
     function = dict(call.get("function") or {})
     try:
         function["arguments"] = call_arguments(function.get("arguments"))
     except ValueError as error:
-        raise InvalidData(f"the arguments of the tool call '{function.get('name')}' aren't JSON: {error}") from error
+        if not takes_broken_arguments:
+            raise InvalidData(
+                f"the arguments of the tool call '{function.get('name')}' aren't JSON: {error}"
+            ) from error
     return {**call, "function": function}

@@ -19,6 +19,7 @@ from mafunzo.entrypoints.http.forwarding import (
 )
 from mafunzo.entrypoints.http.limits import Limits
 from mafunzo.errors import InvalidParameter, MafunzoError, RateLimitExceeded, Unavailable
+from mafunzo.protocol.body import check_values
 from mafunzo.protocol.errors import error_body, refusal_body
 
 router = APIRouter(prefix="/v1")
@@ -62,7 +63,8 @@ def error_response(error: MafunzoError, limits: Limits) -> JSONResponse:
     headers = {"Retry-After": str(limits.retry_after_s)} if isinstance(error, Unavailable | RateLimitExceeded) else {}
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(error_body(error), status_code=error.status, headers=headers)
+    param = error.param if isinstance(error, InvalidParameter) else None
+    return JSONResponse(error_body(error, param), status_code=error.status, headers=headers)
 
 
 class _Relay(StreamingResponse):
@@ -104,9 +106,10 @@ async def _pass_on(request: Request, path: str) -> Response:
 
 def _model_name(body: bytes) -> str:
     content = json_of(body)
+    check_values(content)
     name = content.get("model") if isinstance(content, dict) else None
     if not isinstance(name, str):
-        raise InvalidParameter("The request names no model: 'model' is the name of the endpoint.")
+        raise InvalidParameter("The request names no model: 'model' is the name of the endpoint.", param="model")
     return name
 
 

@@ -25,6 +25,40 @@ HERMES = '<tool_call>\n{"name": "weather", "arguments": {"city": "Köln"}}\n</to
         pytest.param("a <tool_call>{broken", "a <tool_call>{broken", [], id="broken call"),
         pytest.param("1 < 2 and <tool", "1 < 2 and <tool", [], id="only the beginning"),
         pytest.param("see {x}", "see {x}", [], id="a brace within text"),
+        pytest.param(
+            f"Wait. {HERMES}\nONE MOMENT.",
+            "Wait. \nONE MOMENT.",
+            [("weather", '{"city": "K\\u00f6ln"}')],
+            id="text after",
+        ),
+        pytest.param(
+            '<tool_call>{"name": "weather"}</tool_call> AND <tool_call>{"name": "weather"}</tool_call>',
+            " AND ",
+            [("weather", "{}")] * 2,
+            id="text between",
+        ),
+        pytest.param(
+            '<tool_call>{"name": "weather", "arguments": {"city": "a </tool_call> b"}}</tool_call> x',
+            " x",
+            [("weather", '{"city": "a </tool_call> b"}')],
+            id="a closing tag in an argument",
+        ),
+        pytest.param(
+            '<tool_call>{"name": "weather", "arguments": {"city": "<tool_call>"}}</tool_call>',
+            "",
+            [("weather", '{"city": "<tool_call>"}')],
+            id="an opening tag in an argument",
+        ),
+        pytest.param('{"name": "weather", "arguments": null}', "", [("weather", "{}")], id="null for no arguments"),
+        pytest.param('{"name": ["weather"]}', '{"name": ["weather"]}', [], id="a name that is no text"),
+        pytest.param(
+            '{"name": "weather", "arguments": {"a": NaN}}', '{"name": "weather", "arguments": {"a": NaN}}', [], id="NaN"
+        ),
+        pytest.param(
+            '{"name": "weather", "arguments": "\\ud83d"}', "", [("weather", "\\ud83d")], id="half a character"
+        ),
+        pytest.param('{"name": "weather"} and', '{"name": "weather"} and', [], id="text after a bare call"),
+        pytest.param("[" * 9000, "[" * 9000, [], id="nested too deeply"),
     ],
 )
 @pytest.mark.parametrize("size", [1, 3, 1000])

@@ -1,6 +1,5 @@
 """The model that a worker serves, under its name, with its metrics; and the JSON that it is asked in."""
 
-import json
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -9,12 +8,14 @@ from typing import Any
 from fastapi import Request
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from mafunzo.compute.chat.template import render_ids
+from mafunzo.compute.chat.prompt import render_prompt
+from mafunzo.compute.chat.template import text_ids
 from mafunzo.compute.inference.detokenizer import token_text
 from mafunzo.compute.inference.loading import LoadedModel
 from mafunzo.compute.inference.sampler import TokenLogprob as EngineLogprob
 from mafunzo.entities.conversation import Conversation
-from mafunzo.errors import InvalidData, InvalidParameter, Unavailable
+from mafunzo.errors import Unavailable
+from mafunzo.protocol.body import parse_body
 from mafunzo.protocol.chat import Heading, TokenLogprob
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
@@ -42,10 +43,8 @@ class Service:
 
     def prompt_ids(self, conversation: Conversation, add_generation_prompt: bool) -> list[int]:
         """Return a conversation as token ids; raises `InvalidParameter` where the chat template can't render it."""
-        try:
-            return render_ids(self.loaded.tokenizer, conversation, add_generation_prompt)
-        except InvalidData as error:
-            raise InvalidParameter(f"messages: {error.message}", param="messages") from error
+        tokenizer = self.loaded.tokenizer
+        return text_ids(tokenizer, render_prompt(tokenizer, conversation, add_generation_prompt))
 
     def describe(self, entries: Sequence[EngineLogprob]) -> list[TokenLogprob]:
         """Return log-probabilities with their tokens' texts."""
@@ -92,8 +91,5 @@ class Metrics:
 
 
 async def json_body(request: Request) -> Any:
-    """Return a request's body as JSON; raises `InvalidParameter` if it isn't."""
-    try:
-        return json.loads(await request.body())
-    except ValueError as error:
-        raise InvalidParameter(f"The body isn't JSON: {error}") from error
+    """Return a request's body as JSON; raises `InvalidParameter` for what can't be processed."""
+    return parse_body(await request.body())

@@ -9,6 +9,7 @@ from typing import Any
 
 from mafunzo.entities.component import unknown_name
 from mafunzo.errors import Faults, InvalidParameter
+from mafunzo.protocol.body import check_values
 
 _NAMES = {
     "max_new_tokens": "max_tokens",
@@ -28,6 +29,7 @@ def requests_from_body(body: Any, model: str, max_conversations: int) -> tuple[l
 
     Raises `InvalidParameter` with all faults.
     """
+    check_values(body)
     input_data = body.get("input_data") if isinstance(body, Mapping) else None
     if not isinstance(input_data, Mapping) or not isinstance(input_data.get("input_string"), list):
         raise InvalidParameter(

@@ -78,6 +78,23 @@ def test_a_request_that_reaches_no_worker_says_why(body: bytes, status: int, tex
     run(work, Limits(chat_body_bytes=64))
 
 
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        pytest.param(b'{"model": "\\ud83d"}', "model", id="the model's name"),
+        pytest.param(b'{"model": "chat", "prompt": "\\ud83d"}', "prompt", id="a prompt"),
+        pytest.param(b'{"model": "chat", "\\ud83d": 1}', "\\ud83d", id="a field's name"),
+        pytest.param(b'{"model": 1}', "model", id="no name at all"),
+    ],
+)
+def test_what_no_text_can_hold_is_refused_by_name(body: bytes, param: str) -> None:
+    async def work(clients: Clients) -> None:
+        answer = await clients.http.post(CHAT, content=body)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+    run(work)
+
+
 def test_a_deployment_that_is_named_must_be_there() -> None:
     async def work(clients: Clients) -> None:
         body = {"model": "chat", "messages": [{"role": "user", "content": "hello"}]}

@@ -1,9 +1,12 @@
 """OpenAI's two dialects, whole and as a stream, over a real tiny model."""
 
 import json
+import random
 from typing import Any
 
 import pytest
+
+from tests.faults.payload import DIALECT, dialect_body
 
 TALK = [{"role": "user", "content": "How are you today?"}]
 GREEDY = {"temperature": 0, "max_tokens": 6}
@@ -68,3 +71,77 @@ def test_one_bad_prompt_of_several_starts_none(ask, service):
     answer = ask("POST", "/v1/completions", json={"prompt": [[5, 6], [10**6]], **GREEDY})
     assert answer.status_code == 400 and "isn't in the vocabulary" in answer.json()["error"]["message"]
     assert service.loaded.engine.load() == before == (0, 0)
+
+
+def check_broken_requests(ask: Any, seed: int, count: int) -> None:
+    """Send broken requests in the dialect: none may be answered by 5xx, and a refusal names the part at fault."""
+    statuses = set()
+    for number in range(count):
+        rng = random.Random(f"{seed}/{number}")
+        route = rng.choice(sorted(DIALECT))
+        content = dialect_body(rng, route)
+        answer = ask("POST", route, content=content)
+        statuses.add(answer.status_code)
+        if answer.status_code != 200:
+            assert answer.status_code == 400, (number, content, answer.text)
+            assert answer.json()["error"]["param"] or not isinstance(json.loads(content), dict), (number, content)
+    assert statuses == {200, 400}
+
+
+def test_broken_requests_are_refused_by_name(ask):
+    check_broken_requests(ask, seed=8, count=150)
+
+
+@pytest.mark.slow
+def test_many_broken_requests_are_refused_by_name(ask):
+    check_broken_requests(ask, seed=9, count=4000)
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        pytest.param({"messages": [{"role": "user", "content": "cut: \ud83d"}]}, "messages[0].content", id="a message"),
+        pytest.param({"messages": TALK, "stream": True, "user": "\ud83d"}, "user", id="a stream"),
+        pytest.param({"messages": TALK, "model": "\ud83d"}, "model", id="the model"),
+        pytest.param({"messages": TALK, "\ud83d": 1}, "\\ud83d", id="a field's name"),
+        pytest.param({"messages": [{"role": "assistant", "tool_calls": 5}]}, "messages[0].tool_calls", id="calls"),
+    ],
+)
+def test_what_cannot_be_processed_is_refused_by_name(body, param, ask):
+    answer = ask("POST", "/v1/chat/completions", content=json.dumps(body))
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+
+def test_tools_without_a_place_in_the_template_are_refused(ask, service, monkeypatch):
+    monkeypatch.setattr(service.loaded.tokenizer, "chat_template", "{% for m in messages %}{{ m.content }}{% endfor %}")
+    body = {"messages": TALK, "tools": [{"type": "function", "function": {"name": "f"}}]}
+    answer = ask("POST", "/v1/chat/completions", json=body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "tools")
+    assert ask("POST", "/v1/chat/completions", json=body | {"tool_choice": "none", **GREEDY}).status_code == 200
+
+
+def test_a_conversation_with_broken_arguments_goes_on(ask):
+    call = {
+        "id": "call_1",
+        "type": "function",
+        "function": {"name": "save_note", "arguments": '{"text": "said "yes" and'},
+    }
+    messages = [
+        {"role": "user", "content": "Save my note."},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "The arguments could not be read."},
+        {"role": "user", "content": "Never mind, just say hello."},
+    ]
+    assert ask("POST", "/v1/chat/completions", json={"messages": messages, **GREEDY}).status_code == 200
+
+
+def test_fields_that_clients_add_to_messages_change_nothing(ask):
+    parts = [{"type": "text", "text": "How are "}, {"type": "text", "text": "you today?"}]
+    body = {
+        "messages": [{"role": "user", "content": parts, "name": None, "id": 17, "opts": {"visible": False}}],
+        "stop": None, "n": 1, "logit_bias": None, "user": "u1", "metadata": {}, "stream": False, "stream_options": None,
+        "tools": None, "tool_choice": None, "response_format": {"type": "text"},
+    }  # fmt: skip
+    answer = ask("POST", "/v1/chat/completions", json=body | GREEDY).json()
+    plain = ask("POST", "/v1/chat/completions", json={"messages": TALK, **GREEDY}).json()
+    assert answer["choices"] == plain["choices"] and answer["usage"] == plain["usage"]

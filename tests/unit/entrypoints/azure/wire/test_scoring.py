@@ -73,3 +73,11 @@ def test_what_cannot_be_answered_is_refused_with_all_faults(given: object, fault
         requests_from_body(given, "chat", MAX_CONVERSATIONS)
     for fault in faults:
         assert fault in str(refused.value)
+
+
+@pytest.mark.parametrize("parameters", [{}, {"\ud83d": 1}])
+def test_half_a_character_is_refused_where_it_stands(parameters: dict[str, int]) -> None:
+    body = {"input_data": {"input_string": [{"role": "user", "content": "cut: \ud83d"}], "parameters": parameters}}
+    with pytest.raises(InvalidParameter, match=r"input_string\[0\]\.content has half a character") as caught:
+        requests_from_body(body, "chat", 5)
+    caught.value.message.encode()
