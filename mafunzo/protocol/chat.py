@@ -1,11 +1,13 @@
 """Chat completions in OpenAI's API: request validation (JSON to `ChatRequest`), and answers as JSON.
 
 OpenAI's fields that aren't supported here are refused by name, unless their value is the default behaviour.
-Two further fields are vLLM's: `top_k`, and `ignore_eos` (go on after the model's own end).
+Further fields are vLLM's: `top_k`, `min_p`, `repetition_penalty`, `chat_template_kwargs` (variables of the chat template), and
+`ignore_eos` (go on after the model's own end).
 """
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeGuard
 
 from mafunzo.entities.conversation import ROLES, Conversation, message_from_dict
@@ -13,17 +15,13 @@ from mafunzo.errors import InvalidParameter
 from mafunzo.protocol.field import Fields, Unsupported, shown
 from mafunzo.protocol.tool_history import read_tool_calls
 
-MAX_STOPS = 4
+MAX_STOPS = 64
+"""OpenAI's limit is 4, which programs written for other servers exceed."""
+MAX_STOP_CHARACTERS = 1000
 MAX_TOP_LOGPROBS = 20
-BIASES: Unsupported = {
-    "logit_bias": (({},), "biases aren't supported."),
-    "presence_penalty": ((0,), "penalties aren't supported."),
-    "frequency_penalty": ((0,), "penalties aren't supported."),
-}
-"""Of chat and text completions alike."""
+MAX_CHOICES = 128
+MAX_BIAS = 100
 UNSUPPORTED: Unsupported = {
-    "n": ((1,), "only one completion a request is supported."),
-    **BIASES,
     "modalities": ((["text"],), "only text is supported."),
     "store": ((False,), "completions aren't stored."),
     **dict.fromkeys(
@@ -39,7 +37,9 @@ NO_EFFECT = ("metadata", "user", "service_tier", "safety_identifier", "prompt_ca
 @dataclass(frozen=True)
 class Options:
     """Sampling options. max_tokens: None for as many as fit. top_k: 0 for all.
-    logprobs: how many alternatives to report with each token's log-probability; None reports none at all."""
+    logprobs: how many alternatives to report with each token's log-probability; None reports none at all.
+    min_p: the least probability of a token, as a share of the most likely one's. logit_bias: by token id.
+    The presence and frequency penalties count the answer's tokens, the repetition penalty (a factor) the prompt's as well."""
 
     max_tokens: int | None = None
     temperature: float = 1.0
@@ -49,11 +49,16 @@ class Options:
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
     logprobs: int | None = None
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """A chat completion request."""
+    """A chat completion request. template_variables: what the chat template gets beside messages and tools."""
 
     conversation: Conversation
     options: Options
@@ -61,6 +66,8 @@ class ChatRequest:
     include_usage: bool = False
     may_call_tools: bool = False
     may_call_several: bool = True
+    n: int = 1
+    template_variables: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,6 +108,7 @@ def chat_request_from_dict(body: object) -> ChatRequest:
     if choice not in (None, "auto", "none"):
         fields.fault("tool_choice", "tool_choice can only be 'auto' or 'none': a call can't be forced.")
     may_call_several = fields.boolean("parallel_tool_calls", True)
+    n, variables = read_n(fields), fields.mapping("chat_template_kwargs")
     fields.check()
     tools = conversation.tools if choice != "none" else ()
     return ChatRequest(
@@ -110,6 +118,8 @@ def chat_request_from_dict(body: object) -> ChatRequest:
         include_usage,
         may_call_tools=bool(tools),
         may_call_several=may_call_several,
+        n=n,
+        template_variables=variables,
     )
 
 
@@ -131,10 +141,33 @@ def read_options(fields: Fields, max_tokens: int | None, logprobs: int | None) -
         top_p=fields.number("top_p", 0, 1, 1.0),
         top_k=max(0, top_k or 0),
         seed=fields.integer("seed"),
-        stop=fields.strings("stop", MAX_STOPS),
+        stop=fields.strings("stop", MAX_STOPS, MAX_STOP_CHARACTERS),
         ignore_eos=fields.boolean("ignore_eos"),
         logprobs=logprobs,
+        min_p=fields.number("min_p", 0, 1, 0.0),
+        presence_penalty=fields.number("presence_penalty", -2, 2, 0.0),
+        frequency_penalty=fields.number("frequency_penalty", -2, 2, 0.0),
+        repetition_penalty=fields.number("repetition_penalty", 0.01, 100, 1.0),
+        logit_bias=_read_logit_bias(fields),
     )
+
+
+def read_n(fields: Fields) -> int:
+    """Read how many choices to answer with."""
+    return fields.integer("n", 1, MAX_CHOICES) or 1
+
+
+def _read_logit_bias(fields: Fields) -> dict[int, float]:
+    biases = {}
+    for key, value in fields.mapping("logit_bias").items():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not re.fullmatch(r"[0-9]{1,9}", key):
+            fields.fault("logit_bias", f"logit_bias has the key {shown(key)}, expected a token id.")
+        elif not is_number or not -MAX_BIAS <= value <= MAX_BIAS:
+            fields.fault("logit_bias", f"logit_bias.{key} is {shown(value)}, expected {-MAX_BIAS} to {MAX_BIAS}.")
+        else:
+            biases[int(key)] = float(value)
+    return biases
 
 
 def read_stream(fields: Fields) -> tuple[bool, bool]:
@@ -156,42 +189,54 @@ def read_stream(fields: Fields) -> tuple[bool, bool]:
     return is_stream, include_usage
 
 
-def chat_completion(
-    heading: Heading,
+def chat_choice(
+    index: int,
     text: str,
     tool_calls: Sequence[Mapping[str, Any]],
     finish_reason: str,
-    usage: Usage,
     logprobs: Sequence[TokenLogprob] | None = None,
 ) -> dict[str, Any]:
-    """Return a whole answer."""
+    """Return one choice of a whole answer."""
     message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
     if tool_calls:
         message |= {"content": text or None, "tool_calls": [dict(call) for call in tool_calls]}
-    choice = {
-        "index": 0,
+    return {
+        "index": index,
         "message": message,
         "logprobs": _logprobs(logprobs),
         "finish_reason": "tool_calls" if tool_calls else finish_reason,
     }
-    return answer_body(heading, "chat.completion", [choice], usage)
+
+
+def chat_completion(heading: Heading, choices: Sequence[Mapping[str, Any]], usage: Usage) -> dict[str, Any]:
+    """Return a whole answer."""
+    return answer_body(heading, "chat.completion", choices, usage)
 
 
 def chat_chunk(
     heading: Heading,
+    index: int,
     delta: Mapping[str, Any],
     finish_reason: str | None = None,
     logprobs: Sequence[TokenLogprob] | None = None,
+    has_usage: bool = False,
 ) -> dict[str, Any]:
-    """Return a chunk of a streamed answer: what is new in the message."""
-    choice = {"index": 0, "delta": delta, "logprobs": _logprobs(logprobs), "finish_reason": finish_reason}
-    return answer_body(heading, "chat.completion.chunk", [choice])
+    """Return a chunk of a streamed answer: what is new in the message of one choice."""
+    choice = {"index": index, "delta": delta, "logprobs": _logprobs(logprobs), "finish_reason": finish_reason}
+    return answer_body(heading, "chat.completion.chunk", [choice], has_usage=has_usage)
 
 
 def answer_body(
-    heading: Heading, kind: str, choices: Sequence[Mapping[str, Any]], usage: Usage | None = None
+    heading: Heading,
+    kind: str,
+    choices: Sequence[Mapping[str, Any]],
+    usage: Usage | None = None,
+    has_usage: bool = False,
 ) -> dict[str, Any]:
-    """Return any answer or chunk, chat's or of a text completion; `kind` is OpenAI's name of what it is."""
+    """Return any answer or chunk, chat's or of a text completion; `kind` is OpenAI's name of what it is.
+
+    `has_usage`: there is a field for it also where it isn't known yet, as in a stream that ends with it.
+    """
     body: dict[str, Any] = {
         "id": heading.id,
         "object": kind,
@@ -203,6 +248,8 @@ def answer_body(
     if usage is not None:
         total = usage.prompt_tokens + usage.completion_tokens
         body["usage"] = {**asdict(usage), "total_tokens": total}
+    elif has_usage:
+        body["usage"] = None
     return body
 
 

@@ -6,16 +6,15 @@ With `echo`, `max_tokens: 0` and `logprobs` nothing is generated: the answer sco
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 from mafunzo.protocol.chat import (
-    BIASES,
     Heading,
     Options,
     TokenLogprob,
     Usage,
     answer_body,
+    read_n,
     read_options,
     read_stream,
 )
@@ -25,9 +24,7 @@ DEFAULT_MAX_TOKENS = 16
 MAX_LOGPROBS = 20
 
 UNSUPPORTED: Unsupported = {
-    **dict.fromkeys(("n", "best_of"), ((1,), "only one completion a prompt is supported.")),
     "suffix": ((), "inserting isn't supported."),
-    **BIASES,
 }
 
 Prompt = str | tuple[int, ...]
@@ -35,24 +32,30 @@ Prompt = str | tuple[int, ...]
 
 @dataclass(frozen=True)
 class CompletionRequest:
-    """Prompts to continue, with one answer each. `is_echo` puts the prompt in front of the answer."""
+    """Prompts to continue, with `n` answers each. `is_echo` puts the prompt in front of the answer."""
 
     prompts: tuple[Prompt, ...]
     options: Options
     is_echo: bool = False
     is_stream: bool = False
     include_usage: bool = False
+    n: int = 1
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The answer to one prompt. `logprobs` is None if not requested; an entry is None for a prompt's first token."""
+    """The answer to one prompt. `logprobs` is None if not requested; an entry is None for a prompt's first token.
+
+    offsets: where in the text each token begins, in characters (of the whole text, also in a chunk of a stream).
+    """
 
     text: str
     token_ids: tuple[int, ...]
     tokens: tuple[str, ...]
     logprobs: tuple[TokenLogprob | None, ...] | None
     finish_reason: str | None
+    offsets: tuple[int, ...] = ()
+    index: int = 0
 
 
 def completion_request_from_dict(body: object) -> CompletionRequest:
@@ -67,20 +70,24 @@ def completion_request_from_dict(body: object) -> CompletionRequest:
         DEFAULT_MAX_TOKENS if max_tokens is None else max_tokens,
         fields.integer("logprobs", 0, MAX_LOGPROBS),
     )
+    n, best_of = read_n(fields), fields.integer("best_of", 1)
     fields.ignore("model", "user")
     fields.refuse(UNSUPPORTED)
+    if best_of not in (None, n):
+        fields.fault("best_of", f"best_of is {best_of}, expected {n} (as n is): answers aren't ranked.")
     if max_tokens == 0 and not is_echo:
         fields.fault("max_tokens", "max_tokens is 0, which needs echo: there would be nothing to answer.")
-    if is_stream and (is_echo or len(prompts) > 1):
-        fields.fault("stream", "stream can't be combined with echo or with several prompts.")
+    if is_stream and is_echo:
+        fields.fault("stream", "stream can't be combined with echo.")
     fields.check()
-    return CompletionRequest(prompts, options, is_echo, is_stream, include_usage)
+    return CompletionRequest(prompts, options, is_echo, is_stream, include_usage, n)
 
 
-def completion(heading: Heading, choices: Sequence[Choice], usage: Usage | None) -> dict[str, Any]:
-    """Return a whole answer, or a chunk of a stream."""
-    bodies = [_choice(index, choice) for index, choice in enumerate(choices)]
-    return answer_body(heading, "text_completion", bodies, usage)
+def completion(
+    heading: Heading, choices: Sequence[Choice], usage: Usage | None, has_usage: bool = False
+) -> dict[str, Any]:
+    """Return a whole answer, or a chunk of a stream (see `answer_body`)."""
+    return answer_body(heading, "text_completion", [_choice(choice) for choice in choices], usage, has_usage)
 
 
 def _read_prompts(fields: Fields) -> tuple[Prompt, ...]:
@@ -102,9 +109,9 @@ def _is_id(item: object) -> bool:
     return isinstance(item, int) and not isinstance(item, bool)
 
 
-def _choice(index: int, choice: Choice) -> dict[str, Any]:
+def _choice(choice: Choice) -> dict[str, Any]:
     return {
-        "index": index,
+        "index": choice.index,
         "text": choice.text,
         "logprobs": None if choice.logprobs is None else _logprobs(choice, choice.logprobs),
         "finish_reason": choice.finish_reason,
@@ -112,13 +119,12 @@ def _choice(index: int, choice: Choice) -> dict[str, Any]:
 
 
 def _logprobs(choice: Choice, logprobs: Sequence[TokenLogprob | None]) -> dict[str, Any]:
-    ends = list(accumulate(map(len, choice.tokens)))
     return {
         "tokens": list(choice.tokens),
         "token_ids": list(choice.token_ids),
         "token_logprobs": [None if entry is None else entry.logprob for entry in logprobs],
         "top_logprobs": [None if entry is None else _top(entry) for entry in logprobs],
-        "text_offset": [0, *ends][: len(ends)],
+        "text_offset": list(choice.offsets),
     }
 
 

@@ -61,8 +61,15 @@ class Fields:
             return self._wrong(name, value, "true or false", default)
         return default if value is None else value
 
-    def strings(self, name: str, most: int) -> tuple[str, ...]:
-        """Return up to `most` strings, from one string or a list."""
+    def mapping(self, name: str) -> Mapping[str, Any]:
+        """Return an object, empty if absent."""
+        value = self.raw(name)
+        if value is not None and not isinstance(value, Mapping):
+            return self._wrong(name, value, "a JSON object", {})
+        return value or {}
+
+    def strings(self, name: str, most: int, most_characters: int | None = None) -> tuple[str, ...]:
+        """Return up to `most` strings, from one string or a list, each of so many characters at most."""
         value = self.raw(name)
         if value is None:
             return ()
@@ -71,6 +78,8 @@ class Fields:
             return self._wrong(name, value, "a string or a list of strings", ())
         if len(texts) > most:
             return self._wrong(name, f"a list of {len(texts)}", f"at most {most} strings", ())
+        if most_characters is not None and any(len(text) > most_characters for text in texts):
+            return self._wrong(name, max(texts, key=len), f"at most {most_characters} characters a string", ())
         return tuple(texts)
 
     def refuse(self, unsupported: Unsupported) -> None:

@@ -3,11 +3,13 @@
     chat          role chunk, text chunks ..., [rest of the text], [tool calls], finish reason, [usage], [DONE]
     completions   text chunks ..., finish reason, [usage], [DONE]
 
-Brackets mark optional chunks; `usage` comes with `stream_options.include_usage`.
+Brackets mark optional chunks; `usage` comes with `stream_options.include_usage`, and is null in the chunks before it. Several
+choices come interleaved, told apart by their `index`; one usage is that of all.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from mafunzo.protocol.chat import (
@@ -16,6 +18,7 @@ from mafunzo.protocol.chat import (
     TokenLogprob,
     Usage,
     answer_body,
+    chat_choice,
     chat_chunk,
     chat_completion,
 )
@@ -32,18 +35,20 @@ def event(body: Mapping[str, Any]) -> bytes:
 
 
 class ChatStream:
-    """The chunks of one streamed chat answer: `begin`, `text` as often as there is some, then `finish` once.
+    """The chunks of one choice of a streamed chat answer: `begin`, `text` as often as there is some, then `finish` once.
 
     `new_id` makes the ids of tool calls.
     """
 
-    def __init__(self, heading: Heading, request: ChatRequest, new_id: Callable[[], str] | None = None) -> None:
-        self._heading, self._request = heading, request
+    def __init__(
+        self, heading: Heading, request: ChatRequest, new_id: Callable[[], str] | None = None, index: int = 0
+    ) -> None:
+        self._heading, self._request, self._index = heading, request, index
         self._calls_in = _call_filter(request, new_id)
 
     def begin(self) -> list[Chunk]:
         """Return the chunk before the first token: the role."""
-        return [chat_chunk(self._heading, {"role": "assistant", "content": "", "refusal": None})]
+        return [self._chunk({"role": "assistant", "content": "", "refusal": None})]
 
     def text(self, text: str, logprobs: Sequence[TokenLogprob]) -> list[Chunk]:
         """Return the chunk of new text. Text that may begin a tool call is held back until that is decided;
@@ -51,48 +56,85 @@ class ChatStream:
         safe_text = self._calls_in.add(text) if self._calls_in else text
         if not safe_text and not logprobs:
             return []
-        return [chat_chunk(self._heading, {"content": safe_text}, None, _if_requested(self._request, logprobs))]
+        return [self._chunk({"content": safe_text}, None, _if_requested(self._request, logprobs))]
 
-    def finish(self, finish_reason: str, usage: Usage) -> list[Chunk]:
-        """Return what comes after the last token."""
+    def finish(self, finish_reason: str, usage: Usage | None) -> list[Chunk]:
+        """Return what comes after the last token; `usage` is that of all choices, with the last of them only."""
         tail, calls = self._calls_in.finish() if self._calls_in else ("", [])
         calls = [{"index": i, **call} for i, call in enumerate(_as_many_as_may_be(self._request, calls))]
-        chunks = [chat_chunk(self._heading, {"content": tail})] if tail else []
-        chunks += [chat_chunk(self._heading, {"tool_calls": calls})] if calls else []
-        chunks.append(chat_chunk(self._heading, {}, "tool_calls" if calls else finish_reason))
-        usage_chunk = answer_body(self._heading, "chat.completion.chunk", [], usage)
-        return [*chunks, usage_chunk] if self._request.include_usage else chunks
+        chunks = [self._chunk({"content": tail})] if tail else []
+        chunks += [self._chunk({"tool_calls": calls})] if calls else []
+        chunks.append(self._chunk({}, "tool_calls" if calls else finish_reason))
+        if usage is not None and self._request.include_usage:
+            chunks.append(answer_body(self._heading, "chat.completion.chunk", [], usage))
+        return chunks
+
+    def _chunk(
+        self,
+        delta: Mapping[str, Any],
+        finish_reason: str | None = None,
+        logprobs: Sequence[TokenLogprob] | None = None,
+    ) -> Chunk:
+        return chat_chunk(self._heading, self._index, delta, finish_reason, logprobs, self._request.include_usage)
 
 
 class CompletionStream:
-    """The chunks of one streamed text completion: `text` as often as there is some, then `finish` once."""
+    """The chunks of one choice of a streamed text completion: `text` as often as there is some, then `finish` once."""
 
-    def __init__(self, heading: Heading, request: CompletionRequest) -> None:
-        self._heading, self._request = heading, request
+    def __init__(self, heading: Heading, request: CompletionRequest, index: int = 0) -> None:
+        self._heading, self._request, self._index = heading, request, index
+
+    def begin(self) -> list[Chunk]:
+        """Return the chunks before the first token: none."""
+        return []
 
     def text(
-        self, text: str, token_ids: Sequence[int], tokens: Sequence[str], logprobs: Sequence[TokenLogprob]
+        self,
+        text: str,
+        token_ids: Sequence[int],
+        tokens: Sequence[str],
+        logprobs: Sequence[TokenLogprob],
+        offsets: Sequence[int] = (),
     ) -> list[Chunk]:
         """Return the chunk of new text; `tokens` are the texts of `token_ids`, needed beside log-probabilities."""
         values = None if self._request.options.logprobs is None else tuple(logprobs)
-        return [completion(self._heading, [Choice(text, tuple(token_ids), tuple(tokens), values, None)], None)]
+        return [self._chunk(Choice(text, tuple(token_ids), tuple(tokens), values, None, tuple(offsets), self._index))]
 
-    def finish(self, finish_reason: str, usage: Usage) -> list[Chunk]:
-        """Return what comes after the last token."""
-        chunks = [completion(self._heading, [Choice("", (), (), None, finish_reason)], None)]
-        return chunks + ([completion(self._heading, [], usage)] if self._request.include_usage else [])
+    def finish(self, finish_reason: str, usage: Usage | None) -> list[Chunk]:
+        """Return what comes after the last token; `usage` is that of all choices, with the last of them only."""
+        chunks = [self._chunk(Choice("", (), (), None, finish_reason, index=self._index))]
+        if usage is not None and self._request.include_usage:
+            chunks.append(completion(self._heading, [], usage))
+        return chunks
+
+    def _chunk(self, choice: Choice) -> Chunk:
+        return completion(self._heading, [choice], None, self._request.include_usage)
+
+
+@dataclass(frozen=True)
+class ChatReply:
+    """The engine's whole reply for one choice."""
+
+    text: str
+    finish_reason: str
+    logprobs: Sequence[TokenLogprob] = ()
 
 
 def whole_chat(
     heading: Heading,
     request: ChatRequest,
-    text: str,
-    finish_reason: str,
+    replies: Sequence[ChatReply],
     usage: Usage,
-    logprobs: Sequence[TokenLogprob],
     new_id: Callable[[], str] | None = None,
 ) -> Chunk:
     """Return the whole answer to a request without streaming."""
+    return chat_completion(heading, [_whole_choice(i, request, r, new_id) for i, r in enumerate(replies)], usage)
+
+
+def _whole_choice(
+    index: int, request: ChatRequest, reply: ChatReply, new_id: Callable[[], str] | None
+) -> dict[str, Any]:
+    text = reply.text
     calls: list[dict[str, Any]] = []
     calls_in = _call_filter(request, new_id)
     if calls_in:
@@ -100,7 +142,7 @@ def whole_chat(
         tail, calls = calls_in.finish()
         text = (head + tail).strip() if calls else head + tail
         calls = _as_many_as_may_be(request, calls)
-    return chat_completion(heading, text, calls, finish_reason, usage, _if_requested(request, logprobs))
+    return chat_choice(index, text, calls, reply.finish_reason, _if_requested(request, reply.logprobs))
 
 
 def _call_filter(request: ChatRequest, new_id: Callable[[], str] | None) -> ToolCallFilter | None:

@@ -4,27 +4,48 @@ Training refuses what a template can't render exactly (`mask.py`). A server must
 whose arguments are broken, and calls in front of a template that has no form for them.
 """
 
+import inspect
 import json
+import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
-from mafunzo.compute.chat.template import Messages, Tools, render_messages, template_messages, template_name
+from jinja2 import Environment, nodes
+from jinja2.meta import find_undeclared_variables
+
+from mafunzo.compute.chat.template import (
+    Messages,
+    Tools,
+    render_messages,
+    template_messages,
+    template_name,
+    template_source,
+)
 from mafunzo.entities.conversation import Conversation
 from mafunzo.errors import InvalidData, InvalidParameter
 
 _OTHER = "xSENTINELx"
+_GENERATION_TAG = re.compile(r"{%-?\s*(?:end)?generation\s*-?%}")
+"""Of `transformers`, which Jinja alone doesn't know."""
 
 
-def render_prompt(tokenizer: Any, conversation: Conversation, add_generation_prompt: bool = True) -> str:
-    """Return a request's conversation as text.
+def render_prompt(
+    tokenizer: Any,
+    conversation: Conversation,
+    add_generation_prompt: bool = True,
+    variables: Mapping[str, Any] | None = None,
+) -> str:
+    """Return a request's conversation as text; `variables` are further ones of the template, such as Qwen3's `enable_thinking`.
 
-    Raises `InvalidParameter` where the template refuses it, or has no place for tools that were passed.
+    Raises `InvalidParameter` where the template refuses it, or has no place for tools or a variable that were passed.
     """
+    _check_variables(tokenizer, conversation, variables or {})
     tools = [dict(tool) for tool in conversation.tools] or None
     try:
         messages = template_messages(tokenizer, conversation, takes_broken_arguments=True)
-        text = _render(tokenizer, messages, tools, add_generation_prompt)
-        if tools and text == _render(tokenizer, messages, None, add_generation_prompt):
+        text = _render(tokenizer, messages, tools, add_generation_prompt, variables)
+        if tools and text == _render(tokenizer, messages, None, add_generation_prompt, variables):
             raise InvalidParameter(
                 f"tools: the chat template of {template_name(tokenizer)} has no place for tools, so the model would never "
                 "read of them. Leave them out, or serve a model whose template has one, such as Qwen2.5 or Llama 3.",
@@ -35,20 +56,58 @@ def render_prompt(tokenizer: Any, conversation: Conversation, add_generation_pro
         raise InvalidParameter(f"messages: {error.message}", param="messages") from error
 
 
-def _render(tokenizer: Any, messages: Messages, tools: Tools | None, add_generation_prompt: bool) -> str:
+def _check_variables(tokenizer: Any, conversation: Conversation, variables: Mapping[str, Any]) -> None:
+    """Refuse variables that the template doesn't read, and those that are set by the request's other fields."""
+    if not variables:
+        return
+    known = _variables(template_source(tokenizer, conversation))
+    known -= {*inspect.signature(tokenizer.apply_chat_template).parameters, *tokenizer.special_tokens_map, "messages"}
+    faults = [f"chat_template_kwargs.{name}" for name in variables if name not in known]
+    if faults:
+        raise InvalidParameter(
+            f"{', '.join(faults)}: the chat template of {template_name(tokenizer)} has no such variable to set. "
+            f"It has {', '.join(sorted(known)) or 'none'}.",
+            param=faults[0],
+        )
+
+
+@lru_cache(maxsize=16)
+def _variables(source: str) -> frozenset[str]:
+    """Return the variables that a template reads from outside, without functions such as `namespace`.
+
+    One that it sets itself isn't, unless it looks first whether that is defined: so defaults are written.
+    """
+    environment = Environment(extensions=["jinja2.ext.loopcontrols"])
+    tree = environment.parse(_GENERATION_TAG.sub("", source))
+    own = {name.name for name in tree.find_all(nodes.Name) if name.ctx != "load"}
+    tests = (test.node for test in tree.find_all(nodes.Test) if test.name in ("defined", "undefined"))
+    own -= {node.name for node in tests if isinstance(node, nodes.Name)}
+    functions = {*environment.globals, "raise_exception", "strftime_now"}
+    return frozenset(find_undeclared_variables(tree) - own - functions)
+
+
+def _render(
+    tokenizer: Any,
+    messages: Messages,
+    tools: Tools | None,
+    add_generation_prompt: bool,
+    variables: Mapping[str, Any] | None,
+) -> str:
     """Return the messages as text; calls that the template leaves out or refuses are written into their message's text."""
+
+    def text_of(spelling: Messages) -> str:
+        return render_messages(tokenizer, spelling, tools, add_generation_prompt, variables)
+
     has_calls = any(message.get("tool_calls") for message in messages)
     try:
-        text = render_messages(tokenizer, messages, tools, add_generation_prompt)
+        text = text_of(messages)
         others = (_with_other_calls(messages), _with_other_content(messages)) if has_calls else ()
-        if all(text != render_messages(tokenizer, other, tools, add_generation_prompt) for other in others if other):
+        if all(text != text_of(other) for other in others if other):
             return text
     except InvalidData:
         if not has_calls:
             raise
-    return render_messages(
-        tokenizer, [_with_calls_in_text(message) for message in messages], tools, add_generation_prompt
-    )
+    return text_of([_with_calls_in_text(message) for message in messages])
 
 
 def _with_other_calls(messages: Messages) -> list[dict[str, Any]]:

@@ -24,8 +24,9 @@ class Detokenizer:
     together, and an incomplete character at the end is held back.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool = True) -> None:
         self._tokenizer = tokenizer
+        self._skip_special_tokens = skip_special_tokens
         self._window: list[int] = []
         self._offset = 0  # how many characters of the window's text were returned
 
@@ -53,7 +54,26 @@ class Detokenizer:
             self._window, self._offset = self._window[-1:], len(text)
 
     def _decode(self, token_ids: list[int]) -> str:
-        return self._tokenizer.decode(token_ids, skip_special_tokens=True)
+        return self._tokenizer.decode(token_ids, skip_special_tokens=self._skip_special_tokens)
+
+
+class TokenOffsets:
+    """Where in a text, which begins at `start`, each token of it begins, in characters.
+
+    A special token that the text leaves out has no width, as the first pieces of a character that takes several tokens.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, start: int = 0, skip_special_tokens: bool = True) -> None:
+        self._detokenizer = Detokenizer(tokenizer, skip_special_tokens)
+        self.end = start
+
+    def add(self, token_ids: Sequence[int], most: int | None = None) -> list[int]:
+        """Return the offset of each token, `most` at most: a text that is cut before a stop string ends there."""
+        offsets = []
+        for token_id in token_ids:
+            offsets.append(self.end if most is None else min(self.end, most))
+            self.end += len(self._detokenizer.add(token_id))
+        return offsets
 
 
 class StopStrings:

@@ -114,6 +114,12 @@ class Engine:
             raise InvalidParameter(
                 f"Token id {faults[0]} isn't in the vocabulary: 0 to {self.executor.vocab_size - 1}.", param=PROMPT
             )
+        biased = [id for id in request.sampling.logit_bias if not 0 <= id < self.executor.vocab_size]
+        if biased:
+            raise InvalidParameter(
+                f"logit_bias.{biased[0]}: that token id isn't in the vocabulary: 0 to {self.executor.vocab_size - 1}.",
+                param="logit_bias",
+            )
 
     def generate(
         self,
@@ -267,7 +273,7 @@ class _Live:
         self.position = 0
         self._on_event = on_event
         self._stop_token_ids = stop_token_ids
-        self._sampler = Sampler(request.sampling)
+        self._sampler = Sampler(request.sampling, request.prompt_token_ids)
         self._detokenizer = Detokenizer(tokenizer)
         self._stop_strings = StopStrings(request.stop)
         self._prompt_logprobs: list[TokenLogprob | None] = [None]

@@ -11,6 +11,7 @@ from mafunzo.protocol.chat import (
     Options,
     TokenLogprob,
     Usage,
+    chat_choice,
     chat_completion,
     chat_request_from_dict,
 )
@@ -45,6 +46,23 @@ def test_every_option_is_read() -> None:
     request = chat_request_from_dict(body)
     assert request.options == Options(7, 0.5, 0.9, 40, 5, ("a", "b"), True, 2)
     assert request.is_stream and request.include_usage
+
+
+def test_what_changes_a_token_s_chance_is_read() -> None:
+    names = ("min_p", "presence_penalty", "frequency_penalty", "repetition_penalty")
+    values = {"min_p": 0.1, "presence_penalty": -1, "frequency_penalty": 2, "repetition_penalty": 1.2}
+    body = (
+        HI | values | {"n": 3, "logit_bias": {"5": -100, "7": 0.5}, "chat_template_kwargs": {"enable_thinking": False}}
+    )
+    request = chat_request_from_dict(body)
+    assert {name: getattr(request.options, name) for name in names} == values
+    assert request.options.logit_bias == {5: -100, 7: 0.5}
+    assert (request.n, request.template_variables) == (3, {"enable_thinking": False})
+
+
+def test_more_stops_than_openai_takes_are_read() -> None:
+    stops = ["\nclass", "\ndef", "\n#", "\nif", "\nprint", "<|im_end|>"]
+    assert chat_request_from_dict(HI | {"stop": stops}).options.stop == tuple(stops)
 
 
 def test_null_means_not_given_and_fields_without_effect_are_let_through() -> None:
@@ -90,17 +108,25 @@ def test_a_conversation_with_tool_calls_is_read_whole() -> None:
         pytest.param({"top_p": 1.5}, "top_p", "expected 0 to 1", id="top_p"),
         pytest.param({"max_tokens": 0}, "max_tokens", "expected at least 1", id="no tokens"),
         pytest.param({"max_tokens": 5, "max_completion_tokens": 5}, "max_tokens", "together", id="both limits"),
-        pytest.param({"n": 2}, "n", "only one completion", id="n"),
-        pytest.param({"stop": list("abcde")}, "stop", "at most 4", id="too many stops"),
+        pytest.param({"n": 0}, "n", "expected 1 to 128", id="n"),
+        pytest.param({"n": 129}, "n", "expected 1 to 128", id="too many choices"),
+        pytest.param({"stop": ["a"] * 65}, "stop", "at most 64", id="too many stops"),
+        pytest.param({"stop": "a" * 1001}, "stop", "at most 1000 characters", id="a stop too long"),
         pytest.param({"stop": [1]}, "stop", "a string or a list of strings", id="stop not text"),
         pytest.param({"seed": 1.5}, "seed", "expected an integer", id="seed"),
         pytest.param({"stream": "yes"}, "stream", "true or false", id="stream"),
         pytest.param({"stream_options": {}}, "stream_options", "only allowed when stream", id="options without stream"),
         pytest.param({"top_logprobs": 2}, "top_logprobs", "when logprobs is true", id="top without logprobs"),
         pytest.param({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "expected 0 to 20", id="too many logprobs"),
-        pytest.param({"logit_bias": {"5": 1}}, "logit_bias", "biases aren't supported", id="bias"),
-        pytest.param({"presence_penalty": 0.5}, "presence_penalty", "aren't supported", id="presence"),
-        pytest.param({"frequency_penalty": 0.5}, "frequency_penalty", "aren't supported", id="frequency"),
+        pytest.param({"logit_bias": {"5": 101}}, "logit_bias", "logit_bias.5 is 101, expected -100 to 100", id="bias"),
+        pytest.param({"logit_bias": {"hi": 1}}, "logit_bias", "the key 'hi', expected a token id", id="bias of a text"),
+        pytest.param({"logit_bias": {"5": True}}, "logit_bias", "logit_bias.5 is True", id="bias that is none"),
+        pytest.param({"logit_bias": [5]}, "logit_bias", "expected a JSON object", id="biases as a list"),
+        pytest.param({"presence_penalty": 2.5}, "presence_penalty", "expected -2 to 2", id="presence"),
+        pytest.param({"frequency_penalty": -3}, "frequency_penalty", "expected -2 to 2", id="frequency"),
+        pytest.param({"repetition_penalty": 0}, "repetition_penalty", "expected 0.01 to 100", id="repetition"),
+        pytest.param({"min_p": 1.5}, "min_p", "expected 0 to 1", id="min_p"),
+        pytest.param({"chat_template_kwargs": 1}, "chat_template_kwargs", "expected a JSON object", id="variables"),
         pytest.param({"response_format": {"type": "json_object"}}, "response_format", "only be of type 'text'", id="format"),
         pytest.param({"tool_choice": "required", "tools": [WEATHER]}, "tool_choice", "can't be forced", id="forced call"),
         pytest.param({"tools": [{"type": "function"}]}, "tools[0]", "a function with a name", id="nameless tool"),
@@ -118,8 +144,8 @@ def test_what_is_wrong_is_refused_by_name(fields: dict[str, Any], param: str, te
 
 def test_all_faults_are_told_at_once() -> None:
     with pytest.raises(InvalidParameter) as excinfo:
-        chat_request_from_dict(HI | {"n": 3, "temperature": 9, "what": 1})
-    assert all(word in excinfo.value.message for word in ("n is 3", "temperature is 9", "what"))
+        chat_request_from_dict(HI | {"n": 300, "temperature": 9, "what": 1})
+    assert all(word in excinfo.value.message for word in ("n is 300", "temperature is 9", "what"))
 
 
 @pytest.mark.parametrize("body", [None, [], "x", 5])
@@ -129,7 +155,7 @@ def test_a_body_that_is_no_object_is_refused(body: object) -> None:
 
 
 def test_an_answer_is_what_the_sdk_reads() -> None:
-    body = chat_completion(HEADING, "Hé", [], "stop", Usage(3, 2), [TOKEN])
+    body = chat_completion(HEADING, [chat_choice(0, "Hé", [], "stop", [TOKEN])], Usage(3, 2))
     completion_object = ChatCompletion.model_validate(body, strict=True)
     assert completion_object.choices[0].message.content == "Hé"
     assert completion_object.usage is not None and completion_object.usage.total_tokens == 5
@@ -143,7 +169,8 @@ def test_an_answer_is_what_the_sdk_reads() -> None:
 
 def test_an_answer_that_calls_says_so() -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
-    completion_object = ChatCompletion.model_validate(chat_completion(HEADING, "", [call], "stop", Usage(1, 1)))
+    body = chat_completion(HEADING, [chat_choice(0, "", [call], "stop")], Usage(1, 1))
+    completion_object = ChatCompletion.model_validate(body)
     assert completion_object.choices[0].finish_reason == "tool_calls"
     assert completion_object.choices[0].message.content is None
     assert completion_object.choices[0].message.tool_calls is not None

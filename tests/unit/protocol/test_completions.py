@@ -33,6 +33,11 @@ def test_scoring_a_prompt_needs_echo() -> None:
         completion_request_from_dict({"prompt": "a", "max_tokens": 0})
 
 
+def test_several_prompts_may_be_streamed_and_have_several_answers() -> None:
+    request = completion_request_from_dict({"prompt": ["a", "b"], "n": 2, "best_of": 2, "stream": True})
+    assert (request.prompts, request.n, request.is_stream) == (("a", "b"), 2, True)
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [
@@ -40,7 +45,7 @@ def test_scoring_a_prompt_needs_echo() -> None:
         pytest.param({"prompt": []}, "prompt", id="empty list"),
         pytest.param({"prompt": [1, "a"]}, "prompt", id="mixed"),
         pytest.param({"prompt": [[]]}, "prompt", id="an empty one"),
-        pytest.param({"prompt": "a", "n": 2}, "n", id="n"),
+        pytest.param({"prompt": "a", "n": 0}, "n", id="n"),
         pytest.param({"prompt": "a", "best_of": 2}, "best_of", id="best_of"),
         pytest.param({"prompt": "a", "suffix": "b"}, "suffix", id="suffix"),
         pytest.param({"prompt": "a", "logprobs": 21}, "logprobs", id="logprobs"),
@@ -55,7 +60,7 @@ def test_what_is_wrong_with_a_text_completion_is_refused_by_name(body: dict[str,
 
 
 def test_a_text_completion_is_what_the_sdk_reads() -> None:
-    choice = Choice("Hé", (4, 5), ("H", "é"), (None, TOKEN), "stop")
+    choice = Choice("Hé", (4, 5), ("H", "é"), (None, TOKEN), "stop", (0, 1))
     # As the SDK builds it, which takes the null of the first token that its type doesn't mention.
     completion_object = Completion.construct(**completion(HEADING, [choice], Usage(2, 0)))
     logprobs = completion_object.choices[0].logprobs

@@ -7,7 +7,7 @@ from openai.types.chat import ChatCompletionChunk
 
 from mafunzo.protocol.chat import Heading, TokenLogprob, Usage, chat_request_from_dict
 from mafunzo.protocol.completions import completion_request_from_dict
-from mafunzo.protocol.stream import ChatStream, Chunk, CompletionStream, event, whole_chat
+from mafunzo.protocol.stream import ChatReply, ChatStream, Chunk, CompletionStream, event, whole_chat
 
 HEADING = Heading("id-1", 7, "m")
 USAGE = Usage(3, 5)
@@ -96,6 +96,29 @@ def test_every_chunk_has_the_same_heading() -> None:
     assert {(chunk["id"], chunk["created"], chunk["model"]) for chunk in chunks} == {("id-1", 7, "m")}
 
 
+@pytest.mark.parametrize("is_included", [True, False])
+def test_usage_is_null_until_the_end_of_a_stream_that_includes_it(is_included: bool) -> None:
+    *chunks, last = streamed("a", CALL, stream_options={"include_usage": is_included}, tools=TOOLS)
+    assert [chunk.get("usage", "none") for chunk in chunks] == [None if is_included else "none"] * len(chunks)
+    assert ("usage" in last) is is_included
+
+
+def test_choices_are_told_apart_by_their_index_and_share_one_usage() -> None:
+    request = chat_request(stream=True, n=2, stream_options=INCLUDED)
+    first, second = (ChatStream(HEADING, request, index=index) for index in (0, 1))
+    chunks = [
+        *first.begin(),
+        *second.begin(),
+        *second.text("b", []),
+        *second.finish("stop", None),
+        *first.finish("stop", USAGE),
+    ]
+    assert [[choice["index"] for choice in chunk["choices"]] for chunk in chunks] == [[0], [1], [1], [1], [0], []]
+    replies = [ChatReply("a", "stop"), ChatReply("b", "length")]
+    choices = whole_chat(HEADING, request, replies, USAGE)["choices"]
+    assert [(choice["index"], choice["message"]["content"]) for choice in choices] == [(0, "a"), (1, "b")]
+
+
 def test_log_probabilities_come_with_their_token_also_without_text() -> None:
     stream = ChatStream(HEADING, chat_request(stream=True, logprobs=True))
     [chunk] = stream.text("", [TokenLogprob("", b"\xe2", -0.5)])
@@ -114,7 +137,8 @@ def test_log_probabilities_come_with_their_token_also_without_text() -> None:
     ],
 )
 def test_a_whole_chat_says_the_same(text: str, more: dict[str, Any], content: str | None, reason: str) -> None:
-    body = whole_chat(HEADING, chat_request(**more), text, "length", USAGE, [], new_id=lambda: "call-1")
+    reply = ChatReply(text, "length")
+    body = whole_chat(HEADING, chat_request(**more), [reply], USAGE, new_id=lambda: "call-1")
     [choice] = body["choices"]
     assert (choice["message"]["content"], choice["finish_reason"]) == (content, reason)
     assert body["usage"]["total_tokens"] == 8
@@ -127,14 +151,15 @@ def test_chunks_of_a_completion_end_with_the_reason_and_the_usage() -> None:
     chunks = stream.text("b", [9], ["b"], [TokenLogprob("b", b"b", -1.0)]) + stream.finish("stop", USAGE)
     text, reason, usage = chunks
     assert text["choices"][0]["logprobs"]["token_ids"] == [9] and text["choices"][0]["finish_reason"] is None
-    assert reason["choices"][0]["finish_reason"] == "stop" and "usage" not in reason
+    assert reason["choices"][0]["finish_reason"] == "stop"
+    assert text["usage"] is None and reason["usage"] is None
     assert usage["choices"] == [] and usage["usage"]["total_tokens"] == 8
 
 
 def test_a_completion_without_log_probabilities_has_none_and_no_usage_unless_it_is_asked_for() -> None:
     stream = CompletionStream(HEADING, completion_request_from_dict({"prompt": "a", "stream": True}))
     [text] = stream.text("b", [9], [], [])
-    assert text["choices"][0]["logprobs"] is None
+    assert text["choices"][0]["logprobs"] is None and "usage" not in text
     assert len(stream.finish("stop", USAGE)) == 1
 
 

@@ -60,6 +60,31 @@ class Answering:
             self._metrics.requests.labels(event.reason if isinstance(event, Finished) else "error").inc()
 
 
+async def merged(answerings: Sequence[Answering]) -> AsyncIterator[tuple[int, Event]]:
+    """Yield the events of several requests as they come, each with the index of its request."""
+    streams = [answering.events() for answering in answerings]
+    tasks = {_next(events): (index, events) for index, events in enumerate(streams)}
+    try:
+        while tasks:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                index, events = tasks.pop(task)
+                event = task.result()
+                if event is not None:
+                    tasks[_next(events)] = (index, events)
+                    yield index, event
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _next(events: AsyncIterator[Event]) -> asyncio.Task[Event | None]:
+    async def step() -> Event | None:
+        return await anext(events, None)
+
+    return asyncio.ensure_future(step())
+
+
 async def whole_replies(request: Request, answerings: Sequence[Answering]) -> list[Reply]:
     """Wait for whole replies; cancel them if the client disconnects or one of them fails."""
     replies: asyncio.Future[Any] = asyncio.gather(*(_collect(answering) for answering in answerings))

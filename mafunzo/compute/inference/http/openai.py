@@ -1,19 +1,32 @@
 """Routes of OpenAI's dialect: chat and text completions, whole or as a stream."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from mafunzo.compute.inference.http.answering import Answering, whole_replies
+from mafunzo.compute.inference.detokenizer import TokenOffsets
+from mafunzo.compute.inference.http.answering import Answering, merged, whole_replies
+from mafunzo.compute.inference.http.echo import Echo, echo, prompt_ids
 from mafunzo.compute.inference.http.service import Service, json_body
 from mafunzo.compute.inference.request import Delta, Finished, GenerationRequest, Reply
 from mafunzo.compute.inference.sampler import Sampling
 from mafunzo.errors import MafunzoError
 from mafunzo.protocol.chat import ChatRequest, Heading, Options, Usage, chat_request_from_dict
-from mafunzo.protocol.completions import Choice, CompletionRequest, Prompt, completion, completion_request_from_dict
+from mafunzo.protocol.completions import Choice, CompletionRequest, completion, completion_request_from_dict
 from mafunzo.protocol.errors import error_body
-from mafunzo.protocol.stream import END_OF_STREAM, ChatStream, Chunk, CompletionStream, event, whole_chat
+from mafunzo.protocol.stream import (
+    END_OF_STREAM,
+    ChatReply,
+    ChatStream,
+    Chunk,
+    CompletionStream,
+    event,
+    whole_chat,
+)
+
+TakeDelta = Callable[[Delta], list[Chunk]]
 
 
 def add_openai_routes(app: FastAPI, service: Service) -> None:
@@ -22,38 +35,52 @@ def add_openai_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
         chat_request = chat_request_from_dict(await json_body(request))
-        prompt = service.prompt_ids(chat_request.conversation, True)
-        answering = Answering(service, _engine_request(prompt, chat_request.options))
+        prompt = service.prompt_ids(chat_request.conversation, True, chat_request.template_variables)
+        answerings = _submit(service, _several(_engine_request(prompt, chat_request.options), chat_request.n))
         heading = service.heading("chatcmpl")
         if chat_request.is_stream:
-            return _event_stream(_chat_chunks(service, chat_request, heading, answering), answering)
-        [reply] = await whole_replies(request, [answering])
-        return JSONResponse(_chat_answer(service, chat_request, heading, reply))
+            streams = [ChatStream(heading, chat_request, index=index) for index in range(chat_request.n)]
+            takes = [_chat_delta(service, stream) for stream in streams]
+            return _event_stream(_chunks(streams, takes, answerings, chat_request.n), answerings)
+        replies = await whole_replies(request, answerings)
+        return JSONResponse(_chat_answer(service, chat_request, heading, replies))
 
     @app.post("/v1/completions")
     async def complete(request: Request) -> Response:
         completion_request = completion_request_from_dict(await json_body(request))
-        requests = [_completion_request(service, completion_request, prompt) for prompt in completion_request.prompts]
-        for engine_request in requests:
-            service.loaded.engine.check(engine_request)
-        answerings = [Answering(service, engine_request) for engine_request in requests]
-        heading = service.heading("cmpl")
+        answerings = _submit(service, _completion_requests(service, completion_request))
+        heading, n = service.heading("cmpl"), completion_request.n
         if completion_request.is_stream:
-            chunks = _completion_chunks(service, completion_request, heading, answerings[0])
-            return _event_stream(chunks, answerings[0])
+            streams = [CompletionStream(heading, completion_request, index) for index in range(len(answerings))]
+            takes = [_completion_delta(service, completion_request, stream) for stream in streams]
+            return _event_stream(_chunks(streams, takes, answerings, n), answerings)
         replies = await whole_replies(request, answerings)
-        choices = [
-            _choice(service, completion_request, engine_request, reply)
-            for engine_request, reply in zip(requests, replies, strict=True)
-        ]
-        return JSONResponse(completion(heading, choices, _sum_usage(replies)))
+        choices = [_choice(service, completion_request, index, reply) for index, reply in enumerate(replies)]
+        return JSONResponse(completion(heading, choices, _sum_usage([reply.finished for reply in replies], n)))
+
+
+def _submit(service: Service, requests: Sequence[GenerationRequest]) -> list[Answering]:
+    """Start all requests, or none if one is refused."""
+    for request in requests:
+        service.loaded.engine.check(request)
+    return [Answering(service, request) for request in requests]
 
 
 def _engine_request(prompt: Sequence[int], options: Options, is_echo: bool = False) -> GenerationRequest:
     return GenerationRequest(
         tuple(prompt),
         options.max_tokens,
-        Sampling(options.temperature, options.top_p, options.top_k, options.seed),
+        Sampling(
+            options.temperature,
+            options.top_p,
+            options.top_k,
+            options.seed,
+            options.min_p,
+            options.presence_penalty,
+            options.frequency_penalty,
+            options.repetition_penalty,
+            options.logit_bias,
+        ),
         options.stop,
         options.ignore_eos,
         options.logprobs,
@@ -61,12 +88,25 @@ def _engine_request(prompt: Sequence[int], options: Options, is_echo: bool = Fal
     )
 
 
-def _completion_request(service: Service, completion_request: CompletionRequest, prompt: Prompt) -> GenerationRequest:
-    ids = service.loaded.tokenizer(prompt)["input_ids"] if isinstance(prompt, str) else prompt
-    return _engine_request(ids, completion_request.options, completion_request.is_echo)
+def _several(request: GenerationRequest, n: int) -> list[GenerationRequest]:
+    """Return `n` requests that draw their own tokens each; the first as a single one does."""
+    sampling = request.sampling
+    seeds = [None if sampling.seed is None else sampling.seed + i for i in range(n)]
+    return [replace(request, sampling=replace(sampling, seed=seed)) for seed in seeds]
 
 
-def _event_stream(chunks: AsyncIterator[Chunk], answering: Answering) -> Response:
+def _completion_requests(service: Service, request: CompletionRequest) -> list[GenerationRequest]:
+    tokenizer = service.loaded.tokenizer
+    return [
+        engine_request
+        for prompt in request.prompts
+        for engine_request in _several(
+            _engine_request(prompt_ids(tokenizer, prompt), request.options, request.is_echo), request.n
+        )
+    ]
+
+
+def _event_stream(chunks: AsyncIterator[Chunk], answerings: Sequence[Answering]) -> Response:
     async def events() -> AsyncIterator[bytes]:
         try:
             async for chunk in chunks:
@@ -74,78 +114,85 @@ def _event_stream(chunks: AsyncIterator[Chunk], answering: Answering) -> Respons
         except MafunzoError as error:
             yield event(error_body(error))
         finally:
-            answering.cancel()
+            for answering in answerings:
+                answering.cancel()
         yield END_OF_STREAM
 
     return StreamingResponse(events(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
 
-def _chat_chunks(
-    service: Service, chat_request: ChatRequest, heading: Heading, answering: Answering
-) -> AsyncIterator[Chunk]:
-    stream = ChatStream(heading, chat_request)
-    return _chunks(
-        stream, answering, lambda delta: stream.text(delta.text, service.describe(delta.logprobs)), stream.begin()
-    )
+def _chat_delta(service: Service, stream: ChatStream) -> TakeDelta:
+    return lambda delta: stream.text(delta.text, service.describe(delta.logprobs))
 
 
-def _completion_chunks(
-    service: Service, completion_request: CompletionRequest, heading: Heading, answering: Answering
-) -> AsyncIterator[Chunk]:
-    stream, has_logprobs = (
-        CompletionStream(heading, completion_request),
-        completion_request.options.logprobs is not None,
-    )
+def _completion_delta(service: Service, request: CompletionRequest, stream: CompletionStream) -> TakeDelta:
+    offsets, characters = TokenOffsets(service.loaded.tokenizer), 0
 
     def text(delta: Delta) -> list[Chunk]:
-        tokens = service.texts(delta.token_ids) if has_logprobs else ()
-        return stream.text(delta.text, delta.token_ids, tokens, service.describe(delta.logprobs))
+        nonlocal characters
+        characters += len(delta.text)
+        if request.options.logprobs is None:
+            return stream.text(delta.text, delta.token_ids, (), ())
+        return stream.text(
+            delta.text,
+            delta.token_ids,
+            service.texts(delta.token_ids),
+            service.describe(delta.logprobs),
+            offsets.add(delta.token_ids, characters),
+        )
 
-    return _chunks(stream, answering, text)
+    return text
 
 
 async def _chunks(
-    stream: ChatStream | CompletionStream,
-    answering: Answering,
-    text: Callable[[Delta], list[Chunk]],
-    chunks: Sequence[Chunk] = (),
+    streams: Sequence[ChatStream | CompletionStream],
+    takes: Sequence[TakeDelta],
+    answerings: Sequence[Answering],
+    n: int,
 ) -> AsyncIterator[Chunk]:
-    """Yield `chunks`, those that `text` makes of new text, and those that end the stream."""
-    for chunk in chunks:
-        yield chunk
-    async for step in answering.events():
+    """Yield the chunks of all choices as they come; those of a prompt are `n`."""
+    for stream in streams:
+        for chunk in stream.begin():
+            yield chunk
+    ends: dict[int, Finished] = {}
+    async for index, step in merged(answerings):
+        chunks: list[Chunk] = []
         if isinstance(step, Delta):
-            chunks = text(step)
+            chunks = takes[index](step)
         elif isinstance(step, Finished):
-            chunks = stream.finish(step.reason, Usage(step.prompt_tokens, step.completion_tokens))
-        else:
-            chunks = ()
+            ends[index] = step
+            is_last = len(ends) == len(streams)
+            usage = _sum_usage([ends[i] for i in range(len(streams))], n) if is_last else None
+            chunks = streams[index].finish(step.reason, usage)
         for chunk in chunks:
             yield chunk
 
 
-def _chat_answer(service: Service, chat_request: ChatRequest, heading: Heading, reply: Reply) -> Chunk:
-    assert reply.finished is not None
-    logprobs = service.describe(reply.logprobs)
-    return whole_chat(heading, chat_request, reply.text, reply.finished.reason, _sum_usage([reply]), logprobs)
+def _chat_answer(service: Service, chat_request: ChatRequest, heading: Heading, replies: Sequence[Reply]) -> Chunk:
+    chat_replies = []
+    for reply in replies:
+        assert reply.finished is not None
+        chat_replies.append(ChatReply(reply.text, reply.finished.reason, service.describe(reply.logprobs)))
+    usage = _sum_usage([reply.finished for reply in replies], chat_request.n)
+    return whole_chat(heading, chat_request, chat_replies, usage)
 
 
-def _choice(
-    service: Service, completion_request: CompletionRequest, request: GenerationRequest, reply: Reply
-) -> Choice:
+def _choice(service: Service, request: CompletionRequest, index: int, reply: Reply) -> Choice:
     assert reply.finished is not None
-    echo_ids = request.prompt_token_ids if completion_request.is_echo else ()
-    ids = (*echo_ids, *reply.token_ids)
-    text = reply.text
-    if echo_ids:
-        text = str(service.loaded.tokenizer.decode(echo_ids, skip_special_tokens=False)) + text
-    if completion_request.options.logprobs is None:
-        return Choice(text, ids, (), None, reply.finished.reason)
+    tokenizer, prompt = service.loaded.tokenizer, request.prompts[index // request.n]
+    prompt_echo = echo(tokenizer, prompt) if request.is_echo else Echo("", ())
+    text = prompt_echo.text + reply.text
+    ids = (*prompt_ids(tokenizer, prompt), *reply.token_ids) if request.is_echo else tuple(reply.token_ids)
+    if request.options.logprobs is None:
+        return Choice(text, ids, (), None, reply.finished.reason, index=index)
     entries = [*reply.prompt_logprobs, *reply.logprobs]
     logprobs = tuple(None if entry is None else service.describe([entry])[0] for entry in entries)
-    return Choice(text, ids, service.texts(ids), logprobs, reply.finished.reason)
+    offsets = TokenOffsets(tokenizer, len(prompt_echo.text)).add(reply.token_ids, len(text))
+    all_offsets = (*prompt_echo.offsets, *offsets)
+    return Choice(text, ids, service.texts(ids), logprobs, reply.finished.reason, all_offsets, index)
 
 
-def _sum_usage(replies: Sequence[Reply]) -> Usage:
-    ends = [reply.finished for reply in replies if reply.finished is not None]
-    return Usage(sum(end.prompt_tokens for end in ends), sum(end.completion_tokens for end in ends))
+def _sum_usage(ends: Sequence[Finished | None], n: int) -> Usage:
+    """Return the usage of all choices, `n` for each prompt, which is counted once."""
+    finished = [end for end in ends if end is not None]
+    return Usage(sum(end.prompt_tokens for end in finished[::n]), sum(end.completion_tokens for end in finished))

@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastapi import Request
@@ -41,10 +41,12 @@ class Service:
         """Return the id, time and model name of an answer."""
         return Heading(f"{prefix}-{secrets.token_hex(12)}", int(time.time()), self.name)
 
-    def prompt_ids(self, conversation: Conversation, add_generation_prompt: bool) -> list[int]:
+    def prompt_ids(
+        self, conversation: Conversation, add_generation_prompt: bool, variables: Mapping[str, Any] | None = None
+    ) -> list[int]:
         """Return a conversation as token ids; raises `InvalidParameter` where the chat template can't render it."""
         tokenizer = self.loaded.tokenizer
-        return text_ids(tokenizer, render_prompt(tokenizer, conversation, add_generation_prompt))
+        return text_ids(tokenizer, render_prompt(tokenizer, conversation, add_generation_prompt, variables))
 
     def describe(self, entries: Sequence[EngineLogprob]) -> list[TokenLogprob]:
         """Return log-probabilities with their tokens' texts."""

@@ -91,3 +91,29 @@ def test_a_conversation_that_the_template_refuses_is_the_messages_fault() -> Non
     ) as caught:
         render_prompt(family("gemma"), conversation)
     assert caught.value.param == "messages"
+
+
+def test_a_variable_of_the_template_is_set() -> None:
+    conversation = conversation_from_dict({"messages": [{"role": "user", "content": "Hi"}]})
+    plain = render_prompt(family("qwen3"), conversation)
+    assert (
+        render_prompt(family("qwen3"), conversation, True, {"enable_thinking": False})
+        == f"{plain}<think>\n\n</think>\n\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["enable_thinkin", "tools", "messages", "tokenize", "add_generation_prompt", "content", "user"]
+)
+def test_a_variable_that_the_template_has_not_is_refused(name: str) -> None:
+    conversation = conversation_from_dict({"messages": [{"role": "user", "content": "Hi"}]})
+    with pytest.raises(InvalidParameter, match=r"has no such variable to set\. It has enable_thinking\.$") as caught:
+        render_prompt(family("qwen3"), conversation, True, {name: 1})
+    assert caught.value.param == f"chat_template_kwargs.{name}"
+
+
+def test_a_variable_with_a_default_in_the_template_is_set() -> None:
+    conversation = conversation_from_dict({"messages": [{"role": "user", "content": "Hi"}]})
+    assert "Today Date: 1 May 1990" in render_prompt(
+        family("llama3_2"), conversation, True, {"date_string": "1 May 1990"}
+    )

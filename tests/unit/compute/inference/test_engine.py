@@ -228,6 +228,12 @@ def test_a_listener_that_breaks_harms_nobody(engine: Engine, prompts: list[list[
         ),
         pytest.param(GenerationRequest((5, -1)), InvalidParameter, "Token id -1", id="negative token"),
         pytest.param(
+            GenerationRequest((5,), sampling=Sampling(logit_bias={10**6: 1.0})),
+            InvalidParameter,
+            r"logit_bias\.1000000: that token id isn't in the vocabulary",
+            id="a bias of an unknown token",
+        ),
+        pytest.param(
             GenerationRequest((5,) * 2048),
             ContextLengthExceeded,
             "maximum context length is 2048",

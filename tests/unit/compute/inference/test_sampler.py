@@ -1,10 +1,18 @@
 """Choosing tokens."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
-from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from mafunzo.compute.inference.sampler import Sampler, Sampling, draw_token, logprob
 
@@ -29,6 +37,9 @@ def test_greedy_takes_the_most_likely() -> None:
         pytest.param(Sampling(temperature=3.0, top_p=0.99), id="a nucleus too large for the shortcut"),
         pytest.param(Sampling(top_p=0.0), id="top_p 0 keeps one"),
         pytest.param(Sampling(temperature=1.5, top_k=40, top_p=0.6), id="all three"),
+        pytest.param(Sampling(min_p=0.1), id="min_p"),
+        pytest.param(Sampling(temperature=2.0, min_p=0.05, top_p=0.9), id="min_p of a nucleus"),
+        pytest.param(Sampling(min_p=1.0), id="min_p 1 keeps the most likely"),
     ],
 )
 def test_the_distribution_is_that_of_transformers(sampling: Sampling) -> None:
@@ -38,6 +49,8 @@ def test_the_distribution_is_that_of_transformers(sampling: Sampling) -> None:
         warpers.append(TopKLogitsWarper(min(sampling.top_k, len(logits))))
     if sampling.top_p < 1:
         warpers.append(TopPLogitsWarper(sampling.top_p, min_tokens_to_keep=1))
+    if sampling.min_p:
+        warpers.append(MinPLogitsWarper(sampling.min_p))
     expected = warpers(torch.zeros(1, 1, dtype=torch.long), logits[None])[0].softmax(-1)
     draws = 4000
     counts = torch.zeros_like(logits)
@@ -77,3 +90,40 @@ def test_log_probabilities_are_of_the_network_and_in_order() -> None:
     assert [id for id, _ in entry.top] == [2, 1]
     assert entry.top[0][1] == pytest.approx(math.log(5 / 8))
     assert logprob(logits, 0).top == ()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-30, 1e-300])
+def test_a_temperature_too_small_to_divide_by_is_greedy(temperature: float) -> None:
+    logits = some_logits()
+    assert Sampler(Sampling(temperature=temperature)).choose(logits) == int(logits.argmax())
+
+
+def greedy_ids(logits: torch.Tensor, count: int, prompt: tuple[int, ...] = (), **options: Any) -> list[int]:
+    sampler = Sampler(Sampling(temperature=0, **options), prompt)
+    return [sampler.choose(logits) for _ in range(count)]
+
+
+def test_penalties_of_a_reply_grow_with_its_tokens() -> None:
+    logits = torch.tensor([3.0, 2.5, 1.0])
+    assert greedy_ids(logits, 3) == [0, 0, 0]
+    assert greedy_ids(logits, 4, presence_penalty=1.0) == [0, 1, 0, 0]  # 3, then 2.5 of 2, then 2 of 1.5, once only
+    assert greedy_ids(logits, 5, frequency_penalty=1.0) == [0, 1, 0, 1, 0]  # equal ones: the first
+    assert greedy_ids(logits, 2, prompt=(0,), presence_penalty=1.0, frequency_penalty=1.0)[0] == 0
+    assert torch.equal(logits, torch.tensor([3.0, 2.5, 1.0])), "the logits are others' too"
+
+
+def test_the_repetition_penalty_is_that_of_transformers() -> None:
+    logits, prompt = some_logits(50), (3, 7, 7, 20)
+    reference = RepetitionPenaltyLogitsProcessor(1.8)
+    ids = list(prompt)
+    for token_id in greedy_ids(logits, 8, prompt, repetition_penalty=1.8):
+        assert token_id == int(reference(torch.tensor([ids]), logits[None].clone())[0].argmax())
+        ids.append(token_id)
+
+
+def test_a_bias_forbids_or_forces_a_token() -> None:
+    logits = torch.tensor([3.0, 2.5, 1.0])
+    assert greedy_ids(logits, 1, logit_bias={0: -100.0}) == [1]
+    assert greedy_ids(logits, 1, logit_bias={2: 100.0, 1: 50.0}) == [2]
+    sampler = Sampler(Sampling(logit_bias={2: 100.0}))
+    assert {sampler.choose(logits) for _ in range(50)} == {2}

@@ -51,6 +51,110 @@ def test_a_prompt_that_is_echoed_comes_with_its_log_probabilities(ask):
     assert values[0] is None and len(values) == 3 and all(value < 0 for value in values[1:])
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_several_choices_are_drawn_apart_and_add_up_when_streamed(path, ask):
+    body = {"messages": TALK} if "chat" in path else {"prompt": ["Hello", "Thank you"]}
+    body |= {"n": 3, "seed": 7, "max_tokens": 5, "temperature": 1.5, "ignore_eos": True}
+    whole = ask("POST", path, json=body).json()
+    count = 3 if "chat" in path else 6
+    assert [choice["index"] for choice in whole["choices"]] == list(range(count))
+    texts = [choice["message"]["content"] if "chat" in path else choice["text"] for choice in whole["choices"]]
+    assert len(set(texts[:3])) == 3, "each is drawn from a seed of its own"
+    single = ask("POST", path, json=body | {"n": 1}).json()
+    assert whole["usage"]["completion_tokens"] == 5 * count
+    assert whole["usage"]["prompt_tokens"] == single["usage"]["prompt_tokens"]
+    options = {"stream": True, "stream_options": {"include_usage": True}}
+    streamed = chunks(ask("POST", path, json=body | options).text)
+    found = dict.fromkeys(range(count), "")
+    for chunk in streamed[:-1]:
+        [choice] = chunk["choices"]
+        found[choice["index"]] += (choice["delta"].get("content") or "") if "chat" in path else choice["text"]
+        assert chunk["usage"] is None
+    assert list(found.values()) == texts
+    assert streamed[-1]["usage"] == whole["usage"] and streamed[-1]["choices"] == []
+    assert sum(bool(chunk["choices"][0]["finish_reason"]) for chunk in streamed[:-1]) == count
+
+
+@pytest.mark.parametrize("prompt", ["Hello, 世界 you", "é"])
+def test_an_echo_is_the_prompt_s_text_and_offsets_count_its_characters(prompt, ask, service):
+    tokenizer = service.loaded.tokenizer
+    ids = tokenizer(prompt)["input_ids"]
+    assert ids[0] == tokenizer.bos_token_id
+    body = {"echo": True, "logprobs": 1, **GREEDY}
+    for form in (prompt, ids):
+        [choice] = ask("POST", "/v1/completions", json=body | {"prompt": form}).json()["choices"]
+        assert choice["text"].startswith(prompt)
+        logprobs = choice["logprobs"]
+        assert logprobs["token_ids"][: len(ids)] == ids and len(logprobs["token_ids"]) == len(ids) + 6
+        assert all(
+            len(logprobs[name]) == len(ids) + 6 for name in ("tokens", "token_logprobs", "top_logprobs", "text_offset")
+        )
+        offsets = logprobs["text_offset"]
+        assert offsets == sorted(offsets) and offsets[0] == offsets[1] == 0
+        assert offsets[len(ids)] == len(prompt)
+        ends = [*offsets[1:], len(choice["text"])]
+        texts = [choice["text"][start:end] for start, end in zip(offsets, ends, strict=True)]
+        pairs = zip(texts[1:], logprobs["tokens"][1:], strict=True)
+        assert all(text == token for text, token in pairs if text.isascii() and token.isascii() and text)
+
+
+def test_offsets_of_a_stream_are_those_of_the_whole_text(ask):
+    body = {"prompt": "Hello", "logprobs": 0, "max_tokens": 40, "temperature": 1.0, "seed": 3, "ignore_eos": True}
+    [choice] = ask("POST", "/v1/completions", json=body).json()["choices"]
+    streamed = chunks(ask("POST", "/v1/completions", json=body | {"stream": True}).text)
+    pieces = [chunk["choices"][0]["logprobs"] for chunk in streamed]
+    offsets = [offset for piece in pieces if piece for offset in piece["text_offset"]]
+    assert offsets == choice["logprobs"]["text_offset"] and offsets[-1] <= len(choice["text"])
+    assert len(offsets) == 40 and len(set(offsets)) > 10
+
+
+def test_offsets_end_where_a_stop_string_cut_the_text(ask):
+    body = {"prompt": "Hello", "logprobs": 0, "max_tokens": 30, "temperature": 0}
+    text = ask("POST", "/v1/completions", json=body).json()["choices"][0]["text"]
+    stops = ["no such", "\n\n\n\n", "<|x|>", "really not", text[6:9]]
+    for is_stream in (False, True):
+        answer = ask("POST", "/v1/completions", json=body | {"stop": stops, "stream": is_stream})
+        choices = [c["choices"][0] for c in chunks(answer.text)] if is_stream else answer.json()["choices"]
+        assert "".join(choice["text"] for choice in choices) == text[: text.index(text[6:9])]
+        offsets = [
+            offset for choice in choices for offset in (choice["logprobs"] or {"text_offset": []})["text_offset"]
+        ]
+        assert max(offsets) <= text.index(text[6:9])
+
+
+def test_prompts_of_an_evaluation_harness_are_scored(ask):
+    body = {
+        "prompt": [[1, 2, 3, 4, 5, 6], [7, 8, 9]],
+        "temperature": 0,
+        "max_tokens": 1,
+        "logprobs": 1,
+        "seed": 1234,
+        "echo": True,
+    }
+    choices = ask("POST", "/v1/completions", json=body).json()["choices"]
+    for choice, count in zip(choices, (7, 4), strict=True):
+        logprobs = choice["logprobs"]
+        assert len(logprobs["token_logprobs"]) == count and logprobs["token_logprobs"][0] is None
+        assert logprobs["top_logprobs"][0] is None and all(logprobs["top_logprobs"][1:])
+
+
+def test_penalties_and_biases_change_what_is_said(ask):
+    body = {"prompt": "Hello", **GREEDY}
+    plain = ask("POST", "/v1/completions", json=body | {"logprobs": 0}).json()["choices"][0]
+    first = plain["logprobs"]["token_ids"][0]
+    for change in ({"logit_bias": {str(first): -100}}, {"repetition_penalty": 50.0}):
+        assert ask("POST", "/v1/completions", json=body | change).json()["choices"][0]["text"] != plain["text"]
+    answer = ask("POST", "/v1/completions", json=body | {"logit_bias": {"999999": 1}})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "logit_bias")
+
+
+def test_variables_of_the_chat_template_are_its_own(ask):
+    answer = ask(
+        "POST", "/v1/chat/completions", json={"messages": TALK, "chat_template_kwargs": {"enable_thinking": True}}
+    )
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "chat_template_kwargs.enable_thinking")
+
+
 def test_several_prompts_have_a_choice_each_and_one_usage(ask):
     body = ask("POST", "/v1/completions", json={"prompt": ["Hello", "Thank you"], **GREEDY}).json()
     assert [choice["index"] for choice in body["choices"]] == [0, 1]
