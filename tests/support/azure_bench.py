@@ -25,11 +25,11 @@ class Client:
     """Asks as one user; paths are below the workspace's id unless they begin with a slash."""
 
     def __init__(self, app: Any, token: str) -> None:
-        self._http = TestClient(app, base_url=BASE, headers={"authorization": f"Bearer {token}"} if token else {})
+        self.http = TestClient(app, base_url=BASE, headers={"authorization": f"Bearer {token}"} if token else {})
 
     def ask(self, method: str, path: str, body: Any = None) -> httpx.Response:
         url = path if path.startswith("/") else f"{workspace_id()}/{path}"
-        return self._http.request(method, url, json=body) if body is not None else self._http.request(method, url)
+        return self.http.request(method, url, json=body) if body is not None else self.http.request(method, url)
 
     def get(self, path: str) -> Any:
         answer = self.ask("GET", path)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from mafunzo.entrypoints.http.listing import shown
 from mafunzo.errors import InvalidParameter
 
 Facts = dict[str, str | int]
@@ -57,16 +58,17 @@ def select(
 ) -> tuple[list[T], str]:
     """Return a page of a search's matches, and the token of the next page (pagination); raises `InvalidParameter`."""
     clauses = parse_filter(str(search.get("filter") or ""), keys)
-    matches = [thing for thing in things if all(clause.holds(facts_of(thing)) for clause in clauses)]
+    known = shown(things, lambda thing: (thing, facts_of(thing)))
+    matches = [(thing, facts) for thing, facts in known if all(clause.holds(facts) for clause in clauses)]
     for order in reversed(_texts(search.get("order_by"))):
         match = _ORDER.match(order)
         key = {"timestamp": "last_updated_timestamp"}.get(match["key"], match["key"]) if match else ""
         if match is None or key not in keys:
             raise InvalidParameter(f"order_by is '{order}', expected one of {', '.join(keys)}, with ASC or DESC.")
-        matches.sort(key=lambda thing: facts_of(thing)[key], reverse=(match["direction"] or "").upper() == "DESC")
+        matches.sort(key=lambda pair: pair[1][key], reverse=(match["direction"] or "").upper() == "DESC")
     begin, most = _number(search, "page_token", 0), _number(search, "max_results", DEFAULT_PAGE)
     end = begin + most
-    return matches[begin:end], str(end) if end < len(matches) else ""
+    return [thing for thing, _ in matches[begin:end]], str(end) if end < len(matches) else ""
 
 
 def _clause(match: re.Match[str], keys: Sequence[str]) -> Clause:

@@ -11,6 +11,7 @@ from typing import Any
 from mafunzo.control.workspace import Workspace
 from mafunzo.entities.asset import Asset, AssetType, RegisteredModel
 from mafunzo.entities.reference import AssetReference
+from mafunzo.entrypoints.http.listing import shown
 from mafunzo.entrypoints.mlflow import registered_model as wire
 from mafunzo.entrypoints.mlflow.filter import parse_filter, select
 from mafunzo.errors import InvalidParameter, MafunzoError, NotFound, NotSupported
@@ -113,7 +114,7 @@ class Registry:
 
     def _search_models(self, arguments: Arguments) -> Answer:
         models, token = select(self._names.list(), wire.model_facts, wire.MODEL_KEYS, arguments)
-        return {"registered_models": [wire.registered_model_body(model) for model in models], "next_page_token": token}
+        return {"registered_models": list(shown(models, wire.registered_model_body)), "next_page_token": token}
 
     def _update_model(self, arguments: Arguments) -> Answer:
         return _model_answer(self._names.update(_text(arguments, "name"), str(arguments.get("description") or "")))
@@ -192,8 +193,8 @@ class Registry:
         labels = {model.name: model.labels for model in models}
         versions = [version for model in models for version in model.versions]
         versions, token = select(versions, wire.version_facts, wire.VERSION_KEYS, arguments)
-        bodies = [wire.model_version_body(version, labels[version.name]) for version in versions]
-        return {"model_versions": bodies, "next_page_token": token}
+        bodies = shown(versions, lambda version: wire.model_version_body(version, labels[version.name]))
+        return {"model_versions": list(bodies), "next_page_token": token}
 
     def _download_uri(self, arguments: Arguments) -> Answer:
         return {"artifact_uri": wire.download_uri(self._version(arguments))}

@@ -18,6 +18,7 @@ from mafunzo.entrypoints.http.forwarding import (
     while_connected,
 )
 from mafunzo.entrypoints.http.limits import Limits
+from mafunzo.entrypoints.http.listing import shown
 from mafunzo.errors import InvalidParameter, MafunzoError, RateLimitExceeded, Unavailable
 from mafunzo.protocol.body import check_values
 from mafunzo.protocol.errors import error_body, refusal_body
@@ -42,7 +43,7 @@ async def list_models(request: Request) -> Response:
     """List the endpoints that the key opens."""
     snapshot = await context_of(request).directory.newest()
     entries = snapshot.opened_by(bearer(request.headers))
-    return JSONResponse({"object": "list", "data": [_model(entry.endpoint) for entry in entries]})
+    return JSONResponse({"object": "list", "data": list(shown((entry.endpoint for entry in entries), _model))})
 
 
 @router.get("/models/{name}")

@@ -20,6 +20,7 @@ from mafunzo.entrypoints.azure.wire import asset as asset_wire
 from mafunzo.entrypoints.azure.wire import component as component_wire
 from mafunzo.entrypoints.azure.wire.envelope import BLOB_ROOT, WS
 from mafunzo.entrypoints.azure.wire.environment import environment_body
+from mafunzo.entrypoints.http.listing import shown
 from mafunzo.errors import NotFound
 
 DEFAULT_VERSION = "azureml_default"
@@ -75,7 +76,7 @@ class AssetRoutes:
         assets = [asset for asset in self.registered(azure) if not (asset.is_anonymous and is_hidden)]
         view = listed(request, assets, lambda asset: asset.is_archived)
         names = dict.fromkeys(asset.name for asset in view)
-        return paged(request, [self.container(azure, name, [a for a in view if a.name == name]) for name in names])
+        return paged(request, names, lambda name: self.container(azure, name, [a for a in view if a.name == name]))
 
     def get_container(self, azure: Azure, name: str) -> Any:
         """Return the container of all versions of a name."""
@@ -92,25 +93,17 @@ class AssetRoutes:
         hash = request.query_params.get("hash")
         versions = [one for one in self.versions(azure, name) if hash is None or one.properties.get("hash") == hash]
         view = listed(request, versions, lambda asset: asset.is_archived)
-        answer = paged(request, [self.body(azure, asset) for asset in view])
-        names = {body["name"] for body in answer["value"]}
-        for asset in versions:
-            if asset.version in names:
-                self.show(azure, asset)
-        return answer
+        return paged(request, view, lambda asset: self.published(azure, asset))
 
     def get_version(self, azure: Azure, name: str, version: str) -> Any:
         """Return one version; its files are published as blobs."""
-        asset = self.version(azure, name, version)
-        self.show(azure, asset)
-        return self.body(azure, asset)
+        return self.published(azure, self.version(azure, name, version))
 
     def put_version(self, request: Request, azure: Azure, name: str, version: str, body: Body) -> Response:
         """Register a version, or change a version's mutable fields."""
         asset_wire.require_name(self.type, name, version)
         asset = register(azure.workspace, self.type, name, version, body)
-        self.show(azure, asset)
-        return JSONResponse(self.body(azure, asset), 201)
+        return JSONResponse(self.published(azure, asset), 201)
 
     def registered(self, azure: AzureContext, name: str | None = None) -> list[Asset]:
         """Return what is registered in the scope: all, or the versions of a name, newest first."""
@@ -136,9 +129,14 @@ class AssetRoutes:
         """Return a version as a GET answers it."""
         return BODIES[self.type](asset, azure.place.base)
 
+    def published(self, azure: AzureContext, asset: Asset) -> dict[str, Any]:
+        """Publish a version's files as blobs, and return it as a GET answers it."""
+        self.show(azure, asset)
+        return self.body(azure, asset)
+
     def container(self, azure: AzureContext, name: str, versions: Iterable[Asset]) -> dict[str, Any]:
         """Return the container of an asset's versions, the newest first; raises `NotFound` for none."""
-        if not (bodies := [self.body(azure, asset) for asset in versions]):
+        if not (bodies := list(shown(versions, lambda asset: self.body(azure, asset)))):
             raise self.nothing(name)
         return asset_wire.container_body(self.type, name, bodies)
 

@@ -16,7 +16,7 @@ router = APIRouter()
 @router.get(f"{WS}/computes")
 def list_computes(request: Request, azure: Azure) -> Any:
     """List the clusters."""
-    return paged(request, map(compute_body, azure.workspace.computes.list()))
+    return paged(request, azure.workspace.computes.list(), compute_body)
 
 
 @router.get(f"{WS}/computes/{{name}}")
@@ -61,4 +61,4 @@ def list_usages() -> Any:
 @router.get(f"{OF_SUBSCRIPTION}/locations/{{location}}/vmSizes")
 def list_sizes(request: Request, azure: Azure) -> Any:
     """List machine sizes; `local` is this machine, and counts its GPUs truly."""
-    return paged(request, map(size_body, azure.workspace.computes.sizes()))
+    return paged(request, azure.workspace.computes.sizes(), size_body)

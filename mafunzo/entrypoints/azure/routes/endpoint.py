@@ -25,7 +25,7 @@ router = APIRouter()
 @router.get(f"{WS}/onlineEndpoints")
 def list_endpoints(request: Request, azure: Azure) -> Any:
     """List the endpoints."""
-    return paged(request, [endpoint_body(one, azure.place.base) for one in azure.workspace.endpoints.list()])
+    return paged(request, azure.workspace.endpoints.list(), lambda one: endpoint_body(one, azure.place.base))
 
 
 @router.get(f"{WS}/onlineEndpoints/{{name}}")
@@ -65,7 +65,7 @@ def regenerate_keys(azure: Azure, name: str, body: Body) -> Response:
 @router.get(f"{WS}/onlineEndpoints/{{endpoint}}/deployments")
 def list_deployments(request: Request, azure: Azure, endpoint: str) -> Any:
     """List an endpoint's deployments."""
-    return paged(request, map(deployment_body, azure.workspace.endpoints.get(endpoint).deployments))
+    return paged(request, azure.workspace.endpoints.get(endpoint).deployments, deployment_body)
 
 
 @router.get(f"{WS}/onlineEndpoints/{{endpoint}}/deployments/{{name}}")

@@ -30,7 +30,12 @@ def list_jobs(request: Request, azure: Azure) -> Any:
     """List the jobs, newest first."""
     jobs = [job for job in azure.workspace.jobs.list() if _matches_filter(request, job)]
     view = listed(request, jobs, lambda job: job.is_archived)
-    return paged(request, [job_wire.job_body(job, _pages(azure, job.name)) for job in view])
+    return paged(
+        request,
+        view,
+        lambda job: job_wire.job_body(job, _pages(azure, job.name)),
+        lambda job: job_wire.broken_job_body(job, _pages(azure, job.name)),
+    )
 
 
 @router.get(f"{WS}/jobs/{{name}}")
@@ -81,7 +86,7 @@ def list_children(request: Request, azure: Azure, name: str) -> Any:
     """List the steps of a job as child runs."""
     handle = azure.workspace.jobs.get(name)
     job = handle.job
-    return paged(request, [run_wire.child_run_body(job, step) for step in handle.steps])
+    return paged(request, handle.steps, lambda step: run_wire.child_run_body(job, step))
 
 
 @router.patch(f"{WS}/experiments/{{experiment}}/runs/{{name}}")

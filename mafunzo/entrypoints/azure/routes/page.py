@@ -9,6 +9,7 @@ from starlette.requests import Request
 
 from mafunzo.entrypoints.azure.context import azure_context
 from mafunzo.entrypoints.azure.wire.envelope import page
+from mafunzo.entrypoints.http.listing import shown
 from mafunzo.errors import InvalidParameter
 
 PAGE = 100
@@ -30,17 +31,26 @@ def listed(request: Request, things: Iterable[T], is_archived: Callable[[T], boo
     return items[::-1] if is_oldest_first else items
 
 
-def paged(request: Request, things: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Return one page of a list, with the address of the next one."""
-    bodies = list(things)
+def paged(
+    request: Request,
+    things: Iterable[T],
+    body: Callable[[T], dict[str, Any]],
+    broken: Callable[[T], dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Return one page of a list, with the address of the next one.
+
+    body: of each thing on the page; broken: of one whose body can't be made, which is left out without it.
+    """
+    items = list(things)
     first, size = _number(request, SKIP, 0), min(_number(request, TOP, PAGE), PAGE)
-    items, rest = bodies[first : first + size], len(bodies) - first - size
+    rest = len(items) - first - size
+    bodies = list(shown(items[first : first + size], body, broken))
     top = request.query_params.get(TOP)
     is_last = rest <= 0 or (top is not None and int(top) <= PAGE)  # a client that names a number wants no more
     if is_last:
-        return page(items)
+        return page(bodies)
     query = {**request.query_params, SKIP: str(first + size)}
-    return page(items, f"{azure_context(request).place.base}{request.url.path}?{urlencode(query)}")
+    return page(bodies, f"{azure_context(request).place.base}{request.url.path}?{urlencode(query)}")
 
 
 def _number(request: Request, name: str, default: int) -> int:

@@ -38,8 +38,9 @@ class RegistryRoutes(AssetRoutes):
     def list_names(self, request: Request, azure: Azure) -> Any:
         """List the names, each with its newest version."""
         names = dict.fromkeys(asset.name for asset in (*self.registered(azure), *self.offered(azure, None)))
-        containers = [self.container(azure, name, self.versions(azure, name)) for name in names]
-        return paged(request, listed(request, containers, lambda body: bool(body["properties"]["isArchived"])))
+        versions = {name: self.versions(azure, name) for name in names}
+        view = listed(request, names, lambda name: all(asset.is_archived for asset in versions[name]))
+        return paged(request, view, lambda name: self.container(azure, name, versions[name]))
 
     def put_container(self, request: Request, azure: Azure, name: str, body: Body) -> Response:
         """Archive all versions of a shared name, or restore them."""

@@ -12,6 +12,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mafunzo.entities.blob import HOME_CONTAINER, HOME_DATASTORE, REGISTRY_CONTAINER
+from mafunzo.entities.reference import AssetReference
+from mafunzo.entrypoints.azure.reference import compute_name, parse_reference
 from mafunzo.errors import MafunzoError, VersionTaken
 
 SUBSCRIPTION = "00000000-0000-0000-0000-000000000"
@@ -91,6 +93,24 @@ def workspace_id() -> str:
 def resource_id(*parts: str) -> str:
     """Return the ARM id of something in the workspace: `resource_id("models", "chat", "versions", "1")`."""
     return "/".join([workspace_id(), *parts])
+
+
+def arm_id(written: str, noun: str) -> str:
+    """Return the ARM id that a reference to an asset of the workspace stands for; any other text as it is.
+
+    The Azure SDK knows an asset by its ARM id alone where an answer has one, and breaks off a whole list at another form.
+    """
+    reference = None if written.startswith("/") else parse_reference(written)
+    if not isinstance(reference, AssetReference) or reference.registry:
+        return written
+    last = ("versions", reference.version) if reference.version else ("labels", reference.label or "latest")
+    return resource_id(noun, reference.name, *last)
+
+
+def compute_id(written: str) -> str:
+    """Return the ARM id of the compute that an id, or a name, stands for; a binding as it is."""
+    is_id = written.startswith("/") or "${{" in written
+    return written if is_id else resource_id("computes", compute_name(written))
 
 
 def datastore_uri(path: str) -> str:

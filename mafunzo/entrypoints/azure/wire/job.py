@@ -5,8 +5,9 @@ node is its trial. What isn't translated is refused, so that nothing is silently
 as sent.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from mafunzo.entities import component_file
@@ -27,6 +28,8 @@ from mafunzo.entrypoints.azure.wire.component import (
 )
 from mafunzo.entrypoints.azure.wire.envelope import (
     ECHO,
+    arm_id,
+    compute_id,
     echo_of,
     is_true,
     own_resource,
@@ -220,7 +223,7 @@ def _computes(properties: Mapping[str, Any]) -> dict[str, str]:
 
 def job_body(job: Job, pages: str) -> dict[str, Any]:
     """Return a job as a GET answers it; `pages` is the address of its web page."""
-    echo = dict(echo_of(job.echoes).get("properties") or {})
+    echo = _with_ids(echo_of(job.echoes).get("properties") or {})
     outputs = echo.get("outputs") or {name: {"jobOutputType": "uri_folder"} for name in job.outputs}
     output_bodies = {
         name: {
@@ -249,6 +252,30 @@ def job_body(job: Job, pages: str) -> dict[str, Any]:
         properties["jobs"] = echo.get("jobs") or {}
     creation = system_data(job.created_by, job.created_at)
     return own_resource("jobs", job.name, properties=properties, systemData=creation)
+
+
+def broken_job_body(job: Job, pages: str) -> dict[str, Any]:
+    """Return what a list shows of a job whose body can't be made of what was sent."""
+    told = f"What was sent of this job can't be shown. `mafunzo job show {job.name}` shows what it is."
+    return job_body(replace(job, echoes={}, description=told), pages)
+
+
+_IDS: Mapping[str, Callable[[str], str]] = {
+    "codeId": partial(arm_id, noun="codes"),
+    "environmentId": partial(arm_id, noun="environments"),
+    "componentId": partial(arm_id, noun="components"),
+    "computeId": compute_id,
+}
+
+
+def _with_ids(part: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the properties of a job, of a trial or of a node with ids in the one form that Azure answers in."""
+    changed: dict[str, Any] = {key: form(str(part[key])) for key, form in _IDS.items() if part.get(key)}
+    if isinstance(part.get("trial"), Mapping):
+        changed["trial"] = _with_ids(part["trial"])
+    if isinstance(part.get("jobs"), Mapping):
+        changed["jobs"] = {name: _with_ids(node) for name, node in part["jobs"].items()}
+    return {**part, **changed}
 
 
 def _with_mode(binding: Mapping[str, Any]) -> Mapping[str, Any]:

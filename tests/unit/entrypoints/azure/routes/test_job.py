@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 
 from mafunzo.entities.job import JobStatus, StepStatus
+from mafunzo.entrypoints.azure.files.creation import create
 from mafunzo.entrypoints.azure.job_log import JobLogs
+from mafunzo.entrypoints.azure.wire.envelope import workspace_id
 from tests.support.azure_bench import BASE, Bench, azure_bench
+from tests.support.azure_sdk import sdk_client
 
 
 @pytest.fixture
@@ -63,6 +66,55 @@ def test_jobs_are_listed_by_tag_type_and_property(bench: Bench) -> None:
     assert (names(""), names("jobType=Pipeline")) == (["two", "one"], [])
     assert (names("tag=team"), names("tag=team=a"), names("tag=none")) == (["two", "one"], ["one"], [])
     assert (names("properties=k=v"), names("properties=k=w")) == (["one"], [])
+
+
+FILES = {
+    "command": """
+command: python a.py
+code: src
+environment: azureml:local@latest
+compute: azureml:local
+""",
+    "sweep": """
+type: sweep
+trial: {command: python a.py, code: src, environment: azureml:local@latest}
+search_space: {x: {type: choice, values: [1, 2]}}
+objective: {goal: minimize, primary_metric: loss}
+sampling_algorithm: grid
+compute: azureml:local
+""",
+    "pipeline": """
+type: pipeline
+settings: {default_compute: azureml:local}
+jobs:
+  one: {command: python a.py, code: src, environment: azureml:local@latest, compute: azureml:local}
+""",
+}
+
+
+def test_jobs_of_files_are_listed_and_got_by_the_sdk(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "a.py").write_text("1")
+    for name, text in FILES.items():
+        (tmp_path / f"{name}.yml").write_text(f"name: {name}\n{text}")
+        create(bench.workspace, tmp_path / f"{name}.yml", {})
+    client = sdk_client(bench)
+    assert [(job.name, job.type) for job in client.jobs.list()] == [(name, name) for name in reversed(FILES)]
+    properties = bench.owner.get("jobs/command")["properties"]
+    assert properties["codeId"].startswith(f"{workspace_id()}/codes/")
+    assert properties["environmentId"] == f"{workspace_id()}/environments/local/labels/latest"
+    assert client.jobs.get("command").environment == "local@latest"
+
+
+def test_a_job_that_cannot_be_shown_as_sent_hides_no_other(bench: Bench) -> None:
+    for name in ("one", "two", "three"):
+        put(bench, name)
+    records = bench.workspace.records
+    records.jobs.update(replace(records.jobs.get("two"), echoes={"azure": {"properties": {"inputs": [7]}}}))
+    jobs = bench.owner.get("jobs")["value"]
+    assert [job["name"] for job in jobs] == ["three", "two", "one"]
+    assert "`mafunzo job show two`" in jobs[1]["properties"]["description"]
+    assert [job.name for job in sdk_client(bench).jobs.list()] == ["three", "two", "one"]
 
 
 def test_a_run_is_renamed_hidden_and_has_its_steps_as_children(bench: Bench) -> None:

@@ -1,12 +1,20 @@
 """Filter, order and pages of Azure's lists."""
 
+import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.requests import Request
 
+from mafunzo.entities.asset import REGISTRY_SCOPE, WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType
+from mafunzo.entities.compute import Compute
+from mafunzo.entrypoints.azure.reference import NOUNS
+from mafunzo.entrypoints.azure.routes.asset import BODIES, AssetRoutes
 from mafunzo.entrypoints.azure.routes.page import listed
+from mafunzo.entrypoints.azure.wire.asset import version_body
+from mafunzo.entrypoints.azure.wire.envelope import registry_arm_id, workspace_id
 from tests.support.azure_bench import BASE, Bench, azure_bench
 
 
@@ -32,6 +40,53 @@ def test_a_long_list_names_its_next_page(bench: Bench) -> None:
     assert len(first["value"]) == 100 and first["nextLink"].startswith(BASE)
     rest = bench.owner.get(first["nextLink"].removeprefix(BASE))
     assert len(rest["value"]) == 1 and "nextLink" not in rest
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "names"),
+    [
+        ("onlineEndpoints", "endpoint.endpoint_body", ["bad", "chat", "good"]),
+        ("computes", "compute.compute_body", ["local", "bad", "good"]),
+    ],
+)
+def test_one_thing_that_cannot_be_shown_hides_no_other(
+    path: str, body: str, names: list[str], bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("bad", "good"):
+        bench.workspace.endpoints.create(name)
+        bench.workspace.computes.create(Compute(name, "local"))
+    assert [one["name"] for one in bench.owner.get(path)["value"]] == names
+    whole: Any = pkgutil.resolve_name(f"mafunzo.entrypoints.azure.routes.{body}")
+
+    def broken(thing: Any, *more: Any) -> Any:
+        assert thing.name != "bad"
+        return whole(thing, *more)
+
+    monkeypatch.setattr(f"mafunzo.entrypoints.azure.routes.{body}", broken)
+    assert [one["name"] for one in bench.owner.get(path)["value"]] == [name for name in names if name != "bad"]
+
+
+@pytest.mark.parametrize("scope", [WORKSPACE_SCOPE, REGISTRY_SCOPE])
+@pytest.mark.parametrize("type", [AssetType.MODEL, AssetType.DATA, AssetType.COMPONENT, AssetType.ENVIRONMENT])
+def test_one_version_that_cannot_be_shown_hides_no_other(
+    scope: str, type: AssetType, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("bad", "good"):
+        for version in ("1", "2"):
+            key = AssetKey(scope, type, name, version)
+            bench.workspace.records.assets.add(Asset(key, FolderType.URI_FOLDER, artifact="sha256:0"))
+
+    def body(asset: Asset, base: str) -> dict[str, Any]:
+        assert asset.name != "bad" and asset.version != "1"
+        return version_body(asset, {"isArchived": False})
+
+    monkeypatch.setitem(BODIES, type, body)
+    monkeypatch.setattr(AssetRoutes, "show", lambda *_: None)
+    prefix = registry_arm_id() if scope == REGISTRY_SCOPE else workspace_id()
+    noun = f"{prefix}/{NOUNS[type]}"
+    names = [one["name"] for one in bench.owner.get(noun)["value"]]
+    assert "good" in names and "bad" not in names
+    assert [one["name"] for one in bench.owner.get(f"{noun}/good/versions")["value"]] == ["2"]
 
 
 @pytest.mark.parametrize(
