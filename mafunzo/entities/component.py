@@ -72,7 +72,8 @@ class Node:
     `${{parent.jobs.step.outputs.y}}`.
 
     component: a registered one, or by a text the key of one of the request's own commands, or a component that ships.
-    environment: variables beside the component's own. destinations: what else becomes of outputs. timeout_s: 0 is none.
+    display_name: what people call it. environment: variables beside the component's own. destinations: what else becomes of
+    outputs. timeout_s: 0 is none.
     bound: by `COMPUTE`, `INSTANCES`, `PROCESSES` or `TIMEOUT`, the text that binds it to inputs of the pipeline.
     is_distributed: it runs as the processes of all instances, `resources.processes` times those that are bound.
     """
@@ -88,6 +89,7 @@ class Node:
     timeout_s: float = 0.0
     bound: Mapping[str, str] = field(default_factory=dict)
     is_distributed: bool = False
+    display_name: str = ""
 
 
 @dataclass(frozen=True)

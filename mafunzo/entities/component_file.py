@@ -51,6 +51,7 @@ def node_from_dict(name: str, body: Mapping[str, Any]) -> Node:
         timeout_s=0.0 if TIMEOUT in bound else timeout_from_dict(who, body),
         bound=bound,
         is_distributed=bool(body.get("distribution")),
+        display_name=str(body.get("display_name") or body.get("displayName") or ""),
     )
 
 
@@ -61,8 +62,9 @@ def component_from_dict(body: Mapping[str, Any], where: str, read_node: NodeRead
     """
     faults = Faults()
     kind = body.get("type", "command")
-    if kind not in ("command", "pipeline"):
-        faults.add(f"type is '{kind}', expected command or pipeline.")
+    if kind not in NODE_TYPES:
+        faults.add(f"type is '{kind}', expected {' or '.join(NODE_TYPES)}.")
+        faults.require_none(f"{where}: not a component that can be used.", InvalidFile)
     for key in ("name", "command" if kind == "command" else "jobs"):
         if not body.get(key):
             faults.add(f"{key} is missing.")

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -103,17 +103,32 @@ class Resources:
         return all(not amount or amount <= rest for amount, rest in pairs)
 
 
+PLACEHOLDER = re.compile(r"\$\{\{\s*(name|output_name)\s*\}\}")
+"""What stands in a path for the name of the job, or of the step of a pipeline, that writes there, and of the output."""
+ROOT = "/"
+"""The path of a destination that is the datastore itself."""
+
+
+def named_path(path: str, job: str, output: str) -> str:
+    """Return a path with the names of the job, or step, and of its output in the places that stand for them."""
+    return PLACEHOLDER.sub(lambda match: job if match[1] == "name" else output, path)
+
+
 @dataclass(frozen=True)
 class Destination:
     """What else becomes of an output once its step is done: a version of an asset, blobs under a path of the datastore.
 
-    asset_version: empty for the next one.
+    asset_version: empty for the next one. path: with `PLACEHOLDER`s until it is planned; `ROOT` for the whole datastore.
     """
 
     folder_type: str
     asset_name: str = ""
     asset_version: str = ""
     path: str = ""
+
+    def named(self, job: str, output: str) -> "Destination":
+        """Return it with the names in its path."""
+        return replace(self, path=named_path(self.path, job, output))
 
 
 @dataclass(frozen=True)
@@ -125,7 +140,8 @@ class StepSpec:
     outputs: output name to folder type.
     is_deterministic: whether equal inputs may reuse earlier outputs.
     code_artifact: the folder that the command works in; runtime: the packages that it finds, None for Mafunzo's own.
-    timeout_s: how long it may run, all attempts together; 0 is for ever.
+    timeout_s: how long it may run, all attempts together; 0 is for ever. display_name: what people call it.
+    environment: variables, with `${{inputs.x}}` and `${{outputs.y}}` still in their values.
     """
 
     name: str
@@ -143,6 +159,7 @@ class StepSpec:
     runtime: Environment | None = None
     destinations: Mapping[str, Destination] = field(default_factory=dict)
     timeout_s: float = 0.0
+    display_name: str = ""
 
     @property
     def literals(self) -> dict[str, Value]:

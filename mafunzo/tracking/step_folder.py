@@ -9,6 +9,7 @@ INPUTS = "inputs"
 OUTPUTS = "outputs"
 CODE = "code"
 ENVIRONMENT = "environment"
+LOGS = "logs"
 
 
 class StepFolder(NamedTuple):
@@ -62,6 +63,11 @@ class StepFolder(NamedTuple):
     def outputs(self) -> Path:
         """What the step writes, by name, until it is stored."""
         return self.path / OUTPUTS
+
+    @property
+    def logs(self) -> Path:
+        """What a user's own command writes to `./logs`."""
+        return self.path / LOGS
 
     @property
     def code(self) -> Path:

@@ -2,13 +2,17 @@
 
 import io
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import requests
 from requests.adapters import BaseAdapter, HTTPAdapter
 from urllib3 import HTTPResponse
 
 from mafunzo.entrypoints.azure.client.environment import workspace_config
+from mafunzo.entrypoints.azure.wire.envelope import SUFFIX
 from tests.support.azure_bench import BASE, Bench
 
 
@@ -20,9 +24,8 @@ class _InProcess(BaseAdapter):
         self._http = http
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
-        answer = self._http.request(
-            request.method, request.path_url, headers=dict(request.headers), content=request.body
-        )
+        path = request.path_url.replace(".blob.core.windows.net", f".blob.{SUFFIX}")
+        answer = self._http.request(request.method, path, headers=dict(request.headers), content=request.body)
         body = io.BytesIO(answer.content)
         raw = HTTPResponse(body, headers=answer.headers, status=answer.status_code, preload_content=False)
         return HTTPAdapter().build_response(request, raw)
@@ -31,19 +34,20 @@ class _InProcess(BaseAdapter):
         """Do nothing: there is no connection."""
 
 
-def sdk_client(bench: Bench) -> Any:
-    """Return an `MLClient` of the bench's workspace, as its owner."""
+@contextmanager
+def sdk_client(bench: Bench) -> Iterator[Any]:
+    """Give an `MLClient` of the bench's workspace, as its owner; what it uploads goes there too."""
     from azure.ai.ml import MLClient
     from azure.core.credentials import AccessToken
-    from azure.core.pipeline.transport import RequestsTransport
-
-    token, _ = bench.identity.token(BASE, bench.identity.owner)
 
     class Credential:
         def get_token(self, *scopes: str, **options: Any) -> AccessToken:
+            audience = scopes[0].removesuffix("/.default")
+            is_kept = audience == "https://ml.azure.com"  # the SDK looks at that token, and the server at the other
+            token, _ = bench.identity.token(audience if is_kept else BASE, bench.identity.owner)
             return AccessToken(token, int(time.time()) + 3600)
 
-    session = requests.Session()
-    session.mount("https://", _InProcess(bench.owner.http))
-    transport = RequestsTransport(session=session, session_owner=False)
-    return MLClient(Credential(), *workspace_config().values(), transport=transport)
+    adapter = _InProcess(bench.owner.http)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(requests.Session, "get_adapter", lambda *_, **__: adapter)
+        yield MLClient(Credential(), *workspace_config().values())

@@ -7,7 +7,6 @@ from typing import Any
 from mafunzo.entities.conversation import TRAINING_FIELDS, Conversation, Message, call_arguments
 from mafunzo.errors import InvalidData
 
-
 Messages = Sequence[Mapping[str, Any]]
 Tools = Sequence[Mapping[str, Any]]
 

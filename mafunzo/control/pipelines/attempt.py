@@ -5,6 +5,7 @@ attempt may go on from them); log.txt metrics.jsonl error.json exit.json stay
 """
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,7 +14,7 @@ from typing import Any
 
 from mafunzo.control.launcher.environment import make_overlay, setup_command
 from mafunzo.control.launcher.local import ExitRecord, last_lines
-from mafunzo.control.pipelines.command import substitute
+from mafunzo.control.pipelines.command import filled_text, substitute
 from mafunzo.control.store.artifact import Artifacts
 from mafunzo.control.store.disk import remove_tree
 from mafunzo.control.store.home import Home
@@ -21,7 +22,7 @@ from mafunzo.entities.asset import MODEL_TYPES
 from mafunzo.entities.job import DEFAULT_OUTPUT, ArtifactInput, LiteralInput, Resources, Step, StepSpec
 from mafunzo.errors import FailedError, MafunzoError, OutOfMemory, StepFailed
 from mafunzo.tracking.metrics import read_metrics
-from mafunzo.tracking.step_folder import CODE, ENVIRONMENT, INPUTS, OUTPUTS, StepFolder
+from mafunzo.tracking.step_folder import CODE, ENVIRONMENT, INPUTS, LOGS, OUTPUTS, StepFolder
 
 DEFAULT_FOLDER = "outputs"
 
@@ -86,26 +87,41 @@ def prepare(
         overlay = StepFolder(folder).environment
         if not spec.runtime.packages:
             make_overlay(overlay)
-        python_path = spec.environment.get("PYTHONPATH", "")
+        python_path = filled_text(spec.environment.get("PYTHONPATH", ""), inputs, outputs)
         command = f"{setup_command(environments, spec.runtime, overlay, python_path)}\n{command}"
     threads = max(1, held.cpus // max(1, held.processes))
     environment = {"OMP_NUM_THREADS": str(threads)}
     if devices is not None:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(str(device) for device in devices)
-    return Prepared(command, directory, environment | dict(spec.environment), inputs, outputs)
+    variables = {name: filled_text(text, inputs, outputs) for name, text in spec.environment.items()}
+    return Prepared(command, directory, environment | variables, inputs, outputs)
 
 
 def _lay_out_code(spec: StepSpec, folder: Path, artifacts: Artifacts) -> Path:
-    """Return the folder that a user's command works in: its code, and in it `outputs`, whose files are the output `default`."""
+    """Return the folder that a user's command works in: its code, and in it `outputs` and `logs`.
+
+    The files in `outputs` are the output `default`; those in `logs` stay with the attempt.
+    """
     directory = StepFolder(folder).code
     if spec.code_artifact is not None:
         checkout = artifacts.checkout(spec.code_artifact, directory, is_writable=True)
         directory = checkout if checkout.is_dir() else checkout.parent
     directory.mkdir(exist_ok=True)
-    place = directory / DEFAULT_FOLDER
-    if DEFAULT_OUTPUT in spec.outputs and not place.exists():
-        place.symlink_to(StepFolder(folder).outputs / DEFAULT_OUTPUT, target_is_directory=True)
+    if DEFAULT_OUTPUT in spec.outputs:
+        _link(directory / DEFAULT_FOLDER, StepFolder(folder).outputs / DEFAULT_OUTPUT)
+        _link(directory / LOGS, StepFolder(folder).logs)
     return directory
+
+
+def _link(place: Path, folder: Path) -> None:
+    """Let `place` be a link to `folder`, with what the code itself has there; a file of that name stays."""
+    folder.mkdir(exist_ok=True)
+    if place.is_dir() and not place.is_symlink():
+        for entry in place.iterdir():
+            shutil.move(entry, folder / entry.name)
+        place.rmdir()
+    if not place.exists():
+        place.symlink_to(folder, target_is_directory=True)
 
 
 def collect(spec: StepSpec, folder: Path, artifacts: Artifacts) -> dict[str, str]:

@@ -60,6 +60,20 @@ def placeholders(command: str) -> list[Placeholder]:
     return uses
 
 
+def filled_text(text: str, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> str:
+    """Return a text that no shell reads, such as an environment variable's value, with all values in it.
+
+    An input that isn't given is empty.
+    """
+    values = {"inputs": inputs, "outputs": outputs}
+
+    def value(match: re.Match[str]) -> str:
+        reference = REFERENCE.fullmatch(match[1])
+        return values[reference[1]].get(reference[2], "") if reference else match[0]
+
+    return PLACEHOLDER.sub(value, text)
+
+
 def substitute(command: str, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> str:
     """Return the command for bash with all values in it.
 

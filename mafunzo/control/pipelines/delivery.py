@@ -17,7 +17,7 @@ from mafunzo.entities.asset import (
     next_version,
 )
 from mafunzo.entities.blob import HOME_CONTAINER
-from mafunzo.entities.job import Destination, Step
+from mafunzo.entities.job import ROOT, Destination, Step
 from mafunzo.errors import Conflict
 
 
@@ -27,7 +27,7 @@ def deliver(destination: Destination, artifact: str, step: Step, output: str, re
     Raises `Conflict` where the version that was asked for has other bytes.
     """
     if destination.path:
-        blobs.place(HOME_CONTAINER, destination.path, artifact)
+        blobs.place(HOME_CONTAINER, "" if destination.path == ROOT else destination.path, artifact)
     if destination.asset_name:
         asset = _registered(destination, artifact, step, output, records)
         if path := home_path(asset):

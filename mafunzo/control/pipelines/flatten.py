@@ -115,7 +115,13 @@ class _Work:
             name=f"{outer.name}.{name}",
             inputs={key: value for key, value in inputs.items() if value is not None},
             outputs=outputs,
-            environment={**node.environment, **outer.environment},
+            environment={
+                **{
+                    key: self._filled(f"{where}: {key}", text, values) if PARENT_INPUT.search(text) else text
+                    for key, text in node.environment.items()
+                },
+                **outer.environment,
+            },
             destinations={**node.destinations, **own},
             bound=bound,
         )

@@ -19,7 +19,7 @@ from mafunzo.control.pipelines.binding import (
     near_name,
     upstream_of,
 )
-from mafunzo.control.pipelines.command import placeholders
+from mafunzo.control.pipelines.command import PLACEHOLDER, REFERENCE, placeholders
 from mafunzo.entities.component import (
     COMPUTE,
     INSTANCES,
@@ -177,7 +177,8 @@ def _step(
         command=component.command,
         inputs={name: inputs[name] for name in component.inputs if name in inputs},
         outputs={name: output.type for name, output in component.outputs.items()},
-        environment={**component.environment, **node.environment},
+        environment=_environment({**component.environment, **node.environment}, component, sources, faults),
+        display_name=node.display_name,
         resources=_resources(resources, facts.hardware, faults),
         is_deterministic=component.is_deterministic,
         is_trusted=pinned.is_trusted,
@@ -210,6 +211,23 @@ def _check_command(component: Component, present: set[str], faults: Faults) -> N
                 f"its command needs {use.name}, which is optional and wasn't given. "
                 f"Write $[[... ${{{{inputs.{use.name}}}}}]] around it."
             )
+
+
+def _environment(
+    variables: Mapping[str, str], component: Component, sources: Sources, faults: Faults
+) -> dict[str, str]:
+    """Return a step's variables with the job's inputs in them; what they take of the step's own is filled in at its start."""
+    texts = {}
+    for name, written in variables.items():
+        text = sources.filled(name, written, faults) if PARENT_INPUT.search(written) else written
+        for use in () if isinstance(text, Broken) else PLACEHOLDER.findall(text):
+            match = REFERENCE.fullmatch(use)
+            known = {"inputs": component.inputs, "outputs": component.outputs}
+            if match is None or match[2] not in known[match[1]]:
+                expected = ", ".join(f"inputs.{one}" for one in component.inputs) or "a value"
+                faults.add(f"environment variable {name} has ${{{{{use}}}}}, expected {expected}.")
+        texts[name] = "" if isinstance(text, Broken) else text
+    return texts
 
 
 def _bound_numbers(node: Node, sources: Sources, faults: Faults) -> dict[str, float]:

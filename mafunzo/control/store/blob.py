@@ -258,12 +258,13 @@ class Blobs:
     def place(self, container: str, name: str, artifact: str) -> None:
         """Show an artifact that is a file as the blob `name`, a folder's files under `name/`. No bytes are copied.
 
-        Blobs of these names that have other bytes are replaced.
+        Blobs of these names that have other bytes are replaced. An empty name is the container itself.
         """
         self.ensure_container(container)
         manifest = self._artifacts.describe(artifact)
+        prefix = f"{name}/" if name else ""
         for file in manifest.files:
-            self._show(container, name if manifest.kind == "file" else f"{name}/{file.path}", artifact, file)
+            self._show(container, name if manifest.kind == "file" else f"{prefix}{file.path}", artifact, file)
 
     def withdraw(self, container: str, prefix: str) -> set[str]:
         """Delete all blobs under `prefix/`, and return the artifacts that they were."""

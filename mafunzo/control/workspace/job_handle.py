@@ -17,7 +17,7 @@ from mafunzo.entities.sweep import BEST_TRIAL
 from mafunzo.errors import JobCanceled, JobFailed, MafunzoError, NotFound, StepFailed, TimedOut, from_record
 from mafunzo.tracking.metrics import read_metrics
 from mafunzo.tracking.run import logged_folders, step_run_id
-from mafunzo.tracking.step_folder import StepFolder
+from mafunzo.tracking.step_folder import LOGS, StepFolder
 
 logger = logging.getLogger(__name__)
 
@@ -115,13 +115,14 @@ class JobHandle:
         the output `artifacts`, where what the command has logged lies beside it.
         """
         artifact = self._whole_output(output, step)
-        if output == ARTIFACTS:  # there, `./outputs` is a folder among others
+        if output == ARTIFACTS and path.split("/")[0] == "outputs":  # there, `./outputs` is a folder among others
             path = path.removeprefix("outputs").lstrip("/")
         if not path:
             return artifact
         files = {file.path: (artifact, file.path) for file in self._services.artifacts.manifest(artifact)}
         if output == ARTIFACTS and (source := self._default_output(output, step)):
-            files = self.logged(self.step(source.step)) | files
+            maker = self.step(source.step)
+            files = self.logged(maker) | self.log_files(maker) | files
         below = {file.removeprefix(f"{path}/"): entry for file, entry in files.items() if file.startswith(f"{path}/")}
         chosen = below or {Path(file).name: entry for file, entry in files.items() if file == path}
         if not chosen:
@@ -173,6 +174,11 @@ class JobHandle:
         outputs = {name: self.written_by(self.step(source.step), source.output) for name, source in sources.items()}
         return {name: artifact for name, artifact in outputs.items() if artifact}
 
+    def output_type(self, output: str, step: str | None = None) -> str:
+        """Return the type of an output, of the job or of one step: `uri_folder` for one that isn't known."""
+        source = StepOutputInput(step, output) if step else self.job.outputs.get(output)
+        return self.step(source.step).spec.outputs.get(source.output, "uri_folder") if source else "uri_folder"
+
     def written_by(self, step: Step, output: str) -> str | None:
         """Return an output's artifact; of a command that failed, what it had written, which is stored only now."""
         place = written_to(step.spec, self.folder(step.name), output)
@@ -196,6 +202,18 @@ class JobHandle:
                 f"{prefix}{file.path}": (artifact, file.path) for file in self._services.artifacts.manifest(artifact)
             }
         return files
+
+    def log_files(self, step: Step) -> dict[str, tuple[str, str]]:
+        """Store what a user's step has written to `./logs`; return its paths, `logs/...`, to (artifact, path in it)."""
+        folder = StepFolder(self.folder(step.name)).logs
+        if step.spec.is_trusted or not folder.is_dir():
+            return {}
+        try:
+            artifact = self._services.artifacts.put(folder)
+        except (MafunzoError, OSError) as error:  # the rest is worth showing without it
+            logger.warning("What %s/%s left in %s can't be stored: %s", step.job, step.name, folder, error)
+            return {}
+        return {f"{LOGS}/{file.path}": (artifact, file.path) for file in self._services.artifacts.manifest(artifact)}
 
     def _failure(self, job: Job) -> Exception:
         failed = (job.error or {}).get("step")

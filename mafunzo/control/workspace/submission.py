@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mafunzo.control.pipelines.binding import filled
+from mafunzo.control.pipelines.binding import filled, inputs_of, upstream_of
 from mafunzo.control.pipelines.flatten import Flat, flatten
 from mafunzo.control.pipelines.plan import Facts, PinnedComponent, plan
 from mafunzo.control.pipelines.sweep import draw, with_trials
@@ -26,6 +26,7 @@ from mafunzo.control.workspace.model_source import Upload
 from mafunzo.control.workspace.resolver import resolve
 from mafunzo.control.workspace.services import Services
 from mafunzo.control.workspace.shipped_pipeline import inlined, resolved_inputs, shipped_pipeline
+from mafunzo.entities.blob import HOME_DATASTORE
 from mafunzo.entities.component import (
     COMPUTE,
     PARENT_INPUT,
@@ -35,9 +36,9 @@ from mafunzo.entities.component import (
     Output,
     Source,
 )
-from mafunzo.entities.job import DEFAULT_OUTPUT, NOTES, ArtifactInput, Destination, Job, Step
+from mafunzo.entities.job import DEFAULT_OUTPUT, NOTES, ArtifactInput, Job, Step
 from mafunzo.entities.job_request import JobRequest, OwnCommand
-from mafunzo.entities.reference import AssetReference, PathInput, parse_reference, path_input
+from mafunzo.entities.reference import AssetReference, PathInput, StoredPath, parse_reference, path_input
 from mafunzo.entities.sweep import Sweep
 from mafunzo.errors import Faults, InvalidParameter, UsageError
 
@@ -161,7 +162,9 @@ class _Lookup:
         flat = self._faults.attempt(lambda: flatten(self._whole(), self._pin), None)
         if flat is None:
             return None
-        return Flat(_with_destinations(flat.pipeline, self.request.destinations), flat.pinned)
+        pipeline = _with_destinations(flat.pipeline, self.request)
+        self.request, pipeline = _with_written_paths(self.request, pipeline)
+        return Flat(pipeline, flat.pinned)
 
     def _whole(self) -> Component:
         """Return the job's pipeline; of one that is a component, with that one's nodes, inputs and outputs."""
@@ -268,17 +271,68 @@ def _path(value: Any, is_path: bool, job_inputs: Mapping[str, Any]) -> PathInput
     return None if fault else path_input(text)
 
 
-def _with_destinations(pipeline: Component, destinations: Mapping[str, Destination]) -> Component:
-    """Return a pipeline whose steps know what else becomes of the job's outputs that they write."""
+def _with_destinations(pipeline: Component, request: JobRequest) -> Component:
+    """Return a pipeline whose steps know what else becomes of their outputs, and of the job's that they write.
+
+    The path of a step's own output has the step's name, as that of a job of its own; the trials of a sweep are one job.
+    """
     nodes = {}
     for name, node in pipeline.nodes.items():
-        own = {
-            output: destinations[match[1]]
-            for output, written in node.outputs.items()
-            if (match := PARENT_OUTPUT.fullmatch(written.strip())) and match[1] in destinations
-        }
-        nodes[name] = dataclasses.replace(node, destinations={**node.destinations, **own})
+        job = request.name if request.sweep else f"{request.name}.{name}"
+        destinations = {output: place.named(job, output) for output, place in node.destinations.items()}
+        for output, written in node.outputs.items():
+            match = PARENT_OUTPUT.fullmatch(written.strip())
+            if match and match[1] in request.destinations:
+                destinations[output] = request.destinations[match[1]].named(request.name, match[1])
+        nodes[name] = dataclasses.replace(node, destinations=destinations)
     return dataclasses.replace(pipeline, nodes=nodes)
+
+
+def _with_written_paths(request: JobRequest, pipeline: Component) -> tuple[JobRequest, Component]:
+    """Return a job whose steps take a path of the datastore that an earlier one writes from that step.
+
+    A step that writes to a path that it, or what it waits for, reads is no source of it: there the path has what is stored.
+    """
+    written: dict[str, tuple[str, str]] = {}
+    taken: set[str] = set()
+    nodes = {}
+    for name, node in pipeline.nodes.items():
+        inputs: dict[str, Any] = dict(node.inputs)
+        for key, value in node.inputs.items():
+            match = PARENT_INPUT.fullmatch(value.strip()) if isinstance(value, str) else None
+            source = written.get(_stored_at(request.inputs.get(match[1]) if match else value))
+            if source is not None and name not in _upstream(source[0], pipeline.nodes):
+                inputs[key] = f"${{{{parent.jobs.{source[0]}.outputs.{source[1]}}}}}"
+                taken |= {match[1]} if match else set()
+        nodes[name] = dataclasses.replace(node, inputs=inputs)
+        written |= {place.path: (name, output) for output, place in node.destinations.items() if place.path}
+    used = {match for node in nodes.values() for value in node.inputs.values() for match in _inputs_of(value)}
+    unused = taken - used  # of the job's inputs, those that are no longer looked up at the beginning
+    request = dataclasses.replace(
+        request, inputs={name: value for name, value in request.inputs.items() if name not in unused}
+    )
+    declared = {name: one for name, one in pipeline.inputs.items() if name not in unused}
+    return request, dataclasses.replace(pipeline, nodes=nodes, inputs=declared)
+
+
+def _stored_at(value: Any) -> str:
+    """Return the path of the home's datastore that an input names; an empty text for another."""
+    reference = value.reference if isinstance(value, PathInput) else None
+    return reference.path if isinstance(reference, StoredPath) and reference.datastore == HOME_DATASTORE else ""
+
+
+def _inputs_of(value: Any) -> set[str]:
+    return inputs_of(value) if isinstance(value, str) else set()
+
+
+def _upstream(name: str, nodes: Mapping[str, Node]) -> set[str]:
+    """Return the steps that one waits for, and those that they wait for."""
+    steps, ahead = set[str](), [name]
+    while ahead:
+        fresh = (upstream_of(nodes[ahead.pop()]) & set(nodes)) - steps
+        steps |= fresh
+        ahead += fresh
+    return steps
 
 
 def _promised_files(request: JobRequest) -> tuple[JobRequest, dict[str, Upload]]:

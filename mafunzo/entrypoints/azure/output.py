@@ -5,7 +5,7 @@ from mafunzo.control.workspace.job_handle import JobHandle, job_view
 from mafunzo.entities.job import DEFAULT_OUTPUT, Step
 from mafunzo.entrypoints.azure.wire.envelope import ARTIFACT_CONTAINER, CONTAINER
 from mafunzo.entrypoints.azure.wire.run import artifact_path, child_name, output_path
-from mafunzo.tracking.step_folder import StepFolder
+from mafunzo.tracking.step_folder import LOGS, StepFolder
 
 Files = dict[str, tuple[str, str]]
 """Paths in a folder, each with the artifact that has the file and the path in it."""
@@ -26,6 +26,7 @@ def publish(workspace: Workspace, job: str, step: str | None = None) -> tuple[st
     files: Files = {}
     for one in steps:
         prefix = f"{one.name}/" if len(steps) > 1 else ""
+        files |= {f"{LOGS}/{prefix}{path.removeprefix(f'{LOGS}/')}": at for path, at in outputs.log_files(one).items()}
         files |= _log(workspace, outputs, one, prefix)
         if has_files:
             artifacts = {f"{prefix}{path}": source for path, source in outputs.logged(one).items()}  # MLflow's

@@ -25,8 +25,11 @@ _PLACED = re.compile(rf"(azureml:)?azureml://locations/[^/]+/workspaces/[^/]+/(?
 _JOB_OUTPUT = re.compile(
     r"(azureml:)?azureml://(?:[^:]+/)?jobs/(?P<job>[^/]+)/outputs/(?P<output>[^/]+)(/paths(/(?P<path>.*?))?/?)?/?"
 )
+_RUN = re.compile(r"runs:/(?P<run>[^/]+)/(?P<path>.+?)/?")
+OUTPUT_DATA = re.compile(r"azureml_(?P<job>.+)_output_data_(?P<output>[\w-]+)")
+"""The name under which Azure registers an output of a job as data by itself: its version 1."""
 _DATASTORE = re.compile(
-    r"(azureml:)?azureml://(?:subscriptions/.+/)?datastores/(?P<datastore>[^/]+)/paths/(?P<path>.+?)/?"
+    r"(azureml:)?azureml://(?:subscriptions/.+/)?datastores/(?P<datastore>[^/]+)/paths(/(?P<path>.*?))?/?"
 )
 
 
@@ -35,11 +38,15 @@ def parse_reference(text: str) -> Reference | None:
     if match := _JOB_OUTPUT.fullmatch(text):
         return JobOutputReference(match["job"], match["output"], match["path"] or "")
     if match := _DATASTORE.fullmatch(text):
-        return StoredPath(match["datastore"], match["path"])
+        return StoredPath(match["datastore"], match["path"] or "")
+    if match := _RUN.fullmatch(text):
+        return JobOutputReference(match["run"], "artifacts", match["path"])
     match = next((m for form in (_REGISTRY, _ARM, _PLACED) if (m := form.fullmatch(text))), None)
     if match is None:
         short = parse_name(text.removeprefix("azureml:"))
-        return short if isinstance(short, AssetReference) or not text.startswith("azureml:") else None
+        if isinstance(short, AssetReference):
+            return _output_data(short) or short
+        return None if text.startswith("azureml:") else short
     parts = match.groupdict()
     label = parts["label"] if parts["label"] != "latest" else None
     name = parts["name"].removeprefix("azureml:")  # the SDK leaves it in ids that it makes of `azureml:NAME@latest`
@@ -47,7 +54,15 @@ def parse_reference(text: str) -> Reference | None:
         return AssetReference(name)
     if parts["noun"] not in _TYPES:
         return None
-    return AssetReference(name, parts["version"], label, parts.get("registry"), _TYPES[parts["noun"]])
+    asset = AssetReference(name, parts["version"], label, parts.get("registry"), _TYPES[parts["noun"]])
+    return (_output_data(asset) if asset.type is AssetType.DATA else None) or asset
+
+
+def _output_data(asset: AssetReference) -> JobOutputReference | None:
+    """Return the output of a job that is the data of that name by itself."""
+    match = OUTPUT_DATA.fullmatch(asset.name)
+    is_first = asset.version in (None, "1") and not (asset.label or asset.registry)
+    return JobOutputReference(match["job"], match["output"]) if match and is_first else None
 
 
 def stored_path(uri: str) -> StoredPath | None:

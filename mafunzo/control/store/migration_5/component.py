@@ -90,6 +90,7 @@ def _node(name: str, body: Mapping[str, Any]) -> Json:
         "timeout_s": 0.0 if "limits.timeout" in bound else _seconds(_setting(body, "limits.timeout")),
         "bound": bound,
         "is_distributed": bool(body.get("distribution")),
+        "display_name": str(body.get("display_name") or body.get("displayName") or ""),
     }
 
 

@@ -43,9 +43,12 @@ def _environment(document: Mapping[str, Any], local: Local) -> Body:
     return _asset_body(document, **{key: value for key, value in fields.items() if value})
 
 
+_NOT_OF_SPEC = ("properties", "jobs", "additional_includes")
+
+
 def _component(document: Mapping[str, Any], local: Local) -> Body:
     """Return a component's body, in which every number of an input is a string."""
-    spec = {key: value for key, value in document.items() if key not in ("properties", "jobs") and value is not None}
+    spec = {key: value for key, value in document.items() if key not in _NOT_OF_SPEC and value is not None}
     spec |= {key: str(spec[key]) for key in ("name", "version") if key in spec}
     if "inputs" in spec:
         spec["inputs"] = {name: _declared(declaration or {}) for name, declaration in spec["inputs"].items()}

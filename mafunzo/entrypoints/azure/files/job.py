@@ -4,16 +4,17 @@ Pure: local paths and inline definitions are resolved, and uploaded, by the call
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from mafunzo.entities.component import STEP_OUTPUT
 from mafunzo.entities.reference import AssetReference
-from mafunzo.entrypoints.azure.files.keys import number_of
+from mafunzo.entrypoints.azure.files.keys import SETTINGS, number_of
 from mafunzo.entrypoints.azure.reference import parse_reference
 from mafunzo.entrypoints.azure.wire.envelope import resource_id, without_nulls
 from mafunzo.entrypoints.azure.wire.job import FILE_SOURCE
 from mafunzo.entrypoints.azure.wire.sweep import ARGUMENTS
+from mafunzo.errors import did_you_mean
 
 ANONYMOUS = "azureml_anonymous"
 """The name of anonymous components; their versions are content hashes."""
@@ -42,8 +43,8 @@ class Local(Protocol):
     def model(self, where: str, spec: Mapping[str, Any]) -> str:
         """Return the reference to a model that is defined inline."""
 
-    def code(self, where: str, path: str) -> str:
-        """Return the reference to a folder of code."""
+    def code(self, where: str, path: str | None, includes: Sequence[str] = ()) -> str:
+        """Return the reference to a folder of code; includes: files and folders elsewhere that are put beside its own."""
 
     def environment(self, where: str, spec: str | Mapping[str, Any]) -> str:
         """Return the reference to an environment that is defined inline, or in a file."""
@@ -56,6 +57,12 @@ class Local(Protocol):
 
     def outputs(self, where: str, component: str) -> Mapping[str, str]:
         """Return the types of a component's outputs, by name."""
+
+    def inputs(self, where: str, component: str) -> Collection[str] | None:
+        """Return the names of a component's inputs; None for one that can't be read."""
+
+    def note(self, where: str, text: str) -> None:
+        """Tell the user of something in the file that has no effect."""
 
 
 def is_reference(text: str) -> bool:
@@ -85,6 +92,8 @@ def job_body(document: Mapping[str, Any], local: Local) -> Body:
 
 
 def _pipeline_part(document: Mapping[str, Any], local: Local) -> Body:
+    for name in set(document.get("settings") or {}) - set(SETTINGS):
+        local.note(f"settings.{name}", f"kept with the job, without effect. What counts: {', '.join(SETTINGS)}.")
     return {
         "settings": {"_source": FILE_SOURCE, **(document.get("settings") or {})},
         "jobs": node_bodies(document, local),
@@ -156,7 +165,8 @@ def _node(name: str, node: Mapping[str, Any], types: "_Types", local: Local) -> 
             "name": name,
             "type": str(node.get("type") or "command"),
             "componentId": types.component(name),
-            "inputs": _input_bodies(f"jobs.{name}.inputs", node, local),
+            "display_name": node.get("display_name"),
+            "inputs": _input_bodies(f"jobs.{name}.inputs", types.with_declared_inputs(name), local),
             "outputs": {key: _output_body(binding) for key, binding in (node.get("outputs") or {}).items()},
             "computeId": node.get("compute"),
             "resources": node.get("resources"),
@@ -187,10 +197,27 @@ class _Types:
             self._components[name] = component
         return self._components[name]
 
+    def with_declared_inputs(self, name: str) -> Mapping[str, Any]:
+        """Return a node with the inputs that its component declares, if that is a file or stands in the node.
+
+        Others have no effect, as in the Azure SDK.
+        """
+        node: Mapping[str, Any] = self._pipeline["jobs"][name]
+        component = node.get("component")
+        if component is None or (isinstance(component, str) and is_reference(component)):
+            return node
+        declared = self._local.inputs(f"jobs.{name}.component", self.component(name))
+        inputs: Mapping[str, Any] = node.get("inputs") or {}
+        unknown = [] if declared is None else [key for key in inputs if key not in declared]
+        for key in unknown:
+            hint = did_you_mean(key, declared or ())
+            self._local.note(f"jobs.{name}.inputs.{key}", f"left out, since the component doesn't declare it.{hint}")
+        return {**node, "inputs": {key: value for key, value in inputs.items() if key not in unknown}}
+
     def _in_place(self, node: Mapping[str, Any]) -> Body:
         """Return a node's inline command as a component, with just the inputs and outputs that it has."""
         inputs, outputs = node.get("inputs") or {}, node.get("outputs") or {}
-        keys = ("command", "code", "environment", "distribution", "resources")
+        keys = ("command", "code", "additional_includes", "environment", "distribution", "resources")
         return {
             **{key: node[key] for key in keys if key in node},
             "name": ANONYMOUS,
@@ -242,8 +269,13 @@ def sources(where: str, spec: Mapping[str, Any], local: Local) -> Body:
     """Return the references to a command's code and environment."""
     names = {}
     prefix = f"{where}." if where else ""
-    if code := spec.get("code"):
-        names["code"] = code if is_reference(str(code)) else local.code(f"{prefix}code", str(code))
+    code, includes = spec.get("code"), spec.get("additional_includes") or ()
+    if code and is_reference(str(code)):
+        names["code"] = code
+        if includes:
+            local.note(f"{prefix}additional_includes", "without effect beside code that is stored already.")
+    elif code or includes:
+        names["code"] = local.code(f"{prefix}code", str(code) if code else None, includes)
     if environment := spec.get("environment"):
         is_named = isinstance(environment, str) and is_reference(environment)
         names["environment"] = environment if is_named else local.environment(f"{prefix}environment", environment)

@@ -16,7 +16,6 @@ from mafunzo.errors import InvalidParameter, did_you_mean
 
 _REFUSED_KEYS: Mapping[str, str] = {
     "services": "services to talk to aren't run beside a job here. Leave it out.",
-    "additional_includes": "it isn't read here. Put the files into the folder of code.",
 }
 """Azure's keys that aren't supported, each with its reason."""
 
@@ -29,6 +28,7 @@ class Leaf(StrEnum):
     WHOLE = "a whole number, 0 or more"
     NUMBER = "a number"
     SECONDS = "whole seconds, or an ISO 8601 duration such as PT120S"
+    TEXTS = "a list of texts"
     ANYTHING = "anything"
 
 
@@ -42,11 +42,15 @@ class OneOf:
 
 @dataclass(frozen=True)
 class Fields:
-    """A mapping of these keys. required: those that can't be left out. is_scalar_too: a text may stand there instead."""
+    """A mapping of these keys. required: those that can't be left out. is_scalar_too: a text may stand there instead.
+
+    is_open: other keys are kept as they are.
+    """
 
     keys: Mapping[str, "Shape"]
     required: tuple[str, ...] = ()
     is_scalar_too: bool = False
+    is_open: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,8 @@ def _wholes(names: str) -> dict[str, Shape]:
     return dict.fromkeys(names.split(), Leaf.WHOLE)
 
 
+SETTINGS = ("default_compute", "default_datastore", "continue_on_step_failure", "force_rerun")
+"""What of a pipeline's settings means something here; any other is kept with the job, as Azure keeps it."""
 _ASSET: Mapping[str, Shape] = {
     **_scalars("$schema name version description"),
     "tags": Leaf.SCALARS,
@@ -81,6 +87,7 @@ _ENVIRONMENT_KEYS: Mapping[str, Shape] = {
 }
 _RUN: Mapping[str, Shape] = {
     **_scalars("command code"),
+    "additional_includes": Leaf.TEXTS,
     "environment": Fields(_ENVIRONMENT_KEYS, is_scalar_too=True),
     "environment_variables": Leaf.SCALARS,
     "resources": Fields(
@@ -161,7 +168,7 @@ _SHAPES: Mapping[tuple[FileKind, str], Fields] = {
         {
             **_JOB,
             "jobs": _NODES,
-            "settings": Fields(_scalars("default_compute default_datastore continue_on_step_failure force_rerun")),
+            "settings": Fields(_scalars(" ".join(SETTINGS)), is_open=True),
         },
         ("jobs",),
     ),
@@ -193,6 +200,7 @@ _SHAPES: Mapping[tuple[FileKind, str], Fields] = {
 }
 
 
+_STAND_INS_BY_LEAF: Mapping[Leaf, Any] = {Leaf.WHOLE: 1, Leaf.NUMBER: 0.5, Leaf.SECONDS: 1, Leaf.TEXTS: []}
 _STAND_INS: Mapping[str, str] = {
     "name": "unknown",
     "path": f"azureml://datastores/{DATASTORE}/paths/unknown",
@@ -254,7 +262,8 @@ def _faults(shape: Shape, value: Any, path: tuple[str, ...]) -> Iterator[KeyFaul
             yield from _faults(Each(Leaf.SCALAR), value, path)
         case Leaf() | OneOf():
             if fault := _value_fault(shape, value):
-                yield _fault(path, fault, _stand_in(shape) or _STAND_INS.get(path[-1]))
+                stand_in = _stand_in(shape)
+                yield _fault(path, fault, _STAND_INS.get(path[-1]) if stand_in is None else stand_in)
         case Fields(is_scalar_too=True) if not isinstance(value, Mapping | list):
             return
         case _ if not isinstance(value, Mapping):
@@ -266,21 +275,20 @@ def _faults(shape: Shape, value: Any, path: tuple[str, ...]) -> Iterator[KeyFaul
                     yield _fault(below, fault)
                 else:
                     yield from _faults(each, one, below)
-        case Fields(keys, required):
-            yield from _key_faults(keys, required, value, path)
+        case Fields():
+            yield from _key_faults(shape, value, path)
 
 
-def _key_faults(
-    keys: Mapping[str, Shape], required: Iterable[str], value: Mapping[Any, Any], path: tuple[str, ...]
-) -> Iterator[KeyFault]:
+def _key_faults(shape: Fields, value: Mapping[Any, Any], path: tuple[str, ...]) -> Iterator[KeyFault]:
+    keys = shape.keys
     for name, one in value.items():
         below = (*path, str(name))
         if name in keys:
             yield from _faults(keys[name], one, below)
-        else:
+        elif not shape.is_open:
             reason = _REFUSED_KEYS.get(str(name)) or f"unknown key.{_suggestion(str(name), keys)}"
             yield _fault(below, reason, is_harmless=True)
-    for name in required:
+    for name in shape.required:
         if value.get(name) in (None, "", {}):
             yield _fault((*path, name), "missing.", _STAND_INS.get(name))
 
@@ -311,7 +319,7 @@ def _value_fault(leaf: Leaf | OneOf, value: Any) -> str:
 
 def _stand_in(leaf: Leaf | OneOf) -> Any:
     """Return a good value to read the rest of a file with; None where there is none."""
-    return leaf.texts[0] if isinstance(leaf, OneOf) else {Leaf.WHOLE: 1, Leaf.NUMBER: 0.5, Leaf.SECONDS: 1}.get(leaf)
+    return leaf.texts[0] if isinstance(leaf, OneOf) else _STAND_INS_BY_LEAF.get(leaf)
 
 
 def number_of(value: Any) -> Any:
@@ -326,6 +334,10 @@ def _written(value: Any) -> str:
 
 def _is_scalar(value: Any) -> bool:
     return not isinstance(value, Mapping | list)
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
 def _is_whole(value: Any) -> bool:
@@ -351,4 +363,5 @@ _GOOD = {
     Leaf.WHOLE: _is_whole,
     Leaf.NUMBER: _is_number,
     Leaf.SECONDS: _is_seconds,
+    Leaf.TEXTS: _is_texts,
 }

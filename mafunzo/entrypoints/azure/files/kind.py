@@ -6,6 +6,7 @@ from typing import Any
 
 from mafunzo.entities.asset import MODEL_TYPES
 from mafunzo.entrypoints.azure.wire.asset import DATA_TYPES
+from mafunzo.entrypoints.azure.wire.component import UNSUPPORTED_TYPES
 from mafunzo.errors import InvalidFile, NotSupported
 
 
@@ -44,10 +45,7 @@ _REFUSED: Mapping[str, str] = {
     "computeinstance": "A compute instance is a machine to work at, which is this one. Make an amlcompute.",
     "virtualmachine": "No other machine is attached here. Make an amlcompute, which runs on this machine.",
     "synapsespark": "Spark isn't run here. Make an amlcompute, and run a command.",
-    "spark": "Spark isn't run here. Run a command.",
-    "parallel": "Parallel steps aren't run here. Run a command over the rows.",
-    "automl": "AutoML isn't run here. Run a command or a pipeline.",
-    "import": "Imports from databases aren't run here. Run a command that fetches the rows.",
+    **UNSUPPORTED_TYPES,
 }
 """By the prefix of the last part of `$schema`, or of a `type`."""
 

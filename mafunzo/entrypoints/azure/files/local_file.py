@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import logging
+import tempfile
+import zipfile
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +30,8 @@ from mafunzo.entrypoints.azure.wire.envelope import CONTAINER, DATASTORE
 from mafunzo.entrypoints.azure.wire.environment import environment_from_body
 from mafunzo.errors import Faults, InvalidFile, RefusedError, UsageError
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 ANONYMOUS_ENVIRONMENT = "CliV2AnonymousEnvironment"
 """The name of anonymous environments, as the Azure SDK has it."""
@@ -34,6 +39,8 @@ UNKNOWN = "azureml:.unknown"
 """The reference, while a file is checked, to what isn't stored yet, which nothing else can have; and a URI of such."""
 UNKNOWN_NAME = asset_name(UNKNOWN)
 UNKNOWN_URI = f"azureml://datastores/{DATASTORE}/paths/unknown"
+INCLUDED = "code_with_additional_includes"
+"""The name of a folder of code that was put together, as the Azure SDK has it."""
 IGNORE_FILES = (".amlignore", ".gitignore")
 """In a folder of code, data or a model: what they name isn't uploaded. The first that is there counts, as for the Azure SDK."""
 
@@ -53,14 +60,8 @@ class LocalFiles:
     def uri(self, where: str, path: str, kind: str) -> str:
         return self._attempt(where, lambda: self.sink.upload(_of_kind(self._resolve(path), kind)), UNKNOWN_URI)
 
-    def code(self, where: str, path: str) -> str:
-        def put() -> str:
-            folder = self._resolve(path)
-            if not folder.is_dir():
-                raise InvalidFile(f"{folder} isn't a folder. Name the folder that the command works in.")
-            return self.sink.code(folder)
-
-        return self._attempt(where, put, UNKNOWN)
+    def code(self, where: str, path: str | None, includes: Sequence[str] = ()) -> str:
+        return self._attempt(where, lambda: self.sink.code(self._code(path, includes)), UNKNOWN)
 
     def conda(self, where: str, path: str) -> Mapping[str, Any]:
         return self._attempt(where, lambda: read_document(self._resolve(path)), {})
@@ -84,6 +85,32 @@ class LocalFiles:
 
     def outputs(self, where: str, component: str) -> Mapping[str, str]:
         return self._attempt(where, lambda: self.sink.outputs(component), {})
+
+    def inputs(self, where: str, component: str) -> Collection[str] | None:
+        return self._attempt(where, lambda: self.sink.inputs(component), None)
+
+    def note(self, where: str, text: str) -> None:
+        self.sink.note(f"{self.prefix}{where}: {text}")
+
+    def _code(self, path: str | None, includes: Sequence[str]) -> Code:
+        """Return the files of a folder of code, with what is included beside them, as the Azure SDK puts them together.
+
+        `x.zip`, where there is a folder `x` and no such file, is that folder as an archive.
+        """
+        folder = None if path is None else self._resolve(path)
+        if folder is not None and not folder.is_dir():
+            raise InvalidFile(f"{folder} isn't a folder. Name the folder that the command works in.")
+        files = {} if folder is None else {name: folder / name for name in kept_files(folder)}
+        archives = {}
+        for include in includes:
+            place = (self.folder / Path(include).expanduser()).resolve()
+            if place.suffix == ".zip" and not place.exists() and place.with_suffix("").is_dir():
+                archives[place.name] = place.with_suffix("")
+            elif (source := self._resolve(include)).is_dir():
+                files |= {f"{source.name}/{name}": source / name for name in kept_files(source)}
+            else:
+                files[source.name] = source
+        return Code(INCLUDED if includes or folder is None else folder.name, files, archives)
 
     def _attempt(self, where: str, work: Callable[[], T], otherwise: T) -> T:
         return self.sink.attempt(f"{self.prefix}{where}", work, otherwise)
@@ -120,6 +147,15 @@ class LocalFiles:
         return entry
 
 
+@dataclass(frozen=True)
+class Code:
+    """A folder of code: its name, its files by their path in it, and the folders that become archives in it."""
+
+    name: str
+    files: Mapping[str, Path]
+    archives: Mapping[str, Path] = field(default_factory=dict)
+
+
 class CheckedFiles:
     """A dry run: stores nothing, and collects the faults and what the file would register."""
 
@@ -151,8 +187,14 @@ class CheckedFiles:
         self._files[uri] = path
         return uri
 
-    def code(self, folder: Path) -> str:
+    def code(self, code: Code) -> str:
         return UNKNOWN
+
+    def inputs(self, component: str) -> Collection[str] | None:
+        return None if component == UNKNOWN else _component(self._workspace, component, self._components).inputs
+
+    def note(self, text: str) -> None:
+        """Do nothing: it is told once, when the file is created."""
 
     def environment(self, body: Body) -> str:
         environment_from_body(ANONYMOUS_ENVIRONMENT, "", body)
@@ -192,11 +234,19 @@ class StoredFiles:
         self.workspace.blobs.publish(CONTAINER, f"{place}/{path.name}" if path.is_dir() else place, artifact)
         return f"azureml://datastores/{DATASTORE}/paths/{place}/{path.name}"
 
-    def code(self, folder: Path) -> str:
-        uri = self.upload(folder)
-        name = uri.split("/")[-2]
+    def code(self, code: Code) -> str:
+        artifact = self._code_artifact(code)
+        name = artifact.removeprefix("sha256:")
+        self.workspace.blobs.publish(CONTAINER, f"LocalUpload/{name}/{code.name}", artifact)
+        uri = f"azureml://datastores/{DATASTORE}/paths/LocalUpload/{name}/{code.name}"
         register(self.workspace, AssetType.CODE, name, "1", {"properties": {"codeUri": uri, "isAnonymous": True}})
         return f"azureml:{name}:1"
+
+    def inputs(self, component: str) -> Collection[str] | None:
+        return _component(self.workspace, component, {}).inputs
+
+    def note(self, text: str) -> None:
+        logger.warning("%s", text)
 
     def environment(self, body: Body) -> str:
         return self._anonymous(AssetType.ENVIRONMENT, ANONYMOUS_ENVIRONMENT, body)
@@ -221,6 +271,16 @@ class StoredFiles:
         version = hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).hexdigest()
         register(self.workspace, type, name, version, {"properties": {**body["properties"], "isAnonymous": True}})
         return f"azureml:{name}:{version}"
+
+    def _code_artifact(self, code: Code) -> str:
+        artifacts = self.workspace.artifacts
+        files = {name: (artifacts.put(path), path.name) for name, path in code.files.items()}
+        with tempfile.TemporaryDirectory() as folder:
+            for name, source in code.archives.items():
+                archive = Path(folder) / name
+                _write_archive(archive, source)
+                files[name] = (artifacts.put(archive), name)
+        return artifacts.assemble(files)
 
     def _artifact(self, path: Path) -> str:
         artifacts = self.workspace.artifacts
@@ -251,8 +311,19 @@ def _of_kind(path: Path, kind: str) -> Path:
     return path
 
 
+def _write_archive(archive: Path, folder: Path) -> None:
+    """Write a zip file of a folder and its name, the same one for the same files."""
+    with zipfile.ZipFile(archive, "w") as zip_file:
+        for name in kept_files(folder):
+            zip_file.writestr(zipfile.ZipInfo(f"{folder.name}/{name}"), (folder / name).read_bytes())
+
+
+def _component(workspace: Workspace, name: str, promised: Mapping[str, Component]) -> Component:
+    return promised.get(name) or workspace.components.get(name).component
+
+
 def _outputs(workspace: Workspace, name: str, promised: Mapping[str, Component]) -> Mapping[str, str]:
-    component = promised.get(name) or workspace.components.get(name).component
+    component = _component(workspace, name, promised)
     return {output: declared.type for output, declared in component.outputs.items()}
 
 

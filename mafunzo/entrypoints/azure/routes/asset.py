@@ -1,7 +1,7 @@
 """Models, data, components, environments and code: one set of routes for every type of asset, in either scope."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from fastapi import APIRouter, Request
@@ -9,10 +9,10 @@ from starlette.responses import JSONResponse, Response
 
 from mafunzo.control.workspace import Workspace
 from mafunzo.control.workspace.shipped_component import shipped, shipped_names
-from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetType, home_path
-from mafunzo.entities.reference import AssetReference
+from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType, home_path
+from mafunzo.entities.reference import AssetReference, JobOutputReference
 from mafunzo.entrypoints.azure.context import Azure, AzureContext, Body
-from mafunzo.entrypoints.azure.reference import NOUNS
+from mafunzo.entrypoints.azure.reference import NOUNS, OUTPUT_DATA
 from mafunzo.entrypoints.azure.registration import register
 from mafunzo.entrypoints.azure.routes.page import listed, paged
 from mafunzo.entrypoints.azure.sas import READ, WRITE
@@ -110,8 +110,12 @@ class AssetRoutes:
         return azure.workspace.versions[self.type].list(name, self.scope)
 
     def offered(self, azure: AzureContext, name: str | None, version: str | None = None) -> list[Asset]:
-        """Return the versions of a name that nobody has registered: in the workspace, those of a curated environment."""
-        return list(OFFERS[self.type](azure.workspace, name, version)) if self.type is AssetType.ENVIRONMENT else []
+        """Return the versions of a name that nobody has registered.
+
+        In the workspace these are those of a curated environment, and the data that is an output of a job by itself.
+        """
+        offers = {AssetType.ENVIRONMENT: OFFERS[AssetType.ENVIRONMENT], AssetType.DATA: _output_data}
+        return list(offers[self.type](azure.workspace, name, version)) if self.type in offers else []
 
     def versions(self, azure: AzureContext, name: str, version: str | None = None) -> list[Asset]:
         """Return the versions of a name, newest first; `version` is the requested one, if any."""
@@ -148,6 +152,26 @@ class AssetRoutes:
         """Publish the files of a model as blobs at the URI in its body."""
         if asset.key.type is AssetType.MODEL and asset.artifact is not None and home_path(asset):
             azure.workspace.models.show(asset, asset.artifact)
+
+
+def _output_data(workspace: Workspace, name: str | None, version: str | None) -> list[Asset]:
+    """Return an output of a job as the data that Azure registers it as, once it is there."""
+    match = OUTPUT_DATA.fullmatch(name or "")
+    if match is None or version not in (None, "1"):
+        return []
+    try:
+        handle, step = workspace.jobs.find(match["job"])
+    except NotFound:
+        return []
+    name_of_step = step.name if step else None
+    artifact, kind = (
+        handle.written(name_of_step).get(match["output"]),
+        handle.output_type(match["output"], name_of_step),
+    )
+    source = asdict(JobOutputReference(match["job"], match["output"]))
+    key = AssetKey(WORKSPACE_SCOPE, AssetType.DATA, match[0], "1")
+    folder_type = kind if kind in asset_wire.DATA_TYPES else FolderType.URI_FOLDER
+    return [Asset(key, FolderType(folder_type), artifact, properties={"source": source})] if artifact else []
 
 
 for _type in NOUNS:

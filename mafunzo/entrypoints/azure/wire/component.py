@@ -4,6 +4,7 @@ JSON spells keys of resources, distribution and limits in two ways, has ids and 
 says where outputs go.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,13 +13,21 @@ from mafunzo.entities import component_file
 from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetKey, AssetType, FolderType
 from mafunzo.entities.asset_request import ComponentRequest
 from mafunzo.entities.component import COMPUTE, PARENT_OUTPUT, Component, Input, Node, Source
-from mafunzo.entities.job import Destination
-from mafunzo.entities.reference import AssetReference, JobOutputReference, PathInput
+from mafunzo.entities.job import PLACEHOLDER, ROOT, Destination, named_path
+from mafunzo.entities.reference import AssetReference, JobOutputReference, PathInput, StoredPath
 from mafunzo.entrypoints.azure.reference import parse_reference, stored_path
 from mafunzo.entrypoints.azure.wire.asset import version_body, what_is_common
-from mafunzo.entrypoints.azure.wire.envelope import ECHO, echo_of, registry_id
-from mafunzo.errors import NotSupported
+from mafunzo.entrypoints.azure.wire.envelope import DATASTORE, ECHO, echo_of, registry_id
+from mafunzo.errors import InvalidParameter, NotSupported
 
+_DEFAULT_DATASTORE = re.compile(r"\$\{\{\s*default_datastore\s*\}\}")
+UNSUPPORTED_TYPES: Mapping[str, str] = {
+    "spark": "Spark isn't run here. Run a command.",
+    "parallel": "Parallel steps aren't run here. Run a command over the rows.",
+    "automl": "AutoML isn't run here. Run a command or a pipeline.",
+    "import": "Imports from databases aren't run here. Run a command that fetches the rows.",
+}
+"""What of Azure's components and nodes doesn't run here, and what to do instead."""
 _SPEC_TYPES = {"string": "String", "integer": "Integer", "number": "Number", "boolean": "Boolean"}
 
 
@@ -80,8 +89,12 @@ def shipped_asset(component: Component) -> Asset:
 def component_from_spec(spec: Mapping[str, Any], where: str) -> Component:
     """Build a component from its specification; `where` names it in errors.
 
-    Raises `InvalidFile` with all faults of its interface, `InvalidParameter` for a number among its resources.
+    Raises `NotSupported` for a type that isn't run here, `InvalidFile` with all faults of its interface, `InvalidParameter` for
+    a number among its resources.
     """
+    kind = str(spec.get("type") or "command").lower()
+    if kind in UNSUPPORTED_TYPES:
+        raise NotSupported(f"{where} is of the type {kind}. {UNSUPPORTED_TYPES[kind]}")
     return component_file.component_from_dict(with_file_keys(spec), where, node_from_body)
 
 
@@ -154,7 +167,8 @@ def destination_from_body(name: str, body: Mapping[str, Any]) -> Destination | N
     version = str(body.get("assetVersion") or body.get("version") or "")
     address = str(body.get("uri") or body.get("path") or "")
     path = stored_path(address)
-    if "${{" in address or isinstance(parse_reference(address), JobOutputReference):
+    is_bound = "${{parent." in address.replace(" ", "")
+    if is_bound or isinstance(parse_reference(address), JobOutputReference):
         address, path = "", None  # bound to the job's, or where a job that was fetched says that its own output is
     if address and path is None:
         raise NotSupported(
@@ -162,8 +176,28 @@ def destination_from_body(name: str, body: Mapping[str, Any]) -> Destination | N
         )
     if not asset and path is None:
         return None
-    kind = body.get("jobOutputType") or body.get("job_output_type") or body.get("type") or "uri_folder"
-    return Destination(str(kind), asset, version, path.path if path else "")
+    kind = str(body.get("jobOutputType") or body.get("job_output_type") or body.get("type") or "uri_folder")
+    return Destination(kind, asset, version, _place_in_datastore(name, kind, path) if path else "")
+
+
+def _place_in_datastore(name: str, kind: str, path: StoredPath) -> str:
+    """Return where in the datastore an output goes; raises `InvalidParameter` for a path that can't be written to."""
+    rest = PLACEHOLDER.sub("", path.path)
+    if "${{" in rest or "${{" in _DEFAULT_DATASTORE.sub("", path.datastore):
+        raise InvalidParameter(
+            f"Output {name} is to go to '{path.path}' of the datastore '{path.datastore}'. In a path, ${{{{name}}}} and "
+            "${{output_name}} are filled in, and ${{default_datastore}} is the datastore; nothing else is."
+        )
+    if not path.path and kind == FolderType.URI_FILE:
+        raise InvalidParameter(
+            f"Output {name} is a file, and is to go to the datastore itself. Name the file: .../paths/<file>."
+        )
+    return path.path or ROOT
+
+
+def shown_address(address: str, job: str, output: str) -> str:
+    """Return the address of an output with the names of its job, or step, and of the datastore in it."""
+    return named_path(_DEFAULT_DATASTORE.sub(DATASTORE, address), job, output)
 
 
 def with_file_keys(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from mafunzo.entrypoints.azure.wire.component import (
     input_from_body,
     node_from_body,
     require_no_services,
+    shown_address,
     source_of,
     with_file_keys,
 )
@@ -229,7 +230,7 @@ def job_body(job: Job, pages: str) -> dict[str, Any]:
         name: {
             "mode": "ReadWriteMount",
             **without_nulls(output),
-            "uri": output.get("uri") or output_id(job.name, name),
+            "uri": shown_address(str(output.get("uri") or output_id(job.name, name)), job.name, name),
         }
         for name, output in outputs.items()
     }
@@ -249,7 +250,7 @@ def job_body(job: Job, pages: str) -> dict[str, Any]:
     if job.description is not None:
         properties["description"] = job.description
     if properties["jobType"] == "Pipeline":
-        properties["jobs"] = echo.get("jobs") or {}
+        properties["jobs"] = {name: _with_places(job, name, node) for name, node in (echo.get("jobs") or {}).items()}
     creation = system_data(job.created_by, job.created_at)
     return own_resource("jobs", job.name, properties=properties, systemData=creation)
 
@@ -276,6 +277,16 @@ def _with_ids(part: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(part.get("jobs"), Mapping):
         changed["jobs"] = {name: _with_ids(node) for name, node in part["jobs"].items()}
     return {**part, **changed}
+
+
+def _with_places(job: Job, name: str, node: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a node with the addresses of its outputs as they are once it runs."""
+    outputs = {
+        output: {**body, "uri": shown_address(str(body["uri"]), f"{job.name}.{name}", output)}
+        for output, body in (node.get("outputs") or {}).items()
+        if isinstance(body, Mapping) and body.get("uri")
+    }
+    return {**node, "outputs": {**node["outputs"], **outputs}} if outputs else node
 
 
 def _with_mode(binding: Mapping[str, Any]) -> Mapping[str, Any]:

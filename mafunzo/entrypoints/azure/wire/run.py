@@ -72,7 +72,7 @@ def child_run_body(job: Job, step: Step) -> dict[str, Any]:
         reused = step.reason.removeprefix("same as ").replace("/", ".", 1)
         properties |= {"azureml.isreused": "true", "azureml.reusedrunid": reused}
     values = {name: step.spec.literals[name] for name in job.sweep.space} if job.sweep else {}
-    return _run(child_name(step), job, step, step.name) | {
+    return _run(child_name(step), job, step, step.spec.display_name or step.name) | {
         "parentRunId": job.name,
         "rootRunId": job.name,
         "properties": properties,

@@ -8,7 +8,7 @@ import pytest
 from mafunzo.control.launcher.local import ExitRecord, last_lines
 from mafunzo.control.pipelines.attempt import clean, collect, failure, failure_of, logged_values, prepare
 from mafunzo.control.store.artifact import Artifacts
-from mafunzo.entities.job import Destination, Resources, Step, StepSpec
+from mafunzo.entities.job import Destination, LiteralInput, Resources, Step, StepSpec
 from mafunzo.errors import StepFailed, StorageFull
 
 SPEC = StepSpec(name="train", component="c:1", code="", command="run ${{outputs.out}}", outputs={"out": "uri_file"})
@@ -97,6 +97,32 @@ def test_a_process_sees_the_devices_and_cores_that_it_holds(
     assert ready.environment == expected and ready.directory == tmp_path
     assert (ready.inputs, ready.outputs) == ({}, {"out": f"{tmp_path}/outputs/out"})
     assert ready.command == f"run '{tmp_path}/outputs/out'"
+
+
+def test_what_is_written_to_outputs_and_logs_is_kept_whatever_the_code_has_there(tmp_path: Path) -> None:
+    artifacts = Artifacts(tmp_path / "store")
+    for name in ("outputs", "logs"):
+        (tmp_path / "src" / name).mkdir(parents=True)
+        (tmp_path / "src" / name / "old.txt").write_text("old")
+    code = artifacts.put(tmp_path / "src")
+    spec = replace(SPEC, command="x", outputs={"default": "uri_folder"}, code_artifact=code)
+    (folder := tmp_path / "step").mkdir()
+    ready = prepare(spec, folder, {}, artifacts, Resources(), None, tmp_path)
+    (ready.directory / "outputs" / "new.txt").write_text("new")
+    (ready.directory / "logs" / "log.txt").write_text("log")
+    kept = collect(spec, folder, artifacts)
+    clean(folder)
+    assert sorted(file.path for file in artifacts.manifest(kept["default"])) == ["new.txt", "old.txt"]
+    assert sorted(path.name for path in (folder / "logs").iterdir()) == ["log.txt", "old.txt"]
+
+
+def test_variables_take_the_values_of_inputs_and_outputs(tmp_path: Path) -> None:
+    inputs = {"x": LiteralInput(5), "day": LiteralInput("a 'b'")}
+    variables = {"X": "${{inputs.x}}", "Y": "d-${{ inputs.day }}-${{inputs.none}}", "OUT": "${{outputs.out}}"}
+    spec = replace(SPEC, inputs=inputs, environment=variables)
+    ready = prepare(spec, tmp_path, {}, Artifacts(tmp_path / "store"), Resources(), None, tmp_path)
+    assert ready.environment["X"] == "5" and ready.environment["Y"] == "d-a 'b'-"
+    assert ready.environment["OUT"] == ready.outputs["out"]
 
 
 def test_logged_values_are_read_as_a_program_writes_them(tmp_path: Path) -> None:

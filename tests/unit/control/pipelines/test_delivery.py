@@ -10,7 +10,7 @@ from mafunzo.control.pipelines.delivery import deliver
 from mafunzo.entities.asset import WORKSPACE_SCOPE, AssetType, FolderType
 from mafunzo.entities.asset_request import DataRequest
 from mafunzo.entities.blob import HOME_CONTAINER, HOME_DATASTORE
-from mafunzo.entities.job import Destination, Job, Step, StepSpec
+from mafunzo.entities.job import ROOT, Destination, Job, Step, StepSpec
 from mafunzo.entities.reference import StoredPath
 from mafunzo.errors import Conflict
 
@@ -124,3 +124,8 @@ def test_data_that_a_step_made_keeps_its_bytes_when_something_is_said_of_it(work
     )
     changed = workspace.data.create("found", "1", request)
     assert (changed.artifact, changed.description, changed.is_archived) == (artifact, "said", True)
+
+
+def test_an_output_is_shown_at_the_root_of_the_datastore(workspace: Workspace, deliver_to) -> None:
+    deliver_to("one", Destination("uri_folder", path=ROOT))
+    assert [blob.name for blob in workspace.blobs.list(HOME_CONTAINER)] == ["rows.txt"]

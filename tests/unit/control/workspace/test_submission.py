@@ -13,7 +13,7 @@ from mafunzo.control.workspace.shipped_component import shipped
 from mafunzo.entities.asset import AssetType
 from mafunzo.entities.asset_request import ComponentRequest
 from mafunzo.entities.component import Component, Input, Node, Output, Source
-from mafunzo.entities.job import ArtifactInput, Destination, Resources
+from mafunzo.entities.job import ArtifactInput, Destination, Resources, StepOutputInput
 from mafunzo.entities.job_request import JobRequest, OwnCommand
 from mafunzo.entities.reference import AssetReference, JobOutputReference, LocalPath, PathInput, StoredPath, path_input
 from mafunzo.entities.sweep import Distribution, EarlyTermination, Goal, Policy, Sweep
@@ -168,3 +168,57 @@ def test_a_pipeline_that_ships_is_checked_whoever_asks(workspace: Workspace) -> 
     assert len(told) == 3
     for part in ("train is missing", "max_steps is 0", "Did you mean learning_rate?"):
         assert any(part in fault for fault in told), (part, told)
+
+
+def writer(name: str, path: str, **more: object) -> Node:
+    return Node(name, "say", {"word": "a"}, destinations={"out": Destination("uri_file", path=path)}, **more)  # type: ignore[arg-type]
+
+
+READ = Component("read", "1", "command", command="cat ${{inputs.file}}", inputs={"file": Input("file", "uri_file")})
+
+
+def written_and_read(*nodes: Node, **inputs: PathInput) -> JobRequest:
+    outer = pipeline(*nodes, **dict.fromkeys(inputs, "uri_file"))
+    return JobRequest("j", outer, inputs, commands={"say": OwnCommand(SAY), "read": OwnCommand(READ)})
+
+
+STORED = PathInput(StoredPath("workspaceblobstore", "mid/a.txt"), "uri_file", "mid/a.txt")
+
+
+def test_a_path_that_an_earlier_step_writes_is_read_from_that_step(workspace: Workspace) -> None:
+    request = written_and_read(writer("first", "mid/a.txt"), Node("last", "read", {"file": STORED}))
+    last = workspace.jobs.create(request).steps[1]
+    assert last.spec.inputs == {"file": StepOutputInput("first", "out")}
+    of_job = written_and_read(
+        writer("first", "mid/a.txt"), Node("last", "read", {"file": "${{parent.inputs.file}}"}), file=STORED
+    )
+    handle = workspace.jobs.create(replace(of_job, name="k"))
+    assert handle.steps[1].spec.inputs == {"file": StepOutputInput("first", "out")} and handle.job.inputs == {}
+
+
+def test_a_path_that_a_later_step_writes_is_read_from_the_store(workspace: Workspace, tmp_path: Path) -> None:
+    request = written_and_read(Node("first", "read", {"file": STORED}), writer("last", "mid/a.txt"))
+    assert "mid/a.txt" in " ".join(faults(workspace, request))
+    (tmp_path / "a.txt").write_text("a")
+    workspace.blobs.place("azureml-blobstore", "mid/a.txt", workspace.artifacts.put(tmp_path / "a.txt"))
+    assert isinstance(workspace.jobs.create(request).steps[0].spec.inputs["file"], ArtifactInput)
+
+
+def test_the_names_in_an_outputs_path_are_filled_in(workspace: Workspace) -> None:
+    node = writer("one", "a/${{name}}/${{ output_name }}.txt")
+    spec = workspace.jobs.create(written_and_read(node)).steps[0].spec
+    assert spec.destinations["out"].path == "a/j.one/out.txt" and spec.output_path("out") == "out/out.txt"
+
+
+def test_a_variable_takes_what_the_step_has_and_nothing_else(workspace: Workspace) -> None:
+    def with_variables(**variables: str) -> JobRequest:
+        return own(commands={"command": OwnCommand(replace(COMMAND, environment=variables))})
+
+    told = faults(workspace, with_variables(A="${{inputs.none}}", B="${{secrets.x}}"))
+    assert told == [
+        "step 'command': environment variable A has ${{inputs.none}}, expected inputs.word.",
+        "step 'command': environment variable B has ${{secrets.x}}, expected inputs.word.",
+    ]
+    request = with_variables(A="${{inputs.word}}", B="x-${{parent.inputs.word}}")
+    spec = workspace.jobs.create(request).steps[0].spec
+    assert spec.environment == {"A": "${{inputs.word}}", "B": "x-hello"}

@@ -67,3 +67,24 @@ def test_of_a_step_of_our_own_that_failed_the_log_is_shown(workspace: Workspace)
     failed(workspace, replace(SPEC, is_trusted=True))
     assert publish(workspace, "j") == ()
     assert shown(workspace) == ["ExperimentRun/dcid.j/user_logs/std_log.txt"]
+
+
+def test_what_a_command_wrote_to_its_logs_is_shown_and_named(workspace: Workspace) -> None:
+    handle = failed(workspace)
+    (handle.folder("s") / "logs" / "deep").mkdir(parents=True)
+    (handle.folder("s") / "logs" / "deep" / "events").write_text("e")
+    publish(workspace, "j")
+    assert "ExperimentRun/dcid.j/logs/deep/events" in shown(workspace)
+    stored = workspace.artifacts.put(handle.folder("s") / "outputs" / DEFAULT_OUTPUT)
+    step = replace(handle.step("s"), status=StepStatus.COMPLETED, outputs={DEFAULT_OUTPUT: stored})
+    workspace.records.steps.update(step)
+    files = workspace.artifacts.manifest(handle.output_artifact("artifacts", "logs"))
+    assert [file.path for file in files] == ["deep/events"]
+
+
+def test_logs_that_cannot_be_stored_hide_nothing_else(workspace: Workspace, caplog: pytest.LogCaptureFixture) -> None:
+    handle = failed(workspace)
+    (handle.folder("s") / "logs").mkdir()
+    (handle.folder("s") / "logs" / "away").symlink_to("/etc/hostname")
+    publish(workspace, "j")
+    assert "ExperimentRun/dcid.j/outputs/part" in shown(workspace) and "What j/s left in" in caplog.text

@@ -65,3 +65,18 @@ def test_two_names_of_an_output_are_refused(tmp_path):
     refused = pytest.raises(InvalidParameter, match="names the output a, but output is b")
     with Workspace(tmp_path, port=0) as workspace, refused:
         workspace.models.register("azureml://jobs/job-1/outputs/a", name="tuned", output="b")
+
+
+@pytest.mark.parametrize(
+    ("text", "reference"),
+    [
+        ("azureml://datastores/workspaceblobstore/paths/", StoredPath("workspaceblobstore", "")),
+        ("azureml://datastores/workspaceblobstore/paths", StoredPath("workspaceblobstore", "")),
+        ("runs:/j/model", JobOutputReference("j", "artifacts", "model")),
+        ("azureml:azureml_j.s_output_data_out:1", JobOutputReference("j.s", "out")),
+        (f"{ARM}/data/azureml_j_output_data_out/versions/1", JobOutputReference("j", "out")),
+        ("azureml:azureml_j_output_data_out:2", AssetReference("azureml_j_output_data_out", "2")),
+    ],
+)
+def test_what_azure_names_by_itself_is_known(text: str, reference: object) -> None:
+    assert parse_reference(text) == reference

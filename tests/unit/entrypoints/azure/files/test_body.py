@@ -1,5 +1,6 @@
 """What a file of `az ml` describes, as the body of the Azure SDK's PUT."""
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
@@ -18,8 +19,14 @@ class Folder:
     def uri(self, where: str, path: str, kind: str) -> str:
         return f"uploaded {kind} {path} of {where}"
 
-    def code(self, where: str, path: str) -> str:
+    def code(self, where: str, path: str | None, includes: Sequence[str] = ()) -> str:
         return f"code {path} of {where}"
+
+    def inputs(self, where: str, component: str) -> None:
+        return None
+
+    def note(self, where: str, text: str) -> None:
+        raise AssertionError(text)
 
     def model(self, where: str, spec: dict[str, Any]) -> str:
         return f"azureml:{spec['name']}:1"

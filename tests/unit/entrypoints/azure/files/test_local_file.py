@@ -2,6 +2,8 @@
 
 import pytest
 
+from mafunzo.entities.asset import AssetType
+from mafunzo.entities.reference import parse_name
 from mafunzo.entrypoints.azure.files.local_file import CheckedFiles, LocalFiles, StoredFiles, kept_files
 from tests.support.chat_home import Home
 
@@ -113,3 +115,20 @@ def test_a_component_s_file_is_checked_as_one(workspace, place, text, fault):
     files = CheckedFiles(workspace)
     LocalFiles(place, files).component("component", "odd.yml")
     assert any(fault in told for told in files.faults), list(files.faults)
+
+
+def test_code_is_put_together_with_what_is_included(workspace, place):
+    (place / "lib" / "deep").mkdir(parents=True)
+    (place / "lib" / "deep" / "x.txt").write_text("x")
+    local = LocalFiles(place, StoredFiles(workspace))
+
+    def files(reference):
+        code = workspace.versions[AssetType.CODE].get(parse_name(reference.removeprefix("azureml:")))
+        return sorted(file.path for file in workspace.artifacts.manifest(code.artifact))
+
+    assert files(local.code("code", "src", ["lib", "./rows.jsonl"])) == ["lib/deep/x.txt", "main.py", "rows.jsonl"]
+    archived = local.code("code", None, ["lib.zip"])
+    assert files(archived) == ["lib.zip"] and local.code("code", None, ["lib.zip"]) == archived
+    checked = CheckedFiles(workspace)
+    LocalFiles(place, checked).code("code", "src", ["nowhere"])
+    assert f"code: there is no {place / 'nowhere'}" in "".join(checked.faults)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mafunzo.entities.job import JobStatus, StepStatus
+from mafunzo.entities.job import ArtifactInput, JobStatus, StepStatus
 from mafunzo.entrypoints.azure.files.creation import create
 from mafunzo.entrypoints.azure.job_log import JobLogs
 from mafunzo.entrypoints.azure.wire.envelope import workspace_id
@@ -87,7 +87,8 @@ compute: azureml:local
 type: pipeline
 settings: {default_compute: azureml:local}
 jobs:
-  one: {command: python a.py, code: src, environment: azureml:local@latest, compute: azureml:local}
+  one:
+    {command: python a.py, code: src, environment: azureml:local@latest, compute: azureml:local, display_name: Say Hi}
 """,
 }
 
@@ -98,12 +99,13 @@ def test_jobs_of_files_are_listed_and_got_by_the_sdk(bench: Bench, tmp_path: Pat
     for name, text in FILES.items():
         (tmp_path / f"{name}.yml").write_text(f"name: {name}\n{text}")
         create(bench.workspace, tmp_path / f"{name}.yml", {})
-    client = sdk_client(bench)
-    assert [(job.name, job.type) for job in client.jobs.list()] == [(name, name) for name in reversed(FILES)]
+    with sdk_client(bench) as client:
+        assert [(job.name, job.type) for job in client.jobs.list()] == [(name, name) for name in reversed(FILES)]
+        assert client.jobs.get("command").environment == "local@latest"
+    assert bench.owner.get("runs/pipeline.one")["displayName"] == "Say Hi"
     properties = bench.owner.get("jobs/command")["properties"]
     assert properties["codeId"].startswith(f"{workspace_id()}/codes/")
     assert properties["environmentId"] == f"{workspace_id()}/environments/local/labels/latest"
-    assert client.jobs.get("command").environment == "local@latest"
 
 
 def test_a_job_that_cannot_be_shown_as_sent_hides_no_other(bench: Bench) -> None:
@@ -114,7 +116,27 @@ def test_a_job_that_cannot_be_shown_as_sent_hides_no_other(bench: Bench) -> None
     jobs = bench.owner.get("jobs")["value"]
     assert [job["name"] for job in jobs] == ["three", "two", "one"]
     assert "`mafunzo job show two`" in jobs[1]["properties"]["description"]
-    assert [job.name for job in sdk_client(bench).jobs.list()] == ["three", "two", "one"]
+    with sdk_client(bench) as client:
+        assert [job.name for job in client.jobs.list()] == ["three", "two", "one"]
+
+
+def test_an_output_is_data_by_itself_once_it_is_there(bench: Bench, tmp_path: Path) -> None:
+    put(bench, outputs={"made": {"jobOutputType": "uri_file"}})
+    name = "azureml_one_output_data_made"
+    assert bench.owner.refusal("GET", f"data/{name}/versions/1")[0] == 404
+    (tmp_path / "a.txt").write_text("a")
+    artifact = bench.workspace.artifacts.put(tmp_path / "a.txt")
+    (step,) = bench.workspace.jobs.get("one").steps
+    bench.workspace.records.steps.update(replace(step, status=StepStatus.COMPLETED, outputs={"made": artifact}))
+    properties = bench.owner.get(f"data/{name}/versions/1")["properties"]
+    assert (properties["dataType"], properties["dataUri"]) == ("uri_file", "azureml://jobs/one/outputs/made")
+    with sdk_client(bench) as client:
+        assert client.data.get(name, label="latest").version == "1"
+    assert bench.owner.refusal("GET", f"data/{name}/versions/2")[0] == 404
+    assert bench.owner.get("data")["value"] == []
+    file = {"jobInputType": "uri_file", "uri": f"azureml:{name}:1"}
+    put(bench, "two", command="cat ${{inputs.file}}", inputs={"file": file})
+    assert bench.workspace.jobs.get("two").steps[0].spec.inputs["file"] == ArtifactInput(artifact, "one/made")
 
 
 def test_a_run_is_renamed_hidden_and_has_its_steps_as_children(bench: Bench) -> None:

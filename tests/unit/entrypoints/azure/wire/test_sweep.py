@@ -16,6 +16,7 @@ from mafunzo.entities.sweep import (
     Sampling,
     Sweep,
 )
+from mafunzo.entrypoints.azure.wire.envelope import resource_id
 from mafunzo.entrypoints.azure.wire.job import COMMAND, TRIAL, job_body, job_from_body
 from mafunzo.entrypoints.azure.wire.run import run_details
 from mafunzo.entrypoints.azure.wire.sweep import sweep_from_body
@@ -194,9 +195,14 @@ def test_a_sweep_that_has_ended_names_its_best_trial() -> None:
     )
     said = job_body(job, "https://pages")["properties"]
     assert said["properties"] == {"mine": "kept", "best_child_run_id": "sw1.trial_3", "score": "0.25"}
-    assert {key: said[key] for key in ("jobType", "searchSpace", "trial", "limits")} == {
-        key: BODY_OF_A_SWEEP[key] for key in ("jobType", "searchSpace", "trial", "limits")
+    assert {key: said[key] for key in ("jobType", "searchSpace", "limits")} == {
+        key: BODY_OF_A_SWEEP[key] for key in ("jobType", "searchSpace", "limits")
     }
+    ids = {
+        "codeId": resource_id("codes", "c", "versions", "1"),
+        "environmentId": resource_id("environments", "e", "versions", "1"),
+    }
+    assert said["trial"] == {**BODY_OF_A_SWEEP["trial"], **ids}
     assert said["outputs"]["o"]["uri"] == "azureml://jobs/sw1/outputs/o"
     assert list(run_details(job, "https://log")["logFiles"]) == ["azureml-logs/hyperdrive.txt"]
     assert asked.echoes["azure"] == {"properties": BODY_OF_A_SWEEP}
