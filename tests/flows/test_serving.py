@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import openai
+import psutil
 import pytest
 
 from mafunzo.control.launcher.server_process import find_server, start_in_background
 from mafunzo.control.serving.worker_folder import worker_folder
 from mafunzo.control.store.home import Home
 from mafunzo.control.workspace.shutdown import shut_down
-from mafunzo.entities.endpoint import DeploymentStatus
+from mafunzo.entities.endpoint import Deployment, DeploymentStatus
 from mafunzo.entrypoints.http.auth import operator_key
 from mafunzo.errors import HomeInUse, PortInUse
 from tests.support.served import Served
@@ -217,10 +218,12 @@ def test_an_answer_that_takes_too_long_is_ended_with_504(own: Served) -> None:
     assert "didn't finish its answer in 0.5 s" in str(caught.value)
 
 
-def test_a_stream_that_takes_too_long_ends_with_an_error_event(own: Served) -> None:
-    own.go_live(request_timeout_s=0.5)
-    with pytest.raises(openai.APIError, match="didn't finish its answer"):
-        list(own.say("endless", stream=True))
+def test_a_stream_that_pauses_for_too_long_ends_with_an_error_event(own: Served) -> None:
+    own.go_live({"chunk_s": 3600}, request_timeout_s=0.5)
+    with pytest.raises(openai.APIError, match=r"wrote nothing for 0\.5 s"):
+        list(own.say("hello", stream=True))
+    logged = "".join(file.read_text() for file in own.home.logs.iterdir())
+    assert "POST /v1/chat/completions chat/blue 504" in logged
 
 
 def test_a_worker_that_breaks_off_is_told_as_502(own: Served) -> None:
@@ -267,12 +270,34 @@ def test_a_new_key_works_and_the_old_one_does_not_at_once(own: Served) -> None:
     assert own.say("hello", key="new").choices
 
 
-def test_a_crash_costs_one_answer_and_the_worker_comes_back(own: Served) -> None:
-    found = own.go_live()
-    with pytest.raises(openai.InternalServerError):
+def test_a_request_that_ends_its_worker_is_sent_to_the_next_and_no_further(own: Served) -> None:
+    first = own.go_live()
+    with pytest.raises(openai.InternalServerError) as caught:
         own.say("crash")
-    own.wait_for(lambda: own.find().attempt == found.attempt + 1 and own.find().status is DeploymentStatus.HEALTHY)
+    assert caught.value.status_code == 502
+    own.wait_for(lambda: own.find().attempt == first.attempt + 2 and own.find().status is DeploymentStatus.HEALTHY)
     assert own.say("hello").choices
+
+
+def test_a_killed_worker_costs_no_answer(own: Served) -> None:
+    first = own.go_live()
+
+    def ask(number: int) -> bool:
+        if number == 20:
+            os.kill(_worker_pid(own, first), signal.SIGKILL)
+        return bool(own.say("hello").choices)
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(ask, range(100)))
+    assert own.find().attempt == first.attempt + 1
+
+
+def _worker_pid(served: Served, deployment: Deployment) -> int:
+    """The process that listens on the deployment's port."""
+    listening = psutil.net_connections("tcp")
+    [pid] = {one.pid for one in listening if one.laddr and one.laddr.port == deployment.port and one.status == "LISTEN"}
+    assert pid is not None
+    return pid
 
 
 def test_neither_prompts_nor_keys_are_logged(own: Served) -> None:

@@ -19,6 +19,15 @@ class RequestMetrics:
             "mafunzo_request_seconds", "Until the last byte", names, buckets=SECONDS, registry=registry
         )
         self._in_flight = Gauge("mafunzo_requests_in_flight", "Requests being answered now", names, registry=registry)
+        self._unanswered = Counter(
+            "mafunzo_requests_unanswered",
+            "Requests that a worker took and left unanswered; each is sent once more",
+            names,
+            registry=registry,
+        )
+        self._waiting = Gauge(
+            "mafunzo_requests_waiting", "Requests in the queue, before a worker has them", names, registry=registry
+        )
 
     def begin(self, deployment: Deployment) -> None:
         """Count a request as being answered; `end` must follow."""
@@ -30,3 +39,16 @@ class RequestMetrics:
         self._in_flight.labels(*names).dec()
         self._requests.labels(*names, str(status)).inc()
         self._seconds.labels(*names).observe(seconds)
+
+    def move(self, before: Deployment, after: Deployment) -> None:
+        """Count a request that is being answered as another deployment's."""
+        self._in_flight.labels(before.endpoint, before.name).dec()
+        self._in_flight.labels(after.endpoint, after.name).inc()
+
+    def leave_unanswered(self, deployment: Deployment) -> None:
+        """Count a request that a worker left unanswered."""
+        self._unanswered.labels(deployment.endpoint, deployment.name).inc()
+
+    def wait(self, deployment: Deployment, change: int) -> None:
+        """Count `change` more requests as waiting in a deployment's queue."""
+        self._waiting.labels(deployment.endpoint, deployment.name).inc(change)

@@ -1,85 +1,67 @@
 """A reverse proxy: every request to a deployment, in whichever dialect, is limited, counted, logged and forwarded here.
 
 A worker speaks OpenAI's dialect under its endpoint's name, so its answer is passed back byte by byte as it comes.
+
+No request depends on another's fate: each has a connection of its own to the worker, and one that a worker left unanswered,
+because it was killed or broke, is sent once more: to the same worker, to another deployment, or to the next worker of this one.
 """
 
 import asyncio
+import dataclasses
 import logging
 import random
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
 import aiohttp
 
+from mafunzo.control.serving.answer import Answer, LateAnswer, WorkerAnswer
 from mafunzo.control.serving.metrics import RequestMetrics
-from mafunzo.control.serving.traffic import pick
-from mafunzo.entities.endpoint import Deployment, Endpoint
+from mafunzo.control.serving.queue import Queues, Slot
+from mafunzo.control.serving.traffic import is_live, pick, returning
+from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
 from mafunzo.errors import MafunzoError, RateLimitExceeded, TimedOut, Unavailable, WorkerFailed
-from mafunzo.protocol.errors import error_body
-from mafunzo.protocol.stream import event
 
 logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 5.0
-IDLE_CONNECTION_S = 2.0
-"""Less than a worker keeps an idle connection (uvicorn: 5 s), so that none is used at the moment when it closes."""
+LOOK_S = 0.1
+"""How often the deployments are looked at for requests that wait for a worker."""
+RETRIES = 1
+"""How often a request that a worker took and left unanswered is sent again."""
+REQUESTS_AT_ONCE = 16
+"""As many sequences as a worker generates at once (its `--max-batch`)."""
 PASSED_REQUEST_HEADERS = ("content-type", "accept", "x-request-id")
 PASSED_RESPONSE_HEADERS = ("content-type", "cache-control", "retry-after", "x-request-id")
 
+Current = tuple[Endpoint, Sequence[Deployment]]
+"""An endpoint and its deployments as they are now."""
 
-@dataclass
-class Answer:
-    """A worker's answer, whose body is read while it comes. `close` ends the worker's part of it as well."""
 
-    status: int
-    headers: Mapping[str, str]
-    _response: aiohttp.ClientResponse
-    _deadline: float
-    _timeout_s: float
+class _NotReached(Exception):
+    """No worker listens there: it never saw the request."""
 
-    @property
-    def is_stream(self) -> bool:
-        return self.headers.get("content-type", "").startswith("text/event-stream")
 
-    async def read(self) -> bytes:
-        """Return the whole body; raises `TimedOut` or `WorkerFailed`."""
-        try:
-            async with _within(self._deadline, self._timeout_s):
-                return await self._response.read()
-        finally:
-            self.close()
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body as it comes. A stream has its status already: what goes wrong then is its last event."""
-        try:
-            async with _within(self._deadline, self._timeout_s):
-                async for chunk in self._response.content.iter_any():
-                    yield chunk
-        except MafunzoError as error:
-            yield event(error_body(error))
-        finally:
-            self.close()
-
-    def close(self) -> None:
-        """Give the connection back if the answer was read to its end, else close it: the worker then stops writing."""
-        self._response.close()
+class _Unanswered(Exception):
+    """The worker took the request, and its connection ended before the status of an answer."""
 
 
 class Exchange:
     """One request of a client and its answer: limited, counted and logged once, whatever ends it. A context manager.
 
     `status` is the answer's HTTP status, set by whoever answers; an error that leaves the context has its own. `deployment` is
-    the one that answers.
+    the one that answers, or is to.
     """
 
-    def __init__(self, router: "Router", deployment: Deployment, path: str) -> None:
+    def __init__(
+        self, router: "Router", deployment: Deployment, current: Current, name: str | None, path: str, request_id: str
+    ) -> None:
         self.deployment, self.status = deployment, 200
-        self._router, self._path = router, path
+        self._router, self._path, self._request_id = router, path, request_id
+        self._current, self._name = current, name
+        self._gone: set[tuple[str, int, int | None]] = set()
         self._began_s = 0.0
         self._is_relayed = False
 
@@ -100,9 +82,17 @@ class Exchange:
         if not self._is_relayed:
             self.end(self.status)
 
-    async def ask(self, path: str, body: bytes, headers: Mapping[str, str]) -> "Answer":
-        """Ask the deployment's worker; an exchange may ask it several times. See `Router.forward`."""
-        return await self._router.forward(self.deployment, path, body, headers)
+    async def ask(self, path: str, body: bytes, headers: Mapping[str, str], is_stream: bool = False) -> Answer:
+        """Ask the deployment's worker; an exchange may ask it several times.
+
+        `headers` in lower case; those that concern the user's connection or key aren't passed on. is_stream: whether the client
+        waits for a stream, which begins with comments when the worker's answer takes long. The deployment's `request_timeout_s`
+        is the limit of a whole answer, and of each pause in a stream. Raises `Unavailable`, `TimedOut` or `WorkerFailed`.
+        """
+        passed = {name: headers[name] for name in PASSED_REQUEST_HEADERS if name in headers}
+        passed |= {"x-request-id": self._request_id} if self._request_id else {}
+        asking = self._ask(path, body, {**passed, "accept-encoding": "identity"})
+        return await LateAnswer.unless_soon(asking) if is_stream else await asking
 
     def relay(self) -> None:
         """Leave the context without an end: the answer is a stream, and whoever passes it on calls `end`."""
@@ -113,24 +103,84 @@ class Exchange:
         seconds = time.monotonic() - self._began_s
         self._router.end(self.deployment, status, seconds)
         name = f"{self.deployment.endpoint}/{self.deployment.name}"
-        logger.info("POST %s %s %s %.3f s", self._path, name, status, seconds)
+        request = f", request {self._request_id}" if self._request_id else ""
+        logger.info("POST %s %s %s %.3f s%s", self._path, name, status, seconds, request)
+
+    async def _ask(self, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        timeout_s, wait = self.deployment.request_timeout_s, _Wait()
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._try(path, body, headers, wait)
+        except TimeoutError as error:
+            raise wait.timed_out(self.deployment, timeout_s) from error
+
+    async def _try(self, path: str, body: bytes, headers: Mapping[str, str], wait: "_Wait") -> Answer:
+        """Send the request until a worker answers it: `RETRIES` more times, of which those that no worker took don't count."""
+        sendings = 0
+        while True:
+            with wait.for_worker():
+                self._move_to(deployment := await self._find())
+            with wait.in_queue():
+                slot = await self._router.queues.take(deployment)
+            try:
+                return await self._router.forward(deployment, path, body, headers, slot)
+            except _NotReached:
+                self._gone.add(_worker(deployment))
+            except _Unanswered as error:
+                sendings += 1
+                self._router.count_unanswered(deployment)
+                if sendings > RETRIES:
+                    raise WorkerFailed(
+                        f"The worker of deployment '{deployment.endpoint}/{deployment.name}' broke off before its answer, "
+                        f"{sendings} times ({error}). Its log says why: mafunzo endpoint logs {deployment.endpoint}"
+                    ) from error
+
+    async def _find(self) -> Deployment:
+        """Return the deployment whose worker is asked next; wait for one that is known to come back."""
+        if is_live(self.deployment) and _worker(self.deployment) not in self._gone:
+            return self.deployment
+        while True:
+            endpoint, deployments = self._current
+            reached = [_as_down(one) if _worker(one) in self._gone else one for one in deployments]
+            try:
+                return pick(endpoint, reached, self._name, self._router.draw())
+            except Unavailable as error:
+                newest = await self._router.look_again(endpoint.name)
+                if newest is None or returning(*newest, self._name, 0.0) is None:
+                    raise (_unreached(self.deployment) if self._gone else error) from None
+                self._current = newest
+
+    def _move_to(self, deployment: Deployment) -> None:
+        """Have another deployment, or its next worker, answer."""
+        self._router.move(self.deployment, deployment)
+        self.deployment = deployment
 
 
 class Router:
-    """The one way to the workers, for every dialect: connections that all requests share, limits, metrics and the access log.
+    """The one way to the workers, for every dialect: limits, queues, metrics and the access log.
 
-    requests_in_flight: how many requests one deployment answers or queues at once. draw: a number in [0, 1) that decides among
-    deployments. An async context manager.
+    requests_in_flight: how many requests one deployment answers or queues. requests_at_once: how many of them its worker has;
+    the others wait in their order. draw: a number in [0, 1) that decides among deployments. current: reads what is deployed
+    under an endpoint's name, so that requests can wait for a worker that starts again; without it they don't. An async
+    context manager.
     """
 
     def __init__(
-        self, metrics: RequestMetrics, requests_in_flight: int, draw: Callable[[], float] = random.random
+        self,
+        metrics: RequestMetrics,
+        requests_in_flight: int,
+        draw: Callable[[], float] = random.random,
+        requests_at_once: int = REQUESTS_AT_ONCE,
+        current: Callable[[], Awaitable[Mapping[str, Current]]] | None = None,
     ) -> None:
-        self._metrics, self._most_in_flight, self._draw = metrics, requests_in_flight, draw
-        self._in_flight: Counter[tuple[str, str]] = Counter()
+        self._metrics, self._most_in_flight, self.draw = metrics, requests_in_flight, draw
+        self._read_current = current
+        self._looking: asyncio.Task[Mapping[str, Current]] | None = None
+        self.queues = Queues(requests_at_once, metrics)
 
     async def __aenter__(self) -> Self:
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_CONNECTION_S)
+        # A connection that is used again may be about to close, as a worker's does after a fault: a new one is never.
+        connector = aiohttp.TCPConnector(limit=0, force_close=True)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
         self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False)
         return self
@@ -141,63 +191,147 @@ class Router:
         await self._session.close()
 
     def open(
-        self, endpoint: Endpoint, deployments: Sequence[Deployment], deployment_name: str | None, path: str
+        self,
+        endpoint: Endpoint,
+        deployments: Sequence[Deployment],
+        deployment_name: str | None,
+        path: str,
+        request_id: str = "",
     ) -> Exchange:
         """Return the exchange of a request to `path`, with the deployment that it names or that its endpoint's traffic gives.
 
-        Raises `NotFound` for an unknown name, `Unavailable` when nothing healthy can answer; entering the exchange raises
-        `RateLimitExceeded` when the deployment has as many requests as it may.
+        request_id: by which the log, the worker and the client know the request. Raises `NotFound` for an unknown name,
+        `Unavailable` when nothing healthy can answer and nothing comes back; entering the exchange raises `RateLimitExceeded`
+        when the deployment has as many requests as it may.
         """
-        return Exchange(self, pick(endpoint, deployments, deployment_name, self._draw()), path)
+        draw = self.draw()
+        try:
+            deployment = pick(endpoint, deployments, deployment_name, draw)
+        except Unavailable:
+            back = returning(endpoint, deployments, deployment_name, draw)
+            if back is None or self._read_current is None:
+                raise
+            deployment = back
+        return Exchange(self, deployment, (endpoint, deployments), deployment_name, path, request_id)
 
     def begin(self, deployment: Deployment) -> None:
         """Count a request as being answered; `end` must follow, also when this raises `RateLimitExceeded`."""
-        key = (deployment.endpoint, deployment.name)
-        self._in_flight[key] += 1
         self._metrics.begin(deployment)
-        if self._in_flight[key] > self._most_in_flight:
+        if self.queues.enter(deployment) > self._most_in_flight:
             raise RateLimitExceeded(
                 f"Deployment '{deployment.endpoint}/{deployment.name}' has {self._most_in_flight} requests under way, as many "
                 "as it may. Try again in a moment."
             )
 
+    def move(self, before: Deployment, after: Deployment) -> None:
+        """Count a request as another deployment's."""
+        self.queues.leave(before)
+        self.queues.enter(after)
+        self._metrics.move(before, after)
+
     def end(self, deployment: Deployment, status: int, seconds: float) -> None:
         """Count a request as answered."""
-        self._in_flight[deployment.endpoint, deployment.name] -= 1
+        self.queues.leave(deployment)
         self._metrics.end(deployment, status, seconds)
 
-    async def forward(self, deployment: Deployment, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-        """Send a request to a worker and return its answer as soon as its status is known.
+    def count_unanswered(self, deployment: Deployment) -> None:
+        """Count a request that a worker took and left unanswered."""
+        self._metrics.leave_unanswered(deployment)
 
-        `headers` in lower case; those that concern the user's connection or key aren't passed on. The deployment's
-        `request_timeout_s` counts from now to the last byte. Raises `Unavailable`, `TimedOut` or `WorkerFailed`.
-        """
-        timeout_s = deployment.request_timeout_s
-        deadline = asyncio.get_running_loop().time() + timeout_s
-        passed = {name: headers[name] for name in PASSED_REQUEST_HEADERS if name in headers}
-        passed["accept-encoding"] = "identity"
-        async with _within(deadline, timeout_s):
+    async def forward(
+        self, deployment: Deployment, path: str, body: bytes, headers: Mapping[str, str], slot: Slot
+    ) -> Answer:
+        """Send a request to a worker; return its answer, or the beginning of its stream. The answer's end frees the slot."""
+        try:
+            response = await self._session.post(
+                f"http://127.0.0.1:{deployment.port}{path}", data=body, headers=headers, allow_redirects=False
+            )
+            passed = {name: response.headers[name] for name in PASSED_RESPONSE_HEADERS if name in response.headers}
+            answer = WorkerAnswer(response, passed, deployment.request_timeout_s, slot)
+        except BaseException as error:
+            slot.free()
+            if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+                raise _NotReached from error
+            if isinstance(error, aiohttp.ClientError):
+                raise _Unanswered(type(error).__name__) from error
+            raise
+        if not answer.is_stream:
             try:
-                response = await self._session.post(
-                    f"http://127.0.0.1:{deployment.port}{path}", data=body, headers=passed, allow_redirects=False
-                )
-            except aiohttp.ClientConnectorError as error:
-                raise Unavailable(
-                    f"The worker of deployment '{deployment.endpoint}/{deployment.name}' can't be reached. Try again later."
-                ) from error
-        passed = {name: response.headers[name] for name in PASSED_RESPONSE_HEADERS if name in response.headers}
-        return Answer(response.status, passed, response, deadline, timeout_s)
+                await answer.fetch()
+            except aiohttp.ClientError as error:  # the client has seen nothing of it
+                raise _Unanswered(type(error).__name__) from error
+        return answer
+
+    async def look_again(self, endpoint: str) -> Current | None:
+        """Return what is deployed under an endpoint's name in a moment, or None; all that wait look together."""
+        if self._read_current is None:
+            return None
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look(self._read_current))
+        return (await asyncio.shield(self._looking)).get(endpoint)
+
+    async def _look(self, read: Callable[[], Awaitable[Mapping[str, Current]]]) -> Mapping[str, Current]:
+        await asyncio.sleep(LOOK_S)
+        return await read()
 
 
-@asynccontextmanager
-async def _within(deadline: float, timeout_s: float) -> AsyncIterator[None]:
-    """Bound what a worker takes, and say in our words what goes wrong with it: `TimedOut` or `WorkerFailed`."""
-    try:
-        async with asyncio.timeout_at(deadline):
-            yield
-    except TimeoutError as error:
-        raise TimedOut(
-            f"The model didn't finish its answer in {timeout_s:g} s (request_timeout). Ask for fewer tokens."
-        ) from error
-    except aiohttp.ClientError as error:
-        raise WorkerFailed(f"The worker broke off its answer ({type(error).__name__}). Try again.") from error
+class _Wait:
+    """What a request waits for now, and how long it has stood in queues."""
+
+    def __init__(self) -> None:
+        self._for = ""
+        self._since_s = 0.0
+        self._queued_s = 0.0
+
+    def for_worker(self) -> "_Wait":
+        """Return the context in which the request waits for a worker that starts again."""
+        self._for = "worker"
+        return self
+
+    def in_queue(self) -> "_Wait":
+        """Return the context in which the request waits until others are answered."""
+        self._for = "queue"
+        return self
+
+    def __enter__(self) -> None:
+        self._since_s = time.monotonic()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._queued_s += time.monotonic() - self._since_s if self._for == "queue" else 0.0
+        if kind is None:
+            self._for = ""
+
+    def timed_out(self, deployment: Deployment, timeout_s: float) -> MafunzoError:
+        """Return the error of a request that took longer than `timeout_s`, with what it did in that time."""
+        name = f"{deployment.endpoint}/{deployment.name}"
+        if self._for == "worker":
+            return Unavailable(
+                f"The worker of deployment '{name}' ended and didn't come back in {timeout_s:g} s (request_timeout). "
+                f"Its log says why: mafunzo endpoint logs {deployment.endpoint}"
+            )
+        if self._for == "queue":
+            return TimedOut(
+                f"The request waited {timeout_s:g} s (request_timeout) in the queue of deployment '{name}', and the model "
+                "never began to answer it. Try again later, send fewer requests at once, or allow more time: --request-timeout "
+                "of `mafunzo deploy`, request_timeout_ms in the SDK."
+            )
+        queued = f", {self._queued_s:.1f} s of them in the queue" if self._queued_s >= 0.1 else ""
+        return TimedOut(
+            f"The model didn't finish its answer in {timeout_s:g} s (request_timeout){queued}. Ask for fewer tokens or "
+            "a stream, or allow more time: --request-timeout of `mafunzo deploy`, request_timeout_ms in the SDK."
+        )
+
+
+def _worker(deployment: Deployment) -> tuple[str, int, int | None]:
+    return deployment.name, deployment.attempt, deployment.port
+
+
+def _as_down(deployment: Deployment) -> Deployment:
+    """Return a deployment as its record will say soon: its worker was seen to be gone before the supervisor saw it."""
+    return dataclasses.replace(deployment, status=DeploymentStatus.WAITING, port=None)
+
+
+def _unreached(deployment: Deployment) -> Unavailable:
+    return Unavailable(
+        f"The worker of deployment '{deployment.endpoint}/{deployment.name}' can't be reached. Try again later."
+    )

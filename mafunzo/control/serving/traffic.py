@@ -31,6 +31,23 @@ def pick(endpoint: Endpoint, deployments: Sequence[Deployment], deployment_name:
     return by_name[choose(shares, draw)]
 
 
+def returning(
+    endpoint: Endpoint, deployments: Sequence[Deployment], deployment_name: str | None, draw: float
+) -> Deployment | None:
+    """Return the deployment that a request may wait for: none can answer now, and this one's next worker will.
+
+    It answered before, and neither failed nor is being deleted. None where there's no such deployment.
+    """
+    by_name = {deployment.name: deployment for deployment in deployments}
+    shares = {deployment_name: 100} if deployment_name is not None else endpoint.traffic_percent
+    shares = {
+        name: percent
+        for name, percent in shares.items()
+        if percent > 0 and name in by_name and _comes_back(by_name[name])
+    }
+    return by_name[choose(shares, draw)] if shares else None
+
+
 def choose(traffic_percent: Mapping[str, int], draw: float) -> str:
     """Return the deployment that serves a request.
 
@@ -51,6 +68,12 @@ def is_live(deployment: Deployment) -> bool:
     """Return whether requests may go to its worker: it is healthy, or was and is only being verified once more."""
     is_verified_again = deployment.status is DeploymentStatus.VERIFYING and deployment.port is not None
     return deployment.status is DeploymentStatus.HEALTHY or is_verified_again
+
+
+def _comes_back(deployment: Deployment) -> bool:
+    status = deployment.status
+    is_ending = status.has_failed or status is DeploymentStatus.DELETING
+    return not is_ending and (is_live(deployment) or deployment.supervision.was_healthy)
 
 
 def _why_none(endpoint: Endpoint, by_name: Mapping[str, Deployment]) -> str:

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from mafunzo.entrypoints.http.audit import Audit
 from mafunzo.entrypoints.http.context import Context
 from mafunzo.entrypoints.http.limits import Limits
+from mafunzo.entrypoints.http.request_id import RequestIds
 from mafunzo.protocol.errors import refusal_body
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -25,6 +26,7 @@ def surround(
     for layer in middleware:
         app.add_middleware(layer)
     app.add_middleware(Door, names=context.names, limits=context.limits)
+    app.add_middleware(RequestIds)
     app.add_exception_handler(ClientDisconnect, _drop)
 
 

@@ -79,6 +79,10 @@ class Directory:
                 self._newest_version = version
             return self._newest
 
+    async def current(self) -> dict[str, tuple[Endpoint, Sequence[Deployment]]]:
+        """Return every endpoint and its deployments by its name, as the router looks at them."""
+        return {entry.endpoint.name: (entry.endpoint, entry.deployments) for entry in (await self.newest()).entries}
+
     def _is_current(self) -> bool:
         return self._newest_version is not None and self._version() == self._newest_version
 

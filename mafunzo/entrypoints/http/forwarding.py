@@ -19,9 +19,10 @@ NAMES_DEPLOYMENT = ("mafunzo-deployment", "azureml-model-deployment")
 
 
 class Answer(Protocol):
-    """A worker's answer, whose body is read while it comes."""
+    """A worker's answer, whose body is read while it comes. outcome: the status that says how it went, once it has ended."""
 
     status: int
+    outcome: int
     headers: Mapping[str, str]
 
     @property
@@ -44,8 +45,8 @@ class Exchange(AbstractContextManager["Exchange"], Protocol):
     deployment: Deployment
     status: int
 
-    async def ask(self, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-        """Ask the deployment's worker; an exchange may ask it several times."""
+    async def ask(self, path: str, body: bytes, headers: Mapping[str, str], is_stream: bool = False) -> Answer:
+        """Ask the deployment's worker; an exchange may ask it several times. is_stream: whether the client asks for one."""
 
     def relay(self) -> None:
         """Leave the context without an end: whoever passes the answer on calls `end`."""
@@ -58,7 +59,12 @@ class Router(AbstractAsyncContextManager[Any], Protocol):
     """The one way to the workers."""
 
     def open(
-        self, endpoint: Endpoint, deployments: Sequence[Deployment], deployment_name: str | None, path: str
+        self,
+        endpoint: Endpoint,
+        deployments: Sequence[Deployment],
+        deployment_name: str | None,
+        path: str,
+        request_id: str = "",
     ) -> Exchange:
         """Return the exchange of a request to `path`, with the deployment that is named or that the traffic gives."""
 

@@ -32,8 +32,9 @@ class Limits:
     Of how many at once:
     connections_waiting: connections that the system holds until the server takes them. score_conversations: conversations in
     one request to `/score`.
-    requests_in_flight: requests that one deployment answers or queues; one more is refused with the status 429. retry_after_s:
-    when whoever is refused with 429 or 503 should ask again.
+    requests_in_flight: requests that one deployment answers or queues; one more is refused with the status 429.
+    requests_at_once: how many of them its worker has; the others wait in their order. retry_after_s: when whoever is refused
+    with 429 or 503 should ask again.
     """
 
     head_bytes: int = 64 * 2**10
@@ -50,7 +51,8 @@ class Limits:
     reading_s: float = 60.0
     connections_waiting: int = 1024
     score_conversations: int = 64
-    requests_in_flight: int = 1000
+    requests_in_flight: int = 256
+    requests_at_once: int = 16
     retry_after_s: int = 1
 
 

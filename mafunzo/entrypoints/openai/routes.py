@@ -19,6 +19,7 @@ from mafunzo.entrypoints.http.forwarding import (
 )
 from mafunzo.entrypoints.http.limits import Limits
 from mafunzo.entrypoints.http.listing import shown
+from mafunzo.entrypoints.http.request_id import mark_routed, request_id
 from mafunzo.errors import InvalidParameter, MafunzoError, RateLimitExceeded, Unavailable
 from mafunzo.protocol.body import check_values
 from mafunzo.protocol.errors import error_body, refusal_body
@@ -81,37 +82,40 @@ class _Relay(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._answer.close()
-            self._exchange.end(self._answer.status)
+            self._exchange.end(self._answer.outcome)
 
 
 async def _pass_on(request: Request, path: str) -> Response:
     context, key = context_of(request), bearer(request.headers)
     (await context.directory.newest()).opened_by(key)  # before the body is taken in
     body = await limited_body(request, context.limits.chat_body_bytes)
-    entry = (await context.directory.newest()).find(key, _model_name(body))
-    exchange = context.router.open(entry.endpoint, entry.deployments, named_deployment(request.headers), path)
-    headers = deployment_headers(exchange.deployment)
+    name, is_stream = _model_and_stream(body)
+    entry = (await context.directory.newest()).find(key, name)
+    named = named_deployment(request.headers)
+    exchange = context.router.open(entry.endpoint, entry.deployments, named, path, request_id(request))
+    mark_routed(request)
     try:
         with exchange:
-            answer = await while_connected(request, exchange.ask(path, body, request.headers))
+            answer = await while_connected(request, exchange.ask(path, body, request.headers, is_stream))
             if answer.is_stream:
                 return _Relay(exchange, answer)
             content = await while_connected(request, answer.read())
             exchange.status = answer.status
     except MafunzoError as error:
         response = error_response(error, context.limits)
-        response.headers.update(headers)
+        response.headers.update(deployment_headers(exchange.deployment))
         return response
-    return Response(content, answer.status, {**answer.headers, **headers})
+    return Response(content, answer.status, {**answer.headers, **deployment_headers(exchange.deployment)})
 
 
-def _model_name(body: bytes) -> str:
+def _model_and_stream(body: bytes) -> tuple[str, bool]:
+    """Return what the router needs of a request: the model's name, and whether the answer is to be a stream."""
     content = json_of(body)
     check_values(content)
     name = content.get("model") if isinstance(content, dict) else None
     if not isinstance(name, str):
         raise InvalidParameter("The request names no model: 'model' is the name of the endpoint.", param="model")
-    return name
+    return name, content.get("stream") is True
 
 
 def _model(endpoint: Endpoint) -> dict[str, Any]:

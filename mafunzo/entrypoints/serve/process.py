@@ -102,8 +102,9 @@ def serve(
 def _context(workspace: Workspace, names: Sequence[str], limits: Limits, loops: Sequence[Loop]) -> Context:
     metrics = CollectorRegistry()
     metrics.register(Books(workspace))
+    directory = Directory(workspace.endpoints, workspace.database.version)
     return Context(
-        directory=Directory(workspace.endpoints, workspace.database.version),
+        directory=directory,
         metrics=metrics,
         operator_key=operator_key(workspace.home),
         identity=identity_of(workspace.home, workspace.home_user),
@@ -111,7 +112,12 @@ def _context(workspace: Workspace, names: Sequence[str], limits: Limits, loops: 
         audit=AuditLog(workspace.home),
         names=names,
         limits=limits,
-        router=Router(RequestMetrics(metrics), limits.requests_in_flight),
+        router=Router(
+            RequestMetrics(metrics),
+            limits.requests_in_flight,
+            requests_at_once=limits.requests_at_once,
+            current=directory.current,
+        ),
         loops=loops,
     )
 

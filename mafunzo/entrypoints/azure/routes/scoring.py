@@ -14,6 +14,7 @@ from mafunzo.entrypoints.http.auth import bearer
 from mafunzo.entrypoints.http.body import limited_json
 from mafunzo.entrypoints.http.context import context_of
 from mafunzo.entrypoints.http.forwarding import Exchange, deployment_headers, named_deployment, while_connected
+from mafunzo.entrypoints.http.request_id import mark_routed, request_id
 from mafunzo.errors import WorkerFailed
 
 OK = 200
@@ -28,7 +29,9 @@ async def score(request: Request, endpoint: str) -> Response:
     body = await limited_json(request, context.limits.chat_body_bytes)
     bodies, is_list = requests_from_body(body, endpoint, context.limits.score_conversations)
     deployment = named_deployment(request.headers)
-    exchange = context.router.open(entry.endpoint, entry.deployments, deployment, request.url.path)
+    path, id_of_request = request.url.path, request_id(request)
+    exchange = context.router.open(entry.endpoint, entry.deployments, deployment, path, id_of_request)
+    mark_routed(request)
     with exchange:
         answers = await while_connected(request, _ask_all(exchange, bodies))
         refusal = next(((status, body) for status, body in answers if status != OK), None)

@@ -1,8 +1,9 @@
-"""The forward path, against a worker that is a web application of this process: what is counted, logged and refused."""
+"""The forward path, against workers that are web applications of this process: what is sent again, counted, logged, refused."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -10,13 +11,17 @@ from aiohttp.test_utils import TestServer
 from prometheus_client import CollectorRegistry
 
 from mafunzo.control.serving.metrics import RequestMetrics
-from mafunzo.control.serving.router import Exchange, Router
-from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
+from mafunzo.control.serving.router import Current, Exchange, Router
+from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint, Supervision
 from mafunzo.errors import ClientGone, MafunzoError, RateLimitExceeded, TimedOut, Unavailable, WorkerFailed
 
 TestServer.__test__ = False
 PATH = "/v1/chat/completions"
 LABELS = {"endpoint": "chat", "deployment": "blue"}
+HEALTHY, WAITING, FAILED = DeploymentStatus.HEALTHY, DeploymentStatus.WAITING, DeploymentStatus.FAILED
+Worker = Callable[[web.Request], Awaitable[web.StreamResponse]]
+NOBODY = 1
+"""A port that nobody listens on."""
 
 
 async def echo(request: web.Request) -> web.StreamResponse:
@@ -33,39 +38,84 @@ async def break_off(request: web.Request) -> web.StreamResponse:
     return web.Response()
 
 
+async def break_off_in_the_middle(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"content-length": "100"})
+    await response.prepare(request)
+    await response.write(b"half")
+    return await break_off(request)
+
+
 async def never(request: web.Request) -> web.StreamResponse:
     await asyncio.Event().wait()
     return web.Response()
 
 
-class Bench:
-    """A router, and the worker of the deployment chat/blue."""
+def at_first(worker: Worker, then: Worker = echo) -> Worker:
+    """A worker that is `worker` for its first request."""
+    workers = iter([worker])
 
-    def __init__(self, requests_in_flight: int = 10) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return await next(workers, then)(request)
+
+    return answer
+
+
+def deployment(port: int | None, name: str = "blue", status: DeploymentStatus = HEALTHY, **more: Any) -> Deployment:
+    fields = {"request_timeout_s": 0.3, "attempt": 1} | more
+    return Deployment("chat", name, "m:1", "sha256:0", status=status, port=port, **fields)
+
+
+class Bench:
+    """A router, and the worker of the deployment chat/blue. `records` are what is deployed, at each look anew; the last stays."""
+
+    def __init__(self, requests_in_flight: int = 10, requests_at_once: int = 16) -> None:
         self.registry = CollectorRegistry()
-        self.router = Router(RequestMetrics(self.registry), requests_in_flight)
+        self.records: list[Sequence[Deployment]] = []
+        self.endpoint = Endpoint("chat", {"blue": 100})
+        self.router = Router(
+            RequestMetrics(self.registry),
+            requests_in_flight,
+            draw=lambda: 0.5,
+            requests_at_once=requests_at_once,
+            current=self._current,
+        )
         self.port: int | None = None
 
-    def open(self) -> Exchange:
-        blue = Deployment("chat", "blue", "m:1", "sha256:0", status=DeploymentStatus.HEALTHY, port=self.port)
-        blue = Deployment(**{**vars(blue), "request_timeout_s": 0.3})
-        return self.router.open(Endpoint("chat", {"blue": 100}), [blue], None, "/asked")
+    async def _current(self) -> Mapping[str, Current]:
+        records = self.records.pop(0) if len(self.records) > 1 else self.records[0]
+        return {"chat": (self.endpoint, records)}
 
-    def run(self, work: Callable[[], Awaitable[object]], worker: Callable[..., Awaitable[web.StreamResponse]]) -> None:
+    def open(self, *deployments: Deployment, name: str | None = None) -> Exchange:
+        records = deployments or (deployment(self.port),)
+        self.records = self.records or [records]
+        return self.router.open(self.endpoint, records, name, "/asked")
+
+    def run(self, work: Callable[[], Awaitable[object]], worker: Worker) -> None:
         async def around() -> None:
-            app = web.Application()
-            app.router.add_post(PATH, worker)
-            async with TestServer(app) as server, self.router:
+            async with served(worker) as server, self.router:
                 self.port = server.port
                 await work()
 
         asyncio.run(around())
 
-    def requests(self, status: int) -> float | None:
-        return self.registry.get_sample_value("mafunzo_requests_total", {**LABELS, "status": str(status)})
+    def requests(self, status: int, name: str = "blue") -> float | None:
+        labels = {**LABELS, "deployment": name, "status": str(status)}
+        return self.registry.get_sample_value("mafunzo_requests_total", labels)
 
-    def in_flight(self) -> float | None:
-        return self.registry.get_sample_value("mafunzo_requests_in_flight", LABELS)
+    def in_flight(self, name: str = "blue") -> float | None:
+        return self.registry.get_sample_value("mafunzo_requests_in_flight", {**LABELS, "deployment": name})
+
+    def waiting(self) -> float | None:
+        return self.registry.get_sample_value("mafunzo_requests_waiting", LABELS)
+
+    def unanswered(self) -> float | None:
+        return self.registry.get_sample_value("mafunzo_requests_unanswered_total", LABELS)
+
+
+def served(worker: Worker) -> TestServer:
+    app = web.Application()
+    app.router.add_post(PATH, worker)
+    return TestServer(app)
 
 
 async def ask(exchange: Exchange) -> bytes:
@@ -87,6 +137,23 @@ def test_an_answer_is_passed_back_counted_and_logged(caplog: pytest.LogCaptureFi
     assert (bench.requests(200), bench.in_flight()) == (1, 0)
     assert bench.registry.get_sample_value("mafunzo_request_seconds_count", LABELS) == 1
     assert [record.getMessage().rpartition(" 200 ")[0] for record in caplog.records] == ["POST /asked chat/blue"]
+
+
+def test_the_request_s_id_is_logged_and_reaches_the_worker(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench()
+    caplog.set_level(logging.INFO, "mafunzo.control.serving.router")
+    seen: list[str] = []
+
+    async def worker(request: web.Request) -> web.StreamResponse:
+        seen.append(request.headers["x-request-id"])
+        return await echo(request)
+
+    async def work() -> None:
+        await ask(bench.router.open(bench.endpoint, [deployment(bench.port)], None, "/asked", "req_1"))
+
+    bench.run(work, worker)
+    assert seen == ["req_1"]
+    assert caplog.records[0].getMessage().endswith(" s, request req_1")
 
 
 def test_a_refusal_of_the_worker_is_an_answer() -> None:
@@ -117,11 +184,13 @@ def test_headers_that_concern_nobody_else_are_not_passed_on() -> None:
 
 @pytest.mark.parametrize(
     ("worker", "error"),
-    [pytest.param(break_off, WorkerFailed, id="breaks off"), pytest.param(never, TimedOut, id="takes too long")],
+    [
+        pytest.param(break_off, WorkerFailed, id="breaks off"),
+        pytest.param(break_off_in_the_middle, WorkerFailed, id="breaks off in the middle"),
+        pytest.param(never, TimedOut, id="takes too long"),
+    ],
 )
-def test_a_worker_that_fails_is_counted_with_the_error_s_status(
-    worker: Callable[..., Awaitable[web.StreamResponse]], error: type[MafunzoError]
-) -> None:
+def test_a_worker_that_fails_is_counted_with_the_error_s_status(worker: Worker, error: type[MafunzoError]) -> None:
     bench = Bench()
 
     async def work() -> None:
@@ -132,17 +201,157 @@ def test_a_worker_that_fails_is_counted_with_the_error_s_status(
     assert (bench.requests(error.status), bench.in_flight()) == (1, 0)
 
 
-def test_a_worker_that_is_gone_is_unavailable() -> None:
+def test_a_request_after_a_fault_of_the_worker_finds_no_closing_connection() -> None:
+    bench = Bench()
+    closing = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer 500 as uvicorn does: the connection seems to stay open, and is closed after the answer was read."""
+        while (head := await reader.readuntil(b"\r\n\r\n")) and await reader.readexactly(5):
+            is_first = not closing.is_set()
+            status = b"500 Internal Server Error" if is_first else b"200 OK"
+            writer.write(b"HTTP/1.1 " + status + b"\r\ncontent-length: 2\r\n\r\nok")
+            assert head
+            if is_first:
+                await closing.wait()
+                break
+        writer.close()
+
+    async def work() -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        bench.port = server.sockets[0].getsockname()[1]
+        async with server, bench.router:
+            with bench.open() as exchange:
+                answer = await exchange.ask(PATH, b"hello", {})
+                await answer.read()
+                assert answer.status == 500
+            closing.set()
+            assert await ask(bench.open()) == b"ok"
+
+    asyncio.run(work())
+    assert bench.unanswered() is None, "nothing had to be sent again"
+
+
+@pytest.mark.parametrize("worker", [break_off, break_off_in_the_middle])
+def test_what_a_worker_left_unanswered_is_sent_once_more(worker: Worker) -> None:
     bench = Bench()
 
     async def work() -> None:
+        assert await ask(bench.open()) == b"hello"
+
+    bench.run(work, at_first(worker))
+    assert (bench.requests(200), bench.unanswered(), bench.in_flight()) == (1, 1, 0)
+
+
+def test_a_request_that_no_worker_answers_is_sent_twice_at_most() -> None:
+    bench = Bench()
+    sent: list[web.Request] = []
+
+    async def worker(request: web.Request) -> web.StreamResponse:
+        sent.append(request)
+        return await break_off(request)
+
+    async def work() -> None:
+        with pytest.raises(WorkerFailed, match="broke off before its answer, 2 times"):
+            await ask(bench.open())
+
+    bench.run(work, worker)
+    assert len(sent) == 2
+
+
+def test_an_answer_of_a_worker_is_never_asked_for_again_whatever_its_status() -> None:
+    bench = Bench()
+    sent: list[web.Request] = []
+
+    async def worker(request: web.Request) -> web.StreamResponse:
+        sent.append(request)
+        return web.json_response({}, status=500)
+
+    bench.run(lambda: ask(bench.open()), worker)
+    assert (len(sent), bench.requests(500)) == (1, 1)
+
+
+def test_a_worker_that_is_gone_is_unavailable() -> None:
+    bench = Bench()
+    bench.registry = CollectorRegistry()
+    bench.router = Router(RequestMetrics(bench.registry), 10)
+
+    async def work() -> None:
         async with bench.router:
-            bench.port = 1
             with pytest.raises(Unavailable, match="can't be reached"):
-                await ask(bench.open())
+                await ask(bench.open(deployment(NOBODY)))
 
     asyncio.run(work())
     assert bench.requests(503) == 1
+
+
+def test_another_deployment_answers_for_a_worker_that_is_gone() -> None:
+    bench = Bench()
+    bench.endpoint = Endpoint("chat", {"blue": 99, "green": 1})
+
+    async def work() -> None:
+        assert await ask(bench.open(deployment(NOBODY), deployment(bench.port, "green"))) == b"hello"
+
+    bench.run(work, echo)
+    assert (bench.requests(200, "green"), bench.requests(200, "blue")) == (1, None)
+    assert (bench.in_flight("green"), bench.in_flight("blue")) == (0, 0)
+
+
+def test_a_request_waits_for_the_next_worker_of_the_deployment_that_it_names() -> None:
+    bench = Bench()
+
+    async def work() -> None:
+        dead, green = deployment(NOBODY, request_timeout_s=60.0), deployment(bench.port, "green")
+        back = Supervision(was_healthy=True)
+        bench.records = [
+            [dead, green],
+            [deployment(None, status=WAITING, supervision=back), green],
+            [deployment(bench.port, attempt=2), green],
+        ]
+        assert await ask(bench.open(dead, green, name="blue")) == b"hello"
+
+    bench.run(work, echo)
+    assert bench.requests(200) == 1
+
+
+def test_a_request_waits_for_a_worker_that_was_starting_again_when_it_came() -> None:
+    bench = Bench()
+
+    async def work() -> None:
+        down = deployment(None, status=WAITING, supervision=Supervision(was_healthy=True), request_timeout_s=60.0)
+        bench.records = [[down], [deployment(bench.port, attempt=2)]]
+        assert await ask(bench.open(down)) == b"hello"
+
+    bench.run(work, echo)
+    assert bench.requests(200) == 1
+
+
+def test_a_worker_that_does_not_come_back_in_time_is_told() -> None:
+    bench = Bench()
+
+    async def work() -> None:
+        with pytest.raises(Unavailable, match=r"ended and didn't come back in 0\.3 s"):
+            await ask(bench.open(deployment(None, status=WAITING, supervision=Supervision(was_healthy=True))))
+
+    bench.run(work, echo)
+    assert (bench.requests(503), bench.in_flight()) == (1, 0)
+
+
+def test_nobody_waits_for_a_deployment_that_has_failed() -> None:
+    bench = Bench()
+
+    async def work() -> None:
+        dead = deployment(NOBODY, request_timeout_s=3600.0)
+        bench.records = [[deployment(None, status=FAILED, supervision=Supervision(was_healthy=True))]]
+        with pytest.raises(Unavailable, match="can't be reached"):
+            await ask(bench.open(dead))
+
+    bench.run(work, echo)
+
+
+def test_nobody_waits_for_a_worker_that_never_answered() -> None:
+    with pytest.raises(Unavailable, match="no healthy deployment now"):
+        Bench().open(deployment(None, status=WAITING, request_timeout_s=3600.0))
 
 
 @pytest.mark.parametrize(
@@ -176,3 +385,59 @@ def test_more_requests_than_a_deployment_may_have_are_refused_and_counted() -> N
         assert (bench.requests(429), bench.in_flight()) == (1, 2)
     with bench.open():
         assert bench.in_flight() == 1
+
+
+def test_a_worker_has_as_many_requests_at_once_as_it_may_and_the_others_follow_in_their_order() -> None:
+    bench = Bench(requests_at_once=2)
+    with_worker: list[bytes] = []
+    go_on = asyncio.Semaphore(0)
+
+    async def worker(request: web.Request) -> web.StreamResponse:
+        with_worker.append(await request.read())
+        await go_on.acquire()
+        return web.Response()
+
+    async def one(body: bytes) -> None:
+        with bench.open(deployment(bench.port, request_timeout_s=3600.0)) as exchange:
+            await exchange.ask(PATH, body, {})
+
+    async def work() -> None:
+        tasks = [asyncio.create_task(one(b"%d" % number)) for number in range(4)]
+        await _until(lambda: len(with_worker) == 2)
+        assert (bench.in_flight(), bench.waiting()) == (4, 2)
+        tasks[2].cancel()  # its client left: the next one has its turn
+        go_on.release()
+        await _until(lambda: len(with_worker) == 3)
+        assert (with_worker[2], bench.waiting()) == (b"3", 0)
+        go_on.release()
+        go_on.release()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    bench.run(work, worker)
+    assert bench.in_flight() == 0
+
+
+def test_what_waited_in_the_queue_only_is_told_so() -> None:
+    bench = Bench(requests_at_once=1)
+
+    async def work() -> None:
+        with bench.open(deployment(bench.port, request_timeout_s=3600.0)) as first:
+            asking = asyncio.create_task(first.ask(PATH, b"", {}))
+            await _until(lambda: bench.waiting() == 0)
+            message = (
+                r"waited 0\.3 s \(request_timeout\) in the queue of deployment 'chat/blue', and the model never began"
+            )
+            with pytest.raises(TimedOut, match=message):
+                await ask(bench.open())
+            asking.cancel()
+            await asyncio.wait([asking])
+        with pytest.raises(TimedOut, match=r"didn't finish its answer in 0\.3 s \(request_timeout\)\. Ask for fewer"):
+            await ask(bench.open())
+
+    bench.run(work, never)
+    assert (bench.waiting(), bench.requests(504)) == (0, 2)
+
+
+async def _until(is_reached: Callable[[], bool]) -> None:
+    while not is_reached():
+        await asyncio.sleep(0)

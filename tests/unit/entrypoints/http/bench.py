@@ -27,6 +27,7 @@ KEY = "key-of-chat"
 OPERATOR_KEY = "key-of-the-operator"
 CHAT = "/v1/chat/completions"
 SCORE = "/endpoints/chat/score"
+REQUEST_TIMEOUT_S = 90.0
 
 
 async def answer(request: web.Request) -> web.StreamResponse:
@@ -56,7 +57,15 @@ class Bench:
         self.azure_app: FastAPI = create_azure_app(cast(AzureContext, SimpleNamespace(serving=serving)))
 
     async def _newest(self) -> Snapshot:
-        blue = Deployment("chat", "blue", "m:1", "sha256:0", status=DeploymentStatus.HEALTHY, port=self.port)
+        blue = Deployment(
+            "chat",
+            "blue",
+            "m:1",
+            "sha256:0",
+            status=DeploymentStatus.HEALTHY,
+            port=self.port,
+            request_timeout_s=REQUEST_TIMEOUT_S,
+        )
         return Snapshot([Entry(Endpoint("chat", {"blue": 100}), (digest(KEY), digest("other")), [blue])])
 
     def run(self, work: Callable[["Clients"], Awaitable[None]]) -> None:

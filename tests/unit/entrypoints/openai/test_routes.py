@@ -1,6 +1,7 @@
 """Tests of `mafunzo.entrypoints.openai.routes`: the dialect's routes in this process, over a worker of this process too."""
 
 import asyncio
+import logging
 from typing import Any
 
 import pytest
@@ -170,5 +171,49 @@ def test_the_workers_refusal_names_its_deployment() -> None:
         for said, status in (("refuse", 400), ("break off", 502)):
             answer = await clients.chat(said)
             assert (answer.status_code, answer.headers["mafunzo-deployment"]) == (status, "blue")
+
+    run(work)
+
+
+def test_a_stream_that_a_time_out_cuts_off_is_logged_and_counted_as_one(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def stall(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(b"data: 1\n\n")
+        await asyncio.Event().wait()
+        return response
+
+    monkeypatch.setattr("tests.unit.entrypoints.http.bench.answer", stall)
+    monkeypatch.setattr("tests.unit.entrypoints.http.bench.REQUEST_TIMEOUT_S", 0.2)
+    caplog.set_level(logging.INFO, "mafunzo.control.serving.router")
+
+    async def work(clients: Clients) -> None:
+        answer = await clients.chat("hello")
+        assert b"wrote nothing for 0.2 s" in answer.content
+        metrics = await clients.metrics()
+        assert 'mafunzo_requests_total{deployment="blue",endpoint="chat",status="504"} 1.0' in metrics
+        assert 'status="200"' not in metrics
+
+    run(work)
+    assert "POST /v1/chat/completions chat/blue 504" in caplog.text
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_an_answer_has_the_request_s_id_which_the_log_has_too(
+    is_stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def work(clients: Clients) -> None:
+        body = {"model": "chat", "messages": [{"role": "user", "content": "hello"}], "stream": is_stream}
+        own = await clients.http.post(CHAT, json=body, headers={"x-request-id": "mine-1"})
+        assert own.headers["x-request-id"] == "mine-1"
+        new = await clients.http.post(CHAT, json=body)
+        for request_id in ("mine-1", new.headers["x-request-id"]):
+            lines = [record.getMessage() for record in caplog.records if f"request {request_id}" in record.getMessage()]
+            assert len(lines) == 1
+            assert lines[0].startswith("POST /v1/chat/completions chat/blue 200")
 
     run(work)

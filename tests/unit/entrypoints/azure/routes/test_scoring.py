@@ -1,13 +1,17 @@
 """`/score` and OpenAI's dialect take one way to a worker: the same metrics, access log and limits."""
 
+import asyncio
+import json
 import logging
 from collections.abc import Awaitable, Callable
 
 import httpx
 import pytest
+from aiohttp import web
+from starlette.types import Message
 
 from mafunzo.entrypoints.http.limits import Limits
-from tests.unit.entrypoints.http.bench import CHAT, SCORE, Bench, Clients
+from tests.unit.entrypoints.http.bench import CHAT, HOST, KEY, SCORE, Bench, Clients
 
 Ask = Callable[[Clients, str], Awaitable[httpx.Response]]
 
@@ -86,3 +90,44 @@ def test_a_body_that_no_model_takes_is_refused_before_a_worker_is_asked() -> Non
         assert "mafunzo_requests_total{" not in await clients.metrics()
 
     Bench().run(work)
+
+
+def test_a_client_that_leaves_frees_its_place_and_ends_the_worker_s_part(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "mafunzo.control.serving.router")
+    bench = Bench()
+    began, ended = asyncio.Event(), asyncio.Event()
+
+    async def never(request: web.Request) -> web.StreamResponse:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return web.Response()
+
+    monkeypatch.setattr("tests.unit.entrypoints.http.bench.answer", never)
+    body = {"input_data": {"input_string": [{"role": "user", "content": "hello"}]}}
+    messages: list[Message] = [{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}]
+
+    async def receive() -> Message:
+        if messages:
+            return messages.pop()
+        await began.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        pass
+
+    async def work(clients: Clients) -> None:
+        headers = [(b"host", HOST.encode()), (b"authorization", f"Bearer {KEY}".encode())]
+        scope = {"type": "http", "method": "POST", "path": SCORE, "query_string": b"", "headers": headers}
+        await bench.azure_app({**scope, "root_path": "", "scheme": "https", "server": (HOST, 443)}, receive, send)
+        await ended.wait()
+        metrics = await clients.metrics()
+        assert 'mafunzo_requests_in_flight{deployment="blue",endpoint="chat"} 0.0' in metrics
+        assert 'mafunzo_requests_total{deployment="blue",endpoint="chat",status="499"} 1.0' in metrics
+
+    bench.run(work)
+    assert f"POST {SCORE} chat/blue 499" in caplog.text
