@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from datetime import UTC, datetime
 
 from mafunzo.control.serving.reference import holds_chat_model
@@ -13,9 +14,15 @@ from mafunzo.control.workspace.model_source import ModelSources
 from mafunzo.control.workspace.services import Services
 from mafunzo.control.workspace.traffic_share import rebalanced
 from mafunzo.entities.asset import Asset
-from mafunzo.entities.endpoint import DEFAULT_START_LIMIT_S, Deployment, DeploymentRequest, DeploymentStatus
+from mafunzo.entities.endpoint import (
+    DEFAULT_REQUEST_TIMEOUT_S,
+    DEFAULT_START_LIMIT_S,
+    Deployment,
+    DeploymentRequest,
+    DeploymentStatus,
+)
 from mafunzo.entities.reference import AssetReference
-from mafunzo.errors import Conflict, InvalidParameter, MafunzoError
+from mafunzo.errors import Conflict, Faults, InvalidParameter, MafunzoError
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +50,7 @@ class Deployments:
         One that failed is made anew. Of any other that exists, time-outs are changed; raises `Conflict` for another model under
         its name, and for one that is being deleted, `NotFound` for an unknown machine size.
         """
+        require_limits(request.initial_delay_s, request.request_timeout_s)
         if request.instance_type:
             Computes(self._services).get(request.instance_type)
         asset = ModelSources(self._services).version(request.model)
@@ -86,6 +94,7 @@ class Deployments:
         deployment: str = "default",
         traffic: int | None = None,
         timeout_s: float = DEFAULT_START_LIMIT_S,
+        request_timeout_s: float = DEFAULT_REQUEST_TIMEOUT_S,
     ) -> EndpointHandle:
         """Serve `model`; return once its worker is healthy and proven. See `Workspace.deploy`.
 
@@ -94,6 +103,7 @@ class Deployments:
         of this call is left: neither the deployment nor an endpoint that was made for it.
         """
         require_name("deployment", deployment)
+        require_limits(timeout_s, request_timeout_s)
         asset = model if isinstance(model, Asset) else ModelSources(self._services).get(model)
         self.require_chat_model(asset)
         present = {entity.name: entity for entity in self._endpoints.list()}.get(endpoint)
@@ -109,7 +119,9 @@ class Deployments:
             )
         self._services.up()
         handle = self._endpoints.get(endpoint) if present else self._endpoints.create(endpoint)
-        request = DeploymentRequest(AssetReference(asset.name, asset.version), initial_delay_s=timeout_s)
+        request = DeploymentRequest(
+            AssetReference(asset.name, asset.version), initial_delay_s=timeout_s, request_timeout_s=request_timeout_s
+        )
         self.create(endpoint, deployment, request)
         try:
             handle.wait(deployment, timeout_s)
@@ -148,6 +160,14 @@ class Deployments:
             base_artifact=asset.properties.get("base_artifact"),
             echoes=request.echoes,
         )
+
+
+def require_limits(initial_delay_s: float, request_timeout_s: float) -> None:
+    """Raise `InvalidParameter` for limits that no deployment can have, all of them at once."""
+    limits = {"timeout": initial_delay_s, "request_timeout": request_timeout_s}
+    faults = Faults()
+    faults.add(*(f"{name} is {s:g} s, expected seconds above 0." for name, s in limits.items() if not 0 < s < math.inf))
+    faults.require_none("The deployment's limits can't be.")
 
 
 def _take_back(handle: EndpointHandle, deployment: str, is_new: bool) -> None:

@@ -136,10 +136,20 @@ class Workspace:
         deployment: str = "default",
         traffic: int | None = None,
         timeout_s: float = 600.0,
+        request_timeout_s: float = 90.0,
     ) -> EndpointHandle:
-        """Serve a registered model behind `endpoint`, which is made if it isn't there; return once it is proven and live."""
+        """Serve a registered model behind `endpoint`, which is made if it isn't there; return once it is proven and live.
+
+        timeout_s: how long its worker may take to become healthy. request_timeout_s: how long a whole answer may take, and a
+        stream may pause.
+        """
         return self.deployments.deploy(
-            model, endpoint=endpoint, deployment=deployment, traffic=traffic, timeout_s=timeout_s
+            model,
+            endpoint=endpoint,
+            deployment=deployment,
+            traffic=traffic,
+            timeout_s=timeout_s,
+            request_timeout_s=request_timeout_s,
         )
 
     def lineage(self, thing: str) -> Lineage:

@@ -28,12 +28,15 @@ def deploy(
         None, help="Its percent of the requests; default 100 for the first, else 0. The first takes 100 or 0."
     ),
     timeout: float = typer.Option(600.0, help="How many seconds it may take to become healthy."),
+    request_timeout: float = typer.Option(
+        None,
+        help="How many seconds a whole answer may take, its time in the queue included, and a stream may pause; default 90.",
+    ),
     as_json: bool = AS_JSON,
 ) -> None:
     """Serve a model. It goes live once it has proven that it answers as it did in evaluation."""
-    handle = mafunzo.Workspace().deploy(
-        model, endpoint=endpoint, deployment=deployment, traffic=traffic, timeout_s=timeout
-    )
+    limits = {"timeout_s": timeout} | ({} if request_timeout is None else {"request_timeout_s": request_timeout})
+    handle = mafunzo.Workspace().deploy(model, endpoint=endpoint, deployment=deployment, traffic=traffic, **limits)
     record = next(d for d in handle.deployments if d.name == deployment)
     print_result(
         {"endpoint": handle.endpoint, "deployment": _deployment_facts(record), "url": handle.url},
@@ -64,7 +67,16 @@ def show(name: str = NAME, as_json: bool = AS_JSON) -> None:
     print_facts({"name": name, "created": handle.endpoint.created_at, "traffic": handle.endpoint.traffic_percent})
     for d in handle.deployments:
         error = (d.error or {}).get("message")
-        print_facts({"deployment": d.name, "model": d.model, "status": d.status, "port": d.port, "error": error})
+        print_facts(
+            {
+                "deployment": d.name,
+                "model": d.model,
+                "status": d.status,
+                "port": d.port,
+                "request timeout": f"{d.request_timeout_s:g} s",
+                "error": error,
+            }
+        )
         for line in _proof_lines(d.verification):
             print(line)
 

@@ -98,3 +98,18 @@ def test_a_new_deployment_waits_for_its_worker_in_the_name_of_who_request(worksp
     made = workspace.acting_as("amina").deployments.create("chat", "blue", request())
     assert (made.status, made.model, made.created_by) == (DeploymentStatus.WAITING, "chat:1", "amina")
     assert workspace.deployments.list() == workspace.deployments.list("chat") == [made]
+
+
+@pytest.mark.parametrize("limit_s", [0.0, -1.0, float("inf"), float("nan")])
+def test_limits_that_no_request_can_meet_are_refused_together(workspace: Workspace, limit_s: float) -> None:
+    for make in (
+        lambda: workspace.deploy("chat", endpoint="fresh", timeout_s=limit_s, request_timeout_s=limit_s),
+        lambda: workspace.deployments.create(
+            "chat", "blue", replace(request(), initial_delay_s=limit_s, request_timeout_s=limit_s)
+        ),
+    ):
+        with pytest.raises(InvalidParameter) as caught:
+            make()
+        expected = [f"{name} is {limit_s:g} s, expected seconds above 0." for name in ("timeout", "request_timeout")]
+        assert list(caught.value.faults) == expected
+    assert [one.name for one in workspace.endpoints.list()] == ["chat"]

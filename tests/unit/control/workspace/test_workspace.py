@@ -1,5 +1,6 @@
 """Tests of `mafunzo.control.workspace.workspace`: where a home and its server are, and in whose name verbs act."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from mafunzo import Workspace
 from mafunzo.control.workspace import workspace as module
+from mafunzo.entities.endpoint import DEFAULT_REQUEST_TIMEOUT_S, DEFAULT_START_LIMIT_S
 from mafunzo.entities.server_address import ServerAddress
 from mafunzo.errors import Conflict, InvalidParameter
 
@@ -57,3 +59,9 @@ def test_a_server_that_listens_elsewhere_is_not_taken_for_the_one_that_is_wanted
         ),
     ):
         workspace.up()
+
+
+def test_a_deployment_s_limits_have_the_defaults_of_its_request() -> None:
+    defaults = {name: one.default for name, one in inspect.signature(Workspace.deploy).parameters.items()}
+    limits = (defaults["timeout_s"], defaults["request_timeout_s"])
+    assert limits == (DEFAULT_START_LIMIT_S, DEFAULT_REQUEST_TIMEOUT_S)

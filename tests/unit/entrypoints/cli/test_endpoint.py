@@ -250,3 +250,20 @@ def test_a_model_that_is_not_registered_is_not_deployed(shell: Shell, workspace:
     assert "'tuned'" in shell("deploy", "tuned", "--endpoint", "chat", code=2)
     assert workspace.endpoints.list() == []
     assert starts == []
+
+
+def test_a_request_s_limit_reaches_the_deployment(
+    shell: Shell, endpoint: str, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[Any] = []
+
+    def deploy(self: Workspace, model: str, **options: Any) -> EndpointHandle:
+        limits.append(options.get("request_timeout_s"))
+        return self.endpoints.get("chat")
+
+    monkeypatch.setattr(Workspace, "deploy", deploy)
+    deploy_it = ("deploy", "m:1", "--endpoint", "chat", "--deployment", "blue")
+    shell(*deploy_it)
+    shell(*deploy_it, "--request-timeout", "300")
+    assert limits == [None, 300.0]
+    assert "request timeout  90 s" in shell("endpoint", "show", endpoint)
