@@ -27,6 +27,8 @@ from mafunzo.entities.reference import path_input
 from mafunzo.errors import Faults, InvalidFile, InvalidParameter, NotSupported
 
 NODE_TYPES = ("command", "pipeline")
+DISTRIBUTIONS = ("pytorch", "mpi")
+"""The ways in which a command's processes run side by side."""
 NodeReader = Callable[[str, Mapping[str, Any]], Node]
 
 
@@ -103,12 +105,14 @@ def input_from_dict(written: Any) -> Any:
 def resources_from_dict(who: str, body: Mapping[str, Any], bound: Container[str] = ()) -> Resources:
     """Return what a command holds. A distributed one runs the processes of all its instances here, side by side.
 
-    `bound` names what of it isn't known yet, which counts as one. Raises `InvalidParameter` that names `who`.
+    `bound` names what of it isn't known yet, which counts as one. Raises `InvalidParameter` that names `who`, `NotSupported`
+    for another way to distribute than PyTorch's and MPI's.
     """
 
     def whole(name: str, least: int = 0) -> int:
         return _whole(who, name, None if name in bound else _setting(body, name), least)
 
+    require_distribution(who, body.get("distribution") or {}, bound)
     instances, processes = whole(INSTANCES, 1), whole(PROCESSES, 1)
     if body.get("distribution"):
         processes *= instances
@@ -122,6 +126,25 @@ def resources_from_dict(who: str, body: Mapping[str, Any], bound: Container[str]
         gpus_if_any=whole("resources.x-gpus-if-any"),
         memory_mb=whole("resources.x-memory-mb"),
         processes=processes,
+    )
+
+
+def require_distribution(who: str, distribution: Mapping[str, Any], bound: Container[str] = ()) -> None:
+    """Raise `NotSupported` for a distribution whose processes wouldn't find one another here.
+
+    One of TensorFlow with one worker and no parameter server is what happens anyway: one process.
+    """
+    kind = str(distribution.get("type") or distribution.get("distribution_type") or DISTRIBUTIONS[0])
+    if kind.lower() in DISTRIBUTIONS:
+        return
+    workers, servers = distribution.get("worker_count"), distribution.get("parameter_server_count")
+    is_alone = workers in (None, 1) and servers in (None, 0) and INSTANCES not in bound
+    if kind.lower() == "tensorflow" and is_alone:
+        return
+    name = {"tensorflow": "TensorFlowDistribution", "ray": "RayDistribution"}.get(kind.lower(), f"'{kind}'")
+    raise NotSupported(
+        f"{who}: the distribution {name} isn't supported: its processes aren't told of one another here. Leave it out to run "
+        "one process, or use PyTorchDistribution or MpiDistribution with process_count_per_instance."
     )
 
 

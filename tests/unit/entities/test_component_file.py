@@ -95,11 +95,50 @@ def test_a_node_names_a_component_that_ships_and_keeps_what_is_bound() -> None:
         pytest.param(
             {"distribution": {"process_count_per_instance": 65}}, InvalidParameter, "asks for 65 processes", id="many"
         ),
+        pytest.param(
+            {"distribution": {"distribution_type": "Ray"}},
+            NotSupported,
+            "Node 'a': the distribution RayDistribution isn't supported",
+            id="ray",
+        ),
+        pytest.param(
+            {"distribution": {"type": "tensorflow", "worker_count": 2}},
+            NotSupported,
+            "Node 'a': the distribution TensorFlowDistribution isn't supported",
+            id="tensorflow's workers",
+        ),
+        pytest.param(
+            {"distribution": {"type": "TensorFlow", "parameter_server_count": 1}},
+            NotSupported,
+            "TensorFlowDistribution",
+            id="tensorflow's servers",
+        ),
+        pytest.param(
+            {"distribution": {"type": "spark"}},
+            NotSupported,
+            "the distribution 'spark' isn't",
+            id="another distribution",
+        ),
     ],
 )
 def test_a_node_that_cannot_run_is_refused(body: dict[str, Any], error: type[Exception], told: str) -> None:
     with pytest.raises(error, match=told):
         node_from_dict("a", body)
+
+
+@pytest.mark.parametrize(
+    "distribution",
+    [
+        {"type": "TensorFlow"},
+        {"distribution_type": "tensorflow", "worker_count": 1, "parameter_server_count": 0},
+        {"type": "Mpi"},
+        {"distribution_type": "PyTorch", "process_count_per_instance": 1},
+    ],
+)
+def test_a_distribution_over_one_process_is_what_happens_anyway(distribution: dict[str, Any]) -> None:
+    component = component_from_dict({**COMMAND, "resources": {}, "distribution": distribution}, "copy.yml")
+    assert component.resources is not None
+    assert component.resources.processes == 1
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,6 @@ def _endpoint(document: Mapping[str, Any], local: Local) -> Body:
 
 
 def _deployment(document: Mapping[str, Any], local: Local) -> Body:
-    limit_ms = (document.get("request_settings") or {}).get("request_timeout_ms")
     capacity, model = document.get("instance_count"), document["model"]
     properties = {
         "model": local.model("model", model) if isinstance(model, Mapping) else model,
@@ -116,8 +115,12 @@ def _deployment(document: Mapping[str, Any], local: Local) -> Body:
         "environmentId": document.get("environment"),
         "codeConfiguration": document.get("code_configuration"),
         "environmentVariables": dict(document.get("environment_variables") or {}),
-        "requestSettings": {} if limit_ms is None else {"requestTimeout": f"PT{int(limit_ms) / 1000}S"},
+        "requestSettings": _request_settings(document.get("request_settings") or {}),
+        "scaleSettings": _scale_settings(document.get("scale_settings") or {}),
         "livenessProbe": _probe(document.get("liveness_probe") or {}),
+        "readinessProbe": _probe(document.get("readiness_probe") or {}),
+        "appInsightsEnabled": document.get("app_insights_enabled"),
+        "egressPublicNetworkAccess": document.get("egress_public_network_access"),
         "instanceType": document.get("instance_type"),
         "dataCollector": document.get("data_collector"),
         "endpointComputeType": str(document.get("type") or MANAGED).capitalize(),
@@ -130,6 +133,22 @@ def _placed(document: Mapping[str, Any], properties: Body) -> Body:
     """Return the body of a resource that is somewhere: here."""
     properties = {"description": document.get("description"), **properties}
     return {"location": LOCATION, "properties": properties, "tags": dict(document.get("tags") or {})}
+
+
+def _request_settings(settings: Mapping[str, Any]) -> Body:
+    times = {"requestTimeout": "request_timeout_ms", "maxQueueWait": "max_queue_wait_ms"}
+    body: Body = {
+        name: f"PT{int(settings[key]) / 1000}S" for name, key in times.items() if settings.get(key) is not None
+    }
+    concurrent = settings.get("max_concurrent_requests_per_instance")
+    return body if concurrent is None else {**body, "maxConcurrentRequestsPerInstance": int(concurrent)}
+
+
+def _scale_settings(settings: Mapping[str, Any]) -> Body:
+    kind = str(settings.get("type") or "").title().replace("_", "")
+    counts = {"minInstances": "min_instances", "maxInstances": "max_instances"}
+    body: Body = {name: settings[key] for name, key in counts.items() if key in settings}
+    return {**body, "scaleType": kind} if kind else body
 
 
 def _probe(probe: Mapping[str, Any]) -> Body:

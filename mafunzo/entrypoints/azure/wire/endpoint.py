@@ -1,6 +1,6 @@
 """Online endpoints and their deployments in Azure's JSON. Bodies are stored, and returned with the known fields filled in."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mafunzo.entities.duration import seconds_of
@@ -15,6 +15,7 @@ from mafunzo.entities.endpoint import (
 from mafunzo.entities.reference import AssetReference, JobOutputReference
 from mafunzo.entrypoints.azure.reference import parse_reference
 from mafunzo.entrypoints.azure.wire.envelope import ECHO, LOCATION, echo_of, own_resource, system_data, texts
+from mafunzo.entrypoints.http.limits import DEFAULTS
 from mafunzo.errors import Faults, InvalidParameter, NotFound, NotSupported
 
 MANAGED = "Managed"
@@ -23,10 +24,27 @@ MIN_START_S = DEFAULT_START_LIMIT_S
 INITIAL_DELAY_S, PERIOD_S, FAILURE_THRESHOLD = 10.0, 10.0, 30
 """The defaults of Azure's liveness probe."""
 DEFAULT_TIMEOUT_S = 5.0
+MILLISECONDS = 1000
+PROBE_TIMEOUT_S, PROBE_SUCCESSES = 10.0, 1
+READINESS_PERIOD_S, READINESS_FAILURES = 2.0, 3
+"""How workers are probed here, whatever a deployment says: how long a probe may take and how many have to succeed; how often,
+and how many in a row may fail before a worker gets no requests."""
 _NOT_SUPPORTED: Mapping[str, str] = {
     "dataCollector": "data_collector: data collection isn't supported; leave it out.",
     "codeConfiguration": "code_configuration (a scoring script of one's own) isn't supported; leave it out.",
     "environmentId": "environment isn't supported; leave it out: the model brings all that it needs.",
+    "environmentVariables": "environment_variables aren't supported: no script of one's own would read them; leave them out.",
+    "modelMountPath": "model_mount_path isn't supported; leave it out: no script of one's own would look for the model.",
+    "appInsightsEnabled": "app_insights_enabled isn't supported; leave it out: /metrics and the deployment's log are here.",
+    "privateNetworkConnection": "private_network_connection isn't supported; leave it out.",
+}
+AZURE_PROBE_TIMEOUT = "PT2S"
+_PROBE_KEYS = {
+    "timeout": "timeout",
+    "successThreshold": "success_threshold",
+    "period": "period",
+    "failureThreshold": "failure_threshold",
+    "initialDelay": "initial_delay",
 }
 _PROVISIONING: Mapping[DeploymentStatus, str] = {
     DeploymentStatus.HEALTHY: "Succeeded",
@@ -112,16 +130,82 @@ def deployment_from_body(name: str, body: Mapping[str, Any]) -> DeploymentReques
     capacity = (body.get("sku") or {}).get("capacity", 1)
     if capacity not in (None, 1):
         faults.add(f"instance_count is {capacity}; a deployment is one worker here, which answers many at once.")
+    settings = properties.get("requestSettings") or {}
+    request_timeout_s = _seconds(settings.get("requestTimeout"), DEFAULT_TIMEOUT_S)
+    faults.add(*_request_faults(settings, request_timeout_s), *_scale_faults(properties.get("scaleSettings") or {}))
+    faults.add(*_liveness_faults(properties.get("livenessProbe") or {}))
+    faults.add(*_readiness_faults(properties.get("readinessProbe") or {}))
+    if str(properties.get("egressPublicNetworkAccess") or "Enabled").lower() != "enabled":
+        faults.add("egress_public_network_access is disabled, which isn't supported: a worker's network isn't cut off.")
     if faults:
         raise NotSupported(f"Deployment '{name}' can't be made.", tuple(faults))
-    limit = (properties.get("requestSettings") or {}).get("requestTimeout")
     return DeploymentRequest(
         model=model_reference(name, properties),
         initial_delay_s=_start_limit_s(properties.get("livenessProbe") or {}),
-        request_timeout_s=seconds_of(str(limit)) if limit else DEFAULT_TIMEOUT_S,
+        request_timeout_s=request_timeout_s,
         instance_type=str(properties.get("instanceType") or ""),
         echoes={ECHO: dict(body)},
     )
+
+
+def _request_faults(settings: Mapping[str, Any], timeout_s: float) -> Iterator[str]:
+    """Yield what of `request_settings` doesn't happen: a worker has as many requests as it answers together; others wait."""
+    concurrent, most = settings.get("maxConcurrentRequestsPerInstance"), DEFAULTS.requests_at_once
+    if concurrent not in (None, most):
+        yield (
+            f"request_settings: max_concurrent_requests_per_instance is {concurrent!r}, which isn't supported: a worker "
+            f"answers {most} at once, and the others wait. Leave it out."
+        )
+    wait_s = _seconds(settings.get("maxQueueWait"), timeout_s)
+    if wait_s != timeout_s:
+        yield (
+            f"request_settings: max_queue_wait_ms is {wait_s * MILLISECONDS:g}, which isn't supported: a request may wait as "
+            f"long as it may take, request_timeout_ms {timeout_s * MILLISECONDS:g}. Leave it out."
+        )
+
+
+def _scale_faults(settings: Mapping[str, Any]) -> Iterator[str]:
+    """Yield why `scale_settings` don't hold: a deployment is one worker, which instances between 1 and 1 say too."""
+    kind = str(settings.get("scaleType") or "Default")
+    instances = [settings.get("minInstances", 1), settings.get("maxInstances")]
+    if kind.lower() != "default" and instances != [1, 1]:
+        yield (
+            f"scale_settings of the type {kind} aren't supported: a deployment is one worker here, which answers many at once. "
+            "Leave them out, or use DefaultScaleSettings."
+        )
+
+
+def _liveness_faults(probe: Mapping[str, Any]) -> Iterator[str]:
+    """Return what of `liveness_probe` doesn't happen; the rest of it says how long a worker may take to start.
+
+    Azure's own default time-out, which exported files have, means the same as none.
+    """
+    happens: dict[str, float] = {"timeout": PROBE_TIMEOUT_S, "successThreshold": PROBE_SUCCESSES}
+    if probe.get("timeout") == AZURE_PROBE_TIMEOUT:
+        del happens["timeout"]
+    return _probe_faults("liveness_probe", probe, happens)
+
+
+def _readiness_faults(probe: Mapping[str, Any]) -> Iterator[str]:
+    """Return what of `readiness_probe` doesn't happen."""
+    happens: dict[str, float] = {"timeout": PROBE_TIMEOUT_S, "successThreshold": PROBE_SUCCESSES}
+    happens |= {"period": READINESS_PERIOD_S, "failureThreshold": READINESS_FAILURES, "initialDelay": 0.0}
+    return _probe_faults("readiness_probe", probe, happens)
+
+
+def _probe_faults(probe_name: str, probe: Mapping[str, Any], happens: Mapping[str, float]) -> Iterator[str]:
+    for name, value in happens.items():
+        written = probe.get(name)
+        number = _seconds(written, value) if isinstance(written, str) else written
+        if number not in (None, value):
+            yield (
+                f"{probe_name}: {_PROBE_KEYS[name]} is {number!r}, which isn't supported: it is {value:g} here, whatever a "
+                "deployment says. Leave it out."
+            )
+
+
+def _seconds(duration: Any, default: float) -> float:
+    return seconds_of(str(duration)) if duration else default
 
 
 def model_reference(deployment: str, properties: Mapping[str, Any]) -> AssetReference:

@@ -1,13 +1,16 @@
 """Endpoints and deployments in Azure's JSON: what is asked comes back as it was, with what we know put in."""
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from mafunzo.control.serving import decide, observer, router
 from mafunzo.entities.asset import AssetType
-from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
+from mafunzo.entities.endpoint import Deployment, DeploymentRequest, DeploymentStatus, Endpoint
 from mafunzo.entities.reference import AssetReference
+from mafunzo.entrypoints.azure.wire import endpoint
 from mafunzo.entrypoints.azure.wire.endpoint import (
     DEFAULT_TIMEOUT_S,
     MIN_START_S,
@@ -16,6 +19,7 @@ from mafunzo.entrypoints.azure.wire.endpoint import (
     endpoint_body,
     endpoint_from_body,
 )
+from mafunzo.entrypoints.http.limits import DEFAULTS
 from mafunzo.errors import InvalidParameter, NotFound, NotSupported
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
@@ -172,3 +176,94 @@ def test_all_that_a_deployment_cannot_be_is_told_at_once() -> None:
         assert fault in str(refused.value)
     with pytest.raises(InvalidParameter, match="names no model"):
         deployment_from_body("blue", {"properties": {}})
+
+
+def made(**properties: Any) -> DeploymentRequest:
+    return deployment_from_body("blue", {"properties": {"model": MODEL, **properties}})
+
+
+@pytest.mark.parametrize(
+    ("properties", "told"),
+    [
+        pytest.param(
+            {"requestSettings": {"maxConcurrentRequestsPerInstance": 1}},
+            "request_settings: max_concurrent_requests_per_instance is 1, which isn't supported",
+            id="requests at once",
+        ),
+        pytest.param(
+            {"requestSettings": {"requestTimeout": "PT90S", "maxQueueWait": "PT0.5S"}},
+            r"max_queue_wait_ms is 500, which isn't supported: .* request_timeout_ms 90000",
+            id="wait in the queue",
+        ),
+        pytest.param(
+            {"scaleSettings": {"scaleType": "TargetUtilization", "minInstances": 1, "maxInstances": 3}},
+            "scale_settings of the type TargetUtilization aren't supported",
+            id="scale",
+        ),
+        pytest.param(
+            {"scaleSettings": {"scaleType": "TargetUtilization"}}, "scale_settings", id="scale without bounds"
+        ),
+        pytest.param({"environmentVariables": {"A": "1"}}, "environment_variables aren't supported", id="variables"),
+        pytest.param(
+            {"readinessProbe": {"period": "PT10S"}},
+            "readiness_probe: period is 10.0, which isn't supported: it is 2 here",
+            id="readiness",
+        ),
+        pytest.param(
+            {"readinessProbe": {"initialDelay": "PT10M"}}, "readiness_probe: initial_delay is 600", id="delay"
+        ),
+        pytest.param({"livenessProbe": {"timeout": "PT3S"}}, "liveness_probe: timeout is 3", id="liveness"),
+        pytest.param(
+            {"livenessProbe": {"successThreshold": 2}}, "liveness_probe: success_threshold is 2", id="successes"
+        ),
+        pytest.param({"appInsightsEnabled": True}, "app_insights_enabled isn't supported", id="insights"),
+        pytest.param({"modelMountPath": "/m"}, "model_mount_path isn't supported", id="mount"),
+        pytest.param(
+            {"egressPublicNetworkAccess": "Disabled"}, "egress_public_network_access is disabled", id="network"
+        ),
+    ],
+)
+def test_a_setting_that_does_not_work_is_refused_by_its_name(properties: dict[str, Any], told: str) -> None:
+    with pytest.raises(NotSupported) as caught:
+        made(**properties)
+    assert len(caught.value.faults) == 1
+    assert re.search(told, caught.value.faults[0])
+
+
+def test_all_settings_that_do_not_work_are_told_at_once() -> None:
+    with pytest.raises(NotSupported) as caught:
+        made(
+            environmentVariables={"A": "1"},
+            readinessProbe={"period": "PT1S", "failureThreshold": 9},
+            dataCollector={"a": 1},
+        )
+    assert len(caught.value.faults) == 4
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        pytest.param({"requestSettings": {"maxConcurrentRequestsPerInstance": 16}}, id="requests at once"),
+        pytest.param({"requestSettings": {"requestTimeout": "PT90S", "maxQueueWait": "PT1M30S"}}, id="wait"),
+        pytest.param({"scaleSettings": {"scaleType": "Default"}}, id="no scaling"),
+        pytest.param(
+            {"scaleSettings": {"scaleType": "TargetUtilization", "minInstances": 1, "maxInstances": 1}},
+            id="from 1 to 1",
+        ),
+        pytest.param({"environmentVariables": {}, "readinessProbe": {}, "appInsightsEnabled": False}, id="nothing"),
+        pytest.param(
+            {"readinessProbe": {"period": "PT2S", "timeout": "PT10S", "failureThreshold": 3, "successThreshold": 1}},
+            id="readiness",
+        ),
+        pytest.param({"livenessProbe": {"timeout": "PT2S", "successThreshold": 1}}, id="as Azure exports it"),
+        pytest.param({"egressPublicNetworkAccess": "Enabled"}, id="network"),
+    ],
+)
+def test_a_setting_that_says_what_happens_anyway_passes(properties: dict[str, Any]) -> None:
+    assert made(**properties).model == OF_MODEL
+
+
+def test_what_happens_anyway_is_what_the_supervisor_and_the_router_do() -> None:
+    probes = (endpoint.READINESS_PERIOD_S, endpoint.PROBE_TIMEOUT_S, endpoint.READINESS_FAILURES)
+    assert probes == (observer.PROBE_PERIOD_S, observer.PROBE_TIMEOUT_S, decide.UNHEALTHY_PROBES)
+    assert DEFAULTS.requests_at_once == router.REQUESTS_AT_ONCE
