@@ -141,12 +141,9 @@ def traffic(
     as_json: bool = AS_JSON,
 ) -> None:
     """Split the requests over the deployments."""
-    faults = [f"'{share}' isn't deployment=percent." for share in shares if not share.partition("=")[2].isdigit()]
-    if faults:
-        raise InvalidParameter("The traffic can't be set.", faults)
-    parsed = {share.partition("=")[0]: int(share.partition("=")[2]) for share in shares}
+    percents = _percents(shares)
     handle = mafunzo.Workspace().endpoints.get(name)
-    handle.set_traffic(parsed)
+    handle.set_traffic(percents)
     percent = handle.endpoint.traffic_percent
     print_entity({"endpoint": name, "traffic_percent": percent}, as_json, {"traffic": percent})
 
@@ -185,6 +182,28 @@ def delete(
         handle.delete_deployment(deployment)
     what = name if deployment is None else f"{name}/{deployment}"
     print_result({"deleted": {"endpoint": name, "deployment": deployment}}, as_json, f"Deleted {what}")
+
+
+def _percents(shares: list[str]) -> dict[str, int]:
+    """Return the percents by deployment; raises `InvalidParameter` with all faults of `shares`, `deployment=percent` each."""
+    by_share = {share: share.partition("=")[::2] for share in shares}
+    faults = [f"'{share}' isn't deployment=percent." for share, pair in by_share.items() if not _is_share(*pair)]
+    names = [share.partition("=")[0] for share in shares]
+    faults += [
+        f"'{name}' stands {names.count(name)} times, expected once."
+        for name in dict.fromkeys(names)
+        if names.count(name) > 1
+    ]
+    percents = {name: int(percent) for name, percent in by_share.values() if _is_share(name, percent)}
+    if not faults and not any(percents.values()):
+        faults.append("Nobody would answer. Give a deployment its share; `mafunzo endpoint delete` takes one away.")
+    if faults:
+        raise InvalidParameter("The traffic can't be set.", faults)
+    return percents
+
+
+def _is_share(name: str, percent: str) -> bool:
+    return bool(name) and percent.isascii() and percent.isdigit()
 
 
 def _rows(endpoint: "Endpoint", deployments: "list[Deployment]") -> list[tuple[str, ...]]:

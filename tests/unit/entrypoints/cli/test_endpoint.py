@@ -79,8 +79,7 @@ def test_keys_are_printed_and_replaced_one_by_one(shell: Shell, endpoint: str, w
 
 
 def test_traffic_is_set(shell: Shell, endpoint: str, workspace: Workspace) -> None:
-    assert shell("endpoint", "traffic", endpoint, "blue=0", "green=0") == ""
-    assert workspace.endpoints.get(endpoint).endpoint.traffic_percent == {}
+    workspace.endpoints.get(endpoint).set_traffic({})
     assert shell("endpoint", "traffic", endpoint, "blue=100") == "traffic  blue=100\n"
     body = json.loads(shell("endpoint", "traffic", endpoint, "blue=100", "green=0", "--json"))
     assert body == {"endpoint": "chat", "traffic_percent": {"blue": 100}}
@@ -91,6 +90,17 @@ def test_traffic_is_set(shell: Shell, endpoint: str, workspace: Workspace) -> No
     [
         pytest.param(
             ["blue", "green=x"], 2, "  - 'blue' isn't deployment=percent.\n  - 'green=x' isn't", id="no shares"
+        ),
+        pytest.param(
+            ["blue=0", "green=0"], 2, "  - Nobody would answer. Give a deployment its share", id="no share at all"
+        ),
+        pytest.param(["blue=100", "blue=0"], 2, "  - 'blue' stands 2 times, expected once.", id="one twice"),
+        pytest.param(["blue=50", "blue=50"], 2, "  - 'blue' stands 2 times, expected once.", id="the same twice"),
+        pytest.param(
+            ["blue=33.3", "=5", "green=\u00b2"],
+            2,
+            "  - 'blue=33.3' isn't deployment=percent.\n  - '=5' isn't deployment=percent.\n  - 'green=\u00b2' isn't",
+            id="no whole numbers",
         ),
         pytest.param(["blue=50"], 2, "The shares add up to 50, expected 100 (or 0).", id="not 100"),
         pytest.param(["blue=50", "red=50"], 2, "Endpoint chat has no deployment 'red'.", id="unknown deployment"),
