@@ -111,5 +111,5 @@ def is_audited(scope: Scope, status: int) -> bool:
         return True
     if name == "mlflow":
         mlflow = scope["app"].state.context.mlflow
-        return mlflow is not None and mlflow.role_of(scope["method"], scope["path"]) is not Role.READER
+        return mlflow is not None and mlflow.role_of(scope["method"], scope["path_params"]["path"]) is not Role.READER
     return scope["method"] not in READING and NEEDS.get(name) is not Role.READER

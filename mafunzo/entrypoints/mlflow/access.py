@@ -3,25 +3,29 @@
 from starlette.types import Scope
 
 from mafunzo.entities.user import Role
-from mafunzo.entrypoints.http.access import READING
 from mafunzo.entrypoints.http.audit import REFUSED
+from mafunzo.entrypoints.mlflow.operation import role_of
+from mafunzo.errors import Forbidden
 
 PREFIX = "/mlflow"
-MARKS = ("registered-models/delete-tag", "registered-models/alias", "model-versions/delete-tag")
-"""What MLflow asks to DELETE without anything but a mark being lost."""
-
-READ_BY_POST = frozenset({"graphql", "get-latest-versions"})
-"""What MLflow only looks up by POST, besides its searches."""
+SHOWN_CHARACTERS = 200
 
 
 def needed_by_mlflow(method: str, path: str) -> Role:
-    """Return which role a request of MLflow's needs. It looks things up by POST too, and takes marks off by DELETE."""
-    last = path.rpartition("/")[2]
-    if method in READING or (method == "POST" and (last.startswith("search") or last in READ_BY_POST)):
-        return Role.READER
-    if last == "delete" or (method == "DELETE" and not path.endswith(MARKS)):
-        return Role.OWNER
-    return Role.CONTRIBUTOR
+    """Return which role a request of MLflow's needs; one that isn't answered here counts as an owner's.
+
+    `path` is percent-decoded, below MLflow's root or with our prefix in front.
+    """
+    return role_of(method, path.removeprefix(PREFIX).removeprefix("/")) or Role.OWNER
+
+
+def require_listed(method: str, path: str) -> None:
+    """Raise `Forbidden` for a request that isn't answered here; `path` is below MLflow's root."""
+    if role_of(method, path) is None:
+        raise Forbidden(
+            f"{method} {path[:SHOWN_CHARACTERS]} isn't one of MLflow's requests that are answered here. Its jobs, gateway, "
+            "assistant and webhooks are off, and a path has no '.', '..', empty or twice-encoded part."
+        )
 
 
 def is_audited(scope: Scope, status: int) -> bool:

@@ -18,14 +18,16 @@ import aiohttp
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
+from yarl import URL
 
 from mafunzo.entrypoints.http.access import READING, operator_with, require
 from mafunzo.entrypoints.http.body import json_of, limited_body
 from mafunzo.entrypoints.http.context import Context
 from mafunzo.entrypoints.http.identity import OPERATOR_AUDIENCE, OPERATOR_LIFETIME_S, Caller
 from mafunzo.entrypoints.mlflow import registered_model as wire
-from mafunzo.entrypoints.mlflow.access import PREFIX, needed_by_mlflow
+from mafunzo.entrypoints.mlflow.access import PREFIX, needed_by_mlflow, require_listed
 from mafunzo.entrypoints.mlflow.child import MlflowView
+from mafunzo.entrypoints.mlflow.operation import address_of
 from mafunzo.entrypoints.mlflow.registry import Registry
 from mafunzo.errors import InvalidParameter, MafunzoError, NotSupported, Unauthorized
 
@@ -59,6 +61,7 @@ class Mlflow:
     async def answer(self, request: Request, caller: Caller, path: str) -> Response:
         """Answer an authenticated caller, if their role is enough; an error has MLflow's form."""
         try:
+            require_listed(request.method, path)
             require(caller, needed_by_mlflow(request.method, path), "change or delete what MLflow shows")
             return await _answer(request, self, caller, path)
         except MafunzoError as error:
@@ -177,7 +180,7 @@ async def _file(mlflow: Mlflow, path: str) -> Response:
 
 
 async def _pass_on(request: Request, mlflow: Mlflow, path: str, body: bytes | AsyncIterator[bytes] | None) -> Response:
-    """Stream a request to MLflow, and its answer back."""
+    """Stream a request to MLflow, at the address of the path that was judged, and its answer back."""
     address, token = await run_in_threadpool(mlflow.child.address)
     dropped = DROPPED_HEADERS | ({"content-length"} if isinstance(body, bytes) else set())
     headers = [(name, value) for name, value in request.headers.items() if name.lower() not in dropped]
@@ -185,8 +188,7 @@ async def _pass_on(request: Request, mlflow: Mlflow, path: str, body: bytes | As
     try:
         answer = await session.request(
             request.method,
-            f"{address}/{path}",
-            params=list(request.query_params.multi_items()),
+            URL(f"{address}/{address_of(path)}", encoded=True).with_query(list(request.query_params.multi_items())),
             data=body,
             headers=[*headers, ("Authorization", f"Bearer {token}")],
             allow_redirects=False,

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse, Response
 
+from mafunzo.entrypoints.mlflow.operation import is_plain
 from mafunzo.tracking.atomic_json import write_text
 
 if TYPE_CHECKING:
@@ -88,8 +89,11 @@ class Gate:
         authorization = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         if self._bearer is not None and not hmac.compare_digest(authorization, self._bearer):
             return JSONResponse({"message": "The token is missing or wrong."}, 401, {"WWW-Authenticate": "Bearer"})
-        if _OFF.match(scope["path"]):
-            off = {"error_code": "PERMISSION_DENIED", "message": "MLflow's assistant, jobs and gateway are off here."}
+        if _OFF.match(scope["path"]) or not is_plain(scope["path"].removeprefix("/")):
+            off = {
+                "error_code": "PERMISSION_DENIED",
+                "message": "This path is off here, as MLflow's assistant, jobs and gateway are.",
+            }
             return JSONResponse(off, 403)
         artifact = _ARTIFACT_OF_A_RUN.match(scope["path"])
         if artifact is None or scope["method"] in ("GET", "HEAD"):

@@ -11,14 +11,17 @@ from typing import Any, Protocol
 
 from mlflow.entities import Experiment, LifecycleStage, Metric, Param, Run, RunStatus, RunTag, SourceType
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, PERMISSION_DENIED, RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.store.tracking.dbmodels.models import SqlRun, SqlTag
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+from mafunzo.entrypoints.mlflow.operation import is_plain
 
 KEY_TAG = "mafunzo.key"
 """On every run that shows a job or a step: `job`, or `job/step/attempt`."""
 JOBS_TAG = "mafunzo.jobs"
 """On every experiment that has such a run."""
+OWN_LOCATION = "mlflow-artifacts:"
 OWN_TAGS = ("mafunzo.", "mlflow.parentRunId", "mlflow.user")
 
 
@@ -98,6 +101,18 @@ class UserStore(SqlAlchemyStore):  # type: ignore[misc]
     def __init__(self, uri: str, artifact_root: str, runs: OpenRuns) -> None:
         super().__init__(uri, artifact_root)
         self._open_runs = runs
+
+    def create_experiment(self, name: str, artifact_location: str | None = None, tags: Any = None) -> str:
+        location = artifact_location or ""
+        if location and not (
+            location.startswith(OWN_LOCATION) and is_plain(location.removeprefix(OWN_LOCATION).strip("/"))
+        ):
+            raise MlflowException(
+                f"artifact_location is '{location}', expected none, or a path like {OWN_LOCATION}/NAME: the files of runs are "
+                "kept in the home, and the server reads and writes no others.",
+                INVALID_PARAMETER_VALUE,
+            )
+        return str(super().create_experiment(name, artifact_location, tags))
 
     def get_run(self, run_id: str) -> Run:
         try:

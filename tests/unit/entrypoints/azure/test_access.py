@@ -1,5 +1,7 @@
 """The role that each route of the https port needs, and which requests are audited."""
 
+from types import SimpleNamespace
+
 import pytest
 from fastapi.routing import APIRoute
 
@@ -8,6 +10,7 @@ from mafunzo.entrypoints.azure.access import MAKERS, NEEDS, SECRETS, is_audited
 from mafunzo.entrypoints.azure.application import OF_CALLERS, PUBLIC
 from mafunzo.entrypoints.azure.routes import mlflow as azure_mlflow
 from mafunzo.entrypoints.http.access import READING, Need
+from mafunzo.entrypoints.mlflow.access import needed_by_mlflow
 
 ROUTES = [
     route
@@ -58,3 +61,20 @@ def test_what_a_reader_may_ask_changes_nothing(route: APIRoute) -> None:
 def test_changes_secrets_and_refusals_are_audited(name: str, method: str, status: int, is_written: bool) -> None:
     route = next(route for route in ROUTES if route.name == name)
     assert is_audited({"type": "http", "route": route, "method": method, "path": "/"}, status) is is_written
+
+
+@pytest.mark.parametrize(
+    ("path", "is_written"),
+    [
+        pytest.param("api/2.0/mlflow/experiments/search", False, id="a search"),
+        pytest.param("api/2.0/mlflow/experiments/create?x/search", True, id="no search, a query in its path"),
+        pytest.param("api/2.0/mlflow/experiments/create", True, id="a change"),
+    ],
+)
+def test_mlflow_s_requests_are_audited_by_the_path_that_goes_on_to_it(path: str, is_written: bool) -> None:
+    mlflow = SimpleNamespace(role_of=needed_by_mlflow)
+    app = SimpleNamespace(state=SimpleNamespace(context=SimpleNamespace(mlflow=mlflow)))
+    route = next(route for route in ROUTES if route.name == "mlflow")
+    full = f"/mlflow/v2.0/subscriptions/x/{path}"
+    scope = {"type": "http", "route": route, "method": "POST", "path": full, "path_params": {"path": path}, "app": app}
+    assert is_audited(scope, 200) is is_written

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from urllib.parse import quote, unquote
 
 import httpx
 import pytest
@@ -143,7 +144,7 @@ def test_whoever_has_no_key_is_told_how_to_get_one(headers: dict[str, str], benc
 
 
 def test_a_browser_sends_the_key_as_its_password(bench: Bench) -> None:
-    assert bench.ask("GET", "/mlflow/static/app.js", headers=basic("operators")).status_code == 418
+    assert bench.ask("GET", "/mlflow/static-files/app.js", headers=basic("operators")).status_code == 418
 
 
 def test_a_browser_is_led_to_an_address_without_the_key_and_let_in_there_by_a_cookie(bench: Bench) -> None:
@@ -243,3 +244,37 @@ def test_the_files_of_a_version_never_change(method: str, bench: Bench) -> None:
 
 def test_files_of_runs_are_mlflows(bench: Bench) -> None:
     assert bench.ask("GET", f"{FILES}/1/run7/artifacts/x").status_code == 418
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(f"{API}/experiments/create%3Fx/search", id="a query in the path"),
+        pytest.param(f"{API}/experiments/create%23/search", id="a fragment in the path"),
+        pytest.param(f"{API}/experiments/create%2F%3F/search", id="a query behind a slash"),
+        pytest.param(f"{API}/experiments/create/%2e%2e/search", id="a way up"),
+        pytest.param(f"{API}/experiments/create%253F/search", id="a query, encoded twice"),
+        pytest.param(f"{API}//experiments/search", id="an empty part"),
+        pytest.param(f"{API}/webhooks", id="MLflow's webhooks"),
+        pytest.param(f"{API}/upload-artifact", id="a file into any run"),
+        pytest.param(f"{API}/of-a-later-version/search", id="what isn't known here"),
+    ],
+)
+@pytest.mark.parametrize("role", ["reader", "owner"])
+def test_what_is_not_on_the_list_is_refused_and_never_reaches_mlflow(
+    path: str, role: str, bench: Bench, workspace: Workspace
+) -> None:
+    headers = bearer_of(workspace, f"{role}-{abs(hash(path))}", role)
+    answer = bench.ask("POST", path, headers=headers, json={"name": "x"})
+    assert (answer.status_code, answer.json()["error_code"]) == (403, "PERMISSION_DENIED")
+    assert bench.requests == []
+
+
+@pytest.mark.parametrize(
+    "name", ["a b.txt", "what?.txt", "50%.txt", "a#b.txt", "a;b.txt", "naïve.txt", "a+b.txt", "a&b=c.txt"]
+)
+def test_a_file_s_name_goes_on_as_it_was_judged(name: str, bench: Bench) -> None:
+    assert bench.ask("PUT", f"{FILES}/1/run7/artifacts/{quote(name)}", content=b"x").status_code == 418
+    target = bench.requests[0]["target"]
+    assert unquote(target) == f"/api/2.0/mlflow-artifacts/artifacts/1/run7/artifacts/{name}"
+    assert "?" not in target

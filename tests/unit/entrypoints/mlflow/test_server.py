@@ -51,6 +51,8 @@ def test_without_a_token_of_its_own_the_process_asks_for_none() -> None:
         pytest.param("/ajax-api/3.0/jobs", id="jobs of MLflow's own"),
         pytest.param("/gateway/x", id="the gateway"),
         pytest.param("/ajax-api/2.0/mlflow/gateway-proxy", id="its proxy"),
+        pytest.param(f"{ARTIFACTS}/job1%252Fartifacts/x", id="a job's run, encoded twice"),
+        pytest.param(f"{ARTIFACTS}/%2e/job1/artifacts/x", id="a job's run, by another way"),
     ],
 )
 def test_what_of_mlflow_runs_programs_or_asks_other_servers_is_off(path: str) -> None:

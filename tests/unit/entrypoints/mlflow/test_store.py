@@ -171,3 +171,20 @@ def test_a_command_that_is_tried_again_goes_on_in_its_jobs_run(jobs: Path, users
 def test_a_run_that_isnt_there_isnt_found(users: UserStore) -> None:
     with pytest.raises(MlflowException, match="not found"):
         users.get_run("nobodys")
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["file:///etc", "/etc", "s3://bucket/x", "http://127.0.0.1/x", "mlflow-artifacts:/../x", "mlflow-artifacts:/a%2Fb"],
+)
+def test_files_of_runs_are_kept_nowhere_but_in_the_home(location: str, users: UserStore) -> None:
+    with pytest.raises(MlflowException, match="artifact_location is ") as refusal:
+        users.create_experiment("elsewhere", location)
+    assert refusal.value.error_code == "INVALID_PARAMETER_VALUE"
+    assert users.get_experiment_by_name("elsewhere") is None
+
+
+def test_an_experiment_may_name_a_place_of_the_home(users: UserStore) -> None:
+    number = users.create_experiment("mine", "mlflow-artifacts:/mine")
+    assert users.get_experiment(number).artifact_location.endswith("mine")
+    assert users.create_experiment("plain") != number
