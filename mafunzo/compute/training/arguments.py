@@ -62,6 +62,7 @@ class TrainingArguments:
     deepspeed_stage: Literal["2"]
     lora_target_modules: str | None
     warmup_ratio: float
+    save_interval_s: float
     gradient_checkpointing: bool
 
     @classmethod

@@ -3,13 +3,18 @@
 checkpoint-N/ holds the adapter (peft's format) or the model (float32), optimizer.safetensors + optimizer.json,
 scheduler.json, rng.safetensors, trainer_state.json, and manifest.json with the hash of each. A folder without a valid
 manifest is not a checkpoint. No pickle anywhere.
+
+A checkpoint is written beside its place, made durable, and renamed. A kill in between leaves either the one that was there
+before or a whole `.checkpoint-N.tmp`, which `usable` puts in its place.
 """
 
 import json
+import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +31,12 @@ from mafunzo.compute.model.lora import WEIGHTS_FILE, AdapterConfig, adapter_tens
 from mafunzo.errors import ArtifactCorrupt, Faults
 from mafunzo.tracking.atomic_json import write_json
 
+logger = logging.getLogger(__name__)
+
 MANIFEST = "manifest.json"
 STATE = "trainer_state.json"
 _NAME = re.compile(r"^checkpoint-\d+$")
+_TEMPORARY = re.compile(r"^\.(checkpoint-\d+)\.tmp$")
 _SCHEDULE_KEYS = ("base_lrs", "last_epoch", "_step_count", "_last_lr")
 
 
@@ -51,11 +59,12 @@ def save_checkpoint(
     save_file(tensors, temporary / "optimizer.safetensors")
     write_json(temporary / "optimizer.json", numbers, indent=2)
     write_json(temporary / "scheduler.json", {key: schedule.state_dict().get(key) for key in _SCHEDULE_KEYS}, indent=2)
-    save_file(_random_state(), temporary / "rng.safetensors")
+    save_file(random_state(), temporary / "rng.safetensors")
     write_json(temporary / STATE, state, indent=2)
     write_json(temporary / MANIFEST, {name: sha256(temporary / name) for name in _files(temporary)}, indent=2)
     for name in [*_files(temporary), MANIFEST]:
         _sync(temporary / name)
+    _sync(temporary)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(temporary, folder)
     _sync(output)
@@ -91,7 +100,12 @@ def load_checkpoint(
         group["lr"] = rate
     optimizer.load_state_dict(restored)
     schedule.load_state_dict(schedule.state_dict() | schedule_state)
-    _restore_random_state(load_file(folder / "rng.safetensors"))
+    restore_random_state(load_file(folder / "rng.safetensors"))
+    return read_state(folder)
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Return the state that was saved with a whole checkpoint."""
     state = json.loads((folder / STATE).read_text(encoding="utf-8"))
     assert isinstance(state, dict)
     return state
@@ -110,8 +124,73 @@ def step_of(folder: Path) -> int:
 
 def newest_whole(outputs: Iterable[Path]) -> Path | None:
     """Return the checkpoint with the most steps, in any of the folders, whose bytes are all there."""
-    newest_first = sorted((path for output in outputs for path in checkpoints(output)), key=step_of, reverse=True)
-    return next((path for path in newest_first if not verify(path)), None)
+    return next(_whole(outputs), None)
+
+
+def usable(outputs: Sequence[Path]) -> list[Path]:
+    """Return the newest checkpoint from which training can go on, then the best one that it names, if that is another.
+
+    Both are whole; the best one's weights may become the result. The folders are those of one run, whose checkpoints of the
+    same step are equal. Empty where there is none.
+    """
+    for output in outputs:
+        _finish_writes(output)
+    for folder in _whole(outputs):
+        best = best_step(folder)
+        if best is None or best == step_of(folder):
+            return [folder]
+        best_folder = next((path for path in _whole(outputs, step=best)), None)
+        if best_folder is not None:
+            return [folder, best_folder]
+        logger.info("%s can't be gone on from: checkpoint-%d, which it names as the best, isn't whole", folder, best)
+    return []
+
+
+def best_step(folder: Path) -> int | None:
+    """Return the step of the best checkpoint at the time when a whole one was written."""
+    best = read_state(folder).get("best_global_step")
+    return best if isinstance(best, int) else None
+
+
+def adopt(folder: Path, output: Path) -> None:
+    """Have a checkpoint of an earlier attempt in `output` too, whole or not at all; its bytes aren't copied if they needn't.
+
+    No file of a checkpoint is ever changed, so that hard links are safe.
+    """
+    target, temporary = output / folder.name, output / f".{folder.name}.tmp"
+    if target.exists():
+        return
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(folder, temporary, copy_function=_link_or_copy)
+    os.replace(temporary, target)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _whole(outputs: Iterable[Path], step: int | None = None) -> Iterator[Path]:
+    """Yield the whole checkpoints, the newest first, or those of one step; the others are logged."""
+    folders = [path for output in outputs for path in checkpoints(output) if step in (None, step_of(path))]
+    for path in sorted(folders, key=step_of, reverse=True):
+        faults = verify(path)
+        if not faults:
+            yield path
+        else:
+            logger.info("%s isn't whole and is left out: %s", path, " ".join(faults))
+
+
+def _finish_writes(output: Path) -> None:
+    """Put a checkpoint that was written whole, and not yet renamed, in its place; delete what was cut off before."""
+    for temporary in list(output.glob(".checkpoint-*.tmp")):
+        match = _TEMPORARY.match(temporary.name)
+        if match and not verify(temporary) and not (output / match[1]).exists():
+            os.replace(temporary, output / match[1])
+        else:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def verify(folder: Path) -> Faults:
@@ -131,14 +210,25 @@ def verify(folder: Path) -> Faults:
     return faults
 
 
-def prune(output: Path, limit: int, keep: Path | None) -> None:
-    """Delete the oldest checkpoints beyond `limit` (-1: none), never `keep`, which counts among them."""
-    if limit < 1:
-        return
-    oldest_first = [path for path in checkpoints(output) if path != keep]
-    surplus = len(oldest_first) + (keep is not None) - limit
-    for path in oldest_first[: max(0, surplus)]:
-        shutil.rmtree(path)
+def prune(output: Path, limit: int, best: Path | None, is_passing: Callable[[Path], bool] = lambda path: False) -> None:
+    """Delete the oldest checkpoints beyond `limit` (-1: none), never the best, which counts among them, nor the newest.
+
+    is_passing: whether one was written only so that little is lost; these go as soon as there is a newer one, and don't count.
+    """
+    newest_first = checkpoints(output)[::-1]
+    lasting = [path for path in newest_first if path != best and not is_passing(path)]
+    if limit > 0:
+        lasting = lasting[: limit - (best is not None)]
+    for path in newest_first[1:]:
+        if path != best and path not in lasting:
+            _delete(path)
+
+
+def _delete(folder: Path) -> None:
+    """Delete a checkpoint, its manifest first, so that what is left of it after a kill isn't taken for one."""
+    with suppress(FileNotFoundError):
+        (folder / MANIFEST).unlink()
+    shutil.rmtree(folder)
 
 
 def _flatten(state: Mapping[int, Mapping[str, Any]]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -160,14 +250,16 @@ def _unflatten(tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> dic
     return state
 
 
-def _random_state() -> dict[str, Tensor]:
+def random_state() -> dict[str, Tensor]:
+    """Return the state of the random numbers that training draws."""
     state = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
     return state
 
 
-def _restore_random_state(state: Mapping[str, Tensor]) -> None:
+def restore_random_state(state: Mapping[str, Tensor]) -> None:
+    """Put it back."""
     torch.set_rng_state(state["cpu"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])

@@ -3,18 +3,27 @@
 import logging
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from mafunzo.compute.training import checkpoint
-from mafunzo.compute.training.run import Run
+from mafunzo.compute.training.run import Run, TrainingRequest
 from mafunzo.errors import InvalidParameter
 
 logger = logging.getLogger(__name__)
 
 # Arguments that may differ when a checkpoint is resumed from: they change no result.
-_FREE = frozenset({"resume_from_checkpoint", "dataloader_num_workers", "save_total_limit", "auto_find_batch_size"})
+_FREE = frozenset(
+    {
+        "resume_from_checkpoint",
+        "dataloader_num_workers",
+        "save_total_limit",
+        "save_interval_s",
+        "auto_find_batch_size",
+    }
+)
 
 
 @dataclass
@@ -88,45 +97,74 @@ class History:
         self._state.since_log = {"loss": 0.0, "steps": 0, **dict.fromkeys(self._run.objective.counts, 0)}
 
 
-def resume(run: Run) -> TrainingState:
-    """Return the state of the newest whole checkpoint, put back into the run, or that of step 0.
+def require_free(request: TrainingRequest) -> None:
+    """Raise `InvalidParameter` where checkpoints lie in the output folder that aren't to be gone on from: they would count as
+    this run's."""
+    existing = checkpoint.checkpoints(request.output)
+    if existing and not request.arguments.resume_from_checkpoint:
+        raise InvalidParameter(
+            f"{request.output} holds {existing[-1].name} of an earlier run. Set resume_from_checkpoint true to go on from "
+            "there, or name another output folder."
+        )
 
-    Raises `InvalidParameter` for a checkpoint of other parameters or rows.
+
+def resume(run: Run) -> TrainingState:
+    """Return the state of the newest usable checkpoint, put back into the run, or that of step 0.
+
+    Those of earlier attempts of the same step always count, those that lie in the output folder if it was asked for.
+    Raises `InvalidParameter` for a checkpoint of other parameters or rows in the output folder.
     """
-    request = run.request
-    if not run.arguments.resume_from_checkpoint:
-        return TrainingState()
-    folder = checkpoint.newest_whole([request.output, *request.earlier])
-    if folder is None:
-        logger.info("There is no checkpoint to go on from: training starts at step 0.")
-        return TrainingState()
+    output, earlier = run.request.output, run.request.earlier
+    own = [output] if run.arguments.resume_from_checkpoint else []
+    while folders := checkpoint.usable([*own, *earlier]):
+        saved = checkpoint.read_state(folders[0])
+        if _is_of(run, saved):
+            return _go_on(run, folders)
+        if folders[0].parent == output:
+            raise InvalidParameter(
+                f"{folders[0]} was written with other parameters or rows. Set resume_from_checkpoint false and name another "
+                "output folder, or use the same."
+            )
+        logger.warning("%s is of other parameters or rows, as of another version: it is left out", folders[0])
+        earlier = tuple(path for path in earlier if path != folders[0].parent)
+    _drop_after(output, 0)
+    logger.info("There is no checkpoint to go on from: training starts at step 0.")
+    return TrainingState()
+
+
+def _is_of(run: Run, saved: Mapping[str, Any]) -> bool:
+    own = saved.get("mafunzo", {})
+    values = {name: value for name, value in own.get("values", {}).items() if name not in _FREE}
+    return {"values": values, "rows": own.get("rows")} == identity(run)
+
+
+def _go_on(run: Run, folders: Sequence[Path]) -> TrainingState:
+    """Put a checkpoint back into the run, and those that belong to it into the output folder; return its state."""
+    folder, output = folders[0], run.request.output
     saved = checkpoint.load_checkpoint(folder, run.network, run.adapter is not None, run.optimizer, run.schedule)
     run.stepper.weights_were_loaded()
-    if {key: saved["mafunzo"].get(key) for key in ("values", "rows")} != identity(run):
-        raise InvalidParameter(
-            f"{folder} was written with other parameters or rows. Set resume_from_checkpoint false, or use the same."
-        )
     state = TrainingState(**saved["mafunzo"]["state"])
-    _log_checkpoint(run, state, "load")
-    for path in checkpoint.checkpoints(folder.parent):
-        if path.parent != request.output:
-            shutil.copytree(path, request.output / path.name, dirs_exist_ok=True)
+    is_earlier = folder.parent != output
+    if is_earlier:
+        for entry in state.history:  # this attempt's metrics begin where the run did
+            run.request.metrics.log(entry["step"], {name: value for name, value in entry.items() if name != "step"})
+    log_checkpoint(run, state, "load")
+    _drop_after(output, state.step)
+    older = (path for parent in run.request.earlier for path in checkpoint.checkpoints(parent))
+    for path in [*folders, *(path for path in older if checkpoint.step_of(path) < state.step)] if is_earlier else []:
+        checkpoint.adopt(path, output)
     logger.info("Goes on from %s", folder.name)
     return state
 
 
-def save_checkpoint(run: Run, state: TrainingState) -> None:
-    """Write a checkpoint of now, and delete the oldest beyond `save_total_limit`, never the best."""
-    output = run.request.output
-    checkpoint.save_checkpoint(
-        output, state.step, run.network, run.adapter, run.optimizer, run.schedule, trainer_state(run, state)
-    )
-    _log_checkpoint(run, state, "save")
-    best = output / f"checkpoint-{state.best_step}" if state.best_step is not None else None
-    checkpoint.prune(output, run.arguments.save_total_limit, best)
+def _drop_after(output: Path, step: int) -> None:
+    """Delete checkpoints of later steps than that which training goes on from: they aren't whole, and would seem the newest."""
+    for path in checkpoint.checkpoints(output):
+        if checkpoint.step_of(path) > step:
+            shutil.rmtree(path)
 
 
-def _log_checkpoint(run: Run, state: TrainingState, what: str) -> None:
+def log_checkpoint(run: Run, state: TrainingState, what: str) -> None:
     """Log the step of a checkpoint as a metric; the history, which checkpoints contain, doesn't have them."""
     run.request.metrics.log(state.step, {f"checkpoint_{what}_step": state.step})
 

@@ -3,7 +3,7 @@
 step n:   batch | batch | batch        as many forward passes as gradient accumulation has (data_order.py)
           loss  + loss  + loss         each divided by the terms of the whole step, gradients added up
           clip, optimizer step, learning-rate schedule
-          log?  validate and save a checkpoint?  stop early?
+          log?  validate and save a checkpoint?  stop early?  save one because time is over, or to stop? (saving.py)
 """
 
 import logging
@@ -15,14 +15,23 @@ from collections.abc import Sequence
 import torch
 
 from mafunzo.compute.device.out_of_memory import is_out_of_memory
+from mafunzo.compute.training import checkpoint
 from mafunzo.compute.training.announcement import announce
 from mafunzo.compute.training.batch import Batch
 from mafunzo.compute.training.data_order import load_steps
 from mafunzo.compute.training.memory_plan import plan_memory
 from mafunzo.compute.training.output import write_output
 from mafunzo.compute.training.run import Run, TrainingRequest, assemble
-from mafunzo.compute.training.state import History, TrainingState, resume, save_checkpoint
-from mafunzo.compute.training.validation import Validator, is_due, make_validator, note_loss, stops_early
+from mafunzo.compute.training.saving import Saver
+from mafunzo.compute.training.state import History, TrainingState, require_free, resume
+from mafunzo.compute.training.validation import (
+    Validator,
+    is_due,
+    is_validated,
+    make_validator,
+    note_loss,
+    stops_early,
+)
 from mafunzo.errors import FailedError, OutOfMemory
 from mafunzo.tracking.progress import Progress
 
@@ -30,24 +39,38 @@ logger = logging.getLogger(__name__)
 
 
 def finetune(request: TrainingRequest) -> dict[str, float]:
-    """Train and write the output folder; returns the content of `all_results.json`."""
+    """Train and write the output folder; returns the content of `all_results.json`.
+
+    SIGTERM saves a checkpoint and ends the process.
+    """
+    require_free(request)
     run = assemble(request)
     announce(run)
+    request.output.mkdir(parents=True, exist_ok=True)
     state = resume(run)
     plan = plan_memory(run)
     logger.info("Memory: %s", plan)
     state.forward_tokens = min(plan.forward_tokens, state.forward_tokens or plan.forward_tokens)
-    request.output.mkdir(parents=True, exist_ok=True)
     history = History(run, state)
-    Trainer(run, state, history, make_validator(run)).train()
+    saver = Saver(run, state)
+    with saver.at_sigterm():
+        Trainer(run, state, history, make_validator(run, saver.save_if_due), saver).train()
     return write_output(run, state, history)
 
 
 class Trainer:
     """Trains from the run's state to its last step; the state is the caller's, and changed in place."""
 
-    def __init__(self, run: Run, state: TrainingState, history: History, validator: Validator | None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        state: TrainingState,
+        history: History,
+        validator: Validator | None,
+        saver: Saver | None = None,
+    ) -> None:
         self._run, self._state, self._history, self._validator = run, state, history, validator
+        self._saver = saver or Saver(run, state)
 
     def train(self) -> None:
         """Take all steps, validating and saving checkpoints on the way."""
@@ -57,7 +80,7 @@ class Trainer:
         run.network.train()
         started = time.monotonic() - state.seconds
         tokens_before, resumed_at = state.tokens, time.monotonic()
-        is_stopped = False
+        is_stopped = self._has_stopped_early()
         while state.step < total_steps and not is_stopped:  # goes round again when memory ran out: with smaller passes
             for batches in load_steps(run.rows, run.order, state.step, state.forward_tokens, n_threads):
                 loss = self.step(batches)
@@ -71,13 +94,27 @@ class Trainer:
                     is_stopped = self._validate(self._validator)
                 if is_stopped:
                     break
+                self._saver.save_if_due()
         state.seconds = time.monotonic() - started
-        if self._validator is None:
-            save_checkpoint(run, state)
+        if self._validator is None and not self._saver.is_saved:
+            self._saver.save()
+
+    def _has_stopped_early(self) -> bool:
+        """Return whether a run that goes on had stopped early before; validates first what was saved before its validation."""
+        state, arguments, order = self._state, self._run.arguments, self._run.order
+        if self._validator is None or state.step == 0:
+            return False
+        if is_due(state.step, arguments, order) and not is_validated(state):
+            return self._validate(self._validator)
+        return stops_early(state, arguments)
 
     def step(self, batches: Sequence[Batch]) -> float | None:
-        """Take one optimizer step and return its loss; None if memory ran out and forward passes were halved instead."""
+        """Take one optimizer step and return its loss; None if memory ran out and forward passes were halved instead.
+
+        A step during which a signal comes is given up, and the process ends.
+        """
         run, state = self._run, self._state
+        random_state = checkpoint.random_state()
         try:
             step_loss, counts = self._accumulate(batches)
         except Exception as error:
@@ -86,6 +123,10 @@ class Trainer:
             run.stepper.clear()
             self._halve_passes(batches, error)
             return None
+        if step_loss is None:
+            run.stepper.clear()
+            checkpoint.restore_random_state(random_state)
+            self._saver.stop()
         learning_rate = float(run.schedule.get_last_lr()[0])
         grad_norm = self._take_step() if math.isfinite(step_loss) else math.nan
         self._check_finite(step_loss, grad_norm, learning_rate)
@@ -96,8 +137,11 @@ class Trainer:
         self._history.add(step_loss, counts, grad_norm, learning_rate)
         return step_loss
 
-    def _accumulate(self, batches: Sequence[Batch]) -> tuple[float, Counter[str]]:
-        """Run all forward and backward passes of a step (gradient accumulation); return the mean loss and the counts."""
+    def _accumulate(self, batches: Sequence[Batch]) -> tuple[float | None, Counter[str]]:
+        """Run all forward and backward passes of a step (gradient accumulation); return the mean loss and the counts.
+
+        The loss is None where training is to stop, and passes were left out.
+        """
         run = self._run
         terms = [run.objective.terms(batch) for batch in batches]
         n_terms = max(sum(terms), 1)
@@ -106,6 +150,8 @@ class Trainer:
         for index, batch in enumerate(batches):
             with run.autocast():
                 result = run.objective.loss(run.packed, batch)
+            if self._saver.is_stopping:
+                return None, counts
             if result.loss_sum.requires_grad:  # a batch without a term has none
                 run.stepper.backward(result.loss_sum / n_terms, is_last=index == last)
             loss_sum += float(result.loss_sum.detach())
@@ -162,7 +208,7 @@ class Trainer:
         numbers = validator(run.packed)
         self._history.write(numbers)
         note_loss(state, numbers["eval_loss"], run.arguments.early_stopping_threshold)
-        save_checkpoint(run, state)
+        self._saver.save()
         if not stops_early(state, run.arguments):
             return False
         logger.info("Stops early: the validation loss didn't fall for %d evaluations", state.evaluations_without_gain)

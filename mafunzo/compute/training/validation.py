@@ -20,12 +20,15 @@ Validator = Callable[[PackedNetwork], dict[str, float]]
 """A network in, numbers out; `eval_loss` is the one that the best checkpoint and early stopping go by."""
 
 
-def make_validator(run: Run) -> Validator | None:
-    """Return the validation of a run: the loss and metrics of its own objective, or None without validation rows."""
-    return None if run.validation_rows is None else partial(_validate, run, run.validation_rows)
+def make_validator(run: Run, on_batch: Callable[[], None] = lambda: None) -> Validator | None:
+    """Return the validation of a run: the loss and metrics of its own objective, or None without validation rows.
+
+    on_batch: called after each forward pass.
+    """
+    return None if run.validation_rows is None else partial(_validate, run, run.validation_rows, on_batch)
 
 
-def _validate(run: Run, rows: Rows, packed: PackedNetwork) -> dict[str, float]:
+def _validate(run: Run, rows: Rows, on_batch: Callable[[], None], packed: PackedNetwork) -> dict[str, float]:
     """Run the objective over all validation rows, in their order."""
     objective, batch_rows, n_rows = run.objective, run.arguments.per_device_eval_batch_size, len(rows)
     starts = range(0, n_rows, batch_rows)
@@ -42,6 +45,7 @@ def _validate(run: Run, rows: Rows, packed: PackedNetwork) -> dict[str, float]:
             terms += objective.terms(batch)
             counts.update(result.counts)
             progress.update(stop, loss=loss_sum / max(terms, 1))
+            on_batch()
     packed.network.train()
     seconds = max(time.monotonic() - started, 1e-9)
     return {
@@ -63,6 +67,11 @@ def is_due(step: int, arguments: TrainingArguments, order: DataOrder) -> bool:
     share = arguments.evaluation_steps_interval
     interval = max(1, math.floor(order.steps_per_epoch * share)) if share > 0 else arguments.eval_steps
     return step % interval == 0
+
+
+def is_validated(state: TrainingState) -> bool:
+    """Return whether the validation after the state's step was done: a checkpoint may be older than it."""
+    return any(entry["step"] == state.step and "eval_loss" in entry for entry in state.history)
 
 
 def note_loss(state: TrainingState, loss: float, threshold: float) -> None:

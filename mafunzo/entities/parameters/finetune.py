@@ -138,8 +138,8 @@ _CHECKPOINTS = (
     Parameter(
         "evaluation_strategy",
         "string",
-        "When training is evaluated on the validation rows, and a checkpoint is kept: after each epoch, every eval_steps, "
-        "or never (then only the end is kept).",
+        "When training is evaluated on the validation rows, and a checkpoint is kept for good: after each epoch, every "
+        "eval_steps, or never (then only the end is).",
         default="epoch",
         enum=("epoch", "steps", "disable"),
         steps=(FINETUNE,),
@@ -197,8 +197,9 @@ _CHECKPOINTS = (
     Parameter(
         "resume_from_checkpoint",
         "string",
-        "Whether a step that was cut off goes on, bit for bit, from the newest whole checkpoint of its earlier attempts or "
-        "of its output folder. Without one it starts from the beginning and says so.",
+        "Whether training goes on, bit for bit, from the newest whole checkpoint that lies in its output folder, where the "
+        "component is run by hand; without one it starts from the beginning and says so. A step of a job that is tried "
+        "again goes on from its own newest whole checkpoint always, whatever this is.",
         default="false",
         enum=TRUTH,
         steps=(FINETUNE,),
@@ -206,11 +207,22 @@ _CHECKPOINTS = (
     Parameter(
         "save_total_limit",
         "integer",
-        "How many checkpoints are kept, the best one always among them; -1 keeps all.",
+        "How many checkpoints of evaluations are kept, the best one always among them; -1 keeps all. The newest is kept too.",
         default=-1,
         minimum=-1,
         unit="checkpoints",
         steps=(FINETUNE,),
+    ),
+    Parameter(
+        "save_interval_s",
+        "number",
+        "A checkpoint is saved at least so often, whatever evaluation_strategy is, so that what is cut off goes on from "
+        "there; it goes as soon as there is a newer one. 0 saves after every step.",
+        default=600.0,
+        minimum=0,
+        unit="s",
+        steps=(FINETUNE,),
+        is_own=True,
     ),
     Parameter(
         "apply_early_stopping",

@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,15 +125,70 @@ def test_the_newest_whole_one_is_found_over_several_folders(tmp_path):
         pytest.param(-1, 1, [1, 2, 3, 4], id="all"),
         pytest.param(2, 1, [1, 4], id="the best and the newest"),
         pytest.param(2, 4, [3, 4], id="the best is the newest"),
-        pytest.param(1, 2, [2], id="only the best"),
+        pytest.param(1, 2, [2, 4], id="the best and the newest, from which training can go on"),
+        pytest.param(1, None, [4], id="no best, the newest"),
         pytest.param(2, None, [3, 4], id="no best"),
     ],
 )
-def test_the_oldest_are_deleted_never_the_best(tmp_path, limit, keep, left):
+def test_the_oldest_are_deleted_never_the_best_nor_the_newest(tmp_path, limit, keep, left):
     for step in (1, 2, 3, 4):
         (tmp_path / f"checkpoint-{step}").mkdir()
     prune(tmp_path, limit, tmp_path / f"checkpoint-{keep}" if keep else None)
     assert [checkpoint.step_of(path) for path in checkpoints(tmp_path)] == left
+
+
+@pytest.mark.parametrize(
+    ("limit", "passing", "left"),
+    [
+        pytest.param(-1, (2, 3), [1, 4], id="all others are kept"),
+        pytest.param(-1, (2, 4), [1, 3, 4], id="the newest is kept"),
+        pytest.param(2, (4,), [1, 3, 4], id="beside those of the limit"),
+        pytest.param(1, (4,), [1, 4], id="beside the best"),
+    ],
+)
+def test_passing_ones_go_once_there_is_a_newer_one(tmp_path, limit, passing, left):
+    for step in (1, 2, 3, 4):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    prune(tmp_path, limit, tmp_path / "checkpoint-1", lambda path: checkpoint.step_of(path) in passing)
+    assert [checkpoint.step_of(path) for path in checkpoints(tmp_path)] == left
+
+
+def damage(folder: Path) -> None:
+    (folder / "rng.safetensors").unlink()
+
+
+def test_training_can_go_on_from_the_newest_whole_one_whose_best_is_whole(tmp_path):
+    parts = make()
+    one, two = tmp_path / "1", tmp_path / "2"
+    for step, best in ((1, 1), (2, 1), (3, 3), (4, 3)):
+        save(parts, one, step=step, best_global_step=best)
+    shutil.copytree(one / "checkpoint-3", two / "checkpoint-3")
+    damage(one / "checkpoint-3")
+    assert checkpoint.usable([two, one]) == [one / "checkpoint-4", two / "checkpoint-3"]
+    damage(two / "checkpoint-3")
+    assert checkpoint.usable([two, one]) == [one / "checkpoint-2", one / "checkpoint-1"]
+    damage(one / "checkpoint-2")
+    assert checkpoint.usable([two, one]) == [one / "checkpoint-1"]
+    damage(one / "checkpoint-1")
+    assert checkpoint.usable([two, one]) == []
+
+
+def test_one_that_was_written_whole_and_not_yet_renamed_counts(tmp_path):
+    parts = make()
+    save(parts, tmp_path, step=1, best_global_step=None)
+    save(parts, tmp_path, step=2, best_global_step=None).rename(tmp_path / ".checkpoint-2.tmp")
+    save(parts, tmp_path, step=3, best_global_step=None).rename(tmp_path / ".checkpoint-3.tmp")
+    damage(tmp_path / ".checkpoint-3.tmp")
+    assert checkpoint.usable([tmp_path]) == [tmp_path / "checkpoint-2"]
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["checkpoint-1", "checkpoint-2"]
+
+
+def test_one_is_taken_over_without_copying_its_bytes(tmp_path):
+    folder = save(make(), tmp_path / "1")
+    (tmp_path / "2").mkdir()
+    checkpoint.adopt(folder, tmp_path / "2")
+    assert not verify(tmp_path / "2" / "checkpoint-3")
+    assert (tmp_path / "2" / "checkpoint-3" / "optimizer.safetensors").samefile(folder / "optimizer.safetensors")
 
 
 def test_the_state_is_written_as_json(tmp_path):

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from mafunzo.compute.training.arguments import TrainingArguments
+from mafunzo.compute.training.checkpoint import verify
 from mafunzo.compute.training.run import TrainingRequest
 from mafunzo.compute.training.trainer import finetune
 from mafunzo.errors import InvalidParameter
-from mafunzo.tracking.metrics import read_metrics
+from mafunzo.tracking.metrics import MetricLog, read_metrics
 from tests.support.tiny_training import learnable_rows
 from tests.support.training_run import FULL, LORA, ZERO, history, overfitting, train
 
@@ -53,6 +54,88 @@ def test_going_on_from_a_checkpoint_gives_the_same_bits(tmp_path, base, prepared
     assert history(tmp_path / "2", "loss") == history(whole, "loss")
     name = "adapter_model.safetensors" if values["apply_lora"] else "model.safetensors"
     assert (tmp_path / "2" / name).read_bytes() == (whole / name).read_bytes()
+
+
+def going_on(tmp_path: Path, base: Path, prepared: Path, first: Path, **values) -> Path:
+    """Train as the second attempt of a step, whose first attempt left `first`."""
+    metrics = MetricLog(tmp_path / "second.jsonl")
+    arguments = TrainingArguments.from_values(values)
+    finetune(TrainingRequest(base, prepared, tmp_path / "second", arguments, metrics=metrics, earlier=(first,)))
+    return tmp_path / "second"
+
+
+def test_an_attempt_goes_on_from_an_earlier_one_without_being_asked_to(tmp_path, base, prepared):
+    _, first = train(tmp_path, base, prepared, **LORA, num_train_epochs=2)
+    second = going_on(tmp_path, base, prepared, first, **LORA, num_train_epochs=2)
+    assert checkpoint_metrics(tmp_path / "second.jsonl") == [("load", 12, 12)]
+    assert history(second, "loss") == history(first, "loss")
+    assert {path.name for path in second.glob("checkpoint-*")} == {"checkpoint-6", "checkpoint-12"}
+
+
+def test_the_metrics_of_an_attempt_begin_where_the_run_did(tmp_path, base, prepared):
+    _, first = train(tmp_path, base, prepared, **LORA)
+    going_on(tmp_path, base, prepared, first, **LORA)
+    first_lines, second_lines = (list(read_metrics(tmp_path / name)) for name in ("out.jsonl", "second.jsonl"))
+    for key in ("loss", "eval_loss", "grad_norm"):
+        assert values_by_step(second_lines, key) == values_by_step(first_lines, key)
+
+
+def values_by_step(lines: list[dict], key: str) -> list[tuple[int, float]]:
+    return [(line["step"], line[key]) for line in lines if key in line]
+
+
+def test_an_attempt_goes_on_from_an_older_checkpoint_where_the_newest_is_damaged(tmp_path, base, prepared):
+    _, first = train(tmp_path, base, prepared, **LORA, num_train_epochs=3)
+    (first / "checkpoint-18" / "optimizer.safetensors").write_bytes(b"cut")
+    second = going_on(tmp_path, base, prepared, first, **LORA, num_train_epochs=3)
+    assert checkpoint_metrics(tmp_path / "second.jsonl") == [("load", 12, 12), ("save", 18, 18)]
+    name = "adapter_model.safetensors"
+    assert (second / name).read_bytes() == (first / name).read_bytes()
+    assert not verify(second / "checkpoint-18")
+
+
+def test_an_attempt_whose_best_checkpoint_is_damaged_goes_on_from_before_it(tmp_path, base):
+    """The best weights are the result: without them the run would end in an error, after all its steps."""
+    prepared = overfitting(tmp_path)
+    values = LORA | {"num_train_epochs": 4, "evaluation_strategy": "steps", "eval_steps": 3}
+    _, first = train(tmp_path, base, prepared, **values)
+    best = json.loads((first / "trainer_state.json").read_text())["best_global_step"]
+    assert best < 24
+    (first / f"checkpoint-{best}" / "manifest.json").unlink()
+    second = going_on(tmp_path, base, prepared, first, **values)
+    name = "adapter_model.safetensors"
+    assert (second / name).read_bytes() == (first / name).read_bytes()
+
+
+def test_an_attempt_leaves_out_what_is_not_of_its_run_and_says_so(tmp_path, base, prepared, caplog):
+    """Parameters of a step never change between attempts, but their meaning may, with another version."""
+    _, first = train(tmp_path, base, prepared, **LORA)
+    going_on(tmp_path, base, prepared, first, **LORA | {"learning_rate": 0.01})
+    assert checkpoint_metrics(tmp_path / "second.jsonl") == [("save", 6, 6)]
+    assert "is of other parameters or rows, as of another version: it is left out" in caplog.text
+
+
+def test_an_output_folder_with_checkpoints_that_are_not_to_be_gone_on_from_is_refused(tmp_path, base, prepared):
+    train(tmp_path, base, prepared, **LORA)
+    with pytest.raises(InvalidParameter, match=r"checkpoint-6 of an earlier run\. Set resume_from_checkpoint true"):
+        train(tmp_path, base, prepared, **LORA)
+
+
+def test_damaged_checkpoints_in_the_output_folder_are_not_taken_for_the_newest(tmp_path, base, prepared):
+    values = LORA | {"resume_from_checkpoint": True, "num_train_epochs": 3, "save_total_limit": 1}
+    _, folder = train(tmp_path, base, prepared, **values)
+    (folder / "checkpoint-18").rename(folder / "checkpoint-99")
+    (folder / "checkpoint-99" / "manifest.json").unlink()
+    train(tmp_path, base, prepared, **values)
+    assert {path.name for path in folder.glob("checkpoint-*")} == {"checkpoint-18"}
+
+
+def test_a_run_that_had_stopped_early_does_not_go_on(tmp_path, base):
+    prepared = overfitting(tmp_path)
+    values = LORA | {"apply_early_stopping": True, "early_stopping_patience": 2, "num_train_epochs": 20}
+    _, first = train(tmp_path, base, prepared, **values)
+    second = going_on(tmp_path, base, prepared, first, **values)
+    assert history(second, "eval_loss") == history(first, "eval_loss")
 
 
 def test_going_on_with_other_parameters_is_refused(tmp_path, base, prepared):

@@ -1,0 +1,98 @@
+"""When checkpoints are saved beside those of validations, so that little is lost: by the clock, and at SIGTERM.
+
+    step n: forward | forward | ... optimizer step   validation                       step n + 1: ...
+                    ^ a signal is looked for         ^ and here, as is the clock ^
+
+A step that a signal breaks off is taken again by the run that goes on. The random state is put back to the step's start, so
+that it goes the same way.
+"""
+
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import current_thread, main_thread
+from types import FrameType
+from typing import NoReturn
+
+from mafunzo.compute.training import checkpoint
+from mafunzo.compute.training.run import Run
+from mafunzo.compute.training.state import TrainingState, log_checkpoint, trainer_state
+from mafunzo.compute.training.validation import is_due
+
+logger = logging.getLogger(__name__)
+
+TERMINATED = 128 + signal.SIGTERM
+"""The exit code of a process that SIGTERM ended: whoever started it knows by this that it was cut off, and didn't fail."""
+
+
+class Saver:
+    """Saves a run's checkpoints: when it is told to, after each interval of `save_interval_s`, and before a stop."""
+
+    def __init__(self, run: Run, state: TrainingState, clock: Callable[[], float] = time.monotonic) -> None:
+        self._run, self._state, self._clock = run, state, clock
+        self._saved_at_s = self._looked_at_s = clock()
+        self._saved = self._version
+        self.is_stopping = False
+
+    def save(self) -> None:
+        """Save a checkpoint of now, and delete the oldest beyond `save_total_limit`, never the best nor the newest."""
+        run, state = self._run, self._state
+        output = run.request.output
+        checkpoint.save_checkpoint(
+            output, state.step, run.network, run.adapter, run.optimizer, run.schedule, trainer_state(run, state)
+        )
+        log_checkpoint(run, state, "save")
+        best = output / f"checkpoint-{state.best_step}" if state.best_step is not None else None
+        checkpoint.prune(output, run.arguments.save_total_limit, best, lambda path: not self._is_lasting(path))
+        self._saved, self._saved_at_s = self._version, self._clock()
+
+    def save_if_due(self) -> None:
+        """Save where the interval would be over before this is called again; stop here where a signal asks for it."""
+        if self.is_stopping:
+            self.stop()
+        now_s = self._clock()
+        pace_s, self._looked_at_s = now_s - self._looked_at_s, now_s
+        if now_s + pace_s - self._saved_at_s >= self._run.arguments.save_interval_s and not self.is_saved:
+            self.save()
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether the newest checkpoint is of now."""
+        return self._saved == self._version
+
+    def stop(self) -> NoReturn:
+        """Save what isn't saved, and end the process as SIGTERM would have."""
+        if not self.is_saved:
+            self.save()
+        logger.info("SIGTERM: training stops after step %d, and can go on from there", self._state.step)
+        sys.exit(TERMINATED)
+
+    @contextmanager
+    def at_sigterm(self) -> Iterator[None]:
+        """Have SIGTERM ask for a stop while this lasts, instead of ending the process at once."""
+        if current_thread() is not main_thread():  # where Python allows no handlers
+            yield
+            return
+        before = signal.signal(signal.SIGTERM, self._note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.is_stopping = True
+
+    @property
+    def _version(self) -> tuple[int, int]:
+        """What tells one state of the run from the next: its step, and what was measured after it."""
+        return self._state.step, len(self._state.history)
+
+    def _is_lasting(self, folder: Path) -> bool:
+        """Return whether a checkpoint is of the last step, or of one after which training is validated."""
+        run, step = self._run, checkpoint.step_of(folder)
+        is_validated = run.validation_rows is not None and is_due(step, run.arguments, run.order)
+        return is_validated or step == run.order.total_steps

@@ -1,0 +1,175 @@
+"""What is saved between validations, so that little is lost: by the clock, and at SIGTERM; going on from it changes no bit."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from mafunzo.compute.training.arguments import TrainingArguments
+from mafunzo.compute.training.checkpoint import checkpoints, step_of
+from mafunzo.compute.training.objectives.supervised import Supervised
+from mafunzo.compute.training.run import TrainingRequest, assemble
+from mafunzo.compute.training.saving import TERMINATED, Saver
+from mafunzo.compute.training.state import History, TrainingState
+from mafunzo.compute.training.trainer import Trainer, finetune
+from tests.support.training_run import FULL, LORA, ZERO, history, train
+
+# Three forward passes a step, two steps an epoch; dropout tests the random state.
+PASSES = {"num_train_epochs": 2, "gradient_accumulation_steps": 3, "lora_dropout": 0.1}
+PASSES_OF_TRAINING = 12
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing that training does about it counts."""
+
+
+@pytest.fixture
+def at_pass(monkeypatch):
+    """Have something happen in the nth forward pass, validation's included."""
+
+    def arrange(n: int, act) -> None:
+        inner, calls = Supervised.loss, iter(range(1, 1000))
+
+        def loss(self, packed, batch):
+            if next(calls) == n:
+                act()
+            return inner(self, packed, batch)
+
+        monkeypatch.setattr(Supervised, "loss", loss)
+
+    yield arrange
+    monkeypatch.undo()
+
+
+def kill() -> None:
+    raise Killed
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def attempt(tmp_path: Path, base: Path, prepared: Path, number: int, values) -> Path:
+    output = tmp_path / str(number)
+    earlier = tuple(tmp_path / str(one) for one in range(number - 1, 0, -1))
+    finetune(TrainingRequest(base, prepared, output, TrainingArguments.from_values(values), earlier=earlier))
+    return output
+
+
+def steps_in(folder: Path) -> list[int]:
+    return [step_of(path) for path in checkpoints(folder)]
+
+
+def require_same_result(one: Path, other: Path) -> None:
+    assert history(one, "loss") == history(other, "loss")
+    assert history(one, "eval_loss") == history(other, "eval_loss")
+    name = next(name for name in ("adapter_model.safetensors", "model.safetensors") if (one / name).exists())
+    assert (one / name).read_bytes() == (other / name).read_bytes()
+    assert steps_in(one) == steps_in(other)
+
+
+@pytest.mark.parametrize("values", [LORA, FULL, ZERO], ids=["LoRA", "full", "DeepSpeed"])
+def test_a_kill_in_the_middle_of_an_epoch_loses_no_more_than_the_interval(tmp_path, base, prepared, values, at_pass):
+    values = values | PASSES | {"save_interval_s": 0}
+    _, whole = train(tmp_path, base, prepared, "whole", **values)
+    at_pass(5, kill)  # in step 2 of 4
+    with pytest.raises(Killed):
+        attempt(tmp_path, base, prepared, 1, values)
+    assert steps_in(tmp_path / "1") == [1]
+    require_same_result(attempt(tmp_path, base, prepared, 2, values), whole)
+
+
+@pytest.mark.parametrize("strategy", ["disable", "epoch"])
+def test_whatever_the_evaluation_strategy_is(tmp_path, base, prepared, strategy, at_pass):
+    values = LORA | PASSES | {"save_interval_s": 0, "evaluation_strategy": strategy}
+    at_pass(5, kill)
+    with pytest.raises(Killed):
+        attempt(tmp_path, base, prepared, 1, values)
+    assert steps_in(tmp_path / "1") == [1]
+
+
+@pytest.mark.parametrize("values", [LORA, FULL, ZERO], ids=["LoRA", "full", "DeepSpeed"])
+def test_sigterm_in_the_middle_of_a_step_saves_the_step_before_and_ends(tmp_path, base, prepared, values, at_pass):
+    values = values | PASSES
+    _, whole = train(tmp_path, base, prepared, "whole", **values)
+    before = signal.getsignal(signal.SIGTERM)
+    at_pass(5, terminate)
+    with pytest.raises(SystemExit) as ended:
+        attempt(tmp_path, base, prepared, 1, values)
+    assert ended.value.code == TERMINATED == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert steps_in(tmp_path / "1") == [1]
+    require_same_result(attempt(tmp_path, base, prepared, 2, values), whole)
+
+
+def test_sigterm_before_the_first_step_has_nothing_to_save(tmp_path, base, prepared, at_pass):
+    at_pass(1, terminate)
+    with pytest.raises(SystemExit):
+        attempt(tmp_path, base, prepared, 1, LORA)
+    assert steps_in(tmp_path / "1") == []
+
+
+@pytest.mark.parametrize(
+    ("n", "saved"),
+    [
+        pytest.param(PASSES_OF_TRAINING // 2 + 1, [2], id="after the first epoch"),
+        pytest.param(PASSES_OF_TRAINING + 3, [2, 4], id="after the last step"),
+    ],
+)
+def test_sigterm_while_it_is_validated_has_the_next_attempt_validate_first(tmp_path, base, prepared, n, saved, at_pass):
+    values = LORA | PASSES | {"per_device_eval_batch_size": 4}
+    _, whole = train(tmp_path, base, prepared, "whole", **values)
+    at_pass(n, terminate)
+    with pytest.raises(SystemExit):
+        attempt(tmp_path, base, prepared, 1, values)
+    assert steps_in(tmp_path / "1") == saved
+    require_same_result(attempt(tmp_path, base, prepared, 2, values), whole)
+
+
+def test_what_was_saved_by_the_clock_is_gone_at_the_end(tmp_path, base, prepared):
+    _, folder = train(tmp_path, base, prepared, **LORA, num_train_epochs=2, save_interval_s=0)
+    assert steps_in(folder) == [6, 12]
+    assert history(folder, "eval_loss")
+
+
+def test_a_checkpoint_is_saved_before_the_interval_is_over(tmp_path, base, prepared):
+    """Steps of four minutes: after the second, the third would end after ten minutes."""
+    values = LORA | {"evaluation_strategy": "disable", "num_train_epochs": 1}
+    run = assemble(TrainingRequest(base, prepared, tmp_path / "out", TrainingArguments.from_values(values)))
+    run.request.output.mkdir()
+    state, now_s, saved = TrainingState(), 0.0, []
+
+    class Spy(Saver):
+        def save(self) -> None:
+            super().save()
+            saved.append(state.step)
+
+    saver = Spy(run, state, clock=lambda: now_s)
+    trainer = Trainer(run, state, History(run, state), None, saver)
+    inner = trainer.step
+
+    def step(batches):
+        nonlocal now_s
+        now_s += 240.0
+        return inner(batches)
+
+    trainer.step = step
+    trainer.train()
+    assert saved == [2, 4, 6]
+    assert steps_in(tmp_path / "out") == [6]
+
+
+def test_nothing_is_saved_twice(tmp_path, base, prepared):
+    arguments = TrainingArguments.from_values(LORA | {"save_interval_s": 0})
+    run = assemble(TrainingRequest(base, prepared, tmp_path / "out", arguments))
+    run.request.output.mkdir()
+    state = TrainingState()
+    saver = Saver(run, state)
+    saver.save_if_due()
+    assert steps_in(tmp_path / "out") == []
+    state.step = 1
+    saver.save_if_due()
+    first = (tmp_path / "out" / "checkpoint-1").stat().st_ino
+    saver.save_if_due()
+    assert (tmp_path / "out" / "checkpoint-1").stat().st_ino == first
