@@ -70,6 +70,11 @@ class StepFolder(NamedTuple):
         return self.path / LOGS
 
     @property
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints among the outputs, from which a later attempt can go on; without what wasn't written whole."""
+        return [manifest.parent for manifest in self.outputs.glob("*/checkpoint-*/manifest.json")]
+
+    @property
     def code(self) -> Path:
         """The working directory of a user's own command, while it runs."""
         return self.path / CODE

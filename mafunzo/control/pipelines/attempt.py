@@ -1,7 +1,7 @@
 """One attempt of a step, which is a folder: lay out what it reads, store what it wrote, say why it failed, clean up.
 
 <home>/jobs/<job>/<step>/<attempt>/   inputs/ code/ environment/ while it runs, outputs/ until the step has ended (a later
-attempt may go on from them); log.txt metrics.jsonl error.json exit.json stay
+attempt may go on from them), and after that where they are all that there is; log.txt metrics.jsonl error.json exit.json stay
 """
 
 import json
@@ -19,7 +19,7 @@ from mafunzo.control.store.artifact import Artifacts
 from mafunzo.control.store.disk import remove_tree
 from mafunzo.control.store.home import Home
 from mafunzo.entities.asset import MODEL_TYPES
-from mafunzo.entities.job import DEFAULT_OUTPUT, ArtifactInput, LiteralInput, Resources, Step, StepSpec
+from mafunzo.entities.job import DEFAULT_OUTPUT, ArtifactInput, LiteralInput, Resources, Step, StepSpec, StepStatus
 from mafunzo.errors import FailedError, MafunzoError, OutOfMemory, StepFailed
 from mafunzo.tracking.metrics import read_metrics
 from mafunzo.tracking.step_folder import CODE, ENVIRONMENT, INPUTS, LOGS, OUTPUTS, StepFolder
@@ -185,6 +185,15 @@ def logged_values(folder: Path, metric: str) -> tuple[float | None, ...]:
 def _values(path: Path, _size: int, metric: str) -> tuple[float | None, ...]:
     """Read a file once for each size that it has had."""
     return tuple(line[metric] for line in read_metrics(path) if metric in line)
+
+
+def outputs_stay(step: Step, folder: Path) -> bool:
+    """Return whether what an attempt has written stays: while others may go on from it, what failed last, and checkpoints."""
+    if not step.status.is_terminal:
+        return True
+    is_last_of_a_failure = step.status is StepStatus.FAILED and folder.name == str(step.attempt)
+    has_ended_early = step.status in (StepStatus.FAILED, StepStatus.CANCELED)
+    return is_last_of_a_failure or (has_ended_early and bool(StepFolder(folder).checkpoints))
 
 
 def clean(folder: Path, keeps_outputs: bool = False) -> None:

@@ -23,6 +23,7 @@ from mafunzo.control.pipelines.attempt import (
     collect,
     failure,
     failure_of,
+    outputs_stay,
     prepare,
     process_facts,
     step_folder,
@@ -81,7 +82,8 @@ UserVariables = Callable[[Job, Step, Mapping[str, str], Mapping[str, str]], Mapp
 class Scheduler:
     """Runs the jobs of one home. Only one may run at a time, which the home's lock sees to.
 
-    capacity: what steps and workers may hold together. grace_s: how long a canceled step may take to end by itself.
+    capacity: what steps and workers may hold together. grace_s: how long a user's own step may take to end by itself when it
+    is cut off; saving_grace_s: one of ours, since training saves a checkpoint first.
     user_variables: a hook that gives the environment variables that a user's own step finds unless it sets them itself.
     clock: the time by which a step waits before it is tried again.
     """
@@ -96,6 +98,7 @@ class Scheduler:
         capacity: Resources,
         *,
         grace_s: float = 10.0,
+        saving_grace_s: float = 60.0,
         versions: Callable[[], Mapping[str, str]] = installed_versions,
         user_variables: UserVariables = lambda _job, _step, _inputs, _outputs: {},
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -104,7 +107,7 @@ class Scheduler:
         self._launcher, self._home, self._capacity = launcher, home, capacity
         self._blobs = Blobs(records, artifacts, home)
         self._observer = Observer(records, artifacts, launcher, home, versions)
-        self._grace_s, self._user_variables = grace_s, user_variables
+        self._grace_s, self._saving_grace_s, self._user_variables = grace_s, saving_grace_s, user_variables
         self._clock = clock
         self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="step")
         self._busy: dict[StepName, Future[None]] = {}
@@ -256,10 +259,10 @@ class Scheduler:
         except (MafunzoError, OSError) as error:
             facts = process_facts(folder, self._launcher.record(folder))
             self._end(replace(step, error=failure_of(error) | facts), StepStatus.FAILED, "its outputs can't be stored")
-            self._clean(step, keeps_last_outputs=True)
+            self._clean(replace(step, status=StepStatus.FAILED))
             return
         self._end(replace(step, outputs=outputs), StepStatus.COMPLETED, step.reason)
-        self._clean(step)
+        self._clean(replace(step, status=StepStatus.COMPLETED))
         logger.info("Completed %s/%s", step.job, step.name)
 
     def _deliver(self, step: Step, outputs: Mapping[str, str]) -> None:
@@ -269,7 +272,7 @@ class Scheduler:
 
     def _put_back(self, step: Step, reason: str, retry_at: datetime | None = None) -> None:
         folder = step_folder(self._home, step)
-        self._launcher.kill(folder, self._grace_s)
+        self._cut_off(step)
         self._records.steps.update(replace(step, status=StepStatus.WAITING, reason=reason, retry_at=retry_at))
         self._leases.release(_owner(step))
         clean(folder, keeps_outputs=True)  # the next attempt may go on from what is in them
@@ -278,23 +281,27 @@ class Scheduler:
     def _fail(self, step: Step, reason: str) -> None:
         folder = step_folder(self._home, step)
         if step.attempt:
-            self._launcher.kill(folder, self._grace_s)
+            self._cut_off(step)
         error = failure(step, folder, self._launcher.record(folder), reason)
         self._end(replace(step, error=error), StepStatus.FAILED, reason)
-        self._clean(step, keeps_last_outputs=True)
+        self._clean(replace(step, status=StepStatus.FAILED))
         logger.warning("Step %s/%s failed: %s", step.job, step.name, error["message"])
 
     def _cancel(self, step: Step, reason: str) -> None:
-        folder = step_folder(self._home, step)
         if step.status == StepStatus.RUNNING:
-            self._launcher.kill(folder, self._grace_s)
+            self._cut_off(step)
         self._end(step, StepStatus.CANCELED, reason)
-        self._clean(step)
+        self._clean(replace(step, status=StepStatus.CANCELED))
 
-    def _clean(self, step: Step, keeps_last_outputs: bool = False) -> None:
-        """Delete what the attempts of a step that has ended laid out and wrote; their logs stay."""
+    def _cut_off(self, step: Step) -> None:
+        """End the processes of a step that hasn't ended by itself, with time to save what it has."""
+        grace_s = self._saving_grace_s if step.spec.is_trusted else self._grace_s
+        self._launcher.kill(step_folder(self._home, step), grace_s)
+
+    def _clean(self, step: Step) -> None:
+        """Delete what the attempts of a step that has ended laid out and wrote; logs stay, and what `outputs_stay` says."""
         for folder in self._observer.attempts(step):
-            clean(folder, keeps_outputs=keeps_last_outputs and folder.name == str(step.attempt))
+            clean(folder, outputs_stay(step, folder))
 
     def _reuse(self, step: Step, outputs: Mapping[str, str], source: str) -> None:
         key = self._observer.key(step, self._observer.outputs(step.job))
@@ -370,9 +377,7 @@ class Scheduler:
             for folder in parent.glob("[0-9]*"):
                 is_latest = step is not None and folder.name == str(step.attempt)
                 if step is None or not (is_latest and step.status == StepStatus.RUNNING):
-                    is_open = step is not None and not step.status.is_terminal
-                    has_failed = step is not None and step.status == StepStatus.FAILED
-                    clean(folder, keeps_outputs=is_open or (is_latest and has_failed))
+                    clean(folder, step is not None and outputs_stay(step, folder))
 
     def _running_steps(self) -> list[Step]:
         steps = (step for job in self._records.jobs.queue() for step in self._records.steps.of(job.name))

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from mafunzo.entities.job import Job, JobStatus, Resources, Step, StepStatus
+from mafunzo.tracking.step_folder import StepFolder
 from tests.support.pipeline_bench import Bench, shell
 from tests.support.waiting import until
 
@@ -426,6 +427,52 @@ def test_a_step_that_was_cut_off_runs_again(bench: Bench, victim: str) -> None:
     gate.touch()
     assert bench.finish("j").status == JobStatus.COMPLETED
     assert bench.leftovers() == []
+
+
+SAVES = shell(
+    "saves",
+    "save() { sleep 1; mkdir ${{outputs.folder}}/checkpoint-7; echo {} > ${{outputs.folder}}/checkpoint-7/manifest.json; "
+    "exit 143; }; trap save TERM; echo training; while :; do sleep 0.02; done",
+)
+"""Takes longer to save what it has than a user's own step may take to end."""
+
+
+def test_one_of_ours_has_the_time_to_save_a_checkpoint_which_the_next_attempt_finds(bench: Bench) -> None:
+    bench.submit("j", SAVES, is_trusted=True)
+    bench.until(lambda: "training" in bench.log("j", "saves"))
+    bench.scheduler.close()
+    assert bench.scheduler.halt() == ["j/saves"]
+    assert checkpoints(bench) == {"1": ["checkpoint-7"]}
+    bench.scheduler = bench.new_scheduler()
+    bench.until(lambda: bench.step("j", "saves").attempt == 2)
+    assert checkpoints(bench) == {"1": ["checkpoint-7"]}
+
+
+def test_a_cancelled_step_keeps_its_checkpoints_and_nothing_else(bench: Bench) -> None:
+    bench.submit("j", SAVES, is_trusted=True)
+    bench.until(lambda: "training" in bench.log("j", "saves"))
+    bench.records.jobs.request_cancel("j")
+    assert bench.finish("j").status is JobStatus.CANCELED
+    assert checkpoints(bench) == {"1": ["checkpoint-7"]}
+    assert not (bench.folder("j", "saves") / "inputs").exists()
+    bench.new_scheduler().tick()
+    assert checkpoints(bench) == {"1": ["checkpoint-7"]}, "a start of the server cleans up what was left, and not that"
+
+
+def test_a_failed_step_keeps_the_checkpoints_of_all_its_attempts(bench: Bench) -> None:
+    """The last attempt may have ended before it could go on from anything."""
+    once = "[ -e ${{inputs.name}} ] && exit 3; touch ${{inputs.name}}; mkdir ${{outputs.folder}}/checkpoint-7; "
+    fails = shell("saves", f"{once} echo {{}} > ${{{{outputs.folder}}}}/checkpoint-7/manifest.json; exit 3")
+    bindings = {"saves": {"retries": 1}}
+    bench.run("j", {"saves": fails}, {"name": str(bench.root / "once")}, bindings, is_trusted=True)
+    assert bench.step("j", "saves").attempt == 2
+    assert checkpoints(bench) == {"1": ["checkpoint-7"], "2": []}
+
+
+def checkpoints(bench: Bench) -> dict[str, list[str]]:
+    """The checkpoints of each attempt of the step `saves`."""
+    attempts = sorted(path.parent for path in (bench.home.jobs / "j" / "saves").glob("*/log.txt"))
+    return {path.name: [one.name for one in StepFolder(path).checkpoints] for path in attempts}
 
 
 def test_a_step_that_is_cut_off_each_time_fails_in_the_end(bench: Bench) -> None:
