@@ -218,7 +218,7 @@ class Unavailable(FailedError):
 
 
 class ServerFailed(FailedError):
-    """The server didn't start, or didn't stop."""
+    """The server didn't start, didn't stop, or stopped while something waited for what it does."""
 
 
 class TimedOut(FailedError):

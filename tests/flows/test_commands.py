@@ -73,7 +73,7 @@ def test_waiting_jobs_show_their_priority_and_their_place(tmp_path):
 def test_a_job_that_is_asked_for_again_takes_its_steps_from_the_cache_and_is_followed_to_its_end(shell, job):
     again = [f"{name}={str(value).lower()}" for name, value in PARAMETERS.items()]
     name = as_json(shell, "finetune", "--model", BASE, "--train", CONVERSATIONS, "--detach", *again)["name"]
-    lines = [json.loads(line) for line in shell("job", "stream", name).splitlines()]
+    lines = [json.loads(line) for line in shell("job", "stream", name, "--json").splitlines()]
     assert [line["status"] for line in lines if line["event"] == "job"][-1] == "completed"
     assert [step["status"] for step in as_json(shell, "job", "show", name)["steps"]] == ["cached"] * 5
     shell("job", "delete", name)

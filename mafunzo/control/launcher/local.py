@@ -161,6 +161,10 @@ class LocalLauncher:
         """Return how the process in the folder ended; None if it didn't, or left no word."""
         return _exit_record(folder.resolve())
 
+    def lives(self, folder: Path) -> bool:
+        """Return whether the process in the folder runs. A look only: nothing is given up, as `status` would."""
+        return _runner(folder.resolve()) is not None
+
     def was_cut_off(self, folder: Path) -> bool:
         """Return whether a process began in the folder and was ended from outside: by a signal, or without a word."""
         folder = folder.resolve()

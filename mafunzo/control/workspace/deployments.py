@@ -22,7 +22,7 @@ from mafunzo.entities.endpoint import (
     DeploymentStatus,
 )
 from mafunzo.entities.reference import AssetReference
-from mafunzo.errors import Conflict, Faults, InvalidParameter, MafunzoError
+from mafunzo.errors import Conflict, Faults, InvalidParameter, MafunzoError, ServerFailed
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,8 @@ class Deployments:
 
         `traffic` is the new deployment's share in percent: 100 when None and no other has any, else 0; the others keep
         their proportions in the rest. Raises `ServingMismatch`, `WorkerFailed` or `TimedOut`. Whatever is raised, nothing
-        of this call is left: neither the deployment nor an endpoint that was made for it.
+        of this call is left: neither the deployment nor an endpoint that was made for it. Only where the server stops
+        meanwhile (`ServerFailed`), both stay, and the next server goes on with them.
         """
         require_name("deployment", deployment)
         require_limits(timeout_s, request_timeout_s)
@@ -126,6 +127,8 @@ class Deployments:
         try:
             handle.wait(deployment, timeout_s)
             handle.set_traffic(rebalanced(handle.endpoint.traffic_percent, deployment, traffic))
+        except ServerFailed:
+            raise  # taking back would start another server
         except (MafunzoError, KeyboardInterrupt):
             _take_back(handle, deployment, is_new=present is None)
             raise

@@ -14,6 +14,7 @@ from typing import Any
 
 from mafunzo.control.serving.worker_folder import last_log
 from mafunzo.control.workspace.chat_client import ChatClient
+from mafunzo.control.workspace.liveness import require_server_for_deployment
 from mafunzo.control.workspace.services import Services
 from mafunzo.control.workspace.traffic_share import rebalanced, require_shares
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint, EndpointRequest
@@ -111,7 +112,7 @@ class EndpointHandle:
         return f"{self._services.up().url}/v1"
 
     def wait(self, deployment: str, timeout_s: float) -> Deployment:
-        """Return the deployment once it is healthy; raises what it failed with, or `TimedOut`."""
+        """Return the deployment once it is healthy; raises what it failed with, `TimedOut`, or `ServerFailed`."""
         deadline = time.monotonic() + timeout_s
         while True:
             current = self._services.records.deployments.get(self.name, deployment)
@@ -124,6 +125,7 @@ class EndpointHandle:
                     f"Deployment {self.name}/{deployment} is still {current.status} after {timeout_s:g} s. "
                     f"{self._last_words(deployment)}Allow more with --timeout."
                 )
+            require_server_for_deployment(self._services, current)
             time.sleep(0.1)
 
     def chat(self, messages: Sequence[Mapping[str, Any]], deployment: str | None = None, **parameters: Any) -> str:

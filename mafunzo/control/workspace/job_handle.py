@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mafunzo.control.pipelines.attempt import written_to
+from mafunzo.control.workspace.liveness import require_server
 from mafunzo.control.workspace.services import Services
 from mafunzo.control.workspace.stream import Event, follow, render
 from mafunzo.entities.job import DEFAULT_OUTPUT, Job, JobStatus, Step, StepOutputInput, StepStatus
@@ -69,26 +70,35 @@ class JobHandle:
         return self.step(name) if name else None
 
     def events(self) -> Iterator[Event]:
-        """Yield what happens, from the beginning of the job to its end, as it happens."""
-        return follow(self._services, self.name)
+        """Yield what happens, from the beginning of the job to its end, as it happens.
 
-    def stream(self, to: TextIO | None = None) -> JobHandle:
-        """Show the job until it ends: a progress bar on a terminal, JSON lines elsewhere. Raises as `wait` does."""
-        render(self.events(), to or sys.stdout)
+        Raises `ServerFailed` where no server is there any more, so that nothing would happen.
+        """
+        return follow(self._services, self.name, on_wait=self._require_server)
+
+    def stream(self, to: TextIO | None = None, as_json: bool = False) -> JobHandle:
+        """Show the job until it ends: with a progress bar on a terminal, as plain lines elsewhere, or as JSON, one event a
+        line. Raises as `wait` does."""
+        render(self.events(), to or sys.stdout, as_json)
         return self.wait()
 
     def wait(self, timeout_s: float | None = None) -> JobHandle:
-        """Return when the job has completed; raises what its step failed with, `JobCanceled`, or `TimedOut`."""
+        """Return when the job has completed; raises what its step failed with, `JobCanceled`, `TimedOut`, or `ServerFailed`
+        where no server is there that it would go on with."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while not (job := self.job).status.is_terminal:
             if deadline is not None and time.monotonic() > deadline:
                 raise TimedOut(f"Job {self.name} is still {job.status} after {timeout_s:g} s. It goes on.")
+            self._require_server()
             time.sleep(0.2)
         if job.status is JobStatus.CANCELED:
             raise JobCanceled(f"Job {self.name} was cancelled.")
         if job.status is JobStatus.FAILED:
             raise self._failure(job)
         return self
+
+    def _require_server(self) -> None:
+        require_server(self._services, self.name)
 
     def cancel(self) -> None:
         """Ask the scheduler to end the job and all its processes."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -13,6 +13,9 @@ from mafunzo.control.workspace.services import Services
 from mafunzo.entities.job import NOTES, Job, JobStatus, Step, StepStatus
 from mafunzo.tracking.progress import progress_text
 from mafunzo.tracking.step_folder import StepFolder
+
+PROGRESS_S = 30.0
+"""The least interval between two lines about the progress of one phase, where they stay."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,13 @@ class Event:
         return {key: value for key, value in (body | self.numbers).items() if value != ""}
 
 
-def follow(services: Services, name: str, poll_s: float = 0.2) -> Iterator[Event]:
-    """Yield the events of a job from its beginning; return once it has ended."""
+def follow(
+    services: Services, name: str, poll_s: float = 0.2, on_wait: Callable[[], None] = lambda: None
+) -> Iterator[Event]:
+    """Yield the events of a job from its beginning; return once it has ended.
+
+    on_wait: called before each pause; it may raise what says that waiting is no use.
+    """
     job_text = ""
     step_texts: dict[str, str] = {}
     logs: dict[str, _Tail] = {}
@@ -50,17 +58,29 @@ def follow(services: Services, name: str, poll_s: float = 0.2) -> Iterator[Event
         if job.status.is_terminal:
             yield news
             return
+        on_wait()
         time.sleep(poll_s)
 
 
-def render(events: Iterable[Event], stream: TextIO) -> None:
-    """Write events: readable lines and one progress bar on a terminal, one JSON object a line elsewhere."""
-    is_terminal = stream.isatty()
+def render(
+    events: Iterable[Event], stream: TextIO, as_json: bool = False, clock: Callable[[], float] = time.monotonic
+) -> None:
+    """Write events as lines that people read, with one progress bar on a terminal; as JSON, one object a line.
+
+    Elsewhere than on a terminal, in the log of a CI, say, progress is a line now and then (`PROGRESS_S`).
+    """
+    if stream.isatty() and not as_json:
+        _render_bar(events, stream)
+        return
+    for line in _json_lines(events) if as_json else _plain_lines(events, clock):
+        stream.write(line + "\n")
+        stream.flush()
+
+
+def _render_bar(events: Iterable[Event], stream: TextIO) -> None:
     bar = ""
     for event in events:
-        if not is_terminal:
-            stream.write(json.dumps(event.as_dict(), ensure_ascii=False) + "\n")
-        elif event.kind == "progress":
+        if event.kind == "progress":
             bar = _bar(event)
             stream.write("\r\x1b[2K" + bar)
         else:
@@ -69,6 +89,39 @@ def render(events: Iterable[Event], stream: TextIO) -> None:
         stream.flush()
     if bar:
         stream.write("\n")
+
+
+def _json_lines(events: Iterable[Event]) -> Iterator[str]:
+    for event in events:
+        yield json.dumps(event.as_dict(), ensure_ascii=False)
+
+
+def _plain_lines(events: Iterable[Event], clock: Callable[[], float]) -> Iterator[str]:
+    """Yield a line for each event; of the progress of a phase the first, the last, and one every `PROGRESS_S` seconds."""
+    phase, shown_at_s = "", 0.0
+    for event in events:
+        if event.kind != "progress":
+            yield _line(event)
+            continue
+        own_phase = f"{event.name} {event.numbers.get('phase')}"
+        is_last = event.numbers.get("done") == event.numbers.get("total")
+        if own_phase != phase or is_last or clock() - shown_at_s >= PROGRESS_S:
+            phase, shown_at_s = own_phase, clock()
+            yield f"  {_bar(event)}"
+
+
+def readable(log: str) -> str:
+    """Return a step's log with its progress as people read it, as it was last in each run of such lines."""
+    lines: list[str] = []
+    was_progress = False
+    for line in log.splitlines():
+        event = _log_event("", line)
+        is_progress = event.kind == "progress"
+        if is_progress and was_progress:
+            lines.pop()
+        lines.append(_bar(event).removeprefix(": ") if is_progress else line)
+        was_progress = is_progress
+    return "\n".join(lines)
 
 
 def _follow_step(services: Services, step: Step, step_texts: dict[str, str], logs: dict[str, _Tail]) -> Iterator[Event]:

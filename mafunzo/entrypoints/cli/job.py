@@ -54,17 +54,24 @@ def show(name: str = NAME, as_json: bool = AS_JSON) -> None:
 
 
 @app.command()
-def stream(name: str = NAME) -> None:
-    """Follow a job to its end: a progress bar on a terminal, JSON lines elsewhere. Ctrl-C stops following, not the job."""
-    mafunzo.Workspace().jobs.get(name).stream()
+def stream(
+    name: str = NAME, as_json: bool = typer.Option(False, "--json", help="Print JSON, one event a line.")
+) -> None:
+    """Follow a job to its end: with a progress bar on a terminal, as plain lines elsewhere.
+
+    Ctrl-C stops following, not the job.
+    """
+    mafunzo.Workspace().jobs.get(name).stream(as_json=as_json)
 
 
 @app.command()
 def logs(name: str = NAME, step: str = typer.Option(None, help="Only this step.")) -> None:
-    """Print what the steps have printed."""
+    """Print what the steps have printed; of their progress how far it came."""
+    from mafunzo.control.workspace.stream import readable
+
     handle = mafunzo.Workspace().jobs.get(name)
     for step_name in [job_step.name for job_step in handle.steps] if step is None else [step]:
-        text = handle.logs(step_name)
+        text = readable(handle.logs(step_name))
         if text:
             print(f"--- {step_name}\n{text.rstrip()}")
 
@@ -84,7 +91,7 @@ def metrics(name: str = NAME, step: str = typer.Option(None, help="Only this ste
 
 @app.command()
 def cancel(name: str = NAME, as_json: bool = AS_JSON) -> None:
-    """End a job and all its processes."""
+    """End a job and all its processes. A training step saves a checkpoint first, which stays until the job is deleted."""
     handle = mafunzo.Workspace().jobs.get(name)
     handle.cancel()
     job = handle.job

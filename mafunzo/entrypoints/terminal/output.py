@@ -21,9 +21,9 @@ DETACH = typer.Option(False, "--detach", help="Return once the job is in the que
 
 
 def follow(job: "JobHandle", detach: bool, as_json: bool, next_step: str) -> None:
-    """Return at once, or show the job until it ends; with `--json` the last thing printed is the job as JSON."""
+    """Return at once, or show the job until it ends; with `--json` its events as JSON, and the job itself last."""
     if not detach:
-        job.stream()
+        job.stream(as_json=True) if as_json else job.stream()
     print_result(job.job, as_json, job.name if detach else next_step)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mafunzo import Workspace
-from mafunzo.control.workspace.stream import Event, follow, render
+from mafunzo.control.workspace.stream import Event, follow, readable, render
 from mafunzo.entities.job import Job, JobStatus, Step, StepSpec, StepStatus
 from mafunzo.errors import NotFound
 
@@ -32,9 +32,10 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_elsewhere_every_event_is_one_json_object_a_line():
-    stream = io.StringIO()
-    render(EVENTS, stream)
+@pytest.mark.parametrize("kind", [io.StringIO, Terminal], ids=["a pipe", "a terminal"])
+def test_as_json_every_event_is_one_object_a_line(kind: type[io.StringIO]) -> None:
+    stream = kind()
+    render(EVENTS, stream, as_json=True)
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [line["event"] for line in lines] == ["job", "step", "progress", "line", "step"]
     assert lines[2] == {
@@ -56,6 +57,49 @@ def test_on_a_terminal_progress_is_one_bar_that_gives_way_to_lines():
     assert "finetune: train 5/10 [##########..........] loss 2.5 ETA 1:05" in shown
     assert "\r\x1b[2K  a line of the log\n" in shown
     assert "step finetune completed in 12.5 s\n" in shown
+
+
+def test_elsewhere_every_event_is_a_line_that_people_read() -> None:
+    stream = io.StringIO()
+    render(EVENTS, stream)
+    assert stream.getvalue().splitlines() == [
+        "job j1 running",
+        "step finetune running: it runs for the first time",
+        "  finetune: train 5/10 [##########..........] loss 2.5 ETA 1:05",
+        "  a line of the log",
+        "step finetune completed in 12.5 s",
+    ]
+
+
+def test_elsewhere_progress_is_told_now_and_then() -> None:
+    """Each phase's first and last, and one every 30 s; here they come 10 s apart."""
+    phases = [
+        Event("progress", "x", numbers={"phase": phase, "done": n, "total": 9}) for phase in "ab" for n in range(1, 10)
+    ]
+    stream, times = io.StringIO(), (10.0 * n for n in range(1000))
+    now_s = 0.0
+
+    def events() -> Iterator[Event]:
+        nonlocal now_s
+        for event in phases:
+            now_s = next(times)
+            yield event
+
+    render(events(), stream, clock=lambda: now_s)
+    shown = [line.split()[1:3] for line in stream.getvalue().splitlines()]
+    assert shown == [[phase, f"{n}/9"] for phase in "ab" for n in (1, 4, 7, 9)]
+
+
+def test_a_log_is_readable_without_the_lines_that_are_for_programs() -> None:
+    progress = [json.dumps({"event": "progress", "phase": "train", "done": n, "total": 2, "eta_s": 0}) for n in (1, 2)]
+    log = "\n".join(["begins", *progress, "between", progress[0], '{"event": "other"}'])
+    assert readable(log).splitlines() == [
+        "begins",
+        "train 2/2 [####################] ETA 0:00",
+        "between",
+        "train 1/2 [##########..........] ETA 0:00",
+        '{"event": "other"}',
+    ]
 
 
 SPEC = StepSpec("train", "c:1", "sha256:0", "true")

@@ -120,7 +120,11 @@ def test_a_job_without_metrics_says_so(shell: Shell, workspace: Workspace) -> No
 
 
 def test_a_job_that_has_ended_streams_what_happened(shell: Shell, finished: Workspace) -> None:
-    events = [json.loads(line) for line in shell("job", "stream", "done").splitlines()]
+    assert shell("job", "stream", "done").splitlines()[-2:] == [
+        "step train completed in 12.5 s: it is new",
+        "job done completed",
+    ]
+    events = [json.loads(line) for line in shell("job", "stream", "done", "--json").splitlines()]
     assert [(event["event"], event.get("text")) for event in events] == [
         ("line", "line 1"),
         ("line", "line 2"),

@@ -129,8 +129,8 @@ class Handle:
     name = "j1"
     job = Job("j1", "j1", "chat", "c:1")
 
-    def stream(self) -> None:
-        print("an event")
+    def stream(self, as_json: bool = False) -> None:
+        print("an event as JSON" if as_json else "an event")
 
 
 @pytest.mark.parametrize(
@@ -149,5 +149,5 @@ def test_a_job_is_followed_or_named(detach: bool, printed: str, capsys: pytest.C
 def test_the_last_thing_that_is_printed_is_the_job_as_json(detach: bool, capsys: pytest.CaptureFixture[str]) -> None:
     follow(cast(Any, Handle()), detach, as_json=True, next_step="Do this.")
     events, brace, body = capsys.readouterr().out.partition("{")
-    assert events == ("" if detach else "an event\n")
+    assert events == ("" if detach else "an event as JSON\n")
     assert json.loads(brace + body)["name"] == "j1"
