@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
@@ -40,6 +41,9 @@ PARAMETERS: Mapping[str, Any] = {
     "gate": "better",
 }
 
+RECIPE = "recipe"
+"""The tag of a demo's job that tells what it trains, on what and how: a later demo goes on with one like its own."""
+
 
 def demo(
     model: str = typer.Option("SmolLM2-135M-Instruct", help="The base model."),
@@ -60,8 +64,6 @@ def demo(
             workspace.models.import_(model).stream()
             workspace.down()
             return
-        for unfinished in workspace.jobs.list((JobStatus.QUEUED, JobStatus.RUNNING)):
-            workspace.jobs.get(unfinished.name).cancel()  # of a demo that was interrupted
         try:
             _tell(workspace, model, rows, folder)
         finally:
@@ -76,10 +78,7 @@ def _tell(workspace: mafunzo.Workspace, model: str, rows: int, folder: Path) -> 
     print(f"\n1. Real conversations between two people: {rows} to learn from, {rows // 4} held out")
     files = _conversations(workspace, folder / "data", rows)
     print(f"\n2. Fine-tune {model}")
-    job = workspace.finetune(
-        model=model, **files, **PARAMETERS, experiment="demo", display_name=f"demo: {model} on chitchat"
-    )
-    print(f"  job {job.name}; closing this terminal wouldn't end it")
+    job = _job(workspace, model, rows, files)
     job.stream()
     results = folder / "results"
     _write_results(job, results)
@@ -108,6 +107,27 @@ def _tell(workspace: mafunzo.Workspace, model: str, rows: int, folder: Path) -> 
         print(f"  picture    {picture}")
     print(f"  the model  {results / 'mlflow_model_folder'}")
     print(f"  lineage    MAFUNZO_HOME={folder} mafunzo lineage {tuned.key}")
+
+
+def _job(workspace: mafunzo.Workspace, model: str, rows: int, files: Mapping[str, Path]) -> JobHandle:
+    """Return the job of a demo like this one that was interrupted, or a new one; end those of other demos."""
+    recipe = hashlib.sha256(json.dumps([model, rows, *PARAMETERS.items()]).encode()).hexdigest()[:12]
+    same = None
+    for unfinished in workspace.jobs.list((JobStatus.QUEUED, JobStatus.RUNNING)):
+        if same is None and unfinished.tags.get(RECIPE) == recipe:
+            same = workspace.jobs.get(unfinished.name)
+        else:
+            workspace.jobs.get(unfinished.name).cancel()
+    if same is not None:
+        workspace.up()
+        print(f"  job {same.name} of a demo that was interrupted goes on")
+        return same
+    title = f"demo: {model} on chitchat"
+    job = workspace.finetune(
+        model=model, **files, **PARAMETERS, experiment="demo", display_name=title, tags={RECIPE: recipe}
+    )
+    print(f"  job {job.name}; closing this terminal wouldn't end it")
+    return job
 
 
 def _conversations(workspace: mafunzo.Workspace, folder: Path, rows: int) -> dict[str, Path]:

@@ -79,6 +79,36 @@ def test_a_duration_is_told_in_minutes_from_one_on(seconds: float, text: str) ->
     assert demo_module._duration(seconds) == text
 
 
+class DemoWorkspace:
+    """Remembers the jobs that were made, and those that were cancelled."""
+
+    def __init__(self) -> None:
+        self.open: dict[str, Any] = {}
+        self.cancelled: list[str] = []
+        self.is_up = False
+        self.jobs = SimpleNamespace(list=lambda statuses: list(self.open.values()), get=self.get)
+
+    def get(self, name: str) -> Any:
+        return SimpleNamespace(name=name, cancel=lambda: self.cancelled.append(name))
+
+    def finetune(self, tags: dict[str, str], **_: Any) -> Any:
+        name = f"job{len(self.open) + 1}"
+        self.open[name] = SimpleNamespace(name=name, tags=tags)
+        return self.get(name)
+
+    def up(self) -> None:
+        self.is_up = True
+
+
+def test_a_demo_goes_on_with_the_job_of_one_that_was_interrupted() -> None:
+    workspace = DemoWorkspace()
+    first = demo_module._job(cast(Any, workspace), "tiny", 40, {})
+    again = demo_module._job(cast(Any, workspace), "tiny", 40, {})
+    assert again.name == first.name and workspace.is_up and workspace.cancelled == []
+    other = demo_module._job(cast(Any, workspace), "tiny", 80, {})
+    assert other.name != first.name and workspace.cancelled == [first.name]
+
+
 def test_fetching_only_stops_before_the_story(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     monkeypatch.setattr(DataSets, "get", lambda *_, **__: calls.append("conversations"))
