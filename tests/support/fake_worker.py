@@ -67,9 +67,19 @@ class Handler(BaseHTTPRequestHandler):
     name: str
     folder: Path
     ready_at: float
+    bearer: str | None
 
     def log_message(self, *_: Any) -> None:
         pass
+
+    def parse_request(self) -> bool:
+        if not super().parse_request():
+            return False
+        if self.bearer is not None and self.headers["Authorization"] != self.bearer:
+            self.close_connection = True
+            self._send(401, {"error": {"message": "the token is missing or wrong"}})
+            return False
+        return True
 
     def do_GET(self) -> None:
         if self.path == "/health":
@@ -156,13 +166,14 @@ class Handler(BaseHTTPRequestHandler):
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for name in ("model", "base", "name", "port", "port-file"):
+    for name in ("model", "base", "name", "port", "port-file", "token-file"):
         parser.add_argument(f"--{name}")
     given = parser.parse_args()
     file = Path(given.model) / "fake.json"
     Handler.settings = DEFAULTS | (json.loads(file.read_text()) if file.exists() else {})
     Handler.name, Handler.folder = given.name, Path(given.port_file).parent
     Handler.ready_at = time.monotonic() + Handler.settings["load_s"]
+    Handler.bearer = f"Bearer {Path(given.token_file).read_text()}" if given.token_file else None
     if Handler.settings["exit_code"] is not None:
         print("error: the fake was told to end", flush=True)
         sys.exit(Handler.settings["exit_code"])

@@ -1,7 +1,8 @@
 """A worker process: one model behind OpenAI's dialect on a loopback port.
 
 It listens at once, writes its port to a file, and loads the model meanwhile; until then `/health` answers 503. It ends
-itself when the model can't be loaded, with the exit code of the error, and within seconds of SIGTERM.
+itself when the model can't be loaded, with the exit code of the error, and within seconds of SIGTERM. Whoever
+has its token may ask.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import transformers
 import uvicorn
 
 from mafunzo.compute.inference.http.app import make_app
+from mafunzo.compute.inference.http.gate import Gate
 from mafunzo.compute.inference.http.service import Service
 from mafunzo.compute.inference.loading import load_model
 from mafunzo.errors import FailedError, MafunzoError, PortInUse
@@ -49,7 +51,7 @@ class _Worker:
         self._service = Service(arguments.name)
         self._exit_code = 0
         config = uvicorn.Config(
-            make_app(self._service),
+            Gate(make_app(self._service), _token(arguments.token_file)),
             log_config=None,  # its lines go where the worker's do
             log_level="warning",
             access_log=False,
@@ -104,9 +106,14 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--name", required=True, help="what the model is called in answers")
     parser.add_argument("--port", type=int, default=0, help="loopback port; 0 takes a free one")
     parser.add_argument("--port-file", type=Path, help="file that the port is written to, once it listens")
+    parser.add_argument("--token-file", type=Path, help="holds the bearer token that requests must have")
     parser.add_argument("--max-batch", type=int, default=16, help="sequences at once")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 takes all cores")
     return parser.parse_args(argv)
+
+
+def _token(file: Path | None) -> str | None:
+    return None if file is None else file.read_text(encoding="ascii").strip()
 
 
 def _listen(port: int) -> socket.socket:

@@ -4,7 +4,7 @@ What is kept in memory only can be found out again: the next server asks `/healt
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from mafunzo.control.launcher.local import ExitRecord, LocalLauncher, Running
 from mafunzo.control.serving.decide import Health, Key, Verdict, WorkerState
 from mafunzo.control.serving.reference import how_stored, read_reference
 from mafunzo.control.serving.verification import verify
-from mafunzo.control.serving.worker_folder import describe_end, is_final, read_port, worker_folder
+from mafunzo.control.serving.worker_folder import describe_end, is_final, read_port, worker_folder, worker_token
 from mafunzo.control.store.home import Home
 from mafunzo.entities.endpoint import Deployment
 from mafunzo.errors import MafunzoError
@@ -45,6 +45,7 @@ class Observer:
         self._launcher, self._home, self._clock = launcher, home, clock
         self._watches: dict[Key, _Watch] = {}
         self._threads = ThreadPoolExecutor(8, "supervisor")
+        self._secret = home.secret()
         self._http = httpx.Client(timeout=PROBE_TIMEOUT_S, trust_env=False)
 
     def close(self) -> None:
@@ -61,11 +62,16 @@ class Observer:
     def compare(self, deployment: Deployment, port: int) -> None:
         """Begin to compare a worker with the tuned model."""
         model = worker_folder(self._home, deployment) / "model"
-        self._watches[_key(deployment)].comparison = self._threads.submit(_compare, model, port)
+        self._watches[_key(deployment)].comparison = self._threads.submit(
+            _compare, model, port, self._headers(deployment)
+        )
 
     def end_comparison(self, deployment: Deployment) -> None:
         """Forget a comparison: a later verification begins with a new one."""
         self._watches[_key(deployment)].comparison = None
+
+    def _headers(self, deployment: Deployment) -> dict[str, str]:
+        return {"Authorization": f"Bearer {worker_token(self._secret, deployment)}"}
 
     def _watch(self, deployment: Deployment) -> _Watch:
         watch = self._watches.get(_key(deployment))
@@ -83,7 +89,7 @@ class Observer:
             return WorkerState(ended=describe_end(record, folder), is_final=is_final(record))
         port = read_port(folder)
         if port is not None:
-            self._probe(watch, port)
+            self._probe(watch, port, self._headers(deployment))
         has_ended = watch.comparison is not None and watch.comparison.done()
         return WorkerState(
             is_running=True,
@@ -94,7 +100,7 @@ class Observer:
             verdict=watch.comparison.result() if watch.comparison is not None and has_ended else None,
         )
 
-    def _probe(self, watch: _Watch, port: int) -> None:
+    def _probe(self, watch: _Watch, port: int, headers: Mapping[str, str]) -> None:
         """Take in the end of the last probe, and send the next when it is time."""
         if watch.probe is not None and watch.probe.done():
             watch.health = watch.probe.result()
@@ -103,24 +109,24 @@ class Observer:
         period_s = PROBE_PERIOD_S if watch.health is Health.READY else TICK_S
         if watch.probe is None and self._clock() - watch.probed_at >= period_s:
             watch.probed_at = self._clock()
-            watch.probe = self._threads.submit(self._ask_health, port)
+            watch.probe = self._threads.submit(self._ask_health, port, headers)
 
-    def _ask_health(self, port: int) -> Health:
+    def _ask_health(self, port: int, headers: Mapping[str, str]) -> Health:
         try:
-            answer = self._http.get(f"http://127.0.0.1:{port}/health")
+            answer = self._http.get(f"http://127.0.0.1:{port}/health", headers=headers)
         except httpx.TransportError:
             return Health.UNKNOWN
         return {200: Health.READY, 503: Health.LOADING}.get(answer.status_code, Health.UNKNOWN)
 
 
-def _compare(model: Path, port: int) -> Verdict:
+def _compare(model: Path, port: int, headers: Mapping[str, str]) -> Verdict:
     """Run in a thread: seconds on a small model, minutes on a large one."""
     try:
         reference = read_reference(model)
         if reference is None:
             reason = "The model wasn't tuned here: there is nothing to compare with."
             return Verdict(record={"result": "unverified", "reason": reason})
-        return verify(f"http://127.0.0.1:{port}", reference, how_stored(model))
+        return verify(f"http://127.0.0.1:{port}", reference, how_stored(model), headers=headers)
     except MafunzoError as error:
         faults = (error.message, *error.faults)
         return Verdict(faults, {"result": "refused", "faults": list(faults)})

@@ -21,6 +21,7 @@ from mafunzo.control.serving.answer import Answer, LateAnswer, WorkerAnswer
 from mafunzo.control.serving.metrics import RequestMetrics
 from mafunzo.control.serving.queue import Queues, Slot
 from mafunzo.control.serving.traffic import is_live, pick, returning
+from mafunzo.control.serving.worker_folder import worker_token
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
 from mafunzo.errors import MafunzoError, RateLimitExceeded, TimedOut, Unavailable, WorkerFailed
 
@@ -161,8 +162,8 @@ class Router:
 
     requests_in_flight: how many requests one deployment answers or queues. requests_at_once: how many of them its worker has;
     the others wait in their order. draw: a number in [0, 1) that decides among deployments. current: reads what is deployed
-    under an endpoint's name, so that requests can wait for a worker that starts again; without it they don't. An async
-    context manager.
+    under an endpoint's name, so that requests can wait for a worker that starts again; without it they don't. secret: of the
+    home, by which its workers' tokens are known. An async context manager.
     """
 
     def __init__(
@@ -172,7 +173,9 @@ class Router:
         draw: Callable[[], float] = random.random,
         requests_at_once: int = REQUESTS_AT_ONCE,
         current: Callable[[], Awaitable[Mapping[str, Current]]] | None = None,
+        secret: bytes = b"",
     ) -> None:
+        self._secret = secret
         self._metrics, self._most_in_flight, self.draw = metrics, requests_in_flight, draw
         self._read_current = current
         self._looking: asyncio.Task[Mapping[str, Current]] | None = None
@@ -242,6 +245,8 @@ class Router:
         self, deployment: Deployment, path: str, body: bytes, headers: Mapping[str, str], slot: Slot
     ) -> Answer:
         """Send a request to a worker; return its answer, or the beginning of its stream. The answer's end frees the slot."""
+        if self._secret:
+            headers = {**headers, "authorization": f"Bearer {worker_token(self._secret, deployment)}"}
         try:
             response = await self._session.post(
                 f"http://127.0.0.1:{deployment.port}{path}", data=body, headers=headers, allow_redirects=False

@@ -55,6 +55,7 @@ from mafunzo.control.serving.worker_folder import (
     forget_old_attempts,
     next_attempt,
     worker_folder,
+    worker_token,
 )
 from mafunzo.control.store.artifact import Artifacts
 from mafunzo.control.store.disk import remove_tree
@@ -64,6 +65,7 @@ from mafunzo.control.store.records import Records
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus
 from mafunzo.entities.job import Resources
 from mafunzo.errors import FailedError, MafunzoError, NotFound, OutOfMemory, ServingMismatch, WorkerFailed
+from mafunzo.tracking.atomic_json import write_text
 from mafunzo.tracking.step_folder import StepFolder
 
 logger = logging.getLogger(__name__)
@@ -245,6 +247,10 @@ class Supervisor:
             self._refuse(Refuse(started, faults, {"result": "refused", "faults": list(faults)}))
             return True
         argv += ["--name", started.endpoint, "--port", "0", "--port-file", str(folder / "port")]
+        write_text(
+            folder / "token", worker_token(self.home.secret(), started), mode=0o600
+        )  # argv is everybody's to read
+        argv += ["--token-file", str(folder / "token")]
         devices = ",".join(str(device) for device in self.leases.devices(_owner(started)))
         process = self.launcher.start(argv, folder, {"CUDA_VISIBLE_DEVICES": devices} if resources.gpus else {})
         logger.info("Started a worker for %s, attempt %s, process %s", _name(started), attempt, process.pid)

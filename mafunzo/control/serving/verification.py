@@ -20,9 +20,18 @@ REQUEST_TIMEOUT_S = 300.0
 SHOWN_TOKENS = 5
 
 
-def verify(url: str, reference: Reference, stored: Weights, client: httpx.Client | None = None) -> Verdict:
-    """Compare the worker at `url` with `reference`, and return all that differs. Blocks for as long as that takes."""
-    with client or httpx.Client(timeout=REQUEST_TIMEOUT_S, trust_env=False) as http:
+def verify(
+    url: str,
+    reference: Reference,
+    stored: Weights,
+    client: httpx.Client | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Verdict:
+    """Compare the worker at `url` with `reference`, and return all that differs. Blocks for as long as that takes.
+
+    headers: those by which the worker lets a request in.
+    """
+    with client or httpx.Client(timeout=REQUEST_TIMEOUT_S, trust_env=False, headers=headers) as http:
         worker = _Worker(http, url)
         try:
             faults = [*_compare_stops(worker, reference), *_compare_tokens(worker, reference)]

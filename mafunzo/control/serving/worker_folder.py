@@ -1,8 +1,11 @@
 """A worker's folder, `<home>/workers/<endpoint>/<deployment>/<attempt>/`: where things lie in it, and how its end reads.
 
-`model/` and `base/` are checked out read-only, `port` is written by the worker; `log.txt` and `exit.json` are the launcher's.
+`model/` and `base/` are checked out read-only, `port` is written by the worker, `token` is what it asks for; `log.txt` and
+`exit.json` are the launcher's.
 """
 
+import hashlib
+import hmac
 from pathlib import Path
 
 from mafunzo.control.launcher.local import ExitRecord, last_lines
@@ -19,6 +22,15 @@ FINAL_EXIT_CODES = (2, 3)
 def worker_folder(home: Home, deployment: Deployment) -> Path:
     """Return the folder of a deployment's newest worker."""
     return home.workers / deployment.endpoint / deployment.name / str(deployment.attempt)
+
+
+def worker_token(secret: bytes, deployment: Deployment) -> str:
+    """Return the bearer token of a deployment's newest worker, derived from the home's secret.
+
+    So it is written nowhere but into the worker's own folder, and a server that adopts the worker knows it.
+    """
+    worker = f"mafunzo worker {deployment.endpoint}/{deployment.name}/{deployment.attempt}"
+    return hmac.new(secret, worker.encode(), hashlib.sha256).hexdigest()
 
 
 def next_attempt(home: Home, deployment: Deployment) -> int:

@@ -117,6 +117,7 @@ def _context(workspace: Workspace, names: Sequence[str], limits: Limits, loops: 
             limits.requests_in_flight,
             requests_at_once=limits.requests_at_once,
             current=directory.current,
+            secret=workspace.home.secret(),
         ),
         loops=loops,
     )

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from mafunzo.control.serving.metrics import RequestMetrics
 from mafunzo.control.serving.router import Current, Exchange, Router
+from mafunzo.control.serving.worker_folder import worker_token
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint, Supervision
 from mafunzo.errors import ClientGone, MafunzoError, RateLimitExceeded, TimedOut, Unavailable, WorkerFailed
 
@@ -441,3 +442,18 @@ def test_what_waited_in_the_queue_only_is_told_so() -> None:
 async def _until(is_reached: Callable[[], bool]) -> None:
     while not is_reached():
         await asyncio.sleep(0)
+
+
+async def tell_authorization(request: web.Request) -> web.StreamResponse:
+    return web.Response(body=request.headers.get("authorization", "").encode())
+
+
+def test_a_worker_gets_its_own_token_and_never_the_client_s_key() -> None:
+    bench, answers = Bench(), []
+    bench.router = Router(RequestMetrics(CollectorRegistry()), 10, secret=b"of the home")
+
+    async def work() -> None:
+        answers.append(await ask(bench.open()))
+
+    bench.run(work, tell_authorization)
+    assert answers == [f"Bearer {worker_token(b'of the home', bench.open().deployment)}".encode()]

@@ -11,7 +11,7 @@ import pytest
 
 from mafunzo.control.launcher.local import ExitRecord, LocalLauncher, Running
 from mafunzo.control.serving.decide import UNHEALTHY_PROBES
-from mafunzo.control.serving.worker_folder import worker_folder
+from mafunzo.control.serving.worker_folder import worker_folder, worker_token
 from mafunzo.entities.endpoint import DeploymentStatus, Supervision
 from tests.support.serving_bench import Bench
 from tests.support.waiting import http
@@ -39,7 +39,21 @@ def test_a_deployment_goes_live_once_its_worker_is_verified(bench: Bench) -> Non
     assert found.verification["result"] == "verified"
     assert found.verification["rows"] == 2
     assert found.verification["largest_difference"] == 0
-    assert http.get(f"http://127.0.0.1:{found.port}/v1/models").json()["data"][0]["id"] == "chat"
+    token = worker_token(bench.home.secret(), found)
+    answer = http.get(f"http://127.0.0.1:{found.port}/v1/models", headers={"Authorization": f"Bearer {token}"})
+    assert answer.json()["data"][0]["id"] == "chat"
+
+
+def test_a_worker_answers_nobody_but_its_server_and_shows_its_token_to_nobody(bench: Bench) -> None:
+    bench.deploy(bench.model())
+    found = bench.settle(HEALTHY)
+    assert http.get(f"http://127.0.0.1:{found.port}/v1/models").status_code == 401
+    token = worker_token(bench.home.secret(), found)
+    processes = [psutil.Process(running_pid(bench)), *psutil.Process(running_pid(bench)).children()]
+    assert all(token not in " ".join(process.cmdline()) for process in processes)
+    assert all(token not in process.environ().values() for process in processes)
+    file = worker_folder(bench.home, found) / "token"
+    assert (file.read_text(), file.stat().st_mode & 0o777) == (token, 0o600)
 
 
 def test_a_model_without_a_reference_goes_live_and_its_record_says_unverified(bench: Bench) -> None:

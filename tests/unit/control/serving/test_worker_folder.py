@@ -15,9 +15,10 @@ from mafunzo.control.serving.worker_folder import (
     next_attempt,
     read_port,
     worker_folder,
+    worker_token,
 )
 from mafunzo.control.store.home import Home
-from mafunzo.entities.endpoint import Deployment
+from mafunzo.entities.endpoint import Deployment, DeploymentStatus
 
 BLUE = Deployment("chat", "blue", "m:1", "sha256:0", attempt=2)
 RECORD = ExitRecord(1, None, 7, 0.0, 0.0, 1.0, 512.0)
@@ -81,3 +82,12 @@ def test_an_end_is_told_with_the_last_words(record: ExitRecord | None, text: str
 def test_another_start_would_not_help_one_that_refused() -> None:
     records = [None, RECORD, replace(RECORD, exit_code=3), replace(RECORD, exit_code=137, signal=9)]
     assert [is_final(record) for record in records] == [False, False, True, False]
+
+
+def test_a_server_that_adopts_a_worker_knows_its_token_and_each_attempt_has_its_own(tmp_path: Path) -> None:
+    secret = Home(tmp_path).secret()
+    token = worker_token(secret, BLUE)
+    assert token == worker_token(Home(tmp_path).secret(), replace(BLUE, status=DeploymentStatus.HEALTHY, port=4711))
+    others = [replace(BLUE, attempt=3), replace(BLUE, name="green"), replace(BLUE, endpoint="other")]
+    assert token not in {worker_token(secret, other) for other in others}
+    assert token != worker_token(b"another home's", BLUE)
