@@ -56,7 +56,7 @@ def caller_with(secret: str, identity: Identity, users: Users) -> Caller:
 
 
 def operator_with(key: str, context: Context) -> Caller:
-    """Return the caller of a key for the operator's routes: the operator's own, a user's token, or a token issued for it.
+    """Return the caller of a key for the operator's routes: the operator's own, a user's token, or one issued for it or a step.
 
     Raises `Unauthorized`.
     """
@@ -64,7 +64,14 @@ def operator_with(key: str, context: Context) -> Caller:
         return context.identity.owner
     if key.startswith(TOKEN_PREFIX):
         return caller_of(context.users.with_token(key))
-    return admit(context.identity.check_token(key, frozenset({OPERATOR_AUDIENCE})), context.users)
+    claimed = context.identity.check_token(key, frozenset({OPERATOR_AUDIENCE}))
+    if claimed.attempt is None:
+        return admit(claimed, context.users)
+    if not context.is_running(claimed.attempt):
+        raise Unauthorized(
+            f"The token was for an attempt of a step, {claimed.attempt.token_id}, which doesn't run any more."
+        )
+    return claimed
 
 
 def admit(claimed: Caller, users: Users) -> Caller:

@@ -14,7 +14,7 @@ from mafunzo.control.workspace.users import Users
 from mafunzo.entities.backoff import delay_s
 from mafunzo.entrypoints.http.directory import Directory
 from mafunzo.entrypoints.http.forwarding import Router
-from mafunzo.entrypoints.http.identity import Identity
+from mafunzo.entrypoints.http.identity import Attempt, Identity
 from mafunzo.entrypoints.http.limits import Limits
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,10 @@ class Loop:
 
 @dataclass(frozen=True)
 class Context:
-    """One server's parts. operator_key: what opens the operator's routes; names: what clients may call the server."""
+    """One server's parts. operator_key: what opens the operator's routes; names: what clients may call the server.
+
+    is_running: whether an attempt of a step runs, which has a token for as long as it does.
+    """
 
     directory: Directory
     metrics: CollectorRegistry
@@ -67,6 +70,7 @@ class Context:
     limits: Limits
     router: Router
     loops: Sequence[Loop] = ()
+    is_running: Callable[[Attempt], bool] = lambda _: False
 
 
 def context_of(request: Request) -> Context:

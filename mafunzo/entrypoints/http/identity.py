@@ -27,14 +27,40 @@ OPERATOR_AUDIENCE = "mafunzo/mlflow"
 OPERATOR_LIFETIME_S = 24 * 3600
 """It stands in the address that a client keeps for as long as its program runs; a revoked user's is refused at once."""
 
+STEP_LIFETIME_S = 400 * 24 * 3600
+"""No step runs for longer; what ends its token is the step's end, which is looked up on each request."""
+STEP_PREFIX = "step:"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt of a step that runs, which a token can be for."""
+
+    job: str
+    step: str
+    number: int
+
+    @property
+    def token_id(self) -> str:
+        """What a token of it is known by."""
+        return f"{STEP_PREFIX}{self.job}/{self.step}/{self.number}"
+
 
 @dataclass(frozen=True)
 class Caller:
-    """A caller and their role. token_id: which of a user's tokens they have; the user of the home itself has none."""
+    """A caller and their role. token_id: which of a user's tokens they have, or which step's; the home's own user has none."""
 
     user: str
     role: Role
     token_id: str = ""
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """The attempt of a step that asks, None where somebody else does."""
+        if not self.token_id.startswith(STEP_PREFIX):
+            return None
+        job, step, number = self.token_id.removeprefix(STEP_PREFIX).split("/")
+        return Attempt(job, step, int(number))
 
 
 @dataclass(frozen=True)
@@ -76,6 +102,10 @@ class Identity:
         }
         signed = f"{_segment({'alg': 'HS256', 'typ': 'JWT'})}.{_segment(claims)}"
         return f"{signed}.{_encode(self._sign('token', signed.encode()))}", end
+
+    def step_token(self, audience: str, attempt: Attempt, user: str) -> str:
+        """Return the token of a step that `user` has submitted: a contributor's, for as long as the attempt runs."""
+        return self.token(audience, Caller(user, Role.CONTRIBUTOR, attempt.token_id), lifetime_s=STEP_LIFETIME_S)[0]
 
     def check_token(self, token: str, audiences: frozenset[str], now: float | None = None) -> Caller:
         """Return the caller that the token was issued to, as they were then.

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
@@ -24,12 +24,12 @@ from mafunzo.control.serving.router import Router
 from mafunzo.control.serving.supervisor import WORKER
 from mafunzo.control.workspace import AuditLog, Home, Workspace
 from mafunzo.control.workspace.server import announced, loops_of
-from mafunzo.entities.job import Job, Step
+from mafunzo.entities.job import Job, Step, StepStatus
 from mafunzo.entities.server_address import LOOPBACK, ServerAddress
 from mafunzo.entrypoints.http.auth import operator_key
 from mafunzo.entrypoints.http.context import Context, Loop
 from mafunzo.entrypoints.http.directory import Directory
-from mafunzo.entrypoints.http.identity import identity_of
+from mafunzo.entrypoints.http.identity import OPERATOR_AUDIENCE, Attempt, Identity, identity_of
 from mafunzo.entrypoints.http.limits import DEFAULTS, Limits
 from mafunzo.entrypoints.http.listen import listen, names_of, require_owner
 from mafunzo.entrypoints.http.slow_clients import server_options
@@ -42,6 +42,7 @@ from mafunzo.entrypoints.serve.ways_in import (
     needs_https,
     step_variables,
 )
+from mafunzo.errors import NotFound
 from mafunzo.tracking.run import step_run_id
 
 logger = logging.getLogger(__name__)
@@ -83,7 +84,9 @@ def serve(
     ):
         require_owner(address, workspace.users.list())
         own = _own_address(listener, https_listener, address)
-        variables = partial(_variables_of_a_step, loop_workspace, own, operator_key(home))
+        identity = identity_of(home, workspace.home_user)
+        _forget_own_keys(os.environ, (operator_key(home), identity.header))
+        variables = partial(_variables_of_a_step, loop_workspace, own, identity)
         scheduler, supervisor = loops_of(loop_workspace, variables, worker)
         supervisor.tick()  # so that no request goes to a port that was a worker's before the machine restarted
         mlflow = mlflow_way_in(home, workspace.jobs)
@@ -120,7 +123,25 @@ def _context(workspace: Workspace, names: Sequence[str], limits: Limits, loops: 
             secret=workspace.home.secret(),
         ),
         loops=loops,
+        is_running=partial(_is_running, workspace),
     )
+
+
+def _is_running(workspace: Workspace, attempt: Attempt) -> bool:
+    """Return whether that very attempt of a step runs."""
+    try:
+        steps = workspace.jobs.get(attempt.job).steps
+    except NotFound:
+        return False
+    return any(
+        (step.name, step.attempt, step.status) == (attempt.step, attempt.number, StepStatus.RUNNING) for step in steps
+    )
+
+
+def _forget_own_keys(environment: MutableMapping[str, str], keys: Sequence[str]) -> None:
+    """Drop what opens this very server from what its steps and workers inherit: it may be started where `mafunzo env` was."""
+    for name in [name for name, value in environment.items() if any(key in value for key in keys)]:
+        del environment[name]
 
 
 def _listen_https(port: int, address: str, limits: Limits) -> AbstractContextManager[socket.socket | None]:
@@ -131,13 +152,18 @@ def _listen_https(port: int, address: str, limits: Limits) -> AbstractContextMan
 def _variables_of_a_step(
     workspace: Workspace,
     own: ServerAddress,
-    key: str,
+    identity: Identity,
     job: Job,
     step: Step,
     inputs: Mapping[str, str],
     outputs: Mapping[str, str],
 ) -> dict[str, str]:
-    """Return the variables that tell a user's own step what it runs in; a job's only step has the job's run."""
+    """Return the variables that tell a user's own step what it runs in; a job's only step has the job's run.
+
+    The token among them is the step's own, and ends with it.
+    """
+    attempt = Attempt(job.name, step.name, step.attempt)
+    key = identity.step_token(OPERATOR_AUDIENCE, attempt, job.created_by or workspace.home_user)
     is_alone = len(workspace.jobs.get(job.name).steps) == 1
     uri = f"http://mafunzo:{key}@{own.host}:{own.port}/mlflow"
     run_id = step_run_id(job.name, step.name, step.attempt, is_alone)

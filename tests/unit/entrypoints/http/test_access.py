@@ -17,7 +17,7 @@ from mafunzo.entrypoints.azure.application import OF_CALLERS, PUBLIC
 from mafunzo.entrypoints.azure.routes import mlflow as azure_mlflow
 from mafunzo.entrypoints.http.access import admit, authorize, caller_of, caller_with, operator_with
 from mafunzo.entrypoints.http.context import Context
-from mafunzo.entrypoints.http.identity import OPERATOR_AUDIENCE, Caller, Identity, identity_of
+from mafunzo.entrypoints.http.identity import OPERATOR_AUDIENCE, Attempt, Caller, Identity, identity_of
 from mafunzo.entrypoints.mlflow.access import needed_by_mlflow
 from mafunzo.errors import Forbidden, NotFound, Unauthorized
 
@@ -143,6 +143,27 @@ def test_what_was_given_for_a_token_opens_them_as_long_as_that_is_the_users(
     workspace.users.rotate("amina")
     with pytest.raises(Unauthorized, match="The token of amina was replaced by a newer one"):
         operator_with(key, context)
+
+
+def test_a_step_s_token_opens_them_as_a_contributor_for_as_long_as_that_attempt_runs(
+    context: Context, workspace: Workspace
+) -> None:
+    first, second = Attempt("job1", "outer.train", 1), Attempt("job1", "outer.train", 2)
+    tokens = {attempt: context.identity.step_token(OPERATOR_AUDIENCE, attempt, "amina") for attempt in (first, second)}
+    running = cast(Context, SimpleNamespace(**{**vars(context), "is_running": lambda attempt: attempt == second}))
+    caller = operator_with(tokens[second], running)
+    assert (caller.user, caller.role, caller.attempt) == ("amina", Role.CONTRIBUTOR, second)
+    with pytest.raises(Unauthorized, match=r"step:job1/outer\.train/1, which doesn't run any more"):
+        operator_with(tokens[first], running)
+
+
+def test_a_step_s_token_opens_nothing_but_the_operator_s_routes(context: Context, workspace: Workspace) -> None:
+    token = context.identity.step_token(OPERATOR_AUDIENCE, Attempt("job1", "train", 1), workspace.user)
+    with pytest.raises(Unauthorized, match="The token is for mafunzo/mlflow"):
+        context.identity.check_token(token, frozenset({"https://127.0.0.1:8443"}))
+    claimed = context.identity.check_token(token, frozenset({OPERATOR_AUDIENCE}))
+    with pytest.raises(Unauthorized, match="was deleted"):
+        admit(claimed, workspace.users)
 
 
 def keys_that_open_nothing(context: Context, workspace: Workspace) -> dict[str, str]:

@@ -5,6 +5,7 @@ import os
 import signal
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,11 @@ import pytest
 from mafunzo import Workspace
 from mafunzo.control.launcher.server_process import address_file, find_server
 from mafunzo.control.workspace import Home
+from mafunzo.entities.job import Job, JobStatus, Step, StepSpec, StepStatus
 from mafunzo.entities.server_address import ServerAddress
+from mafunzo.entities.user import Role
+from mafunzo.entrypoints.http.auth import operator_key
+from mafunzo.entrypoints.http.identity import OPERATOR_AUDIENCE, Attempt, identity_of
 from mafunzo.entrypoints.serve import process
 from mafunzo.entrypoints.serve.process import log_to, serve
 from mafunzo.errors import HomeInUse, PortInUse, RefusedError
@@ -90,6 +95,36 @@ def test_others_reach_the_server_only_when_the_home_has_an_owner(home: Home) -> 
     addresses: list[str] = []
     serve(home, 0, 0, worker=NO_WORKER, address="0.0.0.0", on_up=lambda own: [addresses.append(own.listen), stop(own)])
     assert addresses == ["0.0.0.0"]
+
+
+def test_a_step_finds_a_token_of_its_own_that_is_good_while_that_attempt_runs(home: Home) -> None:
+    job = Job("job1", "job1", "chat", "command:1", created_by="amina", status=JobStatus.RUNNING)
+    spec = StepSpec("train", "command:1", "sha256:0", "true")
+    step = Step("job1", spec, status=StepStatus.RUNNING, attempt=2)
+    identity = identity_of(home, "baraka")
+    with Workspace(home.root, port=0) as workspace:
+        workspace.services.records.jobs.add(job, [step])
+        own = ServerAddress(1, 0.0, 8080, "")
+        variables = process._variables_of_a_step(workspace, own, identity, job, step, {}, {})
+        assert operator_key(home) not in str(variables) and identity.header not in str(variables)
+        claimed = identity.check_token(variables["MLFLOW_TRACKING_TOKEN"], frozenset({OPERATOR_AUDIENCE}))
+        assert (claimed.user, claimed.role, claimed.attempt) == ("amina", Role.CONTRIBUTOR, Attempt("job1", "train", 2))
+        assert process._is_running(workspace, Attempt("job1", "train", 2))
+        assert not process._is_running(workspace, Attempt("job1", "train", 1)), "an earlier attempt"
+        assert not process._is_running(workspace, Attempt("job1", "other", 2)), "another step"
+        assert not process._is_running(workspace, Attempt("gone", "train", 2)), "a job that was deleted"
+        workspace.services.records.steps.update(replace(step, status=StepStatus.COMPLETED))
+        assert not process._is_running(workspace, Attempt("job1", "train", 2)), "a step that has ended"
+
+
+def test_steps_and_workers_do_not_inherit_what_opens_the_server(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    header, key = identity_of(home, "baraka").header, operator_key(home)
+    monkeypatch.setenv("IDENTITY_HEADER", header)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://mafunzo:{key}@127.0.0.1:8080/mlflow")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    serve(home, 0, 0, worker=NO_WORKER, on_up=stop)
+    assert not {"IDENTITY_HEADER", "MLFLOW_TRACKING_URI"} & set(os.environ)
+    assert os.environ["MLFLOW_EXPERIMENT_NAME"] == "mine"
 
 
 def test_what_is_logged_goes_into_a_file_of_limited_size(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
