@@ -20,6 +20,7 @@ class Settings:
     https_port: its https port (`MAFUNZO_HTTPS_PORT`, or `MAFUNZO_AZURE_PORT`; default 8443; 0 where `MAFUNZO_PORT` is 0).
     listen: the address of both ports (`MAFUNZO_LISTEN`, default 127.0.0.1: nobody but this machine).
     offline: never ask a network (`MAFUNZO_OFFLINE`, `HF_HUB_OFFLINE`).
+    input_hosts: those that a job's files may be fetched from though they are private, or by http (`MAFUNZO_INPUT_HOSTS`, with commas).
     authorities: the file of those that the user trusts (`REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE`), or None for the public ones.
     limits: the sizes and rates that the server allows its clients, by variable (`MAFUNZO_LIMIT_...`).
     step_folder: where a step writes `metrics.jsonl` and `error.json` (`MAFUNZO_STEP_FOLDER`), or None outside of a job.
@@ -32,6 +33,7 @@ class Settings:
     https_port: int
     listen: str
     offline: bool
+    input_hosts: tuple[str, ...]
     authorities: Path | None
     limits: Mapping[str, str]
     step_folder: Path | None
@@ -51,6 +53,7 @@ def load(environ: dict[str, str] | None = None) -> Settings:
         https_port=_port(https, env.get(https), 0 if env.get("MAFUNZO_PORT") == "0" else 8443),
         listen=env.get("MAFUNZO_LISTEN") or "127.0.0.1",
         offline=_is_true(env.get("MAFUNZO_OFFLINE")) or _is_true(env.get("HF_HUB_OFFLINE")),
+        input_hosts=tuple(host.strip() for host in env.get("MAFUNZO_INPUT_HOSTS", "").split(",") if host.strip()),
         authorities=Path(bundle) if (bundle := env.get("REQUESTS_CA_BUNDLE") or env.get("CURL_CA_BUNDLE")) else None,
         limits={name: text for name, text in env.items() if name.startswith("MAFUNZO_LIMIT_") and text},
         step_folder=Path(env["MAFUNZO_STEP_FOLDER"]) if env.get("MAFUNZO_STEP_FOLDER") else None,

@@ -2,10 +2,12 @@
 
 `setup_command` is what a step's shell runs before the step's own command. It starts this module in the step's process tree,
 
-    python -m mafunzo.control.launcher.environment FOLDER OVERLAY PYTHON PACKAGES...
+    python -m mafunzo.control.launcher.environment FOLDER OVERLAY PYTHON PACKAGES...|@FILE
 
 so that pip's lines are in the step's log, and that what ends the step ends pip. FOLDER is named by what decides its content,
 and is whole once it holds `.ready`, which is written last. Who builds it holds `FOLDER.lock`, and the others wait.
+FILE holds the packages, a line each, and only its user can read it: the URL of an index may have a password in it, and argv is
+everybody's to read.
 
 OVERLAY is the step's own, on top of it: a virtual environment for what the step installs for itself. With
 `pip install -r requirements.txt && python train.py` pip finds what is there already, and puts what it adds into the step's
@@ -32,7 +34,7 @@ from pathlib import Path
 
 from mafunzo.entities.environment import Environment
 from mafunzo.errors import Conflict, FailedError, MafunzoError, StepFailed
-from mafunzo.tracking.atomic_json import write_json
+from mafunzo.tracking.atomic_json import write_json, write_text
 from mafunzo.tracking.step_folder import STEP_FOLDER, StepFolder
 
 logger = logging.getLogger(__name__)
@@ -95,13 +97,15 @@ def setup_command(root: Path, environment: Environment, overlay: Path, python_pa
     """Return bash's lines that give the commands after them an environment, built first if it isn't there.
 
     The shell ends with pip's exit code where it can't be built. An environment without packages is Mafunzo's own, of which
-    `overlay` must have been made; for the others it is made when they are there. python_path: where the step wants its Python
-    to look.
+    `overlay` must have been made; for the others it is made when they are there, and their requirements are written beside it.
+    python_path: where the step wants its Python to look.
     """
     interpreter = _interpreter(environment)
     lines = [f"echo {shlex.quote(note)}" for note in _notes(environment, interpreter)]
     if environment.packages:
         folder = environment_folder(root, environment)
+        requirements = overlay.with_name(f".{overlay.name}.requirements")
+        write_text(requirements, "".join(f"{line}\n" for line in environment.packages), mode=0o600)
         build = [
             sys.executable,
             "-P",
@@ -110,9 +114,10 @@ def setup_command(root: Path, environment: Environment, overlay: Path, python_pa
             str(folder),
             str(overlay),
             interpreter.path,
+            f"@{requirements}",
         ]
         lines += [
-            f"{shlex.join([*build, *environment.packages])} || exit $?",
+            f"{shlex.join(build)} || exit $?",
             f"unset {' '.join(OURS_ONLY)}",
             f'export PATH={shlex.quote(str(folder / "bin"))}:"$PATH" PYTHONPATH={shlex.quote(python_path)}',
         ]
@@ -160,7 +165,7 @@ def site_packages(folder: Path, version: tuple[int, int]) -> Path:
 
 def main(argv: Sequence[str]) -> int:
     """Build an environment unless it is there; return 0, or the exit code of what failed."""
-    folder, overlay, python, packages = Path(argv[0]), Path(argv[1]), argv[2], argv[3:]
+    folder, overlay, python, packages = Path(argv[0]), Path(argv[1]), argv[2], _lines(argv[3:])
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     try:
         folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -180,6 +185,12 @@ def main(argv: Sequence[str]) -> int:
         return FailedError.exit_code
     logger.info("Using the environment %s", folder)
     return 0
+
+
+def _lines(packages: Sequence[str]) -> list[str]:
+    if len(packages) == 1 and packages[0].startswith("@"):
+        return Path(packages[0][1:]).read_text(encoding="utf-8").splitlines()
+    return list(packages)
 
 
 def _interpreter(environment: Environment) -> Interpreter:

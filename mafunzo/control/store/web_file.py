@@ -1,11 +1,20 @@
-"""Downloading a file from a URL that a user names: whether it can be had, and fetching it whole."""
+"""Downloading a file from a URL that a user names: whether it can be had, and fetching it whole.
 
-from collections.abc import Iterator
+Whoever may submit a job chooses the address, and the server asks there: only https, and only hosts whose addresses are public,
+so that nobody reads through it what this machine and its network show to their own. The rule holds for each redirect, and
+the connection goes to the very address that was checked. An operator may list hosts that it doesn't hold for
+(`MAFUNZO_INPUT_HOSTS`).
+"""
+
+import socket
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from pathlib import Path, PurePosixPath
 from time import monotonic
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from mafunzo.errors import InvalidFile
 
@@ -16,6 +25,8 @@ CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0
 LIMIT_S = 240.0
 """For how long a file may take: clients of the server wait some 300 s for an answer."""
+REDIRECTS = 10
+NAT64 = IPv6Network("64:ff9b::/96")
 
 
 def file_name(url: str) -> str:
@@ -24,19 +35,22 @@ def file_name(url: str) -> str:
     return name if name not in ("", "..") and "\0" not in name else "file"
 
 
-def require_file(where: str, url: str) -> None:
-    """Ask for a file and take nothing of it. Raises `InvalidFile`, which begins with `where`, if it can't be had."""
-    with _answer(where, url):
+def require_file(where: str, url: str, *hosts: str) -> None:
+    """Ask for a file and take nothing of it; `hosts` are those that may be private.
+
+    Raises `InvalidFile`, which begins with `where`, if it can't be had.
+    """
+    with _answer(where, url, hosts):
         pass
 
 
-def fetch(where: str, url: str, folder: Path) -> Path:
+def fetch(where: str, url: str, folder: Path, *hosts: str) -> Path:
     """Write a file into `folder` under its own name and return its path.
 
     Raises `InvalidFile`, which begins with `where`, if it can't be had whole within `LIMIT_S`.
     """
     path, deadline = folder / file_name(url), monotonic() + LIMIT_S
-    with _answer(where, url) as answer, path.open("wb") as file:
+    with _answer(where, url, hosts) as answer, path.open("wb") as file:
         for block in answer.iter_bytes(2**20):
             file.write(block)
             if monotonic() > deadline:
@@ -48,14 +62,24 @@ _ADVICE = "Fetch it first, and name the local path."
 
 
 @contextmanager
-def _answer(where: str, url: str) -> "Iterator[httpx.Response]":
+def _answer(where: str, url: str, hosts: Collection[str]) -> "Iterator[httpx.Response]":
     import httpx
 
     timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+    target = httpx.URL(url)
     try:
-        with httpx.stream("GET", url, follow_redirects=True, timeout=timeout) as answer:
-            answer.raise_for_status()
-            yield answer
+        with httpx.Client(timeout=timeout) as client:
+            for _ in range(REDIRECTS):
+                address = _address(where, url, target, hosts)
+                pinned = target.copy_with(host=address) if address else target
+                own_name = {"headers": {"Host": target.netloc.decode()}, "extensions": {"sni_hostname": target.host}}
+                with client.stream("GET", pinned, **(own_name if address else {})) as answer:
+                    if not answer.has_redirect_location:
+                        answer.raise_for_status()
+                        yield answer
+                        return
+                    target = target.join(answer.headers["location"])
+        raise InvalidFile(f"{where} is '{url}', which leads on more than {REDIRECTS} times. {_ADVICE}")
     except httpx.HTTPStatusError as error:
         status = f"{error.response.status_code} {error.response.reason_phrase}"
         raise InvalidFile(
@@ -63,3 +87,39 @@ def _answer(where: str, url: str) -> "Iterator[httpx.Response]":
         ) from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise InvalidFile(f"{where} is '{url}', which can't be fetched ({error}). {_ADVICE}") from error
+
+
+def _address(where: str, url: str, target: "httpx.URL", hosts: Collection[str]) -> str | None:
+    """Return the public address to connect to; None where the name itself may be asked. Raises `InvalidFile`."""
+    if {target.host, target.netloc.decode()} & set(hosts):
+        return None
+    if target.scheme != "https":
+        raise _refusal(where, url, f"{target} isn't an https:// address", target)
+    try:
+        found = [entry[4][0] for entry in socket.getaddrinfo(target.host, target.port or 443, type=socket.SOCK_STREAM)]
+    except (OSError, UnicodeError) as error:
+        if getproxies().get("https") and not proxy_bypass(target.host):  # which looks the name up itself
+            return None
+        raise InvalidFile(f"{where} is '{url}', which can't be fetched ({target.host}: {error}). {_ADVICE}") from error
+    private = [address for address in found if not _is_public(str(address))]
+    if private or not found:
+        raise _refusal(
+            where, url, f"{target.host} is {', '.join(map(str, private))}, which isn't a public address", target
+        )
+    return str(found[0])
+
+
+def _refusal(where: str, url: str, reason: str, target: "httpx.URL") -> InvalidFile:
+    return InvalidFile(
+        f"{where} is '{url}', which can't be fetched ({reason}). {_ADVICE} Or have the server's operator list "
+        f"'{target.host}' in MAFUNZO_INPUT_HOSTS."
+    )
+
+
+def _is_public(address: str) -> bool:
+    """Return whether an address is a public one, also the IPv4 address that one of IPv6 stands for."""
+    ip: IPv4Address | IPv6Address = ip_address(address.partition("%")[0])
+    if isinstance(ip, IPv6Address):
+        embedded = IPv4Address(int(ip) & 0xFFFFFFFF) if ip in NAT64 else ip.ipv4_mapped or ip.sixtofour
+        ip = embedded or ip
+    return ip.is_global and not ip.is_multicast

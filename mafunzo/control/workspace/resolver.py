@@ -57,10 +57,10 @@ def _of_web(services: Services, where: str, url: str) -> Upload:
         raise InvalidFile(
             f"{where} is '{url}', and Mafunzo is set to be offline. Fetch it first, and name the local path."
         )
-    require_file(where, url)
+    require_file(where, url, *services.input_hosts)
 
     def put() -> str:
         with tempfile.TemporaryDirectory(prefix=".fetched-", dir=services.home.root) as folder:
-            return services.artifacts.put(fetch(where, url, Path(folder)), is_final=True)
+            return services.artifacts.put(fetch(where, url, Path(folder), *services.input_hosts), is_final=True)
 
     return Upload(file_name(url), put)

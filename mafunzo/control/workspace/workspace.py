@@ -79,6 +79,7 @@ class Workspace:
                 cache=environment.cache,
                 is_offline=environment.offline,
                 up=self.up,
+                input_hosts=environment.input_hosts,
             )
         )
 

@@ -257,6 +257,15 @@ def test_passwords_of_an_index_are_not_in_the_log(tmp_path: Path) -> None:
     assert "No environment can be built of -i https://***@host/simple, tiny: venv failed." in done.stdout
 
 
+def test_passwords_of_an_index_are_not_in_argv_but_in_a_file_for_its_user_only(tmp_path: Path) -> None:
+    packages = ("-i https://ann:secret@host/simple", "tiny")
+    command = setup_command(tmp_path / "environments", Environment("mine", "1", packages), tmp_path / "overlay")
+    assert "secret" not in command
+    file = tmp_path / ".overlay.requirements"
+    assert f"@{file}" in command
+    assert (file.read_text().splitlines(), file.stat().st_mode & 0o777) == (list(packages), 0o600)
+
+
 @pytest.mark.parametrize(
     ("environment", "told"),
     [
@@ -297,7 +306,7 @@ def test_the_python_asked_for_is_taken_from_path_if_it_can_make_environments(
         ]
 
     assert told("3.6") == f"echo 'Python 3.6 isn'\"'\"'t on PATH: the step runs with Python {RUNNING}.'"
-    assert f"{sys.executable} tiny || exit $?" in told("3.8") and f"{sys.executable} tiny" in told(f">=3.8,<{RUNNING}")
+    assert f"{sys.executable} @{tmp_path}" in told("3.8") and f"{sys.executable} @" in told(f">=3.8,<{RUNNING}")
     folders = {
         python: environment_folder(tmp_path, Environment("a", "1", ("tiny",), python)) for python in ("", "3.6", "3.8")
     }
