@@ -20,7 +20,7 @@ class Settings:
     https_port: its https port (`MAFUNZO_HTTPS_PORT`, or `MAFUNZO_AZURE_PORT`; default 8443; 0 where `MAFUNZO_PORT` is 0).
     listen: the address of both ports (`MAFUNZO_LISTEN`, default 127.0.0.1: nobody but this machine).
     offline: never ask a network (`MAFUNZO_OFFLINE`, `HF_HUB_OFFLINE`).
-    input_hosts: those that a job's files may be fetched from though they are private, or by http (`MAFUNZO_INPUT_HOSTS`, with commas).
+    input_hosts: those that a job's files are fetched from though they are private or without https (`MAFUNZO_INPUT_HOSTS`).
     authorities: the file of those that the user trusts (`REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE`), or None for the public ones.
     limits: the sizes and rates that the server allows its clients, by variable (`MAFUNZO_LIMIT_...`).
     step_folder: where a step writes `metrics.jsonl` and `error.json` (`MAFUNZO_STEP_FOLDER`), or None outside of a job.

@@ -26,6 +26,7 @@ from mafunzo.entrypoints.cli import (
 )
 from mafunzo.entrypoints.plugins import AZURE, MLFLOW
 from mafunzo.errors import MafunzoError
+from mafunzo.tracking.printable import printable
 
 app = typer.Typer(
     help="Fine-tune a chat model, prove that it got better, register it and serve it, on hardware that you own.",
@@ -74,7 +75,7 @@ def main() -> None:
     try:
         command()(prog_name="mafunzo")
     except MafunzoError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {printable(str(error))}\n")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")

@@ -34,6 +34,7 @@ import psutil
 from mafunzo.control.launcher.runner import claim
 from mafunzo.control.launcher.tree import Tree, live_process, mark_of
 from mafunzo.errors import Conflict, FailedError
+from mafunzo.tracking.printable import printable
 from mafunzo.tracking.step_folder import STEP_FOLDER, StepFolder
 
 logger = logging.getLogger(__name__)
@@ -225,7 +226,7 @@ def last_lines(log: Path, count: int = 10) -> list[str]:
         file.seek(max(0, log.stat().st_size - LAST_BYTES))
         text = file.read().decode("utf-8", errors="replace")
     lines = [line.rsplit("\r", 1)[-1].rstrip() for line in text.split("\n")]
-    return [line for line in lines if line][-count:]
+    return [printable(line) for line in lines if line][-count:]
 
 
 def _search_paths(environment: Mapping[str, str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import Any, Literal, TextIO
 
 from mafunzo.control.workspace.services import Services
 from mafunzo.entities.job import NOTES, Job, JobStatus, Step, StepStatus
+from mafunzo.tracking.printable import printable
 from mafunzo.tracking.progress import progress_text
 from mafunzo.tracking.step_folder import StepFolder
 
@@ -81,10 +82,10 @@ def _render_bar(events: Iterable[Event], stream: TextIO) -> None:
     bar = ""
     for event in events:
         if event.kind == "progress":
-            bar = _bar(event)
+            bar = printable(_bar(event))
             stream.write("\r\x1b[2K" + bar)
         else:
-            stream.write(("\r\x1b[2K" if bar else "") + _line(event) + "\n")
+            stream.write(("\r\x1b[2K" if bar else "") + printable(_line(event)) + "\n")
             bar = ""
         stream.flush()
     if bar:

@@ -11,6 +11,7 @@ import typer
 import mafunzo
 from mafunzo.entrypoints.terminal.output import AS_JSON, print_entity, print_facts, print_json, print_list, print_result
 from mafunzo.errors import InvalidFile, InvalidParameter
+from mafunzo.tracking.printable import printable
 
 if TYPE_CHECKING:
     from mafunzo.entities.endpoint import Deployment, Endpoint
@@ -111,7 +112,7 @@ def chat(
         answer = ""
         for piece in handle.stream(messages, deployment, temperature=temperature, max_tokens=max_tokens):
             answer += piece
-            sys.stdout.write(piece)
+            sys.stdout.write(printable(piece) if sys.stdout.isatty() else piece)
             sys.stdout.flush()
         print()
         messages.append({"role": "assistant", "content": answer})

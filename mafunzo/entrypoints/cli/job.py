@@ -1,6 +1,7 @@
 """`mafunzo job`: what is in the queue, what runs, what has ended."""
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from mafunzo.entrypoints.terminal.output import (
     print_result,
     print_table,
 )
+from mafunzo.tracking.printable import printable
 
 app = typer.Typer(help="Jobs in the queue, running, and ended.", no_args_is_help=True)
 NAME = typer.Argument(help="The job's name.")
@@ -72,6 +74,8 @@ def logs(name: str = NAME, step: str = typer.Option(None, help="Only this step."
     handle = mafunzo.Workspace().jobs.get(name)
     for step_name in [job_step.name for job_step in handle.steps] if step is None else [step]:
         text = readable(handle.logs(step_name))
+        if sys.stdout.isatty():
+            text = printable(text)
         if text:
             print(f"--- {step_name}\n{text.rstrip()}")
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from mafunzo.tracking.printable import printable
+
 if TYPE_CHECKING:
     from mafunzo.control.workspace.job_handle import JobHandle
 
@@ -33,7 +35,7 @@ def print_result(body: Any, as_json: bool, *lines: object) -> None:
         print_json(body)
         return
     for line in lines:
-        print(line)
+        print(printable(str(line)))
 
 
 def print_list(body: Any, as_json: bool, columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str) -> None:
@@ -92,8 +94,8 @@ def _cell(value: Any) -> str:
     if isinstance(value, datetime):
         return value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}={item}" for key, item in value.items())
-    return "" if value is None else str(value)
+        return printable(", ".join(f"{key}={item}" for key, item in value.items()))
+    return "" if value is None else printable(str(value))
 
 
 def _plain(value: Any) -> Any:

@@ -124,6 +124,17 @@ def change(workspace: Workspace, job: JobStatus, step: Step, **more: Any) -> Non
     workspace.records.jobs.update(replace(workspace.records.jobs.get("j1"), status=job, **more))
 
 
+def test_a_terminal_obeys_nothing_that_a_step_has_printed() -> None:
+    events = [
+        Event("line", "train", "\x1b[2J\x1b]0;mine\x07hello"),
+        Event("progress", "train", numbers={"phase": "\x1b[2J", "done": 1, "total": 2}),
+        Event("step", "train", "\x1b[2J", "failed"),
+    ]
+    render(events, terminal := Terminal())
+    assert terminal.getvalue().replace("\r\x1b[2K", "").count("\x1b") == 0
+    assert "\u241b[2J\u241b]0;mine\u2407hello" in terminal.getvalue()
+
+
 def test_a_job_is_followed_from_its_beginning_to_its_end(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     step = Step("j1", SPEC)
     workspace.records.jobs.add(Job("j1", "j", "e", "c:1"), [step])
