@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from mafunzo.tracking.regular_file import is_regular, open_regular
+
 
 class MetricLog:
     """Appends metrics to `metrics.jsonl`, one JSON object a line: `{"time": epoch seconds, "step": n, <name>: value}`."""
@@ -27,9 +29,9 @@ class MetricLog:
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the lines of a `metrics.jsonl`; an unfinished last line and malformed ones are skipped."""
-    if not path.exists():
+    if not is_regular(path):
         return
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         yield from filter(None, map(metrics_of, file))
 
 

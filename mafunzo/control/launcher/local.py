@@ -35,6 +35,7 @@ from mafunzo.control.launcher.runner import claim
 from mafunzo.control.launcher.tree import Tree, live_process, mark_of
 from mafunzo.errors import Conflict, FailedError
 from mafunzo.tracking.printable import printable
+from mafunzo.tracking.regular_file import is_regular, open_regular, read_regular
 from mafunzo.tracking.step_folder import STEP_FOLDER, StepFolder
 
 logger = logging.getLogger(__name__)
@@ -172,7 +173,7 @@ class LocalLauncher:
         record = _exit_record(folder)
         if record is not None:
             return record.is_killed and not record.is_out_of_memory
-        return (_read(StepFolder(folder).process) or {}).get("pid") is not None and _runner(folder) is None
+        return _process_record(folder).get("pid") is not None and _runner(folder) is None
 
     def _wait_for_claim(self, child: "subprocess.Popen[bytes]", folder: Path) -> Running:
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -194,7 +195,7 @@ class LocalLauncher:
         return Running(child.pid, float(record["pid_start"]))
 
     def _tree_of(self, folder: Path, runner: psutil.Process | None) -> list[psutil.Process]:
-        session = (_read(StepFolder(folder).process) or {}).get("pid")
+        session = _process_record(folder).get("pid")
         return self._tree.of(folder, runner, session)
 
     def _kill_for_good(self, folder: Path, runner: psutil.Process | None) -> None:
@@ -220,9 +221,9 @@ class LocalLauncher:
 
 def last_lines(log: Path, count: int = 10) -> list[str]:
     """Return the last lines of a log that aren't blank, as a terminal would show them; none without a log."""
-    if not log.exists():
+    if not is_regular(log):
         return []
-    with log.open("rb") as file:
+    with open_regular(log) as file:
         file.seek(max(0, log.stat().st_size - LAST_BYTES))
         text = file.read().decode("utf-8", errors="replace")
     lines = [line.rsplit("\r", 1)[-1].rstrip() for line in text.split("\n")]
@@ -239,7 +240,7 @@ def _search_paths(environment: Mapping[str, str]) -> dict[str, str]:
 
 def _runner(folder: Path) -> psutil.Process | None:
     """Return the live runner: the same pid, start and folder, so never a stranger that was given its pid."""
-    record = _read(StepFolder(folder).process) or {}
+    record = _process_record(folder)
     if record.get("pid") is None:
         return None
     process = live_process(int(record["pid"]), float(record["pid_start"]))
@@ -261,12 +262,23 @@ def _give_up(folder: Path) -> bool:
 
 def _exit_record(folder: Path) -> ExitRecord | None:
     record = _read(StepFolder(folder).exit)
-    return None if record is None else ExitRecord(**record)
+    try:
+        return None if record is None else ExitRecord(**record)
+    except TypeError:  # the step wrote over it
+        return None
+
+
+def _process_record(folder: Path) -> dict[str, Any]:
+    """Return what `process.json` says; nothing where it isn't what a runner writes."""
+    record = _read(StepFolder(folder).process) or {}
+    numbers = [record.get(name) for name in ("pid", "pid_start")]
+    return record if all(isinstance(number, int | float) for number in numbers) else {}
 
 
 def _read(path: Path) -> dict[str, Any] | None:
+    """Return a record; None where there is none, or a power cut broke it, or the step left something else in its place."""
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):  # broken only by a power cut while it was written
+        body = json.loads(read_regular(path) or "")
+    except (OSError, ValueError, RecursionError):
         return None
     return body if isinstance(body, dict) else None

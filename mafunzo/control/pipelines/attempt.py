@@ -5,6 +5,7 @@ attempt may go on from them), and after that where they are all that there is; l
 """
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from mafunzo.entities.asset import MODEL_TYPES
 from mafunzo.entities.job import DEFAULT_OUTPUT, ArtifactInput, LiteralInput, Resources, Step, StepSpec, StepStatus
 from mafunzo.errors import FailedError, MafunzoError, OutOfMemory, StepFailed
 from mafunzo.tracking.metrics import read_metrics
+from mafunzo.tracking.regular_file import is_regular, read_regular
 from mafunzo.tracking.step_folder import CODE, ENVIRONMENT, INPUTS, LOGS, OUTPUTS, StepFolder
 
 DEFAULT_FOLDER = "outputs"
@@ -127,7 +129,9 @@ def _link(place: Path, folder: Path) -> None:
 def collect(spec: StepSpec, folder: Path, artifacts: Artifacts) -> dict[str, str]:
     """Store what the step wrote and return the hashes by output; raises `StepFailed` naming each that is missing."""
     faults = [
-        fault for name, kind in spec.outputs.items() if (fault := _missing(written_to(spec, folder, name), name, kind))
+        fault
+        for name, kind in spec.outputs.items()
+        if (fault := _missing(folder, written_to(spec, folder, name), name, kind))
     ]
     if faults:
         raise StepFailed(f"Step '{spec.name}' ended without an error, but not all of its outputs are there.", faults)
@@ -135,7 +139,9 @@ def collect(spec: StepSpec, folder: Path, artifacts: Artifacts) -> dict[str, str
     return {name: artifacts.put(written_to(spec, folder, name), is_final=spec.is_trusted) for name in spec.outputs}
 
 
-def _missing(path: Path, name: str, kind: str) -> str:
+def _missing(folder: Path, path: Path, name: str, kind: str) -> str:
+    if not path.resolve().is_relative_to(folder.resolve()):
+        return f"{name} is a link at {path} that leads out of the step's folder. Put a copy in its place."
     if kind == "uri_file":
         return "" if path.is_file() else f"{name} is no file at {path}."
     if not path.is_dir():
@@ -151,7 +157,7 @@ def failure(step: Step, folder: Path, record: ExitRecord | None, reason: str) ->
         return recorded | facts
     log = StepFolder(folder).log
     lines = last_lines(log)
-    end = f"; the last lines of {log}:" if lines else f"; {log} is empty." if log.exists() else "."
+    end = f"; the last lines of {log}:" if lines else f"; {log} is empty." if is_regular(log) else "."
     if reason:
         error: MafunzoError = StepFailed(f"Step '{step.name}': {reason}{end}", lines)
     elif record is not None and record.is_out_of_memory:
@@ -178,7 +184,7 @@ def failure_of(error: MafunzoError | OSError) -> dict[str, Any]:
 def logged_values(folder: Path, metric: str) -> tuple[float | None, ...]:
     """Return what an attempt has logged of a metric, in order; None stands for a value that isn't finite."""
     path = StepFolder(folder).metrics
-    return _values(path, path.stat().st_size, metric) if path.exists() else ()
+    return _values(path, path.stat().st_size, metric) if is_regular(path) else ()
 
 
 @lru_cache(maxsize=4096)
@@ -196,8 +202,16 @@ def outputs_stay(step: Step, folder: Path) -> bool:
     return is_last_of_a_failure or (has_ended_early and bool(StepFolder(folder).checkpoints))
 
 
+def holds_leftovers(folder: Path) -> bool:
+    """Return whether an attempt's folder has anything that `clean` deletes."""
+    return folder.is_symlink() or any(os.path.lexists(folder / name) for name in (INPUTS, CODE, ENVIRONMENT, OUTPUTS))
+
+
 def clean(folder: Path, keeps_outputs: bool = False) -> None:
-    """Delete what an attempt needs only while it runs, and what it wrote."""
+    """Delete what an attempt needs only while it runs, and what it wrote. Raises `OSError` for what can't be deleted."""
+    if folder.is_symlink():  # the step has put it in its folder's place
+        folder.unlink()
+        return
     for name in (INPUTS, CODE, ENVIRONMENT, *([] if keeps_outputs else [OUTPUTS])):
         remove_tree(folder / name)
 
@@ -205,11 +219,11 @@ def clean(folder: Path, keeps_outputs: bool = False) -> None:
 def _recorded(path: Path) -> dict[str, Any] | None:
     """Return a component's own record of its error; None if there is none that can be read."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(read_regular(path) or "")
         return {
             "code": str(record["code"]),
             "message": str(record["message"]),
             "faults": [str(fault) for fault in record.get("faults", [])],
         }
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None  # there is none, or it was cut off, or isn't ours: the log says more

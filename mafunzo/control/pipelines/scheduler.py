@@ -9,11 +9,12 @@ before the next begins, so that a scheduler that starts after a crash goes on fr
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import reduce
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -23,6 +24,7 @@ from mafunzo.control.pipelines.attempt import (
     collect,
     failure,
     failure_of,
+    holds_leftovers,
     outputs_stay,
     prepare,
     process_facts,
@@ -37,6 +39,7 @@ from mafunzo.control.pipelines.decide import (
     Fail,
     Finish,
     Holder,
+    JobState,
     Retry,
     Reuse,
     Skip,
@@ -52,6 +55,7 @@ from mafunzo.control.pipelines.stopping import Trial
 from mafunzo.control.pipelines.sweep import suggest
 from mafunzo.control.store.artifact import Artifacts
 from mafunzo.control.store.blob import Blobs
+from mafunzo.control.store.disk import is_of_the_machine
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.lease import Leases
 from mafunzo.control.store.records import Records
@@ -74,6 +78,10 @@ logger = logging.getLogger(__name__)
 
 OWNER = "job:"
 ENVIRONMENTS_FOLDER = "environments"
+WHOLE_JOB = ""
+"""Stands in place of a step's name for what is done to a job as a whole."""
+BROKEN = (MafunzoError, OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
+"""What goes wrong with one job or step: its files, or what a row says. A database that can't be reached is none of it."""
 POLL_S = 0.2
 PAUSE_S = 5.0
 UserVariables = Callable[[Job, Step, Mapping[str, str], Mapping[str, str]], Mapping[str, str]]
@@ -125,9 +133,9 @@ class Scheduler:
         holders = tuple(Holder(lease.owner.removeprefix(OWNER), lease.resources) for lease in held)
         left = reduce(Resources.minus, (lease.resources for lease in held), self._capacity)
         busy = {*self._busy, *self._paused}
-        jobs = tuple(self._observer.job_state(job, busy) for job in self._records.jobs.queue())
-        state = State(jobs, self._capacity, holders)
-        done = [self._do(action) for action in decide(state, left, self._clock())]
+        looks = [self._look(job, busy) for job in self._records.jobs.queue() if (job.name, WHOLE_JOB) not in busy]
+        state = State(tuple(look for look in looks if look is not None), self._capacity, holders)
+        done = [self._try(action) for action in self._decide(state, left)]
         return has_settled or any(done)
 
     def run(self, stop: threading.Event) -> None:
@@ -156,14 +164,84 @@ class Scheduler:
         """End all running steps after `run` returned; they run again at the next start. Return their names, `job/step`."""
         halted = []
         for step in self._running_steps():
-            folder = step_folder(self._home, step)
-            if isinstance(self._launcher.status(folder), ExitRecord):  # its outputs are stored at the next start
-                self._launcher.kill(folder, self._grace_s)
-                continue
-            (folder / HALTED_FILE).touch()
-            self._put_back(step, f"attempt {step.attempt} was cut off when the server was stopped")
-            halted.append(f"{step.job}/{step.name}")
+            try:
+                if self._halt(step):
+                    halted.append(f"{step.job}/{step.name}")
+            except Exception:  # on a full disk, say: the others are ended all the same, and whoever halts looks again
+                logger.exception("Step %s/%s can't be put back; the next server finds it", step.job, step.name)
         return halted
+
+    def _halt(self, step: Step) -> bool:
+        """End a running step, and return whether it was cut off; if it has ended, its outputs are stored at the next start."""
+        folder = step_folder(self._home, step)
+        if isinstance(self._launcher.status(folder), ExitRecord):
+            self._launcher.kill(folder, self._grace_s)
+            return False
+        try:
+            (folder / HALTED_FILE).touch()
+        except OSError as error:
+            logger.warning("%s counts as cut off from outside: %s", folder, error)
+        self._put_back(step, f"attempt {step.attempt} was cut off when the server was stopped")
+        return True
+
+    # Guards: what is wrong with one job is that job's alone
+
+    def _look(self, job: Job, busy: Set[StepName]) -> JobState | None:
+        """Return a job as it is seen; one that can't be looked at is failed, with why, and the others go on."""
+        try:
+            return self._observer.job_state(job, busy)
+        except BROKEN as error:
+            if is_of_the_machine(error):
+                raise
+            logger.exception("Job %s can't be looked at; it is failed", job.name)
+            self._submit_giving_up(job, error)
+            return None
+
+    def _decide(self, state: State, left: Resources) -> list[Action]:
+        """Decide for all jobs together; one that can't be decided about is failed, and the others go on."""
+        now = self._clock()
+        try:
+            return decide(state, left, now)
+        except BROKEN:
+            return decide(
+                replace(state, jobs=tuple(job for job in state.jobs if self._is_clear(job, state, now))), left, now
+            )
+
+    def _is_clear(self, job: JobState, state: State, now: datetime) -> bool:
+        try:
+            decide(replace(state, jobs=(job,)), self._capacity, now)
+        except BROKEN as error:
+            logger.exception("What to do about job %s can't be decided; it is failed", job.job.name)
+            self._submit_giving_up(job.job, error)
+            return False
+        return True
+
+    def _try(self, action: Action) -> bool:
+        """Do it; an action that breaks is tried again after a pause, from the rows as they are."""
+        try:
+            return self._do(action)
+        except BROKEN as error:
+            if is_of_the_machine(error):
+                raise
+            job, name = _subject(action)
+            logger.exception("%s of %s/%s broke; it is tried again", type(action).__name__, job, name)
+            self._paused[job, name] = monotonic() + PAUSE_S
+            return False
+
+    def _submit_giving_up(self, job: Job, error: Exception) -> None:
+        reason = JobFailed(f"Job '{job.name}' can't be gone on with: {type(error).__name__}: {error}")
+        self._busy[job.name, WHOLE_JOB] = self._pool.submit(lambda: self._give_up(job, failure_of(reason)))
+
+    def _give_up(self, job: Job, record: Mapping[str, Any]) -> None:
+        """Fail a job, and each step of it that hasn't ended."""
+        for step in self._records.steps.of(job.name):
+            if step.status.is_terminal:
+                continue
+            if step.attempt:
+                self._launcher.kill(step_folder(self._home, step), self._grace_s)
+            self._end(replace(step, error=record), StepStatus.FAILED, "its job can't be gone on with")
+        self._records.jobs.update(replace(job, status=JobStatus.FAILED, error=record, ended_at=_now()))
+        self._observer.forget(job.name)
 
     # Doing
 
@@ -301,7 +379,7 @@ class Scheduler:
     def _clean(self, step: Step) -> None:
         """Delete what the attempts of a step that has ended laid out and wrote; logs stay, and what `outputs_stay` says."""
         for folder in self._observer.attempts(step):
-            clean(folder, outputs_stay(step, folder))
+            _clean_or_warn(folder, outputs_stay(step, folder))
 
     def _reuse(self, step: Step, outputs: Mapping[str, str], source: str) -> None:
         key = self._observer.key(step, self._observer.outputs(step.job))
@@ -372,16 +450,37 @@ class Scheduler:
         for lease in self._leases.list():
             if lease.owner.startswith(OWNER) and lease.owner not in owners:
                 self._leases.release(lease.owner)
-        for parent in self._home.jobs.glob("*/*"):
-            step = next((step for step in self._records.steps.of(parent.parent.name) if step.name == parent.name), None)
-            for folder in parent.glob("[0-9]*"):
-                is_latest = step is not None and folder.name == str(step.attempt)
-                if step is None or not (is_latest and step.status == StepStatus.RUNNING):
-                    clean(folder, step is not None and outputs_stay(step, folder))
+        for job in self._home.jobs.iterdir():
+            if folders := [folder for folder in job.glob("*/[0-9]*") if holds_leftovers(folder)]:
+                self._clean_job(job.name, folders)
+
+    def _clean_job(self, job: str, folders: Iterable[Path]) -> None:
+        """Clean attempts' folders of a job where something is left in them; its rows are read for these only."""
+        steps = {step.name: step for step in self._records.steps.of(job)}
+        for folder in folders:
+            step = steps.get(folder.parent.name)
+            is_latest = step is not None and folder.name == str(step.attempt)
+            if step is None or not (is_latest and step.status == StepStatus.RUNNING):
+                _clean_or_warn(folder, step is not None and outputs_stay(step, folder))
 
     def _running_steps(self) -> list[Step]:
         steps = (step for job in self._records.jobs.queue() for step in self._records.steps.of(job.name))
         return [step for step in steps if step.status == StepStatus.RUNNING]
+
+
+def _subject(action: Action) -> StepName:
+    """Return which job, and which step of it, an action is about."""
+    if isinstance(action, Begin | Finish):
+        return action.job.name, WHOLE_JOB
+    return action.step.job, action.step.name
+
+
+def _clean_or_warn(folder: Path, keeps_outputs: bool) -> None:
+    """Clean an attempt's folder; what can't be deleted of it stops nobody."""
+    try:
+        clean(folder, keeps_outputs)
+    except OSError as error:
+        logger.warning("What %s has left can't be deleted: %s", folder, error)
 
 
 def _error_of(end: Finish) -> dict[str, Any] | None:

@@ -55,9 +55,16 @@ class Observer:
 
     def states(self, deployments: Sequence[Deployment]) -> dict[Key, WorkerState]:
         """Return what is seen of the newest worker of each deployment, and forget all other workers."""
-        watches = {_key(deployment): self._watch(deployment) for deployment in deployments}
-        self._watches = watches
-        return {_key(deployment): self._state(deployment, watches[_key(deployment)]) for deployment in deployments}
+        self.watch(deployments)
+        return {_key(deployment): self.state(deployment) for deployment in deployments}
+
+    def watch(self, deployments: Sequence[Deployment]) -> None:
+        """Watch the newest worker of each deployment, and forget all other workers."""
+        self._watches = {_key(deployment): self._watch(deployment) for deployment in deployments}
+
+    def state(self, deployment: Deployment) -> WorkerState:
+        """Return what is seen of the newest worker of a deployment that is watched."""
+        return self._state(deployment, self._watches[_key(deployment)])
 
     def compare(self, deployment: Deployment, port: int) -> None:
         """Begin to compare a worker with the tuned model."""

@@ -33,6 +33,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from mafunzo.control.launcher.local import LocalLauncher, Running, last_lines
@@ -47,6 +48,7 @@ from mafunzo.control.serving.decide import (
     Start,
     Stop,
     Verify,
+    WorkerState,
     decide,
 )
 from mafunzo.control.serving.observer import TICK_S, Observer
@@ -58,7 +60,7 @@ from mafunzo.control.serving.worker_folder import (
     worker_token,
 )
 from mafunzo.control.store.artifact import Artifacts
-from mafunzo.control.store.disk import remove_tree
+from mafunzo.control.store.disk import is_of_the_machine, remove_tree
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.lease import Leases
 from mafunzo.control.store.records import Records
@@ -72,6 +74,8 @@ logger = logging.getLogger(__name__)
 
 WORKER = (sys.executable, "-m", "mafunzo.compute.inference.worker")
 GRACE_S = 10.0
+BROKEN = (MafunzoError, OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
+"""What goes wrong with one deployment: its files, or what its record says. A database that can't be reached is none of it."""
 LOG_LINES = 12
 WORKER_MEMORY_MB = 700
 """What a worker holds beside its weights: the interpreter, torch, the cache of keys and values."""
@@ -114,8 +118,17 @@ class Supervisor:
         halted = []
         for deployment in self._deployments():
             folder = worker_folder(self.home, deployment)
-            if deployment.attempt == 0 or not isinstance(self.launcher.status(folder), Running):
-                continue
+            try:
+                if self._halt(deployment, folder):
+                    halted.append(_name(deployment))
+            except Exception:  # on a full disk, say: the others are ended all the same, and whoever halts looks again
+                logger.exception("%s can't be stopped", _name(deployment))
+        return halted
+
+    def _halt(self, deployment: Deployment, folder: Path) -> bool:
+        if deployment.attempt == 0 or not isinstance(self.launcher.status(folder), Running):
+            return False
+        try:
             if not deployment.status.is_settled or deployment.status is DeploymentStatus.HEALTHY:
                 reason = "The server was stopped; it starts again with the next."
                 self._update(
@@ -124,25 +137,48 @@ class Supervisor:
                     status=DeploymentStatus.WAITING,
                     port=None,
                 )
+        finally:
             self._end(deployment)
-            halted.append(_name(deployment))
-        return halted
+        return True
 
     def tick(self) -> bool:
         """Do at most one thing for each deployment, and return whether anything changed."""
         deployments = self._deployments()
         if not self._has_swept:
             self._sweep(deployments)
-        states = self._observer.states(deployments)
-        actions = decide(deployments, states, self.clock())
-        has_changed = False
-        for action in actions:
-            try:
-                has_changed |= self._perform(action)
-            except (MafunzoError, OSError) as error:
-                known = error if isinstance(error, MafunzoError) else FailedError(f"{type(error).__name__}: {error}")
-                self._give_up(action.deployment, known)
+        self._observer.watch(deployments)
+        looks = [(deployment, self._look(deployment)) for deployment in deployments]
+        states = {(d.endpoint, d.name): state for d, state in looks if state is not None}
+        actions = decide([deployment for deployment, state in looks if state is not None], states, self.clock())
+        has_changed = sum(self._try(action) for action in actions) > 0  # all are tried
         return self._remove_endpoints() or has_changed
+
+    # Guards: what is wrong with one deployment is that deployment's alone
+
+    def _look(self, deployment: Deployment) -> WorkerState | None:
+        """Return what is seen of a deployment's worker; one that can't be looked at is given up, and the others go on."""
+        try:
+            return self._observer.state(deployment)
+        except BROKEN as error:
+            logger.exception("%s can't be looked at", _name(deployment))
+            if not is_of_the_machine(error):
+                self._try_to_give_up(deployment, error)
+            return None
+
+    def _try(self, action: Action) -> bool:
+        """Do it, and return whether anything changed; what breaks ends its deployment only."""
+        try:
+            return self._perform(action)
+        except BROKEN as error:
+            self._try_to_give_up(action.deployment, error)
+            return False
+
+    def _try_to_give_up(self, deployment: Deployment, error: Exception) -> None:
+        known = error if isinstance(error, MafunzoError) else FailedError(f"{type(error).__name__}: {error}")
+        try:
+            self._give_up(deployment, known)
+        except BROKEN:
+            logger.exception("%s can't be given up; that is tried again", _name(deployment))
 
     def _deployments(self) -> list[Deployment]:
         """Return all deployments; those of an endpoint that is being deleted are being deleted."""
@@ -156,9 +192,12 @@ class Supervisor:
         """End workers that no record knows of: the home's database was put back to an earlier state."""
         known = {worker_folder(self.home, deployment) for deployment in deployments}
         for folder in sorted(self.home.workers.glob("*/*/*")):
-            if folder not in known and isinstance(self.launcher.status(folder), Running):
-                logger.warning("Ending a worker that no deployment has: %s", folder)
-                self.launcher.kill(folder, GRACE_S)
+            try:
+                if folder not in known and isinstance(self.launcher.status(folder), Running):
+                    logger.warning("Ending a worker that no deployment has: %s", folder)
+                    self.launcher.kill(folder, GRACE_S)
+            except BROKEN:
+                logger.exception("%s can't be looked at", folder)
         self._has_swept = True
 
     def _remove_endpoints(self) -> bool:
@@ -166,7 +205,10 @@ class Supervisor:
         empty = [name for name in leaving if not self.records.deployments.list(name)]
         for name in empty:
             self.records.endpoints.delete(name)
-            remove_tree(self.home.workers / name)
+            try:
+                remove_tree(self.home.workers / name)
+            except OSError as error:
+                logger.warning("What the workers of endpoint %s have left can't be deleted: %s", name, error)
             logger.info("Deleted endpoint %s", name)
         return bool(empty)
 

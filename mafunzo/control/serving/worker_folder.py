@@ -12,6 +12,7 @@ from mafunzo.control.launcher.local import ExitRecord, last_lines
 from mafunzo.control.store.disk import remove_tree
 from mafunzo.control.store.home import Home
 from mafunzo.entities.endpoint import Deployment
+from mafunzo.tracking.regular_file import read_regular
 from mafunzo.tracking.step_folder import StepFolder
 
 KEPT_ATTEMPTS = 10
@@ -48,7 +49,7 @@ def forget_old_attempts(home: Home, deployment: Deployment) -> None:
 def read_port(folder: Path) -> int | None:
     """Return where the worker listens, or None before it does."""
     path = folder / "port"
-    text = path.read_text(encoding="utf-8").strip() if path.exists() else ""
+    text = (read_regular(path) or "").strip()
     return int(text) if text.isdigit() else None
 
 
@@ -71,7 +72,7 @@ def is_final(record: ExitRecord | None) -> bool:
 def last_log(home: Home, deployment: Deployment) -> str:
     """Return the log of the newest worker that said anything; empty when none did."""
     logs = (StepFolder(folder).log for _, folder in sorted(_attempts(home, deployment).items(), reverse=True))
-    texts = (log.read_text(encoding="utf-8", errors="replace") for log in logs if log.exists())
+    texts = (read_regular(log) or "" for log in logs)
     return next((text for text in texts if text.strip()), "")
 
 

@@ -4,17 +4,20 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from mafunzo.errors import StorageFull
 
 CHUNK = 1 << 20
 FICLONE = 0x40049409  # linux/fs.h: share the extents of another file
 FULL = {errno.ENOSPC, errno.EDQUOT}
+MOUNTS = Path("/proc/self/mountinfo")
+OF_THE_MACHINE = {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS}
 NO_LINK = {errno.EXDEV, errno.EMLINK, errno.EPERM, errno.ENOTSUP}
 
 
@@ -95,18 +98,48 @@ def delete_file(path: Path) -> int:
 
 
 def remove_tree(path: Path) -> None:
-    """Delete a folder with all that is in it, read-only or not; nothing where there is none."""
+    """Delete what stands at `path`, a folder with all that is in it, read-only or not; nothing where there is none.
+
+    A program of a user's may have left it: a link is deleted itself, and what it leads to stays as it is. Raises `OSError`
+    where a file system is mounted in it, of which nothing is deleted, and for what can't be deleted.
+    """
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    if mounts := _mounts_in(path):
+        raise OSError(errno.EBUSY, "A file system is mounted there. Unmount it", str(mounts[0]))
+    try:
+        shutil.rmtree(path)
+    except (FileNotFoundError, PermissionError):  # it changed meanwhile, or is read-only
+        _unlock(path)
+        if path.exists():
+            shutil.rmtree(path)
+
+
+def _unlock(path: Path) -> None:
+    """Let its owner change a folder and those in it."""
     if path.is_dir():
-        shutil.rmtree(path, onerror=_unlock_and_retry)
+        path.chmod(0o700)
+    for folder, names, _ in os.walk(path):
+        for name in names:
+            if not (inner := Path(folder, name)).is_symlink():
+                inner.chmod(0o700)
 
 
-def _unlock_and_retry(remove: Callable[[str], None], path: str, _error: Any) -> None:
-    Path(path).parent.chmod(0o700)
-    if Path(path).is_dir():
-        Path(path).chmod(0o700)
-        remove_tree(Path(path))
-    else:
-        remove(path)
+def _mounts_in(path: Path) -> list[Path]:
+    """Return where file systems are mounted in a folder, itself included; none where the system doesn't tell."""
+    try:
+        lines = MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:  # not Linux
+        return []
+    points = (Path(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), line.split(" ")[4])) for line in lines)
+    root = path.parent.resolve() / path.name
+    return [point for point in points if point.is_relative_to(root)]
+
+
+def is_of_the_machine(error: BaseException) -> bool:
+    """Return whether an error says nothing of what it came from: the disk is full or broken, or no file can be opened."""
+    return isinstance(error, StorageFull) or (isinstance(error, OSError) and error.errno in {*FULL, *OF_THE_MACHINE})
 
 
 @contextmanager

@@ -72,8 +72,9 @@ def _answer(where: str, url: str, hosts: Collection[str]) -> "Iterator[httpx.Res
             for _ in range(REDIRECTS):
                 address = _address(where, url, target, hosts)
                 pinned = target.copy_with(host=address) if address else target
-                own_name = {"headers": {"Host": target.netloc.decode()}, "extensions": {"sni_hostname": target.host}}
-                with client.stream("GET", pinned, **(own_name if address else {})) as answer:
+                headers = {"Host": target.netloc.decode("ascii")}
+                names = {"sni_hostname": target.host}  # which the certificate is checked for
+                with client.stream("GET", pinned, headers=headers, extensions=names) as answer:
                     if not answer.has_redirect_location:
                         answer.raise_for_status()
                         yield answer

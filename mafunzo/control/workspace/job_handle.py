@@ -17,6 +17,7 @@ from mafunzo.entities.job import DEFAULT_OUTPUT, Job, JobStatus, Step, StepOutpu
 from mafunzo.entities.sweep import BEST_TRIAL
 from mafunzo.errors import JobCanceled, JobFailed, MafunzoError, NotFound, StepFailed, TimedOut, from_record
 from mafunzo.tracking.metrics import read_metrics
+from mafunzo.tracking.regular_file import read_regular
 from mafunzo.tracking.run import logged_folders, step_run_id
 from mafunzo.tracking.step_folder import LOGS, StepFolder
 
@@ -115,8 +116,7 @@ class JobHandle:
 
     def logs(self, step: str) -> str:
         """Return what a step has printed so far; raises `NotFound`."""
-        file = StepFolder(self.folder(step)).log
-        return file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+        return read_regular(StepFolder(self.folder(step)).log) or ""
 
     def output_artifact(self, output: str, path: str = "", step: str | None = None) -> str:
         """Return the hash of an output, of the job or of one step, or of the file or folder `path` of it.

@@ -13,6 +13,7 @@ from mafunzo.control.workspace.services import Services
 from mafunzo.entities.job import NOTES, Job, JobStatus, Step, StepStatus
 from mafunzo.tracking.printable import printable
 from mafunzo.tracking.progress import progress_text
+from mafunzo.tracking.regular_file import is_regular, open_regular
 from mafunzo.tracking.step_folder import StepFolder
 
 PROGRESS_S = 30.0
@@ -146,9 +147,9 @@ class _Tail:
         self._path, self._offset = path, 0
 
     def lines(self, is_last: bool) -> Iterator[str]:
-        if not self._path.exists():
+        if not is_regular(self._path):
             return
-        with self._path.open("rb") as file:
+        with open_regular(self._path) as file:
             file.seek(self._offset)
             body = file.read()
         end = len(body) if is_last else body.rfind(b"\n") + 1

@@ -16,7 +16,7 @@ from mafunzo.control.workspace import Home
 from mafunzo.control.workspace.jobs import Jobs
 from mafunzo.entities.job import ArtifactInput, Job, Step
 from mafunzo.entrypoints.mlflow.job_facts import JobFacts, StepFacts, write_job_facts
-from mafunzo.errors import ServerFailed
+from mafunzo.errors import MafunzoError, ServerFailed
 from mafunzo.tracking.atomic_json import write_text
 from mafunzo.tracking.step_folder import STEP_FOLDER
 
@@ -60,10 +60,14 @@ class MlflowView:
     def write_facts(self) -> None:
         """Write `job.json` for every job; one that has ended is written once."""
         for job in self._jobs.list():
-            if job.name not in self._settled:
+            if job.name in self._settled:
+                continue
+            try:
                 write_job_facts(self._home.jobs, job_facts(job, self._jobs.get(job.name).steps))
-                if job.status.is_terminal:
-                    self._settled.add(job.name)
+            except (MafunzoError, OSError, ValueError, TypeError) as error:  # the others are shown all the same
+                logger.warning("Job %s isn't shown in MLflow: %s", job.name, error)
+            if job.status.is_terminal:
+                self._settled.add(job.name)
 
     def _start(self) -> None:
         self._folder.mkdir(mode=0o700, exist_ok=True)

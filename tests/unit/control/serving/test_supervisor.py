@@ -10,9 +10,10 @@ import psutil
 import pytest
 
 from mafunzo.control.launcher.local import ExitRecord, LocalLauncher, Running
-from mafunzo.control.serving.decide import UNHEALTHY_PROBES
+from mafunzo.control.serving.decide import UNHEALTHY_PROBES, WorkerState
+from mafunzo.control.serving.observer import Observer
 from mafunzo.control.serving.worker_folder import worker_folder, worker_token
-from mafunzo.entities.endpoint import DeploymentStatus, Supervision
+from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Supervision
 from tests.support.serving_bench import Bench
 from tests.support.waiting import http
 
@@ -282,3 +283,36 @@ def test_only_the_newest_attempts_keep_their_folders(bench: Bench) -> None:
     bench.deploy(bench.model(), attempt=30)
     bench.settle(HEALTHY)
     assert sorted(int(folder.name) for folder in parent.iterdir()) == list(range(22, 32))
+
+
+def test_a_deployment_that_can_not_be_looked_at_is_given_up_and_the_others_go_live(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = Observer.state
+
+    def broken(self: Observer, deployment: Deployment) -> WorkerState:
+        if deployment.name == "odd":
+            raise ValueError("its folder makes no sense")
+        return look(self, deployment)
+
+    monkeypatch.setattr(Observer, "state", broken)
+    bench.deploy(bench.model(), name="odd")
+    bench.deploy(bench.model(), name="blue")
+    bench.settle(HEALTHY)
+    odd = bench.settle(DeploymentStatus.FAILED, name="odd")
+    assert odd.error is not None and odd.error["message"] == "ValueError: its folder makes no sense"
+
+
+def test_workers_are_ended_though_nothing_can_be_written_down(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.deploy(bench.model())
+    bench.deploy(bench.model(), name="green")
+    bench.settle(HEALTHY)
+    bench.settle(HEALTHY, name="green")
+    folders = [worker_folder(bench.home, bench.find(name=name)) for name in ("blue", "green")]
+
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("database or disk is full")
+
+    monkeypatch.setattr(bench.supervisor, "_update", full)
+    bench.supervisor.halt()
+    assert not any(isinstance(LocalLauncher().status(folder), Running) for folder in folders)
