@@ -80,6 +80,7 @@ class ModelCard(_Strict):
     ranges: [lowest, highest] that is sensible for this model, within what the pipeline allows.
     *_compute_allow_list: names of machine sizes; `local` is this machine. A card states one only to override the sizes that
     hold the model by `model_memory`, which the catalogue fills in.
+    linear_layers: the last parts of their names; the head is among them only where its weight isn't the embedding's too.
     retired_on: when the cloud that hosted the model ended that; it can still be used here.
     """
 
@@ -97,6 +98,7 @@ class ModelCard(_Strict):
     chat_template: ChatTemplate
     defaults: dict[str, Value] = Field(default_factory=dict)
     ranges: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    linear_layers: tuple[str, ...] = ()
     finetune_compute_allow_list: tuple[str, ...] = ()
     inference_compute_allow_list: tuple[str, ...] = ()
     retired_on: date | None = None

@@ -51,6 +51,7 @@ class ImportModelArguments:
 
     huggingface_id: str | None
     trust_remote_code: bool
+    base_model_name: str | None
     mirror: str | None
 
 
@@ -83,7 +84,7 @@ def import_model(arguments: Arguments) -> None:
     values = ImportModelArguments(**arguments.values)
     trusts_code, mirror = values.trust_remote_code, Path(values.mirror) if values.mirror else None
     access = Access(environment.cache, environment.offline, mirror, trusts_code)
-    origins = _origins(arguments.paths, values.huggingface_id, access)
+    origins = _origins(arguments.paths, values.huggingface_id, values.base_model_name, access)
     if not origins:
         raise InvalidParameter("No model is named. Pass --mlflow_model_path, --pytorch_model_path or --huggingface_id.")
     out = arguments.outputs["model"]
@@ -105,14 +106,16 @@ def import_model(arguments: Arguments) -> None:
     )
 
 
-def _origins(paths: Mapping[str, Path | None], repository: str | None, access: Access) -> list[Origin]:
-    """Return the model to import, and the base from the arguments if it is an adapter."""
+def _origins(
+    paths: Mapping[str, Path | None], repository: str | None, name: str | None, access: Access
+) -> list[Origin]:
+    """Return the model to import, and the base from the arguments if it is an adapter. name: where its folder has none."""
     loaders: list[Callable[[], Origin]] = []
     if (pytorch := paths["pytorch_model_path"]) is not None:
-        loaders.append(partial(_from_folder, pytorch))
+        loaders.append(partial(_from_folder, pytorch, name))
     if (mlflow := paths["mlflow_model_path"]) is not None:
         is_card = (mlflow / "card.yml").exists()
-        loaders.append(partial(_from_reference, mlflow, access) if is_card else partial(_from_mlflow, mlflow))
+        loaders.append(partial(_from_reference, mlflow, access) if is_card else partial(_from_mlflow, mlflow, name))
     if repository is not None:
         loaders.append(partial(_from_hub, repository, access))
     if not loaders:
@@ -123,23 +126,23 @@ def _origins(paths: Mapping[str, Path | None], repository: str | None, access: A
     return [first, loaders[1]()] if first.is_adapter and len(loaders) > 1 else [first]
 
 
-def _from_folder(folder: Path) -> Origin:
+def _from_folder(folder: Path, name: str | None = None) -> Origin:
     facts = read_facts(folder)
     base = _recorded_base(folder)
     identity = facts or base or {}
     return Origin(
         network=folder,
         tokenizer=folder,
-        name=str(identity.get("name", folder.name)),
+        name=str(identity.get("name", name or folder.name)),
         version=str(identity.get("version", "")),
-        source=str(facts.get("source", f"folder:{folder.name}")),
+        source=str(facts.get("source", f"folder:{name or folder.name}")),
         licence=str(identity.get("licence", "")),
         card=dict(identity.get("card") or {}),
         base=base,
     )
 
 
-def _from_mlflow(folder: Path) -> Origin:
+def _from_mlflow(folder: Path, own_name: str | None = None) -> Origin:
     """Locate network and tokenizer in an MLflow model folder; raises `InvalidFile` if it holds no Hugging Face model."""
     networks = [folder / part for part in MLFLOW_NETWORKS]
     network = next((n for n in networks if (n / "config.json").exists() or (n / ADAPTER_CONFIG).exists()), None)
@@ -150,7 +153,7 @@ def _from_mlflow(folder: Path) -> Origin:
     tokenizers = [folder / part for part in MLFLOW_TOKENIZERS]
     tokenizer = next((t for t in tokenizers if (t / "tokenizer_config.json").exists()), network)
     facts = read_facts(folder) or read_facts(network)
-    name = str(facts.get("name", folder.name))
+    name = str(facts.get("name", own_name or folder.name))
     return Origin(
         network=network,
         tokenizer=tokenizer,

@@ -38,6 +38,8 @@ MODEL_INPUTS = ("pytorch_model_path", "mlflow_model_path", "huggingface_id")
 """The inputs that name a base model; the first that is given wins, and its card's defaults count."""
 MODEL = "mlflow_model_path"
 """The one of them that a model goes to which was named apart."""
+MODEL_NAME = "base_model_name"
+"""What a model is called whose files don't say."""
 DATA_INPUTS = tuple(f"{split}_{kind}_path" for split in ("train", "validation", "test") for kind in ("file", "mltable"))
 """The inputs that are rows."""
 
@@ -204,7 +206,7 @@ def _title(model: object) -> str:
         return "model"
     reference = None if isinstance(model, Path) else parse_reference(str(model))
     if not isinstance(reference, AssetReference):
-        return Path(str(model)).name
+        return Path(str(model)).expanduser().absolute().name
     return str(reference) if reference.version or reference.label else reference.name
 
 

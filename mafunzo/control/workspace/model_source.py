@@ -5,20 +5,24 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 
 from mafunzo.control.store import catalog
 from mafunzo.control.workspace.mirror import find_mirror
+from mafunzo.control.workspace.model_files import Layers, folder_faults, layers_of
 from mafunzo.control.workspace.services import Services
 from mafunzo.control.workspace.versions import Versions, scope_of
 from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetKey, AssetType, FolderType
 from mafunzo.entities.job import ArtifactInput
 from mafunzo.entities.model_card import ModelCard
 from mafunzo.entities.reference import AssetReference, JobOutputReference, parse_reference
-from mafunzo.errors import InvalidFile, InvalidParameter, NotFound
+from mafunzo.errors import ArtifactCorrupt, InvalidFile, InvalidParameter, NotFound
+
+MLFLOW_NETWORKS = ("data/model", "model", ".")
+"""Where an MLflow model's folder has its Hugging Face folder."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,19 @@ class Upload:
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model as a job's inputs, and the defaults and ranges that its card brings."""
+    """A model as a job's inputs, and the defaults and ranges that its card brings.
+
+    own_name: what it is called where its files don't say. layers: its linear layers, where they are known before it is there.
+    faults: what is wrong with its files.
+    """
 
     name: str
     inputs: Mapping[str, Upload | ArtifactInput | str]
     defaults: Mapping[str, Any] = field(default_factory=dict)
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    own_name: str = ""
+    layers: Layers | None = None
+    faults: tuple[str, ...] = ()
 
 
 class ModelSources:
@@ -100,14 +111,31 @@ class ModelSources:
         base = asset.properties.get("base_artifact")
         if base and asset.properties.get("is_adapter"):
             inputs["base_model_path"] = ArtifactInput(base, f"base of {asset.key}")
-        return ModelSource(str(asset.key), inputs)
+        network = inputs.get("base_model_path", inputs["mlflow_model_path"])
+        layers = self.stored_layers(network.artifact)
+        return ModelSource(str(asset.key), inputs, own_name=asset.name, layers=layers)
+
+    def stored_layers(self, artifact: str) -> Layers | None:
+        """Return the layers of the network in an artifact that is there, in whatever folder of it."""
+        store = self._services.artifacts
+        try:
+            paths = [PurePosixPath(file.path) for file in store.manifest(artifact)]
+        except (NotFound, ArtifactCorrupt):
+            return None
+        configs = sorted((path for path in paths if path.name == "config.json"), key=lambda path: len(path.parts))
+        if not configs:
+            return None
+        weights = [path for path in paths if path.suffix == ".safetensors" and path.parent == configs[0].parent]
+        files = [store.open_file(artifact, str(path)) for path in (configs[0], *weights)]
+        return layers_of(files[0], files[1:])
 
     def _source_card(self, card: ModelCard) -> ModelSource:
         repository = card.source.repo if card.source.kind == "hub" else None
         mirror = find_mirror(self._services, AssetType.MODEL, repository) if repository else None
         name = f"{card.name}:{card.version}"
         inputs = {"mlflow_model_path": Upload(name, lambda: self._put_card(card, mirror))}
-        return ModelSource(name, inputs, card.defaults, card.ranges)
+        layers = Layers(card.architecture, frozenset(card.linear_layers)) if card.linear_layers else None
+        return ModelSource(name, inputs, card.defaults, card.ranges, layers=layers)
 
     def _source_hub(self, repository: str) -> ModelSource:
         for card in catalog.model_cards():
@@ -115,17 +143,25 @@ class ModelSources:
                 return self._source_card(card)
         mirror = find_mirror(self._services, AssetType.MODEL, repository)
         inputs = {"huggingface_id": repository} | ({"mirror": str(mirror)} if mirror else {})
-        return ModelSource(repository, inputs)
+        layers = (
+            next(filter(None, map(_folder_layers, _mirrored_folders(repository, mirror))), None) if mirror else None
+        )
+        return ModelSource(repository, inputs, layers=layers)
 
     def _source_folder(self, folder: Path) -> ModelSource:
         if not folder.is_dir():
             raise InvalidFile(f"{folder} isn't a folder. Name a model, or a folder with config.json and safetensors.")
-        upload = Upload(folder.name, lambda: self._services.artifacts.put(folder))
+        name = folder.resolve().name
+        upload = Upload(name, lambda: self._services.artifacts.put(folder))
         if (folder / "MLmodel").exists():
-            return ModelSource(folder.name, {"mlflow_model_path": upload})
+            layers = next(filter(None, (_folder_layers(folder / part) for part in MLFLOW_NETWORKS)), None)
+            return ModelSource(name, {"mlflow_model_path": upload}, own_name=name, layers=layers)
         if not any((folder / name).exists() for name in ("config.json", "adapter_config.json")):
             raise InvalidFile(f"{folder} has neither config.json nor MLmodel: it isn't a model. Name its root folder.")
-        return ModelSource(folder.name, {"pytorch_model_path": upload})
+        faults = tuple(folder_faults(folder))
+        return ModelSource(
+            name, {"pytorch_model_path": upload}, own_name=name, layers=_folder_layers(folder), faults=faults
+        )
 
     def _put_card(self, card: ModelCard, mirror: Path | None) -> str:
         """Store a model by reference: its card, and where to look for it. The mirror's fingerprint makes a changed one new."""
@@ -138,6 +174,15 @@ class ModelSources:
                 (folder / "mirror.txt").write_text(f"{mirror}\n", encoding="utf-8")
                 (folder / "mirror_fingerprint.txt").write_text(_fingerprint(mirror), encoding="utf-8")
             return self._services.artifacts.put(folder)
+
+
+def _mirrored_folders(repository: str, mirror: Path) -> tuple[Path, ...]:
+    """Return where a mirror may have a repository."""
+    return (mirror / repository, mirror / repository.split("/")[-1], mirror)
+
+
+def _folder_layers(folder: Path) -> Layers | None:
+    return layers_of(folder / "config.json", sorted(folder.glob("*.safetensors")))
 
 
 def is_repository(reference: str) -> bool:

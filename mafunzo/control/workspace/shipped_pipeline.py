@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mafunzo.control.pipelines.binding import filled
-from mafunzo.control.workspace.arguments import DATA_INPUTS, MODEL_INPUTS, declared_inputs
+from mafunzo.control.workspace.arguments import DATA_INPUTS, MODEL_INPUTS, MODEL_NAME, declared_inputs
 from mafunzo.control.workspace.model_source import ModelSource, ModelSources, Upload
 from mafunzo.control.workspace.resolver import resolve
 from mafunzo.control.workspace.services import Services
@@ -127,13 +127,26 @@ class _Inputs:
         model, *_ = [self.inputs.pop(name) for name in names]
         if isinstance(model, ArtifactInput | Upload):  # uploaded already
             self.inputs[names[0]] = model
+            name = model.name.partition(":")[0]
+            self._name_model(prefix, name)
+            if isinstance(model, ArtifactInput) and model.artifact:
+                layers = ModelSources(self._services).stored_layers(model.artifact)
+                self._models.append(ModelSource(name or names[0], {}, layers=layers))
             return True
         source = self._faults.attempt(lambda: ModelSources(self._services).source(model), None)
         if source is not None:
             inputs = {f"{prefix}{name}": value for name, value in source.inputs.items()}
             self.inputs = {**(source.defaults if has_defaults else {}), **self.inputs, **inputs}
+            self._name_model(prefix, source.own_name)
+            self._faults.add(*source.faults)
             self._models.append(source)
         return True
+
+    def _name_model(self, prefix: str, name: str) -> None:
+        """Give the name of a model on, which its folder loses on the way into a step."""
+        declared = f"{prefix}{MODEL_NAME}"
+        if name and declared in self._pipeline.inputs:
+            self.inputs.setdefault(declared, name)
 
     def check_rows(self) -> None:
         """Check every row of the data files."""
@@ -167,6 +180,9 @@ class _Inputs:
                         f"{name} is {value}, expected {low:g} to {high:g} for {model.name}, whose card is narrower than the "
                         f"parameter (mafunzo model show {model.name})."
                     )
+            if model.layers is not None and "lora_target_modules" in values:
+                is_lora, targets = bool(values["apply_lora"]), values["lora_target_modules"]
+                self._faults.add(*model.layers.faults(model.name, is_lora, targets))
         if "apply_early_stopping" in self._pipeline.inputs:
             self._faults.add(*faults_between(values))
         if "evaluation_config_params" in self._pipeline.inputs:

@@ -59,6 +59,13 @@ BASE_MODEL = (
         is_own=True,
     ),
     Parameter(
+        "base_model_name",
+        "string",
+        "What the base model is called where its files don't say; the name of its folder, or of the registered model.",
+        steps=(IMPORT_MODEL,),
+        is_own=True,
+    ),
+    Parameter(
         "mirror",
         "string",
         "The folder where `org/name` of huggingface_id is found instead of on the hub.",

@@ -11,8 +11,8 @@ from mafunzo.entities.parameters.component import ALL_CORES, PREVIEW_DATA, PREVI
 from mafunzo.entities.parameters.parameter import EVALUATE, FINETUNE, IMPORT_MODEL, PACKAGE_MODEL, PREPARE_DATA
 from mafunzo.entities.parameters.table import PARAMETERS, parameters_of
 
-_SOURCES = ("huggingface_id", "pytorch_model_path", "mlflow_model_path", "base_model_path", "mirror")
-"""Where a model comes from: four ways to name it, and where a repository's files lie."""
+_SOURCES = ("huggingface_id", "pytorch_model_path", "mlflow_model_path", "base_model_path", "base_model_name", "mirror")
+"""Where a model comes from: four ways to name it, what it is called, and where a repository's files lie."""
 _IMPORTED = (*_SOURCES, "trust_remote_code")
 _COMPARED_ROWS = ("test_file_path", "max_seq_length", "on_bad_row")
 _PREVIEWED = ("train_file_path", "rows", "max_seq_length", "trust_remote_code")

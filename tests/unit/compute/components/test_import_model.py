@@ -87,6 +87,17 @@ def test_a_users_folder_is_imported_with_its_own_weights(folder: Path, run_impor
     assert facts(out)["name"] == "mine"
 
 
+def test_a_folder_that_lost_its_name_is_called_what_the_job_says(
+    folder: Path, run_import: Import, card_folder: Any, tmp_path: Path, facts: Any
+) -> None:
+    named = facts(run_import(pytorch_model_path=folder, base_model_name="greeter"))
+    assert (named["name"], named["source"]) == ("greeter", "folder:greeter")
+    (folder / "MLmodel").touch()
+    assert facts(run_import(mlflow_model_path=folder, base_model_name="greeter"))["name"] == "greeter"
+    card = card_folder(tmp_path, "tiny-phi3")
+    assert facts(run_import(mlflow_model_path=card, base_model_name="greeter"))["name"] == "tiny-phi3"
+
+
 def test_a_folder_wins_over_a_reference_and_a_reference_over_the_hub(
     folder: Path, tmp_path: Path, run_import: Import, card_folder: Any, facts: Any
 ) -> None:

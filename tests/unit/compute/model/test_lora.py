@@ -6,8 +6,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, Phi3Config, PreTrainedModel, Qwen2Config
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    Gemma2Config,
+    LlamaConfig,
+    Phi3Config,
+    PreTrainedModel,
+    Qwen2Config,
+)
 
+from mafunzo.compute.components.tiny_model import RECIPES
 from mafunzo.compute.model.lora import (
     AdapterConfig,
     LoraLinear,
@@ -18,6 +27,8 @@ from mafunzo.compute.model.lora import (
     save_adapter,
     target_names,
 )
+from mafunzo.control.store.catalog import model_cards
+from mafunzo.entities.model_card import MadeSource
 from mafunzo.errors import InvalidFile, InvalidParameter, NotSupported, UnsafeModel
 
 SIZES = {
@@ -223,3 +234,14 @@ def test_cut_off_adapter_weights_are_refused(tmp_path):
     (tmp_path / "adapter_model.safetensors").write_bytes(b"short")
     with pytest.raises(InvalidFile, match="can't be read"):
         load_adapter(tiny(), tmp_path)
+
+
+@pytest.mark.parametrize("card", model_cards(), ids=lambda card: card.name)
+def test_a_card_names_the_linear_layers_of_its_architecture(card):
+    """They are what a job is checked against before its model is there."""
+    head_dim = {"head_dim": 8} if card.architecture.startswith("gemma") else {}
+    network = AutoModelForCausalLM.from_config(AutoConfig.for_model(card.architecture, **SIZES, **head_dim))
+    assert set(card.linear_layers) - {"lm_head"} == {name.rsplit(".", 1)[-1] for name in target_names(network)}
+    if isinstance(card.source, MadeSource):
+        config = RECIPES[card.source.recipe].config(61, dict.fromkeys(RECIPES[card.source.recipe].special_tokens, 0))
+        assert ("lm_head" in card.linear_layers) is not config.tie_word_embeddings

@@ -78,6 +78,46 @@ def test_all_faults_come_at_once(workspace):
     assert len(told) == 5
 
 
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        pytest.param({"model": "tiny-llama", "lora_target": "q_proj,lm_head"}, "has 'lm_head', whose weight is the embedding's", id="a tied head"),
+        pytest.param({"model": "tiny-phi3", "lora_target": "q_proj"}, "has 'q_proj', expected some of down_proj, gate_up_proj", id="another family's layer"),
+        pytest.param({"model": "tiny-llama", "lora_target": ["self_attn.q_proj", "x"]}, "has 'x', expected some of", id="one of a list"),
+    ],
+)  # fmt: skip
+def test_layers_that_no_adapter_can_be_put_on_are_told_before_the_job_starts(workspace, given, fault):
+    told = faults(workspace, apply_lora="true", **given)
+    assert len(told) == 1 and fault in told[0]
+
+
+def test_a_head_of_its_own_can_have_an_adapter(workspace):
+    workspace.jobs.plan_finetune(model="tiny-phi3", train=ROWS, apply_lora="true", lora_target="lm_head,qkv_proj")
+
+
+def test_the_files_of_a_folder_are_checked_and_its_name_goes_on(workspace, tmp_path):
+    (folder := tmp_path / "greeter").mkdir()
+    (folder / "config.json").write_text('{"model_type": "gpt2"}')
+    (folder / "pytorch_model.bin").touch()
+    request = {"model": folder, "apply_lora": "true"}
+    assert "has its weights in pytorch_model.bin, not in safetensors" in faults(workspace, **request)[0]
+    header = b'{"h.0.attn.c_attn.weight": {"dtype": "U8", "shape": [1, 2], "data_offsets": [0, 2]}}'
+    weights = len(header).to_bytes(8, "little") + header
+    (folder / "model.safetensors").write_bytes(weights)
+    assert "model.safetensors is cut off or damaged" in faults(workspace, **request)[0]
+    (folder / "model.safetensors").write_bytes(weights + b"\0\0")
+    assert (
+        "greeter (gpt2) has no linear layers that LoRA can adapt. Set apply_lora false"
+        in faults(workspace, **request)[0]
+    )
+    with Workspace(tmp_path / "home", port=0) as own:
+        for model in (folder, own.models.register(folder, name="greeter")):
+            assert len(faults(own, model=model, apply_lora="true")) == 1
+            job, steps = own.jobs.plan_finetune(model=model, train=ROWS)
+            literals = next(step.spec.literals for step in steps if step.name == "import_model")
+            assert literals["base_model_name"] == "greeter" and job.display_name.startswith("greeter")
+
+
 def test_without_a_model_or_rows_both_are_named(workspace):
     told = faults(workspace, model=None, train=None)
     assert ["model is missing" in told[0], "train is missing" in told[1]] == [True, True]
@@ -88,6 +128,7 @@ def test_every_input_that_is_a_path_can_be_given(workspace, tmp_path, name):
     model = tmp_path / "model"
     model.mkdir()
     (model / "config.json").write_text("{}")
+    (model / "model.safetensors").write_bytes(b"\2\0\0\0\0\0\0\0{}")
     table = tmp_path / "table"
     table.mkdir()
     (table / "MLTable").write_text(f"paths:\n  - file: {ROWS}\n")

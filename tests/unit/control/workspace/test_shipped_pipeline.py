@@ -11,8 +11,10 @@ import pytest
 from mafunzo import Workspace
 from mafunzo.control.workspace.arguments import DATA_INPUTS
 from mafunzo.control.workspace.model_source import Upload
+from mafunzo.control.workspace.shipped_component import shipped
 from mafunzo.control.workspace.shipped_pipeline import require_good_rows, resolved_inputs
 from mafunzo.entities.component import Component, Input
+from mafunzo.entities.job import ArtifactInput
 from mafunzo.entities.job_request import RequestInput
 from mafunzo.entities.reference import LocalPath, PathInput
 from mafunzo.errors import Faults, InvalidData, InvalidFile
@@ -113,3 +115,20 @@ def test_a_value_out_of_a_models_own_range_is_a_fault(workspace: Workspace) -> N
     resolved(workspace, faults, pipeline, mlflow_model_path="Phi-3-mini-4k-instruct", learning_rate=0.5)
     (fault,) = faults
     assert fault.startswith("learning_rate is 0.5, expected ") and "Phi-3-mini-4k-instruct" in fault
+
+
+def test_a_model_that_is_stored_already_is_checked_and_keeps_its_name(workspace: Workspace, tmp_path: Path) -> None:
+    (folder := tmp_path / "greeter").mkdir()
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    header = b'{"model.q_proj.weight": {"dtype": "U8", "shape": [1, 1], "data_offsets": [0, 1]}}'
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"x")
+    asset = workspace.models.register(folder, name="greeter")
+    stored = ArtifactInput(asset.artifact or "", str(asset.key))
+    pipeline = shipped("chat_completion_pipeline").component
+    faults = Faults()
+    values = {"pytorch_model_path": stored, "apply_lora": "true", "lora_target_modules": "lm_head"}
+    inputs = resolved(workspace, faults, pipeline, **values)
+    assert inputs["base_model_name"] == "greeter"
+    assert [fault for fault in faults if "lora" in fault] == [
+        "lora_target_modules has 'lm_head', whose weight is the embedding's too in greeter: leave it out."
+    ]

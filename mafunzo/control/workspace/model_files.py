@@ -1,0 +1,108 @@
+"""What a model's files tell without its weights being read: its layers, by the headers of its safetensors files.
+
+A header (8 bytes of length, then JSON) names each tensor with its shape and place in the file, so that layers that LoRA can't
+adapt, files that were cut off and missing shards are found before a job starts.
+"""
+
+import json
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mafunzo.entities.parameters.constraint import lora_targets
+
+HEADS = ("lm_head", "embed_out")
+"""What architectures call the layer that makes logits."""
+_EMBEDDINGS = ("embed_tokens", "embed_in", "embed_positions", "word_embeddings", "wte", "wpe", "tokens_embed")
+_WITHOUT_LINEAR_LAYERS = ("gpt2", "openai-gpt")
+"""Architectures whose matrices are transformers' Conv1D, on which no adapter goes."""
+_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+_LONGEST_HEADER = 100 << 20
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The linear layers of a network: the last parts of their names. architecture: transformers' `model_type`.
+
+    The head is among them only where its weight isn't the embedding's too.
+    """
+
+    architecture: str
+    names: frozenset[str]
+
+    def faults(self, model: str, apply_lora: bool, targets: str | None) -> Iterator[str]:
+        """Yield why no adapter can be put on the network, for the values of `apply_lora` and `lora_target_modules`."""
+        if apply_lora and self.architecture in _WITHOUT_LINEAR_LAYERS:
+            yield (
+                f"apply_lora is 'true', but {model} ({self.architecture}) has no linear layers that LoRA can adapt. Set "
+                "apply_lora false."
+            )
+            return
+        for target in lora_targets(targets):
+            name = target.rsplit(".", 1)[-1]
+            if name in HEADS and name not in self.names:
+                yield f"lora_target_modules has '{target}', whose weight is the embedding's too in {model}: leave it out."
+            elif name not in self.names:
+                known = ", ".join(sorted(self.names - set(HEADS)))
+                yield f"lora_target_modules has '{target}', expected some of {known} for {model}."
+
+
+def layers_of(config: Path, weights: Sequence[Path]) -> Layers | None:
+    """Return the layers of a network by its config.json and its safetensors files; None where these don't tell them."""
+    body = _json_object(config)
+    shapes = {name: shape for file in weights for name, shape in (_shapes(file) or {}).items()}
+    if not body or not shapes or body.get("quantization_config"):
+        return None
+    matrices = {
+        name.removesuffix(".weight") for name, shape in shapes.items() if name.endswith(".weight") and shape == 2
+    }
+    names = {name.rsplit(".", 1)[-1] for name in matrices} - set(_EMBEDDINGS)
+    is_head_tied = body.get("tie_word_embeddings") is True
+    return Layers(str(body.get("model_type", "")), frozenset(names - set(HEADS) if is_head_tied else names))
+
+
+def folder_faults(folder: Path) -> list[str]:
+    """Return what is wrong with the files of a Hugging Face folder, an adapter's aside."""
+    if not (folder / "config.json").exists():
+        return []
+    if _json_object(folder / "config.json") is None:
+        return [f"{folder / 'config.json'} isn't a JSON object that can be read."]
+    weights = sorted(folder.glob("*.safetensors"))
+    pickles = sorted(file.name for file in folder.iterdir() if file.suffix in _PICKLES)
+    if not weights and pickles:
+        return [
+            f"{folder} has its weights in {', '.join(pickles[:3])}, not in safetensors. Loading such a file can run any code "
+            "that its author put in. Get the model's safetensors version, or convert it where you trust it."
+        ]
+    if not weights:
+        return [f"{folder} has no *.safetensors weights."]
+    index = _json_object(folder / "model.safetensors.index.json") or {}
+    shards = sorted(set(index.get("weight_map", {}).values()))
+    return [
+        *(f"{folder / name} is missing. Fetch the model again." for name in shards if not (folder / name).exists()),
+        *(f"{file} is cut off or damaged. Fetch the model again." for file in weights if _shapes(file) is None),
+    ]
+
+
+def _shapes(file: Path) -> Mapping[str, int] | None:
+    """Return the number of dimensions of each tensor by the file's header; None for a file that isn't whole."""
+    try:
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(length)) if length <= _LONGEST_HEADER else {}
+        tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
+        is_whole = length <= _LONGEST_HEADER and file.stat().st_size >= 8 + length + end
+        return {name: len(entry["shape"]) for name, entry in tensors.items()} if is_whole else None
+    except (OSError, ValueError, struct.error, AttributeError, KeyError, TypeError, IndexError):
+        return None
+
+
+def _json_object(file: Path) -> dict[str, Any] | None:
+    try:
+        body = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return body if isinstance(body, dict) else None

@@ -1,0 +1,73 @@
+"""Tests of `mafunzo.control.workspace.model_files`: the layers of a network by the headers of its files."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mafunzo.control.workspace.model_files import Layers, folder_faults, layers_of
+
+CONFIG = {"model_type": "llama", "tie_word_embeddings": False}
+TENSORS = {
+    "model.embed_tokens.weight": 2,
+    "model.layers.0.self_attn.q_proj.weight": 2,
+    "model.layers.0.self_attn.q_proj.bias": 1,
+    "model.layers.0.input_layernorm.weight": 1,
+    "lm_head.weight": 2,
+}
+
+
+def network(folder: Path, config: object = CONFIG, tensors: dict[str, int] = TENSORS, size: int = 1) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    entries = {
+        name: {"dtype": "U8", "shape": [1] * dimensions, "data_offsets": [0, 1]} for name, dimensions in tensors.items()
+    }
+    header = json.dumps({"__metadata__": {"format": "pt"}, **entries}).encode()
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * size)
+    return folder
+
+
+def layers(folder: Path) -> Layers | None:
+    return layers_of(folder / "config.json", [folder / "model.safetensors"])
+
+
+def test_matrices_are_layers_but_for_tables_and_a_tied_head(tmp_path: Path) -> None:
+    assert layers(network(tmp_path)) == Layers("llama", frozenset({"q_proj", "lm_head"}))
+    tied = {**CONFIG, "tie_word_embeddings": True}
+    assert layers(network(tmp_path, tied)) == Layers("llama", frozenset({"q_proj"}))
+    stored_once = {name: n for name, n in TENSORS.items() if "lm_head" not in name}
+    assert layers(network(tmp_path, tensors=stored_once)) == Layers("llama", frozenset({"q_proj"}))
+
+
+@pytest.mark.parametrize("config", [{**CONFIG, "quantization_config": {}, "x": 1}, [], {}])
+def test_what_the_files_do_not_tell_is_not_guessed(tmp_path: Path, config: object) -> None:
+    if isinstance(config, dict) and config:
+        config["quantization_config"] = {"quant_method": "gptq"}
+    assert layers(network(tmp_path, config)) is None
+
+
+def test_targets_are_held_against_the_layers() -> None:
+    tied = Layers("llama", frozenset({"q_proj", "v_proj"}))
+    assert list(tied.faults("m", True, "q_proj, model.layers.0.self_attn.v_proj")) == []
+    assert list(tied.faults("m", True, "all-linear")) == []
+    assert [fault.split("'")[1] for fault in tied.faults("m", True, "q_proj,lm_head,w1")] == ["lm_head", "w1"]
+    assert not any("gpt2" in fault for fault in Layers("gpt2", frozenset({"c_attn"})).faults("m", False, None))
+
+
+def test_files_that_are_missing_or_cut_off_are_named(tmp_path: Path) -> None:
+    assert folder_faults(network(tmp_path / "whole")) == []
+    (cut := network(tmp_path / "cut", size=0) / "model.safetensors.index.json").write_text(
+        '{"weight_map": {"a": "model.safetensors", "b": "model-00002.safetensors"}}'
+    )
+    assert folder_faults(cut.parent) == [
+        f"{cut.parent}/model-00002.safetensors is missing. Fetch the model again.",
+        f"{cut.parent}/model.safetensors is cut off or damaged. Fetch the model again.",
+    ]
+    for content in (b"", b"\xff" * 40, b"\2\0\0\0\0\0\0\0[]"):
+        (tmp_path / "whole" / "model.safetensors").write_bytes(content)
+        assert len(folder_faults(tmp_path / "whole")) == 1
+    (tmp_path / "whole" / "config.json").write_text("{")
+    assert "isn't a JSON object" in folder_faults(tmp_path / "whole")[0]
+    (tmp_path / "adapter").mkdir()
+    assert folder_faults(tmp_path / "adapter") == []
