@@ -5,6 +5,7 @@
 """
 
 import json
+import logging
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 
 from mafunzo.errors import Faults, InvalidFile, NotSupported, UnsafeModel
 from mafunzo.tracking.atomic_json import write_json
+
+logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -152,9 +155,17 @@ class _LoraProduct(torch.autograd.Function):
 def add_adapter(network: nn.Module, config: AdapterConfig) -> list[str]:
     """Freeze `network` and add a trainable LoRA adapter to its target layers, in place; returns the layers' names.
 
-    Raises `InvalidParameter` if a target names no linear layer.
+    Where all linear layers are meant, weights that no adapter reaches are logged. Raises `InvalidParameter` if a target names
+    no linear layer.
     """
     names = target_names(network, config.targets)
+    if not config.targets and (shares := unreached_shares(network)):
+        parts = ", ".join(f"{name} ({share:.0%} of the weights)" for name, share in shares.items())
+        logger.warning(
+            "No adapter reaches %s: these are no linear layers, as the experts of a mixture that share one tensor. They stay "
+            "as they are; apply_lora false trains them.",
+            parts,
+        )
     network.requires_grad_(False)
     for name in names:
         layer = network.get_submodule(name)
@@ -180,12 +191,30 @@ def target_names(network: nn.Module, targets: Sequence[str] = ()) -> list[str]:
         hits = {name for name in linears if name == target or name.endswith("." + target)}
         if not hits:
             last_parts = sorted({name.rsplit(".", 1)[-1] for name in body})
-            faults.add(f"lora_target_modules has '{target}', expected some of {', '.join(last_parts)}.")
+            is_weight = any(name == target or name.endswith(f".{target}") for name, _ in network.named_parameters())
+            why = ", whose weights are in one tensor and no linear layer's" if is_weight else ""
+            faults.add(f"lora_target_modules has '{target}'{why}, expected some of {', '.join(last_parts)}.")
         if not hits <= set(body) and _is_head_tied(network):
             faults.add(f"lora_target_modules has '{target}', whose weight is the embedding's too: leave it out.")
         matches |= hits
     faults.require_none("No adapter can be put on the network.")
     return [name for name in linears if name in matches]
+
+
+def unreached_shares(network: nn.Module) -> dict[str, float]:
+    """Return the matrices that are no linear layer's, embedding's or head's, by their names without numbers of layers.
+
+    Each with its share of all weights; those below a hundredth (a mixture's router) are left out.
+    """
+    modules = [module for module in network.modules() if isinstance(module, nn.Linear | nn.Embedding)]
+    reached = {id(weight) for module in modules for weight in module.parameters(recurse=False)}
+    total = sum(weight.numel() for weight in network.parameters())
+    sizes: dict[str, int] = {}
+    for name, weight in network.named_parameters():
+        if weight.dim() > 1 and id(weight) not in reached:
+            kind = re.sub(r"^.*\.\d+\.", "", name)
+            sizes[kind] = sizes.get(kind, 0) + weight.numel()
+    return {kind: size / total for kind, size in sizes.items() if size >= total / 100}
 
 
 def adapters(network: nn.Module) -> Iterator[tuple[str, LoraLinear]]:

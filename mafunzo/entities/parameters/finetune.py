@@ -56,7 +56,8 @@ _LORA = (
         "lora_target_modules",
         "string",
         "The linear layers that get an adapter, by the last part of their name, as a list or with commas between; all but the "
-        "head if left out, and for all or all-linear.",
+        "head if left out, and for all or all-linear. Experts of a mixture (MoE) that share one tensor are no linear layers: "
+        "they get no adapter, and the step says so.",
         steps=(FINETUNE,),
         aliases=("lora_target", "target_modules"),
         is_own=True,

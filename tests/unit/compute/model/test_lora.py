@@ -236,6 +236,28 @@ def test_cut_off_adapter_weights_are_refused(tmp_path):
         load_adapter(tiny(), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "kinds"),
+    [
+        pytest.param("mixtral", ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"], id="Mixtral"),
+        pytest.param("qwen3_moe", ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"], id="Qwen3"),
+        pytest.param("gpt_oss", ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"], id="gpt-oss"),
+        pytest.param("llama", [], id="no mixture"),
+        pytest.param("phi3", [], id="no mixture, joined projections"),
+    ],
+)
+def test_experts_that_no_adapter_reaches_are_said(architecture, kinds, caplog):
+    config = AutoConfig.for_model(architecture, **SIZES, moe_intermediate_size=48, num_experts=4, num_local_experts=4)
+    network = AutoModelForCausalLM.from_config(config)
+    add_adapter(network, AdapterConfig(r=2))
+    told = " ".join(record.getMessage() for record in caplog.records)
+    assert [kind for kind in ("mlp.experts.gate_up_proj", "mlp.experts.down_proj") if kind in told] == kinds
+    assert ("apply_lora false trains them" in told) is bool(kinds)
+    if kinds:
+        with pytest.raises(InvalidParameter, match="has 'gate_up_proj', whose weights are in one tensor"):
+            target_names(AutoModelForCausalLM.from_config(config), ["gate_up_proj"])
+
+
 @pytest.mark.parametrize("card", model_cards(), ids=lambda card: card.name)
 def test_a_card_names_the_linear_layers_of_its_architecture(card):
     """They are what a job is checked against before its model is there."""
