@@ -22,9 +22,9 @@ _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 
 def read_delimited(path: Path, reading: Reading, default: str = ",", columns: Sequence[str] = ()) -> Iterator[Record]:
-    """Yield a record for each row. default: the delimiter where the first line has none.
+    """Yield a record for each row that isn't blank (a spreadsheet writes `;;` for it).
 
-    columns: their names, where the file doesn't begin with them.
+    default: the delimiter where the first line has none. columns: their names, where the file doesn't begin with them.
     """
     csv.field_size_limit(sys.maxsize)
     delimiter = default
@@ -33,7 +33,7 @@ def read_delimited(path: Path, reading: Reading, default: str = ",", columns: Se
             lines, delimiter = _told_apart(file, reading, default)
             reader = csv.reader(lines, delimiter=delimiter, strict=True)
             names = columns or column_names(next(reader, []), path)
-            for number, cells in enumerate(filter(None, reader), 1):
+            for number, cells in enumerate(filter(any, reader), 1):
                 yield _record(number, cells, names, reading)
     except csv.Error as error:
         raise InvalidFile(
@@ -77,11 +77,11 @@ def _open_text(path: Path, reading: Reading) -> TextIOWrapper:
 
 
 class _Lines:
-    """The lines of a file, the first of them read already or left out; number: of the one that was taken last."""
+    """The lines of a file from `first_line` on, which was read already; number: of the one that was taken last."""
 
-    def __init__(self, file: TextIOWrapper, first_line: str | None) -> None:
-        self._lines = iter(file) if first_line is None else chain([first_line], file)
-        self.number = int(first_line is None)
+    def __init__(self, file: TextIOWrapper, first_line: str, number: int) -> None:
+        self._lines = chain([first_line], file)
+        self.number = number - 1
 
     def __iter__(self) -> "_Lines":
         return self
@@ -93,11 +93,16 @@ class _Lines:
 
 
 def _told_apart(file: TextIOWrapper, reading: Reading, default: str) -> tuple[_Lines, str]:
-    """Return the lines, without one that only names the delimiter, and the delimiter."""
-    first_line = file.readline()
-    is_separator_line = bool(_SEPARATOR_LINE.fullmatch(first_line))
-    lines = _Lines(file, None if is_separator_line else first_line)
-    return lines, reading.delimiter or shown_delimiter(first_line) or default
+    """Return the lines from the one that names the columns on, and the delimiter.
+
+    Before it may stand blank lines, and one that only names the delimiter.
+    """
+    number, separator = 1, ""
+    line = file.readline()
+    while line and (not line.strip() or _SEPARATOR_LINE.fullmatch(line)):
+        separator = shown_delimiter(line) if line.strip() else separator
+        line, number = file.readline(), number + 1
+    return _Lines(file, line, number), reading.delimiter or separator or shown_delimiter(line) or default
 
 
 def _record(number: int, cells: Sequence[str], names: Sequence[str], reading: Reading) -> Record:

@@ -64,3 +64,11 @@ def test_another_encoding_is_named_with_what_excel_calls_the_right_one(tmp_path:
     (tmp_path / "a.csv").write_bytes(EXCEL.encode("cp1252", "ignore"))
     with pytest.raises(InvalidFile, match=r"a\.csv isn't UTF-8: .* Save the file as UTF-8 \(Excel: 'CSV UTF-8'\)"):
         list(open_source(tmp_path / "a.csv").rows())
+
+
+def test_blank_lines_and_blank_rows_are_no_rows(tmp_path: Path) -> None:
+    table = "\r\n\r\nsep=;\r\n\r\nprompt;completion;\r\nx;y;\r\n;;\r\n\r\nz;w;\r\n;;\r\n"
+    rows = [{"prompt": "x", "completion": "y"}, {"prompt": "z", "completion": "w"}]
+    assert bodies(tmp_path / "a.csv", table) == bodies(tmp_path / "b.csv", table.replace("sep=;", "")) == rows
+    with pytest.raises(InvalidFile, match="has no column names"):
+        bodies(tmp_path / "c.csv", "sep=;\n")
