@@ -19,6 +19,7 @@ _EMBEDDINGS = ("embed_tokens", "embed_in", "embed_positions", "word_embeddings",
 _WITHOUT_LINEAR_LAYERS = ("gpt2", "openai-gpt")
 """Architectures whose matrices are transformers' Conv1D, on which no adapter goes."""
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+_TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 _LONGEST_HEADER = 100 << 20
 
 
@@ -84,6 +85,21 @@ def folder_faults(folder: Path) -> list[str]:
         *(f"{folder / name} is missing. Fetch the model again." for name in shards if not (folder / name).exists()),
         *(f"{file} is cut off or damaged. Fetch the model again." for file in weights if _shapes(file) is None),
     ]
+
+
+def template_fault(folder: Path) -> str:
+    """Return why conversations can't be rendered with a Hugging Face folder's own tokenizer; an adapter's has its base's."""
+    if not (folder / "config.json").exists():
+        return ""
+    if not any((folder / name).exists() for name in _TOKENIZERS):
+        return f"{folder} has no tokenizer ({', '.join(_TOKENIZERS)})."
+    is_file = any(folder.glob("chat_template*")) or any(folder.glob("additional_chat_templates/*.jinja"))
+    if is_file or (_json_object(folder / "tokenizer_config.json") or {}).get("chat_template"):
+        return ""
+    return (
+        f"{folder} has no chat template: it is a base model, not a chat model. Choose its -Instruct version, put a "
+        "chat_template.jinja into the folder, or name a finetune_config_path that has one."
+    )
 
 
 def _shapes(file: Path) -> Mapping[str, int] | None:

@@ -12,7 +12,7 @@ import yaml
 
 from mafunzo.control.store import catalog
 from mafunzo.control.workspace.mirror import find_mirror
-from mafunzo.control.workspace.model_files import Layers, folder_faults, layers_of
+from mafunzo.control.workspace.model_files import Layers, folder_faults, layers_of, template_fault
 from mafunzo.control.workspace.services import Services
 from mafunzo.control.workspace.versions import Versions, scope_of
 from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetKey, AssetType, FolderType
@@ -42,7 +42,7 @@ class ModelSource:
     """A model as a job's inputs, and the defaults and ranges that its card brings.
 
     own_name: what it is called where its files don't say. layers: its linear layers, where they are known before it is there.
-    faults: what is wrong with its files.
+    faults: what is wrong with its files. template_fault: why it can't render conversations by itself.
     """
 
     name: str
@@ -52,6 +52,7 @@ class ModelSource:
     own_name: str = ""
     layers: Layers | None = None
     faults: tuple[str, ...] = ()
+    template_fault: str = ""
 
 
 class ModelSources:
@@ -158,9 +159,13 @@ class ModelSources:
             return ModelSource(name, {"mlflow_model_path": upload}, own_name=name, layers=layers)
         if not any((folder / name).exists() for name in ("config.json", "adapter_config.json")):
             raise InvalidFile(f"{folder} has neither config.json nor MLmodel: it isn't a model. Name its root folder.")
-        faults = tuple(folder_faults(folder))
         return ModelSource(
-            name, {"pytorch_model_path": upload}, own_name=name, layers=_folder_layers(folder), faults=faults
+            name,
+            {"pytorch_model_path": upload},
+            own_name=name,
+            layers=_folder_layers(folder),
+            faults=tuple(folder_faults(folder)),
+            template_fault=template_fault(folder),
         )
 
     def _put_card(self, card: ModelCard, mirror: Path | None) -> str:

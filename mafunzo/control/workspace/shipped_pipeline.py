@@ -138,7 +138,8 @@ class _Inputs:
             inputs = {f"{prefix}{name}": value for name, value in source.inputs.items()}
             self.inputs = {**(source.defaults if has_defaults else {}), **self.inputs, **inputs}
             self._name_model(prefix, source.own_name)
-            self._faults.add(*source.faults)
+            has_template = "finetune_config_path" in self.inputs
+            self._faults.add(*source.faults, "" if has_template else source.template_fault)
             self._models.append(source)
         return True
 

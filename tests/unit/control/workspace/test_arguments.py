@@ -98,7 +98,8 @@ def test_a_head_of_its_own_can_have_an_adapter(workspace):
 def test_the_files_of_a_folder_are_checked_and_its_name_goes_on(workspace, tmp_path):
     (folder := tmp_path / "greeter").mkdir()
     (folder / "config.json").write_text('{"model_type": "gpt2"}')
-    (folder / "pytorch_model.bin").touch()
+    for part in ("pytorch_model.bin", "tokenizer.json", "chat_template.jinja"):
+        (folder / part).touch()
     request = {"model": folder, "apply_lora": "true"}
     assert "has its weights in pytorch_model.bin, not in safetensors" in faults(workspace, **request)[0]
     header = b'{"h.0.attn.c_attn.weight": {"dtype": "U8", "shape": [1, 2], "data_offsets": [0, 2]}}'
@@ -129,6 +130,8 @@ def test_every_input_that_is_a_path_can_be_given(workspace, tmp_path, name):
     model.mkdir()
     (model / "config.json").write_text("{}")
     (model / "model.safetensors").write_bytes(b"\2\0\0\0\0\0\0\0{}")
+    for part in ("tokenizer.json", "chat_template.jinja"):
+        (model / part).touch()
     table = tmp_path / "table"
     table.mkdir()
     (table / "MLTable").write_text(f"paths:\n  - file: {ROWS}\n")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mafunzo.control.workspace.model_files import Layers, folder_faults, layers_of
+from mafunzo.control.workspace.model_files import Layers, folder_faults, layers_of, template_fault
 
 CONFIG = {"model_type": "llama", "tie_word_embeddings": False}
 TENSORS = {
@@ -71,3 +71,16 @@ def test_files_that_are_missing_or_cut_off_are_named(tmp_path: Path) -> None:
     assert "isn't a JSON object" in folder_faults(tmp_path / "whole")[0]
     (tmp_path / "adapter").mkdir()
     assert folder_faults(tmp_path / "adapter") == []
+
+
+def test_a_folder_without_tokenizer_or_template_cannot_render_conversations(tmp_path: Path) -> None:
+    assert template_fault(tmp_path) == ""  # no network: an adapter, say
+    folder = network(tmp_path)
+    assert "has no tokenizer" in template_fault(folder)
+    (folder / "tokenizer_config.json").write_text("{}")
+    assert "has no chat template: it is a base model" in template_fault(folder)
+    (folder / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
+    assert template_fault(folder) == ""
+    (folder / "tokenizer_config.json").write_text("{}")
+    (folder / "chat_template.jinja").touch()
+    assert template_fault(folder) == ""

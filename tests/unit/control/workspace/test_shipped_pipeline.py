@@ -132,3 +132,24 @@ def test_a_model_that_is_stored_already_is_checked_and_keeps_its_name(workspace:
     assert [fault for fault in faults if "lora" in fault] == [
         "lora_target_modules has 'lm_head', whose weight is the embedding's too in greeter: leave it out."
     ]
+
+
+def test_a_base_model_needs_a_template_from_somewhere(workspace: Workspace, tmp_path: Path) -> None:
+    (folder := tmp_path / "base").mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"\2\0\0\0\0\0\0\0{}")
+    (folder / "tokenizer.json").touch()
+    path = PathInput(LocalPath(str(folder)), "", str(folder))
+    config = write(tmp_path, "finetune_config.json", '{"chat_template": "x"}')
+    for template, is_refused in (
+        ({}, True),
+        ({"finetune_config_path": PathInput(LocalPath(str(config)), "", "c")}, False),
+    ):
+        resolved(
+            workspace,
+            faults := Faults(),
+            shipped("chat_completion_pipeline").component,
+            pytorch_model_path=path,
+            **template,
+        )
+        assert any("has no chat template" in fault for fault in faults) is is_refused
