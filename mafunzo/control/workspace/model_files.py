@@ -27,11 +27,20 @@ _LONGEST_HEADER = 100 << 20
 class Layers:
     """The linear layers of a network: the last parts of their names. architecture: transformers' `model_type`.
 
-    The head is among them only where its weight isn't the embedding's too.
+    The head is among them only where its weight isn't the embedding's too. has_experts: whether it is a mixture (MoE).
     """
 
     architecture: str
     names: frozenset[str]
+    has_experts: bool = False
+
+    def notes(self, model: str, apply_lora: bool, targets: str | None) -> Iterator[str]:
+        """Yield what is to be known of the adapter, for the same values."""
+        if apply_lora and self.has_experts and not lora_targets(targets):
+            yield (
+                f"The experts of {model} get no adapter where they share one tensor, as transformers loads them: LoRA adapts "
+                "its linear layers. The finetune step says which weights stay as they are."
+            )
 
     def faults(self, model: str, apply_lora: bool, targets: str | None) -> Iterator[str]:
         """Yield why no adapter can be put on the network, for the values of `apply_lora` and `lora_target_modules`."""
@@ -61,7 +70,9 @@ def layers_of(config: Path, weights: Sequence[Path]) -> Layers | None:
     }
     names = {name.rsplit(".", 1)[-1] for name in matrices} - set(_EMBEDDINGS)
     is_head_tied = body.get("tie_word_embeddings") is True
-    return Layers(str(body.get("model_type", "")), frozenset(names - set(HEADS) if is_head_tied else names))
+    has_experts = any(".experts." in name for name in shapes)
+    layers = frozenset(names - set(HEADS) if is_head_tied else names)
+    return Layers(str(body.get("model_type", "")), layers, has_experts)
 
 
 def folder_faults(folder: Path) -> list[str]:

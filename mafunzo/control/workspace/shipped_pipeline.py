@@ -68,7 +68,7 @@ def resolved_inputs(
     """Return the inputs by declared name, files as uploads, with the defaults of the base model's card if so asked.
 
     local: what lies at addresses that aren't stored yet. notes: takes what the job will do with rows that are unusual, that
-    repeat, or that can't be used.
+    repeat, or that can't be used, and what no adapter will reach.
     """
     work = _Inputs(services, pipeline, faults)
     names = work.look_up(declared_inputs(pipeline, values, faults), local)
@@ -79,7 +79,7 @@ def resolved_inputs(
         work.check_rows()
     work.check_values()
     if notes is not None:
-        notes += work.row_notes()
+        notes += work.row_notes() + work.model_notes
     work.take_uploads()
     return work.inputs
 
@@ -93,6 +93,7 @@ class _Inputs:
         self._faults = faults
         self._models: list[ModelSource] = []
         self._reports: dict[str, Report] = {}
+        self.model_notes: list[str] = []
         self.inputs: dict[str, Any] = {}
 
     def look_up(self, values: Mapping[str, RequestInput], local: Mapping[str, Path | None]) -> set[str]:
@@ -184,6 +185,7 @@ class _Inputs:
             if model.layers is not None and "lora_target_modules" in values:
                 is_lora, targets = bool(values["apply_lora"]), values["lora_target_modules"]
                 self._faults.add(*model.layers.faults(model.name, is_lora, targets))
+                self.model_notes += model.layers.notes(model.name, is_lora, targets)
         if "apply_early_stopping" in self._pipeline.inputs:
             self._faults.add(*faults_between(values))
         if "evaluation_config_params" in self._pipeline.inputs:

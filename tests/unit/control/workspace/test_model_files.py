@@ -84,3 +84,11 @@ def test_a_folder_without_tokenizer_or_template_cannot_render_conversations(tmp_
     (folder / "tokenizer_config.json").write_text("{}")
     (folder / "chat_template.jinja").touch()
     assert template_fault(folder) == ""
+
+
+def test_a_mixture_is_told_that_its_experts_get_no_adapter(tmp_path: Path) -> None:
+    experts = {**TENSORS, "model.layers.0.mlp.experts.0.gate_proj.weight": 2}
+    mixture, dense = layers(network(tmp_path / "a", tensors=experts)), layers(network(tmp_path / "b"))
+    assert mixture is not None and dense is not None
+    assert "The experts of m get no adapter" in next(mixture.notes("m", True, "all"))
+    assert [*mixture.notes("m", True, "q_proj"), *mixture.notes("m", False, None), *dense.notes("m", True, None)] == []

@@ -153,3 +153,15 @@ def test_a_base_model_needs_a_template_from_somewhere(workspace: Workspace, tmp_
             **template,
         )
         assert any("has no chat template" in fault for fault in faults) is is_refused
+
+
+def test_a_job_on_a_mixture_has_a_note(workspace: Workspace, tmp_path: Path) -> None:
+    (folder := tmp_path / "mixture").mkdir()
+    (folder / "config.json").write_text('{"model_type": "mixtral"}')
+    header = b'{"model.layers.0.mlp.experts.gate_up_proj": {"dtype": "U8", "shape": [1, 1, 1], "data_offsets": [0, 1]}}'
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"x")
+    path = PathInput(LocalPath(str(folder)), "", str(folder))
+    values = {"pytorch_model_path": path, "apply_lora": "true"}
+    pipeline = shipped("chat_completion_pipeline").component
+    resolved_inputs(workspace.services, pipeline, values, Faults(), False, {}, notes := [])
+    assert [note for note in notes if "The experts of mixture get no adapter" in note]
