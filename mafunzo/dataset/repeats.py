@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from mafunzo.dataset.check import Report
-from mafunzo.dataset.split import SPLITS, split
+from mafunzo.dataset.split import MINIMUM_TRAINING_ROWS, SPLITS, split
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,22 @@ class SplitsReport:
         counts = Counter(held_out[row] for row in self._fingerprints("train") if row in held_out)
         return {name: counts[name] for name in SPLITS if counts[name]}
 
+    def fault(self) -> str:
+        """Return why the training file has too few rows that can be used, or an empty text."""
+        usable = len(self._fingerprints("train"))
+        if "train" not in self.reports or usable >= MINIMUM_TRAINING_ROWS:
+            return ""
+        rows, share = self.reports["train"].rows_read, self.training_rows()
+        good = f" and {usable} can be used" if usable < share else ""
+        return (
+            f"train has {rows} rows, of which {share} are for training{good}, "
+            f"expected {MINIMUM_TRAINING_ROWS} or more. Add rows, or pass validation and test rows as files of their own."
+        )
+
     def sentences(self) -> Iterator[str]:
         """Yield for people what repeats, and what a job does with it."""
-        is_alone = len(self.reports) == 1
         for name, report in self.reports.items():
-            rows = f"of the {report.rows_read:,} {'' if is_alone else name + ' '}rows"
+            rows = self._of_rows(name)
             if report.equal_rows:
                 yield f"{report.equal_rows:,} {rows} equal an earlier one; rows that repeat within a split are kept"
             if report.equal_prompts:
@@ -49,17 +60,24 @@ class SplitsReport:
                 f"{sum(left_out.values()):,} of the {self.training_rows():,} training rows are left out of training, "
                 f"since they stand elsewhere too: {places}{origin}"
             )
+            remaining = len(self._fingerprints("train")) - sum(left_out.values())
+            if remaining < MINIMUM_TRAINING_ROWS:
+                yield f"{remaining:,} of the training rows remain, and a job fails with fewer than {MINIMUM_TRAINING_ROWS}"
 
     def notes(self) -> list[str]:
         """Return in sentences what a job leaves out, what is unusual or not read, and what repeats."""
         lines = []
         for name, report in self.reports.items():
-            of_rows = f"of the {report.rows_read:,} {name} rows"
+            of_rows = self._of_rows(name)
             lines += [
                 f"{count:,} {of_rows} can't be used and are left out: {kind}" for kind, count in report.reasons.items()
             ]
             lines += [f"{count:,} {of_rows}: {note}" for note, count in report.notes.items()]
         return [*lines, *self.sentences()]
+
+    def _of_rows(self, name: str) -> str:
+        kind = f"{name} rows" if len(self.reports) > 1 else "rows"
+        return f"of the {self.reports[name].rows_read:,} {kind}"
 
     def _fingerprints(self, name: str) -> list[bytes]:
         is_file = name != "train" and name in self.reports

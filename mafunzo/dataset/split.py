@@ -12,6 +12,8 @@ import random
 from dataclasses import dataclass
 
 SPLITS = ("train", "validation", "test")
+MINIMUM_TRAINING_ROWS = 10
+"""Fewer rows are refused, as in Azure ML."""
 
 
 @dataclass(frozen=True)

@@ -21,15 +21,13 @@ from mafunzo.compute.components.data_report import Tally, as_json, draw_lengths,
 from mafunzo.compute.model.folder import TOKENIZER_FILES, copy_files, new_folder
 from mafunzo.dataset.check import BadRow, Row, fingerprint, read_conversations, refuse
 from mafunzo.dataset.files import Source, open_source
-from mafunzo.dataset.split import SPLITS, Share, split
+from mafunzo.dataset.split import MINIMUM_TRAINING_ROWS, SPLITS, Share, split
 from mafunzo.errors import Conflict, InvalidData, InvalidParameter
 from mafunzo.tracking.atomic_json import write_json
 from mafunzo.tracking.progress import Progress
 
 logger = logging.getLogger(__name__)
 
-MINIMUM_TRAINING_ROWS = 10
-"""Fewer rows are refused, as in Azure ML."""
 PREVIEWED_ROWS = 5
 UNREAD_FIELD = "has '{}' in a message, which the chat template leaves out"
 Places = dict[bytes, tuple[str, str]]

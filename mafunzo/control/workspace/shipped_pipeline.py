@@ -63,7 +63,7 @@ def resolved_inputs(
     faults: Faults,
     has_model_defaults: bool,
     local: Mapping[str, Path | None],
-    notes: list[str] | None = None,
+    notes: list[str],
 ) -> dict[str, Any]:
     """Return the inputs by declared name, files as uploads, with the defaults of the base model's card if so asked.
 
@@ -78,8 +78,7 @@ def resolved_inputs(
     if "on_bad_row" in pipeline.inputs:
         work.check_rows()
     work.check_values()
-    if notes is not None:
-        notes += work.row_notes() + work.model_notes
+    notes += work.look_between_files() + work.model_notes
     work.take_uploads()
     return work.inputs
 
@@ -166,10 +165,12 @@ class _Inputs:
             reports = self._faults.attempt(lambda: require_good_rows(files.values(), policy), None)
             self._reports = dict(zip(files, reports or (), strict=False))
 
-    def row_notes(self) -> list[str]:
-        """Return what the job will do with the rows of its files; an MLTable wins over a file."""
+    def look_between_files(self) -> list[str]:
+        """Return what the job will do with the rows of its files; too few of them are a fault. An MLTable wins over a file."""
         reports = {name.split("_")[0]: report for name, report in sorted(self._reports.items())}
-        return by_split(reports, self.inputs.get("split_seed")).notes()
+        splits = by_split(reports, self.inputs.get("split_seed"))
+        self._faults.add(splits.fault())
+        return splits.notes()
 
     def check_values(self) -> None:
         """Put values in the place of texts; find the faults between them, and against the ranges of the models' cards."""

@@ -59,13 +59,23 @@ def test_what_a_job_does_with_repeats_is_said_in_sentences(tmp_path: Path) -> No
         "5 of the 10 rows equal an earlier one; rows that repeat within a split are kept",
         "2 of the 8 training rows are left out of training, since they stand elsewhere too: 1 in the validation rows and 1 "
         "in the test rows, where a job cuts validation and test rows from the training file",
+        "6 of the training rows remain, and a job fails with fewer than 10",
     ]
     rows = {"train": [talk(1), talk(2), talk(2, "No.")], "validation": [talk(1)], "test": [talk(9), talk(9)]}
     assert list(splits(tmp_path, **rows).sentences()) == [
         "1 of the 3 train rows have the prompt of an earlier one with another answer; they are kept",
         "1 of the 2 test rows equal an earlier one; rows that repeat within a split are kept",
         "1 of the 3 training rows are left out of training, since they stand elsewhere too: 1 in the validation rows",
+        "2 of the training rows remain, and a job fails with fewer than 10",
     ]
+
+
+def test_held_out_rows_alone_need_no_training_rows(tmp_path: Path) -> None:
+    assert splits(tmp_path, test=[talk(0)]).fault() == ""
+    assert splits(tmp_path, train=[talk(i) for i in range(9)], validation=[talk(9)], test=[talk(8)]).fault() == (
+        "train has 9 rows, of which 9 are for training, expected 10 or more. Add rows, or pass validation and test rows as files "
+        "of their own."
+    )
 
 
 def test_a_jobs_notes_say_all_that_becomes_of_rows(tmp_path: Path) -> None:

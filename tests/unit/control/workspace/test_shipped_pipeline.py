@@ -67,7 +67,7 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
 def resolved(
     workspace: Workspace, faults: Faults, pipeline: Component = PIPELINE, **values: RequestInput
 ) -> dict[str, Any]:
-    return resolved_inputs(workspace.services, pipeline, values, faults, has_model_defaults=False, local={})
+    return resolved_inputs(workspace.services, pipeline, values, faults, has_model_defaults=False, local={}, notes=[])
 
 
 def test_files_are_uploads_of_which_nothing_is_stored_yet(workspace: Workspace, tmp_path: Path) -> None:
@@ -80,18 +80,35 @@ def test_files_are_uploads_of_which_nothing_is_stored_yet(workspace: Workspace, 
 
 
 def test_what_becomes_of_rows_is_noted_before_anything_is_stored(workspace: Workspace, tmp_path: Path) -> None:
-    files = {"train": write(tmp_path, "train.jsonl", ROW, ROW), "validation": write(tmp_path, "v.jsonl", BAD, ROW)}
+    train = [ROW, ROW, *(ROW.replace('"b"', f'"b{number}"') for number in range(12))]
+    files = {"train": write(tmp_path, "train.jsonl", *train), "validation": write(tmp_path, "v.jsonl", BAD, ROW)}
     files["test"] = write(tmp_path, "test.jsonl", ROW.replace('"b"', '"c"'))
+    faults = Faults()
+    assert noted(workspace, files, faults) == [
+        "1 of the 2 validation rows can't be used and are left out: 'messages' is empty",
+        "1 of the 14 train rows equal an earlier one; rows that repeat within a split are kept",
+        "12 of the 14 train rows have the prompt of an earlier one with another answer; they are kept",
+        "2 of the 14 training rows are left out of training, since they stand elsewhere too: 2 in the validation rows",
+    ]
+    assert not faults
+
+
+def noted(workspace: Workspace, files: dict[str, Path], faults: Faults) -> list[str]:
     values = {f"{name}_file_path": PathInput(LocalPath(str(path)), "", str(path)) for name, path in files.items()}
     pipeline = replace(PIPELINE, inputs={**PIPELINE.inputs, "on_bad_row": Input("on_bad_row", "string")})
     notes: list[str] = []
-    faults = Faults()
     resolved_inputs(workspace.services, pipeline, {**values, "on_bad_row": "skip"}, faults, False, {}, notes)
-    assert not faults
-    assert notes == [
-        "1 of the 2 validation rows can't be used and are left out: 'messages' is empty",
-        "1 of the 2 train rows equal an earlier one; rows that repeat within a split are kept",
-        "2 of the 2 training rows are left out of training, since they stand elsewhere too: 2 in the validation rows",
+    return notes
+
+
+def test_too_few_rows_to_train_on_are_refused_before_anything_is_stored(workspace: Workspace, tmp_path: Path) -> None:
+    faults = Faults()
+    noted(workspace, {"train": write(tmp_path, "few.jsonl", *[ROW] * 11)}, faults)
+    noted(workspace, {"train": write(tmp_path, "bad.jsonl", *[ROW] * 9, *[BAD] * 20)}, faults)
+    advice = "expected 10 or more. Add rows, or pass validation and test rows as files of their own."
+    assert list(faults) == [
+        f"train has 11 rows, of which 9 are for training, {advice}",
+        f"train has 29 rows, of which 23 are for training and 9 can be used, {advice}",
     ]
 
 

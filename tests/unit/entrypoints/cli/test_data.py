@@ -67,9 +67,10 @@ def test_rows_that_a_job_would_leave_out_are_told_by_a_check_of_its_files(shell:
     options = ("--validation", files["validation"], "--test", files["test"])
     told = shell("data", "check", files["train"], *options)
     assert told.count("format  prompt_completion=") == 3
-    assert told.splitlines()[-2:] == [
+    assert told.splitlines()[-3:] == [
         "repeats 1 of the 3 train rows equal an earlier one; rows that repeat within a split are kept.",
         "repeats 2 of the 3 training rows are left out of training, since they stand elsewhere too: 2 in the validation rows.",
+        "repeats 1 of the training rows remain, and a job fails with fewer than 10.",
     ]
     body = json.loads(shell("data", "check", files["train"], *options, "--json"))
     assert (body["equal_rows"], body["training_rows"], body["left_out"]) == (1, 3, {"validation": 2})
