@@ -20,12 +20,11 @@ SHOWN_ALIKE = 3
 """Of one file and kind, more bad rows than these are told in one line."""
 SHOWN_RANGES = 10
 _FIELDS = frozenset(("role", "content", "tool_calls", "name", "tool_call_id"))
-_CALL_AS_TEXT = re.compile(
-    r"""<\|?/?(tool|function|invoke|python)|\[/?(TOOL|FUNCTION)_?CALLS?\]|^Action:|^\s*\[\w+\(.*\)\]\s*$
-    |["']name["']\s*:.*["'](arguments|parameters)["']\s*:|["'](arguments|parameters)["']\s*:.*["']name["']\s*:""",
-    re.IGNORECASE | re.MULTILINE | re.DOTALL | re.VERBOSE,
+_CALL_MARK = re.compile(
+    r"<\|?/?(tool|function|invoke|python)|\[/?(TOOL|FUNCTION)_?CALLS?\]|^Action:|^\s*\[\w+\(.*\)\]\s*$",
+    re.IGNORECASE | re.MULTILINE,
 )
-"""What templates and prompts of tools make a model write for a call."""
+"""What models are made to write before a call, unless it is JSON alone."""
 _DETAILS = tuple(
     (re.compile(pattern), text)
     for pattern, text in (
@@ -369,14 +368,26 @@ def _calls_without_partner(messages: Sequence[Message]) -> Iterator[str]:
     call_ids: list[Any] = []
     for number, message in enumerate(messages, 1):
         call_ids += [call.get("id") for call in message.tool_calls]
-        if message.role == "assistant" and not message.tool_calls and _CALL_AS_TEXT.search(message.content or ""):
-            call_ids.append(None)
         if message.role != "tool":
             continue
-        if not call_ids:
-            yield f"message {number} is the result of a tool, but no tool call stands before it"
-        elif message.tool_call_id is not None and message.tool_call_id not in call_ids and None not in call_ids:
+        is_answer = bool(call_ids) and (None in call_ids or message.tool_call_id in (None, *call_ids))
+        if is_answer or any(_calls_in_text(earlier) for earlier in messages[: number - 1]):
+            continue
+        if call_ids:
             yield f"message {number} answers the tool call '{message.tool_call_id}', which doesn't stand before it"
+        else:
+            yield f"message {number} is the result of a tool, but no tool call stands before it"
+
+
+def _calls_in_text(message: Message) -> bool:
+    """Return whether a turn of the assistant writes a call as text."""
+    text = message.content if message.role == "assistant" and not message.tool_calls else None
+    if not text:
+        return False
+    is_json = any(
+        f"{quote}name{quote}" in text and re.search(f"{quote}(arguments|parameters){quote}", text) for quote in "\"'"
+    )
+    return is_json or _CALL_MARK.search(text) is not None
 
 
 def _notes(messages: Sequence[Message]) -> Iterator[str]:
