@@ -20,6 +20,8 @@ SHOWN_ALIKE = 3
 """Of one file and kind, more bad rows than these are told in one line."""
 SHOWN_RANGES = 10
 _FIELDS = frozenset(("role", "content", "tool_calls", "name", "tool_call_id"))
+_DETAIL_FIELDS = ("train_detail", "training_detail")
+_TRAINING_KEYS = frozenset((*TRAINING_FIELDS, *_DETAIL_FIELDS))
 _CALL_MARK = re.compile(
     r"<\|?/?(tool|function|invoke|python)|\[/?(TOOL|FUNCTION)_?CALLS?\]|^Action:|^\s*\[\w+\(.*\)\]\s*$",
     re.IGNORECASE | re.MULTILINE,
@@ -132,7 +134,7 @@ def check_source(source: Source) -> Report:
     rows: set[bytes] = set()
     prompts: set[bytes] = set()
     for row in report.good_rows(read_conversations(source)):
-        own, prompt = fingerprint(row.conversation), fingerprint(_prompt(row.conversation))
+        own, prompt = fingerprints(row.conversation)
         report.fingerprints += [b""] * (report.rows_read - 1 - len(report.fingerprints)) + [own]
         report.equal_rows += own in rows
         report.equal_prompts += own not in rows and prompt in prompts
@@ -208,14 +210,19 @@ def check_row(raw: RawRow) -> Row | BadRow:
 
 def fingerprint(conversation: Conversation) -> bytes:
     """Return a 16-byte hash for deduplication, the same for conversations that differ in white space only."""
-    parts = [[m.role, " ".join((m.content or "").split()), _call_texts(m)] for m in conversation.messages]
-    return hashlib.blake2b(json.dumps(parts).encode("utf-8"), digest_size=16).digest()
+    return fingerprints(conversation)[0]
 
 
-def _prompt(conversation: Conversation) -> Conversation:
-    """Return what stands before the last answer."""
-    last = max(index for index, message in enumerate(conversation.messages) if message.role == "assistant")
-    return Conversation(conversation.messages[:last])
+def fingerprints(conversation: Conversation) -> tuple[bytes, bytes]:
+    """Return the hash of a conversation, and that of its prompt: what stands before the last answer."""
+    whole = hashlib.blake2b(digest_size=16)
+    prompt = whole
+    for message in conversation.messages:
+        if message.role == "assistant":
+            prompt = whole.copy()
+        part = [message.role, " ".join((message.content or "").split()), *_call_texts(message)]
+        whole.update(json.dumps(part).encode("utf-8"))
+    return whole.digest(), prompt.digest()
 
 
 def _call_texts(message: Message) -> list[str]:
@@ -245,7 +252,8 @@ def _message(number: int, body: Any, faults: Faults) -> Message | None:
     own_faults = Faults()
     calls = _calls(where, body, own_faults)
     content = _content(where, role, body, bool(body.get("tool_calls")), own_faults)
-    own_faults.add(*_training_faults(where, role, body))
+    if _TRAINING_KEYS & body.keys():
+        own_faults.add(*_training_faults(where, role, body))
     faults.add(*own_faults)
     if own_faults:
         return None
@@ -268,7 +276,7 @@ def _training_faults(where: str, role: str, body: Mapping[str, Any]) -> Iterator
     if role == "assistant" and len({bool(body[name]) for name in TRAINING_FIELDS if body.get(name) is not None}) > 1:
         fields = ", ".join(f"{name} {json.dumps(body[name], default=str)}" for name in TRAINING_FIELDS if name in body)
         yield f"{where} has {fields}, which contradict one another"
-    for name in ("train_detail", "training_detail"):
+    for name in _DETAIL_FIELDS:
         if body.get(name):
             yield f"{where} has {name}, but a turn is trained whole. Split it, or exclude it with train false"
 

@@ -88,9 +88,10 @@ def shape(body: Mapping[str, Any]) -> Shape:
             parts, fault=f"has {excluded[0]} {value} for the whole row, so there is nothing to learn from it"
         )
     unread = [name for name, value in columns.items() if name not in parts.columns and value not in ("", [], {})]
-    return replace(
-        parts, notes=(*parts.notes, *(f"has a column '{names[name].strip()}', which isn't read" for name in unread))
-    )
+    if not unread:
+        return parts
+    notes = [f"has a column '{names[name].strip()}', which isn't read" for name in unread]
+    return replace(parts, notes=(*parts.notes, *notes))
 
 
 def _is_trained(field: str, value: Any) -> bool:
