@@ -113,12 +113,15 @@ def _names(body: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _shape(columns: Mapping[str, Any], empty: list[str]) -> Shape:
-    for key in MESSAGE_KEYS:
-        if key in columns:
-            return _from_messages(key, _parsed(columns[key]), columns)
+    lists = {key: _parsed(columns[key]) for key in MESSAGE_KEYS if key in columns}
+    for key, messages in lists.items():
+        if isinstance(messages, list):
+            return _from_messages(key, messages, columns)
     for prompt, answer in PAIRS:
         if prompt in columns and answer in columns:
             return _from_pair(prompt, answer, columns)
+    for key, value in lists.items():
+        return Shape("", [], fault=f"'{key}' is {_kind(value)}, expected a list of messages")
     return Shape("", [], fault=_no_format(columns, empty))
 
 
@@ -131,9 +134,7 @@ def _with_tools(parts: Shape, columns: Mapping[str, Any]) -> Shape:
     return replace(parts, tools=_parsed(columns[name]), columns=parts.columns | {name})
 
 
-def _from_messages(key: str, messages: Any, columns: Mapping[str, Any]) -> Shape:
-    if not isinstance(messages, list):
-        return Shape("", [], fault=f"'{key}' is {_kind(messages)}, expected a list of messages")
+def _from_messages(key: str, messages: list[Any], columns: Mapping[str, Any]) -> Shape:
     is_sharegpt = any(isinstance(message, Mapping) and "from" in message for message in messages)
     turns, notes = _turns(messages)
     turns = [turn for turn in turns if not _is_empty_system(turn)]

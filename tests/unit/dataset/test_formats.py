@@ -80,6 +80,8 @@ def test_a_value_that_is_no_text_is_written_as_json_and_noted(value: Any, text: 
         pytest.param({"messages": [SYSTEM, USER, ASSISTANT], "system": "Be brief."}, [], id="the same system message"),
         pytest.param({"prompt": "Hi.", "completion": "Hello!", "system": "Be brief.", "system_prompt": "Be kind."}, ["system_prompt"], id="two system messages"),
         pytest.param({"prompt": "Hi.", "completion": "Hello!", "question": "Who?", "answer": "I."}, ["question", "answer"], id="two pairs"),
+        pytest.param({"prompt": "Hi.", "completion": "Hello!", "conversation": "c-17"}, ["conversation"], id="a pair beside the id of its conversation"),
+        pytest.param({"messages": [USER, ASSISTANT], "conversations": [USER, ASSISTANT]}, ["conversations"], id="two lists of messages"),
         pytest.param({"prompt": [USER], "completion": "Hello!", "context": "x"}, ["context"], id="a context beside messages"),
         pytest.param({"messages": [USER, ASSISTANT], "tools": [], "functions": [{"name": "f"}]}, ["functions"], id="two lists of tools"),
         pytest.param({"prompt": "Hi.", "Prompt": "Who?", "completion": "Hello!", "note": "", "tags": []}, ["Prompt"], id="two spellings, empty ones"),
