@@ -20,6 +20,9 @@ SHOWN_ALIKE = 3
 """Of one file and kind, more bad rows than these are told in one line."""
 SHOWN_RANGES = 10
 _FIELDS = frozenset(("role", "content", "tool_calls", "name", "tool_call_id"))
+_FUNCTION_FIELDS = ("name", "arguments", "parameters")
+_CALL_FIELDS = frozenset((*_FUNCTION_FIELDS, "id", "type", "index", "description", "strict"))
+_TEXT_FIELDS = frozenset(("text", "value", "message", "msg", "body", "answer", "response"))
 _DETAIL_FIELDS = ("train_detail", "training_detail")
 _TRAINING_KEYS = frozenset((*TRAINING_FIELDS, *_DETAIL_FIELDS))
 _CALL_MARK = re.compile(
@@ -263,17 +266,19 @@ def _message(number: int, body: Any, faults: Faults) -> Message | None:
 
 def _training_faults(where: str, role: str, body: Mapping[str, Any]) -> Iterator[str]:
     """Check the fields that exclude a turn; on a turn that is never trained they may say so."""
+    values = []
     for name in TRAINING_FIELDS:
         value = body.get(name)
         is_weight = name == "weight"
-        if value is None or (
-            value in (0, 1) and isinstance(value, bool) is not is_weight and (role == "assistant" or not value)
-        ):
+        if value is None:
+            continue
+        if value in (0, 1) and isinstance(value, bool) is not is_weight and (role == "assistant" or not value):
+            values.append(bool(value))
             continue
         expected = "0 or 1" if is_weight else "true or false"
         shown = repr(value) if is_weight else json.dumps(value, default=str)
         yield f"{where} has the {name} {shown}, expected {expected} on a message of the assistant"
-    if role == "assistant" and len({bool(body[name]) for name in TRAINING_FIELDS if body.get(name) is not None}) > 1:
+    if len(set(values)) > 1:
         fields = ", ".join(f"{name} {json.dumps(body[name], default=str)}" for name in TRAINING_FIELDS if name in body)
         yield f"{where} has {fields}, which contradict one another"
     for name in _DETAIL_FIELDS:
@@ -294,7 +299,7 @@ def _content(where: str, role: str, body: Mapping[str, Any], has_calls: bool, fa
             return None
         content = "".join(str(text) for text in texts)
     if content is None:
-        others = ", ".join(key for key, value in body.items() if key not in _FIELDS and isinstance(value, str))
+        others = ", ".join(key for key, value in body.items() if key in _TEXT_FIELDS and isinstance(value, str))
         if not has_calls:
             hint = f" (it has: {others}). Rename its text to content" if others else ""
             faults.add(f"{where} ('{role}') has no content{hint}")
@@ -315,26 +320,41 @@ def _calls(where: str, body: Mapping[str, Any], faults: Faults) -> tuple[dict[st
         faults.add(f"{where} has tool_calls that aren't a list on a message of the assistant")
         return ()
     for number, call in enumerate(calls, 1):
-        function = call.get("function", call) if isinstance(call, Mapping) else None
-        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-            faults.add(f"{where}, tool call {number} has no function with a name")
-            continue
-        if not _is_object(function.get("arguments")):
-            shown = (
-                function["arguments"] if isinstance(function["arguments"], str) else json.dumps(function["arguments"])
-            )
-            faults.add(f"{where}, tool call {number} has arguments that aren't a JSON object: {shown[:60]}")
-    return () if faults else tuple(_call(call) for call in calls)
+        if fault := _call_fault(call):
+            faults.add(f"{where}, tool call {number} {fault}")
+    return () if faults else tuple(_with_json(_call(call)) for call in calls)
+
+
+def _call_fault(call: Any) -> str:
+    function = call.get("function", call) if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        return "has no function with a name"
+    arguments = _call(call)["function"].get("arguments")
+    others = ", ".join(key for key in function if key not in _CALL_FIELDS)
+    if arguments is None and others:
+        return f"has no arguments (it has: {others}). Rename its key to arguments"
+    if not _is_object(arguments):
+        shown = arguments if isinstance(arguments, str) else json.dumps(arguments, default=str)
+        return f"has arguments that aren't a JSON object: {shown[:60]}"
+    return ""
 
 
 def _call(call: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a call in OpenAI's form: its arguments as JSON, `{}` for none in whichever spelling."""
-    attributes = {key: value for key, value in call.items() if key not in ("name", "arguments", "function")}
-    function = dict(call.get("function", {key: call[key] for key in ("name", "arguments") if key in call}))
-    arguments = function.get("arguments")
-    if not isinstance(arguments, str) or not call_arguments(arguments):
-        function["arguments"] = json.dumps(call_arguments(arguments), ensure_ascii=False)
+    """Return a call in OpenAI's form. Llama calls the arguments `parameters`."""
+    function = dict(call.get("function", {key: call[key] for key in _FUNCTION_FIELDS if key in call}))
+    if "arguments" not in function and "parameters" in function:
+        function["arguments"] = function.pop("parameters")
+    attributes = {key: value for key, value in call.items() if key not in ("function", *_FUNCTION_FIELDS)}
     return {"type": "function", **attributes, "function": function}
+
+
+def _with_json(call: dict[str, Any]) -> dict[str, Any]:
+    """Return a call with its arguments as JSON, `{}` for none in whichever spelling."""
+    arguments = call["function"].get("arguments")
+    if isinstance(arguments, str) and call_arguments(arguments):
+        return call
+    text = json.dumps(call_arguments(arguments), ensure_ascii=False)
+    return {**call, "function": {**call["function"], "arguments": text}}
 
 
 def _is_object(arguments: Any) -> bool:

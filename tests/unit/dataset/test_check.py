@@ -38,6 +38,8 @@ def checked(messages: Any, **more: Any) -> Row | BadRow:
         pytest.param([U, {"role": "tool", "content": "x"}, A], "message 2 is the result of a tool, but no tool call stands before it", id="result without call"),
         pytest.param([U, {"role": "assistant", "tool_calls": [CALL]}, {"role": "tool", "tool_call_id": "c2", "content": "x"}, A], "message 3 answers the tool call 'c2', which doesn't stand before it", id="result of another call"),
         pytest.param([U, {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{x"}}]}], "message 2, tool call 1 has arguments that aren't a JSON object: {x", id="arguments"),
+        pytest.param([U, {"role": "assistant", "tool_calls": [{"name": "f", "args": {"x": 1}}]}], "message 2, tool call 1 has no arguments (it has: args). Rename its key to arguments", id="arguments of another name"),
+        pytest.param([U, {"role": "assistant", "reasoning_content": "r"}], "message 2 ('assistant') has no content", id="reasoning only"),
         pytest.param([U, {"role": "assistant", "tool_calls": [{"id": "1"}]}], "message 2, tool call 1 has no function with a name", id="no name"),
         pytest.param([{**U, "tool_calls": [CALL]}, A], "message 1 has tool_calls that aren't a list on a message of the assistant", id="call by the user"),
         pytest.param([U, {**A, "weight": 2}], "message 2 has the weight 2, expected 0 or 1 on a message of the assistant", id="weight 2"),
@@ -131,6 +133,9 @@ def test_a_call_without_arguments_means_one_thing_in_every_spelling() -> None:
     row = checked([U, {"role": "assistant", "tool_calls": [call]}, A])
     assert isinstance(row, Row)
     assert row.conversation.messages[1].tool_calls[0]["function"]["arguments"] == '{"town": "Mwanza", "at": 7}'
+    llama = {"name": "f", "parameters": {"town": "Mwanza", "at": 7}}
+    for other in (llama, {"function": llama}):
+        assert checked([U, {"role": "assistant", "tool_calls": [other]}, A]) == row
 
 
 def test_further_fields_of_a_message_stay_for_the_template() -> None:
