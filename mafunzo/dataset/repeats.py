@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from mafunzo.dataset.check import Report
 from mafunzo.dataset.split import MINIMUM_TRAINING_ROWS, SPLITS, split
 
+SHOWN_NOTES = 10
+
 
 @dataclass(frozen=True)
 class SplitsReport:
@@ -72,7 +74,9 @@ class SplitsReport:
             lines += [
                 f"{count:,} {of_rows} can't be used and are left out: {kind}" for kind, count in report.reasons.items()
             ]
-            lines += [f"{count:,} {of_rows}: {note}" for note, count in report.notes.items()]
+            lines += [f"{count:,} {of_rows}: {note}" for note, count in report.notes.most_common(SHOWN_NOTES)]
+            if (others := len(report.notes) - SHOWN_NOTES) > 0:
+                lines.append(f"{others:,} further notes on the {name} rows: mafunzo data check FILE")
         return [*lines, *self.sentences()]
 
     def _of_rows(self, name: str) -> str:

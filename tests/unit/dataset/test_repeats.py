@@ -85,3 +85,9 @@ def test_a_jobs_notes_say_all_that_becomes_of_rows(tmp_path: Path) -> None:
         "1 of the 3 train rows: has a column 'topic', which isn't read",
         "1 of the 3 train rows equal an earlier one; rows that repeat within a split are kept",
     ]
+
+
+def test_a_file_of_many_columns_has_few_notes(tmp_path: Path) -> None:
+    notes = splits(tmp_path, train=[talk(1) | {f"column {number}": "x" for number in range(13)}]).notes()
+    assert len(notes) == 11
+    assert notes[-1] == "3 further notes on the train rows: mafunzo data check FILE"
