@@ -14,7 +14,7 @@ from mafunzo.compute.evaluation.request import EvaluationArguments, EvaluationRe
 from mafunzo.compute.evaluation.serving_reference import serving_reference
 from mafunzo.compute.evaluation.tasks import raw_rows
 from mafunzo.compute.inference.executor_torch import serving_dtype
-from mafunzo.entities.evaluation import EvaluationConfig, evaluation_config, unmeasured
+from mafunzo.entities.evaluation import EvaluationConfig, evaluation_config, too_few, unmeasured
 from mafunzo.errors import InvalidParameter
 from mafunzo.tracking.atomic_json import write_json
 
@@ -36,6 +36,7 @@ def work(arguments: Arguments) -> None:
         device,
     )
     faults = unmeasured(request.config, values.generation_rows, values.gate, values.gate_metric)
+    faults += too_few(arguments.values)
     if faults:
         raise InvalidParameter("The evaluation can't start.", faults)
     out = arguments.outputs["evaluation_result"]
@@ -58,8 +59,8 @@ def work(arguments: Arguments) -> None:
     write_json(out / "serving_reference.json", reference, indent=1, ensure_ascii=False)
     arguments.metrics.log(0, logged_metrics(evaluation))
     sys.stdout.write(f"\n{table_text(evaluation)}\nThe whole report is report.html of the output evaluation_result\n")
-    kl = evaluation.forgetting.kl if evaluation.forgetting else None
-    check_gate(values.gate, values.gate_metric, evaluation.comparisons, values.gate_max_kl, kl)
+    kl, prompts = (evaluation.forgetting.kl, evaluation.forgetting.prompts) if evaluation.forgetting else (None, 0)
+    check_gate(values.gate, values.gate_metric, evaluation.comparisons, values.gate_max_kl, kl, prompts)
 
 
 def _config(file: Path | None, params: str | None) -> EvaluationConfig:

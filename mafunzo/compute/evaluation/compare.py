@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mafunzo.compute.evaluation.metrics import Floats, Metric
+from mafunzo.entities.evaluation import LEAST_ROWS
 from mafunzo.errors import Faults, GateNotPassed
 
 RESAMPLES = 5000
@@ -31,7 +32,8 @@ class Estimate:
 class Comparison:
     """One metric of both models. `difference` is tuned minus base.
 
-    is_better: True or False where the difference's interval excludes zero (significant), None where it includes zero.
+    is_better: True or False where the difference's interval excludes zero (significant), None where it includes zero, and
+    where there are fewer than `LEAST_ROWS` rows.
     """
 
     name: str
@@ -42,6 +44,11 @@ class Comparison:
     difference: Estimate
     is_better: bool | None
     rows: int
+
+    @property
+    def has_few_rows(self) -> bool:
+        """Whether its intervals mean too little for a verdict."""
+        return self.rows < LEAST_ROWS
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -66,7 +73,7 @@ def compare(
                 base=_estimate(base_value, base_values),
                 tuned=_estimate(tuned_value, tuned_values),
                 difference=difference,
-                is_better=_is_better(difference, metric.is_higher_better),
+                is_better=_is_better(difference, metric.is_higher_better, len(base_sums)),
                 rows=len(base_sums),
             )
         )
@@ -82,17 +89,28 @@ def estimate_ratio(numerators: Floats, denominators: Floats, seed: int, resample
 
 
 def check_gate(
-    demand: str, metric: str, comparisons: Mapping[str, Comparison], max_kl: float | None, kl: Estimate | None
+    demand: str,
+    metric: str,
+    comparisons: Mapping[str, Comparison],
+    max_kl: float | None,
+    kl: Estimate | None,
+    prompts: int = LEAST_ROWS,
 ) -> None:
     """Raise `GateNotPassed` unless the quality gate's demands hold.
 
     better: the difference's interval lies wholly on the better side of zero. not_worse: it doesn't lie wholly on the
-    worse side. max_kl: the lower bound of KL(base || tuned) on general prompts is at most this.
+    worse side. max_kl: the lower bound of KL(base || tuned) on general prompts is at most this. Each has to be measured on
+    `LEAST_ROWS` rows or `prompts`.
     """
     faults = Faults()
     if demand != "none":
         faults.add(_demand_fault(demand, comparisons[metric]))
-    if max_kl is not None and kl is not None and kl.low > max_kl:
+    if max_kl is not None and (kl is None or prompts < LEAST_ROWS):
+        faults.add(
+            f"KL to the base was measured on {prompts if kl else 0} general prompts, gate_max_kl needs {LEAST_ROWS} or more: "
+            "raise forgetting_prompts."
+        )
+    elif max_kl is not None and kl is not None and kl.low > max_kl:
         faults.add(
             f"KL to the base on general prompts is {kl.value:.4g} ({kl.low:.4g} to {kl.high:.4g}), gate_max_kl is {max_kl:g}."
         )
@@ -124,7 +142,9 @@ def _estimate(value: Any, resamples: Floats) -> Estimate:
     return Estimate(float(value), float(low), float(high))
 
 
-def _is_better(difference: Estimate, is_higher_better: bool) -> bool | None:
+def _is_better(difference: Estimate, is_higher_better: bool, rows: int) -> bool | None:
+    if rows < LEAST_ROWS:
+        return None
     if difference.low > 0:
         return is_higher_better
     if difference.high < 0:
@@ -133,6 +153,11 @@ def _is_better(difference: Estimate, is_higher_better: bool) -> bool | None:
 
 
 def _demand_fault(demand: str, comparison: Comparison) -> str:
+    if comparison.has_few_rows:
+        return (
+            f"{comparison.name}: measured on {comparison.rows} row{'s' if comparison.rows != 1 else ''}, a gate needs "
+            f"{LEAST_ROWS} or more, since an interval of fewer means too little: gate is {demand}. Hold out more rows."
+        )
     is_passed = comparison.is_better is True if demand == "better" else comparison.is_better is not False
     if is_passed:
         return ""

@@ -14,9 +14,10 @@ import jinja2
 from mafunzo.compute.evaluation.compare import CONFIDENCE, RESAMPLES, Comparison, Estimate
 from mafunzo.compute.evaluation.picture import pictures
 from mafunzo.compute.evaluation.result import Evaluation
+from mafunzo.entities.evaluation import LEAST_ROWS
 from mafunzo.tracking.atomic_json import write_json
 
-FEW_ROWS = 20
+_TONES = {True: "better", False: "worse", None: "unknown"}
 SHOWN_SAMPLES = 12
 SHOWN_TURNS = 6
 KL_MEANING = (
@@ -94,10 +95,15 @@ def decisive(evaluation: Evaluation) -> Comparison:
 
 
 def verdict(evaluation: Evaluation) -> str:
-    """Return in one sentence whether the tuned model got better."""
+    """Return in one sentence whether the tuned model got better, or that too few rows were held out to tell."""
     comparison = decisive(evaluation)
     name = _label(comparison) if _label(comparison).isupper() else _label(comparison).lower()
     change = f"{name} went from {_number(comparison.base.value)} to {_number(comparison.tuned.value)}"
+    if comparison.has_few_rows:
+        rows = f"{comparison.rows} row{'s' if comparison.rows != 1 else ''}"
+        return (
+            f"No verdict: {change}, on {rows} only, and from {LEAST_ROWS} on an interval tells whether that is chance."
+        )
     bounds = _bounds(comparison.difference, "+")
     if comparison.is_better is None:
         return f"No difference is shown on the held-out rows: {change} (95% interval of the difference, {bounds}, holds zero)."
@@ -109,7 +115,7 @@ def warnings(evaluation: Evaluation) -> list[str]:
     """Return what a reader should know before trusting the numbers."""
     texts = []
     rows = {comparison.rows for comparison in evaluation.comparisons.values()}
-    if rows and min(rows) < FEW_ROWS:
+    if rows and min(rows) < LEAST_ROWS:
         texts.append(f"Only {min(rows)} rows: bootstrap intervals of so few are too narrow. Hold out more.")
     unusable = evaluation.facts.get("data", {}).get("unusable_prompts", 0)
     if unusable:
@@ -127,8 +133,8 @@ def table_text(evaluation: Evaluation) -> str:
             comparison.title,
             _number(comparison.base.value),
             _number(comparison.tuned.value),
-            _with_bounds(comparison.difference, "+"),
-            {True: "better", False: "worse", None: "not shown"}[comparison.is_better],
+            _difference(comparison),
+            _word(comparison),
         )
         for comparison in evaluation.comparisons.values()
     ]
@@ -157,7 +163,7 @@ def report_html(evaluation: Evaluation, images: Mapping[str, bytes]) -> str:
     )
     return template.render(
         verdict=verdict(evaluation),
-        tone={True: "better", False: "worse", None: "unknown"}[decisive(evaluation).is_better],
+        tone="unknown" if decisive(evaluation).has_few_rows else _TONES[decisive(evaluation).is_better],
         warnings=warnings(evaluation),
         comparisons=list(evaluation.comparisons.values()),
         forgetting=evaluation.forgetting,
@@ -180,6 +186,18 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
             yield from _flat(value, f"{name}: ")
         else:
             yield name, ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _word(comparison: Comparison) -> str:
+    if comparison.has_few_rows:
+        return "too few rows"
+    return {True: "better", False: "worse", None: "not shown"}[comparison.is_better]
+
+
+def _difference(comparison: Comparison) -> str:
+    """Return the difference with its interval, where that means something."""
+    difference = comparison.difference
+    return _number(difference.value, "+") if comparison.has_few_rows else _with_bounds(difference, "+")
 
 
 def _label(comparison: Comparison) -> str:

@@ -23,7 +23,7 @@ from mafunzo.dataset.files import open_source
 from mafunzo.dataset.repeats import by_split
 from mafunzo.entities.asset import AssetType
 from mafunzo.entities.component import PARENT_INPUT, PARENT_OUTPUT, Component, Node, parse_value, unknown_name
-from mafunzo.entities.evaluation import evaluation_config, unmeasured
+from mafunzo.entities.evaluation import evaluation_config, too_few, unmeasured
 from mafunzo.entities.job import ArtifactInput
 from mafunzo.entities.job_request import JobRequest, RequestInput
 from mafunzo.entities.parameters.constraint import faults_between
@@ -213,6 +213,7 @@ class _Inputs:
         config = self._faults.attempt(lambda: evaluation_config(texts), None)
         if config is not None:
             self._faults.add(*unmeasured(config, values["generation_rows"], values["gate"], values["gate_metric"]))
+            self._faults.add(*too_few(values))
 
     def take_uploads(self) -> None:
         """Turn every path among the inputs into an upload."""

@@ -91,7 +91,8 @@ EVALUATION = (
     Parameter(
         "gate",
         "string",
-        "Fails the job unless the tuned model is better, or not worse, by the interval of gate_metric's difference.",
+        "Fails the job unless the tuned model is better, or not worse, by the interval of gate_metric's difference. Needs 20 "
+        "held-out rows or more: an interval of fewer means too little.",
         default="none",
         enum=("none", "better", "not_worse"),
         steps=(EVALUATE,),
@@ -109,7 +110,7 @@ EVALUATION = (
     Parameter(
         "gate_max_kl",
         "number",
-        "Fails the job if the tuned model moved further than this on general prompts, by its interval.",
+        "Fails the job if the tuned model moved further than this on general prompts, by its interval; needs 20 prompts.",
         minimum=0,
         unit="nats per token",
         steps=(EVALUATE,),

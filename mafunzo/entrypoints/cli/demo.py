@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 import mafunzo
+from mafunzo.entities.evaluation import LEAST_ROWS
 from mafunzo.entities.job import JobStatus
 from mafunzo.entrypoints.terminal.output import human_size, print_table
 from mafunzo.tracking.step_folder import StepFolder
@@ -111,7 +112,9 @@ def _tell(workspace: mafunzo.Workspace, model: str, rows: int, folder: Path) -> 
 
 def _job(workspace: mafunzo.Workspace, model: str, rows: int, files: Mapping[str, Path]) -> JobHandle:
     """Return the job of a demo like this one that was interrupted, or a new one; end those of other demos."""
-    recipe = hashlib.sha256(json.dumps([model, rows, *PARAMETERS.items()]).encode()).hexdigest()[:12]
+    gate = {} if rows // 4 >= LEAST_ROWS else {"gate": "none"}  # so few held-out rows prove nothing
+    parameters = {**PARAMETERS, **gate}
+    recipe = hashlib.sha256(json.dumps([model, rows, *parameters.items()]).encode()).hexdigest()[:12]
     same = None
     for unfinished in workspace.jobs.list((JobStatus.QUEUED, JobStatus.RUNNING)):
         if same is None and unfinished.tags.get(RECIPE) == recipe:
@@ -124,7 +127,7 @@ def _job(workspace: mafunzo.Workspace, model: str, rows: int, files: Mapping[str
         return same
     title = f"demo: {model} on chitchat"
     job = workspace.finetune(
-        model=model, **files, **PARAMETERS, experiment="demo", display_name=title, tags={RECIPE: recipe}
+        model=model, **files, **parameters, experiment="demo", display_name=title, tags={RECIPE: recipe}
     )
     print(f"  job {job.name}; closing this terminal wouldn't end it")
     return job

@@ -3,9 +3,9 @@ import json
 import pytest
 
 from mafunzo.compute.evaluation.metrics import metrics
-from mafunzo.entities.evaluation import EvaluationConfig, evaluation_config, unmeasured
+from mafunzo.entities.evaluation import EvaluationConfig, evaluation_config, too_few, unmeasured
 from mafunzo.entities.metric_name import LIKELIHOOD_METRICS, METRIC_NAMES
-from mafunzo.entities.parameters.table import PARAMETERS
+from mafunzo.entities.parameters.table import DEFAULTS, PARAMETERS
 from mafunzo.errors import InvalidFile, InvalidParameter
 
 
@@ -88,3 +88,27 @@ def test_a_gate_must_look_at_something_that_is_measured() -> None:
     assert "needs replies" in unmeasured(EvaluationConfig(), 0, "better", "rougeL")[0]
     assert "Every metric" in unmeasured(only_rouge, 0, "none", "loss")[0]
     assert unmeasured(only_loss, 50, "none", "rougeL") == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "faults"),
+    [
+        pytest.param({}, [], id="all rows, however many"),
+        pytest.param({"gate": "none", "max_evaluation_rows": 1, "generation_rows": 1}, [], id="no gate"),
+        pytest.param({"max_evaluation_rows": 20}, [], id="just enough"),
+        pytest.param({"max_evaluation_rows": 19}, ["max_evaluation_rows is 19"], id="too few rows"),
+        pytest.param({"generation_rows": 1}, [], id="too few replies, which the gate doesn't look at"),
+        pytest.param({"gate_metric": "rougeL", "generation_rows": 19}, ["generation_rows is 19"], id="too few replies"),
+        pytest.param({"gate_max_kl": 0.5, "forgetting_prompts": 0}, ["forgetting_prompts is 0"], id="no prompts"),
+        pytest.param(
+            {"gate_max_kl": 0.5, "forgetting_prompts": 2, "max_evaluation_rows": 0},
+            ["max_evaluation_rows is 0", "forgetting_prompts is 2"],
+            id="both",
+        ),
+    ],
+)
+def test_a_gate_that_can_not_pass_is_refused_before_anything_runs(
+    changes: dict[str, object], faults: list[str]
+) -> None:
+    told = too_few({**DEFAULTS, "gate": "better", **changes})
+    assert [fault.partition(" while ")[0] for fault in told] == faults

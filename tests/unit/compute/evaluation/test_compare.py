@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -29,6 +31,15 @@ def test_a_worse_model_is_called_worse_and_an_equal_one_neither() -> None:
     assert worse.is_better is False
     _, accuracy = compare(LOSS, *rows(60, -0.02), seed=1)
     assert accuracy.is_better is None and accuracy.difference.value == 0
+
+
+@pytest.mark.parametrize(
+    ("count", "is_better"), [pytest.param(1, None), pytest.param(19, None), pytest.param(20, True)]
+)
+def test_no_row_or_a_few_make_a_model_better(count: int, is_better: bool | None) -> None:
+    loss, _ = compare(LOSS, *rows(count, -1.0), seed=1)
+    assert loss.difference.high < 0, "the interval leaves out zero, and would be taken for a proof"
+    assert loss.is_better is is_better
 
 
 def test_higher_is_better_where_it_is() -> None:
@@ -101,6 +112,22 @@ def test_the_gate_looks_at_the_interval(demand: str, comparisons: dict[str, Comp
         check_gate(demand, "loss", comparisons, None, None)  # type: ignore[arg-type]
     assert "loss: 3 -> 3, difference" in error.value.faults[0] and f"gate is {demand}" in error.value.faults[0]
     assert "set gate to none" in error.value.message
+
+
+@pytest.mark.parametrize("demand", ["better", "not_worse"])
+def test_no_gate_passes_by_too_few_rows(demand: str) -> None:
+    few = {"loss": replace(BETTER["loss"], rows=19)}
+    with pytest.raises(GateNotPassed, match=f"loss: measured on 19 rows, a gate needs 20 or more, .* gate is {demand}"):
+        check_gate(demand, "loss", few, None, None)
+
+
+@pytest.mark.parametrize(
+    ("kl", "prompts"),
+    [pytest.param(Estimate(0.1, 0.1, 0.1), 2, id="two prompts"), pytest.param(None, 0, id="none was measured")],
+)
+def test_no_limit_of_forgetting_passes_by_too_few_prompts(kl: Estimate | None, prompts: int) -> None:
+    with pytest.raises(GateNotPassed, match=f"on {prompts} general prompts, gate_max_kl needs 20 or more"):
+        check_gate("none", "loss", BETTER, 0.5, kl, prompts)
 
 
 def test_a_model_that_moved_too_far_fails_whatever_its_loss() -> None:

@@ -72,7 +72,21 @@ def test_the_table_ends_with_forgetting_the_verdict_and_the_warnings():
         "Forgetting on 8 general prompts: KL(base || tuned) 0.250 (0.200 to 0.300) nats a token; the same most probable "
         "token at 90.0% of 100 positions"
     )
-    assert lines[-2].startswith("The tuned model is better") and lines[-1].startswith("Only 5 rows")
+    assert lines[-2].startswith("No verdict: loss went from") and lines[-1].startswith("Only 5 rows")
+
+
+def test_few_rows_give_no_verdict_and_no_interval():
+    """One row's interval would be a point, which excludes zero always."""
+    one = made_evaluation(replace(LOSS, rows=1, difference=Estimate(-0.551, -0.551, -0.551)))
+    assert verdict(one) == (
+        "No verdict: loss went from 3.000 to 2.500, on 1 row only, and from 20 on an interval tells whether that is chance."
+    )
+    line = table_text(one).splitlines()[1]
+    assert line.split()[-4:] == ["-0.551", "too", "few", "rows"]
+    assert "-0.551 to" not in table_text(one)
+    page = report_html(one, {"loss_by_row.png": b""})
+    assert "-0.551 to" not in page and "too few rows" in page and 'class="hero unknown"' in page
+    assert verdict(made_evaluation(replace(LOSS, rows=20))).startswith("The tuned model is better")
 
 
 def test_metrics_have_azure_s_names_at_the_top_and_both_models_below():

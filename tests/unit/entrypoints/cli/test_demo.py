@@ -91,7 +91,8 @@ class DemoWorkspace:
     def get(self, name: str) -> Any:
         return SimpleNamespace(name=name, cancel=lambda: self.cancelled.append(name))
 
-    def finetune(self, tags: dict[str, str], **_: Any) -> Any:
+    def finetune(self, tags: dict[str, str], gate: str, **_: Any) -> Any:
+        self.gate = gate
         name = f"job{len(self.open) + 1}"
         self.open[name] = SimpleNamespace(name=name, tags=tags)
         return self.get(name)
@@ -107,6 +108,13 @@ def test_a_demo_goes_on_with_the_job_of_one_that_was_interrupted() -> None:
     assert again.name == first.name and workspace.is_up and workspace.cancelled == []
     other = demo_module._job(cast(Any, workspace), "tiny", 80, {})
     assert other.name != first.name and workspace.cancelled == [first.name]
+
+
+@pytest.mark.parametrize(("rows", "gate"), [(79, "none"), (80, "better")])
+def test_a_demo_with_too_few_rows_for_a_verdict_has_no_gate(rows: int, gate: str) -> None:
+    workspace = DemoWorkspace()
+    demo_module._job(cast(Any, workspace), "tiny", rows, {})
+    assert workspace.gate == gate
 
 
 def test_fetching_only_stops_before_the_story(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
