@@ -42,6 +42,25 @@ def test_a_killed_step_goes_on_from_its_checkpoint_to_the_same_weights(tuned: Wo
     assert list((workspace.home.jobs / job.name).glob("*/*/outputs")) == []
 
 
+@pytest.mark.slow
+def test_a_cancelled_job_is_resumed_by_a_new_one_to_the_same_weights(tuned: Workspace) -> None:
+    workspace = tuned
+    job = workspace.finetune(model="tiny-llama", train=CONVERSATIONS, seed=7, **PARAMETERS)
+    until(lambda: job.metrics().get("finetune") or job.status.is_terminal, lambda: job.logs("finetune"))
+    job.cancel()
+    with suppress(JobCanceled):
+        job.wait(timeout_s=LIMIT_S)
+    assert "SIGTERM: training stops after step" in job.logs("finetune")
+    resumed, newest = workspace.jobs.resume(job.name)
+    end_after_training(resumed)
+    assert newest["finetune"] > 0
+    assert f"Goes on from checkpoint-{newest['finetune']}" in resumed.logs("finetune")
+    whole = workspace.finetune(model="tiny-llama", train=CONVERSATIONS, seed=7, force_rerun=True, **PARAMETERS)
+    end_after_training(whole)
+    assert weights(workspace, resumed) == weights(workspace, whole)
+    assert list((workspace.home.jobs / resumed.name).glob("finetune/*/outputs")) == []
+
+
 def trained(job: JobHandle) -> Step:
     return next(step for step in job.steps if step.name == "finetune")
 

@@ -25,7 +25,10 @@ def work(arguments: Arguments) -> None:
 
 
 def earlier_outputs(output: Path) -> tuple[Path, ...]:
-    """Return the same output of the step's earlier attempts: `<step>/<attempt>/outputs/<name>`, newest first."""
+    """Return the same output of the step's earlier attempts: `<step>/<attempt>/outputs/<name>`, newest first.
+
+    Attempt 0 has what the job left that this one goes on with.
+    """
     attempt = output.absolute().parent.parent
     if output.absolute().parent.name != OUTPUTS or not attempt.name.isdigit():
         return ()

@@ -198,7 +198,7 @@ def outputs_stay(step: Step, folder: Path) -> bool:
     if not step.status.is_terminal:
         return True
     is_last_of_a_failure = step.status is StepStatus.FAILED and folder.name == str(step.attempt)
-    has_ended_early = step.status in (StepStatus.FAILED, StepStatus.CANCELED)
+    has_ended_early = step.status in (StepStatus.FAILED, StepStatus.CANCELED) and step.spec.is_trusted
     return is_last_of_a_failure or (has_ended_early and bool(StepFolder(folder).checkpoints))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from mafunzo.control.store.codec import decode
 from mafunzo.control.workspace.arguments import comparison, finetuning, importing, previewing
 from mafunzo.control.workspace.job_handle import JobHandle, find_step, job_view
+from mafunzo.control.workspace.resumption import resumed, take_over_checkpoints
 from mafunzo.control.workspace.retention import free, models_made_by, named_artifacts
 from mafunzo.control.workspace.services import Services
 from mafunzo.control.workspace.submission import NOTHING, Promised, Submission, submission
@@ -135,6 +136,18 @@ class Jobs:
     def preview(self, model: str | Path, data: str | Path, **parameters: Any) -> JobHandle:
         """Render rows of `data` with the model's chat template and the loss mask."""
         return self._enqueue(submission(self._services, previewing(self._services, model, data, parameters)))
+
+    def resume(self, name: str) -> tuple[JobHandle, dict[str, int]]:
+        """Put a new job into the queue that goes on with an ended one, its steps that were done from the cache.
+
+        Returns it with the step of the newest checkpoint that each of the job's steps goes on from. Raises `Conflict` for a
+        job that hasn't ended, or has completed, `NotSupported` for a sweep.
+        """
+        job, steps = resumed(self._services, name)
+        self._services.up()
+        newest = take_over_checkpoints(self._services, name, job)
+        self._services.records.jobs.add(job, steps)
+        return JobHandle(self._services, job.name), newest
 
     def delete(self, name: str, is_forced: bool = False) -> int:
         """Delete a job that has ended, its logs, and the bytes that nothing else holds; return how many bytes were freed.

@@ -200,7 +200,8 @@ _CHECKPOINTS = (
         "string",
         "Whether training goes on, bit for bit, from the newest whole checkpoint that lies in its output folder, where the "
         "component is run by hand; without one it starts from the beginning and says so. A step of a job that is tried "
-        "again goes on from its own newest whole checkpoint always, whatever this is.",
+        "again goes on from its own newest whole checkpoint always, and one of `mafunzo job resume` from that of the job that "
+        "it goes on with, whatever this is.",
         default="false",
         enum=TRUTH,
         steps=(FINETUNE,),

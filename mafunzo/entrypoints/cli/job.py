@@ -11,6 +11,8 @@ import typer
 import mafunzo
 from mafunzo.entrypoints.terminal.output import (
     AS_JSON,
+    DETACH,
+    follow,
     human_size,
     print_facts,
     print_json,
@@ -101,6 +103,20 @@ def cancel(name: str = NAME, as_json: bool = AS_JSON) -> None:
     job = handle.job
     line = f"Asked for {name} to end" if job.is_cancel_requested else f"{name} has ended already: {job.status}"
     print_result(job, as_json, line)
+
+
+@app.command()
+def resume(name: str = NAME, detach: bool = DETACH, as_json: bool = AS_JSON) -> None:
+    """Go on with a job that failed or was cancelled, as a new job, from the newest checkpoints that it left.
+
+    What it had finished is taken from the cache. It has the inputs and parameters of the ended one.
+    """
+    job, newest = mafunzo.Workspace().jobs.resume(name)
+    if not as_json and not detach:
+        print(f"Job {job.name} goes on with {name}")
+        for step, number in newest.items():
+            print(f"  {step} from its checkpoint of step {number}")
+    follow(job, detach, as_json, f"Outputs: mafunzo job download {job.name} --to FOLDER")
 
 
 @app.command()
