@@ -1,14 +1,20 @@
 """The hardware that we may use: cores, memory and GPUs, limited by affinity and control groups (cgroups)."""
 
 import os
+import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import psutil
 
 from mafunzo import cgroup
 from mafunzo.entities.compute import Hardware
 from mafunzo.entities.job import Resources
+
+CPUINFO = Path("/proc/cpuinfo")
+BFLOAT16_FLAGS = {"bf16", "avx_ne_convert"}
+AVX512_FLAGS = {"avx512bw", "avx512vl", "avx512dq"}
 
 
 def hardware() -> Hardware:
@@ -19,6 +25,22 @@ def hardware() -> Hardware:
 def capacity(of: Hardware) -> Resources:
     """Return the hardware as what leases are taken from."""
     return Resources(cpus=of.cpus, gpus=len(of.gpus), memory_mb=of.memory_mb)
+
+
+def half_formats(has_gpu: bool, cpuinfo: Path = CPUINFO) -> frozenset[str]:
+    """Return the 16-bit number formats that a worker computes in; one in another takes float32, and twice the memory.
+
+    A CPU multiplies bfloat16 where oneDNN does: with the instructions for it, or with AVX-512, by converting on the way.
+    """
+    if has_gpu:
+        return frozenset({"bfloat16", "float16"})
+    try:
+        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return frozenset()
+    cores = [set(line.split()) for line in re.findall(r"^(?:flags|Features)\s*:\s*(.*)$", text, re.MULTILINE)]
+    flags = set.intersection(*cores) if cores else set()
+    return frozenset({"bfloat16"} if flags & BFLOAT16_FLAGS or flags >= AVX512_FLAGS else ())
 
 
 def _cpus() -> int:

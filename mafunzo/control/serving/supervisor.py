@@ -36,6 +36,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mafunzo.control.launcher.hardware import half_formats
 from mafunzo.control.launcher.local import LocalLauncher, Running, last_lines
 from mafunzo.control.serving.decide import (
     Action,
@@ -51,6 +52,7 @@ from mafunzo.control.serving.decide import (
     WorkerState,
     decide,
 )
+from mafunzo.control.serving.memory import weights_mb
 from mafunzo.control.serving.observer import TICK_S, Observer
 from mafunzo.control.serving.reference import missing_files, wrong_base
 from mafunzo.control.serving.worker_folder import (
@@ -300,9 +302,9 @@ class Supervisor:
 
     def _resources(self, deployment: Deployment) -> Resources:
         """Return what a worker holds: a GPU where there is one, memory for its weights, and no core: it is idle in between."""
-        hashes = [deployment.artifact, deployment.base_artifact]
-        weights_mb = sum(self.artifacts.size(artifact) for artifact in hashes if artifact) // 2**20
-        return Resources(cpus=0, gpus=min(1, self.capacity.gpus), memory_mb=weights_mb + WORKER_MEMORY_MB)
+        hashes = [artifact for artifact in (deployment.artifact, deployment.base_artifact) if artifact]
+        memory_mb = weights_mb(self.artifacts, hashes, half_formats(has_gpu=self.capacity.gpus > 0)) + WORKER_MEMORY_MB
+        return Resources(cpus=0, gpus=min(1, self.capacity.gpus), memory_mb=memory_mb)
 
     def _mark_healthy(self, action: MarkHealthy) -> None:
         self._observer.end_comparison(action.deployment)

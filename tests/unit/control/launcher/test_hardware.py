@@ -7,7 +7,8 @@ import psutil
 import pytest
 
 from mafunzo import cgroup
-from mafunzo.control.launcher.hardware import capacity, hardware
+from mafunzo.compute.device.precision import multiplies_bfloat16
+from mafunzo.control.launcher.hardware import capacity, half_formats, hardware
 from mafunzo.entities.compute import Hardware
 from mafunzo.entities.job import Resources
 
@@ -56,3 +57,26 @@ def test_a_driver_that_does_not_answer_means_no_gpu(tmp_path: Path, monkeypatch:
 
 def test_capacity_counts_what_hardware_names() -> None:
     assert capacity(Hardware(8, 1000, ("a", "b"))) == Resources(cpus=8, gpus=2, memory_mb=1000)
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "formats"),
+    [
+        pytest.param("flags\t\t: avx2 avx512f avx512bw avx512vl avx512dq\n" * 2, {"bfloat16"}, id="AVX-512"),
+        pytest.param("flags : avx2 fma\n", set(), id="AVX2 only"),
+        pytest.param("flags : avx512f avx512bw\n", set(), id="half of AVX-512"),
+        pytest.param("flags : avx2 avx_ne_convert\n", {"bfloat16"}, id="AVX2 that converts"),
+        pytest.param("Features : asimd bf16\n", {"bfloat16"}, id="ARM with bfloat16"),
+        pytest.param("Features : asimd bf16\nFeatures : asimd\n", set(), id="some cores only"),
+        pytest.param("", set(), id="unknown"),
+    ],
+)
+def test_a_cpu_computes_the_16_bit_formats_of_its_instructions(cpuinfo: str, formats: set[str], tmp_path: Path) -> None:
+    (file := tmp_path / "cpuinfo").write_text(cpuinfo)
+    assert half_formats(False, file) == formats
+    assert half_formats(False, tmp_path / "none") == set()
+    assert half_formats(True, file) == {"bfloat16", "float16"}
+
+
+def test_a_worker_on_this_machine_computes_what_is_expected_of_it() -> None:
+    assert ("bfloat16" in half_formats(has_gpu=False)) == multiplies_bfloat16()
