@@ -19,6 +19,8 @@ class Settings:
     port: the HTTP port of the server (`MAFUNZO_PORT`, default 8080).
     https_port: its https port (`MAFUNZO_HTTPS_PORT`, or `MAFUNZO_AZURE_PORT`; default 8443; 0 where `MAFUNZO_PORT` is 0).
     listen: the address of both ports (`MAFUNZO_LISTEN`, default 127.0.0.1: nobody but this machine).
+    host_names: what else clients may call the server in `Host`, as behind a proxy (`MAFUNZO_HOST_NAMES`, by commas).
+    cors_origins: whose web pages may ask the endpoints (`MAFUNZO_CORS_ORIGINS`, by commas; default: nobody's).
     offline: never ask a network (`MAFUNZO_OFFLINE`, `HF_HUB_OFFLINE`).
     input_hosts: those that a job's files are fetched from though they are private or without https (`MAFUNZO_INPUT_HOSTS`).
     authorities: the file of those that the user trusts (`REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE`), or None for the public ones.
@@ -32,6 +34,8 @@ class Settings:
     port: int
     https_port: int
     listen: str
+    host_names: tuple[str, ...]
+    cors_origins: tuple[str, ...]
     offline: bool
     input_hosts: tuple[str, ...]
     authorities: Path | None
@@ -52,6 +56,8 @@ def load(environ: dict[str, str] | None = None) -> Settings:
         port=_port("MAFUNZO_PORT", env.get("MAFUNZO_PORT"), 8080),
         https_port=_port(https, env.get(https), 0 if env.get("MAFUNZO_PORT") == "0" else 8443),
         listen=env.get("MAFUNZO_LISTEN") or "127.0.0.1",
+        host_names=_list(env.get("MAFUNZO_HOST_NAMES")),
+        cors_origins=_list(env.get("MAFUNZO_CORS_ORIGINS")),
         offline=_is_true(env.get("MAFUNZO_OFFLINE")) or _is_true(env.get("HF_HUB_OFFLINE")),
         input_hosts=tuple(host.strip() for host in env.get("MAFUNZO_INPUT_HOSTS", "").split(",") if host.strip()),
         authorities=Path(bundle) if (bundle := env.get("REQUESTS_CA_BUNDLE") or env.get("CURL_CA_BUNDLE")) else None,
@@ -70,6 +76,10 @@ def _port(name: str, text: str | None, default: int) -> int:
     if not 0 <= port <= 65535:
         raise InvalidParameter(f"{name} is {port}, expected a number from 0 to 65535.")
     return port
+
+
+def _list(text: str | None) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
 
 
 def _is_true(text: str | None) -> bool:

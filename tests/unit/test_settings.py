@@ -59,3 +59,9 @@ def test_a_bad_port_is_named(port):
 def test_limits_of_the_server_are_taken_as_they_stand():
     found = settings.load({"HOME": "/h", "MAFUNZO_LIMIT_UPLOAD_BYTES": "5", "MAFUNZO_LIMIT_HEADERS": ""})
     assert found.limits == {"MAFUNZO_LIMIT_UPLOAD_BYTES": "5"}
+
+
+def test_names_and_origins_are_lists_by_commas() -> None:
+    found = settings.load({"MAFUNZO_HOST_NAMES": " a.org, b ,,a.org", "MAFUNZO_CORS_ORIGINS": "https://c.org"})
+    assert (found.host_names, found.cors_origins) == (("a.org", "b"), ("https://c.org",))
+    assert (settings.load({}).host_names, settings.load({"MAFUNZO_CORS_ORIGINS": ""}).cors_origins) == ((), ())

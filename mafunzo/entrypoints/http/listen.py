@@ -2,8 +2,9 @@
 
 import errno
 import ipaddress
+import re
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import psutil
@@ -11,9 +12,12 @@ import psutil
 from mafunzo.entities.server_address import LOOPBACK
 from mafunzo.entities.user import Role, User
 from mafunzo.entrypoints.http.limits import DEFAULTS
-from mafunzo.errors import InvalidParameter, PortInUse, RefusedError
+from mafunzo.errors import Faults, InvalidParameter, PortInUse, RefusedError
 
 LOOPBACK_NAMES = ("127.0.0.1", "::1", "localhost")
+LONGEST_NAME = 253
+_LABEL = "[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?"
+_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*", re.IGNORECASE)
 
 
 def require_owner(address: str, users: Iterable[User]) -> None:
@@ -38,6 +42,31 @@ def names_of(address: str) -> tuple[str, ...]:
         own = [*LOOPBACK_NAMES, *_addresses_like(address)]
     host = socket.gethostname().lower()
     return tuple(dict.fromkeys([*own, host, socket.getfqdn().lower(), f"{host.partition('.')[0]}.local"]))
+
+
+def host_names(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return the names beside its own that the operator gives the server; raises `InvalidParameter` with all faults.
+
+    No pattern is one: any name would let in what resolves any name to this machine (DNS rebinding).
+    """
+    faults = Faults()
+    faults.add(
+        *(
+            f"MAFUNZO_HOST_NAMES has '{text}', expected a host name or an IP address, without a port, a pattern or brackets."
+            for text in texts
+            if not _is_name(text)
+        )
+    )
+    faults.require_none("The server's names can't be read from its environment.")
+    return tuple(text.lower() for text in texts)
+
+
+def _is_name(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return bool(_NAME.fullmatch(text)) and len(text) <= LONGEST_NAME
+    return True
 
 
 @contextmanager

@@ -49,6 +49,8 @@ def main() -> int:
             address=arguments.listen,
             authorities=defaults.authorities,
             limits=limits_from_texts(defaults.limits),
+            names=defaults.host_names,
+            origins=defaults.cors_origins,
             on_up=partial(_tell, home) if arguments.tell else None,
         )
     except KeyboardInterrupt:

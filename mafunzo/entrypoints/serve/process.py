@@ -18,6 +18,7 @@ import psutil
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
+from starlette.types import ASGIApp
 
 from mafunzo.control.serving.metrics import RequestMetrics
 from mafunzo.control.serving.router import Router
@@ -28,10 +29,11 @@ from mafunzo.entities.job import Job, Step, StepStatus
 from mafunzo.entities.server_address import LOOPBACK, ServerAddress
 from mafunzo.entrypoints.http.auth import operator_key
 from mafunzo.entrypoints.http.context import Context, Loop
+from mafunzo.entrypoints.http.cors import Cors, require_origins
 from mafunzo.entrypoints.http.directory import Directory
 from mafunzo.entrypoints.http.identity import OPERATOR_AUDIENCE, Attempt, Identity, identity_of
 from mafunzo.entrypoints.http.limits import DEFAULTS, Limits
-from mafunzo.entrypoints.http.listen import listen, names_of, require_owner
+from mafunzo.entrypoints.http.listen import host_names, listen, names_of, require_owner
 from mafunzo.entrypoints.http.slow_clients import server_options
 from mafunzo.entrypoints.serve.metrics import Books
 from mafunzo.entrypoints.serve.ways_in import (
@@ -64,17 +66,21 @@ def serve(
     authorities: Path | None = None,
     on_up: Callable[[ServerAddress], None] | None = None,
     limits: Limits = DEFAULTS,
+    names: Sequence[str] = (),
+    origins: Sequence[str] = (),
 ) -> None:
     """Run the server of `home` until SIGTERM or SIGINT. Steps and workers go on: the next server adopts them.
 
     A port of 0 takes a free one; `worker` is the command of a worker; both ports listen on `address`; clients trust
-    `authorities` (default: the public ones) and ours; `limits` bound what they may ask. `on_up` is called once requests are
-    taken. Raises `HomeInUse`, `PortInUse`, `NewerHome`, or `RefusedError` for an address that others reach while the home has
-    no owner among its users.
+    `authorities` (default: the public ones) and ours; `limits` bound what they may ask, `names` are what they may call it
+    beside its own names, and web pages of `origins` may ask endpoints. `on_up` is called once requests are taken. Raises
+    `InvalidParameter` for names and origins that can't be, `HomeInUse`, `PortInUse`, `NewerHome`, or `RefusedError` for an
+    address that others reach while the home has no owner among its users.
     """
     os.umask(0o077)
     _stop_at_signals()
-    names = names_of(address)
+    require_origins(origins)
+    names = tuple(dict.fromkeys([*names_of(address), *host_names(names)]))
     with (
         home.lock(),
         listen(port, "--port", address, limits.connections_waiting) as listener,
@@ -94,11 +100,13 @@ def serve(
         loops += [mlflow.loop] if mlflow else []
         context = _context(workspace, names, limits, loops)
         routes = mlflow.routes(workspace, context) if mlflow else MlflowRoutes()
-        servers = [(_server(http_app(context, routes), limits, lifespan="on"), listener)]
+        servers = [(_server(_opened(http_app(context, routes), origins), limits, lifespan="on"), listener)]
         if https_listener is not None:
             secure = https_app(home, own, workspace, context, routes, authorities)
             tls = {"ssl_certfile": secure.certificate, "ssl_keyfile": secure.key}
-            servers.append((_server(secure.app, limits, _Quiet, lifespan="off", **tls), https_listener))
+            servers.append(
+                (_server(_opened(secure.app, origins), limits, _Quiet, lifespan="off", **tls), https_listener)
+            )
         _serve_until_stopped(workspace, own, loops, servers, on_up)
 
 
@@ -190,7 +198,11 @@ async def _run_all(servers: Sequence[tuple[uvicorn.Server, socket.socket]]) -> N
         await asyncio.gather(*beside)
 
 
-def _server(app: FastAPI, limits: Limits, kind: type[uvicorn.Server] = uvicorn.Server, **more: Any) -> uvicorn.Server:
+def _opened(app: FastAPI, origins: Sequence[str]) -> ASGIApp:
+    return Cors(app, origins) if origins else app
+
+
+def _server(app: ASGIApp, limits: Limits, kind: type[uvicorn.Server] = uvicorn.Server, **more: Any) -> uvicorn.Server:
     config = uvicorn.Config(
         app,
         log_config=None,

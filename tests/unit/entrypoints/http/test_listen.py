@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from mafunzo.entities.user import Role, User
-from mafunzo.entrypoints.http.listen import LOOPBACK_NAMES, listen, names_of, require_owner
+from mafunzo.entrypoints.http.listen import LOOPBACK_NAMES, host_names, listen, names_of, require_owner
 from mafunzo.errors import InvalidParameter, PortInUse, RefusedError
 
 CONTRIBUTOR = User("juma", Role.CONTRIBUTOR, token_id="1")
@@ -68,3 +68,19 @@ def test_nobody_is_let_in_from_elsewhere_before_there_is_an_owner(users: list[Us
         require_owner("0.0.0.0", users)
     assert refused.value.exit_code == 3
     require_owner("0.0.0.0", [*users, OWNER])
+
+
+def test_an_operator_gives_the_server_more_names() -> None:
+    assert host_names(["Chat.example.org", "gpu_box", "10.0.0.7", "fd00::1"]) == (
+        "chat.example.org",
+        "gpu_box",
+        "10.0.0.7",
+        "fd00::1",
+    )
+
+
+def test_all_that_is_no_name_is_told_at_once() -> None:
+    texts = ["*", "*.example.org", "a.org:8080", "https://a.org", "[::1]", "a..b", "-a", "a b", "x" * 254]
+    with pytest.raises(InvalidParameter) as caught:
+        host_names(["good.org", *texts])
+    assert [fault.split("'")[1] for fault in caught.value.faults] == texts

@@ -19,10 +19,11 @@ from mafunzo.entities.job import Job, JobStatus, Step, StepSpec, StepStatus
 from mafunzo.entities.server_address import ServerAddress
 from mafunzo.entities.user import Role
 from mafunzo.entrypoints.http.auth import operator_key
+from mafunzo.entrypoints.http.cors import Cors
 from mafunzo.entrypoints.http.identity import OPERATOR_AUDIENCE, Attempt, identity_of
 from mafunzo.entrypoints.serve import process
 from mafunzo.entrypoints.serve.process import log_to, serve
-from mafunzo.errors import HomeInUse, PortInUse, RefusedError
+from mafunzo.errors import HomeInUse, InvalidParameter, PortInUse, RefusedError
 
 NO_WORKER = ("/bin/false",)
 
@@ -125,6 +126,25 @@ def test_steps_and_workers_do_not_inherit_what_opens_the_server(home: Home, monk
     serve(home, 0, 0, worker=NO_WORKER, on_up=stop)
     assert not {"IDENTITY_HEADER", "MLFLOW_TRACKING_URI"} & set(os.environ)
     assert os.environ["MLFLOW_EXPERIMENT_NAME"] == "mine"
+
+
+def test_the_operator_s_names_and_pages_are_those_of_both_ports(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    apps: list[Any] = []
+    monkeypatch.setattr(
+        process,
+        "_serve_until_stopped",
+        lambda workspace, own, loops, servers, on_up: apps.extend(server.config.app for server, _ in servers),
+    )
+    serve(home, 0, 0, worker=NO_WORKER, names=["Chat.example.org"], origins=["https://chat.example.org"])
+    assert [type(app) for app in apps] == [Cors, Cors]
+    assert all("chat.example.org" in app._app.state.serving.names for app in apps)
+    apps.clear()
+    serve(home, 0, 0, worker=NO_WORKER)
+    assert Cors not in [type(app) for app in apps]
+    with pytest.raises(InvalidParameter, match="pages that may ask"):
+        serve(home, 0, 0, worker=NO_WORKER, origins=["x"])
+    with pytest.raises(InvalidParameter, match="server's names"):
+        serve(home, 0, 0, worker=NO_WORKER, names=["*"])
 
 
 def test_what_is_logged_goes_into_a_file_of_limited_size(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
