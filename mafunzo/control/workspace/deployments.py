@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from mafunzo.control.serving.reference import holds_chat_model
 from mafunzo.control.workspace.computes import Computes
 from mafunzo.control.workspace.endpoints import EndpointHandle, Endpoints, require_name
-from mafunzo.control.workspace.model_source import ModelSources
+from mafunzo.control.workspace.models import Models
 from mafunzo.control.workspace.services import Services
 from mafunzo.control.workspace.traffic_share import rebalanced
 from mafunzo.entities.asset import Asset
@@ -35,6 +35,7 @@ class Deployments:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._endpoints = Endpoints(services)
+        self._models = Models(services)
 
     def list(self, endpoint: str | None = None) -> DeploymentList:
         """Return the deployments of one endpoint, or of all, by endpoint and name."""
@@ -53,7 +54,7 @@ class Deployments:
         require_limits(request.initial_delay_s, request.request_timeout_s)
         if request.instance_type:
             Computes(self._services).get(request.instance_type)
-        asset = ModelSources(self._services).version(request.model)
+        asset = self._models.version(request.model)
         handle = self._endpoints.get(endpoint)
         present = {deployment.name: deployment for deployment in handle.deployments}.get(name)
         if present is None:
@@ -72,7 +73,7 @@ class Deployments:
             return new
         if present.status is DeploymentStatus.DELETING:
             raise Conflict(f"Deployment {endpoint}/{name} is being deleted. Ask again when it is gone.")
-        if present.artifact != asset.artifact:
+        if present.artifact != self._models.artifact_of(asset):
             raise Conflict(
                 f"Deployment {endpoint}/{name} serves {present.model}. Deploy {asset.key} under another name, give it the "
                 f"traffic, and delete this one."
@@ -98,6 +99,8 @@ class Deployments:
     ) -> EndpointHandle:
         """Serve `model`; return once its worker is healthy and proven. See `Workspace.deploy`.
 
+        A model that is on offer is fetched and converted first, once; nothing is known of how it has to answer, so that its
+        verification says that it is unverified.
         `traffic` is the new deployment's share in percent: 100 when None and no other has any, else 0; the others keep
         their proportions in the rest. Raises `ServingMismatch`, `WorkerFailed` or `TimedOut`. Whatever is raised, nothing
         of this call is left: neither the deployment nor an endpoint that was made for it. Only where the server stops
@@ -105,8 +108,9 @@ class Deployments:
         """
         require_name("deployment", deployment)
         require_limits(timeout_s, request_timeout_s)
-        asset = model if isinstance(model, Asset) else ModelSources(self._services).get(model)
-        self.require_chat_model(asset)
+        asset = model if isinstance(model, Asset) else self._models.get(model)
+        if asset.artifact is not None:
+            self.require_chat_model(asset)
         present = {entity.name: entity for entity in self._endpoints.list()}.get(endpoint)
         if present is None:
             require_name("endpoint", endpoint)
@@ -119,6 +123,9 @@ class Deployments:
                 f"mafunzo endpoint delete {endpoint} --deployment {deployment}"
             )
         self._services.up()
+        if self._models.artifact_of(asset) is None:
+            self._models.import_once(str(asset.key)).wait()
+        self.require_chat_model(asset)
         handle = self._endpoints.get(endpoint) if present else self._endpoints.create(endpoint)
         request = DeploymentRequest(
             AssetReference(asset.name, asset.version), initial_delay_s=timeout_s, request_timeout_s=request_timeout_s
@@ -136,19 +143,22 @@ class Deployments:
 
     def require_chat_model(self, model: Asset | AssetReference) -> str:
         """Return the hash of a model's files; raises `InvalidParameter` for what no worker could load, `NotFound`."""
-        asset = model if isinstance(model, Asset) else ModelSources(self._services).version(model)
-        if asset.artifact is None:
+        asset = model if isinstance(model, Asset) else self._models.version(model)
+        artifact = self._models.artifact_of(asset)
+        if artifact is None:
             raise InvalidParameter(
-                f"{asset.key} is on offer but not registered. Fine-tune it, or download and register it."
+                f"{asset.key} is on offer but not registered, and no job has fetched it. Fetch it once, then try again: "
+                f"mafunzo model import {asset.key} (`mafunzo deploy` does so by itself).",
+                param="model",
             )
-        files = {file.path for file in self._services.artifacts.manifest(asset.artifact)}
+        files = {file.path for file in self._services.artifacts.manifest(artifact)}
         if not holds_chat_model(files):
             raise InvalidParameter(
                 f"{asset.key} isn't a chat model (neither its root, data/model nor data/adapter has a config.json or an "
                 "adapter_config.json), so that it can't be served. A command job can load it.",
                 param="model",
             )
-        return asset.artifact
+        return artifact
 
     def _new(self, endpoint: str, name: str, asset: Asset, request: DeploymentRequest) -> Deployment:
         return Deployment(

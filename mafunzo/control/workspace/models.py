@@ -25,6 +25,7 @@ from mafunzo.errors import Conflict, InvalidParameter, NotFound
 
 Assets = list[Asset]  # the class below has a verb called list
 MODEL_OUTPUT = "mlflow_model_folder"
+IMPORT_STEP = "import_model"
 
 
 class Models(ModelSources):
@@ -52,6 +53,18 @@ class Models(ModelSources):
             if job.display_name == import_title(reference):
                 return self._jobs.get(job.name)
         return self.import_(reference)
+
+    def artifact_of(self, asset: Asset) -> str | None:
+        """Return the hash of a model's files: its own, or of what a job fetched of one on offer. None where none has yet."""
+        if asset.artifact is not None:
+            return asset.artifact
+        titles = {import_title(str(asset.key))}
+        if self.get(asset.name).key == asset.key:  # what the name alone stands for
+            titles.add(import_title(asset.name))
+        for job in self._jobs.list((JobStatus.COMPLETED,)):
+            if job.display_name in titles and (handle := self._jobs.get(job.name)) and _imports(handle):
+                return handle.output_artifact("model")
+        return None
 
     def show(self, asset: Asset, artifact: str) -> None:
         """Show a model's files as blobs, at its path of the home's datastore, or of the registry's."""
@@ -172,6 +185,11 @@ class Models(ModelSources):
     def holders(self, artifact: str) -> Holders:
         """Return which jobs and registered models name the bytes of an artifact, so that they stay on the disk."""
         return holders_of(self._services, artifact)
+
+
+def _imports(handle: JobHandle) -> bool:
+    """Return whether a job fetches a model, whatever it is called."""
+    return [step.spec.component.partition(":")[0] for step in handle.steps] == [IMPORT_STEP]
 
 
 def _container_of(asset: Asset) -> str:

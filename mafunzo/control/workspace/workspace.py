@@ -139,7 +139,9 @@ class Workspace:
         timeout_s: float = 600.0,
         request_timeout_s: float = 90.0,
     ) -> EndpointHandle:
-        """Serve a registered model behind `endpoint`, which is made if it isn't there; return once it is proven and live.
+        """Serve a model behind `endpoint`, which is made if it isn't there; return once it is proven and live.
+
+        One of the catalogue is fetched first, and served unverified: there is nothing to compare it with.
 
         timeout_s: how long its worker may take to become healthy. request_timeout_s: how long a whole answer may take, and a
         stream may pause.

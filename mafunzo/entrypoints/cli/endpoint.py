@@ -22,7 +22,9 @@ DEPLOYMENT = typer.Option(None, help="One deployment; default as the traffic say
 
 
 def deploy(
-    model: str = typer.Argument(help="A registered model: name or name:version."),
+    model: str = typer.Argument(
+        help="A registered model, or one of the catalogue, which is fetched first: name or name:version."
+    ),
     endpoint: str = typer.Option(..., help="The endpoint; made if it isn't there."),
     deployment: str = typer.Option("default", help="The deployment's name."),
     traffic: int = typer.Option(
@@ -35,7 +37,7 @@ def deploy(
     ),
     as_json: bool = AS_JSON,
 ) -> None:
-    """Serve a model. It goes live once it has proven that it answers as it did in evaluation."""
+    """Serve a model. One that was tuned here goes live once it has proven that it answers as it did in evaluation."""
     limits = {"timeout_s": timeout} | ({} if request_timeout is None else {"request_timeout_s": request_timeout})
     handle = mafunzo.Workspace().deploy(model, endpoint=endpoint, deployment=deployment, traffic=traffic, **limits)
     record = next(d for d in handle.deployments if d.name == deployment)

@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 
 from mafunzo import Workspace
+from mafunzo.control.workspace.endpoints import EndpointHandle
+from mafunzo.control.workspace.job_handle import JobHandle
+from mafunzo.control.workspace.models import Models
+from mafunzo.entities.asset import Asset, AssetType
 from mafunzo.entities.endpoint import DeploymentRequest, DeploymentStatus, EndpointRequest, Supervision
+from mafunzo.entities.job import Job, JobStatus, Step, StepOutputInput, StepSpec, StepStatus
 from mafunzo.entities.reference import AssetReference
 from mafunzo.errors import Conflict, InvalidParameter, NotFound
 from tests.support.chat_home import TOO_SLOW, chat, chat_home, deployed
@@ -113,3 +118,59 @@ def test_limits_that_no_request_can_meet_are_refused_together(workspace: Workspa
         expected = [f"{name} is {limit_s:g} s, expected seconds above 0." for name in ("timeout", "request_timeout")]
         assert list(caught.value.faults) == expected
     assert [one.name for one in workspace.endpoints.list()] == ["chat"]
+
+
+def offered(workspace: Workspace) -> Asset:
+    return workspace.models.on_offer()[0]
+
+
+def fetched(workspace: Workspace, folder: Path, title: str, component: str = "import_model:1") -> JobHandle:
+    """A job that has fetched a model of the catalogue."""
+    (folder / "fetched").mkdir(exist_ok=True)
+    (folder / "fetched" / "config.json").write_text('{"a": 1}')
+    artifact = workspace.artifacts.put(folder / "fetched")
+    job = Job("import-1", title, "import", "pipeline", outputs={"model": StepOutputInput("import_model", "model")})
+    spec = StepSpec("import_model", component, "sha256:0", "true")
+    step = Step("import-1", spec, StepStatus.COMPLETED, outputs={"model": artifact})
+    workspace.records.jobs.add(replace(job, status=JobStatus.COMPLETED), [step])
+    return workspace.jobs.get("import-1")
+
+
+def test_a_model_of_the_catalogue_is_fetched_and_deployed(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetches: list[str] = []
+
+    def import_once(models: Models, reference: str) -> JobHandle:
+        fetches.append(reference)
+        return fetched(workspace, tmp_path, f"import {reference}")
+
+    monkeypatch.setattr(Models, "import_once", import_once)
+    monkeypatch.setattr(EndpointHandle, "wait", lambda handle, name, timeout_s: None)
+    monkeypatch.setattr(EndpointHandle, "set_traffic", lambda handle, shares: None)
+    card = offered(workspace)
+    for name in ("blue", "green"):
+        workspace.deploy(card.name, endpoint="fresh", deployment=name)
+    assert fetches == [str(card.key)], "once"
+    artifact = workspace.jobs.get("import-1").output_artifact("model")
+    served = workspace.endpoints.get("fresh").deployments
+    assert [(one.model, one.artifact) for one in served] == [(str(card.key), artifact)] * 2
+    assert artifact in workspace.records.referenced_artifacts()
+
+
+@pytest.mark.parametrize("has_version", [True, False])
+def test_one_that_was_fetched_is_deployed_by_other_ways_in_too(
+    workspace: Workspace, tmp_path: Path, has_version: bool
+) -> None:
+    card = offered(workspace)
+    fetched(workspace, tmp_path, f"import {card.key if has_version else card.name}")
+    model = AssetReference(card.name, card.version, registry="azureml", type=AssetType.MODEL)
+    assert workspace.deployments.create("chat", "blue", replace(request(), model=model)).model == str(card.key)
+
+
+def test_one_that_was_not_fetched_says_how(workspace: Workspace, tmp_path: Path) -> None:
+    card = offered(workspace)
+    fetched(workspace, tmp_path, f"import {card.key}", component="another:1")
+    model = AssetReference(card.name, card.version, registry="azureml", type=AssetType.MODEL)
+    with pytest.raises(InvalidParameter, match=rf"on offer but not registered.*mafunzo model import {card.key}"):
+        workspace.deployments.create("chat", "blue", replace(request(), model=model))
