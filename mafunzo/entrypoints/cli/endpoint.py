@@ -124,11 +124,18 @@ def chat(
 
 @app.command()
 def keys(
-    name: str = NAME,
-    regenerate: str = typer.Option(None, help="primary or secondary: replace that one."),
+    name: str | None = typer.Argument(
+        None, help="The endpoint's name; without it, the one key that opens all of them."
+    ),
+    regenerate: str = typer.Option(
+        None, help="primary or secondary: replace that one; all, without a name: that of all."
+    ),
     as_json: bool = AS_JSON,
 ) -> None:
-    """Print an endpoint's keys."""
+    """Print an endpoint's keys, or the key that opens all endpoints."""
+    if name is None:
+        _print_key_of_all(regenerate, as_json)
+        return
     handle = mafunzo.Workspace().endpoints.get(name)
     if regenerate is not None:
         handle.regenerate_key(regenerate)
@@ -185,6 +192,18 @@ def delete(
         handle.delete_deployment(deployment)
     what = name if deployment is None else f"{name}/{deployment}"
     print_result({"deleted": {"endpoint": name, "deployment": deployment}}, as_json, f"Deleted {what}")
+
+
+def _print_key_of_all(regenerate: str | None, as_json: bool) -> None:
+    from mafunzo.entrypoints.http.auth import endpoints_key, renew_endpoints_key
+
+    if regenerate not in (None, "all"):
+        raise InvalidParameter(
+            f"--regenerate is {regenerate}: name the endpoint whose key that is. Without a name it can be all: the key of all."
+        )
+    workspace = mafunzo.Workspace()
+    key = endpoints_key(workspace.home) if regenerate is None else renew_endpoints_key(workspace.home)
+    print_entity({"key": key, "url": (url := f"{workspace.up().url}/v1")}, as_json, {"all endpoints": key, "url": url})
 
 
 def _percents(shares: list[str]) -> dict[str, int]:

@@ -29,16 +29,22 @@ class Entry:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All endpoints that aren't being deleted, as they were at one moment."""
+    """All endpoints that aren't being deleted, as they were at one moment.
+
+    general_key: reads the key that opens all of them; an empty one opens nothing.
+    """
 
     entries: Sequence[Entry]
+    general_key: Callable[[], str] = str
 
     def opened_by(self, key: str) -> list[Entry]:
-        """Return what `key` opens; raises `Unauthorized` if that is nothing.
+        """Return what `key` opens: one endpoint, or as the general key all of them; raises `Unauthorized` if it opens nothing.
 
         All keys are compared, in constant time: the time taken tells nothing of which endpoints exist.
         """
-        key_hash = digest(key)
+        key_hash, general_key = digest(key), self.general_key()
+        if general_key and hmac.compare_digest(key_hash, digest(general_key)):
+            return list(self.entries)
         opened = [entry for entry in self.entries if entry.has(key_hash)]
         if not opened:
             raise Unauthorized("The key is wrong. 'mafunzo endpoint keys NAME' shows the right one.")
@@ -49,20 +55,20 @@ class Snapshot:
 
         Whether there is such an endpoint that the key doesn't open isn't told.
         """
-        for entry in self.opened_by(key):
-            if entry.endpoint.name == name:
-                return entry
-        raise NotFound(
-            f"The model '{name}' doesn't exist, or this key doesn't open it. 'model' is the name of the endpoint."
-        )
+        return named(self.opened_by(key), name)
 
 
 class Directory:
     """The newest snapshot, read again only when something was written since."""
 
-    def __init__(self, endpoints: Endpoints, version: Callable[[], int | None]) -> None:
-        """`version` returns a number that changes with every write, or None where there is none: then each call reads."""
-        self._endpoints, self._version = endpoints, version
+    def __init__(
+        self, endpoints: Endpoints, version: Callable[[], int | None], general_key: Callable[[], str] = str
+    ) -> None:
+        """`version` returns a number that changes with every write, or None where there is none: then each call reads.
+
+        general_key: as a snapshot's.
+        """
+        self._endpoints, self._version, self._general_key = endpoints, version, general_key
         self._newest: Snapshot | None = None
         self._newest_version: int | None = None
         self._reading = asyncio.Lock()
@@ -75,7 +81,7 @@ class Directory:
         async with self._reading:
             if self._newest is None or not self._is_current():
                 version = self._version()  # before the reading: what is written meanwhile is read the next time
-                self._newest = Snapshot(await run_in_threadpool(_read, self._endpoints))
+                self._newest = Snapshot(await run_in_threadpool(_read, self._endpoints), self._general_key)
                 self._newest_version = version
             return self._newest
 
@@ -85,6 +91,16 @@ class Directory:
 
     def _is_current(self) -> bool:
         return self._newest_version is not None and self._version() == self._newest_version
+
+
+def named(entries: Sequence[Entry], name: str) -> Entry:
+    """Return the endpoint called `name` among those that a key opens; raises `NotFound`."""
+    for entry in entries:
+        if entry.endpoint.name == name:
+            return entry
+    raise NotFound(
+        f"The model '{name}' doesn't exist, or this key doesn't open it. 'model' is the name of the endpoint."
+    )
 
 
 def _read(endpoints: Endpoints) -> list[Entry]:

@@ -1,4 +1,4 @@
-"""OpenAI's dialect: `model` names the endpoint, and the bearer key is that endpoint's."""
+"""OpenAI's dialect: `model` names the endpoint, and the bearer key opens that endpoint."""
 
 from typing import Any
 
@@ -7,9 +7,9 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from mafunzo.entities.endpoint import Endpoint
-from mafunzo.entrypoints.http.auth import bearer
 from mafunzo.entrypoints.http.body import json_of, limited_body
 from mafunzo.entrypoints.http.context import context_of
+from mafunzo.entrypoints.http.endpoint_key import opened_endpoint, opened_endpoints
 from mafunzo.entrypoints.http.forwarding import (
     Answer,
     Exchange,
@@ -42,16 +42,14 @@ async def completions(request: Request) -> Response:
 @router.get("/models")
 async def list_models(request: Request) -> Response:
     """List the endpoints that the key opens."""
-    snapshot = await context_of(request).directory.newest()
-    entries = snapshot.opened_by(bearer(request.headers))
+    entries = await opened_endpoints(request)
     return JSONResponse({"object": "list", "data": list(shown((entry.endpoint for entry in entries), _model))})
 
 
 @router.get("/models/{name}")
 async def get_model(request: Request, name: str) -> Response:
     """Return one endpoint that the key opens."""
-    snapshot = await context_of(request).directory.newest()
-    return JSONResponse(_model(snapshot.find(bearer(request.headers), name).endpoint))
+    return JSONResponse(_model((await opened_endpoint(request, name)).endpoint))
 
 
 @router.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
@@ -86,11 +84,11 @@ class _Relay(StreamingResponse):
 
 
 async def _pass_on(request: Request, path: str) -> Response:
-    context, key = context_of(request), bearer(request.headers)
-    (await context.directory.newest()).opened_by(key)  # before the body is taken in
+    context = context_of(request)
+    await opened_endpoints(request)  # before the body is taken in
     body = await limited_body(request, context.limits.chat_body_bytes)
     name, is_stream = _model_and_stream(body)
-    entry = (await context.directory.newest()).find(key, name)
+    entry = await opened_endpoint(request, name)
     named = named_deployment(request.headers)
     exchange = context.router.open(entry.endpoint, entry.deployments, named, path, request_id(request))
     mark_routed(request)

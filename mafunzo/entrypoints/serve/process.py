@@ -27,7 +27,7 @@ from mafunzo.control.workspace import AuditLog, Home, Workspace
 from mafunzo.control.workspace.server import announced, loops_of
 from mafunzo.entities.job import Job, Step, StepStatus
 from mafunzo.entities.server_address import LOOPBACK, ServerAddress
-from mafunzo.entrypoints.http.auth import operator_key
+from mafunzo.entrypoints.http.auth import endpoints_key, operator_key
 from mafunzo.entrypoints.http.context import Context, Loop
 from mafunzo.entrypoints.http.cors import Cors, require_origins
 from mafunzo.entrypoints.http.directory import Directory
@@ -113,7 +113,7 @@ def serve(
 def _context(workspace: Workspace, names: Sequence[str], limits: Limits, loops: Sequence[Loop]) -> Context:
     metrics = CollectorRegistry()
     metrics.register(Books(workspace))
-    directory = Directory(workspace.endpoints, workspace.database.version)
+    directory = Directory(workspace.endpoints, workspace.database.version, partial(endpoints_key, workspace.home))
     return Context(
         directory=directory,
         metrics=metrics,

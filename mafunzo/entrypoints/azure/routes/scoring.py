@@ -10,9 +10,9 @@ from starlette.responses import JSONResponse, Response
 
 from mafunzo.entrypoints.azure.wire.endpoint import scoring_path
 from mafunzo.entrypoints.azure.wire.scoring import answer_body, requests_from_body
-from mafunzo.entrypoints.http.auth import bearer
 from mafunzo.entrypoints.http.body import limited_json
 from mafunzo.entrypoints.http.context import context_of
+from mafunzo.entrypoints.http.endpoint_key import opened_endpoint
 from mafunzo.entrypoints.http.forwarding import Exchange, deployment_headers, named_deployment, while_connected
 from mafunzo.entrypoints.http.request_id import mark_routed, request_id
 from mafunzo.errors import WorkerFailed
@@ -25,7 +25,7 @@ router = APIRouter()
 async def score(request: Request, endpoint: str) -> Response:
     """Answer every conversation of a request; an error of any is the answer, with its own status."""
     context = context_of(request)
-    entry = (await context.directory.newest()).find(bearer(request.headers), endpoint)
+    entry = await opened_endpoint(request, endpoint)
     body = await limited_json(request, context.limits.chat_body_bytes)
     bodies, is_list = requests_from_body(body, endpoint, context.limits.score_conversations)
     deployment = named_deployment(request.headers)

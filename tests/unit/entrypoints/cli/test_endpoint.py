@@ -13,6 +13,7 @@ import pytest
 from mafunzo import Workspace
 from mafunzo.control.workspace.endpoints import EndpointHandle
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus
+from mafunzo.entrypoints.http.auth import endpoints_key
 from tests.support.command_line import Shell
 
 PROOF = {"result": "equal", "rows": 3, "tokens": 40, "details": [1, 2]}
@@ -76,6 +77,17 @@ def test_keys_are_printed_and_replaced_one_by_one(shell: Shell, endpoint: str, w
     assert body["secondary"] != before[1]
     told = shell("endpoint", "keys", endpoint, "--regenerate", "third", code=2)
     assert told == "error: 'third' isn't a key, expected primary or secondary.\n"
+
+
+def test_without_a_name_the_key_of_all_endpoints_is_printed_and_replaced(
+    shell: Shell, endpoint: str, workspace: Workspace
+) -> None:
+    body = json.loads(shell("endpoint", "keys", "--json"))
+    assert body == {"key": endpoints_key(workspace.home), "url": "http://127.0.0.1:8080/v1"}
+    assert f"all endpoints  {body['key']}" in shell("endpoint", "keys")
+    new = json.loads(shell("endpoint", "keys", "--regenerate", "all", "--json"))["key"]
+    assert (new != body["key"], endpoints_key(workspace.home)) == (True, new)
+    assert "name the endpoint whose key that is" in shell("endpoint", "keys", "--regenerate", "primary", code=2)
 
 
 def test_traffic_is_set(shell: Shell, endpoint: str, workspace: Workspace) -> None:
