@@ -10,6 +10,8 @@ import pytest
 from aiohttp import web
 from starlette.types import Message
 
+from mafunzo.entities.endpoint import Endpoint
+from mafunzo.entrypoints.http.directory import Entry, Snapshot, digest
 from mafunzo.entrypoints.http.limits import Limits
 from tests.unit.entrypoints.http.bench import CHAT, HOST, KEY, SCORE, Bench, Clients
 
@@ -131,3 +133,18 @@ def test_a_client_that_leaves_frees_its_place_and_ends_the_worker_s_part(
 
     bench.run(work)
     assert f"POST {SCORE} chat/blue 499" in caplog.text
+
+
+def test_an_endpoint_that_nothing_answers_for_says_when_to_ask_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+
+    async def none() -> Snapshot:
+        return Snapshot([Entry(Endpoint("chat"), (digest(KEY), digest("other")), [])])
+
+    monkeypatch.setattr(bench.azure_app.state.serving.directory, "newest", none)
+
+    async def work(clients: Clients) -> None:
+        answer = await clients.score("hello")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+    bench.run(work)
