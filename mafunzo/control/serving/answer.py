@@ -1,7 +1,7 @@
 """A worker's answer on its way to a client: whole, as a stream while it is written, or as one that waits for the worker."""
 
 import asyncio
-import logging
+import json
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any, Protocol
 
@@ -11,8 +11,6 @@ from mafunzo.control.serving.queue import Slot
 from mafunzo.errors import ClientGone, FailedError, MafunzoError, TimedOut, WorkerFailed
 from mafunzo.protocol.errors import error_body
 from mafunzo.protocol.stream import event
-
-logger = logging.getLogger(__name__)
 
 KEEP_ALIVE_S = 15.0
 """A stream is never silent for longer: proxies and clients take a silent connection for a dead one (nginx: 60 s)."""
@@ -70,6 +68,18 @@ class WorkerAnswer:
         finally:
             self.close()
 
+    async def begin(self) -> None:
+        """Take in a stream until its first token; raises aiohttp's errors where it breaks off before.
+
+        A worker sends the role at once, before it has a place in the batch: until there is more, nothing is answered yet.
+        """
+        try:
+            while not _says_something(self._content) and (chunk := await self._response.content.readany()):
+                self._content += chunk
+        except BaseException:
+            self.close()
+            raise
+
     async def read(self) -> bytes:
         return self._content
 
@@ -99,6 +109,8 @@ class WorkerAnswer:
     async def _pieces(self) -> AsyncIterator[bytes | None]:
         """Yield what comes, and None where nothing came for a while. Only a pause is limited: a stream lasts while it flows."""
         silent_s = 0.0
+        if self._content:
+            yield self._content
         while True:
             pause_s = min(KEEP_ALIVE_S, self._timeout_s - silent_s)
             try:
@@ -171,6 +183,24 @@ class LateAnswer:
 
     def close(self) -> None:
         _give_up(self._asking)
+
+
+def _says_something(events: bytes) -> bool:
+    """Return whether the first events of a stream hold more than roles; what can't be read counts as more."""
+    for line in events.split(EVENT_END)[:-1]:
+        try:
+            choices = json.loads(line.removeprefix(b"data: "))["choices"]
+            if any(_is_more_than_role(choice) for choice in choices):
+                return True
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return True
+    return False
+
+
+def _is_more_than_role(choice: Mapping[str, Any]) -> bool:
+    delta = choice.get("delta") or {}
+    is_text = any(value for name, value in delta.items() if name != "role")
+    return bool(is_text or choice.get("text") or choice.get("finish_reason"))
 
 
 def _give_up(asking: "asyncio.Task[Answer]") -> None:

@@ -244,7 +244,7 @@ class Router:
     async def forward(
         self, deployment: Deployment, path: str, body: bytes, headers: Mapping[str, str], slot: Slot
     ) -> Answer:
-        """Send a request to a worker; return its answer, or the beginning of its stream. The answer's end frees the slot."""
+        """Send a request to a worker; return its answer, or its stream once that has a token. Its end frees the slot."""
         if self._secret:
             headers = {**headers, "authorization": f"Bearer {worker_token(self._secret, deployment)}"}
         try:
@@ -260,11 +260,10 @@ class Router:
             if isinstance(error, aiohttp.ClientError):
                 raise _Unanswered(type(error).__name__) from error
             raise
-        if not answer.is_stream:
-            try:
-                await answer.fetch()
-            except aiohttp.ClientError as error:  # the client has seen nothing of it
-                raise _Unanswered(type(error).__name__) from error
+        try:
+            await (answer.begin() if answer.is_stream else answer.fetch())
+        except aiohttp.ClientError as error:  # the client has seen nothing of it
+            raise _Unanswered(type(error).__name__) from error
         return answer
 
     async def look_again(self, endpoint: str) -> Current | None:

@@ -10,7 +10,8 @@ from aiohttp import web
 from mafunzo.control.serving import answer as module
 from mafunzo.control.serving.answer import KEEP_ALIVE, Answer
 from mafunzo.entities.endpoint import Deployment
-from tests.unit.control.serving.test_router import PATH, Bench, Worker, deployment, never
+from mafunzo.errors import TimedOut
+from tests.unit.control.serving.test_router import PATH, Bench, Worker, at_first, deployment, never
 
 HOUR_S = 3600.0
 
@@ -67,14 +68,14 @@ def test_a_pause_that_is_too_long_ends_a_stream_and_is_no_success() -> None:
     bench = Bench()
 
     async def write(response: web.StreamResponse) -> None:
-        await response.write(b'data: {"half')
+        await response.write(b'data: 1\n\ndata: {"half')
         await asyncio.Event().wait()
 
     async def work() -> None:
         answer = await begin(bench, timeout_s=0.1)
         chunks = [chunk async for chunk in answer.chunks()]
-        assert chunks[0] == b'data: {"half'
-        assert chunks[1].startswith(b"\n\ndata: "), "the error is an event of its own"
+        assert b"".join(chunks[:-1]) == b'data: 1\n\ndata: {"half'
+        assert chunks[-1].startswith(b"\n\ndata: "), "the error is an event of its own"
         assert "wrote nothing for 0.1 s (request_timeout)" in last_error(chunks)
         assert answer.outcome == 504
 
@@ -107,13 +108,13 @@ def test_no_comment_comes_into_the_middle_of_an_event(monkeypatch: pytest.Monkey
     bench = Bench()
 
     async def write(response: web.StreamResponse) -> None:
-        await response.write(b"data: 1")
+        await response.write(b"data: 1\n\n")
+        await response.write(b"data: 2")
         await asyncio.Event().wait()
 
     async def work() -> None:
         chunks = [chunk async for chunk in (await begin(bench, timeout_s=0.3)).chunks()]
-        after = chunks[chunks.index(b"data: 1") + 1 :]
-        assert (len(after), KEEP_ALIVE in after) == (1, False)
+        assert b"".join(chunks[:-1]).partition(b"data: 2")[2] == b""
 
     bench.run(work, stream(write))
 
@@ -164,6 +165,75 @@ def test_a_stream_that_breaks_off_or_that_its_client_leaves_is_no_success() -> N
         assert left.outcome == 499
 
     bench.run(work, break_off)
+
+
+ROLE = (
+    b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":"","refusal":null},"finish_reason":null}]}\n\n'
+)
+TOKEN = b'data: {"choices":[{"index":0,"delta":{"content":"Habari"},"finish_reason":null}]}\n\n'
+
+
+def test_a_stream_that_broke_off_before_its_first_token_is_asked_for_once_more() -> None:
+    bench = Bench()
+
+    async def die(request: web.Request) -> web.StreamResponse:
+        response = await stream(lambda response: response.write(ROLE))(request)
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    async def write(response: web.StreamResponse) -> None:
+        await response.write(ROLE + ROLE)
+        await response.write(TOKEN)
+
+    async def work() -> None:
+        answer = await begin(bench)
+        assert b"".join([chunk async for chunk in answer.chunks()]) == ROLE + ROLE + TOKEN
+        assert (answer.outcome, bench.unanswered()) == (200, 1)
+
+    bench.run(work, at_first(die, stream(write)))
+
+
+def test_a_stream_without_a_token_in_time_is_no_answer() -> None:
+    bench = Bench()
+
+    async def write(response: web.StreamResponse) -> None:
+        await response.write(ROLE)
+        await asyncio.Event().wait()
+
+    async def work() -> None:
+        with pytest.raises(TimedOut, match=r"didn't finish its answer in 0\.2 s"):
+            await begin(bench, timeout_s=0.2)
+
+    bench.run(work, stream(write))
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        pytest.param(TOKEN, id="a token"),
+        pytest.param(b'data: {"choices":[{"delta":{"tool_calls":[{}]}}]}\n\n', id="a tool call"),
+        pytest.param(b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n', id="an end"),
+        pytest.param(b'data: {"choices":[{"text":"Habari"}]}\n\n', id="a text completion"),
+        pytest.param(b'data: {"error":{"message":"no"}}\n\n', id="an error"),
+        pytest.param(b"data: [DONE]\n\n", id="nothing at all"),
+        pytest.param(b": a comment\n\n", id="a comment"),
+    ],
+)
+def test_whatever_says_something_begins_a_stream(event: bytes) -> None:
+    bench, released = Bench(), asyncio.Event()
+
+    async def write(response: web.StreamResponse) -> None:
+        await response.write(ROLE)
+        await response.write(event)
+        await released.wait()
+
+    async def work() -> None:
+        answer = await begin(bench)
+        released.set()
+        assert b"".join([chunk async for chunk in answer.chunks()]) == ROLE + event
+
+    bench.run(work, stream(write))
 
 
 def test_a_stream_that_waits_in_the_queue_begins_with_comments(monkeypatch: pytest.MonkeyPatch) -> None:
