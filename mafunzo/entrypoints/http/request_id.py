@@ -12,7 +12,11 @@ from urllib.parse import quote
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mafunzo.errors import FailedError
+from mafunzo.protocol.errors import refusal_body
 
 logger = logging.getLogger(__name__)
 
@@ -35,9 +39,12 @@ class RequestIds:
         began_s = time.monotonic()
         state = scope.setdefault("state", {})
         state[_STATE] = request_id = _id_of(scope)
+        has_begun = False
 
         async def watch(message: Message) -> None:
+            nonlocal has_begun
             if message["type"] == "http.response.start":
+                has_begun = True
                 MutableHeaders(scope=message)[HEADER] = request_id
                 if message["status"] >= 400 and not state.get(_ROUTED):
                     path, seconds = quote(scope["path"][:LONGEST_PATH]), time.monotonic() - began_s
@@ -46,7 +53,13 @@ class RequestIds:
                     )
             await send(message)
 
-        await self.app(scope, receive, watch)
+        try:
+            await self.app(scope, receive, watch)
+        except Exception:  # a fault of ours, which is logged further out: that answer would have neither id nor JSON
+            if not has_begun:
+                logger.error("Failed at request %s; what follows says why", request_id)
+                await _fault(request_id)(scope, receive, watch)
+            raise
 
 
 def request_id(request: Request) -> str:
@@ -57,6 +70,12 @@ def request_id(request: Request) -> str:
 def mark_routed(request: Request) -> None:
     """Say that the router logs a request."""
     setattr(request.state, _ROUTED, True)
+
+
+def _fault(request_id: str) -> JSONResponse:
+    """Return the answer to a request that broke the server's own code, which the clients of every dialect can read."""
+    message = f"The server failed at this request. Its log says why, at request {request_id}."
+    return JSONResponse(refusal_body(message, FailedError.code, "server_error"), FailedError.status)
 
 
 def _id_of(scope: Scope) -> str:

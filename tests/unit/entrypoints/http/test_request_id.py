@@ -3,12 +3,13 @@
 import asyncio
 import logging
 
+import httpx
 import pytest
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from mafunzo.entrypoints.http.request_id import RequestIds
-from tests.unit.entrypoints.http.bench import SCORE, Bench, Clients
+from tests.unit.entrypoints.http.bench import CHAT, HOST, KEY, SCORE, Bench, Clients
 
 
 def ids_of(*headers: tuple[bytes, bytes], path: str = "/x", status: int = 200) -> str:
@@ -73,3 +74,25 @@ def test_both_ports_answer_with_an_id_also_where_they_refuse(caplog: pytest.LogC
                 assert f"request {answer.headers['x-request-id']}" in caplog.text
 
     Bench().run(work)
+
+
+def test_a_fault_of_the_server_is_answered_with_the_id_by_which_its_log_tells_it(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench()
+    monkeypatch.setattr(bench.router, "open", lambda *_: 1 / 0)
+
+    async def work(clients: Clients) -> None:
+        for app, path, body in (
+            (bench.http_app, CHAT, {"model": "chat", "messages": []}),
+            (bench.azure_app, SCORE, {"input_data": {"input_string": [{"role": "user", "content": "hi"}]}}),
+        ):
+            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url=f"http://{HOST}") as client:
+                answer = await client.post(path, json=body, headers={"authorization": f"Bearer {KEY}"})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (500, "failed")
+            request_id = answer.headers["x-request-id"]
+            assert request_id in answer.json()["error"]["message"]
+            assert f"Failed at request {request_id}" in caplog.text
+
+    bench.run(work)
