@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from mafunzo.compute.inference import worker
+from mafunzo.control.serving.router import REQUESTS_AT_ONCE
+from mafunzo.entrypoints.http.limits import DEFAULTS
 
 
 def test_a_port_in_use_ends_the_worker_with_the_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -15,3 +17,9 @@ def test_a_port_in_use_ends_the_worker_with_the_reason(tmp_path: Path, capsys: p
         assert worker._Worker(worker._arguments(argv)).run() == 3
     assert f"Port {port} can't be listened on" in capsys.readouterr().err
     assert not (tmp_path / "port").exists()
+
+
+def test_the_router_gives_a_worker_as_many_requests_as_it_answers_at_once() -> None:
+    assert (
+        worker._arguments(["--model", "m", "--name", "chat"]).max_batch == REQUESTS_AT_ONCE == DEFAULTS.requests_at_once
+    )
