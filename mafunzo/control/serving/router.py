@@ -228,8 +228,8 @@ class Router:
 
     def move(self, before: Deployment, after: Deployment) -> None:
         """Count a request as another deployment's."""
+        self.queues.enter(after)  # first, so that a queue that it stays in doesn't end meanwhile
         self.queues.leave(before)
-        self.queues.enter(after)
         self._metrics.move(before, after)
 
     def end(self, deployment: Deployment, status: int, seconds: float) -> None:

@@ -418,6 +418,22 @@ def test_a_worker_has_as_many_requests_at_once_as_it_may_and_the_others_follow_i
     assert bench.in_flight() == 0
 
 
+def test_a_request_that_moves_to_the_next_worker_of_its_deployment_stays_in_its_queue() -> None:
+    bench, first = Bench(requests_at_once=1), deployment(NOBODY)
+
+    async def work() -> None:
+        bench.router.begin(first)
+        slot = await bench.router.queues.take(first)
+        bench.router.move(first, after := deployment(NOBODY, attempt=2))
+        next_one = asyncio.create_task(bench.router.queues.take(after))
+        await asyncio.sleep(0)
+        assert not next_one.done()
+        slot.free()
+        (await next_one).free()
+
+    asyncio.run(work())
+
+
 def test_what_waited_in_the_queue_only_is_told_so() -> None:
     bench = Bench(requests_at_once=1)
 
