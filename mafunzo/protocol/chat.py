@@ -13,6 +13,7 @@ from typing import Any, TypeGuard
 from mafunzo.entities.conversation import ROLES, Conversation, message_from_dict
 from mafunzo.errors import InvalidParameter
 from mafunzo.protocol.field import Fields, Unsupported, shown
+from mafunzo.protocol.structure import read_answer_schema, read_tool_choice
 from mafunzo.protocol.tool_history import read_tool_calls
 
 MAX_STOPS = 64
@@ -58,7 +59,11 @@ class Options:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """A chat completion request. template_variables: what the chat template gets beside messages and tools."""
+    """A chat completion request.
+
+    template_variables: what the chat template gets beside messages and tools. answer_schema: the JSON schema of each answer
+    that calls no tool. forced_tools: of these one must be called, if there are any.
+    """
 
     conversation: Conversation
     options: Options
@@ -68,6 +73,8 @@ class ChatRequest:
     may_call_several: bool = True
     n: int = 1
     template_variables: Mapping[str, Any] = field(default_factory=dict)
+    answer_schema: Mapping[str, Any] | None = None
+    forced_tools: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,13 +111,11 @@ def chat_request_from_dict(body: object) -> ChatRequest:
     is_stream, include_usage = read_stream(fields)
     options = read_options(fields, _read_max_tokens(fields), _read_logprobs(fields))
     _refuse_what_is_not_honoured(fields)
-    choice = fields.raw("tool_choice")
-    if choice not in (None, "auto", "none"):
-        fields.fault("tool_choice", "tool_choice can only be 'auto' or 'none': a call can't be forced.")
+    answer_schema, choice = read_answer_schema(fields), read_tool_choice(fields, conversation.tools)
     may_call_several = fields.boolean("parallel_tool_calls", True)
     n, variables = read_n(fields), fields.mapping("chat_template_kwargs")
     fields.check()
-    tools = conversation.tools if choice != "none" else ()
+    tools = conversation.tools if choice.may_call else ()
     return ChatRequest(
         Conversation(conversation.messages, tools),
         options,
@@ -120,6 +125,8 @@ def chat_request_from_dict(body: object) -> ChatRequest:
         may_call_several=may_call_several,
         n=n,
         template_variables=variables,
+        answer_schema=answer_schema,
+        forced_tools=choice.forced,
     )
 
 
@@ -346,8 +353,6 @@ def _read_logprobs(fields: Fields) -> int | None:
 def _refuse_what_is_not_honoured(fields: Fields) -> None:
     fields.ignore("model", *NO_EFFECT)  # the router has read which model
     fields.refuse(UNSUPPORTED)
-    if (response_format := fields.raw("response_format")) is not None and response_format != {"type": "text"}:
-        fields.fault("response_format", "response_format can only be of type 'text': output can't be constrained.")
 
 
 def _logprobs(tokens: Sequence[TokenLogprob] | None) -> dict[str, Any] | None:

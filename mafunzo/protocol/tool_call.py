@@ -5,11 +5,13 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import Any
 
 from mafunzo.protocol.body import printable
 
 OPENING = "<tool_call>"
+CLOSING = "</tool_call>"
 _SPACE = re.compile(r"\s*")
 _CLOSING = re.compile(r"\s*(?:</tool_call>|\Z)")
 
@@ -74,14 +76,16 @@ def _split(text: str) -> tuple[list[str], list[Any]]:
 
     Where a call ends is decided by its JSON, not by the first closing tag, which may stand in an argument.
     """
+    if text.lstrip()[:1] in ("{", "["):  # a bare call, or several, whose arguments may say anything
+        with suppress(ValueError):
+            return [], [_DECODER.decode(text.strip())]
     texts, bodies, position = [], [], 0
     while (at := text.find(OPENING, position)) >= 0:
         texts.append(text[position:at])
         body, position = _value_at(text, at + len(OPENING))
         bodies.append(body)
     if not bodies:
-        body, end = _value_at(text, 0)
-        return [text[end:]], [body]
+        raise ValueError("there is no call")
     return [*texts, text[position:]], bodies
 
 

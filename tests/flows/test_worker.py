@@ -255,11 +255,11 @@ def test_the_worker_says_what_it_is(worker: Worker, client: openai.OpenAI, model
 @pytest.mark.parametrize(
     ("given", "param", "code", "text"),
     [
-        pytest.param({"n": 2}, "n", "invalid_parameter", "only one completion", id="n"),
+        pytest.param({"n": 0}, "n", "invalid_parameter", "expected 1 to 128", id="n"),
         pytest.param({"temperature": 5}, "temperature", "invalid_parameter", "expected 0 to 2", id="temperature"),
-        pytest.param({"logit_bias": {"4": 2}}, "logit_bias", "invalid_parameter", "aren't supported", id="logit_bias"),
+        pytest.param({"logit_bias": {"4": 200}}, "logit_bias", "invalid_parameter", "-100 to 100", id="logit_bias"),
         pytest.param(
-            {"response_format": {"type": "json_object"}}, "response_format", "invalid_parameter", "'text'", id="format"
+            {"response_format": {"type": "xml"}}, "response_format", "invalid_parameter", "'json_schema'", id="format"
         ),
         pytest.param({"extra_body": {"wat": 1}}, "wat", "invalid_parameter", "Unrecognized", id="unknown field"),
         pytest.param({"messages": []}, "messages", "invalid_parameter", "at least one", id="no messages"),

@@ -86,7 +86,7 @@ class Engine:
         self.check(request)
         id = next(self._ids)
         stream = TokenStream(lambda: self._inbox.put(id))
-        stops = frozenset() if request.ignore_eos else self.stop_token_ids
+        stops = frozenset() if request.ignore_eos and request.grammar is None else self.stop_token_ids
         live = _Live(id, request, stops, self.tokenizer, on_event or stream.put, self.max_model_len)
         with self._closing:
             if not self._is_closed:
@@ -274,6 +274,7 @@ class _Live:
         self._on_event = on_event
         self._stop_token_ids = stop_token_ids
         self._sampler = Sampler(request.sampling, request.prompt_token_ids)
+        self._matcher = None if request.grammar is None else request.grammar.matcher()
         self._detokenizer = Detokenizer(tokenizer)
         self._stop_strings = StopStrings(request.stop)
         self._prompt_logprobs: list[TokenLogprob | None] = [None]
@@ -310,11 +311,13 @@ class _Live:
 
     def take(self, logits_V: Tensor) -> FinishReason | None:
         """Sample the next token, send the text that is final, and return why the reply ends here, if it does."""
-        token_id = self._sampler.choose(logits_V)
+        token_id = self._sampler.choose(logits_V if self._matcher is None else self._matcher.mask(logits_V))
         self.token_ids.append(token_id)
         if token_id in self._stop_token_ids:
             self._send_text(self._rest())
             return FinishReason.STOP
+        if self._matcher is not None:
+            self._matcher.accept(token_id)
         if self.request.logprobs is not None:
             self._unsent_logprobs.append(logprob(logits_V, token_id, self.request.logprobs))
         self._unsent_ids.append(token_id)
@@ -322,10 +325,11 @@ class _Live:
         if self._stop_strings.match is not None:
             self._send_text(text)
             return FinishReason.STOP
-        if self.generated >= self.max_tokens:
+        is_over = self._matcher is not None and self._matcher.is_over
+        if is_over or self.generated >= self.max_tokens:
             text += self._rest()
             self._send_text(text)
-            return FinishReason.STOP if self._stop_strings.match is not None else FinishReason.LENGTH
+            return FinishReason.STOP if is_over or self._stop_strings.match is not None else FinishReason.LENGTH
         if text:
             self._send_text(text)
         return None

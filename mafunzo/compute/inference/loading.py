@@ -12,6 +12,7 @@ from mafunzo.compute.chat.tokenizer import load_tokenizer
 from mafunzo.compute.device import precision
 from mafunzo.compute.inference.engine import Engine
 from mafunzo.compute.inference.executor_torch import TorchExecutor, serving_dtype
+from mafunzo.compute.inference.grammar import GrammarCompiler
 from mafunzo.compute.inference.stop import stop_token_ids
 from mafunzo.compute.model.folder import read_facts
 from mafunzo.compute.model.loading import load_network
@@ -31,10 +32,11 @@ class ModelFolders:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """What a worker serves: an engine, its tokenizer, and facts of the network."""
+    """What a worker serves: an engine, its tokenizer, grammars for it, and facts of the network."""
 
     engine: Engine
     tokenizer: Any
+    grammars: GrammarCompiler
     dtype: str
     parameters: int
 
@@ -72,7 +74,8 @@ def load_model(
     stops = stop_token_ids(tokenizer, _generation_config(folders, network.generation_config))
     logger.info("Loaded %s: %s, stops at %s", folder, executor.dtype, tokenizer.convert_ids_to_tokens(list(stops)))
     engine = Engine(executor, tokenizer, stops, max_batch)
-    return LoadedModel(engine, tokenizer, precision.name(executor.dtype), executor.parameters)
+    grammars = GrammarCompiler(tokenizer, executor.vocab_size, stops)
+    return LoadedModel(engine, tokenizer, grammars, precision.name(executor.dtype), executor.parameters)
 
 
 def _check_base(adapter: Path, base: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from mafunzo.compute.inference.grammar import Grammar
 from mafunzo.compute.inference.sampler import Sampling, TokenLogprob
 from mafunzo.errors import MafunzoError
 
@@ -24,7 +25,8 @@ class GenerationRequest:
     max_tokens: None as many as the context has room for; 0 only reads the prompt, for its log-probabilities.
     stop: strings that end the reply and aren't part of it. ignore_eos: go on after the model's own stop tokens.
     logprobs: how many alternatives to report with each token's log-probability; None reports nothing, 0 the token alone.
-    prompt_logprobs: the same for the prompt's tokens.
+    prompt_logprobs: the same for the prompt's tokens. grammar: what the reply is held to; it ends where the grammar does,
+    or at a stop token, `ignore_eos` or not.
     """
 
     prompt_token_ids: tuple[int, ...]
@@ -34,6 +36,7 @@ class GenerationRequest:
     ignore_eos: bool = False
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True)

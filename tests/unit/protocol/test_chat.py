@@ -127,8 +127,6 @@ def test_a_conversation_with_tool_calls_is_read_whole() -> None:
         pytest.param({"repetition_penalty": 0}, "repetition_penalty", "expected 0.01 to 100", id="repetition"),
         pytest.param({"min_p": 1.5}, "min_p", "expected 0 to 1", id="min_p"),
         pytest.param({"chat_template_kwargs": 1}, "chat_template_kwargs", "expected a JSON object", id="variables"),
-        pytest.param({"response_format": {"type": "json_object"}}, "response_format", "only be of type 'text'", id="format"),
-        pytest.param({"tool_choice": "required", "tools": [WEATHER]}, "tool_choice", "can't be forced", id="forced call"),
         pytest.param({"tools": [{"type": "function"}]}, "tools[0]", "a function with a name", id="nameless tool"),
         pytest.param({"functions": []}, "functions", "replaced by tools", id="functions"),
         pytest.param({"modalities": ["text", "audio"]}, "modalities", "only text", id="audio"),

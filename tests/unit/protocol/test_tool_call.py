@@ -49,6 +49,12 @@ HERMES = '<tool_call>\n{"name": "weather", "arguments": {"city": "Köln"}}\n</to
             [("weather", '{"city": "<tool_call>"}')],
             id="an opening tag in an argument",
         ),
+        pytest.param(
+            '{"name": "weather", "arguments": {"city": "a<tool_call>b"}}',
+            "",
+            [("weather", '{"city": "a<tool_call>b"}')],
+            id="a tag in a bare call",
+        ),
         pytest.param('{"name": "weather", "arguments": null}', "", [("weather", "{}")], id="null for no arguments"),
         pytest.param('{"name": ["weather"]}', '{"name": ["weather"]}', [], id="a name that is no text"),
         pytest.param(

@@ -1,5 +1,6 @@
 """Routes of OpenAI's dialect: chat and text completions, whole or as a stream."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 
@@ -36,7 +37,9 @@ def add_openai_routes(app: FastAPI, service: Service) -> None:
     async def chat(request: Request) -> Response:
         chat_request = chat_request_from_dict(await json_body(request))
         prompt = service.prompt_ids(chat_request.conversation, True, chat_request.template_variables)
-        answerings = _submit(service, _several(_engine_request(prompt, chat_request.options), chat_request.n))
+        grammar = await asyncio.to_thread(service.grammar, chat_request)
+        engine_request = replace(_engine_request(prompt, chat_request.options), grammar=grammar)
+        answerings = _submit(service, _several(engine_request, chat_request.n))
         heading = service.heading("chatcmpl")
         if chat_request.is_stream:
             streams = [ChatStream(heading, chat_request, index=index) for index in range(chat_request.n)]

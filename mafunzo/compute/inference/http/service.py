@@ -9,14 +9,16 @@ from fastapi import Request
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from mafunzo.compute.chat.prompt import render_prompt
-from mafunzo.compute.chat.template import text_ids
+from mafunzo.compute.chat.template import template_source, text_ids
 from mafunzo.compute.inference.detokenizer import token_text
+from mafunzo.compute.inference.grammar import Grammar
 from mafunzo.compute.inference.loading import LoadedModel
 from mafunzo.compute.inference.sampler import TokenLogprob as EngineLogprob
+from mafunzo.compute.inference.structure import call_form, grammar
 from mafunzo.entities.conversation import Conversation
 from mafunzo.errors import Unavailable
 from mafunzo.protocol.body import parse_body
-from mafunzo.protocol.chat import Heading, TokenLogprob
+from mafunzo.protocol.chat import ChatRequest, Heading, TokenLogprob
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
@@ -47,6 +49,20 @@ class Service:
         """Return a conversation as token ids; raises `InvalidParameter` where the chat template can't render it."""
         tokenizer = self.loaded.tokenizer
         return text_ids(tokenizer, render_prompt(tokenizer, conversation, add_generation_prompt, variables))
+
+    def grammar(self, request: ChatRequest) -> Grammar | None:
+        """Return what the replies to a request are held to, if anything; compiling it may take seconds."""
+        tools = request.forced_tools
+        if request.answer_schema is not None and not tools and request.may_call_tools:
+            tools = request.conversation.tools
+        if request.answer_schema is None and not tools:
+            return None
+        grammars = self.loaded.grammars
+        template = template_source(self.loaded.tokenizer, request.conversation)
+        answer_schema = None if request.forced_tools else request.answer_schema
+        form = call_form(template, grammars.added_token_id)
+        text = grammar(answer_schema, tools, form, request.may_call_several)
+        return grammars.compile(text, "tools" if answer_schema is None else "response_format")
 
     def describe(self, entries: Sequence[EngineLogprob]) -> list[TokenLogprob]:
         """Return log-probabilities with their tokens' texts."""

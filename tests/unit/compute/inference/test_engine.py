@@ -1,5 +1,6 @@
 """The engine over a tiny network: many threads, faults, cancellation, a full cache."""
 
+import json
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,8 +14,10 @@ from mafunzo.compute.chat.tokenizer import load_tokenizer
 from mafunzo.compute.inference.batcher import Limits
 from mafunzo.compute.inference.engine import GREEDY, Engine
 from mafunzo.compute.inference.executor_torch import TorchExecutor
+from mafunzo.compute.inference.grammar import GrammarCompiler
 from mafunzo.compute.inference.request import Delta, Finished, FinishReason, GenerationRequest
 from mafunzo.compute.inference.sampler import Sampling
+from mafunzo.compute.inference.structure import CallForm, grammar
 from mafunzo.compute.model.loading import load_network
 from mafunzo.errors import ContextLengthExceeded, FailedError, InvalidParameter, OutOfMemory, WorkerFailed
 
@@ -90,6 +93,40 @@ def test_a_stop_string_ends_a_reply_before_it(engine: Engine, prompts: list[list
     reply = engine.generate([prompts[1]], 30, stop=[stop])[0]
     assert reply.text == whole[: whole.index(stop)]
     assert reply.finished is not None and reply.finished.reason is FinishReason.STOP
+
+
+def test_grammars_hold_their_own_replies_of_a_batch(engine: Engine, network: Any, prompts: list[list[int]]) -> None:
+    grammars = GrammarCompiler(engine.tokenizer, engine.executor.vocab_size, engine.stop_token_ids)
+    schemas = ({"enum": ["red", "green"]}, None, {"type": "integer", "minimum": 10, "maximum": 99}, None)
+    streams = []
+    for prompt, schema in zip(prompts, schemas, strict=False):
+        text = None if schema is None else grammar(schema, (), CallForm(), True)
+        compiled = None if text is None else grammars.compile(text, "response_format")
+        request = GenerationRequest(tuple(prompt), 20, GREEDY, logprobs=0, ignore_eos=True, grammar=compiled)
+        streams.append(engine.submit(request))
+    replies = [stream.reply() for stream in streams]
+    assert replies[0].text in ('"red"', '"green"') and 10 <= int(replies[2].text) <= 99
+    for i in (0, 2):
+        assert replies[i].finished is not None and replies[i].finished.reason is FinishReason.STOP
+        expected = prompt_logprobs(engine, [*prompts[i], *replies[i].token_ids])[len(prompts[i]) :]
+        assert [entry.logprob for entry in replies[i].logprobs] == pytest.approx(expected, abs=1e-4)
+    assert [replies[i].token_ids for i in (1, 3)] == [plain(network, prompts[i], 20) for i in (1, 3)]
+
+
+def test_a_grammar_goes_on_after_its_sequence_was_sent_back(
+    network: Any, tokenizer: Any, prompts: list[list[int]]
+) -> None:
+    limits = Limits(max_batch=4, prefill_tokens=16, cache_tokens=90, headroom_tokens=0)
+    executor = CountingExecutor(network)
+    schema = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 9}, "minItems": 20, "maxItems": 20}
+    with Engine(executor, tokenizer, limits=limits) as engine:
+        compiled = GrammarCompiler(tokenizer, executor.vocab_size, ()).compile(
+            grammar(schema, (), CallForm(), True), "x"
+        )
+        requests = [GenerationRequest(tuple(prompt), 100, GREEDY, grammar=compiled) for prompt in prompts]
+        texts = [stream.reply().text for stream in [engine.submit(request) for request in requests]]
+    assert executor.restarts > 0
+    assert all(len(json.loads(text)) == 20 for text in texts)
 
 
 def test_log_probabilities_are_those_of_a_plain_forward(engine: Engine, network: Any, prompts: list[list[int]]) -> None:

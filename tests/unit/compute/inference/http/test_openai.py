@@ -155,6 +155,82 @@ def test_variables_of_the_chat_template_are_its_own(ask):
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "chat_template_kwargs.enable_thinking")
 
 
+COLOUR = {
+    "type": "object",
+    "properties": {"colour": {"enum": ["red", "green"]}, "count": {"type": "integer", "minimum": 0, "maximum": 9}},
+    "required": ["colour", "count"],
+    "additionalProperties": False,
+}
+PAINT = {"type": "function", "function": {"name": "paint", "parameters": COLOUR}}
+WASH = {"type": "function", "function": {"name": "wash"}}
+
+
+def structured(ask: Any, **fields: Any) -> list[Any]:
+    """The choices of an answer, whole, and as a stream adds up to them."""
+    body = {"messages": TALK, "max_tokens": 400, "seed": 5, **fields}
+    choices = ask("POST", "/v1/chat/completions", json=body).json()["choices"]
+    found: list[dict[str, Any]] = [{"content": "", "calls": []} for _ in choices]
+    for chunk in chunks(ask("POST", "/v1/chat/completions", json=body | {"stream": True}).text):
+        [choice] = chunk["choices"]
+        found[choice["index"]]["content"] += choice["delta"].get("content") or ""
+        found[choice["index"]]["calls"] += [c["function"] for c in choice["delta"].get("tool_calls") or []]
+        found[choice["index"]]["reason"] = choice["finish_reason"]
+    for choice, streamed in zip(choices, found, strict=True):
+        assert streamed["content"] == (choice["message"]["content"] or "")
+        assert streamed["calls"] == [c["function"] for c in choice["message"].get("tool_calls") or []]
+        assert streamed["reason"] == choice["finish_reason"]
+    return choices
+
+
+def test_answers_are_json_of_the_schema(ask):
+    response_format = {"type": "json_schema", "json_schema": {"name": "paint", "schema": COLOUR, "strict": True}}
+    choices = structured(ask, response_format=response_format, n=4)
+    for choice in choices:
+        body = json.loads(choice["message"]["content"])
+        assert body["colour"] in ("red", "green") and 0 <= body["count"] <= 9 and len(body) == 2
+        assert choice["finish_reason"] == "stop"
+    assert len({choice["message"]["content"] for choice in choices}) > 1
+
+
+def test_an_answer_may_be_any_json_object(ask):
+    [choice] = structured(ask, response_format={"type": "json_object"}, temperature=0)
+    text = choice["message"]["content"]
+    assert text.startswith("{") and (choice["finish_reason"] == "length" or isinstance(json.loads(text), dict))
+
+
+@pytest.mark.parametrize(
+    ("choice", "names"),
+    [
+        pytest.param("required", {"paint", "wash"}, id="any"),
+        pytest.param({"type": "function", "function": {"name": "paint"}}, {"paint"}, id="a name"),
+    ],
+)
+def test_a_forced_call_is_made_with_arguments_of_its_schema(choice, names, ask):
+    choices = structured(ask, tools=[PAINT, WASH], tool_choice=choice, parallel_tool_calls=False, n=6)
+    called = set()
+    for answer in choices:
+        [call] = answer["message"]["tool_calls"]
+        assert answer["finish_reason"] == "tool_calls" and answer["message"]["content"] is None
+        called.add(call["function"]["name"])
+        arguments = json.loads(call["function"]["arguments"])
+        assert set(arguments) == ({"colour", "count"} if call["function"]["name"] == "paint" else set())
+    assert called == names
+
+
+def test_several_calls_may_be_forced_at_once(ask):
+    choices = structured(ask, tools=[WASH], tool_choice="required", n=8, temperature=2)
+    assert max(len(choice["message"]["tool_calls"]) for choice in choices) > 1
+
+
+def test_a_schema_that_cannot_be_held_is_refused_before_anything_starts(ask):
+    response_format = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "wat"}}}
+    answer = ask("POST", "/v1/chat/completions", json={"messages": TALK, "response_format": response_format})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "response_format")
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"$ref": "#/nope"}}}]
+    answer = ask("POST", "/v1/chat/completions", json={"messages": TALK, "tools": tools, "tool_choice": "required"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "tools")
+
+
 def test_several_prompts_have_a_choice_each_and_one_usage(ask):
     body = ask("POST", "/v1/completions", json={"prompt": ["Hello", "Thank you"], **GREEDY}).json()
     assert [choice["index"] for choice in body["choices"]] == [0, 1]
@@ -188,7 +264,8 @@ def check_broken_requests(ask: Any, seed: int, count: int) -> None:
         statuses.add(answer.status_code)
         if answer.status_code != 200:
             assert answer.status_code == 400, (number, content, answer.text)
-            assert answer.json()["error"]["param"] or not isinstance(json.loads(content), dict), (number, content)
+            has_param = answer.json()["error"]["param"] is not None
+            assert has_param or not isinstance(json.loads(content), dict), (number, content)
     assert statuses == {200, 400}
 
 

@@ -1,0 +1,81 @@
+"""The structure that a request asks its reply to have, as a grammar: JSON of a schema, calls of functions, or either.
+
+Calls are written as the model's own template writes them, and read back from the text by `protocol/tool_call.py`. JSON
+is written with single spaces, as `json.dumps` does: a grammar that lets white space grow lets a weak model never end.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mafunzo.protocol.tool_call import CLOSING, OPENING
+
+MAX_CALLS = 16
+_SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+
+
+@dataclass(frozen=True)
+class CallForm:
+    """How a model writes a call. opening, closing: around each, in Lark; empty for a reply that is a bare call, or a list
+    of several. arguments: the name of that field."""
+
+    opening: str = ""
+    closing: str = ""
+    arguments: str = "arguments"
+
+
+def call_form(template: str, added_token_id: Callable[[str], int | None]) -> CallForm:
+    """Return the form in which a chat template shows calls; `added_token_id` finds a tag that is a token of its own."""
+    if OPENING in template:
+        opening, closing = (_tag(tag, added_token_id(tag)) for tag in (OPENING, CLOSING))
+        return CallForm(f'{opening} "\\n"', f'"\\n" {closing}')
+    return CallForm(arguments="parameters" if '"parameters"' in template else "arguments")
+
+
+def grammar(
+    answer_schema: Mapping[str, Any] | None, tools: Sequence[Mapping[str, Any]], form: CallForm, may_call_several: bool
+) -> str:
+    """Return a grammar of replies that are JSON of `answer_schema`, or calls of `tools`; at least one is there."""
+    rules = []
+    starts = []
+    if answer_schema is not None:
+        starts.append("answer")
+        rules.append(f"answer: {_json(answer_schema)}")
+    if tools:
+        starts.append("calls")
+        rules += _calls(form, may_call_several)
+        rules.append(f"call: {' | '.join(f'call_{i}' for i in range(len(tools)))}")
+        for i, tool in enumerate(tools):
+            head = f'{{"name": {json.dumps(tool["function"]["name"], ensure_ascii=False)}, "{form.arguments}": '
+            rules += [f'call_{i}: {_text(head)} arguments_{i} "}}"', f"arguments_{i}: {_json(_parameters(tool))}"]
+    return "\n".join(["%llguidance {}", f"start: {' | '.join(starts)}", *rules])
+
+
+def _calls(form: CallForm, may_call_several: bool) -> list[str]:
+    if form.opening:
+        more = f'("\\n" block){{0,{MAX_CALLS - 1}}}' if may_call_several else ""
+        return [f"calls: block {more}", f"block: {form.opening} call {form.closing}"]
+    if may_call_several:
+        return [f'calls: call | "[" call (", " call){{1,{MAX_CALLS - 1}}} "]"']
+    return ["calls: call"]
+
+
+def _parameters(tool: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema of a function's arguments, which are an object always."""
+    parameters = tool["function"].get("parameters")
+    if parameters is None:
+        return {"type": "object", "properties": {}, "additionalProperties": False}
+    return {"type": "object", **parameters}
+
+
+def _json(schema: Mapping[str, Any]) -> str:
+    return "%json " + json.dumps({**schema, "x-guidance": _SPACING})
+
+
+def _text(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _tag(tag: str, token_id: int | None) -> str:
+    return _text(tag) if token_id is None else f"<[{token_id}]>"
