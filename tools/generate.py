@@ -1,5 +1,5 @@
 """Writes what follows from `mafunzo/entities/parameters/`,
-`mafunzo/compute/evaluation/metrics.py`, `mafunzo/entrypoints/cli/`, `tools/*.yml` and
+`mafunzo/compute/evaluation/metrics.py`, `mafunzo/entrypoints/cli/`, `mafunzo/protocol/`, `tools/*.yml` and
 the code's imports.
 
 python tools/generate.py            write the files that differ
@@ -62,6 +62,7 @@ def _lines(names: Iterable[str]) -> str:
 
 def generated() -> dict[Path, str]:
     """Return the text of every other generated file."""
+    from openai_reference import openai_page
     from parameters_interface import interfaces, parameters_page
 
     return {
@@ -69,6 +70,7 @@ def generated() -> dict[Path, str]:
         ROOT / "docs/reference/parameters.md": parameters_page(),
         ROOT / "docs/reference/cli.md": commands(),
         ROOT / "docs/reference/azure-coverage.md": coverage_page(),
+        ROOT / "docs/reference/openai.md": openai_page(),
         ROOT / "docs/architecture.md": architecture(),
     }
 
