@@ -189,6 +189,8 @@ def _fetch_origin(card: Mapping[str, Any], access: Access, where: str) -> Origin
     source = source_from_dict(card.get("source"), where)
     if not isinstance(source, HubSource):
         access = dataclasses.replace(access, mirror=None)
+    elif (card.get("tags") or {}).get("gated") == "true":
+        access = dataclasses.replace(access, consent=consent_of(source, card))
     snapshot = fetch(source, access)
     return Origin(
         network=snapshot.folder,
@@ -200,6 +202,13 @@ def _fetch_origin(card: Mapping[str, Any], access: Access, where: str) -> Origin
         revision=snapshot.revision,
         card=card,
     )
+
+
+def consent_of(source: HubSource, card: Mapping[str, Any]) -> str:
+    """Return what whoever wants a gated model has to do."""
+    licence = " ".join(filter(None, (str(card.get("licence") or ""), str(card.get("licence_url") or ""))))
+    named = f" ({licence})" if licence else ""
+    return f"Accept its licence{named} at https://huggingface.co/{source.repo}, then set HF_TOKEN to a token of that account"
 
 
 def _licence_on_hub(folder: Path) -> str:

@@ -44,12 +44,14 @@ class Access:
 
     cache: a folder that all homes share. mirror: a local folder with the hub's repository, or None.
     offline: use no network. trust_remote_code: fetch the Python files of a repository as well.
+    consent: for a model that asks for it before it is fetched, what to do.
     """
 
     cache: Path
     offline: bool = False
     mirror: Path | None = None
     trust_remote_code: bool = False
+    consent: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,9 +114,17 @@ def _from_mirror(source: HubSource, mirror: Path) -> Path:
 
 def _from_hub(source: HubSource, access: Access) -> Fetched:
     """Fetch a snapshot into the hub's own cache (HF_HOME), with HF_TOKEN and HF_HUB_OFFLINE honoured by the client."""
+    from huggingface_hub import get_token
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     hint = f"name a folder that has it: mafunzo model mirror {source.repo} FOLDER"
+    consent = access.consent or (
+        f"Accept its licence at https://huggingface.co/{source.repo}, then set HF_TOKEN to a token of that account"
+    )
+    if access.consent and get_token() is None:  # told before anything is asked for, and where there is no network
+        if (cached := _cached_snapshot(source, access)) is not None:
+            return cached
+        raise Unreachable(f"{source.repo} asks for consent, and there is no HF_TOKEN. {consent}; or {hint}")
     try:
         if not access.offline:
             logger.info("Fetching %s from the Hugging Face hub", source.repo)
@@ -124,8 +134,7 @@ def _from_hub(source: HubSource, access: Access) -> Fetched:
         raise
     except GatedRepoError as error:
         raise Unreachable(
-            f"{source.repo} asks for consent on the Hugging Face hub. Give it on the model's page, then set HF_TOKEN; "
-            f"or {hint}"
+            f"{source.repo} asks for consent on the Hugging Face hub, which this account hasn't given. {consent}; or {hint}"
         ) from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise Unreachable(

@@ -40,7 +40,9 @@ from mafunzo.tracking.step_folder import STEP_FOLDER, StepFolder
 
 logger = logging.getLogger(__name__)
 
-KEPT_FROM_CHILDREN = ("MAFUNZO_DATABASE_URL",)  # it may hold a password
+HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+"""The variables with the hub's token, which the step that fetches models has, and no other process."""
+KEPT_FROM_CHILDREN = ("MAFUNZO_DATABASE_URL", *HUB_TOKENS)  # the first may hold a password
 PASSIVE_WAIT = {"OMP_WAIT_POLICY": "PASSIVE"}
 """OpenMP threads wait for one another asleep: threads that spin take the cores from every other process."""
 LAST_BYTES = 64 * 1024

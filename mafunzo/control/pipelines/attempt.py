@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mafunzo.control.launcher.environment import make_overlay, setup_command
-from mafunzo.control.launcher.local import ExitRecord, last_lines
+from mafunzo.control.launcher.local import HUB_TOKENS, ExitRecord, last_lines
 from mafunzo.control.pipelines.command import filled_text, substitute
 from mafunzo.control.store.artifact import Artifacts
 from mafunzo.control.store.disk import remove_tree
@@ -27,6 +27,8 @@ from mafunzo.tracking.regular_file import is_regular, read_regular
 from mafunzo.tracking.step_folder import CODE, ENVIRONMENT, INPUTS, LOGS, OUTPUTS, StepFolder
 
 DEFAULT_FOLDER = "outputs"
+FETCHING = ("import_model",)
+"""Our components that fetch from the hub, with the operator's token."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ def prepare(
         command = f"{setup_command(environments, spec.runtime, overlay, python_path)}\n{command}"
     threads = max(1, held.cpus // max(1, held.processes))
     environment = {"OMP_NUM_THREADS": str(threads)}
+    if spec.is_trusted and spec.component.partition(":")[0] in FETCHING:
+        environment |= {name: os.environ[name] for name in HUB_TOKENS if name in os.environ}
     if devices is not None:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(str(device) for device in devices)
     variables = {name: filled_text(text, inputs, outputs) for name, text in spec.environment.items()}

@@ -29,6 +29,8 @@ __all__ = [
 ]
 
 LOCAL = "local"
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The safe loader, in C where there is one: the tables of sizes are long."""
 CURATED = "AzureML-"
 """A workspace has an environment of the catalogue as `AzureML-sklearn-1.5`, the registry as `sklearn-1.5`."""
 Card = TypeVar("Card", bound=BaseModel)
@@ -107,7 +109,10 @@ def machine_size(name: str, this_machine: Hardware | None = None) -> MachineSize
         if size.name.lower() == name.lower():
             return size
     hint = did_you_mean(name, [size.name for size in sizes], 3, cutoff=0.5)
-    raise NotFound(f"No machine size is called '{name}'.{hint} `mafunzo compute sizes` shows all.")
+    raise NotFound(
+        f"No machine size is called '{name}'.{hint} `{LOCAL}` is this machine, whatever it has; `mafunzo compute sizes` "
+        "shows all."
+    )
 
 
 def _plain(name: str) -> str:
@@ -122,7 +127,9 @@ def _environment(card: EnvironmentCard, name: str) -> Environment:
 def _catalogued_sizes() -> tuple[MachineSize, ...]:
     families = [_checked(_MachineFamily, body, where) for where, body in _read("compute")]
     return tuple(
-        MachineSize(name, size.cpus, size.memory_gb, size.gpus, family.gpu_name, family.gpu_memory_gb)
+        MachineSize(
+            name, size.cpus, size.memory_gb, size.gpus, family.gpu_name, size.gpu_memory_gb or family.gpu_memory_gb
+        )
         for family in families
         for name, size in family.sizes.items()
     )
@@ -139,18 +146,22 @@ def _with_allow_lists(card: ModelCard) -> ModelCard:
 
 
 class _Size(BaseModel):
+    """What a machine of a size has. gpu_memory_gb: where it has a part of a GPU only, of which it counts as one."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     cpus: int = Field(gt=0)
     memory_gb: float = Field(gt=0)
     gpus: int = Field(ge=0, default=0)
+    gpu_memory_gb: float = 0.0
 
 
 class _MachineFamily(BaseModel):
-    """Machine sizes that differ only in how much they have of the same."""
+    """Machine sizes that differ only in how much they have of the same. source: the page that says so."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    source: str
     gpu_name: str = ""
     gpu_memory_gb: float = 0.0
     sizes: dict[str, _Size]
@@ -168,7 +179,7 @@ def _read(folder: str) -> Iterator[tuple[str, Any]]:
         return
     for entry in sorted(root.iterdir(), key=lambda entry: entry.name):
         if entry.name.endswith(".yml"):
-            yield f"catalog/{folder}/{entry.name}", yaml.safe_load(entry.read_text(encoding="utf-8"))
+            yield f"catalog/{folder}/{entry.name}", yaml.load(entry.read_text(encoding="utf-8"), Loader=_LOADER)
 
 
 def _checked(cls: type[Card], body: Any, where: str) -> Card:

@@ -90,8 +90,12 @@ class AssetRoutes:
 
     def list_versions(self, request: Request, azure: Azure, name: str) -> Any:
         """List the versions of a name, newest first; the files of those on the page are published as blobs."""
-        hash = request.query_params.get("hash")
-        versions = [one for one in self.versions(azure, name) if hash is None or one.properties.get("hash") == hash]
+        hash, stage = request.query_params.get("hash"), request.query_params.get("stage", "")
+        versions = [
+            one
+            for one in self.versions(azure, name)
+            if (hash is None or one.properties.get("hash") == hash) and asset_wire.is_in_stage(one, stage)
+        ]
         view = listed(request, versions, lambda asset: asset.is_archived)
         return paged(request, view, lambda asset: self.published(azure, asset))
 
@@ -141,10 +145,10 @@ class AssetRoutes:
     def container(self, azure: AzureContext, name: str, versions: Iterable[Asset]) -> dict[str, Any]:
         """Return the container of an asset's versions, the newest first; raises `NotFound` for none."""
         if not (bodies := list(shown(versions, lambda asset: self.body(azure, asset)))):
-            raise self.nothing(name)
+            raise self.nothing(azure, name)
         return asset_wire.container_body(self.type, name, bodies)
 
-    def nothing(self, name: str) -> NotFound:
+    def nothing(self, azure: AzureContext, name: str) -> NotFound:
         """Return the error for a name without versions."""
         return NotFound(f"No {self.type} '{name}' is registered.")
 

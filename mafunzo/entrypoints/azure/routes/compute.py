@@ -9,6 +9,7 @@ from mafunzo.entrypoints.azure.context import Azure, Body
 from mafunzo.entrypoints.azure.routes.page import paged
 from mafunzo.entrypoints.azure.wire.compute import compute_body, compute_from_body, scale_from_body, size_body
 from mafunzo.entrypoints.azure.wire.envelope import OF_SUBSCRIPTION, WS, page
+from mafunzo.entrypoints.http.listing import shown
 
 router = APIRouter()
 
@@ -59,6 +60,6 @@ def list_usages() -> Any:
 
 
 @router.get(f"{OF_SUBSCRIPTION}/locations/{{location}}/vmSizes")
-def list_sizes(request: Request, azure: Azure) -> Any:
-    """List machine sizes; `local` is this machine, and counts its GPUs truly."""
-    return paged(request, azure.workspace.computes.sizes(), size_body)
+def list_sizes(azure: Azure) -> Any:
+    """List machine sizes, all on one page, since clients read no other; `local` is this machine, and counts its GPUs truly."""
+    return page(shown(azure.workspace.computes.sizes(), size_body))

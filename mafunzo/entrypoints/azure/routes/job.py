@@ -117,13 +117,14 @@ def list_services(azure: Azure, name: str) -> Any:
 
 
 @router.post(f"{WS}/rundata")
-def get_run_data(azure: Azure, body: Body) -> Any:
+def get_run_data(request: Request, azure: Azure, body: Body) -> Any:
     """Return the status of a job, or of a step, and the ids of its outputs, which are published as blobs once it has ended."""
     name = str(body.get("runId"))
     handle, step = azure.workspace.jobs.find(name)
     is_ended = (step or handle).status.is_terminal
     outputs = publish(azure.workspace, handle.name, step.name if step else None) if is_ended else ()
-    return run_wire.run_data(name, run_wire.status_of(step or handle.job), outputs)
+    client = request.headers.get("user-agent", "")
+    return run_wire.run_data(name, run_wire.status_of(step or handle.job), outputs, client)
 
 
 @router.post(f"{WS}/dataversion/batchGetResolvedUris")

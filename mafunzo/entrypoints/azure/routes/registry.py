@@ -1,6 +1,7 @@
 """The registry: the catalogue's models, and the components and environments that ship with Mafunzo, and what users share."""
 
 import asyncio
+import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,11 +18,45 @@ from mafunzo.entrypoints.azure.routes.refused import refusal
 from mafunzo.entrypoints.azure.sas import LIST, READ
 from mafunzo.entrypoints.azure.wire import asset as asset_wire
 from mafunzo.entrypoints.azure.wire import envelope
-from mafunzo.errors import Conflict, FailedError, NotFound, NotSupported, Unavailable
+from mafunzo.errors import Conflict, FailedError, NotFound, NotSupported, Unavailable, did_you_mean
 
 PATIENCE_S = 240.0
 """For how long one request waits for a model that is being fetched; the client, which waits for 300, then asks again."""
 POLL_S = 0.3
+MOST_NAMES = 20
+"""How many names an error lists."""
+_INSTEAD: tuple[tuple[AssetType, re.Pattern[str], str], ...] = (
+    (
+        AssetType.COMPONENT,
+        re.compile(r"(oss_)?(text_generation|chat_completion|question_answering|summarization|translation).*"),
+        "Use chat_completion_pipeline: give each row as messages, the text as the user's and what to write as the assistant's.",
+    ),
+    (
+        AssetType.COMPONENT,
+        re.compile(
+            r"(oss_)?(text|token|image)_?(classification|generation_eval|.*embedding).*|.*image.*|.*object_detection.*"
+        ),
+        "Only chat models are tuned here: use chat_completion_pipeline with messages, or a command of your own.",
+    ),
+    (
+        AssetType.COMPONENT,
+        re.compile(r".*(evaluat|model_prediction|compute_metrics|batch).*"),
+        "chat_completion_pipeline evaluates the tuned model against its base; for anything else run a command of your own.",
+    ),
+    (
+        AssetType.COMPONENT,
+        re.compile(
+            r".*(import|convert|register|deploy|package).*model.*|.*model.*(import|convert|register|deploy|package).*"
+        ),
+        "Use import_model, or models.create_or_update and online_deployments of the workspace's client.",
+    ),
+    (
+        AssetType.MODEL,
+        re.compile(r"(?i).*(bert|gpt-?2|t5|bart|vit|whisper|clip).*"),
+        "Only chat models are on offer. Another model is registered from its folder: models.create_or_update.",
+    ),
+)
+"""By the type and the name of what Azure's registry has and this one hasn't: what to use instead, in one line."""
 
 public = APIRouter()
 router = APIRouter()
@@ -70,18 +105,27 @@ class RegistryRoutes(AssetRoutes):
         """Return a version of a name; raises `NotFound`."""
         versions = {asset.version: asset for asset in self.versions(azure, name, version)}
         if not versions:
-            raise self.nothing(name)
+            raise self.nothing(azure, name)
         if version not in versions:
             raise NotFound(f"The registry has {self.type} '{name}' of version {', '.join(versions)}, not {version}.")
         return versions[version]
 
-    def nothing(self, name: str) -> NotFound:
+    def nothing(self, azure: AzureContext, name: str) -> NotFound:
         """Return the error for a name without versions."""
-        noun = NOUNS[self.type]
-        return NotFound(f"The registry has no {self.type} '{name}'. {noun}.list() of its client shows what there is.")
+        names = sorted({asset.name for asset in (*self.registered(azure), *self.offered(azure, None))})
+        told = ", ".join(names[:MOST_NAMES]) or "none"
+        rest = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+        hint = instead_of(self.type, name) or did_you_mean(name, names)
+        return NotFound(f"The registry has no {self.type} '{name}'.{hint} There are: {told}{rest}.")
 
     def show(self, azure: AzureContext, asset: Asset) -> None:
         """Do nothing: a model's files are published when a client asks for their address."""
+
+
+def instead_of(type: AssetType, name: str) -> str:
+    """Return what to use instead of something of Azure's registry; an empty text where nothing does the same."""
+    lines = (line for of, names, line in _INSTEAD if of is type and names.fullmatch(name))
+    return next((f" {line}" for line in lines), "")
 
 
 SHELVES = {

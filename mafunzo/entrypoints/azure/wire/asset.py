@@ -93,6 +93,11 @@ def model_body(asset: Asset, base: str) -> dict[str, Any]:
     )
 
 
+def is_in_stage(asset: Asset, stage: str) -> bool:
+    """Return whether a version of a model is in a stage, in whatever case; each is where no stage is named."""
+    return not stage or str(echo_of(asset.echoes).get("stage") or "").lower() == stage.lower()
+
+
 def card_tags(card: Mapping[str, Any]) -> dict[str, str]:
     """Return what a model's card says as tags: lists and mappings as Python's literals, which scripts read by `ast`."""
     lists = {

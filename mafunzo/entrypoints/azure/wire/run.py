@@ -1,6 +1,7 @@
 """Jobs and their steps as runs of the run history: their state, errors, logs and outputs."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
@@ -16,6 +17,7 @@ LOGS = {
     FINE_TUNING: "user_logs/std_log.txt",
 }
 """What a client prints of a job while it runs, by the kind of the job."""
+_CLIENT = re.compile(r"\bazure-ai-ml/(\d+)\.(\d+)")
 _STATUS: Mapping[str, str] = {
     StepStatus.WAITING: "NotStarted",
     StepStatus.CACHED: "Completed",
@@ -100,13 +102,16 @@ def run_details(job: Job, log: str, is_finalizing: bool = False) -> dict[str, An
     }
 
 
-def run_data(name: str, status: str, outputs: Iterable[str]) -> dict[str, Any]:
+def run_data(name: str, status: str, outputs: Iterable[str], client: str = "") -> dict[str, Any]:
     """Return a run's data in the run history: its state, and its outputs under ids that are resolved to paths.
 
-    An output that is a model is called a folder too: azure-ai-ml 1.35 breaks off before it asks where a model lies. Older
-    releases know the types by other names, leave all out, and look under `output_path`.
+    An output that is a model is called a folder too: azure-ai-ml 1.35 breaks off before it asks where a model lies. client: its
+    User-Agent; releases of azure-ai-ml before 1.35 know a folder by another name, and leave out what has no name they know.
     """
-    output_assets = {output: {"assetId": output_id(name, output), "type": "uri_folder"} for output in outputs}
+    release = _CLIENT.search(client)
+    is_older = release is not None and (int(release[1]), int(release[2])) < (1, 35)
+    folder = "UriFolder" if is_older else "uri_folder"
+    output_assets = {output: {"assetId": output_id(name, output), "type": folder} for output in outputs}
     return {"runMetadata": {"runId": name, "status": status, "outputs": output_assets}}
 
 

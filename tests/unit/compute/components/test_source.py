@@ -9,6 +9,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
+from mafunzo.compute.components.import_model import consent_of
 from mafunzo.compute.components.source import Access, Fetched, fetch
 from mafunzo.compute.components.tiny_model import make
 from mafunzo.compute.model.folder import weights_sha256
@@ -132,7 +133,22 @@ def test_an_unknown_repository_says_that_and_names_the_mirror(tmp_path: Path) ->
 
 @pytest.mark.usefixtures("hub")
 def test_a_gated_repository_asks_for_consent_and_a_token(tmp_path: Path) -> None:
-    assert "set HF_TOKEN" in failure(Unreachable, "org/gated", tmp_path)
+    told = failure(Unreachable, "org/gated", tmp_path)
+    assert "Accept its licence at https://huggingface.co/org/gated, then set HF_TOKEN" in told
+
+
+def test_a_gated_model_without_a_token_names_its_licence_before_anything_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    source = HubSource(kind="hub", repo="org/gated")
+    card = {"licence": "llama3.2", "licence_url": "https://example.org/licence"}
+    with pytest.raises(Unreachable) as refused:
+        fetch(source, Access(tmp_path, offline=True, consent=consent_of(source, card)))
+    assert str(refused.value).startswith(
+        "org/gated asks for consent, and there is no HF_TOKEN. Accept its licence (llama3.2 https://example.org/licence) at "
+        "https://huggingface.co/org/gated, then set HF_TOKEN"
+    )
 
 
 def test_what_was_fetched_once_is_there_when_the_hub_is_gone(hub: http.server.HTTPServer, tmp_path: Path) -> None:

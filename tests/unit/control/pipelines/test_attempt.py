@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mafunzo.control.launcher.local import ExitRecord, last_lines
+from mafunzo.control.launcher.local import KEPT_FROM_CHILDREN, ExitRecord, last_lines
 from mafunzo.control.pipelines.attempt import clean, collect, failure, failure_of, logged_values, prepare
 from mafunzo.control.store.artifact import Artifacts
 from mafunzo.entities.job import Destination, LiteralInput, Resources, Step, StepSpec
@@ -114,6 +114,20 @@ def test_what_is_written_to_outputs_and_logs_is_kept_whatever_the_code_has_there
     clean(folder)
     assert sorted(file.path for file in artifacts.manifest(kept["default"])) == ["new.txt", "old.txt"]
     assert sorted(path.name for path in (folder / "logs").iterdir()) == ["log.txt", "old.txt"]
+
+
+@pytest.mark.parametrize(
+    ("component", "is_trusted", "has_token"),
+    [("import_model:1", True, True), ("finetune:1", True, False), ("import_model:1", False, False)],
+)
+def test_the_token_of_the_hub_reaches_the_step_that_fetches_models_only(
+    component: str, is_trusted: bool, has_token: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    spec = replace(SPEC, component=component, is_trusted=is_trusted)
+    ready = prepare(spec, tmp_path, {}, Artifacts(tmp_path / "store"), Resources(), None, tmp_path)
+    assert ready.environment.get("HF_TOKEN") == ("hf_secret" if has_token else None)
+    assert "HF_TOKEN" in KEPT_FROM_CHILDREN
 
 
 def test_variables_take_the_values_of_inputs_and_outputs(tmp_path: Path) -> None:

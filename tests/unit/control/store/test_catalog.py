@@ -146,7 +146,7 @@ def test_a_version_that_is_not_there_is_named_beside_the_one_that_is() -> None:
 
 def test_every_machine_size_is_there_once_and_says_which_gpus_it_has() -> None:
     names = [size.name for size in catalog.machine_sizes()]
-    assert len(names) == len({name.lower() for name in names}) == 50
+    assert len(names) == len({name.lower() for name in names}) == 616
     for size in catalog.machine_sizes():
         assert (size.gpus > 0) == (size.gpu_name != "") == (size.gpu_memory_gb > 0)
 
@@ -231,3 +231,39 @@ def test_every_one_is_found_by_one_card(environment: Environment) -> None:
 def test_every_card_has_a_name_of_its_own() -> None:
     names = [card.name.lower() for card in environment_cards()]
     assert len(names) == len(set(names)) == len(list((files("mafunzo.catalog") / "environments").iterdir()))
+
+
+@pytest.mark.parametrize(
+    ("name", "cpus", "memory_gb", "gpus"),
+    [
+        ("Standard_D2_v2", 2, 7, 0),
+        ("Standard_D12", 4, 28, 0),
+        ("Standard_E64s_v3", 64, 432, 0),
+        ("Standard_DS15_v2", 20, 140, 0),
+        ("Standard_NV6", 6, 56, 1),
+        ("Standard_B2ms", 2, 8, 0),
+        ("STANDARD_D8ADS_V5", 8, 32, 0),
+        ("Standard_NC6s_v2", 6, 112, 1),
+        ("Standard_M128ms", 128, 3892, 0),
+        ("Standard_HB120rs_v3", 120, 448, 0),
+    ],
+)
+def test_the_sizes_of_azures_families_are_known(name: str, cpus: int, memory_gb: float, gpus: int) -> None:
+    size = catalog.machine_size(name)
+    assert (size.cpus, size.memory_gb, size.gpus) == (cpus, memory_gb, gpus)
+
+
+def test_a_part_of_a_gpu_has_a_part_of_its_memory() -> None:
+    parts = [catalog.machine_size(f"Standard_NV{cpus}ads_A10_v5").gpu_memory_gb for cpus in (6, 12, 18, 36)]
+    assert parts == [4, 8, 12, 24]
+
+
+def test_a_size_that_is_not_known_leads_to_this_machine() -> None:
+    with pytest.raises(NotFound, match="`local` is this machine, whatever it has; `mafunzo compute sizes` shows all"):
+        catalog.machine_size("Standard_Q9")
+
+
+@pytest.mark.parametrize("name", ["AzureML-sklearn-1.5", "AzureML-sklearn-0.24", "AzureML-lightgbm-3.3"])
+def test_what_mlflow_stores_models_of_scikit_learn_with_is_in_its_environments(name: str) -> None:
+    environment = catalog.curated_environment(name)
+    assert environment is not None and any(package.startswith("skops") for package in environment.packages)

@@ -84,7 +84,9 @@ def test_what_is_deleted_is_named_in_json(cluster: str, shell: Shell) -> None:
         pytest.param(
             ["create", "local", "--size", SIZE], 2, "the name is 'local', expected 2 to 32 letters", id="its name"
         ),
-        pytest.param(["create", "ok", "--size", "Standard_D2s_v"], 2, "Did you mean Standard_D2s_v3", id="near size"),
+        pytest.param(
+            ["create", "ok", "--size", "Standard_NC64as_T4_v"], 2, "Did you mean Standard_NC64as_T4_v3", id="near size"
+        ),
         pytest.param(
             ["create", "ok", "--size", SIZE, "--tier", "cheap"], 2, "tier is 'cheap', expected", id="unknown tier"
         ),

@@ -25,7 +25,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 def ask(client: Client, method: str, path: str, body: bytes = b"", **headers: str) -> httpx.Response:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return client._http.request(method, path, content=body, headers=named)
+    return client.http.request(method, path, content=body, headers=named)
 
 
 def put(bench: Bench, body: bytes = b"habari", path: str = BLOB, **headers: str) -> httpx.Response:

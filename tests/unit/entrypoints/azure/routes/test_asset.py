@@ -1,6 +1,7 @@
 """Versions of assets over Azure's wire, in the workspace: registered, shown, listed and archived."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from mafunzo.entrypoints.azure.wire.envelope import workspace_id
 from tests.support.azure_bench import BASE, Bench, azure_bench
+from tests.support.azure_sdk import sdk_client
 
 
 @pytest.fixture
@@ -111,7 +113,7 @@ def test_code_is_uploaded_into_a_container_of_its_own_and_found_by_its_hash(benc
     assert place["blobUri"].startswith(f"{BASE}/mafunzo.blob.local/")
     upload = place["credential"]["sasUri"].removeprefix(BASE).replace("?", "/main.py?")
     headers = {"x-ms-blob-type": "BlockBlob"}
-    assert bench.stranger._http.put(upload, content=b"print(1)", headers=headers).status_code == 201
+    assert bench.stranger.http.put(upload, content=b"print(1)", headers=headers).status_code == 201
     facts = {"hash_sha256": "9e", "hash_version": "2"}
     body = {"properties": {"codeUri": place["blobUri"], "properties": facts}}
     assert bench.owner.ask("PUT", "codes/c/versions/1", body).status_code == 201
@@ -124,3 +126,19 @@ def test_a_reader_looks_and_registers_nothing(bench: Bench) -> None:
     assert reader.get("models")["value"][0]["name"] == "chat"
     status, message = reader.refusal("PUT", "environments/small/versions/1", {"properties": {"image": "x"}})
     assert status == 403 and "may not put environments version: it needs the role contributor" in message
+
+
+def test_models_are_listed_by_their_stage(bench: Bench) -> None:
+    chat = bench.workspace.models.get("chat:1")
+    for version, stage in (("1", "Production"), ("2", "Staging"), ("3", None)):
+        key = replace(chat.key, name="staged", version=version)
+        echoes = {"azure": {"stage": stage}} if stage else {}
+        bench.workspace.records.assets.add(replace(chat, key=key, echoes=echoes, created_at=None))
+
+    def listed(stage: str) -> list[str]:
+        return [one["name"] for one in bench.owner.get(f"models/staged/versions?stage={stage}")["value"]]
+
+    assert (listed("Production"), listed("staging"), listed("None")) == (["1"], ["2"], [])
+    with sdk_client(bench) as client:
+        assert [model.version for model in client.models.list("staged", stage="Production")] == ["1"]
+        assert len(list(client.models.list("staged"))) == 3

@@ -21,7 +21,7 @@ def test_the_cloud_is_described_to_everybody(bench: Bench) -> None:
 
 
 def test_a_token_is_given_for_the_home_s_secret(bench: Bench) -> None:
-    http = bench.stranger._http
+    http = bench.stranger.http
     secret = {"x-identity-header": bench.identity.header}
     answer = http.get(f"/msi/token?resource={BASE}", headers=secret).json()
     assert (answer["resource"], answer["token_type"]) == (BASE, "Bearer")

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from mafunzo.control.workspace.shipped_component import shipped_names
+from mafunzo.entities.asset import AssetType
+from mafunzo.entrypoints.azure.routes.registry import instead_of
 from mafunzo.entrypoints.azure.wire.envelope import registry_arm_id, workspace_id
 from tests.support.azure_bench import BASE, Bench, azure_bench
 
@@ -62,8 +64,7 @@ def test_a_version_that_is_not_there_is_told_with_those_that_are(bench: Bench) -
     status, message = bench.owner.refusal("GET", f"{REG}/components/{PIPELINE}/versions/none")
     assert (status, message) == (404, f"The registry has component '{PIPELINE}' of version {version}, not none.")
     status, message = bench.owner.refusal("GET", f"{REG}/models/none")
-    expected = "The registry has no model 'none'. models.list() of its client shows what there is."
-    assert (status, message) == (404, expected)
+    assert status == 404 and message.startswith("The registry has no model 'none'. There are: Llama-3.2-1B-Instruct, ")
     assert bench.owner.get(f"{REG}/models/none/versions")["value"] == []
 
 
@@ -115,3 +116,27 @@ def test_the_files_of_a_shared_model_are_published_when_a_client_asks_where_they
     signature = place["credential"]["sasUri"].partition("?")[2]
     answer = bench.stranger.ask("GET", f"/azureml-registry/models/ours/1/model/config.json?{signature}")
     assert (answer.status_code, answer.text) == (200, "{}")
+
+
+@pytest.mark.parametrize(
+    ("type", "name", "told"),
+    [
+        (AssetType.COMPONENT, "text_generation_pipeline", "Use chat_completion_pipeline: give each row as messages"),
+        (AssetType.COMPONENT, "question_answering_pipeline", "Use chat_completion_pipeline: give each row as messages"),
+        (AssetType.COMPONENT, "text_classification_pipeline", "Only chat models are tuned here"),
+        (AssetType.COMPONENT, "transformers_image_classification_pipeline", "Only chat models are tuned here"),
+        (AssetType.COMPONENT, "model_evaluation_pipeline", "evaluates the tuned model against its base"),
+        (AssetType.MODEL, "bert-base-uncased", "Only chat models are on offer"),
+        (AssetType.COMPONENT, "anything", ""),
+    ],
+)
+def test_what_azures_registry_has_besides_leads_to_what_does_it_here(type: AssetType, name: str, told: str) -> None:
+    assert (told in instead_of(type, name)) if told else instead_of(type, name) == ""
+
+
+def test_what_is_not_there_is_answered_by_what_is(bench: Bench) -> None:
+    path = f"{registry_arm_id()}/components/text_generation_pipeline/versions"
+    status, message = bench.owner.refusal("GET", f"{path}/1")
+    assert (
+        status == 404 and "Use chat_completion_pipeline" in message and "There are: chat_completion_pipeline" in message
+    )

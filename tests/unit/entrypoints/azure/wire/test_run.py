@@ -92,3 +92,17 @@ def test_outputs_have_ids_and_are_folders() -> None:
     assert run_data("j", "Completed", ["model"])["runMetadata"]["outputs"] == {
         "model": {"assetId": "azureml://jobs/j/outputs/model", "type": "uri_folder"}
     }
+
+
+@pytest.mark.parametrize(
+    ("client", "folder"),
+    [
+        ("azure-ai-ml/1.35.2 azsdk-python-mgmt/1.0 Python/3.11", "uri_folder"),
+        ("azure-ai-ml/1.34.1 azsdk-python-azuremachinelearningworkspaces/unknown Python/3.11", "UriFolder"),
+        ("azure-ai-ml/1.28.1", "UriFolder"),
+        ("python-requests/2", "uri_folder"),
+    ],
+)
+def test_a_folder_is_called_as_the_client_knows_it(client: str, folder: str) -> None:
+    outputs = run_data("j", "Completed", ["model"], client)["runMetadata"]["outputs"]
+    assert outputs == {"model": {"assetId": "azureml://jobs/j/outputs/model", "type": folder}}
