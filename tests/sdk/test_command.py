@@ -586,3 +586,26 @@ def test_a_version_that_is_not_named_is_the_next_one(client, code, environment_a
         return client.components.create_or_update(asked).version
 
     assert [register(), register()] == ["1", "2"]
+
+
+LOGS_IN = """
+import os
+from azure.ai.ml import MLClient
+from azure.ai.ml.entities import Data
+from azure.identity import DefaultAzureCredential
+names = ("SUBSCRIPTION", "RESOURCEGROUP", "WORKSPACE_NAME")
+client = MLClient(DefaultAzureCredential(), *(os.environ[f"AZUREML_ARM_{name}"] for name in names))
+print("sees", client.jobs.get(os.environ["AZUREML_ROOT_RUN_ID"]).name)
+open("words.txt", "w").write("words")
+print("made", client.data.create_or_update(Data(name="from-a-job", version="1", path="words.txt", type="uri_file")).name)
+"""
+
+
+def test_a_command_logs_in_as_its_job(client, wait, workspace, tmp_path):
+    (tmp_path / "logs_in.py").write_text(LOGS_IN)
+    job = command(command="python logs_in.py", code=str(tmp_path), environment="azureml:AzureML-local@latest")
+    ended = wait(client.jobs.create_or_update(job).name)
+    log = workspace.jobs.get(ended.name).logs("command")
+    assert ended.status == "Completed", log
+    assert f"sees {ended.name}" in log and "made from-a-job" in log
+    assert client.data.get("from-a-job", version="1").creation_context.created_by == workspace.user

@@ -14,7 +14,7 @@ from mafunzo.entrypoints.azure.application import create_azure_app
 from mafunzo.entrypoints.azure.context import AzureContext
 from mafunzo.entrypoints.azure.wire.envelope import Place, workspace_id
 from mafunzo.entrypoints.http.context import Context
-from mafunzo.entrypoints.http.identity import Caller, identity_of
+from mafunzo.entrypoints.http.identity import Attempt, Caller, identity_of
 from mafunzo.entrypoints.http.limits import Limits
 from tests.support.chat_home import chat_home
 
@@ -47,10 +47,18 @@ class Bench:
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
+        self.running: set[Attempt] = set()
         self.identity = identity_of(workspace.home, workspace.user)
         audit = SimpleNamespace(append=lambda entry: None)
         serving = cast(
-            Context, SimpleNamespace(audit=audit, names=["127.0.0.1"], limits=Limits(), operator_key="operator's")
+            Context,
+            SimpleNamespace(
+                audit=audit,
+                names=["127.0.0.1"],
+                limits=Limits(),
+                operator_key="operator's",
+                is_running=lambda attempt: attempt in self.running,
+            ),
         )
         context = AzureContext(
             caller=self.identity.owner,

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mafunzo.control.workspace import Workspace
+from mafunzo.entities.job import StepStatus
 from mafunzo.entities.user import Role
 from mafunzo.entrypoints.azure.access import RULES
 from mafunzo.entrypoints.azure.job_log import JobLogs
@@ -20,7 +21,14 @@ from mafunzo.entrypoints.http.access import admit, authorize, caller_of
 from mafunzo.entrypoints.http.auth import bearer
 from mafunzo.entrypoints.http.body import limited_json
 from mafunzo.entrypoints.http.context import Context, context_of
-from mafunzo.entrypoints.http.identity import OPERATOR_AUDIENCE, OPERATOR_LIFETIME_S, Caller, Identity
+from mafunzo.entrypoints.http.identity import (
+    OPERATOR_AUDIENCE,
+    OPERATOR_LIFETIME_S,
+    Attempt,
+    Caller,
+    Identity,
+    step_caller,
+)
 from mafunzo.entrypoints.http.listen import LOOPBACK_NAMES
 from mafunzo.errors import InvalidParameter, NotFound, Unauthorized
 
@@ -81,9 +89,13 @@ class AzureContext:
         return sas_of(self.identity, self.caller)
 
     def callers(self) -> Iterator[Caller]:
-        """Yield all possible callers: the home's own user, then the users who aren't revoked."""
+        """Yield all possible callers: the home's own user, the users who aren't revoked, the steps that run."""
         yield self.identity.owner
         yield from (caller_of(user) for user in self.workspace.users.list() if not user.is_revoked)
+        for job in self.workspace.jobs.queue():
+            steps = self.workspace.jobs.get(job.name).steps
+            running = (step for step in steps if step.status is StepStatus.RUNNING)
+            yield from (step_caller(Attempt(job.name, step.name, step.attempt), job.created_by) for step in running)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Run blocking work in a thread, off the event loop."""
@@ -125,7 +137,8 @@ def identify(request: Request) -> Caller:
     """Authenticate a request by its token, and set and return its caller; raises `Unauthorized`."""
     context = azure_context(request)
     request.state.caller = context.identity.check_token(bearer(request.headers), context.audiences)
-    request.state.caller = admit(request.state.caller, context.workspace.users)
+    users, serving = context.workspace.users, context.serving
+    request.state.caller = admit(request.state.caller, users, lambda attempt: serving.is_running(attempt))
     return cast(Caller, request.state.caller)
 
 

@@ -11,10 +11,12 @@ from mafunzo.control.workspace import Workspace
 from mafunzo.control.workspace.users import TOKEN_PREFIX, Users
 from mafunzo.entities.user import Role, User
 from mafunzo.entrypoints.http.context import Context
-from mafunzo.entrypoints.http.identity import OPERATOR_AUDIENCE, Caller, Identity
+from mafunzo.entrypoints.http.identity import OPERATOR_AUDIENCE, Attempt, Caller, Identity
 from mafunzo.errors import Forbidden, Unauthorized
 
 Ids = Mapping[str, str]
+SIGNED_PARTS = 3
+"""A signed token has its header, its claims and its signature, with dots between."""
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 """HTTP's methods that change nothing."""
 
@@ -42,11 +44,27 @@ class Rules:
     makers: Mapping[str, Callable[[Workspace, Ids], str]]
 
 
-def caller_with(secret: str, identity: Identity, users: Users) -> Caller:
-    """Return who has `secret`: the home's own identity header, or a user's token. Raises `Unauthorized`."""
+IsRunning = Callable[[Attempt], bool]
+
+
+def _no_step(attempt: Attempt) -> bool:
+    """Say of each attempt of a step that it doesn't run."""
+    return False
+
+
+def caller_with(secret: str, identity: Identity, users: Users, is_running: IsRunning = _no_step) -> Caller:
+    """Return who has `secret`: the home's own identity header, a user's token, or that of a step which runs.
+
+    Raises `Unauthorized`.
+    """
     if identity.is_header(secret):
         return identity.owner
     try:
+        if secret.count(".") == SIGNED_PARTS - 1 and not secret.startswith(TOKEN_PREFIX):
+            claimed = identity.check_token(secret, frozenset({OPERATOR_AUDIENCE}))
+            if claimed.attempt is None:
+                raise Unauthorized("The token isn't a step's.")
+            return admit(claimed, users, is_running)
         user = users.with_token(secret)
     except Unauthorized as error:
         raise Unauthorized(
@@ -67,16 +85,19 @@ def operator_with(key: str, context: Context) -> Caller:
     claimed = context.identity.check_token(key, frozenset({OPERATOR_AUDIENCE}))
     if claimed.attempt is None:
         return admit(claimed, context.users)
-    if not context.is_running(claimed.attempt):
+    return admit(claimed, context.users, context.is_running)
+
+
+def admit(claimed: Caller, users: Users, is_running: IsRunning = _no_step) -> Caller:
+    """Return a caller as they are now.
+
+    Raises `Unauthorized` when their token was replaced or revoked since they got it, and for a step that has ended.
+    """
+    if claimed.attempt is not None and not is_running(claimed.attempt):
         raise Unauthorized(
             f"The token was for an attempt of a step, {claimed.attempt.token_id}, which doesn't run any more."
         )
-    return claimed
-
-
-def admit(claimed: Caller, users: Users) -> Caller:
-    """Return a caller as they are now; raises `Unauthorized` when their token was replaced or revoked since they got it."""
-    if not claimed.token_id:
+    if not claimed.token_id or claimed.attempt is not None:
         return claimed
     return caller_of(users.with_token_id(claimed.user, claimed.token_id))
 

@@ -63,6 +63,11 @@ class Caller:
         return Attempt(job, step, int(number))
 
 
+def step_caller(attempt: Attempt, user: str) -> Caller:
+    """Return the caller that an attempt of a step is, which `user` has submitted."""
+    return Caller(user, Role.CONTRIBUTOR, attempt.token_id)
+
+
 @dataclass(frozen=True)
 class Identity:
     """Signs and verifies callers' tokens; every key is derived from the home's secret for one use.
@@ -105,7 +110,7 @@ class Identity:
 
     def step_token(self, audience: str, attempt: Attempt, user: str) -> str:
         """Return the token of a step that `user` has submitted: a contributor's, for as long as the attempt runs."""
-        return self.token(audience, Caller(user, Role.CONTRIBUTOR, attempt.token_id), lifetime_s=STEP_LIFETIME_S)[0]
+        return self.token(audience, step_caller(attempt, user), lifetime_s=STEP_LIFETIME_S)[0]
 
     def check_token(self, token: str, audiences: frozenset[str], now: float | None = None) -> Caller:
         """Return the caller that the token was issued to, as they were then.

@@ -38,6 +38,7 @@ from mafunzo.entrypoints.http.slow_clients import server_options
 from mafunzo.entrypoints.serve.metrics import Books
 from mafunzo.entrypoints.serve.ways_in import (
     MlflowRoutes,
+    StepAccess,
     http_app,
     https_app,
     mlflow_way_in,
@@ -175,7 +176,8 @@ def _variables_of_a_step(
     is_alone = len(workspace.jobs.get(job.name).steps) == 1
     uri = f"http://mafunzo:{key}@{own.host}:{own.port}/mlflow"
     run_id = step_run_id(job.name, step.name, step.attempt, is_alone)
-    return step_variables(uri, job, run_id, inputs, outputs)
+    access = StepAccess(workspace.home, own, key) if own.https_port is not None else None
+    return step_variables(uri, job, run_id, inputs, outputs, access)
 
 
 class _Quiet(uvicorn.Server):

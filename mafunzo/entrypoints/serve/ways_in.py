@@ -29,6 +29,15 @@ class MlflowRoutes:
 
 
 @dataclass(frozen=True)
+class StepAccess:
+    """How a step's program reaches its own server: by the address, the token of the step and the home's certificates."""
+
+    home: Home
+    own: ServerAddress
+    token: str
+
+
+@dataclass(frozen=True)
 class SecureApp:
     """The https port's application and its certificate, by the paths of the files."""
 
@@ -115,7 +124,12 @@ def https_app(
 
 
 def step_variables(
-    mlflow_uri: str, job: Job, run_id: str, inputs: Mapping[str, str], outputs: Mapping[str, str]
+    mlflow_uri: str,
+    job: Job,
+    run_id: str,
+    inputs: Mapping[str, str],
+    outputs: Mapping[str, str],
+    access: StepAccess | None = None,
 ) -> dict[str, str]:
     """Return the environment variables that ways in give to a user's step, by which it finds what it runs in.
 
@@ -128,7 +142,11 @@ def step_variables(
 
         variables |= mlflow_variables(mlflow_uri, job.experiment, run_id)
     if is_here(AZURE):
+        from mafunzo.entrypoints.azure.client.environment import Access
         from mafunzo.entrypoints.azure.step_environment import step_variables as azure_variables
 
-        variables |= azure_variables(job.name, job.experiment, run_id, inputs, outputs)
+        own = None
+        if access is not None:
+            own = Access(access.own.https_url, access.token, tls.files(access.home).bundle)
+        variables |= azure_variables(job.name, job.experiment, run_id, inputs, outputs, own)
     return variables

@@ -88,7 +88,8 @@ def require_access(access: Access, token_file: Path) -> None:
 def azure_environment(access: Access, before: Mapping[str, str]) -> dict[str, str]:
     """Return the variables for a client of a server, to be set on top of the environment `before`.
 
-    The cloud is always named: without it the SDK goes on to public Azure where the server doesn't answer.
+    The cloud is always named: without it the SDK goes on to public Azure where the server doesn't answer. MLflow is kept from
+    printing a run's address, because the tracking URI that the SDK tells has the key in it.
     """
     return {
         "ARM_CLOUD_METADATA_URL": f"{access.url}/metadata/endpoints?api-version=2019-05-01",
@@ -101,6 +102,7 @@ def azure_environment(access: Access, before: Mapping[str, str]) -> dict[str, st
         "AZUREML_RUN_POLLING_INTERVAL_MIN": "1",
         "AZUREML_RUN_POLLING_INTERVAL_MAX": "5",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         **no_proxy_environment(before, access.host),
     }
 

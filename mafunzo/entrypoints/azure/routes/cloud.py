@@ -29,10 +29,11 @@ def cloud_metadata(request: Request) -> Any:
 
 @public.get("/msi/token")
 def managed_identity(request: Request, resource: str = "") -> Any:
-    """Issue an access token to a caller with the home's secret, or with a user's token."""
+    """Issue an access token to a caller with the home's secret, a user's token, or that of a step which runs."""
     context = azure_context(request)
     secret = request.headers.get("x-identity-header", "")
-    request.state.caller = caller_with(secret, context.identity, context.workspace.users)
+    users, serving = context.workspace.users, context.serving
+    request.state.caller = caller_with(secret, context.identity, users, lambda attempt: serving.is_running(attempt))
     if not resource:
         raise InvalidParameter("The request names no resource to give a token for.", param="resource")
     token, ends = context.identity.token(resource, request.state.caller)

@@ -87,6 +87,10 @@ def test_the_home_s_secret_is_an_owner_s_and_a_token_its_user_s(workspace: Works
     user, token = workspace.users.create("amina", "reader")
     assert caller_with(identity.header, identity, workspace.users) == Caller(workspace.user, Role.OWNER)
     assert caller_with(token, identity, workspace.users) == Caller("amina", Role.READER, user.token_id)
+    attempt = Attempt("job1", "train", 1)
+    of_step = identity.step_token(OPERATOR_AUDIENCE, attempt, "amina")
+    caller = caller_with(of_step, identity, workspace.users, lambda one: one == attempt)
+    assert caller == Caller("amina", Role.CONTRIBUTOR, attempt.token_id)
     for wrong in ("", token[:-1], user.token_id, identity.header[:-1]):
         with pytest.raises(Unauthorized, match="X-IDENTITY-HEADER lets nobody in"):
             caller_with(wrong, identity, workspace.users)
@@ -162,7 +166,7 @@ def test_a_step_s_token_opens_nothing_but_the_operator_s_routes(context: Context
     with pytest.raises(Unauthorized, match="The token is for mafunzo/mlflow"):
         context.identity.check_token(token, frozenset({"https://127.0.0.1:8443"}))
     claimed = context.identity.check_token(token, frozenset({OPERATOR_AUDIENCE}))
-    with pytest.raises(Unauthorized, match="was deleted"):
+    with pytest.raises(Unauthorized, match="doesn't run any more"):
         admit(claimed, workspace.users)
 
 

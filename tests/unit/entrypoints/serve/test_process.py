@@ -105,11 +105,12 @@ def test_a_step_finds_a_token_of_its_own_that_is_good_while_that_attempt_runs(ho
     identity = identity_of(home, "baraka")
     with Workspace(home.root, port=0) as workspace:
         workspace.services.records.jobs.add(job, [step])
-        own = ServerAddress(1, 0.0, 8080, "")
+        own = ServerAddress(1, 0.0, 8080, "", https_port=8443)
         variables = process._variables_of_a_step(workspace, own, identity, job, step, {}, {})
         assert operator_key(home) not in str(variables) and identity.header not in str(variables)
         claimed = identity.check_token(variables["MLFLOW_TRACKING_TOKEN"], frozenset({OPERATOR_AUDIENCE}))
         assert (claimed.user, claimed.role, claimed.attempt) == ("amina", Role.CONTRIBUTOR, Attempt("job1", "train", 2))
+        assert variables["IDENTITY_HEADER"] == variables["MLFLOW_TRACKING_TOKEN"], "the SDK in a step logs in as it"
         assert process._is_running(workspace, Attempt("job1", "train", 2))
         assert not process._is_running(workspace, Attempt("job1", "train", 1)), "an earlier attempt"
         assert not process._is_running(workspace, Attempt("job1", "other", 2)), "another step"

@@ -228,3 +228,11 @@ def test_a_bundle_that_cannot_be_read_is_refused_before_anything_is_asked(tmp_pa
     with pytest.raises(InvalidFile) as refused:
         require_access(Access(URL, "secret", broken), TOKEN_FILE)
     assert refused.value.message == f"{broken} holds no certificate that can be read. Copy it anew."
+
+
+def test_mlflow_does_not_print_the_address_that_has_the_key_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT
+
+    for name, value in azure_environment(ACCESS, {}).items():
+        monkeypatch.setenv(name, value)
+    assert MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.get() is True
