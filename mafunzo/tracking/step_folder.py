@@ -85,6 +85,16 @@ class StepFolder(NamedTuple):
         return self.path / ENVIRONMENT
 
     @property
+    def without_cores(self) -> Path:
+        """It is there while the process has no lease of cores: it builds its environment, and then waits for them."""
+        return self.path / "without-cores"
+
+    @property
+    def built(self) -> Path:
+        """It is there once the process has built its environment, and wants its cores."""
+        return self.path / "built"
+
+    @property
     def key(self) -> Path:
         """The cache key of the step, which all its attempts share."""
         return self.path.parent / "key.json"

@@ -26,6 +26,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ OURS_ONLY = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 MINORS = range(30, 5, -1)
 """The versions 3.x that are looked for, the newest first."""
 PROBE_TIMEOUT_S = 60
+POLL_S = 0.1
 LAST_LINES = 5
 CONFIGURATION = "pyvenv.cfg"
 _BASE_FILE = "_base.pth"
@@ -174,6 +176,7 @@ def main(argv: Sequence[str]) -> int:
                 if not is_ready(folder):
                     _build(folder, python, packages, lock)
         make_overlay(overlay, folder)
+        _await_cores()
     except _CommandFailed as failure:
         reason = [line for line in failure.lines if line.startswith("ERROR:")] or failure.lines[-LAST_LINES:]
         _tell(
@@ -191,6 +194,16 @@ def _lines(packages: Sequence[str]) -> list[str]:
     if len(packages) == 1 and packages[0].startswith("@"):
         return Path(packages[0][1:]).read_text(encoding="utf-8").splitlines()
     return list(packages)
+
+
+def _await_cores() -> None:
+    """Wait for the step's cores, where it was started without them because its environment had to be built."""
+    folder = os.environ.get(STEP_FOLDER)
+    if not folder or not StepFolder(Path(folder)).without_cores.exists():
+        return
+    StepFolder(Path(folder)).built.touch()
+    while StepFolder(Path(folder)).without_cores.exists():
+        time.sleep(POLL_S)
 
 
 def _interpreter(environment: Environment) -> Interpreter:

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -218,6 +219,10 @@ def clean(folder: Path, keeps_outputs: bool = False) -> None:
         return
     for name in (INPUTS, CODE, ENVIRONMENT, *([] if keeps_outputs else [OUTPUTS])):
         remove_tree(folder / name)
+    StepFolder(folder).built.unlink(missing_ok=True)
+    StepFolder(folder).without_cores.unlink(missing_ok=True)
+    with suppress(OSError):
+        StepFolder(folder).logs.rmdir()  # to which the command wrote nothing
 
 
 def _recorded(path: Path) -> dict[str, Any] | None:

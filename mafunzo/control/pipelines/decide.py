@@ -4,7 +4,7 @@ Every rule of running jobs is here: order, failure, retries, cancellation, reuse
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -38,6 +38,7 @@ class StepState:
     process: of its latest attempt, if the step is running. failures, cut_offs: of its attempts up to now.
     reusable: outputs of an earlier step that may be taken over; source says whose.
     is_busy: a thread is at work on it (its inputs are laid out, its outputs stored), so that it's left alone.
+    must_build: its environment isn't there yet; it builds it without cores, and gets them afterwards.
     is_overdue: it runs for longer than it may. values: what a trial has logged of its sweep's metric, in order.
     """
 
@@ -50,6 +51,7 @@ class StepState:
     is_busy: bool = False
     is_overdue: bool = False
     values: tuple[float | None, ...] = ()
+    must_build: bool = False
 
 
 @dataclass(frozen=True)
@@ -289,6 +291,7 @@ def _on_waiting(
         return Reuse(step, state.reusable, state.source), left
     if not need.fits(all_jobs.capacity):
         return Fail(step, f"it needs {_text(need)}, this machine has {_text(all_jobs.capacity)}"), left
+    need = without_cores(need) if state.must_build else need
     after = left.minus(need)
     if need.fits(left):
         return Start(step), after
@@ -310,8 +313,13 @@ def need_of(resources: Resources, capacity: Resources) -> Resources:
     return Resources(cpus, resources.gpus, resources.memory_mb, resources.processes)
 
 
+def without_cores(resources: Resources) -> Resources:
+    """Return what a step holds while its environment is built, which takes the network's time: all but its cores."""
+    return replace(resources, cpus=0)
+
+
 def _text(resources: Resources) -> str:
-    parts = [f"{resources.cpus} core{'s' if resources.cpus != 1 else ''}"]
+    parts = [f"{resources.cpus} core{'s' if resources.cpus != 1 else ''}"] if resources.cpus else ["no cores"]
     parts += [f"{resources.gpus} GPU{'s' if resources.gpus != 1 else ''}"] if resources.gpus else []
     parts += [f"{resources.memory_mb} MB"] if resources.memory_mb else []
     return ", ".join(parts)

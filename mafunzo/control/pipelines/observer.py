@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from mafunzo.control.launcher.environment import environment_folder, is_ready
 from mafunzo.control.launcher.local import ExitRecord, LocalLauncher, Running
 from mafunzo.control.pipelines.attempt import logged_values, step_folder
 from mafunzo.control.pipelines.cache import Ingredients, differences, ingredients, key_of
@@ -21,6 +22,8 @@ from mafunzo.entities.job import Job, Step, StepStatus
 from mafunzo.entities.sweep import Sweep
 from mafunzo.tracking.step_folder import StepFolder
 
+ENVIRONMENTS_FOLDER = "environments"
+"""Where in a home the virtual environments of users' steps are."""
 HALTED_FILE = "halted"
 """Marks an attempt that was ended because the server was stopped."""
 StepName = tuple[str, str]
@@ -88,9 +91,12 @@ class Observer:
 
     def _step_state(self, job: Job, step: Step, outputs: Outputs) -> StepState:
         if step.status == StepStatus.RUNNING:
-            process = self._process(step_folder(self._home, step))
+            folder = step_folder(self._home, step)
+            process = self._process(folder)
             if process in (Process.RUNNING, Process.SUCCEEDED):
-                return StepState(step, process, is_overdue=_has_passed(step.started_at, step.spec.timeout_s))
+                is_held_up = StepFolder(folder).without_cores.exists()
+                is_overdue = not is_held_up and _has_passed(step.started_at, step.spec.timeout_s)
+                return StepState(step, process, is_overdue=is_overdue)
             folders = self.attempts(step)
             records = [self._launcher.record(folder) for folder in folders]
             failures = sum(record is not None and _outcome(record) == Process.FAILED for record in records)
@@ -98,8 +104,15 @@ class Observer:
             cut_offs = sum(self._launcher.was_cut_off(path) for path in folders if not (path / HALTED_FILE).exists())
             return StepState(step, process, failures, cut_offs)
         if step.status == StepStatus.WAITING and upstream(step) <= set(outputs):
-            return self._reusable(job, step, outputs)
+            return replace(self._reusable(job, step, outputs), must_build=self.must_build(step))
         return StepState(step)
+
+    def must_build(self, step: Step) -> bool:
+        """Return whether the environment of a step isn't there yet."""
+        runtime = step.spec.runtime
+        if runtime is None or not runtime.packages:
+            return False
+        return not is_ready(environment_folder(self._home.root / ENVIRONMENTS_FOLDER, runtime))
 
     def _process(self, folder: Path) -> Process:
         match self._launcher.status(folder):

@@ -48,9 +48,10 @@ from mafunzo.control.pipelines.decide import (
     Wait,
     decide,
     need_of,
+    without_cores,
 )
 from mafunzo.control.pipelines.delivery import deliver
-from mafunzo.control.pipelines.observer import HALTED_FILE, Observer, StepName
+from mafunzo.control.pipelines.observer import ENVIRONMENTS_FOLDER, HALTED_FILE, Observer, StepName
 from mafunzo.control.pipelines.stopping import Trial
 from mafunzo.control.pipelines.sweep import suggest
 from mafunzo.control.store.artifact import Artifacts
@@ -77,7 +78,6 @@ from mafunzo.tracking.step_folder import StepFolder
 logger = logging.getLogger(__name__)
 
 OWNER = "job:"
-ENVIRONMENTS_FOLDER = "environments"
 WHOLE_JOB = ""
 """Stands in place of a step's name for what is done to a job as a whole."""
 BROKEN = (MafunzoError, OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
@@ -129,9 +129,10 @@ class Scheduler:
             self._recover()
             self._is_recovered = True
         has_settled = self._settle()
+        awaited = self._give_cores()
         held = self._leases.list()
         holders = tuple(Holder(lease.owner.removeprefix(OWNER), lease.resources) for lease in held)
-        left = reduce(Resources.minus, (lease.resources for lease in held), self._capacity)
+        left = reduce(Resources.minus, [*(lease.resources for lease in held), *awaited], self._capacity)
         busy = {*self._busy, *self._paused}
         looks = [self._look(job, busy) for job in self._records.jobs.queue() if (job.name, WHOLE_JOB) not in busy]
         state = State(tuple(look for look in looks if look is not None), self._capacity, holders)
@@ -269,9 +270,29 @@ class Scheduler:
                 self._finish(action)
         return True
 
+    def _give_cores(self) -> list[Resources]:
+        """Give the steps whose environments are built by now their cores; return what those wait for that there isn't yet.
+
+        A step's own time begins here: neither the build nor waiting for cores counts for its limit.
+        """
+        awaited = []
+        for step in self._running_steps():
+            folder = StepFolder(step_folder(self._home, step))
+            if (folder.built.exists() and folder.without_cores.exists()) and not self._took_cores(step, folder):
+                awaited.append(Resources(cpus=need_of(step.spec.resources, self._capacity).cpus))
+        return awaited
+
+    def _took_cores(self, step: Step, folder: StepFolder) -> bool:
+        need = need_of(step.spec.resources, self._capacity)
+        if not self._leases.take(_owner(step), need, self._capacity):
+            return False
+        self._records.steps.update(replace(step, started_at=_now()))
+        folder.without_cores.unlink(missing_ok=True)
+        return True
+
     def _start(self, step: Step) -> bool:
-        held = need_of(step.spec.resources, self._capacity)
-        if not self._leases.take(_owner(step), held, self._capacity):
+        need, must_build = need_of(step.spec.resources, self._capacity), self._observer.must_build(step)
+        if not self._leases.take(_owner(step), without_cores(need) if must_build else need, self._capacity):
             return False  # a worker was quicker; the next tick says who
         try:
             step = self._with_values(step)
@@ -290,7 +311,7 @@ class Scheduler:
         except BaseException:
             self._leases.release(_owner(step))
             raise
-        self._submit(started, lambda: self._launch(started, held))
+        self._submit(started, lambda: self._launch(started, need, must_build))
         return True
 
     def _with_values(self, step: Step) -> Step:
@@ -303,12 +324,14 @@ class Scheduler:
         self._observer.forget(step.job, step.name)
         return replace(step, spec=replace(step.spec, inputs={**step.spec.inputs, **values}))
 
-    def _launch(self, step: Step, held: Resources) -> None:
+    def _launch(self, step: Step, held: Resources, must_build: bool) -> None:
         folder = step_folder(self._home, step)
         devices = self._leases.devices(_owner(step)) if self._capacity.gpus else None
         earlier = self._observer.outputs(step.job)
         try:
             folder.mkdir(parents=True, mode=0o700)
+            if must_build:
+                StepFolder(folder).without_cores.touch()
             ready = prepare(
                 step.spec, folder, earlier, self._artifacts, held, devices, self._home.root / ENVIRONMENTS_FOLDER
             )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mafunzo.control.launcher.environment import environment_folder, is_ready, remove
-from mafunzo.control.pipelines.scheduler import ENVIRONMENTS_FOLDER
+from mafunzo.control.pipelines.observer import ENVIRONMENTS_FOLDER
 from mafunzo.control.store.catalog import CURATED, curated_environment, curated_environments, environment_cards
 from mafunzo.control.store.codec import decode
 from mafunzo.control.workspace.services import Services

@@ -5,12 +5,14 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from mafunzo.entities.environment import Environment
 from mafunzo.entities.job import Job, JobStatus, Resources, Step, StepStatus
 from mafunzo.tracking.step_folder import StepFolder
 from tests.support.pipeline_bench import Bench, shell
@@ -594,3 +596,52 @@ def test_a_full_disk_while_outputs_are_stored_fails_the_step_and_not_the_loop(
 
 def _lives(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+ALL_CORES = Resources(cpus=0)
+BUILDS = """touch $MAFUNZO_STEP_FOLDER/built
+while [ -e $MAFUNZO_STEP_FOLDER/without-cores ]; do sleep 0.02; done
+"""
+
+
+def with_environment(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Submit the job `own`, whose step has an environment that nobody has built yet."""
+    monkeypatch.setattr("mafunzo.control.pipelines.observer.is_ready", lambda folder: False)
+    monkeypatch.setattr("mafunzo.control.pipelines.attempt.setup_command", lambda *_: BUILDS)
+    bench.submit("own", shell("own", "echo ran > ${{outputs.out}}", resources=ALL_CORES))
+    step = bench.step("own", "own")
+    spec = replace(step.spec, runtime=Environment("e", "1", packages=("x",)), timeout_s=60.0)
+    bench.records.steps.update(replace(step, spec=spec))
+
+
+def test_an_environment_is_built_without_cores_and_the_step_begins_when_it_gets_them(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = bench.root / "gate"
+    bench.submit("busy", replace(HOLD, resources=ALL_CORES), {"gate": str(gate)})
+    bench.until(lambda: bench.statuses("busy") == {"hold": "running"})
+    with_environment(bench, monkeypatch)
+    bench.until(lambda: bench.step("own", "own").attempt and (bench.folder("own", "own") / "built").exists())
+    bench.tick()
+    cpus = {lease.owner.rpartition("/")[2]: lease.resources.cpus for lease in bench.leases.list()}
+    assert cpus == {"hold": bench.capacity.cpus, "own": 0}
+    bench.submit("later", shell("later", "echo x > ${{outputs.out}}", resources=ALL_CORES))
+    before = bench.step("own", "own").started_at
+    gate.touch()
+    assert bench.finish("busy", "own", "later").status == JobStatus.COMPLETED
+    assert bench.read("own", "own") == "ran\n" and bench.step("own", "own").started_at > before
+    assert bench.step("later", "later").started_at > bench.step("own", "own").started_at, "who was first has them first"
+    assert bench.leases.list() == [] and not (bench.folder("own", "own") / "built").exists()
+
+
+def test_a_step_that_waits_for_its_cores_isn_t_out_of_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = bench.root / "gate"
+    bench.submit("busy", replace(HOLD, resources=ALL_CORES), {"gate": str(gate)})
+    bench.until(lambda: bench.statuses("busy") == {"hold": "running"})
+    with_environment(bench, monkeypatch)
+    bench.until(lambda: bench.step("own", "own").attempt and (bench.folder("own", "own") / "built").exists())
+    step = bench.step("own", "own")
+    bench.records.steps.update(replace(step, started_at=datetime.now(UTC) - timedelta(hours=1)))
+    bench.tick()
+    gate.touch()
+    assert bench.finish("own").status == JobStatus.COMPLETED
