@@ -1,6 +1,6 @@
 """Where a server that runs is found."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 LOOPBACK = "127.0.0.1"
 
@@ -9,7 +9,8 @@ LOOPBACK = "127.0.0.1"
 class ServerAddress:
     """A server that runs: its process, by id and start (seconds since the epoch), and its ports.
 
-    port: http. https_port: None where no way in needs one. listen: the address of both.
+    port: http. https_port: None where no way in needs one. listen: the address of both. identity: of the process, which the
+    clock doesn't move; empty from an earlier version.
     """
 
     pid: int
@@ -18,6 +19,7 @@ class ServerAddress:
     started_at: str
     https_port: int | None = None
     listen: str = LOOPBACK
+    identity: str = field(default="", compare=False)
 
     @property
     def is_private(self) -> bool:

@@ -245,7 +245,7 @@ def _runner(folder: Path) -> psutil.Process | None:
     record = _process_record(folder)
     if record.get("pid") is None:
         return None
-    process = live_process(int(record["pid"]), float(record["pid_start"]))
+    process = live_process(int(record["pid"]), float(record["pid_start"]), str(record.get("identity") or ""))
     with suppress(psutil.Error):
         return process if process is not None and mark_of(process) in (None, str(folder)) else None
     return None

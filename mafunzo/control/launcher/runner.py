@@ -27,7 +27,13 @@ LAST_LINES = 20
 def main(argv: Sequence[str]) -> int:
     """Run the command, `PROCESSES` times side by side, and record how it ended; return its exit code."""
     folder, processes, command = Path(argv[0]), int(argv[1]), list(argv[2:])
-    me = {"pid": os.getpid(), "pid_start": process_start(), "started_at": time.time(), "command": command}
+    me = {
+        "pid": os.getpid(),
+        "pid_start": process_start(),
+        "identity": process_identity(os.getpid()),
+        "started_at": time.time(),
+        "command": command,
+    }
     if not claim(folder, me):
         return 0
     _prefer_for_oom_kill()
@@ -62,8 +68,21 @@ def claim(folder: Path, who: Mapping[str, Any]) -> bool:
     return True
 
 
+def process_identity(pid: int) -> str:
+    """Return what tells a process from every other that has had or will get its pid; empty where the system doesn't say.
+
+    That is when it began, in clock ticks since the machine started, and which start that was: neither moves with the clock.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+    except OSError:  # not Linux, or it is gone
+        return ""
+    return f"{boot.strip()}/{stat.rpartition(')')[2].split()[19]}"
+
+
 def process_start() -> float:
-    """Return when this process began, in epoch seconds as psutil counts them: with the pid, its identity."""
+    """Return when this process began, in epoch seconds as psutil counts them."""
     try:
         ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
         boot = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime "))

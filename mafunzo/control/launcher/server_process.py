@@ -30,7 +30,7 @@ def find_server(home: Home) -> ServerAddress | None:
     if "azure_port" in facts:  # as version 0.1.0 wrote it
         facts["https_port"] = facts.pop("azure_port")
     address = ServerAddress(**facts)
-    return None if live_process(address.pid, address.pid_start) is None else address
+    return None if live_process(address.pid, address.pid_start, address.identity) is None else address
 
 
 def write_address(home: Home, address: ServerAddress) -> None:

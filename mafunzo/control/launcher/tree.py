@@ -13,11 +13,12 @@ from pathlib import Path
 
 import psutil
 
+from mafunzo.control.launcher.runner import process_identity
 from mafunzo.tracking.step_folder import STEP_FOLDER
 
 LOOKS, LOOK_EVERY_S = 10, 0.01
 SAME_START_S = 2.0
-"""Two readings of a process's start that differ by no more are the same process (the clock may have been set)."""
+"""Two readings of a process's start that differ by no more are the same process, where no identity was written down."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +71,17 @@ class Tree:
         return updates
 
 
-def live_process(pid: int, pid_start: float) -> psutil.Process | None:
-    """Return that very process, never one that was given its pid; None if it's gone, or a zombie."""
+def live_process(pid: int, pid_start: float, identity: str = "") -> psutil.Process | None:
+    """Return that very process, never one that was given its pid; None if it's gone, or a zombie.
+
+    identity: as `runner.process_identity` returned it, which the clock doesn't move; earlier versions wrote `pid_start` only.
+    """
     try:
         process = psutil.Process(pid)
-        is_same = abs(process.create_time() - pid_start) <= SAME_START_S
+        has_same_start = abs(process.create_time() - pid_start) <= SAME_START_S
+        is_same = process_identity(pid) == identity if identity else has_same_start
         return process if is_same and process.status() != psutil.STATUS_ZOMBIE else None
-    except psutil.Error:
+    except (psutil.Error, ValueError, OverflowError):  # the last two for what is no pid
         return None
 
 

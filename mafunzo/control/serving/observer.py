@@ -114,7 +114,8 @@ class Observer:
             watch.failed_probes = watch.failed_probes + 1 if watch.health is Health.UNKNOWN else 0
             watch.probe = None
         period_s = PROBE_PERIOD_S if watch.health is Health.READY else TICK_S
-        if watch.probe is None and self._clock() - watch.probed_at >= period_s:
+        is_due = not 0 <= self._clock() - watch.probed_at < period_s  # also where the clock was put back
+        if watch.probe is None and is_due:
             watch.probed_at = self._clock()
             watch.probe = self._threads.submit(self._ask_health, port, headers)
 

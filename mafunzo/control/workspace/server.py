@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from mafunzo.control.launcher.hardware import capacity, hardware
 from mafunzo.control.launcher.local import LocalLauncher
+from mafunzo.control.launcher.runner import process_identity
 from mafunzo.control.launcher.server_process import address_file, write_address
 from mafunzo.control.pipelines.scheduler import Scheduler, UserVariables
 from mafunzo.control.serving.supervisor import Supervisor
@@ -26,7 +28,7 @@ def loops_of(
 @contextmanager
 def announced(workspace: Workspace, address: ServerAddress) -> Iterator[None]:
     """Let other processes find the server of the home at `address`, until this ends."""
-    write_address(workspace.home, address)
+    write_address(workspace.home, replace(address, identity=process_identity(address.pid)))
     try:
         yield
     finally:

@@ -12,7 +12,9 @@ from pathlib import Path
 import psutil
 
 from mafunzo.control.launcher.local import LocalLauncher
+from mafunzo.control.launcher.runner import process_identity
 from mafunzo.control.launcher.server_process import address_file, find_server
+from mafunzo.control.launcher.tree import live_process
 from mafunzo.control.pipelines.scheduler import Scheduler
 from mafunzo.control.serving.supervisor import Supervisor
 from mafunzo.control.store.artifact import Artifacts
@@ -42,6 +44,7 @@ class EndedProcess:
     purpose: str
     memory_mb: float
     ports: tuple[int, ...] = ()
+    identity: str = ""
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,9 @@ def _purpose(folder: Path, home: Home) -> str:
 
 def _snapshot(process: psutil.Process, purpose: str) -> EndedProcess:
     with process.oneshot():
-        return EndedProcess(process.pid, process.create_time(), purpose, _memory_mb(process), _ports(process))
+        memory_mb, ports = _memory_mb(process), _ports(process)
+        identity = process_identity(process.pid)
+        return EndedProcess(process.pid, process.create_time(), purpose, memory_mb, ports, identity)
 
 
 def _memory_mb(process: psutil.Process) -> float:
@@ -207,12 +212,7 @@ def _has_ended(process: psutil.Process, timeout_s: float) -> bool:
 
 def _alive(record: EndedProcess) -> psutil.Process | None:
     """Return that very process, not a later one with its id."""
-    try:
-        process = psutil.Process(record.pid)
-        is_same = process.create_time() == record.pid_start and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return None
-    return process if is_same else None
+    return live_process(record.pid, record.pid_start, record.identity)
 
 
 def _left(home: Home, report: DownReport) -> Iterator[str]:

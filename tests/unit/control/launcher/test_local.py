@@ -93,6 +93,33 @@ def test_a_stranger_that_was_given_the_pid_is_not_taken_for_ours(folder: Path) -
         stranger.wait()
 
 
+@pytest.mark.parametrize("moved_s", [-3600.0, -3.0, 3.0, 86400.0])
+def test_a_clock_that_was_set_makes_no_stranger_of_our_process(folder: Path, moved_s: float) -> None:
+    """psutil counts a start from the clock: the same process seems to have begun at another time."""
+    LocalLauncher().start("sleep 600", folder, {})
+    record = json.loads((folder / "process.json").read_text())
+    (folder / "process.json").write_text(json.dumps({**record, "pid_start": record["pid_start"] + moved_s}))
+    assert isinstance(LocalLauncher().status(folder), Running)
+
+
+def test_a_process_of_an_earlier_version_is_known_by_its_start(folder: Path) -> None:
+    LocalLauncher().start("sleep 600", folder, {})
+    record = json.loads((folder / "process.json").read_text())
+    del record["identity"]
+    (folder / "process.json").write_text(json.dumps(record))
+    assert isinstance(LocalLauncher().status(folder), Running)
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_the_same_pid_of_another_start_or_after_a_restart_of_the_machine_is_a_stranger(folder: Path, part: int) -> None:
+    LocalLauncher().start("sleep 600", folder, {})
+    record = json.loads((folder / "process.json").read_text())
+    parts = record["identity"].split("/")
+    parts[part] = parts[part][:-1] + ("0" if parts[part][-1] != "0" else "1")
+    (folder / "process.json").write_text(json.dumps({**record, "identity": "/".join(parts)}))
+    assert isinstance(LocalLauncher().status(folder), Lost)
+
+
 def test_what_was_killed_with_its_runner_is_lost(folder: Path) -> None:
     started = LocalLauncher().start("sleep 600", folder, {})
     os.kill(started.pid, signal.SIGKILL)

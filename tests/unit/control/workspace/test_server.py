@@ -1,6 +1,7 @@
 """Tests of `mafunzo.control.workspace.server`: the loops of one home, and where its server is found."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -22,6 +23,14 @@ def test_a_server_is_found_until_it_ends_whatever_ends_it(tmp_path: Path) -> Non
             assert find_server(workspace.home) == own_address()
             raise KeyError
         assert find_server(workspace.home) is None
+
+
+@pytest.mark.parametrize("moved_s", [-86400.0, -3.0, 3.0, 3600.0])
+def test_a_clock_that_was_set_makes_no_stranger_of_the_server(tmp_path: Path, moved_s: float) -> None:
+    with Workspace(tmp_path / "home", port=0) as workspace:
+        began_otherwise = replace(own_address(), pid_start=own_address().pid_start + moved_s)
+        with announced(workspace, began_otherwise):
+            assert find_server(workspace.home) == began_otherwise
 
 
 def test_in_an_empty_home_both_loops_find_nothing_to_do(tmp_path: Path) -> None:
