@@ -78,6 +78,7 @@ def prepare(
             inputs[name] = str(source.value).lower() if isinstance(source.value, bool) else str(source.value)
             continue
         stored = source.artifact if isinstance(source, ArtifactInput) else upstream[source.step][source.output]
+        artifacts.require_checked(stored)
         inputs[name] = str(artifacts.checkout(stored, StepFolder(folder).inputs / name, is_writable))
     StepFolder(folder).outputs.mkdir()
     outputs: dict[str, str] = {}

@@ -33,7 +33,10 @@ Outputs = Mapping[str, Mapping[str, str]]
 
 
 class Observer:
-    """Looks at the jobs of one home. versions: of what else decides outputs."""
+    """Looks at the jobs of one home. versions: of what else decides outputs.
+
+    damaged: the artifacts that were found damaged, until they are stored anew; no step is spared for them.
+    """
 
     def __init__(
         self,
@@ -46,6 +49,7 @@ class Observer:
         self._records, self._artifacts, self._launcher, self._home = records, artifacts, launcher, home
         self._versions = versions
         self._keys: dict[StepName, Ingredients] = {}
+        self.damaged: set[str] = set()
 
     def job_state(self, job: Job, busy: Set[StepName]) -> JobState:
         """Return a job with what is seen of its steps; at those that are `busy` a thread is at work."""
@@ -126,9 +130,13 @@ class Observer:
         if job.force_rerun or not step.spec.is_deterministic:
             return StepState(step)
         earlier = self._records.steps.find_cached(key_of(self.key(step, outputs)))
-        if earlier is None or not all(self._artifacts.exists(stored) for stored in earlier.outputs.values()):
+        if earlier is None or not all(self._is_sound(stored) for stored in earlier.outputs.values()):
             return StepState(step)
         return StepState(step, reusable=earlier.outputs, source=f"{earlier.job}/{earlier.name}")
+
+    def _is_sound(self, artifact: str) -> bool:
+        """Return whether an artifact may be taken over, at a look: its bytes are hashed before it is (`Scheduler._reuse`)."""
+        return artifact not in self.damaged and self._artifacts.seems_whole(artifact)
 
     def _explain(self, step: Step, key: Ingredients) -> str:
         job = self._records.jobs.get(step.job)
@@ -146,7 +154,10 @@ class Observer:
             changes = differences(step.name, json.loads(path.read_text(encoding="utf-8")), key)
         except (OSError, ValueError, KeyError):  # the folder of that job was deleted, or is of another version
             return f"what decided its outputs in {before.job} is no longer known"
-        return f"{'; '.join(changes)} (since {before.job})" if changes else f"its outputs in {before.job} were deleted"
+        if changes:
+            return f"{'; '.join(changes)} (since {before.job})"
+        are_there = all(self._artifacts.exists(stored) for stored in before.outputs.values())
+        return f"its outputs in {before.job} are damaged" if are_there else f"its outputs in {before.job} were deleted"
 
     def _explain_retry(self, step: Step) -> str:
         if not step.reason.startswith(WAITS):

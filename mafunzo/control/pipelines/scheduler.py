@@ -82,6 +82,7 @@ WHOLE_JOB = ""
 """Stands in place of a step's name for what is done to a job as a whole."""
 BROKEN = (MafunzoError, OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
 """What goes wrong with one job or step: its files, or what a row says. A database that can't be reached is none of it."""
+SHOWN_FAULTS = 5
 POLL_S = 0.2
 PAUSE_S = 5.0
 UserVariables = Callable[[Job, Step, Mapping[str, str], Mapping[str, str]], Mapping[str, str]]
@@ -253,7 +254,7 @@ class Scheduler:
             case Start(step):
                 return self._start(step)
             case Reuse(step, outputs, source):
-                self._reuse(step, outputs, source)
+                self._submit(step, lambda: self._reuse(step, outputs, source))
             case Collect(step):
                 self._submit(step, lambda: self._collect(step))
             case Retry(step, reason, at):
@@ -354,6 +355,7 @@ class Scheduler:
         self._launcher.kill(folder, self._grace_s)  # what it left running in the background
         try:
             outputs = collect(step.spec, folder, self._artifacts)
+            self._observer.damaged -= set(outputs.values())  # storing them has made them whole
             # Of a sweep only the best trial's outputs go anywhere, at its end.
             if self._records.jobs.get(step.job).sweep is None:
                 self._deliver(step, outputs)
@@ -405,6 +407,13 @@ class Scheduler:
             _clean_or_warn(folder, outputs_stay(step, folder))
 
     def _reuse(self, step: Step, outputs: Mapping[str, str], source: str) -> None:
+        """Take over an earlier step's outputs, if their bytes are what they were; else the step runs, as the next tick sees."""
+        faults = {stored: faults for stored in set(outputs.values()) if (faults := self._artifacts.check(stored))}
+        if faults:
+            for stored, reasons in faults.items():
+                logger.error("Artifact %s of %s is damaged: %s", stored, source, "; ".join(reasons[:SHOWN_FAULTS]))
+            self._observer.damaged |= set(faults)
+            return
         key = self._observer.key(step, self._observer.outputs(step.job))
         self._write_key(step, key)
         reused = replace(step, cache_key=key_of(key), outputs=outputs, started_at=step.started_at or _now())

@@ -279,12 +279,14 @@ class Supervisor:
         folder = worker_folder(self.home, started)
         folder.mkdir(mode=0o700, parents=True)
         forget_old_attempts(self.home, started)
+        self.artifacts.require_checked(started.artifact)
         self.artifacts.checkout(started.artifact, folder / "model")
         argv = [*self.worker, "--model", str(folder / "model")]
         base = started.base_artifact
         faults = missing_files(folder / "model")
         if base:
             faults += wrong_base(folder / "model", self.artifacts.manifest(base))
+            self.artifacts.require_checked(base)
             self.artifacts.checkout(base, folder / "base")
             argv += ["--base", str(folder / "base")]
         if faults:

@@ -49,7 +49,8 @@ class Deployments:
         """Begin to serve a version of a model; return at once. It gets no traffic by itself.
 
         One that failed is made anew. Of any other that exists, time-outs are changed; raises `Conflict` for another model under
-        its name, and for one that is being deleted, `NotFound` for an unknown machine size.
+        its name, and for one that is being deleted, `NotFound` for an unknown machine size, `ArtifactCorrupt` for a damaged
+        model.
         """
         require_limits(request.initial_delay_s, request.request_timeout_s)
         if request.instance_type:
@@ -161,16 +162,19 @@ class Deployments:
         return artifact
 
     def _new(self, endpoint: str, name: str, asset: Asset, request: DeploymentRequest) -> Deployment:
+        artifact, base = self.require_chat_model(asset), asset.properties.get("base_artifact")
+        for stored in filter(None, (artifact, base)):  # what is served was never seen since it was stored
+            self._services.artifacts.require_intact(stored)
         return Deployment(
             endpoint=endpoint,
             name=name,
             model=str(asset.key),
-            artifact=self.require_chat_model(asset),
+            artifact=artifact,
             initial_delay_s=request.initial_delay_s,
             request_timeout_s=request.request_timeout_s,
             created_by=self._services.user,
             created_at=datetime.now(UTC),
-            base_artifact=asset.properties.get("base_artifact"),
+            base_artifact=base,
             echoes=request.echoes,
         )
 

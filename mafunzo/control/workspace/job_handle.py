@@ -166,13 +166,18 @@ class JobHandle:
         written = []
         for name in names:
             folder = Path(to) / name
-            self._services.artifacts.checkout(self.output_artifact(name), folder, is_writable=True)
+            self._lay_out(self.output_artifact(name), folder)
             written.append(folder)
         return written
 
     def checkout(self, output: str, to: Path, step: str | None = None) -> None:
         """Copy the files of an output, of the job or of one step, into the new folder `to`, where they may be changed."""
-        self._services.artifacts.checkout(self.output_artifact(output, step=step), to, is_writable=True)
+        self._lay_out(self.output_artifact(output, step=step), to)
+
+    def _lay_out(self, artifact: str, to: Path) -> None:
+        """Write an artifact whose every byte has been hashed; raises `ArtifactCorrupt`, which names what is damaged."""
+        self._services.artifacts.require_intact(artifact)
+        self._services.artifacts.checkout(artifact, to, is_writable=True)
 
     def written(self, step: str | None = None) -> dict[str, str]:
         """Return what there is of the outputs of the job, or of one step, by their artifacts.

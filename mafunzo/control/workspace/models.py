@@ -130,6 +130,7 @@ class Models(ModelSources):
         if artifact is None:
             job = self.import_(reference).wait()
             artifact = job.output_artifact("model")
+        self._services.artifacts.require_intact(artifact)
         self._services.artifacts.checkout(artifact, folder, is_writable=True)
         return folder
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import Popen
+from types import SimpleNamespace
 from typing import IO
 
 import pytest
@@ -422,3 +423,73 @@ def test_too_many_links_to_one_file_end_in_a_copy(
     monkeypatch.setattr(os, "link", refuse)
     out = artifacts.checkout(stored, tmp_path / "out")
     assert (out / "a.txt").read_bytes() == b"same" and (out / "a.txt").stat().st_nlink == 1
+
+
+def damage(artifacts: Artifacts, stored: str, is_noticed: bool = False) -> Path:
+    """Flip a byte of an artifact's only file; its size stays, and its modification time unless `is_noticed`."""
+    [file] = artifacts.manifest(stored)
+    blob = artifacts.blob_path(file.sha256)
+    before = blob.stat()
+    blob.chmod(0o644)
+    blob.write_bytes(bytes([blob.read_bytes()[0] ^ 1]) + blob.read_bytes()[1:])
+    if not is_noticed:
+        os.utime(blob, ns=(before.st_atime_ns, before.st_mtime_ns))
+    return blob
+
+
+def test_a_check_reads_what_changed(tmp_path: Path) -> None:
+    artifacts, source = Artifacts(tmp_path / "store"), tmp_path / "a.txt"
+    source.write_text("content")
+    stored = artifacts.put(source)
+    assert artifacts.check(stored) == []
+    damage(artifacts, stored, is_noticed=True)
+    assert artifacts.seems_whole(stored)
+    assert artifacts.check(stored) == ["a.txt: its bytes were changed"]
+    assert artifacts.check(stored) == ["a.txt: its bytes were changed"], "what is damaged is never stamped"
+    with pytest.raises(ArtifactCorrupt, match="is damaged"):
+        artifacts.require_checked(stored)
+
+
+def test_a_check_reads_nothing_that_was_hashed_within_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifacts, source = Artifacts(tmp_path / "store"), tmp_path / "a.txt"
+    source.write_text("content")
+    stored = artifacts.put(source)
+    damage(artifacts, stored)
+    assert artifacts.check(stored) == [], "neither its size nor its time tells"
+    now = time.time()
+    monkeypatch.setattr("mafunzo.control.store.stamp.time", SimpleNamespace(time=lambda: now + 24 * 3600 + 1))
+    assert artifacts.check(stored) == ["a.txt: its bytes were changed"]
+
+
+def test_a_thorough_look_reads_everything_whatever_was_hashed_before(tmp_path: Path) -> None:
+    artifacts, source = Artifacts(tmp_path / "store"), tmp_path / "a.txt"
+    source.write_text("content")
+    stored = artifacts.put(source)
+    damage(artifacts, stored)
+    with pytest.raises(ArtifactCorrupt) as refusal:
+        artifacts.require_intact(stored)
+    assert refusal.value.faults == ("a.txt: its bytes were changed",)
+    assert artifacts.put(source) == stored
+    artifacts.require_intact(stored)
+
+
+@pytest.mark.parametrize("change", [Path.unlink, lambda blob: (blob.chmod(0o644), blob.write_text("x"))])
+def test_what_is_missing_or_of_another_size_is_seen_at_a_look(change: Callable[[Path], object], tmp_path: Path) -> None:
+    artifacts, source = Artifacts(tmp_path / "store"), tmp_path / "a.txt"
+    source.write_text("content")
+    stored = artifacts.put(source)
+    change(artifacts.open_file(stored, "a.txt"))
+    assert not artifacts.seems_whole(stored)
+    assert len(artifacts.check(stored)) == 1
+    for use in (lambda: artifacts.open_file(stored, "a.txt"), lambda: artifacts.checkout(stored, tmp_path / "out")):
+        with pytest.raises(ArtifactCorrupt, match="is damaged"):
+            use()
+
+
+def test_a_stamp_that_is_lost_or_cut_off_costs_a_hash_and_nothing_else(tmp_path: Path) -> None:
+    artifacts, source = Artifacts(tmp_path / "store"), tmp_path / "a.txt"
+    source.write_text("content")
+    stored = artifacts.put(source)
+    for text in ("", "[]", '{"x": 1}', '{"x": ["a", "b"]}'):
+        next((tmp_path / "store" / "stamps").glob("*/*.json")).write_text(text)
+        assert artifacts.check(stored) == []
