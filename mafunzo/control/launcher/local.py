@@ -148,7 +148,10 @@ class LocalLauncher:
         Idempotent; nothing can start in the folder afterwards.
         """
         folder = folder.resolve()
-        _give_up(folder)
+        try:
+            _give_up(folder)
+        except OSError as error:  # on a full disk, say: what runs is ended all the same
+            logger.warning("%s can't be given up: %s", folder, error)
         runner = _runner(folder)
         signalled_pids: set[int] = set()
         deadline = time.monotonic() + grace_s

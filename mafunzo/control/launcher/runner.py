@@ -6,6 +6,7 @@ power cut. The runner outlives the scheduler that started it, loads little besid
 """
 
 import contextlib
+import json
 import os
 import resource
 import select
@@ -22,6 +23,7 @@ from mafunzo.tracking.atomic_json import write_json
 from mafunzo.tracking.step_folder import StepFolder
 
 LAST_LINES = 20
+RECORD_BYTES = 1024
 
 
 def main(argv: Sequence[str]) -> int:
@@ -36,6 +38,7 @@ def main(argv: Sequence[str]) -> int:
     }
     if not claim(folder, me):
         return 0
+    room = _make_room(folder)
     _prefer_for_oom_kill()
     kills_before = _oom_kills()
     code, peak = _run(folder, processes, command)
@@ -50,8 +53,33 @@ def main(argv: Sequence[str]) -> int:
         "peak_memory_mb": round(peak / 2**20, 1),
         "is_out_of_memory": is_killed and _oom_kills() > kills_before,
     }
-    write_json(StepFolder(folder).exit, record, is_durable=True)
+    _record_end(StepFolder(folder).exit, record, room)
     return code if code >= 0 else 128 - code
+
+
+def _make_room(folder: Path) -> Path | None:
+    """Return a file with room for the exit record: the step may fill the disk, and that it ended must be written then."""
+    room = folder / f".{StepFolder(folder).exit.name}"
+    try:
+        with room.open("wb") as file:
+            file.write(b" " * RECORD_BYTES)
+            os.fsync(file.fileno())
+    except OSError:  # the disk is full already
+        return None
+    return room
+
+
+def _record_end(target: Path, record: Mapping[str, Any], room: Path | None) -> None:
+    """Write the exit record, whole or not at all, into the room that was made for it."""
+    text = json.dumps(record)
+    if room is None or len(text) >= RECORD_BYTES or not room.exists():
+        write_json(target, record, is_durable=True)
+        return
+    with room.open("r+b") as file:
+        file.write(f"{text:<{RECORD_BYTES - 1}}\n".encode())
+        file.flush()
+        os.fsync(file.fileno())
+    room.replace(target)
 
 
 def claim(folder: Path, who: Mapping[str, Any]) -> bool:

@@ -32,6 +32,7 @@ from mafunzo.control.pipelines.attempt import (
 )
 from mafunzo.control.pipelines.cache import Ingredients, installed_versions, key_of
 from mafunzo.control.pipelines.decide import (
+    WAITS,
     Action,
     Begin,
     Cancel,
@@ -60,6 +61,7 @@ from mafunzo.control.store.disk import is_of_the_machine
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.lease import Leases
 from mafunzo.control.store.records import Records
+from mafunzo.control.store.space import FLOOR_BYTES, START_BYTES, Space, bytes_in, megabytes
 from mafunzo.entities.job import (
     DEFAULT_OUTPUT,
     Job,
@@ -71,7 +73,7 @@ from mafunzo.entities.job import (
     StepStatus,
 )
 from mafunzo.entities.sweep import BEST_TRIAL, BEST_VALUE, Sampling
-from mafunzo.errors import JobFailed, MafunzoError
+from mafunzo.errors import JobFailed, MafunzoError, StorageFull
 from mafunzo.tracking.atomic_json import write_json
 from mafunzo.tracking.step_folder import StepFolder
 
@@ -83,6 +85,8 @@ WHOLE_JOB = ""
 BROKEN = (MafunzoError, OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
 """What goes wrong with one job or step: its files, or what a row says. A database that can't be reached is none of it."""
 SHOWN_FAULTS = 5
+LEAST_BYTES = 16 * 2**20
+"""A step that holds less hasn't filled the disk."""
 POLL_S = 0.2
 PAUSE_S = 5.0
 UserVariables = Callable[[Job, Step, Mapping[str, str], Mapping[str, str]], Mapping[str, str]]
@@ -94,7 +98,7 @@ class Scheduler:
     capacity: what steps and workers may hold together. grace_s: how long a user's own step may take to end by itself when it
     is cut off; saving_grace_s: one of ours, since training saves a checkpoint first.
     user_variables: a hook that gives the environment variables that a user's own step finds unless it sets them itself.
-    clock: the time by which a step waits before it is tried again.
+    space: of the home's disk. clock: the time by which a step waits before it is tried again.
     """
 
     def __init__(
@@ -111,6 +115,7 @@ class Scheduler:
         versions: Callable[[], Mapping[str, str]] = installed_versions,
         user_variables: UserVariables = lambda _job, _step, _inputs, _outputs: {},
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        space: Space | None = None,
     ) -> None:
         self._records, self._artifacts, self._leases = records, artifacts, leases
         self._launcher, self._home, self._capacity = launcher, home, capacity
@@ -118,6 +123,7 @@ class Scheduler:
         self._observer = Observer(records, artifacts, launcher, home, versions)
         self._grace_s, self._saving_grace_s, self._user_variables = grace_s, saving_grace_s, user_variables
         self._clock = clock
+        self._space = space or Space(home)
         self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="step")
         self._busy: dict[StepName, Future[None]] = {}
         self._paused: dict[StepName, float] = {}
@@ -134,10 +140,12 @@ class Scheduler:
         held = self._leases.list()
         holders = tuple(Holder(lease.owner.removeprefix(OWNER), lease.resources) for lease in held)
         left = reduce(Resources.minus, [*(lease.resources for lease in held), *awaited], self._capacity)
+        free_bytes = self._space.free_bytes()
+        self._make_space(free_bytes)
         busy = {*self._busy, *self._paused}
         looks = [self._look(job, busy) for job in self._records.jobs.queue() if (job.name, WHOLE_JOB) not in busy]
         state = State(tuple(look for look in looks if look is not None), self._capacity, holders)
-        done = [self._try(action) for action in self._decide(state, left)]
+        done = [self._try(action) for action in short_of_space(self._decide(state, left), free_bytes)]
         return has_settled or any(done)
 
     def run(self, stop: threading.Event) -> None:
@@ -145,7 +153,11 @@ class Scheduler:
         while not stop.is_set():
             try:
                 did_something = self.tick()
-            except Exception:  # a full disk or a busy database must not end the loop: the next tick reads the same rows
+            except (
+                Exception
+            ) as error:  # a full disk or a busy database mustn't end it: the next tick reads the same rows
+                if isinstance(error, StorageFull):
+                    self._space.free_reserve()
                 logger.exception("The scheduler's tick broke; it goes on")
                 stop.wait(PAUSE_S)
                 continue
@@ -244,6 +256,37 @@ class Scheduler:
             self._end(replace(step, error=record), StepStatus.FAILED, "its job can't be gone on with")
         self._records.jobs.update(replace(job, status=JobStatus.FAILED, error=record, ended_at=_now()))
         self._observer.forget(job.name)
+
+    # A full disk
+
+    def _make_space(self, free_bytes: int) -> None:
+        """Keep the reserve; where the disk is about to be full, end the step that holds most of it."""
+        if free_bytes >= FLOOR_BYTES:
+            self._space.keep_reserve()
+            return
+        sizes = [
+            (bytes_in(folder), step)
+            for step in self._running_steps()
+            if (step.job, step.name) not in self._busy
+            and not _has_succeeded(self._launcher, folder := step_folder(self._home, step))
+        ]
+        size, largest = max(sizes, key=lambda pair: pair[0], default=(0, None))
+        if largest is not None and size >= LEAST_BYTES:
+            self._submit(largest, lambda: self._fail_for_space(largest, size))
+
+    def _fail_for_space(self, step: Step, size: int) -> None:
+        """End a step that has filled the disk, and free what it wrote; it isn't tried again, into the same."""
+        folder = step_folder(self._home, step)
+        self._launcher.kill(folder, 0.0)
+        clean(folder)
+        self._space.free_reserve_if_full()
+        error = StorageFull(
+            f"Step '{step.name}' has filled the disk of {self._home.root}: it had written {megabytes(size)}, which is deleted. "
+            f"{self._space.holders()} Free some space, and run the job again."
+        )
+        facts = process_facts(folder, self._launcher.record(folder))
+        self._end(replace(step, error=error.record | facts), StepStatus.FAILED, "it has filled the disk")
+        logger.error("%s", error)
 
     # Doing
 
@@ -498,6 +541,20 @@ class Scheduler:
     def _running_steps(self) -> list[Step]:
         steps = (step for job in self._records.jobs.queue() for step in self._records.steps.of(job.name))
         return [step for step in steps if step.status == StepStatus.RUNNING]
+
+
+def short_of_space(actions: Iterable[Action], free_bytes: int) -> list[Action]:
+    """Return the actions that are left where the disk is short of space: no step starts, and each says why it waits."""
+    if free_bytes >= START_BYTES:
+        return list(actions)
+    reason = f"{WAITS} disk space: fewer than {megabytes(START_BYTES)} are free"
+    rest = [Wait(action.step, reason) if isinstance(action, Start) else action for action in actions]
+    return [action for action in rest if not (isinstance(action, Wait) and action.step.reason == action.reason)]
+
+
+def _has_succeeded(launcher: LocalLauncher, folder: Path) -> bool:
+    record = launcher.record(folder)
+    return record is not None and record.exit_code == 0
 
 
 def _subject(action: Action) -> StepName:

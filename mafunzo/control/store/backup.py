@@ -31,7 +31,7 @@ from mafunzo.control.store import disk, loading, manifest, table
 from mafunzo.control.store.artifact import Artifacts
 from mafunzo.control.store.database import Database
 from mafunzo.control.store.dump import copy_sqlite, dump
-from mafunzo.control.store.home import LOCK_FILE, Home
+from mafunzo.control.store.home import LOCK_FILE, RESERVE_FILE, Home
 from mafunzo.errors import ArtifactCorrupt, Conflict, Faults, InvalidFile, NewerHome, NotFound
 from mafunzo.tracking.atomic_json import sync_folder
 
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 INDEX = "mafunzo-backup.json"
 FORMAT = 1
 STAGING = ".restore-"
-LEFT_OUT = {"artifacts", "backups", "database", "workers", LOCK_FILE, "server.json"}
+LEFT_OUT = {"artifacts", "backups", "database", "workers", LOCK_FILE, RESERVE_FILE, "server.json"}
 SQLITE_HEADER = b"SQLite format 3\0"
 SQLITE_BESIDE = ("-wal", "-shm", "-journal")
 

@@ -5,6 +5,7 @@ line is `{"version": n}`, each other one `{"table": name, "row": {...}}`. Either
 either kind, so that a home can move from a laptop to a team's server and back.
 """
 
+import errno
 import json
 import os
 import sqlite3
@@ -36,7 +37,12 @@ def copy_sqlite(source: Path, target: Path, is_new: bool = True) -> None:
     """Copy the SQLite database `source`, which may be in use, into `target`, which is empty or, by default, new."""
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | (os.O_EXCL if is_new else 0), 0o600))
     with closing(sqlite3.connect(source)) as reader, closing(sqlite3.connect(target)) as writer:
-        reader.backup(writer)
+        try:
+            reader.backup(writer)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorname != "SQLITE_FULL":
+                raise
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from error
 
 
 def write_lines(database: Database, target: Path) -> None:

@@ -11,6 +11,7 @@ from mafunzo.control.launcher.server_process import address_file, write_address
 from mafunzo.control.pipelines.scheduler import Scheduler, UserVariables
 from mafunzo.control.serving.supervisor import Supervisor
 from mafunzo.control.store.lease import Leases
+from mafunzo.control.store.space import Space
 from mafunzo.control.workspace.workspace import Workspace
 from mafunzo.entities.server_address import ServerAddress
 
@@ -23,6 +24,11 @@ def loops_of(
     stores = (workspace.records, workspace.artifacts, leases)
     scheduler = Scheduler(*stores, LocalLauncher(), workspace.home, room, user_variables=user_variables)
     return scheduler, Supervisor(*stores, LocalLauncher(), workspace.home, room, worker=worker)
+
+
+def require_space(workspace: Workspace) -> None:
+    """Raise `StorageFull`, which says what holds the space, where too little is left for a server to work."""
+    Space(workspace.home).require()
 
 
 @contextmanager

@@ -22,9 +22,10 @@ from mafunzo.control.store.home import Home
 from mafunzo.control.store.lease import Leases
 from mafunzo.control.store.migrations import open_database
 from mafunzo.control.store.records import Records
+from mafunzo.control.store.space import Space
 from mafunzo.entities.job import Resources
 from mafunzo.entities.server_address import LOOPBACK
-from mafunzo.errors import ServerFailed
+from mafunzo.errors import MafunzoError, ServerFailed
 from mafunzo.tracking.step_folder import STEP_FOLDER
 
 logger = logging.getLogger(__name__)
@@ -51,13 +52,15 @@ class EndedProcess:
 class DownReport:
     """What was freed. It is made only after a second look found none of it, so it is the proof as well.
 
-    steps: cut off, and run again when the server starts again. deployments: served again then.
+    steps: cut off, and run again when the server starts again. deployments: served again then. unwritten: why that isn't
+    written down; then the next server finds out what was cut off.
     """
 
     home: str
     processes: tuple[EndedProcess, ...] = ()
     steps: tuple[str, ...] = ()
     deployments: tuple[str, ...] = ()
+    unwritten: str = ""
 
     @property
     def ports(self) -> tuple[int, ...]:
@@ -76,6 +79,8 @@ class DownReport:
             lines.append(f"Cut off, to run again when the server starts: {', '.join(self.steps)}")
         if self.deployments:
             lines.append(f"Served again when the server starts: {', '.join(self.deployments)}")
+        if self.unwritten:
+            lines.append(f"Not written down, so that the next server finds out what was cut off: {self.unwritten}")
         freed = f"{len(self.processes)} processes, {len(self.ports)} ports, {self.memory_mb:.0f} MB and the lock"
         return [*lines, f"Freed {freed} of {self.home}; looked again: none of them is left."]
 
@@ -89,17 +94,27 @@ def shut_down(home: Home, database_url: str | None = None) -> DownReport:
     if server := _server(home):
         _end(server, SERVER_GRACE_S)
     with home.lock():
-        steps, deployments = _halt_loops(home, database_url)
+        steps, deployments, unwritten = _halt_loops_or_why_not(home, database_url)
         for process in _inventory(home):
             processes.setdefault(process.pid, process)
         for alive in filter(None, map(_alive, processes.values())):
             _end(alive, GRACE_S)
         address_file(home).unlink(missing_ok=True)
-    report = DownReport(str(home.root), tuple(processes.values()), tuple(steps), tuple(deployments))
+    report = DownReport(str(home.root), tuple(processes.values()), tuple(steps), tuple(deployments), unwritten)
     left = list(_left(home, report))
     if left:
         raise ServerFailed(f"Not all that ran on {home.root} has ended.", left)
     return report
+
+
+def _halt_loops_or_why_not(home: Home, database_url: str | None) -> tuple[list[str], list[str], str]:
+    """Put back what was cut off, or return why nothing can be written down: processes are ended all the same."""
+    Space(home).free_reserve_if_full()
+    try:
+        return *_halt_loops(home, database_url), ""
+    except (MafunzoError, OSError) as error:
+        logger.exception("Nothing can be written down of what is stopped")
+        return [], [], str(error)
 
 
 def _halt_loops(home: Home, database_url: str | None) -> tuple[list[str], list[str]]:

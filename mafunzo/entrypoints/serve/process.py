@@ -24,7 +24,7 @@ from mafunzo.control.serving.metrics import RequestMetrics
 from mafunzo.control.serving.router import Router
 from mafunzo.control.serving.supervisor import WORKER
 from mafunzo.control.workspace import AuditLog, Home, Workspace
-from mafunzo.control.workspace.server import announced, loops_of
+from mafunzo.control.workspace.server import announced, loops_of, require_space
 from mafunzo.entities.job import Job, Step, StepStatus
 from mafunzo.entities.server_address import LOOPBACK, ServerAddress
 from mafunzo.entrypoints.http.auth import endpoints_key, operator_key
@@ -90,6 +90,7 @@ def serve(
         Workspace(home.root, port=port, https_port=https_port, database_url=database_url) as workspace,
     ):
         require_owner(address, workspace.users.list())
+        require_space(workspace)
         own = _own_address(listener, https_listener, address)
         identity = identity_of(home, workspace.home_user)
         _forget_own_keys(os.environ, (operator_key(home), identity.header))

@@ -387,3 +387,10 @@ def test_a_restored_home_can_be_backed_up_and_restored_again(
     restore(tmp_path / "again.tar", third)
     assert Records(open_database(third)).assets.get(KEY).tags == {"again": "yes"}
     assert Artifacts(third.artifacts).verify(filled) == []
+
+
+def test_the_reserve_of_the_disk_is_no_part_of_a_backup(home: Home, tmp_path: Path) -> None:
+    (home.root / "reserve").write_bytes(b"x" * 1000)
+    backup(home, open_database(home), Artifacts(home.artifacts), tmp_path / "home.tar")
+    with tarfile.open(tmp_path / "home.tar") as tar:
+        assert not [name for name in tar.getnames() if "reserve" in name]

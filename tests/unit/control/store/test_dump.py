@@ -1,3 +1,4 @@
+import sqlite3
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -5,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from mafunzo.control.store.database import Database
-from mafunzo.control.store.dump import dump
+from mafunzo.control.store.disk import full_disk_told
+from mafunzo.control.store.dump import copy_sqlite, dump
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.lease import Leases
 from mafunzo.control.store.loading import load
@@ -14,7 +16,7 @@ from mafunzo.control.store.records import Records
 from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType
 from mafunzo.entities.endpoint import Deployment, Endpoint
 from mafunzo.entities.job import Job, LiteralInput, Resources, Step, StepSpec
-from mafunzo.errors import Conflict
+from mafunzo.errors import Conflict, StorageFull
 
 ASSET = Asset(
     AssetKey(WORKSPACE_SCOPE, AssetType.MODEL, "chat", "1"),
@@ -84,3 +86,23 @@ def test_a_load_that_was_cut_off_can_be_done_again(database: Database, target: D
     load(dump(database, tmp_path, "copy"), target)
     assert _everything(target) == _everything(database)
     target.close()
+
+
+def test_a_disk_that_is_full_while_sqlite_copies_is_an_error_of_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite has an error of its own for it, which nobody above knows."""
+
+    class Full(sqlite3.Connection):
+        def backup(self, *_: object, **__: object) -> None:
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorname = "SQLITE_FULL"
+            raise error
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda path: connect(path, factory=Full))
+    with (
+        pytest.raises(StorageFull, match=r"disk is full at .*copy\.db while it was copied"),
+        full_disk_told("it was copied"),
+    ):
+        copy_sqlite(tmp_path / "source.db", tmp_path / "copy.db")

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import stat
@@ -90,3 +91,28 @@ def test_a_sealed_text_can_be_read_in_its_own_home(home: Home) -> None:
 def test_a_text_sealed_in_another_home_is_refused_with_what_to_do(home: Home, tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match=r"under another secret than its secret\.key"):
         home.unseal(Home(tmp_path / "other").seal("key"))
+
+
+def test_a_full_disk_keeps_nobody_from_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Home(tmp_path / "home")
+    with home.lock():
+        pass
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with home.lock(), pytest.raises(HomeInUse), home.lock():
+        pass
+
+
+def test_whoever_holds_the_lock_is_told_in_as_many_bytes_as_the_one_before(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    sizes = []
+    for _ in range(2):
+        with home.lock():
+            assert home.holder() == os.getpid()
+            sizes.append((home.root / "server.lock").stat().st_size)
+        sizes.append((home.root / "server.lock").stat().st_size)
+        assert home.holder() is None
+    assert len(set(sizes)) == 1

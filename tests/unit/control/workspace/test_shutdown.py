@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 from mafunzo import Workspace
+from mafunzo.control.launcher.local import LocalLauncher, Running
 from mafunzo.control.launcher.server_process import address_file
+from mafunzo.control.workspace import shutdown
 from mafunzo.control.workspace.shutdown import DownReport, EndedProcess, shut_down
 from mafunzo.entities.job import Job, JobStatus, Step, StepSpec, StepStatus
 from mafunzo.entities.server_address import ServerAddress
+from mafunzo.errors import StorageFull
 
 SERVER = EndedProcess(7, 1.0, "server", 100.04, (8443, 8080))
 STEP = EndedProcess(8, 2.0, "step j1/train", 20.7)
@@ -67,3 +70,20 @@ def test_a_step_that_a_crash_left_running_is_put_back_and_named(tmp_path: Path) 
         workspace.records.jobs.add(Job("j1", "j", "e", "c:1", status=JobStatus.RUNNING), [step])
         assert shut_down(workspace.home).steps == ("j1/train",)
         assert workspace.records.steps.of("j1")[0].status is StepStatus.WAITING
+
+
+def test_on_a_full_disk_all_that_runs_is_ended_and_it_can_be_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StorageFull("the disk is full")
+
+    with Workspace(tmp_path / "home") as workspace:
+        folder = workspace.home.jobs / "j1" / "train" / "1"
+        LocalLauncher().start("sleep 600", folder, {})
+        monkeypatch.setattr(shutdown, "_halt_loops", full)
+        report = shut_down(workspace.home)
+        assert {process.purpose for process in report.processes} == {"step j1/train"}
+        assert report.lines()[-2].endswith("finds out what was cut off: the disk is full")
+        assert not isinstance(LocalLauncher().status(folder), Running)
+        assert shut_down(workspace.home).processes == ()
