@@ -32,9 +32,14 @@ class Jobs:
     def __init__(self, services: Services) -> None:
         self._services = services
 
-    def list(self, statuses: tuple[JobStatus, ...] | None = None) -> list[Job]:
-        """Return the jobs, newest first."""
-        return self._services.records.jobs.list(statuses)
+    def list(
+        self, statuses: tuple[JobStatus, ...] | None = None, limit: int | None = None, before: str | None = None
+    ) -> list[Job]:
+        """Return the jobs, newest first: all, or `limit` of those that are older than the job called `before`.
+
+        Raises `NotFound` where there is no such job.
+        """
+        return self._services.records.jobs.list(statuses, limit, before)
 
     def queue(self) -> Queue:
         """Return the jobs that haven't ended, in the order in which the scheduler takes them."""

@@ -27,14 +27,22 @@ NAME = typer.Argument(help="The job's name.")
 
 
 @app.command("list")
-def list_jobs(as_json: bool = AS_JSON) -> None:
+def list_jobs(
+    limit: int = typer.Option(50, min=1, help="How many at most."),
+    before: str = typer.Option(None, help="The name of a job: list those that are older than it."),
+    as_json: bool = AS_JSON,
+) -> None:
     """List jobs, newest first; a waiting one with its place in the queue."""
     workspace = mafunzo.Workspace()
-    jobs, places = workspace.jobs.list(), _places(workspace)
+    page = workspace.jobs.list(limit=limit + 1, before=before)
+    jobs, places = page[:limit], _places(workspace)
     bodies = [dataclasses.asdict(job) | {"place": places.get(job.name)} for job in jobs]
     rows = [(j.name, j.status, places.get(j.name), j.priority, j.display_name, j.created_at) for j in jobs]
     columns = ("name", "status", "place", "priority", "what", "created")
-    print_list(bodies, as_json, columns, rows, "No jobs. Start one with: mafunzo finetune")
+    empty = "No jobs. Start one with: mafunzo finetune" if before is None else f"No job is older than {before}."
+    print_list(bodies, as_json, columns, rows, empty)
+    if len(page) > limit and not as_json:
+        print(f"There are older ones: mafunzo job list --before {jobs[-1].name}")
 
 
 @app.command()

@@ -11,12 +11,13 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from itertools import takewhile
 
 from mafunzo.control.workspace import Home
 from mafunzo.control.workspace.jobs import Jobs
 from mafunzo.entities.job import ArtifactInput, Job, Step
-from mafunzo.entrypoints.mlflow.job_facts import JobFacts, StepFacts, write_job_facts
-from mafunzo.errors import MafunzoError, ServerFailed
+from mafunzo.entrypoints.mlflow.job_facts import JobFacts, StepFacts, is_written, write_job_facts
+from mafunzo.errors import MafunzoError, NotFound, ServerFailed
 from mafunzo.tracking.atomic_json import write_text
 from mafunzo.tracking.step_folder import STEP_FOLDER
 
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 START_LIMIT_S = 180.0
 END_LIMIT_S = 10.0
 EVERY_S = 1.0
+PAGE = 200
 
 
 class MlflowView:
@@ -39,7 +41,9 @@ class MlflowView:
         self._process: subprocess.Popen[bytes] | None = None
         self._address = ""
         self._token = ""
-        self._settled: set[str] = set()
+        self._writing = threading.Lock()
+        self._open: set[str] = set()
+        self._newest = ""
 
     def address(self) -> tuple[str, str]:
         """Return the child's address and token; starts it if it doesn't run. Raises `ServerFailed`."""
@@ -58,16 +62,45 @@ class MlflowView:
             self._end()
 
     def write_facts(self) -> None:
-        """Write `job.json` for every job; one that has ended is written once."""
-        for job in self._jobs.list():
-            if job.name in self._settled:
-                continue
-            try:
-                write_job_facts(self._home.jobs, job_facts(job, self._jobs.get(job.name).steps))
-            except (MafunzoError, OSError, ValueError, TypeError) as error:  # the others are shown all the same
-                logger.warning("Job %s isn't shown in MLflow: %s", job.name, error)
-            if job.status.is_terminal:
-                self._settled.add(job.name)
+        """Write `job.json` for every job that is new or hasn't ended; one that has ended is written once."""
+        with self._writing:
+            for job in self._unsettled():
+                try:
+                    write_job_facts(self._home.jobs, job_facts(job, self._jobs.get(job.name).steps))
+                except (MafunzoError, OSError, ValueError, TypeError) as error:  # the others are shown all the same
+                    logger.warning("Job %s isn't shown in MLflow: %s", job.name, error)
+
+    def _unsettled(self) -> list[Job]:
+        """Return the jobs whose facts may have changed since the last look: new ones, and those that hadn't ended then."""
+        new = self._new_jobs()
+        names = {job.name for job in new}
+        jobs = [*new, *(job for name in self._open - names if (job := self._find(name)) is not None)]
+        self._open = {job.name for job in jobs if not job.status.is_terminal}
+        return [
+            job
+            for job in jobs
+            if not (job.status.is_terminal and is_written(self._home.jobs, job.name, str(job.status)))
+        ]
+
+    def _new_jobs(self) -> list[Job]:
+        """Return the jobs that were added since the last look, at first all. Read in pages, the newest first."""
+        jobs: list[Job] = []
+        before = None
+        while page := self._jobs.list(limit=PAGE, before=before):
+            fresh = list(takewhile(lambda job: job.name != self._newest, page))
+            jobs += fresh
+            if len(fresh) < len(page):
+                break
+            before = page[-1].name
+        if jobs:
+            self._newest = jobs[0].name
+        return jobs
+
+    def _find(self, name: str) -> Job | None:
+        try:
+            return self._jobs.get(name).job
+        except NotFound:  # it was deleted
+            return None
 
     def _start(self) -> None:
         self._folder.mkdir(mode=0o700, exist_ok=True)

@@ -64,6 +64,14 @@ def write_job_facts(jobs: Path, facts: JobFacts) -> bool:
     return True
 
 
+def is_written(jobs: Path, name: str, status: str) -> bool:
+    """Return whether a job's facts are written with that status."""
+    try:
+        return read_job_facts(jobs / name).status == status
+    except (OSError, ValueError, TypeError, KeyError):  # none yet, or of another version
+        return False
+
+
 def read_job_facts(folder: Path) -> JobFacts:
     """Read a job's `job.json`."""
     body = json.loads((folder / FILE).read_text(encoding="utf-8"))

@@ -29,12 +29,23 @@ class JobRecords(NamedRecords[Job]):
                 connection.execute(sa.insert(table.step), rows)
         return job
 
-    def list(self, statuses: Iterable[JobStatus] | None = None) -> builtins.list[Job]:
-        """Return the jobs that are in one of `statuses`, by default all, the newest first."""
+    def list(
+        self, statuses: Iterable[JobStatus] | None = None, limit: int | None = None, before: str | None = None
+    ) -> builtins.list[Job]:
+        """Return the jobs that are in one of `statuses`, by default all, the newest first.
+
+        limit: how many at most (pagination); before: the name of a job, of which only older ones are returned (keyset).
+        Raises `NotFound` where there is no such job.
+        """
         query = sa.select(table.job)
         if statuses is not None:
             query = query.where(table.job.c.status.in_([str(status) for status in statuses]))
-        return self._read(Job, query.order_by(table.job.c.id.desc()))
+        if before is not None:
+            self.get(before)
+            query = query.where(
+                table.job.c.id < sa.select(table.job.c.id).where(table.job.c.name == before).scalar_subquery()
+            )
+        return self._read(Job, query.order_by(table.job.c.id.desc()).limit(limit))
 
     def queue(self) -> builtins.list[Job]:
         """Return the jobs that haven't ended (queued or running) in order of priority, then age: the oldest first."""

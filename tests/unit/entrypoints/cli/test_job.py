@@ -198,3 +198,15 @@ def test_an_unknown_job_is_refused_with_near_names(words: list[str], shell: Shel
     add(workspace, "bright_cat")
     told = shell("job", words[0], "bright_ct", *words[1:], code=2)
     assert told.startswith("error: No job 'bright_ct'. Did you mean bright_cat?")
+
+
+def test_jobs_are_listed_in_pages_and_it_says_how_to_see_more(shell: Shell, workspace: Workspace) -> None:
+    for number in range(4):
+        add(workspace, f"job-{number}")
+    *page, more = shell("job", "list", "--limit", "3").splitlines()
+    assert [row.split()[0] for row in page[1:]] == ["job-3", "job-2", "job-1"]
+    assert more == "There are older ones: mafunzo job list --before job-1"
+    _, row = shell("job", "list", "--limit", "3", "--before", "job-1").splitlines()
+    assert row.split()[0] == "job-0"
+    assert shell("job", "list", "--before", "job-0") == "No job is older than job-0.\n"
+    assert [job["name"] for job in json.loads(shell("job", "list", "--json", "--limit", "1"))] == ["job-3"]

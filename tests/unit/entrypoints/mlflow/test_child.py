@@ -3,6 +3,7 @@
 import stat
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,42 @@ def test_facts_of_a_job_that_has_ended_are_written_once(workspace: Workspace, vi
         file.unlink()
     view.write_facts()
     assert {name: file.exists() for name, file in files.items()} == {"job1": False, "open": True}
+
+
+def test_only_what_is_new_or_has_not_ended_is_looked_at_again(
+    workspace: Workspace, view: MlflowView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "PAGE", 2)
+    for number in range(5):
+        workspace.records.jobs.add(Job(f"past-{number}", "j", "chat", "c:1", status=JobStatus.COMPLETED), [])
+    workspace.records.jobs.add(Job("open", "open", "chat", "c:1", status=JobStatus.RUNNING), [])
+    view.write_facts()
+    assert all((workspace.home.jobs / f"past-{number}" / "job.json").exists() for number in range(5))
+    looks: list[str] = []
+    get = workspace.jobs.get
+    monkeypatch.setattr(workspace.jobs, "get", lambda name: looks.append(name) or get(name))
+    view.write_facts()
+    assert set(looks) == {"open"}
+    workspace.records.jobs.add(Job("new", "new", "chat", "c:1", status=JobStatus.COMPLETED), [])
+    workspace.records.jobs.update(replace(workspace.records.jobs.get("open"), status=JobStatus.FAILED))
+    view.write_facts()
+    assert read_job_facts(workspace.home.jobs / "new").status == "completed", "also one that ended before it was seen"
+    assert read_job_facts(workspace.home.jobs / "open").status == "failed"
+    looks.clear()
+    view.write_facts()
+    assert looks == []
+
+
+def test_what_the_server_before_has_written_of_past_jobs_is_not_written_again(workspace: Workspace) -> None:
+    MlflowView(workspace.home, workspace.jobs).write_facts()
+    file = workspace.home.jobs / "job1" / "job.json"
+    before = file.stat().st_mtime_ns
+    looks: list[str] = []
+    view = MlflowView(workspace.home, workspace.jobs)
+    get = workspace.jobs.get
+    workspace.jobs.get = lambda name: looks.append(name) or get(name)  # type: ignore[method-assign, func-returns-value]
+    view.write_facts()
+    assert (looks, file.stat().st_mtime_ns) == ([], before)
 
 
 def test_a_process_that_ends_before_it_listens_is_told_with_its_log(

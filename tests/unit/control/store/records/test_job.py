@@ -169,3 +169,21 @@ def test_an_earlier_step_like_this_one_is_found_whatever_its_version(records: Re
     assert found is not None and found.spec.component == "finetune:1.0.1"
     assert records.steps.last_like("finetune", "another") is None
     assert records.steps.last_like("evaluate:1.0.1", "finetune") is None
+
+
+def test_jobs_are_listed_in_pages_by_the_name_of_the_last_one(records: Records) -> None:
+    for number in range(5):
+        records.jobs.add(job_named(name=f"job-{number}"), [])
+    first = records.jobs.list(limit=2)
+    second = records.jobs.list(limit=2, before=first[-1].name)
+    third = records.jobs.list(limit=2, before=second[-1].name)
+    assert [[job.name for job in page] for page in (first, second, third)] == [
+        ["job-4", "job-3"],
+        ["job-2", "job-1"],
+        ["job-0"],
+    ]
+    assert records.jobs.list(limit=2, before="job-0") == []
+    records.jobs.add(job_named(name="job-5"), [])
+    assert records.jobs.list(limit=2, before=first[-1].name) == second, "what is new moves no page"
+    with pytest.raises(NotFound):
+        records.jobs.list(before="none")
