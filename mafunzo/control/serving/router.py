@@ -116,25 +116,39 @@ class Exchange:
             raise wait.timed_out(self.deployment, timeout_s) from error
 
     async def _try(self, path: str, body: bytes, headers: Mapping[str, str], wait: "_Wait") -> Answer:
-        """Send the request until a worker answers it: `RETRIES` more times, of which those that no worker took don't count."""
+        """Send the request until a worker answers it, `RETRIES` more times.
+
+        A sending that no worker took doesn't count, nor one whose worker another request ended.
+        """
         sendings = 0
         while True:
             with wait.for_worker():
                 self._move_to(deployment := await self._find())
-            with wait.in_queue():
-                slot = await self._router.queues.take(deployment)
+            queues, trial = self._router.queues, None
             try:
+                with wait.in_queue():
+                    trial = await queues.begin_trial(deployment) if sendings else None
+                    slot = await queues.take(deployment)
+                if trial is not None:
+                    trial.begin()
                 return await self._router.forward(deployment, path, body, headers, slot)
             except _NotReached:
                 self._gone.add(_worker(deployment))
             except _Unanswered as error:
-                sendings += 1
+                if trial is not None:
+                    trial.convict(_worker(deployment))
+                is_first = sendings == 0
+                if is_first or not queues.is_anothers_fault(deployment, _worker(deployment), trial):
+                    sendings += 1
                 self._router.count_unanswered(deployment)
                 if sendings > RETRIES:
                     raise WorkerFailed(
                         f"The worker of deployment '{deployment.endpoint}/{deployment.name}' broke off before its answer, "
                         f"{sendings} times ({error}). Its log says why: mafunzo endpoint logs {deployment.endpoint}"
                     ) from error
+            finally:
+                if trial is not None:
+                    trial.end()
 
     async def _find(self) -> Deployment:
         """Return the deployment whose worker is asked next; wait for one that is known to come back."""

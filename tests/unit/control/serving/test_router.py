@@ -434,6 +434,52 @@ def test_a_request_that_moves_to_the_next_worker_of_its_deployment_stays_in_its_
     asyncio.run(work())
 
 
+def test_a_request_that_ends_every_worker_fails_alone() -> None:
+    bench = Bench()
+    connections: set[asyncio.BaseTransport] = set()
+    came: list[bytes] = []
+    is_over = asyncio.Event()
+    moved_s = 0.0
+
+    async def worker(request: web.Request) -> web.StreamResponse:
+        """Poison ends all that the worker has, once all are there; what is sent again is there for longer than a trial."""
+        nonlocal moved_s
+        body = await request.read()
+        came.append(body)
+        assert request.transport is not None
+        connections.add(request.transport)
+        if body == b"poison":
+            await _until(lambda: len(came) >= 4)
+            for transport in connections:
+                transport.abort()  # type: ignore[attr-defined]
+            connections.clear()
+        elif len(came) > 4:
+            moved_s += 60.0
+        await is_over.wait()
+        return web.Response(body=body)
+
+    async def one(body: bytes) -> bytes | WorkerFailed:
+        try:
+            with bench.open(deployment(bench.port, request_timeout_s=1e6)) as exchange:
+                return await (await exchange.ask(PATH, body, {})).read()
+        except WorkerFailed as error:
+            is_over.set()
+            return error
+
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time
+        loop.time = lambda: now() + moved_s  # type: ignore[method-assign]
+        answers = await asyncio.gather(*map(one, (b"1", b"2", b"poison", b"3")))
+        assert [answer for answer in answers if isinstance(answer, bytes)] == [b"1", b"2", b"3"]
+        assert came.count(b"poison") == 2
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mafunzo.control.serving.queue.TRIAL_S", 30.0)
+        bench.run(work, worker)
+    assert (bench.requests(200), bench.requests(502)) == (3, 1)
+
+
 def test_what_waited_in_the_queue_only_is_told_so() -> None:
     bench = Bench(requests_at_once=1)
 
