@@ -70,12 +70,12 @@ class JobHandle:
         name = self.job.properties.get(BEST_TRIAL)
         return self.step(name) if name else None
 
-    def events(self) -> Iterator[Event]:
+    def events(self, is_server: bool = False) -> Iterator[Event]:
         """Yield what happens, from the beginning of the job to its end, as it happens.
 
-        Raises `ServerFailed` where no server is there any more, so that nothing would happen.
+        Raises `ServerFailed` where no server is there any more, so that nothing would happen; the server itself need not ask.
         """
-        return follow(self._services, self.name, on_wait=self._require_server)
+        return follow(self._services, self.name, on_wait=(lambda: None) if is_server else self._require_server)
 
     def stream(self, to: TextIO | None = None, as_json: bool = False) -> JobHandle:
         """Show the job until it ends: with a progress bar on a terminal, as plain lines elsewhere, or as JSON, one event a

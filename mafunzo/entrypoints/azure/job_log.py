@@ -49,7 +49,7 @@ class JobLogs:
         lines = Lines()
         try:
             with self._file(job).open("a", encoding="utf-8") as file:
-                for event in self._workspace.jobs.get(job).events():
+                for event in self._workspace.jobs.get(job).events(is_server=True):
                     line = lines.of(event)
                     if line is not None:
                         file.write(line + "\n")
