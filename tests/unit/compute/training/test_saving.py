@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from mafunzo.compute.training import trainer as trainer_module
 from mafunzo.compute.training.arguments import TrainingArguments
 from mafunzo.compute.training.checkpoint import checkpoints, step_of
+from mafunzo.compute.training.memory_plan import MemoryPlan
 from mafunzo.compute.training.objectives.supervised import Supervised
 from mafunzo.compute.training.run import TrainingRequest, assemble
 from mafunzo.compute.training.saving import TERMINATED, Saver
@@ -15,9 +17,15 @@ from mafunzo.compute.training.state import History, TrainingState
 from mafunzo.compute.training.trainer import Trainer, finetune
 from tests.support.training_run import FULL, LORA, ZERO, history, train
 
-# Three forward passes a step, two steps an epoch; dropout tests the random state.
+# Twelve rows a step, each in a forward pass of its own; two steps an epoch; dropout tests the random state.
 PASSES = {"num_train_epochs": 2, "gradient_accumulation_steps": 3, "lora_dropout": 0.1}
-PASSES_OF_TRAINING = 12
+PASSES_OF_A_STEP = 12
+IN_THE_SECOND_STEP = PASSES_OF_A_STEP + 3
+
+
+@pytest.fixture(autouse=True)
+def one_row_a_pass(monkeypatch):
+    monkeypatch.setattr(trainer_module, "plan_memory", lambda run: MemoryPlan(1, 0, 0, 0))
 
 
 class Killed(BaseException):
@@ -38,8 +46,7 @@ def at_pass(monkeypatch):
 
         monkeypatch.setattr(Supervised, "loss", loss)
 
-    yield arrange
-    monkeypatch.undo()
+    return arrange
 
 
 def kill() -> None:
@@ -73,7 +80,7 @@ def require_same_result(one: Path, other: Path) -> None:
 def test_a_kill_in_the_middle_of_an_epoch_loses_no_more_than_the_interval(tmp_path, base, prepared, values, at_pass):
     values = values | PASSES | {"save_interval_s": 0}
     _, whole = train(tmp_path, base, prepared, "whole", **values)
-    at_pass(5, kill)  # in step 2 of 4
+    at_pass(IN_THE_SECOND_STEP, kill)
     with pytest.raises(Killed):
         attempt(tmp_path, base, prepared, 1, values)
     assert steps_in(tmp_path / "1") == [1]
@@ -83,7 +90,7 @@ def test_a_kill_in_the_middle_of_an_epoch_loses_no_more_than_the_interval(tmp_pa
 @pytest.mark.parametrize("strategy", ["disable", "epoch"])
 def test_whatever_the_evaluation_strategy_is(tmp_path, base, prepared, strategy, at_pass):
     values = LORA | PASSES | {"save_interval_s": 0, "evaluation_strategy": strategy}
-    at_pass(5, kill)
+    at_pass(IN_THE_SECOND_STEP, kill)
     with pytest.raises(Killed):
         attempt(tmp_path, base, prepared, 1, values)
     assert steps_in(tmp_path / "1") == [1]
@@ -94,7 +101,7 @@ def test_sigterm_in_the_middle_of_a_step_saves_the_step_before_and_ends(tmp_path
     values = values | PASSES
     _, whole = train(tmp_path, base, prepared, "whole", **values)
     before = signal.getsignal(signal.SIGTERM)
-    at_pass(5, terminate)
+    at_pass(IN_THE_SECOND_STEP, terminate)
     with pytest.raises(SystemExit) as ended:
         attempt(tmp_path, base, prepared, 1, values)
     assert ended.value.code == TERMINATED == 143
@@ -113,8 +120,8 @@ def test_sigterm_before_the_first_step_has_nothing_to_save(tmp_path, base, prepa
 @pytest.mark.parametrize(
     ("n", "saved"),
     [
-        pytest.param(PASSES_OF_TRAINING // 2 + 1, [2], id="after the first epoch"),
-        pytest.param(PASSES_OF_TRAINING + 3, [2, 4], id="after the last step"),
+        pytest.param(2 * PASSES_OF_A_STEP + 1, [2], id="after the first epoch"),
+        pytest.param(4 * PASSES_OF_A_STEP + 2 + 1, [2, 4], id="after the last step"),
     ],
 )
 def test_sigterm_while_it_is_validated_has_the_next_attempt_validate_first(tmp_path, base, prepared, n, saved, at_pass):
