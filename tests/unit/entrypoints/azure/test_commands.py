@@ -205,7 +205,9 @@ def test_set_wins_over_the_file(shell: Shell, workspace: Workspace, file: Path) 
             ["--set", "name.below=1"], "--set name.below=1 can't be done: there are no keys below it", id="no keys"
         ),
         pytest.param(["--set", "name=["], "--set name=[ can't be done: ", id="no YAML"),
-        pytest.param(["--set", "size=Standard_D2s_v"], "Did you mean Standard_D2s_v3", id="a value that can't be"),
+        pytest.param(
+            ["--set", "size=Standard_NC64as_T4_v"], "Did you mean Standard_NC64as_T4_v3", id="a value that can't be"
+        ),
         pytest.param(["--set", "colour=red"], "colour", id="unknown key"),
     ],
 )
