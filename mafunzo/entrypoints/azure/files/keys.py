@@ -11,6 +11,7 @@ from mafunzo.entities.component_file import NODE_TYPES
 from mafunzo.entities.duration import seconds_of
 from mafunzo.entrypoints.azure.files.kind import FileKind, refusal
 from mafunzo.entrypoints.azure.wire.asset import DATA_TYPES
+from mafunzo.entrypoints.azure.wire.component import UNSUPPORTED_NODES
 from mafunzo.entrypoints.azure.wire.envelope import DATASTORE
 from mafunzo.errors import InvalidParameter, did_you_mean
 
@@ -297,7 +298,8 @@ def _node_fault(node: Mapping[str, Any]) -> str:
     """Return why a node can't run here at all; empty where it can, or where its keys say what is wrong."""
     kind = str(node.get("type") or "command").lower()
     if kind not in NODE_TYPES:
-        return f"a node of the type {kind}, expected {' or '.join(NODE_TYPES)}. {refusal(kind)}".rstrip()
+        instead = UNSUPPORTED_NODES.get(kind) or refusal(kind)
+        return f"a node of the type {kind}, expected {' or '.join(NODE_TYPES)}. {instead}".rstrip()
     return "" if {"component", "command"} & set(node) else "it has neither component nor command, expected one of them."
 
 

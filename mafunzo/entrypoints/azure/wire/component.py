@@ -28,6 +28,12 @@ UNSUPPORTED_TYPES: Mapping[str, str] = {
     "import": "Imports from databases aren't run here. Run a command that fetches the rows.",
 }
 """What of Azure's components and nodes doesn't run here, and what to do instead."""
+UNSUPPORTED_NODES: Mapping[str, str] = {
+    **UNSUPPORTED_TYPES,
+    "sweep": "A sweep is a job of its own here. Submit it first, and give the pipeline the best trial's output: "
+    "azureml://jobs/<sweep>/outputs/<output>.",
+}
+"""The same of a pipeline's nodes."""
 _SPEC_TYPES = {"string": "String", "integer": "Integer", "number": "Number", "boolean": "Boolean"}
 
 
@@ -116,7 +122,9 @@ def node_from_body(name: str, body: Mapping[str, Any]) -> Node:
 
     Raises `NotSupported` for a kind of node that doesn't run here, `InvalidParameter` for a number that isn't one.
     """
-    outputs = body.get("outputs") or {}
+    outputs, kind = body.get("outputs") or {}, str(body.get("type") or "").lower()
+    if kind in UNSUPPORTED_NODES:
+        raise NotSupported(f"Node '{name}' is of the type {kind}. {UNSUPPORTED_NODES[kind]}")
     node = component_file.node_from_dict(
         name,
         {

@@ -172,6 +172,11 @@ REFUSED = {
         "    inputs: {x: {type: uri_folder, path: azureml://datastores/workspaceblobstore/paths/a}}\n"
         f"    task: {{type: run_function, code: src, entry_script: a.py, {ENVIRONMENT}}}\n"
     ),
+    "a sweep in a pipeline": pipeline(
+        f"{DEFAULTS}\njobs:\n  search:\n    type: sweep\n    sampling_algorithm: random\n    trial: ./optional.yml\n"
+        "    search_space: {day: {type: choice, values: [a, b]}}\n    limits: {max_total_trials: 2}\n"
+        "    objective: {goal: minimize, primary_metric: score}\n"
+    ),
     "a name that isn't filled in": command(
         "command: echo hi > ${{outputs.o}}/a\n"
         'outputs: {o: {type: uri_folder, path: "azureml://datastores/workspaceblobstore/paths/${{nome}}/"}}\n'
@@ -180,7 +185,12 @@ REFUSED = {
         'command: echo $X\ninputs: {x: 5}\nenvironment_variables: {X: "${{inputs.y}}"}\n'
     ),
 }
-TOLD = ("Parallel steps aren't run here.", "nothing else is", "environment variable X has ${{inputs.y}}")
+TOLD = (
+    "Parallel steps aren't run here.",
+    "A sweep is a job of its own here.",
+    "nothing else is",
+    "environment variable X has ${{inputs.y}}",
+)
 
 
 @pytest.mark.parametrize(("what", "told"), list(zip(REFUSED, TOLD, strict=True)))
