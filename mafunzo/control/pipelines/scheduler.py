@@ -153,9 +153,7 @@ class Scheduler:
         while not stop.is_set():
             try:
                 did_something = self.tick()
-            except (
-                Exception
-            ) as error:  # a full disk or a busy database mustn't end it: the next tick reads the same rows
+            except Exception as error:  # a full disk or a busy database mustn't end it: the next tick reads the same
                 if isinstance(error, StorageFull):
                     self._space.free_reserve()
                 logger.exception("The scheduler's tick broke; it goes on")
@@ -321,9 +319,17 @@ class Scheduler:
         """
         awaited = []
         for step in self._running_steps():
+            if (step.job, WHOLE_JOB) in self._busy:  # it is being failed
+                continue
             folder = StepFolder(step_folder(self._home, step))
-            if (folder.built.exists() and folder.without_cores.exists()) and not self._took_cores(step, folder):
-                awaited.append(Resources(cpus=need_of(step.spec.resources, self._capacity).cpus))
+            try:
+                if (folder.built.exists() and folder.without_cores.exists()) and not self._took_cores(step, folder):
+                    awaited.append(Resources(cpus=need_of(step.spec.resources, self._capacity).cpus))
+            except BROKEN as error:
+                if is_of_the_machine(error):
+                    raise
+                logger.exception("Step %s/%s can't be given its cores; its job is failed", step.job, step.name)
+                self._submit_giving_up(self._records.jobs.get(step.job), error)
         return awaited
 
     def _took_cores(self, step: Step, folder: StepFolder) -> bool:

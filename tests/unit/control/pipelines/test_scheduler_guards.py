@@ -14,6 +14,7 @@ from mafunzo.control.pipelines.decide import JobState, State
 from mafunzo.control.pipelines.observer import Observer
 from mafunzo.entities.job import Job, JobStatus
 from mafunzo.errors import StepFailed
+from mafunzo.tracking.step_folder import StepFolder
 from tests.support.pipeline_bench import Bench, shell
 
 HOLD = shell("hold", "echo holding; until [ -e ${{inputs.gate}} ]; do sleep 0.02; done; echo done > ${{outputs.out}}")
@@ -197,3 +198,15 @@ def test_one_step_that_can_not_be_put_back_does_not_keep_the_others_running(
 
     monkeypatch.setattr(bench.scheduler, "_put_back", broken)
     assert bench.scheduler.halt() == ["plain/hold"]
+
+
+def test_a_step_that_can_not_be_given_its_cores_fails_and_the_others_go_on(bench: Bench) -> None:
+    bench.submit("odd", HOLD, {"gate": str(bench.root / "gate")})
+    bench.until(lambda: "holding" in bench.log("odd", "hold"))
+    folder = StepFolder(bench.folder("odd", "hold"))
+    folder.built.touch()
+    folder.without_cores.mkdir()
+    bench.submit("next", OTHER, force_rerun=True)
+    assert bench.finish("odd", "next").status is JobStatus.COMPLETED
+    assert bench.records.jobs.get("odd").status is JobStatus.FAILED
+    assert bench.leftovers() == []
