@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 FOLDERS = ("database", "artifacts", "jobs", "workers", "logs", "backups")
 LOCK_FILE = "server.lock"
-PID_WIDTH = 19
 SECRET_FILE = "secret.key"
 RESERVE_FILE = "reserve"
 """See `space.py`."""
@@ -61,11 +60,13 @@ class Home:
                     f"{self.root} is in use by a server with pid {_pid_in(path) or 'unknown'}. "
                     "Stop it with 'mafunzo down', or name another home with MAFUNZO_HOME."
                 ) from error
-            _write_pid(descriptor, f"{os.getpid()}")
+            with suppress(OSError):  # on a full disk: the lock counts, not what is said of its holder
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
             try:
                 yield
             finally:
-                _write_pid(descriptor, "")
+                os.ftruncate(descriptor, 0)
         finally:
             os.close(descriptor)
 
@@ -113,12 +114,6 @@ class Home:
         from cryptography.fernet import Fernet
 
         return Fernet(base64.urlsafe_b64encode(self.secret()))
-
-
-def _write_pid(descriptor: int, pid: str) -> None:
-    """Write over the pid that is there, in the same bytes: on a full disk there is no room for others."""
-    with suppress(OSError):  # the lock counts, not what is said of its holder
-        os.pwrite(descriptor, f"{pid:<{PID_WIDTH}}\n".encode(), 0)
 
 
 def _pid_in(path: Path) -> int | None:

@@ -104,15 +104,3 @@ def test_a_full_disk_keeps_nobody_from_the_lock(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(os, "pwrite", full)
     with home.lock(), pytest.raises(HomeInUse), home.lock():
         pass
-
-
-def test_whoever_holds_the_lock_is_told_in_as_many_bytes_as_the_one_before(tmp_path: Path) -> None:
-    home = Home(tmp_path / "home")
-    sizes = []
-    for _ in range(2):
-        with home.lock():
-            assert home.holder() == os.getpid()
-            sizes.append((home.root / "server.lock").stat().st_size)
-        sizes.append((home.root / "server.lock").stat().st_size)
-        assert home.holder() is None
-    assert len(set(sizes)) == 1
