@@ -72,7 +72,7 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, strict=False)
 
 
 def _split(text: str) -> tuple[list[str], list[Any]]:
-    """Return the text around calls, and the JSON of each; raises `ValueError` where one isn't JSON.
+    """Return the text around calls, and the JSON of each up to the first that isn't any; raises `ValueError` if there is none.
 
     Where a call ends is decided by its JSON, not by the first closing tag, which may stand in an argument.
     """
@@ -81,9 +81,13 @@ def _split(text: str) -> tuple[list[str], list[Any]]:
             return [], [_DECODER.decode(text.strip())]
     texts, bodies, position = [], [], 0
     while (at := text.find(OPENING, position)) >= 0:
+        try:
+            body, end = _value_at(text, at + len(OPENING))
+        except (ValueError, RecursionError):
+            break  # it was cut off, or is none: what was called before it stays called
         texts.append(text[position:at])
-        body, position = _value_at(text, at + len(OPENING))
         bodies.append(body)
+        position = end
     if not bodies:
         raise ValueError("there is no call")
     return [*texts, text[position:]], bodies

@@ -55,6 +55,12 @@ HERMES = '<tool_call>\n{"name": "weather", "arguments": {"city": "Köln"}}\n</to
             [("weather", '{"city": "a<tool_call>b"}')],
             id="a tag in a bare call",
         ),
+        pytest.param(
+            f'{HERMES}\n<tool_call>\n{{"name": "wea',
+            '\n<tool_call>\n{"name": "wea',
+            [("weather", '{"city": "K\\u00f6ln"}')],
+            id="one that was cut off after a whole one",
+        ),
         pytest.param('{"name": "weather", "arguments": null}', "", [("weather", "{}")], id="null for no arguments"),
         pytest.param('{"name": ["weather"]}', '{"name": ["weather"]}', [], id="a name that is no text"),
         pytest.param(
