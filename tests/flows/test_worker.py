@@ -325,7 +325,8 @@ def test_a_client_that_goes_away_cancels_its_request(worker: Worker, is_stream: 
     content = json.dumps(body).encode()
     with socket.create_connection(address) as connection:
         connection.sendall(
-            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s" % (len(content), content)
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s"
+            % (len(content), content)
         )
         until(lambda: worker.metric("mafunzo_sequences_running") == 1)
     until(lambda: worker.metric(cancelled) == before + 1)
