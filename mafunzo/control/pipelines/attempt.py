@@ -22,14 +22,13 @@ from mafunzo.control.store.disk import remove_tree
 from mafunzo.control.store.home import Home
 from mafunzo.entities.asset import MODEL_TYPES
 from mafunzo.entities.job import DEFAULT_OUTPUT, ArtifactInput, LiteralInput, Resources, Step, StepSpec, StepStatus
+from mafunzo.entities.parameters.component import FETCHING
 from mafunzo.errors import FailedError, MafunzoError, OutOfMemory, StepFailed
 from mafunzo.tracking.metrics import read_metrics
 from mafunzo.tracking.regular_file import is_regular, read_regular
 from mafunzo.tracking.step_folder import CODE, ENVIRONMENT, INPUTS, LOGS, OUTPUTS, StepFolder
 
 DEFAULT_FOLDER = "outputs"
-FETCHING = ("import_model",)
-"""Our components that fetch from the hub, with the operator's token."""
 
 
 @dataclass(frozen=True)

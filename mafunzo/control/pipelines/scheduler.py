@@ -16,21 +16,15 @@ from datetime import UTC, datetime
 from functools import reduce
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 from mafunzo.control.launcher.local import ExitRecord, LocalLauncher
 from mafunzo.control.pipelines.attempt import (
-    clean,
-    collect,
-    failure,
     failure_of,
     holds_leftovers,
     outputs_stay,
-    prepare,
-    process_facts,
     step_folder,
 )
-from mafunzo.control.pipelines.cache import Ingredients, installed_versions, key_of
+from mafunzo.control.pipelines.cache import installed_versions
 from mafunzo.control.pipelines.decide import (
     WAITS,
     Action,
@@ -49,47 +43,34 @@ from mafunzo.control.pipelines.decide import (
     Wait,
     decide,
     need_of,
-    without_cores,
 )
-from mafunzo.control.pipelines.delivery import deliver
-from mafunzo.control.pipelines.observer import ENVIRONMENTS_FOLDER, HALTED_FILE, Observer, StepName
-from mafunzo.control.pipelines.stopping import Trial
-from mafunzo.control.pipelines.sweep import suggest
+from mafunzo.control.pipelines.observer import HALTED_FILE, Observer, StepName
+from mafunzo.control.pipelines.performer import OWNER, Performer, UserVariables, clean_or_warn, owner_of
 from mafunzo.control.store.artifact import Artifacts
-from mafunzo.control.store.blob import Blobs
 from mafunzo.control.store.disk import is_of_the_machine
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.lease import Leases
 from mafunzo.control.store.records import Records
 from mafunzo.control.store.space import FLOOR_BYTES, START_BYTES, Space, bytes_in, megabytes
 from mafunzo.entities.job import (
-    DEFAULT_OUTPUT,
     Job,
-    JobStatus,
-    LiteralInput,
     Resources,
     Step,
-    StepOutputInput,
     StepStatus,
 )
-from mafunzo.entities.sweep import BEST_TRIAL, BEST_VALUE, Sampling
 from mafunzo.errors import JobFailed, MafunzoError, StorageFull
-from mafunzo.tracking.atomic_json import write_json
 from mafunzo.tracking.step_folder import StepFolder
 
 logger = logging.getLogger(__name__)
 
-OWNER = "job:"
 WHOLE_JOB = ""
 """Stands in place of a step's name for what is done to a job as a whole."""
 BROKEN = (MafunzoError, OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
 """What goes wrong with one job or step: its files, or what a row says. A database that can't be reached is none of it."""
-SHOWN_FAULTS = 5
 LEAST_BYTES = 16 * 2**20
 """A step that holds less hasn't filled the disk."""
 POLL_S = 0.2
 PAUSE_S = 5.0
-UserVariables = Callable[[Job, Step, Mapping[str, str], Mapping[str, str]], Mapping[str, str]]
 
 
 class Scheduler:
@@ -119,11 +100,21 @@ class Scheduler:
     ) -> None:
         self._records, self._artifacts, self._leases = records, artifacts, leases
         self._launcher, self._home, self._capacity = launcher, home, capacity
-        self._blobs = Blobs(records, artifacts, home)
+        self._grace_s, self._clock, self._space = grace_s, clock, space or Space(home)
         self._observer = Observer(records, artifacts, launcher, home, versions)
-        self._grace_s, self._saving_grace_s, self._user_variables = grace_s, saving_grace_s, user_variables
-        self._clock = clock
-        self._space = space or Space(home)
+        self._performer = Performer(
+            records,
+            artifacts,
+            leases,
+            launcher,
+            home,
+            capacity,
+            self._observer,
+            self._space,
+            grace_s=grace_s,
+            saving_grace_s=saving_grace_s,
+            user_variables=user_variables,
+        )
         self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="step")
         self._busy: dict[StepName, Future[None]] = {}
         self._paused: dict[StepName, float] = {}
@@ -193,7 +184,7 @@ class Scheduler:
             (folder / HALTED_FILE).touch()
         except OSError as error:
             logger.warning("%s counts as cut off from outside: %s", folder, error)
-        self._put_back(step, f"attempt {step.attempt} was cut off when the server was stopped")
+        self._performer.put_back(step, f"attempt {step.attempt} was cut off when the server was stopped")
         return True
 
     # Guards: what is wrong with one job is that job's alone
@@ -242,18 +233,7 @@ class Scheduler:
 
     def _submit_giving_up(self, job: Job, error: Exception) -> None:
         reason = JobFailed(f"Job '{job.name}' can't be gone on with: {type(error).__name__}: {error}")
-        self._busy[job.name, WHOLE_JOB] = self._pool.submit(lambda: self._give_up(job, failure_of(reason)))
-
-    def _give_up(self, job: Job, record: Mapping[str, Any]) -> None:
-        """Fail a job, and each step of it that hasn't ended."""
-        for step in self._records.steps.of(job.name):
-            if step.status.is_terminal:
-                continue
-            if step.attempt:
-                self._launcher.kill(step_folder(self._home, step), self._grace_s)
-            self._end(replace(step, error=record), StepStatus.FAILED, "its job can't be gone on with")
-        self._records.jobs.update(replace(job, status=JobStatus.FAILED, error=record, ended_at=_now()))
-        self._observer.forget(job.name)
+        self._busy[job.name, WHOLE_JOB] = self._pool.submit(lambda: self._performer.give_up(job, failure_of(reason)))
 
     # A full disk
 
@@ -270,46 +250,35 @@ class Scheduler:
         ]
         size, largest = max(sizes, key=lambda pair: pair[0], default=(0, None))
         if largest is not None and size >= LEAST_BYTES:
-            self._submit(largest, lambda: self._fail_for_space(largest, size))
-
-    def _fail_for_space(self, step: Step, size: int) -> None:
-        """End a step that has filled the disk, and free what it wrote; it isn't tried again, into the same."""
-        folder = step_folder(self._home, step)
-        self._launcher.kill(folder, 0.0)
-        clean(folder)
-        self._space.free_reserve_if_full()
-        error = StorageFull(
-            f"Step '{step.name}' has filled the disk of {self._home.root}: it had written {megabytes(size)}, which is deleted. "
-            f"{self._space.holders()} Free some space, and run the job again."
-        )
-        facts = process_facts(folder, self._launcher.record(folder))
-        self._end(replace(step, error=error.record | facts), StepStatus.FAILED, "it has filled the disk")
-        logger.error("%s", error)
+            self._submit(largest, lambda: self._performer.fail_for_space(largest, size))
 
     # Doing
 
     def _do(self, action: Action) -> bool:
         match action:
             case Begin(job):
-                self._records.jobs.update(replace(job, status=JobStatus.RUNNING, started_at=_now()))
+                self._performer.begin(job)
             case Start(step):
-                return self._start(step)
+                launch = self._performer.start(step)
+                if launch is None:
+                    return False
+                self._submit(step, launch)
             case Reuse(step, outputs, source):
-                self._submit(step, lambda: self._reuse(step, outputs, source))
+                self._submit(step, lambda: self._performer.reuse(step, outputs, source))
             case Collect(step):
-                self._submit(step, lambda: self._collect(step))
+                self._submit(step, lambda: self._performer.collect(step))
             case Retry(step, reason, at):
-                self._submit(step, lambda: self._put_back(step, reason, at))
+                self._submit(step, lambda: self._performer.put_back(step, reason, at))
             case Fail(step, reason):
-                self._submit(step, lambda: self._fail(step, reason))
+                self._submit(step, lambda: self._performer.fail(step, reason))
             case Cancel(step, reason):
-                self._submit(step, lambda: self._cancel(step, reason))
+                self._submit(step, lambda: self._performer.cancel(step, reason))
             case Skip(step, reason):
-                self._end(step, StepStatus.SKIPPED, reason)
+                self._performer.end(step, StepStatus.SKIPPED, reason)
             case Wait(step, reason):
                 self._records.steps.update(replace(step, reason=reason))
             case Finish():
-                self._finish(action)
+                self._performer.finish(action)
         return True
 
     def _give_cores(self) -> list[Resources]:
@@ -323,7 +292,9 @@ class Scheduler:
                 continue
             folder = StepFolder(step_folder(self._home, step))
             try:
-                if (folder.built.exists() and folder.without_cores.exists()) and not self._took_cores(step, folder):
+                if (folder.built.exists() and folder.without_cores.exists()) and not self._performer.take_cores(
+                    step, folder
+                ):
                     awaited.append(Resources(cpus=need_of(step.spec.resources, self._capacity).cpus))
             except BROKEN as error:
                 if is_of_the_machine(error):
@@ -331,180 +302,6 @@ class Scheduler:
                 logger.exception("Step %s/%s can't be given its cores; its job is failed", step.job, step.name)
                 self._submit_giving_up(self._records.jobs.get(step.job), error)
         return awaited
-
-    def _took_cores(self, step: Step, folder: StepFolder) -> bool:
-        need = need_of(step.spec.resources, self._capacity)
-        if not self._leases.take(_owner(step), need, self._capacity):
-            return False
-        self._records.steps.update(replace(step, started_at=_now()))
-        folder.without_cores.unlink(missing_ok=True)
-        return True
-
-    def _start(self, step: Step) -> bool:
-        need, must_build = need_of(step.spec.resources, self._capacity), self._observer.must_build(step)
-        if not self._leases.take(_owner(step), without_cores(need) if must_build else need, self._capacity):
-            return False  # a worker was quicker; the next tick says who
-        try:
-            step = self._with_values(step)
-            key = self._observer.key(step, self._observer.outputs(step.job))
-            self._write_key(step, key)
-            started = replace(
-                step,
-                status=StepStatus.RUNNING,
-                attempt=step.attempt + 1,
-                cache_key=key_of(key) if step.spec.is_deterministic else "",
-                reason=self._observer.why(step, key),
-                started_at=step.started_at or _now(),
-                retry_at=None,
-            )
-            self._records.steps.update(started)
-        except BaseException:
-            self._leases.release(_owner(step))
-            raise
-        self._submit(started, lambda: self._launch(started, need, must_build))
-        return True
-
-    def _with_values(self, step: Step) -> Step:
-        """Return a trial that hasn't run yet with values that those before it suggest, where its sweep asks for that."""
-        sweep = self._records.jobs.get(step.job).sweep
-        if sweep is None or sweep.sampling is not Sampling.BAYESIAN or step.attempt:
-            return step
-        trials = self._observer.trials(sweep, self._records.steps.of(step.job))
-        values = {name: LiteralInput(value) for name, value in suggest(sweep, trials).items()}
-        self._observer.forget(step.job, step.name)
-        return replace(step, spec=replace(step.spec, inputs={**step.spec.inputs, **values}))
-
-    def _launch(self, step: Step, held: Resources, must_build: bool) -> None:
-        folder = step_folder(self._home, step)
-        devices = self._leases.devices(_owner(step)) if self._capacity.gpus else None
-        earlier = self._observer.outputs(step.job)
-        try:
-            folder.mkdir(parents=True, mode=0o700)
-            if must_build:
-                StepFolder(folder).without_cores.touch()
-            ready = prepare(
-                step.spec, folder, earlier, self._artifacts, held, devices, self._home.root / ENVIRONMENTS_FOLDER
-            )
-            environment = ready.environment
-            if not step.spec.is_trusted:
-                job = self._records.jobs.get(step.job)
-                environment = {**self._user_variables(job, step, ready.inputs, ready.outputs), **environment}
-            processes = step.spec.resources.processes
-            self._launcher.start(ready.command, folder, environment, processes, ready.directory)
-        except (MafunzoError, OSError) as error:
-            logger.warning("Step %s/%s can't start: %s", step.job, step.name, error)
-            self._launcher.kill(folder, self._grace_s)
-            self._end(replace(step, error=failure_of(error)), StepStatus.FAILED, "it could not be started")
-            clean(folder)
-            return
-        logger.info("Started %s/%s, attempt %s", step.job, step.name, step.attempt)
-
-    def _collect(self, step: Step) -> None:
-        folder = step_folder(self._home, step)
-        self._launcher.kill(folder, self._grace_s)  # what it left running in the background
-        try:
-            outputs = collect(step.spec, folder, self._artifacts)
-            self._observer.damaged -= set(outputs.values())  # storing them has made them whole
-            # Of a sweep only the best trial's outputs go anywhere, at its end.
-            if self._records.jobs.get(step.job).sweep is None:
-                self._deliver(step, outputs)
-        except (MafunzoError, OSError) as error:
-            facts = process_facts(folder, self._launcher.record(folder))
-            self._end(replace(step, error=failure_of(error) | facts), StepStatus.FAILED, "its outputs can't be stored")
-            self._clean(replace(step, status=StepStatus.FAILED))
-            return
-        self._end(replace(step, outputs=outputs), StepStatus.COMPLETED, step.reason)
-        self._clean(replace(step, status=StepStatus.COMPLETED))
-        logger.info("Completed %s/%s", step.job, step.name)
-
-    def _deliver(self, step: Step, outputs: Mapping[str, str]) -> None:
-        """Deliver a step's outputs to their destinations. Idempotent. Raises `Conflict` for a version taken."""
-        for output, destination in step.spec.destinations.items():
-            deliver(destination, outputs[output], step, output, self._records, self._blobs)
-
-    def _put_back(self, step: Step, reason: str, retry_at: datetime | None = None) -> None:
-        folder = step_folder(self._home, step)
-        self._cut_off(step)
-        self._records.steps.update(replace(step, status=StepStatus.WAITING, reason=reason, retry_at=retry_at))
-        self._leases.release(_owner(step))
-        clean(folder, keeps_outputs=True)  # the next attempt may go on from what is in them
-        logger.info("Step %s/%s will run again: %s", step.job, step.name, reason)
-
-    def _fail(self, step: Step, reason: str) -> None:
-        folder = step_folder(self._home, step)
-        if step.attempt:
-            self._cut_off(step)
-        error = failure(step, folder, self._launcher.record(folder), reason)
-        self._end(replace(step, error=error), StepStatus.FAILED, reason)
-        self._clean(replace(step, status=StepStatus.FAILED))
-        logger.warning("Step %s/%s failed: %s", step.job, step.name, error["message"])
-
-    def _cancel(self, step: Step, reason: str) -> None:
-        if step.status == StepStatus.RUNNING:
-            self._cut_off(step)
-        self._end(step, StepStatus.CANCELED, reason)
-        self._clean(replace(step, status=StepStatus.CANCELED))
-
-    def _cut_off(self, step: Step) -> None:
-        """End the processes of a step that hasn't ended by itself, with time to save what it has."""
-        grace_s = self._saving_grace_s if step.spec.is_trusted else self._grace_s
-        self._launcher.kill(step_folder(self._home, step), grace_s)
-
-    def _clean(self, step: Step) -> None:
-        """Delete what the attempts of a step that has ended laid out and wrote; logs stay, and what `outputs_stay` says."""
-        for folder in (self._home.jobs / step.job / step.name).glob("[0-9]*"):  # 0: of a job that this one goes on with
-            _clean_or_warn(folder, outputs_stay(step, folder))
-
-    def _reuse(self, step: Step, outputs: Mapping[str, str], source: str) -> None:
-        """Take over an earlier step's outputs, if their bytes are what they were; else the step runs, as the next tick sees."""
-        faults = {stored: faults for stored in set(outputs.values()) if (faults := self._artifacts.check(stored))}
-        if faults:
-            for stored, reasons in faults.items():
-                logger.error("Artifact %s of %s is damaged: %s", stored, source, "; ".join(reasons[:SHOWN_FAULTS]))
-            self._observer.damaged |= set(faults)
-            return
-        key = self._observer.key(step, self._observer.outputs(step.job))
-        self._write_key(step, key)
-        reused = replace(step, cache_key=key_of(key), outputs=outputs, started_at=step.started_at or _now())
-        try:
-            self._deliver(step, outputs)
-        except MafunzoError as error:
-            failed = replace(reused, outputs={}, error=failure_of(error))
-            self._end(failed, StepStatus.FAILED, "its outputs can't be delivered")
-            return
-        self._end(reused, StepStatus.CACHED, f"same as {source}")
-
-    def _end(self, step: Step, status: StepStatus, reason: str) -> None:
-        """Write the step's end, with its outputs or its error, in one transaction, then give back what it held."""
-        self._records.steps.update(replace(step, status=status, reason=reason, ended_at=_now()))
-        self._leases.release(_owner(step))
-
-    def _finish(self, end: Finish) -> None:
-        job = replace(end.job, status=end.status, error=_error_of(end), ended_at=_now())
-        if end.best is not None:
-            job = self._with_best(job, end.best)
-        self._records.jobs.update(job)
-        self._observer.forget(job.name)
-        logger.info("Job %s %s", job.name, job.status)
-
-    def _with_best(self, job: Job, best: Trial) -> Job:
-        """Return a sweep that has ended with its best trial's outputs as its own; where they can't be delivered, it failed."""
-        step = best.step
-        outputs = {name: StepOutputInput(step.name, name) for name in step.outputs if name != DEFAULT_OUTPUT}
-        properties = {**job.properties, BEST_TRIAL: step.name, BEST_VALUE: best.values[-1]}
-        job = replace(job, outputs=outputs, properties=properties)
-        if job.status is not JobStatus.COMPLETED:
-            return job
-        try:
-            self._deliver(step, step.outputs)
-        except MafunzoError as error:
-            return replace(job, status=JobStatus.FAILED, error=failure_of(error))
-        return job
-
-    def _write_key(self, step: Step, key: Ingredients) -> None:
-        folder = self._home.jobs / step.job / step.name
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_json(StepFolder(step_folder(self._home, step)).key, key, indent=1)
 
     # Work on a step that takes its time, beside the loop
 
@@ -527,7 +324,7 @@ class Scheduler:
 
     def _recover(self) -> None:
         """Give back leases whose steps no longer run, and clean the folders of attempts that ended."""
-        owners = {_owner(step) for step in self._running_steps()}
+        owners = {owner_of(step) for step in self._running_steps()}
         for lease in self._leases.list():
             if lease.owner.startswith(OWNER) and lease.owner not in owners:
                 self._leases.release(lease.owner)
@@ -542,7 +339,7 @@ class Scheduler:
             step = steps.get(folder.parent.name)
             is_latest = step is not None and folder.name == str(step.attempt)
             if step is None or not (is_latest and step.status == StepStatus.RUNNING):
-                _clean_or_warn(folder, step is not None and outputs_stay(step, folder))
+                clean_or_warn(folder, step is not None and outputs_stay(step, folder))
 
     def _running_steps(self) -> list[Step]:
         steps = (step for job in self._records.jobs.queue() for step in self._records.steps.of(job.name))
@@ -568,30 +365,3 @@ def _subject(action: Action) -> StepName:
     if isinstance(action, Begin | Finish):
         return action.job.name, WHOLE_JOB
     return action.step.job, action.step.name
-
-
-def _clean_or_warn(folder: Path, keeps_outputs: bool) -> None:
-    """Clean an attempt's folder; what can't be deleted of it stops nobody."""
-    try:
-        clean(folder, keeps_outputs)
-    except OSError as error:
-        logger.warning("What %s has left can't be deleted: %s", folder, error)
-
-
-def _error_of(end: Finish) -> dict[str, Any] | None:
-    """Return why a job failed: its failed step's error, or its own."""
-    if end.reason:
-        return failure_of(JobFailed(end.reason))
-    if end.failed is None or end.failed.error is None:
-        return None
-    message = end.failed.error["message"]
-    prefix = "" if f"'{end.failed.name}'" in message else f"Step '{end.failed.name}': "
-    return {**end.failed.error, "message": f"{prefix}{message}", "step": end.failed.name}
-
-
-def _owner(step: Step) -> str:
-    return f"{OWNER}{step.job}/{step.name}"
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

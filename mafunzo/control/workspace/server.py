@@ -8,7 +8,8 @@ from mafunzo.control.launcher.hardware import capacity, hardware
 from mafunzo.control.launcher.local import LocalLauncher
 from mafunzo.control.launcher.runner import process_identity
 from mafunzo.control.launcher.server_process import address_file, write_address
-from mafunzo.control.pipelines.scheduler import Scheduler, UserVariables
+from mafunzo.control.pipelines.performer import UserVariables
+from mafunzo.control.pipelines.scheduler import Scheduler
 from mafunzo.control.serving.supervisor import Supervisor
 from mafunzo.control.store.lease import Leases
 from mafunzo.control.store.space import Space

@@ -11,6 +11,8 @@ from mafunzo.entities.job import Resources
 from mafunzo.entities.parameters.parameter import EVALUATE, FINETUNE, IMPORT_MODEL, PACKAGE_MODEL, PREPARE_DATA
 from mafunzo.entities.parameters.table import PARAMETERS, parameters_of
 
+FETCHING = (IMPORT_MODEL,)
+"""The components that fetch from the Hugging Face hub, with the operator's token; no other process is given it."""
 PREVIEW_DATA = "preview_data"
 PREVIEWED_ROWS = Input("rows", "integer", "How many good rows are shown.", is_optional=True, default=3, minimum=1)
 ALL_CORES = Resources(cpus=0)

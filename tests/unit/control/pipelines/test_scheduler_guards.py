@@ -167,14 +167,14 @@ def test_an_action_that_breaks_is_tried_again_and_the_others_are_done(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scheduler_module, "PAUSE_S", 0.05)
-    write, breaks = bench.scheduler._write_key, iter([True, True])
+    write, breaks = bench.scheduler._performer.write_key, iter([True, True])
 
     def broken(step: Any, key: Any) -> None:
         if step.job == "odd" and next(breaks, False):
             raise PermissionError("its folder is read-only")
         write(step, key)
 
-    monkeypatch.setattr(bench.scheduler, "_write_key", broken)
+    monkeypatch.setattr(bench.scheduler._performer, "write_key", broken)
     bench.submit("odd", OTHER)
     bench.submit("next", OTHER, force_rerun=True)
     bench.finish("odd", "next")
@@ -189,14 +189,14 @@ def test_one_step_that_can_not_be_put_back_does_not_keep_the_others_running(
         bench.submit(name, HOLD, {"gate": str(bench.root / f"gate-{name}")})
     bench.until(lambda: all("holding" in bench.log(name, "hold") for name in ("odd", "plain")))
     bench.scheduler.close()
-    put_back = bench.scheduler._put_back
+    put_back = bench.scheduler._performer.put_back
 
     def broken(step: Any, *rest: Any) -> None:
         if step.job == "odd":
             raise RuntimeError("database or disk is full")
         put_back(step, *rest)
 
-    monkeypatch.setattr(bench.scheduler, "_put_back", broken)
+    monkeypatch.setattr(bench.scheduler._performer, "put_back", broken)
     assert bench.scheduler.halt() == ["plain/hold"]
 
 
