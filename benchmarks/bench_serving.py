@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 from mafunzo.compute.chat.tokenizer import load_tokenizer
 from mafunzo.compute.inference.engine import GREEDY, Engine
 from mafunzo.compute.inference.executor_torch import TorchExecutor
+from mafunzo.compute.inference.loading import serving_dtype
 from mafunzo.compute.inference.request import Delta, GenerationRequest
 from mafunzo.compute.model.loading import load_network
 
@@ -40,8 +41,9 @@ def main() -> None:
     torch.set_num_threads(facts["threads"])
     tokenizer = load_tokenizer(model)
     prompts = make_prompts(tokenizer, max(BATCHES))
-    plain = load_network(model)
-    executor = TorchExecutor(load_network(model), pack_weights=True)
+    dtype = serving_dtype(model, "cpu")  # what a worker computes in on this machine, and so both sides
+    plain = load_network(model, dtype=dtype)
+    executor = TorchExecutor(load_network(model, dtype=dtype), pack_weights=True)
     rounds: list[dict[str, dict[str, float]]] = []
     with Engine(executor, tokenizer, max_batch=max(BATCHES)) as engine:
         ours_decode(engine, prompts[:2])
