@@ -176,7 +176,7 @@ DELETE = (
 
 def role_of(method: str, path: str) -> Role | None:
     """Return the role that a request needs, None where it isn't answered here."""
-    if not is_plain(path):
+    if not is_plain(path.removesuffix("/")):  # a folder of files may end so, as `mlflow gc` writes it
         return None
     operation = f"{'GET' if method == 'HEAD' else method} {path}"
     return next((role for role, pattern in _PATTERNS if pattern.fullmatch(operation)), None)

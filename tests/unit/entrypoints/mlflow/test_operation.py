@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from mafunzo.entities.user import Role
 from mafunzo.entrypoints.mlflow.operation import CHANGE, DELETE, READ, address_of, is_plain, role_of
 
 OFF = (
@@ -53,10 +54,16 @@ def test_nothing_is_on_the_list_twice() -> None:
     assert len(operations) == len(set(operations))
 
 
-@pytest.mark.parametrize("path", ["a//b", "a/./b", "../a", "a/..", "/a", "a/", "a\\b", "a%2fb"])
+@pytest.mark.parametrize("path", ["a//b", "a/./b", "../a", "a/..", "/a", "a//", "a\\b", "a%2fb"])
 def test_a_path_that_could_be_read_in_two_ways_is_none(path: str) -> None:
     assert not is_plain(path)
     assert role_of("GET", f"build/{path}") is None
+
+
+def test_a_folder_of_files_may_end_with_a_slash_and_an_operation_may_not() -> None:
+    assert role_of("DELETE", "api/2.0/mlflow-artifacts/artifacts/2/run/artifacts/") is Role.OWNER
+    assert role_of("POST", "api/2.0/mlflow/experiments/create/") is None
+    assert not is_plain("a/")
 
 
 def test_an_address_has_no_query_and_no_fragment() -> None:
