@@ -176,15 +176,18 @@ DELETE = (
 
 def role_of(method: str, path: str) -> Role | None:
     """Return the role that a request needs, None where it isn't answered here."""
-    if not is_plain(path.removesuffix("/")):  # a folder of files may end so, as `mlflow gc` writes it
+    if not is_plain(path):
         return None
     operation = f"{'GET' if method == 'HEAD' else method} {path}"
     return next((role for role, pattern in _PATTERNS if pattern.fullmatch(operation)), None)
 
 
 def is_plain(path: str) -> bool:
-    """Return whether a path means the same to everybody: no part of it leads elsewhere, none is to be decoded again."""
-    parts = path.split("/") if path else []
+    """Return whether a path means the same to everybody: no part of it leads elsewhere, none is to be decoded again.
+
+    It may end with a slash, as `mlflow gc` writes a folder of files.
+    """
+    parts = path.removesuffix("/").split("/") if path else []
     return not {"", ".", ".."} & set(parts) and "\\" not in path and not _ESCAPE.search(path)
 
 

@@ -63,7 +63,7 @@ def test_a_path_that_could_be_read_in_two_ways_is_none(path: str) -> None:
 def test_a_folder_of_files_may_end_with_a_slash_and_an_operation_may_not() -> None:
     assert role_of("DELETE", "api/2.0/mlflow-artifacts/artifacts/2/run/artifacts/") is Role.OWNER
     assert role_of("POST", "api/2.0/mlflow/experiments/create/") is None
-    assert not is_plain("a/")
+    assert is_plain("a/") and not is_plain("/")
 
 
 def test_an_address_has_no_query_and_no_fragment() -> None:
