@@ -224,7 +224,7 @@ class _Lookup:
                 reference = parse_reference(text.strip())
                 name = reference.name if isinstance(reference, AssetReference) else text
                 match = PARENT_INPUT.fullmatch(written.strip())
-                computes[match[1] if match else f"compute of '{node.name}'"] = name
+                computes[match[1] if match and self._is_shipped else f"compute of '{node.name}'"] = name
         return computes
 
     def _pin(self, key: AssetReference | str) -> PinnedComponent:
