@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from mafunzo.entities.validation import validated
 
 Value = str | int | float
+GATED = ("gated", "true")
+"""The tag of a model whose owner asks for consent on the hub; tags are texts."""
 
 
 class _Strict(BaseModel):

@@ -300,10 +300,10 @@ def test_a_deployment_that_cannot_be_is_refused_with_the_reason(endpoint, model,
     assert [found.name for found in client.online_deployments.list("ultrachat")] == ["demo"]
 
 
-def test_a_model_that_is_only_on_offer_is_not_deployed(endpoint, client):
+def test_a_model_on_offer_that_nobody_has_fetched_is_not_deployed(endpoint, client):
     with pytest.raises(HttpResponseError, match="on offer but not registered"):
         client.online_deployments.begin_create_or_update(
-            deployment("offer", "azureml://registries/azureml/models/tiny-llama/versions/1")
+            deployment("offer", "azureml://registries/azureml/models/Phi-3-mini-4k-instruct/versions/15")
         ).wait()
 
 

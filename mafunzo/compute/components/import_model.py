@@ -33,7 +33,7 @@ from mafunzo.compute.model.folder import (
 from mafunzo.compute.model.loading import check_folder, load_network, save_network
 from mafunzo.compute.model.lora import CONFIG_FILE as ADAPTER_CONFIG
 from mafunzo.entities.conversation import Conversation, Message
-from mafunzo.entities.model_card import HubSource, source_from_dict
+from mafunzo.entities.model_card import GATED, HubSource, source_from_dict
 from mafunzo.errors import InvalidFile, InvalidParameter
 from mafunzo.tracking.atomic_json import write_json
 
@@ -189,7 +189,7 @@ def _fetch_origin(card: Mapping[str, Any], access: Access, where: str) -> Origin
     source = source_from_dict(card.get("source"), where)
     if not isinstance(source, HubSource):
         access = dataclasses.replace(access, mirror=None)
-    elif (card.get("tags") or {}).get("gated") == "true":
+    elif GATED in (card.get("tags") or {}).items():
         access = dataclasses.replace(access, consent=consent_of(source, card))
     snapshot = fetch(source, access)
     return Origin(
