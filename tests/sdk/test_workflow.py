@@ -121,7 +121,7 @@ def test_the_log_shows_progress_losses_and_the_comparison(job):
     told = job[1]
     for words in (
         "step finetune running",
-        "8 forward passes a step keep the effective batch",
+        "rows keep the effective batch",
         "finetune: train 5/5 [####################] loss",
         "ETA 0:00",
         "Loss (nats a token)",
