@@ -40,7 +40,7 @@ from mafunzo.entrypoints.http.context import Context
 from mafunzo.entrypoints.http.limits import Limits
 from mafunzo.entrypoints.mlflow import routes as mlflow
 from mafunzo.entrypoints.serve.application import create_app
-from tests.faults import payload
+from tests.support import payload
 
 WORKERS = 6
 IDLE_S = 0.25

@@ -84,8 +84,9 @@ class Performer:
         self._grace_s, self._saving_grace_s, self._user_variables = grace_s, saving_grace_s, user_variables
 
     def begin(self, job: Job) -> None:
-        """Mark a job as running."""
-        self._records.jobs.update(replace(job, status=JobStatus.RUNNING, started_at=_now()))
+        """Mark a job as running; what was said of it since it was looked at stays."""
+        now = self._records.jobs.get(job.name)
+        self._records.jobs.update(replace(now, status=JobStatus.RUNNING, started_at=_now()))
 
     def start(self, step: Step) -> Callable[[], None] | None:
         """Take what a step needs and mark it as running; return what starts its processes, or None where there is no room."""
@@ -256,7 +257,8 @@ class Performer:
 
     def finish(self, end: Finish) -> None:
         """Mark a job as ended, with its error, or with the outputs of its best trial."""
-        job = replace(end.job, status=end.status, error=_error_of(end), ended_at=_now())
+        now = self._records.jobs.get(end.job.name)
+        job = replace(now, status=end.status, error=_error_of(end), ended_at=_now())
         if end.best is not None:
             job = self._with_best(job, end.best)
         self._records.jobs.update(job)

@@ -122,6 +122,7 @@ def test_the_same_pid_of_another_start_or_after_a_restart_of_the_machine_is_a_st
 
 def test_what_was_killed_with_its_runner_is_lost(folder: Path) -> None:
     started = LocalLauncher().start("sleep 600", folder, {})
+    until(lambda: len(leftovers(folder)) == 1)  # the command has begun
     os.kill(started.pid, signal.SIGKILL)
     launcher = LocalLauncher()
     until(lambda: isinstance(launcher.status(folder), Lost))

@@ -35,6 +35,16 @@ def test_steps_run_in_order_and_their_outputs_are_stored(bench: Bench) -> None:
     assert bench.leases.list() == [] and bench.leftovers() == []
 
 
+def test_what_is_said_of_a_job_while_it_begins_or_ends_stays(bench: Bench) -> None:
+    bench.submit("j", shell("one", "true"))
+    seen = bench.records.jobs.get("j")
+    bench.records.jobs.update(replace(seen, description="said meanwhile"))
+    bench.scheduler._performer.begin(seen)
+    assert bench.records.jobs.get("j").description == "said meanwhile"
+    assert bench.finish("j").status is JobStatus.COMPLETED
+    assert bench.records.jobs.get("j").description == "said meanwhile"
+
+
 def test_a_finished_step_s_folder_keeps_only_what_tells_of_it(bench: Bench) -> None:
     noisy = shell(
         "noisy", "echo hi; echo '{}' > $MAFUNZO_STEP_FOLDER/metrics.jsonl; cp ${{inputs.data}} ${{outputs.out}}"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.payload import DIALECT, dialect_body
+from tests.support.payload import DIALECT, dialect_body
 
 TALK = [{"role": "user", "content": "How are you today?"}]
 GREEDY = {"temperature": 0, "max_tokens": 6}
