@@ -27,14 +27,10 @@ MLFLOW_NETWORKS = ("data/model", "model", ".")
 
 @dataclass(frozen=True)
 class Upload:
-    """A path input whose bytes go into the store only when the whole request is known to be good."""
+    """A path input whose bytes go into the store only when the whole request is good. put: store them; their hash."""
 
     name: str
     put: Callable[[], str]
-
-    def artifact(self) -> ArtifactInput:
-        """Store the bytes."""
-        return ArtifactInput(self.put(), self.name)
 
 
 @dataclass(frozen=True)

@@ -39,9 +39,9 @@ def folder(tmp_path: Path) -> Path:
 def stored(workspace: Workspace, value: Any) -> dict[str, str]:
     """Return the files that an upload stores, by path."""
     assert isinstance(value, Upload)
-    artifact = value.artifact()
-    files = workspace.artifacts.manifest(artifact.artifact)
-    return {file.path: workspace.artifacts.open_file(artifact.artifact, file.path).read_text() for file in files}
+    artifact = value.put()
+    files = workspace.artifacts.manifest(artifact)
+    return {file.path: workspace.artifacts.open_file(artifact, file.path).read_text() for file in files}
 
 
 def test_the_catalogues_models_are_on_offer_without_bytes(sources: ModelSources) -> None:
@@ -135,10 +135,10 @@ def test_a_mirror_is_named_beside_the_card_and_a_changed_one_makes_other_bytes(
     value = sources.source(HUB_MODEL).inputs["mlflow_model_path"]
     assert isinstance(value, Upload)
     assert stored(workspace, value)["mirror.txt"] == f"{folder}\n"
-    before = value.artifact()
-    assert value.artifact() == before
+    before = value.put()
+    assert value.put() == before
     (folder / "more").write_text("x")
-    assert value.artifact() != before
+    assert value.put() != before
 
 
 def test_any_other_repository_of_the_hub_is_fetched_by_the_job(
