@@ -19,9 +19,10 @@ from tests.support.waiting import until
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     """A workspace whose server is ended at the end, with the proof that nothing is left. It fetches from this machine (`web`)."""
-    with pytest.MonkeyPatch.context() as patch, Workspace(tmp_path_factory.mktemp("home"), port=0) as opened:
-        patch.setenv("MAFUNZO_INPUT_HOSTS", "127.0.0.1")
-        opened.up()
+    with Workspace(tmp_path_factory.mktemp("home"), port=0) as opened:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("MAFUNZO_INPUT_HOSTS", "127.0.0.1")
+            opened.up()
         yield opened
         opened.down()
 

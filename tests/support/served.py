@@ -51,6 +51,13 @@ class Served(Bench):
             model=model, messages=[{"role": "user", "content": content}], **more
         )
 
+    def wait_until_logged(self, text: str) -> None:
+        """Wait for a line of the logs: a request's is written once its answer has been sent."""
+        until(lambda: text in self.logged(), self.logged)
+
+    def logged(self) -> str:
+        return "".join(file.read_text() for file in self.home.logs.iterdir())
+
     def stop(self) -> None:
         shut_down(self.home)
         self.process.wait(LIMIT_S)

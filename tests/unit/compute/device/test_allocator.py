@@ -17,7 +17,7 @@ if sys.argv[1] == "kept":
     assert keep_freed_memory()
 torch.ones(20 * 2**20).sum()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(10):
+for _ in range(40):
     torch.ones(20 * 2**20).sum()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
@@ -29,7 +29,7 @@ def test_freed_blocks_are_used_again_with_fewer_page_faults() -> None:
         way: int(subprocess.run([sys.executable, "-c", FAULTS, way], capture_output=True, text=True, check=True).stdout)
         for way in ("plain", "kept")
     }
-    assert faults["kept"] < 0.6 * faults["plain"]  # the heap still grows a few times
+    assert faults["kept"] < 0.5 * faults["plain"]  # the heap still grows up to seven times, each way it happens to begin
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -135,7 +134,7 @@ def test_a_terminal_obeys_nothing_that_a_step_has_printed() -> None:
     assert "\u241b[2J\u241b]0;mine\u2407hello" in terminal.getvalue()
 
 
-def test_a_job_is_followed_from_its_beginning_to_its_end(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_is_followed_from_its_beginning_to_its_end(workspace: Workspace) -> None:
     step = Step("j1", SPEC)
     workspace.records.jobs.add(Job("j1", "j", "e", "c:1"), [step])
     runs = replace(step, status=StepStatus.RUNNING, attempt=1, reason="it is new", started_at=BEGAN)
@@ -151,8 +150,7 @@ def test_a_job_is_followed_from_its_beginning_to_its_end(workspace: Workspace, m
         change(workspace, JobStatus.COMPLETED, ended)
 
     acts = iter([begin, finish])
-    monkeypatch.setattr("mafunzo.control.workspace.stream.time", SimpleNamespace(sleep=lambda seconds: next(acts)()))
-    assert list(follow(workspace.services, "j1")) == [
+    assert list(follow(workspace.services, "j1", poll_s=0, on_wait=lambda: next(acts)())) == [
         Event("job", "j1", "queued", "queued"),
         Event("job", "j1", "running", "running"),
         Event("step", "train", "it is new", "running"),
