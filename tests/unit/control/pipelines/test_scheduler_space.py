@@ -6,8 +6,9 @@ import pytest
 
 from mafunzo.control.pipelines.scheduler import short_of_space
 from mafunzo.control.store.space import FLOOR_BYTES, START_BYTES, Space
-from mafunzo.entities.job import JobStatus
+from mafunzo.entities.job import JobStatus, StepStatus
 from tests.support.pipeline_bench import Bench, shell
+from tests.support.waiting import until
 
 FILL = shell("fill", "head -c 20000000 /dev/zero > ${{outputs.out}}; echo written; sleep 600")
 OTHER = shell("other", "echo fine > ${{outputs.out}}")
@@ -21,13 +22,14 @@ def free(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     yield amounts
 
 
-@pytest.mark.parametrize("end", ["sleep 600", "exit 1"])
+@pytest.mark.parametrize(("end", "sign"), [("sleep 600", "log.txt"), ("exit 1", "exit.json")])
 def test_a_step_that_fills_the_disk_fails_frees_what_it_wrote_and_is_not_tried_again(
-    end: str, bench: Bench, free: list[int]
+    end: str, sign: str, bench: Bench, free: list[int]
 ) -> None:
     fill = shell("fill", f"head -c 20000000 /dev/zero > ${{{{outputs.out}}}}; echo written; {end}")
     bench.submit("full", {"fill": fill}, bindings={"fill": {"retries": 3}})
-    bench.until(lambda: "written" in bench.log("full", "fill"))
+    bench.until(lambda: bench.step("full", "fill").status is StepStatus.RUNNING)
+    until(lambda: "written" in bench.log("full", "fill") and (bench.folder("full", "fill") / sign).exists())
     free.append(FLOOR_BYTES - 1)
     job = bench.finish("full")
     assert job.status is JobStatus.FAILED and job.error is not None
