@@ -6,6 +6,8 @@
 PYTHON ?= python3.11
 WORKERS ?= auto
 BIN := .venv/bin
+# Tests start processes by the hundred: Python keeps what it has compiled, whatever the shell says.
+unexport PYTHONDONTWRITEBYTECODE
 
 setup: .venv/.ready
 
