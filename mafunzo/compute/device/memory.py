@@ -1,4 +1,4 @@
-"""Free memory: what this process may still take, of the machine, of its control groups, or of the accelerator."""
+"""Memory: what this process holds and may still take, of the machine, of its control groups, or of the accelerator."""
 
 import psutil
 import torch
@@ -11,3 +11,10 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return min([psutil.virtual_memory().available, *(limit - used for limit, used in cgroup.memory_limits())])
+
+
+def used_bytes(device: torch.device) -> int:
+    """Return how much memory this process holds, on the device that computes."""
+    if device.type == "cuda":
+        return int(torch.cuda.memory_reserved(device))
+    return int(psutil.Process().memory_info().rss)

@@ -63,6 +63,7 @@ class TrainingArguments:
     lora_target_modules: str | None
     warmup_ratio: float
     save_interval_s: float
+    max_memory_gb: float
     gradient_checkpointing: bool
 
     @classmethod

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mafunzo.compute.device.memory import free_bytes
+from mafunzo.compute.device.memory import free_bytes, used_bytes
 from mafunzo.compute.training.batch import pack
 from mafunzo.compute.training.run import Run
+from mafunzo.errors import OutOfMemory
 
 logger = logging.getLogger(__name__)
 
@@ -48,12 +49,26 @@ class MemoryPlan:
 
 
 def plan_memory(run: Run) -> MemoryPlan:
-    """Return the plan of a run, before its first step."""
-    row = max(range(len(run.rows)), key=lambda index: sum(len(ids) for ids, _ in run.rows.row(index)))
+    """Return the plan of a run, before its first step; raises `OutOfMemory` where `max_memory_gb` has no room for a row."""
+    lengths = [sum(len(ids) for ids, _ in run.rows.row(index)) for index in range(len(run.rows))]
+    longest = max(lengths)
     free, state = free_bytes(run.device), _state_bytes(run)
-    per_token = _kept_bytes(run, row)
-    tokens = forward_tokens(free * SHARE - state, per_token * HEADROOM, MOST_TOKENS.get(run.device.type, 1024))
+    per_token = _kept_bytes(run, lengths.index(longest))
+    budget = free * SHARE - state
+    if limit := run.arguments.max_memory_gb * 1e9:
+        held = used_bytes(run.device) + state
+        _require_row(longest, held + longest * per_token * HEADROOM, limit)
+        budget = min(budget, limit - held)
+    tokens = forward_tokens(budget, per_token * HEADROOM, MOST_TOKENS.get(run.device.type, 1024))
     return MemoryPlan(tokens, round(per_token), state, free)
+
+
+def _require_row(tokens: int, needed_bytes: float, limit_bytes: float) -> None:
+    if needed_bytes > limit_bytes:
+        raise OutOfMemory(
+            f"max_memory_gb is {limit_bytes / 1e9:g}, and training needs about {needed_bytes / 1e9:.2f} GB: the longest row has "
+            f"{tokens:,} tokens. Raise it, lower max_seq_length, or set gradient_checkpointing or apply_lora true."
+        )
 
 
 def forward_tokens(budget_bytes: float, bytes_per_token: float, most: int) -> int:

@@ -21,6 +21,7 @@ _FREE = frozenset(
         "dataloader_num_workers",
         "save_total_limit",
         "save_interval_s",
+        "max_memory_gb",
         "auto_find_batch_size",
     }
 )

@@ -9,6 +9,7 @@ from mafunzo.compute.training import memory_plan
 from mafunzo.compute.training.arguments import TrainingArguments
 from mafunzo.compute.training.memory_plan import MOST_TOKENS, forward_tokens, plan_memory
 from mafunzo.compute.training.run import TrainingRequest, assemble
+from mafunzo.errors import OutOfMemory
 from tests.support.tiny_training import random_rows, write_prepared
 from tests.support.training_run import LORA, history, train
 
@@ -52,6 +53,25 @@ def test_what_a_token_takes_is_counted(tmp_path, base):
 def test_all_weights_need_gradients_and_the_optimizer_s_state(tmp_path, base, prepared):
     run = run_of(tmp_path, base, prepared, apply_lora=False)
     assert plan_memory(run).state_bytes == 12 * sum(weight.numel() for weight in run.network.parameters())
+
+
+def test_a_limit_of_one_s_own_makes_smaller_passes(tmp_path, base, prepared, monkeypatch):
+    monkeypatch.setattr(memory_plan, "used_bytes", lambda device: 10**9)
+    plain = plan_memory(run_of(tmp_path, base, prepared))
+    assert plain.forward_tokens == MOST_TOKENS["cpu"]
+    limit = 1e9 + plain.state_bytes + 300 * plain.bytes_per_token * memory_plan.HEADROOM
+    assert plan_memory(run_of(tmp_path, base, prepared, max_memory_gb=limit / 1e9)).forward_tokens == 256
+    assert plan_memory(run_of(tmp_path, base, prepared, max_memory_gb=10_000)).forward_tokens == MOST_TOKENS["cpu"]
+
+
+def test_a_limit_that_no_row_fits_into_is_refused_with_what_is_needed(tmp_path, base, monkeypatch):
+    long = write_prepared(tmp_path / "long", random_rows(4, shortest=200, longest=201))
+    monkeypatch.setattr(memory_plan, "used_bytes", lambda device: 10**9)
+    with pytest.raises(OutOfMemory) as refusal:
+        plan_memory(run_of(tmp_path, base, long, max_memory_gb=1))
+    assert (
+        "max_memory_gb is 1, and training needs about 1.00 GB: the longest row has 201 tokens" in refusal.value.message
+    )
 
 
 def test_planning_draws_no_random_number(tmp_path, base, prepared):
