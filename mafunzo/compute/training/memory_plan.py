@@ -66,8 +66,9 @@ def plan_memory(run: Run) -> MemoryPlan:
 def _require_row(tokens: int, needed_bytes: float, limit_bytes: float) -> None:
     if needed_bytes > limit_bytes:
         raise OutOfMemory(
-            f"max_memory_gb is {limit_bytes / 1e9:g}, and training needs about {needed_bytes / 1e9:.2f} GB: the longest row has "
-            f"{tokens:,} tokens. Raise it, lower max_seq_length, or set gradient_checkpointing or apply_lora true."
+            f"max_memory_gb is {limit_bytes / 1e9:g}, and training needs about {needed_bytes / 1e9:.2f} GB: "
+            f"the longest row has {tokens:,} tokens. Raise it, "
+            "lower max_seq_length, or set gradient_checkpointing or apply_lora true."
         )
 
 
