@@ -52,11 +52,11 @@ def plan_memory(run: Run) -> MemoryPlan:
     """Return the plan of a run, before its first step; raises `OutOfMemory` where `max_memory_gb` has no room for a row."""
     lengths = [sum(len(ids) for ids, _ in run.rows.row(index)) for index in range(len(run.rows))]
     longest = max(lengths)
-    free, state = free_bytes(run.device), _state_bytes(run)
+    free, state, used = free_bytes(run.device), _state_bytes(run), used_bytes(run.device)  # before a pass is counted
     per_token = _kept_bytes(run, lengths.index(longest))
     budget = free * SHARE - state
     if limit := run.arguments.max_memory_gb * 1e9:
-        held = used_bytes(run.device) + state
+        held = used + state
         _require_row(longest, held + longest * per_token * HEADROOM, limit)
         budget = min(budget, limit - held)
     tokens = forward_tokens(budget, per_token * HEADROOM, MOST_TOKENS.get(run.device.type, 1024))
@@ -89,16 +89,14 @@ def _kept_bytes(run: Run, row: int) -> float:
     """Return the bytes a token that a forward pass over a row keeps for its backward pass."""
     batch = pack([run.rows.row(row)])
     weights = {weight.untyped_storage().data_ptr() for weight in run.network.parameters()}
-    kept: dict[int, int] = {}
+    kept: dict[int, torch.UntypedStorage] = {}  # held until all is counted: addresses must not be used twice
 
-    def count(tensor: Tensor) -> Tensor:
+    def count(tensor: Tensor) -> None:  # a tensor handed back would hold the pass that made it, for ever
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+            kept[storage.data_ptr()] = storage
 
-    hooks = torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor)
+    hooks = torch.autograd.graph.saved_tensors_hooks(count, lambda _: torch.empty(0))
     with torch.random.fork_rng(), hooks, run.autocast():
-        result = run.objective.loss(run.packed, batch)  # held until all is counted: addresses must not be used twice
-    del result
-    return sum(kept.values()) / max(len(batch.ids_T), 1)
+        run.objective.loss(run.packed, batch)
+    return sum(storage.nbytes() for storage in kept.values()) / max(len(batch.ids_T), 1)

@@ -129,7 +129,8 @@ def resume(run: Run) -> TrainingState:
         logger.warning("%s is of other parameters or rows, as of another version: it is left out", folders[0])
         earlier = tuple(path for path in earlier if path != folders[0].parent)
     _drop_after(output, 0)
-    logger.info("There is no checkpoint to go on from: training starts at step 0.")
+    if own or run.request.earlier:
+        logger.info("There is no checkpoint to go on from: training starts at step 0.")
     return TrainingState()
 
 

@@ -156,6 +156,9 @@ class Trainer:
                 run.stepper.backward(result.loss_sum / n_terms, is_last=index == last)
             loss_sum += float(result.loss_sum.detach())
             counts.update(result.counts)
+            del (
+                result
+            )  # small as it is, what lives through the next pass keeps the C library from reusing this one's memory
         return loss_sum / n_terms, counts
 
     def _take_step(self) -> float:

@@ -1,6 +1,8 @@
 """Tests of `mafunzo.compute.training.memory_plan`: what a token of a forward pass takes, and how many have room."""
 
 import json
+import weakref
+from typing import ClassVar
 
 import pytest
 import torch
@@ -8,6 +10,8 @@ import torch
 from mafunzo.compute.training import memory_plan
 from mafunzo.compute.training.arguments import TrainingArguments
 from mafunzo.compute.training.memory_plan import MOST_TOKENS, forward_tokens, plan_memory
+from mafunzo.compute.training.objectives.objective import BatchLoss
+from mafunzo.compute.training.objectives.supervised import Supervised
 from mafunzo.compute.training.run import TrainingRequest, assemble
 from mafunzo.errors import OutOfMemory
 from tests.support.tiny_training import random_rows, write_prepared
@@ -72,6 +76,52 @@ def test_a_limit_that_no_row_fits_into_is_refused_with_what_is_needed(tmp_path, 
     assert (
         "max_memory_gb is 1, and training needs about 1.00 GB: the longest row has 201 tokens" in refusal.value.message
     )
+
+
+class Mark:
+    """An object whose end can be seen."""
+
+
+class Doubled(torch.autograd.Function):
+    """A function that keeps its own result, as an exponential does."""
+
+    marks: ClassVar[list[weakref.ref]] = []
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.mark = Mark()
+        Doubled.marks.append(weakref.ref(ctx.mark))
+        out = x * 2
+        ctx.save_for_backward(out)
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):
+        raise AssertionError("planning goes forward only")
+
+
+def test_what_planning_counts_it_frees(tmp_path, base, prepared, monkeypatch):
+    run = run_of(tmp_path, base, prepared)
+    weight = next(weight for weight in run.network.parameters() if weight.requires_grad)
+    monkeypatch.setattr(Supervised, "loss", lambda *_: BatchLoss(Doubled.apply(weight).sum(), {}))
+    plan_memory(run)
+    assert [mark() for mark in Doubled.marks] == [None]
+
+
+def test_what_a_pass_made_is_gone_when_the_next_begins(tmp_path, base, prepared, monkeypatch):
+    losses: list[weakref.ref] = []
+    loss = Supervised.loss
+
+    def watched(self, packed, batch):
+        assert all(earlier() is None for earlier in losses[1:])  # the first is the plan's
+        result = loss(self, packed, batch)
+        losses.append(weakref.ref(result.loss_sum))
+        return result
+
+    monkeypatch.setattr(Supervised, "loss", watched)
+    monkeypatch.setattr(memory_plan, "forward_tokens", lambda *_: 1)
+    train(tmp_path, base, prepared, "out", **LORA, evaluation_strategy="disable")
+    assert len(losses) > 10
 
 
 def test_planning_draws_no_random_number(tmp_path, base, prepared):
