@@ -4,7 +4,8 @@ Gradient accumulation is theirs too: gradients of several forward passes add up 
 """
 
 import os
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,12 @@ class Stepper(Protocol):
 
     def weights_were_loaded(self) -> None:
         """Take over weights that were put into the network."""
+
+    def scaler_state(self) -> dict[str, Any]:
+        """Return the loss scaler's numbers, which a checkpoint keeps; empty where losses aren't scaled."""
+
+    def load_scaler_state(self, state: Mapping[str, Any]) -> None:
+        """Go on with such numbers."""
 
 
 def make_stepper(
@@ -72,6 +79,13 @@ class SingleProcess:
 
     def weights_were_loaded(self) -> None:
         pass
+
+    def scaler_state(self) -> dict[str, Any]:
+        return dict(self._scaler.state_dict())
+
+    def load_scaler_state(self, state: Mapping[str, Any]) -> None:
+        if self._scaler.is_enabled() and state:
+            self._scaler.load_state_dict(dict(state))
 
 
 class DeepSpeedZero:
@@ -120,3 +134,9 @@ class DeepSpeedZero:
 
     def weights_were_loaded(self) -> None:
         self._optimizer.refresh_fp32_params()
+
+    def scaler_state(self) -> dict[str, Any]:
+        return {}
+
+    def load_scaler_state(self, state: Mapping[str, Any]) -> None:
+        pass

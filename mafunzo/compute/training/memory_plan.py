@@ -96,6 +96,7 @@ def _kept_bytes(run: Run, row: int) -> float:
         if storage.data_ptr() not in weights:
             kept[storage.data_ptr()] = storage
 
+    run.network.train()  # activations are recomputed in training only
     hooks = torch.autograd.graph.saved_tensors_hooks(count, lambda _: torch.empty(0))
     with torch.random.fork_rng(), hooks, run.autocast():
         run.objective.loss(run.packed, batch)

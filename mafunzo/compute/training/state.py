@@ -145,6 +145,7 @@ def _go_on(run: Run, folders: Sequence[Path]) -> TrainingState:
     folder, output = folders[0], run.request.output
     saved = checkpoint.load_checkpoint(folder, run.network, run.adapter is not None, run.optimizer, run.schedule)
     run.stepper.weights_were_loaded()
+    run.stepper.load_scaler_state(saved["mafunzo"].get("scaler", {}))
     state = TrainingState(**saved["mafunzo"]["state"])
     is_earlier = folder.parent != output
     if is_earlier:
@@ -205,5 +206,9 @@ def trainer_state(run: Run, state: TrainingState) -> dict[str, Any]:
         "train_batch_size": order.batch,
         "trial_name": None,
         "trial_params": None,
-        "mafunzo": {**identity(run), "state": {**asdict(state), "history": list(state.history)}},
+        "mafunzo": {
+            **identity(run),
+            "state": {**asdict(state), "history": list(state.history)},
+            "scaler": run.stepper.scaler_state(),
+        },
     }

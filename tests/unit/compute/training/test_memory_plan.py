@@ -37,9 +37,7 @@ def test_the_budget_decides_the_tokens_of_a_pass(budget: float, tokens: int) -> 
 
 def run_of(tmp_path, base, prepared, **values):
     arguments = TrainingArguments.from_values({"apply_lora": True, **values})
-    run = assemble(TrainingRequest(base, prepared, tmp_path / "out", arguments))
-    run.network.train()
-    return run
+    return assemble(TrainingRequest(base, prepared, tmp_path / "out", arguments))
 
 
 def test_what_a_token_takes_is_counted(tmp_path, base):

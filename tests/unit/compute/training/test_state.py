@@ -1,10 +1,13 @@
 """Numbers over steps by Hugging Face's names, checkpoints that a run leaves behind, and going on from them."""
 
+import functools
 import json
 from pathlib import Path
 
 import pytest
+import torch
 
+from mafunzo.compute.device.precision import Precision
 from mafunzo.compute.training.arguments import TrainingArguments
 from mafunzo.compute.training.checkpoint import verify
 from mafunzo.compute.training.run import TrainingRequest
@@ -54,6 +57,23 @@ def test_going_on_from_a_checkpoint_gives_the_same_bits(tmp_path, base, prepared
     assert history(tmp_path / "2", "loss") == history(whole, "loss")
     name = "adapter_model.safetensors" if values["apply_lora"] else "model.safetensors"
     assert (tmp_path / "2" / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_going_on_takes_the_loss_scale_along(tmp_path, base, prepared, monkeypatch):
+    """As float16 needs it; here it grows with every step, so that one that began anew would show."""
+    scaled = Precision(torch.float32, torch.float32, needs_scaler=True)
+    monkeypatch.setattr("mafunzo.compute.training.run.choose", lambda *_: scaled)
+    grown = functools.partial(torch.amp.GradScaler, init_scale=2.0, growth_interval=1)
+    monkeypatch.setattr(torch.amp, "GradScaler", grown)
+    whole, second = tmp_path / "whole", tmp_path / "second"
+    train(tmp_path, base, prepared, "whole", **LORA, num_train_epochs=3)
+    first = tmp_path / "1"
+    first.mkdir()
+    (whole / "checkpoint-6").rename(first / "checkpoint-6")
+    going_on(tmp_path, base, prepared, first, **LORA, num_train_epochs=3)
+    states = [json.loads((folder / "trainer_state.json").read_text())["mafunzo"] for folder in (whole, second)]
+    assert [state["scaler"]["scale"] for state in states] == [2.0 * 2**18] * 2
+    assert history(second, "loss") == history(whole, "loss")
 
 
 def going_on(tmp_path: Path, base: Path, prepared: Path, first: Path, **values) -> Path:
@@ -195,7 +215,7 @@ def test_a_checkpoint_holds_the_state_in_the_form_of_earlier_versions(tmp_path, 
     n_tokens = sum(len(ids) for ids, _ in rows)
     assert record["values"] == VALUES_OF_RELEASE_0_1
     assert record["rows"] == [24, n_tokens, n_tokens - 2 * 24]
-    assert list(record) == ["values", "rows", "state"]
+    assert list(record) == ["values", "rows", "state", "scaler"] and record["scaler"] == {}
     assert record["state"]["since_log"] == {"loss": 0.0, "steps": 0, "correct": 0, "targets": 0}
     assert set(record["state"]) == {
         *("step", "tokens", "forward_tokens", "loss_sum", "since_log", "best_loss", "best_step"),
