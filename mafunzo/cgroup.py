@@ -3,11 +3,18 @@
 A limit holds for a group and all below it, so each is asked of this process's own group and of those above it.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
+
+
+def usable_cpus() -> int:
+    """Return how many cores' time this process may use: those that it may run on, and no more than its groups' quotas."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([allowed, *(int(quota + 0.5) for quota in cpu_limits())]))
 
 
 def cpu_limits() -> Iterator[float]:

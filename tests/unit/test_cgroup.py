@@ -1,5 +1,6 @@
 """Tests of `mafunzo.cgroup`: limits of this process's group and of those above it, in both versions of control groups."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,13 @@ def test_without_limits_there_are_none(root: Path, membership: str | None) -> No
     if membership is not None:
         (root / "membership").write_text(membership)
     assert [*cgroup.memory_limits(), *cgroup.cpu_limits()] == []
+
+
+@pytest.mark.parametrize(("quota", "cores"), [("max", 4), ("800000", 4), ("250000", 3), ("150000", 2), ("20000", 1)])
+def test_cores_are_those_of_the_affinity_and_no_more_than_the_quota(
+    quota: str, cores: int, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 5})
+    (root / "membership").write_text("0::/own\n")
+    write(root / "own", cpu__max=f"{quota} 100000\n")
+    assert cgroup.usable_cpus() == cores

@@ -19,6 +19,7 @@ import torch
 import transformers
 import uvicorn
 
+from mafunzo import cgroup
 from mafunzo.compute.inference.http.app import make_app
 from mafunzo.compute.inference.http.gate import Gate
 from mafunzo.compute.inference.http.service import Service
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _arguments(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stdout)
     transformers.utils.logging.disable_progress_bar()
-    torch.set_num_threads(arguments.threads or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(arguments.threads or cgroup.usable_cpus())
     code = _Worker(arguments).run()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -108,7 +109,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--port-file", type=Path, help="file that the port is written to, once it listens")
     parser.add_argument("--token-file", type=Path, help="holds the bearer token that requests must have")
     parser.add_argument("--max-batch", type=int, default=16, help="sequences at once")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 takes all cores")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: as many as this process may use cores")
     return parser.parse_args(argv)
 
 

@@ -1,6 +1,5 @@
 """The hardware that we may use: cores, memory and GPUs, limited by affinity and control groups (cgroups)."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -19,7 +18,7 @@ AVX512_FLAGS = {"avx512bw", "avx512vl", "avx512dq"}
 
 def hardware() -> Hardware:
     """Return what this process may use; a container's limits count, not its host's size."""
-    return Hardware(cpus=_cpus(), memory_mb=_memory() // 2**20, gpus=_gpus())
+    return Hardware(cpus=cgroup.usable_cpus(), memory_mb=_memory() // 2**20, gpus=_gpus())
 
 
 def capacity(of: Hardware) -> Resources:
@@ -41,11 +40,6 @@ def half_formats(has_gpu: bool, cpuinfo: Path = CPUINFO) -> frozenset[str]:
     cores = [set(line.split()) for line in re.findall(r"^(?:flags|Features)\s*:\s*(.*)$", text, re.MULTILINE)]
     flags = set.intersection(*cores) if cores else set()
     return frozenset({"bfloat16"} if flags & BFLOAT16_FLAGS or flags >= AVX512_FLAGS else ())
-
-
-def _cpus() -> int:
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min([allowed, *(int(quota + 0.5) for quota in cgroup.cpu_limits())]))
 
 
 def _memory() -> int:
