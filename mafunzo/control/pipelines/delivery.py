@@ -37,18 +37,16 @@ def deliver(destination: Destination, artifact: str, step: Step, output: str, re
 def _registered(destination: Destination, artifact: str, step: Step, output: str, records: Records) -> Asset:
     """Return the version that an output is, added where it isn't known yet."""
     kind = AssetType.MODEL if destination.folder_type in MODEL_TYPES else AssetType.DATA
-    known = records.assets.list(WORKSPACE_SCOPE, kind, destination.asset_name, with_archived=True)
-    source = {"job": step.job, "step": step.name, "output": output}
-    for asset in known:
-        if source.items() <= asset.properties.items():
-            return asset
+    name, source = destination.asset_name, {"job": step.job, "step": step.name, "output": output}
+    for asset in records.assets.list(WORKSPACE_SCOPE, kind, name, with_archived=True, facts=source):
+        return asset
     key = AssetKey(
         WORKSPACE_SCOPE,
         kind,
-        destination.asset_name,
-        destination.asset_version or next_version(asset.version for asset in known),
+        name,
+        destination.asset_version or next_version(records.assets.versions(WORKSPACE_SCOPE, kind, name)),
     )
-    same = next((asset for asset in known if asset.key == key), None)
+    same = records.assets.find(key)
     if same is not None and same.artifact != artifact:
         raise Conflict(
             f"Output {output} is to be {kind} {key}, which has other bytes already. "

@@ -196,6 +196,11 @@ UPDATE asset SET scope = 'registry' WHERE scope = 'registry:azureml';
 UPDATE label SET scope = 'registry' WHERE scope = 'registry:azureml'
 """
 
+_INDEXES_OF_LONG_LISTS = """
+CREATE INDEX ix_asset_type ON asset (scope, type, id);
+CREATE INDEX ix_step_status ON step (status)
+"""
+
 
 MIGRATIONS = (
     Migration(1, "first tables", _running(_FIRST_TABLES)),
@@ -204,4 +209,5 @@ MIGRATIONS = (
     Migration(4, "containers of blobs", _running(_CONTAINERS)),
     Migration(5, "neutral specifications", migration_5.apply),
     Migration(6, "one registry", _running(_ONE_REGISTRY)),
+    Migration(7, "indexes of long lists", _running(_INDEXES_OF_LONG_LISTS)),
 )

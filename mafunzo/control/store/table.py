@@ -57,6 +57,7 @@ asset = sa.Table(
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("body", sa.JSON, nullable=False),
     sa.UniqueConstraint("scope", "type", "name", "version"),
+    sa.Index("ix_asset_type", "scope", "type", "id"),
 )
 
 label = sa.Table(
@@ -97,6 +98,7 @@ step = sa.Table(
     sa.UniqueConstraint("job", "name"),
     sa.Index("ix_step_cache_key", "cache_key"),
     sa.Index("ix_step_component_name", "component_name", "name"),
+    sa.Index("ix_step_status", "status"),
 )
 
 endpoint = sa.Table(

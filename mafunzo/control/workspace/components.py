@@ -13,7 +13,7 @@ from mafunzo.control.store.codec import decode, encode
 from mafunzo.control.workspace.environments import Environments
 from mafunzo.control.workspace.services import Services
 from mafunzo.control.workspace.shipped_component import shipped, shipped_names
-from mafunzo.control.workspace.versions import Versions
+from mafunzo.control.workspace.versions import Versions, followed_by
 from mafunzo.entities.asset import Asset, AssetType
 from mafunzo.entities.asset_request import CodeRequest, ComponentRequest
 from mafunzo.entities.component import Component, Source
@@ -50,10 +50,23 @@ class Components:
         is_replaced = request.is_anonymous or self._is_same(request)
         return self._versions.put(component.name, component.version, request, properties, is_replaced=is_replaced)
 
-    def list(self, with_archived: bool = False) -> Interfaces:
-        """Return the registered components that have names of their own, newest first."""
-        assets = [asset for asset in self._versions.list() if not asset.is_anonymous]
-        return [definition(asset)[0] for asset in assets if with_archived or not asset.is_archived]
+    def list(self, with_archived: bool = False, limit: int | None = None, before: str | None = None) -> Interfaces:
+        """Return the registered components that have names of their own, newest first: all, or `limit` after a version.
+
+        before: `name:version`. Raises `NotFound` where there is no such version.
+        """
+        assets = self._versions.page(limit, before, with_archived=with_archived, with_anonymous=False)
+        return [definition(asset)[0] for asset in assets]
+
+    def page(self, with_archived: bool, limit: int | None, before: str | None) -> Interfaces:
+        """Return the registered components, newest first, then those that ship: `limit` after the one called `before`."""
+        return followed_by(
+            self.on_offer(),
+            lambda component: f"{component.name}:{component.version}",
+            lambda last: self.list(with_archived, limit, last),
+            limit,
+            before,
+        )
 
     def on_offer(self) -> Interfaces:
         """Return the components that ship with Mafunzo, by name."""
@@ -87,7 +100,7 @@ class Components:
             return shipped(named)
         if named.registry is not None:
             return shipped(named.name)
-        if not self._versions.list(named.name) and named.name in shipped_names():
+        if named.name in shipped_names() and not self._versions.has(named.name):
             return shipped(named.name)
         if named.label == "default":  # the version that is meant where none is named
             named = replace(named, label=None)

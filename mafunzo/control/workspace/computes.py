@@ -42,9 +42,13 @@ class Computes:
         """Return one size, `local` or one of a cloud's; raises `NotFound` with near names."""
         return catalog.machine_size(name, self.hardware())
 
-    def list(self) -> Clusters:
-        """Return the computes that a job may name: `local`, then the clusters that were made, by name."""
-        return [Compute(LOCAL, LOCAL), *self._services.records.computes.list()]
+    def list(self, limit: int | None = None, after: str | None = None) -> Clusters:
+        """Return the computes that a job may name: `local`, then the clusters that were made, by name.
+
+        All, or `limit` of those that come after a name.
+        """
+        first = [Compute(LOCAL, LOCAL)] if after is None else []
+        return [*first, *self._services.records.computes.page(limit, None if after == LOCAL else after)][:limit]
 
     def find(self, name: str) -> Compute:
         """Return a compute by name; raises `NotFound` with near names."""

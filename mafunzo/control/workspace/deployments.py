@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from mafunzo.control.serving.reference import holds_chat_model
@@ -40,6 +41,10 @@ class Deployments:
     def list(self, endpoint: str | None = None) -> DeploymentList:
         """Return the deployments of one endpoint, or of all, by endpoint and name."""
         return self._services.records.deployments.list(endpoint)
+
+    def of(self, endpoints: Iterable[str]) -> DeploymentList:
+        """Return the deployments of some endpoints, by endpoint and name."""
+        return self._services.records.deployments.of(endpoints)
 
     def get(self, endpoint: str, name: str) -> Deployment:
         """Return a deployment of an endpoint; raises `NotFound` with near names."""

@@ -41,9 +41,9 @@ class Endpoints:
     def __init__(self, services: Services) -> None:
         self._services = services
 
-    def list(self) -> list[Endpoint]:
-        """Return the endpoints."""
-        return self._services.records.endpoints.list()
+    def list(self, limit: int | None = None, after: str | None = None) -> list[Endpoint]:
+        """Return the endpoints by name: all, or `limit` of those whose names come after a name."""
+        return self._services.records.endpoints.page(limit, after)
 
     def with_keys(self) -> Iterator[KeyedEndpoint]:
         """Yield every endpoint with what a request to it is checked against and passed on by."""
@@ -69,7 +69,7 @@ class Endpoints:
         """
         request, handle = request or EndpointRequest(), EndpointHandle(self._services, name)
         endpoints = self._services.records.endpoints
-        if not any(endpoint.name == name for endpoint in self.list()):
+        if not self._has(name):
             if request.traffic_percent:
                 raise InvalidParameter(
                     f"Endpoint {name} is new, so that no deployment can get traffic yet. Set it later."
@@ -81,6 +81,13 @@ class Endpoints:
         echoes = {**handle.endpoint.echoes, **request.echoes}
         endpoints.update(dataclasses.replace(handle.endpoint, tags=request.tags, echoes=echoes))
         return handle
+
+    def _has(self, name: str) -> bool:
+        try:
+            self._services.records.endpoints.get(name)
+        except NotFound:
+            return False
+        return True
 
 
 class EndpointHandle:

@@ -11,7 +11,7 @@ from mafunzo.control.pipelines.observer import ENVIRONMENTS_FOLDER
 from mafunzo.control.store.catalog import CURATED, curated_environment, curated_environments, environment_cards
 from mafunzo.control.store.codec import decode
 from mafunzo.control.workspace.services import Services
-from mafunzo.control.workspace.versions import Versions, scope_of
+from mafunzo.control.workspace.versions import Versions, followed_by, scope_of
 from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetKey, AssetType, FolderType
 from mafunzo.entities.asset_request import EnvironmentRequest
 from mafunzo.entities.component import Source
@@ -58,24 +58,31 @@ class Environments:
             environment.name, environment.version, request, facts, is_replaced=request.is_anonymous
         )
 
-    def list(self, with_hidden: bool = False) -> list[KnownEnvironment]:
-        """Return the registered environments, newest first, then the curated ones.
+    def list(
+        self, with_hidden: bool = False, limit: int | None = None, before: str | None = None
+    ) -> list[KnownEnvironment]:
+        """Return the registered environments, newest first, then the curated ones: all, or `limit` after the one `before`.
 
-        with_hidden: archived ones too, and those that stand in a job or component and have no name of their own.
+        with_hidden: archived ones too, and those that stand in a job or component and have no name of their own. Raises
+        `NotFound` where there is no such version.
         """
-        registered = [
-            self._registered(asset)
-            for asset in self._versions.list()
-            if with_hidden or not (asset.is_archived or asset.is_anonymous)
-        ]
         curated = [(curated_environment(card.name), card.description) for card in environment_cards()]
-        return [*registered, *(self._known(one, description) for one, description in curated if one)]
+        return followed_by(
+            [self._known(one, description) for one, description in curated if one],
+            str,
+            lambda last: [
+                self._registered(asset)
+                for asset in self._versions.page(limit, last, with_archived=with_hidden, with_anonymous=with_hidden)
+            ],
+            limit,
+            before,
+        )
 
     def get(self, name: str) -> KnownEnvironment:
         """Return the environment of a name, or of `name:version`; raises `NotFound`."""
         reference = parse_reference(name)
         if isinstance(reference, AssetReference):
-            if self._versions.list(reference.name):
+            if self._versions.has(reference.name):
                 return self._registered(self._versions.get(reference))
             if curated := curated_environment(reference.name):
                 return self._known(curated)
@@ -98,7 +105,7 @@ class Environments:
             return None
         if isinstance(reference, str):
             raise NotFound(f"'{reference}' doesn't name an environment. Name one as NAME:VERSION.")
-        is_ours = self._versions.list(reference.name, scope_of(reference))
+        is_ours = self._versions.has(reference.name, scope_of(reference))
         curated = None if is_ours else curated_environment(reference.name)
         if curated is not None:
             return curated
@@ -160,7 +167,7 @@ class Environments:
     def _environment_of(self, component: Asset) -> str:
         """Return a component's environment, as `name:version`; empty for a curated one, or for Mafunzo's own."""
         reference = decode(Source, component.properties["source"]).environment
-        if not isinstance(reference, AssetReference) or not self._versions.list(reference.name):
+        if not isinstance(reference, AssetReference) or not self._versions.has(reference.name):
             return ""
         return str(self._versions.get(reference).key)
 

@@ -15,9 +15,11 @@ from mafunzo.control.workspace.resumption import resumed, take_over_checkpoints
 from mafunzo.control.workspace.retention import free, models_made_by, named_artifacts
 from mafunzo.control.workspace.services import Services
 from mafunzo.control.workspace.submission import NOTHING, Promised, Submission, submission
+from mafunzo.control.workspace.versions import Positioned
 from mafunzo.entities.asset import Asset
 from mafunzo.entities.job import Job, JobStatus, Step
 from mafunzo.entities.job_request import JobChange, JobRequest, changed
+from mafunzo.entities.scan import Scan
 from mafunzo.errors import Conflict, Faults, NotFound
 
 logger = logging.getLogger(__name__)
@@ -40,6 +42,13 @@ class Jobs:
         Raises `NotFound` where there is no such job.
         """
         return self._services.records.jobs.list(statuses, limit, before)
+
+    def scan(self, scan: Scan, is_archived: bool | None = None) -> Positioned[Job]:
+        """Yield the jobs with their positions in the list, read as they are needed.
+
+        is_archived: only those that are hidden from lists, or that aren't; None for both.
+        """
+        return self._services.records.jobs.scan(scan, is_archived)
 
     def queue(self) -> Queue:
         """Return the jobs that haven't ended, in the order in which the scheduler takes them."""

@@ -70,18 +70,14 @@ class ModelSources:
             raise InvalidParameter(f"{reference} is the output of a job: register it, then name the model.")
         if not isinstance(parsed, AssetReference):
             raise NotFound(f"No model is called '{reference}'. `mafunzo model list` shows all.")
-        versions = [
-            asset
-            for asset in self._versions.list(parsed.name, scope_of(parsed))
-            if parsed.version is not None or not asset.is_archived
-        ]
-        if not versions:
-            return _offered(catalog.model_card(parsed.name, parsed.version))
-        match = next((asset for asset in versions if parsed.version in (None, asset.version)), None)
-        if match is None:
-            known = ", ".join(asset.version for asset in versions)
-            raise NotFound(f"Model {parsed.name} has no version {parsed.version}. There are: {known}.")
-        return match
+        assets, scope = self._services.records.assets, scope_of(parsed)
+        if parsed.version is None:
+            newest = assets.list(scope, AssetType.MODEL, parsed.name, limit=1)
+            return newest[0] if newest else _offered(catalog.model_card(parsed.name))
+        match = assets.find(AssetKey(scope, AssetType.MODEL, parsed.name, parsed.version))
+        if match is None and (versions := assets.versions(scope, AssetType.MODEL, parsed.name)):
+            raise NotFound(f"Model {parsed.name} has no version {parsed.version}. There are: {', '.join(versions)}.")
+        return match or _offered(catalog.model_card(parsed.name, parsed.version))
 
     def version(self, reference: AssetReference) -> Asset:
         """Return the version that a reference names: registered, or on offer; raises `NotFound` with near names."""

@@ -15,7 +15,7 @@ from mafunzo.control.workspace.mirror import set_mirror
 from mafunzo.control.workspace.model_source import ModelSources, is_repository
 from mafunzo.control.workspace.retention import Holders, free, holders_of, named_artifacts
 from mafunzo.control.workspace.services import Services
-from mafunzo.control.workspace.versions import taken
+from mafunzo.control.workspace.versions import followed_by, taken
 from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetType, FolderType, home_path
 from mafunzo.entities.asset_request import ModelRequest
 from mafunzo.entities.blob import HOME_CONTAINER, HOME_DATASTORE, REGISTRY_CONTAINER
@@ -35,13 +35,24 @@ class Models(ModelSources):
         super().__init__(services)
         self._jobs = Jobs(services)
 
-    def list(self, name: str | None = None, with_archived: bool = False) -> list[Asset]:
-        """Return the registered models, newest first, then those on offer."""
-        registered = self._versions.list(name)
-        return [
-            *(asset for asset in registered if with_archived or not asset.is_archived),
-            *self.on_offer(name),
-        ]
+    def list(
+        self,
+        name: str | None = None,
+        with_archived: bool = False,
+        limit: int | None = None,
+        before: str | None = None,
+    ) -> list[Asset]:
+        """Return the registered models, newest first, then those on offer: all, or `limit` after the one called `before`.
+
+        Raises `NotFound` where there is no such version.
+        """
+        return followed_by(
+            self.on_offer(name),
+            lambda asset: str(asset.key),
+            lambda last: self._versions.page(limit, last, name, with_archived),
+            limit,
+            before,
+        )
 
     def import_(self, reference: str) -> JobHandle:
         """Fetch a model from where it comes and convert it once; later jobs take it from the cache."""
@@ -49,9 +60,9 @@ class Models(ModelSources):
 
     def import_once(self, reference: str) -> JobHandle:
         """Return the job that is importing a model, or begin one."""
-        for job in self._jobs.list((JobStatus.QUEUED, JobStatus.RUNNING)):
-            if job.display_name == import_title(reference):
-                return self._jobs.get(job.name)
+        titles = [import_title(reference)]
+        for job in self._services.records.jobs.list((JobStatus.QUEUED, JobStatus.RUNNING), display_names=titles):
+            return self._jobs.get(job.name)
         return self.import_(reference)
 
     def artifact_of(self, asset: Asset) -> str | None:
@@ -61,8 +72,8 @@ class Models(ModelSources):
         titles = {import_title(str(asset.key))}
         if self.get(asset.name).key == asset.key:  # what the name alone stands for
             titles.add(import_title(asset.name))
-        for job in self._jobs.list((JobStatus.COMPLETED,)):
-            if job.display_name in titles and (handle := self._jobs.get(job.name)) and _imports(handle):
+        for job in self._services.records.jobs.list((JobStatus.COMPLETED,), display_names=titles):
+            if _imports(handle := self._jobs.get(job.name)):
                 return handle.output_artifact("model")
         return None
 

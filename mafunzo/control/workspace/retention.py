@@ -39,8 +39,7 @@ def holders_of(services: Services, artifact: str) -> Holders:
 
 def models_made_by(services: Services, job: str) -> tuple[Asset, ...]:
     """Return the registered models, archived ones too, that came from a job."""
-    models = services.records.assets.list(scope=WORKSPACE_SCOPE, type=AssetType.MODEL, with_archived=True)
-    return tuple(asset for asset in models if asset.properties.get("job") == job)
+    return tuple(services.records.assets.list(WORKSPACE_SCOPE, AssetType.MODEL, with_archived=True, facts={"job": job}))
 
 
 def free(services: Services, artifacts: Iterable[str], referenced_until: datetime | None) -> int:

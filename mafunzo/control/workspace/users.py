@@ -44,9 +44,9 @@ class Users:
         user = User(name, Role(role), token_id=_id_of(token), created_by=maker, token_at=datetime.now(UTC))
         return self._services.records.users.add(user, _hash(token)), token
 
-    def list(self) -> UserList:
-        """Return the users by name."""
-        return self._services.records.users.list()
+    def list(self, limit: int | None = None, after: str | None = None) -> UserList:
+        """Return the users by name: all, or `limit` of those whose names come after a name."""
+        return self._services.records.users.page(limit, after)
 
     def get(self, name: str) -> User:
         """Return a user; raises `NotFound` with near names."""

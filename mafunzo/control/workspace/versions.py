@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from mafunzo.control.workspace.services import Services
 from mafunzo.entities.asset import (
@@ -19,9 +19,12 @@ from mafunzo.entities.asset import (
 )
 from mafunzo.entities.asset_request import ShareRequest, VersionRequest
 from mafunzo.entities.reference import AssetReference, parse_reference
+from mafunzo.entities.scan import Scan
 from mafunzo.errors import NotFound, VersionTaken
 
+T = TypeVar("T")
 Assets = list[Asset]  # the class below has a verb called list
+Positioned = Iterator[tuple[int, T]]
 
 
 class Versions:
@@ -35,9 +38,45 @@ class Versions:
         """Return the versions of a name, or of all names, archived ones too, newest first."""
         return self._services.records.assets.list(scope, self.kind, name, with_archived=True)
 
+    def page(
+        self,
+        limit: int | None,
+        before: str | None,
+        name: str | None = None,
+        with_archived: bool = False,
+        with_anonymous: bool = True,
+    ) -> Assets:
+        """Return up to `limit` versions of the workspace that are older than the one called `before`, the newest first.
+
+        Raises `NotFound` where there is none such.
+        """
+        key = None if before is None else self._key(before)
+        return self._services.records.assets.list(
+            WORKSPACE_SCOPE, self.kind, name, with_archived, with_anonymous, limit, key
+        )
+
+    def scan(
+        self, scan: Scan, name: str | None = None, is_archived: bool | None = None, scope: str = WORKSPACE_SCOPE
+    ) -> Positioned[Asset]:
+        """Yield the versions of a name, or of all, with their positions in the list, read as they are needed.
+
+        is_archived: only those that are, or that aren't; None for both.
+        """
+        return self._services.records.assets.scan(scan, scope, self.kind, name, is_archived)
+
+    def scan_names(
+        self, scan: Scan, is_archived: bool | None = None, with_anonymous: bool = True, scope: str = WORKSPACE_SCOPE
+    ) -> Positioned[str]:
+        """Yield the names that have such versions, each once, with their positions in the list, read as they are needed."""
+        return self._services.records.assets.scan_names(scan, scope, self.kind, is_archived, with_anonymous)
+
+    def has(self, name: str, scope: str = WORKSPACE_SCOPE) -> bool:
+        """Return whether a name has a version, be it archived."""
+        return bool(self._services.records.assets.list(scope, self.kind, name, with_archived=True, limit=1))
+
     def find(self, name: str, version: str) -> Asset | None:
         """Return a version of the workspace, or None."""
-        return next((asset for asset in self.list(name) if asset.version == version), None)
+        return self._services.records.assets.find(AssetKey(WORKSPACE_SCOPE, self.kind, name, version))
 
     def get(self, reference: AssetReference) -> Asset:
         """Return the version that a reference names: by number, by label, or the newest. Raises `NotFound`."""
@@ -48,7 +87,7 @@ class Versions:
 
     def next(self, name: str) -> str:
         """Return the number of a version that is to be added to a name."""
-        return next_version(asset.version for asset in self.list(name))
+        return next_version(self._services.records.assets.versions(WORKSPACE_SCOPE, self.kind, name))
 
     def put(
         self,
@@ -118,6 +157,29 @@ class Versions:
             asset, key=key, is_archived=False, created_by=self._services.user, created_at=datetime.now(UTC)
         )
         return self._services.records.assets.add(copy)
+
+    def _key(self, text: str) -> AssetKey:
+        name, colon, version = text.rpartition(":")
+        if not colon:
+            raise NotFound(f"'{text}' doesn't name a version, expected NAME:VERSION as the list shows them.")
+        return AssetKey(WORKSPACE_SCOPE, self.kind, name, version)
+
+
+def followed_by(
+    offers: Sequence[T],
+    name_of: Callable[[T], str],
+    registered: Callable[[str | None], list[T]],
+    limit: int | None,
+    before: str | None,
+) -> list[T]:
+    """Return up to `limit` of what is registered, and then of what is on offer, after the one called `before`.
+
+    registered: returns what is after the one called so, or from the start, as far as the limit goes.
+    """
+    names = [name_of(offer) for offer in offers]
+    if before in names:
+        return [*offers[names.index(before) + 1 :]][:limit]
+    return [*registered(before), *offers][:limit]
 
 
 def scope_of(reference: AssetReference) -> str:

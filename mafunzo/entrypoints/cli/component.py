@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING
 import typer
 
 import mafunzo
-from mafunzo.entrypoints.terminal.output import AS_JSON, print_facts, print_json, print_list, print_result, print_table
+from mafunzo.entrypoints.terminal.output import (
+    ALL,
+    AS_JSON,
+    LIMIT,
+    one_page,
+    print_facts,
+    print_json,
+    print_list,
+    print_more,
+    print_result,
+    print_table,
+)
 
 if TYPE_CHECKING:
     from mafunzo.entities.component import Component
@@ -17,18 +28,25 @@ REFERENCE = typer.Argument(help="name or name:version; without a version the new
 
 @app.command("list")
 def list_components(
-    archived: bool = typer.Option(False, "--archived", help="Archived versions too."), as_json: bool = AS_JSON
+    archived: bool = typer.Option(False, "--archived", help="Archived versions too."),
+    limit: int = LIMIT,
+    before: str = typer.Option(None, help="name:version of a component in the list: list what comes after it."),
+    everything: bool = ALL,
+    as_json: bool = AS_JSON,
 ) -> None:
     """List registered components, newest first, then those that ship with Mafunzo."""
     verbs = mafunzo.Workspace().components
-    own, ours = verbs.list(archived), verbs.on_offer()
-    bodies = [_plain(component) for component in (*own, *ours)]
+    page, has_more = one_page(lambda most: verbs.page(archived, most, before), limit, everything)
+    ours = verbs.on_offer()
     rows = [
-        (c.name, c.version, c.kind, where, c.description.split(". ")[0])
-        for where, components in (("registered", own), ("ships", ours))
-        for c in components
+        (c.name, c.version, c.kind, "ships" if c in ours else "registered", c.description.split(". ")[0]) for c in page
     ]
+    bodies = [_plain(component) for component in page]
     print_list(bodies, as_json, ("name", "version", "kind", "where", "description"), rows, "No components.")
+    last = f"{page[-1].name}:{page[-1].version}" if page else ""
+    print_more(
+        has_more, f"mafunzo component list{' --archived' if archived else ''}", f"--before {last}", limit, as_json
+    )
 
 
 @app.command()

@@ -3,7 +3,16 @@
 import typer
 
 import mafunzo
-from mafunzo.entrypoints.terminal.output import AS_JSON, print_entity, print_list, print_result
+from mafunzo.entrypoints.terminal.output import (
+    ALL,
+    AS_JSON,
+    LIMIT,
+    one_page,
+    print_entity,
+    print_list,
+    print_more,
+    print_result,
+)
 
 app = typer.Typer(help="Machines: this one, and the sizes that model cards name.", no_args_is_help=True)
 
@@ -17,11 +26,18 @@ def sizes(as_json: bool = AS_JSON) -> None:
 
 
 @app.command("list")
-def list_computes(as_json: bool = AS_JSON) -> None:
+def list_computes(
+    limit: int = LIMIT,
+    after: str = typer.Option(None, help="The name of a compute: list those after it."),
+    everything: bool = ALL,
+    as_json: bool = AS_JSON,
+) -> None:
     """List the computes that a job may name: this machine, and clusters by names of your own."""
-    computes = mafunzo.Workspace().computes.list()
+    verbs = mafunzo.Workspace().computes
+    computes, has_more = one_page(lambda most: verbs.list(most, after), limit, everything)
     rows = [(c.name, c.size, c.tier, f"{c.min_instances} to {c.max_instances}", c.created_at) for c in computes]
     print_list(computes, as_json, ("name", "size", "tier", "instances", "created"), rows, "No computes.")
+    print_more(has_more, "mafunzo compute list", f"--after {computes[-1].name}" if computes else "", limit, as_json)
 
 
 @app.command()

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 import mafunzo
-from mafunzo.entrypoints.terminal.output import AS_JSON, print_entity, print_facts, print_json, print_list, print_result
+from mafunzo.entrypoints.terminal.output import (
+    ALL,
+    AS_JSON,
+    LIMIT,
+    one_page,
+    print_entity,
+    print_facts,
+    print_json,
+    print_list,
+    print_more,
+    print_result,
+)
 from mafunzo.errors import InvalidFile, InvalidParameter
 from mafunzo.tracking.printable import printable
 
@@ -51,13 +62,24 @@ def deploy(
 
 
 @app.command("list")
-def list_endpoints(as_json: bool = AS_JSON) -> None:
-    """List endpoints with their deployments."""
+def list_endpoints(
+    limit: int = LIMIT,
+    after: str = typer.Option(None, help="The name of an endpoint: list those after it."),
+    everything: bool = ALL,
+    as_json: bool = AS_JSON,
+) -> None:
+    """List endpoints by name, with their deployments."""
     workspace = mafunzo.Workspace()
-    endpoints = workspace.endpoints.list()
-    rows = [row for endpoint in endpoints for row in _rows(endpoint, workspace.deployments.list(endpoint.name))]
+    endpoints, has_more = one_page(lambda most: workspace.endpoints.list(most, after), limit, everything)
+    deployments = workspace.deployments.of(endpoint.name for endpoint in endpoints)
+    rows = [
+        row
+        for endpoint in endpoints
+        for row in _rows(endpoint, [d for d in deployments if d.endpoint == endpoint.name])
+    ]
     columns = ("endpoint", "deployment", "model", "status", "traffic")
     print_list(endpoints, as_json, columns, rows, "No endpoints. Make one: mafunzo deploy")
+    print_more(has_more, "mafunzo endpoint list", f"--after {endpoints[-1].name}" if endpoints else "", limit, as_json)
 
 
 @app.command()

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 import mafunzo
-from mafunzo.entrypoints.terminal.output import AS_JSON, human_size, print_facts, print_json, print_list, print_result
+from mafunzo.entrypoints.terminal.output import (
+    AS_JSON,
+    LIMIT,
+    human_size,
+    one_page,
+    print_facts,
+    print_json,
+    print_list,
+    print_more,
+    print_result,
+)
 
 if TYPE_CHECKING:
     from mafunzo.control.workspace.environments import KnownEnvironment
@@ -18,12 +28,17 @@ REFERENCE = typer.Argument(help="name or name:version; without a version the new
 @app.command("list")
 def list_environments(
     everything: bool = typer.Option(
-        False, "--all", help="Archived ones too, and those that stand in a job's or component's file."
+        False,
+        "--all",
+        help="All of them, whatever the limit: archived ones too, and those that stand in a job's or component's file.",
     ),
+    limit: int = LIMIT,
+    before: str = typer.Option(None, help="name:version of an environment in the list: list what comes after it."),
     as_json: bool = AS_JSON,
 ) -> None:
     """List registered environments, newest first, then the curated ones; each with the disk that it takes once built."""
-    environments = mafunzo.Workspace().environments.list(everything)
+    verbs = mafunzo.Workspace().environments
+    environments, has_more = one_page(lambda most: verbs.list(everything, most, before), limit, everything)
     bodies = [_facts(known) for known in environments]
     rows = [
         (
@@ -38,6 +53,9 @@ def list_environments(
     ]
     columns = ("name", "version", "where", "built", "size", "description")
     print_list(bodies, as_json, columns, rows, "No environments.")
+    print_more(
+        has_more, "mafunzo environment list", f"--before {environments[-1]}" if environments else "", limit, as_json
+    )
 
 
 @app.command()

@@ -10,13 +10,17 @@ import typer
 
 import mafunzo
 from mafunzo.entrypoints.terminal.output import (
+    ALL,
     AS_JSON,
     DETACH,
+    LIMIT,
     follow,
     human_size,
+    one_page,
     print_facts,
     print_json,
     print_list,
+    print_more,
     print_result,
     print_table,
 )
@@ -28,21 +32,21 @@ NAME = typer.Argument(help="The job's name.")
 
 @app.command("list")
 def list_jobs(
-    limit: int = typer.Option(50, min=1, help="How many at most."),
+    limit: int = LIMIT,
     before: str = typer.Option(None, help="The name of a job: list those that are older than it."),
+    everything: bool = ALL,
     as_json: bool = AS_JSON,
 ) -> None:
     """List jobs, newest first; a waiting one with its place in the queue."""
     workspace = mafunzo.Workspace()
-    page = workspace.jobs.list(limit=limit + 1, before=before)
-    jobs, places = page[:limit], _places(workspace)
+    jobs, has_more = one_page(lambda most: workspace.jobs.list(limit=most, before=before), limit, everything)
+    places = _places(workspace)
     bodies = [dataclasses.asdict(job) | {"place": places.get(job.name)} for job in jobs]
     rows = [(j.name, j.status, places.get(j.name), j.priority, j.display_name, j.created_at) for j in jobs]
     columns = ("name", "status", "place", "priority", "what", "created")
     empty = "No jobs. Start one with: mafunzo finetune" if before is None else f"No job is older than {before}."
     print_list(bodies, as_json, columns, rows, empty)
-    if len(page) > limit and not as_json:
-        print(f"There are older ones: mafunzo job list --before {jobs[-1].name}")
+    print_more(has_more, "mafunzo job list", f"--before {jobs[-1].name}" if jobs else "", limit, as_json)
 
 
 @app.command()

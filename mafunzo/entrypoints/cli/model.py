@@ -6,7 +6,18 @@ from pathlib import Path
 import typer
 
 import mafunzo
-from mafunzo.entrypoints.terminal.output import AS_JSON, human_size, print_facts, print_json, print_list, print_result
+from mafunzo.entrypoints.terminal.output import (
+    ALL,
+    AS_JSON,
+    LIMIT,
+    human_size,
+    one_page,
+    print_facts,
+    print_json,
+    print_list,
+    print_more,
+    print_result,
+)
 
 app = typer.Typer(help="Base models on offer, and tuned models that were registered.", no_args_is_help=True)
 REFERENCE = typer.Argument(help="name, name:version, org/name of a hub, or azureml://registries/azureml/models/...")
@@ -16,10 +27,14 @@ REFERENCE = typer.Argument(help="name, name:version, org/name of a hub, or azure
 def list_models(
     name: str = typer.Option(None, help="Only this model."),
     archived: bool = typer.Option(False, "--archived", help="Archived versions too."),
+    limit: int = LIMIT,
+    before: str = typer.Option(None, help="name:version of a model in the list: list what comes after it."),
+    everything: bool = ALL,
     as_json: bool = AS_JSON,
 ) -> None:
     """List registered models, newest first, then those of the catalogue."""
-    models = mafunzo.Workspace().models.list(name, archived)
+    verbs = mafunzo.Workspace().models
+    models, has_more = one_page(lambda most: verbs.list(name, archived, most, before), limit, everything)
     rows = [
         (
             m.name,
@@ -31,6 +46,8 @@ def list_models(
         for m in models
     ]
     print_list(models, as_json, ("name", "version", "where", "licence", "description"), rows, "No models.")
+    command = f"mafunzo model list{f' --name {name}' if name else ''}{' --archived' if archived else ''}"
+    print_more(has_more, command, f"--before {models[-1].key}" if models else "", limit, as_json)
 
 
 @app.command()

@@ -9,7 +9,16 @@ import typer
 
 import mafunzo
 from mafunzo.entities.user import Role, User
-from mafunzo.entrypoints.terminal.output import AS_JSON, print_entity, print_list, print_result
+from mafunzo.entrypoints.terminal.output import (
+    ALL,
+    AS_JSON,
+    LIMIT,
+    one_page,
+    print_entity,
+    print_list,
+    print_more,
+    print_result,
+)
 from mafunzo.errors import InvalidFile, InvalidParameter
 
 AGE = re.compile(r"([0-9]{1,6})([mhd])")
@@ -38,12 +47,19 @@ def create(
 
 
 @app.command("list")
-def list_users(as_json: bool = AS_JSON) -> None:
+def list_users(
+    limit: int = LIMIT,
+    after: str = typer.Option(None, help="The name of a user: list those after them."),
+    everything: bool = ALL,
+    as_json: bool = AS_JSON,
+) -> None:
     """List the users."""
-    users = mafunzo.Workspace().users.list()
+    verbs = mafunzo.Workspace().users
+    users, has_more = one_page(lambda most: verbs.list(most, after), limit, everything)
     rows = [(u.name, u.role, "revoked" if u.is_revoked else "active", u.token_id, u.created_at) for u in users]
     columns = ("name", "role", "state", "token", "created")
     print_list(users, as_json, columns, rows, "No users. Make one: mafunzo user create")
+    print_more(has_more, "mafunzo user list", f"--after {users[-1].name}" if users else "", limit, as_json)
 
 
 @app.command()

@@ -4,10 +4,10 @@ import dataclasses
 import json
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
@@ -16,9 +16,14 @@ from mafunzo.tracking.printable import printable
 if TYPE_CHECKING:
     from mafunzo.control.workspace.job_handle import JobHandle
 
+T = TypeVar("T")
+PAGE = 50
+"""How many a list shows unless a limit is named."""
 PIPED_WIDTH = 200
 """Columns of a table that isn't for a terminal: whoever reads it there wants a row in one line."""
 AS_JSON = typer.Option(False, "--json", help="Print JSON instead of a table.")
+LIMIT = typer.Option(None, min=1, help="How many at most; default 50.")
+ALL = typer.Option(False, "--all", help="All of them, whatever the limit.")
 DETACH = typer.Option(False, "--detach", help="Return once the job is in the queue; it goes on in the background.")
 
 
@@ -41,6 +46,22 @@ def print_result(body: Any, as_json: bool, *lines: object) -> None:
 def print_list(body: Any, as_json: bool, columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str) -> None:
     """Print a list of entities as JSON, or as a table."""
     print_json(body) if as_json else print_table(columns, rows, empty)
+
+
+def one_page(read: Callable[[int | None], Sequence[T]], limit: int | None, is_all: bool) -> tuple[Sequence[T], bool]:
+    """Return what `read` gives for a limit, and whether there is more; with `is_all` everything."""
+    if is_all:
+        return read(None), False
+    size = limit or PAGE
+    page = read(size + 1)
+    return page[:size], len(page) > size
+
+
+def print_more(has_more: bool, command: str, next_page: str, limit: int | None, as_json: bool) -> None:
+    """Say how the rest of a list is seen: below the table, or beside the JSON, on stderr, unless a program named its limit."""
+    if has_more and not (as_json and limit):
+        line = f"There are more: {command} {next_page}, or all: {command} --all"
+        print(line, file=sys.stderr if as_json else sys.stdout)
 
 
 def print_entity(body: Any, as_json: bool, facts: Mapping[str, Any]) -> None:

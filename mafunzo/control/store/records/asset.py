@@ -4,6 +4,7 @@ A label is a name of one's own for one version, which can be put on another one.
 """
 
 import builtins
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +16,7 @@ from mafunzo.control.store import table
 from mafunzo.control.store.codec import decode, encode
 from mafunzo.control.store.records.row import NounRecords, Row, first_row, to_row
 from mafunzo.entities.asset import Asset, AssetKey, AssetType
+from mafunzo.entities.scan import Scan
 from mafunzo.errors import Conflict, NotFound, did_you_mean
 
 LATEST = "latest"
@@ -51,14 +53,67 @@ class AssetRecords(NounRecords):
         type: AssetType | None = None,
         name: str | None = None,
         with_archived: bool = False,
+        with_anonymous: bool = True,
+        limit: int | None = None,
+        before: AssetKey | None = None,
+        facts: Mapping[str, str] | None = None,
     ) -> builtins.list[Asset]:
-        """Return the assets that match, the newest first."""
-        columns = {"scope": scope, "type": None if type is None else str(type), "name": name}
-        query = sa.select(table.asset).filter_by(**{key: value for key, value in columns.items() if value is not None})
-        if not with_archived:
-            query = query.where(~table.asset.c.is_archived)
+        """Return the assets that match, the newest first.
+
+        limit: how many at most (pagination); before: the key of one, of which only older ones are returned (keyset);
+        facts: properties that it must have. Raises `NotFound` where there is none such as `before`.
+        """
+        where = _matches(scope, type, name, None if with_archived else False, with_anonymous)
+        properties = table.asset.c.body["properties"]
+        where = sa.and_(where, *(properties[fact].as_string() == value for fact, value in (facts or {}).items()))
+        query = sa.select(table.asset).where(where).order_by(table.asset.c.id.desc()).limit(limit)
         with self._database.snapshot() as connection:
-            return [_to_asset(row) for row in connection.execute(query.order_by(table.asset.c.id.desc()))]
+            if before is not None:
+                query = query.where(table.asset.c.id < _existing_asset(connection, before).id)
+            return [_to_asset(row) for row in connection.execute(query)]
+
+    def scan(
+        self,
+        scan: Scan,
+        scope: str,
+        type: AssetType,
+        name: str | None = None,
+        is_archived: bool | None = None,
+    ) -> Iterator[tuple[int, Asset]]:
+        """Yield the assets that match with their positions, read as they are needed.
+
+        is_archived: only those that are, or that aren't; None for both.
+        """
+        query = sa.select(table.asset).where(_matches(scope, type, name, is_archived))
+        return ((row.position, _to_asset(row)) for row in self._scan(query, table.asset.c.id, scan))
+
+    def scan_names(
+        self,
+        scan: Scan,
+        scope: str,
+        type: AssetType,
+        is_archived: bool | None = None,
+        with_anonymous: bool = True,
+    ) -> Iterator[tuple[int, str]]:
+        """Yield the names of the assets that match with their positions: that of the version which was added last, or first."""
+        ids = table.asset.c.id
+        newest = sa.func.min(ids) if scan.is_oldest_first else sa.func.max(ids)
+        where = _matches(scope, type, None, is_archived, with_anonymous)
+        names = sa.select(table.asset.c.name, newest.label("id")).where(where).group_by(table.asset.c.name).subquery()
+        rows = self._scan(sa.select(names.c.name), names.c.id, scan)
+        return ((row.position, row.name) for row in rows)
+
+    def versions(self, scope: str, type: AssetType, name: str) -> builtins.list[str]:
+        """Return the versions of a name, archived ones too, the newest first; the rest of their rows isn't read."""
+        query = sa.select(table.asset.c.version).where(_matches(scope, type, name)).order_by(table.asset.c.id.desc())
+        with self._database.snapshot() as connection:
+            return builtins.list(connection.execute(query).scalars())
+
+    def find(self, key: AssetKey) -> Asset | None:
+        """Return one version of an asset, or None."""
+        with self._database.snapshot() as connection:
+            row = first_row(connection, table.asset, _is_asset(key))
+        return None if row is None else _to_asset(row)
 
     def update(self, asset: Asset) -> None:
         """Replace what may change of an asset: description, tags, properties, whether it is archived.
@@ -155,6 +210,24 @@ def _to_asset(row: Row) -> Asset:
     key = {name: columns[name] for name in ("scope", "type", "name", "version")}
     direct = {name: columns[name] for name in ("artifact", "is_archived")}
     return decode(Asset, row.body | direct | {"key": key, "created_at": encode(row.created_at)})
+
+
+def _matches(
+    scope: str | None,
+    type: AssetType | None,
+    name: str | None,
+    is_archived: bool | None = None,
+    with_anonymous: bool = True,
+) -> sa.ColumnElement[bool]:
+    """Return the condition for what a list shows; None of anything is all."""
+    asset = table.asset.c
+    columns = ((asset.scope, scope), (asset.type, None if type is None else str(type)), (asset.name, name))
+    where = [column == value for column, value in columns if value is not None]
+    if is_archived is not None:
+        where.append(asset.is_archived if is_archived else ~asset.is_archived)
+    if not with_anonymous:
+        where.append(~sa.func.coalesce(asset.body["is_anonymous"].as_boolean(), sa.false()))
+    return sa.and_(sa.true(), *where)
 
 
 def _is_asset(key: AssetKey) -> sa.ColumnElement[bool]:

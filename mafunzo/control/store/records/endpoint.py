@@ -1,6 +1,7 @@
 """Endpoints in the database, with their keys, which rest encrypted, and their deployments, which go with them."""
 
 import builtins
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -77,6 +78,12 @@ class DeploymentRecords(NounRecords):
         """Return a deployment of an endpoint. Raises `NotFound`."""
         with self._database.snapshot() as connection:
             return to_entity(Deployment, _existing_deployment(connection, endpoint, name))
+
+    def of(self, endpoints: Iterable[str]) -> builtins.list[Deployment]:
+        """Return the deployments of some endpoints, by endpoint and name."""
+        is_of = table.deployment.c.endpoint.in_(builtins.list(endpoints))
+        order = (table.deployment.c.endpoint, table.deployment.c.name)
+        return self._read(Deployment, sa.select(table.deployment).where(is_of).order_by(*order))
 
     def list(self, endpoint: str | None = None) -> builtins.list[Deployment]:
         """Return the deployments of one endpoint, or of all, by endpoint and name."""

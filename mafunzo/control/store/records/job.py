@@ -1,14 +1,15 @@
 """Jobs in the database, and their steps, which are added and go with them. A request to cancel is never lost."""
 
 import builtins
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from mafunzo.control.store import table
-from mafunzo.control.store.records.row import NamedRecords, NounRecords, Row, to_row
+from mafunzo.control.store.records.row import NamedRecords, NounRecords, Row, to_entity, to_row
 from mafunzo.entities.job import Job, JobStatus, Step, StepStatus
+from mafunzo.entities.scan import Scan
 from mafunzo.errors import Conflict, NotFound
 
 
@@ -30,14 +31,20 @@ class JobRecords(NamedRecords[Job]):
         return job
 
     def list(
-        self, statuses: Iterable[JobStatus] | None = None, limit: int | None = None, before: str | None = None
+        self,
+        statuses: Iterable[JobStatus] | None = None,
+        limit: int | None = None,
+        before: str | None = None,
+        display_names: Iterable[str] | None = None,
     ) -> builtins.list[Job]:
         """Return the jobs that are in one of `statuses`, by default all, the newest first.
 
-        limit: how many at most (pagination); before: the name of a job, of which only older ones are returned (keyset).
-        Raises `NotFound` where there is no such job.
+        limit: how many at most (pagination); before: the name of a job, of which only older ones are returned (keyset);
+        display_names: only those that are called so. Raises `NotFound` where there is no such job.
         """
         query = sa.select(table.job)
+        if display_names is not None:
+            query = query.where(table.job.c.body["display_name"].as_string().in_(builtins.list(display_names)))
         if statuses is not None:
             query = query.where(table.job.c.status.in_([str(status) for status in statuses]))
         if before is not None:
@@ -46,6 +53,14 @@ class JobRecords(NamedRecords[Job]):
                 table.job.c.id < sa.select(table.job.c.id).where(table.job.c.name == before).scalar_subquery()
             )
         return self._read(Job, query.order_by(table.job.c.id.desc()).limit(limit))
+
+    def scan(self, scan: Scan, is_archived: bool | None = None) -> Iterator[tuple[int, Job]]:
+        """Yield the jobs with their positions, read as they are needed. is_archived: only those that are, or aren't, hidden."""
+        query = sa.select(table.job)
+        if is_archived is not None:
+            hidden = sa.func.coalesce(table.job.c.body["is_archived"].as_boolean(), sa.false())
+            query = query.where(hidden if is_archived else ~hidden)
+        return ((row.position, to_entity(Job, row)) for row in self._scan(query, table.job.c.id, scan))
 
     def queue(self) -> builtins.list[Job]:
         """Return the jobs that haven't ended (queued or running) in order of priority, then age: the oldest first."""
@@ -74,6 +89,13 @@ class StepRecords(NounRecords):
     def of(self, job_name: str) -> list[Step]:
         """Return the steps of a job in the order planned; empty for an unknown job."""
         return self._read(Step, sa.select(table.step).filter_by(job=job_name).order_by(table.step.c.position))
+
+    def running(self) -> list[Step]:
+        """Return the steps that run, of the oldest job first; of jobs that have ended nothing is read."""
+        open_statuses = [str(status) for status in JobStatus if not status.is_terminal]
+        open_jobs = sa.select(table.job.c.name).where(table.job.c.status.in_(open_statuses))
+        is_running = sa.and_(table.step.c.status == str(StepStatus.RUNNING), table.step.c.job.in_(open_jobs))
+        return self._read(Step, sa.select(table.step).where(is_running).order_by(table.step.c.id))
 
     def update(self, step: Step) -> None:
         """Replace a step's state. Raises `NotFound`."""

@@ -4,7 +4,7 @@
 """
 
 import builtins
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
@@ -18,6 +18,7 @@ from mafunzo.entities.blob import Blob, Container
 from mafunzo.entities.compute import Compute
 from mafunzo.entities.endpoint import Deployment, Endpoint
 from mafunzo.entities.job import Job, Step
+from mafunzo.entities.scan import Scan
 from mafunzo.entities.user import User
 from mafunzo.errors import Conflict, NotFound, did_you_mean
 
@@ -38,6 +39,25 @@ class NounRecords:
             rows = connection.execute(query).all()
         return [to_entity(kind, row) for row in rows]
 
+    def _scan(self, query: sa.Select[Any], position: sa.ColumnElement[Any], scan: Scan) -> Iterator[Row]:
+        """Yield the rows of a query with their `position`, by which they are ordered; pages are read as they are needed.
+
+        Keyset pagination: a row that is added or deleted meanwhile moves no other.
+        """
+        query = query.add_columns(position.label("position"))
+        after = scan.after
+        while True:
+            order = position.asc() if scan.is_oldest_first else position.desc()
+            page = query.order_by(order).limit(scan.size)
+            if after is not None:
+                page = page.where(position > after if scan.is_oldest_first else position < after)
+            with self._database.snapshot() as connection:
+                rows = connection.execute(page).all()
+            yield from rows
+            if len(rows) < scan.size:
+                return
+            after = rows[-1].position
+
 
 class NamedRecords(NounRecords, Generic[Named]):
     """Every entity of one noun of one home, each with a name that no other has."""
@@ -53,6 +73,11 @@ class NamedRecords(NounRecords, Generic[Named]):
     def list(self) -> builtins.list[Named]:
         """Return every entity by name."""
         return self._read(self._kind, sa.select(self._table).order_by(self._table.c.name))
+
+    def page(self, limit: int | None = None, after: str | None = None) -> builtins.list[Named]:
+        """Return the entities by name: all, or `limit` of those whose names come after a name (pagination, by keyset)."""
+        query = sa.select(self._table).order_by(self._table.c.name).limit(limit)
+        return self._read(self._kind, query if after is None else query.where(self._table.c.name > after))
 
     def delete(self, name: str) -> None:
         """Delete an entity, and the rows that are its own. Raises `NotFound`."""

@@ -205,7 +205,7 @@ def test_jobs_are_listed_in_pages_and_it_says_how_to_see_more(shell: Shell, work
         add(workspace, f"job-{number}")
     *page, more = shell("job", "list", "--limit", "3").splitlines()
     assert [row.split()[0] for row in page[1:]] == ["job-3", "job-2", "job-1"]
-    assert more == "There are older ones: mafunzo job list --before job-1"
+    assert more == "There are more: mafunzo job list --before job-1, or all: mafunzo job list --all"
     _, row = shell("job", "list", "--limit", "3", "--before", "job-1").splitlines()
     assert row.split()[0] == "job-0"
     assert shell("job", "list", "--before", "job-0") == "No job is older than job-0.\n"

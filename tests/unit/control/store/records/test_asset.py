@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from mafunzo.control.store.records import Records
 from mafunzo.entities.asset import REGISTRY_SCOPE, WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType
+from mafunzo.entities.scan import Scan
 from mafunzo.errors import Conflict, NotFound
 from tests.unit.control.store.records.sample import NOON, artifact_hash, model
 
@@ -137,3 +138,43 @@ def test_a_label_is_on_one_version_at_a_time_and_goes_with_it(records: Records) 
         records.labels.get(*of, "live")
     with pytest.raises(Conflict, match="'latest' is always"):
         records.labels.set(first.key, "latest")
+
+
+def test_a_long_list_is_read_in_pages_whatever_is_added_and_deleted_meanwhile(records: Records) -> None:
+    for number in range(1, 8):
+        records.assets.add(model(version=str(number)))
+    pages = records.assets.scan(Scan(size=2), WORKSPACE_SCOPE, AssetType.MODEL)
+    first = [next(pages), next(pages)]
+    records.assets.delete(first[1][1].key)
+    records.assets.add(model(version="8"))
+    versions = [asset.version for _, asset in [*first, *pages]]
+    assert versions == ["7", "6", "5", "4", "3", "2", "1"]
+    rest = records.assets.scan(Scan(after=first[1][0], size=2), WORKSPACE_SCOPE, AssetType.MODEL)
+    assert [asset.version for _, asset in rest] == ["5", "4", "3", "2", "1"]
+    oldest = records.assets.scan(Scan(size=2, is_oldest_first=True), WORKSPACE_SCOPE, AssetType.MODEL)
+    assert [asset.version for _, asset in oldest] == ["1", "2", "3", "4", "5", "7", "8"]
+
+
+def test_names_are_read_in_pages_each_once_by_their_newest_version(records: Records) -> None:
+    for name, version in (("a", "1"), ("b", "1"), ("c", "1"), ("a", "2"), ("d", "1"), ("b", "2")):
+        records.assets.add(model(name, version))
+    records.assets.add(model("e", is_archived=True))
+    records.assets.add(model("f", is_anonymous=True))
+
+    def names(scan: Scan, **more: bool) -> list[str]:
+        return [name for _, name in records.assets.scan_names(scan, WORKSPACE_SCOPE, AssetType.MODEL, **more)]
+
+    shown = {"is_archived": False, "with_anonymous": False}
+    assert names(Scan(size=2), **shown) == ["b", "d", "a", "c"]
+    assert names(Scan(size=3, is_oldest_first=True), **shown) == ["a", "b", "c", "d"]
+    assert names(Scan(), is_archived=True) == ["e"]
+    position = next(records.assets.scan_names(Scan(), WORKSPACE_SCOPE, AssetType.MODEL, **shown))[0]
+    assert names(Scan(after=position), **shown) == ["d", "a", "c"]
+
+
+def test_assets_are_listed_by_the_facts_of_them(records: Records) -> None:
+    records.assets.add(model(version="1", properties={"job": "one", "output": "model"}))
+    records.assets.add(model(version="2", properties={"job": "two", "output": "model"}))
+    assert [asset.version for asset in records.assets.list(facts={"job": "two", "output": "model"})] == ["2"]
+    assert records.assets.list(facts={"job": "two", "output": "other"}) == []
+    assert records.assets.versions(WORKSPACE_SCOPE, AssetType.MODEL, "chat") == ["2", "1"]

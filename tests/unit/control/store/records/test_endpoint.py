@@ -79,3 +79,10 @@ def test_faults_of_endpoints_name_what_is_near(records: Records) -> None:
         records.deployments.add(Deployment("chta", "blue", "m:1", artifact_hash("a")))
     with pytest.raises(NotFound, match=r"Endpoint chat has no deployment 'bleu'\. Did you mean blue\?"):
         records.deployments.get("chat", "bleu")
+
+
+def test_endpoints_are_listed_in_pages_by_name(records: Records) -> None:
+    for name in ("c", "a", "b"):
+        records.endpoints.add(Endpoint(name), ("1", "2"))
+    assert [one.name for one in records.endpoints.page(2)] == ["a", "b"]
+    assert [one.name for one in records.endpoints.page(2, after="b")] == ["c"]

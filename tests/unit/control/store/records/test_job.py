@@ -18,6 +18,7 @@ from mafunzo.entities.job import (
     StepSpec,
     StepStatus,
 )
+from mafunzo.entities.scan import Scan
 from mafunzo.errors import Conflict, NotFound
 from tests.unit.control.store.records.sample import NOON, artifact_hash, job_named, step_of
 
@@ -187,3 +188,22 @@ def test_jobs_are_listed_in_pages_by_the_name_of_the_last_one(records: Records) 
     assert records.jobs.list(limit=2, before=first[-1].name) == second, "what is new moves no page"
     with pytest.raises(NotFound):
         records.jobs.list(before="none")
+
+
+def test_a_long_list_of_jobs_is_read_in_pages_hidden_ones_apart(records: Records) -> None:
+    for number in range(5):
+        records.jobs.add(job_named(f"job-{number}", is_archived=number == 2, display_name=f"what {number}"), [])
+    assert [job.name for _, job in records.jobs.scan(Scan(size=2))] == [f"job-{number}" for number in (4, 3, 2, 1, 0)]
+    assert [job.name for _, job in records.jobs.scan(Scan(), is_archived=True)] == ["job-2"]
+    shown = list(records.jobs.scan(Scan(size=2), is_archived=False))
+    assert [job.name for _, job in shown] == ["job-4", "job-3", "job-1", "job-0"]
+    assert [job.name for _, job in records.jobs.scan(Scan(after=shown[1][0]), is_archived=False)] == ["job-1", "job-0"]
+    assert [job.name for job in records.jobs.list(display_names=["what 1", "what 4"])] == ["job-4", "job-1"]
+
+
+def test_the_steps_that_run_are_read_without_those_that_have_ended(records: Records) -> None:
+    statuses = (StepStatus.COMPLETED, StepStatus.RUNNING, StepStatus.WAITING)
+    for name, status in (("done", JobStatus.COMPLETED), ("open", JobStatus.RUNNING)):
+        steps = [step_of(name, f"step-{status}", status=status) for status in statuses]
+        records.jobs.add(job_named(name, status=status), steps)
+    assert [(step.job, step.name) for step in records.steps.running()] == [("open", "step-running")]
