@@ -7,7 +7,7 @@ attempt may go on from them), and after that where they are all that there is; l
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -207,9 +207,19 @@ def outputs_stay(step: Step, folder: Path) -> bool:
     return is_last_of_a_failure or (has_ended_early and bool(StepFolder(folder).checkpoints))
 
 
-def holds_leftovers(folder: Path) -> bool:
-    """Return whether an attempt's folder has anything that `clean` deletes."""
-    return folder.is_symlink() or any(os.path.lexists(folder / name) for name in (INPUTS, CODE, ENVIRONMENT, OUTPUTS))
+def with_leftovers(job: Path) -> Iterator[Path]:
+    """Yield the attempts' folders of a job's folder that have anything which `clean` deletes. No link is followed."""
+    if job.is_symlink() or not job.is_dir():
+        return
+    for step in os.scandir(job):
+        attempts = os.scandir(step) if step.is_dir(follow_symlinks=False) else ()
+        for attempt in attempts:
+            if attempt.name[0].isdigit() and (attempt.is_symlink() or _holds_leftovers(attempt)):
+                yield Path(attempt.path)
+
+
+def _holds_leftovers(attempt: "os.DirEntry[str]") -> bool:
+    return attempt.is_dir() and not {INPUTS, CODE, ENVIRONMENT, OUTPUTS}.isdisjoint(os.listdir(attempt))
 
 
 def clean(folder: Path, keeps_outputs: bool = False) -> None:

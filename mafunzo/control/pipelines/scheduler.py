@@ -20,9 +20,9 @@ from time import monotonic
 from mafunzo.control.launcher.local import ExitRecord, LocalLauncher
 from mafunzo.control.pipelines.attempt import (
     failure_of,
-    holds_leftovers,
     outputs_stay,
     step_folder,
+    with_leftovers,
 )
 from mafunzo.control.pipelines.cache import installed_versions
 from mafunzo.control.pipelines.decide import (
@@ -69,6 +69,8 @@ BROKEN = (MafunzoError, OSError, ValueError, TypeError, LookupError, AttributeEr
 """What goes wrong with one job or step: its files, or what a row says. A database that can't be reached is none of it."""
 LEAST_BYTES = 16 * 2**20
 """A step that holds less hasn't filled the disk."""
+SWEEP = 5
+"""The folders of so many jobs are looked at in a tick."""
 POLL_S = 0.2
 PAUSE_S = 5.0
 
@@ -120,13 +122,22 @@ class Scheduler:
         self._paused: dict[StepName, float] = {}
         self._wake = threading.Event()
         self._is_recovered = False
+        self._unswept: list[Path] = []
+        self._quiet_version: int | None = (
+            None  # of the rows when nothing was to be done: nor is it while they are the same
+        )
 
     def tick(self) -> bool:
         """Look, decide and do once; return whether anything was done."""
         if not self._is_recovered:
             self._recover()
             self._is_recovered = True
+        self._sweep()
         has_settled = self._settle()
+        version = self._records.version()
+        if version is not None and version == self._quiet_version:
+            self._make_space(self._space.free_bytes())
+            return has_settled
         awaited = self._give_cores()
         held = self._leases.list()
         holders = tuple(Holder(lease.owner.removeprefix(OWNER), lease.resources) for lease in held)
@@ -134,8 +145,10 @@ class Scheduler:
         free_bytes = self._space.free_bytes()
         self._make_space(free_bytes)
         busy = {*self._busy, *self._paused}
-        looks = [self._look(job, busy) for job in self._records.jobs.queue() if (job.name, WHOLE_JOB) not in busy]
+        jobs = self._records.jobs.queue()
+        looks = [self._look(job, busy) for job in jobs if (job.name, WHOLE_JOB) not in busy]
         state = State(tuple(look for look in looks if look is not None), self._capacity, holders)
+        self._quiet_version = None if jobs or self._busy else version
         done = [self._try(action) for action in short_of_space(self._decide(state, left), free_bytes)]
         return has_settled or any(done)
 
@@ -166,7 +179,7 @@ class Scheduler:
     def halt(self) -> list[str]:
         """End all running steps after `run` returned; they run again at the next start. Return their names, `job/step`."""
         halted = []
-        for step in self._running_steps():
+        for step in self._records.steps.running():
             try:
                 if self._halt(step):
                     halted.append(f"{step.job}/{step.name}")
@@ -244,7 +257,7 @@ class Scheduler:
             return
         sizes = [
             (bytes_in(folder), step)
-            for step in self._running_steps()
+            for step in self._records.steps.running()
             if (step.job, step.name) not in self._busy
             and not _has_succeeded(self._launcher, folder := step_folder(self._home, step))
         ]
@@ -287,7 +300,7 @@ class Scheduler:
         A step's own time begins here: neither the build nor waiting for cores counts for its limit.
         """
         awaited = []
-        for step in self._running_steps():
+        for step in self._records.steps.running():
             if (step.job, WHOLE_JOB) in self._busy:  # it is being failed
                 continue
             folder = StepFolder(step_folder(self._home, step))
@@ -323,14 +336,28 @@ class Scheduler:
     # After a crash
 
     def _recover(self) -> None:
-        """Give back leases whose steps no longer run, and clean the folders of attempts that ended."""
-        owners = {owner_of(step) for step in self._running_steps()}
+        """Give back leases whose steps no longer run; the rows of jobs that have ended aren't read.
+
+        The folders of attempts that ended are cleaned: those of open jobs now, the others a few with each tick, so that no step
+        waits for what thousands of past jobs have left.
+        """
+        owners = {owner_of(step) for step in self._records.steps.running()}
         for lease in self._leases.list():
             if lease.owner.startswith(OWNER) and lease.owner not in owners:
                 self._leases.release(lease.owner)
-        for job in self._home.jobs.iterdir():
-            if folders := [folder for folder in job.glob("*/[0-9]*") if holds_leftovers(folder)]:
-                self._clean_job(job.name, folders)
+        open_jobs = {job.name for job in self._records.jobs.queue()}
+        self._unswept = sorted(self._home.jobs.iterdir(), key=lambda folder: folder.name in open_jobs)
+        self._sweep(len(open_jobs))
+
+    def _sweep(self, jobs: int = SWEEP) -> None:
+        """Clean the attempts' folders of the next few jobs where something is left in them."""
+        for _ in range(min(jobs, len(self._unswept))):
+            job = self._unswept.pop()
+            try:
+                if folders := list(with_leftovers(job)):
+                    self._clean_job(job.name, folders)
+            except OSError as error:  # it is being deleted, say: nothing waits for it
+                logger.warning("What is left in %s can't be looked at: %s", job, error)
 
     def _clean_job(self, job: str, folders: Iterable[Path]) -> None:
         """Clean attempts' folders of a job where something is left in them; its rows are read for these only."""
@@ -340,10 +367,6 @@ class Scheduler:
             is_latest = step is not None and folder.name == str(step.attempt)
             if step is None or not (is_latest and step.status == StepStatus.RUNNING):
                 clean_or_warn(folder, step is not None and outputs_stay(step, folder))
-
-    def _running_steps(self) -> list[Step]:
-        steps = (step for job in self._records.jobs.queue() for step in self._records.steps.of(job.name))
-        return [step for step in steps if step.status == StepStatus.RUNNING]
 
 
 def short_of_space(actions: Iterable[Action], free_bytes: int) -> list[Action]:

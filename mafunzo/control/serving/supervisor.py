@@ -66,7 +66,7 @@ from mafunzo.control.store.disk import is_of_the_machine, remove_tree
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.lease import Leases
 from mafunzo.control.store.records import Records
-from mafunzo.entities.endpoint import Deployment, DeploymentStatus
+from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
 from mafunzo.entities.job import Resources
 from mafunzo.errors import FailedError, MafunzoError, NotFound, OutOfMemory, ServingMismatch, WorkerFailed
 from mafunzo.tracking.atomic_json import write_text
@@ -96,6 +96,8 @@ class Supervisor:
     worker: Sequence[str] = WORKER
     clock: Callable[[], float] = time.time
     _has_swept: bool = False
+    _version: int | None = None
+    _rows: tuple[Sequence[Endpoint], Sequence[Deployment]] = ((), ())
 
     def __post_init__(self) -> None:
         self._observer = Observer(self.launcher, self.home, self.clock)
@@ -184,11 +186,17 @@ class Supervisor:
 
     def _deployments(self) -> list[Deployment]:
         """Return all deployments; those of an endpoint that is being deleted are being deleted."""
-        leaving = {endpoint.name for endpoint in self.records.endpoints.list() if endpoint.is_deleting}
-        return [
-            replace(d, status=DeploymentStatus.DELETING) if d.endpoint in leaving else d
-            for d in self.records.deployments.list()
-        ]
+        endpoints, deployments = self._read()
+        leaving = {endpoint.name for endpoint in endpoints if endpoint.is_deleting}
+        return [replace(d, status=DeploymentStatus.DELETING) if d.endpoint in leaving else d for d in deployments]
+
+    def _read(self) -> tuple[Sequence[Endpoint], Sequence[Deployment]]:
+        """Return all endpoints and deployments, which are read again only when something was written since."""
+        version = self.records.version()  # before the reading: what is written meanwhile is read the next time
+        if version is None or version != self._version:
+            self._rows = (self.records.endpoints.list(), self.records.deployments.list())
+            self._version = version
+        return self._rows
 
     def _sweep(self, deployments: Sequence[Deployment]) -> None:
         """End workers that no record knows of: the home's database was put back to an earlier state."""
@@ -203,8 +211,9 @@ class Supervisor:
         self._has_swept = True
 
     def _remove_endpoints(self) -> bool:
-        leaving = [endpoint.name for endpoint in self.records.endpoints.list() if endpoint.is_deleting]
-        empty = [name for name in leaving if not self.records.deployments.list(name)]
+        endpoints, deployments = self._read()
+        served = {deployment.endpoint for deployment in deployments}
+        empty = [endpoint.name for endpoint in endpoints if endpoint.is_deleting and endpoint.name not in served]
         for name in empty:
             self.records.endpoints.delete(name)
             try:

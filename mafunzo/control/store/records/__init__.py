@@ -28,6 +28,10 @@ class Records:
         self.blobs: Final = blob.BlobRecords(database)
         self.users: Final = user.UserRecords(database)
 
+    def version(self) -> int | None:
+        """Return a number that changes with every write by anybody, or None where there is none; see `Database.version`."""
+        return self._database.version()
+
     def referenced_artifacts(self) -> set[str]:
         """Return every artifact hash that stands anywhere in a record: as bytes, input, output or in its properties."""
         artifacts: set[str] = set()

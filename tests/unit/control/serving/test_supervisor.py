@@ -13,7 +13,8 @@ from mafunzo.control.launcher.local import ExitRecord, LocalLauncher, Running
 from mafunzo.control.serving.decide import UNHEALTHY_PROBES, WorkerState
 from mafunzo.control.serving.observer import Observer
 from mafunzo.control.serving.worker_folder import worker_folder, worker_token
-from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Supervision
+from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint, Supervision
+from tests.support.rows_read import rows_read
 from tests.support.serving_bench import Bench
 from tests.support.waiting import http
 
@@ -316,3 +317,15 @@ def test_workers_are_ended_though_nothing_can_be_written_down(bench: Bench, monk
     monkeypatch.setattr(bench.supervisor, "_update", full)
     bench.supervisor.halt()
     assert not any(isinstance(LocalLauncher().status(folder), Running) for folder in folders)
+
+
+def test_with_nothing_written_a_tick_reads_nothing(bench: Bench) -> None:
+    bench.supervisor.tick()
+    with rows_read() as rows:
+        for _ in range(5):
+            bench.supervisor.tick()
+    assert rows.total() == 0
+    bench.records.endpoints.add(Endpoint("more"), ("1", "2"))
+    with rows_read() as rows:
+        bench.supervisor.tick()
+    assert rows["endpoint"] >= 1
