@@ -40,13 +40,19 @@ class RegisteredModels:
         versions: dict[str, Assets] = {name: [] for name in name_records}
         for asset in self._versions.list():
             versions.setdefault(asset.name, []).append(asset)
-        return [self._model(name, name_records.get(name), versions[name]) for name in sorted(versions)]
+        labels = records.labels.by_name(WORKSPACE_SCOPE, AssetType.MODEL)
+        return [
+            self._model(name, name_records.get(name), versions[name], labels.get(name, {})) for name in sorted(versions)
+        ]
 
     def find(self, name: str) -> RegisteredModel | None:
         """Return a name with its versions, or None."""
         records = self._services.records.assets.list(NAME_SCOPE, AssetType.MODEL, name)
         versions = self._versions.list(name)
-        return self._model(name, records[0] if records else None, versions) if records or versions else None
+        if not (records or versions):
+            return None
+        labels = self._services.records.labels.list(WORKSPACE_SCOPE, AssetType.MODEL, name)
+        return self._model(name, records[0] if records else None, versions, labels)
 
     def get(self, name: str) -> RegisteredModel:
         """Return a name with its versions; raises `NotFound`."""
@@ -117,13 +123,15 @@ class RegisteredModels:
         )
         return self._services.records.assets.add(copy)
 
-    def _model(self, name: str, name_record: Asset | None, versions: Assets) -> RegisteredModel:
+    def _model(
+        self, name: str, name_record: Asset | None, versions: Assets, labels: Mapping[str, str]
+    ) -> RegisteredModel:
         first = name_record or versions[-1]
         return RegisteredModel(
             name=name,
             description=name_record.description if name_record else "",
             tags=name_record.tags if name_record else {},
-            labels=self._services.records.labels.list(WORKSPACE_SCOPE, AssetType.MODEL, name),
+            labels=labels,
             versions=tuple(versions),
             created_by=first.created_by,
             created_at=first.created_at,

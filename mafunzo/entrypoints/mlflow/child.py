@@ -3,6 +3,7 @@
 The child listens on a port of its own for a token of its own.
 """
 
+import json
 import logging
 import os
 import secrets
@@ -10,15 +11,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
-from itertools import takewhile
+from collections.abc import Iterable, Mapping
+from itertools import islice, takewhile
 
 from mafunzo.control.workspace import Home
 from mafunzo.control.workspace.jobs import Jobs
 from mafunzo.entities.job import ArtifactInput, Job, Step
+from mafunzo.entities.scan import Scan
+from mafunzo.entrypoints.mlflow.cursor import Cursor, cursor_of
 from mafunzo.entrypoints.mlflow.job_facts import JobFacts, StepFacts, is_written, write_job_facts
 from mafunzo.errors import MafunzoError, NotFound, ServerFailed
-from mafunzo.tracking.atomic_json import write_text
+from mafunzo.tracking.atomic_json import write_json, write_text
 from mafunzo.tracking.step_folder import STEP_FOLDER
 
 logger = logging.getLogger(__name__)
@@ -27,6 +30,7 @@ START_LIMIT_S = 180.0
 END_LIMIT_S = 10.0
 EVERY_S = 1.0
 PAGE = 200
+CURSOR_FILE = "cursor.json"
 
 
 class MlflowView:
@@ -42,8 +46,7 @@ class MlflowView:
         self._address = ""
         self._token = ""
         self._writing = threading.Lock()
-        self._open: set[str] = set()
-        self._newest = ""
+        self._cursor: Cursor | None = None
 
     def address(self) -> tuple[str, str]:
         """Return the child's address and token; starts it if it doesn't run. Raises `ServerFailed`."""
@@ -63,38 +66,70 @@ class MlflowView:
 
     def write_facts(self) -> None:
         """Write `job.json` for every job that is new or hasn't ended; one that has ended is written once."""
+        self.write_new_facts()
+        while self._write_older_facts():
+            pass
+
+    def write_new_facts(self) -> None:
+        """Write the facts of jobs that may have changed since the last look: new ones, and those that hadn't ended then.
+
+        The very first look sees the newest page of them only.
+        """
         with self._writing:
-            for job in self._unsettled():
-                try:
-                    write_job_facts(self._home.jobs, job_facts(job, self._jobs.get(job.name).steps))
-                except (MafunzoError, OSError, ValueError, TypeError) as error:  # the others are shown all the same
-                    logger.warning("Job %s isn't shown in MLflow: %s", job.name, error)
+            cursor = self._cursor or self._read_cursor()
+            if not cursor.recent:
+                page = self._page(None)
+                new, cursor = [job for _, job in page], cursor.back(page, PAGE)
+            else:
+                new = self._newer_than(cursor)
+            seen = {job.name for job in new}
+            again = [job for name in cursor.open - seen if (job := self._find(name)) is not None]
+            self._write([*new, *again])
+            self._keep(cursor.forward(new, again))
 
-    def _unsettled(self) -> list[Job]:
-        """Return the jobs whose facts may have changed since the last look: new ones, and those that hadn't ended then."""
-        new = self._new_jobs()
-        names = {job.name for job in new}
-        jobs = [*new, *(job for name in self._open - names if (job := self._find(name)) is not None)]
-        self._open = {job.name for job in jobs if not job.status.is_terminal}
-        return [
-            job
-            for job in jobs
-            if not (job.status.is_terminal and is_written(self._home.jobs, job.name, str(job.status)))
-        ]
+    def _write_older_facts(self) -> bool:
+        """Write the facts of the next page of jobs that were never looked at; return whether there may be more."""
+        with self._writing:
+            cursor = self._cursor
+            if cursor is None or cursor.is_whole:
+                return False
+            page = self._page(cursor.older)
+            self._write([job for _, job in page])
+            self._keep(cursor.back(page, PAGE))
+            return True
 
-    def _new_jobs(self) -> list[Job]:
-        """Return the jobs that were added since the last look, at first all. Read in pages, the newest first."""
-        jobs: list[Job] = []
-        before = None
-        while page := self._jobs.list(limit=PAGE, before=before):
-            fresh = list(takewhile(lambda job: job.name != self._newest, page))
-            jobs += fresh
-            if len(fresh) < len(page):
-                break
-            before = page[-1].name
-        if jobs:
-            self._newest = jobs[0].name
-        return jobs
+    def _page(self, after: int | None) -> list[tuple[int, Job]]:
+        return list(islice(self._jobs.scan(Scan(after=after, size=PAGE)), PAGE))
+
+    def _newer_than(self, cursor: Cursor) -> list[Job]:
+        """Return the jobs that were added since the last look, the newest first."""
+        newest = self._jobs.list(limit=1)
+        if not newest or newest[0].name in cursor.recent:  # as most often
+            return []
+        jobs = (job for _, job in self._jobs.scan(Scan(size=PAGE)))
+        return list(takewhile(lambda job: job.name not in cursor.recent, jobs))
+
+    def _write(self, jobs: Iterable[Job]) -> None:
+        for job in jobs:
+            if job.status.is_terminal and is_written(self._home.jobs, job.name, str(job.status)):
+                continue
+            try:
+                write_job_facts(self._home.jobs, job_facts(job, self._jobs.get(job.name).steps))
+            except (MafunzoError, OSError, ValueError, TypeError) as error:  # the others are shown all the same
+                logger.warning("Job %s isn't shown in MLflow: %s", job.name, error)
+
+    def _read_cursor(self) -> Cursor:
+        """Return how far the server before has come."""
+        try:
+            return cursor_of(json.loads((self._folder / CURSOR_FILE).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, LookupError):  # none yet, or of another version
+            return Cursor()
+
+    def _keep(self, cursor: Cursor) -> None:
+        """Remember how far it has come, for the next server too."""
+        if cursor != self._cursor and self._folder.exists():
+            write_json(self._folder / CURSOR_FILE, cursor.body())
+        self._cursor = cursor
 
     def _find(self, name: str) -> Job | None:
         try:
@@ -104,7 +139,7 @@ class MlflowView:
 
     def _start(self) -> None:
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        self.write_facts()
+        self.write_new_facts()
         port_file, token_file = self._folder / "port", self._folder / "token"
         port_file.unlink(missing_ok=True)
         self._token = secrets.token_urlsafe(32)

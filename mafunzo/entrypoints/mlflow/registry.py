@@ -11,6 +11,7 @@ from typing import Any
 from mafunzo.control.workspace import Workspace
 from mafunzo.entities.asset import Asset, AssetType, RegisteredModel
 from mafunzo.entities.reference import AssetReference
+from mafunzo.entities.scan import Scan
 from mafunzo.entrypoints.http.listing import shown
 from mafunzo.entrypoints.mlflow import registered_model as wire
 from mafunzo.entrypoints.mlflow.filter import parse_filter, select
@@ -236,8 +237,12 @@ class Registry:
 
     def _job_facts(self, run: str) -> dict[str, str]:
         """Return the lineage of what a job's own run has logged."""
-        names = (job.name for job in self._workspace.jobs.list() if job_run_id(job.name) == run)
-        return {"job": job} if run and (job := next(names, None)) else {}
+        if not run:
+            return {}
+        if job_run_id(run) == run and self._workspace.jobs.has(run):
+            return {"job": run}
+        names = (job.name for _, job in self._workspace.jobs.scan(Scan()) if job_run_id(job.name) == run)
+        return {"job": job} if (job := next(names, None)) else {}
 
     def _locate(self, path: str) -> tuple[Asset, str]:
         name, _, rest = path.partition("/")

@@ -122,7 +122,7 @@ async def _answer(request: Request, mlflow: Mlflow, caller: Caller, path: str) -
         query = request.query_params
         return await _file(mlflow, f"{query.get('name')}/{query.get('version')}/{query.get('path')}")
     if _RUN.fullmatch(path):  # perhaps of a step that has begun this moment
-        await run_in_threadpool(mlflow.child.write_facts)
+        await run_in_threadpool(mlflow.child.write_new_facts)
     if _NEW_RUN.fullmatch(path) and caller != mlflow.serving.identity.owner:
         run = _object(await limited_body(request, mlflow.serving.limits.mlflow_body_bytes))
         return await _pass_on(request, mlflow, path, json.dumps(_with_user(run, caller.user)).encode())

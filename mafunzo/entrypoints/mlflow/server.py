@@ -59,7 +59,7 @@ def serve(home: Path, port_file: Path | None, every_s: float, parent: int | None
     server = uvicorn.Server(uvicorn.Config(gate, log_level="warning", access_log=False))
     stop = threading.Event()
     ingestion = threading.Thread(target=_ingest_repeatedly, args=(view, stop, every_s, parent, server), daemon=True)
-    _ingest(view)  # so that the first answer holds all earlier jobs
+    _ingest(view)  # so that the first answer holds the newest jobs; those before them follow
     ingestion.start()
     if port_file is not None:
         write_text(port_file, str(listener.getsockname()[1]))

@@ -50,6 +50,13 @@ class RunStore(SqlAlchemyStore):  # type: ignore[misc]
             run.tags = [SqlTag(key=tag.key, value=tag.value) for tag in [*tags, RunTag("mlflow.runName", title)]]
             session.add(run)
 
+    def tags(self, key: str) -> list[tuple[str, str]]:
+        """Return the value and the run of every tag with a key; nothing else of the runs is read."""
+        with self.ManagedSessionMaker(read_only=True) as session:
+            return [
+                (row.value, row.run_uuid) for row in session.query(SqlTag.value, SqlTag.run_uuid).filter_by(key=key)
+            ]
+
     def forget_run(self, run_id: str, artifacts: Path) -> None:
         """Delete a run and its artifacts for good, as `mlflow gc` does with deleted runs."""
         experiment = self.get_run(run_id).info.experiment_id

@@ -1,6 +1,7 @@
 """Shows jobs in MLflow: a job is a run of its experiment, each attempt of a step a nested run.
 
-Ingestion is incremental and idempotent: missing runs are rebuilt from the jobs' folders, and no metric counts twice.
+Ingestion is incremental and idempotent: missing runs are rebuilt from the jobs' folders, and no metric counts twice. A job
+that has ended and is ingested whole is settled: its run says so, and it isn't looked at again, by later processes neither.
 """
 
 import json
@@ -8,12 +9,12 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Experiment, ExperimentTag, Metric, Param, RunStatus, RunTag, ViewType
+from mlflow.entities import Experiment, ExperimentTag, Metric, Param, RunStatus, RunTag
 
 from mafunzo.entrypoints.mlflow.job_facts import FILE, JobFacts, StepFacts, read_job_facts
 from mafunzo.entrypoints.mlflow.store import JOBS_TAG, KEY_TAG, RunStore
@@ -36,7 +37,14 @@ STATUSES = {
     "canceled": "KILLED",
     "skipped": "KILLED",
 }
+ENDED = ("FINISHED", "FAILED", "KILLED")
 OFFSET_TAG = "mafunzo.offset"
+SETTLED_TAG = "mafunzo.settled"
+"""On the run of a job that has ended and is ingested whole: when its facts were written, in nanoseconds."""
+BACKFILL = 10
+"""How many jobs that were never looked at are ingested in a tick, the newest first: the others aren't kept waiting."""
+STILL_S = 2.0
+"""A folder that was changed no longer ago may change again without its time showing it."""
 
 
 @dataclass
@@ -61,19 +69,26 @@ class View:
         self._jobs, self._artifacts = jobs, artifacts
         self._store = store
         self._experiments: dict[str, Experiment] = {}
-        self._runs = dict(self._existing())
+        self._ids: dict[str, dict[str, str]] = {}  # of the runs of each job, by their keys
+        for key, run_id in store.tags(KEY_TAG):
+            self._ids.setdefault(key.partition("/")[0], {})[key] = run_id
+        self._settled = {run_id: facts_time for facts_time, run_id in store.tags(SETTLED_TAG)}
+        self._runs: dict[str, _Run] = {}  # of jobs that aren't settled
         self._fingerprints: dict[str, tuple[tuple[str, int, int], ...]] = {}
+        self._inodes: dict[str, int] = {}  # of all jobs' folders
+        self._unseen: list[str] = []  # jobs that were never looked at, the newest last
+        self._unsettled: set[str] = set()
+        self._listed_ns = -1
         self._open: dict[str, Path] = {}
         self._lock = threading.Lock()
 
     def tick(self) -> int:
         """Ingest what is new, and return how many lines of metrics that were."""
         with self._lock:
-            folders = (
-                sorted(folder for folder in self._jobs.iterdir() if folder.is_dir()) if self._jobs.exists() else []
-            )
-            self._forget_all_but({folder.name for folder in folders})
-            return sum(self._ingest_job(folder) for folder in folders)
+            self._list_folders()
+            for _ in range(min(BACKFILL, len(self._unseen))):
+                self._unsettled.add(self._unseen.pop())
+            return sum(self._ingest_job(self._jobs / name) for name in sorted(self._unsettled))
 
     def is_open(self, run_id: str) -> bool:
         """Return whether the run belongs to a running step of the user's own."""
@@ -91,17 +106,52 @@ class View:
         with file.open("a", encoding="utf-8") as stream:
             stream.write("".join(json.dumps(line) + "\n" for line in lines))
 
-    def _forget_all_but(self, jobs: Set[str]) -> None:
-        """Delete the runs of jobs that were deleted."""
-        for key in [key for key in self._runs if key.partition("/")[0] not in jobs]:
-            run_id = self._runs[key].id
+    def _list_folders(self) -> None:
+        """See which jobs are new and which are gone, when there are other folders than at the last look."""
+        changed_ns = self._jobs.stat().st_mtime_ns if self._jobs.exists() else 0
+        if changed_ns == self._listed_ns:
+            return
+        is_still = time.time() - changed_ns / 1e9 > STILL_S
+        entries = [entry for entry in os.scandir(self._jobs) if entry.is_dir()] if changed_ns else []
+        inodes = {entry.name: entry.inode() for entry in entries}
+        for name in {*self._inodes, *self._ids}:
+            if name not in inodes or inodes[name] != self._inodes.get(name, inodes[name]):  # deleted, or made anew
+                self._forget(name)
+        new = [entry for entry in entries if entry.name not in self._inodes]
+        self._unseen += [
+            entry.name for entry in sorted(new, key=lambda one: one.stat().st_mtime_ns) if not self._is_settled(entry)
+        ]
+        self._inodes, self._listed_ns = inodes, changed_ns if is_still else -1
+
+    def _is_settled(self, folder: "os.DirEntry[str]") -> bool:
+        """Return whether an earlier process has ingested a job whole."""
+        facts_time = self._settled.get(job_run_id(folder.name))
+        return facts_time is not None and facts_time == _facts_time(Path(folder.path))
+
+    def _forget(self, job: str) -> None:
+        """Delete the runs of a job that was deleted."""
+        for key, run_id in self._ids.pop(job, {}).items():
             self._store.forget_run(run_id, self._artifacts)
             self._open.pop(run_id, None)
-            self._fingerprints.pop(key, None)
-            del self._runs[key]
+            self._runs.pop(key, None)
+        self._settled.pop(job_run_id(job), None)
+        self._fingerprints.pop(job, None)
+        self._inodes.pop(job, None)
+        self._unsettled.discard(job)
+        self._unseen = [name for name in self._unseen if name != job]
+
+    def _settle(self, job: str, run: _Run, facts_time: str) -> None:
+        """Mark a job as ingested whole, and keep nothing of it in memory but that."""
+        self._tag(run.id, {SETTLED_TAG: facts_time})
+        self._settled[run.id] = facts_time
+        self._fingerprints.pop(job, None)
+        self._unsettled.discard(job)
+        for key in self._ids[job]:
+            self._runs.pop(key, None)
 
     def _ingest_job(self, folder: Path) -> int:
-        if not (folder / FILE).exists():  # its experiment isn't known yet
+        facts_time = _facts_time(folder)
+        if not facts_time:  # its experiment isn't known yet
             return 0
         attempts = sorted(path for path in folder.glob("*/*") if path.is_dir() and path.name.isdigit())
         fingerprint = tuple(
@@ -120,6 +170,8 @@ class View:
         lines = sum(self._ingest_attempt(facts, steps.get(path.parent.name), path, parent) for path in attempts)
         self._end(parent, facts.status, facts.ended_at)
         self._fingerprints[folder.name] = fingerprint
+        if STATUSES.get(facts.status) in ENDED:
+            self._settle(folder.name, parent, facts_time)
         return lines
 
     def _ingest_attempt(self, job: JobFacts, step: StepFacts | None, folder: Path, parent: _Run) -> int:
@@ -177,7 +229,7 @@ class View:
     ) -> _Run:
         """Return the run of a key with these tags, created if it isn't there; a user's own step logs its parameters itself."""
         tag_texts = {name: str(value)[:TAG_LENGTH] for name, value in tags.items() if value}
-        run = self._runs.get(key)
+        run = self._runs.get(key) or self._of_earlier_process(key)
         if run is None:
             start_ms = None if started_at is None else int(started_at * 1000)
             run_tags = [RunTag(name, value) for name, value in {**tag_texts, KEY_TAG: key}.items()]
@@ -186,6 +238,7 @@ class View:
             for start in range(0, len(params), PARAMETER_BATCH):
                 self._store.log_batch(run_id, [], params[start : start + PARAMETER_BATCH], [])
             run = self._runs[key] = _Run(run_id, status="RUNNING")
+            self._ids.setdefault(key.partition("/")[0], {})[key] = run_id
         elif run.tags != tag_texts:
             self._tag(run.id, tag_texts)
         run.tags = tag_texts
@@ -222,19 +275,23 @@ class View:
             self._experiments[name] = self._store.get_experiment(id)
         return self._experiments[name]
 
-    def _existing(self) -> Iterator[tuple[str, _Run]]:
-        """Yield the runs of earlier processes."""
-        experiments = [experiment.experiment_id for experiment in self._store.search_experiments(ViewType.ALL)]
-        token = None
-        while experiments:
-            query = (f"tags.`{KEY_TAG}` != ''", ViewType.ALL, 1000, None, token)
-            page = self._store.search_runs(experiments, *query)
-            for run in page:
-                offsets = {name: int(value) for name, value in run.data.tags.items() if name.startswith(OFFSET_TAG)}
-                yield run.data.tags[KEY_TAG], _Run(run.info.run_id, offsets, run.info.status)
-            token = page.token
-            if not token:
-                return
+    def _of_earlier_process(self, key: str) -> _Run | None:
+        """Return the run of a key as an earlier process has left it, or None."""
+        run_id = self._ids.get(key.partition("/")[0], {}).get(key)
+        if run_id is None:
+            return None
+        known = self._store.get_run(run_id)
+        offsets = {name: int(value) for name, value in known.data.tags.items() if name.startswith(OFFSET_TAG)}
+        run = self._runs[key] = _Run(run_id, offsets, known.info.status)
+        return run
+
+
+def _facts_time(folder: Path) -> str:
+    """Return when a job's facts were written, in nanoseconds; an empty text where they aren't yet."""
+    try:
+        return str((folder / FILE).stat().st_mtime_ns)
+    except FileNotFoundError:
+        return ""
 
 
 def _line(metric: Metric) -> dict[str, Any]:

@@ -167,6 +167,15 @@ class LabelRecords(NounRecords):
         with self._database.snapshot() as connection:
             return _labels(connection, scope, type, name)
 
+    def by_name(self, scope: str, type: AssetType) -> dict[str, dict[str, str]]:
+        """Return the labels of all names that have any, each with its version."""
+        query = sa.select(table.label).filter_by(scope=scope, type=str(type)).order_by(table.label.c.label)
+        labels: dict[str, dict[str, str]] = {}
+        with self._database.snapshot() as connection:
+            for row in connection.execute(query):
+                labels.setdefault(row.name, {})[row.label] = row.version
+        return labels
+
     def delete(self, scope: str, type: AssetType, name: str, label: str) -> bool:
         """Take a label off; return whether it was there."""
         query = sa.delete(table.label).filter_by(scope=scope, type=str(type), name=name, label=label)

@@ -12,10 +12,12 @@ from mafunzo import Workspace
 from mafunzo.control.store.home import Home
 from mafunzo.entities.job import Job, JobStatus
 from mafunzo.entrypoints.mlflow import child
-from mafunzo.entrypoints.mlflow.child import MlflowView, job_facts
+from mafunzo.entrypoints.mlflow.child import PAGE, MlflowView, job_facts
 from mafunzo.entrypoints.mlflow.job_facts import read_job_facts
 from mafunzo.errors import ServerFailed
 from tests.support.finished_job import BEGAN, add_finished_job
+from tests.support.past_jobs import add_past_jobs
+from tests.support.rows_read import rows_read
 
 
 @pytest.fixture
@@ -111,3 +113,40 @@ def test_until_it_is_asked_for_the_loop_starts_and_writes_nothing(workspace: Wor
     view.run(stop)
     assert not (workspace.home.root / "mlflow").exists()
     assert not (workspace.home.jobs / "job1" / "job.json").exists()
+
+
+def test_a_look_reads_what_has_changed_and_no_past_job_also_after_a_restart(workspace: Workspace) -> None:
+    add_past_jobs(workspace.database, workspace.home, 500, has_files=False)
+    (workspace.home.root / "mlflow").mkdir()
+    MlflowView(workspace.home, workspace.jobs).write_facts()
+    assert all((workspace.home.jobs / f"past-{number}" / "job.json").exists() for number in (0, 250, 499))
+    view = MlflowView(workspace.home, workspace.jobs)
+    for _ in range(3):
+        with rows_read() as rows:
+            view.write_facts()
+        assert (rows["job"], rows["step"]) == (1, 0)
+    workspace.records.jobs.add(Job("new", "new", "chat", "c:1", status=JobStatus.RUNNING), [])
+    with rows_read() as rows:
+        view.write_facts()
+    assert rows["job"] <= PAGE + 5 and read_job_facts(workspace.home.jobs / "new").status == "running"
+
+
+def test_the_newest_jobs_are_shown_first_and_a_server_that_starts_goes_on_with_the_others(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "PAGE", 10)
+    add_past_jobs(workspace.database, workspace.home, 35, has_files=False)
+    (workspace.home.root / "mlflow").mkdir()
+
+    def written() -> int:
+        return len(list(workspace.home.jobs.glob("*/job.json")))
+
+    MlflowView(workspace.home, workspace.jobs).write_new_facts()
+    assert written() == 10 and (workspace.home.jobs / "past-34" / "job.json").exists()
+    view = MlflowView(workspace.home, workspace.jobs)
+    workspace.records.jobs.delete("past-34")
+    workspace.records.jobs.add(Job("new", "new", "chat", "c:1", status=JobStatus.COMPLETED), [])
+    view.write_new_facts()
+    assert written() == 11
+    view.write_facts()
+    assert written() == 37, "those of 35 past jobs, of job1, and of the new one"

@@ -40,7 +40,7 @@ class Bench:
         self.requests: list[dict[str, Any]] = []
         self.facts_written = 0
         self._address = ""
-        child = cast(Any, SimpleNamespace(address=lambda: (self._address, "childs"), write_facts=self._write_facts))
+        child = cast(Any, SimpleNamespace(address=lambda: (self._address, "childs"), write_new_facts=self._write_facts))
         parts = {"operator_key": "operators", "identity": Identity(b"secret", "baraka"), "users": workspace.users}
         serving = cast(Context, SimpleNamespace(limits=Limits(mlflow_body_bytes=1000), **parts))
         self.app = FastAPI()

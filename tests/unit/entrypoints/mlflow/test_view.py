@@ -15,6 +15,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from mafunzo.entrypoints.mlflow import view as view_module
 from mafunzo.entrypoints.mlflow.job_facts import JobFacts, StepFacts, write_job_facts
 from mafunzo.entrypoints.mlflow.store import RunStore
 from mafunzo.entrypoints.mlflow.view import View
@@ -265,3 +266,53 @@ def test_the_process_ends_when_its_parent_is_gone(home: Path, children: list[sub
     parent.kill()
     parent.wait()
     assert children[0].wait(LIMIT_S) == 0
+
+
+def test_the_newest_past_jobs_come_first_and_each_is_looked_at_until_it_is_in_and_never_again(
+    store: RunStore, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view_module, "BACKFILL", 2)
+    jobs, reads = tmp_path / "jobs", []
+    read = view_module.read_job_facts
+    monkeypatch.setattr(view_module, "read_job_facts", lambda folder: reads.append(folder.name) or read(folder))
+    for number in range(5):
+        write_job_facts(jobs, facts(name=f"past-{number}", status="completed", ended_at=200.0, steps=()))
+        os.utime(jobs / f"past-{number}", (number, number))
+    os.utime(jobs, (9, 9))
+    view = View(jobs, tmp_path / "artifacts", store)
+    looks = []
+    for _ in range(4):
+        view.tick()
+        looks.append(sorted(reads))
+        reads.clear()
+    assert looks == [["past-3", "past-4"], ["past-1", "past-2"], ["past-0"], []]
+    again = View(jobs, tmp_path / "artifacts", store)
+    again.tick()
+    assert reads == [] and len(runs(client, "chat")) == 5
+    write_job_facts(jobs, facts(name="new"))
+    for _ in range(2):
+        again.tick()
+    assert reads == ["new"] and runs(client, "chat")["new"].info.status == "RUNNING"
+
+
+def test_a_job_that_was_deleted_while_nobody_looked_goes_from_mlflow(
+    store: RunStore, client: MlflowClient, tmp_path: Path
+) -> None:
+    for name in ("job1", "job2"):
+        write_job_facts(tmp_path / "jobs", facts(name=name, status="completed"))
+    View(tmp_path / "jobs", tmp_path / "artifacts", store).tick()
+    shutil.rmtree(tmp_path / "jobs" / "job1")
+    View(tmp_path / "jobs", tmp_path / "artifacts", store).tick()
+    assert list(runs(client, "chat")) == ["job2"]
+
+
+def test_a_job_of_the_same_name_as_a_settled_one_is_another(
+    store: RunStore, client: MlflowClient, tmp_path: Path
+) -> None:
+    write_job_facts(tmp_path / "jobs", facts(status="completed", ended_at=200.0))
+    view = View(tmp_path / "jobs", tmp_path / "artifacts", store)
+    view.tick()
+    (tmp_path / "jobs" / "job1").rename(tmp_path / "gone")
+    write_job_facts(tmp_path / "jobs", facts(status="failed", ended_at=300.0))
+    view.tick()
+    assert runs(client, "chat")["job1"].info.status == "FAILED"
