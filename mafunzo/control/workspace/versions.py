@@ -24,6 +24,7 @@ from mafunzo.errors import NotFound, VersionTaken
 
 T = TypeVar("T")
 Assets = list[Asset]  # the class below has a verb called list
+Names = list[str]
 Positioned = Iterator[tuple[int, T]]
 
 
@@ -70,9 +71,13 @@ class Versions:
         """Yield the names that have such versions, each once, with their positions in the list, read as they are needed."""
         return self._services.records.assets.scan_names(scan, scope, self.kind, is_archived, with_anonymous)
 
-    def has(self, name: str, scope: str = WORKSPACE_SCOPE) -> bool:
-        """Return whether a name has a version, be it archived."""
-        return bool(self._services.records.assets.list(scope, self.kind, name, with_archived=True, limit=1))
+    def has(self, name: str, scope: str = WORKSPACE_SCOPE, with_archived: bool = True) -> bool:
+        """Return whether a name has a version, be it archived; without archived ones, whether one is active."""
+        return bool(self._services.records.assets.list(scope, self.kind, name, with_archived, limit=1))
+
+    def names_of(self, name: str, scope: str = WORKSPACE_SCOPE) -> Names:
+        """Return what the versions of a name are called, newest first."""
+        return self._services.records.assets.versions(scope, self.kind, name)
 
     def find(self, name: str, version: str) -> Asset | None:
         """Return a version of the workspace, or None."""

@@ -1,6 +1,6 @@
 """Models, data, components, environments and code: one set of routes for every type of asset, in either scope."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -11,10 +11,11 @@ from mafunzo.control.workspace import Workspace
 from mafunzo.control.workspace.shipped_component import shipped, shipped_names
 from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType, home_path
 from mafunzo.entities.reference import AssetReference, JobOutputReference
+from mafunzo.entities.scan import Scan
 from mafunzo.entrypoints.azure.context import Azure, AzureContext, Body
 from mafunzo.entrypoints.azure.reference import NOUNS, OUTPUT_DATA
 from mafunzo.entrypoints.azure.registration import register
-from mafunzo.entrypoints.azure.routes.page import listed, paged
+from mafunzo.entrypoints.azure.routes.page import archived_view, listed, paged, scan_of, scrolled
 from mafunzo.entrypoints.azure.sas import READ, WRITE
 from mafunzo.entrypoints.azure.wire import asset as asset_wire
 from mafunzo.entrypoints.azure.wire import component as component_wire
@@ -73,31 +74,38 @@ class AssetRoutes:
     def list_names(self, request: Request, azure: Azure) -> Any:
         """List the names, each with its newest version; code and components without a name of their own are left out."""
         is_hidden = self.type in (AssetType.CODE, AssetType.COMPONENT)
-        assets = [asset for asset in self.registered(azure) if not (asset.is_anonymous and is_hidden)]
-        view = listed(request, assets, lambda asset: asset.is_archived)
-        names = dict.fromkeys(asset.name for asset in view)
-        return paged(request, names, lambda name: self.container(azure, name, [a for a in view if a.name == name]))
+        names = azure.workspace.versions[self.type].scan_names(
+            scan_of(request), archived_view(request), not is_hidden, self.scope
+        )
+        return scrolled(request, names, lambda name: self.container(azure, name, archived_view(request)))
 
     def get_container(self, azure: Azure, name: str) -> Any:
         """Return the container of all versions of a name."""
-        return self.container(azure, name, self.versions(azure, name))
+        return self.container(azure, name)
 
     def put_container(self, request: Request, azure: Azure, name: str, body: Body) -> Response:
         """Archive all versions of a name, or restore them."""
         is_archived = bool((body.get("properties") or {}).get("isArchived", False))
-        versions = azure.workspace.versions[self.type].archive_all(name, is_archived, self.scope)
-        return JSONResponse(self.container(azure, name, versions))
+        azure.workspace.versions[self.type].archive_all(name, is_archived, self.scope)
+        return JSONResponse(self.container(azure, name))
 
     def list_versions(self, request: Request, azure: Azure, name: str) -> Any:
         """List the versions of a name, newest first; the files of those on the page are published as blobs."""
         hash, stage = request.query_params.get("hash"), request.query_params.get("stage", "")
-        versions = [
-            one
-            for one in self.versions(azure, name)
-            if (hash is None or one.properties.get("hash") == hash) and asset_wire.is_in_stage(one, stage)
-        ]
-        view = listed(request, versions, lambda asset: asset.is_archived)
-        return paged(request, view, lambda asset: self.published(azure, asset))
+
+        def matches(one: Asset) -> bool:
+            return (hash is None or one.properties.get("hash") == hash) and asset_wire.is_in_stage(one, stage)
+
+        registered = azure.workspace.versions[self.type]
+        if not registered.has(name, self.scope):
+            offers = listed(request, filter(matches, self.offered(azure, name)), lambda asset: asset.is_archived)
+            return paged(request, offers, lambda asset: self.published(azure, asset))
+        versions = registered.scan(scan_of(request), name, archived_view(request), self.scope)
+        return scrolled(
+            request,
+            ((position, one) for position, one in versions if matches(one)),
+            lambda asset: self.published(azure, asset),
+        )
 
     def get_version(self, azure: Azure, name: str, version: str) -> Any:
         """Return one version; its files are published as blobs."""
@@ -142,11 +150,24 @@ class AssetRoutes:
         self.show(azure, asset)
         return self.body(azure, asset)
 
-    def container(self, azure: AzureContext, name: str, versions: Iterable[Asset]) -> dict[str, Any]:
-        """Return the container of an asset's versions, the newest first; raises `NotFound` for none."""
-        if not (bodies := list(shown(versions, lambda asset: self.body(azure, asset)))):
+    def container(self, azure: AzureContext, name: str, is_archived: bool | None = None) -> dict[str, Any]:
+        """Return the container of an asset's versions; raises `NotFound` for none.
+
+        is_archived: which of them are shown, those that are archived or those that aren't; None for both. The first that can be
+        shown is the newest.
+        """
+        registered = azure.workspace.versions[self.type]
+        if registered.has(name, self.scope):
+            assets: Iterator[Asset] = (one for _, one in registered.scan(Scan(size=2), name, is_archived, self.scope))
+            names = registered.names_of(name, self.scope)
+            has_active = registered.has(name, self.scope, with_archived=False)
+        else:
+            offers = self.offered(azure, name)
+            assets, names, has_active = iter(offers), [one.version for one in offers], True
+        newest = next(shown(assets, lambda asset: self.body(azure, asset)), None)
+        if newest is None:
             raise self.nothing(azure, name)
-        return asset_wire.container_body(self.type, name, bodies)
+        return asset_wire.container_body(self.type, name, newest, names, is_archived=not has_active)
 
     def nothing(self, azure: AzureContext, name: str) -> NotFound:
         """Return the error for a name without versions."""

@@ -10,7 +10,7 @@ from mafunzo.entities.reference import JobOutputReference
 from mafunzo.entrypoints.azure.context import Azure, AzureContext, Body, azure_context, whoever_signed
 from mafunzo.entrypoints.azure.output import publish
 from mafunzo.entrypoints.azure.reference import parse_reference
-from mafunzo.entrypoints.azure.routes.page import listed, paged
+from mafunzo.entrypoints.azure.routes.page import archived_view, paged, scan_of, scrolled
 from mafunzo.entrypoints.azure.sas import READ
 from mafunzo.entrypoints.azure.wire import job as job_wire
 from mafunzo.entrypoints.azure.wire import run as run_wire
@@ -28,11 +28,10 @@ router = APIRouter()
 @router.get(f"{WS}/jobs")
 def list_jobs(request: Request, azure: Azure) -> Any:
     """List the jobs, newest first."""
-    jobs = [job for job in azure.workspace.jobs.list() if _matches_filter(request, job)]
-    view = listed(request, jobs, lambda job: job.is_archived)
-    return paged(
+    jobs = azure.workspace.jobs.scan(scan_of(request), archived_view(request))
+    return scrolled(
         request,
-        view,
+        ((position, job) for position, job in jobs if _matches_filter(request, job)),
         lambda job: job_wire.job_body(job, _pages(azure, job.name)),
         lambda job: job_wire.broken_job_body(job, _pages(azure, job.name)),
     )

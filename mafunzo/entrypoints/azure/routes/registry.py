@@ -2,7 +2,9 @@
 
 import asyncio
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, ClassVar
 
 from fastapi import APIRouter, Request
@@ -13,7 +15,7 @@ from mafunzo.entities.blob import REGISTRY_CONTAINER
 from mafunzo.entrypoints.azure.context import Azure, AzureContext, Body, azure_context, require_registry
 from mafunzo.entrypoints.azure.reference import NOUNS
 from mafunzo.entrypoints.azure.routes.asset import OFFERS, AssetRoutes
-from mafunzo.entrypoints.azure.routes.page import listed, paged
+from mafunzo.entrypoints.azure.routes.page import OFFER, archived_view, offer_index, scan_of, scrolled
 from mafunzo.entrypoints.azure.routes.refused import refusal
 from mafunzo.entrypoints.azure.sas import LIST, READ
 from mafunzo.entrypoints.azure.wire import asset as asset_wire
@@ -71,11 +73,25 @@ class RegistryRoutes(AssetRoutes):
     scope: ClassVar[str] = REGISTRY_SCOPE
 
     def list_names(self, request: Request, azure: Azure) -> Any:
-        """List the names, each with its newest version."""
-        names = dict.fromkeys(asset.name for asset in (*self.registered(azure), *self.offered(azure, None)))
-        versions = {name: self.versions(azure, name) for name in names}
-        view = listed(request, names, lambda name: all(asset.is_archived for asset in versions[name]))
-        return paged(request, view, lambda name: self.container(azure, name, versions[name]))
+        """List the names, each with its newest version: those that are shared, then those that ship with Mafunzo."""
+        first = offer_index(request)
+        shared: Iterator[tuple[int | str, str]] = iter(()) if first else self._shared_names(request, azure)
+        names = chain(shared, self._offered_names(request, azure, first))
+        return scrolled(request, names, lambda name: self.container(azure, name))
+
+    def _shared_names(self, request: Request, azure: AzureContext) -> Iterator[tuple[int | str, str]]:
+        """Yield the names of which an active version is shared, or none, as the list's view is."""
+        shared, view = azure.workspace.versions[self.type], archived_view(request)
+        for position, name in shared.scan_names(scan_of(request), view, scope=self.scope):
+            if not (view and shared.has(name, self.scope, with_archived=False)):
+                yield position, name
+
+    def _offered_names(self, request: Request, azure: AzureContext, first: int) -> Iterator[tuple[int | str, str]]:
+        shared = azure.workspace.versions[self.type]
+        names = [] if archived_view(request) else list(dict.fromkeys(one.name for one in self.offered(azure, None)))
+        for index, name in enumerate(names[first:], start=first + 1):
+            if not shared.has(name, self.scope):
+                yield f"{OFFER}{index}", name
 
     def put_container(self, request: Request, azure: Azure, name: str, body: Body) -> Response:
         """Archive all versions of a shared name, or restore them."""

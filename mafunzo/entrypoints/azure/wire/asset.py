@@ -1,7 +1,7 @@
 """Models, data and code in Azure ML's JSON, and what versions of every type share: the bodies of PUTs, the answers to GETs."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mafunzo.entities.asset import MODEL_TYPES, REGISTRY_SCOPE, Asset, AssetType, FolderType, home_path, next_version
@@ -259,16 +259,18 @@ def share_from_body(body: Mapping[str, Any]) -> ShareRequest:
     return ShareRequest(source, name or source.name, version)
 
 
-def container_body(kind: AssetType, name: str, versions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the container of all versions of an asset, as a GET answers each, the newest first: one at least."""
+def container_body(
+    kind: AssetType, name: str, newest: Mapping[str, Any], versions: Iterable[str], is_archived: bool
+) -> dict[str, Any]:
+    """Return the container of an asset's versions. newest: of those that are shown, as a GET answers it."""
     properties: dict[str, Any] = {
-        "isArchived": all(version["properties"]["isArchived"] for version in versions),
-        "latestVersion": versions[0]["name"],
-        "nextVersion": next_version(version["name"] for version in versions),
+        "isArchived": is_archived,
+        "latestVersion": newest["name"],
+        "nextVersion": next_version(versions),
         "tags": {},
         "properties": {},
     }
-    return own_resource(NOUNS[kind], name, properties=properties, systemData=versions[0]["systemData"])
+    return own_resource(NOUNS[kind], name, properties=properties, systemData=newest["systemData"])
 
 
 def version_body(asset: Asset, properties: Mapping[str, Any]) -> dict[str, Any]:

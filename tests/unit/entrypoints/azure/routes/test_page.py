@@ -1,7 +1,8 @@
 """Filter, order and pages of Azure's lists."""
 
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from mafunzo.entrypoints.azure.routes.page import listed
 from mafunzo.entrypoints.azure.wire.asset import version_body
 from mafunzo.entrypoints.azure.wire.envelope import registry_arm_id, workspace_id
 from tests.support.azure_bench import BASE, Bench, azure_bench
+from tests.support.past_jobs import add_past_jobs
+from tests.support.rows_read import rows_read
 
 
 @pytest.fixture
@@ -102,3 +105,54 @@ def test_one_version_that_cannot_be_shown_hides_no_other(
 def test_a_list_is_filtered_and_ordered_as_asked(query: str, view: list[int]) -> None:
     request = Request({"type": "http", "query_string": query.encode(), "headers": []})
     assert listed(request, [3, 2, 1], lambda number: number == 2) == view
+
+
+def pages(bench: Bench, path: str, most_rows: dict[str, int], after: Callable[[], object] = lambda: None) -> list[str]:
+    """Follow a list to its end as the SDK does, and return the names; a page reads so many rows of each table at most."""
+    names: list[str] = []
+    while path:
+        with rows_read() as rows:
+            page = bench.owner.get(path)
+        assert all(rows[table] <= most for table, most in most_rows.items()), rows
+        names += [one["name"] for one in page["value"]]
+        after()
+        path = page.get("nextLink", "").removeprefix(BASE)
+    return names
+
+
+def test_jobs_are_read_a_page_at_a_time_whatever_is_deleted_meanwhile(bench: Bench) -> None:
+    add_past_jobs(bench.workspace.database, bench.workspace.home, 250, has_files=False)
+    bench.workspace.records.jobs.update(replace(bench.workspace.records.jobs.get("past-7"), is_archived=True))
+    deleted = iter(["past-150", "past-50", "past-1"])  # after each page its last job
+    names = pages(bench, "jobs", {"job": 101}, lambda: bench.workspace.records.jobs.delete(next(deleted)))
+    assert names == [f"past-{number}" for number in range(249, -1, -1) if number != 7]
+    assert pages(bench, "jobs?listViewType=ArchivedOnly", {"job": 1}) == ["past-7"]
+    team = [int(name.removeprefix("past-")) for name in pages(bench, "jobs?tag=team%3D1", {})]
+    assert team == [number for number in range(249, -1, -1) if number % 3 == 1 and number not in (7, 1)]
+
+
+def test_names_and_versions_are_read_a_page_at_a_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AssetRoutes, "show", lambda *_: None)
+    add_past_jobs(bench.workspace.database, bench.workspace.home, 230, has_files=False)
+    data = [f"rows-{number}" for number in range(229, -1, -1)]
+    assert pages(bench, "data", {"asset": 101 + 100 * 5}) == data
+    models = [*(f"tuned-{number}" for number in range(22, -1, -1)), "chat"]
+    assert pages(bench, "models", {"asset": 24 + 24 * 14}) == models
+    for number in range(3, 240):
+        key = AssetKey(WORKSPACE_SCOPE, AssetType.MODEL, "many", str(number))
+        bench.workspace.records.assets.add(Asset(key, FolderType.CUSTOM_MODEL, artifact="sha256:0"))
+    assert pages(bench, "models/many/versions", {"asset": 102}) == [str(number) for number in range(239, 2, -1)]
+    assert bench.owner.get("models/many")["properties"]["nextVersion"] == "240"
+
+
+def test_what_ships_follows_what_is_shared_on_the_pages_of_the_registry(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(95):
+        key = AssetKey(REGISTRY_SCOPE, AssetType.MODEL, f"shared-{number}", "1")
+        bench.workspace.records.assets.add(Asset(key, FolderType.CUSTOM_MODEL, artifact="sha256:0"))
+    monkeypatch.setattr(AssetRoutes, "show", lambda *_: None)
+    shipped = [asset.name for asset in bench.workspace.models.on_offer()]
+    names = pages(bench, f"{registry_arm_id()}/models", {})
+    assert names == [*(f"shared-{number}" for number in range(94, -1, -1)), *dict.fromkeys(shipped)]
+    assert bench.owner.refusal("GET", f"{registry_arm_id()}/models?$skip=offer-x")[0] == 400
