@@ -12,7 +12,7 @@ from mafunzo.control.pipelines.plan import PinnedComponent
 from mafunzo.control.store.codec import decode, encode
 from mafunzo.control.workspace.environments import Environments
 from mafunzo.control.workspace.services import Services
-from mafunzo.control.workspace.shipped_component import shipped, shipped_names
+from mafunzo.control.workspace.shipped_component import shipped, shipped_interface, shipped_names
 from mafunzo.control.workspace.versions import Versions, followed_by
 from mafunzo.entities.asset import Asset, AssetType
 from mafunzo.entities.asset_request import CodeRequest, ComponentRequest
@@ -70,7 +70,7 @@ class Components:
 
     def on_offer(self) -> Interfaces:
         """Return the components that ship with Mafunzo, by name."""
-        return [shipped(name).component for name in shipped_names()]
+        return [shipped_interface(name) for name in shipped_names()]
 
     def get(self, name: str) -> PinnedComponent:
         """Return the component of a name, or of `name:version`, with its code and environment. Raises `NotFound`."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from mafunzo.control.pipelines.plan import PinnedComponent
+from mafunzo.entities.component import Component
 from mafunzo.entities.component_file import component_from_dict
 from mafunzo.errors import NotFound
 
@@ -16,6 +17,7 @@ PACKAGE = Path(__file__).parents[2]
 FOLDER = PACKAGE / "compute" / "components"
 
 
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _parsing = threading.Lock()
 """As Python 3.11 counts the depth of its parsers together, two at once can fail (`SystemError`)."""
 
@@ -26,16 +28,21 @@ def shipped(name: str) -> PinnedComponent:
 
     Its `code` is the hash of its interface and of every module of ours that its command imports.
     """
-    path = FOLDER / f"{name}.yml"
-    if not path.exists():
-        raise NotFound(f"No component is called '{name}'. There are: {', '.join(shipped_names())}.")
-    body = path.read_bytes()
-    component = component_from_dict(yaml.safe_load(body), path.name)
+    path, component = FOLDER / f"{name}.yml", shipped_interface(name)
     sources = [path, *sorted(_imported(FOLDER / f"{name}.py"))] if component.kind == "command" else [path]
     digest = hashlib.sha256()
     for source in sources:
         digest.update(str(source.relative_to(PACKAGE)).encode() + b"\0" + source.read_bytes() + b"\0")
     return PinnedComponent(component, f"sha256:{digest.hexdigest()}", is_trusted=True)
+
+
+@functools.cache
+def shipped_interface(name: str) -> Component:
+    """Return the interface alone, which takes a hundredth of the time. Raises `NotFound`."""
+    path = FOLDER / f"{name}.yml"
+    if not path.exists():
+        raise NotFound(f"No component is called '{name}'. There are: {', '.join(shipped_names())}.")
+    return component_from_dict(yaml.load(path.read_bytes(), Loader=_LOADER), path.name)
 
 
 def shipped_names() -> list[str]:

@@ -1,6 +1,7 @@
 """A job's facts for MLflow's view, besides its metrics: `job.json` in the job's folder, written by the control plane."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -53,7 +54,10 @@ class JobFacts:
 
 
 def write_job_facts(jobs: Path, facts: JobFacts) -> bool:
-    """Write `<jobs>/<job>/job.json` atomically if it changed; returns whether it did. Idempotent."""
+    """Write `<jobs>/<job>/job.json` atomically if it changed; returns whether it did. Idempotent.
+
+    The file of a job that has ended is as old as that, so that the view sees which ended last without reading all.
+    """
     folder = jobs / facts.name
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(asdict(facts), indent=1, ensure_ascii=False)
@@ -61,6 +65,8 @@ def write_job_facts(jobs: Path, facts: JobFacts) -> bool:
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return False
     write_text(path, text)
+    if facts.ended_at is not None:
+        os.utime(path, (facts.ended_at, facts.ended_at))
     return True
 
 

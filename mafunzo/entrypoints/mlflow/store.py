@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from mlflow.entities import Experiment, LifecycleStage, Metric, Param, Run, RunStatus, RunTag, SourceType
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, PERMISSION_DENIED, RESOURCE_DOES_NOT_EXIST, ErrorCode
-from mlflow.store.tracking.dbmodels.models import SqlRun, SqlTag
+from mlflow.store.tracking.dbmodels.models import SqlParam, SqlRun, SqlTag
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from mafunzo.entrypoints.mlflow.operation import is_plain
@@ -29,7 +29,13 @@ class RunStore(SqlAlchemyStore):  # type: ignore[misc]
     """The store as the view writes to it."""
 
     def add_run(
-        self, run_id: str, experiment: Experiment, start_ms: int | None, title: str, tags: Sequence[RunTag]
+        self,
+        run_id: str,
+        experiment: Experiment,
+        start_ms: int | None,
+        title: str,
+        tags: Sequence[RunTag],
+        params: Sequence[Param] = (),
     ) -> None:
         """Add a run with an id chosen by the caller; `create_run` makes a random one."""
         with self.ManagedSessionMaker(read_only=False) as session:
@@ -48,6 +54,7 @@ class RunStore(SqlAlchemyStore):  # type: ignore[misc]
                 lifecycle_stage=LifecycleStage.ACTIVE,
             )
             run.tags = [SqlTag(key=tag.key, value=tag.value) for tag in [*tags, RunTag("mlflow.runName", title)]]
+            run.params = [SqlParam(key=param.key, value=param.value) for param in params]
             session.add(run)
 
     def tags(self, key: str) -> list[tuple[str, str]]:

@@ -23,7 +23,6 @@ from mafunzo.tracking.run import job_run_id, step_run_id
 from mafunzo.tracking.step_folder import StepFolder
 
 BATCH = 900
-PARAMETER_BATCH = 100
 PARAMETER_LENGTH = 6000
 TAG_LENGTH = 5000
 # Job or step status to MLflow's run status.
@@ -117,16 +116,10 @@ class View:
         for name in {*self._inodes, *self._ids}:
             if name not in inodes or inodes[name] != self._inodes.get(name, inodes[name]):  # deleted, or made anew
                 self._forget(name)
-        new = [entry for entry in entries if entry.name not in self._inodes]
-        self._unseen += [
-            entry.name for entry in sorted(new, key=lambda one: one.stat().st_mtime_ns) if not self._is_settled(entry)
-        ]
+        times = {entry.name: _facts_time(Path(entry.path)) for entry in entries if entry.name not in self._inodes}
+        unseen = [name for name, moment in times.items() if self._settled.get(job_run_id(name), "-") != moment]
+        self._unseen += sorted(unseen, key=lambda name: int(times[name] or 0))
         self._inodes, self._listed_ns = inodes, changed_ns if is_still else -1
-
-    def _is_settled(self, folder: "os.DirEntry[str]") -> bool:
-        """Return whether an earlier process has ingested a job whole."""
-        facts_time = self._settled.get(job_run_id(folder.name))
-        return facts_time is not None and facts_time == _facts_time(Path(folder.path))
 
     def _forget(self, job: str) -> None:
         """Delete the runs of a job that was deleted."""
@@ -211,10 +204,10 @@ class View:
         lines, end = _new_lines(file, run.offsets.get(offset_tag, 0))
         if lines:
             # MLflow drops a metric that it holds already, so a crash between the two writes below repeats harmlessly.
-            for target in {run.id, parent.id}:
-                self._log(target, lines)
+            if run is not parent:
+                self._log(parent.id, lines)
+            self._log(run.id, lines, RunTag(offset_tag, str(end)))
             run.offsets[offset_tag] = end
-            self._tag(run.id, {offset_tag: str(end)})
         return len(lines)
 
     def _run(
@@ -233,10 +226,8 @@ class View:
         if run is None:
             start_ms = None if started_at is None else int(started_at * 1000)
             run_tags = [RunTag(name, value) for name, value in {**tag_texts, KEY_TAG: key}.items()]
-            self._store.add_run(run_id, self._experiment(experiment), start_ms, title, run_tags)
             params = [Param(name, str(value)[:PARAMETER_LENGTH]) for name, value in parameters.items()]
-            for start in range(0, len(params), PARAMETER_BATCH):
-                self._store.log_batch(run_id, [], params[start : start + PARAMETER_BATCH], [])
+            self._store.add_run(run_id, self._experiment(experiment), start_ms, title, run_tags, params)
             run = self._runs[key] = _Run(run_id, status="RUNNING")
             self._ids.setdefault(key.partition("/")[0], {})[key] = run_id
         elif run.tags != tag_texts:
@@ -247,15 +238,18 @@ class View:
     def _tag(self, run_id: str, tags: Mapping[str, str]) -> None:
         self._store.log_batch(run_id, [], [], [RunTag(name, value) for name, value in tags.items()])
 
-    def _log(self, run_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
+    def _log(self, run_id: str, lines: Sequence[Mapping[str, Any]], *tags: RunTag) -> None:
+        """Log the metrics of lines, and with the last of them tags."""
         metrics = [
             Metric(name, float(value), round(line["time"] * 1000), int(line["step"]))
             for line in lines
             for name, value in line.items()
             if name not in ("time", "step") and isinstance(value, int | float)
         ]
-        for start in range(0, len(metrics), BATCH):
+        last = max(len(metrics) - 1, 0) // BATCH * BATCH
+        for start in range(0, last, BATCH):
             self._store.log_batch(run_id, metrics[start : start + BATCH], [], [])
+        self._store.log_batch(run_id, metrics[last:], [], tags)
 
     def _end(self, run: _Run, status: str, ended_at: float | None) -> None:
         run_status = STATUSES.get(status, "RUNNING")

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from mafunzo.control.workspace import Workspace
-from mafunzo.control.workspace.shipped_component import shipped, shipped_names
+from mafunzo.control.workspace.shipped_component import shipped_interface, shipped_names
 from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType, home_path
 from mafunzo.entities.reference import AssetReference, JobOutputReference
 from mafunzo.entities.scan import Scan
@@ -37,7 +37,7 @@ BODIES: Mapping[AssetType, Callable[[Asset, str], dict[str, Any]]] = {
 OFFERS: Mapping[AssetType, Callable[[Workspace, str | None, str | None], Iterable[Asset]]] = {
     AssetType.MODEL: lambda workspace, name, _: workspace.models.on_offer(name),
     AssetType.COMPONENT: lambda _, name, __: [
-        component_wire.shipped_asset(shipped(one).component) for one in shipped_names() if name in (None, one)
+        component_wire.shipped_asset(shipped_interface(one)) for one in shipped_names() if name in (None, one)
     ],
     AssetType.ENVIRONMENT: lambda workspace, name, version: workspace.environments.on_offer(name, version),
 }

@@ -276,8 +276,7 @@ def test_the_newest_past_jobs_come_first_and_each_is_looked_at_until_it_is_in_an
     read = view_module.read_job_facts
     monkeypatch.setattr(view_module, "read_job_facts", lambda folder: reads.append(folder.name) or read(folder))
     for number in range(5):
-        write_job_facts(jobs, facts(name=f"past-{number}", status="completed", ended_at=200.0, steps=()))
-        os.utime(jobs / f"past-{number}", (number, number))
+        write_job_facts(jobs, facts(name=f"past-{number}", status="completed", ended_at=200.0 + number, steps=()))
     os.utime(jobs, (9, 9))
     view = View(jobs, tmp_path / "artifacts", store)
     looks = []
