@@ -14,7 +14,7 @@ from importlib import metadata
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from mafunzo.control.store import migration_5, table
+from mafunzo.control.store import table
 from mafunzo.control.store.database import Database
 from mafunzo.control.store.dump import dump
 from mafunzo.control.store.home import SECRET_FILE, Home
@@ -202,12 +202,18 @@ CREATE INDEX ix_step_status ON step (status)
 """
 
 
+def _neutral_specifications(connection: Connection) -> None:
+    from mafunzo.control.store import migration_5
+
+    migration_5.apply(connection)
+
+
 MIGRATIONS = (
     Migration(1, "first tables", _running(_FIRST_TABLES)),
     Migration(2, "computes and blobs", _running(_COMPUTES_AND_BLOBS)),
     Migration(3, "users", _running(_USERS)),
     Migration(4, "containers of blobs", _running(_CONTAINERS)),
-    Migration(5, "neutral specifications", migration_5.apply),
+    Migration(5, "neutral specifications", _neutral_specifications),
     Migration(6, "one registry", _running(_ONE_REGISTRY)),
     Migration(7, "indexes of long lists", _running(_INDEXES_OF_LONG_LISTS)),
 )

@@ -6,21 +6,21 @@ import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mafunzo.control.store.codec import decode
-from mafunzo.control.workspace.arguments import comparison, finetuning, importing, previewing
 from mafunzo.control.workspace.job_handle import JobHandle, find_step, job_view
-from mafunzo.control.workspace.resumption import resumed, take_over_checkpoints
 from mafunzo.control.workspace.retention import free, models_made_by, named_artifacts
 from mafunzo.control.workspace.services import Services
-from mafunzo.control.workspace.submission import NOTHING, Promised, Submission, submission
 from mafunzo.control.workspace.versions import Positioned
 from mafunzo.entities.asset import Asset
 from mafunzo.entities.job import Job, JobStatus, Step
 from mafunzo.entities.job_request import JobChange, JobRequest, changed
 from mafunzo.entities.scan import Scan
 from mafunzo.errors import Conflict, Faults, NotFound
+
+if TYPE_CHECKING:  # planning loads much, and most commands look at jobs only
+    from mafunzo.control.workspace.submission import Promised, Submission
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class Jobs:
         doesn't know that any more.
         """
         if not self.has(request.name):
-            return self._enqueue(submission(self._services, request))
+            return self._enqueue(self._submission(request))
         settings = self._services.records.jobs.get(request.name).settings
         known = earlier if settings is None else decode(JobRequest, settings)
         if known is None or known.settings != request.settings:
@@ -101,9 +101,9 @@ class Jobs:
         self.change(request.name, request.change)
         return self.get(request.name)
 
-    def require_good(self, request: JobRequest, promised: Promised = NOTHING) -> None:
+    def require_good(self, request: JobRequest, promised: Promised | None = None) -> None:
         """Raise all faults of a job, of which what is promised isn't stored yet. Nothing is stored or started."""
-        submission(self._services, request, promised)
+        self._submission(request, promised=promised)
 
     def finetune(
         self,
@@ -132,24 +132,32 @@ class Jobs:
     def _finetuning(
         self, model: str | Path | Asset | None, files: tuple[str | Path | None, ...], parameters: Mapping[str, Any]
     ) -> Submission:
+        from mafunzo.control.workspace.arguments import finetuning
+
         faults = Faults()
         paths = dict(zip(("train_file_path", "validation_file_path", "test_file_path"), files, strict=True))
         request = finetuning(model, paths, parameters, faults)
-        return submission(self._services, request, faults=faults)
+        return self._submission(request, faults)
 
     def compare(self, *, model: str, data: str | Path, against: str | None = None, **parameters: Any) -> JobHandle:
         """Evaluate two models on the same rows. Without `against`, the base that `model` was tuned from."""
+        from mafunzo.control.workspace.arguments import comparison
+
         faults = Faults()
         request = comparison(self._services, model, data, against, parameters, faults)
-        return self._enqueue(submission(self._services, request, faults=faults))
+        return self._enqueue(self._submission(request, faults))
 
     def import_model(self, reference: str) -> JobHandle:
         """Fetch and convert a model; the job's output `model` is a plain Hugging Face folder."""
-        return self._enqueue(submission(self._services, importing(self._services, reference)))
+        from mafunzo.control.workspace.arguments import importing
+
+        return self._enqueue(self._submission(importing(self._services, reference)))
 
     def preview(self, model: str | Path, data: str | Path, **parameters: Any) -> JobHandle:
         """Render rows of `data` with the model's chat template and the loss mask."""
-        return self._enqueue(submission(self._services, previewing(self._services, model, data, parameters)))
+        from mafunzo.control.workspace.arguments import previewing
+
+        return self._enqueue(self._submission(previewing(self._services, model, data, parameters)))
 
     def resume(self, name: str) -> tuple[JobHandle, dict[str, int]]:
         """Put a new job into the queue that goes on with an ended one, its steps that were done from the cache.
@@ -157,6 +165,8 @@ class Jobs:
         Returns it with the step of the newest checkpoint that each of the job's steps goes on from. Raises `Conflict` for a
         job that hasn't ended, or has completed, `NotSupported` for a sweep.
         """
+        from mafunzo.control.workspace.resumption import resumed, take_over_checkpoints
+
         job, steps = resumed(self._services, name)
         self._services.up()
         newest = take_over_checkpoints(self._services, name, job)
@@ -180,6 +190,13 @@ class Jobs:
         view_artifacts = services.blobs.withdraw_views(job_view(name))
         artifacts = named_artifacts(job).union(view_artifacts, *map(named_artifacts, steps))
         return free(services, artifacts, job.ended_at)
+
+    def _submission(
+        self, request: JobRequest, faults: Faults | None = None, promised: Promised | None = None
+    ) -> Submission:
+        from mafunzo.control.workspace.submission import NOTHING, submission
+
+        return submission(self._services, request, promised or NOTHING, faults)
 
     def _enqueue(self, good: Submission) -> JobHandle:
         """Start the server first: where it can't start, nothing is left in the queue."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import getpass
 import os
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from mafunzo import settings
 from mafunzo.control.launcher.server_process import server_argv, start_in_background
@@ -16,24 +18,26 @@ from mafunzo.control.store.blob import Blobs
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.migrations import open_database
 from mafunzo.control.store.records import Records
-from mafunzo.control.workspace.components import Codes, Components
-from mafunzo.control.workspace.computes import Computes
-from mafunzo.control.workspace.datasets import DataSets
-from mafunzo.control.workspace.deployments import Deployments
-from mafunzo.control.workspace.endpoints import EndpointHandle, Endpoints
-from mafunzo.control.workspace.environments import Environments
-from mafunzo.control.workspace.job_handle import JobHandle
-from mafunzo.control.workspace.jobs import Jobs
-from mafunzo.control.workspace.lineage import Lineage, trace
-from mafunzo.control.workspace.models import Models
-from mafunzo.control.workspace.registered_models import RegisteredModels
 from mafunzo.control.workspace.services import Services
-from mafunzo.control.workspace.shutdown import DownReport, shut_down
-from mafunzo.control.workspace.users import Users
-from mafunzo.control.workspace.versions import Versions
 from mafunzo.entities.asset import Asset, AssetType
 from mafunzo.entities.server_address import LOOPBACK, ServerAddress
 from mafunzo.errors import Conflict, InvalidParameter
+
+if TYPE_CHECKING:
+    from mafunzo.control.workspace.components import Codes, Components
+    from mafunzo.control.workspace.computes import Computes
+    from mafunzo.control.workspace.datasets import DataSets
+    from mafunzo.control.workspace.deployments import Deployments
+    from mafunzo.control.workspace.endpoints import EndpointHandle, Endpoints
+    from mafunzo.control.workspace.environments import Environments
+    from mafunzo.control.workspace.job_handle import JobHandle
+    from mafunzo.control.workspace.jobs import Jobs
+    from mafunzo.control.workspace.lineage import Lineage
+    from mafunzo.control.workspace.models import Models
+    from mafunzo.control.workspace.registered_models import RegisteredModels
+    from mafunzo.control.workspace.shutdown import DownReport
+    from mafunzo.control.workspace.users import Users
+    from mafunzo.control.workspace.versions import Versions
 
 
 class Workspace:
@@ -83,20 +87,85 @@ class Workspace:
             )
         )
 
+    # Each noun's verbs are loaded when they are first used: a command pays for what it does.
+
+    @cached_property
+    def models(self) -> Models:
+        from mafunzo.control.workspace.models import Models
+
+        return Models(self.services)
+
+    @cached_property
+    def registered_models(self) -> RegisteredModels:
+        from mafunzo.control.workspace.registered_models import RegisteredModels
+
+        return RegisteredModels(self.services)
+
+    @cached_property
+    def data(self) -> DataSets:
+        from mafunzo.control.workspace.datasets import DataSets
+
+        return DataSets(self.services)
+
+    @cached_property
+    def components(self) -> Components:
+        from mafunzo.control.workspace.components import Components
+
+        return Components(self.services)
+
+    @cached_property
+    def environments(self) -> Environments:
+        from mafunzo.control.workspace.environments import Environments
+
+        return Environments(self.services)
+
+    @cached_property
+    def codes(self) -> Codes:
+        from mafunzo.control.workspace.components import Codes
+
+        return Codes(self.services)
+
+    @cached_property
+    def jobs(self) -> Jobs:
+        from mafunzo.control.workspace.jobs import Jobs
+
+        return Jobs(self.services)
+
+    @cached_property
+    def endpoints(self) -> Endpoints:
+        from mafunzo.control.workspace.endpoints import Endpoints
+
+        return Endpoints(self.services)
+
+    @cached_property
+    def deployments(self) -> Deployments:
+        from mafunzo.control.workspace.deployments import Deployments
+
+        return Deployments(self.services)
+
+    @cached_property
+    def computes(self) -> Computes:
+        from mafunzo.control.workspace.computes import Computes
+
+        return Computes(self.services)
+
+    @cached_property
+    def users(self) -> Users:
+        from mafunzo.control.workspace.users import Users
+
+        return Users(self.services)
+
+    @cached_property
+    def versions(self) -> Mapping[AssetType, Versions]:
+        from mafunzo.control.workspace.versions import Versions
+
+        return {kind: Versions(self.services, kind) for kind in AssetType}
+
     def _open_verbs(self, services: Services) -> None:
         self.services, self.user = services, services.user
-        self.models = Models(services)
-        self.registered_models = RegisteredModels(services)
-        self.data = DataSets(services)
-        self.components = Components(services)
-        self.environments = Environments(services)
-        self.codes = Codes(services)
-        self.jobs = Jobs(services)
-        self.endpoints = Endpoints(services)
-        self.deployments = Deployments(services)
-        self.computes = Computes(services)
-        self.users = Users(services)
-        self.versions = {kind: Versions(services, kind) for kind in AssetType}
+        for name, member in vars(Workspace).items():
+            if isinstance(member, cached_property):
+                self.__dict__.pop(name, None)
 
     def acting_as(self, user: str) -> Workspace:
         """Return this workspace as it is for `user`: what it makes carries their name.
@@ -157,6 +226,8 @@ class Workspace:
 
     def lineage(self, thing: str) -> Lineage:
         """Trace a model or job back to its base, data, parameters and code, and verify every hash on the way."""
+        from mafunzo.control.workspace.lineage import trace
+
         return trace(self.services, thing)
 
     def backup(self, file: str | Path) -> None:
@@ -192,6 +263,8 @@ class Workspace:
 
     def down(self) -> DownReport:
         """Stop the server and all that it started; return what was freed, after a second look found none of it."""
+        from mafunzo.control.workspace.shutdown import shut_down
+
         return shut_down(self.home, self.database_url)
 
     def __enter__(self) -> Workspace:
