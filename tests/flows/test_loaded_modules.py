@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from mafunzo import Workspace
+
 HEAVY = ("torch", "transformers", "mlflow", "peft", "datasets", "pandas", "matplotlib")
 
 
@@ -27,6 +29,16 @@ def test_help_loads_nothing_heavy():
     )
     loaded = loaded_after(program)
     assert not loaded & {*HEAVY, "sqlalchemy", "httpx", "pydantic", "fastapi"}
+
+
+def test_a_list_loads_nothing_that_plans_supervises_or_migrates(tmp_path):
+    Workspace(tmp_path).close()
+    loaded = loaded_after(
+        f"import mafunzo\nw = mafunzo.Workspace({str(tmp_path)!r})\nw.jobs.list(limit=1), w.users.list()"
+    )
+    assert "mafunzo.control.workspace.jobs" in loaded
+    control = ("pipelines.plan", "serving.supervisor", "store.migration_5", "workspace.models", "workspace.submission")
+    assert not loaded & {*HEAVY, "httpx", *(f"mafunzo.control.{module}" for module in control)}
 
 
 def test_the_control_plane_loads_nothing_of_the_compute_plane():

@@ -42,6 +42,9 @@ def test_a_view_acts_in_its_users_name_and_leaves_the_original_as_it_is(tmp_path
         view = workspace.acting_as("amina")
         assert (view.user, view.services.user, view.home_user) == ("amina", "amina", workspace.home_user)
         assert view.database is workspace.database
+        assert workspace.acting_as("amina").jobs is not workspace.jobs is workspace.jobs
+        endpoint = workspace.acting_as("amina").endpoints.create("chat").endpoint
+        assert (endpoint.created_by, workspace.endpoints.create("own").endpoint.created_by) == ("amina", workspace.user)
         assert workspace.services.user == workspace.user == workspace.home_user
 
 
