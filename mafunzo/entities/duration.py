@@ -9,6 +9,8 @@ from mafunzo.errors import InvalidParameter
 _DURATION = re.compile(
     r"P(?:(?P<days>\d{1,9})D)?(?:T(?:(?P<hours>\d{1,9})H)?(?:(?P<minutes>\d{1,9})M)?(?:(?P<seconds>\d{1,9}(?:[.,]\d{1,9})?)S)?)?"
 )
+_AGE = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)\s*([smhdw])")
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
 
 
 def seconds_of(duration: str) -> float:
@@ -31,3 +33,13 @@ def limit_of(limit: Any) -> float:
     if not 0 <= seconds < math.inf:
         raise InvalidParameter(f"'{limit}' isn't a duration, expected a number of seconds, or ISO 8601 such as PT120S.")
     return seconds
+
+
+def age_of(age: str) -> float:
+    """Return the seconds of an age: `30d`, `12h`, `2w`, or an ISO 8601 duration such as `P30D`; raises `InvalidParameter`."""
+    match = _AGE.fullmatch(age.strip())
+    if match is not None:
+        return float(match[1]) * _UNITS_S[match[2]]
+    if age.strip().startswith("P"):
+        return seconds_of(age.strip())
+    raise InvalidParameter(f"'{age}' isn't an age, expected a number and its unit (s, m, h, d, w) such as 30d or 12h.")

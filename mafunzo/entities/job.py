@@ -166,6 +166,12 @@ class StepSpec:
         """The inputs that are values."""
         return {name: source.value for name, source in self.inputs.items() if isinstance(source, LiteralInput)}
 
+    @property
+    def artifacts(self) -> set[str]:
+        """The stored files and folders that it reads, besides what other steps write."""
+        inputs = {source.artifact for source in self.inputs.values() if isinstance(source, ArtifactInput)}
+        return inputs | ({self.code_artifact} if self.code_artifact else set())
+
     def output_path(self, output: str) -> str:
         """Return where among the outputs one is written: under its name, and a file that goes to a path is called as there."""
         destination = self.destinations.get(output)

@@ -27,12 +27,13 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from mafunzo.control.store.disk import remove_tree
 from mafunzo.entities.environment import Environment
 from mafunzo.errors import Conflict, FailedError, MafunzoError, StepFailed
 from mafunzo.tracking.atomic_json import write_json, write_text
@@ -93,6 +94,31 @@ def remove(folder: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
     except BlockingIOError as error:
         raise Conflict(f"The environment {folder} is being built. Delete it when that step has begun.") from error
+
+
+def remove_unless(folder: Path, is_needed: Callable[[], bool]) -> bool:
+    """Delete an environment, or what a build of one left, unless it is being built or needed; return whether it is gone.
+
+    No step can take it meanwhile: one that saw `.ready` before it went stands in a row that `is_needed` then finds.
+    """
+    try:
+        with _lock(folder, wait=False):
+            ready, hidden = folder / READY_FILE, folder / f"{READY_FILE}.pruned"
+            if ready.exists():
+                ready.rename(hidden)
+            if is_needed():
+                if hidden.exists():
+                    hidden.rename(ready)
+                return False
+            remove_tree(folder)
+            return True
+    except BlockingIOError:
+        return False
+
+
+def last_used_at(folder: Path) -> float:
+    """Return when a step last began to use an environment, or to build it, in seconds since the epoch."""
+    return max(path.stat().st_mtime for path in (folder, folder / READY_FILE, _lock_file(folder)) if path.exists())
 
 
 def setup_command(root: Path, environment: Environment, overlay: Path, python_path: str = "") -> str:
@@ -175,6 +201,7 @@ def main(argv: Sequence[str]) -> int:
             with _lock(folder) as lock:
                 if not is_ready(folder):
                     _build(folder, python, packages, lock)
+        _lock_file(folder).touch(mode=0o600)  # its last use, by which it is pruned
         make_overlay(overlay, folder)
         _await_cores()
     except _CommandFailed as failure:
@@ -257,13 +284,17 @@ def _add_programs(folder: Path, python: Path, versioned_name: str) -> None:
         (folder / name).chmod(0o700)
 
 
+def _lock_file(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
+
+
 @contextmanager
 def _lock(folder: Path, wait: bool = True) -> Iterator[int]:
     """Hold an environment's lock and yield its descriptor; a child that inherits it holds the lock too, should we be killed.
 
     Raises `BlockingIOError` where somebody else holds it, unless it is to `wait`.
     """
-    descriptor = os.open(f"{folder}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = os.open(_lock_file(folder), os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -19,6 +19,7 @@ from mafunzo.control.store.artifact import Artifacts
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.records import Records
 from mafunzo.entities.job import Job, Step, StepStatus
+from mafunzo.entities.pruning import PruneKind, pruned_at
 from mafunzo.entities.sweep import Sweep
 from mafunzo.tracking.step_folder import StepFolder
 
@@ -156,8 +157,11 @@ class Observer:
             return f"what decided its outputs in {before.job} is no longer known"
         if changes:
             return f"{'; '.join(changes)} (since {before.job})"
-        are_there = all(self._artifacts.exists(stored) for stored in before.outputs.values())
-        return f"its outputs in {before.job} are damaged" if are_there else f"its outputs in {before.job} were deleted"
+        if all(self._artifacts.exists(stored) for stored in before.outputs.values()):
+            return f"its outputs in {before.job} are damaged"
+        moment = pruned_at(self._records.jobs.get(before.job), PruneKind.ARTIFACTS)
+        how = "deleted" if moment is None else f"pruned on {moment:%Y-%m-%d}"
+        return f"its outputs in {before.job} were {how}"
 
     def _explain_retry(self, step: Step) -> str:
         if not step.reason.startswith(WAITS):

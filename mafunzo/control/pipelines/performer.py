@@ -182,6 +182,10 @@ class Performer:
 
     def reuse(self, step: Step, outputs: Mapping[str, str], source: str) -> None:
         """Take over an earlier step's outputs, if their bytes are what they were; else the step runs, as the next tick sees."""
+        with self._artifacts.held():  # nothing is pruned between the look at them and the row that names them
+            self._reuse(step, outputs, source)
+
+    def _reuse(self, step: Step, outputs: Mapping[str, str], source: str) -> None:
         faults = {stored: faults for stored in set(outputs.values()) if (faults := self._artifacts.check(stored))}
         if faults:
             for stored, reasons in faults.items():

@@ -17,7 +17,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from io import BytesIO
@@ -184,6 +184,18 @@ class Artifacts:
             if not self.exists(artifact):
                 raise NotFound(f"No artifact {artifact} in {self.root}.")
             return self._sweep([artifact])
+
+    def delete_chosen(self, choose: Callable[[], Iterable[str]]) -> int:
+        """Delete the artifacts that `choose` returns while nothing is put, checked out or reused; return the bytes freed.
+
+        What it decides by, it has to read itself, since that may have changed until then. Raises as `collect`.
+        """
+        with self.held(fcntl.LOCK_EX):
+            return self._sweep([artifact for artifact in choose() if self.exists(artifact)])
+
+    def put_at(self, artifact: str) -> float:
+        """Return when the artifact was last put, in seconds since the epoch. Raises `FileNotFoundError`."""
+        return self.manifest_path(artifact).stat().st_mtime
 
     def collect(self, keep: Set[str], grace_s: float = GRACE_S) -> int:
         """Collect garbage: delete every artifact not in `keep` and last put more than `grace_s` seconds ago.

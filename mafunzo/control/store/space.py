@@ -90,6 +90,17 @@ def bytes_in(folder: Path) -> int:
     return total
 
 
+def bytes_of(path: Path) -> int:
+    """Return what is freed when what stands at `path` is deleted: a file, a folder, or a link itself."""
+    if path.is_dir() and not path.is_symlink():
+        return bytes_in(path)
+    try:
+        status = path.lstat()
+    except OSError:
+        return 0
+    return status.st_blocks * 512 if status.st_nlink == 1 else 0
+
+
 def megabytes(size: int) -> str:
     """Return bytes for people."""
     return f"{size / 2**20:.0f} MB"

@@ -14,6 +14,7 @@ from mafunzo.control.workspace.liveness import require_server
 from mafunzo.control.workspace.services import Services
 from mafunzo.control.workspace.stream import Event, follow, render
 from mafunzo.entities.job import DEFAULT_OUTPUT, Job, JobStatus, Step, StepOutputInput, StepStatus
+from mafunzo.entities.pruning import PruneKind, pruned_at
 from mafunzo.entities.sweep import BEST_TRIAL
 from mafunzo.errors import JobCanceled, JobFailed, MafunzoError, NotFound, StepFailed, TimedOut, from_record
 from mafunzo.tracking.metrics import read_metrics
@@ -198,7 +199,8 @@ class JobHandle:
         """Return an output's artifact; of a command that failed, what it had written, which is stored only now."""
         place = written_to(step.spec, self.folder(step.name), output)
         if step.status is not StepStatus.FAILED or step.spec.is_trusted or not place.exists():
-            return step.outputs.get(output)
+            artifact = step.outputs.get(output)
+            return None if artifact and self._is_pruned(artifact) else artifact
         try:
             return self._services.artifacts.put(place)
         except (MafunzoError, OSError) as error:  # the log is worth showing without it
@@ -238,6 +240,10 @@ class JobHandle:
                 return type(error)(f"Step '{step.name}' of job {self.name}: {error.message}", error.faults)
         return JobFailed(f"Job {self.name} failed: {(job.error or {}).get('message', 'no step says why')}")
 
+    def _is_pruned(self, artifact: str) -> bool:
+        """Return whether an artifact of the job went when its files were pruned, and wasn't made anew since."""
+        return not self._services.artifacts.exists(artifact) and bool(pruned_at(self.job, PruneKind.ARTIFACTS))
+
     def _whole_output(self, output: str, step: str | None) -> str:
         job = self.job
         known = {name: StepOutputInput(step, name) for name in self.step(step).spec.outputs} if step else job.outputs
@@ -248,6 +254,12 @@ class JobHandle:
         if artifact is None:
             raise JobFailed(
                 f"Job {self.name} is {job.status} and has no {output}. `mafunzo job show {self.name}` says why."
+            )
+        if self._is_pruned(artifact):
+            moment = pruned_at(job, PruneKind.ARTIFACTS)
+            raise NotFound(
+                f"Output {output} of job {self.name} was pruned on {moment:%Y-%m-%d}. Submit the job again under another name: "
+                "it makes it anew."
             )
         return artifact
 

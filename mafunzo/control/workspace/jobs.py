@@ -167,10 +167,12 @@ class Jobs:
         """
         from mafunzo.control.workspace.resumption import resumed, take_over_checkpoints
 
-        job, steps = resumed(self._services, name)
+        resumed(self._services, name)  # what is wrong is told before a server starts
         self._services.up()
-        newest = take_over_checkpoints(self._services, name, job)
-        self._services.records.jobs.add(job, steps)
+        with self._services.artifacts.held():  # nothing is pruned before a row names it
+            job, steps = resumed(self._services, name)
+            newest = take_over_checkpoints(self._services, name, job)
+            self._services.records.jobs.add(job, steps)
         return JobHandle(self._services, job.name), newest
 
     def delete(self, name: str, is_forced: bool = False) -> int:
@@ -201,6 +203,17 @@ class Jobs:
     def _enqueue(self, good: Submission) -> JobHandle:
         """Start the server first: where it can't start, nothing is left in the queue."""
         self._services.up()
-        job, steps = good.stored()
-        self._services.records.jobs.add(job, steps)
+        with self._services.artifacts.held():  # nothing is pruned before a row names it
+            job, steps = good.stored()
+            self._require_stored(steps)
+            self._services.records.jobs.add(job, steps)
         return JobHandle(self._services, job.name)
+
+    def _require_stored(self, steps: Steps) -> None:
+        """Raise `Conflict` for inputs that were pruned since they were looked up."""
+        exists = self._services.artifacts.exists
+        gone = [
+            f"step '{step.name}' reads {item}" for step in steps for item in step.spec.artifacts if not exists(item)
+        ]
+        if gone:
+            raise Conflict("What the job reads was pruned just now. Submit it again with its files.", gone)

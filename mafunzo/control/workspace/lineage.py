@@ -12,6 +12,7 @@ from mafunzo.control.workspace.services import Services
 from mafunzo.control.workspace.shipped_component import shipped, shipped_names
 from mafunzo.entities.asset import Asset
 from mafunzo.entities.job import ArtifactInput, Job, Step
+from mafunzo.entities.pruning import PruneKind, pruned_at
 from mafunzo.errors import ArtifactCorrupt, NotFound
 
 
@@ -19,7 +20,8 @@ from mafunzo.errors import ArtifactCorrupt, NotFound
 class Link:
     """One thing on the way: what it is, its facts, the hash of its bytes, and the faults that checking them found.
 
-    `is_current`: for a step, whether the code of today is the code that ran; None for other links.
+    `is_current`: for a step, whether the code of today is the code that ran; None for other links. `is_pruned`: its bytes went
+    when the job's files were pruned, so that there is nothing to check.
     """
 
     kind: str
@@ -29,6 +31,7 @@ class Link:
     faults: tuple[str, ...] = ()
     is_current: bool | None = None
     depth: int = 0
+    is_pruned: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Lineage:
         """Yield readable lines, indented by depth."""
         for link in self.links:
             mark = "" if link.artifact is None else (" [CORRUPT]" if link.faults else " [verified]")
+            mark = " [pruned]" if link.is_pruned else mark
             digest = f" {link.artifact[:19]}..." if link.artifact else ""
             code = {True: "", False: " (the code has changed since)", None: ""}[link.is_current]
             yield f"{'  ' * link.depth}{link.kind} {link.name}{digest}{mark}{code}"
@@ -82,12 +86,12 @@ def facts_of_job(services: Services, job: Job, output: str, producer: Step | Non
         "data": {name: value.artifact for name, value in _artifact_inputs(job).items() if "file_path" in name},
     }
     importer = by_name.get("import_model")
-    if importer and importer.outputs.get("model"):
-        base = importer.outputs["model"]
+    if importer and (base := importer.outputs.get("model")) and services.artifacts.exists(base):  # else it was pruned
         properties["base_artifact"] = base
         properties["base_model"] = _base_facts(services, base, job)
-    if (prepare := by_name.get("prepare_data")) and prepare.outputs.get("prepared"):
-        properties["rows"] = _row_counts(services, prepare.outputs["prepared"])
+    prepare = by_name.get("prepare_data")
+    if prepare and (prepared := prepare.outputs.get("prepared")) and services.artifacts.exists(prepared):
+        properties["rows"] = _row_counts(services, prepared)
     return properties
 
 
@@ -114,14 +118,19 @@ def _job_links(services: Services, job: Job, depth: int, step_names: Collection[
         "job", job.name, {"status": str(job.status), "by": job.created_by, "created": job.created_at}, depth=depth
     )
     for name, artifact_input in _artifact_inputs(job).items():
-        faults = tuple(services.artifacts.verify(artifact_input.artifact))
-        yield Link("input", f"{name} = {artifact_input.name}", {}, artifact_input.artifact, faults, depth=depth + 1)
+        yield _stored(services, job, "input", f"{name} = {artifact_input.name}", artifact_input.artifact, depth + 1)
     steps = services.records.steps.of(job.name)
     for step in (one for one in steps if step_names is None or one.name in step_names):
         yield _step_link(step, depth + 1)
         for name, artifact in step.outputs.items():
-            faults = tuple(services.artifacts.verify(artifact))
-            yield Link("output", f"{step.name}.{name}", {}, artifact, faults, depth=depth + 2)
+            yield _stored(services, job, "output", f"{step.name}.{name}", artifact, depth + 2)
+
+
+def _stored(services: Services, job: Job, kind: str, name: str, artifact: str, depth: int) -> Link:
+    """Return the link of bytes that a job names; those that were pruned are no fault."""
+    if pruned_at(job, PruneKind.ARTIFACTS) and not services.artifacts.exists(artifact):
+        return Link(kind, name, artifact=artifact, depth=depth, is_pruned=True)
+    return Link(kind, name, artifact=artifact, faults=tuple(services.artifacts.verify(artifact)), depth=depth)
 
 
 def _step_link(step: Step, depth: int) -> Link:

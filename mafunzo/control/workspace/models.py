@@ -73,8 +73,10 @@ class Models(ModelSources):
         if self.get(asset.name).key == asset.key:  # what the name alone stands for
             titles.add(import_title(asset.name))
         for job in self._services.records.jobs.list((JobStatus.COMPLETED,), display_names=titles):
-            if _imports(handle := self._jobs.get(job.name)):
-                return handle.output_artifact("model")
+            if not _imports(handle := self._jobs.get(job.name)):
+                continue
+            if (artifact := handle.written().get("model")) is not None:  # else it was pruned
+                return artifact
         return None
 
     def show(self, asset: Asset, artifact: str) -> None:

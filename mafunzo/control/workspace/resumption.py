@@ -14,6 +14,7 @@ from pathlib import Path
 from mafunzo.control.workspace.components import Components
 from mafunzo.control.workspace.services import Services
 from mafunzo.entities.job import Job, JobStatus, Step
+from mafunzo.entities.pruning import PruneKind, pruned_at
 from mafunzo.errors import Conflict, NotFound, NotSupported
 from mafunzo.tracking.step_folder import StepFolder
 
@@ -49,7 +50,13 @@ def resumed(services: Services, name: str) -> tuple[Job, list[Step]]:
         description=job.description,
         user_properties=job.user_properties,
     )
-    return new, [Step(new.name, _as_now(services, step).spec) for step in services.records.steps.of(name)]
+    steps = [Step(new.name, _as_now(services, step).spec) for step in services.records.steps.of(name)]
+    moment, exists = pruned_at(job, PruneKind.ARTIFACTS), services.artifacts.exists
+    if moment and not all(exists(artifact) for step in steps for artifact in step.spec.artifacts):
+        raise Conflict(
+            f"Job {name} can't be gone on with: its inputs were pruned on {moment:%Y-%m-%d}. Submit a new job with its files."
+        )
+    return new, steps
 
 
 def take_over_checkpoints(services: Services, name: str, new: Job) -> dict[str, int]:

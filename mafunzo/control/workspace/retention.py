@@ -20,9 +20,9 @@ class Holders:
     models: tuple[str, ...] = ()
 
 
-def named_artifacts(entity: Asset | Job | Step) -> set[str]:
-    """Return every artifact hash that stands anywhere in an entity."""
-    return set(ARTIFACT_HASH.findall(json.dumps(encode(entity))))
+def named_artifacts(*entities: Asset | Job | Step) -> set[str]:
+    """Return every artifact hash that stands anywhere in entities."""
+    return {artifact for entity in entities for artifact in ARTIFACT_HASH.findall(json.dumps(encode(entity)))}
 
 
 def holders_of(services: Services, artifact: str) -> Holders:

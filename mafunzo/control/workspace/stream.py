@@ -11,6 +11,7 @@ from typing import Any, Literal, TextIO
 
 from mafunzo.control.workspace.services import Services
 from mafunzo.entities.job import NOTES, Job, JobStatus, Step, StepStatus
+from mafunzo.entities.pruning import PruneKind, pruned_at
 from mafunzo.tracking.printable import printable
 from mafunzo.tracking.progress import progress_text
 from mafunzo.tracking.regular_file import is_regular, open_regular
@@ -46,8 +47,11 @@ def follow(
     job_text = ""
     step_texts: dict[str, str] = {}
     logs: dict[str, _Tail] = {}
-    for note in services.records.jobs.get(name).properties.get(NOTES, ()):
+    job = services.records.jobs.get(name)
+    for note in job.properties.get(NOTES, ()):
         yield Event("line", name, note)
+    if moment := pruned_at(job, PruneKind.LOGS):
+        yield Event("line", name, f"The logs of its steps were pruned on {moment:%Y-%m-%d}.")
     while True:
         job = services.records.jobs.get(name)
         steps = services.records.steps.of(name)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import getpass
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -20,6 +21,7 @@ from mafunzo.control.store.migrations import open_database
 from mafunzo.control.store.records import Records
 from mafunzo.control.workspace.services import Services
 from mafunzo.entities.asset import Asset, AssetType
+from mafunzo.entities.pruning import PruneKind, prune_request
 from mafunzo.entities.server_address import LOOPBACK, ServerAddress
 from mafunzo.errors import Conflict, InvalidParameter
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from mafunzo.control.workspace.jobs import Jobs
     from mafunzo.control.workspace.lineage import Lineage
     from mafunzo.control.workspace.models import Models
+    from mafunzo.control.workspace.pruning import PruneReport
     from mafunzo.control.workspace.registered_models import RegisteredModels
     from mafunzo.control.workspace.shutdown import DownReport
     from mafunzo.control.workspace.users import Users
@@ -239,6 +242,19 @@ class Workspace:
     def collect(self) -> int:
         """Free the disk of bytes that nothing refers to any more; return how many bytes."""
         return self.artifacts.collect(self.records.referenced_artifacts())
+
+    def prune(
+        self, older_than: str | timedelta = "30d", kinds: Iterable[str] = tuple(PruneKind), *, apply: bool = False
+    ) -> PruneReport:
+        """Delete what hasn't been used for `older_than` (`30d`, `12h`) and nothing needs; only say what, unless to `apply`.
+
+        kinds: of `PruneKind`, by default all. A job that has ended stays listed, with its metrics, and says what of it went and
+        when. What a registered model, data version, deployment or open job needs is kept. Raises `InvalidParameter`, and
+        `Conflict` beside another pruning.
+        """
+        from mafunzo.control.workspace.pruning import prune
+
+        return prune(self.services, *prune_request(older_than, kinds), is_applied=apply)
 
     def up(self) -> ServerAddress:
         """Start the server in the background, unless it runs; return its address once it answers.

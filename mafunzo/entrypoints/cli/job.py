@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 import mafunzo
+from mafunzo.entities.pruning import PruneKind, pruned_at, pruned_text
 from mafunzo.entrypoints.terminal.output import (
     ALL,
     AS_JSON,
@@ -58,9 +59,15 @@ def show(name: str = NAME, as_json: bool = AS_JSON) -> None:
     if as_json:
         print_json({"job": dataclasses.asdict(job) | {"place": place}, "steps": steps})
         return
-    facts = {"name": job.name, "status": job.status, "place in the queue": place, "priority": job.priority}
+    facts: dict[str, Any] = {
+        "name": job.name,
+        "status": job.status,
+        "place in the queue": place,
+        "priority": job.priority,
+    }
     facts |= {"what": job.display_name, "experiment": job.experiment}
-    print_facts({**facts, "created": job.created_at, "ended": job.ended_at, "error": _failure(job.error)})
+    facts |= {"created": job.created_at, "ended": job.ended_at, "pruned": pruned_text(job)}
+    print_facts({**facts, "error": _failure(job.error)})
     rows = []
     for step in steps:
         took = (step.ended_at - step.started_at).total_seconds() if step.started_at and step.ended_at else None
@@ -86,6 +93,8 @@ def logs(name: str = NAME, step: str = typer.Option(None, help="Only this step."
     from mafunzo.control.workspace.stream import readable
 
     handle = mafunzo.Workspace().jobs.get(name)
+    if moment := pruned_at(handle.job, PruneKind.LOGS):
+        print(f"The logs of {name} were pruned on {moment:%Y-%m-%d}.")
     for step_name in [job_step.name for job_step in handle.steps] if step is None else [step]:
         text = readable(handle.logs(step_name))
         if sys.stdout.isatty():

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mafunzo.entities.duration import limit_of, seconds_of
+from mafunzo.entities.duration import age_of, limit_of, seconds_of
 from mafunzo.errors import InvalidParameter
 
 
@@ -23,3 +23,27 @@ def test_anything_else_is_refused(given: Any) -> None:
 
 def test_a_duration_is_in_seconds() -> None:
     assert seconds_of("P1DT2H3M4S") == 93784
+
+
+@pytest.mark.parametrize(
+    ("age", "seconds"),
+    [
+        ("30d", 2_592_000),
+        ("12h", 43_200),
+        ("1.5 h", 5_400),
+        ("90s", 90),
+        ("2w", 1_209_600),
+        ("5m", 300),
+        ("P1DT1H", 90_000),
+    ],
+)
+def test_an_age_has_a_number_and_a_unit_or_is_iso_8601(age: str, seconds: float) -> None:
+    assert age_of(age) == seconds
+
+
+@pytest.mark.parametrize("age", ["", "30", "d", "-1d", "30 days", "1e3d", "P"])
+def test_what_is_no_age_is_refused(age: str) -> None:
+    with pytest.raises(
+        InvalidParameter, match="duration" if age == "P" else "isn't an age, expected a number and its unit"
+    ):
+        age_of(age)

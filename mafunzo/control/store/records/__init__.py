@@ -1,6 +1,8 @@
 """The nouns in the database, a file each with what belongs to it: every verb is one transaction on frozen entities."""
 
 import re
+from collections import defaultdict
+from collections.abc import Set
 from typing import Final
 
 import sqlalchemy as sa
@@ -42,3 +44,32 @@ class Records:
             for column in (table.asset.c.artifact, table.blob.c.artifact):
                 artifacts.update(connection.execute(sa.select(column)).scalars())
         return {artifact for artifact in artifacts if artifact}
+
+    def artifacts_by_job(self) -> dict[str, set[str]]:
+        """Return every artifact hash that stands in the rows of a job and of its steps, by the job's name."""
+        artifacts: dict[str, set[str]] = defaultdict(set)
+        with self._database.snapshot() as connection:
+            for name, body in ((table.job.c.name, table.job.c.body), (table.step.c.job, table.step.c.body)):
+                for job, text in connection.execute(sa.select(name, sa.cast(body, sa.Text))):
+                    artifacts[job].update(ARTIFACT_HASH.findall(text))
+        return artifacts
+
+    def artifact_holders(self, views: Set[str] = frozenset()) -> dict[str, str]:
+        """Return every artifact that an asset, a deployment or a blob names, with what that is.
+
+        views: what blobs show that don't count, see `Blob.view_of`.
+        """
+        asset_query = sa.select(table.asset, sa.cast(table.asset.c.body, sa.Text).label("text"))
+        deployment_query = sa.select(table.deployment, sa.cast(table.deployment.c.body, sa.Text).label("text"))
+        holders: dict[str, str] = {}
+        with self._database.snapshot() as connection:
+            for row in connection.execute(asset_query):
+                for artifact in {row.artifact, *ARTIFACT_HASH.findall(row.text)} - {None}:
+                    holders.setdefault(artifact, f"{row.type} {row.name}:{row.version} needs it")
+            for row in connection.execute(deployment_query):
+                for artifact in ARTIFACT_HASH.findall(row.text):
+                    holders.setdefault(artifact, f"deployment {row.endpoint}/{row.name} needs it")
+            for row in connection.execute(sa.select(table.blob)):
+                if row.body.get("view_of", "") not in views - {""}:
+                    holders.setdefault(row.artifact, f"blob {row.name} of {row.container} is it")
+        return holders

@@ -69,6 +69,12 @@ class BlobRecords(NounRecords):
             query = query.where(sa.func.substr(table.blob.c.name, 1, len(prefix)) == prefix)  # LIKE takes A for a
         return sorted(self._read(Blob, query), key=lambda blob: blob.name)  # whatever order the database's language has
 
+    def views(self) -> set[str]:
+        """Return all that blobs are views of."""
+        view_of = table.blob.c.body["view_of"].as_string()
+        with self._database.snapshot() as connection:
+            return {view for view in connection.execute(sa.select(view_of).distinct()).scalars() if view}
+
     def delete(self, container: str, name: str, condition: Condition = UNCONDITIONAL) -> bool:
         """Delete a blob; return whether it was there. Raises `PreconditionFailed` when `condition` doesn't hold."""
         with self._database.transaction() as connection:

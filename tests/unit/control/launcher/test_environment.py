@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from mafunzo.control.launcher.environment import environment_folder, make_overlay, setup_command
+from mafunzo.control.launcher.environment import environment_folder, last_used_at, make_overlay, setup_command
 from mafunzo.control.launcher.local import LocalLauncher
 from mafunzo.entities.environment import Environment
 from tests.support.step_process import ended
@@ -104,7 +104,9 @@ def test_a_command_finds_the_packages_and_none_of_mafunzo_s_own(root: Path, tiny
 def test_what_is_built_is_used_again_as_it_is(root: Path, tiny: Environment, tmp_path: Path) -> None:
     folder = environment_folder(root, tiny)
     before = sorted(path.stat().st_mtime_ns for path in folder.rglob("*"))
+    os.utime(f"{folder}.lock", (0, 0))
     done = run(setup_command(root, tiny, tmp_path / "overlay") + "PYTHONDONTWRITEBYTECODE=1 tiny", tmp_path)
+    assert last_used_at(folder) == Path(f"{folder}.lock").stat().st_mtime > 0
     assert done.stdout.splitlines() == [f"Using the environment {folder}", "tiny 1.0 runs"]
     assert sorted(path.stat().st_mtime_ns for path in folder.rglob("*")) == before
 

@@ -1,11 +1,16 @@
 """What is seen of jobs before anything is decided."""
 
+import fcntl
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from mafunzo.control.pipelines.decide import Process
 from mafunzo.control.pipelines.observer import Observer
-from mafunzo.entities.job import StepStatus
+from mafunzo.entities.job import JobStatus, StepStatus
+from mafunzo.entities.pruning import PRUNED
 from tests.support.pipeline_bench import Bench, shell
 
 
@@ -50,3 +55,30 @@ def test_a_key_is_looked_at_once_until_it_is_forgotten(bench: Bench) -> None:
     seen.forget("j", "one")
     assert seen.key(step, {})["versions"] == {"python": "4"}
     assert seen.why(step, first) == "it runs for the first time"
+
+
+def test_outputs_that_were_pruned_are_made_anew_and_the_step_says_why(bench: Bench) -> None:
+    write = shell("one", "echo x > ${{outputs.out}}")
+    job = bench.run("first", write)
+    marks = {"artifacts": "2026-03-01T10:00:00+00:00"}
+    bench.records.jobs.update(replace(job, properties={PRUNED: marks}))
+    bench.artifacts.delete(bench.step("first", "one").outputs["out"])
+    assert bench.run("second", write).status is JobStatus.COMPLETED
+    assert bench.step("second", "one").reason == "its outputs in first were pruned on 2026-03-01"
+    assert bench.read("second", "one") == "x\n"
+
+
+def test_nothing_is_pruned_while_outputs_are_taken_over(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = shell("one", "echo x > ${{outputs.out}}")
+    bench.run("first", write)
+    is_free = []
+
+    def check(artifact: str) -> list[str]:
+        with (bench.artifacts.root / "lock").open("r+") as lock, suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_free.append(artifact)
+        return []
+
+    monkeypatch.setattr(bench.artifacts, "check", check)
+    bench.run("second", write)
+    assert bench.statuses("second") == {"one": "cached"} and is_free == []

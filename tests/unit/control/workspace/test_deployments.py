@@ -14,6 +14,7 @@ from mafunzo.control.workspace.models import Models
 from mafunzo.entities.asset import Asset, AssetType
 from mafunzo.entities.endpoint import DeploymentRequest, DeploymentStatus, EndpointRequest, Supervision
 from mafunzo.entities.job import Job, JobStatus, Step, StepOutputInput, StepSpec, StepStatus
+from mafunzo.entities.pruning import PRUNED
 from mafunzo.entities.reference import AssetReference
 from mafunzo.errors import Conflict, InvalidParameter, NotFound
 from tests.support.chat_home import TOO_SLOW, chat, chat_home, deployed
@@ -166,6 +167,15 @@ def test_one_that_was_fetched_is_deployed_by_other_ways_in_too(
     fetched(workspace, tmp_path, f"import {card.key if has_version else card.name}")
     model = AssetReference(card.name, card.version, registry="azureml", type=AssetType.MODEL)
     assert workspace.deployments.create("chat", "blue", replace(request(), model=model)).model == str(card.key)
+
+
+def test_one_whose_files_were_pruned_counts_as_not_fetched(workspace: Workspace, tmp_path: Path) -> None:
+    card = offered(workspace)
+    handle = fetched(workspace, tmp_path, f"import {card.key}")
+    workspace.artifacts.delete(handle.output_artifact("model"))
+    properties = {PRUNED: {"artifacts": "2026-03-01T10:00:00+00:00"}}
+    workspace.records.jobs.update(replace(handle.job, properties=properties))
+    assert workspace.models.artifact_of(card) is None
 
 
 def test_one_that_was_not_fetched_says_how(workspace: Workspace, tmp_path: Path) -> None:

@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 
 from mafunzo import Workspace
-from mafunzo.entities.job import Job, JobStatus, Step, StepSpec, StepStatus
-from mafunzo.entities.job_request import JobChange
+from mafunzo.control.workspace.submission import Submission
+from mafunzo.entities.component import Component
+from mafunzo.entities.job import ArtifactInput, Job, JobStatus, Step, StepSpec, StepStatus
+from mafunzo.entities.job_request import JobChange, JobRequest
+from mafunzo.entities.server_address import ServerAddress
 from mafunzo.errors import Conflict, GateNotPassed, JobCanceled, JobFailed, NotFound, TimedOut
 
 TRAIN = StepSpec("train", "c:1", "sha256:0", "true")
@@ -85,3 +88,14 @@ def test_only_a_job_that_has_ended_is_deleted_with_its_folder(workspace: Workspa
     assert not folder.exists() and not workspace.jobs.has("j.1")
     with pytest.raises(Conflict):
         workspace.jobs.delete("busy")
+
+
+def test_a_job_whose_input_is_pruned_while_it_is_submitted_is_refused(workspace: Workspace) -> None:
+    workspace.jobs._services = replace(workspace.services, up=lambda: ServerAddress(1, 0.0, 8080, "now", None))
+    gone = "sha256:" + "1" * 64
+    spec = StepSpec("one", "c:1", "sha256:0", "true", inputs={"rows": ArtifactInput(gone)})
+    good = Submission(JobRequest("j", Component("c", "1", "command")), Job("j", "j", "e", "c:1"), [Step("j", spec)], {})
+    with pytest.raises(Conflict, match="What the job reads was pruned just now") as refusal:
+        workspace.jobs._enqueue(good)
+    assert refusal.value.faults == (f"step 'one' reads {gone}",)
+    assert not workspace.jobs.has("j")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from mafunzo import Workspace
 from mafunzo.control.workspace.lineage import Lineage, Link, facts_of_job, trace
 from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType
 from mafunzo.entities.job import Job, JobStatus, LiteralInput, Step, StepSpec, StepStatus
+from mafunzo.entities.pruning import PRUNED
 from mafunzo.errors import ArtifactCorrupt, NotFound
 
 
@@ -178,3 +180,16 @@ def test_a_model_that_one_step_made_remembers_that_step_only(workspace: Workspac
     facts = facts_of_job(workspace.services, job, "prepared", step)
     assert set(facts["steps"]) == {"prepare_data"}
     assert "base_model" not in facts
+
+
+def test_bytes_of_a_job_that_were_pruned_are_no_fault_of_its_lineage(workspace: Workspace, job: Job) -> None:
+    moment = "2026-03-01T10:00:00+00:00"
+    workspace.records.jobs.update(replace(job, properties={PRUNED: {"artifacts": moment}}))
+    prepared = workspace.records.steps.of("j1")[1].outputs["prepared"]
+    workspace.artifacts.delete(prepared)
+    lineage = trace(workspace.services, "j1")
+    assert lineage.faults == []
+    (line,) = [line for line in lineage.lines() if "prepare_data.prepared" in line]
+    assert line.endswith("[pruned]")
+    facts = facts_of_job(workspace.services, job, "model", None)
+    assert "rows" not in facts and facts["base_model"]["name"] == "tiny"

@@ -11,6 +11,7 @@ from mafunzo.compute.components.finetune import earlier_outputs
 from mafunzo.control.workspace.resumption import RESUMED_FROM
 from mafunzo.control.workspace.shipped_component import shipped
 from mafunzo.entities.job import ArtifactInput, Job, JobStatus, LiteralInput, Step, StepSpec, StepStatus
+from mafunzo.entities.pruning import PRUNED
 from mafunzo.entities.server_address import ServerAddress
 from mafunzo.errors import Conflict
 from mafunzo.tracking.step_folder import StepFolder
@@ -109,3 +110,13 @@ def test_only_a_job_that_ended_early_is_gone_on_with(
     with pytest.raises(kind, match=told):
         workspace.jobs.resume("j")
     assert [job.name for job in workspace.jobs.list()] == ["j"]
+
+
+def test_a_job_whose_inputs_were_pruned_is_refused(workspace: Workspace) -> None:
+    gone = ArtifactInput("sha256:" + "1" * 64, "train.jsonl")
+    spec = replace(FINETUNE, inputs={"rows": gone})
+    properties = {PRUNED: {"artifacts": "2026-03-01T10:00:00+00:00"}}
+    job = Job("j", "j", "e", "c:1", status=JobStatus.FAILED, properties=properties)
+    workspace.records.jobs.add(job, [Step("j", spec, StepStatus.FAILED, 1)])
+    with pytest.raises(Conflict, match=r"its inputs were pruned on 2026-03-01\. Submit a new job with its files\."):
+        workspace.jobs.resume("j")
