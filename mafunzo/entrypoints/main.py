@@ -67,6 +67,7 @@ if find_spec(MLFLOW):
     from mafunzo.entrypoints.mlflow import command as mlflow
 
     app.command("mlflow")(mlflow.mlflow)
+app.command("status")(server.status)
 app.command("prune")(prune.prune)
 app.command("backup")(server.backup)
 app.command("restore")(server.restore)

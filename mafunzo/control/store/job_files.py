@@ -6,7 +6,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mafunzo.tracking.step_folder import LOGS, StepFolder
@@ -31,6 +31,13 @@ def leftovers_in(job: Path) -> Iterator[Path]:
     for entry in _of_attempts(job):
         if not _LOG.fullmatch(entry.name) and entry.name not in _RECORDS:
             yield Path(entry)
+
+
+def is_log(parts: Sequence[str]) -> bool:
+    """Return whether the file whose path below its job's folder has these parts is a log, or one of those in `./logs`."""
+    if len(parts) == 1:
+        return parts[0] == STREAM_FILE
+    return len(parts) > 2 and parts[1].isdigit() and _LOG.fullmatch(parts[2]) is not None
 
 
 def _of_attempts(job: Path) -> Iterator[os.DirEntry[str]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from mafunzo.control.store.blob import ABANDONED_S
 from mafunzo.control.store.disk import remove_tree
 from mafunzo.control.store.job_files import leftovers_in, logs_in
 from mafunzo.control.store.space import Space, bytes_of
+from mafunzo.control.store.usage import CACHE_FOLDERS, temporary_paths
 from mafunzo.control.workspace.job_handle import job_view
 from mafunzo.control.workspace.services import Services
 from mafunzo.entities.job import Job
@@ -46,10 +46,6 @@ from mafunzo.errors import Conflict, MafunzoError
 
 LOCK_FILE = "prune.lock"
 FILES_OF = {PruneKind.JOBS: leftovers_in, PruneKind.LOGS: logs_in}
-CACHE_FOLDERS = ("models", "wheels")
-SCRATCH_IN_HOME = (".rows-*", ".fetched-*", "uploads/.draft-*")
-SCRATCH_IN_CACHE = ("tmp*", "models/.new-*", "wheels/tmp*")
-SCRATCH_OF_SYSTEM = "mafunzo-*"
 
 
 @dataclass(frozen=True)
@@ -248,10 +244,7 @@ def _caches(services: Services) -> Iterator[Item]:
 
 
 def _temporary(services: Services) -> Iterator[Item]:
-    places = [(services.home.root, pattern) for pattern in SCRATCH_IN_HOME]
-    places += [(services.cache, pattern) for pattern in SCRATCH_IN_CACHE]
-    places += [(Path(tempfile.gettempdir()), SCRATCH_OF_SYSTEM)]
-    paths = [path for folder, pattern in places for path in sorted(folder.glob(pattern)) if _is_ours(path)]
+    paths = list(temporary_paths(services.home, services.cache))
     users = _users_of(paths)
     for path in paths:
         yield _item(PruneKind.TEMPORARY, path, _newest_use(path), users.get(path, ""))
@@ -299,13 +292,6 @@ def _used_at(path: Path) -> float:
         return 0.0
     is_file = not path.is_dir()  # whoever looks through a folder reads it
     return max(status.st_mtime, status.st_atime if is_file else 0.0)
-
-
-def _is_ours(path: Path) -> bool:
-    try:
-        return path.lstat().st_uid == os.getuid()
-    except FileNotFoundError:
-        return False
 
 
 def _folders(parent: Path) -> list[Path]:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from mafunzo.control.workspace.pruning import PruneReport
     from mafunzo.control.workspace.registered_models import RegisteredModels
     from mafunzo.control.workspace.shutdown import DownReport
+    from mafunzo.control.workspace.status import HomeStatus
     from mafunzo.control.workspace.users import Users
     from mafunzo.control.workspace.versions import Versions
 
@@ -242,6 +243,12 @@ class Workspace:
     def collect(self) -> int:
         """Free the disk of bytes that nothing refers to any more; return how many bytes."""
         return self.artifacts.collect(self.records.referenced_artifacts())
+
+    def status(self) -> HomeStatus:
+        """Return how the home stands: its server, its queue, and by kind what takes room on the disk."""
+        from mafunzo.control.workspace.status import status
+
+        return status(self.services)
 
     def prune(
         self, older_than: str | timedelta = "30d", kinds: Iterable[str] = tuple(PruneKind), *, apply: bool = False

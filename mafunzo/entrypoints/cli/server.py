@@ -1,11 +1,11 @@
-"""`mafunzo up` and `mafunzo down`, `backup` and `restore`."""
+"""`mafunzo up` and `mafunzo down`, `status`, `backup` and `restore`."""
 
 from pathlib import Path
 
 import typer
 
 import mafunzo
-from mafunzo.entrypoints.terminal.output import AS_JSON, human_size, print_result
+from mafunzo.entrypoints.terminal.output import AS_JSON, human_size, print_entity, print_result
 from mafunzo.errors import InvalidParameter
 
 
@@ -47,6 +47,20 @@ def down(as_json: bool = AS_JSON) -> None:
     """Stop the server and all that it started; print what was freed, and prove that nothing is left."""
     report = mafunzo.Workspace().down()
     print_result(report, as_json, *report.lines())
+
+
+def status(as_json: bool = AS_JSON) -> None:
+    """Show the server, what is in the queue, and by kind what takes room on the disk."""
+    told = mafunzo.Workspace().status()
+    server = (
+        f"{told.server.url}, process {told.server.pid}" if told.server else "none runs; start it: mafunzo up --detach"
+    )
+    facts = {"home": told.home, "server": server, **{f"jobs {name}": count for name, count in told.jobs.items()}}
+    sizes = {f"  {kind}": human_size(size) for kind, size in told.sizes.items()}
+    total = human_size(sum(told.sizes.values()))
+    print_entity(told, as_json, {**facts, "disk free": human_size(told.free_bytes), "disk taken": total, **sizes})
+    if not as_json:
+        print("What of it may go: mafunzo prune")
 
 
 def backup(file: Path, as_json: bool = AS_JSON) -> None:

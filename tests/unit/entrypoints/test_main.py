@@ -38,7 +38,20 @@ def test_without_a_command_the_help_is_shown(shell: Shell) -> None:
 
 
 def test_every_noun_and_verb_is_there() -> None:
-    verbs = {"demo", "up", "down", "finetune", "compare", "deploy", "lineage", "backup", "restore", "mlflow", "prune"}
+    verbs = {
+        "demo",
+        "up",
+        "down",
+        "finetune",
+        "compare",
+        "deploy",
+        "lineage",
+        "backup",
+        "restore",
+        "mlflow",
+        "prune",
+        "status",
+    }
     nouns = {"model", "data", "job", "endpoint", "compute", "component", "environment", "user"}
     assert names_of(app_module.app) == verbs | nouns | AZURES
 

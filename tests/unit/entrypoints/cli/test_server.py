@@ -8,6 +8,7 @@ import pytest
 
 from mafunzo import Workspace
 from mafunzo.control.workspace.shutdown import DownReport, EndedProcess
+from mafunzo.entities.job import Job
 from mafunzo.entrypoints import plugins
 from tests.support.command_line import Shell
 
@@ -83,3 +84,14 @@ def test_a_backup_is_restored_into_an_empty_home_only(shell: Shell, workspace: W
 
 def test_a_backup_that_is_not_there_is_refused(shell: Shell, tmp_path: Path) -> None:
     assert "none.tar" in shell("restore", tmp_path / "none.tar", code=2)
+
+
+def test_status_tells_the_queue_and_what_takes_room_by_kind(shell: Shell, workspace: Workspace) -> None:
+    workspace.records.jobs.add(Job("waits", "j", "e", "c:1"), [])
+    (workspace.home.logs / "server.log").write_bytes(b"x" * 8192)
+    text = shell("status")
+    assert "server          none runs; start it: mafunzo up --detach" in text
+    assert "jobs queued     1" in text and "  logs          8.2 kB" in text
+    assert text.endswith("What of it may go: mafunzo prune\n")
+    told = json.loads(shell("status", "--json"))
+    assert told["server"] is None and told["jobs"] == {"queued": 1} and told["sizes"]["logs"] == 8192

@@ -1,0 +1,90 @@
+"""What a home takes on the disk, by kind: one walk over the names and sizes of its files, none of which is opened."""
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from enum import StrEnum
+from pathlib import Path
+
+from mafunzo.control.store.home import Home
+from mafunzo.control.store.job_files import is_log
+
+CACHE_FOLDERS = ("models", "wheels")
+"""What lies in the cache; whatever else is there, such as the home of the demo, belongs to somebody else."""
+SCRATCH_IN_HOME = (".rows-*", ".fetched-*", "uploads/.draft-*")
+SCRATCH_IN_CACHE = ("tmp*", "models/.new-*", "wheels/tmp*")
+SCRATCH_OF_SYSTEM = "mafunzo-*"
+
+
+class UsageKind(StrEnum):
+    """What takes room. jobs: what lies in their folders besides logs. other: workers, uploads, MLflow's files, the reserve."""
+
+    JOBS = "jobs"
+    LOGS = "logs"
+    ARTIFACTS = "artifacts"
+    DATABASE = "database"
+    CACHES = "caches"
+    ENVIRONMENTS = "environments"
+    BACKUPS = "backups"
+    TEMPORARY = "temporary"
+    OTHER = "other"
+
+
+_BY_FOLDER = {"logs", "artifacts", "database", "environments", "backups"}
+_STORED = {UsageKind.ARTIFACTS, UsageKind.ENVIRONMENTS}
+
+
+def usage(home: Home, cache: Path) -> dict[UsageKind, int]:
+    """Return the bytes on the disk by kind. What has several names is counted where it is stored, not where it is laid out."""
+    sizes = dict.fromkeys(UsageKind, 0)
+    temporary = [path for path in temporary_paths(home, cache) if not path.is_relative_to(home.root)]
+    for path, status in _files([home.root]):
+        kind = _kind(path.relative_to(home.root))
+        if status.st_nlink == 1 or kind in _STORED:
+            sizes[kind] += status.st_blocks * 512
+    for kind, folders in {
+        UsageKind.CACHES: [
+            path for name in CACHE_FOLDERS for path in (cache / name).glob("*") if path not in temporary
+        ],
+        UsageKind.TEMPORARY: temporary,
+    }.items():
+        sizes[kind] += sum(status.st_blocks * 512 for _, status in _files(folders))
+    return sizes
+
+
+def _files(roots: Iterable[Path]) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield the files at and below some paths; links are themselves."""
+    for root in roots:
+        if root.is_symlink() or not root.is_dir():
+            paths: Iterator[Path] = iter([root])
+        else:
+            paths = (Path(where, name) for where, _, names in os.walk(root) for name in names)
+        for path in paths:
+            with suppress(OSError):  # gone by now
+                yield path, path.lstat()
+
+
+def _kind(path: Path) -> UsageKind:
+    """Return what a path of a home is."""
+    top = path.parts[0]
+    if top == "jobs":
+        return UsageKind.LOGS if is_log(path.parts[2:]) else UsageKind.JOBS
+    if any(path.match(pattern) or Path(top).match(pattern) for pattern in SCRATCH_IN_HOME):
+        return UsageKind.TEMPORARY
+    return UsageKind(top) if top in _BY_FOLDER else UsageKind.OTHER
+
+
+def temporary_paths(home: Home, cache: Path) -> Iterator[Path]:
+    """Yield the files and folders of this user that are needed only while a process is at work, in use or left behind."""
+    places = [(home.root, pattern) for pattern in SCRATCH_IN_HOME]
+    places += [(cache, pattern) for pattern in SCRATCH_IN_CACHE]
+    places += [(Path(tempfile.gettempdir()), SCRATCH_OF_SYSTEM)]
+    return (path for folder, pattern in places for path in sorted(folder.glob(pattern)) if _is_ours(path))
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        return path.lstat().st_uid == os.getuid()
+    except FileNotFoundError:
+        return False
