@@ -12,6 +12,7 @@ from mafunzo.control.launcher.local import ExitRecord, last_lines
 from mafunzo.control.store.disk import remove_tree
 from mafunzo.control.store.home import Home
 from mafunzo.entities.endpoint import Deployment
+from mafunzo.tracking.log import tail
 from mafunzo.tracking.regular_file import read_regular
 from mafunzo.tracking.step_folder import StepFolder
 
@@ -69,11 +70,11 @@ def is_final(record: ExitRecord | None) -> bool:
     return record is not None and not record.signal and record.exit_code in FINAL_EXIT_CODES
 
 
-def last_log(home: Home, deployment: Deployment) -> str:
-    """Return the log of the newest worker that said anything; empty when none did."""
+def last_log(home: Home, deployment: Deployment, count: int) -> list[str]:
+    """Return the last `count` lines of the newest worker that said anything; none when none did."""
     logs = (StepFolder(folder).log for _, folder in sorted(_attempts(home, deployment).items(), reverse=True))
-    texts = (read_regular(log) or "" for log in logs)
-    return next((text for text in texts if text.strip()), "")
+    ends = (tail(log, count) for log in logs)
+    return next((lines for lines in ends if any(map(str.strip, lines))), [])
 
 
 def _attempts(home: Home, deployment: Deployment) -> dict[int, Path]:

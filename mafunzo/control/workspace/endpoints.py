@@ -194,7 +194,7 @@ class EndpointHandle:
         logs = {}
         for each in self.deployments:
             if deployment in (None, each.name):
-                log = [*last_log(self._services.home, each).splitlines(), *_why_failed(each)]
+                log = [*last_log(self._services.home, each, lines), *_why_failed(each)]
                 logs[each.name] = "\n".join(log[-lines:])
         return logs
 

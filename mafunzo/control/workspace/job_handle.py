@@ -12,11 +12,12 @@ from typing import Any, TextIO
 from mafunzo.control.pipelines.attempt import written_to
 from mafunzo.control.workspace.liveness import require_server
 from mafunzo.control.workspace.services import Services
-from mafunzo.control.workspace.stream import Event, follow, render
+from mafunzo.control.workspace.stream import Event, Follower, follow, last_lines_of, readable, render
 from mafunzo.entities.job import DEFAULT_OUTPUT, Job, JobStatus, Step, StepOutputInput, StepStatus
 from mafunzo.entities.pruning import PruneKind, pruned_at
 from mafunzo.entities.sweep import BEST_TRIAL
 from mafunzo.errors import JobCanceled, JobFailed, MafunzoError, NotFound, StepFailed, TimedOut, from_record
+from mafunzo.tracking.log import lines_of, read_blocks
 from mafunzo.tracking.metrics import read_metrics
 from mafunzo.tracking.regular_file import read_regular
 from mafunzo.tracking.run import logged_folders, step_run_id
@@ -71,12 +72,16 @@ class JobHandle:
         name = self.job.properties.get(BEST_TRIAL)
         return self.step(name) if name else None
 
-    def events(self, is_server: bool = False) -> Iterator[Event]:
+    def events(self) -> Iterator[Event]:
         """Yield what happens, from the beginning of the job to its end, as it happens.
 
-        Raises `ServerFailed` where no server is there any more, so that nothing would happen; the server itself need not ask.
+        Raises `ServerFailed` where no server is there any more, so that nothing would happen.
         """
-        return follow(self._services, self.name, on_wait=(lambda: None) if is_server else self._require_server)
+        return follow(self._services, self.name, on_wait=self._require_server)
+
+    def follower(self) -> Follower:
+        """Return what sees at each look what is new of the job."""
+        return Follower(self._services, self.name)
 
     def stream(self, to: TextIO | None = None, as_json: bool = False) -> JobHandle:
         """Show the job until it ends: with a progress bar on a terminal, as plain lines elsewhere, or as JSON, one event a
@@ -116,8 +121,18 @@ class JobHandle:
         return {name: lines for name, at in folders.items() if (lines := list(read_metrics(StepFolder(at).metrics)))}
 
     def logs(self, step: str) -> str:
-        """Return what a step has printed so far; raises `NotFound`."""
+        """Return all that a step has printed so far, which may be much; raises `NotFound`."""
         return read_regular(StepFolder(self.folder(step)).log) or ""
+
+    def log_lines(self, step: str, tail: int | None = None) -> Iterator[str]:
+        """Yield what a step has printed so far as people read it, all or the last `tail` lines; raises `NotFound`.
+
+        Its log may be of any size: it is read as its lines are taken, or from its end.
+        """
+        path = StepFolder(self.folder(step)).log
+        if tail is not None:
+            return iter(last_lines_of(path, tail))
+        return readable(text for _, body in read_blocks(path, is_last=True) for _, text in lines_of(body))
 
     def output_artifact(self, output: str, path: str = "", step: str | None = None) -> str:
         """Return the hash of an output, of the job or of one step, or of the file or folder `path` of it.

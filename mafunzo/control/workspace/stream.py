@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +13,9 @@ from typing import Any, Literal, TextIO
 from mafunzo.control.workspace.services import Services
 from mafunzo.entities.job import NOTES, Job, JobStatus, Step, StepStatus
 from mafunzo.entities.pruning import PruneKind, pruned_at
+from mafunzo.tracking.log import lines_of, read_blocks, start_of_last
 from mafunzo.tracking.printable import printable
 from mafunzo.tracking.progress import progress_text
-from mafunzo.tracking.regular_file import is_regular, open_regular
 from mafunzo.tracking.step_folder import StepFolder
 
 PROGRESS_S = 30.0
@@ -37,6 +38,20 @@ class Event:
         return {key: value for key, value in (body | self.numbers).items() if value != ""}
 
 
+@dataclass(frozen=True)
+class Block:
+    """Lines that a step has printed: where in its log they begin, and their bytes."""
+
+    step: str
+    path: Path
+    start: int
+    body: bytes
+
+    def events(self) -> Iterator[Event]:
+        """Yield the lines as events."""
+        return (log_event(self.step, text) for _, text in lines_of(self.body))
+
+
 def follow(
     services: Services, name: str, poll_s: float = 0.2, on_wait: Callable[[], None] = lambda: None
 ) -> Iterator[Event]:
@@ -44,28 +59,74 @@ def follow(
 
     on_wait: called before each pause; it may raise what says that waiting is no use.
     """
-    job_text = ""
-    step_texts: dict[str, str] = {}
-    logs: dict[str, _Tail] = {}
-    job = services.records.jobs.get(name)
-    for note in job.properties.get(NOTES, ()):
-        yield Event("line", name, note)
-    if moment := pruned_at(job, PruneKind.LOGS):
-        yield Event("line", name, f"The logs of its steps were pruned on {moment:%Y-%m-%d}.")
+    follower = Follower(services, name)
     while True:
-        job = services.records.jobs.get(name)
-        steps = services.records.steps.of(name)
-        is_news, job_text = _job_text(job) != job_text, _job_text(job)
-        news = Event("job", name, job_text, str(job.status))
-        if is_news and not job.status.is_terminal:
-            yield news
-        for step in steps:
-            yield from _follow_step(services, step, step_texts, logs)
-        if job.status.is_terminal:
-            yield news
+        for part in follower.look():
+            if isinstance(part, Block):
+                yield from part.events()
+            else:
+                yield part
+        if follower.is_over:
             return
         on_wait()
         time.sleep(poll_s)
+
+
+class Follower:
+    """Looks at a job again and again, and sees each time what is new; of the logs it holds a block at most.
+
+    is_over: the job has ended, and all of it was seen.
+    """
+
+    def __init__(self, services: Services, name: str) -> None:
+        self._services, self._name = services, name
+        self._job_text: str | None = None
+        self._step_texts: dict[str, str] = {}
+        self._offsets: dict[Path, int] = {}
+        self.is_over = False
+
+    def look(self) -> Iterator[Event | Block]:
+        """Yield what is new, as far as it is read from this. Raises `NotFound` for a job that isn't there any more."""
+        job = self._services.records.jobs.get(self._name)
+        steps = self._services.records.steps.of(self._name)
+        if self._job_text is None:
+            yield from _notes(job)
+        is_news, self._job_text = _job_text(job) != self._job_text, _job_text(job)
+        news = Event("job", self._name, self._job_text, str(job.status))
+        if is_news and not job.status.is_terminal:
+            yield news
+        for step in steps:
+            yield from self._look_at(step)
+        if job.status.is_terminal and not self.is_over:
+            yield news
+            self.is_over = True
+
+    def _look_at(self, step: Step) -> Iterator[Event | Block]:
+        text = f"{step.status} {step.reason}".strip()
+        is_news = self._step_texts.get(step.name) != text and not (
+            step.status is StepStatus.WAITING and not step.reason
+        )
+        if is_news and not step.status.is_terminal:
+            yield Event("step", step.name, step.reason, str(step.status))
+        if step.attempt and step.status is not StepStatus.CACHED:
+            yield from self._blocks(step)
+        if is_news and step.status.is_terminal:
+            yield Event("step", step.name, _ended_text(step), str(step.status), _duration(step))
+        self._step_texts[step.name] = text
+
+    def _blocks(self, step: Step) -> Iterator[Block]:
+        path = StepFolder.of(self._services.home.jobs, step.job, step.name, step.attempt).log
+        for start, body in read_blocks(path, self._offsets.get(path, 0), is_last=step.status.is_terminal):
+            self._offsets[path] = start + len(body)
+            yield Block(step.name, path, start, body)
+
+
+def _notes(job: Job) -> Iterator[Event]:
+    """Yield what is to be said of a job before anything that happens to it."""
+    for note in job.properties.get(NOTES, ()):
+        yield Event("line", job.name, note)
+    if moment := pruned_at(job, PruneKind.LOGS):
+        yield Event("line", job.name, f"The logs of its steps were pruned on {moment:%Y-%m-%d}.")
 
 
 def render(
@@ -116,52 +177,36 @@ def _plain_lines(events: Iterable[Event], clock: Callable[[], float]) -> Iterato
             yield f"  {_bar(event)}"
 
 
-def readable(log: str) -> str:
-    """Return a step's log with its progress as people read it, as it was last in each run of such lines."""
-    lines: list[str] = []
-    was_progress = False
-    for line in log.splitlines():
-        event = _log_event("", line)
-        is_progress = event.kind == "progress"
-        if is_progress and was_progress:
-            lines.pop()
-        lines.append(_bar(event).removeprefix(": ") if is_progress else line)
-        was_progress = is_progress
-    return "\n".join(lines)
+def readable(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the lines of a step's log with its progress as people read it, as it was last in each run of such lines."""
+    bar: str | None = None
+    for line in lines:
+        event = log_event("", line)
+        if event.kind == "progress":
+            bar = _bar(event).removeprefix(": ")
+            continue
+        if bar is not None:
+            yield bar
+            bar = None
+        yield line
+    if bar is not None:
+        yield bar
 
 
-def _follow_step(services: Services, step: Step, step_texts: dict[str, str], logs: dict[str, _Tail]) -> Iterator[Event]:
-    step_text = f"{step.status} {step.reason}".strip()
-    is_news = step_texts.get(step.name) != step_text and not (step.status is StepStatus.WAITING and not step.reason)
-    if is_news and not step.status.is_terminal:
-        yield Event("step", step.name, step.reason, str(step.status))
-    if step.attempt and step.status is not StepStatus.CACHED:
-        path = StepFolder.of(services.home.jobs, step.job, step.name, step.attempt).log
-        tail = logs.setdefault(f"{step.name}/{step.attempt}", _Tail(path))
-        yield from (_log_event(step.name, line) for line in tail.lines(is_last=step.status.is_terminal))
-    if is_news and step.status.is_terminal:
-        yield Event("step", step.name, _ended_text(step), str(step.status), _duration(step))
-    step_texts[step.name] = step_text
+def last_lines_of(path: Path, count: int) -> list[str]:
+    """Return the last readable lines of a log, read from its end: only so much of it as they need."""
+    raw_count = count
+    while True:
+        start = start_of_last(path, raw_count)
+        texts = (text for _, body in read_blocks(path, start, is_last=True) for _, text in lines_of(body))
+        lines = deque(readable(texts), maxlen=count)
+        if start == 0 or len(lines) >= count:
+            return list(lines)
+        raw_count *= 8  # many of them were progress
 
 
-class _Tail:
-    """The lines of a growing file, each once."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._offset = path, 0
-
-    def lines(self, is_last: bool) -> Iterator[str]:
-        if not is_regular(self._path):
-            return
-        with open_regular(self._path) as file:
-            file.seek(self._offset)
-            body = file.read()
-        end = len(body) if is_last else body.rfind(b"\n") + 1
-        self._offset += end
-        yield from body[:end].decode("utf-8", "replace").splitlines()
-
-
-def _log_event(step: str, line: str) -> Event:
+def log_event(step: str, line: str) -> Event:
+    """Return the event that a line of a step's log is."""
     if line.startswith('{"event": "progress"'):
         try:
             numbers = json.loads(line)

@@ -5,6 +5,7 @@ from mafunzo.control.workspace.job_handle import JobHandle, job_view
 from mafunzo.entities.job import DEFAULT_OUTPUT, Step
 from mafunzo.entrypoints.azure.wire.envelope import ARTIFACT_CONTAINER, CONTAINER
 from mafunzo.entrypoints.azure.wire.run import artifact_path, child_name, output_path
+from mafunzo.tracking.regular_file import is_regular
 from mafunzo.tracking.step_folder import LOGS, StepFolder
 
 Files = dict[str, tuple[str, str]]
@@ -36,9 +37,12 @@ def publish(workspace: Workspace, job: str, step: str | None = None) -> tuple[st
 
 
 def _log(workspace: Workspace, outputs: JobHandle, step: Step, prefix: str) -> Files:
-    """Return a step's log."""
+    """Return a step's log, whose bytes the store shares once the step has ended, so that they aren't there twice."""
     log = StepFolder(outputs.folder(step.name)).log
-    return {f"user_logs/{prefix}std_log.txt": (workspace.artifacts.put(log), log.name)} if log.exists() else {}
+    if not is_regular(log):
+        return {}
+    artifact = workspace.artifacts.put(log, is_final=step.status.is_terminal)
+    return {f"user_logs/{prefix}std_log.txt": (artifact, log.name)}
 
 
 def _default_output(workspace: Workspace, outputs: JobHandle, step: Step, prefix: str) -> Files:

@@ -88,19 +88,22 @@ def stream(
 
 
 @app.command()
-def logs(name: str = NAME, step: str = typer.Option(None, help="Only this step.")) -> None:
+def logs(
+    name: str = NAME,
+    step: str = typer.Option(None, help="Only this step."),
+    tail: int = typer.Option(None, min=1, metavar="N", help="Only the last N lines of each step."),
+) -> None:
     """Print what the steps have printed; of their progress how far it came."""
-    from mafunzo.control.workspace.stream import readable
-
     handle = mafunzo.Workspace().jobs.get(name)
     if moment := pruned_at(handle.job, PruneKind.LOGS):
         print(f"The logs of {name} were pruned on {moment:%Y-%m-%d}.")
     for step_name in [job_step.name for job_step in handle.steps] if step is None else [step]:
-        text = readable(handle.logs(step_name))
-        if sys.stdout.isatty():
-            text = printable(text)
-        if text:
-            print(f"--- {step_name}\n{text.rstrip()}")
+        is_first = True
+        for line in handle.log_lines(step_name, tail):
+            if is_first:
+                print(f"--- {step_name}")
+                is_first = False
+            print(printable(line) if sys.stdout.isatty() else line)
 
 
 @app.command()

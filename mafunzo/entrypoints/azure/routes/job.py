@@ -3,7 +3,7 @@
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from mafunzo.entities.job import JOB_NAME, Job
 from mafunzo.entities.reference import JobOutputReference
@@ -15,6 +15,7 @@ from mafunzo.entrypoints.azure.sas import READ
 from mafunzo.entrypoints.azure.wire import job as job_wire
 from mafunzo.entrypoints.azure.wire import run as run_wire
 from mafunzo.entrypoints.azure.wire.envelope import WS, datastore_uri
+from mafunzo.entrypoints.http.byte_range import byte_range
 from mafunzo.errors import InvalidParameter, NotFound, NotSupported
 
 LOGS = "/logs"
@@ -145,9 +146,19 @@ def tell_where_to_look(name: str) -> Response:
 
 @public.get(f"{LOGS}/{{name}}")
 def get_log(request: Request, name: str) -> Response:
-    """Return a job's log so far, to a caller with its signed address."""
+    """Return a job's log so far, or a range of it, to a caller with its signed address. No more than a block is in memory."""
     whoever_signed(request, lambda sas: sas.check(_log_of(name), READ, request.query_params))
-    return PlainTextResponse(azure_context(request).job_logs.text(name))
+    log, size = azure_context(request).job_logs.get(name)
+    headers = {"accept-ranges": "bytes"}
+    part = byte_range(request.headers.get("range"), size)
+    if part is None:
+        return PlainTextResponse("", 416, {**headers, "content-range": f"bytes */{size}"})
+    first, end = part
+    headers["content-length"] = str(end - first)
+    status = 200
+    if end - first < size:
+        headers["content-range"], status = f"bytes {first}-{end - 1}/{size}", 206
+    return StreamingResponse(log.read(first, end), status, headers, media_type="text/plain")
 
 
 def _matches_filter(request: Request, job: Job) -> bool:

@@ -48,10 +48,10 @@ def test_the_newest_folders_stay(tmp_path: Path) -> None:
 
 def test_the_newest_log_that_says_anything_is_shown(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    assert last_log(home, BLUE) == ""
+    assert last_log(home, BLUE, 5) == []
     for attempt, log in ((2, "two"), (9, "nine"), (10, " \n")):
         made(home, attempt, log)
-    assert last_log(home, BLUE) == "nine"
+    assert last_log(home, BLUE, 5) == ["nine"]
 
 
 @pytest.mark.parametrize(("text", "port"), [("8001\n", 8001), ("", None), (None, None)])

@@ -2,6 +2,7 @@
 
 import io
 import json
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from mafunzo import Workspace
-from mafunzo.control.workspace.stream import Event, follow, readable, render
+from mafunzo.control.workspace.stream import Block, Event, follow, last_lines_of, readable, render
 from mafunzo.entities.job import Job, JobStatus, Step, StepSpec, StepStatus
 from mafunzo.errors import NotFound
 
@@ -91,8 +92,8 @@ def test_elsewhere_progress_is_told_now_and_then() -> None:
 
 def test_a_log_is_readable_without_the_lines_that_are_for_programs() -> None:
     progress = [json.dumps({"event": "progress", "phase": "train", "done": n, "total": 2, "eta_s": 0}) for n in (1, 2)]
-    log = "\n".join(["begins", *progress, "between", progress[0], '{"event": "other"}'])
-    assert readable(log).splitlines() == [
+    log = ["begins", *progress, "between", progress[0], '{"event": "other"}']
+    assert list(readable(log)) == [
         "begins",
         "train 2/2 [####################] ETA 0:00",
         "between",
@@ -209,3 +210,40 @@ def test_what_a_job_does_with_its_rows_is_said_first(workspace: Workspace) -> No
     job = Job("j1", "j", "e", "c:1", status=JobStatus.COMPLETED, properties={"notes": ["3 rows repeat"]})
     workspace.records.jobs.add(job, [])
     assert next(iter(follow(workspace.services, "j1"))) == Event("line", "j1", "3 rows repeat")
+
+
+@pytest.mark.parametrize("unit", ["x" * 1023 + "\n", "." * 1024], ids=["lines", "a line without an end"])
+def test_a_long_log_is_followed_in_the_memory_of_a_few_blocks(unit: str, workspace: Workspace) -> None:
+    job = Job("j1", "j", "e", "c:1", status=JobStatus.COMPLETED)
+    workspace.records.jobs.add(job, [Step("j1", SPEC, StepStatus.COMPLETED, 1)])
+    write_log(workspace, unit * (10 * 2**20 // len(unit)))
+    tracemalloc.start()
+    try:
+        size = sum(len(event.text) for event in follow(workspace.services, "j1") if event.kind == "line")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert size == 10 * 2**20 // len(unit) * len(unit.rstrip())
+    assert peak < 4 * 2**20
+
+
+def test_a_look_reads_only_what_was_there_when_it_began(workspace: Workspace) -> None:
+    """A step that prints faster than it is read must not keep who follows it from seeing that the job has ended."""
+    job = Job("j1", "j", "e", "c:1", status=JobStatus.RUNNING)
+    workspace.records.jobs.add(job, [Step("j1", SPEC, StepStatus.RUNNING, 1)])
+    write_log(workspace, "a line\n" * 100_000)
+    follower = workspace.jobs.get("j1").follower()
+    blocks = 0
+    for part in follower.look():
+        if isinstance(part, Block):
+            blocks += 1
+            write_log(workspace, "a line\n" * 100_000, mode="a")
+    assert blocks == 3
+
+
+def test_the_last_readable_lines_are_found_behind_much_progress(workspace: Workspace) -> None:
+    event = json.dumps({"event": "progress", "phase": "train", "done": 1, "total": 2}) + "\n"
+    write_log(workspace, "one\ntwo\n" + event * 100 + "three\n")
+    log = workspace.home.jobs / "j1" / "train" / "1" / "log.txt"
+    assert last_lines_of(log, 3) == ["two", "train 1/2 [##########..........]", "three"]
+    assert last_lines_of(log, 9)[0] == "one"

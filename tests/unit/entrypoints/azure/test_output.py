@@ -88,3 +88,11 @@ def test_logs_that_cannot_be_stored_hide_nothing_else(workspace: Workspace, capl
     (handle.folder("s") / "logs" / "away").symlink_to("/etc/hostname")
     publish(workspace, "j")
     assert "ExperimentRun/dcid.j/outputs/part" in shown(workspace) and "What j/s left in" in caplog.text
+
+
+def test_the_log_of_a_step_that_has_ended_is_shown_without_a_second_copy(workspace: Workspace) -> None:
+    handle = failed(workspace)
+    log = handle.folder("s") / "log.txt"
+    publish(workspace, "j")
+    (blob,) = (one for one in workspace.blobs.list(ARTIFACT_CONTAINER) if one.name.endswith("std_log.txt"))
+    assert workspace.blobs.path(blob).samefile(log) and log.read_text() == "bye"

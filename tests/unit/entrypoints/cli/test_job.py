@@ -210,3 +210,9 @@ def test_jobs_are_listed_in_pages_and_it_says_how_to_see_more(shell: Shell, work
     assert row.split()[0] == "job-0"
     assert shell("job", "list", "--before", "job-0") == "No job is older than job-0.\n"
     assert [job["name"] for job in json.loads(shell("job", "list", "--json", "--limit", "1"))] == ["job-3"]
+
+
+def test_the_last_lines_of_a_log_are_printed_alone(shell: Shell, finished: Workspace) -> None:
+    assert shell("job", "logs", "done") == "--- train\nline 1\nline 2\n"
+    assert shell("job", "logs", "done", "--tail", "1") == "--- train\nline 2\n"
+    assert "--tail" in shell("job", "logs", "done", "--tail", "0", code=2)

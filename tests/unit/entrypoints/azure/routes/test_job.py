@@ -203,3 +203,17 @@ def test_a_job_s_page_says_how_to_look_at_it_and_nothing_of_it(bench: Bench) -> 
     answer = bench.stranger.ask("GET", "/jobs/one&wsid=x")
     assert (answer.status_code, "mafunzo job show one\n" in answer.text) == (200, True)
     assert bench.stranger.ask("GET", "/jobs/<script>").status_code == 404
+
+
+def test_a_range_of_a_log_is_sent_alone(bench: Bench) -> None:
+    put(bench)
+    ended(bench)
+    log = bench.owner.get("runs/one/details")["logFiles"]["user_logs/std_log.txt"].removeprefix(BASE)
+    whole = bench.stranger.ask("GET", log)
+    size = len(whole.content)
+    assert size and (whole.status_code, whole.headers["accept-ranges"]) == (200, "bytes")
+    part = bench.stranger.http.get(log, headers={"Range": "bytes=3-7"})
+    assert (part.status_code, part.content) == (206, whole.content[3:8])
+    assert part.headers["content-range"] == f"bytes 3-7/{size}"
+    nothing = bench.stranger.http.get(log, headers={"Range": f"bytes={size}-"})
+    assert (nothing.status_code, nothing.headers["content-range"]) == (416, f"bytes */{size}")
