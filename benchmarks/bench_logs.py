@@ -3,9 +3,9 @@
     python benchmarks/bench_logs.py [--megabytes 500] [--clients 3]
 
 A home has a job whose step has printed so much. Each client reads the job's whole log as the Azure SDK does, as fast as it
-comes, and throws it away; meanwhile another request is made every 50 ms. The server is a process of its own, and its memory the most
-pages of its own that it had at any moment, against what it had before. Nothing is compared with a peer: the bar is absolute,
-at most 50 MB more.
+comes, and throws it away; meanwhile another request is made every 50 ms. The server is a process of its own, and its memory
+the most pages of its own that it had at any moment, against what it had before. Nothing is compared with a peer: the bar is
+absolute, at most 50 MB more.
 """
 
 import argparse

@@ -1,12 +1,18 @@
-"""A storm of kill -9: of the scheduler, of steps, of both, at random moments; and what must be true when it is over."""
+"""A storm of kill -9: of the scheduler, of steps, of both, at random moments; and what must be true when it is over.
 
+`python -m tests.faults.storm HOME SEED KILLS` is one on a disk that is full now and then: HOME lies on a small file system of its own.
+"""
+
+import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,8 +28,9 @@ from mafunzo.control.store.migrations import open_database
 from mafunzo.control.store.records import Records
 from mafunzo.entities.component import Component, Input, Node, Output
 from mafunzo.entities.compute import Hardware
-from mafunzo.entities.job import ArtifactInput, JobStatus, Resources, StepStatus
+from mafunzo.entities.job import ArtifactInput, JobStatus, Resources, Step, StepStatus
 from mafunzo.entities.job_request import JobRequest
+from mafunzo.errors import StorageFull
 from mafunzo.tracking.step_folder import STEP_FOLDER
 from tests.support.waiting import LIMIT_S
 
@@ -42,6 +49,8 @@ class Storm:
     attempts: int = 0
     starts: int = 0
     seconds: float = 0.0
+    failed: int = 0
+    fillings: int = 0
     faults: list[str] = field(default_factory=list)
 
 
@@ -114,13 +123,20 @@ class World:
                 continue
         return found
 
-    def faults(self) -> list[str]:
-        """Return all that isn't as it must be, once nothing is left to do."""
+    def faults(self, may_fail: bool = False) -> list[str]:
+        """Return all that isn't as it must be, once nothing is left to do.
+
+        may_fail: a job may also have failed, with why, since its steps couldn't write.
+        """
         told = [f"{pid} still runs" for group in self.step_processes().values() for pid in group]
         told += [f"{lease.owner} still holds a lease" for lease in self.leases.list()]
         told += [f"two attempts ran at once: {self.overlaps.read_text()}"] if self.overlaps.exists() else []
         for name, text in self.expected.items():
             job = self.records.jobs.get(name)
+            if may_fail and job.status == JobStatus.FAILED:
+                told += [] if (job.error or {}).get("message") else [f"{name} failed without a reason"]
+                told += [f"{one.job}/{one.name} is {one.status}" for one in self.failed_steps(name, is_open=True)]
+                continue
             if job.status != JobStatus.COMPLETED:
                 told.append(f"{name} is {job.status}: {job.error}")
                 continue
@@ -141,12 +157,58 @@ class World:
             found = self.artifacts.open_file(stored, "o").read_text()
             told += [f"{name} wrote {found!r}, expected {text!r}"] if found != text else []
         left = [path for part in ("inputs", "outputs", "code") for path in self.home.jobs.glob(f"*/*/*/{part}")]
-        told += [f"{path} is left" for path in left]
+        stays = {
+            self.home.jobs / s.job / s.name / str(s.attempt) / "outputs"
+            for n in self.expected
+            for s in self.failed_steps(n)
+        }
+        told += [f"{path} is left" for path in left if not (may_fail and path in stays)]
         return told
 
+    def failed_steps(self, job: str, is_open: bool = False) -> list[Step]:
+        """Return a job's steps that have failed, or those that haven't ended."""
+        steps = self.records.steps.of(job)
+        return [s for s in steps if (not s.status.is_terminal if is_open else s.status == StepStatus.FAILED)]
 
-def rage(root: Path, seed: int, kills: int = 10) -> Storm:
-    """Run jobs on a new home while `kills` kills fall, then let them finish, and look at what is there."""
+    def failed_jobs(self) -> int:
+        """Return how many jobs have failed."""
+        return sum(self.records.jobs.get(name).status == JobStatus.FAILED for name in self.expected)
+
+
+class FullDisk:
+    """Fills the disk of a home, in part or wholly, and frees it again, as the dice fall."""
+
+    def __init__(self, root: Path) -> None:
+        self._filler = root.with_name("filler")
+        self.fillings = 0
+
+    def change(self, rng: random.Random) -> None:
+        """Fill it, or free it."""
+        if self._filler.exists():
+            self.clear()
+            return
+        leave = rng.choice([0, 0, rng.randint(1, 64) << 20, rng.randint(64, 500) << 20])
+        while not self._fill(leave):  # others write meanwhile
+            leave += 1 << 18
+        self.fillings += 1
+
+    def _fill(self, leave: int) -> bool:
+        free = shutil.disk_usage(self._filler.parent).free
+        with self._filler.open("wb") as file, suppress(OSError):
+            os.posix_fallocate(file.fileno(), 0, max(1, free - leave))
+            return True
+        return False
+
+    def clear(self) -> None:
+        """Free it."""
+        self._filler.unlink(missing_ok=True)
+
+
+def rage(root: Path, seed: int, kills: int = 10, disk: FullDisk | None = None) -> Storm:
+    """Run jobs on a new home while `kills` kills fall, then let them finish, and look at what is there.
+
+    disk: the home's, which is full now and then; it is freed before the jobs finish.
+    """
     rng, world, storm = random.Random(seed), World(root), Storm(seed)
     began = time.monotonic()
     scheduler: subprocess.Popen[bytes] | None = None
@@ -154,7 +216,8 @@ def rage(root: Path, seed: int, kills: int = 10) -> Storm:
         while sum(storm.kills.values()) < kills:
             if len(world.records.jobs.queue()) < 2:
                 storm.jobs += 1
-                world.add_job(storm.jobs, rng)
+                with suppress(*([StorageFull, OSError] if disk else [])):
+                    world.add_job(storm.jobs, rng)
             if scheduler is None or scheduler.poll() is not None:
                 if scheduler is not None and scheduler.returncode == -signal.SIGKILL:
                     storm.kills["scheduler, at a change"] += 1
@@ -162,18 +225,24 @@ def rage(root: Path, seed: int, kills: int = 10) -> Storm:
                 scheduler = _start(root, rng.choice([0, 0, rng.randint(1, CHANGES_OF_A_JOB)]), delay_ms)
                 storm.starts += 1
             _wait(scheduler, rng.uniform(0.1, 2.0))
+            if disk is not None and rng.random() < 0.5:
+                disk.change(rng)
             if scheduler.poll() is None:
                 _strike(rng.choice(["scheduler", "step", "step", "step and scheduler"]), world, scheduler, rng, storm)
         if scheduler is not None:
             scheduler.kill()
             scheduler.wait()
+        if disk is not None:
+            disk.clear()
+            storm.fillings = disk.fillings
         storm.starts += 1
         scheduler = _start(root)
         try:
             scheduler.wait(LIMIT_S)
         except subprocess.TimeoutExpired:
             storm.faults.append(f"the jobs didn't end within {LIMIT_S:.0f} s")
-        storm.faults += world.faults()
+        storm.faults += world.faults(may_fail=disk is not None)
+        storm.failed = world.failed_jobs()
         storm.attempts = sum(step.attempt for name in world.expected for step in world.records.steps.of(name))
     finally:
         if scheduler is not None:
@@ -181,7 +250,8 @@ def rage(root: Path, seed: int, kills: int = 10) -> Storm:
             scheduler.wait()
         for group in world.step_processes().values():
             for process in group:
-                process.kill()
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
         world.database.close()
     storm.seconds = round(time.monotonic() - began, 1)
     return storm
@@ -259,3 +329,8 @@ def _component(name: str, command: str, *files: str) -> Component:
         command=command,
         resources=Resources(cpus=1),
     )
+
+
+if __name__ == "__main__":
+    home = Path(sys.argv[1])
+    print(json.dumps(vars(rage(home, int(sys.argv[2]), int(sys.argv[3]), FullDisk(home)))))

@@ -107,19 +107,6 @@ def test_on_a_full_disk(scenario: Callable[[Path, Path], None], tmp_path: Path, 
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.fixture(scope="module")
-def namespace(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The command under which a small file system may be mounted; it goes away with the process."""
-    folder = tmp_path_factory.mktemp("mount")
-    said = []
-    for command in (["unshare", "-m"], ["unshare", "-rm"]):
-        done = subprocess.run([*command, "mount", "-t", "tmpfs", "tmpfs", str(folder)], capture_output=True, text=True)
-        if done.returncode == 0:
-            return command
-        said.append(f"{' '.join(command)}: {done.stderr.strip()}")
-    pytest.fail("No small file system can be mounted here, as root or in a user namespace:\n" + "\n".join(said))
-
-
 @contextmanager
 def expect_full(*parts: str) -> Iterator[None]:
     """The error is ours, and says each of `parts`."""
