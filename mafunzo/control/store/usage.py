@@ -14,7 +14,8 @@ CACHE_FOLDERS = ("models", "wheels")
 """What lies in the cache; whatever else is there, such as the home of the demo, belongs to somebody else."""
 SCRATCH_IN_HOME = (".rows-*", ".fetched-*", "uploads/.draft-*")
 SCRATCH_IN_CACHE = ("tmp*", "models/.new-*", "wheels/tmp*")
-SCRATCH_OF_SYSTEM = "mafunzo-*"
+SCRATCH_OF_SYSTEM = tuple(f"mafunzo-{what}-{'[a-z0-9_]' * 8}" for what in ("start", "card", "python"))
+"""As `tempfile` names them for those who make them; whatever else is called so, a home perhaps, is somebody's own."""
 
 
 class UsageKind(StrEnum):
@@ -79,7 +80,7 @@ def temporary_paths(home: Home, cache: Path) -> Iterator[Path]:
     """Yield the files and folders of this user that are needed only while a process is at work, in use or left behind."""
     places = [(home.root, pattern) for pattern in SCRATCH_IN_HOME]
     places += [(cache, pattern) for pattern in SCRATCH_IN_CACHE]
-    places += [(Path(tempfile.gettempdir()), SCRATCH_OF_SYSTEM)]
+    places += [(Path(tempfile.gettempdir()), pattern) for pattern in SCRATCH_OF_SYSTEM]
     return (path for folder, pattern in places for path in sorted(folder.glob(pattern)) if _is_ours(path))
 
 

@@ -35,7 +35,9 @@ PLACES = {
     "cache/models/.new-1/weights": UsageKind.TEMPORARY,
     "cache/tmp1/file": UsageKind.TEMPORARY,
     "cache/demo/jobs/j/one/1/log.txt": None,
-    "tmp/mafunzo-start-1/file": UsageKind.TEMPORARY,
+    "tmp/mafunzo-start-ab_d1234/file": UsageKind.TEMPORARY,
+    "tmp/mafunzo-home/jobs/j/file": None,
+    "tmp/mafunzo-start-here/jobs/file": None,
     "tmp/other": None,
 }
 

@@ -311,18 +311,27 @@ def test_downloads_go_by_their_last_use_unless_a_job_is_about_to_fetch(workspace
 
 
 def test_leftovers_in_the_temporary_folder_go_unless_a_process_uses_them(workspace: Workspace, tmp_path: Path) -> None:
-    for name in ("mafunzo-start-1", "mafunzo-used", "other"):
+    for name in ("mafunzo-start-abcd1234", "mafunzo-card-abcd1234", "mafunzo-home", "other"):
         (tmp_path / "tmp" / name).mkdir()
         age(tmp_path / "tmp" / name)
     (scratch := workspace.home.root / ".rows-abc").mkdir()
     age(scratch)
-    command = [sys.executable, "-c", "print('on', flush=True); input()", str(tmp_path / "tmp" / "mafunzo-used")]
+    command = [
+        sys.executable,
+        "-c",
+        "print('on', flush=True); input()",
+        str(tmp_path / "tmp" / "mafunzo-card-abcd1234"),
+    ]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stdout.readline() == b"on\n"
         report = workspace.prune(kinds=["temporary"], apply=True)
         process.communicate(b"\n")
     assert [one.reason for one in report.kept] == [f"process {process.pid} uses it"]
-    assert sorted(path.name for path in (tmp_path / "tmp").iterdir()) == ["mafunzo-used", "other"]
+    assert sorted(path.name for path in (tmp_path / "tmp").iterdir()) == [
+        "mafunzo-card-abcd1234",
+        "mafunzo-home",
+        "other",
+    ]
     assert not scratch.exists()
 
 
