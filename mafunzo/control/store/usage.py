@@ -10,11 +10,13 @@ from pathlib import Path
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.job_files import is_log
 
-CACHE_FOLDERS = ("models", "wheels")
-"""What lies in the cache; whatever else is there, such as the home of the demo, belongs to somebody else."""
+CACHED = ("models/?*-v[0-9]*", "wheels/?*.whl")
+"""What the cache keeps: conversions and downloads by their names. Whatever else is there, in a folder that a user may share
+with other programs or put a home into, belongs to somebody else."""
 SCRATCH_IN_HOME = (".rows-*", ".fetched-*", "uploads/.draft-*")
-SCRATCH_IN_CACHE = ("tmp*", "models/.new-*", "wheels/tmp*")
-SCRATCH_OF_SYSTEM = tuple(f"mafunzo-{what}-{'[a-z0-9_]' * 8}" for what in ("start", "card", "python"))
+_RANDOM = "[a-z0-9_]" * 8
+SCRATCH_IN_CACHE = (f"models/.new-{_RANDOM}", f"wheels/tmp{_RANDOM}")
+SCRATCH_OF_SYSTEM = tuple(f"mafunzo-{what}-{_RANDOM}" for what in ("start", "card", "python"))
 """As `tempfile` names them for those who make them; whatever else is called so, a home perhaps, is somebody's own."""
 
 
@@ -45,9 +47,7 @@ def usage(home: Home, cache: Path) -> dict[UsageKind, int]:
         if status.st_nlink == 1 or kind in _STORED:
             sizes[kind] += status.st_blocks * 512
     for kind, folders in {
-        UsageKind.CACHES: [
-            path for name in CACHE_FOLDERS for path in (cache / name).glob("*") if path not in temporary
-        ],
+        UsageKind.CACHES: [path for pattern in CACHED for path in cache.glob(pattern)],
         UsageKind.TEMPORARY: temporary,
     }.items():
         sizes[kind] += sum(status.st_blocks * 512 for _, status in _files(folders))

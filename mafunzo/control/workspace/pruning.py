@@ -24,7 +24,7 @@ from mafunzo.control.store.blob import ABANDONED_S
 from mafunzo.control.store.disk import remove_tree
 from mafunzo.control.store.job_files import leftovers_in, logs_in
 from mafunzo.control.store.space import Space, bytes_of
-from mafunzo.control.store.usage import CACHE_FOLDERS, temporary_paths
+from mafunzo.control.store.usage import CACHED, temporary_paths
 from mafunzo.control.workspace.job_handle import job_view
 from mafunzo.control.workspace.services import Services
 from mafunzo.entities.job import Job
@@ -237,10 +237,9 @@ def _caches(services: Services) -> Iterator[Item]:
         if any(step.spec.component.partition(":")[0] in FETCHING for step in records.steps.of(job.name))
     ]
     needed_by = f"job {fetching[0]} is about to fetch" if fetching else ""
-    for folder in CACHE_FOLDERS:
-        for path in sorted((services.cache / folder).glob("[!.]*")):
-            if not path.name.startswith("tmp"):
-                yield _item(PruneKind.CACHES, path, _newest_use(path), needed_by)
+    for pattern in CACHED:
+        for path in sorted(services.cache.glob(pattern)):
+            yield _item(PruneKind.CACHES, path, _newest_use(path), needed_by)
 
 
 def _temporary(services: Services) -> Iterator[Item]:
