@@ -8,10 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from mafunzo.entities.duration import age_of
-from mafunzo.entities.job import Job
 from mafunzo.errors import Faults, did_you_mean
+
+if TYPE_CHECKING:  # commands load this module, and the other loads more
+    from mafunzo.entities.job import Job
 
 PRUNED = "pruned"
 """The property of a job that says which kinds of its files were pruned, each with the moment in ISO 8601."""
@@ -195,13 +198,13 @@ def _sized(stored: Mapping[str, StoredArtifact], gone: Iterable[str]) -> list[Re
     return removals
 
 
-def pruned_at(job: Job, *kinds: PruneKind) -> datetime | None:
+def pruned_at(job: "Job", *kinds: PruneKind) -> datetime | None:
     """Return when the newest of those kinds of a job's files was pruned, or None where none was."""
     moments = job.properties.get(PRUNED, {})
     return max((datetime.fromisoformat(moments[kind]) for kind in kinds if kind in moments), default=None)
 
 
-def pruned_text(job: Job) -> str:
+def pruned_text(job: "Job") -> str:
     """Return in words what of a job's files was pruned, and when; empty where nothing was."""
     moments: dict[str, list[str]] = {}
     for kind, moment in job.properties.get(PRUNED, {}).items():
