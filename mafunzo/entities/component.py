@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from mafunzo.entities.job import ArtifactInput, Destination, Resources, Value
 from mafunzo.entities.reference import AssetReference, PathInput
+from mafunzo.entities.sweep import Sweep
 from mafunzo.errors import did_you_mean
 
 PARENT_INPUT = re.compile(r"\$\{\{\s*parent\.inputs\.([\w.-]+)\s*\}\}")
@@ -76,6 +77,7 @@ class Node:
     outputs. timeout_s: 0 is none.
     bound: by `COMPUTE`, `INSTANCES`, `PROCESSES` or `TIMEOUT`, the text that binds it to inputs of the pipeline.
     is_distributed: it runs as the processes of all instances, `resources.processes` times those that are bound.
+    sweep: its component is run as the trials of one, and its outputs are those of the best.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Node:
     bound: Mapping[str, str] = field(default_factory=dict)
     is_distributed: bool = False
     display_name: str = ""
+    sweep: Sweep | None = None
 
 
 @dataclass(frozen=True)

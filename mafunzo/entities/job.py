@@ -142,6 +142,7 @@ class StepSpec:
     code_artifact: the folder that the command works in; runtime: the packages that it finds, None for Mafunzo's own.
     timeout_s: how long it may run, all attempts together; 0 is for ever. display_name: what people call it.
     environment: variables, with `${{inputs.x}}` and `${{outputs.y}}` still in their values.
+    trial_of: the step whose sweep it is a trial of. sweep: it runs nothing itself, and takes the outputs of its best trial.
     """
 
     name: str
@@ -160,6 +161,8 @@ class StepSpec:
     destinations: Mapping[str, Destination] = field(default_factory=dict)
     timeout_s: float = 0.0
     display_name: str = ""
+    trial_of: str = ""
+    sweep: Sweep | None = None
 
     @property
     def literals(self) -> dict[str, Value]:
@@ -186,7 +189,7 @@ class Step:
 
     attempt: 0 before the first start. outputs: output name to artifact hash, once done.
     cache_key: hash of all that decides its outputs. reason: why it runs again, waits, was skipped or failed.
-    retry_at: no start before, after an attempt that failed or was cut off (backoff).
+    retry_at: no start before, after an attempt that failed or was cut off (backoff). properties: what is recorded of it.
     """
 
     job: str
@@ -200,6 +203,7 @@ class Step:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     retry_at: datetime | None = None
+    properties: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 BEST_TRIAL = "best_trial"
-"""Under which a job's properties name the trial that did best."""
+"""Under which the properties of a job, or of a step that is a sweep, name the trial that did best."""
 BEST_VALUE = "best_value"
-"""Under which a job's properties keep the last value of the metric that it logged."""
+"""Under which the same properties keep the last value of the metric that it logged."""
 
 
 class Goal(StrEnum):
@@ -78,7 +78,7 @@ class EarlyTermination:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a job's trials look for, and how.
+    """What the trials of a job, or of a node of a pipeline, look for, and how.
 
     metric: the name under which trials log a number; the last one that a trial logs counts.
     space: parameter to where its values come from. seed: decides what is drawn; None until the job is planned.
@@ -95,3 +95,10 @@ class Sweep:
     early_termination: EarlyTermination | None = None
     seed: int | None = None
     log_base: float = math.e
+
+    @property
+    def trial_count(self) -> int:
+        """How many trials there will be: of a grid no more than it has points."""
+        if self.sampling is not Sampling.GRID:
+            return self.max_trials
+        return min(self.max_trials, math.prod(len(choice.arguments) for choice in self.space.values()))

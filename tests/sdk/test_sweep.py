@@ -196,6 +196,44 @@ def test_a_sweep_is_cancelled_with_all_its_trials(client, plain, wait, workspace
     assert {str(step.status) for step in workspace.jobs.get(made.name).steps} == {"canceled"}
 
 
+TRY = """
+$schema: https://azuremlschemas.azureedge.net/latest/commandComponent.schema.json
+name: try
+version: 1
+type: command
+inputs:
+  slope: {type: number}
+  shift: {type: integer, default: 0}
+outputs:
+  found: {type: uri_folder}
+environment: azureml:sweeps:1
+command: >-
+  python -c "import mlflow; mlflow.log_metric('score', (float('${{inputs.slope}}') - 0.5) ** 2 + ${{inputs.shift}})"
+  && echo ${{inputs.slope}} > ${{outputs.found}}/slope.txt
+"""
+SEARCH = """
+$schema: https://azuremlschemas.azureedge.net/latest/pipelineJob.schema.json
+type: pipeline
+settings: {default_compute: "azureml:local"}
+jobs:
+  search:
+    type: sweep
+    inputs: {shift: 0}
+    outputs:
+      found: {type: uri_folder}
+    sampling_algorithm: random
+    trial: ./try.yml
+    search_space:
+      slope: {type: uniform, min_value: 0.1, max_value: 0.9}
+    objective: {goal: minimize, primary_metric: score}
+    limits: {max_total_trials: 2, max_concurrent_trials: 1, timeout: 600}
+  use:
+    type: command
+    inputs:
+      found: ${{parent.jobs.search.outputs.found}}
+    environment: azureml:sweeps:1
+    command: cp ${{inputs.found}}/slope.txt outputs
+"""
 SWEEP = """
 $schema: https://azuremlschemas.azureedge.net/latest/sweepJob.schema.json
 type: sweep
@@ -226,17 +264,55 @@ def test_a_sweep_comes_from_a_file(client, plain, wait, workspace, tmp_path):
     assert {step.spec.timeout_s for step in workspace.jobs.get(found.name).steps} == {600}
 
 
-def test_a_sweep_as_a_node_of_a_pipeline_is_refused(client, plain):
-    trial = command(command="echo ${{inputs.n}}", inputs={"n": 1}, environment=plain)
+def test_the_best_trial_of_a_node_goes_on_and_a_second_pipeline_takes_it_from_the_cache(client, plain, wait, tmp_path):
+    program = "import mlflow; mlflow.log_metric('loss', (${{inputs.n}} - 2) ** 2 + ${{inputs.shift}})"
+    trial = command(
+        name="parabola",
+        command=f'python -c "{program}"; echo ${{{{inputs.n}}}} > ${{{{outputs.found}}}}/n.txt',
+        inputs={"n": Input(type="integer"), "shift": Input(type="number", default=0)},
+        outputs={"found": Output(type="uri_folder")},
+        environment=plain,
+    )
+    use = command(
+        command="cat ${{inputs.found}}/n.txt > ${{outputs.copied}}/n.txt",
+        inputs={"found": Input(type="uri_folder")},
+        outputs={"copied": Output(type="uri_folder")},
+        environment=plain,
+    )
 
     @dsl.pipeline(default_compute="local")
-    def around():
-        trial(n=Choice([1, 2])).sweep(sampling_algorithm="grid", primary_metric="loss", goal="minimize").set_limits(
-            max_total_trials=2
+    def around(shift: float = 0.5):
+        search = trial(n=Choice([1, 2, 3]), shift=shift).sweep(
+            sampling_algorithm="grid", primary_metric="loss", goal="minimize"
         )
+        search.set_limits(max_total_trials=3, max_concurrent_trials=2, timeout=3600, trial_timeout=600)
+        used = use(found=search.outputs.found)
+        return {"copied": used.outputs.copied}
 
-    with pytest.raises(HttpResponseError, match="is of the type sweep"):
-        client.jobs.create_or_update(around())
+    first, again = (wait(client.jobs.create_or_update(around()).name) for _ in range(2))
+    assert (first.status, again.status) == ("Completed", "Completed")
+    client.jobs.download(first.name, output_name="copied", download_path=tmp_path)
+    assert (tmp_path / "named-outputs" / "copied" / "n.txt").read_text() == "2\n"
+    for job, reused in ((first, None), (again, "true")):
+        children = {child.display_name: child for child in client.jobs.list(parent_job_name=job.name)}
+        assert set(children) == {"search", "used"} and children["used"].status == "Completed"
+        search = client.jobs.get(children["search"].name)
+        assert search.properties["best_child_run_id"] == f"{job.name}.search.trial_1"
+        assert float(search.properties["score"]) == 0.5
+        trials = list(client.jobs.list(parent_job_name=search.name))
+        assert [json.loads(one.tags["hyperparameters"])["n"] for one in trials] == [1, 2, 3]
+        assert [one.properties.get("azureml.isreused") for one in trials] == [reused] * 3
+    client.jobs.download(f"{first.name}.search", download_path=tmp_path / "child", all=True)
+    assert (tmp_path / "child" / "named-outputs" / "found" / "n.txt").read_text() == "2\n"
+
+
+def test_a_file_with_a_sweep_as_a_node_runs(client, plain, wait, tmp_path):
+    (tmp_path / "try.yml").write_text(TRY)
+    (tmp_path / "search.yml").write_text(SEARCH)
+    found = wait(client.jobs.create_or_update(load_job(tmp_path / "search.yml")).name)
+    assert found.status == "Completed"
+    client.jobs.download(f"{found.name}.use", download_path=tmp_path, all=True)
+    assert 0.1 <= float((tmp_path / "artifacts" / "outputs" / "slope.txt").read_text()) <= 0.9
 
 
 def test_all_that_is_wrong_with_a_search_space_is_told_at_once(client, plain):

@@ -45,13 +45,16 @@ def _input(name: str, is_optional: bool) -> Input:
 def pipeline(components: Mapping[str, Component], **bindings: Mapping[str, Any]) -> Component:
     """A pipeline of one node for each component. `bindings[node][input]` is `<node>.<output>` or the job's input of that name.
 
-    Inputs of nodes that aren't bound are the job's, under the same name.
+    Inputs of nodes that aren't bound are the job's, under the same name, but for those that `bindings[node]["sweep"]` draws.
     """
     inputs: dict[str, Input] = {}
     nodes = {}
     for node, component in components.items():
         bound = {}
+        sweep = bindings.get(node, {}).get("sweep")
         for name, declared in component.inputs.items():
+            if sweep is not None and name in sweep.space:
+                continue
             source = bindings.get(node, {}).get(name, name)
             if "." in source:
                 step, output = source.split(".")
@@ -59,7 +62,8 @@ def pipeline(components: Mapping[str, Component], **bindings: Mapping[str, Any])
             else:
                 bound[name] = f"${{{{parent.inputs.{source}}}}}"
                 inputs[source] = replace(declared, name=source)
-        nodes[node] = Node(node, node, inputs=bound, retries=bindings.get(node, {}).get("retries", 0))
+        retries, timeout_s = (bindings.get(node, {}).get(name, 0) for name in ("retries", "timeout_s"))
+        nodes[node] = Node(node, node, inputs=bound, retries=retries, timeout_s=timeout_s, sweep=sweep)
     return Component("pipeline", "1", "pipeline", inputs=inputs, nodes=nodes)
 
 

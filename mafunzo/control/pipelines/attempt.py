@@ -50,6 +50,23 @@ def step_folder(home: Home, step: Step) -> Path:
     return StepFolder.of(home.jobs, step.job, step.name, step.attempt).path
 
 
+def last_folder(home: Home, step: Step) -> Path:
+    """Return where a step's log and metrics are: in the folder of its latest attempt, in that of a first one if it had none.
+
+    A step that was taken over without running has there what is taken over with it.
+    """
+    return StepFolder.of(home.jobs, step.job, step.name, max(step.attempt, 1)).path
+
+
+def take_over_metrics(home: Home, source: Step, step: Step) -> None:
+    """Let a step that is taken over, rather than run, show what the one has logged that ran. Idempotent."""
+    metrics = StepFolder(last_folder(home, source)).metrics
+    if is_regular(metrics):
+        folder = last_folder(home, step)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        shutil.copyfile(metrics, StepFolder(folder).metrics)
+
+
 def written_to(spec: StepSpec, folder: Path, output: str) -> Path:
     """Return the file or folder that an attempt writes an output to."""
     return StepFolder(folder).outputs / spec.output_path(output)

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from mafunzo.control.pipelines.stopping import Trial, best_of, falling_behind
+from mafunzo.control.pipelines.sweep import sweeps_of
 from mafunzo.entities.backoff import delay_s
 from mafunzo.entities.job import Job, JobStatus, Resources, Step, StepOutputInput, StepStatus
 from mafunzo.entities.sweep import Sweep
@@ -106,6 +107,20 @@ class Reuse(OfStep):
     source: str
 
 
+@dataclass(frozen=True)
+class TakeBest(OfStep):
+    """The trials of a sweep have ended: complete its step with the outputs of the best."""
+
+    best: Trial
+
+
+@dataclass(frozen=True)
+class Follow(OfStep):
+    """The trials of a sweep's step go on; reason says how far they are, and is new."""
+
+    reason: str
+
+
 class Collect(OfStep):
     """The process succeeded: store its outputs and complete the step."""
 
@@ -160,7 +175,7 @@ class Finish:
     reason: str = ""
 
 
-Action = Begin | Start | Reuse | Collect | Retry | Fail | Cancel | Skip | Wait | Finish
+Action = Begin | Start | Reuse | TakeBest | Follow | Collect | Retry | Fail | Cancel | Skip | Wait | Finish
 
 
 def decide(state: State, free: Resources, now: datetime) -> list[Action]:
@@ -183,12 +198,18 @@ def decide(state: State, free: Resources, now: datetime) -> list[Action]:
 def _ended(job: JobState) -> list[Action]:
     if any(not step.step.status.is_terminal or step.is_busy for step in job.steps):
         return []
-    failed = next((step.step for step in job.steps if step.step.status == StepStatus.FAILED), None)
+    failed = _failed(job)
     if job.job.sweep is not None:
         return [_ended_sweep(job, job.job.sweep, failed)]
-    if all(step.step.status.is_done for step in job.steps):
+    if all(step.step.status.is_done for step in job.steps if not step.step.spec.trial_of):
         return [Finish(job.job, JobStatus.COMPLETED)]
     return [Finish(job.job, JobStatus.CANCELED if job.job.is_cancel_requested else JobStatus.FAILED, failed)]
+
+
+def _failed(job: JobState) -> Step | None:
+    """Return the first step that failed, after which the job can't complete; a trial of a pipeline's sweep is none."""
+    failed = (state.step for state in job.steps if state.step.status == StepStatus.FAILED)
+    return next((step for step in failed if not step.spec.trial_of), None)
 
 
 def _ended_sweep(job: JobState, sweep: Sweep, failed: Step | None) -> Finish:
@@ -200,31 +221,52 @@ def _ended_sweep(job: JobState, sweep: Sweep, failed: Step | None) -> Finish:
     if best is not None:
         return Finish(job.job, JobStatus.COMPLETED, best=best)
     if any(state.step.status.is_done for state in job.steps):
-        reason = (
-            f"No trial logged the metric '{sweep.metric}', or none ended with a number. "
-            "Have the command log numbers under just that name."
-        )
-        return Finish(job.job, JobStatus.FAILED, reason=reason)
+        return Finish(job.job, JobStatus.FAILED, reason=_unlogged(sweep))
     return Finish(job.job, JobStatus.FAILED, failed)
 
 
+def _unlogged(sweep: Sweep) -> str:
+    return (
+        f"No trial logged the metric '{sweep.metric}', or none ended with a number. "
+        "Have the command log numbers under just that name."
+    )
+
+
 def _on_processes(job: JobState, now: datetime) -> list[Action]:
-    behind = falling_behind(job.job.sweep, _trials(job)) if job.job.sweep is not None else {}
+    behind: dict[str, str] = {}
+    for name, sweep in _sweeps(job).items():
+        behind |= falling_behind(sweep, _trials(job, name))
     return [action for step in job.steps if (action := _on_process(job, step, behind, now)) is not None]
 
 
-def _trials(job: JobState) -> list[Trial]:
-    return [Trial(state.step, state.values) for state in job.steps]
+def _sweeps(job: JobState) -> dict[str, Sweep]:
+    return sweeps_of(job.job, (state.step for state in job.steps))
+
+
+def _trials(job: JobState, of: str = "") -> list[Trial]:
+    """Return the trials of a sweep, by the step that ends it."""
+    return [Trial(state.step, state.values) for state in job.steps if state.step.spec.trial_of == of]
 
 
 def _startable(job: JobState, now: datetime) -> list[StepState]:
-    """Return the steps that may start now, of a sweep only as many as may run beside those that do."""
-    open_steps = [state for state in job.steps if not state.step.status.is_terminal]
-    waiting = [state for state in open_steps if state.step.status == StepStatus.WAITING and not state.is_busy]
-    due = [state for state in waiting if state.step.retry_at is None or state.step.retry_at <= now]
-    if job.job.sweep is None:
-        return due
-    return due[: max(0, job.job.sweep.max_parallel - (len(open_steps) - len(waiting)))]
+    """Return the steps that may start now, of each sweep only as many as may run beside those that do."""
+    steps = [state for state in job.steps if not state.step.status.is_terminal and state.step.spec.sweep is None]
+    room = {name: sweep.max_parallel for name, sweep in _sweeps(job).items()}
+    startable = []
+    for state in sorted(steps, key=_is_waiting):  # those that run take their room first
+        sweep = state.step.spec.trial_of
+        is_due = state.step.retry_at is None or state.step.retry_at <= now
+        if _is_waiting(state) and not (is_due and room.get(sweep, 1) > 0):
+            continue
+        if sweep in room:
+            room[sweep] -= 1
+        if _is_waiting(state):
+            startable.append(state)
+    return startable
+
+
+def _is_waiting(state: StepState) -> bool:
+    return state.step.status == StepStatus.WAITING and not state.is_busy
 
 
 def _on_process(job: JobState, state: StepState, behind: Mapping[str, str], now: datetime) -> Action | None:
@@ -240,16 +282,42 @@ def _on_process(job: JobState, state: StepState, behind: Mapping[str, str], now:
     broken = next((name for name, status in statuses.items() if name in needed and status in PAST), None)
     if broken is not None:
         return Skip(step, f"step '{broken}' {PAST[statuses[broken]]}")
-    failed = next((other.step for other in job.steps if other.step.status == StepStatus.FAILED), None)
+    failed = _failed(job)
     if failed is not None and not job.job.continue_on_step_failure:
-        if step.status == StepStatus.WAITING:
-            return Skip(step, f"step '{failed.name}' failed")
-        return Cancel(step, f"step '{failed.name}' failed")
+        return _without(step, f"step '{failed.name}' failed")
+    if statuses.get(step.spec.trial_of) in PAST:
+        return _without(step, f"step '{step.spec.trial_of}' {PAST[statuses[step.spec.trial_of]]}")
+    if step.spec.sweep is not None:
+        return _on_sweep(job, state, step.spec.sweep)
     if step.status == StepStatus.WAITING:
         return None
     if step.name in behind and state.process == Process.RUNNING:
         return Cancel(step, behind[step.name])
     return _on_end(state, now)
+
+
+def _without(step: Step, reason: str) -> Action:
+    """Return what becomes of a step that is no longer wanted."""
+    return Skip(step, reason) if step.status == StepStatus.WAITING else Cancel(step, reason)
+
+
+def _on_sweep(job: JobState, state: StepState, sweep: Sweep) -> Action | None:
+    """Return what the trials of a sweep's step ask for: it is done when they have ended and any of them is."""
+    step, trials = state.step, [other for other in job.steps if other.step.spec.trial_of == state.step.name]
+    if state.is_overdue:
+        return Fail(step, f"its trials ran longer than its limit of {sweep.timeout_s:g} s")
+    ended = [trial for trial in trials if trial.step.status.is_terminal and not trial.is_busy]
+    if len(ended) < len(trials):
+        reason = f"{len(ended)} of {len(trials)} trials have ended"
+        has_begun = any(trial.step.status != StepStatus.WAITING for trial in trials)
+        return Follow(step, reason) if has_begun and reason != step.reason else None
+    best = best_of(sweep, _trials(job, step.name))
+    if best is not None:
+        return TakeBest(step, best)
+    if any(trial.step.status.is_done for trial in trials):
+        return Fail(step, _unlogged(sweep))
+    failed = next((trial.step for trial in trials if trial.step.status == StepStatus.FAILED), trials[0].step)
+    return Fail(step, f"no trial is done. Trial '{failed.name}': {(failed.error or {}).get('message', failed.reason)}")
 
 
 def _on_end(state: StepState, now: datetime) -> Action | None:

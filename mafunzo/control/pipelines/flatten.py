@@ -15,6 +15,7 @@ from mafunzo.errors import InvalidParameter, UsageError
 
 Pin = Callable[[AssetReference | str], PinnedComponent]
 MAX_STEPS = 1000
+"""The most steps of a pipeline without the trials of its sweeps, and the most trials of those together."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class _Work:
                 continue
             if component.kind == "command":
                 commands[name] = node
+            elif node.sweep is not None:
+                self.faults.append(f"step '{name}': its trial '{component.name}' is a pipeline, expected a command.")
             elif node.component in within:
                 self.faults.append(f"step '{name}': the pipeline '{component.name}' contains itself.")
             else:
@@ -66,6 +69,12 @@ class _Work:
                 commands |= {f"{name}.{step}": self._placed(node, step, own, values) for step, own in inner.items()}
         if len(commands) > MAX_STEPS:
             raise InvalidParameter(f"The pipeline has more than {MAX_STEPS} steps. Split it into several jobs.")
+        trials = sum(node.sweep.trial_count for node in commands.values() if node.sweep is not None)
+        if trials > MAX_STEPS:
+            raise InvalidParameter(
+                f"The sweeps of the pipeline have {trials} trials in all, expected at most {MAX_STEPS}. "
+                "Set max_total_trials of each."
+            )
         return {
             name: replace(node, inputs={key: _follow(value, sources) for key, value in node.inputs.items()})
             for name, node in commands.items()

@@ -11,16 +11,18 @@ from pathlib import Path
 
 from mafunzo.control.launcher.environment import environment_folder, is_ready
 from mafunzo.control.launcher.local import ExitRecord, LocalLauncher, Running
-from mafunzo.control.pipelines.attempt import logged_values, step_folder
+from mafunzo.control.pipelines.attempt import last_folder, logged_values, step_folder
 from mafunzo.control.pipelines.cache import Ingredients, differences, ingredients, key_of
 from mafunzo.control.pipelines.decide import AGAIN, WAITS, JobState, Process, StepState, upstream
 from mafunzo.control.pipelines.stopping import Trial
+from mafunzo.control.pipelines.sweep import sweep_of, sweeps_of
 from mafunzo.control.store.artifact import Artifacts
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.records import Records
 from mafunzo.entities.job import Job, Step, StepStatus
 from mafunzo.entities.pruning import PruneKind, pruned_at
-from mafunzo.entities.sweep import Sweep
+from mafunzo.entities.sweep import Sampling, Sweep
+from mafunzo.tracking.regular_file import is_regular
 from mafunzo.tracking.step_folder import StepFolder
 
 ENVIRONMENTS_FOLDER = "environments"
@@ -55,20 +57,26 @@ class Observer:
     def job_state(self, job: Job, busy: Set[StepName]) -> JobState:
         """Return a job with what is seen of its steps; at those that are `busy` a thread is at work."""
         steps = self._records.steps.of(job.name)
-        outputs = _outputs(steps)
-        states = tuple(
-            StepState(step, is_busy=True) if (job.name, step.name) in busy else self._step_state(job, step, outputs)
-            for step in steps
-        )
-        if job.sweep is None:
-            return JobState(job, states)
-        trials = self.trials(job.sweep, steps)
-        states = tuple(replace(state, values=trial.values) for state, trial in zip(states, trials, strict=True))
-        return JobState(job, states, is_overdue=_has_passed(job.started_at, job.sweep.timeout_s))
+        outputs, sweeps = _outputs(steps), sweeps_of(job, steps)
+        later = _later_trials(steps, sweeps)
+        states = []
+        for step in steps:
+            sweep = sweeps.get(step.spec.trial_of)
+            if (job.name, step.name) in busy:
+                state = StepState(step, is_busy=True)
+            elif step.name in later or step.spec.sweep is not None:
+                state = StepState(step, is_overdue=_is_overdue_sweep(step))
+            else:
+                state = self._step_state(job, step, outputs, sweep)
+            if sweep is not None and step.spec.sweep is None:
+                state = replace(state, values=logged_values(last_folder(self._home, step), sweep.metric))
+            states.append(state)
+        is_overdue = job.sweep is not None and _has_passed(job.started_at, job.sweep.timeout_s)
+        return JobState(job, tuple(states), is_overdue)
 
     def trials(self, sweep: Sweep, steps: Iterable[Step]) -> list[Trial]:
         """Return a sweep's trials with what they have logged."""
-        return [Trial(step, logged_values(step_folder(self._home, step), sweep.metric)) for step in steps]
+        return [Trial(step, logged_values(last_folder(self._home, step), sweep.metric)) for step in steps]
 
     def outputs(self, job: str) -> Outputs:
         """Return what the steps of a job that are done have written."""
@@ -94,7 +102,7 @@ class Observer:
         """Return why the next attempt of a step runs."""
         return self._explain_retry(step) if step.attempt else self._explain(step, key)
 
-    def _step_state(self, job: Job, step: Step, outputs: Outputs) -> StepState:
+    def _step_state(self, job: Job, step: Step, outputs: Outputs, sweep: Sweep | None) -> StepState:
         if step.status == StepStatus.RUNNING:
             folder = step_folder(self._home, step)
             process = self._process(folder)
@@ -109,7 +117,9 @@ class Observer:
             cut_offs = sum(self._launcher.was_cut_off(path) for path in folders if not (path / HALTED_FILE).exists())
             return StepState(step, process, failures, cut_offs)
         if step.status == StepStatus.WAITING and upstream(step) <= set(outputs):
-            return replace(self._reusable(job, step, outputs), must_build=self.must_build(step))
+            is_undrawn = sweep is not None and sweep.sampling is Sampling.BAYESIAN and not step.attempt
+            state = StepState(step) if is_undrawn else self.reusable(job, step, outputs)
+            return replace(state, must_build=self.must_build(step))
         return StepState(step)
 
     def must_build(self, step: Step) -> bool:
@@ -127,11 +137,17 @@ class Observer:
                 return Process.RUNNING
         return Process.LOST
 
-    def _reusable(self, job: Job, step: Step, outputs: Outputs) -> StepState:
+    def reusable(self, job: Job, step: Step, outputs: Outputs) -> StepState:
+        """Return a step with the outputs that may be taken over from an earlier one, if there are any.
+
+        A trial is chosen by what it has logged, so that it takes over that as well, or nothing.
+        """
         if job.force_rerun or not step.spec.is_deterministic:
             return StepState(step)
         earlier = self._records.steps.find_cached(key_of(self.key(step, outputs)))
         if earlier is None or not all(self._is_sound(stored) for stored in earlier.outputs.values()):
+            return StepState(step)
+        if step.spec.trial_of and not is_regular(StepFolder(last_folder(self._home, earlier)).metrics):
             return StepState(step)
         return StepState(step, reusable=earlier.outputs, source=f"{earlier.job}/{earlier.name}")
 
@@ -141,8 +157,9 @@ class Observer:
 
     def _explain(self, step: Step, key: Ingredients) -> str:
         job = self._records.jobs.get(step.job)
-        if job.sweep is not None:
-            return ", ".join(f"{name} {step.spec.literals[name]}" for name in job.sweep.space)
+        sweep, _ = sweep_of(job, step, self._records.steps.of(step.job))
+        if sweep is not None:
+            return ", ".join(f"{name} {step.spec.literals[name]}" for name in sweep.space)
         if job.force_rerun:
             return "force_rerun is set"
         if not step.spec.is_deterministic:
@@ -169,6 +186,22 @@ class Observer:
         record = self._launcher.record(step_folder(self._home, step))
         has_failed = record is not None and _outcome(record) == Process.FAILED
         return f"attempt {step.attempt} {'failed' if has_failed else 'was cut off'}"
+
+
+def _later_trials(steps: Iterable[Step], sweeps: Mapping[str, Sweep]) -> set[str]:
+    """Return the trials before which so many wait that they can't start now: nothing of them need be looked up."""
+    room = {name: sweep.max_parallel for name, sweep in sweeps.items()}
+    later = set()
+    for step in steps:
+        sweep = step.spec.trial_of
+        if sweep in room and step.status is StepStatus.WAITING and not step.attempt:
+            room[sweep] -= 1
+            later |= {step.name} if room[sweep] < 0 else set()
+    return later
+
+
+def _is_overdue_sweep(step: Step) -> bool:
+    return step.spec.sweep is not None and _has_passed(step.started_at, step.spec.sweep.timeout_s)
 
 
 def _outputs(steps: Iterable[Step]) -> Outputs:

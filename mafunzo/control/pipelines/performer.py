@@ -20,6 +20,7 @@ from mafunzo.control.pipelines.attempt import (
     prepare,
     process_facts,
     step_folder,
+    take_over_metrics,
 )
 from mafunzo.control.pipelines.cache import Ingredients, key_of
 from mafunzo.control.pipelines.decide import (
@@ -30,7 +31,7 @@ from mafunzo.control.pipelines.decide import (
 from mafunzo.control.pipelines.delivery import deliver
 from mafunzo.control.pipelines.observer import ENVIRONMENTS_FOLDER, Observer
 from mafunzo.control.pipelines.stopping import Trial
-from mafunzo.control.pipelines.sweep import suggest
+from mafunzo.control.pipelines.sweep import suggest, sweep_of
 from mafunzo.control.store.artifact import Artifacts
 from mafunzo.control.store.blob import Blobs
 from mafunzo.control.store.home import Home
@@ -94,7 +95,11 @@ class Performer:
         if not self._leases.take(owner_of(step), without_cores(need) if must_build else need, self._capacity):
             return None  # a worker was quicker; the next tick says who
         try:
-            step = self._with_values(step)
+            drawn = self._with_values(step)
+            if drawn is not step and (reuse := self._reuse_of(drawn)) is not None:
+                self._leases.release(owner_of(step))
+                return reuse
+            step = drawn
             key = self._observer.key(step, self._observer.outputs(step.job))
             self.write_key(step, key)
             started = replace(
@@ -139,13 +144,20 @@ class Performer:
 
     def _with_values(self, step: Step) -> Step:
         """Return a trial that hasn't run yet with values that those before it suggest, where its sweep asks for that."""
-        sweep = self._records.jobs.get(step.job).sweep
+        sweep, steps = sweep_of(self._records.jobs.get(step.job), step, self._records.steps.of(step.job))
         if sweep is None or sweep.sampling is not Sampling.BAYESIAN or step.attempt:
             return step
-        trials = self._observer.trials(sweep, self._records.steps.of(step.job))
+        trials = self._observer.trials(sweep, steps)
         values = {name: LiteralInput(value) for name, value in suggest(sweep, trials).items()}
         self._observer.forget(step.job, step.name)
         return replace(step, spec=replace(step.spec, inputs={**step.spec.inputs, **values}))
+
+    def _reuse_of(self, step: Step) -> Callable[[], None] | None:
+        """Return what takes over an earlier step's outputs for one whose values have only been drawn, None for none."""
+        job = self._records.jobs.get(step.job)
+        state = self._observer.reusable(job, step, self._observer.outputs(step.job))
+        outputs = state.reusable
+        return None if outputs is None else lambda: self.reuse(step, outputs, state.source)
 
     def take_cores(self, step: Step, folder: StepFolder) -> bool:
         """Return whether a step whose environment is built got its cores; its own time begins then."""
@@ -163,9 +175,7 @@ class Performer:
         try:
             outputs = collect(step.spec, folder, self._artifacts)
             self._observer.damaged -= set(outputs.values())  # storing them has made them whole
-            # Of a sweep only the best trial's outputs go anywhere, at its end.
-            if self._records.jobs.get(step.job).sweep is None:
-                self._deliver(step, outputs)
+            self._deliver_own(step, outputs)
         except (MafunzoError, OSError) as error:
             facts = process_facts(folder, self._launcher.record(folder))
             self.end(replace(step, error=failure_of(error) | facts), StepStatus.FAILED, "its outputs can't be stored")
@@ -174,6 +184,11 @@ class Performer:
         self.end(replace(step, outputs=outputs), StepStatus.COMPLETED, step.reason)
         self._clean(replace(step, status=StepStatus.COMPLETED))
         logger.info("Completed %s/%s", step.job, step.name)
+
+    def _deliver_own(self, step: Step, outputs: Mapping[str, str]) -> None:
+        """Deliver the outputs of a step that has ended; of a sweep only the best trial's go anywhere, at its end."""
+        if not step.spec.trial_of and self._records.jobs.get(step.job).sweep is None:
+            self._deliver(step, outputs)
 
     def _deliver(self, step: Step, outputs: Mapping[str, str]) -> None:
         """Deliver a step's outputs to their destinations. Idempotent. Raises `Conflict` for a version taken."""
@@ -196,12 +211,32 @@ class Performer:
         self.write_key(step, key)
         reused = replace(step, cache_key=key_of(key), outputs=outputs, started_at=step.started_at or _now())
         try:
-            self._deliver(step, outputs)
+            if step.spec.trial_of:
+                job, _, name = source.partition("/")
+                earlier = next(one for one in self._records.steps.of(job) if one.name == name)
+                take_over_metrics(self._home, earlier, step)
+            self._deliver_own(step, outputs)
         except MafunzoError as error:
             failed = replace(reused, outputs={}, error=failure_of(error))
             self.end(failed, StepStatus.FAILED, "its outputs can't be delivered")
             return
         self.end(reused, StepStatus.CACHED, f"same as {source}")
+
+    def take_best(self, step: Step, best: Trial) -> None:
+        """Complete a sweep's step with the outputs of its best trial, and deliver them."""
+        value, metric = best.values[-1], step.spec.sweep.metric if step.spec.sweep else ""
+        try:
+            self._deliver(step, best.step.outputs)
+        except MafunzoError as error:
+            self.end(replace(step, error=failure_of(error)), StepStatus.FAILED, "its outputs can't be delivered")
+            return
+        properties = {BEST_TRIAL: best.step.name, BEST_VALUE: value}
+        ended = replace(step, outputs=best.step.outputs, properties=properties, started_at=step.started_at or _now())
+        self.end(ended, StepStatus.COMPLETED, f"{best.step.name} did best: {metric} {value:g}")
+
+    def follow(self, step: Step, reason: str) -> None:
+        """Write how far the trials of a sweep's step are; its own time begins with the first of them."""
+        self._records.steps.update(replace(step, reason=reason, started_at=step.started_at or _now()))
 
     def put_back(self, step: Step, reason: str, retry_at: datetime | None = None) -> None:
         """End what is left of an attempt, and have the step wait for its next one."""

@@ -20,6 +20,7 @@ from mafunzo.control.pipelines.binding import (
     upstream_of,
 )
 from mafunzo.control.pipelines.command import PLACEHOLDER, REFERENCE, placeholders
+from mafunzo.control.pipelines.sweep import draw, seeded
 from mafunzo.entities.component import (
     COMPUTE,
     INSTANCES,
@@ -50,6 +51,7 @@ from mafunzo.entities.job import (
 )
 from mafunzo.entities.job_request import JobRequest
 from mafunzo.entities.reference import AssetReference
+from mafunzo.entities.sweep import Sweep
 from mafunzo.errors import Faults, InvalidParameter
 
 
@@ -95,10 +97,10 @@ def plan(request: JobRequest, facts: Facts) -> tuple[Job, list[Step]]:
     pinned = {name: facts.pinned.get(node.component) for name, node in pipeline.nodes.items()}
     written = {name: None if known is None else known.component.outputs for name, known in pinned.items()}
     sources = Sources(pipeline.inputs, job_inputs, written)
-    specs: dict[str, StepSpec | None] = {}
+    specs: dict[str, list[StepSpec]] = {}
     for name, node in pipeline.nodes.items():
         own_faults = Faults(f"step '{name}': ")
-        specs[name] = _step(node, pinned[name], sources, facts, own_faults)
+        specs[name] = _steps(node, pinned[name], sources, facts, own_faults)
         faults.add(*own_faults)
     outputs = _outputs(pipeline, written, faults)
     order = _order({name: upstream_of(node) for name, node in pipeline.nodes.items()}, faults)
@@ -121,7 +123,7 @@ def plan(request: JobRequest, facts: Facts) -> tuple[Job, list[Step]]:
         user_properties=request.user_properties or {},
         echoes=request.echoes,
     )
-    return job, [Step(job=request.name, spec=spec) for name in order if (spec := specs[name]) is not None]
+    return job, [Step(job=request.name, spec=spec) for name in order for spec in specs[name]]
 
 
 def _alone(component: Component) -> Component:
@@ -133,6 +135,37 @@ def _alone(component: Component) -> Component:
         outputs={name: f"${{{{parent.outputs.{name}}}}}" for name in component.outputs},
     )
     return replace(component, kind="pipeline", command="", nodes={component.name: node})
+
+
+def _steps(
+    node: Node, pinned: PinnedComponent | None, sources: Sources, facts: Facts, faults: Faults
+) -> list[StepSpec]:
+    """Return the step of a node; of one that is a sweep its trials, and the step that takes the best one's outputs.
+
+    None with its faults added; what is wrong with one trial is wrong with each, and is told once.
+    """
+    if node.sweep is None or pinned is None:
+        step = _step(node, pinned, sources, facts, faults)
+        return [] if step is None else [step]
+    sweep, trials = seeded(node.sweep), list[StepSpec]()
+    whole = node.resources or pinned.component.resources
+    resources = replace(whole, cpus=whole.cpus or max(1, facts.hardware.cpus // sweep.max_parallel))
+    for number, values in enumerate(draw(sweep)):
+        name = f"{node.name}.trial_{number}"
+        named = replace(node, name=name, inputs={**node.inputs, **values}, resources=resources, display_name="")
+        trial = _step(named, pinned, sources, facts, faults)
+        if trial is None or faults:
+            return []
+        trials.append(replace(trial, trial_of=node.name))
+    return [*trials, _sweep_step(node, sweep, trials[0])]
+
+
+def _sweep_step(node: Node, sweep: Sweep, trial: StepSpec) -> StepSpec:
+    """Return the step that takes the outputs of the best trial, as one of the trials is but for the values that differ."""
+    inputs = {name: source for name, source in trial.inputs.items() if name not in sweep.space}
+    return replace(
+        trial, name=node.name, inputs=inputs, display_name=node.display_name, timeout_s=0.0, trial_of="", sweep=sweep
+    )
 
 
 def _step(

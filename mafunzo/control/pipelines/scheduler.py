@@ -33,6 +33,7 @@ from mafunzo.control.pipelines.decide import (
     Collect,
     Fail,
     Finish,
+    Follow,
     Holder,
     JobState,
     Retry,
@@ -40,6 +41,7 @@ from mafunzo.control.pipelines.decide import (
     Skip,
     Start,
     State,
+    TakeBest,
     Wait,
     decide,
     need_of,
@@ -278,6 +280,10 @@ class Scheduler:
                 self._submit(step, launch)
             case Reuse(step, outputs, source):
                 self._submit(step, lambda: self._performer.reuse(step, outputs, source))
+            case TakeBest(step, best):
+                self._submit(step, lambda: self._performer.take_best(step, best))
+            case Follow(step, reason):
+                self._performer.follow(step, reason)
             case Collect(step):
                 self._submit(step, lambda: self._performer.collect(step))
             case Retry(step, reason, at):

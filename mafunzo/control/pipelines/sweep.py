@@ -4,10 +4,11 @@ Pure: the same sweep, with its seed, gives the same values. optuna draws all tha
 imports it, and only when it is needed.
 """
 
+import hashlib
 import itertools
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from statistics import NormalDist
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from mafunzo.control.pipelines.stopping import Trial
 from mafunzo.entities.component import Component
-from mafunzo.entities.job import Resources, Value
+from mafunzo.entities.job import Job, Resources, Step, Value
 from mafunzo.entities.sweep import Distribution, Sampling, Sweep
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def suggest(sweep: Sweep, trials: Sequence[Trial]) -> Values:
     """
     from optuna.trial import create_trial
 
-    study = _study(sweep, sum(trial.step.attempt > 0 for trial in trials))
+    study = _study(sweep, sum(trial.step.attempt > 0 or trial.step.status.is_done for trial in trials))
     axes = _axes(sweep)
     for trial in trials:
         if trial.step.status.is_done and trial.values and trial.values[-1] is not None:
@@ -63,6 +64,30 @@ def with_trials(pipeline: Component, trials: Sequence[Mapping[str, Value]], reso
         for number, values in enumerate(trials)
     )
     return replace(pipeline, nodes={trial.name: trial for trial in nodes})
+
+
+def seeded(sweep: Sweep) -> Sweep:
+    """Return a sweep with a seed that follows from what is drawn, where it has none: drawn again, its trials are the same.
+
+    Limits don't count, so that a sweep with more trials begins with those that it had.
+    """
+    if sweep.seed is not None:
+        return sweep
+    drawn = repr((sorted(sweep.space.items()), sweep.sampling, sweep.log_base))
+    return replace(sweep, seed=int(hashlib.sha256(drawn.encode()).hexdigest(), 16) % 2**31)
+
+
+def sweeps_of(job: Job, steps: Iterable[Step]) -> dict[str, Sweep]:
+    """Return the sweeps of a job by the steps that end them; one that is the job itself by an empty name."""
+    own = {} if job.sweep is None else {"": job.sweep}
+    return own | {step.name: step.spec.sweep for step in steps if step.spec.sweep is not None}
+
+
+def sweep_of(job: Job, step: Step, steps: Iterable[Step]) -> tuple[Sweep | None, list[Step]]:
+    """Return the sweep that a step is a trial of, None where it is of none, and all trials of it among the job's steps."""
+    steps = list(steps)
+    trials = [one for one in steps if one.spec.trial_of == step.spec.trial_of]
+    return sweeps_of(job, steps).get(step.spec.trial_of), trials
 
 
 def _study(sweep: Sweep, number: int) -> "Study":

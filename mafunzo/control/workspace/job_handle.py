@@ -147,7 +147,7 @@ class JobHandle:
             return artifact
         files = {file.path: (artifact, file.path) for file in self._services.artifacts.manifest(artifact)}
         if output == ARTIFACTS and (source := self._default_output(output, step)):
-            maker = self.step(source.step)
+            maker = self.maker(self.step(source.step))
             files = self.logged(maker) | self.log_files(maker) | files
         below = {file.removeprefix(f"{path}/"): entry for file, entry in files.items() if file.startswith(f"{path}/")}
         chosen = below or {Path(file).name: entry for file, entry in files.items() if file == path}
@@ -170,6 +170,10 @@ class JobHandle:
             if step.name == name:
                 return step
         raise NotFound(f"Job {self.name} has no step '{name}'. It has: {', '.join(s.name for s in self.steps)}.")
+
+    def maker(self, step: Step) -> Step:
+        """Return the step that wrote what a step has: the best trial of one that is a sweep, else the step itself."""
+        return self.step(step.properties.get(BEST_TRIAL, step.name))
 
     def has(self, source: StepOutputInput) -> bool:
         """Return whether a step has written an output."""

@@ -13,6 +13,7 @@ from mafunzo.control.workspace.shipped_component import shipped, shipped_names
 from mafunzo.entities.asset import Asset
 from mafunzo.entities.job import ArtifactInput, Job, Step
 from mafunzo.entities.pruning import PruneKind, pruned_at
+from mafunzo.entities.sweep import BEST_TRIAL
 from mafunzo.errors import ArtifactCorrupt, NotFound
 
 
@@ -73,8 +74,11 @@ def trace(services: Services, thing: str) -> Lineage:
 
 
 def facts_of_job(services: Services, job: Job, output: str, producer: Step | None) -> dict[str, Any]:
-    """Return what a registered model remembers of the job that made it, or of the one step that did."""
-    steps = [producer] if producer else services.records.steps.of(job.name)
+    """Return what a registered model remembers of the job that made it, or of the one step that did; of a sweep's, of its best
+    trial."""
+    steps = services.records.steps.of(job.name)
+    if producer:
+        steps = [step for step in steps if step.name == producer.properties.get(BEST_TRIAL, producer.name)]
     by_name = {step.name: step for step in steps}
     literals = {f"{step.name}.{name}": value for step in steps for name, value in step.spec.literals.items()}
     properties: dict[str, Any] = {

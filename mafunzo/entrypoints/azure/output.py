@@ -22,7 +22,7 @@ def publish(workspace: Workspace, job: str, step: str | None = None) -> tuple[st
     written = outputs.written(step)
     for output, artifact in written.items():
         blobs.publish(CONTAINER, output_path(name, output), artifact, view)
-    steps = [outputs.step(step)] if step else outputs.steps
+    steps = [outputs.maker(outputs.step(step))] if step else outputs.steps
     has_files = step is not None or outputs.job.sweep is None
     files: Files = {}
     for one in steps:

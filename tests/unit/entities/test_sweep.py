@@ -2,7 +2,7 @@
 
 import pytest
 
-from mafunzo.entities.sweep import Distribution
+from mafunzo.entities.sweep import Distribution, Goal, Sampling, Sweep
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,10 @@ def test_a_distribution_is_what_its_name_says(
 ) -> None:
     distribution = Distribution(kind, arguments)
     assert (distribution.is_normal, distribution.is_log, distribution.quantum) == (is_normal, is_log, quantum)
+
+
+def test_a_grid_has_no_more_trials_than_points() -> None:
+    space = {"a": Distribution("choice", (1, 2)), "b": Distribution("choice", (1, 2, 3))}
+    sweep = Sweep("loss", Goal.MINIMIZE, space, max_trials=5)
+    counts = [Sweep("loss", Goal.MINIMIZE, space, Sampling.GRID, most).trial_count for most in (5, 1000)]
+    assert (sweep.trial_count, counts) == (5, [5, 6])

@@ -91,6 +91,7 @@ def _node(name: str, body: Mapping[str, Any]) -> Json:
         "bound": bound,
         "is_distributed": bool(body.get("distribution")),
         "display_name": str(body.get("display_name") or body.get("displayName") or ""),
+        "sweep": None,
     }
 
 

@@ -3,17 +3,20 @@
 Pure: local paths and inline definitions are resolved, and uploaded, by the caller's `Local`.
 """
 
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from mafunzo.entities.component import STEP_OUTPUT
+from mafunzo.entities.duration import seconds_of
 from mafunzo.entities.reference import AssetReference
-from mafunzo.entrypoints.azure.files.keys import SETTINGS, number_of
+from mafunzo.entrypoints.azure.files.keys import SETTINGS
 from mafunzo.entrypoints.azure.reference import parse_reference
+from mafunzo.entrypoints.azure.wire.component import SWEEP
 from mafunzo.entrypoints.azure.wire.envelope import resource_id, without_nulls
 from mafunzo.entrypoints.azure.wire.job import FILE_SOURCE
-from mafunzo.entrypoints.azure.wire.sweep import ARGUMENTS
+from mafunzo.entrypoints.azure.wire.sweep import camel, camel_keys, duration, sweep_section
 from mafunzo.errors import did_you_mean
 
 ANONYMOUS = "azureml_anonymous"
@@ -85,7 +88,7 @@ def job_body(document: Mapping[str, Any], local: Local) -> Body:
         "tags": dict(document.get("tags") or {}),
         "properties": dict(document.get("properties") or {}),
         "computeId": document.get("compute"),
-        "inputs": {name: _camel_keys(body) for name, body in _input_bodies("inputs", document, local).items()},
+        "inputs": {name: camel_keys(body) for name, body in _input_bodies("inputs", document, local).items()},
         "outputs": {name: _job_output(output) for name, output in (document.get("outputs") or {}).items()},
     }
     return {"properties": without_nulls({**properties, **parts[kind](document, local)})}
@@ -101,34 +104,13 @@ def _pipeline_part(document: Mapping[str, Any], local: Local) -> Body:
 
 
 def _sweep_part(document: Mapping[str, Any], local: Local) -> Body:
-    limits = {
-        _camel(key): _duration(value) if key.endswith("timeout") else value
-        for key, value in (document.get("limits") or {}).items()
-    }
+    section = sweep_section(document)
     trial = _command_part({"resources": document.get("resources"), **document["trial"]}, local, "trial")
-    policy = document.get("early_termination")
     return {
-        "searchSpace": {name: _values(distribution) for name, distribution in document["search_space"].items()},
-        "samplingAlgorithm": _typed("samplingAlgorithmType", document.get("sampling_algorithm") or "random"),
-        "objective": _camel_keys(document["objective"]),
-        "earlyTermination": None if policy is None else _typed("policyType", policy),
-        "limits": {"jobLimitsType": "Sweep", **limits},
+        **section,
+        "limits": {"jobLimitsType": "Sweep", **section["limits"]},
         "trial": without_nulls(trial),
     }
-
-
-def _values(distribution: Mapping[str, Any]) -> list[Any]:
-    """Return a swept parameter's distribution as a list: `["uniform", [0.1, 0.9]]`."""
-    kind = str(distribution["type"])
-    arguments = [distribution.get(name) for name in ARGUMENTS.get(kind, ())]
-    return [kind, arguments if kind == "choice" else [number_of(one) for one in arguments]]
-
-
-def _typed(name: str, spec: str | Mapping[str, Any]) -> Body:
-    """Return a policy or an algorithm, which may be its type alone, with the type under `name`, in Azure's spelling."""
-    fields = dict(spec) if isinstance(spec, Mapping) else {"type": spec}
-    kind = "".join(word.capitalize() for word in str(fields.pop("type", "")).split("_"))
-    return {name: kind, **_camel_keys(fields)}
 
 
 def _command_part(document: Mapping[str, Any], local: Local, where: str = "") -> Body:
@@ -139,15 +121,15 @@ def _command_part(document: Mapping[str, Any], local: Local, where: str = "") ->
         "codeId": names.get("code"),
         "environmentId": names.get("environment"),
         "environmentVariables": dict(document.get("environment_variables") or {}),
-        "resources": _camel_keys(document.get("resources") or {}),
-        "distribution": _camel_keys(_distribution(document)) or None,
-        "limits": None if limit is None else {"jobLimitsType": "Command", "timeout": _duration(limit)},
+        "resources": camel_keys(document.get("resources") or {}),
+        "distribution": camel_keys(_distribution(document)) or None,
+        "limits": None if limit is None else {"jobLimitsType": "Command", "timeout": duration(limit)},
     }
 
 
 def _job_output(output: Any) -> Body:
     names = {"name": "assetName", "version": "assetVersion"}
-    return {names.get(key, _camel(key)): value for key, value in _output_body(output).items()}
+    return {names.get(key, camel(key)): value for key, value in _output_body(output).items()}
 
 
 # Nodes
@@ -160,6 +142,40 @@ def node_bodies(pipeline: Mapping[str, Any], local: Local) -> Body:
 
 
 def _node(name: str, node: Mapping[str, Any], types: "_Types", local: Local) -> Body:
+    body = _plain_node(name, node, types, local)
+    if not _is_sweep(node):
+        return body
+    trial = {"componentId": body.pop("componentId")}
+    return {**body, "trial": trial, **_sweep_of_node(node)}
+
+
+def _is_sweep(node: Mapping[str, Any]) -> bool:
+    return str(node.get("type") or "").lower() == SWEEP
+
+
+def _sweep_of_node(node: Mapping[str, Any]) -> Body:
+    """Return a node's keys of its sweep as the SDK sends and reads them: as in the file, but for the policy's type."""
+    policy = node.get("early_termination")
+    return without_nulls(
+        {
+            **{key: node.get(key) for key in ("objective", "sampling_algorithm", "search_space")},
+            "early_termination": _policy(policy) if isinstance(policy, Mapping) else policy,
+            "limits": {
+                key: math.ceil(seconds_of(duration(limit))) if key.endswith("timeout") else limit
+                for key, limit in without_nulls(node.get("limits") or {}).items()
+            }
+            or None,
+        }
+    )
+
+
+def _policy(spec: Mapping[str, Any]) -> Body:
+    words = str(spec.get("type") or "").split("_")
+    rest = {key: value for key, value in spec.items() if key != "type"}
+    return {**rest, "policy_type": "".join(word.capitalize() for word in words)}
+
+
+def _plain_node(name: str, node: Mapping[str, Any], types: "_Types", local: Local) -> Body:
     return without_nulls(
         {
             "name": name,
@@ -172,7 +188,7 @@ def _node(name: str, node: Mapping[str, Any], types: "_Types", local: Local) -> 
             "resources": node.get("resources"),
             "distribution": _distribution(node) or None,
             "environment_variables": node.get("environment_variables"),
-            "limits": {key: _duration(limit) for key, limit in without_nulls(node.get("limits") or {}).items()} or None,
+            "limits": {key: duration(limit) for key, limit in without_nulls(node.get("limits") or {}).items()} or None,
         }
     )
 
@@ -189,11 +205,11 @@ class _Types:
         """Return the reference to the component that a node runs."""
         if name not in self._components:
             node = self._pipeline["jobs"][name]
-            component = node.get("component")
+            key, component = _component_of(node)
             if component is None:
                 component = self._local.component(f"jobs.{name}", self._in_place(node))
             elif not (isinstance(component, str) and is_reference(component)):
-                component = self._local.component(f"jobs.{name}.component", component)
+                component = self._local.component(f"jobs.{name}.{key}", component)
             self._components[name] = component
         return self._components[name]
 
@@ -203,10 +219,10 @@ class _Types:
         Others have no effect, as in the Azure SDK.
         """
         node: Mapping[str, Any] = self._pipeline["jobs"][name]
-        component = node.get("component")
+        key, component = _component_of(node)
         if component is None or (isinstance(component, str) and is_reference(component)):
             return node
-        declared = self._local.inputs(f"jobs.{name}.component", self.component(name))
+        declared = self._local.inputs(f"jobs.{name}.{key}", self.component(name))
         inputs: Mapping[str, Any] = node.get("inputs") or {}
         unknown = [] if declared is None else [key for key in inputs if key not in declared]
         for key in unknown:
@@ -257,9 +273,16 @@ class _Types:
 
     def _of_step(self, step: str, output: str) -> str:
         node = self._pipeline["jobs"].get(step) or {}
-        if "component" not in node:
+        key, component = _component_of(node)
+        if component is None:
             return self._of_output((node.get("outputs") or {}).get(output))
-        return self._local.outputs(f"jobs.{step}.component", self.component(step)).get(output, "uri_folder")
+        return self._local.outputs(f"jobs.{step}.{key}", self.component(step)).get(output, "uri_folder")
+
+
+def _component_of(node: Mapping[str, Any]) -> tuple[str, Any]:
+    """Return what a node runs, None for a command of its own, and the key that says it."""
+    key = "trial" if _is_sweep(node) else "component"
+    return key, node.get(key)
 
 
 # What both have
@@ -338,16 +361,3 @@ def _distribution(spec: Mapping[str, Any]) -> Body:
     distribution = dict(spec.get("distribution") or {})
     kind = str(distribution.pop("type", ""))
     return {**distribution, "distribution_type": _DISTRIBUTIONS.get(kind.lower(), kind)} if kind else {}
-
-
-def _duration(limit: Any) -> str:
-    return f"PT{limit}S" if str(limit).isdecimal() else str(limit)
-
-
-def _camel_keys(section: Mapping[str, Any]) -> Body:
-    return {_camel(key): value for key, value in section.items()}
-
-
-def _camel(key: str) -> str:
-    first, *rest = key.split("_")
-    return first + "".join(word.capitalize() for word in rest)

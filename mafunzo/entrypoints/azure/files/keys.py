@@ -11,7 +11,7 @@ from mafunzo.entities.component_file import NODE_TYPES
 from mafunzo.entities.duration import seconds_of
 from mafunzo.entrypoints.azure.files.kind import FileKind, refusal
 from mafunzo.entrypoints.azure.wire.asset import DATA_TYPES
-from mafunzo.entrypoints.azure.wire.component import UNSUPPORTED_NODES
+from mafunzo.entrypoints.azure.wire.component import SWEEP
 from mafunzo.entrypoints.azure.wire.envelope import DATASTORE
 from mafunzo.errors import InvalidParameter, did_you_mean
 
@@ -135,6 +135,8 @@ _SWEEP: Mapping[str, Shape] = {
     ),
     "resources": _RUN["resources"],
 }
+_SWEEP_NODE = Fields({**_SWEEP, "trial": Leaf.ANYTHING}, ("trial", "search_space", "objective"))
+"""A node of the type sweep, whose trial is a component."""
 _COMPONENT: Mapping[str, Shape] = {
     **_ASSET,
     **_scalars("type display_name is_deterministic"),
@@ -275,7 +277,8 @@ def _faults(shape: Shape, value: Any, path: tuple[str, ...]) -> Iterator[KeyFaul
                 if each is _NODES.shape and isinstance(one, Mapping) and (fault := _node_fault(one)):
                     yield _fault(below, fault)
                 else:
-                    yield from _faults(each, one, below)
+                    is_sweep = each is _NODES.shape and isinstance(one, Mapping) and _node_type(one) == SWEEP
+                    yield from _faults(_SWEEP_NODE if is_sweep else each, one, below)
         case Fields():
             yield from _key_faults(shape, value, path)
 
@@ -296,11 +299,16 @@ def _key_faults(shape: Fields, value: Mapping[Any, Any], path: tuple[str, ...]) 
 
 def _node_fault(node: Mapping[str, Any]) -> str:
     """Return why a node can't run here at all; empty where it can, or where its keys say what is wrong."""
-    kind = str(node.get("type") or "command").lower()
+    kind = _node_type(node)
+    if kind == SWEEP:
+        return ""
     if kind not in NODE_TYPES:
-        instead = UNSUPPORTED_NODES.get(kind) or refusal(kind)
-        return f"a node of the type {kind}, expected {' or '.join(NODE_TYPES)}. {instead}".rstrip()
+        return f"a node of the type {kind}, expected {', '.join(NODE_TYPES)} or {SWEEP}. {refusal(kind)}".rstrip()
     return "" if {"component", "command"} & set(node) else "it has neither component nor command, expected one of them."
+
+
+def _node_type(node: Mapping[str, Any]) -> str:
+    return str(node.get("type") or "command").lower()
 
 
 def _suggestion(key: str, known: Iterable[str]) -> str:
@@ -322,11 +330,6 @@ def _value_fault(leaf: Leaf | OneOf, value: Any) -> str:
 def _stand_in(leaf: Leaf | OneOf) -> Any:
     """Return a good value to read the rest of a file with; None where there is none."""
     return leaf.texts[0] if isinstance(leaf, OneOf) else _STAND_INS_BY_LEAF.get(leaf)
-
-
-def number_of(value: Any) -> Any:
-    """Return the number in a text, since YAML reads 1e-4 as text; anything else as it is."""
-    return float(value) if isinstance(value, str) and _is_number(value) else value
 
 
 def _written(value: Any) -> str:

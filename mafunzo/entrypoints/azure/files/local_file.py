@@ -121,7 +121,7 @@ class LocalFiles:
         if kind is FileKind.COMPONENT:
             if "$schema" in document and (schema := kind_of(document, str(spec))) is not kind:
                 raise InvalidFile(f"$schema: it is that of a {schema}, expected a component's.")
-            document = with_type(document)
+            document = {"name": ANONYMOUS, **with_type(document)}
         if faults := faults_of(kind, document, is_inline=kind is FileKind.ENVIRONMENT):
             raise InvalidFile("its keys can't be used.", [fault.text for fault in faults])
         return body_of(kind, document, local)

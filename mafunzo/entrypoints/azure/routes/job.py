@@ -78,15 +78,16 @@ def cancel_job(azure: Azure, name: str) -> Response:
 def get_run(azure: Azure, name: str) -> Any:
     """Return a job, or a step of one, as its run."""
     handle, step = azure.workspace.jobs.find(name)
-    return run_wire.child_run_body(handle.job, step) if step else run_wire.run_body(handle.job)
+    return run_wire.child_run_body(handle.job, step, handle.steps) if step else run_wire.run_body(handle.job)
 
 
 @router.get(f"{WS}/runs/{{name}}/children")
 def list_children(request: Request, azure: Azure, name: str) -> Any:
-    """List the steps of a job as child runs."""
-    handle = azure.workspace.jobs.get(name)
-    job = handle.job
-    return paged(request, handle.steps, lambda step: run_wire.child_run_body(job, step))
+    """List the steps of a job, or the trials of a step of it, as child runs."""
+    handle, parent = azure.workspace.jobs.find(name)
+    job, steps = handle.job, handle.steps
+    children = run_wire.children_of(steps, parent)
+    return paged(request, children, lambda step: run_wire.child_run_body(job, step, steps))
 
 
 @router.patch(f"{WS}/experiments/{{experiment}}/runs/{{name}}")

@@ -18,6 +18,7 @@ from mafunzo.entities.reference import AssetReference, JobOutputReference, PathI
 from mafunzo.entrypoints.azure.reference import parse_reference, stored_path
 from mafunzo.entrypoints.azure.wire.asset import version_body, what_is_common
 from mafunzo.entrypoints.azure.wire.envelope import DATASTORE, ECHO, echo_of, registry_id
+from mafunzo.entrypoints.azure.wire.sweep import sweep_from_node
 from mafunzo.errors import InvalidParameter, NotSupported
 
 _DEFAULT_DATASTORE = re.compile(r"\$\{\{\s*default_datastore\s*\}\}")
@@ -28,12 +29,8 @@ UNSUPPORTED_TYPES: Mapping[str, str] = {
     "import": "Imports from databases aren't run here. Run a command that fetches the rows.",
 }
 """What of Azure's components and nodes doesn't run here, and what to do instead."""
-UNSUPPORTED_NODES: Mapping[str, str] = {
-    **UNSUPPORTED_TYPES,
-    "sweep": "A sweep is a job of its own here. Submit it first, and give the pipeline the best trial's output: "
-    "azureml://jobs/<sweep>/outputs/<output>.",
-}
-"""The same of a pipeline's nodes."""
+SWEEP = "sweep"
+"""The type of a node whose component is run as the trials of a sweep."""
 _SPEC_TYPES = {"string": "String", "integer": "Integer", "number": "Number", "boolean": "Boolean"}
 
 
@@ -123,8 +120,10 @@ def node_from_body(name: str, body: Mapping[str, Any]) -> Node:
     Raises `NotSupported` for a kind of node that doesn't run here, `InvalidParameter` for a number that isn't one.
     """
     outputs, kind = body.get("outputs") or {}, str(body.get("type") or "").lower()
-    if kind in UNSUPPORTED_NODES:
-        raise NotSupported(f"Node '{name}' is of the type {kind}. {UNSUPPORTED_NODES[kind]}")
+    if kind in UNSUPPORTED_TYPES:
+        raise NotSupported(f"Node '{name}' is of the type {kind}. {UNSUPPORTED_TYPES[kind]}")
+    if kind == SWEEP:
+        return replace(node_from_body(name, _trial_node(body)), sweep=sweep_from_node(name, body))
     node = component_file.node_from_dict(
         name,
         {
@@ -146,6 +145,13 @@ def node_from_body(name: str, body: Mapping[str, Any]) -> Node:
             if isinstance(value, Mapping) and (destination := destination_from_body(key, value))
         },
     )
+
+
+def _trial_node(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the node of a sweep as that of a command, its trial, whose limit is that of a trial."""
+    trial, limits = body.get("trial"), with_file_keys(body).get("limits") or {}
+    component = (trial.get("componentId") or trial.get("component")) if isinstance(trial, Mapping) else trial
+    return {**body, "type": "command", "componentId": component, "limits": {"timeout": limits.get("trial_timeout")}}
 
 
 def require_no_services(who: str, body: Mapping[str, Any]) -> None:

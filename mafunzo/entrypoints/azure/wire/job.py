@@ -15,7 +15,6 @@ from mafunzo.entities.component import PARENT_INPUT, PATH_TYPES, Component, Inpu
 from mafunzo.entities.job import Destination, Job
 from mafunzo.entities.job_request import JobChange, JobRequest, OwnCommand
 from mafunzo.entities.reference import PathInput
-from mafunzo.entities.sweep import BEST_TRIAL, BEST_VALUE
 from mafunzo.entrypoints.azure.reference import compute_name
 from mafunzo.entrypoints.azure.wire.component import (
     asset_name,
@@ -39,7 +38,7 @@ from mafunzo.entrypoints.azure.wire.envelope import (
     without_nulls,
 )
 from mafunzo.entrypoints.azure.wire.finetuning import FINE_TUNING, pipeline_properties
-from mafunzo.entrypoints.azure.wire.run import kind_of, output_id, status_of
+from mafunzo.entrypoints.azure.wire.run import best_of, kind_of, output_id, status_of
 from mafunzo.entrypoints.azure.wire.sweep import sweep_from_body, swept_inputs, trial_from_body
 from mafunzo.errors import Faults, InvalidParameter, MafunzoError, NotSupported
 
@@ -241,7 +240,7 @@ def job_body(job: Job, pages: str) -> dict[str, Any]:
         "experimentName": job.experiment,
         "status": status_of(job),
         "tags": dict(job.tags),
-        "properties": {**job.user_properties, **_best_of(job)},
+        "properties": {**job.user_properties, **best_of(job.name, job.properties)},
         "services": {"Studio": {"endpoint": pages, "jobServiceType": "Studio", "status": None, "errorMessage": None}},
         "outputs": output_bodies,
         "inputs": {name: _with_mode(value) for name, value in (echo.get("inputs") or {}).items()},
@@ -299,16 +298,6 @@ def request_of(job: Job) -> JobRequest | None:
     """Return the request in a job's stored body; None for a job of another entrypoint."""
     body = job.echoes.get(ECHO)
     return None if body is None else job_from_body(job.name, body)
-
-
-def _best_of(job: Job) -> dict[str, str]:
-    """Return a sweep's properties of its best trial, under the names that the SDK looks for."""
-    if BEST_TRIAL not in job.properties:
-        return {}
-    return {
-        "best_child_run_id": f"{job.name}.{job.properties[BEST_TRIAL]}",
-        "score": str(job.properties[BEST_VALUE]),
-    }
 
 
 def change_from_body(body: Mapping[str, Any], is_archived: str = "hidden") -> JobChange:

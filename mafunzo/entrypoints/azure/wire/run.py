@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from mafunzo.entities.job import Job, Step, StepStatus
+from mafunzo.entities.sweep import BEST_TRIAL, BEST_VALUE
 from mafunzo.entrypoints.azure.wire.envelope import echo_of, own_resource
 from mafunzo.entrypoints.azure.wire.finetuning import FINE_TUNING
 
@@ -29,6 +30,13 @@ _STATUS: Mapping[str, str] = {
 def status_of(entity: Job | Step) -> str:
     """Return Azure's word for the state of a job or step."""
     is_ending = isinstance(entity, Job) and entity.is_cancel_requested and not entity.status.is_terminal
+    if (
+        isinstance(entity, Step)
+        and entity.spec.sweep is not None
+        and entity.started_at
+        and not entity.status.is_terminal
+    ):
+        return StepStatus.RUNNING.capitalize()  # its trials do
     return "CancelRequested" if is_ending else _STATUS.get(entity.status, entity.status.capitalize())
 
 
@@ -67,19 +75,33 @@ def run_body(job: Job) -> dict[str, Any]:
     return _run(job.name, job, job, job.display_name) | {"tags": dict(job.tags), "hidden": job.is_archived}
 
 
-def child_run_body(job: Job, step: Step) -> dict[str, Any]:
-    """Return a step as a child run of the run history."""
+def children_of(steps: Iterable[Step], parent: Step | None) -> list[Step]:
+    """Return the children of a job, or of a step of it that is a sweep: each sweep has its trials below it."""
+    return [step for step in steps if step.spec.trial_of == (parent.name if parent else "")]
+
+
+def child_run_body(job: Job, step: Step, steps: Iterable[Step] = ()) -> dict[str, Any]:
+    """Return a step, one of the job's `steps`, as a child run of the run history."""
     properties = {"azureml.moduleName": step.spec.component, "azureml.parameters": step.reason}
     if step.status is StepStatus.CACHED:  # its reason names the earlier one: `same as job/step`
         reused = step.reason.removeprefix("same as ").replace("/", ".", 1)
         properties |= {"azureml.isreused": "true", "azureml.reusedrunid": reused}
-    values = {name: step.spec.literals[name] for name in job.sweep.space} if job.sweep else {}
+    sweeps = {"": job.sweep} | {one.name: one.spec.sweep for one in steps}
+    sweep, parent = sweeps.get(step.spec.trial_of), step.spec.trial_of
+    values = {name: step.spec.literals[name] for name in sweep.space} if sweep else {}
     return _run(child_name(step), job, step, step.spec.display_name or step.name) | {
-        "parentRunId": job.name,
+        "parentRunId": f"{job.name}.{parent}" if parent else job.name,
         "rootRunId": job.name,
-        "properties": properties,
+        "properties": {**properties, **best_of(job.name, step.properties)},
         "tags": {"hyperparameters": json.dumps(values)} if values else {},
     }
+
+
+def best_of(job: str, properties: Mapping[str, Any]) -> dict[str, str]:
+    """Return what is recorded of a sweep's best trial, under the names that the SDK looks for."""
+    if BEST_TRIAL not in properties:
+        return {}
+    return {"best_child_run_id": f"{job}.{properties[BEST_TRIAL]}", "score": str(properties[BEST_VALUE])}
 
 
 def run_details(job: Job, log: str, is_finalizing: bool = False) -> dict[str, Any]:

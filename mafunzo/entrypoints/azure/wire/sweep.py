@@ -1,4 +1,7 @@
-"""A sweep job's own part of Azure's JSON: search space, sampling, limits, objective and early termination, and its trial."""
+"""A sweep's own part of Azure's JSON: search space, sampling, limits, objective and early termination, and a job's trial.
+
+A node of a pipeline, and a file, spell it otherwise than a job's PUT, with a file's keys; `sweep_section` translates.
+"""
 
 import math
 import re
@@ -35,9 +38,44 @@ POLICIES = {
 _SEARCH_SPACE = re.compile(r"\$\{\{\s*search_space\.([^{}\s]+)\s*\}\}")
 
 
+def sweep_section(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a node or a file says of its sweep as a job's PUT says it."""
+    policy = spec.get("early_termination")
+    return {
+        "searchSpace": {name: _expression(written) for name, written in (spec.get("search_space") or {}).items()},
+        "samplingAlgorithm": _typed("samplingAlgorithmType", spec.get("sampling_algorithm") or "random"),
+        "objective": camel_keys(spec.get("objective") or {}),
+        "earlyTermination": _typed("policyType", policy) if policy else None,
+        "limits": {
+            camel(key): duration(value) if key.endswith("timeout") else _whole_of(value)
+            for key, value in (spec.get("limits") or {}).items()
+            if value is not None
+        },
+    }
+
+
+def sweep_from_node(name: str, body: Mapping[str, Any]) -> Sweep:
+    """Read the sweep that a node of a pipeline is; raises `InvalidParameter` with all faults."""
+    section = {**sweep_section(body), "inputs": body.get("inputs")}
+    faults = Faults(f"Node '{name}': ")
+    sweep = _sweep(section, faults)
+    faults.add(
+        "" if body.get("trial") else "the trial is missing. Name the component that is run with each set of values."
+    )
+    faults.require_none(f"Node '{name}' can't be run.")
+    return sweep
+
+
 def sweep_from_body(name: str, properties: Mapping[str, Any]) -> Sweep:
     """Read a sweep job's settings; raises `InvalidParameter` with all faults."""
     faults = Faults()
+    sweep = _sweep(properties, faults)
+    faults.add(*_command_faults(properties))
+    faults.require_none(f"Sweep job '{name}' can't be run.")
+    return sweep
+
+
+def _sweep(properties: Mapping[str, Any], faults: Faults) -> Sweep:
     space = {
         key: _distribution(key, expression, faults) for key, expression in (properties.get("searchSpace") or {}).items()
     }
@@ -60,7 +98,6 @@ def sweep_from_body(name: str, properties: Mapping[str, Any]) -> Sweep:
     )
     _seconds("trial_timeout", limits.get("trialTimeout"), faults)
     faults.add(*_faults_between(sweep, properties, set(space)))
-    faults.require_none(f"Sweep job '{name}' can't be run.")
     return sweep
 
 
@@ -80,6 +117,50 @@ def trial_from_body(properties: Mapping[str, Any]) -> dict[str, Any]:
 def swept_inputs(sweep: Sweep) -> dict[str, Input]:
     """Return the inputs of a trial that are swept."""
     return {name: Input(name, _type_of(distribution)) for name, distribution in sweep.space.items()}
+
+
+def _expression(written: Any) -> Any:
+    """Return a swept parameter's distribution as a list: `["uniform", [0.1, 0.9]]`."""
+    if not isinstance(written, Mapping):
+        return written
+    kind = str(written.get("type"))
+    arguments = [written.get(name) for name in ARGUMENTS.get(kind, ())]
+    return [kind, arguments if kind == "choice" else [number_of(one) for one in arguments]]
+
+
+def _typed(name: str, spec: str | Mapping[str, Any]) -> dict[str, Any]:
+    """Return a policy or an algorithm, which may be its type alone, with the type under `name`, in Azure's spelling."""
+    fields = dict(spec) if isinstance(spec, Mapping) else {"type": spec}
+    kind = str(fields.pop("type", None) or fields.pop("policy_type", None) or "")
+    words = kind.split("_")
+    spelled = "".join(word.capitalize() for word in words) if "_" in kind or kind.islower() else kind
+    return {name: spelled, **camel_keys(fields)}
+
+
+def number_of(value: Any) -> Any:
+    """Return the number in a text, since YAML reads 1e-4 as text; anything else as it is."""
+    number = _float(value) if isinstance(value, str) else None
+    return value if number is None else number
+
+
+def _whole_of(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+def duration(limit: Any) -> str:
+    """Return a limit, which may be a number of seconds, as Azure's JSON has it."""
+    return f"PT{limit}S" if str(limit).isdecimal() else str(limit)
+
+
+def camel_keys(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a file's section with its keys spelled as in Azure's JSON."""
+    return {camel(key): value for key, value in section.items()}
+
+
+def camel(key: str) -> str:
+    """Return a file's key as Azure's JSON spells it: `instanceCount`."""
+    first, *rest = key.split("_")
+    return first + "".join(word.capitalize() for word in rest)
 
 
 def _distribution(name: str, expression: Any, faults: Faults) -> Distribution | None:
@@ -180,6 +261,11 @@ def _faults_between(sweep: Sweep, properties: Mapping[str, Any], parameters: set
                 yield f"search space: {name} is {distribution.kind}, but a grid is made of choices. Use choice, or random."
     for name in sorted(parameters & set(properties.get("inputs") or {})):
         yield f"{name} is both an input and in the search space. Keep one."
+
+
+def _command_faults(properties: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with the command of a job's trial."""
+    parameters = set(properties.get("searchSpace") or {})
     command = str((properties.get("trial") or {}).get("command") or "")
     if not command:
         yield "the trial has no command. Say what to run."

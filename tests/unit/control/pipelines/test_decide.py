@@ -23,6 +23,7 @@ from mafunzo.control.pipelines.decide import (
     Start,
     State,
     StepState,
+    TakeBest,
     Wait,
     decide,
 )
@@ -45,6 +46,8 @@ def step(name: str, status: StepStatus = WAITING, after: str = "", cpus: int = 1
         inputs={"n": LiteralInput(1), **{one: StepOutputInput(one, "o") for one in after.split()}},
         resources=Resources(cpus=cpus, memory_mb=seen.pop("memory_mb", 0)),
         retries=seen.pop("retries", 0),
+        trial_of=seen.pop("trial_of", ""),
+        sweep=seen.pop("sweep", None),
     )
     attempt, reason = seen.pop("attempt", 0 if status == WAITING else 1), seen.pop("reason", "")
     retry_at = NOW + timedelta(seconds=seen.pop("retry_in_s")) if "retry_in_s" in seen else None
@@ -214,6 +217,86 @@ def test_a_sweep_that_has_ended_names_its_best_trial_or_says_what_none_did() -> 
     )
     (broken,) = actions(trials(step("a", FAILED), step("b", CANCELED)))
     assert isinstance(broken, Finish) and broken.failed is not None and broken.failed.name == "a"
+
+
+def trial(number: int, status: StepStatus = WAITING, **seen: Any) -> StepState:
+    return step(f"look.{number}", status, trial_of="look", **seen)
+
+
+def look(**seen: Any) -> StepState:
+    """The step that ends the sweep of those trials, and takes the best one's outputs."""
+    return step("look", sweep=SWEEP, **seen)
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        pytest.param(
+            [trial(0), trial(1), trial(2), look()], ["start look.0", "start look.1"], id="as many as may run at once"
+        ),
+        pytest.param(
+            [step("a"), trial(0), trial(1), look(), step("b", after="look")],
+            ["start a", "start look.0", "wait look.1"],
+            id="beside other steps, which none of them is counted with",
+        ),
+        pytest.param(
+            [trial(0, FAILED), trial(1), look(reason="1 of 2 trials have ended")],
+            ["start look.1"],
+            id="a failure ends none",
+        ),
+        pytest.param(
+            [trial(0, FAILED), trial(1, RUNNING, process=Process.RUNNING), look()], ["follow look"], id="so far"
+        ),
+        pytest.param(
+            [trial(0, COMPLETED, values=(1,), is_busy=True), look()], ["follow look"], id="its work isn't over"
+        ),
+        pytest.param([trial(0, FAILED), trial(1, COMPLETED, values=(1,)), look()], ["takebest look"], id="the best"),
+        pytest.param([trial(0, FAILED), trial(1, CANCELED), look()], ["fail look"], id="none is done"),
+        pytest.param([trial(0, COMPLETED), look()], ["fail look"], id="none has logged the metric"),
+        pytest.param(
+            [trial(0, FAILED), trial(1, COMPLETED), step("look", COMPLETED, sweep=SWEEP)],
+            ["finish completed"],
+            id="a trial that failed fails no job",
+        ),
+        pytest.param(
+            [step("a", FAILED), trial(0), trial(1, RUNNING), look()],
+            ["skip look.0", "cancel look.1", "skip look"],
+            id="another step failed",
+        ),
+        pytest.param(
+            [step("a", FAILED), trial(0, after="a"), look(after="a"), step("b", after="look")],
+            ["skip look.0", "skip look", "skip b"],
+            id="the step before it failed",
+        ),
+        pytest.param([trial(0, RUNNING), look(is_overdue=True)], ["fail look"], id="longer than it may"),
+        pytest.param(
+            [
+                trial(0, COMPLETED, values=(1,)),
+                trial(1, COMPLETED, values=(1,)),
+                trial(2, RUNNING, process=Process.RUNNING, values=(9,)),
+                look(reason="2 of 3 trials have ended"),
+            ],
+            ["cancel look.2"],
+            id="one falls behind",
+        ),
+    ],
+)
+def test_a_sweep_within_a_pipeline(steps: list[StepState], expected: list[str]) -> None:
+    assert told(job(*steps, status=JobStatus.RUNNING)) == expected
+
+
+def test_the_trials_of_a_step_that_failed_end_where_the_others_go_on() -> None:
+    steps = [trial(0, RUNNING), trial(1), step("look", FAILED, sweep=SWEEP), step("a", RUNNING)]
+    assert told(job(*steps, continue_on_step_failure=True)) == ["cancel look.0", "skip look.1"]
+
+
+def test_two_sweeps_of_a_pipeline_are_two() -> None:
+    other = [step(f"other.{n}", COMPLETED, trial_of="other", values=(n,)) for n in range(2)]
+    decided = actions(job(trial(0, COMPLETED, values=(-5,)), look(), *other, step("other", sweep=SWEEP)))
+    assert [(one.step.name, one.best.step.name) for one in decided if isinstance(one, TakeBest)] == [
+        ("look", "look.0"),
+        ("other", "other.0"),
+    ]
 
 
 def test_reuse_needs_no_part_of_the_machine() -> None:

@@ -11,6 +11,7 @@ from mafunzo.control.pipelines.plan import PinnedComponent
 from mafunzo.entities.component import COMPUTE, INSTANCES, TIMEOUT, Component, Input, Node, Output
 from mafunzo.entities.job import Destination
 from mafunzo.entities.reference import AssetReference, PathInput
+from mafunzo.entities.sweep import Distribution, Goal, Sweep
 from mafunzo.errors import InvalidParameter, NotFound
 
 COPY = Component(
@@ -170,3 +171,24 @@ def test_more_steps_than_a_job_may_have_are_refused(monkeypatch: pytest.MonkeyPa
     assert len(flat([step("x", "four_times", INPUT)]).pipeline.nodes) == 4
     with pytest.raises(InvalidParameter, match="more than 7 steps"):
         flat([step("x", "four_times", INPUT), step("y", "four_times", INPUT)])
+
+
+LOOK = Sweep("loss", Goal.MINIMIZE, {"limit": Distribution("randint", (9,))}, max_trials=4)
+
+
+def test_a_sweep_within_an_inner_pipeline_stays_one() -> None:
+    inner = pipeline("inner", [replace(step("a", "copy", INPUT, is_last=True), sweep=LOOK)])
+    assert flat([step("x", "inner", INPUT)], inner=inner).pipeline.nodes["x.a"].sweep == LOOK
+
+
+def test_the_trial_of_a_sweep_is_a_command() -> None:
+    with pytest.raises(InvalidParameter) as refused:
+        flat([replace(step("x", "twice", INPUT), sweep=LOOK)])
+    assert refused.value.faults == ("step 'x': its trial 'twice' is a pipeline, expected a command.",)
+
+
+def test_more_trials_than_a_job_may_have_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_STEPS", 7)
+    assert len(flat([replace(step("x", "copy", INPUT), sweep=LOOK)]).pipeline.nodes) == 1
+    with pytest.raises(InvalidParameter, match=r"have 8 trials in all, expected at most 7\. Set max_total_trials"):
+        flat([replace(step(name, "copy", INPUT), sweep=LOOK) for name in ("x", "y")])

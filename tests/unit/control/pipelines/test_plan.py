@@ -9,8 +9,9 @@ import pytest
 from mafunzo.control.pipelines.plan import Facts, PinnedComponent, plan
 from mafunzo.entities.component import COMPUTE, INSTANCES, PROCESSES, TIMEOUT, Component, Input, Node, Output
 from mafunzo.entities.compute import Hardware
-from mafunzo.entities.job import ArtifactInput, Job, LiteralInput, Resources, Step, StepOutputInput
+from mafunzo.entities.job import ArtifactInput, Destination, Job, LiteralInput, Resources, Step, StepOutputInput
 from mafunzo.entities.job_request import JobRequest
+from mafunzo.entities.sweep import Distribution, Goal, Sampling, Sweep
 from mafunzo.errors import InvalidParameter
 
 DATA = ArtifactInput("sha256:da7a", "train.jsonl")
@@ -121,6 +122,57 @@ def test_bindings_and_defaults_become_the_inputs_of_steps() -> None:
     assert job.outputs == {"model": StepOutputInput("train", "model")}
     assert job.inputs == {"train_file": {"artifact": "sha256:da7a", "name": "train.jsonl"}, "rate": 0.25, "limit": 5}
     assert (job.component, job.created_at) == ("both:3", FACTS.now)
+
+
+LOOK = Sweep("loss", Goal.MINIMIZE, {"rate": Distribution("choice", (0.1, 0.2))}, Sampling.GRID, 2, 2)
+
+
+def swept(sweep: Sweep = LOOK, **changes: Any) -> Component:
+    """The pipeline whose step `train` is a sweep over its rate."""
+    inputs = {name: value for name, value in PIPELINE.nodes["train"].inputs.items() if name not in sweep.space}
+    return with_node("train", inputs=inputs, sweep=sweep, **changes)
+
+
+def test_a_node_that_is_a_sweep_is_its_trials_and_a_step_that_takes_the_best() -> None:
+    job, steps = planned(
+        swept(timeout_s=60, display_name="Look", destinations={"model": Destination("custom_model", "m")})
+    )
+    assert list(steps) == ["prepare", "train.trial_0", "train.trial_1", "train"]
+    trials = [steps[f"train.trial_{number}"].spec for number in range(2)]
+    assert [spec.inputs["rate"] for spec in trials] == [LiteralInput(0.1), LiteralInput(0.2)]
+    assert all((spec.trial_of, spec.timeout_s, spec.display_name) == ("train", 60, "") for spec in trials)
+    assert all(spec.resources.cpus == 2 for spec in trials), "they share the machine's cores"
+    look = steps["train"].spec
+    assert look.inputs == {"rows": StepOutputInput("prepare", "rows"), "mode": LiteralInput("fast")}
+    assert look.sweep is not None and replace(look.sweep, seed=None) == LOOK and look.sweep.seed is not None
+    assert (look.trial_of, look.timeout_s, look.display_name) == ("", 0, "Look")
+    assert look.destinations == trials[0].destinations
+    assert job.outputs == {"model": StepOutputInput("train", "model")} and job.sweep is None
+
+
+def test_what_is_drawn_for_a_node_follows_from_what_it_draws_from() -> None:
+    def drawn(**changes: Any) -> list[Any]:
+        space = {"rate": Distribution("uniform", (0.0, 1.0))}
+        sweep = replace(Sweep("loss", Goal.MINIMIZE, space, max_trials=3), **changes)
+        _, steps = planned(swept(sweep))
+        return [step.spec.literals["rate"] for step in steps.values() if step.spec.trial_of]
+
+    assert drawn() == drawn(metric="other") == drawn(max_trials=5)[:3]
+    assert drawn() != drawn(seed=1) != drawn(seed=2) and drawn(seed=1) == drawn(seed=1)
+    assert drawn() != drawn(sampling=Sampling.SOBOL)
+
+
+@pytest.mark.parametrize(
+    ("space", "expected"),
+    [
+        ({"rate": Distribution("choice", (2, 3))}, ["step 'train': rate is 2, expected a number from 0 to 1."]),
+        ({"rat": Distribution("choice", (1, 2))}, ["step 'train': rat is not a parameter. Did you mean rate?"]),
+    ],
+)
+def test_what_is_wrong_with_the_trials_of_a_node_is_told_once(
+    space: dict[str, Distribution], expected: list[str]
+) -> None:
+    assert faults(swept(replace(LOOK, space=space))) == expected
 
 
 def test_a_step_carries_what_its_component_says() -> None:

@@ -9,6 +9,7 @@ import pytest
 from mafunzo import Workspace
 from mafunzo.control.workspace.job_handle import ARTIFACTS, JobHandle, find_step
 from mafunzo.entities.job import DEFAULT_OUTPUT, Job, JobStatus, Step, StepOutputInput, StepSpec, StepStatus
+from mafunzo.entities.sweep import BEST_TRIAL
 from mafunzo.errors import JobFailed, NotFound
 from mafunzo.tracking import run
 
@@ -118,3 +119,9 @@ def test_what_a_step_has_logged_lies_beside_what_it_wrote(
     monkeypatch.setattr(run, "_sources", [lambda home, run_id: [("net/", tmp_path / "logged")]])
     assert set(outputs.logged(outputs.step("last"))) == {"net/MLmodel"}
     assert paths(workspace, outputs.output_artifact(ARTIFACTS, "net")) == ["MLmodel"]
+
+
+def test_what_a_sweep_has_was_written_by_its_best_trial(workspace: Workspace, outputs: JobHandle) -> None:
+    last = outputs.step("last")
+    workspace.records.steps.update(replace(last, properties={BEST_TRIAL: "first"}))
+    assert outputs.maker(outputs.step("last")).name == "first" and outputs.maker(outputs.step("first")).name == "first"

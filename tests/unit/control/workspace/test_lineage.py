@@ -12,6 +12,7 @@ from mafunzo.control.workspace.lineage import Lineage, Link, facts_of_job, trace
 from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType
 from mafunzo.entities.job import Job, JobStatus, LiteralInput, Step, StepSpec, StepStatus
 from mafunzo.entities.pruning import PRUNED
+from mafunzo.entities.sweep import BEST_TRIAL
 from mafunzo.errors import ArtifactCorrupt, NotFound
 
 
@@ -193,3 +194,12 @@ def test_bytes_of_a_job_that_were_pruned_are_no_fault_of_its_lineage(workspace: 
     assert line.endswith("[pruned]")
     facts = facts_of_job(workspace.services, job, "model", None)
     assert "rows" not in facts and facts["base_model"]["name"] == "tiny"
+
+
+def test_what_a_sweep_made_has_the_values_of_its_best_trial(workspace: Workspace) -> None:
+    specs = [StepSpec(f"look.{n}", "c:1", "", "", inputs={"x": LiteralInput(n)}, trial_of="look") for n in range(2)]
+    look = Step("j2", StepSpec("look", "c:1", "", ""), StepStatus.COMPLETED, properties={BEST_TRIAL: "look.1"})
+    steps = [*(Step("j2", spec, StepStatus.COMPLETED) for spec in specs), look]
+    job = workspace.records.jobs.add(Job("j2", "j", "chat", "c:1", status=JobStatus.COMPLETED), steps)
+    facts = facts_of_job(workspace.services, job, "out", look)
+    assert facts["parameters"] == {"look.1.x": 1} and list(facts["steps"]) == ["look.1"]

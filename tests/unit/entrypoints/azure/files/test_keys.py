@@ -2,7 +2,7 @@
 
 import pytest
 
-from mafunzo.entrypoints.azure.files.keys import faults_of, mended, number_of
+from mafunzo.entrypoints.azure.files.keys import faults_of, mended
 from mafunzo.entrypoints.azure.files.kind import FileKind
 
 
@@ -35,9 +35,15 @@ from mafunzo.entrypoints.azure.files.kind import FileKind
         (
             FileKind.JOB,
             {"type": "pipeline", "jobs": {"a": {"type": "spark", "entry": {}}}},
-            "jobs.a: a node of the type spark, expected command or pipeline. Spark isn't run here",
+            "jobs.a: a node of the type spark, expected command, pipeline or sweep. Spark isn't run here",
         ),
         (FileKind.JOB, {"type": "pipeline", "jobs": {"a": {}}}, "jobs.a: it has neither component nor command"),
+        (FileKind.JOB, {"type": "pipeline", "jobs": {"a": {"type": "sweep"}}}, "jobs.a.trial: missing."),
+        (
+            FileKind.JOB,
+            {"type": "pipeline", "jobs": {"a": {"type": "sweep", "limits": {"max_trials": 3}}}},
+            "jobs.a.limits.max_trials: unknown key. Did you mean",
+        ),
     ],
 )
 def test_a_fault_names_its_key(kind, document, told):
@@ -72,8 +78,3 @@ def test_a_mapping_where_another_is_expected_ends_the_reading():
 def test_what_stands_within_another_file_needs_no_name():
     assert [fault.text for fault in faults_of(FileKind.ENVIRONMENT, {"image": "x"})] == ["name: missing."]
     assert faults_of(FileKind.ENVIRONMENT, {"image": "x"}, is_inline=True) == []
-
-
-@pytest.mark.parametrize(("value", "number"), [("1e-4", 1e-4), (3, 3), ("abc", "abc"), (True, True), ("nan", "nan")])
-def test_a_number_may_be_a_text(value, number):
-    assert number_of(value) == number

@@ -34,6 +34,13 @@ command: >-
   echo --day ${{{{inputs.day}}}} $[[--labels ${{{{inputs.labels}}}}]] $[[--note ${{{{inputs.note}}}}]]
   $[[--extra ${{{{inputs.extra}}}}]]
 """,
+    "try.yml": f"""{COMPONENT}
+inputs:
+  slope: {{type: number}}
+  shift: {{type: integer, default: 0}}
+outputs: {{found: {{type: uri_folder}}}}
+command: echo ${{{{inputs.slope}}}} ${{{{inputs.shift}}}} > ${{{{outputs.found}}}}/slope.txt
+""",
     "inner.yml": f"""
 type: pipeline
 name: inner
@@ -112,6 +119,30 @@ FILES = {
     "code with additional includes": pipeline(
         f"{DEFAULTS}\njobs:\n  one: {{component: ./includes.yml}}\n  two: {{component: ./only_includes.yml}}\n"
     ),
+    "a sweep as a node, whose best output goes on": pipeline(
+        f"{DEFAULTS}\njobs:\n  search:\n    type: sweep\n    inputs: {{shift: 0, whatever: 1}}\n"
+        "    outputs: {found: {type: uri_folder}}\n    sampling_algorithm: random\n    trial: ./try.yml\n"
+        "    search_space: {slope: {type: uniform, min_value: 0.1, max_value: 0.9}}\n"
+        "    objective: {goal: minimize, primary_metric: score}\n"
+        "    limits: {max_total_trials: 2, max_concurrent_trials: 1, timeout: 600, trial_timeout: 60}\n"
+        "  use:\n    inputs: {model: '${{parent.jobs.search.outputs.found}}'}\n"
+        f"    command: cat ${{{{inputs.model}}}}/slope.txt\n    {ENVIRONMENT}\n"
+    ),
+    "sweeps with all that they may say": pipeline(
+        f"{DEFAULTS}\ninputs: {{b: 4}}\noutputs: {{best: {{type: uri_folder}}}}\n"
+        "jobs:\n  search:\n    type: sweep\n    inputs: {shift: '${{parent.inputs.b}}'}\n    display_name: Look\n"
+        "    outputs: {found: '${{parent.outputs.best}}'}\n    compute: azureml:local\n"
+        "    sampling_algorithm: {type: random, seed: 7, rule: sobol}\n    trial: file:./try.yml\n"
+        "    early_termination: {type: truncation_selection, truncation_percentage: 20, delay_evaluation: 1}\n"
+        "    search_space: {slope: {type: qnormal, mu: 0.5, sigma: 0.1, q: 0.01}}\n"
+        "    objective: {goal: maximize, primary_metric: score}\n    limits: {max_total_trials: 3}\n"
+        "    resources: {instance_count: 2}\n"
+        "  inner:\n    type: sweep\n    sampling_algorithm: grid\n"
+        f"    trial:\n      command: echo ${{{{inputs.day}}}}\n      {ENVIRONMENT}\n      inputs: {{day: {{type: string}}}}\n"
+        "    search_space: {day: {type: choice, values: [a, b]}}\n"
+        "    early_termination: {type: bandit, slack_factor: 0.1, evaluation_interval: 2}\n"
+        "    objective: {goal: minimize, primary_metric: score}\n    limits: {max_total_trials: 9}\n"
+    ),
     "a node with a name for people": pipeline(
         f"{DEFAULTS}\njobs:\n  one: {{command: echo hi, {ENVIRONMENT}, display_name: Say Hi}}\n"
     ),
@@ -172,10 +203,15 @@ REFUSED = {
         "    inputs: {x: {type: uri_folder, path: azureml://datastores/workspaceblobstore/paths/a}}\n"
         f"    task: {{type: run_function, code: src, entry_script: a.py, {ENVIRONMENT}}}\n"
     ),
-    "a sweep in a pipeline": pipeline(
-        f"{DEFAULTS}\njobs:\n  search:\n    type: sweep\n    sampling_algorithm: random\n    trial: ./optional.yml\n"
-        "    search_space: {day: {type: choice, values: [a, b]}}\n    limits: {max_total_trials: 2}\n"
+    "a sweep whose values don't fit": pipeline(
+        f"{DEFAULTS}\njobs:\n  search:\n    type: sweep\n    sampling_algorithm: grid\n    trial: ./try.yml\n"
+        "    search_space: {slope: {type: uniform, min_value: 3, max_value: 1}}\n    limits: {max_total_trials: 2}\n"
         "    objective: {goal: minimize, primary_metric: score}\n"
+    ),
+    "a sweep over what its trial doesn't take": pipeline(
+        f"{DEFAULTS}\njobs:\n  search:\n    type: sweep\n    sampling_algorithm: random\n    trial: ./try.yml\n"
+        "    search_space: {slop: {type: uniform, min_value: 0, max_value: 1}}\n    limits: {max_total_trials: 2}\n"
+        "    inputs: {slope: 1}\n    objective: {goal: minimize, primary_metric: score}\n"
     ),
     "a name that isn't filled in": command(
         "command: echo hi > ${{outputs.o}}/a\n"
@@ -187,7 +223,8 @@ REFUSED = {
 }
 TOLD = (
     "Parallel steps aren't run here.",
-    "A sweep is a job of its own here.",
+    "Node 'search': search space: slope is uniform: min_value is 3, more than max_value, 1.",
+    "step 'search': slop is not a parameter. Did you mean slope?",
     "nothing else is",
     "environment variable X has ${{inputs.y}}",
 )

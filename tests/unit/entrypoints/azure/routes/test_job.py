@@ -1,5 +1,6 @@
 """Jobs and runs over Azure's wire."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from mafunzo.entities.job import ArtifactInput, JobStatus, StepStatus
+from mafunzo.entities.sweep import BEST_TRIAL, BEST_VALUE
 from mafunzo.entrypoints.azure.files.creation import create
 from mafunzo.entrypoints.azure.job_log import JobLogs
 from mafunzo.entrypoints.azure.wire.envelope import workspace_id
@@ -93,6 +95,30 @@ jobs:
 }
 
 
+TRY = """
+$schema: https://azuremlschemas.azureedge.net/latest/commandComponent.schema.json
+name: try
+version: 1
+inputs: {x: {type: integer}}
+command: echo ${{inputs.x}}
+environment: azureml:local@latest
+"""
+SEARCH = """
+type: pipeline
+name: searching
+settings: {default_compute: azureml:local}
+jobs:
+  search:
+    type: sweep
+    trial: ./try.yml
+    sampling_algorithm: grid
+    search_space: {x: {type: choice, values: [1, 2]}}
+    objective: {goal: minimize, primary_metric: loss}
+    early_termination: {type: bandit, slack_factor: 0.1}
+    limits: {max_total_trials: 2, timeout: PT1H}
+"""
+
+
 def test_jobs_of_files_are_listed_and_got_by_the_sdk(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "a.py").write_text("1")
@@ -106,6 +132,29 @@ def test_jobs_of_files_are_listed_and_got_by_the_sdk(bench: Bench, tmp_path: Pat
     properties = bench.owner.get("jobs/command")["properties"]
     assert properties["codeId"].startswith(f"{workspace_id()}/codes/")
     assert properties["environmentId"] == f"{workspace_id()}/environments/local/labels/latest"
+
+
+def test_the_trials_of_a_node_are_shown_below_it(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "try.yml").write_text(TRY)
+    (tmp_path / "search.yml").write_text(SEARCH)
+    create(bench.workspace, tmp_path / "search.yml", {})
+    records = bench.workspace.records
+    steps = {step.name: step for step in bench.workspace.jobs.get("searching").steps}
+    best = {BEST_TRIAL: "search.trial_1", BEST_VALUE: 0.5}
+    ended = replace(steps["search"], status=StepStatus.COMPLETED, properties=best)
+    records.steps.update(ended)
+    with sdk_client(bench) as client:
+        job = client.jobs.get("searching")
+        assert [(name, node.type) for name, node in job.jobs.items()] == [("search", "sweep")]
+        assert job.jobs["search"].early_termination.type == "bandit"
+        assert [one.name for one in client.jobs.list(parent_job_name="searching")] == ["searching.search"]
+        below = list(client.jobs.list(parent_job_name="searching.search"))
+        assert [one.name for one in below] == ["searching.search.trial_0", "searching.search.trial_1"]
+        assert json.loads(below[1].tags["hyperparameters"]) == {"x": 2}
+        child = client.jobs.get("searching.search")
+        assert (child.status, child.properties["score"]) == ("Completed", "0.5")
+        assert child.properties["best_child_run_id"] == below[1].name
+        assert client.jobs.get(below[1].name).status == "NotStarted"
 
 
 def test_a_job_that_cannot_be_shown_as_sent_hides_no_other(bench: Bench) -> None:

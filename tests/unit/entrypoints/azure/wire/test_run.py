@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from mafunzo.entities.job import Job, JobStatus, LiteralInput, Step, StepSpec, StepStatus
-from mafunzo.entities.sweep import Distribution, Goal, Sweep
+from mafunzo.entities.sweep import BEST_TRIAL, BEST_VALUE, Distribution, Goal, Sweep
 from mafunzo.entrypoints.azure.wire.run import (
     child_body,
     child_run_body,
+    children_of,
     kind_of,
     run_body,
     run_data,
@@ -46,6 +47,33 @@ def test_a_trial_tells_its_values() -> None:
     spec = StepSpec("trial_0", "c:1", "", "", inputs={"lr": LiteralInput(0.5), "n": LiteralInput(2)})
     job = Job("s", "", "", "", sweep=sweep)
     assert child_run_body(job, Step("s", spec))["tags"] == {"hyperparameters": '{"lr": 0.5, "n": 2}'}
+
+
+def test_a_sweep_of_a_pipeline_has_its_trials_below_it_and_names_the_best() -> None:
+    sweep = Sweep("loss", Goal.MINIMIZE, {"lr": Distribution("uniform", (0.01, 0.9))})
+    trial = Step("j", StepSpec("look.trial_0", "c:1", "", "", inputs={"lr": LiteralInput(0.5)}, trial_of="look"))
+    properties = {BEST_TRIAL: "look.trial_0", BEST_VALUE: 0.25}
+    look = Step("j", StepSpec("look", "c:1", "", "", sweep=sweep), properties=properties)
+    other = Step("j", StepSpec("other", "c:1", "", ""))
+    steps, job = [trial, look, other], made("Pipeline")
+    assert (children_of(steps, None), children_of(steps, look)) == ([look, other], [trial])
+    child = child_run_body(job, trial, steps)
+    assert (child["parentRunId"], child["rootRunId"]) == ("j.look", "j")
+    assert child["tags"] == {"hyperparameters": '{"lr": 0.5}'}
+    parent = child_run_body(job, look, steps)
+    assert (parent["parentRunId"], parent["tags"]) == ("j", {})
+    assert parent["properties"]["best_child_run_id"] == "j.look.trial_0" and parent["properties"]["score"] == "0.25"
+
+
+def test_a_sweep_of_a_pipeline_runs_while_its_trials_do() -> None:
+    sweep = Sweep("loss", Goal.MINIMIZE, {})
+    look = Step("j", StepSpec("look", "c:1", "", "", sweep=sweep))
+    begun = replace(look, started_at=datetime(2026, 1, 2, tzinfo=UTC))
+    assert [status_of(step) for step in (look, begun, replace(begun, status=StepStatus.COMPLETED))] == [
+        "NotStarted",
+        "Running",
+        "Completed",
+    ]
 
 
 def test_a_job_of_another_entrypoint_is_a_pipeline() -> None:

@@ -16,10 +16,11 @@ from mafunzo.entities.sweep import (
     Sampling,
     Sweep,
 )
+from mafunzo.entrypoints.azure.wire.component import node_from_body
 from mafunzo.entrypoints.azure.wire.envelope import resource_id
 from mafunzo.entrypoints.azure.wire.job import COMMAND, TRIAL, job_body, job_from_body
 from mafunzo.entrypoints.azure.wire.run import run_details
-from mafunzo.entrypoints.azure.wire.sweep import sweep_from_body
+from mafunzo.entrypoints.azure.wire.sweep import number_of, sweep_from_body, sweep_from_node
 from mafunzo.errors import InvalidParameter
 
 BODY_OF_A_SWEEP: dict[str, Any] = {
@@ -42,6 +43,11 @@ BODY_OF_A_SWEEP: dict[str, Any] = {
     "outputs": {"o": {"assetName": "out", "jobOutputType": "uri_folder", "assetVersion": "1"}},
     "properties": {"mine": "kept"},
 }
+
+
+@pytest.mark.parametrize(("value", "number"), [("1e-4", 1e-4), (3, 3), ("abc", "abc"), (True, True), ("nan", "nan")])
+def test_a_number_may_be_a_text(value: Any, number: Any) -> None:
+    assert number_of(value) == number
 
 
 def with_(**changes: Any) -> dict[str, Any]:
@@ -206,3 +212,74 @@ def test_a_sweep_that_has_ended_names_its_best_trial() -> None:
     assert said["outputs"]["o"]["uri"] == "azureml://jobs/sw1/outputs/o"
     assert list(run_details(job, "https://log")["logFiles"]) == ["azureml-logs/hyperdrive.txt"]
     assert asked.echoes["azure"] == {"properties": BODY_OF_A_SWEEP}
+
+
+NODE: dict[str, Any] = {  # as the SDK sends it
+    "type": "sweep",
+    "limits": {"max_concurrent_trials": 1, "max_total_trials": 3, "timeout": 600, "trial_timeout": 60},
+    "sampling_algorithm": "random",
+    "objective": {"goal": "minimize", "primary_metric": "score"},
+    "early_termination": {
+        "delay_evaluation": 5,
+        "evaluation_interval": 2,
+        "slack_factor": 0.1,
+        "policy_type": "Bandit",
+    },
+    "search_space": {"slope": {"type": "uniform", "min_value": 0.1, "max_value": "9e-1"}},
+    "resources": {"instance_count": 1},
+    "display_name": "Look",
+    "inputs": {"shift": {"value": "${{parent.inputs.a}}", "job_input_type": "literal"}},
+    "outputs": {"model": {"value": "${{parent.outputs.best}}", "type": "literal"}},
+    "trial": {"componentId": "azureml:try:1"},
+}
+
+
+def test_a_node_may_be_a_sweep() -> None:
+    node = node_from_body("look", NODE)
+    assert node.component == AssetReference("try", "1") and node.display_name == "Look"
+    assert node.inputs == {"shift": "${{parent.inputs.a}}"} and node.outputs == {"model": "${{parent.outputs.best}}"}
+    assert node.timeout_s == 60
+    assert node.sweep == Sweep(
+        "score",
+        Goal.MINIMIZE,
+        {"slope": Distribution("uniform", (0.1, 0.9))},
+        max_trials=3,
+        max_parallel=1,
+        timeout_s=600,
+        early_termination=EarlyTermination(Policy.BANDIT, interval=2, delay=5, slack_factor=0.1),
+    )
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"type": "truncation_selection", "truncation_percentage": 20},
+        {"policy_type": "TruncationSelection", "truncation_percentage": 20},
+    ],
+)
+def test_a_nodes_policy_is_spelled_as_in_a_file_or_as_the_sdk_sends_it(policy: dict[str, Any]) -> None:
+    sweep = sweep_from_node("look", {**NODE, "early_termination": policy})
+    assert sweep.early_termination == EarlyTermination(Policy.TRUNCATION, percent=20)
+
+
+def test_all_faults_of_a_node_come_at_once_with_its_name() -> None:
+    changes: dict[str, Any] = {
+        "trial": None,
+        "objective": {"goal": "least"},
+        "search_space": {"shift": {"type": "choice", "values": []}, "a": 3},
+        "limits": {"max_total_trials": "${{parent.inputs.n}}"},
+    }
+    with pytest.raises(InvalidParameter) as refused:
+        sweep_from_node("look", {**NODE, **changes})
+    faults = "\n".join(refused.value.faults)
+    for fault in (
+        "goal is 'least'",
+        "shift is choice: it has no values",
+        "a is 3, expected one of choice",
+        "primary_metric is missing",
+        "shift is both an input and in the search space",
+        "max_total_trials is ${{parent.inputs.n}}, expected a whole number",
+        "the trial is missing",
+    ):
+        assert fault in faults
+    assert all(fault.startswith("Node 'look': ") for fault in refused.value.faults)
