@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+DRAWN = "drawn"
+"""The property of a trial whose values stay as they are, although it hasn't started: it goes on with one that has."""
 BEST_TRIAL = "best_trial"
 """Under which the properties of a job, or of a step that is a sweep, name the trial that did best."""
 BEST_VALUE = "best_value"

@@ -15,13 +15,13 @@ from mafunzo.control.pipelines.attempt import last_folder, logged_values, step_f
 from mafunzo.control.pipelines.cache import Ingredients, differences, ingredients, key_of
 from mafunzo.control.pipelines.decide import AGAIN, WAITS, JobState, Process, StepState, upstream
 from mafunzo.control.pipelines.stopping import Trial
-from mafunzo.control.pipelines.sweep import sweep_of, sweeps_of
+from mafunzo.control.pipelines.sweep import is_undrawn, sweep_of, sweeps_of
 from mafunzo.control.store.artifact import Artifacts
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.records import Records
 from mafunzo.entities.job import Job, Step, StepStatus
 from mafunzo.entities.pruning import PruneKind, pruned_at
-from mafunzo.entities.sweep import Sampling, Sweep
+from mafunzo.entities.sweep import Sweep
 from mafunzo.tracking.regular_file import is_regular
 from mafunzo.tracking.step_folder import StepFolder
 
@@ -117,8 +117,8 @@ class Observer:
             cut_offs = sum(self._launcher.was_cut_off(path) for path in folders if not (path / HALTED_FILE).exists())
             return StepState(step, process, failures, cut_offs)
         if step.status == StepStatus.WAITING and upstream(step) <= set(outputs):
-            is_undrawn = sweep is not None and sweep.sampling is Sampling.BAYESIAN and not step.attempt
-            state = StepState(step) if is_undrawn else self.reusable(job, step, outputs)
+            has_values = sweep is None or not is_undrawn(step, sweep)
+            state = self.reusable(job, step, outputs) if has_values else StepState(step)
             return replace(state, must_build=self.must_build(step))
         return StepState(step)
 

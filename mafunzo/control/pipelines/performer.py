@@ -31,7 +31,7 @@ from mafunzo.control.pipelines.decide import (
 from mafunzo.control.pipelines.delivery import deliver
 from mafunzo.control.pipelines.observer import ENVIRONMENTS_FOLDER, Observer
 from mafunzo.control.pipelines.stopping import Trial
-from mafunzo.control.pipelines.sweep import suggest, sweep_of
+from mafunzo.control.pipelines.sweep import is_undrawn, suggest, sweep_of
 from mafunzo.control.store.artifact import Artifacts
 from mafunzo.control.store.blob import Blobs
 from mafunzo.control.store.home import Home
@@ -48,7 +48,7 @@ from mafunzo.entities.job import (
     StepOutputInput,
     StepStatus,
 )
-from mafunzo.entities.sweep import BEST_TRIAL, BEST_VALUE, Sampling
+from mafunzo.entities.sweep import BEST_TRIAL, BEST_VALUE
 from mafunzo.errors import JobFailed, MafunzoError, StorageFull
 from mafunzo.tracking.atomic_json import write_json
 from mafunzo.tracking.step_folder import StepFolder
@@ -145,7 +145,7 @@ class Performer:
     def _with_values(self, step: Step) -> Step:
         """Return a trial that hasn't run yet with values that those before it suggest, where its sweep asks for that."""
         sweep, steps = sweep_of(self._records.jobs.get(step.job), step, self._records.steps.of(step.job))
-        if sweep is None or sweep.sampling is not Sampling.BAYESIAN or step.attempt:
+        if sweep is None or not is_undrawn(step, sweep):
             return step
         trials = self._observer.trials(sweep, steps)
         values = {name: LiteralInput(value) for name, value in suggest(sweep, trials).items()}

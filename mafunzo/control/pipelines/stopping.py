@@ -12,6 +12,7 @@ from statistics import fmean, median
 from mafunzo.entities.job import Step, StepStatus
 from mafunzo.entities.sweep import EarlyTermination, Goal, Policy, Sweep
 
+WORSE = "is worse than"  # what the reason of every trial that was ended for falling behind says
 RULES = {
     Policy.MEDIAN: "the median of the trials' averages",
     Policy.BANDIT: "what the best trial's slack allows",
@@ -55,9 +56,7 @@ def _verdict(sweep: Sweep, policy: EarlyTermination, trial: Trial, trials: Seque
     if own <= limit or math.isclose(own, limit):
         return ""
     sign = _sign(sweep.goal)
-    return (
-        f"{sweep.metric} {sign * own:g} after {intervals} values is worse than {sign * limit:g}, {RULES[policy.policy]}"
-    )
+    return f"{sweep.metric} {sign * own:g} after {intervals} values {WORSE} {sign * limit:g}, {RULES[policy.policy]}"
 
 
 def _intervals(policy: EarlyTermination, logged: int) -> int:

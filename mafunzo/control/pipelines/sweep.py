@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from mafunzo.control.pipelines.stopping import Trial
 from mafunzo.entities.component import Component
 from mafunzo.entities.job import Job, Resources, Step, Value
-from mafunzo.entities.sweep import Distribution, Sampling, Sweep
+from mafunzo.entities.sweep import DRAWN, Distribution, Sampling, Sweep
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -75,6 +75,11 @@ def seeded(sweep: Sweep) -> Sweep:
         return sweep
     drawn = repr((sorted(sweep.space.items()), sweep.sampling, sweep.log_base))
     return replace(sweep, seed=int(hashlib.sha256(drawn.encode()).hexdigest(), 16) % 2**31)
+
+
+def is_undrawn(trial: Step, sweep: Sweep) -> bool:
+    """Return whether a trial's values are still to be drawn, from what those before it have logged."""
+    return sweep.sampling is Sampling.BAYESIAN and not trial.attempt and not trial.properties.get(DRAWN)
 
 
 def sweeps_of(job: Job, steps: Iterable[Step]) -> dict[str, Sweep]:

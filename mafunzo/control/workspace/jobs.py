@@ -160,17 +160,19 @@ class Jobs:
         return self._enqueue(self._submission(previewing(self._services, model, data, parameters)))
 
     def resume(self, name: str) -> tuple[JobHandle, dict[str, int]]:
-        """Put a new job into the queue that goes on with an ended one, its steps that were done from the cache.
+        """Put a new job into the queue that goes on with an ended one, its steps that were done from the cache, and the trials
+        of its sweeps that have ended as they are.
 
         Returns it with the step of the newest checkpoint that each of the job's steps goes on from. Raises `Conflict` for a
-        job that hasn't ended, or has completed, `NotSupported` for a sweep.
+        job that hasn't ended, or has completed.
         """
-        from mafunzo.control.workspace.resumption import resumed, take_over_checkpoints
+        from mafunzo.control.workspace.resumption import resumed, take_over_checkpoints, take_over_trials
 
         resumed(self._services, name)  # what is wrong is told before a server starts
         self._services.up()
         with self._services.artifacts.held():  # nothing is pruned before a row names it
             job, steps = resumed(self._services, name)
+            take_over_trials(self._services, name, steps)
             newest = take_over_checkpoints(self._services, name, job)
             self._services.records.jobs.add(job, steps)
         return JobHandle(self._services, job.name), newest

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from mafunzo.control.pipelines.stopping import Trial
-from mafunzo.control.pipelines.sweep import draw, suggest, with_trials
+from mafunzo.control.pipelines.sweep import draw, is_undrawn, seeded, suggest, sweep_of, with_trials
 from mafunzo.entities.component import Component, Node
-from mafunzo.entities.job import LiteralInput, Resources, Step, StepSpec, StepStatus, Value
-from mafunzo.entities.sweep import Distribution, Goal, Sampling, Sweep
+from mafunzo.entities.job import Job, LiteralInput, Resources, Step, StepSpec, StepStatus, Value
+from mafunzo.entities.sweep import DRAWN, Distribution, Goal, Sampling, Sweep
 
 
 def sweep(sampling: Sampling = Sampling.RANDOM, count: int = 400, **space: Distribution) -> Sweep:
@@ -132,3 +132,36 @@ def test_each_trial_is_a_step_with_its_values() -> None:
         timeout_s=9,
         resources=Resources(cpus=3),
     )
+
+
+@pytest.mark.parametrize(
+    ("sampling", "attempt", "properties", "expected"),
+    [
+        pytest.param(Sampling.BAYESIAN, 0, {}, True, id="when it starts"),
+        pytest.param(Sampling.BAYESIAN, 1, {}, False, id="it has started"),
+        pytest.param(Sampling.BAYESIAN, 0, {DRAWN: True}, False, id="it goes on with one that has"),
+        pytest.param(Sampling.RANDOM, 0, {}, False, id="all are drawn at once"),
+    ],
+)
+def test_only_a_bayesian_trial_is_drawn_when_it_starts(
+    sampling: Sampling, attempt: int, properties: dict[str, Any], expected: bool
+) -> None:
+    step = Step("j", StepSpec("trial_0", "c:1", "", ""), attempt=attempt, properties=properties)
+    assert is_undrawn(step, sweep(sampling)) is expected
+
+
+def test_a_seed_that_is_given_stays_and_another_follows_from_the_space() -> None:
+    space = Distribution("uniform", (0, 1))
+    assert seeded(sweep(x=space)).seed == 1
+    one, other = (seeded(replace(sweep(**{name: space}), seed=None)).seed for name in ("x", "y"))
+    assert one is not None and one != other and one == seeded(replace(sweep(x=space), seed=None, max_trials=3)).seed
+
+
+def test_a_step_is_a_trial_of_the_job_or_of_the_step_that_it_names() -> None:
+    whole, node = sweep(x=Distribution("uniform", (0, 1))), sweep(y=Distribution("uniform", (0, 1)))
+    steps = [Step("j", StepSpec(f"look.{n}", "c:1", "", "", trial_of="look")) for n in range(2)]
+    steps += [Step("j", StepSpec("look", "c:1", "", "", sweep=node)), Step("j", StepSpec("a", "c:1", "", ""))]
+    job = Job("j", "", "", "c:1")
+    assert sweep_of(job, steps[0], steps) == (node, steps[:2])
+    assert [sweep_of(job, step, steps)[0] for step in steps[2:]] == [None, None]
+    assert sweep_of(replace(job, sweep=whole), steps[3], steps[3:]) == (whole, steps[3:])

@@ -10,11 +10,13 @@ from mafunzo import Workspace
 from mafunzo.compute.components.finetune import earlier_outputs
 from mafunzo.control.workspace.resumption import RESUMED_FROM
 from mafunzo.control.workspace.shipped_component import shipped
-from mafunzo.entities.job import ArtifactInput, Job, JobStatus, LiteralInput, Step, StepSpec, StepStatus
+from mafunzo.entities.job import ArtifactInput, Job, JobStatus, LiteralInput, Resources, Step, StepSpec, StepStatus
 from mafunzo.entities.pruning import PRUNED
 from mafunzo.entities.server_address import ServerAddress
+from mafunzo.entities.sweep import BEST_TRIAL, DRAWN, Distribution, EarlyTermination, Goal, Policy, Sampling, Sweep
 from mafunzo.errors import Conflict
 from mafunzo.tracking.step_folder import StepFolder
+from tests.support.pipeline_bench import Bench, shell
 
 PREPARE = StepSpec("prepare_data", "prepare_data:1", "sha256:old", "true", is_trusted=True)
 FINETUNE = StepSpec(
@@ -120,3 +122,86 @@ def test_a_job_whose_inputs_were_pruned_is_refused(workspace: Workspace) -> None
     workspace.records.jobs.add(job, [Step("j", spec, StepStatus.FAILED, 1)])
     with pytest.raises(Conflict, match=r"its inputs were pruned on 2026-03-01\. Submit a new job with its files\."):
         workspace.jobs.resume("j")
+
+
+SPACE = {"x": Distribution("choice", (5, 1, 9, 0))}
+SWEEP = Sweep(
+    "loss", Goal.MINIMIZE, SPACE, Sampling.GRID, 4, 4, early_termination=EarlyTermination(Policy.BANDIT, slack_amount=6)
+)
+TRIAL = shell(
+    "trial",
+    'echo "{\\"step\\": 1, \\"loss\\": ${{inputs.x}}}" >> $MAFUNZO_STEP_FOLDER/metrics.jsonl; '
+    "[ -e $MAFUNZO_STEP_FOLDER/../../../go ] || [ ${{inputs.x}} = 5 ] || [ ${{inputs.x}} = 1 ] || sleep 600; "
+    "echo ${{inputs.x}} > ${{outputs.out}}",
+    is_deterministic=False,
+)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    opened = Bench(tmp_path / "home", Resources(cpus=4, memory_mb=8000))
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize("is_node", [True, False])
+def test_a_sweep_goes_on_with_the_trials_that_had_not_ended(is_node: bool, bench: Bench, workspace: Workspace) -> None:
+    """Of four trials two have ended, the third has fallen behind, and the fourth is cut off."""
+    bench.submit("j", {"look": TRIAL}, bindings={"look": {"sweep": SWEEP}})
+    if not is_node:
+        steps = [step for step in bench.records.steps.of("j") if step.spec.trial_of]
+        job = replace(bench.records.jobs.get("j"), sweep=SWEEP, continue_on_step_failure=True)
+        bench.records.jobs.request_cancel("j")
+        bench.finish("j")
+        bench.records.jobs.delete("j")
+        bench.records.jobs.add(job, [replace(step, spec=replace(step.spec, trial_of="")) for step in steps])
+    bench.until(
+        lambda: (
+            [bench.statuses("j")[f"look.trial_{n}"] for n in range(4)]
+            == ["completed", "completed", "canceled", "running"]
+        )
+    )
+    bench.until(lambda: (bench.folder("j", "look.trial_3") / "metrics.jsonl").exists())
+    bench.records.jobs.request_cancel("j")
+    assert bench.finish("j").status == JobStatus.CANCELED
+    (bench.home.jobs / "go").touch()
+    new, _ = workspace.jobs.resume("j")
+    job = bench.finish(new.name)
+    assert job.status == JobStatus.COMPLETED and job.properties[RESUMED_FROM] == "j"
+    trials = [bench.step(new.name, f"look.trial_{n}") for n in range(4)]
+    assert [(str(step.status), step.attempt) for step in trials] == [
+        ("cached", 0),
+        ("cached", 0),
+        ("canceled", 0),
+        ("completed", 1),
+    ]
+    assert trials[0].reason == "same as j/look.trial_0" and "is worse than" in trials[2].reason
+    assert [lines[0]["loss"] for name, lines in new.metrics().items()] == [5, 1, 9, 0]
+    best = bench.step(new.name, "look").properties if is_node else job.properties
+    assert best[BEST_TRIAL] == "look.trial_3"
+
+
+def test_a_trial_that_logged_nothing_or_is_damaged_runs_again_and_values_that_were_drawn_stay(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    (file := tmp_path / "out").write_text("x")
+    whole = workspace.artifacts.put(file)
+    sweep = replace(SWEEP, sampling=Sampling.BAYESIAN)
+    specs = [
+        StepSpec(f"trial_{n}", "c:1", "", "", inputs={"x": LiteralInput(n)}, outputs={"o": "uri_file"})
+        for n in range(4)
+    ]
+    steps = [
+        Step("j", specs[0], StepStatus.COMPLETED, 1, outputs={"o": whole}),
+        Step("j", specs[1], StepStatus.COMPLETED, 1, outputs={"o": whole}),
+        Step("j", specs[2], StepStatus.COMPLETED, 1, outputs={"o": "sha256:" + "0" * 64}),
+        Step("j", specs[3], StepStatus.CANCELED),
+    ]
+    workspace.records.jobs.add(Job("j", "", "e", "c:1", status=JobStatus.FAILED, sweep=sweep), steps)
+    for step in (steps[0], steps[2]):
+        folder = StepFolder.of(workspace.home.jobs, "j", step.name, 1)
+        folder.path.mkdir(parents=True)
+        folder.metrics.write_text('{"step": 1, "loss": 2}\n')
+    new, _ = workspace.jobs.resume("j")
+    assert [str(step.status) for step in new.steps] == ["cached", "waiting", "waiting", "waiting"]
+    assert [bool(step.properties.get(DRAWN)) for step in new.steps] == [False, True, True, False]
