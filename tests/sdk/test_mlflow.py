@@ -46,6 +46,8 @@ def run_program(name: str, environment: dict[str, str], plugin: Path | None = No
     argv = [sys.executable, str(PROGRAM), name, str(MODEL)]
     ended = subprocess.run(argv, env=variables, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
+    printed = ended.stdout + ended.stderr
+    assert "View run outer at: " in printed and os.environ["IDENTITY_HEADER"] not in printed
     return json.loads(ended.stdout[ended.stdout.rindex('{"plugins"') :])
 
 

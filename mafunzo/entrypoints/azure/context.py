@@ -21,14 +21,7 @@ from mafunzo.entrypoints.http.access import admit, authorize, caller_of
 from mafunzo.entrypoints.http.auth import bearer
 from mafunzo.entrypoints.http.body import limited_json
 from mafunzo.entrypoints.http.context import Context, context_of
-from mafunzo.entrypoints.http.identity import (
-    OPERATOR_AUDIENCE,
-    OPERATOR_LIFETIME_S,
-    Attempt,
-    Caller,
-    Identity,
-    step_caller,
-)
+from mafunzo.entrypoints.http.identity import Attempt, Caller, Identity, step_caller
 from mafunzo.entrypoints.http.listen import LOOPBACK_NAMES
 from mafunzo.errors import InvalidParameter, NotFound, Unauthorized
 
@@ -75,13 +68,10 @@ class AzureContext:
 
     @property
     def mlflow_uri(self) -> str:
-        """The tracking URI for MLflow's own client, with the caller's credentials."""
-        key = self.serving.operator_key
-        if self.caller != self.identity.owner:
-            key, _ = self.identity.token(OPERATOR_AUDIENCE, self.caller, lifetime_s=OPERATOR_LIFETIME_S)
+        """The tracking URI for MLflow's own client, which prints it: the key is in the client's environment instead."""
         if self.place.name in LOOPBACK_NAMES:  # nobody listens there, and a client needs no authority of ours
-            return f"http://mafunzo:{key}@{self.place.name}:{self.http_port}/mlflow"
-        return f"https://mafunzo:{key}@{self.place.host}/mlflow"
+            return f"http://{self.place.name}:{self.http_port}/mlflow"
+        return f"https://{self.place.host}/mlflow"
 
     @property
     def sas(self) -> Sas:

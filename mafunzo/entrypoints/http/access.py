@@ -74,11 +74,12 @@ def caller_with(secret: str, identity: Identity, users: Users, is_running: IsRun
 
 
 def operator_with(key: str, context: Context) -> Caller:
-    """Return the caller of a key for the operator's routes: the operator's own, a user's token, or one issued for it or a step.
+    """Return the caller of a key for the operator's routes: the operator's own, what the owner's SDK logs in with, a user's
+    token, or one issued for a browser or a step.
 
     Raises `Unauthorized`.
     """
-    if hmac.compare_digest(key.encode(), context.operator_key.encode()):
+    if hmac.compare_digest(key.encode(), context.operator_key.encode()) or context.identity.is_header(key):
         return context.identity.owner
     if key.startswith(TOKEN_PREFIX):
         return caller_of(context.users.with_token(key))

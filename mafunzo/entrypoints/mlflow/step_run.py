@@ -6,23 +6,20 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 _MODELS = (
     "SELECT name, model_id FROM logged_models WHERE source_run_id = ? AND lifecycle_stage = 'active' ORDER BY rowid"
 )
 
 
-def step_variables(uri: str, experiment: str, run_id: str) -> dict[str, str]:
-    """Return the environment for stock `mlflow` to log into the run `run_id`; `uri` has the key as its password.
+def step_variables(uri: str, key: str, experiment: str, run_id: str) -> dict[str, str]:
+    """Return the environment for stock `mlflow` to log into the run `run_id` at `uri`.
 
-    The key gets a variable of its own, so that a script that prints its tracking URI doesn't print the key.
+    The key has a variable of its own, so that a script that prints its tracking URI doesn't print the key.
     """
-    parts = urlsplit(uri)
-    plain = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
     return {
-        "MLFLOW_TRACKING_URI": plain,
-        "MLFLOW_TRACKING_TOKEN": parts.password or "",
+        "MLFLOW_TRACKING_URI": uri,
+        "MLFLOW_TRACKING_TOKEN": key,
         "MLFLOW_EXPERIMENT_NAME": experiment,
         "MLFLOW_RUN_ID": run_id,
         "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -175,10 +175,10 @@ def _variables_of_a_step(
     attempt = Attempt(job.name, step.name, step.attempt)
     key = identity.step_token(OPERATOR_AUDIENCE, attempt, job.created_by or workspace.home_user)
     is_alone = len(workspace.jobs.get(job.name).steps) == 1
-    uri = f"http://mafunzo:{key}@{own.host}:{own.port}/mlflow"
+    uri = f"http://{own.host}:{own.port}/mlflow"
     run_id = step_run_id(job.name, step.name, step.attempt, is_alone)
     access = StepAccess(workspace.home, own, key) if own.https_port is not None else None
-    return step_variables(uri, job, run_id, inputs, outputs, access)
+    return step_variables(uri, key, job, run_id, inputs, outputs, access)
 
 
 class _Quiet(uvicorn.Server):

@@ -125,6 +125,7 @@ def https_app(
 
 def step_variables(
     mlflow_uri: str,
+    mlflow_key: str,
     job: Job,
     run_id: str,
     inputs: Mapping[str, str],
@@ -133,14 +134,14 @@ def step_variables(
 ) -> dict[str, str]:
     """Return the environment variables that ways in give to a user's step, by which it finds what it runs in.
 
-    mlflow_uri: where MLflow is found, with the key in it; run_id: of the run that the step logs into;
+    mlflow_uri, mlflow_key: where MLflow is found, and what opens it; run_id: of the run that the step logs into;
     inputs: values as text, files and folders by their paths; outputs: the paths that the step writes to.
     """
     variables: dict[str, str] = {}
     if is_here(MLFLOW):
         from mafunzo.entrypoints.mlflow.step_run import step_variables as mlflow_variables
 
-        variables |= mlflow_variables(mlflow_uri, job.experiment, run_id)
+        variables |= mlflow_variables(mlflow_uri, mlflow_key, job.experiment, run_id)
     if is_here(AZURE):
         from mafunzo.entrypoints.azure.client.environment import Access
         from mafunzo.entrypoints.azure.step_environment import step_variables as azure_variables

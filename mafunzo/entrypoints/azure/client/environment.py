@@ -14,11 +14,13 @@ from mafunzo.entities.server_address import ServerAddress
 from mafunzo.entrypoints.azure.client.egress import no_proxy_environment
 from mafunzo.entrypoints.azure.wire.envelope import CLOUD, RESOURCE_GROUP, SUBSCRIPTION, WORKSPACE
 from mafunzo.entrypoints.http.identity import identity_of
+from mafunzo.entrypoints.http.listen import LOOPBACK_NAMES
 from mafunzo.entrypoints.http.tls import files
 from mafunzo.errors import InvalidFile, InvalidParameter, Unauthorized, Unreachable
 
 RESOURCE = "https://management.azure.com/"
 TIMEOUT_S = 20.0
+MLFLOW_TOKEN = "MLFLOW_TRACKING_TOKEN"
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,11 @@ def require_access(access: Access, token_file: Path) -> None:
 def azure_environment(access: Access, before: Mapping[str, str]) -> dict[str, str]:
     """Return the variables for a client of a server, to be set on top of the environment `before`.
 
-    The cloud is always named: without it the SDK goes on to public Azure where the server doesn't answer. MLflow is kept from
-    printing a run's address, because the tracking URI that the SDK tells has the key in it.
+    The cloud is always named: without it the SDK goes on to public Azure where the server doesn't answer. MLflow's own client
+    takes the secret from the environment, since it prints the tracking URI; where that is another server's already, it is
+    that one's that it takes.
     """
+    mlflow = {} if _is_elsewhere(before.get("MLFLOW_TRACKING_URI", ""), access) else {MLFLOW_TOKEN: access.secret}
     return {
         "ARM_CLOUD_METADATA_URL": f"{access.url}/metadata/endpoints?api-version=2019-05-01",
         "AZUREML_CURRENT_CLOUD": CLOUD,
@@ -102,9 +106,16 @@ def azure_environment(access: Access, before: Mapping[str, str]) -> dict[str, st
         "AZUREML_RUN_POLLING_INTERVAL_MIN": "1",
         "AZUREML_RUN_POLLING_INTERVAL_MAX": "5",
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        **mlflow,
         **no_proxy_environment(before, access.host),
     }
+
+
+def _is_elsewhere(tracking_uri: str, access: Access) -> bool:
+    """Return whether a tracking URI, if it is one, is that of another server's MLflow."""
+    parts = urlsplit(tracking_uri)
+    is_ours = parts.hostname in (access.host, *LOOPBACK_NAMES) and parts.path.startswith("/mlflow")
+    return bool(tracking_uri) and not is_ours
 
 
 def workspace_config() -> Mapping[str, str]:

@@ -130,6 +130,7 @@ def test_mlflow_s_requests_need_what_they_do(method: str, path: str, expected: R
 
 def test_the_operators_own_key_is_the_homes_owners(context: Context, workspace: Workspace) -> None:
     assert operator_with("the key", context) == Caller(workspace.user, Role.OWNER)
+    assert operator_with(context.identity.header, context) == Caller(workspace.user, Role.OWNER)
 
 
 def test_a_users_token_opens_them_in_the_users_role(context: Context, workspace: Workspace) -> None:

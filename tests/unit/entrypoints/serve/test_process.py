@@ -110,6 +110,7 @@ def test_a_step_finds_a_token_of_its_own_that_is_good_while_that_attempt_runs(ho
         own = ServerAddress(1, 0.0, 8080, "", https_port=8443)
         variables = process._variables_of_a_step(workspace, own, identity, job, step, {}, {})
         assert operator_key(home) not in str(variables) and identity.header not in str(variables)
+        assert variables["MLFLOW_TRACKING_URI"] == f"http://{own.host}:8080/mlflow"
         claimed = identity.check_token(variables["MLFLOW_TRACKING_TOKEN"], frozenset({OPERATOR_AUDIENCE}))
         assert (claimed.user, claimed.role, claimed.attempt) == ("amina", Role.CONTRIBUTOR, Attempt("job1", "train", 2))
         assert variables["IDENTITY_HEADER"] == variables["MLFLOW_TRACKING_TOKEN"], "the SDK in a step logs in as it"
@@ -125,9 +126,10 @@ def test_steps_and_workers_do_not_inherit_what_opens_the_server(home: Home, monk
     header, key = identity_of(home, "baraka").header, operator_key(home)
     monkeypatch.setenv("IDENTITY_HEADER", header)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://mafunzo:{key}@127.0.0.1:8080/mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", header)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
     serve(home, 0, 0, worker=NO_WORKER, on_up=stop)
-    assert not {"IDENTITY_HEADER", "MLFLOW_TRACKING_URI"} & set(os.environ)
+    assert not {"IDENTITY_HEADER", "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN"} & set(os.environ)
     assert os.environ["MLFLOW_EXPERIMENT_NAME"] == "mine"
 
 

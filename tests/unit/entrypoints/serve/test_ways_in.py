@@ -59,7 +59,7 @@ def absent(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     return take
 
 
-MLFLOW_URI = "http://mafunzo:key@127.0.0.1:8080/mlflow"
+MLFLOW_URI = "http://127.0.0.1:8080/mlflow"
 
 
 def test_mlflows_way_in_begins_no_process_before_it_is_arguments_for(workspace: Workspace) -> None:
@@ -117,7 +117,7 @@ def test_without_azure_there_is_no_https_port_and_steps_get_none_of_its_variable
     workspace: Workspace, context: Context, absent: Callable[[str], None]
 ) -> None:
     job = Job("j1", display_name="j1", experiment="chat", component="")
-    arguments = (MLFLOW_URI, job, "j1.s", {"rows": "/in/rows"}, {"result": "/out/result"})
+    arguments = (MLFLOW_URI, "key", job, "j1.s", {"rows": "/in/rows"}, {"result": "/out/result"})
     assert step_variables(*arguments)["AZUREML_ROOT_RUN_ID"] == "j1"
     assert step_variables(*arguments)["AZURE_ML_INPUT_rows"] == "/in/rows"
     assert needs_https()

@@ -230,9 +230,25 @@ def test_a_bundle_that_cannot_be_read_is_refused_before_anything_is_asked(tmp_pa
     assert refused.value.message == f"{broken} holds no certificate that can be read. Copy it anew."
 
 
-def test_mlflow_does_not_print_the_address_that_has_the_key_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT
+def test_mlflow_has_the_key_from_the_environment_since_it_prints_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.utils.credentials import get_default_host_creds
 
     for name, value in azure_environment(ACCESS, {}).items():
         monkeypatch.setenv(name, value)
-    assert MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.get() is True
+    assert get_default_host_creds("https://gpu.example:8443/mlflow").token == "secret"
+
+
+@pytest.mark.parametrize(
+    ("uri", "is_given"),
+    [
+        pytest.param("https://gpu.example:8443/mlflow", True, id="the server's own"),
+        pytest.param("http://127.0.0.1:8080/mlflow", True, id="the same, on its machine"),
+        pytest.param("azureml://gpu.example:8443/mlflow/v1.0/subscriptions/x", True, id="for azureml-mlflow"),
+        pytest.param("http://127.0.0.1:5000", False, id="another on this machine"),
+        pytest.param("https://mlflow.example/mlflow", False, id="elsewhere"),
+        pytest.param("sqlite:///runs.db", False, id="a file"),
+    ],
+)
+def test_the_key_is_not_sent_to_another_servers_mlflow(uri: str, is_given: bool) -> None:
+    variables = azure_environment(ACCESS, {"MLFLOW_TRACKING_URI": uri})
+    assert ("MLFLOW_TRACKING_TOKEN" in variables) is is_given
