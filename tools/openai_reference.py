@@ -36,7 +36,8 @@ CHAT = {
     "tools": "functions that the model may call; refused where its chat template has no place for them",
     "tool_choice": "`none`, `auto`, `required`, or a function's name: the last two hold the answer to calls of their schemas",
     "parallel_tool_calls": "false: one call an answer",
-    "response_format": "`text`, `json_object`, or `json_schema`: holds the answer to the schema while it is generated",
+    "response_format": "`text`, `json_object`, or `json_schema`: holds the answer to the schema while it is generated; an "
+    "object that lists its properties has no others unless `additionalProperties` allows them (tools' parameters, too)",
     "max_completion_tokens": "the newer name of `max_tokens`",
     "logprobs": "true: each token's log-probability, before temperature, penalties, biases and structure",
     "top_logprobs": f"0 to {chat.MAX_TOP_LOGPROBS} alternatives to each token",

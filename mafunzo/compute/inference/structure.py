@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mafunzo.compute.inference.json_schema import closed
 from mafunzo.protocol.tool_call import CLOSING, OPENING
 
 MAX_CALLS = 16
@@ -70,7 +71,7 @@ def _parameters(tool: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _json(schema: Mapping[str, Any]) -> str:
-    return "%json " + json.dumps({**schema, "x-guidance": _SPACING})
+    return "%json " + json.dumps({**closed(schema), "x-guidance": _SPACING})
 
 
 def _text(text: str) -> str:

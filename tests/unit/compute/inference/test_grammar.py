@@ -57,6 +57,17 @@ def test_an_answer_is_json_of_its_schema(name: str) -> None:
         jsonschema.validate(body, BOUNDED)
 
 
+def test_an_object_that_lists_its_properties_has_no_others() -> None:
+    schema = {"type": "object", "properties": {"is_last": {"type": "boolean"}}, "required": ["is_last"]}
+    tool = {"type": "function", "function": {"name": "end", "parameters": schema}}
+    assert {reply("phi3", grammar(schema, (), CallForm(), True), seed) for seed in range(8)} == {
+        '{"is_last": true}',
+        '{"is_last": false}',
+    }
+    called = reply("phi3", grammar(None, (tool,), CallForm(), False), 0)
+    assert list(json.loads(called)["arguments"]) == ["is_last"]
+
+
 @pytest.mark.parametrize("may_call_several", [True, False])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_reply_that_must_call_is_read_as_calls(name: str, may_call_several: bool) -> None:
