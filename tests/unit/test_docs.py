@@ -72,6 +72,15 @@ def test_generated_files_are_current():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_clients_that_are_tested_are_those_of_the_page_in_their_versions():
+    page = (ROOT / "docs" / "howto" / "use-a-client-library.md").read_text()
+    stated = re.findall(r"^\| `([\w@./-]+)` \| ([\d.]+) \|", page, re.MULTILINE)
+    locks = {file.stem: file.read_text() for file in (ROOT / "tests" / "clients" / "locks").glob("*.lock")}
+    assert len(stated) == len(locks)
+    for name, version in stated:
+        assert f"\n{name}=={version}\n" in f"\n{locks[name.replace('-', '_')]}", name
+
+
 def test_the_readme_s_commands_are_in_the_makefile():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"^make ([a-z]+)", (ROOT / "README.md").read_text(), re.MULTILINE)) <= targets
