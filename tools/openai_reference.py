@@ -34,7 +34,8 @@ SAMPLING = {
 CHAT = {
     "messages": "contents are texts or lists of parts of text; a message's other fields reach the chat template",
     "tools": "functions that the model may call; refused where its chat template has no place for them",
-    "tool_choice": "`none`, `auto`, `required`, or a function's name: the last two hold the answer to calls of their schemas",
+    "tool_choice": "`none`, `auto`, `required`, or a function's name: the last two hold the answer to calls of their schemas, "
+    "a name to one call",
     "parallel_tool_calls": "false: one call an answer",
     "response_format": "`text`, `json_object`, or `json_schema`: holds the answer to the schema while it is generated; an "
     "object that lists its properties has no others unless `additionalProperties` allows them (tools' parameters, too)",

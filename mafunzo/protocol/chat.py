@@ -112,7 +112,7 @@ def chat_request_from_dict(body: object) -> ChatRequest:
     options = read_options(fields, _read_max_tokens(fields), _read_logprobs(fields))
     _refuse_what_is_not_honoured(fields)
     answer_schema, choice = read_answer_schema(fields), read_tool_choice(fields, conversation.tools)
-    may_call_several = fields.boolean("parallel_tool_calls", True)
+    may_call_several = fields.boolean("parallel_tool_calls", True) and not choice.is_named
     n, variables = read_n(fields), fields.mapping("chat_template_kwargs")
     fields.check()
     tools = conversation.tools if choice.may_call else ()

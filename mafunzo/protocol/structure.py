@@ -10,10 +10,13 @@ from mafunzo.protocol.field import Fields, shown
 
 @dataclass(frozen=True)
 class ToolChoice:
-    """Whether tools may be called, and of which one must be called (none: the model decides)."""
+    """Whether tools may be called, and of which one must be called (none: the model decides).
+
+    is_named: by a function's name, which asks for one call of it, as at OpenAI; clients count on that."""
 
     may_call: bool = True
     forced: tuple[Mapping[str, Any], ...] = ()
+    is_named: bool = False
 
 
 def read_answer_schema(fields: Fields) -> Mapping[str, Any] | None:
@@ -62,7 +65,7 @@ def read_tool_choice(fields: Fields, tools: Sequence[Mapping[str, Any]]) -> Tool
     forced = tuple(tool for tool in tools if tool["function"].get("name") == name)
     if not forced:
         fields.fault("tool_choice", f"tool_choice names the function {shown(name)}, which isn't among the tools.")
-    return ToolChoice(forced=forced[:1])
+    return ToolChoice(forced=forced[:1], is_named=True)
 
 
 def _check_names(fields: Fields, body: Mapping[str, Any], prefix: str, *names: str) -> None:

@@ -50,6 +50,12 @@ def test_a_choice_of_tools_is_read(choice: Any, may_call: bool, forced: Any) -> 
     assert body.conversation.tools == ((ADD, SUB) if may_call else ())
 
 
+def test_a_function_s_name_asks_for_one_call() -> None:
+    named = {"type": "function", "function": {"name": "sub"}}
+    assert request(tools=[ADD, SUB], tool_choice="required").may_call_several
+    assert not request(tools=[ADD, SUB], tool_choice=named).may_call_several
+
+
 @pytest.mark.parametrize(
     ("fields", "param", "text"),
     [
