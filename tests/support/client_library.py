@@ -3,6 +3,7 @@
 import hashlib
 import os
 import platform
+import shutil
 import subprocess
 import tempfile
 import venv
@@ -20,6 +21,22 @@ def client_python(client: str) -> Path:
     """Return the Python of a client's environment."""
     lock = FOLDER / "locks" / f"{client}.lock"
     return built(client, [lock], lambda folder: install_packages(folder, lock)) / "bin" / "python"
+
+
+def node_folder() -> Path:
+    """Return a folder that has Node, in `bin`, and what the lock file of the program for it lists."""
+    source = FOLDER / "node"
+    locks = [source / name for name in ("requirements.lock", "package.json", "package-lock.json")]
+
+    def install(folder: Path) -> None:
+        install_packages(folder, locks[0])
+        for lock in locks[1:]:
+            shutil.copy(lock, folder)
+        signs = ("ENOTFOUND", "ECONNREFUSED", "ETIMEDOUT", "EAI_AGAIN", "ENETUNREACH", "ECONNRESET")
+        npm = [str(folder / "bin" / "npm"), "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        run_installer(npm, folder, *signs, PATH=f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}")
+
+    return built("node", locks, install)
 
 
 def built(client: str, locks: list[Path], install: Callable[[Path], None]) -> Path:
