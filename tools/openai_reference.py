@@ -33,7 +33,9 @@ SAMPLING = {
 }
 CHAT = {
     "messages": "contents are texts or lists of parts of text; a message's other fields reach the chat template",
-    "tools": "functions that the model may call; refused where its chat template has no place for them",
+    "tools": "functions that the model may call; refused where its chat template has no place for them. Calls that it makes "
+    "unasked have arguments of their schemas, where its template writes calls between tags (`<tool_call>`); a schema that "
+    "can't be enforced is refused with `strict`, and else means any object",
     "tool_choice": "`none`, `auto`, `required`, or a function's name: the last two hold the answer to calls of their schemas, "
     "a name to one call",
     "parallel_tool_calls": "false: one call an answer",

@@ -74,6 +74,11 @@ class GrammarCompiler:
         ids = [id for id, token in tokens if token.content == text and not token.special]
         return int(ids[0]) if ids else None
 
+    def free_token_ids(self, text: str) -> list[int]:
+        """Return the added tokens that a reply's text may have: all but those that end it, and that of exactly this text."""
+        excluded = {*self._stop_token_ids, self.added_token_id(text)}
+        return sorted(int(id) for id in self._tokenizer.added_tokens_decoder if id not in excluded)
+
     def compile(self, text: str, param: str) -> Grammar:
         """Return a grammar; raises `InvalidParameter` about `param` where it can't be compiled."""
         with self._lock:

@@ -1,5 +1,6 @@
 """The structure that a request asks its reply to have, as a grammar: JSON of a schema, calls of functions, or either.
 
+Where a model may call and needn't, its text is free until it opens a call: what follows is a call of one of the functions.
 Calls are written as the model's own template writes them, and read back from the text by `protocol/tool_call.py`. JSON
 is written with single spaces, as `json.dumps` does: a grammar that lets white space grow lets a weak model never end.
 """
@@ -18,8 +19,8 @@ _SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator
 
 @dataclass(frozen=True)
 class CallForm:
-    """How a model writes a call. opening, closing: around each, in Lark; empty for a reply that is a bare call, or a list
-    of several. arguments: the name of that field."""
+    """How a model writes a call. opening, closing: the tags around each, in Lark; empty for a reply that is a bare call, or
+    a list of several. arguments: the name of that field."""
 
     opening: str = ""
     closing: str = ""
@@ -30,7 +31,7 @@ def call_form(template: str, added_token_id: Callable[[str], int | None]) -> Cal
     """Return the form in which a chat template shows calls; `added_token_id` finds a tag that is a token of its own."""
     if OPENING in template:
         opening, closing = (_tag(tag, added_token_id(tag)) for tag in (OPENING, CLOSING))
-        return CallForm(f'{opening} "\\n"', f'"\\n" {closing}')
+        return CallForm(opening, closing)
     return CallForm(arguments="parameters" if '"parameters"' in template else "arguments")
 
 
@@ -45,18 +46,50 @@ def grammar(
         rules.append(f"answer: {_json(answer_schema)}")
     if tools:
         starts.append("calls")
-        rules += _calls(form, may_call_several)
-        rules.append(f"call: {' | '.join(f'call_{i}' for i in range(len(tools)))}")
-        for i, tool in enumerate(tools):
-            head = f'{{"name": {json.dumps(tool["function"]["name"], ensure_ascii=False)}, "{form.arguments}": '
-            rules += [f'call_{i}: {_text(head)} arguments_{i} "}}"', f"arguments_{i}: {_json(_parameters(tool))}"]
+        rules += [*_calls(form, may_call_several), *_call(tools, form)]
     return "\n".join(["%llguidance {}", f"start: {' | '.join(starts)}", *rules])
+
+
+def text_and_calls(
+    tools: Sequence[Mapping[str, Any]], form: CallForm, may_call_several: bool, free_token_ids: Sequence[int]
+) -> str:
+    """Return a grammar of replies whose text is free, and in which an opening tag begins a call of `tools`.
+
+    free_token_ids: added tokens, which a grammar's text doesn't include, that may stand in the free text.
+    """
+    free_tokens = f" | <[{','.join(map(str, free_token_ids))}]>" if free_token_ids else ""
+    is_token = form.opening.startswith("<[")
+    opening = form.opening if is_token else "text_and_tag"
+    rules = [
+        f"start: free (block free){'*' if may_call_several else '?'}",
+        f"free: (TEXT{free_tokens})*",
+        r"TEXT: /(.|\n)+/",
+        f'block: {opening} "\\n" call "\\n" {form.closing}',
+        *_call(tools, form),
+    ]
+    if not is_token:  # lazy: it ends where the tag does, and the free text may not go on with it
+        rules.append(rf"text_and_tag[lazy]: /(.|\n)*/ {form.opening}")
+    return "\n".join(["%llguidance {}", *rules])
+
+
+def with_any_arguments(tool: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a function that takes any object."""
+    return {**tool, "function": {**tool["function"], "parameters": {"type": "object"}}}
+
+
+def _call(tools: Sequence[Mapping[str, Any]], form: CallForm) -> list[str]:
+    """Return the rule of a call of any of the functions."""
+    rules = [f"call: {' | '.join(f'call_{i}' for i in range(len(tools)))}"]
+    for i, tool in enumerate(tools):
+        head = f'{{"name": {json.dumps(tool["function"]["name"], ensure_ascii=False)}, "{form.arguments}": '
+        rules += [f'call_{i}: {_text(head)} arguments_{i} "}}"', f"arguments_{i}: {_json(_parameters(tool))}"]
+    return rules
 
 
 def _calls(form: CallForm, may_call_several: bool) -> list[str]:
     if form.opening:
         more = f'("\\n" block){{0,{MAX_CALLS - 1}}}' if may_call_several else ""
-        return [f"calls: block {more}", f"block: {form.opening} call {form.closing}"]
+        return [f"calls: block {more}", f'block: {form.opening} "\\n" call "\\n" {form.closing}']
     if may_call_several:
         return [f'calls: call | "[" call (", " call){{1,{MAX_CALLS - 1}}} "]"']
     return ["calls: call"]

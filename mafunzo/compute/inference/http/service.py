@@ -9,12 +9,12 @@ from fastapi import Request
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from mafunzo.compute.chat.prompt import render_prompt
-from mafunzo.compute.chat.template import template_source, text_ids
+from mafunzo.compute.chat.template import text_ids
 from mafunzo.compute.inference.detokenizer import token_text
 from mafunzo.compute.inference.grammar import Grammar
 from mafunzo.compute.inference.loading import LoadedModel
+from mafunzo.compute.inference.request_grammar import request_grammar
 from mafunzo.compute.inference.sampler import TokenLogprob as EngineLogprob
-from mafunzo.compute.inference.structure import call_form, grammar
 from mafunzo.entities.conversation import Conversation
 from mafunzo.errors import Unavailable
 from mafunzo.protocol.body import parse_body
@@ -52,17 +52,7 @@ class Service:
 
     def grammar(self, request: ChatRequest) -> Grammar | None:
         """Return what the replies to a request are held to, if anything; compiling it may take seconds."""
-        tools = request.forced_tools
-        if request.answer_schema is not None and not tools and request.may_call_tools:
-            tools = request.conversation.tools
-        if request.answer_schema is None and not tools:
-            return None
-        grammars = self.loaded.grammars
-        template = template_source(self.loaded.tokenizer, request.conversation)
-        answer_schema = None if request.forced_tools else request.answer_schema
-        form = call_form(template, grammars.added_token_id)
-        text = grammar(answer_schema, tools, form, request.may_call_several)
-        return grammars.compile(text, "tools" if answer_schema is None else "response_format")
+        return request_grammar(request, self.loaded.tokenizer, self.loaded.grammars)
 
     def describe(self, entries: Sequence[EngineLogprob]) -> list[TokenLogprob]:
         """Return log-probabilities with their tokens' texts."""

@@ -94,7 +94,7 @@ def test_a_reply_may_be_either_where_nothing_is_forced() -> None:
 
 def test_the_form_of_a_call_is_the_template_s() -> None:
     assert call_form(family("llama3_2").chat_template, lambda tag: None) == CallForm(arguments="parameters")
-    assert call_form("<tool_call>", {"<tool_call>": 5, "</tool_call>": 6}.get) == CallForm('<[5]> "\\n"', '"\\n" <[6]>')
+    assert call_form("<tool_call>", {"<tool_call>": 5, "</tool_call>": 6}.get) == CallForm("<[5]>", "<[6]>")
     assert call_form("", lambda tag: None) == CallForm()
 
 

@@ -293,6 +293,13 @@ def test_what_cannot_be_processed_is_refused_by_name(body, param, ask):
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
 
 
+def test_a_reply_that_may_call_is_the_same_as_a_stream(ask, service, monkeypatch):
+    template = "{{ tools }}{% for m in messages %}{{ m.content }}{% endfor %}<tool_call>"
+    monkeypatch.setattr(service.loaded.tokenizer, "chat_template", template)
+    [choice] = structured(ask, tools=[PAINT, WASH], max_tokens=60)
+    assert choice["message"]["content"] or choice["message"]["tool_calls"]
+
+
 def test_tools_without_a_place_in_the_template_are_refused(ask, service, monkeypatch):
     monkeypatch.setattr(service.loaded.tokenizer, "chat_template", "{% for m in messages %}{{ m.content }}{% endfor %}")
     body = {"messages": TALK, "tools": [{"type": "function", "function": {"name": "f"}}]}
