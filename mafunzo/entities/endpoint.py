@@ -38,7 +38,8 @@ class Supervision:
     """What is remembered of a deployment's workers between two servers; times are seconds since the epoch.
 
     started_at, healthy_at: of the newest worker, 0 for not yet; was_healthy: whether any worker of it ever was.
-    crashes: unasked ends in a row. retry_at: no start before. reason: why it waits, for people.
+    crashes: unasked ends in a row. retry_at: no start before. reason: why it waits, for people. memory: what the newest
+    worker books, for people.
     """
 
     started_at: float = 0.0
@@ -47,6 +48,7 @@ class Supervision:
     crashes: int = 0
     retry_at: float = 0.0
     reason: str = ""
+    memory: str = ""
 
 
 @dataclass(frozen=True)

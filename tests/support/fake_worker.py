@@ -166,7 +166,7 @@ class Handler(BaseHTTPRequestHandler):
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for name in ("model", "base", "name", "port", "port-file", "token-file"):
+    for name in ("model", "base", "name", "port", "port-file", "token-file", "cache-mb"):
         parser.add_argument(f"--{name}")
     given = parser.parse_args()
     file = Path(given.model) / "fake.json"

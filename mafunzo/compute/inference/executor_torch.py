@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor
 from transformers.modeling_utils import PreTrainedModel
 
+from mafunzo.compute.device.memory import free_bytes
 from mafunzo.compute.device.precision import multiplies_bfloat16
 from mafunzo.compute.inference.attention import attend_by_rows
 from mafunzo.compute.inference.kv_cache import SlotCache
@@ -31,10 +31,17 @@ class TorchExecutor:
     """Runs a network over sequences by id, with their KV cache. Not thread-safe: one thread calls it.
 
     `max_model_len` is the longest sequence, prompt and reply together. `pack_weights`: on a CPU, lay the weights out for
-    speed; nothing else can use the network then.
+    speed; nothing else can use the network then. `cache_bytes`: what the KV cache may take; a longer sequence than fits is none
+    that is served.
     """
 
-    def __init__(self, network: PreTrainedModel, max_model_len: int | None = None, pack_weights: bool = False) -> None:
+    def __init__(
+        self,
+        network: PreTrainedModel,
+        max_model_len: int | None = None,
+        pack_weights: bool = False,
+        cache_bytes: int | None = None,
+    ) -> None:
         network.eval()
         self.network = network
         attend_by_rows(network)
@@ -45,7 +52,7 @@ class TorchExecutor:
         self.vocab_size: int = network.get_input_embeddings().num_embeddings
         self.max_model_len = min(_context_length(self.config), max_model_len or 1 << 30)
         self.parameters: int = sum(p.numel() for p in network.parameters())
-        self.cache = SlotCache(self.config.num_hidden_layers, self.device)
+        self.cache = SlotCache(self.config.num_hidden_layers, self.device, self._limit(cache_bytes))
         if pack_weights and self.device.type == "cpu":
             pack_linears(network)
         self._warm_up()
@@ -74,11 +81,22 @@ class TorchExecutor:
         self.cache.free(id)
 
     def cache_budget_tokens(self, share: float = MEMORY_SHARE) -> int:
-        """Return how many tokens fit into `share` of the memory that is free now; at least one full sequence."""
-        free = (
-            torch.cuda.mem_get_info(self.device)[0] if self.device.type == "cuda" else psutil.virtual_memory().available
-        )
-        return max(int(share * free) // self._bytes_per_token(), self.max_model_len + 1)
+        """Return how many tokens fit into `share` of the memory that is free now, and into the cache's limit; at least one
+        full sequence."""
+        tokens = int(share * free_bytes(self.device)) // self._bytes_per_token()
+        return max(min(tokens, self.cache.most_tokens or tokens), self.max_model_len + 1)
+
+    def _limit(self, cache_bytes: int | None) -> int | None:
+        """Return how many tokens the cache may hold; no sequence may be longer."""
+        if cache_bytes is None:
+            return None
+        tokens = cache_bytes // self._bytes_per_token()
+        if tokens <= self.max_model_len:
+            logger.warning(
+                "Serving %d of %d tokens of context: the cache holds no more", tokens - 1, self.max_model_len
+            )
+            self.max_model_len = tokens - 1
+        return tokens
 
     def _forward(self, token_ids: list[list[int]], positions: Tensor, logits_to_keep: int) -> Tensor:
         output = self.network(

@@ -94,11 +94,15 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
 
 
 class SlotCache(Cache):  # type: ignore[misc]
-    """The rows, by sequence id. A forward is announced (`open_...`), run, and counted (`advance`)."""
+    """The rows, by sequence id. A forward is announced (`open_...`), run, and counted (`advance`).
 
-    def __init__(self, layers: int, device: torch.device) -> None:
+    most_tokens: rows x longest row that it may have memory for, None for no limit; what it holds always fits into that.
+    """
+
+    def __init__(self, layers: int, device: torch.device, most_tokens: int | None = None) -> None:
         super().__init__(layers=[SlotLayer() for _ in range(layers)])
         self.device = device
+        self.most_tokens = most_tokens
         self.ids: list[int] = []
         self.lengths: list[int] = []
         self._window: Window | None = None
@@ -151,10 +155,17 @@ class SlotCache(Cache):  # type: ignore[misc]
             longest = max(window.end, *self.lengths)
             slots = len(self.ids) if len(self.ids) <= slots else 1 << (len(self.ids) - 1).bit_length()
             tokens = _round_up(longest + longest // 4, BLOCK_TOKENS)
-            self._capacity = (slots, tokens)
+            self._capacity = self._within_limit(slots, tokens, longest)
         for layer in self.layers:
             layer.window, layer.capacity = window, self._capacity
         return window.positions
+
+    def _within_limit(self, slots: int, tokens: int, longest: int) -> tuple[int, int]:
+        """Return room for the rows as they are where room to grow would take more than there may be."""
+        if self.most_tokens is None or slots * tokens <= self.most_tokens:
+            return slots, tokens
+        rows = len(self.ids)
+        return rows, max(longest, min(tokens, self.most_tokens // rows))
 
     def _move(self, source: int, target: int) -> None:
         for layer in self.layers:

@@ -61,16 +61,23 @@ def find_model(folder: Path, base: Path | None = None) -> ModelFolders:
 
 
 def load_model(
-    folder: Path, base: Path | None = None, max_batch: int = 16, device: torch.device | str | None = None
+    folder: Path,
+    base: Path | None = None,
+    max_batch: int = 16,
+    device: torch.device | str | None = None,
+    cache_mb: int | None = None,
 ) -> LoadedModel:
-    """Load a model on `device` (default: CUDA, else CPU), in the dtype of its weights where the device computes it."""
+    """Load a model on `device` (default: CUDA, else CPU), in the dtype of its weights where the device computes it.
+
+    cache_mb: what the KV cache may take; None: a share of what is free.
+    """
     folders = find_model(folder, base)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = load_tokenizer(folders.tokenizer)
     network = load_network(
         folders.network, folders.adapter, device=device, dtype=serving_dtype(folders.network, device)
     )
-    executor = TorchExecutor(network, pack_weights=True)
+    executor = TorchExecutor(network, pack_weights=True, cache_bytes=None if cache_mb is None else cache_mb * 2**20)
     stops = stop_token_ids(tokenizer, _generation_config(folders, network.generation_config))
     logger.info("Loaded %s: %s, stops at %s", folder, executor.dtype, tokenizer.convert_ids_to_tokens(list(stops)))
     engine = Engine(executor, tokenizer, stops, max_batch)

@@ -81,7 +81,9 @@ class _Worker:
     def _load(self) -> None:
         arguments = self._arguments
         try:
-            self._service.model = load_model(arguments.model, arguments.base, arguments.max_batch)
+            self._service.model = load_model(
+                arguments.model, arguments.base, arguments.max_batch, cache_mb=arguments.cache_mb
+            )
             logger.info("Ready: %s", self._service.name)
         except MafunzoError as error:
             self._exit_code = self._tell(error)
@@ -109,6 +111,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--port-file", type=Path, help="file that the port is written to, once it listens")
     parser.add_argument("--token-file", type=Path, help="holds the bearer token that requests must have")
     parser.add_argument("--max-batch", type=int, default=16, help="sequences at once")
+    parser.add_argument("--cache-mb", type=int, help="what the KV cache may take; without it, a share of what is free")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: as many as this process may use cores")
     return parser.parse_args(argv)
 

@@ -1,11 +1,14 @@
-"""The memory that a worker's weights take: what their files have, in the number format in which the worker computes.
+"""The memory that a worker takes: its weights, its KV cache, and its process.
 
+Weights take what their files have, in the number format in which the worker computes. The cache takes a key and a value for
+each token of each conversation under way: it is booked as large as it can get, within a share of what is free.
 A worker holds bfloat16 and float16 weights as they are stored where the device multiplies them, else as float32, which takes
 twice (`compute/inference/executor_torch.py`). A file that is missing or damaged counts as it is listed: its check is elsewhere.
 """
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,100 @@ LENGTH_BYTES = 8
 LONGEST_HEADER = 100 * 2**20
 """As safetensors itself has it."""
 
+LAYERS, HEADS, WIDTH = (
+    ("num_hidden_layers", "n_layer"),
+    ("num_attention_heads", "n_head"),
+    ("hidden_size", "n_embd"),
+)
+"""Their names in configurations, GPT-2's too."""
+PROCESS_MB = 700
+"""The interpreter, torch and its libraries, and what a forward needs on the way."""
+MAX_BATCH = 16
+"""Conversations that a worker answers at once (its `--max-batch`)."""
+CACHE_SHARE = 0.4
+"""Of what is left beside weights and process: the rest is for others."""
+LEAST_TOKENS = 2048
+"""What the cache holds at least: one conversation of so many tokens, or of the whole context."""
+
+
+@dataclass(frozen=True)
+class WorkerMemory:
+    """What a worker books. cache_mb: None where it isn't known here, as on an accelerator, whose memory isn't booked.
+    cache_tokens: of all conversations together; context_tokens: of the longest."""
+
+    weights_mb: int
+    cache_mb: int | None = None
+    cache_tokens: int = 0
+    context_tokens: int = 0
+
+    @property
+    def booked_mb(self) -> int:
+        return self.weights_mb + (self.cache_mb or 0) + PROCESS_MB
+
+    def __str__(self) -> str:
+        text = f"{self.booked_mb:,} MB: weights {self.weights_mb:,}, process {PROCESS_MB}"
+        if self.cache_mb is None:
+            return text
+        longest = min(self.context_tokens, self.cache_tokens - 1)
+        return f"{text}, cache {self.cache_mb:,} ({self.cache_tokens:,} tokens, {longest:,} a conversation)"
+
+
+def worker_memory(
+    artifacts: Artifacts, hashes: Iterable[str], computes: frozenset[str], free_mb: int, has_gpu: bool = False
+) -> WorkerMemory:
+    """Return what a worker of these models books of `free_mb`, which is less where less is free, down to what it needs."""
+    hashes = list(hashes)
+    weights = weights_mb(artifacts, hashes, computes)
+    config = next((config for artifact in hashes for config in _configs(artifacts, artifact) if config), {})
+    per_token = 0 if has_gpu else cache_bytes_per_token(config, computes)
+    context = _context_tokens(config)
+    if not per_token or not context:
+        return WorkerMemory(weights)
+    most, least = (
+        _megabytes(per_token * tokens) for tokens in (MAX_BATCH * (context + 1), min(context, LEAST_TOKENS) + 1)
+    )
+    share = int(CACHE_SHARE * (free_mb - weights - PROCESS_MB))
+    cache_mb = max(least, min(most, share))
+    return WorkerMemory(weights, cache_mb, cache_mb * 2**20 // per_token, context)
+
+
+def cache_bytes_per_token(config: Mapping[str, Any], computes: frozenset[str]) -> int:
+    """Return what a token's keys and values take in all layers; 0 where a configuration doesn't say it."""
+    network = _network(config)
+    layers, heads, width = (_number(network, *names) for names in (LAYERS, HEADS, WIDTH))
+    if not layers or not heads or not width:
+        return 0
+    key_heads = _number(network, "num_key_value_heads") or heads
+    head_width = _number(network, "head_dim") or width // heads
+    item_bytes = 2 if _dtype(config) in computes else 4
+    return 2 * layers * key_heads * head_width * item_bytes
+
+
+def _context_tokens(config: Mapping[str, Any]) -> int:
+    """Return the longest conversation that is served: one whose positions don't depend on what stands beside it."""
+    network = _network(config)
+    longest = _number(network, "max_position_embeddings", "n_positions")
+    rope = network.get("rope_parameters") or network.get("rope_scaling")
+    kind = (rope.get("rope_type") or rope.get("type")) if isinstance(rope, dict) else None
+    if isinstance(rope, dict) and kind in ("longrope", "dynamic"):
+        name = "original_max_position_embeddings"
+        return min(longest, _number(rope, name) or _number(network, name) or longest)
+    return longest
+
+
+def _network(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    inner = config.get("text_config")
+    return inner if isinstance(inner, dict) else config
+
+
+def _number(body: Mapping[str, Any], *names: str) -> int:
+    values = (body.get(name) for name in names)
+    return next((value for value in values if isinstance(value, int) and value > 0), 0)
+
+
+def _megabytes(count: int) -> int:
+    return -(-count // 2**20)
+
 
 def weights_mb(artifacts: Artifacts, hashes: Iterable[str], computes: frozenset[str]) -> int:
     """Return what the files of models take in a worker's memory; `computes` are the 16-bit formats that it computes in."""
@@ -25,12 +122,15 @@ def weights_mb(artifacts: Artifacts, hashes: Iterable[str], computes: frozenset[
 
 def _loaded_bytes(artifacts: Artifacts, artifact: str, computes: frozenset[str]) -> int:
     files = {file.path: file.size for file in artifacts.manifest(artifact)}
-    configs = [
-        _config(artifacts.open_file(artifact, path)) for path in files if path.rpartition("/")[2] == "config.json"
-    ]
-    is_widened = any(dtype in ("bfloat16", "float16") and dtype not in computes for dtype in map(_dtype, configs))
+    dtypes = [_dtype(config) for config in _configs(artifacts, artifact)]
+    is_widened = any(dtype in ("bfloat16", "float16") and dtype not in computes for dtype in dtypes)
     weights = [path for path in files if is_widened and path.endswith(".safetensors")]
     return sum(files.values()) + sum(_half_bytes(artifacts.open_file(artifact, path)) for path in weights)
+
+
+def _configs(artifacts: Artifacts, artifact: str) -> list[Mapping[str, Any]]:
+    paths = [file.path for file in artifacts.manifest(artifact)]
+    return [_config(artifacts.open_file(artifact, path)) for path in paths if path.rpartition("/")[2] == "config.json"]
 
 
 def _config(path: Path) -> Mapping[str, Any]:

@@ -52,7 +52,7 @@ from mafunzo.control.serving.decide import (
     WorkerState,
     decide,
 )
-from mafunzo.control.serving.memory import weights_mb
+from mafunzo.control.serving.memory import WorkerMemory, worker_memory
 from mafunzo.control.serving.observer import TICK_S, Observer
 from mafunzo.control.serving.reference import missing_files, wrong_base
 from mafunzo.control.serving.worker_folder import (
@@ -79,8 +79,6 @@ GRACE_S = 10.0
 BROKEN = (MafunzoError, OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
 """What goes wrong with one deployment: its files, or what its record says. A database that can't be reached is none of it."""
 LOG_LINES = 12
-WORKER_MEMORY_MB = 700
-"""What a worker holds beside its weights: the interpreter, torch, the cache of keys and values."""
 
 
 @dataclass
@@ -261,7 +259,8 @@ class Supervisor:
         return True
 
     def _start(self, deployment: Deployment) -> bool:
-        resources = self._resources(deployment)
+        memory = self._memory(deployment)
+        resources = Resources(cpus=0, gpus=min(1, self.capacity.gpus), memory_mb=memory.booked_mb)
         if not self.leases.take(_owner(deployment), resources, self.capacity):
             if not resources.fits(self.capacity):
                 raise OutOfMemory(
@@ -276,7 +275,7 @@ class Supervisor:
         attempt = next_attempt(self.home, deployment)
         started = self._update(
             deployment,
-            {"started_at": self.clock(), "healthy_at": 0.0, "reason": ""},
+            {"started_at": self.clock(), "healthy_at": 0.0, "reason": "", "memory": str(memory)},
             status=DeploymentStatus.STARTING,
             attempt=attempt,
             port=None,
@@ -306,16 +305,21 @@ class Supervisor:
             folder / "token", worker_token(self.home.secret(), started), mode=0o600
         )  # argv is everybody's to read
         argv += ["--token-file", str(folder / "token")]
+        if memory.cache_mb is not None:
+            argv += ["--cache-mb", str(memory.cache_mb)]
         devices = ",".join(str(device) for device in self.leases.devices(_owner(started)))
         process = self.launcher.start(argv, folder, {"CUDA_VISIBLE_DEVICES": devices} if resources.gpus else {})
-        logger.info("Started a worker for %s, attempt %s, process %s", _name(started), attempt, process.pid)
+        logger.info("Started a worker for %s, attempt %s, process %s: %s", _name(started), attempt, process.pid, memory)
         return True
 
-    def _resources(self, deployment: Deployment) -> Resources:
-        """Return what a worker holds: a GPU where there is one, memory for its weights, and no core: it is idle in between."""
+    def _memory(self, deployment: Deployment) -> WorkerMemory:
+        """Return the memory that a worker books: what it takes, within what others leave. It books no core: it is idle in
+        between."""
         hashes = [artifact for artifact in (deployment.artifact, deployment.base_artifact) if artifact]
-        memory_mb = weights_mb(self.artifacts, hashes, half_formats(has_gpu=self.capacity.gpus > 0)) + WORKER_MEMORY_MB
-        return Resources(cpus=0, gpus=min(1, self.capacity.gpus), memory_mb=memory_mb)
+        has_gpu = self.capacity.gpus > 0
+        others = sum(lease.resources.memory_mb for lease in self.leases.list() if lease.owner != _owner(deployment))
+        free_mb = self.capacity.memory_mb - others
+        return worker_memory(self.artifacts, hashes, half_formats(has_gpu), free_mb, has_gpu)
 
     def _mark_healthy(self, action: MarkHealthy) -> None:
         self._observer.end_comparison(action.deployment)

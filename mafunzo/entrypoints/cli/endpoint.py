@@ -57,6 +57,7 @@ def deploy(
         as_json,
         f"{endpoint}/{deployment} serves {record.model} at {handle.url} (model name: {endpoint})",
         *_proof_lines(record.verification),
+        *([f"It books {record.supervision.memory}."] if record.supervision.memory else []),
         f"Its key: mafunzo endpoint keys {endpoint}. Talk to it: mafunzo endpoint chat {endpoint}",
     )
 
@@ -99,6 +100,7 @@ def show(name: str = NAME, as_json: bool = AS_JSON) -> None:
                 "status": d.status,
                 "port": d.port,
                 "request timeout": f"{d.request_timeout_s:g} s",
+                "memory": d.supervision.memory or None,
                 "error": error,
             }
         )

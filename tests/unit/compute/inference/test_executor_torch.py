@@ -176,3 +176,12 @@ def test_weights_are_served_as_stored_where_the_cpu_multiplies_them(
     (tmp_path / "config.json").write_text(json.dumps({"dtype": weights_dtype}))
     monkeypatch.setattr(executor_torch, "multiplies_bfloat16", lambda: takes_bfloat16)
     assert serving_dtype(tmp_path, device) == dtype
+
+
+def test_a_limit_of_the_cache_is_kept_and_no_longer_sequence_is_served() -> None:
+    network = make_network("llama")
+    token_bytes = 2 * 3 * 2 * 8 * 4  # keys and values, layers, heads, width, float32
+    roomy = TorchExecutor(network, cache_bytes=1000 * token_bytes)
+    assert (roomy.max_model_len, roomy.cache_budget_tokens()) == (256, 1000)
+    tight = TorchExecutor(network, cache_bytes=100 * token_bytes)
+    assert (tight.max_model_len, tight.cache_budget_tokens()) == (99, 100)

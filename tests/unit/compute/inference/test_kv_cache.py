@@ -107,3 +107,15 @@ def test_an_empty_cache_holds_no_memory(cache: SlotCache) -> None:
     cache.free(1)
     assert cache.layers[0].keys is None
     assert (prefill(cache, 2, 3) == 2).all()
+
+
+def test_room_to_grow_is_not_taken_beyond_the_limit() -> None:
+    cache = SlotCache(1, torch.device("cpu"), most_tokens=1000)
+    for id in range(1, 6):
+        prefill(cache, id, 180)
+        slots, _, tokens, _ = cache.layers[0].keys.shape
+        assert slots * tokens <= 1000
+    assert (slots, tokens) == (5, 200)
+    prefill(cache, 5, 20)
+    assert cache.layers[0].keys.shape[0] * cache.layers[0].keys.shape[2] == 1000
+    assert contents(cache) == {id: [float(id)] * (200 if id == 5 else 180) for id in range(1, 6)}

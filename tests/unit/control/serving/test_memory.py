@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from mafunzo.control.serving.memory import weights_mb
+from mafunzo.control.launcher.local import LocalLauncher
+from mafunzo.control.serving.memory import LEAST_TOKENS, PROCESS_MB, cache_bytes_per_token, weights_mb, worker_memory
 from mafunzo.control.store.artifact import Artifacts
 from mafunzo.entities.job import Resources
 from tests.support.serving_bench import Bench
@@ -74,3 +75,100 @@ def test_a_worker_books_float32_where_the_machine_does_not_compute_what_is_store
     bench.supervisor.tick()
     [lease] = bench.leases.list()
     assert lease.resources == Resources(cpus=0, gpus=0, memory_mb=760)
+
+
+SMOLLM2 = {
+    "dtype": "bfloat16",
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "hidden_size": 576,
+    "max_position_embeddings": 8192,
+}
+PHI3 = {
+    "torch_dtype": "bfloat16",
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "hidden_size": 3072,
+    "max_position_embeddings": 131072,
+    "original_max_position_embeddings": 4096,
+    "rope_scaling": {"type": "longrope"},
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "computes", "expected"),
+    [
+        pytest.param(SMOLLM2, BF16, 2 * 30 * 3 * 64 * 2, id="fewer key heads"),
+        pytest.param(SMOLLM2, NONE, 2 * 30 * 3 * 64 * 4, id="computed in float32"),
+        pytest.param({**SMOLLM2, "head_dim": 128}, BF16, 2 * 30 * 3 * 128 * 2, id="a width of its own"),
+        pytest.param({"text_config": SMOLLM2}, NONE, 2 * 30 * 3 * 64 * 4, id="an inner network"),
+        pytest.param({"n_layer": 12, "n_head": 12, "n_embd": 768}, BF16, 2 * 12 * 12 * 64 * 4, id="GPT-2's names"),
+        pytest.param({"num_hidden_layers": 30}, BF16, 0, id="not said"),
+        pytest.param({**SMOLLM2, "num_attention_heads": "9"}, BF16, 0, id="no number"),
+    ],
+)
+def test_a_token_takes_a_key_and_a_value_in_each_layer(
+    config: dict[str, Any], computes: frozenset[str], expected: int
+) -> None:
+    assert cache_bytes_per_token(config, computes) == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "free_mb", "cache_mb", "longest"),
+    [
+        # 23,040 bytes a token: 16 conversations of 8,192 tokens and one more each, rounded up
+        pytest.param(SMOLLM2, 23_000, 2881, 8192, id="as much as it can use"),
+        pytest.param(SMOLLM2, 3_703, int(0.4 * 3000), 8192, id="a share of what is free"),
+        pytest.param(SMOLLM2, 800, 46, 2092, id="what it needs at least"),
+        # 393,216 bytes a token: 2,049 of them
+        pytest.param(PHI3, 1_000, 769, 2049, id="what one conversation needs at least"),
+        pytest.param(PHI3, 100_000, 24582, 4096, id="no more than is served of a context"),
+    ],
+)
+def test_a_worker_books_the_cache_that_it_may_use(
+    config: dict[str, Any], free_mb: int, cache_mb: int, longest: int, tmp_path: Path
+) -> None:
+    artifacts = Artifacts(tmp_path / "store")
+    artifact = artifacts.put(folder_of(tmp_path / "model", config, BF16=3))
+    memory = worker_memory(artifacts, [artifact], BF16, free_mb)
+    assert (memory.cache_mb, memory.booked_mb) == (cache_mb, 3 + cache_mb + PROCESS_MB)
+    tokens = cache_mb * MB // cache_bytes_per_token(config, BF16)
+    assert str(memory) == (
+        f"{3 + cache_mb + 700:,} MB: weights 3, process 700, cache {cache_mb:,} ({tokens:,} tokens, {longest:,} a conversation)"
+    )
+    assert tokens > LEAST_TOKENS
+
+
+def test_an_accelerator_s_cache_is_not_booked(tmp_path: Path) -> None:
+    artifacts = Artifacts(tmp_path / "store")
+    artifact = artifacts.put(folder_of(tmp_path / "model", SMOLLM2, BF16=3))
+    memory = worker_memory(artifacts, [artifact], BF16, 10_000, has_gpu=True)
+    assert (memory.cache_mb, str(memory)) == (None, "703 MB: weights 3, process 700")
+
+
+def test_a_worker_is_told_the_cache_that_was_booked_for_it_and_so_are_people(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mafunzo.control.serving.supervisor.half_formats", lambda has_gpu: BF16)
+    folder = folder_of(bench.files / "model", SMOLLM2, ".", BF16=3)
+    (folder / "fake.json").write_text("{}")
+    started: list[str] = []
+    start = LocalLauncher.start
+
+    def note(self: LocalLauncher, argv: Any, *more: Any) -> Any:
+        started.append(" ".join(argv))
+        return start(self, argv, *more)
+
+    monkeypatch.setattr(LocalLauncher, "start", note)
+    artifact = bench.artifacts.put(folder)
+    bench.deploy(artifact)
+    bench.deploy(artifact, name="green")
+    bench.supervisor.tick()
+    first = int(0.4 * (4000 - 3 - 700))
+    second = int(0.4 * (4000 - (first + 703) - 3 - 700))
+    assert sorted(lease.resources.memory_mb for lease in bench.leases.list()) == [second + 703, first + 703]
+    for name, cache_mb, argv in zip(("blue", "green"), (first, second), started, strict=True):
+        assert f"cache {cache_mb:,} (" in bench.find(name=name).supervision.memory
+        assert f"--cache-mb {cache_mb}" in argv
