@@ -160,7 +160,6 @@ def run_steps(run: object) -> Iterator[list[object]]:
 
 def evaluation(model: Path, scratch: Path) -> Callable[[], object]:
     """Return the loss of held-out rows, as the evaluate step computes it."""
-    from mafunzo.compute.device.precision import choose
     from mafunzo.compute.evaluation.likelihood import likelihood_sums
     from mafunzo.compute.evaluation.tasks import EncodedRow
     from mafunzo.compute.inference.executor_torch import TorchExecutor
