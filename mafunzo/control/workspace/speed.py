@@ -4,26 +4,11 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
-from typing import Any
 
 from mafunzo.control.launcher.hardware import hardware
 from mafunzo.control.launcher.local import PASSIVE_WAIT
+from mafunzo.entities.speed import Speed
 from mafunzo.errors import FailedError
-
-
-@dataclass(frozen=True)
-class Speed:
-    """flops: floating point operations a second of matrix products; format: their number format, as training has it."""
-
-    flops: float
-    format: str
-    free_bytes: int
-
-    @classmethod
-    def from_dict(cls, body: dict[str, Any]) -> "Speed":
-        """Parse what the process prints; raises `KeyError`, `TypeError` or `ValueError` for anything else."""
-        return cls(float(body["flops"]), str(body["format"]), int(body["free_bytes"]))
 
 
 def measure_speed() -> Speed:

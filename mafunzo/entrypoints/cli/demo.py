@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 import mafunzo
-from mafunzo.control.workspace.speed import measure_speed
 from mafunzo.dataset.word_list import has_word_of, negative_words
 from mafunzo.entities.evaluation import LEAST_ROWS
 from mafunzo.entities.job import JobStatus
@@ -103,6 +102,8 @@ def _size(sizes: Sequence[DemoSize], file: Path | None, model: str, parameters: 
     if before is not None and before.size in by_name:
         print(f"As the demo before: {before}")
         return by_name[before.size]
+    from mafunzo.control.workspace.speed import measure_speed
+
     choice = choose(measure_speed(), model, parameters, sizes)
     print(f"Chosen: {choice}" if len(sizes) > 1 else f"As you say: {choice}")
     if not choice.is_quick and not is_sure:

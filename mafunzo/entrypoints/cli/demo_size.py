@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mafunzo.control.workspace.speed import Speed
+from mafunzo.entities.speed import Speed
 
 BUDGET_S = 600.0
 """What a demo is planned to take at most; that it ends within 12 minutes is promised."""

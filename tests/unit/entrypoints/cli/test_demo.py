@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from mafunzo.control.workspace.datasets import DataSets
-from mafunzo.control.workspace.speed import Speed
+from mafunzo.entities.speed import Speed
 from mafunzo.entrypoints.cli import demo as demo_module
 from mafunzo.entrypoints.cli.demo_size import SIZES, DemoSize
 from mafunzo.errors import InvalidParameter, RefusedError
@@ -150,7 +150,7 @@ def test_a_demo_with_too_few_rows_for_a_verdict_has_no_gate(rows: int, gate: str
 def speed(monkeypatch: pytest.MonkeyPatch) -> list[Speed]:
     """Return the speeds that are measured, the next one first."""
     speeds: list[Speed] = []
-    monkeypatch.setattr(demo_module, "measure_speed", lambda: speeds.pop(0))
+    monkeypatch.setattr("mafunzo.control.workspace.speed.measure_speed", lambda: speeds.pop(0))
     return speeds
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mafunzo.control.workspace.speed import Speed
+from mafunzo.entities.speed import Speed
 from mafunzo.entrypoints.cli.demo_size import BUDGET_S, SIZES, Choice, choose, read_choice, write_choice
 
 PARAMETERS = 135_000_000
