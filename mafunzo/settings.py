@@ -23,7 +23,7 @@ class Settings:
     cors_origins: whose web pages may ask the endpoints (`MAFUNZO_CORS_ORIGINS`, by commas; default: nobody's).
     offline: never ask a network (`MAFUNZO_OFFLINE`, `HF_HUB_OFFLINE`).
     input_hosts: those that a job's files are fetched from though they are private or without https (`MAFUNZO_INPUT_HOSTS`).
-    authorities: the file of those that the user trusts (`REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE`), or None for the public ones.
+    authorities: those that the user trusts, a file or folder (`REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE`); None: the public ones.
     limits: the sizes and rates that the server allows its clients, by variable (`MAFUNZO_LIMIT_...`).
     step_folder: where a step writes `metrics.jsonl` and `error.json` (`MAFUNZO_STEP_FOLDER`), or None outside of a job.
     """

@@ -179,7 +179,7 @@ def test_the_log_of_a_job_that_ended_before_anybody_looked_is_shown(client, envi
     told = capsys.readouterr().out
     assert "as quick as that" in told
     page = told.partition("Web View: ")[2].partition("\n")[0]
-    with urlopen(page, context=ssl.create_default_context(cafile=os.environ["REQUESTS_CA_BUNDLE"])) as answer:
+    with urlopen(page, context=ssl.create_default_context(capath=os.environ["REQUESTS_CA_BUNDLE"])) as answer:
         assert f"mafunzo job show {made.name}\n" in answer.read().decode()
 
 

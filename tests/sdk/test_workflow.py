@@ -261,7 +261,7 @@ def test_only_its_keys_open_an_endpoint(endpoint, client, environment):
     keys = client.online_endpoints.get_keys("ultrachat")
     body = {"input_data": {"input_string": HABARI, "parameters": {"max_new_tokens": 4}}}
 
-    trusted = ssl.create_default_context(cafile=environment["REQUESTS_CA_BUNDLE"])
+    trusted = ssl.create_default_context(capath=environment["REQUESTS_CA_BUNDLE"])
 
     def status(key: str) -> int:
         headers = {"Authorization": f"Bearer {key}"}

@@ -1,6 +1,7 @@
 """The certificate of the https port: signed by a local authority whose key is thrown away once it has signed.
 
-<home>/tls/   authority.pem (what clients trust), server.pem, server.key, bundle.pem (certifi's list and the authority)
+<home>/tls/   authority.pem (what clients trust), server.pem, server.key, bundle.pem (certifi's list and the authority), and
+              authorities/, the same as a folder, for clients that would parse the whole bundle for each session
 """
 
 import ipaddress
@@ -20,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from mafunzo.control.workspace import Home
+from mafunzo.entrypoints.http.authority_folder import authority_files, write_folder
 
 logger = logging.getLogger(__name__)
 
@@ -29,10 +31,11 @@ RENEWED_BEFORE = timedelta(days=30)
 
 @dataclass(frozen=True)
 class Certificate:
-    """Files that only their user can read, but for `authority` and `bundle`, which are no secrets."""
+    """Files that only their user can read, but for `authority`, `bundle` and the folder `authorities`, which are no secrets."""
 
     authority: Path
     bundle: Path
+    authorities: Path
     certificate: Path
     key: Path
 
@@ -47,7 +50,8 @@ class Certificate:
 def files(home: Home) -> Certificate:
     """Return where the home's certificate is, or will be once a server has started."""
     folder = home.root / "tls"
-    return Certificate(folder / "authority.pem", folder / "bundle.pem", folder / "server.pem", folder / "server.key")
+    names = ("authority.pem", "bundle.pem", "authorities", "server.pem", "server.key")
+    return Certificate(*(folder / name for name in names))
 
 
 def certificate(
@@ -55,25 +59,28 @@ def certificate(
 ) -> Certificate:
     """Return the home's certificate, made on first use and anew a month before it ends, or when it lacks one of `names`.
 
-    Its bundle holds `authorities` (default: the public ones) beside ours, as clients trust one file only.
+    Its bundle holds `authorities`, a file or a folder (default: the public ones), beside ours, as clients trust one only.
     """
     paths = files(home)
     paths.key.parent.mkdir(mode=0o700, exist_ok=True)
     if not _is_good(paths, names, now or datetime.now(UTC)):
         _make(paths, names, now or datetime.now(UTC))
         logger.info("Made a certificate for %s, which %s vouches for", ", ".join(names), paths.authority)
-    _write(paths.bundle, _others(paths, authorities).rstrip() + b"\n" + paths.authority.read_bytes())
+    bundle = _others(paths, authorities).rstrip() + b"\n" + paths.authority.read_bytes()
+    _write(paths.bundle, bundle)
+    write_folder(paths.authorities, authority_files(bundle))
     return paths
 
 
 def _others(paths: Certificate, authorities: Path | None) -> bytes:
     """Return the authorities beside ours; those already in the bundle where the user trusts the bundle itself."""
-    if authorities is None or not authorities.is_file():
+    if authorities is None or not authorities.exists():
         return Path(certifi.where()).read_bytes()
-    if not paths.bundle.exists() or not authorities.samefile(paths.bundle):
-        return authorities.read_bytes()
-    marker = b"-----BEGIN CERTIFICATE-----"
-    return paths.bundle.read_bytes().rpartition(marker)[0]
+    if any(own.exists() and authorities.samefile(own) for own in (paths.bundle, paths.authorities)):
+        return paths.bundle.read_bytes().rpartition(b"-----BEGIN CERTIFICATE-----")[0]
+    if authorities.is_dir():
+        return b"\n".join(path.read_bytes() for path in sorted(authorities.iterdir()) if path.is_file())
+    return authorities.read_bytes()
 
 
 def fingerprint(certificate_file: Path) -> str:

@@ -44,7 +44,7 @@ class Access:
 
 def access_of_home(home: Home, address: ServerAddress, user: str) -> Access:
     """Return the owner's access to the home's own server."""
-    return Access(address.https_url, identity_of(home, user).header, files(home).bundle)
+    return Access(address.https_url, identity_of(home, user).header, files(home).authorities)
 
 
 def access_of_user(server: str, token_file: Path, ca_file: Path) -> Access:
@@ -67,7 +67,8 @@ def require_access(access: Access, token_file: Path) -> None:
     import httpx
 
     try:
-        authorities = ssl.create_default_context(cafile=str(access.authorities))
+        file, folder = (None, access.authorities) if access.authorities.is_dir() else (access.authorities, None)
+        authorities = ssl.create_default_context(cafile=file, capath=folder)
     except ssl.SSLError as error:
         raise InvalidFile(f"{access.authorities} holds no certificate that can be read. Copy it anew.") from error
     headers = {"X-IDENTITY-HEADER": access.secret}

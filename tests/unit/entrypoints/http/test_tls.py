@@ -78,7 +78,8 @@ def test_its_fingerprint_is_what_openssl_prints(home: Home) -> None:
 
 def test_no_key_of_the_authority_is_kept_and_nobody_else_reads_the_servers(home: Home) -> None:
     found = certificate(home, LOOPBACK_NAMES)
-    keys = [path for path in found.key.parent.iterdir() if b"PRIVATE KEY" in path.read_bytes()]
+    files = [path for path in found.key.parent.rglob("*") if path.is_file()]
+    keys = [path for path in files if b"PRIVATE KEY" in path.read_bytes()]
     assert keys == [found.key]
     assert stat.S_IMODE(found.key.stat().st_mode) == 0o600
 
@@ -96,5 +97,9 @@ def test_what_the_user_trusts_is_in_the_bundle_and_stays_there(home: Home, tmp_p
     bundle = certificate(home, LOOPBACK_NAMES, tmp_path / "company.pem").bundle
     before = bundle.read_text()
     assert "company" in before and before.count("BEGIN CERTIFICATE") == 2
-    assert certificate(home, LOOPBACK_NAMES, bundle).bundle.read_text() == before
+    for own in (bundle, bundle.parent / "authorities"):
+        assert certificate(home, LOOPBACK_NAMES, own).bundle.read_text() == before
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "company.pem").rename(tmp_path / "folder" / "company.pem")
+    assert certificate(home, LOOPBACK_NAMES, tmp_path / "folder").bundle.read_text() == before
     assert certificate(home, LOOPBACK_NAMES, tmp_path / "gone.pem").bundle.read_text().count("BEGIN CERTIFICATE") > 100
