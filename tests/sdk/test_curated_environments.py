@@ -1,10 +1,14 @@
-"""Azure's hello for each framework, in each curated environment that has it: built by pip, run, logged, registered, loaded."""
+"""Azure's hello for each framework, in each curated environment that has it: built by pip, run, logged, registered, loaded.
+
+Environments that have the same packages with this Python are one, and it runs once, by the name of the first.
+"""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 from azure.ai.ml import command
+from packaging.requirements import Requirement
 
 from mafunzo import Workspace
 from mafunzo.control.store.catalog import curated_environments
@@ -12,11 +16,22 @@ from mafunzo.control.store.catalog import curated_environments
 HELLO = Path(__file__).parent / "files" / "hello"
 PROGRAMS = {"sklearn": "sklearn_hello.py", "lightgbm": "lightgbm_hello.py", "tensorflow": "tensorflow_hello.py"}
 """By what an environment's name begins with; all others are the environment that Mafunzo runs in, which has PyTorch."""
-NAMES = [environment.name.removeprefix("AzureML-") for environment in curated_environments()]
+
+
+def distinct() -> list[str]:
+    """Return the names of the environments, the first of those with the same packages."""
+    names: dict[frozenset[str], str] = {}
+    for environment in curated_environments():
+        requirements = [Requirement(package) for package in environment.packages]
+        packages = frozenset(
+            f"{one.name}{one.specifier}" for one in requirements if one.marker is None or one.marker.evaluate()
+        )
+        names.setdefault(packages, environment.name.removeprefix("AzureML-"))
+    return list(names.values())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", distinct())
 def test_the_frameworks_hello_runs(name: str, client: Any, wait: Any, workspace: Workspace) -> None:
     program, model = PROGRAMS.get(name.partition("-")[0], "pytorch_hello.py"), f"hello-{name}".replace(".", "-")
     job = command(
