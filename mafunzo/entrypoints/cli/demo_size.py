@@ -1,7 +1,7 @@
 """The demo's three sizes: the largest that a machine ends within minutes, by its measured speed and its free memory.
 
-The costs below were fitted to the steps' times on two cores: a step's time is nearly all matrix products, so that it is told
-by the machine's own speed at them.
+The costs below are estimates, rounded up: a step's time is nearly all matrix products, so that it is told by the machine's
+own speed at them.
 """
 
 import json
