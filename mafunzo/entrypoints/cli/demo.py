@@ -68,7 +68,7 @@ def demo(
     ),
     fetch_only: bool = typer.Option(False, "--fetch-only", help="Fetch the model and the conversations, and stop."),
 ) -> None:
-    """Prepare, fine-tune, compare, register, deploy, ask, delete: on real conversations, planned for 12 minutes on two cores."""
+    """Prepare, fine-tune, compare, register, deploy, ask, delete: on real conversations, planned for 12 minutes."""
     from mafunzo import settings
 
     if size is not None and size not in SIZES:
