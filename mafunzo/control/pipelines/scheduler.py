@@ -125,9 +125,8 @@ class Scheduler:
         self._wake = threading.Event()
         self._is_recovered = False
         self._unswept: list[Path] = []
-        self._quiet_version: int | None = (
-            None  # of the rows when nothing was to be done: nor is it while they are the same
-        )
+        # Of the rows when nothing was to be done: nor is it while they are the same.
+        self._quiet_version: int | None = None
 
     def tick(self) -> bool:
         """Look, decide and do once; return whether anything was done."""
