@@ -59,17 +59,22 @@ def _imported(start: Path) -> set[Path]:
         if path in files or not path.exists():
             continue
         files.add(path)
-        with _parsing:
-            tree = ast.parse(path.read_bytes())
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            else:
-                continue
-            waiting += [file for name in names for file in _files_of(name)]
+        waiting += _imports_of(path)
     return files
+
+
+@functools.cache
+def _imports_of(path: Path) -> tuple[Path, ...]:
+    """Return the source files of this package that `path` names in its own imports; components share most of theirs."""
+    with _parsing:
+        tree = ast.parse(path.read_bytes())
+    names: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return tuple(file for name in names for file in _files_of(name))
 
 
 def _files_of(module: str) -> list[Path]:

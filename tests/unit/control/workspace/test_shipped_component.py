@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mafunzo.control.workspace.shipped_component import _imported, shipped, shipped_names
+from mafunzo.control.workspace.shipped_component import _imported, shipped, shipped_interface, shipped_names
 from mafunzo.errors import NotFound
 
 COMPONENTS = Path(__file__).parents[4] / "mafunzo" / "compute" / "components"
@@ -18,7 +18,7 @@ def test_every_shipped_component_can_be_read_and_is_pinned(name):
     assert found.code.startswith("sha256:")
 
 
-@pytest.mark.parametrize("name", [n for n in shipped_names() if shipped(n).component.kind == "pipeline"])
+@pytest.mark.parametrize("name", [n for n in shipped_names() if shipped_interface(n).kind == "pipeline"])
 def test_every_node_of_a_shipped_pipeline_is_shipped(name):
     for node in shipped(name).component.nodes.values():
         assert shipped(node.component).component.kind == "command"
