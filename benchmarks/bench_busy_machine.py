@@ -1,10 +1,11 @@
-"""What waiting asleep costs on a quiet machine, and what is left of the speed on a busy one: training, evaluation, a worker.
+"""What minding others costs on a quiet machine, and what is left of the speed on a busy one: training, evaluation, a worker.
 
     python benchmarks/bench_busy_machine.py [--model FOLDER] [--pairs 10] [--busy-rounds 5]
 
-Two processes do each work, one with the threads' waiting as the launcher sets it (asleep), one as OpenMP comes (its threads
-spin for a while). Both have loaded and warmed up before; a pair asks one after the other, in turns. Then a process for each
-core that never rests is started beside them, and both are asked again. Work is an optimizer step over two rows of 512 tokens,
+Two processes do each work, one as a step or worker does, whose threads wait asleep when the machine is busy
+(mafunzo/compute/device/waiting.py), one as OpenMP comes: its threads always spin for a while. Both have loaded and warmed up
+before; a pair asks one after the other, in turns. Then a process for each core that never rests is started beside them, and
+both are asked again. Work is an optimizer step over two rows of 512 tokens,
 the loss of two held-out rows before and after, and a reply of 24 tokens to a prompt of 200.
 """
 
@@ -23,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from record import cached_model, machine, write
 
-from mafunzo.control.launcher.local import PASSIVE_WAIT
+from mafunzo.compute.device import waiting
 
 WORKS = ("training", "evaluation", "worker")
 ROW_TOKENS, PROMPT_TOKENS, NEW_TOKENS = 512, 200, 24
@@ -36,9 +37,12 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--busy-rounds", type=int, default=5)
     parser.add_argument("--work", choices=WORKS, help=argparse.SUPPRESS)
+    parser.add_argument("--watch", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     model = arguments.model or cached_model()
     if arguments.work:
+        if arguments.watch:
+            waiting.watch()
         answer(arguments.work, model)
         return
     facts = machine()
@@ -48,24 +52,22 @@ def main() -> None:
 
 def measure(work: str, model: Path, pairs: int, busy_rounds: int, cores: int) -> dict[str, object]:
     """Return the seconds of a piece of work, alone and beside others, and the ratios that count."""
-    spinning = {name: text for name, text in os.environ.items() if name not in PASSIVE_WAIT}
-    with asked(work, model, spinning | PASSIVE_WAIT) as asleep, asked(work, model, spinning) as spin:
-        alone = [(asleep(), spin()) if pair % 2 else (spin(), asleep())[::-1] for pair in range(pairs)]
+    with asked(work, model, "--watch") as watching, asked(work, model) as spinning:
+        alone = [(watching(), spinning()) if pair % 2 else (spinning(), watching())[::-1] for pair in range(pairs)]
         with busy(cores):
             time.sleep(1)
-            crowded = [asleep() for _ in range(busy_rounds)]
-            crowded_spin = spin()
+            crowded = [(watching(), spinning()) for _ in range(busy_rounds)]
     ratios = [ours / theirs for ours, theirs in alone]
-    alone_s = statistics.median(ours for ours, _ in alone)
-    found = {
+    alone_s, spinning_s = (statistics.median(seconds) for seconds in zip(*alone, strict=True))
+    figures = {
         "alone, s": round(alone_s, 3),
-        "alone, asleep / spinning": interval(ratios),
-        "busy, s": round(statistics.median(crowded), 3),
-        "speed left beside busy cores": interval([alone_s / seconds for seconds in crowded]),
-        "speed left, spinning": round(statistics.median(theirs for _, theirs in alone) / crowded_spin, 3),
+        "alone, as ours / always spinning": interval(ratios),
+        "busy, s": round(statistics.median(ours for ours, _ in crowded), 3),
+        "speed left beside busy cores": interval([alone_s / ours for ours, _ in crowded]),
+        "speed left, always spinning": interval([spinning_s / theirs for _, theirs in crowded]),
     }
-    print(json.dumps({work: found}), flush=True)
-    return found
+    print(json.dumps({work: figures}), flush=True)
+    return figures
 
 
 def interval(values: Sequence[float]) -> dict[str, float]:
@@ -76,9 +78,10 @@ def interval(values: Sequence[float]) -> dict[str, float]:
 
 
 @contextmanager
-def asked(work: str, model: Path, environment: dict[str, str]) -> Iterator[Callable[[], float]]:
+def asked(work: str, model: Path, *options: str) -> Iterator[Callable[[], float]]:
     """Start a process that works when it is asked to; yield what asks it, which returns the seconds."""
-    command = [sys.executable, __file__, "--work", work, "--model", str(model)]
+    command = [sys.executable, __file__, "--work", work, "--model", str(model), *options]
+    environment = {name: text for name, text in os.environ.items() if name not in waiting.USERS_OWN}
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
     ) as process:

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from mafunzo import settings
+from mafunzo.compute.device import waiting
 from mafunzo.compute.device.allocator import keep_freed_memory
 from mafunzo.compute.device.out_of_memory import is_out_of_memory
 from mafunzo.entities.component import Component, parse_value
@@ -53,6 +54,7 @@ def run(source: str, work: Callable[[Arguments], None], argv: Sequence[str] | No
         "TQDM_DISABLE", "1"
     )  # libraries' own bars fill a log with carriage returns; ours are in tracking
     keep_freed_memory()
+    waiting.watch()
     component = load_interface(Path(source).with_suffix(".yml"))
     step_folder = settings.load().step_folder
     try:

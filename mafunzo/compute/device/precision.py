@@ -3,9 +3,10 @@
 Two questions about bfloat16 on a CPU are answered here and nowhere else, because they differ on processors with AVX-512
 but without its bfloat16 instructions:
 
-    computes_bfloat16    are there instructions for it? Training asks: it is bound by arithmetic, which emulation slows down
-    multiplies_bfloat16  does oneDNN take it, converting where it must? Serving asks: a decode step is bound by reading the
-                         weights, of which bfloat16 has half the bytes
+    computes_bfloat16    are there instructions for it? Whoever wants speed asks: converting takes longer than float32, in
+                         training as in serving
+    multiplies_bfloat16  does oneDNN take it, converting where it must? Serving asks where memory is short: bfloat16 weights
+                         have half the bytes
 """
 
 import re
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
+from mafunzo.entities.compute import HalfFormats
 
 _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16", "svebf16"}
 
@@ -59,6 +62,14 @@ def computes_bfloat16(sets: frozenset[str]) -> bool:
 def multiplies_bfloat16() -> bool:
     """Return whether oneDNN's matrix products take bfloat16 on this CPU, in hardware or by converting on the way."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def half_formats() -> HalfFormats:
+    """Return the 16-bit formats of this CPU."""
+    bfloat16 = frozenset({"bfloat16"})
+    if computes_bfloat16(instruction_sets()):
+        return HalfFormats(computed=bfloat16)
+    return HalfFormats(converted=bfloat16 if multiplies_bfloat16() else frozenset())
 
 
 def instruction_sets(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from transformers.modeling_utils import PreTrainedModel
 
-from mafunzo.compute.device.memory import free_bytes
-from mafunzo.compute.device.precision import multiplies_bfloat16
+from mafunzo.compute.device.memory import free_bytes, total_bytes
+from mafunzo.compute.device.precision import half_formats
 from mafunzo.compute.inference.attention import attend_by_rows
 from mafunzo.compute.inference.kv_cache import SlotCache
 from mafunzo.compute.inference.packing import pack_linears
@@ -141,9 +141,13 @@ def _context_length(config: Any) -> int:
 
 
 def serving_dtype(folder: Path, device: torch.device | str) -> torch.dtype | None:
-    """Return float32 for bf16 or fp16 weights that oneDNN can't multiply on this CPU, else None: the stored dtype."""
+    """Return float32 for bf16 or fp16 weights that this CPU doesn't compute in, else None: the stored dtype.
+
+    It is also None for bf16 weights that are large for the machine's memory, where oneDNN converts them on the way.
+    """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     name = config.get("dtype") or config.get("torch_dtype") or (config.get("text_config") or {}).get("dtype")
     if torch.device(device).type != "cpu" or name not in ("bfloat16", "float16"):
         return None
-    return None if name == "bfloat16" and multiplies_bfloat16() else torch.float32
+    half_bytes = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    return None if name in half_formats().held(half_bytes, total_bytes()) else torch.float32

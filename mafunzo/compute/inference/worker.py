@@ -20,6 +20,7 @@ import transformers
 import uvicorn
 
 from mafunzo import cgroup
+from mafunzo.compute.device import waiting
 from mafunzo.compute.inference.http.app import make_app
 from mafunzo.compute.inference.http.gate import Gate
 from mafunzo.compute.inference.http.service import Service
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stdout)
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(arguments.threads or cgroup.usable_cpus())
+    waiting.watch()
     code = _Worker(arguments).run()
     sys.stdout.flush()
     sys.stderr.flush()

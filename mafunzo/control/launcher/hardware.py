@@ -8,11 +8,12 @@ from pathlib import Path
 import psutil
 
 from mafunzo import cgroup
-from mafunzo.entities.compute import Hardware
+from mafunzo.entities.compute import HalfFormats, Hardware
 from mafunzo.entities.job import Resources
 
 CPUINFO = Path("/proc/cpuinfo")
-BFLOAT16_FLAGS = {"bf16", "avx_ne_convert"}
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16", "svebf16"}
+CONVERTING_FLAGS = {"avx_ne_convert"}
 AVX512_FLAGS = {"avx512bw", "avx512vl", "avx512dq"}
 
 
@@ -26,20 +27,23 @@ def capacity(of: Hardware) -> Resources:
     return Resources(cpus=of.cpus, gpus=len(of.gpus), memory_mb=of.memory_mb)
 
 
-def half_formats(has_gpu: bool, cpuinfo: Path = CPUINFO) -> frozenset[str]:
-    """Return the 16-bit number formats that a worker computes in; one in another takes float32, and twice the memory.
+def half_formats(has_gpu: bool, cpuinfo: Path = CPUINFO) -> HalfFormats:
+    """Return the 16-bit number formats of the device that workers compute on.
 
     A CPU multiplies bfloat16 where oneDNN does: with the instructions for it, or with AVX-512, by converting on the way.
     """
     if has_gpu:
-        return frozenset({"bfloat16", "float16"})
+        return HalfFormats(frozenset({"bfloat16", "float16"}))
     try:
         text = cpuinfo.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return frozenset()
+        return HalfFormats()
     cores = [set(line.split()) for line in re.findall(r"^(?:flags|Features)\s*:\s*(.*)$", text, re.MULTILINE)]
     flags = set.intersection(*cores) if cores else set()
-    return frozenset({"bfloat16"} if flags & BFLOAT16_FLAGS or flags >= AVX512_FLAGS else ())
+    bfloat16 = frozenset({"bfloat16"})
+    if flags & BFLOAT16_FLAGS:
+        return HalfFormats(computed=bfloat16)
+    return HalfFormats(converted=bfloat16 if flags & CONVERTING_FLAGS or flags >= AVX512_FLAGS else frozenset())
 
 
 def _memory() -> int:

@@ -27,6 +27,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -44,7 +45,8 @@ HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 """The variables with the hub's token, which the step that fetches models has, and no other process."""
 KEPT_FROM_CHILDREN = ("MAFUNZO_DATABASE_URL", *HUB_TOKENS)  # the first may hold a password
 PASSIVE_WAIT = {"OMP_WAIT_POLICY": "PASSIVE"}
-"""OpenMP threads wait for one another asleep: threads that spin take the cores from every other process."""
+"""OpenMP threads wait for one another asleep: threads that spin take the cores from every other process. For users' commands;
+our own follow what the machine does (`compute/device/waiting.py`)."""
 LAST_BYTES = 64 * 1024
 START_TIMEOUT_S = 120.0
 KILL_TIMEOUT_S = 30.0
@@ -97,9 +99,11 @@ class LocalLauncher:
         environment: Mapping[str, str],
         processes: int = 1,
         directory: Path | None = None,
+        defaults: Mapping[str, str] = MappingProxyType({}),
     ) -> Running:
         """Start a command (a text is bash's), `processes` times side by side; it works in `directory`, by default `folder`.
 
+        defaults: environment variables for where neither this process nor `environment` has them.
         Raises `Conflict` if the folder was used or given up before, `FailedError` if no process could be made.
         """
         folder = folder.resolve()
@@ -115,7 +119,7 @@ class LocalLauncher:
                 child = subprocess.Popen(
                     runner,
                     cwd=directory or folder,
-                    env={**PASSIVE_WAIT, **inherited, **environment, **own},
+                    env={**defaults, **inherited, **environment, **own},
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,

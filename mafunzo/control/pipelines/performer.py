@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mafunzo.control.launcher.local import LocalLauncher
+from mafunzo.control.launcher.local import PASSIVE_WAIT, LocalLauncher
 from mafunzo.control.pipelines.attempt import (
     clean,
     collect,
@@ -128,12 +128,13 @@ class Performer:
             ready = prepare(
                 step.spec, folder, earlier, self._artifacts, held, devices, self._home.root / ENVIRONMENTS_FOLDER
             )
-            environment = ready.environment
+            environment, defaults = ready.environment, dict[str, str]()
             if not step.spec.is_trusted:
                 job = self._records.jobs.get(step.job)
                 environment = {**self._user_variables(job, step, ready.inputs, ready.outputs), **environment}
+                defaults = PASSIVE_WAIT
             processes = step.spec.resources.processes
-            self._launcher.start(ready.command, folder, environment, processes, ready.directory)
+            self._launcher.start(ready.command, folder, environment, processes, ready.directory, defaults)
         except (MafunzoError, OSError) as error:
             logger.warning("Step %s/%s can't start: %s", step.job, step.name, error)
             self._launcher.kill(folder, self._grace_s)

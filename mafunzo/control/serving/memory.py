@@ -2,8 +2,9 @@
 
 Weights take what their files have, in the number format in which the worker computes. The cache takes a key and a value for
 each token of each conversation under way: it is booked as large as it can get, within a share of what is free.
-A worker holds bfloat16 and float16 weights as they are stored where the device multiplies them, else as float32, which takes
-twice (`compute/inference/executor_torch.py`). A file that is missing or damaged counts as it is listed: its check is elsewhere.
+A worker holds bfloat16 and float16 weights as they are stored where the device computes in them, else as float32, which takes
+twice (`entities/compute.py`, `compute/inference/executor_torch.py`). A file that is missing or damaged counts as it is listed:
+its check is elsewhere.
 """
 
 import json
@@ -115,8 +116,14 @@ def _megabytes(count: int) -> int:
     return -(-count // 2**20)
 
 
+def half_bytes(artifacts: Artifacts, hashes: Iterable[str]) -> int:
+    """Return how many bytes of models' weights are 16-bit floats."""
+    files = [(artifact, file.path) for artifact in hashes for file in artifacts.manifest(artifact)]
+    return sum(_half_bytes(artifacts.open_file(*file)) for file in files if file[1].endswith(".safetensors"))
+
+
 def weights_mb(artifacts: Artifacts, hashes: Iterable[str], computes: frozenset[str]) -> int:
-    """Return what the files of models take in a worker's memory; `computes` are the 16-bit formats that it computes in."""
+    """Return what the files of models take in a worker's memory; `computes` are the 16-bit formats that it holds as stored."""
     return sum(_loaded_bytes(artifacts, artifact, computes) for artifact in hashes) // 2**20
 
 

@@ -52,7 +52,7 @@ from mafunzo.control.serving.decide import (
     WorkerState,
     decide,
 )
-from mafunzo.control.serving.memory import WorkerMemory, worker_memory
+from mafunzo.control.serving.memory import WorkerMemory, half_bytes, worker_memory
 from mafunzo.control.serving.observer import TICK_S, Observer
 from mafunzo.control.serving.reference import missing_files, wrong_base
 from mafunzo.control.serving.worker_folder import (
@@ -319,7 +319,8 @@ class Supervisor:
         has_gpu = self.capacity.gpus > 0
         others = sum(lease.resources.memory_mb for lease in self.leases.list() if lease.owner != _owner(deployment))
         free_mb = self.capacity.memory_mb - others
-        return worker_memory(self.artifacts, hashes, half_formats(has_gpu), free_mb, has_gpu)
+        formats = half_formats(has_gpu).held(half_bytes(self.artifacts, hashes), self.capacity.memory_mb * 2**20)
+        return worker_memory(self.artifacts, hashes, formats, free_mb, has_gpu)
 
     def _mark_healthy(self, action: MarkHealthy) -> None:
         self._observer.end_comparison(action.deployment)

@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 from mafunzo.control.launcher.hardware import hardware
-from mafunzo.control.launcher.local import PASSIVE_WAIT
 from mafunzo.entities.speed import Speed
 from mafunzo.errors import FailedError
 
@@ -14,7 +13,7 @@ from mafunzo.errors import FailedError
 def measure_speed() -> Speed:
     """Multiply matrices for a second, with the threads that a step has here; raises `FailedError` where that fails."""
     command = [sys.executable, "-m", "mafunzo.compute.device.speed"]
-    environment = {**PASSIVE_WAIT, **os.environ, "OMP_NUM_THREADS": str(hardware().cpus)}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(hardware().cpus)}
     process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     try:
         return Speed.from_dict(json.loads(process.stdout))

@@ -10,10 +10,13 @@ from transformers import AutoModelForCausalLM, MambaConfig, PreTrainedModel
 
 from mafunzo.compute.inference import executor_torch
 from mafunzo.compute.inference.executor_torch import TorchExecutor, serving_dtype
+from mafunzo.entities.compute import HalfFormats
 from mafunzo.errors import NotSupported
 from tests.support.tiny_network import ARCHITECTURES, VOCABULARY, make_network
 
 STEPS = 24
+COMPUTED = HalfFormats(computed=frozenset({"bfloat16"}))
+CONVERTED = HalfFormats(converted=frozenset({"bfloat16"}))
 
 
 def prompts(seed: int = 3) -> list[list[int]]:
@@ -156,25 +159,32 @@ def test_an_idle_cache_holds_no_memory() -> None:
 
 
 @pytest.mark.parametrize(
-    ("weights_dtype", "device", "takes_bfloat16", "dtype"),
+    ("weights_dtype", "device", "formats", "memory_bytes", "dtype"),
     [
-        pytest.param("bfloat16", "cpu", True, None, id="bfloat16 that the CPU takes stays as it is stored"),
-        pytest.param("bfloat16", "cpu", False, torch.float32, id="bfloat16 on another CPU"),
-        pytest.param("float16", "cpu", True, torch.float32, id="float16 on a CPU"),
-        pytest.param("float32", "cpu", False, None, id="float32"),
-        pytest.param("bfloat16", "cuda", False, None, id="a GPU"),
+        pytest.param(
+            "bfloat16", "cpu", COMPUTED, 8000, None, id="bfloat16 that the CPU computes in stays as it is stored"
+        ),
+        pytest.param("bfloat16", "cpu", CONVERTED, 8000, torch.float32, id="bfloat16 that it converts"),
+        pytest.param("bfloat16", "cpu", CONVERTED, 3000, None, id="bfloat16 that it converts, and little memory"),
+        pytest.param("bfloat16", "cpu", HalfFormats(), 3000, torch.float32, id="bfloat16 on another CPU"),
+        pytest.param("float16", "cpu", COMPUTED, 8000, torch.float32, id="float16 on a CPU"),
+        pytest.param("float32", "cpu", HalfFormats(), 8000, None, id="float32"),
+        pytest.param("bfloat16", "cuda", HalfFormats(), 8000, None, id="a GPU"),
     ],
 )
-def test_weights_are_served_as_stored_where_the_cpu_multiplies_them(
+def test_weights_are_served_as_stored_where_the_cpu_computes_in_them(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     weights_dtype: str,
     device: str,
-    takes_bfloat16: bool,
+    formats: HalfFormats,
+    memory_bytes: int,
     dtype: torch.dtype | None,
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"dtype": weights_dtype}))
-    monkeypatch.setattr(executor_torch, "multiplies_bfloat16", lambda: takes_bfloat16)
+    (tmp_path / "model.safetensors").write_bytes(bytes(1000))
+    monkeypatch.setattr(executor_torch, "half_formats", lambda: formats)
+    monkeypatch.setattr(executor_torch, "total_bytes", lambda: memory_bytes)
     assert serving_dtype(tmp_path, device) == dtype
 
 

@@ -7,10 +7,14 @@ import psutil
 import pytest
 
 from mafunzo import cgroup
-from mafunzo.compute.device.precision import multiplies_bfloat16
+from mafunzo.compute.device import precision
 from mafunzo.control.launcher.hardware import capacity, half_formats, hardware
-from mafunzo.entities.compute import Hardware
+from mafunzo.entities.compute import HalfFormats, Hardware
 from mafunzo.entities.job import Resources
+
+GB = 10**9
+COMPUTED = HalfFormats(computed=frozenset({"bfloat16"}))
+CONVERTED = HalfFormats(converted=frozenset({"bfloat16"}))
 
 
 @pytest.fixture
@@ -62,21 +66,33 @@ def test_capacity_counts_what_hardware_names() -> None:
 @pytest.mark.parametrize(
     ("cpuinfo", "formats"),
     [
-        pytest.param("flags\t\t: avx2 avx512f avx512bw avx512vl avx512dq\n" * 2, {"bfloat16"}, id="AVX-512"),
-        pytest.param("flags : avx2 fma\n", set(), id="AVX2 only"),
-        pytest.param("flags : avx512f avx512bw\n", set(), id="half of AVX-512"),
-        pytest.param("flags : avx2 avx_ne_convert\n", {"bfloat16"}, id="AVX2 that converts"),
-        pytest.param("Features : asimd bf16\n", {"bfloat16"}, id="ARM with bfloat16"),
-        pytest.param("Features : asimd bf16\nFeatures : asimd\n", set(), id="some cores only"),
-        pytest.param("", set(), id="unknown"),
+        pytest.param(
+            "flags : avx2 avx512f avx512bw avx512vl avx512dq avx512_bf16\n", COMPUTED, id="AVX-512 with bfloat16"
+        ),
+        pytest.param("flags\t\t: avx2 avx512f avx512bw avx512vl avx512dq\n" * 2, CONVERTED, id="AVX-512"),
+        pytest.param("flags : avx2 fma\n", HalfFormats(), id="AVX2 only"),
+        pytest.param("flags : avx512f avx512bw\n", HalfFormats(), id="half of AVX-512"),
+        pytest.param("flags : avx2 avx_ne_convert\n", CONVERTED, id="AVX2 that converts"),
+        pytest.param("Features : asimd bf16\n", COMPUTED, id="ARM with bfloat16"),
+        pytest.param("Features : asimd bf16\nFeatures : asimd\n", HalfFormats(), id="some cores only"),
+        pytest.param("", HalfFormats(), id="unknown"),
     ],
 )
-def test_a_cpu_computes_the_16_bit_formats_of_its_instructions(cpuinfo: str, formats: set[str], tmp_path: Path) -> None:
+def test_a_cpu_computes_the_16_bit_formats_of_its_instructions(
+    cpuinfo: str, formats: HalfFormats, tmp_path: Path
+) -> None:
     (file := tmp_path / "cpuinfo").write_text(cpuinfo)
     assert half_formats(False, file) == formats
-    assert half_formats(False, tmp_path / "none") == set()
-    assert half_formats(True, file) == {"bfloat16", "float16"}
+    assert half_formats(False, tmp_path / "none") == HalfFormats()
+    assert half_formats(True, file) == HalfFormats(frozenset({"bfloat16", "float16"}))
+
+
+def test_what_is_converted_is_held_as_stored_only_where_float32_would_leave_too_little_memory() -> None:
+    assert CONVERTED.held(half_bytes=2 * GB, memory_bytes=8 * GB) == frozenset()
+    assert CONVERTED.held(half_bytes=3 * GB, memory_bytes=8 * GB) == {"bfloat16"}
+    assert COMPUTED.held(half_bytes=1, memory_bytes=8 * GB) == {"bfloat16"}
+    assert HalfFormats().held(half_bytes=3 * GB, memory_bytes=8 * GB) == frozenset()
 
 
 def test_a_worker_on_this_machine_computes_what_is_expected_of_it() -> None:
-    assert ("bfloat16" in half_formats(has_gpu=False)) == multiplies_bfloat16()
+    assert half_formats(has_gpu=False) == precision.half_formats()

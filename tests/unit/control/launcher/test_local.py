@@ -239,19 +239,21 @@ def test_a_command_that_does_not_exist_says_so(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "environment, policy",
+    ("inherited", "environment", "value"),
     [
-        pytest.param({}, "PASSIVE", id="asleep by default"),
-        pytest.param({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE", id="asked"),
+        pytest.param({}, {}, "default", id="nothing else says it"),
+        pytest.param({"SOME": "inherited"}, {}, "inherited", id="inherited"),
+        pytest.param({"SOME": "inherited"}, {"SOME": "own"}, "own", id="the command's own"),
     ],
 )
-def test_threads_of_a_command_wait_asleep(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], policy: str
+def test_a_default_variable_yields_to_any_other(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, inherited: dict[str, str], environment: dict[str, str], value: str
 ) -> None:
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    LocalLauncher().start("echo policy=$OMP_WAIT_POLICY", folder, environment)
+    for name, text in inherited.items():
+        monkeypatch.setenv(name, text)
+    LocalLauncher().start("echo value=$SOME", folder, environment, defaults={"SOME": "default"})
     ended(folder)
-    assert (folder / "log.txt").read_text() == f"policy={policy}\n"
+    assert (folder / "log.txt").read_text() == f"value={value}\n"
 
 
 def test_the_database_url_is_kept_from_children(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

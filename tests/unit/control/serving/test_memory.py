@@ -7,8 +7,16 @@ from typing import Any
 import pytest
 
 from mafunzo.control.launcher.local import LocalLauncher
-from mafunzo.control.serving.memory import LEAST_TOKENS, PROCESS_MB, cache_bytes_per_token, weights_mb, worker_memory
+from mafunzo.control.serving.memory import (
+    LEAST_TOKENS,
+    PROCESS_MB,
+    cache_bytes_per_token,
+    half_bytes,
+    weights_mb,
+    worker_memory,
+)
 from mafunzo.control.store.artifact import Artifacts
+from mafunzo.entities.compute import HalfFormats
 from mafunzo.entities.job import Resources
 from tests.support.serving_bench import Bench
 
@@ -49,6 +57,13 @@ def test_weights_take_what_the_worker_makes_of_them(
     assert weights_mb(artifacts, [artifact], computes) == expected_mb
 
 
+def test_only_16_bit_weights_are_half_bytes(tmp_path: Path) -> None:
+    artifacts = Artifacts(tmp_path / "store")
+    base = artifacts.put(folder_of(tmp_path / "base", {"torch_dtype": "bfloat16"}, ".", BF16=2, F32=1))
+    other = artifacts.put(folder_of(tmp_path / "other", {"torch_dtype": "float16"}, F16=1))
+    assert half_bytes(artifacts, [base, other]) == 3 * MB
+
+
 def test_a_base_and_its_adapter_are_added_up(tmp_path: Path) -> None:
     artifacts = Artifacts(tmp_path / "store")
     base = artifacts.put(folder_of(tmp_path / "base", {"torch_dtype": "bfloat16"}, ".", BF16=2))
@@ -70,7 +85,7 @@ def test_a_worker_books_float32_where_the_machine_does_not_compute_what_is_store
 ) -> None:
     folder = folder_of(bench.files / "model", {"torch_dtype": "bfloat16"}, ".", BF16=30)
     (folder / "fake.json").write_text("{}")
-    monkeypatch.setattr("mafunzo.control.serving.supervisor.half_formats", lambda has_gpu: NONE)
+    monkeypatch.setattr("mafunzo.control.serving.supervisor.half_formats", lambda has_gpu: HalfFormats())
     bench.deploy(bench.artifacts.put(folder))
     bench.supervisor.tick()
     [lease] = bench.leases.list()
@@ -151,7 +166,7 @@ def test_an_accelerator_s_cache_is_not_booked(tmp_path: Path) -> None:
 def test_a_worker_is_told_the_cache_that_was_booked_for_it_and_so_are_people(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mafunzo.control.serving.supervisor.half_formats", lambda has_gpu: BF16)
+    monkeypatch.setattr("mafunzo.control.serving.supervisor.half_formats", lambda has_gpu: HalfFormats(BF16))
     folder = folder_of(bench.files / "model", SMOLLM2, ".", BF16=3)
     (folder / "fake.json").write_text("{}")
     started: list[str] = []
