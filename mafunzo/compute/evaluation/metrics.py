@@ -11,8 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from rouge_score import rouge_scorer
-from sacrebleu.metrics import BLEU
 
 Floats = NDArray[np.float64]
 
@@ -97,6 +95,9 @@ def reply_sums(replies: Sequence[str], references: Sequence[str], tokenizer: str
 
     `tokenizer` is one of sacrebleu's (BLEU only); `is_stemmed` takes Porter stems before ROUGE.
     """
+    from rouge_score import rouge_scorer  # loads nltk, which takes two seconds
+    from sacrebleu.metrics import BLEU
+
     scorer = rouge_scorer.RougeScorer(list(ROUGE_NAMES), use_stemmer=is_stemmed)
     counter = BLEU(tokenize=tokenizer, smooth_method="none", max_ngram_order=BLEU_ORDER, effective_order=True)
     rows = [_reply_row(scorer, counter, *pair) for pair in zip(replies, references, strict=True)]

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import sacrebleu
-from rouge_score import rouge_scorer
 
 from mafunzo.compute.evaluation.metrics import ROUGE_NAMES, metrics, reply_sums
 
@@ -25,6 +24,8 @@ def test_smoothing_adds_one_to_every_count() -> None:
 @pytest.mark.parametrize("name", ROUGE_NAMES)
 @pytest.mark.parametrize("is_stemmed", [False, True])
 def test_rouge_is_the_mean_of_the_rows_f_measures(name: str, is_stemmed: bool) -> None:
+    from rouge_score import rouge_scorer  # loads nltk, which takes two seconds
+
     scorer = rouge_scorer.RougeScorer([name], use_stemmer=is_stemmed)
     pairs = zip(REPLIES, REFERENCES, strict=True)
     expected = np.mean([scorer.score(reference, reply)[name].fmeasure for reply, reference in pairs])

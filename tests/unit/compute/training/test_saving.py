@@ -64,6 +64,13 @@ def attempt(tmp_path: Path, base: Path, prepared: Path, number: int, values) -> 
     return output
 
 
+KINDS = [
+    pytest.param(LORA, id="LoRA"),
+    pytest.param(FULL, id="full", marks=pytest.mark.slow),
+    pytest.param(ZERO, id="DeepSpeed", marks=pytest.mark.slow),
+]
+
+
 def steps_in(folder: Path) -> list[int]:
     return [step_of(path) for path in checkpoints(folder)]
 
@@ -76,7 +83,7 @@ def require_same_result(one: Path, other: Path) -> None:
     assert steps_in(one) == steps_in(other)
 
 
-@pytest.mark.parametrize("values", [LORA, FULL, ZERO], ids=["LoRA", "full", "DeepSpeed"])
+@pytest.mark.parametrize("values", KINDS)
 def test_a_kill_in_the_middle_of_an_epoch_loses_no_more_than_the_interval(tmp_path, base, prepared, values, at_pass):
     values = values | PASSES | {"save_interval_s": 0}
     _, whole = train(tmp_path, base, prepared, "whole", **values)
@@ -96,7 +103,7 @@ def test_whatever_the_evaluation_strategy_is(tmp_path, base, prepared, strategy,
     assert steps_in(tmp_path / "1") == [1]
 
 
-@pytest.mark.parametrize("values", [LORA, FULL, ZERO], ids=["LoRA", "full", "DeepSpeed"])
+@pytest.mark.parametrize("values", KINDS)
 def test_sigterm_in_the_middle_of_a_step_saves_the_step_before_and_ends(tmp_path, base, prepared, values, at_pass):
     values = values | PASSES
     _, whole = train(tmp_path, base, prepared, "whole", **values)
