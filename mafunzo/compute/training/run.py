@@ -22,6 +22,7 @@ from mafunzo.compute.training.network import PackedNetwork, attention_for, prepa
 from mafunzo.compute.training.objectives.objective import Objective
 from mafunzo.compute.training.objectives.supervised import Supervised
 from mafunzo.compute.training.optimizer import make_optimizer
+from mafunzo.compute.training.recomputation import save_less
 from mafunzo.compute.training.schedule import make_schedule
 from mafunzo.errors import InvalidFile
 from mafunzo.tracking.metrics import MetricLog
@@ -94,6 +95,7 @@ def assemble(request: TrainingRequest) -> Run:
     )
     packed = prepare(network)
     adapter = _make_trainable(network, request)
+    save_less(network)
     if arguments.gradient_checkpointing:  # activation recomputation: the backward pass runs each layer's forward again
         network.activation_checkpointing_enable({"use_reentrant": False})
     order = DataOrder(

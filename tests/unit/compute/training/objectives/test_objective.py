@@ -94,7 +94,7 @@ def train(base, prepared, output: Path, earlier=(), **values) -> dict:
 
 
 def test_it_trains_validates_and_logs_its_own_metrics(tmp_path, base, prepared):
-    state = train(base, prepared, tmp_path / "out")
+    state = train(base, prepared, tmp_path / "out", learning_rate=0.003)
     losses = [entry["eval_loss"] for entry in state["log_history"] if "eval_loss" in entry]
     assert len(losses) == 3 and losses[-1] < losses[0]
     names = {name for line in read_metrics(tmp_path / "out.jsonl") for name in line}
