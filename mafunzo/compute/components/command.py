@@ -1,7 +1,6 @@
 """The command line of a component: made from its YAML interface, checked against it, with one clear error at the end."""
 
 import argparse
-import errno
 import logging
 import os
 import sys
@@ -16,6 +15,7 @@ import yaml
 from mafunzo import settings
 from mafunzo.compute.device import waiting
 from mafunzo.compute.device.allocator import keep_freed_memory
+from mafunzo.compute.device.full_disk import is_full_disk
 from mafunzo.compute.device.out_of_memory import is_out_of_memory
 from mafunzo.entities.component import Component, parse_value
 from mafunzo.entities.component_file import component_from_dict
@@ -115,8 +115,9 @@ def parse(component: Component, argv: Sequence[str], step_folder: Path | None = 
 
 
 def _translate(error: Exception) -> MafunzoError:
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return StorageFull(f"The disk is full at {error.filename or 'an output'}. Free space, then run the job again.")
+    if is_full_disk(error):
+        place = getattr(error, "filename", None) or "an output"
+        return StorageFull(f"The disk is full at {place}. Free space, then run the job again.")
     if is_out_of_memory(error):
         return OutOfMemory(
             "Out of memory. Lower per_device_train_batch_size or max_seq_length, or set apply_lora to true."

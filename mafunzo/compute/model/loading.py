@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
@@ -20,11 +21,14 @@ from mafunzo.errors import InvalidFile, UnsafeModel
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".msgpack", ".h5")
 
 
-def save_network(network: PreTrainedModel, folder: Path) -> None:
-    """Write a network as `model.safetensors` (or shards of it), config.json and generation_config.json."""
+def save_network(network: PreTrainedModel, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+    """Write a network as `model.safetensors` (or shards of it), config.json and generation_config.json.
+
+    weights: its state dict, if not that of now.
+    """
     # transformers imports DeepSpeed on the way, which warns where it has to find out by itself what it runs on
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
-    network.save_pretrained(folder)
+    network.save_pretrained(folder, state_dict=None if weights is None else dict(weights))
 
 
 def load_network(

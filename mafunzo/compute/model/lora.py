@@ -233,10 +233,15 @@ def adapter_tensors(network: nn.Module) -> dict[str, Tensor]:
     return tensors
 
 
-def save_adapter(network: nn.Module, config: AdapterConfig, folder: Path) -> None:
-    """Write `adapter_config.json` and `adapter_model.safetensors` into `folder`, as `peft` reads them."""
+def save_adapter(
+    network: nn.Module, config: AdapterConfig, folder: Path, weights: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write `adapter_config.json` and `adapter_model.safetensors` into `folder`, as `peft` reads them.
+
+    weights: the adapter's, as `adapter_tensors` names them, if not those of now.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in adapter_tensors(network).items()}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in (weights or adapter_tensors(network)).items()}
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     body = {
         **_UNUSED,

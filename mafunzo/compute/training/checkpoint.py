@@ -18,17 +18,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedModel
 
+from mafunzo.compute.device.full_disk import is_full_disk
 from mafunzo.compute.model.folder import sha256
 from mafunzo.compute.model.loading import save_network
 from mafunzo.compute.model.lora import WEIGHTS_FILE, AdapterConfig, adapter_tensors, save_adapter
-from mafunzo.errors import ArtifactCorrupt, Faults
+from mafunzo.compute.training.snapshot import Snapshot, restore_random_state, unflatten
+from mafunzo.errors import ArtifactCorrupt, Faults, StorageFull
 from mafunzo.tracking.atomic_json import write_json
 
 logger = logging.getLogger(__name__)
@@ -37,46 +39,69 @@ MANIFEST = "manifest.json"
 STATE = "trainer_state.json"
 _NAME = re.compile(r"^checkpoint-\d+$")
 _TEMPORARY = re.compile(r"^\.(checkpoint-\d+)\.tmp$")
-_SCHEDULE_KEYS = ("base_lrs", "last_epoch", "_step_count", "_last_lr")
+OPTIMIZER = "optimizer.safetensors"
+OTHER_BYTES = 2**20
+"""What a checkpoint takes of the disk beside its tensors, at least: headers, configuration, history."""
 
 
-def save_checkpoint(
-    output: Path,
-    step: int,
-    network: PreTrainedModel,
-    adapter: AdapterConfig | None,
-    optimizer: Optimizer,
-    schedule: LRScheduler,
-    state: Mapping[str, Any],
-) -> Path:
-    """Write `checkpoint-<step>` into `output`: into a temporary folder first, which is renamed once all is on the disk."""
-    folder = output / f"checkpoint-{step}"
-    temporary = output / f".checkpoint-{step}.tmp"
+def save_checkpoint(output: Path, snapshot: Snapshot) -> Path:
+    """Write `checkpoint-<step>` into `output`: into a temporary folder first, which is renamed once all is on the disk.
+
+    Raises `StorageFull` where the disk is full, and leaves nothing of it then.
+    """
+    folder = output / f"checkpoint-{snapshot.step}"
+    temporary = output / f".checkpoint-{snapshot.step}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    save_weights(network, adapter, temporary)
-    tensors, numbers = _flatten(optimizer.state_dict()["state"])
-    save_file(tensors, temporary / "optimizer.safetensors")
-    write_json(temporary / "optimizer.json", numbers, indent=2)
-    write_json(temporary / "scheduler.json", {key: schedule.state_dict().get(key) for key in _SCHEDULE_KEYS}, indent=2)
-    save_file(random_state(), temporary / "rng.safetensors")
-    write_json(temporary / STATE, state, indent=2)
-    write_json(temporary / MANIFEST, {name: sha256(temporary / name) for name in _files(temporary)}, indent=2)
-    for name in [*_files(temporary), MANIFEST]:
-        _sync(temporary / name)
-    _sync(temporary)
+    try:
+        _write_files(temporary, snapshot)
+    except (OSError, SafetensorError) as error:
+        if not is_full_disk(error):
+            raise
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise _storage_full(output, snapshot) from error
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(temporary, folder)
     _sync(output)
     return folder
 
 
-def save_weights(network: PreTrainedModel, adapter: AdapterConfig | None, folder: Path) -> None:
-    """Write the adapter alone, or the whole model where there is none."""
+def require_space(output: Path, snapshot: Snapshot) -> None:
+    """Raise `StorageFull` where the disk has no room for a checkpoint."""
+    if shutil.disk_usage(output).free < snapshot.n_bytes + OTHER_BYTES:
+        raise _storage_full(output, snapshot)
+
+
+def _storage_full(output: Path, snapshot: Snapshot) -> StorageFull:
+    needed, free = (snapshot.n_bytes + OTHER_BYTES) / 1e6, shutil.disk_usage(output).free / 1e6
+    return StorageFull(
+        f"checkpoint-{snapshot.step} needs {needed:,.0f} MB on the disk of {output}, and {free:,.0f} MB are free. The "
+        "checkpoints before it are kept: free space (`mafunzo prune` says what can go), or lower save_total_limit, and go on "
+        "from there with `mafunzo job resume NAME`."
+    )
+
+
+def _write_files(folder: Path, snapshot: Snapshot) -> None:
+    folder.mkdir(parents=True)
+    save_weights(snapshot.network, snapshot.adapter, folder, snapshot.weights)
+    save_file(dict(snapshot.optimizer), folder / OPTIMIZER)
+    write_json(folder / "optimizer.json", snapshot.optimizer_numbers, indent=2)
+    write_json(folder / "scheduler.json", snapshot.schedule, indent=2)
+    save_file(dict(snapshot.random_state), folder / "rng.safetensors")
+    write_json(folder / STATE, snapshot.state, indent=2)
+    write_json(folder / MANIFEST, {name: sha256(folder / name) for name in _files(folder)}, indent=2)
+    for name in [*_files(folder), MANIFEST]:
+        _sync(folder / name)
+    _sync(folder)
+
+
+def save_weights(
+    network: PreTrainedModel, adapter: AdapterConfig | None, folder: Path, weights: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write the adapter alone, or the whole model where there is none; `weights` are its values, if not those of now."""
     if adapter is not None:
-        save_adapter(network, adapter, folder)
+        save_adapter(network, adapter, folder, weights)
     else:
-        save_network(network, folder)
+        save_network(network, folder, weights)
 
 
 def load_weights(network: PreTrainedModel, is_adapter: bool, folder: Path) -> None:
@@ -94,7 +119,7 @@ def load_checkpoint(
     verify(folder).require_none(f"{folder} isn't a whole checkpoint.", ArtifactCorrupt)
     load_weights(network, is_adapter, folder)
     numbers = json.loads((folder / "optimizer.json").read_text(encoding="utf-8"))
-    restored = optimizer.state_dict() | {"state": _unflatten(load_file(folder / "optimizer.safetensors"), numbers)}
+    restored = optimizer.state_dict() | {"state": unflatten(load_file(folder / OPTIMIZER), numbers)}
     schedule_state = json.loads((folder / "scheduler.json").read_text(encoding="utf-8"))
     for group, rate in zip(restored["param_groups"], schedule_state["_last_lr"], strict=True):
         group["lr"] = rate
@@ -229,40 +254,6 @@ def _delete(folder: Path) -> None:
     with suppress(FileNotFoundError):
         (folder / MANIFEST).unlink()
     shutil.rmtree(folder)
-
-
-def _flatten(state: Mapping[int, Mapping[str, Any]]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    tensors, numbers = {}, {}
-    for index, entries in state.items():
-        for name, value in entries.items():
-            if isinstance(value, Tensor):
-                tensors[f"{index}.{name}"] = value.contiguous()
-            else:
-                numbers[f"{index}.{name}"] = value
-    return tensors, numbers
-
-
-def _unflatten(tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
-    state: dict[int, dict[str, Any]] = {}
-    for key, value in [*tensors.items(), *numbers.items()]:
-        index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = value
-    return state
-
-
-def random_state() -> dict[str, Tensor]:
-    """Return the state of the random numbers that training draws."""
-    state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def restore_random_state(state: Mapping[str, Tensor]) -> None:
-    """Put it back."""
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
 
 
 def _files(folder: Path) -> list[str]:

@@ -5,6 +5,10 @@
 
 A step that a signal breaks off is taken again by the run that goes on. The random state is put back to the step's start, so
 that it goes the same way.
+
+Checkpoints are written beside training (snapshot.py): the loop waits while the run is copied in memory, and for the write
+before, if that hasn't ended. Where memory has no room for the copy, it waits for the write too. Whoever ends training waits
+for all.
 """
 
 import logging
@@ -12,14 +16,21 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from threading import current_thread, main_thread
 from types import FrameType
 from typing import NoReturn
 
+import torch
+
+from mafunzo.compute.device.memory import free_bytes, used_bytes
 from mafunzo.compute.training import checkpoint
+from mafunzo.compute.training.background import BackgroundWriter
+from mafunzo.compute.training.memory_plan import SHARE
 from mafunzo.compute.training.run import Run
+from mafunzo.compute.training.snapshot import Snapshot, take_snapshot
 from mafunzo.compute.training.state import TrainingState, log_checkpoint, trainer_state
 from mafunzo.compute.training.validation import is_due
 
@@ -36,22 +47,49 @@ class Saver:
         self._run, self._state, self._clock = run, state, clock
         self._saved_at_s = self._looked_at_s = clock()
         self._saved = self._version
+        self._writer = BackgroundWriter()
         self.is_stopping = False
 
     def save(self) -> None:
-        """Save a checkpoint of now, and delete the oldest beyond `save_total_limit`, never the best nor the newest."""
+        """Begin to save a checkpoint of now, and to delete the oldest beyond `save_total_limit`, never the best nor the newest.
+
+        Waits for the one before it. Raises what went wrong with that, and `StorageFull` where the disk has no room.
+        """
+        self._writer.wait()
         run, state = self._run, self._state
-        output = run.request.output
-        checkpoint.save_checkpoint(
-            output, state.step, run.network, run.adapter, run.optimizer, run.schedule, trainer_state(run, state)
+        snapshot = take_snapshot(
+            state.step, run.network, run.adapter, run.optimizer, run.schedule, trainer_state(run, state)
         )
-        log_checkpoint(run, state, "save")
-        best = output / f"checkpoint-{state.best_step}" if state.best_step is not None else None
-        checkpoint.prune(output, run.arguments.save_total_limit, best, lambda path: not self._is_lasting(path))
+        checkpoint.require_space(run.request.output, snapshot)
+        write = partial(self._write, best_step=state.best_step)
+        if has_room(run, snapshot.n_bytes):
+            self._writer.start(partial(write, snapshot.copied()))
+        else:
+            logger.info(
+                "Training waits while checkpoint-%d is written: memory has no room for a copy of %.1f GB",
+                state.step,
+                snapshot.n_bytes / 1e9,
+            )
+            write(snapshot)
         self._saved, self._saved_at_s = self._version, self._clock()
 
+    def _write(self, snapshot: Snapshot, best_step: int | None) -> None:
+        run, output = self._run, self._run.request.output
+        checkpoint.save_checkpoint(output, snapshot)
+        log_checkpoint(run, snapshot.step, "save")
+        best = output / f"checkpoint-{best_step}" if best_step is not None else None
+        checkpoint.prune(output, run.arguments.save_total_limit, best, lambda path: not self._is_lasting(path))
+
+    def wait(self) -> None:
+        """Wait until what is being saved is on the disk; raises what went wrong."""
+        self._writer.wait()
+
     def save_if_due(self) -> None:
-        """Save where the interval would be over before this is called again; stop here where a signal asks for it."""
+        """Save where the interval would be over before this is called again; stop here where a signal asks for it.
+
+        Raises what went wrong with a checkpoint that was being written.
+        """
+        self._writer.check()
         if self.is_stopping:
             self.stop()
         now_s = self._clock()
@@ -61,25 +99,28 @@ class Saver:
 
     @property
     def is_saved(self) -> bool:
-        """Whether the newest checkpoint is of now."""
+        """Whether the newest checkpoint, which may still be being written, is of now."""
         return self._saved == self._version
 
     def stop(self) -> NoReturn:
         """Save what isn't saved, and end the process as SIGTERM would have."""
         if not self.is_saved:
             self.save()
+        self.wait()
         logger.info("SIGTERM: training stops after step %d, and can go on from there", self._state.step)
         sys.exit(TERMINATED)
 
     @contextmanager
     def at_sigterm(self) -> Iterator[None]:
-        """Have SIGTERM ask for a stop while this lasts, instead of ending the process at once."""
+        """Have SIGTERM ask for a stop while this lasts, instead of ending the process at once; wait for what is being saved."""
         if current_thread() is not main_thread():  # where Python allows no handlers
-            yield
+            with closing(self._writer):
+                yield
             return
         before = signal.signal(signal.SIGTERM, self._note)
         try:
-            yield
+            with closing(self._writer):
+                yield
         finally:
             signal.signal(signal.SIGTERM, before)
 
@@ -96,3 +137,12 @@ class Saver:
         run, step = self._run, checkpoint.step_of(folder)
         is_validated = run.validation_rows is not None and is_due(step, run.arguments, run.order)
         return is_validated or step == run.order.total_steps
+
+
+def has_room(run: Run, n_bytes: int) -> bool:
+    """Return whether so much may be copied into the main memory: within what is planned with, and `max_memory_gb` there."""
+    cpu = torch.device("cpu")
+    limit = run.arguments.max_memory_gb * 1e9 if run.device.type == "cpu" else 0
+    if limit and used_bytes(cpu) + n_bytes > limit:
+        return False
+    return n_bytes <= SHARE * free_bytes(cpu)

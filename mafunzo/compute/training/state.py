@@ -4,7 +4,7 @@ import logging
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +151,7 @@ def _go_on(run: Run, folders: Sequence[Path]) -> TrainingState:
     if is_earlier:
         for entry in state.history:  # this attempt's metrics begin where the run did
             run.request.metrics.log(entry["step"], {name: value for name, value in entry.items() if name != "step"})
-    log_checkpoint(run, state, "load")
+    log_checkpoint(run, state.step, "load")
     _drop_after(output, state.step)
     older = (path for parent in run.request.earlier for path in checkpoint.checkpoints(parent))
     for path in [*folders, *(path for path in older if checkpoint.step_of(path) < state.step)] if is_earlier else []:
@@ -167,9 +167,9 @@ def _drop_after(output: Path, step: int) -> None:
             shutil.rmtree(path)
 
 
-def log_checkpoint(run: Run, state: TrainingState, what: str) -> None:
+def log_checkpoint(run: Run, step: int, what: str) -> None:
     """Log the step of a checkpoint as a metric; the history, which checkpoints contain, doesn't have them."""
-    run.request.metrics.log(state.step, {f"checkpoint_{what}_step": state.step})
+    run.request.metrics.log(step, {f"checkpoint_{what}_step": step})
 
 
 def identity(run: Run) -> dict[str, Any]:
@@ -184,7 +184,10 @@ def total_flos(run: Run, state: TrainingState) -> float:
 
 
 def trainer_state(run: Run, state: TrainingState) -> dict[str, Any]:
-    """Return the state in the shape of Hugging Face's `trainer_state.json`, with our own under `mafunzo`."""
+    """Return the state in the shape of Hugging Face's `trainer_state.json`, with our own under `mafunzo`.
+
+    Nothing of it changes as training goes on.
+    """
     order, arguments = run.order, run.arguments
     return {
         "best_global_step": state.best_step,
@@ -196,7 +199,7 @@ def trainer_state(run: Run, state: TrainingState) -> dict[str, Any]:
         "is_hyper_param_search": False,
         "is_local_process_zero": True,
         "is_world_process_zero": True,
-        "log_history": state.history,
+        "log_history": list(state.history),
         "logging_steps": arguments.logging_steps,
         "max_steps": order.total_steps,
         "num_input_tokens_seen": state.tokens,
@@ -208,7 +211,7 @@ def trainer_state(run: Run, state: TrainingState) -> dict[str, Any]:
         "trial_params": None,
         "mafunzo": {
             **identity(run),
-            "state": {**asdict(state), "history": list(state.history)},
+            "state": {**asdict(replace(state, history=[])), "history": list(state.history)},
             "scaler": run.stepper.scaler_state(),
         },
     }

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 import torch
 
 from mafunzo.compute.device.out_of_memory import is_out_of_memory
-from mafunzo.compute.training import checkpoint
 from mafunzo.compute.training.announcement import announce
 from mafunzo.compute.training.batch import Batch
 from mafunzo.compute.training.data_order import load_steps
@@ -23,6 +22,7 @@ from mafunzo.compute.training.memory_plan import plan_memory
 from mafunzo.compute.training.output import write_output
 from mafunzo.compute.training.run import Run, TrainingRequest, assemble
 from mafunzo.compute.training.saving import Saver
+from mafunzo.compute.training.snapshot import random_state, restore_random_state
 from mafunzo.compute.training.state import History, TrainingState, require_free, resume
 from mafunzo.compute.training.validation import (
     Validator,
@@ -98,6 +98,7 @@ class Trainer:
         state.seconds = time.monotonic() - started
         if self._validator is None and not self._saver.is_saved:
             self._saver.save()
+        self._saver.wait()
 
     def _has_stopped_early(self) -> bool:
         """Return whether a run that goes on had stopped early before; validates first what was saved before its validation."""
@@ -114,7 +115,7 @@ class Trainer:
         A step during which a signal comes is given up, and the process ends.
         """
         run, state = self._run, self._state
-        random_state = checkpoint.random_state()
+        random_before = random_state()
         try:
             step_loss, counts = self._accumulate(batches)
         except Exception as error:
@@ -125,7 +126,7 @@ class Trainer:
             return None
         if step_loss is None:
             run.stepper.clear()
-            checkpoint.restore_random_state(random_state)
+            restore_random_state(random_before)
             self._saver.stop()
         learning_rate = float(run.schedule.get_last_lr()[0])
         grad_norm = self._take_step() if math.isfinite(step_loss) else math.nan

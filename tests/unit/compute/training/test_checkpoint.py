@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from mafunzo.compute.model.lora import AdapterConfig, add_adapter
 from mafunzo.compute.training import checkpoint
@@ -19,7 +20,8 @@ from mafunzo.compute.training.checkpoint import (
 )
 from mafunzo.compute.training.optimizer import make_optimizer
 from mafunzo.compute.training.schedule import make_schedule
-from mafunzo.errors import ArtifactCorrupt
+from mafunzo.compute.training.snapshot import take_snapshot
+from mafunzo.errors import ArtifactCorrupt, StorageFull
 from tests.support.tiny_training import tiny
 
 ARGUMENTS = TrainingArguments.from_values(
@@ -50,7 +52,7 @@ def steps(parts, count):
 
 def save(parts, output: Path, step=3, **state) -> Path:
     network, adapter, optimizer, schedule = parts
-    return save_checkpoint(output, step, network, adapter, optimizer, schedule, state)
+    return save_checkpoint(output, take_snapshot(step, network, adapter, optimizer, schedule, state))
 
 
 def weights(parts):
@@ -97,14 +99,52 @@ def test_a_write_that_is_cut_off_leaves_the_earlier_checkpoints_alone(tmp_path, 
     parts = make()
     save(parts, tmp_path, step=1)
 
-    def full_disk(path):
-        raise OSError(28, "No space left on device", str(path))
+    def broken_disk(path):
+        raise OSError(5, "Input/output error", str(path))
 
-    monkeypatch.setattr(checkpoint, "_sync", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(checkpoint, "_sync", broken_disk)
+    with pytest.raises(OSError, match="Input/output error"):
         save(parts, tmp_path, step=2)
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-1"]
     assert newest_whole([tmp_path]) == tmp_path / "checkpoint-1"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        OSError(122, "Disk quota exceeded"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+    ids=["full", "quota", "full, as safetensors tells it"],
+)
+def test_a_disk_that_fills_up_meanwhile_is_told_and_leaves_nothing_of_it(tmp_path, monkeypatch, error):
+    parts = make()
+    save(parts, tmp_path, step=1)
+
+    def full(tensors, path):
+        raise error
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(
+        StorageFull, match=r"checkpoint-2 needs 1 MB on the disk of .*The checkpoints before it are kept"
+    ):
+        save(parts, tmp_path, step=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
+
+
+@pytest.mark.parametrize("family", ["llama", "llama tied"])
+def test_a_copy_is_written_as_what_it_was_copied_from(tmp_path, family):
+    network = tiny(family)
+    optimizer = make_optimizer(network, ARGUMENTS)
+    schedule = make_schedule(optimizer, ARGUMENTS, 20)
+    steps((network, None, optimizer, schedule), 2)
+    snapshot = take_snapshot(2, network, None, optimizer, schedule, {})
+    copied = snapshot.copied()
+    assert copied.n_bytes == snapshot.n_bytes
+    assert not {t.data_ptr() for t in copied.weights.values()} & {t.data_ptr() for t in snapshot.weights.values()}
+    one, other = save_checkpoint(tmp_path / "a", snapshot), save_checkpoint(tmp_path / "b", copied)
+    assert (one / "manifest.json").read_bytes() == (other / "manifest.json").read_bytes()
 
 
 def test_the_newest_whole_one_is_found_over_several_folders(tmp_path):

@@ -2,19 +2,29 @@
 
 import os
 import signal
+from concurrent.futures import wait
+from dataclasses import replace
 from pathlib import Path
+from threading import Event, Lock
+from types import SimpleNamespace
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from mafunzo.compute.device.memory import used_bytes
+from mafunzo.compute.training import checkpoint, saving
 from mafunzo.compute.training import trainer as trainer_module
 from mafunzo.compute.training.arguments import TrainingArguments
-from mafunzo.compute.training.checkpoint import checkpoints, step_of
+from mafunzo.compute.training.checkpoint import checkpoints, read_state, step_of, verify
 from mafunzo.compute.training.memory_plan import MemoryPlan
 from mafunzo.compute.training.objectives.supervised import Supervised
 from mafunzo.compute.training.run import TrainingRequest, assemble
-from mafunzo.compute.training.saving import TERMINATED, Saver
+from mafunzo.compute.training.saving import TERMINATED, Saver, has_room
+from mafunzo.compute.training.snapshot import Snapshot
 from mafunzo.compute.training.state import History, TrainingState
 from mafunzo.compute.training.trainer import Trainer, finetune
+from mafunzo.errors import StorageFull
 from tests.support.training_run import FULL, LORA, ZERO, history, train
 
 # Twelve rows a step, each in a forward pass of its own; two steps an epoch; dropout tests the random state.
@@ -184,6 +194,110 @@ def test_nothing_is_saved_twice(tmp_path, base, prepared):
     assert steps_in(tmp_path / "out") == []
     state.step = 1
     saver.save_if_due()
+    saver.wait()
     first = (tmp_path / "out" / "checkpoint-1").stat().st_ino
     saver.save_if_due()
+    saver.wait()
     assert (tmp_path / "out" / "checkpoint-1").stat().st_ino == first
+
+
+@pytest.fixture
+def saver(tmp_path, base, prepared) -> Saver:
+    """Of a run whose first step is done."""
+    run = assemble(TrainingRequest(base, prepared, tmp_path / "out", TrainingArguments.from_values(FULL)))
+    run.request.output.mkdir()
+    return Saver(run, TrainingState(step=1))
+
+
+@pytest.fixture
+def gate(monkeypatch):
+    """Checkpoints are written once it is set."""
+    opened, inner = Event(), checkpoint.save_checkpoint
+    monkeypatch.setattr(checkpoint, "save_checkpoint", lambda *given: opened.wait(60) and inner(*given))
+    yield opened
+    opened.set()
+
+
+def test_training_goes_on_while_a_checkpoint_is_written_and_changes_nothing_of_it(saver, gate, tmp_path):
+    network, state = saver._run.network, saver._state
+    weight = network.get_parameter("model.norm.weight")
+    saver.save()
+    with torch.no_grad():
+        weight.fill_(7.0)
+    state.history.append({"loss": 1.0, "step": 2})
+    state.step = 2
+    assert steps_in(tmp_path / "out") == []
+    gate.set()
+    saver.wait()
+    folder = tmp_path / "out" / "checkpoint-1"
+    assert not verify(folder)
+    assert not (load_file(folder / "model.safetensors")["model.norm.weight"] == 7.0).any()
+    assert read_state(folder)["log_history"] == []
+
+
+def test_two_checkpoints_are_never_written_at_once(saver, monkeypatch, tmp_path):
+    inner, at_work, overlaps = checkpoint.save_checkpoint, Lock(), []
+
+    def write(*given):
+        overlaps.append(not at_work.acquire(blocking=False))
+        try:
+            return inner(*given)
+        finally:
+            at_work.release()
+
+    monkeypatch.setattr(checkpoint, "save_checkpoint", write)
+    for step in (1, 2, 3):
+        saver._state.step = step
+        saver.save()
+    saver.wait()
+    assert overlaps == [False] * 3
+    assert steps_in(tmp_path / "out")[-1] == 3
+
+
+@pytest.mark.parametrize("meet", ["save_if_due", "wait", "save", "stop"])
+def test_what_goes_wrong_in_the_writer_is_raised_in_the_loop(saver, monkeypatch, meet):
+    def broken(*given):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(checkpoint, "save_checkpoint", broken)
+    saver.save()
+    wait([saver._writer._write])
+    with pytest.raises(OSError, match="Input/output error"):
+        getattr(saver, meet)()
+
+
+def test_the_end_of_training_raises_it(tmp_path, base, prepared, monkeypatch):
+    def broken(*given):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(checkpoint, "save_checkpoint", broken)
+    with pytest.raises(OSError, match="Input/output error"):
+        train(tmp_path, base, prepared, **LORA, num_train_epochs=1)
+
+
+def test_where_memory_has_no_room_for_a_copy_training_waits_for_the_write(saver, monkeypatch, tmp_path, caplog):
+    monkeypatch.setattr(saving, "free_bytes", lambda device: 1000)
+    monkeypatch.setattr(Snapshot, "copied", lambda snapshot: pytest.fail("a copy was made"))
+    with caplog.at_level("INFO"):
+        saver.save()
+    assert steps_in(tmp_path / "out") == [1]
+    assert "Training waits while checkpoint-1 is written: memory has no room for a copy of 0.0 GB" in caplog.text
+
+
+def test_a_copy_counts_within_the_memory_that_the_run_may_take(saver):
+    run = saver._run
+    assert has_room(run, 1000)
+    arguments = replace(run.arguments, max_memory_gb=used_bytes(torch.device("cpu")) / 1e9 / 2)
+    assert not has_room(replace(run, request=replace(run.request, arguments=arguments)), 1000)
+
+
+def test_a_checkpoint_that_the_disk_has_no_room_for_is_told_before_it_is_written(saver, monkeypatch, tmp_path):
+    saver.save()
+    saver.wait()
+    saver._state.step = 2
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**5))
+    with pytest.raises(
+        StorageFull, match=r"checkpoint-2 needs \d+ MB on the disk of .*, and 0 MB are free.* go on from there"
+    ):
+        saver.save()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["checkpoint-1"]

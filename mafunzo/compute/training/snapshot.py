@@ -1,0 +1,129 @@
+"""A snapshot: all that a checkpoint holds, as it is at one moment, so that it can be written while training goes on.
+
+    the loop    step | step | copy | step | step | step | step ...
+    a thread                       | write, hash, fsync, rename |
+
+The loop waits for the copy only. It is made of tensors that share nothing with the run's, unless it is taken for a write that
+the loop waits for, which needs no memory of its own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from transformers import PreTrainedModel
+
+from mafunzo.compute.model.lora import AdapterConfig, adapter_tensors
+
+SCHEDULE_KEYS = ("base_lrs", "last_epoch", "_step_count", "_last_lr")
+"""What a checkpoint keeps of the learning-rate schedule."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a checkpoint is written from.
+
+    network, adapter: for names and configuration; its values are in `weights`. optimizer, optimizer_numbers: the optimizer's
+    state as tensors and numbers, named `<parameter>.<entry>`. circumstances: what the manifest says beside the files' hashes.
+    """
+
+    step: int
+    network: PreTrainedModel
+    adapter: AdapterConfig | None
+    weights: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
+    optimizer_numbers: Mapping[str, Any]
+    schedule: Mapping[str, Any]
+    random_state: Mapping[str, Tensor]
+    state: Mapping[str, Any]
+    circumstances: Mapping[str, Any]
+
+    @property
+    def n_bytes(self) -> int:
+        """The bytes of its tensors: what a copy takes of the memory, and nearly all that the checkpoint takes of the disk."""
+        storages = {}
+        for tensor in [*self.weights.values(), *self.optimizer.values()]:
+            storages[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+        return sum(storages.values())
+
+    def copied(self) -> "Snapshot":
+        """Return one whose tensors lie in the main memory and share nothing with the run's."""
+        return replace(self, weights=_copies(self.weights), optimizer=_copies(self.optimizer))
+
+
+def take_snapshot(
+    step: int,
+    network: PreTrainedModel,
+    adapter: AdapterConfig | None,
+    optimizer: Optimizer,
+    schedule: LRScheduler,
+    state: Mapping[str, Any],
+    circumstances: Mapping[str, Any] | None = None,
+) -> Snapshot:
+    """Return the run as it is now, its weights and the optimizer's state still shared with it; the caller's `state` is kept."""
+    weights = adapter_tensors(network) if adapter is not None else network.state_dict()
+    tensors, numbers = _flatten(optimizer.state_dict()["state"])
+    values = schedule.state_dict()
+    return Snapshot(
+        step=step,
+        network=network,
+        adapter=adapter,
+        weights=weights,
+        optimizer=tensors,
+        optimizer_numbers=numbers,
+        schedule={key: values.get(key) for key in SCHEDULE_KEYS},
+        random_state=random_state(),
+        state=state,
+        circumstances=circumstances or {},
+    )
+
+
+def random_state() -> dict[str, Tensor]:
+    """Return the state of the random numbers that training draws."""
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def restore_random_state(state: Mapping[str, Tensor]) -> None:
+    """Put it back."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def unflatten(tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    """Return the optimizer's state from tensors and numbers named `<parameter>.<entry>`."""
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in [*tensors.items(), *numbers.items()]:
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = value
+    return state
+
+
+def _flatten(state: Mapping[int, Mapping[str, Any]]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    tensors, numbers = {}, {}
+    for index, entries in state.items():
+        for name, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"{index}.{name}"] = value.contiguous()
+            else:
+                numbers[f"{index}.{name}"] = value
+    return tensors, numbers
+
+
+def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return copies in main memory; names of the same tensor (tied weights) stay names of one."""
+    copies: dict[tuple[int, torch.Size, tuple[int, ...]], Tensor] = {}
+    result = {}
+    for name, tensor in tensors.items():
+        key = (tensor.data_ptr(), tensor.shape, tensor.stride())
+        if key not in copies:
+            copies[key] = tensor.detach().to("cpu", copy=True)
+        result[name] = copies[key]
+    return result
