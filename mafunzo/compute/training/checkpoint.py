@@ -1,13 +1,15 @@
 """Checkpoints: all that training needs to go on bit for bit, in safetensors and JSON, written whole or not at all.
 
 checkpoint-N/ holds the adapter (peft's format) or the model (float32), optimizer.safetensors + optimizer.json,
-scheduler.json, rng.safetensors, trainer_state.json, and manifest.json with the hash of each. A folder without a valid
-manifest is not a checkpoint. No pickle anywhere.
+scheduler.json, rng.safetensors, trainer_state.json, and manifest.json with the hash of each and of itself, beside the
+circumstances in which it was written (circumstance.py). A folder without a valid manifest is not a checkpoint, nor is one of
+weights alone. No pickle anywhere.
 
 A checkpoint is written beside its place, made durable, and renamed. A kill in between leaves either the one that was there
 before or a whole `.checkpoint-N.tmp`, which `usable` puts in its place.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -40,6 +42,8 @@ STATE = "trainer_state.json"
 _NAME = re.compile(r"^checkpoint-\d+$")
 _TEMPORARY = re.compile(r"^\.(checkpoint-\d+)\.tmp$")
 OPTIMIZER = "optimizer.safetensors"
+NEEDED = (OPTIMIZER, "optimizer.json", "scheduler.json", "rng.safetensors", STATE)
+"""The files of a checkpoint beside its weights."""
 OTHER_BYTES = 2**20
 """What a checkpoint takes of the disk beside its tensors, at least: headers, configuration, history."""
 
@@ -88,7 +92,8 @@ def _write_files(folder: Path, snapshot: Snapshot) -> None:
     write_json(folder / "scheduler.json", snapshot.schedule, indent=2)
     save_file(dict(snapshot.random_state), folder / "rng.safetensors")
     write_json(folder / STATE, snapshot.state, indent=2)
-    write_json(folder / MANIFEST, {name: sha256(folder / name) for name in _files(folder)}, indent=2)
+    manifest = {"files": {name: sha256(folder / name) for name in _files(folder)}, **snapshot.circumstances}
+    write_json(folder / MANIFEST, manifest | {"sha256": _sha256_of(manifest)}, indent=2)
     for name in [*_files(folder), MANIFEST]:
         _sync(folder / name)
     _sync(folder)
@@ -167,7 +172,7 @@ def usable(outputs: Sequence[Path]) -> list[Path]:
         best_folder = next((path for path in _whole(outputs, step=best)), None)
         if best_folder is not None:
             return [folder, best_folder]
-        logger.info("%s can't be gone on from: checkpoint-%d, which it names as the best, isn't whole", folder, best)
+        logger.warning("%s can't be gone on from: checkpoint-%d, which it names as the best, isn't whole", folder, best)
     return []
 
 
@@ -205,7 +210,7 @@ def _whole(outputs: Iterable[Path], step: int | None = None) -> Iterator[Path]:
         if not faults:
             yield path
         else:
-            logger.info("%s isn't whole and is left out: %s", path, " ".join(faults))
+            logger.warning("%s isn't whole and is left out: %s", path, " ".join(faults))
 
 
 def _finish_writes(output: Path) -> None:
@@ -222,17 +227,42 @@ def verify(folder: Path) -> Faults:
     """Return what is wrong with a checkpoint's files."""
     faults = Faults()
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_manifest(folder)
     except (OSError, ValueError):
-        manifest = {}
+        manifest = {"files": {}}
         faults.add(f"{MANIFEST} is missing or cut off.")
-    for name, expected in manifest.items():
+    recorded = manifest.pop("sha256", None)
+    if recorded is not None and recorded != _sha256_of(manifest):
+        faults.add(f"{MANIFEST} has other values than were written.")
+    hashes = manifest["files"]
+    for name in [*hashes, *(name for name in NEEDED if name not in hashes)]:
         path = folder / name
         if not path.exists():
             faults.add(f"{name} is missing.")
-        elif sha256(path) != expected:
+        elif name in hashes and sha256(path) != hashes[name]:
             faults.add(f"{name} has other bytes than were written.")
+        elif hashes and name not in hashes:
+            faults.add(f"{name} isn't named in {MANIFEST}.")
+    if hashes and not any(_is_weights(name) for name in hashes):
+        faults.add("the weights are missing.")
     return faults
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return a checkpoint's manifest; raises `OSError` and `ValueError`. That of release 0.1 has the files' hashes alone."""
+    body = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    if not isinstance(body, dict) or not isinstance(body.setdefault("files", dict(body)), dict):
+        raise ValueError(f"{folder / MANIFEST} is no manifest")
+    return body
+
+
+def _is_weights(name: str) -> bool:
+    return name == WEIGHTS_FILE or (name.startswith("model") and name.endswith(".safetensors"))
+
+
+def _sha256_of(manifest: Mapping[str, Any]) -> str:
+    """Return the hash of a manifest's values, itself left out."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def prune(output: Path, limit: int, best: Path | None, is_passing: Callable[[Path], bool] = lambda path: False) -> None:

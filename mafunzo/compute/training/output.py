@@ -35,6 +35,8 @@ def write_output(run: Run, state: TrainingState, history: History) -> dict[str, 
     write_json(output / "trainer_state.json", trainer_state(run, state), indent=2)
     write_json(output / "all_results.json", results, indent=2)
     write_json(output / "finetune_args.json", _recorded_arguments(run, state), indent=2)
+    if state.receipt:
+        logger.info("Went on %s", state.receipt)
     draw_learning_curve(state.history, state.best_step, output / "loss.png")
     return results
 
@@ -87,6 +89,8 @@ def _recorded_arguments(run: Run, state: TrainingState) -> dict[str, Any]:
         "computed_in": name(run.precision.compute),
         "rows_packed": run.packed.packs,
         "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        **({"resumed": state.receipt} if state.receipt else {}),
     }
 
 

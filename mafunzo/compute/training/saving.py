@@ -28,6 +28,7 @@ import torch
 from mafunzo.compute.device.memory import free_bytes, used_bytes
 from mafunzo.compute.training import checkpoint
 from mafunzo.compute.training.background import BackgroundWriter
+from mafunzo.compute.training.circumstance import circumstances
 from mafunzo.compute.training.memory_plan import SHARE
 from mafunzo.compute.training.run import Run
 from mafunzo.compute.training.snapshot import Snapshot, take_snapshot
@@ -58,7 +59,13 @@ class Saver:
         self._writer.wait()
         run, state = self._run, self._state
         snapshot = take_snapshot(
-            state.step, run.network, run.adapter, run.optimizer, run.schedule, trainer_state(run, state)
+            state.step,
+            run.network,
+            run.adapter,
+            run.optimizer,
+            run.schedule,
+            trainer_state(run, state),
+            circumstances(run, state.forward_tokens),
         )
         checkpoint.require_space(run.request.output, snapshot)
         write = partial(self._write, best_step=state.best_step)

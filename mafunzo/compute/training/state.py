@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mafunzo.compute.training import checkpoint
+from mafunzo.compute.training.circumstance import circumstances, differences, use_threads
 from mafunzo.compute.training.run import Run, TrainingRequest
 from mafunzo.errors import InvalidParameter
 
@@ -32,7 +33,8 @@ class TrainingState:
     """Losses are nats per term (assistant token), summed over steps; tokens are those gone through.
 
     since_log: what has added up since numbers were last logged. forward_tokens: most tokens of a forward pass, as the memory
-    allows; kept, so that a run that resumes groups its rows as before, to the bit. Checkpoints hold all under these names.
+    allows; kept, so that a run that resumes groups its rows as before, to the bit. resumed_at: the steps that the run went on
+    from; differences: why it may differ from an uninterrupted one by more than nothing. Checkpoints hold all under these names.
     """
 
     step: int = 0
@@ -45,6 +47,30 @@ class TrainingState:
     evaluations_without_gain: int = 0
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
+    resumed_at: list[int] = field(default_factory=list)
+    differences: list[str] = field(default_factory=list)
+
+    def use_plan(self, forward_tokens: int) -> None:
+        """Group rows as before, or as the memory allows now: `forward_tokens` in a pass, where that is less."""
+        if 0 < forward_tokens < self.forward_tokens:
+            self.note(
+                f"memory has room for {forward_tokens:,} tokens in a forward pass, of {self.forward_tokens:,} before"
+            )
+        self.forward_tokens = min(forward_tokens, self.forward_tokens or forward_tokens)
+
+    def note(self, *differences: str) -> None:
+        """Remember why the run may differ from an uninterrupted one, each reason once."""
+        self.differences += [difference for difference in differences if difference not in self.differences]
+
+    @property
+    def receipt(self) -> str:
+        """Whether the run equals an uninterrupted one, in words; empty where it is one."""
+        if not self.resumed_at:
+            return ""
+        start = f"after step {', '.join(map(str, self.resumed_at))}"
+        if not self.differences:
+            return f"{start}: bit-identical to an uninterrupted run"
+        return f"{start}: equal within tolerance to an uninterrupted run, since {'; '.join(self.differences)}"
 
 
 class History:
@@ -143,10 +169,16 @@ def _is_of(run: Run, saved: Mapping[str, Any]) -> bool:
 def _go_on(run: Run, folders: Sequence[Path]) -> TrainingState:
     """Put a checkpoint back into the run, and those that belong to it into the output folder; return its state."""
     folder, output = folders[0], run.request.output
+    manifest = checkpoint.read_manifest(folder)
+    use_threads(manifest.get("threads"))
     saved = checkpoint.load_checkpoint(folder, run.network, run.adapter is not None, run.optimizer, run.schedule)
     run.stepper.weights_were_loaded()
     run.stepper.load_scaler_state(saved["mafunzo"].get("scaler", {}))
     state = TrainingState(**saved["mafunzo"]["state"])
+    state.resumed_at.append(state.step)
+    state.note(*differences(manifest, circumstances(run, state.forward_tokens)))
+    if run.device.type == "cuda" and not run.arguments.enable_full_determinism:
+        state.note("a GPU takes sums in any order where enable_full_determinism is false")
     is_earlier = folder.parent != output
     if is_earlier:
         for entry in state.history:  # this attempt's metrics begin where the run did

@@ -50,7 +50,7 @@ def finetune(request: TrainingRequest) -> dict[str, float]:
     state = resume(run)
     plan = plan_memory(run)
     logger.info("Memory: %s", plan)
-    state.forward_tokens = min(plan.forward_tokens, state.forward_tokens or plan.forward_tokens)
+    state.use_plan(plan.forward_tokens)
     history = History(run, state)
     saver = Saver(run, state)
     with saver.at_sigterm():

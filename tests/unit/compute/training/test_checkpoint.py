@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -195,6 +196,72 @@ def test_passing_ones_go_once_there_is_a_newer_one(tmp_path, limit, passing, lef
 
 def damage(folder: Path) -> None:
     (folder / "rng.safetensors").unlink()
+
+
+def edit_manifest(folder: Path, edit) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    edit(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("break_it", "faults"),
+    [
+        pytest.param(
+            lambda folder: (folder / "optimizer.safetensors").unlink(),
+            ["optimizer.safetensors is missing."],
+            id="no optimizer",
+        ),
+        pytest.param(
+            lambda folder: edit_manifest(folder, lambda manifest: manifest["files"].pop("optimizer.safetensors")),
+            [
+                "manifest.json has other values than were written.",
+                "optimizer.safetensors isn't named in manifest.json.",
+            ],
+            id="an optimizer that the manifest was made not to name",
+        ),
+        pytest.param(
+            lambda folder: edit_manifest(folder, lambda manifest: manifest.update(threads=64)),
+            ["manifest.json has other values than were written."],
+            id="another number of threads",
+        ),
+        pytest.param(
+            lambda folder: [path.unlink() for path in folder.iterdir() if not path.name.startswith("adapter")],
+            [
+                "manifest.json is missing or cut off.",
+                *(f"{name} is missing." for name in checkpoint.NEEDED),
+            ],
+            id="weights alone",
+        ),
+        pytest.param(
+            lambda folder: (folder / "manifest.json").write_text("[]"),
+            ["manifest.json is missing or cut off."],
+            id="no manifest",
+        ),
+        pytest.param(
+            lambda folder: os.truncate(folder / "adapter_model.safetensors", 100),
+            ["adapter_model.safetensors has other bytes than were written."],
+            id="torn",
+        ),
+    ],
+)
+def test_what_is_not_as_it_was_written_is_named_and_the_last_good_one_is_taken(tmp_path, caplog, break_it, faults):
+    parts = make()
+    save(parts, tmp_path, step=1, best_global_step=None)
+    folder = save(parts, tmp_path, step=2, best_global_step=None)
+    break_it(folder)
+    assert list(verify(folder)) == faults
+    assert checkpoint.usable([tmp_path]) == [tmp_path / "checkpoint-1"]
+    assert all(fault in caplog.text for fault in ("checkpoint-2", *faults))
+
+
+def test_one_of_the_first_release_whose_manifest_has_hashes_alone_counts(tmp_path):
+    folder = save(make(), tmp_path, best_global_step=None)
+    hashes = json.loads((folder / "manifest.json").read_text())["files"]
+    (folder / "manifest.json").write_text(json.dumps(hashes))
+    assert checkpoint.usable([tmp_path]) == [folder]
+    (folder / "manifest.json").write_text(json.dumps({k: v for k, v in hashes.items() if "optimizer" not in k}))
+    assert checkpoint.usable([tmp_path]) == []
 
 
 def test_training_can_go_on_from_the_newest_whole_one_whose_best_is_whole(tmp_path):

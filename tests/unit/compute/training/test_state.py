@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 
 from mafunzo.compute.device.precision import Precision
 from mafunzo.compute.training.arguments import TrainingArguments
-from mafunzo.compute.training.checkpoint import verify
+from mafunzo.compute.training.checkpoint import _sha256_of, verify
+from mafunzo.compute.training.memory_plan import MOST_TOKENS
 from mafunzo.compute.training.run import TrainingRequest
 from mafunzo.compute.training.trainer import finetune
 from mafunzo.errors import InvalidParameter
@@ -150,6 +152,70 @@ def test_damaged_checkpoints_in_the_output_folder_are_not_taken_for_the_newest(t
     assert {path.name for path in folder.glob("checkpoint-*")} == {"checkpoint-18"}
 
 
+def receipt(folder: Path) -> str | None:
+    return json.loads((folder / "finetune_args.json").read_text()).get("resumed")
+
+
+def test_the_receipt_says_that_a_run_equals_an_uninterrupted_one(tmp_path, base, prepared):
+    _, first = train(tmp_path, base, prepared, **LORA)
+    assert receipt(first) is None
+    second = going_on(tmp_path, base, prepared, first, **LORA)
+    assert receipt(second) == "after step 6: bit-identical to an uninterrupted run"
+
+
+def rewrite_manifest(folder: Path, **values) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text()) | values
+    manifest["sha256"] = _sha256_of({name: value for name, value in manifest.items() if name != "sha256"})
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_the_receipt_says_why_it_does_not_and_goes_on_saying_so(tmp_path, base, prepared, monkeypatch):
+    """Fewer threads than before, other code, and less memory."""
+    _, first = train(tmp_path, base, prepared, **LORA, num_train_epochs=3)
+    for step in (12, 18):
+        shutil.rmtree(first / f"checkpoint-{step}")
+    code = json.loads((first / "checkpoint-6" / "manifest.json").read_text())["code"] | {"torch": "1.0"}
+    rewrite_manifest(first / "checkpoint-6", threads=1000, code=code)
+    monkeypatch.setitem(MOST_TOKENS, "cpu", 16)
+    second = going_on(tmp_path, base, prepared, first, **LORA, num_train_epochs=3)
+    words = (
+        f"equal within tolerance to an uninterrupted run, since torch was 1.0 and is {torch.__version__}; the number of threads "
+        f"was 1000 and is {torch.get_num_threads()}; memory has room for 16 tokens in a forward pass, of 1,024 before"
+    )
+    assert receipt(second) == f"after step 6: {words}"
+    (tmp_path / "second").rename(tmp_path / "once more")
+    third = going_on(tmp_path, base, prepared, tmp_path / "once more", **LORA, num_train_epochs=3)
+    assert receipt(third) == f"after step 6, 18: {words}"
+
+
+def test_as_many_threads_are_used_as_before(tmp_path, base, prepared, monkeypatch):
+    _, first = train(tmp_path, base, prepared, **LORA)
+    rewrite_manifest(first / "checkpoint-6", threads=2)
+    threads = 5
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+
+    def set_threads(number: int) -> None:
+        nonlocal threads
+        threads = number
+
+    monkeypatch.setattr(torch, "set_num_threads", set_threads)
+    second = going_on(tmp_path, base, prepared, first, **LORA)
+    assert receipt(second) == "after step 6: bit-identical to an uninterrupted run"
+    assert threads == 2
+
+
+def test_the_manifest_names_what_decides_the_bits(tmp_path, base, prepared):
+    _, folder = train(tmp_path, base, prepared, **LORA)
+    manifest = json.loads((folder / "checkpoint-6" / "manifest.json").read_text())
+    assert set(manifest) == {
+        *("files", "configuration", "code", "machine", "memory_plan", "threads", "processes", "sha256")
+    }
+    assert manifest["configuration"]["learning_rate"] == LORA["learning_rate"]
+    assert set(manifest["code"]) == {"mafunzo", "sha256", "torch", "transformers"}
+    assert manifest["memory_plan"] == {"forward_tokens": 1024}
+    assert (manifest["threads"], manifest["processes"]) == (torch.get_num_threads(), 1)
+
+
 def test_a_run_that_had_stopped_early_does_not_go_on(tmp_path, base):
     prepared = overfitting(tmp_path)
     values = LORA | {"apply_early_stopping": True, "early_stopping_patience": 2, "num_train_epochs": 20}
@@ -219,7 +285,7 @@ def test_a_checkpoint_holds_the_state_in_the_form_of_earlier_versions(tmp_path, 
     assert record["state"]["since_log"] == {"loss": 0.0, "steps": 0, "correct": 0, "targets": 0}
     assert set(record["state"]) == {
         *("step", "tokens", "forward_tokens", "loss_sum", "since_log", "best_loss", "best_step"),
-        *("evaluations_without_gain", "seconds", "history"),
+        *("evaluations_without_gain", "seconds", "history", "resumed_at", "differences"),
     }
 
 
