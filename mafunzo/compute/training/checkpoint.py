@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import PreTrainedModel
 
 from mafunzo.compute.device.full_disk import is_full_disk
@@ -118,20 +118,38 @@ def load_weights(network: PreTrainedModel, is_adapter: bool, folder: Path) -> No
 
 
 def load_checkpoint(
-    folder: Path, network: PreTrainedModel, is_adapter: bool, optimizer: Optimizer, schedule: LRScheduler
+    folder: Path,
+    network: PreTrainedModel,
+    is_adapter: bool,
+    optimizer: Optimizer,
+    schedule: LRScheduler,
+    keeps_schedule: bool = True,
 ) -> dict[str, Any]:
-    """Put everything back as it was, and return the state that was saved; raises `ArtifactCorrupt` for changed bytes."""
+    """Put everything back as it was, and return the state that was saved; raises `ArtifactCorrupt` for changed bytes.
+
+    keeps_schedule: whether the learning rate goes on as it did; otherwise as `schedule` has it after as many steps.
+    """
     verify(folder).require_none(f"{folder} isn't a whole checkpoint.", ArtifactCorrupt)
     load_weights(network, is_adapter, folder)
     numbers = json.loads((folder / "optimizer.json").read_text(encoding="utf-8"))
     restored = optimizer.state_dict() | {"state": unflatten(load_file(folder / OPTIMIZER), numbers)}
     schedule_state = json.loads((folder / "scheduler.json").read_text(encoding="utf-8"))
+    if not keeps_schedule:
+        schedule_state = _rescheduled(schedule, schedule_state)
     for group, rate in zip(restored["param_groups"], schedule_state["_last_lr"], strict=True):
         group["lr"] = rate
     optimizer.load_state_dict(restored)
     schedule.load_state_dict(schedule.state_dict() | schedule_state)
     restore_random_state(load_file(folder / "rng.safetensors"))
     return read_state(folder)
+
+
+def _rescheduled(schedule: LRScheduler, saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the state of a new schedule after as many steps as the saved one had taken."""
+    assert isinstance(schedule, LambdaLR), "each schedule is a factor of the step"
+    step = saved["last_epoch"]
+    rates = [rate * factor(step) for rate, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
+    return {"last_epoch": step, "_step_count": saved["_step_count"], "base_lrs": schedule.base_lrs, "_last_lr": rates}
 
 
 def read_state(folder: Path) -> dict[str, Any]:

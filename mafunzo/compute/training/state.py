@@ -11,21 +11,13 @@ from typing import Any
 from mafunzo.compute.training import checkpoint
 from mafunzo.compute.training.circumstance import circumstances, differences, use_threads
 from mafunzo.compute.training.run import Run, TrainingRequest
+from mafunzo.entities.parameters.finetune import FREE_ON_RESUME, NEW_ON_RESUME
 from mafunzo.errors import InvalidParameter
 
 logger = logging.getLogger(__name__)
 
-# Arguments that may differ when a checkpoint is resumed from: they change no result.
-_FREE = frozenset(
-    {
-        "resume_from_checkpoint",
-        "dataloader_num_workers",
-        "save_total_limit",
-        "save_interval_s",
-        "max_memory_gb",
-        "auto_find_batch_size",
-    }
-)
+_FREE = frozenset({"resume_from_checkpoint", *FREE_ON_RESUME})
+"""Arguments that may differ when a checkpoint is resumed from: they change no result."""
 
 
 @dataclass
@@ -34,7 +26,8 @@ class TrainingState:
 
     since_log: what has added up since numbers were last logged. forward_tokens: most tokens of a forward pass, as the memory
     allows; kept, so that a run that resumes groups its rows as before, to the bit. resumed_at: the steps that the run went on
-    from; differences: why it may differ from an uninterrupted one by more than nothing. Checkpoints hold all under these names.
+    from; differences: why it may differ from an uninterrupted one; changes: which values were given anew on the way.
+    Checkpoints hold all under these names.
     """
 
     step: int = 0
@@ -49,6 +42,7 @@ class TrainingState:
     history: list[dict[str, Any]] = field(default_factory=list)
     resumed_at: list[int] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
+    changes: list[str] = field(default_factory=list)
 
     def use_plan(self, forward_tokens: int) -> None:
         """Group rows as before, or as the memory allows now: `forward_tokens` in a pass, where that is less."""
@@ -68,6 +62,8 @@ class TrainingState:
         if not self.resumed_at:
             return ""
         start = f"after step {', '.join(map(str, self.resumed_at))}"
+        if self.changes:
+            return f"{start} with other values, which no uninterrupted run has: {'; '.join(self.changes)}"
         if not self.differences:
             return f"{start}: bit-identical to an uninterrupted run"
         return f"{start}: equal within tolerance to an uninterrupted run, since {'; '.join(self.differences)}"
@@ -161,21 +157,48 @@ def resume(run: Run) -> TrainingState:
 
 
 def _is_of(run: Run, saved: Mapping[str, Any]) -> bool:
-    own = saved.get("mafunzo", {})
-    values = {name: value for name, value in own.get("values", {}).items() if name not in _FREE}
-    return {"values": values, "rows": own.get("rows")} == identity(run)
+    own, now = saved.get("mafunzo", {}), identity(run)
+    return own.get("rows") == now["rows"] and _fixed(own.get("values", {})) == _fixed(now["values"])
+
+
+def _fixed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments that decide what a checkpoint is of."""
+    return {name: value for name, value in values.items() if name not in _FREE and name not in NEW_ON_RESUME}
+
+
+def _changes(run: Run, saved: Mapping[str, Any]) -> list[str]:
+    """Return which of the arguments that may change is another than when a checkpoint was saved, in words."""
+    before, now = saved["mafunzo"]["values"], run.arguments.to_values()
+    return [
+        f"{name} was {float(before.get(name) or 0):g} and is {float(now[name] or 0):g}"
+        for name in NEW_ON_RESUME
+        if float(before.get(name) or 0) != float(now[name] or 0)
+    ]
 
 
 def _go_on(run: Run, folders: Sequence[Path]) -> TrainingState:
     """Put a checkpoint back into the run, and those that belong to it into the output folder; return its state."""
     folder, output = folders[0], run.request.output
     manifest = checkpoint.read_manifest(folder)
+    changes = _changes(run, checkpoint.read_state(folder))
+    _require_steps(run, folder, changes)
     use_threads(manifest.get("threads"))
-    saved = checkpoint.load_checkpoint(folder, run.network, run.adapter is not None, run.optimizer, run.schedule)
+    saved = checkpoint.load_checkpoint(
+        folder, run.network, run.adapter is not None, run.optimizer, run.schedule, keeps_schedule=not changes
+    )
     run.stepper.weights_were_loaded()
     run.stepper.load_scaler_state(saved["mafunzo"].get("scaler", {}))
     state = TrainingState(**saved["mafunzo"]["state"])
     state.resumed_at.append(state.step)
+    if changes:
+        logger.info(
+            "%s: the learning rate's schedule is computed for all %d steps anew, and is %g after step %d",
+            "; ".join(changes),
+            run.order.total_steps,
+            run.schedule.get_last_lr()[0],
+            state.step,
+        )
+    state.changes += changes
     state.note(*differences(manifest, circumstances(run, state.forward_tokens)))
     if run.device.type == "cuda" and not run.arguments.enable_full_determinism:
         state.note("a GPU takes sums in any order where enable_full_determinism is false")
@@ -190,6 +213,15 @@ def _go_on(run: Run, folders: Sequence[Path]) -> TrainingState:
         checkpoint.adopt(path, output)
     logger.info("Goes on from %s", folder.name)
     return state
+
+
+def _require_steps(run: Run, folder: Path, changes: Sequence[str]) -> None:
+    step, total = checkpoint.step_of(folder), run.order.total_steps
+    if changes and step > total:
+        raise InvalidParameter(
+            f"{folder.name} is of step {step}, and training would end after step {total} ({'; '.join(changes)}). Give more "
+            "steps or epochs than are done."
+        )
 
 
 def _drop_after(output: Path, step: int) -> None:

@@ -159,21 +159,23 @@ class Jobs:
 
         return self._enqueue(self._submission(previewing(self._services, model, data, parameters)))
 
-    def resume(self, name: str) -> tuple[JobHandle, dict[str, int]]:
+    def resume(self, name: str, **changes: Any) -> tuple[JobHandle, dict[str, int]]:
         """Put a new job into the queue that goes on with an ended one, its steps that were done from the cache, and the trials
         of its sweeps that have ended as they are.
 
+        changes: parameters of training that become others, such as num_train_epochs, max_steps or learning_rate; with these a
+        job that has completed is gone on with too.
         Returns it with the step of the newest checkpoint that each of the job's steps goes on from. Raises `Conflict` for a
-        job that hasn't ended, or has completed.
+        job that hasn't ended, or has completed, and `InvalidParameter` for what can't be changed.
         """
         from mafunzo.control.workspace.resumption import resumed, take_over_checkpoints, take_over_trials
 
-        resumed(self._services, name)  # what is wrong is told before a server starts
+        resumed(self._services, name, changes)  # what is wrong is told before a server starts
         self._services.up()
         with self._services.artifacts.held():  # nothing is pruned before a row names it
-            job, steps = resumed(self._services, name)
+            job, steps = resumed(self._services, name, changes)
             take_over_trials(self._services, name, steps)
-            newest = take_over_checkpoints(self._services, name, job)
+            newest = take_over_checkpoints(self._services, name, job, bool(changes))
             self._services.records.jobs.add(job, steps)
         return JobHandle(self._services, job.name), newest
 

@@ -25,6 +25,7 @@ from mafunzo.entrypoints.terminal.output import (
     print_result,
     print_table,
 )
+from mafunzo.entrypoints.terminal.words import pairs
 from mafunzo.tracking.printable import printable
 
 app = typer.Typer(help="Jobs in the queue, running, and ended.", no_args_is_help=True)
@@ -130,12 +131,22 @@ def cancel(name: str = NAME, as_json: bool = AS_JSON) -> None:
 
 
 @app.command()
-def resume(name: str = NAME, detach: bool = DETACH, as_json: bool = AS_JSON) -> None:
+def resume(
+    name: str = NAME,
+    changes: list[str] = typer.Argument(
+        None, help="key=value: parameters of training that become others, such as num_train_epochs or learning_rate."
+    ),
+    detach: bool = DETACH,
+    as_json: bool = AS_JSON,
+) -> None:
     """Go on with a job that failed or was cancelled, as a new job, from the newest checkpoints that it left.
 
-    What it had finished is taken from the cache. It has the inputs and parameters of the ended one.
+    What it had finished is taken from the cache. It has the inputs of the ended one, and its parameters but for those that are
+    given here. With more epochs or steps, a job that has completed is gone on with too.
+
+    Example: mafunzo job resume NAME num_train_epochs=3 learning_rate=1e-5
     """
-    job, newest = mafunzo.Workspace().jobs.resume(name)
+    job, newest = mafunzo.Workspace().jobs.resume(name, **pairs(changes or []))
     if not as_json and not detach:
         print(f"Job {job.name} goes on with {name}")
         for step, number in newest.items():

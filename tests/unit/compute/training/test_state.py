@@ -132,7 +132,7 @@ def test_an_attempt_whose_best_checkpoint_is_damaged_goes_on_from_before_it(tmp_
 def test_an_attempt_leaves_out_what_is_not_of_its_run_and_says_so(tmp_path, base, prepared, caplog):
     """Parameters of a step never change between attempts, but their meaning may, with another version."""
     _, first = train(tmp_path, base, prepared, **LORA)
-    going_on(tmp_path, base, prepared, first, **LORA | {"learning_rate": 0.01})
+    going_on(tmp_path, base, prepared, first, **LORA | {"weight_decay": 0.01})
     assert checkpoint_metrics(tmp_path / "second.jsonl") == [("save", 6, 6)]
     assert "is of other parameters or rows, as of another version: it is left out" in caplog.text
 
@@ -228,7 +228,46 @@ def test_going_on_with_other_parameters_is_refused(tmp_path, base, prepared):
     values = LORA | {"resume_from_checkpoint": True}
     train(tmp_path, base, prepared, **values)
     with pytest.raises(InvalidParameter, match="other parameters"):
-        train(tmp_path, base, prepared, **values | {"learning_rate": 0.01})
+        train(tmp_path, base, prepared, **values | {"weight_decay": 0.01})
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "polynomial", "constant"])
+def test_more_epochs_and_another_learning_rate_are_gone_on_with_on_their_own_schedule(
+    tmp_path, base, prepared, schedule, caplog
+):
+    """The rates are those of a run that had them from the start; what was trained stays."""
+    values = LORA | {"lr_scheduler_type": schedule}
+    new = values | {"num_train_epochs": 3, "learning_rate": 0.01}
+    _, first = train(tmp_path, base, prepared, "first", **values)
+    _, whole = train(tmp_path, base, prepared, "whole", **new)
+    with caplog.at_level("INFO"):
+        second = going_on(tmp_path, base, prepared, first, **new)
+    assert history(second, "loss")[:6] == history(first, "loss")
+    assert history(second, "learning_rate")[:6] == history(first, "learning_rate")
+    assert history(second, "learning_rate")[6:] == history(whole, "learning_rate")[6:]
+    changes = "num_train_epochs was 1 and is 3; learning_rate was 0.02 and is 0.01"
+    assert f"{changes}: the learning rate's schedule is computed for all 18 steps anew" in caplog.text
+    assert receipt(second) == f"after step 6 with other values, which no uninterrupted run has: {changes}"
+
+
+def test_more_steps_are_gone_on_with_and_fewer_than_are_done_refused(tmp_path, base, prepared):
+    _, first = train(tmp_path, base, prepared, **LORA, max_steps=4)
+    second = going_on(tmp_path, base, prepared, first, **LORA, max_steps=8)
+    assert len(history(second, "loss")) == 8
+    (tmp_path / "second").rename(tmp_path / "eight")
+    told = (
+        r"checkpoint-8 is of step 8, and training would end after step 5 \(max_steps was 8 and is 5\)\. Give more steps"
+    )
+    with pytest.raises(InvalidParameter, match=told):
+        going_on(tmp_path, base, prepared, tmp_path / "eight", **LORA, max_steps=5)
+
+
+def test_what_changes_no_result_may_be_another_and_the_receipt_is_the_same(tmp_path, base, prepared):
+    _, first = train(tmp_path, base, prepared, **LORA, num_train_epochs=2)
+    shutil.rmtree(first / "checkpoint-12")
+    values = LORA | {"num_train_epochs": 2, "save_interval_s": 0, "max_memory_gb": 100, "auto_find_batch_size": True}
+    second = going_on(tmp_path, base, prepared, first, **values)
+    assert receipt(second) == "after step 6: bit-identical to an uninterrupted run"
 
 
 # What `trainer_state.json` of a checkpoint of the first release holds under `mafunzo`: words of the table of parameters.
@@ -285,7 +324,7 @@ def test_a_checkpoint_holds_the_state_in_the_form_of_earlier_versions(tmp_path, 
     assert record["state"]["since_log"] == {"loss": 0.0, "steps": 0, "correct": 0, "targets": 0}
     assert set(record["state"]) == {
         *("step", "tokens", "forward_tokens", "loss_sum", "since_log", "best_loss", "best_step"),
-        *("evaluations_without_gain", "seconds", "history", "resumed_at", "differences"),
+        *("evaluations_without_gain", "seconds", "history", "resumed_at", "differences", "changes"),
     }
 
 

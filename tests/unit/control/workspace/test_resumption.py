@@ -14,7 +14,7 @@ from mafunzo.entities.job import ArtifactInput, Job, JobStatus, LiteralInput, Re
 from mafunzo.entities.pruning import PRUNED
 from mafunzo.entities.server_address import ServerAddress
 from mafunzo.entities.sweep import BEST_TRIAL, DRAWN, Distribution, EarlyTermination, Goal, Policy, Sampling, Sweep
-from mafunzo.errors import Conflict
+from mafunzo.errors import Conflict, InvalidParameter
 from mafunzo.tracking.step_folder import StepFolder
 from tests.support.pipeline_bench import Bench, shell
 
@@ -122,6 +122,101 @@ def test_a_job_whose_inputs_were_pruned_is_refused(workspace: Workspace) -> None
     workspace.records.jobs.add(job, [Step("j", spec, StepStatus.FAILED, 1)])
     with pytest.raises(Conflict, match=r"its inputs were pruned on 2026-03-01\. Submit a new job with its files\."):
         workspace.jobs.resume("j")
+
+
+TRAINED = replace(
+    FINETUNE,
+    inputs={
+        "learning_rate": LiteralInput(0.1),
+        "num_train_epochs": LiteralInput(1.0),
+        "apply_lora": LiteralInput("true"),
+    },
+)
+
+
+def trained(workspace: Workspace, status: JobStatus = JobStatus.CANCELED, **literals: LiteralInput) -> None:
+    spec = replace(TRAINED, inputs={**TRAINED.inputs, **literals})
+    job = Job("j", "shown", "e", "chat_completion_pipeline", {"learning_rate": 0.1}, status=status)
+    workspace.records.jobs.add(
+        job, [Step("j", PREPARE, StepStatus.COMPLETED, 1), Step("j", spec, StepStatus.CANCELED, 1)]
+    )
+
+
+def test_parameters_of_training_become_others(workspace: Workspace) -> None:
+    trained(workspace)
+    leave(workspace, 1, 20, "of attempt 1")
+    handle, newest = workspace.jobs.resume("j", num_train_epochs="3", lr=0.05, save_interval_s=60)
+    literals = handle.steps[1].spec.literals
+    assert newest == {"finetune": 20}
+    assert literals == {"learning_rate": 0.05, "num_train_epochs": 3.0, "save_interval_s": 60.0, "apply_lora": "true"}
+    assert handle.job.inputs == {"learning_rate": 0.05, "num_train_epochs": 3.0, "save_interval_s": 60.0}
+    assert handle.steps[0].spec.inputs == PREPARE.inputs, "only training's are"
+
+
+@pytest.mark.parametrize(
+    ("literals", "changes", "faults"),
+    [
+        pytest.param(
+            {},
+            {"lora_r": 4, "learning_rate": "fast", "nonsense": 1},
+            ["lora_r can't be changed.", "learning_rate is 'fast', expected ", "nonsense can't be changed."],
+            id="each by name",
+        ),
+        pytest.param({}, {"learning_rate": 7}, ["learning_rate is 7, expected "], id="out of its range"),
+        pytest.param({}, {"lr": 0.1, "learning_rate": 0.2}, ["learning_rate is given twice."], id="given twice"),
+        pytest.param({}, {"max_steps": 0}, ["max_steps is 0, expected 1 or more"], id="between parameters"),
+        pytest.param(
+            {"max_steps": LiteralInput(60)},
+            {"num_train_epochs": 3},
+            [
+                "num_train_epochs is 3.0 while max_steps is 60, which decides. Change max_steps, or set it to -1 as well."
+            ],
+            id="without effect",
+        ),
+    ],
+)
+def test_what_can_not_be_changed_is_refused_by_name_with_what_can(
+    workspace: Workspace, literals: dict[str, LiteralInput], changes: dict[str, object], faults: list[str]
+) -> None:
+    trained(workspace, **literals)
+    with pytest.raises(
+        InvalidParameter, match="What may change: num_train_epochs, max_steps, learning_rate, "
+    ) as caught:
+        workspace.jobs.resume("j", **changes)
+    assert [fault.startswith(start) for fault, start in zip(caught.value.faults, faults, strict=True)] == [True] * len(
+        faults
+    )
+    assert [job.name for job in workspace.jobs.list()] == ["j"]
+
+
+def test_a_job_without_training_has_nothing_to_change(workspace: Workspace) -> None:
+    workspace.records.jobs.add(
+        Job("j", "", "e", "c:1", status=JobStatus.FAILED), [Step("j", PREPARE, StepStatus.FAILED)]
+    )
+    with pytest.raises(InvalidParameter, match="Job j has no training step"):
+        workspace.jobs.resume("j", learning_rate=0.1)
+
+
+def test_a_completed_job_is_gone_on_with_from_the_checkpoints_that_are_stored_with_its_model(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    (model / "checkpoint-20").mkdir(parents=True)
+    (model / "checkpoint-20" / "weights").write_text("of step 20")
+    (model / "adapter.safetensors").write_text("the result")
+    (model / "more").mkdir()
+    (model / "more" / "file").write_text("x")
+    stored = workspace.artifacts.put(model)
+    job = Job("j", "shown", "e", "chat_completion_pipeline", status=JobStatus.COMPLETED)
+    step = Step("j", TRAINED, StepStatus.CACHED, outputs={"pytorch_model_folder": stored})
+    workspace.records.jobs.add(job, [step])
+    with pytest.raises(Conflict, match=r"there is nothing to go on with\. Give more epochs or steps"):
+        workspace.jobs.resume("j", num_train_epochs=1, save_interval_s=5)
+    handle, newest = workspace.jobs.resume("j", num_train_epochs=2)
+    assert newest == {"finetune": 20}
+    left = output(workspace, handle.name, 0)
+    assert [str(path.relative_to(left)) for path in left.rglob("*") if path.is_file()] == ["checkpoint-20/weights"]
+    assert workspace.artifacts.verify(stored) == []
 
 
 SPACE = {"x": Distribution("choice", (5, 1, 9, 0))}
