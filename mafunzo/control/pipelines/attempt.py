@@ -29,6 +29,8 @@ from mafunzo.tracking.regular_file import is_regular, read_regular
 from mafunzo.tracking.step_folder import CODE, ENVIRONMENT, INPUTS, LOGS, OUTPUTS, StepFolder
 
 DEFAULT_FOLDER = "outputs"
+SAVES_FIRST = "save-first"
+"""The file in a job's folder that is there where its steps are to have the time to save what they have before they end."""
 
 
 @dataclass(frozen=True)

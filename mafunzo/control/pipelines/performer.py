@@ -12,6 +12,7 @@ from typing import Any
 
 from mafunzo.control.launcher.local import PASSIVE_WAIT, LocalLauncher
 from mafunzo.control.pipelines.attempt import (
+    SAVES_FIRST,
     clean,
     collect,
     failure,
@@ -55,6 +56,8 @@ from mafunzo.tracking.step_folder import StepFolder
 
 logger = logging.getLogger(__name__)
 
+PATIENT_GRACE_S = 900.0
+"""How long a step may take to end, once it is told to, where its job was cancelled so that it saves first."""
 OWNER = "job:"
 SHOWN_FAULTS = 5
 UserVariables = Callable[[Job, Step, Mapping[str, str], Mapping[str, str]], Mapping[str, str]]
@@ -282,6 +285,8 @@ class Performer:
     def _cut_off(self, step: Step) -> None:
         """End the processes of a step that hasn't ended by itself, with time to save what it has."""
         grace_s = self._saving_grace_s if step.spec.is_trusted else self._grace_s
+        if (self._home.jobs / step.job / SAVES_FIRST).exists():
+            grace_s = max(grace_s, PATIENT_GRACE_S)
         self._launcher.kill(step_folder(self._home, step), grace_s)
 
     def give_up(self, job: Job, record: Mapping[str, Any]) -> None:

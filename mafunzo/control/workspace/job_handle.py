@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from mafunzo.control.pipelines.attempt import written_to
+from mafunzo.control.pipelines.attempt import SAVES_FIRST, written_to
 from mafunzo.control.workspace.liveness import require_server
 from mafunzo.control.workspace.services import Services
 from mafunzo.control.workspace.stream import Event, Follower, follow, last_lines_of, readable, render
@@ -107,10 +107,17 @@ class JobHandle:
     def _require_server(self) -> None:
         require_server(self._services, self.name)
 
-    def cancel(self) -> None:
-        """Ask the scheduler to end the job and all its processes."""
+    def cancel(self, save: bool = False) -> None:
+        """Ask the scheduler to end the job and all its processes. A training step saves a checkpoint first, within a minute.
+
+        save: wait for that, a quarter of an hour if need be; a user's own step has as long after SIGTERM, instead of 10 s.
+        """
         job = self.job
         if not job.status.is_terminal:
+            if save:
+                folder = self._services.home.jobs / self.name
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                (folder / SAVES_FIRST).touch()
             self._services.records.jobs.request_cancel(self.name)
             self._services.up()
 

@@ -121,12 +121,25 @@ def metrics(name: str = NAME, step: str = typer.Option(None, help="Only this ste
 
 
 @app.command()
-def cancel(name: str = NAME, as_json: bool = AS_JSON) -> None:
+def cancel(
+    name: str = NAME,
+    save: bool = typer.Option(
+        False,
+        "--save",
+        help="Wait a quarter of an hour, not a minute, for a step to save what it has when SIGTERM comes.",
+    ),
+    as_json: bool = AS_JSON,
+) -> None:
     """End a job and all its processes. A training step saves a checkpoint first, which stays until the job is deleted."""
     handle = mafunzo.Workspace().jobs.get(name)
-    handle.cancel()
+    handle.cancel(save)
     job = handle.job
-    line = f"Asked for {name} to end" if job.is_cancel_requested else f"{name} has ended already: {job.status}"
+    asked = (
+        f"Asked for {name} to save and end. Go on with it: mafunzo job resume {name}"
+        if save
+        else f"Asked for {name} to end"
+    )
+    line = asked if job.is_cancel_requested else f"{name} has ended already: {job.status}"
     print_result(job, as_json, line)
 
 

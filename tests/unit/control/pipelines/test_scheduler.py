@@ -12,6 +12,9 @@ from typing import Any
 import psutil
 import pytest
 
+from mafunzo.control.launcher.local import LocalLauncher
+from mafunzo.control.pipelines.attempt import SAVES_FIRST
+from mafunzo.control.pipelines.performer import PATIENT_GRACE_S
 from mafunzo.entities.environment import Environment
 from mafunzo.entities.job import Job, JobStatus, Resources, Step, StepStatus
 from mafunzo.tracking.step_folder import StepFolder
@@ -276,6 +279,27 @@ def test_cancelling_ends_every_process_of_the_tree(bench: Bench) -> None:
     assert bench.statuses("j") == {"tree": "canceled", "upper": "canceled"}
     assert bench.leftovers() == [] and not any(_lives(pid) for pid in grandchildren)
     assert bench.leases.list() == []
+
+
+@pytest.mark.parametrize("saves_first", [False, True])
+def test_a_job_that_is_to_save_first_has_its_steps_end_in_their_own_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, saves_first: bool
+) -> None:
+    graces: list[float] = []
+    inner = LocalLauncher.kill
+
+    def kill(self: LocalLauncher, folder: Path, grace_s: float = 10.0) -> None:
+        graces.append(grace_s)
+        inner(self, folder, grace_s)
+
+    monkeypatch.setattr(LocalLauncher, "kill", kill)
+    bench.submit("j", shell("waits", "sleep 600"))
+    bench.until(lambda: bench.statuses("j") == {"waits": "running"})
+    if saves_first:
+        (bench.home.jobs / "j" / SAVES_FIRST).touch()
+    bench.records.jobs.request_cancel("j")
+    assert bench.finish("j").status == JobStatus.CANCELED
+    assert (PATIENT_GRACE_S in graces) is saves_first
 
 
 def test_a_job_that_waits_is_cancelled_without_running(bench: Bench) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mafunzo import Workspace
+from mafunzo.control.pipelines.attempt import SAVES_FIRST
 from mafunzo.entities.job import Job, JobStatus, Step, StepOutputInput, StepSpec, StepStatus
 from tests.support.command_line import Shell
 from tests.support.finished_job import add_finished_job
@@ -138,6 +139,14 @@ def test_a_job_is_asked_to_end_by_its_server(shell: Shell, workspace: Workspace,
     assert shell("job", "cancel", "waits") == "Asked for waits to end\n"
     assert workspace.jobs.get("waits").job.is_cancel_requested
     assert starts == [shell.home]
+
+
+def test_a_job_is_asked_to_save_first(shell: Shell, workspace: Workspace, starts: list[Path]) -> None:
+    add(workspace, "waits")
+    told = "Asked for waits to save and end. Go on with it: mafunzo job resume waits\n"
+    assert shell("job", "cancel", "waits", "--save") == told
+    assert workspace.jobs.get("waits").job.is_cancel_requested
+    assert (workspace.home.jobs / "waits" / SAVES_FIRST).exists()
 
 
 def test_a_job_that_has_ended_is_not_asked_to_end(shell: Shell, finished: Workspace, starts: list[Path]) -> None:
