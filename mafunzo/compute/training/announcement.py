@@ -55,16 +55,20 @@ def announce(run: Run) -> None:
 def _announce_differences(run: Run) -> None:
     """Log where the run differs from its arguments."""
     arguments = run.arguments
-    n_gpus = arguments.number_of_gpu_to_use_finetuning
+    n_gpus, n_processes = arguments.number_of_gpu_to_use_finetuning, run.ranks.size
     if run.precision.note:
         logger.info("%s", run.precision.note)
-    if n_gpus > 1:
+    processes = "one process trains" if n_processes == 1 else f"{n_processes} processes train"
+    if n_gpus > (n_processes if run.device.type == "cuda" else 1):
         logger.info(
-            "Asked for %d GPUs, one process trains (GPUs here: %d): steps of %d rows keep the effective batch",
+            "Asked for %d GPUs, %s (GPUs here: %d): steps of %d rows keep the effective batch",
             n_gpus,
+            processes,
             torch.cuda.device_count(),
             run.order.rows_per_step,
         )
+    elif n_processes > 1:
+        logger.info("%s together, and share the %d rows of a step", processes.capitalize(), run.order.rows_per_step)
     if run.validation_rows is None and arguments.evaluation_strategy != "disable":
         logger.info("There are no validation rows: the weights of the last step are kept.")
 

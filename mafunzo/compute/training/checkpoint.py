@@ -1,9 +1,9 @@
 """Checkpoints: all that training needs to go on bit for bit, in safetensors and JSON, written whole or not at all.
 
 checkpoint-N/ holds the adapter (peft's format) or the model (float32), optimizer.safetensors + optimizer.json,
-scheduler.json, rng.safetensors, trainer_state.json, and manifest.json with the hash of each and of itself, beside the
-circumstances in which it was written (circumstance.py). A folder without a valid manifest is not a checkpoint, nor is one of
-weights alone. No pickle anywhere.
+scheduler.json, rng.safetensors (of each rank), trainer_state.json, and manifest.json with the hash of each and of itself,
+beside the circumstances in which it was written (circumstance.py). A folder without a valid manifest is not a checkpoint, nor is
+one of weights alone. No pickle anywhere.
 
 A checkpoint is written beside its place, made durable, and renamed. A kill in between leaves either the one that was there
 before or a whole `.checkpoint-N.tmp`, which `usable` puts in its place.
@@ -124,6 +124,7 @@ def load_checkpoint(
     optimizer: Optimizer,
     schedule: LRScheduler,
     keeps_schedule: bool = True,
+    rank: int = 0,
 ) -> dict[str, Any]:
     """Put everything back as it was, and return the state that was saved; raises `ArtifactCorrupt` for changed bytes.
 
@@ -140,7 +141,7 @@ def load_checkpoint(
         group["lr"] = rate
     optimizer.load_state_dict(restored)
     schedule.load_state_dict(schedule.state_dict() | schedule_state)
-    restore_random_state(load_file(folder / "rng.safetensors"))
+    restore_random_state(load_file(folder / "rng.safetensors"), rank)
     return read_state(folder)
 
 

@@ -11,14 +11,17 @@ a step are a slice of it.
     step 1 in two forward passes:      4 1 | 8 3                    gradients of both are added up, then one optimizer step
 
 `load_steps` is the data loader: it makes the packed batches of each step, ahead of the training loop if there are threads.
+Where several processes train (ranks.py), each makes those of its share of the step's rows:
+
+    step 1 of two processes:           4 8 | 1 3                    each about as many tokens; gradients are added up too
 
 The invariant: the rows of step n follow from n alone. So a run that resumes has no data loader to wind forward, batches can
 be made ahead by any number of threads, and the size of a forward pass, which the memory decides (memory_plan.py), changes no
-step's rows.
+step's rows, nor does the number of processes.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mafunzo.compute.training.batch import Batch, Row, Rows, pack
+from mafunzo.compute.training.ranks import ALONE, Ranks
 
 
 @lru_cache(maxsize=2)
@@ -74,15 +78,18 @@ class DataOrder:
         return permutation(self.n_rows, self.seed, epoch)[start : start + self.rows_per_step]
 
 
-def load_steps(rows: Rows, order: DataOrder, first: int, forward_tokens: int, n_threads: int) -> Iterator[list[Batch]]:
-    """Yield the batches of each step from `first` on; threads never change what comes.
+def load_steps(
+    rows: Rows, order: DataOrder, first: int, forward_tokens: int, n_threads: int, ranks: Ranks = ALONE
+) -> Iterator[list[Batch]]:
+    """Yield this rank's batches of each step from `first` on; threads never change what comes.
 
-    A batch has at most `forward_tokens` tokens, or a single row.
+    A batch has at most `forward_tokens` tokens, or a single row. A rank has none where a step has fewer rows than ranks.
     """
 
     def make(step: int) -> list[Batch]:
         step_rows = [rows.row(int(index)) for index in order.rows_of(step)]
-        return [pack(group) for group in _groups(step_rows, forward_tokens)]
+        own = shares([tokens_of(row) for row in step_rows], ranks.size)[ranks.rank]
+        return [pack(group) for group in _groups([step_rows[index] for index in own], forward_tokens)]
 
     steps = range(first, order.total_steps)
     if n_threads == 0:
@@ -98,12 +105,31 @@ def load_steps(rows: Rows, order: DataOrder, first: int, forward_tokens: int, n_
             yield batches
 
 
+def shares(tokens: Sequence[int], size: int) -> list[list[int]]:
+    """Return which rows of a step, by their number in it, each of `size` ranks takes, so that their tokens are about equal.
+
+    The longest row first, each goes to the rank with the fewest tokens so far; a rank takes its rows in the step's order.
+    """
+    parts: list[list[int]] = [[] for _ in range(size)]
+    totals = [0] * size
+    for index in sorted(range(len(tokens)), key=lambda index: -tokens[index]):
+        rank = totals.index(min(totals))
+        parts[rank].append(index)
+        totals[rank] += tokens[index]
+    return [sorted(part) for part in parts]
+
+
+def tokens_of(row: Row) -> int:
+    """Return the tokens of a row's sequences together."""
+    return sum(len(ids) for ids, _ in row)
+
+
 def _groups(rows: list[Row], most_tokens: int) -> list[list[Row]]:
     """Return rows, in their order, in groups of at most so many tokens; a longer row is a group of its own."""
     groups: list[list[Row]] = []
     room = 0
     for row in rows:
-        tokens = sum(len(ids) for ids, _ in row)
+        tokens = tokens_of(row)
         if not groups or tokens > room:
             groups.append([])
             room = most_tokens

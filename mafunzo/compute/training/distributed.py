@@ -1,6 +1,7 @@
-"""Distributed training: who takes backward passes and optimizer steps, this process alone or DeepSpeed's ZeRO stage 2.
+"""Distributed training: who takes backward passes and optimizer steps, the optimizer as it is or DeepSpeed's ZeRO stage 2.
 
-Gradient accumulation is theirs too: gradients of several forward passes add up until the step is taken.
+Gradient accumulation is theirs too: gradients of several forward passes add up until the step is taken, and then over the
+processes that train together (ranks.py).
 """
 
 import os
@@ -14,6 +15,7 @@ from torch.optim import Optimizer
 from mafunzo.compute.device.precision import Precision
 from mafunzo.compute.training.arguments import TrainingArguments
 from mafunzo.compute.training.optimizer import clip
+from mafunzo.compute.training.ranks import Ranks
 from mafunzo.errors import NotSupported
 
 
@@ -40,11 +42,21 @@ class Stepper(Protocol):
 
 
 def make_stepper(
-    network: nn.Module, optimizer: Optimizer, arguments: TrainingArguments, precision: Precision, device: torch.device
+    network: nn.Module,
+    optimizer: Optimizer,
+    arguments: TrainingArguments,
+    precision: Precision,
+    device: torch.device,
+    ranks: Ranks,
 ) -> Stepper:
-    """Return the stepper of `apply_deepspeed`; raises `NotSupported` for DeepSpeed in float16."""
+    """Return the stepper of `apply_deepspeed`; raises `NotSupported` for DeepSpeed in float16 or on several processes."""
     if not arguments.apply_deepspeed:
-        return SingleProcess(network, optimizer, arguments.max_grad_norm, device, precision.needs_scaler)
+        return Replicated(network, optimizer, arguments.max_grad_norm, device, precision.needs_scaler, ranks)
+    if ranks.size > 1:
+        raise NotSupported(
+            f"DeepSpeed on {ranks.size} processes isn't supported yet. Set apply_deepspeed false: the processes share the "
+            "rows of a step then, and each holds the whole network."
+        )
     if precision.needs_scaler:
         raise NotSupported(
             "This GPU computes in float16 only, which isn't supported with DeepSpeed. Use precision 32, or "
@@ -53,19 +65,26 @@ def make_stepper(
     return DeepSpeedZero(network, optimizer, arguments, device)
 
 
-class SingleProcess:
-    """The optimizer as it is."""
+class Replicated:
+    """The optimizer as it is, in each process for all weights, after the gradients of all processes are added up."""
 
     def __init__(
-        self, network: nn.Module, optimizer: Optimizer, max_norm: float, device: torch.device, needs_scaler: bool
+        self,
+        network: nn.Module,
+        optimizer: Optimizer,
+        max_norm: float,
+        device: torch.device,
+        needs_scaler: bool,
+        ranks: Ranks,
     ) -> None:
-        self._network, self._optimizer, self._max_norm = network, optimizer, max_norm
+        self._network, self._optimizer, self._max_norm, self._ranks = network, optimizer, max_norm, ranks
         self._scaler = torch.amp.GradScaler(device.type, enabled=needs_scaler)
 
     def backward(self, loss: Tensor, is_last: bool) -> None:
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def step(self) -> float:
+        self._ranks.add_up_gradients(self._network.parameters())
         if self._scaler.is_enabled():
             self._scaler.unscale_(self._optimizer)
         norm = clip(self._network.parameters(), self._max_norm)

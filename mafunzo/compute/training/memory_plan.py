@@ -53,6 +53,7 @@ def plan_memory(run: Run) -> MemoryPlan:
     lengths = [sum(len(ids) for ids, _ in run.rows.row(index)) for index in range(len(run.rows))]
     longest = max(lengths)
     free, state, used = free_bytes(run.device), _state_bytes(run), used_bytes(run.device)  # before a pass is counted
+    free //= run.ranks.processes_on(run.device)
     per_token = _kept_bytes(run, lengths.index(longest))
     budget = free * SHARE - state
     if limit := run.arguments.max_memory_gb * 1e9:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -22,6 +23,7 @@ from mafunzo.compute.training.network import PackedNetwork, attention_for, prepa
 from mafunzo.compute.training.objectives.objective import Objective
 from mafunzo.compute.training.objectives.supervised import Supervised
 from mafunzo.compute.training.optimizer import make_optimizer
+from mafunzo.compute.training.ranks import ALONE, Ranks
 from mafunzo.compute.training.recomputation import save_less
 from mafunzo.compute.training.schedule import make_schedule
 from mafunzo.errors import InvalidFile
@@ -59,6 +61,7 @@ class Run:
     optimizer: Optimizer
     schedule: LRScheduler
     stepper: Stepper
+    ranks: Ranks = ALONE
 
     @property
     def arguments(self) -> TrainingArguments:
@@ -79,11 +82,11 @@ class Run:
         return torch.autocast(self.device.type, dtype=self.precision.compute)
 
 
-def assemble(request: TrainingRequest) -> Run:
+def assemble(request: TrainingRequest, ranks: Ranks = ALONE) -> Run:
     """Read the rows, load the network and put the run together; raises what is wrong with the folders."""
     arguments = request.arguments
     rows, validation_rows = _read_prepared(request.prepared, request.objective.row_format)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = ranks.device()
     precision = choose(arguments.precision, arguments.apply_lora, device)
     _seed(arguments)
     network = load_network(
@@ -107,6 +110,8 @@ def assemble(request: TrainingRequest) -> Run:
         seed=arguments.seed,
     )
     optimizer = make_optimizer(network, arguments)
+    stepper = make_stepper(network, optimizer, arguments, precision, device, ranks)
+    _seed_dropout(arguments, ranks)
     return Run(
         request=request,
         rows=rows,
@@ -118,7 +123,8 @@ def assemble(request: TrainingRequest) -> Run:
         order=order,
         optimizer=optimizer,
         schedule=make_schedule(optimizer, arguments, order.total_steps),
-        stepper=make_stepper(network, optimizer, arguments, precision, device),
+        stepper=stepper,
+        ranks=ranks,
     )
 
 
@@ -145,6 +151,12 @@ def _seed(arguments: TrainingArguments) -> None:
     if arguments.enable_full_determinism:
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
+
+
+def _seed_dropout(arguments: TrainingArguments, ranks: Ranks) -> None:
+    """Have each further process drop out others than the first, which goes on with the numbers that made the adapter."""
+    if not ranks.is_first:
+        torch.manual_seed(int(np.random.SeedSequence([arguments.seed, ranks.rank]).generate_state(1)[0]))
 
 
 def _make_trainable(network: PreTrainedModel, request: TrainingRequest) -> AdapterConfig | None:

@@ -15,7 +15,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -24,14 +24,16 @@ from types import FrameType
 from typing import NoReturn
 
 import torch
+from torch import Tensor
 
 from mafunzo.compute.device.memory import free_bytes, used_bytes
 from mafunzo.compute.training import checkpoint
 from mafunzo.compute.training.background import BackgroundWriter
 from mafunzo.compute.training.circumstance import circumstances
 from mafunzo.compute.training.memory_plan import SHARE
+from mafunzo.compute.training.ranks import PeerLost
 from mafunzo.compute.training.run import Run
-from mafunzo.compute.training.snapshot import Snapshot, take_snapshot
+from mafunzo.compute.training.snapshot import Snapshot, random_states, take_snapshot
 from mafunzo.compute.training.state import TrainingState, log_checkpoint, trainer_state
 from mafunzo.compute.training.validation import is_due
 
@@ -54,8 +56,15 @@ class Saver:
     def save(self) -> None:
         """Begin to save a checkpoint of now, and to delete the oldest beyond `save_total_limit`, never the best nor the newest.
 
-        Waits for the one before it. Raises what went wrong with that, and `StorageFull` where the disk has no room.
+        Waits for the one before it. Raises what went wrong with that, and `StorageFull` where the disk has no room. All ranks
+        do this together; the first one writes.
         """
+        random = random_states(self._run.ranks)
+        if self._run.ranks.is_first:
+            self._save(random)
+        self._saved, self._saved_at_s = self._version, self._clock()
+
+    def _save(self, random: Mapping[str, Tensor]) -> None:
         self._writer.wait()
         run, state = self._run, self._state
         snapshot = take_snapshot(
@@ -65,6 +74,7 @@ class Saver:
             run.optimizer,
             run.schedule,
             trainer_state(run, state),
+            random,
             circumstances(run, state.forward_tokens),
         )
         checkpoint.require_space(run.request.output, snapshot)
@@ -78,7 +88,6 @@ class Saver:
                 snapshot.n_bytes / 1e9,
             )
             write(snapshot)
-        self._saved, self._saved_at_s = self._version, self._clock()
 
     def _write(self, snapshot: Snapshot, best_step: int | None) -> None:
         run, output = self._run, self._run.request.output
@@ -97,11 +106,13 @@ class Saver:
         Raises what went wrong with a checkpoint that was being written.
         """
         self._writer.check()
-        if self.is_stopping:
-            self.stop()
         now_s = self._clock()
         pace_s, self._looked_at_s = now_s - self._looked_at_s, now_s
-        if now_s + pace_s - self._saved_at_s >= self._run.arguments.save_interval_s and not self.is_saved:
+        is_over = now_s + pace_s - self._saved_at_s >= self._run.arguments.save_interval_s
+        is_stopping, is_due = self._run.ranks.any(self.is_stopping, is_over)
+        if is_stopping:
+            self.stop()
+        if is_due and not self.is_saved:
             self.save()
 
     @property
@@ -110,10 +121,11 @@ class Saver:
         return self._saved == self._version
 
     def stop(self) -> NoReturn:
-        """Save what isn't saved, and end the process as SIGTERM would have."""
+        """Save what isn't saved, and end the process as SIGTERM would have, once all ranks are here."""
         if not self.is_saved:
             self.save()
         self.wait()
+        self._run.ranks.wait()
         logger.info("SIGTERM: training stops after step %d, and can go on from there", self._state.step)
         sys.exit(TERMINATED)
 
@@ -128,6 +140,10 @@ class Saver:
         try:
             with closing(self._writer):
                 yield
+        except PeerLost:
+            if self.is_stopping:  # another rank has failed, and the signal was to end this one for that
+                sys.exit(TERMINATED)
+            raise
         finally:
             signal.signal(signal.SIGTERM, before)
 

@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedModel
 
 from mafunzo.compute.model.lora import AdapterConfig, adapter_tensors
+from mafunzo.compute.training.ranks import Ranks
 
 SCHEDULE_KEYS = ("base_lrs", "last_epoch", "_step_count", "_last_lr")
 """What a checkpoint keeps of the learning-rate schedule."""
@@ -62,9 +63,13 @@ def take_snapshot(
     optimizer: Optimizer,
     schedule: LRScheduler,
     state: Mapping[str, Any],
+    random: Mapping[str, Tensor] | None = None,
     circumstances: Mapping[str, Any] | None = None,
 ) -> Snapshot:
-    """Return the run as it is now, its weights and the optimizer's state still shared with it; the caller's `state` is kept."""
+    """Return the run as it is now, its weights and the optimizer's state still shared with it; the caller's `state` is kept.
+
+    random: the state of the random numbers, `random_states` where several processes train; by default this process's own.
+    """
     weights = adapter_tensors(network) if adapter is not None else network.state_dict()
     tensors, numbers = _flatten(optimizer.state_dict()["state"])
     values = schedule.state_dict()
@@ -76,7 +81,7 @@ def take_snapshot(
         optimizer=tensors,
         optimizer_numbers=numbers,
         schedule={key: values.get(key) for key in SCHEDULE_KEYS},
-        random_state=random_state(),
+        random_state=random or random_state(),
         state=state,
         circumstances=circumstances or {},
     )
@@ -90,11 +95,20 @@ def random_state() -> dict[str, Tensor]:
     return state
 
 
-def restore_random_state(state: Mapping[str, Tensor]) -> None:
-    """Put it back."""
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
+def random_states(ranks: Ranks) -> dict[str, Tensor]:
+    """Return the states of all ranks: the first one's by the same names, a further one's with `.<rank>` behind them."""
+    states = ranks.of_each(random_state())
+    others = {f"{name}.{rank}": tensor for rank, state in enumerate(states) for name, tensor in state.items() if rank}
+    return dict(states[0]) | others
+
+
+def restore_random_state(state: Mapping[str, Tensor], rank: int = 0) -> None:
+    """Put it back; what a checkpoint doesn't have of a rank, as it was written by fewer processes, stays as it is."""
+    end = f".{rank}" if rank else ""
+    if f"cpu{end}" in state:
+        torch.set_rng_state(state[f"cpu{end}"])
+    if f"cuda{end}" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state[f"cuda{end}"])
 
 
 def unflatten(tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> dict[int, dict[str, Any]]:

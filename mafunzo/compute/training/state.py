@@ -156,6 +156,17 @@ def resume(run: Run) -> TrainingState:
     return TrainingState()
 
 
+def resume_together(run: Run) -> TrainingState:
+    """Return `resume`'s state on every rank: the first one chooses the checkpoint and tidies up, the others load the same."""
+    ranks = run.ranks
+    if ranks.is_first:
+        state = resume(run)
+        ranks.from_first(state.step)
+        return state
+    step = ranks.from_first(None)
+    return _load(run, run.request.output / f"checkpoint-{step}") if step else TrainingState()
+
+
 def _is_of(run: Run, saved: Mapping[str, Any]) -> bool:
     own, now = saved.get("mafunzo", {}), identity(run)
     return own.get("rows") == now["rows"] and _fixed(own.get("values", {})) == _fixed(now["values"])
@@ -179,12 +190,28 @@ def _changes(run: Run, saved: Mapping[str, Any]) -> list[str]:
 def _go_on(run: Run, folders: Sequence[Path]) -> TrainingState:
     """Put a checkpoint back into the run, and those that belong to it into the output folder; return its state."""
     folder, output = folders[0], run.request.output
+    state = _load(run, folder)
+    is_earlier = folder.parent != output
+    if is_earlier:
+        for entry in state.history:  # this attempt's metrics begin where the run did
+            run.request.metrics.log(entry["step"], {name: value for name, value in entry.items() if name != "step"})
+    log_checkpoint(run, state.step, "load")
+    _drop_after(output, state.step)
+    older = (path for parent in run.request.earlier for path in checkpoint.checkpoints(parent))
+    for path in [*folders, *(path for path in older if checkpoint.step_of(path) < state.step)] if is_earlier else []:
+        checkpoint.adopt(path, output)
+    logger.info("Goes on from %s", folder.name)
+    return state
+
+
+def _load(run: Run, folder: Path) -> TrainingState:
+    """Put a checkpoint back into the run, and return its state; each rank does."""
     manifest = checkpoint.read_manifest(folder)
     changes = _changes(run, checkpoint.read_state(folder))
     _require_steps(run, folder, changes)
     use_threads(manifest.get("threads"))
     saved = checkpoint.load_checkpoint(
-        folder, run.network, run.adapter is not None, run.optimizer, run.schedule, keeps_schedule=not changes
+        folder, run.network, run.adapter is not None, run.optimizer, run.schedule, not changes, run.ranks.rank
     )
     run.stepper.weights_were_loaded()
     run.stepper.load_scaler_state(saved["mafunzo"].get("scaler", {}))
@@ -202,16 +229,6 @@ def _go_on(run: Run, folders: Sequence[Path]) -> TrainingState:
     state.note(*differences(manifest, circumstances(run, state.forward_tokens)))
     if run.device.type == "cuda" and not run.arguments.enable_full_determinism:
         state.note("a GPU takes sums in any order where enable_full_determinism is false")
-    is_earlier = folder.parent != output
-    if is_earlier:
-        for entry in state.history:  # this attempt's metrics begin where the run did
-            run.request.metrics.log(entry["step"], {name: value for name, value in entry.items() if name != "step"})
-    log_checkpoint(run, state.step, "load")
-    _drop_after(output, state.step)
-    older = (path for parent in run.request.earlier for path in checkpoint.checkpoints(parent))
-    for path in [*folders, *(path for path in older if checkpoint.step_of(path) < state.step)] if is_earlier else []:
-        checkpoint.adopt(path, output)
-    logger.info("Goes on from %s", folder.name)
     return state
 
 

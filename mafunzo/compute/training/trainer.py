@@ -1,8 +1,8 @@
 """The training loop: forward and backward passes, optimizer steps, validation and checkpoints, until all steps are done.
 
-step n:   batch | batch | batch        as many forward passes as gradient accumulation has (data_order.py)
+step n:   batch | batch | batch        this rank's forward passes, as many as gradient accumulation has (data_order.py)
           loss  + loss  + loss         each divided by the terms of the whole step, gradients added up
-          clip, optimizer step, learning-rate schedule
+          the same outcome known to all ranks (ranks.py), clip, optimizer step, learning-rate schedule
           log?  validate and save a checkpoint?  stop early?  save one because time is over, or to stop? (saving.py)
 """
 
@@ -11,6 +11,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -20,10 +21,11 @@ from mafunzo.compute.training.batch import Batch
 from mafunzo.compute.training.data_order import load_steps
 from mafunzo.compute.training.memory_plan import plan_memory
 from mafunzo.compute.training.output import write_output
+from mafunzo.compute.training.ranks import joined
 from mafunzo.compute.training.run import Run, TrainingRequest, assemble
 from mafunzo.compute.training.saving import Saver
 from mafunzo.compute.training.snapshot import random_state, restore_random_state
-from mafunzo.compute.training.state import History, TrainingState, require_free, resume
+from mafunzo.compute.training.state import History, TrainingState, require_free, resume_together
 from mafunzo.compute.training.validation import (
     Validator,
     is_due,
@@ -33,29 +35,31 @@ from mafunzo.compute.training.validation import (
     stops_early,
 )
 from mafunzo.errors import FailedError, OutOfMemory
+from mafunzo.tracking.metrics import MetricLog
 from mafunzo.tracking.progress import Progress
 
 logger = logging.getLogger(__name__)
 
 
 def finetune(request: TrainingRequest) -> dict[str, float]:
-    """Train and write the output folder; returns the content of `all_results.json`.
+    """Train and write the output folder; returns the content of `all_results.json`, nothing but on the first of several ranks.
 
     SIGTERM saves a checkpoint and ends the process.
     """
     require_free(request)
-    run = assemble(request)
-    announce(run)
-    request.output.mkdir(parents=True, exist_ok=True)
-    state = resume(run)
-    plan = plan_memory(run)
-    logger.info("Memory: %s", plan)
-    state.use_plan(plan.forward_tokens)
-    history = History(run, state)
-    saver = Saver(run, state)
-    with saver.at_sigterm():
-        Trainer(run, state, history, make_validator(run, saver.save_if_due), saver).train()
-    return write_output(run, state, history)
+    with joined() as ranks:
+        run = assemble(request if ranks.is_first else replace(request, metrics=MetricLog(None)), ranks)
+        announce(run)
+        request.output.mkdir(parents=True, exist_ok=True)
+        state = resume_together(run)
+        plan = plan_memory(run)
+        logger.info("Memory: %s", plan)
+        state.use_plan(ranks.least(plan.forward_tokens))
+        history = History(run, state)
+        saver = Saver(run, state)
+        with saver.at_sigterm():
+            Trainer(run, state, history, make_validator(run, saver.save_if_due), saver).train()
+        return write_output(run, state, history) if ranks.is_first else {}
 
 
 class Trainer:
@@ -82,7 +86,7 @@ class Trainer:
         tokens_before, resumed_at = state.tokens, time.monotonic()
         is_stopped = self._has_stopped_early()
         while state.step < total_steps and not is_stopped:  # goes round again when memory ran out: with smaller passes
-            for batches in load_steps(run.rows, run.order, state.step, state.forward_tokens, n_threads):
+            for batches in load_steps(run.rows, run.order, state.step, state.forward_tokens, n_threads, run.ranks):
                 loss = self.step(batches)
                 if loss is None:
                     break
@@ -116,36 +120,47 @@ class Trainer:
         """
         run, state = self._run, self._state
         random_before = random_state()
+        error: Exception | None = None
+        loss: float | None = 0.0
+        counts = Counter[str]()
         try:
-            step_loss, counts = self._accumulate(batches)
-        except Exception as error:
-            if not is_out_of_memory(error):
+            loss, counts = self._accumulate(batches)
+        except Exception as raised:
+            if not is_out_of_memory(raised):
                 raise
-            run.stepper.clear()
-            self._halve_passes(batches, error)
-            return None
-        if step_loss is None:
+            error = raised
+        n_tokens = sum(batch.n_tokens for batch in batches)
+        own_sums = [float(error is not None), float(loss is None), loss or 0.0, n_tokens]
+        has_no_memory, is_stopping, step_loss, n_tokens_of_all, *sums = run.ranks.sums(
+            [*own_sums, *(counts[name] for name in run.objective.counts)]
+        )
+        if is_stopping:
             run.stepper.clear()
             restore_random_state(random_before)
             self._saver.stop()
+        if has_no_memory:
+            run.stepper.clear()
+            self._halve_passes(batches, error)
+            return None
         learning_rate = float(run.schedule.get_last_lr()[0])
         grad_norm = self._take_step() if math.isfinite(step_loss) else math.nan
         self._check_finite(step_loss, grad_norm, learning_rate)
         run.schedule.step()
         state.step += 1
-        state.tokens += sum(batch.n_tokens for batch in batches)
+        state.tokens += int(n_tokens_of_all)
         state.loss_sum += step_loss
-        self._history.add(step_loss, counts, grad_norm, learning_rate)
+        self._history.add(step_loss, dict(zip(run.objective.counts, sums, strict=True)), grad_norm, learning_rate)
         return step_loss
 
     def _accumulate(self, batches: Sequence[Batch]) -> tuple[float | None, Counter[str]]:
         """Run all forward and backward passes of a step (gradient accumulation); return the mean loss and the counts.
 
-        The loss is None where training is to stop, and passes were left out.
+        Of several ranks, each has its passes' share of the mean. The loss is None where training is to stop, and passes were
+        left out.
         """
         run = self._run
         terms = [run.objective.terms(batch) for batch in batches]
-        n_terms = max(sum(terms), 1)
+        n_terms = max(int(run.ranks.sums([sum(terms)])[0]), 1)
         last = max((index for index, count in enumerate(terms) if count), default=None)
         loss_sum, counts = 0.0, Counter[str]()
         for index, batch in enumerate(batches):
@@ -174,13 +189,18 @@ class Trainer:
                 "apply_lora true, lower lora_r, or set optim adafactor."
             ) from error
 
-    def _halve_passes(self, batches: Sequence[Batch], error: BaseException) -> None:
-        """Halve the tokens of a forward pass; the step's rows stay (data_order.py), so its gradient does too."""
+    def _halve_passes(self, batches: Sequence[Batch], error: BaseException | None) -> None:
+        """Halve the tokens of a forward pass on all ranks; the step's rows stay (data_order.py), so its gradient does too.
+
+        error: why, on a rank whose memory ran out.
+        """
         run, state = self._run, self._state
         sequences_per_row = len(run.rows.sequences)
-        tokens = max((len(batch.ids_T) for batch in batches if len(batch.bounds) - 1 > sequences_per_row), default=0)
+        tokens = run.ranks.most(
+            max((len(batch.ids_T) for batch in batches if len(batch.bounds) - 1 > sequences_per_row), default=0)
+        )
         if not run.arguments.auto_find_batch_size or not tokens:
-            longest = max(len(batch.ids_T) for batch in batches)
+            longest = run.ranks.most(max((len(batch.ids_T) for batch in batches), default=0))
             raise OutOfMemory(
                 f"Out of memory in a forward pass of {longest:,} tokens. Lower max_seq_length, set gradient_checkpointing or "
                 "apply_lora true, end other work, or set auto_find_batch_size true, which halves passes of several rows."

@@ -29,28 +29,38 @@ def make_validator(run: Run, on_batch: Callable[[], None] = lambda: None) -> Val
 
 
 def _validate(run: Run, rows: Rows, on_batch: Callable[[], None], packed: PackedNetwork) -> dict[str, float]:
-    """Run the objective over all validation rows, in their order."""
+    """Run the objective over all validation rows, in their order; several processes take turns at the batches.
+
+    Each makes as many turns, at the last one perhaps without a batch, so that `on_batch` is called equally often.
+    """
     objective, batch_rows, n_rows = run.objective, run.arguments.per_device_eval_batch_size, len(rows)
     starts = range(0, n_rows, batch_rows)
+    rank, size = run.ranks.rank, run.ranks.size
     progress = Progress("evaluate", n_rows)
     started = time.monotonic()
     loss_sum, terms, counts = 0.0, 0, Counter[str]()
     packed.network.eval()
     with torch.no_grad(), run.autocast():
-        for start in starts:
-            stop = min(start + batch_rows, n_rows)
-            batch = pack([rows.row(index) for index in range(start, stop)])
-            result = objective.loss(packed, batch)
-            loss_sum += float(result.loss_sum)
-            terms += objective.terms(batch)
-            counts.update(result.counts)
-            progress.update(stop, loss=loss_sum / max(terms, 1))
+        for turn in range(0, len(starts), size):
+            for start in starts[turn + rank : turn + rank + 1]:
+                stop = min(start + batch_rows, n_rows)
+                batch = pack([rows.row(index) for index in range(start, stop)])
+                result = objective.loss(packed, batch)
+                loss_sum += float(result.loss_sum)
+                terms += objective.terms(batch)
+                counts.update(result.counts)
+            done = min((turn + size) * batch_rows, n_rows)
+            progress.update(done, loss=loss_sum / max(terms, 1))
             on_batch()
     packed.network.train()
+    loss_sum, n_terms, *sums = run.ranks.sums([loss_sum, terms, *(counts[name] for name in objective.counts)])
     seconds = max(time.monotonic() - started, 1e-9)
     return {
-        "eval_loss": loss_sum / terms,
-        **{f"eval_{name}": value for name, value in objective.metrics(counts).items()},
+        "eval_loss": loss_sum / n_terms,
+        **{
+            f"eval_{name}": value
+            for name, value in objective.metrics(dict(zip(objective.counts, sums, strict=True))).items()
+        },
         "eval_num_tokens": rows.tokens,
         "eval_runtime": seconds,
         "eval_samples_per_second": n_rows / seconds,

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from mafunzo.compute.training.batch import Rows, Sequences
-from mafunzo.compute.training.data_order import DataOrder, load_steps
+from mafunzo.compute.training.data_order import DataOrder, load_steps, shares
+from mafunzo.compute.training.ranks import Ranks
 from tests.support.training_run import LORA, history, train
 
 
@@ -56,3 +57,27 @@ def test_batches_made_ahead_are_the_same_batches(tmp_path, base, prepared):
     _, here = train(tmp_path, base, prepared, "here", **LORA)
     _, ahead = train(tmp_path, base, prepared, "ahead", **LORA, dataloader_num_workers=2)
     assert history(ahead, "loss") == history(here, "loss")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "size", "parts"),
+    [
+        pytest.param([5, 3, 4], 1, [[0, 1, 2]], id="one process takes all, in their order"),
+        pytest.param([9, 1, 2, 3, 3], 2, [[0], [1, 2, 3, 4]], id="as many tokens each, not as many rows"),
+        pytest.param([2, 2, 2, 2], 2, [[0, 2], [1, 3]], id="equal rows by turns"),
+        pytest.param([7], 3, [[0], [], []], id="fewer rows than processes"),
+    ],
+)
+def test_processes_share_the_tokens_of_a_step(tokens, size, parts):
+    assert shares(tokens, size) == parts
+
+
+def test_the_rows_of_a_step_are_the_same_on_any_number_of_processes():
+    ids = np.arange(3, 33, dtype=np.int32)
+    rows = Rows((Sequences(ids, ids, np.array([0, 2, 9, 11, 13, 15, 21, 23, 25, 27, 30])),))
+    for size in (1, 2, 3):
+        ranks = [load_steps(rows, order(), 0, 8, 0, Ranks(rank, size)) for rank in range(size)]
+        for step, of_each in enumerate(zip(*ranks, strict=True)):
+            batches = [batch for of_rank in of_each for batch in of_rank]
+            starts = sorted(int(batch.ids_T[low]) for batch in batches for low in batch.bounds[:-1])
+            assert starts == sorted(int(rows.row(int(row))[0][0][0]) for row in order().rows_of(step))

@@ -1,0 +1,87 @@
+"""Runs of tiny networks on several processes: `python -m tests.support.rank_scenarios FOLDER`, once a rank.
+
+FOLDER/scenarios.json lists the runs, which are taken one after the other by the same processes, as importing torch takes
+longer than all of them. Each leaves its output in FOLDER/<name> and how it ended on each rank in FOLDER/<name>.<rank>.json.
+"""
+
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+
+from mafunzo.compute.training.arguments import TrainingArguments
+from mafunzo.compute.training.objectives.objective import BatchLoss
+from mafunzo.compute.training.objectives.supervised import Supervised
+from mafunzo.compute.training.run import TrainingRequest
+from mafunzo.compute.training.trainer import finetune
+from mafunzo.errors import MafunzoError
+from mafunzo.tracking.metrics import MetricLog
+
+
+class Disturbed(Supervised):
+    """On the last rank, something happens in its nth forward pass; the first is that of the memory plan."""
+
+    def __init__(self, what: str, n: int) -> None:
+        self._what, self._left = what, n
+
+    def loss(self, network, batch):
+        self._left -= 1
+        result = super().loss(network, batch)
+        if self._left or int(os.environ["RANK"]) + 1 < int(os.environ["WORLD_SIZE"]):
+            return result
+        if self._what == "out of memory":
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        if self._what == "error":
+            raise MafunzoError("The last rank broke.")
+        if self._what == "SIGTERM":
+            os.kill(os.getpid(), signal.SIGTERM)
+        if self._what == "SIGKILL":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return BatchLoss(result.loss_sum * torch.nan, result.counts) if self._what == "NaN" else result
+
+
+def main(folder: Path) -> int:
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    distributed.init_process_group("gloo")
+    for scenario in json.loads((folder / "scenarios.json").read_text()):
+        ending = run(folder, **scenario)
+        (folder / f"{scenario['name']}.{os.environ['RANK']}.json").write_text(json.dumps(ending))
+    distributed.barrier()
+    return 0
+
+
+def run(
+    folder: Path, name: str, prepared: str, values: dict[str, Any], disturbance: Any = None, source: str = ""
+) -> dict[str, Any]:
+    """source: a checkpoint of another run, from which this one goes on."""
+    if source and os.environ["RANK"] == "0":
+        shutil.copytree(folder / source, folder / name / Path(source).name)
+    distributed.barrier()
+    request = TrainingRequest(
+        folder / "base",
+        folder / prepared,
+        folder / name,
+        TrainingArguments.from_values(values | {"resume_from_checkpoint": bool(source)}),
+        objective=Disturbed(*disturbance) if disturbance else Supervised(),
+        metrics=MetricLog(folder / f"{name}.jsonl"),
+    )
+    try:
+        finetune(request)
+    except MafunzoError as error:
+        if disturbance and disturbance[0] == "error":
+            raise
+        return {"error": str(error)}
+    except SystemExit as end:
+        return {"exit": end.code}
+    return {}
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
