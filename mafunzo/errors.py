@@ -233,6 +233,10 @@ class OutOfMemory(FailedError):
     status = 503
 
 
+class PeerLost(FailedError):
+    """Another process of the same training has ended, and why is told there."""
+
+
 class MissingExtra(FailedError):
     """An optional dependency isn't installed; the message has the command that installs it."""
 

@@ -104,7 +104,7 @@ def test_clients_and_stored_records_know_these_codes():
         artifact_corrupt blob_exists blocks_missing client_gone conflict container_not_found
         context_length_exceeded error failed forbidden gate_not_passed home_in_use
         invalid_data invalid_file invalid_parameter job_canceled job_failed missing_extra
-        newer_home not_found not_supported out_of_memory overwrite_forbidden port_in_use
+        newer_home not_found not_supported out_of_memory overwrite_forbidden peer_lost port_in_use
         precondition_failed rate_limit_exceeded refused server_failed serving_mismatch step_failed
         storage_full timed_out unauthorized unavailable unreachable unsafe_model
         usage version_taken worker_failed

@@ -55,7 +55,7 @@ def announce(run: Run) -> None:
 def _announce_differences(run: Run) -> None:
     """Log where the run differs from its arguments."""
     arguments = run.arguments
-    n_gpus, n_processes = arguments.number_of_gpu_to_use_finetuning, run.ranks.size
+    n_gpus, n_processes = arguments.requested_gpus, run.ranks.size
     if run.precision.note:
         logger.info("%s", run.precision.note)
     processes = "one process trains" if n_processes == 1 else f"{n_processes} processes train"

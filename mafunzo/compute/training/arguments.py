@@ -19,6 +19,7 @@ from mafunzo.errors import InvalidParameter
 class TrainingArguments:
     """The finetune step's parameters, each under its own name."""
 
+    num_nodes_finetune: int
     number_of_gpu_to_use_finetuning: int
     trust_remote_code: bool
     apply_lora: bool
@@ -60,6 +61,8 @@ class TrainingArguments:
     early_stopping_threshold: float
     apply_deepspeed: bool
     deepspeed_stage: Literal["2"]
+    cpu_processes_finetune: int
+    strict_compute: bool
     lora_target_modules: str | None
     warmup_ratio: float
     save_interval_s: float
@@ -79,6 +82,11 @@ class TrainingArguments:
         """Return the table's words for these arguments, booleans as "true" and "false"."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: str(value).lower() if isinstance(value, bool) else value for name, value in values.items()}
+
+    @property
+    def requested_gpus(self) -> int:
+        """The GPUs of all machines that are asked for: a step has as many times more rows."""
+        return self.num_nodes_finetune * self.number_of_gpu_to_use_finetuning
 
     @property
     def lora_targets(self) -> tuple[str, ...]:

@@ -99,6 +99,9 @@ def _kept_bytes(run: Run, row: int) -> float:
 
     run.network.train()  # activations are recomputed in training only
     hooks = torch.autograd.graph.saved_tensors_hooks(count, lambda _: torch.empty(0))
-    with torch.random.fork_rng(), hooks, run.autocast():
+    own_device = (
+        [run.device] if run.device.type == "cuda" else []
+    )  # left out, all GPUs are touched, those of other ranks too
+    with torch.random.fork_rng(own_device), hooks, run.autocast():
         run.objective.loss(run.packed, batch)
     return sum(storage.nbytes() for storage in kept.values()) / max(len(batch.ids_T), 1)

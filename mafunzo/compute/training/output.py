@@ -86,6 +86,7 @@ def _recorded_arguments(run: Run, state: TrainingState) -> dict[str, Any]:
         "forward_tokens": state.forward_tokens,
         "total_steps": run.order.total_steps,
         "device": str(run.device),
+        "processes": run.ranks.size,
         "computed_in": name(run.precision.compute),
         "rows_packed": run.packed.packs,
         "torch": torch.__version__,

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from mafunzo.compute.device.out_of_memory import is_out_of_memory
-from mafunzo.errors import FailedError
+from mafunzo.errors import PeerLost
 
 logger = logging.getLogger(__name__)
 
@@ -34,10 +34,6 @@ BUCKET = 2**24
 """Elements of the gradients that are added up in one call."""
 ENDED_WITHIN_S = 60.0
 """How long a rank that lost another waits to be ended."""
-
-
-class PeerLost(FailedError):
-    """Another process of the same training has ended."""
 
 
 @dataclass(frozen=True)

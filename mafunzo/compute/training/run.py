@@ -26,7 +26,8 @@ from mafunzo.compute.training.optimizer import make_optimizer
 from mafunzo.compute.training.ranks import ALONE, Ranks
 from mafunzo.compute.training.recomputation import save_less
 from mafunzo.compute.training.schedule import make_schedule
-from mafunzo.errors import InvalidFile
+from mafunzo.entities.parameters.machine import strict_fault
+from mafunzo.errors import Faults, InvalidFile
 from mafunzo.tracking.metrics import MetricLog
 
 
@@ -87,6 +88,7 @@ def assemble(request: TrainingRequest, ranks: Ranks = ALONE) -> Run:
     arguments = request.arguments
     rows, validation_rows = _read_prepared(request.prepared, request.objective.row_format)
     device = ranks.device()
+    _require_processes(arguments, ranks, device)
     precision = choose(arguments.precision, arguments.apply_lora, device)
     _seed(arguments)
     network = load_network(
@@ -104,7 +106,7 @@ def assemble(request: TrainingRequest, ranks: Ranks = ALONE) -> Run:
     order = DataOrder(
         n_rows=len(rows),
         batch=arguments.per_device_train_batch_size,
-        accumulation=arguments.gradient_accumulation_steps * arguments.number_of_gpu_to_use_finetuning,
+        accumulation=arguments.gradient_accumulation_steps * arguments.requested_gpus,
         epochs=arguments.num_train_epochs,
         max_steps=arguments.max_steps,
         seed=arguments.seed,
@@ -136,6 +138,25 @@ def base_name(base: Path) -> str | None:
         return source.removeprefix("hub:").split("@")[0]
     name = facts.get("name")
     return None if name is None else f"{name}:{facts['version']}" if facts.get("version") else str(name)
+
+
+def _require_processes(arguments: TrainingArguments, ranks: Ranks, device: torch.device) -> None:
+    """Raise `InvalidParameter` where other processes were started than are asked for, as by hand."""
+    on_cpu, faults = arguments.cpu_processes_finetune, Faults()
+    used_gpus = ranks.size if device.type == "cuda" else 0
+    if arguments.strict_compute and arguments.requested_gpus > max(1, used_gpus):
+        nodes, gpus = arguments.num_nodes_finetune, arguments.number_of_gpu_to_use_finetuning
+        faults.add(strict_fault(nodes, gpus, used_gpus))
+    if device.type == "cpu" and on_cpu not in (1, ranks.size):
+        faults.add(
+            f"cpu_processes_finetune is {on_cpu}, and {ranks.size} of them run. By hand, start them with "
+            f"torchrun --nproc-per-node {on_cpu} -m mafunzo.compute.components.finetune."
+        )
+    if device.type == "cuda" and ranks.local_size > torch.cuda.device_count():
+        faults.add(
+            f"{ranks.local_size} processes run, a GPU is needed for each, and {torch.cuda.device_count()} are here."
+        )
+    faults.require_none("Training can't start.")
 
 
 def _read_prepared(folder: Path, row_format: RowFormat) -> tuple[Rows, Rows | None]:

@@ -31,11 +31,11 @@ from mafunzo.compute.training import checkpoint
 from mafunzo.compute.training.background import BackgroundWriter
 from mafunzo.compute.training.circumstance import circumstances
 from mafunzo.compute.training.memory_plan import SHARE
-from mafunzo.compute.training.ranks import PeerLost
 from mafunzo.compute.training.run import Run
 from mafunzo.compute.training.snapshot import Snapshot, random_states, take_snapshot
 from mafunzo.compute.training.state import TrainingState, log_checkpoint, trainer_state
 from mafunzo.compute.training.validation import is_due
+from mafunzo.errors import PeerLost
 
 logger = logging.getLogger(__name__)
 

@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 _FREE = frozenset({"resume_from_checkpoint", *FREE_ON_RESUME})
 """Arguments that may differ when a checkpoint is resumed from: they change no result."""
+_ADDED = {"num_nodes_finetune": 1}
+"""Arguments that earlier versions didn't have, and what these did: a checkpoint names one only where it is another."""
 
 
 @dataclass
@@ -255,7 +257,11 @@ def log_checkpoint(run: Run, step: int, what: str) -> None:
 
 def identity(run: Run) -> dict[str, Any]:
     """Return what must be the same for a run to resume from a checkpoint."""
-    values = {name: value for name, value in run.arguments.to_values().items() if name not in _FREE}
+    values = {
+        name: value
+        for name, value in run.arguments.to_values().items()
+        if name not in _FREE and (name not in _ADDED or value != _ADDED[name])
+    }
     return {"values": values, "rows": [len(run.rows), run.rows.tokens, run.rows.trained_tokens]}
 
 

@@ -48,8 +48,12 @@ from mafunzo.entities.job import (
     StepInput,
     StepOutputInput,
     StepSpec,
+    Value,
 )
 from mafunzo.entities.job_request import JobRequest
+from mafunzo.entities.parameters.machine import training_faults, training_resources
+from mafunzo.entities.parameters.parameter import FINETUNE
+from mafunzo.entities.parameters.table import parameters_of
 from mafunzo.entities.reference import AssetReference
 from mafunzo.entities.sweep import Sweep
 from mafunzo.errors import Faults, InvalidParameter
@@ -203,6 +207,10 @@ def _step(
     _check_command(component, set(component.inputs) - unbound | set(inputs), faults)
     numbers = _bound_numbers(node, sources, faults)
     resources = _multiplied(node.resources or component.resources, node, numbers)
+    held = _resources(resources, facts.hardware, faults)
+    if pinned.is_trusted and component.name == FINETUNE and held.processes == 1:
+        values = {name: source.value for name, source in inputs.items() if isinstance(source, LiteralInput)}
+        held = _for_training(held, values, facts.hardware, faults)
     return StepSpec(
         name=node.name,
         component=f"{component.name}:{component.version}",
@@ -212,7 +220,7 @@ def _step(
         outputs={name: output.type for name, output in component.outputs.items()},
         environment=_environment({**component.environment, **node.environment}, component, sources, faults),
         display_name=node.display_name,
-        resources=_resources(resources, facts.hardware, faults),
+        resources=held,
         is_deterministic=component.is_deterministic,
         is_trusted=pinned.is_trusted,
         retries=node.retries,
@@ -305,6 +313,14 @@ def _resources(resources: Resources, hardware: Hardware, faults: Faults) -> Reso
         faults.add(f"it runs as {resources.processes} processes, expected 1 to {MAX_PROCESSES}.")
     gpus = max(resources.gpus, min(resources.gpus_if_any, len(hardware.gpus)))
     return replace(resources, cpus=min(resources.cpus, hardware.cpus) or hardware.cpus, gpus=gpus, gpus_if_any=0)
+
+
+def _for_training(held: Resources, values: Mapping[str, Value], hardware: Hardware, faults: Faults) -> Resources:
+    """Return what a step holds that trains: a value with a fault of its own counts as its default."""
+    values = {**{one.name: one.default for one in parameters_of(FINETUNE) if one.default is not None}, **values}
+    held = training_resources(held, values, hardware)
+    faults.add(*training_faults(held, values, hardware))
+    return held
 
 
 def _outputs(pipeline: Component, written: WrittenOutputs, faults: Faults) -> dict[str, StepOutputInput]:

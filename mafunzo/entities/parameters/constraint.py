@@ -47,6 +47,11 @@ def faults_between(values: Mapping[str, Any]) -> list[str]:
             "apply_deepspeed and auto_find_batch_size are both 'true', which DeepSpeed can't do. Set one to false.",
         ),
         (
+            values["apply_deepspeed"] and values["cpu_processes_finetune"] > 1,
+            f"apply_deepspeed is 'true' while cpu_processes_finetune is {values['cpu_processes_finetune']}: "
+            "DeepSpeed trains in one process here. Set one of both to its default.",
+        ),
+        (
             targets and not values["apply_lora"],
             "lora_target_modules is given while apply_lora is 'false'. Set apply_lora true, or leave it out.",
         ),

@@ -1,6 +1,11 @@
-"""Machines: where the steps of a job run, and how many train together."""
+"""Machines: where the steps of a job run, and how many processes train together."""
 
-from mafunzo.entities.parameters.parameter import FINETUNE, Parameter
+from collections.abc import Mapping
+from dataclasses import replace
+
+from mafunzo.entities.compute import Hardware
+from mafunzo.entities.job import MAX_PROCESSES, Resources, Value
+from mafunzo.entities.parameters.parameter import FINETUNE, TRUTH, Parameter
 
 
 def _machine(step: str, size: str) -> tuple[Parameter, Parameter]:
@@ -39,20 +44,75 @@ MACHINE = (
     Parameter(
         "num_nodes_finetune",
         "integer",
-        "How many machines train together.",
+        "How many machines are asked for, each with number_of_gpu_to_use_finetuning. This one trains with what it has: steps "
+        "have as many times more rows, so that the effective batch is the same, and the log says so.",
         default=1,
         minimum=1,
         unit="machines",
-        refused={"*": "training on several machines isn't supported yet; use 1."},
+        steps=(FINETUNE,),
     ),
     Parameter(
         "number_of_gpu_to_use_finetuning",
         "integer",
-        "How many GPUs train together. One process trains here, on one GPU or the CPU; its steps have as many times more "
-        "rows, so that the effective batch is the same, and it says so in a line.",
+        "How many GPUs of a machine train together, a process each. Steps have as many times more rows. Where fewer GPUs are "
+        "here, or none, these train (or the CPU does) by gradient accumulation, so that the effective batch is the same, and "
+        "the log says so.",
         default=1,
         minimum=1,
         unit="GPUs",
         steps=(FINETUNE,),
     ),
+    Parameter(
+        "cpu_processes_finetune",
+        "integer",
+        "Where there is no GPU: how many processes train together, each on its share of the cores and of a step's rows, with "
+        "the same result to rounding. One on all cores is faster, but on a machine of several sockets.",
+        default=1,
+        minimum=1,
+        maximum=MAX_PROCESSES,
+        unit="processes",
+        steps=(FINETUNE,),
+        is_own=True,
+    ),
+    Parameter(
+        "strict_compute",
+        "string",
+        "Whether a job that asks for more machines and GPUs than are here is refused, instead of training on those that are.",
+        default="false",
+        enum=TRUTH,
+        steps=(FINETUNE,),
+        is_own=True,
+    ),
 )
+
+
+def training_resources(resources: Resources, values: Mapping[str, Value], hardware: Hardware) -> Resources:
+    """Return what the finetune step holds: a process for each GPU that is asked for and here, else those of the CPU.
+
+    values: the step's parameters.
+    """
+    wanted = int(values["num_nodes_finetune"]) * int(values["number_of_gpu_to_use_finetuning"])
+    most = 1 if values["apply_deepspeed"] == "true" else wanted
+    gpus = min(most, len(hardware.gpus))
+    return replace(resources, gpus=gpus, processes=gpus or int(values["cpu_processes_finetune"]))
+
+
+def training_faults(resources: Resources, values: Mapping[str, Value], hardware: Hardware) -> list[str]:
+    """Return why training can't run with such resources."""
+    nodes, gpus = int(values["num_nodes_finetune"]), int(values["number_of_gpu_to_use_finetuning"])
+    processes = int(values["cpu_processes_finetune"])
+    faults = []
+    if values["strict_compute"] == "true" and nodes * gpus > max(1, resources.gpus):
+        faults.append(strict_fault(nodes, gpus, resources.gpus))
+    if not resources.gpus and processes > hardware.cpus:
+        faults.append(f"cpu_processes_finetune is {processes}, this machine has {hardware.cpus} cores.")
+    return faults
+
+
+def strict_fault(nodes: int, gpus: int, used_gpus: int) -> str:
+    """Return the fault of a strict request for more GPUs than would train."""
+    return (
+        f"strict_compute is 'true', and num_nodes_finetune {nodes} with number_of_gpu_to_use_finetuning {gpus} ask for "
+        f"{nodes * gpus} GPUs, of which {used_gpus} would train here. Leave strict_compute out to keep the effective batch by "
+        "gradient accumulation."
+    )

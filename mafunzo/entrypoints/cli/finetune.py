@@ -29,6 +29,9 @@ def finetune(
     ),
     on_bad_row: str = typer.Option(None, help="fail or skip: what happens when rows can't be used; default fail."),
     priority: int = typer.Option(None, help="Jobs of a higher priority run first; default 0."),
+    strict_compute: bool = typer.Option(
+        False, "--strict-compute", help="Refuse a job that asks for more machines and GPUs than are here."
+    ),
     dry_run: bool = typer.Option(False, "--dry-run", help="Print the plan and start nothing."),
     detach: bool = DETACH,
     as_json: bool = AS_JSON,
@@ -41,7 +44,10 @@ def finetune(
     """
 
     options = {"model": model, "train": train, "validation": validation, "test": test}
-    arguments = _merge(config or [], {**options, "on_bad_row": on_bad_row, "priority": priority})
+    arguments = _merge(
+        config or [],
+        {**options, "on_bad_row": on_bad_row, "priority": priority, "strict_compute": strict_compute or None},
+    )
     workspace = mafunzo.Workspace()
     if dry_run:
         _print_plan(*workspace.jobs.plan_finetune(**arguments), as_json)

@@ -8,7 +8,7 @@ from tests.support.training_run import LORA, train
 
 def test_before_the_first_step_it_says_what_it_trains(tmp_path, base, prepared, caplog):
     with caplog.at_level("INFO"):
-        train(tmp_path, base, prepared, **LORA, number_of_gpu_to_use_finetuning=4)
+        train(tmp_path, base, prepared, **LORA, number_of_gpu_to_use_finetuning=2, num_nodes_finetune=2)
     text = caplog.text
     for words in (
         "LoRA r=4 on 14 layers",

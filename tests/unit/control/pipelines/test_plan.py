@@ -11,6 +11,8 @@ from mafunzo.entities.component import COMPUTE, INSTANCES, PROCESSES, TIMEOUT, C
 from mafunzo.entities.compute import Hardware
 from mafunzo.entities.job import ArtifactInput, Destination, Job, LiteralInput, Resources, Step, StepOutputInput
 from mafunzo.entities.job_request import JobRequest
+from mafunzo.entities.parameters.component import COMPONENTS
+from mafunzo.entities.parameters.parameter import FINETUNE
 from mafunzo.entities.sweep import Distribution, Goal, Sampling, Sweep
 from mafunzo.errors import InvalidParameter
 
@@ -78,6 +80,9 @@ PINNED = {
     "azureml:train@latest": PinnedComponent(TRAIN, "sha256:beef", is_trusted=True),
 }
 FACTS = Facts(PINNED, Hardware(cpus=4, memory_mb=8000), datetime(2026, 1, 2, tzinfo=UTC))
+
+FOLDERS = {name: ArtifactInput("sha256:da7a") for name in ("model", "prepared")}
+TRAINING = replace(FACTS, pinned={"finetune:1": PinnedComponent(COMPONENTS[FINETUNE], "sha256:beef", is_trusted=True)})
 
 
 def planned(pipeline: Component = PIPELINE, facts: Facts = FACTS, **inputs: Any) -> tuple[Job, dict[str, Step]]:
@@ -464,3 +469,22 @@ def test_a_folder_feeds_what_accepts_its_type(source: str, target: str, is_fed: 
         planned(facts=facts)
     else:
         assert "train': rows takes" in faults(facts=facts)[0]
+
+
+@pytest.mark.parametrize(("gpus_here", "gpus", "processes"), [(0, 0, 2), (1, 1, 1), (4, 3, 3)])
+def test_the_step_that_trains_runs_as_a_process_a_gpu_or_as_those_of_the_cpu(
+    gpus_here: int, gpus: int, processes: int
+) -> None:
+    facts = replace(TRAINING, hardware=Hardware(4, 8000, ("H200",) * gpus_here))
+    values = {"number_of_gpu_to_use_finetuning": 3, "cpu_processes_finetune": 2}
+    _, (step,) = plan(JobRequest("job-1", COMPONENTS[FINETUNE], {**FOLDERS, **values}), facts)
+    assert (step.spec.resources.gpus, step.spec.resources.processes) == (gpus, processes)
+
+
+def test_a_strict_job_that_asks_for_gpus_that_are_not_here_can_t_be_planned() -> None:
+    values = {"number_of_gpu_to_use_finetuning": 8, "num_nodes_finetune": 2, "strict_compute": "true"}
+    with pytest.raises(InvalidParameter) as caught:
+        plan(JobRequest("job-1", COMPONENTS[FINETUNE], {**FOLDERS, **values}), TRAINING)
+    (fault,) = caught.value.faults
+    assert "step 'finetune': strict_compute is 'true'" in fault
+    assert "ask for 16 GPUs, of which 0 would train here" in fault

@@ -22,6 +22,11 @@ from mafunzo.entities.parameters.table import DEFAULTS
         pytest.param(
             {"apply_deepspeed": True, "auto_find_batch_size": True}, "DeepSpeed can't do", id="two that clash"
         ),
+        pytest.param(
+            {"apply_deepspeed": True, "cpu_processes_finetune": 2},
+            "DeepSpeed trains in one process",
+            id="two DeepSpeeds",
+        ),
     ],
 )
 def test_faults_between_parameters_are_named(given, words):

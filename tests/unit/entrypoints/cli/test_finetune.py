@@ -134,6 +134,9 @@ def test_two_files_are_refused(shell: Shell, requests: list[dict[str, Any]]) -> 
         pytest.param(["learning_rate=0"], "learning_rate is '0'", id="out of range"),
         pytest.param(["lr_scheduler_type=cosin"], "Did you mean cosine?", id="not one of the values"),
         pytest.param(["deepspeed_stage=3"], "sharded weights aren't supported yet. Use 2.", id="not honoured yet"),
+        pytest.param(
+            ["num_nodes_finetune=600", "--strict-compute"], "ask for 600 GPUs, of which", id="GPUs that aren't here"
+        ),
         pytest.param(["--model", "tiny-lama"], "Did you mean tiny-llama", id="unknown model"),
     ],
 )
