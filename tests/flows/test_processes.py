@@ -14,7 +14,7 @@ from tests.flows.test_resume import PARAMETERS, end_after_training, trained, wei
 from tests.support.tuned_home import CONVERSATIONS
 from tests.support.waiting import until
 
-TWO: dict[str, Any] = PARAMETERS | {"cpu_processes_finetune": 2, "max_steps": 40}
+TWO: dict[str, Any] = PARAMETERS | {"cpu_processes_finetune": 2, "max_steps": 40, "per_device_train_batch_size": 4}
 
 
 @pytest.mark.slow

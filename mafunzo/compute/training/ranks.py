@@ -148,6 +148,7 @@ def joined(environment: Mapping[str, str] = os.environ) -> Iterator[Ranks]:
             stack.enter_context(_quiet())
         try:
             if is_owner:
+                _stay_on_loopback(ranks)
                 with _watched():
                     distributed.init_process_group(_backend(), rank=rank, world_size=size)
             yield ranks
@@ -156,6 +157,12 @@ def joined(environment: Mapping[str, str] = os.environ) -> Iterator[Ranks]:
             _wait_for_end(error)
         if is_owner:  # not after an error: there it might wait for the others
             distributed.destroy_process_group()
+
+
+def _stay_on_loopback(ranks: Ranks) -> None:
+    """Have processes of one machine talk by its loopback interface; gloo takes that of the host's name, which may be away."""
+    if ranks.local_size == ranks.size and os.path.exists("/sys/class/net/lo"):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
 
 
 def _backend() -> str:

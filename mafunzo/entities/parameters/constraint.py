@@ -1,5 +1,6 @@
 """What must hold between the parameters of a fine-tuning job that are each in their range."""
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +14,7 @@ NAME_LISTS = frozenset({"lora_target_modules"})
 def faults_between(values: Mapping[str, Any]) -> list[str]:
     """Return the faults; `values` holds every parameter as its type, with its default where none was given."""
     strategy, interval = values["evaluation_strategy"], values["evaluation_steps_interval"]
+    n_processes, step_rows = values["cpu_processes_finetune"], _rows_per_step(values)
     max_steps, warmup_steps, targets = values["max_steps"], values["warmup_steps"], values["lora_target_modules"]
     rules = (
         (
@@ -47,9 +49,14 @@ def faults_between(values: Mapping[str, Any]) -> list[str]:
             "apply_deepspeed and auto_find_batch_size are both 'true', which DeepSpeed can't do. Set one to false.",
         ),
         (
-            values["apply_deepspeed"] and values["cpu_processes_finetune"] > 1,
-            f"apply_deepspeed is 'true' while cpu_processes_finetune is {values['cpu_processes_finetune']}: "
+            values["apply_deepspeed"] and n_processes > 1,
+            f"apply_deepspeed is 'true' while cpu_processes_finetune is {n_processes}: "
             "DeepSpeed trains in one process here. Set one of both to its default.",
+        ),
+        (
+            n_processes > step_rows,
+            f"cpu_processes_finetune is {n_processes}, and the rows of a step, which they share, are {step_rows}. Raise "
+            "per_device_train_batch_size or gradient_accumulation_steps, or use fewer processes.",
         ),
         (
             targets and not values["apply_lora"],
@@ -65,6 +72,16 @@ def faults_between(values: Mapping[str, Any]) -> list[str]:
         ),
     )
     return [fault for is_broken, fault in rules if is_broken]
+
+
+def _rows_per_step(values: Mapping[str, Any]) -> int:
+    names = (
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "num_nodes_finetune",
+        "number_of_gpu_to_use_finetuning",
+    )
+    return math.prod(int(values[name]) for name in names)
 
 
 def lora_targets(text: str | None) -> tuple[str, ...]:

@@ -23,9 +23,14 @@ from mafunzo.entities.parameters.table import DEFAULTS
             {"apply_deepspeed": True, "auto_find_batch_size": True}, "DeepSpeed can't do", id="two that clash"
         ),
         pytest.param(
-            {"apply_deepspeed": True, "cpu_processes_finetune": 2},
+            {"apply_deepspeed": True, "cpu_processes_finetune": 2, "gradient_accumulation_steps": 2},
             "DeepSpeed trains in one process",
             id="two DeepSpeeds",
+        ),
+        pytest.param(
+            {"cpu_processes_finetune": 3, "gradient_accumulation_steps": 2},
+            "which they share, are 2",
+            id="idle processes",
         ),
     ],
 )
