@@ -3,6 +3,7 @@
 Only where a process starts is it called: by commands, the server, `Workspace()` without arguments, a component's command line.
 """
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ class Settings:
     input_hosts: those that a job's files are fetched from though they are private or without https (`MAFUNZO_INPUT_HOSTS`).
     authorities: those that the user trusts, a file or folder (`REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE`); None: the public ones.
     limits: the sizes and rates that the server allows its clients, by variable (`MAFUNZO_LIMIT_...`).
+    price_per_hour: what an hour of this machine costs, in any currency (`MAFUNZO_PRICE_PER_HOUR`); None: no cost is told.
     step_folder: where a step writes `metrics.jsonl` and `error.json` (`MAFUNZO_STEP_FOLDER`), or None outside of a job.
     """
 
@@ -40,6 +42,7 @@ class Settings:
     input_hosts: tuple[str, ...]
     authorities: Path | None
     limits: Mapping[str, str]
+    price_per_hour: float | None
     step_folder: Path | None
 
 
@@ -62,6 +65,7 @@ def load(environ: dict[str, str] | None = None) -> Settings:
         input_hosts=tuple(host.strip() for host in env.get("MAFUNZO_INPUT_HOSTS", "").split(",") if host.strip()),
         authorities=Path(bundle) if (bundle := env.get("REQUESTS_CA_BUNDLE") or env.get("CURL_CA_BUNDLE")) else None,
         limits={name: text for name, text in env.items() if name.startswith("MAFUNZO_LIMIT_") and text},
+        price_per_hour=_price("MAFUNZO_PRICE_PER_HOUR", env.get("MAFUNZO_PRICE_PER_HOUR")),
         step_folder=Path(env["MAFUNZO_STEP_FOLDER"]) if env.get("MAFUNZO_STEP_FOLDER") else None,
     )
 
@@ -76,6 +80,20 @@ def _port(name: str, text: str | None, default: int) -> int:
     if not 0 <= port <= 65535:
         raise InvalidParameter(f"{name} is {port}, expected a number from 0 to 65535.")
     return port
+
+
+def _price(name: str, text: str | None) -> float | None:
+    from mafunzo.errors import InvalidParameter
+
+    if not (text or "").strip():
+        return None
+    try:
+        price = float(text or "")
+    except ValueError:
+        price = math.nan
+    if not (math.isfinite(price) and price >= 0):
+        raise InvalidParameter(f"{name} is '{text}', expected what an hour costs as a number, 0 or more, like 0.35.")
+    return price
 
 
 def _list(text: str | None) -> tuple[str, ...]:

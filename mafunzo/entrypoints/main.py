@@ -17,6 +17,7 @@ from mafunzo.entrypoints.cli import (
     demo,
     endpoint,
     environment,
+    estimate,
     finetune,
     job,
     lineage,
@@ -58,6 +59,7 @@ if find_spec(AZURE):
 for noun in (model, data, job, endpoint, compute, component, environment, user):
     app.add_typer(noun.app, name=noun.__name__.rpartition(".")[2])
 app.command("finetune", context_settings={"allow_extra_args": True, "ignore_unknown_options": False})(finetune.finetune)
+app.command("estimate", context_settings={"allow_extra_args": True, "ignore_unknown_options": False})(estimate.estimate)
 app.command("compare")(finetune.compare)
 app.command("deploy")(endpoint.deploy)
 if find_spec(AZURE):

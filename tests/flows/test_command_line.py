@@ -15,7 +15,7 @@ from tests.support.waiting import LIMIT_S, until
 
 CONVERSATIONS = Path(__file__).parent.parent.parent / "examples" / "conversations.jsonl"
 COMMANDS = [
-    "demo up down env create finetune compare deploy lineage backup restore",
+    "demo up down env create finetune estimate compare deploy lineage backup restore",
     "model list|model show|model import|model register|model download|model mirror|model archive|model delete",
     "data list|data get|data check|data preview|data split|data mirror",
     "job list|job show|job stream|job logs|job metrics|job cancel|job download|job delete",
@@ -190,6 +190,19 @@ def test_a_backup_is_restored_into_an_empty_home(shell, tmp_path):
     restored = Shell(tmp_path / "restored")
     assert "every hash is right" in restored("restore", tmp_path / "home.tar")
     assert len(json.loads(restored("job", "list", "--json"))) == len(json.loads(shell("job", "list", "--json")))
+
+
+def test_an_estimate_is_made_of_real_steps_and_the_job_finds_what_it_prepared(shell, tmp_path):
+    words = ["--model", "tiny-llama", "--train", CONVERSATIONS, "apply_lora=true", "num_train_epochs=2"]
+    body = json.loads(shell("estimate", *words, "--json", MAFUNZO_PRICE_PER_HOUR="2"))
+    assert (body["rows"]["train"]["kept"], body["steps"], body["evaluations"]) == (48, 24, 2)
+    assert 0 < body["time_s"]["low"] < body["time_s"]["high"]
+    assert body["memory_bytes"]["expected"] < body["free_memory_bytes"] and body["cost"]["expected"] > 0
+    told = shell("estimate", *words)
+    assert "\nmemory " in told and "\ncost " not in told
+    newest, *_ = json.loads(shell("job", "list", "--json"))
+    steps = json.loads(shell("job", "show", newest["name"], "--json"))["steps"]
+    assert [step["status"] for step in steps] == ["cached", "cached", "completed"]
 
 
 def test_a_dry_run_prints_the_plan_and_starts_nothing(tmp_path):

@@ -65,3 +65,15 @@ def test_names_and_origins_are_lists_by_commas() -> None:
     found = settings.load({"MAFUNZO_HOST_NAMES": " a.org, b ,,a.org", "MAFUNZO_CORS_ORIGINS": "https://c.org"})
     assert (found.host_names, found.cors_origins) == (("a.org", "b"), ("https://c.org",))
     assert (settings.load({}).host_names, settings.load({"MAFUNZO_CORS_ORIGINS": ""}).cors_origins) == ((), ())
+
+
+@pytest.mark.parametrize(("text", "price"), [("0.35", 0.35), ("0", 0.0), ("", None), (" ", None)])
+def test_an_hour_has_the_price_that_is_set_and_else_none(text, price):
+    assert settings.load({"HOME": "/h", "MAFUNZO_PRICE_PER_HOUR": text}).price_per_hour == price
+    assert settings.load({"HOME": "/h"}).price_per_hour is None
+
+
+@pytest.mark.parametrize("text", ["cheap", "-1", "nan", "inf", "3 EUR"])
+def test_a_price_that_is_no_price_is_named(text):
+    with pytest.raises(InvalidParameter, match=f"MAFUNZO_PRICE_PER_HOUR is '{text}', expected what an hour costs"):
+        settings.load({"HOME": "/h", "MAFUNZO_PRICE_PER_HOUR": text})

@@ -1,5 +1,8 @@
 """Memory: what this process holds and may still take, of the machine, of its control groups, or of the accelerator."""
 
+import re
+from pathlib import Path
+
 import psutil
 import torch
 
@@ -23,3 +26,17 @@ def used_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.memory_reserved(device))
     return int(psutil.Process().memory_info().rss)
+
+
+def peak_bytes(device: torch.device, status: Path = Path("/proc/self/status")) -> int:
+    """Return the most memory that this process has held since it began, on the device that computes.
+
+    On systems without /proc: what it holds now.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_reserved(device))
+    try:
+        peak = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        peak = None
+    return int(peak[1]) * 1024 if peak else used_bytes(device)

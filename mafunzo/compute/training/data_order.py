@@ -87,9 +87,7 @@ def load_steps(
     """
 
     def make(step: int) -> list[Batch]:
-        step_rows = [rows.row(int(index)) for index in order.rows_of(step)]
-        own = shares([tokens_of(row) for row in step_rows], ranks.size)[ranks.rank]
-        return [pack(group) for group in _groups([step_rows[index] for index in own], forward_tokens)]
+        return [pack(group) for group in passes(rows, order, step, forward_tokens, ranks)]
 
     steps = range(first, order.total_steps)
     if n_threads == 0:
@@ -103,6 +101,13 @@ def load_steps(
             if step + ahead in steps:
                 queue.append(pool.submit(make, step + ahead))
             yield batches
+
+
+def passes(rows: Rows, order: DataOrder, step: int, forward_tokens: int, ranks: Ranks = ALONE) -> list[list[Row]]:
+    """Return the rows of each of this rank's forward passes of a step."""
+    step_rows = [rows.row(int(index)) for index in order.rows_of(step)]
+    own = shares([tokens_of(row) for row in step_rows], ranks.size)[ranks.rank]
+    return _groups([step_rows[index] for index in own], forward_tokens)
 
 
 def shares(tokens: Sequence[int], size: int) -> list[list[int]]:

@@ -118,6 +118,23 @@ def finetuning(
     return arguments.request("finetune", f"chat_completion_{title}", display_name, has_model_defaults=True)
 
 
+def estimating(
+    model: str | Path | Asset | None, files: Mapping[str, str | Path | None], values: Mapping[str, Any], faults: Faults
+) -> JobRequest:
+    """Return the request to estimate a fine-tuning, by the same arguments.
+
+    Of its options, `priority` is this job's too; the others, and the tags, are checked here and belong to the fine-tuning.
+    """
+    arguments = Arguments(shipped("estimate_pipeline").component, faults)
+    arguments.take(values)
+    title = arguments.add_model(model)
+    arguments.add_files(files)
+    arguments.options = {name: value for name, value in arguments.options.items() if name == "priority"}
+    arguments.tags = {}
+    display_name = f"estimate {title} on {arguments.first_rows()}"
+    return arguments.request("estimate", "estimate", display_name, has_model_defaults=True)
+
+
 def comparison(
     services: Services,
     model: str,

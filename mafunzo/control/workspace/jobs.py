@@ -21,6 +21,7 @@ from mafunzo.errors import Conflict, Faults, NotFound
 
 if TYPE_CHECKING:  # planning loads much, and most commands look at jobs only
     from mafunzo.control.workspace.submission import Promised, Submission
+    from mafunzo.entities.estimate import Estimate
 
 logger = logging.getLogger(__name__)
 
@@ -130,14 +131,41 @@ class Jobs:
         return self._finetuning(model, (train, validation, test), parameters).planned()
 
     def _finetuning(
-        self, model: str | Path | Asset | None, files: tuple[str | Path | None, ...], parameters: Mapping[str, Any]
+        self,
+        model: str | Path | Asset | None,
+        files: tuple[str | Path | None, str | Path | None, str | Path | None],
+        parameters: Mapping[str, Any],
     ) -> Submission:
         from mafunzo.control.workspace.arguments import finetuning
 
         faults = Faults()
-        paths = dict(zip(("train_file_path", "validation_file_path", "test_file_path"), files, strict=True))
-        request = finetuning(model, paths, parameters, faults)
+        request = finetuning(model, _by_input(*files), parameters, faults)
         return self._submission(request, faults)
+
+    def estimate(
+        self,
+        *,
+        model: str | Path | Asset | None = None,
+        train: str | Path | None = None,
+        validation: str | Path | None = None,
+        test: str | Path | None = None,
+        **parameters: Any,
+    ) -> JobHandle:
+        """Put a job into the queue that estimates a fine-tuning with the same arguments. See `Workspace.estimate`."""
+        from mafunzo.control.workspace.arguments import estimating
+
+        faults = Faults()
+        request = estimating(model, _by_input(train, validation, test), parameters, faults)
+        return self._enqueue(self._submission(request, faults))
+
+    def read_estimate(self, name: str) -> Estimate:
+        """Return what the job called `name` has estimated, with the price of an hour as it is now.
+
+        Raises `NotFound` where it has no estimate, or that was pruned.
+        """
+        from mafunzo.control.workspace.estimate import read_estimate
+
+        return read_estimate(self._services, self.get(name))
 
     def compare(self, *, model: str, data: str | Path, against: str | None = None, **parameters: Any) -> JobHandle:
         """Evaluate two models on the same rows. Without `against`, the base that `model` was tuned from."""
@@ -221,3 +249,10 @@ class Jobs:
         ]
         if gone:
             raise Conflict("What the job reads was pruned just now. Submit it again with its files.", gone)
+
+
+def _by_input(
+    train: str | Path | None, validation: str | Path | None, test: str | Path | None
+) -> dict[str, str | Path | None]:
+    """Return files of rows by the inputs that they are of."""
+    return {"train_file_path": train, "validation_file_path": validation, "test_file_path": test}

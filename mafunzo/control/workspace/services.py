@@ -22,6 +22,7 @@ class Services:
     user: who acts, and whose name what is made carries. home_user: the operating system's user who owns the home.
     cache: where downloads are kept. up: starts the server in the background unless it runs; raises `ServerFailed`.
     input_hosts: those that files of jobs may be fetched from though they are private, or without https.
+    price_per_hour: what an hour of the machine costs; None where nobody said.
     """
 
     home: Home
@@ -34,3 +35,4 @@ class Services:
     is_offline: bool
     up: Callable[[], ServerAddress]
     input_hosts: tuple[str, ...] = ()
+    price_per_hour: float | None = None

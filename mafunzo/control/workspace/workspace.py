@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from mafunzo.control.workspace.status import HomeStatus
     from mafunzo.control.workspace.users import Users
     from mafunzo.control.workspace.versions import Versions
+    from mafunzo.entities.estimate import Estimate
 
 
 class Workspace:
@@ -88,6 +89,7 @@ class Workspace:
                 is_offline=environment.offline,
                 up=self.up,
                 input_hosts=environment.input_hosts,
+                price_per_hour=environment.price_per_hour,
             )
         )
 
@@ -197,6 +199,24 @@ class Workspace:
         inputs (`mlflow_model_path`, `train_mltable_path` ...). All faults are raised at once, before anything is written.
         """
         return self.jobs.finetune(model=model, train=train, validation=validation, test=test, **parameters)
+
+    def estimate(
+        self,
+        *,
+        model: str | Path | Asset | None = None,
+        train: str | Path | None = None,
+        validation: str | Path | None = None,
+        test: str | Path | None = None,
+        **parameters: Any,
+    ) -> Estimate:
+        """Return what `finetune` with the same arguments would take: rows, tokens, steps, time, memory, disk and cost.
+
+        Model and rows are prepared as the job would prepare them, and the job then finds that in its cache; a few steps are
+        taken on the real rows and thrown away. What names the job itself (`job_name`, `tags` ...) is checked, and left to it.
+        All faults are raised at once, before anything starts; `OutOfMemory` where the run can't fit.
+        """
+        job = self.jobs.estimate(model=model, train=train, validation=validation, test=test, **parameters)
+        return self.jobs.read_estimate(job.wait().name)
 
     def compare(self, model: str, data: str | Path, against: str | None = None, **parameters: Any) -> JobHandle:
         """Evaluate `model` and its base (or `against`) on the rows of `data`."""

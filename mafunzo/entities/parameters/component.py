@@ -14,6 +14,7 @@ from mafunzo.entities.parameters.table import PARAMETERS, parameters_of
 FETCHING = (IMPORT_MODEL,)
 """The components that fetch from the Hugging Face hub, with the operator's token; no other process is given it."""
 PREVIEW_DATA = "preview_data"
+ESTIMATE = "estimate"
 PREVIEWED_ROWS = Input("rows", "integer", "How many good rows are shown.", is_optional=True, default=3, minimum=1)
 ALL_CORES = Resources(cpus=0)
 ALL_CORES_AND_A_GPU_IF_ANY = Resources(cpus=0, gpus_if_any=1)
@@ -26,6 +27,7 @@ def _component(
     inputs: Iterable[Input],
     output: Output,
     resources: Resources = ALL_CORES,
+    is_deterministic: bool = True,
 ) -> Component:
     declarations = {declaration.name: declaration for declaration in inputs}
     return Component(
@@ -38,6 +40,7 @@ def _component(
         outputs={output.name: output},
         command=_command(name, declarations.values(), output),
         resources=resources,
+        is_deterministic=is_deterministic,
     )
 
 
@@ -178,6 +181,19 @@ COMPONENTS: Mapping[str, Component] = {
                 "uri_folder",
                 "preview.json (pieces of text, each with whether it is trained) and report.json (every bad row and why).",
             ),
+        ),
+        _component(
+            ESTIMATE,
+            "Estimate a training run",
+            "Takes a few optimizer steps on the real rows, and says from them what the whole run takes: time, memory, disk.",
+            (
+                Input("model", "uri_folder", "The base model: import_model's output, or any Hugging Face folder."),
+                Input("prepared", "uri_folder", "Tokenised rows with labels: prepare_data's output."),
+                *_parameters(FINETUNE),
+            ),
+            Output("estimate", "uri_folder", "estimate.json; what was trained is thrown away."),
+            ALL_CORES_AND_A_GPU_IF_ANY,
+            is_deterministic=False,
         ),
     )
 }

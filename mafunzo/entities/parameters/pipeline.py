@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from mafunzo.entities.component import COMPUTE, Component, Input, Node, Output
-from mafunzo.entities.parameters.component import ALL_CORES, PREVIEW_DATA, PREVIEWED_ROWS
+from mafunzo.entities.parameters.component import ALL_CORES, ESTIMATE, PREVIEW_DATA, PREVIEWED_ROWS
 from mafunzo.entities.parameters.parameter import EVALUATE, FINETUNE, IMPORT_MODEL, PACKAGE_MODEL, PREPARE_DATA
 from mafunzo.entities.parameters.table import PARAMETERS, parameters_of
 
@@ -44,15 +44,17 @@ def _pipeline(
     )
 
 
-def _tuning_step(component: str, compute: str, folders: Mapping[str, str], outputs: Sequence[str] = ()) -> Node:
+def _tuning_step(
+    component: str, compute: str, folders: Mapping[str, str], outputs: Sequence[str] = (), parameters_as: str = ""
+) -> Node:
     """Return a step that takes all its parameters from the pipeline's inputs.
 
-    compute: the input that says where it runs. folders: its other inputs, by the `step.output` that each is.
+    compute: the input that says where it runs. folders: its other inputs, by the `step.output` that each is. parameters_as:
+    the component whose parameters it has, if they aren't its own.
     """
+    owner = parameters_as or component
     folder_bindings = {name: _step_output(*source.split(".")) for name, source in folders.items()}
-    parameter_bindings = {
-        parameter.name_in(component): _parent_input(parameter.name) for parameter in parameters_of(component)
-    }
+    parameter_bindings = {parameter.name_in(owner): _parent_input(parameter.name) for parameter in parameters_of(owner)}
     return Node(
         component,
         component,
@@ -182,6 +184,25 @@ _ALL = (
                 PREVIEW_DATA,
                 {"model": _step_output("import_model", "model")} | _bindings(*_PREVIEWED),
                 _parent_outputs("preview"),
+            ),
+        ),
+    ),
+    _pipeline(
+        "estimate_pipeline",
+        "Estimate a fine-tuning job",
+        "Prepares model and rows as a fine-tuning job does, takes a few of its steps, and says what the whole run takes. Its "
+        "inputs are that job's, whose later steps read some of them.",
+        _declarations(*PARAMETERS),
+        (Output("estimate", "uri_folder", "estimate.json."),),
+        (
+            _tuning_step(IMPORT_MODEL, "compute_model_import", {}),
+            _tuning_step(PREPARE_DATA, "compute_preprocess", {"model": "import_model.model"}),
+            _tuning_step(
+                ESTIMATE,
+                "compute_finetune",
+                {"model": "import_model.model", "prepared": "prepare_data.prepared"},
+                ("estimate",),
+                parameters_as=FINETUNE,
             ),
         ),
     ),

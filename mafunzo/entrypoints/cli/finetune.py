@@ -12,22 +12,23 @@ from mafunzo.entrypoints.terminal.words import pairs
 from mafunzo.errors import InvalidFile, InvalidParameter
 
 CONFIG = typer.Argument(None, help="A YAML file of parameters, then key=value pairs that win over it.")
+MODEL = typer.Option(None, help="A model of the catalogue, a registered one, org/name of a hub, or a folder.")
+TRAIN = typer.Option(
+    None,
+    help="Conversations to learn from: jsonl, ndjson, json, csv, tsv, parquet or arrow, also compressed; or a folder.",
+)
+VALIDATION = typer.Option(None, help="Conversations that choose the best checkpoint; default the end of --train.")
+TEST = typer.Option(None, help="Held-out conversations that compare base and tuned; default the end of --train.")
+ON_BAD_ROW = typer.Option(None, help="fail or skip: what happens when rows can't be used; default fail.")
 
 
 def finetune(
     config: list[str] = CONFIG,
-    model: str = typer.Option(None, help="A model of the catalogue, a registered one, org/name of a hub, or a folder."),
-    train: Path = typer.Option(
-        None,
-        help="Conversations to learn from: jsonl, ndjson, json, csv, tsv, parquet or arrow, also compressed; or a folder.",
-    ),
-    validation: Path = typer.Option(
-        None, help="Conversations that choose the best checkpoint; default the end of --train."
-    ),
-    test: Path = typer.Option(
-        None, help="Held-out conversations that compare base and tuned; default the end of --train."
-    ),
-    on_bad_row: str = typer.Option(None, help="fail or skip: what happens when rows can't be used; default fail."),
+    model: str = MODEL,
+    train: Path = TRAIN,
+    validation: Path = VALIDATION,
+    test: Path = TEST,
+    on_bad_row: str = ON_BAD_ROW,
     priority: int = typer.Option(None, help="Jobs of a higher priority run first; default 0."),
     strict_compute: bool = typer.Option(
         False, "--strict-compute", help="Refuse a job that asks for more machines and GPUs than are here."
@@ -44,7 +45,7 @@ def finetune(
     """
 
     options = {"model": model, "train": train, "validation": validation, "test": test}
-    arguments = _merge(
+    arguments = merged(
         config or [],
         {**options, "on_bad_row": on_bad_row, "priority": priority, "strict_compute": strict_compute or None},
     )
@@ -74,7 +75,8 @@ def compare(
     follow(job, detach, as_json, f"Report: mafunzo job download {job.name} --to FOLDER --output evaluation_result")
 
 
-def _merge(config: list[str], options: dict[str, Any]) -> dict[str, Any]:
+def merged(config: list[str], options: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a fine-tuning: those of a file, over them words, over them options."""
     files = [word for word in config if "=" not in word]
     if len(files) > 1:
         raise InvalidParameter(f"Two configuration files are given: {', '.join(files)}. Keep one.")

@@ -11,7 +11,15 @@ from typing import Literal, get_args, get_origin
 import pytest
 
 import mafunzo
-from mafunzo.compute.components import evaluate, finetune, import_model, package_model, prepare_data, preview_data
+from mafunzo.compute.components import (
+    estimate,
+    evaluate,
+    finetune,
+    import_model,
+    package_model,
+    prepare_data,
+    preview_data,
+)
 from mafunzo.compute.evaluation.request import EvaluationArguments
 from mafunzo.compute.training.arguments import TrainingArguments
 from mafunzo.entities.parameters.component import COMPONENTS
@@ -26,6 +34,7 @@ ARGUMENTS = {
     evaluate: EvaluationArguments,
     package_model: package_model.PackageModelArguments,
     preview_data: preview_data.PreviewDataArguments,
+    estimate: TrainingArguments,
 }
 
 INTERFACE = """

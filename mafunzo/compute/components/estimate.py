@@ -1,0 +1,112 @@
+"""Estimates a training run from its memory plan and a probe on its real rows: `estimate.json`, and nothing that was trained."""
+
+import json
+import logging
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from mafunzo.compute.components.command import Arguments, run
+from mafunzo.compute.components.prepare_data import output_folder
+from mafunzo.compute.device.memory import free_bytes
+from mafunzo.compute.device.precision import name
+from mafunzo.compute.training.announcement import announce
+from mafunzo.compute.training.arguments import TrainingArguments
+from mafunzo.compute.training.memory_plan import plan_memory
+from mafunzo.compute.training.probe import Probe, probe
+from mafunzo.compute.training.run import Run, TrainingRequest, assemble, base_name
+from mafunzo.compute.training.timing import Work, seconds, work_of
+from mafunzo.dataset.check import kind_of
+from mafunzo.entities.estimate import MEMORY_MARGIN, TIME_MARGIN, Estimate, Range, SplitRows
+from mafunzo.tracking.atomic_json import write_json
+
+logger = logging.getLogger(__name__)
+
+
+def work(arguments: Arguments) -> None:
+    """Load what the run would load, take a few of its steps, and write what the whole of it is expected to take."""
+    model, output = arguments.path("model"), arguments.outputs["estimate"]
+    with _scratch(output) as folder:
+        free_disk = shutil.disk_usage(folder).free
+        training = assemble(
+            TrainingRequest(
+                base=model,
+                prepared=arguments.path("prepared"),
+                output=folder,
+                arguments=TrainingArguments.from_values(arguments.values),
+            )
+        )
+        free_memory = free_bytes(training.device)
+        announce(training)
+        plan = plan_memory(training)
+        logger.info("Memory: %s", plan)
+        start_s = time.time() - psutil.Process().create_time()
+        measured = probe(training, plan.forward_tokens)
+    report = json.loads((arguments.path("prepared") / "report.json").read_text(encoding="utf-8"))
+    to_do = work_of(training)
+    estimate = Estimate(
+        model=base_name(model) or model.name,
+        rows=_rows(report),
+        tokens=to_do.tokens,
+        steps=to_do.steps,
+        epochs=training.order.epoch_after(to_do.steps),
+        rows_per_step=training.order.rows_per_step,
+        evaluations=to_do.evaluations,
+        saves=to_do.saves,
+        start_s=start_s,
+        time_s=Range.around(seconds(to_do, measured.costs), TIME_MARGIN + 2 * measured.spread),
+        memory_bytes=Range.around(measured.peak_bytes, MEMORY_MARGIN).rounded(),
+        free_memory_bytes=free_memory,
+        disk_bytes=_disk_bytes(training, to_do, measured),
+        free_disk_bytes=free_disk,
+        device=str(training.device),
+        computed_in=name(training.precision.compute),
+        forward_tokens=plan.forward_tokens,
+        plan=str(plan),
+        stops_early=training.arguments.apply_early_stopping,
+        probed_passes=measured.passes,
+    )
+    with output_folder(output) as folder:
+        write_json(folder / "estimate.json", estimate.as_dict(), indent=1, ensure_ascii=False)
+
+
+@contextmanager
+def _scratch(output: Path) -> Iterator[Path]:
+    """Give a folder on the disk of the output, for the probe's checkpoint; it goes with all that is in it."""
+    with tempfile.TemporaryDirectory(prefix=".probe-", dir=output.parent) as folder:
+        yield Path(folder)
+
+
+def _rows(report: Mapping[str, Any]) -> dict[str, SplitRows]:
+    """Return the rows of each split from prepare_data's report."""
+    return {
+        split: SplitRows(
+            read=part["rows_read"],
+            kept=part["rows_kept"],
+            tokens=part["tokens"],
+            dropped=dict(Counter(kind_of(row["reason"]) for row in part["dropped"]).most_common()),
+        )
+        for split, part in report["splits"].items()
+    }
+
+
+def _disk_bytes(training: Run, to_do: Work, measured: Probe) -> int:
+    """Return what the run and its packaging write: kept checkpoints, the one being written, the result, a whole model.
+
+    The result isn't larger than a checkpoint, nor the packaged model than the base.
+    """
+    limit = training.arguments.save_total_limit
+    lasting = min(to_do.saves, limit) if limit > 0 else to_do.saves
+    base = sum(file.stat().st_size for file in training.request.base.glob("*.safetensors"))
+    return (lasting + 2) * measured.checkpoint_bytes + base
+
+
+if __name__ == "__main__":
+    run(__file__, work)

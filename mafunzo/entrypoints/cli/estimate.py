@@ -1,0 +1,32 @@
+"""`mafunzo estimate`."""
+
+import sys
+from pathlib import Path
+
+import mafunzo
+from mafunzo.entrypoints.cli.finetune import CONFIG, MODEL, ON_BAD_ROW, TEST, TRAIN, VALIDATION, merged
+from mafunzo.entrypoints.terminal.estimate import estimate_facts
+from mafunzo.entrypoints.terminal.output import AS_JSON, print_entity
+
+
+def estimate(
+    config: list[str] = CONFIG,
+    model: str = MODEL,
+    train: Path = TRAIN,
+    validation: Path = VALIDATION,
+    test: Path = TEST,
+    on_bad_row: str = ON_BAD_ROW,
+    as_json: bool = AS_JSON,
+) -> None:
+    """Say what `finetune` with the same words would take: rows, tokens, steps, time, memory, disk, and cost.
+
+    Example: mafunzo estimate examples/finetune.yml num_train_epochs=5
+
+    A few steps are taken on the real rows, and thrown away. MAFUNZO_PRICE_PER_HOUR is what an hour of this machine costs.
+    """
+    options = {"model": model, "train": train, "validation": validation, "test": test, "on_bad_row": on_bad_row}
+    workspace = mafunzo.Workspace()
+    job = workspace.jobs.estimate(**merged(config or [], options))
+    job.wait() if as_json else job.stream(to=sys.stderr)
+    result = workspace.jobs.read_estimate(job.name)
+    print_entity(result.as_dict(), as_json, estimate_facts(result))
