@@ -20,14 +20,17 @@ class Progress:
         self._start_s = time.monotonic()
         self._last_update_s = float("-inf")
 
-    def update(self, done: int, **more: float) -> None:
-        """Report `done` of `total`; `more` are current numbers to show (`loss`, `tokens_per_s`)."""
+    def update(self, done: int, eta_s: float | None = None, **more: float) -> None:
+        """Report `done` of `total`; `more` are current numbers to show (`loss`, `tokens_per_s`).
+
+        eta_s: how long the rest takes, where the caller knows better than by the time that `done` took.
+        """
         now = time.monotonic()
         if now - self._last_update_s < self._every_s and done < self.total:
             return
         self._last_update_s = now
-        elapsed_s = now - self._start_s
-        eta_s = elapsed_s / done * (self.total - done) if done else None
+        if eta_s is None and done:
+            eta_s = (now - self._start_s) / done * (self.total - done)
         if self._stream.isatty():
             end = "\n" if done >= self.total else ""
             self._stream.write("\r\x1b[2K" + progress_text(self.phase, done, self.total, eta_s, more) + end)

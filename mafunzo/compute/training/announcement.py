@@ -5,19 +5,21 @@ import time
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mafunzo.compute.chat.examples import IGNORED
 from mafunzo.compute.device.precision import name
 from mafunzo.compute.model.lora import adapters
 from mafunzo.compute.training.batch import Ints, Rows
-from mafunzo.compute.training.data_order import DataOrder
 from mafunzo.compute.training.run import Run, base_name
+from mafunzo.compute.training.timing import Costs, seconds, work_of
 
 logger = logging.getLogger(__name__)
 
 # The share of the bare matrix product's speed that whole training steps reached (2 cores, bfloat16, 135M parameters).
 EFFICIENCY = 0.4
+# What is written to a disk in a second, hashed and made durable: a checkpoint has three numbers of 4 bytes a trained weight.
+DISK_BYTES_S = 200e6
 
 
 def announce(run: Run) -> None:
@@ -48,8 +50,10 @@ def announce(run: Run) -> None:
     example = rendered_example(run.request.prepared, rows)
     if example:
         logger.info("First row, trained pieces in [[ ]]: %s", example)
-    seconds = estimate_s(run.network, rows, order, run.precision.compute, run.device, run.arguments.apply_lora)
-    logger.info("Estimate: about %s of training, evaluation apart", _duration(seconds))
+    logger.info(
+        "Estimate: about %s, evaluation and saving counted in, by this machine's speed",
+        duration_text(seconds(work_of(run), rough_costs(run))),
+    )
 
 
 def _announce_differences(run: Run) -> None:
@@ -87,25 +91,29 @@ def _announce_model(run: Run) -> None:
     )
 
 
-def _duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
+    """Return seconds as people say them."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def estimate_s(
-    network: PreTrainedModel, rows: Rows, order: DataOrder, dtype: torch.dtype, device: torch.device, is_lora: bool
-) -> float:
-    """Return the seconds that all steps may take: their operations, at a share of a matrix product's speed measured now."""
-    tokens = rows.tokens * order.epoch_after(order.total_steps)
+def rough_costs(run: Run) -> Costs:
+    """Return what the parts of a run may cost before any was measured.
+
+    Passes: their operations, at a share of a matrix product's speed measured now. Saving: bytes, at a disk's usual speed.
+    """
+    network, rows = run.network, run.rows
     share_trained = rows.trained_tokens / rows.tokens
     body = float(network.num_parameters(exclude_embeddings=True))
     head = int(network.get_output_embeddings().weight.numel())
     is_tied = head and network.get_output_embeddings().weight is network.get_input_embeddings().weight
     body -= 0 if is_tied else head
-    passes = 4 if is_lora else 6
-    operations: float = tokens * passes * (body + share_trained * head)
-    return operations / (EFFICIENCY * matmul_flops(dtype, device))
+    passes = 4 if run.arguments.apply_lora else 6  # of which the forward pass, which is all of validation, is 2
+    speed = EFFICIENCY * matmul_flops(run.precision.compute, run.device)
+    token_s = passes * (body + share_trained * head) / speed
+    trained = sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
+    return Costs(token_s, 0.0, token_s * 2 / passes, 12 * trained / DISK_BYTES_S)
 
 
 def matmul_flops(dtype: torch.dtype, device: torch.device, size: int = 1024) -> float:

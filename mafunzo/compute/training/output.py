@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from mafunzo.compute.device.memory import peak_bytes
 from mafunzo.compute.device.precision import name
 from mafunzo.compute.model.folder import copy_files, read_facts, read_json
 from mafunzo.compute.model.lora import adapters
@@ -46,6 +47,7 @@ def _results(run: Run, state: TrainingState) -> dict[str, float]:
     return {
         "epoch": run.order.epoch_after(state.step),
         "num_tokens": float(state.tokens),
+        "peak_memory_bytes": float(peak_bytes(run.device)),
         "total_flos": total_flos(run, state),
         "train_loss": state.loss_sum / max(state.step, 1),
         "train_runtime": state.seconds,

@@ -115,16 +115,13 @@ class Pace:
         self._n_evaluations, self._evaluations_s = 0, 0.0
         self._n_saves, self._saves_s = 0, 0.0
 
-    @contextmanager
-    def step(self, n_tokens: int) -> Iterator[None]:
-        """Count the time that passes as an optimizer step's, with all its passes."""
-        begun = time.monotonic()
-        yield
+    def add_step(self, n_tokens: int, taken_s: float) -> None:
+        """Count an optimizer step, with all its passes."""
         self._n_steps += 1
         if self._n_steps == 2:
             self._step_tokens, self._steps_s = 0, 0.0
         self._step_tokens += n_tokens
-        self._steps_s += time.monotonic() - begun
+        self._steps_s += taken_s
 
     @contextmanager
     def evaluation(self) -> Iterator[None]:

@@ -16,7 +16,7 @@ from dataclasses import replace
 import torch
 
 from mafunzo.compute.device.out_of_memory import is_out_of_memory
-from mafunzo.compute.training.announcement import announce
+from mafunzo.compute.training.announcement import announce, duration_text, rough_costs
 from mafunzo.compute.training.batch import Batch
 from mafunzo.compute.training.data_order import load_steps
 from mafunzo.compute.training.memory_plan import plan_memory
@@ -26,6 +26,7 @@ from mafunzo.compute.training.run import Run, TrainingRequest, assemble
 from mafunzo.compute.training.saving import Saver
 from mafunzo.compute.training.snapshot import random_state, restore_random_state
 from mafunzo.compute.training.state import History, TrainingState, require_free, resume_together
+from mafunzo.compute.training.timing import Pace
 from mafunzo.compute.training.validation import (
     Validator,
     is_due,
@@ -75,6 +76,7 @@ class Trainer:
     ) -> None:
         self._run, self._state, self._history, self._validator = run, state, history, validator
         self._saver = saver or Saver(run, state)
+        self._pace = Pace(run, rough_costs(run))
 
     def train(self) -> None:
         """Take all steps, validating and saving checkpoints on the way."""
@@ -87,12 +89,17 @@ class Trainer:
         is_stopped = self._has_stopped_early()
         while state.step < total_steps and not is_stopped:  # goes round again when memory ran out: with smaller passes
             for batches in load_steps(run.rows, run.order, state.step, state.forward_tokens, n_threads, run.ranks):
+                begun, tokens_so_far = time.monotonic(), state.tokens
                 loss = self.step(batches)
                 if loss is None:
                     break
+                self._pace.add_step(state.tokens - tokens_so_far, time.monotonic() - begun)
                 state.seconds = time.monotonic() - started
                 tokens_per_s = (state.tokens - tokens_before) / max(time.monotonic() - resumed_at, 1e-9)
-                progress.update(state.step, loss=loss, tokens_per_s=tokens_per_s)
+                remaining_s = self._pace.remaining_s(state.step, state.tokens)
+                progress.update(state.step, remaining_s, loss=loss, tokens_per_s=tokens_per_s)
+                if state.step == estimated_after(total_steps):
+                    self._note_estimate(state.seconds + remaining_s)
                 self._history.write_if_due()
                 if self._validator is not None and is_due(state.step, run.arguments, run.order):
                     is_stopped = self._validate(self._validator)
@@ -103,6 +110,11 @@ class Trainer:
         if self._validator is None and not self._saver.is_saved:
             self._saver.save()
         self._saver.wait()
+
+    def _note_estimate(self, total_s: float) -> None:
+        """Say and record how long the run takes by its first steps, beside which the end records how long it took."""
+        logger.info("Estimate: about %s in all, by the steps so far", duration_text(total_s))
+        self._run.request.metrics.log(self._state.step, {"estimated_train_runtime": total_s})
 
     def _has_stopped_early(self) -> bool:
         """Return whether a run that goes on had stopped early before; validates first what was saved before its validation."""
@@ -229,11 +241,18 @@ class Trainer:
     def _validate(self, validator: Validator) -> bool:
         """Validate, save a checkpoint, and return whether training ends early."""
         run, state = self._run, self._state
-        numbers = validator(run.packed)
+        with self._pace.evaluation():
+            numbers = validator(run.packed)
         self._history.write(numbers)
         note_loss(state, numbers["eval_loss"], run.arguments.early_stopping_threshold)
-        self._saver.save()
+        with self._pace.save():
+            self._saver.save()
         if not stops_early(state, run.arguments):
             return False
         logger.info("Stops early: the validation loss didn't fall for %d evaluations", state.evaluations_without_gain)
         return True
+
+
+def estimated_after(total_steps: int) -> int:
+    """Return after how many steps a run is estimated by them: 3, as the first is slower, or half of a short run."""
+    return min(3, max(1, total_steps // 2))

@@ -58,3 +58,13 @@ def test_on_a_terminal_one_line_is_rewritten_and_ends_with_the_phase(clock: Cloc
 
 def test_a_phase_of_nothing_is_done() -> None:
     assert progress_text("check", 0, 0, None, {"rows": 12345.0}) == "check 0/0 [####################] rows 1.234e+04"
+
+
+def test_whoever_knows_how_long_the_rest_takes_says_it(clock: Clock) -> None:
+    out = io.StringIO()
+    progress = Progress("train", 4, every_s=0.0, stream=out)
+    clock.now_s += 10
+    progress.update(2)
+    progress.update(2, 75.04, loss=1.0)
+    progress.update(4, 0.0)
+    assert [json.loads(line)["eta_s"] for line in out.getvalue().splitlines()] == [10.0, 75.0, 0.0]

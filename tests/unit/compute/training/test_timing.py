@@ -74,12 +74,10 @@ def test_the_rest_is_known_by_what_was_measured_and_the_first_step_counts_only_a
     work = work_of(run)
     pace = Pace(run, Costs(token_s=0.01, step_s=0, validation_token_s=0.005, save_s=7))
     assert pace.remaining_s(0, 0) == pytest.approx(work.tokens * 0.01 + work.validation_tokens * 0.005 + 4 * 7)
-    with pace.step(10):
-        clock[0] += 100
+    pace.add_step(10, 100)
     assert pace.costs.token_s == 10
     for _ in range(2):
-        with pace.step(10):
-            clock[0] += 2
+        pace.add_step(10, 2)
     costs = pace.costs
     assert (costs.token_s, costs.validation_token_s) == pytest.approx((0.2, 0.1))
     with pace.evaluation():

@@ -1,6 +1,7 @@
 """Fine-tuning as a whole, and its loop: what a step is, whatever its forward passes, and what ends it."""
 
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -11,10 +12,14 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from mafunzo.compute.model.loading import load_network
+from mafunzo.compute.training import trainer
 from mafunzo.compute.training.data_order import DataOrder
 from mafunzo.compute.training.memory_plan import MOST_TOKENS
 from mafunzo.compute.training.objectives.supervised import Supervised
+from mafunzo.compute.training.timing import Costs
+from mafunzo.compute.training.trainer import estimated_after
 from mafunzo.errors import FailedError, InvalidParameter
+from mafunzo.tracking.metrics import read_metrics
 from tests.support.tiny_training import learnable_rows, random_rows, write_prepared
 from tests.support.training_run import FULL, LORA, history, train
 
@@ -192,3 +197,29 @@ def test_all_faults_of_the_parameters_come_at_once(tmp_path, base, prepared):
         train(tmp_path, base, prepared, max_steps=0, lora_target_modules="q_proj")
     assert len(caught.value.faults) == 2
     assert not (tmp_path / "out").exists()
+
+
+def test_the_time_that_is_left_counts_evaluation_and_saving(tmp_path, base, prepared, capsys, monkeypatch):
+    monkeypatch.setattr(trainer, "rough_costs", lambda run: Costs(1e-9, 0.0, 1000.0, 100_000.0))
+    train(tmp_path, base, prepared, **LORA)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith('{"event"')]
+    events = [json.loads(line) for line in lines if '"train"' in line]
+    tokens = sum(len(ids) for ids, _ in learnable_rows(8, seed=1))
+    assert events[0]["eta_s"] > 100_000 + 1000 * tokens  # by the ratio of what was expected
+    assert events[-1]["done"] == 6
+
+
+def test_a_run_records_what_it_was_estimated_to_take_beside_what_it_took(tmp_path, base, prepared, caplog):
+    with caplog.at_level("INFO"):
+        results, _ = train(tmp_path, base, prepared, **LORA)
+    lines = list(read_metrics(tmp_path / "out.jsonl"))
+    (estimated,) = [line for line in lines if "estimated_train_runtime" in line]
+    assert estimated["step"] == 3 and estimated["estimated_train_runtime"] > 0
+    assert re.search(r"Estimate: about \d+ s in all, by the steps so far", caplog.text)
+    (measured,) = [line for line in lines if "train_runtime" in line]
+    assert measured["peak_memory_bytes"] == results["peak_memory_bytes"] > 2**20
+
+
+@pytest.mark.parametrize(("total", "step"), [(1, 1), (2, 1), (5, 2), (6, 3), (1000, 3)])
+def test_a_run_is_estimated_once_it_is_under_way(total, step):
+    assert estimated_after(total) == step
