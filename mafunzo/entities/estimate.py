@@ -1,7 +1,8 @@
 """What a fine-tuning run is expected to take: rows, tokens, steps, time, memory, disk, and cost where an hour has a price."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from statistics import median, quantiles
 from typing import Any, Self
 
 TIME_MARGIN = 0.15
@@ -99,3 +100,40 @@ class Estimate:
         ranges = {name: Range(**values[name]) for name in ("time_s", "memory_bytes")}
         rows = {split: SplitRows(**part) for split, part in values["rows"].items()}
         return cls(**{**values, **ranges, "rows": rows})
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The errors of several estimates, each as a share of what was measured."""
+
+    median: float
+    p90: float
+
+
+@dataclass(frozen=True)
+class Scoreboard:
+    """How far estimates were from past runs. runs: how many were compared; left_out: those that were never estimated, or
+    whose measurements are gone. time, memory: None where no run was compared."""
+
+    runs: int
+    left_out: int
+    time: Spread | None
+    memory: Spread | None
+
+
+def error_share(estimated: float, measured: float) -> float:
+    """Return how far an estimate is off, as a share of what was measured."""
+    return abs(estimated - measured) / measured
+
+
+def scoreboard_of(errors: Sequence[tuple[float, float]], left_out: int) -> Scoreboard:
+    """Return the scoreboard of runs, each with the errors of its time and of its memory."""
+    if not errors:
+        return Scoreboard(0, left_out, None, None)
+    times, memories = ([error[part] for error in errors] for part in (0, 1))
+    return Scoreboard(len(errors), left_out, _spread(times), _spread(memories))
+
+
+def _spread(errors: Sequence[float]) -> Spread:
+    p90 = quantiles(errors, n=10, method="inclusive")[-1] if len(errors) > 1 else errors[0]
+    return Spread(median(errors), p90)

@@ -21,7 +21,7 @@ from mafunzo.errors import Conflict, Faults, NotFound
 
 if TYPE_CHECKING:  # planning loads much, and most commands look at jobs only
     from mafunzo.control.workspace.submission import Promised, Submission
-    from mafunzo.entities.estimate import Estimate
+    from mafunzo.entities.estimate import Estimate, Scoreboard
 
 logger = logging.getLogger(__name__)
 
@@ -167,6 +167,12 @@ class Jobs:
 
         return read_estimate(self._services, self.get(name))
 
+    def scoreboard(self) -> Scoreboard:
+        """Return how far estimates were from what past runs took: median and 90th percentile of time and memory."""
+        from mafunzo.control.workspace.estimate import scoreboard
+
+        return scoreboard(self._services)
+
     def compare(self, *, model: str, data: str | Path, against: str | None = None, **parameters: Any) -> JobHandle:
         """Evaluate two models on the same rows. Without `against`, the base that `model` was tuned from."""
         from mafunzo.control.workspace.arguments import comparison
@@ -234,10 +240,13 @@ class Jobs:
 
     def _enqueue(self, good: Submission) -> JobHandle:
         """Start the server first: where it can't start, nothing is left in the queue."""
+        from mafunzo.control.workspace.estimate import with_estimate
+
         self._services.up()
         with self._services.artifacts.held():  # nothing is pruned before a row names it
             job, steps = good.stored()
             self._require_stored(steps)
+            job = with_estimate(self._services, job, steps)
             self._services.records.jobs.add(job, steps)
         return JobHandle(self._services, job.name)
 

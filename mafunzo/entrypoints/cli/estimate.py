@@ -3,10 +3,13 @@
 import sys
 from pathlib import Path
 
+import typer
+
 import mafunzo
 from mafunzo.entrypoints.cli.finetune import CONFIG, MODEL, ON_BAD_ROW, TEST, TRAIN, VALIDATION, merged
-from mafunzo.entrypoints.terminal.estimate import estimate_facts
+from mafunzo.entrypoints.terminal.estimate import estimate_facts, scoreboard_facts
 from mafunzo.entrypoints.terminal.output import AS_JSON, print_entity
+from mafunzo.errors import InvalidParameter
 
 
 def estimate(
@@ -16,6 +19,9 @@ def estimate(
     validation: Path = VALIDATION,
     test: Path = TEST,
     on_bad_row: str = ON_BAD_ROW,
+    scoreboard: bool = typer.Option(
+        False, "--scoreboard", help="Say instead how far estimates were from what past runs took."
+    ),
     as_json: bool = AS_JSON,
 ) -> None:
     """Say what `finetune` with the same words would take: rows, tokens, steps, time, memory, disk, and cost.
@@ -25,8 +31,17 @@ def estimate(
     A few steps are taken on the real rows, and thrown away. MAFUNZO_PRICE_PER_HOUR is what an hour of this machine costs.
     """
     options = {"model": model, "train": train, "validation": validation, "test": test, "on_bad_row": on_bad_row}
+    arguments = merged(config or [], options)
     workspace = mafunzo.Workspace()
-    job = workspace.jobs.estimate(**merged(config or [], options))
+    if scoreboard:
+        if arguments:
+            raise InvalidParameter(
+                f"--scoreboard is of all past runs, and {', '.join(arguments)} of one. Leave out one of them."
+            )
+        board = workspace.jobs.scoreboard()
+        print_entity(board, as_json, scoreboard_facts(board))
+        return
+    job = workspace.jobs.estimate(**arguments)
     job.wait() if as_json else job.stream(to=sys.stderr)
     result = workspace.jobs.read_estimate(job.name)
     print_entity(result.as_dict(), as_json, estimate_facts(result))

@@ -1,6 +1,6 @@
 """An estimate for people: a fact a line, ranges rounded as far as they are known."""
 
-from mafunzo.entities.estimate import Estimate, Range, SplitRows
+from mafunzo.entities.estimate import Estimate, Range, Scoreboard, SplitRows, Spread
 from mafunzo.entrypoints.terminal.output import human_size
 
 
@@ -17,6 +17,20 @@ def estimate_facts(estimate: Estimate) -> dict[str, str]:
         "disk": f"{human_size(estimate.disk_bytes)}, {human_size(estimate.free_disk_bytes)} were free{_shortage(estimate)}",
         "cost": _cost(estimate),
     }
+
+
+def scoreboard_facts(board: Scoreboard) -> dict[str, str]:
+    """Return how far estimates were off, as shares of what was measured."""
+    left_out = f"; {board.left_out:,} left out: never estimated, or without measurements" if board.left_out else ""
+    return {
+        "runs": f"{board.runs:,} compared{left_out}",
+        "time": _error(board.time),
+        "memory": _error(board.memory),
+    }
+
+
+def _error(spread: Spread | None) -> str:
+    return f"off by {spread.median:.1%} at the median, {spread.p90:.1%} at the 90th percentile" if spread else ""
 
 
 def _rows(rows: SplitRows) -> str:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mafunzo.entities.estimate import Estimate, Range
+from mafunzo.entities.estimate import Estimate, Range, Scoreboard, Spread, error_share, scoreboard_of
 from tests.support.made_estimate import made_estimate
 
 
@@ -25,3 +25,17 @@ def test_what_it_says_in_json_is_it(price):
     body = json.loads(json.dumps(estimate.as_dict()))
     assert Estimate.from_dict(body) == estimate
     assert ("cost" in body, "price_per_hour" in body) == (price is not None, price is not None)
+
+
+def test_a_scoreboard_has_the_median_and_the_90th_percentile_of_each():
+    errors = [(share / 100, share / 10) for share in range(11)]
+    board = scoreboard_of(errors, 3)
+    assert (board.runs, board.left_out) == (11, 3)
+    assert (board.time.median, board.time.p90) == pytest.approx((0.05, 0.09))
+    assert (board.memory.median, board.memory.p90) == pytest.approx((0.5, 0.9))
+    assert scoreboard_of([(0.2, 0.1)], 0).time == Spread(0.2, 0.2)
+    assert scoreboard_of([], 3) == Scoreboard(0, 3, None, None)
+
+
+def test_an_error_is_a_share_of_what_was_measured():
+    assert error_share(80, 100) == error_share(120, 100) == pytest.approx(0.2)

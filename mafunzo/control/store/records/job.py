@@ -62,6 +62,16 @@ class JobRecords(NamedRecords[Job]):
             query = query.where(hidden if is_archived else ~hidden)
         return ((row.position, to_entity(Job, row)) for row in self._scan(query, table.job.c.id, scan))
 
+    def newest_with(self, component: str, name: str, value: str) -> Job | None:
+        """Return the newest completed job that has a step of a component, and a property of that value, or None."""
+        has_step = sa.select(table.step.c.job).where(table.step.c.component_name == component)
+        query = sa.select(table.job).where(
+            table.job.c.name.in_(has_step),
+            table.job.c.status == str(JobStatus.COMPLETED),
+            table.job.c.body["properties"][name].as_string() == value,
+        )
+        return next(iter(self._read(Job, query.order_by(table.job.c.id.desc()).limit(1))), None)
+
     def queue(self) -> builtins.list[Job]:
         """Return the jobs that haven't ended (queued or running) in order of priority, then age: the oldest first."""
         open_statuses = [str(status) for status in JobStatus if not status.is_terminal]

@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 
 from mafunzo import Workspace
+from mafunzo.control.workspace import estimate as module
 from mafunzo.entities.job import Job, JobStatus, Step, StepOutputInput, StepSpec, StepStatus
+from mafunzo.entities.scan import Scan
 from mafunzo.entities.server_address import ServerAddress
 from mafunzo.errors import InvalidParameter, JobFailed, NotFound
 from mafunzo.tracking.atomic_json import write_json
+from mafunzo.tracking.metrics import MetricLog
+from mafunzo.tracking.step_folder import StepFolder
 from tests.support.made_estimate import made_estimate
 
 ROWS = Path(__file__).parents[4] / "examples" / "conversations.jsonl"
@@ -75,3 +79,69 @@ def test_a_job_without_an_estimate_says_so(workspace: Workspace) -> None:
     name = workspace.jobs.estimate(**LINE).name
     with pytest.raises(JobFailed, match="has no estimate"):
         workspace.jobs.read_estimate(name)
+
+
+def estimated(workspace: Workspace, **more: object) -> None:
+    """Have an estimate made of `LINE`, without its processes."""
+    job = workspace.jobs.estimate(**LINE, **more)
+    folder = workspace.home.root / f"made-{job.name}"
+    folder.mkdir()
+    write_json(folder / "estimate.json", made_estimate().as_dict())
+    (step,) = [step for step in job.steps if step.name == "estimate"]
+    output = {"estimate": workspace.artifacts.put(folder)}
+    workspace.records.steps.update(replace(step, status=StepStatus.COMPLETED, outputs=output))
+    workspace.records.jobs.update(replace(job.job, status=JobStatus.COMPLETED))
+
+
+def trained(workspace: Workspace, seconds: float, peak: float, status: StepStatus = StepStatus.COMPLETED) -> Job:
+    """Have `LINE` trained, without its processes; return the job."""
+    job = workspace.finetune(**LINE)
+    (step,) = [step for step in job.steps if step.name == "finetune"]
+    workspace.records.steps.update(replace(step, status=status, attempt=1))
+    workspace.records.jobs.update(replace(job.job, status=JobStatus.COMPLETED))
+    folder = StepFolder.of(workspace.home.jobs, job.name, "finetune", 1)
+    folder.path.mkdir(parents=True)
+    log = MetricLog(folder.metrics)
+    log.log(1, {"loss": 2.0})
+    log.log(9, {"train_runtime": seconds, "peak_memory_bytes": peak})
+    return job.job
+
+
+def test_a_run_keeps_the_newest_estimate_of_its_very_configuration(workspace: Workspace) -> None:
+    assert "estimate" not in workspace.finetune(**LINE).job.properties
+    estimated(workspace, num_train_epochs=7)
+    assert "estimate" not in workspace.finetune(**LINE).job.properties  # of another run
+    estimated(workspace)
+    kept = workspace.finetune(**LINE).job.properties["estimate"]
+    assert kept["time_s"] == {"expected": 7200.0, "low": 6000.0, "high": 8400.0}
+    assert kept["memory_bytes"]["expected"] == 2 * 10**9
+    assert workspace.jobs.get(kept["job"]).job.component.startswith("estimate_pipeline")
+
+
+def test_the_scoreboard_compares_runs_with_their_estimates_and_counts_the_others(workspace: Workspace) -> None:
+    trained(workspace, 1, 1)  # never estimated
+    estimated(workspace)
+    for seconds, peak in ((7200, 10**9), (3600, 2 * 10**9), (4800, 2 * 10**9)):
+        trained(workspace, seconds, peak)
+    trained(workspace, 1, 1, StepStatus.CACHED)  # no run of its own
+    workspace.finetune(**LINE)  # not ended
+    board = workspace.jobs.scoreboard()
+    assert (board.runs, board.left_out) == (3, 1)
+    assert (board.time.median, board.memory.median) == pytest.approx((0.5, 0.0))
+    assert board.memory.p90 == pytest.approx(0.8)
+
+
+def test_runs_are_read_page_by_page(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    estimated(workspace)
+    for _ in range(3):
+        trained(workspace, 7200, 2 * 10**9)
+    monkeypatch.setattr(module, "Scan", lambda: Scan(size=1))
+    monkeypatch.setattr(type(workspace.records.jobs), "list", None)
+    assert workspace.jobs.scoreboard().runs == 3
+
+
+def test_a_run_whose_estimate_was_pruned_has_none(workspace: Workspace) -> None:
+    estimated(workspace)
+    newest, *_ = workspace.jobs.list()
+    workspace.artifacts.delete(workspace.jobs.get(newest.name).output_artifact("estimate"))
+    assert "estimate" not in workspace.finetune(**LINE).job.properties

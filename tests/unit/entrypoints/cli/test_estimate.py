@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mafunzo.control.workspace.jobs import Jobs
-from mafunzo.entities.estimate import Estimate
+from mafunzo.entities.estimate import Estimate, Scoreboard, Spread
 from tests.support.command_line import Shell
 from tests.support.made_estimate import made_estimate
 
@@ -57,3 +57,23 @@ def test_it_takes_what_finetune_takes(shell: Shell, requests: list[dict[str, Any
 def test_for_programs_there_is_json_alone(shell: Shell, requests: list[dict[str, Any]]) -> None:
     assert json.loads(shell(*TINY, "--json")) == json.loads(json.dumps(made_estimate().as_dict()))
     assert len(requests) == 1
+
+
+def test_the_scoreboard_says_how_far_estimates_were_off(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    board = Scoreboard(12, 3, Spread(0.08, 0.21), Spread(0.03, 0.094))
+    monkeypatch.setattr(Jobs, "scoreboard", lambda _: board)
+    assert shell("estimate", "--scoreboard").splitlines() == [
+        "runs    12 compared; 3 left out: never estimated, or without measurements",
+        "time    off by 8.0% at the median, 21.0% at the 90th percentile",
+        "memory  off by 3.0% at the median, 9.4% at the 90th percentile",
+    ]
+    assert json.loads(shell("estimate", "--scoreboard", "--json"))["memory"] == {"median": 0.03, "p90": 0.094}
+
+
+def test_without_runs_the_scoreboard_is_empty(shell: Shell) -> None:
+    assert shell("estimate", "--scoreboard") == "runs  0 compared\n"
+
+
+def test_a_scoreboard_of_one_run_is_refused(shell: Shell) -> None:
+    told = shell(*TINY, "lora_r=4", "--scoreboard", code=2)
+    assert "--scoreboard is of all past runs, and lora_r, model, train of one. Leave out one of them." in told
