@@ -121,3 +121,4 @@ def _print_plan(job: Any, steps: list[Any], as_json: bool) -> None:
         rows = list(step.spec.literals.items())
         print(f"\n{step.name} ({step.spec.component}, {step.spec.resources.cpus or 'all'} cores)")
         print_table(("parameter", "value"), rows, "  no parameters")
+    print("\nTime, memory and disk, by a few steps on these rows: mafunzo estimate, with the same words")

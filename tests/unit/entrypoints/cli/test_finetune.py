@@ -157,6 +157,7 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(shell: Shell, workspace: W
     assert "\nfinetune (finetune:" in told
     assert ["lora_r", "4"] in [line.split() for line in told.splitlines()]
     assert "\nnote: 2 of the 60 rows equal an earlier one; rows that repeat within a split are kept\n" in told
+    assert told.endswith("mafunzo estimate, with the same words\n")
     body = json.loads(shell(*TINY, "--dry-run", "--json"))
     assert len(body["job"]["properties"]["notes"]) == 1
     names = [step["spec"]["name"] for step in body["steps"]]
