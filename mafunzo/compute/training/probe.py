@@ -166,6 +166,7 @@ def _slice_of(column: Sequences, start: int, stop: int) -> Sequences:
 
 def _measure_save(run: Run) -> tuple[float, int]:
     """Return the seconds that a checkpoint takes, and its bytes."""
+    run.request.output.mkdir(parents=True, exist_ok=True)
     saver = Saver(run, TrainingState())
     with saver.at_sigterm():  # nothing is being written any more when this ends
         begun = time.monotonic()
