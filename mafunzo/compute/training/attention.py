@@ -39,7 +39,7 @@ heads, G = H / K query heads that share a key head, D the width of a head, B row
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -55,12 +55,19 @@ PACKED = "mafunzo_packed"
 RECORDED = "mafunzo_recorded"
 BLOCK = 128
 SAVED_BYTES = 16 * 2**20
-"""Attention weights of a layer are saved for the backward pass up to this size, and computed again beyond."""
+"""Attention weights of a layer, of all sequences of a pass together, are saved for the backward pass up to this size."""
+_LIMIT = "saved_attention_bytes"
 
 
 def register() -> None:
     """Register the attention `mafunzo_packed` with transformers."""
     AttentionInterface.register(PACKED, packed_attention)
+
+
+def limit_saved(network: nn.Module, layer_bytes: int) -> None:
+    """Save no more than so many bytes of attention weights a layer for the backward pass; the rest is computed again."""
+    for module in network.modules():
+        setattr(module, _LIMIT, layer_bytes)
 
 
 @dataclass(frozen=True)
@@ -122,7 +129,14 @@ def packed_attention(
     if query.device.type == "cpu":
         with torch.autocast("cpu", enabled=False):
             out: Tensor = _Attention.apply(
-                query[0].to(dtype), key[0].to(dtype), value[0], bounds, scale, window, softcap or 0.0
+                query[0].to(dtype),
+                key[0].to(dtype),
+                value[0],
+                bounds,
+                scale,
+                window,
+                softcap or 0.0,
+                getattr(module, _LIMIT, SAVED_BYTES),
             )  # type: ignore[no-untyped-call]
         return out.unsqueeze(0), None
     return _by_sdpa(query.to(dtype), key.to(dtype), value, bounds, scale, window, softcap), None
@@ -146,6 +160,7 @@ class _Attention(torch.autograd.Function):
         scale: float,
         window: int,
         softcap: float,
+        saved_bytes: int,
     ) -> Tensor:
         heads, tokens, width = query_HTD.shape
         groups = heads // key_KTD.shape[0]
@@ -153,7 +168,7 @@ class _Attention(torch.autograd.Function):
         out = torch.empty(tokens, heads, width, dtype=value_KTD.dtype)
         out_view = out.view(tokens, -1, groups, width)
         saved: list[Tensor] = []
-        saves = not softcap and _weights_bytes(heads, bounds, query.element_size()) <= SAVED_BYTES
+        saves = not softcap and weights_bytes(heads, bounds, query.element_size()) <= saved_bytes
         for block in _blocks(bounds, window):
             first, start, end = block
             weights = _weights(query, key_KTD, block, window, softcap)[0]
@@ -195,7 +210,7 @@ class _Attention(torch.autograd.Function):
             rows = query[:, :, start:end].reshape(kv_heads, -1, width)
             d_key[:, first:end] += torch.bmm(d_scores.transpose(1, 2), rows)
         d_query_HTD = d_query.mul_(scale).view(kv_heads * groups, tokens, width)
-        return d_query_HTD, d_key.to(key_KTD.dtype), d_value.to(value_KTD.dtype), None, None, None, None
+        return d_query_HTD, d_key.to(key_KTD.dtype), d_value.to(value_KTD.dtype), None, None, None, None, None
 
 
 def _blocks(bounds: list[int], window: int) -> Iterator[tuple[int, int, int]]:
@@ -229,10 +244,10 @@ def _weights(
     return torch.softmax(scores, -1), slope
 
 
-def _weights_bytes(heads: int, bounds: list[int], element_bytes: int) -> int:
-    """Bytes of the attention weights of the longest sequence, over all heads."""
-    longest = max(high - low for low, high in itertools.pairwise(bounds))
-    return heads * longest * (longest + BLOCK) // 2 * element_bytes
+def weights_bytes(heads: int, bounds: Sequence[int], element_bytes: int) -> int:
+    """Return the bytes of the attention weights of all sequences, over all heads."""
+    lengths = [high - low for low, high in itertools.pairwise(bounds)]
+    return heads * sum(length * (length + BLOCK) // 2 for length in lengths) * element_bytes
 
 
 def _by_sdpa(

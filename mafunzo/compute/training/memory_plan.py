@@ -1,14 +1,18 @@
-"""The memory plan: how many tokens share a forward pass, so that a run fits into the memory that is free.
+"""The memory plan: how a run fits into the memory that is free, at the best speed that does.
 
 What a pass keeps for its backward pass grows with its tokens, and is nearly all that training takes beside the weights: some
-2.5 MB a token for 135M parameters in float32. It is counted in one pass over the longest row. Beyond a thousand tokens or so a
-CPU gets no faster; a GPU needs more to be busy.
+1.2 MB a token for 135M parameters in float32. It is counted in one short pass, and in one whose layers are recomputed. Beyond
+a thousand tokens or so a CPU gets no faster; a GPU needs more to be busy. Three things are chosen, the cheapest first:
+
+    attention weights      kept for the backward pass up to an eighth of the budget, over all layers, else computed again
+    recomputed layers      as few as give room for the longest row, and for a pass of 512 tokens
+    tokens of a pass       as many as have room then
 
     the rows of a step       512 300 200 100 480 90        planned: 1,024 tokens a pass
     its forward passes       512 300 200 | 100 480 90      gradients add up, so that the step is the same whatever the plan
 
 The invariant: the plan decides how rows are grouped, never which rows a step has; loss and gradient stay but for rounding.
-The number is a power of two, so that a little more or less free memory plans the same, to the bit.
+The number of tokens is a power of two, so that a little more or less free memory plans the same, to the bit.
 """
 
 import logging
@@ -18,7 +22,9 @@ import torch
 from torch import Tensor
 
 from mafunzo.compute.device.memory import free_bytes, used_bytes
+from mafunzo.compute.training import attention
 from mafunzo.compute.training.batch import pack
+from mafunzo.compute.training.recomputation import recomputable_layers, recompute_layers, recomputed_layers
 from mafunzo.compute.training.run import Run
 from mafunzo.errors import OutOfMemory
 
@@ -32,44 +38,112 @@ HEADROOM = 1.25
 """What the backward pass takes at its peak, to what the forward pass kept."""
 
 
+PROBE_TOKENS = 256
+"""Tokens of the passes that are counted."""
+USEFUL_TOKENS = 512
+"""Tokens of a pass below which a processor's matrix products lose speed: as much as recomputing layers costs."""
+ATTENTION_SHARE = 1 / 8
+"""The share of the budget that may hold attention weights."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a pass keeps. per_token: bytes a token if nothing is recomputed. per_layer: of them, those that recomputing one of
+    the `layers` saves."""
+
+    per_token: float
+    per_layer: float
+    layers: int
+
+    def kept(self, recomputed: int) -> float:
+        """Return the bytes a token where so many layers are recomputed, of which one is whole at a time."""
+        return self.per_token - self.per_layer * max(0, recomputed - 1)
+
+
 @dataclass(frozen=True)
 class MemoryPlan:
-    """forward_tokens: tokens that share a forward pass; a longer row has its own. Bytes: as they were then."""
+    """forward_tokens: tokens that share a forward pass; a longer row has its own. Bytes: as they were then.
+
+    recomputed_layers: of `layers`, those that run again in the backward pass. attention_bytes: of attention weights, kept over
+    all layers at most. peak_bytes: the most that the process will hold.
+    """
 
     forward_tokens: int
+    recomputed_layers: int
+    layers: int
     bytes_per_token: int
+    attention_bytes: int
     state_bytes: int
     free_bytes: int
+    peak_bytes: int
 
     def __str__(self) -> str:
+        recomputed = (
+            f", {self.recomputed_layers} of {self.layers} layers computed again" if self.recomputed_layers else ""
+        )
         return (
-            f"up to {self.forward_tokens:,} tokens in a forward pass, {self.bytes_per_token / 2**10:,.0f} KiB each; "
-            f"{self.state_bytes / 2**30:.1f} GiB for gradients and the optimizer; {self.free_bytes / 2**30:.1f} GiB are free"
+            f"up to {self.forward_tokens:,} tokens in a forward pass, {self.bytes_per_token / 2**10:,.0f} KiB each"
+            f"{recomputed}; "
+            f"{self.attention_bytes / 2**30:.1f} GiB for attention weights at most; "
+            f"{self.state_bytes / 2**30:.1f} GiB for gradients and the optimizer; a peak of {self.peak_bytes / 2**30:.1f} GiB "
+            f"in all; {self.free_bytes / 2**30:.1f} GiB are free"
         )
 
 
 def plan_memory(run: Run) -> MemoryPlan:
-    """Return the plan of a run, before its first step; raises `OutOfMemory` where `max_memory_gb` has no room for a row."""
+    """Make the plan of a run, before its first step, and have its network keep to it.
+
+    Raises `OutOfMemory` where `max_memory_gb` has no room for a row.
+    """
     lengths = [sum(len(ids) for ids, _ in run.rows.row(index)) for index in range(len(run.rows))]
     longest = max(lengths)
     free, state, used = free_bytes(run.device), _state_bytes(run), used_bytes(run.device)  # before a pass is counted
     free //= run.ranks.processes_on(run.device)
-    per_token = _kept_bytes(run, lengths.index(longest))
+    costs = _costs(run, lengths.index(longest))
+    held, limit = used + state, run.arguments.max_memory_gb * 1e9
     budget = free * SHARE - state
-    if limit := run.arguments.max_memory_gb * 1e9:
-        held = used + state
-        _require_row(longest, held + longest * per_token * HEADROOM, limit)
+    if limit:
+        _require_row(longest, held + longest * costs.kept(costs.layers) * HEADROOM, limit)
         budget = min(budget, limit - held)
-    tokens = forward_tokens(budget, per_token * HEADROOM, MOST_TOKENS.get(run.device.type, 1024))
-    return MemoryPlan(tokens, round(per_token), state, free)
+    budget = run.ranks.least(
+        int(budget)
+    )  # all processes plan the same: layers that run again may gather weights together
+    most = MOST_TOKENS.get(run.device.type, 1024)
+    step_tokens = run.order.rows_per_step * longest
+    attention_bytes = _bound_attention(run, longest, min(most, step_tokens), budget * ATTENTION_SHARE)
+    tokens, recomputed = fit(costs, budget - attention_bytes, longest, min(step_tokens, most), most)
+    if recomputed:
+        recompute_layers(run.network, recomputed)
+    kept = costs.kept(recomputed)
+    peak = held + attention_bytes + kept * max(longest, min(tokens, step_tokens)) * HEADROOM
+    return MemoryPlan(
+        tokens,
+        recomputed or recomputed_layers(run.network),
+        recomputable_layers(run.network),
+        round(kept),
+        attention_bytes,
+        state,
+        free,
+        round(peak),
+    )
+
+
+def fit(costs: Costs, budget_bytes: float, longest: int, step_tokens: int, most: int) -> tuple[int, int]:
+    """Return the tokens of a forward pass and how many layers are recomputed: as few as let a pass be useful.
+
+    longest: tokens of the longest row, which has a pass at least. step_tokens: of an optimizer step, beyond which none goes.
+    """
+    needed = max(longest, min(USEFUL_TOKENS, step_tokens))
+    room = (n for n in range(costs.layers + 1) if needed * costs.kept(n) * HEADROOM <= budget_bytes)
+    recomputed = next(room, costs.layers)
+    return forward_tokens(budget_bytes, costs.kept(recomputed) * HEADROOM, most), recomputed
 
 
 def _require_row(tokens: int, needed_bytes: float, limit_bytes: float) -> None:
     if needed_bytes > limit_bytes:
         raise OutOfMemory(
-            f"max_memory_gb is {limit_bytes / 1e9:g}, and training needs about {needed_bytes / 1e9:.2f} GB: "
-            f"the longest row has {tokens:,} tokens. Raise it, "
-            "lower max_seq_length, or set gradient_checkpointing or apply_lora true."
+            f"max_memory_gb is {limit_bytes / 1e9:g}, and training needs about {needed_bytes / 1e9:.2f} GB, all layers "
+            f"computed again: the longest row has {tokens:,} tokens. Raise it, lower max_seq_length, or set apply_lora true."
         )
 
 
@@ -82,13 +156,57 @@ def forward_tokens(budget_bytes: float, bytes_per_token: float, most: int) -> in
 
 
 def _state_bytes(run: Run) -> int:
-    """Return what the trained weights will need: a gradient, and two numbers of the optimizer's state, each in float32."""
-    return 12 * sum(int(weight.numel()) for weight in run.network.parameters() if weight.requires_grad)
+    """Return what gradients and the optimizer's state will need beside what a resumed run holds of it already."""
+    weights = [weight for weight in run.network.parameters() if weight.requires_grad]
+    gradients = sum(int(weight.nbytes) for weight in weights)
+    held: int = sum(
+        value.nbytes for state in run.optimizer.state.values() for value in state.values() if torch.is_tensor(value)
+    )
+    return gradients + max(0, sum(optimizer_bytes(weight, run.arguments.optim) for weight in weights) - held)
+
+
+def optimizer_bytes(weight: Tensor, name: str) -> int:
+    """Return what an optimizer holds for a weight: AdamW two numbers for each, Adafactor one a row and column of a matrix."""
+    numbers = int(weight.numel())
+    if name != "adafactor":
+        return 2 * numbers * weight.element_size()
+    if weight.dim() < 2:
+        return 4 * numbers
+    rows, columns = weight.shape[-2:]
+    return 4 * int(numbers // columns + numbers // rows)
+
+
+def _bound_attention(run: Run, longest: int, tokens: int, budget_bytes: float) -> int:
+    """Have the layers keep no more attention weights than fit the budget together; return the bytes that they may come to."""
+    config = run.network.config.get_text_config()
+    if run.device.type != "cpu" or not run.packed.packs:
+        return 0
+    layers = int(config.num_hidden_layers)
+    layer_bytes = min(attention.SAVED_BYTES, max(0, int(budget_bytes / layers)))
+    attention.limit_saved(run.network, layer_bytes)
+    bounds = [*range(0, max(longest, tokens), longest), max(longest, tokens)]
+    element_bytes = run.precision.compute.itemsize
+    return layers * min(layer_bytes, attention.weights_bytes(int(config.num_attention_heads), bounds, element_bytes))
+
+
+def _costs(run: Run, row: int) -> Costs:
+    """Count what a pass over a row keeps, as the run is set and with all layers recomputed."""
+    if run.packed.packs:
+        attention.limit_saved(run.network, 0)  # they are counted apart, as they grow with the square of a row
+    per_token = _kept_bytes(run, row)
+    layers = recomputable_layers(run.network)
+    if not layers or recomputed_layers(run.network):
+        return Costs(per_token, 0.0, 0)
+    recompute_layers(run.network, layers)
+    least = _kept_bytes(run, row)
+    recompute_layers(run.network, 0)
+    return Costs(per_token, max(0.0, per_token - least) / layers, layers)
 
 
 def _kept_bytes(run: Run, row: int) -> float:
-    """Return the bytes a token that a forward pass over a row keeps for its backward pass."""
-    batch = pack([run.rows.row(row)])
+    """Return the bytes a token that a forward pass over a row, or the beginning of a long one, keeps for its backward pass."""
+    most = PROBE_TOKENS if run.packed.packs else None
+    batch = pack([tuple((ids[:most], ids[:most]) for ids, _ in run.rows.row(row))])
     weights = {weight.untyped_storage().data_ptr() for weight in run.network.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}  # held until all is counted: addresses must not be used twice
 

@@ -1,6 +1,7 @@
 """The output of a run: the best weights, the tokenizer, the learning curve, and everything about the run that outlives it."""
 
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from mafunzo.compute.model.folder import copy_files, read_facts, read_json
 from mafunzo.compute.model.lora import adapters
 from mafunzo.compute.training import checkpoint
 from mafunzo.compute.training.learning_curve import draw_learning_curve
+from mafunzo.compute.training.memory_plan import MemoryPlan
+from mafunzo.compute.training.recomputation import recomputed_layers
 from mafunzo.compute.training.run import Run, base_name
 from mafunzo.compute.training.state import History, TrainingState, total_flos, trainer_state
 from mafunzo.errors import InvalidFile
@@ -23,11 +26,11 @@ logger = logging.getLogger(__name__)
 BASE_FACTS = ("name", "version", "source", "revision", "licence", "weights_sha256", "card", "base")
 
 
-def write_output(run: Run, state: TrainingState, history: History) -> dict[str, float]:
+def write_output(run: Run, state: TrainingState, history: History, plan: MemoryPlan) -> dict[str, float]:
     """Restore the best weights and write the output folder; returns the content of `all_results.json`."""
     output = run.request.output
     history.write_steps()
-    results = _results(run, state)
+    results = _results(run, state, plan)
     history.write(results)
     if state.best_loss is not None:
         results |= {"eval_loss": state.best_loss, "best_step": float(state.best_step or 0)}
@@ -35,19 +38,20 @@ def write_output(run: Run, state: TrainingState, history: History) -> dict[str, 
     _copy_tokenizer(run.request.prepared / "tokenizer", output)
     write_json(output / "trainer_state.json", trainer_state(run, state), indent=2)
     write_json(output / "all_results.json", results, indent=2)
-    write_json(output / "finetune_args.json", _recorded_arguments(run, state), indent=2)
+    write_json(output / "finetune_args.json", _recorded_arguments(run, state, plan), indent=2)
     if state.receipt:
         logger.info("Went on %s", state.receipt)
     draw_learning_curve(state.history, state.best_step, output / "loss.png")
     return results
 
 
-def _results(run: Run, state: TrainingState) -> dict[str, float]:
+def _results(run: Run, state: TrainingState, plan: MemoryPlan) -> dict[str, float]:
     seconds = max(state.seconds, 1e-9)
     return {
         "epoch": run.order.epoch_after(state.step),
         "num_tokens": float(state.tokens),
         "peak_memory_bytes": float(peak_bytes(run.device)),
+        "planned_peak_memory_bytes": float(plan.peak_bytes),
         "total_flos": total_flos(run, state),
         "train_loss": state.loss_sum / max(state.step, 1),
         "train_runtime": state.seconds,
@@ -77,7 +81,7 @@ def _saved_dtype(run: Run) -> torch.dtype:
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 
-def _recorded_arguments(run: Run, state: TrainingState) -> dict[str, Any]:
+def _recorded_arguments(run: Run, state: TrainingState, plan: MemoryPlan) -> dict[str, Any]:
     facts = read_facts(run.request.base)
     return {
         **run.arguments.to_values(),
@@ -86,6 +90,7 @@ def _recorded_arguments(run: Run, state: TrainingState) -> dict[str, Any]:
         "lora_layers": [name for name, _ in adapters(run.network)],
         "effective_batch_rows": run.order.rows_per_step,
         "forward_tokens": state.forward_tokens,
+        "memory_plan": asdict(plan) | {"recomputed_layers": recomputed_layers(run.network)},
         "total_steps": run.order.total_steps,
         "device": str(run.device),
         "processes": run.ranks.size,

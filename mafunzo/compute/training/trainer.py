@@ -60,7 +60,7 @@ def finetune(request: TrainingRequest) -> dict[str, float]:
         saver = Saver(run, state)
         with saver.at_sigterm():
             Trainer(run, state, history, make_validator(run, saver.save_if_due), saver).train()
-        return write_output(run, state, history) if ranks.is_first else {}
+        return write_output(run, state, history, plan) if ranks.is_first else {}
 
 
 class Trainer:

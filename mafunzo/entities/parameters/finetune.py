@@ -230,8 +230,8 @@ _CHECKPOINTS = (
         "max_memory_gb",
         "number",
         "The most memory that each process of training takes, of the machine or of its GPU, in GB of 10^9 bytes: fewer tokens "
-        "share a forward pass where it needs that, with the same losses. What can't fit is refused before the first step. 0: "
-        "as much as 70% of what is free then.",
+        "share a forward pass, and layers are computed again, where it needs that, with the same losses. What can't fit is "
+        "refused before the first step. 0: as much as 70% of what is free then.",
         default=0.0,
         minimum=0,
         unit="GB",
