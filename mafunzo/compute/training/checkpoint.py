@@ -2,13 +2,8 @@
 
 checkpoint-N/ holds the adapter (peft's format) or the model (float32), optimizer.safetensors + optimizer.json,
 scheduler.json, rng.safetensors (of each rank), trainer_state.json, and manifest.json with the hash of each and of itself,
-<<<<<<< HEAD
 beside the circumstances in which it was written (circumstance.py). A folder without a valid manifest is not a checkpoint, nor
 is one of weights alone. No pickle anywhere.
-=======
-beside the circumstances in which it was written (circumstance.py). A folder without a valid manifest is not a checkpoint,
-nor is one of weights alone. No pickle anywhere.
->>>>>>> cc32202 (Keep the docstring of checkpoints within its line)
 
 A checkpoint is written beside its place, made durable, and renamed. A kill in between leaves either the one that was there
 before or a whole `.checkpoint-N.tmp`, which `usable` puts in its place.
