@@ -26,10 +26,10 @@ from mafunzo.tracking.metrics import MetricLog
 
 
 class Disturbed(Supervised):
-    """On the last rank, something happens in its nth forward pass; the first is that of the memory plan."""
+    """On the last rank, something happens in its nth forward pass; the memory plan's two count as the first."""
 
     def __init__(self, what: str, n: int) -> None:
-        self._what, self._left = what, n
+        self._what, self._left = what, n + 1
 
     def loss(self, network, batch):
         self._left -= 1
