@@ -16,7 +16,7 @@ from mafunzo.errors import InvalidParameter
 
 logger = logging.getLogger(__name__)
 
-_FREE = frozenset({"resume_from_checkpoint", *FREE_ON_RESUME})
+_FREE = frozenset({"resume_from_checkpoint", "cpu_processes_finetune", "strict_compute", *FREE_ON_RESUME})
 """Arguments that may differ when a checkpoint is resumed from: they change no result."""
 _ADDED = {"num_nodes_finetune": 1}
 """Arguments that earlier versions didn't have, and what these did: a checkpoint names one only where it is another."""

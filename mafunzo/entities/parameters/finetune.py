@@ -316,12 +316,10 @@ NEW_ON_RESUME = ("num_train_epochs", "max_steps", "learning_rate")
 """What may be given anew when training goes on from a checkpoint; the learning rate's schedule is computed for it then."""
 FREE_ON_RESUME = (
     "auto_find_batch_size",
-    "cpu_processes_finetune",
     "dataloader_num_workers",
     "max_memory_gb",
     "save_interval_s",
     "save_total_limit",
-    "strict_compute",
 )
 """What may be given anew too, and changes no result."""
 

@@ -49,6 +49,7 @@ def test_every_noun_and_verb_is_there() -> None:
         "backup",
         "restore",
         "mlflow",
+        "estimate",
         "prune",
         "status",
     }

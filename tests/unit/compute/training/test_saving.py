@@ -35,7 +35,7 @@ IN_THE_SECOND_STEP = PASSES_OF_A_STEP + 3
 
 @pytest.fixture(autouse=True)
 def one_row_a_pass(monkeypatch):
-    monkeypatch.setattr(trainer_module, "plan_memory", lambda run: MemoryPlan(1, 0, 0, 0))
+    monkeypatch.setattr(trainer_module, "plan_memory", lambda run: MemoryPlan(1, *[0] * 7))
 
 
 class Killed(BaseException):
