@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 ROOT = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
 
@@ -26,6 +28,11 @@ def cpu_limits() -> Iterator[float]:
         quota, period = _words(group / "cpu.cfs_quota_us"), _words(group / "cpu.cfs_period_us")
         if quota and float(quota[0]) > 0:
             yield float(quota[0]) / float(period[0] if period else 100_000)
+
+
+def usable_memory_bytes() -> int:
+    """Return how much memory this process may use at all: the machine's, and no more than its groups' limits."""
+    return min([psutil.virtual_memory().total, *(limit for limit, _ in memory_limits())])
 
 
 def memory_limits() -> Iterator[tuple[int, int]]:

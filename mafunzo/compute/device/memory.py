@@ -16,11 +16,6 @@ def free_bytes(device: torch.device) -> int:
     return min([psutil.virtual_memory().available, *(limit - used for limit, used in cgroup.memory_limits())])
 
 
-def total_bytes() -> int:
-    """Return how much memory this process may use at all, of the machine or its control groups."""
-    return min([psutil.virtual_memory().total, *(limit for limit, _ in cgroup.memory_limits())])
-
-
 def used_bytes(device: torch.device) -> int:
     """Return how much memory this process holds, on the device that computes."""
     if device.type == "cuda":

@@ -56,9 +56,8 @@ class Watch:
     def after(self, time: RunTime) -> "Watch":
         """Return what is known with one more look."""
         ran_s, waited_s = time.ran_s - self.time.ran_s, time.waited_s - self.time.waited_s
-        if ran_s < 0 or waited_s < 0:  # a thread has ended, and its times are gone
-            return Watch(time, self.is_busy, self.quiet_looks)
-        if ran_s + waited_s < LEAST_RUN_S:
+        is_cut = ran_s < 0 or waited_s < 0  # a thread has ended, and its times are gone
+        if is_cut or ran_s + waited_s < LEAST_RUN_S:
             return Watch(time, self.is_busy, self.quiet_looks)
         share = waited_s / (ran_s + waited_s)
         if share >= BUSY_SHARE:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from transformers.modeling_utils import PreTrainedModel
 
-from mafunzo.compute.device.memory import free_bytes, total_bytes
+from mafunzo import cgroup
+from mafunzo.compute.device.memory import free_bytes
 from mafunzo.compute.device.precision import half_formats
 from mafunzo.compute.inference.attention import attend_by_rows
 from mafunzo.compute.inference.kv_cache import SlotCache
@@ -150,4 +151,4 @@ def serving_dtype(folder: Path, device: torch.device | str) -> torch.dtype | Non
     if torch.device(device).type != "cpu" or name not in ("bfloat16", "float16"):
         return None
     half_bytes = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    return None if name in half_formats().held(half_bytes, total_bytes()) else torch.float32
+    return None if name in half_formats().held(half_bytes, cgroup.usable_memory_bytes()) else torch.float32

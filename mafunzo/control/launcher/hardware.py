@@ -5,8 +5,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import psutil
-
 from mafunzo import cgroup
 from mafunzo.entities.compute import HalfFormats, Hardware
 from mafunzo.entities.job import Resources
@@ -19,7 +17,7 @@ AVX512_FLAGS = {"avx512bw", "avx512vl", "avx512dq"}
 
 def hardware() -> Hardware:
     """Return what this process may use; a container's limits count, not its host's size."""
-    return Hardware(cpus=cgroup.usable_cpus(), memory_mb=_memory() // 2**20, gpus=_gpus())
+    return Hardware(cpus=cgroup.usable_cpus(), memory_mb=cgroup.usable_memory_bytes() // 2**20, gpus=_gpus())
 
 
 def capacity(of: Hardware) -> Resources:
@@ -44,11 +42,6 @@ def half_formats(has_gpu: bool, cpuinfo: Path = CPUINFO) -> HalfFormats:
     if flags & BFLOAT16_FLAGS:
         return HalfFormats(computed=bfloat16)
     return HalfFormats(converted=bfloat16 if flags & CONVERTING_FLAGS or flags >= AVX512_FLAGS else frozenset())
-
-
-def _memory() -> int:
-    """Bytes."""
-    return min([psutil.virtual_memory().total, *(limit for limit, _ in cgroup.memory_limits())])
 
 
 def _gpus() -> tuple[str, ...]:

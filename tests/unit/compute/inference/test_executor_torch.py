@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, MambaConfig, PreTrainedModel
 
+from mafunzo import cgroup
 from mafunzo.compute.inference import executor_torch
 from mafunzo.compute.inference.executor_torch import TorchExecutor, serving_dtype
 from mafunzo.entities.compute import HalfFormats
@@ -184,7 +185,7 @@ def test_weights_are_served_as_stored_where_the_cpu_computes_in_them(
     (tmp_path / "config.json").write_text(json.dumps({"dtype": weights_dtype}))
     (tmp_path / "model.safetensors").write_bytes(bytes(1000))
     monkeypatch.setattr(executor_torch, "half_formats", lambda: formats)
-    monkeypatch.setattr(executor_torch, "total_bytes", lambda: memory_bytes)
+    monkeypatch.setattr(cgroup, "usable_memory_bytes", lambda: memory_bytes)
     assert serving_dtype(tmp_path, device) == dtype
 
 
