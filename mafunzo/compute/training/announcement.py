@@ -2,6 +2,7 @@
 
 import logging
 import time
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -116,8 +117,9 @@ def rough_costs(run: Run) -> Costs:
     return Costs(token_s, 0.0, token_s * 2 / passes, 12 * trained / DISK_BYTES_S)
 
 
+@cache  # what is announced and what is left are told from one measurement
 def matmul_flops(dtype: torch.dtype, device: torch.device, size: int = 1024) -> float:
-    """Return the operations a second of a square matrix product, measured in some 50 ms."""
+    """Return the operations a second of a square matrix product, measured in some 50 ms, once in a process."""
     left = torch.ones(size, size, dtype=dtype, device=device)
     left @ left
     _wait(device)

@@ -121,6 +121,7 @@ def test_what_a_step_installs_is_its_own(root: Path, tiny: Environment, wheels: 
     assert done.stdout.splitlines()[1:] == ["tiny 1.0 runs"]
 
 
+@pytest.mark.slow
 def test_what_a_step_installs_in_mafunzo_s_own_environment_stays_out_of_it(wheels: Path, tmp_path: Path) -> None:
     make_overlay(tmp_path / "overlay")
     command = f"pip install --no-index -f {wheels} tiny pyyaml; tiny; pip show -f tiny | grep Location"
