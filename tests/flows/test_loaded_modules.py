@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mafunzo import Workspace
@@ -49,6 +51,29 @@ def test_the_control_plane_loads_nothing_of_the_compute_plane():
 def test_a_step_loads_nothing_of_the_control_plane():
     loaded = loaded_after("import mafunzo.compute.components.finetune, mafunzo.compute.components.evaluate")
     assert not loaded & {"sqlalchemy", "fastapi", "typer", "mlflow"}
+
+
+@pytest.mark.parametrize(
+    "module", ["components.finetune", "components.evaluate", "inference.worker", "components.import_model"]
+)
+def test_a_process_that_loads_a_network_leaves_out_what_few_networks_need(module):
+    program = (
+        f"import runpy, sys\nsys.argv = ['x', '--help']\ntry:\n    runpy.run_module('mafunzo.compute.{module}', "
+        "run_name='__main__')\nexcept SystemExit:\n    pass"
+    )
+    loaded = loaded_after(program)
+    assert "transformers.modeling_utils" in loaded
+    assert not loaded & {"scipy", "sklearn", "peft", "pandas", "datasets"}
+
+
+def test_reading_prepared_rows_loads_neither_pandas_nor_partitioned_data_sets(tmp_path):
+    table = pa.table({"input_ids": [[1, 2, 3]], "labels": [[-100, 2, 3]]})
+    pq.write_table(table, tmp_path / "train.parquet")
+    loaded = loaded_after(
+        "from pathlib import Path\nfrom mafunzo.compute.training.batch import read_rows\n"
+        f"read_rows(Path({str(tmp_path / 'train.parquet')!r}), (('input_ids', 'labels'),))"
+    )
+    assert not loaded & {"pandas", "pyarrow.dataset"}
 
 
 def test_the_runner_loads_little():

@@ -1,5 +1,10 @@
 """Estimates a training run from its memory plan and a probe on its real rows: `estimate.json`, and nothing that was trained."""
 
+if __name__ == "__main__":  # before anything else imports transformers
+    from mafunzo.compute.model.quick_start import import_networks
+
+    import_networks()
+
 import json
 import logging
 import shutil

@@ -1,5 +1,10 @@
 """Compare a tuned model with its base on held-out rows; write the report, and what an endpoint must reproduce."""
 
+if __name__ == "__main__":  # before anything else imports transformers
+    from mafunzo.compute.model.quick_start import import_networks
+
+    import_networks()
+
 import logging
 import sys
 from pathlib import Path

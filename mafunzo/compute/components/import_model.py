@@ -1,5 +1,10 @@
 """The import step: a base model from a folder, MLflow, the hub or the catalogue, as a Hugging Face folder safe to load."""
 
+if __name__ == "__main__":  # before anything else imports transformers
+    from mafunzo.compute.model.quick_start import import_networks
+
+    import_networks()
+
 import dataclasses
 import logging
 import re

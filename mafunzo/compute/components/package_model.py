@@ -1,5 +1,10 @@
 """The packaging step: the tuned model as an MLflow model folder that loads where Mafunzo isn't installed."""
 
+if __name__ == "__main__":  # before anything else imports transformers
+    from mafunzo.compute.model.quick_start import import_networks
+
+    import_networks()
+
 import json
 import logging
 import platform

@@ -5,6 +5,11 @@ itself when the model can't be loaded, with the exit code of the error, and with
 has its token may ask.
 """
 
+if __name__ == "__main__":  # before anything else imports transformers
+    from mafunzo.compute.model.quick_start import import_networks
+
+    import_networks()
+
 import argparse
 import logging
 import os

@@ -91,7 +91,8 @@ def read_rows(path: Path, row_format: RowFormat) -> Rows:
     """Read the columns of a row format from a prepared parquet file; raises `InvalidFile` or `InvalidData`."""
     columns = [name for pair in row_format for name in pair]
     try:
-        table = pq.read_table(path, columns=columns, memory_map=True).combine_chunks()
+        with pq.ParquetFile(path, memory_map=True) as file:  # read_table imports the engine of partitioned data sets
+            table = file.read(columns).select(columns).combine_chunks()
     except (OSError, ValueError, KeyError) as error:
         raise InvalidFile(f"{path} isn't a prepared parquet file with {' and '.join(columns)}: {error}") from error
     if table.num_rows == 0:
@@ -117,8 +118,8 @@ def _flat(table: pa.Table, name: str) -> tuple[Ints, NDArray[np.int64]]:
     """Return a column of lists as one array, and where in it each list begins."""
     column = table.column(name).combine_chunks()
     column = column.chunk(0) if hasattr(column, "chunk") else column
-    bounds = column.offsets.to_numpy().astype(np.int64)
-    return column.flatten().to_numpy().astype(np.int32, copy=False), bounds - bounds[0]
+    bounds = np.from_dlpack(column.offsets).astype(np.int64)  # to_numpy imports pandas
+    return np.from_dlpack(column.flatten()).astype(np.int32, copy=False), bounds - bounds[0]
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,12 @@ def test_a_file_that_is_no_parquet_says_so(tmp_path):
         read(tmp_path / "train.parquet")
 
 
+def test_a_file_without_the_columns_says_which(tmp_path):
+    pq.write_table(pa.table({"input_ids": [[1, 2]]}), tmp_path / "train.parquet")
+    with pytest.raises(InvalidFile, match="labels"):
+        read(tmp_path / "train.parquet")
+
+
 def test_packing_puts_sequences_behind_each_other_with_shifted_targets():
     batch = pack(as_arrays(([5, 6, 7, 8], [-100, -100, 7, 8]), ([9, 3, 4], [-100, 3, 4])))
     assert batch.ids_T.tolist() == [5, 6, 7, 9, 3]
