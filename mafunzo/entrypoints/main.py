@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 refused, 130 interrupted.
 """
 
 import functools
+import gc
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -75,8 +76,13 @@ app.command("backup")(server.backup)
 app.command("restore")(server.restore)
 
 
+FEWER_COLLECTIONS = 100_000
+"""So many new objects before garbage is looked for: what a command imports is some 200,000, hardly one of them garbage."""
+
+
 def main() -> None:
     """Run the command that `sys.argv` names."""
+    gc.set_threshold(FEWER_COLLECTIONS)
     try:
         command()(prog_name="mafunzo")
     except MafunzoError as error:

@@ -43,6 +43,22 @@ def test_a_list_loads_nothing_that_plans_supervises_or_migrates(tmp_path):
     assert not loaded & {*HEAVY, "httpx", *(f"mafunzo.control.{module}" for module in control)}
 
 
+def test_lists_of_endpoints_models_and_environments_load_nothing_that_plans_or_deploys(tmp_path):
+    Workspace(tmp_path).close()
+    loaded = loaded_after(
+        f"import mafunzo\nw = mafunzo.Workspace({str(tmp_path)!r})\n"
+        "w.endpoints.list(), w.deployments.of([]), w.models.list(), w.environments.list()"
+    )
+    assert {"mafunzo.control.workspace.models", "mafunzo.control.workspace.environments"} <= loaded
+    control = ("pipelines.plan", "pipelines.decide", "serving.reference", "workspace.arguments", "workspace.computes")
+    assert not loaded & {*HEAVY, "httpx", *(f"mafunzo.control.{module}" for module in control)}
+
+
+def test_a_list_loads_no_list_of_processes_while_no_server_runs(tmp_path):
+    Workspace(tmp_path).close()
+    assert "psutil" not in loaded_after(f"import mafunzo\nmafunzo.Workspace({str(tmp_path)!r}).users.list()")
+
+
 def test_the_control_plane_loads_nothing_of_the_compute_plane():
     loaded = loaded_after("import mafunzo.entrypoints.serve.application, mafunzo.control.workspace")
     assert not loaded & set(HEAVY)

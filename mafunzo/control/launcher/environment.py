@@ -41,6 +41,8 @@ from mafunzo.tracking.step_folder import STEP_FOLDER, StepFolder
 
 logger = logging.getLogger(__name__)
 
+ENVIRONMENTS_FOLDER = "environments"
+"""Where in a home the virtual environments of users' steps are."""
 READY_FILE = ".ready"
 REQUIREMENTS_FILE = "requirements.txt"
 OURS_ONLY = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")

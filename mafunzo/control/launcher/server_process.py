@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from mafunzo.control.launcher.local import last_lines
-from mafunzo.control.launcher.tree import live_process
 from mafunzo.control.store.home import Home
 from mafunzo.entities.server_address import LOOPBACK, ServerAddress
 from mafunzo.errors import HomeInUse, MafunzoError, ServerFailed, from_record
@@ -29,6 +27,8 @@ def find_server(home: Home) -> ServerAddress | None:
         return None
     if "azure_port" in facts:  # as version 0.1.0 wrote it
         facts["https_port"] = facts.pop("azure_port")
+    from mafunzo.control.launcher.tree import live_process  # psutil, which few commands need beside
+
     address = ServerAddress(**facts)
     return None if live_process(address.pid, address.pid_start, address.identity) is None else address
 
@@ -117,7 +117,7 @@ def _await_answer(home: Home, process: "subprocess.Popen[bytes]", error_file: Pa
             raise _error_of(home, process.returncode, error_file)
         time.sleep(0.05)
     process.terminate()
-    raise ServerFailed(f"The server didn't answer in time. The end of {log_file(home)}:", last_lines(log_file(home)))
+    raise ServerFailed(f"The server didn't answer in time. The end of {log_file(home)}:", _log_end(home))
 
 
 def _await_other(home: Home, deadline: float) -> ServerAddress:
@@ -135,5 +135,11 @@ def _error_of(home: Home, exit_code: int, error_file: Path) -> MafunzoError:
         return from_record(record, ServerFailed(""))
     return ServerFailed(
         f"The server ended with exit code {exit_code} before it answered. The end of {log_file(home)}:",
-        last_lines(log_file(home)),
+        _log_end(home),
     )
+
+
+def _log_end(home: Home) -> list[str]:
+    from mafunzo.control.launcher.local import last_lines  # it starts steps, which commands don't
+
+    return last_lines(log_file(home))

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mafunzo.control.launcher.environment import environment_folder, is_ready
+from mafunzo.control.launcher.environment import ENVIRONMENTS_FOLDER, environment_folder, is_ready
 from mafunzo.control.launcher.local import ExitRecord, LocalLauncher, Running
 from mafunzo.control.pipelines.attempt import last_folder, logged_values, step_folder
 from mafunzo.control.pipelines.cache import Ingredients, differences, ingredients, key_of
@@ -25,8 +25,6 @@ from mafunzo.entities.sweep import Sweep
 from mafunzo.tracking.regular_file import is_regular
 from mafunzo.tracking.step_folder import StepFolder
 
-ENVIRONMENTS_FOLDER = "environments"
-"""Where in a home the virtual environments of users' steps are."""
 HALTED_FILE = "halted"
 """Marks an attempt that was ended because the server was stopped."""
 StepName = tuple[str, str]

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mafunzo.control.launcher.environment import ENVIRONMENTS_FOLDER
 from mafunzo.control.launcher.local import PASSIVE_WAIT, LocalLauncher
 from mafunzo.control.pipelines.attempt import (
     SAVES_FIRST,
@@ -30,7 +31,7 @@ from mafunzo.control.pipelines.decide import (
     without_cores,
 )
 from mafunzo.control.pipelines.delivery import deliver
-from mafunzo.control.pipelines.observer import ENVIRONMENTS_FOLDER, Observer
+from mafunzo.control.pipelines.observer import Observer
 from mafunzo.control.pipelines.stopping import Trial
 from mafunzo.control.pipelines.sweep import is_undrawn, suggest, sweep_of
 from mafunzo.control.store.artifact import Artifacts

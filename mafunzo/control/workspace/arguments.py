@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mafunzo.control.workspace.model_source import ModelSource, ModelSources
+from mafunzo.control.workspace.model_source import ModelSource, ModelSources, import_title
 from mafunzo.control.workspace.services import Services
 from mafunzo.control.workspace.shipped_component import shipped
 from mafunzo.dataset.files import open_source
@@ -172,11 +172,6 @@ def previewing(services: Services, model: str | Path, data: str | Path, values: 
     inputs = {MODEL: model, "train_file_path": data, **values}
     arguments = Arguments(shipped("preview_data_pipeline").component, Faults(), inputs)
     return arguments.request("preview", "preview", f"preview {Path(data).name}")
-
-
-def import_title(reference: str) -> str:
-    """Return what a job is called that imports a model."""
-    return f"import {reference}"
 
 
 def declared_inputs(

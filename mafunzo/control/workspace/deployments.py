@@ -7,11 +7,10 @@ import logging
 import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-from mafunzo.control.serving.reference import holds_chat_model
-from mafunzo.control.workspace.computes import Computes
 from mafunzo.control.workspace.endpoints import EndpointHandle, Endpoints, require_name
-from mafunzo.control.workspace.models import Models
 from mafunzo.control.workspace.services import Services
 from mafunzo.control.workspace.traffic_share import rebalanced
 from mafunzo.entities.asset import Asset
@@ -25,6 +24,9 @@ from mafunzo.entities.endpoint import (
 from mafunzo.entities.reference import AssetReference
 from mafunzo.errors import Conflict, Faults, InvalidParameter, MafunzoError, ServerFailed
 
+if TYPE_CHECKING:  # deploying loads much, and most commands look at deployments only
+    from mafunzo.control.workspace.models import Models
+
 logger = logging.getLogger(__name__)
 
 DeploymentList = list[Deployment]  # the class below has a verb called list
@@ -36,7 +38,12 @@ class Deployments:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._endpoints = Endpoints(services)
-        self._models = Models(services)
+
+    @cached_property
+    def _models(self) -> Models:
+        from mafunzo.control.workspace.models import Models
+
+        return Models(self._services)
 
     def list(self, endpoint: str | None = None) -> DeploymentList:
         """Return the deployments of one endpoint, or of all, by endpoint and name."""
@@ -59,6 +66,8 @@ class Deployments:
         """
         require_limits(request.initial_delay_s, request.request_timeout_s)
         if request.instance_type:
+            from mafunzo.control.workspace.computes import Computes
+
             Computes(self._services).get(request.instance_type)
         asset = self._models.version(request.model)
         handle = self._endpoints.get(endpoint)
@@ -149,6 +158,8 @@ class Deployments:
 
     def require_chat_model(self, model: Asset | AssetReference) -> str:
         """Return the hash of a model's files; raises `InvalidParameter` for what no worker could load, `NotFound`."""
+        from mafunzo.control.serving.reference import holds_chat_model  # pydantic, and schemas made with it
+
         asset = model if isinstance(model, Asset) else self._models.version(model)
         artifact = self._models.artifact_of(asset)
         if artifact is None:

@@ -182,6 +182,11 @@ def _folder_layers(folder: Path) -> Layers | None:
     return layers_of(folder / "config.json", sorted(folder.glob("*.safetensors")))
 
 
+def import_title(reference: str) -> str:
+    """Return what a job is called that imports a model."""
+    return f"import {reference}"
+
+
 def is_repository(reference: str) -> bool:
     """Return whether a reference is `org/name` of a hub, and no address, whose first part ends in a colon."""
     first, slash, _ = reference.partition("/")

@@ -7,12 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mafunzo.control.workspace.arguments import import_title
 from mafunzo.control.workspace.job_handle import JobHandle
 from mafunzo.control.workspace.jobs import Jobs
-from mafunzo.control.workspace.lineage import facts_of_job
 from mafunzo.control.workspace.mirror import set_mirror
-from mafunzo.control.workspace.model_source import ModelSources, is_repository
+from mafunzo.control.workspace.model_source import ModelSources, import_title, is_repository
 from mafunzo.control.workspace.retention import Holders, free, holders_of, named_artifacts
 from mafunzo.control.workspace.services import Services
 from mafunzo.control.workspace.versions import followed_by, taken
@@ -186,6 +184,8 @@ class Models(ModelSources):
                     raise NotFound(f"The model lies in the datastore '{datastore}'. There is '{HOME_DATASTORE}'.")
                 return self._services.blobs.artifact(HOME_CONTAINER, path), {"uploaded": path}
             case JobOutputReference(name, output, path):
+                from mafunzo.control.workspace.lineage import facts_of_job  # it plans, which no list of models needs
+
                 handle, step = self._jobs.find(name)
                 job = handle.job
                 if not (step.status.is_done if step else job.status is JobStatus.COMPLETED):

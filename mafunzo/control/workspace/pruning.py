@@ -17,8 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from mafunzo.control.launcher.environment import environment_folder, last_used_at, remove_unless
-from mafunzo.control.pipelines.observer import ENVIRONMENTS_FOLDER
+from mafunzo.control.launcher.environment import ENVIRONMENTS_FOLDER, environment_folder, last_used_at, remove_unless
 from mafunzo.control.store.artifact import GRACE_S
 from mafunzo.control.store.blob import ABANDONED_S
 from mafunzo.control.store.disk import remove_tree

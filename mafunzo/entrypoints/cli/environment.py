@@ -105,6 +105,6 @@ def _facts(known: "KnownEnvironment") -> dict[str, Any]:
 
 
 def _state(known: "KnownEnvironment") -> str:
-    if known.folder is None:
+    if not known.environment.packages:
         return "Mafunzo's own"
     return "yes" if known.is_built else "no"
