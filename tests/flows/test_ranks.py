@@ -26,7 +26,7 @@ MANY = {
     "eval_steps": 1,
 }
 DROPOUT = LORA | MANY | {"lora_dropout": 0.2}
-RETRIED = LORA | {"auto_find_batch_size": True}
+RETRIED = LORA
 STOPPED = LORA | MANY | {"evaluation_strategy": "epoch"}
 EARLY = FULL | {"num_train_epochs": 8, "apply_early_stopping": True, "learning_rate": 0.01}
 SINGLE_ROWS = LORA | {"per_device_train_batch_size": 1, "max_steps": 3}
@@ -34,7 +34,11 @@ ALIKE = {"LoRA": LORA | MANY, "full": FULL | MANY, "single-rows": SINGLE_ROWS, "
 SCENARIOS = [
     *({"name": name, "values": values} for name, values in ALIKE.items() if name != "out-of-memory"),
     {"name": "out-of-memory", "values": RETRIED, "disturbance": ["out of memory", 2]},
-    {"name": "without-retry", "values": LORA, "disturbance": ["out of memory", 2]},
+    {
+        "name": "without-room",
+        "values": LORA | {"per_device_train_batch_size": 2},
+        "disturbance": ["out of memory for ever", 2],
+    },
     {"name": "NaN", "values": LORA, "disturbance": ["NaN", 3]},
     {"name": "early", "values": EARLY, "prepared": "p"},
     {"name": "dropout", "values": DROPOUT},
@@ -94,7 +98,8 @@ def test_memory_that_runs_out_on_one_halves_the_passes_of_both(folder):
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("NaN", "The loss is nan at step"), ("without-retry", "Out of memory in a forward pass of")]
+    ("name", "text"),
+    [("NaN", "The loss is nan at step"), ("without-room", "Out of memory in a forward or backward pass of")],
 )
 def test_what_ends_one_ends_both_with_the_same_words(folder, name, text):
     one, other = endings(folder, name)

@@ -26,17 +26,19 @@ from mafunzo.tracking.metrics import MetricLog
 
 
 class Disturbed(Supervised):
-    """On the last rank, something happens in its nth forward pass; the memory plan's two count as the first."""
+    """On the last rank, something happens in its nth forward pass; the memory plan's three count as the first."""
 
     def __init__(self, what: str, n: int) -> None:
-        self._what, self._left = what, n + 1
+        self._what, self._left = what, n + 2
 
     def loss(self, network, batch):
         self._left -= 1
         result = super().loss(network, batch)
+        if self._what == "out of memory for ever" and self._left < 0:
+            self._left = 0
         if self._left or int(os.environ["RANK"]) + 1 < int(os.environ["WORLD_SIZE"]):
             return result
-        if self._what == "out of memory":
+        if self._what in ("out of memory", "out of memory for ever"):
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
         if self._what == "error":
             raise MafunzoError("The last rank broke.")

@@ -7,6 +7,7 @@ import psutil
 import torch
 
 from mafunzo import cgroup
+from mafunzo.compute.device.allocator import give_back_freed_memory
 
 
 def free_bytes(device: torch.device) -> int:
@@ -35,3 +36,17 @@ def peak_bytes(device: torch.device, status: Path = Path("/proc/self/status")) -
     except OSError:
         peak = None
     return int(peak[1]) * 1024 if peak else used_bytes(device)
+
+
+def release(device: torch.device, error: BaseException | None = None) -> None:
+    """Give back what this process no longer uses, after memory ran out, so that smaller blocks find room.
+
+    error: what said so; the frames that it came through hold what they had made, so that these are let go.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    else:
+        give_back_freed_memory()

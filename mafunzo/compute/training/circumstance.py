@@ -8,6 +8,7 @@ import hashlib
 import logging
 import platform
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 
 from mafunzo.compute.training.run import Run
+from mafunzo.compute.training.tightening import Tightness
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +25,8 @@ CODE = ("chat", "device", "model", "training")
 """The packages of the compute plane whose code a training step runs."""
 
 
-def circumstances(run: Run, forward_tokens: int) -> dict[str, Any]:
-    """Return the circumstances of now, as a manifest holds them. forward_tokens: of the memory plan."""
+def circumstances(run: Run, tightness: Tightness) -> dict[str, Any]:
+    """Return the circumstances of now, as a manifest holds them. tightness: how the memory plan has passes made."""
     is_distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     return {
         "configuration": run.arguments.to_values(),
@@ -35,7 +37,7 @@ def circumstances(run: Run, forward_tokens: int) -> dict[str, Any]:
             "transformers": metadata.version("transformers"),
         },
         "machine": {"device": _device(run.device), "instruction_set": torch.backends.cpu.get_cpu_capability()},
-        "memory_plan": {"forward_tokens": forward_tokens},
+        "memory_plan": asdict(tightness),
         "threads": torch.get_num_threads(),
         "processes": torch.distributed.get_world_size() if is_distributed else 1,
     }

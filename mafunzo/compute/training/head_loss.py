@@ -9,7 +9,7 @@ derivative by the logits needs nothing that comes later:
 
 So the forward pass goes over the positions in chunks, and of each chunk computes loss *and* gradient, in the same memory:
 
-    hidden_NH   +---------+   chunk of 256      +--------------------------+  R = 32 rows at a time: float32 copy,
+    hidden_NH   +---------+   a chunk, 256 say  +--------------------------+  R = 32 rows at a time: float32 copy,
                 | chunk 0 | --- @ W^T --->      | logits (256 x V), dtype  |  softmax, loss; p - onehot written back
                 | chunk 1 |                     +--------------------------+  into the same rows
                 | ...     |                          | @ W         | ^T @ chunk
@@ -28,10 +28,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 CHUNK = 256
+"""Positions of a chunk at most: more of them make no product faster. The memory plan may choose fewer."""
 PART = 32
+"""Positions whose logits are copied to float32 at a time, and of a chunk at least."""
+_ROWS = "head_chunk"
 
 
 @dataclass(frozen=True)
@@ -44,16 +47,31 @@ class Head:
     softcap: float = 0.0
 
 
-def head_loss(hidden_NH: Tensor, head: Head, targets_N: Tensor) -> tuple[Tensor, Tensor]:
+def limit_chunk(network: nn.Module, positions: int) -> None:
+    """Have the network's head make the logits of so many positions at a time."""
+    setattr(network, _ROWS, positions)
+
+
+def chunk_of(network: nn.Module) -> int:
+    """Return of how many positions at a time the network's head makes the logits."""
+    return int(getattr(network, _ROWS, CHUNK))
+
+
+def chunk_bytes(positions: int, vocabulary: int, element_bytes: int) -> int:
+    """Return what the logits of a chunk take, with the float32 copy and softmax of a part of them."""
+    return positions * vocabulary * element_bytes + 3 * PART * vocabulary * 4
+
+
+def head_loss(hidden_NH: Tensor, head: Head, targets_N: Tensor, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
     """Return the summed loss in nats and the number of positions whose likeliest token is the target.
 
-    Logits exist for `CHUNK` positions at a time; where gradients are wanted they are computed in the same pass, so that
+    Logits exist for `chunk` positions at a time; where gradients are wanted they are computed in the same pass, so that
     nothing of size N x V is kept.
     """
     wants_grad = torch.is_grad_enabled() and (hidden_NH.requires_grad or head.weight_VH.requires_grad)
     with torch.autocast(hidden_NH.device.type, enabled=False):
         loss, correct = _HeadLoss.apply(
-            hidden_NH, head.weight_VH, head.bias_V, targets_N, head.multiplier, head.softcap, wants_grad
+            hidden_NH, head.weight_VH, head.bias_V, targets_N, head.multiplier, head.softcap, wants_grad, chunk
         )  # type: ignore[no-untyped-call]
     return loss, correct
 
@@ -69,6 +87,7 @@ class _HeadLoss(torch.autograd.Function):
         multiplier: float,
         softcap: float,
         wants_grad: bool,
+        chunk: int,
     ) -> tuple[Tensor, Tensor]:
         dtype = hidden_NH.dtype
         weight = weight_VH.to(dtype)
@@ -80,8 +99,8 @@ class _HeadLoss(torch.autograd.Function):
         d_hidden = torch.empty_like(hidden_NH) if needs_hidden else None
         d_weight = torch.zeros_like(weight_VH, dtype=torch.float32) if needs_weight else None
         d_bias = torch.zeros_like(bias_V, dtype=torch.float32) if needs_bias and bias_V is not None else None
-        for start in range(0, hidden_NH.shape[0], CHUNK):
-            end = min(start + CHUNK, hidden_NH.shape[0])
+        for start in range(0, hidden_NH.shape[0], chunk):
+            end = min(start + chunk, hidden_NH.shape[0])
             hidden = hidden_NH[start:end]
             logits = hidden @ weight.t()
             for low in range(0, end - start, PART):
@@ -113,6 +132,7 @@ class _HeadLoss(torch.autograd.Function):
             None if d_hidden is None else d_hidden.mul_(scale),
             None if d_weight is None else d_weight.mul_(scale).to(weight_dtype),
             None if d_bias is None else d_bias.mul_(scale).to(bias_dtype),
+            None,
             None,
             None,
             None,

@@ -26,7 +26,7 @@ from mafunzo.compute.chat.examples import IGNORED
 from mafunzo.compute.model.loading import exact_length
 from mafunzo.compute.training import attention
 from mafunzo.compute.training.batch import Batch
-from mafunzo.compute.training.head_loss import Head, head_loss
+from mafunzo.compute.training.head_loss import CHUNK, Head, chunk_of, head_loss
 from mafunzo.errors import MafunzoError
 
 logger = logging.getLogger(__name__)
@@ -64,13 +64,15 @@ class Outputs:
     """What one forward pass gave at its N positions that have a target, sequence after sequence.
 
     states_N: hidden states, of which `head` makes logits, or the network's own logits where there is none. targets_N: the
-    token that follows. bounds: sequence i of the pass has the positions `[bounds[i], bounds[i + 1])`.
+    token that follows. bounds: sequence i of the pass has the positions `[bounds[i], bounds[i + 1])`. head_chunk: positions of
+    which logits are made at a time.
     """
 
     states_N: Tensor
     targets_N: Tensor
     bounds: tuple[int, ...]
     head: Head | None
+    head_chunk: int = CHUNK
 
     def loss(self, sequence: int | None = None) -> tuple[Tensor, int]:
         """Return the summed loss in nats, of all targets or those of one sequence, and how many were the likeliest token."""
@@ -79,7 +81,7 @@ class Outputs:
             part = slice(self.bounds[sequence], self.bounds[sequence + 1])
             states_N, targets_N = states_N[part], targets_N[part]
         if self.head is not None:
-            loss, correct = head_loss(states_N, self.head, targets_N)
+            loss, correct = head_loss(states_N, self.head, targets_N, self.head_chunk)
             return loss, int(correct)
         loss = torch.nn.functional.cross_entropy(states_N, targets_N, reduction="sum")
         return loss, int((states_N.argmax(-1) == targets_N).sum())
@@ -124,7 +126,7 @@ def _outputs(packed: PackedNetwork, batch: Batch, low: int, high: int) -> Output
     inputs = _inputs(batch, low, high, network.device, packed.packs)
     if packed.head is not None:
         hidden_TH = network.base_model(**inputs).last_hidden_state[0]
-        return Outputs(hidden_TH.index_select(0, places_N), targets_N, bounds, packed.head)
+        return Outputs(hidden_TH.index_select(0, places_N), targets_N, bounds, packed.head, chunk_of(network))
     logits_NV = network(**inputs, logits_to_keep=places_N).logits[0].float()
     return Outputs(logits_NV, targets_N, bounds, None)
 

@@ -90,7 +90,7 @@ def _recorded_arguments(run: Run, state: TrainingState, plan: MemoryPlan) -> dic
         "lora_layers": [name for name, _ in adapters(run.network)],
         "effective_batch_rows": run.order.rows_per_step,
         "forward_tokens": state.forward_tokens,
-        "memory_plan": asdict(plan) | {"recomputed_layers": recomputed_layers(run.network)},
+        "memory_plan": asdict(plan) | _plan_in_use(run, state),
         "total_steps": run.order.total_steps,
         "device": str(run.device),
         "processes": run.ranks.size,
@@ -100,6 +100,12 @@ def _recorded_arguments(run: Run, state: TrainingState, plan: MemoryPlan) -> dic
         "threads": torch.get_num_threads(),
         **({"resumed": state.receipt} if state.receipt else {}),
     }
+
+
+def _plan_in_use(run: Run, state: TrainingState) -> dict[str, Any]:
+    """Return what the run has come to of its plan, and where memory ran out on the way."""
+    in_use = {"recomputed_layers": recomputed_layers(run.network), "head_chunk": state.head_chunk}
+    return in_use | ({"tightened": state.tightened} if state.tightened else {})
 
 
 def _copy_tokenizer(tokenizer: Path, output: Path) -> None:

@@ -35,7 +35,8 @@ from mafunzo.tracking.metrics import MetricLog
 class TrainingRequest:
     """What to train: `base` is a Hugging Face folder, `prepared` prepare_data's output, `output` the folder to write.
 
-    earlier: output folders of earlier attempts, whose checkpoints training may resume from.
+    earlier: output folders of earlier attempts, whose checkpoints training may resume from. memory_budget_bytes: what this
+    process is to take at most, as the system has ended an earlier attempt for want of memory; 0 where none was.
     """
 
     base: Path
@@ -45,6 +46,7 @@ class TrainingRequest:
     objective: Objective = field(default_factory=Supervised)
     metrics: MetricLog = field(default_factory=lambda: MetricLog(None))
     earlier: tuple[Path, ...] = ()
+    memory_budget_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from mafunzo.compute.device.memory import free_bytes, used_bytes
+from mafunzo.compute.device.memory import free_bytes, release, used_bytes
+from mafunzo.compute.device.out_of_memory import is_out_of_memory
 from mafunzo.compute.training import checkpoint
 from mafunzo.compute.training.background import BackgroundWriter
 from mafunzo.compute.training.circumstance import circumstances
@@ -75,12 +76,13 @@ class Saver:
             run.schedule,
             trainer_state(run, state),
             random,
-            circumstances(run, state.forward_tokens),
+            circumstances(run, state.tightness),
         )
         checkpoint.require_space(run.request.output, snapshot)
         write = partial(self._write, best_step=state.best_step)
-        if has_room(run, snapshot.n_bytes):
-            self._writer.start(partial(write, snapshot.copied()))
+        copy = _copied(run, snapshot)
+        if copy is not None:
+            self._writer.start(partial(write, copy))
         else:
             logger.info(
                 "Training waits while checkpoint-%d is written: memory has no room for a copy of %.1f GB",
@@ -160,6 +162,19 @@ class Saver:
         run, step = self._run, checkpoint.step_of(folder)
         is_validated = run.validation_rows is not None and is_due(step, run.arguments, run.order)
         return is_validated or step == run.order.total_steps
+
+
+def _copied(run: Run, snapshot: Snapshot) -> Snapshot | None:
+    """Return a copy that can be written while training goes on; None where memory has no room for it."""
+    if not has_room(run, snapshot.n_bytes):
+        return None
+    try:
+        return snapshot.copied()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        release(torch.device("cpu"), error)
+        return None
 
 
 def has_room(run: Run, n_bytes: int) -> bool:

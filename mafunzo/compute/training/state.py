@@ -10,7 +10,9 @@ from typing import Any
 
 from mafunzo.compute.training import checkpoint
 from mafunzo.compute.training.circumstance import circumstances, differences, use_threads
+from mafunzo.compute.training.head_loss import CHUNK
 from mafunzo.compute.training.run import Run, TrainingRequest
+from mafunzo.compute.training.tightening import Tightness
 from mafunzo.entities.parameters.finetune import FREE_ON_RESUME, NEW_ON_RESUME
 from mafunzo.errors import InvalidParameter
 
@@ -20,15 +22,18 @@ _FREE = frozenset({"resume_from_checkpoint", "cpu_processes_finetune", "strict_c
 """Arguments that may differ when a checkpoint is resumed from: they change no result."""
 _ADDED = {"num_nodes_finetune": 1}
 """Arguments that earlier versions didn't have, and what these did: a checkpoint names one only where it is another."""
+_EARLIER_STATE = {"head_chunk": CHUNK}
+"""What the checkpoints of earlier versions don't say of their state, as it was always the same."""
 
 
 @dataclass
 class TrainingState:
     """Losses are nats per term (assistant token), summed over steps; tokens are those gone through.
 
-    since_log: what has added up since numbers were last logged. forward_tokens: most tokens of a forward pass, as the memory
-    allows; kept, so that a run that resumes groups its rows as before, to the bit. resumed_at: the steps that the run went on
-    from; differences: why it may differ from an uninterrupted one; changes: which values were given anew on the way.
+    since_log: what has added up since numbers were last logged. forward_tokens, head_chunk, recomputed_layers: how a forward
+    pass is made, as the memory allows (tightening.py); kept, so that a run that resumes groups its rows as before, to the bit.
+    tightened: after which steps memory ran out, and what was given up. resumed_at: the steps that the run went on from;
+    differences: why it may differ from an uninterrupted one; changes: which values were given anew on the way.
     Checkpoints hold all under these names.
     """
 
@@ -45,14 +50,32 @@ class TrainingState:
     resumed_at: list[int] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
+    head_chunk: int = 0
+    recomputed_layers: int = 0
+    tightened: list[str] = field(default_factory=list)
 
-    def use_plan(self, forward_tokens: int) -> None:
-        """Group rows as before, or as the memory allows now: `forward_tokens` in a pass, where that is less."""
-        if 0 < forward_tokens < self.forward_tokens:
-            self.note(
-                f"memory has room for {forward_tokens:,} tokens in a forward pass, of {self.forward_tokens:,} before"
-            )
-        self.forward_tokens = min(forward_tokens, self.forward_tokens or forward_tokens)
+    def use_plan(self, plan: Tightness) -> None:
+        """Make passes as before, or as the memory allows now, where that is less."""
+        tokens, before = plan.forward_tokens, self.tightness
+        if 0 < tokens < self.forward_tokens:
+            self.note(f"memory has room for {tokens:,} tokens in a forward pass, of {self.forward_tokens:,} before")
+        if 0 < plan.head_chunk < before.head_chunk:
+            self.note(f"memory has room for the logits of {plan.head_chunk} positions, of {before.head_chunk} before")
+        self.tightness = Tightness(
+            min(tokens, before.forward_tokens or tokens),
+            max(plan.recomputed_layers, before.recomputed_layers),
+            min(plan.head_chunk, before.head_chunk or plan.head_chunk),
+        )
+
+    @property
+    def tightness(self) -> Tightness:
+        """How a forward pass is made."""
+        return Tightness(self.forward_tokens, self.recomputed_layers, self.head_chunk)
+
+    @tightness.setter
+    def tightness(self, now: Tightness) -> None:
+        self.forward_tokens, self.recomputed_layers = now.forward_tokens, now.recomputed_layers
+        self.head_chunk = now.head_chunk
 
     def note(self, *differences: str) -> None:
         """Remember why the run may differ from an uninterrupted one, each reason once."""
@@ -217,7 +240,7 @@ def _load(run: Run, folder: Path) -> TrainingState:
     )
     run.stepper.weights_were_loaded()
     run.stepper.load_scaler_state(saved["mafunzo"].get("scaler", {}))
-    state = TrainingState(**saved["mafunzo"]["state"])
+    state = TrainingState(**_EARLIER_STATE | saved["mafunzo"]["state"])
     state.resumed_at.append(state.step)
     if changes:
         logger.info(
@@ -228,7 +251,7 @@ def _load(run: Run, folder: Path) -> TrainingState:
             state.step,
         )
     state.changes += changes
-    state.note(*differences(manifest, circumstances(run, state.forward_tokens)))
+    state.note(*differences(manifest, circumstances(run, state.tightness)))
     if run.device.type == "cuda" and not run.arguments.enable_full_determinism:
         state.note("a GPU takes sums in any order where enable_full_determinism is false")
     return state

@@ -13,8 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
-
+from mafunzo.compute.device.memory import release
 from mafunzo.compute.device.out_of_memory import is_out_of_memory
 from mafunzo.compute.training.announcement import announce, duration_text, rough_costs
 from mafunzo.compute.training.batch import Batch
@@ -22,10 +21,12 @@ from mafunzo.compute.training.data_order import load_steps
 from mafunzo.compute.training.memory_plan import plan_memory
 from mafunzo.compute.training.output import write_output
 from mafunzo.compute.training.ranks import joined
+from mafunzo.compute.training.recomputation import recomputable_layers, recomputed_layers
 from mafunzo.compute.training.run import Run, TrainingRequest, assemble
 from mafunzo.compute.training.saving import Saver
 from mafunzo.compute.training.snapshot import random_state, restore_random_state
 from mafunzo.compute.training.state import History, TrainingState, require_free, resume_together
+from mafunzo.compute.training.tightening import tighten, use
 from mafunzo.compute.training.timing import Pace
 from mafunzo.compute.training.validation import (
     Validator,
@@ -55,7 +56,8 @@ def finetune(request: TrainingRequest) -> dict[str, float]:
         state = resume_together(run)
         plan = plan_memory(run)
         logger.info("Memory: %s", plan)
-        state.use_plan(ranks.least(plan.forward_tokens))
+        state.use_plan(plan.tightness)
+        use(run, state.tightness)
         history = History(run, state)
         saver = Saver(run, state)
         with saver.at_sigterm():
@@ -77,6 +79,7 @@ class Trainer:
         self._run, self._state, self._history, self._validator = run, state, history, validator
         self._saver = saver or Saver(run, state)
         self._pace = Pace(run, rough_costs(run))
+        self._pass: Batch | None = None
 
     def train(self) -> None:
         """Take all steps, validating and saving checkpoints on the way."""
@@ -126,7 +129,7 @@ class Trainer:
         return stops_early(state, arguments)
 
     def step(self, batches: Sequence[Batch]) -> float | None:
-        """Take one optimizer step and return its loss; None if memory ran out and forward passes were halved instead.
+        """Take one optimizer step and return its loss; None if memory ran out and passes were made to take less instead.
 
         A step during which a signal comes is given up, and the process ends.
         """
@@ -152,7 +155,8 @@ class Trainer:
             self._saver.stop()
         if has_no_memory:
             run.stepper.clear()
-            self._halve_passes(batches, error)
+            restore_random_state(random_before)
+            self._tighten(error)
             return None
         learning_rate = float(run.schedule.get_last_lr()[0])
         grad_norm = self._take_step() if math.isfinite(step_loss) else math.nan
@@ -176,6 +180,7 @@ class Trainer:
         last = max((index for index, count in enumerate(terms) if count), default=None)
         loss_sum, counts = 0.0, Counter[str]()
         for index, batch in enumerate(batches):
+            self._pass = batch
             with run.autocast():
                 result = run.objective.loss(run.packed, batch)
             if self._saver.is_stopping:
@@ -201,29 +206,30 @@ class Trainer:
                 "apply_lora true, lower lora_r, or set optim adafactor."
             ) from error
 
-    def _halve_passes(self, batches: Sequence[Batch], error: BaseException | None) -> None:
-        """Halve the tokens of a forward pass on all ranks; the step's rows stay (data_order.py), so its gradient does too.
+    def _tighten(self, error: Exception | None) -> None:
+        """Make passes on all ranks take less; the step's rows stay (data_order.py), so its gradient does too.
 
-        error: why, on a rank whose memory ran out.
+        error: why, on a rank whose memory ran out. Raises `OutOfMemory` where nothing is left to give up.
         """
-        run, state = self._run, self._state
-        sequences_per_row = len(run.rows.sequences)
-        tokens = run.ranks.most(
-            max((len(batch.ids_T) for batch in batches if len(batch.bounds) - 1 > sequences_per_row), default=0)
-        )
-        if not run.arguments.auto_find_batch_size or not tokens:
-            longest = run.ranks.most(max((len(batch.ids_T) for batch in batches), default=0))
-            raise OutOfMemory(
-                f"Out of memory in a forward pass of {longest:,} tokens. Lower max_seq_length, set gradient_checkpointing or "
-                "apply_lora true, end other work, or set auto_find_batch_size true, which halves passes of several rows."
-            ) from error
-        state.forward_tokens = -(-tokens // 2)
-        if run.device.type == "cuda":
-            torch.cuda.empty_cache()
-        logger.info(
-            "Memory ran out: up to %d tokens in a forward pass from here on, the effective batch as before",
-            state.forward_tokens,
-        )
+        run, state, batch = self._run, self._state, self._pass
+        has_failed = error is not None and batch is not None
+        longest = run.ranks.most(len(batch.ids_T) if batch is not None and has_failed else 0)
+        is_shared = batch is not None and has_failed and len(batch.bounds) - 1 > len(run.rows.sequences)
+        shared_tokens = run.ranks.most(batch.n_tokens if batch is not None and is_shared else 0)
+        layers = recomputable_layers(run.network)
+        before = replace(state.tightness, recomputed_layers=recomputed_layers(run.network))
+        after = None if run.arguments.apply_deepspeed else tighten(before, shared_tokens, layers)
+        if after is None:
+            raise OutOfMemory(_no_room(longest, run.arguments.apply_deepspeed, layers)) from error
+        self._pass = None
+        release(run.device, error)
+        use(run, after, keeps_attention=after.forward_tokens != before.forward_tokens)
+        state.tightness = after
+        what = after.beside(before)
+        state.tightened.append(f"after step {state.step}: {what}")
+        if (after.forward_tokens, after.head_chunk) != (before.forward_tokens, before.head_chunk):
+            state.note(f"memory ran out after step {state.step}, and passes were made smaller")
+        logger.info("Memory ran out: %s from here on, the effective batch as before", what)
 
     def _check_finite(self, loss: float, grad_norm: float, learning_rate: float) -> None:
         """Raise `FailedError` for a step that gave no number. A loss scaler leaves out steps whose gradient overflowed."""
@@ -251,6 +257,18 @@ class Trainer:
             return False
         logger.info("Stops early: the validation loss didn't fall for %d evaluations", state.evaluations_without_gain)
         return True
+
+
+def _no_room(tokens: int, has_deepspeed: bool, layers: int) -> str:
+    """Return what to do where memory ran out in a pass of so many tokens and nothing is left to give up."""
+    where = f"Out of memory in a forward or backward pass of {tokens:,} tokens"
+    if has_deepspeed:
+        return (
+            f"{where}. DeepSpeed can't take a step again: set apply_deepspeed false, lower max_memory_gb, so that passes "
+            "are planned smaller, or lower max_seq_length."
+        )
+    what = "of one row, all layers computed again" if layers else "of one row; this network can't compute layers again"
+    return f"{where}, {what}. Lower max_seq_length, set apply_lora true, lower lora_r, end other work, or take a smaller model."
 
 
 def estimated_after(total_steps: int) -> int:

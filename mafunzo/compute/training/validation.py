@@ -1,20 +1,27 @@
 """Validation: the loss on held-out rows while training goes on, when it is due, and early stopping by it."""
 
+import logging
 import math
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
 
+from mafunzo.compute.device.memory import release
+from mafunzo.compute.device.out_of_memory import is_out_of_memory
 from mafunzo.compute.training.arguments import TrainingArguments
 from mafunzo.compute.training.batch import Rows, pack
 from mafunzo.compute.training.data_order import DataOrder
 from mafunzo.compute.training.network import PackedNetwork
 from mafunzo.compute.training.run import Run
 from mafunzo.compute.training.state import TrainingState
+from mafunzo.errors import OutOfMemory
 from mafunzo.tracking.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 Validator = Callable[[PackedNetwork], dict[str, float]]
 """A network in, numbers out; `eval_loss` is the one that the best checkpoint and early stopping go by."""
@@ -39,33 +46,78 @@ def _validate(run: Run, rows: Rows, on_batch: Callable[[], None], packed: Packed
     progress = Progress("evaluate", n_rows)
     started = time.monotonic()
     loss_sum, terms, counts = 0.0, 0, Counter[str]()
+    pass_rows = batch_rows
     packed.network.eval()
     with torch.no_grad(), run.autocast():
         for turn in range(0, len(starts), size):
-            for start in starts[turn + rank : turn + rank + 1]:
-                stop = min(start + batch_rows, n_rows)
-                batch = pack([rows.row(index) for index in range(start, stop)])
-                result = objective.loss(packed, batch)
-                loss_sum += float(result.loss_sum)
-                terms += objective.terms(batch)
-                counts.update(result.counts)
+            own = [
+                range(start, min(start + batch_rows, n_rows)) for start in starts[turn + rank : turn + rank + 1]
+            ] or [range(0)]
+            sums, pass_rows = _turn(run, rows, own[0], packed, pass_rows)
+            loss_sum += sums.loss
+            terms += sums.terms
+            counts.update(sums.counts)
             done = min((turn + size) * batch_rows, n_rows)
             progress.update(done, loss=loss_sum / max(terms, 1))
             on_batch()
     packed.network.train()
-    loss_sum, n_terms, *sums = run.ranks.sums([loss_sum, terms, *(counts[name] for name in objective.counts)])
+    loss_sum, n_terms, *count_sums = run.ranks.sums([loss_sum, terms, *(counts[name] for name in objective.counts)])
     seconds = max(time.monotonic() - started, 1e-9)
     return {
         "eval_loss": loss_sum / n_terms,
         **{
             f"eval_{name}": value
-            for name, value in objective.metrics(dict(zip(objective.counts, sums, strict=True))).items()
+            for name, value in objective.metrics(dict(zip(objective.counts, count_sums, strict=True))).items()
         },
         "eval_num_tokens": rows.tokens,
         "eval_runtime": seconds,
         "eval_samples_per_second": n_rows / seconds,
         "eval_steps_per_second": len(starts) / seconds,
     }
+
+
+@dataclass
+class _Sums:
+    """What has added up over validation rows."""
+
+    loss: float = 0.0
+    terms: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+def _turn(run: Run, rows: Rows, own: range, packed: PackedNetwork, pass_rows: int) -> tuple[_Sums, int]:
+    """Run the objective over this rank's rows of a turn, `pass_rows` in a pass; return the sums, and the rows of a pass.
+
+    Where memory runs out on any rank, all take their turn again with half as many. Raises `OutOfMemory` where one row is
+    too long.
+    """
+    while True:
+        sums, error = _Sums(), None
+        try:
+            for start in range(own.start, own.stop, pass_rows):
+                _add(run, rows, range(start, min(start + pass_rows, own.stop)), packed, sums)
+        except Exception as raised:
+            if not is_out_of_memory(raised):
+                raise
+            error = raised
+        if not run.ranks.any(error is not None)[0]:
+            return sums, pass_rows
+        if pass_rows == 1:
+            raise OutOfMemory(
+                "Out of memory in a validation pass of one row. Lower max_seq_length, end other work, or set "
+                "evaluation_strategy 'disable'."
+            ) from error
+        release(run.device, error)
+        pass_rows = -(-pass_rows // 2)
+        logger.info("Memory ran out: %d validation rows in a pass from here on", pass_rows)
+
+
+def _add(run: Run, rows: Rows, numbers: range, packed: PackedNetwork, sums: _Sums) -> None:
+    batch = pack([rows.row(index) for index in numbers])
+    result = run.objective.loss(packed, batch)
+    sums.loss += float(result.loss_sum)
+    sums.terms += run.objective.terms(batch)
+    sums.counts.update(result.counts)
 
 
 def is_due(step: int, arguments: TrainingArguments, order: DataOrder) -> bool:

@@ -108,8 +108,9 @@ _LENGTH = (
     Parameter(
         "auto_find_batch_size",
         "string",
-        "Whether forward passes of several rows are halved when memory runs out, and the step taken again. The effective batch "
-        "stays as asked, so that the result does too.",
+        "Whether forward passes of several rows have to be halved when memory runs out, and the step taken again. The "
+        "effective batch stays as asked, so that the result does too. Training does so whatever the value, and where a single "
+        "row is too long computes layers again, but for DeepSpeed, which can't: true is refused there.",
         default="false",
         enum=TRUTH,
         steps=(FINETUNE,),

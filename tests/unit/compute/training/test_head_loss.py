@@ -83,3 +83,17 @@ def test_in_bfloat16_the_sum_is_kept_in_float32():
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=2e-3)
     loss.backward()
     assert hidden.grad.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("chunk", [PART, 64, CHUNK])
+def test_the_size_of_a_chunk_changes_no_loss(chunk):
+    hidden, head, targets = make(300)
+    expected = head_loss(hidden, head, targets, 4096)[0]
+    expected.backward()
+    gradients = [hidden.grad.clone(), head.weight_VH.grad.clone()]
+    hidden.grad = head.weight_VH.grad = None
+    loss, _ = head_loss(hidden, head, targets, chunk)
+    loss.backward()
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-4)
+    for ours, theirs in zip([hidden.grad, head.weight_VH.grad], gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)

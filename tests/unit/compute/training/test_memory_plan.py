@@ -2,6 +2,7 @@
 
 import json
 import weakref
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -11,11 +12,13 @@ from transformers import Adafactor
 from mafunzo import cgroup
 from mafunzo.compute.training import memory_plan
 from mafunzo.compute.training.arguments import TrainingArguments
+from mafunzo.compute.training.head_loss import CHUNK, PART
 from mafunzo.compute.training.memory_plan import (
     MOST_TOKENS,
     Costs,
     fit,
     forward_tokens,
+    head_positions,
     optimizer_bytes,
     plan_memory,
 )
@@ -255,3 +258,59 @@ def test_the_plan_is_recorded_beside_what_was_measured(tmp_path, base, prepared)
     written = json.loads((folder / "all_results.json").read_text())
     assert written["planned_peak_memory_bytes"] == results["planned_peak_memory_bytes"] == recorded["peak_bytes"] > 5e7
     assert written["peak_memory_bytes"] > 5e7
+
+
+def test_a_budget_after_an_end_for_want_of_memory_makes_smaller_passes_and_refuses_nothing(
+    tmp_path, base, prepared, monkeypatch
+):
+    monkeypatch.setattr(memory_plan, "used_bytes", lambda device: 10**9)
+    run = run_of(tmp_path, base, prepared)
+    plain = plan_memory(run)
+    assert plain.budget_bytes == 0 and "was ended" not in str(plain)
+    budget = round(1e9 + plain.state_bytes + plain.head_bytes + 400 * plain.bytes_per_token * memory_plan.HEADROOM)
+    for told, tokens in ((budget, {128, 256}), (1, {1})):
+        run = run_of(tmp_path, base, prepared)
+        plan = plan_memory(replace(run, request=replace(run.request, memory_budget_bytes=told)))
+        assert plan.forward_tokens in tokens and plan.budget_bytes == told
+        assert "may be taken, as an earlier attempt was ended for want of memory" in str(plan)
+    assert (plan.recomputed_layers, plan.head_chunk) == (2, PART)
+
+
+@pytest.mark.parametrize(
+    ("budget", "positions"),
+    [
+        pytest.param(10**9, CHUNK, id="as many as pay"),
+        pytest.param(100 * 1000 * 4 + 3 * PART * 1000 * 4, 64, id="a power of two that has room"),
+        pytest.param(0, PART, id="a part at least"),
+    ],
+)
+def test_logits_at_a_time_follow_from_budget_and_vocabulary(budget, positions):
+    assert head_positions(budget, vocabulary=1000, element_bytes=4) == positions
+
+
+def test_what_a_pass_of_any_length_keeps_is_counted_once(tmp_path, base, monkeypatch):
+    """The gradient of a trained head is kept from the forward pass, as large for one token as for a thousand."""
+    plans = {}
+    for rows in (100, 200):
+        prepared = write_prepared(tmp_path / f"{rows}", random_rows(4, shortest=rows, longest=rows + 1))
+        run = run_of(tmp_path, base, prepared, apply_lora=False)
+        plans[rows] = memory_plan._costs(run, 0)
+    head = run.network.get_output_embeddings().weight
+    assert plans[200].fixed == pytest.approx(head.numel() * 4, rel=0.1)
+    assert plans[200].per_token == pytest.approx(plans[100].per_token, rel=0.1)
+
+
+def test_a_probe_that_memory_has_no_room_for_takes_fewer_tokens(tmp_path, base, monkeypatch):
+    prepared = write_prepared(tmp_path / "long", random_rows(4, shortest=200, longest=201))
+    inner, most = Supervised.loss, [100]
+
+    def loss(self, packed, batch):
+        if len(batch.ids_T) > most[0]:
+            raise MemoryError
+        return inner(self, packed, batch)
+
+    monkeypatch.setattr(Supervised, "loss", loss)
+    assert plan_memory(run_of(tmp_path, base, prepared)).bytes_per_token > 0
+    most[0] = 5
+    with pytest.raises(OutOfMemory, match=r"Out of memory before the first step, in a pass of 16 tokens: the network"):
+        plan_memory(run_of(tmp_path, base, prepared))

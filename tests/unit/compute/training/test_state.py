@@ -212,7 +212,7 @@ def test_the_manifest_names_what_decides_the_bits(tmp_path, base, prepared):
     }
     assert manifest["configuration"]["learning_rate"] == LORA["learning_rate"]
     assert set(manifest["code"]) == {"mafunzo", "sha256", "torch", "transformers"}
-    assert manifest["memory_plan"] == {"forward_tokens": 1024}
+    assert manifest["memory_plan"] == {"forward_tokens": 1024, "recomputed_layers": 0, "head_chunk": 256}
     assert (manifest["threads"], manifest["processes"]) == (torch.get_num_threads(), 1)
 
 
@@ -325,6 +325,7 @@ def test_a_checkpoint_holds_the_state_in_the_form_of_earlier_versions(tmp_path, 
     assert set(record["state"]) == {
         *("step", "tokens", "forward_tokens", "loss_sum", "since_log", "best_loss", "best_step"),
         *("evaluations_without_gain", "seconds", "history", "resumed_at", "differences", "changes"),
+        *("head_chunk", "recomputed_layers", "tightened"),
     }
 
 

@@ -106,8 +106,8 @@ def test_when_memory_runs_out_forward_passes_are_halved_and_the_result_is_the_sa
     assert history(halved, "loss") == pytest.approx(history(plain, "loss"), rel=1e-4)
 
 
-def test_out_of_memory_says_what_to_lower(tmp_path, base):
-    """A real allocation failure, in a process whose address space is limited."""
+def test_out_of_memory_makes_passes_smaller_and_says_what_to_lower_in_the_end(tmp_path, base):
+    """Real allocation failures, in a process whose address space is limited."""
     prepared = write_prepared(tmp_path / "p", random_rows(4, shortest=20000, longest=20001))
     script = f"""
         import resource
@@ -124,18 +124,21 @@ def test_out_of_memory_says_what_to_lower(tmp_path, base):
         arguments = TrainingArguments.from_values({{"apply_lora": True, "per_device_train_batch_size": 4}})
         folders = Path({str(base)!r}), Path({str(prepared)!r}), Path({str(tmp_path / "out")!r})
         run = assemble(TrainingRequest(*folders, arguments))
-        state = TrainingState()
+        state = TrainingState(forward_tokens=100_000, head_chunk=256)
         trainer = Trainer(run, state, History(run, state), None)
         run.network.train()
         used = int(open("/proc/self/statm").read().split()[0]) * 4096
         resource.setrlimit(resource.RLIMIT_AS, (used + 60 * 2**20, resource.RLIM_INFINITY))
         try:
-            trainer.step(next(load_steps(run.rows, run.order, 0, 100_000, 0)))
+            while trainer.step(next(load_steps(run.rows, run.order, 0, state.forward_tokens, 0))) is None:
+                print(state.tightened[-1])
         except OutOfMemory as error:
             print(error.message)
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
-    assert "Out of memory in a forward pass of 79,998 tokens" in done.stdout, done.stderr
+    assert "after step 0: up to 40,001 tokens in a forward pass\n" in done.stdout, done.stderr
+    assert "after step 0: 2 layers computed again, logits of 32 positions at a time\n" in done.stdout
+    assert "Out of memory in a forward or backward pass of 20,000 tokens, of one row" in done.stdout
     assert "Lower max_seq_length" in done.stdout
 
 
