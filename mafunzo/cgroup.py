@@ -7,8 +7,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
-
 ROOT = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
 
@@ -32,6 +30,8 @@ def cpu_limits() -> Iterator[float]:
 
 def usable_memory_bytes() -> int:
     """Return how much memory this process may use at all: the machine's, and no more than its groups' limits."""
+    import psutil  # the runner, which asks for nothing but `oom_kills`, does without
+
     return min([psutil.virtual_memory().total, *(limit for limit, _ in memory_limits())])
 
 
@@ -43,6 +43,14 @@ def memory_limits() -> Iterator[tuple[int, int]]:
     for group in _groups("memory"):
         if words := _words(group / "memory.limit_in_bytes"):
             yield int(words[0]), _used(group, "memory.usage_in_bytes", "total_inactive_file")
+
+
+def oom_kills() -> int:
+    """Return how many processes of our own group the kernel has ended for want of memory; 0 where it doesn't tell."""
+    places = [group / "memory.events" for group in _groups("")[:1]]
+    places += [group / "memory.oom_control" for group in _groups("memory")[:1]]
+    counts = [words for place in places if "oom_kill" in (words := _words(place))]
+    return sum(int(words[words.index("oom_kill") + 1]) for words in counts)
 
 
 def _used(group: Path, name: str, reclaimable: str) -> int:

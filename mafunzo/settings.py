@@ -28,6 +28,8 @@ class Settings:
     limits: the sizes and rates that the server allows its clients, by variable (`MAFUNZO_LIMIT_...`).
     price_per_hour: what an hour of this machine costs, in any currency (`MAFUNZO_PRICE_PER_HOUR`); None: no cost is told.
     step_folder: where a step writes `metrics.jsonl` and `error.json` (`MAFUNZO_STEP_FOLDER`), or None outside of a job.
+    memory_budget_mb: what each process of a step may take (`MAFUNZO_MEMORY_BUDGET_MB`), as the system has ended an earlier
+    attempt for want of memory; 0: as much as the step plans by itself.
     """
 
     home: Path
@@ -44,6 +46,7 @@ class Settings:
     limits: Mapping[str, str]
     price_per_hour: float | None
     step_folder: Path | None
+    memory_budget_mb: float
 
 
 def load(environ: dict[str, str] | None = None) -> Settings:
@@ -65,8 +68,9 @@ def load(environ: dict[str, str] | None = None) -> Settings:
         input_hosts=tuple(host.strip() for host in env.get("MAFUNZO_INPUT_HOSTS", "").split(",") if host.strip()),
         authorities=Path(bundle) if (bundle := env.get("REQUESTS_CA_BUNDLE") or env.get("CURL_CA_BUNDLE")) else None,
         limits={name: text for name, text in env.items() if name.startswith("MAFUNZO_LIMIT_") and text},
-        price_per_hour=_price("MAFUNZO_PRICE_PER_HOUR", env.get("MAFUNZO_PRICE_PER_HOUR")),
+        price_per_hour=_number("MAFUNZO_PRICE_PER_HOUR", env.get("MAFUNZO_PRICE_PER_HOUR"), _PRICE),
         step_folder=Path(env["MAFUNZO_STEP_FOLDER"]) if env.get("MAFUNZO_STEP_FOLDER") else None,
+        memory_budget_mb=_number("MAFUNZO_MEMORY_BUDGET_MB", env.get("MAFUNZO_MEMORY_BUDGET_MB"), _BUDGET) or 0.0,
     )
 
 
@@ -82,18 +86,22 @@ def _port(name: str, text: str | None, default: int) -> int:
     return port
 
 
-def _price(name: str, text: str | None) -> float | None:
+_PRICE = "what an hour costs as a number, 0 or more, like 0.35"
+_BUDGET = "the megabytes that each process of a step may take as a number, 0 or more, like 6000"
+
+
+def _number(name: str, text: str | None, expected: str) -> float | None:
     from mafunzo.errors import InvalidParameter
 
     if not (text or "").strip():
         return None
     try:
-        price = float(text or "")
+        number = float(text or "")
     except ValueError:
-        price = math.nan
-    if not (math.isfinite(price) and price >= 0):
-        raise InvalidParameter(f"{name} is '{text}', expected what an hour costs as a number, 0 or more, like 0.35.")
-    return price
+        number = math.nan
+    if not (math.isfinite(number) and number >= 0):
+        raise InvalidParameter(f"{name} is '{text}', expected {expected}.")
+    return number
 
 
 def _list(text: str | None) -> tuple[str, ...]:

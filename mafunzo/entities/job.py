@@ -190,6 +190,8 @@ class Step:
     attempt: 0 before the first start. outputs: output name to artifact hash, once done.
     cache_key: hash of all that decides its outputs. reason: why it runs again, waits, was skipped or failed.
     retry_at: no start before, after an attempt that failed or was cut off (backoff). properties: what is recorded of it.
+    memory_budget_mb: what each of its processes may take from now on, as the system has ended an earlier attempt for want of
+    memory; 0: as much as it plans by itself.
     """
 
     job: str
@@ -204,6 +206,7 @@ class Step:
     ended_at: datetime | None = None
     retry_at: datetime | None = None
     properties: Mapping[str, Any] = field(default_factory=dict)
+    memory_budget_mb: int = 0
 
     @property
     def name(self) -> str:

@@ -63,3 +63,22 @@ def test_cores_are_those_of_the_affinity_and_no_more_than_the_quota(
     (root / "membership").write_text("0::/own\n")
     write(root / "own", cpu__max=f"{quota} 100000\n")
     assert cgroup.usable_cpus() == cores
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "kills"),
+    [
+        pytest.param(
+            "0::/a/b\n", {"a/b/memory.events": "oom 4\noom_kill 3\n", "a/memory.events": "oom_kill 9"}, 3, id="v2"
+        ),
+        pytest.param("4:memory:/a\n", {"memory/a/memory.oom_control": "under_oom 0\noom_kill 2\n"}, 2, id="v1"),
+        pytest.param("4:memory:/a\n", {"memory/a/memory.oom_control": "under_oom 0\n"}, 0, id="an old kernel"),
+        pytest.param("0::/\n", {}, 0, id="the root, which has no count"),
+    ],
+)
+def test_what_the_kernel_ended_for_memory_is_counted_in_the_own_group(root: Path, membership, files, kills) -> None:
+    (root / "membership").write_text(membership)
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    assert cgroup.oom_kills() == kills

@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,14 @@ from mafunzo.tracking.step_folder import StepFolder
 @dataclass(frozen=True)
 class Arguments:
     """A component's inputs and outputs. `values` holds typed literals (None for an optional input without a value), which each
-    component names in a dataclass of its own; `paths` existing files and folders; `outputs` paths whose parents exist."""
+    component names in a dataclass of its own; `paths` existing files and folders; `outputs` paths whose parents exist.
+    `memory_budget_mb`: what this process may take, 0 where nobody says."""
 
     values: dict[str, Any]
     paths: dict[str, Path | None]
     outputs: dict[str, Path]
     metrics: MetricLog
+    memory_budget_mb: float = 0.0
 
     def path(self, name: str) -> Path:
         """Return a path input; raises `InvalidParameter` if it is missing."""
@@ -56,10 +58,11 @@ def run(source: str, work: Callable[[Arguments], None], argv: Sequence[str] | No
     keep_freed_memory()
     waiting.watch()
     component = load_interface(Path(source).with_suffix(".yml"))
-    step_folder = settings.load().step_folder
+    environment = settings.load()
+    step_folder = environment.step_folder
     try:
         arguments = parse(component, sys.argv[1:] if argv is None else argv, step_folder)
-        work(arguments)
+        work(replace(arguments, memory_budget_mb=environment.memory_budget_mb))
     except MafunzoError as error:
         _tell(error, step_folder)
         sys.exit(error.exit_code)

@@ -25,6 +25,7 @@ def work(arguments: Arguments) -> None:
             arguments=TrainingArguments.from_values(arguments.values),
             metrics=arguments.metrics,
             earlier=earlier_outputs(output),
+            memory_budget_bytes=round(arguments.memory_budget_mb * 2**20),
         )
     )
 

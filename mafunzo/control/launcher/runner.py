@@ -19,9 +19,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mafunzo import cgroup
 from mafunzo.tracking.atomic_json import write_json
 from mafunzo.tracking.step_folder import StepFolder
 
+VMSTAT = Path("/proc/vmstat")
 LAST_LINES = 20
 RECORD_BYTES = 1024
 
@@ -223,12 +225,16 @@ def _tree_memory(pid: int) -> int:
 
 
 def _oom_kills() -> int:
-    """Return how many processes the kernel has ended for want of memory since boot; 0 where it doesn't tell."""
+    """Return how many processes the kernel has ended for want of memory: of the machine, since boot, and of our control group.
+
+    A container may show one of both only. Neither names the processes, so that a step counts as one if it was killed meanwhile.
+    """
+    of_group = cgroup.oom_kills()
     with contextlib.suppress(OSError):
-        for line in Path("/proc/vmstat").read_text().splitlines():
+        for line in VMSTAT.read_text().splitlines():
             if line.startswith("oom_kill "):
-                return int(line.split()[1])
-    return 0
+                return of_group + int(line.split()[1])
+    return of_group
 
 
 def _prefer_for_oom_kill() -> None:

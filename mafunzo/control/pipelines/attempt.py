@@ -29,6 +29,8 @@ from mafunzo.tracking.regular_file import is_regular, read_regular
 from mafunzo.tracking.step_folder import CODE, ENVIRONMENT, INPUTS, LOGS, OUTPUTS, StepFolder
 
 DEFAULT_FOLDER = "outputs"
+MEMORY_BUDGET = "MAFUNZO_MEMORY_BUDGET_MB"
+"""The environment variable that tells a step what each of its processes may take (`settings.py` reads it)."""
 SAVES_FIRST = "save-first"
 """The file in a job's folder that is there where its steps are to have the time to save what they have before they end."""
 
@@ -180,11 +182,13 @@ def failure(step: Step, folder: Path, record: ExitRecord | None, reason: str) ->
     if recorded is not None:
         return recorded | facts
     log = StepFolder(folder).log
+    is_out_of_memory = record is not None and record.is_out_of_memory
     lines = last_lines(log)
     end = f"; the last lines of {log}:" if lines else f"; {log} is empty." if is_regular(log) else "."
     if reason:
-        error: MafunzoError = StepFailed(f"Step '{step.name}': {reason}{end}", lines)
-    elif record is not None and record.is_out_of_memory:
+        kind = OutOfMemory if is_out_of_memory else StepFailed
+        error: MafunzoError = kind(f"Step '{step.name}': {reason}{end}", lines)
+    elif is_out_of_memory:
         error = OutOfMemory(f"Step '{step.name}' was ended by the system because memory ran out{end}", lines)
     else:
         error = StepFailed(f"Step '{step.name}' ended with exit code {facts['exit_code']}{end}", lines)

@@ -11,10 +11,15 @@ from enum import StrEnum
 from mafunzo.control.pipelines.stopping import Trial, best_of, falling_behind
 from mafunzo.control.pipelines.sweep import sweeps_of
 from mafunzo.entities.backoff import delay_s
-from mafunzo.entities.job import Job, JobStatus, Resources, Step, StepOutputInput, StepStatus
+from mafunzo.entities.job import Job, JobStatus, Resources, Step, StepOutputInput, StepSpec, StepStatus
+from mafunzo.entities.parameters.component import PLANNING
 from mafunzo.entities.sweep import Sweep
 
 CUT_OFF_LIMIT = 10
+MEMORY_KILL_LIMIT = 3
+"""How often a step that the system ended for want of memory is started again with less of it."""
+MEMORY_STEP = 0.75
+"""How much less: of what it took at its peak when it was ended."""
 WAITS = "waits for"  # how the reason of a step that could run but for the machine begins
 PAST = {StepStatus.FAILED: "failed", StepStatus.SKIPPED: "was skipped", StepStatus.CANCELED: "was canceled"}
 """How a step ended after which those that take its outputs never run."""
@@ -22,12 +27,14 @@ AGAIN = "; starts again in "  # how the reason of a step that waits after a fail
 
 
 class Process(StrEnum):
-    """What became of a step's process. `killed`: by SIGKILL or SIGTERM from outside; `lost`: gone without a record."""
+    """What became of a step's process. `out of memory`: the system ended it for want of memory; `killed`: by SIGKILL or SIGTERM
+    from outside; `lost`: gone without a record."""
 
     NONE = "none"
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+    OUT_OF_MEMORY = "out of memory"
     KILLED = "killed"
     LOST = "lost"
 
@@ -36,7 +43,8 @@ class Process(StrEnum):
 class StepState:
     """A step and its observed state.
 
-    process: of its latest attempt, if the step is running. failures, cut_offs: of its attempts up to now.
+    process: of its latest attempt, if the step is running. failures, memory_kills, cut_offs: of its attempts up to now.
+    peak_memory_mb: the least that an attempt had taken when the system ended it for want of memory.
     reusable: outputs of an earlier step that may be taken over; source says whose.
     is_busy: a thread is at work on it (its inputs are laid out, its outputs stored), so that it's left alone.
     must_build: its environment isn't there yet; it builds it without cores, and gets them afterwards.
@@ -46,7 +54,9 @@ class StepState:
     step: Step
     process: Process = Process.NONE
     failures: int = 0
+    memory_kills: int = 0
     cut_offs: int = 0
+    peak_memory_mb: float = 0.0
     reusable: Mapping[str, str] | None = None
     source: str = ""
     is_busy: bool = False
@@ -327,16 +337,46 @@ def _on_end(state: StepState, now: datetime) -> Action | None:
             return Collect(step)
         case Process.RUNNING if state.is_overdue:
             return Fail(step, f"it ran longer than its limit of {step.spec.timeout_s:g} s")
-        case Process.FAILED if state.failures <= step.spec.retries:
-            reason = f"attempt {step.attempt} failed; retry {state.failures} of {step.spec.retries}"
-            return _retry(step, reason, state.failures, now)
-        case Process.FAILED:
+        case Process.OUT_OF_MEMORY if keeps_to_budget(step.spec):
+            return _on_memory_kill(state, now)
+        case Process.FAILED | Process.OUT_OF_MEMORY if (failures := _failures(state)) <= step.spec.retries:
+            reason = f"attempt {step.attempt} failed; retry {failures} of {step.spec.retries}"
+            return _retry(step, reason, failures, now)
+        case Process.FAILED | Process.OUT_OF_MEMORY:
             return Fail(step)
         case Process.KILLED | Process.LOST if state.cut_offs <= CUT_OFF_LIMIT:
             return _retry(step, f"attempt {step.attempt} was cut off", state.cut_offs, now)
         case Process.KILLED | Process.LOST:
             return Fail(step, f"it was cut off {state.cut_offs} times")
     return None
+
+
+def keeps_to_budget(spec: StepSpec) -> bool:
+    """Return whether a step keeps to a memory budget of the machine; on a GPU its plan is about the GPU's memory."""
+    return spec.is_trusted and spec.component.partition(":")[0] in PLANNING and not spec.resources.gpus
+
+
+def _failures(state: StepState) -> int:
+    return state.failures + (0 if keeps_to_budget(state.step.spec) else state.memory_kills)
+
+
+def _on_memory_kill(state: StepState, now: datetime) -> Action:
+    """Return what becomes of a step that the system ended for want of memory, and that can do with less of it."""
+    step = state.step
+    processes = max(1, step.spec.resources.processes)
+    budget_mb = max(1, int(MEMORY_STEP * state.peak_memory_mb / processes))
+    if state.memory_kills > MEMORY_KILL_LIMIT:
+        return Fail(
+            step,
+            f"the system ended it {state.memory_kills} times because memory ran out, at the last with "
+            f"{step.memory_budget_mb:,} MB for each process. End other work, raise the container's memory limit, or lower "
+            "max_seq_length, lora_r or the size of the model",
+        )
+    reason = (
+        f"attempt {step.attempt} was ended by the system because memory ran out, at {state.peak_memory_mb:,.0f} MB; it goes on "
+        f"from its newest checkpoint with {budget_mb:,} MB for each process ({state.memory_kills} of {MEMORY_KILL_LIMIT} times)"
+    )
+    return _retry(replace(step, memory_budget_mb=budget_mb), reason, state.memory_kills, now)
 
 
 def _retry(step: Step, reason: str, attempts: int, now: datetime) -> Retry:

@@ -109,11 +109,12 @@ class Observer:
                 is_overdue = not is_held_up and _has_passed(step.started_at, step.spec.timeout_s)
                 return StepState(step, process, is_overdue=is_overdue)
             folders = self.attempts(step)
-            records = [self._launcher.record(folder) for folder in folders]
-            failures = sum(record is not None and _outcome(record) == Process.FAILED for record in records)
+            records = [record for folder in folders if (record := self._launcher.record(folder)) is not None]
+            failures = sum(_outcome(record) == Process.FAILED for record in records)
+            peaks = [record.peak_memory_mb for record in records if _outcome(record) == Process.OUT_OF_MEMORY]
             # Those that really ran, and were ended from outside, not by us.
             cut_offs = sum(self._launcher.was_cut_off(path) for path in folders if not (path / HALTED_FILE).exists())
-            return StepState(step, process, failures, cut_offs)
+            return StepState(step, process, failures, len(peaks), cut_offs, min(peaks, default=0.0))
         if step.status == StepStatus.WAITING and upstream(step) <= set(outputs):
             has_values = sweep is None or not is_undrawn(step, sweep)
             state = self.reusable(job, step, outputs) if has_values else StepState(step)
@@ -182,8 +183,12 @@ class Observer:
         if not step.reason.startswith(WAITS):
             return step.reason.partition(AGAIN)[0]
         record = self._launcher.record(step_folder(self._home, step))
-        has_failed = record is not None and _outcome(record) == Process.FAILED
-        return f"attempt {step.attempt} {'failed' if has_failed else 'was cut off'}"
+        match record and _outcome(record):
+            case Process.FAILED:
+                return f"attempt {step.attempt} failed"
+            case Process.OUT_OF_MEMORY:
+                return f"attempt {step.attempt} was ended by the system because memory ran out"
+        return f"attempt {step.attempt} was cut off"
 
 
 def _later_trials(steps: Iterable[Step], sweeps: Mapping[str, Sweep]) -> set[str]:
@@ -209,7 +214,9 @@ def _outputs(steps: Iterable[Step]) -> Outputs:
 def _outcome(record: ExitRecord) -> Process:
     if record.exit_code == 0:
         return Process.SUCCEEDED
-    return Process.KILLED if record.is_killed and not record.is_out_of_memory else Process.FAILED
+    if record.is_out_of_memory:
+        return Process.OUT_OF_MEMORY
+    return Process.KILLED if record.is_killed else Process.FAILED
 
 
 def _has_passed(since: datetime | None, limit_s: float) -> bool:

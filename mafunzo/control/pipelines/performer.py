@@ -13,6 +13,7 @@ from typing import Any
 from mafunzo.control.launcher.environment import ENVIRONMENTS_FOLDER
 from mafunzo.control.launcher.local import PASSIVE_WAIT, LocalLauncher
 from mafunzo.control.pipelines.attempt import (
+    MEMORY_BUDGET,
     SAVES_FIRST,
     clean,
     collect,
@@ -133,6 +134,8 @@ class Performer:
                 step.spec, folder, earlier, self._artifacts, held, devices, self._home.root / ENVIRONMENTS_FOLDER
             )
             environment, defaults = ready.environment, dict[str, str]()
+            if step.memory_budget_mb:
+                environment = environment | {MEMORY_BUDGET: str(step.memory_budget_mb)}
             if not step.spec.is_trusted:
                 job = self._records.jobs.get(step.job)
                 environment = {**self._user_variables(job, step, ready.inputs, ready.outputs), **environment}

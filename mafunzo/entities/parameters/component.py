@@ -13,6 +13,8 @@ from mafunzo.entities.parameters.table import PARAMETERS, parameters_of
 
 FETCHING = (IMPORT_MODEL,)
 """The components that fetch from the Hugging Face hub, with the operator's token; no other process is given it."""
+PLANNING = (FINETUNE,)
+"""The components that keep to a memory budget: ended for want of memory, they are started again with a smaller one."""
 PREVIEW_DATA = "preview_data"
 ESTIMATE = "estimate"
 PREVIEWED_ROWS = Input("rows", "integer", "How many good rows are shown.", is_optional=True, default=3, minimum=1)

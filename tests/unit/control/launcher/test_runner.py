@@ -1,13 +1,19 @@
-"""The runner's parts that need no process; `test_local` runs it."""
+"""The runner's parts that need no process, and what the kernel ends; `test_local` runs it."""
 
 import errno
 import json
 import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 
+from mafunzo import cgroup
 from mafunzo.control.launcher import runner
 from mafunzo.control.launcher.runner import claim, main, process_start
 
@@ -55,3 +61,46 @@ def test_where_no_room_is_left_the_end_is_written_as_any_record(tmp_path: Path, 
     room.unlink()
     runner._record_end(tmp_path / "exit.json", {"exit_code": 0}, room if has_room else None)
     assert json.loads((tmp_path / "exit.json").read_text()) == {"exit_code": 0}
+
+
+def test_ends_for_want_of_memory_are_counted_of_the_machine_and_of_the_own_group(tmp_path, monkeypatch) -> None:
+    vmstat = tmp_path / "vmstat"
+    monkeypatch.setattr(runner, "VMSTAT", vmstat)
+    monkeypatch.setattr(cgroup, "oom_kills", lambda: 2)
+    assert runner._oom_kills() == 2  # a container without the machine's numbers
+    vmstat.write_text("pgfault 7\noom_kill 5\n")
+    assert runner._oom_kills() == 7
+
+
+@contextmanager
+def memory_group(limit_bytes: int) -> Iterator[Path]:
+    """A control group of this machine with a limit, of whichever version; skips where none can be made."""
+    limits = (cgroup.ROOT / "memory", "memory.limit_in_bytes"), (cgroup.ROOT, "memory.max")
+    root, name = next((pair for pair in limits if (pair[0] / "cgroup.procs").exists()), (None, ""))
+    group = None if root is None else root / f"mafunzo-test-{os.getpid()}"
+    try:
+        if group is None:
+            pytest.skip("this machine has no control groups")
+        group.mkdir()
+        (group / name).write_text(str(limit_bytes))
+    except OSError as error:
+        pytest.skip(f"no control group can be made here: {error}")
+    try:
+        yield group
+    finally:
+        group.rmdir()
+
+
+def test_what_the_kernel_ends_for_memory_is_told_from_what_somebody_kills(tmp_path) -> None:
+    """A real end: a process that takes more than its control group may."""
+    with memory_group(150 * 2**20) as group:
+        join = f"echo $$ > {group}/cgroup.procs; exec {sys.executable} -m mafunzo.control.launcher.runner"
+        grab = f"{sys.executable} -c 'b = bytearray(10**9); b[::4096] = b[::4096]'"
+        for folder, command in (("grabs", grab), ("killed", "kill -9 $$")):
+            (tmp_path / folder).mkdir()
+            argv = f"{join} {tmp_path / folder} 1 bash -c {shlex.quote(command)}"
+            subprocess.run(["bash", "-c", argv], check=False)
+    records = [json.loads((tmp_path / folder / "exit.json").read_text()) for folder in ("grabs", "killed")]
+    assert [record["exit_code"] for record in records] == [137, 137]
+    assert [record["is_out_of_memory"] for record in records] == [True, False]
+    assert 50 < records[0]["peak_memory_mb"] < 200

@@ -8,6 +8,7 @@ import pytest
 
 from mafunzo.control.pipelines.decide import (
     CUT_OFF_LIMIT,
+    MEMORY_KILL_LIMIT,
     Action,
     Begin,
     Cancel,
@@ -40,11 +41,17 @@ def step(name: str, status: StepStatus = WAITING, after: str = "", cpus: int = 1
     """A step that takes the output `o` of each step that `after` names."""
     spec = StepSpec(
         name=name,
-        component="c:1",
+        component=seen.pop("component", "c:1"),
+        is_trusted=seen.pop("is_trusted", False),
         code="",
         command="",
         inputs={"n": LiteralInput(1), **{one: StepOutputInput(one, "o") for one in after.split()}},
-        resources=Resources(cpus=cpus, memory_mb=seen.pop("memory_mb", 0)),
+        resources=Resources(
+            cpus=cpus,
+            gpus=seen.pop("gpus", 0),
+            memory_mb=seen.pop("memory_mb", 0),
+            processes=seen.pop("processes", 1),
+        ),
         retries=seen.pop("retries", 0),
         trial_of=seen.pop("trial_of", ""),
         sweep=seen.pop("sweep", None),
@@ -395,3 +402,53 @@ def test_a_finished_job_names_the_step_that_failed() -> None:
 def test_a_process_that_ended_is_collected_while_another_step_starts() -> None:
     collected, started = actions(job(step("a", RUNNING, process=Process.SUCCEEDED), step("b")), free=Resources(cpus=1))
     assert isinstance(collected, Collect) and isinstance(started, Start)
+
+
+# Out of memory
+
+TRAINING = {"component": "finetune:1", "is_trusted": True, "process": Process.OUT_OF_MEMORY, "peak_memory_mb": 8000.0}
+
+
+@pytest.mark.parametrize(
+    ("seen", "budget_mb", "wait_s"),
+    [
+        pytest.param({"memory_kills": 1}, 6000, 1, id="three quarters of what it took"),
+        pytest.param({"memory_kills": 2, "peak_memory_mb": 6000.0}, 4500, 2, id="and less again"),
+        pytest.param({"memory_kills": 1, "processes": 2}, 3000, 1, id="shared by its processes"),
+        pytest.param({"memory_kills": MEMORY_KILL_LIMIT}, 6000, 4, id="the last time"),
+        pytest.param({"memory_kills": 1, "failures": 5}, 6000, 1, id="its failures are another matter"),
+    ],
+)
+def test_training_that_the_system_ended_for_memory_goes_on_with_less(seen, budget_mb, wait_s):
+    (action,) = actions(job(step("a", RUNNING, **{**TRAINING, **seen})))
+    assert isinstance(action, Retry) and action.at == NOW + timedelta(seconds=wait_s)
+    assert action.step.memory_budget_mb == budget_mb
+    assert action.reason.startswith(
+        f"attempt 1 was ended by the system because memory ran out, at {seen.get('peak_memory_mb', 8000):,.0f} MB; it goes on "
+        f"from its newest checkpoint with {budget_mb:,} MB for each process ({seen['memory_kills']} of 3 times)"
+    )
+
+
+def test_training_that_is_ended_for_memory_again_and_again_fails_with_what_to_do():
+    state = step("a", RUNNING, **TRAINING, memory_kills=MEMORY_KILL_LIMIT + 1)
+    (action,) = actions(job(replace(state, step=replace(state.step, memory_budget_mb=2531))))
+    assert isinstance(action, Fail)
+    assert action.reason.startswith(
+        "the system ended it 4 times because memory ran out, at the last with 2,531 MB for each process. End other work"
+    )
+
+
+@pytest.mark.parametrize(
+    ("seen", "kind"),
+    [
+        pytest.param({"component": "evaluate:1"}, Fail, id="another component has no plan"),
+        pytest.param({"is_trusted": False}, Fail, id="nor has a user's own of that name"),
+        pytest.param({"gpus": 1}, Fail, id="on a GPU the plan is about another memory"),
+        pytest.param({"component": "evaluate:1", "retries": 1}, Retry, id="as its retries say"),
+        pytest.param({"component": "evaluate:1", "retries": 1, "failures": 1}, Fail, id="which count all failures"),
+    ],
+)
+def test_a_step_without_a_memory_plan_fails_as_any_other(seen, kind):
+    (action,) = actions(job(step("a", RUNNING, **{**TRAINING, "memory_kills": 1, **seen})))
+    assert isinstance(action, kind) and action.step.memory_budget_mb == 0
+    assert not (isinstance(action, Fail) and action.reason)

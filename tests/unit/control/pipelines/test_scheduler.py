@@ -12,7 +12,8 @@ from typing import Any
 import psutil
 import pytest
 
-from mafunzo.control.launcher.local import LocalLauncher
+from mafunzo.control.launcher import local
+from mafunzo.control.launcher.local import ExitRecord, LocalLauncher
 from mafunzo.control.pipelines.attempt import SAVES_FIRST
 from mafunzo.control.pipelines.performer import PATIENT_GRACE_S
 from mafunzo.entities.environment import Environment
@@ -680,3 +681,55 @@ def test_a_step_that_waits_for_its_cores_isn_t_out_of_time(bench: Bench, monkeyp
     bench.tick()
     gate.touch()
     assert bench.finish("own").status == JobStatus.COMPLETED
+
+
+# Out of memory
+
+HUNGRY = shell("finetune", "echo ${MAFUNZO_MEMORY_BUDGET_MB:-none} >> ${{inputs.seen}}; kill -9 $$; : ${{outputs.out}}")
+FRUGAL = shell(
+    "finetune", "[ $MAFUNZO_MEMORY_BUDGET_MB ] || kill -9 $$; echo $MAFUNZO_MEMORY_BUDGET_MB > ${{outputs.out}}"
+)
+
+
+@pytest.fixture
+def out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real processes that SIGKILL ends; only the kernel's word for it, that memory ran out, is ours."""
+    inner = local._exit_record
+
+    def marked(folder: Path) -> ExitRecord | None:
+        record = inner(folder)
+        return record and replace(record, is_out_of_memory=record.exit_code == 137, peak_memory_mb=1000.0)
+
+    monkeypatch.setattr(local, "_exit_record", marked)
+
+
+@pytest.mark.usefixtures("out_of_memory")
+def test_training_that_the_system_ended_for_memory_goes_on_with_less(bench: Bench) -> None:
+    bench.submit("j", FRUGAL, is_trusted=True)
+    until(lambda: bench.scheduler.tick() is not None and bench.step("j", "finetune").memory_budget_mb)
+    step = bench.step("j", "finetune")
+    assert step.reason.startswith(
+        "attempt 1 was ended by the system because memory ran out, at 1,000 MB; it goes on from"
+    )
+    bench.skip_backoff()
+    assert bench.finish("j").status is JobStatus.COMPLETED
+    step = bench.step("j", "finetune")
+    assert (step.attempt, step.memory_budget_mb, bench.read("j", "finetune")) == (2, 750, "750\n")
+
+
+@pytest.mark.usefixtures("out_of_memory")
+def test_training_that_memory_never_suffices_for_fails_after_a_few_attempts(bench: Bench) -> None:
+    seen = bench.root / "seen"
+    bench.submit("j", HUNGRY, {"seen": str(seen)}, is_trusted=True)
+    until(lambda: bench.skip_backoff() or (bench.scheduler.tick() and False) or bench.step("j", "finetune").ended_at)
+    error = bench.finish("j").error
+    assert seen.read_text().split() == ["none", "750", "750", "750"]
+    assert error is not None and "the system ended it 4 times because memory ran out" in error["message"]
+    assert bench.step("j", "finetune").error["code"] == "out_of_memory"
+
+
+@pytest.mark.usefixtures("out_of_memory")
+def test_a_user_s_own_step_that_the_system_ended_for_memory_fails(bench: Bench) -> None:
+    bench.run("j", FRUGAL)
+    step = bench.step("j", "finetune")
+    assert (step.attempt, step.error["code"], step.memory_budget_mb) == (1, "out_of_memory", 0)
