@@ -25,6 +25,7 @@ class Settings:
     offline: never ask a network (`MAFUNZO_OFFLINE`, `HF_HUB_OFFLINE`).
     input_hosts: those that a job's files are fetched from though they are private or without https (`MAFUNZO_INPUT_HOSTS`).
     authorities: those that the user trusts, a file or folder (`REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE`); None: the public ones.
+    job_webhook: the address that is told when a job has ended (`MAFUNZO_JOB_WEBHOOK`); empty: none.
     limits: the sizes and rates that the server allows its clients, by variable (`MAFUNZO_LIMIT_...`).
     price_per_hour: what an hour of this machine costs, in any currency (`MAFUNZO_PRICE_PER_HOUR`); None: no cost is told.
     step_folder: where a step writes `metrics.jsonl` and `error.json` (`MAFUNZO_STEP_FOLDER`), or None outside of a job.
@@ -43,6 +44,7 @@ class Settings:
     offline: bool
     input_hosts: tuple[str, ...]
     authorities: Path | None
+    job_webhook: str
     limits: Mapping[str, str]
     price_per_hour: float | None
     step_folder: Path | None
@@ -67,6 +69,7 @@ def load(environ: dict[str, str] | None = None) -> Settings:
         offline=_is_true(env.get("MAFUNZO_OFFLINE")) or _is_true(env.get("HF_HUB_OFFLINE")),
         input_hosts=tuple(host.strip() for host in env.get("MAFUNZO_INPUT_HOSTS", "").split(",") if host.strip()),
         authorities=Path(bundle) if (bundle := env.get("REQUESTS_CA_BUNDLE") or env.get("CURL_CA_BUNDLE")) else None,
+        job_webhook=(env.get("MAFUNZO_JOB_WEBHOOK") or "").strip(),
         limits={name: text for name, text in env.items() if name.startswith("MAFUNZO_LIMIT_") and text},
         price_per_hour=_number("MAFUNZO_PRICE_PER_HOUR", env.get("MAFUNZO_PRICE_PER_HOUR"), _PRICE),
         step_folder=Path(env["MAFUNZO_STEP_FOLDER"]) if env.get("MAFUNZO_STEP_FOLDER") else None,

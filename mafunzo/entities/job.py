@@ -213,6 +213,8 @@ class Step:
         return self.spec.name
 
 
+WEBHOOK = "webhook"
+"""The property of a job that has ended whose webhook couldn't be told so: why."""
 NOTES = "notes"
 """The property of a job that lists in sentences what it will do with its rows; absent where there is nothing to say."""
 

@@ -39,6 +39,7 @@ from mafunzo.control.store.artifact import Artifacts
 from mafunzo.control.store.blob import Blobs
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.lease import Leases
+from mafunzo.control.store.outbox import Notice, Outbox
 from mafunzo.control.store.records import Records
 from mafunzo.control.store.space import Space, megabytes
 from mafunzo.entities.job import (
@@ -66,7 +67,7 @@ UserVariables = Callable[[Job, Step, Mapping[str, str], Mapping[str, str]], Mapp
 
 
 class Performer:
-    """Performs what the scheduler decides. grace_s, saving_grace_s, user_variables: as it takes them."""
+    """Performs what the scheduler decides. grace_s, saving_grace_s, user_variables, outbox: as it takes them."""
 
     def __init__(
         self,
@@ -82,11 +83,12 @@ class Performer:
         grace_s: float,
         saving_grace_s: float,
         user_variables: UserVariables,
+        outbox: Outbox | None,
     ) -> None:
         self._records, self._artifacts, self._leases = records, artifacts, leases
         self._launcher, self._home, self._capacity = launcher, home, capacity
         self._blobs = Blobs(records, artifacts, home)
-        self._observer, self._space = observer, space
+        self._observer, self._space, self._outbox = observer, space, outbox
         self._grace_s, self._saving_grace_s, self._user_variables = grace_s, saving_grace_s, user_variables
 
     def begin(self, job: Job) -> None:
@@ -301,7 +303,7 @@ class Performer:
             if step.attempt:
                 self._launcher.kill(step_folder(self._home, step), self._grace_s)
             self.end(replace(step, error=record), StepStatus.FAILED, "its job can't be gone on with")
-        self._records.jobs.update(replace(job, status=JobStatus.FAILED, error=record, ended_at=_now()))
+        self._write_end(replace(job, status=JobStatus.FAILED, error=record, ended_at=_now()))
         self._observer.forget(job.name)
 
     def finish(self, end: Finish) -> None:
@@ -310,9 +312,15 @@ class Performer:
         job = replace(now, status=end.status, error=_error_of(end), ended_at=_now())
         if end.best is not None:
             job = self._with_best(job, end.best)
-        self._records.jobs.update(job)
+        self._write_end(job)
         self._observer.forget(job.name)
         logger.info("Job %s %s", job.name, job.status)
+
+    def _write_end(self, job: Job) -> None:
+        """Write that a job has ended, and before it that this is to be told, so that a crash in between loses nothing."""
+        if self._outbox is not None:
+            self._outbox.put(Notice(job.name))
+        self._records.jobs.update(job)
 
     def _with_best(self, job: Job, best: Trial) -> Job:
         """Return a sweep that has ended with its best trial's outputs as its own; where they can't be delivered, it failed."""

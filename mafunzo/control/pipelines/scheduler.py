@@ -52,6 +52,7 @@ from mafunzo.control.store.artifact import Artifacts
 from mafunzo.control.store.disk import is_of_the_machine
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.lease import Leases
+from mafunzo.control.store.outbox import Outbox
 from mafunzo.control.store.records import Records
 from mafunzo.control.store.space import FLOOR_BYTES, START_BYTES, Space, bytes_in, megabytes
 from mafunzo.entities.job import (
@@ -83,7 +84,8 @@ class Scheduler:
     capacity: what steps and workers may hold together. grace_s: how long a user's own step may take to end by itself when it
     is cut off; saving_grace_s: one of ours, since training saves a checkpoint first.
     user_variables: a hook that gives the environment variables that a user's own step finds unless it sets them itself.
-    space: of the home's disk. clock: the time by which a step waits before it is tried again.
+    space: of the home's disk. clock: the time by which a step waits before it is tried again. outbox: where ends of jobs are
+    written that are to be told elsewhere.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class Scheduler:
         user_variables: UserVariables = lambda _job, _step, _inputs, _outputs: {},
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         space: Space | None = None,
+        outbox: Outbox | None = None,
     ) -> None:
         self._records, self._artifacts, self._leases = records, artifacts, leases
         self._launcher, self._home, self._capacity = launcher, home, capacity
@@ -118,6 +121,7 @@ class Scheduler:
             grace_s=grace_s,
             saving_grace_s=saving_grace_s,
             user_variables=user_variables,
+            outbox=outbox,
         )
         self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="step")
         self._busy: dict[StepName, Future[None]] = {}

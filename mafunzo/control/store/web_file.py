@@ -90,23 +90,42 @@ def _answer(where: str, url: str, hosts: Collection[str]) -> "Iterator[httpx.Res
         raise InvalidFile(f"{where} is '{url}', which can't be fetched ({error}). {_ADVICE}") from error
 
 
+class AddressRefused(Exception):
+    """Why an address isn't asked. is_missing: its host isn't known, rather than one that may not be asked."""
+
+    def __init__(self, reason: str, is_missing: bool = False) -> None:
+        super().__init__(reason)
+        self.is_missing = is_missing
+
+
 def _address(where: str, url: str, target: "httpx.URL", hosts: Collection[str]) -> str | None:
     """Return the public address to connect to; None where the name itself may be asked. Raises `InvalidFile`."""
+    try:
+        return checked_address(target, hosts)
+    except AddressRefused as error:
+        if error.is_missing:
+            raise InvalidFile(f"{where} is '{url}', which can't be fetched ({error}). {_ADVICE}") from error
+        raise _refusal(where, url, str(error), target) from error
+
+
+def checked_address(target: "httpx.URL", hosts: Collection[str]) -> str | None:
+    """Return the public address to connect to; None where the name itself may be asked, as `hosts` list it.
+
+    Raises `AddressRefused`.
+    """
     if {target.host, target.netloc.decode()} & set(hosts):
         return None
     if target.scheme != "https":
-        raise _refusal(where, url, f"{target} isn't an https:// address", target)
+        raise AddressRefused(f"{target} isn't an https:// address")
     try:
         found = [entry[4][0] for entry in socket.getaddrinfo(target.host, target.port or 443, type=socket.SOCK_STREAM)]
     except (OSError, UnicodeError) as error:
         if getproxies().get("https") and not proxy_bypass(target.host):  # which looks the name up itself
             return None
-        raise InvalidFile(f"{where} is '{url}', which can't be fetched ({target.host}: {error}). {_ADVICE}") from error
+        raise AddressRefused(f"{target.host}: {error}", is_missing=True) from error
     private = [address for address in found if not _is_public(str(address))]
     if private or not found:
-        raise _refusal(
-            where, url, f"{target.host} is {', '.join(map(str, private))}, which isn't a public address", target
-        )
+        raise AddressRefused(f"{target.host} is {', '.join(map(str, private))}, which isn't a public address")
     return str(found[0])
 
 

@@ -1,6 +1,6 @@
 """What a server does on one home besides answering: it runs the two loops, and can be found."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -12,7 +12,9 @@ from mafunzo.control.pipelines.performer import UserVariables
 from mafunzo.control.pipelines.scheduler import Scheduler
 from mafunzo.control.serving.supervisor import Supervisor
 from mafunzo.control.store.lease import Leases
+from mafunzo.control.store.outbox import Outbox
 from mafunzo.control.store.space import Space
+from mafunzo.control.workspace.webhook import Webhook
 from mafunzo.control.workspace.workspace import Workspace
 from mafunzo.entities.server_address import ServerAddress
 
@@ -23,8 +25,18 @@ def loops_of(
     """Return the loops over a home, which start steps and workers on this machine; `worker` is the command of a worker."""
     room, leases = capacity(hardware()), Leases(workspace.database)
     stores = (workspace.records, workspace.artifacts, leases)
-    scheduler = Scheduler(*stores, LocalLauncher(), workspace.home, room, user_variables=user_variables)
+    outbox = Outbox(workspace.home) if workspace.services.job_webhook else None
+    scheduler = Scheduler(*stores, LocalLauncher(), workspace.home, room, user_variables=user_variables, outbox=outbox)
     return scheduler, Supervisor(*stores, LocalLauncher(), workspace.home, room, worker=worker)
+
+
+def webhook_of(workspace: Workspace, links: Callable[[str], Mapping[str, str]]) -> Webhook | None:
+    """Return what tells the operator's address that jobs have ended; None without one. Raises `InvalidParameter` for it.
+
+    links: what a reader may open, for a job's name.
+    """
+    url = workspace.services.job_webhook
+    return Webhook(workspace.services, url, links) if url else None
 
 
 def require_space(workspace: Workspace) -> None:

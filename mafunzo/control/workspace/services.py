@@ -22,7 +22,8 @@ class Services:
     user: who acts, and whose name what is made carries. home_user: the operating system's user who owns the home.
     cache: where downloads are kept. up: starts the server in the background unless it runs; raises `ServerFailed`.
     input_hosts: those that files of jobs may be fetched from though they are private, or without https.
-    price_per_hour: what an hour of the machine costs; None where nobody said.
+    price_per_hour: what an hour of the machine costs; None where nobody said. job_webhook: the address that is told when a job
+    has ended; empty where there is none.
     """
 
     home: Home
@@ -36,3 +37,4 @@ class Services:
     up: Callable[[], ServerAddress]
     input_hosts: tuple[str, ...] = ()
     price_per_hour: float | None = None
+    job_webhook: str = ""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from mafunzo.control.workspace.services import Services
-from mafunzo.entities.job import NOTES, Job, JobStatus, Step, StepStatus
+from mafunzo.entities.job import NOTES, WEBHOOK, Job, JobStatus, Step, StepStatus
 from mafunzo.entities.pruning import PruneKind, pruned_at
 from mafunzo.tracking.log import lines_of, read_blocks, start_of_last
 from mafunzo.tracking.printable import printable
@@ -125,6 +125,8 @@ def _notes(job: Job) -> Iterator[Event]:
     """Yield what is to be said of a job before anything that happens to it."""
     for note in job.properties.get(NOTES, ()):
         yield Event("line", job.name, note)
+    if text := job.properties.get(WEBHOOK):
+        yield Event("line", job.name, str(text))
     if moment := pruned_at(job, PruneKind.LOGS):
         yield Event("line", job.name, f"The logs of its steps were pruned on {moment:%Y-%m-%d}.")
 

@@ -90,6 +90,7 @@ class Workspace:
                 up=self.up,
                 input_hosts=environment.input_hosts,
                 price_per_hour=environment.price_per_hour,
+                job_webhook=environment.job_webhook,
             )
         )
 

@@ -24,7 +24,7 @@ from mafunzo.control.serving.metrics import RequestMetrics
 from mafunzo.control.serving.router import Router
 from mafunzo.control.serving.supervisor import WORKER
 from mafunzo.control.workspace import AuditLog, Home, Workspace
-from mafunzo.control.workspace.server import announced, loops_of, require_space
+from mafunzo.control.workspace.server import announced, loops_of, require_space, webhook_of
 from mafunzo.entities.job import Job, Step, StepStatus
 from mafunzo.entities.server_address import LOOPBACK, ServerAddress
 from mafunzo.entrypoints.http.auth import endpoints_key, operator_key
@@ -100,6 +100,8 @@ def serve(
         mlflow = mlflow_way_in(home, workspace.jobs)
         loops = [Loop("scheduler", scheduler.run), Loop("supervisor", supervisor.run)]
         loops += [mlflow.loop] if mlflow else []
+        webhook = webhook_of(loop_workspace, lambda job: {"server": own.url})
+        loops += [Loop("webhook", webhook.run)] if webhook else []
         context = _context(workspace, names, limits, loops)
         routes = mlflow.routes(workspace, context) if mlflow else MlflowRoutes()
         servers = [(_server(_opened(http_app(context, routes), origins), limits, lifespan="on"), listener)]
