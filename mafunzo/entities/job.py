@@ -14,7 +14,8 @@ DEFAULT_OUTPUT = "default"
 """The output of a user's command that is what it wrote to `./outputs`, whatever else it declares."""
 MAX_PROCESSES = 64
 """How many processes a step may run as."""
-JOB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,254}")
+JOB_NAME_LETTERS = 255
+JOB_NAME = re.compile(rf"[A-Za-z0-9][\w.-]{{0,{JOB_NAME_LETTERS - 1}}}")
 """What jobs, and the steps of their pipelines, may be called."""
 Value = str | int | float | bool
 

@@ -113,9 +113,9 @@ class Blobs:
             raise ContainerNotFound(f"There is no container '{name}'. Create it first.")
         return container
 
-    def containers(self) -> list[Container]:
-        """Return all containers, by name."""
-        return self._records.containers.list()
+    def containers(self, prefix: str = "", limit: int | None = None, after: str = "") -> list[Container]:
+        """Return the containers by name: all, or `limit` of those whose names begin with `prefix` and come after a name."""
+        return self._records.containers.page(prefix, limit, after)
 
     def delete_container(self, name: str) -> None:
         """Delete a container and all blobs in it; raises `ContainerNotFound`."""
@@ -219,6 +219,10 @@ class Blobs:
             raise _no_blob(container, name)
         return blob
 
+    def find(self, container: str, name: str) -> Blob | None:
+        """Return a blob, or None."""
+        return self._records.blobs.find(container, name)
+
     def path(self, blob: Blob) -> Path:
         """Return the stored bytes of a blob, to be read only."""
         return self._artifacts.open_file(blob.artifact, blob.file_name)
@@ -226,6 +230,10 @@ class Blobs:
     def list(self, container: str, prefix: str = "") -> list[Blob]:
         """Return the blobs whose names begin with `prefix`, by name."""
         return self._records.blobs.list(container, prefix)
+
+    def scan(self, container: str, prefix: str, after: str, delimiter: str, size: int) -> Iterator[Blob]:
+        """Yield blobs by name, read as they are needed; see `BlobRecords.scan`."""
+        return self._records.blobs.scan(container, prefix, after, delimiter, size)
 
     def artifact(self, container: str, name: str) -> str:
         """Return the artifact of the blob `name`, or of the folder of all blobs below `name/`; raises `NotFound`.

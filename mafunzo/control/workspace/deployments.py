@@ -49,6 +49,10 @@ class Deployments:
         """Return the deployments of one endpoint, or of all, by endpoint and name."""
         return self._services.records.deployments.list(endpoint)
 
+    def page(self, endpoint: str, limit: int, after: str | None) -> DeploymentList:
+        """Return `limit` deployments of an endpoint, those whose names come after a name (pagination, by keyset)."""
+        return self._services.records.deployments.page(endpoint, limit, after)
+
     def of(self, endpoints: Iterable[str]) -> DeploymentList:
         """Return the deployments of some endpoints, by endpoint and name."""
         return self._services.records.deployments.of(endpoints)
@@ -126,7 +130,7 @@ class Deployments:
         asset = model if isinstance(model, Asset) else self._models.get(model)
         if asset.artifact is not None:
             self.require_chat_model(asset)
-        present = {entity.name: entity for entity in self._endpoints.list()}.get(endpoint)
+        present = self._endpoints.find(endpoint)
         if present is None:
             require_name("endpoint", endpoint)
         rebalanced(

@@ -50,12 +50,10 @@ class Endpoints:
         deployments: defaultdict[str, Deployed] = defaultdict(list)
         for deployment in self._services.records.deployments.list():
             deployments[deployment.endpoint].append(deployment)
+        keys = self._services.records.endpoints.all_keys()
         for endpoint in self.list():
-            try:
-                keys = self._services.records.endpoints.keys(endpoint.name)
-            except NotFound:  # deleted since it was listed
-                continue
-            yield KeyedEndpoint(endpoint, keys, tuple(deployments[endpoint.name]))
+            if endpoint.name in keys:  # else it was made since they were read
+                yield KeyedEndpoint(endpoint, keys[endpoint.name], tuple(deployments[endpoint.name]))
 
     def get(self, name: str) -> EndpointHandle:
         """Return an endpoint by name; raises `NotFound`."""
@@ -69,7 +67,7 @@ class Endpoints:
         """
         request, handle = request or EndpointRequest(), EndpointHandle(self._services, name)
         endpoints = self._services.records.endpoints
-        if not self._has(name):
+        if not self.has(name):
             if request.traffic_percent:
                 raise InvalidParameter(
                     f"Endpoint {name} is new, so that no deployment can get traffic yet. Set it later."
@@ -82,12 +80,13 @@ class Endpoints:
         endpoints.update(dataclasses.replace(handle.endpoint, tags=request.tags, echoes=echoes))
         return handle
 
-    def _has(self, name: str) -> bool:
-        try:
-            self._services.records.endpoints.get(name)
-        except NotFound:
-            return False
-        return True
+    def has(self, name: str) -> bool:
+        """Return whether an endpoint has that name."""
+        return self.find(name) is not None
+
+    def find(self, name: str) -> Endpoint | None:
+        """Return an endpoint by name, or None."""
+        return self._services.records.endpoints.find_named(name)
 
 
 class EndpointHandle:
@@ -207,7 +206,7 @@ class EndpointHandle:
         """Delete the endpoint and its deployments; return once their processes, ports and memory are free."""
         self.begin_delete()
         endpoints = self._services.records.endpoints
-        _await_end(f"Endpoint {self.name}", timeout_s, lambda: self.name in {one.name for one in endpoints.list()})
+        _await_end(f"Endpoint {self.name}", timeout_s, lambda: endpoints.find_named(self.name) is not None)
 
     def begin_delete_deployment(self, name: str) -> None:
         """Ask for a deployment to go, and return at once. Raises `NotFound`, and `Conflict` for one that has traffic."""

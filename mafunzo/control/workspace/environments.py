@@ -15,7 +15,6 @@ from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetKey, AssetType, F
 from mafunzo.entities.asset_request import EnvironmentRequest
 from mafunzo.entities.component import Source
 from mafunzo.entities.environment import Environment, environment_facts, environment_of
-from mafunzo.entities.job import StepStatus
 from mafunzo.entities.reference import AssetReference, parse_reference
 from mafunzo.errors import Conflict, NotFound
 
@@ -179,12 +178,8 @@ class Environments:
         records = self._services.records
         return [
             f"{step.job}.{step.name}"
-            for job in records.jobs.queue()
-            for step in records.steps.of(job.name)
-            if step.status is StepStatus.RUNNING
-            and step.spec.runtime
-            and known.folder is not None
-            and self._folder(step.spec.runtime) == known.folder
+            for step in records.steps.running()
+            if step.spec.runtime and known.folder is not None and self._folder(step.spec.runtime) == known.folder
         ]
 
 

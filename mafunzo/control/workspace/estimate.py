@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import islice
 from typing import Any
 
 from mafunzo.control.store.codec import encode
@@ -11,7 +12,7 @@ from mafunzo.control.workspace.job_handle import JobHandle
 from mafunzo.control.workspace.services import Services
 from mafunzo.entities.estimate import Estimate, Scoreboard, error_share, scoreboard_of
 from mafunzo.entities.job import Job, JobStatus, Step, StepStatus
-from mafunzo.entities.scan import Scan
+from mafunzo.entities.scan import PAGE, Scan
 from mafunzo.errors import ArtifactCorrupt, NotFound
 from mafunzo.tracking.metrics import read_metrics
 from mafunzo.tracking.step_folder import StepFolder
@@ -74,8 +75,8 @@ def _newest_estimate(services: Services, key: str) -> dict[str, Any] | None:
 def scoreboard(services: Services) -> Scoreboard:
     """Return how far estimates were from what past runs then took; runs are read page by page."""
     errors, left_out = list[tuple[float, float]](), 0
-    for job in _completed(services):
-        trained = [step for step in services.records.steps.of(job.name) if _name(step) == TRAINED_BY]
+    for job, steps in _completed(services):
+        trained = [step for step in steps if _name(step) == TRAINED_BY]
         if [step.status for step in trained] != [StepStatus.COMPLETED]:
             continue  # taken from the cache, or another kind of job
         estimate = job.properties.get(ESTIMATE)
@@ -88,10 +89,12 @@ def scoreboard(services: Services) -> Scoreboard:
     return scoreboard_of(errors, left_out)
 
 
-def _completed(services: Services) -> Iterator[Job]:
-    for _, job in services.records.jobs.scan(Scan()):
-        if job.status is JobStatus.COMPLETED:
-            yield job
+def _completed(services: Services) -> Iterator[tuple[Job, list[Step]]]:
+    scan = services.records.jobs.scan(Scan())
+    completed = (job for _, job in scan if job.status is JobStatus.COMPLETED)
+    while jobs := list(islice(completed, PAGE)):
+        steps = services.records.steps.of_each(job.name for job in jobs)
+        yield from ((job, steps[job.name]) for job in jobs)
 
 
 def _measured(services: Services, step: Step) -> Mapping[str, float]:

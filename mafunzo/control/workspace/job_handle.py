@@ -13,7 +13,7 @@ from mafunzo.control.pipelines.attempt import SAVES_FIRST, written_to
 from mafunzo.control.workspace.liveness import require_server
 from mafunzo.control.workspace.services import Services
 from mafunzo.control.workspace.stream import Event, Follower, follow, last_lines_of, readable, render
-from mafunzo.entities.job import DEFAULT_OUTPUT, Job, JobStatus, Step, StepOutputInput, StepStatus
+from mafunzo.entities.job import DEFAULT_OUTPUT, JOB_NAME_LETTERS, Job, JobStatus, Step, StepOutputInput, StepStatus
 from mafunzo.entities.pruning import PruneKind, pruned_at
 from mafunzo.entities.sweep import BEST_TRIAL
 from mafunzo.errors import JobCanceled, JobFailed, MafunzoError, NotFound, StepFailed, TimedOut, from_record
@@ -30,13 +30,10 @@ ARTIFACTS = "artifacts"
 
 def find_step(services: Services, name: str) -> Step | None:
     """Return the step that is called `<job>.<step>`, or None."""
-    parts = name.split(".")
-    jobs = {".".join(parts[:end]): ".".join(parts[end:]) for end in range(1, len(parts))}
-    for job, step_name in jobs.items():
-        for step in services.records.steps.of(job):
-            if step.name == step_name:
-                return step
-    return None
+    dots = [at for at, letter in enumerate(name[: JOB_NAME_LETTERS + 1]) if letter == "."]
+    names = {name[:at]: name[at + 1 :] for at in dots}
+    steps = services.records.steps.of_each(names)
+    return next((step for job in names for step in steps[job] if step.name == names[job]), None)
 
 
 def job_view(job: str) -> str:

@@ -55,6 +55,10 @@ class Jobs:
         """Return the jobs that haven't ended, in the order in which the scheduler takes them."""
         return self._services.records.jobs.queue()
 
+    def running_steps(self) -> Steps:
+        """Return the steps that run, of all jobs."""
+        return self._services.records.steps.running()
+
     def get(self, name: str) -> JobHandle:
         """Return a job by name; raises `NotFound`."""
         self._services.records.jobs.get(name)

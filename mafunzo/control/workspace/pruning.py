@@ -221,20 +221,15 @@ def _environments(services: Services) -> Iterator[Item]:
 def _needed_environments(services: Services) -> dict[str, str]:
     """Return which open job needs an environment, by the name of its folder."""
     records, needed = services.records, dict[str, str]()
-    for job in records.jobs.queue():
-        for step in records.steps.of(job.name):
-            if step.spec.runtime is not None and step.spec.runtime.packages and not step.status.is_terminal:
-                needed[environment_folder(Path(), step.spec.runtime).name] = job.name
+    for step in records.steps.of_open_jobs():
+        if step.spec.runtime is not None and step.spec.runtime.packages and not step.status.is_terminal:
+            needed[environment_folder(Path(), step.spec.runtime).name] = step.job
     return needed
 
 
 def _caches(services: Services) -> Iterator[Item]:
     records = services.records
-    fetching = [
-        job.name
-        for job in records.jobs.queue()
-        if any(step.spec.component.partition(":")[0] in FETCHING for step in records.steps.of(job.name))
-    ]
+    fetching = [step.job for step in records.steps.of_open_jobs() if step.spec.component.partition(":")[0] in FETCHING]
     needed_by = f"job {fetching[0]} is about to fetch" if fetching else ""
     for pattern in CACHED:
         for path in sorted(services.cache.glob(pattern)):

@@ -28,13 +28,7 @@ def named_artifacts(*entities: Asset | Job | Step) -> set[str]:
 def holders_of(services: Services, artifact: str) -> Holders:
     """Return which jobs and registered models name the bytes of an artifact, so that they stay on the disk."""
     records = services.records
-    jobs = [
-        job.name
-        for job in records.jobs.list()
-        if artifact in named_artifacts(job).union(*map(named_artifacts, records.steps.of(job.name)))
-    ]
-    models = records.assets.list(type=AssetType.MODEL, with_archived=True)
-    return Holders(tuple(jobs), tuple(str(m.key) for m in models if artifact in named_artifacts(m)))
+    return Holders(tuple(records.jobs_naming(artifact)), tuple(map(str, records.models_naming(artifact))))
 
 
 def models_made_by(services: Services, job: str) -> tuple[Asset, ...]:

@@ -10,7 +10,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mafunzo.control.workspace import Workspace
-from mafunzo.entities.job import StepStatus
 from mafunzo.entities.user import Role
 from mafunzo.entrypoints.azure.access import RULES
 from mafunzo.entrypoints.azure.job_log import JobLogs
@@ -82,10 +81,10 @@ class AzureContext:
         """Yield all possible callers: the home's own user, the users who aren't revoked, the steps that run."""
         yield self.identity.owner
         yield from (caller_of(user) for user in self.workspace.users.list() if not user.is_revoked)
-        for job in self.workspace.jobs.queue():
-            steps = self.workspace.jobs.get(job.name).steps
-            running = (step for step in steps if step.status is StepStatus.RUNNING)
-            yield from (step_caller(Attempt(job.name, step.name, step.attempt), job.created_by) for step in running)
+        makers = {job.name: job.created_by for job in self.workspace.jobs.queue()}
+        for step in self.workspace.jobs.running_steps():
+            if step.job in makers:  # else it was made since
+                yield step_caller(Attempt(step.job, step.name, step.attempt), makers[step.job])
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Run blocking work in a thread, off the event loop."""

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from mafunzo.control.store import table
 from mafunzo.control.store.database import Database
 from mafunzo.control.store.records import asset, blob, compute, endpoint, job, user
+from mafunzo.entities.asset import AssetKey, AssetType
 
 ARTIFACT_HASH = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -54,6 +55,23 @@ class Records:
                     artifacts[job].update(ARTIFACT_HASH.findall(text))
         return artifacts
 
+    def jobs_naming(self, artifact: str) -> list[str]:
+        """Return the jobs in whose rows, or in whose steps', the hash of an artifact stands, the newest first."""
+        steps = sa.select(table.step.c.job).where(_names(table.step, artifact))
+        query = sa.select(table.job.c.name).where(sa.or_(_names(table.job, artifact), table.job.c.name.in_(steps)))
+        with self._database.snapshot() as connection:
+            return list(connection.execute(query.order_by(table.job.c.id.desc())).scalars())
+
+    def models_naming(self, artifact: str) -> list[AssetKey]:
+        """Return the versions of models, archived ones too, whose bytes are an artifact, or that name it, the newest first."""
+        columns = table.asset.c
+        query = sa.select(columns.scope, columns.name, columns.version).where(
+            columns.type == str(AssetType.MODEL), sa.or_(columns.artifact == artifact, _names(table.asset, artifact))
+        )
+        with self._database.snapshot() as connection:
+            rows = connection.execute(query.order_by(columns.id.desc())).all()
+        return [AssetKey(row.scope, AssetType.MODEL, row.name, row.version) for row in rows]
+
     def artifact_holders(self, views: Set[str] = frozenset()) -> dict[str, str]:
         """Return every artifact that an asset, a deployment or a blob names, with what that is.
 
@@ -73,3 +91,8 @@ class Records:
                 if row.body.get("view_of", "") not in views - {""}:
                     holders.setdefault(row.artifact, f"blob {row.name} of {row.container} is it")
         return holders
+
+
+def _names(of: sa.Table, artifact: str) -> sa.ColumnElement[bool]:
+    """Return the condition for rows of a table whose body has the hash of an artifact anywhere."""
+    return sa.cast(of.c.body, sa.Text).contains(artifact, autoescape=True)

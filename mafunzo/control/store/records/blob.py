@@ -1,14 +1,17 @@
 """Containers in the database, and blobs: which artifact a name in a container stands for. `store.blob` has their bytes."""
 
 import builtins
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from mafunzo.control.store import table
+from mafunzo.control.store.database import Database
 from mafunzo.control.store.records.row import NounRecords, first_row, to_entity, to_row
 from mafunzo.entities.blob import UNCONDITIONAL, Blob, Condition, Container
+from mafunzo.entities.scan import PAGE
 from mafunzo.errors import Conflict, ContainerNotFound
 
 
@@ -29,6 +32,12 @@ class ContainerRecords(NounRecords):
     def list(self) -> builtins.list[Container]:
         """Return all containers that were added, by name."""
         return self._read(Container, sa.select(table.container).order_by(table.container.c.name))
+
+    def page(self, prefix: str, limit: int | None, after: str) -> builtins.list[Container]:
+        """Return `limit` containers whose names begin with `prefix` and come after a name (keyset pagination)."""
+        name = _letter_by_letter(table.container.c.name, self._database)
+        query = sa.select(table.container).where(_begins_with(name, prefix), name > after)
+        return self._read(Container, query.order_by(name).limit(limit))
 
     def delete(self, name: str) -> None:
         """Delete a container and all blobs in it, if it is there."""
@@ -64,10 +73,30 @@ class BlobRecords(NounRecords):
 
     def list(self, container: str, prefix: str = "") -> builtins.list[Blob]:
         """Return the blobs of a container whose names begin with `prefix`, by name."""
-        query = sa.select(table.blob).where(table.blob.c.container == container)
-        if prefix:
-            query = query.where(sa.func.substr(table.blob.c.name, 1, len(prefix)) == prefix)  # LIKE takes A for a
-        return sorted(self._read(Blob, query), key=lambda blob: blob.name)  # whatever order the database's language has
+        name = _letter_by_letter(table.blob.c.name, self._database)
+        query = sa.select(table.blob).where(table.blob.c.container == container, _begins_with(name, prefix))
+        return self._read(Blob, query.order_by(name))
+
+    def scan(
+        self, container: str, prefix: str = "", after: str = "", delimiter: str = "", size: int = PAGE
+    ) -> Iterator[Blob]:
+        """Yield the blobs whose names begin with `prefix` and come after a name, by name, `size` read at once as needed.
+
+        Keyset pagination. delimiter: of a virtual folder, which is the names that are equal up to the first one after the
+        prefix, the first blob only is sure to be there; the database skips the rest.
+        """
+        name = _letter_by_letter(table.blob.c.name, self._database)
+        query = sa.select(table.blob).where(table.blob.c.container == container, _begins_with(name, prefix))
+        begin = name > after
+        while True:
+            blobs = self._read(Blob, query.where(begin).order_by(name).limit(size))
+            yield from blobs
+            if len(blobs) < size:
+                return
+            inside, folder_end, _ = (
+                blobs[-1].name.removeprefix(prefix).partition(delimiter) if delimiter else ("", "", "")
+            )
+            begin = _comes_after(name, f"{prefix}{inside}{folder_end}") if folder_end else name > blobs[-1].name
 
     def views(self) -> set[str]:
         """Return all that blobs are views of."""
@@ -91,6 +120,26 @@ class BlobRecords(NounRecords):
             blobs = [to_entity(Blob, row) for row in connection.execute(sa.select(table.blob).where(is_view))]
             connection.execute(sa.delete(table.blob).where(is_view))
         return blobs
+
+
+def _letter_by_letter(column: sa.Column[str], database: Database) -> sa.ColumnElement[str]:
+    """Return a column as it is ordered by the code points of its letters, whatever order the database's language has."""
+    return column if database.is_sqlite else sa.collate(column, "C")
+
+
+def _begins_with(name: sa.ColumnElement[str], prefix: str) -> sa.ColumnElement[bool]:
+    """Return the condition for names that begin with these very letters, which an index finds (LIKE takes A for a)."""
+    return sa.and_(name >= prefix, ~_comes_after(name, prefix)) if prefix else sa.true()
+
+
+def _comes_after(name: sa.ColumnElement[str], prefix: str) -> sa.ColumnElement[bool]:
+    """Return the condition for names that come after all that begin with `prefix`."""
+    stem = prefix.rstrip(chr(sys.maxunicode))
+    if not stem:
+        return sa.false()
+    last = ord(stem[-1])
+    following = 0xE000 if last == 0xD7FF else last + 1  # no text has the surrogates between them
+    return name >= stem[:-1] + chr(following)
 
 
 def _blob(connection: Connection, container: str, name: str) -> Blob | None:

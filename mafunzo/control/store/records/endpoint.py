@@ -47,6 +47,14 @@ class EndpointRecords(NamedRecords[Endpoint]):
         home = self._database.home
         return home.unseal(row.primary_key), home.unseal(row.secondary_key)
 
+    def all_keys(self) -> dict[str, tuple[str, str]]:
+        """Return the (primary, secondary) key of every endpoint by its name."""
+        columns = table.endpoint.c
+        with self._database.snapshot() as connection:
+            rows = connection.execute(sa.select(columns.name, columns.primary_key, columns.secondary_key)).all()
+        home = self._database.home
+        return {row.name: (home.unseal(row.primary_key), home.unseal(row.secondary_key)) for row in rows}
+
     def set_keys(self, name: str, keys: tuple[str, str]) -> None:
         """Replace the (primary, secondary) key of an endpoint. Raises `NotFound`."""
         self._change(name, **self._key_row(keys))
@@ -91,6 +99,12 @@ class DeploymentRecords(NounRecords):
         if endpoint is not None:
             query = query.where(table.deployment.c.endpoint == endpoint)
         return self._read(Deployment, query)
+
+    def page(self, endpoint: str, limit: int, after: str | None) -> builtins.list[Deployment]:
+        """Return `limit` deployments of an endpoint by name, those whose names come after a name (keyset pagination)."""
+        name = table.deployment.c.name
+        query = sa.select(table.deployment).where(table.deployment.c.endpoint == endpoint).order_by(name).limit(limit)
+        return self._read(Deployment, query if after is None else query.where(name > after))
 
     def update(self, deployment: Deployment) -> None:
         """Replace a deployment's state. That it is being deleted stays. Raises `NotFound`."""

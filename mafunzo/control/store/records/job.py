@@ -100,11 +100,22 @@ class StepRecords(NounRecords):
         """Return the steps of a job in the order planned; empty for an unknown job."""
         return self._read(Step, sa.select(table.step).filter_by(job=job_name).order_by(table.step.c.position))
 
+    def of_each(self, job_names: Iterable[str]) -> dict[str, list[Step]]:
+        """Return the steps of some jobs in the order planned, by job."""
+        steps: dict[str, list[Step]] = {name: [] for name in job_names}
+        query = sa.select(table.step).where(table.step.c.job.in_(steps)).order_by(table.step.c.position)
+        for step in self._read(Step, query):
+            steps[step.job].append(step)
+        return steps
+
+    def of_open_jobs(self) -> list[Step]:
+        """Return all steps of the jobs that haven't ended, of the oldest job first."""
+        query = sa.select(table.step).where(table.step.c.job.in_(_open_jobs()))
+        return self._read(Step, query.order_by(table.step.c.id))
+
     def running(self) -> list[Step]:
         """Return the steps that run, of the oldest job first; of jobs that have ended nothing is read."""
-        open_statuses = [str(status) for status in JobStatus if not status.is_terminal]
-        open_jobs = sa.select(table.job.c.name).where(table.job.c.status.in_(open_statuses))
-        is_running = sa.and_(table.step.c.status == str(StepStatus.RUNNING), table.step.c.job.in_(open_jobs))
+        is_running = sa.and_(table.step.c.status == str(StepStatus.RUNNING), table.step.c.job.in_(_open_jobs()))
         return self._read(Step, sa.select(table.step).where(is_running).order_by(table.step.c.id))
 
     def update(self, step: Step) -> None:
@@ -128,6 +139,11 @@ class StepRecords(NounRecords):
         query = sa.select(table.step).where(where, table.step.c.status.in_(done))
         newest = query.order_by(table.step.c.ended_at.desc().nulls_last(), table.step.c.id.desc()).limit(1)
         return next(iter(self._read(Step, newest)), None)
+
+
+def _open_jobs() -> sa.Select[tuple[str]]:
+    open_statuses = [str(status) for status in JobStatus if not status.is_terminal]
+    return sa.select(table.job.c.name).where(table.job.c.status.in_(open_statuses))
 
 
 def _step_row(step: Step) -> dict[str, Any]:

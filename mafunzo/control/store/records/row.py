@@ -70,6 +70,10 @@ class NamedRecords(NounRecords, Generic[Named]):
         with self._database.snapshot() as connection:
             return to_entity(self._kind, named_row(connection, self._table, name))
 
+    def find_named(self, name: str) -> Named | None:
+        """Return an entity, or None."""
+        return next(iter(self._read(self._kind, sa.select(self._table).where(self._table.c.name == name))), None)
+
     def list(self) -> builtins.list[Named]:
         """Return every entity by name."""
         return self._read(self._kind, sa.select(self._table).order_by(self._table.c.name))

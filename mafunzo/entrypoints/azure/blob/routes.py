@@ -28,6 +28,7 @@ from mafunzo.errors import MafunzoError, NotFound, NotSupported
 HASHED_RANGE_BYTES = 4 * 2**20
 """Azure Storage hashes no longer range."""
 PAGE = 5000
+READ_AT_ONCE = 1000
 METHODS = ["GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"]
 NOT_SUPPORTED = (
     "x-ms-access-tier",
@@ -68,9 +69,11 @@ def list_containers(request: Request) -> Response:
     require(request, MANAGE)
     if request.query_params.get("comp") != "list":
         raise NotSupported("Of the account, the containers can be listed: comp=list.")
-    prefix = request.query_params.get("prefix", "")
-    matches = [one for one in _blobs(request).containers() if one.name.startswith(prefix)]
-    return _xml(wire.containers_xml(_base(request), matches, "metadata" in _included(request)))
+    query = request.query_params
+    size = _page_size(query.get("maxresults", str(PAGE)))
+    containers = _blobs(request).containers(query.get("prefix", ""), size + 1, query.get("marker", ""))
+    marker = containers[size - 1].name if len(containers) > size else ""
+    return _xml(wire.containers_xml(_base(request), containers[:size], "metadata" in _included(request), marker))
 
 
 @router.put("/{container}")
@@ -179,7 +182,9 @@ def _list_blobs(request: Request, container: str) -> Response:
         size=_page_size(query.get("maxresults", str(PAGE))),
         with_metadata="metadata" in _included(request),
     )
-    page = wire.page_of(_blobs(request).list(container, list_request.prefix), list_request)
+    at_once = min(list_request.size + 1, READ_AT_ONCE)
+    blobs = _blobs(request).scan(container, list_request.prefix, list_request.marker, list_request.delimiter, at_once)
+    page = wire.page_of(blobs, list_request)
     return _xml(wire.blobs_xml(_base(request), container, list_request, page))
 
 
@@ -187,7 +192,7 @@ def _block_list(request: Request, container: str, name: str) -> Response:
     list_type = request.query_params.get("blocklisttype", "committed").lower()
     uncommitted = _blobs(request).blocks.list(container, name)
     if uncommitted and list_type != "committed":
-        blob = next((entry for entry in _blobs(request).list(container, name) if entry.name == name), None)
+        blob = _blobs(request).find(container, name)
     else:
         blob = _blobs(request).get(container, name)
     committed = blob.blocks if blob is not None else ()

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from mafunzo.entrypoints.azure.context import Azure, Body
-from mafunzo.entrypoints.azure.routes.page import paged
+from mafunzo.entrypoints.azure.routes.page import scrolled_by_name
 from mafunzo.entrypoints.azure.wire.compute import compute_body, compute_from_body, scale_from_body, size_body
 from mafunzo.entrypoints.azure.wire.envelope import OF_SUBSCRIPTION, WS, page
 from mafunzo.entrypoints.http.listing import shown
@@ -17,7 +17,7 @@ router = APIRouter()
 @router.get(f"{WS}/computes")
 def list_computes(request: Request, azure: Azure) -> Any:
     """List the clusters."""
-    return paged(request, azure.workspace.computes.list(), compute_body)
+    return scrolled_by_name(request, azure.workspace.computes.list, compute_body)
 
 
 @router.get(f"{WS}/computes/{{name}}")

@@ -1,5 +1,6 @@
 """Online endpoints and their deployments in Azure ML's dialect."""
 
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -7,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 
 from mafunzo.entrypoints.azure.context import Azure, Body
 from mafunzo.entrypoints.azure.routes.operation import Operation, OperationKind, accepted, operation_headers
-from mafunzo.entrypoints.azure.routes.page import paged
+from mafunzo.entrypoints.azure.routes.page import scrolled_by_name
 from mafunzo.entrypoints.azure.wire.endpoint import (
     deployment_body,
     deployment_from_body,
@@ -25,7 +26,7 @@ router = APIRouter()
 @router.get(f"{WS}/onlineEndpoints")
 def list_endpoints(request: Request, azure: Azure) -> Any:
     """List the endpoints."""
-    return paged(request, azure.workspace.endpoints.list(), lambda one: endpoint_body(one, azure.place.base))
+    return scrolled_by_name(request, azure.workspace.endpoints.list, lambda one: endpoint_body(one, azure.place.base))
 
 
 @router.get(f"{WS}/onlineEndpoints/{{name}}")
@@ -65,7 +66,8 @@ def regenerate_keys(azure: Azure, name: str, body: Body) -> Response:
 @router.get(f"{WS}/onlineEndpoints/{{endpoint}}/deployments")
 def list_deployments(request: Request, azure: Azure, endpoint: str) -> Any:
     """List an endpoint's deployments."""
-    return paged(request, azure.workspace.endpoints.get(endpoint).deployments, deployment_body)
+    azure.workspace.endpoints.get(endpoint)
+    return scrolled_by_name(request, partial(azure.workspace.deployments.page, endpoint), deployment_body)
 
 
 @router.get(f"{WS}/onlineEndpoints/{{endpoint}}/deployments/{{name}}")

@@ -76,7 +76,7 @@ def accepted(azure: AzureContext, operation: Operation) -> Response:
 def _status(azure: AzureContext, operation: Operation) -> dict[str, Any]:
     workspace, name = azure.workspace, operation.deployment
     if operation.kind is OperationKind.DELETE_ENDPOINT:
-        is_there = operation.endpoint in {endpoint.name for endpoint in workspace.endpoints.list()}
+        is_there = workspace.endpoints.has(operation.endpoint)
         return {"status": IN_PROGRESS if is_there else SUCCEEDED}
     deployments = {deployment.name: deployment for deployment in workspace.deployments.list(operation.endpoint)}
     if operation.kind is OperationKind.DELETE_DEPLOYMENT:

@@ -1,9 +1,9 @@
 """Filter, order and pagination of Azure's lists."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlencode
 
 from starlette.requests import Request
@@ -18,8 +18,21 @@ PAGE = 100
 TOP, SKIP = "$top", "$skip"
 OFFER = "offer-"
 """Begins the position of what ships with Mafunzo, which comes after all that is registered."""
+AFTER = "after-"
+"""Begins the position of a list that is read by name: the last name of the page before."""
 
 T = TypeVar("T")
+
+
+class HasName(Protocol):
+    """What lists by name contain."""
+
+    @property
+    def name(self) -> str:
+        """The name, which no other of its list has."""
+
+
+Named = TypeVar("Named", bound=HasName)
 
 
 def archived_view(request: Request) -> bool | None:
@@ -65,6 +78,24 @@ def scrolled(
     items = list(islice(things, size + 1))
     bodies = list(shown([thing for _, thing in items[:size]], body, broken))
     return _page(request, bodies, items[size - 1][0] if len(items) > size > 0 else None)
+
+
+def scrolled_by_name(
+    request: Request,
+    read: Callable[[int, str | None], Sequence[Named]],
+    body: Callable[[Named], dict[str, Any]],
+) -> dict[str, Any]:
+    """Return one page of a list that is ordered by name, with the address of the next one (keyset pagination).
+
+    read: at most so many things, those whose names come after a name; body: as `paged` takes it. A client that skips a
+    number of things has them read.
+    """
+    size, position = size_of(request), request.query_params.get(SKIP, "")
+    after = position.removeprefix(AFTER) if position.startswith(AFTER) else None
+    first = _number(request, SKIP, 0) if after is None else 0
+    items = read(first + size + 1, after)[first:]
+    following = f"{AFTER}{items[size - 1].name}" if len(items) > size > 0 else None
+    return _page(request, shown(items[:size], body), following)
 
 
 def paged(

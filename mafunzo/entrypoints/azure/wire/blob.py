@@ -270,8 +270,8 @@ def blobs_xml(base: str, container: str, request: ListRequest, page: Page) -> st
     )
 
 
-def containers_xml(base: str, containers: Iterable[Container], with_metadata: bool) -> str:
-    """Return the list of containers."""
+def containers_xml(base: str, containers: Iterable[Container], with_metadata: bool, next_marker: str = "") -> str:
+    """Return a page of the list of containers."""
     entries = "".join(
         f"<Container><Name>{escape(container.name)}</Name><Properties>{_elements(container_headers(container))}</Properties>"
         f"{_metadata_xml(container.metadata) if with_metadata else ''}</Container>"
@@ -279,7 +279,7 @@ def containers_xml(base: str, containers: Iterable[Container], with_metadata: bo
     )
     return (
         f'{_XML}<EnumerationResults ServiceEndpoint="{escape(base)}/"><Containers>{entries}</Containers>'
-        "<NextMarker></NextMarker></EnumerationResults>"
+        f"<NextMarker>{escape(next_marker)}</NextMarker></EnumerationResults>"
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 from mafunzo.control.store.records import Records
 from mafunzo.entities.blob import Blob, Condition, Container
 from mafunzo.errors import Conflict, ContainerNotFound, PreconditionFailed
+from tests.support.statements import statements_sent
 from tests.unit.control.store.records.sample import NOON, artifact_hash
 
 BLOB = Blob("files", "a/b", artifact_hash("a"), 3, '"1"', modified_at=NOON)
@@ -43,6 +44,46 @@ def test_a_prefix_is_one_by_its_very_letters(records: Records) -> None:
     for name in ("A/x", "a/%", "a/x"):
         records.blobs.write("files", name, lambda _, name=name: replace(BLOB, name=name))  # type: ignore[misc]
     assert [blob.name for blob in records.blobs.list("files", "a/")] == ["a/%", "a/x"]
+
+
+def write(records: Records, *names: str) -> None:
+    for name in names:
+        records.blobs.write("files", name, lambda _, name=name: replace(BLOB, name=name))  # type: ignore[misc]
+
+
+def test_blobs_are_scanned_from_a_name_on_by_the_code_points_of_their_names(records: Records) -> None:
+    write(records, "a", "B", "b/1", "b/2", "b/\ud7ff", "b0", "é")
+    assert [blob.name for blob in records.blobs.scan("files", size=2)] == [
+        "B",
+        "a",
+        "b/1",
+        "b/2",
+        "b/\ud7ff",
+        "b0",
+        "é",
+    ]
+    assert [blob.name for blob in records.blobs.scan("files", after="b/1", size=2)] == ["b/2", "b/\ud7ff", "b0", "é"]
+    assert [blob.name for blob in records.blobs.scan("files", "b/", after="b/1", size=1)] == ["b/2", "b/\ud7ff"]
+    assert [blob.name for blob in records.blobs.scan("files", "b/\ud7ff")] == ["b/\ud7ff"]
+    assert list(records.blobs.scan("files", "\U0010ffff")) == []
+
+
+def test_of_a_virtual_folder_one_blob_is_enough(records: Records) -> None:
+    write(records, "a", *(f"d/{number}" for number in range(30)), "d0", *(f"x/y/{number}" for number in range(9)))
+    with statements_sent() as statements:
+        names = [blob.name for blob in records.blobs.scan("files", delimiter="/", size=3)]
+    assert {name.partition("/")[0] for name in names} == {"a", "d", "d0", "x"} and len(names) < 9
+    assert len([one for one in statements if one.startswith("SELECT")]) == 3
+    assert {name[:4] for name in (blob.name for blob in records.blobs.scan("files", "x/", delimiter="/", size=2))} == {
+        "x/y/"
+    }
+
+
+def test_containers_are_read_a_page_at_a_time(records: Records) -> None:
+    for name in ("b-1", "b-2", "b-3", "c"):
+        records.containers.add(Container(name, '"1"', modified_at=NOON))
+    assert [one.name for one in records.containers.page("b-", 2, "")] == ["b-1", "b-2"]
+    assert [one.name for one in records.containers.page("b-", 2, "b-2")] == ["b-3"]
 
 
 def test_views_go_together_and_a_container_takes_its_blobs_along(records: Records) -> None:

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.support.azure_bench import Bench, Client, azure_bench
+from tests.support.rows_read import rows_read
 
 ROOT = "/mafunzo.blob.local"
 BOX = f"{ROOT}/box"
@@ -187,6 +188,35 @@ def test_blobs_are_listed_by_prefix_folder_and_page(bench: Bench) -> None:
     assert names(ask(bench.owner, "GET", f"{listing}&maxresults=2&marker={marker}")) == ["b"]
     answer = ask(bench.owner, "GET", f"{listing}&maxresults=0")
     assert refused(answer) == (400, "OutOfRangeQueryParameterValue")
+
+
+def test_blobs_and_containers_are_read_a_page_at_a_time(bench: Bench) -> None:
+    for number in range(30):
+        put(bench, path=f"{BOX}/d/{number:02}")
+        bench.workspace.blobs.create_container(f"more-{number:02}")
+    listing, seen, marker = f"{BOX}?restype=container&comp=list&maxresults=4", list[str | None](), ""
+    while True:
+        with rows_read() as rows:
+            page = ask(bench.owner, "GET", f"{listing}&marker={marker}")
+        assert rows["blob"] <= 5
+        seen += names(page)
+        if not (marker := ElementTree.fromstring(page.content).findtext("NextMarker") or ""):
+            break
+    assert seen == [f"d/{number:02}" for number in range(30)]
+    with rows_read() as rows:
+        first = ask(bench.owner, "GET", f"{ROOT}/?comp=list&prefix=more-&maxresults=2")
+    assert names(first) == ["more-00", "more-01"] and rows["container"] <= 3
+    last = ask(bench.owner, "GET", f"{ROOT}/?comp=list&prefix=more-&marker=more-28")
+    assert names(last) == ["more-29"] and not ElementTree.fromstring(last.content).findtext("NextMarker")
+
+
+def test_a_block_list_reads_its_own_blob_alone(bench: Bench) -> None:
+    for number in range(5):
+        put(bench, path=f"{BLOB}/{number}")
+    ask(bench.owner, "PUT", f"{BLOB}?comp=block&blockid={block(1)}", b"hello")
+    with rows_read() as rows:
+        assert ask(bench.owner, "GET", f"{BLOB}?comp=blocklist&blocklisttype=all").status_code == 200
+    assert rows["blob"] <= 1
 
 
 def test_a_blob_is_deleted(bench: Bench) -> None:

@@ -11,6 +11,7 @@ from starlette.requests import Request
 
 from mafunzo.entities.asset import REGISTRY_SCOPE, WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType
 from mafunzo.entities.compute import Compute
+from mafunzo.entities.endpoint import Deployment, Endpoint
 from mafunzo.entrypoints.azure.reference import NOUNS
 from mafunzo.entrypoints.azure.routes.asset import BODIES, AssetRoutes
 from mafunzo.entrypoints.azure.routes.page import listed
@@ -129,6 +130,25 @@ def test_jobs_are_read_a_page_at_a_time_whatever_is_deleted_meanwhile(bench: Ben
     assert pages(bench, "jobs?listViewType=ArchivedOnly", {"job": 1}) == ["past-7"]
     team = [int(name.removeprefix("past-")) for name in pages(bench, "jobs?tag=team%3D1", {})]
     assert team == [number for number in range(249, -1, -1) if number % 3 == 1 and number not in (7, 1)]
+
+
+def test_endpoints_computes_and_deployments_are_read_a_page_at_a_time(bench: Bench) -> None:
+    for number in range(230):
+        bench.workspace.records.endpoints.add(Endpoint(f"more-{number:03}"), ("a", "b"))
+        bench.workspace.computes.create(Compute(f"more-{number:03}", "local"))
+        deployment = Deployment("chat", f"more-{number:03}", "chat:1", "sha256:0")
+        bench.workspace.records.deployments.add(deployment)
+    names = [f"more-{number:03}" for number in range(230)]
+    first_deleted = iter(["more-098", "more-198"])
+
+    def delete_last() -> None:
+        if name := next(first_deleted, None):
+            bench.workspace.records.endpoints.delete(name)
+
+    assert sorted(pages(bench, "onlineEndpoints", {"endpoint": 102}, delete_last)) == ["chat", *names]
+    assert pages(bench, "computes", {"compute": 102}) == ["local", *names]
+    assert set(names) <= set(pages(bench, "onlineEndpoints/chat/deployments", {"deployment": 102}))
+    assert bench.owner.refusal("GET", "computes?$skip=x")[0] == 400
 
 
 def test_names_and_versions_are_read_a_page_at_a_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
