@@ -11,3 +11,11 @@ def delay_s(attempts: int) -> float:
     if attempts < 1:
         return 0.0
     return min(FIRST_DELAY_S * 2.0 ** min(attempts - 1, _MAX_DOUBLINGS), MAX_DELAY_S)
+
+
+def is_over(rest_s: float) -> bool:
+    """Return whether a wait is over of which so many seconds seem to be left.
+
+    No wait has more left than the longest delay: a clock that was put back, or one that began anew, has made it so.
+    """
+    return not 0 < rest_s <= MAX_DELAY_S + 1

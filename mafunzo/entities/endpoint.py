@@ -35,7 +35,7 @@ class DeploymentStatus(StrEnum):
 
 @dataclass(frozen=True)
 class Supervision:
-    """What is remembered of a deployment's workers between two servers; times are seconds since the epoch.
+    """What is remembered of a deployment's workers between two servers; times are seconds since the machine started.
 
     started_at, healthy_at: of the newest worker, 0 for not yet; was_healthy: whether any worker of it ever was.
     crashes: unasked ends in a row. retry_at: no start before. reason: why it waits, for people. memory: what the newest

@@ -9,6 +9,7 @@ from typing import Any
 
 from mafunzo.entities.environment import Environment
 from mafunzo.entities.sweep import Sweep
+from mafunzo.entities.uptime import Uptime
 
 DEFAULT_OUTPUT = "default"
 """The output of a user's command that is what it wrote to `./outputs`, whatever else it declares."""
@@ -193,6 +194,7 @@ class Step:
     retry_at: no start before, after an attempt that failed or was cut off (backoff). properties: what is recorded of it.
     memory_budget_mb: what each of its processes may take from now on, as the system has ended an earlier attempt for want of
     memory; 0: as much as it plans by itself.
+    started_uptime: `started_at` as limits are measured from it, None where that isn't known.
     """
 
     job: str
@@ -206,6 +208,7 @@ class Step:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     retry_at: datetime | None = None
+    started_uptime: Uptime | None = None
     properties: Mapping[str, Any] = field(default_factory=dict)
     memory_budget_mb: int = 0
 
@@ -224,7 +227,7 @@ NOTES = "notes"
 class Job:
     """A request for work and its state. `outputs` maps a job output to (step, output). Higher `priority` runs first.
 
-    sweep: its steps are trials of one, and the job is what the best of them is.
+    sweep: its steps are trials of one, and the job is what the best of them is. started_uptime: as a step's.
     properties: what is recorded of it. user_properties: what the user notes of it. is_archived: it is hidden from lists.
     settings: the request as encoded for the store, without what can be changed later; None for a job whose request isn't known.
     echoes: what a way in keeps of a request's original body, under its own name, to answer with it; nothing else reads it.
@@ -248,6 +251,7 @@ class Job:
     created_by: str = ""
     created_at: datetime | None = None
     started_at: datetime | None = None
+    started_uptime: Uptime | None = None
     ended_at: datetime | None = None
     description: str | None = None
     user_properties: Mapping[str, Any] = field(default_factory=dict)

@@ -105,10 +105,17 @@ def process_identity(pid: int) -> str:
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
     except OSError:  # not Linux, or it is gone
         return ""
-    return f"{boot.strip()}/{stat.rpartition(')')[2].split()[19]}"
+    return f"{boot_id()}/{stat.rpartition(')')[2].split()[19]}"
+
+
+def boot_id() -> str:
+    """Return which start of the machine this is; empty where the system doesn't say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:  # not Linux
+        return ""
 
 
 def process_start() -> float:

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from mafunzo.control.pipelines.stopping import Trial, best_of, falling_behind
 from mafunzo.control.pipelines.sweep import sweeps_of
-from mafunzo.entities.backoff import delay_s
+from mafunzo.entities.backoff import delay_s, is_over
 from mafunzo.entities.job import Job, JobStatus, Resources, Step, StepOutputInput, StepSpec, StepStatus
 from mafunzo.entities.parameters.component import PLANNING
 from mafunzo.entities.sweep import Sweep
@@ -265,7 +265,8 @@ def _startable(job: JobState, now: datetime) -> list[StepState]:
     startable = []
     for state in sorted(steps, key=_is_waiting):  # those that run take their room first
         sweep = state.step.spec.trial_of
-        is_due = state.step.retry_at is None or state.step.retry_at <= now
+        retry_at = state.step.retry_at
+        is_due = retry_at is None or is_over((retry_at - now).total_seconds())
         if _is_waiting(state) and not (is_due and room.get(sweep, 1) > 0):
             continue
         if sweep in room:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mafunzo.control.launcher.environment import ENVIRONMENTS_FOLDER, environment_folder, is_ready
 from mafunzo.control.launcher.local import ExitRecord, LocalLauncher, Running
+from mafunzo.control.launcher.steady_clock import uptime
 from mafunzo.control.pipelines.attempt import last_folder, logged_values, step_folder
 from mafunzo.control.pipelines.cache import Ingredients, differences, ingredients, key_of
 from mafunzo.control.pipelines.decide import AGAIN, WAITS, JobState, Process, StepState, upstream
@@ -22,6 +23,7 @@ from mafunzo.control.store.records import Records
 from mafunzo.entities.job import Job, Step, StepStatus
 from mafunzo.entities.pruning import PruneKind, pruned_at
 from mafunzo.entities.sweep import Sweep
+from mafunzo.entities.uptime import Uptime, elapsed_s
 from mafunzo.tracking.regular_file import is_regular
 from mafunzo.tracking.step_folder import StepFolder
 
@@ -46,9 +48,10 @@ class Observer:
         launcher: LocalLauncher,
         home: Home,
         versions: Callable[[], Mapping[str, str]],
+        uptime: Callable[[], Uptime | None] = uptime,
     ) -> None:
         self._records, self._artifacts, self._launcher, self._home = records, artifacts, launcher, home
-        self._versions = versions
+        self._versions, self._uptime = versions, uptime
         self._keys: dict[StepName, Ingredients] = {}
         self.damaged: set[str] = set()
 
@@ -63,13 +66,13 @@ class Observer:
             if (job.name, step.name) in busy:
                 state = StepState(step, is_busy=True)
             elif step.name in later or step.spec.sweep is not None:
-                state = StepState(step, is_overdue=_is_overdue_sweep(step))
+                state = StepState(step, is_overdue=self._is_overdue_sweep(step))
             else:
                 state = self._step_state(job, step, outputs, sweep)
             if sweep is not None and step.spec.sweep is None:
                 state = replace(state, values=logged_values(last_folder(self._home, step), sweep.metric))
             states.append(state)
-        is_overdue = job.sweep is not None and _has_passed(job.started_at, job.sweep.timeout_s)
+        is_overdue = job.sweep is not None and self._has_passed(job, job.sweep.timeout_s)
         return JobState(job, tuple(states), is_overdue)
 
     def trials(self, sweep: Sweep, steps: Iterable[Step]) -> list[Trial]:
@@ -106,7 +109,7 @@ class Observer:
             process = self._process(folder)
             if process in (Process.RUNNING, Process.SUCCEEDED):
                 is_held_up = StepFolder(folder).without_cores.exists()
-                is_overdue = not is_held_up and _has_passed(step.started_at, step.spec.timeout_s)
+                is_overdue = not is_held_up and self._has_passed(step, step.spec.timeout_s)
                 return StepState(step, process, is_overdue=is_overdue)
             folders = self.attempts(step)
             records = [record for folder in folders if (record := self._launcher.record(folder)) is not None]
@@ -120,6 +123,15 @@ class Observer:
             state = self.reusable(job, step, outputs) if has_values else StepState(step)
             return replace(state, must_build=self.must_build(step))
         return StepState(step)
+
+    def _is_overdue_sweep(self, step: Step) -> bool:
+        return step.spec.sweep is not None and self._has_passed(step, step.spec.sweep.timeout_s)
+
+    def _has_passed(self, begun: Job | Step, limit_s: float) -> bool:
+        """Return whether the limit of a job or step is over; 0 is none."""
+        if not limit_s or begun.started_at is None:
+            return False
+        return elapsed_s(begun.started_at, begun.started_uptime, datetime.now(UTC), self._uptime()) > limit_s
 
     def must_build(self, step: Step) -> bool:
         """Return whether the environment of a step isn't there yet."""
@@ -203,10 +215,6 @@ def _later_trials(steps: Iterable[Step], sweeps: Mapping[str, Sweep]) -> set[str
     return later
 
 
-def _is_overdue_sweep(step: Step) -> bool:
-    return step.spec.sweep is not None and _has_passed(step.started_at, step.spec.sweep.timeout_s)
-
-
 def _outputs(steps: Iterable[Step]) -> Outputs:
     return {step.name: step.outputs for step in steps if step.status.is_done}
 
@@ -217,8 +225,3 @@ def _outcome(record: ExitRecord) -> Process:
     if record.is_out_of_memory:
         return Process.OUT_OF_MEMORY
     return Process.KILLED if record.is_killed else Process.FAILED
-
-
-def _has_passed(since: datetime | None, limit_s: float) -> bool:
-    """Return whether a limit is over; 0 is none."""
-    return bool(limit_s) and since is not None and (datetime.now(UTC) - since).total_seconds() > limit_s

@@ -12,6 +12,7 @@ from typing import Any
 
 from mafunzo.control.launcher.environment import ENVIRONMENTS_FOLDER
 from mafunzo.control.launcher.local import PASSIVE_WAIT, LocalLauncher
+from mafunzo.control.launcher.steady_clock import uptime
 from mafunzo.control.pipelines.attempt import (
     MEMORY_BUDGET,
     SAVES_FIRST,
@@ -94,7 +95,7 @@ class Performer:
     def begin(self, job: Job) -> None:
         """Mark a job as running; what was said of it since it was looked at stays."""
         now = self._records.jobs.get(job.name)
-        self._records.jobs.update(replace(now, status=JobStatus.RUNNING, started_at=_now()))
+        self._records.jobs.update(replace(now, status=JobStatus.RUNNING, started_at=_now(), started_uptime=uptime()))
 
     def start(self, step: Step) -> Callable[[], None] | None:
         """Take what a step needs and mark it as running; return what starts its processes, or None where there is no room."""
@@ -110,12 +111,11 @@ class Performer:
             key = self._observer.key(step, self._observer.outputs(step.job))
             self.write_key(step, key)
             started = replace(
-                step,
+                _begun(step),
                 status=StepStatus.RUNNING,
                 attempt=step.attempt + 1,
                 cache_key=key_of(key) if step.spec.is_deterministic else "",
                 reason=self._observer.why(step, key),
-                started_at=step.started_at or _now(),
                 retry_at=None,
             )
             self._records.steps.update(started)
@@ -174,7 +174,7 @@ class Performer:
         need = need_of(step.spec.resources, self._capacity)
         if not self._leases.take(owner_of(step), need, self._capacity):
             return False
-        self._records.steps.update(replace(step, started_at=_now()))
+        self._records.steps.update(_begun(replace(step, started_at=None)))
         folder.without_cores.unlink(missing_ok=True)
         return True
 
@@ -219,7 +219,7 @@ class Performer:
             return
         key = self._observer.key(step, self._observer.outputs(step.job))
         self.write_key(step, key)
-        reused = replace(step, cache_key=key_of(key), outputs=outputs, started_at=step.started_at or _now())
+        reused = replace(_begun(step), cache_key=key_of(key), outputs=outputs)
         try:
             if step.spec.trial_of:
                 job, _, name = source.partition("/")
@@ -241,12 +241,12 @@ class Performer:
             self.end(replace(step, error=failure_of(error)), StepStatus.FAILED, "its outputs can't be delivered")
             return
         properties = {BEST_TRIAL: best.step.name, BEST_VALUE: value}
-        ended = replace(step, outputs=best.step.outputs, properties=properties, started_at=step.started_at or _now())
+        ended = replace(_begun(step), outputs=best.step.outputs, properties=properties)
         self.end(ended, StepStatus.COMPLETED, f"{best.step.name} did best: {metric} {value:g}")
 
     def follow(self, step: Step, reason: str) -> None:
         """Write how far the trials of a sweep's step are; its own time begins with the first of them."""
-        self._records.steps.update(replace(step, reason=reason, started_at=step.started_at or _now()))
+        self._records.steps.update(replace(_begun(step), reason=reason))
 
     def put_back(self, step: Step, reason: str, retry_at: datetime | None = None) -> None:
         """End what is left of an attempt, and have the step wait for its next one."""
@@ -375,6 +375,11 @@ def _error_of(end: Finish) -> dict[str, Any] | None:
 def owner_of(step: Step) -> str:
     """Return the name under which a step holds what it takes of the machine."""
     return f"{OWNER}{step.job}/{step.name}"
+
+
+def _begun(step: Step) -> Step:
+    """Return a step whose own time has begun, now unless it has already."""
+    return step if step.started_at is not None else replace(step, started_at=_now(), started_uptime=uptime())
 
 
 def _now() -> datetime:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from mafunzo.entities.backoff import delay_s
+from mafunzo.entities.backoff import delay_s, is_over
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus
 
 MAX_FIRST_STARTS = 3
@@ -149,7 +149,7 @@ def _decide_one(deployment: Deployment, worker: WorkerState, now: float) -> Acti
         case DeploymentStatus.WAITING:
             if worker.is_running:  # of an earlier model
                 return Stop(deployment)
-            return Start(deployment) if now >= deployment.supervision.retry_at else None
+            return Start(deployment) if is_over(deployment.supervision.retry_at - now) else None
         case DeploymentStatus.STARTING | DeploymentStatus.VERIFYING:
             return _bring_up(deployment, worker, now)
         case DeploymentStatus.HEALTHY | DeploymentStatus.UNHEALTHY:

@@ -3,7 +3,6 @@
 What is kept in memory only can be found out again: the next server asks `/health` anew, and repeats a comparison.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 import httpx
 
 from mafunzo.control.launcher.local import ExitRecord, LocalLauncher, Running
+from mafunzo.control.launcher.steady_clock import steady_s
 from mafunzo.control.serving.decide import Health, Key, Verdict, WorkerState
 from mafunzo.control.serving.reference import how_stored, read_reference
 from mafunzo.control.serving.verification import verify
@@ -41,7 +41,7 @@ class _Watch:
 class Observer:
     """Looks at the workers of one home."""
 
-    def __init__(self, launcher: LocalLauncher, home: Home, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, launcher: LocalLauncher, home: Home, clock: Callable[[], float] = steady_s) -> None:
         self._launcher, self._home, self._clock = launcher, home, clock
         self._watches: dict[Key, _Watch] = {}
         self._threads = ThreadPoolExecutor(8, "supervisor")

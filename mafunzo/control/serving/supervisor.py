@@ -29,7 +29,6 @@ and repeats a comparison that had not ended.
 import logging
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -38,6 +37,7 @@ from typing import Any
 
 from mafunzo.control.launcher.hardware import half_formats
 from mafunzo.control.launcher.local import LocalLauncher, Running, last_lines
+from mafunzo.control.launcher.steady_clock import steady_s
 from mafunzo.control.serving.decide import (
     Action,
     Fail,
@@ -92,7 +92,7 @@ class Supervisor:
     home: Home
     capacity: Resources
     worker: Sequence[str] = WORKER
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] = steady_s
     _has_swept: bool = False
     _version: int | None = None
     _rows: tuple[Sequence[Endpoint], Sequence[Deployment]] = ((), ())

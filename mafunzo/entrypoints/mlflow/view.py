@@ -110,7 +110,9 @@ class View:
         changed_ns = self._jobs.stat().st_mtime_ns if self._jobs.exists() else 0
         if changed_ns == self._listed_ns:
             return
-        is_still = time.time() - changed_ns / 1e9 > STILL_S
+        is_still = (
+            not -STILL_S < time.time() - changed_ns / 1e9 <= STILL_S
+        )  # in the future where the clock was put back
         entries = [entry for entry in os.scandir(self._jobs) if entry.is_dir()] if changed_ns else []
         inodes = {entry.name: entry.inode() for entry in entries}
         for name in {*self._inodes, *self._ids}:

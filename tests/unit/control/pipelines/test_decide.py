@@ -110,6 +110,7 @@ def told(*jobs: JobState, **more: Any) -> list[str]:
         pytest.param([step("a", memory_mb=9000), step("b")], ["fail a", "start b"], id="will never fit"),
         pytest.param([step("a", attempt=1, retry_in_s=1)], [], id="too early to try again"),
         pytest.param([step("a", attempt=1, retry_in_s=0)], ["start a"], id="time to try again"),
+        pytest.param([step("a", attempt=1, retry_in_s=3600)], ["start a"], id="the clock was put back by an hour"),
         pytest.param(
             [step("a", attempt=1, cpus=2, retry_in_s=1), step("b", cpus=2)],
             ["start b"],

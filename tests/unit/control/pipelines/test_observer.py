@@ -7,10 +7,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from mafunzo.control.launcher.runner import boot_id
+from mafunzo.control.launcher.steady_clock import steady_s
 from mafunzo.control.pipelines.decide import Process
 from mafunzo.control.pipelines.observer import Observer
 from mafunzo.entities.job import JobStatus, StepStatus
 from mafunzo.entities.pruning import PRUNED
+from mafunzo.entities.sweep import Goal, Sweep
+from mafunzo.entities.uptime import Uptime
+from mafunzo.tracking.step_folder import StepFolder
 from tests.support.pipeline_bench import Bench, shell
 
 
@@ -31,6 +36,41 @@ def test_a_running_step_without_a_process_is_lost_and_one_past_its_limit_overdue
     bench.records.steps.update(step)
     (state,) = observer(bench).job_state(job, set()).steps
     assert (state.process, state.failures, state.cut_offs, state.is_overdue) == (Process.LOST, 0, 0, False)
+
+
+BOOT = Uptime("boot", 5000.0)
+NOW = datetime.now(UTC)
+
+
+@pytest.mark.parametrize(
+    ("started_at", "started_uptime", "is_overdue"),
+    [
+        pytest.param(NOW - timedelta(hours=1), Uptime("boot", 4990.0), False, id="the clock was put on by an hour"),
+        pytest.param(NOW + timedelta(hours=1), Uptime("boot", 4900.0), True, id="the clock was put back by an hour"),
+        pytest.param(NOW - timedelta(hours=1), Uptime("other", 4990.0), True, id="the machine was started anew"),
+        pytest.param(NOW, Uptime("other", 10.0), False, id="the machine was started anew, just now"),
+        pytest.param(NOW - timedelta(hours=1), None, True, id="the system doesn't tell its uptime"),
+    ],
+)
+def test_a_limit_is_measured_by_what_nobody_sets(
+    started_at: datetime, started_uptime: Uptime | None, is_overdue: bool, bench: Bench
+) -> None:
+    job = bench.submit("j", shell("one", "sleep 60"))
+    bench.until(lambda: bench.step("j", "one").attempt and StepFolder(bench.folder("j", "one")).process.exists())
+    started = {"started_at": started_at, "started_uptime": started_uptime}
+    step = bench.step("j", "one")
+    bench.records.steps.update(replace(step, spec=replace(step.spec, timeout_s=60.0), **started))
+    watching = Observer(bench.records, bench.artifacts, bench.launcher, bench.home, dict, lambda: BOOT)
+    assert [state.is_overdue for state in watching.job_state(job, set()).steps] == [is_overdue]
+    sweep = Sweep("loss", Goal.MINIMIZE, {}, timeout_s=60.0)
+    assert watching.job_state(replace(job, sweep=sweep, **started), set()).is_overdue == is_overdue
+
+
+def test_what_starts_a_step_notes_the_uptime(bench: Bench) -> None:
+    bench.run("j", shell("one", "true"))
+    for begun in (bench.records.jobs.get("j"), bench.step("j", "one")):
+        assert begun.started_uptime is not None and begun.started_uptime.boot == boot_id()
+        assert 0 <= steady_s() - begun.started_uptime.seconds < 600
 
 
 def test_outputs_of_an_equal_step_are_seen_unless_the_versions_differ(bench: Bench) -> None:

@@ -677,7 +677,7 @@ def test_a_step_that_waits_for_its_cores_isn_t_out_of_time(bench: Bench, monkeyp
     with_environment(bench, monkeypatch)
     bench.until(lambda: bench.step("own", "own").attempt and (bench.folder("own", "own") / "built").exists())
     step = bench.step("own", "own")
-    bench.records.steps.update(replace(step, started_at=datetime.now(UTC) - timedelta(hours=1)))
+    bench.records.steps.update(replace(step, started_at=datetime.now(UTC) - timedelta(hours=1), started_uptime=None))
     bench.tick()
     gate.touch()
     assert bench.finish("own").status == JobStatus.COMPLETED

@@ -43,6 +43,7 @@ def deployment(status: DeploymentStatus, **remembered: Any) -> Deployment:
         pytest.param("waiting", WorkerState(), {}, Start, id="new, so start"),
         pytest.param("waiting", WorkerState(), {"retry_at": NOW + 1}, None, id="too early to start again"),
         pytest.param("waiting", WorkerState(), {"retry_at": NOW}, Start, id="time to start again"),
+        pytest.param("waiting", WorkerState(), {"retry_at": NOW + 3600}, Start, id="of another start of the machine"),
         pytest.param("starting", WorkerState(is_running=True), {"started_at": NOW}, None, id="no port yet"),
         pytest.param(
             "starting", replace(RUNS, health=Health.LOADING), {"started_at": NOW}, None, id="loading, so wait"
