@@ -25,7 +25,8 @@ class PruneKind(StrEnum):
 
     jobs: what ended jobs left in their folders, checkpoints too. logs: what their steps printed. artifacts: stored inputs and
     outputs that only they name. caches: downloads and conversions of models and data. environments: those built for users'
-    steps. temporary: what interrupted processes left.
+    steps. runs: files that jobs which were deleted had logged into their runs. backups: copies of the database that were made
+    before its tables changed. temporary: what interrupted processes left.
     """
 
     JOBS = "jobs"
@@ -33,6 +34,8 @@ class PruneKind(StrEnum):
     ARTIFACTS = "artifacts"
     CACHES = "caches"
     ENVIRONMENTS = "environments"
+    RUNS = "runs"
+    BACKUPS = "backups"
     TEMPORARY = "temporary"
 
 

@@ -19,7 +19,7 @@ def plug_in() -> None:
     """Plug in every way in that is installed. Idempotent."""
     from mafunzo.entities.reference import add_syntax
     from mafunzo.entrypoints.terminal.server_address import add_way_in
-    from mafunzo.tracking.run import add_logged_folders
+    from mafunzo.tracking.run import add_logged_folders, add_run_folders
 
     if find_spec(AZURE):
         from mafunzo.entrypoints.azure.reference import parse_reference
@@ -27,9 +27,10 @@ def plug_in() -> None:
         add_syntax(parse_reference)
         add_way_in(_azure)
     if find_spec(MLFLOW):
-        from mafunzo.entrypoints.mlflow.step_run import logged_folders
+        from mafunzo.entrypoints.mlflow.step_run import logged_folders, run_folders
 
         add_logged_folders(logged_folders)
+        add_run_folders(run_folders)
         add_way_in(_mlflow)
 
 

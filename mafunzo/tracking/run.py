@@ -11,7 +11,11 @@ from pathlib import Path
 _RUN_ID = re.compile(r"[A-Za-z0-9][\w-]{0,255}")
 LoggedFolders = Callable[[Path, str], Iterable[tuple[str, Path]]]
 """Returns the folders of a home's root into which a run has logged files, each after what their paths begin with."""
+RunFolders = Callable[[Path], Iterable[tuple[str, Path]]]
+"""Returns the folders of a home's root into which runs have logged files, each after the job that it is of: empty for a run
+that is there no more. Those of runs that are no job's aren't among them."""
 _sources: list[LoggedFolders] = []
+_run_folders: list[RunFolders] = []
 
 
 def job_run_id(job: str) -> str:
@@ -31,6 +35,18 @@ def add_logged_folders(source: LoggedFolders) -> None:
     """Let `logged_folders` look where a way in keeps what programs log, from now on in this process. Idempotent."""
     if source not in _sources:
         _sources.append(source)
+
+
+def add_run_folders(source: RunFolders) -> None:
+    """Let `run_folders` look where a way in keeps what runs have logged, from now on in this process. Idempotent."""
+    if source not in _run_folders:
+        _run_folders.append(source)
+
+
+def run_folders(home: Path) -> Iterator[tuple[str, Path]]:
+    """Yield every folder of files that runs of jobs have logged, after the job's name; empty for a run that is gone."""
+    for source in _run_folders:
+        yield from source(home)
 
 
 def logged_folders(home: Path, run_id: str) -> Iterator[tuple[str, Path]]:

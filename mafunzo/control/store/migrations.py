@@ -22,6 +22,9 @@ from mafunzo.errors import Conflict, NewerHome
 
 logger = logging.getLogger(__name__)
 
+COPY = "before-"
+"""Begins the name of a copy that was made before a step."""
+
 
 @dataclass(frozen=True)
 class Migration:
@@ -60,7 +63,7 @@ def migrate(database: Database, migrations: "tuple[Migration, ...] | None" = Non
     for step in steps[version:]:
         if version:
             moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-            copy = dump(database, database.home.backups, f"before-{step.number:04d}-{moment}")
+            copy = dump(database, database.home.backups, f"{COPY}{step.number:04d}-{moment}")
             logger.info("Copied %s to %s", database, copy)
         with database.transaction() as connection:
             if _version(connection) == step.number - 1:

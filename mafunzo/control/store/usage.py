@@ -21,7 +21,11 @@ SCRATCH_OF_SYSTEM = tuple(f"mafunzo-{what}-{_RANDOM}" for what in ("start", "car
 
 
 class UsageKind(StrEnum):
-    """What takes room. jobs: what lies in their folders besides logs. other: workers, uploads, MLflow's files, the reserve."""
+    """What takes room.
+
+    jobs: what lies in their folders besides logs. runs: what MLflow knows of them, and what they have logged with it.
+    other: workers, uploads, the reserve.
+    """
 
     JOBS = "jobs"
     LOGS = "logs"
@@ -30,10 +34,12 @@ class UsageKind(StrEnum):
     CACHES = "caches"
     ENVIRONMENTS = "environments"
     BACKUPS = "backups"
+    RUNS = "runs"
     TEMPORARY = "temporary"
     OTHER = "other"
 
 
+RUNS_FOLDER = "mlflow"
 _BY_FOLDER = {"logs", "artifacts", "database", "environments", "backups"}
 _STORED = {UsageKind.ARTIFACTS, UsageKind.ENVIRONMENTS}
 
@@ -73,6 +79,8 @@ def _kind(path: Path) -> UsageKind:
         return UsageKind.LOGS if is_log(path.parts[2:]) else UsageKind.JOBS
     if any(path.match(pattern) or Path(top).match(pattern) for pattern in SCRATCH_IN_HOME):
         return UsageKind.TEMPORARY
+    if top == RUNS_FOLDER:
+        return UsageKind.RUNS
     return UsageKind(top) if top in _BY_FOLDER else UsageKind.OTHER
 
 

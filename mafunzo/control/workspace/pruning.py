@@ -22,6 +22,7 @@ from mafunzo.control.store.artifact import GRACE_S
 from mafunzo.control.store.blob import ABANDONED_S
 from mafunzo.control.store.disk import remove_tree
 from mafunzo.control.store.job_files import leftovers_in, logs_in
+from mafunzo.control.store.migrations import COPY
 from mafunzo.control.store.space import Space, bytes_of
 from mafunzo.control.store.usage import CACHED, temporary_paths
 from mafunzo.control.workspace.job_handle import job_view
@@ -42,6 +43,7 @@ from mafunzo.entities.pruning import (
     plan,
 )
 from mafunzo.errors import Conflict, MafunzoError
+from mafunzo.tracking.run import run_folders
 
 LOCK_FILE = "prune.lock"
 FILES_OF = {PruneKind.JOBS: leftovers_in, PruneKind.LOGS: logs_in}
@@ -236,6 +238,21 @@ def _caches(services: Services) -> Iterator[Item]:
             yield _item(PruneKind.CACHES, path, _newest_use(path), needed_by)
 
 
+def _runs(services: Services) -> Iterator[Item]:
+    jobs, needs = services.records.jobs.names(), _needs(services)
+    for job, folder in run_folders(services.home.root):
+        if job not in jobs:
+            yield _item(PruneKind.RUNS, folder, _newest_use(folder), needs.get(job, ""))
+
+
+def _backups(services: Services) -> Iterator[Item]:
+    """Yield the copies that migrations made; the newest is the only way back, and stays."""
+    copies = sorted(services.home.backups.glob(f"{COPY}*"), key=lambda path: path.stat().st_mtime)
+    for path in copies:
+        needed_by = "it is the newest copy" if path == copies[-1] else ""
+        yield _item(PruneKind.BACKUPS, path, path.stat().st_mtime, needed_by)
+
+
 def _temporary(services: Services) -> Iterator[Item]:
     paths = list(temporary_paths(services.home, services.cache))
     users = _users_of(paths)
@@ -249,6 +266,8 @@ def _temporary(services: Services) -> Iterator[Item]:
 ITEMS: dict[PruneKind, Callable[[Services], Iterator[Item]]] = {
     PruneKind.ENVIRONMENTS: _environments,
     PruneKind.CACHES: _caches,
+    PruneKind.RUNS: _runs,
+    PruneKind.BACKUPS: _backups,
     PruneKind.TEMPORARY: _temporary,
 }
 

@@ -19,6 +19,8 @@ WORDS = {
     PruneKind.ARTIFACTS: "artifacts that only they name",
     PruneKind.CACHES: "downloads and conversions",
     PruneKind.ENVIRONMENTS: "environments of steps",
+    PruneKind.RUNS: "files logged into runs of deleted jobs",
+    PruneKind.BACKUPS: "copies of the database from before its tables changed",
     PruneKind.TEMPORARY: "leftovers of interrupted processes",
 }
 

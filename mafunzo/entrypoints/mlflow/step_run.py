@@ -11,6 +11,9 @@ _MODELS = (
     "SELECT name, model_id FROM logged_models WHERE source_run_id = ? AND lifecycle_stage = 'active' ORDER BY rowid"
 )
 
+_RUNS = "SELECT runs.run_uuid, tags.value FROM runs LEFT JOIN tags ON tags.run_uuid = runs.run_uuid AND tags.key = 'mafunzo.key'"
+_LOGGED_MODELS = "SELECT model_id, source_run_id FROM logged_models"
+
 
 def step_variables(uri: str, key: str, experiment: str, run_id: str) -> dict[str, str]:
     """Return the environment for stock `mlflow` to log into the run `run_id` at `uri`.
@@ -40,8 +43,27 @@ def logged_folders(home: Path, run_id: str) -> Iterator[tuple[str, Path]]:
             yield f"{name}/", folder
 
 
-def _models(database: Path, run_id: str) -> list[tuple[str, str]]:
+def run_folders(home: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the folders of what jobs' runs have logged, and of their models, after the job; see `tracking.run.RunFolders`."""
+    root = home / "mlflow"
+    database = root / "mlflow.db"
     if not database.exists():
-        return []
+        return
+    jobs = {run: (key or "").partition("/")[0] for run, key in _rows(database, _RUNS)}
+    origins = dict(_rows(database, _LOGGED_MODELS))
+    for folder in sorted(path.parent for path in (root / "artifacts").glob("*/*/artifacts")):
+        if jobs.get(folder.name) or folder.name not in jobs:
+            yield jobs.get(folder.name, ""), folder
+    for folder in sorted((root / "artifacts").glob("*/models/*")):
+        run = origins.get(folder.name, "gone")
+        if run and (jobs.get(run) or run not in jobs):
+            yield jobs.get(run, ""), folder
+
+
+def _models(database: Path, run_id: str) -> list[tuple[str, str]]:
+    return _rows(database, _MODELS, run_id) if database.exists() else []
+
+
+def _rows(database: Path, query: str, *values: str) -> list[tuple[str, str]]:
     with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        return connection.execute(_MODELS, (run_id,)).fetchall()
+        return connection.execute(query, values).fetchall()

@@ -54,6 +54,11 @@ class JobRecords(NamedRecords[Job]):
             )
         return self._read(Job, query.order_by(table.job.c.id.desc()).limit(limit))
 
+    def names(self) -> set[str]:
+        """Return the names of all jobs."""
+        with self._database.snapshot() as connection:
+            return set(connection.execute(sa.select(table.job.c.name)).scalars())
+
     def scan(self, scan: Scan, is_archived: bool | None = None) -> Iterator[tuple[int, Job]]:
         """Yield the jobs with their positions, read as they are needed. is_archived: only those that are, or aren't, hidden."""
         query = sa.select(table.job)

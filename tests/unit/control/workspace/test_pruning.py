@@ -15,6 +15,7 @@ import pytest
 
 from mafunzo import Workspace
 from mafunzo.control.launcher.environment import READY_FILE, environment_folder
+from mafunzo.control.workspace import pruning
 from mafunzo.control.workspace.job_handle import job_view
 from mafunzo.control.workspace.pruning import LOCK_FILE
 from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType
@@ -333,6 +334,43 @@ def test_leftovers_in_the_temporary_folder_go_unless_a_process_uses_them(workspa
         "other",
     ]
     assert not scratch.exists()
+
+
+def test_files_of_deleted_jobs_runs_go_by_age_and_those_of_a_models_lineage_stay(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_job(workspace, "there")
+    model(workspace, stored(workspace, "m"), job="origin")
+    root = workspace.home.root / "mlflow" / "artifacts"
+    folders = {name: root / name for name in ("there", "deleted", "deleted-now", "origin", "nobody")}
+    for name, folder in folders.items():
+        folder.mkdir(parents=True)
+        (folder / "file").write_text("x" * 9000)
+        for path in (folder / "file", folder):
+            age(path, datetime.now(UTC) if name == "deleted-now" else LONG_AGO)
+    jobs = [("" if name == "nobody" else name, folder) for name, folder in folders.items()]
+    monkeypatch.setattr(pruning, "run_folders", lambda home: iter(jobs))
+    plan = workspace.prune(kinds=["runs"])
+    assert [one.name for one in plan.removals] == [str(folders[name]) for name in ("deleted", "nobody")]
+    assert [(one.name, one.reason) for one in plan.kept] == [(str(folders["origin"]), "model m:1 came from it")]
+    assert all(folder.exists() for folder in folders.values()), "nothing goes unless it is applied"
+    assert workspace.prune(kinds=["runs"], apply=True).freed_bytes >= 18000
+    assert sorted(path.name for path in root.iterdir()) == ["deleted-now", "origin", "there"]
+
+
+def test_old_copies_of_the_database_go_but_for_the_newest(workspace: Workspace) -> None:
+    backups = workspace.home.backups
+    for number, days in ((2, 90), (3, 80), (4, 70)):
+        (copy := backups / f"before-{number:04d}-2026.db").write_text("x" * 9000)
+        age(copy, datetime.now(UTC) - timedelta(days=days))
+    (own := backups / "mine.tar").write_text("x")
+    age(own)
+    report = workspace.prune(kinds=["backups"], apply=True)
+    assert [Path(one.name).name for one in report.removals] == ["before-0002-2026.db", "before-0003-2026.db"]
+    assert [(Path(one.name).name, one.reason) for one in report.kept] == [
+        ("before-0004-2026.db", "it is the newest copy")
+    ]
+    assert sorted(path.name for path in backups.iterdir()) == ["before-0004-2026.db", "mine.tar"]
 
 
 def test_every_kind_is_looked_for() -> None:

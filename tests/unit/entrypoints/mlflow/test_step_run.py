@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mafunzo import Workspace
-from mafunzo.entrypoints.mlflow.step_run import logged_folders, step_variables
+from mafunzo.entrypoints.mlflow.step_run import logged_folders, run_folders, step_variables
 
 TABLE = "CREATE TABLE logged_models (name TEXT, model_id TEXT, source_run_id TEXT, lifecycle_stage TEXT)"
 MODELS = [
@@ -80,3 +80,36 @@ def test_a_models_files_lie_in_a_folder_of_its_name_and_the_later_one_counts(wor
 def test_a_models_files_stand_beside_the_runs_own(workspace: Workspace) -> None:
     log(workspace, "7/run-1/artifacts/note.txt", "mine")
     assert read(workspace, "run-1") == {"note.txt": "mine", "net/MLmodel": "m-2"}
+
+
+def test_what_jobs_runs_have_logged_is_told_by_the_job_and_what_users_own_have_is_not(workspace: Workspace) -> None:
+    root = workspace.home.root / "mlflow"
+    assert list(run_folders(workspace.home.root)) == []
+    for run in ("run-1", "step-run", "users-own", "gone"):
+        log(workspace, f"7/{run}/artifacts/note.txt", run)
+    log(workspace, "7/traces/t-1/artifacts/trace.json", "{}")
+    for model in ("m-1", "m-own", "m-free", "m-gone", "m-unknown"):
+        log(workspace, f"7/models/{model}/artifacts/MLmodel", model)
+    with closing(sqlite3.connect(root / "mlflow.db")) as connection, connection:
+        connection.execute(TABLE)
+        connection.execute("CREATE TABLE runs (run_uuid TEXT)")
+        connection.execute("CREATE TABLE tags (run_uuid TEXT, key TEXT, value TEXT)")
+        connection.executemany("INSERT INTO runs VALUES (?)", [("run-1",), ("step-run",), ("users-own",)])
+        tags = [("run-1", "mafunzo.key", "one"), ("step-run", "mafunzo.key", "two/train/1"), ("run-1", "a", "b")]
+        connection.executemany("INSERT INTO tags VALUES (?, ?, ?)", tags)
+        models = [
+            ("net", "m-1", "run-1"),
+            ("net", "m-own", "users-own"),
+            ("net", "m-free", None),
+            ("net", "m-gone", "gone"),
+        ]
+        connection.executemany("INSERT INTO logged_models VALUES (?, ?, ?, 'active')", models)
+    folders = {str(path.relative_to(root / "artifacts")): job for job, path in run_folders(workspace.home.root)}
+    assert folders == {
+        "7/run-1": "one",
+        "7/step-run": "two",
+        "7/gone": "",
+        "7/models/m-1": "one",
+        "7/models/m-gone": "",
+        "7/models/m-unknown": "",
+    }
