@@ -41,7 +41,7 @@ def read_delimited(path: Path, reading: Reading, default: str = ",", columns: Se
             "the quotes around them."
         ) from error
     except UnicodeDecodeError as error:
-        advice = " (Excel: 'CSV UTF-8')" if reading.encoding == UTF8 else ""
+        advice = " (Excel: 'CSV UTF-8')" if reading.encoding.startswith("utf") else ""
         raise InvalidFile(f"{path.name} {decoding_fault(error, reading.encoding)}{advice}.") from error
 
 

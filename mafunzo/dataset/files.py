@@ -5,7 +5,7 @@ A row is named by its file and a number that an editor shows: the line of a json
 
 import logging
 from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from mafunzo.dataset.compression import COMPRESSED, open_bytes, plain_name
 from mafunzo.dataset.delimited import first_columns, read_delimited, shown_delimiter
 from mafunzo.dataset.json_file import read_json, read_jsonl
 from mafunzo.dataset.mltable import FILE_NAME, files_of, read_mltable
-from mafunzo.dataset.reading import UTF8, Reading, Record, Selection
+from mafunzo.dataset.reading import UTF8, Reading, Record, Selection, encoding_of
 from mafunzo.dataset.saved_dataset import is_about_data, saved_splits
 from mafunzo.errors import InvalidFile, NotSupported
 
@@ -32,7 +32,7 @@ SUFFIXES = {
 }
 KINDS = f"jsonl, ndjson, json, csv, tsv, parquet or arrow, each also compressed ({', '.join(COMPRESSED)})"
 SHOWN_FILES = 10
-_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+HEAD_BYTES = 4096
 _ADVICE = {
     ".zip": "Unpack it, and name the file or folder that was in it",
     ".tar": "Unpack it, and name the file or folder that was in it",
@@ -101,20 +101,19 @@ class Source:
         is_told: whether lines that are dropped are logged.
         """
         kind = self._kind(path)
-        if kind not in _COUNTERS and self.reading.encoding == UTF8:
-            _refuse_utf16(path)
+        reading = self.reading if kind in _COUNTERS else _decoded(path, self.reading)
 
         def selection(row: int) -> bool:
             return indices is None or start + row in indices
 
         if kind in _DEFAULT_DELIMITERS:
             is_bare = self.reading.header == "first" and path != self.files[0]
-            columns = first_columns(self.files[0], self.reading) if is_bare else ()
-            return read_delimited(path, self.reading, _DEFAULT_DELIMITERS[kind], columns)
-        if self.reading.invalid_lines == "drop":
-            records = _READERS[kind](path, self.reading, lambda _: True)
+            columns = first_columns(self.files[0], _decoded(self.files[0], self.reading)) if is_bare else ()
+            return read_delimited(path, reading, _DEFAULT_DELIMITERS[kind], columns)
+        if reading.invalid_lines == "drop":
+            records = _READERS[kind](path, reading, lambda _: True)
             return _without_invalid(path, records, is_told)
-        return _READERS[kind](path, self.reading, selection)
+        return _READERS[kind](path, reading, selection)
 
 
 def open_source(path: Path) -> Source:
@@ -132,23 +131,34 @@ def open_source(path: Path) -> Source:
 
 
 def kind_of(path: Path) -> str:
-    """Return a file's format by its suffix, or by its first bytes if it has none."""
+    """Return a file's format by its suffix, or by its first bytes if it has none, or `.txt`.
+
+    Excel's "Unicode text" is a `.txt` whose cells have tabs between them; where there is none, it may be prose with commas.
+    """
     suffix = plain_name(path).suffix.lower()
     if suffix in SUFFIXES:
         return SUFFIXES[suffix]
-    if suffix:
+    if suffix and suffix != ".txt":
         advice = _ADVICE.get(suffix, "Convert it, or rename it")
         raise InvalidFile(f"{path.name} has the suffix '{suffix}', expected {KINDS}. {advice}.")
     with open_bytes(path) as file:
-        head = file.read(4096)
+        head = file.read(HEAD_BYTES)
     if head.startswith(b"PAR1"):
         return "parquet"
     if head.startswith((b"ARROW1", b"\xff\xff\xff\xff")):
         return "arrow"
-    first_line = head.removeprefix(b"\xef\xbb\xbf").lstrip().split(b"\n", 1)[0]
-    if first_line[:1] in (b"{", b"["):
+    first_line = head.decode(encoding_of(head), "replace").lstrip("\ufeff \t\r\n").split("\n", 1)[0]
+    if first_line[:1] in ("{", "["):
         return "json"
-    if shown_delimiter(first_line.decode("utf-8", "replace")):
+    delimiter = shown_delimiter(first_line)
+    if suffix == ".txt":
+        if delimiter == "\t":
+            return "tsv"
+        raise InvalidFile(
+            f"{path.name} has the suffix '.txt', expected {KINDS}. A table whose cells have tabs between them is "
+            "read (Excel's Unicode text). Rename what is of another of these kinds."
+        )
+    if delimiter:
         return "csv"
     raise InvalidFile(f"{path.name} has no suffix and isn't recognised as {KINDS}. Give it the right suffix.")
 
@@ -233,10 +243,12 @@ def _without_invalid(path: Path, records: Iterator[Record], is_told: bool) -> It
         logger.warning(template, path.name, _listed(dropped))
 
 
-def _refuse_utf16(path: Path) -> None:
+def _decoded(path: Path, reading: Reading) -> Reading:
+    """Return how a text is read: by the encoding that its first bytes say, unless an MLTable names another than UTF-8."""
+    if reading.encoding != UTF8:
+        return reading
     with open_bytes(path) as file:
-        if file.read(2) in _UTF16_MARKS:
-            raise InvalidFile(f"{path.name} is UTF-16. Save it as UTF-8.")
+        return replace(reading, encoding=encoding_of(file.read(4)))
 
 
 _READERS: dict[str, Callable[[Path, Reading, Selection], Iterator[Record]]] = {

@@ -39,9 +39,30 @@ Selection = Callable[[int], bool]
 """Whether the row of a file is wanted, counted from 0; the others aren't parsed where that saves time."""
 
 
+_MARKS = (
+    (b"\xff\xfe\x00\x00", "utf-32"),
+    (b"\x00\x00\xfe\xff", "utf-32"),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+)
+
+
+def encoding_of(head: bytes) -> str:
+    """Return the codec of a text by its first bytes: UTF-16 or UTF-32 by their mark, or by the NUL beside its first letter.
+
+    Excel writes UTF-16 as "Unicode text", and PowerShell with `>`.
+    """
+    for mark, codec in _MARKS:
+        if head.startswith(mark):
+            return codec
+    if len(head) >= 2 and head[:2].count(0) == 1:
+        return "utf-16-be" if head[0] == 0 else "utf-16-le"
+    return UTF8
+
+
 def decoding_fault(error: UnicodeDecodeError, encoding: str = UTF8) -> str:
     """Return what is wrong with bytes that aren't in an encoding."""
     name = "UTF-8" if encoding == UTF8 else encoding
     byte = error.object[error.start]
-    advice = "Save the file as UTF-8" if encoding == UTF8 else "Correct the encoding that the MLTable names"
+    advice = "Save the file as UTF-8" if encoding.startswith("utf") else "Correct the encoding that the MLTable names"
     return f"isn't {name}: byte 0x{byte:02x} at position {error.start}. {advice}"

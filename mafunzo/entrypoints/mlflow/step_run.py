@@ -11,7 +11,10 @@ _MODELS = (
     "SELECT name, model_id FROM logged_models WHERE source_run_id = ? AND lifecycle_stage = 'active' ORDER BY rowid"
 )
 
-_RUNS = "SELECT runs.run_uuid, tags.value FROM runs LEFT JOIN tags ON tags.run_uuid = runs.run_uuid AND tags.key = 'mafunzo.key'"
+_RUNS = (
+    "SELECT runs.run_uuid, tags.value FROM runs "
+    "LEFT JOIN tags ON tags.run_uuid = runs.run_uuid AND tags.key = 'mafunzo.key'"
+)
 _LOGGED_MODELS = "SELECT model_id, source_run_id FROM logged_models"
 
 

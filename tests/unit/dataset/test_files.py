@@ -50,6 +50,42 @@ def test_json_in_all_its_forms_gives_the_same_rows(tmp_path: Path, name: str, te
     assert source.count() == 5
 
 
+ENCODINGS = ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-16 with a mark, the other byte first")
+
+
+def encoded(text: str, encoding: str) -> bytes:
+    return b"\xfe\xff" + text.encode("utf-16-be") if "other" in encoding else text.encode(encoding)
+
+
+@pytest.mark.parametrize("encoding", [pytest.param(one, id=one) for one in ENCODINGS])
+@pytest.mark.parametrize(
+    ("name", "text", "rows"),
+    [
+        pytest.param("a.jsonl", lines(ROWS).replace("\n", "\r\n") + "\r\n", ROWS, id="jsonl of PowerShell"),
+        pytest.param("a.jsonl", json.dumps(ROWS, ensure_ascii=False), ROWS, id="an array that is called jsonl"),
+        pytest.param("a.json", json.dumps(ROWS, ensure_ascii=False, indent=1), ROWS, id="json"),
+        pytest.param("a.json", json.dumps({"data": ROWS}, indent=1), ROWS, id="rows under one key"),
+        pytest.param("a.csv", "prompt;completion\r\nx;é\r\n", [{"prompt": "x", "completion": "é"}], id="csv"),
+        pytest.param(
+            "a.txt", 'prompt\tcompletion\r\nx\t"é\n,"\r\n', [{"prompt": "x", "completion": "é\n,"}], id="Excel's"
+        ),
+        pytest.param("noname", "prompt\tcompletion\r\nx\té\r\n", [{"prompt": "x", "completion": "é"}], id="no suffix"),
+        pytest.param("a", lines(ROWS), ROWS, id="jsonl without a suffix"),
+    ],
+)
+def test_texts_of_other_widths_are_read_as_their_first_bytes_say(
+    name: str, text: str, rows: list[Any], encoding: str, tmp_path: Path
+) -> None:
+    source = open_source(write(tmp_path / name, encoded(text, encoding)))
+    assert [row.body for row in source.rows()] == rows and source.count() == len(rows)
+    packed = open_source(write(tmp_path / f"{name}.gz", gzip.compress(encoded(text, encoding))))
+    assert [row.body for row in packed.rows()] == rows
+
+
+def test_a_table_as_text_is_a_table_in_utf_8_too(tmp_path: Path) -> None:
+    assert bodies(write(tmp_path / "a.txt", "prompt\tcompletion\nx\ty\n")) == [{"prompt": "x", "completion": "y"}]
+
+
 def test_a_json_array_larger_than_one_chunk_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mafunzo.dataset.json_file._CHUNK", 7)
     assert bodies(write(tmp_path / "a.json", json.dumps(ROWS, indent=1))) == ROWS
@@ -136,7 +172,10 @@ def test_parquet_gives_lists_without_the_nulls_of_other_rows(tmp_path: Path) -> 
         pytest.param("a.tar.gz", b"\x1f\x8b", r"'\.tar', .* Unpack it, and name the file", id="a packed archive"),
         pytest.param("a.xlsx", b"PK", r"'\.xlsx', .* Save the sheet as 'CSV UTF-8'", id="a workbook"),
         pytest.param("file", b"hello", "has no suffix and isn't recognised", id="unknown content"),
-        pytest.param("a.jsonl", b"\xff\xfe{\x00", r"a\.jsonl is UTF-16\. Save it as UTF-8", id="UTF-16"),
+        pytest.param(
+            "a.jsonl", b"\xff\xfe{\x00}", r"a\.jsonl isn't utf-16: .* Save the file as UTF-8", id="UTF-16 cut off"
+        ),
+        pytest.param("a.txt", b"Once upon a time, there was", "has the suffix '.txt', expected jsonl", id="prose"),
         pytest.param("a.csv", b"a,b\n\xe9,2\n", "isn't UTF-8: byte 0xe9", id="csv in Latin-1"),
         pytest.param("a.csv", b"messages, messages\n1,2\n", "has the column messages twice", id="duplicate columns"),
         pytest.param("a.csv", b'a,b\n"x,2\n', r"a\.csv, line 2: unexpected end of data", id="open quote"),
