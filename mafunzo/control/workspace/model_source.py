@@ -21,6 +21,7 @@ from mafunzo.entities.model_card import ModelCard
 from mafunzo.entities.reference import AssetReference, JobOutputReference, parse_reference
 from mafunzo.errors import ArtifactCorrupt, InvalidFile, InvalidParameter, NotFound
 
+IMPORT_STEP = "import_model"
 MLFLOW_NETWORKS = ("data/model", "model", ".")
 """Where an MLflow model's folder has its Hugging Face folder."""
 
@@ -136,10 +137,15 @@ class ModelSources:
                 return self._source_card(card)
         mirror = find_mirror(self._services, AssetType.MODEL, repository)
         inputs = {"huggingface_id": repository} | ({"mirror": str(mirror)} if mirror else {})
-        layers = (
-            next(filter(None, map(_folder_layers, _mirrored_folders(repository, mirror))), None) if mirror else None
-        )
+        folders = _mirrored_folders(repository, mirror) if mirror else ()
+        layers = next(filter(None, map(_folder_layers, folders)), None) or self._imported_layers(repository)
         return ModelSource(repository, inputs, layers=layers)
+
+    def _imported_layers(self, repository: str) -> Layers | None:
+        """Return the layers of a hub's model that was imported before, None where none was: nothing else is on this machine."""
+        step = self._services.records.steps.last_with(IMPORT_STEP, "huggingface_id", repository)
+        artifacts = step.outputs.values() if step is not None else ()
+        return next(filter(None, map(self.stored_layers, artifacts)), None)
 
     def _source_folder(self, folder: Path) -> ModelSource:
         if not folder.is_dir():

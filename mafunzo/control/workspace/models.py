@@ -10,7 +10,7 @@ from typing import Any
 from mafunzo.control.workspace.job_handle import JobHandle
 from mafunzo.control.workspace.jobs import Jobs
 from mafunzo.control.workspace.mirror import set_mirror
-from mafunzo.control.workspace.model_source import ModelSources, import_title, is_repository
+from mafunzo.control.workspace.model_source import IMPORT_STEP, ModelSources, import_title, is_repository
 from mafunzo.control.workspace.retention import Holders, free, holders_of, named_artifacts
 from mafunzo.control.workspace.services import Services
 from mafunzo.control.workspace.versions import followed_by, taken
@@ -23,7 +23,6 @@ from mafunzo.errors import Conflict, InvalidParameter, NotFound
 
 Assets = list[Asset]  # the class below has a verb called list
 MODEL_OUTPUT = "mlflow_model_folder"
-IMPORT_STEP = "import_model"
 
 
 class Models(ModelSources):

@@ -26,7 +26,7 @@ from mafunzo.entities.component import PARENT_INPUT, PARENT_OUTPUT, Component, N
 from mafunzo.entities.evaluation import evaluation_config, too_few, unmeasured
 from mafunzo.entities.job import ArtifactInput
 from mafunzo.entities.job_request import JobRequest, RequestInput
-from mafunzo.entities.parameters.constraint import faults_between
+from mafunzo.entities.parameters.constraint import faults_between, lora_targets
 from mafunzo.entities.parameters.parameter import typed
 from mafunzo.entities.reference import AssetReference, LocalPath, PathInput, Reference
 from mafunzo.errors import Faults
@@ -183,10 +183,18 @@ class _Inputs:
                         f"{name} is {value}, expected {low:g} to {high:g} for {model.name}, whose card is narrower than the "
                         f"parameter (mafunzo model show {model.name})."
                     )
-            if model.layers is not None and "lora_target_modules" in values:
-                is_lora, targets = bool(values["apply_lora"]), values["lora_target_modules"]
+            if "lora_target_modules" not in values:
+                continue
+            is_lora, targets = bool(values["apply_lora"]), values["lora_target_modules"]
+            if model.layers is not None:
                 self._faults.add(*model.layers.faults(model.name, is_lora, targets))
                 self.model_notes += model.layers.notes(model.name, is_lora, targets)
+            elif is_lora and lora_targets(targets):
+                self.model_notes.append(
+                    f"Whether {model.name} has the layers of lora_target_modules ({targets}) can't be told before it is "
+                    "fetched: the finetune step fails for one that it hasn't. Import it first to have them checked: "
+                    f"mafunzo model import {model.name}"
+                )
         if "apply_early_stopping" in self._pipeline.inputs:
             self._faults.add(*faults_between(values))
         if "evaluation_config_params" in self._pipeline.inputs:

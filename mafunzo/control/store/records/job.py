@@ -139,6 +139,11 @@ class StepRecords(NounRecords):
         is_like = sa.and_(table.step.c.component_name == _component_name(component), table.step.c.name == name)
         return self._newest_done_step(is_like)
 
+    def last_with(self, component: str, name: str, value: str) -> Step | None:
+        """Return the step of a component that was done last with that value of an input, or None."""
+        given = table.step.c.body["spec"]["inputs"][name]["value"].as_string()
+        return self._newest_done_step(sa.and_(table.step.c.component_name == component, given == value))
+
     def _newest_done_step(self, where: sa.ColumnElement[bool]) -> Step | None:
         done = [str(status) for status in StepStatus if status.is_done]
         query = sa.select(table.step).where(where, table.step.c.status.in_(done))

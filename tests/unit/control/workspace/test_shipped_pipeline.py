@@ -14,7 +14,7 @@ from mafunzo.control.workspace.model_source import Upload
 from mafunzo.control.workspace.shipped_component import shipped
 from mafunzo.control.workspace.shipped_pipeline import require_good_rows, resolved_inputs
 from mafunzo.entities.component import Component, Input
-from mafunzo.entities.job import ArtifactInput
+from mafunzo.entities.job import ArtifactInput, Job, JobStatus, LiteralInput, Step, StepSpec, StepStatus
 from mafunzo.entities.job_request import RequestInput
 from mafunzo.entities.reference import LocalPath, PathInput
 from mafunzo.errors import Faults, InvalidData, InvalidFile
@@ -170,6 +170,33 @@ def test_a_base_model_needs_a_template_from_somewhere(workspace: Workspace, tmp_
             **template,
         )
         assert any("has no chat template" in fault for fault in faults) is is_refused
+
+
+def test_layers_of_a_hubs_model_are_checked_once_it_was_imported_and_said_to_be_unknown_before(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    pipeline = shipped("chat_completion_pipeline").component
+    values = {"huggingface_id": "org/name", "apply_lora": "true", "lora_target_modules": "q_proj,nothing"}
+    resolved_inputs(workspace.services, pipeline, values, faults := Faults(), False, {}, notes := [])
+    assert not any("lora_target_modules" in fault for fault in faults)
+    assert [
+        note
+        for note in notes
+        if "org/name has the layers of lora_target_modules (q_proj,nothing) can't be told" in note
+    ]
+    (folder := tmp_path / "imported").mkdir()
+    (folder / "config.json").write_text('{"model_type": "llama", "tie_word_embeddings": true}')
+    header = b'{"model.layers.0.q_proj.weight": {"dtype": "U8", "shape": [1, 1], "data_offsets": [0, 1]}}'
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"x")
+    inputs = {"huggingface_id": LiteralInput("org/name")}
+    spec = StepSpec("import_model", "import_model:1", "sha256:0", "true", inputs)
+    step = Step("earlier", spec, StepStatus.COMPLETED, outputs={"model": workspace.artifacts.put(folder)})
+    workspace.records.jobs.add(Job("earlier", "j", "e", "c:1", status=JobStatus.COMPLETED), [step])
+    resolved_inputs(workspace.services, pipeline, values, faults := Faults(), False, {}, notes := [])
+    assert [fault for fault in faults if "nothing" in fault] == [
+        "lora_target_modules has 'nothing', expected some of q_proj for org/name."
+    ]
+    assert not any("can't be told" in note for note in notes)
 
 
 def test_a_job_on_a_mixture_has_a_note(workspace: Workspace, tmp_path: Path) -> None:
