@@ -26,7 +26,9 @@ SAMPLING = {
     "logit_bias": "-100 to 100 by token id",
     "seed": "the same seed gives the same answer, whatever is answered beside it",
     "stop": f"a text, or up to {chat.MAX_STOPS}, before which an answer ends",
-    "ignore_eos": "true: go on after the model's own end (an addition, as at vLLM)",
+    "ignore_eos": (
+        "true: go on after the model's own end (an addition, as at vLLM); calls that nobody forces are held to no schema then"
+    ),
     "n": f"how many answers, 1 to {chat.MAX_CHOICES}; with a seed, the further ones take the seeds after it",
     "stream": "true: the answer comes in pieces, as server-sent events",
     "stream_options": "`include_usage`: the last piece counts tokens, and `usage` is null in those before it",

@@ -26,8 +26,7 @@ def request_grammar(request: ChatRequest, tokenizer: Any, grammars: GrammarCompi
     if request.answer_schema is not None:
         text = grammar(request.answer_schema, tools, form, request.may_call_several)
         return grammars.compile(text, "response_format")
-    # What goes on after the model's own end is held to nothing, and so are calls that nothing opens.
-    if not form.opening or request.options.ignore_eos:
+    if request.options.ignore_eos:  # what goes on after the model's own end is held to nothing
         return None
     return _free_calls(tools, form, request.may_call_several, grammars)
 

@@ -6,6 +6,7 @@ is written with single spaces, as `json.dumps` does: a grammar that lets white s
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,6 +58,8 @@ def text_and_calls(
 
     free_token_ids: added tokens, which a grammar's text doesn't include, that may stand in the free text.
     """
+    if not form.opening:
+        return _text_or_bare_calls(tools, form, may_call_several, free_token_ids)
     free_tokens = f" | <[{','.join(map(str, free_token_ids))}]>" if free_token_ids else ""
     is_token = form.opening.startswith("<[")
     opening = form.opening if is_token else "text_and_tag"
@@ -72,6 +75,30 @@ def text_and_calls(
     return "\n".join(["%llguidance {}", *rules])
 
 
+def _text_or_bare_calls(
+    tools: Sequence[Mapping[str, Any]], form: CallForm, may_call_several: bool, free_token_ids: Sequence[int]
+) -> str:
+    """Return a grammar of replies that are bare calls of `tools`, or text that doesn't begin as one: all other JSON is free."""
+    names = "|".join(_literal(json.dumps(tool["function"]["name"], ensure_ascii=False)) for tool in tools)
+    token = f"<[{','.join(map(str, free_token_ids))}]>" if free_token_ids else ""
+    rules = [
+        f"start: {f'{token}* ' if token else ''}(calls | text)",
+        f"text: TEXT?{f' ({token} TEXT?)*' if token else ''}",
+        rf'TEXT: /(.|\n)+/ & ~/\s*\[?\s*\{{\s*"name"\s*:\s*({names})(.|\n)*/',
+        "calls: call" + (f' | first (", " call){{1,{MAX_CALLS - 1}}} "]"' if may_call_several else ""),
+        *_call(tools, form),
+    ]
+    if may_call_several:
+        # With the bracket in one piece: alone it would be taken for the beginning of text, which goes on longer.
+        rules += _heads(tools, form, "first", "[")
+    return "\n".join(["%llguidance {}", *rules])
+
+
+def _literal(text: str) -> str:
+    """Return a regular expression of exactly this text, as it stands between slashes."""
+    return re.sub(r"([^\w\s])", r"\\\1", text)
+
+
 def with_any_arguments(tool: Mapping[str, Any]) -> dict[str, Any]:
     """Return a function that takes any object."""
     return {**tool, "function": {**tool["function"], "parameters": {"type": "object"}}}
@@ -79,10 +106,16 @@ def with_any_arguments(tool: Mapping[str, Any]) -> dict[str, Any]:
 
 def _call(tools: Sequence[Mapping[str, Any]], form: CallForm) -> list[str]:
     """Return the rule of a call of any of the functions."""
-    rules = [f"call: {' | '.join(f'call_{i}' for i in range(len(tools)))}"]
+    arguments = [f"arguments_{i}: {_json(_parameters(tool))}" for i, tool in enumerate(tools)]
+    return _heads(tools, form, "call", "") + arguments
+
+
+def _heads(tools: Sequence[Mapping[str, Any]], form: CallForm, rule: str, before: str) -> list[str]:
+    """Return a rule of calls with a text before them."""
+    rules = [f"{rule}: {' | '.join(f'{rule}_{i}' for i in range(len(tools)))}"]
     for i, tool in enumerate(tools):
-        head = f'{{"name": {json.dumps(tool["function"]["name"], ensure_ascii=False)}, "{form.arguments}": '
-        rules += [f'call_{i}: {_text(head)} arguments_{i} "}}"', f"arguments_{i}: {_json(_parameters(tool))}"]
+        head = f'{before}{{"name": {json.dumps(tool["function"]["name"], ensure_ascii=False)}, "{form.arguments}": '
+        rules.append(f'{rule}_{i}: {_text(head)} arguments_{i} "}}"')
     return rules
 
 

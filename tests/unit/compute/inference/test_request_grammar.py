@@ -134,10 +134,58 @@ def test_a_function_that_cannot_be_held_to_its_schema_is_called_with_any_object(
         matcher(words, [PAINT, strict])
 
 
-def test_what_shows_no_beginning_of_a_call_and_what_never_ends_are_held_to_nothing():
+@cache
+def bare_tokenizer() -> Any:
+    made = make_tokenizer(TEMPLATE.replace("<tool_call>", ""), None, "<|end|>", ["<|end|>", "<|start|>"])
+    made.add_tokens([AddedToken("<think>", special=False, normalized=False)])
+    return made
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "start", ['{"name": "paint"', '[{"name": "paint", ', '<|start|>{"name": "paint"', '{"name": "wash", "a']
+)
+def test_a_bare_call_that_was_begun_is_one_of_a_function_with_arguments_of_its_schema(start: str, seed: int):
+    words = bare_tokenizer()
+    text = reply(words, matcher(words, [PAINT, WASH]), start, seed)
+    rest, calls = read(text.removeprefix("<|start|>"))
+    assert rest == "" and calls
+    for name, arguments in calls:
+        jsonschema.validate(arguments, COLOUR if name == "paint" else {"maxProperties": 0})
+
+
+def test_bare_arguments_that_the_schema_does_not_allow_cannot_be_written():
+    words = bare_tokenizer()
+    _, calls = read(reply(words, matcher(words, [PAINT]), '{"name": "paint", "arguments": {"colour": "blue"}}'))
+    assert calls in ([("paint", {"colour": "red"})], [("paint", {"colour": "green"})])
+    several = '[{"name": "paint", "arguments": {"colour": "red"}}, {"name": "paint", "arguments": {"colour": "green"}}]'
+    text = reply(words, matcher(words, [PAINT]), several)
+    assert read(text) == ("", [("paint", {"colour": "red"}), ("paint", {"colour": "green"})])
+    spaced = reply(words, matcher(words, [PAINT]), ' \n{ "name" : "paint" , "arguments": {"colour": "blue"}}<|end|>')
+    assert read(spaced)[1] == [], "a call in other white space can't be written"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param("No call is needed: {1 < 2} 7 é 世界", id="text"),
+        pytest.param('{"answer": [1, 2]}', id="other JSON"),
+        pytest.param('{"name": "Amina", "arguments": 3}', id="a name that is no function"),
+        pytest.param("[1, 2, 3]", id="a list"),
+        pytest.param(
+            'I call {"name": "paint", "arguments": {"colour": "blue"}}', id="a call that isn't the whole reply"
+        ),
+        pytest.param("<think>Hm.", id="a token of the model's own"),
+        pytest.param("", id="nothing"),
+    ],
+)
+def test_text_that_is_no_bare_call_is_free(script: str):
+    words = bare_tokenizer()
+    assert reply(words, matcher(words, [PAINT]), script + "<|end|>") == script
+
+
+def test_what_never_ends_and_what_may_not_call_are_held_to_nothing():
     words = tokenizer(True)
-    bare = make_tokenizer(TEMPLATE.replace("<tool_call>", ""), None, "<|end|>", ["<|end|>"])
-    assert matcher(bare, [PAINT]) is None
     assert matcher(words, [PAINT], ignore_eos=True) is None
     assert matcher(words, [PAINT], tool_choice="none") is None
     assert matcher(words, []) is None
