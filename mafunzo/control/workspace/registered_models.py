@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 from mafunzo.control.workspace.models import Models
@@ -18,11 +18,14 @@ from mafunzo.entities.asset import (
     RegisteredModel,
     next_version,
 )
+from mafunzo.entities.scan import PAGE
 from mafunzo.errors import Conflict, InvalidParameter, NotFound
 
 NAME_SCOPE = "workspace:name"
 """Where what is said of a name is kept, under one version, so that a name may be there before its first version."""
 FORBIDDEN = "/:@"
+LARGE_PAGE = 1000
+"""How many names are read at once where all of them are needed."""
 Assets = list[Asset]  # the class below has a verb called list
 
 
@@ -35,15 +38,30 @@ class RegisteredModels:
 
     def list(self) -> list[RegisteredModel]:
         """Return every name that was created, or that has versions, in order."""
-        records = self._services.records
-        name_records = {asset.name: asset for asset in records.assets.list(NAME_SCOPE, AssetType.MODEL)}
-        versions: dict[str, Assets] = {name: [] for name in name_records}
-        for asset in self._versions.list():
-            versions.setdefault(asset.name, []).append(asset)
-        labels = records.labels.by_name(WORKSPACE_SCOPE, AssetType.MODEL)
-        return [
-            self._model(name, name_records.get(name), versions[name], labels.get(name, {})) for name in sorted(versions)
-        ]
+        return sorted(self.scan(size=LARGE_PAGE), key=lambda model: model.name)
+
+    def scan(self, after: str = "", size: int = PAGE) -> Iterator[RegisteredModel]:
+        """Yield the names in the database's order, those after a name, `size` read at once as they are needed."""
+        records, scopes = self._services.records, (WORKSPACE_SCOPE, NAME_SCOPE)
+        while names := records.assets.names(scopes, AssetType.MODEL, size, after):
+            name_records = records.assets.of_names(NAME_SCOPE, AssetType.MODEL, names)
+            versions = records.assets.of_names(WORKSPACE_SCOPE, AssetType.MODEL, names)
+            labels = records.labels.by_name(WORKSPACE_SCOPE, AssetType.MODEL, names)
+            for name in names:
+                if name_records[name] or versions[name]:  # else it was deleted meanwhile
+                    yield self._model(name, next(iter(name_records[name]), None), versions[name], labels.get(name, {}))
+            if len(names) < size:
+                return
+            after = names[-1]
+
+    def has(self, name: str) -> bool:
+        """Return whether a name was created, or has versions."""
+        assets = self._services.records.assets
+        return any(assets.list(scope, AssetType.MODEL, name, True, limit=1) for scope in (NAME_SCOPE, WORKSPACE_SCOPE))
+
+    def labels(self, name: str) -> dict[str, str]:
+        """Return the labels of a name, each with its version."""
+        return self._services.records.labels.list(WORKSPACE_SCOPE, AssetType.MODEL, name)
 
     def find(self, name: str) -> RegisteredModel | None:
         """Return a name with its versions, or None."""

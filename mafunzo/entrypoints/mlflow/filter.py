@@ -1,8 +1,9 @@
 """MLflow's searches: `name LIKE 'chat%' AND tags.stage = 'ready'`, an order, and pages."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar
 
 from mafunzo.entrypoints.http.listing import shown
@@ -12,6 +13,8 @@ Facts = dict[str, str | int]
 """What is known of a thing that is searched, by key; a tag's key begins with `tags.`."""
 T = TypeVar("T")
 DEFAULT_PAGE = 100
+AFTER = "after:"
+"""Begins the token of a page that begins after a name; that of another is a number."""
 
 _VALUE = r"'[^']*'|\"[^\"]*\"|-?\d+"
 _CLAUSE = re.compile(
@@ -69,6 +72,39 @@ def select(
     begin, most = _number(search, "page_token", 0), _number(search, "max_results", DEFAULT_PAGE)
     end = begin + most
     return [thing for thing, _ in matches[begin:end]], str(end) if end < len(matches) else ""
+
+
+def named_in(search: Mapping[str, Any], keys: Sequence[str]) -> str | None:
+    """Return the one name that a search's filter asks for, or None where it may be several; raises `InvalidParameter`."""
+    clauses = parse_filter(str(search.get("filter") or ""), keys)
+    return next((clause.values[0] for clause in clauses if (clause.key, clause.operator) == ("name", "=")), None)
+
+
+def position_in(search: Mapping[str, Any]) -> str | None:
+    """Return after what a page begins of a search that is in the order of names; None for one in another order."""
+    token, orders = str(search.get("page_token") or ""), _texts(search.get("order_by"))
+    if any(not re.fullmatch(r"\s*name(\s+asc)?\s*", order, re.IGNORECASE) for order in orders):
+        return None
+    return "" if not token else token.removeprefix(AFTER) if token.startswith(AFTER) else None
+
+
+def scrolled(
+    things: Iterable[T],
+    facts_of: Callable[[T], Facts],
+    position_of: Callable[[T], str],
+    keys: Sequence[str],
+    search: Mapping[str, Any],
+) -> tuple[list[T], str]:
+    """Return a page of the matches among things, which are read as they are needed, and the token of the next page.
+
+    The token says what the page ends with (keyset pagination), as `position_of` names it.
+    """
+    clauses = parse_filter(str(search.get("filter") or ""), keys)
+    known = shown(things, lambda thing: (thing, facts_of(thing)))
+    matches = (thing for thing, facts in known if all(clause.holds(facts) for clause in clauses))
+    most = _number(search, "max_results", DEFAULT_PAGE)
+    page = list(islice(matches, most + 1))
+    return page[:most], f"{AFTER}{position_of(page[most - 1])}" if len(page) > most > 0 else ""
 
 
 def _clause(match: re.Match[str], keys: Sequence[str]) -> Clause:

@@ -3,8 +3,9 @@
 MLflow keeps prompts in its registry too. A prompt, and any name that isn't one of our models, is left to MLflow itself.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from mafunzo.entities.reference import AssetReference
 from mafunzo.entities.scan import Scan
 from mafunzo.entrypoints.http.listing import shown
 from mafunzo.entrypoints.mlflow import registered_model as wire
-from mafunzo.entrypoints.mlflow.filter import parse_filter, select
+from mafunzo.entrypoints.mlflow.filter import named_in, parse_filter, position_in, scrolled, select
 from mafunzo.errors import InvalidParameter, MafunzoError, NotFound, NotSupported
 from mafunzo.tracking.run import job_run_id
 
@@ -92,7 +93,7 @@ class Registry:
             return wire.tags_of(arguments).get(wire.PROMPT_TAG, "").lower() == "true"
         if operation.endswith("/search"):
             return self._searches_prompts(str(arguments.get("filter") or ""))
-        return self._names.find(_text(arguments, "name")) is None
+        return not self._names.has(_text(arguments, "name"))
 
     def _searches_prompts(self, text: str) -> bool:
         try:
@@ -102,7 +103,7 @@ class Registry:
         values = {clause.key: clause.values[0] for clause in clauses if clause.operator == "="}
         if values.get(f"tags.{wire.PROMPT_TAG}", "").lower() == "true":
             return True
-        return "name" in values and self._names.find(values["name"]) is None
+        return "name" in values and not self._names.has(values["name"])
 
     # Registered models
 
@@ -114,7 +115,12 @@ class Registry:
         return _model_answer(self._names.get(_text(arguments, "name")))
 
     def _search_models(self, arguments: Arguments) -> Answer:
-        models, token = select(self._names.list(), wire.model_facts, wire.MODEL_KEYS, arguments)
+        position = position_in(arguments)
+        if position is None:
+            models, token = select(self._names.list(), wire.model_facts, wire.MODEL_KEYS, arguments)
+        else:
+            named = self._named(named_in(arguments, wire.MODEL_KEYS), position)
+            models, token = scrolled(named, wire.model_facts, lambda model: model.name, wire.MODEL_KEYS, arguments)
         return {"registered_models": list(shown(models, wire.registered_model_body)), "next_page_token": token}
 
     def _update_model(self, arguments: Arguments) -> Answer:
@@ -190,12 +196,32 @@ class Registry:
         return self._version_answer(self._version(arguments))
 
     def _search_versions(self, arguments: Arguments) -> Answer:
-        models = self._names.list()
-        labels = {model.name: model.labels for model in models}
-        versions = [version for model in models for version in model.versions]
-        versions, token = select(versions, wire.version_facts, wire.VERSION_KEYS, arguments)
+        labels: dict[str, Mapping[str, str]] = {}
+
+        def versions_of(models: Iterable[RegisteredModel]) -> Iterator[Asset]:
+            for model in models:
+                labels[model.name] = model.labels
+                yield from model.versions
+
+        position, keys = position_in(arguments), wire.VERSION_KEYS
+        if position is None:
+            versions, token = select(list(versions_of(self._names.list())), wire.version_facts, keys, arguments)
+        else:
+            name, _, last = position.partition(":")
+            later = versions_of(self._named(named_in(arguments, keys), name))
+            begun = self._names.find(name) if last else None
+            rest = _after(list(versions_of([begun])), last) if begun is not None else ()
+            things = chain(rest, later)
+            versions, token = scrolled(things, wire.version_facts, lambda one: str(one.key), keys, arguments)
         bodies = shown(versions, lambda version: wire.model_version_body(version, labels[version.name]))
         return {"model_versions": list(bodies), "next_page_token": token}
+
+    def _named(self, name: str | None, after: str) -> Iterator[RegisteredModel]:
+        """Yield the registered models after a name, all or the one that is named, read as they are needed."""
+        if name is None:
+            return self._names.scan(after)
+        model = self._names.find(name) if name > after else None
+        return iter(() if model is None else (model,))
 
     def _download_uri(self, arguments: Arguments) -> Answer:
         return {"artifact_uri": wire.download_uri(self._version(arguments))}
@@ -225,7 +251,7 @@ class Registry:
         return self._versions.get(AssetReference(_text(arguments, "name"), _text(arguments, "version")))
 
     def _version_answer(self, asset: Asset) -> Answer:
-        labels = self._names.get(asset.name).labels
+        labels = self._names.labels(asset.name)
         return {"model_version": wire.model_version_body(asset, labels)}
 
     def _folder(self, pattern: str, source: str) -> Path:
@@ -265,6 +291,12 @@ def _text(arguments: Arguments, name: str) -> str:
     if not isinstance(value, str) or not value:
         raise InvalidParameter(f"{name} is {value!r}, expected a text.", param=name)
     return value
+
+
+def _after(versions: Sequence[Asset], last: str) -> Sequence[Asset]:
+    """Return the versions of a name after the version `last`: all where that was deleted, since none may be left out."""
+    names = [one.version for one in versions]
+    return versions[names.index(last) + 1 :] if last in names else versions
 
 
 def _with_tag(tags: Mapping[str, str], arguments: Arguments) -> dict[str, str]:

@@ -4,7 +4,7 @@ A label is a name of one's own for one version, which can be put on another one.
 """
 
 import builtins
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -109,6 +109,26 @@ class AssetRecords(NounRecords):
         with self._database.snapshot() as connection:
             return builtins.list(connection.execute(query).scalars())
 
+    def names(self, scopes: Sequence[str], type: AssetType, limit: int, after: str = "") -> builtins.list[str]:
+        """Return `limit` names that have versions in any of the scopes, in order, those after a name (keyset pagination)."""
+        columns = table.asset.c
+        query = sa.select(columns.name).where(
+            columns.scope.in_(scopes), columns.type == str(type), columns.name > after
+        )
+        with self._database.snapshot() as connection:
+            return builtins.list(connection.execute(query.distinct().order_by(columns.name).limit(limit)).scalars())
+
+    def of_names(self, scope: str, type: AssetType, names: Sequence[str]) -> dict[str, builtins.list[Asset]]:
+        """Return the versions of some names, archived ones too, the newest first, by name."""
+        columns = table.asset.c
+        where = sa.and_(columns.scope == scope, columns.type == str(type), columns.name.in_(names))
+        assets: dict[str, builtins.list[Asset]] = {name: [] for name in names}
+        with self._database.snapshot() as connection:
+            rows = connection.execute(sa.select(table.asset).where(where).order_by(columns.id.desc())).all()
+        for row in rows:
+            assets[row.name].append(_to_asset(row))
+        return assets
+
     def find(self, key: AssetKey) -> Asset | None:
         """Return one version of an asset, or None."""
         with self._database.snapshot() as connection:
@@ -167,9 +187,11 @@ class LabelRecords(NounRecords):
         with self._database.snapshot() as connection:
             return _labels(connection, scope, type, name)
 
-    def by_name(self, scope: str, type: AssetType) -> dict[str, dict[str, str]]:
-        """Return the labels of all names that have any, each with its version."""
+    def by_name(self, scope: str, type: AssetType, names: Sequence[str] | None = None) -> dict[str, dict[str, str]]:
+        """Return the labels of all names that have any, or of some, each with its version."""
         query = sa.select(table.label).filter_by(scope=scope, type=str(type)).order_by(table.label.c.label)
+        if names is not None:
+            query = query.where(table.label.c.name.in_(names))
         labels: dict[str, dict[str, str]] = {}
         with self._database.snapshot() as connection:
             for row in connection.execute(query):

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from mafunzo import Workspace
+from mafunzo.entities.asset import WORKSPACE_SCOPE, Asset, AssetKey, AssetType, FolderType
 from mafunzo.entrypoints.mlflow import registered_model as wire
 from mafunzo.entrypoints.mlflow.registry import Registry
 from mafunzo.errors import NotFound
+from tests.support.rows_read import rows_read
 
 
 @contextmanager
@@ -232,3 +234,52 @@ def test_the_files_of_a_version_are_listed_folder_by_folder_and_opened(unchanged
 def test_a_file_that_is_none_of_a_versions_is_not_found(path: str, unchanged: Registry) -> None:
     with pytest.raises(NotFound):
         unchanged.open_file(path)
+
+
+def names(bodies: list[dict[str, Any]]) -> list[str]:
+    return [f"{body['name']}:{body['version']}" if "version" in body else body["name"] for body in bodies]
+
+
+def add(workspace: Workspace, name: str, version: str) -> None:
+    key = AssetKey(WORKSPACE_SCOPE, AssetType.MODEL, name, version)
+    workspace.records.assets.add(Asset(key, FolderType.CUSTOM_MODEL, artifact="sha256:0", tags={"n": version}))
+
+
+@pytest.mark.parametrize(
+    ("operation", "field", "size"),
+    [("registered-models/search", "registered_models", 20), ("model-versions/search", "model_versions", 50)],
+)
+def test_searches_read_a_page_of_names_at_a_time_whatever_is_deleted_meanwhile(
+    operation: str, field: str, size: int, workspace: Workspace, registry: Registry
+) -> None:
+    for number in range(250):
+        for version in ("1", "2"):
+            add(workspace, f"more-{number:03}", version)
+    workspace.registered_models.create("more-250")
+    everything = names(ask(registry, "GET", operation, max_results=9999)[field])
+    assert len(everything) == (252 if field == "registered_models" else 502) and everything[0].startswith("chat")
+    found, token = list[str](), ""
+    while True:
+        with rows_read() as rows:
+            page = ask(registry, "GET", operation, max_results=size, page_token=token, order_by=["name ASC"])
+        assert rows["asset"] <= 2 * 300
+        found += names(page[field])
+        if not (token := page["next_page_token"]):
+            break
+        if "more-100" in found[-1]:  # what a page ended with may be gone when the next one is asked for
+            workspace.records.assets.delete(AssetKey(WORKSPACE_SCOPE, AssetType.MODEL, "more-100", "2"))
+    assert list(dict.fromkeys(found)) == everything
+
+
+def test_a_search_for_one_name_reads_that_name_alone(workspace: Workspace, registry: Registry) -> None:
+    for number in range(50):
+        add(workspace, f"more-{number:03}", "1")
+    search = {"filter": "name = 'chat'", "max_results": 1}
+    with rows_read() as rows:
+        first = ask(registry, "GET", "model-versions/search", **search)
+        second = ask(registry, "GET", "model-versions/search", **search, page_token=first["next_page_token"])
+    assert rows["asset"] <= 12
+    assert names(first["model_versions"] + second["model_versions"]) == ["chat:2", "chat:1"]
+    assert second["next_page_token"] == ""
+    newest = ask(registry, "GET", "model-versions/search", order_by=["version_number DESC"], max_results=1)
+    assert names(newest["model_versions"]) == ["chat:2"] and newest["next_page_token"] == "1"
