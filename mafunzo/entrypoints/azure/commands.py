@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+import mafunzo
 from mafunzo.entrypoints.terminal.output import AS_JSON, DETACH, follow, print_exports, print_json
 from mafunzo.entrypoints.terminal.words import pairs
 from mafunzo.errors import InvalidFile, InvalidParameter
@@ -61,7 +62,6 @@ def env(
     Example: eval "$(mafunzo env)". It holds a secret of this home: whoever has it may do what you may. With --server it is the
     environment of a user of another machine's server, and holds their own token.
     """
-    from mafunzo.control.workspace import Workspace
     from mafunzo.entrypoints.azure.client.environment import azure_environment
 
     if write_ca is not None:
@@ -72,7 +72,7 @@ def env(
             raise InvalidParameter(
                 "A kernel is of this machine's server. For another one, take --format shell or json."
             )
-        print(f"The kernel 'Mafunzo' is installed: {_install_kernel(Workspace().home.root)}")
+        print(f"The kernel 'Mafunzo' is installed: {_install_kernel(mafunzo.Workspace().home.root)}")
         return
     variables = azure_environment(_access(server, token_file, ca_file), os.environ)
     if format is Format.JSON:
@@ -131,11 +131,10 @@ def create(
 
     A job is followed to its end, and a deployment until it answers, unless --detach is given.
     """
-    from mafunzo.control.workspace import Workspace
     from mafunzo.entrypoints.azure.files.creation import create as create_from
     from mafunzo.entrypoints.azure.files.kind import FileKind
 
-    workspace = Workspace()
+    workspace = mafunzo.Workspace()
     resource = create_from(workspace, file, pairs(changes))
     if resource.kind is FileKind.JOB:
         if not as_json and not detach:
@@ -155,11 +154,10 @@ def create(
 
 def _access(server: str | None, token_file: Path | None, ca_file: Path | None) -> "Access":
     """Return the way to the server that is named, which lets its user in, or to this home's own, which is started."""
-    from mafunzo.control.workspace import Workspace
     from mafunzo.entrypoints.azure.client.environment import access_of_home, access_of_user, require_access
 
     if server is None and token_file is None and ca_file is None:
-        workspace = Workspace()
+        workspace = mafunzo.Workspace()
         return access_of_home(workspace.home, workspace.up(), workspace.user)
     if server is None or token_file is None or ca_file is None:
         raise InvalidParameter("--server, --token-file and --ca-file belong together: give all three, or none.")
@@ -170,10 +168,9 @@ def _access(server: str | None, token_file: Path | None, ca_file: Path | None) -
 
 def _write_authorities(file: Path) -> None:
     """Write what clients of this home's server trust. It is no secret, but must not be swapped on its way to them."""
-    from mafunzo.control.workspace import Workspace
     from mafunzo.entrypoints.http.tls import files, fingerprint
 
-    workspace = Workspace()
+    workspace = mafunzo.Workspace()
     workspace.up()
     certificates = files(workspace.home)
     try:

@@ -12,6 +12,7 @@ import pytest
 from mafunzo import Workspace
 from mafunzo.control.workspace.endpoints import EndpointHandle
 from mafunzo.control.workspace.jobs import JobHandle
+from mafunzo.entities import reference
 from mafunzo.entrypoints.azure import commands as azure_module
 from mafunzo.entrypoints.http import tls
 from mafunzo.entrypoints.http.identity import identity_of
@@ -157,6 +158,24 @@ def test_a_script_that_calls_the_downloader_gets_it_once(
     downloader.write_text("mine")
     shell.run("run", "job.py")
     assert downloader.read_text() == "mine"
+
+
+def test_a_command_knows_azures_names_whatever_was_opened_before_it(
+    shell: Shell, workspace: Workspace, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a process of its own nothing has plugged the ways in yet."""
+    node = "jobs:\n  say:\n    type: command\n    component: ./say.yml\n    inputs: {who: Amina}\n"
+    file.with_name("say.yml").write_text(
+        "$schema: https://azuremlschemas.azureedge.net/latest/commandComponent.schema.json\n"
+        "name: say\ntype: command\ninputs: {who: {type: string}}\nenvironment: azureml:minimal\n"
+        "command: echo ${{inputs.who}}\n"
+    )
+    file.write_text(
+        "$schema: https://azuremlschemas.azureedge.net/latest/pipelineJob.schema.json\ntype: pipeline\nname: says\n"
+        f"settings: {{default_compute: 'azureml:local'}}\n{node}"
+    )
+    monkeypatch.setattr(reference, "_syntaxes", [])
+    assert shell("create", "-f", file, "--detach") == "says\n"
 
 
 # mafunzo create: files of `az ml`, changed by `--set`, become what they describe
