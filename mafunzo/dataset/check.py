@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any
 
 from mafunzo.dataset.files import Indices, RawRow, Source
@@ -223,13 +224,15 @@ def fingerprints(conversation: Conversation) -> tuple[bytes, bytes]:
     for message in conversation.messages:
         if message.role == "assistant":
             prompt = whole.copy()
-        part = [message.role, " ".join((message.content or "").split()), *_call_texts(message)]
-        whole.update(json.dumps(part).encode("utf-8"))
+        part = (message.role, " ".join((message.content or "").split()), *_call_texts(message))
+        whole.update(f"[{', '.join(map(_quoted, part))}]".encode("ascii"))  # as JSON, without what an encoder costs
     return whole.digest(), prompt.digest()
 
 
 def _call_texts(message: Message) -> list[str]:
     """Return what a message calls, without ids: they differ between equal conversations."""
+    if not message.tool_calls:
+        return []
     functions = [call.get("function") or {} for call in message.tool_calls]
     return [json.dumps([f.get("name"), call_arguments(f.get("arguments"))], sort_keys=True) for f in functions]
 

@@ -7,8 +7,12 @@ prompt, and an end-of-turn token that swallows the line break after it (Phi-3's 
 
 import json
 import re
+from array import array
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import accumulate, chain
 from typing import Any
 
 from mafunzo.compute.chat.mask import Span, SpanFinder
@@ -17,6 +21,8 @@ from mafunzo.errors import InvalidData
 
 IGNORED = -100
 """The label of a token outside the loss: the `ignore_index` of torch's cross-entropy."""
+ROWS_A_PART = 64
+"""Conversations that are tokenized together: enough for several cores, and few enough to begin while others are rendered."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class Example:
     labels: list[int]
     full_length: int
     text: str
-    piece_ends: list[int]
+    piece_ends: Sequence[int]
 
     @property
     def is_truncated(self) -> bool:
@@ -38,7 +44,7 @@ class Example:
 
     @property
     def assistant_tokens(self) -> int:
-        return sum(label != IGNORED for label in self.labels)
+        return len(self.labels) - self.labels.count(IGNORED)
 
 
 @dataclass(frozen=True)
@@ -66,18 +72,33 @@ class Encoder:
 
         A conversation that the template refuses, or of which no assistant token is left, is `Unusable`.
         """
-        renderings = [self._find(conversation) for conversation in conversations]
-        texts = [rendering[0] for rendering in renderings if not isinstance(rendering, Unusable)]
+        return self._examples([self._find(conversation) for conversation in conversations], max_seq_length)
+
+    def start(
+        self, conversations: Sequence[Conversation], max_seq_length: int | None, pool: Executor
+    ) -> Iterator[Example | Unusable]:
+        """Render conversations, and have `pool` tokenize them a part at a time; the result yields what `encode` returns.
+
+        Tokenizing leaves the interpreter to others, so that it takes cores that rendering doesn't.
+        """
+        parts = []
+        for first in range(0, len(conversations), ROWS_A_PART):
+            renderings = [self._find(conversation) for conversation in conversations[first : first + ROWS_A_PART]]
+            parts.append(pool.submit(self._examples, renderings, max_seq_length))
+        return chain.from_iterable(part.result() for part in parts)
+
+    def _examples(
+        self, renderings: Sequence["_Rendering | Unusable"], max_seq_length: int | None
+    ) -> list[Example | Unusable]:
+        texts = [rendering.text for rendering in renderings if isinstance(rendering, _Rendering)]
         encodings = iter(self._backend.encode_batch(texts, add_special_tokens=False))
         examples: list[Example | Unusable] = []
-        for conversation, rendering in zip(conversations, renderings, strict=True):
+        for rendering in renderings:
             if isinstance(rendering, Unusable):
                 examples.append(rendering)
                 continue
-            text, spans = rendering
             encoding = next(encodings)
-            trained = [span for span in spans if conversation.messages[span.message].is_trained]
-            examples.append(_example(text, trained, encoding.ids, encoding.offsets, max_seq_length))
+            examples.append(_example(rendering, encoding.ids, encoding.offsets, max_seq_length))
         return examples
 
     def unread_fields(self, conversation: Conversation, example: Example) -> Iterator[str]:
@@ -99,11 +120,20 @@ class Encoder:
         matches = (self._special.search(message.content or "") for message in conversation.messages)
         return next((match.group() for match in matches if match), "")
 
-    def _find(self, conversation: Conversation) -> tuple[str, list[Span]] | Unusable:
+    def _find(self, conversation: Conversation) -> "_Rendering | Unusable":
         try:
-            return self._spans.find(conversation)
+            text, spans = self._spans.find(conversation)
         except InvalidData as error:
             return Unusable(error.message)
+        return _Rendering(text, [span for span in spans if conversation.messages[span.message].is_trained])
+
+
+@dataclass(frozen=True)
+class _Rendering:
+    """A conversation as text, and the spans of it that are trained, in order."""
+
+    text: str
+    spans: list[Span]
 
 
 def pieces(example: Example) -> Iterator[dict[str, Any]]:
@@ -129,24 +159,20 @@ def _template_fields(message: Message) -> Iterator[tuple[str, Any]]:
 
 
 def _example(
-    text: str,
-    spans: Sequence[Span],
-    ids: Sequence[int],
-    offsets: Sequence[tuple[int, int]],
-    max_seq_length: int | None,
+    rendering: _Rendering, ids: list[int], offsets: list[tuple[int, int]], max_seq_length: int | None
 ) -> Example | Unusable:
+    """offsets: of each token, where it starts and ends in the text."""
     length = len(ids) if max_seq_length is None else min(max_seq_length, len(ids))
-    labels: list[int] = []
-    remaining = iter(spans)
-    span = next(remaining, None)
+    starts = list(accumulate((start for start, _ in offsets), max))
+    labels = [IGNORED] * len(ids)
     first_trained: int | None = None
-    for position, (token, (start, _)) in enumerate(zip(ids, offsets, strict=True)):
-        while span is not None and start >= span.end:
-            span = next(remaining, None)
-        is_trained = span is not None and start >= span.start
-        if is_trained and first_trained is None:
-            first_trained = position
-        labels.append(token if is_trained else IGNORED)
+    last = 0
+    for span in rendering.spans:
+        first = bisect_left(starts, span.start, last)
+        last = bisect_left(starts, span.end, first)
+        labels[first:last] = ids[first:last]
+        if first_trained is None and last > first:
+            first_trained = first
     if first_trained is None:
         return Unusable("no turn of the assistant is to be trained (weight 0, or loss, train or training false)")
     if first_trained >= length:
@@ -155,7 +181,9 @@ def _example(
             "raise max_seq_length",
             is_too_long=True,
         )
-    return Example(list(ids[:length]), labels[:length], len(ids), text, [end for _, end in offsets[:length]])
+    return Example(
+        ids[:length], labels[:length], len(ids), rendering.text, array("q", (end for _, end in offsets[:length]))
+    )
 
 
 def _offset_exact(tokenizer: Any) -> Any:

@@ -148,11 +148,17 @@ def align(text: str, literals: Sequence[str], contents: Sequence[str]) -> list[i
 
 
 def _placements(text: str, position: int, content: str, literal: str) -> Iterator[int]:
-    escaped = json.dumps(content, ensure_ascii=False)[1:-1]
-    forms = (content, content.strip(), content.lstrip("\n"), content.lstrip(), content.rstrip(), escaped)
-    for form in dict.fromkeys(forms):
+    for form in _forms(content):
         if text.startswith(form, position) and text.startswith(literal, position + len(form)):
             yield position + len(form)
+
+
+def _forms(content: str) -> Iterator[str]:
+    """Yield the forms in which a content may stand in a text, each once; nearly always it is the first."""
+    yield content
+    escaped = json.dumps(content, ensure_ascii=False)[1:-1]
+    others = (content.strip(), content.lstrip("\n"), content.lstrip(), content.rstrip(), escaped)
+    yield from (form for form in dict.fromkeys(others) if form != content)
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -153,15 +154,16 @@ def _prepare(
         tallies[name] = tally = Tally(source=source.name, selection=_taken(shares[name], name, sources))
         rows = read_conversations(source, shares[name].chosen())
         progress = Progress(f"prepare {name}", len(shares[name]))
-        with _writers(folder, name) as write:
+        with _writers(folder, name) as write, ThreadPoolExecutor(1) as pool:
+            waiting: _Batch | None = None
             while batch := list(islice(rows, options.batch_size)):
-                good = list(tally.good_rows(batch))
+                good = [(row, fingerprint(row.conversation)) for row in tally.good_rows(batch)]
                 selection = list(_without_held_out(good, held_out, tally)) if name == "train" else good
                 _remember(selection, name, held_out if name != "train" else train_places, tally)
-                examples = list(_encode(selection, encoder, options, tally))
-                if options.skips_bad_rows or not tally.bad:
-                    write(examples, options)
-                progress.update(tally.rows_read, rows_kept=tally.rows_kept, tokens=tally.tokens)
+                started = _start([row for row, _ in selection], tally.rows_read, encoder, options, pool)
+                _finish(waiting, encoder, options, tally, write, progress)
+                waiting = started
+            _finish(waiting, encoder, options, tally, write, progress)
     return {name: tallies[name] for name in SPLITS if name in tallies}
 
 
@@ -171,10 +173,10 @@ def _taken(share: Share, name: str, sources: Mapping[str, Source]) -> str:
     return "drawn by seed" if share.order is not None else f"rows {share.first + 1} to {share.last}"
 
 
-def _remember(rows: Iterable[Row], name: str, places: Places, tally: Tally) -> None:
+def _remember(rows: Iterable[tuple[Row, bytes]], name: str, places: Places, tally: Tally) -> None:
     """Record the first place of each conversation; count the duplicates."""
-    for row in rows:
-        place = places.setdefault(fingerprint(row.conversation), (name, row.place))
+    for row, own in rows:
+        place = places.setdefault(own, (name, row.place))
         if place == (name, row.place):
             continue
         tally.notes[
@@ -182,20 +184,45 @@ def _remember(rows: Iterable[Row], name: str, places: Places, tally: Tally) -> N
         ] += 1
 
 
-def _without_held_out(rows: Iterable[Row], held_out: Places, tally: Tally) -> Iterator[Row]:
-    for row in rows:
-        place = held_out.get(fingerprint(row.conversation))
+def _without_held_out(rows: Iterable[tuple[Row, bytes]], held_out: Places, tally: Tally) -> Iterator[tuple[Row, bytes]]:
+    for row, own in rows:
+        place = held_out.get(own)
         if place is None:
-            yield row
+            yield row, own
         else:
             where = f"stands in the {place[0]} rows ({place[1]}) as well, so it is kept out of training"
             tally.left_out.append(BadRow(row.file, row.row, where))
 
 
-def _encode(rows: list[Row], encoder: Encoder, options: Options, tally: Tally) -> Iterator[tuple[Row, Example]]:
-    """Tokenize: yield the rows that give an example; the others are counted in `tally`."""
-    examples = encoder.encode([row.conversation for row in rows], options.max_seq_length)
-    for row, example in zip(rows, examples, strict=True):
+@dataclass(frozen=True)
+class _Batch:
+    """Rows that are being tokenized while others are read. rows_read: of the split, with those of this batch."""
+
+    rows: list[Row]
+    examples: Iterator[Example | Unusable]
+    rows_read: int
+
+
+def _start(rows: list[Row], rows_read: int, encoder: Encoder, options: Options, pool: Executor) -> _Batch:
+    conversations = [row.conversation for row in rows]
+    return _Batch(rows, encoder.start(conversations, options.max_seq_length, pool), rows_read)
+
+
+def _finish(
+    batch: _Batch | None, encoder: Encoder, options: Options, tally: Tally, write: Any, progress: Progress
+) -> None:
+    """Count and write the examples of a batch, once they are there; nothing is written once a row has failed the step."""
+    if batch is None:
+        return
+    examples = list(_counted(batch, encoder, tally))
+    if options.skips_bad_rows or not tally.bad:
+        write(examples, options)
+    progress.update(batch.rows_read, rows_kept=tally.rows_kept, tokens=tally.tokens)
+
+
+def _counted(batch: _Batch, encoder: Encoder, tally: Tally) -> Iterator[tuple[Row, Example]]:
+    """Yield the rows that give an example; the others are counted in `tally`."""
+    for row, example in zip(batch.rows, batch.examples, strict=True):
         if isinstance(example, Unusable):
             where = tally.left_out if example.is_too_long else tally.bad
             where.append(BadRow(row.file, row.row, example.reason))
@@ -231,8 +258,8 @@ def _writers(folder: Path, name: str) -> Iterator[Any]:
                 raw.write(json.dumps(body, ensure_ascii=False) + "\n")
             pairs = [_padded(example, options) for _, example in examples]
             columns = {
-                "input_ids": [input_ids for input_ids, _ in pairs],
-                "labels": [labels for _, labels in pairs],
+                "input_ids": _column([input_ids for input_ids, _ in pairs]),
+                "labels": _column([labels for _, labels in pairs]),
                 "file": [row.file for row, _ in examples],
                 "row": [row.row for row, _ in examples],
             }
@@ -240,6 +267,16 @@ def _writers(folder: Path, name: str) -> Iterator[Any]:
                 table.write_table(pa.table(columns, schema=schema))
 
         yield write
+
+
+def _column(lists: list[list[int]]) -> Any:
+    """Return lists as an Arrow column of int32, through one array, which takes a tenth of a list at a time."""
+    import numpy as np
+    import pyarrow as pa
+
+    bounds = np.cumsum([0, *map(len, lists)], dtype=np.int32)
+    values = np.fromiter(chain.from_iterable(lists), np.int32, int(bounds[-1]))
+    return pa.ListArray.from_arrays(pa.array(bounds), pa.array(values))
 
 
 def _padded(example: Example, options: Options) -> tuple[list[int], list[int]]:

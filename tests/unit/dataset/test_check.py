@@ -1,5 +1,6 @@
 """Every bad row with every reason, and nothing lost on the way."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -211,3 +212,23 @@ def test_conversations_that_differ_in_white_space_are_the_same() -> None:
     same = conversation_from_dict({"messages": [{"role": "user", "content": "Hi there."}, A], "tools": []})
     another_conversation = conversation_from_dict({"messages": [{"role": "assistant", "content": "Hi there."}, A]})
     assert fingerprint(conversation) == fingerprint(same) != fingerprint(another_conversation)
+
+
+def test_a_fingerprint_is_that_of_the_json_of_each_message() -> None:
+    call = {"id": "1", "function": {"name": "f", "arguments": '{"ä": 1}'}}
+    bodies = [
+        {"role": "user", "content": 'Say "ü"\\ \n\t\x07 😀'},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "content": "", "tool_call_id": "1"},
+        {"role": "assistant", "content": "Done."},
+    ]
+    row = check_row(RawRow("f", 1, 0, {"messages": bodies}))
+    assert isinstance(row, Row)
+    parts = [
+        ["user", 'Say "ü"\\ \x07 😀'],
+        ["assistant", "", json.dumps(["f", {"ä": 1}], sort_keys=True)],
+        ["tool", ""],
+        ["assistant", "Done."],
+    ]
+    text = "".join(json.dumps(part) for part in parts)
+    assert fingerprint(row.conversation) == hashlib.blake2b(text.encode(), digest_size=16).digest()

@@ -1,5 +1,7 @@
 """Token ids and labels: cut, weights, offsets, and many rows at a time."""
 
+import random
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -7,7 +9,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerFast
 
 from mafunzo import settings
+from mafunzo.compute.chat import examples
 from mafunzo.compute.chat.examples import IGNORED, Encoder, Example, Unusable, pieces
+from mafunzo.compute.chat.mask import Span
 from mafunzo.compute.chat.template import render, render_ids
 from mafunzo.compute.chat.tokenizer import load_tokenizer
 from mafunzo.compute.components.source import Access, fetch
@@ -205,3 +209,38 @@ def test_a_template_without_its_own_tokens_in_the_vocabulary_is_refused() -> Non
     tokenizer = make_tokenizer("{% for m in messages %}{{ m['content'] }}<e>{% endfor %}", None, "<end>", ["<end>"])
     with pytest.raises(InvalidData, match="could never learn to stop"):
         encode_with_labels(tokenizer, TALK)
+
+
+@pytest.mark.parametrize("rows_a_part", [1, 2, 64])
+def test_what_a_pool_tokenizes_in_parts_is_what_encode_returns(
+    rows_a_part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(examples, "ROWS_A_PART", rows_a_part)
+    rows = [TALK, say(("user", "Hi."), ("assistant", "Hello!"), weight=0), say(("user", "A"), ("assistant", "B")), TALK]
+    own = encoder(family("phi3"))
+    with ThreadPoolExecutor(1) as pool:
+        assert list(own.start(rows, 20, pool)) == own.encode(rows, 20)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_token_is_trained_if_it_starts_within_a_span(seed: int) -> None:
+    """Against the slow version, which asks each token; several tokens may start at one place, as a character's bytes do."""
+    draw = random.Random(seed)
+    bounds = sorted(draw.sample(range(200), 6))
+    spans = [Span(i, *bounds[2 * i : 2 * i + 2]) for i in range(3)]
+    starts = sorted(draw.choices(range(210), k=120))
+    ids = [draw.randrange(1000) for _ in starts]
+    expected = [
+        token if any(span.start <= start < span.end for span in spans) else IGNORED
+        for token, start in zip(ids, starts, strict=True)
+    ]
+    length = draw.randrange(1, 121)
+    rendering = examples._Rendering("x" * 211, spans)
+    result = examples._example(rendering, ids, [(start, start + 1) for start in starts], length)
+    if set(expected[:length]) == {IGNORED}:
+        assert isinstance(result, Unusable)
+    else:
+        assert isinstance(result, Example)
+        assert (result.input_ids, result.labels) == (ids[:length], expected[:length])
+        assert list(result.piece_ends) == [start + 1 for start in starts[:length]]
+        assert result.assistant_tokens == sum(label != IGNORED for label in expected[:length])

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from mafunzo.compute.chat.examples import Encoder
 from mafunzo.compute.chat.tokenizer import load_tokenizer
 from mafunzo.compute.components import prepare_data
 from mafunzo.compute.components.command import load_interface, parse
@@ -18,6 +19,7 @@ from mafunzo.compute.components.tiny_model import make
 from mafunzo.dataset.check import check_source
 from mafunzo.dataset.files import open_source
 from mafunzo.dataset.repeats import by_split
+from mafunzo.entities.conversation import conversation_from_dict
 from mafunzo.errors import Conflict, InvalidData, InvalidFile, InvalidParameter
 from tests.support.component_line import complete, refused
 
@@ -345,3 +347,25 @@ def test_it_tells_its_progress_and_records_its_error(
     assert "1 left out: isn't JSON" in caplog.text
     metrics = json.loads((tmp_path / "step" / "metrics.jsonl").read_text().splitlines()[0])
     assert metrics["train_rows_kept"] == 16
+
+
+def test_the_files_are_to_the_byte_those_of_a_row_at_a_time(
+    prepare: Callable[..., dict[str, Any]], tmp_path: Path, model: Path
+) -> None:
+    rows = [talk(i, {"role": "user", "content": "é" * (i % 5 + 1)}) for i in range(30)]
+    prepare(train_file_path=write(tmp_path / "train.jsonl", rows), batch_size=7)
+    encoder = Encoder(load_tokenizer(model))
+    selection = rows[:24]
+    ids = pa.list_(pa.int32())
+    schema = pa.schema([("input_ids", ids), ("labels", ids), ("file", pa.string()), ("row", pa.int64())])
+    with parquet.ParquetWriter(tmp_path / "slow.parquet", schema, compression="zstd") as writer:
+        for first in range(0, 24, 7):
+            part = [encoder.encode([conversation_from_dict(row)], None)[0] for row in selection[first : first + 7]]
+            numbers = range(first + 1, first + 1 + len(part))
+            columns = [[e.input_ids for e in part], [e.labels for e in part], ["train.jsonl"] * len(part), [*numbers]]
+            writer.write_table(pa.table(dict(zip(schema.names, columns, strict=True)), schema=schema))
+    assert (tmp_path / "prepared" / "train.parquet").read_bytes() == (tmp_path / "slow.parquet").read_bytes()
+    lines = [
+        json.dumps({**row, "file": "train.jsonl", "row": i}, ensure_ascii=False) for i, row in enumerate(selection, 1)
+    ]
+    assert (tmp_path / "prepared" / "raw" / "train.jsonl").read_text().splitlines() == lines
