@@ -1,6 +1,7 @@
 """The whole component on real files and a tiny model's tokenizer: folders in, folder out."""
 
 import csv
+import gc
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -369,3 +370,11 @@ def test_the_files_are_to_the_byte_those_of_a_row_at_a_time(
         json.dumps({**row, "file": "train.jsonl", "row": i}, ensure_ascii=False) for i, row in enumerate(selection, 1)
     ]
     assert (tmp_path / "prepared" / "raw" / "train.jsonl").read_text().splitlines() == lines
+
+
+def test_the_collector_of_garbage_is_as_before_when_rows_are_prepared(
+    prepare: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    thresholds, frozen = gc.get_threshold(), gc.get_freeze_count() > 0
+    prepare(train_file_path=write(tmp_path / "train.jsonl", [talk(i) for i in range(20)]))
+    assert (gc.get_threshold(), gc.get_freeze_count() > 0) == (thresholds, frozen)
