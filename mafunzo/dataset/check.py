@@ -258,10 +258,10 @@ def _message(number: int, body: Any, faults: Faults) -> Message | None:
     own_faults = Faults()
     calls = _calls(where, body, own_faults)
     content = _content(where, role, body, bool(body.get("tool_calls")), own_faults)
-    if _TRAINING_KEYS & body.keys():
+    if not _TRAINING_KEYS.isdisjoint(body):
         own_faults.add(*_training_faults(where, role, body))
-    faults.add(*own_faults)
     if own_faults:
+        faults.add(*own_faults)
         return None
     extra = {key: value for key, value in body.items() if key not in _FIELDS and value is not None}
     return Message(role, content, calls, body.get("name"), body.get("tool_call_id"), extra)
@@ -312,7 +312,7 @@ def _content(where: str, role: str, body: Mapping[str, Any], has_calls: bool, fa
         return None
     if not content.strip() and not has_calls and role != "tool":
         faults.add(f"{where} ('{role}') is empty")
-    if _LONE_SURROGATE.search(content):
+    if not content.isascii() and _LONE_SURROGATE.search(content):
         faults.add(f"{where} ('{role}') holds half of a character (a lone surrogate), which no encoding can write")
     return content
 

@@ -12,7 +12,8 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from itertools import accumulate, chain
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 from mafunzo.compute.chat.mask import Span, SpanFinder
@@ -29,7 +30,7 @@ ROWS_A_PART = 64
 class Example:
     """One tokenized conversation, all lists of the same length.
 
-    full_length: tokens before truncation. piece_ends: the character of `text` where each token ends.
+    full_length: tokens before truncation. piece_ends: the character of `text` where each token ends, if they were asked for.
     """
 
     input_ids: list[int]
@@ -72,12 +73,13 @@ class Encoder:
 
         A conversation that the template refuses, or of which no assistant token is left, is `Unusable`.
         """
-        return self._examples([self._find(conversation) for conversation in conversations], max_seq_length)
+        renderings = [self._find(conversation) for conversation in conversations]
+        return self._examples(renderings, max_seq_length, with_pieces=True)
 
     def start(
         self, conversations: Sequence[Conversation], max_seq_length: int | None, pool: Executor
     ) -> Iterator[Example | Unusable]:
-        """Render conversations, and have `pool` tokenize them a part at a time; the result yields what `encode` returns.
+        """Render conversations, and have `pool` tokenize them a part at a time; yields what `encode` returns, without pieces.
 
         Tokenizing leaves the interpreter to others, so that it takes cores that rendering doesn't.
         """
@@ -88,7 +90,7 @@ class Encoder:
         return chain.from_iterable(part.result() for part in parts)
 
     def _examples(
-        self, renderings: Sequence["_Rendering | Unusable"], max_seq_length: int | None
+        self, renderings: Sequence["_Rendering | Unusable"], max_seq_length: int | None, with_pieces: bool = False
     ) -> list[Example | Unusable]:
         texts = [rendering.text for rendering in renderings if isinstance(rendering, _Rendering)]
         encodings = iter(self._backend.encode_batch(texts, add_special_tokens=False))
@@ -98,7 +100,7 @@ class Encoder:
                 examples.append(rendering)
                 continue
             encoding = next(encodings)
-            examples.append(_example(rendering, encoding.ids, encoding.offsets, max_seq_length))
+            examples.append(_example(rendering, encoding, max_seq_length, with_pieces))
         return examples
 
     def unread_fields(self, conversation: Conversation, example: Example) -> Iterator[str]:
@@ -159,17 +161,15 @@ def _template_fields(message: Message) -> Iterator[tuple[str, Any]]:
 
 
 def _example(
-    rendering: _Rendering, ids: list[int], offsets: list[tuple[int, int]], max_seq_length: int | None
+    rendering: _Rendering, encoding: Any, max_seq_length: int | None, with_pieces: bool = False
 ) -> Example | Unusable:
-    """offsets: of each token, where it starts and ends in the text."""
+    """Return the example of a rendering and what the tokenizer made of its text."""
+    ids: list[int] = encoding.ids
     length = len(ids) if max_seq_length is None else min(max_seq_length, len(ids))
-    starts = list(accumulate((start for start, _ in offsets), max))
     labels = [IGNORED] * len(ids)
     first_trained: int | None = None
-    last = 0
     for span in rendering.spans:
-        first = bisect_left(starts, span.start, last)
-        last = bisect_left(starts, span.end, first)
+        first, last = (_first_token(encoding, place, len(rendering.text)) for place in (span.start, span.end))
         labels[first:last] = ids[first:last]
         if first_trained is None and last > first:
             first_trained = first
@@ -181,9 +181,24 @@ def _example(
             "raise max_seq_length",
             is_too_long=True,
         )
-    return Example(
-        ids[:length], labels[:length], len(ids), rendering.text, array("q", (end for _, end in offsets[:length]))
-    )
+    piece_ends = array("q", (end for _, end in encoding.offsets[:length]) if with_pieces else ())
+    return Example(ids[:length], labels[:length], len(ids), rendering.text, piece_ends)
+
+
+def _first_token(encoding: Any, place: int, text_length: int) -> int:
+    """Return the first token that starts at a character or after it; where tokens start never falls.
+
+    The tokenizer is asked for the token at that character: all offsets as Python's objects would take longer than the rest.
+    """
+    n_tokens = len(encoding)
+    token = n_tokens if place >= text_length else encoding.char_to_token(place)
+    if token is None:  # no token covers this character
+        return bisect_left(encoding.offsets, place, key=itemgetter(0))
+    while token < n_tokens and encoding.token_to_chars(token)[0] < place:
+        token += 1
+    while token > 0 and encoding.token_to_chars(token - 1)[0] >= place:  # a token of no characters stands before it
+        token -= 1
+    return int(token)
 
 
 def _offset_exact(tokenizer: Any) -> Any:

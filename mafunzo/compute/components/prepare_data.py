@@ -218,13 +218,13 @@ def _finish(
     """Count and write the examples of a batch, once they are there; nothing is written once a row has failed the step."""
     if batch is None:
         return
-    examples = list(_counted(batch, encoder, tally))
+    examples = list(_counted(batch, encoder, options, tally))
     if options.skips_bad_rows or not tally.bad:
         write(examples, options)
     progress.update(batch.rows_read, rows_kept=tally.rows_kept, tokens=tally.tokens)
 
 
-def _counted(batch: _Batch, encoder: Encoder, tally: Tally) -> Iterator[tuple[Row, Example]]:
+def _counted(batch: _Batch, encoder: Encoder, options: Options, tally: Tally) -> Iterator[tuple[Row, Example]]:
     """Yield the rows that give an example; the others are counted in `tally`."""
     for row, example in zip(batch.rows, batch.examples, strict=True):
         if isinstance(example, Unusable):
@@ -240,7 +240,9 @@ def _counted(batch: _Batch, encoder: Encoder, tally: Tally) -> Iterator[tuple[Ro
         tally.truncated_rows += example.is_truncated
         tally.full_lengths.append(example.full_length)
         if len(tally.preview) < PREVIEWED_ROWS:
-            tally.preview.append({"file": row.file, "row": row.row, "pieces": list(pieces(example))})
+            whole = encoder.encode([row.conversation], options.max_seq_length)[0]  # once more, with its pieces
+            assert isinstance(whole, Example)
+            tally.preview.append({"file": row.file, "row": row.row, "pieces": list(pieces(whole))})
         yield row, example
 
 

@@ -1,7 +1,9 @@
 """Token ids and labels: cut, weights, offsets, and many rows at a time."""
 
 import random
+from array import array
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -219,7 +221,36 @@ def test_what_a_pool_tokenizes_in_parts_is_what_encode_returns(
     rows = [TALK, say(("user", "Hi."), ("assistant", "Hello!"), weight=0), say(("user", "A"), ("assistant", "B")), TALK]
     own = encoder(family("phi3"))
     with ThreadPoolExecutor(1) as pool:
-        assert list(own.start(rows, 20, pool)) == own.encode(rows, 20)
+        parts = list(own.start(rows, 20, pool))
+    whole = [
+        replace(example, piece_ends=array("q")) if isinstance(example, Example) else example
+        for example in own.encode(rows, 20)
+    ]
+    assert parts == whole
+
+
+class Tokenized:
+    """What the tokenizer says of a text, from its tokens and their offsets."""
+
+    def __init__(self, ids: list[int], offsets: list[tuple[int, int]]) -> None:
+        self.ids, self.offsets = ids, offsets
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def char_to_token(self, place: int) -> int | None:
+        return next((i for i, (start, end) in enumerate(self.offsets) if start <= place < end), None)
+
+    def token_to_chars(self, token: int) -> tuple[int, int]:
+        return self.offsets[token]
+
+
+def test_tokens_of_several_characters_of_none_and_of_a_part_of_one_are_found_by_where_they_start() -> None:
+    offsets = [(0, 3), (3, 3), (3, 5), (4, 5), (4, 5), (7, 9), (9, 9)]
+    encoding = Tokenized(list(range(7)), offsets)
+    for place in range(11):
+        slow = next((i for i, (start, _) in enumerate(offsets) if start >= place), 7)
+        assert examples._first_token(encoding, place, 9) == slow
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -236,7 +267,8 @@ def test_a_token_is_trained_if_it_starts_within_a_span(seed: int) -> None:
     ]
     length = draw.randrange(1, 121)
     rendering = examples._Rendering("x" * 211, spans)
-    result = examples._example(rendering, ids, [(start, start + 1) for start in starts], length)
+    encoding = Tokenized(ids, [(start, start + 1) for start in starts])
+    result = examples._example(rendering, encoding, length, with_pieces=True)
     if set(expected[:length]) == {IGNORED}:
         assert isinstance(result, Unusable)
     else:
