@@ -8,6 +8,8 @@ import torch
 from mafunzo.compute.training.arguments import TrainingArguments
 from mafunzo.compute.training.run import TrainingRequest
 from mafunzo.compute.training.trainer import finetune
+from mafunzo.entities.deepspeed import deepspeed_config
+from mafunzo.entities.parameters.table import DEFAULTS
 from mafunzo.tracking.metrics import MetricLog
 from tests.support.tiny_training import learnable_rows, write_prepared
 
@@ -24,10 +26,14 @@ FULL = LORA | {"apply_lora": False, "learning_rate": 0.003}
 ZERO = FULL | {"apply_deepspeed": True}
 
 
-def train(tmp_path: Path, base: Path, prepared: Path, name: str = "out", **values) -> tuple[dict, Path]:
+def train(
+    tmp_path: Path, base: Path, prepared: Path, name: str = "out", deepspeed: dict | None = None, **values
+) -> tuple[dict, Path]:
+    """deepspeed: a configuration of one's own."""
     metrics = MetricLog(tmp_path / f"{name}.jsonl")
     arguments = TrainingArguments.from_values(values)
-    results = finetune(TrainingRequest(base, prepared, tmp_path / name, arguments, metrics=metrics))
+    config = None if deepspeed is None else deepspeed_config(json.dumps(deepspeed), "deepspeed", DEFAULTS | values)
+    results = finetune(TrainingRequest(base, prepared, tmp_path / name, arguments, metrics=metrics, deepspeed=config))
     return results, tmp_path / name
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 
 from mafunzo.compute.components.command import Arguments, run
+from mafunzo.compute.components.finetune import deepspeed_of
 from mafunzo.compute.components.prepare_data import output_folder
 from mafunzo.compute.device.memory import free_bytes
 from mafunzo.compute.device.precision import name
@@ -46,6 +47,7 @@ def work(arguments: Arguments) -> None:
                 prepared=arguments.path("prepared"),
                 output=folder,
                 arguments=TrainingArguments.from_values(arguments.values),
+                deepspeed=deepspeed_of(arguments),
             )
         )
         free_memory = free_bytes(training.device)

@@ -11,6 +11,9 @@ from mafunzo.compute.components.command import Arguments, run
 from mafunzo.compute.training.arguments import TrainingArguments
 from mafunzo.compute.training.run import TrainingRequest
 from mafunzo.compute.training.trainer import finetune
+from mafunzo.entities.deepspeed import DeepSpeedConfig, deepspeed_config
+from mafunzo.entities.parameters.table import DEFAULTS
+from mafunzo.errors import InvalidFile
 from mafunzo.tracking.step_folder import OUTPUTS, StepFolder
 
 
@@ -23,11 +26,24 @@ def work(arguments: Arguments) -> None:
             prepared=arguments.path("prepared"),
             output=output,
             arguments=TrainingArguments.from_values(arguments.values),
+            deepspeed=deepspeed_of(arguments),
             metrics=arguments.metrics,
             earlier=earlier_outputs(output),
             memory_budget_bytes=round(arguments.memory_budget_mb * 2**20),
         )
     )
+
+
+def deepspeed_of(arguments: Arguments) -> DeepSpeedConfig | None:
+    """Return the DeepSpeed configuration of one's own, if there is one; raises what is wrong with it."""
+    file = arguments.paths["deepspeed"]
+    if file is None:
+        return None
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise InvalidFile(f"deepspeed ({file}) can't be read: {error.strerror}. Name a JSON file.") from error
+    return deepspeed_config(text, f"deepspeed ({file.name})", {**DEFAULTS, **arguments.values})
 
 
 def earlier_outputs(output: Path) -> tuple[Path, ...]:

@@ -45,7 +45,10 @@ def announce(run: Run) -> None:
         epochs,
     )
     if run.arguments.apply_deepspeed:
-        logger.info("DeepSpeed's ZeRO stage %s takes the steps", run.arguments.deepspeed_stage)
+        config, is_own = run.request.zero, run.request.deepspeed is not None
+        logger.info("DeepSpeed's ZeRO stage %d takes the steps%s", config.stage, ", as configured" if is_own else "")
+        if run.device.type == "cpu" and config.offloads:
+            logger.info("Nothing is offloaded: all that trains is in the main memory as it is")
     threads = f", {torch.get_num_threads()} threads" if run.device.type == "cpu" else ""
     logger.info("Computes in %s on %s%s", name(run.precision.compute), run.device, threads)
     example = rendered_example(run.request.prepared, rows)

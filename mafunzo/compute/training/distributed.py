@@ -11,11 +11,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from transformers import PreTrainedModel
 
 from mafunzo.compute.device.precision import Precision
 from mafunzo.compute.training.arguments import TrainingArguments
 from mafunzo.compute.training.optimizer import clip
 from mafunzo.compute.training.ranks import Ranks
+from mafunzo.entities.deepspeed import OFFLOADS, DeepSpeedConfig
 from mafunzo.errors import NotSupported
 
 
@@ -42,12 +44,13 @@ class Stepper(Protocol):
 
 
 def make_stepper(
-    network: nn.Module,
+    network: PreTrainedModel,
     optimizer: Optimizer,
     arguments: TrainingArguments,
     precision: Precision,
     device: torch.device,
     ranks: Ranks,
+    config: DeepSpeedConfig,
 ) -> Stepper:
     """Return the stepper of `apply_deepspeed`; raises `NotSupported` for DeepSpeed in float16 or on several processes."""
     if not arguments.apply_deepspeed:
@@ -62,7 +65,7 @@ def make_stepper(
             "This GPU computes in float16 only, which isn't supported with DeepSpeed. Use precision 32, or "
             "apply_deepspeed false."
         )
-    return DeepSpeedZero(network, optimizer, arguments, device)
+    return DeepSpeedZero(network, optimizer, arguments, device, config)
 
 
 class Replicated:
@@ -114,7 +117,12 @@ class DeepSpeedZero:
     """
 
     def __init__(
-        self, network: nn.Module, optimizer: Optimizer, arguments: TrainingArguments, device: torch.device
+        self,
+        network: PreTrainedModel,
+        optimizer: Optimizer,
+        arguments: TrainingArguments,
+        device: torch.device,
+        config: DeepSpeedConfig,
     ) -> None:
         os.environ.setdefault("DS_ACCELERATOR", device.type)
         os.environ.setdefault("LOCAL_RANK", "0")
@@ -126,15 +134,19 @@ class DeepSpeedZero:
         if not torch.distributed.is_initialized():
             store = torch.distributed.HashStore()  # type: ignore[attr-defined]
             torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
-        config = {
+        settings = config.filled(int(network.config.get_text_config().hidden_size))
+        if device.type == "cpu":  # whose memory everything is in
+            for part in OFFLOADS:
+                settings["zero_optimization"].pop(part, None)
+        settings |= {
             "train_micro_batch_size_per_gpu": arguments.per_device_train_batch_size,
             "gradient_accumulation_steps": 1,  # set pass by pass, since a step's number of passes may change
             "gradient_clipping": arguments.max_grad_norm,
-            "zero_optimization": {"stage": int(arguments.deepspeed_stage)},
             "zero_allow_untested_optimizer": True,
+            "zero_force_ds_cpu_optimizer": False,  # which would have to be compiled
         }
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
-            model=network, optimizer=optimizer, config=config, dist_init_required=False
+            model=network, optimizer=optimizer, config=settings, dist_init_required=False
         )
 
     def backward(self, loss: Tensor, is_last: bool) -> None:

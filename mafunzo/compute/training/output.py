@@ -98,6 +98,7 @@ def _recorded_arguments(run: Run, state: TrainingState, plan: MemoryPlan) -> dic
         "rows_packed": run.packed.packs,
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
+        **({"deepspeed_configuration": asdict(run.request.deepspeed)} if run.request.deepspeed else {}),
         **({"resumed": state.receipt} if state.receipt else {}),
     }
 

@@ -26,6 +26,7 @@ from mafunzo.compute.training.optimizer import make_optimizer
 from mafunzo.compute.training.ranks import ALONE, Ranks
 from mafunzo.compute.training.recomputation import save_less
 from mafunzo.compute.training.schedule import make_schedule
+from mafunzo.entities.deepspeed import DeepSpeedConfig
 from mafunzo.entities.parameters.machine import strict_fault
 from mafunzo.errors import Faults, InvalidFile
 from mafunzo.tracking.metrics import MetricLog
@@ -36,7 +37,8 @@ class TrainingRequest:
     """What to train: `base` is a Hugging Face folder, `prepared` prepare_data's output, `output` the folder to write.
 
     earlier: output folders of earlier attempts, whose checkpoints training may resume from. memory_budget_bytes: what this
-    process is to take at most, as the system has ended an earlier attempt for want of memory; 0 where none was.
+    process is to take at most, as the system has ended an earlier attempt for want of memory; 0 where none was. deepspeed: a
+    configuration of one's own.
     """
 
     base: Path
@@ -47,6 +49,12 @@ class TrainingRequest:
     metrics: MetricLog = field(default_factory=lambda: MetricLog(None))
     earlier: tuple[Path, ...] = ()
     memory_budget_bytes: int = 0
+    deepspeed: DeepSpeedConfig | None = None
+
+    @property
+    def zero(self) -> DeepSpeedConfig:
+        """How DeepSpeed shards, if it trains."""
+        return self.deepspeed or DeepSpeedConfig(int(self.arguments.deepspeed_stage))
 
 
 @dataclass(frozen=True)
@@ -114,7 +122,7 @@ def assemble(request: TrainingRequest, ranks: Ranks = ALONE) -> Run:
         seed=arguments.seed,
     )
     optimizer = make_optimizer(network, arguments)
-    stepper = make_stepper(network, optimizer, arguments, precision, device, ranks)
+    stepper = make_stepper(network, optimizer, arguments, precision, device, ranks, request.zero)
     _seed_dropout(arguments, ranks)
     return Run(
         request=request,

@@ -23,6 +23,7 @@ from mafunzo.dataset.files import open_source
 from mafunzo.dataset.repeats import by_split
 from mafunzo.entities.asset import AssetType
 from mafunzo.entities.component import PARENT_INPUT, PARENT_OUTPUT, Component, Node, parse_value, unknown_name
+from mafunzo.entities.deepspeed import deepspeed_config
 from mafunzo.entities.evaluation import evaluation_config, too_few, unmeasured
 from mafunzo.entities.job import ArtifactInput
 from mafunzo.entities.job_request import JobRequest, RequestInput
@@ -197,6 +198,8 @@ class _Inputs:
                 )
         if "apply_early_stopping" in self._pipeline.inputs:
             self._faults.add(*faults_between(values))
+        if "deepspeed" in self._pipeline.inputs:
+            self._check_deepspeed(values)
         if "evaluation_config_params" in self._pipeline.inputs:
             self._check_evaluation(values)
 
@@ -210,6 +213,26 @@ class _Inputs:
                 self.inputs[name] = parsed
             values[name] = typed(declared, declared.default if parsed is None else parsed)
         return values
+
+    def _check_deepspeed(self, values: Mapping[str, Any]) -> None:
+        text, file = self._text_of("deepspeed"), self.inputs.get("deepspeed")
+        if text is not None:
+            where = f"deepspeed ({file.name if isinstance(file, ArtifactInput | Upload) else file})"
+            self._faults.attempt(lambda: deepspeed_config(text, where, values), None)
+        elif isinstance(file, str | Path) and Path(file).expanduser().is_dir():
+            self._faults.add(f"deepspeed is '{file}', a folder. Name the JSON file in it.")
+
+    def _text_of(self, name: str) -> str | None:
+        """Return the text of a file input, uploaded already or not; None where there is none that can be read."""
+        value = self.inputs.get(name)
+        if isinstance(value, str | Path):
+            path = Path(value).expanduser()
+            return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+        if not isinstance(value, ArtifactInput) or not value.artifact:
+            return None
+        with tempfile.TemporaryDirectory(prefix=".text-", dir=self._services.home.root) as scratch:
+            path = self._services.artifacts.checkout(value.artifact, Path(scratch) / name)
+            return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
 
     def _check_evaluation(self, values: Mapping[str, Any]) -> None:
         texts: dict[str, str] = {}

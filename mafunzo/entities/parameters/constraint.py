@@ -14,7 +14,7 @@ NAME_LISTS = frozenset({"lora_target_modules"})
 def faults_between(values: Mapping[str, Any]) -> list[str]:
     """Return the faults; `values` holds every parameter as its type, with its default where none was given."""
     strategy, interval = values["evaluation_strategy"], values["evaluation_steps_interval"]
-    n_processes, step_rows = values["cpu_processes_finetune"], _rows_per_step(values)
+    n_processes, step_rows = values["cpu_processes_finetune"], rows_per_step(values)
     max_steps, warmup_steps, targets = values["max_steps"], values["warmup_steps"], values["lora_target_modules"]
     rules = (
         (
@@ -74,7 +74,8 @@ def faults_between(values: Mapping[str, Any]) -> list[str]:
     return [fault for is_broken, fault in rules if is_broken]
 
 
-def _rows_per_step(values: Mapping[str, Any]) -> int:
+def rows_per_step(values: Mapping[str, Any]) -> int:
+    """Return the rows of an optimizer step: the effective batch."""
     names = (
         "per_device_train_batch_size",
         "gradient_accumulation_steps",

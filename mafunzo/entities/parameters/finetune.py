@@ -279,10 +279,9 @@ _EXECUTION = (
     Parameter(
         "deepspeed",
         "uri_file",
-        "A DeepSpeed configuration of one's own.",
-        refused={
-            "*": "a configuration of one's own isn't supported yet. Leave it out: stage 2 runs with DeepSpeed's defaults."
-        },
+        "A DeepSpeed configuration of one's own, a JSON file, where apply_deepspeed is true. What says the same as a parameter "
+        "must have its value, or auto; a key that isn't honoured is refused by name before the run.",
+        steps=(FINETUNE,),
     ),
     Parameter(
         "deepspeed_stage",

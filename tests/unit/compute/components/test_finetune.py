@@ -45,6 +45,16 @@ def test_all_faults_are_told_before_anything_is_loaded(folders):
     assert not folders["output"].exists()
 
 
+def test_a_deepspeed_configuration_is_checked_before_anything_is_loaded(folders, tmp_path):
+    (file := tmp_path / "zero.json").write_text('{"gradient_clipping": 2, "zero_optimization": {"stag": 2}}')
+    options = ("--apply_deepspeed", "true", "--deepspeed")
+    assert refused(finetune, arguments(folders, *options, str(file))) == 2
+    assert len(json.loads((folders["step"] / "error.json").read_text())["faults"]) == 2
+    assert refused(finetune, arguments(folders, *options, str(tmp_path))) == 2
+    assert "Name a JSON file" in json.loads((folders["step"] / "error.json").read_text())["message"]
+    assert not folders["output"].exists()
+
+
 def test_pickled_weights_are_refused(folders):
     (folders["model"] / "model.safetensors").rename(folders["model"] / "pytorch_model.bin")
     assert refused(finetune, arguments(folders)) == 3

@@ -27,3 +27,21 @@ def test_deepspeed_takes_the_same_steps(tmp_path, base, prepared, values, caplog
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
         torch.testing.assert_close(tensor, theirs[name], rtol=1e-3, atol=1e-5)
+
+
+def test_a_configuration_of_ones_own_reaches_deepspeed(tmp_path, base, prepared, caplog, monkeypatch):
+    import deepspeed
+
+    settings, initialize = {}, deepspeed.initialize
+    monkeypatch.setattr(
+        deepspeed, "initialize", lambda **given: settings.update(given["config"]) or initialize(**given)
+    )
+    zero = {"stage": 1, "reduce_bucket_size": "auto", "offload_optimizer": {"device": "cpu"}}
+    body = {"zero_optimization": zero, "gradient_clipping": 0.5, "train_batch_size": "auto", "steps_per_print": 7}
+    values = FULL | {"max_grad_norm": 0.5, "max_steps": 2, "evaluation_strategy": "disable", "apply_deepspeed": True}
+    with caplog.at_level("INFO"):
+        train(tmp_path, base, prepared, "own", deepspeed=body, **values)
+    assert settings["zero_optimization"] == {"stage": 1, "reduce_bucket_size": 32 * 32}
+    assert (settings["gradient_clipping"], settings["steps_per_print"]) == (0.5, 7)
+    assert "DeepSpeed's ZeRO stage 1 takes the steps, as configured" in caplog.text
+    assert "Nothing is offloaded" in caplog.text

@@ -10,10 +10,12 @@ from mafunzo.control.workspace import computes as compute
 from mafunzo.control.workspace.shipped_component import shipped
 from mafunzo.entities.component import Component
 from mafunzo.entities.compute import Hardware
+from mafunzo.entities.job import ArtifactInput
 from mafunzo.errors import InvalidParameter
 
 ROOT = Path(__file__).parents[4]
 ROWS = ROOT / "examples" / "conversations.jsonl"
+DEEPSPEED = ROOT / "examples" / "deepspeed_zero2.json"
 PIPELINE: Component = shipped("chat_completion_pipeline").component
 
 
@@ -60,7 +62,9 @@ def test_what_peers_write_into_their_files_is_taken(workspace):
         pytest.param({"compute_finetune": "gpu-cluster"}, "no compute has that name", id="compute"),
         pytest.param({"huggingface_id": "org/name"}, "model and huggingface_id both name the base model", id="two bases"),
         pytest.param({"base_model": "org/name"}, "both name the base model", id="two bases by an alias"),
-        pytest.param({"deepspeed": ROWS}, "a configuration of one's own isn't supported yet", id="a refused file says why"),
+        pytest.param({"deepspeed": ROWS, "apply_deepspeed": "true"}, "conversations.jsonl) is not JSON", id="a configuration that is none"),
+        pytest.param({"deepspeed": ROWS.parent, "apply_deepspeed": "true"}, "a folder. Name the JSON file in it", id="a configuration's folder"),
+        pytest.param({"deepspeed": DEEPSPEED}, "deepspeed is given while apply_deepspeed is 'false'", id="a configuration of nothing"),
         pytest.param({"evaluation_config": "/no/file.json"}, "evaluation_config is '/no/file.json', which doesn't exist", id="file"),
         pytest.param({"train_file_path": ROWS}, "train_file_path is given twice", id="rows twice"),
         pytest.param({"learning_rat": 1}, "Did you mean learning_rate?", id="typo"),
@@ -71,6 +75,23 @@ def test_a_fault_is_told_before_anything_is_stored(workspace, given, fault):
     assert len(told) == 1
     assert fault in told[0]
     assert workspace.artifacts.hashes() == []
+
+
+def test_all_faults_of_a_deepspeed_configuration_come_at_once_also_of_stored_files(workspace, tmp_path):
+    (file := tmp_path / "zero.json").write_text(
+        '{"gradient_cliping": 1, "optimizer": {"params": {"lr": 0.1}}, "amp": {}}'
+    )
+    local = faults(workspace, deepspeed=file, apply_deepspeed="true")
+    assert len(local) == 3
+    with Workspace(tmp_path / "home", port=0) as own:
+        stored = ArtifactInput(own.artifacts.put(file), "zero.json")
+        assert faults(own, deepspeed=stored, apply_deepspeed="true") == local
+
+
+def test_a_deepspeed_configuration_goes_to_the_step_that_trains(workspace):
+    values = {"apply_deepspeed": "true", "learning_rate": 1e-4, "apply_lora": "true"}
+    _, steps = workspace.jobs.plan_finetune(model="tiny-llama", train=ROWS, deepspeed=DEEPSPEED, **values)
+    assert [step.name for step in steps if "deepspeed" in step.spec.inputs] == ["finetune"]
 
 
 def test_all_faults_come_at_once(workspace):
@@ -144,6 +165,8 @@ def test_every_input_that_is_a_path_can_be_given(workspace, tmp_path, name):
         del given["train"]
     if name in ("pytorch_model_path", "mlflow_model_path"):
         del given["model"]
+    if name == "deepspeed":
+        given["apply_deepspeed"] = "true"
     job, _ = workspace.jobs.plan_finetune(**given)
     taken = "pytorch_model_path" if name == "mlflow_model_path" else name  # a plain Hugging Face folder
     assert job.inputs[taken] == {"artifact": "", "name": value.name}
