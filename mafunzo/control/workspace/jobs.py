@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +54,10 @@ class Jobs:
     def queue(self) -> Queue:
         """Return the jobs that haven't ended, in the order in which the scheduler takes them."""
         return self._services.records.jobs.queue()
+
+    def steps_of(self, names: Iterable[str]) -> Mapping[str, Steps]:
+        """Return the steps of some jobs in the order planned, by job; none of one that isn't there."""
+        return self._services.records.steps.of_each(names)
 
     def running_steps(self) -> Steps:
         """Return the steps that run, of all jobs."""

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from itertools import islice, takewhile
 
 from mafunzo.control.workspace import Home
@@ -83,7 +83,7 @@ class MlflowView:
             else:
                 new = self._newer_than(cursor)
             seen = {job.name for job in new}
-            again = [job for name in cursor.open - seen if (job := self._find(name)) is not None]
+            again = self._again(cursor.open - seen)
             self._write([*new, *again])
             self._keep(cursor.forward(new, again))
 
@@ -109,12 +109,22 @@ class MlflowView:
         jobs = (job for _, job in self._jobs.scan(Scan(size=PAGE)))
         return list(takewhile(lambda job: job.name not in cursor.recent, jobs))
 
+    def _again(self, names: Set[str]) -> list[Job]:
+        """Return the jobs of these names as they are now, but for those that were deleted; most of them are still open."""
+        unfinished = {job.name: job for job in self._jobs.queue()} if names else {}
+        jobs = (unfinished.get(name) or self._find(name) for name in names)
+        return [job for job in jobs if job is not None]
+
     def _write(self, jobs: Iterable[Job]) -> None:
-        for job in jobs:
-            if job.status.is_terminal and is_written(self._home.jobs, job.name, str(job.status)):
-                continue
+        unwritten = [
+            job
+            for job in jobs
+            if not (job.status.is_terminal and is_written(self._home.jobs, job.name, str(job.status)))
+        ]
+        steps = self._jobs.steps_of([job.name for job in unwritten]) if unwritten else {}
+        for job in unwritten:
             try:
-                write_job_facts(self._home.jobs, job_facts(job, self._jobs.get(job.name).steps))
+                write_job_facts(self._home.jobs, job_facts(job, steps[job.name]))
             except (MafunzoError, OSError, ValueError, TypeError) as error:  # the others are shown all the same
                 logger.warning("Job %s isn't shown in MLflow: %s", job.name, error)
 

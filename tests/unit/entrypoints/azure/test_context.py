@@ -1,15 +1,19 @@
 """The context of a request is made once, in the caller's name."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 from fastapi import FastAPI
 from starlette.requests import Request
 
+from mafunzo.entities.job import Job, JobStatus, Step, StepSpec, StepStatus
 from mafunzo.entities.user import Role
 from mafunzo.entrypoints.azure.context import AzureContext, azure_context
 from mafunzo.entrypoints.azure.wire.envelope import Place
 from mafunzo.entrypoints.http.identity import Caller
+from tests.support.azure_bench import azure_bench
+from tests.support.statements import statements_sent
 
 OWNER, OLGA = Caller("amina", Role.OWNER), Caller("olga", Role.CONTRIBUTOR)
 
@@ -78,3 +82,19 @@ def test_requests_share_no_context() -> None:
     one.state.caller = OLGA
     assert azure_context(one).caller == OLGA
     assert (azure_context(other).caller, azure_context(other).place.host) == (OWNER, "127.0.0.1:8443")
+
+
+def test_whoever_may_have_signed_is_known_after_as_many_queries_however_many_jobs_run(tmp_path: Path) -> None:
+    spec, counts = StepSpec("s", "hello:1", "sha256:0", "true"), []
+    with azure_bench(tmp_path) as bench:
+        records, first = bench.workspace.records, 0
+        for size in (1, 9):
+            for number in range(first, first + size):
+                job = Job(f"j{number}", "j", "e", "hello:1", status=JobStatus.RUNNING, created_by="ada")
+                records.jobs.add(job, [Step(f"j{number}", spec, StepStatus.RUNNING, attempt=2)])
+            first += size
+            with statements_sent() as statements:
+                callers = list(bench.app.state.context.callers())
+            counts.append(len(statements))
+    assert len(callers) == 11 and callers[-1].user == "ada"
+    assert counts[0] == counts[1]

@@ -18,6 +18,7 @@ from mafunzo.errors import ServerFailed
 from tests.support.finished_job import BEGAN, add_finished_job
 from tests.support.past_jobs import add_past_jobs
 from tests.support.rows_read import rows_read
+from tests.support.statements import statements_sent
 
 
 @pytest.fixture
@@ -70,8 +71,8 @@ def test_only_what_is_new_or_has_not_ended_is_looked_at_again(
     view.write_facts()
     assert all((workspace.home.jobs / f"past-{number}" / "job.json").exists() for number in range(5))
     looks: list[str] = []
-    get = workspace.jobs.get
-    monkeypatch.setattr(workspace.jobs, "get", lambda name: looks.append(name) or get(name))
+    steps_of = workspace.jobs.steps_of
+    monkeypatch.setattr(workspace.jobs, "steps_of", lambda names: looks.extend(names) or steps_of(names))
     view.write_facts()
     assert set(looks) == {"open"}
     workspace.records.jobs.add(Job("new", "new", "chat", "c:1", status=JobStatus.COMPLETED), [])
@@ -84,14 +85,26 @@ def test_only_what_is_new_or_has_not_ended_is_looked_at_again(
     assert looks == []
 
 
+def test_a_look_asks_the_database_as_often_however_many_jobs_are_open(workspace: Workspace, view: MlflowView) -> None:
+    counts = []
+    for numbers in (range(2), range(2, 20)):
+        for number in numbers:
+            workspace.records.jobs.add(Job(f"open-{number}", "open", "chat", "c:1", status=JobStatus.RUNNING), [])
+        view.write_facts()
+        with statements_sent() as statements:
+            view.write_facts()
+        counts.append(len(statements))
+    assert counts[0] == counts[1] <= 6
+
+
 def test_what_the_server_before_has_written_of_past_jobs_is_not_written_again(workspace: Workspace) -> None:
     MlflowView(workspace.home, workspace.jobs).write_facts()
     file = workspace.home.jobs / "job1" / "job.json"
     before = file.stat().st_mtime_ns
     looks: list[str] = []
     view = MlflowView(workspace.home, workspace.jobs)
-    get = workspace.jobs.get
-    workspace.jobs.get = lambda name: looks.append(name) or get(name)  # type: ignore[method-assign, func-returns-value]
+    steps_of = workspace.jobs.steps_of
+    workspace.jobs.steps_of = lambda names: looks.extend(names) or steps_of(names)  # type: ignore[method-assign, func-returns-value]
     view.write_facts()
     assert (looks, file.stat().st_mtime_ns) == ([], before)
 
