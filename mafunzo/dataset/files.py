@@ -148,16 +148,16 @@ def kind_of(path: Path) -> str:
     if head.startswith((b"ARROW1", b"\xff\xff\xff\xff")):
         return "arrow"
     first_line = head.decode(encoding_of(head), "replace").lstrip("\ufeff \t\r\n").split("\n", 1)[0]
-    if first_line[:1] in ("{", "["):
-        return "json"
-    delimiter = shown_delimiter(first_line)
+    is_json, delimiter = first_line[:1] in ("{", "["), shown_delimiter(first_line)
     if suffix == ".txt":
-        if delimiter == "\t":
+        if delimiter == "\t" and not is_json:
             return "tsv"
         raise InvalidFile(
             f"{path.name} has the suffix '.txt', expected {KINDS}. A table whose cells have tabs between them is "
             "read (Excel's Unicode text). Rename what is of another of these kinds."
         )
+    if is_json:
+        return "json"
     if delimiter:
         return "csv"
     raise InvalidFile(f"{path.name} has no suffix and isn't recognised as {KINDS}. Give it the right suffix.")

@@ -175,6 +175,7 @@ def test_parquet_gives_lists_without_the_nulls_of_other_rows(tmp_path: Path) -> 
         pytest.param(
             "a.jsonl", b"\xff\xfe{\x00}", r"a\.jsonl isn't utf-16: .* Save the file as UTF-8", id="UTF-16 cut off"
         ),
+        pytest.param("a.txt", b'{"a":\t1}', "has the suffix '.txt', expected jsonl", id="JSON in a text"),
         pytest.param("a.txt", b"Once upon a time, there was", "has the suffix '.txt', expected jsonl", id="prose"),
         pytest.param("a.csv", b"a,b\n\xe9,2\n", "isn't UTF-8: byte 0xe9", id="csv in Latin-1"),
         pytest.param("a.csv", b"messages, messages\n1,2\n", "has the column messages twice", id="duplicate columns"),
