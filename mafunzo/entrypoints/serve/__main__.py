@@ -1,6 +1,7 @@
 """`python -m mafunzo.entrypoints.serve --home FOLDER --port PORT`: the process behind `mafunzo up`."""
 
 import argparse
+import gc
 import logging
 import sys
 from functools import partial
@@ -33,12 +34,15 @@ def main() -> int:
     )
     parser.add_argument("--tell", action="store_true", help="print where it is found, as soon as it is up")
     arguments = parser.parse_args()
+    gc.disable()  # what the imports make stays
     try:
         from mafunzo.entrypoints.http.limits import limits_from_texts
         from mafunzo.entrypoints.plugins import plug_in
         from mafunzo.entrypoints.serve.process import log_to, serve
 
         plug_in()
+        gc.freeze()
+        gc.enable()
         home = Home(arguments.home)
         log_to(home)
         serve(
