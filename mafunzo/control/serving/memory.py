@@ -10,6 +10,7 @@ its check is elsewhere.
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -159,10 +160,15 @@ def _dtype(config: Mapping[str, Any]) -> str:
 def _half_bytes(path: Path) -> int:
     """Return how many bytes of a safetensors file are 16-bit floats."""
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(LENGTH_BYTES), "little")
-            tensors = json.loads(file.read(min(length, LONGEST_HEADER)))
-        spans = [tensor["data_offsets"] for tensor in tensors.values() if tensor.get("dtype") in HALF]
-        return sum(int(end) - int(begin) for begin, end in spans)
+        return _half_bytes_listed(path, path.stat().st_mtime_ns)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return 0
+
+
+@lru_cache(maxsize=256)  # the weights of a start are asked after twice, and those of a deployment at each start
+def _half_bytes_listed(path: Path, mtime_ns: int) -> int:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(LENGTH_BYTES), "little")
+        tensors = json.loads(file.read(min(length, LONGEST_HEADER)))
+    spans = [tensor["data_offsets"] for tensor in tensors.values() if tensor.get("dtype") in HALF]
+    return sum(int(end) - int(begin) for begin, end in spans)

@@ -64,6 +64,22 @@ def test_only_16_bit_weights_are_half_bytes(tmp_path: Path) -> None:
     assert half_bytes(artifacts, [base, other]) == 3 * MB
 
 
+def test_the_header_of_weights_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifacts = Artifacts(tmp_path / "store")
+    artifact = artifacts.put(folder_of(tmp_path / "model", {"torch_dtype": "bfloat16"}, BF16=3))
+    weights, opened = artifacts.open_file(artifact, "data/model/model.safetensors"), list[Path]()
+    original = Path.open
+
+    def count(path: Path, *arguments: Any, **options: Any) -> Any:
+        opened.append(path)
+        return original(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", count)
+    assert half_bytes(artifacts, [artifact]) == 3 * MB
+    assert weights_mb(artifacts, [artifact], NONE) == 6
+    assert opened.count(weights) == 1
+
+
 def test_a_base_and_its_adapter_are_added_up(tmp_path: Path) -> None:
     artifacts = Artifacts(tmp_path / "store")
     base = artifacts.put(folder_of(tmp_path / "base", {"torch_dtype": "bfloat16"}, ".", BF16=2))
