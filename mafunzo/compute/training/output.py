@@ -34,13 +34,16 @@ def write_output(run: Run, state: TrainingState, history: History, plan: MemoryP
     history.write(results)
     if state.best_loss is not None:
         results |= {"eval_loss": state.best_loss, "best_step": float(state.best_step or 0)}
-    _write_best_weights(run, state)
+    step = _write_best_weights(run, state)
+    divergence = _divergence(run, state, step)
     _copy_tokenizer(run.request.prepared / "tokenizer", output)
     write_json(output / "trainer_state.json", trainer_state(run, state), indent=2)
     write_json(output / "all_results.json", results, indent=2)
-    write_json(output / "finetune_args.json", _recorded_arguments(run, state, plan), indent=2)
+    write_json(output / "finetune_args.json", _recorded_arguments(run, state, plan, divergence), indent=2)
     if state.receipt:
         logger.info("Went on %s", state.receipt)
+    if state.diverged_at is not None:
+        logger.warning("%s", divergence)
     draw_learning_curve(state.history, state.best_step, output / "loss.png")
     return results
 
@@ -58,18 +61,34 @@ def _results(run: Run, state: TrainingState, plan: MemoryPlan) -> dict[str, floa
         "train_samples_per_second": state.step * run.order.rows_per_step / seconds,
         "train_steps_per_second": state.step / seconds,
         "train_tokens_per_second": state.tokens / seconds,
+        **({"diverged_at_step": float(state.diverged_at)} if state.diverged_at is not None else {}),
     }
 
 
-def _write_best_weights(run: Run, state: TrainingState) -> None:
+def _write_best_weights(run: Run, state: TrainingState) -> int:
+    """Write the best weights, and return of which step they are: the last, unless another is better or this one diverged."""
     output, network, is_lora = run.request.output, run.network, run.adapter is not None
+    best = state.best_step or state.step
     if state.best_step is not None and state.best_step != state.step:
         checkpoint.load_weights(network, is_lora, output / f"checkpoint-{state.best_step}")
         logger.info("Keeps step %d, whose validation loss %.4f is the lowest", state.best_step, state.best_loss)
+    elif state.diverged_at is not None and state.best_step is None:
+        best = _load_before_rise(run, state)
     network.eval()
     if not is_lora:
         network.to(_saved_dtype(run))
     checkpoint.save_weights(network, run.adapter, output)
+    return best
+
+
+def _load_before_rise(run: Run, state: TrainingState) -> int:
+    """Put the weights back that were saved at the lowest training loss, if any still are; return of which step they are."""
+    step = state.lowest_saved[0] if state.lowest_saved is not None else state.step
+    folder = run.request.output / f"checkpoint-{step}"
+    if step == state.step or checkpoint.verify(folder):
+        return state.step
+    checkpoint.load_weights(run.network, run.adapter is not None, folder)
+    return step
 
 
 def _saved_dtype(run: Run) -> torch.dtype:
@@ -81,7 +100,19 @@ def _saved_dtype(run: Run) -> torch.dtype:
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 
-def _recorded_arguments(run: Run, state: TrainingState, plan: MemoryPlan) -> dict[str, Any]:
+def _divergence(run: Run, state: TrainingState, step: int) -> str:
+    """Return that the loss rose for long, and which weights are the result for all that; empty where it didn't."""
+    if state.diverged_at is None:
+        return ""
+    how = "the best by the validation loss" if state.best_step is not None else "the best by the training loss"
+    if step == state.step:
+        how = "the last, as no checkpoint was saved before the loss rose" if state.best_step is None else how
+    return (
+        f"the training loss rose for long, as seen after step {state.diverged_at}: the result is of step {step}, {how}"
+    )
+
+
+def _recorded_arguments(run: Run, state: TrainingState, plan: MemoryPlan, divergence: str) -> dict[str, Any]:
     facts = read_facts(run.request.base)
     return {
         **run.arguments.to_values(),
@@ -100,6 +131,7 @@ def _recorded_arguments(run: Run, state: TrainingState, plan: MemoryPlan) -> dic
         "threads": torch.get_num_threads(),
         **({"deepspeed_configuration": asdict(run.request.deepspeed)} if run.request.deepspeed else {}),
         **({"resumed": state.receipt} if state.receipt else {}),
+        **({"diverged": divergence} if divergence else {}),
     }
 
 

@@ -31,6 +31,7 @@ from mafunzo.compute.device.out_of_memory import is_out_of_memory
 from mafunzo.compute.training import checkpoint
 from mafunzo.compute.training.background import BackgroundWriter
 from mafunzo.compute.training.circumstance import circumstances
+from mafunzo.compute.training.divergence import whole_blocks
 from mafunzo.compute.training.memory_plan import SHARE
 from mafunzo.compute.training.run import Run
 from mafunzo.compute.training.snapshot import Snapshot, random_states, take_snapshot
@@ -68,6 +69,7 @@ class Saver:
     def _save(self, random: Mapping[str, Tensor]) -> None:
         self._writer.wait()
         run, state = self._run, self._state
+        _note_lowest(state)
         snapshot = take_snapshot(
             state.step,
             run.network,
@@ -79,7 +81,7 @@ class Saver:
             circumstances(run, state.tightness),
         )
         checkpoint.require_space(run.request.output, snapshot)
-        write = partial(self._write, best_step=state.best_step)
+        write = partial(self._write, best_step=kept_step(state))
         copy = _copied(run, snapshot)
         if copy is not None:
             self._writer.start(partial(write, copy))
@@ -162,6 +164,20 @@ class Saver:
         run, step = self._run, checkpoint.step_of(folder)
         is_validated = run.validation_rows is not None and is_due(step, run.arguments, run.order)
         return is_validated or step == run.order.total_steps
+
+
+def kept_step(state: TrainingState) -> int | None:
+    """Return the step of the best checkpoint: by the validation loss, or without one by the training loss."""
+    if state.best_step is not None or state.lowest_saved is None:
+        return state.best_step
+    return state.lowest_saved[0]
+
+
+def _note_lowest(state: TrainingState) -> None:
+    """Remember the checkpoint that is being saved, if the training loss was never lower at one."""
+    blocks = whole_blocks(state)
+    if blocks and (state.lowest_saved is None or blocks[-1].mean <= state.lowest_saved[1]):
+        state.lowest_saved = (state.step, blocks[-1].mean)
 
 
 def _copied(run: Run, snapshot: Snapshot) -> Snapshot | None:

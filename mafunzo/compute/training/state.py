@@ -34,6 +34,8 @@ class TrainingState:
     pass is made, as the memory allows (tightening.py); kept, so that a run that resumes groups its rows as before, to the bit.
     tightened: after which steps memory ran out, and what was given up. resumed_at: the steps that the run went on from;
     differences: why it may differ from an uninterrupted one; changes: which values were given anew on the way.
+    loss_blocks: sums of the steps' losses (divergence.py). diverged_at: the step after which the loss was seen to rise for
+    long, while it does. lowest_saved: the step and the training loss of the checkpoint that was saved at the lowest.
     Checkpoints hold all under these names.
     """
 
@@ -53,6 +55,9 @@ class TrainingState:
     head_chunk: int = 0
     recomputed_layers: int = 0
     tightened: list[str] = field(default_factory=list)
+    loss_blocks: list[dict[str, Any]] = field(default_factory=list)
+    diverged_at: int | None = None
+    lowest_saved: tuple[int, float] | None = None
 
     def use_plan(self, plan: Tightness) -> None:
         """Make passes as before, or as the memory allows now, where that is less."""

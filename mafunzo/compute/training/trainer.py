@@ -18,6 +18,7 @@ from mafunzo.compute.device.out_of_memory import is_out_of_memory
 from mafunzo.compute.training.announcement import announce, duration_text, rough_costs
 from mafunzo.compute.training.batch import Batch
 from mafunzo.compute.training.data_order import load_steps
+from mafunzo.compute.training.divergence import diverges, note, whole_blocks
 from mafunzo.compute.training.memory_plan import plan_memory
 from mafunzo.compute.training.output import write_output
 from mafunzo.compute.training.ranks import joined
@@ -165,6 +166,8 @@ class Trainer:
         state.step += 1
         state.tokens += int(n_tokens_of_all)
         state.loss_sum += step_loss
+        if note(state, step_loss, run.order.total_steps):
+            self._look_for_divergence()
         self._history.add(step_loss, dict(zip(run.objective.counts, sums, strict=True)), grad_norm, learning_rate)
         return step_loss
 
@@ -230,6 +233,28 @@ class Trainer:
         if (after.forward_tokens, after.head_chunk) != (before.forward_tokens, before.head_chunk):
             state.note(f"memory ran out after step {state.step}, and passes were made smaller")
         logger.info("Memory ran out: %s from here on, the effective batch as before", what)
+
+    def _look_for_divergence(self) -> None:
+        """Say that the loss rises for long, once while it does; training goes on, and the best checkpoint is kept."""
+        run, state = self._run, self._state
+        blocks = whole_blocks(state)
+        is_diverging = diverges(blocks, state.best_step)
+        if is_diverging == (state.diverged_at is not None):
+            return
+        state.diverged_at = state.step if is_diverging else None
+        run.request.metrics.log(state.step, {"diverges": float(is_diverging)})
+        if not is_diverging:
+            logger.info("The training loss falls again, to %.3f after step %d", blocks[-1].mean, state.step)
+            return
+        lowest = min(blocks, key=lambda block: block.mean)
+        logger.warning(
+            "The training loss rises: %.3f after step %d, from %.3f after step %d. It may have diverged: stop the job, and "
+            "lower learning_rate or add a warm-up. The best checkpoint is kept.",
+            blocks[-1].mean,
+            state.step,
+            lowest.mean,
+            lowest.last_step,
+        )
 
     def _check_finite(self, loss: float, grad_norm: float, learning_rate: float) -> None:
         """Raise `FailedError` for a step that gave no number. A loss scaler leaves out steps whose gradient overflowed."""

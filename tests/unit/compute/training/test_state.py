@@ -325,7 +325,7 @@ def test_a_checkpoint_holds_the_state_in_the_form_of_earlier_versions(tmp_path, 
     assert set(record["state"]) == {
         *("step", "tokens", "forward_tokens", "loss_sum", "since_log", "best_loss", "best_step"),
         *("evaluations_without_gain", "seconds", "history", "resumed_at", "differences", "changes"),
-        *("head_chunk", "recomputed_layers", "tightened"),
+        *("head_chunk", "recomputed_layers", "tightened", "loss_blocks", "diverged_at", "lowest_saved"),
     }
 
 
