@@ -99,7 +99,7 @@ def test_a_bad_row_is_named_by_file_row_and_reason_before_anything_starts(line, 
         ),
         pytest.param(
             ["--train", "{good}", "deepspeed_stage=3"],
-            "sharded weights aren't supported yet. Use 2.",
+            "sharded weights aren't supported yet. Use 2, or data_parallel_strategy fsdp",
             id="not honoured yet",
         ),
         pytest.param(["--train", "{good}", "--model", "tiny-lama"], "Did you mean tiny-llama", id="unknown model"),

@@ -21,6 +21,8 @@ from mafunzo.compute.training.objectives.objective import BatchLoss
 from mafunzo.compute.training.objectives.supervised import Supervised
 from mafunzo.compute.training.run import TrainingRequest
 from mafunzo.compute.training.trainer import finetune
+from mafunzo.entities.deepspeed import deepspeed_config
+from mafunzo.entities.parameters.table import DEFAULTS
 from mafunzo.errors import MafunzoError
 from mafunzo.tracking.metrics import MetricLog
 
@@ -60,19 +62,27 @@ def main(folder: Path) -> int:
 
 
 def run(
-    folder: Path, name: str, prepared: str, values: dict[str, Any], disturbance: Any = None, source: str = ""
+    folder: Path,
+    name: str,
+    prepared: str,
+    values: dict[str, Any],
+    disturbance: Any = None,
+    source: str = "",
+    base: str = "base",
+    deepspeed: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """source: a checkpoint of another run, from which this one goes on."""
+    """source: a checkpoint of another run, from which this one goes on. deepspeed: a configuration of one's own."""
     if source and os.environ["RANK"] == "0":
         shutil.copytree(folder / source, folder / name / Path(source).name)
     distributed.barrier()
     request = TrainingRequest(
-        folder / "base",
+        folder / base,
         folder / prepared,
         folder / name,
         TrainingArguments.from_values(values | {"resume_from_checkpoint": bool(source)}),
         objective=Disturbed(*disturbance) if disturbance else Supervised(),
         metrics=MetricLog(folder / f"{name}.jsonl"),
+        deepspeed=deepspeed and deepspeed_config(json.dumps(deepspeed), "deepspeed", DEFAULTS | values),
     )
     try:
         finetune(request)

@@ -10,6 +10,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mafunzo.compute.chat.examples import IGNORED
 from mafunzo.compute.device.precision import name
+from mafunzo.compute.device.topology import sockets
 from mafunzo.compute.model.lora import adapters
 from mafunzo.compute.training.batch import Ints, Rows
 from mafunzo.compute.training.run import Run, base_name
@@ -44,6 +45,8 @@ def announce(run: Run) -> None:
         order.accumulation,
         epochs,
     )
+    if run.stepper.shards_weights and not run.arguments.apply_deepspeed:
+        logger.info("FSDP2: each process holds 1/%d of weights, gradients and the optimizer's state", run.ranks.size)
     if run.arguments.apply_deepspeed:
         config, is_own = run.request.zero, run.request.deepspeed is not None
         logger.info("DeepSpeed's ZeRO stage %d takes the steps%s", config.stage, ", as configured" if is_own else "")
@@ -77,6 +80,15 @@ def _announce_differences(run: Run) -> None:
         )
     elif n_processes > 1:
         logger.info("%s together, and share the %d rows of a step", processes.capitalize(), run.order.rows_per_step)
+    if run.device.type == "cpu" and run.ranks.local_size > sockets():
+        logger.info(
+            "%d processes share %d socket(s), and each waits for the others in every step: one process on all cores of a "
+            "socket is faster, but where memory decides. Leave cpu_processes_finetune out to have it.",
+            run.ranks.local_size,
+            sockets(),
+        )
+    if arguments.data_parallel_strategy == "fsdp" and n_processes == 1:
+        logger.info("data_parallel_strategy is fsdp, and one process trains: it holds all, as there are no others")
     if run.validation_rows is None and arguments.evaluation_strategy != "disable":
         logger.info("There are no validation rows: the weights of the last step are kept.")
 

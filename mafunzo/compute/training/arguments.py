@@ -67,6 +67,7 @@ class TrainingArguments:
     warmup_ratio: float
     save_interval_s: float
     max_memory_gb: float
+    data_parallel_strategy: Literal["ddp", "fsdp"]
     gradient_checkpointing: bool
 
     @classmethod

@@ -30,13 +30,14 @@ from transformers import PreTrainedModel
 from mafunzo.compute.device.full_disk import is_full_disk
 from mafunzo.compute.model.folder import sha256
 from mafunzo.compute.model.loading import save_network
-from mafunzo.compute.model.lora import WEIGHTS_FILE, AdapterConfig, adapter_tensors, save_adapter
-from mafunzo.compute.training.snapshot import Snapshot, restore_random_state, unflatten
+from mafunzo.compute.model.lora import WEIGHTS_FILE, AdapterConfig, save_adapter
+from mafunzo.compute.training.snapshot import OptimizerState, Snapshot, restore_random_state, unflatten, weights_of
 from mafunzo.errors import ArtifactCorrupt, Faults, StorageFull
 from mafunzo.tracking.atomic_json import write_json
 
 logger = logging.getLogger(__name__)
 
+Load = Callable[[Iterable[tuple[str, Tensor]], OptimizerState], None]
 MANIFEST = "manifest.json"
 STATE = "trainer_state.json"
 _NAME = re.compile(r"^checkpoint-\d+$")
@@ -111,10 +112,15 @@ def save_weights(
 
 def load_weights(network: PreTrainedModel, is_adapter: bool, folder: Path) -> None:
     """Put the weights of a checkpoint of this same run into the network."""
-    weights = adapter_tensors(network) if is_adapter else network.state_dict()
+    weights = weights_of(network, is_adapter)
+    for name, tensor in read_weights(is_adapter, folder):
+        weights[name].copy_(tensor)
+
+
+def read_weights(is_adapter: bool, folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """Yield the weights of a checkpoint by name, of one file after the other."""
     for file in [folder / WEIGHTS_FILE] if is_adapter else sorted(folder.glob("model*.safetensors")):
-        for name, tensor in load_file(file).items():
-            weights[name].copy_(tensor)
+        yield from load_file(file).items()
 
 
 def load_checkpoint(
@@ -125,21 +131,26 @@ def load_checkpoint(
     schedule: LRScheduler,
     keeps_schedule: bool = True,
     rank: int = 0,
+    load: Load | None = None,
 ) -> dict[str, Any]:
     """Put everything back as it was, and return the state that was saved; raises `ArtifactCorrupt` for changed bytes.
 
-    keeps_schedule: whether the learning rate goes on as it did; otherwise as `schedule` has it after as many steps.
+    keeps_schedule: whether the learning rate goes on as it did; otherwise as `schedule` has it after as many steps. load: puts
+    weights and the optimizer's state in, where network and optimizer have parts of them.
     """
     verify(folder).require_none(f"{folder} isn't a whole checkpoint.", ArtifactCorrupt)
-    load_weights(network, is_adapter, folder)
     numbers = json.loads((folder / "optimizer.json").read_text(encoding="utf-8"))
-    restored = optimizer.state_dict() | {"state": unflatten(load_file(folder / OPTIMIZER), numbers)}
+    state = unflatten(load_file(folder / OPTIMIZER), numbers)
+    if load is not None:
+        load(read_weights(is_adapter, folder), state)
+    else:
+        load_weights(network, is_adapter, folder)
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
     schedule_state = json.loads((folder / "scheduler.json").read_text(encoding="utf-8"))
     if not keeps_schedule:
         schedule_state = _rescheduled(schedule, schedule_state)
-    for group, rate in zip(restored["param_groups"], schedule_state["_last_lr"], strict=True):
+    for group, rate in zip(optimizer.param_groups, schedule_state["_last_lr"], strict=True):
         group["lr"] = rate
-    optimizer.load_state_dict(restored)
     schedule.load_state_dict(schedule.state_dict() | schedule_state)
     restore_random_state(load_file(folder / "rng.safetensors"), rank)
     return read_state(folder)

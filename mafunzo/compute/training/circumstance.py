@@ -39,6 +39,7 @@ def circumstances(run: Run, tightness: Tightness) -> dict[str, Any]:
         "machine": {"device": _device(run.device), "instruction_set": torch.backends.cpu.get_cpu_capability()},
         "memory_plan": asdict(tightness),
         "threads": torch.get_num_threads(),
+        "strategy": run.stepper.strategy,
         "processes": torch.distributed.get_world_size() if is_distributed else 1,
     }
 
@@ -50,6 +51,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     places = [("code", name) for name in now["code"]] + [("machine", name) for name in now["machine"]]
     pairs = [(name, before[kind].get(name), now[kind][name]) for kind, name in places]
     pairs += [(name, before.get(name), now[name]) for name in ("threads", "processes")]
+    pairs += [("strategy", before.get("strategy", "ddp"), now["strategy"])]
     return [
         f"{_WORDS.get(name, name)} was {_short(old)} and is {_short(new)}" for name, old, new in pairs if old != new
     ]
@@ -61,6 +63,7 @@ _WORDS = {
     "device": "the device",
     "threads": "the number of threads",
     "processes": "the number of processes",
+    "strategy": "the data parallel strategy",
 }
 
 

@@ -27,6 +27,7 @@ from mafunzo.compute.device.memory import free_bytes, release, used_bytes
 from mafunzo.compute.device.out_of_memory import is_out_of_memory
 from mafunzo.compute.training import attention
 from mafunzo.compute.training.batch import pack
+from mafunzo.compute.training.fsdp import local
 from mafunzo.compute.training.head_loss import CHUNK, PART, chunk_bytes, limit_chunk
 from mafunzo.compute.training.recomputation import recomputable_layers, recompute_layers, recomputed_layers
 from mafunzo.compute.training.run import Run
@@ -197,10 +198,13 @@ def forward_tokens(budget_bytes: float, bytes_per_token: float, most: int) -> in
 
 def _state_bytes(run: Run) -> int:
     """Return what gradients and the optimizer's state will need beside what a resumed run holds of it already."""
-    weights = [weight for weight in run.network.parameters() if weight.requires_grad]
+    weights = [local(weight) for weight in run.network.parameters() if weight.requires_grad]
     gradients = sum(int(weight.nbytes) for weight in weights)
     held: int = sum(
-        value.nbytes for state in run.optimizer.state.values() for value in state.values() if torch.is_tensor(value)
+        local(value).nbytes
+        for state in run.optimizer.state.values()
+        for value in state.values()
+        if torch.is_tensor(value)
     )
     return gradients + max(0, sum(optimizer_bytes(weight, run.arguments.optim) for weight in weights) - held)
 
@@ -281,7 +285,7 @@ def _most_counted(run: Run, row: int) -> tuple[int, int]:
         try:
             return _kept_bytes(run, row, most)
         except Exception as error:
-            if not is_out_of_memory(error):
+            if not is_out_of_memory(error) or run.stepper.in_lockstep:  # the others wait for this one within a pass
                 raise
             if most <= FEWEST_PROBE_TOKENS:
                 raise OutOfMemory(
@@ -298,7 +302,7 @@ def _kept_bytes(run: Run, row: int, most: int) -> tuple[int, int]:
     most: of each sequence's tokens, those that are taken; 0 takes all.
     """
     batch = pack([tuple((ids[: most or None], ids[: most or None]) for ids, _ in run.rows.row(row))])
-    weights = {weight.untyped_storage().data_ptr() for weight in run.network.parameters()}
+    weights = {local(weight).untyped_storage().data_ptr() for weight in run.network.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}  # held until all is counted: addresses must not be used twice
 
     def count(tensor: Tensor) -> None:  # a tensor handed back would hold the pass that made it, for ever
@@ -312,5 +316,5 @@ def _kept_bytes(run: Run, row: int, most: int) -> tuple[int, int]:
         [run.device] if run.device.type == "cuda" else []
     )  # left out, all GPUs are touched, those of other ranks too
     with torch.random.fork_rng(own_device), hooks, run.autocast():
-        run.objective.loss(run.packed, batch)
+        run.loss(batch)
     return len(batch.ids_T), sum(storage.nbytes() for storage in kept.values())

@@ -15,7 +15,7 @@ import importlib.util
 import itertools
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -47,6 +47,12 @@ class PackedNetwork:
     packs: bool
     longest_packed: int
     head: Head | None
+
+    @property
+    def head_of_now(self) -> Head | None:
+        """The head with the weights that the network has now: who shards weights puts others in their place."""
+        layer = self.network.get_output_embeddings()
+        return None if self.head is None else replace(self.head, weight_VH=layer.weight, bias_V=layer.bias)
 
     @property
     def device(self) -> torch.device:
@@ -124,9 +130,10 @@ def _outputs(packed: PackedNetwork, batch: Batch, low: int, high: int) -> Output
     bounds = tuple(torch.searchsorted(places_N, cuts).tolist())
     places_N = places_N.to(network.device)
     inputs = _inputs(batch, low, high, network.device, packed.packs)
-    if packed.head is not None:
+    head = packed.head_of_now
+    if head is not None:
         hidden_TH = network.base_model(**inputs).last_hidden_state[0]
-        return Outputs(hidden_TH.index_select(0, places_N), targets_N, bounds, packed.head, chunk_of(network))
+        return Outputs(hidden_TH.index_select(0, places_N), targets_N, bounds, head, chunk_of(network))
     logits_NV = network(**inputs, logits_to_keep=places_N).logits[0].float()
     return Outputs(logits_NV, targets_N, bounds, None)
 

@@ -125,7 +125,7 @@ def _take_step(run: Run, step_passes: Sequence[list[Row]]) -> tuple[float, float
 
 def _run_pass(run: Run, batch: Batch, is_last: bool) -> int:
     with run.autocast():
-        result = run.objective.loss(run.packed, batch)
+        result = run.loss(batch)
     if result.loss_sum.requires_grad:
         run.stepper.backward(result.loss_sum / max(run.objective.terms(batch), 1), is_last=is_last)
     float(result.loss_sum.detach())  # a GPU has ended then

@@ -103,6 +103,13 @@ class Ranks:
                 distributed.all_gather(parts[name], tensor)
         return [{name: parts[name][rank] for name in tensors} for rank in range(self.size)]
 
+    def add_up(self, tensor: Tensor) -> Tensor:
+        """Replace a tensor by its sum over all ranks, and return it."""
+        if self.size > 1:
+            with _watched():
+                distributed.all_reduce(tensor)
+        return tensor
+
     def wait(self) -> None:
         """Wait until all ranks are here."""
         self.sums([0.0])
@@ -151,7 +158,8 @@ def joined(environment: Mapping[str, str] = os.environ) -> Iterator[Ranks]:
                 _stay_on_loopback(ranks)
                 with _watched():
                     distributed.init_process_group(_backend(), rank=rank, world_size=size)
-            yield ranks
+            with peers_told():
+                yield ranks
             ranks.wait()  # nobody leaves while the first still writes: were that to fail, it would go unnoticed
         except PeerLost as error:
             _wait_for_end(error)
@@ -192,6 +200,22 @@ def _watched() -> Iterator[None]:
         if is_out_of_memory(error):
             raise
         raise PeerLost(f"Another process of this training can't be reached any more: {error}") from error
+
+
+@contextmanager
+def peers_told() -> Iterator[None]:
+    """Tell a failure of what libraries do with all ranks within their own calls (ZeRO, FSDP) as `PeerLost`."""
+    try:
+        yield
+    except RuntimeError as error:
+        is_network = isinstance(error, distributed.DistBackendError | distributed.DistNetworkError)
+        if not is_network and not any(words in str(error) for words in _OF_PEERS):
+            raise
+        raise PeerLost(f"Another process of this training can't be reached any more: {error}") from error
+
+
+_OF_PEERS = ("third_party/gloo", "Connection closed by peer", "Connection reset by peer")
+"""What gloo's errors say, which are of no class of their own."""
 
 
 def _wait_for_end(error: PeerLost) -> None:

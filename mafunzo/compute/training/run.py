@@ -16,11 +16,12 @@ from mafunzo.compute.model.folder import read_facts
 from mafunzo.compute.model.loading import load_network
 from mafunzo.compute.model.lora import AdapterConfig, add_adapter
 from mafunzo.compute.training.arguments import TrainingArguments
-from mafunzo.compute.training.batch import RowFormat, Rows, read_rows
+from mafunzo.compute.training.batch import Batch, RowFormat, Rows, read_rows
 from mafunzo.compute.training.data_order import DataOrder
 from mafunzo.compute.training.distributed import Stepper, make_stepper
+from mafunzo.compute.training.fsdp import shard
 from mafunzo.compute.training.network import PackedNetwork, attention_for, prepare
-from mafunzo.compute.training.objectives.objective import Objective
+from mafunzo.compute.training.objectives.objective import BatchLoss, Objective
 from mafunzo.compute.training.objectives.supervised import Supervised
 from mafunzo.compute.training.optimizer import make_optimizer
 from mafunzo.compute.training.ranks import ALONE, Ranks
@@ -86,6 +87,10 @@ class Run:
     def network(self) -> PreTrainedModel:
         return self.packed.network
 
+    def loss(self, batch: Batch) -> BatchLoss:
+        """Run the objective on a batch."""
+        return self.stepper.forward(lambda: self.objective.loss(self.packed, batch))
+
     def autocast(self) -> AbstractContextManager[Any]:
         """Compute in the run's precision (mixed precision), where weights are held in another."""
         if not self.precision.needs_autocast:
@@ -121,8 +126,9 @@ def assemble(request: TrainingRequest, ranks: Ranks = ALONE) -> Run:
         max_steps=arguments.max_steps,
         seed=arguments.seed,
     )
+    root = shard(network, ranks, device) if arguments.data_parallel_strategy == "fsdp" and ranks.size > 1 else None
     optimizer = make_optimizer(network, arguments)
-    stepper = make_stepper(network, optimizer, arguments, precision, device, ranks, request.zero)
+    stepper = make_stepper(network, optimizer, arguments, precision, device, ranks, request.zero, root)
     _seed_dropout(arguments, ranks)
     return Run(
         request=request,

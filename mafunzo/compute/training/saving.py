@@ -33,8 +33,9 @@ from mafunzo.compute.training.background import BackgroundWriter
 from mafunzo.compute.training.circumstance import circumstances
 from mafunzo.compute.training.divergence import whole_blocks
 from mafunzo.compute.training.memory_plan import SHARE
+from mafunzo.compute.training.ranks import peers_told
 from mafunzo.compute.training.run import Run
-from mafunzo.compute.training.snapshot import Snapshot, random_states, take_snapshot
+from mafunzo.compute.training.snapshot import Gathered, Snapshot, random_states, take_snapshot
 from mafunzo.compute.training.state import TrainingState, log_checkpoint, trainer_state
 from mafunzo.compute.training.validation import is_due
 from mafunzo.errors import PeerLost
@@ -61,12 +62,12 @@ class Saver:
         Waits for the one before it. Raises what went wrong with that, and `StorageFull` where the disk has no room. All ranks
         do this together; the first one writes.
         """
-        random = random_states(self._run.ranks)
+        random, gathered = random_states(self._run.ranks), self._run.stepper.gathered()
         if self._run.ranks.is_first:
-            self._save(random)
+            self._save(random, gathered)
         self._saved, self._saved_at_s = self._version, self._clock()
 
-    def _save(self, random: Mapping[str, Tensor]) -> None:
+    def _save(self, random: Mapping[str, Tensor], gathered: Gathered | None) -> None:
         self._writer.wait()
         run, state = self._run, self._state
         _note_lowest(state)
@@ -79,6 +80,7 @@ class Saver:
             trainer_state(run, state),
             random,
             circumstances(run, state.tightness),
+            gathered,
         )
         checkpoint.require_space(run.request.output, snapshot)
         write = partial(self._write, best_step=kept_step(state))
@@ -142,7 +144,7 @@ class Saver:
             return
         before = signal.signal(signal.SIGTERM, self._note)
         try:
-            with closing(self._writer):
+            with closing(self._writer), peers_told():
                 yield
         except PeerLost:
             if self.is_stopping:  # another rank has failed, and the signal was to end this one for that

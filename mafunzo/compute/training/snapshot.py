@@ -20,6 +20,8 @@ from transformers import PreTrainedModel
 from mafunzo.compute.model.lora import AdapterConfig, adapter_tensors
 from mafunzo.compute.training.ranks import Ranks
 
+OptimizerState = Mapping[int, Mapping[str, Any]]
+"""The optimizer's state of each weight that it trains, by its number among them."""
 SCHEDULE_KEYS = ("base_lrs", "last_epoch", "_step_count", "_last_lr")
 """What a checkpoint keeps of the learning-rate schedule."""
 
@@ -56,6 +58,19 @@ class Snapshot:
         return replace(self, weights=_copies(self.weights), optimizer=_copies(self.optimizer))
 
 
+@dataclass(frozen=True)
+class Gathered:
+    """Weights and the optimizer's state where ranks share them out, put together on the first; nothing else shares them."""
+
+    weights: Mapping[str, Tensor]
+    optimizer: OptimizerState
+
+
+def weights_of(network: PreTrainedModel, is_adapter: bool) -> dict[str, Tensor]:
+    """Return what a checkpoint has of the network: the adapter, or all; they share memory with it."""
+    return adapter_tensors(network) if is_adapter else dict(network.state_dict())
+
+
 def take_snapshot(
     step: int,
     network: PreTrainedModel,
@@ -65,13 +80,15 @@ def take_snapshot(
     state: Mapping[str, Any],
     random: Mapping[str, Tensor] | None = None,
     circumstances: Mapping[str, Any] | None = None,
+    gathered: Gathered | None = None,
 ) -> Snapshot:
     """Return the run as it is now, its weights and the optimizer's state still shared with it; the caller's `state` is kept.
 
     random: the state of the random numbers, `random_states` where several processes train; by default this process's own.
+    gathered: weights and the optimizer's state, where network and optimizer have parts of them.
     """
-    weights = adapter_tensors(network) if adapter is not None else network.state_dict()
-    tensors, numbers = _flatten(optimizer.state_dict()["state"])
+    weights = weights_of(network, adapter is not None) if gathered is None else gathered.weights
+    tensors, numbers = _flatten(optimizer.state_dict()["state"] if gathered is None else gathered.optimizer)
     values = schedule.state_dict()
     return Snapshot(
         step=step,

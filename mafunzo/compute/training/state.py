@@ -18,8 +18,18 @@ from mafunzo.errors import InvalidParameter
 
 logger = logging.getLogger(__name__)
 
-_FREE = frozenset({"resume_from_checkpoint", "cpu_processes_finetune", "strict_compute", *FREE_ON_RESUME})
-"""Arguments that may differ when a checkpoint is resumed from: they change no result."""
+_FREE = frozenset(
+    {
+        "resume_from_checkpoint",
+        "cpu_processes_finetune",
+        "strict_compute",
+        "data_parallel_strategy",
+        *FREE_ON_RESUME,
+    }
+)
+"""Arguments that may differ when a checkpoint is resumed from: they change no result, but for rounding."""
+_SHARDING = frozenset({"apply_deepspeed", "deepspeed_stage"})
+"""Arguments that may differ too, and that checkpoints name nevertheless, as earlier versions did."""
 _ADDED = {"num_nodes_finetune": 1}
 """Arguments that earlier versions didn't have, and what these did: a checkpoint names one only where it is another."""
 _EARLIER_STATE = {"head_chunk": CHUNK}
@@ -171,7 +181,7 @@ def resume(run: Run) -> TrainingState:
     own = [output] if run.arguments.resume_from_checkpoint else []
     while folders := checkpoint.usable([*own, *earlier]):
         saved = checkpoint.read_state(folders[0])
-        if _is_of(run, saved):
+        if _is_of(run, saved) and _is_whole_state(folders[0], saved):
             return _go_on(run, folders)
         if folders[0].parent == output:
             raise InvalidParameter(
@@ -202,9 +212,15 @@ def _is_of(run: Run, saved: Mapping[str, Any]) -> bool:
     return own.get("rows") == now["rows"] and _fixed(own.get("values", {})) == _fixed(now["values"])
 
 
+def _is_whole_state(folder: Path, saved: Mapping[str, Any]) -> bool:
+    """Return whether the optimizer's state is there weight by weight; earlier versions left DeepSpeed's as its own parts."""
+    is_deepspeed = saved.get("mafunzo", {}).get("values", {}).get("apply_deepspeed") == "true"
+    return not is_deepspeed or "strategy" in checkpoint.read_manifest(folder)
+
+
 def _fixed(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments that decide what a checkpoint is of."""
-    return {name: value for name, value in values.items() if name not in _FREE and name not in NEW_ON_RESUME}
+    return {name: value for name, value in values.items() if name not in {*_FREE, *_SHARDING, *NEW_ON_RESUME}}
 
 
 def _changes(run: Run, saved: Mapping[str, Any]) -> list[str]:
@@ -241,9 +257,15 @@ def _load(run: Run, folder: Path) -> TrainingState:
     _require_steps(run, folder, changes)
     use_threads(manifest.get("threads"))
     saved = checkpoint.load_checkpoint(
-        folder, run.network, run.adapter is not None, run.optimizer, run.schedule, not changes, run.ranks.rank
+        folder,
+        run.network,
+        run.adapter is not None,
+        run.optimizer,
+        run.schedule,
+        not changes,
+        run.ranks.rank,
+        run.stepper.load,
     )
-    run.stepper.weights_were_loaded()
     run.stepper.load_scaler_state(saved["mafunzo"].get("scaler", {}))
     state = TrainingState(**_EARLIER_STATE | saved["mafunzo"]["state"])
     state.resumed_at.append(state.step)

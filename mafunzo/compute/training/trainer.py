@@ -19,6 +19,7 @@ from mafunzo.compute.training.announcement import announce, duration_text, rough
 from mafunzo.compute.training.batch import Batch
 from mafunzo.compute.training.data_order import load_steps
 from mafunzo.compute.training.divergence import diverges, note, whole_blocks
+from mafunzo.compute.training.lockstep import passes_of, rows_alone
 from mafunzo.compute.training.memory_plan import plan_memory
 from mafunzo.compute.training.output import write_output
 from mafunzo.compute.training.ranks import joined
@@ -57,12 +58,14 @@ def finetune(request: TrainingRequest) -> dict[str, float]:
         state = resume_together(run)
         plan = plan_memory(run)
         logger.info("Memory: %s", plan)
-        state.use_plan(plan.tightness)
+        tightness = replace(plan.tightness, forward_tokens=1) if rows_alone(run) else plan.tightness
+        state.use_plan(tightness)
         use(run, state.tightness)
         history = History(run, state)
         saver = Saver(run, state)
         with saver.at_sigterm():
             Trainer(run, state, history, make_validator(run, saver.save_if_due), saver).train()
+        run.stepper.make_whole()
         return write_output(run, state, history, plan) if ranks.is_first else {}
 
 
@@ -142,7 +145,7 @@ class Trainer:
         try:
             loss, counts = self._accumulate(batches)
         except Exception as raised:
-            if not is_out_of_memory(raised):
+            if not is_out_of_memory(raised) or run.stepper.in_lockstep:  # the others wait for this one within a pass
                 raise
             error = raised
         n_tokens = sum(batch.n_tokens for batch in batches)
@@ -180,18 +183,20 @@ class Trainer:
         run = self._run
         terms = [run.objective.terms(batch) for batch in batches]
         n_terms = max(int(run.ranks.sums([sum(terms)])[0]), 1)
-        last = max((index for index, count in enumerate(terms) if count), default=None)
         loss_sum, counts = 0.0, Counter[str]()
-        for index, batch in enumerate(batches):
-            self._pass = batch
+        for one in passes_of(run, batches, terms):
+            self._pass = one.batch
             with run.autocast():
-                result = run.objective.loss(run.packed, batch)
-            if self._saver.is_stopping:
+                result = run.loss(one.batch)
+            if self._saver.is_stopping and not run.stepper.in_lockstep:
                 return None, counts
             if result.loss_sum.requires_grad:  # a batch without a term has none
-                run.stepper.backward(result.loss_sum / n_terms, is_last=index == last)
-            loss_sum += float(result.loss_sum.detach())
-            counts.update(result.counts)
+                run.stepper.backward(
+                    result.loss_sum / n_terms if one.is_own else result.loss_sum * 0, is_last=one.is_last
+                )
+            if one.is_own:
+                loss_sum += float(result.loss_sum.detach())
+                counts.update(result.counts)
             del (
                 result
             )  # small as it is, what lives through the next pass keeps the C library from reusing this one's memory

@@ -15,6 +15,7 @@ from mafunzo.compute.device.out_of_memory import is_out_of_memory
 from mafunzo.compute.training.arguments import TrainingArguments
 from mafunzo.compute.training.batch import Rows, pack
 from mafunzo.compute.training.data_order import DataOrder
+from mafunzo.compute.training.lockstep import filler, rows_alone
 from mafunzo.compute.training.network import PackedNetwork
 from mafunzo.compute.training.run import Run
 from mafunzo.compute.training.state import TrainingState
@@ -40,7 +41,8 @@ def _validate(run: Run, rows: Rows, on_batch: Callable[[], None], packed: Packed
 
     Each makes as many turns, at the last one perhaps without a batch, so that `on_batch` is called equally often.
     """
-    objective, batch_rows, n_rows = run.objective, run.arguments.per_device_eval_batch_size, len(rows)
+    objective, n_rows = run.objective, len(rows)
+    batch_rows = 1 if rows_alone(run) else run.arguments.per_device_eval_batch_size
     starts = range(0, n_rows, batch_rows)
     rank, size = run.ranks.rank, run.ranks.size
     progress = Progress("evaluate", n_rows)
@@ -57,6 +59,8 @@ def _validate(run: Run, rows: Rows, on_batch: Callable[[], None], packed: Packed
             loss_sum += sums.loss
             terms += sums.terms
             counts.update(sums.counts)
+            if run.stepper.shards_weights and not own[0]:
+                run.loss(filler(run))  # the others' passes gather weights from this rank
             done = min((turn + size) * batch_rows, n_rows)
             progress.update(done, loss=loss_sum / max(terms, 1))
             on_batch()
@@ -97,7 +101,7 @@ def _turn(run: Run, rows: Rows, own: range, packed: PackedNetwork, pass_rows: in
             for start in range(own.start, own.stop, pass_rows):
                 _add(run, rows, range(start, min(start + pass_rows, own.stop)), packed, sums)
         except Exception as raised:
-            if not is_out_of_memory(raised):
+            if not is_out_of_memory(raised) or run.stepper.shards_weights:  # the others wait for this one within a pass
                 raise
             error = raised
         if not run.ranks.any(error is not None)[0]:
@@ -114,7 +118,7 @@ def _turn(run: Run, rows: Rows, own: range, packed: PackedNetwork, pass_rows: in
 
 def _add(run: Run, rows: Rows, numbers: range, packed: PackedNetwork, sums: _Sums) -> None:
     batch = pack([rows.row(index) for index in numbers])
-    result = run.objective.loss(packed, batch)
+    result = run.stepper.forward(partial(run.objective.loss, packed, batch))
     sums.loss += float(result.loss_sum)
     sums.terms += run.objective.terms(batch)
     sums.counts.update(result.counts)

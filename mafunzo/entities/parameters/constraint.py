@@ -16,6 +16,7 @@ def faults_between(values: Mapping[str, Any]) -> list[str]:
     strategy, interval = values["evaluation_strategy"], values["evaluation_steps_interval"]
     n_processes, step_rows = values["cpu_processes_finetune"], rows_per_step(values)
     max_steps, warmup_steps, targets = values["max_steps"], values["warmup_steps"], values["lora_target_modules"]
+    is_fsdp = values["data_parallel_strategy"] == "fsdp"
     rules = (
         (
             values["apply_early_stopping"] and strategy == "disable",
@@ -49,9 +50,22 @@ def faults_between(values: Mapping[str, Any]) -> list[str]:
             "apply_deepspeed and auto_find_batch_size are both 'true', which DeepSpeed can't do. Set one to false.",
         ),
         (
-            values["apply_deepspeed"] and n_processes > 1,
-            f"apply_deepspeed is 'true' while cpu_processes_finetune is {n_processes}: "
-            "DeepSpeed trains in one process here. Set one of both to its default.",
+            values["apply_deepspeed"] and values["optim"] == "adafactor",
+            "apply_deepspeed is 'true' while optim is 'adafactor', which needs whole matrices, and DeepSpeed cuts them up. Use "
+            "adamw_torch.",
+        ),
+        (
+            is_fsdp and values["apply_deepspeed"],
+            "apply_deepspeed is 'true' while data_parallel_strategy is 'fsdp': each shards by itself. Keep one of both.",
+        ),
+        (
+            is_fsdp and values["optim"] == "adafactor",
+            "data_parallel_strategy is 'fsdp' while optim is 'adafactor', which needs whole matrices. Use adamw_torch, or ddp.",
+        ),
+        (
+            is_fsdp and values["auto_find_batch_size"],
+            "data_parallel_strategy is 'fsdp' while auto_find_batch_size is 'true': a process whose memory runs out can't take "
+            "a step again alone. Set one of both to its default.",
         ),
         (
             n_processes > step_rows,

@@ -290,7 +290,19 @@ _EXECUTION = (
         default="2",
         enum=("2", "3"),
         steps=(FINETUNE,),
-        refused={"3": "sharded weights aren't supported yet. Use 2."},
+        refused={
+            "3": "DeepSpeed's sharded weights aren't supported yet. Use 2, or data_parallel_strategy fsdp without DeepSpeed."
+        },
+    ),
+    Parameter(
+        "data_parallel_strategy",
+        "string",
+        "What each of several processes that train together holds: all (ddp), or its part of weights, gradients and the "
+        "optimizer's state, so that they take less memory each and tell one another more (fsdp).",
+        default="ddp",
+        enum=("ddp", "fsdp"),
+        steps=(FINETUNE,),
+        is_own=True,
     ),
     Parameter(
         "apply_ort",

@@ -92,8 +92,7 @@ def training_resources(resources: Resources, values: Mapping[str, Value], hardwa
     values: the step's parameters.
     """
     wanted = int(values["num_nodes_finetune"]) * int(values["number_of_gpu_to_use_finetuning"])
-    most = 1 if values["apply_deepspeed"] == "true" else wanted
-    gpus = min(most, len(hardware.gpus))
+    gpus = min(wanted, len(hardware.gpus))
     return replace(resources, gpus=gpus, processes=gpus or int(values["cpu_processes_finetune"]))
 
 

@@ -60,7 +60,7 @@ def test_defaults_are_filled_in_as_their_types():
 def test_the_table_s_own_words_come_back(options, tmp_path):
     """Files that earlier versions wrote hold these words, and checkpoints are compared by them."""
     declared = {parameter.name: parameter.as_input() for parameter in parameters_of("finetune")}
-    expected = {name: parameter.default for name, parameter in declared.items()}
+    expected = {name: parameter.default for name, parameter in declared.items() if not parameter.is_path}
     expected |= {name: parse_value(declared[name], word)[0] for name, word in options.items()}
     words = TrainingArguments.from_values(values_of(finetune, tmp_path, **options)).to_values()
     assert words == expected and list(words) == list(expected)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mafunzo.compute.device.precision import Precision
+from mafunzo.compute.model.folder import sha256
 from mafunzo.compute.training.arguments import TrainingArguments
 from mafunzo.compute.training.checkpoint import _sha256_of, verify
 from mafunzo.compute.training.memory_plan import MOST_TOKENS
@@ -208,12 +209,14 @@ def test_the_manifest_names_what_decides_the_bits(tmp_path, base, prepared):
     _, folder = train(tmp_path, base, prepared, **LORA)
     manifest = json.loads((folder / "checkpoint-6" / "manifest.json").read_text())
     assert set(manifest) == {
-        *("files", "configuration", "code", "machine", "memory_plan", "threads", "processes", "sha256")
+        *("files", "configuration", "code", "machine", "memory_plan", "threads", "processes", "sha256"),
+        "strategy",
     }
     assert manifest["configuration"]["learning_rate"] == LORA["learning_rate"]
     assert set(manifest["code"]) == {"mafunzo", "sha256", "torch", "transformers"}
     assert manifest["memory_plan"] == {"forward_tokens": 1024, "recomputed_layers": 0, "head_chunk": 256}
     assert (manifest["threads"], manifest["processes"]) == (torch.get_num_threads(), 1)
+    assert manifest["strategy"] == "ddp"
 
 
 def test_a_run_that_had_stopped_early_does_not_go_on(tmp_path, base):
@@ -229,6 +232,21 @@ def test_going_on_with_other_parameters_is_refused(tmp_path, base, prepared):
     train(tmp_path, base, prepared, **values)
     with pytest.raises(InvalidParameter, match="other parameters"):
         train(tmp_path, base, prepared, **values | {"weight_decay": 0.01})
+
+
+def test_deepspeed_s_own_parts_of_the_state_which_earlier_versions_left_are_not_gone_on_from(
+    tmp_path, base, prepared, caplog
+):
+    _, first = train(tmp_path, base, prepared, **LORA)
+    for folder in first.glob("checkpoint-*"):
+        manifest = json.loads((folder / "manifest.json").read_text())
+        state = json.loads((folder / "trainer_state.json").read_text())
+        state["mafunzo"]["values"]["apply_deepspeed"] = "true"
+        (folder / "trainer_state.json").write_text(json.dumps(state))
+        files = manifest["files"] | {"trainer_state.json": sha256(folder / "trainer_state.json")}
+        (folder / "manifest.json").write_text(json.dumps({"files": files}))
+    going_on(tmp_path, base, prepared, first, **LORA)
+    assert "is of other parameters or rows, as of another version: it is left out" in caplog.text
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "polynomial", "constant"])

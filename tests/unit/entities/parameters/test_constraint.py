@@ -5,6 +5,8 @@ import pytest
 from mafunzo.entities.parameters.constraint import faults_between, joined_names, lora_targets, split_names
 from mafunzo.entities.parameters.table import DEFAULTS
 
+FSDP = {"data_parallel_strategy": "fsdp"}
+
 
 @pytest.mark.parametrize(
     ("given", "words"),
@@ -23,10 +25,13 @@ from mafunzo.entities.parameters.table import DEFAULTS
             {"apply_deepspeed": True, "auto_find_batch_size": True}, "DeepSpeed can't do", id="two that clash"
         ),
         pytest.param(
-            {"apply_deepspeed": True, "cpu_processes_finetune": 2, "gradient_accumulation_steps": 2},
-            "DeepSpeed trains in one process",
-            id="two DeepSpeeds",
+            {"apply_deepspeed": True, "optim": "adafactor"},
+            "apply_deepspeed is 'true' while optim is 'adafactor', which needs whole matrices",
+            id="an optimizer of whole matrices",
         ),
+        pytest.param(FSDP | {"apply_deepspeed": True}, "each shards by itself", id="two ways to shard"),
+        pytest.param(FSDP | {"optim": "adafactor"}, "needs whole matrices", id="FSDP of whole matrices"),
+        pytest.param(FSDP | {"auto_find_batch_size": True}, "can't take a step again alone", id="FSDP tried again"),
         pytest.param(
             {"cpu_processes_finetune": 3, "gradient_accumulation_steps": 2},
             "which they share, are 2",

@@ -34,7 +34,7 @@ EIGHT = {"number_of_gpu_to_use_finetuning": 8}
         pytest.param(
             {"number_of_gpu_to_use_finetuning": 2, "num_nodes_finetune": 2}, 8, 4, 4, id="those of two machines"
         ),
-        pytest.param(EIGHT | {"apply_deepspeed": "true"}, 8, 1, 1, id="DeepSpeed in one process"),
+        pytest.param(EIGHT | {"apply_deepspeed": "true"}, 8, 8, 8, id="a process for each GPU of DeepSpeed"),
         pytest.param({"cpu_processes_finetune": 3}, 0, 0, 3, id="several processes on a CPU"),
         pytest.param({"cpu_processes_finetune": 3}, 1, 1, 1, id="not where there is a GPU"),
     ],
@@ -53,7 +53,7 @@ def test_training_holds_a_gpu_a_process_or_the_processes_of_the_cpu(requested, g
         pytest.param(
             EIGHT | {"num_nodes_finetune": 2}, 8, "ask for 16 GPUs, of which 8 would", id="one machine of two"
         ),
-        pytest.param(EIGHT | {"apply_deepspeed": "true"}, 8, "of which 1 would", id="DeepSpeed"),
+        pytest.param(EIGHT | {"apply_deepspeed": "true"}, 7, "of which 7 would", id="DeepSpeed"),
     ],
 )
 def test_a_strict_job_is_refused_where_fewer_gpus_would_train(requested, gpus_here, words):

@@ -133,7 +133,11 @@ def test_two_files_are_refused(shell: Shell, requests: list[dict[str, Any]]) -> 
         pytest.param(["lora_rank_=4"], "Did you mean lora_rank", id="unknown parameter"),
         pytest.param(["learning_rate=0"], "learning_rate is '0'", id="out of range"),
         pytest.param(["lr_scheduler_type=cosin"], "Did you mean cosine?", id="not one of the values"),
-        pytest.param(["deepspeed_stage=3"], "sharded weights aren't supported yet. Use 2.", id="not honoured yet"),
+        pytest.param(
+            ["deepspeed_stage=3"],
+            "sharded weights aren't supported yet. Use 2, or data_parallel_strategy fsdp",
+            id="not honoured yet",
+        ),
         pytest.param(
             ["num_nodes_finetune=600", "--strict-compute"], "ask for 600 GPUs, of which", id="GPUs that aren't here"
         ),

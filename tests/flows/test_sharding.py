@@ -1,0 +1,189 @@
+"""Two real processes that share weights, gradients or the optimizer's state out train as one does, and go on from one another's
+checkpoints."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, MixtralConfig
+
+from tests.support.tiny_training import SIZES, learnable_rows, write_base, write_prepared
+from tests.support.training_run import FULL, LORA, history, train
+from tests.support.two_processes import MANY, SINGLE_ROWS, endings, require_close, run_on_two
+
+ZERO = {"apply_deepspeed": True}
+FSDP = {"data_parallel_strategy": "fsdp"}
+PACKED = {"zero_optimization": {"stage": 1, "overlap_comm": True, "round_robin_gradients": True}}
+ALONE = {
+    "LoRA": {"values": LORA | MANY},
+    "full": {"values": FULL | MANY},
+    "tied": {"values": FULL | MANY, "base": "tied"},
+    "mixture": {"values": FULL | MANY, "base": "mixture"},
+    "single-rows": {"values": SINGLE_ROWS},
+    "recomputed": {"values": LORA | MANY | {"gradient_checkpointing": True}},
+}
+"""Runs, each of which one process takes too."""
+
+
+def scenario(kind: str, strategy: dict, name: str, **more) -> dict:
+    alone = ALONE[kind]
+    return {"name": name, **alone, "values": alone["values"] | strategy, **more}
+
+
+QUICK = [
+    scenario("LoRA", ZERO, "zero-LoRA"),
+    scenario("tied", FSDP, "fsdp-tied"),
+    scenario("LoRA", FSDP, "fsdp-LoRA"),
+    scenario("LoRA", FSDP, "fsdp-LoRA-from-zero", source="zero-LoRA/checkpoint-2"),
+    scenario("LoRA", ZERO, "zero-LoRA-from-fsdp", source="fsdp-LoRA/checkpoint-2"),
+]
+SLOW = [
+    scenario("full", ZERO, "zero-full"),
+    scenario("full", FSDP, "fsdp-full"),
+    scenario("full", ZERO, "zero-configured", deepspeed=PACKED),
+    *(
+        scenario(kind, strategy, f"{name}-{kind}")
+        for name, strategy in (("zero", ZERO), ("fsdp", FSDP))
+        for kind in ("tied", "mixture", "single-rows", "recomputed")
+    ),
+    scenario("full", ZERO, "zero-full-resumed", source="zero-full/checkpoint-2"),
+    scenario("full", FSDP, "fsdp-full-resumed", source="fsdp-full/checkpoint-2"),
+    scenario("full", FSDP, "fsdp-full-from-alone", source="alone-full/checkpoint-2"),
+    scenario("full", {}, "ddp-full-from-fsdp", source="fsdp-full/checkpoint-2"),
+    scenario("LoRA", FSDP, "fsdp-stopped", disturbance=["SIGTERM", 3]),
+    {"name": "fsdp-NaN", "values": LORA | FSDP, "disturbance": ["NaN", 3]},
+]
+
+
+def made(folder: Path) -> Path:
+    """Write bases and rows."""
+    write_base(folder / "base")
+    write_base(folder / "tied", "llama tied")
+    torch.manual_seed(0)
+    mixture = MixtralConfig(**SIZES, num_local_experts=4, num_experts_per_tok=2)
+    AutoModelForCausalLM.from_config(mixture).save_pretrained(folder / "mixture")
+    write_prepared(folder / "prepared", learnable_rows(24), learnable_rows(8, seed=1))
+    return folder
+
+
+def alone(folder: Path, kind: str) -> Path:
+    """Return the output of a run of one process, which is taken once."""
+    if not (folder / f"alone-{kind}").exists():
+        base = folder / ALONE[kind].get("base", "base")
+        train(folder, base, folder / "prepared", f"alone-{kind}", **ALONE[kind]["values"])
+    return folder / f"alone-{kind}"
+
+
+def taken(folder: Path, scenarios: list) -> Path:
+    record = run_on_two(folder, scenarios)
+    logs = "\n".join(log.read_text()[-8000:] for log in sorted((folder / "step").glob("log*.txt")))
+    assert record.exit_code == 0, logs
+    return folder
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory) -> Path:
+    return taken(made(tmp_path_factory.mktemp("quick")), QUICK)
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory) -> Path:
+    folder = made(tmp_path_factory.mktemp("slow"))
+    alone(folder, "full")
+    return taken(folder, SLOW)
+
+
+def require_same_steps(folder: Path, name: str, kind: str) -> None:
+    assert endings(folder, name) == [{}, {}]
+    require_close(folder / name, alone(folder, kind))
+    ours, theirs = (
+        {path.name for path in output.iterdir() if path.name != "checkpoint-1"}  # which one that goes on doesn't have
+        for output in (folder / name, alone(folder, kind))
+    )
+    assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("zero-LoRA", "LoRA"),
+        ("fsdp-LoRA", "LoRA"),
+        ("fsdp-tied", "tied"),
+        ("fsdp-LoRA-from-zero", "LoRA"),
+        ("zero-LoRA-from-fsdp", "LoRA"),
+    ],
+)
+def test_shared_out_steps_are_those_of_one_process(quick, name, kind):
+    require_same_steps(quick, name, kind)
+
+
+def test_a_checkpoint_is_written_as_one_process_writes_it(quick):
+    """Names, shapes and dtypes of weights and the optimizer's state; numbers to rounding."""
+    for name, kind in (("zero-LoRA", "LoRA"), ("fsdp-LoRA", "LoRA"), ("fsdp-tied", "tied")):
+        ours, theirs = quick / name / "checkpoint-3", alone(quick, kind) / "checkpoint-3"
+        assert [path.name for path in sorted(ours.iterdir())] == [path.name for path in sorted(theirs.iterdir())]
+        for file in [path.name for path in ours.glob("*.safetensors") if path.name != "rng.safetensors"]:
+            one, other = load_file(ours / file), load_file(theirs / file)
+            assert {key: (one[key].shape, one[key].dtype) for key in one} == {
+                key: (other[key].shape, other[key].dtype) for key in other
+            }
+            for key, tensor in one.items():
+                torch.testing.assert_close(tensor, other[key], rtol=1e-3, atol=1e-5, msg=f"{name} {file} {key}")
+
+
+@pytest.mark.parametrize("name", ["zero-LoRA", "fsdp-LoRA"])
+def test_one_process_goes_on_from_what_two_shared_out(quick, tmp_path, name):
+    shutil.copytree(quick / name / "checkpoint-2", tmp_path / "out" / "checkpoint-2")
+    values = ALONE["LoRA"]["values"] | {"resume_from_checkpoint": True}
+    _, resumed = train(tmp_path, quick / "base", quick / "prepared", "out", **values)
+    require_close(resumed, alone(quick, "LoRA"))
+    assert "equal within tolerance" in json.loads((resumed / "finetune_args.json").read_text())["resumed"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [one["name"] for one in SLOW if not one["name"].endswith(("stopped", "NaN"))])
+def test_every_strategy_trains_every_kind_as_one_process_does(slow, name):
+    kind = next((kind for kind in ALONE if f"-{kind}" in name), "full")
+    require_same_steps(slow, name, kind)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["zero", "fsdp"])
+def test_a_run_that_goes_on_by_the_same_strategy_is_equal_to_the_bit(slow, strategy):
+    whole, resumed = slow / f"{strategy}-full", slow / f"{strategy}-full-resumed"
+    assert history(resumed, "loss") == history(whole, "loss")
+    files = [path / "model.safetensors" for path in (whole, resumed)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert "bit-identical" in json.loads((resumed / "finetune_args.json").read_text())["resumed"]
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_on_by_another_strategy_says_so(slow):
+    receipt = json.loads((slow / "ddp-full-from-fsdp" / "finetune_args.json").read_text())["resumed"]
+    assert "equal within tolerance" in receipt
+    assert "the data parallel strategy was fsdp and is ddp" in receipt
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_ends_both_after_the_step_that_they_take_together(slow):
+    assert endings(slow, "fsdp-stopped") == [{"exit": 143}, {"exit": 143}]
+    assert [path.name for path in (slow / "fsdp-stopped").glob("checkpoint-*")]
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_no_number_ends_both_with_the_same_words(slow):
+    one, other = endings(slow, "fsdp-NaN")
+    assert one == other
+    assert "The loss is nan at step" in one["error"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", [ZERO, FSDP], ids=["zero", "fsdp"])
+def test_a_process_that_is_killed_ends_the_other_and_is_told(tmp_path, strategy):
+    made(tmp_path)
+    record = run_on_two(tmp_path, [{"name": "out", "values": LORA | strategy, "disturbance": ["SIGKILL", 3]}])
+    assert (record.exit_code, record.signal) == (137, 9)
+    assert "process 1 ended with -9" in (tmp_path / "step" / "log.txt").read_text()
