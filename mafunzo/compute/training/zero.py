@@ -31,7 +31,6 @@ from mafunzo.entities.deepspeed import OFFLOADS, DeepSpeedConfig
 class DeepSpeedZero:
     """Steps that DeepSpeed takes."""
 
-    in_lockstep = True
     shards_weights = False
 
     def __init__(
@@ -63,7 +62,7 @@ class DeepSpeedZero:
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,  # which would have to be compiled
         }
-        self.strategy = f"ZeRO {config.stage}"
+        self.strategy, self.in_lockstep = f"ZeRO {config.stage}", ranks.size > 1
         self._network, self._base, self._ranks, self._is_adapter = network, optimizer, ranks, arguments.apply_lora
         groups = [list(group["params"]) for group in optimizer.param_groups]  # DeepSpeed puts flat ones in their place
         self._weights = [weight for group in groups for weight in group]
