@@ -128,6 +128,9 @@ def plan_memory(run: Run) -> MemoryPlan:
     free, state, used = free_bytes(run.device), _state_bytes(run), used_bytes(run.device)  # before a pass is counted
     free //= run.ranks.processes_on(run.device)
     costs = _costs(run, lengths.index(longest))
+    release(
+        run.device
+    )  # the allocator would keep what the counted passes took, in pieces that a whole pass has no use for
     held, limit = used + state, run.arguments.max_memory_gb * 1e9
     budget = free * SHARE - state
     if limit:

@@ -314,3 +314,13 @@ def test_a_probe_that_memory_has_no_room_for_takes_fewer_tokens(tmp_path, base, 
     most[0] = 5
     with pytest.raises(OutOfMemory, match=r"Out of memory before the first step, in a pass of 16 tokens: the network"):
         plan_memory(run_of(tmp_path, base, prepared))
+
+
+def test_what_the_counted_passes_took_is_given_back_before_the_first_step(tmp_path, base, prepared, monkeypatch):
+    """Else the process would hold it beside what the plan counts with."""
+    events: list[str] = []
+    inner = memory_plan._kept_bytes
+    monkeypatch.setattr(memory_plan, "_kept_bytes", lambda *args: events.append("pass") or inner(*args))
+    monkeypatch.setattr(memory_plan, "release", lambda device: events.append("release"))
+    plan_memory(run_of(tmp_path, base, prepared))
+    assert events[-1] == "release" and events.count("release") == 1 and "pass" in events
