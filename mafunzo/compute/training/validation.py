@@ -59,8 +59,6 @@ def _validate(run: Run, rows: Rows, on_batch: Callable[[], None], packed: Packed
             loss_sum += sums.loss
             terms += sums.terms
             counts.update(sums.counts)
-            if run.stepper.shards_weights and not own[0]:
-                run.loss(filler(run))  # the others' passes gather weights from this rank
             done = min((turn + size) * batch_rows, n_rows)
             progress.update(done, loss=loss_sum / max(terms, 1))
             on_batch()
@@ -100,6 +98,8 @@ def _turn(run: Run, rows: Rows, own: range, packed: PackedNetwork, pass_rows: in
         try:
             for start in range(own.start, own.stop, pass_rows):
                 _add(run, rows, range(start, min(start + pass_rows, own.stop)), packed, sums)
+            if run.stepper.shards_weights and not own:
+                run.loss(filler(run))  # the others' passes gather weights from this rank
         except Exception as raised:
             if not is_out_of_memory(raised) or run.stepper.shards_weights:  # the others wait for this one within a pass
                 raise
