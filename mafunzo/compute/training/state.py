@@ -14,6 +14,8 @@ from mafunzo.compute.training.head_loss import CHUNK
 from mafunzo.compute.training.run import Run, TrainingRequest
 from mafunzo.compute.training.tightening import Tightness
 from mafunzo.entities.parameters.finetune import FREE_ON_RESUME, NEW_ON_RESUME
+from mafunzo.entities.parameters.parameter import typed
+from mafunzo.entities.parameters.table import PARAMETERS
 from mafunzo.errors import InvalidParameter
 
 logger = logging.getLogger(__name__)
@@ -214,7 +216,8 @@ def _is_of(run: Run, saved: Mapping[str, Any]) -> bool:
 
 def _is_whole_state(folder: Path, saved: Mapping[str, Any]) -> bool:
     """Return whether the optimizer's state is there weight by weight; earlier versions left DeepSpeed's as its own parts."""
-    is_deepspeed = saved.get("mafunzo", {}).get("values", {}).get("apply_deepspeed") == "true"
+    values = saved.get("mafunzo", {}).get("values", {})
+    is_deepspeed = typed(PARAMETERS["apply_deepspeed"], values.get("apply_deepspeed"))
     return not is_deepspeed or "strategy" in checkpoint.read_manifest(folder)
 
 

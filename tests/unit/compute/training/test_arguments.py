@@ -17,6 +17,7 @@ from tests.support.component_line import values_of
 FIELDS = [field.name for field in fields(TrainingArguments)]
 NO_VALIDATION = {"evaluation_strategy": "disable"}
 WITHOUT_EFFECT = {
+    "auto_find_batch_size": "passes are made smaller when memory runs out whatever it says, and it is refused where they can't be",
     "eval_accumulation_steps": "evaluation keeps sums and no predictions, so that nothing has to move off the GPU",
     "metric_for_best_model": "the validation loss is the one metric that isn't refused",
 }

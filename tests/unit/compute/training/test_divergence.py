@@ -106,6 +106,7 @@ def test_a_run_without_validation_that_diverges_says_so_and_keeps_the_best_check
     assert all(saved[name].equal(result[name].float()) for name in result)
 
 
+@pytest.mark.slow
 def test_a_run_with_validation_that_diverges_keeps_the_best_by_that(tmp_path, base, rising):
     backwards = [(ids[::-1], [-100, -100, *ids[::-1][2:]]) for ids, _ in learnable_rows(8, seed=3)]
     prepared = write_prepared(tmp_path / "p", learnable_rows(24), backwards)
@@ -116,6 +117,7 @@ def test_a_run_with_validation_that_diverges_keeps_the_best_by_that(tmp_path, ba
     assert told.endswith(f"the result is of step {results['best_step']:.0f}, the best by the validation loss")
 
 
+@pytest.mark.slow
 def test_a_loss_that_falls_again_is_told_too(tmp_path, base, caplog, rising):
     prepared = write_prepared(tmp_path / "p", learnable_rows(24))
     rising[20:] = [4.0] * 10 + [6.0] * 10 + [8.0] * 10 + [0.0] * 30

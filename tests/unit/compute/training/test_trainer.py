@@ -106,6 +106,7 @@ def test_when_memory_runs_out_forward_passes_are_halved_and_the_result_is_the_sa
     assert history(halved, "loss") == pytest.approx(history(plain, "loss"), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_out_of_memory_makes_passes_smaller_and_says_what_to_lower_in_the_end(tmp_path, base):
     """Real allocation failures, in a process whose address space is limited."""
     prepared = write_prepared(tmp_path / "p", random_rows(4, shortest=20000, longest=20001))
