@@ -16,7 +16,7 @@ http = httpx.Client(timeout=LIMIT_S, trust_env=False, limits=httpx.Limits(max_ke
 
 
 def pause() -> None:
-    time.sleep(0.02)
+    time.sleep(0.05)
 
 
 def until(

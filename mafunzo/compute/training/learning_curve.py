@@ -12,7 +12,8 @@ def draw_learning_curve(history: Sequence[Mapping[str, Any]], best_step: int | N
 
     train = [(entry["step"], entry["loss"]) for entry in history if entry.get("loss") is not None]
     held_out = [(entry["step"], entry["eval_loss"]) for entry in history if entry.get("eval_loss") is not None]
-    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
+    figure = Figure(figsize=(8, 4.5), dpi=120)
+    figure.subplots_adjust(left=0.12, right=0.97, top=0.92, bottom=0.12)  # a layout engine would draw all of it twice
     axes = figure.add_subplot()
     if train:
         marker = "." if len(train) < 60 else ""

@@ -249,7 +249,24 @@ def _interpreter(environment: Environment) -> Interpreter:
 def _python_on_path(version: tuple[int, int]) -> str | None:
     """Return a Python that can make virtual environments; a name on PATH may be a shim without one, or lack the modules."""
     path = shutil.which(f"python{version[0]}.{version[1]}")
-    return None if path is None else _interpreter_behind(path)
+    if path is None:
+        return None
+    absolute = Path(path).absolute()
+    return str(absolute) if _makes_environments(absolute, version) else _interpreter_behind(path)
+
+
+def _makes_environments(path: Path, version: tuple[int, int]) -> bool:
+    """Return whether it can be seen, without starting it, that `path` is a Python with `venv` and `ensurepip`.
+
+    A script may start another Python, or none. What is seen is the standard library beside the program that links lead to.
+    """
+    library = path.resolve().parent.parent / "lib" / f"python{version[0]}.{version[1]}"
+    try:
+        with path.open("rb") as program:
+            is_script = program.read(2) == b"#!"
+    except OSError:
+        return False
+    return not is_script and all((library / name).is_dir() for name in ("venv", "ensurepip"))
 
 
 @cache  # a list of environments asks after the same few, and starting a Python takes long

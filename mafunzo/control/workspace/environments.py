@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mafunzo.control.launcher.environment import ENVIRONMENTS_FOLDER, READY_FILE, environment_folder, is_ready, remove
+from mafunzo.control.launcher.environment import ENVIRONMENTS_FOLDER, environment_folder, is_ready, remove
 from mafunzo.control.store.catalog import CURATED, curated_environment, curated_environments, environment_cards
 from mafunzo.control.store.codec import decode
 from mafunzo.control.workspace.services import Services
@@ -26,8 +26,7 @@ Names = list[str]
 class KnownEnvironment:
     """An environment that a step may name.
 
-    folder: where its packages are, or would be; None for Mafunzo's own, and in a list for what isn't built.
-    size_bytes: on the disk; 0 unless it is built.
+    folder: where its packages are, or would be; None for Mafunzo's own. size_bytes: on the disk; 0 unless it is built.
     """
 
     environment: Environment
@@ -66,12 +65,11 @@ class Environments:
         `NotFound` where there is no such version.
         """
         curated = [(curated_environment(card.name), card.description) for card in environment_cards()]
-        is_any_built = any((self._services.home.root / ENVIRONMENTS_FOLDER).glob(f"*/{READY_FILE}"))
         return followed_by(
-            [self._listed(one, description, is_any_built) for one, description in curated if one],
+            [self._known(one, description) for one, description in curated if one],
             str,
             lambda last: [
-                _registered(asset, self._listed(environment_of(asset), asset.description, is_any_built))
+                self._registered(asset)
                 for asset in self._versions.page(limit, last, with_archived=with_hidden, with_anonymous=with_hidden)
             ],
             limit,
@@ -83,8 +81,7 @@ class Environments:
         reference = parse_reference(name)
         if isinstance(reference, AssetReference):
             if self._versions.has(reference.name):
-                asset = self._versions.get(reference)
-                return _registered(asset, self._known(environment_of(asset), asset.description))
+                return self._registered(self._versions.get(reference))
             if curated := curated_environment(reference.name):
                 return self._known(curated)
         names = ", ".join(sorted({known.environment.name for known in self.list()}))
@@ -143,10 +140,9 @@ class Environments:
         remove(known.folder)
         return known.size_bytes
 
-    def _listed(self, environment: Environment, description: str, is_any_built: bool) -> KnownEnvironment:
-        """As `_known`, but where nothing is built, no other Python is started to find out where it would be."""
-        known = self._known(environment, description) if is_any_built else KnownEnvironment(environment, description)
-        return known if known.is_built else replace(known, folder=None)
+    def _registered(self, asset: Asset) -> KnownEnvironment:
+        known = self._known(environment_of(asset), asset.description)
+        return replace(known, is_registered=True, is_archived=asset.is_archived)
 
     def _known(self, environment: Environment, description: str = "") -> KnownEnvironment:
         folder = self._folder(environment)
@@ -181,10 +177,6 @@ class Environments:
             for step in records.steps.running()
             if step.spec.runtime and known.folder is not None and self._folder(step.spec.runtime) == known.folder
         ]
-
-
-def _registered(asset: Asset, known: KnownEnvironment) -> KnownEnvironment:
-    return replace(known, is_registered=True, is_archived=asset.is_archived)
 
 
 def _offered(environment: Environment) -> Asset:

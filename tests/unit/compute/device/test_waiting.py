@@ -97,7 +97,9 @@ PROGRAM = """
         pytest.param(
             "os.environ.pop('OMP_WAIT_POLICY', None)", ["more threads than cores", "gone"], id="nothing is set"
         ),
-        pytest.param("os.environ['OMP_WAIT_POLICY'] = 'PASSIVE'", ["no watch"], id="a policy is set"),
+        pytest.param(
+            "os.environ['OMP_WAIT_POLICY'] = 'PASSIVE'", ["no watch"], id="a policy is set", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_libgomp_has_more_threads_than_cores_while_the_machine_is_busy(before: str, printed: list[str]) -> None:

@@ -16,6 +16,8 @@ from mafunzo.errors import NotSupported
 from tests.support.tiny_network import ARCHITECTURES, VOCABULARY, make_network
 
 STEPS = 24
+QUICK = {"llama", "gemma3", "gpt2"}
+"""Without a window, with windows in some layers, and with learned positions; all are compared in the slow tier."""
 COMPUTED = HalfFormats(computed=frozenset({"bfloat16"}))
 CONVERTED = HalfFormats(converted=frozenset({"bfloat16"}))
 
@@ -60,7 +62,9 @@ def batched_greedy(executor: TorchExecutor, prompts: list[list[int]], chunk: int
 
 
 @pytest.mark.parametrize("is_packed", [False, True], ids=["plain weights", "packed weights"])
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "architecture", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in ARCHITECTURES]
+)
 def test_greedy_tokens_of_a_mixed_batch_are_those_of_plain_generate(architecture: str, is_packed: bool) -> None:
     network = make_network(architecture)
     expected = [plain_greedy(network, prompt) for prompt in prompts()]
@@ -78,7 +82,7 @@ def test_the_window_changes_the_tokens_so_that_comparing_them_would_notice_its_l
 
 
 @pytest.mark.parametrize("architecture", ["llama", "phi3", "gemma3"])
-@pytest.mark.parametrize("chunk", [1, 7, 16])
+@pytest.mark.parametrize("chunk", [1, 7, pytest.param(16, marks=pytest.mark.slow)])
 def test_a_prompt_in_chunks_gives_the_same_tokens(architecture: str, chunk: int) -> None:
     network = make_network(architecture)
     expected = [plain_greedy(network, prompt) for prompt in prompts()]

@@ -38,7 +38,7 @@ def test_greedy_takes_the_most_likely() -> None:
         pytest.param(Sampling(top_p=0.0), id="top_p 0 keeps one"),
         pytest.param(Sampling(temperature=1.5, top_k=40, top_p=0.6), id="all three"),
         pytest.param(Sampling(min_p=0.1), id="min_p"),
-        pytest.param(Sampling(temperature=2.0, min_p=0.05, top_p=0.9), id="min_p of a nucleus"),
+        pytest.param(Sampling(temperature=2.0, min_p=0.05, top_p=0.9), id="min_p of a nucleus", marks=pytest.mark.slow),
         pytest.param(Sampling(min_p=1.0), id="min_p 1 keeps the most likely"),
     ],
 )

@@ -15,7 +15,9 @@ def run_of(tmp_path, base, prepared, values):
     return assemble(TrainingRequest(base, prepared, tmp_path / "out", TrainingArguments.from_values(values)))
 
 
-@pytest.mark.parametrize("values", [LORA, FULL, ZERO], ids=["LoRA", "full", "DeepSpeed"])
+@pytest.mark.parametrize(
+    "values", [LORA, FULL, pytest.param(ZERO, marks=pytest.mark.slow)], ids=["LoRA", "full", "DeepSpeed"]
+)
 def test_every_part_of_a_run_is_measured(tmp_path, base, prepared, values):
     measured = probe(run_of(tmp_path, base, prepared, values), 64)
     costs = measured.costs

@@ -46,7 +46,9 @@ def test_only_so_many_checkpoints_are_kept_the_best_among_them(tmp_path, base):
     assert {path.name for path in folder.glob("checkpoint-*")} == {f"checkpoint-{best}", "checkpoint-30"}
 
 
-@pytest.mark.parametrize("values", [LORA, FULL, ZERO], ids=["LoRA", "full", "DeepSpeed"])
+@pytest.mark.parametrize(
+    "values", [LORA, FULL, pytest.param(ZERO, marks=pytest.mark.slow)], ids=["LoRA", "full", "DeepSpeed"]
+)
 def test_going_on_from_a_checkpoint_gives_the_same_bits(tmp_path, base, prepared, values):
     """A second run finds the first one's checkpoint in an earlier attempt's folder; dropout tests the random state."""
     values = values | {"num_train_epochs": 3, "lora_dropout": 0.1, "resume_from_checkpoint": True}
@@ -249,7 +251,10 @@ def test_deepspeed_s_own_parts_of_the_state_which_earlier_versions_left_are_not_
     assert "is of other parameters or rows, as of another version: it is left out" in caplog.text
 
 
-@pytest.mark.parametrize("schedule", ["linear", "cosine", "polynomial", "constant"])
+@pytest.mark.parametrize(
+    "schedule",
+    ["cosine", *(pytest.param(name, marks=pytest.mark.slow) for name in ("linear", "polynomial", "constant"))],
+)
 def test_more_epochs_and_another_learning_rate_are_gone_on_with_on_their_own_schedule(
     tmp_path, base, prepared, schedule, caplog
 ):

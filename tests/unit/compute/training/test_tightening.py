@@ -137,6 +137,7 @@ def test_where_nothing_is_left_training_ends_with_what_to_do(tmp_path, base, mon
     )
 
 
+@pytest.mark.slow
 def test_deepspeed_cannot_take_a_step_again(tmp_path, base, prepared, monkeypatch):
     run = run_of(tmp_path, base, prepared, **ZERO)
     state = TrainingState(forward_tokens=1024)

@@ -316,6 +316,23 @@ def test_the_python_asked_for_is_taken_from_path_if_it_can_make_environments(
     assert folders[""] == folders["3.6"] != folders["3.8"]
 
 
+def test_a_python_whose_library_is_seen_is_not_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bin_folder, library = tmp_path / "bin", tmp_path / "lib" / "python3.8"
+    bin_folder.mkdir()
+    (bin_folder / "python3.8").write_bytes(b"\x7fELF, which nobody can start")
+    (bin_folder / "python3.8").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{bin_folder}{os.pathsep}{os.environ['PATH']}")
+
+    def folder(python: str) -> Path:
+        return environment_folder(tmp_path, Environment("a", "1", ("tiny",), python))
+
+    assert folder("3.8") == folder("")
+    (library / "venv").mkdir(parents=True)
+    assert folder("3.8") == folder("")
+    (library / "ensurepip").mkdir()
+    assert folder("3.8") != folder("")
+
+
 def test_a_folder_is_named_by_the_packages_alone() -> None:
     root = Path("/root")
     named = environment_folder(root, Environment("a", "1", ("numpy", "scipy")))

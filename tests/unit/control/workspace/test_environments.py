@@ -44,18 +44,6 @@ def test_environments_are_listed_with_what_was_built_of_them(workspace):
     assert (own.folder, own.is_built, own.is_registered) == (None, False, False)
 
 
-def test_a_list_starts_no_other_python_while_nothing_is_built(workspace, monkeypatch):
-    def fail(path):
-        pytest.fail(f"{path} would be started.")
-
-    monkeypatch.setattr("mafunzo.control.launcher.environment._interpreter_behind", fail)
-    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
-    request = EnvironmentRequest(environment=Environment("old", "1", packages=("humanize",), python="3.7", image="x"))
-    workspace.environments.create(request)
-    known = next(one for one in workspace.environments.list() if one.is_registered)
-    assert (str(known), known.is_built, known.folder) == ("old:1", False, None)
-
-
 def test_an_unknown_environment_is_told_with_those_that_there_are(workspace):
     register(workspace, "small")
     with pytest.raises(NotFound, match=r"No environment is called 'smal'. There are: .*small"):
