@@ -6,12 +6,12 @@ Every byte is a token and so is each of the family's own tokens, so that a wrong
 templates come from TRL's package, which keeps them as the models ship them; those that it hasn't are written out below.
 """
 
+import importlib.util
 import re
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import trl
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
@@ -20,7 +20,9 @@ from mafunzo.compute.components.tiny_model import RECIPES
 from mafunzo.entities.conversation import Conversation
 from mafunzo.errors import InvalidData
 
-TEMPLATES = Path(trl.__file__).parent / "chat_templates"
+TRL = importlib.util.find_spec("trl")  # found, not imported: importing it takes a second
+assert TRL is not None and TRL.origin is not None
+TEMPLATES = Path(TRL.origin).parent / "chat_templates"
 SMOLLM2 = """{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system
 You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>
 ' }}{% endif %}{{'<|im_start|>' + message['role'] + '

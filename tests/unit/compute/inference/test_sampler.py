@@ -34,7 +34,9 @@ def test_greedy_takes_the_most_likely() -> None:
         pytest.param(Sampling(top_k=5), id="top_k"),
         pytest.param(Sampling(top_k=10**6), id="top_k beyond the vocabulary"),
         pytest.param(Sampling(top_p=0.8), id="top_p"),
-        pytest.param(Sampling(temperature=3.0, top_p=0.99), id="a nucleus too large for the shortcut"),
+        pytest.param(
+            Sampling(temperature=3.0, top_p=0.99), id="a nucleus too large for the shortcut", marks=pytest.mark.slow
+        ),
         pytest.param(Sampling(top_p=0.0), id="top_p 0 keeps one"),
         pytest.param(Sampling(temperature=1.5, top_k=40, top_p=0.6), id="all three"),
         pytest.param(Sampling(min_p=0.1), id="min_p"),

@@ -89,6 +89,7 @@ def builder(folder: Path, packages: Sequence[str]) -> "subprocess.Popen[str]":
     return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+@pytest.mark.slow
 def test_a_command_finds_the_packages_and_none_of_mafunzo_s_own(root: Path, tiny: Environment, tmp_path: Path) -> None:
     (tmp_path / "json.py").write_text("raise SystemExit('the code of a step must not be imported by what builds')")
     command = "tiny; echo $VIRTUAL_ENV; cd /; python -c 'import tiny, sys; print(sys.prefix)'; python -c 'import yaml'"
@@ -101,6 +102,7 @@ def test_a_command_finds_the_packages_and_none_of_mafunzo_s_own(root: Path, tiny
     assert "No module named 'yaml'" in done.stdout
 
 
+@pytest.mark.slow
 def test_what_is_built_is_used_again_as_it_is(root: Path, tiny: Environment, tmp_path: Path) -> None:
     folder = environment_folder(root, tiny)
     before = sorted(path.stat().st_mtime_ns for path in folder.rglob("*"))
@@ -111,6 +113,7 @@ def test_what_is_built_is_used_again_as_it_is(root: Path, tiny: Environment, tmp
     assert sorted(path.stat().st_mtime_ns for path in folder.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_what_a_step_installs_is_its_own(root: Path, tiny: Environment, wheels: Path, tmp_path: Path) -> None:
     """Also programs of the environment itself find it; neither the next step nor the environment does."""
     program = environment_folder(root, tiny) / "bin" / "tiny"
@@ -134,6 +137,7 @@ def test_what_a_step_installs_in_mafunzo_s_own_environment_stays_out_of_it(wheel
     assert importlib.util.find_spec("tiny") is None
 
 
+@pytest.mark.slow
 def test_a_step_s_own_python_path_counts(root: Path, tiny: Environment, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "mine.py").write_text("print('found')")
@@ -141,6 +145,7 @@ def test_a_step_s_own_python_path_counts(root: Path, tiny: Environment, tmp_path
     assert run(setup + "python -c 'import mine'", tmp_path).stdout.splitlines()[-1] == "found"
 
 
+@pytest.mark.slow
 def test_the_marker_tells_what_was_installed(root: Path, tiny: Environment) -> None:
     record = json.loads((environment_folder(root, tiny) / ".ready").read_text())
     assert record["packages"] == list(tiny.packages) and "tiny==1.0" in record["installed"]
