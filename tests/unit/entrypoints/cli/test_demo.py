@@ -165,7 +165,7 @@ def test_a_demo_takes_the_size_of_the_one_before(
     assert size_of(tmp_path / "home" / "demo.json").name == "large"
     told = capsys.readouterr().out
     assert (
-        "Chosen: size large, about 3 min: this machine computes 10,000 GFLOP/s in bfloat16, and 64.0 GB of memory"
+        "Chosen: size large, about 2 min: this machine computes 10,000 GFLOP/s in bfloat16, and 64.0 GB of memory"
         in told
     )
     assert size_of(tmp_path / "home" / "demo.json").name == "large", "it isn't measured again"
