@@ -52,10 +52,9 @@ def _validate(run: Run, rows: Rows, on_batch: Callable[[], None], packed: Packed
     packed.network.eval()
     with torch.no_grad(), run.autocast():
         for turn in range(0, len(starts), size):
-            own = [
-                range(start, min(start + batch_rows, n_rows)) for start in starts[turn + rank : turn + rank + 1]
-            ] or [range(0)]
-            sums, pass_rows = _turn(run, rows, own[0], packed, pass_rows)
+            start = (turn + rank) * batch_rows
+            own = range(start, min(start + batch_rows, n_rows))  # empty for a rank that has no batch at the last turn
+            sums, pass_rows = _turn(run, rows, own, packed, pass_rows)
             loss_sum += sums.loss
             terms += sums.terms
             counts.update(sums.counts)
