@@ -10,19 +10,15 @@ the median.
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from record import cached_model, machine, write
+from record import cached_model, machine, run_component, write
 
 from mafunzo import settings
 from mafunzo.dataset.download import Access, get_dataset
 from mafunzo.entities.estimate import Estimate, Scoreboard, error_share, scoreboard_of
-from mafunzo.tracking.step_folder import STEP_FOLDER
 
 TRAIN_ROWS, VALIDATION_ROWS = 64, 12
 TIME_BAR, MEMORY_BAR = 0.15, 0.10
@@ -81,13 +77,13 @@ def prepare(model: Path, scratch: Path, length: int) -> Path:
         paths[split].write_text("\n".join(rows) + "\n", encoding="utf-8")
     run_component(
         "prepare_data",
-        scratch / f"step-{length}",
         model=model,
         train_file_path=paths["train"],
         validation_file_path=paths["validation"],
         test_file_path=paths["validation"],
         max_seq_length=length,
         prepared=scratch / f"prepared-{length}",
+        step=scratch / f"step-{length}",
     )
     return scratch / f"prepared-{length}"
 
@@ -95,8 +91,8 @@ def prepare(model: Path, scratch: Path, length: int) -> Path:
 def measure(model: Path, prepared: Path, folder: Path, values: Values) -> dict[str, float]:
     """Return what was estimated for a configuration, what it took, and the errors."""
     inputs = {"model": model, "prepared": prepared, **values}
-    run_component("estimate", folder / "estimating", **inputs, estimate=folder / "estimate")
-    run_component("finetune", folder / "training", **inputs, pytorch_model_folder=folder / "model")
+    run_component("estimate", **inputs, estimate=folder / "estimate", step=folder / "estimating")
+    run_component("finetune", **inputs, pytorch_model_folder=folder / "model", step=folder / "training")
     estimate = Estimate.from_dict(json.loads((folder / "estimate" / "estimate.json").read_text(encoding="utf-8")))
     results = json.loads((folder / "model" / "all_results.json").read_text(encoding="utf-8"))
     seconds, peak = results["train_runtime"], results["peak_memory_bytes"]
@@ -108,17 +104,6 @@ def measure(model: Path, prepared: Path, folder: Path, values: Values) -> dict[s
         "measured, GB": round(peak / 1e9, 2),
         "memory error": round(error_share(estimate.memory_bytes.expected, peak), 3),
     }
-
-
-def run_component(name: str, step: Path, **inputs: Any) -> None:
-    """Run a step's process as a job does; what it prints is shown where it fails."""
-    step.mkdir(parents=True)
-    words = [word for key, value in inputs.items() for word in (f"--{key}", str(value))]
-    command = [sys.executable, "-m", f"mafunzo.compute.components.{name}", *words]
-    environment = os.environ | {STEP_FOLDER: str(step)}
-    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if process.returncode:
-        raise SystemExit(process.stdout + process.stderr)
 
 
 def shares(board: Scoreboard) -> dict[str, dict[str, float]]:

@@ -17,6 +17,7 @@ The token ids and labels of both must be equal, or nothing is written. Memory is
 import argparse
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -174,7 +175,7 @@ def prepare_ours(request: Numbers) -> tuple[float, float]:
 
     scratch = Path(request["scratch"])
     load_tokenizer(Path(request["model"]))  # for its imports too
-    subprocess.run(["rm", "-rf", scratch / "ours"], check=True)
+    shutil.rmtree(scratch / "ours", ignore_errors=True)
     values = {
         "model": request["model"],
         "train_file_path": scratch / f"{request['rows']}.jsonl",

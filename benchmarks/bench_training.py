@@ -39,7 +39,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from record import cached_model, machine, write
+from record import cached_model, machine, run_component, write
 
 from mafunzo import settings
 from mafunzo.compute.device.precision import computes_bfloat16, instruction_sets
@@ -325,8 +325,7 @@ def run_trl(request: Numbers, timer: Timer) -> Numbers:
 
 def run_ours(request: Numbers, timer: Timer) -> Numbers:
     """Run the finetune component as a job does."""
-    from mafunzo.compute.components import finetune
-    from mafunzo.compute.components.command import run as run_component
+    from mafunzo.compute.components import command, finetune
     from mafunzo.compute.training.trainer import Trainer
 
     take_step = Trainer.step
@@ -357,7 +356,7 @@ def run_ours(request: Numbers, timer: Timer) -> Numbers:
         "logging_steps": 1,
     }
     sys.argv = [finetune.__file__, *(word for name, value in values.items() for word in (f"--{name}", str(value)))]
-    run_component(finetune.__file__, finetune.work)
+    command.run(finetune.__file__, finetune.work)
     output = Path(request["output"])
     state = json.loads((output / "trainer_state.json").read_text(encoding="utf-8"))
     plan = json.loads((output / "finetune_args.json").read_text(encoding="utf-8"))
@@ -460,16 +459,15 @@ def prepare(model: Path, scratch: Path, case: Case) -> Path:
     rows.write_text("\n".join(lines) + "\n", encoding="utf-8")
     held_out = scratch / "held_out.jsonl"
     held_out.write_text("\n".join(data["test"].read_text(encoding="utf-8").splitlines()[:10]) + "\n", encoding="utf-8")
-    inputs = {
-        "model": model,
-        "train_file_path": rows,
-        "validation_file_path": held_out,
-        "test_file_path": held_out,
-        "max_seq_length": case.tokens,
-        "prepared": scratch / "prepared",
-    }
-    words = [word for name, value in inputs.items() for word in (f"--{name}", str(value))]
-    subprocess.run([sys.executable, "-m", "mafunzo.compute.components.prepare_data", *words], check=True)
+    run_component(
+        "prepare_data",
+        model=model,
+        train_file_path=rows,
+        validation_file_path=held_out,
+        test_file_path=held_out,
+        max_seq_length=case.tokens,
+        prepared=scratch / "prepared",
+    )
     train = scratch / "prepared" / "train.parquet"
     pq.write_table(pq.read_table(train).slice(0, count), train)
     return scratch / "prepared"

@@ -5,6 +5,7 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ import psutil
 import torch
 
 from mafunzo import settings
+from mafunzo.tracking.step_folder import STEP_FOLDER
 
 HERE = Path(__file__).parent
 
@@ -51,3 +53,16 @@ def cached_model() -> Path:
     if not folders:
         raise SystemExit("No model is cached. Run `make prefetch`, or name a Hugging Face folder with --model.")
     return folders[-1]
+
+
+def run_component(name: str, *, step: Path | None = None, **inputs: Any) -> None:
+    """Run a component's process as a job does, in a step's folder if one is named; what it prints is shown where it fails."""
+    environment = dict(os.environ)
+    if step is not None:
+        step.mkdir(parents=True)
+        environment[STEP_FOLDER] = str(step)
+    words = [word for key, value in inputs.items() for word in (f"--{key}", str(value))]
+    command = [sys.executable, "-m", f"mafunzo.compute.components.{name}", *words]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise SystemExit(process.stdout + process.stderr)
