@@ -38,8 +38,8 @@ def test_another_folder_has_none_of_it(marked: subprocess.Popen[bytes], tmp_path
 def test_a_process_of_the_session_that_shows_no_environment_is_found(tmp_path: Path) -> None:
     bare = subprocess.Popen(["/usr/bin/env", "-i", "/bin/sleep", "600"], start_new_session=True)
     try:
-        while mark_of(psutil.Process(bare.pid)) is not None:
-            pass
+        while psutil.Process(bare.pid).name() != "sleep" or mark_of(psutil.Process(bare.pid)) is not None:
+            time.sleep(0.01)
         assert [process.pid for process in Tree().of(tmp_path, None, bare.pid)] == [bare.pid]
         assert Tree().of(tmp_path, None, None) == [], "outside of the session it's a stranger"
     finally:
