@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-from openai.types.chat import ChatCompletion
 
 from mafunzo.errors import InvalidParameter
 from mafunzo.protocol.chat import (
@@ -153,6 +152,8 @@ def test_a_body_that_is_no_object_is_refused(body: object) -> None:
 
 
 def test_an_answer_is_what_the_sdk_reads() -> None:
+    from openai.types.chat import ChatCompletion
+
     body = chat_completion(HEADING, [chat_choice(0, "Hé", [], "stop", [TOKEN])], Usage(3, 2))
     completion_object = ChatCompletion.model_validate(body, strict=True)
     assert completion_object.choices[0].message.content == "Hé"
@@ -166,6 +167,8 @@ def test_an_answer_is_what_the_sdk_reads() -> None:
 
 
 def test_an_answer_that_calls_says_so() -> None:
+    from openai.types.chat import ChatCompletion
+
     call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
     body = chat_completion(HEADING, [chat_choice(0, "", [call], "stop")], Usage(1, 1))
     completion_object = ChatCompletion.model_validate(body)

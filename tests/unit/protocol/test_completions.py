@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-from openai.types import Completion
 
 from mafunzo.errors import InvalidParameter
 from mafunzo.protocol.chat import Heading, TokenLogprob, Usage
@@ -60,6 +59,8 @@ def test_what_is_wrong_with_a_text_completion_is_refused_by_name(body: dict[str,
 
 
 def test_a_text_completion_is_what_the_sdk_reads() -> None:
+    from openai.types import Completion
+
     choice = Choice("Hé", (4, 5), ("H", "é"), (None, TOKEN), "stop", (0, 1))
     # As the SDK builds it, which takes the null of the first token that its type doesn't mention.
     completion_object = Completion.construct(**completion(HEADING, [choice], Usage(2, 0)))

@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-from openai.types.chat import ChatCompletionChunk
 
 from mafunzo.protocol.chat import Heading, TokenLogprob, Usage, chat_request_from_dict
 from mafunzo.protocol.completions import completion_request_from_dict
@@ -168,6 +167,8 @@ def test_an_event_is_one_line_of_json_in_utf_8() -> None:
 
 
 def test_chunks_are_what_the_sdk_reads() -> None:
+    from openai.types.chat import ChatCompletionChunk
+
     stream = ChatStream(HEADING, chat_request(tools=TOOLS, logprobs=True, stream=True, stream_options=INCLUDED))
     token = TokenLogprob("é", "é".encode(), -0.5, (TokenLogprob("e", b"e", -1.0),))
     chunks = stream.begin() + stream.text("é", [token]) + stream.text(f"<tool_call>{CALL}", [])

@@ -70,6 +70,7 @@ def test_a_snapshot_sees_one_moment_and_holds_up_no_writer(database: Database) -
     assert _version(database) == "2"
 
 
+@pytest.mark.parametrize("url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True)
 def test_threads_and_processes_that_count_at_once_lose_no_count(
     database: Database, home: Home, url: str | None, start_python: Callable[..., Popen[str]]
 ) -> None:

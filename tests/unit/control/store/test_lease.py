@@ -82,6 +82,7 @@ def test_owners_hold_different_gpus(leases: Leases) -> None:
     assert leases.devices("three") == (0,)
 
 
+@pytest.mark.parametrize("url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True)
 def test_processes_that_take_at_once_never_hold_more_than_the_machine_has(
     leases: Leases, home: Home, url: str | None, start_python: Callable[..., Popen[str]]
 ) -> None:

@@ -136,6 +136,7 @@ def test_older_code_refuses_a_newer_home_and_says_what_to_do(database: Database,
     assert str(home.root) in str(raised.value)
 
 
+@pytest.mark.parametrize("url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True)
 def test_processes_that_open_a_new_home_at_once_all_find_it_whole(
     home: Home, url: str | None, start_python: Callable[..., Popen[str]]
 ) -> None:

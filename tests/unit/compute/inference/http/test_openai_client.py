@@ -3,14 +3,16 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
-import openai
 import pytest
 from pydantic import BaseModel, Field
 
 from mafunzo.compute.inference.http.app import make_app
+
+if TYPE_CHECKING:
+    import openai
 
 TALK: Any = [{"role": "user", "content": "How are you today?"}]
 
@@ -33,10 +35,12 @@ class Plan(BaseModel):
 
 
 @pytest.fixture
-def run(service) -> Callable[[Callable[[openai.AsyncOpenAI], Awaitable[Any]]], Any]:
+def run(service) -> "Callable[[Callable[[openai.AsyncOpenAI], Awaitable[Any]]], Any]":
     """Return a function that runs work with a client."""
 
-    def run_work(work: Callable[[openai.AsyncOpenAI], Awaitable[Any]]) -> Any:
+    def run_work(work: "Callable[[openai.AsyncOpenAI], Awaitable[Any]]") -> Any:
+        import openai
+
         async def main() -> Any:
             http = httpx.AsyncClient(transport=httpx.ASGITransport(make_app(service), raise_app_exceptions=False))
             async with openai.AsyncOpenAI(base_url="http://worker/v1", api_key="none", http_client=http) as client:
@@ -48,7 +52,7 @@ def run(service) -> Callable[[Callable[[openai.AsyncOpenAI], Awaitable[Any]]], A
 
 
 def test_parse_gives_an_object_of_the_class(run):
-    async def work(client: openai.AsyncOpenAI) -> Any:
+    async def work(client: "openai.AsyncOpenAI") -> Any:
         return await client.chat.completions.parse(
             model="chat", messages=TALK, response_format=Plan, max_tokens=400, seed=1
         )
@@ -58,7 +62,7 @@ def test_parse_gives_an_object_of_the_class(run):
 
 
 def test_a_stream_gives_an_object_of_the_class(run):
-    async def work(client: openai.AsyncOpenAI) -> Any:
+    async def work(client: "openai.AsyncOpenAI") -> Any:
         options: Any = {"model": "chat", "messages": TALK, "response_format": Plan, "max_tokens": 400, "seed": 2}
         async with client.chat.completions.stream(**options) as stream:
             return await stream.get_final_completion()
@@ -67,7 +71,9 @@ def test_a_stream_gives_an_object_of_the_class(run):
 
 
 def test_parse_gives_the_arguments_of_a_forced_call(run):
-    async def work(client: openai.AsyncOpenAI) -> Any:
+    import openai
+
+    async def work(client: "openai.AsyncOpenAI") -> Any:
         tool = openai.pydantic_function_tool(Plan, name="paint")
         return await client.chat.completions.parse(
             model="chat", messages=TALK, tools=[tool], tool_choice="required", parallel_tool_calls=False, max_tokens=400
@@ -78,7 +84,9 @@ def test_parse_gives_the_arguments_of_a_forced_call(run):
 
 
 def test_an_answer_that_was_cut_short_is_told_as_such(run):
-    async def work(client: openai.AsyncOpenAI) -> Any:
+    import openai
+
+    async def work(client: "openai.AsyncOpenAI") -> Any:
         await client.chat.completions.parse(model="chat", messages=TALK, response_format=Plan, max_tokens=3)
 
     with pytest.raises(openai.LengthFinishReasonError):

@@ -88,6 +88,7 @@ def test_a_job_whose_steps_cannot_be_added_is_not_there_either(records: Records)
     assert len(records.steps.of("job")) == 1
 
 
+@pytest.mark.parametrize("url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True)
 def test_processes_that_add_the_same_jobs_at_once_add_each_once(
     records: Records, home: Home, url: str | None, start_python: Callable[..., Popen[str]]
 ) -> None:

@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-from azure.ai.ml.entities import Environment as SdkEnvironment
 
 from mafunzo.entities.environment import Environment
 from mafunzo.entrypoints.azure.wire.conda import CondaFile, conda_from_text, conda_text
@@ -15,6 +14,8 @@ IMAGE = "mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu22.04"
 
 def sent(**given: Any) -> dict[str, Any]:
     """Return the body that the SDK sends for an environment of its own."""
+    from azure.ai.ml.entities import Environment as SdkEnvironment
+
     body: dict[str, Any] = SdkEnvironment(name="mine", version="3", **given)._to_rest_object().as_dict()
     return body
 

@@ -5,8 +5,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from azure.ai.ml.entities import BuildContext
-from azure.ai.ml.entities import Environment as SdkEnvironment
 
 from mafunzo import Workspace
 from mafunzo.control.store.catalog import curated_environments
@@ -21,6 +19,8 @@ AT = datetime(2026, 1, 2, tzinfo=UTC)
 
 def sent(**given: Any) -> dict[str, Any]:
     """Return the body that the SDK sends for an environment of its own."""
+    from azure.ai.ml.entities import Environment as SdkEnvironment
+
     body: dict[str, Any] = SdkEnvironment(name="mine", version="3", **given)._to_rest_object().as_dict()
     return body
 
@@ -54,6 +54,8 @@ def test_a_conda_file_that_is_no_text_is_refused() -> None:
 
 
 def test_a_docker_build_is_refused_with_what_to_give_instead() -> None:
+    from azure.ai.ml.entities import BuildContext
+
     body = sent(build=BuildContext(path="https://example.org/context", dockerfile_path="Dockerfile"))
     with pytest.raises(NotSupported, match="Give an image and a conda file that lists pip's requirements"):
         environment_from_body("mine", "3", body)
@@ -84,6 +86,7 @@ def test_all_that_was_sent_comes_back_and_reads_the_same() -> None:
 
 def test_the_sdk_reads_its_own_environment_from_the_answer() -> None:
     from azure.ai.ml._restclient.arm_ml_service.models import EnvironmentVersion
+    from azure.ai.ml.entities import Environment as SdkEnvironment
 
     conda = {"name": "x", "dependencies": ["python=3.10", {"pip": ["numpy"]}]}
     asset = kept(sent(image=IMAGE, conda_file=conda, tags={"team": "a"}))

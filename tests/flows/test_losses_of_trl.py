@@ -21,7 +21,7 @@ from tests.support.step_process import ended
 from tests.support.tiny_training import random_rows, write_prepared
 from tests.support.trl_losses import GRID, STEPS, Cell, differences, run_cell, write_cells
 
-ROOT = Path(__file__).parents[4]
+ROOT = Path(__file__).parents[2]
 QUICK = {Cell("32", True, True, 4)}
 REAL = [
     Cell("32", True, True, 4, rate=2e-4),

@@ -10,7 +10,7 @@ import yaml
 
 from mafunzo.compute.components.command import load_interface
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 LINE = '        Metric("loss", "Loss (nats a token)", "likelihood", False, loss),\n'
 
 
