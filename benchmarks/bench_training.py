@@ -272,55 +272,27 @@ class Timer:
 
 def run_trl(request: Numbers, timer: Timer) -> Numbers:
     """Train with SFTTrainer on the same token ids and labels."""
-    from datasets import Dataset
-    from peft import LoraConfig
-    from transformers import TrainerCallback
-    from trl import SFTConfig, SFTTrainer
-
-    class Marks(TrainerCallback):  # type: ignore[misc]
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            timer.mark()
+    from mafunzo.compute.components.trl_peer import Peer, train
 
     chosen = request["settings"]
-    table = pq.read_table(Path(request["prepared"]) / "train.parquet", columns=["input_ids", "labels"])
-    table = table.take(permutation(table.num_rows, SEED, 0))
-    with tempfile.TemporaryDirectory() as output:
-        config = SFTConfig(
-            output_dir=output,
-            bf16=BITS == "16",
-            model_init_kwargs={
-                "dtype": chosen["weights"] if request["is_lora"] else "float32",
-                "attn_implementation": chosen["attention"],
-            },
-            per_device_train_batch_size=chosen["rows a pass"],
-            gradient_accumulation_steps=request["batch"] // chosen["rows a pass"],
-            padding_free=chosen["padding-free"],
-            gradient_checkpointing=chosen["recomputed"],
-            torch_compile=chosen["compiled"],
-            learning_rate=request["rate"],
-            lr_scheduler_type="constant",
-            max_steps=request["steps"],
-            max_length=None,
-            logging_steps=1,
-            save_strategy="no",
-            train_sampling_strategy="sequential",
-            report_to=[],
-            use_cpu=True,
-            disable_tqdm=True,
-            seed=SEED,
-            dataset_kwargs={"skip_prepare_dataset": True},
-        )
-        adapter = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM")
-        trainer = SFTTrainer(
-            model=request["model"],
-            args=config,
-            train_dataset=Dataset(table),
-            peft_config=adapter if request["is_lora"] else None,
-            callbacks=[Marks()],
-        )
-        trainer.train()
-    log = [entry for entry in trainer.state.log_history if "loss" in entry]
-    return {"losses": [entry["loss"] for entry in log], "grad_norms": [entry["grad_norm"] for entry in log]}
+    peer = Peer(
+        model=request["model"],
+        prepared=request["prepared"],
+        rows=request["batch"],
+        steps=request["steps"],
+        rows_a_pass=chosen["rows a pass"],
+        padding_free=chosen["padding-free"],
+        recomputed=chosen["recomputed"],
+        compiled=chosen["compiled"],
+        attention=chosen["attention"],
+        weights=chosen["weights"],
+        bits=BITS,
+        is_lora=request["is_lora"],
+        rank=RANK,
+        rate=request["rate"],
+        seed=SEED,
+    )
+    return dict(train(peer, timer.mark))
 
 
 def run_ours(request: Numbers, timer: Timer) -> Numbers:
