@@ -10,7 +10,15 @@ from mafunzo import Workspace
 from mafunzo.control.workspace.endpoints import EndpointHandle
 from mafunzo.control.workspace.job_handle import JobHandle
 from mafunzo.entities.job import StepStatus
-from mafunzo.errors import ArtifactCorrupt, Conflict, InvalidParameter, NotFound, PortInUse, ServingMismatch
+from mafunzo.errors import (
+    ArtifactCorrupt,
+    Conflict,
+    InvalidParameter,
+    NotFound,
+    NotSupported,
+    PortInUse,
+    ServingMismatch,
+)
 from tests.support.tuned_home import CONVERSATIONS, PARAMETERS
 from tests.support.waiting import LIMIT_S, http, until
 
@@ -42,6 +50,16 @@ def test_every_step_completes_and_leaves_its_log(job):
     ]
     assert all((job.folder(step.name) / "exit.json").exists() for step in job.steps)
     assert "rows" in job.logs("prepare_data")
+
+
+def test_the_tuned_model_leaves_as_one_file_for_llama_cpp(workspace, endpoint, tmp_path):
+    folder = workspace.models.export("greeter", "gguf", tmp_path / "out")
+    assert [path.suffix for path in folder.iterdir() if path.suffix] == [".gguf"]
+    with pytest.raises(Conflict, match=r"isn't empty\. Name a new folder"):
+        workspace.models.export("greeter", "merged", folder)
+    with pytest.raises(NotSupported, match="wasn't exported") as refusal:
+        workspace.models.export("greeter", "adapter", tmp_path / "adapter")
+    assert "whole weights and no adapter" in str(refusal.value)
 
 
 def test_metrics_have_the_names_of_the_field(job):

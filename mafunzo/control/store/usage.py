@@ -13,7 +13,7 @@ from mafunzo.control.store.job_files import is_log
 CACHED = ("models/?*-v[0-9]*", "wheels/?*.whl")
 """What the cache keeps: conversions and downloads by their names. Whatever else is there, in a folder that a user may share
 with other programs or put a home into, belongs to somebody else."""
-SCRATCH_IN_HOME = (".rows-*", ".fetched-*", "uploads/.draft-*")
+SCRATCH_IN_HOME = (".rows-*", ".text-*", ".fetched-*", ".export-*", "uploads/.draft-*")
 _RANDOM = "[a-z0-9_]" * 8
 SCRATCH_IN_CACHE = (f"models/.new-{_RANDOM}", f"wheels/tmp{_RANDOM}")
 SCRATCH_OF_SYSTEM = tuple(f"mafunzo-{what}-{_RANDOM}" for what in ("start", "card", "python"))

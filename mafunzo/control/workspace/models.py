@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mafunzo.control.workspace.export import export
 from mafunzo.control.workspace.job_handle import JobHandle
 from mafunzo.control.workspace.jobs import Jobs
 from mafunzo.control.workspace.mirror import set_mirror
@@ -18,6 +19,7 @@ from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetType, FolderType,
 from mafunzo.entities.asset_request import ModelRequest
 from mafunzo.entities.blob import HOME_CONTAINER, HOME_DATASTORE, REGISTRY_CONTAINER
 from mafunzo.entities.job import JobStatus
+from mafunzo.entities.model_form import ModelForm
 from mafunzo.entities.reference import JobOutputReference, LocalPath, StoredPath, parse_reference
 from mafunzo.errors import Conflict, InvalidParameter, NotFound
 
@@ -135,14 +137,32 @@ class Models(ModelSources):
         folder = Path(to)
         if folder.exists() and any(folder.iterdir()):
             raise Conflict(f"{folder} isn't empty. Name a new folder.")
-        asset = None if is_repository(reference) else self.get(reference)
-        artifact = asset.artifact if asset else None
-        if artifact is None:
-            job = self.import_(reference).wait()
-            artifact = job.output_artifact("model")
+        artifact = self._fetched_artifact(reference, self._known(reference))
         self._services.artifacts.require_intact(artifact)
         self._services.artifacts.checkout(artifact, folder, is_writable=True)
         return folder
+
+    def export(self, reference: str, form: ModelForm | str, to: str | Path) -> Path:
+        """Write a registered model, or one on offer, as other programs read it, under the new folder `to`; return the folder.
+
+        What was written is read again and must compute as the model does. Raises `NotSupported` for what has no such form.
+        """
+        if form not in list(ModelForm):
+            raise InvalidParameter(f"The form is '{form}', expected one of {', '.join(ModelForm)}.", param="to")
+        asset = self._known(reference)
+        artifact = self._fetched_artifact(reference, asset)
+        base = asset.properties.get("base_artifact") if asset else None
+        name = (asset.name if asset else reference.rpartition("/")[2]) or "model"
+        return export(self._services, name, ModelForm(form), artifact, base, Path(to))
+
+    def _known(self, reference: str) -> Asset | None:
+        return None if is_repository(reference) else self.get(reference)
+
+    def _fetched_artifact(self, reference: str, asset: Asset | None) -> str:
+        """Return the hash of a model's files, which are fetched if need be."""
+        if asset is not None and asset.artifact is not None:
+            return asset.artifact
+        return str(self.import_(reference).wait().output_artifact("model"))
 
     def mirror(self, repository: str, folder: str | Path) -> Asset:
         """Name the folder where the hub's `org/name` is found from now on."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import typer
 
 import mafunzo
+from mafunzo.entities.model_form import ModelForm
 from mafunzo.entrypoints.terminal.output import (
     ALL,
     AS_JSON,
@@ -110,6 +111,20 @@ def download(
     """Write a model as plain files: a base model as a Hugging Face folder, a registered one as it was registered."""
     folder = mafunzo.Workspace().models.download(model, to)
     print_result({"folder": folder}, as_json, folder)
+
+
+@app.command()
+def export(
+    model: str = REFERENCE,
+    form: ModelForm = typer.Option(
+        ..., "--to", help="gguf: one file for llama.cpp. merged, adapter: a Hugging Face folder."
+    ),
+    folder: Path = typer.Argument(help="A new folder."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Write a model as other programs read it; what was written is read again and must compute as the model does."""
+    mafunzo.Workspace().models.export(model, form, folder)
+    print_result({"folder": folder, "form": form}, as_json, folder)
 
 
 @app.command()
