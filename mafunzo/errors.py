@@ -200,7 +200,7 @@ class ArtifactCorrupt(FailedError):
 
 
 class Unreachable(FailedError):
-    """A hub, registry or server can't be reached."""
+    """A hub, registry, server or cluster can't be reached."""
 
     status = 503
 

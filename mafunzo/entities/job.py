@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from mafunzo.entities.compute import Placement
 from mafunzo.entities.environment import Environment
 from mafunzo.entities.sweep import Sweep
 from mafunzo.entities.uptime import Uptime
@@ -145,6 +146,7 @@ class StepSpec:
     timeout_s: how long it may run, all attempts together; 0 is for ever. display_name: what people call it.
     environment: variables, with `${{inputs.x}}` and `${{outputs.y}}` still in their values.
     trial_of: the step whose sweep it is a trial of. sweep: it runs nothing itself, and takes the outputs of its best trial.
+    placement: where its processes run, if not on this machine, which `resources` are of then.
     """
 
     name: str
@@ -165,6 +167,7 @@ class StepSpec:
     display_name: str = ""
     trial_of: str = ""
     sweep: Sweep | None = None
+    placement: Placement | None = None
 
     @property
     def literals(self) -> dict[str, Value]:

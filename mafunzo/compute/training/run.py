@@ -159,13 +159,13 @@ def base_name(base: Path) -> str | None:
 def _require_processes(arguments: TrainingArguments, ranks: Ranks, device: torch.device) -> None:
     """Raise `InvalidParameter` where other processes were started than are asked for, as by hand."""
     on_cpu, faults = arguments.cpu_processes_finetune, Faults()
-    used_gpus = ranks.size if device.type == "cuda" else 0
-    if arguments.strict_compute and arguments.requested_gpus > max(1, used_gpus):
+    used_gpus, machines = ranks.size if device.type == "cuda" else 0, ranks.size // ranks.local_size
+    if arguments.strict_compute and arguments.requested_gpus > max(machines, used_gpus):
         nodes, gpus = arguments.num_nodes_finetune, arguments.number_of_gpu_to_use_finetuning
         faults.add(strict_fault(nodes, gpus, used_gpus))
-    if device.type == "cpu" and on_cpu not in (1, ranks.size):
+    if device.type == "cpu" and on_cpu not in (1, ranks.local_size):
         faults.add(
-            f"cpu_processes_finetune is {on_cpu}, and {ranks.size} of them run. By hand, start them with "
+            f"cpu_processes_finetune is {on_cpu}, and {ranks.local_size} of them run. By hand, start them with "
             f"torchrun --nproc-per-node {on_cpu} -m mafunzo.compute.components.finetune."
         )
     if device.type == "cuda" and ranks.local_size > torch.cuda.device_count():

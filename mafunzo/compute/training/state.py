@@ -206,7 +206,13 @@ def resume_together(run: Run) -> TrainingState:
         ranks.from_first(state.step)
         return state
     step = ranks.from_first(None)
-    return _load(run, run.request.output / f"checkpoint-{step}") if step else TrainingState()
+    return _load(run, _checkpoint_of(run.request, step)) if step else TrainingState()
+
+
+def _checkpoint_of(request: TrainingRequest, step: int) -> Path:
+    """Return the checkpoint that the first rank has chosen: on another machine than that one it isn't in the output folder."""
+    folders = [output / f"checkpoint-{step}" for output in (request.output, *request.earlier)]
+    return next((folder for folder in folders if folder.exists() and not checkpoint.verify(folder)), folders[0])
 
 
 def _is_of(run: Run, saved: Mapping[str, Any]) -> bool:

@@ -43,7 +43,9 @@ logger = logging.getLogger(__name__)
 
 HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 """The variables with the hub's token, which the step that fetches models has, and no other process."""
-KEPT_FROM_CHILDREN = ("MAFUNZO_DATABASE_URL", *HUB_TOKENS)  # the first may hold a password
+RAY_TOKEN = "RAY_AUTH_TOKEN"
+"""The variable with the token of a Ray cluster, which only processes have that talk to one."""
+KEPT_FROM_CHILDREN = ("MAFUNZO_DATABASE_URL", *HUB_TOKENS, RAY_TOKEN)  # the first may hold a password
 PASSIVE_WAIT = {"OMP_WAIT_POLICY": "PASSIVE"}
 """OpenMP threads wait for one another asleep: threads that spin take the cores from every other process. For users' commands;
 our own follow what the machine does (`compute/device/waiting.py`)."""

@@ -17,15 +17,39 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mafunzo import cgroup
 from mafunzo.tracking.atomic_json import write_json
 from mafunzo.tracking.step_folder import StepFolder
 
 VMSTAT = Path("/proc/vmstat")
+RANKS = "MAFUNZO_RANKS"
+"""The environment variable that gives the processes of one machine their place among those of several (`Ranks.text`)."""
 LAST_LINES = 20
 RECORD_BYTES = 1024
+
+
+class Ranks(NamedTuple):
+    """The place of a machine's processes among all that work together: the rank of its first, and where rank 0 listens."""
+
+    first: int
+    size: int
+    node: int
+    address: str
+    port: int
+
+    @property
+    def text(self) -> str:
+        """It as the value of `RANKS`."""
+        return json.dumps(self)
+
+    @classmethod
+    def of(cls, text: str | None, processes: int) -> "Ranks":
+        """Return what the variable says; without it the processes are alone."""
+        if text:
+            return cls(*json.loads(text))
+        return cls(0, processes, 0, "127.0.0.1", _free_port() if processes > 1 else 0)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -137,11 +161,11 @@ def _run(folder: Path, processes: int, command: Sequence[str]) -> tuple[int, int
     children: list[subprocess.Popen[bytes]] = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda received, _: _pass_on(children, received))
-    port = _free_port() if processes > 1 else 0
+    ranks = Ranks.of(os.environ.get(RANKS), processes)
     for rank in range(processes):
         with StepFolder(folder).log_of(rank).open("ab", buffering=0) as log:
             try:
-                children.append(_start(command, log.fileno(), _rank_environment(rank, processes, port)))
+                children.append(_start(command, log.fileno(), _rank_environment(rank, processes, ranks)))
             except OSError as error:
                 log.write(f"error: {command[0]} can't be started: {error}\n".encode())
                 _pass_on(children, signal.SIGKILL)
@@ -177,23 +201,23 @@ def _start(command: Sequence[str], log: int, environment: Mapping[str, str]) -> 
     )
 
 
-def _rank_environment(rank: int, processes: int, port: int) -> dict[str, str]:
+def _rank_environment(local_rank: int, processes: int, ranks: Ranks) -> dict[str, str]:
     """The variables of torch.distributed's `env://`, and those that programs of MPI go by; none for a single process."""
-    if processes == 1:
+    if ranks.size == 1:
         return {}
-    size = str(processes)
+    rank, size = str(ranks.first + local_rank), str(ranks.size)
     return {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
+        "RANK": rank,
+        "LOCAL_RANK": str(local_rank),
         "WORLD_SIZE": size,
-        "LOCAL_WORLD_SIZE": size,
-        "NODE_RANK": "0",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "OMPI_COMM_WORLD_RANK": str(rank),
-        "OMPI_COMM_WORLD_LOCAL_RANK": str(rank),
+        "LOCAL_WORLD_SIZE": str(processes),
+        "NODE_RANK": str(ranks.node),
+        "MASTER_ADDR": ranks.address,
+        "MASTER_PORT": str(ranks.port),
+        "OMPI_COMM_WORLD_RANK": rank,
+        "OMPI_COMM_WORLD_LOCAL_RANK": str(local_rank),
         "OMPI_COMM_WORLD_SIZE": size,
-        "OMPI_COMM_WORLD_LOCAL_SIZE": size,
+        "OMPI_COMM_WORLD_LOCAL_SIZE": str(processes),
     }
 
 

@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,8 @@ SAVES_FIRST = "save-first"
 class Prepared:
     """What to start: bash's command, where it works, and its own environment variables.
 
-    inputs: values as text, files and folders by their paths; outputs: the paths that it writes to.
+    inputs: values as text, files and folders by their paths; outputs: the paths that it writes to. variables: those of the
+    environment that the step asks for itself. Paths of a step that runs on other machines are relative to the attempt's folder.
     """
 
     command: str
@@ -47,6 +48,7 @@ class Prepared:
     environment: dict[str, str]
     inputs: dict[str, str]
     outputs: dict[str, str]
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 def step_folder(home: Home, step: Step) -> Path:
@@ -99,13 +101,13 @@ def prepare(
             continue
         stored = source.artifact if isinstance(source, ArtifactInput) else upstream[source.step][source.output]
         artifacts.require_checked(stored)
-        inputs[name] = str(artifacts.checkout(stored, StepFolder(folder).inputs / name, is_writable))
+        inputs[name] = _named(artifacts.checkout(stored, StepFolder(folder).inputs / name, is_writable), spec, folder)
     StepFolder(folder).outputs.mkdir()
     outputs: dict[str, str] = {}
     for name, kind in spec.outputs.items():
         place = written_to(spec, folder, name)
         (place.parent if kind == "uri_file" else place).mkdir(exist_ok=True)
-        outputs[name] = str(place)
+        outputs[name] = _named(place, spec, folder)
     has_own_folder = spec.code_artifact is not None or DEFAULT_OUTPUT in spec.outputs
     directory = _lay_out_code(spec, folder, artifacts) if has_own_folder else folder
     command = substitute(spec.command, inputs, outputs)
@@ -122,7 +124,12 @@ def prepare(
     if devices is not None:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(str(device) for device in devices)
     variables = {name: filled_text(text, inputs, outputs) for name, text in spec.environment.items()}
-    return Prepared(command, directory, environment | variables, inputs, outputs)
+    return Prepared(command, directory, environment | variables, inputs, outputs, variables)
+
+
+def _named(path: Path, spec: StepSpec, folder: Path) -> str:
+    """Return a path as the step's command names it."""
+    return str(path if spec.placement is None else path.relative_to(folder))
 
 
 def _lay_out_code(spec: StepSpec, folder: Path, artifacts: Artifacts) -> Path:

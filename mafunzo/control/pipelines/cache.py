@@ -60,6 +60,11 @@ def ingredients(spec: StepSpec, upstream: Mapping[str, Mapping[str, str]], versi
         **({"packages": list(spec.runtime.packages), "python": spec.runtime.python} if spec.runtime else {}),
         "processes": spec.resources.processes,
         "gpus": spec.resources.gpus,
+        **(
+            {"nodes": [spec.placement.nodes, spec.placement.gpus, spec.placement.cpu_processes]}
+            if spec.placement
+            else {}
+        ),
         "versions": dict(versions),
         "is_deterministic": spec.is_deterministic,
     }

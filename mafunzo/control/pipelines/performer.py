@@ -12,10 +12,12 @@ from typing import Any
 
 from mafunzo.control.launcher.environment import ENVIRONMENTS_FOLDER
 from mafunzo.control.launcher.local import PASSIVE_WAIT, LocalLauncher
+from mafunzo.control.launcher.ray_cluster import driver_command, environment_token, ray_variables
 from mafunzo.control.launcher.steady_clock import uptime
 from mafunzo.control.pipelines.attempt import (
     MEMORY_BUDGET,
     SAVES_FIRST,
+    Prepared,
     clean,
     collect,
     failure,
@@ -38,11 +40,13 @@ from mafunzo.control.pipelines.stopping import Trial
 from mafunzo.control.pipelines.sweep import is_undrawn, suggest, sweep_of
 from mafunzo.control.store.artifact import Artifacts
 from mafunzo.control.store.blob import Blobs
+from mafunzo.control.store.cluster_token import token_of
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.lease import Leases
 from mafunzo.control.store.outbox import Notice, Outbox
 from mafunzo.control.store.records import Records
 from mafunzo.control.store.space import Space, megabytes
+from mafunzo.entities.compute import Placement
 from mafunzo.entities.job import (
     DEFAULT_OUTPUT,
     Job,
@@ -142,8 +146,12 @@ class Performer:
                 job = self._records.jobs.get(step.job)
                 environment = {**self._user_variables(job, step, ready.inputs, ready.outputs), **environment}
                 defaults = PASSIVE_WAIT
+            command: str | list[str] = ready.command
+            if step.spec.placement is not None:
+                command = self._on_cluster(step.spec.placement, ready)
+                environment |= ray_variables(self._token_of(step.spec.placement.compute))
             processes = step.spec.resources.processes
-            self._launcher.start(ready.command, folder, environment, processes, ready.directory, defaults)
+            self._launcher.start(command, folder, environment, processes, ready.directory, defaults)
         except (MafunzoError, OSError) as error:
             logger.warning("Step %s/%s can't start: %s", step.job, step.name, error)
             self._launcher.kill(folder, self._grace_s)
@@ -151,6 +159,14 @@ class Performer:
             clean(folder)
             return
         logger.info("Started %s/%s, attempt %s", step.job, step.name, step.attempt)
+
+    def _on_cluster(self, placement: Placement, ready: Prepared) -> list[str]:
+        """Return the command of the process that has a step run on a cluster; raises `NotFound` for one that was deleted."""
+        address = self._records.computes.get(placement.compute).address
+        return driver_command(address, placement, ready.command, ready.variables)
+
+    def _token_of(self, compute: str) -> str:
+        return token_of(self._home, compute) or environment_token()
 
     def _with_values(self, step: Step) -> Step:
         """Return a trial that hasn't run yet with values that those before it suggest, where its sweep asks for that."""

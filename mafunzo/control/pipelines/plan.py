@@ -3,8 +3,8 @@
 Pure: what has to be looked up (the components that nodes refer to, the machine) comes in as `Facts`.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -34,7 +34,7 @@ from mafunzo.entities.component import (
     parse_value,
     unknown_name,
 )
-from mafunzo.entities.compute import Hardware
+from mafunzo.entities.compute import ClusterNode, Hardware, Placement
 from mafunzo.entities.duration import limit_of
 from mafunzo.entities.environment import Environment
 from mafunzo.entities.job import (
@@ -51,12 +51,22 @@ from mafunzo.entities.job import (
     Value,
 )
 from mafunzo.entities.job_request import JobRequest
-from mafunzo.entities.parameters.machine import training_faults, training_resources
-from mafunzo.entities.parameters.parameter import FINETUNE
+from mafunzo.entities.parameters.machine import (
+    placement_faults,
+    training_faults,
+    training_placement,
+    training_resources,
+)
+from mafunzo.entities.parameters.parameter import FINETUNE, PACKAGE_MODEL
 from mafunzo.entities.parameters.table import parameters_of
-from mafunzo.entities.reference import AssetReference
+from mafunzo.entities.reference import AssetReference, parse_reference
 from mafunzo.entities.sweep import Sweep
 from mafunzo.errors import Faults, InvalidParameter
+
+DRIVER = Resources(cpus=1)
+"""What a step holds of this machine that runs on a cluster."""
+JOB_COMPUTES = (COMPUTE, "default_compute")
+"""Who names the compute of a job as a whole."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +89,14 @@ class PinnedComponent:
 class Facts:
     """What was looked up. pinned: a node's `component` (for a job of one component `name:version`) to what it is.
 
-    user: the caller.
+    user: the caller. clusters: the nodes of each Ray cluster that the job names, by the compute's name.
     """
 
     pinned: Mapping[AssetReference | str, PinnedComponent]
     hardware: Hardware
     now: datetime
     user: str = ""
+    clusters: Mapping[str, Sequence[ClusterNode]] = field(default_factory=dict)
 
 
 def plan(request: JobRequest, facts: Facts) -> tuple[Job, list[Step]]:
@@ -104,8 +115,13 @@ def plan(request: JobRequest, facts: Facts) -> tuple[Job, list[Step]]:
     specs: dict[str, list[StepSpec]] = {}
     for name, node in pipeline.nodes.items():
         own_faults = Faults(f"step '{name}': ")
+        named = [request.computes.get(who, "") for who in (f"{COMPUTE} of '{name}'", *JOB_COMPUTES)]
+        node = replace(node, bound={COMPUTE: next(filter(None, named), ""), **node.bound})
         specs[name] = _steps(node, pinned[name], sources, facts, own_faults)
         faults.add(*own_faults)
+    placed = {spec.placement.compute for steps in specs.values() for spec in steps if spec.placement is not None}
+    of_job = [(who, name) for who, name in request.computes.items() if who in JOB_COMPUTES and name in facts.clusters]
+    faults.add(*(_misplaced(who, name) for who, name in of_job if name not in placed))
     outputs = _outputs(pipeline, written, faults)
     order = _order({name: upstream_of(node) for name, node in pipeline.nodes.items()}, faults)
     faults.require_none(f"Job '{request.name}' can't be planned.")
@@ -208,9 +224,15 @@ def _step(
     numbers = _bound_numbers(node, sources, faults)
     resources = _multiplied(node.resources or component.resources, node, numbers)
     held = _resources(resources, facts.hardware, faults)
-    if pinned.is_trusted and component.name == FINETUNE and held.processes == 1:
-        values = {name: source.value for name, source in inputs.items() if isinstance(source, LiteralInput)}
+    compute, placement = _compute(node, sources), None
+    values = {name: source.value for name, source in inputs.items() if isinstance(source, LiteralInput)}
+    if pinned.is_trusted and component.name == FINETUNE and compute in facts.clusters:
+        held = DRIVER
+        placement = _placed(compute, values, facts.clusters[compute], faults)
+    elif pinned.is_trusted and component.name == FINETUNE and held.processes == 1:
         held = _for_training(held, values, facts.hardware, faults)
+    elif compute in facts.clusters and not (pinned.is_trusted and component.name == PACKAGE_MODEL):
+        faults.add(_misplaced(COMPUTE, compute))
     return StepSpec(
         name=node.name,
         component=f"{component.name}:{component.version}",
@@ -228,7 +250,30 @@ def _step(
         runtime=pinned.runtime,
         destinations=node.destinations,
         timeout_s=numbers.get(TIMEOUT, node.timeout_s),
+        placement=placement,
     )
+
+
+def _compute(node: Node, sources: Sources) -> str:
+    """Return the name of the compute that a node names; empty for none. What is wrong with it is told where it is looked up."""
+    text = sources.filled(COMPUTE, node.bound.get(COMPUTE, ""), Faults())
+    reference = None if isinstance(text, Broken) else parse_reference(text.strip())
+    return reference.name if isinstance(reference, AssetReference) else "" if isinstance(text, Broken) else text.strip()
+
+
+def _misplaced(who: str, compute: str) -> str:
+    return (
+        f"{who} is '{compute}', a Ray cluster, on which only the finetune step runs. Use local here, and name the cluster in "
+        "compute_finetune."
+    )
+
+
+def _placed(compute: str, values: Mapping[str, Value], nodes: Sequence[ClusterNode], faults: Faults) -> Placement:
+    """Return where a step trains on a cluster: a value with a fault of its own counts as its default."""
+    values = {**{one.name: one.default for one in parameters_of(FINETUNE) if one.default is not None}, **values}
+    placement = training_placement(compute, values)
+    faults.add(*placement_faults(placement, values, nodes))
+    return placement
 
 
 def _source(node: Node, name: str) -> str:

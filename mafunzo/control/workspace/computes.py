@@ -1,4 +1,4 @@
-"""Machines: the sizes on offer, what this one has, and clusters under names of the user's own."""
+"""Machines: the sizes on offer, what this one has, and clusters under names of the user's own, of Ray too."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from dataclasses import replace
 from typing import Any
 
 from mafunzo.control.launcher.hardware import hardware
+from mafunzo.control.launcher.ray_cluster import address_fault, environment_token, nodes_of
 from mafunzo.control.store import catalog
 from mafunzo.control.store.catalog import LOCAL
+from mafunzo.control.store.cluster_token import keep_token, token_of
 from mafunzo.control.workspace.services import Services
-from mafunzo.entities.compute import Compute, Hardware, MachineSize
+from mafunzo.entities.compute import ClusterNode, Compute, Hardware, MachineSize
 from mafunzo.errors import Conflict, Faults
 
 SERVERLESS = "serverless"
@@ -21,6 +23,7 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{1,31}")
 """2 to 32 letters, digits and hyphens, a letter first."""
 TIERS = ("dedicated", "low_priority")
 Clusters = list[Compute]  # the class below has a verb called list
+Nodes = list[ClusterNode]
 Texts = list[str]
 
 
@@ -67,11 +70,22 @@ class Computes:
     def create(self, compute: Compute) -> Compute:
         """Make a cluster, or change the one of that name, in the name of who acts; its steps run on this machine.
 
-        Raises `InvalidParameter` with all faults of its name, tier and counts, `NotFound` for an unknown size.
+        One of Ray is asked for its nodes first. The token in `RAY_AUTH_TOKEN`, if there is one, is kept beside the database.
+        Raises `InvalidParameter` with all faults of its name, tier and counts, `NotFound` for an unknown size, `Unreachable`
+        for a cluster that doesn't answer, and `MissingExtra` without Ray.
         """
         self.faults_of(compute).require_none(f"Compute '{compute.name}' can't be made.")
-        size = self.get(compute.size).name
-        return self._services.records.computes.put(replace(compute, size=size, created_by=self._services.user))
+        token = environment_token() if compute.is_ray else ""
+        if compute.is_ray:
+            nodes_of(compute.name, compute.address, token)
+        size = "" if compute.is_ray else self.get(compute.size).name
+        stored = self._services.records.computes.put(replace(compute, size=size, created_by=self._services.user))
+        keep_token(self._services.home, compute.name, token)
+        return stored
+
+    def nodes(self, compute: Compute) -> Nodes:
+        """Return the nodes that a Ray cluster has now, by their address; raises `Unreachable`."""
+        return nodes_of(compute.name, compute.address, token_of(self._services.home, compute.name))
 
     def faults_of(self, compute: Compute) -> Faults:
         """Return all faults of a cluster's name, tier and counts."""
@@ -82,6 +96,11 @@ class Computes:
             )
         if compute.tier not in TIERS:
             faults.add(f"tier is '{compute.tier}', expected {' or '.join(TIERS)}.")
+        if compute.is_ray:
+            faults.add(address_fault(compute.address))
+            faults.add(
+                f"size is '{compute.size}': a Ray cluster's nodes have their own. Leave it out." if compute.size else ""
+            )
         if not 0 <= compute.min_instances <= compute.max_instances or compute.max_instances < 1:
             counts = f"{compute.min_instances} and {compute.max_instances}"
             faults.add(
@@ -93,6 +112,8 @@ class Computes:
         """Change `min_instances`, `max_instances` or `idle_s` of a cluster. Raises as `create`, and `NotFound`."""
         if name == LOCAL:
             raise Conflict(f"{LOCAL} is this machine; it can't be changed.")
+        if self.find(name).is_ray:
+            raise Conflict(f"Compute '{name}' is a Ray cluster, whose nodes Ray counts. Add or stop nodes there.")
         return self.create(replace(self.find(name), **scale))
 
     def delete(self, name: str) -> None:
@@ -100,6 +121,7 @@ class Computes:
         if name == LOCAL:
             raise Conflict(f"{LOCAL} is this machine; it can't be deleted.")
         self._services.records.computes.delete(name)
+        keep_token(self._services.home, name, "")
 
 
 @functools.cache

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -36,11 +36,12 @@ from mafunzo.entities.component import (
     Output,
     Source,
 )
+from mafunzo.entities.compute import ClusterNode
 from mafunzo.entities.job import DEFAULT_OUTPUT, NOTES, ArtifactInput, Job, Step
 from mafunzo.entities.job_request import JobRequest, OwnCommand
 from mafunzo.entities.reference import AssetReference, PathInput, StoredPath, parse_reference, path_input
 from mafunzo.entities.sweep import Sweep
-from mafunzo.errors import Faults, InvalidParameter, UsageError
+from mafunzo.errors import Faults, InvalidParameter, MissingExtra, Unreachable, UsageError
 
 REFUSAL = "The job can't be planned."
 
@@ -107,11 +108,13 @@ def submission(
     faults = faults or Faults()
     work = _Lookup(services, request, promised, faults)
     flat, inputs = work.flat(), work.inputs()
-    faults.add(*Computes(services).faults(work.computes(inputs, flat)))
+    named = work.computes(inputs, flat)
+    faults.add(*Computes(services).faults(named))
+    clusters = _clusters(services, set(named.values()), faults)
     if flat is None:
         raise InvalidParameter(REFUSAL, tuple(faults))
     pipeline = dataclasses.replace(flat.pipeline, nodes=work.settled(flat, inputs))
-    facts = Facts(flat.pinned, Computes(services).hardware(), datetime.now(UTC), services.user)
+    facts = Facts(flat.pinned, Computes(services).hardware(), datetime.now(UTC), services.user, clusters)
     resolved, uploads = _promised_files(dataclasses.replace(work.request, pipeline=pipeline, inputs=inputs))
     if request.sweep is not None:
         resolved = _swept(resolved, request.sweep, facts)
@@ -121,9 +124,30 @@ def submission(
     if planned is None or faults:
         raise InvalidParameter(REFUSAL, tuple(faults))
     job, steps = planned
+    work.notes += _shortages(steps, clusters)
     if work.notes:
         job = dataclasses.replace(job, properties={**job.properties, NOTES: work.notes})
     return Submission(request, job, steps, uploads)
+
+
+def _clusters(services: Services, names: set[str], faults: Faults) -> dict[str, list[ClusterNode]]:
+    """Return the nodes of the Ray clusters among some computes; one that can't be reached is a fault, and has none."""
+    computes = Computes(services)
+    clusters = {}
+    for compute in computes.list():
+        if compute.name in names and compute.is_ray:
+            try:
+                clusters[compute.name] = computes.nodes(compute)
+            except (Unreachable, MissingExtra) as error:
+                faults.add(error.message)
+    return clusters
+
+
+def _shortages(steps: Sequence[Step], clusters: Mapping[str, Sequence[ClusterNode]]) -> list[str]:
+    """Return what clusters lack of what steps ask for, in sentences."""
+    placements = [step.spec.placement for step in steps if step.spec.placement is not None]
+    shortages = dict.fromkeys(place.shortage(clusters[place.compute]) for place in placements)
+    return [f"{text}: they keep the effective batch by gradient accumulation." for text in shortages if text]
 
 
 def _first_trial(swept: JobRequest) -> JobRequest:

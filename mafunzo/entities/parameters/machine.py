@@ -1,11 +1,14 @@
 """Machines: where the steps of a job run, and how many processes train together."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from mafunzo.entities.compute import Hardware
+from mafunzo.entities.compute import ClusterNode, Hardware, Placement
 from mafunzo.entities.job import MAX_PROCESSES, Resources, Value
+from mafunzo.entities.parameters.constraint import rows_per_step
 from mafunzo.entities.parameters.parameter import FINETUNE, TRUTH, Parameter
+
+RAY_WORDS = " On a Ray cluster num_nodes_finetune of its nodes train; packaging runs here."
 
 
 def _machine(step: str, size: str) -> tuple[Parameter, Parameter]:
@@ -15,7 +18,7 @@ def _machine(step: str, size: str) -> tuple[Parameter, Parameter]:
             f"compute_{step}",
             "string",
             f"Where the {name} step runs: on this machine, where it waits for free cores and memory. Expects `serverless`, "
-            "`local`, or the name of a compute of the workspace.",
+            "`local`, or the name of a compute of the workspace." + (RAY_WORDS if step == "finetune" else ""),
             default="serverless",
         ),
         Parameter(
@@ -44,8 +47,9 @@ MACHINE = (
     Parameter(
         "num_nodes_finetune",
         "integer",
-        "How many machines are asked for, each with number_of_gpu_to_use_finetuning. This one trains with what it has: steps "
-        "have as many times more rows, so that the effective batch is the same, and the log says so.",
+        "How many machines are asked for, each with number_of_gpu_to_use_finetuning. Those of the Ray cluster that "
+        "compute_finetune names train together; without one this machine trains with what it has. Steps have as many times "
+        "more rows, so that the effective batch is the same where fewer are there, and the log says so.",
         default=1,
         minimum=1,
         unit="machines",
@@ -86,6 +90,9 @@ MACHINE = (
 )
 
 
+KEPT_BY_ACCUMULATION = "Leave strict_compute out to keep the effective batch by gradient accumulation."
+
+
 def training_resources(resources: Resources, values: Mapping[str, Value], hardware: Hardware) -> Resources:
     """Return what the finetune step holds: a process for each GPU that is asked for and here, else those of the CPU.
 
@@ -94,6 +101,38 @@ def training_resources(resources: Resources, values: Mapping[str, Value], hardwa
     wanted = int(values["num_nodes_finetune"]) * int(values["number_of_gpu_to_use_finetuning"])
     gpus = min(wanted, len(hardware.gpus))
     return replace(resources, gpus=gpus, processes=gpus or int(values["cpu_processes_finetune"]))
+
+
+def training_placement(compute: str, values: Mapping[str, Value]) -> Placement:
+    """Return where the finetune step runs whose parameters `values` are, on a Ray cluster."""
+    return Placement(
+        compute,
+        nodes=int(values["num_nodes_finetune"]),
+        gpus=int(values["number_of_gpu_to_use_finetuning"]),
+        cpu_processes=int(values["cpu_processes_finetune"]),
+        is_strict=values["strict_compute"] == "true",
+    )
+
+
+def placement_faults(placement: Placement, values: Mapping[str, Value], nodes: Sequence[ClusterNode]) -> list[str]:
+    """Return why training can't run on the nodes of a cluster as they are."""
+    chosen, faults = placement.choose(nodes), list[str]()
+    if not nodes:
+        faults.append(f"compute '{placement.compute}' has no node with cores. Start one: ray start --address HOST:PORT")
+    if placement.is_strict and (shortage := placement.shortage(nodes)):
+        faults.append(f"strict_compute is 'true', and {shortage}. {KEPT_BY_ACCUMULATION}")
+    processes, step_rows = sum(placement.processes_on(node) for node in chosen), rows_per_step(values)
+    if processes > step_rows:
+        faults.append(
+            f"{processes} processes train on the nodes of compute '{placement.compute}', and the rows of a step, which they "
+            f"share, are {step_rows}. Raise per_device_train_batch_size or gradient_accumulation_steps, or ask for fewer nodes."
+        )
+    faults += [
+        f"cpu_processes_finetune is {placement.cpu_processes}, node {node.host} has {node.cpus} cores."
+        for node in chosen
+        if not node.gpus and placement.cpu_processes > node.cpus
+    ]
+    return faults
 
 
 def training_faults(resources: Resources, values: Mapping[str, Value], hardware: Hardware) -> list[str]:
@@ -112,6 +151,5 @@ def strict_fault(nodes: int, gpus: int, used_gpus: int) -> str:
     """Return the fault of a strict request for more GPUs than would train."""
     return (
         f"strict_compute is 'true', and num_nodes_finetune {nodes} with number_of_gpu_to_use_finetuning {gpus} ask for "
-        f"{nodes * gpus} GPUs, of which {used_gpus} would train here. Leave strict_compute out to keep the effective batch by "
-        "gradient accumulation."
+        f"{nodes * gpus} GPUs, of which {used_gpus} would train here. {KEPT_BY_ACCUMULATION}"
     )

@@ -33,6 +33,9 @@ def finetune(
     strict_compute: bool = typer.Option(
         False, "--strict-compute", help="Refuse a job that asks for more machines and GPUs than are here."
     ),
+    compute: str = typer.Option(
+        None, help="Where training runs: local, or a compute's name. On a Ray cluster its nodes train together."
+    ),
     dry_run: bool = typer.Option(False, "--dry-run", help="Print the plan and start nothing."),
     detach: bool = DETACH,
     as_json: bool = AS_JSON,
@@ -47,7 +50,13 @@ def finetune(
     options = {"model": model, "train": train, "validation": validation, "test": test}
     arguments = merged(
         config or [],
-        {**options, "on_bad_row": on_bad_row, "priority": priority, "strict_compute": strict_compute or None},
+        {
+            **options,
+            "on_bad_row": on_bad_row,
+            "priority": priority,
+            "strict_compute": strict_compute or None,
+            "compute_finetune": compute,
+        },
     )
     workspace = mafunzo.Workspace()
     if dry_run:

@@ -14,6 +14,7 @@ from mafunzo.compute.training.arguments import TrainingArguments
 from mafunzo.compute.training.checkpoint import _sha256_of, verify
 from mafunzo.compute.training.memory_plan import MOST_TOKENS
 from mafunzo.compute.training.run import TrainingRequest
+from mafunzo.compute.training.state import _checkpoint_of
 from mafunzo.compute.training.trainer import finetune
 from mafunzo.errors import InvalidParameter
 from mafunzo.tracking.metrics import MetricLog, read_metrics
@@ -31,6 +32,20 @@ def test_each_checkpoint_that_is_saved_or_gone_on_from_is_a_metric(tmp_path, bas
     assert checkpoint_metrics(tmp_path / "whole.jsonl") == [("save", step, step) for step in (6, 12, 18)]
     assert checkpoint_metrics(tmp_path / "again.jsonl") == [("load", 12, 12), ("save", 18, 18)]
     assert history(again, "checkpoint_save_step") == history(again, "checkpoint_load_step") == []
+
+
+def test_a_rank_on_another_machine_than_the_first_finds_the_checkpoint_among_those_of_earlier_attempts(
+    tmp_path, base, prepared
+):
+    values = LORA | {"max_steps": 2, "evaluation_strategy": "disable"}
+    _, first = train(tmp_path, base, prepared, "1", **values)
+    arguments = TrainingArguments.from_values(values)
+    request = TrainingRequest(base, prepared, tmp_path / "2", arguments, earlier=(tmp_path / "none", first))
+    assert _checkpoint_of(request, 2) == first / "checkpoint-2"
+    shutil.copytree(first / "checkpoint-2", tmp_path / "2" / "checkpoint-2")
+    assert _checkpoint_of(request, 2) == tmp_path / "2" / "checkpoint-2"
+    (tmp_path / "2" / "checkpoint-2" / "rng.safetensors").unlink()
+    assert _checkpoint_of(request, 2) == first / "checkpoint-2"
 
 
 def checkpoint_metrics(path: Path) -> list[tuple[str, int, int]]:

@@ -104,3 +104,17 @@ def test_what_the_kernel_ends_for_memory_is_told_from_what_somebody_kills(tmp_pa
     assert [record["exit_code"] for record in records] == [137, 137]
     assert [record["is_out_of_memory"] for record in records] == [True, False]
     assert 50 < records[0]["peak_memory_mb"] < 200
+
+
+def test_processes_have_their_place_among_those_of_several_machines() -> None:
+    ranks = runner.Ranks.of(runner.Ranks(4, 8, 2, "10.0.0.1", 29500).text, processes=2)
+    variables = runner._rank_environment(1, 2, ranks)
+    assert (variables["RANK"], variables["WORLD_SIZE"]) == ("5", "8")
+    assert (variables["LOCAL_RANK"], variables["LOCAL_WORLD_SIZE"], variables["NODE_RANK"]) == ("1", "2", "2")
+    assert (variables["MASTER_ADDR"], variables["MASTER_PORT"]) == ("10.0.0.1", "29500")
+
+
+def test_a_single_process_of_each_of_two_machines_is_no_single_process() -> None:
+    ranks = runner.Ranks.of(runner.Ranks(1, 2, 1, "10.0.0.1", 29500).text, processes=1)
+    assert runner._rank_environment(0, 1, ranks)["RANK"] == "1"
+    assert runner._rank_environment(0, 1, runner.Ranks.of(None, processes=1)) == {}

@@ -8,7 +8,8 @@ import pytest
 from mafunzo.control.launcher.local import KEPT_FROM_CHILDREN, ExitRecord, last_lines
 from mafunzo.control.pipelines.attempt import clean, collect, failure, failure_of, logged_values, prepare
 from mafunzo.control.store.artifact import Artifacts
-from mafunzo.entities.job import Destination, LiteralInput, Resources, Step, StepSpec
+from mafunzo.entities.compute import Placement
+from mafunzo.entities.job import ArtifactInput, Destination, LiteralInput, Resources, Step, StepSpec
 from mafunzo.errors import StepFailed, StorageFull
 
 SPEC = StepSpec(name="train", component="c:1", code="", command="run ${{outputs.out}}", outputs={"out": "uri_file"})
@@ -79,6 +80,21 @@ def test_a_file_that_goes_to_a_path_is_written_under_its_name_there(tmp_path: Pa
     (tmp_path / "outputs" / "out" / "rows.csv").write_text("a,b")
     stored = artifacts.describe(collect(spec, tmp_path, artifacts)["out"])
     assert (stored.kind, [file.path for file in stored.files]) == ("file", ["rows.csv"])
+
+
+def test_a_step_that_runs_on_other_machines_names_its_files_from_its_own_folder(tmp_path: Path) -> None:
+    artifacts = Artifacts(tmp_path / "store")
+    (tmp_path / "rows.jsonl").write_text("{}")
+    stored = ArtifactInput(artifacts.put(tmp_path / "rows.jsonl"))
+    command = "run '${{inputs.rows}}' '${{outputs.out}}'"
+    spec = replace(
+        SPEC, command=command, inputs={"rows": stored}, placement=Placement("lab", 2), environment={"WORD": "x"}
+    )
+    (folder := tmp_path / "step").mkdir()
+    ready = prepare(spec, folder, {}, artifacts, Resources(), None, tmp_path / "environments")
+    assert ready.command == "run 'inputs/rows/rows.jsonl' 'outputs/out'"
+    assert (folder / "inputs" / "rows" / "rows.jsonl").exists()
+    assert (ready.directory, ready.variables) == (folder, {"WORD": "x"})
 
 
 @pytest.mark.parametrize(

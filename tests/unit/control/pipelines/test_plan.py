@@ -8,7 +8,7 @@ import pytest
 
 from mafunzo.control.pipelines.plan import Facts, PinnedComponent, plan
 from mafunzo.entities.component import COMPUTE, INSTANCES, PROCESSES, TIMEOUT, Component, Input, Node, Output
-from mafunzo.entities.compute import Hardware
+from mafunzo.entities.compute import ClusterNode, Hardware, Placement
 from mafunzo.entities.job import ArtifactInput, Destination, Job, LiteralInput, Resources, Step, StepOutputInput
 from mafunzo.entities.job_request import JobRequest
 from mafunzo.entities.parameters.component import COMPONENTS
@@ -488,3 +488,77 @@ def test_a_strict_job_that_asks_for_gpus_that_are_not_here_can_t_be_planned() ->
     (fault,) = caught.value.faults
     assert "step 'finetune': strict_compute is 'true'" in fault
     assert "ask for 16 GPUs, of which 0 would train here" in fault
+
+
+LAB = (ClusterNode("10.0.0.1", 8), ClusterNode("10.0.0.2", 8))
+ON_LAB = replace(TRAINING, clusters={"lab": LAB})
+
+
+def trained_on(compute: str, facts: Facts = ON_LAB, **values: Any) -> Step:
+    request = JobRequest("job-1", COMPONENTS[FINETUNE], {**FOLDERS, **values}, computes={"compute": compute})
+    _, (step,) = plan(request, facts)
+    return step
+
+
+def test_training_on_a_ray_cluster_is_placed_on_its_nodes_and_holds_one_core_here() -> None:
+    step = trained_on("lab", num_nodes_finetune=2, per_device_train_batch_size=4, cpu_processes_finetune=2)
+    assert step.spec.placement == Placement("lab", nodes=2, gpus=1, cpu_processes=2)
+    assert step.spec.resources == Resources(cpus=1)
+
+
+def test_more_nodes_than_a_cluster_has_are_taken_as_they_are() -> None:
+    assert trained_on("lab", num_nodes_finetune=8).spec.placement == Placement("lab", nodes=8)
+
+
+def test_training_is_placed_nowhere_by_a_compute_that_is_no_ray_cluster() -> None:
+    step = trained_on("big", num_nodes_finetune=2)
+    assert (step.spec.placement, step.spec.resources.processes) == (None, 1)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "values", "text"),
+    [
+        pytest.param(
+            LAB,
+            {"num_nodes_finetune": 3, "strict_compute": "true"},
+            "strict_compute is 'true', and 3 node(s) are asked for, compute 'lab' has 2 node(s). Leave strict_compute out",
+            id="strict, too few nodes",
+        ),
+        pytest.param(
+            LAB,
+            {"num_nodes_finetune": 2, "number_of_gpu_to_use_finetuning": 4, "strict_compute": "true"},
+            "2 node(s) with 4 GPU(s) each are asked for, compute 'lab' has 2 node(s) with 0 GPU(s) in all",
+            id="strict, no GPUs",
+        ),
+        pytest.param((), {}, "compute 'lab' has no node with cores. Start one: ray start", id="no node"),
+        pytest.param(
+            LAB,
+            {"num_nodes_finetune": 2, "cpu_processes_finetune": 9, "per_device_train_batch_size": 9},
+            "cpu_processes_finetune is 9, node 10.0.0.1 has 8 cores.",
+            id="more processes than cores",
+        ),
+        pytest.param(
+            LAB,
+            {"num_nodes_finetune": 2, "cpu_processes_finetune": 2, "per_device_train_batch_size": 1},
+            "4 processes train on the nodes of compute 'lab', and the rows of a step, which they share, are 2. Raise",
+            id="more processes than rows",
+        ),
+    ],
+)
+def test_training_that_the_nodes_cannot_do_is_refused(
+    nodes: tuple[ClusterNode, ...], values: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(InvalidParameter) as caught:
+        trained_on("lab", replace(TRAINING, clusters={"lab": nodes}), **values)
+    assert any(fault.startswith("step 'finetune': ") and text in fault for fault in caught.value.faults)
+
+
+@pytest.mark.parametrize("who", ["compute", "default_compute", "compute of 'train'"])
+def test_a_step_that_does_not_train_is_refused_on_a_ray_cluster(who: str) -> None:
+    request = JobRequest("job-1", PIPELINE, {"train_file": DATA}, computes={who: "lab"})
+    with pytest.raises(InvalidParameter) as caught:
+        plan(request, replace(FACTS, clusters={"lab": LAB}))
+    assert any(
+        "is 'lab', a Ray cluster, on which only the finetune step runs. Use local" in text
+        for text in caught.value.faults
+    )

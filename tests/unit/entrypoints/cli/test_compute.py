@@ -5,7 +5,8 @@ import json
 import pytest
 
 from mafunzo import Workspace
-from mafunzo.entities.compute import Compute
+from mafunzo.control.workspace import computes
+from mafunzo.entities.compute import ClusterNode, Compute
 from tests.support.command_line import Shell
 
 SIZE = "Standard_D2s_v3"
@@ -101,3 +102,40 @@ def test_what_is_deleted_is_named_in_json(cluster: str, shell: Shell) -> None:
 )
 def test_a_refusal_says_what_to_do(words: list[str], code: int, text: str, shell: Shell) -> None:
     assert text in shell("compute", *words, code=code)
+
+
+def test_a_ray_cluster_is_made_shown_and_listed_with_its_nodes(
+    shell: Shell, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = [ClusterNode("10.0.0.1", 8), ClusterNode("10.0.0.2", 8, 2)]
+    monkeypatch.setattr(computes, "nodes_of", lambda *_: nodes)
+    told = shell("compute", "create", "lab", "--type", "ray", "--address", "10.0.0.1:6379")
+    assert told.splitlines() == [
+        "Made lab, a Ray cluster with 2 node(s)",
+        "  10.0.0.1: 8 cores, 0 GPUs",
+        "  10.0.0.2: 8 cores, 2 GPUs",
+        "Train there: mafunzo finetune --compute lab num_nodes_finetune=2 ...",
+    ]
+    assert workspace.computes.find("lab").is_ray
+    assert "node 10.0.0.2" in shell("compute", "show", "lab")
+    assert [node["host"] for node in json.loads(shell("compute", "show", "lab", "--json"))["nodes"]] == [
+        "10.0.0.1",
+        "10.0.0.2",
+    ]
+    assert "Ray at 10.0.0.1:6379" in shell("compute", "list")
+
+
+@pytest.mark.parametrize(
+    ("options", "faults"),
+    [
+        pytest.param(
+            ["--type", "ray", "--size", SIZE, "--tier", "low_priority"], 3, id="a Ray cluster with all others have"
+        ),
+        pytest.param(["--address", "10.0.0.1:6379"], 2, id="an address without a type"),
+        pytest.param(["--type", "slurm"], 1, id="another type"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused_at_once(shell: Shell, options: list[str], faults: int) -> None:
+    told = shell("compute", "create", "lab", *options, code=2)
+    assert "The compute can't be made." in told
+    assert told.count("  - ") == faults
