@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mafunzo.entities.conversation import Conversation, Message
     from mafunzo.entities.endpoint import Deployment, Endpoint
     from mafunzo.entities.job import Job, JobStatus, Step, StepStatus
+    from mafunzo.entities.scale import Scale
     from mafunzo.errors import MafunzoError
 
 __version__ = "0.1.0"
@@ -25,6 +26,7 @@ _HOMES = {
     "Message": "mafunzo.entities.conversation",
     "Deployment": "mafunzo.entities.endpoint",
     "Endpoint": "mafunzo.entities.endpoint",
+    "Scale": "mafunzo.entities.scale",
     "Job": "mafunzo.entities.job",
     "JobStatus": "mafunzo.entities.job",
     "Step": "mafunzo.entities.job",
@@ -41,6 +43,7 @@ __all__ = [
     "JobStatus",
     "MafunzoError",
     "Message",
+    "Scale",
     "Step",
     "StepStatus",
     "Workspace",

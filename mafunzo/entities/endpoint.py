@@ -1,32 +1,36 @@
 """An online endpoint and its deployments, and what is requested of them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from mafunzo.entities.reference import AssetReference
+from mafunzo.entities.scale import ONE_INSTANCE, Scale
 
 DEFAULT_START_LIMIT_S = 600.0
 DEFAULT_REQUEST_TIMEOUT_S = 90.0
 
 
 class DeploymentStatus(StrEnum):
-    """The life of a deployment. `refused` means that serving didn't equal training."""
+    """The life of a deployment's worker. `refused`: serving didn't equal training. `idle`: there is no worker until a request
+    comes. `draining`: the worker gets no more requests and ends with its last."""
 
     WAITING = "waiting"
     STARTING = "starting"
     VERIFYING = "verifying"
     HEALTHY = "healthy"
     UNHEALTHY = "unhealthy"
+    IDLE = "idle"
+    DRAINING = "draining"
     REFUSED = "refused"
     FAILED = "failed"
     DELETING = "deleting"
 
     @property
     def is_settled(self) -> bool:
-        return self is DeploymentStatus.HEALTHY or self.has_failed
+        return self in (DeploymentStatus.HEALTHY, DeploymentStatus.IDLE) or self.has_failed
 
     @property
     def has_failed(self) -> bool:
@@ -39,7 +43,8 @@ class Supervision:
 
     started_at, healthy_at: of the newest worker, 0 for not yet; was_healthy: whether any worker of it ever was.
     crashes: unasked ends in a row. retry_at: no start before. reason: why it waits, for people. memory: what the newest
-    worker books, for people.
+    worker books, for people. is_woken: whether it starts because requests came. leaves_at: when a worker that gets no more
+    requests ends, whatever it still answers.
     """
 
     started_at: float = 0.0
@@ -49,16 +54,37 @@ class Supervision:
     retry_at: float = 0.0
     reason: str = ""
     memory: str = ""
+    is_woken: bool = False
+    leaves_at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Replica:
+    """A further worker of a deployment, beside the one that the deployment's own fields describe. Each field is as there."""
+
+    number: int
+    model: str
+    artifact: str
+    base_artifact: str | None = None
+    status: DeploymentStatus = DeploymentStatus.WAITING
+    port: int | None = None
+    attempt: int = 0
+    verification: Mapping[str, Any] | None = None
+    error: Mapping[str, Any] | None = None
+    supervision: Supervision = Supervision()
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """One model behind an endpoint, served by a worker process.
+    """One model behind an endpoint, served by worker processes.
+
+    Its own fields describe the worker that can answer best, `replicas` the others; `number` tells a deployment's workers apart.
 
     model: `name:version`; artifact: the hash of its folder; base_artifact: of the base under an adapter, or None. port: the
     worker's loopback port once it runs. initial_delay_s: how long a worker may take to become healthy. request_timeout_s: the
-    limit of one request. verification: what the proof that serving equals training compared, and with what result.
-    echoes: what a way in keeps of a request's original body, under its own name, to answer with it; nothing else reads it.
+    limit of one request. scale: how many workers it has. verification: what the proof that serving equals training compared,
+    and with what result. echoes: what a way in keeps of a request's original body, under its own name, to answer with it;
+    nothing else reads it.
     """
 
     endpoint: str
@@ -77,6 +103,60 @@ class Deployment:
     base_artifact: str | None = None
     supervision: Supervision = Supervision()
     echoes: Mapping[str, Any] = field(default_factory=dict)
+    scale: Scale = ONE_INSTANCE
+    number: int = 0
+    replicas: tuple[Replica, ...] = ()
+
+    @property
+    def worker(self) -> str:
+        """The name of its worker, which no other of the endpoint has: `blue`, and `blue#2` for a second one."""
+        return f"{self.name}#{self.number + 1}" if self.number else self.name
+
+    @property
+    def workers(self) -> "tuple[Deployment, ...]":
+        """Its workers, each as a deployment with that one only."""
+        if not self.replicas:
+            return (self,)
+        alone = replace(self, replicas=())
+        workers = (alone, *(replace(alone, **_own_fields(replica)) for replica in self.replicas))
+        if self.status is not DeploymentStatus.DELETING:
+            return workers
+        return tuple(replace(worker, status=DeploymentStatus.DELETING) for worker in workers)
+
+    def with_worker(self, worker: "Deployment") -> "Deployment":
+        """Return the deployment with the state of one of its workers replaced, or with one more worker."""
+        others = [other for other in self.workers if other.number != worker.number]
+        return self._of([*others, worker])
+
+    def without_worker(self, number: int) -> "Deployment | None":
+        """Return the deployment without one of its workers, or None where it has no other."""
+        others = [other for other in self.workers if other.number != number]
+        return self._of(others) if others else None
+
+    def _of(self, workers: "Iterable[Deployment]") -> "Deployment":
+        first, *others = sorted(workers, key=lambda worker: (_RANK[worker.status], worker.number))
+        replicas = tuple(Replica(**_own_fields(other)) for other in others)
+        return replace(self, **_own_fields(first), replicas=replicas)
+
+
+_BEST_FIRST = (
+    DeploymentStatus.HEALTHY,
+    DeploymentStatus.VERIFYING,
+    DeploymentStatus.UNHEALTHY,
+    DeploymentStatus.STARTING,
+    DeploymentStatus.WAITING,
+    DeploymentStatus.IDLE,
+    DeploymentStatus.DRAINING,
+    DeploymentStatus.REFUSED,
+    DeploymentStatus.FAILED,
+    DeploymentStatus.DELETING,
+)
+_RANK: Mapping[DeploymentStatus, int] = {status: rank for rank, status in enumerate(_BEST_FIRST)}
+
+
+def _own_fields(worker: Deployment | Replica) -> dict[str, Any]:
+    """Return what a deployment's workers don't share."""
+    return {own.name: getattr(worker, own.name) for own in fields(Replica)}
 
 
 @dataclass(frozen=True)
@@ -84,13 +164,15 @@ class DeploymentRequest:
     """What a deployment is to be: a version of a model behind an endpoint.
 
     initial_delay_s: how long its worker may take to become healthy. request_timeout_s: the limit of one request.
-    instance_type: a machine size, which has to exist, or empty. echoes: as a deployment's.
+    instance_type: a machine size, which has to exist, or empty. scale: how many workers; None for one, or as many as there are.
+    echoes: as a deployment's.
     """
 
     model: AssetReference
     initial_delay_s: float = DEFAULT_START_LIMIT_S
     request_timeout_s: float = DEFAULT_REQUEST_TIMEOUT_S
     instance_type: str = ""
+    scale: Scale | None = None
     echoes: Mapping[str, Any] = field(default_factory=dict)
 
 

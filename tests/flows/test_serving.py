@@ -20,6 +20,7 @@ from mafunzo.control.serving.worker_folder import worker_folder
 from mafunzo.control.store.home import Home
 from mafunzo.control.workspace.shutdown import shut_down
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus
+from mafunzo.entities.scale import Scale
 from mafunzo.entrypoints.http.auth import operator_key
 from mafunzo.errors import HomeInUse, PortInUse
 from tests.support.served import Served
@@ -359,3 +360,25 @@ def test_two_that_start_a_server_at_once_share_it(tmp_path: Path) -> None:
         first, second = threads.map(lambda _: start_in_background(home, 0, 0), range(2))
     assert first == second
     shut_down(home)
+
+
+def test_an_idle_deployment_has_no_worker_and_the_next_requests_wake_it_and_wait(own: Served) -> None:
+    own.go_live({"load_s": 1.0}, scale=Scale(0, 2, polling_s=0.1, idle_s=0.1), request_timeout_s=0.9)
+    own.wait_for(lambda: own.find().status is DeploymentStatus.IDLE)
+    assert own.leases.list() == []
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(lambda _: own.say("hello").choices[0].message.content, range(4)))
+    assert answers == ["hello from the fake"] * 4
+
+
+def test_with_two_workers_a_kill_of_one_fails_no_request(own: Served) -> None:
+    own.go_live(scale=Scale(2, 2))
+    own.wait_for(lambda: [worker.status for worker in own.find().workers] == [DeploymentStatus.HEALTHY] * 2)
+    first = own.find().workers[0]
+    runner = json.loads((worker_folder(own.home, first) / "process.json").read_text())
+    [worker] = psutil.Process(int(runner["pid"])).children()
+    with ThreadPoolExecutor(4) as threads:
+        answers = [threads.submit(own.say, "hello") for _ in range(20)]
+        os.kill(worker.pid, signal.SIGKILL)
+        answers += [threads.submit(own.say, "hello") for _ in range(20)]
+        assert {answer.result().choices[0].message.content for answer in answers} == {"hello from the fake"}

@@ -1,9 +1,10 @@
-"""What the supervisor does about each deployment now: a pure function from state to actions.
+"""What the supervisor does about each deployment and each of its workers now: pure functions from state to actions.
 
 Supervision: a worker process that ends by itself, or hangs, is started again; nobody has to watch it.
 
-A deployment goes waiting -> starting -> verifying -> healthy. A worker that ends by itself is restarted with
-exponential back-off; one that never became healthy is given up after a few starts.
+A worker goes waiting -> starting -> verifying -> healthy. One that ends by itself is restarted with exponential back-off; one
+of a deployment that never was healthy is given up after a few starts. Workers come and go with the load (`rescale`); one that
+goes is draining first: it gets no more requests and ends with its last. A deployment whose last worker went so is idle.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from mafunzo.control.serving.scale import is_proven, present
 from mafunzo.entities.backoff import delay_s, is_over
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus
 
@@ -23,8 +25,11 @@ UNHEALTHY_PROBES = 3
 HUNG_PROBES = 12
 """Failed liveness probes in a row after which a worker is restarted."""
 
+DRAIN_S = 600.0
+"""The longest that a worker which gets no more requests may take for those that it has."""
+
 Key = tuple[str, str]
-"""Endpoint and deployment."""
+"""Endpoint and worker."""
 
 
 class Health(StrEnum):
@@ -49,11 +54,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class WorkerState:
-    """What is seen of a deployment's newest worker.
+    """What is seen of a worker of a deployment.
 
     ended: how it ended, in words; empty while it runs and before the first start. is_final: another start wouldn't help.
     port: where it listens, once it does. failed_probes: how many probes failed in a row.
-    is_verifying: whether a comparison is under way; verdict: its end.
+    is_verifying: whether a comparison is under way; verdict: its end. requests: how many it answers.
     """
 
     is_running: bool = False
@@ -64,11 +69,12 @@ class WorkerState:
     failed_probes: int = 0
     is_verifying: bool = False
     verdict: Verdict | None = None
+    requests: int = 0
 
 
 @dataclass(frozen=True)
 class OfDeployment:
-    """What is to be done about one deployment."""
+    """What is to be done about one worker of a deployment, which is that deployment with this worker alone."""
 
     deployment: Deployment
 
@@ -131,20 +137,67 @@ class Remove(OfDeployment):
     """Nothing runs any more of a deployment that is being deleted: forget it."""
 
 
-Action = Start | Verify | MarkHealthy | MarkUnhealthy | Restart | Refuse | Fail | Stop | Remove
+class Drop(OfDeployment):
+    """A worker that wasn't needed any more has ended: forget it, or have its deployment idle where it has no other."""
+
+
+class Wake(OfDeployment):
+    """A request waits for an idle deployment: give it a worker."""
+
+
+@dataclass(frozen=True)
+class Add(OfDeployment):
+    """Give a deployment, named with all its workers, one more: the one of `number`."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Retire(OfDeployment):
+    """Send a worker no more requests: it ends with its last, or at `leaves_at`."""
+
+    leaves_at: float
+
+
+Action = (
+    Start | Verify | MarkHealthy | MarkUnhealthy | Restart | Refuse | Fail | Stop | Remove | Drop | Wake | Add | Retire
+)
 
 
 def decide(deployments: Sequence[Deployment], workers: Mapping[Key, WorkerState], now: float) -> list[Action]:
-    """Return at most one action for each deployment; a deployment without a state in `workers` was never started."""
-    actions = [_decide_one(d, workers.get((d.endpoint, d.name), WorkerState()), now) for d in deployments]
+    """Return at most one action for each worker; a worker without a state in `workers` was never started."""
+    each = [worker for deployment in deployments for worker in deployment.workers]
+    actions = [_decide_one(one, workers.get((one.endpoint, one.worker), WorkerState()), now) for one in each]
     return [action for action in actions if action is not None]
+
+
+def rescale(deployment: Deployment, instances: int, now: float) -> Action | None:
+    """Return the next action that brings a deployment to so many workers; None where it has them, or can't have them now."""
+    if deployment.status is DeploymentStatus.DELETING or deployment.status.has_failed:
+        return None
+    workers = present(deployment)
+    if not is_proven(deployment) and instances >= len(workers) > 0:
+        return None  # what is wrong with its model would end each of them
+    if len(workers) < instances:
+        idle = next((one for one in deployment.workers if one.status is DeploymentStatus.IDLE), None)
+        return Wake(idle) if idle is not None else Add(deployment, _free_number(deployment))
+    if len(workers) > instances and is_proven(deployment):
+        return Retire(workers[-1], now + DRAIN_S)  # they stand with the best first
+    return None
+
+
+def _free_number(deployment: Deployment) -> int:
+    numbers = {worker.number for worker in deployment.workers}
+    return next(number for number in range(len(numbers) + 1) if number not in numbers)
 
 
 def _decide_one(deployment: Deployment, worker: WorkerState, now: float) -> Action | None:
     match deployment.status:
         case DeploymentStatus.DELETING:
-            return Stop(deployment) if worker.is_running else Remove(deployment)
-        case DeploymentStatus.REFUSED | DeploymentStatus.FAILED:
+            return _end(deployment, worker, now) if worker.is_running else Remove(deployment)
+        case DeploymentStatus.DRAINING:
+            return _end(deployment, worker, now) if worker.is_running else Drop(deployment)
+        case DeploymentStatus.REFUSED | DeploymentStatus.FAILED | DeploymentStatus.IDLE:
             return Stop(deployment) if worker.is_running else None
         case DeploymentStatus.WAITING:
             if worker.is_running:  # of an earlier model
@@ -154,6 +207,13 @@ def _decide_one(deployment: Deployment, worker: WorkerState, now: float) -> Acti
             return _bring_up(deployment, worker, now)
         case DeploymentStatus.HEALTHY | DeploymentStatus.UNHEALTHY:
             return _keep_up(deployment, worker, now)
+
+
+def _end(deployment: Deployment, worker: WorkerState, now: float) -> Action | None:
+    """End a worker that gets no more requests, once it has answered those that it has, or their time is over."""
+    rest_s = deployment.supervision.leaves_at - now
+    is_waited_for = worker.requests > 0 and 0 < rest_s <= DRAIN_S  # more can't be left: the clock began anew
+    return None if is_waited_for else Stop(deployment)
 
 
 def _bring_up(deployment: Deployment, worker: WorkerState, now: float) -> Action | None:

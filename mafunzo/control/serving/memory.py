@@ -8,13 +8,15 @@ its check is elsewhere.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from mafunzo.control.launcher.hardware import half_formats
 from mafunzo.control.store.artifact import Artifacts
+from mafunzo.entities.job import Resources
 
 HALF = frozenset({"BF16", "F16"})
 """Names of 16-bit floats in safetensors' headers."""
@@ -77,6 +79,26 @@ def worker_memory(
     share = int(CACHE_SHARE * (free_mb - weights - PROCESS_MB))
     cache_mb = max(least, min(most, share))
     return WorkerMemory(weights, cache_mb, cache_mb * 2**20 // per_token, context)
+
+
+def least_resources(artifacts: Artifacts, hashes: Sequence[str], capacity: Resources) -> Resources:
+    """Return what a worker of these models books where others leave nothing to spare."""
+    has_gpu = capacity.gpus > 0
+    formats = half_formats(has_gpu).held(half_bytes(artifacts, hashes), capacity.memory_mb * 2**20)
+    return booked(worker_memory(artifacts, hashes, formats, 0, has_gpu), capacity)
+
+
+def booked(memory: WorkerMemory, capacity: Resources) -> Resources:
+    """Return what a worker books: no core, since it is idle in between, and one of the GPUs that there are."""
+    return Resources(cpus=0, gpus=min(1, capacity.gpus), memory_mb=memory.booked_mb)
+
+
+def in_words(resources: Resources) -> str:
+    """Return what is booked, or what there is to book, for people."""
+    parts = [f"{resources.memory_mb} MB"]
+    parts += [f"{resources.cpus} cores"] if resources.cpus else []
+    parts += [f"{resources.gpus} GPUs"] if resources.gpus else []
+    return ", ".join(parts)
 
 
 def cache_bytes_per_token(config: Mapping[str, Any], computes: frozenset[str]) -> int:

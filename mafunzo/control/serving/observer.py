@@ -41,8 +41,15 @@ class _Watch:
 class Observer:
     """Looks at the workers of one home."""
 
-    def __init__(self, launcher: LocalLauncher, home: Home, clock: Callable[[], float] = steady_s) -> None:
-        self._launcher, self._home, self._clock = launcher, home, clock
+    def __init__(
+        self,
+        launcher: LocalLauncher,
+        home: Home,
+        clock: Callable[[], float] = steady_s,
+        requests: Callable[[Deployment], int] = lambda worker: 0,
+    ) -> None:
+        """requests: how many a worker has now."""
+        self._launcher, self._home, self._clock, self._requests = launcher, home, clock, requests
         self._watches: dict[Key, _Watch] = {}
         self._threads = ThreadPoolExecutor(8, "supervisor")
         self._secret = home.secret()
@@ -54,16 +61,16 @@ class Observer:
         self._http.close()
 
     def states(self, deployments: Sequence[Deployment]) -> dict[Key, WorkerState]:
-        """Return what is seen of the newest worker of each deployment, and forget all other workers."""
+        """Return what is seen of each deployment's worker, and forget all other workers; a deployment has one here."""
         self.watch(deployments)
         return {_key(deployment): self.state(deployment) for deployment in deployments}
 
     def watch(self, deployments: Sequence[Deployment]) -> None:
-        """Watch the newest worker of each deployment, and forget all other workers."""
+        """Watch the worker of each deployment, which has one here, and forget all other workers."""
         self._watches = {_key(deployment): self._watch(deployment) for deployment in deployments}
 
     def state(self, deployment: Deployment) -> WorkerState:
-        """Return what is seen of the newest worker of a deployment that is watched."""
+        """Return what is seen of a worker that is watched."""
         return self._state(deployment, self._watches[_key(deployment)])
 
     def compare(self, deployment: Deployment, port: int) -> None:
@@ -103,6 +110,7 @@ class Observer:
             port=port,
             health=watch.health,
             failed_probes=watch.failed_probes,
+            requests=self._requests(deployment),
             is_verifying=watch.comparison is not None and not has_ended,
             verdict=watch.comparison.result() if watch.comparison is not None and has_ended else None,
         )
@@ -141,4 +149,4 @@ def _compare(model: Path, port: int, headers: Mapping[str, str]) -> Verdict:
 
 
 def _key(deployment: Deployment) -> Key:
-    return (deployment.endpoint, deployment.name)
+    return (deployment.endpoint, deployment.worker)

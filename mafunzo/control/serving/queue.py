@@ -1,4 +1,6 @@
-"""The requests of each deployment: those that its worker has, and those that wait for it in the order in which they came.
+"""The requests of each deployment: those that its workers have, and those that wait in the order in which they came.
+
+All that wait stand in one line, whichever worker will be free first: the first of it takes a place with the least busy worker.
 
 Whose fault it was. A worker that dies leaves all its requests unanswered, and one of them may have killed it. Sent again
 together, that one would kill the next worker too, and all with it. So those that are sent again go one after the other: each is
@@ -6,75 +8,92 @@ on trial for a moment, and what ends a worker in its trial is to blame alone; th
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
+from mafunzo.control.serving.load import Loads
 from mafunzo.control.serving.metrics import RequestMetrics
 from mafunzo.entities.endpoint import Deployment
 
 TRIAL_S = 1.0
 """How long a request that is sent again is watched before the next one goes."""
+LOOK_S = 0.1
+"""How often the deployments are looked at for requests that wait for a worker."""
 Worker = tuple[str, int, int | None]
 """A deployment's name, and the attempt and port of its worker."""
+Live = Callable[[], Awaitable[Sequence[Deployment]]]
+"""Reads which workers of a deployment take requests now."""
 
 
 @dataclass
 class _Queue:
-    """places: for requests that the worker may have at once. in_flight: those that it has, or that wait.
+    """turn: held by the first of those that wait for a worker. freed: set when a worker has a place again.
 
     trial: held by the request on trial. suspect: that request, once it is sent; culprit: the last that ended a worker in its
     trial, and which worker.
     """
 
-    places: asyncio.Semaphore
-    in_flight: int = 0
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    freed: asyncio.Event = field(default_factory=asyncio.Event)
     trial: asyncio.Lock = field(default_factory=asyncio.Lock)
     suspect: "Trial | None" = None
     culprit: "tuple[Trial, Worker] | None" = None
 
 
+class NoWorker(Exception):
+    """None of a deployment's workers takes requests any more."""
+
+
 class Slot:
     """A place of a request with a worker, until it is freed."""
 
-    def __init__(self, places: asyncio.Semaphore) -> None:
-        self._places = places
+    def __init__(self, worker: Deployment, loads: Loads, queue: _Queue) -> None:
+        self.worker, self._loads, self._queue = worker, loads, queue
         self._is_free = False
+        loads.take(worker)
 
     def free(self) -> None:
         """Let the next request in; idempotent."""
         if not self._is_free:
             self._is_free = True
-            self._places.release()
+            self._loads.free(self.worker)
+            self._queue.freed.set()
 
 
 class Queues:
-    """The queues of all deployments. requests_at_once: how many of one deployment's requests its worker has."""
+    """The queues of all deployments. requests_at_once: how many requests a worker has. loads: where they are counted."""
 
-    def __init__(self, requests_at_once: int, metrics: RequestMetrics) -> None:
-        self._at_once, self._metrics = requests_at_once, metrics
+    def __init__(self, requests_at_once: int, metrics: RequestMetrics, loads: Loads) -> None:
+        self._at_once, self._metrics, self.loads = requests_at_once, metrics, loads
         self._queues: dict[tuple[str, str], _Queue] = {}
 
     def enter(self, deployment: Deployment) -> int:
         """Count a request as one of a deployment; return how many it has now. `leave` must follow."""
-        queue = self._queue(deployment)
-        queue.in_flight += 1
-        return queue.in_flight
+        self._queue(deployment)
+        return self.loads.enter(deployment)
 
     def leave(self, deployment: Deployment) -> None:
         """Count a request as no deployment's any more."""
-        queue = self._queues[_key(deployment)]
-        queue.in_flight -= 1
-        if not queue.in_flight:
-            del self._queues[_key(deployment)]
+        if not self.loads.leave(deployment):
+            self._queues.pop(_key(deployment), None)
 
-    async def take(self, deployment: Deployment) -> Slot:
-        """Return a place with a deployment's worker, once it is this request's turn. It must be freed."""
-        places = self._queue(deployment).places
+    async def take(self, deployment: Deployment, live: Live | None = None) -> Slot:
+        """Return a place with the least busy of a deployment's workers, once it is this request's turn. It must be freed.
+
+        live: the workers to choose from, read when it is; by default the one that `deployment` describes. Raises `NoWorker`.
+        """
+        queue = self._queue(deployment)
         self._metrics.wait(deployment, 1)
         try:
-            await places.acquire()
+            async with queue.turn:
+                while workers := [deployment] if live is None else await live():
+                    worker = min(workers, key=self.loads.busy)
+                    if self.loads.busy(worker) < self._at_once:
+                        return Slot(worker, self.loads, queue)
+                    await _freed(queue)
         finally:
             self._metrics.wait(deployment, -1)
-        return Slot(places)
+        raise NoWorker
 
     async def begin_trial(self, deployment: Deployment) -> "Trial":
         """Return the trial of a request that is sent again, once it is its turn. It must end."""
@@ -90,7 +109,17 @@ class Queues:
         return bool(suspects) and trial not in suspects
 
     def _queue(self, deployment: Deployment) -> _Queue:
-        return self._queues.setdefault(_key(deployment), _Queue(asyncio.Semaphore(self._at_once)))
+        return self._queues.setdefault(_key(deployment), _Queue())
+
+
+async def _freed(queue: _Queue) -> None:
+    """Wait until a worker has a place again, or a moment: there may be another worker by then."""
+    queue.freed.clear()
+    try:
+        async with asyncio.timeout(LOOK_S):
+            await queue.freed.wait()
+    except TimeoutError:
+        pass
 
 
 class Trial:

@@ -3,7 +3,8 @@
 A worker speaks OpenAI's dialect under its endpoint's name, so its answer is passed back byte by byte as it comes.
 
 No request depends on another's fate: each has a connection of its own to the worker, and one that a worker left unanswered,
-because it was killed or broke, is sent once more: to the same worker, to another deployment, or to the next worker of this one.
+because it was killed or broke, is sent once more: to the same worker or another of its deployment, to another deployment, or to
+the next worker of this one. One that comes to an idle deployment waits for the worker that it wakes.
 """
 
 import asyncio
@@ -18,9 +19,10 @@ from typing import Self
 import aiohttp
 
 from mafunzo.control.serving.answer import Answer, LateAnswer, WorkerAnswer
+from mafunzo.control.serving.load import Loads
 from mafunzo.control.serving.metrics import RequestMetrics
-from mafunzo.control.serving.queue import Queues, Slot
-from mafunzo.control.serving.traffic import is_live, pick, returning
+from mafunzo.control.serving.queue import LOOK_S, NoWorker, Queues, Slot
+from mafunzo.control.serving.traffic import is_live, live_workers, pick, returning
 from mafunzo.control.serving.worker_folder import worker_token
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
 from mafunzo.errors import MafunzoError, RateLimitExceeded, TimedOut, Unavailable, WorkerFailed
@@ -28,8 +30,6 @@ from mafunzo.errors import MafunzoError, RateLimitExceeded, TimedOut, Unavailabl
 logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 5.0
-LOOK_S = 0.1
-"""How often the deployments are looked at for requests that wait for a worker."""
 RETRIES = 1
 """How often a request that a worker took and left unanswered is sent again."""
 REQUESTS_AT_ONCE = 16
@@ -62,6 +62,7 @@ class Exchange:
         self.deployment, self.status = deployment, 200
         self._router, self._path, self._request_id = router, path, request_id
         self._current, self._name = current, name
+        self._read_s = time.monotonic()
         self._gone: set[tuple[str, int, int | None]] = set()
         self._began_s = 0.0
         self._is_relayed = False
@@ -109,11 +110,25 @@ class Exchange:
 
     async def _ask(self, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         timeout_s, wait = self.deployment.request_timeout_s, _Wait()
+        if _is_waking(self.deployment):
+            await self._wake()
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._try(path, body, headers, wait)
         except TimeoutError as error:
             raise wait.timed_out(self.deployment, timeout_s) from error
+
+    async def _wake(self) -> None:
+        """Wait for the worker that the request wakes; its start is no time of the answer."""
+        idle = self.deployment
+        try:
+            async with asyncio.timeout(idle.initial_delay_s):
+                self._move_to(await self._find())
+        except TimeoutError as error:
+            raise Unavailable(
+                f"Deployment '{idle.endpoint}/{idle.name}' was idle, and no worker of it was healthy after "
+                f"{idle.initial_delay_s:g} s. Why: mafunzo endpoint show {idle.endpoint}"
+            ) from error
 
     async def _try(self, path: str, body: bytes, headers: Mapping[str, str], wait: "_Wait") -> Answer:
         """Send the request until a worker answers it, `RETRIES` more times.
@@ -123,18 +138,22 @@ class Exchange:
         sendings = 0
         while True:
             with wait.for_worker():
-                self._move_to(deployment := await self._find())
+                self._move_to(await self._find())
             queues, trial = self._router.queues, None
             try:
                 with wait.in_queue():
-                    trial = await queues.begin_trial(deployment) if sendings else None
-                    slot = await queues.take(deployment)
+                    trial = await queues.begin_trial(self.deployment) if sendings else None
+                    slot = await queues.take(self.deployment, self._live)
+                self._move_to(slot.worker)
                 if trial is not None:
                     trial.begin()
-                return await self._router.forward(deployment, path, body, headers, slot)
+                return await self._router.forward(slot.worker, path, body, headers, slot)
+            except NoWorker:
+                pass
             except _NotReached:
-                self._gone.add(_worker(deployment))
+                self._gone.add(_worker(self.deployment))
             except _Unanswered as error:
+                deployment = self.deployment
                 if trial is not None:
                     trial.convict(_worker(deployment))
                 is_first = sendings == 0
@@ -151,19 +170,35 @@ class Exchange:
                     trial.end()
 
     async def _find(self) -> Deployment:
-        """Return the deployment whose worker is asked next; wait for one that is known to come back."""
-        if is_live(self.deployment) and _worker(self.deployment) not in self._gone:
+        """Return the worker whose turn it is to be asked; wait for one that is known to come back."""
+        if any(_worker(one) == _worker(self.deployment) for one in self._live_of(self.deployment.name)):
             return self.deployment
         while True:
             endpoint, deployments = self._current
-            reached = [_as_down(one) if _worker(one) in self._gone else one for one in deployments]
+            workers = [one for deployment in deployments for one in deployment.workers]
+            reached = [_as_down(one) if _worker(one) in self._gone else one for one in workers]
+            router = self._router
             try:
-                return pick(endpoint, reached, self._name, self._router.draw())
+                return pick(endpoint, reached, self._name, router.draw(), router.queues.loads.busy)
             except Unavailable as error:
                 newest = await self._router.look_again(endpoint.name)
                 if newest is None or returning(*newest, self._name, 0.0) is None:
                     raise (_unreached(self.deployment) if self._gone else error) from None
-                self._current = newest
+                self._read(newest)
+
+    async def _live(self) -> Sequence[Deployment]:
+        """Return the workers of the deployment that take requests now."""
+        if time.monotonic() - self._read_s > LOOK_S:
+            newest = await self._router.look(self._current[0].name)
+            self._read(self._current if newest is None else newest)
+        return self._live_of(self.deployment.name)
+
+    def _read(self, current: Current) -> None:
+        self._current, self._read_s = current, time.monotonic()
+
+    def _live_of(self, name: str) -> list[Deployment]:
+        workers = [one for deployment in self._current[1] if deployment.name == name for one in deployment.workers]
+        return [worker for worker in live_workers(workers) if _worker(worker) not in self._gone]
 
     def _move_to(self, deployment: Deployment) -> None:
         """Have another deployment, or its next worker, answer."""
@@ -174,10 +209,10 @@ class Exchange:
 class Router:
     """The one way to the workers, for every dialect: limits, queues, metrics and the access log.
 
-    requests_in_flight: how many requests one deployment answers or queues. requests_at_once: how many of them its worker has;
-    the others wait in their order. draw: a number in [0, 1) that decides among deployments. current: reads what is deployed
-    under an endpoint's name, so that requests can wait for a worker that starts again; without it they don't. secret: of the
-    home, by which its workers' tokens are known. An async context manager.
+    requests_in_flight: how many requests one deployment answers or queues. requests_at_once: how many of them each of its
+    workers has; the others wait in their order. loads: where they are counted. draw: a number in [0, 1) that decides among
+    deployments. current: reads what is deployed under an endpoint's name, so that requests can wait for a worker that starts;
+    without it they don't. secret: of the home, by which its workers' tokens are known. An async context manager.
     """
 
     def __init__(
@@ -188,12 +223,13 @@ class Router:
         requests_at_once: int = REQUESTS_AT_ONCE,
         current: Callable[[], Awaitable[Mapping[str, Current]]] | None = None,
         secret: bytes = b"",
+        loads: Loads | None = None,
     ) -> None:
         self._secret = secret
         self._metrics, self._most_in_flight, self.draw = metrics, requests_in_flight, draw
         self._read_current = current
         self._looking: asyncio.Task[Mapping[str, Current]] | None = None
-        self.queues = Queues(requests_at_once, metrics)
+        self.queues = Queues(requests_at_once, metrics, loads or Loads())
 
     async def __aenter__(self) -> Self:
         # A connection that is used again may be about to close, as a worker's does after a fault: a new one is never.
@@ -223,7 +259,7 @@ class Router:
         """
         draw = self.draw()
         try:
-            deployment = pick(endpoint, deployments, deployment_name, draw)
+            deployment = pick(endpoint, deployments, deployment_name, draw, self.queues.loads.busy)
         except Unavailable:
             back = returning(endpoint, deployments, deployment_name, draw)
             if back is None or self._read_current is None:
@@ -241,7 +277,9 @@ class Router:
             )
 
     def move(self, before: Deployment, after: Deployment) -> None:
-        """Count a request as another deployment's."""
+        """Count a request as another deployment's; from one worker to another of the same one, nothing changes."""
+        if (before.endpoint, before.name) == (after.endpoint, after.name):
+            return
         self.queues.enter(after)  # first, so that a queue that it stays in doesn't end meanwhile
         self.queues.leave(before)
         self._metrics.move(before, after)
@@ -279,6 +317,10 @@ class Router:
         except aiohttp.ClientError as error:  # the client has seen nothing of it
             raise _Unanswered(type(error).__name__) from error
         return answer
+
+    async def look(self, endpoint: str) -> Current | None:
+        """Return what is deployed under an endpoint's name now, or None."""
+        return None if self._read_current is None else (await self._read_current()).get(endpoint)
 
     async def look_again(self, endpoint: str) -> Current | None:
         """Return what is deployed under an endpoint's name in a moment, or None; all that wait look together."""
@@ -342,6 +384,12 @@ class _Wait:
 
 def _worker(deployment: Deployment) -> tuple[str, int, int | None]:
     return deployment.name, deployment.attempt, deployment.port
+
+
+def _is_waking(deployment: Deployment) -> bool:
+    """Return whether a deployment has no worker yet because none was needed."""
+    is_idle = deployment.status in (DeploymentStatus.IDLE, DeploymentStatus.DRAINING)
+    return is_idle or (deployment.supervision.is_woken and not is_live(deployment))
 
 
 def _as_down(deployment: Deployment) -> Deployment:

@@ -1,9 +1,9 @@
-"""Supervision of workers: a loop that keeps one process up for each deployment. It looks, lets `decide.decide` choose the
+"""Supervision of workers: a loop that keeps up the processes of each deployment. It looks, lets `decide.decide` choose the
 actions, and performs them.
 
 Adoption after a crash. Workers are no children that die with the server: each has a runner that outlives it
 (`launcher/runner.py`), and all that the loop needs to go on lies in the records and in the workers' folders. A server that
-was killed is followed by one that finds, by its first tick, for each deployment:
+was killed is followed by one that finds, by its first tick, for each worker of a deployment:
 
     record says        folder says                         so the next tick
     attempt 3          process.json: a live runner         adopts it: same port, same status, no model is loaded again
@@ -22,15 +22,15 @@ Three rules make every action idempotent, so that a crash between any two lines 
 3. What is written is compared first. A deployment that somebody changed since it was read, deleted or given another model
    is left alone, and the next tick decides anew (`_update`).
 
-What is in memory only (`observer`: probes, a comparison under way) can be found out again: the next server asks `/health` anew,
-and repeats a comparison that had not ended.
+What is in memory only (`observer`: probes, a comparison under way; the load) can be found out again: the next server asks
+`/health` anew, repeats a comparison that had not ended, and waits a whole idle time before it ends a worker.
 """
 
 import logging
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,21 +40,28 @@ from mafunzo.control.launcher.local import LocalLauncher, Running, last_lines
 from mafunzo.control.launcher.steady_clock import steady_s
 from mafunzo.control.serving.decide import (
     Action,
+    Add,
+    Drop,
     Fail,
     MarkHealthy,
     MarkUnhealthy,
     Refuse,
     Remove,
     Restart,
+    Retire,
     Start,
     Stop,
     Verify,
+    Wake,
     WorkerState,
     decide,
+    rescale,
 )
-from mafunzo.control.serving.memory import WorkerMemory, half_bytes, worker_memory
+from mafunzo.control.serving.load import Loads
+from mafunzo.control.serving.memory import MAX_BATCH, WorkerMemory, booked, half_bytes, in_words, worker_memory
 from mafunzo.control.serving.observer import TICK_S, Observer
 from mafunzo.control.serving.reference import missing_files, wrong_base
+from mafunzo.control.serving.scaler import Scaler
 from mafunzo.control.serving.worker_folder import (
     forget_old_attempts,
     next_attempt,
@@ -66,7 +73,7 @@ from mafunzo.control.store.disk import is_of_the_machine, remove_tree
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.lease import Leases
 from mafunzo.control.store.records import Records
-from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
+from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint, Supervision
 from mafunzo.entities.job import Resources
 from mafunzo.errors import FailedError, MafunzoError, NotFound, OutOfMemory, ServingMismatch, WorkerFailed
 from mafunzo.tracking.atomic_json import write_text
@@ -79,11 +86,15 @@ GRACE_S = 10.0
 BROKEN = (MafunzoError, OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
 """What goes wrong with one deployment: its files, or what its record says. A database that can't be reached is none of it."""
 LOG_LINES = 12
+IDLE_REASON = "No request came for long. The next one starts a worker, and waits for it."
 
 
 @dataclass
 class Supervisor:
-    """Keeps workers up. `worker` is the command that `--model`, `--name` ... are put behind."""
+    """Keeps workers up. `worker` is the command that `--model`, `--name` ... are put behind.
+
+    loads: what the router counts. requests_at_once: how many requests a worker answers together.
+    """
 
     records: Records
     artifacts: Artifacts
@@ -93,12 +104,15 @@ class Supervisor:
     capacity: Resources
     worker: Sequence[str] = WORKER
     clock: Callable[[], float] = steady_s
+    loads: Loads = field(default_factory=Loads)
+    requests_at_once: int = MAX_BATCH
     _has_swept: bool = False
     _version: int | None = None
     _rows: tuple[Sequence[Endpoint], Sequence[Deployment]] = ((), ())
 
     def __post_init__(self) -> None:
-        self._observer = Observer(self.launcher, self.home, self.clock)
+        self._observer = Observer(self.launcher, self.home, self.clock, self.loads.busy)
+        self._scaler = Scaler(self.loads, self.requests_at_once, self.clock)
 
     def run(self, stop: threading.Event) -> None:
         """Tick until `stop` is set. The workers go on: a later supervisor adopts them."""
@@ -118,7 +132,7 @@ class Supervisor:
     def halt(self) -> list[str]:
         """End all workers after `run` returned; those that served start again with the next server. Return their names."""
         halted = []
-        for deployment in self._deployments():
+        for deployment in _workers_of(self._deployments()):
             folder = worker_folder(self.home, deployment)
             try:
                 if self._halt(deployment, folder):
@@ -144,14 +158,19 @@ class Supervisor:
         return True
 
     def tick(self) -> bool:
-        """Do at most one thing for each deployment, and return whether anything changed."""
+        """Do at most one thing for each deployment and each worker, and return whether anything changed."""
         deployments = self._deployments()
+        workers = _workers_of(deployments)
         if not self._has_swept:
-            self._sweep(deployments)
-        self._observer.watch(deployments)
-        looks = [(deployment, self._look(deployment)) for deployment in deployments]
-        states = {(d.endpoint, d.name): state for d, state in looks if state is not None}
-        actions = decide([deployment for deployment, state in looks if state is not None], states, self.clock())
+            self._sweep(workers)
+        self._observer.watch(workers)
+        looks = [(worker, self._look(worker)) for worker in workers]
+        states = {(one.endpoint, one.worker): state for one, state in looks if state is not None}
+        now = self.clock()
+        actions = decide([worker for worker, state in looks if state is not None], states, now)
+        counts = self._scaler.instances(deployments)
+        rescalings = [rescale(deployment, count, now) for deployment, count in zip(deployments, counts, strict=True)]
+        actions += [action for action in rescalings if action is not None]
         has_changed = sum(self._try(action) for action in actions) > 0  # all are tried
         return self._remove_endpoints() or has_changed
 
@@ -196,9 +215,9 @@ class Supervisor:
             self._version = version
         return self._rows
 
-    def _sweep(self, deployments: Sequence[Deployment]) -> None:
+    def _sweep(self, workers: Sequence[Deployment]) -> None:
         """End workers that no record knows of: the home's database was put back to an earlier state."""
-        known = {worker_folder(self.home, deployment) for deployment in deployments}
+        known = {worker_folder(self.home, worker) for worker in workers}
         for folder in sorted(self.home.workers.glob("*/*/*")):
             try:
                 if folder not in known and isinstance(self.launcher.status(folder), Running):
@@ -256,23 +275,89 @@ class Supervisor:
                 self._end(action.deployment)
             case Remove():
                 self._remove(action.deployment)
+            case Drop():
+                self._drop(action.deployment)
+            case Wake():
+                logger.info("Waking %s", _name(action.deployment))
+                reason = "It was idle, and a request waits for it."
+                remembered = {"retry_at": 0.0, "crashes": 0, "is_woken": True, "reason": reason}
+                self._update(action.deployment, remembered, status=DeploymentStatus.WAITING)
+            case Add():
+                return self._add(action.deployment, action.number)
+            case Retire():
+                logger.info("%s isn't needed any more; it ends with its last request", _name(action.deployment))
+                remembered = {"leaves_at": action.leaves_at, "reason": "It isn't needed any more."}
+                self._update(action.deployment, remembered, status=DeploymentStatus.DRAINING)
         return True
+
+    def _add(self, deployment: Deployment, number: int) -> bool:
+        """Give a deployment one more worker, whose model has been proven by another; return whether it has it."""
+
+        def add(current: Deployment) -> Deployment | None:
+            if current != deployment:
+                return None
+            reason = "It was added to those that the deployment has."
+            supervision = Supervision(was_healthy=True, is_woken=True, reason=reason)
+            new = replace(
+                deployment.workers[0],
+                number=number,
+                status=DeploymentStatus.WAITING,
+                port=None,
+                attempt=0,
+                verification=None,
+                error=None,
+                supervision=supervision,
+            )
+            return current.with_worker(new)
+
+        changed = self._change(deployment, add)
+        if changed is not None:
+            logger.info(
+                "%s/%s gets a worker more: it has %s", deployment.endpoint, deployment.name, len(changed.workers)
+            )
+        return changed is not None
+
+    def _drop(self, worker: Deployment) -> None:
+        """Forget a worker that has ended; the last one's deployment is idle."""
+        self._end(worker)
+
+        def drop(current: Deployment) -> Deployment | None:
+            if _same_worker(current, worker) is None:
+                return None
+            idle: dict[str, Any] = {
+                "retry_at": 0.0,
+                "healthy_at": 0.0,
+                "crashes": 0,
+                "leaves_at": 0.0,
+                "reason": IDLE_REASON,
+            }
+            rest = current.without_worker(worker.number)
+            return rest or replace(
+                current,
+                status=DeploymentStatus.IDLE,
+                port=None,
+                supervision=replace(current.supervision, **idle),
+            )
+
+        self._change(worker, drop)
+        logger.info("%s has ended", _name(worker))
 
     def _start(self, deployment: Deployment) -> bool:
         memory = self._memory(deployment)
-        resources = Resources(cpus=0, gpus=min(1, self.capacity.gpus), memory_mb=memory.booked_mb)
+        resources = booked(memory, self.capacity)
         if not self.leases.take(_owner(deployment), resources, self.capacity):
             if not resources.fits(self.capacity):
                 raise OutOfMemory(
-                    f"It needs {_show(resources)}; this machine has {_show(self.capacity)}. Serve a smaller model."
+                    f"It needs {in_words(resources)}; this machine has {in_words(self.capacity)}. Serve a smaller model."
                 )
-            reason = f"It needs {_show(resources)}, which others hold. It starts as soon as they are done."
+            reason = f"It needs {in_words(resources)}, which others hold. It starts as soon as they are done."
             if deployment.supervision.reason != reason:
                 logger.info("%s waits: %s", _name(deployment), reason)
                 self._update(deployment, {"reason": reason})
             return False
         # The record comes first: after a crash in between, the next server finds an attempt that never ran, not a stray worker.
-        attempt = next_attempt(self.home, deployment)
+        others = self._other_attempts(deployment)
+        attempt = next_attempt(self.home, deployment, others)
         started = self._update(
             deployment,
             {"started_at": self.clock(), "healthy_at": 0.0, "reason": "", "memory": str(memory)},
@@ -286,7 +371,7 @@ class Supervisor:
             return False
         folder = worker_folder(self.home, started)
         folder.mkdir(mode=0o700, parents=True)
-        forget_old_attempts(self.home, started)
+        forget_old_attempts(self.home, started, others)
         self.artifacts.require_checked(started.artifact)
         self.artifacts.checkout(started.artifact, folder / "model")
         argv = [*self.worker, "--model", str(folder / "model")]
@@ -312,20 +397,27 @@ class Supervisor:
         logger.info("Started a worker for %s, attempt %s, process %s: %s", _name(started), attempt, process.pid, memory)
         return True
 
+    def _other_attempts(self, worker: Deployment) -> list[int]:
+        """Return the attempts of a deployment's other workers."""
+        current = self.records.deployments.get(worker.endpoint, worker.name)
+        return [other.attempt for other in current.workers if other.number != worker.number]
+
     def _memory(self, deployment: Deployment) -> WorkerMemory:
-        """Return the memory that a worker books: what it takes, within what others leave. It books no core: it is idle in
-        between."""
+        """Return the memory that a worker books: what it takes, within its share of what others leave: those of its deployment
+        that aren't there yet get as much."""
         hashes = [artifact for artifact in (deployment.artifact, deployment.base_artifact) if artifact]
         has_gpu = self.capacity.gpus > 0
-        others = sum(lease.resources.memory_mb for lease in self.leases.list() if lease.owner != _owner(deployment))
-        free_mb = self.capacity.memory_mb - others
+        others = [lease for lease in self.leases.list() if lease.owner != _owner(deployment)]
+        free_mb = self.capacity.memory_mb - sum(lease.resources.memory_mb for lease in others)
+        siblings = sum(lease.owner.partition("#")[0] == _owner(replace(deployment, number=0)) for lease in others)
+        free_mb //= max(1, deployment.scale.max_instances - siblings)
         formats = half_formats(has_gpu).held(half_bytes(self.artifacts, hashes), self.capacity.memory_mb * 2**20)
         return worker_memory(self.artifacts, hashes, formats, free_mb, has_gpu)
 
     def _mark_healthy(self, action: MarkHealthy) -> None:
         self._observer.end_comparison(action.deployment)
         changes: dict[str, Any] = {"status": DeploymentStatus.HEALTHY, "port": action.port, "error": None}
-        remembered: dict[str, Any] = {"reason": ""}
+        remembered: dict[str, Any] = {"reason": "", "is_woken": False}
         if action.record is not None:
             changes["verification"] = dict(action.record) | {"checked_at": datetime.now(UTC).isoformat()}
             remembered |= {"was_healthy": True, "healthy_at": self.clock()}
@@ -354,38 +446,55 @@ class Supervisor:
             remove_tree(folder / "base")
         self.leases.release(_owner(deployment))
 
-    def _remove(self, deployment: Deployment) -> None:
-        self._end(deployment)
-        remove_tree(self.home.workers / deployment.endpoint / deployment.name)
-        self.records.deployments.delete(deployment.endpoint, deployment.name)
-        logger.info("Deleted deployment %s", _name(deployment))
+    def _remove(self, worker: Deployment) -> None:
+        self._end(worker)
+        if self.records.deployments.change(
+            worker.endpoint, worker.name, lambda current: current.without_worker(worker.number)
+        ):
+            return
+        remove_tree(self.home.workers / worker.endpoint / worker.name)
+        self.records.deployments.delete(worker.endpoint, worker.name)
+        logger.info("Deleted deployment %s/%s", worker.endpoint, worker.name)
 
-    def _update(self, deployment: Deployment, remembered: Mapping[str, Any], **changes: Any) -> Deployment | None:
-        """Write what is `remembered` (fields of `Supervision`) and changes to a deployment.
+    def _update(self, worker: Deployment, remembered: Mapping[str, Any], **changes: Any) -> Deployment | None:
+        """Write what is `remembered` (fields of `Supervision`) and changes to a worker of a deployment; return the worker.
 
         Returns None, and writes nothing, when somebody changed it since it was read: the next tick decides anew.
         """
+
+        def update(current: Deployment) -> Deployment | None:
+            own = _same_worker(current, worker)
+            if own is None:
+                return None
+            supervision = replace(own.supervision, **remembered)
+            return current.with_worker(replace(own, supervision=supervision, **changes))
+
+        changed = self._change(worker, update)
+        return None if changed is None else _same_worker(changed, worker)
+
+    def _change(self, worker: Deployment, change: Callable[[Deployment], Deployment | None]) -> Deployment | None:
+        """Change the record of a worker's deployment; None, and nothing is written, where it is gone or `change` says so."""
         try:
-            current = self.records.deployments.get(deployment.endpoint, deployment.name)
+            return self.records.deployments.change(worker.endpoint, worker.name, change)
         except NotFound:
             return None
-        if current.status is DeploymentStatus.DELETING or current.artifact != deployment.artifact:
-            return None
-        changed = replace(current, supervision=replace(current.supervision, **remembered), **changes)
-        self.records.deployments.update(changed)
-        return changed
+
+
+def _workers_of(deployments: Sequence[Deployment]) -> list[Deployment]:
+    return [worker for deployment in deployments for worker in deployment.workers]
+
+
+def _same_worker(deployment: Deployment, worker: Deployment) -> Deployment | None:
+    """Return the worker as its deployment's record has it now; None where it serves another model by now, or is to go."""
+    same = next((one for one in deployment.workers if one.number == worker.number), None)
+    if same is None or same.status is DeploymentStatus.DELETING or same.artifact != worker.artifact:
+        return None
+    return same
 
 
 def _name(deployment: Deployment) -> str:
-    return f"{deployment.endpoint}/{deployment.name}"
+    return f"{deployment.endpoint}/{deployment.worker}"
 
 
 def _owner(deployment: Deployment) -> str:
     return f"worker:{_name(deployment)}"
-
-
-def _show(resources: Resources) -> str:
-    parts = [f"{resources.memory_mb} MB"]
-    parts += [f"{resources.cpus} cores"] if resources.cpus else []
-    parts += [f"{resources.gpus} GPUs"] if resources.gpus else []
-    return ", ".join(parts)

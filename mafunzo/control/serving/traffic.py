@@ -1,34 +1,52 @@
-"""Traffic split: a request goes to the deployment that it names, else to one drawn by weight. Pure."""
+"""Traffic split: a request goes to the deployment that it names, else to one drawn by weight; there, to the least busy worker.
 
-from collections.abc import Mapping, Sequence
+Pure.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
 from mafunzo.errors import NotFound, Unavailable
 
+Workers = Mapping[str, Sequence[Deployment]]
+"""The workers of each deployment of an endpoint, by the deployment's name."""
 
-def pick(endpoint: Endpoint, deployments: Sequence[Deployment], deployment_name: str | None, draw: float) -> Deployment:
-    """Return the deployment that serves a request: the one that it names, else by the endpoint's traffic.
 
-    Shares of deployments that aren't healthy go to the others in proportion. `draw` is uniform in [0, 1).
-    Raises `NotFound` for an unknown name, `Unavailable` when nothing healthy can answer.
+def _no_load(worker: Deployment) -> int:
+    return 0
+
+
+def pick(
+    endpoint: Endpoint,
+    deployments: Sequence[Deployment],
+    deployment_name: str | None,
+    draw: float,
+    busy: Callable[[Deployment], int] = _no_load,
+) -> Deployment:
+    """Return the worker that serves a request: of the deployment that it names, else by the endpoint's traffic.
+
+    Shares of deployments that aren't healthy go to the others in proportion; one that is idle keeps its share, since a request
+    wakes it. `draw` is uniform in [0, 1); `busy` is how many requests a worker has.
+    Raises `NotFound` for an unknown name, `Unavailable` when nothing healthy can answer now.
     """
-    by_name = {deployment.name: deployment for deployment in deployments}
+    workers = _by_name(deployments)
     if deployment_name is not None:
-        if deployment_name not in by_name:
+        if deployment_name not in workers:
             raise NotFound(f"Endpoint '{endpoint.name}' has no deployment '{deployment_name}'.")
-        if not is_live(by_name[deployment_name]):
-            raise Unavailable(
-                f"Deployment '{endpoint.name}/{deployment_name}' is {by_name[deployment_name].status}. Try again later."
-            )
-        return by_name[deployment_name]
-    shares = {
-        name: percent
-        for name, percent in endpoint.traffic_percent.items()
-        if percent > 0 and name in by_name and is_live(by_name[name])
-    }
-    if not shares:
-        raise Unavailable(_why_none(endpoint, by_name))
-    return by_name[choose(shares, draw)]
+        name = deployment_name
+    else:
+        shares = {
+            name: percent
+            for name, percent in endpoint.traffic_percent.items()
+            if percent > 0 and name in workers and _takes_a_share(workers[name])
+        }
+        if not shares:
+            raise Unavailable(_why_none(endpoint, workers))
+        name = choose(shares, draw)
+    live = live_workers(workers[name])
+    if not live:
+        raise Unavailable(f"Deployment '{endpoint.name}/{name}' is {workers[name][0].status}. Try again later.")
+    return min(live, key=busy)
 
 
 def returning(
@@ -38,14 +56,16 @@ def returning(
 
     It answered before, and neither failed nor is being deleted. None where there's no such deployment.
     """
-    by_name = {deployment.name: deployment for deployment in deployments}
+    workers = _by_name(deployments)
     shares = {deployment_name: 100} if deployment_name is not None else endpoint.traffic_percent
     shares = {
         name: percent
         for name, percent in shares.items()
-        if percent > 0 and name in by_name and _comes_back(by_name[name])
+        if percent > 0 and name in workers and any(map(_comes_back, workers[name]))
     }
-    return by_name[choose(shares, draw)] if shares else None
+    if not shares:
+        return None
+    return next(filter(_comes_back, workers[choose(shares, draw)]))
 
 
 def choose(traffic_percent: Mapping[str, int], draw: float) -> str:
@@ -64,21 +84,37 @@ def choose(traffic_percent: Mapping[str, int], draw: float) -> str:
     return [name for name, share in traffic_percent.items() if share][-1]
 
 
-def is_live(deployment: Deployment) -> bool:
-    """Return whether requests may go to its worker: it is healthy, or was and is only being verified once more."""
-    is_verified_again = deployment.status is DeploymentStatus.VERIFYING and deployment.port is not None
-    return deployment.status is DeploymentStatus.HEALTHY or is_verified_again
+def is_live(worker: Deployment) -> bool:
+    """Return whether requests may go to a worker: it is healthy, or was and is only being verified once more."""
+    is_verified_again = worker.status is DeploymentStatus.VERIFYING and worker.port is not None
+    return worker.status is DeploymentStatus.HEALTHY or is_verified_again
 
 
-def _comes_back(deployment: Deployment) -> bool:
-    status = deployment.status
+def live_workers(workers: Sequence[Deployment]) -> list[Deployment]:
+    """Return the workers that requests may go to."""
+    return [worker for worker in workers if is_live(worker)]
+
+
+def _by_name(deployments: Sequence[Deployment]) -> Workers:
+    workers: dict[str, list[Deployment]] = {}
+    for deployment in deployments:
+        workers.setdefault(deployment.name, []).extend(deployment.workers)
+    return workers
+
+
+def _takes_a_share(workers: Sequence[Deployment]) -> bool:
+    return any(is_live(worker) or worker.status is DeploymentStatus.IDLE for worker in workers)
+
+
+def _comes_back(worker: Deployment) -> bool:
+    status = worker.status
     is_ending = status.has_failed or status is DeploymentStatus.DELETING
-    return not is_ending and (is_live(deployment) or deployment.supervision.was_healthy)
+    return not is_ending and (is_live(worker) or worker.supervision.was_healthy)
 
 
-def _why_none(endpoint: Endpoint, by_name: Mapping[str, Deployment]) -> str:
-    names = [name for name, percent in endpoint.traffic_percent.items() if percent > 0 and name in by_name]
+def _why_none(endpoint: Endpoint, workers: Workers) -> str:
+    names = [name for name, percent in endpoint.traffic_percent.items() if percent > 0 and name in workers]
     if not names:
         return f"No deployment of endpoint '{endpoint.name}' gets traffic. Set it, or name a deployment in a header."
-    states = ", ".join(f"{name} is {by_name[name].status}" for name in names)
+    states = ", ".join(f"{name} is {workers[name][0].status}" for name in names)
     return f"Endpoint '{endpoint.name}' has no healthy deployment now ({states}). Try again later."

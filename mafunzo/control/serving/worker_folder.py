@@ -6,6 +6,7 @@
 
 import hashlib
 import hmac
+from collections.abc import Iterable
 from pathlib import Path
 
 from mafunzo.control.launcher.local import ExitRecord, last_lines
@@ -22,12 +23,12 @@ FINAL_EXIT_CODES = (2, 3)
 
 
 def worker_folder(home: Home, deployment: Deployment) -> Path:
-    """Return the folder of a deployment's newest worker."""
+    """Return the folder of a deployment's worker, whose attempt no other worker of the deployment has."""
     return home.workers / deployment.endpoint / deployment.name / str(deployment.attempt)
 
 
 def worker_token(secret: bytes, deployment: Deployment) -> str:
-    """Return the bearer token of a deployment's newest worker, derived from the home's secret.
+    """Return the bearer token of a deployment's worker, derived from the home's secret.
 
     So it is written nowhere but into the worker's own folder, and a server that adopts the worker knows it.
     """
@@ -35,15 +36,17 @@ def worker_token(secret: bytes, deployment: Deployment) -> str:
     return hmac.new(secret, worker.encode(), hashlib.sha256).hexdigest()
 
 
-def next_attempt(home: Home, deployment: Deployment) -> int:
-    """Return a number that neither the record nor any folder has: a folder serves one process only."""
-    return max([deployment.attempt, *_attempts(home, deployment)]) + 1
+def next_attempt(home: Home, deployment: Deployment, others: Iterable[int] = ()) -> int:
+    """Return a number that neither the records, with the `others` of the deployment, nor any folder has: a folder serves one
+    process only."""
+    return max([deployment.attempt, *others, *_attempts(home, deployment)]) + 1
 
 
-def forget_old_attempts(home: Home, deployment: Deployment) -> None:
-    """Keep the newest folders of a deployment only; a model in a crash loop leaves one a minute."""
+def forget_old_attempts(home: Home, deployment: Deployment, others: Iterable[int] = ()) -> None:
+    """Keep the newest folders of a deployment and its `others` only; a model in a crash loop leaves one a minute."""
+    present = set(others)
     for number, folder in _attempts(home, deployment).items():
-        if number <= deployment.attempt - KEPT_ATTEMPTS:
+        if number <= deployment.attempt - KEPT_ATTEMPTS and number not in present:
             remove_tree(folder)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -21,8 +21,10 @@ from mafunzo.entities.endpoint import (
     DeploymentRequest,
     DeploymentStatus,
 )
+from mafunzo.entities.job import Resources
 from mafunzo.entities.reference import AssetReference
-from mafunzo.errors import Conflict, Faults, InvalidParameter, MafunzoError, ServerFailed
+from mafunzo.entities.scale import ONE_INSTANCE, Scale, require_scale
+from mafunzo.errors import Conflict, Faults, InvalidParameter, MafunzoError, OutOfMemory, ServerFailed
 
 if TYPE_CHECKING:  # deploying loads much, and most commands look at deployments only
     from mafunzo.control.workspace.models import Models
@@ -64,11 +66,13 @@ class Deployments:
     def create(self, endpoint: str, name: str, request: DeploymentRequest) -> Deployment:
         """Begin to serve a version of a model; return at once. It gets no traffic by itself.
 
-        One that failed is made anew. Of any other that exists, time-outs are changed; raises `Conflict` for another model under
-        its name, and for one that is being deleted, `NotFound` for an unknown machine size, `ArtifactCorrupt` for a damaged
-        model.
+        One that failed is made anew. Of any other that exists, time-outs and the number of workers are changed; raises
+        `Conflict` for another model under its name, and for one that is being deleted, `NotFound` for an unknown machine size,
+        `ArtifactCorrupt` for a damaged model, `OutOfMemory` for more workers than this machine can hold.
         """
         require_limits(request.initial_delay_s, request.request_timeout_s)
+        if request.scale is not None:
+            require_scale(request.scale)
         if request.instance_type:
             from mafunzo.control.workspace.computes import Computes
 
@@ -78,6 +82,8 @@ class Deployments:
         present = {deployment.name: deployment for deployment in handle.deployments}.get(name)
         if present is None:
             require_name("deployment", name)
+        if request.scale is not None:
+            self._require_room(f"{endpoint}/{name}", asset, request.scale)
         records = self._services.records.deployments
         if present is None or present.status.has_failed:
             self._services.up()
@@ -97,14 +103,55 @@ class Deployments:
                 f"Deployment {endpoint}/{name} serves {present.model}. Deploy {asset.key} under another name, give it the "
                 f"traffic, and delete this one."
             )
-        changed = dataclasses.replace(
+        return self._change(
             present,
-            initial_delay_s=request.initial_delay_s,
-            request_timeout_s=request.request_timeout_s,
-            echoes={**present.echoes, **request.echoes},
+            lambda current: dataclasses.replace(
+                current,
+                initial_delay_s=request.initial_delay_s,
+                request_timeout_s=request.request_timeout_s,
+                scale=request.scale or current.scale,
+                echoes={**current.echoes, **request.echoes},
+            ),
         )
-        records.update(changed)
+
+    def rescale(self, endpoint: str, name: str, scale: Scale) -> Deployment:
+        """Have a deployment served by so many workers; return at once: they start, or end with their last request.
+
+        Raises `NotFound`, `InvalidParameter` for numbers that can't be, `OutOfMemory` for more than this machine can hold.
+        """
+        require_scale(scale)
+        present = self.get(endpoint, name)
+        self._require_room(f"{endpoint}/{name}", present, scale)
+        changed = self._change(present, lambda current: dataclasses.replace(current, scale=scale))
+        self._services.up()
         return changed
+
+    def _change(self, present: Deployment, change: Callable[[Deployment], Deployment]) -> Deployment:
+        changed = self._services.records.deployments.change(present.endpoint, present.name, change)
+        assert changed is not None
+        return changed
+
+    def _require_room(self, name: str, model: Asset | Deployment, scale: Scale) -> None:
+        """Raise `OutOfMemory` where this machine can't hold as many workers of a model, whatever else it does."""
+        if scale.max_instances == 1:
+            return  # the supervisor refuses it, with what its start would have booked
+        from mafunzo.control.launcher.hardware import capacity, hardware
+        from mafunzo.control.serving.memory import in_words, least_resources
+
+        artifact, base = self._files_of(model)
+        room = capacity(hardware())
+        least = least_resources(self._services.artifacts, [stored for stored in (artifact, base) if stored], room)
+        count = scale.max_instances
+        if not Resources(0, least.gpus * count, least.memory_mb * count).fits(room):
+            raise OutOfMemory(
+                f"Deployment {name} can't have {count} instances: each needs {in_words(least)} at least, and this machine has "
+                f"{in_words(room)}. Ask for fewer instances, or serve a smaller model."
+            )
+
+    def _files_of(self, model: Asset | Deployment) -> tuple[str, str | None]:
+        if isinstance(model, Deployment):
+            return model.artifact, model.base_artifact
+        return self.require_chat_model(model), model.properties.get("base_artifact")
 
     def deploy(
         self,
@@ -115,8 +162,9 @@ class Deployments:
         traffic: int | None = None,
         timeout_s: float = DEFAULT_START_LIMIT_S,
         request_timeout_s: float = DEFAULT_REQUEST_TIMEOUT_S,
+        scale: Scale = ONE_INSTANCE,
     ) -> EndpointHandle:
-        """Serve `model`; return once its worker is healthy and proven. See `Workspace.deploy`.
+        """Serve `model`; return once its workers are healthy and proven. See `Workspace.deploy`.
 
         A model that is on offer is fetched and converted first, once; nothing is known of how it has to answer, so that its
         verification says that it is unverified.
@@ -127,6 +175,7 @@ class Deployments:
         """
         require_name("deployment", deployment)
         require_limits(timeout_s, request_timeout_s)
+        require_scale(scale)
         asset = model if isinstance(model, Asset) else self._models.get(model)
         if asset.artifact is not None:
             self.require_chat_model(asset)
@@ -145,9 +194,13 @@ class Deployments:
         if self._models.artifact_of(asset) is None:
             self._models.import_once(str(asset.key)).wait()
         self.require_chat_model(asset)
+        self._require_room(f"{endpoint}/{deployment}", asset, scale)
         handle = self._endpoints.get(endpoint) if present else self._endpoints.create(endpoint)
         request = DeploymentRequest(
-            AssetReference(asset.name, asset.version), initial_delay_s=timeout_s, request_timeout_s=request_timeout_s
+            AssetReference(asset.name, asset.version),
+            initial_delay_s=timeout_s,
+            request_timeout_s=request_timeout_s,
+            scale=scale,
         )
         self.create(endpoint, deployment, request)
         try:
@@ -196,6 +249,7 @@ class Deployments:
             created_at=datetime.now(UTC),
             base_artifact=base,
             echoes=request.echoes,
+            scale=request.scale or ONE_INSTANCE,
         )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from mafunzo.control.launcher.steady_clock import steady_s
 from mafunzo.control.serving.worker_folder import last_log
 from mafunzo.control.workspace.chat_client import ChatClient
 from mafunzo.control.workspace.liveness import require_server_for_deployment
@@ -22,6 +23,8 @@ from mafunzo.errors import Conflict, InvalidParameter, NotFound, TimedOut, Worke
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{1,30}[A-Za-z0-9]")
 """Of endpoints and deployments: 3 to 32 letters, digits and hyphens, a letter first, no hyphen last."""
+DRAIN_S = 30.0
+"""The longest that a deployment which is being deleted goes on answering the requests that it has."""
 Lines = list[str]  # a class below has a verb called list
 Deployed = list[Deployment]
 
@@ -117,19 +120,25 @@ class EndpointHandle:
         """Where OpenAI's SDK finds it (`base_url`), with `model` naming the endpoint."""
         return f"{self._services.up().url}/v1"
 
-    def wait(self, deployment: str, timeout_s: float) -> Deployment:
-        """Return the deployment once it is healthy; raises what it failed with, `TimedOut`, or `ServerFailed`."""
+    def wait(self, deployment: str, timeout_s: float, instances: int | None = None) -> Deployment:
+        """Return the deployment once it is healthy, with as many workers as it has at least (or `instances`).
+
+        Raises what a worker failed with, `TimedOut`, or `ServerFailed`.
+        """
         deadline = time.monotonic() + timeout_s
         while True:
             current = self._services.records.deployments.get(self.name, deployment)
-            if current.status is DeploymentStatus.HEALTHY:
+            needed = max(1, current.scale.min_instances) if instances is None else instances
+            healthy = [one for one in current.workers if one.status is DeploymentStatus.HEALTHY]
+            if current.status is DeploymentStatus.IDLE or len(healthy) >= needed:
                 return current
-            if current.status.is_settled:
-                raise from_record(current.error, WorkerFailed("The worker failed."))
+            if failed := next((one for one in current.workers if one.status.has_failed), None):
+                raise from_record(failed.error, WorkerFailed("The worker failed."))
             if time.monotonic() > deadline:
+                count = f" with {len(healthy)} of {needed} workers" if needed > 1 else ""
                 raise TimedOut(
-                    f"Deployment {self.name}/{deployment} is still {current.status} after {timeout_s:g} s. "
-                    f"{self._last_words(deployment)}Allow more with --timeout."
+                    f"Deployment {self.name}/{deployment} is still {current.status}{count} after {timeout_s:g} s. "
+                    f"{_why_waiting(current)}{self._last_words(deployment)}Allow more with --timeout."
                 )
             require_server_for_deployment(self._services, current)
             time.sleep(0.1)
@@ -181,9 +190,9 @@ class EndpointHandle:
                 continue
             if current.status is not DeploymentStatus.HEALTHY:
                 raise Conflict(f"Deployment {self.name}/{current.name} is {current.status}, so it can't be asked.")
-            renewed = dataclasses.replace(current, status=DeploymentStatus.VERIFYING, verification=None)
-            self._services.records.deployments.update(renewed)
-            proofs[current.name] = self.wait(current.name, timeout_s).verification
+            self._services.records.deployments.change(self.name, current.name, _to_be_verified)
+            healthy = sum(one.status is DeploymentStatus.HEALTHY for one in current.workers)
+            proofs[current.name] = self.wait(current.name, timeout_s, healthy).verification
         if not proofs:
             raise NotFound(f"Endpoint {self.name} has no deployment '{deployment or ''}'.")
         return proofs
@@ -216,7 +225,8 @@ class EndpointHandle:
             raise Conflict(
                 f"Deployment {self.name}/{name} has {share} percent of the traffic. Set its traffic to 0, then delete it."
             )
-        records.deployments.update(dataclasses.replace(current, status=DeploymentStatus.DELETING))
+        leaves_at = steady_s() + min(current.request_timeout_s, DRAIN_S)
+        records.deployments.change(self.name, name, lambda stored: _leaving(stored, leaves_at))
         self._services.up()
 
     def delete_deployment(self, name: str, timeout_s: float = 60.0) -> None:
@@ -238,6 +248,29 @@ class EndpointHandle:
 
     def _client(self, deployment: str | None) -> ChatClient:
         return ChatClient(self.url, self.name, self.keys[0], deployment)
+
+
+def _leaving(deployment: Deployment, leaves_at: float) -> Deployment:
+    """Return a deployment that is being deleted: each of its workers ends with its last request, or at `leaves_at`."""
+    for worker in deployment.workers:
+        supervision = dataclasses.replace(worker.supervision, leaves_at=leaves_at)
+        deployment = deployment.with_worker(dataclasses.replace(worker, supervision=supervision))
+    return dataclasses.replace(deployment, status=DeploymentStatus.DELETING)
+
+
+def _to_be_verified(deployment: Deployment) -> Deployment:
+    """Return a deployment whose healthy workers are to be compared with the tuned model again."""
+    for worker in deployment.workers:
+        if worker.status is DeploymentStatus.HEALTHY:
+            again = dataclasses.replace(worker, status=DeploymentStatus.VERIFYING, verification=None)
+            deployment = deployment.with_worker(again)
+    return deployment
+
+
+def _why_waiting(deployment: Deployment) -> str:
+    """Return what a worker waits for as a sentence, or an empty text."""
+    waiting = (one for one in deployment.workers if one.status is DeploymentStatus.WAITING and one.supervision.reason)
+    return next((f"{one.supervision.reason} " for one in waiting), "")
 
 
 def _new_key() -> str:

@@ -10,6 +10,8 @@ from mafunzo.control.launcher.runner import process_identity
 from mafunzo.control.launcher.server_process import address_file, write_address
 from mafunzo.control.pipelines.performer import UserVariables
 from mafunzo.control.pipelines.scheduler import Scheduler
+from mafunzo.control.serving.load import Loads
+from mafunzo.control.serving.memory import MAX_BATCH
 from mafunzo.control.serving.supervisor import Supervisor
 from mafunzo.control.store.lease import Leases
 from mafunzo.control.store.outbox import Outbox
@@ -20,14 +22,30 @@ from mafunzo.entities.server_address import ServerAddress
 
 
 def loops_of(
-    workspace: Workspace, user_variables: UserVariables, worker: Sequence[str]
+    workspace: Workspace,
+    user_variables: UserVariables,
+    worker: Sequence[str],
+    loads: Loads | None = None,
+    requests_at_once: int = MAX_BATCH,
 ) -> tuple[Scheduler, Supervisor]:
-    """Return the loops over a home, which start steps and workers on this machine; `worker` is the command of a worker."""
+    """Return the loops over a home, which start steps and workers on this machine.
+
+    worker: the command of a worker, which answers so many requests at once. loads: what the router counts.
+    """
     room, leases = capacity(hardware()), Leases(workspace.database)
     stores = (workspace.records, workspace.artifacts, leases)
     outbox = Outbox(workspace.home) if workspace.services.job_webhook else None
     scheduler = Scheduler(*stores, LocalLauncher(), workspace.home, room, user_variables=user_variables, outbox=outbox)
-    return scheduler, Supervisor(*stores, LocalLauncher(), workspace.home, room, worker=worker)
+    supervisor = Supervisor(
+        *stores,
+        LocalLauncher(),
+        workspace.home,
+        room,
+        worker=worker,
+        loads=loads or Loads(),
+        requests_at_once=requests_at_once,
+    )
+    return scheduler, supervisor
 
 
 def webhook_of(workspace: Workspace, links: Callable[[str], Mapping[str, str]]) -> Webhook | None:

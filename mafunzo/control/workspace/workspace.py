@@ -22,6 +22,7 @@ from mafunzo.control.store.records import Records
 from mafunzo.control.workspace.services import Services
 from mafunzo.entities.asset import Asset, AssetType
 from mafunzo.entities.pruning import PruneKind, prune_request
+from mafunzo.entities.scale import ONE_INSTANCE, Scale
 from mafunzo.entities.server_address import LOOPBACK, ServerAddress
 from mafunzo.errors import Conflict, InvalidParameter
 
@@ -232,13 +233,14 @@ class Workspace:
         traffic: int | None = None,
         timeout_s: float = 600.0,
         request_timeout_s: float = 90.0,
+        scale: Scale = ONE_INSTANCE,
     ) -> EndpointHandle:
         """Serve a model behind `endpoint`, which is made if it isn't there; return once it is proven and live.
 
         One of the catalogue is fetched first, and served unverified: there is nothing to compare it with.
 
         timeout_s: how long its worker may take to become healthy. request_timeout_s: how long a whole answer may take, and a
-        stream may pause.
+        stream may pause. scale: how many workers: `Scale(2, 2)`, or by load `Scale(0, 3)`.
         """
         return self.deployments.deploy(
             model,
@@ -247,6 +249,7 @@ class Workspace:
             traffic=traffic,
             timeout_s=timeout_s,
             request_timeout_s=request_timeout_s,
+            scale=scale,
         )
 
     def lineage(self, thing: str) -> Lineage:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 import mafunzo
+from mafunzo.entrypoints.cli.scale import BOUNDS, IDLE_MINUTES, INSTANCES, scale_of
 from mafunzo.entrypoints.terminal.output import (
     ALL,
     AS_JSON,
@@ -46,11 +47,17 @@ def deploy(
         None,
         help="How many seconds a whole answer may take, its time in the queue included, and a stream may pause; default 90.",
     ),
+    instances: int = INSTANCES,
+    scale: str = BOUNDS,
+    idle_minutes: float = IDLE_MINUTES,
     as_json: bool = AS_JSON,
 ) -> None:
     """Serve a model. One that was tuned here goes live once it has proven that it answers as it did in evaluation."""
-    limits = {"timeout_s": timeout} | ({} if request_timeout is None else {"request_timeout_s": request_timeout})
-    handle = mafunzo.Workspace().deploy(model, endpoint=endpoint, deployment=deployment, traffic=traffic, **limits)
+    options: dict[str, Any] = {"timeout_s": timeout}
+    options |= {} if request_timeout is None else {"request_timeout_s": request_timeout}
+    bounds = scale_of(instances, scale, idle_minutes)
+    options |= {} if bounds is None else {"scale": bounds}
+    handle = mafunzo.Workspace().deploy(model, endpoint=endpoint, deployment=deployment, traffic=traffic, **options)
     record = next(d for d in handle.deployments if d.name == deployment)
     print_result(
         {"endpoint": handle.endpoint, "deployment": _deployment_facts(record), "url": handle.url},
@@ -100,10 +107,13 @@ def show(name: str = NAME, as_json: bool = AS_JSON) -> None:
                 "status": d.status,
                 "port": d.port,
                 "request timeout": f"{d.request_timeout_s:g} s",
+                "instances": str(d.scale),
                 "memory": d.supervision.memory or None,
                 "error": error,
             }
         )
+        if d.replicas or not d.scale.is_fixed:
+            print_facts({each.worker: _worker_words(each) for each in d.workers})
         for line in _proof_lines(d.verification):
             print(line)
 
@@ -182,6 +192,24 @@ def traffic(
     print_entity({"endpoint": name, "traffic_percent": percent}, as_json, {"traffic": percent})
 
 
+@app.command("scale")
+def rescale(
+    name: str = NAME,
+    deployment: str = typer.Option("default", help="The deployment's name."),
+    instances: int = INSTANCES,
+    scale: str = BOUNDS,
+    idle_minutes: float = IDLE_MINUTES,
+    as_json: bool = AS_JSON,
+) -> None:
+    """Change how many workers a deployment has. They start, or end with their last request, after this returns."""
+    bounds = scale_of(instances, scale, idle_minutes)
+    if bounds is None:
+        raise InvalidParameter("Say how many workers: --instances N, or --scale MIN:MAX.")
+    changed = mafunzo.Workspace().deployments.rescale(name, deployment, bounds)
+    facts = {"endpoint": name, "deployment": deployment, "scale": changed.scale}
+    print_entity(facts, as_json, {"instances": str(changed.scale)})
+
+
 @app.command()
 def logs(
     name: str = NAME,
@@ -252,6 +280,12 @@ def _is_share(name: str, percent: str) -> bool:
     return bool(name) and percent.isascii() and percent.isdigit()
 
 
+def _worker_words(worker: "Deployment") -> str:
+    port = f", port {worker.port}" if worker.port else ""
+    why = (worker.error or {}).get("message") or worker.supervision.reason
+    return f"{worker.status}{port}{f': {why}' if why else ''}"
+
+
 def _rows(endpoint: "Endpoint", deployments: "list[Deployment]") -> list[tuple[str, ...]]:
     percent = endpoint.traffic_percent
     rows: list[tuple[str, ...]] = [
@@ -260,11 +294,16 @@ def _rows(endpoint: "Endpoint", deployments: "list[Deployment]") -> list[tuple[s
     return rows or [(endpoint.name, "none", "", "", "")]
 
 
+_OF_WORKER = ("worker", "model", "status", "port", "attempt", "error")
+
+
 def _deployment_facts(deployment: "Deployment") -> dict[str, Any]:
     """Return a deployment for `--json`, which has what its worker needs and went through under `properties`."""
     facts = {field.name: getattr(deployment, field.name) for field in dataclasses.fields(deployment)}
     properties = {name: facts.pop(name) for name in ("base_artifact", "supervision")}
-    return facts | {"properties": properties}
+    del facts["replicas"], facts["number"]
+    workers = [{name: getattr(worker, name) for name in _OF_WORKER} for worker in deployment.workers]
+    return facts | {"workers": workers, "properties": properties}
 
 
 def _ask() -> str:

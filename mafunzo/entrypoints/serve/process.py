@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
+from mafunzo.control.serving.load import Loads
 from mafunzo.control.serving.metrics import RequestMetrics
 from mafunzo.control.serving.router import Router
 from mafunzo.control.serving.supervisor import WORKER
@@ -95,14 +96,15 @@ def serve(
         identity = identity_of(home, workspace.home_user)
         _forget_own_keys(os.environ, (operator_key(home), identity.header))
         variables = partial(_variables_of_a_step, loop_workspace, own, identity)
-        scheduler, supervisor = loops_of(loop_workspace, variables, worker)
+        loads = Loads()
+        scheduler, supervisor = loops_of(loop_workspace, variables, worker, loads, limits.requests_at_once)
         supervisor.tick()  # so that no request goes to a port that was a worker's before the machine restarted
         mlflow = mlflow_way_in(home, workspace.jobs)
         loops = [Loop("scheduler", scheduler.run), Loop("supervisor", supervisor.run)]
         loops += [mlflow.loop] if mlflow else []
         webhook = webhook_of(loop_workspace, lambda job: {"server": own.url})
         loops += [Loop("webhook", webhook.run)] if webhook else []
-        context = _context(workspace, names, limits, loops)
+        context = _context(workspace, names, limits, loops, loads)
         routes = mlflow.routes(workspace, context) if mlflow else MlflowRoutes()
         servers = [(_server(_opened(http_app(context, routes), origins), limits, lifespan="on"), listener)]
         if https_listener is not None:
@@ -114,7 +116,9 @@ def serve(
         _serve_until_stopped(workspace, own, loops, servers, on_up)
 
 
-def _context(workspace: Workspace, names: Sequence[str], limits: Limits, loops: Sequence[Loop]) -> Context:
+def _context(
+    workspace: Workspace, names: Sequence[str], limits: Limits, loops: Sequence[Loop], loads: Loads
+) -> Context:
     metrics = CollectorRegistry()
     metrics.register(Books(workspace))
     directory = Directory(workspace.endpoints, workspace.database.version, partial(endpoints_key, workspace.home))
@@ -133,6 +137,7 @@ def _context(workspace: Workspace, names: Sequence[str], limits: Limits, loops: 
             requests_at_once=limits.requests_at_once,
             current=directory.current,
             secret=workspace.home.secret(),
+            loads=loads,
         ),
         loops=loops,
         is_running=partial(_is_running, workspace),

@@ -1,7 +1,7 @@
 """Endpoints in the database, with their keys, which rest encrypted, and their deployments, which go with them."""
 
 import builtins
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -110,16 +110,32 @@ class DeploymentRecords(NounRecords):
         """Replace a deployment's state. That it is being deleted stays. Raises `NotFound`."""
         with self._database.transaction() as connection:
             stored = _existing_deployment(connection, deployment.endpoint, deployment.name)
-            row = to_row(table.deployment, replace(deployment, created_at=stored.created_at))
-            if stored.status == DeploymentStatus.DELETING:
-                row["status"] = stored.status
-            connection.execute(sa.update(table.deployment).where(table.deployment.c.id == stored.id).values(row))
+            _replace_deployment(connection, stored, deployment)
+
+    def change(self, endpoint: str, name: str, change: Callable[[Deployment], Deployment | None]) -> Deployment | None:
+        """Replace a deployment's state by what `change` makes of it, in one transaction; return that.
+
+        None, also of `change`, changes nothing. That it is being deleted stays. Raises `NotFound`.
+        """
+        with self._database.transaction() as connection:
+            stored = _existing_deployment(connection, endpoint, name)
+            changed = change(to_entity(Deployment, stored))
+            if changed is not None:
+                _replace_deployment(connection, stored, changed)
+        return changed
 
     def delete(self, endpoint: str, name: str) -> None:
         """Delete the record of a deployment. Raises `NotFound`."""
         with self._database.transaction() as connection:
             stored = _existing_deployment(connection, endpoint, name)
             connection.execute(sa.delete(table.deployment).where(table.deployment.c.id == stored.id))
+
+
+def _replace_deployment(connection: Connection, stored: Row, deployment: Deployment) -> None:
+    row = to_row(table.deployment, replace(deployment, created_at=stored.created_at))
+    if stored.status == DeploymentStatus.DELETING:
+        row["status"] = stored.status
+    connection.execute(sa.update(table.deployment).where(table.deployment.c.id == stored.id).values(row))
 
 
 def _existing_deployment(connection: Connection, endpoint: str, name: str) -> Row:

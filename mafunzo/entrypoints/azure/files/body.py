@@ -146,8 +146,14 @@ def _request_settings(settings: Mapping[str, Any]) -> Body:
 
 def _scale_settings(settings: Mapping[str, Any]) -> Body:
     kind = str(settings.get("type") or "").title().replace("_", "")
-    counts = {"minInstances": "min_instances", "maxInstances": "max_instances"}
+    counts = {
+        "minInstances": "min_instances",
+        "maxInstances": "max_instances",
+        "targetUtilizationPercentage": "target_utilization_percentage",
+    }
     body: Body = {name: settings[key] for name, key in counts.items() if key in settings}
+    if settings.get("polling_interval") is not None:
+        body["pollingInterval"] = f"PT{int(settings['polling_interval'])}S"
     return {**body, "scaleType": kind} if kind else body
 
 

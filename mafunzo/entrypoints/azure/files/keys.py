@@ -191,7 +191,13 @@ _SHAPES: Mapping[tuple[FileKind, str], Fields] = {
             "model": Fields(_MODEL.keys, _MODEL.required, is_scalar_too=True),
             "instance_count": Leaf.WHOLE,
             **dict.fromkeys(("tags", "properties", "environment_variables"), Leaf.SCALARS),
-            **dict.fromkeys(("environment", "code_configuration", "scale_settings", "data_collector"), Leaf.ANYTHING),
+            **dict.fromkeys(("environment", "code_configuration", "data_collector"), Leaf.ANYTHING),
+            "scale_settings": Fields(
+                {
+                    "type": OneOf(("default", "target_utilization")),
+                    **_wholes("min_instances max_instances polling_interval target_utilization_percentage"),
+                }
+            ),
             "request_settings": Fields(
                 _wholes("request_timeout_ms max_concurrent_requests_per_instance max_queue_wait_ms")
             ),

@@ -1,5 +1,6 @@
 """Online endpoints and their deployments in Azure's JSON. Bodies are stored, and returned with the known fields filled in."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from mafunzo.entities.endpoint import (
     EndpointRequest,
 )
 from mafunzo.entities.reference import AssetReference, JobOutputReference
+from mafunzo.entities.scale import DEFAULT_POLLING_S, DEFAULT_TARGET_PERCENT, Scale, require_scale
 from mafunzo.entrypoints.azure.reference import parse_reference
 from mafunzo.entrypoints.azure.wire.envelope import ECHO, LOCATION, echo_of, own_resource, system_data, texts
 from mafunzo.entrypoints.http.limits import DEFAULTS
@@ -49,6 +51,8 @@ _PROBE_KEYS = {
 _PROVISIONING: Mapping[DeploymentStatus, str] = {
     DeploymentStatus.HEALTHY: "Succeeded",
     DeploymentStatus.UNHEALTHY: "Succeeded",
+    DeploymentStatus.IDLE: "Succeeded",
+    DeploymentStatus.DRAINING: "Succeeded",
     DeploymentStatus.REFUSED: "Failed",
     DeploymentStatus.FAILED: "Failed",
     DeploymentStatus.DELETING: "Deleting",
@@ -127,12 +131,10 @@ def deployment_from_body(name: str, body: Mapping[str, Any]) -> DeploymentReques
             "(ManagedOnlineDeployment): it runs on this machine."
         )
     faults.add(*(fault for name, fault in _NOT_SUPPORTED.items() if properties.get(name)))
-    capacity = (body.get("sku") or {}).get("capacity", 1)
-    if capacity not in (None, 1):
-        faults.add(f"instance_count is {capacity}; a deployment is one worker here, which answers many at once.")
+    scale = faults.attempt(lambda: _scale(properties.get("scaleSettings") or {}, body.get("sku") or {}), None)
     settings = properties.get("requestSettings") or {}
     request_timeout_s = _seconds(settings.get("requestTimeout"), DEFAULT_TIMEOUT_S)
-    faults.add(*_request_faults(settings, request_timeout_s), *_scale_faults(properties.get("scaleSettings") or {}))
+    faults.add(*_request_faults(settings, request_timeout_s))
     faults.add(*_liveness_faults(properties.get("livenessProbe") or {}))
     faults.add(*_readiness_faults(properties.get("readinessProbe") or {}))
     if str(properties.get("egressPublicNetworkAccess") or "Enabled").lower() != "enabled":
@@ -144,6 +146,7 @@ def deployment_from_body(name: str, body: Mapping[str, Any]) -> DeploymentReques
         initial_delay_s=_start_limit_s(properties.get("livenessProbe") or {}),
         request_timeout_s=request_timeout_s,
         instance_type=str(properties.get("instanceType") or ""),
+        scale=scale,
         echoes={ECHO: dict(body)},
     )
 
@@ -164,15 +167,69 @@ def _request_faults(settings: Mapping[str, Any], timeout_s: float) -> Iterator[s
         )
 
 
-def _scale_faults(settings: Mapping[str, Any]) -> Iterator[str]:
-    """Yield why `scale_settings` don't hold: a deployment is one worker, which instances between 1 and 1 say too."""
+_SCALE_KEYS = {
+    "minInstances": "min_instances",
+    "maxInstances": "max_instances",
+    "targetUtilizationPercentage": "target_utilization_percentage",
+}
+
+
+def _scale(settings: Mapping[str, Any], sku: Mapping[str, Any]) -> Scale:
+    """Return how many workers `instance_count` and `scale_settings` ask for; raises `InvalidParameter` with all faults."""
     kind = str(settings.get("scaleType") or "Default")
-    instances = [settings.get("minInstances", 1), settings.get("maxInstances")]
-    if kind.lower() != "default" and instances != [1, 1]:
-        yield (
-            f"scale_settings of the type {kind} aren't supported: a deployment is one worker here, which answers many at once. "
-            "Leave them out, or use DefaultScaleSettings."
+    capacity = sku.get("capacity")
+    capacity = 1 if capacity is None else capacity
+    faults = Faults()
+    if not _is_whole(capacity):
+        faults.add(f"instance_count is {capacity!r}, expected a whole number.")
+    wrong = {
+        key: settings[key] for key in _SCALE_KEYS if settings.get(key) is not None and not _is_whole(settings[key])
+    }
+    faults.add(
+        *(f"scale_settings: {_SCALE_KEYS[key]} is {value!r}, expected a whole number." for key, value in wrong.items())
+    )
+    if kind.lower() not in ("default", "targetutilization"):
+        faults.add(f"scale_settings: the type is {kind}, expected default or target_utilization.")
+    elif kind.lower() == "default":
+        extra = [_SCALE_KEYS[key] for key in _SCALE_KEYS if settings.get(key) is not None]
+        faults.add(
+            *(f"scale_settings: {name} is of the type target_utilization only. Say instance_count." for name in extra)
         )
+    faults.require_none("The number of instances can't be.")
+    if kind.lower() == "default":
+        scale = Scale(int(capacity), int(capacity))
+    else:
+        least, most = (_whole(settings.get(key), 1) for key in ("minInstances", "maxInstances"))
+        scale = Scale(
+            least,
+            most,
+            target_percent=_whole(settings.get("targetUtilizationPercentage"), DEFAULT_TARGET_PERCENT),
+            polling_s=_seconds(settings.get("pollingInterval"), DEFAULT_POLLING_S),
+        )
+        if capacity not in (1, least):
+            faults.add(
+                f"instance_count is {capacity}, but scale_settings say {least} to {most} by load, which begins with the least. "
+                "Leave instance_count out."
+            )
+    faults.attempt(lambda: require_scale(scale), None)
+    faults.require_none("The number of instances can't be.")
+    return scale
+
+
+def _whole(number: Any, default: int) -> int:
+    return default if number is None else int(number)
+
+
+def _scale_body(scale: Scale) -> dict[str, Any]:
+    if scale.is_fixed:
+        return {"scaleType": "Default"}
+    return {
+        "scaleType": "TargetUtilization",
+        "minInstances": scale.min_instances,
+        "maxInstances": scale.max_instances,
+        "targetUtilizationPercentage": scale.target_percent,
+        "pollingInterval": f"PT{scale.polling_s:g}S",
+    }
 
 
 def _liveness_faults(probe: Mapping[str, Any]) -> Iterator[str]:
@@ -242,22 +299,32 @@ def deployment_body(deployment: Deployment) -> dict[str, Any]:
     properties = {
         **requested,
         "endpointComputeType": MANAGED,
-        "scaleSettings": {"scaleType": "Default"},
+        "scaleSettings": _scale_body(deployment.scale),
         "model": requested.get("model") or deployment.model,
         "provisioningState": provisioning_state(deployment),
-        "properties": {**(requested.get("properties") or {}), "mafunzo.status": str(deployment.status)},
+        "properties": {**(requested.get("properties") or {}), **_own_properties(deployment)},
     }
+    sku = {"name": "Default", **(echo.get("sku") or {}), "capacity": max(1, deployment.scale.min_instances)}
     return own_resource(
         *("onlineEndpoints", deployment.endpoint, "deployments", deployment.name),
         properties=properties,
         location=LOCATION,
         kind="Managed",
-        sku=echo.get("sku") or {"name": "Default", "capacity": 1},
+        sku=sku,
         tags=dict(echo.get("tags") or {}),
         systemData=system_data(deployment.created_by, deployment.created_at),
     )
 
 
+def _own_properties(deployment: Deployment) -> dict[str, str]:
+    """Return what Azure has no field for, as its resources' own properties, which are texts."""
+    statuses = Counter(str(worker.status) for worker in deployment.workers)
+    workers = ", ".join(f"{count} {status}" for status, count in statuses.items())
+    return {"mafunzo.status": str(deployment.status), "mafunzo.workers": workers}
+
+
 def provisioning_state(deployment: Deployment) -> str:
     """Return a deployment's provisioning state, in Azure's word."""
+    if deployment.supervision.is_woken and not deployment.status.has_failed:  # made long ago, and idle until now
+        return "Succeeded"
     return _PROVISIONING.get(deployment.status, "Creating")

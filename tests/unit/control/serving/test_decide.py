@@ -4,11 +4,17 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mafunzo.control.serving.decide import (
+    DRAIN_S,
     HUNG_PROBES,
     STABLE_S,
     UNHEALTHY_PROBES,
+    Action,
+    Add,
+    Drop,
     Fail,
     Health,
     MarkHealthy,
@@ -16,13 +22,17 @@ from mafunzo.control.serving.decide import (
     Refuse,
     Remove,
     Restart,
+    Retire,
     Start,
     Stop,
     Verdict,
     Verify,
+    Wake,
     WorkerState,
     decide,
+    rescale,
 )
+from mafunzo.control.serving.scale import present
 from mafunzo.control.store.codec import decode, encode
 from mafunzo.entities.backoff import MAX_DELAY_S
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Supervision
@@ -85,6 +95,16 @@ def deployment(status: DeploymentStatus, **remembered: Any) -> Deployment:
         pytest.param("refused", RUNS, {}, Stop, id="refused but runs"),
         pytest.param("refused", ENDED, {}, None, id="refused and gone"),
         pytest.param("failed", RUNS, {}, Stop, id="failed but runs"),
+        pytest.param("idle", RUNS, {}, Stop, id="idle but runs"),
+        pytest.param("idle", WorkerState(), {}, None, id="idle"),
+        pytest.param("draining", replace(RUNS, requests=1), {"leaves_at": NOW + 1}, None, id="still answers"),
+        pytest.param("draining", replace(RUNS, requests=1), {"leaves_at": NOW}, Stop, id="answers for too long"),
+        pytest.param(
+            "draining", replace(RUNS, requests=1), {"leaves_at": NOW + 9999}, Stop, id="of another start of the machine"
+        ),
+        pytest.param("draining", RUNS, {"leaves_at": NOW + 1}, Stop, id="has answered all"),
+        pytest.param("draining", ENDED, {}, Drop, id="drained and gone"),
+        pytest.param("deleting", replace(RUNS, requests=1), {"leaves_at": NOW + 1}, None, id="deleted but answers"),
         pytest.param("deleting", RUNS, {}, Stop, id="deleted but runs"),
         pytest.param("deleting", ENDED, {}, Remove, id="deleted and gone"),
     ],
@@ -149,3 +169,98 @@ def test_an_end_is_told_in_words() -> None:
 def test_what_is_remembered_survives_its_record() -> None:
     waiting = deployment(DeploymentStatus.WAITING, started_at=1.5, crashes=2, reason="waits")
     assert decode(Deployment, encode(waiting)) == waiting
+
+
+HEALTHY, WAITING, IDLE = DeploymentStatus.HEALTHY, DeploymentStatus.WAITING, DeploymentStatus.IDLE
+DRAINING, FAILED = DeploymentStatus.DRAINING, DeploymentStatus.FAILED
+
+
+def with_workers(*statuses: DeploymentStatus, was_healthy: bool = True) -> Deployment:
+    """A deployment whose workers 0, 1, ... have these statuses."""
+    made = deployment(statuses[0], was_healthy=was_healthy)
+    for number, status in enumerate(statuses[1:], 1):
+        made = made.with_worker(replace(made.workers[0], number=number, status=status, attempt=0))
+    return made
+
+
+def test_each_worker_gets_the_action_that_its_own_state_asks_for() -> None:
+    three = with_workers(HEALTHY, HEALTHY, WAITING)
+    states = {("chat", "blue"): ENDED, ("chat", "blue#2"): RUNS}
+    actions = {action.deployment.worker: type(action) for action in decide([three], states, NOW)}
+    assert actions == {"blue": Restart, "blue#3": Start}
+
+
+@pytest.mark.parametrize(
+    ("statuses", "instances", "expected"),
+    [
+        pytest.param((HEALTHY,), 1, None, id="as many as there are to be"),
+        pytest.param((HEALTHY,), 3, Add, id="fewer"),
+        pytest.param((HEALTHY, WAITING), 2, None, id="one is on its way"),
+        pytest.param((HEALTHY, HEALTHY), 1, Retire, id="more"),
+        pytest.param((HEALTHY,), 0, Retire, id="none is needed"),
+        pytest.param((IDLE,), 0, None, id="idle"),
+        pytest.param((IDLE,), 2, Wake, id="idle and needed"),
+        pytest.param((DRAINING,), 1, Add, id="needed while the last one ends"),
+        pytest.param((DRAINING, HEALTHY), 1, None, id="one ends already"),
+        pytest.param((FAILED,), 2, None, id="failed"),
+        pytest.param((DeploymentStatus.DELETING,), 2, None, id="being deleted"),
+    ],
+)
+def test_workers_come_and_go_one_by_one(
+    statuses: tuple[DeploymentStatus, ...], instances: int, expected: type | None
+) -> None:
+    action = rescale(with_workers(*statuses), instances, NOW)
+    assert (None if action is None else type(action)) is expected
+
+
+def test_a_second_worker_waits_until_the_first_has_proven_the_model() -> None:
+    assert rescale(with_workers(WAITING, was_healthy=False), 3, NOW) is None
+
+
+def test_the_worker_that_goes_is_one_that_does_not_answer_yet() -> None:
+    action = rescale(with_workers(WAITING, HEALTHY, HEALTHY), 2, NOW)
+    assert isinstance(action, Retire)
+    assert (action.deployment.worker, action.leaves_at) == ("blue", NOW + DRAIN_S)
+
+
+def performed(made: Deployment, action: Action) -> Deployment:
+    """The deployment after the supervisor did it, and each start succeeded at once."""
+    if isinstance(action, Add):
+        return made.with_worker(replace(made.workers[0], number=action.number, status=HEALTHY))
+    changed = {Wake: HEALTHY, Retire: DRAINING}[type(action)]
+    return made.with_worker(replace(action.deployment, status=changed))
+
+
+@given(
+    st.lists(st.sampled_from([HEALTHY, WAITING, DRAINING, DeploymentStatus.UNHEALTHY]), min_size=1, max_size=6),
+    st.integers(0, 6),
+)
+def test_whatever_the_workers_do_as_many_as_needed_are_reached_and_stay(
+    statuses: list[DeploymentStatus], instances: int
+) -> None:
+    made = with_workers(*statuses)
+    for _ in range(12):
+        action = rescale(made, instances, NOW)
+        if action is None:
+            break
+        made = performed(made, action)
+    assert rescale(made, instances, NOW) is None
+    assert len(present(made)) == instances
+    numbers = [worker.number for worker in made.workers]
+    assert len(numbers) == len(set(numbers)), "no two workers are called the same"
+
+
+def test_several_workers_survive_their_record() -> None:
+    made = with_workers(HEALTHY, WAITING, DRAINING)
+    assert decode(Deployment, encode(made)) == made
+    assert [worker.worker for worker in made.workers] == ["blue", "blue#2", "blue#3"]
+
+
+def test_a_deployment_is_described_by_the_worker_that_answers_best() -> None:
+    made = with_workers(HEALTHY, HEALTHY)
+    first, second = made.workers
+    made = made.with_worker(replace(first, status=WAITING, port=None))
+    assert (made.status, made.worker) == (HEALTHY, second.worker)
+    rest = made.without_worker(second.number)
+    assert rest is not None and (rest.status, rest.replicas) == (WAITING, ())
+    assert rest.without_worker(first.number) is None

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -519,3 +520,119 @@ def test_a_worker_gets_its_own_token_and_never_the_client_s_key() -> None:
 
     bench.run(work, tell_authorization)
     assert answers == [f"Bearer {worker_token(b'of the home', bench.open().deployment)}".encode()]
+
+
+def several(port: int | None, statuses: Sequence[DeploymentStatus], **more: Any) -> Deployment:
+    """A deployment whose workers have these statuses, all on one port."""
+    made = deployment(port, status=statuses[0], **more)
+    for number, status in enumerate(statuses[1:], 1):
+        made = made.with_worker(replace(made.workers[0], number=number, attempt=number + 1, status=status))
+    return made
+
+
+def test_requests_go_to_the_least_busy_worker_and_those_that_wait_to_the_first_that_is_free() -> None:
+    bench = Bench(requests_at_once=2)
+    go_on = asyncio.Semaphore(0)
+    answered: list[str] = []
+
+    async def worker(request: web.Request) -> web.StreamResponse:
+        await go_on.acquire()
+        return web.Response()
+
+    async def one(record: Deployment) -> None:
+        with bench.open(record) as exchange:
+            await (await exchange.ask(PATH, b"", {})).read()
+            answered.append(exchange.deployment.worker)
+
+    async def work() -> None:
+        two = several(bench.port, (HEALTHY, HEALTHY), request_timeout_s=3600.0)
+        first, second = two.workers
+        tasks = [asyncio.create_task(one(two)) for _ in range(5)]
+        busy = bench.router.queues.loads.busy
+        await _until(lambda: (busy(first), busy(second)) == (2, 2))
+        assert (bench.in_flight(), bench.waiting()) == (5, 1)
+        for _ in range(5):
+            go_on.release()
+        await asyncio.gather(*tasks)
+        assert (busy(first), busy(second)) == (0, 0)
+
+    bench.run(work, worker)
+    assert {answered.count("blue"), answered.count("blue#2")} == {2, 3}
+
+
+def test_a_request_that_waits_goes_to_a_worker_that_was_not_there_when_it_came() -> None:
+    bench = Bench(requests_at_once=1)
+    asked: list[str] = []
+
+    async def worker(request: web.Request) -> web.StreamResponse:
+        asked.append(await request.text())
+        return await (never if asked[-1] == "first" else echo)(request)
+
+    async def one(record: Deployment, body: bytes) -> bytes:
+        with bench.open(record) as exchange:
+            return await (await exchange.ask(PATH, body, {})).read()
+
+    async def work() -> None:
+        one_worker = several(bench.port, (HEALTHY,), request_timeout_s=3600.0)
+        bench.records = [[several(bench.port, (HEALTHY, HEALTHY), request_timeout_s=3600.0)]]
+        first = asyncio.create_task(one(one_worker, b"first"))
+        await _until(lambda: asked == ["first"])
+        assert await one(one_worker, b"second") == b"second"
+        first.cancel()
+        await asyncio.wait([first])
+
+    bench.run(work, worker)
+
+
+def test_another_worker_of_the_deployment_answers_for_one_that_is_gone() -> None:
+    bench = Bench()
+
+    async def work() -> None:
+        gone, there = several(NOBODY, (HEALTHY, HEALTHY)).workers
+        record = gone.with_worker(replace(there, port=bench.port))
+        assert await ask(bench.open(record)) == b"hello"
+
+    bench.run(work, echo)
+    assert bench.requests(200) == 1
+
+
+def test_a_request_wakes_an_idle_deployment_and_waits_for_longer_than_an_answer_may_take() -> None:
+    bench = Bench()
+    back = Supervision(was_healthy=True, is_woken=True)
+
+    async def work() -> None:
+        idle = deployment(None, status=DeploymentStatus.IDLE, supervision=Supervision(was_healthy=True))
+        starting = replace(idle, status=DeploymentStatus.STARTING, supervision=back)
+        bench.records = [[starting]] * 8 + [[deployment(bench.port, attempt=2)]]
+        assert bench.router.queues.loads.most(idle) == 0
+        assert await ask(bench.open(idle)) == b"hello"
+        assert bench.router.queues.loads.most(idle) == 1, "what the supervisor sees of it"
+
+    bench.run(work, echo)
+    assert bench.requests(200) == 1
+
+
+def test_a_deployment_that_does_not_wake_in_time_is_told() -> None:
+    bench = Bench()
+
+    async def work() -> None:
+        idle = deployment(
+            None, status=DeploymentStatus.IDLE, supervision=Supervision(was_healthy=True), initial_delay_s=0.2
+        )
+        with pytest.raises(Unavailable, match=r"was idle, and no worker of it was healthy after 0\.2 s"):
+            await ask(bench.open(idle))
+
+    bench.run(work, echo)
+    assert (bench.requests(503), bench.in_flight()) == (1, 0)
+
+
+def test_no_request_goes_to_a_worker_that_is_about_to_end() -> None:
+    bench = Bench()
+
+    async def work() -> None:
+        there, leaving = several(NOBODY, (DeploymentStatus.DRAINING, HEALTHY)).workers
+        record = leaving.with_worker(replace(there, port=bench.port))
+        assert await ask(bench.open(record)) == b"hello"
+
+    bench.run(work, echo)
+    assert bench.unanswered() is None

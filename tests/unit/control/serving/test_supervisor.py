@@ -14,6 +14,7 @@ from mafunzo.control.serving.decide import UNHEALTHY_PROBES, WorkerState
 from mafunzo.control.serving.observer import Observer
 from mafunzo.control.serving.worker_folder import worker_folder, worker_token
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint, Supervision
+from mafunzo.entities.scale import Scale
 from tests.support.rows_read import rows_read
 from tests.support.serving_bench import Bench
 from tests.support.waiting import http
@@ -329,3 +330,145 @@ def test_with_nothing_written_a_tick_reads_nothing(bench: Bench) -> None:
     with rows_read() as rows:
         bench.supervisor.tick()
     assert rows["endpoint"] >= 1
+
+
+def workers(bench: Bench, name: str = "blue") -> dict[str, DeploymentStatus]:
+    return {worker.worker: worker.status for worker in bench.find(name=name).workers}
+
+
+def settle_workers(bench: Bench, count: int) -> list[Deployment]:
+    """Wait until a deployment has so many workers, and all are healthy."""
+    bench.tick_until(lambda: list(workers(bench).values()) == [HEALTHY] * count)
+    return list(bench.find().workers)
+
+
+def test_each_worker_of_a_deployment_is_a_process_of_its_own_with_its_own_memory(bench: Bench) -> None:
+    bench.deploy(bench.model(), scale=Scale(3, 3))
+    each = settle_workers(bench, 3)
+    assert len({worker.port for worker in each}) == len({worker.attempt for worker in each}) == 3
+    assert [lease.owner for lease in bench.leases.list()] == [
+        "worker:chat/blue",
+        "worker:chat/blue#2",
+        "worker:chat/blue#3",
+    ]
+    for worker in each:
+        token = worker_token(bench.home.secret(), worker)
+        headers = {"Authorization": f"Bearer {token}"}
+        assert http.get(f"http://127.0.0.1:{worker.port}/v1/models", headers=headers).status_code == 200
+        assert worker.verification is not None and worker.verification["result"] == "verified"
+
+
+def test_a_model_that_does_not_answer_as_tuned_starts_one_worker_only(bench: Bench) -> None:
+    bench.deploy(bench.model({"shift": -0.5}), scale=Scale(3, 3))
+    bench.settle(DeploymentStatus.REFUSED)
+    bench.supervisor.tick()
+    assert workers(bench) == {"blue": DeploymentStatus.REFUSED}
+
+
+def test_one_of_several_workers_that_dies_is_replaced_after_its_delay_and_the_other_goes_on(bench: Bench) -> None:
+    bench.deploy(bench.model(), scale=Scale(2, 2))
+    first, second = settle_workers(bench, 2)
+    status = LocalLauncher().status(worker_folder(bench.home, first))
+    assert isinstance(status, Running)
+    for process in psutil.Process(status.pid).children():
+        os.kill(process.pid, signal.SIGKILL)
+    bench.tick_until(lambda: workers(bench)["blue"] is DeploymentStatus.WAITING)
+    assert (bench.find().status, bench.find().port) == (HEALTHY, second.port), "the deployment answers"
+    bench.supervisor.tick()
+    assert workers(bench)["blue"] is DeploymentStatus.WAITING, "not before its delay"
+    bench.moved_s += 2
+    assert {worker.attempt for worker in settle_workers(bench, 2)} == {second.attempt, second.attempt + 1}
+
+
+def test_the_next_server_adopts_all_workers(bench: Bench) -> None:
+    bench.deploy(bench.model(), scale=Scale(2, 2))
+    settle_workers(bench, 2)
+    before = bench.find()
+    bench.new_supervisor()
+    for _ in range(5):
+        bench.supervisor.tick()
+    assert bench.find() == before
+
+
+def test_what_fits_no_more_waits_by_name_and_starts_when_there_is_room(bench: Bench) -> None:
+    bench.new_supervisor(memory_mb=1500)
+    bench.deploy(bench.model(), scale=Scale(3, 3))
+    bench.tick_until(lambda: list(workers(bench).values()) == [HEALTHY, HEALTHY, DeploymentStatus.WAITING])
+    bench.supervisor.tick()
+    waiting = bench.find().workers[-1]
+    assert waiting.supervision.reason == "It needs 700 MB, which others hold. It starts as soon as they are done."
+    bench.records.deployments.update(replace(bench.find(), scale=Scale(2, 2)))
+    settle_workers(bench, 2)
+
+
+def test_a_worker_that_is_not_needed_ends_with_its_last_request(bench: Bench) -> None:
+    bench.deploy(bench.model(), scale=Scale(2, 2))
+    _, second = settle_workers(bench, 2)
+    bench.supervisor.loads.take(second)
+    bench.records.deployments.update(replace(bench.find(), scale=Scale(1, 1)))
+    bench.tick_until(lambda: workers(bench).get("blue#2") is DeploymentStatus.DRAINING)
+    for _ in range(3):
+        bench.supervisor.tick()
+    folder = worker_folder(bench.home, second)
+    assert isinstance(LocalLauncher().status(folder), Running)
+    bench.supervisor.loads.free(second)
+    bench.tick_until(lambda: workers(bench) == {"blue": HEALTHY})
+    assert isinstance(LocalLauncher().status(folder), ExitRecord)
+    assert [lease.owner for lease in bench.leases.list()] == ["worker:chat/blue"]
+
+
+def test_an_idle_deployment_gives_its_memory_back_and_a_request_wakes_it(bench: Bench) -> None:
+    bench.deploy(bench.model(), scale=Scale(0, 2, idle_s=600))
+    woken = bench.settle(HEALTHY)
+    bench.moved_s += 2
+    bench.supervisor.tick()
+    bench.moved_s += 599
+    bench.supervisor.tick()
+    assert bench.find().status is HEALTHY, "not before its idle time is over"
+    bench.moved_s += 2
+    idle = bench.settle(DeploymentStatus.IDLE)
+    assert (idle.port, bench.leases.list()) == (None, [])
+    assert "The next one starts a worker" in idle.supervision.reason
+    bench.new_supervisor().loads.enter(idle)
+    again = bench.settle(HEALTHY)
+    assert again.attempt == woken.attempt + 1
+    bench.moved_s += 3600
+    bench.supervisor.tick()
+    bench.supervisor.tick()
+    assert bench.find().status is HEALTHY, "a request that is answered for long is load"
+
+
+def test_more_load_starts_more_workers_up_to_the_most(bench: Bench) -> None:
+    bench.deploy(bench.model(), scale=Scale(1, 3))
+    only = bench.settle(HEALTHY)
+    for _ in range(200):
+        bench.supervisor.loads.enter(only)
+    bench.moved_s += 2
+    settle_workers(bench, 3)
+
+
+def test_a_deployment_with_several_workers_is_deleted_whole(bench: Bench) -> None:
+    bench.deploy(bench.model(), scale=Scale(2, 2))
+    pids = [LocalLauncher().status(worker_folder(bench.home, worker)) for worker in settle_workers(bench, 2)]
+    bench.records.deployments.update(replace(bench.find(), status=DeploymentStatus.DELETING))
+    bench.tick_until(lambda: not bench.records.deployments.list())
+    assert not any(psutil.pid_exists(running.pid) for running in pids if isinstance(running, Running))
+    assert (bench.leases.list(), list((bench.home.workers / "chat").glob("*"))) == ([], [])
+
+
+def test_all_workers_are_halted(bench: Bench) -> None:
+    bench.deploy(bench.model(), scale=Scale(2, 2))
+    settle_workers(bench, 2)
+    assert bench.supervisor.halt() == ["chat/blue", "chat/blue#2"]
+    assert bench.leases.list() == []
+    settle_workers(bench, 2)
+
+
+def test_a_crash_loop_of_one_worker_leaves_the_folder_of_another(bench: Bench) -> None:
+    bench.deploy(bench.model(), scale=Scale(2, 2))
+    first, second = settle_workers(bench, 2)
+    crashed = replace(second, attempt=50, status=DeploymentStatus.WAITING, port=None)
+    bench.supervisor._end(second)
+    bench.records.deployments.update(bench.find().with_worker(crashed))
+    assert [worker.attempt for worker in settle_workers(bench, 2)] == [first.attempt, 51]
+    assert worker_folder(bench.home, first).exists()

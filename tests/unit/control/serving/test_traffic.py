@@ -1,6 +1,7 @@
 """Which deployment answers a request."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -90,3 +91,25 @@ def test_shares_are_kept_over_many_draws() -> None:
     for number in range(1000):
         counts[choose({"blue": 70, "green": 25, "red": 5}, number / 1000)] += 1
     assert counts == {"blue": 700, "green": 250, "red": 50}
+
+
+def test_an_idle_deployment_keeps_its_share_so_that_a_request_wakes_it() -> None:
+    idle = made(blue=HEALTHY, green=DeploymentStatus.IDLE)
+    assert pick(chat(blue=90, green=10), idle, None, 0.5).name == "blue"
+    with pytest.raises(Unavailable, match="Deployment 'chat/green' is idle"):
+        pick(chat(blue=90, green=10), idle, None, 0.95)
+
+
+def test_a_deployment_is_down_only_when_all_its_workers_are() -> None:
+    [blue] = made(blue=HEALTHY)
+    two = blue.with_worker(replace(blue, number=1, status=WAITING))
+    assert pick(chat(blue=100), [two], None, 0.5).worker == "blue"
+    assert (
+        pick(
+            chat(blue=100),
+            [two.with_worker(replace(blue, status=WAITING)).with_worker(replace(blue, number=1))],
+            None,
+            0.5,
+        ).worker
+        == "blue#2"
+    )

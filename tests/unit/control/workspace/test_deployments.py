@@ -12,11 +12,13 @@ from mafunzo.control.workspace.endpoints import EndpointHandle
 from mafunzo.control.workspace.job_handle import JobHandle
 from mafunzo.control.workspace.models import Models
 from mafunzo.entities.asset import Asset, AssetType
+from mafunzo.entities.compute import Hardware
 from mafunzo.entities.endpoint import DeploymentRequest, DeploymentStatus, EndpointRequest, Supervision
 from mafunzo.entities.job import Job, JobStatus, Step, StepOutputInput, StepSpec, StepStatus
 from mafunzo.entities.pruning import PRUNED
 from mafunzo.entities.reference import AssetReference
-from mafunzo.errors import Conflict, InvalidParameter, NotFound
+from mafunzo.entities.scale import Scale
+from mafunzo.errors import Conflict, InvalidParameter, NotFound, OutOfMemory, TimedOut
 from tests.support.chat_home import TOO_SLOW, chat, chat_home, deployed
 
 FAILED, REFUSED, HEALTHY = DeploymentStatus.FAILED, DeploymentStatus.REFUSED, DeploymentStatus.HEALTHY
@@ -119,6 +121,83 @@ def test_limits_that_no_request_can_meet_are_refused_together(workspace: Workspa
         expected = [f"{name} is {limit_s:g} s, expected seconds above 0." for name in ("timeout", "request_timeout")]
         assert list(caught.value.faults) == expected
     assert [one.name for one in workspace.endpoints.list()] == ["chat"]
+
+
+def test_the_number_of_workers_is_set_kept_and_changed(workspace: Workspace) -> None:
+    made = workspace.deployments.create("chat", "blue", request(scale=Scale(2, 2)))
+    assert made.scale == Scale(2, 2)
+    assert workspace.deployments.create("chat", "blue", request()).scale == Scale(2, 2), (
+        "who says nothing changes nothing"
+    )
+    assert workspace.deployments.create("chat", "blue", request(scale=Scale(1, 1))).scale == Scale(1, 1)
+    changed = workspace.deployments.rescale("chat", "blue", Scale(0, 3))
+    assert workspace.deployments.get("chat", "blue") == changed
+    assert (changed.scale, changed.model) == (Scale(0, 3), "chat:1")
+
+
+def test_a_number_of_workers_that_can_not_be_is_refused_before_anything_is_written(workspace: Workspace) -> None:
+    for make in (
+        lambda: workspace.deployments.create("chat", "blue", request(scale=Scale(3, 2))),
+        lambda: workspace.deploy("chat", endpoint="fresh", scale=Scale(3, 2)),
+    ):
+        with pytest.raises(InvalidParameter, match="min_instances is 3, expected at most max_instances, 2"):
+            make()
+    assert [one.name for one in workspace.endpoints.list()] == ["chat"]
+    assert chat(workspace).deployments == []
+    with pytest.raises(NotFound):
+        workspace.deployments.rescale("chat", "blue", Scale())
+
+
+def test_more_workers_than_the_machine_can_hold_are_refused_by_name(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mafunzo.control.launcher.hardware.hardware", lambda: Hardware(cpus=2, memory_mb=1500, gpus=()))
+    workspace.deployments.create("chat", "blue", request(scale=Scale(2, 2)))
+    text = (
+        r"chat/{name} can't have 3 instances: each needs 700 MB at least, and this machine has 1500 MB, 2 cores\. "
+        "Ask for fewer instances, or serve a smaller model"
+    )
+    for name, make in (
+        ("green", lambda: workspace.deployments.create("chat", "green", request(scale=Scale(0, 3)))),
+        ("green", lambda: workspace.deploy("chat", endpoint="chat", deployment="green", scale=Scale(3, 3))),
+        ("blue", lambda: workspace.deployments.rescale("chat", "blue", Scale(3, 3))),
+    ):
+        with pytest.raises(OutOfMemory, match=text.format(name=name)):
+            make()
+    assert [one.name for one in chat(workspace).deployments] == ["blue"]
+
+
+def test_a_deployment_is_waited_for_until_it_has_the_workers_that_it_needs(workspace: Workspace) -> None:
+    one = deployed(workspace, "blue", HEALTHY, scale=Scale(2, 3))
+    reason = Supervision(reason="It needs 700 MB, which others hold.")
+    two = one.with_worker(replace(one, number=1, status=DeploymentStatus.WAITING, supervision=reason))
+    workspace.records.deployments.update(two)
+    with (
+        workspace.home.lock(),
+        pytest.raises(TimedOut, match=r"healthy with 1 of 2 workers after 0 s\. It needs 700 MB"),
+    ):
+        chat(workspace).wait("blue", 0)
+    workspace.records.deployments.update(two.with_worker(replace(one, number=1)))
+    assert chat(workspace).wait("blue", 0).status is HEALTHY
+    workspace.records.deployments.update(replace(one, status=DeploymentStatus.IDLE))
+    assert chat(workspace).wait("blue", 0).status is DeploymentStatus.IDLE
+
+
+def test_all_healthy_workers_are_verified_again(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = deployed(workspace, "blue", HEALTHY, port=4000, verification={"result": "verified"})
+    workspace.records.deployments.update(one.with_worker(replace(one, number=1, port=4001)))
+    waits: list[int | None] = []
+
+    def wait(handle: EndpointHandle, name: str, timeout_s: float, instances: int | None = None) -> Any:
+        waits.append(instances)
+        return workspace.deployments.get("chat", name)
+
+    monkeypatch.setattr(EndpointHandle, "wait", wait)
+    chat(workspace).verify()
+    assert [worker.status for worker in workspace.deployments.get("chat", "blue").workers] == [
+        DeploymentStatus.VERIFYING
+    ] * 2
+    assert waits == [2]
 
 
 def offered(workspace: Workspace) -> Asset:

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from mafunzo import Workspace
+from mafunzo.control.workspace.deployments import Deployments
 from mafunzo.control.workspace.endpoints import EndpointHandle
-from mafunzo.entities.endpoint import Deployment, DeploymentStatus
+from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Supervision
+from mafunzo.entities.scale import Scale
 from mafunzo.entrypoints.http.auth import endpoints_key
 from tests.support.command_line import Shell
 
@@ -289,3 +291,65 @@ def test_a_request_s_limit_reaches_the_deployment(
     shell(*deploy_it, "--request-timeout", "300")
     assert limits == [None, 300.0]
     assert "request timeout  90 s" in shell("endpoint", "show", endpoint)
+
+
+@pytest.mark.parametrize(
+    ("options", "scale"),
+    [
+        pytest.param([], None, id="nothing said"),
+        pytest.param(["--instances", "3"], Scale(3, 3), id="a number"),
+        pytest.param(["--scale", "0:3", "--idle-minutes", "1.5"], Scale(0, 3, idle_s=90), id="by load"),
+        pytest.param(["--scale", "1:2"], Scale(1, 2), id="by load with the default idle time"),
+    ],
+)
+def test_a_model_is_deployed_with_so_many_workers(
+    options: list[str], scale: Scale | None, shell: Shell, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[dict[str, Any]] = []
+
+    def deploy(workspace: Workspace, model: str, **more: Any) -> EndpointHandle:
+        calls.append(more)
+        return workspace.endpoints.get("chat")
+
+    monkeypatch.setattr(Workspace, "deploy", deploy)
+    shell("deploy", "m", "--endpoint", "chat", "--deployment", "blue", *options)
+    assert calls[0].get("scale") == scale
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        pytest.param(["--scale", "3"], "--scale is '3', expected MIN:MAX such as 0:3.", id="one bound"),
+        pytest.param(["--scale", "0:2", "--instances", "2"], "--instances and --scale exclude each other", id="both"),
+        pytest.param(["--instances", "2", "--idle-minutes", "1"], "--idle-minutes needs --scale", id="idle alone"),
+        pytest.param(["--instances", "0"], "max_instances is 0, expected 1 to 64.", id="none"),
+        pytest.param([], "Say how many workers: --instances N, or --scale MIN:MAX.", id="nothing"),
+    ],
+)
+def test_a_number_of_workers_that_can_not_be_is_refused(
+    options: list[str], told: str, shell: Shell, endpoint: str
+) -> None:
+    assert told in shell("endpoint", "scale", endpoint, "--deployment", "blue", *options, code=2)
+
+
+def test_workers_are_shown_each_with_its_state(
+    shell: Shell, endpoint: str, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Workspace, "up", lambda workspace: None)
+    monkeypatch.setattr(Deployments, "_require_room", lambda *_: None)  # its model has no files
+    assert shell("endpoint", "scale", endpoint, "--deployment", "blue", "--scale", "1:2") == (
+        "instances  1 to 2 by load, idle 5 minutes\n"
+    )
+    blue = workspace.deployments.get(endpoint, "blue")
+    waiting = Supervision(reason="It needs 700 MB, which others hold.")
+    second = replace(blue, number=1, port=None, status=DeploymentStatus.WAITING, supervision=waiting)
+    workspace.records.deployments.update(blue.with_worker(second))
+    lines = [" ".join(line.split()) for line in shell("endpoint", "show", endpoint).splitlines()]
+    assert "blue healthy, port 9001" in lines
+    assert "blue#2 waiting: It needs 700 MB, which others hold." in lines
+    shown = json.loads(shell("endpoint", "show", endpoint, "--json"))["deployments"][0]
+    assert [(worker["worker"], worker["status"]) for worker in shown["workers"]] == [
+        ("blue", "healthy"),
+        ("blue#2", "waiting"),
+    ]
+    assert shown["scale"]["max_instances"] == 2

@@ -6,6 +6,7 @@ from typing import Any, cast
 import pytest
 import yaml
 
+from mafunzo.entities.scale import Scale
 from mafunzo.entrypoints.azure.files.body import body_of
 from mafunzo.entrypoints.azure.files.job import Local
 from mafunzo.entrypoints.azure.files.kind import FileKind
@@ -117,3 +118,28 @@ def test_a_deployment_is_read_as_the_sdk_s_would_be() -> None:
     }
     request = deployment_from_body("d", body_of(FileKind.DEPLOYMENT, document, cast(Local, Folder())))
     assert (request.model.name, request.request_timeout_s, request.initial_delay_s) == ("m", 1.5, 1800.0)
+
+
+@pytest.mark.parametrize(
+    ("document", "scale"),
+    [
+        pytest.param({"instance_count": 3}, Scale(3, 3), id="a number"),
+        pytest.param({"scale_settings": {"type": "default"}, "instance_count": 2}, Scale(2, 2), id="default"),
+        pytest.param(
+            {
+                "scale_settings": {
+                    "type": "target_utilization",
+                    "min_instances": 0,
+                    "max_instances": 3,
+                    "polling_interval": 5,
+                    "target_utilization_percentage": 60,
+                }
+            },
+            Scale(0, 3, target_percent=60, polling_s=5),
+            id="by load",
+        ),
+    ],
+)
+def test_the_number_of_workers_is_read_from_a_file(document: dict[str, Any], scale: Scale) -> None:
+    body = body_of(FileKind.DEPLOYMENT, {"model": "azureml:m:1", **document}, cast(Local, Folder()))
+    assert deployment_from_body("d", body).scale == scale

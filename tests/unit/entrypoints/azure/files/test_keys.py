@@ -40,6 +40,12 @@ from mafunzo.entrypoints.azure.files.kind import FileKind
         (FileKind.JOB, {"type": "pipeline", "jobs": {"a": {}}}, "jobs.a: it has neither component nor command"),
         (FileKind.JOB, {"type": "pipeline", "jobs": {"a": {"type": "sweep"}}}, "jobs.a.trial: missing."),
         (
+            FileKind.DEPLOYMENT,
+            {"scale_settings": {"max_instance": 3}},
+            "scale_settings.max_instance: unknown key. Did you mean max_instances?",
+        ),
+        (FileKind.DEPLOYMENT, {"scale_settings": {"type": "hourly"}}, "scale_settings.type: 'hourly', expected"),
+        (
             FileKind.JOB,
             {"type": "pipeline", "jobs": {"a": {"type": "sweep", "limits": {"max_trials": 3}}}},
             "jobs.a.limits.max_trials: unknown key. Did you mean",

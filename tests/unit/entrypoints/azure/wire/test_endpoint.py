@@ -1,6 +1,7 @@
 """Endpoints and deployments in Azure's JSON: what is asked comes back as it was, with what we know put in."""
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,8 +9,9 @@ import pytest
 
 from mafunzo.control.serving import decide, observer, router
 from mafunzo.entities.asset import AssetType
-from mafunzo.entities.endpoint import Deployment, DeploymentRequest, DeploymentStatus, Endpoint
+from mafunzo.entities.endpoint import Deployment, DeploymentRequest, DeploymentStatus, Endpoint, Supervision
 from mafunzo.entities.reference import AssetReference
+from mafunzo.entities.scale import Scale
 from mafunzo.entrypoints.azure.wire import endpoint
 from mafunzo.entrypoints.azure.wire.endpoint import (
     DEFAULT_TIMEOUT_S,
@@ -163,13 +165,13 @@ def test_all_that_a_deployment_cannot_be_is_told_at_once() -> None:
         "endpointComputeType": "Kubernetes",
         "dataCollector": {"collections": {"model_inputs": {"dataCollectionMode": "Enabled"}}},
     }
-    body = {"properties": properties, "sku": {"capacity": 3}}
+    body = {"properties": properties, "sku": {"capacity": 0}}
     with pytest.raises(NotSupported) as refused:
         deployment_from_body("blue", body)
     for fault in (
         "code_configuration",
         "environment isn't supported",
-        "instance_count is 3",
+        "max_instances is 0, expected 1 to 64. To serve nothing, delete the deployment.",
         "it is of the type Kubernetes, which isn't used here; make a managed deployment",
         "data_collector: data collection isn't supported",
     ):
@@ -196,12 +198,27 @@ def made(**properties: Any) -> DeploymentRequest:
             id="wait in the queue",
         ),
         pytest.param(
-            {"scaleSettings": {"scaleType": "TargetUtilization", "minInstances": 1, "maxInstances": 3}},
-            "scale_settings of the type TargetUtilization aren't supported",
+            {"scaleSettings": {"scaleType": "TargetUtilization", "minInstances": 3, "maxInstances": 2}},
+            "min_instances is 3, expected at most max_instances, 2",
             id="scale",
         ),
         pytest.param(
-            {"scaleSettings": {"scaleType": "TargetUtilization"}}, "scale_settings", id="scale without bounds"
+            {"scaleSettings": {"scaleType": "TargetUtilization", "targetUtilizationPercentage": 101}},
+            "target_utilization_percentage is 101, expected 1 to 100",
+            id="utilization",
+        ),
+        pytest.param(
+            {"scaleSettings": {"scaleType": "TargetUtilization", "maxInstances": 2.5}},
+            r"scale_settings: max_instances is 2\.5, expected a whole number",
+            id="half a worker",
+        ),
+        pytest.param(
+            {"scaleSettings": {"scaleType": "Hourly"}}, "the type is Hourly, expected default", id="scale type"
+        ),
+        pytest.param(
+            {"scaleSettings": {"scaleType": "Default", "maxInstances": 3}},
+            "max_instances is of the type target_utilization only",
+            id="bounds of a fixed number",
         ),
         pytest.param({"environmentVariables": {"A": "1"}}, "environment_variables aren't supported", id="variables"),
         pytest.param(
@@ -261,6 +278,57 @@ def test_all_settings_that_do_not_work_are_told_at_once() -> None:
 )
 def test_a_setting_that_says_what_happens_anyway_passes(properties: dict[str, Any]) -> None:
     assert made(**properties).model == OF_MODEL
+
+
+@pytest.mark.parametrize(
+    ("body", "scale"),
+    [
+        pytest.param({}, Scale(1, 1), id="one"),
+        pytest.param({"sku": {"name": "Default", "capacity": 3}}, Scale(3, 3), id="instance_count"),
+        pytest.param({"scaleSettings": {"scaleType": "Default"}, "sku": {"capacity": 2}}, Scale(2, 2), id="default"),
+        pytest.param(
+            {
+                "scaleSettings": {
+                    "scaleType": "TargetUtilization",
+                    "minInstances": 0,
+                    "maxInstances": 4,
+                    "pollingInterval": "PT10S",
+                    "targetUtilizationPercentage": 50,
+                }
+            },
+            Scale(0, 4, target_percent=50, polling_s=10),
+            id="by load",
+        ),
+        pytest.param(
+            {"scaleSettings": {"scaleType": "TargetUtilization", "maxInstances": 2}}, Scale(1, 2), id="azures defaults"
+        ),
+    ],
+)
+def test_the_number_of_workers_is_read_and_comes_back(body: dict[str, Any], scale: Scale) -> None:
+    settings = {name: value for name, value in body.items() if name == "scaleSettings"}
+    sku = {"sku": body["sku"]} if "sku" in body else {}
+    asked = deployment_from_body("blue", {"properties": {"model": MODEL, **settings}, **sku})
+    assert asked.scale == scale
+    shown = deployment_body(
+        Deployment("chat", "blue", "m:1", "0" * 64, created_at=AT, scale=scale, echoes=asked.echoes)
+    )
+    again = {"properties": {"model": MODEL, "scaleSettings": shown["properties"]["scaleSettings"]}, "sku": shown["sku"]}
+    assert deployment_from_body("blue", again).scale == scale
+
+
+def test_a_number_of_instances_beside_bounds_is_refused() -> None:
+    settings = {"scaleType": "TargetUtilization", "minInstances": 0, "maxInstances": 3}
+    with pytest.raises(NotSupported, match="instance_count is 2, but scale_settings say 0 to 3 by load"):
+        deployment_from_body(
+            "blue", {"properties": {"model": MODEL, "scaleSettings": settings}, "sku": {"capacity": 2}}
+        )
+
+
+def test_an_idle_deployment_and_one_that_wakes_have_succeeded() -> None:
+    idle = Deployment("chat", "blue", "m:1", "0" * 64, DeploymentStatus.IDLE, created_at=AT)
+    wakes = replace(idle, status=DeploymentStatus.STARTING, supervision=Supervision(was_healthy=True, is_woken=True))
+    for deployment in (idle, wakes):
+        assert deployment_body(deployment)["properties"]["provisioningState"] == "Succeeded"
 
 
 def test_what_happens_anyway_is_what_the_supervisor_and_the_router_do() -> None:
