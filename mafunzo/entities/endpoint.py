@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -82,7 +82,8 @@ class Deployment:
 
     model: `name:version`; artifact: the hash of its folder; base_artifact: of the base under an adapter, or None. port: the
     worker's loopback port once it runs. initial_delay_s: how long a worker may take to become healthy. request_timeout_s: the
-    limit of one request. scale: how many workers it has. verification: what the proof that serving equals training compared,
+    limit of one request. scale: how many workers it has. ttl_s: of its lease, which ends at `expires_at`, and the deployment
+    with it, unless it is renewed; None for one that stays. verification: what the proof that serving equals training compared,
     and with what result. echoes: what a way in keeps of a request's original body, under its own name, to answer with it;
     nothing else reads it.
     """
@@ -104,8 +105,14 @@ class Deployment:
     supervision: Supervision = Supervision()
     echoes: Mapping[str, Any] = field(default_factory=dict)
     scale: Scale = ONE_INSTANCE
+    ttl_s: float | None = None
+    expires_at: datetime | None = None
     number: int = 0
     replicas: tuple[Replica, ...] = ()
+
+    def leased(self, ttl_s: float | None, now: datetime) -> "Deployment":
+        """Return the deployment with a lease from now on, or without one."""
+        return replace(self, ttl_s=ttl_s, expires_at=None if ttl_s is None else now + timedelta(seconds=ttl_s))
 
     @property
     def worker(self) -> str:
@@ -132,6 +139,14 @@ class Deployment:
         """Return the deployment without one of its workers, or None where it has no other."""
         others = [other for other in self.workers if other.number != number]
         return self._of(others) if others else None
+
+    def leaving(self, leaves_at: float) -> "Deployment":
+        """Return the deployment as it is deleted: each of its workers ends with its last request, or at `leaves_at`."""
+        leaving = self
+        for worker in self.workers:
+            supervision = replace(worker.supervision, leaves_at=leaves_at)
+            leaving = leaving.with_worker(replace(worker, supervision=supervision))
+        return replace(leaving, status=DeploymentStatus.DELETING)
 
     def _of(self, workers: "Iterable[Deployment]") -> "Deployment":
         first, *others = sorted(workers, key=lambda worker: (_RANK[worker.status], worker.number))
@@ -165,7 +180,7 @@ class DeploymentRequest:
 
     initial_delay_s: how long its worker may take to become healthy. request_timeout_s: the limit of one request.
     instance_type: a machine size, which has to exist, or empty. scale: how many workers; None for one, or as many as there are.
-    echoes: as a deployment's.
+    ttl_s: of a lease, None for one without, or as it is. echoes: as a deployment's.
     """
 
     model: AssetReference
@@ -173,6 +188,7 @@ class DeploymentRequest:
     request_timeout_s: float = DEFAULT_REQUEST_TIMEOUT_S
     instance_type: str = ""
     scale: Scale | None = None
+    ttl_s: float | None = None
     echoes: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -9,6 +9,7 @@ goes is draining first: it gets no more requests and ends with its last. A deplo
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -184,6 +185,12 @@ def rescale(deployment: Deployment, instances: int, now: float) -> Action | None
     if len(workers) > instances and is_proven(deployment):
         return Retire(workers[-1], now + DRAIN_S)  # they stand with the best first
     return None
+
+
+def expired(deployments: Sequence[Deployment], moment: datetime) -> list[Deployment]:
+    """Return the deployments whose lease has ended: they are to be deleted."""
+    leased = [one for one in deployments if one.status is not DeploymentStatus.DELETING]
+    return [one for one in leased if one.expires_at is not None and one.expires_at <= moment]
 
 
 def _free_number(deployment: Deployment) -> int:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mafunzo.control.serving.load import Loads
 from mafunzo.control.serving.scale import Lull, instances_now, lull_now, needed, present
-from mafunzo.entities.endpoint import Deployment
+from mafunzo.entities.endpoint import Deployment, DeploymentStatus
 
 
 @dataclass
@@ -38,6 +38,7 @@ class Scaler:
         if look is not None and 0 <= now - look.at < scale.polling_s and not is_woken:
             return max(scale.min_instances, min(scale.max_instances, count))
         need = needed(scale, self._loads.most(deployment), self._at_once)
-        lull = lull_now(look.lull if look else None, need, count, now)
+        is_starting = deployment.status in (DeploymentStatus.STARTING, DeploymentStatus.VERIFYING)
+        lull = lull_now(None if look is None or is_starting else look.lull, need, count, now)
         self._looks[deployment.endpoint, deployment.name] = _Look(now, lull)
         return instances_now(scale, count, need, lull, now)

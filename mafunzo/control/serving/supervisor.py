@@ -55,6 +55,7 @@ from mafunzo.control.serving.decide import (
     Wake,
     WorkerState,
     decide,
+    expired,
     rescale,
 )
 from mafunzo.control.serving.load import Loads
@@ -62,6 +63,7 @@ from mafunzo.control.serving.memory import MAX_BATCH, WorkerMemory, booked, half
 from mafunzo.control.serving.observer import TICK_S, Observer
 from mafunzo.control.serving.reference import missing_files, wrong_base
 from mafunzo.control.serving.scaler import Scaler
+from mafunzo.control.serving.traffic import rebalanced
 from mafunzo.control.serving.worker_folder import (
     forget_old_attempts,
     next_attempt,
@@ -86,7 +88,13 @@ GRACE_S = 10.0
 BROKEN = (MafunzoError, OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
 """What goes wrong with one deployment: its files, or what its record says. A database that can't be reached is none of it."""
 LOG_LINES = 12
+LEAST_DRAIN_S = 30.0
+"""How long a deployment whose lease has ended goes on answering the requests that it has."""
 IDLE_REASON = "No request came for long. The next one starts a worker, and waits for it."
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 @dataclass
@@ -104,6 +112,7 @@ class Supervisor:
     capacity: Resources
     worker: Sequence[str] = WORKER
     clock: Callable[[], float] = steady_s
+    moment: Callable[[], datetime] = _now
     loads: Loads = field(default_factory=Loads)
     requests_at_once: int = MAX_BATCH
     _has_swept: bool = False
@@ -172,6 +181,9 @@ class Supervisor:
         rescalings = [rescale(deployment, count, now) for deployment, count in zip(deployments, counts, strict=True)]
         actions += [action for action in rescalings if action is not None]
         has_changed = sum(self._try(action) for action in actions) > 0  # all are tried
+        for deployment in expired(deployments, self.moment()):
+            self._expire(deployment)
+            has_changed = True
         return self._remove_endpoints() or has_changed
 
     # Guards: what is wrong with one deployment is that deployment's alone
@@ -226,6 +238,25 @@ class Supervisor:
             except BROKEN:
                 logger.exception("%s can't be looked at", folder)
         self._has_swept = True
+
+    def _expire(self, deployment: Deployment) -> None:
+        """Delete a deployment whose lease has ended: its traffic goes to the others, and without others, its endpoint goes too.
+
+        The endpoint is written first: after a crash in between, the lease has still ended, and the next tick does the rest.
+        """
+        name, endpoint = deployment.name, self.records.endpoints.get(deployment.endpoint)
+        is_last = all(other.name == name for other in self.records.deployments.list(endpoint.name))
+        if is_last:
+            endpoint = replace(endpoint, is_deleting=True)
+        elif endpoint.traffic_percent.get(name):
+            shares = rebalanced(endpoint.traffic_percent, name, 0)
+            endpoint = replace(endpoint, traffic_percent={one: share for one, share in shares.items() if share})
+        self.records.endpoints.update(endpoint)
+        leaves_at = self.clock() + min(LEAST_DRAIN_S, deployment.request_timeout_s)
+        self.records.deployments.change(endpoint.name, name, lambda current: current.leaving(leaves_at))
+        logger.info(
+            "The lease of %s/%s has ended%s", endpoint.name, name, ", and with it the endpoint" if is_last else ""
+        )
 
     def _remove_endpoints(self) -> bool:
         endpoints, deployments = self._read()

@@ -6,7 +6,7 @@ Pure.
 from collections.abc import Callable, Mapping, Sequence
 
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
-from mafunzo.errors import NotFound, Unavailable
+from mafunzo.errors import InvalidParameter, NotFound, Unavailable
 
 Workers = Mapping[str, Sequence[Deployment]]
 """The workers of each deployment of an endpoint, by the deployment's name."""
@@ -82,6 +82,30 @@ def choose(traffic_percent: Mapping[str, int], draw: float) -> str:
         if point < 0:
             return name
     return [name for name, share in traffic_percent.items() if share][-1]
+
+
+def rebalanced(before: Mapping[str, int], deployment: str, share: int | None) -> dict[str, int]:
+    """Return the traffic with `deployment` at `share` and the others in their old proportions; it adds up to 100, or to 0.
+
+    None is 100 where no other has a share, else 0. Raises `InvalidParameter` for a share that can't be.
+    """
+    others = {name: percent for name, percent in before.items() if name != deployment and percent}
+    if share is None:
+        share = 0 if others else 100
+    if not 0 <= share <= 100:
+        raise InvalidParameter(f"traffic is {share}, expected 0 to 100 percent.")
+    if not others:
+        if share not in (0, 100):
+            raise InvalidParameter(
+                f"traffic is {share}, but no other deployment gets requests, so that nothing would take the other "
+                f"{100 - share} percent. Deployment '{deployment}' can take 100, or 0."
+            )
+        return {deployment: share}
+    total, rest = sum(others.values()), 100 - share
+    shares = {name: percent * rest // total for name, percent in others.items()}
+    first = next(iter(shares))
+    shares[first] += rest - sum(shares.values())
+    return {**shares, deployment: share}
 
 
 def is_live(worker: Deployment) -> bool:

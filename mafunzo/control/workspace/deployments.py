@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from mafunzo.control.workspace.endpoints import EndpointHandle, Endpoints, require_name
+from mafunzo.control.workspace.endpoints import EndpointHandle, Endpoints, require_name, ttl_of
 from mafunzo.control.workspace.services import Services
 from mafunzo.control.workspace.traffic_share import rebalanced
 from mafunzo.entities.asset import Asset
@@ -163,6 +163,7 @@ class Deployments:
         timeout_s: float = DEFAULT_START_LIMIT_S,
         request_timeout_s: float = DEFAULT_REQUEST_TIMEOUT_S,
         scale: Scale = ONE_INSTANCE,
+        ttl: str | float | None = None,
     ) -> EndpointHandle:
         """Serve `model`; return once its workers are healthy and proven. See `Workspace.deploy`.
 
@@ -176,6 +177,7 @@ class Deployments:
         require_name("deployment", deployment)
         require_limits(timeout_s, request_timeout_s)
         require_scale(scale)
+        ttl_s = None if ttl is None else ttl_of(ttl)
         asset = model if isinstance(model, Asset) else self._models.get(model)
         if asset.artifact is not None:
             self.require_chat_model(asset)
@@ -201,6 +203,7 @@ class Deployments:
             initial_delay_s=timeout_s,
             request_timeout_s=request_timeout_s,
             scale=scale,
+            ttl_s=ttl_s,
         )
         self.create(endpoint, deployment, request)
         try:
@@ -250,7 +253,7 @@ class Deployments:
             base_artifact=base,
             echoes=request.echoes,
             scale=request.scale or ONE_INSTANCE,
-        )
+        ).leased(request.ttl_s, datetime.now(UTC))
 
 
 def require_limits(initial_delay_s: float, request_timeout_s: float) -> None:

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from mafunzo.control.launcher.steady_clock import steady_s
@@ -18,11 +19,15 @@ from mafunzo.control.workspace.chat_client import ChatClient
 from mafunzo.control.workspace.liveness import require_server_for_deployment
 from mafunzo.control.workspace.services import Services
 from mafunzo.control.workspace.traffic_share import rebalanced, require_shares
+from mafunzo.entities.duration import age_of
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint, EndpointRequest
 from mafunzo.errors import Conflict, InvalidParameter, NotFound, TimedOut, WorkerFailed, from_record
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{1,30}[A-Za-z0-9]")
 """Of endpoints and deployments: 3 to 32 letters, digits and hyphens, a letter first, no hyphen last."""
+MIN_TTL_S, MAX_TTL_S = 60.0, 10 * 366 * 24 * 3600.0
+NEVER = "never"
+"""The ttl of what has no lease."""
 DRAIN_S = 30.0
 """The longest that a deployment which is being deleted goes on answering the requests that it has."""
 Lines = list[str]  # a class below has a verb called list
@@ -217,6 +222,28 @@ class EndpointHandle:
         endpoints = self._services.records.endpoints
         _await_end(f"Endpoint {self.name}", timeout_s, lambda: endpoints.find_named(self.name) is not None)
 
+    def renew(self, deployment: str | None = None, ttl: str | float | None = None) -> Deployed:
+        """Have the lease of a deployment, or of each that has one, begin again; return them. `ttl`: as of `Workspace.deploy`.
+
+        Without `ttl` it lasts as long as before; with the ttl `never`, it ends no more. Raises `InvalidParameter` where there
+        is no lease and no `ttl` for one, `NotFound`.
+        """
+        records = self._services.records.deployments
+        length_s = None if ttl is None or ttl == NEVER else ttl_of(ttl)
+        chosen = self.deployments if deployment is None else [records.get(self.name, deployment)]
+        if ttl is None:
+            chosen = [one for one in chosen if one.ttl_s is not None]
+        if not chosen:
+            what = f"Endpoint {self.name}" if deployment is None else f"Deployment {self.name}/{deployment}"
+            raise InvalidParameter(f"{what} has no lease to renew. Give it one: --ttl 4h.", param="ttl")
+        now = datetime.now(UTC)
+        renewed: Deployed = []
+        for one in chosen:
+            renew = partial(Deployment.leased, ttl_s=one.ttl_s if ttl is None else length_s, now=now)
+            renewed += filter(None, [records.change(self.name, one.name, renew)])
+        self._services.up()  # it looks when leases end
+        return renewed
+
     def begin_delete_deployment(self, name: str) -> None:
         """Ask for a deployment to go, and return at once. Raises `NotFound`, and `Conflict` for one that has traffic."""
         records = self._services.records
@@ -226,7 +253,7 @@ class EndpointHandle:
                 f"Deployment {self.name}/{name} has {share} percent of the traffic. Set its traffic to 0, then delete it."
             )
         leaves_at = steady_s() + min(current.request_timeout_s, DRAIN_S)
-        records.deployments.change(self.name, name, lambda stored: _leaving(stored, leaves_at))
+        records.deployments.change(self.name, name, lambda stored: stored.leaving(leaves_at))
         self._services.up()
 
     def delete_deployment(self, name: str, timeout_s: float = 60.0) -> None:
@@ -250,14 +277,6 @@ class EndpointHandle:
         return ChatClient(self.url, self.name, self.keys[0], deployment)
 
 
-def _leaving(deployment: Deployment, leaves_at: float) -> Deployment:
-    """Return a deployment that is being deleted: each of its workers ends with its last request, or at `leaves_at`."""
-    for worker in deployment.workers:
-        supervision = dataclasses.replace(worker.supervision, leaves_at=leaves_at)
-        deployment = deployment.with_worker(dataclasses.replace(worker, supervision=supervision))
-    return dataclasses.replace(deployment, status=DeploymentStatus.DELETING)
-
-
 def _to_be_verified(deployment: Deployment) -> Deployment:
     """Return a deployment whose healthy workers are to be compared with the tuned model again."""
     for worker in deployment.workers:
@@ -275,6 +294,19 @@ def _why_waiting(deployment: Deployment) -> str:
 
 def _new_key() -> str:
     return secrets.token_urlsafe(32)
+
+
+def ttl_of(ttl: str | float) -> float:
+    """Return the seconds of a lease, written as a number of them or like `4h`; raises `InvalidParameter`."""
+    try:
+        ttl_s = age_of(ttl) if isinstance(ttl, str) else float(ttl)
+    except InvalidParameter as error:
+        raise InvalidParameter(
+            f"The ttl is '{ttl}', expected a length of time such as 30m, 4h or 2d.", param="ttl"
+        ) from error
+    if not MIN_TTL_S <= ttl_s <= MAX_TTL_S:
+        raise InvalidParameter(f"The ttl is {ttl}, expected 1 minute to 10 years.", param="ttl")
+    return ttl_s
 
 
 def require_name(kind: str, name: str) -> None:

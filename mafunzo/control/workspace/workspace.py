@@ -234,13 +234,15 @@ class Workspace:
         timeout_s: float = 600.0,
         request_timeout_s: float = 90.0,
         scale: Scale = ONE_INSTANCE,
+        ttl: str | float | None = None,
     ) -> EndpointHandle:
         """Serve a model behind `endpoint`, which is made if it isn't there; return once it is proven and live.
 
         One of the catalogue is fetched first, and served unverified: there is nothing to compare it with.
 
         timeout_s: how long its worker may take to become healthy. request_timeout_s: how long a whole answer may take, and a
-        stream may pause. scale: how many workers: `Scale(2, 2)`, or by load `Scale(0, 3)`.
+        stream may pause. scale: how many workers: `Scale(2, 2)`, or by load `Scale(0, 3)`. ttl: how long it is
+        served (`4h`, or seconds), unless it is renewed.
         """
         return self.deployments.deploy(
             model,
@@ -250,6 +252,7 @@ class Workspace:
             timeout_s=timeout_s,
             request_timeout_s=request_timeout_s,
             scale=scale,
+            ttl=ttl,
         )
 
     def lineage(self, thing: str) -> Lineage:

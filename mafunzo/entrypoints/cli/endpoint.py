@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from mafunzo.entrypoints.terminal.output import (
     ALL,
     AS_JSON,
     LIMIT,
+    moment_text,
     one_page,
     print_entity,
     print_facts,
@@ -50,6 +52,9 @@ def deploy(
     instances: int = INSTANCES,
     scale: str = BOUNDS,
     idle_minutes: float = IDLE_MINUTES,
+    ttl: str = typer.Option(
+        None, help="For how long: 30m, 4h, 2d. Then it is deleted, unless `mafunzo endpoint renew` was called."
+    ),
     as_json: bool = AS_JSON,
 ) -> None:
     """Serve a model. One that was tuned here goes live once it has proven that it answers as it did in evaluation."""
@@ -57,6 +62,7 @@ def deploy(
     options |= {} if request_timeout is None else {"request_timeout_s": request_timeout}
     bounds = scale_of(instances, scale, idle_minutes)
     options |= {} if bounds is None else {"scale": bounds}
+    options |= {} if ttl is None else {"ttl": ttl}
     handle = mafunzo.Workspace().deploy(model, endpoint=endpoint, deployment=deployment, traffic=traffic, **options)
     record = next(d for d in handle.deployments if d.name == deployment)
     print_result(
@@ -65,6 +71,7 @@ def deploy(
         f"{endpoint}/{deployment} serves {record.model} at {handle.url} (model name: {endpoint})",
         *_proof_lines(record.verification),
         *([f"It books {record.supervision.memory}."] if record.supervision.memory else []),
+        *([f"It {_end_words(record)}. Renew it: mafunzo endpoint renew {endpoint}"] if record.expires_at else []),
         f"Its key: mafunzo endpoint keys {endpoint}. Talk to it: mafunzo endpoint chat {endpoint}",
     )
 
@@ -76,7 +83,7 @@ def list_endpoints(
     everything: bool = ALL,
     as_json: bool = AS_JSON,
 ) -> None:
-    """List endpoints by name, with their deployments."""
+    """List endpoints by name, with their deployments: since when each is there, and when its lease ends."""
     workspace = mafunzo.Workspace()
     endpoints, has_more = one_page(lambda most: workspace.endpoints.list(most, after), limit, everything)
     deployments = workspace.deployments.of(endpoint.name for endpoint in endpoints)
@@ -85,8 +92,9 @@ def list_endpoints(
         for endpoint in endpoints
         for row in _rows(endpoint, [d for d in deployments if d.endpoint == endpoint.name])
     ]
-    columns = ("endpoint", "deployment", "model", "status", "traffic")
-    print_list(endpoints, as_json, columns, rows, "No endpoints. Make one: mafunzo deploy")
+    columns = ("endpoint", "deployment", "model", "status", "traffic", "since", "ends")
+    facts = [_endpoint_facts(endpoint, deployments) for endpoint in endpoints]
+    print_list(facts, as_json, columns, rows, "No endpoints. Make one: mafunzo deploy")
     print_more(has_more, "mafunzo endpoint list", f"--after {endpoints[-1].name}" if endpoints else "", limit, as_json)
 
 
@@ -108,6 +116,8 @@ def show(name: str = NAME, as_json: bool = AS_JSON) -> None:
                 "port": d.port,
                 "request timeout": f"{d.request_timeout_s:g} s",
                 "instances": str(d.scale),
+                "since": d.created_at,
+                "ends": d.expires_at,
                 "memory": d.supervision.memory or None,
                 "error": error,
             }
@@ -211,6 +221,19 @@ def rescale(
 
 
 @app.command()
+def renew(
+    name: str = NAME,
+    deployment: str = typer.Option(None, help="One deployment; default all that have a lease."),
+    ttl: str = typer.Option(None, help="For how long from now on: 30m, 4h, 2d, or never to end; default as before."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Have leases begin again from now: what has one is deleted when it ends."""
+    renewed = mafunzo.Workspace().endpoints.get(name).renew(deployment, ttl)
+    body = [{"deployment": one.name, "expires_at": one.expires_at} for one in renewed]
+    print_result(body, as_json, *(f"{name}/{one.name} {_end_words(one)}" for one in renewed))
+
+
+@app.command()
 def logs(
     name: str = NAME,
     deployment: str = DEPLOYMENT,
@@ -280,18 +303,32 @@ def _is_share(name: str, percent: str) -> bool:
     return bool(name) and percent.isascii() and percent.isdigit()
 
 
+def _end_words(deployment: "Deployment") -> str:
+    expires_at = deployment.expires_at
+    return "stays until it is deleted" if expires_at is None else f"is deleted at {moment_text(expires_at)}"
+
+
 def _worker_words(worker: "Deployment") -> str:
     port = f", port {worker.port}" if worker.port else ""
     why = (worker.error or {}).get("message") or worker.supervision.reason
     return f"{worker.status}{port}{f': {why}' if why else ''}"
 
 
-def _rows(endpoint: "Endpoint", deployments: "list[Deployment]") -> list[tuple[str, ...]]:
+def _rows(endpoint: "Endpoint", deployments: "list[Deployment]") -> list[tuple[Any, ...]]:
     percent = endpoint.traffic_percent
-    rows: list[tuple[str, ...]] = [
-        (endpoint.name, d.name, d.model, d.status, f"{percent.get(d.name, 0)} %") for d in deployments
+    rows: list[tuple[Any, ...]] = [
+        (endpoint.name, d.name, d.model, d.status, f"{percent.get(d.name, 0)} %", d.created_at, d.expires_at)
+        for d in deployments
     ]
-    return rows or [(endpoint.name, "none", "", "", "")]
+    return rows or [(endpoint.name, "none", "", "", "", "", "")]
+
+
+def _endpoint_facts(endpoint: "Endpoint", deployments: "Sequence[Deployment]") -> dict[str, Any]:
+    """Return an endpoint for `--json`, with what runs behind it."""
+    facts = {field.name: getattr(endpoint, field.name) for field in dataclasses.fields(endpoint)}
+    own = [deployment for deployment in deployments if deployment.endpoint == endpoint.name]
+    names = ("name", "model", "status", "created_at", "expires_at")
+    return facts | {"deployments": [{name: getattr(one, name) for name in names} for one in own]}
 
 
 _OF_WORKER = ("worker", "model", "status", "port", "attempt", "error")

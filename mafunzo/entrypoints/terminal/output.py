@@ -111,9 +111,14 @@ def human_size(size: float) -> str:
     return f"{size:.1f} TB"
 
 
+def moment_text(moment: datetime) -> str:
+    """Return a moment as people read it, by the clock of where they are."""
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
 def _cell(value: Any) -> str:
     if isinstance(value, datetime):
-        return value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        return moment_text(value)
     if isinstance(value, Mapping):
         return printable(", ".join(f"{key}={item}" for key, item in value.items()))
     return "" if value is None else printable(str(value))

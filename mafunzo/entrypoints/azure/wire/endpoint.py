@@ -320,7 +320,8 @@ def _own_properties(deployment: Deployment) -> dict[str, str]:
     """Return what Azure has no field for, as its resources' own properties, which are texts."""
     statuses = Counter(str(worker.status) for worker in deployment.workers)
     workers = ", ".join(f"{count} {status}" for status, count in statuses.items())
-    return {"mafunzo.status": str(deployment.status), "mafunzo.workers": workers}
+    lease = {} if deployment.expires_at is None else {"mafunzo.expires_at": deployment.expires_at.isoformat()}
+    return {"mafunzo.status": str(deployment.status), "mafunzo.workers": workers, **lease}
 
 
 def provisioning_state(deployment: Deployment) -> str:

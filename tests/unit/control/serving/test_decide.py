@@ -1,6 +1,7 @@
 """What to do about each deployment, as tables: no process, clock or store."""
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from mafunzo.control.serving.decide import (
     Wake,
     WorkerState,
     decide,
+    expired,
     rescale,
 )
 from mafunzo.control.serving.scale import present
@@ -38,6 +40,7 @@ from mafunzo.entities.backoff import MAX_DELAY_S
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Supervision
 
 NOW = 1000.0
+MOMENT = datetime(2026, 1, 2, tzinfo=UTC)
 RUNS = WorkerState(is_running=True, port=4000, health=Health.READY)
 ENDED = WorkerState(ended="killed by signal 9")
 
@@ -248,6 +251,23 @@ def test_whatever_the_workers_do_as_many_as_needed_are_reached_and_stay(
     assert len(present(made)) == instances
     numbers = [worker.number for worker in made.workers]
     assert len(numbers) == len(set(numbers)), "no two workers are called the same"
+
+
+@pytest.mark.parametrize(
+    ("expires_at", "status", "is_over"),
+    [
+        pytest.param(None, HEALTHY, False, id="no lease"),
+        pytest.param(MOMENT + timedelta(seconds=1), HEALTHY, False, id="a lease that lasts"),
+        pytest.param(MOMENT, HEALTHY, True, id="a lease that has ended"),
+        pytest.param(MOMENT, IDLE, True, id="of an idle deployment"),
+        pytest.param(MOMENT, DeploymentStatus.STARTING, True, id="of one that starts"),
+        pytest.param(MOMENT, DeploymentStatus.DELETING, False, id="of one that is being deleted already"),
+    ],
+)
+def test_a_lease_ends_at_its_moment(expires_at: datetime | None, status: DeploymentStatus, is_over: bool) -> None:
+    leased = replace(deployment(status), expires_at=expires_at)
+    assert expired([leased], MOMENT) == ([leased] if is_over else [])
+    assert decode(Deployment, encode(leased)) == leased
 
 
 def test_several_workers_survive_their_record() -> None:

@@ -3,6 +3,7 @@
 import os
 import signal
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -422,10 +423,10 @@ def test_an_idle_deployment_gives_its_memory_back_and_a_request_wakes_it(bench: 
     woken = bench.settle(HEALTHY)
     bench.moved_s += 2
     bench.supervisor.tick()
-    bench.moved_s += 599
+    bench.moved_s += 500
     bench.supervisor.tick()
     assert bench.find().status is HEALTHY, "not before its idle time is over"
-    bench.moved_s += 2
+    bench.moved_s += 100
     idle = bench.settle(DeploymentStatus.IDLE)
     assert (idle.port, bench.leases.list()) == (None, [])
     assert "The next one starts a worker" in idle.supervision.reason
@@ -436,6 +437,39 @@ def test_an_idle_deployment_gives_its_memory_back_and_a_request_wakes_it(bench: 
     bench.supervisor.tick()
     bench.supervisor.tick()
     assert bench.find().status is HEALTHY, "a request that is answered for long is load"
+
+
+def test_the_time_in_which_a_worker_starts_is_no_idle_time(bench: Bench) -> None:
+    bench.deploy(bench.model(), scale=Scale(0, 1, idle_s=600))
+    bench.settle(DeploymentStatus.STARTING)
+    bench.moved_s += 590
+    bench.settle(HEALTHY)
+    bench.moved_s += 590
+    bench.supervisor.tick()
+    assert bench.find().status is HEALTHY
+
+
+def test_a_lease_that_ends_takes_its_deployment_and_the_last_one_its_endpoint(bench: Bench) -> None:
+    soon = datetime.now(UTC) + timedelta(hours=1)
+    bench.deploy(bench.model(), expires_at=soon, ttl_s=3600.0)
+    bench.deploy(bench.model(), name="green")
+    bench.settle(HEALTHY)
+    bench.settle(HEALTHY, name="green")
+    endpoint = bench.records.endpoints.get("chat")
+    bench.records.endpoints.update(replace(endpoint, traffic_percent={"blue": 60, "green": 40}))
+    bench.supervisor.tick()
+    assert bench.find().status is HEALTHY, "not before"
+    bench.supervisor.moment = lambda: soon
+    bench.tick_until(lambda: [one.name for one in bench.records.deployments.list()] == ["green"])
+    assert bench.records.endpoints.get("chat").traffic_percent == {"green": 100}
+    bench.records.deployments.update(bench.find(name="green").leased(0.0, soon))
+    bench.tick_until(lambda: not bench.records.endpoints.list())
+    assert bench.leases.list() == []
+
+
+def test_a_lease_that_ended_while_no_server_ran_takes_its_deployment_at_once(bench: Bench) -> None:
+    bench.deploy(bench.model(), expires_at=datetime.now(UTC) - timedelta(days=1))
+    bench.tick_until(lambda: not bench.records.endpoints.list())
 
 
 def test_more_load_starts_more_workers_up_to_the_most(bench: Bench) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,43 @@ def test_all_healthy_workers_are_verified_again(workspace: Workspace, monkeypatc
         DeploymentStatus.VERIFYING
     ] * 2
     assert waits == [2]
+
+
+def ends(workspace: Workspace, name: str = "blue") -> float | None:
+    """In how many hours a deployment's lease ends."""
+    expires_at = workspace.deployments.get("chat", name).expires_at
+    return None if expires_at is None else round((expires_at - datetime.now(UTC)).total_seconds() / 3600, 2)
+
+
+def test_a_deployment_with_a_ttl_has_a_lease_which_is_renewed(workspace: Workspace) -> None:
+    workspace.deployments.create("chat", "blue", request(ttl_s=4 * 3600.0))
+    workspace.deployments.create("chat", "green", request())
+    assert (ends(workspace), ends(workspace, "green")) == (4, None)
+    blue = workspace.deployments.get("chat", "blue")
+    workspace.records.deployments.update(replace(blue, expires_at=datetime.now(UTC)))
+    assert [one.name for one in chat(workspace).renew()] == ["blue"], "those that have a lease"
+    assert (ends(workspace), ends(workspace, "green")) == (4, None)
+    chat(workspace).renew(ttl="30m")
+    assert (ends(workspace), ends(workspace, "green")) == (0.5, 0.5), "all get one"
+    chat(workspace).renew("green", "never")
+    assert (ends(workspace), ends(workspace, "green")) == (0.5, None)
+
+
+def test_what_has_no_lease_is_not_renewed_without_a_ttl(workspace: Workspace) -> None:
+    deployed(workspace, "blue", HEALTHY)
+    with pytest.raises(InvalidParameter, match=r"Endpoint chat has no lease to renew\. Give it one: --ttl 4h"):
+        chat(workspace).renew()
+    with pytest.raises(InvalidParameter, match="Deployment chat/blue has no lease to renew"):
+        chat(workspace).renew("blue")
+    with pytest.raises(NotFound):
+        chat(workspace).renew("red")
+
+
+@pytest.mark.parametrize("ttl", ["soon", "0s", "59s", "P9Y", "-1h", 0, 1e12, float("nan")])
+def test_a_ttl_that_can_not_be_is_refused_before_anything_is_written(workspace: Workspace, ttl: str | float) -> None:
+    with pytest.raises(InvalidParameter, match="The ttl is"):
+        workspace.deploy("chat", endpoint="fresh", ttl=ttl)
+    assert [one.name for one in workspace.endpoints.list()] == ["chat"]
 
 
 def offered(workspace: Workspace) -> Asset:

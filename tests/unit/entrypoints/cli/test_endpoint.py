@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from mafunzo.control.workspace.endpoints import EndpointHandle
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Supervision
 from mafunzo.entities.scale import Scale
 from mafunzo.entrypoints.http.auth import endpoints_key
+from mafunzo.entrypoints.terminal.output import moment_text
 from tests.support.command_line import Shell
 
+AT = datetime(2026, 1, 2, 10, tzinfo=UTC)
 PROOF = {"result": "equal", "rows": 3, "tokens": 40, "details": [1, 2]}
 
 
@@ -37,14 +40,21 @@ def endpoint(workspace: Workspace, shell: Shell, monkeypatch: pytest.MonkeyPatch
 
 def test_endpoints_are_listed_with_their_deployments(shell: Shell, endpoint: str, workspace: Workspace) -> None:
     workspace.endpoints.create("empty")
-    rows = [line.split() for line in shell("endpoint", "list").splitlines()]
-    assert rows == [
-        ["endpoint", "deployment", "model", "status", "traffic"],
+    blue = workspace.deployments.get("chat", "blue")
+    workspace.records.deployments.update(replace(blue, expires_at=AT + timedelta(hours=4)))
+    assert blue.created_at is not None
+    since, ends = moment_text(blue.created_at).split(), moment_text(AT + timedelta(hours=4)).split()
+    header, *rows = [line.split() for line in shell("endpoint", "list").splitlines()]
+    assert header == ["endpoint", "deployment", "model", "status", "traffic", "since", "ends"]
+    assert [row[:6] for row in rows] == [
         ["chat", "blue", "m:1", "healthy", "100", "%"],
         ["chat", "green", "m:2", "failed", "0", "%"],
         ["empty", "none"],
     ]
-    assert [one["name"] for one in json.loads(shell("endpoint", "list", "--json"))] == ["chat", "empty"]
+    assert (rows[0][6:], len(rows[1][6:])) == ([*since, *ends], 2)
+    body = json.loads(shell("endpoint", "list", "--json"))
+    assert [one["name"] for one in body] == ["chat", "empty"]
+    assert body[0]["deployments"][0]["expires_at"] == (AT + timedelta(hours=4)).isoformat()
 
 
 def test_without_endpoints_the_list_says_how_to_make_one(shell: Shell) -> None:
@@ -353,3 +363,18 @@ def test_workers_are_shown_each_with_its_state(
         ("blue#2", "waiting"),
     ]
     assert shown["scale"]["max_instances"] == 2
+
+
+def test_a_lease_is_renewed(shell: Shell, endpoint: str, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Workspace, "up", lambda workspace: None)
+    told = shell("endpoint", "renew", endpoint, "--deployment", "blue", "--ttl", "2d")
+    expires_at = workspace.deployments.get(endpoint, "blue").expires_at
+    assert expires_at is not None
+    assert told == f"chat/blue is deleted at {moment_text(expires_at)}\n"
+    assert f"ends             {moment_text(expires_at)}" in shell("endpoint", "show", endpoint)
+    body = json.loads(shell("endpoint", "renew", endpoint, "--json"))
+    assert [one["deployment"] for one in body] == ["blue"]
+    assert shell("endpoint", "renew", endpoint, "--ttl", "never") == (
+        "chat/blue stays until it is deleted\nchat/green stays until it is deleted\n"
+    )
+    assert "has no lease to renew" in shell("endpoint", "renew", endpoint, code=2)
