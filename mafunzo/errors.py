@@ -160,9 +160,16 @@ class OverwriteForbidden(Forbidden):
 
 
 class RateLimitExceeded(RefusedError):
-    """A rate limit: too many requests are under way, or came in too short a time. Try again a little later."""
+    """A rate limit: too many requests are under way, or came in too short a time. Try again later.
+
+    retry_after_s: how much later, where that is known.
+    """
 
     status = 429
+
+    def __init__(self, message: str, faults: Sequence[str] = (), retry_after_s: float | None = None) -> None:
+        super().__init__(message, faults)
+        self.retry_after_s = retry_after_s
 
 
 class ClientGone(RefusedError):

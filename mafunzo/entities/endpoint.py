@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from mafunzo.entities.rate_limit import RateLimit
 from mafunzo.entities.reference import AssetReference
 from mafunzo.entities.scale import ONE_INSTANCE, Scale
 
@@ -196,6 +197,7 @@ class DeploymentRequest:
 class Endpoint:
     """A name that answers requests. `traffic_percent` maps a deployment to its share; keys live encrypted in the store.
 
+    rate_limits: how much each caller may ask, by caller (`entities/rate_limit.py`).
     echoes: what a way in keeps of a request's original body, under its own name, to answer with it; nothing else reads it.
     """
 
@@ -206,6 +208,7 @@ class Endpoint:
     is_deleting: bool = False
     created_by: str = ""
     created_at: datetime | None = None
+    rate_limits: Mapping[str, RateLimit] = field(default_factory=dict)
     echoes: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -1,4 +1,5 @@
-"""The requests of each deployment: those that its workers have, and those that wait in the order in which they came.
+"""The requests of each deployment: those that its workers have, and those that wait in the order in which they came,
+where those of several callers take turns.
 
 All that wait stand in one line, whichever worker will be free first: the first of it takes a place with the least busy worker.
 
@@ -8,11 +9,13 @@ on trial for a moment, and what ends a worker in its trial is to blame alone; th
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from mafunzo.control.serving.load import Loads
 from mafunzo.control.serving.metrics import RequestMetrics
+from mafunzo.control.serving.turn import Turns
 from mafunzo.entities.endpoint import Deployment
 
 TRIAL_S = 1.0
@@ -27,14 +30,16 @@ Live = Callable[[], Awaitable[Sequence[Deployment]]]
 
 @dataclass
 class _Queue:
-    """turn: held by the first of those that wait for a worker. freed: set when a worker has a place again.
+    """turns: of those that wait for a worker; the first looks for one. freed: set when a worker has a place again.
+    callers: how many requests each caller has.
 
     trial: held by the request on trial. suspect: that request, once it is sent; culprit: the last that ended a worker in its
     trial, and which worker.
     """
 
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    turns: Turns = field(default_factory=Turns)
     freed: asyncio.Event = field(default_factory=asyncio.Event)
+    callers: Counter[str] = field(default_factory=Counter)
     trial: asyncio.Lock = field(default_factory=asyncio.Lock)
     suspect: "Trial | None" = None
     culprit: "tuple[Trial, Worker] | None" = None
@@ -67,25 +72,38 @@ class Queues:
         self._at_once, self._metrics, self.loads = requests_at_once, metrics, loads
         self._queues: dict[tuple[str, str], _Queue] = {}
 
-    def enter(self, deployment: Deployment) -> int:
-        """Count a request as one of a deployment; return how many it has now. `leave` must follow."""
-        self._queue(deployment)
+    def enter(self, deployment: Deployment, caller: str = "") -> int:
+        """Count a caller's request as one of a deployment; return how many it has now. `leave` must follow."""
+        self._queue(deployment).callers[caller] += 1
         return self.loads.enter(deployment)
 
-    def leave(self, deployment: Deployment) -> None:
-        """Count a request as no deployment's any more."""
+    def leave(self, deployment: Deployment, caller: str = "") -> None:
+        """Count a caller's request as no deployment's any more."""
+        callers = self._queue(deployment).callers
+        callers[caller] -= 1
+        if not callers[caller]:
+            del callers[caller]
         if not self.loads.leave(deployment):
             self._queues.pop(_key(deployment), None)
 
-    async def take(self, deployment: Deployment, live: Live | None = None) -> Slot:
+    def has_room(self, deployment: Deployment, caller: str, most: int) -> bool:
+        """Return whether a caller's request, counted already, is one of those that a deployment may have: `most`.
+
+        Where others have taken all of it, a caller still has the share that it would have if all had the same.
+        """
+        callers = self._queue(deployment).callers
+        return callers.total() <= most or callers[caller] <= most // len(callers)
+
+    async def take(self, deployment: Deployment, live: Live | None = None, caller: str = "") -> Slot:
         """Return a place with the least busy of a deployment's workers, once it is this request's turn. It must be freed.
 
-        live: the workers to choose from, read when it is; by default the one that `deployment` describes. Raises `NoWorker`.
+        Callers take turns. live: the workers to choose from, read when it is this one's turn; by default the one that
+        `deployment` describes. Raises `NoWorker`.
         """
         queue = self._queue(deployment)
         self._metrics.wait(deployment, 1)
         try:
-            async with queue.turn:
+            async with queue.turns.of(caller):
                 while workers := [deployment] if live is None else await live():
                     worker = min(workers, key=self.loads.busy)
                     if self.loads.busy(worker) < self._at_once:

@@ -22,9 +22,12 @@ from mafunzo.control.serving.answer import Answer, LateAnswer, WorkerAnswer
 from mafunzo.control.serving.load import Loads
 from mafunzo.control.serving.metrics import RequestMetrics
 from mafunzo.control.serving.queue import LOOK_S, NoWorker, Queues, Slot
+from mafunzo.control.serving.rate import Permit, Rates
+from mafunzo.control.serving.token_count import TokenCount
 from mafunzo.control.serving.traffic import is_live, live_workers, pick, returning
 from mafunzo.control.serving.worker_folder import worker_token
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
+from mafunzo.entities.rate_limit import RateState
 from mafunzo.errors import MafunzoError, RateLimitExceeded, TimedOut, Unavailable, WorkerFailed
 
 logger = logging.getLogger(__name__)
@@ -57,11 +60,21 @@ class Exchange:
     """
 
     def __init__(
-        self, router: "Router", deployment: Deployment, current: Current, name: str | None, path: str, request_id: str
+        self,
+        router: "Router",
+        deployment: Deployment,
+        current: Current,
+        name: str | None,
+        path: str,
+        request_id: str,
+        caller: str = "",
+        tokens: int = 0,
     ) -> None:
         self.deployment, self.status = deployment, 200
         self._router, self._path, self._request_id = router, path, request_id
-        self._current, self._name = current, name
+        self._current, self._name, self._caller, self._tokens = current, name, caller, tokens
+        self._permit: Permit | None = None
+        self._count = TokenCount()
         self._read_s = time.monotonic()
         self._gone: set[tuple[str, int, int | None]] = set()
         self._began_s = 0.0
@@ -70,7 +83,8 @@ class Exchange:
     def __enter__(self) -> Self:
         self._began_s = time.monotonic()
         try:
-            self._router.begin(self.deployment)
+            self._router.begin(self.deployment, self._caller)
+            self._permit = self._router.rates.admit(self._current[0], self._caller, self._tokens)
         except RateLimitExceeded as error:
             self.end(error.status)
             raise
@@ -94,7 +108,14 @@ class Exchange:
         passed = {name: headers[name] for name in PASSED_REQUEST_HEADERS if name in headers}
         passed |= {"x-request-id": self._request_id} if self._request_id else {}
         asking = self._ask(path, body, {**passed, "accept-encoding": "identity"})
-        return await LateAnswer.unless_soon(asking) if is_stream else await asking
+        answer = await LateAnswer.unless_soon(asking) if is_stream else await asking
+        is_counted = self._permit is not None and self._permit.counts_tokens
+        return self._count.counted(answer, body) if is_counted else answer
+
+    @property
+    def rate(self) -> RateState:
+        """What the caller has left of its rate limits."""
+        return self._router.rates.state(self._current[0], self._caller)
 
     def relay(self) -> None:
         """Leave the context without an end: the answer is a stream, and whoever passes it on calls `end`."""
@@ -103,7 +124,9 @@ class Exchange:
     def end(self, status: int) -> None:
         """Write the request down: where it went and how long it took, never what was said or with which key."""
         seconds = time.monotonic() - self._began_s
-        self._router.end(self.deployment, status, seconds)
+        self._router.end(self.deployment, status, seconds, self._caller)
+        if self._permit is not None:
+            self._permit.settle(self._count.total)
         name = f"{self.deployment.endpoint}/{self.deployment.name}"
         request = f", request {self._request_id}" if self._request_id else ""
         logger.info("POST %s %s %s %.3f s%s", self._path, name, status, seconds, request)
@@ -143,7 +166,7 @@ class Exchange:
             try:
                 with wait.in_queue():
                     trial = await queues.begin_trial(self.deployment) if sendings else None
-                    slot = await queues.take(self.deployment, self._live)
+                    slot = await queues.take(self.deployment, self._live, self._caller)
                 self._move_to(slot.worker)
                 if trial is not None:
                     trial.begin()
@@ -202,7 +225,7 @@ class Exchange:
 
     def _move_to(self, deployment: Deployment) -> None:
         """Have another deployment, or its next worker, answer."""
-        self._router.move(self.deployment, deployment)
+        self._router.move(self.deployment, deployment, self._caller)
         self.deployment = deployment
 
 
@@ -230,6 +253,7 @@ class Router:
         self._read_current = current
         self._looking: asyncio.Task[Mapping[str, Current]] | None = None
         self.queues = Queues(requests_at_once, metrics, loads or Loads())
+        self.rates = Rates()
 
     async def __aenter__(self) -> Self:
         # A connection that is used again may be about to close, as a worker's does after a fault: a new one is never.
@@ -250,12 +274,15 @@ class Router:
         deployment_name: str | None,
         path: str,
         request_id: str = "",
+        caller: str = "",
+        tokens: int = 0,
     ) -> Exchange:
         """Return the exchange of a request to `path`, with the deployment that it names or that its endpoint's traffic gives.
 
-        request_id: by which the log, the worker and the client know the request. Raises `NotFound` for an unknown name,
-        `Unavailable` when nothing healthy can answer and nothing comes back; entering the exchange raises `RateLimitExceeded`
-        when the deployment has as many requests as it may.
+        request_id: by which the log, the worker and the client know the request. caller: whose it is, for rate limits and
+        turns; tokens: how many it may take. Raises `NotFound` for an unknown name, `Unavailable` when nothing can answer now
+        and nothing comes back; entering the exchange raises `RateLimitExceeded` when the deployment has as many requests as it
+        may, or the caller has asked for as much.
         """
         draw = self.draw()
         try:
@@ -265,28 +292,30 @@ class Router:
             if back is None or self._read_current is None:
                 raise
             deployment = back
-        return Exchange(self, deployment, (endpoint, deployments), deployment_name, path, request_id)
+        current = (endpoint, deployments)
+        return Exchange(self, deployment, current, deployment_name, path, request_id, caller, tokens)
 
-    def begin(self, deployment: Deployment) -> None:
+    def begin(self, deployment: Deployment, caller: str = "") -> None:
         """Count a request as being answered; `end` must follow, also when this raises `RateLimitExceeded`."""
         self._metrics.begin(deployment)
-        if self.queues.enter(deployment) > self._most_in_flight:
+        self.queues.enter(deployment, caller)
+        if not self.queues.has_room(deployment, caller, self._most_in_flight):
             raise RateLimitExceeded(
                 f"Deployment '{deployment.endpoint}/{deployment.name}' has {self._most_in_flight} requests under way, as many "
                 "as it may. Try again in a moment."
             )
 
-    def move(self, before: Deployment, after: Deployment) -> None:
+    def move(self, before: Deployment, after: Deployment, caller: str = "") -> None:
         """Count a request as another deployment's; from one worker to another of the same one, nothing changes."""
         if (before.endpoint, before.name) == (after.endpoint, after.name):
             return
-        self.queues.enter(after)  # first, so that a queue that it stays in doesn't end meanwhile
-        self.queues.leave(before)
+        self.queues.enter(after, caller)  # first, so that a queue that it stays in doesn't end meanwhile
+        self.queues.leave(before, caller)
         self._metrics.move(before, after)
 
-    def end(self, deployment: Deployment, status: int, seconds: float) -> None:
+    def end(self, deployment: Deployment, status: int, seconds: float, caller: str = "") -> None:
         """Count a request as answered."""
-        self.queues.leave(deployment)
+        self.queues.leave(deployment, caller)
         self._metrics.end(deployment, status, seconds)
 
     def count_unanswered(self, deployment: Deployment) -> None:

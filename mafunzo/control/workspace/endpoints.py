@@ -21,6 +21,7 @@ from mafunzo.control.workspace.services import Services
 from mafunzo.control.workspace.traffic_share import rebalanced, require_shares
 from mafunzo.entities.duration import age_of
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint, EndpointRequest
+from mafunzo.entities.rate_limit import EVERYBODY, RateLimit, require_rate_limit
 from mafunzo.errors import Conflict, InvalidParameter, NotFound, TimedOut, WorkerFailed, from_record
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{1,30}[A-Za-z0-9]")
@@ -221,6 +222,23 @@ class EndpointHandle:
         self.begin_delete()
         endpoints = self._services.records.endpoints
         _await_end(f"Endpoint {self.name}", timeout_s, lambda: endpoints.find_named(self.name) is not None)
+
+    def set_rate_limit(self, limit: RateLimit | None, caller: str = EVERYBODY) -> Endpoint:
+        """Limit how much a caller may ask in a minute, at once; return the endpoint. None takes the caller's own limit away.
+
+        caller: `default` (each that has none of its own), `primary` or `secondary` (a key), `general` (the key of all
+        endpoints), or `user:NAME`. Raises `InvalidParameter` for what can't be, `NotFound` where there is none to take away.
+        """
+        require_rate_limit(caller, limit or RateLimit())
+        current = self.endpoint
+        limits = {name: one for name, one in current.rate_limits.items() if name != caller}
+        if limit is None and caller not in current.rate_limits:
+            raise NotFound(f"Endpoint {self.name} has no limit of '{caller}'.")
+        if limit is not None:
+            limits[caller] = limit
+        changed = dataclasses.replace(current, rate_limits=limits)
+        self._services.records.endpoints.update(changed)
+        return changed
 
     def renew(self, deployment: str | None = None, ttl: str | float | None = None) -> Deployed:
         """Have the lease of a deployment, or of each that has one, begin again; return them. `ttl`: as of `Workspace.deploy`.

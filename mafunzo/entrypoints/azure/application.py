@@ -29,7 +29,8 @@ from mafunzo.entrypoints.azure.routes import (
 from mafunzo.entrypoints.azure.wire.envelope import error_body, plain_path
 from mafunzo.entrypoints.http.application import surround
 from mafunzo.entrypoints.http.context import context_of
-from mafunzo.errors import MafunzoError, RateLimitExceeded, Unavailable
+from mafunzo.entrypoints.http.limits import retry_after
+from mafunzo.errors import MafunzoError
 
 PUBLIC = (cloud.public, registry.public, job.public, blob.router, scoring.router)
 """Routes without a token, or with credentials of their own."""
@@ -78,6 +79,4 @@ class NormalPaths:
 
 async def _refuse(request: Request, error: Exception) -> Response:
     assert isinstance(error, MafunzoError)
-    may_succeed_later = isinstance(error, Unavailable | RateLimitExceeded)
-    headers = {"Retry-After": str(context_of(request).limits.retry_after_s)} if may_succeed_later else {}
-    return JSONResponse(error_body(error), error.status, headers)
+    return JSONResponse(error_body(error), error.status, retry_after(error, context_of(request).limits))

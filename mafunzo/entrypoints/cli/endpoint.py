@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 import mafunzo
+from mafunzo.entities.rate_limit import EVERYBODY, RateLimit
 from mafunzo.entrypoints.cli.scale import BOUNDS, IDLE_MINUTES, INSTANCES, scale_of
 from mafunzo.entrypoints.terminal.output import (
     ALL,
@@ -106,6 +107,7 @@ def show(name: str = NAME, as_json: bool = AS_JSON) -> None:
         print_json({"endpoint": handle.endpoint, "deployments": [_deployment_facts(d) for d in handle.deployments]})
         return
     print_facts({"name": name, "created": handle.endpoint.created_at, "traffic": handle.endpoint.traffic_percent})
+    print_facts({f"limit of {caller}": str(limit) for caller, limit in handle.endpoint.rate_limits.items()})
     for d in handle.deployments:
         error = (d.error or {}).get("message")
         print_facts(
@@ -218,6 +220,32 @@ def rescale(
     changed = mafunzo.Workspace().deployments.rescale(name, deployment, bounds)
     facts = {"endpoint": name, "deployment": deployment, "scale": changed.scale}
     print_entity(facts, as_json, {"instances": str(changed.scale)})
+
+
+@app.command()
+def limit(
+    name: str = NAME,
+    requests_per_minute: int = typer.Option(None, help="How many requests; without it, as many as it likes."),
+    tokens_per_minute: int = typer.Option(None, help="How many tokens, of prompts and answers; likewise."),
+    caller: str = typer.Option(
+        EVERYBODY,
+        "--for",
+        help="Whose: primary or secondary (a key), general (the key of all endpoints), user:NAME; default: each of them.",
+    ),
+    remove: bool = typer.Option(False, "--remove", help="Take that caller's limit away."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Limit how much each caller may ask in a minute; without options, show the limits. The rest is refused with 429."""
+    handle = mafunzo.Workspace().endpoints.get(name)
+    limits = RateLimit(requests_per_minute, tokens_per_minute)
+    if remove and limits != RateLimit():
+        raise InvalidParameter("--remove takes a limit away: leave --requests-per-minute and --tokens-per-minute out.")
+    if remove or limits != RateLimit():
+        handle.set_rate_limit(None if remove else limits, caller)
+    elif caller != EVERYBODY:
+        raise InvalidParameter("Say how much: --requests-per-minute N, --tokens-per-minute N, or --remove.")
+    present = handle.endpoint.rate_limits
+    print_entity(present, as_json, {one: str(limit) for one, limit in present.items()} or {"limits": "none"})
 
 
 @app.command()

@@ -11,6 +11,8 @@ from typing import Any, Protocol, TypeVar
 from starlette.requests import Request
 
 from mafunzo.entities.endpoint import Deployment, Endpoint
+from mafunzo.entities.rate_limit import RateState
+from mafunzo.entrypoints.http.rate_headers import rate_headers
 from mafunzo.errors import ClientGone
 
 T = TypeVar("T")
@@ -45,6 +47,10 @@ class Exchange(AbstractContextManager["Exchange"], Protocol):
     deployment: Deployment
     status: int
 
+    @property
+    def rate(self) -> RateState:
+        """What the caller has left of its rate limits."""
+
     async def ask(self, path: str, body: bytes, headers: Mapping[str, str], is_stream: bool = False) -> Answer:
         """Ask the deployment's worker; an exchange may ask it several times. is_stream: whether the client asks for one."""
 
@@ -65,13 +71,23 @@ class Router(AbstractAsyncContextManager[Any], Protocol):
         deployment_name: str | None,
         path: str,
         request_id: str = "",
+        caller: str = "",
+        tokens: int = 0,
     ) -> Exchange:
-        """Return the exchange of a request to `path`, with the deployment that is named or that the traffic gives."""
+        """Return the exchange of a request to `path`, with the deployment that is named or that the traffic gives.
+
+        caller: whose it is, for rate limits; tokens: how many it may take.
+        """
 
 
 def named_deployment(headers: Mapping[str, str]) -> str | None:
     """Return the deployment that a request names, or None where the endpoint's traffic decides."""
     return next((headers[name] for name in NAMES_DEPLOYMENT if name in headers), None)
+
+
+def exchange_headers(exchange: Exchange) -> dict[str, str]:
+    """Return the headers that say which deployment answered, and what the caller may ask next."""
+    return {**deployment_headers(exchange.deployment), **rate_headers(exchange.rate)}
 
 
 def deployment_headers(deployment: Deployment) -> dict[str, str]:

@@ -4,12 +4,13 @@ Each field of `Limits` is a setting: the environment variable `MAFUNZO_LIMIT_<FI
 (`docs/reference/limits.md`). Limits that a protocol itself sets, such as the length of a blob's name, stand with the protocol.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from mafunzo.errors import Faults
+from mafunzo.errors import Faults, MafunzoError, RateLimitExceeded, Unavailable
 
 MB = 2**20
 
@@ -62,6 +63,14 @@ DEFAULTS = Limits()
 def variable_of(field: str) -> str:
     """Return the environment variable that sets a limit."""
     return f"MAFUNZO_LIMIT_{field.upper()}"
+
+
+def retry_after(error: MafunzoError, limits: Limits) -> dict[str, str]:
+    """Return the header that says when to ask again, for an error that may not be one then."""
+    if not isinstance(error, Unavailable | RateLimitExceeded):
+        return {}
+    seconds = error.retry_after_s if isinstance(error, RateLimitExceeded) else None
+    return {"Retry-After": str(limits.retry_after_s if seconds is None else max(1, math.ceil(seconds)))}
 
 
 def limits_from_texts(texts: Mapping[str, str]) -> Limits:

@@ -9,20 +9,21 @@ from starlette.types import Receive, Scope, Send
 from mafunzo.entities.endpoint import Endpoint
 from mafunzo.entrypoints.http.body import json_of, limited_body
 from mafunzo.entrypoints.http.context import context_of
-from mafunzo.entrypoints.http.endpoint_key import opened_endpoint, opened_endpoints
+from mafunzo.entrypoints.http.endpoint_key import opened_endpoint, opened_endpoints, rate_caller
 from mafunzo.entrypoints.http.forwarding import (
     Answer,
     Exchange,
-    deployment_headers,
+    exchange_headers,
     named_deployment,
     while_connected,
 )
-from mafunzo.entrypoints.http.limits import Limits
+from mafunzo.entrypoints.http.limits import Limits, retry_after
 from mafunzo.entrypoints.http.listing import shown
 from mafunzo.entrypoints.http.request_id import mark_routed, request_id
-from mafunzo.errors import InvalidParameter, MafunzoError, RateLimitExceeded, Unavailable
+from mafunzo.errors import InvalidParameter, MafunzoError
 from mafunzo.protocol.body import check_values
 from mafunzo.protocol.errors import error_body, refusal_body
+from mafunzo.protocol.token_estimate import tokens_asked
 
 router = APIRouter(prefix="/v1")
 
@@ -60,7 +61,7 @@ async def unknown(request: Request, path: str) -> Response:
 
 def error_response(error: MafunzoError, limits: Limits) -> JSONResponse:
     """Return an error in the dialect; one that may succeed later has `Retry-After`."""
-    headers = {"Retry-After": str(limits.retry_after_s)} if isinstance(error, Unavailable | RateLimitExceeded) else {}
+    headers = retry_after(error, limits)
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     param = error.param if isinstance(error, InvalidParameter) else None
@@ -72,7 +73,7 @@ class _Relay(StreamingResponse):
 
     def __init__(self, exchange: Exchange, answer: Answer) -> None:
         exchange.relay()
-        super().__init__(answer.chunks(), answer.status, {**answer.headers, **deployment_headers(exchange.deployment)})
+        super().__init__(answer.chunks(), answer.status, {**answer.headers, **exchange_headers(exchange)})
         self._exchange, self._answer = exchange, answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,7 +91,11 @@ async def _pass_on(request: Request, path: str) -> Response:
     name, is_stream = _model_and_stream(body)
     entry = await opened_endpoint(request, name)
     named = named_deployment(request.headers)
-    exchange = context.router.open(entry.endpoint, entry.deployments, named, path, request_id(request))
+    caller = rate_caller(request, entry)
+    tokens = tokens_asked(body) if entry.endpoint.rate_limits else 0
+    exchange = context.router.open(
+        entry.endpoint, entry.deployments, named, path, request_id(request), caller=caller, tokens=tokens
+    )
     mark_routed(request)
     try:
         with exchange:
@@ -101,9 +106,9 @@ async def _pass_on(request: Request, path: str) -> Response:
             exchange.status = answer.status
     except MafunzoError as error:
         response = error_response(error, context.limits)
-        response.headers.update(deployment_headers(exchange.deployment))
+        response.headers.update(exchange_headers(exchange))
         return response
-    return Response(content, answer.status, {**answer.headers, **deployment_headers(exchange.deployment)})
+    return Response(content, answer.status, {**answer.headers, **exchange_headers(exchange)})
 
 
 def _model_and_stream(body: bytes) -> tuple[str, bool]:

@@ -12,10 +12,11 @@ from mafunzo.entrypoints.azure.wire.endpoint import scoring_path
 from mafunzo.entrypoints.azure.wire.scoring import answer_body, requests_from_body
 from mafunzo.entrypoints.http.body import limited_json
 from mafunzo.entrypoints.http.context import context_of
-from mafunzo.entrypoints.http.endpoint_key import opened_endpoint
-from mafunzo.entrypoints.http.forwarding import Exchange, deployment_headers, named_deployment, while_connected
+from mafunzo.entrypoints.http.endpoint_key import opened_endpoint, rate_caller
+from mafunzo.entrypoints.http.forwarding import Exchange, exchange_headers, named_deployment, while_connected
 from mafunzo.entrypoints.http.request_id import mark_routed, request_id
 from mafunzo.errors import WorkerFailed
+from mafunzo.protocol.token_estimate import tokens_asked
 
 OK = 200
 router = APIRouter()
@@ -30,13 +31,22 @@ async def score(request: Request, endpoint: str) -> Response:
     bodies, is_list = requests_from_body(body, endpoint, context.limits.score_conversations)
     deployment = named_deployment(request.headers)
     path, id_of_request = request.url.path, request_id(request)
-    exchange = context.router.open(entry.endpoint, entry.deployments, deployment, path, id_of_request)
+    tokens = sum(tokens_asked(json.dumps(one).encode()) for one in bodies) if entry.endpoint.rate_limits else 0
+    exchange = context.router.open(
+        entry.endpoint,
+        entry.deployments,
+        deployment,
+        path,
+        id_of_request,
+        caller=rate_caller(request, entry),
+        tokens=tokens,
+    )
     mark_routed(request)
     with exchange:
         answers = await while_connected(request, _ask_all(exchange, bodies))
         refusal = next(((status, body) for status, body in answers if status != OK), None)
         exchange.status, content = refusal or (OK, answer_body([body for _, body in answers], is_list))
-    return JSONResponse(content, exchange.status, deployment_headers(exchange.deployment))
+    return JSONResponse(content, exchange.status, exchange_headers(exchange))
 
 
 async def _ask_all(exchange: Exchange, bodies: Sequence[Mapping[str, Any]]) -> list[tuple[int, dict[str, Any]]]:

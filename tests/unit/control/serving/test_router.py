@@ -15,6 +15,7 @@ from mafunzo.control.serving.metrics import RequestMetrics
 from mafunzo.control.serving.router import Current, Exchange, Router
 from mafunzo.control.serving.worker_folder import worker_token
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint, Supervision
+from mafunzo.entities.rate_limit import RateLimit
 from mafunzo.errors import ClientGone, MafunzoError, RateLimitExceeded, TimedOut, Unavailable, WorkerFailed
 
 TestServer.__test__ = False
@@ -636,3 +637,49 @@ def test_no_request_goes_to_a_worker_that_is_about_to_end() -> None:
 
     bench.run(work, echo)
     assert bench.unanswered() is None
+
+
+def test_a_callers_many_requests_leave_another_its_share() -> None:
+    bench = Bench(requests_in_flight=4)
+    record = deployment(1)
+
+    def enter(caller: str) -> Exchange:
+        exchange = bench.router.open(bench.endpoint, [record], None, "/asked", caller=caller)
+        exchange.__enter__()
+        return exchange
+
+    many = [enter("primary") for _ in range(4)]
+    with pytest.raises(RateLimitExceeded):
+        enter("primary")
+    others = [enter("secondary"), enter("secondary")]
+    with pytest.raises(RateLimitExceeded):
+        enter("secondary")
+    for exchange in [*many, *others]:
+        exchange.end(200)
+    assert bench.in_flight() == 0
+    assert enter("secondary").status == 200
+
+
+def test_a_stream_that_ends_settles_what_it_took() -> None:
+    bench = Bench()
+    bench.endpoint = Endpoint("chat", {"blue": 100}, rate_limits={"default": RateLimit(tokens_per_minute=100)})
+
+    async def stream(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        for _ in range(7):
+            await response.write(b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n')
+        return response
+
+    async def work() -> None:
+        records = [deployment(bench.port)]
+        with bench.router.open(bench.endpoint, records, None, "/asked", caller="primary", tokens=90) as exchange:
+            assert exchange.rate.tokens is not None and exchange.rate.tokens.rest == 10
+            answer = await exchange.ask(PATH, b"x" * 20, {}, is_stream=True)
+            exchange.relay()
+        assert [chunk async for chunk in answer.chunks()]
+        exchange.end(answer.outcome)
+        assert exchange.rate.tokens is not None and exchange.rate.tokens.rest >= 100 - (20 // 4 + 7)
+        assert exchange.rate.tokens.rest < 100
+
+    bench.run(work, stream)

@@ -15,6 +15,7 @@ from mafunzo import Workspace
 from mafunzo.control.workspace.deployments import Deployments
 from mafunzo.control.workspace.endpoints import EndpointHandle
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Supervision
+from mafunzo.entities.rate_limit import RateLimit
 from mafunzo.entities.scale import Scale
 from mafunzo.entrypoints.http.auth import endpoints_key
 from mafunzo.entrypoints.terminal.output import moment_text
@@ -378,3 +379,29 @@ def test_a_lease_is_renewed(shell: Shell, endpoint: str, workspace: Workspace, m
         "chat/blue stays until it is deleted\nchat/green stays until it is deleted\n"
     )
     assert "has no lease to renew" in shell("endpoint", "renew", endpoint, code=2)
+
+
+def test_limits_are_set_shown_and_taken_away(shell: Shell, endpoint: str, workspace: Workspace) -> None:
+    assert shell("endpoint", "limit", endpoint) == "limits  none\n"
+    assert shell("endpoint", "limit", endpoint, "--requests-per-minute", "60") == "default  60 requests a minute\n"
+    shell("endpoint", "limit", endpoint, "--tokens-per-minute", "1000", "--for", "user:amina")
+    limits = {"default": RateLimit(60), "user:amina": RateLimit(None, 1000)}
+    assert workspace.endpoints.get(endpoint).endpoint.rate_limits == limits
+    assert "limit of user:amina  1000 tokens a minute" in shell("endpoint", "show", endpoint)
+    shell("endpoint", "traffic", endpoint, "blue=100")
+    body = json.loads(shell("endpoint", "limit", endpoint, "--for", "user:amina", "--remove", "--json"))
+    assert body == {"default": {"requests_per_minute": 60, "tokens_per_minute": None}}
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        pytest.param(["--requests-per-minute", "0"], "requests_per_minute is 0, expected 1 to", id="none"),
+        pytest.param(["--tokens-per-minute", "5", "--for", "third"], "'third' isn't a caller", id="nobody"),
+        pytest.param(["--requests-per-minute", "5", "--remove"], "--remove takes a limit away", id="both"),
+        pytest.param(["--for", "primary"], "Say how much", id="nothing"),
+        pytest.param(["--for", "primary", "--remove"], "has no limit of 'primary'", id="nothing to take away"),
+    ],
+)
+def test_a_limit_that_can_not_be_is_refused(options: list[str], told: str, shell: Shell, endpoint: str) -> None:
+    assert told in shell("endpoint", "limit", endpoint, *options, code=2)

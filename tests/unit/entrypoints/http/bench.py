@@ -31,13 +31,19 @@ REQUEST_TIMEOUT_S = 90.0
 
 
 async def answer(request: web.Request) -> web.StreamResponse:
-    """A worker that repeats what was said last; `refuse` and `break off` are what it does for those words."""
+    """A worker that repeats what was said last; `refuse` and `break off` are what it does for those words.
+
+    Its answer to `take 30` says that it took 30 tokens.
+    """
     said = (await request.json())["messages"][-1]["content"]
     if said == "refuse":
         return web.json_response({"error": {"message": "no"}}, status=400)
     if said == "break off":
         assert request.transport is not None
         request.transport.abort()
+    if said.startswith("take "):
+        usage = {"usage": {"total_tokens": int(said.split()[1])}}
+        return web.json_response({"choices": [{"message": {"role": "assistant", "content": said}}], **usage})
     return web.json_response({"choices": [{"message": {"role": "assistant", "content": said}}]})
 
 
@@ -48,6 +54,7 @@ class Bench:
         self.metrics = CollectorRegistry()
         self.router = Router(RequestMetrics(self.metrics), limits.requests_in_flight)
         self.port: int | None = None
+        self.endpoint = Endpoint("chat", {"blue": 100})
         parts = {"metrics": self.metrics, "router": self.router, "limits": limits, "names": [HOST]}
         parts |= {"directory": SimpleNamespace(newest=self._newest), "operator_key": OPERATOR_KEY}
         self.audited: list[AuditEntry] = []
@@ -66,7 +73,7 @@ class Bench:
             port=self.port,
             request_timeout_s=REQUEST_TIMEOUT_S,
         )
-        return Snapshot([Entry(Endpoint("chat", {"blue": 100}), (digest(KEY), digest("other")), [blue])])
+        return Snapshot([Entry(self.endpoint, (digest(KEY), digest("other")), [blue])])
 
     def run(self, work: Callable[["Clients"], Awaitable[None]]) -> None:
         """Do `work` with clients of both ports, while the worker answers."""

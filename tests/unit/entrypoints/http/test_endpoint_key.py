@@ -10,7 +10,7 @@ from mafunzo.control.workspace.users import TOKEN_PREFIX
 from mafunzo.entities.endpoint import Endpoint
 from mafunzo.entities.user import Role, User
 from mafunzo.entrypoints.http.directory import Entry, Snapshot, digest
-from mafunzo.entrypoints.http.endpoint_key import opened_endpoint, opened_endpoints
+from mafunzo.entrypoints.http.endpoint_key import opened_endpoint, opened_endpoints, rate_caller
 from mafunzo.errors import Forbidden, NotFound, Unauthorized
 
 ROLES = {f"{TOKEN_PREFIX}{role}": role for role in Role}
@@ -52,6 +52,21 @@ def opened(key: str, general_key: str = "of all") -> list[str]:
 )
 def test_a_key_opens_its_endpoints(key: str, names: list[str]) -> None:
     assert opened(key) == names
+
+
+@pytest.mark.parametrize(
+    ("key", "caller"),
+    [
+        ("of chat", "primary"),
+        ("second", "secondary"),
+        ("of all", "general"),
+        (f"{TOKEN_PREFIX}contributor", "user:amina"),
+    ],
+)
+def test_a_caller_is_known_by_its_key(key: str, caller: str) -> None:
+    asked = request(key)
+    entry = asyncio.run(opened_endpoint(asked, "chat"))
+    assert rate_caller(asked, entry) == caller
 
 
 @pytest.mark.parametrize("key", ["wrong", f"{TOKEN_PREFIX}wrong", "operator's", ""])

@@ -11,12 +11,14 @@ from aiohttp import web
 from starlette.types import Message
 
 from mafunzo.entities.endpoint import Endpoint
+from mafunzo.entities.rate_limit import RateLimit
 from mafunzo.entrypoints.http.directory import Entry, Snapshot, digest
 from mafunzo.entrypoints.http.limits import Limits
 from tests.unit.entrypoints.http.bench import CHAT, HOST, KEY, SCORE, Bench, Clients
 
 Ask = Callable[[Clients, str], Awaitable[httpx.Response]]
 
+HELLO = {"model": "chat", "messages": [{"role": "user", "content": "hello"}]}
 DIALECTS = [
     pytest.param(lambda clients, said: clients.chat(said), CHAT, id="chat"),
     pytest.param(lambda clients, said: clients.score(said), SCORE, id="score"),
@@ -148,3 +150,58 @@ def test_an_endpoint_that_nothing_answers_for_says_when_to_ask_again(monkeypatch
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
 
     bench.run(work)
+
+
+@pytest.mark.parametrize(("ask", "path"), DIALECTS)
+def test_a_caller_that_has_asked_as_much_as_it_may_is_refused_with_when_to_come_again(ask: Ask, path: str) -> None:
+    bench = Bench()
+    bench.endpoint = Endpoint("chat", {"blue": 100}, rate_limits={"default": RateLimit(requests_per_minute=2)})
+
+    async def work(clients: Clients) -> None:
+        first = await ask(clients, "hello")
+        assert (first.status_code, first.headers["x-ratelimit-remaining-requests"]) == (200, "1")
+        assert (await ask(clients, "hello")).status_code == 200
+        refused = await ask(clients, "hello")
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "30")
+        assert "Caller 'primary' may ask endpoint 'chat' for 2 requests a minute" in refused.text
+        other = {"authorization": "Bearer other"}
+        assert (await clients.http.post(CHAT, json=HELLO, headers=other)).status_code == 200, "another key's requests"
+        assert 'mafunzo_requests_total{deployment="blue",endpoint="chat",status="429"} 1.0' in await clients.metrics()
+
+    bench.run(work)
+
+
+@pytest.mark.parametrize(("ask", "path"), DIALECTS)
+def test_tokens_that_answers_took_are_counted_against_the_limit(ask: Ask, path: str) -> None:
+    bench = Bench()
+    bench.endpoint = Endpoint("chat", {"blue": 100}, rate_limits={"primary": RateLimit(tokens_per_minute=1000)})
+
+    async def work(clients: Clients) -> None:
+        assert (await ask(clients, "take 995")).status_code == 200
+        refused = await ask(clients, "hello")
+        assert (refused.status_code, "1000 tokens a minute" in refused.text) == (429, True)
+
+    bench.run(work)
+
+
+def test_openais_refusal_says_what_is_left() -> None:
+    bench = Bench()
+    bench.endpoint = Endpoint("chat", {"blue": 100}, rate_limits={"default": RateLimit(1, 1000)})
+
+    async def work(clients: Clients) -> None:
+        await clients.chat("hello")
+        refused = await clients.chat("hello")
+        assert refused.headers["x-ratelimit-limit-requests"] == "1"
+        assert refused.headers["x-ratelimit-remaining-requests"] == "0"
+        assert refused.headers["x-ratelimit-reset-requests"] == "1m0s"
+        assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+
+    bench.run(work)
+
+
+def test_without_a_limit_no_answer_tells_of_one() -> None:
+    async def work(clients: Clients) -> None:
+        answer = await clients.chat("hello")
+        assert not [name for name in answer.headers if name.startswith("x-ratelimit")]
+
+    Bench().run(work)
