@@ -188,16 +188,17 @@ class DeploymentRequest:
     initial_delay_s: float = DEFAULT_START_LIMIT_S
     request_timeout_s: float = DEFAULT_REQUEST_TIMEOUT_S
     instance_type: str = ""
+    echoes: Mapping[str, Any] = field(default_factory=dict)
     scale: Scale | None = None
     ttl_s: float | None = None
-    echoes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Endpoint:
     """A name that answers requests. `traffic_percent` maps a deployment to its share; keys live encrypted in the store.
 
-    rate_limits: how much each caller may ask, by caller (`entities/rate_limit.py`).
+    mirror_percent: of how many requests a copy goes to a deployment, whose answers are only compared. rate_limits: how much
+    each caller may ask, by caller (`entities/rate_limit.py`).
     echoes: what a way in keeps of a request's original body, under its own name, to answer with it; nothing else reads it.
     """
 
@@ -208,14 +209,17 @@ class Endpoint:
     is_deleting: bool = False
     created_by: str = ""
     created_at: datetime | None = None
-    rate_limits: Mapping[str, RateLimit] = field(default_factory=dict)
     echoes: Mapping[str, Any] = field(default_factory=dict)
+    mirror_percent: Mapping[str, int] = field(default_factory=dict)
+    rate_limits: Mapping[str, RateLimit] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class EndpointRequest:
-    """What an endpoint is to be. traffic_percent: by deployment; a new endpoint has none yet. echoes: as an endpoint's."""
+    """What an endpoint is to be. traffic_percent, mirror_percent: by deployment; a new endpoint has none yet. echoes: as an
+    endpoint's."""
 
     traffic_percent: Mapping[str, int] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     echoes: Mapping[str, Any] = field(default_factory=dict)
+    mirror_percent: Mapping[str, int] = field(default_factory=dict)

@@ -113,6 +113,13 @@ class Queues:
             self._metrics.wait(deployment, -1)
         raise NoWorker
 
+    def take_now(self, workers: Sequence[Deployment]) -> Slot | None:
+        """Return a place with the least busy of a deployment's workers, or None where none is free. It must be freed."""
+        worker = min(workers, key=self.loads.busy)
+        if self.loads.busy(worker) >= self._at_once:
+            return None
+        return Slot(worker, self.loads, self._queue(worker))
+
     async def begin_trial(self, deployment: Deployment) -> "Trial":
         """Return the trial of a request that is sent again, once it is its turn. It must end."""
         queue = self._queue(deployment)

@@ -21,6 +21,7 @@ import aiohttp
 from mafunzo.control.serving.answer import Answer, LateAnswer, WorkerAnswer
 from mafunzo.control.serving.load import Loads
 from mafunzo.control.serving.metrics import RequestMetrics
+from mafunzo.control.serving.mirror import Copy, Mirror, Record
 from mafunzo.control.serving.queue import LOOK_S, NoWorker, Queues, Slot
 from mafunzo.control.serving.rate import Permit, Rates
 from mafunzo.control.serving.token_count import TokenCount
@@ -107,8 +108,17 @@ class Exchange:
         """
         passed = {name: headers[name] for name in PASSED_REQUEST_HEADERS if name in headers}
         passed |= {"x-request-id": self._request_id} if self._request_id else {}
-        asking = self._ask(path, body, {**passed, "accept-encoding": "identity"})
-        answer = await LateAnswer.unless_soon(asking) if is_stream else await asking
+        passed |= {"accept-encoding": "identity"}
+        copy = self._router.mirrored(self._current, path, body, passed)
+        asking = self._ask(path, body, passed)
+        try:
+            answer = await LateAnswer.unless_soon(asking) if is_stream else await asking
+        except BaseException:
+            if copy is not None:
+                copy.abandon()
+            raise
+        if copy is not None:
+            answer = copy.watched(answer, lambda: self.deployment.name)
         is_counted = self._permit is not None and self._permit.counts_tokens
         return self._count.counted(answer, body) if is_counted else answer
 
@@ -235,7 +245,8 @@ class Router:
     requests_in_flight: how many requests one deployment answers or queues. requests_at_once: how many of them each of its
     workers has; the others wait in their order. loads: where they are counted. draw: a number in [0, 1) that decides among
     deployments. current: reads what is deployed under an endpoint's name, so that requests can wait for a worker that starts;
-    without it they don't. secret: of the home, by which its workers' tokens are known. An async context manager.
+    without it they don't. secret: of the home, by which its workers' tokens are known. record: keeps how the
+    answers of a mirror compare; without it nothing is mirrored. An async context manager.
     """
 
     def __init__(
@@ -247,6 +258,7 @@ class Router:
         current: Callable[[], Awaitable[Mapping[str, Current]]] | None = None,
         secret: bytes = b"",
         loads: Loads | None = None,
+        record: Record | None = None,
     ) -> None:
         self._secret = secret
         self._metrics, self._most_in_flight, self.draw = metrics, requests_in_flight, draw
@@ -254,6 +266,7 @@ class Router:
         self._looking: asyncio.Task[Mapping[str, Current]] | None = None
         self.queues = Queues(requests_at_once, metrics, loads or Loads())
         self.rates = Rates()
+        self._mirror = Mirror(self.forward, self.queues, record) if record is not None else None
 
     async def __aenter__(self) -> Self:
         # A connection that is used again may be about to close, as a worker's does after a fault: a new one is never.
@@ -265,6 +278,8 @@ class Router:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._mirror is not None:
+            await self._mirror.close()
         await self._session.close()
 
     def open(
@@ -294,6 +309,17 @@ class Router:
             deployment = back
         current = (endpoint, deployments)
         return Exchange(self, deployment, current, deployment_name, path, request_id, caller, tokens)
+
+    def mirrored(self, current: Current, path: str, body: bytes, headers: Mapping[str, str]) -> Copy | None:
+        """Return the copy of a request that goes to its endpoint's mirror too, if this one's does."""
+        endpoint, deployments = current
+        if self._mirror is None or not endpoint.mirror_percent:
+            return None
+        [(name, percent), *_] = endpoint.mirror_percent.items()
+        mirror = next((one for one in deployments if one.name == name), None)
+        if mirror is None or self.draw() * 100 >= percent:
+            return None
+        return self._mirror.copy(mirror, path, body, headers)
 
     def begin(self, deployment: Deployment, caller: str = "") -> None:
         """Count a request as being answered; `end` must follow, also when this raises `RateLimitExceeded`."""

@@ -38,6 +38,7 @@ from typing import Any
 from mafunzo.control.launcher.hardware import half_formats
 from mafunzo.control.launcher.local import LocalLauncher, Running, last_lines
 from mafunzo.control.launcher.steady_clock import steady_s
+from mafunzo.control.serving import mirror_log
 from mafunzo.control.serving.decide import (
     Action,
     Add,
@@ -251,7 +252,8 @@ class Supervisor:
         elif endpoint.traffic_percent.get(name):
             shares = rebalanced(endpoint.traffic_percent, name, 0)
             endpoint = replace(endpoint, traffic_percent={one: share for one, share in shares.items() if share})
-        self.records.endpoints.update(endpoint)
+        mirrors = {other: percent for other, percent in endpoint.mirror_percent.items() if other != name}
+        self.records.endpoints.update(replace(endpoint, mirror_percent=mirrors))
         leaves_at = self.clock() + min(LEAST_DRAIN_S, deployment.request_timeout_s)
         self.records.deployments.change(endpoint.name, name, lambda current: current.leaving(leaves_at))
         logger.info(
@@ -484,6 +486,7 @@ class Supervisor:
         ):
             return
         remove_tree(self.home.workers / worker.endpoint / worker.name)
+        mirror_log.forget(self.home, worker.endpoint, worker.name)
         self.records.deployments.delete(worker.endpoint, worker.name)
         logger.info("Deleted deployment %s/%s", worker.endpoint, worker.name)
 

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from mafunzo.control.launcher.steady_clock import steady_s
+from mafunzo.control.serving import mirror_log
 from mafunzo.control.serving.worker_folder import last_log
 from mafunzo.control.workspace.chat_client import ChatClient
 from mafunzo.control.workspace.liveness import require_server_for_deployment
@@ -21,6 +22,7 @@ from mafunzo.control.workspace.services import Services
 from mafunzo.control.workspace.traffic_share import rebalanced, require_shares
 from mafunzo.entities.duration import age_of
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint, EndpointRequest
+from mafunzo.entities.mirror import MirrorReport, report_of, require_mirror
 from mafunzo.entities.rate_limit import EVERYBODY, RateLimit, require_rate_limit
 from mafunzo.errors import Conflict, InvalidParameter, NotFound, TimedOut, WorkerFailed, from_record
 
@@ -77,14 +79,16 @@ class Endpoints:
         request, handle = request or EndpointRequest(), EndpointHandle(self._services, name)
         endpoints = self._services.records.endpoints
         if not self.has(name):
-            if request.traffic_percent:
+            if request.traffic_percent or any(request.mirror_percent.values()):
                 raise InvalidParameter(
                     f"Endpoint {name} is new, so that no deployment can get traffic yet. Set it later."
                 )
             require_name("endpoint", name)
             new = Endpoint(name, created_by=self._services.user, created_at=datetime.now(UTC))
             endpoints.add(new, keys=(_new_key(), _new_key()))
+        require_mirror(name, [one.name for one in handle.deployments], request.mirror_percent)
         handle.set_traffic(request.traffic_percent)
+        handle.set_mirror(request.mirror_percent)
         echoes = {**handle.endpoint.echoes, **request.echoes}
         endpoints.update(dataclasses.replace(handle.endpoint, tags=request.tags, echoes=echoes))
         return handle
@@ -223,6 +227,28 @@ class EndpointHandle:
         endpoints = self._services.records.endpoints
         _await_end(f"Endpoint {self.name}", timeout_s, lambda: endpoints.find_named(self.name) is not None)
 
+    def set_mirror(self, mirror_percent: Mapping[str, int]) -> None:
+        """Send a copy of so many percent of the requests to one deployment; `mirror_report` says how its answers compare.
+
+        Of the clients nobody notices. Raises `InvalidParameter` for shares that can't be, and for several mirrors.
+        """
+        require_mirror(self.name, [one.name for one in self.deployments], mirror_percent)
+        shares = {name: share for name, share in mirror_percent.items() if share}
+        self._services.records.endpoints.update(dataclasses.replace(self.endpoint, mirror_percent=shares))
+
+    def mirror_report(self, deployment: str | None = None) -> MirrorReport:
+        """Return how the answers of a mirror compare with those that the clients got; by default of the present mirror.
+
+        Raises `NotFound` without a mirror or that deployment.
+        """
+        name = deployment or next(iter(self.endpoint.mirror_percent), None)
+        if name is None:
+            raise NotFound(
+                f"Endpoint {self.name} has no mirror. Make one: mafunzo endpoint mirror {self.name} DEPLOYMENT=PERCENT"
+            )
+        self._services.records.deployments.get(self.name, name)
+        return report_of(name, mirror_log.read(self._services.home, self.name, name))
+
     def set_rate_limit(self, limit: RateLimit | None, caller: str = EVERYBODY) -> Endpoint:
         """Limit how much a caller may ask in a minute, at once; return the endpoint. None takes the caller's own limit away.
 
@@ -270,6 +296,8 @@ class EndpointHandle:
             raise Conflict(
                 f"Deployment {self.name}/{name} has {share} percent of the traffic. Set its traffic to 0, then delete it."
             )
+        mirrors = {other: percent for other, percent in self.endpoint.mirror_percent.items() if other != name}
+        records.endpoints.update(dataclasses.replace(self.endpoint, mirror_percent=mirrors))
         leaves_at = steady_s() + min(current.request_timeout_s, DRAIN_S)
         records.deployments.change(self.name, name, lambda stored: stored.leaving(leaves_at))
         self._services.up()

@@ -30,6 +30,7 @@ from mafunzo.tracking.printable import printable
 
 if TYPE_CHECKING:
     from mafunzo.entities.endpoint import Deployment, Endpoint
+    from mafunzo.entities.mirror import MirrorReport
 
 app = typer.Typer(help="Endpoints that answer with a registered model.", no_args_is_help=True)
 NAME = typer.Argument(help="The endpoint's name.")
@@ -107,6 +108,7 @@ def show(name: str = NAME, as_json: bool = AS_JSON) -> None:
         print_json({"endpoint": handle.endpoint, "deployments": [_deployment_facts(d) for d in handle.deployments]})
         return
     print_facts({"name": name, "created": handle.endpoint.created_at, "traffic": handle.endpoint.traffic_percent})
+    print_facts({"mirror": handle.endpoint.mirror_percent})
     print_facts({f"limit of {caller}": str(limit) for caller, limit in handle.endpoint.rate_limits.items()})
     for d in handle.deployments:
         error = (d.error or {}).get("message")
@@ -223,6 +225,31 @@ def rescale(
 
 
 @app.command()
+def mirror(
+    name: str = NAME,
+    share: str | None = typer.Argument(
+        None, help="deployment=percent: copies of so many requests go there too; 0 ends it."
+    ),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Send copies of requests to another deployment as well; without a share, report how its answers compare.
+
+    No client gets an answer of a mirror, or waits for it.
+    """
+    handle = mafunzo.Workspace().endpoints.get(name)
+    if share is None:
+        report = handle.mirror_report()
+        print_entity(report, as_json, _mirror_facts(report))
+        return
+    deployment, _, percent = share.partition("=")
+    if not _is_share(deployment, percent):
+        raise InvalidParameter(f"'{share}' isn't deployment=percent.")
+    handle.set_mirror({deployment: int(percent)})
+    present = handle.endpoint.mirror_percent
+    print_entity({"endpoint": name, "mirror_percent": present}, as_json, {"mirror": present or "none"})
+
+
+@app.command()
 def limit(
     name: str = NAME,
     requests_per_minute: int = typer.Option(None, help="How many requests; without it, as many as it likes."),
@@ -329,6 +356,20 @@ def _percents(shares: list[str]) -> dict[str, int]:
 
 def _is_share(name: str, percent: str) -> bool:
     return bool(name) and percent.isascii() and percent.isdigit()
+
+
+def _mirror_facts(report: "MirrorReport") -> dict[str, Any]:
+    live, mirror = report.live_latency, report.mirror_latency
+    facts: dict[str, Any] = {"mirror": report.mirror, "compared": str(report.compared), "equal": str(report.equal)}
+    facts |= {
+        "different": f"{report.different}, of them {report.different_sampled} sampled",
+        "failed": str(report.failed),
+    }
+    facts["characters"] = f"{report.live_characters:.1f} live, {report.mirror_characters:.1f} mirror (means)"
+    if live is not None and mirror is not None:
+        facts["seconds, median"] = f"{live.median_s:.3f} live, {mirror.median_s:.3f} mirror"
+        facts["seconds, 95 percent"] = f"{live.p95_s:.3f} live, {mirror.p95_s:.3f} mirror"
+    return facts
 
 
 def _end_words(deployment: "Deployment") -> str:

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from mafunzo.control.workspace import AuditLog
 from mafunzo.control.workspace.users import Users
 from mafunzo.entities.backoff import delay_s
+from mafunzo.entities.mirror import MirrorReport
 from mafunzo.entrypoints.http.directory import Directory
 from mafunzo.entrypoints.http.forwarding import Router
 from mafunzo.entrypoints.http.identity import Attempt, Identity
@@ -57,7 +58,7 @@ class Loop:
 class Context:
     """One server's parts. operator_key: what opens the operator's routes; names: what clients may call the server.
 
-    is_running: whether an attempt of a step runs, which has a token for as long as it does.
+    is_running: whether an attempt of a step runs, which has a token for as long as it does. mirror_report: of an endpoint.
     """
 
     directory: Directory
@@ -71,6 +72,7 @@ class Context:
     router: Router
     loops: Sequence[Loop] = ()
     is_running: Callable[[Attempt], bool] = lambda _: False
+    mirror_report: Callable[[str], MirrorReport] = MirrorReport
 
 
 def context_of(request: Request) -> Context:

@@ -1,5 +1,6 @@
 """The application of the http port: OpenAI's dialect, the operator's routes, and what other ways in add."""
 
+import dataclasses
 import hmac
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -7,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI, Request
 from prometheus_client import generate_latest
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
@@ -16,6 +18,7 @@ from mafunzo.entrypoints.http.audit import REFUSED
 from mafunzo.entrypoints.http.auth import bearer
 from mafunzo.entrypoints.http.context import Context, context_of
 from mafunzo.entrypoints.http.directory import digest
+from mafunzo.entrypoints.http.endpoint_key import opened_endpoint
 from mafunzo.entrypoints.openai import routes as openai
 from mafunzo.errors import MafunzoError, Unauthorized
 
@@ -44,6 +47,7 @@ def create_app(
     app.add_exception_handler(MafunzoError, _refuse)
     app.add_api_route("/healthz", healthz)
     app.add_api_route(METRICS, metrics)
+    app.add_api_route("/endpoints/{name}/mirror", mirror_report)
     for router in (openai.router, *beside):
         app.include_router(router)
     return app
@@ -53,6 +57,13 @@ async def healthz(request: Request) -> Response:
     """Report that the server is up, and the last error of each loop."""
     loops = {loop.name: loop.error or "running" for loop in context_of(request).loops}
     return JSONResponse({"status": "ok", "pid": os.getpid(), "version": mafunzo.__version__, "loops": loops})
+
+
+async def mirror_report(request: Request, name: str) -> Response:
+    """Return how the answers of an endpoint's mirror compare, to whoever may ask the endpoint."""
+    await opened_endpoint(request, name)
+    report = await run_in_threadpool(context_of(request).mirror_report, name)
+    return JSONResponse(dataclasses.asdict(report))
 
 
 def metrics(request: Request) -> Response:

@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
+from mafunzo.control.serving import mirror_log
 from mafunzo.control.serving.load import Loads
 from mafunzo.control.serving.metrics import RequestMetrics
 from mafunzo.control.serving.router import Router
@@ -138,7 +139,9 @@ def _context(
             current=directory.current,
             secret=workspace.home.secret(),
             loads=loads,
+            record=partial(mirror_log.append, workspace.home),
         ),
+        mirror_report=lambda name: workspace.endpoints.get(name).mirror_report(),
         loops=loops,
         is_running=partial(_is_running, workspace),
     )

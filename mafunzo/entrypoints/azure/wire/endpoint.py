@@ -61,7 +61,7 @@ _PROVISIONING: Mapping[DeploymentStatus, str] = {
 
 
 def endpoint_from_body(name: str, body: Mapping[str, Any]) -> EndpointRequest:
-    """Read a PUT's body; raises `NotSupported` for Kubernetes, another way to ask than by key, and mirrored traffic."""
+    """Read a PUT's body; raises `NotSupported` for Kubernetes and another way to ask than by key."""
     properties = body.get("properties") or {}
     if compute := properties.get("compute"):
         raise NotSupported(
@@ -71,18 +71,20 @@ def endpoint_from_body(name: str, body: Mapping[str, Any]) -> EndpointRequest:
     mode = str(properties.get("authMode") or "Key")
     if mode.lower() != "key":
         raise NotSupported(f"Endpoint '{name}' has auth_mode {mode}. Endpoints are opened by key here: auth_mode key.")
-    if any((properties.get("mirrorTraffic") or {}).values()):
-        raise NotSupported(f"Endpoint '{name}' mirrors traffic, which isn't supported yet. Leave mirror_traffic out.")
-    traffic = properties.get("traffic") or {}
-    if not isinstance(traffic, Mapping) or not all(_is_whole(share) for share in traffic.values()):
-        raise InvalidParameter(
-            f"Endpoint '{name}' has traffic {traffic}, expected whole percents by deployment.", param="traffic"
-        )
     return EndpointRequest(
-        traffic_percent={str(key): int(share) for key, share in traffic.items()},
+        traffic_percent=_percents(name, "traffic", properties.get("traffic") or {}),
+        mirror_percent=_percents(name, "mirror_traffic", properties.get("mirrorTraffic") or {}),
         tags=texts(body.get("tags")),
         echoes={ECHO: dict(body)},
     )
+
+
+def _percents(name: str, what: str, shares: Any) -> dict[str, int]:
+    if not isinstance(shares, Mapping) or not all(_is_whole(share) for share in shares.values()):
+        raise InvalidParameter(
+            f"Endpoint '{name}' has {what} {shares}, expected whole percents by deployment.", param=what
+        )
+    return {str(key): int(share) for key, share in shares.items()}
 
 
 def _is_whole(share: Any) -> bool:
@@ -98,7 +100,7 @@ def endpoint_body(endpoint: Endpoint, base: str) -> dict[str, Any]:
         "scoringUri": f"{base}{scoring_path(endpoint.name)}",
         "swaggerUri": None,
         "traffic": dict(endpoint.traffic_percent),
-        "mirrorTraffic": {},
+        "mirrorTraffic": dict(endpoint.mirror_percent),
         "provisioningState": "Deleting" if endpoint.is_deleting else "Succeeded",
         "publicNetworkAccess": "Disabled",
     }

@@ -8,9 +8,13 @@ from typing import Any
 import pytest
 
 from mafunzo import Workspace
+from mafunzo.control.serving import mirror_log
 from mafunzo.entities.endpoint import DeploymentStatus, EndpointRequest, Supervision
-from mafunzo.errors import Conflict, InvalidParameter, TimedOut
+from mafunzo.entities.mirror import MirrorReport
+from mafunzo.entities.rate_limit import RateLimit
+from mafunzo.errors import Conflict, InvalidParameter, NotFound, TimedOut
 from tests.support.chat_home import TOO_SLOW, chat, chat_home, deployed
+from tests.unit.entities.test_mirror import comparison
 
 FAILED, REFUSED, HEALTHY = DeploymentStatus.FAILED, DeploymentStatus.REFUSED, DeploymentStatus.HEALTHY
 
@@ -108,3 +112,50 @@ def test_all_that_is_wrong_with_a_share_is_said_at_once(workspace: Workspace) ->
     with pytest.raises(InvalidParameter) as refusal:
         chat(workspace).set_traffic({"blue": 130, "green": 10})
     assert refusal.value.faults == ("Endpoint chat has no deployment 'green'.", "blue is 130, expected 0 to 100.")
+
+
+def test_a_mirror_is_set_reported_and_ended(workspace: Workspace) -> None:
+    deployed(workspace, "blue", HEALTHY)
+    deployed(workspace, "green", HEALTHY)
+    handle = chat(workspace)
+    with pytest.raises(
+        NotFound, match=r"Endpoint chat has no mirror\. Make one: mafunzo endpoint mirror chat DEPLOYMENT"
+    ):
+        handle.mirror_report()
+    workspace.endpoints.create("chat", EndpointRequest({"blue": 100}, mirror_percent={"green": 10}))
+    assert handle.endpoint.mirror_percent == {"green": 10}
+    assert handle.mirror_report() == MirrorReport("green")
+    mirror_log.append(workspace.home, "chat", comparison())
+    assert handle.mirror_report().compared == handle.mirror_report("green").compared == 1
+    handle.set_mirror({"green": 0})
+    assert handle.endpoint.mirror_percent == {}
+    assert handle.mirror_report("green").compared == 1, "what was compared stays"
+    with pytest.raises(NotFound):
+        handle.mirror_report("red")
+
+
+def test_a_mirror_that_can_not_be_is_refused_before_anything_is_written(workspace: Workspace) -> None:
+    deployed(workspace, "blue", HEALTHY)
+    with pytest.raises(InvalidParameter, match="Endpoint chat has no deployment 'green'"):
+        workspace.endpoints.create("chat", EndpointRequest({"blue": 100}, mirror_percent={"green": 10}))
+    assert chat(workspace).endpoint.traffic_percent == {}
+    with pytest.raises(InvalidParameter, match="Endpoint fresh is new"):
+        workspace.endpoints.create("fresh", EndpointRequest(mirror_percent={"green": 10}))
+
+
+def test_a_mirror_that_is_deleted_gets_no_more_copies(workspace: Workspace) -> None:
+    deployed(workspace, "green", HEALTHY)
+    chat(workspace).set_mirror({"green": 10})
+    chat(workspace).begin_delete_deployment("green")
+    assert chat(workspace).endpoint.mirror_percent == {}
+
+
+def test_limits_stay_when_traffic_and_tags_change(workspace: Workspace) -> None:
+    chat(workspace).set_rate_limit(RateLimit(60))
+    chat(workspace).set_rate_limit(RateLimit(None, 5), "primary")
+    workspace.endpoints.create("chat", EndpointRequest(tags={"a": "b"}))
+    assert chat(workspace).endpoint.rate_limits == {"default": RateLimit(60), "primary": RateLimit(None, 5)}
+    chat(workspace).set_rate_limit(None)
+    assert chat(workspace).endpoint.rate_limits == {"primary": RateLimit(None, 5)}
+    with pytest.raises(NotFound, match="Endpoint chat has no limit of 'default'"):
+        chat(workspace).set_rate_limit(None)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from mafunzo import Workspace
+from mafunzo.control.serving import mirror_log
 from mafunzo.control.workspace.deployments import Deployments
 from mafunzo.control.workspace.endpoints import EndpointHandle
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Supervision
@@ -20,6 +21,7 @@ from mafunzo.entities.scale import Scale
 from mafunzo.entrypoints.http.auth import endpoints_key
 from mafunzo.entrypoints.terminal.output import moment_text
 from tests.support.command_line import Shell
+from tests.unit.entities.test_mirror import comparison
 
 AT = datetime(2026, 1, 2, 10, tzinfo=UTC)
 PROOF = {"result": "equal", "rows": 3, "tokens": 40, "details": [1, 2]}
@@ -405,3 +407,17 @@ def test_limits_are_set_shown_and_taken_away(shell: Shell, endpoint: str, worksp
 )
 def test_a_limit_that_can_not_be_is_refused(options: list[str], told: str, shell: Shell, endpoint: str) -> None:
     assert told in shell("endpoint", "limit", endpoint, *options, code=2)
+
+
+def test_a_mirror_is_set_and_its_report_printed(shell: Shell, endpoint: str, workspace: Workspace) -> None:
+    assert "has no mirror" in shell("endpoint", "mirror", endpoint, code=2)
+    assert "'green' isn't deployment=percent." in shell("endpoint", "mirror", endpoint, "green", code=2)
+    assert shell("endpoint", "mirror", endpoint, "green=10") == "mirror  green=10\n"
+    mirror_log.append(workspace.home, endpoint, comparison(live_s=0.5, mirror_s=0.25))
+    mirror_log.append(workspace.home, endpoint, comparison(is_equal=False, is_sampled=True))
+    lines = [" ".join(line.split()) for line in shell("endpoint", "mirror", endpoint).splitlines()]
+    assert lines[:5] == ["mirror green", "compared 2", "equal 1", "different 1, of them 1 sampled", "failed 0"]
+    assert "seconds, median 0.750 live, 1.125 mirror" in lines
+    assert json.loads(shell("endpoint", "mirror", endpoint, "--json"))["equal"] == 1
+    assert ["mirror", "green=10"] in [line.split() for line in shell("endpoint", "show", endpoint).splitlines()]
+    assert shell("endpoint", "mirror", endpoint, "green=0") == "mirror  none\n"

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from mafunzo.control.serving.metrics import RequestMetrics
 from mafunzo.control.serving.router import Router
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
+from mafunzo.entities.mirror import MirrorReport
 from mafunzo.entities.user import AuditEntry
 from mafunzo.entrypoints.azure.application import create_azure_app
 from mafunzo.entrypoints.azure.context import AzureContext
@@ -58,6 +59,8 @@ class Bench:
         parts = {"metrics": self.metrics, "router": self.router, "limits": limits, "names": [HOST]}
         parts |= {"directory": SimpleNamespace(newest=self._newest), "operator_key": OPERATOR_KEY}
         self.audited: list[AuditEntry] = []
+        self.report = MirrorReport("green", compared=7)
+        parts |= {"mirror_report": lambda name: self.report}
         parts |= {"audit": SimpleNamespace(append=self.audited.append)}
         serving = cast(Context, SimpleNamespace(**parts))
         self.http_app: FastAPI = create_app(serving)

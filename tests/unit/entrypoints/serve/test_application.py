@@ -95,3 +95,14 @@ def test_only_refused_requests_for_metrics_are_audited() -> None:
 
     bench.run(work)
     assert [(entry.what, entry.status) for entry in bench.audited] == [("metrics", 401)]
+
+
+def test_the_report_of_a_mirror_is_for_whoever_may_ask_its_endpoint() -> None:
+    async def work(clients: Clients) -> None:
+        report = (await clients.http.get("/endpoints/chat/mirror")).json()
+        assert (report["mirror"], report["compared"], report["live_latency"]) == ("green", 7, None)
+        wrong = {"authorization": "Bearer wrong"}
+        assert (await clients.http.get("/endpoints/chat/mirror", headers=wrong)).status_code == 401
+        assert (await clients.http.get("/endpoints/other/mirror")).status_code == 404
+
+    Bench().run(work)

@@ -103,9 +103,10 @@ def test_a_compute_is_read_as_the_sdk_s_would_be() -> None:
 
 
 def test_an_endpoint_is_read_as_the_sdk_s_would_be() -> None:
-    document = {"auth_mode": "key", "traffic": {"blue": 100}, "tags": {"a": "b"}}
+    document = {"auth_mode": "key", "traffic": {"blue": 100}, "mirror_traffic": {"green": 10}, "tags": {"a": "b"}}
     request = endpoint_from_body("e", body_of(FileKind.ENDPOINT, document, cast(Local, Folder())))
     assert (request.traffic_percent, request.tags) == ({"blue": 100}, {"a": "b"})
+    assert request.mirror_percent == {"green": 10}
 
 
 def test_a_deployment_is_read_as_the_sdk_s_would_be() -> None:

@@ -41,12 +41,21 @@ DEPLOYMENT: dict[str, Any] = {
 
 
 def test_an_endpoint_comes_back_as_it_was_asked_for() -> None:
-    body = {"properties": {"authMode": "Key", "description": "d", "traffic": {"blue": 100}}, "tags": {"team": "a"}}
+    shares = {"traffic": {"blue": 100}, "mirrorTraffic": {"green": 10}}
+    body = {"properties": {"authMode": "Key", "description": "d", **shares}, "tags": {"team": "a"}}
     asked = endpoint_from_body("chat", body)
-    endpoint = Endpoint("chat", asked.traffic_percent, tags=asked.tags, created_at=AT, echoes=asked.echoes)
+    endpoint = Endpoint(
+        "chat",
+        asked.traffic_percent,
+        tags=asked.tags,
+        mirror_percent=asked.mirror_percent,
+        created_at=AT,
+        echoes=asked.echoes,
+    )
     shown = endpoint_body(endpoint, HERE)
     assert shown["properties"]["description"] == "d" and shown["tags"] == {"team": "a"}
     assert shown["properties"]["traffic"] == {"blue": 100}
+    assert shown["properties"]["mirrorTraffic"] == {"green": 10}
     assert shown["properties"]["scoringUri"] == f"{HERE}/endpoints/chat/score"
     assert shown["properties"]["provisioningState"] == "Succeeded"
 
@@ -61,7 +70,6 @@ def test_an_endpoint_that_no_body_made_has_properties_all_the_same() -> None:
     ("properties", "told"),
     [
         ({"authMode": "AMLToken"}, "auth_mode AMLToken"),
-        ({"mirrorTraffic": {"blue": 10}}, "mirrors traffic"),
         (
             {"compute": "/subscriptions/s/computes/aks"},
             r"the compute aks, as one of Kubernetes is.* \(ManagedOnlineEndpoint",
@@ -74,9 +82,10 @@ def test_an_endpoint_of_another_kind_is_refused(properties: dict[str, Any], told
 
 
 @pytest.mark.parametrize("traffic", [{"a": None}, "x", {"a": 33.7}, {"a": True}])
-def test_traffic_that_is_no_percents_is_refused(traffic: Any) -> None:
+@pytest.mark.parametrize("name", ["traffic", "mirrorTraffic"])
+def test_traffic_that_is_no_percents_is_refused(traffic: Any, name: str) -> None:
     with pytest.raises(InvalidParameter, match="expected whole percents"):
-        endpoint_from_body("chat", {"properties": {"traffic": traffic}})
+        endpoint_from_body("chat", {"properties": {name: traffic}})
 
 
 def test_a_model_of_the_registry_keeps_its_address() -> None:
