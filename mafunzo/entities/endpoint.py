@@ -60,6 +60,33 @@ class Supervision:
 
 
 @dataclass(frozen=True)
+class ServedModel:
+    """What a worker loads: a version of a model, `name:version`, the hash of its files, and of the base under an adapter."""
+
+    model: str
+    artifact: str
+    base_artifact: str | None = None
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A rolling update of a deployment: its workers are replaced one by one by workers of another version of its model.
+
+    instances: how many workers there are to be meanwhile. error: why it is being taken back, or was; None while it goes on.
+    """
+
+    target: ServedModel
+    previous: ServedModel
+    instances: int = 1
+    error: Mapping[str, Any] | None = None
+
+    @property
+    def wanted(self) -> ServedModel:
+        """What the workers are to serve in the end."""
+        return self.target if self.error is None else self.previous
+
+
+@dataclass(frozen=True)
 class Replica:
     """A further worker of a deployment, beside the one that the deployment's own fields describe. Each field is as there."""
 
@@ -85,8 +112,8 @@ class Deployment:
     worker's loopback port once it runs. initial_delay_s: how long a worker may take to become healthy. request_timeout_s: the
     limit of one request. scale: how many workers it has. ttl_s: of its lease, which ends at `expires_at`, and the deployment
     with it, unless it is renewed; None for one that stays. verification: what the proof that serving equals training compared,
-    and with what result. echoes: what a way in keeps of a request's original body, under its own name, to answer with it;
-    nothing else reads it.
+    and with what result. rollout: the update that goes on, or was taken back. echoes: what a way in keeps of a request's
+    original body, under its own name, to answer with it; nothing else reads it.
     """
 
     endpoint: str
@@ -108,12 +135,18 @@ class Deployment:
     scale: Scale = ONE_INSTANCE
     ttl_s: float | None = None
     expires_at: datetime | None = None
+    rollout: Rollout | None = None
     number: int = 0
     replicas: tuple[Replica, ...] = ()
 
     def leased(self, ttl_s: float | None, now: datetime) -> "Deployment":
         """Return the deployment with a lease from now on, or without one."""
         return replace(self, ttl_s=ttl_s, expires_at=None if ttl_s is None else now + timedelta(seconds=ttl_s))
+
+    @property
+    def served(self) -> ServedModel:
+        """What its worker serves."""
+        return ServedModel(self.model, self.artifact, self.base_artifact)
 
     @property
     def worker(self) -> str:

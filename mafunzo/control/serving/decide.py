@@ -15,7 +15,7 @@ from typing import Any
 
 from mafunzo.control.serving.scale import is_proven, present
 from mafunzo.entities.backoff import delay_s, is_over
-from mafunzo.entities.endpoint import Deployment, DeploymentStatus
+from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Rollout
 
 MAX_FIRST_STARTS = 3
 """Starts of a worker that was never healthy, before its deployment has failed."""
@@ -154,15 +154,28 @@ class Add(OfDeployment):
 
 
 @dataclass(frozen=True)
+class TakeBack(OfDeployment):
+    """A worker of the version that a deployment is updated to has failed, so that the others stay as they were.
+
+    error: why, as the worker's record has it.
+    """
+
+    error: Mapping[str, Any]
+
+
+class EndRollout(OfDeployment):
+    """All workers of a deployment are of the version that it is updated to."""
+
+
+@dataclass(frozen=True)
 class Retire(OfDeployment):
     """Send a worker no more requests: it ends with its last, or at `leaves_at`."""
 
     leaves_at: float
 
 
-Action = (
-    Start | Verify | MarkHealthy | MarkUnhealthy | Restart | Refuse | Fail | Stop | Remove | Drop | Wake | Add | Retire
-)
+OfWorker = Start | Verify | MarkHealthy | MarkUnhealthy | Restart | Refuse | Fail | Stop | Remove | Drop
+Action = OfWorker | Wake | Add | Retire | TakeBack | EndRollout
 
 
 def decide(deployments: Sequence[Deployment], workers: Mapping[Key, WorkerState], now: float) -> list[Action]:
@@ -176,6 +189,11 @@ def rescale(deployment: Deployment, instances: int, now: float) -> Action | None
     """Return the next action that brings a deployment to so many workers; None where it has them, or can't have them now."""
     if deployment.status is DeploymentStatus.DELETING or deployment.status.has_failed:
         return None
+    if deployment.rollout is not None and deployment.rollout.error is None:
+        return _roll_on(deployment, deployment.rollout, now)
+    wanted = wanted_artifact(deployment)
+    if leaving := [one for one in present(deployment) if one.artifact != wanted and len(present(deployment)) > 1]:
+        return Retire(leaving[-1], now + DRAIN_S)
     workers = present(deployment)
     if not is_proven(deployment) and instances >= len(workers) > 0:
         return None  # what is wrong with its model would end each of them
@@ -185,6 +203,33 @@ def rescale(deployment: Deployment, instances: int, now: float) -> Action | None
     if len(workers) > instances and is_proven(deployment):
         return Retire(workers[-1], now + DRAIN_S)  # they stand with the best first
     return None
+
+
+def _roll_on(deployment: Deployment, rollout: Rollout, now: float) -> Action | None:
+    """Return the next step of a rolling update: one worker more than there are to be, then one of the old ones less."""
+    new = [one for one in present(deployment) if one.artifact == rollout.target.artifact]
+    old = [one for one in present(deployment) if one.artifact != rollout.target.artifact]
+    if failed := next((one for one in new if one.status.has_failed), None):
+        return TakeBack(deployment, failed.error or {})
+    count, instances = len(new) + len(old), rollout.instances
+    if len(new) < instances and count <= instances:
+        return Add(deployment, _free_number(deployment))
+    if old and count > instances and all(one.status is DeploymentStatus.HEALTHY for one in new):
+        return Retire(old[-1], now + DRAIN_S)
+    is_over = all(one.artifact == rollout.target.artifact for one in deployment.workers)
+    return EndRollout(deployment) if is_over else _forget_idle(deployment, new)
+
+
+def _forget_idle(deployment: Deployment, new: Sequence[Deployment]) -> Action | None:
+    """Return what takes the place of an idle worker of the old version away, once there is a new worker that answers."""
+    is_answering = any(one.status is DeploymentStatus.HEALTHY for one in new)
+    idle = (one for one in deployment.workers if one.status is DeploymentStatus.IDLE)
+    return next((Drop(one) for one in idle), None) if is_answering else None
+
+
+def wanted_artifact(deployment: Deployment) -> str:
+    """Return the hash of the model that the workers of a deployment are to serve."""
+    return deployment.artifact if deployment.rollout is None else deployment.rollout.wanted.artifact
 
 
 def expired(deployments: Sequence[Deployment], moment: datetime) -> list[Deployment]:

@@ -43,6 +43,7 @@ from mafunzo.control.serving.decide import (
     Action,
     Add,
     Drop,
+    EndRollout,
     Fail,
     MarkHealthy,
     MarkUnhealthy,
@@ -52,6 +53,7 @@ from mafunzo.control.serving.decide import (
     Retire,
     Start,
     Stop,
+    TakeBack,
     Verify,
     Wake,
     WorkerState,
@@ -317,6 +319,13 @@ class Supervisor:
                 self._update(action.deployment, remembered, status=DeploymentStatus.WAITING)
             case Add():
                 return self._add(action.deployment, action.number)
+            case TakeBack():
+                return self._take_back(action.deployment, action.error)
+            case EndRollout():
+                logger.info(
+                    "%s/%s serves %s", action.deployment.endpoint, action.deployment.name, action.deployment.model
+                )
+                self._change(action.deployment, lambda current: replace(current, rollout=None))
             case Retire():
                 logger.info("%s isn't needed any more; it ends with its last request", _name(action.deployment))
                 remembered = {"leaves_at": action.leaves_at, "reason": "It isn't needed any more."}
@@ -324,15 +333,21 @@ class Supervisor:
         return True
 
     def _add(self, deployment: Deployment, number: int) -> bool:
-        """Give a deployment one more worker, whose model has been proven by another; return whether it has it."""
+        """Give a deployment one more worker, of the version that it is to serve; return whether it has it."""
 
         def add(current: Deployment) -> Deployment | None:
             if current != deployment:
                 return None
+            served = current.served if current.rollout is None else current.rollout.wanted
+            is_proven = any(one.artifact == served.artifact and one.supervision.was_healthy for one in current.workers)
+            is_returning = current.rollout is not None and current.rollout.error is not None
             reason = "It was added to those that the deployment has."
-            supervision = Supervision(was_healthy=True, is_woken=True, reason=reason)
+            supervision = Supervision(was_healthy=is_proven or is_returning, is_woken=True, reason=reason)
             new = replace(
                 deployment.workers[0],
+                model=served.model,
+                artifact=served.artifact,
+                base_artifact=served.base_artifact,
                 number=number,
                 status=DeploymentStatus.WAITING,
                 port=None,
@@ -349,6 +364,23 @@ class Supervisor:
                 "%s/%s gets a worker more: it has %s", deployment.endpoint, deployment.name, len(changed.workers)
             )
         return changed is not None
+
+    def _take_back(self, deployment: Deployment, error: Mapping[str, Any]) -> bool:
+        """End a rolling update that failed: the workers of the version before stay, or come back."""
+
+        def take_back(current: Deployment) -> Deployment | None:
+            if current.rollout is None or current.rollout != deployment.rollout:
+                return None
+            changed = replace(current, rollout=replace(current.rollout, error=error))
+            for worker in current.workers:
+                if worker.artifact == current.rollout.target.artifact:
+                    changed = changed.with_worker(replace(worker, status=DeploymentStatus.DRAINING))
+            return changed
+
+        logger.error(
+            "The update of %s/%s is taken back: %s", deployment.endpoint, deployment.name, error.get("message")
+        )
+        return self._change(deployment, take_back) is not None
 
     def _drop(self, worker: Deployment) -> None:
         """Forget a worker that has ended; the last one's deployment is idle."""

@@ -20,6 +20,8 @@ from mafunzo.entities.endpoint import (
     Deployment,
     DeploymentRequest,
     DeploymentStatus,
+    Rollout,
+    ServedModel,
 )
 from mafunzo.entities.job import Resources
 from mafunzo.entities.reference import AssetReference
@@ -66,9 +68,10 @@ class Deployments:
     def create(self, endpoint: str, name: str, request: DeploymentRequest) -> Deployment:
         """Begin to serve a version of a model; return at once. It gets no traffic by itself.
 
-        One that failed is made anew. Of any other that exists, time-outs and the number of workers are changed; raises
-        `Conflict` for another model under its name, and for one that is being deleted, `NotFound` for an unknown machine size,
-        `ArtifactCorrupt` for a damaged model, `OutOfMemory` for more workers than this machine can hold.
+        One that failed is made anew. Of any other that exists, time-outs and the number of workers are changed, and another
+        version of its model begins a rolling update; raises `Conflict` for another model under its name, and for one that is
+        being deleted, `NotFound` for an unknown machine size, `ArtifactCorrupt` for a damaged model, `OutOfMemory` for more
+        workers than this machine can hold.
         """
         require_limits(request.initial_delay_s, request.request_timeout_s)
         if request.scale is not None:
@@ -98,20 +101,64 @@ class Deployments:
             return new
         if present.status is DeploymentStatus.DELETING:
             raise Conflict(f"Deployment {endpoint}/{name} is being deleted. Ask again when it is gone.")
-        if present.artifact != self._models.artifact_of(asset):
-            raise Conflict(
-                f"Deployment {endpoint}/{name} serves {present.model}. Deploy {asset.key} under another name, give it the "
-                f"traffic, and delete this one."
-            )
+        rollout = self._rollout(present, asset)
         return self._change(
             present,
             lambda current: dataclasses.replace(
                 current,
+                rollout=rollout,
                 initial_delay_s=request.initial_delay_s,
                 request_timeout_s=request.request_timeout_s,
                 scale=request.scale or current.scale,
                 echoes={**current.echoes, **request.echoes},
             ),
+        )
+
+    def update(
+        self, endpoint: str, name: str, model: str | Asset, timeout_s: float = DEFAULT_START_LIMIT_S
+    ) -> Deployment:
+        """Have a deployment serve another version of its model, while it answers; return it once all its workers do.
+
+        A rolling update: one new worker more starts and proves itself, takes requests, and an old one ends with its last; so on
+        for all. Where a new one fails, the old ones stay. Raises `Conflict` for another model, or while another update goes on,
+        what a new worker failed with, `OutOfMemory` without room for one worker more, or `TimedOut`, which leaves it going on.
+        """
+        asset = model if isinstance(model, Asset) else self._models.get(model)
+        present = self.get(endpoint, name)
+        rollout = self._rollout(present, asset)
+        changed = self._change(present, lambda current: dataclasses.replace(current, rollout=rollout))
+        self._services.up()
+        return self._endpoints.get(endpoint).wait_for_update(name, timeout_s) if rollout is not None else changed
+
+    def _rollout(self, present: Deployment, asset: Asset) -> Rollout | None:
+        """Return the update of a deployment to a version of its model; None where it serves that, or as it goes on already."""
+        name, current = f"{present.endpoint}/{present.name}", present.rollout
+        artifact = self._models.artifact_of(asset)
+        if current is not None and current.error is None:
+            if current.target.artifact == artifact:
+                return current
+            raise Conflict(
+                f"Deployment {name} is being updated to {current.target.model}. Ask again when that has ended."
+            )
+        if present.artifact == artifact:
+            return None
+        if present.model.rpartition(":")[0] != asset.name:
+            raise Conflict(
+                f"Deployment {name} serves {present.model}. Deploy {asset.key} under another name, give it the "
+                f"traffic, and delete this one."
+            )
+        if not any(worker.supervision.was_healthy for worker in present.workers):
+            raise Conflict(f"Deployment {name} is {present.status} and never answered yet. Wait until it is healthy.")
+        files = self.require_chat_model(asset)
+        base = asset.properties.get("base_artifact")
+        for stored in filter(None, (files, base)):
+            self._services.artifacts.require_intact(stored)
+        from mafunzo.control.serving import scale
+
+        most = present.scale.max_instances + 1
+        self._require_room(name, asset, dataclasses.replace(present.scale, max_instances=most))
+        return Rollout(
+            ServedModel(str(asset.key), files, base), present.served, instances=len(scale.present(present)) or 1
         )
 
     def rescale(self, endpoint: str, name: str, scale: Scale) -> Deployment:

@@ -153,6 +153,27 @@ class EndpointHandle:
             require_server_for_deployment(self._services, current)
             time.sleep(0.1)
 
+    def wait_for_update(self, deployment: str, timeout_s: float) -> Deployment:
+        """Return the deployment once its rolling update has ended.
+
+        Raises what the new version's worker failed with, `TimedOut`, or `ServerFailed`.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            current = self._services.records.deployments.get(self.name, deployment)
+            if current.rollout is None:
+                return current
+            if current.rollout.error is not None:
+                raise from_record(current.rollout.error, WorkerFailed("The worker of the new version failed."))
+            if time.monotonic() > deadline:
+                statuses = ", ".join(f"{one.worker} with {one.model} is {one.status}" for one in current.workers)
+                raise TimedOut(
+                    f"The update of {self.name}/{deployment} isn't over after {timeout_s:g} s: {statuses}. "
+                    f"{_why_waiting(current)}It goes on."
+                )
+            require_server_for_deployment(self._services, current)
+            time.sleep(0.1)
+
     def chat(self, messages: Sequence[Mapping[str, Any]], deployment: str | None = None, **parameters: Any) -> str:
         """Return the reply to `messages`; `parameters` are OpenAI's (`temperature`, `max_tokens` ...)."""
         return self._client(deployment).chat(messages, **parameters)

@@ -145,7 +145,9 @@ def create(
         return
     if resource.kind is FileKind.DEPLOYMENT and not detach:
         limit_s = workspace.deployments.get(resource.endpoint, resource.name).initial_delay_s
-        workspace.endpoints.get(resource.endpoint).wait(resource.name, limit_s + GRACE_S)
+        endpoint = workspace.endpoints.get(resource.endpoint)
+        endpoint.wait(resource.name, limit_s + GRACE_S)
+        endpoint.wait_for_update(resource.name, limit_s + GRACE_S)
     if as_json:
         print_json(resource)
     else:

@@ -123,6 +123,7 @@ def show(name: str = NAME, as_json: bool = AS_JSON) -> None:
                 "since": d.created_at,
                 "ends": d.expires_at,
                 "memory": d.supervision.memory or None,
+                "update": _update_words(d),
                 "error": error,
             }
         )
@@ -204,6 +205,23 @@ def traffic(
     handle.set_traffic(percents)
     percent = handle.endpoint.traffic_percent
     print_entity({"endpoint": name, "traffic_percent": percent}, as_json, {"traffic": percent})
+
+
+@app.command()
+def update(
+    name: str = NAME,
+    model: str = typer.Argument(help="Another version of the model that it serves: name:version."),
+    deployment: str = typer.Option("default", help="The deployment's name."),
+    timeout: float = typer.Option(600.0, help="How many seconds to wait for it; it goes on after that."),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Have a deployment serve another version of its model, while it answers: new workers first, then the old ones end.
+
+    Where a new worker fails, or doesn't answer as in evaluation, the old ones stay.
+    """
+    record = mafunzo.Workspace().deployments.update(name, deployment, model, timeout)
+    line = f"{name}/{deployment} serves {record.model}"
+    print_result(_deployment_facts(record), as_json, line, *_proof_lines(record.verification))
 
 
 @app.command("scale")
@@ -370,6 +388,15 @@ def _mirror_facts(report: "MirrorReport") -> dict[str, Any]:
         facts["seconds, median"] = f"{live.median_s:.3f} live, {mirror.median_s:.3f} mirror"
         facts["seconds, 95 percent"] = f"{live.p95_s:.3f} live, {mirror.p95_s:.3f} mirror"
     return facts
+
+
+def _update_words(deployment: "Deployment") -> str | None:
+    rollout = deployment.rollout
+    if rollout is None:
+        return None
+    if rollout.error is None:
+        return f"from {rollout.previous.model} to {rollout.target.model}, going on"
+    return f"to {rollout.target.model} was taken back: {rollout.error.get('message', '')}"
 
 
 def _end_words(deployment: "Deployment") -> str:

@@ -92,4 +92,5 @@ def _status(azure: AzureContext, operation: Operation) -> dict[str, Any]:
 
 def _failure(deployment: Deployment) -> MafunzoError:
     """Return a deployment's failure as it was raised."""
-    return from_record(deployment.error, FailedError("it failed"))
+    rollout = deployment.rollout
+    return from_record(rollout.error if rollout is not None else deployment.error, FailedError("it failed"))

@@ -302,7 +302,7 @@ def deployment_body(deployment: Deployment) -> dict[str, Any]:
         **requested,
         "endpointComputeType": MANAGED,
         "scaleSettings": _scale_body(deployment.scale),
-        "model": requested.get("model") or deployment.model,
+        "model": deployment.model if _was_taken_back(deployment) else requested.get("model") or deployment.model,
         "provisioningState": provisioning_state(deployment),
         "properties": {**(requested.get("properties") or {}), **_own_properties(deployment)},
     }
@@ -318,6 +318,10 @@ def deployment_body(deployment: Deployment) -> dict[str, Any]:
     )
 
 
+def _was_taken_back(deployment: Deployment) -> bool:
+    return deployment.rollout is not None and deployment.rollout.error is not None
+
+
 def _own_properties(deployment: Deployment) -> dict[str, str]:
     """Return what Azure has no field for, as its resources' own properties, which are texts."""
     statuses = Counter(str(worker.status) for worker in deployment.workers)
@@ -328,6 +332,8 @@ def _own_properties(deployment: Deployment) -> dict[str, str]:
 
 def provisioning_state(deployment: Deployment) -> str:
     """Return a deployment's provisioning state, in Azure's word."""
+    if deployment.rollout is not None and deployment.status is not DeploymentStatus.DELETING:
+        return "Updating" if deployment.rollout.error is None else "Failed"
     if deployment.supervision.is_woken and not deployment.status.has_failed:  # made long ago, and idle until now
         return "Succeeded"
     return _PROVISIONING.get(deployment.status, "Creating")

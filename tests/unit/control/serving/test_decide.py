@@ -16,6 +16,7 @@ from mafunzo.control.serving.decide import (
     Action,
     Add,
     Drop,
+    EndRollout,
     Fail,
     Health,
     MarkHealthy,
@@ -26,6 +27,7 @@ from mafunzo.control.serving.decide import (
     Retire,
     Start,
     Stop,
+    TakeBack,
     Verdict,
     Verify,
     Wake,
@@ -37,7 +39,7 @@ from mafunzo.control.serving.decide import (
 from mafunzo.control.serving.scale import present
 from mafunzo.control.store.codec import decode, encode
 from mafunzo.entities.backoff import MAX_DELAY_S
-from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Supervision
+from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Rollout, ServedModel, Supervision
 
 NOW = 1000.0
 MOMENT = datetime(2026, 1, 2, tzinfo=UTC)
@@ -268,6 +270,81 @@ def test_a_lease_ends_at_its_moment(expires_at: datetime | None, status: Deploym
     leased = replace(deployment(status), expires_at=expires_at)
     assert expired([leased], MOMENT) == ([leased] if is_over else [])
     assert decode(Deployment, encode(leased)) == leased
+
+
+OLD, NEW = ServedModel("m:1", "sha256:0"), ServedModel("m:2", "sha256:1")
+TARGET, BASE = NEW.artifact, OLD.artifact
+
+
+def rolling(*workers: tuple[ServedModel, DeploymentStatus], instances: int = 1) -> Deployment:
+    """A deployment that is updated from OLD to NEW, with these workers."""
+    made = with_workers(*(status for _, status in workers))
+    for number, (served, _) in enumerate(workers):
+        own = next(worker for worker in made.workers if worker.number == number)
+        made = made.with_worker(replace(own, model=served.model, artifact=served.artifact))
+    return replace(made, rollout=Rollout(NEW, OLD, instances))
+
+
+REFUSED = DeploymentStatus.REFUSED
+
+
+@pytest.mark.parametrize(
+    ("workers", "instances", "expected"),
+    [
+        pytest.param([(OLD, HEALTHY)], 1, "Add", id="one more first"),
+        pytest.param([(OLD, HEALTHY), (NEW, WAITING)], 1, None, id="it starts"),
+        pytest.param([(OLD, HEALTHY), (NEW, HEALTHY)], 1, "Retire blue", id="then the old one goes"),
+        pytest.param([(OLD, DRAINING), (NEW, HEALTHY)], 1, None, id="with its last request"),
+        pytest.param([(NEW, HEALTHY)], 1, "EndRollout", id="done"),
+        pytest.param([(OLD, HEALTHY), (OLD, HEALTHY)], 2, "Add", id="of two"),
+        pytest.param([(OLD, HEALTHY), (OLD, HEALTHY), (NEW, HEALTHY)], 2, "Retire blue#2", id="one by one"),
+        pytest.param([(OLD, HEALTHY), (OLD, DRAINING), (NEW, HEALTHY)], 2, "Add", id="and the next"),
+        pytest.param([(OLD, IDLE)], 1, "Add", id="an idle one is proven too"),
+        pytest.param([(OLD, IDLE), (NEW, HEALTHY)], 1, "Drop blue", id="and forgotten"),
+        pytest.param([(OLD, HEALTHY), (NEW, REFUSED)], 1, "TakeBack", id="a new one that fails"),
+        pytest.param([(OLD, WAITING), (NEW, HEALTHY)], 1, "Retire blue", id="an old one that crashed goes too"),
+    ],
+)
+def test_a_rolling_update_never_has_fewer_workers_that_answer(
+    workers: list[tuple[ServedModel, DeploymentStatus]], instances: int, expected: str | None
+) -> None:
+    action = rescale(rolling(*workers, instances=instances), instances, NOW)
+    of_worker = isinstance(action, Retire | Drop)
+    shown = None if action is None else type(action).__name__
+    assert (f"{shown} {action.deployment.worker}" if of_worker and action is not None else shown) == expected
+
+
+@given(st.integers(1, 4), st.integers(0, 30))
+def test_an_update_ends_with_all_workers_of_the_new_version_and_answers_all_the_time(count: int, fails_at: int) -> None:
+    made = rolling(*[(OLD, HEALTHY)] * count, instances=count)
+    for step in range(40):
+        action = rescale(made, count, NOW)
+        match action:
+            case Add():
+                served = made.rollout.wanted if made.rollout is not None else made.served
+                status = REFUSED if step == fails_at and served == NEW else HEALTHY
+                more = replace(made.workers[0], number=action.number, artifact=served.artifact, status=status)
+                made = made.with_worker(more)
+            case Retire():
+                made = made.without_worker(action.deployment.number) or made
+            case TakeBack():
+                assert made.rollout is not None
+                made = replace(made, rollout=replace(made.rollout, error={"message": "no"}))
+                for worker in made.workers:
+                    made = (made.without_worker(worker.number) or made) if worker.artifact == TARGET else made
+            case EndRollout():
+                made = replace(made, rollout=None)
+            case None:
+                break
+        assert sum(worker.status is HEALTHY for worker in made.workers) >= (1 if fails_at < 30 else count)
+    failed = made.rollout is not None
+    assert [worker.artifact for worker in made.workers] == [BASE if failed else TARGET] * count
+    assert all(worker.status is HEALTHY for worker in made.workers)
+
+
+def test_an_update_survives_its_record() -> None:
+    made = rolling((OLD, HEALTHY), (NEW, WAITING))
+    assert decode(Deployment, encode(made)) == made
 
 
 def test_several_workers_survive_their_record() -> None:

@@ -14,7 +14,7 @@ from mafunzo.control.launcher.local import ExitRecord, LocalLauncher, Running
 from mafunzo.control.serving.decide import UNHEALTHY_PROBES, WorkerState
 from mafunzo.control.serving.observer import Observer
 from mafunzo.control.serving.worker_folder import worker_folder, worker_token
-from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint, Supervision
+from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint, Rollout, ServedModel, Supervision
 from mafunzo.entities.scale import Scale
 from tests.support.rows_read import rows_read
 from tests.support.serving_bench import Bench
@@ -506,3 +506,51 @@ def test_a_crash_loop_of_one_worker_leaves_the_folder_of_another(bench: Bench) -
     bench.records.deployments.update(bench.find().with_worker(crashed))
     assert [worker.attempt for worker in settle_workers(bench, 2)] == [first.attempt, 51]
     assert worker_folder(bench.home, first).exists()
+
+
+def update(bench: Bench, artifact: str) -> None:
+    """Ask for another version of a deployment's model."""
+    record = bench.find()
+    rollout = Rollout(ServedModel("m:2", artifact), record.served, len(record.workers))
+    bench.records.deployments.update(replace(record, rollout=rollout))
+
+
+def test_an_update_replaces_each_worker_while_another_answers(bench: Bench) -> None:
+    bench.deploy(bench.model(), scale=Scale(2, 2))
+    settle_workers(bench, 2)
+    second = bench.model({"reply": "another"})
+    update(bench, second)
+
+    def is_over() -> bool:
+        found = bench.find()
+        assert found.status is HEALTHY, "a worker answers all the time"
+        return found.rollout is None
+
+    bench.tick_until(is_over)
+    assert [(one.model, one.artifact, one.status) for one in bench.find().workers] == [("m:2", second, HEALTHY)] * 2
+    assert len(bench.leases.list()) == 2
+
+
+def test_an_update_to_what_does_not_answer_as_tuned_is_taken_back(bench: Bench) -> None:
+    first = bench.deploy(bench.model()).artifact
+    before = bench.settle(HEALTHY)
+    update(bench, bench.model({"shift": -0.5}))
+    bench.tick_until(lambda: len(bench.find().workers) == 2)
+    bench.tick_until(lambda: len(bench.find().workers) == 1)
+    after = bench.find()
+    assert (after.artifact, after.status, after.port) == (first, HEALTHY, before.port)
+    assert after.rollout is not None and after.rollout.error is not None
+    assert after.rollout.error["code"] == "serving_mismatch"
+    assert [lease.owner for lease in bench.leases.list()] == ["worker:chat/blue"]
+    assert not bench.supervisor.tick(), "it stays so"
+
+
+def test_the_next_server_goes_on_with_an_update(bench: Bench) -> None:
+    bench.deploy(bench.model())
+    bench.settle(HEALTHY)
+    second = bench.model({"load_s": 0.3, "reply": "another"})
+    update(bench, second)
+    bench.tick_until(lambda: len(bench.find().workers) == 2)
+    bench.new_supervisor()
+    bench.tick_until(lambda: bench.find().rollout is None)
+    assert [one.artifact for one in bench.find().workers] == [second]

@@ -14,12 +14,20 @@ from mafunzo.control.workspace.job_handle import JobHandle
 from mafunzo.control.workspace.models import Models
 from mafunzo.entities.asset import Asset, AssetType
 from mafunzo.entities.compute import Hardware
-from mafunzo.entities.endpoint import DeploymentRequest, DeploymentStatus, EndpointRequest, Supervision
+from mafunzo.entities.endpoint import (
+    Deployment,
+    DeploymentRequest,
+    DeploymentStatus,
+    EndpointRequest,
+    Rollout,
+    ServedModel,
+    Supervision,
+)
 from mafunzo.entities.job import Job, JobStatus, Step, StepOutputInput, StepSpec, StepStatus
 from mafunzo.entities.pruning import PRUNED
 from mafunzo.entities.reference import AssetReference
 from mafunzo.entities.scale import Scale
-from mafunzo.errors import Conflict, InvalidParameter, NotFound, OutOfMemory, TimedOut
+from mafunzo.errors import Conflict, InvalidParameter, NotFound, OutOfMemory, TimedOut, WorkerFailed
 from tests.support.chat_home import TOO_SLOW, chat, chat_home, deployed
 
 FAILED, REFUSED, HEALTHY = DeploymentStatus.FAILED, DeploymentStatus.REFUSED, DeploymentStatus.HEALTHY
@@ -236,6 +244,70 @@ def test_a_ttl_that_can_not_be_is_refused_before_anything_is_written(workspace: 
     with pytest.raises(InvalidParameter, match="The ttl is"):
         workspace.deploy("chat", endpoint="fresh", ttl=ttl)
     assert [one.name for one in workspace.endpoints.list()] == ["chat"]
+
+
+def second_version(workspace: Workspace, folder: Path) -> str:
+    """Register chat:2; return the hash of its files."""
+    (model := folder / "second").mkdir()
+    (model / "config.json").write_text('{"second": 1}')
+    return workspace.models.register(model, name="chat").artifact or ""
+
+
+def answering(workspace: Workspace, **more: Any) -> Deployment:
+    return deployed(workspace, "blue", HEALTHY, supervision=Supervision(was_healthy=True), **more)
+
+
+def test_another_version_of_its_model_updates_a_deployment(workspace: Workspace, tmp_path: Path) -> None:
+    before, second = answering(workspace), second_version(workspace, tmp_path)
+    two = replace(request(), model=AssetReference("chat", "2"))
+    after = workspace.deployments.create("chat", "blue", two)
+    assert after.rollout == Rollout(ServedModel("chat:2", second), before.served)
+    assert (after.model, after.status) == ("chat:1", HEALTHY), "it serves what it served, for now"
+    assert workspace.deployments.create("chat", "blue", two).rollout == after.rollout
+    with pytest.raises(Conflict, match="Deployment chat/blue is being updated to chat:2"):
+        workspace.deployments.create("chat", "blue", request())
+    assert second in workspace.records.referenced_artifacts()
+
+
+def test_an_update_that_was_taken_back_is_tried_again_or_forgotten(workspace: Workspace, tmp_path: Path) -> None:
+    before, second = answering(workspace), second_version(workspace, tmp_path)
+    failed = Rollout(ServedModel("chat:2", second), before.served, error=TOO_SLOW)
+    workspace.records.deployments.update(replace(before, rollout=failed))
+    with workspace.home.lock(), pytest.raises(WorkerFailed, match="It was too slow"):
+        chat(workspace).wait_for_update("blue", 0)
+    again = workspace.deployments.create("chat", "blue", replace(request(), model=AssetReference("chat", "2")))
+    assert again.rollout == replace(failed, error=None)
+    workspace.records.deployments.update(replace(again, rollout=failed))
+    assert workspace.deployments.create("chat", "blue", request()).rollout is None
+
+
+def test_an_update_that_can_not_be_is_refused(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starting = deployed(workspace, "blue", DeploymentStatus.STARTING)
+    second_version(workspace, tmp_path)
+    with pytest.raises(Conflict, match="Deployment chat/blue is starting and never answered yet"):
+        workspace.deployments.update("chat", "blue", "chat:2")
+    workspace.records.deployments.update(replace(starting, status=HEALTHY, supervision=Supervision(was_healthy=True)))
+    monkeypatch.setattr("mafunzo.control.launcher.hardware.hardware", lambda: Hardware(cpus=2, memory_mb=1000, gpus=()))
+    with pytest.raises(OutOfMemory, match="can't have 2 instances"):
+        workspace.deployments.update("chat", "blue", "chat:2")
+    with pytest.raises(NotFound):
+        workspace.deployments.update("chat", "red", "chat:2")
+    assert workspace.deployments.get("chat", "blue").rollout is None
+
+
+def test_an_update_is_waited_for(workspace: Workspace, tmp_path: Path) -> None:
+    answering(workspace)
+    second_version(workspace, tmp_path)
+    with (
+        workspace.home.lock(),
+        pytest.raises(TimedOut, match=r"isn't over after 0 s: blue with chat:1 is healthy\. It goes on"),
+    ):
+        workspace.deployments.update("chat", "blue", "chat:2", timeout_s=0)
+    record = workspace.deployments.get("chat", "blue")
+    workspace.records.deployments.update(replace(record, rollout=None))
+    assert workspace.deployments.update("chat", "blue", "chat:1").model == "chat:1", "it serves that already"
 
 
 def offered(workspace: Workspace) -> Asset:

@@ -15,7 +15,7 @@ from mafunzo import Workspace
 from mafunzo.control.serving import mirror_log
 from mafunzo.control.workspace.deployments import Deployments
 from mafunzo.control.workspace.endpoints import EndpointHandle
-from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Supervision
+from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Rollout, ServedModel, Supervision
 from mafunzo.entities.rate_limit import RateLimit
 from mafunzo.entities.scale import Scale
 from mafunzo.entrypoints.http.auth import endpoints_key
@@ -421,3 +421,23 @@ def test_a_mirror_is_set_and_its_report_printed(shell: Shell, endpoint: str, wor
     assert json.loads(shell("endpoint", "mirror", endpoint, "--json"))["equal"] == 1
     assert ["mirror", "green=10"] in [line.split() for line in shell("endpoint", "show", endpoint).splitlines()]
     assert shell("endpoint", "mirror", endpoint, "green=0") == "mirror  none\n"
+
+
+def test_an_update_is_made_and_shown(
+    shell: Shell, endpoint: str, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blue = workspace.deployments.get(endpoint, "blue")
+    calls: list[tuple[Any, ...]] = []
+
+    def update(deployments: Deployments, *arguments: Any) -> Deployment:
+        calls.append(arguments)
+        return replace(blue, model="m:2")
+
+    monkeypatch.setattr(Deployments, "update", update)
+    told = shell("endpoint", "update", endpoint, "m:2", "--deployment", "blue", "--timeout", "5")
+    assert told == "chat/blue serves m:2\n  result equal, rows 3, tokens 40\n"
+    assert calls == [(endpoint, "blue", "m:2", 5.0)]
+    rollout = Rollout(ServedModel("m:2", "sha256:2"), blue.served)
+    for error, text in ((None, "from m:1 to m:2, going on"), ({"message": "No."}, "to m:2 was taken back: No.")):
+        workspace.records.deployments.update(replace(blue, rollout=replace(rollout, error=error)))
+        assert text in shell("endpoint", "show", endpoint)

@@ -9,7 +9,15 @@ import pytest
 
 from mafunzo.control.serving import decide, observer, router
 from mafunzo.entities.asset import AssetType
-from mafunzo.entities.endpoint import Deployment, DeploymentRequest, DeploymentStatus, Endpoint, Supervision
+from mafunzo.entities.endpoint import (
+    Deployment,
+    DeploymentRequest,
+    DeploymentStatus,
+    Endpoint,
+    Rollout,
+    ServedModel,
+    Supervision,
+)
 from mafunzo.entities.reference import AssetReference
 from mafunzo.entities.scale import Scale
 from mafunzo.entrypoints.azure.wire import endpoint
@@ -338,6 +346,16 @@ def test_an_idle_deployment_and_one_that_wakes_have_succeeded() -> None:
     wakes = replace(idle, status=DeploymentStatus.STARTING, supervision=Supervision(was_healthy=True, is_woken=True))
     for deployment in (idle, wakes):
         assert deployment_body(deployment)["properties"]["provisioningState"] == "Succeeded"
+
+
+def test_an_update_goes_on_or_has_failed_in_azures_words() -> None:
+    first, second = ServedModel("m:1", "0" * 64), ServedModel("m:2", "1" * 64)
+    asked = deployment_from_body("blue", {"properties": {"model": MODEL.replace("/1", "/2")}})
+    made = Deployment("chat", "blue", "m:1", "0" * 64, DeploymentStatus.HEALTHY, created_at=AT, echoes=asked.echoes)
+    goes_on = deployment_body(replace(made, rollout=Rollout(second, first)))["properties"]
+    assert (goes_on["provisioningState"], goes_on["model"]) == ("Updating", MODEL.replace("/1", "/2"))
+    failed = deployment_body(replace(made, rollout=Rollout(second, first, error={"message": "no"})))["properties"]
+    assert (failed["provisioningState"], failed["model"]) == ("Failed", "m:1")
 
 
 def test_what_happens_anyway_is_what_the_supervisor_and_the_router_do() -> None:
