@@ -182,7 +182,7 @@ def worker(model: Path, scratch: Path) -> Callable[[], object]:
     from mafunzo.compute.model.loading import load_network
 
     executor = TorchExecutor(load_network(model, dtype=serving(model)), pack_weights=True)
-    engine = Engine(executor, load_tokenizer(model))
+    engine = Engine(executor, load_tokenizer(model), keeps_prefixes=False)
     return lambda: engine.generate([rows(1)[0][:PROMPT_TOKENS]], NEW_TOKENS)
 
 

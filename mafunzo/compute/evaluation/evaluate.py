@@ -165,11 +165,16 @@ def _ask(
         with _timed(seconds, "replies"):
             progress = Progress(f"{which}: replies", len(questions.reply_tasks))
             prompts = [task.prompt_ids for task in questions.reply_tasks]
-            with Engine(executor, tokenizer, questions.stop_token_ids, request.config.batch_size) as engine:
+            with _engine(executor, questions, tokenizer, request.config.batch_size) as engine:
                 replies = engine.generate(prompts, request.arguments.max_new_tokens, on_progress=progress.update)
         answers.replies = [tokenizer.decode(reply.token_ids, skip_special_tokens=True).strip() for reply in replies]
         answers.generated_tokens = sum(len(reply.token_ids) for reply in replies)
     return answers
+
+
+def _engine(executor: TorchExecutor, questions: _Questions, tokenizer: Any, batch_size: int) -> Engine:
+    """Return an engine that keeps no prefixes: it would fill the memory with rows that are never asked again."""
+    return Engine(executor, tokenizer, questions.stop_token_ids, batch_size, keeps_prefixes=False)
 
 
 def _general_replies(
@@ -180,7 +185,7 @@ def _general_replies(
     prompts, batch_size = questions.general_prompts, max(request.config.batch_size, GENERAL_BATCH_SIZE)
     count = forgetting.reply_tokens_that_fit(len(prompts), vocabulary_size(executor.network))
     progress = Progress("base: general replies", len(prompts))
-    with Engine(executor, tokenizer, questions.stop_token_ids, batch_size) as engine:
+    with _engine(executor, questions, tokenizer, batch_size) as engine:
         replies = engine.generate(prompts, count, on_progress=progress.update)
     return [RenderedReply(prompt, reply.token_ids) for prompt, reply in zip(prompts, replies, strict=True)]
 

@@ -1,27 +1,54 @@
-"""How any network of `transformers` attends to the rows of a `SlotCache`, without code for its architecture.
+"""How any network of `transformers` attends to the sequences of a `PagedCache`, without code for its architecture.
 
 A network asks the library for its masks, and describes each by a pattern over positions: causal, sliding, chunked. Here a
-mask and an attention function are registered under a name of our own, and the network is told to use them. The mask is
-the network's own pattern, evaluated at each row's own positions.
+mask and an attention function are registered under a name of our own, and the network is told to use them. A forward runs
+the tokens of all its rows in one line; what each row sees is the network's own pattern, evaluated at the row's own
+positions (`row_mask`), and each row attends to its own blocks (`row_attention`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, causal_mask_function, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 
+from mafunzo.compute.inference.kv_cache import Run, Segment, Window, clipped
 from mafunzo.errors import NotSupported
 
-NAME = "mafunzo_slots"
+NAME = "mafunzo_paged"
 KNOWN_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
+
+Pattern = Callable[..., Tensor]
+"""(row, head, query's position, key's position) to whether the key is seen."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What one row sees: the runs of its keys, and of them which query sees which, [1, 1, queries, keys].
+
+    mask: None where each query sees all of them, or, with `is_causal`, those up to its own position.
+    """
+
+    columns: slice
+    runs: tuple[Run, ...]
+    mask: Tensor | None = None
+    is_causal: bool = False
+
+
+@dataclass(frozen=True)
+class Views:
+    """What all rows of a forward see by one pattern: our mask, in the place of the library's tensor."""
+
+    rows: tuple[View, ...]
 
 
 def attend_by_rows(network: PreTrainedModel) -> None:
-    """Make a network mask and attend by rows. Without a `SlotCache` it computes what it computed before."""
+    """Make a network mask and attend by rows. Without a `PagedCache` it computes what it computed before."""
     config = network.config.get_text_config()
     unknown = sorted(set(getattr(config, "layer_types", None) or ()) - KNOWN_LAYERS)
     if unknown or not network._can_set_attn_implementation():
@@ -37,32 +64,24 @@ def row_mask(
     batch_size: int,
     q_length: int,
     kv_length: int,
-    q_offset: int | Tensor,
-    mask_function: Callable[..., Tensor],
+    q_offset: int | Tensor | Window,
+    mask_function: Pattern,
     **options: Any,
-) -> Tensor | None:
-    """Return which keys each query sees, [B, 1, queries, keys], or None where the kernel's own causal mask does.
-
-    `q_offset` is a number where all rows start at the same position, else [B, 1].
-    """
-    if not isinstance(q_offset, Tensor):
-        if getattr(options.get("config"), "attn_logit_softcapping", None) is not None:
-            options["allow_is_causal_skip"] = False
-        mask: Tensor | None = sdpa_mask(
-            batch_size=batch_size,
-            q_length=q_length,
-            kv_length=kv_length,
-            q_offset=q_offset,
-            mask_function=mask_function,
-            **options,
-        )
-        return mask
-    device = q_offset.device
-    rows = torch.arange(batch_size, device=device)[:, None, None, None]
-    heads = torch.zeros((1, 1, 1, 1), dtype=torch.long, device=device)
-    queries = (q_offset + torch.arange(q_length, device=device))[:, None, :, None]
-    keys = torch.arange(kv_length, device=device)[None, None, None, :]
-    return mask_function(rows, heads, queries, keys).expand(batch_size, 1, q_length, kv_length)
+) -> Tensor | Views | None:
+    """Return which keys each query sees: `Views` in a forward over a `PagedCache`, else what `sdpa_mask` returns."""
+    if isinstance(q_offset, Window):
+        return _views(q_offset, mask_function)
+    if getattr(options.get("config"), "attn_logit_softcapping", None) is not None:
+        options["allow_is_causal_skip"] = False
+    mask: Tensor | None = sdpa_mask(
+        batch_size=batch_size,
+        q_length=q_length,
+        kv_length=kv_length,
+        q_offset=q_offset,
+        mask_function=mask_function,
+        **options,
+    )
+    return mask
 
 
 def row_attention(
@@ -70,21 +89,112 @@ def row_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,
+    attention_mask: Tensor | Views | None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Attend with the library's fused kernel, or by hand where scores are soft-capped (Gemma 2), which it can't do."""
+    """Attend row by row; with the library's fused kernel, or by hand where scores are soft-capped (Gemma 2), which it can't do.
+
+    With `Views`, `key` and `value` are all that a layer of a `PagedCache` holds.
+    """
     if s_aux is not None:
         raise NotSupported(f"{type(module).__name__} has attention sinks, which this engine doesn't compute.")
+    if not isinstance(attention_mask, Views):
+        return _attend(module, query, key, value, attention_mask, softcap, options), None
+    _, heads, count, _ = query.shape
+    output = query.new_empty((1, count, heads, value.shape[-1]))
+    for row in attention_mask.rows:
+        q = query[:, :, row.columns]
+        if q.shape[2] == 1 and row.mask is None and softcap is None:
+            output[:, row.columns] = _attend_one(q, key, value, row.runs, options.get("scaling"))
+        else:
+            mask = _causal_mask(q.shape[2], q.device) if row.is_causal and softcap is not None else row.mask
+            keys, values = _joined(key, row.runs), _joined(value, row.runs)
+            output[:, row.columns] = _attend(module, q, keys, values, mask, softcap, options)
+    return output, None
+
+
+def _views(window: Window, pattern: Pattern) -> Views:
+    single = [segment for segment in window.segments if segment.count == 1]
+    views = dict(zip((id(segment) for segment in single), _single_views(single, pattern, window), strict=True))
+    return Views(tuple(views.get(id(segment)) or _view(segment, pattern, window) for segment in window.segments))
+
+
+def _single_views(segments: Sequence[Segment], pattern: Pattern, window: Window) -> list[View]:
+    """Return what rows of one query see. All known patterns show it the keys from some position on, which need no mask."""
+    if not segments or pattern is causal_mask_function:
+        return [View(segment.columns, segment.runs) for segment in segments]
+    device = window.positions.device
+    queries = torch.tensor([segment.start for segment in segments], device=device)[:, None, None, None]
+    seen = _evaluated(pattern, queries, torch.arange(max(s.end for s in segments), device=device))[:, 0, 0]
+    views = []
+    for segment, row in zip(segments, seen, strict=True):
+        row = row[: segment.end]
+        first, count = int(row.int().argmax()), int(row.sum())
+        if bool(row[first : first + count].all()):
+            views.append(View(segment.columns, clipped(segment.runs, first, count)))
+        else:
+            views.append(View(segment.columns, segment.runs, row[None, None, None]))
+    return views
+
+
+def _view(segment: Segment, pattern: Pattern, window: Window) -> View:
+    """Return what a row of several queries sees."""
+    if segment.start == 0 and pattern is causal_mask_function:
+        return View(segment.columns, segment.runs, is_causal=True)
+    device = window.positions.device
+    queries = torch.arange(segment.start, segment.end, device=device)[None, None, :, None]
+    mask = _evaluated(pattern, queries, torch.arange(segment.end, device=device))
+    if segment.start == 0 and torch.equal(mask, _causal_mask(segment.count, device)):
+        return View(segment.columns, segment.runs, is_causal=True)
+    return View(segment.columns, segment.runs, mask)
+
+
+def _evaluated(pattern: Pattern, queries: Tensor, keys: Tensor) -> Tensor:
+    """Return a pattern at positions, [rows, 1, queries, keys]; `queries` has that shape already, with one key."""
+    zero = torch.zeros((1, 1, 1, 1), dtype=torch.long, device=keys.device)
+    return pattern(zero, zero, queries, keys[None, None, None, :]).expand(*queries.shape[:3], len(keys))
+
+
+def _causal_mask(count: int, device: torch.device) -> Tensor:
+    return torch.ones((count, count), dtype=torch.bool, device=device).tril()[None, None]
+
+
+def _attend_one(query: Tensor, key: Tensor, value: Tensor, runs: Sequence[Run], scaling: float | None) -> Tensor:
+    """Return one token's attention to all keys of its runs, [1, 1, heads, D].
+
+    The query heads that share a key head stand where the kernel expects several queries, so that no key is copied for them.
+    """
+    _, heads, _, width = query.shape
+    q = query.reshape(1, key.shape[1], heads // key.shape[1], width)
+    k, v = _joined(key, runs), _joined(value, runs)
+    return scaled_dot_product_attention(q, k, v, scale=scaling).reshape(1, 1, heads, value.shape[-1])
+
+
+def _joined(states: Tensor, runs: Sequence[Run]) -> Tensor:
+    """Return the tokens of some runs, [1, heads, tokens, D]: a view where it is one."""
+    parts = [states[:, :, start : start + length] for start, length in runs]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+
+
+def _attend(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    softcap: float | None,
+    options: dict[str, Any],
+) -> Tensor:
+    """Return [rows, queries, heads, D]."""
     if softcap is None:
-        output: Tensor = sdpa_attention_forward(module, query, key, value, attention_mask, **options)[0]
-        return output, None
+        output: Tensor = sdpa_attention_forward(module, query, key, value, mask, **options)[0]
+        return output
     groups = getattr(module, "num_key_value_groups", 1)
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     scale = query.shape[-1] ** -0.5 if options.get("scaling") is None else options["scaling"]
     scores = softcap * torch.tanh(query @ key.transpose(2, 3) * scale / softcap)
-    if attention_mask is not None:
-        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
-    return (scores.float().softmax(-1).to(query.dtype) @ value).transpose(1, 2).contiguous(), None
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    return (scores.float().softmax(-1).to(query.dtype) @ value).transpose(1, 2).contiguous()

@@ -1,49 +1,53 @@
-"""Continuous batching: which sequences the network works on next. A pure plan, `decide`, and the transitions of its state.
+"""Continuous batching: which tokens of which sequences the network works on next. A pure plan, `decide`, and the transitions of
+its state.
 
-The idea. A forward pass over one row costs nearly as much as one over sixteen: on the way through the network the weights are
-read once, for however many rows. So all sequences decode together, one token each a step. A batch that ran until its longest
-reply ended would make the short ones wait, and new ones before the door: here the batch changes between two steps. Whoever
-has finished leaves its row, and the head of the queue takes one (Orca, OSDI 2022; vLLM does the same).
+The idea. A forward pass over one token costs nearly as much as one over sixteen: on the way through the network the weights
+are read once, for however many tokens. So a step takes one token of every sequence that is writing its reply (*decode*), and a
+piece of the prompts that are still to be read (*prefill*), all in one forward. A batch that ran until its longest reply ended
+would make the short ones wait, and new ones before the door: here the batch changes between two steps. Whoever has finished
+leaves, and the head of the queue comes in (Orca, OSDI 2022; vLLM does the same).
 
-Two kinds of work alternate:
-- *prefill* reads a prompt: many tokens of one sequence in one forward, which fills its row of the KV cache. It is bound by
-  arithmetic. A long prompt is read in chunks, and between two decode steps only `prefill_tokens` of prompts pass, so that
-  running streams stall for a bounded time.
-- *decode* writes one token of every running sequence, reading the keys and values of all before it. It is bound by memory.
+A long prompt is read in chunks: a step reads `prefill_tokens` of prompts at most, so that running streams stall for a bounded
+time. A prompt isn't cut only to fill a step: its first token would come later, and nobody's sooner.
 
-    step        1  2  3  4  5  6  7  8  9
-    A           P  .  D  .  D  .  D  |          P  prefill: a chunk of its prompt
-    B              P  .  P  .  P  D  .  D       D  decode: one token
-    C                 q  q  q  q  q  P  D       .  has a row, and waits for this step
-                                                q  in the queue; here two may run at once
-                                                |  has finished, and left its row to C
+    step        1  2  3  4  5  6
+    A           P  D  D  D  |          P  prefill: its prompt, or a chunk of it
+    B              P  P  D  D  D       D  decode: one token
+    C                       P  D       |  has finished, and left its place to C; here two may run at once
 
-The KV cache is one tensor a layer, whose rows are all as long as the longest (`kv_cache.py`), so memory is rows x longest row:
+The KV cache is a pool of blocks (`block_pool.py`). A sequence has blocks for all of its tokens from its admission on, and gets
+one more whenever the last is full:
 
-    row 0  [#################-------]       # cached   - padding that a short row costs beside a long one
-    row 1  [########################]       the whole rectangle must stay within `cache_tokens`
-    row 2  [#####-------------------]
+    tokens  T T T T T T T T T T .      length: how many tokens are known, prompt and reply
+    cached  # # # # # # # - -  -      computed: of how many the keys and values are in the blocks
+    blocks  [  0  ] [  7  ] [  8  ]
+
+A sequence *decodes* where all tokens but its last are computed. A prompt whose beginning is in the pool, since another one had
+the same, shares those blocks and is read from there on; its last token is always computed, for its logits choose the next.
 
 Invariants:
-- One sequence at most is prefilled at a time, and it is the last row; `running` is in order of admission.
-- The rectangle fits into `cache_tokens` after each action, unless a single sequence is all there is: one of full length
-  must fit.
-- Nothing starves. The queue is first come, first served, and nobody overtakes; a prompt that has its row waits for one decode
-  step at most, a decode step for `prefill_tokens` at most.
+- `running` is in order of admission; at most one sequence is in the middle of its prompt, and it is the newest.
+- Blocks that are held never exceed the pool. One sequence of full length must fit.
+- Nothing starves. The queue is first come, first served, and nobody overtakes; every step has a token of each that decodes.
 
-When decoding would outgrow the cache, the newest sequence is preempted: it gives its row back, waits at the front, and is
-prefilled again with what it has generated (recomputed, not swapped: its tokens are known, so its reply doesn't change). The
-newest, because the least work is lost with it, and the oldest goes on to its end.
+When there is no block for the next token, the newest sequence is preempted: it gives its blocks back, waits at the front, and
+is prefilled again with what it has generated (recomputed, not swapped: its tokens are known, so its reply doesn't change), but
+for the blocks that nobody took meanwhile. The newest, since the least work is lost with it, and the oldest goes on to its end.
 """
 
+from collections import Counter
+from collections.abc import Mapping
+from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, replace
+
+from mafunzo.compute.inference.block_pool import BLOCK_TOKENS, BlockPool, block_count, block_keys
 
 
 @dataclass(frozen=True)
 class Limits:
-    """max_batch: sequences at once. prefill_tokens: how many prompt tokens may pass between two decode steps, which bounds
-    how long a running stream stalls. cache_tokens: rows x longest row; at least one sequence of full length must fit.
-    headroom_tokens: what a row must have left to grow when it is admitted, so that it isn't sent back at once."""
+    """max_batch: sequences at once. prefill_tokens: how many prompt tokens a step reads at most, which bounds how long a
+    running stream stalls. cache_tokens: what the pool has room for; one sequence of full length must fit. headroom_tokens:
+    what each sequence must have left to grow when one is admitted, so that it isn't sent back at once."""
 
     max_batch: int = 16
     prefill_tokens: int = 512
@@ -53,133 +57,171 @@ class Limits:
 
 @dataclass(frozen=True)
 class Sequence:
-    """cached: tokens whose keys and values are in the cache. pending: tokens yet to be prefilled."""
+    """length: tokens that are known. computed: tokens whose keys and values are in `blocks`.
+
+    keys: of its full blocks, as far as they are known. root: what its first block's key begins with. may_share: whether what is
+    in the pool already needn't be computed; not where the logits of the whole prompt are wanted.
+    """
 
     id: int
-    pending: int
-    cached: int = 0
+    length: int
+    computed: int = 0
+    blocks: tuple[int, ...] = ()
+    keys: tuple[bytes, ...] = ()
+    root: bytes = b""
+    may_share: bool = True
 
     @property
-    def total(self) -> int:
-        return self.cached + self.pending
+    def pending(self) -> int:
+        """How many tokens are yet to be run: one where it decodes."""
+        return self.length - self.computed
 
 
 @dataclass(frozen=True)
 class State:
-    """`running` is in order of admission. `prefilled` counts the prompt tokens since the last decode step."""
+    """`running` is in order of admission."""
 
     waiting: tuple[Sequence, ...] = ()
-    prefilling: Sequence | None = None
     running: tuple[Sequence, ...] = ()
-    prefilled: int = 0
-
-    @property
-    def active(self) -> tuple[Sequence, ...]:
-        """The sequences that hold a row."""
-        return self.running if self.prefilling is None else (*self.running, self.prefilling)
 
 
 @dataclass(frozen=True)
-class Prefill:
-    """Run the next `count` tokens of a sequence; `is_first` when it takes its row, `is_last` when it then decodes."""
+class Part:
+    """The next `count` tokens of a sequence."""
 
     id: int
     count: int
-    is_first: bool
-    is_last: bool
 
 
 @dataclass(frozen=True)
-class Decode:
-    """Run one token of each."""
+class Step:
+    """What comes next. `preempted` go back to the queue, the newest first; `admitted` leave it, each sharing `prefixes[id]`."""
 
-    ids: tuple[int, ...]
+    parts: tuple[Part, ...] = ()
+    preempted: tuple[int, ...] = ()
+    admitted: tuple[int, ...] = ()
+    prefixes: Mapping[int, tuple[int, ...]] | None = None
 
-
-@dataclass(frozen=True)
-class Preempt:
-    """Take a sequence's row back; it waits again."""
-
-    id: int
-
-
-@dataclass(frozen=True)
-class Rest:
-    """There is nothing to do."""
+    def prefix(self, id: int) -> tuple[int, ...]:
+        """Return the blocks that an admitted sequence shares."""
+        return (self.prefixes or {}).get(id, ())
 
 
-Action = Prefill | Decode | Preempt | Rest
+def decide(state: State, pool: BlockPool, limits: Limits) -> Step:
+    """Return the next step, without changing anything: the tokens of those that run, then of those that come in."""
+    running, preempted, available = _with_room_to_grow(state, pool)
+    budget = limits.prefill_tokens
+    parts = []
+    for sequence in running:
+        count = min(sequence.pending, budget) if sequence.pending > 1 else 1
+        budget -= count if sequence.pending > 1 else 0
+        parts.append(Part(sequence.id, count))
+    admitted: list[int] = []
+    prefixes = {}
+    for head in state.waiting if not preempted else ():
+        prefix = pool.match(head.keys[: (head.length - 1) // BLOCK_TOKENS]) if head.may_share else ()
+        pending = head.length - len(prefix) * BLOCK_TOKENS
+        needed = block_count(head.length) - sum(pool.references(block) > 0 for block in prefix)
+        if not _is_admissible(len(parts), pending, needed, budget, available, limits):
+            break  # and nobody else: a short one behind doesn't overtake a long one
+        count = min(pending, budget)
+        budget, available = budget - count, available - needed
+        parts.append(Part(head.id, count))
+        admitted.append(head.id)
+        prefixes[head.id] = prefix
+    return Step(tuple(parts), preempted, tuple(admitted), prefixes)
 
 
-def decide(state: State, limits: Limits) -> Action:
-    """Return the next action. Prompts and decode steps take turns, so that neither starves the other."""
-    # Prompts first, as long as what may pass between two decode steps isn't used up; decoding resets the count.
-    if not state.running or state.prefilled < limits.prefill_tokens:
-        candidate = state.prefilling or _next_admitted(state, limits)
-        if candidate is not None:
-            count = min(candidate.pending, limits.prefill_tokens)
-            if state.running:
-                count = min(count, limits.prefill_tokens - state.prefilled)
-            return Prefill(candidate.id, count, candidate is not state.prefilling, count == candidate.pending)
-    if not state.running:
-        return Rest()
-    # Each row grows by a token, so the rectangle grows by a column: make room for it before, not after.
-    if _padded(state.active, growth=1) > limits.cache_tokens and len(state.active) > 1:
-        return Preempt(state.active[-1].id)
-    return Decode(tuple(sequence.id for sequence in state.running))
-
-
-def submit(state: State, id: int, prompt_tokens: int) -> State:
+def submit(state: State, sequence: Sequence) -> State:
     """Put a new sequence at the end of the queue."""
-    return replace(state, waiting=(*state.waiting, Sequence(id, prompt_tokens)))
+    return replace(state, waiting=(*state.waiting, sequence))
 
 
-def apply(state: State, action: Action) -> State:
-    """Return the state once `action` is done."""
-    match action:
-        case Prefill():
-            sequence = state.prefilling or state.waiting[0]
-            sequence = Sequence(sequence.id, sequence.pending - action.count, sequence.cached + action.count)
-            waiting = state.waiting[1:] if action.is_first else state.waiting
-            prefilled = state.prefilled + action.count
-            if action.is_last:
-                return State(waiting, None, (*state.running, sequence), prefilled)
-            return State(waiting, sequence, state.running, prefilled)
-        case Decode():
-            running = tuple(replace(sequence, cached=sequence.cached + 1) for sequence in state.running)
-            return replace(state, running=running, prefilled=0)
-        case Preempt():
-            sequence = state.active[-1]
-            # One more than is cached: the token that was chosen last hasn't been run yet.
-            restart = Sequence(sequence.id, sequence.total + (sequence is not state.prefilling))
-            return replace(remove(state, sequence.id), waiting=(restart, *state.waiting))
-        case Rest():
-            return state
+def begin(state: State, pool: BlockPool, step: Step) -> State:
+    """Return the state in which the step's sequences have the blocks that it writes to."""
+    waiting, running = list(state.waiting), list(state.running)
+    for _ in step.preempted:
+        victim = running.pop()
+        pool.release(victim.blocks)
+        waiting.insert(0, replace(victim, computed=0, blocks=()))
+    for id in step.admitted:
+        sequence = waiting.pop(0)
+        prefix = step.prefix(id)
+        pool.share(prefix)
+        running.append(replace(sequence, computed=len(prefix) * BLOCK_TOKENS, blocks=prefix))
+    return State(tuple(waiting), tuple(_grown(sequence, pool) for sequence in running))
 
 
-def remove(state: State, id: int) -> State:
+def finish(state: State, pool: BlockPool, step: Step, token_ids: Mapping[int, Tokens[int]]) -> State:
+    """Return the state once the step has run; what has run to its last token gets one more. `token_ids`: of each sequence."""
+    counts = {part.id: part.count for part in step.parts}
+    running = (
+        _advanced(sequence, pool, counts[sequence.id], token_ids[sequence.id]) if sequence.id in counts else sequence
+        for sequence in state.running
+    )
+    return replace(state, running=tuple(running))
+
+
+def remove(state: State, pool: BlockPool, id: int) -> State:
     """Return the state without a sequence that finished, failed or was cancelled, wherever it was."""
+    for sequence in state.running:
+        if sequence.id == id:
+            pool.release(sequence.blocks)
     return State(
         tuple(sequence for sequence in state.waiting if sequence.id != id),
-        None if state.prefilling is not None and state.prefilling.id == id else state.prefilling,
         tuple(sequence for sequence in state.running if sequence.id != id),
-        state.prefilled,
     )
 
 
-def _next_admitted(state: State, limits: Limits) -> Sequence | None:
-    """Return the head of the queue if it fits, and nobody else: a short one behind doesn't overtake a long one.
+def _with_room_to_grow(state: State, pool: BlockPool) -> tuple[list[Sequence], tuple[int, ...], int]:
+    """Return who goes on, who is preempted, and how many blocks are left beside those that the next tokens need."""
+    running, preempted = list(state.running), []
+    available, dropped = pool.available, Counter[int]()
+    needed = sum(_missing(sequence) for sequence in running)
+    while needed > available and len(running) > 1:
+        victim = running.pop()
+        preempted.append(victim.id)
+        needed -= _missing(victim)
+        dropped.update(victim.blocks)
+        available += sum(dropped[block] == pool.references(block) for block in victim.blocks)
+    assert needed <= available, "a single sequence always fits"
+    return running, tuple(preempted), available - needed
 
-    It must fit with `headroom_tokens` for every row to grow: a sequence that is admitted into the last free token would be
-    preempted by the next decode step, prefilled again, and so on.
+
+def _is_admissible(running: int, pending: int, needed: int, budget: int, available: int, limits: Limits) -> bool:
+    """Return whether one more may run: alone it always goes.
+
+    Beside others it must leave `headroom_tokens` for each to grow: a sequence that is admitted into the last free block would
+    be preempted by the next step, prefilled again, and so on.
     """
-    if not state.waiting or len(state.running) >= limits.max_batch:
-        return None
-    head = state.waiting[0]
-    if state.running and _padded((*state.running, head), limits.headroom_tokens) > limits.cache_tokens:
-        return None
-    return head
+    if not running:
+        return True
+    is_cut_to_fill = budget < pending and budget < limits.prefill_tokens
+    headroom = block_count(limits.headroom_tokens) * (running + 1)
+    return running < limits.max_batch and not is_cut_to_fill and budget > 0 and needed + headroom <= available
 
 
-def _padded(sequences: tuple[Sequence, ...], growth: int) -> int:
-    return len(sequences) * (max(sequence.total for sequence in sequences) + growth)
+def _missing(sequence: Sequence) -> int:
+    return block_count(sequence.length) - len(sequence.blocks)
+
+
+def _grown(sequence: Sequence, pool: BlockPool) -> Sequence:
+    """Return a sequence with blocks for all of its tokens."""
+    missing = _missing(sequence)
+    if not missing:
+        return sequence
+    more = pool.take(missing, sequence.blocks[-1] if sequence.blocks else None)
+    return replace(sequence, blocks=(*sequence.blocks, *more))
+
+
+def _advanced(sequence: Sequence, pool: BlockPool, count: int, token_ids: Tokens[int]) -> Sequence:
+    computed = sequence.computed + count
+    full = computed // BLOCK_TOKENS
+    keys = sequence.keys
+    if full > len(keys):
+        keys = block_keys(sequence.root, token_ids[: full * BLOCK_TOKENS], keys)
+    for index in range(sequence.computed // BLOCK_TOKENS, full):
+        pool.publish(sequence.blocks[index], keys[index])
+    # Who has run to the last token chooses another, which is the next to run.
+    length = sequence.length + (computed == sequence.length)
+    return replace(sequence, computed=computed, length=length, keys=keys)

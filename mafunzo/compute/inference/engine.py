@@ -1,4 +1,4 @@
-"""The inference engine: token ids in, token stream out. One thread performs what the batcher decides (prefill, decode).
+"""The inference engine: token ids in, token stream out. One thread performs what the batcher decides, step by step.
 
 Requests come from any thread through a queue and are answered by events. A fault in one request ends that request only.
 """
@@ -7,16 +7,18 @@ import itertools
 import logging
 import queue
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from mafunzo.compute.device.out_of_memory import is_out_of_memory
 from mafunzo.compute.inference import batcher
+from mafunzo.compute.inference.block_pool import BLOCK_TOKENS, BlockPool, block_count, block_keys
 from mafunzo.compute.inference.detokenizer import Detokenizer, StopStrings, Tokenizer
+from mafunzo.compute.inference.executor import Executor, Row, Wanted
 from mafunzo.compute.inference.request import (
     Delta,
     Event,
@@ -36,24 +38,15 @@ logger = logging.getLogger(__name__)
 GREEDY = Sampling(temperature=0)
 PROMPT = "prompt"
 """What the engine's refusals are about."""
-
-
-class Executor(Protocol):
-    """Runs the network's forward passes over sequences with a KV cache, by id; one thread calls it."""
-
-    vocab_size: int
-    max_model_len: int
-
-    def prefill(self, id: int, token_ids: Sequence[int], all_logits: bool = False) -> Tensor: ...
-    def decode(self, tokens: dict[int, int]) -> dict[int, Tensor]: ...
-    def free(self, id: int) -> None: ...
-    def cache_budget_tokens(self) -> int: ...
+ROOT = b""
+"""What the keys of all blocks begin with: there is one network, and whoever asks it may share."""
 
 
 class Engine:
     """Generates replies over one executor, with continuous batching.
 
     stop_token_ids: tokens that end a reply. max_batch: sequences at once; more wait, first come, first served.
+    keeps_prefixes: whether what was computed of a prompt is kept for those that begin like it, as long as there is room.
     """
 
     def __init__(
@@ -63,6 +56,7 @@ class Engine:
         stop_token_ids: Collection[int] = (),
         max_batch: int = 16,
         limits: batcher.Limits | None = None,
+        keeps_prefixes: bool = True,
     ) -> None:
         self.executor = executor
         self.tokenizer = tokenizer
@@ -72,6 +66,8 @@ class Engine:
         self._inbox: queue.SimpleQueue[_Live | int | None] = queue.SimpleQueue()
         self._ids = itertools.count()
         self._state = batcher.State()
+        cache_tokens = max(self.limits.cache_tokens, self.max_model_len)
+        self._pool = BlockPool(block_count(cache_tokens), keeps_prefixes)
         self._live: dict[int, _Live] = {}
         self._is_closed = False
         self._closing = threading.Lock()
@@ -140,9 +136,9 @@ class Engine:
         return replies
 
     def load(self) -> tuple[int, int]:
-        """Return how many sequences hold a row of the KV cache, and how many wait."""
+        """Return how many sequences hold blocks of the KV cache, and how many wait."""
         state = self._state
-        return len(state.active), len(state.waiting) + self._inbox.qsize()
+        return len(state.running), len(state.waiting) + self._inbox.qsize()
 
     def close(self) -> None:
         """End the thread; requests under way fail."""
@@ -161,11 +157,7 @@ class Engine:
         try:
             with torch.inference_mode():
                 while self._take_messages():
-                    action = batcher.decide(self._state, self.limits)
-                    try:
-                        self._do(action)
-                    except Exception as error:  # noqa: BLE001 - the loop outlives whatever a request provokes
-                        self._fail(_involved(action), error)
+                    self._step()
         finally:
             self._fail_all()
 
@@ -179,7 +171,9 @@ class Engine:
 
     def _take_messages(self) -> bool:
         """Apply the inbox's messages, blocking while the engine is idle. Returns False once closed."""
-        is_idle = not (self._state.waiting or self._state.active)
+        is_idle = not (self._state.waiting or self._state.running)
+        if is_idle and self._pool.is_empty:
+            self.executor.clear()
         while is_idle or not self._inbox.empty():
             message = self._inbox.get()
             is_idle = False
@@ -189,72 +183,75 @@ class Engine:
                 self._cancel(message)
             else:
                 self._live[message.id] = message
-                self._state = batcher.submit(self._state, message.id, len(message.request.prompt_token_ids))
+                self._state = batcher.submit(self._state, message.sequence())
         return True
 
-    def _do(self, action: batcher.Action) -> None:
-        match action:
-            case batcher.Prefill():
-                self._prefill(action)
-            case batcher.Decode():
-                self._decode(action)
-            case batcher.Preempt():
-                self.executor.free(action.id)
-                self._live[action.id].start_over()
-                self._state = batcher.apply(self._state, action)
-                logger.info("Sent sequence %d back to the queue: the cache is full", action.id)
+    def _step(self) -> None:
+        """Run the next step of all that run, and choose their next tokens."""
+        step = batcher.decide(self._state, self._pool, self.limits)
+        self._state = batcher.begin(self._state, self._pool, step)
+        for id in step.preempted:
+            self._live[id].start_over()
+            logger.info("Sent sequence %d back to the queue: the cache is full", id)
+        for id in step.admitted:
+            self._live[id].admit(len(step.prefix(id)) * BLOCK_TOKENS)
+        sequences = {sequence.id: sequence for sequence in self._state.running}
+        rows = {part.id: self._live[part.id].row(sequences[part.id], part.count) for part in step.parts}
+        logits = self._forward(rows)
+        tokens = {id: live.token_ids for id, live in self._live.items()}
+        self._state = batcher.finish(self._state, self._pool, step, tokens)
+        for id, logits_QV in logits.items():
+            with self._isolated(id):
+                self._take(self._live[id], rows[id], logits_QV)
 
-    def _prefill(self, action: batcher.Prefill) -> None:
-        live = self._live[action.id]
-        token_ids = live.token_ids[live.position : live.position + action.count]
-        logits = self.executor.prefill(action.id, token_ids, live.wants_prompt_logprobs)
-        self._state = batcher.apply(self._state, action)
-        live.read(logits, action.count)
-        if action.is_last:
-            live.finish_prompt()
-            if live.max_tokens == 0:
-                self._end(live, live.finished(FinishReason.LENGTH))
-            else:
-                self._choose({action.id: logits[-1]})
+    def _forward(self, rows: dict[int, Row]) -> dict[int, Tensor]:
+        """Return the logits of each row. Where a step fails each of its rows runs alone, so that only the faulty one fails."""
+        try:
+            return dict(zip(rows, self.executor.forward(list(rows.values())), strict=True)) if rows else {}
+        except Exception as error:  # noqa: BLE001 - the loop outlives whatever a request provokes
+            if len(rows) == 1:
+                self._fail(next(iter(rows)), error)
+                return {}
+            logger.warning("A step of %d rows failed (%s): running each alone", len(rows), type(error).__name__)
+        apart = [self._forward({id: row}) for id, row in rows.items()]
+        return {id: logits for alone in apart for id, logits in alone.items()}
 
-    def _decode(self, action: batcher.Decode) -> None:
-        rows = self.executor.decode({id: self._live[id].token_ids[-1] for id in action.ids})
-        self._state = batcher.apply(self._state, action)
-        self._choose(rows)
+    def _take(self, live: "_Live", row: Row, logits_QV: Tensor) -> None:
+        """Take what a row's forward tells: log-probabilities of the prompt, and the next token once all are run."""
+        live.read(row, logits_QV)
+        if row.end < len(live.token_ids):
+            return
+        live.finish_prompt()
+        reason = FinishReason.LENGTH if live.max_tokens == 0 else live.take(logits_QV[-1])
+        if reason is not None:
+            self._end(live, live.finished(reason))
 
-    def _choose(self, rows: Mapping[int, Tensor]) -> None:
-        """Sample the next token of each sequence; end those that are complete."""
-        for id, logits_V in rows.items():
-            live = self._live[id]
-            try:
-                reason = live.take(logits_V)
-            except Exception as error:  # noqa: BLE001 - one row's fault isn't its neighbours'
-                self._fail((id,), error)
-                continue
-            if reason is not None:
-                self._end(live, live.finished(reason))
+    @contextmanager
+    def _isolated(self, id: int) -> Iterator[None]:
+        """Have what fails in the body end one request: one row's fault isn't its neighbours'."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - a fault ends its own request only
+            self._fail(id, error)
 
     def _cancel(self, id: int) -> None:
         if id in self._live:
             self._end(self._live[id], self._live[id].finished(FinishReason.CANCELED))
 
-    def _fail(self, ids: Collection[int], error: Exception) -> None:
+    def _fail(self, id: int, error: Exception) -> None:
         failure = _translate(error)
         if failure.code == FailedError.code:
-            logger.error("Requests failed", exc_info=error)
-        for id in ids:
-            if id in self._live:
-                self._end(self._live[id], Failed(failure))
+            logger.error("A request failed", exc_info=error)
+        self._end(self._live[id], Failed(failure))
 
     def _end(self, live: "_Live", event: Event) -> None:
-        self._state = batcher.remove(self._state, live.id)
-        self.executor.free(live.id)
+        self._state = batcher.remove(self._state, self._pool, live.id)
         del self._live[live.id]
         live.send(event)
 
 
 class _Live:
-    """A request under way. `token_ids`: prompt, then generated tokens. `position`: how many are in the KV cache."""
+    """A request under way. token_ids: prompt, then generated tokens. cached_tokens: of the prompt, those not computed."""
 
     def __init__(
         self,
@@ -270,7 +267,7 @@ class _Live:
         self.token_ids = list(request.prompt_token_ids)
         room = max_model_len - len(self.token_ids)
         self.max_tokens = room if request.max_tokens is None else request.max_tokens
-        self.position = 0
+        self.cached_tokens: int | None = None
         self._on_event = on_event
         self._stop_token_ids = stop_token_ids
         self._sampler = Sampler(request.sampling, request.prompt_token_ids)
@@ -290,18 +287,35 @@ class _Live:
     def wants_prompt_logprobs(self) -> bool:
         return self.request.prompt_logprobs is not None and not self._has_sent_prompt_logprobs
 
+    def sequence(self) -> batcher.Sequence:
+        """Return what the batcher has to know of it."""
+        keys = block_keys(ROOT, self.token_ids)
+        return batcher.Sequence(
+            self.id, len(self.token_ids), keys=keys, root=ROOT, may_share=not self.wants_prompt_logprobs
+        )
+
+    def admit(self, cached_tokens: int) -> None:
+        """Note how much of the prompt was in the cache when the request came in; not what a preempted one finds again."""
+        if self.cached_tokens is None:
+            self.cached_tokens = cached_tokens
+
+    def row(self, sequence: batcher.Sequence, count: int) -> Row:
+        """Return the next `count` tokens as the executor runs them."""
+        start, end = sequence.computed, sequence.computed + count
+        wanted = Wanted.LAST if end == len(self.token_ids) else Wanted.NONE
+        wanted = Wanted.ALL if self.wants_prompt_logprobs else wanted
+        return Row(self.token_ids[start:end], start, sequence.blocks, wanted)
+
     def start_over(self) -> None:
-        """Reset after preemption: nothing is in the KV cache any more."""
-        self.position = 0
+        """Reset after preemption: it is read from its beginning again."""
         self._prompt_logprobs = [None]
 
-    def read(self, logits: Tensor, count: int) -> None:
-        """Record the prefill of `count` tokens; row i of the logits scores token i + 1."""
+    def read(self, row: Row, logits_QV: Tensor) -> None:
+        """Record the prefill of a row; logits `i` score the token after it."""
         if self.wants_prompt_logprobs:
-            next_ids = self.request.prompt_token_ids[self.position + 1 : self.position + count + 1]
+            next_ids = self.request.prompt_token_ids[row.start + 1 : row.end + 1]
             top = self.request.prompt_logprobs or 0
-            self._prompt_logprobs += [logprob(row, token, top) for row, token in zip(logits, next_ids, strict=False)]
-        self.position += count
+            self._prompt_logprobs += [logprob(one, token, top) for one, token in zip(logits_QV, next_ids, strict=False)]
 
     def finish_prompt(self) -> None:
         """Send the prompt's log-probabilities, once."""
@@ -336,7 +350,7 @@ class _Live:
 
     def finished(self, reason: FinishReason) -> Finished:
         """Return the last event."""
-        return Finished(reason, len(self.request.prompt_token_ids), self.generated)
+        return Finished(reason, len(self.request.prompt_token_ids), self.generated, self.cached_tokens or 0)
 
     def send(self, event: Event) -> None:
         """Call the listener; its exception is logged and ends nothing."""
@@ -354,12 +368,6 @@ class _Live:
         if text or self._unsent_ids:
             self.send(Delta(text, tuple(self._unsent_ids), tuple(self._unsent_logprobs)))
         self._unsent_ids, self._unsent_logprobs = [], []
-
-
-def _involved(action: batcher.Action) -> tuple[int, ...]:
-    if isinstance(action, batcher.Decode):
-        return action.ids
-    return () if isinstance(action, batcher.Rest) else (action.id,)
 
 
 def _translate(error: Exception) -> MafunzoError:

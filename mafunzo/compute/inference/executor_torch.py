@@ -1,12 +1,15 @@
-"""The reference executor: a `transformers` network and a slot cache. Every architecture, any device.
+"""The reference executor: a `transformers` network and a paged cache. Every architecture with keys and values, any device.
 
+A forward is one line of tokens, those of all rows one after another: layers that look at one token at a time don't know
+whose it is, and attention is computed row by row (`attention.py`).
 This is the one file of the engine that knows a device: what memory it has, and where tensors go.
-Shapes: B rows, Q tokens of a prompt, V the vocabulary.
+Shapes: N tokens of all rows, V the vocabulary.
 """
 
 import json
 import logging
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,8 @@ from mafunzo import cgroup
 from mafunzo.compute.device.memory import free_bytes
 from mafunzo.compute.device.precision import half_formats
 from mafunzo.compute.inference.attention import attend_by_rows
-from mafunzo.compute.inference.kv_cache import SlotCache
+from mafunzo.compute.inference.executor import Row, Wanted
+from mafunzo.compute.inference.kv_cache import PagedCache
 from mafunzo.compute.inference.packing import pack_linears
 from mafunzo.compute.model.loading import exact_length, rope_parameters
 from mafunzo.errors import NotSupported
@@ -29,7 +33,7 @@ MEMORY_SHARE = 0.4
 
 
 class TorchExecutor:
-    """Runs a network over sequences by id, with their KV cache. Not thread-safe: one thread calls it.
+    """Runs a network over the rows of a batch, with their KV cache. Not thread-safe: one thread calls it.
 
     `max_model_len` is the longest sequence, prompt and reply together. `pack_weights`: on a CPU, lay the weights out for
     speed; nothing else can use the network then. `cache_bytes`: what the KV cache may take; a longer sequence than fits is none
@@ -53,33 +57,24 @@ class TorchExecutor:
         self.vocab_size: int = network.get_input_embeddings().num_embeddings
         self.max_model_len = min(_context_length(self.config), max_model_len or 1 << 30)
         self.parameters: int = sum(p.numel() for p in network.parameters())
-        self.cache = SlotCache(self.config.num_hidden_layers, self.device, self._limit(cache_bytes))
+        self.cache = PagedCache(self.config.num_hidden_layers, self.device, self._limit(cache_bytes))
         if pack_weights and self.device.type == "cpu":
             pack_linears(network)
         self._warm_up()
 
     @torch.inference_mode()
-    def prefill(self, id: int, token_ids: Sequence[int], all_logits: bool = False) -> Tensor:
-        """Run the next chunk of a prompt; return the logits after its last token, [1, V], or after each, [Q, V]."""
-        positions = self.cache.open_prefill(id, len(token_ids))
-        logits_QV = self._forward([list(token_ids)], positions, 0 if all_logits else 1)[0]
-        self.cache.advance()
-        return logits_QV
+    def forward(self, rows: Sequence[Row]) -> list[Tensor]:
+        """Run all rows in one pass; return the logits of each, [as many as wanted, V]."""
+        window = self.cache.open(rows)
+        columns = [_wanted_columns(row, segment.columns) for row, segment in zip(rows, window.segments, strict=True)]
+        index = [column for row_columns in columns for column in row_columns]
+        logits_NV = self._run([id for row in rows for id in row.token_ids], window.positions, index or [0])
+        ends = accumulate(len(row_columns) for row_columns in columns)
+        return [logits_NV[end - len(row_columns) : end] for end, row_columns in zip(ends, columns, strict=True)]
 
-    @torch.inference_mode()
-    def decode(self, tokens: dict[int, int]) -> dict[int, Tensor]:
-        """Run one token of each sequence; return its logits, [V], by id. All fully prefilled sequences must take part."""
-        ids = self.cache.ids[: len(tokens)]
-        assert set(ids) == set(tokens), "the decoding sequences must be the first rows"
-        positions = self.cache.open_decode(len(ids))
-        logits_BV = self._forward([[tokens[id]] for id in ids], positions, 1)[:, 0]
-        self.cache.advance()
-        return dict(zip(ids, logits_BV, strict=True))
-
-    @torch.inference_mode()
-    def free(self, id: int) -> None:
-        """Free a sequence's row of the KV cache."""
-        self.cache.free(id)
+    def clear(self) -> None:
+        """Give the memory of all blocks back."""
+        self.cache.clear()
 
     def cache_budget_tokens(self, share: float = MEMORY_SHARE) -> int:
         """Return how many tokens fit into `share` of the memory that is free now, and into the cache's limit; at least one
@@ -99,16 +94,17 @@ class TorchExecutor:
             self.max_model_len = tokens - 1
         return tokens
 
-    def _forward(self, token_ids: list[list[int]], positions: Tensor, logits_to_keep: int) -> Tensor:
+    def _run(self, token_ids: list[int], positions: Tensor, index: list[int]) -> Tensor:
+        """Run the tokens of all rows in one line; return the logits at `index`, [len(index), V]."""
         output = self.network(
-            input_ids=torch.tensor(token_ids, device=self.device),
+            input_ids=torch.tensor([token_ids], device=self.device),
             position_ids=positions,
             past_key_values=self.cache,
             use_cache=True,
-            logits_to_keep=logits_to_keep,
+            logits_to_keep=torch.tensor(index, device=self.device),
         )
         logits: Tensor = output.logits
-        return logits
+        return logits[0]
 
     def _bytes_per_token(self) -> int:
         config = self.config
@@ -117,16 +113,27 @@ class TorchExecutor:
         return int(2 * config.num_hidden_layers * heads * width * self.dtype.itemsize)
 
     def _warm_up(self) -> None:
-        """Warm up with two rows for a step, so that an unsupported architecture is refused now, not in a request."""
+        """Warm up with two rows for two steps, so that an unsupported architecture is refused now, not in a request."""
         try:
-            for id in (0, 1):
-                self.prefill(id, [0] * (id + 1))
-            self.decode({0: 0, 1: 0})
+            self.forward([Row([0, 0], 0, (0,)), Row([0], 0, (1,))])
+            logits = self.forward([Row([0], 2, (0,)), Row([0, 0], 1, (1,))])
         except (TypeError, AttributeError, IndexError, RuntimeError) as error:
             name = type(self.network).__name__
             raise NotSupported(f"{name} can't be served in batches: {type(error).__name__}: {error}") from error
-        for id in (0, 1):
-            self.free(id)
+        if self.cache.layers[0].keys is None or logits[0].shape[0] != 1:
+            raise NotSupported(f"{type(self.network).__name__} can't be served in batches: it ignores the cache.")
+        self.clear()
+
+
+def _wanted_columns(row: Row, columns: slice) -> range:
+    """Return at which places in the line of all tokens a row's logits are wanted."""
+    match row.wanted:
+        case Wanted.ALL:
+            return range(columns.start, columns.stop)
+        case Wanted.LAST:
+            return range(columns.stop - 1, columns.stop)
+        case Wanted.NONE:
+            return range(columns.stop, columns.stop)
 
 
 def _context_length(config: Any) -> int:

@@ -1,42 +1,80 @@
-"""The KV cache: keys and values of many sequences as a `transformers` cache, so that a decode step is one batched forward.
+"""The KV cache: keys and values in blocks, as a `transformers` cache, so that a step is one forward for many sequences.
 
-Each layer holds K and V as [slots, heads, T, D]. The sequences are dense in rows 0..B-1, a row that is freed is filled
-from the end, and the last row stays the last: it may be one that is still being prefilled, while those before it decode.
-A forward runs in one of two windows: *prefill* writes the next tokens of one row, *decode* writes one token to each of
-the first rows, each at its own length.
+Each layer holds K and V as [heads, tokens, D], where block `b` is the tokens from `b * BLOCK_TOKENS` on. Whose a block is
+isn't known here: a forward comes with the block table of each of its rows (`open`).
+
+    tokens     0    16   32   48   64   80
+               [ b0 ][ b1 ][ b2 ][ b3 ][ b4 ]
+    table A    0, 1          one run: a view of K, nothing is copied
+    table B    3, 4, 1       two runs: attention reads both and adds up, or they are concatenated first
+
+Why heads come first, and blocks aren't gathered: on a CPU, reading a sequence where it lies costs what reading it must, and
+gathering the blocks of sixteen sequences at each step took five to seven times as long as the attention itself (264 tokens
+each, one core with AVX-512, float32). So the pool places a sequence's blocks one after another where it can (`block_pool.py`).
 """
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-BLOCK_TOKENS = 128
+from mafunzo.compute.inference.block_pool import BLOCK_TOKENS
+from mafunzo.compute.inference.executor import Row
+
+Run = tuple[int, int]
+"""Tokens that follow one another in memory: the first, and how many."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A row in the line of all tokens that a forward runs: `columns` of it, positions `start` on, and where its tokens lie."""
+
+    columns: slice
+    start: int
+    runs: tuple[Run, ...]
+
+    @property
+    def count(self) -> int:
+        return int(self.columns.stop - self.columns.start)
+
+    @property
+    def end(self) -> int:
+        """How many tokens it has, those of this forward included."""
+        return self.start + self.count
 
 
 class Window:
-    """Where the next forward reads and writes, shared by all layers.
+    """What the next forward reads and writes, shared by all layers.
 
-    starts: the length so far of each of its rows, which are consecutive from `first_row`; it writes `count` tokens to each.
-    end: how many tokens of a row the forward can see. positions: [rows, count].
+    places_N: where each of its tokens is written. positions: [1, N].
     """
 
-    def __init__(self, first_row: int, starts: list[int], count: int, device: torch.device) -> None:
-        self.starts, self.count = starts, count
-        self.end = max(starts) + count
-        self.rows = slice(first_row, first_row + len(starts))
-        self.starts_B = torch.tensor(starts, device=device)
-        self.rows_B = torch.arange(len(starts), device=device) + first_row
-        self.positions = self.starts_B[:, None] + torch.arange(count, device=device)
+    def __init__(self, rows: Sequence[Row], device: torch.device) -> None:
+        segments: list[Segment] = []
+        places: list[int] = []
+        positions: list[int] = []
+        for row in rows:
+            first, count = len(places), len(row.token_ids)
+            runs = clipped(memory_runs(row.blocks), 0, row.end)
+            for start, length in clipped(runs, row.start, count):
+                places += range(start, start + length)
+            positions += range(row.start, row.end)
+            segments.append(Segment(slice(first, first + count), row.start, runs))
+        self.segments = tuple(segments)
+        self.places_N = torch.tensor(places, device=device)
+        self.positions = torch.tensor([positions], device=device)
 
     @property
-    def is_one_row(self) -> bool:
-        return len(self.starts) == 1
+    def longest(self) -> int:
+        return max(segment.end for segment in self.segments)
 
 
-class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
-    """One layer's K and V. Unwritten entries are zero: a masked NaN would still propagate through the softmax."""
+class PagedLayer(CacheLayerMixin):  # type: ignore[misc]
+    """One layer's K and V. What hasn't been written is never read."""
 
     is_sliding = False
     keys: Any  # Tensor, or None while the cache is empty
@@ -45,47 +83,37 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self.window: Window | None = None
-        self.capacity = (0, 0)
+        self.tokens = 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        self.keys = key_states.new_zeros((0, key_states.shape[1], 0, key_states.shape[3]))
-        self.values = value_states.new_zeros((0, value_states.shape[1], 0, value_states.shape[3]))
+        self.keys = key_states.new_empty((key_states.shape[1], 0, key_states.shape[3]))
+        self.values = value_states.new_empty((value_states.shape[1], 0, value_states.shape[3]))
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write the window's tokens; return what its rows hold, [rows, heads, end, D], as views."""
+        """Write the window's tokens; return all that the layer holds, [1, heads, tokens, D]."""
         window = self.window
         assert window is not None
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        self.keys = _resized(self.keys, self.capacity)
-        self.values = _resized(self.values, self.capacity)
-        if window.is_one_row:
-            self.keys[window.rows, :, window.starts[0] : window.end] = key_states
-            self.values[window.rows, :, window.starts[0] : window.end] = value_states
-        else:
-            self.keys[window.rows_B, :, window.starts_B] = key_states[:, :, 0]
-            self.values[window.rows_B, :, window.starts_B] = value_states[:, :, 0]
-        return self.keys[window.rows, :, : window.end], self.values[window.rows, :, : window.end]
+        self.keys = _with_room(self.keys, self.tokens)
+        self.values = _with_room(self.values, self.tokens)
+        self.keys.index_copy_(1, window.places_N, key_states[0])
+        self.values.index_copy_(1, window.places_N, value_states[0])
+        return self.keys[None], self.values[None]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Return how many tokens the queries see, and the first one's position."""
+        """Return how many tokens the longest row sees, and the first one's position."""
         assert self.window is not None
-        return self.window.end, 0
+        return self.window.longest, 0
 
     def get_seq_length(self) -> int:
         """Return the longest row's length before the forward."""
-        return max(self.window.starts) if self.window is not None else 0
+        return 0 if self.window is None else max(segment.start for segment in self.window.segments)
 
     def get_max_length(self) -> int:
         """Return that there is no maximum, in transformers' convention."""
         return -1
-
-    def move(self, source: int, target: int, length: int) -> None:
-        """Copy a row's first `length` tokens over another row."""
-        if self.is_initialized:
-            self.keys[target, :, :length] = self.keys[source, :, :length]
-            self.values[target, :, :length] = self.values[source, :, :length]
 
     def clear(self) -> None:
         """Give the memory back."""
@@ -93,95 +121,69 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
         self.is_initialized = False
 
 
-class SlotCache(Cache):  # type: ignore[misc]
-    """The rows, by sequence id. A forward is announced (`open_...`), run, and counted (`advance`).
+class PagedCache(Cache):  # type: ignore[misc]
+    """The blocks of all layers. A forward is announced by `open`, then run.
 
-    most_tokens: rows x longest row that it may have memory for, None for no limit; what it holds always fits into that.
+    most_tokens: what the blocks have room for, None for no limit. Memory is taken as blocks are used, the lowest first.
     """
 
     def __init__(self, layers: int, device: torch.device, most_tokens: int | None = None) -> None:
-        super().__init__(layers=[SlotLayer() for _ in range(layers)])
+        super().__init__(layers=[PagedLayer() for _ in range(layers)])
         self.device = device
         self.most_tokens = most_tokens
-        self.ids: list[int] = []
-        self.lengths: list[int] = []
         self._window: Window | None = None
-        self._capacity = (0, 0)
+        self._tokens = 0
 
-    def open_prefill(self, id: int, count: int) -> Tensor:
-        """Announce `count` further tokens of a sequence, which takes a new last row if it has none; return positions."""
-        if id not in self.ids:
-            self.ids.append(id)
-            self.lengths.append(0)
-        row = self.ids.index(id)
-        return self._open(Window(row, [self.lengths[row]], count, self.device))
+    def open(self, rows: Sequence[Row]) -> Window:
+        """Announce the tokens of some sequences; each table has blocks for them."""
+        window = self._window = Window(rows, self.device)
+        needed = (max(max(row.blocks) for row in rows) + 1) * BLOCK_TOKENS
+        if needed > self._tokens:
+            room = needed + needed // 2
+            self._tokens = room if self.most_tokens is None else max(needed, min(room, self.most_tokens))
+        for layer in self.layers:
+            layer.window, layer.tokens = window, self._tokens
+        return window
 
-    def open_decode(self, rows: int) -> Tensor:
-        """Announce one token for each of the first rows, in the order of `ids`; return positions, [rows, 1]."""
-        return self._open(Window(0, self.lengths[:rows], 1, self.device))
+    def clear(self) -> None:
+        """Give all memory back."""
+        self._tokens = 0
+        for layer in self.layers:
+            layer.clear()
 
-    def advance(self) -> None:
-        """Count the tokens of the forward that has run. Without it, the next forward writes over them."""
-        window = self._window
-        assert window is not None
-        for row in range(window.rows.start, window.rows.stop):
-            self.lengths[row] += window.count
-
-    def free(self, id: int) -> None:
-        """Take a sequence out. Rows stay dense, and the last row stays the last. An empty cache holds no memory."""
-        if id not in self.ids:
-            return
-        row, last = self.ids.index(id), len(self.ids) - 1
-        if row < last - 1:
-            self._move(last - 1, row)
-        if row < last:
-            self._move(last, last - 1)
-        self.ids.pop()
-        self.lengths.pop()
-        if not self.ids:
-            self._capacity = (0, 0)
-            for layer in self.layers:
-                layer.clear()
-
-    def get_query_offset(self, layer_idx: int = 0) -> int | Tensor:
-        """Return where the queries start: a number for one row, [rows, 1] for rows that each have their own length."""
+    def get_query_offset(self, layer_idx: int = 0) -> Window:
+        """Return what our mask function (`attention.py`) needs, in the place of one position for all rows."""
         assert self._window is not None
-        return self._window.starts[0] if self._window.is_one_row else self._window.starts_B[:, None]
-
-    def _open(self, window: Window) -> Tensor:
-        self._window = window
-        slots, tokens = self._capacity
-        if len(self.ids) > slots or window.end > tokens:
-            longest = max(window.end, *self.lengths)
-            slots = len(self.ids) if len(self.ids) <= slots else 1 << (len(self.ids) - 1).bit_length()
-            tokens = _round_up(longest + longest // 4, BLOCK_TOKENS)
-            self._capacity = self._within_limit(slots, tokens, longest)
-        for layer in self.layers:
-            layer.window, layer.capacity = window, self._capacity
-        return window.positions
-
-    def _within_limit(self, slots: int, tokens: int, longest: int) -> tuple[int, int]:
-        """Return room for the rows as they are where room to grow would take more than there may be."""
-        if self.most_tokens is None or slots * tokens <= self.most_tokens:
-            return slots, tokens
-        rows = len(self.ids)
-        return rows, max(longest, min(tokens, self.most_tokens // rows))
-
-    def _move(self, source: int, target: int) -> None:
-        for layer in self.layers:
-            layer.move(source, target, self.lengths[source])
-        self.ids[target], self.lengths[target] = self.ids[source], self.lengths[source]
+        return self._window
 
 
-def _resized(rows: Tensor, capacity: tuple[int, int]) -> Tensor:
-    """Return `rows` with room for `capacity` (slots, tokens), keeping what fits both."""
-    if (rows.shape[0], rows.shape[2]) == capacity:
-        return rows
-    slots, tokens = min(rows.shape[0], capacity[0]), min(rows.shape[2], capacity[1])
-    larger = rows.new_zeros((capacity[0], rows.shape[1], capacity[1], rows.shape[3]))
-    larger[:slots, :, :tokens] = rows[:slots, :, :tokens]
+@lru_cache(maxsize=1024)
+def memory_runs(blocks: tuple[int, ...]) -> tuple[Run, ...]:
+    """Return where the tokens of a block table lie, in their order, in as few runs as there are."""
+    runs: list[Run] = []
+    for block in blocks:
+        start = block * BLOCK_TOKENS
+        if runs and sum(runs[-1]) == start:
+            runs[-1] = (runs[-1][0], runs[-1][1] + BLOCK_TOKENS)
+        else:
+            runs.append((start, BLOCK_TOKENS))
+    return tuple(runs)
+
+
+def clipped(runs: Iterable[Run], skipped: int, count: int) -> tuple[Run, ...]:
+    """Return the runs of `count` tokens after the first `skipped`."""
+    parts = []
+    for start, length in runs:
+        first, last = min(skipped, length), min(skipped + count, length)
+        if first < last:
+            parts.append((start + first, last - first))
+        skipped, count = skipped - first, count - (last - first)
+    return tuple(parts)
+
+
+def _with_room(states: Tensor, tokens: int) -> Tensor:
+    if states.shape[1] >= tokens:
+        return states
+    larger = states.new_empty((states.shape[0], tokens, states.shape[2]))
+    larger[:, : states.shape[1]] = states
     return larger
-
-
-def _round_up(number: int, multiple: int) -> int:
-    return -(-number // multiple) * multiple

@@ -57,11 +57,13 @@ class Delta:
 
 @dataclass(frozen=True)
 class Finished:
-    """The last event of a reply. `completion_tokens` counts the stop token."""
+    """The last event of a reply. `completion_tokens` counts the stop token, `cached_tokens` those of the prompt that were in
+    the KV cache already."""
 
     reason: FinishReason
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,69 @@
 """Rows attend at their own positions, as the library's own kernel would."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from transformers.masking_utils import causal_mask_function
 
-from mafunzo.compute.inference.attention import attend_by_rows, row_attention, row_mask
+from mafunzo.compute.inference.attention import View, Views, attend_by_rows, row_attention, row_mask
+from mafunzo.compute.inference.executor import Row
+from mafunzo.compute.inference.kv_cache import Run, Window
 from mafunzo.errors import NotSupported
 from tests.support.tiny_network import make_network
 
 MODULE = torch.nn.Module()
 
 
+def window(*rows: Row) -> Window:
+    return Window(rows, torch.device("cpu"))
+
+
+def views(window: Window, pattern: Any) -> tuple[View, ...]:
+    mask = row_mask(batch_size=1, q_length=1, kv_length=1, q_offset=window, mask_function=pattern)
+    assert isinstance(mask, Views)
+    return mask.rows
+
+
+def sliding(row: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    return (key <= query) & (key > query - 20)
+
+
+def every_other(row: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    return (key <= query) & ((query - key) % 2 == 0)
+
+
 def test_each_row_sees_the_keys_up_to_its_own_position() -> None:
-    offsets = torch.tensor([[0], [2]])
-    mask = row_mask(batch_size=2, q_length=1, kv_length=4, q_offset=offsets, mask_function=causal_mask_function)
-    assert mask is not None and mask.shape == (2, 1, 1, 4)
-    assert mask[:, 0, 0].tolist() == [[True, False, False, False], [True, True, True, False]]
+    rows = views(window(Row([7], 2, (4,)), Row([7], 17, (6, 7))), causal_mask_function)
+    assert [(view.runs, view.mask) for view in rows] == [(((64, 3),), None), (((96, 18),), None)]
+
+
+@pytest.mark.parametrize(
+    ("blocks", "runs"),
+    [
+        pytest.param((6, 7, 8), ((110, 20),), id="one run"),
+        pytest.param((6, 9, 10), ((110, 2), (144, 18)), id="two runs"),
+        pytest.param((9, 4, 1), ((158, 2), (64, 16), (16, 2)), id="backwards"),
+    ],
+)
+def test_a_sliding_window_shortens_what_one_token_reads(blocks: tuple[int, ...], runs: tuple[Run, ...]) -> None:
+    [view] = views(window(Row([7], 33, blocks)), sliding)
+    assert (view.runs, view.mask) == (runs, None)
+
+
+def test_a_pattern_with_gaps_is_a_mask() -> None:
+    [view] = views(window(Row([7], 4, (0,))), every_other)
+    assert view.mask is not None and view.mask.flatten().tolist() == [True, False, True, False, True]
+
+
+def test_a_whole_prompt_within_the_window_leaves_the_mask_to_the_kernel_and_a_later_chunk_does_not() -> None:
+    whole, chunk, long = views(window(Row([7] * 9, 0, (0,)), Row([7] * 3, 2, (1,)), Row([7] * 30, 0, (2, 3))), sliding)
+    assert whole.is_causal and whole.mask is None
+    assert chunk.mask is not None and chunk.mask[0, 0].tolist() == [
+        [True, True, True, False, False], [True, True, True, True, False], [True] * 5
+    ]  # fmt: skip
+    assert long.mask is not None and long.mask[0, 0].sum(-1).tolist() == [min(i + 1, 20) for i in range(30)]
 
 
 def test_rows_of_one_position_may_leave_the_mask_to_the_kernel_but_not_with_a_soft_cap() -> None:

@@ -1,165 +1,248 @@
 """The batcher's decisions, and what follows from many of them."""
 
 import random
+from collections import Counter
 from dataclasses import dataclass, field
 
 import pytest
 
 from mafunzo.compute.inference import batcher
 from mafunzo.compute.inference.batcher import (
-    Decode,
     Limits,
-    Preempt,
-    Prefill,
-    Rest,
+    Part,
     Sequence,
     State,
-    apply,
+    Step,
+    begin,
     decide,
+    finish,
     remove,
     submit,
 )
+from mafunzo.compute.inference.block_pool import BLOCK_TOKENS, BlockPool, block_count, block_keys
 
-LIMITS = Limits(max_batch=2, prefill_tokens=100, cache_tokens=1000, headroom_tokens=10)
+LIMITS = Limits(max_batch=2, prefill_tokens=100, headroom_tokens=16)
 
 
-def running(*lengths: int) -> tuple[Sequence, ...]:
-    return tuple(Sequence(i, 0, length) for i, length in enumerate(lengths))
+def waiting(*lengths: int) -> tuple[Sequence, ...]:
+    return tuple(Sequence(7 + i, length) for i, length in enumerate(lengths))
+
+
+def situation(
+    running: tuple[tuple[int, int], ...], queue: tuple[Sequence, ...] = (), size: int = 100
+) -> tuple[State, BlockPool]:
+    """Return a state whose running sequences have (computed, pending) tokens, and the pool that their blocks are from."""
+    pool = BlockPool(size)
+    sequences = tuple(
+        Sequence(i, computed + pending, computed, pool.take(block_count(computed + pending - (pending == 1))))
+        for i, (computed, pending) in enumerate(running)
+    )
+    return State(queue, sequences), pool
+
+
+def parts(*counts: tuple[int, int]) -> tuple[Part, ...]:
+    return tuple(Part(*count) for count in counts)
 
 
 @pytest.mark.parametrize(
-    ("state", "expected"),
+    ("running", "queue", "size", "expected", "preempted"),
     [
-        pytest.param(State(), Rest(), id="nothing to do"),
-        pytest.param(State((Sequence(7, 30), Sequence(8, 5))), Prefill(7, 30, True, True), id="first come, first served"),
-        pytest.param(State((Sequence(7, 300),)), Prefill(7, 100, True, False), id="a long prompt in chunks"),
-        pytest.param(
-            State((Sequence(8, 5),), Sequence(7, 200, 100)), Prefill(7, 100, False, False), id="the begun one goes on first"
-        ),
-        pytest.param(State(running=running(5)), Decode((0,)), id="decode"),
-        pytest.param(State((Sequence(7, 30),), running=running(5)), Prefill(7, 30, True, True), id="admit before decoding"),
-        pytest.param(
-            State((Sequence(7, 30),), running=running(5), prefilled=90),
-            Prefill(7, 10, True, False),
-            id="only what is left of the turn",
-        ),
-        pytest.param(
-            State((Sequence(7, 30),), running=running(5), prefilled=100), Decode((0,)), id="then it's the others' turn"
-        ),
-        pytest.param(State((Sequence(7, 30),), running=running(5, 6)), Decode((0, 1)), id="the batch is full"),
-        pytest.param(
-            State((Sequence(7, 600), Sequence(8, 5)), running=running(5)), Decode((0,)), id="the cache has no room, nor does a short one overtake"
-        ),
-        pytest.param(State((Sequence(7, 5000),)), Prefill(7, 100, True, False), id="alone it always goes"),
-        pytest.param(State(running=running(10, 500)), Preempt(1), id="the newest goes back when the cache is full"),
-        pytest.param(State(running=running(2000)), Decode((0,)), id="the last one never goes back"),
-        pytest.param(
-            State((), Sequence(9, 100, 400), running(500), 100), Preempt(9), id="one that is being prefilled goes back too"
-        ),
+        pytest.param((), (), 100, (), (), id="nothing to do"),
+        pytest.param((), (30, 5), 100, ((7, 30), (8, 5)), (), id="two prompts in one step"),
+        pytest.param((), (80, 30), 100, ((7, 80),), (), id="a prompt isn't cut to fill a step"),
+        pytest.param((), (300,), 100, ((7, 100),), (), id="a long prompt in chunks"),
+        pytest.param(((100, 200),), (5,), 100, ((0, 100),), (), id="the begun one goes on first"),
+        pytest.param(((100, 20),), (5,), 100, ((0, 20), (7, 5)), (), id="what it leaves of a step is another's"),
+        pytest.param(((5, 1),), (), 100, ((0, 1),), (), id="decode"),
+        pytest.param(((5, 1),), (30,), 100, ((0, 1), (7, 30)), (), id="decode and prefill in one step"),
+        pytest.param(((5, 1),), (300,), 100, ((0, 1), (7, 100)), (), id="and a chunk"),
+        pytest.param(((5, 1), (6, 1)), (30,), 100, ((0, 1), (1, 1)), (), id="the batch is full"),
+        pytest.param(((5, 1),), (600, 5), 20, ((0, 1),), (), id="no room, nor does a short one overtake"),
+        pytest.param(((5, 1),), (240,), 18, ((0, 1), (7, 100)), (), id="room, and some to grow"),
+        pytest.param(((5, 1),), (241,), 18, ((0, 1),), (), id="room, but none to grow"),
+        pytest.param((), (288,), 18, ((7, 100),), (), id="alone it always goes"),
+        pytest.param(((16, 1), (160, 1)), (5,), 11, ((0, 1),), (1,), id="the newest goes back when no block is left"),
+        pytest.param(((16, 1), (160, 1)), (), 13, ((0, 1), (1, 1)), (), id="not while there is one"),
+        pytest.param(((16, 1), (50, 60)), (), 8, ((0, 1),), (1,), id="nor one that is being prefilled stays"),
+        pytest.param(((176, 1),), (5,), 12, ((0, 1),), (), id="the last one never goes back"),
     ],
-)  # fmt: skip
-def test_decide(state: State, expected: object) -> None:
-    assert decide(state, LIMITS) == expected
+)
+def test_decide(
+    running: tuple[tuple[int, int], ...],
+    queue: tuple[int, ...],
+    size: int,
+    expected: tuple[tuple[int, int], ...],
+    preempted: tuple[int, ...],
+) -> None:
+    state, pool = situation(running, waiting(*queue), size)
+    step = decide(state, pool, LIMITS)
+    assert (step.parts, step.preempted) == (parts(*expected), preempted)
+    assert step.admitted == tuple(part.id for part in step.parts if part.id >= 7)
+
+
+def test_a_decision_changes_nothing() -> None:
+    state, pool = situation(((5, 1),), waiting(30))
+    assert decide(state, pool, LIMITS) == decide(state, pool, LIMITS)
+    assert (pool.available, state.waiting) == (99, waiting(30))
 
 
 def test_a_sequence_that_was_sent_back_waits_in_front_with_all_its_tokens() -> None:
-    state = apply(State((Sequence(9, 3),), running=running(10, 500)), Preempt(1))
-    assert state.waiting == (Sequence(1, 501), Sequence(9, 3))
-    assert state.running == running(10)
+    state, pool = situation(((16, 1), (160, 1)), waiting(3), 11)
+    state = begin(state, pool, decide(state, pool, LIMITS))
+    assert [(sequence.id, sequence.length, sequence.computed) for sequence in state.waiting] == [(1, 161, 0), (7, 3, 0)]
+    assert [(sequence.id, len(sequence.blocks)) for sequence in state.running] == [(0, 2)]
+
+
+def test_several_that_are_sent_back_keep_their_order() -> None:
+    state, pool = situation(((64, 1), (16, 1), (16, 1)), (), 6)
+    step = decide(state, pool, Limits(3))
+    assert step.preempted == (2, 1)
+    state = begin(state, pool, step)
+    assert [sequence.id for sequence in state.waiting] == [1, 2]
 
 
 @pytest.mark.parametrize("id", [0, 1, 7, 8])
-def test_a_cancelled_sequence_is_gone_wherever_it_was(id: int) -> None:
-    state = remove(State((Sequence(8, 5),), Sequence(7, 200, 100), running(3, 4)), id)
-    ids = [s.id for s in (*state.active, *state.waiting)]
-    assert ids == [candidate for candidate in (0, 1, 7, 8) if candidate != id]
+def test_a_cancelled_sequence_is_gone_wherever_it_was_and_so_are_its_blocks(id: int) -> None:
+    state, pool = situation(((3, 1), (100, 100)), waiting(5, 6))
+    state = remove(state, pool, id)
+    assert [s.id for s in (*state.running, *state.waiting)] == [other for other in (0, 1, 7, 8) if other != id]
+    assert pool.size - pool.available == sum(len(sequence.blocks) for sequence in state.running)
+
+
+def test_a_prompt_shares_the_blocks_of_its_beginning_and_always_computes_its_last_token() -> None:
+    tokens, pool, limits = list(range(40)), BlockPool(20), Limits()
+    keys = block_keys(b"", tokens)
+    state = submit(State(), Sequence(0, 40, keys=keys))
+    step = decide(state, pool, limits)
+    state = finish(begin(state, pool, step), pool, step, {0: tokens})
+    first = state.running[0].blocks
+    for id, length, pending, shared in ((1, 40, 8, 2), (2, 33, 1, 2), (3, 32, 16, 1), (4, 17, 1, 1), (5, 16, 16, 0)):
+        one = submit(State(), Sequence(id, length, keys=keys[: length // BLOCK_TOKENS]))
+        step = decide(one, pool, limits)
+        assert (step.parts, step.prefix(id)) == ((Part(id, pending),), first[:shared])
+    whole = submit(State(), Sequence(6, 40, keys=keys, may_share=False))
+    assert decide(whole, pool, limits).parts == (Part(6, 40),)
+    other = submit(State(), Sequence(7, 40, keys=block_keys(b"another adapter", tokens)))
+    assert decide(other, pool, limits).parts == (Part(7, 40),)
 
 
 @dataclass
 class Simulation:
-    """Runs a random load until all are done, and checks at every step what must always hold."""
+    """Runs a random load until all are done, and checks at every step what must always hold.
+
+    Prompts begin alike, so that they share blocks. What a network would write is simulated: each block has, place by place, the
+    tokens that were written there, and every step must find its sequences' own tokens in their blocks.
+    """
 
     limits: Limits
+    size: int
     seed: int
+    keeps_prefixes: bool = True
     state: State = field(default_factory=State)
     started: list[int] = field(default_factory=list)
     preempted: int = 0
+    shared_tokens: int = 0
+    memory: dict[int, int] = field(default_factory=dict)
 
     def run(self) -> None:
         draw = random.Random(self.seed)
-        arrivals = {i: (draw.randrange(200), draw.randrange(1, 150), draw.randrange(1, 60)) for i in range(30)}
-        tokens_to_go = {i: new for i, (_, _, new) in arrivals.items()}
+        pool = BlockPool(self.size, self.keeps_prefixes)
+        openings = [[draw.randrange(5) for _ in range(150)] for _ in range(3)]
+        arrivals = {i: draw.randrange(120) for i in range(30)}
+        tokens = {i: [*draw.choice(openings)[: draw.randrange(1, 130)], i] for i in arrivals}
+        to_go = {i: draw.randrange(1, 60) for i in arrivals}
         cancellations = {i for i in arrivals if draw.random() < 0.1}
-        since_decode = 0
-        for step in range(100_000):
-            for i, (when, prompt, _) in arrivals.items():
-                if when == step:
-                    self.state = submit(self.state, i, prompt)
-            if step > 200 and not self.state.waiting and not self.state.active:
+        for step_number in range(100_000):
+            for i, when in arrivals.items():
+                if when == step_number:
+                    keys = block_keys(b"", tokens[i])
+                    self.state = submit(self.state, Sequence(i, len(tokens[i]), keys=keys, may_share=i % 7 != 0))
+            if step_number > 120 and not self.state.waiting and not self.state.running:
                 break
-            action = decide(self.state, self.limits)
-            had_running = bool(self.state.running)
-            self.state = apply(self.state, action)
-            match action:
-                case Prefill():
-                    since_decode += action.count
-                    assert not had_running or since_decode <= self.limits.prefill_tokens
-                    if action.is_first and action.id not in self.started:
-                        self.started.append(action.id)
-                    if action.is_last:
-                        self._count(action.id, tokens_to_go)
-                case Decode():
-                    since_decode = 0
-                    cache_tokens = len(self.state.active) * max(s.total for s in self.state.active)
-                    assert cache_tokens <= self.limits.cache_tokens or len(self.state.active) == 1
-                    for id in action.ids:
-                        self._count(id, tokens_to_go)
-                case Preempt():
-                    self.preempted += 1
-                case Rest():
-                    pass
-            assert len(self.state.active) <= self.limits.max_batch
-            for i in cancellations & {s.id for s in self.state.running}:
-                self.state, tokens_to_go[i] = remove(self.state, i), 0
-        assert all(count == 0 for count in tokens_to_go.values()), "someone starved"
-        assert self.started == sorted(self.started, key=lambda i: (arrivals[i][0], i))
+            decoding = [sequence.id for sequence in self.state.running if sequence.pending == 1]
+            step = decide(self.state, pool, self.limits)
+            self.state = begin(self.state, pool, step)
+            self._check(pool, step, decoding)
+            self._write(step, tokens)
+            self.state = finish(self.state, pool, step, tokens)
+            for part in step.parts:
+                sequence = next(one for one in self.state.running if one.id == part.id)
+                if sequence.length > len(tokens[part.id]):
+                    tokens[part.id].append(draw.randrange(5))
+                    to_go[part.id] -= 1
+                if to_go[part.id] == 0 or (part.id in cancellations and draw.random() < 0.1):
+                    self.state, to_go[part.id] = remove(self.state, pool, part.id), 0
+        assert all(count == 0 for count in to_go.values()), "someone starved"
+        assert self.started == sorted(self.started, key=lambda i: (arrivals[i], i))
+        assert pool.available == pool.size, "a block leaked"
+        if not self.keeps_prefixes:
+            assert pool.is_empty and self.shared_tokens == 0
 
-    def _count(self, id: int, tokens_to_go: dict[int, int]) -> None:
-        tokens_to_go[id] -= 1
-        if tokens_to_go[id] == 0:
-            self.state = remove(self.state, id)
+    def _check(self, pool: BlockPool, step: Step, decoding: list[int]) -> None:
+        running, counts = self.state.running, {part.id: part.count for part in step.parts}
+        self.preempted += len(step.preempted)
+        self.started += [id for id in step.admitted if id not in self.started]
+        self.shared_tokens += sum(len(step.prefix(id)) for id in step.admitted) * BLOCK_TOKENS
+        assert set(counts) == {sequence.id for sequence in running}, "all that run go on"
+        assert set(decoding) - set(step.preempted) <= set(counts)
+        assert len(running) <= self.limits.max_batch
+        prefilled = sum(counts[s.id] for s in running if s.pending > 1)
+        assert prefilled <= self.limits.prefill_tokens
+        assert [s.id for s in running if s.pending > counts[s.id]] in ([], [s.id for s in running[-1:]]), (
+            "only the newest is cut"
+        )
+        held = Counter(block for sequence in running for block in sequence.blocks)
+        assert all(pool.references(block) == count for block, count in held.items()), "a reference is off"
+        assert len(held) + pool.available == self.size, "the pool is all there is"
+        for sequence in running:
+            assert len(set(sequence.blocks)) == len(sequence.blocks) == block_count(sequence.length)
+            first = sequence.computed // BLOCK_TOKENS
+            written = sequence.blocks[first : block_count(sequence.computed + counts[sequence.id])]
+            assert all(held[block] == 1 for block in written), "a shared block is written to"
+
+    def _write(self, step: Step, tokens: dict[int, list[int]]) -> None:
+        counts = {part.id: part.count for part in step.parts}
+        for sequence in self.state.running:
+            places = [block * BLOCK_TOKENS + i for block in sequence.blocks for i in range(BLOCK_TOKENS)]
+            end = sequence.computed + counts[sequence.id]
+            for place, token in list(zip(places, tokens[sequence.id], strict=False))[sequence.computed : end]:
+                self.memory[place] = token
+        for sequence in self.state.running:
+            places = [block * BLOCK_TOKENS + i for block in sequence.blocks for i in range(BLOCK_TOKENS)]
+            end = sequence.computed + counts[sequence.id]
+            assert [self.memory[place] for place in places[:end]] == tokens[sequence.id][:end], "another's tokens"
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_any_load_is_served_in_order_within_the_limits_and_nobody_starves(seed: int) -> None:
     draw = random.Random(-seed - 1)
-    Simulation(
-        Limits(draw.randrange(1, 9), draw.randrange(1, 120), draw.randrange(250, 1200), draw.randrange(20)), seed
-    ).run()
+    limits = Limits(draw.randrange(1, 9), draw.randrange(1, 120), headroom_tokens=draw.randrange(40))
+    Simulation(limits, draw.randrange(13, 70), seed, keeps_prefixes=seed % 5 > 0).run()
 
 
-def test_the_simulation_reaches_the_full_cache() -> None:
-    simulation = Simulation(Limits(8, 64, 300, 0), 3)
+def test_the_simulation_reaches_the_full_cache_and_shares_prefixes() -> None:
+    simulation = Simulation(Limits(8, 64, headroom_tokens=0), 16, 3)
     simulation.run()
-    assert simulation.preempted > 0
+    assert simulation.preempted > 0 and simulation.shared_tokens > 0
 
 
 def test_the_picture_of_the_module_is_what_happens() -> None:
-    """A has a short prompt and 3 tokens to write; B a long prompt; C comes third, and two may run at once."""
-    limits, names = Limits(max_batch=2, prefill_tokens=512), {1: "A", 2: "B", 3: "C"}
-    state = submit(submit(submit(State(), 1, 100), 2, 1000), 3, 50)
-    simulation_marks = dict.fromkeys("ABC", "")
-    for step in range(1, 10):
-        action = decide(state, limits)
-        assert isinstance(action, Prefill | Decode)
-        busy = {names[id] for id in (action.ids if isinstance(action, Decode) else (action.id,))}
-        mark = "D" if isinstance(action, Decode) else "P"
-        simulation_marks = {name: marks + (mark if name in busy else " ") for name, marks in simulation_marks.items()}
-        state = apply(state, action)
-        if step == 7:
-            state = remove(state, 1)
+    """A has a short prompt and 4 tokens to write; B a long prompt and 4 too; C comes third, and two may run at once."""
+    limits, pool = Limits(max_batch=2, prefill_tokens=512), BlockPool(400)
+    names, to_go = {1: "A", 2: "B", 3: "C"}, {1: 4, 2: 4, 3: 4}
+    state = submit(submit(State(), Sequence(1, 100)), Sequence(2, 1000))
+    state = submit(state, Sequence(3, 50))
+    marks = dict.fromkeys("ABC", "")
+    for _ in range(6):
+        step = decide(state, pool, limits)
+        pending = {sequence.id: sequence.pending for sequence in (*state.running, *state.waiting)}
+        busy = {names[part.id]: "D" if pending[part.id] == 1 else "P" for part in step.parts}
+        marks = {name: text + busy.get(name, " ") for name, text in marks.items()}
+        state = finish(begin(state, pool, step), pool, step, dict.fromkeys(names, [0] * 1100))
+        for sequence in state.running:
+            to_go[sequence.id] -= sequence.pending == 1
+            if not to_go[sequence.id]:
+                state = remove(state, pool, sequence.id)
     lines = {line[4]: line for line in (batcher.__doc__ or "").splitlines() if line[4:16].strip() in list("ABC")}
-    picture_marks = {
-        name: "".join(mark if mark in "PD" else " " for mark in lines[name].ljust(43)[16:43:3]) for name in "ABC"
-    }
-    assert picture_marks == simulation_marks
+    picture = {name: "".join(c if c in "PD" else " " for c in lines[name].ljust(34)[16:34:3]) for name in "ABC"}
+    assert picture == marks

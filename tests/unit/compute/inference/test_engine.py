@@ -12,7 +12,9 @@ from torch import Tensor
 
 from mafunzo.compute.chat.tokenizer import load_tokenizer
 from mafunzo.compute.inference.batcher import Limits
+from mafunzo.compute.inference.block_pool import BLOCK_TOKENS
 from mafunzo.compute.inference.engine import GREEDY, Engine
+from mafunzo.compute.inference.executor import Row
 from mafunzo.compute.inference.executor_torch import TorchExecutor
 from mafunzo.compute.inference.grammar import GrammarCompiler
 from mafunzo.compute.inference.request import Delta, Finished, FinishReason, GenerationRequest
@@ -116,8 +118,8 @@ def test_grammars_hold_their_own_replies_of_a_batch(engine: Engine, network: Any
 def test_a_grammar_goes_on_after_its_sequence_was_sent_back(
     network: Any, tokenizer: Any, prompts: list[list[int]]
 ) -> None:
-    limits = Limits(max_batch=4, prefill_tokens=16, cache_tokens=90, headroom_tokens=0)
-    executor = CountingExecutor(network)
+    limits = Limits(max_batch=4, prefill_tokens=16, cache_tokens=128, headroom_tokens=0)
+    executor = CountingExecutor(network, max_model_len=128)
     schema = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 9}, "minItems": 20, "maxItems": 20}
     with Engine(executor, tokenizer, limits=limits) as engine:
         compiled = GrammarCompiler(tokenizer, executor.vocab_size, ()).compile(
@@ -183,8 +185,8 @@ def test_many_threads_get_their_own_replies(engine: Engine, network: Any, prompt
 
 
 def test_a_cache_that_fills_up_changes_no_reply(network: Any, tokenizer: Any, prompts: list[list[int]]) -> None:
-    limits = Limits(max_batch=4, prefill_tokens=16, cache_tokens=90, headroom_tokens=0)
-    executor = CountingExecutor(network)
+    limits = Limits(max_batch=4, prefill_tokens=16, cache_tokens=112, headroom_tokens=0)
+    executor = CountingExecutor(network, max_model_len=112)
     with Engine(executor, tokenizer, limits=limits) as engine:
         replies = engine.generate(prompts, 40)
         samples = [engine.submit(GenerationRequest(tuple(p), 40, Sampling(seed=3))) for p in prompts]
@@ -196,6 +198,73 @@ def test_a_cache_that_fills_up_changes_no_reply(network: Any, tokenizer: Any, pr
         assert [stream.reply().token_ids for stream in streams] == sampled_ids
 
 
+@pytest.fixture
+def long_prompt(prompts: list[list[int]]) -> list[int]:
+    return [*prompts[1], *prompts[4], *prompts[2]] * 2
+
+
+def test_a_prompt_that_begins_like_an_earlier_one_is_read_from_there_on(
+    network: Any, tokenizer: Any, long_prompt: list[int]
+) -> None:
+    executor = CountingExecutor(network)
+    with Engine(executor, tokenizer) as engine:
+        first = engine.generate([long_prompt], 12)[0]
+        cached = (len(long_prompt) - 1) // BLOCK_TOKENS * BLOCK_TOKENS
+        assert cached >= 64 and first.finished is not None and first.finished.cached_tokens == 0
+        tokens = executor.tokens
+        again = engine.generate([long_prompt], 12)[0]
+        assert executor.tokens - tokens == len(long_prompt) - cached + 11
+        assert again.token_ids == first.token_ids == plain(network, long_prompt, 12)
+        assert again.finished == Finished(FinishReason.LENGTH, len(long_prompt), 12, cached)
+        other = [*long_prompt[:40], 9, 8, 7]
+        reply = engine.generate([other], 12)[0]
+        assert reply.token_ids == plain(network, other, 12)
+        assert reply.finished is not None and reply.finished.cached_tokens == 32
+
+
+def test_the_next_turn_of_a_talk_finds_the_reply_before_it_in_the_cache(
+    engine: Engine, network: Any, long_prompt: list[int]
+) -> None:
+    reply = engine.generate([long_prompt], 40)[0].token_ids
+    turn = [*long_prompt, *reply, 5, 6, 7, 8]
+    answer = engine.generate([turn], 10)[0]
+    assert answer.token_ids == plain(network, turn, 10)
+    assert answer.finished is not None
+    assert answer.finished.cached_tokens >= len(long_prompt) + 40 - BLOCK_TOKENS
+
+
+def test_prompts_that_share_a_beginning_are_answered_together_as_alone(
+    engine: Engine, network: Any, long_prompt: list[int], prompts: list[list[int]]
+) -> None:
+    engine.generate([long_prompt], 1)
+    asked = [[*long_prompt, *prompt] for prompt in prompts]
+    replies = engine.generate(asked, 30)
+    assert [reply.token_ids for reply in replies] == [plain(network, prompt, 30) for prompt in asked]
+    assert all(reply.finished and reply.finished.cached_tokens >= 64 for reply in replies)
+
+
+def test_log_probabilities_of_a_prompt_are_computed_although_it_is_in_the_cache(
+    engine: Engine, network: Any, long_prompt: list[int]
+) -> None:
+    engine.generate([long_prompt], 4)
+    with torch.no_grad():
+        logprobs = network(torch.tensor([long_prompt])).logits[0].log_softmax(-1)
+    expected = [float(logprobs[i - 1, long_prompt[i]]) for i in range(1, len(long_prompt))]
+    assert prompt_logprobs(engine, long_prompt)[1:] == pytest.approx(expected, abs=1e-4)
+
+
+def test_an_engine_that_keeps_no_prefixes_holds_no_memory_when_it_is_idle(
+    network: Any, tokenizer: Any, long_prompt: list[int]
+) -> None:
+    executor = TorchExecutor(network)
+    with Engine(executor, tokenizer, keeps_prefixes=False) as engine:
+        engine.generate([long_prompt], 4)
+        reply = engine.generate([long_prompt], 4)[0]
+        assert reply.finished is not None and reply.finished.cached_tokens == 0
+        assert engine._pool.is_empty
+    assert executor.cache.layers[0].keys is None
+
+
 def test_a_cancelled_request_ends_and_leaves_its_place(engine: Engine, network: Any, prompts: list[list[int]]) -> None:
     stream = engine.submit(GenerationRequest(tuple(prompts[0]), 2000, GREEDY))
     events = iter(stream)
@@ -205,7 +274,7 @@ def test_a_cancelled_request_ends_and_leaves_its_place(engine: Engine, network: 
     assert isinstance(last, Finished) and last.reason is FinishReason.CANCELED and last.completion_tokens < 2000
     assert engine.generate([prompts[1]], 5)[0].token_ids == plain(network, prompts[1], 5)
     assert engine.load() == (0, 0)
-    assert engine.executor.cache.ids == []
+    assert engine._pool.available == engine._pool.size
 
 
 def test_one_that_waits_can_be_cancelled(network: Any, tokenizer: Any, prompts: list[list[int]]) -> None:
@@ -233,10 +302,10 @@ def test_a_reply_that_runs_out_of_memory_says_what_to_lower(
     network: Any, tokenizer: Any, prompts: list[list[int]]
 ) -> None:
     class Full(TorchExecutor):
-        def prefill(self, id: int, token_ids: Any, all_logits: bool = False) -> Any:
-            if list(token_ids) == prompts[2]:
+        def forward(self, rows: Sequence[Row]) -> list[Tensor]:
+            if any(list(row.token_ids) == prompts[2] for row in rows):
                 raise RuntimeError("std::bad_alloc")
-            return super().prefill(id, token_ids, all_logits)
+            return super().forward(rows)
 
     with (
         Engine(Full(network), tokenizer) as engine,
@@ -308,18 +377,20 @@ def test_closing_fails_what_is_under_way_and_refuses_what_comes(
 
 
 class CountingExecutor(TorchExecutor):
-    """Counts prompts that are run from their beginning more than once."""
+    """Counts prompts that are run from their beginning more than once, and tokens that are run."""
 
-    def __init__(self, network: Any) -> None:
-        super().__init__(network)
-        self.seen: set[int] = set()
-        self.restarts = 0
+    def __init__(self, network: Any, max_model_len: int | None = None) -> None:
+        super().__init__(network, max_model_len)
+        self.seen: set[tuple[int, ...]] = set()
+        self.restarts = self.tokens = 0
 
-    def prefill(self, id: int, token_ids: Sequence[int], all_logits: bool = False) -> Tensor:
-        if id not in self.cache.ids and hasattr(self, "seen"):
-            self.restarts += id in self.seen
-            self.seen.add(id)
-        return super().prefill(id, token_ids, all_logits)
+    def forward(self, rows: Sequence[Row]) -> list[Tensor]:
+        if hasattr(self, "seen"):
+            beginnings = [tuple(row.token_ids[:8]) for row in rows if row.start == 0]
+            self.restarts += sum(beginning in self.seen for beginning in beginnings)
+            self.seen.update(beginnings)
+            self.tokens += sum(len(row.token_ids) for row in rows)
+        return super().forward(rows)
 
 
 class BreakingExecutor(TorchExecutor):
@@ -329,7 +400,7 @@ class BreakingExecutor(TorchExecutor):
         self.breaks_at = breaks_at
         super().__init__(network)
 
-    def prefill(self, id: int, token_ids: Sequence[int], all_logits: bool = False) -> Tensor:
-        if list(token_ids) == self.breaks_at:
+    def forward(self, rows: Sequence[Row]) -> list[Tensor]:
+        if any(list(row.token_ids) == self.breaks_at for row in rows):
             raise RuntimeError("this prompt breaks")
-        return super().prefill(id, token_ids, all_logits)
+        return super().forward(rows)

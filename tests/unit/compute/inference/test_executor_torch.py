@@ -10,9 +10,12 @@ from transformers import AutoModelForCausalLM, MambaConfig, PreTrainedModel
 
 from mafunzo import cgroup
 from mafunzo.compute.inference import executor_torch
+from mafunzo.compute.inference.block_pool import BLOCK_TOKENS, BlockPool
+from mafunzo.compute.inference.executor import Wanted
 from mafunzo.compute.inference.executor_torch import TorchExecutor, serving_dtype
 from mafunzo.entities.compute import HalfFormats
 from mafunzo.errors import NotSupported
+from tests.support.row_runner import RowRunner
 from tests.support.tiny_network import ARCHITECTURES, VOCABULARY, make_network
 
 STEPS = 24
@@ -41,24 +44,37 @@ def plain_greedy(network: PreTrainedModel, prompt: list[int], steps: int = STEPS
     return output[0, len(prompt) :].tolist()
 
 
-def batched_greedy(executor: TorchExecutor, prompts: list[list[int]], chunk: int = 1000) -> list[list[int]]:
-    """Admit one more sequence at each step, so that rows of all lengths mix; free each as it ends."""
+def batched_greedy(
+    executor: TorchExecutor, prompts: list[list[int]], chunk: int = 1000, pool: BlockPool | None = None
+) -> list[list[int]]:
+    """Admit one more sequence at each step, so that prompts, chunks of them and decoding rows of all lengths mix; free each as
+    it ends."""
+    runner = RowRunner(executor, pool or BlockPool(400))
     replies: list[list[int]] = [[] for _ in prompts]
     running: list[int] = []
     waiting = list(range(len(prompts)))
     while waiting or running:
         if waiting:
-            id = waiting.pop(0)
-            for start in range(0, len(prompts[id]), chunk):
-                logits = executor.prefill(id, prompts[id][start : start + chunk])
-            replies[id].append(int(logits[-1].argmax()))
-            running.append(id)
-        for id, row in executor.decode({id: replies[id][-1] for id in running}).items():
-            replies[id].append(int(row.argmax()))
-        for id in [id for id in running if len(replies[id]) == STEPS]:
-            executor.free(id)
-            running.remove(id)
+            running.append(waiting.pop(0))
+        tokens = {}
+        for id in running:
+            start = runner.lengths.get(id, 0)
+            tokens[id] = replies[id][-1:] or prompts[id][start : start + chunk]
+        for id, row in runner.run(tokens).items():
+            if runner.lengths[id] >= len(prompts[id]):
+                replies[id].append(int(row[-1].argmax()))
+        done = [id for id in running if len(replies[id]) == STEPS]
+        runner.free(done)
+        running = [id for id in running if id not in done]
     return replies
+
+
+def scattered(blocks: int) -> BlockPool:
+    """Return a pool of which every other block is held by somebody else, so that no two blocks of a sequence are neighbours."""
+    pool = BlockPool(2 * blocks, keeps_prefixes=False)
+    everything = pool.take(2 * blocks)
+    pool.release(everything[::2])
+    return pool
 
 
 @pytest.mark.parametrize("is_packed", [False, True], ids=["plain weights", "packed weights"])
@@ -99,31 +115,81 @@ def test_the_network_without_slots_computes_what_it_did_before(architecture: str
         assert torch.allclose(network(ids).logits, before, atol=1e-5)
 
 
+@pytest.mark.parametrize("architecture", ["llama", "phi3", "gemma2", "gemma3", "gpt2"])
+@pytest.mark.parametrize("chunk", [1000, 7])
+def test_blocks_that_lie_apart_give_the_same_tokens(architecture: str, chunk: int) -> None:
+    network = make_network(architecture)
+    expected = [plain_greedy(network, prompt) for prompt in prompts()]
+    assert batched_greedy(TorchExecutor(network), prompts(), chunk, scattered(60)) == expected
+
+
 def test_all_logits_of_a_prompt_are_those_of_a_plain_forward() -> None:
     network = make_network("phi3")
     prompt = prompts()[1]
     with torch.no_grad():
         expected = network(torch.tensor([prompt])).logits[0]
-    executor = TorchExecutor(network)
-    first, second = executor.prefill(7, prompt[:20], all_logits=True), executor.prefill(7, prompt[20:], all_logits=True)
+    runner = RowRunner(TorchExecutor(network))
+    first, second = runner.run({7: prompt[:20]}, Wanted.ALL)[7], runner.run({7: prompt[20:]}, Wanted.ALL)[7]
     assert torch.allclose(torch.cat([first, second]), expected, atol=1e-4)
+
+
+def test_only_the_logits_that_are_wanted_are_computed() -> None:
+    runner = RowRunner(TorchExecutor(make_network("llama")))
+    rows = [runner.row(id, prompts()[id], wanted) for id, wanted in enumerate((Wanted.NONE, Wanted.ALL, Wanted.LAST))]
+    assert [tuple(logits.shape) for logits in runner.executor.forward(rows)] == [
+        (0, VOCABULARY), (41, VOCABULARY), (1, VOCABULARY)
+    ]  # fmt: skip
+    [none] = runner.executor.forward([runner.row(3, [5], Wanted.NONE)])
+    assert none.shape == (0, VOCABULARY)
 
 
 def test_a_partly_prefilled_sequence_stays_apart_from_those_that_decode() -> None:
     network = make_network("llama")
     first, long, third = prompts()[0], prompts()[1], prompts()[3]
-    executor = TorchExecutor(network)
-    tokens = {0: int(executor.prefill(0, first)[-1].argmax()), 2: int(executor.prefill(2, third)[-1].argmax())}
-    executor.prefill(1, long[:11])
+    runner = RowRunner(TorchExecutor(network))
+    tokens = {id: int(row[-1].argmax()) for id, row in runner.run({0: first, 2: third}).items()}
+    runner.run({1: long[:11]})
     replies = {0: [tokens[0]], 2: [tokens[2]]}
     for _ in range(4):
-        for id, row in executor.decode({id: reply[-1] for id, reply in replies.items()}).items():
-            replies[id].append(int(row.argmax()))
-    executor.free(0)
-    last = int(executor.prefill(1, long[11:])[-1].argmax())
-    rows = executor.decode({1: last, 2: replies[2][-1]})
-    assert [last, int(rows[1].argmax())] == plain_greedy(network, long, 2)
-    assert [*replies[2], int(rows[2].argmax())] == plain_greedy(network, third, 6)
+        for id, row in runner.run({id: reply[-1:] for id, reply in replies.items()}).items():
+            replies[id].append(int(row[-1].argmax()))
+    runner.free([0])
+    last = int(runner.run({1: long[11:]})[1][-1].argmax())
+    rows = runner.run({1: [last], 2: replies[2][-1:]})
+    assert [last, int(rows[1][-1].argmax())] == plain_greedy(network, long, 2)
+    assert [*replies[2], int(rows[2][-1].argmax())] == plain_greedy(network, third, 6)
+
+
+@pytest.mark.parametrize(
+    "architecture", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in ARCHITECTURES]
+)
+def test_a_prompt_that_begins_with_anothers_blocks_needs_only_the_rest(architecture: str) -> None:
+    """The windows are shorter than the prefix, so that some of it is out of sight."""
+    network = make_network(architecture)
+    prefix = [*prompts()[1], *prompts()[3]][: 2 * BLOCK_TOKENS]
+    executor = TorchExecutor(network)
+    runner = RowRunner(executor)
+    runner.run({0: [*prefix, 5, 6, 7]})
+    shared = runner.tables[0][:2]
+    others = {1: [*prefix, 9], 2: [*prefix, *prompts()[4]]}
+    for id in others:
+        runner.pool.share(shared)
+        runner.tables[id], runner.lengths[id] = shared, len(prefix)
+    replies: dict[int, list[int]] = {id: [] for id in others}
+    tokens = {id: prompt[len(prefix) :] for id, prompt in others.items()}
+    for _ in range(STEPS):
+        for id, row in runner.run(tokens).items():
+            replies[id].append(int(row[-1].argmax()))
+        tokens = {id: reply[-1:] for id, reply in replies.items()}
+    assert replies == {id: plain_greedy(network, prompt) for id, prompt in others.items()}
+
+
+def test_a_row_that_is_run_again_changes_nothing() -> None:
+    runner = RowRunner(TorchExecutor(make_network("llama")))
+    runner.run({0: prompts()[1][:20]})
+    row = runner.row(0, prompts()[1][20:], Wanted.ALL)
+    [once], [again] = runner.executor.forward([row]), runner.executor.forward([row])
+    assert torch.equal(once, again)
 
 
 @pytest.mark.parametrize(
@@ -155,12 +221,14 @@ def test_an_architecture_without_keys_and_values_is_refused() -> None:
         TorchExecutor(AutoModelForCausalLM.from_config(config))
 
 
-def test_an_idle_cache_holds_no_memory() -> None:
+def test_a_cache_that_was_cleared_holds_no_memory() -> None:
     executor = TorchExecutor(make_network("llama"))
-    executor.prefill(1, [3, 4, 5])
+    assert executor.cache.layers[0].keys is None, "nor does one that only warmed up"
+    RowRunner(executor).run({1: [3, 4, 5]})
     assert executor.cache.layers[0].keys.numel() > 0
-    executor.free(1)
-    assert executor.cache.layers[0].keys is None and executor.cache.ids == []
+    executor.clear()
+    assert executor.cache.layers[0].keys is None
+    assert RowRunner(executor).run({1: [3, 4, 5]})[1].shape == (1, VOCABULARY)
 
 
 @pytest.mark.parametrize(

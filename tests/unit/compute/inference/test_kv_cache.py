@@ -1,121 +1,99 @@
-"""Rows of the cache: who is where, and how much memory they take."""
+"""Blocks of the cache: what is written where, and how much memory they take."""
 
 import pytest
 import torch
 
-from mafunzo.compute.inference.kv_cache import BLOCK_TOKENS, SlotCache
+from mafunzo.compute.inference.block_pool import BLOCK_TOKENS
+from mafunzo.compute.inference.executor import Row
+from mafunzo.compute.inference.kv_cache import PagedCache, clipped, memory_runs
 
 HEADS, WIDTH = 2, 4
 
 
-def write(cache: SlotCache, value: float, rows: int, count: int) -> torch.Tensor:
-    """Write tokens of one value as a network would; return the keys that it would see."""
-    states = torch.full((rows, HEADS, count, WIDTH), value)
+def write(cache: PagedCache, value: float, *rows: Row) -> torch.Tensor:
+    """Write tokens of one value as a network would; return the keys of the layer."""
+    window = cache.open(rows)
+    states = torch.full((1, HEADS, len(window.places_N), WIDTH), value)
     keys, values = cache.update(states, -states, 0)
-    assert torch.equal(keys, -values)
-    cache.advance()
+    assert keys.shape == values.shape and keys.shape[:2] == (1, HEADS)
     return keys
 
 
-def prefill(cache: SlotCache, id: int, count: int) -> torch.Tensor:
-    positions = cache.open_prefill(id, count)
-    start = cache.lengths[cache.ids.index(id)]
-    assert positions.tolist() == [list(range(start, start + count))]
-    return write(cache, float(id), 1, count)
+def row(start: int, count: int, *blocks: int) -> Row:
+    return Row([5] * count, start, blocks)
 
 
-def contents(cache: SlotCache) -> dict[int, list[float]]:
-    """Return the value of each token of each sequence, by id."""
+def contents(cache: PagedCache, *runs: tuple[int, int]) -> list[float]:
     keys = cache.layers[0].keys
-    return {
-        id: keys[row, 0, :length, 0].tolist()
-        for row, (id, length) in enumerate(zip(cache.ids, cache.lengths, strict=True))
-    }
+    return [float(value) for start, length in runs for value in keys[0, start : start + length, 0]]
 
 
 @pytest.fixture
-def cache() -> SlotCache:
-    return SlotCache(1, torch.device("cpu"))
+def cache() -> PagedCache:
+    return PagedCache(1, torch.device("cpu"))
 
 
-def test_a_prefill_sees_its_own_row_only(cache: SlotCache) -> None:
-    prefill(cache, 1, 5)
-    prefill(cache, 2, 3)
-    keys = prefill(cache, 2, 4)
-    assert keys.shape == (1, HEADS, 7, WIDTH)
-    assert (keys == 2).all()
+def test_a_row_writes_to_its_own_blocks_at_its_own_positions(cache: PagedCache) -> None:
+    write(cache, 1.0, row(0, 20, 0, 3))
+    write(cache, 2.0, row(20, 1, 0, 3), row(0, 2, 1))
+    assert contents(cache, (0, 16), (48, 5)) == [1.0] * 20 + [2.0]
+    assert contents(cache, (16, 2)) == [2.0] * 2
+    assert torch.equal(cache.layers[0].values[:, :18], -cache.layers[0].keys[:, :18])
 
 
-def test_a_decode_step_writes_to_each_row_at_its_own_length(cache: SlotCache) -> None:
-    prefill(cache, 1, 5)
-    prefill(cache, 2, 3)
-    assert cache.open_decode(2).tolist() == [[5], [3]]
-    assert cache.get_mask_sizes(1, 0) == (6, 0)
-    assert cache.get_query_offset() is not None
-    write(cache, 9.0, 2, 1)
-    assert contents(cache) == {1: [1.0] * 5 + [9.0], 2: [2.0] * 3 + [9.0]}
+def test_positions_are_those_of_each_row_in_one_line(cache: PagedCache) -> None:
+    window = cache.open([row(20, 1, 0, 3), row(0, 3, 1)])
+    assert window.positions.tolist() == [[20, 0, 1, 2]]
+    assert window.places_N.tolist() == [52, 16, 17, 18]
+    assert [(segment.columns, segment.end) for segment in window.segments] == [(slice(0, 1), 21), (slice(1, 4), 3)]
+    assert cache.get_mask_sizes(4, 0) == (21, 0) and cache.get_query_offset() is window
 
 
-def test_what_was_not_counted_is_written_over(cache: SlotCache) -> None:
-    prefill(cache, 1, 5)
-    cache.open_prefill(1, 2)
-    cache.update(torch.full((1, HEADS, 2, WIDTH), 7.0), torch.zeros(1, HEADS, 2, WIDTH), 0)
-    prefill(cache, 1, 1)
-    assert contents(cache) == {1: [1.0] * 6}
+@pytest.mark.parametrize(
+    ("blocks", "runs"),
+    [
+        pytest.param((3,), ((48, 16),), id="one block"),
+        pytest.param((3, 4, 5), ((48, 48),), id="neighbours"),
+        pytest.param((3, 4, 7, 8, 2), ((48, 32), (112, 32), (32, 16)), id="three runs"),
+        pytest.param((4, 3), ((64, 16), (48, 16)), id="backwards they are no neighbours"),
+    ],
+)
+def test_runs_are_as_few_as_a_table_allows(blocks: tuple[int, ...], runs: tuple[tuple[int, int], ...]) -> None:
+    assert memory_runs(blocks) == runs
+    assert [place for start, length in runs for place in range(start, start + length)] == [
+        block * BLOCK_TOKENS + i for block in blocks for i in range(BLOCK_TOKENS)
+    ]
 
 
-@pytest.mark.parametrize("leaves", [1, 2, 3, 4, 5])
-def test_whoever_leaves_the_rows_stay_dense_and_the_last_stays_the_last(cache: SlotCache, leaves: int) -> None:
-    for id in (1, 2, 3, 4, 5):
-        prefill(cache, id, 2 * id)
-    cache.free(leaves)
-    assert contents(cache) == {id: [float(id)] * (2 * id) for id in cache.ids}
-    assert set(cache.ids) == {1, 2, 3, 4, 5} - {leaves}
-    assert cache.ids[-1] == (4 if leaves == 5 else 5)
+@pytest.mark.parametrize("skipped", [0, 1, 15, 16, 17, 40])
+@pytest.mark.parametrize("count", [1, 16, 23, 40])
+def test_clipped_runs_are_a_slice_of_what_they_name(skipped: int, count: int) -> None:
+    runs = ((48, 32), (112, 32), (32, 16))
+    places = [place for start, length in runs for place in range(start, start + length)]
+    parts = clipped(runs, skipped, count)
+    assert [place for start, length in parts for place in range(start, start + length)] == places[skipped:][:count]
+    assert all(length > 0 for _, length in parts)
 
 
-def test_freeing_a_stranger_changes_nothing(cache: SlotCache) -> None:
-    prefill(cache, 1, 2)
-    cache.free(99)
-    assert cache.ids == [1]
+def test_room_grows_with_what_is_in_use_and_keeps_what_is_written(cache: PagedCache) -> None:
+    write(cache, 1.0, row(0, 16, 0))
+    write(cache, 2.0, row(0, 100, *range(1, 8)))
+    assert contents(cache, (0, 116)) == [1.0] * 16 + [2.0] * 100
+    assert cache.layers[0].keys.shape[1] <= 1.5 * 8 * BLOCK_TOKENS
+    write(cache, 3.0, row(0, 16, 40))
+    assert contents(cache, (0, 116), (640, 16)) == [1.0] * 16 + [2.0] * 100 + [3.0] * 16
 
 
-def test_room_grows_with_what_is_in_use_and_keeps_what_is_written(cache: SlotCache) -> None:
-    for id in range(1, 6):
-        prefill(cache, id, 100)
-    slots, _, tokens, _ = cache.layers[0].keys.shape
-    assert (slots, tokens) == (8, BLOCK_TOKENS)
-    prefill(cache, 3, 500)
-    assert contents(cache)[3] == [3.0] * 600
-    assert contents(cache)[5] == [5.0] * 100
-    assert cache.layers[0].keys.shape[2] < 600 * 1.25 + BLOCK_TOKENS
-
-
-def test_a_long_row_that_left_does_not_make_new_rows_long(cache: SlotCache) -> None:
-    prefill(cache, 1, 5000)
-    prefill(cache, 2, 10)
-    cache.free(1)
-    for id in range(3, 8):
-        prefill(cache, id, 10)
-    slots, _, tokens, _ = cache.layers[0].keys.shape
-    assert slots * tokens <= 8 * BLOCK_TOKENS
-    assert contents(cache) == {id: [float(id)] * 10 for id in cache.ids}
-
-
-def test_an_empty_cache_holds_no_memory(cache: SlotCache) -> None:
-    prefill(cache, 1, 10)
-    cache.free(1)
+def test_an_empty_cache_holds_no_memory(cache: PagedCache) -> None:
+    write(cache, 1.0, row(0, 10, 9))
+    cache.clear()
     assert cache.layers[0].keys is None
-    assert (prefill(cache, 2, 3) == 2).all()
+    assert write(cache, 2.0, row(0, 3, 0)).shape[2] <= 2 * BLOCK_TOKENS
 
 
 def test_room_to_grow_is_not_taken_beyond_the_limit() -> None:
-    cache = SlotCache(1, torch.device("cpu"), most_tokens=1000)
-    for id in range(1, 6):
-        prefill(cache, id, 180)
-        slots, _, tokens, _ = cache.layers[0].keys.shape
-        assert slots * tokens <= 1000
-    assert (slots, tokens) == (5, 200)
-    prefill(cache, 5, 20)
-    assert cache.layers[0].keys.shape[0] * cache.layers[0].keys.shape[2] == 1000
-    assert contents(cache) == {id: [float(id)] * (200 if id == 5 else 180) for id in range(1, 6)}
+    cache = PagedCache(1, torch.device("cpu"), most_tokens=1000)
+    for block in range(63):
+        write(cache, float(block), row(0, 16, block))
+        assert cache.layers[0].keys.shape[1] <= max(1000, (block + 1) * BLOCK_TOKENS)
+    assert contents(cache, *((16 * block, 1) for block in range(63))) == [float(block) for block in range(63)]

@@ -59,7 +59,7 @@ def test_a_request_that_fails_raises_its_error_and_cancels_the_others(service, m
         raise RuntimeError("broken")
 
     async def work() -> None:
-        monkeypatch.setattr(service.loaded.engine.executor, "prefill", fail)
+        monkeypatch.setattr(service.loaded.engine.executor, "forward", fail)
         answering = Answering(service, GenerationRequest((5, 6, 7), 2, GREEDY))
         with pytest.raises(MafunzoError, match="broken"):
             await whole_replies(Connection(), [answering])

@@ -1,0 +1,58 @@
+"""What the engine asks of an executor: a paged batch in, logits out.
+
+A batch has tokens of several sequences, each with its block table: block `i` has room for the keys and values of its tokens
+`i * BLOCK_TOKENS` to `(i + 1) * BLOCK_TOKENS - 1`. Which blocks those are is the engine's; how a block is stored, and how
+attention reads it, is the executor's. Blocks may be in several tables: what is in a full one is only read.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from torch import Tensor
+
+
+class Wanted(StrEnum):
+    """Which logits of a row are computed: of no token, of the last, or of each."""
+
+    NONE = "none"
+    LAST = "last"
+    ALL = "all"
+
+
+@dataclass(frozen=True)
+class Row:
+    """The next tokens of a sequence. start: the position of the first, and how many tokens are in its blocks already."""
+
+    token_ids: Sequence[int]
+    start: int
+    blocks: tuple[int, ...]
+    wanted: Wanted = Wanted.LAST
+
+    @property
+    def end(self) -> int:
+        """How many tokens are in its blocks afterwards."""
+        return self.start + len(self.token_ids)
+
+
+class Executor(Protocol):
+    """Runs the network's forward passes; one thread calls it.
+
+    vocab_size: how many token ids there are. max_model_len: the longest sequence that it runs, prompt and reply together.
+    """
+
+    vocab_size: int
+    max_model_len: int
+
+    def forward(self, rows: Sequence[Row]) -> list[Tensor]:
+        """Run all rows in one pass; return the logits of each, [as many as wanted, V]. Running a row again changes nothing."""
+        ...
+
+    def cache_budget_tokens(self) -> int:
+        """Return how many tokens the blocks may have room for."""
+        ...
+
+    def clear(self) -> None:
+        """Give the memory of all blocks back; nothing is in them any more."""
+        ...
