@@ -7,7 +7,7 @@ Further fields are vLLM's: `top_k`, `min_p`, `repetition_penalty`, `chat_templat
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from mafunzo.entities.conversation import ROLES, Conversation, message_from_dict
@@ -89,10 +89,11 @@ class TokenLogprob:
 
 @dataclass(frozen=True)
 class Usage:
-    """Counts of prompt and generated tokens."""
+    """Counts of prompt and generated tokens. cached_tokens: those of the prompt that were in the prefix cache."""
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -253,11 +254,19 @@ def answer_body(
         "choices": choices,
     }
     if usage is not None:
-        total = usage.prompt_tokens + usage.completion_tokens
-        body["usage"] = {**asdict(usage), "total_tokens": total}
+        body["usage"] = _usage(usage)
     elif has_usage:
         body["usage"] = None
     return body
+
+
+def _usage(usage: Usage) -> dict[str, Any]:
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+    }
 
 
 def _read_conversation(fields: Fields) -> Conversation:

@@ -53,6 +53,7 @@ class Answering:
             self._metrics.first_token_s.observe(seconds)
         if isinstance(event, Finished):
             self._metrics.prompt_tokens.inc(event.prompt_tokens)
+            self._metrics.cached_prompt_tokens.inc(event.cached_tokens)
             self._metrics.generated_tokens.inc(event.completion_tokens)
         if isinstance(event, Finished | Failed):
             self._is_over = True

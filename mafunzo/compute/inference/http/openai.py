@@ -198,4 +198,8 @@ def _choice(service: Service, request: CompletionRequest, index: int, reply: Rep
 def _sum_usage(ends: Sequence[Finished | None], n: int) -> Usage:
     """Return the usage of all choices, `n` for each prompt, which is counted once."""
     finished = [end for end in ends if end is not None]
-    return Usage(sum(end.prompt_tokens for end in finished[::n]), sum(end.completion_tokens for end in finished))
+    return Usage(
+        sum(end.prompt_tokens for end in finished[::n]),
+        sum(end.completion_tokens for end in finished),
+        sum(end.cached_tokens for end in finished[::n]),
+    )

@@ -78,6 +78,11 @@ class Metrics:
             "mafunzo_requests", "Requests answered, by how they ended", ["outcome"], registry=self._registry
         )
         self.prompt_tokens = Counter("mafunzo_prompt_tokens", "Tokens of prompts", registry=self._registry)
+        self.cached_prompt_tokens = Counter(
+            "mafunzo_cached_prompt_tokens",
+            "Tokens of prompts that were in the prefix cache, and so weren't computed",
+            registry=self._registry,
+        )
         self.generated_tokens = Counter("mafunzo_generated_tokens", "Tokens generated", registry=self._registry)
         self.first_token_s = Histogram(
             "mafunzo_time_to_first_token_seconds",

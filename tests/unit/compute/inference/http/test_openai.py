@@ -20,6 +20,7 @@ def chunks(text: str) -> list[dict[str, Any]]:
 
 def test_a_streamed_chat_adds_up_to_the_whole_answer(ask):
     body = {"messages": TALK, "logprobs": True, "top_logprobs": 2, **GREEDY}
+    ask("POST", "/v1/chat/completions", json=body)  # the prefix cache has the prompt for both that are compared
     whole = ask("POST", "/v1/chat/completions", json=body).json()
     streamed = chunks(
         ask(
@@ -34,6 +35,22 @@ def test_a_streamed_chat_adds_up_to_the_whole_answer(ask):
     entries = [entry for delta in deltas for entry in (delta.get("logprobs") or {}).get("content", [])]
     assert entries == choice["logprobs"]["content"] and len(entries) == 6
     assert streamed[-1]["usage"] == whole["usage"]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+@pytest.mark.parametrize("n", [1, 3])
+def test_tokens_of_a_prompt_that_were_in_the_cache_are_counted_whole_and_streamed(path, n, ask, service):
+    text = f"Tell me of the sea, of {n} ships and of all who sail on them, by {path}. " * 2
+    body = {"messages": [{"role": "user", "content": text}]} if "chat" in path else {"prompt": text}
+    body |= {"n": n, **GREEDY}
+    first, again = (ask("POST", path, json=body).json()["usage"] for _ in range(2))
+    prompt_tokens = first["prompt_tokens"]
+    assert again["prompt_tokens"] == prompt_tokens > 32
+    if n == 1:
+        assert first["prompt_tokens_details"] == {"cached_tokens": 0}
+    assert again["prompt_tokens_details"] == {"cached_tokens": (prompt_tokens - 1) // 16 * 16}
+    options = {"stream": True, "stream_options": {"include_usage": True}}
+    assert chunks(ask("POST", path, json=body | options).text)[-1]["usage"] == again
 
 
 def test_a_streamed_completion_adds_up_to_the_whole_one(ask):
@@ -55,6 +72,7 @@ def test_a_prompt_that_is_echoed_comes_with_its_log_probabilities(ask):
 def test_several_choices_are_drawn_apart_and_add_up_when_streamed(path, ask):
     body = {"messages": TALK} if "chat" in path else {"prompt": ["Hello", "Thank you"]}
     body |= {"n": 3, "seed": 7, "max_tokens": 5, "temperature": 1.5, "ignore_eos": True}
+    ask("POST", path, json=body)  # the prefix cache has the prompts for both that are compared
     whole = ask("POST", path, json=body).json()
     count = 3 if "chat" in path else 6
     assert [choice["index"] for choice in whole["choices"]] == list(range(count))

@@ -41,3 +41,16 @@ def test_metrics_are_prometheus_s(ask):
     lines = dict(line.rpartition(" ")[::2] for line in answer.text.splitlines() if not line.startswith("#"))
     assert float(lines["mafunzo_generated_tokens_total"]) >= 2
     assert float(lines["mafunzo_sequences_running"]) == float(lines["mafunzo_sequences_waiting"]) == 0
+
+
+def test_metrics_count_what_the_prefix_cache_saved(ask):
+    def counted(name: str) -> float:
+        lines = ask("GET", "/metrics").text.splitlines()
+        return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} "))
+
+    body = {"prompt": [9] * 40, "max_tokens": 1, "temperature": 0}
+    ask("POST", "/v1/completions", json=body)
+    before = [counted(name) for name in ("mafunzo_prompt_tokens_total", "mafunzo_cached_prompt_tokens_total")]
+    ask("POST", "/v1/completions", json=body)
+    after = [counted(name) for name in ("mafunzo_prompt_tokens_total", "mafunzo_cached_prompt_tokens_total")]
+    assert [now - was for now, was in zip(after, before, strict=True)] == [40, 32]
