@@ -1,10 +1,38 @@
-"""Prometheus metrics of the requests that the router forwards."""
+"""Prometheus metrics of serving, by endpoint and deployment: what the router sees of requests, and what workers count.
 
+Only a worker knows when a token came, how many there were, and what its prefix cache saved. So its own metrics are read at each
+scrape and passed on with the deployment's labels; they begin at zero when it starts again, as Prometheus expects of counters.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
+from mafunzo.control.serving.traffic import is_live
+from mafunzo.control.serving.worker_folder import worker_token
 from mafunzo.entities.endpoint import Deployment
 
+logger = logging.getLogger(__name__)
+
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+WORKERS = (
+    "mafunzo_prompt_tokens",
+    "mafunzo_cached_prompt_tokens",
+    "mafunzo_generated_tokens",
+    "mafunzo_time_to_first_token_seconds",
+    "mafunzo_sequences_running",
+    "mafunzo_sequences_waiting",
+)
+"""What is passed on of a worker's metrics. Its requests are counted by the router already."""
+READ_TIMEOUT_S = 2.0
+"""A scrape doesn't wait longer for a worker, which then counts as not up."""
+READS_AT_ONCE = 16
 
 
 class RequestMetrics:
@@ -52,3 +80,54 @@ class RequestMetrics:
     def wait(self, deployment: Deployment, change: int) -> None:
         """Count `change` more requests as waiting in a deployment's queue."""
         self._waiting.labels(deployment.endpoint, deployment.name).inc(change)
+
+
+class WorkerMetrics(Collector):
+    """The metrics of all live workers, read at each scrape. `mafunzo_worker_up` says of which they were read.
+
+    deployments: all that there are now. secret: of the home, by which its workers' tokens are known.
+    """
+
+    def __init__(self, deployments: Callable[[], Iterable[Deployment]], secret: bytes) -> None:
+        self._deployments, self._secret = deployments, secret
+        self._http = httpx.Client(timeout=READ_TIMEOUT_S, trust_env=False)
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the workers' metrics, each family once, with a sample for each deployment."""
+        deployments = [deployment for deployment in self._deployments() if is_live(deployment)]
+        up = GaugeMetricFamily(
+            "mafunzo_worker_up", "Whether a worker told its metrics", labels=("endpoint", "deployment")
+        )
+        families: dict[str, Metric] = {}
+        for deployment, metrics in zip(deployments, self._read_all(deployments), strict=True):
+            up.add_metric((deployment.endpoint, deployment.name), float(metrics is not None))
+            _add(families, deployment, metrics or ())
+        return [up, *families.values()] if deployments else []
+
+    def _read_all(self, deployments: Sequence[Deployment]) -> list[list[Metric] | None]:
+        if not deployments:
+            return []
+        with ThreadPoolExecutor(min(READS_AT_ONCE, len(deployments)), "metrics") as threads:
+            return list(threads.map(self._read, deployments))
+
+    def _read(self, deployment: Deployment) -> list[Metric] | None:
+        """Return a worker's metrics, or None where it doesn't tell them in Prometheus' text format."""
+        headers = {"authorization": f"Bearer {worker_token(self._secret, deployment)}"}
+        try:
+            answer = self._http.get(f"http://127.0.0.1:{deployment.port}/metrics", headers=headers)
+            answer.raise_for_status()
+            return list(text_string_to_metric_families(answer.text))
+        except (httpx.HTTPError, ValueError) as error:
+            logger.info("No metrics of %s/%s: %s", deployment.endpoint, deployment.name, error)
+            return None
+
+
+def _add(families: dict[str, Metric], deployment: Deployment, metrics: Iterable[Metric]) -> None:
+    """Add a worker's samples to the families of all workers, under the deployment's labels."""
+    labels = {"endpoint": deployment.endpoint, "deployment": deployment.name}
+    for family in metrics:
+        if family.name not in WORKERS:
+            continue
+        target = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+        for sample in family.samples:
+            target.add_sample(sample.name, {**sample.labels, **labels}, sample.value)

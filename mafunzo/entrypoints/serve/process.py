@@ -22,7 +22,7 @@ from starlette.types import ASGIApp
 
 from mafunzo.control.serving import mirror_log
 from mafunzo.control.serving.load import Loads
-from mafunzo.control.serving.metrics import RequestMetrics
+from mafunzo.control.serving.metrics import RequestMetrics, WorkerMetrics
 from mafunzo.control.serving.router import Router
 from mafunzo.control.serving.supervisor import WORKER
 from mafunzo.control.workspace import AuditLog, Home, Workspace
@@ -122,6 +122,7 @@ def _context(
 ) -> Context:
     metrics = CollectorRegistry()
     metrics.register(Books(workspace))
+    metrics.register(WorkerMetrics(workspace.deployments.list, workspace.home.secret()))
     directory = Directory(workspace.endpoints, workspace.database.version, partial(endpoints_key, workspace.home))
     return Context(
         directory=directory,
