@@ -29,6 +29,14 @@ class DeepSpeedConfig:
     stage: int
     engine: Mapping[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of_stage(cls, stage: int) -> "DeepSpeedConfig":
+        """Return what a stage is run with where there is no configuration of one's own: sizes that follow from the network.
+
+        DeepSpeed's own of stage 3 are for networks of billions of weights, and gather all of a smaller one at once.
+        """
+        return cls(stage, {"zero_optimization": dict.fromkeys(_FILLED, AUTO)} if stage == 3 else {})
+
     @property
     def offloads(self) -> bool:
         """Whether optimizer or weights are to lie in another memory than that of what computes."""
@@ -184,8 +192,8 @@ def _one_of(*names: str) -> Check:
 def _stage(key: str, value: Any, values: Values) -> str:
     if value == AUTO:
         return ""
-    if value not in (1, 2) or isinstance(value, bool):
-        return f"{key} is {_show(value)}, expected 1 or 2. Without sharding, set apply_deepspeed false."
+    if value not in (1, 2, 3) or isinstance(value, bool):
+        return f"{key} is {_show(value)}, expected 1, 2 or 3. Without sharding, set apply_deepspeed false."
     if values["deepspeed_stage"] != "2" and values["deepspeed_stage"] != str(value):
         return f"{key} is {value}, while deepspeed_stage is {values['deepspeed_stage']}. Leave one of both out."
     return ""

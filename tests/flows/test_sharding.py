@@ -15,8 +15,21 @@ from tests.support.training_run import FULL, LORA, history, train
 from tests.support.two_processes import MANY, SINGLE_ROWS, endings, require_close, run_on_two
 
 ZERO = {"apply_deepspeed": True}
+ZERO3 = ZERO | {"deepspeed_stage": "3"}
 FSDP = {"data_parallel_strategy": "fsdp"}
 PACKED = {"zero_optimization": {"stage": 1, "overlap_comm": True, "round_robin_gradients": True}}
+CONFIGURED3 = {
+    "zero_optimization": {
+        "stage": 3,
+        "sub_group_size": 2000,
+        "reduce_bucket_size": 1000,
+        "stage3_param_persistence_threshold": 0,
+        "stage3_max_live_parameters": 0,
+        "stage3_max_reuse_distance": 0,
+        "stage3_prefetch_bucket_size": 0,
+        "offload_param": {"device": "cpu"},
+    }
+}
 ALONE = {
     "LoRA": {"values": LORA | MANY},
     "full": {"values": FULL | MANY},
@@ -39,22 +52,33 @@ QUICK = [
     scenario("LoRA", FSDP, "fsdp-LoRA"),
     scenario("LoRA", FSDP, "fsdp-LoRA-from-zero", source="zero-LoRA/checkpoint-2"),
     scenario("LoRA", ZERO, "zero-LoRA-from-fsdp", source="fsdp-LoRA/checkpoint-2"),
+    scenario("tied", ZERO3, "zero3-tied"),
+    scenario("LoRA", ZERO3, "zero3-LoRA"),
+    scenario("LoRA", ZERO3, "zero3-LoRA-from-fsdp", source="fsdp-LoRA/checkpoint-2"),
+    scenario("LoRA", FSDP, "fsdp-LoRA-from-zero3", source="zero3-LoRA/checkpoint-2"),
 ]
 SLOW = [
     scenario("full", ZERO, "zero-full"),
     scenario("full", FSDP, "fsdp-full"),
     scenario("full", ZERO, "zero-configured", deepspeed=PACKED),
+    scenario("full", ZERO3, "zero3-full"),
+    scenario("full", ZERO3, "zero3-configured", deepspeed=CONFIGURED3),
     *(
         scenario(kind, strategy, f"{name}-{kind}")
-        for name, strategy in (("zero", ZERO), ("fsdp", FSDP))
+        for name, strategy in (("ddp", {}), ("zero", ZERO), ("zero3", ZERO3), ("fsdp", FSDP))
         for kind in ("tied", "mixture", "single-rows", "recomputed")
     ),
     scenario("full", ZERO, "zero-full-resumed", source="zero-full/checkpoint-2"),
     scenario("full", FSDP, "fsdp-full-resumed", source="fsdp-full/checkpoint-2"),
+    scenario("full", ZERO3, "zero3-full-resumed", source="zero3-full/checkpoint-2"),
+    scenario("full", ZERO3, "zero3-full-from-alone", source="alone-full/checkpoint-2"),
+    scenario("full", {}, "ddp-full-from-zero3", source="zero3-full/checkpoint-2"),
     scenario("full", FSDP, "fsdp-full-from-alone", source="alone-full/checkpoint-2"),
     scenario("full", {}, "ddp-full-from-fsdp", source="fsdp-full/checkpoint-2"),
     scenario("LoRA", FSDP, "fsdp-stopped", disturbance=["SIGTERM", 3]),
+    scenario("LoRA", ZERO3, "zero3-stopped", disturbance=["SIGTERM", 3]),
     {"name": "fsdp-NaN", "values": LORA | FSDP, "disturbance": ["NaN", 3]},
+    {"name": "zero3-NaN", "values": LORA | ZERO3, "disturbance": ["NaN", 3]},
 ]
 
 
@@ -114,15 +138,28 @@ def require_same_steps(folder: Path, name: str, kind: str) -> None:
         ("fsdp-tied", "tied"),
         ("fsdp-LoRA-from-zero", "LoRA"),
         ("zero-LoRA-from-fsdp", "LoRA"),
+        ("zero3-tied", "tied"),
+        ("zero3-LoRA", "LoRA"),
+        ("zero3-LoRA-from-fsdp", "LoRA"),
+        ("fsdp-LoRA-from-zero3", "LoRA"),
     ],
 )
 def test_shared_out_steps_are_those_of_one_process(quick, name, kind):
     require_same_steps(quick, name, kind)
 
 
+WRITTEN = [
+    ("zero-LoRA", "LoRA"),
+    ("fsdp-LoRA", "LoRA"),
+    ("fsdp-tied", "tied"),
+    ("zero3-LoRA", "LoRA"),
+    ("zero3-tied", "tied"),
+]
+
+
 def test_a_checkpoint_is_written_as_one_process_writes_it(quick):
     """Names, shapes and dtypes of weights and the optimizer's state; numbers to rounding."""
-    for name, kind in (("zero-LoRA", "LoRA"), ("fsdp-LoRA", "LoRA"), ("fsdp-tied", "tied")):
+    for name, kind in WRITTEN:
         ours, theirs = quick / name / "checkpoint-3", alone(quick, kind) / "checkpoint-3"
         assert [path.name for path in sorted(ours.iterdir())] == [path.name for path in sorted(theirs.iterdir())]
         for file in [path.name for path in ours.glob("*.safetensors") if path.name != "rng.safetensors"]:
@@ -134,7 +171,7 @@ def test_a_checkpoint_is_written_as_one_process_writes_it(quick):
                 torch.testing.assert_close(tensor, other[key], rtol=1e-3, atol=1e-5, msg=f"{name} {file} {key}")
 
 
-@pytest.mark.parametrize("name", ["zero-LoRA", "fsdp-LoRA"])
+@pytest.mark.parametrize("name", ["zero-LoRA", "zero3-LoRA", "fsdp-LoRA"])
 def test_one_process_goes_on_from_what_two_shared_out(quick, tmp_path, name):
     shutil.copytree(quick / name / "checkpoint-2", tmp_path / "out" / "checkpoint-2")
     values = ALONE["LoRA"]["values"] | {"resume_from_checkpoint": True}
@@ -151,7 +188,7 @@ def test_every_strategy_trains_every_kind_as_one_process_does(slow, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["zero", "fsdp"])
+@pytest.mark.parametrize("strategy", ["zero", "zero3", "fsdp"])
 def test_a_run_that_goes_on_by_the_same_strategy_is_equal_to_the_bit(slow, strategy):
     whole, resumed = slow / f"{strategy}-full", slow / f"{strategy}-full-resumed"
     assert history(resumed, "loss") == history(whole, "loss")
@@ -161,27 +198,30 @@ def test_a_run_that_goes_on_by_the_same_strategy_is_equal_to_the_bit(slow, strat
 
 
 @pytest.mark.slow
-def test_a_run_that_goes_on_by_another_strategy_says_so(slow):
-    receipt = json.loads((slow / "ddp-full-from-fsdp" / "finetune_args.json").read_text())["resumed"]
+@pytest.mark.parametrize(("name", "strategy"), [("fsdp", "fsdp"), ("zero3", "ZeRO 3")])
+def test_a_run_that_goes_on_by_another_strategy_says_so(slow, name, strategy):
+    receipt = json.loads((slow / f"ddp-full-from-{name}" / "finetune_args.json").read_text())["resumed"]
     assert "equal within tolerance" in receipt
-    assert "the data parallel strategy was fsdp and is ddp" in receipt
+    assert f"the data parallel strategy was {strategy} and is ddp" in receipt
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_ends_both_after_the_step_that_they_take_together(slow):
-    assert endings(slow, "fsdp-stopped") == [{"exit": 143}, {"exit": 143}]
-    assert [path.name for path in (slow / "fsdp-stopped").glob("checkpoint-*")]
+@pytest.mark.parametrize("strategy", ["fsdp", "zero3"])
+def test_a_signal_to_one_ends_both_after_the_step_that_they_take_together(slow, strategy):
+    assert endings(slow, f"{strategy}-stopped") == [{"exit": 143}, {"exit": 143}]
+    assert [path.name for path in (slow / f"{strategy}-stopped").glob("checkpoint-*")]
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_no_number_ends_both_with_the_same_words(slow):
-    one, other = endings(slow, "fsdp-NaN")
+@pytest.mark.parametrize("strategy", ["fsdp", "zero3"])
+def test_a_loss_that_is_no_number_ends_both_with_the_same_words(slow, strategy):
+    one, other = endings(slow, f"{strategy}-NaN")
     assert one == other
     assert "The loss is nan at step" in one["error"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", [ZERO, FSDP], ids=["zero", "fsdp"])
+@pytest.mark.parametrize("strategy", [ZERO, ZERO3, FSDP], ids=["zero", "zero3", "fsdp"])
 def test_a_process_that_is_killed_ends_the_other_and_is_told(tmp_path, strategy):
     made(tmp_path)
     record = run_on_two(tmp_path, [{"name": "out", "values": LORA | strategy, "disturbance": ["SIGKILL", 3]}])

@@ -95,8 +95,7 @@ def _announce_differences(run: Run) -> None:
 
 def _announce_model(run: Run) -> None:
     network, base = run.network, run.request.base
-    trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    total = sum(p.numel() for p in network.parameters())
+    trainable, total = run.size.trained, run.size.weights
     logger.info(
         "Model: %s, %s parameters, %s trained (%.2f%%), %s",
         base_name(base) or base.name,
@@ -119,17 +118,12 @@ def rough_costs(run: Run) -> Costs:
 
     Passes: their operations, at a share of a matrix product's speed measured now. Saving: bytes, at a disk's usual speed.
     """
-    network, rows = run.network, run.rows
+    size, rows = run.size, run.rows
     share_trained = rows.trained_tokens / rows.tokens
-    body = float(network.num_parameters(exclude_embeddings=True))
-    head = int(network.get_output_embeddings().weight.numel())
-    is_tied = head and network.get_output_embeddings().weight is network.get_input_embeddings().weight
-    body -= 0 if is_tied else head
     passes = 4 if run.arguments.apply_lora else 6  # of which the forward pass, which is all of validation, is 2
     speed = EFFICIENCY * matmul_flops(run.precision.compute, run.device)
-    token_s = passes * (body + share_trained * head) / speed
-    trained = sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
-    return Costs(token_s, 0.0, token_s * 2 / passes, 12 * trained / DISK_BYTES_S)
+    token_s = passes * (size.body + share_trained * size.head) / speed
+    return Costs(token_s, 0.0, token_s * 2 / passes, 12 * size.trained / DISK_BYTES_S)
 
 
 @cache  # what is announced and what is left are told from one measurement

@@ -1,4 +1,5 @@
-"""Distributed training: who takes backward passes and optimizer steps, the optimizer as it is or DeepSpeed's ZeRO (zero.py).
+"""Distributed training: who takes backward passes and optimizer steps, the optimizer as it is, DeepSpeed's
+ZeRO (zero.py, zero3.py) or FSDP2 (fsdp.py).
 
 Gradient accumulation is theirs too: gradients of several forward passes add up until the step is taken, and over the
 processes that train together (ranks.py).
@@ -20,6 +21,7 @@ from mafunzo.compute.training.optimizer import clip
 from mafunzo.compute.training.ranks import Ranks
 from mafunzo.compute.training.snapshot import Gathered, OptimizerState, weights_of
 from mafunzo.compute.training.zero import DeepSpeedZero
+from mafunzo.compute.training.zero3 import DeepSpeedZero3
 from mafunzo.entities.deepspeed import DeepSpeedConfig
 from mafunzo.errors import NotSupported
 
@@ -89,7 +91,8 @@ def make_stepper(
         )
     if root is not None:
         return FullySharded(root, optimizer, arguments, ranks)
-    return DeepSpeedZero(network, optimizer, arguments, device, ranks, config)
+    stepper = DeepSpeedZero3 if config.stage == 3 else DeepSpeedZero
+    return stepper(network, optimizer, arguments, device, ranks, config)
 
 
 class Replicated:

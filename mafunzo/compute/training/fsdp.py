@@ -156,7 +156,9 @@ class FullySharded:
 
 def local(tensor: Any) -> Tensor:
     """Return this rank's part of a tensor that is shared out, or all of another."""
-    part: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    if isinstance(tensor, DTensor):
+        tensor = tensor.to_local()
+    part: Tensor = getattr(tensor, "ds_tensor", tensor)  # where DeepSpeed has it
     return part
 
 

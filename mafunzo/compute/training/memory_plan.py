@@ -306,11 +306,15 @@ def _kept_bytes(run: Run, row: int, most: int) -> tuple[int, int]:
     """
     batch = pack([tuple((ids[: most or None], ids[: most or None]) for ids, _ in run.rows.row(row))])
     weights = {local(weight).untyped_storage().data_ptr() for weight in run.network.parameters()}
+    shared = [weight for weight in run.network.parameters() if hasattr(weight, "ds_tensor")]
     kept: dict[int, torch.UntypedStorage] = {}  # held until all is counted: addresses must not be used twice
 
     def count(tensor: Tensor) -> None:  # a tensor handed back would hold the pass that made it, for ever
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
+        is_weight = storage.data_ptr() in weights or any(  # or what ZeRO 3 gathered for the pass
+            weight.data_ptr() and weight.untyped_storage().data_ptr() == storage.data_ptr() for weight in shared
+        )
+        if not is_weight:
             kept[storage.data_ptr()] = storage
 
     run.network.train()  # activations are recomputed in training only

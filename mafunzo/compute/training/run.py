@@ -55,7 +55,38 @@ class TrainingRequest:
     @property
     def zero(self) -> DeepSpeedConfig:
         """How DeepSpeed shards, if it trains."""
-        return self.deepspeed or DeepSpeedConfig(int(self.arguments.deepspeed_stage))
+        return self.deepspeed or DeepSpeedConfig.of_stage(int(self.arguments.deepspeed_stage))
+
+
+@dataclass(frozen=True)
+class NetworkSize:
+    """How many numbers a network's weights have, whoever holds them.
+
+    trained: of those that train. body: of all but embeddings and an untied head, which every token goes through. head: of the
+    head, tied or not.
+    """
+
+    weights: int
+    trained: int
+    body: int
+    head: int
+    without_embeddings: int
+
+    @classmethod
+    def of(cls, network: PreTrainedModel) -> "NetworkSize":
+        """Count a network whose weights aren't shared out yet."""
+        weights = list(network.parameters())
+        without_embeddings = int(network.num_parameters(exclude_embeddings=True))
+        head, table = network.get_output_embeddings(), network.get_input_embeddings()
+        numbers = 0 if head is None else int(head.weight.numel())
+        is_tied = head is not None and head.weight is table.weight
+        return cls(
+            weights=sum(weight.numel() for weight in weights),
+            trained=sum(weight.numel() for weight in weights if weight.requires_grad),
+            body=without_embeddings - (0 if is_tied else numbers),
+            head=numbers,
+            without_embeddings=without_embeddings,
+        )
 
 
 @dataclass(frozen=True)
@@ -68,6 +99,7 @@ class Run:
     device: torch.device
     precision: Precision
     packed: PackedNetwork
+    size: NetworkSize
     adapter: AdapterConfig | None
     order: DataOrder
     optimizer: Optimizer
@@ -126,6 +158,7 @@ def assemble(request: TrainingRequest, ranks: Ranks = ALONE) -> Run:
         max_steps=arguments.max_steps,
         seed=arguments.seed,
     )
+    size = NetworkSize.of(network)
     root = shard(network, ranks, device) if arguments.data_parallel_strategy == "fsdp" and ranks.size > 1 else None
     optimizer = make_optimizer(network, arguments)
     stepper = make_stepper(network, optimizer, arguments, precision, device, ranks, request.zero, root)
@@ -137,6 +170,7 @@ def assemble(request: TrainingRequest, ranks: Ranks = ALONE) -> Run:
         device=device,
         precision=precision,
         packed=packed,
+        size=size,
         adapter=adapter,
         order=order,
         optimizer=optimizer,

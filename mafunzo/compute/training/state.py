@@ -326,7 +326,7 @@ def identity(run: Run) -> dict[str, Any]:
 
 def total_flos(run: Run, state: TrainingState) -> float:
     """Return the floating point operations so far, by Hugging Face's rule: 6 per token and weight outside the embedding."""
-    return 6.0 * state.tokens * int(run.network.num_parameters(exclude_embeddings=True))
+    return 6.0 * state.tokens * run.size.without_embeddings
 
 
 def trainer_state(run: Run, state: TrainingState) -> dict[str, Any]:

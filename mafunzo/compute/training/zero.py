@@ -1,4 +1,5 @@
-"""DeepSpeed's ZeRO: processes that train together share the optimizer's state (stage 1) and the gradients (2) out among them.
+"""DeepSpeed's ZeRO 1 and 2: processes that train together share the optimizer's state (1) and the gradients (2) out among them.
+Stage 3 is zero3.py.
 
 Trained weights stay in float32, so that DeepSpeed's own casts are off; frozen ones are in whatever they came. It averages
 gradients over the processes, and a loss here is a share of the step's, to be added up: so each is multiplied by their number.
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
@@ -42,33 +43,11 @@ class DeepSpeedZero:
         ranks: Ranks,
         config: DeepSpeedConfig,
     ) -> None:
-        os.environ.setdefault("DS_ACCELERATOR", device.type)
-        os.environ.setdefault("LOCAL_RANK", "0")
-        import deepspeed
-
-        # Left alone, it tries to compile each of its kernels, half a minute of work that has no use here.
-        deepspeed.ops.__compatible_ops__ = {}
-        if not torch.distributed.is_initialized():
-            backend, store = "nccl" if device.type == "cuda" else "gloo", torch.distributed.HashStore()  # type: ignore[attr-defined]
-            torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
-        settings = config.filled(int(network.config.get_text_config().hidden_size))
-        if device.type == "cpu":  # whose memory everything is in
-            for part in OFFLOADS:
-                settings["zero_optimization"].pop(part, None)
-        settings |= {
-            "train_micro_batch_size_per_gpu": arguments.per_device_train_batch_size,
-            "gradient_accumulation_steps": 1,  # set pass by pass, since a step's number of passes may change
-            "gradient_clipping": arguments.max_grad_norm,
-            "zero_allow_untested_optimizer": True,
-            "zero_force_ds_cpu_optimizer": False,  # which would have to be compiled
-        }
         self.strategy, self.in_lockstep = f"ZeRO {config.stage}", ranks.size > 1
         self._network, self._base, self._ranks, self._is_adapter = network, optimizer, ranks, arguments.apply_lora
         groups = [list(group["params"]) for group in optimizer.param_groups]  # DeepSpeed puts flat ones in their place
         self._weights = [weight for group in groups for weight in group]
-        self._engine, self._optimizer, _, _ = deepspeed.initialize(
-            model=network, optimizer=optimizer, config=settings, dist_init_required=False
-        )
+        self._engine, self._optimizer = start_engine(network, network, optimizer, arguments, device, config)
         parts = self._optimizer.single_partition_of_fp32_groups
         self._flat = {id(weight): part for group, part in zip(groups, parts, strict=True) for weight in group}
 
@@ -136,6 +115,47 @@ class DeepSpeedZero:
 
     def load_scaler_state(self, state: Mapping[str, Any]) -> None:
         pass
+
+
+def start_engine(
+    module: nn.Module,
+    network: PreTrainedModel,
+    optimizer: Optimizer,
+    arguments: TrainingArguments,
+    device: torch.device,
+    config: DeepSpeedConfig,
+    more: Mapping[str, Mapping[str, Any]] | None = None,
+) -> tuple[Any, Any]:
+    """Return DeepSpeed's engine and its optimizer around a module, which is the network or holds it.
+
+    more: settings beside those of the configuration, by their section.
+    """
+    os.environ.setdefault("DS_ACCELERATOR", device.type)
+    os.environ.setdefault("LOCAL_RANK", "0")
+    import deepspeed
+
+    # Left alone, it tries to compile each of its kernels, half a minute of work that has no use here.
+    deepspeed.ops.__compatible_ops__ = {}
+    if not torch.distributed.is_initialized():
+        backend, store = "nccl" if device.type == "cuda" else "gloo", torch.distributed.HashStore()  # type: ignore[attr-defined]
+        torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
+    settings = config.filled(int(network.config.get_text_config().hidden_size))
+    for section, values in (more or {}).items():
+        settings[section] = settings[section] | values
+    if device.type == "cpu":  # whose memory everything is in
+        for part in OFFLOADS:
+            settings["zero_optimization"].pop(part, None)
+    settings |= {
+        "train_micro_batch_size_per_gpu": arguments.per_device_train_batch_size,
+        "gradient_accumulation_steps": 1,  # set pass by pass, since a step's number of passes may change
+        "gradient_clipping": arguments.max_grad_norm,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,  # which would have to be compiled
+    }
+    engine, wrapped, _, _ = deepspeed.initialize(
+        model=module, optimizer=optimizer, config=settings, dist_init_required=False
+    )
+    return engine, wrapped
 
 
 def _place(weight: Any) -> Any:

@@ -55,6 +55,10 @@ def faults_between(values: Mapping[str, Any]) -> list[str]:
             "adamw_torch.",
         ),
         (
+            values["deepspeed_stage"] == "3" and not values["apply_deepspeed"],
+            "deepspeed_stage is '3' while apply_deepspeed is 'false'. Set apply_deepspeed true, or leave it out.",
+        ),
+        (
             is_fsdp and values["apply_deepspeed"],
             "apply_deepspeed is 'true' while data_parallel_strategy is 'fsdp': each shards by itself. Keep one of both.",
         ),

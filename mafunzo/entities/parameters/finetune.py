@@ -290,9 +290,6 @@ _EXECUTION = (
         default="2",
         enum=("2", "3"),
         steps=(FINETUNE,),
-        refused={
-            "3": "DeepSpeed's sharded weights aren't supported yet. Use 2, or data_parallel_strategy fsdp without DeepSpeed."
-        },
     ),
     Parameter(
         "data_parallel_strategy",

@@ -85,6 +85,48 @@ def test_the_files_stage_stands_where_no_other_is_set():
     assert config({"zero_optimization": {"stage": 1}}).stage == 1
 
 
+def test_stage_3_is_taken_from_the_file_and_its_sizes_are_filled():
+    """The file of Hugging Face's documentation for stage 3."""
+    zero = {
+        "stage": 3,
+        "offload_optimizer": {"device": "cpu", "pin_memory": True},
+        "offload_param": {"device": "cpu", "pin_memory": True},
+        "overlap_comm": True,
+        "contiguous_gradients": True,
+        "sub_group_size": 1e9,
+        "reduce_bucket_size": "auto",
+        "stage3_prefetch_bucket_size": "auto",
+        "stage3_param_persistence_threshold": "auto",
+        "stage3_max_live_parameters": 1e9,
+        "stage3_max_reuse_distance": 1e9,
+        "stage3_gather_16bit_weights_on_model_save": True,
+    }
+    ours = config({"zero_optimization": zero})
+    del zero["stage3_gather_16bit_weights_on_model_save"]  # what is saved is always whole
+    sizes = {
+        "reduce_bucket_size": 4096,
+        "stage3_prefetch_bucket_size": 3686,
+        "stage3_param_persistence_threshold": 640,
+    }
+    assert (ours.stage, ours.filled(64)) == (3, {"zero_optimization": zero | sizes})
+
+
+def test_stage_3_without_a_file_has_sizes_by_the_network_and_stage_2_deepspeeds_own():
+    assert DeepSpeedConfig.of_stage(2) == DeepSpeedConfig(2)
+    filled = DeepSpeedConfig.of_stage(3).filled(64)["zero_optimization"]
+    assert filled == {
+        "stage": 3,
+        "reduce_bucket_size": 4096,
+        "stage3_prefetch_bucket_size": 3686,
+        "stage3_param_persistence_threshold": 640,
+    }
+
+
+def test_two_stages_that_differ_are_refused():
+    (fault,) = faults({"zero_optimization": {"stage": 2}}, deepspeed_stage="3")
+    assert fault == "zero_optimization.stage is 2, while deepspeed_stage is 3. Leave one of both out."
+
+
 def test_a_section_that_is_off_may_stand():
     assert config({"nebula": {"enabled": False}, "flops_profiler": {"enabled": False}}) == DeepSpeedConfig(2)
 

@@ -29,6 +29,9 @@ FSDP = {"data_parallel_strategy": "fsdp"}
             "apply_deepspeed is 'true' while optim is 'adafactor', which needs whole matrices",
             id="an optimizer of whole matrices",
         ),
+        pytest.param(
+            {"deepspeed_stage": "3"}, "deepspeed_stage is '3' while apply_deepspeed is 'false'", id="a stage of nothing"
+        ),
         pytest.param(FSDP | {"apply_deepspeed": True}, "each shards by itself", id="two ways to shard"),
         pytest.param(FSDP | {"optim": "adafactor"}, "needs whole matrices", id="FSDP of whole matrices"),
         pytest.param(FSDP | {"auto_find_batch_size": True}, "can't take a step again alone", id="FSDP tried again"),

@@ -135,8 +135,8 @@ def test_two_files_are_refused(shell: Shell, requests: list[dict[str, Any]]) -> 
         pytest.param(["lr_scheduler_type=cosin"], "Did you mean cosine?", id="not one of the values"),
         pytest.param(
             ["deepspeed_stage=3"],
-            "sharded weights aren't supported yet. Use 2, or data_parallel_strategy fsdp",
-            id="not honoured yet",
+            "deepspeed_stage is '3' while apply_deepspeed is 'false'",
+            id="not honoured without another",
         ),
         pytest.param(
             ["num_nodes_finetune=600", "--strict-compute"], "ask for 600 GPUs, of which", id="GPUs that aren't here"
