@@ -47,7 +47,8 @@ class Estimate:
     """The estimate of a run on this machine, training step alone.
 
     tokens: what all steps go through. time_s: from the first step on, evaluation and saving counted in; start_s: the process's
-    start and the loading of the model, before. memory_bytes: at the peak; free_memory_bytes: what is free before it starts.
+    start and the loading of the model, before. memory_bytes: at the peak, of several processes that of the one with the most;
+    total_memory_bytes: of all of them; free_memory_bytes: what is free before they start. strategy: what each process holds.
     disk_bytes: checkpoints, result and packaged model. plan: the memory plan in words. stops_early: whether early stopping may
     end it sooner. price_per_hour: in whatever currency; None where none is set.
     """
@@ -72,6 +73,9 @@ class Estimate:
     plan: str
     stops_early: bool
     probed_passes: int
+    processes: int = 1
+    strategy: str = "ddp"
+    total_memory_bytes: Range | None = None
     price_per_hour: float | None = None
 
     @property
@@ -97,7 +101,8 @@ class Estimate:
     def from_dict(cls, body: Mapping[str, Any]) -> Self:
         """Parse what `as_dict` returned."""
         values = {name: value for name, value in body.items() if name != "cost"}
-        ranges = {name: Range(**values[name]) for name in ("time_s", "memory_bytes")}
+        names = ("time_s", "memory_bytes", "total_memory_bytes")
+        ranges = {name: Range(**values[name]) for name in names if values.get(name)}
         rows = {split: SplitRows(**part) for split, part in values["rows"].items()}
         return cls(**{**values, **ranges, "rows": rows})
 

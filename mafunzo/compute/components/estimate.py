@@ -1,4 +1,7 @@
-"""Estimates a training run from its memory plan and a probe on its real rows: `estimate.json`, and nothing that was trained."""
+"""Estimates a training run from its memory plan and a probe on its real rows: `estimate.json`, and nothing that was trained.
+
+Started as several processes, as the run is, it measures what these take together.
+"""
 
 if __name__ == "__main__":  # before anything else imports transformers
     from mafunzo.compute.model.quick_start import import_networks
@@ -25,8 +28,10 @@ from mafunzo.compute.device.memory import free_bytes
 from mafunzo.compute.device.precision import name
 from mafunzo.compute.training.announcement import announce
 from mafunzo.compute.training.arguments import TrainingArguments
+from mafunzo.compute.training.lockstep import rows_alone
 from mafunzo.compute.training.memory_plan import plan_memory
 from mafunzo.compute.training.probe import Probe, probe
+from mafunzo.compute.training.ranks import Ranks, joined
 from mafunzo.compute.training.run import Run, TrainingRequest, assemble, base_name
 from mafunzo.compute.training.timing import Work, seconds, work_of
 from mafunzo.dataset.check import kind_of
@@ -37,28 +42,39 @@ logger = logging.getLogger(__name__)
 
 
 def work(arguments: Arguments) -> None:
-    """Load what the run would load, take a few of its steps, and write what the whole of it is expected to take."""
-    model, output = arguments.path("model"), arguments.outputs["estimate"]
-    with _scratch(output) as folder:
-        free_disk = shutil.disk_usage(folder).free
-        training = assemble(
-            TrainingRequest(
-                base=model,
-                prepared=arguments.path("prepared"),
-                output=folder,
-                arguments=TrainingArguments.from_values(arguments.values),
-                deepspeed=deepspeed_of(arguments),
-            )
-        )
-        free_memory = free_bytes(training.device)
-        announce(training)
-        plan = plan_memory(training)
-        logger.info("Memory: %s", plan)
-        start_s = time.time() - psutil.Process().create_time()
-        measured = probe(training, plan.forward_tokens)
+    """Load what the run would load, take a few of its steps with as many processes, and write what the whole is to take."""
+    output = arguments.outputs["estimate"]
+    with joined() as ranks, _scratch(output, ranks) as folder:
+        estimate = _estimate(arguments, folder, ranks)
+        if ranks.is_first:
+            with output_folder(output) as result:
+                write_json(result / "estimate.json", estimate.as_dict(), indent=1, ensure_ascii=False)
+
+
+def _estimate(arguments: Arguments, scratch: Path, ranks: Ranks) -> Estimate:
+    """Measure on all ranks; what the first returns is the estimate."""
+    model = arguments.path("model")
+    free_disk = shutil.disk_usage(scratch).free
+    training = assemble(
+        TrainingRequest(
+            base=model,
+            prepared=arguments.path("prepared"),
+            output=scratch,
+            arguments=TrainingArguments.from_values(arguments.values),
+            deepspeed=deepspeed_of(arguments),
+        ),
+        ranks,
+    )
+    free_memory = free_bytes(training.device)
+    announce(training)
+    plan = plan_memory(training)
+    logger.info("Memory: %s", plan)
+    start_s = time.time() - psutil.Process().create_time()
+    forward_tokens = 1 if rows_alone(training) else plan.forward_tokens
+    measured = probe(training, forward_tokens)
     report = json.loads((arguments.path("prepared") / "report.json").read_text(encoding="utf-8"))
     to_do = work_of(training)
-    estimate = Estimate(
+    return Estimate(
         model=base_name(model) or model.name,
         rows=_rows(report),
         tokens=to_do.tokens,
@@ -75,20 +91,30 @@ def work(arguments: Arguments) -> None:
         free_disk_bytes=free_disk,
         device=str(training.device),
         computed_in=name(training.precision.compute),
-        forward_tokens=plan.forward_tokens,
+        forward_tokens=forward_tokens,
         plan=str(plan),
         stops_early=training.arguments.apply_early_stopping,
         probed_passes=measured.passes,
+        processes=ranks.size,
+        strategy=training.stepper.strategy,
+        total_memory_bytes=Range.around(measured.total_peak_bytes, MEMORY_MARGIN).rounded(),
     )
-    with output_folder(output) as folder:
-        write_json(folder / "estimate.json", estimate.as_dict(), indent=1, ensure_ascii=False)
 
 
 @contextmanager
-def _scratch(output: Path) -> Iterator[Path]:
-    """Give a folder on the disk of the output, for the probe's checkpoint; it goes with all that is in it."""
+def _scratch(output: Path, ranks: Ranks) -> Iterator[Path]:
+    """Give a folder on the disk of the output, for the probe's checkpoint; it goes with all that is in it.
+
+    The first rank makes it, and deletes it once all are done with it.
+    """
+    if not ranks.is_first:
+        yield Path(ranks.from_first(None))
+        ranks.wait()
+        return
     with tempfile.TemporaryDirectory(prefix=".probe-", dir=output.parent) as folder:
+        ranks.from_first(folder)
         yield Path(folder)
+        ranks.wait()
 
 
 def _rows(report: Mapping[str, Any]) -> dict[str, SplitRows]:

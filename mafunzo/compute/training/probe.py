@@ -7,6 +7,7 @@
     a checkpoint               what saving takes, and how large it is
 
 A pass is measured as the run makes it: rows packed, forward, backward. Drawing from all steps makes the mean that of the run.
+Processes that train together take the probe together: in each turn a pass each, of the same step, as far as its rows go.
 """
 
 import random
@@ -19,8 +20,10 @@ from statistics import fmean, stdev
 import numpy as np
 
 from mafunzo.compute.device.memory import peak_bytes
-from mafunzo.compute.training.batch import Batch, Row, Rows, Sequences, pack
+from mafunzo.compute.training.batch import Row, Rows, Sequences, pack
 from mafunzo.compute.training.data_order import passes
+from mafunzo.compute.training.lockstep import filler, rows_alone
+from mafunzo.compute.training.ranks import all_of
 from mafunzo.compute.training.run import Run
 from mafunzo.compute.training.saving import Saver
 from mafunzo.compute.training.state import TrainingState
@@ -40,18 +43,23 @@ VALIDATION_BATCHES = 4
 class Probe:
     """What was measured. spread: the standard error of a token's time, as a share of it; 0 where one pass is all there is.
 
-    peak_bytes: the most memory that the process held. checkpoint_bytes: the size of a checkpoint.
+    peak_bytes: the most memory that the process held, of several the one with the most; total_peak_bytes: of all together.
+    checkpoint_bytes: the size of a checkpoint, known on the first rank.
     """
 
     costs: Costs
     spread: float
     passes: int
     peak_bytes: int
+    total_peak_bytes: int
     checkpoint_bytes: int
 
 
 def probe(run: Run, forward_tokens: int, budget_s: float = BUDGET_S) -> Probe:
-    """Measure a run, whose weights and output folder are of no use afterwards. forward_tokens: the plan's, of a pass."""
+    """Measure a run, whose weights and output folder are of no use afterwards; all ranks do this together.
+
+    forward_tokens: the plan's, of a pass.
+    """
     drawn = _drawn_passes(run, forward_tokens)
     heaviest = _heaviest_pass(run, forward_tokens, drawn)
     run.network.train()
@@ -61,22 +69,31 @@ def probe(run: Run, forward_tokens: int, budget_s: float = BUDGET_S) -> Probe:
     passes_s, steps_s, tokens = _measure_passes(run, drawn, budget_s)
     validation_token_s = _measure_validation(run)
     save_s, checkpoint_bytes = _measure_save(run)
+    peak = peak_bytes(run.device)
     per_token = [taken / count for taken, count in zip(passes_s, tokens, strict=True)]
     spread = stdev(per_token) / fmean(per_token) / len(per_token) ** 0.5 if len(per_token) > 1 else 0.0
     return Probe(
         costs=Costs(sum(passes_s) / sum(tokens), fmean(steps_s), validation_token_s, save_s),
         spread=spread,
         passes=len(passes_s),
-        peak_bytes=peak_bytes(run.device),
+        peak_bytes=run.ranks.most(peak),
+        total_peak_bytes=int(run.ranks.sums([peak])[0]),
         checkpoint_bytes=checkpoint_bytes,
     )
 
 
 def _drawn_passes(run: Run, forward_tokens: int) -> list[list[Row]]:
-    """Return passes of steps all over the run, in an order that the seed decides."""
+    """Return this rank's passes of steps all over the run, in an order that the seed decides.
+
+    Of a step each rank has as many, some without rows, so that all have their passes of a step in the same turns.
+    """
     total = run.order.total_steps
     steps = np.unique(np.linspace(0, total - 1, min(total, SAMPLED_STEPS)).astype(int))
-    drawn = [rows for step in steps for rows in passes(run.rows, run.order, int(step), forward_tokens)]
+    drawn: list[list[Row]] = []
+    for step in map(int, steps):
+        of_each = [passes(run.rows, run.order, step, forward_tokens, one) for one in all_of(run.ranks)]
+        own, most = of_each[run.ranks.rank], max(map(len, of_each))
+        drawn += own + [list[Row]()] * (most - len(own))
     random.Random(run.order.seed).shuffle(drawn)
     return drawn
 
@@ -98,7 +115,8 @@ def _measure_passes(
     passes_s, steps_s, tokens = list[float](), list[float](), list[int]()
     begun = time.monotonic()
     for number, rows in enumerate(_endlessly(drawn)):
-        if number >= MOST_PASSES or (number >= FEWEST_PASSES and time.monotonic() - begun > budget_s):
+        is_over = number >= FEWEST_PASSES and time.monotonic() - begun > budget_s
+        if number >= MOST_PASSES or run.ranks.any(is_over)[0]:
             break
         pass_s, step_s, n_tokens = _take_step(run, [rows])
         passes_s.append(pass_s)
@@ -113,35 +131,47 @@ def _endlessly(drawn: Sequence[list[Row]]) -> Iterator[list[Row]]:
 
 
 def _take_step(run: Run, step_passes: Sequence[list[Row]]) -> tuple[float, float, int]:
-    """Take an optimizer step over passes; return the seconds of the passes, those of the step, and the tokens."""
+    """Take an optimizer step over passes; return the seconds of the passes, those of the step, and the tokens.
+
+    Of several ranks the mean of their seconds, as they share a step's tokens alike, and the tokens of all.
+    """
     begun, n_tokens = time.monotonic(), 0
     for index, rows in enumerate(step_passes):
-        n_tokens += _run_pass(run, pack(rows), is_last=index == len(step_passes) - 1)
-    passed = time.monotonic()
+        n_tokens += _run_pass(run, rows, is_last=index == len(step_passes) - 1)
+    pass_s = time.monotonic() - begun
+    run.ranks.wait()
+    begun = time.monotonic()
     run.stepper.step()
     _wait(run)
-    return passed - begun, time.monotonic() - passed, n_tokens
+    *means, tokens = run.ranks.sums([pass_s, time.monotonic() - begun, n_tokens])
+    pass_s, step_s = (total / run.ranks.size for total in means)
+    return pass_s, step_s, int(tokens)
 
 
-def _run_pass(run: Run, batch: Batch, is_last: bool) -> int:
+def _run_pass(run: Run, rows: list[Row], is_last: bool) -> int:
+    """Make a pass and return its tokens; without rows none, but for the filler that the others' passes wait for."""
+    if not rows and not run.stepper.in_lockstep:
+        return 0
+    batch = pack(rows) if rows else filler(run)
     with run.autocast():
         result = run.loss(batch)
     if result.loss_sum.requires_grad:
-        run.stepper.backward(result.loss_sum / max(run.objective.terms(batch), 1), is_last=is_last)
+        weight = 1 / max(run.objective.terms(batch), 1) if rows else 0.0
+        run.stepper.backward(result.loss_sum * weight, is_last=is_last)
     float(result.loss_sum.detach())  # a GPU has ended then
     _wait(run)
-    return batch.n_tokens
+    return batch.n_tokens if rows else 0
 
 
 def _measure_validation(run: Run) -> float:
     """Return the seconds of a validation token, 0 where there is no validation."""
-    rows, batch = run.validation_rows, run.arguments.per_device_eval_batch_size
+    rows, batch = run.validation_rows, 1 if rows_alone(run) else run.arguments.per_device_eval_batch_size
     if rows is None:
         return 0.0
     starts = range(0, len(rows), batch)
     heaviest = max(starts, key=lambda start: _slice(rows, start, start + batch).tokens)
     _validate(run, _slice(rows, heaviest, heaviest + batch))
-    sample = _slice(rows, 0, VALIDATION_BATCHES * batch)
+    sample = _slice(rows, 0, VALIDATION_BATCHES * batch * run.ranks.size)
     return _validate(run, sample) / sample.tokens
 
 
@@ -165,7 +195,7 @@ def _slice_of(column: Sequences, start: int, stop: int) -> Sequences:
 
 
 def _measure_save(run: Run) -> tuple[float, int]:
-    """Return the seconds that a checkpoint takes, and its bytes."""
+    """Return the seconds that a checkpoint takes, and its bytes on the disk where this rank writes it."""
     run.request.output.mkdir(parents=True, exist_ok=True)
     saver = Saver(run, TrainingState())
     with saver.at_sigterm():  # nothing is being written any more when this ends

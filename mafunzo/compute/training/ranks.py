@@ -137,6 +137,11 @@ class Ranks:
 ALONE = Ranks()
 
 
+def all_of(ranks: Ranks) -> list[Ranks]:
+    """Return each of the processes that train together, as it knows itself but for the machine that it is on."""
+    return [Ranks(rank, ranks.size) for rank in range(ranks.size)]
+
+
 @contextmanager
 def joined(environment: Mapping[str, str] = os.environ) -> Iterator[Ranks]:
     """Join the processes that the environment names (torch.distributed's `env://`) while this lasts.

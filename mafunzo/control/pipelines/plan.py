@@ -51,6 +51,7 @@ from mafunzo.entities.job import (
     Value,
 )
 from mafunzo.entities.job_request import JobRequest
+from mafunzo.entities.parameters.component import ESTIMATE
 from mafunzo.entities.parameters.machine import (
     placement_faults,
     training_faults,
@@ -67,6 +68,8 @@ DRIVER = Resources(cpus=1)
 """What a step holds of this machine that runs on a cluster."""
 JOB_COMPUTES = (COMPUTE, "default_compute")
 """Who names the compute of a job as a whole."""
+TRAINING_STEPS = (FINETUNE, ESTIMATE)
+"""The components that take optimizer steps, an estimate as many processes for a few as the run for all."""
 
 
 @dataclass(frozen=True)
@@ -229,10 +232,10 @@ def _step(
     if pinned.is_trusted and component.name == FINETUNE and compute in facts.clusters:
         held = DRIVER
         placement = _placed(compute, values, facts.clusters[compute], faults)
-    elif pinned.is_trusted and component.name == FINETUNE and held.processes == 1:
-        held = _for_training(held, values, facts.hardware, faults)
     elif compute in facts.clusters and not (pinned.is_trusted and component.name == PACKAGE_MODEL):
         faults.add(_misplaced(COMPUTE, compute))
+    elif pinned.is_trusted and component.name in TRAINING_STEPS and held.processes == 1:
+        held = _for_training(held, values, facts.hardware, faults)
     return StepSpec(
         name=node.name,
         component=f"{component.name}:{component.version}",

@@ -13,7 +13,8 @@ def estimate_facts(estimate: Estimate) -> dict[str, str]:
         "tokens": f"{estimate.tokens:,} in {estimate.epochs:.2f} epochs",
         "steps": f"{estimate.steps:,} of {estimate.rows_per_step} rows, {_counted(estimate.evaluations, 'evaluation')}",
         "time": f"{_times(estimate.time_s)}, with evaluation and saving, after {_time(estimate.start_s)} to start{early}",
-        "memory": f"{_sizes(estimate.memory_bytes)} at the peak, {human_size(estimate.free_memory_bytes)} were free",
+        **({"processes": f"{estimate.processes}, {estimate.strategy}"} if estimate.processes > 1 else {}),
+        "memory": f"{_memory(estimate)}, {human_size(estimate.free_memory_bytes)} were free",
         "disk": f"{human_size(estimate.disk_bytes)}, {human_size(estimate.free_disk_bytes)} were free{_shortage(estimate)}",
         "cost": _cost(estimate),
     }
@@ -56,6 +57,13 @@ def _time(seconds: float) -> str:
 
 def _sizes(size: Range) -> str:
     return f"{human_size(size.low)} to {human_size(size.high)}"
+
+
+def _memory(estimate: Estimate) -> str:
+    own, total = estimate.memory_bytes, estimate.total_memory_bytes
+    if estimate.processes == 1 or total is None:
+        return f"{_sizes(own)} at the peak"
+    return f"{_sizes(own)} at the peak of a process, {_sizes(total)} of all {estimate.processes}"
 
 
 def _shortage(estimate: Estimate) -> str:

@@ -1,11 +1,14 @@
 """The probe: real passes of all the run, an evaluation and a checkpoint, measured."""
 
+from dataclasses import replace
+
 import pytest
 
 from mafunzo.compute.training import probe as module
 from mafunzo.compute.training.arguments import TrainingArguments
 from mafunzo.compute.training.objectives.supervised import Supervised
 from mafunzo.compute.training.probe import FEWEST_PASSES, MOST_PASSES, probe
+from mafunzo.compute.training.ranks import Ranks
 from mafunzo.compute.training.run import TrainingRequest, assemble
 from tests.support.tiny_training import learnable_rows, random_rows, write_prepared
 from tests.support.training_run import FULL, LORA, ZERO
@@ -24,6 +27,17 @@ def test_every_part_of_a_run_is_measured(tmp_path, base, prepared, values):
     assert min(costs.token_s, costs.step_s, costs.validation_token_s, costs.save_s) > 0
     assert measured.passes == MOST_PASSES
     assert measured.peak_bytes > 2**20 and measured.checkpoint_bytes > 1000
+
+
+def test_ranks_have_their_passes_of_a_step_in_the_same_turns_and_all_rows_between_them(tmp_path, base, prepared):
+    """Some turns without rows, where a step's rows make more passes on the other rank."""
+    alone = run_of(tmp_path, base, prepared, LORA | {"gradient_accumulation_steps": 2})
+    one, other = (module._drawn_passes(replace(alone, ranks=Ranks(rank, 2)), 30) for rank in range(2))
+    assert len(one) == len(other)
+    assert not all([*one, *other]), "each rank had as many passes of each step"
+    drawn = [ids.tolist() for rows in [*one, *other] for row in rows for ids, _ in row]
+    expected = [ids.tolist() for rows in module._drawn_passes(alone, 30) for row in rows for ids, _ in row]
+    assert sorted(drawn) == sorted(expected)
 
 
 def test_without_validation_rows_that_costs_nothing(tmp_path, base):

@@ -11,7 +11,7 @@ from mafunzo.entities.component import COMPUTE, INSTANCES, PROCESSES, TIMEOUT, C
 from mafunzo.entities.compute import ClusterNode, Hardware, Placement
 from mafunzo.entities.job import ArtifactInput, Destination, Job, LiteralInput, Resources, Step, StepOutputInput
 from mafunzo.entities.job_request import JobRequest
-from mafunzo.entities.parameters.component import COMPONENTS
+from mafunzo.entities.parameters.component import COMPONENTS, ESTIMATE
 from mafunzo.entities.parameters.parameter import FINETUNE
 from mafunzo.entities.sweep import Distribution, Goal, Sampling, Sweep
 from mafunzo.errors import InvalidParameter
@@ -82,7 +82,12 @@ PINNED = {
 FACTS = Facts(PINNED, Hardware(cpus=4, memory_mb=8000), datetime(2026, 1, 2, tzinfo=UTC))
 
 FOLDERS = {name: ArtifactInput("sha256:da7a") for name in ("model", "prepared")}
-TRAINING = replace(FACTS, pinned={"finetune:1": PinnedComponent(COMPONENTS[FINETUNE], "sha256:beef", is_trusted=True)})
+TRAINING = replace(
+    FACTS,
+    pinned={
+        f"{name}:1": PinnedComponent(COMPONENTS[name], "sha256:beef", is_trusted=True) for name in (FINETUNE, ESTIMATE)
+    },
+)
 
 
 def planned(pipeline: Component = PIPELINE, facts: Facts = FACTS, **inputs: Any) -> tuple[Job, dict[str, Step]]:
@@ -471,13 +476,14 @@ def test_a_folder_feeds_what_accepts_its_type(source: str, target: str, is_fed: 
         assert "train': rows takes" in faults(facts=facts)[0]
 
 
+@pytest.mark.parametrize("component", [FINETUNE, ESTIMATE])
 @pytest.mark.parametrize(("gpus_here", "gpus", "processes"), [(0, 0, 2), (1, 1, 1), (4, 3, 3)])
-def test_the_step_that_trains_runs_as_a_process_a_gpu_or_as_those_of_the_cpu(
-    gpus_here: int, gpus: int, processes: int
+def test_the_step_that_trains_or_estimates_runs_as_a_process_a_gpu_or_as_those_of_the_cpu(
+    gpus_here: int, gpus: int, processes: int, component: str
 ) -> None:
     facts = replace(TRAINING, hardware=Hardware(4, 8000, ("H200",) * gpus_here))
     values = {"number_of_gpu_to_use_finetuning": 3, "cpu_processes_finetune": 2}
-    _, (step,) = plan(JobRequest("job-1", COMPONENTS[FINETUNE], {**FOLDERS, **values}), facts)
+    _, (step,) = plan(JobRequest("job-1", COMPONENTS[component], {**FOLDERS, **values}), facts)
     assert (step.spec.resources.gpus, step.spec.resources.processes) == (gpus, processes)
 
 

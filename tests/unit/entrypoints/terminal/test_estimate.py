@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from mafunzo.entities.estimate import Range
 from mafunzo.entrypoints.terminal.estimate import estimate_facts
 from tests.support.made_estimate import made_estimate
 
@@ -18,6 +19,14 @@ def test_each_fact_has_a_line():
         "disk": "300.0 MB, 10.0 GB were free",
         "cost": "0.83 to 1.17, at 0.5 an hour",
     }
+
+
+def test_several_processes_are_told_with_what_each_takes_and_all_together():
+    total = Range(4 * 10**9, 3_600_000_000, 4_400_000_000)
+    facts = estimate_facts(replace(made_estimate(), processes=2, strategy="fsdp", total_memory_bytes=total))
+    assert facts["processes"] == "2, fsdp"
+    memory = "1.8 GB to 2.2 GB at the peak of a process, 3.6 GB to 4.4 GB of all 2, 8.0 GB were free"
+    assert facts["memory"] == memory
 
 
 def test_without_a_price_there_is_no_cost():
