@@ -205,11 +205,13 @@ def test_an_estimate_is_made_of_real_steps_and_the_job_finds_what_it_prepared(sh
     assert [step["status"] for step in steps] == ["cached", "cached", "completed"]
 
 
-def test_a_dry_run_prints_the_plan_and_starts_nothing(tmp_path):
+def test_a_dry_run_prints_the_plan_and_the_estimate_and_trains_nothing(tmp_path):
     shell = Shell(tmp_path / "home")
     told = shell(
         "finetune", "--model", "tiny-llama", "--train", CONVERSATIONS, "lora_rank=4", "apply_lora=true", "--dry-run"
     )
     assert "finetune" in told and "lora_r" in told
-    assert json.loads(shell("job", "list", "--json")) == []
-    assert "Nothing was running" in shell("down")
+    assert "\nmemory " in told and "\ntime " in told
+    (job,) = json.loads(shell("job", "list", "--json"))
+    assert job["name"].startswith("estimate-")
+    shell("down")

@@ -138,6 +138,13 @@ class Jobs:
         """Return the job and its steps, and store nothing; all faults of the request are raised at once."""
         return self._finetuning(model, (train, validation, test), parameters).planned()
 
+    def unfetched_model(self, steps: Steps) -> str:
+        """Return the model that the import step among planned ones would have to fetch; an empty text where it needn't."""
+        from mafunzo.control.workspace.model_source import IMPORT_STEP, ModelSources
+
+        importing = [step.spec for step in steps if step.spec.component.partition(":")[0] == IMPORT_STEP]
+        return next(filter(None, map(ModelSources(self._services).unfetched, importing)), "")
+
     def _finetuning(
         self,
         model: str | Path | Asset | None,

@@ -16,7 +16,7 @@ from mafunzo.control.workspace.model_files import Layers, folder_faults, layers_
 from mafunzo.control.workspace.services import Services
 from mafunzo.control.workspace.versions import Versions, scope_of
 from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetKey, AssetType, FolderType
-from mafunzo.entities.job import ArtifactInput
+from mafunzo.entities.job import ArtifactInput, LiteralInput, StepSpec
 from mafunzo.entities.model_card import ModelCard
 from mafunzo.entities.reference import AssetReference, JobOutputReference, parse_reference
 from mafunzo.errors import ArtifactCorrupt, InvalidFile, InvalidParameter, NotFound
@@ -146,6 +146,31 @@ class ModelSources:
         step = self._services.records.steps.last_with(IMPORT_STEP, "huggingface_id", repository)
         artifacts = step.outputs.values() if step is not None else ()
         return next(filter(None, map(self.stored_layers, artifacts)), None)
+
+    def unfetched(self, importing: StepSpec) -> str:
+        """Return what a model is called that an import step would have to fetch, as it is no file of this machine and wasn't
+        imported before; an empty text where it needn't."""
+        hub, card = importing.inputs.get("huggingface_id"), importing.inputs.get("mlflow_model_path")
+        if isinstance(hub, LiteralInput):
+            name = str(hub.value)
+            is_here = "mirror" in importing.inputs or self._is_imported("huggingface_id", name, "value")
+            return "" if is_here else name
+        if isinstance(card, ArtifactInput) and self._has_to_be_fetched(card.name):
+            return "" if self._is_imported("mlflow_model_path", card.name, "name") else card.name
+        return ""
+
+    def _has_to_be_fetched(self, name: str) -> bool:
+        """Return whether a model is one of the catalogue's that lies elsewhere, and no mirror has it."""
+        sources = {f"{card.name}:{card.version}": card.source for card in catalog.model_cards()}
+        source = sources.get(name)
+        if source is None or source.kind == "made":
+            return False
+        return source.kind != "hub" or find_mirror(self._services, AssetType.MODEL, source.repo) is None
+
+    def _is_imported(self, name: str, value: str, part: str) -> bool:
+        """Return whether an import of a model with that input was done, and what it gave is still there."""
+        step = self._services.records.steps.last_with(IMPORT_STEP, name, value, part)
+        return step is not None and all(map(self._services.artifacts.exists, step.outputs.values()))
 
     def _source_folder(self, folder: Path) -> ModelSource:
         if not folder.is_dir():

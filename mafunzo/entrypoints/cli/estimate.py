@@ -1,12 +1,11 @@
 """`mafunzo estimate`."""
 
-import sys
 from pathlib import Path
 
 import typer
 
 import mafunzo
-from mafunzo.entrypoints.cli.finetune import CONFIG, MODEL, ON_BAD_ROW, TEST, TRAIN, VALIDATION, merged
+from mafunzo.entrypoints.cli.finetune import CONFIG, MODEL, ON_BAD_ROW, TEST, TRAIN, VALIDATION, estimated, merged
 from mafunzo.entrypoints.terminal.estimate import estimate_facts, scoreboard_facts
 from mafunzo.entrypoints.terminal.output import AS_JSON, print_entity
 from mafunzo.errors import InvalidParameter
@@ -41,7 +40,5 @@ def estimate(
         board = workspace.jobs.scoreboard()
         print_entity(board, as_json, scoreboard_facts(board))
         return
-    job = workspace.jobs.estimate(**arguments)
-    job.wait() if as_json else job.stream(to=sys.stderr)
-    result = workspace.jobs.read_estimate(job.name)
+    result = estimated(workspace, arguments, as_json)
     print_entity(result.as_dict(), as_json, estimate_facts(result))

@@ -1,15 +1,20 @@
 """`mafunzo finetune` and `mafunzo compare`."""
 
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 import mafunzo
 from mafunzo.entities.job import NOTES
+from mafunzo.entrypoints.terminal.estimate import estimate_facts
 from mafunzo.entrypoints.terminal.output import AS_JSON, DETACH, follow, print_facts, print_json, print_table
 from mafunzo.entrypoints.terminal.words import pairs
 from mafunzo.errors import InvalidFile, InvalidParameter
+
+if TYPE_CHECKING:
+    from mafunzo.entities.estimate import Estimate
 
 CONFIG = typer.Argument(None, help="A YAML file of parameters, then key=value pairs that win over it.")
 MODEL = typer.Option(None, help="A model of the catalogue, a registered one, org/name of a hub, or a folder.")
@@ -36,7 +41,11 @@ def finetune(
     compute: str = typer.Option(
         None, help="Where training runs: local, or a compute's name. On a Ray cluster its nodes train together."
     ),
-    dry_run: bool = typer.Option(False, "--dry-run", help="Print the plan and start nothing."),
+    dry_run: bool = typer.Option(
+        False,
+        "--dry-run",
+        help="Print the plan, and what the run would take by a few steps on these rows; train nothing.",
+    ),
     detach: bool = DETACH,
     as_json: bool = AS_JSON,
 ) -> None:
@@ -60,7 +69,7 @@ def finetune(
     )
     workspace = mafunzo.Workspace()
     if dry_run:
-        _print_plan(*workspace.jobs.plan_finetune(**arguments), as_json)
+        _print_plan(workspace, arguments, as_json)
         return
     job = workspace.finetune(**arguments)
     if detach:
@@ -119,10 +128,37 @@ def _beside(file: Path, name: str, value: Any) -> Any:
     return str(file.parent / value) if is_data or (is_other and (file.parent / value).exists()) else value
 
 
-def _print_plan(job: Any, steps: list[Any], as_json: bool) -> None:
+def estimated(workspace: mafunzo.Workspace, arguments: dict[str, Any], as_json: bool) -> "Estimate":
+    """Estimate a fine-tuning, with the job's stream beside the output where people read it."""
+    job = workspace.jobs.estimate(**arguments)
+    job.wait() if as_json else job.stream(to=sys.stderr)
+    return workspace.jobs.read_estimate(job.name)
+
+
+def _print_plan(workspace: mafunzo.Workspace, arguments: dict[str, Any], as_json: bool) -> None:
+    """Print the job's steps, and what training takes, or what has to be fetched before that can be told."""
+    job, steps = workspace.jobs.plan_finetune(**arguments)
+    missing = _missing(workspace.jobs.unfetched_model(steps), steps)
     if as_json:
-        print_json({"job": job, "steps": steps})
+        result = None if missing else estimated(workspace, arguments, as_json).as_dict()
+        print_json({"job": job, "steps": steps, "estimate": result, "missing": missing})
         return
+    _print_steps(job, steps)
+    if missing:
+        print(f"\nTime, memory and disk can't be told: {missing}")
+        return
+    print("\nTraining, by a few steps on these rows:", flush=True)
+    print_facts(estimate_facts(estimated(workspace, arguments, as_json)))
+
+
+def _missing(model: str | None, steps: list[Any]) -> str:
+    """Return why training can't be estimated; empty where it can."""
+    if clusters := [step.spec.placement.compute for step in steps if step.spec.placement]:
+        return f"training runs on the nodes of '{clusters[0]}', and an estimate is measured on this machine"
+    return f"the model {model} isn't on this machine yet: mafunzo model import {model.partition(':')[0]}" if model else ""
+
+
+def _print_steps(job: Any, steps: list[Any]) -> None:
     print_facts({"job": job.display_name, "experiment": job.experiment})
     for note in job.properties.get(NOTES, ()):
         print(f"note: {note}")
@@ -130,4 +166,3 @@ def _print_plan(job: Any, steps: list[Any], as_json: bool) -> None:
         rows = list(step.spec.literals.items())
         print(f"\n{step.name} ({step.spec.component}, {step.spec.resources.cpus or 'all'} cores)")
         print_table(("parameter", "value"), rows, "  no parameters")
-    print("\nTime, memory and disk, by a few steps on these rows: mafunzo estimate, with the same words")

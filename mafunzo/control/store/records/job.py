@@ -139,9 +139,12 @@ class StepRecords(NounRecords):
         is_like = sa.and_(table.step.c.component_name == _component_name(component), table.step.c.name == name)
         return self._newest_done_step(is_like)
 
-    def last_with(self, component: str, name: str, value: str) -> Step | None:
-        """Return the step of a component that was done last with that value of an input, or None."""
-        given = table.step.c.body["spec"]["inputs"][name]["value"].as_string()
+    def last_with(self, component: str, name: str, value: str, part: str = "value") -> Step | None:
+        """Return the step of a component that was done last with that value of an input, or None.
+
+        part: of the input, `value` of a literal or `name` of a file or folder.
+        """
+        given = table.step.c.body["spec"]["inputs"][name][part].as_string()
         return self._newest_done_step(sa.and_(table.step.c.component_name == component, given == value))
 
     def _newest_done_step(self, where: sa.ColumnElement[bool]) -> Step | None:

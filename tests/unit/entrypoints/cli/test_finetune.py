@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from mafunzo import Workspace
-from mafunzo.entities.job import Job
+from mafunzo.control.workspace.jobs import Jobs
+from mafunzo.entities.job import ArtifactInput, Job, JobStatus, LiteralInput, Step, StepSpec, StepStatus
 from tests.support.command_line import Shell
+from tests.support.made_estimate import made_estimate
 
 CONVERSATIONS = Path(__file__).parents[4] / "examples" / "conversations.jsonl"
 TINY = ["finetune", "--model", "tiny-llama", "--train", CONVERSATIONS]
@@ -155,19 +157,86 @@ def test_bad_input_is_refused_before_anything_is_stored_or_started(
     assert starts == []
 
 
-def test_a_dry_run_prints_the_plan_and_starts_nothing(shell: Shell, workspace: Workspace, starts: list[Path]) -> None:
-    told = shell(*TINY, "lora_r=4", "apply_lora=true", "--dry-run")
+@pytest.fixture
+def estimates(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What estimates were asked for with."""
+    calls: list[dict[str, Any]] = []
+
+    class Estimating(Handle):
+        def stream(self, to: Any) -> None:
+            to.write("an event\n")
+
+        def wait(self) -> None:
+            pass
+
+    def estimate(_: Jobs, **values: Any) -> Any:
+        calls.append(values)
+        return Estimating()
+
+    monkeypatch.setattr(Jobs, "estimate", estimate)
+    monkeypatch.setattr(Jobs, "read_estimate", lambda _, name: made_estimate())
+    return calls
+
+
+def test_a_dry_run_prints_the_plan_and_the_estimate_and_trains_nothing(
+    shell: Shell, workspace: Workspace, starts: list[Path], estimates: list[dict[str, Any]]
+) -> None:
+    ended = shell.run(*TINY, "lora_r=4", "apply_lora=true", "--dry-run")
+    told = ended.stdout
     assert told.splitlines()[0].startswith("job         ")
     assert "\nfinetune (finetune:" in told
     assert ["lora_r", "4"] in [line.split() for line in told.splitlines()]
     assert "\nnote: 2 of the 60 rows equal an earlier one; rows that repeat within a split are kept\n" in told
-    assert told.endswith("mafunzo estimate, with the same words\n")
+    _, table = told.split("\nTraining, by a few steps on these rows:\n")
+    assert table.splitlines()[0] == "model       tiny-llama:1, in float32 on cpu"
+    assert table.splitlines()[-1] == "disk        300.0 MB, 10.0 GB were free"
+    assert ended.stderr == "an event\n"
+    assert estimates == [{"model": "tiny-llama", "train": CONVERSATIONS, "lora_r": "4", "apply_lora": "true"}]
     body = json.loads(shell(*TINY, "--dry-run", "--json"))
     assert len(body["job"]["properties"]["notes"]) == 1
     names = [step["spec"]["name"] for step in body["steps"]]
     assert {"import_model", "prepare_data", "finetune", "package_model"} <= set(names)
+    assert (body["estimate"]["steps"], body["missing"]) == (36, "")
     assert workspace.jobs.list() == []
     assert starts == []
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [("Phi-4", "Phi-4:8"), ("SmolLM2-135M-Instruct", "SmolLM2-135M-Instruct:q4_1"), ("some/model", "some/model")],
+)
+def test_a_dry_run_says_that_the_model_is_missing_and_fetches_none(
+    model: str, name: str, shell: Shell, workspace: Workspace, starts: list[Path], estimates: list[dict[str, Any]]
+) -> None:
+    words = ["finetune", "--model", model, "--train", CONVERSATIONS, "--dry-run"]
+    told = shell(*words)
+    reason = f"the model {name} isn't on this machine yet: mafunzo model import {model}"
+    assert "\nfinetune (finetune:" in told
+    assert told.endswith(f"\nTime, memory and disk can't be told: {reason}\n")
+    body = json.loads(shell(*words, "--json"))
+    assert (body["estimate"], body["missing"]) == (None, reason)
+    assert (estimates, starts, workspace.jobs.list()) == ([], [], [])
+
+
+@pytest.mark.parametrize(
+    ("model", "source"),
+    [
+        ("Phi-4", {"mlflow_model_path": ArtifactInput("sha256:0", "Phi-4:8")}),
+        ("some/model", {"huggingface_id": LiteralInput("some/model")}),
+    ],
+)
+def test_a_dry_run_estimates_with_a_model_that_was_imported_until_it_is_pruned(
+    model: str, source: dict[str, Any], shell: Shell, workspace: Workspace, tmp_path: Path, estimates: list[Any]
+) -> None:
+    (folder := tmp_path / "model").mkdir()
+    (folder / "config.json").write_text("{}")
+    spec = StepSpec("import_model", "import_model:1", "sha256:0", "true", source, {"model": "uri_folder"})
+    kept, gone = workspace.artifacts.put(folder), "sha256:" + "0" * 64
+    for number, artifact in enumerate((kept, gone)):
+        job = replace(Job(f"import-{number}", "e", "e", "import_model:1"), status=JobStatus.COMPLETED)
+        workspace.records.jobs.add(job, [Step(job.name, spec, StepStatus.COMPLETED, 1, outputs={"model": artifact})])
+        shell("finetune", "--model", model, "--train", CONVERSATIONS, "--dry-run")
+        assert len(estimates) == 1, "the last import's is gone"
 
 
 def test_two_models_are_compared_as_the_options_say(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
