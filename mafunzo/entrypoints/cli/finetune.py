@@ -155,7 +155,9 @@ def _missing(model: str | None, steps: list[Any]) -> str:
     """Return why training can't be estimated; empty where it can."""
     if clusters := [step.spec.placement.compute for step in steps if step.spec.placement]:
         return f"training runs on the nodes of '{clusters[0]}', and an estimate is measured on this machine"
-    return f"the model {model} isn't on this machine yet: mafunzo model import {model.partition(':')[0]}" if model else ""
+    return (
+        f"the model {model} isn't on this machine yet: mafunzo model import {model.partition(':')[0]}" if model else ""
+    )
 
 
 def _print_steps(job: Any, steps: list[Any]) -> None:

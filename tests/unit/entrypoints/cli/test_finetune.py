@@ -9,6 +9,7 @@ import pytest
 
 from mafunzo import Workspace
 from mafunzo.control.workspace.jobs import Jobs
+from mafunzo.entities.compute import Placement
 from mafunzo.entities.job import ArtifactInput, Job, JobStatus, LiteralInput, Step, StepSpec, StepStatus
 from tests.support.command_line import Shell
 from tests.support.made_estimate import made_estimate
@@ -237,6 +238,17 @@ def test_a_dry_run_estimates_with_a_model_that_was_imported_until_it_is_pruned(
         workspace.records.jobs.add(job, [Step(job.name, spec, StepStatus.COMPLETED, 1, outputs={"model": artifact})])
         shell("finetune", "--model", model, "--train", CONVERSATIONS, "--dry-run")
         assert len(estimates) == 1, "the last import's is gone"
+
+
+def test_a_dry_run_says_that_no_estimate_is_of_a_cluster(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, estimates: list[dict[str, Any]]
+) -> None:
+    spec = StepSpec("finetune", "finetune:1", "sha256:0", "true", {}, {}, placement=Placement("lab", nodes=2))
+    step = Step("bright_cat", spec, StepStatus.WAITING, 1)
+    monkeypatch.setattr(Jobs, "plan_finetune", lambda *_, **__: (Handle.job, [step]))
+    told = shell(*TINY, "--compute", "lab", "--dry-run")
+    assert told.endswith("training runs on the nodes of 'lab', and an estimate is measured on this machine\n")
+    assert estimates == []
 
 
 def test_two_models_are_compared_as_the_options_say(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
