@@ -21,6 +21,8 @@ from mafunzo.compute.inference.kv_cache import Run, Segment, Window, clipped
 from mafunzo.errors import NotSupported
 
 NAME = "mafunzo_paged"
+ROW_BY_ROW = frozenset({"cpu"})
+"""Devices where one call a row costs less than gathering the keys of all rows for one call; others start work too slowly."""
 KNOWN_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 
 Pattern = Callable[..., Tensor]
@@ -41,10 +43,20 @@ class View:
 
 
 @dataclass(frozen=True)
+class Together:
+    """Rows of one query that are attended to in one call: their columns, where the keys of each lie (padded), and the mask."""
+
+    columns_B: Tensor
+    places_BL: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True)
 class Views:
     """What all rows of a forward see by one pattern: our mask, in the place of the library's tensor."""
 
     rows: tuple[View, ...]
+    together: Together | None = None
 
 
 def attend_by_rows(network: PreTrainedModel) -> None:
@@ -104,6 +116,9 @@ def row_attention(
         return _attend(module, query, key, value, attention_mask, softcap, options), None
     _, heads, count, _ = query.shape
     output = query.new_empty((1, count, heads, value.shape[-1]))
+    if attention_mask.together is not None:
+        columns = attention_mask.together.columns_B
+        output[0, columns] = _attend_together(module, query, key, value, attention_mask.together, softcap, options)
     for row in attention_mask.rows:
         q = query[:, :, row.columns]
         if q.shape[2] == 1 and row.mask is None and softcap is None:
@@ -116,9 +131,25 @@ def row_attention(
 
 
 def _views(window: Window, pattern: Pattern) -> Views:
-    single = [segment for segment in window.segments if segment.count == 1]
-    views = dict(zip((id(segment) for segment in single), _single_views(single, pattern, window), strict=True))
-    return Views(tuple(views.get(id(segment)) or _view(segment, pattern, window) for segment in window.segments))
+    views = _single_views([segment for segment in window.segments if segment.count == 1], pattern, window)
+    views += [_view(segment, pattern, window) for segment in window.segments if segment.count > 1]
+    device = window.positions.device
+    unmasked = [view for view in views if view.mask is None and not view.is_causal]
+    if device.type in ROW_BY_ROW or len(unmasked) < 2:
+        return Views(tuple(views))
+    others = tuple(view for view in views if view.mask is not None or view.is_causal)
+    return Views(others, _together(unmasked, device))
+
+
+def _together(views: Sequence[View], device: torch.device) -> Together:
+    places = [[place for start, length in view.runs for place in range(start, start + length)] for view in views]
+    lengths_B = torch.tensor([len(row) for row in places], device=device)
+    longest = max(len(row) for row in places)
+    return Together(
+        torch.tensor([view.columns.start for view in views], device=device),
+        torch.tensor([row + row[:1] * (longest - len(row)) for row in places], device=device),
+        (torch.arange(longest, device=device) < lengths_B[:, None])[:, None, None],
+    )
 
 
 def _single_views(segments: Sequence[Segment], pattern: Pattern, window: Window) -> list[View]:
@@ -170,6 +201,21 @@ def _attend_one(query: Tensor, key: Tensor, value: Tensor, runs: Sequence[Run], 
     q = query.reshape(1, key.shape[1], heads // key.shape[1], width)
     k, v = _joined(key, runs), _joined(value, runs)
     return scaled_dot_product_attention(q, k, v, scale=scaling).reshape(1, 1, heads, value.shape[-1])
+
+
+def _attend_together(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    rows: Together,
+    softcap: float | None,
+    options: dict[str, Any],
+) -> Tensor:
+    """Return the attention of rows of one token each to their own keys, [rows, heads, D]."""
+    q = query[0][:, rows.columns_B].transpose(0, 1)[:, :, None]
+    k, v = (states[0][:, rows.places_BL].transpose(0, 1) for states in (key, value))
+    return _attend(module, q, k, v, rows.mask, softcap, options)[:, 0]
 
 
 def _joined(states: Tensor, runs: Sequence[Run]) -> Tensor:

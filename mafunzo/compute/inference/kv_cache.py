@@ -132,22 +132,17 @@ class PagedCache(Cache):  # type: ignore[misc]
         self.device = device
         self.most_tokens = most_tokens
         self._window: Window | None = None
-        self._tokens = 0
 
     def open(self, rows: Sequence[Row]) -> Window:
         """Announce the tokens of some sequences; each table has blocks for them."""
         window = self._window = Window(rows, self.device)
-        needed = (max(max(row.blocks) for row in rows) + 1) * BLOCK_TOKENS
-        if needed > self._tokens:
-            room = needed + needed // 2
-            self._tokens = room if self.most_tokens is None else max(needed, min(room, self.most_tokens))
+        tokens = self._room((max(max(row.blocks) for row in rows) + 1) * BLOCK_TOKENS)
         for layer in self.layers:
-            layer.window, layer.tokens = window, self._tokens
+            layer.window, layer.tokens = window, tokens
         return window
 
     def clear(self) -> None:
         """Give all memory back."""
-        self._tokens = 0
         for layer in self.layers:
             layer.clear()
 
@@ -155,6 +150,17 @@ class PagedCache(Cache):  # type: ignore[misc]
         """Return what our mask function (`attention.py`) needs, in the place of one position for all rows."""
         assert self._window is not None
         return self._window
+
+    def _room(self, needed: int) -> int:
+        """Return how many tokens a layer is to have room for: what all have already, or what is needed and room to grow.
+
+        What they have is looked up, not remembered: where memory ran out half-way, later ones ask for what they need.
+        """
+        held = min((layer.keys.shape[1] for layer in self.layers if layer.is_initialized), default=0)
+        if needed <= held:
+            return int(held)
+        room = needed + needed // 2
+        return room if self.most_tokens is None else max(needed, min(room, self.most_tokens))
 
 
 @lru_cache(maxsize=1024)

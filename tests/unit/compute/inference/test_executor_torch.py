@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, MambaConfig, PreTrainedModel
 
 from mafunzo import cgroup
-from mafunzo.compute.inference import executor_torch
+from mafunzo.compute.inference import attention, executor_torch
 from mafunzo.compute.inference.block_pool import BLOCK_TOKENS, BlockPool
 from mafunzo.compute.inference.executor import Wanted
 from mafunzo.compute.inference.executor_torch import TorchExecutor, serving_dtype
@@ -121,6 +121,17 @@ def test_blocks_that_lie_apart_give_the_same_tokens(architecture: str, chunk: in
     network = make_network(architecture)
     expected = [plain_greedy(network, prompt) for prompt in prompts()]
     assert batched_greedy(TorchExecutor(network), prompts(), chunk, scattered(60)) == expected
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma2", "gemma3", "gpt2"])
+def test_rows_that_are_attended_to_in_one_call_give_the_same_tokens(
+    architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an accelerator does it."""
+    network = make_network(architecture)
+    expected = [plain_greedy(network, prompt) for prompt in prompts()]
+    monkeypatch.setattr(attention, "ROW_BY_ROW", frozenset())
+    assert batched_greedy(TorchExecutor(network), prompts(), 7, scattered(60)) == expected
 
 
 def test_all_logits_of_a_prompt_are_those_of_a_plain_forward() -> None:

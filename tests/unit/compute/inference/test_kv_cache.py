@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mafunzo.compute.inference import kv_cache
 from mafunzo.compute.inference.block_pool import BLOCK_TOKENS
 from mafunzo.compute.inference.executor import Row
 from mafunzo.compute.inference.kv_cache import PagedCache, clipped, memory_runs
@@ -97,3 +98,26 @@ def test_room_to_grow_is_not_taken_beyond_the_limit() -> None:
         write(cache, float(block), row(0, 16, block))
         assert cache.layers[0].keys.shape[1] <= max(1000, (block + 1) * BLOCK_TOKENS)
     assert contents(cache, *((16 * block, 1) for block in range(63))) == [float(block) for block in range(63)]
+
+
+def test_memory_that_ran_out_once_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = PagedCache(2, torch.device("cpu"))
+    states = torch.ones(1, HEADS, 16, WIDTH)
+
+    def run(block: int) -> None:
+        cache.open([row(0, 16, block)])
+        for layer in range(2):
+            cache.update(states, states, layer)
+
+    def refuse(tensor: torch.Tensor, tokens: int) -> torch.Tensor:
+        if tokens > 1000:
+            raise RuntimeError("std::bad_alloc")
+        return original(tensor, tokens)
+
+    original = kv_cache._with_room
+    run(0)
+    monkeypatch.setattr(kv_cache, "_with_room", refuse)
+    with pytest.raises(RuntimeError, match="bad_alloc"):
+        run(100)
+    run(1)
+    assert cache.layers[1].keys.shape[1] < 1000
