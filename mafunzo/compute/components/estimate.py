@@ -4,8 +4,10 @@ Started as several processes, as the run is, it measures what these take togethe
 """
 
 if __name__ == "__main__":  # before anything else imports transformers
+    from mafunzo.compute.device.allocator import leave_out_thread_caches
     from mafunzo.compute.model.quick_start import import_networks
 
+    leave_out_thread_caches()
     import_networks()
 
 import json

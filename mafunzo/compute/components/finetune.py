@@ -1,8 +1,10 @@
 """Trains a LoRA adapter or all weights of a chat model: `python -m mafunzo.compute.components.finetune --help`."""
 
 if __name__ == "__main__":  # before anything else imports transformers
+    from mafunzo.compute.device.allocator import leave_out_thread_caches
     from mafunzo.compute.model.quick_start import import_networks
 
+    leave_out_thread_caches()
     import_networks()
 
 from pathlib import Path

@@ -1,6 +1,7 @@
 """Tests of `mafunzo.compute.device.allocator`: freed blocks aren't given back to be mapped anew."""
 
 import ctypes
+import os
 import platform
 import resource
 import subprocess
@@ -8,30 +9,73 @@ import sys
 
 import pytest
 
-from mafunzo.compute.device.allocator import keep_freed_memory
+from mafunzo.compute.device.allocator import (
+    THREAD_CACHE,
+    TUNABLES,
+    keep_freed_memory,
+    leave_out_thread_caches,
+)
 
 FAULTS = """
 import resource, sys
 from mafunzo.compute.device.allocator import keep_freed_memory
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
-BLOCK = 40 * 2**20  # more than glibc ever takes from its heap of itself
-bytes([1]) * BLOCK
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(10):
-    bytes([1]) * BLOCK
+BLOCKS, BLOCK = int(sys.argv[2]), int(sys.argv[3])
+for round in range(11):
+    if round == 1:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blocks = [bytes([1]) * BLOCK for _ in range(BLOCKS)]
+    del blocks
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library's allocator isn't set")
+def faults(way: str, blocks: int, mebibytes: int) -> int:
+    """The page faults of ten rounds in which so many blocks are made and freed."""
+    argv = [sys.executable, "-c", FAULTS, way, str(blocks), str(mebibytes * 2**20)]
+    return int(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
+
+
+def pages(mebibytes: int) -> int:
+    return mebibytes * 2**20 // resource.getpagesize()
+
+
+ON_GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library's allocator isn't set")
+
+
+@ON_GLIBC
 def test_freed_blocks_are_used_again_with_fewer_page_faults() -> None:
-    faults = {
-        way: int(subprocess.run([sys.executable, "-c", FAULTS, way], capture_output=True, text=True, check=True).stdout)
-        for way in ("plain", "kept")
-    }
-    pages = 10 * 40 * 2**20 // resource.getpagesize()
-    assert faults["plain"] >= pages and faults["kept"] < pages / 100
+    """Four at a time, which is more at the heap's end than glibc keeps of itself."""
+    assert faults("plain", 4, 20) >= 9 * pages(4 * 20)
+    assert faults("kept", 4, 20) < pages(4 * 20) / 10
+
+
+@ON_GLIBC
+def test_the_largest_blocks_leave_no_holes_in_the_heap() -> None:
+    assert faults("kept", 1, 40) >= 10 * pages(40)
+
+
+@ON_GLIBC
+def test_a_process_begins_anew_without_the_caches_of_threads_once() -> None:
+    program = """
+import os, sys
+from mafunzo.compute.device.allocator import leave_out_thread_caches
+leave_out_thread_caches()
+print(os.environ["GLIBC_TUNABLES"], sys.argv[1:], os.getpid())
+"""
+    environment = {**os.environ, TUNABLES: "glibc.malloc.perturb=0"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "a word"], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    printed = process.communicate()[0]
+    assert printed == f"glibc.malloc.perturb=0:glibc.malloc.tcache_count=0 ['a word'] {process.pid}\n"
+
+
+def test_a_setting_of_one_s_own_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TUNABLES, f"{THREAD_CACHE}=7")
+    leave_out_thread_caches()  # else there would be no end of this test
+    assert os.environ[TUNABLES] == f"{THREAD_CACHE}=7"
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
