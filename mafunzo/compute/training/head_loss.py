@@ -99,10 +99,13 @@ class _HeadLoss(torch.autograd.Function):
         d_hidden = torch.empty_like(hidden_NH) if needs_hidden else None
         d_weight = torch.zeros_like(weight_VH, dtype=torch.float32) if needs_weight else None
         d_bias = torch.zeros_like(bias_V, dtype=torch.float32) if needs_bias and bias_V is not None else None
-        for start in range(0, hidden_NH.shape[0], chunk):
-            end = min(start + chunk, hidden_NH.shape[0])
+        n_positions = hidden_NH.shape[0]
+        # One buffer for all chunks: a name that is given the next logits still holds those before while they are made.
+        buffer = hidden_NH.new_empty(min(chunk, n_positions), weight.shape[0])
+        for start in range(0, n_positions, chunk):
+            end = min(start + chunk, n_positions)
             hidden = hidden_NH[start:end]
-            logits = hidden @ weight.t()
+            logits = torch.matmul(hidden, weight.t(), out=buffer[: end - start])
             for low in range(0, end - start, PART):
                 part = logits[low : low + PART]
                 targets = targets_N[start + low : start + low + PART]
