@@ -7,8 +7,8 @@ A step that a signal breaks off is taken again by the run that goes on. The rand
 that it goes the same way.
 
 Checkpoints are written beside training (snapshot.py): the loop waits while the run is copied in memory, and for the write
-before, if that hasn't ended. Where memory has no room for the copy, it waits for the write too. Whoever ends training waits
-for all.
+before, if that hasn't ended. Where memory has no room for the copy, it waits for the write too, and where nothing is left to
+train meanwhile, there is no copy. Whoever ends training waits for all.
 """
 
 import logging
@@ -84,9 +84,12 @@ class Saver:
         )
         checkpoint.require_space(run.request.output, snapshot)
         write = partial(self._write, best_step=kept_step(state))
-        copy = _copied(run, snapshot)
+        is_last = self.is_stopping or state.step >= run.order.total_steps
+        copy = None if is_last else _copied(run, snapshot)
         if copy is not None:
             self._writer.start(partial(write, copy))
+        elif is_last:
+            write(snapshot)
         else:
             logger.info(
                 "Training waits while checkpoint-%d is written: memory has no room for a copy of %.1f GB",

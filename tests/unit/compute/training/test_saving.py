@@ -284,6 +284,17 @@ def test_where_memory_has_no_room_for_a_copy_training_waits_for_the_write(saver,
     assert "Training waits while checkpoint-1 is written: memory has no room for a copy of 0.0 GB" in caplog.text
 
 
+def test_the_last_checkpoint_is_written_without_a_copy_as_nothing_trains_meanwhile(
+    saver, monkeypatch, tmp_path, caplog
+):
+    monkeypatch.setattr(Snapshot, "copied", lambda snapshot: pytest.fail("a copy was made"))
+    saver._state.step = last = saver._run.order.total_steps
+    with caplog.at_level("INFO"):
+        saver.save()
+    assert steps_in(tmp_path / "out") == [last]
+    assert "Training waits" not in caplog.text
+
+
 def test_a_copy_counts_within_the_memory_that_the_run_may_take(saver):
     run = saver._run
     assert has_room(run, 1000)

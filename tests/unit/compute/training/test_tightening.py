@@ -214,7 +214,8 @@ def test_a_checkpoint_that_memory_has_no_room_to_copy_is_written_while_training_
 ):
     monkeypatch.setattr(saving, "has_room", lambda run, n_bytes: True)
     monkeypatch.setattr(Snapshot, "copied", lambda self: (_ for _ in ()).throw(RuntimeError(TEXT)))
+    often = {"evaluation_strategy": "steps", "eval_steps": 3}  # the last isn't copied, as nothing trains meanwhile
     with caplog.at_level("INFO"):
-        _, folder = train(tmp_path, base, prepared, **LORA)
-    assert "Training waits while checkpoint-6 is written" in caplog.text
+        _, folder = train(tmp_path, base, prepared, **LORA, **often)
+    assert "Training waits while checkpoint-3 is written" in caplog.text
     assert (folder / "checkpoint-6" / "manifest.json").exists()
