@@ -28,10 +28,10 @@ from mafunzo.tracking.metrics import MetricLog
 
 
 class Disturbed(Supervised):
-    """On the last rank, something happens in its nth forward pass; the memory plan's three count as the first."""
+    """On the last rank, something happens in its nth forward pass; the memory plan's two count as the first."""
 
     def __init__(self, what: str, n: int) -> None:
-        self._what, self._left = what, n + 2
+        self._what, self._left = what, n + 1
 
     def loss(self, network, batch):
         self._left -= 1

@@ -1,8 +1,9 @@
 """The memory plan: how a run fits into the memory that is free, at the best speed that does.
 
-What a pass keeps for its backward pass grows with its tokens, and is nearly all that training takes beside the weights: some
-1.2 MB a token for 135M parameters in float32. It is counted in two short passes, and in one whose layers are recomputed. Beyond
-a thousand tokens or so a CPU gets no faster; a GPU needs more to be busy. Four things are chosen, the cheapest first:
+What a pass keeps for its backward pass grows with its tokens, and is most of what training takes beside the weights: some
+1.2 MB a token for 135M parameters in float32. It is counted in two short passes, operation by operation (live_memory.py), and
+in two more whose layers are all recomputed, where memory is short. Beyond a thousand tokens or so a CPU gets no faster; a GPU
+needs more to be busy. Four things are chosen, the cheapest first:
 
     logits at a time       as many as a sixteenth of the budget has room for, of the head's loss (head_loss.py)
     attention weights      kept for the backward pass up to an eighth of the budget, over all layers, else computed again
@@ -12,26 +13,36 @@ a thousand tokens or so a CPU gets no faster; a GPU needs more to be busy. Four 
     the rows of a step       512 300 200 100 480 90        planned: 1,024 tokens a pass
     its forward passes       512 300 200 | 100 480 90      gradients add up, so that the step is the same whatever the plan
 
+The peak is the higher of two moments, each beside the weights and the optimizer's state: within a pass, and when the
+optimizer takes its step, with all gradients there. Where a checkpoint is written while training goes on, its copy is there too.
+
 The invariant: the plan decides how rows are grouped, never which rows a step has; loss and gradient stay but for rounding.
 The numbers of tokens and of logits are powers of two, so that a little more or less free memory plans the same, to the bit.
 Where memory runs out all the same, the plan is tightened (tightening.py).
 """
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from mafunzo.compute.device.memory import free_bytes, release, used_bytes
+from mafunzo.compute.device.memory import free_bytes, peak_bytes, release, used_bytes
 from mafunzo.compute.device.out_of_memory import is_out_of_memory
 from mafunzo.compute.training import attention
-from mafunzo.compute.training.batch import pack
+from mafunzo.compute.training.announcement import rough_costs
+from mafunzo.compute.training.batch import Batch, pack
+from mafunzo.compute.training.distributed import Replicated
 from mafunzo.compute.training.fsdp import local
 from mafunzo.compute.training.head_loss import CHUNK, PART, chunk_bytes, limit_chunk
+from mafunzo.compute.training.live_memory import NOTHING, Apart, PassMemory, trace_pass
 from mafunzo.compute.training.recomputation import recomputable_layers, recompute_layers, recomputed_layers
 from mafunzo.compute.training.run import Run
+from mafunzo.compute.training.snapshot import weights_of
 from mafunzo.compute.training.tightening import Tightness
+from mafunzo.compute.training.timing import evaluated_steps, seconds, work_of
 from mafunzo.errors import OutOfMemory
 
 logger = logging.getLogger(__name__)
@@ -41,32 +52,44 @@ MOST_TOKENS = {"cpu": 1024, "cuda": 16384}
 SHARE = 0.7
 """The share of the free memory that is planned with: others' work and the allocator's gaps need the rest."""
 HEADROOM = 1.25
-"""What the backward pass takes at its peak, to what the forward pass kept."""
-
-
-PROBE_TOKENS, FEWEST_PROBE_TOKENS = 256, 16
+"""What the backward pass takes at its peak, to what the forward pass kept; where the backward pass can't be tried."""
+PROBE_TOKENS, FEWEST_PROBE_TOKENS = 32, 16
 """Tokens of the passes that are counted, and how few there may be where memory runs out even in these."""
+BLOCK_COPIES = 3
+"""How often the attention weights of a block of queries are there while they are computed: scores, softmax, gradient."""
+ADAFACTOR_COPIES = 3
+"""Matrices of a weight's size that Adafactor's step makes for it."""
+FRAGMENTATION = {"cpu": 1.1, "cuda": 1.25}
+"""What an allocator takes for a pass, to what is live in it at most: freed blocks don't fit all that comes."""
 USEFUL_TOKENS = 512
 """Tokens of a pass below which a processor's matrix products lose speed: as much as recomputing layers costs."""
 ATTENTION_SHARE = 1 / 8
 """The share of the budget that may hold attention weights."""
 HEAD_SHARE = 1 / 16
 """The share of the budget that may hold logits."""
+Needs = Callable[[int, int], float]
+"""The bytes that a run takes at its peak, for the tokens of a pass and how many layers are recomputed."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What a pass keeps. per_token: bytes a token if nothing is recomputed. per_layer: of them, those that recomputing one of
-    the `layers` saves. fixed: bytes that a pass of any length keeps, such as weights in another precision."""
+    """What a pass takes: as the run is set, and with all its `layers` recomputed, where that was counted."""
 
-    per_token: float
-    per_layer: float
-    layers: int
-    fixed: float = 0.0
+    whole: PassMemory
+    recomputed: PassMemory | None = None
+    layers: int = 0
 
-    def kept(self, recomputed: int) -> float:
-        """Return the bytes a token where so many layers are recomputed, of which one is whole at a time."""
-        return self.per_token - self.per_layer * max(0, recomputed - 1)
+    def peak(self, tokens: int, recomputed: int, apart: Apart = NOTHING, is_accumulated: bool = False) -> float:
+        """Return the bytes of a pass where the first so many layers are recomputed.
+
+        The peak is where the backward pass begins. Of n recomputed layers it holds the inputs, of the others all, one of
+        which it is at: so all layers but one recomputed take as much as all.
+        """
+        whole = self.whole.peak(tokens, apart, is_accumulated)
+        if not recomputed or self.recomputed is None:
+            return whole
+        least = self.recomputed.peak(tokens, apart, is_accumulated)
+        return max(least, whole - (whole - least) * recomputed / max(self.layers - 1, 1))
 
 
 @dataclass(frozen=True)
@@ -124,92 +147,101 @@ def plan_memory(run: Run) -> MemoryPlan:
     Raises `OutOfMemory` where `max_memory_gb` has no room for a row.
     """
     lengths = [sum(len(ids) for ids, _ in run.rows.row(index)) for index in range(len(run.rows))]
-    longest = max(lengths)
-    free, state, used = free_bytes(run.device), _state_bytes(run), used_bytes(run.device)  # before a pass is counted
-    free //= run.ranks.processes_on(run.device)
-    costs = _costs(run, lengths.index(longest))
-    release(
-        run.device
-    )  # the allocator would keep what the counted passes took, in pieces that a whole pass has no use for
-    held, limit = used + state, run.arguments.max_memory_gb * 1e9
-    budget = free * SHARE - state
-    if limit:
-        _require_row(longest, held + _least_bytes(run, costs, longest), limit)
-        budget = min(budget, limit - held)
-    if target := run.request.memory_budget_bytes:  # kept to as far as can be: what ended an earlier attempt may be gone
-        budget = min(budget, target - held)
-    budget = run.ranks.least(
-        int(budget)
-    )  # all processes plan the same: layers that run again may gather weights together
-    head_chunk, head_bytes = _bound_head(run, budget * HEAD_SHARE)
-    budget -= head_bytes + round(costs.fixed)
-    most = MOST_TOKENS.get(run.device.type, 1024)
-    step_tokens = run.order.rows_per_step * longest
-    attention_bytes = _bound_attention(run, longest, min(most, step_tokens), budget * ATTENTION_SHARE)
-    tokens, recomputed = fit(costs, budget - attention_bytes, longest, min(step_tokens, most), most)
-    tokens, recomputed, head_chunk = (
-        run.ranks.least(tokens),
-        run.ranks.most(recomputed),
-        run.ranks.least(head_chunk),
-    )
+    longest, row = max(lengths), lengths.index(max(lengths))
+    costs = Costs(_pass_memory(run, row))
+    release(run.device)  # else the allocator keeps what the passes took, in pieces that no whole pass has use for
+    free, used = free_bytes(run.device) // run.ranks.processes_on(run.device), used_bytes(run.device)
+    state, budget = _gradient_bytes(run) + _state_bytes(run), _budget(run, free, used)
+    most, step_tokens = MOST_TOKENS.get(run.device.type, 1024), run.order.rows_per_step * longest
+    fewest = max(longest, min(USEFUL_TOKENS, step_tokens))
+    head_chunk, head_bytes = _bound_head(run, (budget - state) * HEAD_SHARE)
+    attention_budget = (budget - state - head_bytes) * ATTENTION_SHARE
+    attention_bytes = _bound_attention(run, longest, min(most, step_tokens), attention_budget)
+    around = _surroundings(run, longest, attention_bytes, head_chunk)
+    is_short = around.needs(costs, longest, step_tokens)(fewest, 0) > budget
+    if run.ranks.any(is_short)[0]:
+        costs = _with_recomputation(run, row, costs)
+        _require_row(run, around, costs, longest, used)
+    needs = around.needs(costs, longest, step_tokens)
+    tokens, recomputed = fit(needs, costs.layers, budget, fewest, most)
+    tokens, recomputed = run.ranks.least(tokens), run.ranks.most(recomputed)
     if recomputed:
         recompute_layers(run.network, recomputed)
-    kept = costs.kept(recomputed)
-    pass_bytes = kept * max(longest, min(tokens, step_tokens)) * HEADROOM
-    peak = held + attention_bytes + head_bytes + costs.fixed + pass_bytes
+    peak = used + needs(max(longest, min(tokens, step_tokens)), recomputed)
     return MemoryPlan(
         tokens,
         recomputed or recomputed_layers(run.network),
         recomputable_layers(run.network),
-        round(kept),
+        round((costs.peak(2 * most, recomputed) - costs.peak(most, recomputed)) / most),
         attention_bytes,
         state,
         free,
-        round(peak),
-        head_chunk,
+        round(max(peak, peak_bytes(run.device))),  # loading may have taken more
+        run.ranks.least(head_chunk),
         head_bytes,
         run.request.memory_budget_bytes,
     )
 
 
-def fit(costs: Costs, budget_bytes: float, longest: int, step_tokens: int, most: int) -> tuple[int, int]:
-    """Return the tokens of a forward pass and how many layers are recomputed: as few as let a pass be useful.
+def _budget(run: Run, free: int, used: int) -> int:
+    """Return how many bytes the run may take beside what it holds now."""
+    budget = free * SHARE
+    if limit := run.arguments.max_memory_gb * 1e9:
+        budget = min(budget, limit - used)
+    if target := run.request.memory_budget_bytes:  # kept to as far as can be: what ended an earlier attempt may be gone
+        budget = min(budget, target - used)
+    return run.ranks.least(int(budget))  # all plan the same: layers that run again may gather weights together
 
-    longest: tokens of the longest row, which has a pass at least. step_tokens: of an optimizer step, beyond which none goes.
+
+def fit(needs: Needs, layers: int, budget_bytes: float, fewest: int, most: int) -> tuple[int, int]:
+    """Return the tokens of a forward pass and how many of the layers are recomputed: as few as let a pass be useful.
+
+    fewest: tokens of a useful pass: of the longest row at least.
     """
-    needed = max(longest, min(USEFUL_TOKENS, step_tokens))
-    room = (n for n in range(costs.layers + 1) if needed * costs.kept(n) * HEADROOM <= budget_bytes)
-    recomputed = next(room, costs.layers)
-    return forward_tokens(budget_bytes, costs.kept(recomputed) * HEADROOM, most), recomputed
+    room = (n for n in range(layers + 1) if needs(fewest, n) <= budget_bytes)
+    recomputed = next(room, layers)
+    return forward_tokens(lambda tokens: needs(tokens, recomputed), budget_bytes, most), recomputed
 
 
-def _require_row(tokens: int, needed_bytes: float, limit_bytes: float) -> None:
-    if needed_bytes > limit_bytes:
+def _require_row(run: Run, around: "_Surroundings", costs: Costs, longest: int, used: int) -> None:
+    """Raise `OutOfMemory` where `max_memory_gb` has no room for the longest row with all given up that can be."""
+    limit = run.arguments.max_memory_gb * 1e9
+    if not limit:
+        return
+    least = replace(around, attention=0, apart=_apart(run, longest, PART if run.packed.head is not None else 0))
+    needed = used + least.needs(costs, longest, run.order.rows_per_step * longest)(1, costs.layers)
+    if needed > limit:
         raise OutOfMemory(
-            f"max_memory_gb is {limit_bytes / 1e9:g}, and training needs about {needed_bytes / 1e9:.2f} GB, all layers "
-            f"computed again: the longest row has {tokens:,} tokens. Raise it, lower max_seq_length, or set apply_lora true."
+            f"max_memory_gb is {limit / 1e9:g}, and training needs about {needed / 1e9:.2f} GB, all layers "
+            f"computed again: the longest row has {longest:,} tokens. Raise it, lower max_seq_length, or set apply_lora true."
         )
 
 
-def forward_tokens(budget_bytes: float, bytes_per_token: float, most: int) -> int:
+def forward_tokens(needs: Callable[[int], float], budget_bytes: float, most: int) -> int:
     """Return the greatest power of two that the budget has room for, from 1 to `most`."""
     tokens = most
-    while tokens > 1 and tokens * bytes_per_token > budget_bytes:
+    while tokens > 1 and needs(tokens) > budget_bytes:
         tokens //= 2
     return tokens
 
 
+def _gradient_bytes(run: Run) -> int:
+    return sum(int(weight.nbytes) for weight in _trained(run))
+
+
 def _state_bytes(run: Run) -> int:
-    """Return what gradients and the optimizer's state will need beside what a resumed run holds of it already."""
-    weights = [local(weight) for weight in run.network.parameters() if weight.requires_grad]
-    gradients = sum(int(weight.nbytes) for weight in weights)
+    """Return what the optimizer's state will need beside what a resumed run holds of it already."""
     held: int = sum(
         local(value).nbytes
         for state in run.optimizer.state.values()
         for value in state.values()
         if torch.is_tensor(value)
     )
-    return gradients + max(0, sum(optimizer_bytes(weight, run.arguments.optim) for weight in weights) - held)
+    return max(0, sum(optimizer_bytes(weight, run.arguments.optim) for weight in _trained(run)) - held)
+
+
+def _trained(run: Run) -> list[Tensor]:
+    return [local(weight) for weight in run.network.parameters() if weight.requires_grad]
 
 
 def optimizer_bytes(weight: Tensor, name: str) -> int:
@@ -242,11 +274,6 @@ def _bound_head(run: Run, budget_bytes: float) -> tuple[int, int]:
     return positions, chunk_bytes(positions, vocabulary, element_bytes)
 
 
-def _least_bytes(run: Run, costs: Costs, tokens: int) -> float:
-    """Return what a row takes with all layers computed again, and the fewest logits at a time."""
-    return tokens * costs.kept(costs.layers) * HEADROOM + costs.fixed + _bound_head(run, 0)[1]
-
-
 def _bound_attention(run: Run, longest: int, tokens: int, budget_bytes: float) -> int:
     """Have the layers keep no more attention weights than fit the budget together; return the bytes that they may come to."""
     config = run.network.config.get_text_config()
@@ -260,33 +287,17 @@ def _bound_attention(run: Run, longest: int, tokens: int, budget_bytes: float) -
     return layers * min(layer_bytes, attention.weights_bytes(int(config.num_attention_heads), bounds, element_bytes))
 
 
-def _costs(run: Run, row: int) -> Costs:
-    """Count what a pass over a row keeps, as the run is set and with all layers recomputed."""
+def _pass_memory(run: Run, row: int) -> PassMemory:
+    """Count what a pass over a row takes, as the network is set.
+
+    Attention weights are counted apart, as they grow with the square of a row.
+    """
     if run.packed.packs:
-        attention.limit_saved(run.network, 0)  # they are counted apart, as they grow with the square of a row
-    tokens, kept = _most_counted(run, row)
-    per_token, fixed = kept / max(tokens, 1), 0.0
-    if run.packed.packs and tokens > 1:  # what half of them keep says what any number does
-        half_tokens, half_kept = _kept_bytes(run, row, tokens // (2 * len(run.rows.sequences)) or 1)
-        if half_tokens < tokens:
-            per_token = max(0.0, kept - half_kept) / (tokens - half_tokens)
-            fixed = max(0.0, kept - per_token * tokens)
-    layers = recomputable_layers(run.network)
-    if not layers or recomputed_layers(run.network):
-        return Costs(per_token, 0.0, 0, fixed)
-    recompute_layers(run.network, layers)
-    tokens, kept = _most_counted(run, row)
-    recompute_layers(run.network, 0)
-    least = (kept - fixed) / max(tokens, 1)
-    return Costs(per_token, min(per_token, max(0.0, per_token - least)) / layers, layers, fixed)
-
-
-def _most_counted(run: Run, row: int) -> tuple[int, int]:
-    """Return what a pass keeps (`_kept_bytes`), of as many tokens as there is room for; raises `OutOfMemory` for none."""
+        attention.limit_saved(run.network, 0)
     most = PROBE_TOKENS if run.packed.packs else 0
     while True:
         try:
-            return _kept_bytes(run, row, most)
+            return _counted(run, row, most)
         except Exception as error:
             if not is_out_of_memory(error) or run.stepper.in_lockstep:  # the others wait for this one within a pass
                 raise
@@ -299,12 +310,65 @@ def _most_counted(run: Run, row: int) -> tuple[int, int]:
         most //= 2
 
 
-def _kept_bytes(run: Run, row: int, most: int) -> tuple[int, int]:
-    """Return the tokens of a forward pass over a row, and the bytes that it keeps for its backward pass.
+def _with_recomputation(run: Run, row: int, costs: Costs) -> Costs:
+    """Count passes with all layers recomputed, too, where that can be chosen."""
+    layers = recomputable_layers(run.network)
+    if not layers or recomputed_layers(run.network):
+        return costs
+    recompute_layers(run.network, layers)
+    recomputed = _pass_memory(run, row)
+    recompute_layers(run.network, 0)
+    release(run.device)
+    return replace(costs, recomputed=recomputed, layers=layers)
 
-    most: of each sequence's tokens, those that are taken; 0 takes all.
-    """
-    batch = pack([tuple((ids[: most or None], ids[: most or None]) for ids, _ in run.rows.row(row))])
+
+def _counted(run: Run, row: int, most: int) -> PassMemory:
+    """Count passes over a row. most: of each sequence's tokens, those that are taken, in one pass, and half as many in
+    another; 0 takes all, in one."""
+    weights = [weight for weight in run.network.parameters() if weight.requires_grad]
+    if not isinstance(run.stepper, Replicated):
+        return _counted_forward(run, row, most)
+    width = int(run.packed.head.weight_VH.shape[0]) if run.packed.head is not None else 0
+    long = trace_pass(lambda: _run_pass(run, row, most), weights, width)
+    short = trace_pass(lambda: _run_pass(run, row, most // 2), weights, width) if most > 1 else long
+    return PassMemory.of(short, long, weights)
+
+
+def _run_pass(run: Run, row: int, most: int) -> int:
+    """Run a forward and backward pass over so many of a row's tokens, and return how many they are."""
+    batch = _beginning(run, row, most)
+    run.network.train()  # activations are recomputed in training only
+    with _random_state_kept(run):
+        with run.autocast():
+            result = run.loss(batch)
+        if result.loss_sum.requires_grad:
+            result.loss_sum.backward()  # type: ignore[no-untyped-call]
+    return len(batch.ids_T)
+
+
+def _beginning(run: Run, row: int, most: int) -> Batch:
+    """Return a batch of so many tokens of each of a row's sequences, all of them trained; 0 takes all."""
+    return pack([tuple((ids[: most or None], ids[: most or None]) for ids, _ in run.rows.row(row))])
+
+
+def _random_state_kept(run: Run) -> AbstractContextManager[None]:
+    own_device = [run.device] if run.device.type == "cuda" else []  # left out, those of other ranks are touched too
+    return torch.random.fork_rng(own_device)
+
+
+def _counted_forward(run: Run, row: int, most: int) -> PassMemory:
+    """Count forward passes alone, where a backward pass shares gradients out among processes."""
+    tokens, kept = _kept_bytes(run, row, most)
+    half_tokens, half_kept = _kept_bytes(run, row, most // 2) if most > 1 else (0, 0)
+    per_token = max(0, kept - half_kept) / max(tokens - half_tokens, 1)
+    fixed = max(0.0, kept - per_token * tokens)
+    weights = [local(weight) for weight in run.network.parameters() if weight.requires_grad]
+    return PassMemory.of_line(fixed, per_token * HEADROOM, weights)
+
+
+def _kept_bytes(run: Run, row: int, most: int) -> tuple[int, int]:
+    """Return the tokens of a forward pass over a row, and the bytes that it keeps for its backward pass."""
+    batch = _beginning(run, row, most)
     weights = {local(weight).untyped_storage().data_ptr() for weight in run.network.parameters()}
     shared = [weight for weight in run.network.parameters() if hasattr(weight, "ds_tensor")]
     kept: dict[int, torch.UntypedStorage] = {}  # held until all is counted: addresses must not be used twice
@@ -317,11 +381,79 @@ def _kept_bytes(run: Run, row: int, most: int) -> tuple[int, int]:
         if not is_weight:
             kept[storage.data_ptr()] = storage
 
-    run.network.train()  # activations are recomputed in training only
+    run.network.train()
     hooks = torch.autograd.graph.saved_tensors_hooks(count, lambda _: torch.empty(0))
-    own_device = (
-        [run.device] if run.device.type == "cuda" else []
-    )  # left out, all GPUs are touched, those of other ranks too
-    with torch.random.fork_rng(own_device), hooks, run.autocast():
+    with _random_state_kept(run), hooks, run.autocast():
         run.loss(batch)
     return len(batch.ids_T), sum(storage.nbytes() for storage in kept.values())
+
+
+@dataclass(frozen=True)
+class _Surroundings:
+    """What is there beside a pass, in bytes.
+
+    optimizer: its state, as far as it isn't there yet. gradients: of all weights. step: what the optimizer makes for a moment.
+    copy: of all that a checkpoint holds, if one is written while training goes on. attention: weights that are kept; apart:
+    what else no short pass tells.
+    """
+
+    optimizer: float
+    gradients: float
+    step: float
+    copy: float
+    attention: float
+    apart: Apart
+    fragmentation: float
+
+    def needs(self, costs: Costs, longest: int, step_tokens: int) -> Needs:
+        """Return what the run takes beside what it holds now, by the tokens of a pass and the recomputed layers."""
+
+        def peak(tokens: int, recomputed: int) -> float:
+            pass_tokens = max(longest, tokens)
+            passing = costs.peak(pass_tokens, recomputed, self.apart, step_tokens > pass_tokens)
+            passing = (passing + self.attention) * self.fragmentation
+            return self.optimizer + self.copy + max(passing, self.gradients + self.step)
+
+        return peak
+
+
+def _surroundings(run: Run, longest: int, attention_bytes: float, head_chunk: int) -> _Surroundings:
+    trained = _trained(run)
+    largest = max(int(weight.nbytes) for weight in trained)
+    return _Surroundings(
+        optimizer=_state_bytes(run),
+        gradients=_gradient_bytes(run),
+        step=ADAFACTOR_COPIES * largest if run.arguments.optim == "adafactor" else 0,
+        copy=_copy_bytes(run) if is_saved_within(run) else 0,
+        attention=attention_bytes,
+        apart=_apart(run, longest, head_chunk),
+        fragmentation=FRAGMENTATION.get(run.device.type, max(FRAGMENTATION.values())),
+    )
+
+
+def _apart(run: Run, longest: int, head_chunk: int) -> Apart:
+    element_bytes = run.precision.compute.itemsize
+    vocabulary = int(run.packed.head.weight_VH.shape[0]) if run.packed.head is not None else 0
+    block = 0
+    if run.device.type == "cpu" and run.packed.packs:
+        heads = int(run.network.config.get_text_config().num_attention_heads)
+        block = BLOCK_COPIES * heads * min(attention.BLOCK, longest) * longest * element_bytes
+    return Apart(head_chunk * vocabulary * element_bytes, PART * vocabulary * 4, block)
+
+
+def _copy_bytes(run: Run) -> int:
+    """Return what a checkpoint's copy takes in the main memory, as large as what it is of."""
+    if run.device.type != "cpu" or not isinstance(run.stepper, Replicated):
+        return 0
+    weights = {
+        weight.data_ptr(): int(weight.nbytes) for weight in weights_of(run.network, run.adapter is not None).values()
+    }
+    return sum(weights.values()) + sum(optimizer_bytes(weight, run.arguments.optim) for weight in _trained(run))
+
+
+def is_saved_within(run: Run) -> bool:
+    """Return whether a checkpoint is probably saved before the last step: after an evaluation, or by the clock."""
+    total = run.order.total_steps
+    if any(step < total for step in evaluated_steps(run)):
+        return True
+    return total > 1 and seconds(work_of(run), rough_costs(run)) > run.arguments.save_interval_s

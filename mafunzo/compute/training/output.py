@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mafunzo.compute.device.memory import peak_bytes
+from mafunzo.compute.device.memory import peak_bytes, release
 from mafunzo.compute.device.precision import name
 from mafunzo.compute.model.folder import copy_files, read_facts, read_json
 from mafunzo.compute.model.lora import adapters
@@ -29,6 +29,7 @@ BASE_FACTS = ("name", "version", "source", "revision", "licence", "weights_sha25
 def write_output(run: Run, state: TrainingState, history: History, plan: MemoryPlan) -> dict[str, float]:
     """Restore the best weights and write the output folder; returns the content of `all_results.json`."""
     output = run.request.output
+    release(run.device)  # what draws the curve would lie beside what the passes took, and be the run's peak
     history.write_steps()
     results = _results(run, state, plan)
     history.write(results)

@@ -23,6 +23,7 @@ from mafunzo.compute.device.memory import peak_bytes
 from mafunzo.compute.training.batch import Row, Rows, Sequences, pack
 from mafunzo.compute.training.data_order import passes
 from mafunzo.compute.training.lockstep import filler, rows_alone
+from mafunzo.compute.training.memory_plan import is_saved_within
 from mafunzo.compute.training.ranks import all_of
 from mafunzo.compute.training.run import Run
 from mafunzo.compute.training.saving import Saver
@@ -195,9 +196,12 @@ def _slice_of(column: Sequences, start: int, stop: int) -> Sequences:
 
 
 def _measure_save(run: Run) -> tuple[float, int]:
-    """Return the seconds that a checkpoint takes, and its bytes on the disk where this rank writes it."""
+    """Return the seconds that a checkpoint takes, and its bytes on the disk where this rank writes it.
+
+    It is copied first where one of the run's would be.
+    """
     run.request.output.mkdir(parents=True, exist_ok=True)
-    saver = Saver(run, TrainingState())
+    saver = Saver(run, TrainingState(step=0 if is_saved_within(run) else run.order.total_steps))
     with saver.at_sigterm():  # nothing is being written any more when this ends
         begun = time.monotonic()
         saver.save()

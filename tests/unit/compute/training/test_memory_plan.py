@@ -7,12 +7,13 @@ from typing import ClassVar
 
 import pytest
 import torch
-from transformers import Adafactor
+from transformers import Adafactor, AutoModelForCausalLM, LlamaConfig
 
 from mafunzo import cgroup
 from mafunzo.compute.training import memory_plan
 from mafunzo.compute.training.arguments import TrainingArguments
 from mafunzo.compute.training.head_loss import CHUNK, PART
+from mafunzo.compute.training.live_memory import PassMemory
 from mafunzo.compute.training.memory_plan import (
     MOST_TOKENS,
     Costs,
@@ -26,7 +27,7 @@ from mafunzo.compute.training.objectives.objective import BatchLoss
 from mafunzo.compute.training.objectives.supervised import Supervised
 from mafunzo.compute.training.run import TrainingRequest, assemble
 from mafunzo.errors import OutOfMemory
-from tests.support.tiny_training import random_rows, write_prepared
+from tests.support.tiny_training import SIZES, random_rows, write_prepared
 from tests.support.training_run import LORA, history, train
 
 GIGABYTE = 2**30
@@ -44,7 +45,7 @@ GIGABYTE = 2**30
     ],
 )
 def test_the_budget_decides_the_tokens_of_a_pass(budget: float, tokens: int) -> None:
-    assert forward_tokens(budget, 100, 1024) == tokens
+    assert forward_tokens(lambda n: n * 100, budget, 1024) == tokens
 
 
 def run_of(tmp_path, base, prepared, **values):
@@ -52,8 +53,16 @@ def run_of(tmp_path, base, prepared, **values):
     return assemble(TrainingRequest(base, prepared, tmp_path / "out", arguments))
 
 
-def test_what_a_token_takes_is_counted(tmp_path, base):
+def deep_base(folder, layers=8):
+    """A base of which recomputed layers save most."""
+    config = LlamaConfig(**SIZES | {"num_hidden_layers": layers})
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
+def test_what_a_token_takes_is_counted(tmp_path):
     """Twice the tokens keep about twice the bytes; recomputed activations are fewer; the weights themselves don't count."""
+    base = deep_base(tmp_path / "base")
     short = write_prepared(tmp_path / "short", random_rows(4, shortest=100, longest=101))
     long = write_prepared(tmp_path / "long", random_rows(4, shortest=200, longest=201))
     plans = [plan_memory(run_of(tmp_path, base, prepared)) for prepared in (short, long)]
@@ -73,7 +82,7 @@ def test_a_limit_of_one_s_own_makes_smaller_passes(tmp_path, base, prepared, mon
     monkeypatch.setattr(memory_plan, "used_bytes", lambda device: 10**9)
     plain = plan_memory(run_of(tmp_path, base, prepared))
     assert plain.forward_tokens == MOST_TOKENS["cpu"]
-    limit = 1e9 + plain.state_bytes + 300 * plain.bytes_per_token * memory_plan.HEADROOM
+    limit = 1e9 + plain.state_bytes + 300 * plain.bytes_per_token * memory_plan.FRAGMENTATION["cpu"]
     assert plan_memory(run_of(tmp_path, base, prepared, max_memory_gb=limit / 1e9)).forward_tokens == 256
     assert plan_memory(run_of(tmp_path, base, prepared, max_memory_gb=10_000)).forward_tokens == MOST_TOKENS["cpu"]
 
@@ -89,7 +98,7 @@ def test_a_limit_that_no_row_fits_into_is_refused_with_what_is_needed(tmp_path, 
     )
 
 
-COSTS = Costs(per_token=1000, per_layer=80, layers=10)
+COSTS = Costs(PassMemory.of_line(0, 1000), PassMemory.of_line(0, 280), layers=10)
 
 
 @pytest.mark.parametrize(
@@ -97,23 +106,24 @@ COSTS = Costs(per_token=1000, per_layer=80, layers=10)
     [
         pytest.param(1024 * 1000, 300, 4000, (1024, 0), id="all has room"),
         pytest.param(512 * 1000, 300, 4000, (512, 0), id="a useful pass has room"),
-        pytest.param(512 * 920, 300, 4000, (512, 2), id="as few layers as needed"),
-        pytest.param(512 * 300, 300, 4000, (512, 10), id="nearly all"),
+        pytest.param(512 * 920, 300, 4000, (512, 1), id="as few layers as needed"),
+        pytest.param(512 * 300, 300, 4000, (512, 9), id="nearly all"),
         pytest.param(512 * 100, 300, 4000, (128, 10), id="too little even so: smaller passes"),
-        pytest.param(700 * 600, 700, 4000, (512, 6), id="a longer row needs room of its own"),
+        pytest.param(700 * 600, 700, 4000, (512, 5), id="a longer row needs room of its own"),
         pytest.param(200 * 1000, 100, 200, (128, 0), id="a step of few tokens needs no more than those"),
     ],
 )
-def test_layers_are_recomputed_as_few_as_let_a_pass_be_useful(budget, longest, step_tokens, expected, monkeypatch):
-    monkeypatch.setattr(memory_plan, "HEADROOM", 1.0)
-    assert fit(COSTS, budget, longest, step_tokens, 1024) == expected
+def test_layers_are_recomputed_as_few_as_let_a_pass_be_useful(budget, longest, step_tokens, expected):
+    fewest = max(longest, min(512, step_tokens))
+    assert fit(COSTS.peak, COSTS.layers, budget, fewest, 1024) == expected
 
 
-def test_layers_are_recomputed_where_a_row_has_no_room_and_the_losses_stay(tmp_path, base, monkeypatch, caplog):
+def test_layers_are_recomputed_where_a_row_has_no_room_and_the_losses_stay(tmp_path, monkeypatch, caplog):
+    base = deep_base(tmp_path / "base")
     prepared = write_prepared(tmp_path / "rows", random_rows(8, shortest=200, longest=201))
     _, plain = train(tmp_path, base, prepared, "plain", **LORA)
     whole = plan_memory(run_of(tmp_path, base, prepared, **LORA))
-    room = whole.state_bytes + 512 * whole.bytes_per_token * memory_plan.HEADROOM
+    room = whole.state_bytes + 512 * whole.bytes_per_token * memory_plan.FRAGMENTATION["cpu"]
     monkeypatch.setattr(memory_plan, "free_bytes", lambda device: room / memory_plan.SHARE)
     run = run_of(tmp_path, base, prepared, **LORA)
     plan = plan_memory(run)
@@ -121,7 +131,7 @@ def test_layers_are_recomputed_where_a_row_has_no_room_and_the_losses_stay(tmp_p
     assert plan.recomputed_layers == sum(recomputed) > 0 and plan.forward_tokens >= 512 > 201
     with caplog.at_level("INFO"):
         _, little = train(tmp_path, base, prepared, "little", **LORA)
-    assert f"{plan.recomputed_layers} of 2 layers computed again" in caplog.text
+    assert f"{plan.recomputed_layers} of 8 layers computed again" in caplog.text
     assert history(little, "loss") == pytest.approx(history(plain, "loss"), rel=1e-5)
 
 
@@ -177,13 +187,31 @@ def test_a_machine_of_8_gb_is_planned_within(version, tmp_path, base, monkeypatc
     monkeypatch.setattr(cgroup, "MEMBERSHIP", membership)
     prepared = write_prepared(tmp_path / "rows", random_rows(8, shortest=200, longest=201))
     run = run_of(tmp_path, base, prepared, **LORA)
-    monkeypatch.setattr(memory_plan, "_costs", lambda *_: Costs(2_000_000, 90_000, 20))
+    counted = iter(
+        [PassMemory.of_line(0, 2_000_000), PassMemory.of_line(0, 290_000)]
+    )  # whole, and all layers recomputed
+    monkeypatch.setattr(memory_plan, "_pass_memory", lambda *_: next(counted))
+    monkeypatch.setattr(memory_plan, "recomputable_layers", lambda _: 20)
     monkeypatch.setattr(memory_plan, "recomputed_layers", lambda _: 0)
     monkeypatch.setattr(memory_plan, "recompute_layers", lambda *_: None)
     plan = plan_memory(run)
     assert plan.free_bytes <= 1_000_000_000
     assert plan.peak_bytes - memory_plan.used_bytes(run.device) < 0.75e9
     assert plan.forward_tokens >= 512 and plan.recomputed_layers > 0
+
+
+@pytest.mark.parametrize(
+    ("values", "is_copied"),
+    [
+        pytest.param({"evaluation_strategy": "disable"}, False, id="at the end alone"),
+        pytest.param({"evaluation_strategy": "steps", "eval_steps": 2}, True, id="after an evaluation"),
+        pytest.param({"evaluation_strategy": "disable", "save_interval_s": 0}, True, id="by the clock"),
+    ],
+)
+def test_a_checkpoint_s_copy_counts_where_training_goes_on_meanwhile(tmp_path, base, prepared, values, is_copied):
+    run = run_of(tmp_path, base, prepared, apply_lora=False, **values)
+    weights = sum(weight.nbytes for weight in run.network.parameters())
+    assert memory_plan._surroundings(run, 19, 0, 256).copy == (3 * weights if is_copied else 0)
 
 
 class Mark:
@@ -205,7 +233,7 @@ class Doubled(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        raise AssertionError("planning goes forward only")
+        return grad * 2
 
 
 def test_what_planning_counts_it_frees(tmp_path, base, prepared, monkeypatch):
@@ -267,7 +295,9 @@ def test_a_budget_after_an_end_for_want_of_memory_makes_smaller_passes_and_refus
     run = run_of(tmp_path, base, prepared)
     plain = plan_memory(run)
     assert plain.budget_bytes == 0 and "was ended" not in str(plain)
-    budget = round(1e9 + plain.state_bytes + plain.head_bytes + 400 * plain.bytes_per_token * memory_plan.HEADROOM)
+    budget = round(
+        1e9 + plain.state_bytes + plain.head_bytes + 400 * plain.bytes_per_token * memory_plan.FRAGMENTATION["cpu"]
+    )
     for told, tokens in ((budget, {128, 256}), (1, {1})):
         run = run_of(tmp_path, base, prepared)
         plan = plan_memory(replace(run, request=replace(run.request, memory_budget_bytes=told)))
@@ -290,19 +320,17 @@ def test_logits_at_a_time_follow_from_budget_and_vocabulary(budget, positions):
 
 def test_what_a_pass_of_any_length_keeps_is_counted_once(tmp_path, base, monkeypatch):
     """The gradient of a trained head is kept from the forward pass, as large for one token as for a thousand."""
-    plans = {}
-    for rows in (100, 200):
-        prepared = write_prepared(tmp_path / f"{rows}", random_rows(4, shortest=rows, longest=rows + 1))
-        run = run_of(tmp_path, base, prepared, apply_lora=False)
-        plans[rows] = memory_plan._costs(run, 0)
-    head = run.network.get_output_embeddings().weight
-    assert plans[200].fixed == pytest.approx(head.numel() * 4, rel=0.1)
-    assert plans[200].per_token == pytest.approx(plans[100].per_token, rel=0.1)
+    run = run_of(
+        tmp_path, base, write_prepared(tmp_path / "rows", random_rows(4, shortest=100, longest=101)), apply_lora=False
+    )
+    memory, head = memory_plan._pass_memory(run, 0), run.network.get_output_embeddings().weight
+    moment = int(memory.logits.nonzero()[0][-1])
+    assert memory.fixed[moment] == pytest.approx(2 * head.numel() * 4, rel=0.1)  # a product is added to what was there
 
 
 def test_a_probe_that_memory_has_no_room_for_takes_fewer_tokens(tmp_path, base, monkeypatch):
     prepared = write_prepared(tmp_path / "long", random_rows(4, shortest=200, longest=201))
-    inner, most = Supervised.loss, [100]
+    inner, most = Supervised.loss, [20]
 
     def loss(self, packed, batch):
         if len(batch.ids_T) > most[0]:
@@ -319,8 +347,8 @@ def test_a_probe_that_memory_has_no_room_for_takes_fewer_tokens(tmp_path, base, 
 def test_what_the_counted_passes_took_is_given_back_before_the_first_step(tmp_path, base, prepared, monkeypatch):
     """Else the process would hold it beside what the plan counts with."""
     events: list[str] = []
-    inner = memory_plan._kept_bytes
-    monkeypatch.setattr(memory_plan, "_kept_bytes", lambda *args: events.append("pass") or inner(*args))
+    inner = memory_plan._run_pass
+    monkeypatch.setattr(memory_plan, "_run_pass", lambda *args: events.append("pass") or inner(*args))
     monkeypatch.setattr(memory_plan, "release", lambda device: events.append("release"))
     plan_memory(run_of(tmp_path, base, prepared))
     assert events[-1] == "release" and events.count("release") == 1 and "pass" in events

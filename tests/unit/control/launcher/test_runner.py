@@ -6,8 +6,6 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -16,6 +14,7 @@ import pytest
 from mafunzo import cgroup
 from mafunzo.control.launcher import runner
 from mafunzo.control.launcher.runner import claim, main, process_start
+from tests.support.memory_group import memory_group
 
 
 def test_a_folder_is_claimed_once_and_whole(tmp_path: Path) -> None:
@@ -70,25 +69,6 @@ def test_ends_for_want_of_memory_are_counted_of_the_machine_and_of_the_own_group
     assert runner._oom_kills() == 2  # a container without the machine's numbers
     vmstat.write_text("pgfault 7\noom_kill 5\n")
     assert runner._oom_kills() == 7
-
-
-@contextmanager
-def memory_group(limit_bytes: int) -> Iterator[Path]:
-    """A control group of this machine with a limit, of whichever version; skips where none can be made."""
-    limits = (cgroup.ROOT / "memory", "memory.limit_in_bytes"), (cgroup.ROOT, "memory.max")
-    root, name = next((pair for pair in limits if (pair[0] / "cgroup.procs").exists()), (None, ""))
-    group = None if root is None else root / f"mafunzo-test-{os.getpid()}"
-    try:
-        if group is None:
-            pytest.skip("this machine has no control groups")
-        group.mkdir()
-        (group / name).write_text(str(limit_bytes))
-    except OSError as error:
-        pytest.skip(f"no control group can be made here: {error}")
-    try:
-        yield group
-    finally:
-        group.rmdir()
 
 
 def test_what_the_kernel_ends_for_memory_is_told_from_what_somebody_kills(tmp_path) -> None:
