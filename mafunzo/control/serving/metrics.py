@@ -1,7 +1,8 @@
 """Prometheus metrics of serving, by endpoint and deployment: what the router sees of requests, and what workers count.
 
 Only a worker knows when a token came, how many there were, and what its prefix cache saved. So its own metrics are read at each
-scrape and passed on with the deployment's labels; they begin at zero when it starts again, as Prometheus expects of counters.
+scrape and passed on with the deployment's labels and the worker's name; they begin at zero when it starts again, as Prometheus
+expects of counters.
 """
 
 import logging
@@ -14,7 +15,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from mafunzo.control.serving.traffic import is_live
+from mafunzo.control.serving.traffic import live_workers
 from mafunzo.control.serving.worker_folder import worker_token
 from mafunzo.entities.endpoint import Deployment
 
@@ -30,6 +31,7 @@ WORKERS = (
     "mafunzo_sequences_waiting",
 )
 """What is passed on of a worker's metrics. Its requests are counted by the router already."""
+LABELS = ("endpoint", "deployment", "worker")
 READ_TIMEOUT_S = 2.0
 """A scrape doesn't wait longer for a worker, which then counts as not up."""
 READS_AT_ONCE = 16
@@ -93,38 +95,40 @@ class WorkerMetrics(Collector):
         self._http = httpx.Client(timeout=READ_TIMEOUT_S, trust_env=False)
 
     def collect(self) -> Iterable[Metric]:
-        """Return the workers' metrics, each family once, with a sample for each deployment."""
-        deployments = [deployment for deployment in self._deployments() if is_live(deployment)]
-        up = GaugeMetricFamily(
-            "mafunzo_worker_up", "Whether a worker told its metrics", labels=("endpoint", "deployment")
-        )
+        """Return the workers' metrics, each family once, with a sample for each worker."""
+        workers = live_workers([worker for deployment in self._deployments() for worker in deployment.workers])
+        up = GaugeMetricFamily("mafunzo_worker_up", "Whether a worker told its metrics", labels=LABELS)
         families: dict[str, Metric] = {}
-        for deployment, metrics in zip(deployments, self._read_all(deployments), strict=True):
-            up.add_metric((deployment.endpoint, deployment.name), float(metrics is not None))
-            _add(families, deployment, metrics or ())
-        return [up, *families.values()] if deployments else []
+        for worker, metrics in zip(workers, self._read_all(workers), strict=True):
+            up.add_metric(_labels(worker), float(metrics is not None))
+            _add(families, worker, metrics or ())
+        return [up, *families.values()] if workers else []
 
-    def _read_all(self, deployments: Sequence[Deployment]) -> list[list[Metric] | None]:
-        if not deployments:
+    def _read_all(self, workers: Sequence[Deployment]) -> list[list[Metric] | None]:
+        if not workers:
             return []
-        with ThreadPoolExecutor(min(READS_AT_ONCE, len(deployments)), "metrics") as threads:
-            return list(threads.map(self._read, deployments))
+        with ThreadPoolExecutor(min(READS_AT_ONCE, len(workers)), "metrics") as threads:
+            return list(threads.map(self._read, workers))
 
-    def _read(self, deployment: Deployment) -> list[Metric] | None:
+    def _read(self, worker: Deployment) -> list[Metric] | None:
         """Return a worker's metrics, or None where it doesn't tell them in Prometheus' text format."""
-        headers = {"authorization": f"Bearer {worker_token(self._secret, deployment)}"}
+        headers = {"authorization": f"Bearer {worker_token(self._secret, worker)}"}
         try:
-            answer = self._http.get(f"http://127.0.0.1:{deployment.port}/metrics", headers=headers)
+            answer = self._http.get(f"http://127.0.0.1:{worker.port}/metrics", headers=headers)
             answer.raise_for_status()
             return list(text_string_to_metric_families(answer.text))
         except (httpx.HTTPError, ValueError) as error:
-            logger.info("No metrics of %s/%s: %s", deployment.endpoint, deployment.name, error)
+            logger.info("No metrics of %s/%s: %s", worker.endpoint, worker.worker, error)
             return None
 
 
-def _add(families: dict[str, Metric], deployment: Deployment, metrics: Iterable[Metric]) -> None:
-    """Add a worker's samples to the families of all workers, under the deployment's labels."""
-    labels = {"endpoint": deployment.endpoint, "deployment": deployment.name}
+def _labels(worker: Deployment) -> tuple[str, str, str]:
+    return worker.endpoint, worker.name, worker.worker
+
+
+def _add(families: dict[str, Metric], worker: Deployment, metrics: Iterable[Metric]) -> None:
+    """Add a worker's samples to the families of all workers, under its labels."""
+    labels = dict(zip(LABELS, _labels(worker), strict=True))
     for family in metrics:
         if family.name not in WORKERS:
             continue

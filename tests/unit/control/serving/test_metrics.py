@@ -55,7 +55,8 @@ def workers(*deployments: Deployment, answers: dict[int, httpx.Response]) -> Col
     """Return the metrics of workers that answer by their ports; a port without an answer is one that nobody listens on."""
 
     def answer(request: httpx.Request) -> httpx.Response:
-        deployment = next(one for one in deployments if one.port == request.url.port)
+        alone = (worker for deployment in deployments for worker in deployment.workers)
+        deployment = next(worker for worker in alone if worker.port == request.url.port)
         assert request.headers["authorization"] == f"Bearer {worker_token(SECRET, deployment)}"
         assert request.url.path == "/metrics" and request.url.host == "127.0.0.1"
         if request.url.port not in answers:
@@ -74,11 +75,14 @@ def test_what_workers_count_is_told_by_endpoint_and_deployment() -> None:
     other = replace(blue, endpoint="talk", port=1002)
     answers = {port: httpx.Response(200, text=WORKER.format(tokens=tokens)) for port, tokens in ((1001, 5), (1002, 8))}
     texts = lines(workers(blue, other, answers=answers))
-    assert 'mafunzo_generated_tokens_total{deployment="blue",endpoint="chat"} 5.0' in texts
-    assert 'mafunzo_generated_tokens_total{deployment="blue",endpoint="talk"} 8.0' in texts
-    assert 'mafunzo_time_to_first_token_seconds_bucket{deployment="blue",endpoint="chat",le="0.1"} 1.0' in texts
-    assert 'mafunzo_time_to_first_token_seconds_sum{deployment="blue",endpoint="talk"} 0.5' in texts
-    assert 'mafunzo_worker_up{deployment="blue",endpoint="talk"} 1.0' in texts
+    assert 'mafunzo_generated_tokens_total{deployment="blue",endpoint="chat",worker="blue"} 5.0' in texts
+    assert 'mafunzo_generated_tokens_total{deployment="blue",endpoint="talk",worker="blue"} 8.0' in texts
+    assert (
+        'mafunzo_time_to_first_token_seconds_bucket{deployment="blue",endpoint="chat",le="0.1",worker="blue"} 1.0'
+        in texts
+    )
+    assert 'mafunzo_time_to_first_token_seconds_sum{deployment="blue",endpoint="talk",worker="blue"} 0.5' in texts
+    assert 'mafunzo_worker_up{deployment="blue",endpoint="talk",worker="blue"} 1.0' in texts
     assert not any(text.startswith("mafunzo_requests") for text in texts), "the router counts those"
 
 
@@ -95,9 +99,23 @@ def test_a_worker_that_tells_nothing_is_not_up_and_hides_no_others(answer: httpx
     green = replace(blue, name="green", port=1002)
     answers = {1002: httpx.Response(200, text=WORKER.format(tokens=3))} | ({} if answer is None else {1001: answer})
     texts = lines(workers(blue, green, answers=answers))
-    assert 'mafunzo_worker_up{deployment="blue",endpoint="chat"} 0.0' in texts
-    assert 'mafunzo_generated_tokens_total{deployment="green",endpoint="chat"} 3.0' in texts
+    assert 'mafunzo_worker_up{deployment="blue",endpoint="chat",worker="blue"} 0.0' in texts
+    assert 'mafunzo_generated_tokens_total{deployment="green",endpoint="chat",worker="green"} 3.0' in texts
     assert sum(text.startswith("mafunzo_generated_tokens_total") for text in texts) == 1
+
+
+def test_each_worker_of_a_deployment_is_told_under_its_own_name() -> None:
+    """Which of them the deployment's own fields describe changes: a name by these would have counters jump."""
+    first = replace(BLUE, status=DeploymentStatus.HEALTHY, port=1001, attempt=1)
+    second = replace(first, number=1, port=1002, attempt=2)
+    starting = replace(first, number=2, port=1003, attempt=3, status=DeploymentStatus.STARTING)
+    blue = first.with_worker(starting).with_worker(second)
+    answers = {port: httpx.Response(200, text=WORKER.format(tokens=tokens)) for port, tokens in ((1001, 5), (1002, 8))}
+    texts = lines(workers(blue, answers=answers))
+    assert [text for text in texts if text.startswith("mafunzo_generated_tokens_total")] == [
+        'mafunzo_generated_tokens_total{deployment="blue",endpoint="chat",worker="blue"} 5.0',
+        'mafunzo_generated_tokens_total{deployment="blue",endpoint="chat",worker="blue#2"} 8.0',
+    ]
 
 
 def test_only_live_workers_are_asked() -> None:
