@@ -45,15 +45,16 @@ class _Counted:
         return content
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        events, tail = 0, b""
-        try:
-            async for chunk in self._answer.chunks():
-                events += (tail[-len(EVENT) + 1 :] + chunk).count(EVENT)
-                tail = (tail + chunk)[-TAIL_BYTES:]
-                yield chunk
-        finally:
-            usages = [_usage(line.removeprefix(b"data: ")) for line in tail.splitlines() if line.startswith(EVENT)]
-            self._count.total += next(filter(None, reversed(usages)), self._prompt_tokens + events)
+        tokens, tail = self._prompt_tokens, b""
+        self._count.total += tokens
+        async for chunk in self._answer.chunks():
+            events = (tail[-len(EVENT) + 1 :] + chunk).count(EVENT)
+            tokens += events
+            self._count.total += events  # at once: a client that leaves pays for what it got
+            tail = (tail + chunk)[-TAIL_BYTES:]
+            yield chunk
+        usages = [_usage(line.removeprefix(b"data: ")) for line in tail.splitlines() if line.startswith(EVENT)]
+        self._count.total += next(filter(None, reversed(usages)), tokens) - tokens
 
     def close(self) -> None:
         self._answer.close()

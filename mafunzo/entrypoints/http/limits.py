@@ -33,9 +33,10 @@ class Limits:
     Of how many at once:
     connections_waiting: connections that the system holds until the server takes them. score_conversations: conversations in
     one request to `/score`.
-    requests_in_flight: requests that one deployment answers or queues; one more is refused with the status 429.
-    requests_at_once: how many of them its worker has; the others wait in their order. retry_after_s: when whoever is refused
-    with 429 or 503 should ask again.
+    requests_in_flight: requests that one deployment answers or queues; one more is refused with the status 429, unless its
+    caller has less than an equal share of them.
+    requests_at_once: how many of them each of its workers has; the others wait, those of several callers in turns.
+    retry_after_s: when whoever is refused with 429 or 503 should ask again.
     """
 
     head_bytes: int = 64 * 2**10

@@ -324,10 +324,13 @@ def _was_taken_back(deployment: Deployment) -> bool:
 
 def _own_properties(deployment: Deployment) -> dict[str, str]:
     """Return what Azure has no field for, as its resources' own properties, which are texts."""
-    statuses = Counter(str(worker.status) for worker in deployment.workers)
-    workers = ", ".join(f"{count} {status}" for status, count in statuses.items())
-    lease = {} if deployment.expires_at is None else {"mafunzo.expires_at": deployment.expires_at.isoformat()}
-    return {"mafunzo.status": str(deployment.status), "mafunzo.workers": workers, **lease}
+    own = {"mafunzo.status": str(deployment.status)}
+    if deployment.replicas:
+        statuses = Counter(str(worker.status) for worker in deployment.workers)
+        own["mafunzo.workers"] = ", ".join(f"{count} {status}" for status, count in statuses.items())
+    if deployment.expires_at is not None:
+        own["mafunzo.expires_at"] = deployment.expires_at.isoformat()
+    return own
 
 
 def provisioning_state(deployment: Deployment) -> str:

@@ -59,6 +59,18 @@ def test_any_other_stream_takes_a_token_an_event_and_its_prompt() -> None:
     assert streamed(EVENT, b": keep-alive\n\n", EVENT, b"data: [DONE]\n\n") == 10 + 2
 
 
+def test_a_client_that_leaves_pays_for_what_it_got() -> None:
+    count = TokenCount()
+
+    async def work() -> None:
+        async for _ in count.counted(Given([EVENT, EVENT, EVENT]), b"x" * 40).chunks():
+            if count.total == 10 + 2:
+                return
+
+    asyncio.run(work())
+    assert count.total == 10 + 2
+
+
 def test_an_event_that_comes_in_pieces_counts_once() -> None:
     content = EVENT * 3
     assert {streamed(content[:at], content[at:]) for at in range(1, len(content))} == {10 + 3}

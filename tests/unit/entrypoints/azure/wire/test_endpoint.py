@@ -341,6 +341,17 @@ def test_a_number_of_instances_beside_bounds_is_refused() -> None:
         )
 
 
+def test_what_azure_has_no_field_for_is_told_by_properties() -> None:
+    one = Deployment("chat", "blue", "m:1", "0" * 64, DeploymentStatus.HEALTHY, created_at=AT)
+    assert deployment_body(one)["properties"]["properties"] == {"mafunzo.status": "healthy"}
+    several = one.with_worker(replace(one, number=1, status=DeploymentStatus.WAITING)).leased(3600, AT)
+    assert deployment_body(several)["properties"]["properties"] == {
+        "mafunzo.status": "healthy",
+        "mafunzo.workers": "1 healthy, 1 waiting",
+        "mafunzo.expires_at": "2026-01-02T01:00:00+00:00",
+    }
+
+
 def test_an_idle_deployment_and_one_that_wakes_have_succeeded() -> None:
     idle = Deployment("chat", "blue", "m:1", "0" * 64, DeploymentStatus.IDLE, created_at=AT)
     wakes = replace(idle, status=DeploymentStatus.STARTING, supervision=Supervision(was_healthy=True, is_woken=True))
