@@ -149,6 +149,14 @@ class Deployment:
         return ServedModel(self.model, self.artifact, self.base_artifact)
 
     @property
+    def models(self) -> frozenset[str]:
+        """The versions of models that its workers serve, or are to serve when an update that goes on has ended or failed."""
+        served = {worker.model for worker in self.workers}
+        if self.rollout is not None:
+            served |= {self.rollout.wanted.model, self.rollout.previous.model}
+        return frozenset(served)
+
+    @property
     def worker(self) -> str:
         """The name of its worker, which no other of the endpoint has: `blue`, and `blue#2` for a second one."""
         return f"{self.name}#{self.number + 1}" if self.number else self.name

@@ -178,7 +178,7 @@ class Models(ModelSources):
         Raises `Conflict` when a deployment serves it.
         """
         asset = self._own(reference)
-        served = [d for d in self._services.records.deployments.list() if d.model == str(asset.key)]
+        served = [d for d in self._services.records.deployments.list() if str(asset.key) in d.models]
         if served:
             where = ", ".join(f"{d.endpoint}/{d.name}" for d in served)
             raise Conflict(f"Model {asset.key} is served by {where}. Delete the endpoint first.")

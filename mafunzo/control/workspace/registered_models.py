@@ -110,9 +110,9 @@ class RegisteredModels:
         """Delete a name with all of its versions. Raises `NotFound`, and `Conflict` when a deployment serves one of them."""
         model = self.get(name)
         keys = {str(version.key) for version in model.versions}
-        served = [d for d in self._services.records.deployments.list() if d.model in keys]
+        served = [d for d in self._services.records.deployments.list() if keys & d.models]
         if served:
-            where = ", ".join(f"{d.endpoint}/{d.name} ({d.model})" for d in served)
+            where = ", ".join(f"{d.endpoint}/{d.name} ({', '.join(sorted(keys & d.models))})" for d in served)
             raise Conflict(f"Model {name} is served by {where}. Delete the endpoint first.")
         for version in model.versions:
             Models(self._services).delete(str(version.key))

@@ -297,6 +297,18 @@ def test_an_update_that_can_not_be_is_refused(
     assert workspace.deployments.get("chat", "blue").rollout is None
 
 
+def test_no_version_is_deleted_that_an_update_needs(workspace: Workspace, tmp_path: Path) -> None:
+    answering(workspace)
+    second_version(workspace, tmp_path)
+    record = workspace.deployments.create("chat", "blue", replace(request(), model=AssetReference("chat", "2")))
+    for version in ("chat:1", "chat:2"):
+        with pytest.raises(Conflict, match=f"Model {version} is served by chat/blue"):
+            workspace.models.delete(version)
+    assert record.rollout is not None
+    workspace.records.deployments.update(replace(record, rollout=replace(record.rollout, error=TOO_SLOW)))
+    workspace.models.delete("chat:2")
+
+
 def test_an_update_is_waited_for(workspace: Workspace, tmp_path: Path) -> None:
     answering(workspace)
     second_version(workspace, tmp_path)
