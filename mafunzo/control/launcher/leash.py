@@ -7,6 +7,7 @@ the step that the starter is of: whatever ends those, a signal to a whole step i
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -20,13 +21,17 @@ from mafunzo.tracking.step_folder import STEP_FOLDER, StepFolder
 
 
 class Leashed(NamedTuple):
-    """What runs on a leash: a command, `processes` times side by side, and how long it may take to end."""
+    """What runs on a leash: a command, `processes` times side by side, and how long it may take to end.
+
+    discards: the folder that is deleted when it has ended, if any.
+    """
 
     folder: str
     command: Sequence[str]
     environment: Mapping[str, str]
     processes: int = 1
     grace_s: float = 10.0
+    discards: str = ""
 
 
 def start_on_leash(leashed: Leashed) -> IO[bytes]:
@@ -69,6 +74,8 @@ def main() -> int:
     while os.read(0, 65536):
         pass
     launcher.kill(folder, leashed.grace_s)
+    if leashed.discards:
+        shutil.rmtree(leashed.discards, ignore_errors=True)
     return 0
 
 

@@ -14,6 +14,8 @@ from mafunzo.control.launcher.transfer import SentFile, blocks_of, sha256_of
 from mafunzo.errors import ArtifactCorrupt
 from mafunzo.tracking.step_folder import OUTPUTS, StepFolder
 
+MANIFEST = "manifest.json"
+
 
 class Source(Protocol):
     """The other machine's folder."""
@@ -74,10 +76,13 @@ class Mirror:
         try:
             for file in self._source().files(name):
                 self._take(file, draft / Path(file.path).relative_to(name))
-        except FileNotFoundError:  # deleted there, for a newer one
+            is_whole = (draft / MANIFEST).exists()  # what is deleted loses it first
+        except FileNotFoundError:
+            is_whole = False  # deleted there meanwhile, for a newer one
+        if is_whole:
+            draft.rename(target)
+        else:
             shutil.rmtree(draft, ignore_errors=True)
-            return
-        draft.rename(target)
 
     def _take(self, file: SentFile, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -65,7 +65,7 @@ def nodes_of(name: str, address: str, token: str) -> list[ClusterNode]:
     Raises `Unreachable` with what was tried, and `MissingExtra`.
     """
     require_ray()
-    _require_port(name, address)
+    require_port(name, address)
     inherited = {key: value for key, value in os.environ.items() if key not in (*KEPT_FROM_CHILDREN, RAY_MODE)}
     own = {key: os.environ[key] for key in (RAY_TOKEN, RAY_MODE) if key in os.environ} if not token else {}
     argv = [sys.executable, "-m", "mafunzo.control.launcher.ray_connection", address]
@@ -90,7 +90,8 @@ def driver_command(address: str, placement: Placement, command: str, variables: 
     return [sys.executable, "-m", "mafunzo.control.launcher.ray_driver", json.dumps(task)]
 
 
-def _require_port(name: str, address: str) -> None:
+def require_port(name: str, address: str) -> None:
+    """Raise `Unreachable` where nothing listens at the address of a compute."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), CONNECT_S).close()

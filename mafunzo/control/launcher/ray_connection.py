@@ -89,9 +89,13 @@ def _own_host(address: str) -> str | None:
 def _resources(address: str) -> list[tuple[str, Any]]:
     from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
     from ray._raylet import GcsClient  # type: ignore[attr-defined]
+    from ray.exceptions import RayError
 
     maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-    infos = GcsClient(address=address).get_all_node_info(timeout=CALL_S).values()
+    try:
+        infos = GcsClient(address=address).get_all_node_info(timeout=CALL_S).values()
+    except (RayError, RuntimeError, OSError) as error:
+        raise Unreachable(f"The Ray cluster at {address} doesn't answer: {error}") from error
     return [(info.node_manager_address, dict(info.resources_total)) for info in infos if info.state == ALIVE]
 
 

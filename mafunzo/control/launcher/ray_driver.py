@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
@@ -29,13 +29,14 @@ from typing import Any
 
 from mafunzo.control.launcher.local import ExitRecord
 from mafunzo.control.launcher.mirror import Mirror
-from mafunzo.control.launcher.ray_cluster import ClusterTask
+from mafunzo.control.launcher.ray_cluster import ClusterTask, require_port
 from mafunzo.control.launcher.ray_connection import connect, disconnect
 from mafunzo.control.launcher.ray_node import Look, Node
 from mafunzo.control.launcher.runner import Ranks
 from mafunzo.control.launcher.transfer import SentFile, blocks_of, files_of, read_block
 from mafunzo.entities.compute import ClusterNode, Placement
 from mafunzo.errors import (
+    FailedError,
     Faults,
     InvalidParameter,
     MafunzoError,
@@ -50,14 +51,15 @@ from mafunzo.tracking.step_folder import StepFolder
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 1.0
-SILENT_S = 90.0
+SILENT_S = 180.0
 """A node that says nothing for so long is lost, whatever Ray says of it."""
-ANSWER_S = 60.0
+ANSWER_S = 120.0
 """How long a node may take to say what it has installed before it counts as away."""
 LOST = 128 + signal.SIGKILL
 STOPPED = 128 + signal.SIGTERM
 PATIENT_GRACE_S = 900.0
 """How long processes may take to save: whoever ends the driver decides when that is over."""
+FORGET_S = 30.0
 BLOCKS_UNDER_WAY = 4
 JOIN_FOLDER = "ray"
 END_FILE = "driver-ended"
@@ -137,8 +139,7 @@ class Driver:
                 self._mirror.finish(self._members[0].look.checkpoints)
             raise
         finally:
-            for member in self._members:
-                member.actor.forget.remote()
+            settle([member.actor.forget.remote() for member in self._members])
 
     # Which nodes
 
@@ -329,6 +330,14 @@ class Driver:
             member.actor.end.remote(grace_s)
 
 
+def settle(promises: Sequence[Any]) -> None:
+    """Wait for what nodes do at the end, but not for one that doesn't answer."""
+    import ray
+
+    if promises:
+        ray.wait(list(promises), num_returns=len(promises), timeout=FORGET_S)
+
+
 def put(block: bytes) -> Any:
     """Return what stands for a block in Ray's object store, from where every node takes it."""
     import ray
@@ -379,25 +388,35 @@ def _code(look: Look) -> int:
 
 
 def _first_line(error: BaseException) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return next((line.rstrip(".") for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def drive(folder: Path, task: ClusterTask) -> int:
     """Connect to the cluster and run the attempt; return its exit code, with its error recorded."""
     has_signal: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _: has_signal.append(number))
     leash = None
+
+    def note(number: int, _: object) -> None:
+        has_signal.append(number)
+
+    signal.signal(signal.SIGTERM, note)
     try:
-        leash = connect(task.address, folder / JOIN_FOLDER)
         placement = Placement(**task.placement)  # type: ignore[arg-type]
+        require_port(placement.compute, task.address)
+        leash = connect(task.address, folder / JOIN_FOLDER)
+        signal.signal(signal.SIGTERM, note)  # Ray has put a handler of its own in its place
         return Driver(folder, placement, partial(bool, has_signal)).run(task.command, task.variables)
     except (NodeLost, Unreachable) as error:
         logger.warning("%s. What is saved is gone on from, with the nodes that are there then.", error)
         return STOPPED if has_signal else LOST
-    except MafunzoError as error:
-        logger.error("error: %s", error)
-        write_json(StepFolder(folder).error, error.record)
-        return error.exit_code
+    except Exception as error:  # the border of the process: whatever broke becomes its record
+        if type(error).__module__.startswith("ray."):
+            logger.warning("The cluster is lost: %s", _first_line(error))
+            return LOST
+        known = error if isinstance(error, MafunzoError) else FailedError(f"{type(error).__name__}: {error}")
+        logger.error("error: %s", known, exc_info=None if known is error else error)
+        write_json(StepFolder(folder).error, known.record)
+        return known.exit_code
     finally:
         disconnect(leash)
 
@@ -407,7 +426,8 @@ def main() -> int:
     folder = Path.cwd()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     if sys.argv[1] == "--inner":
-        code = drive(folder, ClusterTask(*json.loads(sys.argv[2])))
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # Ray prints what other processes say
+            code = drive(folder, ClusterTask(*json.loads(sys.argv[2])))
         (folder / END_FILE).touch()
         return code
     inner = subprocess.Popen([sys.executable, "-m", "mafunzo.control.launcher.ray_driver", "--inner", sys.argv[1]])

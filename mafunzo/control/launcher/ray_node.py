@@ -86,8 +86,9 @@ class Node:
         self._folder.outputs.mkdir(exist_ok=True)
         threads = max(1, min(cpus, cgroup.usable_cpus()) // processes)
         environment = {**_interface(self._host), "OMP_NUM_THREADS": str(threads), **variables, RANKS: ranks.text}
-        folder = str(self._folder.path)
-        self._leash = start_on_leash(Leashed(folder, ["bash", "-c", command], environment, processes))
+        words = ["bash", "-c", command]
+        leashed = Leashed(str(self._folder.path), words, environment, processes, discards=str(self._job))
+        self._leash = start_on_leash(leashed)
 
     def look(self, sizes: Mapping[str, int]) -> Look:
         """Return what there is to see; `sizes` says how much of each file is known."""
@@ -116,10 +117,11 @@ class Node:
         LocalLauncher().kill(self._folder.path, grace_s)
 
     def forget(self) -> None:
-        """Delete the step's folder."""
+        """End what is left of the processes, and have the step's folder deleted, soon."""
         if self._leash is not None:
             self._leash.close()
-        shutil.rmtree(self._job, ignore_errors=True)
+        else:
+            shutil.rmtree(self._job, ignore_errors=True)
 
 
 def _gain(path: Path, size: int) -> bytes:

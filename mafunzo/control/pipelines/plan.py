@@ -66,6 +66,7 @@ from mafunzo.errors import Faults, InvalidParameter
 
 DRIVER = Resources(cpus=1)
 """What a step holds of this machine that runs on a cluster."""
+NO_ESTIMATE = "estimates are of this machine, not of a Ray cluster. Leave compute_finetune out."
 JOB_COMPUTES = (COMPUTE, "default_compute")
 """Who names the compute of a job as a whole."""
 TRAINING_STEPS = (FINETUNE, ESTIMATE)
@@ -233,7 +234,7 @@ def _step(
         held = DRIVER
         placement = _placed(compute, values, facts.clusters[compute], faults)
     elif compute in facts.clusters and not (pinned.is_trusted and component.name == PACKAGE_MODEL):
-        faults.add(_misplaced(COMPUTE, compute))
+        faults.add(_misplaced(COMPUTE, compute) if component.name != ESTIMATE else NO_ESTIMATE)
     elif pinned.is_trusted and component.name in TRAINING_STEPS and held.processes == 1:
         held = _for_training(held, values, facts.hardware, faults)
     return StepSpec(

@@ -36,6 +36,12 @@ def test_it_ends_with_a_holder_that_is_killed(tmp_path: Path) -> None:
     assert record_of(tmp_path / "a").is_killed
 
 
+def test_what_it_wrote_is_deleted_with_it_where_that_is_asked_for(tmp_path: Path) -> None:
+    folder = tmp_path / "job" / "a"
+    start_on_leash(Leashed(str(folder), ["sleep", "600"], {}, discards=str(tmp_path / "job"))).close()
+    until(lambda: not (tmp_path / "job").exists())
+
+
 def test_it_ends_by_itself_with_its_own_exit_code(tmp_path: Path) -> None:
     with start_on_leash(Leashed(str(tmp_path / "a"), ["bash", "-c", "exit 7"], {})):
         assert record_of(tmp_path / "a").exit_code == 7

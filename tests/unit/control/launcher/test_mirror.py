@@ -1,5 +1,6 @@
 """What a step writes elsewhere appears here whole, and goes here when it goes there."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,6 +73,17 @@ def test_a_checkpoint_that_is_deleted_while_it_is_fetched_leaves_nothing(
     one = there.save(1)
     there.gone.add(f"{one}/weights")
     mirror.follow([one])
+    mirror.wait()
+    assert [path.name for path in (here / "outputs" / "model").iterdir()] == []
+
+
+def test_a_checkpoint_that_is_half_deleted_when_it_is_looked_at_is_left_out(
+    mirror: Mirror, here: Path, there: There
+) -> None:
+    one, two = there.save(1), there.save(2)
+    (there.root / one / "manifest.json").unlink()
+    shutil.rmtree(there.root / two)
+    mirror.follow([one, two])
     mirror.wait()
     assert [path.name for path in (here / "outputs" / "model").iterdir()] == []
 

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from mafunzo.control.launcher import ray_driver
+from mafunzo.control.launcher.ray_cluster import ClusterTask
 from mafunzo.control.launcher.ray_driver import Driver, Member, NodeLost, installed, main, marked, version_fault
 from mafunzo.control.launcher.ray_node import Node
 from mafunzo.entities.compute import ClusterNode, Placement
-from mafunzo.errors import InvalidParameter
+from mafunzo.errors import InvalidParameter, Unreachable
 from mafunzo.tracking.step_folder import StepFolder
+from tests.support.waiting import until
 
 LAB = [ClusterNode("127.0.0.1", 1), ClusterNode("127.0.0.2", 1)]
 WRITES = (
@@ -63,9 +65,10 @@ class LabDriver(Driver):
 
     def _placed(self, nodes: Mapping[str, ClusterNode]) -> list[Member]:
         members = []
+        attempt = self._folder.path.name
         for rank, node in enumerate(nodes.values()):
             os.environ["MAFUNZO_CACHE"] = str(self._root / node.host)
-            self.actors.append(Actor(Node(node.host, "job", "finetune", self._folder.path.name, "0")))
+            self.actors.append(Actor(Node(node.host, "job", "finetune", attempt, f"of{attempt}")))
             members.append(Member(node, self.actors[-1], 1, rank))
         return members
 
@@ -93,6 +96,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAFUNZO_CACHE", "")
     monkeypatch.setattr(Member, "answer", answer)
     monkeypatch.setattr(ray_driver, "LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr(ray_driver, "settle", lambda promises: None)
     monkeypatch.setattr(ray_driver, "put", lambda block: block)
 
 
@@ -105,7 +109,7 @@ def test_both_nodes_run_the_command_and_what_they_write_comes_back(tmp_path: Pat
     assert (folder / "metrics.jsonl").read_text() == '{"step": 0}\n'  # of the first only
     assert (folder / "outputs" / "model" / "adapter").read_text() == "{}"
     assert [path.name for path in StepFolder(folder).checkpoints] == ["checkpoint-1"]
-    assert not list(tmp_path.glob("127.*/nodes/jobs/*"))  # nothing stays but the contents
+    until(lambda: not list(tmp_path.glob("127.*/nodes/jobs/*")))  # nothing stays but the contents
     assert len(list(tmp_path.glob("127.*/nodes/contents/*"))) == 2
 
 
@@ -200,6 +204,30 @@ def test_a_node_with_other_packages_is_named_with_each_difference() -> None:
     text = version_fault("10.0.0.2", own, own | {"torch": "1.0", "mafunzo": "none"})
     assert text.startswith("node 10.0.0.2 has mafunzo none (here ") and ", torch 1.0 (here " in text
     assert installed(("no-such-package",))["no-such-package"] == "none"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "record"),
+    [
+        pytest.param(NodeLost("Node 10.0.0.2 is lost"), 137, None, id="lost"),
+        pytest.param(Unreachable("10.0.0.1 can't be reached"), 137, None, id="unreachable: it may come back"),
+        pytest.param(InvalidParameter("strict"), 2, "invalid_parameter", id="refused"),
+        pytest.param(ValueError("a bug"), 1, "failed", id="whatever else"),
+    ],
+)
+def test_an_attempt_that_breaks_is_tried_again_only_where_that_may_help(
+    error: Exception, code: int, record: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ray_driver, "require_port", lambda *_: None)
+    monkeypatch.setattr(ray_driver, "disconnect", lambda *_: None)
+    monkeypatch.setattr(ray_driver, "connect", connect)
+    monkeypatch.setattr(ray_driver.signal, "signal", lambda *_: None)
+    assert ray_driver.drive(tmp_path, ClusterTask("10.0.0.1:6379", Placement("lab").__dict__, "train", {})) == code
+    path = tmp_path / "error.json"
+    assert (json.loads(path.read_text())["code"] if path.exists() else None) == record
 
 
 @pytest.mark.parametrize(("says_so", "code"), [(True, 5), (False, 137)])

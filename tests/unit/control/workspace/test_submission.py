@@ -9,15 +9,17 @@ import pytest
 
 from mafunzo import Workspace
 from mafunzo.control.store.codec import decode, encode
+from mafunzo.control.workspace import computes
 from mafunzo.control.workspace.shipped_component import shipped
 from mafunzo.entities.asset import AssetType
 from mafunzo.entities.asset_request import ComponentRequest
 from mafunzo.entities.component import Component, Input, Node, Output, Source
-from mafunzo.entities.job import ArtifactInput, Destination, Resources, StepOutputInput
+from mafunzo.entities.compute import ClusterNode, Compute, Placement
+from mafunzo.entities.job import NOTES, ArtifactInput, Destination, Resources, StepOutputInput
 from mafunzo.entities.job_request import JobRequest, OwnCommand
 from mafunzo.entities.reference import AssetReference, JobOutputReference, LocalPath, PathInput, StoredPath, path_input
 from mafunzo.entities.sweep import Distribution, EarlyTermination, Goal, Policy, Sweep
-from mafunzo.errors import Conflict, InvalidParameter
+from mafunzo.errors import Conflict, InvalidParameter, Unreachable
 
 ROOT = Path(__file__).parents[4]
 ROWS = ROOT / "examples" / "conversations.jsonl"
@@ -222,3 +224,52 @@ def test_a_variable_takes_what_the_step_has_and_nothing_else(workspace: Workspac
     request = with_variables(A="${{inputs.word}}", B="x-${{parent.inputs.word}}")
     spec = workspace.jobs.create(request).steps[0].spec
     assert spec.environment == {"A": "${{inputs.word}}", "B": "x-hello"}
+
+
+@pytest.fixture
+def lab(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> list[ClusterNode]:
+    """The nodes of the Ray cluster `lab`; when there are none, it doesn't answer."""
+    nodes = [ClusterNode("10.0.0.1", 8), ClusterNode("10.0.0.2", 8)]
+
+    def nodes_of(name: str, address: str, token: str) -> list[ClusterNode]:
+        if not nodes:
+            raise Unreachable(f"Compute '{name}': no answer at {address}")
+        return list(nodes)
+
+    monkeypatch.setattr(computes, "nodes_of", nodes_of)
+    workspace.computes.create(Compute("lab", "", address="10.0.0.1:6379"))
+    return nodes
+
+
+def test_training_on_a_ray_cluster_is_planned_for_its_nodes_and_what_it_lacks_is_a_note(
+    workspace: Workspace, lab: list[ClusterNode]
+) -> None:
+    job, steps = workspace.jobs.plan_finetune(
+        model="tiny-llama", train=ROWS, compute_finetune="lab", num_nodes_finetune=4
+    )
+    placed = {step.name: step.spec.placement for step in steps if step.spec.placement is not None}
+    assert placed == {"finetune": Placement("lab", nodes=4)}
+    assert (
+        "4 node(s) are asked for, compute 'lab' has 2 node(s): they keep the effective batch by gradient accumulation."
+        in job.properties[NOTES]
+    )
+
+
+def test_a_ray_cluster_that_does_not_answer_is_a_fault_beside_all_others(
+    workspace: Workspace, lab: list[ClusterNode]
+) -> None:
+    lab.clear()
+    with pytest.raises(InvalidParameter) as caught:
+        workspace.jobs.plan_finetune(
+            model="tiny-llama", train=ROWS, compute_finetune="lab", compute_preprocess="nowhere"
+        )
+    assert any("Compute 'lab': no answer at 10.0.0.1:6379" in fault for fault in caught.value.faults)
+    assert any(
+        "compute_preprocess is 'nowhere', but no compute has that name" in fault for fault in caught.value.faults
+    )
+
+
+def test_a_step_that_does_not_train_is_refused_on_a_ray_cluster(workspace: Workspace, lab: list[ClusterNode]) -> None:
+    with pytest.raises(InvalidParameter) as caught:
+        workspace.jobs.plan_finetune(model="tiny-llama", train=ROWS, compute_model_evaluation="lab")
+    assert any("step 'evaluate': compute is 'lab', a Ray cluster" in fault for fault in caught.value.faults)
