@@ -17,6 +17,7 @@ class RowRunner:
     pool: BlockPool = field(default_factory=lambda: BlockPool(400))
     lengths: dict[int, int] = field(default_factory=dict)
     tables: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    adapters: dict[int, str] = field(default_factory=dict)
 
     def run(self, tokens: dict[int, Sequence[int]], wanted: Wanted = Wanted.LAST) -> dict[int, Tensor]:
         """Run the next tokens of each sequence; return the logits of each."""
@@ -31,7 +32,7 @@ class RowRunner:
         missing = block_count(start + len(token_ids)) - len(table)
         if missing:
             self.tables[id] = (*table, *self.pool.take(missing, table[-1] if table else None))
-        return Row(token_ids, start, self.tables[id], wanted)
+        return Row(token_ids, start, self.tables[id], wanted, self.adapters.get(id))
 
     def free(self, ids: Iterable[int]) -> None:
         for id in ids:

@@ -38,8 +38,6 @@ logger = logging.getLogger(__name__)
 GREEDY = Sampling(temperature=0)
 PROMPT = "prompt"
 """What the engine's refusals are about."""
-ROOT = b""
-"""What the keys of all blocks begin with: there is one network, and whoever asks it may share."""
 
 
 class Engine:
@@ -92,7 +90,7 @@ class Engine:
         return stream
 
     def check(self, request: GenerationRequest) -> None:
-        """Raise `InvalidParameter` for an empty or too long prompt, or ids outside the vocabulary."""
+        """Raise `InvalidParameter` for an empty or too long prompt, ids outside the vocabulary, or an unknown adapter."""
         ids = request.prompt_token_ids
         if not ids:
             raise InvalidParameter("The prompt has no tokens.", param=PROMPT)
@@ -110,6 +108,10 @@ class Engine:
             raise InvalidParameter(
                 f"Token id {faults[0]} isn't in the vocabulary: 0 to {self.executor.vocab_size - 1}.", param=PROMPT
             )
+        names = self.executor.adapter_names
+        if request.adapter is not None and request.adapter not in names:
+            known = f"expected {', '.join(sorted(names))}, or none" if names else "there are none"
+            raise InvalidParameter(f"There is no adapter '{request.adapter}': {known}.", param="model")
         biased = [id for id in request.sampling.logit_bias if not 0 <= id < self.executor.vocab_size]
         if biased:
             raise InvalidParameter(
@@ -289,9 +291,11 @@ class _Live:
 
     def sequence(self) -> batcher.Sequence:
         """Return what the batcher has to know of it."""
-        keys = block_keys(ROOT, self.token_ids)
+        adapter = self.request.adapter
+        root = b"" if adapter is None else f"adapter {adapter}".encode()
+        keys = block_keys(root, self.token_ids)
         return batcher.Sequence(
-            self.id, len(self.token_ids), keys=keys, root=ROOT, may_share=not self.wants_prompt_logprobs
+            self.id, len(self.token_ids), keys=keys, root=root, may_share=not self.wants_prompt_logprobs
         )
 
     def admit(self, cached_tokens: int) -> None:
@@ -304,7 +308,7 @@ class _Live:
         start, end = sequence.computed, sequence.computed + count
         wanted = Wanted.LAST if end == len(self.token_ids) else Wanted.NONE
         wanted = Wanted.ALL if self.wants_prompt_logprobs else wanted
-        return Row(self.token_ids[start:end], start, sequence.blocks, wanted)
+        return Row(self.token_ids[start:end], start, sequence.blocks, wanted, self.request.adapter)
 
     def start_over(self) -> None:
         """Reset after preemption: it is read from its beginning again."""

@@ -5,7 +5,7 @@ A batch has tokens of several sequences, each with its block table: block `i` ha
 attention reads it, is the executor's. Blocks may be in several tables: what is in a full one is only read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -23,12 +23,16 @@ class Wanted(StrEnum):
 
 @dataclass(frozen=True)
 class Row:
-    """The next tokens of a sequence. start: the position of the first, and how many tokens are in its blocks already."""
+    """The next tokens of a sequence. start: the position of the first, and how many tokens are in its blocks already.
+
+    adapter: the name of the one that computes it, None for the base.
+    """
 
     token_ids: Sequence[int]
     start: int
     blocks: tuple[int, ...]
     wanted: Wanted = Wanted.LAST
+    adapter: str | None = None
 
     @property
     def end(self) -> int:
@@ -44,6 +48,11 @@ class Executor(Protocol):
 
     vocab_size: int
     max_model_len: int
+
+    @property
+    def adapter_names(self) -> Set[str]:
+        """The adapters that rows may name."""
+        ...
 
     def forward(self, rows: Sequence[Row]) -> list[Tensor]:
         """Run all rows in one pass; return the logits of each, [as many as wanted, V]. Running a row again changes nothing."""

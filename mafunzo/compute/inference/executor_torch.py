@@ -8,7 +8,7 @@ Shapes: N tokens of all rows, V the vocabulary.
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from transformers.modeling_utils import PreTrainedModel
 from mafunzo import cgroup
 from mafunzo.compute.device.memory import free_bytes
 from mafunzo.compute.device.precision import half_formats
+from mafunzo.compute.inference.adapters import Adapters
 from mafunzo.compute.inference.attention import attend_by_rows
 from mafunzo.compute.inference.executor import Row, Wanted
 from mafunzo.compute.inference.kv_cache import PagedCache
@@ -60,17 +61,28 @@ class TorchExecutor:
         self.cache = PagedCache(self.config.num_hidden_layers, self.device, self._limit(cache_bytes))
         if pack_weights and self.device.type == "cpu":
             pack_linears(network)
+        self._adapters = Adapters(network, self.device, self.dtype)
         self._warm_up()
 
     @torch.inference_mode()
     def forward(self, rows: Sequence[Row]) -> list[Tensor]:
         """Run all rows in one pass; return the logits of each, [as many as wanted, V]."""
         window = self.cache.open(rows)
+        self._adapters.select(rows, window.segments)
         columns = [_wanted_columns(row, segment.columns) for row, segment in zip(rows, window.segments, strict=True)]
         index = [column for row_columns in columns for column in row_columns]
         logits_NV = self._run([id for row in rows for id in row.token_ids], window.positions, index or [0])
         ends = accumulate(len(row_columns) for row_columns in columns)
         return [logits_NV[end - len(row_columns) : end] for end, row_columns in zip(ends, columns, strict=True)]
+
+    @property
+    def adapter_names(self) -> Set[str]:
+        """The adapters that rows may name."""
+        return self._adapters.names
+
+    def load_adapter(self, name: str, folder: Path) -> None:
+        """Load an adapter (peft's format) beside the others; not during a forward. See `Adapters.load`."""
+        self._adapters.load(name, folder)
 
     def clear(self) -> None:
         """Give the memory of all blocks back."""

@@ -26,7 +26,7 @@ class GenerationRequest:
     stop: strings that end the reply and aren't part of it. ignore_eos: go on after the model's own stop tokens.
     logprobs: how many alternatives to report with each token's log-probability; None reports nothing, 0 the token alone.
     prompt_logprobs: the same for the prompt's tokens. grammar: what the reply is held to; it ends where the grammar does,
-    or at a stop token, `ignore_eos` or not.
+    or at a stop token, `ignore_eos` or not. adapter: the name of the one that computes the reply, None for the base.
     """
 
     prompt_token_ids: tuple[int, ...]
@@ -37,6 +37,7 @@ class GenerationRequest:
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     grammar: Grammar | None = None
+    adapter: str | None = None
 
 
 @dataclass(frozen=True)

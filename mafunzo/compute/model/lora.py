@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -63,6 +63,26 @@ class AdapterConfig:
     @property
     def scaling(self) -> float:
         return self.alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
+
+
+class LinearShape(Protocol):
+    """A layer that multiplies by a matrix of out x in."""
+
+    in_features: int
+    out_features: int
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What an adapter adds to the weight of one layer: `scaling * b a`, with `a` (r x in) and `b` (out x r)."""
+
+    a: Tensor
+    b: Tensor
+    scaling: float
+
+    @property
+    def rank(self) -> int:
+        return int(self.a.shape[0])
 
 
 class LoraLinear(nn.Module):
@@ -269,6 +289,26 @@ def load_adapter(network: nn.Module, folder: Path) -> AdapterConfig:
     Raises `UnsafeModel` for pickled weights, `NotSupported` for a variant that these layers don't compute, and
     `InvalidFile` for an adapter that doesn't fit the network, naming every layer.
     """
+    linears = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
+    config, factors = read_factors(folder, linears, type(network).__name__)
+    network.requires_grad_(False)
+    for name, layer_factors in factors.items():
+        layer = LoraLinear(linears[name], layer_factors.rank, layer_factors.scaling, config.dropout)
+        with torch.no_grad():
+            layer.lora_A.copy_(layer_factors.a)
+            layer.lora_B.copy_(layer_factors.b)
+        layer.train(network.training)
+        _replace(network, name, layer)
+    return config
+
+
+def read_factors(
+    folder: Path, linears: Mapping[str, "LinearShape"], network: str
+) -> tuple[AdapterConfig, dict[str, Factors]]:
+    """Return what the adapter of `folder` adds to each of its layers, by their names; `linears` are the network's.
+
+    Raises what `load_adapter` does; nothing is changed.
+    """
     body = read_adapter_config(folder)
     config = _config(body)
     try:
@@ -276,25 +316,18 @@ def load_adapter(network: nn.Module, folder: Path) -> AdapterConfig:
     except SafetensorError as error:
         raise InvalidFile(f"{folder / WEIGHTS_FILE} can't be read: {error}") from error
     faults = Faults()
-    factors = _factors(tensors, faults)
-    linears = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
-    for name, parts in factors.items():
+    parts_by_name = _factors(tensors, faults)
+    for name, parts in parts_by_name.items():
         faults.add(*_misfits(name, parts, linears.get(name)))
-    if not faults and not factors:
+    if not faults and not parts_by_name:
         faults.add("it has no layers.")
-    faults.require_none(f"{folder}: the adapter doesn't fit {type(network).__name__}.", InvalidFile)
-    network.requires_grad_(False)
-    for name, parts in factors.items():
-        rank = parts["A"].shape[0]
+    faults.require_none(f"{folder}: the adapter doesn't fit {network}.", InvalidFile)
+    factors = {}
+    for name, parts in parts_by_name.items():
         alpha = _by_pattern(body.get("alpha_pattern") or {}, name, config.alpha)
-        scaling = replace(config, r=rank, alpha=alpha).scaling
-        layer = LoraLinear(linears[name], rank, scaling, config.dropout)
-        with torch.no_grad():
-            layer.lora_A.copy_(parts["A"])
-            layer.lora_B.copy_(parts["B"])
-        layer.train(network.training)
-        _replace(network, name, layer)
-    return config
+        scaling = replace(config, r=parts["A"].shape[0], alpha=alpha).scaling
+        factors[name] = Factors(parts["A"], parts["B"], scaling)
+    return config, factors
 
 
 def merge_adapter(network: nn.Module) -> None:
@@ -357,7 +390,7 @@ def _factors(tensors: Mapping[str, Tensor], faults: Faults) -> dict[str, dict[st
     return factors
 
 
-def _misfits(name: str, parts: Mapping[str, Tensor], linear: nn.Linear | None) -> list[str]:
+def _misfits(name: str, parts: Mapping[str, Tensor], linear: LinearShape | None) -> list[str]:
     if linear is None:
         return [f"{name} isn't a linear layer of the network."]
     if set(parts) != {"A", "B"}:

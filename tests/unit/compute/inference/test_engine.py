@@ -1,5 +1,6 @@
 """The engine over a tiny network: many threads, faults, cancellation, a full cache."""
 
+import copy
 import json
 import threading
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from mafunzo.compute.inference.request import Delta, Finished, FinishReason, Gen
 from mafunzo.compute.inference.sampler import Sampling
 from mafunzo.compute.inference.structure import CallForm, grammar
 from mafunzo.compute.model.loading import load_network
+from mafunzo.compute.model.lora import AdapterConfig, adapters, add_adapter, save_adapter
 from mafunzo.errors import ContextLengthExceeded, FailedError, InvalidParameter, OutOfMemory, WorkerFailed
 
 TEXTS = [
@@ -251,6 +253,38 @@ def test_log_probabilities_of_a_prompt_are_computed_although_it_is_in_the_cache(
         logprobs = network(torch.tensor([long_prompt])).logits[0].log_softmax(-1)
     expected = [float(logprobs[i - 1, long_prompt[i]]) for i in range(1, len(long_prompt))]
     assert prompt_logprobs(engine, long_prompt)[1:] == pytest.approx(expected, abs=1e-4)
+
+
+def test_requests_of_several_adapters_share_a_batch_and_no_blocks(
+    network: Any, tokenizer: Any, long_prompt: list[int], tmp_path: Path
+) -> None:
+    """All have one prompt: what an adapter has computed of it is another's no more than the base's."""
+    config, expected = AdapterConfig(r=4, alpha=8), {None: plain(network, long_prompt, 20)}
+    executor = TorchExecutor(copy.deepcopy(network))
+    for seed, name in enumerate(("red", "blue")):
+        tuned = copy.deepcopy(network)
+        torch.manual_seed(seed)
+        add_adapter(tuned, config)
+        for _, layer in adapters(tuned):
+            torch.nn.init.normal_(layer.lora_B, std=0.2)
+        save_adapter(tuned, config, tmp_path / name)
+        executor.load_adapter(name, tmp_path / name)
+        expected[name] = plain(tuned, long_prompt, 20)
+    assert len({tuple(reply) for reply in expected.values()}) == 3
+    with Engine(executor, tokenizer, max_batch=4) as engine:
+        for _ in range(2):
+            names = [None, "red", "blue", "red", None]
+            requests = [GenerationRequest(tuple(long_prompt), 20, GREEDY, adapter=name) for name in names]
+            replies = [stream.reply() for stream in [engine.submit(request) for request in requests]]
+            assert [reply.token_ids for reply in replies] == [expected[name] for name in names]
+        assert all(reply.finished and reply.finished.cached_tokens >= 64 for reply in replies)
+        with pytest.raises(InvalidParameter, match="There is no adapter 'green': expected blue, red, or none"):
+            engine.submit(GenerationRequest((5,), adapter="green"))
+
+
+def test_an_adapter_is_refused_where_there_are_none(engine: Engine) -> None:
+    with pytest.raises(InvalidParameter, match="There is no adapter 'red': there are none"):
+        engine.submit(GenerationRequest((5,), adapter="red"))
 
 
 def test_an_engine_that_keeps_no_prefixes_holds_no_memory_when_it_is_idle(

@@ -1,0 +1,117 @@
+"""Several LoRA adapters on one network, in one batch: each token is computed by its own row's adapter, or by none.
+
+The weights of the base are multiplied once for all tokens of a forward. What an adapter adds is small (`s (x A^T) B^T`, two
+thin matrices), and is computed for the columns of its own rows alone, so that rows without one are exactly the base's:
+
+    columns      0  1  2  3  4  5  6  7
+    row          A  A  A  B  B  -  C  C        A, C: of adapter 1    B: of adapter 2    -: of none
+    base         x  x  x  x  x  x  x  x
+    adapter 1    +  +  +              +  +     columns 0, 1, 2, 6, 7
+    adapter 2             +  +                 columns 3, 4
+
+Memory grows by the adapters' factors alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mafunzo.compute.inference.executor import Row
+from mafunzo.compute.inference.kv_cache import Segment
+from mafunzo.compute.inference.packing import PackedLinear, PackedLora
+from mafunzo.compute.model.lora import Factors, LoraLinear, read_factors
+from mafunzo.errors import Conflict, NotSupported
+
+
+class Selection:
+    """Which columns of the next forward are whose: by an adapter's name, [its columns]. Shared by all layers."""
+
+    def __init__(self) -> None:
+        self.columns: dict[str, Tensor] = {}
+        self.count = 0
+
+
+class AdapterLinear(nn.Module):
+    """A linear layer with what adapters add to it."""
+
+    def __init__(self, base: nn.Module, in_features: int, out_features: int, selection: Selection) -> None:
+        super().__init__()
+        self.base = base
+        self.in_features, self.out_features = in_features, out_features
+        self.factors: dict[str, Factors] = {}
+        self._selection = selection
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.base(x)
+        columns_by_name = self._selection.columns
+        if not columns_by_name:
+            return y
+        rows, sums = x.reshape(-1, self.in_features), y.view(-1, self.out_features)
+        assert len(rows) == self._selection.count, "a layer of an adapter sees all tokens of a forward"
+        for name, columns in columns_by_name.items():
+            factors = self.factors.get(name)
+            if factors is not None:
+                sums.index_add_(0, columns, (rows[columns] @ factors.a.t()) @ factors.b.t(), alpha=factors.scaling)
+        return y
+
+
+class Adapters:
+    """The adapters of a network, by name."""
+
+    def __init__(self, network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+        self._network, self._device, self._dtype = network, device, dtype
+        self._selection = Selection()
+        self.names: set[str] = set()
+
+    def load(self, name: str, folder: Path) -> None:
+        """Load an adapter from a folder in peft's format; rows may name it from the next forward on.
+
+        Raises what `lora.load_adapter` does, `Conflict` for a name that is taken, and `NotSupported` for an adapter of the
+        output head, which sees only the tokens whose logits are wanted, and on a network that has an adapter of its own.
+        """
+        if name in self.names:
+            raise Conflict(f"There is an adapter '{name}' already. Choose another name.")
+        linears = self._linears()
+        _, factors = read_factors(folder, linears, type(self._network).__name__)
+        head = self._network.get_output_embeddings()  # type: ignore[operator]
+        for layer in factors:
+            module = self._network.get_submodule(layer)
+            if module is head or getattr(module, "base", None) is head:
+                raise NotSupported(
+                    f"{folder}: {layer} is the output head: an adapter of it can't be served beside others."
+                )
+        for layer, layer_factors in factors.items():
+            self._wrapped(layer, linears[layer]).factors[name] = Factors(
+                layer_factors.a.to(self._device, self._dtype),
+                layer_factors.b.to(self._device, self._dtype),
+                layer_factors.scaling,
+            )
+        self.names.add(name)
+
+    def select(self, rows: Sequence[Row], segments: Sequence[Segment]) -> None:
+        """Announce whose the columns of the next forward are."""
+        columns: dict[str, list[int]] = {}
+        for row, segment in zip(rows, segments, strict=True):
+            if row.adapter is not None:
+                assert row.adapter in self.names, "the engine has checked the name"
+                columns.setdefault(row.adapter, []).extend(range(segment.columns.start, segment.columns.stop))
+        self._selection.columns = {name: torch.tensor(index, device=self._device) for name, index in columns.items()}
+        self._selection.count = segments[-1].columns.stop
+
+    def _linears(self) -> Mapping[str, "nn.Linear | PackedLinear | AdapterLinear"]:
+        modules = dict(self._network.named_modules())
+        if any(isinstance(module, LoraLinear | PackedLora) for module in modules.values()):
+            raise NotSupported("The network has an adapter on it already: others can be served on its base only.")
+        kinds = nn.Linear | PackedLinear | AdapterLinear
+        return {name: module for name, module in modules.items() if isinstance(module, kinds)}
+
+    def _wrapped(self, name: str, linear: "nn.Linear | PackedLinear | AdapterLinear") -> AdapterLinear:
+        """Return the layer that has adapters, which takes the plain one's place the first time."""
+        if isinstance(linear, AdapterLinear):
+            return linear
+        layer = AdapterLinear(linear, linear.in_features, linear.out_features, self._selection)
+        parent, _, attribute = name.rpartition(".")
+        setattr(self._network.get_submodule(parent), attribute, layer)
+        return layer
