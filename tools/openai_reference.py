@@ -29,6 +29,10 @@ SAMPLING = {
     "ignore_eos": (
         "true: go on after the model's own end (an addition, as at vLLM); calls that nobody forces are held to no schema then"
     ),
+    "cache_salt": (
+        f"text of 1 to {chat.MAX_SALT_CHARACTERS} characters: what is kept of the prompt is shared with requests of the same "
+        "salt only (an addition, as at vLLM)"
+    ),
     "n": f"how many answers, 1 to {chat.MAX_CHOICES}; with a seed, the further ones take the seeds after it",
     "stream": "true: the answer comes in pieces, as server-sent events",
     "stream_options": "`include_usage`: the last piece counts tokens, and `usage` is null in those before it",

@@ -1,8 +1,8 @@
 """Chat completions in OpenAI's API: request validation (JSON to `ChatRequest`), and answers as JSON.
 
 OpenAI's fields that aren't supported here are refused by name, unless their value is the default behaviour.
-Further fields are vLLM's: `top_k`, `min_p`, `repetition_penalty`, `chat_template_kwargs` (variables of the chat template), and
-`ignore_eos` (go on after the model's own end).
+Further fields are vLLM's: `top_k`, `min_p`, `repetition_penalty`, `chat_template_kwargs` (variables of the chat template),
+`ignore_eos` (go on after the model's own end), and `cache_salt` (share the prefix cache only with requests of the same salt).
 """
 
 import re
@@ -22,6 +22,7 @@ MAX_STOP_CHARACTERS = 1000
 MAX_TOP_LOGPROBS = 20
 MAX_CHOICES = 128
 MAX_BIAS = 100
+MAX_SALT_CHARACTERS = 256
 UNSUPPORTED: Unsupported = {
     "modalities": ((["text"],), "only text is supported."),
     "store": ((False,), "completions aren't stored."),
@@ -40,7 +41,8 @@ class Options:
     """Sampling options. max_tokens: None for as many as fit. top_k: 0 for all.
     logprobs: how many alternatives to report with each token's log-probability; None reports none at all.
     min_p: the least probability of a token, as a share of the most likely one's. logit_bias: by token id.
-    The presence and frequency penalties count the answer's tokens, the repetition penalty (a factor) the prompt's as well."""
+    The presence and frequency penalties count the answer's tokens, the repetition penalty (a factor) the prompt's as well.
+    cache_salt: the prefix cache is shared among requests of the same one only."""
 
     max_tokens: int | None = None
     temperature: float = 1.0
@@ -55,6 +57,7 @@ class Options:
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
+    cache_salt: str = ""
 
 
 @dataclass(frozen=True)
@@ -157,12 +160,25 @@ def read_options(fields: Fields, max_tokens: int | None, logprobs: int | None) -
         frequency_penalty=fields.number("frequency_penalty", -2, 2, 0.0),
         repetition_penalty=fields.number("repetition_penalty", 0.01, 100, 1.0),
         logit_bias=_read_logit_bias(fields),
+        cache_salt=_read_cache_salt(fields),
     )
 
 
 def read_n(fields: Fields) -> int:
     """Read how many choices to answer with."""
     return fields.integer("n", 1, MAX_CHOICES) or 1
+
+
+def _read_cache_salt(fields: Fields) -> str:
+    value = fields.raw("cache_salt")
+    if value is None:
+        return ""
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_SALT_CHARACTERS:
+        fields.fault(
+            "cache_salt", f"cache_salt is {shown(value)}, expected text of 1 to {MAX_SALT_CHARACTERS} characters."
+        )
+        return ""
+    return value
 
 
 def _read_logit_bias(fields: Fields) -> dict[int, float]:

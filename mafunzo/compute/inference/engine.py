@@ -291,8 +291,8 @@ class _Live:
 
     def sequence(self) -> batcher.Sequence:
         """Return what the batcher has to know of it."""
-        adapter = self.request.adapter
-        root = b"" if adapter is None else f"adapter {adapter}".encode()
+        # Escapes keep an adapter's name apart from a salt, whatever either is.
+        root = ascii((self.request.adapter, self.request.cache_salt)).encode()
         keys = block_keys(root, self.token_ids)
         return batcher.Sequence(
             self.id, len(self.token_ids), keys=keys, root=root, may_share=not self.wants_prompt_logprobs

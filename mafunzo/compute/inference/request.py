@@ -27,6 +27,7 @@ class GenerationRequest:
     logprobs: how many alternatives to report with each token's log-probability; None reports nothing, 0 the token alone.
     prompt_logprobs: the same for the prompt's tokens. grammar: what the reply is held to; it ends where the grammar does,
     or at a stop token, `ignore_eos` or not. adapter: the name of the one that computes the reply, None for the base.
+    cache_salt: what is kept of the prompt is shared with requests of the same salt only.
     """
 
     prompt_token_ids: tuple[int, ...]
@@ -38,6 +39,7 @@ class GenerationRequest:
     prompt_logprobs: int | None = None
     grammar: Grammar | None = None
     adapter: str | None = None
+    cache_salt: str = ""
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,8 @@ def test_a_conversation_with_tool_calls_is_read_whole() -> None:
         pytest.param({"logit_bias": [5]}, "logit_bias", "expected a JSON object", id="biases as a list"),
         pytest.param({"presence_penalty": 2.5}, "presence_penalty", "expected -2 to 2", id="presence"),
         pytest.param({"frequency_penalty": -3}, "frequency_penalty", "expected -2 to 2", id="frequency"),
+        pytest.param({"cache_salt": 7}, "cache_salt", "cache_salt is 7, expected text of 1 to 256", id="salt"),
+        pytest.param({"cache_salt": ""}, "cache_salt", "expected text of 1 to 256", id="an empty salt"),
         pytest.param({"repetition_penalty": 0}, "repetition_penalty", "expected 0.01 to 100", id="repetition"),
         pytest.param({"min_p": 1.5}, "min_p", "expected 0 to 1", id="min_p"),
         pytest.param({"chat_template_kwargs": 1}, "chat_template_kwargs", "expected a JSON object", id="variables"),

@@ -88,6 +88,7 @@ def _engine_request(prompt: Sequence[int], options: Options, is_echo: bool = Fal
         options.ignore_eos,
         options.logprobs,
         options.logprobs if is_echo else None,
+        cache_salt=options.cache_salt,
     )
 
 

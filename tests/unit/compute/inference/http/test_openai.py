@@ -38,6 +38,18 @@ def test_a_streamed_chat_adds_up_to_the_whole_answer(ask):
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_the_cache_is_shared_among_requests_of_one_salt_only(path, ask):
+    text = f"What one user asks by {path} must not be told to another by how fast it is answered."
+    body = {"messages": [{"role": "user", "content": text}]} if "chat" in path else {"prompt": text}
+    cached = []
+    for salt in ("mine", "yours", "mine", None, "yours"):
+        salted = body | GREEDY | ({} if salt is None else {"cache_salt": salt})
+        usage = ask("POST", path, json=salted).json()["usage"]
+        cached.append(usage["prompt_tokens_details"]["cached_tokens"] > 0)
+    assert cached == [False, False, True, False, True]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
 @pytest.mark.parametrize("n", [1, 3])
 def test_tokens_of_a_prompt_that_were_in_the_cache_are_counted_whole_and_streamed(path, n, ask, service):
     text = f"Tell me of the sea, of {n} ships and of all who sail on them, by {path}. " * 2
