@@ -1,9 +1,10 @@
 """How many workers a deployment has: so many, or by load between two bounds."""
 
 import math
+import re
 from dataclasses import dataclass
 
-from mafunzo.errors import Faults
+from mafunzo.errors import Faults, InvalidParameter
 
 MAX_INSTANCES = 64
 DEFAULT_IDLE_S = 300.0
@@ -36,6 +37,15 @@ class Scale:
 
 
 ONE_INSTANCE = Scale()
+
+
+def scale_by_load(bounds: str, idle_minutes: float | None = None) -> Scale:
+    """Return the scale that is written `MIN:MAX`, such as `0:3`; raises `InvalidParameter`."""
+    pair = re.fullmatch(r"([0-9]{1,4}):([0-9]{1,4})", bounds.strip())
+    if pair is None:
+        raise InvalidParameter(f"'{bounds}' isn't a scale, expected MIN:MAX such as 0:3.")
+    idle_s = DEFAULT_IDLE_S if idle_minutes is None else idle_minutes * 60
+    return Scale(int(pair[1]), int(pair[2]), idle_s=idle_s)
 
 
 def require_scale(scale: Scale) -> None:

@@ -68,10 +68,10 @@ class Deployments:
     def create(self, endpoint: str, name: str, request: DeploymentRequest) -> Deployment:
         """Begin to serve a version of a model; return at once. It gets no traffic by itself.
 
-        One that failed is made anew. Of any other that exists, time-outs and the number of workers are changed, and another
-        version of its model begins a rolling update; raises `Conflict` for another model under its name, and for one that is
-        being deleted, `NotFound` for an unknown machine size, `ArtifactCorrupt` for a damaged model, `OutOfMemory` for more
-        workers than this machine can hold.
+        One that failed is made anew. Of any other that exists, time-outs, lease and the number of workers are changed, and
+        another version of its model begins a rolling update; raises `Conflict` for another model under its name, and for one
+        that is being deleted, `NotFound` for an unknown machine size, `ArtifactCorrupt` for a damaged model, `OutOfMemory` for
+        more workers than this machine can hold.
         """
         require_limits(request.initial_delay_s, request.request_timeout_s)
         if request.scale is not None:
@@ -102,17 +102,19 @@ class Deployments:
         if present.status is DeploymentStatus.DELETING:
             raise Conflict(f"Deployment {endpoint}/{name} is being deleted. Ask again when it is gone.")
         rollout = self._rollout(present, asset)
-        return self._change(
-            present,
-            lambda current: dataclasses.replace(
+
+        def change(current: Deployment) -> Deployment:
+            changed = dataclasses.replace(
                 current,
                 rollout=rollout,
                 initial_delay_s=request.initial_delay_s,
                 request_timeout_s=request.request_timeout_s,
                 scale=request.scale or current.scale,
                 echoes={**current.echoes, **request.echoes},
-            ),
-        )
+            )
+            return changed if request.ttl_s is None else changed.leased(request.ttl_s, datetime.now(UTC))
+
+        return self._change(present, change)
 
     def update(
         self, endpoint: str, name: str, model: str | Asset, timeout_s: float = DEFAULT_START_LIMIT_S

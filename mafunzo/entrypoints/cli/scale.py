@@ -1,10 +1,8 @@
 """How many workers a deployment is to have, as it is written on the command line."""
 
-import re
-
 import typer
 
-from mafunzo.entities.scale import ONE_INSTANCE, Scale
+from mafunzo.entities.scale import Scale, scale_by_load
 from mafunzo.errors import Faults
 
 INSTANCES = typer.Option(None, help="How many workers, always; each request goes to the one with the fewest.")
@@ -22,15 +20,10 @@ IDLE_MINUTES = typer.Option(
 def scale_of(instances: int | None, bounds: str | None, idle_minutes: float | None) -> Scale | None:
     """Return the scale that options say, None where they say nothing; raises `InvalidParameter` with all faults."""
     faults = Faults()
-    pair = re.fullmatch(r"([0-9]{1,4}):([0-9]{1,4})", bounds or "0:1")
-    if pair is None:
-        faults.add(f"--scale is '{bounds}', expected MIN:MAX such as 0:3.")
+    scale = None if bounds is None else faults.attempt(lambda: scale_by_load(bounds, idle_minutes), None)
     if instances is not None and bounds is not None:
         faults.add("--instances and --scale exclude each other: a fixed number, or by load.")
     if idle_minutes is not None and bounds is None:
         faults.add("--idle-minutes needs --scale: a fixed number of workers doesn't change.")
     faults.require_none("The number of workers can't be read.")
-    if bounds is None or pair is None:
-        return None if instances is None else Scale(instances, instances)
-    idle_s = ONE_INSTANCE.idle_s if idle_minutes is None else idle_minutes * 60
-    return Scale(int(pair[1]), int(pair[2]), idle_s=idle_s)
+    return scale if instances is None else Scale(instances, instances)

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mafunzo.control.workspace.endpoints import ttl_of
 from mafunzo.entities.duration import seconds_of
 from mafunzo.entities.endpoint import (
     DEFAULT_START_LIMIT_S,
@@ -14,11 +15,11 @@ from mafunzo.entities.endpoint import (
     EndpointRequest,
 )
 from mafunzo.entities.reference import AssetReference, JobOutputReference
-from mafunzo.entities.scale import DEFAULT_POLLING_S, DEFAULT_TARGET_PERCENT, Scale, require_scale
+from mafunzo.entities.scale import DEFAULT_POLLING_S, DEFAULT_TARGET_PERCENT, Scale, require_scale, scale_by_load
 from mafunzo.entrypoints.azure.reference import parse_reference
 from mafunzo.entrypoints.azure.wire.envelope import ECHO, LOCATION, echo_of, own_resource, system_data, texts
 from mafunzo.entrypoints.http.limits import DEFAULTS
-from mafunzo.errors import Faults, InvalidParameter, NotFound, NotSupported
+from mafunzo.errors import Faults, InvalidParameter, NotFound, NotSupported, did_you_mean
 
 MANAGED = "Managed"
 MIN_START_S = DEFAULT_START_LIMIT_S
@@ -41,6 +42,12 @@ _NOT_SUPPORTED: Mapping[str, str] = {
     "privateNetworkConnection": "private_network_connection isn't supported; leave it out.",
 }
 AZURE_PROBE_TIMEOUT = "PT2S"
+OWN = "mafunzo."
+SCALE, IDLE_MINUTES, TTL = "mafunzo.scale", "mafunzo.idle_minutes", "mafunzo.ttl"
+_ASKED = (SCALE, IDLE_MINUTES, TTL)
+"""Properties of a deployment that ask for what Azure has no field for."""
+_ANSWERED = ("mafunzo.status", "mafunzo.workers", "mafunzo.expires_at")
+"""Those that tell it; a client may send them back."""
 _PROBE_KEYS = {
     "timeout": "timeout",
     "successThreshold": "success_threshold",
@@ -133,7 +140,12 @@ def deployment_from_body(name: str, body: Mapping[str, Any]) -> DeploymentReques
             "(ManagedOnlineDeployment): it runs on this machine."
         )
     faults.add(*(fault for name, fault in _NOT_SUPPORTED.items() if properties.get(name)))
-    scale = faults.attempt(lambda: _scale(properties.get("scaleSettings") or {}, body.get("sku") or {}), None)
+    own = {name: value for name, value in (properties.get("properties") or {}).items() if name.startswith(OWN)}
+    scale = faults.attempt(lambda: _scale(properties.get("scaleSettings") or {}, body.get("sku") or {}, own), None)
+    ttl_s = faults.attempt(lambda: ttl_of(str(own[TTL])), None) if TTL in own else None
+    faults.add(
+        *(f"properties: {name} is unknown.{_similar(name)}" for name in own if name not in (*_ASKED, *_ANSWERED))
+    )
     settings = properties.get("requestSettings") or {}
     request_timeout_s = _seconds(settings.get("requestTimeout"), DEFAULT_TIMEOUT_S)
     faults.add(*_request_faults(settings, request_timeout_s))
@@ -149,6 +161,7 @@ def deployment_from_body(name: str, body: Mapping[str, Any]) -> DeploymentReques
         request_timeout_s=request_timeout_s,
         instance_type=str(properties.get("instanceType") or ""),
         scale=scale,
+        ttl_s=ttl_s,
         echoes={ECHO: dict(body)},
     )
 
@@ -176,8 +189,13 @@ _SCALE_KEYS = {
 }
 
 
-def _scale(settings: Mapping[str, Any], sku: Mapping[str, Any]) -> Scale:
-    """Return how many workers `instance_count` and `scale_settings` ask for; raises `InvalidParameter` with all faults."""
+def _scale(settings: Mapping[str, Any], sku: Mapping[str, Any], own: Mapping[str, Any]) -> Scale:
+    """Return how many workers `instance_count`, `scale_settings` or our own properties ask for.
+
+    Raises `InvalidParameter` with all faults.
+    """
+    if SCALE in own or IDLE_MINUTES in own:
+        return _own_scale(settings, sku, own)
     kind = str(settings.get("scaleType") or "Default")
     capacity = sku.get("capacity")
     capacity = 1 if capacity is None else capacity
@@ -218,12 +236,34 @@ def _scale(settings: Mapping[str, Any], sku: Mapping[str, Any]) -> Scale:
     return scale
 
 
+def _own_scale(settings: Mapping[str, Any], sku: Mapping[str, Any], own: Mapping[str, Any]) -> Scale:
+    """Return the scale of our own properties: Azure's SDK sends no other by load for a managed deployment."""
+    faults = Faults()
+    if SCALE not in own:
+        faults.add(f"properties: {IDLE_MINUTES} needs {SCALE}, such as 0:3.")
+    if str(settings.get("scaleType") or "Default").lower() != "default" or sku.get("capacity") not in (None, 1):
+        faults.add(f"properties: {SCALE} takes the place of scale_settings and instance_count; leave these out.")
+    try:
+        idle_minutes = float(own[IDLE_MINUTES]) if IDLE_MINUTES in own else None
+    except ValueError:
+        faults.add(f"properties: {IDLE_MINUTES} is '{own[IDLE_MINUTES]}', expected a number.")
+        idle_minutes = None
+    scale = faults.attempt(lambda: scale_by_load(str(own.get(SCALE, "1:1")), idle_minutes), Scale())
+    faults.attempt(lambda: require_scale(scale), None)
+    faults.require_none("The number of instances can't be.")
+    return scale
+
+
+def _similar(name: str) -> str:
+    return did_you_mean(name, _ASKED, 1)
+
+
 def _whole(number: Any, default: int) -> int:
     return default if number is None else int(number)
 
 
-def _scale_body(scale: Scale) -> dict[str, Any]:
-    if scale.is_fixed:
+def _scale_body(scale: Scale, own: Mapping[str, Any]) -> dict[str, Any]:
+    if scale.is_fixed or SCALE in own:
         return {"scaleType": "Default"}
     return {
         "scaleType": "TargetUtilization",
@@ -298,15 +338,17 @@ def deployment_body(deployment: Deployment) -> dict[str, Any]:
     """Return a deployment as a GET answers it."""
     echo = echo_of(deployment.echoes)
     requested = dict(echo.get("properties") or {})
+    own = requested.get("properties") or {}
     properties = {
         **requested,
         "endpointComputeType": MANAGED,
-        "scaleSettings": _scale_body(deployment.scale),
+        "scaleSettings": _scale_body(deployment.scale, own),
         "model": deployment.model if _was_taken_back(deployment) else requested.get("model") or deployment.model,
         "provisioningState": provisioning_state(deployment),
-        "properties": {**(requested.get("properties") or {}), **_own_properties(deployment)},
+        "properties": {**own, **_own_properties(deployment)},
     }
-    sku = {"name": "Default", **(echo.get("sku") or {}), "capacity": max(1, deployment.scale.min_instances)}
+    capacity = 1 if SCALE in own else max(1, deployment.scale.min_instances)
+    sku = {"name": "Default", **(echo.get("sku") or {}), "capacity": capacity}
     return own_resource(
         *("onlineEndpoints", deployment.endpoint, "deployments", deployment.name),
         properties=properties,

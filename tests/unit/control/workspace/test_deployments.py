@@ -221,6 +221,14 @@ def test_a_deployment_with_a_ttl_has_a_lease_which_is_renewed(workspace: Workspa
     assert (ends(workspace), ends(workspace, "green")) == (4, None)
     blue = workspace.deployments.get("chat", "blue")
     workspace.records.deployments.update(replace(blue, expires_at=datetime.now(UTC)))
+    workspace.deployments.create("chat", "blue", request())
+    assert ends(workspace) == 0, "who says nothing changes nothing"
+    workspace.deployments.create("chat", "blue", request(ttl_s=3600.0))
+    assert ends(workspace) == 1
+    workspace.deployments.create("chat", "blue", request(ttl_s=4 * 3600.0))
+    workspace.records.deployments.update(
+        replace(workspace.deployments.get("chat", "blue"), expires_at=datetime.now(UTC))
+    )
     assert [one.name for one in chat(workspace).renew()] == ["blue"], "those that have a lease"
     assert (ends(workspace), ends(workspace, "green")) == (4, None)
     chat(workspace).renew(ttl="30m")

@@ -332,7 +332,7 @@ def test_a_model_is_deployed_with_so_many_workers(
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        pytest.param(["--scale", "3"], "--scale is '3', expected MIN:MAX such as 0:3.", id="one bound"),
+        pytest.param(["--scale", "3"], "'3' isn't a scale, expected MIN:MAX such as 0:3.", id="one bound"),
         pytest.param(["--scale", "0:2", "--instances", "2"], "--instances and --scale exclude each other", id="both"),
         pytest.param(["--instances", "2", "--idle-minutes", "1"], "--idle-minutes needs --scale", id="idle alone"),
         pytest.param(["--instances", "0"], "max_instances is 0, expected 1 to 64.", id="none"),

@@ -341,6 +341,44 @@ def test_a_number_of_instances_beside_bounds_is_refused() -> None:
         )
 
 
+def test_what_azure_has_no_field_for_is_asked_for_by_properties_and_comes_back() -> None:
+    own = {"mafunzo.scale": "0:3", "mafunzo.idle_minutes": "10", "mafunzo.ttl": "4h", "team": "a"}
+    asked = made(properties=own)
+    assert (asked.scale, asked.ttl_s) == (Scale(0, 3, idle_s=600), 4 * 3600)
+    shown = deployment_body(
+        Deployment("chat", "blue", "m:1", "0" * 64, created_at=AT, scale=Scale(0, 3, idle_s=600), echoes=asked.echoes)
+    )
+    assert shown["properties"]["properties"] == {**own, "mafunzo.status": "waiting"}
+    again = deployment_from_body("blue", {"properties": shown["properties"], "sku": shown["sku"]})
+    assert (again.scale, again.ttl_s) == (asked.scale, asked.ttl_s)
+
+
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [
+        ({"mafunzo.scale": "3"}, "'3' isn't a scale, expected MIN:MAX such as 0:3"),
+        ({"mafunzo.scale": "3:2"}, "min_instances is 3, expected at most max_instances, 2"),
+        ({"mafunzo.idle_minutes": "5"}, "properties: mafunzo.idle_minutes needs mafunzo.scale"),
+        ({"mafunzo.scale": "0:1", "mafunzo.idle_minutes": "few"}, "mafunzo.idle_minutes is 'few', expected a number"),
+        ({"mafunzo.ttl": "soon"}, "The ttl is 'soon', expected a length of time"),
+        ({"mafunzo.scales": "0:1"}, "properties: mafunzo.scales is unknown. Did you mean mafunzo.scale?"),
+    ],
+)
+def test_an_own_property_that_can_not_be_is_refused(own: dict[str, str], told: str) -> None:
+    with pytest.raises(NotSupported) as caught:
+        made(properties=own)
+    assert len(caught.value.faults) == 1
+    assert told in caught.value.faults[0]
+
+
+def test_own_bounds_beside_azures_number_are_refused() -> None:
+    with pytest.raises(NotSupported, match=r"mafunzo.scale takes the place of scale_settings and instance_count"):
+        deployment_from_body(
+            "blue",
+            {"properties": {"model": MODEL, "properties": {"mafunzo.scale": "0:3"}}, "sku": {"capacity": 2}},
+        )
+
+
 def test_what_azure_has_no_field_for_is_told_by_properties() -> None:
     one = Deployment("chat", "blue", "m:1", "0" * 64, DeploymentStatus.HEALTHY, created_at=AT)
     assert deployment_body(one)["properties"]["properties"] == {"mafunzo.status": "healthy"}
