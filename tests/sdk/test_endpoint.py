@@ -54,6 +54,14 @@ def test_the_log_of_a_failed_deployment_says_why(client: Any, failed: str) -> No
     assert "The worker was too slow." in client.online_deployments.get_logs("blue", failed, lines=10)
 
 
+def test_mirror_traffic_is_set_read_and_ended(client: Any, failed: str) -> None:
+    for mirror in ({"blue": 10}, {}):
+        client.online_endpoints.begin_create_or_update(
+            ManagedOnlineEndpoint(name=failed, mirror_traffic=mirror)
+        ).result()
+        assert client.online_endpoints.get(failed).mirror_traffic == mirror
+
+
 def test_a_failed_deployment_gets_no_traffic(client: Any, failed: str) -> None:
     with pytest.raises(HttpResponseError, match=r"blue is failed: The worker was too slow\. Create it again"):
         client.online_endpoints.begin_create_or_update(

@@ -34,6 +34,8 @@ from mafunzo.errors import MafunzoError, RateLimitExceeded, TimedOut, Unavailabl
 logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 5.0
+RESEND_S = 0.05
+"""How long a request waits before it goes to the same worker again: one that was killed takes connections until it is gone."""
 RETRIES = 1
 """How often a request that a worker took and left unanswered is sent again."""
 REQUESTS_AT_ONCE = 16
@@ -78,6 +80,7 @@ class Exchange:
         self._count = TokenCount()
         self._read_s = time.monotonic()
         self._gone: set[tuple[str, int, int | None]] = set()
+        self._broken: set[tuple[str, int, int | None]] = set()
         self._began_s = 0.0
         self._is_relayed = False
 
@@ -198,6 +201,9 @@ class Exchange:
                         f"The worker of deployment '{deployment.endpoint}/{deployment.name}' broke off before its answer, "
                         f"{sendings} times ({error}). Its log says why: mafunzo endpoint logs {deployment.endpoint}"
                     ) from error
+                self._broken.add(_worker(deployment))
+                if all(_worker(one) in self._broken for one in self._live_of(deployment.name)):
+                    await asyncio.sleep(RESEND_S)
             finally:
                 if trial is not None:
                     trial.end()
@@ -230,8 +236,10 @@ class Exchange:
         self._current, self._read_s = current, time.monotonic()
 
     def _live_of(self, name: str) -> list[Deployment]:
+        """Return the live workers of a deployment; those that left the request unanswered only where there's no other."""
         workers = [one for deployment in self._current[1] if deployment.name == name for one in deployment.workers]
-        return [worker for worker in live_workers(workers) if _worker(worker) not in self._gone]
+        live = [worker for worker in live_workers(workers) if _worker(worker) not in self._gone]
+        return [worker for worker in live if _worker(worker) not in self._broken] or live
 
     def _move_to(self, deployment: Deployment) -> None:
         """Have another deployment, or its next worker, answer."""

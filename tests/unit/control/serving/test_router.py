@@ -683,3 +683,23 @@ def test_a_stream_that_ends_settles_what_it_took() -> None:
         assert exchange.rate.tokens.rest < 100
 
     bench.run(work, stream)
+
+
+def test_what_one_worker_left_unanswered_is_sent_to_another_of_its_deployment() -> None:
+    bench = Bench()
+    asked: list[str] = []
+
+    async def once(request: web.Request) -> web.StreamResponse:
+        asked.append("broken")
+        return await break_off(request)
+
+    async def work() -> None:
+        async with served(once) as broken:
+            one, two = several(broken.port, (HEALTHY, HEALTHY), request_timeout_s=3600.0).workers
+            record = one.with_worker(replace(two, port=bench.port))
+            for _ in range(3):
+                assert await ask(bench.open(record)) == b"hello"
+
+    bench.run(work, echo)
+    assert asked and bench.unanswered() == len(asked)
+    assert bench.requests(200) == 3
