@@ -12,7 +12,7 @@ from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any
 
 from mafunzo.dataset.files import Indices, RawRow, Source
-from mafunzo.dataset.formats import Shape, shape
+from mafunzo.dataset.formats import Shape, is_plain, shape
 from mafunzo.entities.conversation import ROLES, TRAINING_FIELDS, Conversation, Message, call_arguments
 from mafunzo.errors import Faults, InvalidData
 
@@ -238,6 +238,8 @@ def _call_texts(message: Message) -> list[str]:
 
 
 def _message(number: int, body: Any, faults: Faults) -> Message | None:
+    if is_plain(body) and _is_sound(body["content"]):
+        return Message(body["role"], body["content"])
     where = f"message {number}"
     if not isinstance(body, Mapping):
         faults.add(f"{where} isn't an object with role and content")
@@ -265,6 +267,11 @@ def _message(number: int, body: Any, faults: Faults) -> Message | None:
         return None
     extra = {key: value for key, value in body.items() if key not in _FIELDS and value is not None}
     return Message(role, content, calls, body.get("name"), body.get("tool_call_id"), extra)
+
+
+def _is_sound(content: str) -> bool:
+    """Return whether a text can be used as it is."""
+    return bool(content) and not content.isspace() and (content.isascii() or not _LONE_SURROGATE.search(content))
 
 
 def _training_faults(where: str, role: str, body: Mapping[str, Any]) -> Iterator[str]:

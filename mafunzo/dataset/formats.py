@@ -54,6 +54,7 @@ ROLE_NAMES = {
     "function": "tool",
 }
 """Other tools' names of roles. `tool_call` is a turn of the assistant whose text is the call as JSON."""
+PLAIN_ROLES = frozenset(("system", "user", "assistant"))
 _LIST_OF_MESSAGES = re.compile(r"\s*\[\s*\{.*['\"](role|from)['\"]", re.DOTALL)
 _TOOL_CALL = re.compile(r"\s*<tool_call>(.*?)</tool_call>\s*", re.DOTALL)
 _TOOL_RESPONSE = re.compile(r"\s*<tool_response>(.*?)</tool_response>\s*", re.DOTALL)
@@ -242,6 +243,9 @@ def _turns(messages: Iterable[Any]) -> tuple[list[Any], list[str]]:
     turns: list[Any] = []
     notes: list[str] = []
     for message in messages:
+        if is_plain(message):
+            turns.append(message)
+            continue
         turn = _message(message)
         if _is_object_of_tool(turn):
             notes.append("has a tool's result that isn't a text, written as JSON")
@@ -251,6 +255,16 @@ def _turns(messages: Iterable[Any]) -> tuple[list[Any], list[str]]:
             notes.append("has a tool's result in <tool_response> tags, read without them: templates write their own")
         turns += results or [turn]
     return turns, list(dict.fromkeys(notes))
+
+
+def is_plain(message: Any) -> bool:
+    """Return whether a message has a role and a text, as nearly all have, and needs no conversion."""
+    return (
+        type(message) is dict
+        and len(message) == 2
+        and type(message.get("content")) is str
+        and message.get("role") in PLAIN_ROLES
+    )
 
 
 def _is_object_of_tool(turn: Any) -> bool:

@@ -16,6 +16,7 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any
 
+from mafunzo.compute.chat.chunks import ChunkTokenizer, has_chunks
 from mafunzo.compute.chat.mask import Span, SpanFinder
 from mafunzo.entities.conversation import TRAINING_FIELDS, Conversation, Message
 from mafunzo.errors import InvalidData
@@ -28,24 +29,37 @@ ROWS_A_PART = 64
 
 @dataclass(frozen=True)
 class Example:
-    """One tokenized conversation, all lists of the same length.
+    """One tokenized conversation.
 
+    ids: of each token, as int32. trained: the tokens that the loss counts, as (first, last), the last not included.
     full_length: tokens before truncation. piece_ends: the character of `text` where each token ends, if they were asked for.
     """
 
-    input_ids: list[int]
-    labels: list[int]
+    ids: "array[int]"
+    trained: tuple[tuple[int, int], ...]
     full_length: int
     text: str
-    piece_ends: Sequence[int]
+    piece_ends: Sequence[int] = ()
+
+    @property
+    def input_ids(self) -> list[int]:
+        return self.ids.tolist()
+
+    @property
+    def labels(self) -> list[int]:
+        """The ids with `IGNORED` in place of those that the loss doesn't count."""
+        labels = [IGNORED] * len(self.ids)
+        for first, last in self.trained:
+            labels[first:last] = self.ids[first:last]
+        return labels
 
     @property
     def is_truncated(self) -> bool:
-        return len(self.input_ids) < self.full_length
+        return len(self.ids) < self.full_length
 
     @property
     def assistant_tokens(self) -> int:
-        return len(self.labels) - self.labels.count(IGNORED)
+        return sum(last - first for first, last in self.trained)
 
 
 @dataclass(frozen=True)
@@ -65,6 +79,7 @@ class Encoder:
         self._spans = SpanFinder(tokenizer)
         self._spans.require_end_of_turn()
         self._backend = _offset_exact(tokenizer)
+        self._chunks = ChunkTokenizer(self._backend) if has_chunks(self._backend) else None
         special = [re.escape(token.content) for token in tokenizer.added_tokens_decoder.values() if token.special]
         self._special = re.compile("|".join(special) or r"(?!)")
 
@@ -92,6 +107,11 @@ class Encoder:
     def _examples(
         self, renderings: Sequence["_Rendering | Unusable"], max_seq_length: int | None, with_pieces: bool = False
     ) -> list[Example | Unusable]:
+        if self._chunks is not None and not with_pieces:
+            return [
+                rendering if isinstance(rendering, Unusable) else _chunked(rendering, self._chunks, max_seq_length)
+                for rendering in renderings
+            ]
         texts = [rendering.text for rendering in renderings if isinstance(rendering, _Rendering)]
         encodings = iter(self._backend.encode_batch(texts, add_special_tokens=False))
         examples: list[Example | Unusable] = []
@@ -160,29 +180,43 @@ def _template_fields(message: Message) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
+def _chunked(rendering: _Rendering, tokenizer: ChunkTokenizer, max_seq_length: int | None) -> Example | Unusable:
+    """Return the example of a rendering by its chunks."""
+    places = [place for span in rendering.spans for place in (span.start, span.end)]
+    ids, tokens = tokenizer.encode(rendering.text, places)
+    return _masked(rendering, ids, tokens, max_seq_length, array("q"))
+
+
 def _example(
     rendering: _Rendering, encoding: Any, max_seq_length: int | None, with_pieces: bool = False
 ) -> Example | Unusable:
     """Return the example of a rendering and what the tokenizer made of its text."""
-    ids: list[int] = encoding.ids
+    places = [place for span in rendering.spans for place in (span.start, span.end)]
+    tokens = [_first_token(encoding, place, len(rendering.text)) for place in places]
+    piece_ends = array("q", (end for _, end in encoding.offsets) if with_pieces else ())
+    return _masked(rendering, array("i", encoding.ids), tokens, max_seq_length, piece_ends)
+
+
+def _masked(
+    rendering: _Rendering,
+    ids: "array[int]",
+    tokens: Sequence[int],
+    max_seq_length: int | None,
+    piece_ends: Sequence[int],
+) -> Example | Unusable:
+    """Return the example whose spans begin and end at `tokens`, in turns."""
     length = len(ids) if max_seq_length is None else min(max_seq_length, len(ids))
-    labels = [IGNORED] * len(ids)
-    first_trained: int | None = None
-    for span in rendering.spans:
-        first, last = (_first_token(encoding, place, len(rendering.text)) for place in (span.start, span.end))
-        labels[first:last] = ids[first:last]
-        if first_trained is None and last > first:
-            first_trained = first
-    if first_trained is None:
+    spans = [(first, last) for first, last in zip(tokens[::2], tokens[1::2], strict=True) if last > first]
+    if not spans:
         return Unusable("no turn of the assistant is to be trained (weight 0, or loss, train or training false)")
-    if first_trained >= length:
+    if spans[0][0] >= length:
         return Unusable(
-            f"cut at {length} tokens, before the assistant's first word (token {first_trained + 1} of {len(ids)}); "
+            f"cut at {length} tokens, before the assistant's first word (token {spans[0][0] + 1} of {len(ids)}); "
             "raise max_seq_length",
             is_too_long=True,
         )
-    piece_ends = array("q", (end for _, end in encoding.offsets[:length]) if with_pieces else ())
-    return Example(ids[:length], labels[:length], len(ids), rendering.text, piece_ends)
+    trained = tuple((first, min(last, length)) for first, last in spans if first < length)
+    return Example(ids[:length], trained, len(ids), rendering.text, piece_ends[:length])
 
 
 def _first_token(encoding: Any, place: int, text_length: int) -> int:
@@ -205,7 +239,16 @@ def _offset_exact(tokenizer: Any) -> Any:
     """Return the tokenizer's backend with offsets that cover white space (GPT-2's trims them), no truncation, no padding."""
     from tokenizers import Tokenizer
 
-    body = json.loads(tokenizer.backend_tokenizer.to_str())
+    original = tokenizer.backend_tokenizer
+    backend = Tokenizer(original.model)  # the same model: a copy of its vocabulary takes a second
+    backend.normalizer, backend.pre_tokenizer = original.normalizer, original.pre_tokenizer
+    tokens = original.get_added_tokens_decoder()
+    for _, token in sorted(tokens.items()):
+        (backend.add_special_tokens if token.special else backend.add_tokens)([token])
+    contents = {number: token.content for number, token in tokens.items()}
+    if {number: token.content for number, token in backend.get_added_tokens_decoder().items()} == contents:
+        return backend
+    body = json.loads(original.to_str())  # ids of added tokens that don't follow on the vocabulary's
     _untrim(body.get("post_processor"))
     backend = Tokenizer.from_str(json.dumps(body))
     backend.no_truncation()

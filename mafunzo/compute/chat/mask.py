@@ -34,7 +34,8 @@ rows cost one rendering and one alignment.
 import hashlib
 import json
 import re
-from collections import OrderedDict
+from bisect import bisect_left
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -261,8 +262,9 @@ class _Shaper:
     def _check_nothing_is_left_out(
         self, hollow: Messages, shape: _Shape, tools: Sequence[Mapping[str, Any]] | None
     ) -> None:
+        times_by_message = Counter(shape.order)
         for index, message in enumerate(hollow):
-            times = shape.order.count(index)
+            times = times_by_message[index]
             if _SENTINEL.search(message.get("content") or "") and times != 1:
                 what = "leaves out or rewrites" if times == 0 else "repeats"
                 raise InvalidData(f"the chat template of {self._name} {what} message {index + 1} ('{message['role']}')")
@@ -280,8 +282,8 @@ class _Shaper:
         stop: str,
         digest: str,
     ) -> _Turn:
-        before = sum(message < index for message in shape.order)
-        has_content = index in shape.order
+        before = bisect_left(shape.order, index)
+        has_content = shape.order[before : before + 1] == (index,)
         start = self._start(index, hollow, shape, tools, before, has_content, digest)
         calls = hollow[index].get("tool_calls") or ()
         end_literal = before + has_content

@@ -46,6 +46,16 @@ def render_messages(
     refusal: Exception | None = None
     for spelling in _spellings(messages):
         try:
+            if tools is None and not variables and (template := _plain_template(tokenizer, spelling)) is not None:
+                return str(
+                    template.render(
+                        messages=spelling,
+                        tools=None,
+                        documents=None,
+                        add_generation_prompt=add_generation_prompt,
+                        **tokenizer.special_tokens_map,
+                    )
+                )
             return str(
                 tokenizer.apply_chat_template(
                     spelling,
@@ -58,6 +68,31 @@ def render_messages(
         except (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError, RecursionError) as error:
             refusal = refusal or error
     raise InvalidData(f"the chat template of {template_name(tokenizer)} refuses it: {refusal}") from refusal
+
+
+def _plain_template(tokenizer: Any, messages: Messages) -> Any:
+    """Return the compiled template of messages that have a role and a text; None for others, and where it isn't known.
+
+    `apply_chat_template` renders such messages with it as they are, once it has copied and looked through each: that takes
+    longer than the template. A tokenizer with a method of its own is asked.
+    """
+    from transformers import PreTrainedTokenizerBase
+    from transformers.utils import chat_template_utils
+
+    method = getattr(tokenizer.apply_chat_template, "__func__", None)
+    if method is not PreTrainedTokenizerBase.apply_chat_template:
+        return None
+
+    compile_template = getattr(chat_template_utils, "_compile_jinja_template", None)
+    if compile_template is None or not messages or not all(map(_is_plain, messages)):
+        return None
+    if not all(type(token) is str for token in tokenizer.special_tokens_map.values()):
+        return None
+    return compile_template(tokenizer.get_chat_template())
+
+
+def _is_plain(message: Mapping[str, Any]) -> bool:
+    return len(message) == 2 and type(message.get("content")) is str and type(message.get("role")) is str
 
 
 def template_messages(

@@ -7,12 +7,13 @@ memory doesn't grow with the files. The output folder appears at once, complete 
 import gc
 import json
 import logging
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -235,7 +236,7 @@ def _counted(batch: _Batch, encoder: Encoder, options: Options, tally: Tally) ->
             tally.notes[f"has '{token}', a token of the model's own, in its text"] += 1
         tally.notes.update(UNREAD_FIELD.format(name) for name in encoder.unread_fields(row.conversation, example))
         tally.rows_kept += 1
-        tally.tokens += len(example.input_ids)
+        tally.tokens += len(example.ids)
         tally.assistant_tokens += example.assistant_tokens
         tally.truncated_rows += example.is_truncated
         tally.full_lengths.append(example.full_length)
@@ -262,10 +263,8 @@ def _writers(folder: Path, name: str) -> Iterator[Any]:
             for row, _ in examples:
                 body = {**row.conversation.as_dict(), "file": row.file, "row": row.row}
                 raw.write(json.dumps(body, ensure_ascii=False) + "\n")
-            pairs = [_padded(example, options) for _, example in examples]
             columns = {
-                "input_ids": _column([input_ids for input_ids, _ in pairs]),
-                "labels": _column([labels for _, labels in pairs]),
+                **_token_columns([example for _, example in examples], options),
                 "file": [row.file for row, _ in examples],
                 "row": [row.row for row, _ in examples],
             }
@@ -275,21 +274,27 @@ def _writers(folder: Path, name: str) -> Iterator[Any]:
         yield write
 
 
-def _column(lists: list[list[int]]) -> Any:
-    """Return lists as an Arrow column of int32, through one array, which takes a tenth of a list at a time."""
+def _token_columns(examples: Sequence[Example], options: Options) -> dict[str, Any]:
+    """Return ids and labels as Arrow columns of int32, padded if that is set, without an object of Python for each."""
     import numpy as np
     import pyarrow as pa
 
-    bounds = np.cumsum([0, *map(len, lists)], dtype=np.int32)
-    values = np.fromiter(chain.from_iterable(lists), np.int32, int(bounds[-1]))
-    return pa.ListArray.from_arrays(pa.array(bounds), pa.array(values))
-
-
-def _padded(example: Example, options: Options) -> tuple[list[int], list[int]]:
-    if options.padding is None or options.max_seq_length is None:
-        return example.input_ids, example.labels
-    pad_count = options.max_seq_length - len(example.input_ids)
-    return example.input_ids + [options.padding] * pad_count, example.labels + [IGNORED] * pad_count
+    padding = [] if options.padding is None else [options.padding]
+    bounds, ids, is_trained = [0], array("i"), bytearray()
+    for example in examples:
+        ids += example.ids
+        end = len(is_trained)
+        is_trained += bytes(len(example.ids))
+        for first, last in example.trained:
+            is_trained[end + first : end + last] = b"\x01" * (last - first)
+        pad_count = (options.max_seq_length or 0) - len(example.ids) if padding else 0
+        ids += array("i", padding) * pad_count
+        is_trained += bytes(pad_count)
+        bounds.append(len(ids))
+    values = np.frombuffer(ids, np.int32) if ids else np.empty(0, np.int32)
+    labels = np.where(np.frombuffer(is_trained, np.bool_), values, np.int32(IGNORED))
+    offsets = pa.array(np.array(bounds, np.int32))
+    return {"input_ids": pa.ListArray.from_arrays(offsets, values), "labels": pa.ListArray.from_arrays(offsets, labels)}
 
 
 def _check_enough_is_left(tallies: Mapping[str, Tally]) -> None:

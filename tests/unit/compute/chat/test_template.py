@@ -1,11 +1,13 @@
 """Rendering: the template's own words in errors, and OpenAI's fields as templates expect them."""
 
+import copy
+
 import pytest
 
-from mafunzo.compute.chat.template import render, render_ids, template_messages
+from mafunzo.compute.chat.template import render, render_ids, render_messages, template_messages
 from mafunzo.entities.conversation import conversation_from_dict
 from mafunzo.errors import InvalidData
-from tests.support.chat_families import family, make_tokenizer
+from tests.support.chat_families import FAMILIES, family, make_tokenizer
 
 TALK = conversation_from_dict(
     {"messages": [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello!"}]}
@@ -57,3 +59,24 @@ def test_a_refusal_names_the_template_and_keeps_its_words() -> None:
     )
     with pytest.raises(InvalidData, match="the chat template of gemma refuses it: System role not supported"):
         render(family("gemma"), conversation)
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_plain_messages_are_rendered_as_apply_chat_template_does(name: str) -> None:
+    tokenizer = family(name)
+    turns = [
+        ("user", "Hi. "),
+        ("assistant", "<think>\nHm.\n</think>\n\nHello!"),
+        ("user", "\nBye."),
+        ("assistant", "é"),
+    ]
+    messages = [{"role": role, "content": text} for role, text in turns]
+    for count, prompts in ((4, False), (3, True), (1, True)):
+        expected = tokenizer.apply_chat_template(messages[:count], tokenize=False, add_generation_prompt=prompts)
+        assert render_messages(tokenizer, messages[:count], None, prompts) == expected
+
+
+def test_a_tokenizer_that_renders_in_its_own_way_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = copy.copy(family("smollm2"))
+    monkeypatch.setattr(tokenizer, "apply_chat_template", lambda *_, **__: "its own")
+    assert render_messages(tokenizer, [{"role": "user", "content": "Hi."}], None) == "its own"
