@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from json.encoder import encode_basestring_ascii as _quoted
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from mafunzo.dataset.files import Indices, RawRow, Source
 from mafunzo.dataset.formats import Shape, is_plain, shape
@@ -89,6 +89,19 @@ class BadRow:
         return kind_of(self.reason)
 
 
+class NotedRow(Protocol):
+    """A good row, whatever else is known of it."""
+
+    @property
+    def format(self) -> str: ...
+
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+
+
+_GoodRow = TypeVar("_GoodRow", bound=NotedRow)
+
+
 @dataclass
 class RowCounts:
     """What is counted of rows as they are read; `notes` count what is unusual."""
@@ -98,7 +111,7 @@ class RowCounts:
     formats: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
 
-    def good_rows(self, rows: Iterable[Row | BadRow]) -> Iterator[Row]:
+    def good_rows(self, rows: "Iterable[_GoodRow | BadRow]") -> Iterator[_GoodRow]:
         """Count rows as they pass, and yield those that can be used."""
         for row in rows:
             self.rows_read += 1

@@ -49,6 +49,8 @@ KNOWN_RULES = frozenset(
 )
 """Rules of splitting that match across none of the places above."""
 _CHUNK = re.compile(r"\s*\S+(?:(?=[^\S ])(?!(?<=[0-9A-Za-z])\n)\s+\S*)*|\s+")
+_SIMPLE_WORD = re.compile(" ?[A-Z]?[a-z]+")
+"""One match of each of the rules."""
 _WORD = re.compile(r"( ?[A-Za-z]+)([!-&(-/:-@\[-`{-~].*)", re.DOTALL)
 """A word, and what follows it from punctuation on, an apostrophe apart: none of the rules matches across."""
 _WHITE_SPACE = "[\t\n\x0b\x0c\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*"
@@ -64,7 +66,9 @@ class ChunkTokenizer:
         self._added = re.compile(f"({'|'.join(map(_pattern, tokens)) or '(?!)'})")
         self._added_ids = _Ids(backend)
         self._prefix = " " if _has_prefix(backend) else ""
-        splits_words = any(map(_has_known_rule, _parts(backend.pre_tokenizer)))
+        splitters = list(_parts(backend.pre_tokenizer))
+        is_of_bytes = any(body["type"] == "ByteLevel" for body in splitters)
+        splits_words = is_of_bytes and any(map(_has_known_rule, splitters))
         self._chunks = _ChunkIds(_without_prefix(backend) if self._prefix else backend, splits_words)
 
     def encode(self, text: str, places: Iterable[int]) -> tuple["array[int]", list[int]]:
@@ -91,15 +95,18 @@ class ChunkTokenizer:
         first, *words = (self._prefix + part).split(" ")
         if words and first[-1:].isspace():
             return self._ids_of_glued(part)
+        keys = [f" {first}", *words]
+        ids = list(map(self._chunks.get, keys))
         try:
-            return b"".join([self._chunks[" " + first], *map(self._chunks.__getitem__, words)])
-        except KeyError:
-            return self._ids_of_new(part, first, words)
+            return b"".join(ids)  # type: ignore[arg-type]
+        except TypeError:  # some are new, and None stands for them
+            return self._ids_of_new(part, keys, ids)
 
-    def _ids_of_new(self, part: str, first: str, words: Sequence[str]) -> bytes:
-        if all(word and not word[-1].isspace() for word in words):
-            return b"".join([self._chunks.of(" " + first), *map(self._chunks.of, words)])
-        return self._ids_of_glued(part)
+    def _ids_of_new(self, part: str, keys: Sequence[str], ids: Sequence[bytes | None]) -> bytes:
+        if any(known is None and (not key or key[-1].isspace()) for key, known in zip(keys[1:], ids[1:], strict=True)):
+            return self._ids_of_glued(part)
+        of = self._chunks.of
+        return b"".join([of(key) if known is None else known for key, known in zip(keys, ids, strict=True)])
 
     def _ids_of_glued(self, part: str) -> bytes:
         """Return the ids of a part in which a space stands beside other white space, where a token may join both."""
@@ -158,15 +165,19 @@ class _Ids(dict[str, bytes]):
 class _ChunkIds(_Ids):
     """The ids of chunks. Most are a word behind a space: it is their key, and all others' is their text behind a space.
 
-    splits_words: whether no token crosses the end of a word, before punctuation.
+    splits_words: whether one of the known rules splits them, so that no token crosses the end of a word before punctuation.
     """
 
     def __init__(self, backend: Any, splits_words: bool) -> None:
         super().__init__(backend)
         self._splits_words = splits_words
+        self._model = backend.model
 
     def _new(self, key: str) -> bytes:
         chunk = key[1:] if key[0] == " " else " " + key
+        if self._splits_words and _SIMPLE_WORD.fullmatch(chunk):
+            tokens = self._model.tokenize(chunk.replace(" ", "Ġ"))  # the bytes that it stands for, and nothing to split
+            return array("i", [token.id for token in tokens]).tobytes()
         if self._splits_words and (parts := _WORD.fullmatch(chunk)):
             return self.of(_key(parts[1])) + self.of(_key(parts[2]))
         return self._encoded(chunk)

@@ -10,9 +10,7 @@ import re
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
-from itertools import chain
 from operator import itemgetter
 from typing import Any
 
@@ -23,8 +21,6 @@ from mafunzo.errors import InvalidData
 
 IGNORED = -100
 """The label of a token outside the loss: the `ignore_index` of torch's cross-entropy."""
-ROWS_A_PART = 64
-"""Conversations that are tokenized together: enough for several cores, and few enough to begin while others are rendered."""
 
 
 @dataclass(frozen=True)
@@ -83,29 +79,19 @@ class Encoder:
         special = [re.escape(token.content) for token in tokenizer.added_tokens_decoder.values() if token.special]
         self._special = re.compile("|".join(special) or r"(?!)")
 
-    def encode(self, conversations: Sequence[Conversation], max_seq_length: int | None) -> list[Example | Unusable]:
+    def encode(
+        self, conversations: Sequence[Conversation], max_seq_length: int | None, with_pieces: bool = True
+    ) -> list[Example | Unusable]:
         """Return an example for each conversation, truncated on the right to `max_seq_length` tokens (None: whole).
 
-        A conversation that the template refuses, or of which no assistant token is left, is `Unusable`.
+        A conversation that the template refuses, or of which no assistant token is left, is `Unusable`. with_pieces: whether
+        `piece_ends` are wanted; without them it takes a fraction of the time.
         """
         renderings = [self._find(conversation) for conversation in conversations]
-        return self._examples(renderings, max_seq_length, with_pieces=True)
-
-    def start(
-        self, conversations: Sequence[Conversation], max_seq_length: int | None, pool: Executor
-    ) -> Iterator[Example | Unusable]:
-        """Render conversations, and have `pool` tokenize them a part at a time; yields what `encode` returns, without pieces.
-
-        Tokenizing leaves the interpreter to others, so that it takes cores that rendering doesn't.
-        """
-        parts = []
-        for first in range(0, len(conversations), ROWS_A_PART):
-            renderings = [self._find(conversation) for conversation in conversations[first : first + ROWS_A_PART]]
-            parts.append(pool.submit(self._examples, renderings, max_seq_length))
-        return chain.from_iterable(part.result() for part in parts)
+        return self._examples(renderings, max_seq_length, with_pieces)
 
     def _examples(
-        self, renderings: Sequence["_Rendering | Unusable"], max_seq_length: int | None, with_pieces: bool = False
+        self, renderings: Sequence["_Rendering | Unusable"], max_seq_length: int | None, with_pieces: bool
     ) -> list[Example | Unusable]:
         if self._chunks is not None and not with_pieces:
             return [
@@ -205,18 +191,27 @@ def _masked(
     piece_ends: Sequence[int],
 ) -> Example | Unusable:
     """Return the example whose spans begin and end at `tokens`, in turns."""
-    length = len(ids) if max_seq_length is None else min(max_seq_length, len(ids))
-    spans = [(first, last) for first, last in zip(tokens[::2], tokens[1::2], strict=True) if last > first]
-    if not spans:
+    spans = zip(tokens[::2], tokens[1::2], strict=True)
+    trained = tuple((first, last) for first, last in spans if last > first)
+    if not trained:
         return Unusable("no turn of the assistant is to be trained (weight 0, or loss, train or training false)")
-    if spans[0][0] >= length:
+    return cut(Example(ids, trained, len(ids), rendering.text, piece_ends), max_seq_length)
+
+
+def cut(example: Example, max_seq_length: int | None) -> Example | Unusable:
+    """Return a whole example truncated on the right; one of which no assistant token is left is `Unusable`."""
+    length, whole = max_seq_length or example.full_length, example.full_length
+    if whole <= length:
+        return example
+    first_trained = example.trained[0][0]
+    if first_trained >= length:
         return Unusable(
-            f"cut at {length} tokens, before the assistant's first word (token {spans[0][0] + 1} of {len(ids)}); "
+            f"cut at {length} tokens, before the assistant's first word (token {first_trained + 1} of {whole}); "
             "raise max_seq_length",
             is_too_long=True,
         )
-    trained = tuple((first, min(last, length)) for first, last in spans if first < length)
-    return Example(ids[:length], trained, len(ids), rendering.text, piece_ends[:length])
+    trained = tuple((first, min(last, length)) for first, last in example.trained if first < length)
+    return Example(example.ids[:length], trained, whole, example.text, example.piece_ends[:length])
 
 
 def _first_token(encoding: Any, place: int, text_length: int) -> int:

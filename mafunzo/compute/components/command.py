@@ -30,13 +30,15 @@ from mafunzo.tracking.step_folder import StepFolder
 class Arguments:
     """A component's inputs and outputs. `values` holds typed literals (None for an optional input without a value), which each
     component names in a dataclass of its own; `paths` existing files and folders; `outputs` paths whose parents exist.
-    `memory_budget_mb`: what this process may take, 0 where nobody says."""
+    `memory_budget_mb`: what this process may take, 0 where nobody says. `cache`: where to keep what can be made again, None
+    for nowhere."""
 
     values: dict[str, Any]
     paths: dict[str, Path | None]
     outputs: dict[str, Path]
     metrics: MetricLog
     memory_budget_mb: float = 0.0
+    cache: Path | None = None
 
     def path(self, name: str) -> Path:
         """Return a path input; raises `InvalidParameter` if it is missing."""
@@ -62,7 +64,7 @@ def run(source: str, work: Callable[[Arguments], None], argv: Sequence[str] | No
     step_folder = environment.step_folder
     try:
         arguments = parse(component, sys.argv[1:] if argv is None else argv, step_folder)
-        work(replace(arguments, memory_budget_mb=environment.memory_budget_mb))
+        work(replace(arguments, memory_budget_mb=environment.memory_budget_mb, cache=environment.cache))
     except MafunzoError as error:
         _tell(error, step_folder)
         sys.exit(error.exit_code)

@@ -10,7 +10,6 @@ import logging
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -18,13 +17,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mafunzo.compute.chat.examples import IGNORED, Encoder, Example, Unusable, pieces
+from mafunzo.compute.chat.row_cache import CACHED_ROWS, RowCache, tokenizer_key
+from mafunzo.compute.chat.row_workers import Work, preparation, worker_count
+from mafunzo.compute.chat.rows import PreparedRow, RowPreparer
+from mafunzo.compute.chat.template import template_name
 from mafunzo.compute.chat.tokenizer import context_length, load_tokenizer, padding_id
 from mafunzo.compute.components.command import Arguments, run
 from mafunzo.compute.components.data_report import Tally, as_json, draw_lengths, metrics, summary
 from mafunzo.compute.model.folder import TOKENIZER_FILES, copy_files, new_folder
-from mafunzo.dataset.check import BadRow, Row, fingerprint, read_conversations, refuse
-from mafunzo.dataset.files import Source, open_source
+from mafunzo.dataset.check import BadRow, refuse
+from mafunzo.dataset.files import RawRow, Source, open_source
 from mafunzo.dataset.split import MINIMUM_TRAINING_ROWS, SPLITS, Share, split
+from mafunzo.entities.conversation import conversation_from_dict
 from mafunzo.errors import Conflict, InvalidData, InvalidParameter
 from mafunzo.tracking.atomic_json import write_json
 from mafunzo.tracking.progress import Progress
@@ -32,7 +36,6 @@ from mafunzo.tracking.progress import Progress
 logger = logging.getLogger(__name__)
 
 PREVIEWED_ROWS = 5
-UNREAD_FIELD = "has '{}' in a message, which the chat template leaves out"
 Places = dict[bytes, tuple[str, str]]
 """For deduplication: a conversation's fingerprint to the split and the place of its first occurrence."""
 _IN_TRAINING = ("train", "")
@@ -69,19 +72,20 @@ def work(arguments: Arguments) -> None:
     options = _options(values, tokenizer, model)
     sources = _sources(arguments)
     shares = _shares(sources, values.split_seed)
+    cache = _cache(arguments.cache, model, tokenizer, sum(map(len, shares.values())))
     with output_folder(arguments.outputs["prepared"]) as folder, _rare_collections():
-        tallies = _prepare(folder, Encoder(tokenizer), sources, shares, options)
+        tallies = _prepare(folder, Work(RowPreparer(tokenizer), cache), sources, shares, options)
         refuse([] if options.skips_bad_rows else [row for tally in tallies.values() for row in tally.bad])
         _check_enough_is_left(tallies)
         copy_files(model, TOKENIZER_FILES, folder / "tokenizer")
-        settings = {
+        choices = {
             "max_seq_length": options.max_seq_length,
             "pad_to_max_length": values.pad_to_max_length,
             "pad_token_id": options.padding,
             "on_bad_row": values.on_bad_row,
             "split_seed": values.split_seed,
         }
-        report = as_json(tallies, settings)
+        report = as_json(tallies, choices)
         write_json(folder / "report.json", report, indent=1, ensure_ascii=False)
         split_name = next(iter(tallies))
         write_json(folder / "preview.json", tallies[split_name].preview, indent=1, ensure_ascii=False)
@@ -89,6 +93,8 @@ def work(arguments: Arguments) -> None:
     arguments.metrics.log(0, metrics(tallies))
     for line in summary(report):
         logger.info("%s", line)
+    if cache is not None and cache.rows_reused:
+        logger.info("The tokens of %s rows came from the cache, %s", f"{cache.rows_reused:,}", cache.folder)
 
 
 def sequence_length(max_seq_length: int, tokenizer: Any, model: Path) -> int | None:
@@ -145,30 +151,74 @@ def _shares(sources: Mapping[str, Source], seed: int | None) -> dict[str, Share]
     return {name: shares.get(name) or file_shares[name] for name in SPLITS}
 
 
+def _cache(folder: Path | None, model: Path, tokenizer: Any, rows: int) -> RowCache | None:
+    """Return the token cache of a model's tokenizer; None where there is no place for it, or too few rows."""
+    if folder is None or rows < CACHED_ROWS:
+        return None
+    patterns = (*TOKENIZER_FILES, "config.json")
+    files = {file for pattern in patterns for file in model.glob(pattern) if file.is_file()}
+    return RowCache(folder, tokenizer_key(files, template_name(tokenizer)))
+
+
 def _prepare(
-    folder: Path, encoder: Encoder, sources: Mapping[str, Source], shares: Mapping[str, Share], options: Options
+    folder: Path, work: Work, sources: Mapping[str, Source], shares: Mapping[str, Share], options: Options
 ) -> dict[str, Tally]:
     """Write each split's files. Training is read last, so that held-out rows can be left out of it (no leakage)."""
     (folder / "raw").mkdir()
     held_out: Places = {}
     train_places: Places = {}
     tallies: dict[str, Tally] = {}
-    for name in sorted(shares, key=SPLITS.index, reverse=True):
-        source = sources[name if name in sources else "train"]
-        tallies[name] = tally = Tally(source=source.name, selection=_taken(shares[name], name, sources))
-        rows = read_conversations(source, shares[name].chosen())
-        progress = Progress(f"prepare {name}", len(shares[name]))
-        with _writers(folder, name) as write, ThreadPoolExecutor(1) as pool:
-            waiting: _Batch | None = None
-            while batch := list(islice(rows, options.batch_size)):
-                good = [(row, fingerprint(row.conversation)) for row in tally.good_rows(batch)]
-                selection = list(_without_held_out(good, held_out, tally)) if name == "train" else good
-                _remember(selection, name, held_out if name != "train" else train_places, tally)
-                started = _start([row for row, _ in selection], tally.rows_read, encoder, options, pool)
-                _finish(waiting, encoder, options, tally, write, progress)
-                waiting = started
-            _finish(waiting, encoder, options, tally, write, progress)
+    with preparation(work, worker_count(sum(map(len, shares.values())))) as prepared:
+        for name in sorted(shares, key=SPLITS.index, reverse=True):
+            source = sources[name if name in sources else "train"]
+            tallies[name] = tally = Tally(source=source.name, selection=_taken(shares[name], name, sources))
+            rows = map(_noted, prepared(source.rows(shares[name].chosen())))
+            progress = Progress(f"prepare {name}", len(shares[name]))
+            with _writers(folder, name) as write:
+                waiting: _Batch | None = None
+                while batch := list(islice(rows, options.batch_size)):
+                    good = tally.good_rows(batch)
+                    selection = list(_without_held_out(good, held_out, tally) if name == "train" else good)
+                    _remember(selection, name, held_out if name != "train" else train_places, tally)
+                    _finish(waiting, work.preparer.encoder, options, tally, write, progress)
+                    waiting = _Batch(selection, tally.rows_read)
+                _finish(waiting, work.preparer.encoder, options, tally, write, progress)
+    if work.cache is not None:
+        work.cache.delete_oldest()
     return {name: tallies[name] for name in SPLITS if name in tallies}
+
+
+@dataclass(frozen=True)
+class _GoodRow:
+    """A row that is a conversation, and where it stands."""
+
+    file: str
+    row: int
+    prepared: PreparedRow
+
+    @property
+    def place(self) -> str:
+        return f"{self.file}, row {self.row}"
+
+    @property
+    def format(self) -> str:
+        return self.prepared.format
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.prepared.notes
+
+    @property
+    def line(self) -> str:
+        """The conversation as JSON, with its place."""
+        return f"{self.prepared.text[:-1]}, {json.dumps({'file': self.file, 'row': self.row}, ensure_ascii=False)[1:]}"
+
+
+def _noted(pair: tuple[RawRow, PreparedRow]) -> _GoodRow | BadRow:
+    raw, prepared = pair
+    if prepared.fault:
+        return BadRow(raw.file, raw.row, prepared.fault)
+    return _GoodRow(raw.file, raw.row, prepared)
 
 
 def _taken(share: Share, name: str, sources: Mapping[str, Source]) -> str:
@@ -177,23 +227,23 @@ def _taken(share: Share, name: str, sources: Mapping[str, Source]) -> str:
     return "drawn by seed" if share.order is not None else f"rows {share.first + 1} to {share.last}"
 
 
-def _remember(rows: Iterable[tuple[Row, bytes]], name: str, places: Places, tally: Tally) -> None:
+def _remember(rows: Iterable[_GoodRow], name: str, places: Places, tally: Tally) -> None:
     """Record the first place of each conversation; count the duplicates."""
-    for row, own in rows:
-        place = places.get(own)
+    for row in rows:
+        place = places.get(row.prepared.fingerprint)
         if place is None:
-            places[own] = (name, row.place) if name != "train" else _IN_TRAINING
+            places[row.prepared.fingerprint] = (name, row.place) if name != "train" else _IN_TRAINING
             continue
         tally.notes[
             "stands more than once in these rows" if place[0] == name else f"stands in the {place[0]} rows too"
         ] += 1
 
 
-def _without_held_out(rows: Iterable[tuple[Row, bytes]], held_out: Places, tally: Tally) -> Iterator[tuple[Row, bytes]]:
-    for row, own in rows:
-        place = held_out.get(own)
+def _without_held_out(rows: Iterable[_GoodRow], held_out: Places, tally: Tally) -> Iterator[_GoodRow]:
+    for row in rows:
+        place = held_out.get(row.prepared.fingerprint)
         if place is None:
-            yield row, own
+            yield row
         else:
             where = f"stands in the {place[0]} rows ({place[1]}) as well, so it is kept out of training"
             tally.left_out.append(BadRow(row.file, row.row, where))
@@ -201,22 +251,16 @@ def _without_held_out(rows: Iterable[tuple[Row, bytes]], held_out: Places, tally
 
 @dataclass(frozen=True)
 class _Batch:
-    """Rows that are being tokenized while others are read. rows_read: of the split, with those of this batch."""
+    """Rows that become one row group. rows_read: of the split, with those of this batch."""
 
-    rows: list[Row]
-    examples: Iterator[Example | Unusable]
+    rows: list[_GoodRow]
     rows_read: int
-
-
-def _start(rows: list[Row], rows_read: int, encoder: Encoder, options: Options, pool: Executor) -> _Batch:
-    conversations = [row.conversation for row in rows]
-    return _Batch(rows, encoder.start(conversations, options.max_seq_length, pool), rows_read)
 
 
 def _finish(
     batch: _Batch | None, encoder: Encoder, options: Options, tally: Tally, write: Any, progress: Progress
 ) -> None:
-    """Count and write the examples of a batch, once they are there; nothing is written once a row has failed the step."""
+    """Count and write the examples of a batch; nothing is written once a row has failed the step."""
     if batch is None:
         return
     examples = list(_counted(batch, encoder, options, tally))
@@ -225,23 +269,23 @@ def _finish(
     progress.update(batch.rows_read, rows_kept=tally.rows_kept, tokens=tally.tokens)
 
 
-def _counted(batch: _Batch, encoder: Encoder, options: Options, tally: Tally) -> Iterator[tuple[Row, Example]]:
+def _counted(batch: _Batch, encoder: Encoder, options: Options, tally: Tally) -> Iterator[tuple[_GoodRow, Example]]:
     """Yield the rows that give an example; the others are counted in `tally`."""
-    for row, example in zip(batch.rows, batch.examples, strict=True):
+    for row in batch.rows:
+        example = row.prepared.example(options.max_seq_length)
         if isinstance(example, Unusable):
             where = tally.left_out if example.is_too_long else tally.bad
             where.append(BadRow(row.file, row.row, example.reason))
             continue
-        if token := encoder.own_token(row.conversation):
-            tally.notes[f"has '{token}', a token of the model's own, in its text"] += 1
-        tally.notes.update(UNREAD_FIELD.format(name) for name in encoder.unread_fields(row.conversation, example))
+        tally.notes.update(row.prepared.token_notes)
         tally.rows_kept += 1
         tally.tokens += len(example.ids)
         tally.assistant_tokens += example.assistant_tokens
         tally.truncated_rows += example.is_truncated
         tally.full_lengths.append(example.full_length)
         if len(tally.preview) < PREVIEWED_ROWS:
-            whole = encoder.encode([row.conversation], options.max_seq_length)[0]  # once more, with its pieces
+            conversation = conversation_from_dict(json.loads(row.prepared.text))
+            whole = encoder.encode([conversation], options.max_seq_length)[0]  # once more, with its pieces
             assert isinstance(whole, Example)
             tally.preview.append({"file": row.file, "row": row.row, "pieces": list(pieces(whole))})
         yield row, example
@@ -259,10 +303,8 @@ def _writers(folder: Path, name: str) -> Iterator[Any]:
         raw = stack.enter_context((folder / "raw" / f"{name}.jsonl").open("w", encoding="utf-8"))
         table = stack.enter_context(ParquetWriter(folder / f"{name}.parquet", schema, compression="zstd"))
 
-        def write(examples: list[tuple[Row, Example]], options: Options) -> None:
-            for row, _ in examples:
-                body = {**row.conversation.as_dict(), "file": row.file, "row": row.row}
-                raw.write(json.dumps(body, ensure_ascii=False) + "\n")
+        def write(examples: list[tuple[_GoodRow, Example]], options: Options) -> None:
+            raw.writelines(f"{row.line}\n" for row, _ in examples)
             columns = {
                 **_token_columns([example for _, example in examples], options),
                 "file": [row.file for row, _ in examples],

@@ -4,10 +4,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mafunzo.compute.chat.examples import Encoder, Example, Unusable, pieces
+from mafunzo.compute.chat.rows import UNREAD_FIELD
 from mafunzo.compute.chat.tokenizer import load_tokenizer
 from mafunzo.compute.components.command import Arguments, run
 from mafunzo.compute.components.data_report import Tally
-from mafunzo.compute.components.prepare_data import UNREAD_FIELD, output_folder, sequence_length
+from mafunzo.compute.components.prepare_data import output_folder, sequence_length
 from mafunzo.dataset.check import BadRow, read_conversations
 from mafunzo.dataset.files import open_source
 from mafunzo.tracking.atomic_json import write_json

@@ -10,12 +10,12 @@ from pathlib import Path
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.job_files import is_log
 
-CACHED = ("models/?*-v[0-9]*", "wheels/?*.whl")
-"""What the cache keeps: conversions and downloads by their names. Whatever else is there, in a folder that a user may share
-with other programs or put a home into, belongs to somebody else."""
+CACHED = ("models/?*-v[0-9]*", "wheels/?*.whl", f"tokens/{'[0-9a-f]' * 32}")
+"""What the cache keeps: conversions, downloads and tokenized rows by their names. Whatever else is there, in a folder that a
+user may share with other programs or put a home into, belongs to somebody else."""
 SCRATCH_IN_HOME = (".rows-*", ".text-*", ".fetched-*", ".export-*", "uploads/.draft-*")
 _RANDOM = "[a-z0-9_]" * 8
-SCRATCH_IN_CACHE = (f"models/.new-{_RANDOM}", f"wheels/tmp{_RANDOM}")
+SCRATCH_IN_CACHE = (f"models/.new-{_RANDOM}", f"wheels/tmp{_RANDOM}", f"tokens/tmp{_RANDOM}")
 SCRATCH_OF_SYSTEM = tuple(f"mafunzo-{what}-{_RANDOM}" for what in ("start", "card", "python"))
 """As `tempfile` names them for those who make them; whatever else is called so, a home perhaps, is somebody's own."""
 

@@ -2,7 +2,6 @@
 
 import random
 from array import array
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -213,20 +212,15 @@ def test_a_template_without_its_own_tokens_in_the_vocabulary_is_refused() -> Non
         encode_with_labels(tokenizer, TALK)
 
 
-@pytest.mark.parametrize("rows_a_part", [1, 2, 64])
-def test_what_a_pool_tokenizes_in_parts_is_what_encode_returns(
-    rows_a_part: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(examples, "ROWS_A_PART", rows_a_part)
+@pytest.mark.parametrize("length", [None, 20, 5])
+def test_what_is_encoded_without_pieces_is_the_same_besides(length: int | None) -> None:
     rows = [TALK, say(("user", "Hi."), ("assistant", "Hello!"), weight=0), say(("user", "A"), ("assistant", "B")), TALK]
     own = encoder(family("phi3"))
-    with ThreadPoolExecutor(1) as pool:
-        parts = list(own.start(rows, 20, pool))
     whole = [
         replace(example, piece_ends=array("q")) if isinstance(example, Example) else example
-        for example in own.encode(rows, 20)
+        for example in own.encode(rows, length)
     ]
-    assert parts == whole
+    assert own.encode(rows, length, with_pieces=False) == whole
 
 
 class Tokenized:

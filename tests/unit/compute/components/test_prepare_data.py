@@ -3,8 +3,10 @@
 import csv
 import gc
 import json
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,13 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from mafunzo.compute.chat import row_cache
 from mafunzo.compute.chat.examples import Encoder
 from mafunzo.compute.chat.tokenizer import load_tokenizer
 from mafunzo.compute.components import prepare_data
 from mafunzo.compute.components.command import load_interface, parse
 from mafunzo.compute.components.tiny_model import make
+from mafunzo.control.store.usage import CACHED
 from mafunzo.dataset.check import check_source
 from mafunzo.dataset.files import open_source
 from mafunzo.dataset.repeats import by_split
@@ -48,9 +52,10 @@ def write(path: Path, rows: list[Any]) -> Path:
 def prepare(model: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """Return a function that runs the component into `tmp_path/prepared` and returns its report."""
 
-    def run(**inputs: Any) -> dict[str, Any]:
+    def run(cache: Path | None = None, **inputs: Any) -> dict[str, Any]:
         argv = [part for name, value in {"model": model, **inputs}.items() for part in (f"--{name}", str(value))]
-        prepare_data.work(parse(INTERFACE, [*argv, "--prepared", str(tmp_path / "prepared")]))
+        arguments = parse(INTERFACE, [*argv, "--prepared", str(tmp_path / "prepared")])
+        prepare_data.work(replace(arguments, cache=cache))
         report: dict[str, Any] = json.loads((tmp_path / "prepared" / "report.json").read_text(encoding="utf-8"))
         return report
 
@@ -378,3 +383,85 @@ def test_the_collector_of_garbage_is_as_before_when_rows_are_prepared(
     thresholds, frozen = gc.get_threshold(), gc.get_freeze_count() > 0
     prepare(train_file_path=write(tmp_path / "train.jsonl", [talk(i) for i in range(20)]))
     assert (gc.get_threshold(), gc.get_freeze_count() > 0) == (thresholds, frozen)
+
+
+def test_rows_of_an_earlier_file_come_from_the_cache_and_change_no_byte(
+    prepare: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(prepare_data, "CACHED_ROWS", 30)
+    monkeypatch.setattr(row_cache, "MEAN_BLOCK", 4)
+    caplog.set_level("INFO")
+    odd = {
+        "messages": [{"role": "user", "content": "a <|end|> b", "name": "Amina"}, {"role": "assistant", "content": "é"}]
+    }
+    rows = [*(talk(i) for i in range(60)), odd, {"messages": []}, talk(90) | {"column": 1}]
+    options = {"on_bad_row": "skip", "max_seq_length": 64}
+
+    def files(name: str, lines: list[Any], cache: str = "cache") -> dict[str, bytes]:
+        prepare(tmp_path / cache, train_file_path=write(tmp_path / "train.jsonl", lines), **options)
+        folder = (tmp_path / "prepared").rename(tmp_path / name)
+        return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    first = files("first", rows)
+    assert "came from the cache" not in caplog.text
+    assert files("again", rows) == first
+    assert f"The tokens of {len(rows)} rows came from the cache" in caplog.text
+    longer = [*rows, *(talk(i) for i in range(100, 110))]
+    from_cache = files("longer", longer)
+    assert files("fresh", longer, "empty") == from_cache
+    reused = [int(record.args[0]) for record in caplog.records if "came from the cache" in record.msg and record.args]
+    assert len(reused) == 2 and reused[0] == len(rows) and reused[1] > len(rows) / 2
+
+
+def test_a_few_rows_are_not_kept(prepare: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    prepare(tmp_path / "cache", train_file_path=write(tmp_path / "train.jsonl", [talk(i) for i in range(20)]))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_step_keeps_what_it_tokenized_in_the_cache_of_its_settings(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAFUNZO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(prepare_data, "CACHED_ROWS", 20)
+    train = write(tmp_path / "train.jsonl", [talk(i) for i in range(20)])
+    complete(prepare_data, ["--model", model, "--train_file_path", train, "--prepared", tmp_path / "prepared"])
+    (entry,) = {path.parent for path in (tmp_path / "cache").rglob("*.rows")}
+    assert entry.parent == tmp_path / "cache" / "tokens"
+    assert entry in [path for pattern in CACHED for path in (tmp_path / "cache").glob(pattern)]
+
+
+def test_other_processes_change_no_byte(
+    prepare: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = write(tmp_path / "train.jsonl", [talk(i) for i in range(60)])
+    whole = prepare(train_file_path=train)
+    (tmp_path / "prepared").rename(tmp_path / "whole")
+    monkeypatch.setattr(prepare_data, "worker_count", lambda rows: 2)
+    assert prepare(train_file_path=train) == whole
+    for name in ("train.parquet", "raw/train.jsonl", "report.json", "preview.json"):
+        assert (tmp_path / "prepared" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_rows_but_for_what_tells_them_apart(
+    prepare: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_cache, "MOST_BYTES", 10_000)
+    peaks = []
+    for name, count in (("warm", 20), ("few", 60), ("many", 360)):
+        rows = [talk(i) for i in range(count)]
+        for row in rows:
+            row["messages"][0]["content"] += " why" * 250
+        path = write(tmp_path / f"{name}.jsonl", rows)
+        del rows, row
+        tracemalloc.start()
+        try:
+            prepare(train_file_path=path, batch_size=10)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+        (tmp_path / "prepared").rename(tmp_path / name)
+    assert peaks[2] - peaks[1] < 300 * 1000  # bytes a row; each has 1,000 of text and 4,000 of tokens
