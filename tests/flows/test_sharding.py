@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, MixtralConfig
+from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig
 
 from tests.support.tiny_training import SIZES, learnable_rows, write_base, write_prepared
 from tests.support.training_run import FULL, LORA, history, train
@@ -46,7 +46,9 @@ def scenario(kind: str, strategy: dict, name: str, **more) -> dict:
     return {"name": name, **alone, "values": alone["values"] | strategy, **more}
 
 
+WEIGHED = LORA | FSDP | {"max_steps": 1, "evaluation_strategy": "disable"}
 QUICK = [
+    {"name": "fsdp-weighed", "values": WEIGHED, "base": "wide", "is_weighed": True},
     scenario("LoRA", ZERO, "zero-LoRA"),
     scenario("tied", FSDP, "fsdp-tied"),
     scenario("LoRA", FSDP, "fsdp-LoRA"),
@@ -89,6 +91,8 @@ def made(folder: Path) -> Path:
     torch.manual_seed(0)
     mixture = MixtralConfig(**SIZES, num_local_experts=4, num_experts_per_tok=2)
     AutoModelForCausalLM.from_config(mixture).save_pretrained(folder / "mixture")
+    wide = LlamaConfig(**SIZES | {"hidden_size": 128, "num_hidden_layers": 6})
+    AutoModelForCausalLM.from_config(wide).save_pretrained(folder / "wide")
     write_prepared(folder / "prepared", learnable_rows(24), learnable_rows(8, seed=1))
     return folder
 
@@ -169,6 +173,23 @@ def test_a_checkpoint_is_written_as_one_process_writes_it(quick):
             }
             for key, tensor in one.items():
                 torch.testing.assert_close(tensor, other[key], rtol=1e-3, atol=1e-5, msg=f"{name} {file} {key}")
+
+
+def test_no_process_ever_holds_more_of_a_base_that_is_sharded_than_its_part_and_a_block(quick):
+    """Nor while it is read, nor while its blocks are proven, nor when it is handed to FSDP2."""
+    whole = (quick / "wide" / "model.safetensors").stat().st_size
+    held = [ending["held_bytes"] for ending in endings(quick, "fsdp-weighed")]
+    assert all(0.4 * whole < one < 0.65 * whole for one in held), (held, whole)
+
+
+def test_a_network_that_is_sharded_is_run_as_one_that_is_whole(quick):
+    """It is found out how it may be run, though no rank has all weights for that."""
+    for name, kind in (("fsdp-LoRA", "LoRA"), ("fsdp-tied", "tied")):
+        ours, theirs = (
+            json.loads((path / "finetune_args.json").read_text()) for path in (quick / name, alone(quick, kind))
+        )
+        assert ours["rows_packed"] is theirs["rows_packed"] is True
+        assert ours["memory_plan"]["head_chunk"] == theirs["memory_plan"]["head_chunk"] > 0
 
 
 @pytest.mark.parametrize("name", ["zero-LoRA", "zero3-LoRA", "fsdp-LoRA"])

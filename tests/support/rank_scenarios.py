@@ -4,19 +4,25 @@ FOLDER/scenarios.json lists the runs, which are taken one after the other by the
 longer than all of them. Each leaves its output in FOLDER/<name> and how it ended on each rank in FOLDER/<name>.<rank>.json.
 """
 
+import gc
 import json
 import logging
 import os
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import distributed
 
+from mafunzo.compute.training import run as steps
 from mafunzo.compute.training.arguments import TrainingArguments
+from mafunzo.compute.training.fsdp import local
 from mafunzo.compute.training.objectives.objective import BatchLoss
 from mafunzo.compute.training.objectives.supervised import Supervised
 from mafunzo.compute.training.run import TrainingRequest
@@ -70,8 +76,12 @@ def run(
     source: str = "",
     base: str = "base",
     deepspeed: dict[str, Any] | None = None,
+    is_weighed: bool = False,
 ) -> dict[str, Any]:
-    """source: a checkpoint of another run, from which this one goes on. deepspeed: a configuration of one's own."""
+    """source: a checkpoint of another run, from which this one goes on. deepspeed: a configuration of one's own.
+
+    is_weighed: the ending says how many bytes of tensors this process held at most as its network was got ready.
+    """
     if source and os.environ["RANK"] == "0":
         shutil.copytree(folder / source, folder / name / Path(source).name)
     distributed.barrier()
@@ -84,15 +94,46 @@ def run(
         metrics=MetricLog(folder / f"{name}.jsonl"),
         deepspeed=deepspeed and deepspeed_config(json.dumps(deepspeed), "deepspeed", DEFAULTS | values),
     )
+    held = [0]
     try:
-        finetune(request)
+        with weighing(held) if is_weighed else nullcontext():
+            finetune(request)
     except MafunzoError as error:
         if disturbance and disturbance[0] == "error":
             raise
         return {"error": str(error)}
     except SystemExit as end:
         return {"exit": end.code}
-    return {}
+    return {"held_bytes": max(held)} if is_weighed else {}
+
+
+@contextmanager
+def weighing(held: list[int]) -> Iterator[None]:
+    """Note what the process holds once weights are read, and once they are sharded."""
+
+    def noting(step: Any) -> Any:
+        def noted(*arguments: Any) -> Any:
+            held.append(held_bytes())
+            result = step(*arguments)
+            held.append(held_bytes())
+            return result
+
+        return noted
+
+    with patch.multiple(steps, save_less=noting(steps.save_less), shard=noting(steps.shard)):
+        yield
+
+
+def held_bytes() -> int:
+    """Return the bytes of the numbers of all tensors that are alive, each place once: what is mapped of a file and that no
+    tensor reaches takes no memory."""
+    gc.collect()
+    tensors = [local(one) for one in gc.get_objects() if isinstance(one, torch.Tensor)]
+    places = dict[int, int]()
+    for tensor in tensors:
+        if tensor.device.type == "cpu":
+            places[tensor.data_ptr()] = max(tensor.nbytes, places.get(tensor.data_ptr(), 0))
+    return sum(places.values())
 
 
 if __name__ == "__main__":

@@ -5,14 +5,14 @@ Only safetensors are read: a pickle runs whatever code its author put in. The fo
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from mafunzo.compute.model.lora import CONFIG_FILE, load_adapter, merge_adapter
@@ -39,24 +39,27 @@ def load_network(
     device: torch.device | str = "cpu",
     trust_remote_code: bool = False,
     attention: str | None = None,
+    prepared: Callable[[PreTrainedModel], None] | None = None,
 ) -> PreTrainedModel:
     """Return the network of the Hugging Face folder `base`, in eval mode.
 
     adapter: an adapter folder (peft's format), put on the base's layers, or added into their weights if `merge`.
     dtype: None keeps the dtype that the weights are stored in. attention: a name of transformers' attention interface.
+    prepared: changes the network once it is made, without numbers, and before they are read (weights that become parts).
     Raises `UnsafeModel` for pickled weights, or for code without `trust_remote_code`; `InvalidFile` for unusable files.
     """
     config = check_folder(base, trust_remote_code)
     disable_progress_bar()
     options: dict[str, Any] = {"attn_implementation": attention} if attention else {}
     try:
-        network, info = AutoModelForCausalLM.from_pretrained(
+        loader = AutoModelForCausalLM if prepared is None else _class_of(base, trust_remote_code, prepared)
+        network, info = loader.from_pretrained(
             str(base),
             dtype=dtype or "auto",
             use_safetensors=True,
             local_files_only=True,
-            trust_remote_code=trust_remote_code,
             output_loading_info=True,
+            **({"trust_remote_code": trust_remote_code} if prepared is None else {}),
             **options,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -72,6 +75,20 @@ def load_network(
     network.eval()
     assert isinstance(network, PreTrainedModel)
     return network
+
+
+def _class_of(base: Path, trust_remote_code: bool, prepared: Callable[[PreTrainedModel], None]) -> Any:
+    """Return the class of a folder's network, whose networks are changed as they are made."""
+    config = AutoConfig.from_pretrained(str(base), local_files_only=True, trust_remote_code=trust_remote_code)
+    with torch.device("meta"):
+        own: Any = type(AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code))
+
+    def made(network: PreTrainedModel, *arguments: Any, **options: Any) -> None:
+        own.__init__(network, *arguments, **options)
+        network.__class__ = own
+        prepared(network)
+
+    return type(own.__name__, (own,), {"__init__": made, "__module__": own.__module__})
 
 
 def exact_length(config: Any) -> int | None:

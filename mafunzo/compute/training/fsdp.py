@@ -26,6 +26,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mafunzo.compute.training.arguments import TrainingArguments
 from mafunzo.compute.training.objectives.objective import BatchLoss
+from mafunzo.compute.training.parts import give_parts, names_of, take_parts
 from mafunzo.compute.training.ranks import Ranks
 from mafunzo.compute.training.snapshot import Gathered, OptimizerState, weights_of
 
@@ -37,13 +38,16 @@ class Root(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, work: Callable[[], BatchLoss]) -> tuple[Tensor, BatchLoss]:
-        result = work()
-        return result.loss_sum, result
+    def forward(self, work: Callable[[], Any]) -> Any:
+        return work()
 
 
 def shard(network: PreTrainedModel, ranks: Ranks, device: torch.device) -> Root:
-    """Share the network's weights out among the ranks, in place; an optimizer is made of its parameters after that."""
+    """Share out among the ranks, in place, a network of which each has parts (parts.py) and perhaps a whole adapter.
+
+    An optimizer is made of its parameters after that.
+    """
+    parts = names_of(network, take_parts(network, device))
     mesh = init_device_mesh(device.type, (ranks.size,))
     for layer in [module for module in network.modules() if isinstance(module, GradientCheckpointingLayer)]:
         fully_shard(layer, mesh=mesh, reshard_after_forward=True)
@@ -54,6 +58,7 @@ def shard(network: PreTrainedModel, ranks: Ranks, device: torch.device) -> Root:
             module.set_gradient_divide_factor(1.0)  # losses are shares of the step's already
             module.set_force_sum_reduction_for_comms(True)  # gloo has no other
     cast(FSDPModule, root).set_reduce_scatter_unused_params(True)  # an expert that a rank had no token for
+    give_parts(parts)
     return root
 
 
@@ -69,7 +74,7 @@ class FullySharded:
         self._max_norm, self._is_adapter = arguments.max_grad_norm, arguments.apply_lora
 
     def forward(self, work: Callable[[], BatchLoss]) -> BatchLoss:
-        loss_sum, result = self._root(work)
+        loss_sum, result = self._root(lambda: _flat(work()))
         return BatchLoss(loss_sum, result.counts)
 
     def backward(self, loss: Tensor, is_last: bool) -> None:
@@ -152,6 +157,11 @@ class FullySharded:
 
     def load_scaler_state(self, state: Mapping[str, Any]) -> None:
         pass
+
+
+def _flat(result: BatchLoss) -> tuple[Tensor, BatchLoss]:
+    """Return a pass's result as a tuple, in which its root finds the tensor that it came to."""
+    return result.loss_sum, result
 
 
 def local(tensor: Any) -> Tensor:

@@ -33,6 +33,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mafunzo.compute.model.lora import LoraLinear
+from mafunzo.compute.training.parts import gathered_weights
 from mafunzo.errors import MafunzoError
 
 logger = logging.getLogger(__name__)
@@ -146,12 +147,14 @@ def _epsilon(module: nn.Module) -> float | None:
 
 def _equal_way(module: nn.Module) -> Callable[..., Tensor] | None:
     """Return the first way to run a block that gives what its own gives, output and gradients; None if there is none."""
-    weights = list(module.parameters())
     width = _width(module)
-    x = torch.randn(1, PROBE_ROWS, width, device=weights[0].device).to(weights[0].dtype)
     try:
-        expected = _run(module, module.forward, x)
-        return next((way for way in _ways(module) if _is_equal(_run(module, way.__get__(module), x), expected)), None)
+        with gathered_weights(module):
+            weights = list(module.parameters())
+            x = torch.randn(1, PROBE_ROWS, width, device=weights[0].device).to(weights[0].dtype)
+            expected = _run(module, module.forward, x)
+            ways = _ways(module)
+            return next((way for way in ways if _is_equal(_run(module, way.__get__(module), x), expected)), None)
     except (MafunzoError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         logger.debug("%s can't be tried: %s", type(module).__name__, error)
         return None

@@ -2,8 +2,9 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,11 +20,12 @@ from mafunzo.compute.training.arguments import TrainingArguments
 from mafunzo.compute.training.batch import Batch, RowFormat, Rows, read_rows
 from mafunzo.compute.training.data_order import DataOrder
 from mafunzo.compute.training.distributed import Stepper, make_stepper
-from mafunzo.compute.training.fsdp import shard
+from mafunzo.compute.training.fsdp import Root, shard
 from mafunzo.compute.training.network import PackedNetwork, attention_for, prepare
 from mafunzo.compute.training.objectives.objective import BatchLoss, Objective
 from mafunzo.compute.training.objectives.supervised import Supervised
 from mafunzo.compute.training.optimizer import make_optimizer
+from mafunzo.compute.training.parts import load_parts
 from mafunzo.compute.training.ranks import ALONE, Ranks
 from mafunzo.compute.training.recomputation import save_less
 from mafunzo.compute.training.schedule import make_schedule
@@ -138,16 +140,16 @@ def assemble(request: TrainingRequest, ranks: Ranks = ALONE) -> Run:
     _require_processes(arguments, ranks, device)
     precision = choose(arguments.precision, arguments.apply_lora, device)
     _seed(arguments)
-    network = load_network(
-        request.base,
-        dtype=precision.weights,
-        device=device,
-        trust_remote_code=arguments.trust_remote_code,
-        attention=attention_for(device),
-    )
-    packed = prepare(network)
+    is_sharded = arguments.data_parallel_strategy == "fsdp" and ranks.size > 1
+    network = _load(request, precision, device, ranks, is_sharded)
+    packed = None if is_sharded else prepare(network)
     adapter = _make_trainable(network, request)
     save_less(network)
+    size = NetworkSize.of(network)
+    root = shard(network, ranks, device) if is_sharded else None
+    if packed is None:  # its weights are whole within a pass of the root only; an adapter that is new changes nothing
+        with torch.no_grad():
+            packed = cast(PackedNetwork, cast(Root, root)(partial(prepare, network)))
     if arguments.gradient_checkpointing:  # activation recomputation: the backward pass runs each layer's forward again
         network.activation_checkpointing_enable({"use_reentrant": False})
     order = DataOrder(
@@ -158,8 +160,6 @@ def assemble(request: TrainingRequest, ranks: Ranks = ALONE) -> Run:
         max_steps=arguments.max_steps,
         seed=arguments.seed,
     )
-    size = NetworkSize.of(network)
-    root = shard(network, ranks, device) if arguments.data_parallel_strategy == "fsdp" and ranks.size > 1 else None
     optimizer = make_optimizer(network, arguments)
     stepper = make_stepper(network, optimizer, arguments, precision, device, ranks, request.zero, root)
     _seed_dropout(arguments, ranks)
@@ -178,6 +178,16 @@ def assemble(request: TrainingRequest, ranks: Ranks = ALONE) -> Run:
         stepper=stepper,
         ranks=ranks,
     )
+
+
+def _load(
+    request: TrainingRequest, precision: Precision, device: torch.device, ranks: Ranks, is_sharded: bool
+) -> PreTrainedModel:
+    """Return the network of the base, with all weights, or where they are to be sharded with this rank's parts."""
+    dtype, trust, attention = precision.weights, request.arguments.trust_remote_code, attention_for(device)
+    if is_sharded:
+        return load_parts(request.base, ranks, dtype, trust, attention)
+    return load_network(request.base, dtype=dtype, device=device, trust_remote_code=trust, attention=attention)
 
 
 def base_name(base: Path) -> str | None:
