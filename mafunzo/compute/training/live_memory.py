@@ -133,14 +133,17 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._lives: list[int] = []
         self._logits_counts: list[int] = []
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Have torch not import its compiler for this, which takes a second, and more at each operation."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        for arg in args:
-            if isinstance(arg, Tensor):
-                self._add(arg, is_new=False)  # who was there before, whose views aren't new
         result = func(*args, **(kwargs or {}))
+        is_new = not (func.is_view or func._schema.is_mutable)  # else it may be of what was there before
         for tensor in result if isinstance(result, tuple | list) else (result,):
             if isinstance(tensor, Tensor):
-                self._add(tensor, is_new=True)
+                self._add(tensor, is_new)
         self._lives.append(self._live)
         self._logits_counts.append(self._logits)
         return result
