@@ -268,7 +268,7 @@ def _bound_head(run: Run, budget_bytes: float) -> tuple[int, int]:
     head, element_bytes = run.packed.head, run.precision.compute.itemsize
     if head is None:
         return 0, 0
-    vocabulary = int(head.weight_VH.shape[0])
+    vocabulary = run.size.vocabulary
     positions = head_positions(budget_bytes, vocabulary, element_bytes)
     limit_chunk(run.network, positions)
     return positions, chunk_bytes(positions, vocabulary, element_bytes)
@@ -328,7 +328,7 @@ def _counted(run: Run, row: int, most: int) -> PassMemory:
     weights = [weight for weight in run.network.parameters() if weight.requires_grad]
     if not isinstance(run.stepper, Replicated):
         return _counted_forward(run, row, most)
-    width = int(run.packed.head.weight_VH.shape[0]) if run.packed.head is not None else 0
+    width = run.size.vocabulary if run.packed.head is not None else 0
     long = trace_pass(lambda: _run_pass(run, row, most), weights, width)
     short = trace_pass(lambda: _run_pass(run, row, most // 2), weights, width) if most > 1 else long
     return PassMemory.of(short, long, weights)
@@ -433,7 +433,7 @@ def _surroundings(run: Run, longest: int, attention_bytes: float, head_chunk: in
 
 def _apart(run: Run, longest: int, head_chunk: int) -> Apart:
     element_bytes = run.precision.compute.itemsize
-    vocabulary = int(run.packed.head.weight_VH.shape[0]) if run.packed.head is not None else 0
+    vocabulary = run.size.vocabulary if run.packed.head is not None else 0
     block = 0
     if run.device.type == "cpu" and run.packed.packs:
         heads = int(run.network.config.get_text_config().num_attention_heads)

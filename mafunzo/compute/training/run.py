@@ -65,13 +65,14 @@ class NetworkSize:
     """How many numbers a network's weights have, whoever holds them.
 
     trained: of those that train. body: of all but embeddings and an untied head, which every token goes through. head: of the
-    head, tied or not.
+    head, tied or not; vocabulary: its rows.
     """
 
     weights: int
     trained: int
     body: int
     head: int
+    vocabulary: int
     without_embeddings: int
 
     @classmethod
@@ -87,6 +88,7 @@ class NetworkSize:
             trained=sum(weight.numel() for weight in weights if weight.requires_grad),
             body=without_embeddings - (0 if is_tied else numbers),
             head=numbers,
+            vocabulary=0 if head is None else int(head.weight.shape[0]),
             without_embeddings=without_embeddings,
         )
 

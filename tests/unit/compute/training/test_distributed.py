@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from mafunzo.compute.training.arguments import TrainingArguments
 from mafunzo.compute.training.batch import pack
+from mafunzo.compute.training.memory_plan import plan_memory
 from mafunzo.compute.training.objectives.objective import BatchLoss
 from mafunzo.compute.training.run import TrainingRequest, assemble
 from mafunzo.compute.training.zero3 import keep_weights_whole
@@ -107,3 +108,11 @@ def test_a_weight_that_no_pass_of_a_step_used_has_no_gradient_of_an_earlier_step
     loss = run.stepper.forward(lambda: BatchLoss(table(torch.tensor([3, 4])).sum(), Counter())).loss_sum
     run.stepper.backward(loss, is_last=True)
     assert run.stepper.step() == pytest.approx(8.0)  # 64 numbers of the table, each with a gradient of 1
+
+
+def test_stage_3_is_planned_with_the_logits_that_its_head_makes(tmp_path, base, prepared):
+    """Though between passes a rank has nothing of the head but its part."""
+    alone = {"apply_deepspeed": False, "deepspeed_stage": "2"}
+    zero, plain = (plan_memory(assembled(tmp_path, base, prepared, **values)) for values in ({}, alone))
+    assert (zero.head_chunk, zero.head_bytes) == (plain.head_chunk, plain.head_bytes)
+    assert zero.head_bytes > 0
