@@ -13,6 +13,7 @@ the kernel does as well, and a thread that is kept to one core can't make room f
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 TASKS = Path("/proc/self/task")
@@ -32,11 +33,12 @@ def cores_of_threads(cores: Sequence[int], threads: Iterable[int], kept: Mapping
 
 
 class Placement:
-    """Keeps threads of this process to cores, until they are let go of."""
+    """Keeps threads of this process to cores, until they are let go of. Its forks are free of that."""
 
     def __init__(self, cores: Collection[int]) -> None:
         self._cores = sorted(cores)
         self._kept: dict[int, int] = {}
+        os.register_at_fork(after_in_child=partial(os.sched_setaffinity, 0, self._cores))
 
     def keep(self, threads: Collection[int]) -> None:
         """Keep these threads to a core each, beside those that are kept already, if they are as many as a team has.

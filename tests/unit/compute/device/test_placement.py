@@ -69,6 +69,18 @@ def test_a_thread_that_was_started_by_one_that_is_kept_is_free(threads: list[int
         placement.release()
 
 
+def test_a_fork_of_a_thread_that_is_kept_is_free() -> None:
+    placement, own = Placement(CORES), threading.get_native_id()
+    try:
+        os.sched_setaffinity(own, {min(CORES)})
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if os.sched_getaffinity(0) == CORES else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        placement.release()
+
+
 @pytest.mark.skipif(len(CORES) < 2, reason="one core is everybody's")
 def test_fewer_threads_than_cores_are_left_to_the_kernel(threads: list[int]) -> None:
     Placement(CORES).keep(threads[1:])
