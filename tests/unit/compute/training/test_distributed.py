@@ -7,6 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from mafunzo.compute.device.precision import Precision
+from mafunzo.compute.training import run as run_module
 from mafunzo.compute.training.arguments import TrainingArguments
 from mafunzo.compute.training.batch import pack
 from mafunzo.compute.training.memory_plan import plan_memory
@@ -40,6 +42,19 @@ def test_deepspeed_takes_the_same_steps(tmp_path, base, prepared, values, stage,
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
         torch.testing.assert_close(tensor, theirs[name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("values", [LORA, FULL], ids=["LoRA", "full"])
+def test_stage_3_takes_the_same_steps_in_bfloat16(tmp_path, base, prepared, values, monkeypatch):
+    """Also where a processor has no instructions for it: an adapter in float32 beside weights in bfloat16, or all in float32."""
+    held = torch.bfloat16 if values["apply_lora"] else torch.float32
+    precision = Precision(torch.bfloat16, held, needs_autocast=not values["apply_lora"])
+    monkeypatch.setattr(run_module, "choose", lambda *_: precision)
+    values = values | {"max_steps": 2}
+    _, plain = train(tmp_path, base, prepared, "plain", **values)
+    _, zero = train(tmp_path, base, prepared, "zero", **values, apply_deepspeed=True, deepspeed_stage="3")
+    for key in ("loss", "grad_norm", "eval_loss"):
+        assert history(zero, key) == pytest.approx(history(plain, key), rel=1e-4)
 
 
 def test_a_configuration_of_ones_own_reaches_deepspeed(tmp_path, base, prepared, caplog, monkeypatch):
