@@ -187,7 +187,7 @@ class Driver:
         token, members, rank = os.urandom(4).hex(), list[Member](), 0
         for node_id, node in nodes.items():
             gpus = min(self._placement.gpus, node.gpus)
-            options = {"num_cpus": node.cpus, "num_gpus": gpus, "max_concurrency": 4, "max_restarts": 0, **_on(node_id)}
+            options = {"num_cpus": node.cpus, "num_gpus": gpus, "max_concurrency": 8, "max_restarts": 0, **_on(node_id)}
             actor = ray.remote(Node).options(**options).remote(node.host, job, step, attempt, token)
             members.append(Member(node, actor, self._placement.processes_on(node), rank))
             rank += members[-1].processes

@@ -58,7 +58,7 @@ from mafunzo.entities.job import (
     StepStatus,
 )
 from mafunzo.entities.sweep import BEST_TRIAL, BEST_VALUE
-from mafunzo.errors import JobFailed, MafunzoError, StorageFull
+from mafunzo.errors import Conflict, JobFailed, MafunzoError, StorageFull
 from mafunzo.tracking.atomic_json import write_json
 from mafunzo.tracking.step_folder import StepFolder
 
@@ -161,9 +161,16 @@ class Performer:
         logger.info("Started %s/%s, attempt %s", step.job, step.name, step.attempt)
 
     def _on_cluster(self, placement: Placement, ready: Prepared) -> list[str]:
-        """Return the command of the process that has a step run on a cluster; raises `NotFound` for one that was deleted."""
-        address = self._records.computes.get(placement.compute).address
-        return driver_command(address, placement, ready.command, ready.variables)
+        """Return the command of the process that has a step run on a cluster.
+
+        Raises `NotFound` for one that was deleted since the job was planned, `Conflict` for one of another kind by now.
+        """
+        compute = self._records.computes.get(placement.compute)
+        if not compute.is_ray:
+            raise Conflict(
+                f"Compute '{compute.name}' was a Ray cluster when the job was planned, and is none any more."
+            )
+        return driver_command(compute.address, placement, ready.command, ready.variables)
 
     def _token_of(self, compute: str) -> str:
         return token_of(self._home, compute) or environment_token()

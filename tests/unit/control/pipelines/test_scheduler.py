@@ -14,8 +14,11 @@ import pytest
 
 from mafunzo.control.launcher import local
 from mafunzo.control.launcher.local import ExitRecord, LocalLauncher
+from mafunzo.control.pipelines import performer
 from mafunzo.control.pipelines.attempt import SAVES_FIRST
 from mafunzo.control.pipelines.performer import PATIENT_GRACE_S
+from mafunzo.control.store.cluster_token import keep_token
+from mafunzo.entities.compute import Compute, Placement
 from mafunzo.entities.environment import Environment
 from mafunzo.entities.job import Job, JobStatus, Resources, Step, StepStatus
 from mafunzo.tracking.step_folder import StepFolder
@@ -733,3 +736,32 @@ def test_a_user_s_own_step_that_the_system_ended_for_memory_fails(bench: Bench) 
     bench.run("j", FRUGAL)
     step = bench.step("j", "finetune")
     assert (step.attempt, step.error["code"], step.memory_budget_mb) == (1, "out_of_memory", 0)
+
+
+def submit_placed(bench: Bench, compute: Compute) -> None:
+    """Submit a job whose step is placed on a cluster; `compute` is what has that name by now."""
+    bench.records.computes.put(compute)
+    bench.submit("j", shell("one", "echo hi > ${{outputs.out}}"))
+    (step,) = bench.records.steps.of("j")
+    bench.records.steps.update(replace(step, spec=replace(step.spec, placement=Placement("lab"))))
+
+
+def test_a_step_on_a_cluster_is_started_as_its_driver_which_alone_has_the_token(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def driver_command(address: str, placement: Placement, command: str, variables: Mapping[str, str]) -> list[str]:
+        return ["bash", "-c", f"echo {address} {placement.compute} ${{#RAY_AUTH_TOKEN}}; {command}"]
+
+    monkeypatch.setattr(performer, "driver_command", driver_command)
+    keep_token(bench.home, "lab", "ab" * 16)
+    submit_placed(bench, Compute("lab", "", address="10.0.0.1:6379"))
+    assert bench.finish("j").status is JobStatus.COMPLETED
+    assert bench.log("j", "one") == "10.0.0.1:6379 lab 32\n"
+    assert bench.read("j", "one") == "hi\n"
+
+
+def test_a_step_whose_cluster_was_replaced_meanwhile_is_failed_with_that(bench: Bench) -> None:
+    submit_placed(bench, Compute("lab", "Standard_D2s_v3"))
+    job = bench.finish("j")
+    assert job.status is JobStatus.FAILED and job.error is not None
+    assert "Compute 'lab' was a Ray cluster when the job was planned, and is none any more" in job.error["message"]
