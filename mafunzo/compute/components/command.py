@@ -40,6 +40,11 @@ class Arguments:
     memory_budget_mb: float = 0.0
     cache: Path | None = None
 
+    @property
+    def proofs(self) -> Path | None:
+        """The folder of what was proven of networks before."""
+        return None if self.cache is None else self.cache / "proofs"
+
     def path(self, name: str) -> Path:
         """Return a path input; raises `InvalidParameter` if it is missing."""
         path = self.paths[name]

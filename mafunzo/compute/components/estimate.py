@@ -64,6 +64,7 @@ def _estimate(arguments: Arguments, scratch: Path, ranks: Ranks) -> Estimate:
             output=scratch,
             arguments=TrainingArguments.from_values(arguments.values),
             deepspeed=deepspeed_of(arguments),
+            proofs=arguments.proofs,
         ),
         ranks,
     )

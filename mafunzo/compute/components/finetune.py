@@ -29,6 +29,7 @@ def work(arguments: Arguments) -> None:
             output=output,
             arguments=TrainingArguments.from_values(arguments.values),
             deepspeed=deepspeed_of(arguments),
+            proofs=arguments.proofs,
             metrics=arguments.metrics,
             earlier=earlier_outputs(output),
             memory_budget_bytes=round(arguments.memory_budget_mb * 2**20),

@@ -4,25 +4,20 @@ A checkpoint's manifest names them, so that who goes on from it knows whether th
 for bit, or within the rounding of sums that are taken in another order.
 """
 
-import hashlib
 import logging
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import lru_cache
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from mafunzo.compute.training.proof import code_sha256
 from mafunzo.compute.training.run import Run
 from mafunzo.compute.training.tightening import Tightness
 
 logger = logging.getLogger(__name__)
-
-CODE = ("chat", "device", "model", "training")
-"""The packages of the compute plane whose code a training step runs."""
 
 
 def circumstances(run: Run, tightness: Tightness) -> dict[str, Any]:
@@ -72,17 +67,6 @@ def use_threads(threads: int | None) -> None:
     if threads and threads < torch.get_num_threads():
         logger.info("Computes with %d threads, as before, of %d", threads, torch.get_num_threads())
         torch.set_num_threads(threads)
-
-
-@lru_cache(maxsize=1)
-def code_sha256() -> str:
-    """Return the hash of the code that training runs."""
-    root = Path(__file__).parents[1]
-    files = sorted(path for package in CODE for path in (root / package).rglob("*.py"))
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
-    return digest.hexdigest()
 
 
 def _device(device: torch.device) -> str:

