@@ -23,6 +23,12 @@ from mafunzo.errors import NotSupported
 NAME = "mafunzo_paged"
 ROW_BY_ROW = frozenset({"cpu"})
 """Devices where one call a row costs less than gathering the keys of all rows for one call; others start work too slowly."""
+SPLIT_FROM = 1 << 20
+"""From so many numbers of keys and values on, runs that lie apart are attended to apart rather than concatenated.
+
+Measured on one AVX-512 core, rows of 264 tokens, 192 of them shared: 16 rows with 32 key heads of 96 took 10 ms a layer, and
+concatenated 62; 4 rows with 3 key heads of 64 took 0.9 and 0.4.
+"""
 KNOWN_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 
 Pattern = Callable[..., Tensor]
@@ -40,6 +46,11 @@ class View:
     runs: tuple[Run, ...]
     mask: Tensor | None = None
     is_causal: bool = False
+
+    @property
+    def is_split(self) -> bool:
+        """Whether it is one query that sees all keys of several runs."""
+        return len(self.runs) > 1 and self.mask is None and self.columns.stop - self.columns.start == 1
 
 
 @dataclass(frozen=True)
@@ -119,7 +130,15 @@ def row_attention(
     if attention_mask.together is not None:
         columns = attention_mask.together.columns_B
         output[0, columns] = _attend_together(module, query, key, value, attention_mask.together, softcap, options)
-    for row in attention_mask.rows:
+    rows = attention_mask.rows
+    if query.device.type == "cpu" and softcap is None and key.shape[-1] == value.shape[-1]:
+        apart = [row for row in rows if row.is_split]
+        tokens = sum(length for row in apart for _, length in row.runs)
+        if apart and 2 * tokens * key.shape[1] * key.shape[3] >= SPLIT_FROM:
+            columns = torch.tensor([row.columns.start for row in apart])
+            output[0, columns] = _attend_split(query, key, value, apart, options.get("scaling"))
+            rows = tuple(row for row in rows if not row.is_split)
+    for row in rows:
         q = query[:, :, row.columns]
         if q.shape[2] == 1 and row.mask is None and softcap is None:
             output[:, row.columns] = _attend_one(q, key, value, row.runs, options.get("scaling"))
@@ -201,6 +220,39 @@ def _attend_one(query: Tensor, key: Tensor, value: Tensor, runs: Sequence[Run], 
     q = query.reshape(1, key.shape[1], heads // key.shape[1], width)
     k, v = _joined(key, runs), _joined(value, runs)
     return scaled_dot_product_attention(q, k, v, scale=scaling).reshape(1, 1, heads, value.shape[-1])
+
+
+def _attend_split(query: Tensor, key: Tensor, value: Tensor, views: Sequence[View], scaling: float | None) -> Tensor:
+    """Return the attention of rows of one token whose keys lie in several runs, [rows, heads, D]; nothing is concatenated.
+
+    A softmax over two runs is the average of the softmax over each, weighted by the sums of their exponentials, whose
+    logarithms the kernel tells (as FlashDecoding does). Rows that share a run, a prefix, read it in one call.
+    """
+    rows_by_run: dict[Run, list[int]] = {}
+    for i, view in enumerate(views):
+        for run in view.runs:
+            rows_by_run.setdefault(run, []).append(i)
+    q = query[0][:, [view.columns.start for view in views]]  # [heads, rows, D]
+    heads, _, width = q.shape
+    groups = heads // key.shape[1]
+    outputs, sums = [], []
+    for (start, length), rows in rows_by_run.items():
+        # [key heads, rows x query heads of each, D]: the rows that share a run are further queries of it.
+        queries = q[:, rows].view(key.shape[1], groups, len(rows), width).flatten(1, 2)[None]
+        keys, values = (states[:, :, start : start + length] for states in (key, value))
+        output, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            queries, keys, values, scale=scaling
+        )
+        outputs.append(output.reshape(heads, len(rows), width).transpose(0, 1))
+        sums.append(log_sum.reshape(heads, len(rows)).t())
+    index = torch.tensor([row for rows in rows_by_run.values() for row in rows])
+    log_sums, parts = torch.cat(sums), torch.cat(outputs).float()
+    largest = log_sums.new_full((len(views), heads), -torch.inf)
+    largest.scatter_reduce_(0, index[:, None].expand_as(log_sums), log_sums, "amax")
+    weights = (log_sums - largest[index]).exp()
+    total = weights.new_zeros((len(views), heads)).index_add_(0, index, weights)
+    merged = parts.new_zeros((len(views), heads, width)).index_add_(0, index, parts * weights[..., None])
+    return (merged / total[..., None]).to(query.dtype)
 
 
 def _attend_together(

@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers.masking_utils import causal_mask_function
 
+from mafunzo.compute.inference import attention
 from mafunzo.compute.inference.attention import View, Views, attend_by_rows, row_attention, row_mask
 from mafunzo.compute.inference.executor import Row
 from mafunzo.compute.inference.kv_cache import Run, Window
@@ -82,6 +83,34 @@ def test_a_soft_cap_so_wide_that_it_caps_nothing_is_plain_attention() -> None:
     torch.testing.assert_close(capped, plain, rtol=1e-4, atol=1e-5)
     tight, _ = row_attention(MODULE, query, key, value, mask, softcap=0.1)
     assert not torch.allclose(tight, plain, atol=1e-2)
+
+
+@pytest.mark.parametrize("key_heads", [1, 2, 4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("split_from", [0, 1 << 20], ids=["apart", "concatenated"])
+def test_runs_that_lie_apart_are_attended_to_as_if_they_were_one(
+    key_heads: int, dtype: torch.dtype, split_from: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows 0 and 1 share a prefix; row 2 is in one piece; row 3 has three runs, one of a single token."""
+    monkeypatch.setattr(attention, "SPLIT_FROM", split_from)
+    generator = torch.Generator().manual_seed(1)
+    query = torch.randn(1, 4, 4, 8, generator=generator).to(dtype)
+    key, value = torch.randn(2, 1, key_heads, 400, 8, generator=generator).to(dtype)
+    key[:, :, :48] *= 30  # the sums of exponentials are far apart
+    rows = [((0, 48), (64, 5)), ((0, 48), (128, 30)), ((200, 33),), ((300, 1), (40, 8), (320, 16))]
+    views = Views(tuple(View(slice(i, i + 1), runs) for i, runs in enumerate(rows)))
+    output, _ = row_attention(MODULE, query, key, value, views)
+    for i, runs in enumerate(rows):
+        places = [place for start, length in runs for place in range(start, start + length)]
+        groups = 4 // key_heads
+        keys, values = (states[:, :, places].repeat_interleave(groups, 1).float() for states in (key, value))
+        expected = torch.nn.functional.scaled_dot_product_attention(query[:, :, i : i + 1].float(), keys, values)
+        torch.testing.assert_close(
+            output[0, i].float(),
+            expected[0, :, 0],
+            rtol=2e-2 if dtype == torch.bfloat16 else 1e-4,
+            atol=2e-2 if dtype == torch.bfloat16 else 1e-5,
+        )
 
 
 def test_attention_sinks_are_refused() -> None:

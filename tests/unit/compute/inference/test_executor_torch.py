@@ -117,7 +117,11 @@ def test_the_network_without_slots_computes_what_it_did_before(architecture: str
 
 @pytest.mark.parametrize("architecture", ["llama", "phi3", "gemma2", "gemma3", "gpt2"])
 @pytest.mark.parametrize("chunk", [1000, 7])
-def test_blocks_that_lie_apart_give_the_same_tokens(architecture: str, chunk: int) -> None:
+@pytest.mark.parametrize("split_from", [0, 1 << 20], ids=["apart", "concatenated"])
+def test_blocks_that_lie_apart_give_the_same_tokens(
+    architecture: str, chunk: int, split_from: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "SPLIT_FROM", split_from)
     network = make_network(architecture)
     expected = [plain_greedy(network, prompt) for prompt in prompts()]
     assert batched_greedy(TorchExecutor(network), prompts(), chunk, scattered(60)) == expected
