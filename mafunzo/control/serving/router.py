@@ -149,8 +149,8 @@ class Exchange:
         if _is_waking(self.deployment):
             await self._wake()
         try:
-            async with asyncio.timeout(timeout_s):
-                return await self._try(path, body, headers, wait)
+            async with asyncio.timeout(timeout_s) as limit:
+                return await self._try(path, body, headers, wait, limit)
         except TimeoutError as error:
             raise wait.timed_out(self.deployment, timeout_s) from error
 
@@ -166,7 +166,20 @@ class Exchange:
                 f"{idle.initial_delay_s:g} s. Why: mafunzo endpoint show {idle.endpoint}"
             ) from error
 
-    async def _try(self, path: str, body: bytes, headers: Mapping[str, str], wait: "_Wait") -> Answer:
+    async def _wake_if_idle(self, limit: asyncio.Timeout) -> None:
+        """Where the last worker ended for want of requests just when this one came: wait as any other that wakes it."""
+        newest = await self._router.look(self._current[0].name)
+        self._read(self._current if newest is None else newest)
+        workers = [one for each in self._current[1] if each.name == self.deployment.name for one in each.workers]
+        if workers and not live_workers(workers) and _is_waking(workers[0]):
+            limit.reschedule(None)
+            self._move_to(workers[0])
+            await self._wake()
+            limit.reschedule(asyncio.get_running_loop().time() + self.deployment.request_timeout_s)
+
+    async def _try(
+        self, path: str, body: bytes, headers: Mapping[str, str], wait: "_Wait", limit: asyncio.Timeout
+    ) -> Answer:
         """Send the request until a worker answers it, `RETRIES` more times.
 
         A sending that no worker took doesn't count, nor one whose worker another request ended.
@@ -185,9 +198,10 @@ class Exchange:
                     trial.begin()
                 return await self._router.forward(slot.worker, path, body, headers, slot)
             except NoWorker:
-                pass
+                await self._wake_if_idle(limit)
             except _NotReached:
                 self._gone.add(_worker(self.deployment))
+                await self._wake_if_idle(limit)
             except _Unanswered as error:
                 deployment = self.deployment
                 if trial is not None:

@@ -703,3 +703,22 @@ def test_what_one_worker_left_unanswered_is_sent_to_another_of_its_deployment() 
     bench.run(work, echo)
     assert asked and bench.unanswered() == len(asked)
     assert bench.requests(200) == 3
+
+
+@pytest.mark.parametrize("is_known", [False, True], ids=["its worker is gone", "its record says so already"])
+def test_a_request_that_comes_just_when_the_last_worker_ends_wakes_the_next(is_known: bool) -> None:
+    bench = Bench()
+
+    async def work() -> None:
+        was = Supervision(was_healthy=True)
+        ended = deployment(NOBODY, supervision=was)
+        idle = deployment(None, status=DeploymentStatus.IDLE, supervision=was)
+        bench.records = [[idle]] * 8 + [[deployment(bench.port, attempt=2)]]
+        with bench.open(ended) as exchange:
+            if is_known:
+                exchange._read_s -= 1.0  # it stood in the queue for a while
+            answer = await exchange.ask(PATH, b"hello", {})
+            assert await answer.read() == b"hello"
+
+    bench.run(work, echo)
+    assert bench.requests(200) == 1
