@@ -51,8 +51,13 @@ _work: Work | None = None
 
 
 def worker_count(rows: int) -> int:
-    """Return how many processes prepare so many rows; 0 where this one does."""
-    count = min(usable_cpus(), rows // ROWS_A_WORKER)
+    """Return how many processes prepare so many rows; 0 where this one does.
+
+    A step that holds fewer cores than the machine has is told by OpenMP's variable, as its libraries are.
+    """
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    cores = min(usable_cpus(), int(threads)) if threads.isdecimal() and int(threads) else usable_cpus()
+    count = min(cores, rows // ROWS_A_WORKER)
     return count if count > 1 and sys.platform == "linux" else 0
 
 

@@ -65,18 +65,25 @@ def test_an_error_of_a_worker_is_the_steps_own(workers: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cores", "rows", "count"),
+    ("cores", "threads", "rows", "count"),
     [
-        pytest.param(1, 10**6, 0, id="one core"),
-        pytest.param(4, 1999, 0, id="few rows"),
-        pytest.param(4, 2000, 2, id="enough rows for two"),
-        pytest.param(4, 10**6, 4, id="all cores"),
+        pytest.param(1, None, 10**6, 0, id="one core"),
+        pytest.param(4, None, 1999, 0, id="few rows"),
+        pytest.param(4, None, 2000, 2, id="enough rows for two"),
+        pytest.param(4, None, 10**6, 4, id="all cores"),
+        pytest.param(4, "3", 10**6, 3, id="those that the step holds"),
+        pytest.param(4, "1", 10**6, 0, id="the one that the step holds"),
+        pytest.param(4, "16", 10**6, 4, id="no more than there are"),
+        pytest.param(4, "2,1", 10**6, 4, id="a list of levels"),
     ],
 )
 def test_there_is_a_worker_a_core_for_many_rows(
-    cores: int, rows: int, count: int, monkeypatch: pytest.MonkeyPatch
+    cores: int, threads: str | None, rows: int, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(row_workers, "usable_cpus", lambda: cores)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if threads:
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
     assert worker_count(rows) == count
 
 
