@@ -8,7 +8,7 @@ from mafunzo.compute.components import examine_gpu
 from mafunzo.compute.components.examine_gpu import Sizes, examine
 from mafunzo.compute.components.tiny_model import make
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.soak
 SIZES = Sizes(tiny=(2, 16), losses=(2, 16), speed=(2, 16))
 
 

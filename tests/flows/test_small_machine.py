@@ -67,7 +67,9 @@ def write_random(folder: Path, config: LlamaConfig) -> Path:
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("shape", "tokens", "rows"), [("135M", 512, 4), ("1B", 1024, 1)])
+@pytest.mark.parametrize(
+    ("shape", "tokens", "rows"), [("135M", 512, 4), pytest.param("1B", 1024, 1, marks=pytest.mark.soak)]
+)
 def test_a_machine_of_8_gb_trains_within_its_memory_as_planned(
     tmp_path: Path, shape: str, tokens: int, rows: int
 ) -> None:
