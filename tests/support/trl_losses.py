@@ -158,7 +158,7 @@ def _conditions(cell: Cell) -> Iterator[None]:
             return
         with (
             patch(f"{network}._reason_not_to_pack", lambda network: "the test says so."),
-            patch(f"{network}._head_if_equal", lambda network: None),
+            patch(f"{network}._is_head_equal", lambda network: False),
         ):
             yield
 

@@ -19,12 +19,9 @@ of afterwards. With another OpenMP, or where its user has set OMP_WAIT_POLICY or
 import ctypes
 import logging
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
-
-from mafunzo.compute.device.placement import Placement
 
 logger = logging.getLogger(__name__)
 
@@ -37,63 +34,48 @@ QUIET_LOOKS = 6
 """So many quiet looks in a row end a busy time."""
 LEAST_RUN_S = 0.05
 """Threads that ran for less since the last look tell nothing."""
-COMPUTING_SHARE = 0.25
-"""Threads that wanted a core for so much of what the most wanting one did since the last look are those that compute."""
 USERS_OWN = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 
 
 @dataclass(frozen=True)
 class RunTime:
-    """Seconds that a thread ran, and waited for a core while it was ready to run."""
+    """Seconds that all threads of a process ran, and waited for a core while they were ready to run."""
 
     ran_s: float = 0.0
     waited_s: float = 0.0
 
-    @property
-    def wanted_s(self) -> float:
-        """Seconds in which it wanted a core, whether it had one or not."""
-        return self.ran_s + self.waited_s
-
 
 @dataclass(frozen=True)
 class Watch:
-    """What was seen last: the threads' times, whether the machine is busy, for how many looks it has been quiet, and which
-    threads computed since the look before."""
+    """What was seen last: the threads' times, whether the machine is busy, and for how many looks it has been quiet."""
 
-    times: Mapping[int, RunTime] = field(default_factory=dict)
+    time: RunTime = RunTime()
     is_busy: bool = False
     quiet_looks: int = 0
-    computing: frozenset[int] = frozenset()
 
-    def after(self, times: Mapping[int, RunTime]) -> "Watch":
+    def after(self, time: RunTime) -> "Watch":
         """Return what is known with one more look."""
-        spans = {thread: _since(self.times.get(thread, RunTime()), time) for thread, time in times.items()}
-        wanted_s = sum(span.wanted_s for span in spans.values())
-        if wanted_s < LEAST_RUN_S:
-            return Watch(times, self.is_busy, self.quiet_looks)
-        most_s = max(span.wanted_s for span in spans.values())
-        computing = frozenset(thread for thread, span in spans.items() if span.wanted_s >= COMPUTING_SHARE * most_s)
-        share = sum(span.waited_s for span in spans.values()) / wanted_s
+        ran_s, waited_s = time.ran_s - self.time.ran_s, time.waited_s - self.time.waited_s
+        is_cut = ran_s < 0 or waited_s < 0  # a thread has ended, and its times are gone
+        if is_cut or ran_s + waited_s < LEAST_RUN_S:
+            return Watch(time, self.is_busy, self.quiet_looks)
+        share = waited_s / (ran_s + waited_s)
         if share >= BUSY_SHARE:
-            return Watch(times, True, 0, computing)
+            return Watch(time, is_busy=True)
         quiet_looks = self.quiet_looks + 1 if share <= QUIET_SHARE else 0
-        return Watch(times, self.is_busy and quiet_looks < QUIET_LOOKS, quiet_looks, computing)
+        return Watch(time, self.is_busy and quiet_looks < QUIET_LOOKS, quiet_looks)
 
 
-def _since(before: RunTime, now: RunTime) -> RunTime:
-    return RunTime(max(0.0, now.ran_s - before.ran_s), max(0.0, now.waited_s - before.waited_s))
-
-
-def run_times(tasks: Path = TASKS) -> dict[int, RunTime]:
-    """Return the times of this process' threads so far, by the kernel's number of a thread; none where it doesn't tell them."""
-    times = {}
+def run_time(tasks: Path = TASKS) -> RunTime:
+    """Return the times of this process' threads so far; zeros where the kernel doesn't tell them."""
+    ran_ns = waited_ns = 0
     for file in tasks.glob("*/schedstat"):
         try:
             ran, waited, _ = file.read_text().split()
         except (OSError, ValueError):  # a thread that has ended meanwhile
             continue
-        times[int(file.parent.name)] = RunTime(int(ran) / 1e9, int(waited) / 1e9)
-    return times
+        ran_ns, waited_ns = ran_ns + int(ran), waited_ns + int(waited)
+    return RunTime(ran_ns / 1e9, waited_ns / 1e9)
 
 
 def watch() -> None:
@@ -105,25 +87,18 @@ def watch() -> None:
 
 
 def _watch(library: ctypes.CDLL) -> None:
-    import torch  # which has loaded the library
-
-    seen, pause = Watch(run_times()), Event()
+    seen, pause = Watch(run_time()), Event()
     crowd: _Crowd | None = None
-    cores = os.sched_getaffinity(0)
-    placement = Placement(cores)
     while True:
         pause.wait(LOOK_S)
-        seen = seen.after(run_times())
+        seen = seen.after(run_time())
         if seen.is_busy and crowd is None:
-            logger.debug("The machine is busy: threads wait asleep, each on a core of its own")
+            logger.debug("The machine is busy: threads wait asleep")
             crowd = _Crowd(library)
         elif not seen.is_busy and crowd is not None:
             logger.debug("The machine is quiet: threads wait awake")
             crowd.leave()
             crowd = None
-            placement.release()
-        if seen.is_busy and torch.get_num_threads() >= len(cores):
-            placement.keep(seen.computing)
 
 
 class _Crowd:

@@ -60,7 +60,7 @@ class TrainingArguments:
     early_stopping_patience: int
     early_stopping_threshold: float
     apply_deepspeed: bool
-    deepspeed_stage: Literal["2"]
+    deepspeed_stage: Literal["2", "3"]
     cpu_processes_finetune: int
     strict_compute: bool
     lora_target_modules: str | None

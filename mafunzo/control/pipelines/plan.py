@@ -267,7 +267,7 @@ def _compute(node: Node, sources: Sources) -> str:
 
 def _misplaced(who: str, compute: str) -> str:
     return (
-        f"{who} is '{compute}', a Ray cluster, on which only the finetune step runs. Use local here, and name the cluster in "
+        f"{who} is '{compute}', a Ray cluster, on which only the {FINETUNE} step runs. Use local here, and name the cluster in "
         "compute_finetune."
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mafunzo.compute.device.waiting import QUIET_LOOKS, RunTime, Watch, run_times
+from mafunzo.compute.device.waiting import QUIET_LOOKS, RunTime, Watch, run_time
 
 QUIET, BUSY, BETWEEN = RunTime(1.0, 0.01), RunTime(0.5, 0.5), RunTime(0.93, 0.07)
 
@@ -17,7 +17,7 @@ def looked(*looks: RunTime) -> Watch:
     watch, ran_s, waited_s = Watch(), 0.0, 0.0
     for look in looks:
         ran_s, waited_s = ran_s + look.ran_s, waited_s + look.waited_s
-        watch = watch.after({7: RunTime(ran_s, waited_s)})
+        watch = watch.after(RunTime(ran_s, waited_s))
     return watch
 
 
@@ -40,26 +40,16 @@ def test_a_machine_is_busy_while_threads_wait_for_cores(looks: list[RunTime], is
 
 
 def test_a_thread_that_ended_makes_no_difference() -> None:
-    watch = Watch({7: RunTime(10.0, 5.0), 8: RunTime(2.0, 0.0)}, is_busy=True).after({8: RunTime(2.0, 0.0)})
-    assert watch == Watch({8: RunTime(2.0, 0.0)}, is_busy=True)
+    watch = Watch(RunTime(10.0, 5.0), is_busy=True).after(RunTime(2.0, 0.0))
+    assert watch == Watch(RunTime(2.0, 0.0), is_busy=True)
 
 
-def test_a_thread_that_began_counts_from_its_start() -> None:
-    assert Watch({7: RunTime(10.0, 0.0)}).after({7: RunTime(10.0, 0.0), 8: RunTime(0.2, 0.3)}).is_busy
-
-
-def test_threads_that_want_a_core_as_often_as_others_are_those_that_compute() -> None:
-    before = {7: RunTime(100.0, 9.0), 8: RunTime(3.0, 0.0), 9: RunTime(5.0, 1.0)}
-    after = {7: RunTime(100.01, 9.0), 8: RunTime(3.1, 0.3), 9: RunTime(5.4, 1.0), 10: RunTime(0.2, 0.0)}
-    assert Watch(before).after(after).computing == {8, 9, 10}
-
-
-def test_times_are_read_for_each_thread(tmp_path: Path) -> None:
+def test_times_of_all_threads_are_added_up(tmp_path: Path) -> None:
     for task, text in {"1": "2000000000 500000000 7\n", "2": "1000000000 0 1\n", "3": "nonsense\n"}.items():
         (tmp_path / task).mkdir()
         (tmp_path / task / "schedstat").write_text(text)
-    assert run_times(tmp_path) == {1: RunTime(2.0, 0.5), 2: RunTime(1.0, 0.0)}
-    assert run_times(tmp_path / "none") == {}
+    assert run_time(tmp_path) == RunTime(3.0, 0.5)
+    assert run_time(tmp_path / "none") == RunTime()
 
 
 PROGRAM = """
@@ -76,14 +66,10 @@ PROGRAM = """
 
     def seen():
         moment["s"] += 1.0
-        time = waiting.RunTime(moment["s"], moment["s"] if is_busy else waited)
-        return {{thread: time for thread in threads}}
+        return waiting.RunTime(moment["s"], moment["s"] if is_busy else waited)
 
     is_busy, waited = False, 0.0
-    threads = [int(name) for name in os.listdir("/proc/self/task")]
-    cores = os.sched_getaffinity(0)
-    kept = lambda: {{core for thread in threads if len(one := os.sched_getaffinity(thread)) == 1 for core in one}}
-    waiting.run_times = seen
+    waiting.run_time = seen
     waiting.watch()
 
     def until(condition):
@@ -96,12 +82,11 @@ PROGRAM = """
         print("no watch")
         raise SystemExit
     is_busy = True
-    until(lambda: count() >= quiet + 1 + len(cores))  # Python's thread, and as many of libgomp's as there are cores
+    cores = len(os.sched_getaffinity(0))
+    until(lambda: count() >= quiet + 1 + cores)  # Python's thread, and as many of libgomp's as there are cores
     print("more threads than cores")
-    until(lambda: kept() == cores)
-    print("each on a core of its own")
     is_busy, waited = False, moment["s"]
-    until(lambda: count() <= quiet and not kept())
+    until(lambda: count() <= quiet)
     print("gone")
 """
 
@@ -110,9 +95,7 @@ PROGRAM = """
     ("before", "printed"),
     [
         pytest.param(
-            "os.environ.pop('OMP_WAIT_POLICY', None)",
-            ["more threads than cores", "each on a core of its own", "gone"],
-            id="nothing is set",
+            "os.environ.pop('OMP_WAIT_POLICY', None)", ["more threads than cores", "gone"], id="nothing is set"
         ),
         pytest.param(
             "os.environ['OMP_WAIT_POLICY'] = 'PASSIVE'", ["no watch"], id="a policy is set", marks=pytest.mark.slow

@@ -44,7 +44,7 @@ def test_accumulated_forward_passes_equal_one_big_batch(tmp_path, base, values, 
 def test_packing_equals_not_packing(tmp_path, base, prepared, monkeypatch):
     _, packed = train(tmp_path, base, prepared, "packed", **LORA)
     monkeypatch.setattr("mafunzo.compute.training.network._reason_not_to_pack", lambda network: "the test says so.")
-    monkeypatch.setattr("mafunzo.compute.training.network._head_if_equal", lambda network: None)
+    monkeypatch.setattr("mafunzo.compute.training.network._is_head_equal", lambda network: False)
     _, alone = train(tmp_path, base, prepared, "alone", **LORA)
     assert json.loads((alone / "finetune_args.json").read_text())["rows_packed"] is False
     for key in ("loss", "grad_norm", "eval_loss"):
