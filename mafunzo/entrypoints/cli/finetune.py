@@ -128,14 +128,14 @@ def _beside(file: Path, name: str, value: Any) -> Any:
     return str(file.parent / value) if is_data or (is_other and (file.parent / value).exists()) else value
 
 
-def estimated(workspace: mafunzo.Workspace, arguments: dict[str, Any], as_json: bool) -> "Estimate":
+def estimated(workspace: "mafunzo.Workspace", arguments: dict[str, Any], as_json: bool) -> "Estimate":
     """Estimate a fine-tuning, with the job's stream beside the output where people read it."""
     job = workspace.jobs.estimate(**arguments)
     job.wait() if as_json else job.stream(to=sys.stderr)
     return workspace.jobs.read_estimate(job.name)
 
 
-def _print_plan(workspace: mafunzo.Workspace, arguments: dict[str, Any], as_json: bool) -> None:
+def _print_plan(workspace: "mafunzo.Workspace", arguments: dict[str, Any], as_json: bool) -> None:
     """Print the job's steps, and what training takes, or what has to be fetched before that can be told."""
     job, steps = workspace.jobs.plan_finetune(**arguments)
     missing = _missing(workspace.jobs.unfetched_model(steps), steps)
