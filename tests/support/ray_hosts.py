@@ -15,10 +15,14 @@ from tests.support.waiting import until
 
 TOKEN = "0f" * 16
 PORT = 6379
+ROOT = Path(__file__).parents[2]
 _MOUNTS = """
 mount --make-rprivate /
+mount --bind "$CHECKOUT" /mnt
 mount -t tmpfs none /tmp
 mount -t tmpfs none /dev/shm
+mkdir -p "$CHECKOUT"
+mount --bind /mnt "$CHECKOUT"
 mkdir /tmp/home
 cd /tmp
 exec "$@"
@@ -100,6 +104,7 @@ class RayHosts:
             "sh",
         ]
         variables = {"PATH": os.environ["PATH"], "HOME": "/tmp/home", "RAY_AUTH_TOKEN": TOKEN, "RAY_AUTH_MODE": "token"}
+        variables["CHECKOUT"] = str(ROOT)  # which may lie below /tmp
         with (self._logs / f"ray.{number}.txt").open("ab") as log:
             process = subprocess.Popen(own + ray, env=variables, stdout=log, stderr=log, cwd="/")
         self._hosts[number] = process
