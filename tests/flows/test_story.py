@@ -241,7 +241,7 @@ def test_all_faults_of_a_request_come_back_at_once_and_nothing_is_written(worksp
         "learning_rate is -1",
         "lora_rr",
         "Did you mean lora_r?",
-        "sharded weights",
+        "deepspeed_stage is '3' while apply_deepspeed",
     ):
         assert word in text
     assert len(workspace.jobs.list()) == jobs
