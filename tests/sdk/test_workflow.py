@@ -286,7 +286,7 @@ def test_the_endpoint_is_what_was_asked(endpoint, client):
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        pytest.param({"instance_count": 3}, "instance_count is 3", id="several instances"),
+        pytest.param({"instance_type": "Standard_Nowhere"}, "No machine size is called", id="an unknown size"),
         pytest.param(
             {"environment": "azureml://registries/azureml/environments/a/versions/1"},
             "environment isn't",

@@ -44,6 +44,10 @@ def test_a_thread_that_ended_makes_no_difference() -> None:
     assert watch == Watch(RunTime(2.0, 0.0), is_busy=True)
 
 
+def test_the_share_of_the_time_in_which_threads_have_a_core_is_told() -> None:
+    assert looked(QUIET, RunTime(0.3, 0.1)).share == pytest.approx(0.75)
+
+
 def test_times_of_all_threads_are_added_up(tmp_path: Path) -> None:
     for task, text in {"1": "2000000000 500000000 7\n", "2": "1000000000 0 1\n", "3": "nonsense\n"}.items():
         (tmp_path / task).mkdir()
@@ -70,7 +74,7 @@ PROGRAM = """
 
     is_busy, waited = False, 0.0
     waiting.run_time = seen
-    waiting.watch()
+    waiting.watch(leaves_cores=True)
 
     def until(condition):
         while not condition():
@@ -83,10 +87,13 @@ PROGRAM = """
         raise SystemExit
     is_busy = True
     cores = len(os.sched_getaffinity(0))
+    torch.set_num_threads(cores)
     until(lambda: count() >= quiet + 1 + cores)  # Python's thread, and as many of libgomp's as there are cores
     print("more threads than cores")
+    until(lambda: len(os.sched_getaffinity(0)) == max(1, cores // 2))
+    print("on half of the cores")
     is_busy, waited = False, moment["s"]
-    until(lambda: count() <= quiet)
+    until(lambda: count() <= quiet and len(os.sched_getaffinity(0)) == cores)
     print("gone")
 """
 
@@ -95,7 +102,9 @@ PROGRAM = """
     ("before", "printed"),
     [
         pytest.param(
-            "os.environ.pop('OMP_WAIT_POLICY', None)", ["more threads than cores", "gone"], id="nothing is set"
+            "os.environ.pop('OMP_WAIT_POLICY', None)",
+            ["more threads than cores", "on half of the cores", "gone"],
+            id="nothing is set",
         ),
         pytest.param(
             "os.environ['OMP_WAIT_POLICY'] = 'PASSIVE'", ["no watch"], id="a policy is set", marks=pytest.mark.slow
