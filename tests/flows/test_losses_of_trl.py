@@ -1,7 +1,7 @@
 """Losses equal TRL's at each of the first 20 steps: <= 0.002 apart in float32, <= 0.01 in bfloat16.
 
 The grid: LoRA and full fine-tuning, packed or not, accumulation over 1, 4 and 8 passes, one and two processes. All of it on the
-tiny Llama, of which one cell is quick; four on SmolLM2 (`make soak`).
+tiny Llama, of which one cell is quick, and those of 8 passes are `make soak`'s, as are four on SmolLM2.
 """
 
 import json
@@ -9,6 +9,7 @@ import subprocess
 import sys
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyarrow import parquet
@@ -41,10 +42,20 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
+def grid(processes: int) -> list[Any]:
+    """The cells of so many processes as parameters of a test; those that take long only for the soak."""
+    cells = [cell for cell in GRID if cell.processes == processes and cell not in QUICK]
+    return [pytest.param(cell, marks=pytest.mark.soak if is_long(cell) else (), id=str(cell)) for cell in cells]
+
+
+def is_long(cell: Cell) -> bool:
+    return cell.accumulation == 8
+
+
 @pytest.fixture(scope="module")
-def losses_on_two(folder) -> dict[str, dict[str, list[float]]]:
-    """The losses of ours and of TRL by cell, of all cells of two processes."""
-    cells = [cell for cell in GRID if cell.processes == 2]
+def losses_on_two(folder, request) -> dict[str, dict[str, list[float]]]:
+    """The losses of ours and of TRL by cell, of the cells of two processes that take long, or of the others."""
+    cells = [cell for cell in GRID if cell.processes == 2 and is_long(cell) == request.param]
     return run_on_two(
         folder, cells, folder / "base", {rows: folder / f"rows-{rows}" for rows in {c.rows for c in cells}}
     )
@@ -75,13 +86,17 @@ def test_losses_are_those_of_trl(folder, cell):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cell", [cell for cell in GRID if cell.processes == 1 and cell not in QUICK], ids=str)
+@pytest.mark.parametrize("cell", grid(1))
 def test_losses_are_those_of_trl_in_the_rest_of_the_grid(folder, cell):
     require_equal(cell, *run_cell(cell, folder / "base", folder / f"rows-{cell.rows}"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cell", [cell for cell in GRID if cell.processes == 2], ids=str)
+@pytest.mark.parametrize(
+    ("losses_on_two", "cell"),
+    [pytest.param(is_long(one.values[0]), *one.values, marks=one.marks, id=one.id) for one in grid(2)],
+    indirect=["losses_on_two"],
+)
 def test_losses_of_two_processes_are_those_of_trl_on_two(losses_on_two, cell):
     losses = losses_on_two[str(cell)]
     require_equal(cell, losses["ours"], losses["trl"])

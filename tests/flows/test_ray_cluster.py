@@ -97,6 +97,7 @@ def test_a_node_that_dies_costs_no_more_than_the_steps_since_the_last_checkpoint
     assert_close(workspace, job, alone, CLOSE)
 
 
+@pytest.mark.soak
 def test_a_cancelled_job_saves_first_on_the_nodes(workspace: Workspace, hosts: RayHosts) -> None:
     job = workspace.finetune(
         model="tiny-llama", train=CONVERSATIONS, compute_finetune="lab", seed=7, **PARAMETERS | {"max_steps": 4000}
@@ -109,6 +110,7 @@ def test_a_cancelled_job_saves_first_on_the_nodes(workspace: Workspace, hosts: R
     assert StepFolder.of(workspace.home.jobs, job.name, "finetune", 1).checkpoints
 
 
+@pytest.mark.soak
 def test_a_cluster_refuses_another_token_by_name(
     workspace: Workspace, hosts: RayHosts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
