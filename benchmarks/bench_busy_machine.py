@@ -42,7 +42,7 @@ def main() -> None:
     model = arguments.model or cached_model()
     if arguments.work:
         if arguments.watch:
-            waiting.watch()
+            waiting.watch(leaves_cores=arguments.work != "worker")
         answer(arguments.work, model)
         return
     facts = machine()

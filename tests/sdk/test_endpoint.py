@@ -18,6 +18,8 @@ from azure.core.exceptions import HttpResponseError
 
 from mafunzo import Workspace
 from mafunzo.compute.components.tiny_model import make
+from mafunzo.control.launcher.steady_clock import steady_s
+from mafunzo.entities.backoff import MAX_DELAY_S
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Supervision
 
 
@@ -91,7 +93,7 @@ def test_a_failed_deployment_is_made_anew_with_what_the_script_says_now(endpoint
 
 def test_a_deployment_that_is_being_created_gets_no_traffic(client: Any, endpoint: str, workspace: Workspace) -> None:
     artifact = workspace.models.get("tiny:1").artifact or ""
-    far_off = Supervision(retry_at=1e12)
+    far_off = Supervision(retry_at=steady_s() + MAX_DELAY_S)
     workspace.records.deployments.add(Deployment(endpoint, "green", "tiny:1", artifact, supervision=far_off))
     with pytest.raises(HttpResponseError, match="green is waiting and can't answer yet"):
         client.online_endpoints.begin_create_or_update(

@@ -63,7 +63,7 @@ def run(source: str, work: Callable[[Arguments], None], argv: Sequence[str] | No
         "TQDM_DISABLE", "1"
     )  # libraries' own bars fill a log with carriage returns; ours are in tracking
     keep_freed_memory()
-    waiting.watch()
+    waiting.watch(leaves_cores=True)
     component = load_interface(Path(source).with_suffix(".yml"))
     environment = settings.load()
     step_folder = environment.step_folder

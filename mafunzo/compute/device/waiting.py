@@ -14,14 +14,18 @@ Which of the two holds is measured: the kernel counts for each thread how long i
 libgomp decides at each wait how long to spin, by a rule that its manual states: where it has more threads than the process has
 cores, 100 times instead of 300,000. So a team of threads that do nothing is started as long as the machine is busy, and let go
 of afterwards. With another OpenMP, or where its user has set OMP_WAIT_POLICY or GOMP_SPINCOUNT, all stays as it is.
+What computes for long also leaves cores to others meanwhile (fewer_cores.py).
 """
 
 import ctypes
 import logging
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
+
+from mafunzo.compute.device.fewer_cores import FewerCores
 
 logger = logging.getLogger(__name__)
 
@@ -47,11 +51,15 @@ class RunTime:
 
 @dataclass(frozen=True)
 class Watch:
-    """What was seen last: the threads' times, whether the machine is busy, and for how many looks it has been quiet."""
+    """What was seen last: the threads' times, whether the machine is busy, and for how many looks it has been quiet.
+
+    share: of the time in which threads wanted a core since the look before, that in which they had one.
+    """
 
     time: RunTime = RunTime()
     is_busy: bool = False
     quiet_looks: int = 0
+    share: float = 1.0
 
     def after(self, time: RunTime) -> "Watch":
         """Return what is known with one more look."""
@@ -59,11 +67,11 @@ class Watch:
         is_cut = ran_s < 0 or waited_s < 0  # a thread has ended, and its times are gone
         if is_cut or ran_s + waited_s < LEAST_RUN_S:
             return Watch(time, self.is_busy, self.quiet_looks)
-        share = waited_s / (ran_s + waited_s)
-        if share >= BUSY_SHARE:
-            return Watch(time, is_busy=True)
-        quiet_looks = self.quiet_looks + 1 if share <= QUIET_SHARE else 0
-        return Watch(time, self.is_busy and quiet_looks < QUIET_LOOKS, quiet_looks)
+        waited = waited_s / (ran_s + waited_s)
+        if waited >= BUSY_SHARE:
+            return Watch(time, True, 0, 1 - waited)
+        quiet_looks = self.quiet_looks + 1 if waited <= QUIET_SHARE else 0
+        return Watch(time, self.is_busy and quiet_looks < QUIET_LOOKS, quiet_looks, 1 - waited)
 
 
 def run_time(tasks: Path = TASKS) -> RunTime:
@@ -78,34 +86,46 @@ def run_time(tasks: Path = TASKS) -> RunTime:
     return RunTime(ran_ns / 1e9, waited_ns / 1e9)
 
 
-def watch() -> None:
-    """Have threads wait asleep whenever the machine is busy, from now to the end of the process."""
+def watch(leaves_cores: bool = False) -> None:
+    """Have threads wait asleep whenever the machine is busy, from now to the end of the process.
+
+    leaves_cores: then they also leave cores to others (fewer_cores.py), which what computes for long gains by, and what answers
+    now and then doesn't.
+    """
     library = _libgomp()
     if library is None or any(name in os.environ for name in USERS_OWN) or not any(TASKS.glob("*/schedstat")):
         return
-    Thread(target=_watch, args=(library,), name="waiting", daemon=True).start()
+    Thread(target=_watch, args=(library, leaves_cores), name="waiting", daemon=True).start()
 
 
-def _watch(library: ctypes.CDLL) -> None:
+def _watch(library: ctypes.CDLL, leaves_cores: bool) -> None:
+    import torch  # which has loaded the library
+
     seen, pause = Watch(run_time()), Event()
     crowd: _Crowd | None = None
+    all_cores = os.sched_getaffinity(0)
+    cores = FewerCores(all_cores)
     while True:
+        begun = time.monotonic()
         pause.wait(LOOK_S)
         seen = seen.after(run_time())
         if seen.is_busy and crowd is None:
             logger.debug("The machine is busy: threads wait asleep")
-            crowd = _Crowd(library)
+            crowd = _Crowd(library, len(all_cores) + 1)
+        elif seen.is_busy and leaves_cores and torch.get_num_threads() >= len(all_cores):
+            cores.look(seen.share, time.monotonic() - begun)
         elif not seen.is_busy and crowd is not None:
             logger.debug("The machine is quiet: threads wait awake")
             crowd.leave()
             crowd = None
+            cores.take_all()
 
 
 class _Crowd:
     """A team of OpenMP threads that sleep, with which there are more than cores; its first thread is Python's."""
 
-    def __init__(self, library: ctypes.CDLL) -> None:
-        self._library, self._is_over = library, Event()
+    def __init__(self, library: ctypes.CDLL, threads: int) -> None:
+        self._library, self._threads, self._is_over = library, threads, Event()
         Thread(target=self._stay, name="waiting: crowd", daemon=True).start()
 
     def leave(self) -> None:
@@ -114,7 +134,7 @@ class _Crowd:
 
     def _stay(self) -> None:
         nothing = ctypes.cast(ctypes.CDLL(None).getpid, ctypes.c_void_p)  # what each of them does, once
-        self._library.GOMP_parallel(nothing, None, len(os.sched_getaffinity(0)) + 1, 0)
+        self._library.GOMP_parallel(nothing, None, self._threads, 0)
         self._is_over.wait()  # libgomp ends a team when its first thread ends
 
 
