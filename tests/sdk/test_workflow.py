@@ -109,7 +109,7 @@ def deployment(name: str, model: str, **more: Any) -> ManagedOnlineDeployment:
         name=name,
         endpoint_name="ultrachat",
         model=model,
-        instance_type="Standard_NC6s_v3",
+        instance_type=more.pop("instance_type", "Standard_NC6s_v3"),
         instance_count=more.pop("instance_count", 1),
         liveness_probe=ProbeSettings(initial_delay=300),
         request_settings=OnlineRequestSettings(request_timeout_ms=90_000),
