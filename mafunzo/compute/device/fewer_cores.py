@@ -72,10 +72,11 @@ class FewerCores:
             self.take_all()
 
     def _leave(self, count: int) -> None:
-        if count:
-            first = random.randrange(len(self._cores))
-            self._left = (self._cores * 2)[first : first + count]
-            self._idle_s = idle_s(self._left)
+        first = random.randrange(len(self._cores))
+        left = (self._cores * 2)[first : first + count]
+        self._idle_s = idle_s(left)
+        if self._idle_s:  # else nobody would say when they are idle again
+            self._left = left
             _allow([core for core in self._cores if core not in self._left])
 
     def take_all(self) -> None:

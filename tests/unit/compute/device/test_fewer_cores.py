@@ -100,3 +100,9 @@ def test_a_fork_runs_on_all_cores(fewer: FewerCores, idle: dict[str, float]) -> 
 def test_a_thread_that_has_its_share_leaves_nothing(fewer: FewerCores, idle: dict[str, float]) -> None:
     fewer.look(0.9, 0.5)
     assert fewer.is_on_all and os.sched_getaffinity(0) == CORES
+
+
+def test_where_nobody_says_when_cores_are_idle_none_is_left(fewer: FewerCores, idle: dict[str, float]) -> None:
+    idle["s"] = 0.0
+    fewer.look(0.5, 0.5)
+    assert fewer.is_on_all and os.sched_getaffinity(0) == CORES
