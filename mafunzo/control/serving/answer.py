@@ -46,6 +46,29 @@ class Answer(Protocol):
         """End the worker's part, and free its place; idempotent."""
 
 
+class PassedAnswer:
+    """Another's answer, passed on; whoever looks at its body as it passes adds `read` and `chunks`."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.status, self.headers = answer.status, answer.headers
+        self._answer = answer
+
+    @property
+    def outcome(self) -> int:
+        return self._answer.outcome
+
+    @outcome.setter
+    def outcome(self, status: int) -> None:
+        self._answer.outcome = status
+
+    @property
+    def is_stream(self) -> bool:
+        return self._answer.is_stream
+
+    def close(self) -> None:
+        self._answer.close()
+
+
 class WorkerAnswer:
     """What a worker answers. timeout_s: how long it may pause in a stream."""
 

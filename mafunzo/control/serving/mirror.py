@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
-from mafunzo.control.serving.answer import Answer
+from mafunzo.control.serving.answer import Answer, PassedAnswer
 from mafunzo.control.serving.queue import Queues, Slot
 from mafunzo.control.serving.traffic import live_workers
 from mafunzo.entities.endpoint import Deployment
@@ -125,24 +125,12 @@ class Copy:
         self._mirror.compare(self, live_name, live)
 
 
-class _Watched:
+class _Watched(PassedAnswer):
     """An answer whose content is looked at when it has passed."""
 
     def __init__(self, answer: Answer, watch: Callable[[int, bytes], None]) -> None:
-        self.status, self.headers = answer.status, answer.headers
-        self._answer, self._watch = answer, watch
-
-    @property
-    def outcome(self) -> int:
-        return self._answer.outcome
-
-    @outcome.setter
-    def outcome(self, status: int) -> None:
-        self._answer.outcome = status
-
-    @property
-    def is_stream(self) -> bool:
-        return self._answer.is_stream
+        super().__init__(answer)
+        self._watch = watch
 
     async def read(self) -> bytes:
         content = await self._answer.read()
@@ -155,9 +143,6 @@ class _Watched:
             content += chunk
             yield chunk
         self._watch(self._answer.outcome, bytes(content))
-
-    def close(self) -> None:
-        self._answer.close()
 
 
 def compared(live_name: str, live: Answered, mirror_name: str, mirror: Answered, is_sampled: bool) -> Comparison:

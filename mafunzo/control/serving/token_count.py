@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Mapping
 
-from mafunzo.control.serving.answer import Answer
+from mafunzo.control.serving.answer import Answer, PassedAnswer
 from mafunzo.protocol.token_estimate import BYTES_PER_TOKEN
 
 EVENT = b"data: {"
@@ -22,22 +22,10 @@ class TokenCount:
         return _Counted(answer, self, len(body) // BYTES_PER_TOKEN)
 
 
-class _Counted:
+class _Counted(PassedAnswer):
     def __init__(self, answer: Answer, count: TokenCount, prompt_tokens: int) -> None:
-        self.status, self.headers = answer.status, answer.headers
-        self._answer, self._count, self._prompt_tokens = answer, count, prompt_tokens
-
-    @property
-    def outcome(self) -> int:
-        return self._answer.outcome
-
-    @outcome.setter
-    def outcome(self, status: int) -> None:
-        self._answer.outcome = status
-
-    @property
-    def is_stream(self) -> bool:
-        return self._answer.is_stream
+        super().__init__(answer)
+        self._count, self._prompt_tokens = count, prompt_tokens
 
     async def read(self) -> bytes:
         content = await self._answer.read()
@@ -55,9 +43,6 @@ class _Counted:
             yield chunk
         usages = [_usage(line.removeprefix(b"data: ")) for line in tail.splitlines() if line.startswith(EVENT)]
         self._count.total += next(filter(None, reversed(usages)), tokens) - tokens
-
-    def close(self) -> None:
-        self._answer.close()
 
 
 def _usage(content: bytes) -> int | None:
