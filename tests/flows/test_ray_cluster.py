@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from mafunzo import Workspace
 from mafunzo.control.workspace.job_handle import JobHandle
 from mafunzo.entities.compute import Compute
-from mafunzo.entities.job import Step, StepStatus
 from mafunzo.errors import JobCanceled, Unreachable
 from mafunzo.tracking.step_folder import StepFolder
 from tests.support.ray_hosts import TOKEN, RayHosts, can_make_hosts
+from tests.support.trained_step import end_after_training, trained
 from tests.support.tuned_home import CONVERSATIONS
 from tests.support.waiting import LIMIT_S, until
 
@@ -117,19 +117,6 @@ def test_a_cluster_refuses_another_token_by_name(
     monkeypatch.setenv("RAY_AUTH_TOKEN", "ab" * 16)
     with pytest.raises(Unreachable, match=f"{hosts.address} refuses: the token is missing or another"):
         workspace.computes.create(Compute("other", "", address=hosts.address))
-
-
-def trained(job: JobHandle) -> Step:
-    return next(step for step in job.steps if step.name == "finetune")
-
-
-def end_after_training(job: JobHandle) -> None:
-    """Wait for the training's end, and end the job there: what comes after it isn't looked at."""
-    until(lambda: trained(job).status is StepStatus.COMPLETED or job.status.is_terminal, lambda: job.logs("finetune"))
-    assert trained(job).status is StepStatus.COMPLETED, job.logs("finetune")
-    job.cancel()
-    with suppress(JobCanceled):
-        job.wait(timeout_s=LIMIT_S)
 
 
 def losses(job: JobHandle) -> list[float]:

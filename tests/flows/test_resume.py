@@ -11,8 +11,8 @@ import pytest
 
 from mafunzo import Workspace
 from mafunzo.control.workspace.job_handle import JobHandle
-from mafunzo.entities.job import Step, StepStatus
 from mafunzo.errors import JobCanceled
+from tests.support.trained_step import end_after_training, trained
 from tests.support.tuned_home import CONVERSATIONS
 from tests.support.waiting import LIMIT_S, until
 
@@ -59,19 +59,6 @@ def test_a_cancelled_job_is_resumed_by_a_new_one_to_the_same_weights(tuned: Work
     end_after_training(whole)
     assert weights(workspace, resumed) == weights(workspace, whole)
     assert list((workspace.home.jobs / resumed.name).glob("finetune/*/outputs")) == []
-
-
-def trained(job: JobHandle) -> Step:
-    return next(step for step in job.steps if step.name == "finetune")
-
-
-def end_after_training(job: JobHandle) -> None:
-    """Wait for the training's end, and end the job there: what comes after it isn't looked at."""
-    until(lambda: trained(job).status is StepStatus.COMPLETED or job.status.is_terminal, lambda: job.logs("finetune"))
-    assert trained(job).status is StepStatus.COMPLETED, job.logs("finetune")
-    job.cancel()
-    with suppress(JobCanceled):
-        job.wait(timeout_s=LIMIT_S)
 
 
 def kill_after_a_checkpoint(job: JobHandle, workspace: Workspace) -> None:
