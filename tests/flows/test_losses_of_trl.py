@@ -9,7 +9,6 @@ import subprocess
 import sys
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pyarrow import parquet
@@ -21,6 +20,9 @@ from mafunzo.dataset.download import Access, get_dataset
 from tests.support.step_process import ended
 from tests.support.tiny_training import random_rows, write_prepared
 from tests.support.trl_losses import GRID, STEPS, Cell, differences, run_cell, write_cells
+
+Losses = dict[str, tuple[list[float], list[float]]]
+"""By cell the losses of ours and of TRL at each step."""
 
 ROOT = Path(__file__).parents[2]
 QUICK = {Cell("32", True, True, 4)}
@@ -42,35 +44,33 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def grid(processes: int) -> list[Any]:
-    """The cells of so many processes as parameters of a test; those that take long only for the soak."""
+def grid(processes: int, is_long: bool) -> list[Cell]:
+    """The cells of so many processes that aren't quick, with the most passes a step (they take long) or with fewer."""
     cells = [cell for cell in GRID if cell.processes == processes and cell not in QUICK]
-    return [pytest.param(cell, marks=pytest.mark.soak if is_long(cell) else (), id=str(cell)) for cell in cells]
-
-
-def is_long(cell: Cell) -> bool:
-    return cell.accumulation == 8
+    return [cell for cell in cells if (cell.accumulation == 8) == is_long]
 
 
 @pytest.fixture(scope="module")
-def losses_on_two(folder, request) -> dict[str, dict[str, list[float]]]:
-    """The losses of ours and of TRL by cell, of the cells of two processes that take long, or of the others."""
-    cells = [cell for cell in GRID if cell.processes == 2 and is_long(cell) == request.param]
-    return run_on_two(
-        folder, cells, folder / "base", {rows: folder / f"rows-{rows}" for rows in {c.rows for c in cells}}
-    )
+def losses_on_two(folder, tmp_path_factory) -> Losses:
+    """The losses of ours and of TRL by cell, of all cells of two processes but those that take long."""
+    return run_on_two(tmp_path_factory.mktemp("two"), grid(2, is_long=False), folder)
 
 
-def run_on_two(
-    folder: Path, cells: list[Cell], base: Path, prepared: dict[int, Path]
-) -> dict[str, dict[str, list[float]]]:
-    write_cells(folder, cells, base, prepared)
+@pytest.fixture(scope="module")
+def losses_of_long_on_two(folder, tmp_path_factory) -> Losses:
+    """As `losses_on_two`, of the cells that take long."""
+    return run_on_two(tmp_path_factory.mktemp("long"), grid(2, is_long=True), folder)
+
+
+def run_on_two(folder: Path, cells: list[Cell], source: Path) -> Losses:
+    write_cells(folder, cells, source)
     command = [sys.executable, "-m", "tests.support.trl_losses", str(folder)]
     environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     LocalLauncher().start(command, folder / "step", environment, processes=2)
     record = ended(folder / "step")
     assert record.exit_code == 0, (folder / "step" / "log.txt").read_text()[-4000:]
-    return {str(cell): json.loads((folder / f"{cell}.json").read_text()) for cell in cells}
+    losses = {str(cell): json.loads((folder / f"{cell}.json").read_text()) for cell in cells}
+    return {name: (both["ours"], both["trl"]) for name, both in losses.items()}
 
 
 def require_equal(cell: Cell, ours: list[float], theirs: list[float]) -> None:
@@ -86,20 +86,27 @@ def test_losses_are_those_of_trl(folder, cell):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cell", grid(1))
+@pytest.mark.parametrize("cell", grid(1, is_long=False), ids=str)
 def test_losses_are_those_of_trl_in_the_rest_of_the_grid(folder, cell):
     require_equal(cell, *run_cell(cell, folder / "base", folder / f"rows-{cell.rows}"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("losses_on_two", "cell"),
-    [pytest.param(is_long(one.values[0]), *one.values, marks=one.marks, id=one.id) for one in grid(2)],
-    indirect=["losses_on_two"],
-)
+@pytest.mark.parametrize("cell", grid(2, is_long=False), ids=str)
 def test_losses_of_two_processes_are_those_of_trl_on_two(losses_on_two, cell):
-    losses = losses_on_two[str(cell)]
-    require_equal(cell, losses["ours"], losses["trl"])
+    require_equal(cell, *losses_on_two[str(cell)])
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("cell", grid(1, is_long=True), ids=str)
+def test_losses_of_many_passes_are_those_of_trl(folder, cell):
+    require_equal(cell, *run_cell(cell, folder / "base", folder / f"rows-{cell.rows}"))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("cell", grid(2, is_long=True), ids=str)
+def test_losses_of_many_passes_of_two_processes_are_those_of_trl_on_two(losses_of_long_on_two, cell):
+    require_equal(cell, *losses_of_long_on_two[str(cell)])
 
 
 @pytest.fixture(scope="module")
@@ -135,10 +142,9 @@ def run_component(name: str, **inputs: object) -> None:
 
 @pytest.mark.soak
 @pytest.mark.parametrize("cell", REAL, ids=str)
-def test_losses_on_smollm2_are_those_of_trl(real, cell):
+def test_losses_on_smollm2_are_those_of_trl(real, tmp_path, cell):
     prepared = real / f"rows-{cell.rows}"
     if cell.processes == 1:
         require_equal(cell, *run_cell(cell, real / "base", prepared))
         return
-    losses = run_on_two(real, [cell], real / "base", {cell.rows: prepared})[str(cell)]
-    require_equal(cell, losses["ours"], losses["trl"])
+    require_equal(cell, *run_on_two(tmp_path, [cell], real)[str(cell)])

@@ -200,9 +200,12 @@ def main(folder: Path) -> int:
     return 0
 
 
-def write_cells(folder: Path, cells: list[Cell], base: Path, prepared: dict[int, Path]) -> None:
-    """prepared: by the number of its rows."""
-    bodies = [{"cell": asdict(cell), "base": str(base), "prepared": str(prepared[cell.rows])} for cell in cells]
+def write_cells(folder: Path, cells: list[Cell], source: Path) -> None:
+    """source: the folder of the base, and of the prepared rows by their number (rows-<number>)."""
+    bodies = [
+        {"cell": asdict(cell), "base": str(source / "base"), "prepared": str(source / f"rows-{cell.rows}")}
+        for cell in cells
+    ]
     (folder / "cells.json").write_text(json.dumps(bodies))
 
 
