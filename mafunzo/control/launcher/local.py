@@ -52,6 +52,7 @@ our own follow what the machine does (`compute/device/waiting.py`)."""
 LAST_BYTES = 64 * 1024
 START_TIMEOUT_S = 120.0
 KILL_TIMEOUT_S = 30.0
+RECORD_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ class LocalLauncher:
         runner = _runner(folder)
         signalled_pids: set[int] = set()
         deadline = time.monotonic() + grace_s
-        while time.monotonic() < deadline and (tree := self._tree_of(folder, runner)):
+        while time.monotonic() < deadline and ((tree := self._tree_of(folder, runner)) or _runner(folder) is not None):
             for process in tree:
                 if process.pid not in signalled_pids:
                     _signal(process, signal.SIGTERM)
@@ -210,19 +211,18 @@ class LocalLauncher:
         return self._tree.of(folder, runner, session)
 
     def _kill_for_good(self, folder: Path, runner: psutil.Process | None) -> None:
+        """SIGKILL the tree until it's gone. Its runner may only just begin it, and is left the time to write the exit record."""
         deadline = time.monotonic() + KILL_TIMEOUT_S
-        while tree := self._tree_of(folder, runner):
+        record_deadline = time.monotonic() + RECORD_TIMEOUT_S
+        while (tree := self._tree_of(folder, runner)) or (runner is not None and _runner(folder) is not None):
             for process in tree:
                 _signal(process, signal.SIGKILL)
+            if runner is not None and time.monotonic() > record_deadline:
+                _signal(runner, signal.SIGKILL)
             if time.monotonic() > deadline:
                 pids = ", ".join(str(process.pid) for process in tree)
                 raise FailedError(f"These processes of {folder} don't end, even by SIGKILL: {pids}.")
             time.sleep(0.02)
-        if runner is not None:
-            try:
-                runner.wait(5)  # it writes the exit record
-            except psutil.TimeoutExpired:
-                _signal(runner, signal.SIGKILL)
 
     def _reap(self, folder: Path) -> None:
         child = self._children.get(folder)

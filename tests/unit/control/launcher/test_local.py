@@ -102,6 +102,17 @@ def test_a_clock_that_was_set_makes_no_stranger_of_our_process(folder: Path, mov
     assert isinstance(LocalLauncher().status(folder), Running)
 
 
+def test_what_a_runner_starts_while_it_is_ended_is_ended_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher = LocalLauncher()
+    launcher.start("echo $$ > pid; exec sleep 600", folder, {})
+    pid = read_pid(folder / "pid")
+    tree, looks = launcher._tree_of, iter([True, True])
+    monkeypatch.setattr(launcher, "_tree_of", lambda *args: [] if next(looks, False) else tree(*args))  # not begun yet
+    launcher.kill(folder, grace_s=0.2)
+    assert not lives(pid)
+    assert launcher.record(folder) is not None
+
+
 def test_a_process_of_an_earlier_version_is_known_by_its_start(folder: Path) -> None:
     LocalLauncher().start("sleep 600", folder, {})
     record = json.loads((folder / "process.json").read_text())
