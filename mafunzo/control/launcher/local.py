@@ -211,7 +211,7 @@ class LocalLauncher:
         return self._tree.of(folder, runner, session)
 
     def _kill_for_good(self, folder: Path, runner: psutil.Process | None) -> None:
-        """SIGKILL the tree until it's gone. Its runner may only just begin it, and is left the time to write the exit record."""
+        """SIGKILL the tree until it's gone. Its runner may only just begin it, and has time to write the exit record."""
         deadline = time.monotonic() + KILL_TIMEOUT_S
         record_deadline = time.monotonic() + RECORD_TIMEOUT_S
         while (tree := self._tree_of(folder, runner)) or (runner is not None and _runner(folder) is not None):
@@ -223,6 +223,9 @@ class LocalLauncher:
                 pids = ", ".join(str(process.pid) for process in tree)
                 raise FailedError(f"These processes of {folder} don't end, even by SIGKILL: {pids}.")
             time.sleep(0.02)
+        if runner is not None:
+            with suppress(psutil.TimeoutExpired):  # another process' child
+                runner.wait(0)
 
     def _reap(self, folder: Path) -> None:
         child = self._children.get(folder)
