@@ -184,7 +184,7 @@ def main() -> None:
     draft.write_text(str(server.server_address[1]))
     draft.replace(given.port_file)
     print("the fake listens", flush=True)
-    server.serve_forever()
+    server.serve_forever(0.02)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ class Echo(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[str]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Echo) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_address[1]}"
         server.shutdown()
 
@@ -91,7 +91,7 @@ def test_the_users_own_proxy_is_told_who_asks() -> None:
         def log_message(self, *_: object) -> None: ...
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         upstream = f"http://amina:p%40ss@127.0.0.1:{server.server_address[1]}"
         with EgressProxy(upstream) as proxy, httpx.Client(proxy=proxy.url, trust_env=False) as client:
             assert client.get("http://pypi.org/simple").status_code == 204
