@@ -13,7 +13,12 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from mafunzo.compute.chat.examples import IGNORED
+from mafunzo.compute.chat.template import render_ids
+from mafunzo.compute.chat.tokenizer import load_tokenizer
 from mafunzo.compute.model.folder import weights_sha256
+from mafunzo.entities.conversation import Conversation, conversation_from_dict
+from tests.support.chat_families import encode_with_labels
 
 pytestmark = pytest.mark.slow
 
@@ -44,6 +49,21 @@ def folder(card: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("imported") / "model"
     run_import(card, out)
     return out
+
+
+def test_labels_of_its_tokenizer_agree_with_prompts_turn_by_turn(folder: Path) -> None:
+    tokenizer = load_tokenizer(folder)
+    texts = ("  What's the plan?\n", "Let's go…\n\n- one\n- two", "ok 👍", " Bye")
+    turns = [{"role": ("user", "assistant")[number % 2], "content": text} for number, text in enumerate(texts)]
+    talk = conversation_from_dict({"messages": turns})
+    ids, labels = encode_with_labels(tokenizer, talk)
+    expected = [IGNORED] * len(ids)
+    for index in (1, 3):
+        prompt = render_ids(tokenizer, Conversation(talk.messages[:index]), add_generation_prompt=True)
+        assert ids[: len(prompt)] == prompt
+        end = ids.index(tokenizer.eos_token_id, len(prompt)) + 1
+        expected[len(prompt) : end] = ids[len(prompt) : end]
+    assert labels == expected
 
 
 def test_it_ends_its_turns_and_answers_sensibly(folder: Path) -> None:

@@ -9,14 +9,10 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from mafunzo import settings
 from mafunzo.compute.chat import examples
 from mafunzo.compute.chat.examples import IGNORED, Encoder, Example, Unusable, pieces
 from mafunzo.compute.chat.mask import Span
 from mafunzo.compute.chat.template import render, render_ids
-from mafunzo.compute.chat.tokenizer import load_tokenizer
-from mafunzo.compute.components.source import Access, fetch
-from mafunzo.control.store.catalog import model_card
 from mafunzo.entities.conversation import Conversation, conversation_from_dict
 from mafunzo.errors import InvalidData
 from tests.support.chat_families import encode_with_labels, encoder, family, make_tokenizer
@@ -178,32 +174,6 @@ def test_pieces_join_to_the_text_that_was_kept() -> None:
     assert isinstance(prefix, Example)
     text = "".join(piece["text"] for piece in pieces(prefix))
     assert text and example.text.startswith(text)
-
-
-@pytest.fixture
-def smollm2() -> Any:
-    """The default model's own tokenizer, from this user's cache: fetched and converted the first time that it's asked for."""
-    environment = settings.load()
-    return load_tokenizer(
-        fetch(model_card("SmolLM2-135M-Instruct").source, Access(environment.cache, environment.offline)).folder
-    )
-
-
-def test_the_converted_smollm2_agrees_with_prompts_turn_by_turn(smollm2: Any) -> None:
-    talk = say(
-        ("user", "  What's the plan?\n"),
-        ("assistant", "Let's go…\n\n- one\n- two"),
-        ("user", "ok 👍"),
-        ("assistant", " Bye"),
-    )
-    ids, labels = encode_with_labels(smollm2, talk)
-    expected = [IGNORED] * len(ids)
-    for index in (1, 3):
-        prompt = render_ids(smollm2, Conversation(talk.messages[:index]), add_generation_prompt=True)
-        assert ids[: len(prompt)] == prompt
-        end = ids.index(smollm2.eos_token_id, len(prompt)) + 1
-        expected[len(prompt) : end] = ids[len(prompt) : end]
-    assert labels == expected
 
 
 def test_a_template_without_its_own_tokens_in_the_vocabulary_is_refused() -> None:
