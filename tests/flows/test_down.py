@@ -15,6 +15,7 @@ from mafunzo.entities.endpoint import DeploymentStatus
 from mafunzo.entities.job import JobStatus, StepStatus
 from tests.support.pipeline_bench import Bench as PipelineBench
 from tests.support.pipeline_bench import shell
+from tests.support.process import lives
 from tests.support.served import Served
 from tests.support.waiting import LIMIT_S
 
@@ -43,7 +44,7 @@ def test_down_ends_everything_and_proves_it(own: Served) -> None:
     assert {own.address.port, found.port} <= set(report.ports)
     assert report.memory_mb > 10
     assert report.deployments == ("chat/blue",)
-    assert not any(psutil.pid_exists(process.pid) for process in report.processes if process.pid != own.process.pid)
+    assert not any(lives(process.pid) for process in report.processes if process.pid != own.process.pid)
     assert own.home.holder() is None
     assert own.leases.list() == []
     assert report.lines()[-1].endswith("looked again: none of them is left.")

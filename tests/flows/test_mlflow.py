@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 
 from mafunzo.entrypoints.http.auth import operator_key
 from tests.support.finished_job import add_finished_job
+from tests.support.process import lives
 from tests.support.served import Served
 from tests.support.waiting import LIMIT_S, http
 
@@ -122,4 +123,4 @@ def test_mlflow_ends_with_the_server(tmp_path: Path) -> None:
         child = next(c.pid for c in psutil.net_connections("tcp") if c.laddr.port == port and c.status == "LISTEN")
     finally:
         own.stop()
-    assert not psutil.pid_exists(child)
+    assert not lives(child)

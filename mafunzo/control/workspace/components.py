@@ -61,7 +61,7 @@ class Components:
     def page(self, with_archived: bool, limit: int | None, before: str | None) -> Interfaces:
         """Return the registered components, newest first, then those that ship: `limit` after the one called `before`."""
         return followed_by(
-            self.on_offer(),
+            self.on_offer,
             lambda component: f"{component.name}:{component.version}",
             lambda last: self.list(with_archived, limit, last),
             limit,

@@ -66,7 +66,7 @@ class Environments:
         """
         curated = [(curated_environment(card.name), card.description) for card in environment_cards()]
         return followed_by(
-            [self._known(one, description) for one, description in curated if one],
+            lambda: [self._known(one, description) for one, description in curated if one],
             str,
             lambda last: [
                 self._registered(asset)

@@ -46,7 +46,7 @@ class Models(ModelSources):
         Raises `NotFound` where there is no such version.
         """
         return followed_by(
-            self.on_offer(name),
+            lambda: self.on_offer(name),
             lambda asset: str(asset.key),
             lambda last: self._versions.page(limit, last, name, with_archived),
             limit,

@@ -171,7 +171,7 @@ class Versions:
 
 
 def followed_by(
-    offers: Sequence[T],
+    offers: Callable[[], Sequence[T]],
     name_of: Callable[[T], str],
     registered: Callable[[str | None], list[T]],
     limit: int | None,
@@ -179,12 +179,16 @@ def followed_by(
 ) -> list[T]:
     """Return up to `limit` of what is registered, and then of what is on offer, after the one called `before`.
 
-    registered: returns what is after the one called so, or from the start, as far as the limit goes.
+    registered: returns what is after the one called so, or from the start, as far as the limit goes. offers: reads what is on
+    offer, which isn't done for a first page that has no room for it.
     """
-    names = [name_of(offer) for offer in offers]
-    if before in names:
-        return [*offers[names.index(before) + 1 :]][:limit]
-    return [*registered(before), *offers][:limit]
+    if before is not None:
+        offered = offers()
+        names = [name_of(offer) for offer in offered]
+        if before in names:
+            return [*offered[names.index(before) + 1 :]][:limit]
+    found = registered(before)
+    return found if limit is not None and len(found) >= limit else [*found, *offers()][:limit]
 
 
 def scope_of(reference: AssetReference) -> str:

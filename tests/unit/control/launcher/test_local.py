@@ -13,6 +13,7 @@ import pytest
 
 from mafunzo.control.launcher.local import LocalLauncher, Lost, Running
 from mafunzo.errors import Conflict, FailedError
+from tests.support.process import lives
 from tests.support.step_process import ended, leftovers
 from tests.support.waiting import until
 
@@ -26,13 +27,6 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 def read_pid(path: Path) -> int:
     until(lambda: path.exists() and path.read_text().strip().isdigit())
     return int(path.read_text())
-
-
-def lives(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def test_the_exit_code_and_the_log_of_a_command_are_kept(folder: Path) -> None:

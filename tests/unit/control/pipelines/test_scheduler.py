@@ -23,6 +23,7 @@ from mafunzo.entities.environment import Environment
 from mafunzo.entities.job import Job, JobStatus, Resources, Step, StepStatus
 from mafunzo.tracking.step_folder import StepFolder
 from tests.support.pipeline_bench import Bench, shell
+from tests.support.process import lives
 from tests.support.waiting import until
 
 UPPER = shell("upper", "tr a-z A-Z < ${{inputs.data}} > ${{outputs.out}}")
@@ -277,11 +278,11 @@ def test_cancelling_ends_every_process_of_the_tree(bench: Bench) -> None:
     bench.submit("j", {"tree": shell("tree", command), "upper": UPPER}, bindings={"upper": {"data": "tree.out"}})
     bench.until(lambda: "ready" in bench.log("j", "tree"))
     grandchildren = [int(line) for line in pids.read_text().split()]
-    assert all(psutil.pid_exists(pid) for pid in grandchildren)
+    assert all(lives(pid) for pid in grandchildren)
     bench.records.jobs.request_cancel("j")
     assert bench.finish("j").status == JobStatus.CANCELED
     assert bench.statuses("j") == {"tree": "canceled", "upper": "canceled"}
-    assert bench.leftovers() == [] and not any(_lives(pid) for pid in grandchildren)
+    assert bench.leftovers() == [] and not any(lives(pid) for pid in grandchildren)
     assert bench.leases.list() == []
 
 
@@ -631,10 +632,6 @@ def test_a_full_disk_while_outputs_are_stored_fails_the_step_and_not_the_loop(
     assert bench.run("j", UPPER, {"data": given}).status == JobStatus.FAILED
     error = bench.step("j", "upper").error
     assert error is not None and error["code"] == "storage_full" and error["exit_code"] == 0
-
-
-def _lives(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 ALL_CORES = Resources(cpus=0)

@@ -16,6 +16,7 @@ from mafunzo.control.serving.observer import Observer
 from mafunzo.control.serving.worker_folder import worker_folder, worker_token
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint, Rollout, ServedModel, Supervision
 from mafunzo.entities.scale import Scale
+from tests.support.process import lives
 from tests.support.rows_read import rows_read
 from tests.support.serving_bench import Bench
 from tests.support.waiting import http
@@ -227,7 +228,7 @@ def test_deleting_an_endpoint_frees_processes_ports_memory_and_folders(bench: Be
     pid = running_pid(bench, "green")
     bench.records.endpoints.update(replace(bench.records.endpoints.get("chat"), is_deleting=True))
     bench.tick_until(lambda: not bench.records.endpoints.list())
-    assert not psutil.pid_exists(pid)
+    assert not lives(pid)
     with pytest.raises(httpx.ConnectError):
         http.get(f"http://127.0.0.1:{found.port}/health")
     assert bench.leases.list() == []
@@ -270,7 +271,7 @@ def test_a_worker_that_no_record_knows_of_is_ended_by_the_next_server(bench: Ben
     pid = running_pid(bench)
     bench.records.endpoints.delete("chat")
     bench.new_supervisor().tick()
-    assert not psutil.pid_exists(pid)
+    assert not lives(pid)
 
 
 def test_a_folder_that_is_there_already_is_not_used_again(bench: Bench) -> None:
@@ -486,7 +487,7 @@ def test_a_deployment_with_several_workers_is_deleted_whole(bench: Bench) -> Non
     pids = [LocalLauncher().status(worker_folder(bench.home, worker)) for worker in settle_workers(bench, 2)]
     bench.records.deployments.update(replace(bench.find(), status=DeploymentStatus.DELETING))
     bench.tick_until(lambda: not bench.records.deployments.list())
-    assert not any(psutil.pid_exists(running.pid) for running in pids if isinstance(running, Running))
+    assert not any(lives(running.pid) for running in pids if isinstance(running, Running))
     assert (bench.leases.list(), list((bench.home.workers / "chat").glob("*"))) == ([], [])
 
 

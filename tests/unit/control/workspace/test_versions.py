@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mafunzo import Workspace
-from mafunzo.control.workspace.versions import scope_of
+from mafunzo.control.workspace.versions import followed_by, scope_of
 from mafunzo.entities.asset import REGISTRY_SCOPE, Asset, AssetKey, AssetType, FolderType
 from mafunzo.entities.asset_request import ShareRequest, VersionRequest
 from mafunzo.entities.reference import AssetReference
@@ -170,3 +170,22 @@ def test_what_is_not_registered_is_not_hidden(written: str, text: str, workspace
         workspace.versions[MODEL].archive(written)
     assert text in refusal.value.message
     assert shown(workspace) == ["3", "2", "1"]
+
+
+def test_what_is_on_offer_is_read_only_for_a_page_that_has_room_for_it() -> None:
+    reads: list[str] = []
+
+    def offers() -> list[str]:
+        reads.append("read")
+        return ["x", "y"]
+
+    def registered(before: str | None, limit: int | None) -> list[str]:
+        names = ["a", "b"]
+        return names[names.index(before) + 1 if before else 0 :][:limit]
+
+    def page(limit: int | None, before: str | None = None) -> list[str]:
+        return followed_by(offers, str, lambda last: registered(last, limit), limit, before)
+
+    assert (page(2), reads) == (["a", "b"], [])
+    assert (page(3), page(None)) == (["a", "b", "x"], ["a", "b", "x", "y"])
+    assert (page(2, "b"), page(2, "x")) == (["x", "y"], ["y"])
