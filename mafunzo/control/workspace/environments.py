@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mafunzo.control.launcher.environment import ENVIRONMENTS_FOLDER, environment_folder, is_ready, remove
+from mafunzo.control.launcher.environment import ENVIRONMENTS_FOLDER, READY_FILE, environment_folder, is_ready, remove
 from mafunzo.control.store.catalog import CURATED, curated_environment, curated_environments, environment_cards
 from mafunzo.control.store.codec import decode
 from mafunzo.control.workspace.services import Services
@@ -26,7 +26,8 @@ Names = list[str]
 class KnownEnvironment:
     """An environment that a step may name.
 
-    folder: where its packages are, or would be; None for Mafunzo's own. size_bytes: on the disk; 0 unless it is built.
+    folder: where its packages are, or would be; None for Mafunzo's own, and in a list while none is built.
+    size_bytes: on the disk; 0 unless it is built.
     """
 
     environment: Environment
@@ -62,14 +63,16 @@ class Environments:
         """Return the registered environments, newest first, then the curated ones: all, or `limit` after the one `before`.
 
         with_hidden: archived ones too, and those that stand in a job or component and have no name of their own. Raises
-        `NotFound` where there is no such version.
+        `NotFound` where there is no such version. Their folders are told once any has been built: to name one may take starting
+        the Pythons on the PATH.
         """
+        with_folder = any((self._services.home.root / ENVIRONMENTS_FOLDER).glob(f"*/{READY_FILE}"))
         curated = [(curated_environment(card.name), card.description) for card in environment_cards()]
         return followed_by(
-            lambda: [self._known(one, description) for one, description in curated if one],
+            lambda: [self._known(one, description, with_folder) for one, description in curated if one],
             str,
             lambda last: [
-                self._registered(asset)
+                self._registered(asset, with_folder)
                 for asset in self._versions.page(limit, last, with_archived=with_hidden, with_anonymous=with_hidden)
             ],
             limit,
@@ -140,12 +143,12 @@ class Environments:
         remove(known.folder)
         return known.size_bytes
 
-    def _registered(self, asset: Asset) -> KnownEnvironment:
-        known = self._known(environment_of(asset), asset.description)
+    def _registered(self, asset: Asset, with_folder: bool = True) -> KnownEnvironment:
+        known = self._known(environment_of(asset), asset.description, with_folder)
         return replace(known, is_registered=True, is_archived=asset.is_archived)
 
-    def _known(self, environment: Environment, description: str = "") -> KnownEnvironment:
-        folder = self._folder(environment)
+    def _known(self, environment: Environment, description: str = "", with_folder: bool = True) -> KnownEnvironment:
+        folder = self._folder(environment) if with_folder else None
         is_built = folder is not None and is_ready(folder)
         size_bytes = _size_bytes(folder) if folder is not None and is_built else 0
         return KnownEnvironment(environment, description, folder=folder, is_built=is_built, size_bytes=size_bytes)

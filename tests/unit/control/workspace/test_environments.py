@@ -3,6 +3,7 @@
 import pytest
 
 from mafunzo import Workspace
+from mafunzo.control.workspace import environments
 from mafunzo.entities.asset_request import ComponentRequest, EnvironmentRequest
 from mafunzo.entities.component import Component, Source
 from mafunzo.entities.environment import Environment
@@ -42,6 +43,16 @@ def test_environments_are_listed_with_what_was_built_of_them(workspace):
     assert (known.is_built, known.size_bytes) == (True, 102)
     own = workspace.environments.get("local")
     assert (own.folder, own.is_built, own.is_registered) == (None, False, False)
+
+
+def test_no_python_is_looked_for_in_a_list_while_nothing_is_built(workspace, monkeypatch):
+    known = register(workspace, "small")
+    with monkeypatch.context() as patch:
+        patch.setattr(environments, "environment_folder", lambda *_: pytest.fail("a Python was looked for"))
+        assert names(workspace) == ["small:1"]
+    build(known)
+    [listed] = [one for one in workspace.environments.list() if one.is_registered]
+    assert (listed.folder, listed.is_built) == (known.folder, True)
 
 
 def test_an_unknown_environment_is_told_with_those_that_there_are(workspace):
