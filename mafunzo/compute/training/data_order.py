@@ -107,7 +107,7 @@ def passes(rows: Rows, order: DataOrder, step: int, forward_tokens: int, ranks: 
     """Return the rows of each of this rank's forward passes of a step."""
     step_rows = [rows.row(int(index)) for index in order.rows_of(step)]
     own = shares([tokens_of(row) for row in step_rows], ranks.size)[ranks.rank]
-    return _groups([step_rows[index] for index in own], forward_tokens)
+    return groups_of([step_rows[index] for index in own], forward_tokens)
 
 
 def shares(tokens: Sequence[int], size: int) -> list[list[int]]:
@@ -129,7 +129,7 @@ def tokens_of(row: Row) -> int:
     return sum(len(ids) for ids, _ in row)
 
 
-def _groups(rows: list[Row], most_tokens: int) -> list[list[Row]]:
+def groups_of(rows: Sequence[Row], most_tokens: int) -> list[list[Row]]:
     """Return rows, in their order, in groups of at most so many tokens; a longer row is a group of its own."""
     groups: list[list[Row]] = []
     room = 0

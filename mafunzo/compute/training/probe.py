@@ -68,7 +68,7 @@ def probe(run: Run, forward_tokens: int, budget_s: float = BUDGET_S) -> Probe:
     is_accumulated = run.order.accumulation > 1
     _take_step(run, [heaviest] * (2 if is_accumulated or len(drawn) > 1 else 1))
     passes_s, steps_s, tokens = _measure_passes(run, drawn, budget_s)
-    validation_token_s = _measure_validation(run)
+    validation_token_s = _measure_validation(run, forward_tokens)
     save_s, checkpoint_bytes = _measure_save(run)
     peak = peak_bytes(run.device)
     per_token = [taken / count for taken, count in zip(passes_s, tokens, strict=True)]
@@ -164,20 +164,20 @@ def _run_pass(run: Run, rows: list[Row], is_last: bool) -> int:
     return batch.n_tokens if rows else 0
 
 
-def _measure_validation(run: Run) -> float:
+def _measure_validation(run: Run, forward_tokens: int) -> float:
     """Return the seconds of a validation token, 0 where there is no validation."""
     rows, batch = run.validation_rows, 1 if rows_alone(run) else run.arguments.per_device_eval_batch_size
     if rows is None:
         return 0.0
     starts = range(0, len(rows), batch)
     heaviest = max(starts, key=lambda start: _slice(rows, start, start + batch).tokens)
-    _validate(run, _slice(rows, heaviest, heaviest + batch))
+    _validate(run, _slice(rows, heaviest, heaviest + batch), forward_tokens)
     sample = _slice(rows, 0, VALIDATION_BATCHES * batch * run.ranks.size)
-    return _validate(run, sample) / sample.tokens
+    return _validate(run, sample, forward_tokens) / sample.tokens
 
 
-def _validate(run: Run, rows: Rows) -> float:
-    validator = make_validator(replace(run, validation_rows=rows))
+def _validate(run: Run, rows: Rows, forward_tokens: int) -> float:
+    validator = make_validator(replace(run, validation_rows=rows), lambda: forward_tokens)
     assert validator is not None
     begun = time.monotonic()
     validator(run.packed)

@@ -64,7 +64,9 @@ def finetune(request: TrainingRequest) -> dict[str, float]:
         history = History(run, state)
         saver = Saver(run, state)
         with saver.at_sigterm():
-            Trainer(run, state, history, make_validator(run, saver.save_if_due), saver).train()
+            Trainer(
+                run, state, history, make_validator(run, lambda: state.forward_tokens, saver.save_if_due), saver
+            ).train()
         run.stepper.make_whole()
         return write_output(run, state, history, plan) if ranks.is_first else {}
 

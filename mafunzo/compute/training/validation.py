@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -13,8 +13,8 @@ import torch
 from mafunzo.compute.device.memory import release
 from mafunzo.compute.device.out_of_memory import is_out_of_memory
 from mafunzo.compute.training.arguments import TrainingArguments
-from mafunzo.compute.training.batch import Rows, pack
-from mafunzo.compute.training.data_order import DataOrder
+from mafunzo.compute.training.batch import Row, Rows, pack
+from mafunzo.compute.training.data_order import DataOrder, groups_of
 from mafunzo.compute.training.lockstep import filler, rows_alone
 from mafunzo.compute.training.network import PackedNetwork
 from mafunzo.compute.training.run import Run
@@ -28,18 +28,24 @@ Validator = Callable[[PackedNetwork], dict[str, float]]
 """A network in, numbers out; `eval_loss` is the one that the best checkpoint and early stopping go by."""
 
 
-def make_validator(run: Run, on_batch: Callable[[], None] = lambda: None) -> Validator | None:
+def make_validator(
+    run: Run, pass_tokens: Callable[[], int], on_batch: Callable[[], None] = lambda: None
+) -> Validator | None:
     """Return the validation of a run: the loss and metrics of its own objective, or None without validation rows.
 
-    on_batch: called after each forward pass.
+    pass_tokens: returns how many tokens share a forward pass, by the memory plan. on_batch: called after each batch.
     """
-    return None if run.validation_rows is None else partial(_validate, run, run.validation_rows, on_batch)
+    return None if run.validation_rows is None else partial(_validate, run, run.validation_rows, pass_tokens, on_batch)
 
 
-def _validate(run: Run, rows: Rows, on_batch: Callable[[], None], packed: PackedNetwork) -> dict[str, float]:
+def _validate(
+    run: Run, rows: Rows, pass_tokens: Callable[[], int], on_batch: Callable[[], None], packed: PackedNetwork
+) -> dict[str, float]:
     """Run the objective over all validation rows, in their order; several processes take turns at the batches.
 
-    Each makes as many turns, at the last one perhaps without a batch, so that `on_batch` is called equally often.
+    A batch is one forward pass where it has no more tokens than one of training, so that validation takes no more memory than
+    the plan knows of; else it is several, with the same sums. Each process makes as many turns, at the last one perhaps without
+    a batch, so that `on_batch` is called equally often.
     """
     objective, n_rows = run.objective, len(rows)
     batch_rows = 1 if rows_alone(run) else run.arguments.per_device_eval_batch_size
@@ -54,7 +60,7 @@ def _validate(run: Run, rows: Rows, on_batch: Callable[[], None], packed: Packed
         for turn in range(0, len(starts), size):
             start = (turn + rank) * batch_rows
             own = range(start, min(start + batch_rows, n_rows))  # empty for a rank that has no batch at the last turn
-            sums, pass_rows = _turn(run, rows, own, packed, pass_rows)
+            sums, pass_rows = _turn(run, rows, own, packed, pass_rows, pass_tokens())
             loss_sum += sums.loss
             terms += sums.terms
             counts.update(sums.counts)
@@ -86,18 +92,22 @@ class _Sums:
     counts: Counter[str] = field(default_factory=Counter)
 
 
-def _turn(run: Run, rows: Rows, own: range, packed: PackedNetwork, pass_rows: int) -> tuple[_Sums, int]:
-    """Run the objective over this rank's rows of a turn, `pass_rows` in a pass; return the sums, and the rows of a pass.
+def _turn(
+    run: Run, rows: Rows, own: range, packed: PackedNetwork, pass_rows: int, pass_tokens: int
+) -> tuple[_Sums, int]:
+    """Run the objective over this rank's rows of a turn, up to `pass_rows` and `pass_tokens` tokens in a pass.
 
-    Where memory runs out on any rank, all take their turn again with half as many. Raises `OutOfMemory` where one row is
-    too long.
+    Return the sums, and the rows of a pass. Where memory runs out on any rank, all take their turn again with half as many.
+    Raises `OutOfMemory` where one row is too long.
     """
     while True:
         sums, error = _Sums(), None
         try:
-            for start in range(own.start, own.stop, pass_rows):
-                _add(run, rows, range(start, min(start + pass_rows, own.stop)), packed, sums)
-            if run.stepper.shards_weights and not own:
+            passes = _passes(rows, own, pass_rows, pass_tokens)
+            n_passes = run.ranks.most(len(passes)) if run.stepper.shards_weights else len(passes)
+            for group in passes:
+                _add(run, group, packed, sums)
+            for _ in range(n_passes - len(passes)):
                 run.loss(filler(run))  # the others' passes gather weights from this rank
         except Exception as raised:
             if not is_out_of_memory(raised) or run.stepper.shards_weights:  # the others wait for this one within a pass
@@ -115,8 +125,15 @@ def _turn(run: Run, rows: Rows, own: range, packed: PackedNetwork, pass_rows: in
         logger.info("Memory ran out: %d validation rows in a pass from here on", pass_rows)
 
 
-def _add(run: Run, rows: Rows, numbers: range, packed: PackedNetwork, sums: _Sums) -> None:
-    batch = pack([rows.row(index) for index in numbers])
+def _passes(rows: Rows, own: range, pass_rows: int, pass_tokens: int) -> list[list[Row]]:
+    """Return a batch's rows in forward passes of at most so many rows, and so many tokens, or a longer row."""
+    own_rows = [rows.row(index) for index in own]
+    parts = [own_rows[start : start + pass_rows] for start in range(0, len(own_rows), pass_rows)]
+    return [group for part in parts for group in groups_of(part, pass_tokens)]
+
+
+def _add(run: Run, rows: Sequence[Row], packed: PackedNetwork, sums: _Sums) -> None:
+    batch = pack(rows)
     result = run.stepper.forward(partial(run.objective.loss, packed, batch))
     sums.loss += float(result.loss_sum)
     sums.terms += run.objective.terms(batch)

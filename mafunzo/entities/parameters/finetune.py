@@ -98,7 +98,7 @@ _LENGTH = (
     Parameter(
         "per_device_eval_batch_size",
         "integer",
-        "Rows in one forward pass of the evaluation during training.",
+        "Rows in one batch of the evaluation during training; several forward passes where memory has no room for one.",
         default=1,
         minimum=1,
         unit="rows",

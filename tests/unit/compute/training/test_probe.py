@@ -72,6 +72,8 @@ def test_the_heaviest_validation_batch_is_taken_and_a_few_are_measured(tmp_path,
     run = run_of(tmp_path, base, prepared, LORA | {"per_device_eval_batch_size": 2})
     sizes: list[int] = []
     validate = module._validate
-    monkeypatch.setattr(module, "_validate", lambda run, rows: sizes.append(len(rows)) or validate(run, rows))
+    monkeypatch.setattr(
+        module, "_validate", lambda run, rows, tokens: sizes.append(len(rows)) or validate(run, rows, tokens)
+    )
     probe(run, 64)
     assert sizes == [1, module.VALIDATION_BATCHES * 2]  # the last batch has the long row alone

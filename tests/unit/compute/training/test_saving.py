@@ -31,6 +31,7 @@ from tests.support.training_run import FULL, LORA, ZERO, history, train
 PASSES = {"num_train_epochs": 2, "gradient_accumulation_steps": 3, "lora_dropout": 0.1}
 PASSES_OF_A_STEP = 12
 IN_THE_SECOND_STEP = PASSES_OF_A_STEP + 3
+VALIDATION_ROWS = 8
 
 
 @pytest.fixture(autouse=True)
@@ -138,11 +139,11 @@ def test_sigterm_before_the_first_step_has_nothing_to_save(tmp_path, base, prepa
     ("n", "saved"),
     [
         pytest.param(2 * PASSES_OF_A_STEP + 1, [2], id="after the first epoch"),
-        pytest.param(4 * PASSES_OF_A_STEP + 2 + 1, [2, 4], id="after the last step"),
+        pytest.param(4 * PASSES_OF_A_STEP + VALIDATION_ROWS + 1, [2, 4], id="after the last step"),
     ],
 )
 def test_sigterm_while_it_is_validated_has_the_next_attempt_validate_first(tmp_path, base, prepared, n, saved, at_pass):
-    values = LORA | PASSES | {"per_device_eval_batch_size": 4}
+    values = LORA | PASSES | {"per_device_eval_batch_size": 1}
     _, whole = train(tmp_path, base, prepared, "whole", **values)
     at_pass(n, terminate)
     with pytest.raises(SystemExit):

@@ -10,7 +10,8 @@ from mafunzo.compute.training.data_order import DataOrder
 from mafunzo.compute.training.run import TrainingRequest, assemble
 from mafunzo.compute.training.state import History, TrainingState
 from mafunzo.compute.training.trainer import Trainer
-from mafunzo.compute.training.validation import is_due, note_loss, stops_early
+from mafunzo.compute.training.validation import is_due, make_validator, note_loss, stops_early
+from tests.support.tiny_training import random_rows, write_prepared
 from tests.support.training_run import LORA, history, overfitting, train
 
 
@@ -102,3 +103,18 @@ def test_the_trainer_takes_any_validator(tmp_path, base, prepared):
     assert networks == [run.packed] * 4
     assert (state.best_step, state.best_loss) == (2, 2.0)
     assert [entry["step"] for entry in state.history if "eval_of_my_own" in entry] == [1, 2, 3, 4]
+
+
+def test_a_batch_with_more_tokens_than_a_pass_of_training_is_several_passes_with_the_same_loss(tmp_path, base):
+    prepared = write_prepared(tmp_path / "p", random_rows(8), random_rows(8, shortest=10, longest=30, seed=1))
+    arguments = TrainingArguments.from_values(LORA)
+    run = assemble(TrainingRequest(base, prepared, tmp_path / "out", arguments))
+    sizes = []
+    forward = run.stepper.forward
+    run.stepper.forward = lambda loss: sizes.append(loss.args[1].n_tokens) or forward(loss)
+    whole = make_validator(run, lambda: 1000)(run.packed)
+    assert len(sizes) == 1
+    parts = make_validator(run, lambda: 40)(run.packed)
+    assert len(sizes) > 3 and max(sizes[1:]) <= 40
+    assert parts["eval_loss"] == pytest.approx(whole["eval_loss"], rel=1e-5)
+    assert parts["eval_mean_token_accuracy"] == whole["eval_mean_token_accuracy"]
