@@ -62,6 +62,10 @@ class ContextLengthExceeded(InvalidParameter):
     """Prompt and reply together don't fit the model's context."""
 
 
+class PreviousResponseNotFound(InvalidParameter):
+    """A request goes on with a stored response that isn't there, or that its key may not read."""
+
+
 class InvalidFile(UsageError):
     """A file is missing, empty, unreadable or of an unknown format."""
 
@@ -74,6 +78,10 @@ class NotFound(UsageError):
     """No asset, job, endpoint, user or catalogue entry has that name."""
 
     status = 404
+
+
+class ResponseNotFound(NotFound):
+    """No stored response has that id, or the key may not read it."""
 
 
 class ContainerNotFound(NotFound):

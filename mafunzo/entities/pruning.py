@@ -25,8 +25,9 @@ class PruneKind(StrEnum):
 
     jobs: what ended jobs left in their folders, checkpoints too. logs: what their steps printed. artifacts: stored inputs and
     outputs that only they name. caches: downloads and conversions of models and data. environments: those built for users'
-    steps. runs: files that jobs which were deleted had logged into their runs. backups: copies of the database that were made
-    before its tables changed. temporary: what interrupted processes left.
+    steps. runs: files that jobs which were deleted had logged into their runs. responses: answers of endpoints that were
+    stored. backups: copies of the database that were made before its tables changed. temporary: what interrupted processes
+    left.
     """
 
     JOBS = "jobs"
@@ -35,6 +36,7 @@ class PruneKind(StrEnum):
     CACHES = "caches"
     ENVIRONMENTS = "environments"
     RUNS = "runs"
+    RESPONSES = "responses"
     BACKUPS = "backups"
     TEMPORARY = "temporary"
 

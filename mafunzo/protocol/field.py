@@ -3,7 +3,7 @@
 As at OpenAI, an unknown field is refused rather than ignored, and null means that a field is absent.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from mafunzo.errors import Faults, InvalidParameter
@@ -61,6 +61,20 @@ class Fields:
             return self._wrong(name, value, "true or false", default)
         return default if value is None else value
 
+    def text(self, name: str) -> str | None:
+        """Return a text, None if absent."""
+        value = self.raw(name)
+        if value is not None and not isinstance(value, str):
+            return self._wrong(name, value, "a string", None)
+        return value
+
+    def required_text(self, name: str) -> str:
+        """Return a text that must be there, and not be blank."""
+        value = self.raw(name)
+        if not isinstance(value, str) or not value.strip():
+            return self._wrong(name, value, "a string that isn't empty", "")
+        return value
+
     def mapping(self, name: str) -> Mapping[str, Any]:
         """Return an object, empty if absent."""
         value = self.raw(name)
@@ -82,6 +96,18 @@ class Fields:
             return self._wrong(name, max(texts, key=len), f"at most {most_characters} characters a string", ())
         return tuple(texts)
 
+    def within(self, name: str, body: object, read: Callable[["Fields"], T], default: T) -> T:
+        """Return what `read` makes of the fields of `body`, an object in this one; their faults are recorded here."""
+        try:
+            fields = Fields(body, self._prefix + name)
+            value = read(fields)
+            fields.check()
+        except InvalidParameter as error:
+            self._param = self._param or error.param or self._prefix + name
+            self._faults.add(error.message)
+            return default
+        return value
+
     def refuse(self, unsupported: Unsupported) -> None:
         """Refuse any value of these fields but those that change nothing."""
         for name, (neutral_values, why) in unsupported.items():
@@ -92,6 +118,10 @@ class Fields:
     def ignore(self, *names: str) -> None:
         """Accept fields that have no effect on the answer."""
         self._known_names.update(names)
+
+    def wrong(self, name: str, value: object, expected: str) -> None:
+        """Record that a value isn't what was expected."""
+        self._wrong(name, value, expected, None)
 
     def fault(self, name: str, message: str) -> None:
         """Record a fault."""

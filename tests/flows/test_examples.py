@@ -59,6 +59,7 @@ def test_openai_s_sdk_asks_an_endpoint(environment):
         workspace.models.register(workspace.jobs.get(tuned.name), name="tuned")
         workspace.deploy("tuned", endpoint="asked", timeout_s=LIMIT_S)
         run(environment, str(EXAMPLES / "ask_with_openai.py"), "asked")
+        run(environment, str(EXAMPLES / "ask_with_responses.py"), "asked")
         workspace.endpoints.get("asked").delete()
 
 

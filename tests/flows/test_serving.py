@@ -18,6 +18,7 @@ import pytest
 from mafunzo.control.launcher.server_process import find_server, start_in_background
 from mafunzo.control.serving.worker_folder import worker_folder
 from mafunzo.control.store.home import Home
+from mafunzo.control.store.response import files
 from mafunzo.control.workspace.shutdown import shut_down
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus
 from mafunzo.entities.scale import Scale
@@ -209,6 +210,24 @@ def test_a_client_that_leaves_a_stream_ends_it_at_the_worker(own: Served) -> Non
     next(stream)
     stream.response.close()
     own.wait_for(lambda: (worker_folder(own.home, found) / "disconnected").exists())
+
+
+def test_a_client_that_leaves_a_streamed_response_ends_it_at_the_worker_and_it_is_not_stored(own: Served) -> None:
+    found = own.go_live()
+    stream = own.client().responses.create(model="chat", input="endless", stream=True)
+    assert next(stream).type == "response.created"
+    stream.response.close()
+    own.wait_for(lambda: (worker_folder(own.home, found) / "disconnected").exists())
+    own.wait_until_logged("POST /v1/responses chat/blue 499")
+    assert list(files(own.home)) == []
+
+
+def test_an_endpoint_s_stored_responses_go_with_it(own: Served) -> None:
+    own.go_live()
+    own.client().responses.create(model="chat", input="hello")
+    assert len(list(files(own.home))) == 1
+    own.records.endpoints.update(replace(own.records.endpoints.get("chat"), is_deleting=True))
+    own.wait_for(lambda: own.records.endpoints.list() == [] and list(files(own.home)) == [])
 
 
 def test_an_answer_that_takes_too_long_is_ended_with_504(own: Served) -> None:

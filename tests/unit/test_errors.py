@@ -87,6 +87,7 @@ def test_the_status_table_is_this_one():
         "overwrite_forbidden": 403,
         "not_found": 404,
         "container_not_found": 404,
+        "response_not_found": 404,
         "precondition_failed": 412,
         "rate_limit_exceeded": 429,
         "client_gone": 499,
@@ -105,7 +106,8 @@ def test_clients_and_stored_records_know_these_codes():
         context_length_exceeded error failed forbidden gate_not_passed home_in_use
         invalid_data invalid_file invalid_parameter job_canceled job_failed missing_extra
         newer_home not_found not_supported out_of_memory overwrite_forbidden peer_lost port_in_use
-        precondition_failed rate_limit_exceeded refused server_failed serving_mismatch step_failed
+        precondition_failed previous_response_not_found rate_limit_exceeded refused response_not_found server_failed
+        serving_mismatch step_failed
         storage_full timed_out unauthorized unavailable unreachable unsafe_model
         usage version_taken worker_failed
     """

@@ -73,6 +73,7 @@ from mafunzo.control.serving.worker_folder import (
     worker_folder,
     worker_token,
 )
+from mafunzo.control.store import response
 from mafunzo.control.store.artifact import Artifacts
 from mafunzo.control.store.disk import is_of_the_machine, remove_tree
 from mafunzo.control.store.home import Home
@@ -270,8 +271,9 @@ class Supervisor:
             self.records.endpoints.delete(name)
             try:
                 remove_tree(self.home.workers / name)
+                response.forget(self.home, name)
             except OSError as error:
-                logger.warning("What the workers of endpoint %s have left can't be deleted: %s", name, error)
+                logger.warning("What endpoint %s has left can't be deleted: %s", name, error)
             logger.info("Deleted endpoint %s", name)
         return bool(empty)
 

@@ -29,7 +29,7 @@ class UsageKind(StrEnum):
     """What takes room.
 
     jobs: what lies in their folders besides logs. runs: what MLflow knows of them, and what they have logged with it.
-    other: workers, uploads, the reserve.
+    responses: answers of endpoints that were stored. other: workers, uploads, the reserve.
     """
 
     JOBS = "jobs"
@@ -41,11 +41,12 @@ class UsageKind(StrEnum):
     BACKUPS = "backups"
     RUNS = "runs"
     TEMPORARY = "temporary"
+    RESPONSES = "responses"
     OTHER = "other"
 
 
 RUNS_FOLDER = "mlflow"
-_BY_FOLDER = {"logs", "artifacts", "database", "environments", "backups"}
+_BY_FOLDER = {"logs", "artifacts", "database", "environments", "backups", "responses"}
 _STORED = {UsageKind.ARTIFACTS, UsageKind.ENVIRONMENTS}
 
 

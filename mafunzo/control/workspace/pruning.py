@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 
 from mafunzo.control.launcher.environment import ENVIRONMENTS_FOLDER, environment_folder, last_used_at, remove_unless
+from mafunzo.control.store import response
 from mafunzo.control.store.artifact import GRACE_S
 from mafunzo.control.store.blob import ABANDONED_S
 from mafunzo.control.store.disk import remove_tree
@@ -245,6 +246,11 @@ def _runs(services: Services) -> Iterator[Item]:
             yield _item(PruneKind.RUNS, folder, _newest_use(folder), needs.get(job, ""))
 
 
+def _responses(services: Services) -> Iterator[Item]:
+    for path in response.files(services.home):
+        yield _item(PruneKind.RESPONSES, path, _used_at(path))
+
+
 def _backups(services: Services) -> Iterator[Item]:
     """Yield the copies that migrations made; the newest is the only way back, and stays."""
     copies = sorted(services.home.backups.glob(f"{COPY}*"), key=lambda path: path.stat().st_mtime)
@@ -267,6 +273,7 @@ ITEMS: dict[PruneKind, Callable[[Services], Iterator[Item]]] = {
     PruneKind.ENVIRONMENTS: _environments,
     PruneKind.CACHES: _caches,
     PruneKind.RUNS: _runs,
+    PruneKind.RESPONSES: _responses,
     PruneKind.BACKUPS: _backups,
     PruneKind.TEMPORARY: _temporary,
 }

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from mafunzo.control.workspace.models import Models
     from mafunzo.control.workspace.pruning import PruneReport
     from mafunzo.control.workspace.registered_models import RegisteredModels
+    from mafunzo.control.workspace.responses import Responses
     from mafunzo.control.workspace.shutdown import DownReport
     from mafunzo.control.workspace.status import HomeStatus
     from mafunzo.control.workspace.users import Users
@@ -156,6 +157,12 @@ class Workspace:
         from mafunzo.control.workspace.computes import Computes
 
         return Computes(self.services)
+
+    @cached_property
+    def responses(self) -> Responses:
+        from mafunzo.control.workspace.responses import Responses
+
+        return Responses(self.services)
 
     @cached_property
     def users(self) -> Users:

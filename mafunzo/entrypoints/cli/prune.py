@@ -20,6 +20,7 @@ WORDS = {
     PruneKind.CACHES: "downloads and conversions",
     PruneKind.ENVIRONMENTS: "environments of steps",
     PruneKind.RUNS: "files logged into runs of deleted jobs",
+    PruneKind.RESPONSES: "stored responses of endpoints",
     PruneKind.BACKUPS: "copies of the database from before its tables changed",
     PruneKind.TEMPORARY: "leftovers of interrupted processes",
 }

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from starlette.requests import Request
 
 from mafunzo.control.workspace import AuditLog
+from mafunzo.control.workspace.responses import Responses
 from mafunzo.control.workspace.users import Users
 from mafunzo.entities.backoff import delay_s
 from mafunzo.entities.mirror import MirrorReport
@@ -70,6 +71,7 @@ class Context:
     names: Sequence[str]
     limits: Limits
     router: Router
+    responses: Responses
     loops: Sequence[Loop] = ()
     is_running: Callable[[Attempt], bool] = lambda _: False
     mirror_report: Callable[[str], MirrorReport] = MirrorReport

@@ -39,7 +39,7 @@ class Cors:
         self._open = CORSMiddleware(
             app,
             allow_origins=[origin.lower() for origin in origins],
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
             expose_headers=[HEADER, "retry-after", *NAMES_DEPLOYMENT],
             max_age=PREFLIGHT_S,

@@ -1,5 +1,6 @@
 """OpenAI's dialect: `model` names the endpoint, and the bearer key opens that endpoint."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -9,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 from mafunzo.entities.endpoint import Endpoint
 from mafunzo.entrypoints.http.body import json_of, limited_body
 from mafunzo.entrypoints.http.context import context_of
+from mafunzo.entrypoints.http.directory import Entry
 from mafunzo.entrypoints.http.endpoint_key import opened_endpoint, opened_endpoints, rate_caller
 from mafunzo.entrypoints.http.forwarding import (
     Answer,
@@ -24,6 +26,9 @@ from mafunzo.errors import InvalidParameter, MafunzoError
 from mafunzo.protocol.body import check_values
 from mafunzo.protocol.errors import error_body, refusal_body
 from mafunzo.protocol.token_estimate import tokens_asked
+
+Translate = Callable[[Answer], Answer]
+"""Makes of a worker's answer that of another dialect."""
 
 router = APIRouter(prefix="/v1")
 
@@ -85,21 +90,45 @@ class _Relay(StreamingResponse):
 
 
 async def _pass_on(request: Request, path: str) -> Response:
-    context = context_of(request)
+    body, content, entry = await read_request(request)
+    return await forward(request, entry, path, body, content.get("stream") is True)
+
+
+async def read_request(request: Request) -> tuple[bytes, Mapping[str, Any], Entry]:
+    """Return the body of a request, its content, and the endpoint that it names; raises what refuses it."""
     await opened_endpoints(request)  # before the body is taken in
-    body = await limited_body(request, context.limits.chat_body_bytes)
-    name, is_stream = _model_and_stream(body)
-    entry = await opened_endpoint(request, name)
+    body = await limited_body(request, context_of(request).limits.chat_body_bytes)
+    content = json_of(body)
+    check_values(content)
+    name = content.get("model") if isinstance(content, dict) else None
+    if not isinstance(name, str):
+        raise InvalidParameter("The request names no model: 'model' is the name of the endpoint.", param="model")
+    return body, content, await opened_endpoint(request, name)
+
+
+async def forward(
+    request: Request, entry: Entry, path: str, body: bytes, is_stream: bool, translated: Translate | None = None
+) -> Response:
+    """Have a worker answer `body` at its own `path`; the answer is passed on as it comes, or `translated`."""
+    context = context_of(request)
     named = named_deployment(request.headers)
     caller = rate_caller(request, entry)
     tokens = tokens_asked(body) if entry.endpoint.rate_limits else 0
     exchange = context.router.open(
-        entry.endpoint, entry.deployments, named, path, request_id(request), caller=caller, tokens=tokens
+        entry.endpoint,
+        entry.deployments,
+        named,
+        request.url.path,
+        request_id(request),
+        caller=caller,
+        tokens=tokens,
     )
     mark_routed(request)
     try:
         with exchange:
             answer = await while_connected(request, exchange.ask(path, body, request.headers, is_stream))
+            if translated is not None:
+                answer = translated(answer)
             if answer.is_stream:
                 return _Relay(exchange, answer)
             content = await while_connected(request, answer.read())
@@ -109,16 +138,6 @@ async def _pass_on(request: Request, path: str) -> Response:
         response.headers.update(exchange_headers(exchange))
         return response
     return Response(content, answer.status, {**answer.headers, **exchange_headers(exchange)})
-
-
-def _model_and_stream(body: bytes) -> tuple[str, bool]:
-    """Return what the router needs of a request: the model's name, and whether the answer is to be a stream."""
-    content = json_of(body)
-    check_values(content)
-    name = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(name, str):
-        raise InvalidParameter("The request names no model: 'model' is the name of the endpoint.", param="model")
-    return name, content.get("stream") is True
 
 
 def _model(endpoint: Endpoint) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from mafunzo.entrypoints.http.auth import bearer
 from mafunzo.entrypoints.http.context import Context, context_of
 from mafunzo.entrypoints.http.directory import digest
 from mafunzo.entrypoints.http.endpoint_key import opened_endpoint
+from mafunzo.entrypoints.openai import responses
 from mafunzo.entrypoints.openai import routes as openai
 from mafunzo.errors import MafunzoError, Unauthorized
 
@@ -48,7 +49,7 @@ def create_app(
     app.add_api_route("/healthz", healthz)
     app.add_api_route(METRICS, metrics)
     app.add_api_route("/endpoints/{name}/mirror", mirror_report)
-    for router in (openai.router, *beside):
+    for router in (responses.router, openai.router, *beside):  # the second has an answer for any other path
         app.include_router(router)
     return app
 

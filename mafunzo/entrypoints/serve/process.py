@@ -142,6 +142,7 @@ def _context(
             loads=loads,
             record=partial(mirror_log.append, workspace.home),
         ),
+        responses=workspace.responses,
         mirror_report=lambda name: workspace.endpoints.get(name).mirror_report(),
         loops=loops,
         is_running=partial(_is_running, workspace),

@@ -90,3 +90,22 @@ def test_a_field_without_effect_may_be_there() -> None:
     fields.ignore("user")
     fields.refuse({"x": ((1,), "only one."), "y": ((), "it isn't supported.")})
     fields.check()
+
+
+def test_texts_may_be_absent_or_have_to_be_there() -> None:
+    fields = Fields({"a": "x", "b": 1, "c": " "})
+    assert (fields.text("a"), fields.required_text("a"), fields.text("absent")) == ("x", "x", None)
+    assert (fields.text("b"), fields.required_text("c")) == (None, "")
+    with pytest.raises(InvalidParameter) as refusal:
+        fields.check()
+    assert refusal.value.message == "b is 1, expected a string. c is ' ', expected a string that isn't empty."
+
+
+def test_the_faults_of_an_object_within_are_told_with_its_name() -> None:
+    fields = Fields({"outer": {"x": 1, "y": 2}, "other": 1})
+    assert fields.within("outer", fields.raw("outer"), lambda inner: inner.integer("x"), 7) == 7, "y is unknown"
+    assert fields.within("other", fields.raw("other"), lambda inner: inner.integer("x"), 7) == 7
+    with pytest.raises(InvalidParameter) as refusal:
+        fields.check()
+    assert refusal.value.message == ("Unrecognized request argument supplied: outer.y. other must be a JSON object.")
+    assert refusal.value.param == "outer.y"

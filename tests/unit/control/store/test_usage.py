@@ -25,6 +25,7 @@ PLACES = {
     "home/environments/e/lib/file": UsageKind.ENVIRONMENTS,
     "home/mlflow/artifacts/1/run/artifacts/plot.png": UsageKind.RUNS,
     "home/backups/before": UsageKind.BACKUPS,
+    "home/responses/chat/resp_1.json": UsageKind.RESPONSES,
     "home/.rows-1/rows/file": UsageKind.TEMPORARY,
     "home/uploads/.draft-1": UsageKind.TEMPORARY,
     "home/uploads/a/b/blocks/1": UsageKind.OTHER,

@@ -13,6 +13,9 @@ from prometheus_client import CollectorRegistry
 
 from mafunzo.control.serving.metrics import RequestMetrics
 from mafunzo.control.serving.router import Router
+from mafunzo.control.store.home import Home
+from mafunzo.control.workspace.responses import Responses
+from mafunzo.control.workspace.services import Services
 from mafunzo.entities.endpoint import Deployment, DeploymentStatus, Endpoint
 from mafunzo.entities.mirror import MirrorReport
 from mafunzo.entities.user import AuditEntry
@@ -49,9 +52,9 @@ async def answer(request: web.Request) -> web.StreamResponse:
 
 
 class Bench:
-    """One endpoint, chat, whose deployment blue is healthy."""
+    """One endpoint, chat, whose deployment blue is healthy. home: where responses are stored, if there are any."""
 
-    def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008
+    def __init__(self, limits: Limits = Limits(), home: Home | None = None) -> None:  # noqa: B008
         self.metrics = CollectorRegistry()
         self.router = Router(RequestMetrics(self.metrics), limits.requests_in_flight)
         self.port: int | None = None
@@ -61,6 +64,7 @@ class Bench:
         self.audited: list[AuditEntry] = []
         self.report = MirrorReport("green", compared=7)
         parts |= {"mirror_report": lambda name: self.report}
+        parts |= {"responses": Responses(cast(Services, SimpleNamespace(home=home)))}
         parts |= {"audit": SimpleNamespace(append=self.audited.append)}
         serving = cast(Context, SimpleNamespace(**parts))
         self.http_app: FastAPI = create_app(serving)

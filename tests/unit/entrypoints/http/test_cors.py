@@ -38,6 +38,7 @@ def test_a_page_that_is_listed_may_ask_endpoints_and_read_refusals(path: str) ->
     assert preflight.status_code == 200
     assert preflight.headers["access-control-allow-origin"] == PAGE
     assert "x-stainless-os" in preflight.headers["access-control-allow-headers"]
+    assert "DELETE" in preflight.headers["access-control-allow-methods"], "a stored response is deleted by it"
     answered = ask("POST", path, [PAGE])
     assert (answered.status_code, answered.headers["access-control-allow-origin"]) == (401, PAGE)
     assert "x-request-id" in answered.headers["access-control-expose-headers"]
