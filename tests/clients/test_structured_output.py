@@ -16,7 +16,16 @@ from tests.support.client_library import FOLDER, client_python, client_variables
 pytestmark = pytest.mark.slow
 
 WAYS = {
-    "openai": {"parse", "parse a call", "stream", "stream a call"},
+    "openai": {
+        "parse",
+        "parse a call",
+        "stream",
+        "stream a call",
+        "parse a response",
+        "parse a response's call",
+        "stream a response",
+        "go on with a response",
+    },
     "langchain": {
         "with_structured_output",
         "json_schema",
