@@ -18,7 +18,7 @@ CACHED = (
 )
 """What the cache keeps: conversions, downloads, tokenized rows and what was proven of networks, by their names. Whatever else
 is there, in a folder that a user may share with other programs or put a home into, belongs to somebody else."""
-SCRATCH_IN_HOME = (".rows-*", ".text-*", ".fetched-*", ".export-*", "uploads/.draft-*")
+SCRATCH_IN_HOME = (".rows-*", ".text-*", ".fetched-*", ".export-*", "uploads/.draft-*", "responses/*/.resp_*")
 _RANDOM = "[a-z0-9_]" * 8
 SCRATCH_IN_CACHE = (f"models/.new-{_RANDOM}", f"wheels/tmp{_RANDOM}", f"tokens/tmp{_RANDOM}")
 SCRATCH_OF_SYSTEM = tuple(f"mafunzo-{what}-{_RANDOM}" for what in ("start", "card", "python"))

@@ -26,6 +26,7 @@ PLACES = {
     "home/mlflow/artifacts/1/run/artifacts/plot.png": UsageKind.RUNS,
     "home/backups/before": UsageKind.BACKUPS,
     "home/responses/chat/resp_1.json": UsageKind.RESPONSES,
+    "home/responses/chat/.resp_1.json.7.8": UsageKind.TEMPORARY,
     "home/.rows-1/rows/file": UsageKind.TEMPORARY,
     "home/uploads/.draft-1": UsageKind.TEMPORARY,
     "home/uploads/a/b/blocks/1": UsageKind.OTHER,
