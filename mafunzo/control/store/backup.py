@@ -152,6 +152,9 @@ class _Writer:
                 faults.add(f"{blob}: missing")
             elif self._add(name, blob) != sha256:
                 faults.add(f"{blob}: its bytes were changed")
+            else:
+                status = blob.stat()
+                self._names[(status.st_dev, status.st_ino)] = name
         faults.require_none(
             f"{self._home.root} can't be backed up as it is: stored bytes are damaged. Storing the same files again "
             "mends them; so does deleting what has them.",
@@ -172,7 +175,10 @@ class _Writer:
                 logger.info("%s was deleted before it was backed up", path)
 
     def _add_live(self, name: str, path: Path) -> None:
-        """Add a file that may be written to meanwhile: as a link to a file that is in the tar, or through a copy."""
+        """Add a file that may be written to meanwhile: as a link to an artifact's that is in the tar, or through a copy.
+
+        Only an artifact's inode stays its own while the backup goes on: any other, a copy's too, may be a new file's next.
+        """
         status = path.stat()
         linked = self._names.get((status.st_dev, status.st_ino))
         if linked is not None:
@@ -195,7 +201,6 @@ class _Writer:
             self._tar.addfile(info, reader)
         entry = FileEntry(sha256=reader.digest.hexdigest(), size=status.st_size, mode=status.st_mode & 0o777)
         self._files[name] = entry
-        self._names[(status.st_dev, status.st_ino)] = name
         return entry.sha256
 
     def _add_index(self, dumped: str) -> None:

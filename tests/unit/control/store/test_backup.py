@@ -3,6 +3,7 @@ import io
 import json
 import os
 import re
+import shutil
 import sqlite3
 import tarfile
 from collections.abc import Callable
@@ -203,6 +204,29 @@ def test_damaged_bytes_are_named_and_no_backup_is_left(
     with pytest.raises(ArtifactCorrupt, match=f"{blob}: missing"):
         backup(home, database, artifacts, tmp_path / "home.tar")
     assert not [path for path in tmp_path.iterdir() if "tar" in path.name]
+
+
+def test_a_file_that_takes_the_inode_of_one_that_is_gone_is_itself(
+    home: Home, database: Database, artifacts: Artifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system gives a new file the number of one that was just deleted, such as the backup's own copy of another file."""
+    for name in ("a", "b"):
+        (home.logs / name).write_text(name)
+    (home.root / "responses").mkdir()
+    later, copyfile = home.root / "responses" / "later.json", shutil.copyfile
+
+    def copy(source: Path, target: Path) -> None:
+        copyfile(source, target)
+        if source.name == "a":
+            os.link(target, later)
+        elif source.name == "b":
+            later.write_text("later")
+
+    monkeypatch.setattr(shutil, "copyfile", copy)
+    backup(home, database, artifacts, tmp_path / "backup.tar")
+    with tarfile.open(tmp_path / "backup.tar") as tar:
+        file = tar.extractfile("responses/later.json")
+        assert file is not None and file.read() == b"later"
 
 
 def test_symbolic_links_and_sockets_are_left_out(
