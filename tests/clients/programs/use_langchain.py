@@ -1,4 +1,4 @@
-"""LangChain: `with_structured_output` by each of its methods, tools that must be called, and an agent that ends in an object."""
+"""LangChain: `with_structured_output` by each of its methods, tools that must be called, and an agent that ends in an object; responses."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ from langchain_openai import ChatOpenAI
 from plan import QUESTION, Plan, show
 
 model = ChatOpenAI(model="chat", temperature=0.7)
+responses = ChatOpenAI(model="chat", temperature=0.7, use_responses_api=True)
 
 
 def agent(strategy: Any) -> Plan:
@@ -17,6 +18,7 @@ def agent(strategy: Any) -> Plan:
 
 
 call, *_ = model.bind_tools([Plan], tool_choice="any").invoke(QUESTION).tool_calls
+response_call, *_ = responses.bind_tools([Plan], tool_choice="any").invoke(QUESTION).tool_calls
 *_, streamed = model.with_structured_output(Plan).stream(QUESTION)
 answers = {
     "with_structured_output": model.with_structured_output(Plan).invoke(QUESTION),
@@ -26,5 +28,7 @@ answers = {
     "stream": streamed,
     "agent, provider": agent(ProviderStrategy),
     "agent, tool": agent(ToolStrategy),
+    "responses": responses.with_structured_output(Plan).invoke(QUESTION),
+    "responses, bind_tools any": Plan(**response_call["args"]),
 }
 show(answers)
